@@ -1,0 +1,109 @@
+/**
+ * One class per failure, each with a stable `code`. Every error that the library itself raises extends
+ * {@link SoloflightError}; wrong arguments raise the built-in `TypeError` and `RangeError`.
+ */
+
+/** What every error of the library can be told about. */
+export interface SoloflightErrorOptions {
+  /** The resource key that it is about, where there is one. */
+  key?: string | undefined
+  /** What led to it. */
+  cause?: unknown
+}
+
+/** The base of all errors of the library: `code` is stable, `message` is for people. */
+export class SoloflightError extends Error {
+  /** Stable, `E_…`: what programs compare. */
+  readonly code: string = 'E_SOLOFLIGHT'
+  /** The resource key that it is about, where there is one. */
+  readonly key: string | undefined
+
+  constructor(message: string, options: SoloflightErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = new.target.name
+    this.key = options.key
+  }
+}
+
+/** Thrown when a waiter's `timeout` passed before there was an outcome. The work itself goes on. */
+export class TimeoutError extends SoloflightError {
+  override readonly code = 'E_TIMEOUT'
+}
+
+/** Thrown when a waiter's own `signal` was aborted; `cause` is the signal's reason. */
+export class AbortedError extends SoloflightError {
+  override readonly code = 'E_ABORTED'
+}
+
+/** Thrown when the locker or its connection was closed. */
+export class ClosedError extends SoloflightError {
+  override readonly code = 'E_CLOSED'
+}
+
+/** Thrown when Redis did not answer in `unavailableAfter`, or answered that it cannot serve; `cause` tells which. */
+export class UnavailableError extends SoloflightError {
+  override readonly code = 'E_UNAVAILABLE'
+}
+
+/** Thrown by `locker.publish` when this locker holds no lease, or more than one, for the key. */
+export class NotLockedError extends SoloflightError {
+  override readonly code = 'E_NOT_LOCKED'
+}
+
+/** Thrown when a lease was superseded, expired beyond its grace, let go or already settled. Its holder cannot publish. */
+export class LeaseLostError extends SoloflightError {
+  override readonly code = 'E_LEASE_LOST'
+}
+
+/** Thrown, with `takeover: false` only, to those who waited for a processor that died. */
+export class LockTimeoutError extends SoloflightError {
+  override readonly code = 'E_LOCK_TIMEOUT'
+}
+
+/** Thrown when a value cannot be carried unchanged; the message names the path to the culprit. */
+export class CodecError extends SoloflightError {
+  override readonly code = 'E_CODEC'
+}
+
+/** Thrown when a bound was reached: waiters parked on one key, commands waiting for Redis, waiters in this process. */
+export class OverloadedError extends SoloflightError {
+  override readonly code = 'E_OVERLOADED'
+}
+
+/** Thrown when a work asks, directly or through other works of this process, for the key that it is computing. */
+export class DeadlockError extends SoloflightError {
+  override readonly code = 'E_DEADLOCK'
+}
+
+/** A failure as it travels between processes: data, never code. */
+export interface RemoteFailure {
+  /** The original's `name`. */
+  name: string
+  /** The original's `message`. */
+  message: string
+  /** The original's `code`, where it had one. */
+  code?: string | number
+  /** The original's own enumerable fields, as far as the codec carries them and they fit. */
+  fields?: Record<string, unknown>
+  /** The original's `cause`, where that was an error. */
+  cause?: RemoteFailure
+}
+
+/**
+ * Thrown to every waiter when the work failed. `message` is the original's; `remote` carries its name, message,
+ * code and own enumerable fields as data. `cause` is the original itself in the process where the work ran; elsewhere
+ * it is the original's own cause, as a RemoteError.
+ */
+export class RemoteError extends SoloflightError {
+  override readonly code = 'E_REMOTE'
+  /** The original, as data. */
+  readonly remote: RemoteFailure
+
+  constructor(remote: RemoteFailure, options: SoloflightErrorOptions = {}) {
+    const cause =
+      options.cause ??
+      (remote.cause && new RemoteError(remote.cause, options.key === undefined ? {} : { key: options.key }))
+    super(remote.message, { key: options.key, cause })
+    this.remote = remote
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * soloflight does a piece of work once, however many processes ask for it at the same moment, and hands every one of
+ * them the result.
+ *
+ * @example
+ * import { Locker } from 'soloflight'
+ *
+ * await using locker = new Locker()
+ * const answers = await Promise.all(Array.from({ length: 10 }, () => locker.run('answer', async () => 42)))
+ */
+
+/** Failures. */
+export {
+  AbortedError,
+  ClosedError,
+  CodecError,
+  DeadlockError,
+  LeaseLostError,
+  LockTimeoutError,
+  NotLockedError,
+  OverloadedError,
+  RemoteError,
+  type RemoteFailure,
+  SoloflightError,
+  TimeoutError,
+  UnavailableError,
+} from './errors.ts'
+/** What layers share: a connection, a codec, a clock, telemetry. */
+export {
+  type Clock,
+  type Codec,
+  Connection,
+  type ConnectionOptions,
+  channelName,
+  jsonCodec,
+  type RedisSource,
+  type TelemetryEvent,
+  type TelemetryEvents,
+  type Timer,
+} from './kernel/index.ts'
+/** One computation, every caller gets its result. */
+export {
+  type Done,
+  Lease,
+  Locker,
+  type LockerOptions,
+  type LockerStats,
+  type MemoizeOptions,
+  MemoryStore,
+  type MemoryStoreOptions,
+  type Peek,
+  type PublishOptions,
+  type RequestOptions,
+  type ResultCacheOptions,
+  type RunOptions,
+  type Work,
+  type WorkContext,
+} from './locker/index.ts'

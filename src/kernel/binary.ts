@@ -1,0 +1,55 @@
+/** One kind of binary value, and how it is known in encodings. */
+export interface BinaryKind {
+  readonly letter: string
+  /** Its bytes, in place. */
+  bytes(value: object): Buffer
+}
+
+type Make = (memory: ArrayBuffer) => object
+
+/** Letters are part of the stored format: they are never given to another kind. */
+const KINDS: readonly (readonly [letter: string, tag: string, make: Make])[] = [
+  ['b', 'Buffer', (memory) => Buffer.from(memory)],
+  ['a', 'ArrayBuffer', (memory) => memory],
+  ['v', 'DataView', (memory) => new DataView(memory)],
+  ['1', 'Uint8Array', (memory) => new Uint8Array(memory)],
+  ['c', 'Uint8ClampedArray', (memory) => new Uint8ClampedArray(memory)],
+  ['i', 'Int8Array', (memory) => new Int8Array(memory)],
+  ['2', 'Uint16Array', (memory) => new Uint16Array(memory)],
+  ['s', 'Int16Array', (memory) => new Int16Array(memory)],
+  ['4', 'Uint32Array', (memory) => new Uint32Array(memory)],
+  ['l', 'Int32Array', (memory) => new Int32Array(memory)],
+  ['f', 'Float32Array', (memory) => new Float32Array(memory)],
+  ['d', 'Float64Array', (memory) => new Float64Array(memory)],
+  ['8', 'BigUint64Array', (memory) => new BigUint64Array(memory)],
+  ['q', 'BigInt64Array', (memory) => new BigInt64Array(memory)],
+]
+
+function bytes(value: object): Buffer {
+  if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+  return Buffer.from(value as ArrayBuffer)
+}
+
+const byTag = new Map<string, BinaryKind>(KINDS.map(([letter, tag]) => [tag, { letter, bytes }]))
+const makers = new Map<string, Make>(KINDS.map(([letter, , make]) => [letter, make]))
+
+/** Which kind of binary `value` is; undefined for everything else. */
+export function kindOf(value: object): BinaryKind | undefined {
+  if (!ArrayBuffer.isView(value) && !(value instanceof ArrayBuffer)) return undefined
+  if (Buffer.isBuffer(value)) return byTag.get('Buffer')
+  return byTag.get(Object.prototype.toString.call(value).slice('[object '.length, -1))
+}
+
+/** The maker for a letter. Throws for one that no kind has. */
+export function binaryKind(letter: string): Make {
+  const make = makers.get(letter)
+  if (!make) throw new Error(`unknown binary kind ${JSON.stringify(letter)}`)
+  return make
+}
+
+/** A binary value out of its bytes, in memory of its own: aligned, and shared with nobody. */
+export function rebuild(make: Make, source: Buffer): object {
+  const memory = new ArrayBuffer(source.byteLength)
+  new Uint8Array(memory).set(source)
+  return make(memory)
+}

@@ -1,0 +1,113 @@
+import { Redis, type RedisOptions } from 'ioredis'
+
+/**
+ * What the library needs of an ioredis client. Clients of ioredis 5.10 and later and of ioredis 6 fit, as do their
+ * Clusters; it is structural so that a user's own version of ioredis may be another than ours.
+ */
+export interface RedisClient {
+  readonly status: string
+  connect(): Promise<unknown>
+  disconnect(): void
+  // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
+  on(event: string, listener: (...args: any[]) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
+  off(event: string, listener: (...args: any[]) => void): unknown
+  callBuffer(command: string, args: (string | Buffer | number)[]): Promise<unknown>
+}
+
+/** A client of one server: it can be copied to make a second connection. */
+export interface RedisServerClient extends RedisClient {
+  duplicate(override?: Partial<RedisOptions>): RedisServerClient
+  ping(): Promise<unknown>
+  subscribe(...channels: string[]): Promise<unknown>
+}
+
+/** A client of a whole cluster. */
+export interface RedisClusterClient extends RedisClient {
+  readonly isCluster: true
+  nodes(role?: 'all'): RedisServerClient[]
+}
+
+/** Where Redis is: a URL, options of ioredis (Sentinel included), or a client that stays the caller's. */
+export type RedisSource = string | RedisOptions | RedisServerClient | RedisClusterClient
+
+/** Whether a client is one of a whole cluster. */
+export function isCluster(client: RedisClient): client is RedisClusterClient {
+  return 'isCluster' in client && client.isCluster === true
+}
+
+function isClient(
+  source: RedisOptions | RedisServerClient | RedisClusterClient,
+): source is RedisServerClient | RedisClusterClient {
+  return 'callBuffer' in source && typeof source.callBuffer === 'function'
+}
+
+/** A connection that has said nothing for this long (ms) although it was asked is given up and made anew. */
+const SOCKET_TIMEOUT = 2000
+
+/** Longest pause (ms) between two attempts to connect. */
+const LONGEST_RETRY = 1000
+
+/** What our own command client adds to the options that the user gave. */
+const OWNED: RedisOptions = {
+  lazyConnect: true,
+  connectTimeout: SOCKET_TIMEOUT,
+  socketTimeout: SOCKET_TIMEOUT,
+  // Deadlines are ours; a command that is under way is idempotent and may be sent again as often as it takes.
+  maxRetriesPerRequest: null,
+  retryStrategy: (times) =>
+    Math.min(50 * 2 ** Math.min(times, 10), LONGEST_RETRY) * (0.75 + Math.random() / 4),
+  // After a failover the address that we know may belong to a replica: connect again, and send the command again.
+  reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
+}
+
+/** A client for `source`, and whether it is ours to close. Connects to nothing yet. */
+export function clientFor(source: RedisSource): {
+  client: RedisServerClient | RedisClusterClient
+  owned: boolean
+} {
+  if (typeof source === 'string') {
+    if (!/^(rediss?|unix):\/\//.test(source) && !source.startsWith('/')) {
+      throw new TypeError(
+        `Expected \`redis\` to be a URL such as redis://localhost:6379, got \`${redacted(source)}\``,
+      )
+    }
+    return { client: new Redis(source, { ...OWNED, replyMapping: 'legacy' }), owned: true }
+  }
+  if (typeof source !== 'object' || source === null) {
+    throw new TypeError(
+      `Expected \`redis\` to be a URL, ioredis options or an ioredis client, got \`${String(source)}\``,
+    )
+  }
+  if (isClient(source)) return { client: source, owned: false }
+  return {
+    client: new Redis({ ...OWNED, ...source, lazyConnect: true, replyMapping: 'legacy' }),
+    owned: true,
+  }
+}
+
+/** A URL as it may be shown: without its password. */
+function redacted(url: string): string {
+  return url.replace(/\/\/[^@]*@/, '//…@').slice(0, 80)
+}
+
+/** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */
+const SUBSCRIBER: Partial<RedisOptions> = {
+  lazyConnect: true,
+  keyPrefix: '',
+  readOnly: false,
+  enableOfflineQueue: true,
+  enableReadyCheck: false,
+  autoResubscribe: false,
+  connectTimeout: SOCKET_TIMEOUT,
+  maxRetriesPerRequest: 0,
+  retryStrategy: () => null,
+  sentinelRetryStrategy: () => null,
+}
+
+/** A new, unconnected client for subscriptions beside `client`; undefined while a cluster has no node to offer. */
+export function subscriberFor(client: RedisServerClient | RedisClusterClient): RedisServerClient | undefined {
+  if (!isCluster(client)) return client.duplicate(SUBSCRIBER)
+  const nodes = client.nodes('all')
+  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate(SUBSCRIBER)
+}

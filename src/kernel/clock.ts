@@ -1,0 +1,39 @@
+/** A pending timer, as `setTimeout` of the clock returned it. */
+export interface Timer {
+  /** Takes it back. Does nothing when it has fired. */
+  cancel(): void
+}
+
+/**
+ * Time as the library sees it: monotonic, so that a stepped wall clock decides nothing. Tests inject another to make
+ * hours pass at once.
+ */
+export interface Clock {
+  /** Milliseconds since an arbitrary moment; never goes back. */
+  now(): number
+  /** Calls `run` once after `ms`. `background: true`: does not keep the process alive. */
+  after(ms: number, run: () => void, background?: boolean): Timer
+}
+
+/** Node's timers overflow above this and would fire at once. */
+const LONGEST_TIMEOUT = 2 ** 31 - 1
+
+class NodeTimer implements Timer {
+  #handle: NodeJS.Timeout | undefined
+
+  constructor(ms: number, run: () => void, background: boolean) {
+    // What is further away than 24 days is as good as never to a process; firing early would be wrong.
+    if (ms <= LONGEST_TIMEOUT) this.#handle = setTimeout(run, Math.max(0, Math.ceil(ms)))
+    if (background) this.#handle?.unref()
+  }
+
+  cancel(): void {
+    clearTimeout(this.#handle)
+  }
+}
+
+/** The process's own monotonic clock and timers. */
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  after: (ms, run, background = false) => new NodeTimer(ms, run, background),
+}

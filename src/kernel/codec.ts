@@ -1,0 +1,170 @@
+import { CodecError } from '../errors.ts'
+import { binaryKind, kindOf, rebuild } from './binary.ts'
+
+/**
+ * How values become bytes and come back. What `decode` returns must be equal to what `encode` was given; a value for
+ * which that is impossible must make `encode` throw. Neither may run code out of the bytes.
+ */
+export interface Codec {
+  /** Bytes for a value. Throws when the value cannot be carried unchanged. */
+  encode(value: unknown): Buffer
+  /** The value, fresh at every call and sharing no memory with `bytes`. */
+  decode(bytes: Buffer): unknown
+}
+
+/** Objects and arrays may nest this deep. */
+const MAX_DEPTH = 1000
+
+/** Where a key of this name stands alone in an object, the value is not what JSON says but what it stands for. */
+const ESCAPE = '$'
+
+// First byte of every encoding.
+const PLAIN = 'j' // JSON as it is
+const ESCAPED = 'x' // JSON with escapes
+const BINARY = 't' // a binary value as it is, after one byte that tells which kind
+
+type Path = (string | number)[]
+
+function pathOf(path: Path): string {
+  return `$${path.map((step) => (typeof step === 'number' ? `[${step}]` : /^[A-Za-z_]\w*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`)).join('')}`
+}
+
+function refuse(path: Path, what: string): never {
+  const shown = path.length > 12 ? [...path.slice(0, 12), '…'] : path
+  throw new CodecError(`${what} at ${pathOf(shown)} cannot be carried as JSON`)
+}
+
+/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
+function isPlainObject(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+function isPlainArray(value: object): boolean {
+  return isPlainObject(Object.getPrototypeOf(value) as object)
+}
+
+/** Looks at every part of a value once: refuses what JSON would change and finds out whether escapes are needed. */
+class Survey {
+  escapes = false
+  readonly #path: Path = []
+  readonly #ancestors = new Set<object>()
+
+  visit(value: unknown): void {
+    switch (typeof value) {
+      case 'string':
+      case 'boolean':
+        return
+      case 'number':
+        if (!Number.isFinite(value) || Object.is(value, -0)) this.escapes = true
+        return
+      case 'undefined':
+        this.escapes = true
+        return
+      case 'object':
+        if (value !== null) this.#object(value)
+        return
+      default:
+        refuse(this.#path, `A ${typeof value}`)
+    }
+  }
+
+  #object(value: object): void {
+    if (kindOf(value)) {
+      this.escapes = true
+      return
+    }
+    if (this.#ancestors.has(value)) refuse(this.#path, 'A cycle')
+    if (this.#ancestors.size === MAX_DEPTH) refuse(this.#path, `Nesting deeper than ${MAX_DEPTH}`)
+    this.#ancestors.add(value)
+    if (Array.isArray(value)) this.#array(value)
+    else this.#fields(value)
+    this.#ancestors.delete(value)
+  }
+
+  #array(value: unknown[]): void {
+    if (!isPlainArray(value)) refuse(this.#path, `An instance of ${value.constructor.name}`)
+    for (let index = 0; index < value.length; index++) this.#step(index, value[index])
+  }
+
+  #fields(value: object): void {
+    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${value.constructor?.name ?? 'a class'}`)
+    if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
+    for (const [name, field] of Object.entries(value)) {
+      if (name === ESCAPE) this.escapes = true
+      this.#step(name, field)
+    }
+  }
+
+  #step(step: string | number, value: unknown): void {
+    this.#path.push(step)
+    this.visit(value)
+    this.#path.pop()
+  }
+}
+
+/** The same value with everything that JSON lacks replaced by `{ "$": … }`. Only for what a Survey let pass. */
+function escaped(value: unknown): unknown {
+  if (value === undefined) return { [ESCAPE]: 'undefined' }
+  if (typeof value === 'number' && (!Number.isFinite(value) || Object.is(value, -0))) {
+    return { [ESCAPE]: Object.is(value, -0) ? '-0' : String(value) }
+  }
+  if (typeof value !== 'object' || value === null) return value
+  const kind = kindOf(value)
+  if (kind) return { [ESCAPE]: [kind.letter, kind.bytes(value).toString('base64')] }
+  if (Array.isArray(value)) return Array.from(value, escaped)
+  const fields = mapFields(value, escaped)
+  return ESCAPE in fields ? { [ESCAPE]: fields } : fields
+}
+
+function mapFields(value: object, map: (field: unknown) => unknown): Record<string, unknown> {
+  // fromEntries defines its fields, so that `__proto__` stays an ordinary name.
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, map(field)]))
+}
+
+/** Undoes {@link escaped}. */
+function revived(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value
+  if (Array.isArray(value)) return value.map(revived)
+  const names = Object.keys(value)
+  if (names.length !== 1 || names[0] !== ESCAPE) return mapFields(value, revived)
+  const special = (value as Record<string, unknown>)[ESCAPE]
+  if (Array.isArray(special)) {
+    return rebuild(binaryKind(String(special[0])), Buffer.from(String(special[1]), 'base64'))
+  }
+  if (typeof special === 'object' && special !== null) return mapFields(special, revived)
+  return special === 'undefined' ? undefined : Number(special)
+}
+
+function decode(bytes: Buffer): unknown {
+  const form = String.fromCharCode(bytes[0] ?? 0)
+  if (form === PLAIN) return JSON.parse(bytes.toString('utf8', 1))
+  if (form === ESCAPED) return revived(JSON.parse(bytes.toString('utf8', 1)))
+  if (form === BINARY) return rebuild(binaryKind(String.fromCharCode(bytes[1] ?? 0)), bytes.subarray(2))
+  throw new Error(`unknown form ${JSON.stringify(form)}`)
+}
+
+/**
+ * JSON, and beyond it exact: `undefined`, `-0`, `NaN`, the infinities, Buffers, typed arrays, DataViews and
+ * ArrayBuffers, at any depth. What it would change (dates, maps, sets, bigints, functions, symbols, class instances,
+ * cycles) throws a CodecError that names the path to it.
+ */
+export const jsonCodec: Codec = {
+  encode(value) {
+    const kind = typeof value === 'object' && value !== null ? kindOf(value) : undefined
+    if (kind) return Buffer.concat([Buffer.from(BINARY + kind.letter), kind.bytes(value as object)])
+    const survey = new Survey()
+    survey.visit(value)
+    return Buffer.from(
+      survey.escapes ? ESCAPED + JSON.stringify(escaped(value)) : PLAIN + JSON.stringify(value),
+    )
+  },
+
+  decode(bytes) {
+    try {
+      return decode(bytes)
+    } catch (cause) {
+      throw new CodecError('The stored bytes are not what this codec wrote', { cause })
+    }
+  },
+}

@@ -1,0 +1,55 @@
+import { newId } from './ids.ts'
+import { FORMAT } from './keys.ts'
+
+/** A message that concerns one waiter: a hint, never more trusted than its nonce. */
+export interface Hint {
+  /** One letter that tells what it is; the layer that sends it knows the letters. */
+  kind: string
+  /** Fields of the header. */
+  fields: string[]
+  /** What follows the header. */
+  body: Buffer
+}
+
+/** Called with every message for one nonce. */
+export type Listener = (hint: Hint) => void
+
+/** Length of the format version, nonce and kind at the head of a message. */
+const NONCE_END = 1 + 22
+const SPACE = 0x20
+const NEWLINE = 0x0a
+
+/**
+ * Where everything that a process waits for arrives. A message names, by an unguessable nonce, the listener that it is
+ * for: what nobody listens for (late, stray, forged, of another version) is dropped.
+ *
+ * A message is `FORMAT nonce kind [field …] LF body`, fields separated by one blank.
+ */
+export class Inbox {
+  /** Names this inbox in records. */
+  readonly id: string = newId()
+  readonly #listeners = new Map<string, Listener>()
+
+  /** Listens for a nonce until {@link ignore}. */
+  listen(nonce: string, listener: Listener): void {
+    this.#listeners.set(nonce, listener)
+  }
+
+  /** Stops listening. */
+  ignore(nonce: string): void {
+    this.#listeners.delete(nonce)
+  }
+
+  /** Gives a message to whom it concerns. */
+  deliver(message: Buffer): void {
+    if (message.length <= NONCE_END || message.toString('latin1', 0, 1) !== FORMAT) return
+    const listener = this.#listeners.get(message.toString('latin1', 1, NONCE_END))
+    if (!listener) return
+    const newline = message.indexOf(NEWLINE, NONCE_END)
+    const headEnd = newline === -1 ? message.length : newline
+    const kind = message.toString('latin1', NONCE_END, NONCE_END + 1)
+    const fieldsAt = message[NONCE_END + 1] === SPACE ? NONCE_END + 2 : NONCE_END + 1
+    const head = message.toString('latin1', Math.min(fieldsAt, headEnd), headEnd)
+    listener({ kind, fields: head === '' ? [] : head.split(' '), body: message.subarray(headEnd + 1) })
+  }
+}

@@ -1,0 +1,38 @@
+import { createHash } from 'node:crypto'
+
+/** Version of the layout of records and messages: two versions of the library side by side never touch the same key. */
+export const FORMAT = '1'
+
+/** The longest resource key, in UTF-16 units. */
+export const MAX_KEY_LENGTH = 1 << 20
+
+const PLAIN = /^[\w:.,;@/=+~!$%&()*?#|-]{1,128}$/
+const PREFIX = /^[\w:.-]{1,64}$/
+
+/** Throws a TypeError unless `prefix` can begin the name of a Redis key without changing its cluster slot. */
+export function checkPrefix(prefix: unknown): string {
+  if (typeof prefix === 'string' && PREFIX.test(prefix)) return prefix
+  throw new TypeError(
+    `Expected \`prefix\` to be 1 to 64 of A-Z a-z 0-9 _ : . -, got \`${String(prefix).slice(0, 80)}\` (${typeof prefix})`,
+  )
+}
+
+/** Throws a TypeError unless `key` is a string of 1 to {@link MAX_KEY_LENGTH} units. */
+export function checkKey(key: unknown): asserts key is string {
+  if (typeof key !== 'string')
+    throw new TypeError(`Expected \`key\` to be a string, got \`${String(key)}\` (${typeof key})`)
+  if (key.length === 0 || key.length > MAX_KEY_LENGTH) {
+    throw new TypeError(`Expected \`key\` to have 1 to ${MAX_KEY_LENGTH} characters, got ${key.length}`)
+  }
+}
+
+/**
+ * The name of the Redis key that holds the record of a resource. Short plain keys stand in it readably; all others
+ * (long, control characters, braces, blanks, non-ASCII, lone surrogates) by their SHA-256 over UTF-16, which keeps
+ * apart what UTF-8 would merge. The two kinds cannot collide.
+ */
+export function recordKey(prefix: string, key: string): string {
+  if (PLAIN.test(key)) return `${prefix}:${FORMAT}:k:${key}`
+  const digest = createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
+  return `${prefix}:${FORMAT}:h:${digest}`
+}

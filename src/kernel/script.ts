@@ -1,0 +1,28 @@
+import { createHash } from 'node:crypto'
+import type { RedisClient } from './client.ts'
+
+/** A Lua script that the server runs in one atomic step. Sent by its digest; its text follows when the server lacks it. */
+export class Script {
+  readonly source: string
+  readonly sha1: string
+
+  constructor(source: string) {
+    this.source = source
+    this.sha1 = createHash('sha1').update(source).digest('hex')
+  }
+
+  /** Runs it once. Bulk replies arrive as Buffers. Rejects with whatever the client rejects with. */
+  async run(
+    client: RedisClient,
+    keys: readonly string[],
+    args: readonly (string | Buffer)[],
+  ): Promise<unknown> {
+    try {
+      return await client.callBuffer('evalsha', [this.sha1, keys.length, ...keys, ...args])
+    } catch (error) {
+      // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
+      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+      return client.callBuffer('eval', [this.source, keys.length, ...keys, ...args])
+    }
+  }
+}

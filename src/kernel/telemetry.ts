@@ -1,0 +1,52 @@
+import { type Channel, channel } from 'node:diagnostics_channel'
+
+/** What the library tells about a resource, on the diagnostics channel `soloflight:<event>`. */
+export interface TelemetryEvents {
+  /** A result was served: out of this process's cache (`local`) or out of the store. */
+  hit: { key: string; local: boolean }
+  /** A caller joined a flight that was under way in this process. */
+  join: { key: string }
+  /** A claim was granted: this process is the processor. `takeover`: of a holder whose lease had run out. */
+  grant: { key: string; fence: number; takeover: boolean }
+  /** This process waits for another; `trace` is the trace context of that processor, to link a span to. */
+  park: { key: string; fence: number; trace: string | undefined }
+  /** The work of this process has ended; `ms` is how long it took. */
+  work: { key: string; fence: number; ms: number; failed: boolean }
+  /** A result or failure of this process was accepted by the store. */
+  settle: { key: string; fence: number; failed: boolean }
+  /** A lease of this process was lost. */
+  lost: { key: string; fence: number }
+  /** A waiter was settled. `outcome`: 'result', or the code of the error. */
+  wait: { key: string; ms: number; outcome: string }
+  /** Work was done for this process alone, because Redis was away. */
+  unshared: { key: string }
+  /** The command connection or the subscription came up or went down. */
+  connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
+}
+
+export type TelemetryEvent = keyof TelemetryEvents
+
+/** Name of the diagnostics channel on which an event is published. */
+export function channelName(event: TelemetryEvent): string {
+  return `soloflight:${event}`
+}
+
+/** Made once: a channel without a strong reference would be collected together with the wish to listen. */
+const channels: Record<TelemetryEvent, Channel> = {
+  hit: channel(channelName('hit')),
+  join: channel(channelName('join')),
+  grant: channel(channelName('grant')),
+  park: channel(channelName('park')),
+  work: channel(channelName('work')),
+  settle: channel(channelName('settle')),
+  lost: channel(channelName('lost')),
+  wait: channel(channelName('wait')),
+  unshared: channel(channelName('unshared')),
+  connection: channel(channelName('connection')),
+}
+
+/** Publishes an event. Costs next to nothing while nobody listens. */
+export function tell<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
+  const target = channels[event]
+  if (target.hasSubscribers) target.publish(data)
+}

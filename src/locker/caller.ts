@@ -1,0 +1,74 @@
+import type { RemoteFailure } from '../errors.ts'
+import type { Clock } from '../kernel/clock.ts'
+import type { Codec } from '../kernel/codec.ts'
+import type { Holding } from './holding.ts'
+import type { ResultCache } from './result-cache.ts'
+import type { Slots } from './slots.ts'
+import type { Store } from './store.ts'
+
+/** Counts of what a locker did, since it was made. */
+export interface Counters {
+  /** Results served out of this process's cache are not counted one by one elsewhere: a hit costs nothing but itself. */
+  /** Results served out of the store. */
+  hits: number
+  /** Callers that joined a flight of this process. */
+  joins: number
+  /** Grants received. */
+  grants: number
+  /** Grants received from a holder whose lease had run out. */
+  takeovers: number
+  /** Times that a flight parked behind another process. */
+  parks: number
+  /** Works that have ended, and how many of them failed. */
+  works: number
+  failures: number
+  /** Results and failures that the store accepted. */
+  settled: number
+  /** Leases lost. */
+  lost: number
+  /** Waiters that left at their deadline, and by their signal. */
+  timeouts: number
+  aborts: number
+  /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
+  unavailable: number
+  unshared: number
+}
+
+export function newCounters(): Counters {
+  return {
+    hits: 0,
+    joins: 0,
+    grants: 0,
+    takeovers: 0,
+    parks: 0,
+    works: 0,
+    failures: 0,
+    settled: 0,
+    lost: 0,
+    timeouts: 0,
+    aborts: 0,
+    unavailable: 0,
+    unshared: 0,
+  }
+}
+
+/** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */
+export interface Caller {
+  readonly store: Store
+  readonly clock: Clock
+  readonly codec: Codec
+  readonly counters: Counters
+  readonly cache: ResultCache | undefined
+  readonly slots: Slots
+  /** Unsettled leases, by name of the record. */
+  readonly holdings: Map<string, Set<Holding>>
+  /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
+  readonly strict: boolean
+  readonly maxHold: number
+  readonly takeover: boolean
+  readonly unavailableAfter: number
+  readonly onUnavailable: 'fail' | 'local'
+  readonly ttlJitter: number
+  readonly trace: (() => string | undefined) | undefined
+  readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
+}

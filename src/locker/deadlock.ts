@@ -1,0 +1,46 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+/** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
+export interface WaitNode {
+  /** Name of the record that it computes. */
+  readonly record: string
+  /** Whether its work, if it still runs, runs for nobody. */
+  readonly over: boolean
+  /** How many calls of its work wait for each flight. */
+  readonly waitsFor: Map<WaitNode, number>
+}
+
+const works = new AsyncLocalStorage<WaitNode>()
+
+/** The flight whose work is calling, if any. */
+export function callingWork(): WaitNode | undefined {
+  return works.getStore()
+}
+
+/** Runs a work on behalf of its flight. */
+export function asWorkOf<T>(node: WaitNode, work: () => T): T {
+  return works.run(node, work)
+}
+
+/** Whether waiting for `target` would be waiting for `caller` itself, directly or through other flights. */
+export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
+  const seen = new Set<WaitNode>()
+  const pending = [target]
+  for (let node = pending.pop(); node; node = pending.pop()) {
+    if (node === caller) return true
+    if (seen.has(node)) continue
+    seen.add(node)
+    pending.push(...node.waitsFor.keys())
+  }
+  return false
+}
+
+/** Notes that `caller` waits for `target`; the returned function takes it back. */
+export function noteWait(caller: WaitNode, target: WaitNode): () => void {
+  caller.waitsFor.set(target, (caller.waitsFor.get(target) ?? 0) + 1)
+  return () => {
+    const left = (caller.waitsFor.get(target) ?? 1) - 1
+    if (left === 0) caller.waitsFor.delete(target)
+    else caller.waitsFor.set(target, left)
+  }
+}

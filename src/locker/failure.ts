@@ -1,0 +1,94 @@
+import { RemoteError, type RemoteFailure } from '../errors.ts'
+import { jsonCodec } from '../kernel/codec.ts'
+
+/** Own fields of an error that travel, all together at most, in bytes of JSON. */
+const MAX_FIELDS = 8 * 1024
+/** Longest name and message that travel, in characters. */
+const MAX_TEXT = 8 * 1024
+/** Causes of causes that travel. */
+const MAX_CAUSES = 3
+
+/** The fields that travel otherwise, or that must not: a stack tells a machine's paths. */
+const OMITTED = new Set(['name', 'message', 'code', 'cause', 'stack'])
+
+/** A property whose getter may throw, as text. */
+function textOf(error: object, name: 'name' | 'message', otherwise: string): string {
+  try {
+    const value: unknown = Reflect.get(error, name)
+    return typeof value === 'string' ? value.slice(0, MAX_TEXT) : otherwise
+  } catch {
+    return otherwise
+  }
+}
+
+/** The own enumerable fields that the codec carries, as many as fit. */
+function fieldsOf(error: object): Record<string, unknown> | undefined {
+  const fields: [string, unknown][] = []
+  let left = MAX_FIELDS
+  for (const name of Object.keys(error)) {
+    if (OMITTED.has(name)) continue
+    try {
+      const value: unknown = Reflect.get(error, name)
+      left -= jsonCodec.encode(value).length + name.length
+      if (left >= 0) fields.push([name, value])
+    } catch {
+      // What cannot be read or carried stays behind; the failure itself must arrive.
+    }
+  }
+  return fields.length > 0 ? Object.fromEntries(fields) : undefined
+}
+
+/** What of a thrown value travels to other processes. Never throws. */
+export function describeFailure(error: unknown, depth = 0): RemoteFailure {
+  if (typeof error !== 'object' || error === null) {
+    return { name: 'Error', message: String(error).slice(0, MAX_TEXT) }
+  }
+  const failure: RemoteFailure = {
+    name: textOf(error, 'name', 'Error'),
+    message: textOf(error, 'message', ''),
+  }
+  try {
+    const { code, cause } = error as { code?: unknown; cause?: unknown }
+    if (typeof code === 'string' || typeof code === 'number') failure.code = code
+    if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
+      failure.cause = describeFailure(cause, depth + 1)
+  } catch {
+    // A getter that throws has nothing to tell.
+  }
+  const fields = fieldsOf(error)
+  if (fields) failure.fields = fields
+  return failure
+}
+
+/** Bytes of a failure. A hook may have made one that cannot be carried: then its name and message go alone. */
+export function encodeFailure(failure: RemoteFailure): Buffer {
+  try {
+    return jsonCodec.encode(failure)
+  } catch {
+    return jsonCodec.encode({ name: String(failure.name), message: String(failure.message) })
+  }
+}
+
+/** Reads a failure that may come from anybody: whatever the bytes are, it is one. */
+export function decodeFailure(bytes: Buffer): RemoteFailure {
+  try {
+    return checkedFailure(jsonCodec.decode(bytes), 0)
+  } catch {
+    return { name: 'Error', message: 'The work failed, and its failure could not be read' }
+  }
+}
+
+function checkedFailure(value: unknown, depth: number): RemoteFailure {
+  const { name, message, code, fields, cause } = value as Partial<RemoteFailure>
+  const failure: RemoteFailure = { name: String(name), message: String(message) }
+  if (typeof code === 'string' || typeof code === 'number') failure.code = code
+  if (typeof fields === 'object' && fields !== null) failure.fields = fields
+  if (typeof cause === 'object' && cause !== null && depth <= MAX_CAUSES)
+    failure.cause = checkedFailure(cause, depth + 1)
+  return failure
+}
+
+/** The error that a waiter receives. `original`: the thrown value, in the process where the work ran. */
+export function remoteError(bytes: Buffer, key: string, original?: unknown): RemoteError {
+  return new RemoteError(decodeFailure(bytes), { key, cause: original })
+}

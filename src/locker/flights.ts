@@ -1,0 +1,144 @@
+import { DeadlockError, OverloadedError } from '../errors.ts'
+import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
+import { Flight, type FlightTable } from './flight.ts'
+import type { Store } from './store.ts'
+import { type Call, type Granted, Waiter } from './waiter.ts'
+
+/** Callers that may wait in one process at a time. */
+const MAX_WAITERS = 1_000_000
+
+/** What is told when results of a record are no longer to be served. */
+type DropListener = (record: string, fence: number) => void
+
+/**
+ * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
+ * whichever of them is asked.
+ */
+export class Flights implements FlightTable {
+  readonly store: Store
+  /** Flights that a caller may join. */
+  readonly #open = new Map<string, Flight>()
+  /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
+  readonly #refreshing = new Map<string, Flight>()
+  /** All that are not over. */
+  readonly #flying = new Set<Flight>()
+  readonly #operations = new Set<Promise<unknown>>()
+  readonly #dropListeners = new Set<DropListener>()
+  readonly #downListeners = new Set<() => void>()
+  #waiters = 0
+
+  constructor(store: Store) {
+    this.store = store
+    store.listen({
+      up: () => this.#up(),
+      down: () => this.#down(),
+      drop: (record, fence) => this.drop(record, fence),
+    })
+  }
+
+  get size(): number {
+    return this.#flying.size
+  }
+
+  get waiters(): number {
+    return this.#waiters
+  }
+
+  /** Waits with the callers of the same record, or begins a flight. */
+  join(call: Call): Promise<Granted> {
+    const { record } = call
+    const table = call.refresh ? this.#refreshing : this.#open
+    const known = table.get(record)
+    const from = callingWork()
+    if (from && (from.record === record ? !from.over : known && wouldDeadlock(from, known))) {
+      const message = 'The work waits for itself: it asks for the key that it computes'
+      return Promise.reject(new DeadlockError(message, { key: call.key }))
+    }
+    if (this.#waiters >= MAX_WAITERS) {
+      return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
+    }
+    const flight = known ?? new Flight(call, this)
+    const waiter = new Waiter(call, call.caller.clock)
+    const done = from ? noteWait(from, flight) : undefined
+    this.#waiters++
+    flight.add(waiter, () => {
+      this.#waiters--
+      done?.()
+    })
+    if (known) {
+      call.caller.counters.joins++
+      if (from) known.expedite()
+    } else {
+      table.set(record, flight)
+      this.#flying.add(flight)
+      flight.claim()
+    }
+    return waiter.promise
+  }
+
+  sent(flight: Flight): void {
+    if (this.#refreshing.get(flight.record) === flight) this.#refreshing.delete(flight.record)
+  }
+
+  remove(flight: Flight): void {
+    this.#flying.delete(flight)
+    this.#seal(flight)
+  }
+
+  /** Nobody can join it any more. */
+  #seal(flight: Flight): void {
+    if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
+    this.sent(flight)
+  }
+
+  track(operation: Promise<unknown>): void {
+    this.#operations.add(operation)
+    void operation.finally(() => this.#operations.delete(operation))
+  }
+
+  /** Resolves when what was asked of the store is answered, and what that led to as well: a claim to its giving back. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#operations)
+    await Promise.all(this.#operations)
+  }
+
+  /** Rejects all waiters that `which` names. */
+  reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
+    for (const flight of [...this.#flying]) {
+      for (const waiter of [...flight.waiters]) {
+        if (which(waiter.call)) waiter.reject(error(flight.key))
+      }
+    }
+  }
+
+  /** The flight that callers of a record join at present. */
+  current(record: string): Flight | undefined {
+    return this.#open.get(record)
+  }
+
+  /** What was accepted up to `fence` is no longer to be served. */
+  drop(record: string, fence: number): void {
+    for (const listener of this.#dropListeners) listener(record, fence)
+    const flight = this.#open.get(record)
+    if (flight?.invalidated(fence)) this.#seal(flight)
+  }
+
+  /** Adds listeners for what an in-process cache must know; the returned function takes them away. */
+  onStale(drop: DropListener, down: () => void): () => void {
+    this.#dropListeners.add(drop)
+    this.#downListeners.add(down)
+    return () => {
+      this.#dropListeners.delete(drop)
+      this.#downListeners.delete(down)
+    }
+  }
+
+  #up(): void {
+    for (const flight of [...this.#flying]) flight.lookAgain()
+  }
+
+  #down(): void {
+    for (const listener of this.#downListeners) listener()
+    for (const flight of this.#flying) flight.deaf()
+  }
+}

@@ -1,0 +1,78 @@
+import { checkDuration } from '../kernel/check.ts'
+import type { Holding } from './holding.ts'
+
+/** How long what is published is kept. */
+export interface PublishOptions {
+  /** ms; the locker's `ttl` (of `fail`: `errorTtl`) when absent. */
+  ttl?: number
+}
+
+/**
+ * The right to be the processor of one key, as `request` grants it. It is renewed in the background until it is settled
+ * once, by `publish`, `fail` or `release`. With `await using`, leaving the scope releases what was not settled.
+ */
+export class Lease implements AsyncDisposable {
+  /** Tells it from `{ status: 'done' }`: you are the processor. */
+  readonly status = 'locked'
+  readonly #holding: Holding
+
+  /** @internal Leases are granted by `request`. */
+  constructor(holding: Holding) {
+    this.#holding = holding
+  }
+
+  /** The key that is to be computed. */
+  get key(): string {
+    return this.#holding.call.key
+  }
+
+  /** Number of this grant: only grows, so a store that you write to can refuse an older one. 0 when unshared. */
+  get fence(): number {
+    return this.#holding.grant.fence
+  }
+
+  /** False when Redis is away and `onUnavailable` is 'local': what is published reaches this process alone. */
+  get shared(): boolean {
+    return this.#holding.grant.shared
+  }
+
+  /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, with ClosedError at the end of `close`. */
+  get signal(): AbortSignal {
+    return this.#holding.signal
+  }
+
+  /**
+   * Hands the result to everyone who waits and keeps it for `ttl`.
+   * @throws LeaseLostError when the lease was superseded or settled before; CodecError when the result cannot be carried
+   * (everyone who waits receives that as the failure); UnavailableError when Redis did not answer: call it again, it is
+   * accepted once.
+   */
+  async publish(result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
+    await this.#holding.publish(result, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+  }
+
+  /**
+   * Hands the failure to everyone who waits, as RemoteError, and keeps it for `ttl`.
+   * @throws LeaseLostError, UnavailableError as `publish`.
+   */
+  async fail(error: unknown, { ttl }: PublishOptions = {}): Promise<void> {
+    await this.#holding.fail(error, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+  }
+
+  /**
+   * Gives the lease up unsettled: the next who waits becomes the processor.
+   * @throws LeaseLostError when it was settled before.
+   */
+  async release(): Promise<void> {
+    await this.#holding.release()
+  }
+
+  /** Shows a value to everyone who waits. Throws CodecError when it cannot be carried. */
+  progress(value: unknown): void {
+    this.#holding.progress(value)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#holding.ended) await this.#holding.release()
+  }
+}

@@ -1,0 +1,210 @@
+import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
+import { newId } from '../kernel/ids.ts'
+import { type Party, ResourceRecord, type Surroundings } from './record.ts'
+import {
+  type Claim,
+  type ClaimLimits,
+  type ClaimReply,
+  type Grant,
+  MAX_PARKED,
+  type Notice,
+  type Release,
+  type Settlement,
+  type Snapshot,
+  type Store,
+  type StoreListener,
+} from './store.ts'
+
+/** Options of a {@link MemoryStore}. */
+export interface MemoryStoreOptions {
+  /**
+   * Most records that are kept; beyond it the oldest results are forgotten. Running and waited-for ones never are.
+   * @default 100_000
+   */
+  maxRecords?: number
+  /** Another clock than the process's own: for tests. */
+  clock?: Clock
+  /** Carries out what a record tells: for tests that delay or lose messages. By default after the present tick. */
+  deliver?: (message: () => void) => void
+  /** Flights that may be parked on one record. */
+  maxParked?: number
+}
+
+/** Records that are forgotten are looked for this often, ms. */
+const SWEEP_EVERY = 1000
+
+/** One user of the memory store: what a process is to Redis. */
+interface Endpoint {
+  readonly listeners: Map<string, (notice: Notice) => void>
+  readonly storeListeners: Set<StoreListener>
+}
+
+/**
+ * The Locker's store in this process's memory: the embedded default, and what tests use to let several lockers behave
+ * like several processes. The same state machine as on Redis.
+ */
+export class MemoryStore {
+  readonly clock: Clock
+  readonly maxParked: number
+  readonly #maxRecords: number
+  readonly #deliver: (message: () => void) => void
+  readonly #records = new Map<string, ResourceRecord>()
+  readonly #endpoints = new Map<string, Endpoint>()
+  /** Runs only while there are records. */
+  #sweeper: Timer | undefined
+
+  constructor(options: MemoryStoreOptions = {}) {
+    this.clock = options.clock ?? systemClock
+    this.maxParked = options.maxParked ?? MAX_PARKED
+    this.#maxRecords = options.maxRecords ?? 100_000
+    this.#deliver = options.deliver ?? queueMicrotask
+  }
+
+  /** Number of records that are kept. */
+  get size(): number {
+    return this.#records.size
+  }
+
+  /** A new user of this store, with an inbox of its own. */
+  connect(): Store {
+    const id = newId()
+    const endpoint: Endpoint = { listeners: new Map(), storeListeners: new Set() }
+    this.#endpoints.set(id, endpoint)
+    return new MemoryEndpoint(this, id, endpoint, () => this.#endpoints.delete(id))
+  }
+
+  /** The record of a key, if there is one. */
+  find(key: string): ResourceRecord | undefined {
+    const record = this.#records.get(key)
+    if (!record || record.expiresAt > this.clock.now()) return record
+    this.#records.delete(key)
+    return undefined
+  }
+
+  /** Runs a transition that may begin a record, and forgets the record if nothing is left of it. */
+  change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
+    const record = this.find(key) ?? new ResourceRecord()
+    const reply = transition(record, this.#surroundings(key))
+    // To the end of the map's order: what was touched last is evicted last.
+    this.#records.delete(key)
+    if (record.expiresAt > this.clock.now()) this.#records.set(key, record)
+    this.#evict()
+    this.#sweepLater()
+    return reply
+  }
+
+  #surroundings(key: string): Surroundings {
+    return {
+      now: this.clock.now(),
+      micros: Math.floor((performance.timeOrigin + this.clock.now()) * 1000),
+      seen: 0,
+      tell: (park, notice) => this.#tell(park, notice),
+      drop: (fence) => this.drop(key, fence),
+    }
+  }
+
+  #tell(park: string, notice: Notice): boolean {
+    const half = park.length / 2
+    const endpoint = this.#endpoints.get(park.slice(0, half))
+    this.#deliver(() => endpoint?.listeners.get(park.slice(half))?.(notice))
+    return endpoint !== undefined
+  }
+
+  /** Tells every user that what was kept for a key up to a fence is no longer to be served. */
+  drop(key: string, fence: number): void {
+    for (const endpoint of this.#endpoints.values()) {
+      this.#deliver(() => {
+        for (const listener of endpoint.storeListeners) listener.drop(key, fence)
+      })
+    }
+  }
+
+  #evict(): void {
+    if (this.#records.size <= this.#maxRecords) return
+    for (const [key, record] of this.#records) {
+      if (record.lease) continue
+      this.#records.delete(key)
+      return
+    }
+  }
+
+  #sweepLater(): void {
+    if (this.#sweeper || this.#records.size === 0) return
+    this.#sweeper = this.clock.after(
+      SWEEP_EVERY,
+      () => {
+        this.#sweeper = undefined
+        for (const key of [...this.#records.keys()]) this.find(key)
+        this.#sweepLater()
+      },
+      true,
+    )
+  }
+}
+
+class MemoryEndpoint implements Store {
+  readonly subscribed = true
+  readonly #store: MemoryStore
+  readonly #endpoint: Endpoint
+  readonly #party: Party
+  readonly #leave: () => void
+
+  constructor(store: MemoryStore, id: string, endpoint: Endpoint, leave: () => void) {
+    this.#store = store
+    this.#endpoint = endpoint
+    this.#party = { inbox: id, holder: `embedded:${process.pid}`, maxParked: store.maxParked }
+    this.#leave = leave
+  }
+
+  async claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply> {
+    limits.sending()
+    return this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
+  }
+
+  async renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }> {
+    return this.#store.change(grant.key, (record, at) => record.renew(grant, this.#party, at))
+  }
+
+  async settle(settlement: Settlement): Promise<{ accepted: boolean; doomed: boolean }> {
+    return this.#store.change(settlement.key, (record, at) => record.settle(settlement, this.#party, at))
+  }
+
+  async release(release: Release): Promise<{ released: boolean; fence: number | undefined }> {
+    return this.#store.change(release.key, (record, at) => record.release(release, this.#party, at))
+  }
+
+  async unpark(key: string, nonce: string): Promise<void> {
+    this.#store.change(key, (record, at) => record.unpark(this.#party.inbox + nonce, at))
+  }
+
+  async progress(grant: Grant & { bytes: Buffer }): Promise<void> {
+    this.#store.change(grant.key, (record, at) => record.progress(grant, this.#party, at))
+  }
+
+  async invalidate(key: string): Promise<{ first: boolean }> {
+    if (this.#store.find(key)) return this.#store.change(key, (record, at) => record.invalidate(at))
+    this.#store.drop(key, Number.MAX_SAFE_INTEGER)
+    return { first: false }
+  }
+
+  async snapshot(key: string): Promise<Snapshot> {
+    return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
+  }
+
+  hear(nonce: string, listener: (notice: Notice) => void): void {
+    this.#endpoint.listeners.set(nonce, listener)
+  }
+
+  ignore(nonce: string): void {
+    this.#endpoint.listeners.delete(nonce)
+  }
+
+  listen(listener: StoreListener): () => void {
+    this.#endpoint.storeListeners.add(listener)
+    return () => this.#endpoint.storeListeners.delete(listener)
+  }
+
+  close(): void {
+    this.#leave()
+  }
+}

@@ -1,0 +1,216 @@
+import type { RemoteFailure } from '../errors.ts'
+import {
+  checkChoice,
+  checkCount,
+  checkDuration,
+  checkFields,
+  checkFunction,
+  checkNumber,
+  checkSignal,
+} from '../kernel/check.ts'
+import type { RedisSource } from '../kernel/client.ts'
+import type { Codec } from '../kernel/codec.ts'
+import type { Connection } from '../kernel/connection.ts'
+import { checkPrefix } from '../kernel/keys.ts'
+import { MemoryStore } from './memory-store.ts'
+import type { ResultCacheOptions } from './result-cache.ts'
+
+/** Options of a Locker. Durations are ms. */
+export interface LockerOptions {
+  /**
+   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
+   * Connection that several lockers share. Without it the locker is embedded: it works within this process alone.
+   */
+  redis?: RedisSource | Connection
+  /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */
+  store?: MemoryStore
+  /**
+   * Begins the names of all records. Lockers with the same prefix on the same Redis share their results.
+   * @default 'soloflight'
+   */
+  prefix?: string
+  /**
+   * How long a result is kept.
+   * @default 1_800_000
+   */
+  ttl?: number
+  /**
+   * Up to this part of `ttl`, 0 to 1, is taken off at random, so that results of one moment do not end at one moment.
+   * @default 0
+   */
+  ttlJitter?: number
+  /**
+   * How long failures are kept. 0: those who wait receive it, the next caller tries anew.
+   * @default 0
+   */
+  errorTtl?: number
+  /**
+   * How long a processor that gives no sign of life keeps the lock; renewed while it lives. From 100.
+   * @default 10_000
+   */
+  lease?: number
+  /**
+   * How long a lease is renewed at most: then it is let go.
+   * @default 3_600_000
+   */
+  maxHold?: number
+  /**
+   * How long a caller waits at most; Infinity is allowed.
+   * @default 60_000
+   */
+  timeout?: number
+  /**
+   * How long Redis may be silent before a request fails.
+   * @default 2_000
+   */
+  unavailableAfter?: number
+  /**
+   * What happens then: 'fail' rejects with UnavailableError; 'local' does the work once in this process, for this
+   * process alone.
+   * @default 'fail'
+   */
+  onUnavailable?: 'fail' | 'local'
+  /**
+   * Whether a waiter replaces a processor that died. Otherwise those who wait reject with LockTimeoutError.
+   * @default true
+   */
+  takeover?: boolean
+  /**
+   * Works that run at once in this process; the others keep their lease while they wait for their turn.
+   * @default Infinity
+   */
+  concurrency?: number
+  /**
+   * Results kept in this process, at most so many and so many bytes; they are dropped when they are invalidated anywhere.
+   * Callers are handed the same object: treat it as read-only. `false`: none, and what S4 promises holds strictly.
+   * @default { max: 10_000, maxSize: 67_108_864 }
+   */
+  cache?: ResultCacheOptions | false
+  /**
+   * How values become bytes. The same for all lockers that share results.
+   * @default jsonCodec
+   */
+  codec?: Codec
+  /** The trace context (W3C traceparent) of the present work, for the spans of those who wait to link to. */
+  trace?: () => string | undefined
+  /** Decides what of a failure leaves this process: return `failure` or a part of it. */
+  exposeError?: (failure: RemoteFailure, error: unknown) => RemoteFailure
+}
+
+/** Options of one `request`. */
+export interface RequestOptions {
+  /** Ends the waiting of this caller. */
+  signal?: AbortSignal
+  /** ms; the locker's when absent. */
+  timeout?: number
+  /** ms; the locker's when absent. */
+  lease?: number
+}
+
+/** Options of one `run`. */
+export interface RunOptions extends RequestOptions {
+  /** ms; the locker's when absent. */
+  ttl?: number
+  /** ms; the locker's when absent. */
+  errorTtl?: number
+  /** Computes anew, whatever there is: the result's work begins after this call. */
+  refresh?: boolean
+  /** Called with what the work shows by `progress`, in whatever process it runs. */
+  onProgress?: (value: unknown) => void
+}
+
+/** Options of a memoized function. */
+export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions, 'signal'> {
+  /** The key of a call, out of its arguments. */
+  key: (...args: Args) => string
+}
+
+/** Everything that is not said otherwise. */
+export const LOCKER_DEFAULTS = {
+  prefix: 'soloflight',
+  ttl: 30 * 60_000,
+  ttlJitter: 0,
+  errorTtl: 0,
+  lease: 10_000,
+  maxHold: 60 * 60_000,
+  timeout: 60_000,
+  unavailableAfter: 2_000,
+  onUnavailable: 'fail',
+  takeover: true,
+  concurrency: Number.POSITIVE_INFINITY,
+} as const satisfies LockerOptions
+
+const CACHE_DEFAULTS: Required<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
+
+/** The shortest lease that can be renewed in time, ms. */
+const MIN_LEASE = 100
+
+const KNOWN = [
+  ...Object.keys(LOCKER_DEFAULTS),
+  ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
+]
+
+/** Checks the options of a locker and fills in the defaults. Throws TypeError. */
+export function resolveOptions(given: LockerOptions): Omit<
+  Required<LockerOptions>,
+  'redis' | 'store' | 'codec' | 'trace' | 'exposeError' | 'cache'
+> & {
+  cache: Required<ResultCacheOptions> | false
+} {
+  checkFields('options', given, KNOWN)
+  if (given.redis !== undefined && given.store !== undefined) {
+    throw new TypeError('Expected either `redis` or `store`, got both')
+  }
+  if (given.store !== undefined && !(given.store instanceof MemoryStore)) {
+    throw new TypeError(
+      `Expected \`store\` to be a MemoryStore, got \`${String(given.store)}\` (${typeof given.store})`,
+    )
+  }
+  for (const name of ['trace', 'exposeError'] as const) {
+    if (given[name] !== undefined) checkFunction(name, given[name])
+  }
+  const options = { ...LOCKER_DEFAULTS, ...withoutUndefined(given) }
+  return {
+    prefix: checkPrefix(options.prefix),
+    ttl: checkDuration('ttl', options.ttl),
+    ttlJitter: checkNumber('ttlJitter', options.ttlJitter, 0, 1),
+    errorTtl: checkDuration('errorTtl', options.errorTtl),
+    lease: checkLease(options.lease),
+    maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
+    timeout: checkDuration('timeout', options.timeout, { infinite: true }),
+    unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ['fail', 'local']),
+    takeover: checkChoice('takeover', options.takeover, [true, false]),
+    concurrency: checkCount('concurrency', options.concurrency, 1),
+    cache: resolveCache(given.cache),
+  }
+}
+
+function withoutUndefined(given: LockerOptions): LockerOptions {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+}
+
+function resolveCache(given: ResultCacheOptions | false | undefined): Required<ResultCacheOptions> | false {
+  if (given === false) return false
+  if (given === undefined) return CACHE_DEFAULTS
+  checkFields('cache', given, Object.keys(CACHE_DEFAULTS))
+  return {
+    max: checkCount('cache.max', given.max ?? CACHE_DEFAULTS.max, 1),
+    maxSize: checkCount('cache.maxSize', given.maxSize ?? CACHE_DEFAULTS.maxSize, 1),
+  }
+}
+
+/** Checks a lease, ms. */
+export function checkLease(lease: unknown): number {
+  return checkDuration('lease', lease, { min: MIN_LEASE })
+}
+
+/** Checks the options of a `run` or `request`. Throws TypeError. */
+export function checkRunOptions(options: RunOptions): void {
+  checkSignal('signal', options.signal)
+  if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
+  if (options.lease !== undefined) checkLease(options.lease)
+  if (options.ttl !== undefined) checkDuration('ttl', options.ttl)
+  if (options.errorTtl !== undefined) checkDuration('errorTtl', options.errorTtl)
+  if (options.onProgress !== undefined) checkFunction('onProgress', options.onProgress)
+}

@@ -1,0 +1,277 @@
+import type { Claim, ClaimReply, Grant, Notice, Outcome, Release, Settlement, Snapshot } from './store.ts'
+
+/** The surroundings of a transition. */
+export interface Surroundings {
+  /** Now, ms. */
+  now: number
+  /** A number for the next fence: µs since the epoch. */
+  micros: number
+  /** The highest fence that the caller has ever seen. */
+  seen: number
+  /** Sends a notice to a parked flight; false when nobody is there any more. */
+  tell(park: string, notice: Notice): boolean
+  /** Tells all processes that what was accepted under `fence` or an earlier one is no longer to be served. */
+  drop(fence: number): void
+}
+
+/** A claimer or holder: the inbox of its process, a name to show, and how many may park beside it. */
+export interface Party {
+  inbox: string
+  holder: string
+  maxParked: number
+}
+
+/** The processor's group of fields. */
+interface LeaseGroup {
+  token: string
+  until: number
+  /** Its length: for one more of that, a lease that nobody took can still be published under. */
+  length: number
+  holder: string
+  trace: string
+  progress: Buffer | undefined
+}
+
+/** The last settled grant: readable, until `until`, to those who were parked. */
+interface OutcomeGroup {
+  fence: number
+  kind: 'value' | 'error' | 'release'
+  until: number
+  /** The failure, and until when it is served to everybody. */
+  error: Buffer | undefined
+  errorFresh: number
+}
+
+interface ValueGroup {
+  bytes: Buffer
+  fence: number
+  /** Until when it is served to everybody. */
+  fresh: number
+  acceptedAt: number
+}
+
+export function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
+  return `${inbox}${grant.nonce}.${grant.attempt}`
+}
+
+/**
+ * The record of a resource and its transitions: value, lease, outcome and parks are groups that do not exclude each
+ * other. This is the specification; the scripts do the same and are held against it, operation by operation.
+ */
+export class ResourceRecord {
+  value: ValueGroup | undefined
+  lease: LeaseGroup | undefined
+  outcome: OutcomeGroup | undefined
+  /** The last fence granted; the next is above it. */
+  fence = 0
+  /** Grants up to this fence were invalidated. */
+  doomed = 0
+  /** Inbox and nonce of every flight that is to be told, in the order of arrival. */
+  readonly parks = new Set<string>()
+  /** When the record may be forgotten: the latest of all its deadlines. */
+  expiresAt = 0
+
+  claim(claim: Claim, party: Party, at: Surroundings): ClaimReply {
+    const { lease } = this
+    const token = tokenOf(party.inbox, claim)
+    if (lease?.token === token) return { status: 'granted', fence: this.fence, takeover: false }
+    const outcome = this.#readable(claim, at.now)
+    if (outcome) return { status: 'done', outcome }
+    if (lease && lease.until > at.now) return this.#park(claim, lease, party, at.now)
+    if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned' }
+    this.parks.delete(party.inbox + claim.nonce)
+    this.#grant(token, claim.lease, claim.trace, party, at)
+    return { status: 'granted', fence: this.fence, takeover: lease !== undefined }
+  }
+
+  /** What the claimer may be served: what is fresh, or what it was parked for. */
+  #readable(claim: Claim, now: number): Outcome | undefined {
+    const { value, outcome } = this
+    if (
+      outcome &&
+      claim.parked > 0 &&
+      outcome.fence > claim.after &&
+      outcome.fence >= claim.parked &&
+      outcome.until > now
+    ) {
+      if (outcome.kind === 'value' && value?.fence === outcome.fence) return this.#valueOutcome(value, now)
+      if (outcome.kind === 'error') return this.#errorOutcome(outcome, now)
+    }
+    if (claim.refresh) return undefined
+    if (value && value.fence > claim.after && value.fresh > now) return this.#valueOutcome(value, now)
+    if (outcome?.kind === 'error' && outcome.fence > claim.after && outcome.errorFresh > now)
+      return this.#errorOutcome(outcome, now)
+    return undefined
+  }
+
+  #valueOutcome(value: ValueGroup, now: number): Outcome {
+    return {
+      kind: 'value',
+      fence: value.fence,
+      bytes: value.bytes,
+      fresh: Math.max(0, value.fresh - now),
+      doomed: this.doomed >= value.fence,
+    }
+  }
+
+  #errorOutcome(outcome: OutcomeGroup, now: number): Outcome {
+    return {
+      kind: 'error',
+      fence: outcome.fence,
+      bytes: outcome.error ?? Buffer.alloc(0),
+      fresh: Math.max(0, outcome.errorFresh - now),
+      doomed: this.doomed >= outcome.fence,
+    }
+  }
+
+  #park(claim: Claim, lease: LeaseGroup, party: Party, now: number): ClaimReply {
+    const park = party.inbox + claim.nonce
+    if (!this.parks.has(park)) {
+      if (this.parks.size >= party.maxParked) return { status: 'overloaded' }
+      this.parks.add(park)
+    }
+    const tooOld = claim.refresh || this.doomed >= this.fence
+    return {
+      status: 'parked',
+      fence: this.fence,
+      left: lease.until - now,
+      after: tooOld ? Math.max(claim.after, this.fence) : claim.after,
+      trace: lease.trace,
+      progress: lease.progress,
+    }
+  }
+
+  #grant(token: string, length: number, trace: string, party: Party, at: Surroundings): void {
+    this.fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
+    this.lease = { token, until: at.now + length, length, holder: party.holder, trace, progress: undefined }
+    this.#expire()
+  }
+
+  renew(
+    grant: Grant & { lease: number },
+    party: Party,
+    at: Surroundings,
+  ): { held: boolean; doomed: boolean } {
+    const lease = this.#heldBy(grant, party, at.now)
+    if (!lease) return { held: false, doomed: false }
+    lease.until = at.now + grant.lease
+    lease.length = grant.lease
+    this.#expire()
+    return { held: true, doomed: this.doomed >= this.fence }
+  }
+
+  /** The lease, if `grant` is the current one. Expired, it still is for one more of its length, unless taken over. */
+  #heldBy(grant: Grant, party: Party, now: number): LeaseGroup | undefined {
+    const { lease } = this
+    if (lease?.token !== tokenOf(party.inbox, grant) || this.fence !== grant.fence) return undefined
+    return now <= lease.until + lease.length ? lease : undefined
+  }
+
+  settle(settlement: Settlement, party: Party, at: Surroundings): { accepted: boolean; doomed: boolean } {
+    const { fence, kind } = settlement
+    if (this.outcome?.fence === fence)
+      return { accepted: this.outcome.kind === kind, doomed: this.doomed >= fence }
+    if (!this.#heldBy(settlement, party, at.now)) return { accepted: false, doomed: false }
+    const doomed = this.doomed >= fence
+    const fresh = doomed ? 0 : at.now + settlement.ttl
+    const replaced = kind === 'value' && this.value !== undefined && this.value.fresh > at.now
+    const parks = [...this.parks]
+    this.parks.clear()
+    this.lease = undefined
+    this.outcome = { fence, kind, until: at.now + settlement.linger, error: undefined, errorFresh: 0 }
+    if (kind === 'value') this.value = { bytes: settlement.bytes, fence, fresh, acceptedAt: at.now }
+    else Object.assign(this.outcome, { error: settlement.bytes, errorFresh: fresh })
+    this.#expire()
+    const outcome: Outcome = {
+      kind,
+      fence,
+      bytes: settlement.bytes,
+      fresh: doomed ? 0 : settlement.ttl,
+      doomed,
+    }
+    for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
+    if (replaced) at.drop(fence - 1)
+    return { accepted: true, doomed }
+  }
+
+  release(
+    release: Release,
+    party: Party,
+    at: Surroundings,
+  ): { released: boolean; fence: number | undefined } {
+    const { fence, next } = release
+    if (next && this.lease?.token === tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })) {
+      return { released: true, fence: this.fence }
+    }
+    if (this.outcome?.fence === fence) return { released: this.outcome.kind === 'release', fence: undefined }
+    const held = this.#heldBy(release, party, at.now)
+    if (!held) return { released: false, fence: undefined }
+    this.lease = undefined
+    this.outcome = { fence, kind: 'release', until: at.now + release.linger, error: undefined, errorFresh: 0 }
+    if (next) {
+      const token = tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })
+      this.#grant(token, next.lease, held.trace, party, at)
+      return { released: true, fence: this.fence }
+    }
+    this.#expire()
+    this.#hint(at)
+    return { released: true, fence: undefined }
+  }
+
+  /** Tells the first parked flight that is still there that the resource is free. It must claim; nothing is granted. */
+  #hint(at: Surroundings): void {
+    for (const park of [...this.parks]) {
+      if (at.tell(park, { kind: 'free' })) return
+      this.parks.delete(park)
+    }
+  }
+
+  unpark(park: string, at: Surroundings): void {
+    // The one that was told it is free may be the one that leaves: the next one is told, lest all wait for its tick.
+    if (this.parks.delete(park) && !this.lease) this.#hint(at)
+  }
+
+  progress(grant: Grant & { bytes: Buffer }, party: Party, at: Surroundings): void {
+    const lease = this.#heldBy(grant, party, at.now)
+    if (!lease) return
+    lease.progress = grant.bytes
+    for (const park of this.parks) at.tell(park, { kind: 'progress', bytes: grant.bytes })
+  }
+
+  invalidate(at: Surroundings): { first: boolean } {
+    const running = this.lease !== undefined
+    const first = running && this.doomed < this.fence
+    this.doomed = this.fence
+    // Kept for those who were parked for it; served to nobody else.
+    if (this.value) this.value.fresh = 0
+    if (this.outcome) this.outcome.errorFresh = 0
+    this.#expire()
+    at.drop(this.fence)
+    return { first }
+  }
+
+  snapshot(now: number): Snapshot {
+    const { lease, value } = this
+    const live = lease && lease.until > now
+    return {
+      lease: live
+        ? { holder: lease.holder, fence: this.fence, left: lease.until - now, parked: this.parks.size }
+        : undefined,
+      value:
+        value && value.fresh > now
+          ? { fence: value.fence, age: now - value.acceptedAt, fresh: value.fresh - now }
+          : undefined,
+    }
+  }
+
+  /** Every change ends here: forgetting must never come before the last deadline. */
+  #expire(): void {
+    const { value, lease, outcome } = this
+    this.expiresAt = Math.max(
+      value?.fresh ?? 0,
+      outcome?.until ?? 0,
+      outcome?.errorFresh ?? 0,
+      lease ? lease.until + lease.length : 0,
+    )
+  }
+}

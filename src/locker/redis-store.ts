@@ -1,0 +1,222 @@
+import { hostname } from 'node:os'
+import type { Connection } from '../kernel/connection.ts'
+import type { Hint } from '../kernel/inbox.ts'
+import { FORMAT } from '../kernel/keys.ts'
+import type { Script } from '../kernel/script.ts'
+import { ClaimBatch, type ClaimHead } from './claim-batch.ts'
+import { tokenOf } from './record.ts'
+import { type LockerScripts, lockerScripts } from './scripts/index.ts'
+import {
+  type CallLimits,
+  type Claim,
+  type ClaimLimits,
+  type ClaimReply,
+  type Grant,
+  MAX_PARKED,
+  MESSAGE_LIMIT,
+  type Notice,
+  type Release,
+  type Settlement,
+  type Snapshot,
+  type Store,
+  type StoreListener,
+} from './store.ts'
+
+/** What a test may set otherwise. */
+export interface RedisStoreOptions {
+  scripts?: LockerScripts
+  maxParked?: number
+  messageLimit?: number
+}
+
+/** Reads a message of the scripts; undefined for one that is none of theirs. */
+function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
+  if (kind === 'v' || kind === 'e') {
+    const [fence, fresh, doomed] = fields
+    if (!/^\d{1,16}$/.test(fence ?? '') || !/^\d{1,16}$/.test(fresh ?? '')) return undefined
+    const outcome = { fence: Number(fence), fresh: Number(fresh), doomed: doomed === '1', bytes: body }
+    return { kind: 'outcome', outcome: { kind: kind === 'v' ? 'value' : 'error', ...outcome } }
+  }
+  if (kind === 'm') return { kind: 'more' }
+  if (kind === 'f') return { kind: 'free' }
+  if (kind === 'p') return { kind: 'progress', bytes: body }
+  return undefined
+}
+
+/** The Locker's store on Redis: every transition is one script on one key. */
+export class RedisStore implements Store {
+  readonly #connection: Connection
+  readonly #scripts: LockerScripts
+  readonly #head: ClaimHead
+  readonly #messageLimit: number
+  readonly #channels: string
+  readonly #cluster: string
+  /** By time limit: claims that go out together share it. */
+  readonly #batches = new Map<number, ClaimBatch>()
+  /** The highest fence that this process was told of, by any record: only scripts' replies count, messages do not. */
+  #seen = 0
+
+  constructor(connection: Connection, options: RedisStoreOptions = {}) {
+    this.#connection = connection
+    this.#scripts = options.scripts ?? lockerScripts
+    this.#messageLimit = options.messageLimit ?? MESSAGE_LIMIT
+    this.#head = {
+      inbox: connection.inbox.id,
+      holder: `${hostname().slice(0, 48)}:${process.pid}`,
+      maxParked: options.maxParked ?? MAX_PARKED,
+    }
+    this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
+    this.#cluster = connection.cluster ? '1' : '0'
+  }
+
+  get subscribed(): boolean {
+    return this.#connection.subscribed
+  }
+
+  async claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply> {
+    const reply = await this.#batch(limits).add(claim, limits)
+    if (reply.status === 'granted' || reply.status === 'parked') this.#saw(reply.fence)
+    return reply
+  }
+
+  #batch({ within }: CallLimits): ClaimBatch {
+    let batch = this.#batches.get(within)
+    if (!batch) {
+      batch = new ClaimBatch(this.#connection, this.#scripts, this.#head, () => this.#seen, { within })
+      this.#batches.set(within, batch)
+    }
+    return batch
+  }
+
+  #saw(fence: number): void {
+    if (Number.isSafeInteger(fence) && fence > this.#seen) this.#seen = fence
+  }
+
+  async #call(
+    script: Script,
+    key: string,
+    args: (string | Buffer | number)[],
+    limits: CallLimits,
+  ): Promise<unknown[]> {
+    const strings = args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))
+    const reply = await this.#connection.call(script, [key], strings, { within: limits.within })
+    return Array.isArray(reply) ? reply : [reply]
+  }
+
+  #token(grant: Grant): string {
+    return tokenOf(this.#head.inbox, grant)
+  }
+
+  async renew(
+    grant: Grant & { lease: number },
+    limits: CallLimits,
+  ): Promise<{ held: boolean; doomed: boolean }> {
+    const args = [this.#token(grant), grant.fence, grant.lease]
+    const [held, doomed] = await this.#call(this.#scripts.renew, grant.key, args, limits)
+    return { held: Number(held) === 1, doomed: Number(doomed) === 1 }
+  }
+
+  async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
+    const { key, fence, kind, bytes, ttl, linger } = settlement
+    const [accepted, doomed] = await this.#call(
+      this.#scripts.settle,
+      key,
+      [
+        this.#token(settlement),
+        fence,
+        kind === 'value' ? 'v' : 'e',
+        bytes,
+        ttl,
+        linger,
+        this.#messageLimit,
+        this.#channels,
+        this.#connection.broadcastChannel,
+        key,
+      ],
+      limits,
+    )
+    return { accepted: Number(accepted) === 1, doomed: Number(doomed) === 1 }
+  }
+
+  async release(
+    release: Release,
+    limits: CallLimits,
+  ): Promise<{ released: boolean; fence: number | undefined }> {
+    const { key, fence, nonce, linger, next } = release
+    const nextToken = next ? tokenOf(this.#head.inbox, { nonce, attempt: next.attempt }) : ''
+    const [released, granted] = await this.#call(
+      this.#scripts.release,
+      key,
+      [
+        this.#token(release),
+        fence,
+        linger,
+        nextToken,
+        next?.lease ?? 0,
+        this.#seen,
+        this.#head.holder,
+        this.#channels,
+        this.#cluster,
+      ],
+      limits,
+    )
+    const nextFence = Number(granted) || undefined
+    if (nextFence !== undefined) this.#saw(nextFence)
+    return { released: Number(released) === 1, fence: nextFence }
+  }
+
+  async unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
+    await this.#call(
+      this.#scripts.unpark,
+      key,
+      [this.#head.inbox + nonce, this.#channels, this.#cluster],
+      limits,
+    )
+  }
+
+  async progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+    const args = [this.#token(grant), grant.fence, grant.bytes, this.#channels]
+    await this.#call(this.#scripts.progress, grant.key, args, limits)
+  }
+
+  async invalidate(key: string, limits: CallLimits): Promise<{ first: boolean }> {
+    const args = [this.#connection.broadcastChannel, key]
+    const [first] = await this.#call(this.#scripts.invalidate, key, args, limits)
+    return { first: Number(first) === 1 }
+  }
+
+  async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
+    const reply = await this.#call(this.#scripts.snapshot, key, [], limits)
+    const [fence, left, parked] = reply.slice(2, 5).map(Number) as [number, number, number]
+    const [valueFence, age, fresh] = reply.slice(6).map(Number) as [number, number, number]
+    return {
+      lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, left, parked } : undefined,
+      value: Number(reply[5]) === 1 ? { fence: valueFence, age, fresh } : undefined,
+    }
+  }
+
+  hear(nonce: string, listener: (notice: Notice) => void): void {
+    this.#connection.inbox.listen(nonce, (hint) => {
+      const notice = noticeOf(hint)
+      if (notice) listener(notice)
+    })
+  }
+
+  ignore(nonce: string): void {
+    this.#connection.inbox.ignore(nonce)
+  }
+
+  listen(listener: StoreListener): () => void {
+    return this.#connection.listen({
+      up: () => listener.up(),
+      down: () => listener.down(),
+      broadcast: (message) => {
+        const [, fence, key] = new RegExp(`^${FORMAT}(\\d{1,16}) ([^]+)$`).exec(message.toString()) ?? []
+        if (fence !== undefined && key !== undefined) listener.drop(key, Number(fence))
+      },
+    })
+  }
+
+  /** The connection has an owner and a life of its own. */
+  close(): void {}
+}

@@ -1,0 +1,109 @@
+/** Reads what decides whether a grant is still held, in this order; \`held\` compares. */
+const HELD = `
+local function held(o, f, u, l)
+  return o == token and f == fence and now <= u + l
+end`
+
+/**
+ * KEYS    the record
+ * ARGV    token, fence, lease
+ * returns { held, doomed }
+ */
+export const RENEW = `
+local key, token, fence, lease = KEYS[1], ARGV[1], num(ARGV[2]), num(ARGV[3])
+${HELD}
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 'vu', 'su', 'eu')
+if not held(r[1], num(r[2]), num(r[3]), num(r[4])) then return { 0, 0 } end
+redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
+keep(key, last(num(r[6]), num(r[7]), num(r[8]), now + lease, lease))
+return { 1, num(r[5]) >= fence and 1 or 0 }
+`
+
+/**
+ * KEYS    the record
+ * ARGV    token, fence, bytes, prefix of inbox channels
+ * returns whether it is held
+ */
+export const PROGRESS = `
+local key, token, fence = KEYS[1], ARGV[1], num(ARGV[2])
+${HELD}
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'n')
+if not held(r[1], num(r[2]), num(r[3]), num(r[4])) then return 0 end
+local found = num(r[5]) > 0 and parks(key) or {}
+redis.call('HSET', key, 'g', ARGV[3])
+for _, park in ipairs(found) do tell(ARGV[4], park, 'p\\n' .. ARGV[3]) end
+return 1
+`
+
+/**
+ * KEYS    the record
+ * ARGV    token, fence, kind ('v' or 'e'), bytes, ttl, linger, largest message, prefix of inbox channels,
+ *         broadcast channel, name of the record as processes know it
+ * returns { accepted, doomed }
+ */
+export const SETTLE = `
+local key, token, fence, kind, bytes, ttl = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[3], ARGV[4], num(ARGV[5])
+${HELD}
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 's', 'k', 'n', 'vu')
+local doomed = num(r[5]) >= fence
+if num(r[6]) == fence then return { r[7] == kind and 1 or 0, doomed and 1 or 0 } end
+if not held(r[1], num(r[2]), num(r[3]), num(r[4])) then return { 0, 0 } end
+local found = num(r[8]) > 0 and parks(key) or {}
+
+local su, fresh = now + num(ARGV[6]), doomed and 0 or now + ttl
+local vu, eu = num(r[9]), 0
+local replaced = kind == 'v' and vu > now
+local gone = { 'o', 'u', 'l', 'h', 'c', 'g', 'n', 'e', 'eu' }
+for i = 1, #found do gone[#gone + 1] = found[i] end
+remove(key, gone)
+if kind == 'v' then
+  vu = fresh
+  redis.call('HSET', key, 'v', bytes, 'vf', int(fence), 'vu', int(vu), 'va', int(now), 's', int(fence), 'k', 'v', 'su', int(su))
+else
+  eu = fresh
+  redis.call('HSET', key, 'e', bytes, 'eu', int(eu), 's', int(fence), 'k', 'e', 'su', int(su))
+end
+keep(key, last(vu, su, eu, 0, 0))
+
+local head = kind .. ' ' .. int(fence) .. ' ' .. int(doomed and 0 or ttl) .. ' ' .. (doomed and '1' or '0') .. '\\n'
+local message = #bytes <= num(ARGV[7]) and head .. bytes or 'm'
+for i = 1, #found do tell(ARGV[8], found[i], message) end
+if replaced then redis.pcall('PUBLISH', ARGV[9], '1' .. int(fence - 1) .. ' ' .. ARGV[10]) end
+return { 1, doomed and 1 or 0 }
+`
+
+/**
+ * KEYS    the record
+ * ARGV    token, fence, linger, next token or '', next lease, highest fence seen, holder, prefix of inbox channels,
+ *         '1' on a cluster
+ * returns { released, next fence or 0 }
+ */
+export const RELEASE = `
+local key, token, fence, nextToken = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[4]
+${HELD}
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c')
+local f = num(r[2])
+if nextToken ~= '' and r[1] == nextToken then return { 1, f } end
+if num(r[5]) == fence then return { r[6] == 'r' and 1 or 0, 0 } end
+if not held(r[1], f, num(r[3]), num(r[4])) then return { 0, 0 } end
+
+local su, vu = now + num(ARGV[3]), num(r[8])
+if nextToken ~= '' then
+  local lease, granted = num(ARGV[5]), math.max(f + 1, us, num(ARGV[6]) + 1)
+  remove(key, { 'g', 'e', 'eu' })
+  redis.call('HSET', key, 'o', nextToken, 'f', int(granted), 'u', int(now + lease), 'l', int(lease), 'h', ARGV[7],
+    's', int(fence), 'k', 'r', 'su', int(su))
+  keep(key, last(vu, su, 0, now + lease, lease))
+  return { 1, granted }
+end
+local found = num(r[7]) > 0 and parks(key) or {}
+remove(key, { 'o', 'u', 'l', 'h', 'c', 'g', 'e', 'eu' })
+redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(su))
+keep(key, last(vu, su, 0, 0, 0))
+local gone = hint(ARGV[8], found, ARGV[9])
+if #gone > 0 then
+  remove(key, gone)
+  redis.call('HSET', key, 'n', #found - #gone)
+end
+return { 1, 0 }
+`

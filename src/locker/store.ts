@@ -1,0 +1,154 @@
+/**
+ * The store port of the Locker: the atomic transitions of a resource's record, and the messages that they cause. Two
+ * adapters: MemoryStore (record.ts, the executable specification) and RedisStore (the same, as scripts).
+ */
+
+/** What became of a grant, as it is kept and as it is told. */
+export interface Outcome {
+  kind: 'value' | 'error'
+  /** The grant that it was accepted under. */
+  fence: number
+  /** The encoded value, or the encoded failure. */
+  bytes: Buffer
+  /** How long it may still be served to anybody, ms; 0: only to those who waited for it. */
+  fresh: number
+  /** Invalidated while its work ran: only for those who waited before that. */
+  doomed: boolean
+}
+
+/** An attempt to become the processor. */
+export interface Claim {
+  /** Name of the record. */
+  key: string
+  /** The flight that claims: an id that messages to it will echo. */
+  nonce: string
+  /** Counts the claims of this flight; nonce and attempt make the token of the grant. */
+  attempt: number
+  /** Lease to take, ms. */
+  lease: number
+  /** Only what was begun under a grant above this fence is wanted. */
+  after: number
+  /** The fence under which this flight is parked; 0 when it is not. */
+  parked: number
+  /** Whether what is there already is not wanted. */
+  refresh: boolean
+  /** Whether a dead holder may be replaced by one who waited for it. */
+  takeover: boolean
+  /** Trace context of the claimer, kept for those who will wait for it. */
+  trace: string
+}
+
+export type ClaimReply =
+  /** There is an outcome. */
+  | { status: 'done'; outcome: Outcome }
+  /** The claimer is the processor now (or already, when the claim was repeated). */
+  | { status: 'granted'; fence: number; takeover: boolean }
+  /** Another is; the claimer will be told. `after` replaces the claim's own from now on. */
+  | {
+      status: 'parked'
+      fence: number
+      left: number
+      after: number
+      trace: string
+      progress: Buffer | undefined
+    }
+  /** The holder that this flight waited for is dead, and `takeover` is false. */
+  | { status: 'abandoned' }
+  /** Too many are parked already. */
+  | { status: 'overloaded' }
+
+/** A grant, as its holder names it. */
+export interface Grant {
+  key: string
+  nonce: string
+  attempt: number
+  fence: number
+}
+
+export interface Settlement extends Grant {
+  kind: 'value' | 'error'
+  bytes: Buffer
+  /** How long it is served to everybody, ms. */
+  ttl: number
+  /** How long it stays readable to those who were parked, ms, and is remembered against repetition. */
+  linger: number
+}
+
+export interface Release extends Grant {
+  linger: number
+  /** Grant it anew, in the same step, to this attempt of the same flight. */
+  next: { attempt: number; lease: number } | undefined
+}
+
+/** What is said about a record without changing it. */
+export interface Snapshot {
+  lease: { holder: string; fence: number; left: number; parked: number } | undefined
+  value: { fence: number; age: number; fresh: number } | undefined
+}
+
+/** A message to a parked flight. */
+export type Notice =
+  | { kind: 'outcome'; outcome: Outcome }
+  /** There is an outcome that is too large for a message. */
+  | { kind: 'more' }
+  /** The resource is free. */
+  | { kind: 'free' }
+  | { kind: 'progress'; bytes: Buffer }
+
+/** What a store tells to everything that uses it in this process. */
+export interface StoreListener {
+  /** Messages arrive from now on; some may have been missed. */
+  up(): void
+  /** Messages may have been missed since up to 2 s ago. */
+  down(): void
+  /** What was accepted for `key` under `fence` or an earlier one is no longer to be served. */
+  drop(key: string, fence: number): void
+}
+
+/** How long a call may take. */
+export interface CallLimits {
+  /** Longest wait for the store, ms. */
+  within: number
+}
+
+/** How a claim is told of what becomes of it. */
+export interface ClaimLimits extends CallLimits {
+  /** Called when it is about to go out: whatever happened before this is older than the reply. */
+  sending: () => void
+  /** Called with a reply that came after the call had been rejected. */
+  late: (reply: ClaimReply) => void
+}
+
+/** All calls reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
+export interface Store {
+  claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply>
+  /** Extends the lease. `held` is false when it is lost; `doomed`: its value will not be kept. */
+  renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }>
+  /** Publishes a value or a failure. `accepted` is false when the lease is lost. Repeated, it has the effect of one. */
+  settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }>
+  /** Gives the lease up. The fence is that of the next grant, where one was asked for; undefined when it is lost. */
+  release(release: Release, limits: CallLimits): Promise<{ released: boolean; fence: number | undefined }>
+  /** Takes a parked flight off the record. */
+  unpark(key: string, nonce: string, limits: CallLimits): Promise<void>
+  /** Shows `bytes` to those who are parked. */
+  progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void>
+  /** Forgets what is kept. `first`: of a running grant, and no other call had doomed that before. */
+  invalidate(key: string, limits: CallLimits): Promise<{ first: boolean }>
+  snapshot(key: string, limits: CallLimits): Promise<Snapshot>
+
+  /** Whether messages arrive. */
+  readonly subscribed: boolean
+  /** Notices for a nonce go to the listener, until `ignore`. */
+  hear(nonce: string, listener: (notice: Notice) => void): void
+  ignore(nonce: string): void
+  /** Adds a listener; the returned function takes it away. */
+  listen(listener: StoreListener): () => void
+  /** Ends this process's use of it. What it holds must have been settled or released. */
+  close(): void
+}
+
+/** Flights that may be parked on one record, unless configured otherwise. */
+export const MAX_PARKED = 10_000
+
+/** Above this many bytes a value is not sent in messages: those who wait read it from the record. */
+export const MESSAGE_LIMIT = 64 * 1024

@@ -1,0 +1,117 @@
+import pDefer from 'p-defer'
+import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import type { Clock, Timer } from '../kernel/clock.ts'
+import { tell } from '../kernel/telemetry.ts'
+import type { Caller } from './caller.ts'
+import type { Lease } from './lease.ts'
+
+/** What a work is given. */
+export interface WorkContext {
+  /** The key that it computes. */
+  readonly key: string
+  /** Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`. */
+  readonly signal: AbortSignal
+  /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
+  readonly fence: number
+  /** Whether the result will reach other processes: false when Redis is away and the work runs for this one alone. */
+  readonly shared: boolean
+  /** Shows a value to everyone who waits, in any process; several in quick succession may be merged into the last. */
+  progress(value: unknown): void
+}
+
+/** What computes a result. */
+export type Work<T> = (context: WorkContext) => T | PromiseLike<T>
+
+/** One call of `run` or `request`, with every option resolved. */
+export interface Call {
+  key: string
+  /** Name of the record. */
+  record: string
+  caller: Caller
+  /** Of `run`; `request` has none: it is given the lease itself. */
+  work: Work<unknown> | undefined
+  timeout: number
+  signal: AbortSignal | undefined
+  lease: number
+  ttl: number
+  errorTtl: number
+  refresh: boolean
+  onProgress: ((value: unknown) => void) | undefined
+}
+
+/** What a waiter of `request` receives; one of `run` receives the result of `done`. */
+export type Granted = { status: 'locked'; lease: Lease } | { status: 'done'; result: unknown }
+
+/** One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. */
+export class Waiter {
+  readonly call: Call
+  /** Order of arrival in its flight. */
+  seq = 0
+  readonly #deferred = pDefer<Granted>()
+  readonly #clock: Clock
+  readonly #since: number
+  #timer: Timer | undefined
+  #waiting = true
+  /** Called once, when it waits no longer, whatever the reason. */
+  #left: () => void = () => {}
+
+  constructor(call: Call, clock: Clock) {
+    this.call = call
+    this.#clock = clock
+    this.#since = clock.now()
+  }
+
+  get promise(): Promise<Granted> {
+    return this.#deferred.promise
+  }
+
+  /** Whether it must not receive anything that an acknowledged invalidation might have preceded. */
+  get strict(): boolean {
+    return this.call.caller.strict
+  }
+
+  /** Starts its deadline and its signal; `left` is called when it waits no longer. */
+  begin(left: () => void): void {
+    this.#left = left
+    const { timeout, signal } = this.call
+    if (timeout !== Number.POSITIVE_INFINITY) this.#timer = this.#clock.after(timeout, this.#expire)
+    signal?.addEventListener('abort', this.#abort, { once: true })
+  }
+
+  readonly #expire = (): void => {
+    const { key, timeout, caller } = this.call
+    caller.counters.timeouts++
+    this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
+  }
+
+  readonly #abort = (): void => {
+    const { key, signal, caller } = this.call
+    caller.counters.aborts++
+    this.reject(new AbortedError('The caller aborted its waiting', { key, cause: signal?.reason }))
+  }
+
+  resolve(granted: Granted): void {
+    if (!this.#end()) return
+    this.#tell(granted.status === 'done' ? 'result' : 'lease')
+    this.#deferred.resolve(granted)
+  }
+
+  reject(error: unknown): void {
+    if (!this.#end()) return
+    this.#tell(error instanceof SoloflightError ? error.code : 'error')
+    this.#deferred.reject(error)
+  }
+
+  #end(): boolean {
+    if (!this.#waiting) return false
+    this.#waiting = false
+    this.#timer?.cancel()
+    this.call.signal?.removeEventListener('abort', this.#abort)
+    this.#left()
+    return true
+  }
+
+  #tell(outcome: string): void {
+    tell('wait', { key: this.call.key, ms: this.#clock.now() - this.#since, outcome })
+  }
+}

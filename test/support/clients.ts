@@ -1,0 +1,23 @@
+import { Redis, type RedisOptions } from 'ioredis'
+
+/** With `replyMapping` the type of the client would differ. */
+export type ClientOptions = Omit<RedisOptions, 'replyMapping'>
+
+/** The ioredis clients that somebody handed out and closes in the end. */
+export class Clients implements Disposable {
+  readonly #open = new Set<Redis>()
+
+  /** A client that is connected. It goes on without its errors being heard: a test sees them in its commands. */
+  async connect(options: ClientOptions): Promise<Redis> {
+    const client = new Redis({ ...options, lazyConnect: true })
+    client.on('error', () => {})
+    this.#open.add(client)
+    await client.connect()
+    return client
+  }
+
+  [Symbol.dispose](): void {
+    for (const client of this.#open) client.disconnect()
+    this.#open.clear()
+  }
+}
