@@ -148,7 +148,7 @@ export interface Store {
 }
 
 /** Flights that may be parked on one record, unless configured otherwise. */
-export const MAX_PARKED = 10_000
+export const MAX_PARKED: number = 10_000
 
 /** Above this many bytes a value is not sent in messages: those who wait read it from the record. */
-export const MESSAGE_LIMIT = 64 * 1024
+export const MESSAGE_LIMIT: number = 64 * 1024

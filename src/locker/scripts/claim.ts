@@ -8,7 +8,7 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
  *         { 'V' | 'E', fence, fresh, doomed, bytes } · { 'G', fence, takeover } ·
  *         { 'P', fence, left, after, trace, progress } · { 'X' } abandoned · { 'O' } overloaded · { '!', error }
  */
-export const CLAIM = `
+export const CLAIM: string = `
 local inbox, holder, seen, cap = ARGV[1], ARGV[2], num(ARGV[3]), num(ARGV[4])
 
 local function claim(key, attempt, lease, extra)

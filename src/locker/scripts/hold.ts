@@ -9,7 +9,7 @@ end`
  * ARGV    token, fence, lease
  * returns { held, doomed }
  */
-export const RENEW = `
+export const RENEW: string = `
 local key, token, fence, lease = KEYS[1], ARGV[1], num(ARGV[2]), num(ARGV[3])
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 'vu', 'su', 'eu')
@@ -24,7 +24,7 @@ return { 1, num(r[5]) >= fence and 1 or 0 }
  * ARGV    token, fence, bytes, prefix of inbox channels
  * returns whether it is held
  */
-export const PROGRESS = `
+export const PROGRESS: string = `
 local key, token, fence = KEYS[1], ARGV[1], num(ARGV[2])
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'n')
@@ -41,7 +41,7 @@ return 1
  *         broadcast channel, name of the record as processes know it
  * returns { accepted, doomed }
  */
-export const SETTLE = `
+export const SETTLE: string = `
 local key, token, fence, kind, bytes, ttl = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[3], ARGV[4], num(ARGV[5])
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 's', 'k', 'n', 'vu')
@@ -78,7 +78,7 @@ return { 1, doomed and 1 or 0 }
  *         '1' on a cluster
  * returns { released, next fence or 0 }
  */
-export const RELEASE = `
+export const RELEASE: string = `
 local key, token, fence, nextToken = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[4]
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c')

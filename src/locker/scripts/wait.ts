@@ -3,7 +3,7 @@
  * ARGV    inbox and nonce of the flight, prefix of inbox channels, '1' on a cluster
  * returns 1
  */
-export const UNPARK = `
+export const UNPARK: string = `
 local key, park = KEYS[1], '@' .. ARGV[1]
 local r = redis.call('HMGET', key, park, 'o')
 if not r[1] then return 1 end
@@ -27,7 +27,7 @@ return 1
  * ARGV    broadcast channel, name of the record as processes know it
  * returns whether it was the first of the running grant
  */
-export const INVALIDATE = `
+export const INVALIDATE: string = `
 local key = KEYS[1]
 local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su')
 local f, first = num(r[1]), 0
@@ -45,7 +45,7 @@ return first
  * KEYS    the record
  * returns { 1 when leased, holder, fence, left, parked, 1 when there is a fresh value, fence, age, fresh }
  */
-export const SNAPSHOT = `
+export const SNAPSHOT: string = `
 local r = redis.call('HMGET', KEYS[1], 'o', 'h', 'f', 'u', 'n', 'vf', 'va', 'vu')
 local leased, fresh = r[1] and num(r[4]) > now, num(r[8]) > now
 return {
