@@ -45,7 +45,7 @@ export class Flight implements HoldingFlight, WaitNode {
   readonly key: string
   readonly record: string
   readonly nonce: string = newId()
-  readonly waitsFor = new Map<WaitNode, number>()
+  readonly waitsFor: Map<WaitNode, number> = new Map()
   readonly #table: FlightTable
   /** How it claims: by the options of the call that began it. */
   readonly #leader: Call

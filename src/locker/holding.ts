@@ -97,7 +97,7 @@ export class Holding {
   }
 
   /** Publishes a value. What cannot be carried fails the flight instead, and throws CodecError. */
-  async publish(value: unknown, ttl = this.call.ttl): Promise<void> {
+  async publish(value: unknown, ttl: number = this.call.ttl): Promise<void> {
     let bytes: Buffer
     try {
       bytes = this.call.caller.codec.encode(value)
@@ -113,7 +113,7 @@ export class Holding {
   }
 
   /** Publishes a failure. */
-  async fail(error: unknown, ttl = this.call.errorTtl): Promise<void> {
+  async fail(error: unknown, ttl: number = this.call.errorTtl): Promise<void> {
     const failure = this.call.caller.exposeError(describeFailure(error), error)
     await this.#settle('error', encodeFailure(failure), ttl, error)
   }

@@ -13,6 +13,7 @@ import {
   type LockerOptions,
   type MemoizeOptions,
   type RequestOptions,
+  type ResolvedOptions,
   type RunOptions,
   resolveOptions,
 } from './options.ts'
@@ -76,7 +77,7 @@ export class Locker implements AsyncDisposable {
   /** `ticket.status` when there is a result. */
   static readonly DONE = 'done'
 
-  readonly #options: ReturnType<typeof resolveOptions>
+  readonly #options: ResolvedOptions
   readonly #flights: Flights
   readonly #caller: Caller
   /** Undefined when caching is off, and after `close`. */

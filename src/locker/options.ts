@@ -125,8 +125,16 @@ export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions,
   key: (...args: Args) => string
 }
 
+/** The options that have a plain default. */
+export type LockerDefaults = Required<
+  Omit<LockerOptions, 'redis' | 'store' | 'cache' | 'codec' | 'trace' | 'exposeError'>
+>
+
+/** The options of a locker, checked and complete. */
+export type ResolvedOptions = LockerDefaults & { cache: Required<ResultCacheOptions> | false }
+
 /** Everything that is not said otherwise. */
-export const LOCKER_DEFAULTS = {
+export const LOCKER_DEFAULTS: LockerDefaults = {
   prefix: 'soloflight',
   ttl: 30 * 60_000,
   ttlJitter: 0,
@@ -138,7 +146,7 @@ export const LOCKER_DEFAULTS = {
   onUnavailable: 'fail',
   takeover: true,
   concurrency: Number.POSITIVE_INFINITY,
-} as const satisfies LockerOptions
+}
 
 const CACHE_DEFAULTS: Required<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
 
@@ -151,12 +159,7 @@ const KNOWN = [
 ]
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
-export function resolveOptions(given: LockerOptions): Omit<
-  Required<LockerOptions>,
-  'redis' | 'store' | 'codec' | 'trace' | 'exposeError' | 'cache'
-> & {
-  cache: Required<ResultCacheOptions> | false
-} {
+export function resolveOptions(given: LockerOptions): ResolvedOptions {
   checkFields('options', given, KNOWN)
   if (given.redis !== undefined && given.store !== undefined) {
     throw new TypeError('Expected either `redis` or `store`, got both')

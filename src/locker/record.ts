@@ -67,7 +67,7 @@ export class ResourceRecord {
   /** Grants up to this fence were invalidated. */
   doomed = 0
   /** Inbox and nonce of every flight that is to be told, in the order of arrival. */
-  readonly parks = new Set<string>()
+  readonly parks: Set<string> = new Set()
   /** When the record may be forgotten: the latest of all its deadlines. */
   expiresAt = 0
 
