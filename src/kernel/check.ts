@@ -6,7 +6,11 @@ function expected(name: string, what: string, got: unknown): TypeError {
 }
 
 /** Checks a duration in ms, from `min` up; `infinite: true` allows Infinity. Returns it. */
-export function checkDuration(name: string, value: unknown, { min = 0, infinite = false } = {}): number {
+export function checkDuration(
+  name: string,
+  value: unknown,
+  { min = 0, infinite = false }: { min?: number; infinite?: boolean } = {},
+): number {
   const what = `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`
   if (typeof value !== 'number' || Number.isNaN(value) || value < min) throw expected(name, what, value)
   if (!infinite && value > Number.MAX_SAFE_INTEGER) throw expected(name, what, value)

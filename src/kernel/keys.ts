@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 export const FORMAT = '1'
 
 /** The longest resource key, in UTF-16 units. */
-export const MAX_KEY_LENGTH = 1 << 20
+export const MAX_KEY_LENGTH: number = 1 << 20
 
 const PLAIN = /^[\w:.,;@/=+~!$%&()*?#|-]{1,128}$/
 const PREFIX = /^[\w:.-]{1,64}$/
