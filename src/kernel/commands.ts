@@ -1,15 +1,22 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { RedisClient } from './client.ts'
-import type { Clock, Timer } from './clock.ts'
-import type { Script } from './script.ts'
+import type { Clock } from './clock.ts'
+import { Deadlines, type Pending } from './deadlines.ts'
 import { tell } from './telemetry.ts'
 
-/** What a call may be told. */
-export interface CallOptions {
-  /** Longest wait for the reply, ms. */
-  within: number
-  /** Called with a reply that came after the call had been rejected: what it did still stands. */
-  late?: ((reply: unknown) => void) | undefined
+/** What is asked of Redis: one command, or one script. */
+export interface Request {
+  /** Sends it once. Rejects with whatever the client rejects with. */
+  send(client: RedisClient): Promise<unknown>
+}
+
+/** Who asks, and is called back. */
+export interface Asker {
+  answered(reply: unknown): void
+  /** With UnavailableError, OverloadedError or ClosedError. */
+  failed(error: Error): void
+  /** With a reply that came after `failed`: what it did still stands. */
+  late?(reply: unknown): void
 }
 
 /** Commands that may wait for Redis, sent or not, at a time. */
@@ -17,11 +24,30 @@ const MAX_PENDING = 100_000
 
 /** Replies that say «not now»: tried again until the deadline. */
 const PASSING =
-  /^(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED|-?LOADING)\b|max number of clients/
+  /^(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED)\b|max number of clients/
 
-/** Pause before a passing refusal is tried again, ms; doubles up to the second. */
+/** Pause before a passing refusal is tried again, ms; doubles up to the last. */
 const RETRY_FIRST = 20
 const RETRY_LAST = 320
+
+/** One request on its way: at the gate, sent, or pausing before it is sent again. */
+class Call implements Pending {
+  deadline = 0
+  pause = RETRY_FIRST
+  /** Answered, failed or expired: the asker has been told. */
+  told = false
+  /** Waits at the gate. */
+  expire: () => void = () => {}
+  readonly request: Request
+  readonly asker: Asker
+  readonly within: number
+
+  constructor(request: Request, asker: Asker, within: number) {
+    this.request = request
+    this.asker = asker
+    this.within = within
+  }
+}
 
 /**
  * The command client, and a gate before it: while Redis is away or silent, calls wait here, bounded in number and
@@ -30,10 +56,13 @@ const RETRY_LAST = 320
 export class Commands {
   readonly #client: RedisClient
   readonly #clock: Clock
-  /** Calls at the gate. Each is called once, when the gate may have opened. */
-  readonly #waiting = new Set<() => void>()
+  readonly #deadlines: Deadlines
+  /** Calls that wait for the gate to open. */
+  readonly #gate = new Set<Call>()
   /** Sent and unanswered, also when the caller has given up. */
   #unanswered = 0
+  /** Pausing before they are sent again. */
+  #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
   #lifeAt = 0
   #closed = false
@@ -41,15 +70,16 @@ export class Commands {
   constructor(client: RedisClient, clock: Clock) {
     this.#client = client
     this.#clock = clock
+    this.#deadlines = new Deadlines(clock)
     // An 'error' event without a listener would end the process. What failed is told by the calls themselves.
     client.on('error', this.#onError)
     client.on('ready', this.#onReady)
     client.on('close', this.#onClose)
   }
 
-  /** Sent and not yet answered. */
+  /** Waiting for Redis: sent, or not yet. */
   get pending(): number {
-    return this.#unanswered + this.#waiting.size
+    return this.#unanswered + this.#pausing + this.#gate.size
   }
 
   readonly #onError = (error: Error): void => tell('connection', { link: 'commands', up: false, error })
@@ -62,117 +92,97 @@ export class Commands {
 
   readonly #onClose = (): void => tell('connection', { link: 'commands', up: false })
 
-  /**
-   * Runs a script. Rejects with UnavailableError when there was no usable reply in time, with OverloadedError when too
-   * many calls wait already, with ClosedError after `close`.
-   */
-  async call(
-    script: Script,
-    keys: readonly string[],
-    args: readonly (string | Buffer)[],
-    options: CallOptions,
-  ): Promise<unknown> {
-    if (this.pending >= MAX_PENDING)
-      throw new OverloadedError(`${MAX_PENDING} commands wait for Redis already`)
-    const deadline = this.#clock.now() + options.within
-    for (let pause = RETRY_FIRST; ; pause = Math.min(pause * 2, RETRY_LAST)) {
-      if (!this.#isOpen(options.within)) await this.#pass(deadline, options.within)
-      try {
-        return await this.#send(script, keys, args, deadline, options.late)
-      } catch (error) {
-        if (error instanceof UnavailableError || error instanceof ClosedError) throw error
-        const passing = error instanceof Error && PASSING.test(error.message)
-        if (!passing || this.#clock.now() + pause >= deadline) {
-          throw new UnavailableError(`Redis refused: ${messageOf(error)}`, { cause: error })
-        }
-        await new Promise<void>((resume) => this.#clock.after(pause, resume))
-      }
+  /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
+  ask(request: Request, within: number, asker: Asker): void {
+    const call = new Call(request, asker, within)
+    if (this.#closed) return this.#fail(call, new ClosedError('The connection is closed'))
+    if (this.pending >= MAX_PENDING) {
+      return this.#fail(call, new OverloadedError(`${MAX_PENDING} commands wait for Redis already`))
     }
+    call.expire = () => this.#expired(call)
+    this.#deadlines.add(call, within)
+    this.#attempt(call)
+  }
+
+  #attempt(call: Call): void {
+    if (this.#isOpen(call.within)) return this.#send(call)
+    const { status } = this.#client
+    if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
+    if (status === 'wait') this.#client.connect().catch(() => {})
+    this.#gate.add(call)
   }
 
   #isOpen(patience: number): boolean {
-    if (this.#closed) throw new ClosedError('The connection is closed')
     if (this.#client.status !== 'ready') return false
     // Ready, but has not answered for so long that more commands would only pile up behind the silence.
     return this.#unanswered === 0 || this.#clock.now() - this.#lifeAt < patience
   }
 
-  /** Waits until the gate may be open. */
-  async #pass(deadline: number, patience: number): Promise<void> {
-    const status = this.#client.status
-    if (status === 'wait') this.#client.connect().catch(() => {})
-    if (status === 'end') throw new UnavailableError('The Redis client was closed')
-    while (!this.#isOpen(patience)) {
-      const left = deadline - this.#clock.now()
-      if (left <= 0) throw new UnavailableError(`Redis is not there (client status: ${this.#client.status})`)
-      await this.#change(left)
+  #openGate(): void {
+    for (const call of [...this.#gate]) {
+      this.#gate.delete(call)
+      this.#attempt(call)
     }
   }
 
-  /** Resolves when the gate may have opened, or after `ms`. */
-  #change(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        timer.cancel()
-        this.#waiting.delete(wake)
-        resolve()
-      }
-      const timer: Timer = this.#clock.after(ms, wake)
-      this.#waiting.add(wake)
-    })
+  #send(call: Call): void {
+    if (this.#unanswered++ === 0) this.#lifeAt = this.#clock.now()
+    call.request.send(this.#client).then(
+      (reply) => {
+        this.#showedLife()
+        if (call.told) call.asker.late?.(reply)
+        else if (this.#tells(call)) call.asker.answered(reply)
+      },
+      (error) => {
+        this.#showedLife()
+        if (!call.told) this.#refused(call, error)
+      },
+    )
   }
 
-  #openGate(): void {
-    for (const wake of [...this.#waiting]) wake()
-  }
-
-  /** One attempt. The reply, or what the client rejects with, or UnavailableError at the deadline. */
-  #send(
-    script: Script,
-    keys: readonly string[],
-    args: readonly (string | Buffer)[],
-    deadline: number,
-    late: ((reply: unknown) => void) | undefined,
-  ): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      const sentAt = this.#clock.now()
-      let given = false
-      const timer = this.#clock.after(deadline - sentAt, () => {
-        given = true
-        reject(new UnavailableError(`Redis did not answer within ${Math.round(deadline - sentAt)} ms`))
-      })
-      if (this.#unanswered++ === 0) this.#lifeAt = sentAt
-      script.run(this.#client, keys, args).then(
-        (reply) => {
-          this.#answered()
-          timer.cancel()
-          if (given) late?.(reply)
-          else resolve(reply)
-        },
-        (error) => {
-          this.#answered()
-          timer.cancel()
-          if (!given) reject(error)
-        },
-      )
-    })
-  }
-
-  #answered(): void {
+  #showedLife(): void {
     this.#unanswered--
     this.#lifeAt = this.#clock.now()
-    if (this.#waiting.size > 0) this.#openGate()
+    if (this.#gate.size > 0) this.#openGate()
   }
 
-  /** Refuses further calls, and lets those at the gate go with ClosedError. Leaves the client as it is. */
+  #refused(call: Call, error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error)
+    const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
+    if (!passing) return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
+    this.#pausing++
+    this.#clock.after(call.pause, () => {
+      this.#pausing--
+      if (!call.told) this.#attempt(call)
+    })
+    call.pause = Math.min(call.pause * 2, RETRY_LAST)
+  }
+
+  #expired(call: Call): void {
+    const waited = this.#gate.has(call)
+      ? `Redis is not there (client status: ${this.#client.status})`
+      : 'Redis did not answer'
+    this.#fail(call, new UnavailableError(`${waited} within ${call.within} ms`))
+  }
+
+  #fail(call: Call, error: Error): void {
+    if (this.#tells(call)) call.asker.failed(error)
+  }
+
+  /** Whether the asker is to be told now; at most once. */
+  #tells(call: Call): boolean {
+    if (call.told) return false
+    call.told = true
+    this.#gate.delete(call)
+    this.#deadlines.delete(call, call.within)
+    return true
+  }
+
+  /** Refuses further calls, and those at the gate, with ClosedError. Leaves the client as it is. */
   close(): void {
     this.#closed = true
-    this.#openGate()
+    for (const call of [...this.#gate]) this.#fail(call, new ClosedError('The connection was closed'))
     this.#client.off('ready', this.#onReady)
     this.#client.off('close', this.#onClose)
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -8,10 +8,9 @@ import {
   subscriberFor,
 } from './client.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { type CallOptions, Commands } from './commands.ts'
+import { type Asker, Commands, type Request } from './commands.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
-import type { Script } from './script.ts'
 import { Subscriber } from './subscriber.ts'
 
 /** Options of a {@link Connection}. */
@@ -94,15 +93,15 @@ export class Connection implements AsyncDisposable {
     return this.#commands.pending
   }
 
-  /** Runs a script; see {@link CallOptions}. Rejects with UnavailableError, OverloadedError or ClosedError. */
-  call(
-    script: Script,
-    keys: readonly string[],
-    args: readonly (string | Buffer)[],
-    options: CallOptions,
-  ): Promise<unknown> {
+  /** Asks Redis, and calls back exactly once by `within` ms. */
+  ask(request: Request, within: number, asker: Asker): void {
     if (!this.#opened) this.#open()
-    return this.#commands.call(script, keys, args, options)
+    this.#commands.ask(request, within, asker)
+  }
+
+  /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
+  call(request: Request, within: number): Promise<unknown> {
+    return new Promise((answered, failed) => this.ask(request, within, { answered, failed }))
   }
 
   /** The object of this connection for `purpose`, made at the first call. */

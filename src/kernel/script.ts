@@ -1,5 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './client.ts'
+import type { Request } from './commands.ts'
+
+type Argument = string | Buffer
 
 /** A Lua script that the server runs in one atomic step. Sent by its digest; its text follows when the server lacks it. */
 export class Script {
@@ -11,18 +14,16 @@ export class Script {
     this.sha1 = createHash('sha1').update(source).digest('hex')
   }
 
-  /** Runs it once. Bulk replies arrive as Buffers. Rejects with whatever the client rejects with. */
-  async run(
-    client: RedisClient,
-    keys: readonly string[],
-    args: readonly (string | Buffer)[],
-  ): Promise<unknown> {
-    try {
-      return await client.callBuffer('evalsha', [this.sha1, keys.length, ...keys, ...args])
-    } catch (error) {
+  /** A request to run it once. Bulk replies arrive as Buffers. */
+  with(keys: readonly string[], args: readonly Argument[]): Request {
+    return { send: (client) => this.#send(client, keys, args) }
+  }
+
+  #send(client: RedisClient, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
+    return client.callBuffer('evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
       // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
       if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
       return client.callBuffer('eval', [this.source, keys.length, ...keys, ...args])
-    }
+    })
   }
 }

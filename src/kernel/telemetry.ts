@@ -45,6 +45,11 @@ const channels: Record<TelemetryEvent, Channel> = {
   connection: channel(channelName('connection')),
 }
 
+/** Whether anybody listens: asked first where even the making of an event would cost too much. */
+export function listened(event: TelemetryEvent): boolean {
+  return channels[event].hasSubscribers
+}
+
 /** Publishes an event. Costs next to nothing while nobody listens. */
 export function tell<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
   const target = channels[event]

@@ -7,7 +7,7 @@ export interface WaitNode {
   /** Whether its work, if it still runs, runs for nobody. */
   readonly over: boolean
   /** How many calls of its work wait for each flight. */
-  readonly waitsFor: Map<WaitNode, number>
+  waitsFor: Map<WaitNode, number> | undefined
 }
 
 const works = new AsyncLocalStorage<WaitNode>()
@@ -30,17 +30,19 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
     if (node === caller) return true
     if (seen.has(node)) continue
     seen.add(node)
-    pending.push(...node.waitsFor.keys())
+    if (node.waitsFor) pending.push(...node.waitsFor.keys())
   }
   return false
 }
 
 /** Notes that `caller` waits for `target`; the returned function takes it back. */
 export function noteWait(caller: WaitNode, target: WaitNode): () => void {
-  caller.waitsFor.set(target, (caller.waitsFor.get(target) ?? 0) + 1)
+  caller.waitsFor ??= new Map()
+  const waits = caller.waitsFor
+  waits.set(target, (waits.get(target) ?? 0) + 1)
   return () => {
-    const left = (caller.waitsFor.get(target) ?? 1) - 1
-    if (left === 0) caller.waitsFor.delete(target)
-    else caller.waitsFor.set(target, left)
+    const left = (waits.get(target) ?? 1) - 1
+    if (left === 0) waits.delete(target)
+    else waits.set(target, left)
   }
 }

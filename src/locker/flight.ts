@@ -1,13 +1,14 @@
+import pDefer, { type DeferredPromise } from 'p-defer'
 import { ClosedError, LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
-import { tell } from '../kernel/telemetry.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import type { WaitNode } from './deadlock.ts'
 import { remoteError } from './failure.ts'
 import { Holding, type HoldingFlight, lingerOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
-import type { ClaimReply, Notice, Outcome } from './store.ts'
+import type { Claimer, ClaimReply, Notice, Outcome } from './store.ts'
 import type { Call, Waiter } from './waiter.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
@@ -41,11 +42,11 @@ const LOOK_WHILE_DEAF = 500
  * Only what comes from the store moves it: replies and notices. Notices are hints: a parked flight also looks by itself
  * when the lease of the processor ends, and whenever messages may have been missed.
  */
-export class Flight implements HoldingFlight, WaitNode {
+export class Flight implements Claimer, HoldingFlight, WaitNode {
   readonly key: string
   readonly record: string
   readonly nonce: string = newId()
-  readonly waitsFor: Map<WaitNode, number> = new Map()
+  waitsFor: Map<WaitNode, number> | undefined
   readonly #table: FlightTable
   /** How it claims: by the options of the call that began it. */
   readonly #leader: Call
@@ -60,13 +61,18 @@ export class Flight implements HoldingFlight, WaitNode {
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
+  /** The first claim did not end it: deadlines run. */
+  #answered = false
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   /** Since the claim went out, messages arrived and none of them invalidated the key. */
   #cacheable = false
+  /** When the last claim went out, and after which waiter. */
   #claimSentAt = 0
+  #claimSentSeq = 0
   #look: Timer | undefined
   #holding: Holding | undefined
+  #landed: DeferredPromise<void> | undefined
   /** Starts the work although there is no slot. */
   #expedite: (() => void) | undefined
 
@@ -76,7 +82,6 @@ export class Flight implements HoldingFlight, WaitNode {
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
-    leader.caller.store.hear(this.nonce, (notice) => this.#notice(notice))
   }
 
   get seq(): number {
@@ -85,6 +90,13 @@ export class Flight implements HoldingFlight, WaitNode {
 
   get over(): boolean {
     return this.#state === 'over'
+  }
+
+  /** Resolves when it is over. */
+  landed(): Promise<void> {
+    if (this.over) return Promise.resolve()
+    this.#landed ??= pDefer()
+    return this.#landed.promise
   }
 
   get waiters(): ReadonlySet<Waiter> {
@@ -99,6 +111,14 @@ export class Flight implements HoldingFlight, WaitNode {
       left()
       this.#left(waiter)
     })
+    if (this.#answered || waiter.call.timeout < this.#leader.caller.unavailableAfter) waiter.startDeadline()
+  }
+
+  /** From now on it may take long. (The first claim is answered or refused within `unavailableAfter`, mostly by a result.) */
+  #startDeadlines(): void {
+    if (this.#answered) return
+    this.#answered = true
+    for (const waiter of this.#waiters) waiter.startDeadline()
   }
 
   /** Another work of this process waits for it, so it must not wait for a slot that that one has. */
@@ -133,21 +153,11 @@ export class Flight implements HoldingFlight, WaitNode {
     this.#look?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
-    const { store, clock, takeover, unavailableAfter, trace } = this.#leader.caller
-    const attempt = ++this.#attempt
-    let sentAt = clock.now()
-    let sentSeq = 0
-    const sending = () => {
-      sentAt = clock.now()
-      sentSeq = this.#seq
-      this.#claimSentAt = sentAt
-      this.#cacheable = store.subscribed
-      this.#table.sent(this)
-    }
+    const { store, takeover, unavailableAfter, trace } = this.#leader.caller
     const claim = {
       key: this.record,
       nonce: this.nonce,
-      attempt,
+      attempt: ++this.#attempt,
       lease: this.#leader.lease,
       after: this.#after,
       parked: this.#parkedUnder,
@@ -155,43 +165,51 @@ export class Flight implements HoldingFlight, WaitNode {
       takeover,
       trace: trace?.() ?? '',
     }
-    const limits = {
-      within: unavailableAfter,
-      sending,
-      late: (reply: ClaimReply) => this.#unwanted(reply, attempt),
-    }
-    const answered = store.claim(claim, limits).then(
-      (reply) => {
-        const current = this.#state === 'claiming' && attempt === this.#attempt
-        if (current) this.#claimed(reply, attempt, sentAt, sentSeq)
-        else this.#unwanted(reply, attempt)
-      },
-      (error) => {
-        if (this.#state === 'claiming' && attempt === this.#attempt) this.#unclaimed(error)
-      },
-    )
-    this.#table.track(answered)
+    store.claim(claim, { within: unavailableAfter }, this)
   }
 
-  #claimed(reply: ClaimReply, attempt: number, sentAt: number, sentSeq: number): void {
+  sending(): void {
+    const { clock, store } = this.#leader.caller
+    this.#claimSentAt = clock.now()
+    this.#claimSentSeq = this.#seq
+    this.#cacheable = store.subscribed
+    this.#table.sent(this)
+  }
+
+  #awaits(attempt: number): boolean {
+    return this.#state === 'claiming' && attempt === this.#attempt
+  }
+
+  unclaimed(error: unknown, attempt: number): void {
+    if (this.#awaits(attempt)) this.#refuse(error)
+  }
+
+  claimed(reply: ClaimReply, attempt: number): void {
+    if (this.#awaits(attempt)) this.#receive(reply, attempt)
+    else if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
+    else if (reply.status === 'parked' && this.#state === 'over') this.#unpark()
+  }
+
+  #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
+    if (reply.status !== 'done') this.#startDeadlines()
     switch (reply.status) {
       case 'done':
         counters.hits++
-        tell('hit', { key: this.key, local: false })
-        if (!reply.outcome.doomed) this.vouch(sentSeq)
-        this.#finish(reply.outcome, this.#vouched, sentAt)
+        if (listened('hit')) tell('hit', { key: this.key, local: false })
+        if (!reply.outcome.doomed) this.vouch(this.#claimSentSeq)
+        this.#finish(reply.outcome, this.#vouched, this.#claimSentAt)
         break
       case 'granted':
         counters.grants++
         if (reply.takeover) counters.takeovers++
         tell('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
         this.#parkedUnder = 0
-        this.#hold(attempt, reply.fence, sentAt)
+        this.#hold(attempt, reply.fence, this.#claimSentAt)
         break
       case 'parked':
         counters.parks++
-        this.vouch(sentSeq)
+        this.vouch(this.#claimSentSeq)
         this.#park(reply)
         break
       case 'abandoned':
@@ -217,12 +235,7 @@ export class Flight implements HoldingFlight, WaitNode {
     this.#look = clock.after(left + 1 + Math.random() * JITTER, () => this.claim())
   }
 
-  /** A grant or a place that nobody wants any more is given back. */
-  #unwanted(reply: ClaimReply, attempt: number): void {
-    if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
-    else if (reply.status === 'parked' && this.#state === 'over') this.#unpark()
-  }
-
+  /** A grant that nobody wants any more. If this fails, the lease ends by itself. */
   #giveBack(attempt: number, fence: number): void {
     const { caller, lease } = this.#leader
     const release = {
@@ -233,7 +246,6 @@ export class Flight implements HoldingFlight, WaitNode {
       linger: lingerOf(lease),
       next: undefined,
     }
-    // If this fails, the lease ends by itself.
     this.#table.track(caller.store.release(release, { within: caller.unavailableAfter }).catch(() => {}))
   }
 
@@ -242,8 +254,9 @@ export class Flight implements HoldingFlight, WaitNode {
     this.#table.track(store.unpark(this.record, this.nonce, { within: unavailableAfter }).catch(() => {}))
   }
 
-  #unclaimed(error: unknown): void {
+  #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
+    this.#startDeadlines()
     counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
     for (const waiter of [...this.#waiters]) {
@@ -278,11 +291,11 @@ export class Flight implements HoldingFlight, WaitNode {
       this.#expedite = performWork(call.work, holding, this)
     } else {
       this.#waiters.delete(first)
-      first.resolve({ status: 'locked', lease: new Lease(holding) })
+      first.grant(new Lease(holding))
     }
   }
 
-  #notice(notice: Notice): void {
+  notice(notice: Notice): void {
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') this.showProgress(notice.bytes)
     else if (notice.kind === 'outcome' && notice.outcome.fence > this.#after) {
@@ -312,6 +325,7 @@ export class Flight implements HoldingFlight, WaitNode {
     if (!asksAnew) this.#over()
     this.#handOver(outcome, entitled, keptFrom, original)
     if (!asksAnew) return
+    this.#startDeadlines()
     // What may still be read by those who were parked for it answers them, unless it was invalidated meanwhile.
     if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
     this.#parkedUnder = outcome.doomed ? 0 : outcome.fence
@@ -336,7 +350,7 @@ export class Flight implements HoldingFlight, WaitNode {
           keptFrom + outcome.fresh,
         )
       }
-      for (const waiter of waiters) waiter.resolve({ status: 'done', result })
+      for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
       for (const waiter of waiters) waiter.reject(error)
     }
@@ -406,6 +420,7 @@ export class Flight implements HoldingFlight, WaitNode {
     this.#look?.cancel()
     this.#leader.caller.store.ignore(this.nonce)
     this.#table.remove(this)
+    this.#landed?.resolve()
   }
 }
 

@@ -2,7 +2,7 @@ import { DeadlockError, OverloadedError } from '../errors.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
-import { type Call, type Granted, Waiter } from './waiter.ts'
+import { type Call, Waiter } from './waiter.ts'
 
 /** Callers that may wait in one process at a time. */
 const MAX_WAITERS = 1_000_000
@@ -45,7 +45,7 @@ export class Flights implements FlightTable {
   }
 
   /** Waits with the callers of the same record, or begins a flight. */
-  join(call: Call): Promise<Granted> {
+  join(call: Call): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
     const known = table.get(record)
@@ -96,9 +96,10 @@ export class Flights implements FlightTable {
     void operation.finally(() => this.#operations.delete(operation))
   }
 
-  /** Resolves when what was asked of the store is answered, and what that led to as well: a claim to its giving back. */
+  /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
   async settle(): Promise<void> {
-    await Promise.all(this.#operations)
+    const forsaken = [...this.#flying].filter((flight) => flight.waiters.size === 0)
+    await Promise.all(forsaken.map((flight) => flight.landed()))
     await Promise.all(this.#operations)
   }
 

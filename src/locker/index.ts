@@ -2,7 +2,7 @@
 
 export type { Counters } from './caller.ts'
 export { Lease, type PublishOptions } from './lease.ts'
-export { type Done, Locker, type LockerStats, type Peek } from './locker.ts'
+export { Locker, type LockerStats, type Peek } from './locker.ts'
 export { MemoryStore, type MemoryStoreOptions } from './memory-store.ts'
 export {
   LOCKER_DEFAULTS,
@@ -12,4 +12,4 @@ export {
   type RunOptions,
 } from './options.ts'
 export type { ResultCacheOptions } from './result-cache.ts'
-export type { Work, WorkContext } from './waiter.ts'
+export type { Done, Work, WorkContext } from './waiter.ts'

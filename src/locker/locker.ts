@@ -3,7 +3,7 @@ import { checkDuration, checkFunction } from '../kernel/check.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
-import { tell } from '../kernel/telemetry.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import { type Caller, type Counters, newCounters } from './caller.ts'
 import { Flights } from './flights.ts'
 import type { Lease, PublishOptions } from './lease.ts'
@@ -20,13 +20,7 @@ import {
 import { RedisStore } from './redis-store.ts'
 import { ResultCache } from './result-cache.ts'
 import { Slots } from './slots.ts'
-import type { Call, Work } from './waiter.ts'
-
-/** The result was there, or another has computed it meanwhile. */
-export interface Done<T> {
-  status: 'done'
-  result: T
-}
+import type { Call, Done, Work } from './waiter.ts'
 
 /** What is known of a key. A key whose result is being renewed is both done and held. */
 export interface Peek {
@@ -125,18 +119,18 @@ export class Locker implements AsyncDisposable {
    * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
    */
   async request<T = unknown>(key: string, options: RequestOptions = {}): Promise<Lease | Done<T>> {
-    checkRunOptions(options)
-    const cached = await this.#cached(key)
-    if (cached) return cached as Done<T>
-    const granted = await this.#flights.join(this.#call(key, undefined, options))
-    return granted.status === 'locked' ? granted.lease : (granted as Done<T>)
+    const call = this.#call(key, undefined, options)
+    const hit = this.#cached(key)
+    if (hit) return { status: 'done', result: (await hit) as T }
+    return this.#flights.join(call) as Promise<Lease | Done<T>>
   }
 
-  async #cached(key: string): Promise<Done<unknown> | undefined> {
+  #cached(key: string): Promise<unknown> | undefined {
     const hit = this.#cache?.get(key)
     if (!hit) return undefined
     this.#localHits++
-    return { status: 'done', result: await hit }
+    if (listened('hit')) tell('hit', { key, local: true })
+    return hit
   }
 
   /**
@@ -147,28 +141,26 @@ export class Locker implements AsyncDisposable {
    */
   run<T>(key: string, work: Work<T>, options?: RunOptions): Promise<T> {
     if (options === undefined) {
-      const hit = this.#cache?.get(key)
-      if (hit) {
-        this.#localHits++
-        tell('hit', { key, local: true })
-        return hit as Promise<T>
-      }
+      const hit = this.#cached(key)
+      if (hit) return hit as Promise<T>
     }
-    return this.#run(key, work, options ?? {})
+    return this.#run(key, work, options ?? {}) as Promise<T>
   }
 
-  async #run<T>(key: string, work: Work<T>, options: RunOptions): Promise<T> {
-    checkFunction('work', work)
-    checkRunOptions(options)
-    const call = this.#call(key, work, options)
-    const cached = options.refresh ? undefined : await this.#cached(key)
-    const granted = cached ?? (await this.#flights.join(call))
-    return (granted as Done<T>).result
+  #run(key: string, work: Work<unknown>, options: RunOptions): Promise<unknown> {
+    try {
+      checkFunction('work', work)
+      const call = this.#call(key, work, options)
+      return (options.refresh ? undefined : this.#cached(key)) ?? this.#flights.join(call)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /** A call with every option resolved. Throws when it is not to be made at all. */
   #call(key: string, work: Work<unknown> | undefined, options: RunOptions): Call {
     checkKey(key)
+    checkRunOptions(options)
     const { signal } = options
     if (this.#closing) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)

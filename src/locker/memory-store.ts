@@ -2,9 +2,9 @@ import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
+  type CallLimits,
   type Claim,
-  type ClaimLimits,
-  type ClaimReply,
+  type Claimer,
   type Grant,
   MAX_PARKED,
   type Notice,
@@ -35,7 +35,7 @@ const SWEEP_EVERY = 1000
 
 /** One user of the memory store: what a process is to Redis. */
 interface Endpoint {
-  readonly listeners: Map<string, (notice: Notice) => void>
+  readonly claimers: Map<string, Claimer>
   readonly storeListeners: Set<StoreListener>
 }
 
@@ -68,7 +68,7 @@ export class MemoryStore {
   /** A new user of this store, with an inbox of its own. */
   connect(): Store {
     const id = newId()
-    const endpoint: Endpoint = { listeners: new Map(), storeListeners: new Set() }
+    const endpoint: Endpoint = { claimers: new Map(), storeListeners: new Set() }
     this.#endpoints.set(id, endpoint)
     return new MemoryEndpoint(this, id, endpoint, () => this.#endpoints.delete(id))
   }
@@ -106,7 +106,7 @@ export class MemoryStore {
   #tell(park: string, notice: Notice): boolean {
     const half = park.length / 2
     const endpoint = this.#endpoints.get(park.slice(0, half))
-    this.#deliver(() => endpoint?.listeners.get(park.slice(half))?.(notice))
+    this.#deliver(() => endpoint?.claimers.get(park.slice(half))?.notice(notice))
     return endpoint !== undefined
   }
 
@@ -156,9 +156,11 @@ class MemoryEndpoint implements Store {
     this.#leave = leave
   }
 
-  async claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply> {
-    limits.sending()
-    return this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
+  claim(claim: Claim, _limits: CallLimits, claimer: Claimer): void {
+    claimer.sending()
+    this.#endpoint.claimers.set(claim.nonce, claimer)
+    const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
+    queueMicrotask(() => claimer.claimed(reply, claim.attempt))
   }
 
   async renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }> {
@@ -191,12 +193,8 @@ class MemoryEndpoint implements Store {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
   }
 
-  hear(nonce: string, listener: (notice: Notice) => void): void {
-    this.#endpoint.listeners.set(nonce, listener)
-  }
-
   ignore(nonce: string): void {
-    this.#endpoint.listeners.delete(nonce)
+    this.#endpoint.claimers.delete(nonce)
   }
 
   listen(listener: StoreListener): () => void {

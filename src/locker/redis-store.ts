@@ -1,20 +1,17 @@
 import { hostname } from 'node:os'
 import type { Connection } from '../kernel/connection.ts'
-import type { Hint } from '../kernel/inbox.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { Script } from '../kernel/script.ts'
-import { ClaimBatch, type ClaimHead } from './claim-batch.ts'
+import { ClaimBatch, type ClaimHead, FenceMemory } from './claim-batch.ts'
 import { tokenOf } from './record.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'
 import {
   type CallLimits,
   type Claim,
-  type ClaimLimits,
-  type ClaimReply,
+  type Claimer,
   type Grant,
   MAX_PARKED,
   MESSAGE_LIMIT,
-  type Notice,
   type Release,
   type Settlement,
   type Snapshot,
@@ -29,20 +26,6 @@ export interface RedisStoreOptions {
   messageLimit?: number
 }
 
-/** Reads a message of the scripts; undefined for one that is none of theirs. */
-function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
-  if (kind === 'v' || kind === 'e') {
-    const [fence, fresh, doomed] = fields
-    if (!/^\d{1,16}$/.test(fence ?? '') || !/^\d{1,16}$/.test(fresh ?? '')) return undefined
-    const outcome = { fence: Number(fence), fresh: Number(fresh), doomed: doomed === '1', bytes: body }
-    return { kind: 'outcome', outcome: { kind: kind === 'v' ? 'value' : 'error', ...outcome } }
-  }
-  if (kind === 'm') return { kind: 'more' }
-  if (kind === 'f') return { kind: 'free' }
-  if (kind === 'p') return { kind: 'progress', bytes: body }
-  return undefined
-}
-
 /** The Locker's store on Redis: every transition is one script on one key. */
 export class RedisStore implements Store {
   readonly #connection: Connection
@@ -53,8 +36,7 @@ export class RedisStore implements Store {
   readonly #cluster: string
   /** By time limit: claims that go out together share it. */
   readonly #batches = new Map<number, ClaimBatch>()
-  /** The highest fence that this process was told of, by any record: only scripts' replies count, messages do not. */
-  #seen = 0
+  readonly #fences = new FenceMemory()
 
   constructor(connection: Connection, options: RedisStoreOptions = {}) {
     this.#connection = connection
@@ -73,23 +55,17 @@ export class RedisStore implements Store {
     return this.#connection.subscribed
   }
 
-  async claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply> {
-    const reply = await this.#batch(limits).add(claim, limits)
-    if (reply.status === 'granted' || reply.status === 'parked') this.#saw(reply.fence)
-    return reply
+  claim(claim: Claim, limits: CallLimits, claimer: Claimer): void {
+    this.#batch(limits).add(claim, claimer)
   }
 
   #batch({ within }: CallLimits): ClaimBatch {
     let batch = this.#batches.get(within)
     if (!batch) {
-      batch = new ClaimBatch(this.#connection, this.#scripts, this.#head, () => this.#seen, { within })
+      batch = new ClaimBatch(this.#connection, this.#scripts, this.#head, this.#fences, within)
       this.#batches.set(within, batch)
     }
     return batch
-  }
-
-  #saw(fence: number): void {
-    if (Number.isSafeInteger(fence) && fence > this.#seen) this.#seen = fence
   }
 
   async #call(
@@ -99,7 +75,7 @@ export class RedisStore implements Store {
     limits: CallLimits,
   ): Promise<unknown[]> {
     const strings = args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))
-    const reply = await this.#connection.call(script, [key], strings, { within: limits.within })
+    const reply = await this.#connection.call(script.with([key], strings), limits.within)
     return Array.isArray(reply) ? reply : [reply]
   }
 
@@ -153,7 +129,7 @@ export class RedisStore implements Store {
         linger,
         nextToken,
         next?.lease ?? 0,
-        this.#seen,
+        this.#fences.highest,
         this.#head.holder,
         this.#channels,
         this.#cluster,
@@ -161,7 +137,7 @@ export class RedisStore implements Store {
       limits,
     )
     const nextFence = Number(granted) || undefined
-    if (nextFence !== undefined) this.#saw(nextFence)
+    if (nextFence !== undefined) this.#fences.saw(nextFence)
     return { released: Number(released) === 1, fence: nextFence }
   }
 
@@ -193,13 +169,6 @@ export class RedisStore implements Store {
       lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, left, parked } : undefined,
       value: Number(reply[5]) === 1 ? { fence: valueFence, age, fresh } : undefined,
     }
-  }
-
-  hear(nonce: string, listener: (notice: Notice) => void): void {
-    this.#connection.inbox.listen(nonce, (hint) => {
-      const notice = noticeOf(hint)
-      if (notice) listener(notice)
-    })
   }
 
   ignore(nonce: string): void {

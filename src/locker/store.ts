@@ -111,17 +111,24 @@ export interface CallLimits {
   within: number
 }
 
-/** How a claim is told of what becomes of it. */
-export interface ClaimLimits extends CallLimits {
-  /** Called when it is about to go out: whatever happened before this is older than the reply. */
-  sending: () => void
-  /** Called with a reply that came after the call had been rejected. */
-  late: (reply: ClaimReply) => void
+/**
+ * Who claims, and is called back: a claim answered by a result must cost little, so no promise is made for it. For each
+ * claim, `claimed` or `unclaimed` is called; `claimed` also after `unclaimed`, with a reply that came too late: what it
+ * did still stands.
+ */
+export interface Claimer {
+  /** It is about to go out: whatever happened before this is older than the reply. */
+  sending(): void
+  claimed(reply: ClaimReply, attempt: number): void
+  /** With UnavailableError, OverloadedError or ClosedError. */
+  unclaimed(error: unknown, attempt: number): void
+  /** A message for the nonce of the claim, at any time from the claim to `ignore`. */
+  notice(notice: Notice): void
 }
 
-/** All calls reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
+/** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
 export interface Store {
-  claim(claim: Claim, limits: ClaimLimits): Promise<ClaimReply>
+  claim(claim: Claim, limits: CallLimits, claimer: Claimer): void
   /** Extends the lease. `held` is false when it is lost; `doomed`: its value will not be kept. */
   renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }>
   /** Publishes a value or a failure. `accepted` is false when the lease is lost. Repeated, it has the effect of one. */
@@ -138,8 +145,7 @@ export interface Store {
 
   /** Whether messages arrive. */
   readonly subscribed: boolean
-  /** Notices for a nonce go to the listener, until `ignore`. */
-  hear(nonce: string, listener: (notice: Notice) => void): void
+  /** No more notices for a nonce. */
   ignore(nonce: string): void
   /** Adds a listener; the returned function takes it away. */
   listen(listener: StoreListener): () => void

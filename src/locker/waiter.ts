@@ -1,7 +1,7 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
-import { tell } from '../kernel/telemetry.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
 
@@ -39,18 +39,22 @@ export interface Call {
   onProgress: ((value: unknown) => void) | undefined
 }
 
-/** What a waiter of `request` receives; one of `run` receives the result of `done`. */
-export type Granted = { status: 'locked'; lease: Lease } | { status: 'done'; result: unknown }
+/** What `request` receives when there is a result. */
+export interface Done<T> {
+  status: 'done'
+  result: T
+}
 
 /** One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. */
 export class Waiter {
   readonly call: Call
   /** Order of arrival in its flight. */
   seq = 0
-  readonly #deferred = pDefer<Granted>()
+  readonly #deferred = pDefer<unknown>()
   readonly #clock: Clock
   readonly #since: number
   #timer: Timer | undefined
+  #onAbort: (() => void) | undefined
   #waiting = true
   /** Called once, when it waits no longer, whatever the reason. */
   #left: () => void = () => {}
@@ -61,7 +65,8 @@ export class Waiter {
     this.#since = clock.now()
   }
 
-  get promise(): Promise<Granted> {
+  /** Of `run`: the result. Of `request`: a Lease, or Done. */
+  get promise(): Promise<unknown> {
     return this.#deferred.promise
   }
 
@@ -70,30 +75,46 @@ export class Waiter {
     return this.call.caller.strict
   }
 
-  /** Starts its deadline and its signal; `left` is called when it waits no longer. */
+  /** Listens to its signal; `left` is called when it waits no longer. */
   begin(left: () => void): void {
     this.#left = left
-    const { timeout, signal } = this.call
-    if (timeout !== Number.POSITIVE_INFINITY) this.#timer = this.#clock.after(timeout, this.#expire)
-    signal?.addEventListener('abort', this.#abort, { once: true })
+    const { signal } = this.call
+    if (!signal) return
+    this.#onAbort = () => this.#abort()
+    signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
-  readonly #expire = (): void => {
+  /** Starts its deadline, which counts from when it was made. */
+  startDeadline(): void {
+    const { timeout } = this.call
+    if (timeout === Number.POSITIVE_INFINITY || this.#timer) return
+    this.#timer = this.#clock.after(this.#since + timeout - this.#clock.now(), () => this.#expire())
+  }
+
+  #expire(): void {
     const { key, timeout, caller } = this.call
     caller.counters.timeouts++
     this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
   }
 
-  readonly #abort = (): void => {
+  #abort(): void {
     const { key, signal, caller } = this.call
     caller.counters.aborts++
     this.reject(new AbortedError('The caller aborted its waiting', { key, cause: signal?.reason }))
   }
 
-  resolve(granted: Granted): void {
+  /** There is a result. */
+  resolve(result: unknown): void {
     if (!this.#end()) return
-    this.#tell(granted.status === 'done' ? 'result' : 'lease')
-    this.#deferred.resolve(granted)
+    this.#tell('result')
+    this.#deferred.resolve(this.call.work ? result : { status: 'done', result })
+  }
+
+  /** It is the processor: of `request` only. */
+  grant(lease: Lease): void {
+    if (!this.#end()) return
+    this.#tell('lease')
+    this.#deferred.resolve(lease)
   }
 
   reject(error: unknown): void {
@@ -106,12 +127,12 @@ export class Waiter {
     if (!this.#waiting) return false
     this.#waiting = false
     this.#timer?.cancel()
-    this.call.signal?.removeEventListener('abort', this.#abort)
+    if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
     this.#left()
     return true
   }
 
   #tell(outcome: string): void {
-    tell('wait', { key: this.call.key, ms: this.#clock.now() - this.#since, outcome })
+    if (listened('wait')) tell('wait', { key: this.call.key, ms: this.#clock.now() - this.#since, outcome })
   }
 }

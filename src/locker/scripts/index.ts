@@ -1,7 +1,7 @@
 import { Script } from '../../kernel/script.ts'
-import { CLAIM } from './claim.ts'
+import { CLAIM, SERVE } from './claim.ts'
 import { PROGRESS, RELEASE, RENEW, SETTLE } from './hold.ts'
-import { prelude, SERVER_TIME, type TimeFragments } from './prelude.ts'
+import { helpers, SERVER_TIME, type TimeFragments } from './prelude.ts'
 import { INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
 
 /** The transitions of a record, as the server runs them. */
@@ -18,9 +18,9 @@ export interface LockerScripts {
 
 /** Puts the scripts together around a notion of time. */
 export function buildScripts(time: TimeFragments): LockerScripts {
-  const build = (body: string) => new Script(prelude(time) + body)
+  const build = (body: string) => new Script(time.clock + helpers(time) + body)
   return {
-    claim: build(CLAIM),
+    claim: new Script(time.clock + SERVE + helpers(time) + CLAIM),
     renew: build(RENEW),
     progress: build(PROGRESS),
     settle: build(SETTLE),

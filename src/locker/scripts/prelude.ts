@@ -32,11 +32,11 @@ local now = math.floor(us / 1000)`,
 local function keep(key, at) redis.call('PEXPIRE', key, int(at - now)) end`,
 }
 
-export function prelude(time: TimeFragments): string {
+/** The functions that the scripts share. */
+export function helpers(time: TimeFragments): string {
   return `
 local function num(x) return tonumber(x or '0') or 0 end
 local function int(x) return string.format('%.0f', x) end
-${time.clock}
 ${time.keep}
 local function last(vu, su, eu, u, l)
   return math.max(vu, su, eu, u > 0 and u + l or 0)
