@@ -25,6 +25,7 @@ export interface RedisServerClient extends RedisClient {
 /** A client of a whole cluster. */
 export interface RedisClusterClient extends RedisClient {
   readonly isCluster: true
+  readonly options?: { readonly scaleReads?: unknown }
   nodes(role?: 'all'): RedisServerClient[]
 }
 
@@ -34,6 +35,11 @@ export type RedisSource = string | RedisOptions | RedisServerClient | RedisClust
 /** Whether a client is one of a whole cluster. */
 export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
+}
+
+/** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */
+export function readsPrimary(client: RedisClient): boolean {
+  return !isCluster(client) || client.options?.scaleReads === 'master'
 }
 
 function isClient(

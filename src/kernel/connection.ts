@@ -5,6 +5,7 @@ import {
   type RedisClusterClient,
   type RedisServerClient,
   type RedisSource,
+  readsPrimary,
   subscriberFor,
 } from './client.ts'
 import { type Clock, systemClock } from './clock.ts'
@@ -44,6 +45,8 @@ export class Connection implements AsyncDisposable {
   readonly inbox: Inbox = new Inbox()
   /** Whether this is a cluster: keys of one script must then share a slot. */
   readonly cluster: boolean
+  /** Whether plain reads see what scripts have written: not so where a cluster client reads from replicas. */
+  readonly readsPrimary: boolean
   /** Name of this process's own channel. */
   readonly inboxChannel: string
   /** Name of the channel that all processes listen to. */
@@ -66,6 +69,7 @@ export class Connection implements AsyncDisposable {
     this.#client = client
     this.#owned = owned
     this.cluster = isCluster(client)
+    this.readsPrimary = readsPrimary(client)
     this.clock = options.clock ?? systemClock
     const prefix = `${checkPrefix(options.channelPrefix ?? 'soloflight')}:${FORMAT}`
     this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`

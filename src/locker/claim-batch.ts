@@ -1,6 +1,7 @@
 import { UnavailableError } from '../errors.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { noticeOf } from './notice.ts'
+import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
 import type { Claim, Claimer, ClaimReply, Outcome } from './store.ts'
 
@@ -9,6 +10,9 @@ import type { Claim, Claimer, ClaimReply, Outcome } from './store.ts'
  * the next is made here. (8 and 32 measured slower.)
  */
 const MAX_BATCH = 16
+
+/** Up to so many claims of one tick go as plain reads, if reads are promising: more are cheaper in one script. */
+const MAX_READS = 3
 
 interface Entry {
   claim: Claim
@@ -102,6 +106,9 @@ export class ClaimBatch {
   readonly #fences: FenceMemory
   readonly #within: number
   readonly #size: number
+  /** Claims of one tick that are few enough to be read one by one. */
+  readonly #readable: number
+  readonly #readFirst: ReadFirst
   /** Claims of this tick; flushed when it ends. */
   #entries: Entry[] = []
 
@@ -118,6 +125,9 @@ export class ClaimBatch {
     this.#fences = fences
     this.#within = within
     this.#size = connection.cluster ? 1 : MAX_BATCH
+    const readable = connection.cluster ? Number.POSITIVE_INFINITY : MAX_READS
+    this.#readable = connection.readsPrimary ? readable : 0
+    this.#readFirst = new ReadFirst(connection.clock)
   }
 
   add(claim: Claim, claimer: Claimer): void {
@@ -128,12 +138,31 @@ export class ClaimBatch {
   #flush(): void {
     const entries = this.#entries
     this.#entries = []
+    if (entries.length <= this.#readable && this.#readFirst.promising) {
+      for (const entry of entries) this.#read(entry)
+      return
+    }
     if (entries.length <= this.#size) return this.#send(entries)
     for (let from = 0; from < entries.length; from += this.#size)
       this.#send(entries.slice(from, from + this.#size))
   }
 
-  #send(entries: Entry[]): void {
+  /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */
+  #read(entry: Entry): void {
+    const { claim, claimer } = entry
+    if (argumentOf(claim, claim.lease) !== claim.nonce) return this.#send([entry], this.#within / 2)
+    claimer.sending()
+    const answered = (reply: unknown) => {
+      const outcome = this.#readFirst.parse(reply)
+      this.#readFirst.answered(outcome !== undefined)
+      if (outcome) claimer.claimed({ status: 'done', outcome }, claim.attempt)
+      else this.#send([entry], this.#within / 2)
+    }
+    const failed = () => this.#send([entry], this.#within / 2)
+    this.#connection.ask(this.#readFirst.request(claim.key), this.#within / 2, { answered, failed })
+  }
+
+  #send(entries: Entry[], within: number = this.#within): void {
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
     const keys: string[] = []
@@ -144,11 +173,12 @@ export class ClaimBatch {
       keys.push(claim.key)
       args.push(argumentOf(claim, lease))
     }
-    const answered = (replies: unknown) => this.#answer(entries, replies as unknown[])
+    const sentAt = this.#connection.clock.now()
+    const answered = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
     const failed = (error: Error) => {
       for (const { claim, claimer } of entries) claimer.unclaimed(error, claim.attempt)
     }
-    this.#connection.ask(this.#scripts.claim.with(keys, args), this.#within, {
+    this.#connection.ask(this.#scripts.claim.with(keys, args), within, {
       answered,
       failed,
       late: answered,
@@ -163,12 +193,14 @@ export class ClaimBatch {
     })
   }
 
-  #answer(entries: Entry[], replies: unknown[]): void {
+  #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
+    this.#readFirst.learn(Number(replies[entries.length * STRIDE]), sentAt)
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index] as Entry
       const { claim, claimer } = entry
       const reply = parse(replies, index)
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
+      this.#readFirst.answered(reply?.status === 'done')
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
         this.#send([entry]) // It failed for this key among others: alone, Redis says how.

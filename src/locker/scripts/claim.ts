@@ -13,6 +13,7 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
  *         'G' fence takeover, nil, nil
  *         'P' fence left after, trace, progress
  *         'X' abandoned, 'O' overloaded, or '!' failed for this key; nil, nil
+ *         and then, once, the server's time in ms
  */
 export const SERVE: string = `
 local inbox = ARGV[1]
@@ -25,7 +26,7 @@ if #KEYS == 1 then
   single = read(KEYS[1], string.sub(arg, 1, ${ID_LENGTH}))
   if #arg == ${ID_LENGTH} and single[1] then
     local fresh = (tonumber(single[3] or 0) or 0) - now
-    if fresh > 0 then return { fresh, single[2], single[1] } end
+    if fresh > 0 then return { fresh, single[2], single[1], now } end
   end
 end
 `
@@ -89,6 +90,7 @@ end
 
 if single then
   put(1, claim(KEYS[1], ARGV[6], single))
+  replies[4] = now
   return replies
 end
 -- Many at once are mostly hits: for those, three fields tell all. What is fresh has not been invalidated.
@@ -108,5 +110,6 @@ for i = 1, #KEYS do
     put(at, done and head or '!', bytes, more)
   end
 end
+replies[3 * #KEYS + 1] = now
 return replies
 `
