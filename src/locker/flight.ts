@@ -1,6 +1,7 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { ClosedError, LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
+import type { Codec } from '../kernel/codec.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { WaitNode } from './deadlock.ts'
@@ -133,8 +134,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
   invalidated(fence: number): boolean {
     this.#cacheable = false
+    // Without a grant to name yet (0), what its claim will bring may be older than the invalidation.
     const known = this.#holding?.grant.fence ?? this.#parkedUnder
-    return known > 0 && known <= fence
+    return known <= fence
   }
 
   /** Messages may have been missed. */
@@ -305,8 +307,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   showProgress(bytes: Buffer): void {
     for (const { call } of this.#waiters) {
-      // In a tick of its own: what a listener throws is the listener's affair.
-      if (call.onProgress) queueMicrotask(() => call.onProgress?.(call.caller.codec.decode(bytes)))
+      const { onProgress, caller } = call
+      if (onProgress) showTo(onProgress, bytes, caller.codec)
     }
   }
 
@@ -421,6 +423,16 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#leader.caller.store.ignore(this.nonce)
     this.#table.remove(this)
     this.#landed?.resolve()
+  }
+}
+
+/** Calls a listener in a tick of its own: what it throws is its own affair. What cannot be read is not shown. */
+function showTo(listener: (value: unknown) => void, bytes: Buffer, codec: Codec): void {
+  try {
+    const value = codec.decode(bytes)
+    queueMicrotask(() => listener(value))
+  } catch {
+    // Progress is a courtesy; the outcome will tell if something is wrong.
   }
 }
 

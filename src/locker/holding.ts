@@ -57,6 +57,8 @@ export class Holding {
   #renewal: Timer | undefined
   #loss: Timer | undefined
   #limit: Timer | undefined
+  /** When that went out which last extended the lease. */
+  #renewedAt = 0
   /** Settled or released, or on the way there. */
   #ending = false
   #lost = false
@@ -137,7 +139,7 @@ export class Holding {
         linger: lingerOf(lease),
       }
       const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
-        this.#ending = false
+        this.#resume()
         throw error
       })
       if (!reply.accepted) throw this.#refused()
@@ -159,6 +161,14 @@ export class Holding {
     } finally {
       this.#end()
     }
+  }
+
+  /** What was to end it failed: it is held as before, as far as it still is. */
+  #resume(): void {
+    this.#ending = false
+    if (this.#lost) return
+    this.#expect(this.#renewedAt)
+    this.#renewLater(0)
   }
 
   #begin(): void {
@@ -193,6 +203,7 @@ export class Holding {
   /** The lease was extended by what went out at `sentAt`: it is lost a margin before a lease after that. */
   #expect(sentAt: number): void {
     const { lease, caller } = this.call
+    this.#renewedAt = sentAt
     this.#loss?.cancel()
     const left = sentAt + lease - marginOf(lease) - caller.clock.now()
     this.#loss = caller.clock.after(
@@ -203,6 +214,7 @@ export class Holding {
   }
 
   #renewLater(ms: number): void {
+    this.#renewal?.cancel()
     this.#renewal = this.call.caller.clock.after(ms, () => this.#renew(), true)
   }
 

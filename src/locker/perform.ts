@@ -54,5 +54,6 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
     // Lost: the waiters look for the successor. Not to be carried: they have that as the failure already.
     if (error instanceof LeaseLostError || error instanceof CodecError) return
     flight.abandon(holding, error)
+    await holding.handOver(new LeaseLostError('The outcome could not be published', { key, cause: error }))
   }
 }
