@@ -1,11 +1,10 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
-import { ClosedError, LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
+import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
-import type { Codec } from '../kernel/codec.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { Audience, errorFor, giveFailure } from './audience.ts'
 import type { WaitNode } from './deadlock.ts'
-import { remoteError } from './failure.ts'
 import { Holding, type HoldingFlight, lingerOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
@@ -51,19 +50,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   readonly #table: FlightTable
   /** How it claims: by the options of the call that began it. */
   readonly #leader: Call
-  readonly #waiters = new Set<Waiter>()
+  readonly audience: Audience
   #state: State = 'claiming'
-  #seq = 0
-  /** Waiters up to this one joined before something that is known not to have been invalidated. */
-  #vouched = 0
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
   #after = 0
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
-  /** The first claim did not end it: deadlines run. */
-  #answered = false
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   /** Since the claim went out, messages arrived and none of them invalidated the key. */
@@ -80,13 +74,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   constructor(leader: Call, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
+    this.audience = new Audience(leader.key)
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
   }
 
   get seq(): number {
-    return this.#seq
+    return this.audience.seq
   }
 
   get over(): boolean {
@@ -100,26 +95,12 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     return this.#landed.promise
   }
 
-  get waiters(): ReadonlySet<Waiter> {
-    return this.#waiters
-  }
-
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
   add(waiter: Waiter, left: () => void): void {
-    waiter.seq = ++this.#seq
-    this.#waiters.add(waiter)
-    waiter.begin(() => {
+    this.audience.add(waiter, this.#leader.caller.unavailableAfter, () => {
       left()
-      this.#left(waiter)
+      this.#left()
     })
-    if (this.#answered || waiter.call.timeout < this.#leader.caller.unavailableAfter) waiter.startDeadline()
-  }
-
-  /** From now on it may take long. (The first claim is answered or refused within `unavailableAfter`, mostly by a result.) */
-  #startDeadlines(): void {
-    if (this.#answered) return
-    this.#answered = true
-    for (const waiter of this.#waiters) waiter.startDeadline()
   }
 
   /** Another work of this process waits for it, so it must not wait for a slot that that one has. */
@@ -128,7 +109,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   vouch(seq: number): void {
-    this.#vouched = Math.max(this.#vouched, seq)
+    this.audience.vouch(seq)
   }
 
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
@@ -173,7 +154,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   sending(): void {
     const { clock, store } = this.#leader.caller
     this.#claimSentAt = clock.now()
-    this.#claimSentSeq = this.#seq
+    this.#claimSentSeq = this.audience.seq
     this.#cacheable = store.subscribed
     this.#table.sent(this)
   }
@@ -194,13 +175,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
-    if (reply.status !== 'done') this.#startDeadlines()
+    if (reply.status !== 'done') this.audience.startDeadlines()
     switch (reply.status) {
       case 'done':
         counters.hits++
         if (listened('hit')) tell('hit', { key: this.key, local: false })
         if (!reply.outcome.doomed) this.vouch(this.#claimSentSeq)
-        this.#finish(reply.outcome, this.#vouched, this.#claimSentAt)
+        this.#finish(reply.outcome, this.#claimSentAt)
         break
       case 'granted':
         counters.grants++
@@ -229,7 +210,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#after = reply.after
     this.#parkedUnder = reply.fence
     this.#state = 'parked'
-    if (this.#waiters.size === 0) return this.#leave()
+    if (this.audience.size === 0) return this.#leave()
     if (reply.progress) this.showProgress(reply.progress)
     if (this.#hinted) return this.claim()
     const deaf = !store.subscribed
@@ -258,19 +239,17 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
-    this.#startDeadlines()
+    this.audience.startDeadlines()
     counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
-    for (const waiter of [...this.#waiters]) {
-      if (waiter.call.caller.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
-    }
-    if (this.#waiters.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
+    this.audience.rejectSharing(error)
+    if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
     else this.#over()
   }
 
   /** Hands the grant to the first waiter; without one, back. */
   #hold(attempt: number, fence: number, sentAt: number): void {
-    const [first] = this.#waiters
+    const { first } = this.audience
     if (!first) {
       if (fence > 0) this.#giveBack(attempt, fence)
       return this.#over()
@@ -292,7 +271,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (call.work) {
       this.#expedite = performWork(call.work, holding, this)
     } else {
-      this.#waiters.delete(first)
       first.grant(new Lease(holding))
     }
   }
@@ -301,61 +279,50 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') this.showProgress(notice.bytes)
     else if (notice.kind === 'outcome' && notice.outcome.fence > this.#after) {
-      this.#finish(notice.outcome, this.#vouched, this.#claimSentAt)
+      this.#finish(notice.outcome, this.#claimSentAt)
     } else this.lookAgain()
   }
 
   showProgress(bytes: Buffer): void {
-    for (const { call } of this.#waiters) {
-      const { onProgress, caller } = call
-      if (onProgress) showTo(onProgress, bytes, caller.codec)
-    }
+    this.audience.showProgress(bytes)
   }
 
-  settled(_holding: Holding, outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
+  settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
     if (this.#state === 'over') return
-    if (!outcome.doomed) this.vouch(sentSeq)
-    this.#finish(outcome, outcome.fence === 0 ? this.#seq : this.#vouched, sentAt, original)
+    // What is not shared (fence 0) no invalidation can concern.
+    this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
+    this.#finish(outcome, sentAt, original)
   }
 
-  /** Gives everybody the outcome who may have it: all but strict waiters that nothing vouches for, who ask anew. */
-  #finish(outcome: Outcome, vouched: number, keptFrom: number, original?: unknown): void {
+  /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
+  #finish(outcome: Outcome, keptFrom: number, original?: unknown): void {
     this.#holding = undefined
     this.#expedite = undefined
-    const entitled = [...this.#waiters].filter((waiter) => !waiter.strict || waiter.seq <= vouched)
-    const asksAnew = entitled.length < this.#waiters.size
+    const entitled = this.audience.entitled()
+    const asksAnew = entitled.length < this.audience.size
     if (!asksAnew) this.#over()
-    this.#handOver(outcome, entitled, keptFrom, original)
-    if (!asksAnew) return
-    this.#startDeadlines()
-    // What may still be read by those who were parked for it answers them, unless it was invalidated meanwhile.
-    if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
-    this.#parkedUnder = outcome.doomed ? 0 : outcome.fence
-    this.claim()
+    if (outcome.kind === 'error') giveFailure(entitled, outcome, this.key, original)
+    else this.#giveResult(entitled, outcome, keptFrom + outcome.fresh)
+    if (asksAnew) this.#askAnew(outcome)
   }
 
-  #handOver(outcome: Outcome, waiters: readonly Waiter[], keptFrom: number, original: unknown): void {
-    if (outcome.kind === 'error') {
-      for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, this.key, original))
-      return
-    }
+  #giveResult(waiters: readonly Waiter[], outcome: Outcome, freshUntil: number): void {
     const { codec, cache } = this.#leader.caller
     try {
       const result = codec.decode(outcome.bytes)
-      if (this.#cacheable && outcome.fresh > 0) {
-        cache?.set(
-          this.key,
-          this.record,
-          result,
-          outcome.fence,
-          outcome.bytes.length,
-          keptFrom + outcome.fresh,
-        )
-      }
+      if (this.#cacheable && outcome.fresh > 0) cache?.set(this, result, outcome, freshUntil)
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
       for (const waiter of waiters) waiter.reject(error)
     }
+  }
+
+  /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
+  #askAnew(outcome: Outcome): void {
+    this.audience.startDeadlines()
+    if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
+    this.#parkedUnder = outcome.doomed ? 0 : outcome.fence
+    this.claim()
   }
 
   /** The holding was lost: those who wait look for the successor, or are it. */
@@ -370,7 +337,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     const { store, clock, unavailableAfter } = this.#leader.caller
     const { lease } = this.#leader
     const current = () => this.#holding === holding
-    const next = current() && this.#waiters.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
+    const next = current() && this.audience.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
     const release = { key: this.record, nonce: this.nonce, attempt, fence, linger: lingerOf(lease), next }
     const released = store.release(release, { within: unavailableAfter })
@@ -393,14 +360,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #goOn(): void {
     this.#holding = undefined
     this.#expedite = undefined
-    if (this.#waiters.size > 0) this.claim()
+    if (this.audience.size > 0) this.claim()
     else this.#over()
   }
 
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
-  #left(waiter: Waiter): void {
-    this.#waiters.delete(waiter)
-    if (this.#waiters.size === 0 && this.#state === 'parked') this.#leave()
+  #left(): void {
+    if (this.audience.size === 0 && this.#state === 'parked') this.#leave()
   }
 
   /** Nobody waits any more: the place on the record is given up. */
@@ -410,10 +376,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   #rejectAll(error: (key: string) => unknown): void {
-    const waiters = [...this.#waiters]
     this.#over()
     if (this.#parkedUnder > 0) this.#unpark()
-    for (const waiter of waiters) waiter.reject(error(this.key))
+    this.audience.reject(error)
   }
 
   #over(): void {
@@ -423,29 +388,5 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#leader.caller.store.ignore(this.nonce)
     this.#table.remove(this)
     this.#landed?.resolve()
-  }
-}
-
-/** Calls a listener in a tick of its own: what it throws is its own affair. What cannot be read is not shown. */
-function showTo(listener: (value: unknown) => void, bytes: Buffer, codec: Codec): void {
-  try {
-    const value = codec.decode(bytes)
-    queueMicrotask(() => listener(value))
-  } catch {
-    // Progress is a courtesy; the outcome will tell if something is wrong.
-  }
-}
-
-/** The same failure for each waiter, with its key. */
-function errorFor(error: unknown): (key: string) => unknown {
-  return (key) => {
-    const options = {
-      key,
-      cause: error instanceof Error && error.cause !== undefined ? error.cause : undefined,
-    }
-    if (error instanceof UnavailableError) return new UnavailableError(error.message, options)
-    if (error instanceof OverloadedError) return new OverloadedError(error.message, options)
-    if (error instanceof ClosedError) return new ClosedError(error.message, options)
-    return error
   }
 }

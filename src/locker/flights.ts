@@ -98,7 +98,7 @@ export class Flights implements FlightTable {
 
   /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
   async settle(): Promise<void> {
-    const forsaken = [...this.#flying].filter((flight) => flight.waiters.size === 0)
+    const forsaken = [...this.#flying].filter((flight) => flight.audience.size === 0)
     await Promise.all(forsaken.map((flight) => flight.landed()))
     await Promise.all(this.#operations)
   }
@@ -106,7 +106,7 @@ export class Flights implements FlightTable {
   /** Rejects all waiters that `which` names. */
   reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
     for (const flight of [...this.#flying]) {
-      for (const waiter of [...flight.waiters]) {
+      for (const waiter of flight.audience) {
         if (which(waiter.call)) waiter.reject(error(flight.key))
       }
     }

@@ -11,7 +11,7 @@ export interface HoldingFlight {
   /** Number of the last waiter that has joined. */
   readonly seq: number
   /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
-  settled(holding: Holding, outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
+  settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
   released(holding: Holding): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
@@ -149,7 +149,7 @@ export class Holding {
     }
     this.#end()
     const fresh = doomed || !shared ? 0 : ttl
-    this.#flight.settled(this, { kind, fence, bytes, fresh, doomed }, sentSeq, sentAt, original)
+    this.#flight.settled({ kind, fence, bytes, fresh, doomed }, sentSeq, sentAt, original)
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */

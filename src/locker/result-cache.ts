@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
+import type { Outcome } from './store.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -59,13 +60,14 @@ export class ResultCache {
     return this.#entries.get(key)?.promise
   }
 
-  /** Keeps a result until `until` (of the clock), unless there is a newer one. */
-  set(key: string, record: string, value: unknown, fence: number, size: number, until: number): void {
+  /** Keeps the result of a resource until `until` (of the clock), unless there is a newer one. */
+  set(resource: { key: string; record: string }, value: unknown, outcome: Outcome, until: number): void {
+    const { key, record } = resource
     const ttl = until - this.#clock.now()
     const known = this.#entries.peek(key)
-    if (ttl <= 0 || (known && known.fence > fence)) return
-    const entry = { record, promise: Promise.resolve(value), fence }
-    this.#entries.set(key, entry, { ttl, size: size + key.length + record.length })
+    if (ttl <= 0 || (known && known.fence > outcome.fence)) return
+    const entry = { record, promise: Promise.resolve(value), fence: outcome.fence }
+    this.#entries.set(key, entry, { ttl, size: outcome.bytes.length + key.length + record.length })
     if (this.#entries.has(key)) this.#keys.set(record, key)
   }
 

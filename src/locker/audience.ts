@@ -1,0 +1,121 @@
+import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
+import type { Codec } from '../kernel/codec.ts'
+import { remoteError } from './failure.ts'
+import type { Outcome } from './store.ts'
+import type { Waiter } from './waiter.ts'
+
+/**
+ * Those who wait in one flight, in the order of their arrival, and what each may be given.
+ *
+ * A strict waiter must not receive what an invalidation that was acknowledged before it came might have forbidden. It is
+ * entitled to an outcome only if Redis is known to have had no invalidation at some moment after it came: then it is
+ * vouched for. All others simply receive what comes.
+ */
+export class Audience {
+  readonly key: string
+  readonly #waiters = new Set<Waiter>()
+  #seq = 0
+  #vouched = 0
+  /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
+  #patient = true
+
+  constructor(key: string) {
+    this.key = key
+  }
+
+  get size(): number {
+    return this.#waiters.size
+  }
+
+  /** Number of the last waiter that has come. */
+  get seq(): number {
+    return this.#seq
+  }
+
+  /** The one who has waited longest. */
+  get first(): Waiter | undefined {
+    const [first] = this.#waiters
+    return first
+  }
+
+  [Symbol.iterator](): IterableIterator<Waiter> {
+    return [...this.#waiters][Symbol.iterator]()
+  }
+
+  /** Adds a waiter; `left` is called when it waits no longer, whatever the reason. */
+  add(waiter: Waiter, patience: number, left: () => void): void {
+    waiter.seq = ++this.#seq
+    this.#waiters.add(waiter)
+    waiter.begin(() => {
+      this.#waiters.delete(waiter)
+      left()
+    })
+    if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
+  }
+
+  /** From now on it may take long. */
+  startDeadlines(): void {
+    if (!this.#patient) return
+    this.#patient = false
+    for (const waiter of this.#waiters) waiter.startDeadline()
+  }
+
+  /** Waiters up to this one came before a moment at which there was no invalidation. */
+  vouch(seq: number): void {
+    this.#vouched = Math.max(this.#vouched, seq)
+  }
+
+  /** Those who may be given an outcome that the store had when it was last heard of. */
+  entitled(): Waiter[] {
+    return [...this.#waiters].filter((waiter) => !waiter.strict || waiter.seq <= this.#vouched)
+  }
+
+  /** Rejects all, each with an error of its own. */
+  reject(error: (key: string) => unknown): void {
+    for (const waiter of this) waiter.reject(error(this.key))
+  }
+
+  /** Rejects those who would rather fail than have a result of this process alone. */
+  rejectSharing(error: unknown): void {
+    for (const waiter of this) {
+      if (waiter.call.caller.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
+    }
+  }
+
+  showProgress(bytes: Buffer): void {
+    for (const { call } of this.#waiters) {
+      if (call.onProgress) showTo(call.onProgress, bytes, call.caller.codec)
+    }
+  }
+}
+
+/** Gives waiters a failure. `original`: the thrown value, where the work ran in this process. */
+export function giveFailure(
+  waiters: readonly Waiter[],
+  outcome: Outcome,
+  key: string,
+  original: unknown,
+): void {
+  for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
+}
+
+/** Calls a listener in a tick of its own: what it throws is its own affair. What cannot be read is not shown. */
+function showTo(listener: (value: unknown) => void, bytes: Buffer, codec: Codec): void {
+  try {
+    const value = codec.decode(bytes)
+    queueMicrotask(() => listener(value))
+  } catch {
+    // Progress is a courtesy; the outcome will tell if something is wrong.
+  }
+}
+
+/** Makes the same failure for each waiter, with its key. */
+export function errorFor(error: unknown): (key: string) => unknown {
+  return (key) => {
+    const cause = error instanceof Error ? error.cause : undefined
+    if (error instanceof UnavailableError) return new UnavailableError(error.message, { key, cause })
+    if (error instanceof OverloadedError) return new OverloadedError(error.message, { key, cause })
+    if (error instanceof ClosedError) return new ClosedError(error.message, { key, cause })
+    return error
+  }
+}
