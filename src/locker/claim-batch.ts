@@ -43,8 +43,15 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
   const head = values[index * STRIDE]
   const bytes = values[index * STRIDE + 1] as Buffer | null
   const more = values[index * STRIDE + 2] as Buffer | null
-  if (typeof head === 'number' && more) {
-    const outcome: Outcome = { kind: 'value', fence: Number(bytes), bytes: more, fresh: head, doomed: false }
+  // A number, which a client may be set to give as a string.
+  if (more && !Buffer.isBuffer(head)) {
+    const outcome: Outcome = {
+      kind: 'value',
+      fence: Number(bytes),
+      bytes: more,
+      fresh: Number(head),
+      doomed: false,
+    }
     return { status: 'done', outcome }
   }
   const [status, a, b, c] = String(head).split(' ')
