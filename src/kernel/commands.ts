@@ -36,16 +36,20 @@ class Call implements Pending {
   pause = RETRY_FIRST
   /** Answered, failed or expired: the asker has been told. */
   told = false
-  /** Waits at the gate. */
-  expire: () => void = () => {}
   readonly request: Request
   readonly asker: Asker
   readonly within: number
+  readonly #expired: (call: Call) => void
 
-  constructor(request: Request, asker: Asker, within: number) {
+  constructor(request: Request, asker: Asker, within: number, expired: (call: Call) => void) {
     this.request = request
     this.asker = asker
     this.within = within
+    this.#expired = expired
+  }
+
+  expire(): void {
+    this.#expired(this)
   }
 }
 
@@ -94,12 +98,11 @@ export class Commands {
 
   /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
   ask(request: Request, within: number, asker: Asker): void {
-    const call = new Call(request, asker, within)
+    const call = new Call(request, asker, within, this.#expired)
     if (this.#closed) return this.#fail(call, new ClosedError('The connection is closed'))
     if (this.pending >= MAX_PENDING) {
       return this.#fail(call, new OverloadedError(`${MAX_PENDING} commands wait for Redis already`))
     }
-    call.expire = () => this.#expired(call)
     this.#deadlines.add(call, within)
     this.#attempt(call)
   }
@@ -158,7 +161,7 @@ export class Commands {
     call.pause = Math.min(call.pause * 2, RETRY_LAST)
   }
 
-  #expired(call: Call): void {
+  readonly #expired = (call: Call): void => {
     const waited = this.#gate.has(call)
       ? `Redis is not there (client status: ${this.#client.status})`
       : 'Redis did not answer'

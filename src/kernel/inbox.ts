@@ -11,8 +11,10 @@ export interface Hint {
   body: Buffer
 }
 
-/** Called with every message for one nonce. */
-export type Listener = (hint: Hint) => void
+/** Who is given every message for one nonce. */
+export interface Listener {
+  hint(hint: Hint): void
+}
 
 /** Length of the format version, nonce and kind at the head of a message. */
 const NONCE_END = 1 + 22
@@ -50,6 +52,7 @@ export class Inbox {
     const kind = message.toString('latin1', NONCE_END, NONCE_END + 1)
     const fieldsAt = message[NONCE_END + 1] === SPACE ? NONCE_END + 2 : NONCE_END + 1
     const head = message.toString('latin1', Math.min(fieldsAt, headEnd), headEnd)
-    listener({ kind, fields: head === '' ? [] : head.split(' '), body: message.subarray(headEnd + 1) })
+    const fields = head === '' ? [] : head.split(' ')
+    listener.hint({ kind, fields, body: message.subarray(headEnd + 1) })
   }
 }

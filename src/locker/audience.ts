@@ -19,8 +19,12 @@ export class Audience {
   /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
   #patient = true
 
-  constructor(key: string) {
+  /** Called whenever one waits no longer, whatever the reason. */
+  readonly #left: () => void
+
+  constructor(key: string, left: () => void) {
     this.key = key
+    this.#left = left
   }
 
   get size(): number {
@@ -42,15 +46,18 @@ export class Audience {
     return [...this.#waiters][Symbol.iterator]()
   }
 
-  /** Adds a waiter; `left` is called when it waits no longer, whatever the reason. */
-  add(waiter: Waiter, patience: number, left: () => void): void {
+  /** Adds a waiter, who stays until it is settled. Within `patience` ms the first claim is answered or refused. */
+  add(waiter: Waiter, patience: number): void {
     waiter.seq = ++this.#seq
     this.#waiters.add(waiter)
-    waiter.begin(() => {
-      this.#waiters.delete(waiter)
-      left()
-    })
+    waiter.begin(this)
     if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
+  }
+
+  /** A waiter was settled. */
+  remove(waiter: Waiter): void {
+    this.#waiters.delete(waiter)
+    this.#left()
   }
 
   /** From now on it may take long. */

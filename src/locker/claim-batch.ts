@@ -1,5 +1,8 @@
 import { UnavailableError } from '../errors.ts'
+import type { RedisClient } from '../kernel/client.ts'
+import type { Asker, Request } from '../kernel/commands.ts'
 import type { Connection } from '../kernel/connection.ts'
+import type { Hint, Listener } from '../kernel/inbox.ts'
 import { noticeOf } from './notice.ts'
 import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
@@ -14,9 +17,49 @@ const MAX_BATCH = 16
 /** Up to so many claims of one tick go as plain reads, if reads are promising: more are cheaper in one script. */
 const MAX_READS = 3
 
-interface Entry {
-  claim: Claim
-  claimer: Claimer
+/** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
+class Entry implements Listener {
+  readonly claim: Claim
+  readonly claimer: Claimer
+
+  constructor(claim: Claim, claimer: Claimer) {
+    this.claim = claim
+    this.claimer = claimer
+  }
+
+  hint(hint: Hint): void {
+    const notice = noticeOf(hint)
+    if (notice) this.claimer.notice(notice)
+  }
+}
+
+/** A claim that is tried as a plain read. One object is request, asker and entry: a hit should leave little behind. */
+class Reading implements Request, Asker {
+  readonly #entry: Entry
+  readonly #readFirst: ReadFirst
+  readonly #miss: (entry: Entry) => void
+
+  constructor(entry: Entry, readFirst: ReadFirst, miss: (entry: Entry) => void) {
+    this.#entry = entry
+    this.#readFirst = readFirst
+    this.#miss = miss
+  }
+
+  send(client: RedisClient): Promise<unknown> {
+    return this.#readFirst.send(client, this.#entry.claim.key)
+  }
+
+  answered(reply: unknown): void {
+    const outcome = this.#readFirst.parse(reply)
+    this.#readFirst.answered(outcome !== undefined)
+    const { claim, claimer } = this.#entry
+    if (outcome) claimer.claimed({ status: 'done', outcome }, claim.attempt)
+    else this.#miss(this.#entry)
+  }
+
+  failed(): void {
+    this.#miss(this.#entry)
+  }
 }
 
 /** The highest fence that this process was told of by any record: only replies count, messages may be forged. */
@@ -138,7 +181,7 @@ export class ClaimBatch {
   }
 
   add(claim: Claim, claimer: Claimer): void {
-    this.#entries.push({ claim, claimer })
+    this.#entries.push(new Entry(claim, claimer))
     if (this.#entries.length === 1) process.nextTick(() => this.#flush())
   }
 
@@ -157,25 +200,22 @@ export class ClaimBatch {
   /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */
   #read(entry: Entry): void {
     const { claim, claimer } = entry
-    if (argumentOf(claim, claim.lease) !== claim.nonce) return this.#send([entry], this.#within / 2)
+    if (argumentOf(claim, claim.lease) !== claim.nonce) return this.#miss(entry)
     claimer.sending()
-    const answered = (reply: unknown) => {
-      const outcome = this.#readFirst.parse(reply)
-      this.#readFirst.answered(outcome !== undefined)
-      if (outcome) claimer.claimed({ status: 'done', outcome }, claim.attempt)
-      else this.#send([entry], this.#within / 2)
-    }
-    const failed = () => this.#send([entry], this.#within / 2)
-    this.#connection.ask(this.#readFirst.request(claim.key), this.#within / 2, { answered, failed })
+    const reading = new Reading(entry, this.#readFirst, this.#miss)
+    this.#connection.ask(reading, this.#within / 2, reading)
   }
+
+  readonly #miss = (entry: Entry): void => this.#send([entry], this.#within / 2)
 
   #send(entries: Entry[], within: number = this.#within): void {
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
     const keys: string[] = []
     const args = [inbox, holder, String(this.#fences.highest), String(maxParked), String(lease)]
-    for (const { claim, claimer } of entries) {
-      this.#hear(claim.nonce, claimer)
+    for (const entry of entries) {
+      const { claim, claimer } = entry
+      this.#connection.inbox.listen(claim.nonce, entry)
       claimer.sending()
       keys.push(claim.key)
       args.push(argumentOf(claim, lease))
@@ -189,14 +229,6 @@ export class ClaimBatch {
       answered,
       failed,
       late: answered,
-    })
-  }
-
-  /** Before the claim goes out: a message may overtake its reply. */
-  #hear(nonce: string, claimer: Claimer): void {
-    this.#connection.inbox.listen(nonce, (hint) => {
-      const notice = noticeOf(hint)
-      if (notice) claimer.notice(notice)
     })
   }
 

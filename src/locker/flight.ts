@@ -17,6 +17,8 @@ export interface FlightTable {
   sent(flight: Flight): void
   /** It is over: nobody can join it any more. */
   remove(flight: Flight): void
+  /** One of its waiters waits no longer. */
+  left(): void
   /** `close` waits for this. */
   track(operation: Promise<unknown>): void
 }
@@ -74,7 +76,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   constructor(leader: Call, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
-    this.audience = new Audience(leader.key)
+    this.audience = new Audience(leader.key, () => this.#left())
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
@@ -96,11 +98,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
-  add(waiter: Waiter, left: () => void): void {
-    this.audience.add(waiter, this.#leader.caller.unavailableAfter, () => {
-      left()
-      this.#left()
-    })
+  add(waiter: Waiter): void {
+    this.audience.add(waiter, this.#leader.caller.unavailableAfter)
   }
 
   /** Another work of this process waits for it, so it must not wait for a slot that that one has. */
@@ -148,7 +147,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       takeover,
       trace: trace?.() ?? '',
     }
-    store.claim(claim, { within: unavailableAfter }, this)
+    store.claim(claim, unavailableAfter, this)
   }
 
   sending(): void {
@@ -165,12 +164,24 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   unclaimed(error: unknown, attempt: number): void {
     if (this.#awaits(attempt)) this.#refuse(error)
+    else this.#deafen()
   }
 
   claimed(reply: ClaimReply, attempt: number): void {
     if (this.#awaits(attempt)) this.#receive(reply, attempt)
-    else if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
+    else this.#decline(reply, attempt)
+  }
+
+  /** The reply to a claim that is no longer ours: what it brought is given back. */
+  #decline(reply: ClaimReply, attempt: number): void {
+    this.#deafen()
+    if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
     else if (reply.status === 'parked' && this.#state === 'over') this.#unpark()
+  }
+
+  /** Every claim that goes out listens anew, also one that went out after the flight was over. */
+  #deafen(): void {
+    if (this.#state === 'over') this.#leader.caller.store.ignore(this.nonce)
   }
 
   #receive(reply: ClaimReply, attempt: number): void {
@@ -366,6 +377,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
   #left(): void {
+    this.#table.left()
     if (this.audience.size === 0 && this.#state === 'parked') this.#leave()
   }
 
@@ -385,7 +397,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#state = 'over'
     this.#holding = undefined
     this.#look?.cancel()
-    this.#leader.caller.store.ignore(this.nonce)
+    this.#deafen()
     this.#table.remove(this)
     this.#landed?.resolve()
   }

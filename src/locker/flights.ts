@@ -59,12 +59,9 @@ export class Flights implements FlightTable {
     }
     const flight = known ?? new Flight(call, this)
     const waiter = new Waiter(call, call.caller.clock)
-    const done = from ? noteWait(from, flight) : undefined
+    if (from) waiter.onEnd = noteWait(from, flight)
     this.#waiters++
-    flight.add(waiter, () => {
-      this.#waiters--
-      done?.()
-    })
+    flight.add(waiter)
     if (known) {
       call.caller.counters.joins++
       if (from) known.expedite()
@@ -89,6 +86,10 @@ export class Flights implements FlightTable {
   #seal(flight: Flight): void {
     if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
     this.sent(flight)
+  }
+
+  left(): void {
+    this.#waiters--
   }
 
   track(operation: Promise<unknown>): void {

@@ -2,7 +2,6 @@ import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
-  type CallLimits,
   type Claim,
   type Claimer,
   type Grant,
@@ -156,7 +155,7 @@ class MemoryEndpoint implements Store {
     this.#leave = leave
   }
 
-  claim(claim: Claim, _limits: CallLimits, claimer: Claimer): void {
+  claim(claim: Claim, _within: number, claimer: Claimer): void {
     claimer.sending()
     this.#endpoint.claimers.set(claim.nonce, claimer)
     const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))

@@ -1,5 +1,5 @@
+import type { RedisClient } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
-import type { Request } from '../kernel/commands.ts'
 import type { Outcome } from './store.ts'
 
 /** So many hits in a row make the next one likely. */
@@ -42,16 +42,17 @@ export class ReadFirst {
     return this.#hits >= CONFIDENT_AFTER && this.#clock.now() - this.#learnedAt < RELEARN_AFTER
   }
 
-  /** A request for what a plain claim of `key` is served, if it is there. */
-  request(key: string): Request {
-    return { send: (client) => client.callBuffer('hmget', [key, 'v', 'vf', 'vu']) }
+  /** Asks for what a plain claim of `key` is served, if it is there. */
+  send(client: RedisClient, key: string): Promise<unknown> {
+    return client.callBuffer('hmget', [key, 'v', 'vf', 'vu'])
   }
 
   /** Reads the reply: the outcome, if it is fresh by all estimates. */
   parse(reply: unknown): Outcome | undefined {
-    const [bytes, fence, until] = reply as (Buffer | null)[]
+    const values = reply as (Buffer | null)[]
+    const bytes = values[0]
     if (!bytes) return undefined
-    const fresh = Number(until) - (this.#clock.now() + this.#ahead)
-    return fresh > 0 ? { kind: 'value', fence: Number(fence), bytes, fresh, doomed: false } : undefined
+    const fresh = Number(values[2]) - (this.#clock.now() + this.#ahead)
+    return fresh > 0 ? { kind: 'value', fence: Number(values[1]), bytes, fresh, doomed: false } : undefined
   }
 }

@@ -55,11 +55,11 @@ export class RedisStore implements Store {
     return this.#connection.subscribed
   }
 
-  claim(claim: Claim, limits: CallLimits, claimer: Claimer): void {
-    this.#batch(limits).add(claim, claimer)
+  claim(claim: Claim, within: number, claimer: Claimer): void {
+    this.#batch(within).add(claim, claimer)
   }
 
-  #batch({ within }: CallLimits): ClaimBatch {
+  #batch(within: number): ClaimBatch {
     let batch = this.#batches.get(within)
     if (!batch) {
       batch = new ClaimBatch(this.#connection, this.#scripts, this.#head, this.#fences, within)

@@ -128,7 +128,8 @@ export interface Claimer {
 
 /** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
 export interface Store {
-  claim(claim: Claim, limits: CallLimits, claimer: Claimer): void
+  /** Calls back within `within` ms. */
+  claim(claim: Claim, within: number, claimer: Claimer): void
   /** Extends the lease. `held` is false when it is lost; `doomed`: its value will not be kept. */
   renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }>
   /** Publishes a value or a failure. `accepted` is false when the lease is lost. Repeated, it has the effect of one. */

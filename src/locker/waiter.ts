@@ -56,8 +56,10 @@ export class Waiter {
   #timer: Timer | undefined
   #onAbort: (() => void) | undefined
   #waiting = true
-  /** Called once, when it waits no longer, whatever the reason. */
-  #left: () => void = () => {}
+  /** Those among whom it waits. */
+  #among: { remove(waiter: Waiter): void } | undefined
+  /** Called when it waits no longer. */
+  onEnd: (() => void) | undefined
 
   constructor(call: Call, clock: Clock) {
     this.call = call
@@ -75,9 +77,9 @@ export class Waiter {
     return this.call.caller.strict
   }
 
-  /** Listens to its signal; `left` is called when it waits no longer. */
-  begin(left: () => void): void {
-    this.#left = left
+  /** Listens to its signal; leaves `among` when it waits no longer. */
+  begin(among: { remove(waiter: Waiter): void }): void {
+    this.#among = among
     const { signal } = this.call
     if (!signal) return
     this.#onAbort = () => this.#abort()
@@ -128,7 +130,8 @@ export class Waiter {
     this.#waiting = false
     this.#timer?.cancel()
     if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
-    this.#left()
+    this.#among?.remove(this)
+    this.onEnd?.()
     return true
   }
 
