@@ -30,6 +30,9 @@ const PASSING =
 const RETRY_FIRST = 20
 const RETRY_LAST = 320
 
+/** A timer that fires so much too late (ms) tells that the event loop stood still. */
+const LATE = 20
+
 /** One request on its way: at the gate, sent, or pausing before it is sent again. */
 class Call implements Pending {
   deadline = 0
@@ -65,6 +68,8 @@ export class Commands {
   readonly #gate = new Set<Call>()
   /** Sent and unanswered, also when the caller has given up. */
   #unanswered = 0
+  /** Replies so far. */
+  #answers = 0
   /** Pausing before they are sent again. */
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
@@ -145,6 +150,7 @@ export class Commands {
 
   #showedLife(): void {
     this.#unanswered--
+    this.#answers++
     this.#lifeAt = this.#clock.now()
     if (this.#gate.size > 0) this.#openGate()
   }
@@ -162,10 +168,27 @@ export class Commands {
   }
 
   readonly #expired = (call: Call): void => {
-    const waited = this.#gate.has(call)
+    // If the event loop stood still, replies may lie in the socket, unread: they are read before the next turn ends.
+    const late = this.#clock.now() - call.deadline > LATE
+    const patience = late ? this.#clock.now() + call.within : 0
+    this.#afterReading(call, this.#answers, patience)
+  }
+
+  /** Fails a call in the next turn, or later as long as replies still come in. */
+  #afterReading(call: Call, answers: number, patience: number): void {
+    setImmediate(() => {
+      if (call.told) return
+      const reading = this.#answers !== answers && this.#clock.now() < patience
+      if (reading) this.#afterReading(call, this.#answers, patience)
+      else this.#fail(call, this.#silence(call))
+    })
+  }
+
+  #silence(call: Call): UnavailableError {
+    const what = this.#gate.has(call)
       ? `Redis is not there (client status: ${this.#client.status})`
       : 'Redis did not answer'
-    this.#fail(call, new UnavailableError(`${waited} within ${call.within} ms`))
+    return new UnavailableError(`${what} within ${call.within} ms`)
   }
 
   #fail(call: Call, error: Error): void {

@@ -89,7 +89,13 @@ export class Subscriber {
 
   #pingLater(client: RedisServerClient): void {
     this.#wait(PING_EVERY, () => {
-      this.#wait(PING_TIMEOUT, () => this.#failed(client, new Error(`no answer within ${PING_TIMEOUT} ms`)))
+      this.#wait(PING_TIMEOUT, () => {
+        // If the event loop stood still, the answer may lie in the socket, unread: it is read before the next turn.
+        const waiting = this.#timer
+        setImmediate(() => {
+          if (this.#timer === waiting) this.#failed(client, new Error(`no answer within ${PING_TIMEOUT} ms`))
+        })
+      })
       client.ping().then(
         () => client === this.#client && this.#pingLater(client),
         (error: Error) => this.#failed(client, error),

@@ -17,9 +17,21 @@ export function callingWork(): WaitNode | undefined {
   return works.getStore()
 }
 
-/** Runs a work on behalf of its flight. */
-export function asWorkOf<T>(node: WaitNode, work: () => T): T {
-  return works.run(node, work)
+/** Works that run now. */
+let running = 0
+
+/**
+ * Runs a work on behalf of its flight. While no work runs, the storage is switched off: on Node before 24 it makes every
+ * promise of the process cost twice as much.
+ */
+export async function asWorkOf<T>(node: WaitNode, work: () => T | PromiseLike<T>): Promise<T> {
+  running++
+  try {
+    return await works.run(node, work)
+  } finally {
+    running--
+    if (running === 0) works.disable()
+  }
 }
 
 /** Whether waiting for `target` would be waiting for `caller` itself, directly or through other flights. */

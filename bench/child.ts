@@ -1,0 +1,96 @@
+// A process of the bench: opens contenders and asks them.
+
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { serve } from '../test/support/process-child.ts'
+import { type Burst, burst, stepsPerMs, Work } from './burst.ts'
+import { type Contender, ENTRANTS, type Name, type Terms, valueFor } from './contenders/contender.ts'
+import { library } from './library.ts'
+import { type Pumped, pump, spin } from './pump.ts'
+
+const contenders = new Map<Name, Contender>()
+const work = new Work()
+
+function contender(name: Name): Contender {
+  const open = contenders.get(name)
+  if (!open) throw new Error(`${name} is not open`)
+  return open
+}
+
+function keysOf(name: string, count: number): string[] {
+  return Array.from({ length: count }, (_, n) => `${name}:${n}`)
+}
+
+/** Asks for all keys, in groups, and makes sure of every value. */
+async function ask({ get }: Contender, keys: readonly string[], group = 500): Promise<void> {
+  for (let from = 0; from < keys.length; from += group) {
+    const some = keys.slice(from, from + group)
+    const values = await Promise.all(some.map((key) => get(key)))
+    for (const [index, key] of some.entries()) {
+      const wanted = JSON.stringify(valueFor(key))
+      const got = JSON.stringify(values[index])
+      if (got !== wanted) throw new Error(`Expected ${wanted} for ${key}, got ${got}`)
+    }
+  }
+}
+
+/** Bytes of the heap, and of what hangs on it, after everything was collected that can be. */
+function heap(): { used: number; external: number } {
+  setFlagsFromString('--expose-gc')
+  const collect: unknown = runInNewContext('gc')
+  if (typeof collect !== 'function') throw new Error('Expected a garbage collector')
+  for (let round = 0; round < 3; round++) collect()
+  const { heapUsed, external } = process.memoryUsage()
+  return { used: heapUsed, external }
+}
+
+const handlers = {
+  open: async (name: Name, terms: Omit<Terms, 'work'>): Promise<void> => {
+    const { open } = await ENTRANTS[name].load()
+    const compute = (key: string) => {
+      if (work.sleeps === 0 && work.steps === 0) {
+        work.runs++
+        return valueFor(key)
+      }
+      return work.do().then(() => valueFor(key))
+    }
+    contenders.set(name, await open({ ...terms, work: compute }))
+  },
+  close: async (name: Name): Promise<void> => {
+    await contender(name).close()
+    contenders.delete(name)
+  },
+  /** Asks for keys so that they are kept. */
+  fill: (name: Name, keys: string, count: number): Promise<void> => ask(contender(name), keysOf(keys, count)),
+  spin: (name: Name, keys: string, count: number, ms: number): Promise<Pumped> =>
+    spin(contender(name), keysOf(keys, count), ms),
+  pump: (name: Name, keys: string, count: number, inFlight: number, ms: number): Promise<Pumped> =>
+    pump(contender(name), keysOf(keys, count), inFlight, ms),
+  burst: (
+    name: Name,
+    keys: string[],
+    callers: number,
+    at: number,
+    kind: { sleeps: number; steps: number },
+  ): Promise<Burst> => {
+    Object.assign(work, kind)
+    return burst(contender(name), keys, callers, at, work)
+  },
+  stepsPerMs: (): number => stepsPerMs(),
+  heap: (): { used: number; external: number } => heap(),
+  /** How often the work ran since the process began. */
+  runs: (): number => work.runs,
+  /** Opens lockers that share a connection, and uses each. */
+  lockers: async (count: number, redis: { host: string; port: number }): Promise<void> => {
+    const { Connection, Locker } = await library()
+    const connection = new Connection(redis)
+    for (let n = 0; n < count; n++) {
+      const locker = new Locker({ redis: connection, prefix: `lockers.${n % 3}` })
+      await locker.run(`locker:${n}`, () => n)
+    }
+  },
+}
+
+export type BenchHandlers = typeof handlers
+
+serve(handlers)

@@ -1,0 +1,95 @@
+/**
+ * Compares soloflight with its peers, and with the figures that it has to reach.
+ *
+ *   npm run bench                      everything
+ *   npm run bench -- hits cold         single parts
+ *   npm run bench -- --quick           few rounds, few peers: within a minute
+ *   npm run bench -- --strict          a missed time is a failure too, not only a missed count
+ *   npm run bench -- --source          measures the sources, compiled as they load, instead of the build
+ */
+
+import { readFile } from 'node:fs/promises'
+import { cpus, loadavg } from 'node:os'
+import { parseArgs } from 'node:util'
+import { RedisServer } from '../test/support/redis-server.ts'
+import { ENTRANTS } from './contenders/contender.ts'
+import { prepareLibrary } from './library.ts'
+import { cold } from './parts/cold.ts'
+import { connections } from './parts/connections.ts'
+import { hits } from './parts/hits.ts'
+import { keys } from './parts/keys.ts'
+import { memory } from './parts/memory.ts'
+import { redisHits } from './parts/redis-hits.ts'
+import { summary, table } from './report.ts'
+import type { Stage } from './stage.ts'
+
+const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
+  hits,
+  'redis-hits': redisHits,
+  cold,
+  keys,
+  connections,
+  memory,
+}
+
+async function versionOf(name: string): Promise<string> {
+  const url = new URL(`./node_modules/${name}/package.json`, import.meta.url)
+  const { version }: { version: string } = JSON.parse(await readFile(url, 'utf8'))
+  return version
+}
+
+/** What the package depends on, the bench has in the same version. */
+async function checkVersions(): Promise<void> {
+  const read = async (file: string): Promise<Record<string, string>> =>
+    JSON.parse(await readFile(new URL(file, import.meta.url), 'utf8')).dependencies
+  const [own, bench] = await Promise.all([read('../package.json'), read('./package.json')])
+  for (const name of ['ioredis', 'lru-cache']) {
+    if (own[name] !== bench[name])
+      throw new Error(`Expected ${name} ${own[name]}, the bench has ${bench[name]}`)
+  }
+}
+
+async function introduce(server: RedisServer, { quick, source }: { quick: boolean; source: boolean }) {
+  const redis = /redis_version:(\S+)/.exec(String(await server.call('INFO', 'server')))?.[1]
+  const [cpu] = cpus()
+  console.log(
+    `Node ${process.version}, Redis ${redis} on loopback, ${cpus().length} × ${cpu?.model.trim()}, load ${loadavg()[0]?.toFixed(1)}`,
+  )
+  console.log(
+    `soloflight: ${source ? 'its sources through tsx' : 'built by tsc'}${quick ? '; quick: few rounds' : ''}`,
+  )
+  const packages = Object.values(ENTRANTS).flatMap((entrant) =>
+    'package' in entrant ? [entrant.package] : [],
+  )
+  const rows = await Promise.all(packages.map(async (name) => [name, await versionOf(name)]))
+  table(['peer', 'version'], rows)
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      quick: { type: 'boolean', default: false },
+      strict: { type: 'boolean', default: false },
+      source: { type: 'boolean', default: false },
+    },
+  })
+  const unknown = positionals.filter((name) => !(name in PARTS))
+  if (unknown.length > 0) {
+    throw new Error(`Expected parts out of ${Object.keys(PARTS).join(', ')}, got ${unknown.join(', ')}`)
+  }
+  await checkVersions()
+  await prepareLibrary(values.source)
+  await using server = await RedisServer.start({ port: 'free' })
+  await introduce(server, values)
+  for (const [name, part] of Object.entries(PARTS)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue
+    const startedAt = performance.now()
+    await part({ server, quick: values.quick })
+    console.log(`  (${((performance.now() - startedAt) / 1000).toFixed(0)} s)`)
+  }
+  const missed = summary()
+  if (missed.some(({ kind }) => kind === 'count' || values.strict)) process.exitCode = 1
+}
+
+await main()

@@ -1,0 +1,126 @@
+// What the bench uses of its peers, stated here so that the repository type-checks without their being installed.
+
+declare module 'layered-loader' {
+  export interface LoaderConfig<T> {
+    inMemoryCache?: { cacheType?: 'lru-map' | 'lru-object'; ttlInMsecs: number; maxItems?: number } | false
+    asyncCache?: RedisCache<T>
+    dataSourceGetOneFn: (key: string) => Promise<T>
+  }
+  export class Loader<T> {
+    constructor(config: LoaderConfig<T>)
+    get(key: string): Promise<T | undefined | null>
+    close(): Promise<void>
+  }
+  export class RedisCache<T> {
+    constructor(redis: unknown, config: { prefix: string; json: boolean; ttlInMsecs: number })
+    readonly valueType?: T
+  }
+}
+
+declare module 'bentocache' {
+  export interface Layer {
+    useL1Layer(driver: unknown): Layer
+    useL2Layer(driver: unknown): Layer
+    useBus(driver: unknown): Layer
+  }
+  export function bentostore(): Layer
+  export class BentoCache {
+    constructor(config: { default: string; prefix?: string; ttl: number; stores: Record<string, Layer> })
+    getOrSet<T>(options: { key: string; factory: () => Promise<T> | T }): Promise<T>
+    disconnectAll(): Promise<void>
+  }
+}
+
+declare module 'bentocache/drivers/memory' {
+  export function memoryDriver(options: { maxItems?: number }): unknown
+}
+
+declare module 'bentocache/drivers/redis' {
+  export function redisDriver(options: { connection: unknown }): unknown
+  export function redisBusDriver(options: { connection: unknown }): unknown
+}
+
+declare module 'redis-semaphore' {
+  export class Mutex {
+    constructor(redis: unknown, key: string, options?: { onLockLost?: (error: Error) => void })
+    acquire(): Promise<void>
+    release(): Promise<void>
+  }
+}
+
+declare module 'async-cache-dedupe' {
+  export interface Cache {
+    define<T>(name: string, original: (key: string) => Promise<T> | T): void
+  }
+  export type Storage =
+    | { type: 'memory'; options: { size: number } }
+    | { type: 'redis'; options: { client: unknown } }
+  export function createCache(options: { ttl: number; storage: Storage }): Cache
+}
+
+declare module 'keyv' {
+  export class Keyv {
+    constructor(options: { store?: unknown; ttl?: number; namespace?: string; useKeyPrefix?: boolean })
+    disconnect(): Promise<void>
+  }
+}
+
+declare module '@keyv/redis' {
+  export interface Client {
+    connect(): Promise<unknown>
+    get(key: string): Promise<string | null>
+    set(key: string, value: string, options?: { EXAT: number }): Promise<string | null>
+    del(key: string): Promise<unknown>
+    destroy(): void
+    on(event: string, listener: (error: Error) => void): void
+  }
+  export function createClient(options: { url: string }): Client
+  export default class KeyvRedis {
+    constructor(url: string, options?: { namespace?: string })
+    disconnect(force?: boolean): Promise<void>
+  }
+}
+
+declare module 'cacheable' {
+  export class Cacheable {
+    constructor(options: { secondary?: unknown; primary?: unknown; ttl: number })
+    getOrSet<T>(key: string, compute: () => Promise<T> | T): Promise<T | undefined>
+    disconnect(): Promise<void>
+  }
+  export class CacheableMemory {
+    constructor(options: { ttl: number; lruSize: number })
+  }
+}
+
+declare module 'cache-manager' {
+  export interface CacheManager {
+    wrap<T>(key: string, compute: () => Promise<T> | T): Promise<T>
+    disconnect(): Promise<unknown>
+  }
+  export function createCache(options: { stores: unknown[]; ttl: number }): CacheManager
+}
+
+declare module '@epic-web/cachified' {
+  export interface CacheEntry {
+    metadata: { createdTime: number; ttl?: number | null; swr?: number | null }
+    value: unknown
+  }
+  export interface Cache {
+    name?: string
+    get(key: string): unknown
+    set(key: string, value: CacheEntry): unknown
+    delete(key: string): unknown
+  }
+  export function cachified<T>(options: {
+    key: string
+    cache: Cache
+    ttl: number
+    getFreshValue: () => Promise<T> | T
+  }): Promise<T>
+  export function totalTtl(metadata: CacheEntry['metadata'] | undefined): number
+}
+
+declare module 'cachified-redis-adapter' {
+  import type { Cache } from '@epic-web/cachified'
+  export function redisCacheAdapter(client: unknown): Cache
+}

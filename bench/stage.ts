@@ -1,0 +1,69 @@
+import { LOCALHOST } from '../test/support/ports.ts'
+import { Child } from '../test/support/process.ts'
+import type { RedisServer } from '../test/support/redis-server.ts'
+import { portOf } from '../test/support/redis-server.ts'
+import type { BenchHandlers } from './child.ts'
+import { type Layers, layersOf, type Name, type Terms } from './contenders/contender.ts'
+
+/** What a part is given. */
+export interface Stage {
+  server: RedisServer
+  /** Few rounds: to see that everything works. */
+  quick: boolean
+}
+
+export type BenchChild = Child<BenchHandlers>
+
+export function forkChild(): Promise<BenchChild> {
+  return Child.fork<BenchHandlers>(new URL('./child.ts', import.meta.url))
+}
+
+export async function forkChildren(count: number): Promise<BenchChild[]> {
+  return Promise.all(Array.from({ length: count }, forkChild))
+}
+
+export async function endChildren(children: Iterable<BenchChild>): Promise<void> {
+  await Promise.all([...children].map((child) => child.kill()))
+}
+
+/** Opens a contender in the first of the layers that it can be. */
+export function open(
+  child: BenchChild,
+  name: Name,
+  { server }: Stage,
+  layers: readonly Layers[],
+  terms: Partial<Pick<Terms, 'ttl' | 'max' | 'lease'>> & { prefix: string },
+): Promise<void> {
+  const address = { host: LOCALHOST, port: portOf(server) }
+  return child.call('open', name, {
+    ttl: 600_000,
+    max: 50_000,
+    lease: 10_000,
+    ...address,
+    ...terms,
+    layers: layersOf(name, layers),
+  })
+}
+
+/** A name that Redis keys of this contender may begin with, in this part. */
+export function prefixOf(part: string, name: Name): string {
+  return `${part}.${name.replace(/\W+/g, '-')}`
+}
+
+/** Commands that are no work: the bench's own, and signs of life. */
+const ASIDE = ['ping', 'info', 'config|resetstat', 'echo', 'client|list', 'monitor', 'hello']
+
+/** Commands that Redis ran since the statistics were reset, inside scripts too. */
+export async function commandsRun(server: RedisServer): Promise<number> {
+  const stats = await server.commandStats()
+  return Object.entries(stats).reduce(
+    (total, [name, calls]) => (ASIDE.includes(name) ? total : total + calls),
+    0,
+  )
+}
+
+/** The names in an order that changes from round to round, so that nobody always follows the same one. */
+export function rotated<T>(names: readonly T[], round: number): T[] {
+  const from = round % names.length
+  return [...names.slice(from), ...names.slice(0, from)]
+}
