@@ -73,7 +73,7 @@ export function clientFor(source: RedisSource): {
   owned: boolean
 } {
   if (typeof source === 'string') {
-    if (!/^(rediss?|unix):\/\//.test(source) && !source.startsWith('/')) {
+    if (!/^rediss?:\/\//.test(source) && !source.startsWith('/')) {
       throw new TypeError(
         `Expected \`redis\` to be a URL such as redis://localhost:6379, got \`${redacted(source)}\``,
       )

@@ -1,4 +1,4 @@
-import { CodecError, LeaseLostError, type SoloflightError } from '../errors.ts'
+import { CodecError, LeaseLostError, type RemoteFailure, type SoloflightError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { tell } from '../kernel/telemetry.ts'
 import { describeFailure, encodeFailure } from './failure.ts'
@@ -116,8 +116,16 @@ export class Holding {
 
   /** Publishes a failure. */
   async fail(error: unknown, ttl: number = this.call.errorTtl): Promise<void> {
-    const failure = this.call.caller.exposeError(describeFailure(error), error)
-    await this.#settle('error', encodeFailure(failure), ttl, error)
+    await this.#settle('error', encodeFailure(this.#exposed(error)), ttl, error)
+  }
+
+  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
+  #exposed(error: unknown): RemoteFailure {
+    try {
+      return this.call.caller.exposeError(describeFailure(error), error)
+    } catch {
+      return { name: 'Error', message: 'The work failed' }
+    }
   }
 
   async #settle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
