@@ -51,6 +51,9 @@ function isClient(
 /** A connection that has said nothing for this long (ms) although it was asked is given up and made anew. */
 const SOCKET_TIMEOUT = 2000
 
+/** A connection that we end has so long (ms) to say goodbye; ioredis keeps the process alive meanwhile. */
+const DISCONNECT_TIMEOUT = 100
+
 /** Longest pause (ms) between two attempts to connect. */
 const LONGEST_RETRY = 1000
 
@@ -59,6 +62,7 @@ const OWNED: RedisOptions = {
   lazyConnect: true,
   connectTimeout: SOCKET_TIMEOUT,
   socketTimeout: SOCKET_TIMEOUT,
+  disconnectTimeout: DISCONNECT_TIMEOUT,
   // Deadlines are ours; a command that is under way is idempotent and may be sent again as often as it takes.
   maxRetriesPerRequest: null,
   retryStrategy: (times) =>
@@ -106,6 +110,7 @@ const SUBSCRIBER: Partial<RedisOptions> = {
   enableReadyCheck: false,
   autoResubscribe: false,
   connectTimeout: SOCKET_TIMEOUT,
+  disconnectTimeout: DISCONNECT_TIMEOUT,
   maxRetriesPerRequest: 0,
   retryStrategy: () => null,
   sentinelRetryStrategy: () => null,

@@ -74,6 +74,8 @@ export class Commands {
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
   #lifeAt = 0
+  /** Why the client is not ready, as far as it said. */
+  #trouble: Error | undefined
   #closed = false
 
   constructor(client: RedisClient, clock: Clock) {
@@ -91,10 +93,14 @@ export class Commands {
     return this.#unanswered + this.#pausing + this.#gate.size
   }
 
-  readonly #onError = (error: Error): void => tell('connection', { link: 'commands', up: false, error })
+  readonly #onError = (error: Error): void => {
+    this.#trouble = error
+    tell('connection', { link: 'commands', up: false, error })
+  }
 
   readonly #onReady = (): void => {
     this.#lifeAt = this.#clock.now()
+    this.#trouble = undefined
     tell('connection', { link: 'commands', up: true })
     this.#openGate()
   }
@@ -188,7 +194,7 @@ export class Commands {
     const what = this.#gate.has(call)
       ? `Redis is not there (client status: ${this.#client.status})`
       : 'Redis did not answer'
-    return new UnavailableError(`${what} within ${call.within} ms`)
+    return new UnavailableError(`${what} within ${call.within} ms`, { cause: this.#trouble })
   }
 
   #fail(call: Call, error: Error): void {

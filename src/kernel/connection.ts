@@ -20,9 +20,9 @@ export interface ConnectionOptions {
    * Begins the names of the pub/sub channels: what an ACL must allow, as `&<channelPrefix>:*`.
    * @default 'soloflight'
    */
-  channelPrefix?: string
+  channelPrefix?: string | undefined
   /** Another clock than the process's own: for tests. */
-  clock?: Clock
+  clock?: Clock | undefined
 }
 
 /** What layers are told of the subscription. */

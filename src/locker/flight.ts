@@ -198,6 +198,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
         counters.grants++
         if (reply.takeover) counters.takeovers++
         tell('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
+        this.vouch(this.#claimSentSeq)
         this.#parkedUnder = 0
         this.#hold(attempt, reply.fence, this.#claimSentAt)
         break

@@ -4,7 +4,7 @@ import type { Holding } from './holding.ts'
 /** How long what is published is kept. */
 export interface PublishOptions {
   /** ms; the locker's `ttl` (of `fail`: `errorTtl`) when absent. */
-  ttl?: number
+  ttl?: number | undefined
 }
 
 /**

@@ -136,8 +136,8 @@ export class Locker implements AsyncDisposable {
   /**
    * The result of `work` for `key`: computed once, here or in whatever process was first, and kept for `ttl`. Every
    * caller only waits; the work belongs to all of them, and goes on when one stops waiting.
-   * @throws RemoteError when the work failed, wherever it ran; CodecError when its result cannot be carried; and
-   * TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
+   * @throws RemoteError when the work failed, wherever it ran, or when its result cannot be carried (`remote.code` is
+   * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
    */
   run<T>(key: string, work: Work<T>, options?: RunOptions): Promise<T> {
     if (options === undefined) {

@@ -20,13 +20,13 @@ export interface MemoryStoreOptions {
    * Most records that are kept; beyond it the oldest results are forgotten. Running and waited-for ones never are.
    * @default 100_000
    */
-  maxRecords?: number
+  maxRecords?: number | undefined
   /** Another clock than the process's own: for tests. */
-  clock?: Clock
+  clock?: Clock | undefined
   /** Carries out what a record tells: for tests that delay or lose messages. By default after the present tick. */
-  deliver?: (message: () => void) => void
+  deliver?: ((message: () => void) => void) | undefined
   /** Flights that may be parked on one record. */
-  maxParked?: number
+  maxParked?: number | undefined
 }
 
 /** Records that are forgotten are looked for this often, ms. */

@@ -21,102 +21,102 @@ export interface LockerOptions {
    * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
    * Connection that several lockers share. Without it the locker is embedded: it works within this process alone.
    */
-  redis?: RedisSource | Connection
+  redis?: RedisSource | Connection | undefined
   /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */
-  store?: MemoryStore
+  store?: MemoryStore | undefined
   /**
    * Begins the names of all records. Lockers with the same prefix on the same Redis share their results.
    * @default 'soloflight'
    */
-  prefix?: string
+  prefix?: string | undefined
   /**
    * How long a result is kept.
    * @default 1_800_000
    */
-  ttl?: number
+  ttl?: number | undefined
   /**
    * Up to this part of `ttl`, 0 to 1, is taken off at random, so that results of one moment do not end at one moment.
    * @default 0
    */
-  ttlJitter?: number
+  ttlJitter?: number | undefined
   /**
    * How long failures are kept. 0: those who wait receive it, the next caller tries anew.
    * @default 0
    */
-  errorTtl?: number
+  errorTtl?: number | undefined
   /**
    * How long a processor that gives no sign of life keeps the lock; renewed while it lives. From 100.
    * @default 10_000
    */
-  lease?: number
+  lease?: number | undefined
   /**
    * How long a lease is renewed at most: then it is let go.
    * @default 3_600_000
    */
-  maxHold?: number
+  maxHold?: number | undefined
   /**
    * How long a caller waits at most; Infinity is allowed.
    * @default 60_000
    */
-  timeout?: number
+  timeout?: number | undefined
   /**
    * How long Redis may be silent before a request fails.
    * @default 2_000
    */
-  unavailableAfter?: number
+  unavailableAfter?: number | undefined
   /**
    * What happens then: 'fail' rejects with UnavailableError; 'local' does the work once in this process, for this
    * process alone.
    * @default 'fail'
    */
-  onUnavailable?: 'fail' | 'local'
+  onUnavailable?: 'fail' | 'local' | undefined
   /**
    * Whether a waiter replaces a processor that died. Otherwise those who wait reject with LockTimeoutError.
    * @default true
    */
-  takeover?: boolean
+  takeover?: boolean | undefined
   /**
    * Works that run at once in this process; the others keep their lease while they wait for their turn.
    * @default Infinity
    */
-  concurrency?: number
+  concurrency?: number | undefined
   /**
    * Results kept in this process, at most so many and so many bytes; they are dropped when they are invalidated anywhere.
    * Callers are handed the same object: treat it as read-only. `false`: none, and what S4 promises holds strictly.
    * @default { max: 10_000, maxSize: 67_108_864 }
    */
-  cache?: ResultCacheOptions | false
+  cache?: ResultCacheOptions | false | undefined
   /**
    * How values become bytes. The same for all lockers that share results.
    * @default jsonCodec
    */
-  codec?: Codec
+  codec?: Codec | undefined
   /** The trace context (W3C traceparent) of the present work, for the spans of those who wait to link to. */
   trace?: () => string | undefined
   /** Decides what of a failure leaves this process: return `failure` or a part of it. */
-  exposeError?: (failure: RemoteFailure, error: unknown) => RemoteFailure
+  exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 
 /** Options of one `request`. */
 export interface RequestOptions {
   /** Ends the waiting of this caller. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /** ms; the locker's when absent. */
-  timeout?: number
+  timeout?: number | undefined
   /** ms; the locker's when absent. */
-  lease?: number
+  lease?: number | undefined
 }
 
 /** Options of one `run`. */
 export interface RunOptions extends RequestOptions {
   /** ms; the locker's when absent. */
-  ttl?: number
+  ttl?: number | undefined
   /** ms; the locker's when absent. */
-  errorTtl?: number
+  errorTtl?: number | undefined
   /** Computes anew, whatever there is: the result's work begins after this call. */
-  refresh?: boolean
+  refresh?: boolean | undefined
   /** Called with what the work shows by `progress`, in whatever process it runs. */
-  onProgress?: (value: unknown) => void
+  onProgress?: ((value: unknown) => void) | undefined
 }
 
 /** Options of a memoized function. */
@@ -125,13 +125,15 @@ export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions,
   key: (...args: Args) => string
 }
 
+type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
+
 /** The options that have a plain default. */
-export type LockerDefaults = Required<
+export type LockerDefaults = Complete<
   Omit<LockerOptions, 'redis' | 'store' | 'cache' | 'codec' | 'trace' | 'exposeError'>
 >
 
 /** The options of a locker, checked and complete. */
-export type ResolvedOptions = LockerDefaults & { cache: Required<ResultCacheOptions> | false }
+export type ResolvedOptions = LockerDefaults & { cache: Complete<ResultCacheOptions> | false }
 
 /** Everything that is not said otherwise. */
 export const LOCKER_DEFAULTS: LockerDefaults = {
@@ -148,7 +150,7 @@ export const LOCKER_DEFAULTS: LockerDefaults = {
   concurrency: Number.POSITIVE_INFINITY,
 }
 
-const CACHE_DEFAULTS: Required<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
+const CACHE_DEFAULTS: Complete<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
 
 /** The shortest lease that can be renewed in time, ms. */
 const MIN_LEASE = 100
@@ -193,7 +195,7 @@ function withoutUndefined(given: LockerOptions): LockerOptions {
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
 }
 
-function resolveCache(given: ResultCacheOptions | false | undefined): Required<ResultCacheOptions> | false {
+function resolveCache(given: ResultCacheOptions | false | undefined): Complete<ResultCacheOptions> | false {
   if (given === false) return false
   if (given === undefined) return CACHE_DEFAULTS
   checkFields('cache', given, Object.keys(CACHE_DEFAULTS))

@@ -8,12 +8,12 @@ export interface ResultCacheOptions {
    * Most results that are kept.
    * @default 10_000
    */
-  max?: number
+  max?: number | undefined
   /**
    * Most bytes, counted encoded.
    * @default 67_108_864
    */
-  maxSize?: number
+  maxSize?: number | undefined
 }
 
 interface Entry {
@@ -32,7 +32,7 @@ export class ResultCache {
   readonly #keys = new Map<string, string>()
   readonly #clock: Clock
 
-  constructor(options: Required<ResultCacheOptions>, clock: Clock) {
+  constructor(options: { max: number; maxSize: number }, clock: Clock) {
     this.#clock = clock
     this.#entries = new LRUCache({
       max: options.max,
