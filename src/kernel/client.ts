@@ -17,7 +17,8 @@ export interface RedisClient {
 
 /** A client of one server: it can be copied to make a second connection. */
 export interface RedisServerClient extends RedisClient {
-  duplicate(override?: Partial<RedisOptions>): RedisServerClient
+  // biome-ignore lint/suspicious/noExplicitAny: the options of one version of ioredis are not those of another
+  duplicate(...override: any[]): any
   ping(): Promise<unknown>
   subscribe(...channels: string[]): Promise<unknown>
 }
