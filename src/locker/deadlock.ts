@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import type { Slot } from './slots.ts'
 
 /** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
 export interface WaitNode {
@@ -10,10 +11,20 @@ export interface WaitNode {
   waitsFor: Map<WaitNode, number> | undefined
 }
 
-const works = new AsyncLocalStorage<WaitNode>()
+/** A work that runs. */
+export interface WorkScope {
+  /** The flight that it computes for. */
+  readonly node: WaitNode
+  /** Its right to run, which it lends while it waits. */
+  readonly slot: Slot
+  /** How many of its calls wait at present. */
+  waits: number
+}
 
-/** The flight whose work is calling, if any. */
-export function callingWork(): WaitNode | undefined {
+const works = new AsyncLocalStorage<WorkScope>()
+
+/** The work that is calling, if any. */
+export function callingWork(): WorkScope | undefined {
   return works.getStore()
 }
 
@@ -21,13 +32,13 @@ export function callingWork(): WaitNode | undefined {
 let running = 0
 
 /**
- * Runs a work on behalf of its flight. While no work runs, the storage is switched off: on Node before 24 it makes every
+ * Runs a work in its scope. While no work runs, the storage is switched off: on Node before 24 it makes every
  * promise of the process cost twice as much.
  */
-export async function asWorkOf<T>(node: WaitNode, work: () => T | PromiseLike<T>): Promise<T> {
+export async function asWork<T>(scope: WorkScope, work: () => T | PromiseLike<T>): Promise<T> {
   running++
   try {
-    return await works.run(node, work)
+    return await works.run(scope, work)
   } finally {
     running--
     if (running === 0) works.disable()
@@ -47,14 +58,16 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
   return false
 }
 
-/** Notes that `caller` waits for `target`; the returned function takes it back. */
-export function noteWait(caller: WaitNode, target: WaitNode): () => void {
-  caller.waitsFor ??= new Map()
-  const waits = caller.waitsFor
-  waits.set(target, (waits.get(target) ?? 0) + 1)
+/** Notes that a work waits for `target`; the returned function takes it back. */
+export function noteWait(work: WorkScope, target: WaitNode): () => void {
+  work.node.waitsFor ??= new Map()
+  const { waitsFor } = work.node
+  waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
+  if (work.waits++ === 0) work.slot.lend()
   return () => {
-    const left = (waits.get(target) ?? 1) - 1
-    if (left === 0) waits.delete(target)
-    else waits.set(target, left)
+    const left = (waitsFor.get(target) ?? 1) - 1
+    if (left === 0) waitsFor.delete(target)
+    else waitsFor.set(target, left)
+    if (--work.waits === 0) work.slot.takeBack()
   }
 }

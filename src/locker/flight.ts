@@ -5,7 +5,7 @@ import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { Audience, errorFor, giveFailure } from './audience.ts'
 import type { WaitNode } from './deadlock.ts'
-import { Holding, type HoldingFlight, lingerOf } from './holding.ts'
+import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
 import type { Claimer, ClaimReply, Notice, Outcome } from './store.ts'
@@ -15,7 +15,9 @@ import type { Call, Waiter } from './waiter.ts'
 export interface FlightTable {
   /** Its claim goes out now. */
   sent(flight: Flight): void
-  /** It is over: nobody can join it any more. */
+  /** Nobody can join it any more. */
+  seal(flight: Flight): void
+  /** It is over. */
   remove(flight: Flight): void
   /** One of its waiters waits no longer. */
   left(): void
@@ -70,8 +72,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #look: Timer | undefined
   #holding: Holding | undefined
   #landed: DeferredPromise<void> | undefined
-  /** Starts the work although there is no slot. */
-  #expedite: (() => void) | undefined
 
   constructor(leader: Call, table: FlightTable) {
     this.key = leader.key
@@ -102,21 +102,29 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.audience.add(waiter, this.#leader.caller.unavailableAfter)
   }
 
-  /** Another work of this process waits for it, so it must not wait for a slot that that one has. */
-  expedite(): void {
-    this.#expedite?.()
-  }
-
   vouch(seq: number): void {
     this.audience.vouch(seq)
+  }
+
+  /** An invalidation, the first of the grant `fence`, came after the waiter `seq`. */
+  vouchFor(fence: number, seq: number): void {
+    if (fence === this.#awaited) this.vouch(seq)
+  }
+
+  /** The grant whose outcome is waited for; 0 when none can be named. */
+  get #awaited(): number {
+    return this.#holding?.grant.fence ?? this.#parkedUnder
+  }
+
+  doomed(): void {
+    this.#table.seal(this)
   }
 
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
   invalidated(fence: number): boolean {
     this.#cacheable = false
     // Without a grant to name yet (0), what its claim will bring may be older than the invalidation.
-    const known = this.#holding?.grant.fence ?? this.#parkedUnder
-    return known <= fence
+    return this.#awaited <= fence
   }
 
   /** Messages may have been missed. */
@@ -266,22 +274,24 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       if (fence > 0) this.#giveBack(attempt, fence)
       return this.#over()
     }
+    const shared = fence > 0
+    const { caller, lease } = this.#leader
+    if (shared && caller.clock.now() >= sentAt + lease - marginOf(lease)) {
+      // The reply took as long as the lease: somebody else may have it by now.
+      this.#giveBack(attempt, fence)
+      return this.claim()
+    }
     this.#state = 'holding'
     const { call } = first
-    const shared = fence > 0
     if (!shared) {
       call.caller.counters.unshared++
       tell('unshared', { key: this.key })
     }
     // The lease in the store is the one that was claimed, whoever of the waiters is first by now.
-    const holding = new Holding(
-      { ...call, lease: this.#leader.lease },
-      { attempt, fence, sentAt, shared },
-      this,
-    )
+    const holding = new Holding({ ...call, lease }, { attempt, fence, sentAt, shared }, this)
     this.#holding = holding
     if (call.work) {
-      this.#expedite = performWork(call.work, holding, this)
+      performWork(call.work, holding, this)
     } else {
       first.grant(new Lease(holding))
     }
@@ -290,9 +300,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   notice(notice: Notice): void {
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') this.showProgress(notice.bytes)
-    else if (notice.kind === 'outcome' && notice.outcome.fence > this.#after) {
+    else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) {
       this.#finish(notice.outcome, this.#claimSentAt)
     } else this.lookAgain()
+  }
+
+  /** Whether it is what was parked for. A message may overtake the reply that would have said what to wait for. */
+  #waitsFor({ fence }: Outcome): boolean {
+    return this.#parkedUnder > 0 && fence >= this.#parkedUnder && fence > this.#after
   }
 
   showProgress(bytes: Buffer): void {
@@ -300,16 +315,20 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
-    if (this.#state === 'over') return
+    if (this.#state === 'over' || this.#isPast(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
     this.#finish(outcome, sentAt, original)
   }
 
+  /** Whether it comes from a holding that was lost, after which the flight has gone on to something newer. */
+  #isPast({ fence }: Outcome): boolean {
+    return fence > 0 && (fence <= this.#after || fence < this.#awaited)
+  }
+
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
   #finish(outcome: Outcome, keptFrom: number, original?: unknown): void {
     this.#holding = undefined
-    this.#expedite = undefined
     const entitled = this.audience.entitled()
     const asksAnew = entitled.length < this.audience.size
     if (!asksAnew) this.#over()
@@ -359,6 +378,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       if (next && reply.fence !== undefined && current()) this.#hold(next.attempt, reply.fence, sentAt)
       else this.lost(holding)
     } catch (error) {
+      // It may have been granted all the same: the next claim repeats that attempt, so that it finds its own grant.
+      if (next) this.#attempt = next.attempt - 1
       this.lost(holding)
       throw error
     }
@@ -371,7 +392,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   #goOn(): void {
     this.#holding = undefined
-    this.#expedite = undefined
     if (this.audience.size > 0) this.claim()
     else this.#over()
   }

@@ -20,6 +20,8 @@ export class Flights implements FlightTable {
   readonly #open = new Map<string, Flight>()
   /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
   readonly #refreshing = new Map<string, Flight>()
+  /** Flights that go on without being joined. */
+  readonly #closed = new Map<string, Set<Flight>>()
   /** All that are not over. */
   readonly #flying = new Set<Flight>()
   readonly #operations = new Set<Promise<unknown>>()
@@ -50,7 +52,8 @@ export class Flights implements FlightTable {
     const table = call.refresh ? this.#refreshing : this.#open
     const known = table.get(record)
     const from = callingWork()
-    if (from && (from.record === record ? !from.over : known && wouldDeadlock(from, known))) {
+    const work = from?.node
+    if (work && (work.record === record ? !work.over : known && wouldDeadlock(work, known))) {
       const message = 'The work waits for itself: it asks for the key that it computes'
       return Promise.reject(new DeadlockError(message, { key: call.key }))
     }
@@ -64,10 +67,10 @@ export class Flights implements FlightTable {
     flight.add(waiter)
     if (known) {
       call.caller.counters.joins++
-      if (from) known.expedite()
     } else {
-      table.set(record, flight)
       this.#flying.add(flight)
+      table.set(record, flight)
+      if (call.refresh) this.#close(flight)
       flight.claim()
     }
     return waiter.promise
@@ -79,13 +82,22 @@ export class Flights implements FlightTable {
 
   remove(flight: Flight): void {
     this.#flying.delete(flight)
-    this.#seal(flight)
-  }
-
-  /** Nobody can join it any more. */
-  #seal(flight: Flight): void {
     if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
     this.sent(flight)
+    const closed = this.#closed.get(flight.record)
+    if (closed?.delete(flight) && closed.size === 0) this.#closed.delete(flight.record)
+  }
+
+  seal(flight: Flight): void {
+    if (this.#open.get(flight.record) !== flight) return
+    this.#open.delete(flight.record)
+    this.#close(flight)
+  }
+
+  #close(flight: Flight): void {
+    const closed = this.#closed.get(flight.record)
+    if (closed) closed.add(flight)
+    else this.#closed.set(flight.record, new Set([flight]))
   }
 
   left(): void {
@@ -121,8 +133,9 @@ export class Flights implements FlightTable {
   /** What was accepted up to `fence` is no longer to be served. */
   drop(record: string, fence: number): void {
     for (const listener of this.#dropListeners) listener(record, fence)
+    for (const closed of this.#closed.get(record) ?? []) closed.invalidated(fence)
     const flight = this.#open.get(record)
-    if (flight?.invalidated(fence)) this.#seal(flight)
+    if (flight?.invalidated(fence)) this.seal(flight)
   }
 
   /** Adds listeners for what an in-process cache must know; the returned function takes them away. */
@@ -141,6 +154,10 @@ export class Flights implements FlightTable {
 
   #down(): void {
     for (const listener of this.#downListeners) listener()
-    for (const flight of this.#flying) flight.deaf()
+    for (const flight of [...this.#flying]) {
+      flight.deaf()
+      // What invalidates it may go unheard.
+      this.seal(flight)
+    }
   }
 }

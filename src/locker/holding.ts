@@ -16,6 +16,8 @@ export interface HoldingFlight {
   released(holding: Holding): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
   vouch(seq: number): void
+  /** The key was invalidated while this is held. */
+  doomed(): void
   showProgress(bytes: Buffer): void
 }
 
@@ -36,7 +38,7 @@ const PROGRESS_EVERY = 50
 const RENEW_AFTER = 1 / 3
 
 /** How long before its end a lease counts as lost, ms: what the signal needs to be heard. */
-function marginOf(lease: number): number {
+export function marginOf(lease: number): number {
   return Math.min(200, lease / 10)
 }
 
@@ -171,6 +173,11 @@ export class Holding {
     }
   }
 
+  /** It was lost before anything was done under it. */
+  forsake(): void {
+    this.#end()
+  }
+
   /** What was to end it failed: it is held as before, as far as it still is. */
   #resume(): void {
     this.#ending = false
@@ -237,7 +244,8 @@ export class Holding {
         ({ held, doomed }) => {
           if (this.#ending || this.#lost) return
           if (!held) return this.#lose('The lease was lost: another holds it')
-          if (!doomed) this.#flight.vouch(sentSeq)
+          if (doomed) this.#flight.doomed()
+          else this.#flight.vouch(sentSeq)
           this.#expect(sentAt)
           this.#renewLater(lease * RENEW_AFTER)
         },

@@ -241,9 +241,9 @@ export class Locker implements AsyncDisposable {
   async #invalidate(record: string): Promise<void> {
     const flight = this.#flights.current(record)
     const before = flight?.seq ?? 0
-    const { first } = await this.#flights.store.invalidate(record, this.#limits())
-    // Nobody had invalidated it before: who joined before this call waited before every invalidation.
-    if (first) flight?.vouch(before)
+    const { doomed } = await this.#flights.store.invalidate(record, this.#limits())
+    // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
+    if (doomed > 0) flight?.vouchFor(doomed, before)
     this.#flights.drop(record, Number.MAX_SAFE_INTEGER)
   }
 

@@ -182,10 +182,10 @@ class MemoryEndpoint implements Store {
     this.#store.change(grant.key, (record, at) => record.progress(grant, this.#party, at))
   }
 
-  async invalidate(key: string): Promise<{ first: boolean }> {
+  async invalidate(key: string): Promise<{ doomed: number }> {
     if (this.#store.find(key)) return this.#store.change(key, (record, at) => record.invalidate(at))
     this.#store.drop(key, Number.MAX_SAFE_INTEGER)
-    return { first: false }
+    return { doomed: 0 }
   }
 
   async snapshot(key: string): Promise<Snapshot> {

@@ -1,7 +1,8 @@
 import { CodecError, LeaseLostError } from '../errors.ts'
 import { tell } from '../kernel/telemetry.ts'
-import { asWorkOf, type WaitNode } from './deadlock.ts'
+import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
+import type { Slot } from './slots.ts'
 import type { Work, WorkContext } from './waiter.ts'
 
 /** The flight of a work, as far as the work's end concerns it. */
@@ -20,26 +21,24 @@ function contextOf(holding: Holding): WorkContext {
   }
 }
 
-/**
- * Runs a work as soon as its locker has a slot, and publishes what comes of it. Returns what makes it run without one.
- */
-export function performWork(work: Work<unknown>, holding: Holding, flight: WorkFlight): () => void {
-  const { slots } = holding.call.caller
-  return slots.take(() => {
-    void perform(work, holding, flight).finally(() => slots.give())
+/** Runs a work as soon as its locker has a slot, and publishes what comes of it. */
+export function performWork(work: Work<unknown>, holding: Holding, flight: WorkFlight): void {
+  holding.call.caller.slots.take((slot) => {
+    void perform(work, holding, flight, slot).finally(() => slot.give())
   })
 }
 
-async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight): Promise<void> {
-  // Lost, or closed, while it waited for its slot: another has the grant by now.
-  if (holding.lost || holding.ended) return
+async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight, slot: Slot): Promise<void> {
+  if (holding.ended) return
+  // Lost while it waited for its slot: the flight has moved on.
+  if (holding.lost) return holding.forsake()
   const { caller, key } = holding.call
   const { fence } = holding.grant
   const startedAt = caller.clock.now()
   let failed = false
   let result: unknown
   try {
-    result = await asWorkOf(flight, () => work(contextOf(holding)))
+    result = await asWork({ node: flight, slot, waits: 0 }, () => work(contextOf(holding)))
   } catch (error) {
     failed = true
     result = error

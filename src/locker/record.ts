@@ -170,7 +170,7 @@ export class ResourceRecord {
   settle(settlement: Settlement, party: Party, at: Surroundings): { accepted: boolean; doomed: boolean } {
     const { fence, kind } = settlement
     if (this.outcome?.fence === fence)
-      return { accepted: this.outcome.kind === kind, doomed: this.doomed >= fence }
+      return { accepted: this.#repeats(settlement), doomed: this.doomed >= fence }
     if (!this.#heldBy(settlement, party, at.now)) return { accepted: false, doomed: false }
     const doomed = this.doomed >= fence
     const fresh = doomed ? 0 : at.now + settlement.ttl
@@ -192,6 +192,12 @@ export class ResourceRecord {
     for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
     if (replaced) at.drop(fence - 1)
     return { accepted: true, doomed }
+  }
+
+  /** Whether it is what was accepted under its grant, once more. */
+  #repeats({ kind, bytes }: Settlement): boolean {
+    const accepted = kind === 'value' ? this.value?.bytes : this.outcome?.error
+    return this.outcome?.kind === kind && accepted !== undefined && accepted.equals(bytes)
   }
 
   release(
@@ -238,7 +244,7 @@ export class ResourceRecord {
     for (const park of this.parks) at.tell(park, { kind: 'progress', bytes: grant.bytes })
   }
 
-  invalidate(at: Surroundings): { first: boolean } {
+  invalidate(at: Surroundings): { doomed: number } {
     const running = this.lease !== undefined
     const first = running && this.doomed < this.fence
     this.doomed = this.fence
@@ -247,7 +253,7 @@ export class ResourceRecord {
     if (this.outcome) this.outcome.errorFresh = 0
     this.#expire()
     at.drop(this.fence)
-    return { first }
+    return { doomed: first ? this.fence : 0 }
   }
 
   snapshot(now: number): Snapshot {

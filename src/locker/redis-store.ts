@@ -155,10 +155,10 @@ export class RedisStore implements Store {
     await this.#call(this.#scripts.progress, grant.key, args, limits)
   }
 
-  async invalidate(key: string, limits: CallLimits): Promise<{ first: boolean }> {
+  async invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
     const args = [this.#connection.broadcastChannel, key]
-    const [first] = await this.#call(this.#scripts.invalidate, key, args, limits)
-    return { first: Number(first) === 1 }
+    const [doomed] = await this.#call(this.#scripts.invalidate, key, args, limits)
+    return { doomed: Number(doomed) }
   }
 
   async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {

@@ -1,9 +1,42 @@
-/** A work that is to be started. */
-interface Start {
-  run: () => void
-  /** Has a slot; false while it waits for one. */
-  admitted: boolean
+/**
+ * The right of one work to run. A work that waits for another work lends it meanwhile: otherwise, with few slots, works
+ * that wait would keep those from running that they wait for.
+ */
+export class Slot {
+  readonly #slots: SlotCount
+  #state: 'held' | 'lent' | 'given' = 'held'
+
+  constructor(slots: SlotCount) {
+    this.#slots = slots
+  }
+
+  lend(): void {
+    if (this.#state !== 'held') return
+    this.#state = 'lent'
+    this.#slots.less()
+  }
+
+  /** What it waited for has come: it runs on, even if that is one too many for a while. */
+  takeBack(): void {
+    if (this.#state !== 'lent') return
+    this.#state = 'held'
+    this.#slots.more()
+  }
+
+  /** The work has ended. */
+  give(): void {
+    const held = this.#state === 'held'
+    this.#state = 'given'
+    if (held) this.#slots.less()
+  }
 }
+
+interface SlotCount {
+  more(): void
+  less(): void
+}
+
+type Start = (slot: Slot) => void
 
 /**
  * Lets so many works run at once; the others wait for their turn, first come first served.
@@ -33,24 +66,19 @@ export class Slots {
     return this.#queue.size
   }
 
-  /**
-   * Calls `run` as soon as there is a slot: now, or later. Returns what makes it run at once, slot or not: for a work
-   * that another work waits for, which would otherwise keep its own slot for ever.
-   */
-  take(run: () => void): () => void {
-    const start: Start = { run, admitted: false }
-    if (this.#taken < this.#limit) this.#admit(start)
-    else this.#queue.add(start)
-    return () => {
-      if (!start.admitted) this.#admit(start)
-    }
+  /** Calls `start` as soon as there is a slot: now, or later. */
+  take(start: Start): void {
+    this.#queue.add(start)
+    this.#admit()
   }
 
-  #admit(start: Start): void {
-    this.#queue.delete(start)
-    start.admitted = true
-    this.#taken++
-    this.#ready.add(start)
+  #admit(): void {
+    for (const start of this.#queue) {
+      if (this.#taken >= this.#limit) break
+      this.#queue.delete(start)
+      this.#taken++
+      this.#ready.add(start)
+    }
     if (!this.#busy) this.#startNext()
   }
 
@@ -63,13 +91,17 @@ export class Slots {
       this.#busy = false
       this.#startNext()
     })
-    start.run()
+    start(new Slot(this))
   }
 
-  /** Gives a slot back. */
-  give(): void {
+  /** A slot is taken back. */
+  more(): void {
+    this.#taken++
+  }
+
+  /** A slot is free. */
+  less(): void {
     this.#taken--
-    const [next] = this.#queue
-    if (next && this.#taken < this.#limit) this.#admit(next)
+    this.#admit()
   }
 }

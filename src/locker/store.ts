@@ -140,8 +140,8 @@ export interface Store {
   unpark(key: string, nonce: string, limits: CallLimits): Promise<void>
   /** Shows `bytes` to those who are parked. */
   progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void>
-  /** Forgets what is kept. `first`: of a running grant, and no other call had doomed that before. */
-  invalidate(key: string, limits: CallLimits): Promise<{ first: boolean }>
+  /** Forgets what is kept. `doomed`: the fence of the running grant, if this call was the first to invalidate it; or 0. */
+  invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }>
   snapshot(key: string, limits: CallLimits): Promise<Snapshot>
 
   /** Whether messages arrive. */

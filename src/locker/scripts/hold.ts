@@ -46,7 +46,10 @@ local key, token, fence, kind, bytes, ttl = KEYS[1], ARGV[1], num(ARGV[2]), ARGV
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 's', 'k', 'n', 'vu')
 local doomed = num(r[5]) >= fence
-if num(r[6]) == fence then return { r[7] == kind and 1 or 0, doomed and 1 or 0 } end
+if num(r[6]) == fence then
+  local repeated = r[7] == kind and redis.call('HGET', key, kind) == bytes
+  return { repeated and 1 or 0, doomed and 1 or 0 }
+end
 if not held(r[1], num(r[2]), num(r[3]), num(r[4])) then return { 0, 0 } end
 local found = num(r[8]) > 0 and parks(key) or {}
 

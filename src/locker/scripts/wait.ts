@@ -25,20 +25,20 @@ return 1
 /**
  * KEYS    the record
  * ARGV    broadcast channel, name of the record as processes know it
- * returns whether it was the first of the running grant
+ * returns the fence of the running grant, if this is its first invalidation, else 0
  */
 export const INVALIDATE: string = `
 local key = KEYS[1]
 local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su')
-local f, first = num(r[1]), 0
+local f, doomed = num(r[1]), 0
 if f > 0 then
-  if r[3] and num(r[2]) < f then first = 1 end
+  if r[3] and num(r[2]) < f then doomed = f end
   remove(key, { 'vu', 'eu' })
   redis.call('HSET', key, 'd', int(f))
   keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5])))
 end
 redis.pcall('PUBLISH', ARGV[1], '1' .. (f > 0 and int(f) or '9007199254740991') .. ' ' .. ARGV[2])
-return first
+return doomed
 `
 
 /**

@@ -1,0 +1,171 @@
+import type {
+  CallLimits,
+  Claim,
+  Claimer,
+  ClaimReply,
+  Grant,
+  Notice,
+  Release,
+  Settlement,
+  Snapshot,
+  Store,
+  StoreListener,
+} from '../../src/locker/store.ts'
+import type { History } from './history.ts'
+import { keyOf } from './keys.ts'
+import { Link } from './link.ts'
+import type { Port } from './port.ts'
+import type { SimProcess } from './process.ts'
+import type { Party } from './server.ts'
+import { Subscription } from './subscription.ts'
+import type { World } from './world.ts'
+
+/** The store as one process reaches it: over a connection for commands and a subscription, both of which fail. */
+export class Endpoint implements Store, Party {
+  readonly link: Link
+  readonly subscription: Subscription
+  seen = 0
+  readonly #process: SimProcess
+  readonly #world: World
+  readonly #history: History
+  readonly #port: Port
+  readonly #claimers = new Map<string, Claimer>()
+  readonly #listeners = new Set<StoreListener>()
+
+  constructor(process: SimProcess, world: World, port: Port) {
+    this.#process = process
+    this.#world = world
+    this.#history = world.history
+    this.#port = world.recorder.wrap(port, process.id, () => this.seen)
+    this.link = new Link(process, world, (line) => this.#history.say(line))
+    this.subscription = new Subscription(process, world, this.#listeners)
+    world.server.join(this)
+    this.subscription.connect(world.random.exponential(world.plan.latency))
+  }
+
+  get subscribed(): boolean {
+    return this.subscription.subscribed
+  }
+
+  /** Flights that listen. */
+  get listening(): number {
+    return this.#claimers.size
+  }
+
+  #call<T>(
+    name: string,
+    nonce: string | undefined,
+    run: () => Promise<T>,
+    limits: CallLimits,
+    late?: (reply: T) => void,
+  ): Promise<T> {
+    const execute = () => this.#world.server.act(this, nonce, run)
+    return this.link.call(`p${this.#process.id} ${name}`, execute, limits.within, late)
+  }
+
+  claim(claim: Claim, within: number, claimer: Claimer): void {
+    const { attempt, nonce } = claim
+    const answered = (reply: ClaimReply) => {
+      if (reply.status === 'granted' || reply.status === 'parked')
+        this.seen = Math.max(this.seen, reply.fence)
+      if (reply.status === 'granted') this.#granted(keyOf(claim.key), reply.fence)
+      claimer.claimed(reply, attempt)
+    }
+    const send = () => {
+      this.#claimers.set(nonce, claimer)
+      claimer.sending()
+      this.#call('claim', nonce, () => this.#port.claim(claim), { within }, answered).then(
+        answered,
+        (error) => claimer.unclaimed(error, attempt),
+      )
+    }
+    if (this.#world.plan.batched) process.nextTick(send)
+    else send()
+  }
+
+  /** A grant has reached the process. */
+  #granted(key: string, fence: number): void {
+    const grant = this.#world.grant(key, fence)
+    if (grant) grant.delivered ??= this.#history.moment()
+  }
+
+  renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }> {
+    return this.#call('renew', grant.nonce, () => this.#port.renew(grant), limits)
+  }
+
+  settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
+    return this.#call('settle', settlement.nonce, () => this.#port.settle(settlement), limits)
+  }
+
+  async release(
+    release: Release,
+    limits: CallLimits,
+  ): Promise<{ released: boolean; fence: number | undefined }> {
+    const grant = this.#world.grant(keyOf(release.key), release.fence)
+    if (grant) grant.returned ??= this.#history.moment()
+    const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
+    if (reply.fence !== undefined) {
+      this.seen = Math.max(this.seen, reply.fence)
+      this.#granted(keyOf(release.key), reply.fence)
+    }
+    return reply
+  }
+
+  unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
+    return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), limits)
+  }
+
+  progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+    return this.#call('progress', grant.nonce, () => this.#port.progress(grant), limits)
+  }
+
+  invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
+    const invalidation = this.#history.invalidations.findLast(
+      (candidate) => candidate.process === this.#process.id && candidate.key === keyOf(key),
+    )
+    const run = async () => {
+      const reply = await this.#port.invalidate(key)
+      if (invalidation) this.#world.recorder.invalidating(invalidation)
+      return reply
+    }
+    return this.#call('invalidate', undefined, run, limits)
+  }
+
+  snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
+    return this.#call('snapshot', undefined, () => this.#port.snapshot(key), limits)
+  }
+
+  tell(nonce: string, notice: Notice): boolean {
+    const received = this.subscription.send(() => {
+      this.#history.say(
+        () =>
+          `p${this.#process.id} hears '${notice.kind}' for ${nonce.slice(0, 4)}${this.#claimers.has(nonce) ? '' : ', nobody listens'}`,
+      )
+      this.#claimers.get(nonce)?.notice(notice)
+    }, true)
+    return received
+  }
+
+  drop(key: string, fence: number): void {
+    this.subscription.send(() => {
+      this.#history.say(() => `p${this.#process.id} hears 'drop' ${key} ${fence}`)
+      for (const listener of this.#listeners) listener.drop(key, fence)
+    }, false)
+  }
+
+  ignore(nonce: string): void {
+    this.#claimers.delete(nonce)
+  }
+
+  listen(listener: StoreListener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  close(): void {
+    this.#world.server.leave(this)
+    this.link.close()
+    this.subscription.close()
+    this.#listeners.clear()
+  }
+}

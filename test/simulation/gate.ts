@@ -1,0 +1,12 @@
+import type { Mutation } from './mutation.ts'
+import { type RunResult, simulate } from './run.ts'
+
+/** The first of `seeds` seeds from `from` on with which the checker finds a planted bug; undefined when none does. */
+export async function find(mutation: Mutation, from: number, seeds: number): Promise<RunResult | undefined> {
+  for (let seed = from; seed < from + seeds; seed++) {
+    const result = await simulate(seed, { mutation })
+    // What breaks without it, too, does not tell that it was found.
+    if (result.violations.length > 0 && (await simulate(seed)).violations.length === 0) return result
+  }
+  return undefined
+}

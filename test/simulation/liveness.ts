@@ -1,0 +1,190 @@
+import type { Driver } from './driver.ts'
+import type { Faults } from './faults.ts'
+import type { CallRecord } from './history.ts'
+import { recordOf } from './keys.ts'
+import type { SimProcess } from './process.ts'
+import { DETECTED_WITHIN } from './subscription.ts'
+import type { Actor, World } from './world.ts'
+
+/** What is allowed for in bounds of time, ms. */
+const EPSILON = 100
+
+/** Demands, when the faults have stopped, that everything comes to its end: L1, L2, L4 and L5. */
+export class LivenessCheck {
+  readonly #world: World
+  readonly #driver: Driver
+  readonly #faults: Faults
+
+  constructor(world: World, driver: Driver, faults: Faults) {
+    this.#world = world
+    this.#driver = driver
+    this.#faults = faults
+  }
+
+  /** By when whatever a dead holder leaves behind has been taken over, ms. */
+  get #patience(): number {
+    const { plan, setBack } = this.#world
+    return Math.max(...plan.leases) + setBack + 26 + EPSILON
+  }
+
+  /** L2: where nothing fails, a lease that is let go is taken at once by one who waits for it. */
+  watch(): void {
+    const { recorder, plan, scheduler, server, actors } = this.#world
+    if (!plan.calm) return
+    recorder.freed = (key) => {
+      scheduler.after(50 * plan.latency + EPSILON / 10, () => {
+        const record = server.find(recordOf(key))
+        const waits = server
+          .parked(recordOf(key))
+          .some((party) => actors.some(({ endpoint }) => endpoint === party && endpoint.subscribed))
+        if (record && !record.lease && waits)
+          this.#violate('L2', `${key} was let go, and who waits was not told`)
+      })
+    }
+  }
+
+  /** Runs a world to its end. */
+  async check(): Promise<void> {
+    const { random, scheduler, plan } = this.#world
+    if (random.chance(0.5)) this.#killHolder()
+    for (const { process } of this.#world.actors) process.wake(2)
+    const begun = scheduler.now
+    const fresh = this.#world.awake().flatMap((actor) => plan.keys.map((key) => this.#fresh(actor, key)))
+    let settled = 0
+    for (const call of fresh) void call.then(() => settled++)
+    await scheduler.runUntil(begun + this.#patience, () => settled === fresh.length)
+    if (settled < fresh.length)
+      this.#violate('L2', `${fresh.length - settled} fresh calls are not settled within a lease`)
+    await scheduler.runUntil(begun + this.#patience)
+    this.#deadlines()
+    await this.#probe()
+    const actor = random.pick(this.#world.awake())
+    const anew = plan.keys.map((key) => this.#anew(actor, key))
+    let renewed = 0
+    for (const call of anew) void call.then(() => renewed++)
+    await scheduler.runUntil(scheduler.now + 2 * this.#patience)
+    if (renewed < anew.length)
+      this.#violate('L2', `${anew.length - renewed} refreshing calls are not settled`)
+    this.#grants()
+    this.#leftovers()
+    await scheduler.runUntil(scheduler.now + Math.max(...plan.ttls) + this.#patience * 2 + 3000)
+    if (this.#world.server.size > 0) this.#violate('L5', `${this.#world.server.size} records are left`)
+  }
+
+  #violate(guarantee: string, what: string): void {
+    this.#world.history.violate(guarantee, what)
+  }
+
+  /** Ends a process that holds something, with others waiting for it. */
+  #killHolder(): void {
+    const { grants } = this.#world.history
+    const grant = grants.findLast(({ over, process }) => !over && this.#world.actors[process]?.process.awake)
+    const holder = grant && this.#world.actors[grant.process]
+    if (!holder || this.#world.awake().length < 2) return
+    this.#faults.kill(holder)
+    holder.endpoint.subscription.forsake(true)
+  }
+
+  /** A call that has to bring a result. */
+  async #fresh(actor: Actor, key: string): Promise<void> {
+    const { ended } = await this.#driver.run(actor, key, { timeout: Number.POSITIVE_INFINITY })
+    if (ended?.ending.kind !== 'error') return
+    const { code, identity } = ended.ending
+    // What failed before may be kept, and without takeover those who waited for the dead ask again.
+    if (code === 'E_REMOTE') return
+    if (code === 'E_LOCK_TIMEOUT' && !actor.options.takeover) return this.#fresh(actor, key)
+    this.#violate('L2', `a fresh call of ${key} rejects with ${code}: ${identity}`)
+  }
+
+  /** Asks once more when everybody must have heard of everything: what a cache still has is judged like all else. */
+  async #probe(): Promise<void> {
+    const { scheduler, plan } = this.#world
+    await scheduler.runUntil(scheduler.now + DETECTED_WITHIN)
+    for (const actor of this.#world.awake()) {
+      for (const key of plan.keys) void this.#driver.run(actor, key, {})
+    }
+  }
+
+  /** A call that has to do its work, now that nothing is in the way. */
+  async #anew(actor: Actor, key: string): Promise<void> {
+    const { ended } = await this.#driver.run(actor, key, { refresh: true, timeout: Number.POSITIVE_INFINITY })
+    if (ended?.ending.kind !== 'value')
+      this.#violate('L2', `a last call of ${key} has ${JSON.stringify(ended)}`)
+  }
+
+  /** L1: every call of a process that lives is settled, by its deadline. */
+  #deadlines(): void {
+    const { history, actors, scheduler } = this.#world
+    for (const call of history.calls) {
+      const process = actors[call.process]?.process
+      if (process) this.#deadline(call, process, scheduler.now)
+    }
+    for (const { process: id, ended, deadline } of history.closings) {
+      const process = actors[id]?.process
+      if (!process || (ended?.at ?? scheduler.now) <= process.actsAt(deadline) + EPSILON) continue
+      if (process.diedAt < process.actsAt(deadline) + EPSILON) continue
+      const late = ended ? `closed ${(ended.at - deadline).toFixed(1)} ms late` : 'never closed'
+      // What stood still has that long more.
+      if (ended && process.pausedWithin(0, ended.at)) continue
+      this.#violate('L1', `p${id} is ${late}`)
+    }
+  }
+
+  #deadline(call: CallRecord, process: SimProcess, now: number): void {
+    const due = process.actsAt(call.deadline)
+    const { ended } = call
+    const late =
+      due === Number.POSITIVE_INFINITY ? !ended && !process.dead : (ended?.at ?? now) > due + EPSILON
+    if (!late || process.diedAt <= due + EPSILON) return
+    const how = ended ? `${(ended.at - due).toFixed(1)} ms late` : 'not at all'
+    this.#violate('L1', `#${call.id} of p${call.process} for ${call.key} was settled ${how}`)
+  }
+
+  /** L4: a grant that reached a process is used, or given back. */
+  #grants(): void {
+    const { history, actors } = this.#world
+    const used = new Set(history.works.map(({ key, fence }) => `${key} ${fence}`))
+    for (const { key, fence, process: id, delivered, returned } of history.grants) {
+      const actor = actors[id]
+      // One that waited for its slot for too long is not used.
+      if (!delivered || returned || !actor || actor.process.dead || actor.options.concurrency !== Infinity)
+        continue
+      if (!used.has(`${key} ${fence}`))
+        this.#violate('L4', `p${id} neither used nor gave back its grant ${fence} of ${key}`)
+    }
+  }
+
+  /** L5: nothing is left of what was. */
+  #leftovers(): void {
+    const { server, plan, actors, scheduler } = this.#world
+    for (const key of plan.keys) {
+      const name = recordOf(key)
+      const lease = server.find(name)?.lease
+      if (lease && lease.until > server.clock.now())
+        this.#violate('L4', `${key} is still leased to ${lease.token.slice(22, 26)}`)
+      const living = server
+        .parked(name)
+        .filter((party) => actors.some(({ endpoint, process }) => endpoint === party && !process.dead))
+      if (living.length > 0) this.#violate('L5', `${living.length} are still parked on ${key}`)
+    }
+    for (const { process, locker, endpoint } of actors) {
+      if (process.dead) continue
+      const { flights, waiters, running, queued, held } = locker.stats()
+      const left = {
+        flights,
+        waiters,
+        running,
+        queued,
+        held,
+        listening: endpoint.listening,
+        timers: process.timers,
+      }
+      const what = Object.entries(left).filter(([, count]) => count !== 0)
+      if (what.length > 0)
+        this.#violate(
+          'L5',
+          `p${process.id} has left ${what.map(([name, count]) => `${name} ${count}`).join(', ')} at ${scheduler.now}`,
+        )
+    }
+  }
+}

@@ -1,0 +1,17 @@
+import type { Surroundings } from '../../src/locker/record.ts'
+import type { Store } from '../../src/locker/store.ts'
+import type { Port } from './port.ts'
+import type { SimProcess } from './process.ts'
+import type { SimServer } from './server.ts'
+import type { World } from './world.ts'
+
+/** A known bug, planted around the production code. */
+export interface Mutation {
+  name: string
+  /** Changes what a transition is given. */
+  surroundings?: (at: Surroundings) => Surroundings
+  /** Changes the transitions. */
+  server?: (port: Port, server: SimServer) => Port
+  /** Changes what stands between a locker and its store. */
+  client?: (store: Store, world: World, process: SimProcess) => Store
+}

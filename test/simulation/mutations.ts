@@ -1,0 +1,202 @@
+import type { Outcome, Store } from '../../src/locker/store.ts'
+import { keyOf } from './keys.ts'
+import type { Mutation } from './mutation.ts'
+import type { Port } from './port.ts'
+
+/** The same store with some of its methods replaced. */
+function wrapped(store: Store, changes: Partial<Store>): Store {
+  return new Proxy(store, {
+    get(target, name) {
+      const value: unknown = Reflect.get(changes, name) ?? Reflect.get(target, name, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}
+
+const undoomed = (outcome: Outcome): Outcome => ({ ...outcome, doomed: false })
+
+/** A store that never says that what it hands over was invalidated. */
+function withoutDoom(store: Store): Store {
+  return wrapped(store, {
+    claim: (claim, within, claimer) =>
+      store.claim(claim, within, {
+        sending: () => claimer.sending(),
+        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        claimed: (reply, attempt) =>
+          claimer.claimed(
+            reply.status === 'done' ? { ...reply, outcome: undoomed(reply.outcome) } : reply,
+            attempt,
+          ),
+        notice: (notice) =>
+          claimer.notice(
+            notice.kind === 'outcome' ? { ...notice, outcome: undoomed(notice.outcome) } : notice,
+          ),
+      }),
+    settle: async (settlement, limits) => ({ ...(await store.settle(settlement, limits)), doomed: false }),
+    renew: async (grant, limits) => ({ ...(await store.renew(grant, limits)), doomed: false }),
+  })
+}
+
+/** A store of which one kind of call is remembered: what is called again is not what it was. */
+function counting(port: Port, again: (port: Port) => Partial<Port>): Port {
+  return { ...port, ...again(port) }
+}
+
+/** The known bugs. Each is planted alone, and the checker has to find it. */
+export const MUTATIONS: readonly Mutation[] = [
+  {
+    name: 'a claim that is not idempotent',
+    server: (port) =>
+      counting(port, ({ claim }) => {
+        const seen = new Map<string, number>()
+        return {
+          claim: (wanted) => {
+            const token = `${wanted.nonce}.${wanted.attempt}`
+            const times = seen.get(token) ?? 0
+            seen.set(token, times + 1)
+            return claim({ ...wanted, attempt: wanted.attempt + times * 1000 })
+          },
+        }
+      }),
+  },
+  {
+    name: 'a publish that is not idempotent',
+    server: (port) =>
+      counting(port, ({ settle }) => {
+        const accepted = new Set<string>()
+        return {
+          settle: async (settlement) => {
+            const name = `${settlement.key} ${settlement.fence}`
+            if (accepted.has(name)) return { accepted: false, doomed: false }
+            const reply = await settle(settlement)
+            if (reply.accepted) accepted.add(name)
+            return reply
+          },
+        }
+      }),
+  },
+  {
+    name: 'an unfenced publish',
+    server: (port, server) => ({
+      ...port,
+      settle: async (settlement) => {
+        const reply = await port.settle(settlement)
+        if (reply.accepted || settlement.kind === 'error') return reply
+        const { key, bytes, fence, ttl } = settlement
+        server.change(key, (record, at) => {
+          record.value = { bytes, fence, fresh: at.now + ttl, acceptedAt: at.now }
+        })
+        return { accepted: true, doomed: false }
+      },
+    }),
+  },
+  {
+    name: 'a fence that starts over when the record is lost',
+    surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
+  },
+  {
+    name: 'a blind renewal',
+    server: (port, server) => ({
+      ...port,
+      renew: async (grant) => {
+        const reply = await port.renew(grant)
+        if (reply.held || !server.find(grant.key)?.lease) return reply
+        server.change(grant.key, ({ lease }, at) => {
+          if (lease) lease.until = at.now + grant.lease
+        })
+        return { held: true, doomed: false }
+      },
+    }),
+  },
+  {
+    name: 'no slow tick',
+    client: (store) =>
+      wrapped(store, {
+        claim: (claim, within, claimer) =>
+          store.claim(claim, within, {
+            sending: () => claimer.sending(),
+            unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+            notice: (notice) => claimer.notice(notice),
+            claimed: (reply, attempt) =>
+              claimer.claimed(reply.status === 'parked' ? { ...reply, left: 1e9 } : reply, attempt),
+          }),
+      }),
+  },
+  {
+    name: 'a grant that nobody wants is not released',
+    client: (store, world) =>
+      wrapped(store, {
+        release: async (release, limits) => {
+          const { fence } = release
+          const used = world.history.works.some(
+            (work) => work.key === keyOf(release.key) && work.fence === fence,
+          )
+          return used ? store.release(release, limits) : { released: true, fence: undefined }
+        },
+      }),
+  },
+  {
+    name: 'a late reply to a claim is ignored',
+    client: (store) =>
+      wrapped(store, {
+        claim: (claim, within, claimer) => {
+          let refused = false
+          store.claim(claim, within, {
+            sending: () => claimer.sending(),
+            notice: (notice) => claimer.notice(notice),
+            unclaimed: (error, attempt) => {
+              refused = true
+              claimer.unclaimed(error, attempt)
+            },
+            claimed: (reply, attempt) => {
+              if (!refused) claimer.claimed(reply, attempt)
+            },
+          })
+        },
+      }),
+  },
+  {
+    name: 'a release that tells nobody',
+    surroundings: (at) => ({
+      ...at,
+      tell: (park, notice) => notice.kind === 'free' || at.tell(park, notice),
+    }),
+  },
+  {
+    name: 'an invalidation that does not doom what runs',
+    server: (port, server) => ({
+      ...port,
+      invalidate: async (key) => {
+        const doomed = server.find(key)?.doomed
+        const reply = await port.invalidate(key)
+        if (doomed !== undefined) {
+          server.change(key, (record) => {
+            record.doomed = doomed
+          })
+        }
+        return reply
+      },
+    }),
+  },
+  { name: 'a doomed value is handed to those who came later', client: (store) => withoutDoom(store) },
+  {
+    name: 'a cache that does not hear of invalidations',
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({ up: () => listener.up(), down: () => listener.down(), drop: () => {} }),
+      }),
+  },
+  {
+    name: 'a lost subscription that is not noticed',
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({
+            up: () => {},
+            down: () => {},
+            drop: (key, fence) => listener.drop(key, fence),
+          }),
+      }),
+  },
+]
