@@ -74,7 +74,7 @@ export class ResourceRecord {
   claim(claim: Claim, party: Party, at: Surroundings): ClaimReply {
     const { lease } = this
     const token = tokenOf(party.inbox, claim)
-    if (lease?.token === token) return { status: 'granted', fence: this.fence, takeover: false }
+    if (lease?.token === token) return this.#repeatGrant(lease, claim.lease, at.now)
     const outcome = this.#readable(claim, at.now)
     if (outcome) return { status: 'done', outcome }
     if (lease && lease.until > at.now) return this.#park(claim, lease, party, at.now)
@@ -82,6 +82,14 @@ export class ResourceRecord {
     this.parks.delete(party.inbox + claim.nonce)
     this.#grant(token, claim.lease, claim.trace, party, at)
     return { status: 'granted', fence: this.fence, takeover: lease !== undefined }
+  }
+
+  /** The same grant once more, counted from now: the claimer counts it from when it last claimed. */
+  #repeatGrant(lease: LeaseGroup, length: number, now: number): ClaimReply {
+    lease.until = now + length
+    lease.length = length
+    this.#expire()
+    return { status: 'granted', fence: this.fence, takeover: false }
   }
 
   /** What the claimer may be served: what is fresh, or what it was parked for. */

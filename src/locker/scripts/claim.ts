@@ -45,9 +45,13 @@ local function claim(key, arg, r)
   local refresh, stay = flags % 2 == 1, flags >= 2
   local token, park = inbox .. nonce .. '.' .. attempt, '@' .. inbox .. nonce
   local o, f, u = r[4], num(r[5]), num(r[6])
-  if o == token then return 'G ' .. int(f) .. ' 0' end
-
   local vf, vu, s, k, su, eu, d = num(r[2]), num(r[3]), num(r[7]), r[8], num(r[9]), num(r[10]), num(r[11])
+  if o == token then
+    redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
+    keep(key, last(vu, su, eu, now + lease, lease))
+    return 'G ' .. int(f) .. ' 0'
+  end
+
   local mine = parked > 0 and s > after and s >= parked and su > now
   local failure = k == 'e' and (mine or (not refresh and s > after and eu > now))
   local value = (mine and k == 'v' and vf == s) or (not refresh and r[1] and vf > after and vu > now)
