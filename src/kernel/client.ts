@@ -38,6 +38,22 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
 }
 
+/**
+ * Sends a command by its own method, with replies as Buffers. `callBuffer` would do, but ioredis forgets the command's
+ * name when it pipelines that by itself; and not all of these methods are in its types.
+ */
+export function send(
+  client: RedisClient,
+  command: 'evalsha' | 'eval' | 'hmget',
+  args: (string | Buffer | number)[],
+): Promise<unknown> {
+  const methods = client as unknown as Record<
+    string,
+    ((...args: (string | Buffer | number)[]) => Promise<unknown>) | undefined
+  >
+  return methods[`${command}Buffer`]?.(...args) ?? client.callBuffer(command, args)
+}
+
 /** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */
 export function readsPrimary(client: RedisClient): boolean {
   return !isCluster(client) || client.options?.scaleReads === 'master'
@@ -64,12 +80,14 @@ const OWNED: RedisOptions = {
   connectTimeout: SOCKET_TIMEOUT,
   socketTimeout: SOCKET_TIMEOUT,
   disconnectTimeout: DISCONNECT_TIMEOUT,
+  // Redis's own estimate of what is left of its loading may be far too long.
+  maxLoadingRetryTime: LONGEST_RETRY,
   // Deadlines are ours; a command that is under way is idempotent and may be sent again as often as it takes.
   maxRetriesPerRequest: null,
   retryStrategy: (times) =>
     Math.min(50 * 2 ** Math.min(times, 10), LONGEST_RETRY) * (0.75 + Math.random() / 4),
   // After a failover the address that we know may belong to a replica: connect again, and send the command again.
-  reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
+  reconnectOnError: (error) => (/(^|: -?)READONLY\b/.test(error.message) ? 2 : false),
 }
 
 /** A client for `source`, and whether it is ours to close. Connects to nothing yet. */
@@ -78,7 +96,7 @@ export function clientFor(source: RedisSource): {
   owned: boolean
 } {
   if (typeof source === 'string') {
-    if (!/^rediss?:\/\//.test(source) && !source.startsWith('/')) {
+    if (!/^(rediss?|unix):\/\//.test(source) && !source.startsWith('/')) {
       throw new TypeError(
         `Expected \`redis\` to be a URL such as redis://localhost:6379, got \`${redacted(source)}\``,
       )

@@ -1,5 +1,5 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
-import type { RedisClient } from './client.ts'
+import { isCluster, type RedisClient } from './client.ts'
 import type { Clock } from './clock.ts'
 import { Deadlines, type Pending } from './deadlines.ts'
 import { tell } from './telemetry.ts'
@@ -22,9 +22,17 @@ export interface Asker {
 /** Commands that may wait for Redis, sent or not, at a time. */
 const MAX_PENDING = 100_000
 
-/** Replies that say «not now»: tried again until the deadline. */
-const PASSING =
-  /^(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED)\b|max number of clients/
+/** Replies that say «not now»: tried again until the deadline. Redis 6 puts those of a script behind its own words. */
+const PASSING = new RegExp(
+  [
+    '(^|: -?)(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|UNBLOCKED)\\b',
+    'max number of clients',
+    '^Connection is closed',
+    '^Too many Cluster redirections',
+    "^Cluster isn't ready",
+    '^Failed to refresh slots cache',
+  ].join('|'),
+)
 
 /** Pause before a passing refusal is tried again, ms; doubles up to the last. */
 const RETRY_FIRST = 20
@@ -39,6 +47,8 @@ class Call implements Pending {
   pause = RETRY_FIRST
   /** Answered, failed or expired: the asker has been told. */
   told = false
+  /** Why it is sent again. */
+  refusal: unknown
   readonly request: Request
   readonly asker: Asker
   readonly within: number
@@ -128,6 +138,8 @@ export class Commands {
 
   #isOpen(patience: number): boolean {
     if (this.#client.status !== 'ready') return false
+    // The silence of one node says nothing of the others.
+    if (isCluster(this.#client)) return true
     // Ready, but has not answered for so long that more commands would only pile up behind the silence.
     return this.#unanswered === 0 || this.#clock.now() - this.#lifeAt < patience
   }
@@ -165,6 +177,7 @@ export class Commands {
     const message = error instanceof Error ? error.message : String(error)
     const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
     if (!passing) return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
+    call.refusal = error
     this.#pausing++
     this.#clock.after(call.pause, () => {
       this.#pausing--
@@ -194,7 +207,7 @@ export class Commands {
     const what = this.#gate.has(call)
       ? `Redis is not there (client status: ${this.#client.status})`
       : 'Redis did not answer'
-    return new UnavailableError(`${what} within ${call.within} ms`, { cause: this.#trouble })
+    return new UnavailableError(`${what} within ${call.within} ms`, { cause: call.refusal ?? this.#trouble })
   }
 
   #fail(call: Call, error: Error): void {
@@ -214,6 +227,7 @@ export class Commands {
   close(): void {
     this.#closed = true
     for (const call of [...this.#gate]) this.#fail(call, new ClosedError('The connection was closed'))
+    this.#client.off('error', this.#onError)
     this.#client.off('ready', this.#onReady)
     this.#client.off('close', this.#onClose)
   }

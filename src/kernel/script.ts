@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { RedisClient } from './client.ts'
+import { type RedisClient, send } from './client.ts'
 import type { Request } from './commands.ts'
 
 type Argument = string | Buffer
@@ -20,10 +20,10 @@ export class Script {
   }
 
   #send(client: RedisClient, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
-    return client.callBuffer('evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
+    return send(client, 'evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
       // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
       if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-      return client.callBuffer('eval', [this.source, keys.length, ...keys, ...args])
+      return send(client, 'eval', [this.source, keys.length, ...keys, ...args])
     })
   }
 }

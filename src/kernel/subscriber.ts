@@ -98,7 +98,11 @@ export class Subscriber {
       })
       client.ping().then(
         () => client === this.#client && this.#pingLater(client),
-        (error: Error) => this.#failed(client, error),
+        (error: Error) => {
+          // A refusal (MISCONF, NOPERM, BUSY …) is an answer: the connection lives.
+          if (error.name !== 'ReplyError') this.#failed(client, error)
+          else if (client === this.#client) this.#pingLater(client)
+        },
       )
     })
   }

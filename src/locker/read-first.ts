@@ -1,4 +1,4 @@
-import type { RedisClient } from '../kernel/client.ts'
+import { type RedisClient, send } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { Outcome } from './store.ts'
 
@@ -44,7 +44,7 @@ export class ReadFirst {
 
   /** Asks for what a plain claim of `key` is served, if it is there. */
   send(client: RedisClient, key: string): Promise<unknown> {
-    return client.callBuffer('hmget', [key, 'v', 'vf', 'vu'])
+    return send(client, 'hmget', [key, 'v', 'vf', 'vu'])
   }
 
   /** Reads the reply: the outcome, if it is fresh by all estimates. */

@@ -14,6 +14,8 @@ local key, token, fence, lease = KEYS[1], ARGV[1], num(ARGV[2]), num(ARGV[3])
 ${HELD}
 local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 'vu', 'su', 'eu')
 if not held(r[1], num(r[2]), num(r[3]), num(r[4])) then return { 0, 0 } end
+-- Nothing to remove: but out of memory, a script may not begin with a write that grows.
+redis.call('HDEL', key, '')
 redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
 keep(key, last(num(r[6]), num(r[7]), num(r[8]), now + lease, lease))
 return { 1, num(r[5]) >= fence and 1 or 0 }

@@ -37,7 +37,9 @@ if f > 0 then
   redis.call('HSET', key, 'd', int(f))
   keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5])))
 end
-redis.pcall('PUBLISH', ARGV[1], '1' .. (f > 0 and int(f) or '9007199254740991') .. ' ' .. ARGV[2])
+-- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.
+local told = redis.pcall('PUBLISH', ARGV[1], '1' .. (f > 0 and int(f) or '9007199254740991') .. ' ' .. ARGV[2])
+if type(told) == 'table' and told.err then return told end
 return doomed
 `
 
