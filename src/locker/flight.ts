@@ -90,6 +90,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     return this.#state === 'over'
   }
 
+  /** A claim is under way, and nobody waits for what it will bring. */
+  get forsaken(): boolean {
+    return this.#state === 'claiming' && this.audience.size === 0
+  }
+
   /** Resolves when it is over. */
   landed(): Promise<void> {
     if (this.over) return Promise.resolve()
@@ -127,9 +132,10 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     return this.#awaited <= fence
   }
 
-  /** Messages may have been missed. */
+  /** Messages may have been missed, and may be from now on. */
   deaf(): void {
     this.#cacheable = false
+    if (this.#state === 'parked') this.#lookAfter(LOOK_WHILE_DEAF)
   }
 
   /** Messages arrive again. */
@@ -183,8 +189,10 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** The reply to a claim that is no longer ours: what it brought is given back. */
   #decline(reply: ClaimReply, attempt: number): void {
     this.#deafen()
+    const waits = this.#state === 'parked' || this.#state === 'claiming'
     if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
-    else if (reply.status === 'parked' && this.#state === 'over') this.#unpark()
+    // A place that nobody looks after would swallow the hint of a release.
+    else if (reply.status === 'parked' && !waits) this.#unpark()
   }
 
   /** Every claim that goes out listens anew, also one that went out after the flight was over. */
@@ -224,7 +232,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
-    const { store, clock } = this.#leader.caller
+    const { store } = this.#leader.caller
     tell('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
     this.#after = reply.after
@@ -233,9 +241,12 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (this.audience.size === 0) return this.#leave()
     if (reply.progress) this.showProgress(reply.progress)
     if (this.#hinted) return this.claim()
-    const deaf = !store.subscribed
-    const left = deaf ? Math.min(reply.left, LOOK_WHILE_DEAF) : reply.left
-    this.#look = clock.after(left + 1 + Math.random() * JITTER, () => this.claim())
+    this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
+  }
+
+  #lookAfter(ms: number): void {
+    this.#look?.cancel()
+    this.#look = this.#leader.caller.clock.after(ms + 1 + Math.random() * JITTER, () => this.claim())
   }
 
   /** A grant that nobody wants any more. If this fails, the lease ends by itself. */

@@ -111,7 +111,7 @@ export class Flights implements FlightTable {
 
   /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
   async settle(): Promise<void> {
-    const forsaken = [...this.#flying].filter((flight) => flight.audience.size === 0)
+    const forsaken = [...this.#flying].filter((flight) => flight.forsaken)
     await Promise.all(forsaken.map((flight) => flight.landed()))
     await Promise.all(this.#operations)
   }

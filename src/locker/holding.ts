@@ -63,6 +63,9 @@ export class Holding {
   #renewedAt = 0
   /** Settled or released, or on the way there. */
   #ending = false
+  /** On the way: resolves when it is known whether it was settled. */
+  #settling: Promise<void> | undefined
+  #ended = false
   #lost = false
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
@@ -130,7 +133,13 @@ export class Holding {
     }
   }
 
-  async #settle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
+  #settle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
+    const settled = this.#trySettle(kind, bytes, ttl, original)
+    if (!this.#settling) this.#settling = settled.catch(() => {}).finally(() => (this.#settling = undefined))
+    return settled
+  }
+
+  async #trySettle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
     this.#begin()
     const { caller, key, record, lease } = this.call
     const { fence, attempt, shared } = this.grant
@@ -181,7 +190,7 @@ export class Holding {
   /** What was to end it failed: it is held as before, as far as it still is. */
   #resume(): void {
     this.#ending = false
-    if (this.#lost) return
+    if (this.#lost) return this.#flight.lost(this)
     this.#expect(this.#renewedAt)
     this.#renewLater(0)
   }
@@ -194,7 +203,8 @@ export class Holding {
 
   #refused(): LeaseLostError {
     this.#ending = false
-    this.#lose('The lease was lost: another holds it, or it ran out too long ago')
+    if (this.#lost) this.#flight.lost(this)
+    else this.#lose('The lease was lost: another holds it, or it ran out too long ago')
     this.#end()
     return new LeaseLostError('Not accepted: the lease was lost', { key: this.call.key })
   }
@@ -202,6 +212,7 @@ export class Holding {
   /** Nothing more is to be expected of it. */
   #end(): void {
     this.#ending = true
+    this.#ended = true
     this.#stop()
     this.#limit?.cancel()
     const { holdings } = this.call.caller
@@ -250,7 +261,7 @@ export class Holding {
           this.#renewLater(lease * RENEW_AFTER)
         },
         () => {
-          if (!this.#ending && !this.#lost) this.#renewLater(Math.min(lease / 10, 500))
+          if (!this.#ended && !this.#lost) this.#renewLater(Math.min(lease / 10, 500))
         },
       )
   }
@@ -260,18 +271,20 @@ export class Holding {
   }
 
   #lose(message: string): void {
-    if (this.#lost || this.#ending) return
+    if (this.#lost) return
     this.#lost = true
     this.#stop()
     const { key, caller } = this.call
     caller.counters.lost++
     tell('lost', { key, fence: this.grant.fence })
     this.#abort.abort(new LeaseLostError(message, { key }))
-    this.#flight.lost(this)
+    // While a publish is under way, it may still be accepted: what comes of that decides.
+    if (!this.#ending) this.#flight.lost(this)
   }
 
   /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
   async handOver(reason: SoloflightError): Promise<void> {
+    await this.#settling
     if (this.#ending) return
     this.#abort.abort(reason)
     await this.release().catch(() => {})

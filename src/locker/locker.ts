@@ -200,18 +200,19 @@ export class Locker implements AsyncDisposable {
    * A function of the same signature that does its work once per key.
    * @throws TypeError when `fn` or `key` is not a function. The function itself rejects as `run` does.
    */
-  memoize<Args extends unknown[], Result>(
-    fn: (...args: Args) => Result,
-    options: MemoizeOptions<Args>,
-  ): (...args: Args) => Promise<Awaited<Result>> {
+  // biome-ignore lint/suspicious/noExplicitAny: the only type that every function's parameters fit
+  memoize<Fn extends (...args: any[]) => unknown>(
+    fn: Fn,
+    options: MemoizeOptions<Parameters<Fn>>,
+  ): (...args: Parameters<Fn>) => Promise<Awaited<ReturnType<Fn>>> {
     checkFunction('fn', fn)
     const { key, ...runOptions } = options
     checkFunction('key', key)
     checkRunOptions(runOptions)
     const given = Object.keys(runOptions).length > 0 ? runOptions : undefined
     const locker = this
-    return function memoized(this: unknown, ...args: Args) {
-      return locker.run(key(...args), () => fn.apply(this, args) as Awaited<Result>, given)
+    return async function memoized(this: unknown, ...args: Parameters<Fn>) {
+      return locker.run(key(...args), () => fn.apply(this, args) as Awaited<ReturnType<Fn>>, given)
     }
   }
 
