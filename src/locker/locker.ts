@@ -211,8 +211,13 @@ export class Locker implements AsyncDisposable {
     checkRunOptions(runOptions)
     const given = Object.keys(runOptions).length > 0 ? runOptions : undefined
     const locker = this
-    return async function memoized(this: unknown, ...args: Parameters<Fn>) {
-      return locker.run(key(...args), () => fn.apply(this, args) as Awaited<ReturnType<Fn>>, given)
+    return function memoized(this: unknown, ...args: Parameters<Fn>) {
+      const work = () => fn.apply(this, args) as Awaited<ReturnType<Fn>>
+      try {
+        return locker.run<Awaited<ReturnType<Fn>>>(key(...args), work, given)
+      } catch (error) {
+        return Promise.reject(error)
+      }
     }
   }
 
