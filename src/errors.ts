@@ -1,6 +1,6 @@
 /**
  * One class per failure, each with a stable `code`. Every error that the library itself raises extends
- * {@link SoloflightError}; wrong arguments raise the built-in `TypeError` and `RangeError`.
+ * {@link SoloflightError}; wrong arguments raise the built-in `TypeError`.
  */
 
 /** What every error of the library can be told about. */

@@ -86,7 +86,7 @@ async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; erro
 async function keyOn(cluster: RedisCluster, node: RedisServer, name = 'key'): Promise<string> {
   for (let index = 0; ; index += 1) {
     const key = `${name}-${index}`
-    if ((await cluster.ownerOf(await cluster.slotOf(`soloflight:1:k:${key}`))) === node) return key
+    if ((await cluster.ownerOf(await cluster.slotOf(`soloflight:1:k/${key}`))) === node) return key
   }
 }
 

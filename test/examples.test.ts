@@ -268,7 +268,7 @@ describe('demo', () => {
   })
 
   const script = '/usr/bin/script'
-  test('demo - colours and a line of progress are for terminals', { skip: !existsSync(script) }, async () => {
+  test('demo - colours and a line of progress are for terminals', async () => {
     const args = ['-qec', `'${process.execPath}' --import tsx examples/demo.ts`, '/dev/null']
     const coloured = await new Run(script, args, { TERM: 'xterm' }).output()
     assert.ok(coloured.includes(`${ESCAPE}[1m100 callers`))

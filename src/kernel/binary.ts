@@ -33,11 +33,22 @@ function bytes(value: object): Buffer {
 const byTag = new Map<string, BinaryKind>(KINDS.map(([letter, tag]) => [tag, { letter, bytes }]))
 const makers = new Map<string, Make>(KINDS.map(([letter, , make]) => [letter, make]))
 
-/** Which kind of binary `value` is; undefined for everything else. */
+/** How long the chain of prototypes is: a subclass has a longer one. */
+function depthOf(value: object): number {
+  let depth = 0
+  for (let at: object | null = Object.getPrototypeOf(value); at; at = Object.getPrototypeOf(at)) depth++
+  return depth
+}
+
+const depths = new Map(KINDS.map(([, tag, make]) => [tag, depthOf(make(new ArrayBuffer(0)))]))
+
+/** Which kind of binary `value` is; undefined for everything else, instances of subclasses included. */
 export function kindOf(value: object): BinaryKind | undefined {
   if (!ArrayBuffer.isView(value) && !(value instanceof ArrayBuffer)) return undefined
-  if (Buffer.isBuffer(value)) return byTag.get('Buffer')
-  return byTag.get(Object.prototype.toString.call(value).slice('[object '.length, -1))
+  const tag = Buffer.isBuffer(value)
+    ? 'Buffer'
+    : Object.prototype.toString.call(value).slice('[object '.length, -1)
+  return depthOf(value) === depths.get(tag) ? byTag.get(tag) : undefined
 }
 
 /** The maker for a letter. Throws for one that no kind has. */

@@ -38,6 +38,12 @@ export function checkCount(name: string, value: unknown, min: number): number {
   throw expected(name, `a whole number from ${min} and up, or Infinity`, value)
 }
 
+/** Checks a whole number from 1 to `max`. Returns it. */
+export function checkWhole(name: string, value: unknown, max: number): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= max) return value
+  throw expected(name, `a whole number from 1 to ${max}`, value)
+}
+
 /** Checks that `value` is one of `choices`. Returns it. */
 export function checkChoice<T>(name: string, value: unknown, choices: readonly T[]): T {
   const found = choices.find((choice) => choice === value)

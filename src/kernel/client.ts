@@ -90,6 +90,9 @@ const OWNED: RedisOptions = {
   reconnectOnError: (error) => (/(^|: -?)READONLY\b/.test(error.message) ? 2 : false),
 }
 
+/** What it adds even if the user said otherwise: a reply that is given up by ioredis could not be made undone by us. */
+const ALWAYS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
+
 /** A client for `source`, and whether it is ours to close. Connects to nothing yet. */
 export function clientFor(source: RedisSource): {
   client: RedisServerClient | RedisClusterClient
@@ -101,7 +104,7 @@ export function clientFor(source: RedisSource): {
         `Expected \`redis\` to be a URL such as redis://localhost:6379, got \`${redacted(source)}\``,
       )
     }
-    return { client: new Redis(source, { ...OWNED, replyMapping: 'legacy' }), owned: true }
+    return { client: new Redis(source, { ...OWNED, ...ALWAYS }), owned: true }
   }
   if (typeof source !== 'object' || source === null) {
     throw new TypeError(
@@ -110,14 +113,14 @@ export function clientFor(source: RedisSource): {
   }
   if (isClient(source)) return { client: source, owned: false }
   return {
-    client: new Redis({ ...OWNED, ...source, lazyConnect: true, replyMapping: 'legacy' }),
+    client: new Redis({ ...OWNED, ...source, ...ALWAYS }),
     owned: true,
   }
 }
 
 /** A URL as it may be shown: without its password. */
 function redacted(url: string): string {
-  return url.replace(/\/\/[^@]*@/, '//…@').slice(0, 80)
+  return url.replace(/^.*@/s, '…@').slice(0, 80)
 }
 
 /** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */

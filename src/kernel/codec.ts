@@ -12,6 +12,40 @@ export interface Codec {
   decode(bytes: Buffer): unknown
 }
 
+/** The message of a thrown value, whatever it is. Never throws. */
+export function messageOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? String(thrown.message) : String(thrown)
+  } catch {
+    return 'something that has no text was thrown'
+  }
+}
+
+/** Bytes of a value. Throws CodecError, also for a codec that throws something else, or returns no bytes. */
+export function encodeWith(codec: Codec, value: unknown): Buffer {
+  let bytes: unknown
+  try {
+    bytes = codec.encode(value)
+  } catch (cause) {
+    throw new CodecError(messageOf(cause), { cause })
+  }
+  if (Buffer.isBuffer(bytes)) return bytes
+  if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  throw new CodecError(`The codec did not return a Buffer but ${typeof bytes}`)
+}
+
+/** The value of bytes. Throws CodecError, also for a thenable: whoever awaits it would wait for that. */
+export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
+  try {
+    const value = codec.decode(bytes)
+    if (typeof (value as { then?: unknown } | null | undefined)?.then === 'function')
+      throw new Error('a thenable')
+    return value
+  } catch (cause) {
+    throw new CodecError(`The stored result cannot be read: ${messageOf(cause)}`, { key, cause })
+  }
+}
+
 /** Objects and arrays may nest this deep. */
 const MAX_DEPTH = 1000
 
@@ -34,14 +68,31 @@ function refuse(path: Path, what: string): never {
   throw new CodecError(`${what} at ${pathOf(shown)} cannot be carried as JSON`)
 }
 
-/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
-function isPlainObject(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === null || Object.getPrototypeOf(prototype) === null
+/** Whether an object is the `Object.prototype` of this realm or another. */
+function isRootPrototype(prototype: object): boolean {
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
 }
 
-function isPlainArray(value: object): boolean {
-  return isPlainObject(Object.getPrototypeOf(value) as object)
+/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
+function isPlainObject(value: object): boolean {
+  const prototype: object | null = Object.getPrototypeOf(value)
+  return prototype === null || prototype === Object.prototype || isRootPrototype(prototype)
+}
+
+/** Without holes, and with no fields but its elements: JSON knows no others. */
+function isDense(value: unknown[]): boolean {
+  return Object.keys(value).length === value.length && Object.getOwnPropertySymbols(value).length === 0
+}
+
+/** JSON would call this instead of reading the value. */
+function hasToJson(value: object): boolean {
+  return 'toJSON' in value && typeof value.toJSON === 'function'
+}
+
+function nameOfClass(value: object): string {
+  return typeof value.constructor === 'function' && value.constructor.name
+    ? value.constructor.name
+    : 'a class'
 }
 
 /** Looks at every part of a value once: refuses what JSON would change and finds out whether escapes are needed. */
@@ -79,16 +130,19 @@ class Survey {
     this.#ancestors.add(value)
     if (Array.isArray(value)) this.#array(value)
     else this.#fields(value)
+    if (hasToJson(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}, with toJSON,`)
     this.#ancestors.delete(value)
   }
 
   #array(value: unknown[]): void {
-    if (!isPlainArray(value)) refuse(this.#path, `An instance of ${value.constructor.name}`)
+    if (!isPlainObject(Object.getPrototypeOf(value)))
+      refuse(this.#path, `An instance of ${nameOfClass(value)}`)
+    if (!isDense(value)) refuse(this.#path, 'An array with holes, or fields besides its elements,')
     for (let index = 0; index < value.length; index++) this.#step(index, value[index])
   }
 
   #fields(value: object): void {
-    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${value.constructor?.name ?? 'a class'}`)
+    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}`)
     if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
     for (const [name, field] of Object.entries(value)) {
       if (name === ESCAPE) this.escapes = true

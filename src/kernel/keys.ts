@@ -29,10 +29,10 @@ export function checkKey(key: unknown): asserts key is string {
 /**
  * The name of the Redis key that holds the record of a resource. Short plain keys stand in it readably; all others
  * (long, control characters, braces, blanks, non-ASCII, lone surrogates) by their SHA-256 over UTF-16, which keeps
- * apart what UTF-8 would merge. The two kinds cannot collide.
+ * apart what UTF-8 would merge. The two kinds cannot collide, nor two prefixes: none contains a slash.
  */
 export function recordKey(prefix: string, key: string): string {
-  if (PLAIN.test(key)) return `${prefix}:${FORMAT}:k:${key}`
+  if (PLAIN.test(key)) return `${prefix}:${FORMAT}:k/${key}`
   const digest = createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
-  return `${prefix}:${FORMAT}:h:${digest}`
+  return `${prefix}:${FORMAT}:h/${digest}`
 }

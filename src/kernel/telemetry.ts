@@ -16,7 +16,7 @@ export interface TelemetryEvents {
   settle: { key: string; fence: number; failed: boolean }
   /** A lease of this process was lost. */
   lost: { key: string; fence: number }
-  /** A waiter was settled. `outcome`: 'result', or the code of the error. */
+  /** A waiter was settled. `outcome`: 'result', 'lease', the code of the error, or 'error' if it has none. */
   wait: { key: string; ms: number; outcome: string }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }

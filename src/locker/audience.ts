@@ -1,5 +1,4 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
-import type { Codec } from '../kernel/codec.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
 import type { Waiter } from './waiter.ts'
@@ -16,6 +15,8 @@ export class Audience {
   readonly #waiters = new Set<Waiter>()
   #seq = 0
   #vouched = 0
+  /** What the work has said last. */
+  #progress: Buffer | undefined
   /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
   #patient = true
 
@@ -51,6 +52,7 @@ export class Audience {
     waiter.seq = ++this.#seq
     this.#waiters.add(waiter)
     waiter.begin(this)
+    if (this.#progress) show(waiter, this.#progress)
     if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
   }
 
@@ -89,10 +91,15 @@ export class Audience {
     }
   }
 
+  /** Shows what the work has just said. */
   showProgress(bytes: Buffer): void {
-    for (const { call } of this.#waiters) {
-      if (call.onProgress) showTo(call.onProgress, bytes, call.caller.codec)
-    }
+    this.#progress = bytes
+    for (const waiter of this.#waiters) show(waiter, bytes)
+  }
+
+  /** Shows what the record holds as said last, unless that is known already. */
+  catchUp(bytes: Buffer): void {
+    if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
   }
 }
 
@@ -106,11 +113,13 @@ export function giveFailure(
   for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
 }
 
-/** Calls a listener in a tick of its own: what it throws is its own affair. What cannot be read is not shown. */
-function showTo(listener: (value: unknown) => void, bytes: Buffer, codec: Codec): void {
+/** Calls its listener in a tick of its own: what that throws is its own affair. What cannot be read is not shown. */
+function show({ call }: Waiter, bytes: Buffer): void {
+  const { onProgress, caller } = call
+  if (!onProgress) return
   try {
-    const value = codec.decode(bytes)
-    queueMicrotask(() => listener(value))
+    const value = caller.codec.decode(bytes)
+    queueMicrotask(() => onProgress(value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.
   }

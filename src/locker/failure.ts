@@ -29,8 +29,10 @@ function fieldsOf(error: object): Record<string, unknown> | undefined {
     if (OMITTED.has(name)) continue
     try {
       const value: unknown = Reflect.get(error, name)
-      left -= jsonCodec.encode(value).length + name.length
-      if (left >= 0) fields.push([name, value])
+      const size = jsonCodec.encode(value).length + name.length
+      if (size > left) continue
+      left -= size
+      fields.push([name, value])
     } catch {
       // What cannot be read or carried stays behind; the failure itself must arrive.
     }
@@ -49,7 +51,8 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
   }
   try {
     const { code, cause } = error as { code?: unknown; cause?: unknown }
-    if (typeof code === 'string' || typeof code === 'number') failure.code = code
+    if (typeof code === 'number') failure.code = code
+    if (typeof code === 'string') failure.code = code.slice(0, MAX_TEXT)
     if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
       failure.cause = describeFailure(cause, depth + 1)
   } catch {
@@ -65,7 +68,7 @@ export function encodeFailure(failure: RemoteFailure): Buffer {
   try {
     return jsonCodec.encode(failure)
   } catch {
-    return jsonCodec.encode({ name: String(failure.name), message: String(failure.message) })
+    return jsonCodec.encode({ name: 'Error', message: 'The work failed, and its failure cannot be carried' })
   }
 }
 

@@ -1,6 +1,7 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
+import { decodeWith } from '../kernel/codec.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { Audience, errorFor, giveFailure } from './audience.ts'
@@ -36,6 +37,9 @@ type State = 'claiming' | 'parked' | 'holding' | 'over'
 /** Added to the moment when a parked flight looks again, so that not all processes do at the same time, ms. */
 const JITTER = 25
 
+/** Longest trace context that is kept, in characters. */
+const MAX_TRACE = 512
+
 /** How often a parked flight looks while no messages arrive, ms. */
 const LOOK_WHILE_DEAF = 500
 
@@ -62,6 +66,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
+  #takeover: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   /** Since the claim went out, messages arrived and none of them invalidated the key. */
@@ -80,6 +85,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
+    this.#takeover = leader.caller.takeover
   }
 
   get seq(): number {
@@ -88,6 +94,16 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   get over(): boolean {
     return this.#state === 'over'
+  }
+
+  /** This process computes it. */
+  get holds(): boolean {
+    return this.#state === 'holding'
+  }
+
+  /** It does so for itself alone. */
+  get unshared(): boolean {
+    return this.#holding?.grant.shared === false
   }
 
   /** A claim is under way, and nobody waits for what it will bring. */
@@ -142,6 +158,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   lookAgain(): void {
     if (this.#state === 'parked') this.claim()
     else this.#hinted = true
+    // Redis is back: what is made for this process alone is no longer for those who come now.
+    if (this.unshared) this.#table.seal(this)
   }
 
   /** Asks the store to be the processor, or for what there is. */
@@ -149,7 +167,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#look?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
-    const { store, takeover, unavailableAfter, trace } = this.#leader.caller
+    const { store, unavailableAfter, trace } = this.#leader.caller
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -158,8 +176,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       after: this.#after,
       parked: this.#parkedUnder,
       refresh: this.#refresh,
-      takeover,
-      trace: trace?.() ?? '',
+      takeover: this.#takeover,
+      trace: traceBy(trace),
     }
     store.claim(claim, unavailableAfter, this)
   }
@@ -224,11 +242,23 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
         this.#park(reply)
         break
       case 'abandoned':
-        this.#rejectAll((key) => new LockTimeoutError('The processor died, and takeover is off', { key }))
+        this.#afterDeath()
         break
       case 'overloaded':
         this.#rejectAll((key) => new OverloadedError('Too many wait for this key already', { key }))
     }
+  }
+
+  /** The processor died, and whoever leads here would not replace it: those who would go on. */
+  #afterDeath(): void {
+    for (const waiter of this.audience) {
+      const { key, caller } = waiter.call
+      if (!caller.takeover)
+        waiter.reject(new LockTimeoutError('The processor died, and takeover is off', { key }))
+    }
+    this.#takeover = true
+    if (this.audience.size > 0) this.claim()
+    else this.#leave()
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
@@ -239,7 +269,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#parkedUnder = reply.fence
     this.#state = 'parked'
     if (this.audience.size === 0) return this.#leave()
-    if (reply.progress) this.showProgress(reply.progress)
+    if (reply.progress) this.audience.catchUp(reply.progress)
     if (this.#hinted) return this.claim()
     this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
   }
@@ -294,10 +324,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     }
     this.#state = 'holding'
     const { call } = first
-    if (!shared) {
-      call.caller.counters.unshared++
-      tell('unshared', { key: this.key })
-    }
+    if (!shared) this.#goUnshared(call)
     // The lease in the store is the one that was claimed, whoever of the waiters is first by now.
     const holding = new Holding({ ...call, lease }, { attempt, fence, sentAt, shared }, this)
     this.#holding = holding
@@ -351,7 +378,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #giveResult(waiters: readonly Waiter[], outcome: Outcome, freshUntil: number): void {
     const { codec, cache } = this.#leader.caller
     try {
-      const result = codec.decode(outcome.bytes)
+      const result = decodeWith(codec, outcome.bytes, this.key)
       if (this.#cacheable && outcome.fresh > 0) cache?.set(this, result, outcome, freshUntil)
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
@@ -396,9 +423,19 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     }
   }
 
-  /** The work's outcome could not be published. */
-  abandon(holding: Holding, error: unknown): void {
-    if (this.#holding === holding) this.#rejectAll(errorFor(error))
+  /** The work's outcome could not be published: it is for those of this process alone who would rather have that. */
+  abandon(holding: Holding, error: unknown, original: unknown): void {
+    if (this.#holding !== holding) return
+    const outcome = error instanceof UnavailableError ? holding.unaccepted : undefined
+    if (outcome) this.audience.rejectSharing(error)
+    if (!outcome || this.audience.size === 0) return this.#rejectAll(errorFor(error))
+    this.#goUnshared(holding.call)
+    this.settled(outcome, this.seq, 0, original)
+  }
+
+  #goUnshared({ caller }: Call): void {
+    caller.counters.unshared++
+    tell('unshared', { key: this.key })
   }
 
   #goOn(): void {
@@ -432,5 +469,15 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#deafen()
     this.#table.remove(this)
     this.#landed?.resolve()
+  }
+}
+
+/** The trace context that the user's hook tells, if it tells one: a hook that fails must not fail a claim. */
+function traceBy(hook: (() => string | undefined) | undefined): string {
+  try {
+    const trace: unknown = hook?.()
+    return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
+  } catch {
+    return ''
   }
 }

@@ -1,4 +1,5 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
@@ -50,10 +51,12 @@ export class Flights implements FlightTable {
   join(call: Call): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
-    const known = table.get(record)
+    const found = table.get(record)
+    // Who would rather fail than have a result of this process alone does not wait for one.
+    const known = found?.unshared && call.caller.onUnavailable === 'fail' ? undefined : found
     const from = callingWork()
     const work = from?.node
-    if (work && (work.record === record ? !work.over : known && wouldDeadlock(work, known))) {
+    if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
       const message = 'The work waits for itself: it asks for the key that it computes'
       return Promise.reject(new DeadlockError(message, { key: call.key }))
     }
@@ -67,13 +70,21 @@ export class Flights implements FlightTable {
     flight.add(waiter)
     if (known) {
       call.caller.counters.joins++
+      if (listened('join')) tell('join', { key: call.key })
     } else {
       this.#flying.add(flight)
-      table.set(record, flight)
-      if (call.refresh) this.#close(flight)
+      if (!found) table.set(record, flight)
+      if (found || call.refresh) this.#close(flight)
       flight.claim()
     }
     return waiter.promise
+  }
+
+  /** The flights that a caller of the record would wait for: the one it joins, or those that compute it here already. */
+  #blockers(record: string, known: Flight | undefined): Flight[] {
+    const closed = [...(this.#closed.get(record) ?? [])].filter((flight) => flight.holds)
+    const open = known ?? this.#open.get(record)
+    return open ? [open, ...closed] : closed
   }
 
   sent(flight: Flight): void {

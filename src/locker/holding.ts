@@ -1,5 +1,6 @@
 import { CodecError, LeaseLostError, type RemoteFailure, type SoloflightError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
+import { encodeWith, messageOf } from '../kernel/codec.ts'
 import { tell } from '../kernel/telemetry.ts'
 import { describeFailure, encodeFailure } from './failure.ts'
 import { MESSAGE_LIMIT, type Outcome } from './store.ts'
@@ -61,6 +62,8 @@ export class Holding {
   #limit: Timer | undefined
   /** When that went out which last extended the lease. */
   #renewedAt = 0
+  /** What could not be published, because the store did not answer. */
+  unaccepted: Outcome | undefined
   /** Settled or released, or on the way there. */
   #ending = false
   /** On the way: resolves when it is known whether it was settled. */
@@ -76,10 +79,10 @@ export class Holding {
     this.grant = grant
     this.#flight = flight
     this.#register()
+    this.#limit = call.caller.clock.after(call.caller.maxHold, () => this.#letGo(), true)
     if (!grant.shared) return
     this.#expect(grant.sentAt)
     this.#renewLater(call.lease * RENEW_AFTER)
-    this.#limit = call.caller.clock.after(call.caller.maxHold, () => this.#letGo(), true)
   }
 
   get signal(): AbortSignal {
@@ -107,11 +110,10 @@ export class Holding {
   async publish(value: unknown, ttl: number = this.call.ttl): Promise<void> {
     let bytes: Buffer
     try {
-      bytes = this.call.caller.codec.encode(value)
+      bytes = encodeWith(this.call.caller.codec, value)
     } catch (cause) {
       const { key } = this.call
-      const message = cause instanceof Error ? cause.message : String(cause)
-      const error = new CodecError(`The result cannot be published: ${message}`, { key, cause })
+      const error = new CodecError(`The result cannot be published: ${messageOf(cause)}`, { key, cause })
       await this.fail(error, 0)
       throw error
     }
@@ -158,6 +160,7 @@ export class Holding {
         linger: lingerOf(lease),
       }
       const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
+        this.unaccepted = { kind, fence: 0, bytes, fresh: 0, doomed: false }
         this.#resume()
         throw error
       })
@@ -284,7 +287,7 @@ export class Holding {
 
   /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
   async handOver(reason: SoloflightError): Promise<void> {
-    await this.#settling
+    while (this.#settling) await this.#settling
     if (this.#ending) return
     this.#abort.abort(reason)
     await this.release().catch(() => {})
@@ -303,7 +306,7 @@ export class Holding {
   progress(value: unknown): void {
     if (this.#ending || this.#lost) return
     const { key, caller } = this.call
-    const bytes = caller.codec.encode(value)
+    const bytes = encodeWith(caller.codec, value)
     if (bytes.length > MESSAGE_LIMIT)
       throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
     this.#flight.showProgress(bytes)

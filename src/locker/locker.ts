@@ -86,6 +86,7 @@ export class Locker implements AsyncDisposable {
   /** @throws TypeError when an option is not what it should be. Connects to nothing yet. */
   constructor(options: LockerOptions = {}) {
     this.#options = resolveOptions(options)
+    const codec = checkCodec(options.codec ?? jsonCodec)
     const { redis, store } = options
     this.#owned = !(redis instanceof Connection)
     this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
@@ -98,7 +99,7 @@ export class Locker implements AsyncDisposable {
       ...this.#options,
       store: this.#flights.store,
       clock,
-      codec: checkCodec(options.codec ?? jsonCodec),
+      codec,
       counters: newCounters(),
       cache: this.#cache,
       slots: new Slots(this.#options.concurrency),
@@ -206,8 +207,8 @@ export class Locker implements AsyncDisposable {
     options: MemoizeOptions<Parameters<Fn>>,
   ): (...args: Parameters<Fn>) => Promise<Awaited<ReturnType<Fn>>> {
     checkFunction('fn', fn)
+    checkFunction('key', options?.key)
     const { key, ...runOptions } = options
-    checkFunction('key', key)
     checkRunOptions(runOptions)
     const given = Object.keys(runOptions).length > 0 ? runOptions : undefined
     const locker = this
@@ -282,7 +283,7 @@ export class Locker implements AsyncDisposable {
 
   /**
    * Takes no more requests, lets what it holds be published for `grace` ms, then hands that over to other processes and
-   * rejects everyone who still waits with ClosedError. Never rejects.
+   * rejects everyone who still waits with ClosedError. Never rejects; throws TypeError when `grace` is no duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkDuration('grace', grace, { infinite: true })
@@ -291,6 +292,8 @@ export class Locker implements AsyncDisposable {
   }
 
   async #close(grace: number): Promise<void> {
+    this.#cache?.clear()
+    this.#cache = undefined
     await this.#drained(grace)
     this.#flights.reject(
       (call) => call.caller === this.#caller,
@@ -300,8 +303,6 @@ export class Locker implements AsyncDisposable {
     await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
     await this.#flights.settle()
     this.#unlisten()
-    this.#cache?.clear()
-    this.#cache = undefined
     if (!this.#owned) return
     if (this.#connection) await this.#connection.close()
     else this.#flights.store.close()
@@ -311,7 +312,8 @@ export class Locker implements AsyncDisposable {
   async #drained(grace: number): Promise<void> {
     const { holdings, clock } = this.#caller
     const end = clock.now() + grace
-    while (holdings.size > 0 && clock.now() < end) {
+    const held = () => [...holdings.values()].some((held) => [...held].some((holding) => !holding.lost))
+    while (held() && clock.now() < end) {
       await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
     }
   }

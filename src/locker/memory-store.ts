@@ -121,7 +121,7 @@ export class MemoryStore {
   #evict(): void {
     if (this.#records.size <= this.#maxRecords) return
     for (const [key, record] of this.#records) {
-      if (record.lease) continue
+      if (record.lease || record.parks.size > 0) continue
       this.#records.delete(key)
       return
     }

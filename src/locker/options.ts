@@ -7,6 +7,7 @@ import {
   checkFunction,
   checkNumber,
   checkSignal,
+  checkWhole,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
 import type { Codec } from '../kernel/codec.ts'
@@ -115,7 +116,10 @@ export interface RunOptions extends RequestOptions {
   errorTtl?: number | undefined
   /** Computes anew, whatever there is: the result's work begins after this call. */
   refresh?: boolean | undefined
-  /** Called with what the work shows by `progress`, in whatever process it runs. */
+  /**
+   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is an uncaught exception,
+   * as in any event listener.
+   */
   onProgress?: ((value: unknown) => void) | undefined
 }
 
@@ -152,6 +156,9 @@ export const LOCKER_DEFAULTS: LockerDefaults = {
 
 const CACHE_DEFAULTS: Complete<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
 
+/** The most results that lru-cache lays out memory for. */
+const MAX_CACHED = 2 ** 24
+
 /** The shortest lease that can be renewed in time, ms. */
 const MIN_LEASE = 100
 
@@ -159,6 +166,8 @@ const KNOWN = [
   ...Object.keys(LOCKER_DEFAULTS),
   ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
 ]
+
+const RUN_OPTIONS = ['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'refresh', 'onProgress']
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
@@ -200,19 +209,22 @@ function resolveCache(given: ResultCacheOptions | false | undefined): Complete<R
   if (given === undefined) return CACHE_DEFAULTS
   checkFields('cache', given, Object.keys(CACHE_DEFAULTS))
   return {
-    max: checkCount('cache.max', given.max ?? CACHE_DEFAULTS.max, 1),
-    maxSize: checkCount('cache.maxSize', given.maxSize ?? CACHE_DEFAULTS.maxSize, 1),
+    max: checkWhole('cache.max', given.max ?? CACHE_DEFAULTS.max, MAX_CACHED),
+    maxSize: checkWhole('cache.maxSize', given.maxSize ?? CACHE_DEFAULTS.maxSize, Number.MAX_SAFE_INTEGER),
   }
 }
 
 /** Checks a lease, ms. */
 export function checkLease(lease: unknown): number {
-  return checkDuration('lease', lease, { min: MIN_LEASE })
+  // Scripts read it as a whole number.
+  return Math.ceil(checkDuration('lease', lease, { min: MIN_LEASE }))
 }
 
 /** Checks the options of a `run` or `request`. Throws TypeError. */
 export function checkRunOptions(options: RunOptions): void {
+  checkFields('options', options, RUN_OPTIONS)
   checkSignal('signal', options.signal)
+  if (options.refresh !== undefined) checkChoice('refresh', options.refresh, [true, false])
   if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
   if (options.lease !== undefined) checkLease(options.lease)
   if (options.ttl !== undefined) checkDuration('ttl', options.ttl)

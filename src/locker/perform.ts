@@ -7,7 +7,8 @@ import type { Work, WorkContext } from './waiter.ts'
 
 /** The flight of a work, as far as the work's end concerns it. */
 export interface WorkFlight extends WaitNode {
-  abandon(holding: Holding, error: unknown): void
+  readonly audience: { readonly size: number }
+  abandon(holding: Holding, error: unknown, original: unknown): void
 }
 
 function contextOf(holding: Holding): WorkContext {
@@ -32,6 +33,8 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
   if (holding.ended) return
   // Lost while it waited for its slot: the flight has moved on.
   if (holding.lost) return holding.forsake()
+  // Nobody is left who waited while it did.
+  if (flight.audience.size === 0) return holding.release().catch(() => {})
   const { caller, key } = holding.call
   const { fence } = holding.grant
   const startedAt = caller.clock.now()
@@ -52,7 +55,7 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
   } catch (error) {
     // Lost: the waiters look for the successor. Not to be carried: they have that as the failure already.
     if (error instanceof LeaseLostError || error instanceof CodecError) return
-    flight.abandon(holding, error)
+    flight.abandon(holding, error, failed ? result : undefined)
     await holding.handOver(new LeaseLostError('The outcome could not be published', { key, cause: error }))
   }
 }

@@ -1,9 +1,9 @@
 /** The key that a record is of. */
 export function keyOf(record: string): string {
-  return record.slice(record.lastIndexOf(':') + 1)
+  return record.slice(record.indexOf('/') + 1)
 }
 
 /** The record of a key. */
 export function recordOf(key: string): string {
-  return `soloflight:1:k:${key}`
+  return `soloflight:1:k/${key}`
 }

@@ -2,7 +2,8 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
 
 /**
  * The claim script begins here, with what most claims come to: a first, plain claim of a key whose result is fresh. It
- * is served before anything else is even defined.
+ * is served before anything else is even defined. (One that is being refreshed goes the long way: the claim may be a
+ * repeated one of the refresher.)
  *
  * KEYS    one record each (on a cluster: one)
  * ARGV    inbox, holder, highest fence seen, how many may park, lease; then for each key its claim: the nonce alone for
@@ -24,7 +25,7 @@ local single
 if #KEYS == 1 then
   local arg = ARGV[6]
   single = read(KEYS[1], string.sub(arg, 1, ${ID_LENGTH}))
-  if #arg == ${ID_LENGTH} and single[1] then
+  if #arg == ${ID_LENGTH} and single[1] and not single[4] then
     local fresh = (tonumber(single[3] or 0) or 0) - now
     if fresh > 0 then return { fresh, single[2], single[1], now } end
   end
@@ -97,13 +98,13 @@ if single then
   replies[4] = now
   return replies
 end
--- Many at once are mostly hits: for those, three fields tell all. What is fresh has not been invalidated.
+-- Many at once are mostly hits: for those, four fields tell all. What is fresh has not been invalidated.
 local hmget = redis.pcall
 for i = 1, #KEYS do
   local arg, at = ARGV[i + 5], 3 * i - 2
-  local r = hmget('HMGET', KEYS[i], 'v', 'vf', 'vu')
+  local r = hmget('HMGET', KEYS[i], 'v', 'vf', 'vu', 'o')
   local fresh = (tonumber(r[3] or 0) or 0) - now
-  if fresh > 0 and r[1] and #arg == ${ID_LENGTH} then
+  if fresh > 0 and r[1] and not r[4] and #arg == ${ID_LENGTH} then
     replies[at] = fresh
     replies[at + 1] = r[2]
     replies[at + 2] = r[1]

@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { test } from 'node:test'
+
+/** Every subpath with all its names: what other programs are written against. */
+const NAMES: Record<string, { values: string[]; types: string[] }> = {
+  '.': {
+    values: [
+      'AbortedError',
+      'ClosedError',
+      'CodecError',
+      'Connection',
+      'DeadlockError',
+      'Lease',
+      'LeaseLostError',
+      'LockTimeoutError',
+      'Locker',
+      'MemoryStore',
+      'NotLockedError',
+      'OverloadedError',
+      'RemoteError',
+      'SoloflightError',
+      'TimeoutError',
+      'UnavailableError',
+      'channelName',
+      'jsonCodec',
+    ],
+    types: [
+      'Clock',
+      'Codec',
+      'ConnectionOptions',
+      'Done',
+      'LockerOptions',
+      'LockerStats',
+      'MemoizeOptions',
+      'MemoryStoreOptions',
+      'Peek',
+      'PublishOptions',
+      'RedisSource',
+      'RemoteFailure',
+      'RequestOptions',
+      'ResultCacheOptions',
+      'RunOptions',
+      'TelemetryEvent',
+      'TelemetryEvents',
+      'Timer',
+      'Work',
+      'WorkContext',
+    ],
+  },
+  './locker': {
+    values: ['LOCKER_DEFAULTS', 'Lease', 'Locker', 'MemoryStore'],
+    types: [
+      'Counters',
+      'Done',
+      'LockerOptions',
+      'LockerStats',
+      'MemoizeOptions',
+      'MemoryStoreOptions',
+      'Peek',
+      'PublishOptions',
+      'RequestOptions',
+      'ResultCacheOptions',
+      'RunOptions',
+      'Work',
+      'WorkContext',
+    ],
+  },
+  './kernel': {
+    values: ['Connection', 'channelName', 'jsonCodec', 'systemClock'],
+    types: [
+      'Clock',
+      'Codec',
+      'ConnectionListener',
+      'ConnectionOptions',
+      'RedisClient',
+      'RedisClusterClient',
+      'RedisServerClient',
+      'RedisSource',
+      'TelemetryEvent',
+      'TelemetryEvents',
+      'Timer',
+    ],
+  },
+  './errors': {
+    values: [
+      'AbortedError',
+      'ClosedError',
+      'CodecError',
+      'DeadlockError',
+      'LeaseLostError',
+      'LockTimeoutError',
+      'NotLockedError',
+      'OverloadedError',
+      'RemoteError',
+      'SoloflightError',
+      'TimeoutError',
+      'UnavailableError',
+    ],
+    types: ['RemoteFailure', 'SoloflightErrorOptions'],
+  },
+}
+
+const root = new URL('../', import.meta.url)
+
+interface Manifest {
+  name: string
+  exports: Record<string, string | { types: string; default: string }>
+}
+
+async function manifest(): Promise<Manifest> {
+  return JSON.parse(await readFile(new URL('package.json', root), 'utf8')) as Manifest
+}
+
+/** The source that a subpath is built from. */
+function sourceOf({ exports }: Manifest, subpath: string): URL {
+  const target = exports[subpath]
+  if (typeof target !== 'object') return assert.fail(`${subpath} is no module`)
+  assert.equal(target.types, target.default.replace(/\.js$/, '.d.ts'))
+  return new URL(target.default.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
+}
+
+/** Names of types that a source exports, declared there or elsewhere. */
+function typesOf(source: string): string[] {
+  const lists = Array.from(source.matchAll(/^export (type )?\{([^}]*)\}/gm), ([, all, list = '']) =>
+    list
+      .split(',')
+      .map((name) => name.trim())
+      .filter((name) => name !== '' && (all !== undefined || name.startsWith('type ')))
+      .map((name) => name.replace(/^type /, '')),
+  )
+  const declared = Array.from(source.matchAll(/^export (?:interface|type) (\w+)/gm), ([, name = '']) => name)
+  return [...lists.flat(), ...declared].sort()
+}
+
+test('exports - the subpaths of the package are these', async () => {
+  const { exports } = await manifest()
+  assert.deepEqual(Object.keys(exports).sort(), [...Object.keys(NAMES), './package.json'].sort())
+})
+
+for (const [subpath, { values, types }] of Object.entries(NAMES)) {
+  test(`exports - soloflight${subpath.slice(1)} exports these names and no others`, async () => {
+    const url = sourceOf(await manifest(), subpath)
+    const found: object = await import(url.href)
+    assert.deepEqual(Object.keys(found).sort(), [...values].sort())
+    const source = await readFile(url, 'utf8')
+    assert.deepEqual(typesOf(source), [...types].sort())
+    assert.doesNotMatch(source, /export \*|export default/)
+  })
+}
+
+test('exports - every error has its own stable code, its name and its key', async () => {
+  const errors: Record<string, new (...args: never[]) => Error> = await import('../src/errors.ts')
+  const codes: Record<string, string> = {
+    SoloflightError: 'E_SOLOFLIGHT',
+    TimeoutError: 'E_TIMEOUT',
+    AbortedError: 'E_ABORTED',
+    ClosedError: 'E_CLOSED',
+    UnavailableError: 'E_UNAVAILABLE',
+    NotLockedError: 'E_NOT_LOCKED',
+    LeaseLostError: 'E_LEASE_LOST',
+    LockTimeoutError: 'E_LOCK_TIMEOUT',
+    CodecError: 'E_CODEC',
+    OverloadedError: 'E_OVERLOADED',
+    DeadlockError: 'E_DEADLOCK',
+    RemoteError: 'E_REMOTE',
+  }
+  assert.deepEqual(Object.keys(codes).sort(), Object.keys(errors).sort())
+  const { RemoteError, SoloflightError } = await import('../src/errors.ts')
+  for (const [name, make] of Object.entries(errors)) {
+    const Made = make as new (first: unknown, options: { key: string; cause: unknown }) => Error
+    const first = name === 'RemoteError' ? { name: 'Error', message: 'said' } : 'said'
+    const error = new Made(first, { key: 'key', cause: 'why' })
+    assert.ok(
+      error instanceof SoloflightError && error instanceof Error,
+      'error instanceof SoloflightError && error instanceof Error',
+    )
+    assert.deepEqual(
+      [error.name, error.code, error.key, error.message, error.cause],
+      [name, codes[name], 'key', 'said', 'why'],
+    )
+  }
+  const nested = new RemoteError({ name: 'A', message: 'a', cause: { name: 'B', message: 'b' } })
+  assert.ok(
+    nested.cause instanceof RemoteError && nested.cause.message === 'b',
+    'nested.cause instanceof RemoteError && nested.cause.message  …',
+  )
+})
+
+test('exports - importing the package does nothing: no timer, no socket, no listener', async () => {
+  const { spawnSync } = await import('node:child_process')
+  const script = `
+    const before = process.listenerCount('exit') + process.listenerCount('uncaughtException')
+    await import(${JSON.stringify(new URL('src/index.ts', root).href)})
+    const active = process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap' && name !== 'TTYWrap')
+    const after = process.listenerCount('exit') + process.listenerCount('uncaughtException')
+    console.log(JSON.stringify([active.filter((name) => /Timeout|TCP|Immediate/.test(name)), after - before]))`
+  const args = ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', script]
+  const { stdout, status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 20_000 })
+  assert.equal(status, 0, stderr)
+  assert.equal(stdout.trim(), '[[],0]')
+})
