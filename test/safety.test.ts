@@ -175,7 +175,7 @@ describe('campaign', () => {
     }
   }
 
-  test('S1 S3 L1 campaign - processes are frozen and killed, connections cut: the histories agree', async () => {
+  test('S1 S4 L1 campaign - processes are frozen, their connections killed and cut: the histories agree', async () => {
     await using t = await setup({ proxy: true })
     const options = { redis: t.redis, lease: 300, ttl: 40, cache: false } as const
     await using processes = await LockerProcesses.start(options, options, options)

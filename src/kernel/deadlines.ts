@@ -36,13 +36,13 @@ class Lane {
   }
 
   #check(): void {
-    this.#armed = false
     const now = this.#clock.now()
     for (const pending of this.#pending) {
       if (pending.deadline > now) return this.#arm(pending.deadline - now)
       this.#pending.delete(pending)
       pending.expire()
     }
+    this.#armed = false
   }
 }
 

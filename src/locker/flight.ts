@@ -75,6 +75,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #claimSentAt = 0
   #claimSentSeq = 0
   #look: Timer | undefined
+  /** When the lease of the one we are parked behind ends, as far as we were told. */
+  #leaseEnd = 0
   #holding: Holding | undefined
   #landed: DeferredPromise<void> | undefined
 
@@ -151,7 +153,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** Messages may have been missed, and may be from now on. */
   deaf(): void {
     this.#cacheable = false
-    if (this.#state === 'parked') this.#lookAfter(LOOK_WHILE_DEAF)
+    if (this.#state === 'parked')
+      this.#lookAfter(Math.min(LOOK_WHILE_DEAF, this.#leaseEnd - this.#leader.caller.clock.now()))
   }
 
   /** Messages arrive again. */
@@ -262,7 +265,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
-    const { store } = this.#leader.caller
+    const { store, clock } = this.#leader.caller
     tell('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
     this.#after = reply.after
@@ -271,6 +274,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (this.audience.size === 0) return this.#leave()
     if (reply.progress) this.audience.catchUp(reply.progress)
     if (this.#hinted) return this.claim()
+    this.#leaseEnd = clock.now() + reply.left
     this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
   }
 
