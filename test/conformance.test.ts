@@ -808,7 +808,7 @@ const MUTANTS: Record<string, Mutant> = {
   'a count of parks that only grows': { script: 'claim', from: 'num(r[13]) - 1', to: 'num(r[13])' },
   'a batch that serves what is over': {
     script: 'claim',
-    from: 'if fresh > 0 and r[1] and not r[4] and #arg',
+    from: 'if fresh > 0 and r[1]',
     to: 'if r[1]',
   },
   'a hit that is over': {

@@ -365,6 +365,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   /** Whether it comes from a holding that was lost, after which the flight has gone on to something newer. */
   #isPast({ fence }: Outcome): boolean {
+    if (fence === this.#holding?.grant.fence) return false
     return fence > 0 && (fence <= this.#after || fence < this.#awaited)
   }
 
