@@ -193,8 +193,11 @@ export class ClaimBatch {
       return
     }
     if (entries.length <= this.#size) return this.#send(entries)
-    for (let from = 0; from < entries.length; from += this.#size)
-      this.#send(entries.slice(from, from + this.#size))
+    // Each process begins elsewhere: of a burst that all of them ask for, each then wins its part of the work.
+    const first = Math.floor(Math.random() * entries.length)
+    const turned = [...entries.slice(first), ...entries.slice(0, first)]
+    for (let from = 0; from < turned.length; from += this.#size)
+      this.#send(turned.slice(from, from + this.#size))
   }
 
   /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */

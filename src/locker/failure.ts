@@ -1,5 +1,5 @@
 import { RemoteError, type RemoteFailure } from '../errors.ts'
-import { jsonCodec } from '../kernel/codec.ts'
+import { jsonCodec, messageOf } from '../kernel/codec.ts'
 
 /** Own fields of an error that travel, all together at most, in bytes of JSON. */
 const MAX_FIELDS = 8 * 1024
@@ -43,27 +43,30 @@ function fieldsOf(error: object): Record<string, unknown> | undefined {
 /** What of a thrown value travels to other processes. Never throws. */
 export function describeFailure(error: unknown, depth = 0): RemoteFailure {
   if (typeof error !== 'object' || error === null) {
-    return { name: 'Error', message: String(error).slice(0, MAX_TEXT) }
+    return {
+      name: 'Error',
+      message: typeof error === 'function' ? 'A function was thrown' : messageOf(error).slice(0, MAX_TEXT),
+    }
   }
   const failure: RemoteFailure = {
     name: textOf(error, 'name', 'Error'),
     message: textOf(error, 'message', ''),
   }
   try {
+    const fields = fieldsOf(error)
+    if (fields) failure.fields = fields
     const { code, cause } = error as { code?: unknown; cause?: unknown }
     if (typeof code === 'number') failure.code = code
     if (typeof code === 'string') failure.code = code.slice(0, MAX_TEXT)
     if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
       failure.cause = describeFailure(cause, depth + 1)
   } catch {
-    // A getter that throws has nothing to tell.
+    // A getter or proxy that throws has nothing to tell.
   }
-  const fields = fieldsOf(error)
-  if (fields) failure.fields = fields
   return failure
 }
 
-/** Bytes of a failure. A hook may have made one that cannot be carried: then its name and message go alone. */
+/** Bytes of a failure. A hook may have made one that cannot be carried: then that is what is told. */
 export function encodeFailure(failure: RemoteFailure): Buffer {
   try {
     return jsonCodec.encode(failure)
