@@ -33,7 +33,7 @@ class Run {
 
   constructor(command: string, args: readonly string[], env: Record<string, string> = {}) {
     // The runner's own wishes about colour and Redis are not the example's.
-    const { FORCE_COLOR, NO_COLOR, REDIS_URL, ...inherited } = process.env
+    const { CI, FORCE_COLOR, NO_COLOR, REDIS_URL, ...inherited } = process.env
     const stdio = ['ignore', 'pipe', 'pipe'] as const
     this.child = spawn(command, args, {
       cwd: ROOT,
