@@ -308,7 +308,7 @@ describe('demo on Redis', () => {
       assert.ok(Number(takeover) * (unit === 's' ? 1000 : 1) <= SETTINGS.lease + EPSILON, output)
       assert.deepEqual(pids(output, /process (\d+) has published/g), [Number(second)])
       assert.equal(fact(output, 'computations'), '1 finished, of 2 begun')
-      const received = [...output.matchAll(/^ {2}process (\d+) 5 × (report [0-9a-f]{12})$/gm)]
+      const received = [...output.matchAll(/^ {2}process (\d+) +5 × (report [0-9a-f]{12})$/gm)]
       assert.equal(received.length, 3, output)
       assert.equal(new Set(received.map(([, , report]) => report)).size, 1)
       assert.match(fact(output, 'late caller'), new RegExp(`^${received[0]?.[2]} after .* out of the cache$`))
