@@ -38,13 +38,16 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
 }
 
+/** The commands that the library sends: everything else is done by scripts. */
+type Sent = 'evalsha' | 'eval' | 'hmget' | 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'smembers' | 'publish'
+
 /**
  * Sends a command by its own method, with replies as Buffers. `callBuffer` would do, but ioredis forgets the command's
  * name when it pipelines that by itself; and not all of these methods are in its types.
  */
 export function send(
   client: RedisClient,
-  command: 'evalsha' | 'eval' | 'hmget',
+  command: Sent,
   args: (string | Buffer | number)[],
 ): Promise<unknown> {
   const methods = client as unknown as Record<

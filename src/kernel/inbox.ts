@@ -20,12 +20,15 @@ export interface Listener {
 const NONCE_END = 1 + 22
 const SPACE = 0x20
 const NEWLINE = 0x0a
+const STAR = 0x2a
+const COLON = 0x3a
 
 /**
  * Where everything that a process waits for arrives. A message names, by an unguessable nonce, the listener that it is
  * for: what nobody listens for (late, stray, forged, of another version) is dropped.
  *
- * A message is `FORMAT nonce kind [field …] LF body`, fields separated by one blank.
+ * A message is `FORMAT nonce kind [field …] LF body`, fields separated by one blank. Several for one process may come
+ * as one: `FORMAT * length : message …`, each with its length in bytes and without a FORMAT of its own.
  */
 export class Inbox {
   /** Names this inbox in records. */
@@ -45,6 +48,24 @@ export class Inbox {
   /** Gives a message to whom it concerns. */
   deliver(message: Buffer): void {
     if (message.length <= NONCE_END || message.toString('latin1', 0, 1) !== FORMAT) return
+    if (message[1] === STAR) return this.#unbundle(message)
+    this.#deliver(message)
+  }
+
+  /** Delivers each message of a bundle; what does not fit together ends it. */
+  #unbundle(bundle: Buffer): void {
+    for (let at = 2; at < bundle.length; ) {
+      const colon = bundle.indexOf(COLON, at)
+      const length = Number(bundle.toString('latin1', at, colon))
+      const end = colon + 1 + length
+      if (colon === -1 || !Number.isInteger(length) || length < NONCE_END - 1 || end > bundle.length) return
+      // The colon stands where a message of its own has its format.
+      this.#deliver(bundle.subarray(colon, end))
+      at = end
+    }
+  }
+
+  #deliver(message: Buffer): void {
     const listener = this.#listeners.get(message.toString('latin1', 1, NONCE_END))
     if (!listener) return
     const newline = message.indexOf(NEWLINE, NONCE_END)

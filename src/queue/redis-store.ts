@@ -1,0 +1,421 @@
+import { type RedisClient, send } from '../kernel/client.ts'
+import type { Connection } from '../kernel/connection.ts'
+import { FORMAT } from '../kernel/keys.ts'
+import type { CallLimits } from '../locker/store.ts'
+import { MAX_PARKED } from '../locker/store.ts'
+import { type Argument, QueueCalls } from './calls.ts'
+import { Exchange, refusal } from './exchange.ts'
+import { jobNoticeOf, tellWorker } from './messages.ts'
+import { QueueNames } from './names.ts'
+import { answerOf, codeOf, snapshotOf, submitReplyOf, textOf } from './replies.ts'
+import { type QueueScripts, queueScripts } from './scripts/index.ts'
+import { flagsOf } from './scripts/submit.ts'
+import { ServerTime } from './server-time.ts'
+import {
+  type Answer,
+  type Attempt,
+  type Counts,
+  type Due,
+  type DueJob,
+  type Ending,
+  type JobSnapshot,
+  type JobState,
+  MESSAGE_LIMIT,
+  type Question,
+  type QueueStore,
+  type Removal,
+  type StallTerms,
+  type Submission,
+  type Submitter,
+  type Tick,
+  type WorkerListener,
+  type WorkerName,
+} from './store.ts'
+
+/** What a test may set otherwise. */
+export interface RedisQueueStoreOptions {
+  scripts?: QueueScripts
+  maxParked?: number
+  messageLimit?: number
+  /** How long a delivery may take to be accepted, ms. */
+  accept?: number
+}
+
+/** How long the names of commands are kept, and a worker that says nothing of itself, ms. */
+const KEEP_NAMES = 7 * 24 * 60 * 60_000
+const KEEP_WORKER = 15 * 60_000
+
+/** Lines that a job's log has at most, and how long it is kept, ms. */
+const LOG_LINES = 1000
+const KEEP_LOG = 24 * 60 * 60_000
+
+/** What is due is looked after so many at a time. */
+const DUE_AT_ONCE = 32
+
+type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
+
+const ENDINGS: Record<Ending['kind'], string> = { value: 'v', error: 'e', retry: 'r', handBack: 'h' }
+const RENEWALS = ['lost', 'held', 'cancelled'] as const
+const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
+
+/** The queue's store on Redis: every transition is one script, on keys that share a slot. */
+export class RedisQueueStore implements QueueStore {
+  readonly #connection: Connection
+  readonly #names: QueueNames
+  readonly #calls: QueueCalls
+  readonly #scripts: QueueScripts
+  readonly #messageLimit: string
+  readonly #maxParked: string
+  readonly #serverTime: ServerTime
+  readonly #submissions: Exchange
+  readonly #endings: Exchange
+  readonly #renewals: Exchange
+  readonly #questions: Exchange
+  /** Workers of this process. */
+  readonly #workers = new Map<string, WorkerListener>()
+  /** Real names of the commands of submissions, by their names in names. */
+  readonly #realNames = new Map<string, string>()
+  readonly #unlisten: () => void
+
+  constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
+    const scripts = options.scripts ?? queueScripts
+    this.#connection = connection
+    this.#names = new QueueNames(prefix, queue)
+    this.#calls = new QueueCalls(connection, this.#names, options.accept ?? 2000)
+    this.#scripts = scripts
+    this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
+    this.#maxParked = String(options.maxParked ?? MAX_PARKED)
+    this.#serverTime = new ServerTime(connection.clock)
+    const { inbox, broadcastChannel } = connection
+    const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
+    this.#submissions = new Exchange(this.#calls, scripts.submit, {
+      most: 16,
+      stride: 2,
+      terms: ({ names }, items) => {
+        const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked, String(KEEP_NAMES)]
+        const counts = names.flatMap((name) => {
+          const same = items.filter((item) => item.command === name)
+          return [this.#realNames.get(name) ?? name, String(same.length)]
+        })
+        return [...head, ...counts]
+      },
+    })
+    this.#endings = new Exchange(this.#calls, scripts.finish, {
+      most: 16,
+      stride: 1,
+      terms: () => [this.#messageLimit],
+      learn,
+    })
+    this.#renewals = new Exchange(this.#calls, scripts.renew, { most: 64, stride: 1, terms: () => [], learn })
+    this.#questions = new Exchange(this.#calls, scripts.look, {
+      most: 64,
+      stride: 2,
+      terms: () => [inbox.id, this.#maxParked],
+    })
+    this.#unlisten = connection.listen({
+      up: () => {},
+      down: () => {},
+      broadcast: (message) => this.#broadcast(message),
+    })
+  }
+
+  /** What is broadcast when something waits and no worker is known. */
+  get #call(): string {
+    return `${FORMAT}w ${this.#names.base}`
+  }
+
+  #broadcast(message: Buffer): void {
+    if (this.#workers.size === 0 || message.toString() !== this.#call) return
+    for (const worker of this.#workers.values()) worker.forgotten()
+  }
+
+  get subscribed(): boolean {
+    return this.#connection.subscribed
+  }
+
+  submit(submission: Submission, within: number, submitter: Submitter): void {
+    const { id, nonce, payload, options, delay, priority } = submission
+    const command = this.#calls.inNames(submission.command)
+    this.#realNames.set(command, submission.command)
+    if (submission.waits) this.attend(nonce, submitter)
+    const flags = flagsOf(submission)
+    this.#submissions.add(
+      {
+        key: this.#names.job(id),
+        command,
+        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
+        answered: ([head, bytes]) => {
+          const reply = submitReplyOf(head, bytes)
+          if (reply) submitter.answered(reply)
+          else submitter.failed(refusal(bytes))
+        },
+        failed: (error) => submitter.failed(error),
+      },
+      within,
+    )
+  }
+
+  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+    this.#connection.inbox.listen(nonce, {
+      hint: (hint) => {
+        const notice = jobNoticeOf(hint)
+        if (notice) submitter.notice(notice)
+      },
+    })
+  }
+
+  ignore(nonce: string): void {
+    this.#connection.inbox.ignore(nonce)
+  }
+
+  look({ id, generation, nonce }: Question, { within }: CallLimits): Promise<Answer> {
+    return new Promise((resolve, failed) =>
+      this.#questions.add(
+        {
+          key: this.#names.job(id),
+          command: undefined,
+          args: () => [String(generation), nonce],
+          answered: ([head, bytes]) => resolve(answerOf(head, bytes)),
+          failed,
+        },
+        within,
+      ),
+    )
+  }
+
+  async unpark(nonce: string, removal: Removal, { within }: CallLimits): Promise<void> {
+    await this.#end(this.#connection.inbox.id + nonce, removal, within)
+  }
+
+  async end(removal: Removal, { within }: CallLimits): Promise<boolean> {
+    return this.#end('', removal, within)
+  }
+
+  async #end(park: string, removal: Removal, within: number): Promise<boolean> {
+    const { id, kind, bytes, linger, unwanted } = removal
+    const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(linger), unwanted ? '1' : '0']
+    const reply = await this.#job(
+      this.#scripts.end,
+      id,
+      removal.command,
+      [...args, this.#messageLimit],
+      within,
+    )
+    return Number(reply) === 1
+  }
+
+  /** Calls a script about one job. */
+  #job(
+    script: Parameters<QueueCalls['call']>[0],
+    id: string,
+    command: string | undefined,
+    args: readonly Argument[],
+    within: number,
+  ): Promise<unknown> {
+    const commands = command === undefined ? [] : [this.#calls.inNames(command)]
+    return this.#calls.call(script, commands, [this.#names.job(id)], args, within)
+  }
+
+  #park({ nonce }: WorkerName): string {
+    return this.#connection.inbox.id + nonce
+  }
+
+  async offer(
+    worker: WorkerName,
+    places: number,
+    listener: WorkerListener,
+    { within }: CallLimits,
+  ): Promise<void> {
+    this.#workers.set(worker.nonce, listener)
+    this.#connection.inbox.listen(worker.nonce, {
+      hint: (hint) => {
+        if (hint.kind === 'j') this.#calls.saw(Number(hint.fields[1]))
+        tellWorker(listener, hint, (until) => this.#serverTime.left(until))
+      },
+    })
+    const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER), String(KEEP_NAMES)]
+    const sentAt = this.#connection.clock.now()
+    const command = this.#calls.inNames(worker.command)
+    const now = await this.#calls.call(this.#scripts.offer, [command], [], args, within)
+    this.#serverTime.learn(Number(now), sentAt)
+  }
+
+  async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
+    this.#workers.delete(worker.nonce)
+    const command = this.#calls.inNames(worker.command)
+    await this.#calls.call(this.#scripts.withdraw, [command], [], [this.#park(worker)], within)
+  }
+
+  renew(
+    { worker, id, fence }: Attempt,
+    lease: number,
+    { within }: CallLimits,
+  ): Promise<'held' | 'lost' | 'cancelled'> {
+    return new Promise((resolve, failed) =>
+      this.#renewals.add(
+        {
+          key: this.#names.job(id),
+          command: this.#calls.inNames(worker.command),
+          args: (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
+          answered: ([reply]) => resolve(RENEWALS[Number(reply)] ?? 'lost'),
+          failed,
+        },
+        within,
+      ),
+    )
+  }
+
+  finish(ending: Ending, { within }: CallLimits): Promise<boolean> {
+    const { worker, id, fence, kind, bytes, ttl, linger, delay, retain, frees } = ending
+    const numbers = [fence, ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
+    return new Promise((resolve, failed) =>
+      this.#endings.add(
+        {
+          key: this.#names.job(id),
+          command: this.#calls.inNames(worker.command),
+          args: (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, this.#park(worker), bytes],
+          answered: ([reply]) => {
+            const code = codeOf(reply)
+            if (code === undefined) failed(refusal(reply))
+            else resolve(code === 1)
+          },
+          failed,
+        },
+        within,
+      ),
+    )
+  }
+
+  async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
+    await this.#job(this.#scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
+  }
+
+  async log({ worker, id, fence }: Attempt, line: string, { within }: CallLimits): Promise<void> {
+    const keys = [this.#names.job(id), this.#names.log(id)]
+    const args = [this.#park(worker), String(fence), line, String(LOG_LINES), String(KEEP_LOG)]
+    await this.#calls.call(this.#scripts.log, [], keys, args, within)
+  }
+
+  async logs(id: string, { within }: CallLimits): Promise<string[]> {
+    return ((await this.#read('lrange', [this.#names.log(id), '0', '-1'], within)) as unknown[]).map(textOf)
+  }
+
+  /** Sends a command that only reads. */
+  #read(command: ReadCommand, args: string[], within: number): Promise<unknown> {
+    const request = { send: (client: RedisClient) => send(client, command, args) }
+    return this.#connection.call(request, within)
+  }
+
+  async due({ within }: CallLimits): Promise<Due> {
+    const key = this.#names.shared[0] as string
+    const reply = await this.#read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
+    const flat = (reply as unknown[]).flat().map(textOf)
+    const jobs: DueJob[] = []
+    let next: number | undefined
+    for (let at = 0; at < flat.length && next === undefined; at += 2) {
+      const [id, command] = (flat[at] ?? '').split(' ')
+      const left = this.#serverTime.left(Number(flat[at + 1]))
+      if (left > 0) next = left
+      else if (id !== undefined && command !== undefined) jobs.push({ id, command })
+    }
+    return { jobs, next }
+  }
+
+  async tick(jobs: DueJob[], terms: StallTerms, { within }: CallLimits): Promise<Tick[]> {
+    const { maxStalls, failure, errorTtl, linger, retain } = terms
+    const commands = [...new Set(jobs.map((job) => job.command))]
+    const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
+    const reply = await this.#calls.call(
+      this.#scripts.tick,
+      commands,
+      jobs.map((job) => this.#names.job(job.id)),
+      [
+        String(maxStalls),
+        failure,
+        ...[errorTtl, linger, retain.count, retain.age].map(String),
+        this.#messageLimit,
+        ...numbers,
+      ],
+      within,
+    )
+    return jobs.map(({ id }, index) => ({ id, status: TICKS[Number((reply as unknown[])[index])] ?? 'none' }))
+  }
+
+  async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
+    return snapshotOf(id, await this.#job(this.#scripts.snapshot, id, undefined, [], within))
+  }
+
+  async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
+    const commands = state === 'waiting' ? await this.#commandNames(limits) : []
+    const args = [state, String(from), String(limit)]
+    const reply = await this.#calls.call(this.#scripts.list, commands, [], args, limits.within)
+    return (reply as unknown[]).map(textOf)
+  }
+
+  async counts(limits: CallLimits): Promise<Counts> {
+    const commands = await this.#commandNames(limits)
+    const reply = await this.#calls.call(this.#scripts.counts, commands, [], [], limits.within)
+    const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ]
+    return { waiting, delayed, active, completed, failed }
+  }
+
+  async #commandNames({ within }: CallLimits): Promise<string[]> {
+    const reply = await this.#read('hkeys', [this.#names.shared[4] as string], within)
+    return (reply as unknown[]).map(textOf)
+  }
+
+  async commands({ within }: CallLimits): Promise<string[]> {
+    const reply = await this.#read('hvals', [this.#names.shared[4] as string], within)
+    return (reply as unknown[]).map(textOf)
+  }
+
+  async retry(id: string, command: string, { within }: CallLimits): Promise<number | undefined> {
+    return Number(await this.#job(this.#scripts.retry, id, command, [], within)) || undefined
+  }
+
+  pause(command: string, limits: CallLimits): Promise<void> {
+    return this.#halt(this.#scripts.pause, command, limits)
+  }
+
+  resume(command: string, limits: CallLimits): Promise<void> {
+    return this.#halt(this.#scripts.resume, command, limits)
+  }
+
+  async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
+    const name = command === '' ? '' : this.#calls.inNames(command)
+    const commands = command === '' ? await this.#commandNames(limits) : [name]
+    await this.#calls.call(script, commands, [], [name], limits.within)
+  }
+
+  async paused({ within }: CallLimits): Promise<string[]> {
+    const members = (
+      (await this.#read('smembers', [this.#names.shared[5] as string], within)) as unknown[]
+    ).map(textOf)
+    if (members.length === 0) return []
+    const real = (await this.#read(
+      'hmget',
+      [this.#names.shared[4] as string, ...members],
+      within,
+    )) as unknown[]
+    return members.map((name, index) => (name === '' ? '' : textOf(real[index]) || name))
+  }
+
+  listen(listener: { up(): void; down(): void }): () => void {
+    return this.#connection.listen({ ...pick(listener), broadcast: () => {} })
+  }
+
+  /** The connection has an owner and a life of its own. */
+  close(): void {
+    this.#unlisten()
+  }
+}
+
+function pick(listener: { up(): void; down(): void }): { up(): void; down(): void } {
+  return { up: () => listener.up(), down: () => listener.down() }
+}

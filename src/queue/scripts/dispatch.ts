@@ -1,0 +1,131 @@
+import { ID_LENGTH } from '../../kernel/ids.ts'
+
+/** Jobs that are handed out in one go. */
+const ROUND = 16
+/** Rounds of one script: what is left is handed out by the next. */
+const ROUNDS = 64
+
+/**
+ * Puts jobs in line, and hands them to idle workers.
+ *
+ * Nothing waits while a place is free, except what is paused or put off: so who adds a job looks for a place only, and
+ * who frees a place looks for a job only if no place was free before.
+ */
+export const DISPATCH: string = `
+local function line(command, id, rank, lifo)
+  if rank then
+    local priority, order = string.match(rank, '^(%d+) (%d+)$')
+    redis.call('ZADD', command.z, '-' .. priority, order .. id)
+    return redis.call('LPUSH', command.w, '!')
+  end
+  if not lifo then return redis.call('RPUSH', command.w, id) end
+  local ranked = redis.call('ZCARD', command.z)
+  local pivot = ranked > 0 and redis.call('LINDEX', command.w, ranked)
+  if pivot then return redis.call('LINSERT', command.w, 'BEFORE', pivot, id) end
+  if ranked > 0 then return redis.call('RPUSH', command.w, id) end
+  return redis.call('LPUSH', command.w, id)
+end
+
+local parcels, workers, leases = {}, {}, {}
+-- job: f, a, z, b, y as in the record, and its payload. Returns the fence.
+local function hand(command, id, worker, job)
+  clock()
+  local fence = math.max(num(job.f) + 1, us, seen + 1)
+  if not parcels[worker] then
+    parcels[worker] = { command = command }
+    workers[#workers + 1] = worker
+  end
+  local options, z = job.b or '', num(job.z)
+  local head = 'j ' .. id .. ' ' .. int(fence) .. ' ' .. job.y .. ' ' .. num(job.a) .. ' ' .. z .. ' ' ..
+    (z > 0 and '0' or int(now + accept)) .. ' ' .. #options
+  table.insert(parcels[worker], { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. head .. '\\n' .. options .. job.payload })
+  if command.leased ~= id then
+    leases[#leases + 1] = int(now + accept)
+    leases[#leases + 1] = member(id, command)
+  end
+  return fence
+end
+
+local function dispatch(command)
+  for _ = 1, ${ROUNDS} do
+    local places = redis.call('LRANGE', command.i, 0, ${ROUND - 1})
+    if #places == 0 or places[1] == 'P' then return end
+    local found = redis.call('LRANGE', command.w, 0, #places - 1)
+    if #found == 0 then return end
+    clock()
+    local ranked = 0
+    for _, id in ipairs(found) do
+      if id == '!' then ranked = ranked + 1 end
+    end
+    local first = ranked > 0 and redis.call('ZRANGE', command.z, 0, ranked - 1) or {}
+    local jobs, at = {}, 0
+    for n, id in ipairs(found) do
+      if id == '!' then
+        at = at + 1
+        id = first[at] and string.sub(first[at], 20)
+      end
+      local key = id and base .. 'j/' .. id
+      local r = id and redis.pcall('HMGET', key, 'f', 'a', 'z', 'b', 'y', 'p') or { err = '' }
+      local job = { id = id, key = key }
+      if not r.err and r[5] then
+        local read, payload = pcall(payloadOf, key, r[6])
+        if read then
+          job.f, job.a, job.z, job.b, job.y, job.payload = r[1], r[2], r[3], r[4], r[5], payload
+        end
+      end
+      jobs[n] = job
+    end
+    redis.call('LTRIM', command.w, #found, -1)
+    if at > 0 and #first > 0 then redis.call('ZREM', command.z, unpack(first)) end
+    local used = 0
+    for _, job in ipairs(jobs) do
+      if job.payload then
+        used = used + 1
+        local fence = hand(command, job.id, places[used], job)
+        redis.call('HSET', job.key, 'o', places[used], 'f', int(fence))
+      elseif job.id then
+        leases[#leases + 1] = int(now + accept)
+        leases[#leases + 1] = member(job.id, command)
+      end
+    end
+    if used > 0 then redis.call('LTRIM', command.i, used, -1) end
+    if #found < #places then return end
+  end
+end
+
+-- Sends what was handed out. What goes to a worker that is not there any more goes to another.
+local function deliver()
+  for _ = 1, ${ROUNDS} do
+    if #leases > 0 then redis.call('ZADD', T, unpack(leases)) end
+    leases = {}
+    local sent, given = workers, parcels
+    workers, parcels = {}, {}
+    local left = {}
+    for _, worker in ipairs(sent) do
+      local parcel, messages = given[worker], {}
+      for n, one in ipairs(parcel) do messages[n] = one.message end
+      if send(string.sub(worker, 1, ${ID_LENGTH}), messages) == 0 and not cluster then
+        for n = #parcel, 1, -1 do
+          redis.call('HDEL', base .. 'j/' .. parcel[n].id, 'o')
+          redis.call('ZREM', T, member(parcel[n].id, parcel.command))
+          redis.call('LPUSH', parcel.command.w, parcel[n].id)
+        end
+        redis.call('LREM', parcel.command.i, 0, worker)
+        redis.call('HDEL', parcel.command.r, worker)
+        left[#left + 1] = parcel.command
+      end
+    end
+    for _, command in ipairs(left) do dispatch(command) end
+    if #left == 0 then return end
+  end
+end
+
+-- Places that are free again. Only if none was free before can a job be waiting for one.
+local function free(command, places)
+  local count, length = #places, 0
+  for from = 1, count, 1000 do
+    length = redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
+  end
+  if length == count then dispatch(command) end
+end
+`

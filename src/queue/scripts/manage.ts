@@ -1,0 +1,118 @@
+/**
+ * KEYS    at the end the record
+ * returns nil, or command, y, Y, k, o, d, a, z, b, g, f, s, waiters, payload, bytes of the outcome
+ */
+export const JOB_SNAPSHOT: string = `
+local key = KEYS[K + 1]
+local h = redis.call('HMGET', key, 'm', 'y', 'Y', 'k', 'o', 'd', 'a', 'z', 'b', 'g', 'f', 's', 'w', 'n', 'p')
+if not h[2] then return false end
+local waiters = num(h[14]) + ((h[13] and h[13] ~= '') and 1 or 0)
+local bytes = h[4] and h[4] ~= 'x' and redis.call('HGET', key, h[4])
+return { h[1] or '', h[2], h[3] or '0', h[4] or '', h[5] or '', h[6] or '', num(h[7]), num(h[8]), h[9] or '', h[10] or false,
+  h[11] or '0', h[12] or '0', waiters, payloadOf(key, h[15]), bytes or '' }
+`
+
+/**
+ * ARGV    state, from, how many
+ * returns ids
+ */
+export const LIST: string = `
+local state, from, count = ARGV[A + 1], num(ARGV[A + 2]), num(ARGV[A + 3])
+local ids = {}
+if state == 'waiting' then
+  for _, command in ipairs(commands) do
+    local length = redis.call('LLEN', command.w)
+    if #ids < count and from < length then
+      local found = redis.call('LRANGE', command.w, from, from + count - #ids - 1)
+      local ranked = redis.call('ZRANGE', command.z, 0, -1)
+      local before = 0
+      if #ranked > 0 and from > 0 then
+        for _, id in ipairs(redis.call('LRANGE', command.w, 0, from - 1)) do
+          if id == '!' then before = before + 1 end
+        end
+      end
+      for _, id in ipairs(found) do
+        if id == '!' then
+          before = before + 1
+          id = ranked[before] and string.sub(ranked[before], 20)
+        end
+        if id then ids[#ids + 1] = id end
+      end
+    end
+    from = math.max(0, from - length)
+  end
+  return ids
+end
+if state == 'active' then
+  local delayed, at = {}, 0
+  for _, name in ipairs(redis.call('ZRANGE', D, 0, -1)) do delayed[name] = true end
+  for _, name in ipairs(redis.call('ZRANGE', T, 0, -1)) do
+    if not delayed[name] then
+      at = at + 1
+      if at > from and #ids < count then ids[#ids + 1] = string.match(name, '^%S+') end
+    end
+  end
+  return ids
+end
+local set = state == 'delayed' and D or state == 'failed' and X or C
+for n, name in ipairs(redis.call('ZRANGE', set, from, from + count - 1)) do ids[n] = string.match(name, '^%S+') end
+return ids
+`
+
+/** returns waiting, delayed, active, completed, failed */
+export const COUNTS: string = `
+local waiting = 0
+for _, command in ipairs(commands) do waiting = waiting + redis.call('LLEN', command.w) end
+local delayed = redis.call('ZCARD', D)
+return { waiting, delayed, redis.call('ZCARD', T) - delayed, redis.call('ZCARD', C), redis.call('ZCARD', X) }
+`
+
+/**
+ * Runs a job that is over once more.
+ *
+ * KEYS    at the end the record
+ * returns the generation, or 0
+ */
+export const RETRY: string = `
+clock()
+local key, command = KEYS[K + 1], commands[1]
+local h = redis.call('HMGET', key, 'y', 'Y', 'k', 'r')
+if not h[1] or num(h[2]) < num(h[1]) or h[3] == 'x' then return 0 end
+local id, y = idOf(key), math.max(num(h[1]) + 1, us)
+redis.call('ZREM', X, id)
+redis.call('ZREM', C, id)
+redis.call('HDEL', key, 'a', 'z', 'l', 'g', 'L', 'R', 'w')
+redis.call('HSET', key, 'y', int(y), 'vu', '0', 'eu', '0')
+keepOn(key)
+line(command, id, h[4], false)
+dispatch(command)
+deliver()
+return int(y)
+`
+
+/**
+ * ARGV    name of the command, or '' for all
+ */
+export const PAUSE: string = `
+redis.call('SADD', S, ARGV[A + 1])
+for _, command in ipairs(commands) do
+  if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end
+end
+return 1
+`
+
+/**
+ * ARGV    name of the command, or '' for all
+ */
+export const RESUME: string = `
+redis.call('SREM', S, ARGV[A + 1])
+for _, command in ipairs(commands) do
+  local paused = redis.call('SMISMEMBER', S, '', command.name)
+  if paused[1] == 0 and paused[2] == 0 then
+    redis.call('LREM', command.i, 0, 'P')
+    dispatch(command)
+  end
+end
+deliver()
+return 1
+`

@@ -1,0 +1,144 @@
+import { ID_LENGTH } from '../../kernel/ids.ts'
+import { FORMAT } from '../../kernel/keys.ts'
+
+/**
+ * What the scripts of the queue share.
+ *
+ * KEYS begin with  t  what has a time: leases of attempts, and delays · d  what of it is delayed · x  failed jobs, and
+ *                  c  completed jobs, as far as they are kept for being listed · q  names of commands · s  what is paused;
+ *                  then for each command  w  what waits, in order · i  places of idle workers, behind a 'P' while paused
+ *                  r  workers · z  what waits with a priority; then the records of the jobs.
+ * ARGV begin with  prefix of inbox channels, '1' on a cluster, ms in which a delivery must be accepted, highest fence
+ *                  seen, number of commands; then for each command its name as it stands in names.
+ *
+ * Fields of a job's record: those of a resource (see locker/scripts/prelude.ts), the lease's end standing in t:
+ *   lease    o worker ('' when there is none) · f last fence · l '1' once accepted · g progress
+ *   outcome  k kind (v, e, x) · v e bytes · s fence · Y generation · vu eu served until · L 'x' or 'c' when listed
+ *   parks    w the first · n how many others · @<inbox><nonce> one each, with the generation that it waits for
+ * and of the job alone:
+ *   y generation · m command · p p1 … payload · b options · c nonce of who submitted without waiting · a failed, z lost
+ *   attempts · R the last attempt that was given back · d due · r priority and order · u '1' to cancel it unwanted
+ *   N P B C  the next generation, its payload, options and submitter: of 'rerun'
+ *
+ * Up to 64 bytes, a field stays in Redis's compact encoding: short payloads are cut in pieces of that size.
+ *
+ * Jobs that a script finds in w are not among its KEYS. They are read before anything is written; one that cannot be
+ * read, because its slot is on the move, is put off to t, and looked after by a tick, which has it among its KEYS.
+ */
+export interface QueueTime {
+  /** Defines `us` and `now` (ms). */
+  clock: string
+  /** Defines `keepFor(key, ms)` and `keepOn(key)`: how long a record is kept. */
+  keep: string
+}
+
+/** Time as the server tells it. */
+export const QUEUE_SERVER_TIME: QueueTime = {
+  clock: `
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
+local now = math.floor(us / 1000)`,
+  keep: `
+local function keepFor(key, ms) redis.call('PEXPIRE', key, int(ms)) end
+local function keepOn(key) redis.call('PERSIST', key) end`,
+}
+
+/** Keys before those of the commands, and of each command. */
+export const QUEUE_KEYS = 6
+export const COMMAND_KEYS = 4
+/** Arguments before the names of the commands. */
+export const HEAD_ARGS = 5
+
+/** A payload of up to so many pieces is cut up. */
+const PIECES = 16
+const PIECE = 64
+const PIECE_NAMES = Array.from({ length: PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
+
+/** Messages to one process go together up to so many bytes. */
+const BUNDLE = 256 * 1024
+
+/** Names the keys and arguments that all scripts begin with. */
+export function prelude(time: QueueTime): string {
+  return `
+local function num(x) return tonumber(x or '0') or 0 end
+local function int(x) return string.format('%.0f', x) end
+${time.keep}
+local us, now
+local function clock()
+  if now then return end
+  local function read()${time.clock}
+    return us, now
+  end
+  us, now = read()
+end
+
+local T, D, X, C, Q, S = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local base = string.sub(T, 1, -2)
+local channels, cluster, accept, seen = ARGV[1], ARGV[2] == '1', num(ARGV[3]), num(ARGV[4])
+local commands = {}
+for n = 1, num(ARGV[5]) do
+  local k = ${QUEUE_KEYS} + ${COMMAND_KEYS} * (n - 1)
+  commands[n] = { w = KEYS[k + 1], i = KEYS[k + 2], r = KEYS[k + 3], z = KEYS[k + 4], name = ARGV[${HEAD_ARGS} + n] }
+end
+local K, A = ${QUEUE_KEYS} + ${COMMAND_KEYS} * #commands, ${HEAD_ARGS} + #commands
+
+local function member(id, command) return id .. ' ' .. command.name end
+local function idOf(key) return string.sub(key, #base + 3) end
+local function remove(key, fields)
+  for from = 1, #fields, 1000 do
+    redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))
+  end
+end
+
+local function putPayload(set, bytes)
+  if #bytes > ${PIECES * PIECE} then
+    set[#set + 1] = 'p' set[#set + 1] = bytes
+    return
+  end
+  for n = 0, math.max(0, math.ceil(#bytes / ${PIECE}) - 1) do
+    set[#set + 1] = n == 0 and 'p' or 'p' .. n
+    set[#set + 1] = string.sub(bytes, n * ${PIECE} + 1, (n + 1) * ${PIECE})
+  end
+end
+local function payloadOf(key, first)
+  if not first or #first ~= ${PIECE} then return first or '' end
+  local pieces = redis.call('HMGET', key, ${PIECE_NAMES})
+  for n = 1, #pieces do pieces[n] = pieces[n] or '' end
+  return first .. table.concat(pieces)
+end
+
+-- Messages to parks, all that go to one process together.
+local mail, inboxes = {}, {}
+local function post(park, message)
+  local inbox = string.sub(park, 1, ${ID_LENGTH})
+  if not mail[inbox] then
+    mail[inbox] = {}
+    inboxes[#inboxes + 1] = inbox
+  end
+  table.insert(mail[inbox], string.sub(park, ${ID_LENGTH + 1}) .. message)
+end
+local function send(inbox, messages)
+  local from, receivers = 1, nil
+  while from <= #messages do
+    local to, size = from, #messages[from]
+    while to < #messages and size + #messages[to + 1] <= ${BUNDLE} do
+      to = to + 1
+      size = size + #messages[to]
+    end
+    local text = '${FORMAT}' .. messages[from]
+    if to > from then
+      local parts = { '${FORMAT}*' }
+      for n = from, to do parts[#parts + 1] = #messages[n] .. ':' .. messages[n] end
+      text = table.concat(parts)
+    end
+    local reply = redis.pcall('PUBLISH', channels .. inbox, text)
+    if type(reply) == 'number' then receivers = math.min(receivers or reply, reply) end
+    from = to + 1
+  end
+  return receivers
+end
+local function sendMail()
+  for _, inbox in ipairs(inboxes) do send(inbox, mail[inbox]) end
+end
+`
+}

@@ -1,0 +1,172 @@
+import type { Submission } from '../store.ts'
+
+/** Flags of a submission, as numbers that add up. */
+const WAITS = 1
+const JOIN = 2
+const RERUN = 4
+const LIFO = 8
+const UNWANTED = 16
+const KNOWN = 32
+
+/**
+ * ARGV    inbox, broadcast channel, message that calls for workers, how many may park, how long names of commands are
+ *         kept; for each command its real name and how many of the jobs are for it;
+ *         then for each job: `<command> <flags> <delay> <priority>`, nonce, payload, options
+ * returns for each job two values:
+ *         'C' created or 'J' joined, and the generation; 'V', 'E' fence and generation, and the bytes;
+ *         'X' conflict, 'U' unknown, 'O' overloaded; '!' failed, with the reason
+ */
+export const SUBMIT: string = `
+local inbox, broadcast, call, cap, keepNames = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], num(ARGV[A + 4]), num(ARGV[A + 5])
+for n, command in ipairs(commands) do
+  command.real, command.count = ARGV[A + 4 + 2 * n], num(ARGV[A + 5 + 2 * n])
+end
+local first = A + 5 + 2 * #commands
+clock()
+
+-- A place for a job. The first write may be refused, when memory is out: it comes before anything is taken.
+local function place(command, id)
+  if not command.places then
+    redis.call('ZADD', T, int(now + accept), member(id, command))
+    local places = redis.call('LPOP', command.i, command.count) or {}
+    command.at = 0
+    if places[1] == 'P' then
+      command.at = #places
+      for n = #places, 1, -1 do redis.call('LPUSH', command.i, places[n]) end
+    end
+    command.places = places
+    if command.at < #places then
+      command.leased = id
+    else
+      redis.call('ZREM', T, member(id, command))
+    end
+  end
+  if command.at == #command.places then return nil end
+  command.at = command.at + 1
+  return command.places[command.at]
+end
+
+local function create(n, key, id, command, r, a, flags, delay, priority)
+  local y = math.max(num(r[1]) + 1, us)
+  local set = { 'y', int(y), 'm', command.real }
+  putPayload(set, ARGV[a + 3])
+  local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
+  if flags % 2 == 1 then put('w', inbox .. ARGV[a + 2]) else put('c', ARGV[a + 2]) end
+  if ARGV[a + 4] ~= '' then put('b', ARGV[a + 4]) end
+  if math.floor(flags / ${UNWANTED}) % 2 == 1 then put('u', '1') end
+  local rank
+  if priority > 0 then
+    rank = int(priority) .. ' ' .. string.format('%016.0f%03d', us, n)
+    put('r', rank)
+  end
+  if r[1] then
+    if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
+    redis.call('HDEL', key, 'p', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7', 'p8', 'p9', 'p10', 'p11', 'p12', 'p13', 'p14',
+      'p15', 'b', 'c', 'u', 'r', 'a', 'z', 'l', 'g', 'd', 'L', 'R')
+    keepOn(key)
+  end
+  if delay > 0 then
+    put('d', int(now + delay))
+    redis.call('HSET', key, unpack(set))
+    redis.call('ZADD', T, int(now + delay), member(id, command))
+    redis.call('ZADD', D, int(now + delay), member(id, command))
+    local earliest = redis.call('ZRANGE', T, 0, 0)[1] == member(id, command)
+    local worker = earliest and redis.call('HRANDFIELD', command.r)
+    if worker then post(worker, 't ' .. int(delay)) end
+    return y
+  end
+  local worker = place(command, id)
+  if worker then
+    local job = { f = r[7], b = ARGV[a + 4], y = int(y), payload = ARGV[a + 3] }
+    put('o', worker)
+    put('f', int(hand(command, id, worker, job)))
+    redis.call('HSET', key, unpack(set))
+    return y
+  end
+  redis.call('HSET', key, unpack(set))
+  local length = line(command, id, rank, math.floor(flags / ${LIFO}) % 2 == 1)
+  if length == 1 then command.began = true end
+  return y
+end
+
+local function submit(n)
+  local key, a = KEYS[K + n], first + 4 * (n - 1)
+  local id, park = idOf(key), inbox .. ARGV[a + 2]
+  local c, fl, de, pr = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+  local command, flags, delay, priority = commands[num(c)], num(fl), num(de), num(pr)
+  local waits, joins, reruns = flags % 2 == 1, math.floor(flags / ${JOIN}) % 2 == 1, math.floor(flags / ${RERUN}) % 2 == 1
+  local r = redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c', '@' .. park, 'n', 'p', 'N', 'L', 'C')
+  local y, Y = num(r[1]), num(r[2])
+  local function same() return joins or ARGV[a + 3] == payloadOf(key, r[12]) end
+
+  if r[1] and Y < y then
+    if r[8] == park or r[9] == ARGV[a + 2] then return 'C', r[1] end
+    if r[10] then return r[10] == r[13] and r[15] == ARGV[a + 2] and 'C' or 'J', r[10] end
+    if r[15] == ARGV[a + 2] then return 'C', r[13] end
+    if waits and num(r[11]) >= cap then return 'O' end
+    local generation, set, status = r[1], {}, 'J'
+    if not same() then
+      if not (r[13] and ARGV[a + 3] == redis.call('HGET', key, 'P')) then
+        if not reruns then return 'X' end
+        if not r[13] then status = 'C' end
+        set = { 'N', r[13] or int(math.max(y + 1, us)), 'P', ARGV[a + 3], 'B', ARGV[a + 4], 'C', ARGV[a + 2] }
+        generation = set[2]
+      else
+        generation = r[13]
+      end
+    end
+    if waits then
+      for _, x in ipairs({ '@' .. park, generation, 'n', num(r[11]) + 1 }) do set[#set + 1] = x end
+    end
+    if #set > 0 then redis.call('HSET', key, unpack(set)) end
+    return status, generation
+  end
+
+  local fresh = r[1] and ((r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now))
+  if fresh then
+    if same() then
+      return (r[3] == 'v' and 'V ' or 'E ') .. int(num(r[6])) .. ' ' .. r[2], redis.call('HGET', key, r[3])
+    end
+    if not reruns then return 'X' end
+  end
+  if math.floor(flags / ${KNOWN}) % 2 == 1 and redis.call('EXISTS', command.r) == 0 then return 'U' end
+  return 'C', int(create(n, key, id, command, r, a, flags, delay, priority))
+end
+
+local replies = {}
+for n = 1, #KEYS - K do
+  local done, status, more = pcall(submit, n)
+  if not done then
+    more = type(status) == 'table' and status.err or tostring(status)
+    status = '!'
+  end
+  replies[2 * n - 1] = status
+  replies[2 * n] = more or false
+end
+for _, command in ipairs(commands) do
+  if command.places and command.at < #command.places then
+    for n = #command.places, command.at + 1, -1 do redis.call('LPUSH', command.i, command.places[n]) end
+  end
+  if command.began then
+    redis.call('HSET', Q, command.name, command.real)
+    redis.call('PEXPIRE', Q, keepNames)
+    if redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
+  end
+end
+deliver()
+sendMail()
+return replies
+`
+
+/** The flags of a submission, as the script reads them. */
+export function flagsOf(submission: Submission): number {
+  const { waits, conflict, lifo, abortUnwanted, known } = submission
+  return (
+    (waits ? WAITS : 0) +
+    (conflict === 'join' ? JOIN : 0) +
+    (conflict === 'rerun' ? RERUN : 0) +
+    (lifo ? LIFO : 0) +
+    (abortUnwanted ? UNWANTED : 0) +
+    (known ? KNOWN : 0)
+  )
+}

@@ -1,0 +1,153 @@
+/**
+ * ARGV    worker, places that are free, real name of the command, how long a worker is known, and a command
+ * returns the server's time in ms
+ */
+export const OFFER: string = `
+local command, worker, count = commands[1], ARGV[A + 1], num(ARGV[A + 2])
+redis.call('LREM', command.i, 0, worker)
+local places = {}
+for n = 1, count do places[n] = worker end
+for from = 1, count, 1000 do
+  redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
+end
+local paused = redis.call('SMISMEMBER', S, '', command.name)
+if (paused[1] == 1 or paused[2] == 1) and redis.call('LINDEX', command.i, 0) ~= 'P' then
+  redis.call('LPUSH', command.i, 'P')
+end
+redis.call('HSET', command.r, worker, count)
+redis.call('PEXPIRE', command.r, ARGV[A + 4])
+redis.call('HSET', Q, command.name, ARGV[A + 3])
+redis.call('PEXPIRE', Q, ARGV[A + 5])
+dispatch(command)
+deliver()
+clock()
+return now
+`
+
+/**
+ * ARGV    worker
+ */
+export const WITHDRAW: string = `
+local command, worker = commands[1], ARGV[A + 1]
+redis.call('LREM', command.i, 0, worker)
+redis.call('HDEL', command.r, worker)
+return 1
+`
+
+/**
+ * ARGV    for each job `<command> <fence> <lease>`, worker
+ * returns for each job 1 held, 0 lost or 2 cancelled; then once the server's time in ms
+ */
+export const RENEW: string = `
+clock()
+local replies, leases = {}, {}
+for n = 1, #KEYS - K do
+  local key, a = KEYS[K + n], A + 2 * (n - 1)
+  local c, fence, lease = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+)$')
+  local r = redis.call('HMGET', key, 'o', 'f', 'l', 's', 'k', 'y', 'Y')
+  if r[1] == ARGV[a + 2] and r[2] == fence then
+    if not r[3] then
+      -- Nothing to remove: but out of memory, a script may not begin with a write that grows.
+      redis.call('HDEL', key, '')
+      redis.call('HSET', key, 'l', '1')
+    end
+    leases[#leases + 1] = int(now + num(lease))
+    leases[#leases + 1] = member(idOf(key), commands[num(c)])
+    replies[n] = 1
+  else
+    replies[n] = r[4] == fence and 2 or 0
+  end
+end
+if #leases > 0 then
+  redis.call('ZREM', T, '')
+  redis.call('ZADD', T, unpack(leases))
+end
+replies[#replies + 1] = now
+return replies
+`
+
+/**
+ * KEYS    at the end the record
+ * ARGV    worker, fence, bytes
+ */
+export const JOB_PROGRESS: string = `
+local key = KEYS[K + 1]
+local h = redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
+if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
+redis.call('HSET', key, 'g', ARGV[A + 3])
+for _, one in ipairs(parksOf(key, { w = h[3], n = h[4], y = h[5] })) do
+  if num(one.generation) <= num(h[5]) then post(one.park, 'p\\n' .. ARGV[A + 3]) end
+end
+sendMail()
+return 1
+`
+
+/**
+ * KEYS    at the end the record and its log
+ * ARGV    worker, fence, line, how many lines are kept, and for how long
+ */
+export const LOG: string = `
+local h = redis.call('HMGET', KEYS[K + 1], 'o', 'f')
+if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
+redis.call('RPUSH', KEYS[K + 2], ARGV[A + 3])
+redis.call('LTRIM', KEYS[K + 2], -num(ARGV[A + 4]), -1)
+redis.call('PEXPIRE', KEYS[K + 2], ARGV[A + 5])
+return 1
+`
+
+/**
+ * ARGV    most stalls, bytes of the failure, its ttl, linger, how many failed jobs are kept, and how long, largest
+ *         message; then for each job the number of its command
+ * returns for each job 0 nothing was due, 1 promoted, 2 stalled, or 3 failed
+ */
+export const TICK: string = `
+local most, first = num(ARGV[A + 1]), A + 7
+clock()
+
+local function tick(n)
+  local key, command = KEYS[K + n], commands[num(ARGV[first + n])]
+  local id = idOf(key)
+  local name = member(id, command)
+  local h = redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'l', 'z', 'w', 'n', 'N', 'r')
+  local at = redis.call('ZSCORE', T, name)
+  if not at or num(at) > now then return 0 end
+  redis.call('ZREM', T, name)
+  if h[5] then redis.call('ZREM', D, name) end
+  if not h[1] or num(h[2]) >= num(h[1]) then return 0 end
+  command.more = true
+  if h[5] then
+    redis.call('HDEL', key, 'd')
+    line(command, id, h[11], false)
+    return 1
+  end
+  if not h[3] or h[3] == '' then
+    redis.call('LPUSH', command.w, id)
+    return 0
+  end
+  local worker, stalls = h[3], num(h[7])
+  redis.call('LREM', command.i, 0, worker)
+  post(worker, 's')
+  -- Before its second stall it could not start without having been accepted.
+  if h[6] or stalls == 0 then stalls = stalls + 1 end
+  if stalls > most then
+    local over = { kind = 'e', bytes = ARGV[A + 2], ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]),
+      keep = num(ARGV[A + 5]), age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
+    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10], r = h[11] }
+    if settle(key, r, over) then follow(key, command, r) end
+    return 3
+  end
+  redis.call('HDEL', key, 'o', 'l')
+  redis.call('HSET', key, 'z', stalls)
+  redis.call('LPUSH', command.w, id)
+  return 2
+end
+
+local replies = {}
+for n = 1, #KEYS - K do replies[n] = tick(n) end
+for _, command in ipairs(commands) do
+  if command.more then dispatch(command) end
+end
+deliver()
+sendMail()
+return replies
+`
