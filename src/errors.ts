@@ -75,6 +75,26 @@ export class DeadlockError extends SoloflightError {
   override readonly code = 'E_DEADLOCK'
 }
 
+/** Thrown to those who wait for a job that was removed, or of which nothing is known any more. */
+export class RemovedError extends SoloflightError {
+  override readonly code = 'E_REMOVED'
+}
+
+/** Thrown when a job was submitted under the key of another whose payload is not the same. */
+export class ConflictError extends SoloflightError {
+  override readonly code = 'E_CONFLICT'
+}
+
+/** Thrown, with `unknownCommands: 'refuse'`, when no worker is known that processes a command. */
+export class UnknownCommandError extends SoloflightError {
+  override readonly code = 'E_UNKNOWN_COMMAND'
+}
+
+/** Thrown when a payload is larger than `maxPayload`. */
+export class TooLargeError extends SoloflightError {
+  override readonly code = 'E_TOO_LARGE'
+}
+
 /** A failure as it travels between processes: data, never code. */
 export interface RemoteFailure {
   /** The original's `name`. */

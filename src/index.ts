@@ -14,6 +14,7 @@ export {
   AbortedError,
   ClosedError,
   CodecError,
+  ConflictError,
   DeadlockError,
   LeaseLostError,
   LockTimeoutError,
@@ -21,9 +22,12 @@ export {
   OverloadedError,
   RemoteError,
   type RemoteFailure,
+  RemovedError,
   SoloflightError,
   TimeoutError,
+  TooLargeError,
   UnavailableError,
+  UnknownCommandError,
 } from './errors.ts'
 /** What layers share: a connection, a codec, a clock, telemetry. */
 export {
@@ -56,3 +60,32 @@ export {
   type Work,
   type WorkContext,
 } from './locker/index.ts'
+/** A queue in which identical jobs run once, and every submitter gets the result. */
+export {
+  type Backoff,
+  type BackoffFunction,
+  type BackoffOptions,
+  type BulkJob,
+  type Conflict,
+  type Counts,
+  type Disposition,
+  type FeedEvent,
+  type Handler,
+  Job,
+  type JobEvent,
+  type JobPage,
+  type JobState,
+  type JobStatus,
+  MemoryQueueStore,
+  type MemoryQueueStoreOptions,
+  type ProcessOptions,
+  type QueueEvents,
+  type QueueOptions,
+  type QueueStats,
+  RedisQueue,
+  type ResultOptions,
+  type RetainOptions,
+  type Retention,
+  type RunningJob,
+  type SubmitOptions,
+} from './queue/index.ts'

@@ -1,5 +1,6 @@
 import { CodecError } from '../errors.ts'
 import { binaryKind, kindOf, rebuild } from './binary.ts'
+import { ESCAPE, Survey } from './survey.ts'
 
 /**
  * How values become bytes and come back. What `decode` returns must be equal to what `encode` was given; a value for
@@ -46,116 +47,10 @@ export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
   }
 }
 
-/** Objects and arrays may nest this deep. */
-const MAX_DEPTH = 1000
-
-/** Where a key of this name stands alone in an object, the value is not what JSON says but what it stands for. */
-const ESCAPE = '$'
-
 // First byte of every encoding.
 const PLAIN = 'j' // JSON as it is
 const ESCAPED = 'x' // JSON with escapes
 const BINARY = 't' // a binary value as it is, after one byte that tells which kind
-
-type Path = (string | number)[]
-
-function pathOf(path: Path): string {
-  return `$${path.map((step) => (typeof step === 'number' ? `[${step}]` : /^[A-Za-z_]\w*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`)).join('')}`
-}
-
-function refuse(path: Path, what: string): never {
-  const shown = path.length > 12 ? [...path.slice(0, 12), '…'] : path
-  throw new CodecError(`${what} at ${pathOf(shown)} cannot be carried as JSON`)
-}
-
-/** Whether an object is the `Object.prototype` of this realm or another. */
-function isRootPrototype(prototype: object): boolean {
-  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
-}
-
-/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
-function isPlainObject(value: object): boolean {
-  const prototype: object | null = Object.getPrototypeOf(value)
-  return prototype === null || prototype === Object.prototype || isRootPrototype(prototype)
-}
-
-/** Without holes, and with no fields but its elements: JSON knows no others. */
-function isDense(value: unknown[]): boolean {
-  return Object.keys(value).length === value.length && Object.getOwnPropertySymbols(value).length === 0
-}
-
-/** JSON would call this instead of reading the value. */
-function hasToJson(value: object): boolean {
-  return 'toJSON' in value && typeof value.toJSON === 'function'
-}
-
-function nameOfClass(value: object): string {
-  return typeof value.constructor === 'function' && value.constructor.name
-    ? value.constructor.name
-    : 'a class'
-}
-
-/** Looks at every part of a value once: refuses what JSON would change and finds out whether escapes are needed. */
-class Survey {
-  escapes = false
-  readonly #path: Path = []
-  readonly #ancestors = new Set<object>()
-
-  visit(value: unknown): void {
-    switch (typeof value) {
-      case 'string':
-      case 'boolean':
-        return
-      case 'number':
-        if (!Number.isFinite(value) || Object.is(value, -0)) this.escapes = true
-        return
-      case 'undefined':
-        this.escapes = true
-        return
-      case 'object':
-        if (value !== null) this.#object(value)
-        return
-      default:
-        refuse(this.#path, `A ${typeof value}`)
-    }
-  }
-
-  #object(value: object): void {
-    if (kindOf(value)) {
-      this.escapes = true
-      return
-    }
-    if (this.#ancestors.has(value)) refuse(this.#path, 'A cycle')
-    if (this.#ancestors.size === MAX_DEPTH) refuse(this.#path, `Nesting deeper than ${MAX_DEPTH}`)
-    this.#ancestors.add(value)
-    if (Array.isArray(value)) this.#array(value)
-    else this.#fields(value)
-    if (hasToJson(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}, with toJSON,`)
-    this.#ancestors.delete(value)
-  }
-
-  #array(value: unknown[]): void {
-    if (!isPlainObject(Object.getPrototypeOf(value)))
-      refuse(this.#path, `An instance of ${nameOfClass(value)}`)
-    if (!isDense(value)) refuse(this.#path, 'An array with holes, or fields besides its elements,')
-    for (let index = 0; index < value.length; index++) this.#step(index, value[index])
-  }
-
-  #fields(value: object): void {
-    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}`)
-    if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
-    for (const [name, field] of Object.entries(value)) {
-      if (name === ESCAPE) this.escapes = true
-      this.#step(name, field)
-    }
-  }
-
-  #step(step: string | number, value: unknown): void {
-    this.#path.push(step)
-    this.visit(value)
-    this.#path.pop()
-  }
-}
 
 /** The same value with everything that JSON lacks replaced by `{ "$": … }`. Only for what a Survey let pass. */
 function escaped(value: unknown): unknown {

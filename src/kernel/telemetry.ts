@@ -18,6 +18,16 @@ export interface TelemetryEvents {
   lost: { key: string; fence: number }
   /** A waiter was settled. `outcome`: 'result', 'lease', the code of the error, or 'error' if it has none. */
   wait: { key: string; ms: number; outcome: string }
+  /** A queue's handler was called in this process, and what came of it was accepted; `ms` is how long it took. */
+  attempt: {
+    queue: string
+    command: string
+    id: string
+    fence: number
+    attempt: number
+    ms: number
+    failed: boolean
+  }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
   /** The command connection or the subscription came up or went down. */
@@ -41,6 +51,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   settle: channel(channelName('settle')),
   lost: channel(channelName('lost')),
   wait: channel(channelName('wait')),
+  attempt: channel(channelName('attempt')),
   unshared: channel(channelName('unshared')),
   connection: channel(channelName('connection')),
 }

@@ -5,6 +5,7 @@ import type { CallLimits } from '../locker/store.ts'
 import { MAX_PARKED } from '../locker/store.ts'
 import { type Argument, QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
+import { Feed } from './feed.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
 import { QueueNames } from './names.ts'
 import { answerOf, codeOf, snapshotOf, submitReplyOf, textOf } from './replies.ts'
@@ -75,6 +76,7 @@ export class RedisQueueStore implements QueueStore {
   readonly #workers = new Map<string, WorkerListener>()
   /** Real names of the commands of submissions, by their names in names. */
   readonly #realNames = new Map<string, string>()
+  readonly #feed: Feed
   readonly #unlisten: () => void
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
@@ -112,6 +114,7 @@ export class RedisQueueStore implements QueueStore {
       stride: 2,
       terms: () => [inbox.id, this.#maxParked],
     })
+    this.#feed = new Feed(connection, this.#names.base)
     this.#unlisten = connection.listen({
       up: () => {},
       down: () => {},
@@ -267,13 +270,18 @@ export class RedisQueueStore implements QueueStore {
 
   finish(ending: Ending, { within }: CallLimits): Promise<boolean> {
     const { worker, id, fence, kind, bytes, ttl, linger, delay, retain, frees } = ending
-    const numbers = [fence, ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
+    const numbers = [ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
     return new Promise((resolve, failed) =>
       this.#endings.add(
         {
           key: this.#names.job(id),
           command: this.#calls.inNames(worker.command),
-          args: (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, this.#park(worker), bytes],
+          args: (number) => [
+            `${number} ${ENDINGS[kind]} ${numbers}`,
+            String(fence),
+            this.#park(worker),
+            bytes,
+          ],
           answered: ([reply]) => {
             const code = codeOf(reply)
             if (code === undefined) failed(refusal(reply))
@@ -338,7 +346,11 @@ export class RedisQueueStore implements QueueStore {
       ],
       within,
     )
-    return jobs.map(({ id }, index) => ({ id, status: TICKS[Number((reply as unknown[])[index])] ?? 'none' }))
+    return jobs.map(({ id, command }, index) => ({
+      id,
+      command,
+      status: TICKS[Number((reply as unknown[])[index])] ?? 'none',
+    }))
   }
 
   async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
@@ -406,6 +418,18 @@ export class RedisQueueStore implements QueueStore {
     return members.map((name, index) => (name === '' ? '' : textOf(real[index]) || name))
   }
 
+  get watched(): boolean {
+    return this.#feed.watched
+  }
+
+  report(event: string): void {
+    this.#feed.report(event)
+  }
+
+  watch(heard: (event: string) => void, { within }: CallLimits): Promise<() => void> {
+    return this.#feed.watch(heard, within)
+  }
+
   listen(listener: { up(): void; down(): void }): () => void {
     return this.#connection.listen({ ...pick(listener), broadcast: () => {} })
   }
@@ -413,6 +437,7 @@ export class RedisQueueStore implements QueueStore {
   /** The connection has an owner and a life of its own. */
   close(): void {
     this.#unlisten()
+    this.#feed.close()
   }
 }
 

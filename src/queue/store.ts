@@ -164,6 +164,7 @@ export interface Due {
 /** What became of something that was due. */
 export interface Tick {
   id: string
+  command: string
   status: 'none' | 'promoted' | 'stalled' | 'failed'
 }
 
@@ -253,6 +254,13 @@ export interface QueueStore {
   resume(command: string, limits: CallLimits): Promise<void>
   /** Which commands are paused; '' among them: all. */
   paused(limits: CallLimits): Promise<string[]>
+
+  /** Whether anybody watches this queue: asked before an event is made. */
+  readonly watched: boolean
+  /** Tells an event of this process to all who watch; it may be lost. */
+  report(event: string): void
+  /** Hears the events of all processes, as far as they are not lost, until the returned function is called. */
+  watch(heard: (event: string) => void, limits: CallLimits): Promise<() => void>
 
   /** Whether messages arrive. */
   readonly subscribed: boolean

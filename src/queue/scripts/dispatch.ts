@@ -27,20 +27,30 @@ local function line(command, id, rank, lifo)
 end
 
 local parcels, workers, leases = {}, {}, {}
+-- Of all that one script hands out, the same.
+local granted, grantedAt, leaseEnd
 -- job: f, a, z, b, y as in the record, and its payload. Returns the fence.
 local function hand(command, id, worker, job)
-  clock()
-  local fence = math.max(num(job.f) + 1, us, seen + 1)
-  if not parcels[worker] then
-    parcels[worker] = { command = command }
+  if not granted then
+    clock()
+    grantedAt = math.max(us, seen + 1)
+    granted, leaseEnd = int(grantedAt), int(now + accept)
+  end
+  local fence = granted
+  if job.f and num(job.f) >= grantedAt then fence = int(num(job.f) + 1) end
+  local parcel = parcels[worker]
+  if not parcel then
+    parcel = { command = command }
+    parcels[worker] = parcel
     workers[#workers + 1] = worker
   end
-  local options, z = job.b or '', num(job.z)
-  local head = 'j ' .. id .. ' ' .. int(fence) .. ' ' .. job.y .. ' ' .. num(job.a) .. ' ' .. z .. ' ' ..
-    (z > 0 and '0' or int(now + accept)) .. ' ' .. #options
-  table.insert(parcels[worker], { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. head .. '\\n' .. options .. job.payload })
+  local options, until_ = job.b or '', leaseEnd
+  -- A job that lost its worker before has to be accepted before it may start.
+  if job.z and job.z ~= '0' then until_ = '0' end
+  parcel[#parcel + 1] = { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.y .. ' ' ..
+    (job.a or '0') .. ' ' .. (job.z or '0') .. ' ' .. until_ .. ' ' .. #options .. '\\n' .. options .. job.payload }
   if command.leased ~= id then
-    leases[#leases + 1] = int(now + accept)
+    leases[#leases + 1] = leaseEnd
     leases[#leases + 1] = member(id, command)
   end
   return fence
@@ -82,7 +92,7 @@ local function dispatch(command)
       if job.payload then
         used = used + 1
         local fence = hand(command, job.id, places[used], job)
-        redis.call('HSET', job.key, 'o', places[used], 'f', int(fence))
+        redis.call('HSET', job.key, 'o', places[used], 'f', fence)
       elseif job.id then
         leases[#leases + 1] = int(now + accept)
         leases[#leases + 1] = member(job.id, command)

@@ -1,47 +1,74 @@
 /**
  * ARGV    largest message; then for each job
- *         `<command> <kind> <fence> <ttl> <linger> <delay> <keep> <age> <frees>`, kind v, e, r (once more) or h (given
- *         back), worker, bytes
+ *         `<command> <kind> <ttl> <linger> <delay> <keep> <age> <frees>`, kind v, e, r (once more) or h (given back),
+ *         fence, worker, bytes
  * returns for each job 1, or 0 when the attempt was lost; then once the server's time in ms, or 0
  */
 export const FINISH: string = `
 local limit, first = num(ARGV[A + 1]), A + 1
 local places = {}
 
+-- Most of one call say the same of themselves.
+local known = {}
+local function termsOf(head)
+  local terms = known[head]
+  if terms then return terms end
+  local c, kind, ttl, linger, delay, keep, age, frees =
+    string.match(head, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
+  terms = { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
+    keep = num(keep), age = num(age), frees = frees == '1', limit = limit }
+  known[head] = terms
+  return terms
+end
+
+-- What is sent twice has the effect of once.
+local function repeated(key, kind, fence)
+  local h = redis.call('HMGET', key, 's', 'k', 'R')
+  if h[1] == fence and h[2] == kind then return 1 end
+  if h[3] == fence and (kind == 'r' or kind == 'h') then return 1 end
+  return 0
+end
+
+local function again(key, id, command, kind, delay, fence)
+  redis.call('HDEL', key, 'o', 'l', 'g')
+  redis.call('HSET', key, 'R', fence)
+  if kind == 'r' then redis.call('HINCRBY', key, 'a', 1) end
+  if delay > 0 then
+    clock()
+    redis.call('HSET', key, 'd', int(now + delay))
+    redis.call('ZADD', T, int(now + delay), member(id, command))
+    redis.call('ZADD', D, int(now + delay), member(id, command))
+    return
+  end
+  if kind == 'h' then
+    redis.call('LPUSH', command.w, id)
+  else
+    line(command, id, redis.call('HGET', key, 'r'), false)
+  end
+  command.more = true
+end
+
 local function finish(n)
-  local key, a = KEYS[K + n], first + 3 * (n - 1)
-  local c, kind, fence, ttl, linger, delay, keep, age, frees =
-    string.match(ARGV[a + 1], '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
-  local command, worker, id = commands[num(c)], ARGV[a + 2], idOf(key)
-  local h = redis.call('HMGET', key, 'o', 'f', 's', 'k', 'w', 'n', 'y', 'N', 'a', 'r', 'R')
-  local r = { f = h[2], w = h[5], n = h[6], y = h[7], N = h[8], r = h[10] }
-  if h[3] == fence and h[4] == kind then return 1 end
-  if h[11] == fence and (kind == 'r' or kind == 'h') then return 1 end
-  if h[1] ~= worker or h[2] ~= fence then return 0 end
+  local key, a = KEYS[K + n], first + 4 * (n - 1)
+  local terms, fence, worker, id = termsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3], idOf(key)
+  local command, kind = terms.command, terms.kind
+  local h = redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
+  if h[1] ~= worker or h[2] ~= fence then return repeated(key, kind, fence) end
 
   redis.call('ZREM', T, member(id, command))
   if kind == 'v' or kind == 'e' then
-    local over = { kind = kind, bytes = ARGV[a + 3], ttl = num(ttl), linger = num(linger), keep = num(keep), age = num(age), limit = limit }
-    if settle(key, r, over) then
+    local r = { f = fence, w = h[3], n = h[4], y = h[5], N = h[6] }
+    if settle(key, r, terms, ARGV[a + 4]) then
+      r.r = redis.call('HGET', key, 'r')
       follow(key, command, r)
       command.more = true
     end
   else
-    redis.call('HDEL', key, 'o', 'l', 'g')
-    if kind == 'r' then redis.call('HSET', key, 'R', fence, 'a', num(h[9]) + 1) else redis.call('HSET', key, 'R', fence) end
-    if num(delay) > 0 then
-      clock()
-      redis.call('HSET', key, 'd', int(now + num(delay)))
-      redis.call('ZADD', T, int(now + num(delay)), member(id, command))
-      redis.call('ZADD', D, int(now + num(delay)), member(id, command))
-    else
-      if kind == 'h' then redis.call('LPUSH', command.w, id) else line(command, id, r.r, false) end
-      command.more = true
-    end
+    again(key, id, command, kind, terms.delay, fence)
   end
-  if frees == '1' then
-    if not places[command] then places[command] = {} end
-    table.insert(places[command], worker)
+  if terms.frees then
+    local free = places[command]
+    if free then free[#free + 1] = worker else places[command] = { worker } end
   end
   return 1
 end

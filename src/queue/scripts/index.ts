@@ -8,33 +8,48 @@ import { SUBMIT } from './submit.ts'
 import { END, LOOK } from './wait.ts'
 import { JOB_PROGRESS, LOG, OFFER, RENEW, TICK, WITHDRAW } from './worker.ts'
 
-const BODIES = {
-  submit: DISPATCH + SUBMIT,
-  finish: DISPATCH + SETTLE + FINISH,
-  offer: DISPATCH + OFFER,
-  withdraw: WITHDRAW,
-  renew: RENEW,
-  progress: SETTLE + JOB_PROGRESS,
-  log: LOG,
-  tick: DISPATCH + SETTLE + TICK,
-  look: LOOK,
-  end: DISPATCH + SETTLE + END,
-  snapshot: JOB_SNAPSHOT,
-  list: LIST,
-  counts: COUNTS,
-  retry: DISPATCH + RETRY,
-  pause: PAUSE,
-  resume: DISPATCH + RESUME,
-} satisfies Record<string, string>
-
 /** The transitions of a queue, as the server runs them. */
-export type QueueScripts = Record<keyof typeof BODIES, Script>
+export interface QueueScripts {
+  submit: Script
+  finish: Script
+  offer: Script
+  withdraw: Script
+  renew: Script
+  progress: Script
+  log: Script
+  tick: Script
+  look: Script
+  end: Script
+  snapshot: Script
+  list: Script
+  counts: Script
+  retry: Script
+  pause: Script
+  resume: Script
+}
 
 /** Puts the scripts together around a notion of time. */
 export function buildQueueScripts(time: QueueTime): QueueScripts {
   const head = prelude(time)
-  const entries = Object.entries(BODIES).map(([name, body]) => [name, new Script(head + body)])
-  return Object.fromEntries(entries) as QueueScripts
+  const build = (...parts: string[]) => new Script(head + parts.join(''))
+  return {
+    submit: build(DISPATCH, SUBMIT),
+    finish: build(DISPATCH, SETTLE, FINISH),
+    offer: build(DISPATCH, OFFER),
+    withdraw: build(WITHDRAW),
+    renew: build(RENEW),
+    progress: build(SETTLE, JOB_PROGRESS),
+    log: build(LOG),
+    tick: build(DISPATCH, SETTLE, TICK),
+    look: build(LOOK),
+    end: build(DISPATCH, SETTLE, END),
+    snapshot: build(JOB_SNAPSHOT),
+    list: build(LIST),
+    counts: build(COUNTS),
+    retry: build(DISPATCH, RETRY),
+    pause: build(PAUSE),
+    resume: build(DISPATCH, RESUME),
+  }
 }
 
 /** The scripts on the server's own time. */

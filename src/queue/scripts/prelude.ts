@@ -91,11 +91,11 @@ local function remove(key, fields)
 end
 
 local function putPayload(set, bytes)
-  if #bytes > ${PIECES * PIECE} then
+  if #bytes <= ${PIECE} or #bytes > ${PIECES * PIECE} then
     set[#set + 1] = 'p' set[#set + 1] = bytes
     return
   end
-  for n = 0, math.max(0, math.ceil(#bytes / ${PIECE}) - 1) do
+  for n = 0, math.ceil(#bytes / ${PIECE}) - 1 do
     set[#set + 1] = n == 0 and 'p' or 'p' .. n
     set[#set + 1] = string.sub(bytes, n * ${PIECE} + 1, (n + 1) * ${PIECE})
   end

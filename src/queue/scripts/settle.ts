@@ -32,53 +32,58 @@ local function trim(set, count, age, linger)
   redis.call('PEXPIRE', set, int(age))
 end
 
--- Ends the generation of a record. r: y, f, w, n, N, r as in it. over: kind, bytes, ttl, linger, keep, age.
--- Returns whether another generation is to follow.
-local function settle(key, r, over)
-  local found, fence = parksOf(key, r), num(r.f)
-  local told, gone = {}, {}
-  for _, one in ipairs(found) do
-    if not r.N or over.all or num(one.generation) <= num(r.y) then
-      told[#told + 1] = one.park
+-- Tells those who wait for a generation of a record, and takes them off it. Returns how many it took off besides the first.
+local function tellParks(key, r, all, message)
+  if num(r.n) == 0 then
+    if r.w and r.w ~= '' then post(r.w, message) end
+    return 0
+  end
+  local gone = {}
+  for _, one in ipairs(parksOf(key, r)) do
+    if not r.N or all or num(one.generation) <= num(r.y) then
+      post(one.park, message)
       if one.field then gone[#gone + 1] = one.field end
     end
   end
-  if #gone > 0 then remove(key, gone) end
-  local set = { 'o', '', 'w', '', 'k', over.kind, 's', int(fence), 'Y', r.y }
+  remove(key, gone)
+  return #gone
+end
+
+-- Ends the generation of a record. r: y, f, w, n, N as in it. terms: kind, ttl, linger, keep, age, limit, and all: also
+-- those who wait for the next generation. Returns whether another generation is to follow.
+local function settle(key, r, terms, bytes)
+  local kind, ttl, fence = terms.kind, terms.ttl, r.f or '0'
+  local message = #bytes > terms.limit and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
+  local gone = tellParks(key, r, terms.all, message)
+  local set = { 'o', '', 'w', '', 'k', kind, 's', fence, 'Y', r.y }
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
-  if over.kind ~= 'x' then put(over.kind, over.bytes) end
-  if #gone > 0 then put('n', num(r.n) - #gone) end
-  local ttl = over.ttl
-  if over.kind == 'v' or over.kind == 'e' then
-    if ttl > 0 then clock() end
-    put(over.kind .. 'u', ttl > 0 and int(now + ttl) or '0')
-  end
-  local listed = (over.keep > 0 and over.age > 0) and (over.kind == 'e' and 'x' or over.kind == 'v' and 'c') or nil
-  local follows = r.N and not over.all
-  if listed and not follows then put('L', listed) end
-  redis.call('HSET', key, unpack(set))
-  if not follows then
-    keepFor(key, math.max(ttl, over.linger, listed and over.age or 0))
-    if listed then
+  if kind ~= 'x' then
+    put(kind, bytes)
+    if ttl > 0 then
       clock()
-      local list = listed == 'x' and X or C
-      redis.call('ZADD', list, int(now), idOf(key))
-      trim(list, over.keep, over.age, over.linger)
+      put(kind .. 'u', int(now + ttl))
     end
   end
-  if #told > 0 then
-    local message = over.kind .. ' ' .. int(fence) .. '\\n' .. over.bytes
-    if #over.bytes > over.limit then message = 'm' end
-    for _, park in ipairs(told) do post(park, message) end
+  if gone > 0 then put('n', num(r.n) - gone) end
+  local follows = r.N and not terms.all
+  local list = not follows and terms.keep > 0 and terms.age > 0 and ((kind == 'e' and X) or (kind == 'v' and C)) or nil
+  if list then put('L', list == X and 'x' or 'c') end
+  redis.call('HSET', key, unpack(set))
+  if follows then return true end
+  keepFor(key, math.max(ttl, terms.linger, list and terms.age or 0))
+  if list then
+    clock()
+    redis.call('ZADD', list, int(now), idOf(key))
+    trim(list, terms.keep, terms.age, terms.linger)
   end
-  return follows
+  return false
 end
 
 -- Begins the next generation of a record, that of a rerun.
 local function follow(key, command, r)
   local n = redis.call('HMGET', key, 'P', 'B', 'C')
   redis.call('HDEL', key, 'N', 'P', 'B', 'C', 'p', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7', 'p8', 'p9', 'p10', 'p11', 'p12',
-    'p13', 'p14', 'p15', 'b', 'a', 'z', 'l', 'g', 'c', 'R')
+    'p13', 'p14', 'p15', 'b', 'a', 'z', 'l', 'g', 'c', 'R', 'vu', 'eu')
   local set = { 'y', r.N, 'c', n[3] or '' }
   putPayload(set, n[1] or '')
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end

@@ -23,6 +23,7 @@ for n, command in ipairs(commands) do
 end
 local first = A + 5 + 2 * #commands
 clock()
+local began = int(us)
 
 -- A place for a job. The first write may be refused, when memory is out: it comes before anything is taken.
 local function place(command, id)
@@ -46,23 +47,24 @@ local function place(command, id)
   return command.places[command.at]
 end
 
-local function create(n, key, id, command, r, a, flags, delay, priority)
-  local y = math.max(num(r[1]) + 1, us)
-  local set = { 'y', int(y), 'm', command.real }
-  putPayload(set, ARGV[a + 3])
+-- r: what the record holds of before, if anything. Returns the generation.
+local function create(n, key, id, command, r, a, terms)
+  local y = r[1] and int(math.max(num(r[1]) + 1, us)) or began
+  local set, payload = { 'y', y, 'm', command.real }, ARGV[a + 3]
+  putPayload(set, payload)
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
-  if flags % 2 == 1 then put('w', inbox .. ARGV[a + 2]) else put('c', ARGV[a + 2]) end
+  if terms.waits then put('w', inbox .. ARGV[a + 2]) else put('c', ARGV[a + 2]) end
   if ARGV[a + 4] ~= '' then put('b', ARGV[a + 4]) end
-  if math.floor(flags / ${UNWANTED}) % 2 == 1 then put('u', '1') end
-  local rank
-  if priority > 0 then
-    rank = int(priority) .. ' ' .. string.format('%016.0f%03d', us, n)
+  if terms.unwanted then put('u', '1') end
+  local delay, rank = terms.delay, nil
+  if terms.priority > 0 then
+    rank = int(terms.priority) .. ' ' .. string.format('%016.0f%03d', us, n)
     put('r', rank)
   end
   if r[1] then
     if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
     redis.call('HDEL', key, 'p', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7', 'p8', 'p9', 'p10', 'p11', 'p12', 'p13', 'p14',
-      'p15', 'b', 'c', 'u', 'r', 'a', 'z', 'l', 'g', 'd', 'L', 'R')
+      'p15', 'b', 'c', 'u', 'r', 'a', 'z', 'l', 'g', 'd', 'L', 'R', 'vu', 'eu')
     keepOn(key)
   end
   if delay > 0 then
@@ -77,29 +79,45 @@ local function create(n, key, id, command, r, a, flags, delay, priority)
   end
   local worker = place(command, id)
   if worker then
-    local job = { f = r[7], b = ARGV[a + 4], y = int(y), payload = ARGV[a + 3] }
     put('o', worker)
-    put('f', int(hand(command, id, worker, job)))
+    put('f', hand(command, id, worker, { f = r[7], b = ARGV[a + 4], y = y, payload = payload }))
     redis.call('HSET', key, unpack(set))
     return y
   end
   redis.call('HSET', key, unpack(set))
-  local length = line(command, id, rank, math.floor(flags / ${LIFO}) % 2 == 1)
+  local length = line(command, id, rank, terms.lifo)
   if length == 1 then command.began = true end
   return y
 end
 
+-- Most of one call say the same of themselves.
+local known = {}
+local function termsOf(head)
+  local terms = known[head]
+  if terms then return terms end
+  local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
+  local function has(flag) return math.floor(flags / flag) % 2 == 1 end
+  terms = { command = commands[num(c)], delay = num(delay), priority = num(priority), waits = has(${WAITS}), joins = has(${JOIN}),
+    reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
+  known[head] = terms
+  return terms
+end
+
 local function submit(n)
   local key, a = KEYS[K + n], first + 4 * (n - 1)
-  local id, park = idOf(key), inbox .. ARGV[a + 2]
-  local c, fl, de, pr = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+) (%d+)$')
-  local command, flags, delay, priority = commands[num(c)], num(fl), num(de), num(pr)
-  local waits, joins, reruns = flags % 2 == 1, math.floor(flags / ${JOIN}) % 2 == 1, math.floor(flags / ${RERUN}) % 2 == 1
+  local id, terms = idOf(key), termsOf(ARGV[a + 1])
+  local command = terms.command
+  if not redis.call('HGET', key, 'y') then
+    if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
+    return 'C', create(n, key, id, command, {}, a, terms)
+  end
+  local park = inbox .. ARGV[a + 2]
   local r = redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c', '@' .. park, 'n', 'p', 'N', 'L', 'C')
   local y, Y = num(r[1]), num(r[2])
-  local function same() return joins or ARGV[a + 3] == payloadOf(key, r[12]) end
+  local waits, reruns = terms.waits, terms.reruns
+  local function same() return terms.joins or ARGV[a + 3] == payloadOf(key, r[12]) end
 
-  if r[1] and Y < y then
+  if Y < y then
     if r[8] == park or r[9] == ARGV[a + 2] then return 'C', r[1] end
     if r[10] then return r[10] == r[13] and r[15] == ARGV[a + 2] and 'C' or 'J', r[10] end
     if r[15] == ARGV[a + 2] then return 'C', r[13] end
@@ -122,15 +140,15 @@ local function submit(n)
     return status, generation
   end
 
-  local fresh = r[1] and ((r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now))
+  local fresh = (r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now)
   if fresh then
     if same() then
       return (r[3] == 'v' and 'V ' or 'E ') .. int(num(r[6])) .. ' ' .. r[2], redis.call('HGET', key, r[3])
     end
     if not reruns then return 'X' end
   end
-  if math.floor(flags / ${KNOWN}) % 2 == 1 and redis.call('EXISTS', command.r) == 0 then return 'U' end
-  return 'C', int(create(n, key, id, command, r, a, flags, delay, priority))
+  if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
+  return 'C', create(n, key, id, command, r, a, terms)
 end
 
 local replies = {}

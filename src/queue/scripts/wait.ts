@@ -70,7 +70,8 @@ if not worker then
   end
 end
 remove(key, { 'N', 'P', 'B', 'C', 'd' })
-settle(key, r, { kind = kind, bytes = ARGV[A + 3], ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true })
+local terms = { kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true }
+settle(key, r, terms, ARGV[A + 3])
 if worker then post(worker, 'c ' .. id .. ' ' .. int(num(h[4]))) end
 sendMail()
 return 1

@@ -130,10 +130,10 @@ local function tick(n)
   -- Before its second stall it could not start without having been accepted.
   if h[6] or stalls == 0 then stalls = stalls + 1 end
   if stalls > most then
-    local over = { kind = 'e', bytes = ARGV[A + 2], ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]),
-      keep = num(ARGV[A + 5]), age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
+    local terms = { kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
+      age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
     local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10], r = h[11] }
-    if settle(key, r, over) then follow(key, command, r) end
+    if settle(key, r, terms, ARGV[A + 2]) then follow(key, command, r) end
     return 3
   end
   redis.call('HDEL', key, 'o', 'l')

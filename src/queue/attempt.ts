@@ -1,0 +1,264 @@
+import { AbortedError, CodecError, LeaseLostError, type SoloflightError, TimeoutError } from '../errors.ts'
+import type { Clock, Timer } from '../kernel/clock.ts'
+import { encodeWith } from '../kernel/codec.ts'
+import { describeFailure, encodeFailure } from '../locker/failure.ts'
+import { marginOf } from '../locker/holding.ts'
+import { pauseAfter } from './backoff.ts'
+import { type JobOptions, unpackOptions } from './job-options.ts'
+import type { ResolvedQueueOptions } from './options.ts'
+import { decodePayload } from './payload.ts'
+import type { Handler, RunningJob } from './running-job.ts'
+import { type Delivery, type Ending, MESSAGE_LIMIT, type QueueStore, type WorkerName } from './store.ts'
+import { LINGER } from './waits.ts'
+
+/** What an attempt is made with. */
+export interface AttemptSurroundings {
+  readonly queue: string
+  readonly worker: WorkerName
+  readonly store: QueueStore
+  readonly clock: Clock
+  readonly options: ResolvedQueueOptions
+}
+
+/** How the handler's part of an attempt ended. */
+export type Result = Pick<Ending, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
+
+/** Progress is told this often at most, ms. */
+const PROGRESS_EVERY = 50
+
+/** Ids of jobs that are known by what they are: the others cannot be asked for again. */
+const IDENTITY_LENGTH = 32
+
+const NO_BYTES = Buffer.alloc(0)
+
+/** A job in the hands of this process, from its delivery to its end. */
+export class Attempt {
+  readonly delivery: Delivery
+  readonly jobOptions: JobOptions
+  readonly #about: AttemptSurroundings
+  readonly #abort = new AbortController()
+  /** Until when it is surely ours, by our clock. */
+  #until: number
+  #renewAt: number
+  /** How long before that it counts as lost, ms. */
+  #margin: number
+  #renewing = false
+  #lost = false
+  #startedAt = 0
+  /** The progress that is still to be told, and when it may be. */
+  #unsaid: Buffer | undefined
+  #saying: Timer | undefined
+
+  constructor(delivery: Delivery, about: AttemptSurroundings) {
+    this.delivery = delivery
+    this.#about = about
+    this.jobOptions = unpackOptions(delivery.options)
+    const now = about.clock.now()
+    this.#until = now + delivery.left
+    this.#renewAt = now + delivery.left / 3
+    this.#margin = Math.min(marginOf(about.options.lease), delivery.left / 4)
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  /** Whether it is another's by now, or nobody's. */
+  get lost(): boolean {
+    return this.#lost
+  }
+
+  /** Tells apart all that is in the hands of a worker. */
+  get name(): string {
+    return `${this.delivery.fence} ${this.delivery.id}`
+  }
+
+  get number(): number {
+    return this.delivery.failed + 1
+  }
+
+  /** Whether it may start without having been accepted: its lease has not run out meanwhile. */
+  get fresh(): boolean {
+    return this.#about.clock.now() < this.#until - this.#margin
+  }
+
+  /** It takes longer than it may: it has failed, whatever the handler does now. */
+  #overrun(): void {
+    const error = new TimeoutError(
+      `The attempt took longer than ${this.#about.options.maxHold} ms`,
+      this.#key,
+    )
+    this.lose(error)
+    // If this fails, the lease ends by itself.
+    this.finish(this.#failure(error), false).catch(() => {})
+  }
+
+  /** Looks after the lease: called often. Resolves nothing; what it finds is told by the signal. */
+  keep(): void {
+    if (this.#lost) return
+    const { clock, options } = this.#about
+    const now = clock.now()
+    if (now >= this.#until - this.#margin) {
+      return this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#key))
+    }
+    if (this.#startedAt > 0 && now - this.#startedAt >= options.maxHold) return this.#overrun()
+    if (now >= this.#renewAt && !this.#renewing) void this.renew()
+  }
+
+  get #key(): { key: string } {
+    return { key: this.delivery.id }
+  }
+
+  /** Accepts it, or extends its lease. */
+  async renew(): Promise<void> {
+    const { store, worker, clock, options } = this.#about
+    const { id, fence } = this.delivery
+    const { lease, unavailableAfter } = options
+    const sentAt = clock.now()
+    this.#renewing = true
+    try {
+      const state = await store.renew({ worker, id, fence }, lease, { within: unavailableAfter })
+      if (state === 'held') this.#extend(sentAt)
+      else if (state === 'lost')
+        this.lose(new LeaseLostError('The job was given to another worker', this.#key))
+      else this.cancel()
+    } catch {
+      this.#renewAt = clock.now() + Math.min(lease / 10, 500)
+    } finally {
+      this.#renewing = false
+    }
+  }
+
+  #extend(sentAt: number): void {
+    const { lease } = this.#about.options
+    this.#until = sentAt + lease
+    this.#margin = marginOf(lease)
+    this.#renewAt = sentAt + lease / 3
+  }
+
+  /** It was cancelled or removed. */
+  cancel(): void {
+    this.lose(new AbortedError('The job was cancelled', this.#key))
+  }
+
+  lose(reason: SoloflightError): void {
+    if (this.#lost) return
+    this.#lost = true
+    this.#saying?.cancel()
+    this.#abort.abort(reason)
+  }
+
+  /** Runs the handler. Never rejects. */
+  async run(handler: Handler): Promise<Result> {
+    this.#startedAt = this.#about.clock.now()
+    try {
+      return this.#value(await handler(decodePayload(this.delivery.payload), this.#job()))
+    } catch (error) {
+      return this.#failure(error)
+    } finally {
+      this.#saying?.cancel()
+    }
+  }
+
+  #value(value: unknown): Result {
+    const { codec, ttl } = this.#about.options
+    const mine = this.delivery.id.length === IDENTITY_LENGTH ? ttl : 0
+    const bytes = encodeWith(codec, value)
+    return { kind: 'value', bytes, ttl: this.jobOptions.ttl ?? Math.round(mine), delay: 0 }
+  }
+
+  #failure(error: unknown): Result {
+    const { options } = this.#about
+    const {
+      attempts = options.attempts,
+      errorTtl = options.errorTtl,
+      backoff = options.backoff,
+    } = this.jobOptions
+    // What cannot be carried cannot the next time either.
+    if (this.number < attempts && !(error instanceof CodecError)) {
+      return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay: this.#pause(backoff, error), error }
+    }
+    return {
+      kind: 'error',
+      bytes: encodeFailure(this.#exposed(error)),
+      ttl: Math.round(errorTtl),
+      delay: 0,
+      error,
+    }
+  }
+
+  #pause(backoff: Parameters<typeof pauseAfter>[0], error: unknown): number {
+    try {
+      return pauseAfter(backoff, this.number, error)
+    } catch {
+      return 0
+    }
+  }
+
+  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
+  #exposed(error: unknown): ReturnType<typeof describeFailure> {
+    try {
+      return this.#about.options.exposeError(describeFailure(error), error)
+    } catch {
+      return { name: 'Error', message: 'The job failed' }
+    }
+  }
+
+  /** Ends it in the store. False: it was lost. */
+  finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
+    const { store, worker, options } = this.#about
+    const { id, fence } = this.delivery
+    const { kind, bytes, ttl, delay } = result
+    const retain = kind === 'value' ? options.retain.completed : options.retain.failed
+    const ending: Ending = { worker, id, fence, kind, bytes, ttl, linger: LINGER, delay, retain, frees }
+    return store.finish(ending, { within: options.unavailableAfter })
+  }
+
+  #job(): RunningJob {
+    const { queue, worker } = this.#about
+    const { id, stalled, fence, payload } = this.delivery
+    return {
+      id,
+      queue,
+      command: worker.command,
+      payload: decodePayload(payload),
+      attempt: this.number,
+      stalls: stalled,
+      fence,
+      signal: this.signal,
+      trace: this.jobOptions.trace,
+      progress: (value) => this.#progress(value),
+      log: (line) => this.#log(line),
+    }
+  }
+
+  /** Shows a value to all who wait. Throws CodecError when it cannot be carried or is too large for a message. */
+  #progress(value: unknown): void {
+    if (this.#lost) return
+    const bytes = encodeWith(this.#about.options.codec, value)
+    if (bytes.length > MESSAGE_LIMIT)
+      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#key)
+    this.#unsaid = bytes
+    if (!this.#saying) this.#say()
+  }
+
+  #say(): void {
+    const bytes = this.#unsaid
+    this.#saying = undefined
+    if (!bytes || this.#lost) return
+    this.#unsaid = undefined
+    const { store, worker, clock, options } = this.#about
+    const { id, fence } = this.delivery
+    // Progress is a courtesy: if it cannot be told, the work goes on.
+    store.progress({ worker, id, fence }, bytes, { within: options.unavailableAfter }).catch(() => {})
+    this.#saying = clock.after(PROGRESS_EVERY, () => this.#say(), true)
+  }
+
+  #log(line: string): void {
+    if (this.#lost) return
+    const { store, worker, options } = this.#about
+    const { id, fence } = this.delivery
+    const text = String(line).slice(0, MESSAGE_LIMIT)
+    store.log({ worker, id, fence }, text, { within: options.unavailableAfter }).catch(() => {})
+  }
+}

@@ -1,0 +1,143 @@
+import type { Clock } from '../kernel/clock.ts'
+import { ID_LENGTH } from '../kernel/ids.ts'
+import type { QueueSurroundings, WorkerNotice } from './book-state.ts'
+import { type BookAttempt, QueueBook } from './queue-book.ts'
+import type { Delivery, Submitter, WorkerListener } from './store.ts'
+
+/** Numbers that a transition is given besides the time. */
+export type BookNumbers = Pick<QueueSurroundings, 'micros' | 'seen' | 'turn'>
+
+/** What a hub is made with. */
+export interface HubOptions {
+  clock: Clock
+  /** Carries a message out. */
+  carry(message: () => void): void
+  maxParked: number
+  accept: number
+  /** Called whenever something has changed. */
+  changed(): void
+  numbers?: (() => BookNumbers) | undefined
+}
+
+/** One user of a queue: what a process is to Redis. */
+export interface HubUser {
+  readonly waiters: Map<string, Pick<Submitter, 'notice'>>
+  /** Its workers, also those that take no more. */
+  readonly listeners: Map<string, WorkerListener>
+  /** Nonces of workers that take jobs. */
+  readonly workers: Set<string>
+  readonly watchers: Set<(event: string) => void>
+}
+
+/** Lines that a job's log has at most, and how long it is kept, ms. */
+const LOG_LINES = 1000
+const KEEP_LOG = 24 * 60 * 60_000
+
+/** One queue in memory: its book, and those who use it. */
+export class BookHub {
+  readonly book: QueueBook = new QueueBook()
+  readonly users: Map<string, HubUser> = new Map()
+  readonly #logs = new Map<string, { lines: string[]; until: number }>()
+  readonly #options: HubOptions
+
+  constructor(options: HubOptions) {
+    this.#options = options
+  }
+
+  get now(): number {
+    return this.#options.clock.now()
+  }
+
+  get empty(): boolean {
+    return this.book.state.empty && this.#logs.size === 0
+  }
+
+  /** Runs a transition. What it says goes out when it is over, behind its deliveries. */
+  change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
+    const mail: (() => void)[] = []
+    const reply = transition(this.book, this.#surroundings(mail))
+    for (const message of mail) this.#options.carry(message)
+    this.#options.changed()
+    return reply
+  }
+
+  #surroundings(mail: (() => void)[]): QueueSurroundings {
+    const { numbers, accept, maxParked } = this.#options
+    return {
+      now: this.now,
+      accept,
+      maxParked,
+      ...(numbers?.() ?? this.#numbers()),
+      deliver: (worker, deliveries) => this.#deliver(worker, deliveries),
+      tell: (park, notice) => {
+        mail.push(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.notice(notice))
+      },
+      warn: (worker, notice) => {
+        mail.push(() => warn(this.#listener(worker), notice))
+      },
+      call: () => this.#call(),
+    }
+  }
+
+  #numbers(): BookNumbers {
+    return { micros: Math.floor((performance.timeOrigin + this.now) * 1000), seen: 0, turn: 1 }
+  }
+
+  #user(name: string): HubUser | undefined {
+    return this.users.get(name.slice(0, ID_LENGTH))
+  }
+
+  #listener(worker: string): WorkerListener | undefined {
+    return this.#user(worker)?.listeners.get(worker.slice(ID_LENGTH))
+  }
+
+  #deliver(worker: string, deliveries: Delivery[]): boolean {
+    if (!this.#user(worker)) return false
+    for (const delivery of deliveries) this.#options.carry(() => this.#listener(worker)?.deliver(delivery))
+    return true
+  }
+
+  #call(): void {
+    for (const { workers, listeners } of this.users.values()) {
+      for (const nonce of workers) this.#options.carry(() => listeners.get(nonce)?.forgotten())
+    }
+  }
+
+  log({ worker, id, fence }: BookAttempt, line: string): void {
+    if (!this.book.state.job(id, this.now)?.isHeld(worker, fence)) return
+    const lines = [...this.logs(id), line].slice(-LOG_LINES)
+    this.#logs.set(id, { lines, until: this.now + KEEP_LOG })
+  }
+
+  logs(id: string): string[] {
+    const log = this.#logs.get(id)
+    return log && log.until > this.now ? log.lines : []
+  }
+
+  /** Tells an event to all who watch. */
+  report(event: string): void {
+    for (const { watchers } of this.users.values()) {
+      for (const heard of watchers) this.#options.carry(() => heard(event))
+    }
+  }
+
+  get watched(): boolean {
+    return [...this.users.values()].some(({ watchers }) => watchers.size > 0)
+  }
+
+  sweep(): void {
+    this.book.state.sweep(this.now)
+    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#logs.delete(id)
+  }
+}
+
+function warn(listener: WorkerListener | undefined, notice: WorkerNotice): void {
+  switch (notice.kind) {
+    case 'cancelled':
+      return listener?.cancelled(notice.id, notice.fence)
+    case 'due':
+      return listener?.due(notice.ms)
+    case 'forgotten':
+      return listener?.forgotten()
+  }
+}

@@ -1,0 +1,28 @@
+import { Times } from './book-times.ts'
+import type { Retention } from './store.ts'
+
+/** Finished jobs that are kept for being listed, in the order in which they finished. */
+export class Listing {
+  readonly finished: Times = new Times()
+  /** Until when it is kept: for as long as its latest job is. */
+  until = 0
+
+  ids(now: number): string[] {
+    return this.until > now ? this.finished.ids() : []
+  }
+
+  /** Adds a job; returns those for which there is no room any more. */
+  add(id: string, { count, age }: Retention, now: number): string[] {
+    this.sweep(now)
+    this.finished.set(id, now)
+    for (const old of this.finished.until(now - age)) this.finished.delete(old)
+    const excess = this.finished.ids().slice(0, Math.max(0, this.finished.size - count))
+    for (const old of excess) this.finished.delete(old)
+    this.until = now + age
+    return excess
+  }
+
+  sweep(now: number): void {
+    if (this.until <= now) this.finished.clear()
+  }
+}

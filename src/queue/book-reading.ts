@@ -1,0 +1,46 @@
+import type { BookState } from './book-state.ts'
+import type { JobRecord } from './job-record.ts'
+import type { JobSnapshot, JobState } from './store.ts'
+
+const OVER = { value: 'completed', error: 'failed', removed: 'removed' } as const
+
+/** A job as it is now. */
+export function snapshotOf(job: JobRecord): JobSnapshot {
+  const { id, command, payload, options, generation, failed, stalled, fence, progress, waiters } = job
+  const outcome = job.over ? job.outcomeOf(generation) : undefined
+  return {
+    id,
+    command,
+    state: outcome ? OVER[outcome.kind] : pendingState(job),
+    payload,
+    options,
+    generation,
+    failed,
+    stalled,
+    fence,
+    progress,
+    outcome,
+    waiters,
+  }
+}
+
+function pendingState({ worker, due }: JobRecord): JobState {
+  if (worker !== '') return 'active'
+  return due === undefined ? 'waiting' : 'delayed'
+}
+
+/** The jobs in a state, in the order in which they will be or were treated. */
+export function idsIn(book: BookState, state: JobState, now: number): string[] {
+  switch (state) {
+    case 'waiting':
+      return book.commands(now).flatMap((name) => book.command(name).line.ids())
+    case 'active':
+      return book.times.ids().filter((id) => book.delayed.at(id) === undefined)
+    case 'delayed':
+      return book.delayed.ids()
+    case 'completed':
+      return book.completed.ids(now)
+    case 'failed':
+      return book.failed.ids(now)
+  }
+}

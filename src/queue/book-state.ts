@@ -1,0 +1,128 @@
+import { CommandBook } from './book-command.ts'
+import { Listing } from './book-listing.ts'
+import { Times } from './book-times.ts'
+import type { JobRecord } from './job-record.ts'
+import type { Delivery, JobNotice, Retention } from './store.ts'
+
+/** What a worker is told, besides what is delivered to it. */
+export type WorkerNotice =
+  | { kind: 'cancelled'; id: string; fence: number }
+  | { kind: 'due'; ms: number }
+  | { kind: 'forgotten' }
+
+/** The surroundings of a transition. */
+export interface QueueSurroundings {
+  /** Now, ms. */
+  now: number
+  /** A number for the next fence or generation: µs since the epoch. */
+  micros: number
+  /** The highest fence that the caller has ever seen. */
+  seen: number
+  /** How long a delivery may take to be accepted, ms. */
+  accept: number
+  /** How many may park on one record. */
+  maxParked: number
+  /** Which it is of the submissions that are made at once. */
+  turn: number
+  /** Hands attempts to a worker; false when it is not there any more. */
+  deliver(worker: string, deliveries: Delivery[]): boolean
+  /** Sends messages, once the transition is over and all deliveries are out. */
+  tell(park: string, notice: JobNotice): void
+  warn(worker: string, notice: WorkerNotice): void
+  /** Tells all workers that something waits and none is known for it. */
+  call(): void
+}
+
+/** The name of a command is known for so long after it was last needed, ms. */
+const KEEP_NAMES = 7 * 24 * 60 * 60_000
+
+/** Everything that is known of one queue. */
+export class BookState {
+  readonly jobs: Map<string, JobRecord> = new Map()
+  readonly #commands = new Map<string, CommandBook>()
+  /** When leases of attempts end, and delays. */
+  readonly times: Times = new Times()
+  /** What of it is delayed. */
+  readonly delayed: Times = new Times()
+  readonly failed: Listing = new Listing()
+  readonly completed: Listing = new Listing()
+  /** Commands that are paused; '' is all of them. */
+  readonly paused: Set<string> = new Set()
+  readonly #known = new Set<string>()
+  /** Until when the names of commands are known. */
+  knownUntil = 0
+
+  get empty(): boolean {
+    return this.jobs.size === 0 && this.#commands.size === 0 && this.paused.size === 0
+  }
+
+  /** A record, unless it is forgotten by now. */
+  job(id: string, now: number): JobRecord | undefined {
+    const job = this.jobs.get(id)
+    return job && job.expiresAt > now ? job : undefined
+  }
+
+  command(name: string): CommandBook {
+    const found = this.#commands.get(name)
+    if (found) return found
+    const command = new CommandBook(name)
+    this.#commands.set(name, command)
+    return command
+  }
+
+  know(command: string, now: number): void {
+    if (this.knownUntil <= now) this.#known.clear()
+    this.#known.add(command)
+    this.knownUntil = now + KEEP_NAMES
+  }
+
+  /** The commands that are known, in the order in which they became so. */
+  commands(now: number): string[] {
+    return this.knownUntil > now ? [...this.#known] : []
+  }
+
+  /** Puts a job off. */
+  delay(job: JobRecord, due: number): void {
+    job.due = due
+    this.times.set(job.id, due)
+    this.delayed.set(job.id, due)
+  }
+
+  /** Adds a finished job to a listing. Those that leave it are forgotten with what else they are kept for. */
+  list(
+    job: JobRecord,
+    listing: 'failed' | 'completed',
+    retain: Retention,
+    linger: number,
+    now: number,
+  ): void {
+    job.listed = listing
+    for (const id of this[listing].add(job.id, retain, now)) {
+      const old = this.job(id, now)
+      if (!old?.over) continue
+      old.listed = undefined
+      old.expiresAt = now + Math.max(linger, (old.outcome?.freshUntil ?? 0) - now)
+    }
+  }
+
+  unlist(job: JobRecord): void {
+    if (job.listed) this[job.listed].finished.delete(job.id)
+    job.listed = undefined
+  }
+
+  isPaused(command: string): boolean {
+    return this.paused.has('') || this.paused.has(command)
+  }
+
+  /** Drops what is forgotten by now. */
+  sweep(now: number): void {
+    for (const [id, { expiresAt }] of this.jobs) if (expiresAt <= now) this.jobs.delete(id)
+    for (const [name, command] of this.#commands) {
+      command.sweep(now)
+      if (command.idle) this.#commands.delete(name)
+    }
+    this.failed.sweep(now)
+    this.completed.sweep(now)
+    if (this.knownUntil <= now) this.#known.clear()
+  }
+}

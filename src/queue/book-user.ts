@@ -1,0 +1,167 @@
+import { newId } from '../kernel/ids.ts'
+import type { BookHub, HubUser } from './book-hub.ts'
+import type { BookAttempt } from './queue-book.ts'
+import type {
+  Answer,
+  Attempt,
+  Counts,
+  Due,
+  DueJob,
+  Ending,
+  JobSnapshot,
+  JobState,
+  Question,
+  QueueStore,
+  Removal,
+  StallTerms,
+  Submission,
+  Submitter,
+  Tick,
+  WorkerListener,
+  WorkerName,
+} from './store.ts'
+
+/** A queue in memory, as one of its users sees it: what a process on Redis would be. */
+export class BookUser implements QueueStore {
+  readonly inbox: string = newId()
+  readonly subscribed = true
+  readonly #hub: BookHub
+  readonly #user: HubUser = {
+    waiters: new Map(),
+    listeners: new Map(),
+    workers: new Set(),
+    watchers: new Set(),
+  }
+
+  constructor(hub: BookHub) {
+    this.#hub = hub
+    hub.users.set(this.inbox, this.#user)
+  }
+
+  submit(submission: Submission, _within: number, submitter: Submitter): void {
+    if (submission.waits) this.attend(submission.nonce, submitter)
+    const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
+    queueMicrotask(() => submitter.answered(reply))
+  }
+
+  ignore(nonce: string): void {
+    this.#user.waiters.delete(nonce)
+    this.#user.listeners.delete(nonce)
+  }
+
+  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+    this.#user.waiters.set(nonce, submitter)
+  }
+
+  async look(question: Question): Promise<Answer> {
+    return this.#hub.change((book, at) => book.look(question, this.inbox, at))
+  }
+
+  async unpark(nonce: string, removal: Removal): Promise<void> {
+    this.#hub.change((book, at) => book.unpark(this.inbox + nonce, removal, at))
+  }
+
+  async offer({ nonce, command }: WorkerName, places: number, listener: WorkerListener): Promise<void> {
+    this.#user.listeners.set(nonce, listener)
+    this.#user.workers.add(nonce)
+    this.#hub.change((book, at) => book.offer(this.inbox + nonce, command, places, at))
+  }
+
+  async withdraw({ nonce, command }: WorkerName): Promise<void> {
+    this.#user.workers.delete(nonce)
+    this.#hub.change((book) => book.withdraw(this.inbox + nonce, command))
+  }
+
+  /** An attempt, with the worker as its places name it. */
+  #mine({ worker, id, fence }: Attempt): BookAttempt {
+    return { worker: this.inbox + worker.nonce, id, fence }
+  }
+
+  async renew(attempt: Attempt, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
+    return this.#hub.change((book, at) => book.renew(this.#mine(attempt), lease, at))
+  }
+
+  async finish(ending: Ending): Promise<boolean> {
+    return this.#hub.change((book, at) => book.finish({ ...ending, ...this.#mine(ending) }, at))
+  }
+
+  async progress(attempt: Attempt, bytes: Buffer): Promise<void> {
+    this.#hub.change((book, at) => book.progress(this.#mine(attempt), bytes, at))
+  }
+
+  async log(attempt: Attempt, line: string): Promise<void> {
+    this.#hub.log(this.#mine(attempt), line)
+  }
+
+  async logs(id: string): Promise<string[]> {
+    return this.#hub.logs(id)
+  }
+
+  async due(): Promise<Due> {
+    return this.#hub.book.due(this.#hub.now)
+  }
+
+  async tick(jobs: DueJob[], terms: StallTerms): Promise<Tick[]> {
+    return this.#hub.change((book, at) => book.tick(jobs, terms, at))
+  }
+
+  async snapshot(id: string): Promise<JobSnapshot | undefined> {
+    return this.#hub.book.snapshot(id, this.#hub.now)
+  }
+
+  async list(state: JobState, from: number, limit: number): Promise<string[]> {
+    return this.#hub.book.list(state, from, limit, this.#hub.now)
+  }
+
+  async counts(): Promise<Counts> {
+    return this.#hub.book.counts(this.#hub.now)
+  }
+
+  async commands(): Promise<string[]> {
+    return this.#hub.book.state.commands(this.#hub.now)
+  }
+
+  async end(removal: Removal): Promise<boolean> {
+    return this.#hub.change((book, at) => book.end(removal, at))
+  }
+
+  async retry(id: string): Promise<number | undefined> {
+    return this.#hub.change((book, at) => book.retry(id, at))
+  }
+
+  async pause(command: string): Promise<void> {
+    this.#hub.change((book, at) => book.pause(command, at.now))
+  }
+
+  async resume(command: string): Promise<void> {
+    this.#hub.change((book, at) => book.resume(command, at))
+  }
+
+  async paused(): Promise<string[]> {
+    return [...this.#hub.book.state.paused]
+  }
+
+  get watched(): boolean {
+    return this.#hub.watched
+  }
+
+  report(event: string): void {
+    this.#hub.report(event)
+  }
+
+  async watch(heard: (event: string) => void): Promise<() => void> {
+    const { watchers } = this.#user
+    const watcher = (event: string) => heard(event)
+    watchers.add(watcher)
+    return () => watchers.delete(watcher)
+  }
+
+  /** Messages always arrive. */
+  listen(): () => void {
+    return () => {}
+  }
+
+  close(): void {
+    this.#hub.users.delete(this.inbox)
+  }
+}

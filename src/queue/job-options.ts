@@ -1,0 +1,50 @@
+import { type Backoff, checkBackoff } from './backoff.ts'
+import type { SubmitOptions } from './options.ts'
+
+/** What of a submission's options goes with the job to wherever it runs. */
+export interface JobOptions {
+  ttl?: number
+  errorTtl?: number
+  attempts?: number
+  backoff?: Backoff
+  /** Trace context of the submitter. */
+  trace?: string
+}
+
+/** Longest trace context that is carried, in characters. */
+const MAX_TRACE = 512
+
+/** As text, as short as it gets: most jobs say nothing, and carry nothing. Durations are whole there. */
+export function packOptions(
+  options: Pick<SubmitOptions, keyof JobOptions & keyof SubmitOptions>,
+  trace: string | undefined,
+): string {
+  const { ttl, errorTtl, attempts, backoff } = options
+  const said: Record<string, unknown> = {}
+  if (ttl !== undefined) said['t'] = Math.round(ttl)
+  if (errorTtl !== undefined) said['e'] = Math.round(errorTtl)
+  if (attempts !== undefined) said['a'] = attempts === Number.POSITIVE_INFINITY ? 0 : attempts
+  if (backoff !== undefined) said['b'] = backoff
+  if (trace) said['c'] = trace.slice(0, MAX_TRACE)
+  return Object.keys(said).length === 0 ? '' : JSON.stringify(said)
+}
+
+/** Reads them. What cannot be read says nothing: the options of a job must not keep it from being run. */
+export function unpackOptions(text: string): JobOptions {
+  if (text === '') return {}
+  try {
+    const { t, e, a, b, c } = JSON.parse(text) as Record<string, unknown>
+    const options: JobOptions = {}
+    if (typeof t === 'number') options.ttl = t
+    if (typeof e === 'number') options.errorTtl = e
+    if (typeof a === 'number') options.attempts = a === 0 ? Number.POSITIVE_INFINITY : a
+    if (typeof c === 'string') options.trace = c
+    if (b !== undefined) {
+      checkBackoff(b)
+      options.backoff = b as Backoff
+    }
+    return options
+  } catch {
+    return {}
+  }
+}

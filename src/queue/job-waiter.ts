@@ -1,0 +1,80 @@
+import pDefer from 'p-defer'
+import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import type { Clock, Timer } from '../kernel/clock.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
+
+/** What one who waits for a job has said. */
+export interface JobWaiterOptions {
+  timeout: number
+  signal: AbortSignal | undefined
+  onProgress: ((value: unknown) => void) | undefined
+}
+
+/** One who waits for the outcome of a job. Settles exactly once: by the outcome, its own deadline, or its own signal. */
+export class JobWaiter {
+  readonly id: string
+  readonly options: JobWaiterOptions
+  readonly #clock: Clock
+  readonly #since: number
+  readonly #deferred = pDefer<unknown>()
+  readonly #timer: Timer | undefined
+  readonly #onAbort: (() => void) | undefined
+  #left: ((waiter: JobWaiter) => void) | undefined
+  #waiting = true
+
+  constructor(id: string, options: JobWaiterOptions, clock: Clock) {
+    this.id = id
+    this.options = options
+    this.#clock = clock
+    this.#since = clock.now()
+    const { timeout, signal } = options
+    if (timeout !== Number.POSITIVE_INFINITY) this.#timer = clock.after(timeout, () => this.#expire())
+    if (!signal) return
+    this.#onAbort = () => this.#abort()
+    signal.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  get promise(): Promise<unknown> {
+    return this.#deferred.promise
+  }
+
+  /** Calls `left` when it gives up by itself. */
+  begin(left: (waiter: JobWaiter) => void): void {
+    this.#left = left
+  }
+
+  #expire(): void {
+    const { timeout } = this.options
+    this.#giveUp(new TimeoutError(`No outcome within ${timeout} ms; the job goes on`, { key: this.id }))
+  }
+
+  #abort(): void {
+    const cause = this.options.signal?.reason
+    this.#giveUp(new AbortedError('The submitter aborted its waiting', { key: this.id, cause }))
+  }
+
+  #giveUp(error: Error): void {
+    if (!this.#waiting) return
+    this.reject(error)
+    this.#left?.(this)
+  }
+
+  resolve(result: unknown): void {
+    if (!this.#end('result')) return
+    this.#deferred.resolve(result)
+  }
+
+  reject(error: unknown): void {
+    if (!this.#end(error instanceof SoloflightError ? error.code : 'error')) return
+    this.#deferred.reject(error)
+  }
+
+  #end(outcome: string): boolean {
+    if (!this.#waiting) return false
+    this.#waiting = false
+    this.#timer?.cancel()
+    if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)
+    if (listened('wait')) tell('wait', { key: this.id, ms: this.#clock.now() - this.#since, outcome })
+    return true
+  }
+}

@@ -1,0 +1,277 @@
+import type { RemoteFailure } from '../errors.ts'
+import {
+  checkChoice,
+  checkCount,
+  checkDuration,
+  checkFields,
+  checkFunction,
+  checkNumber,
+  checkSignal,
+  checkWhole,
+} from '../kernel/check.ts'
+import type { RedisSource } from '../kernel/client.ts'
+import { type Codec, jsonCodec } from '../kernel/codec.ts'
+import type { Connection } from '../kernel/connection.ts'
+import { checkPrefix } from '../kernel/keys.ts'
+import { type Backoff, type BackoffFunction, checkBackoff } from './backoff.ts'
+import { MemoryQueueStore } from './memory-store.ts'
+import type { Conflict, Retention } from './store.ts'
+
+/** What a submission may say, and a queue for all of its submissions. Durations are ms. */
+export interface SharedJobOptions {
+  /**
+   * How long a result is kept for later submissions of the same job. A job with `dedupe: false` has none: its default is 0.
+   * @default 1_800_000
+   */
+  ttl?: number | undefined
+  /**
+   * How long a failure is kept for them.
+   * @default 0
+   */
+  errorTtl?: number | undefined
+  /**
+   * How often a job is tried until it has failed.
+   * @default 1
+   */
+  attempts?: number | undefined
+  /**
+   * The longest wait of a submitter; Infinity is allowed. The job itself goes on.
+   * @default 60_000
+   */
+  timeout?: number | undefined
+  /**
+   * When the same `dedupe` key is used with another payload while the job runs or its outcome is kept: 'reject' with
+   * ConflictError, 'join' it all the same, or 'rerun': once more, after the current run, with the newest payload.
+   * @default 'reject'
+   */
+  conflict?: Conflict | undefined
+  /**
+   * Cancel a job when the last submitter that waited for it has left.
+   * @default false
+   */
+  abortUnwanted?: boolean | undefined
+}
+
+/** Options of one submission. Durations are ms. */
+export interface SubmitOptions extends SharedJobOptions {
+  /** What makes two jobs the same: by default their payload; a key of your own; or `false`: nothing does. */
+  dedupe?: string | false | undefined
+  /** It may run after so long. */
+  delay?: number | undefined
+  /**
+   * Higher runs first, 0 to 1_000_000.
+   * @default 0
+   */
+  priority?: number | undefined
+  /** Before those that wait already. */
+  lifo?: boolean | undefined
+  /** Between attempts. By default, what the queue that runs the job says. */
+  backoff?: Backoff | undefined
+  /** Ends the waiting of this submitter. */
+  signal?: AbortSignal | undefined
+  /** Called with what the handler shows by `job.progress`, in whatever process it runs. */
+  onProgress?: ((value: unknown) => void) | undefined
+}
+
+/** What is kept of finished jobs, to be listed. */
+export interface RetainOptions {
+  /** @default false: a completed job is forgotten with its ttl */
+  completed?: Retention | false | undefined
+  /** Dead letters: what has failed for good, to be looked at and retried. @default { count: 1_000, age: 604_800_000 } */
+  failed?: Retention | false | undefined
+}
+
+/** Options of a RedisQueue. Durations are ms. */
+export interface QueueOptions extends SharedJobOptions {
+  /**
+   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
+   * Connection that several queues and lockers share. Without it the queue is embedded: it works within this process.
+   */
+  redis?: RedisSource | Connection | undefined
+  /** A memory store that several queues share, as several processes share Redis: for tests. Instead of `redis`. */
+  store?: MemoryQueueStore | undefined
+  /** Begins the names of all keys. @default 'soloflight' */
+  prefix?: string | undefined
+  /** How long a worker that gives no sign of life keeps a job; renewed while it lives. From 100. @default 10_000 */
+  lease?: number | undefined
+  /** How long an attempt may take at most: then it has failed. @default 3_600_000 */
+  maxHold?: number | undefined
+  /** How long Redis may be silent before a call fails with UnavailableError. @default 2_000 */
+  unavailableAfter?: number | undefined
+  /** Between the attempts of jobs that run here, unless their submission says otherwise. @default 0 */
+  backoff?: Backoff | BackoffFunction | undefined
+  /** How often a job may lose its worker; once more, and it has failed. @default 3 */
+  maxStalls?: number | undefined
+  /** What is kept of jobs that were finished here. */
+  retain?: RetainOptions | undefined
+  /** Largest payload, in bytes of JSON. @default 1_048_576 */
+  maxPayload?: number | undefined
+  /** What happens to a job for whose command no worker is known: it waits for one, or is refused. @default 'keep' */
+  unknownCommands?: 'keep' | 'refuse' | undefined
+  /** How results become bytes. The same for all queues of a name. @default jsonCodec */
+  codec?: Codec | undefined
+  /** The trace context (W3C traceparent) of the submitter, for the span of the handler to link to. */
+  trace?: (() => string | undefined) | undefined
+  /** Decides what of a failure leaves this process: return `failure` or a part of it. */
+  exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
+}
+
+/** Options of a worker. */
+export interface ProcessOptions {
+  /** Jobs of the command at once in this process, 1 to 10_000. @default 1 */
+  concurrency?: number | undefined
+}
+
+type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
+
+/** The options that have a plain default. */
+export type QueueDefaults = Complete<
+  Omit<QueueOptions, 'redis' | 'store' | 'retain' | 'codec' | 'trace' | 'exposeError'>
+>
+
+/** The options of a queue, checked and complete. */
+export interface ResolvedQueueOptions extends QueueDefaults {
+  retain: { completed: Retention; failed: Retention }
+  codec: Codec
+  trace: (() => string | undefined) | undefined
+  exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
+  /** What was said, of what goes with a job to wherever it runs. */
+  given: Pick<SubmitOptions, 'ttl' | 'errorTtl' | 'attempts' | 'backoff'>
+}
+
+/** Everything that is not said otherwise. */
+export const QUEUE_DEFAULTS: QueueDefaults = {
+  prefix: 'soloflight',
+  ttl: 30 * 60_000,
+  errorTtl: 0,
+  attempts: 1,
+  timeout: 60_000,
+  conflict: 'reject',
+  abortUnwanted: false,
+  lease: 10_000,
+  maxHold: 60 * 60_000,
+  unavailableAfter: 2_000,
+  backoff: 0,
+  maxStalls: 3,
+  maxPayload: 1024 * 1024,
+  unknownCommands: 'keep',
+}
+
+const NOTHING: Retention = { count: 0, age: 0 }
+const DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
+
+const MIN_LEASE = 100
+const MAX_PRIORITY = 1_000_000
+export const MAX_CONCURRENCY = 10_000
+/** The longest delay that is a number of ms to every part of the way. */
+const MAX_DELAY = 10 * 365 * 24 * 60 * 60_000
+
+const KNOWN = [...Object.keys(QUEUE_DEFAULTS), 'redis', 'store', 'retain', 'codec', 'trace', 'exposeError']
+const SHARED = ['ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted']
+const SUBMIT = [...SHARED, 'dedupe', 'delay', 'priority', 'lifo', 'backoff', 'signal', 'onProgress']
+
+function checkShared(options: SharedJobOptions): void {
+  const { ttl, errorTtl, attempts, timeout, conflict, abortUnwanted } = options
+  if (ttl !== undefined) checkMs('ttl', ttl)
+  if (errorTtl !== undefined) checkMs('errorTtl', errorTtl)
+  if (attempts !== undefined) checkCount('attempts', attempts, 1)
+  if (timeout !== undefined) checkDuration('timeout', timeout, { infinite: true })
+  if (conflict !== undefined) checkChoice('conflict', conflict, ['reject', 'join', 'rerun'])
+  if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
+}
+
+/** A duration that goes to the store: a whole number there. */
+function checkMs(name: string, value: unknown): void {
+  checkNumber(name, value, 0, MAX_DELAY)
+}
+
+/** Checks the options of a submission. Throws TypeError. */
+export function checkSubmitOptions(options: SubmitOptions): void {
+  checkFields('options', options, SUBMIT)
+  checkShared(options)
+  const { dedupe, delay, priority, lifo, backoff, signal, onProgress } = options
+  if (dedupe !== undefined && dedupe !== false && (typeof dedupe !== 'string' || dedupe === '')) {
+    throw new TypeError(
+      `Expected \`dedupe\` to be a key or false, got \`${String(dedupe).slice(0, 80)}\` (${typeof dedupe})`,
+    )
+  }
+  if (delay !== undefined) checkMs('delay', delay)
+  if (priority !== undefined) checkPriority(priority)
+  if (lifo !== undefined) checkChoice('lifo', lifo, [true, false])
+  if (backoff !== undefined) checkBackoff(backoff)
+  if (onProgress !== undefined) checkFunction('onProgress', onProgress)
+  checkSignal('signal', signal)
+}
+
+function checkPriority(value: unknown): void {
+  if (value !== 0) checkWhole('priority', value, MAX_PRIORITY)
+}
+
+/** Checks the options of a worker, and fills in the defaults. Throws TypeError. */
+export function resolveProcessOptions(options: ProcessOptions): { concurrency: number } {
+  checkFields('options', options, ['concurrency'])
+  const { concurrency = 1 } = options
+  return { concurrency: checkWhole('concurrency', concurrency, MAX_CONCURRENCY) }
+}
+
+/** Checks the options of a queue and fills in the defaults. Throws TypeError. */
+export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
+  checkFields('options', given, KNOWN)
+  if (given.redis !== undefined && given.store !== undefined) {
+    throw new TypeError('Expected either `redis` or `store`, got both')
+  }
+  if (given.store !== undefined && !(given.store instanceof MemoryQueueStore)) {
+    throw new TypeError(
+      `Expected \`store\` to be a MemoryQueueStore, got \`${String(given.store)}\` (${typeof given.store})`,
+    )
+  }
+  checkShared(given)
+  for (const name of ['trace', 'exposeError'] as const) {
+    if (given[name] !== undefined) checkFunction(name, given[name])
+  }
+  const said = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  const options: QueueDefaults = { ...QUEUE_DEFAULTS, ...said }
+  checkPrefix(options.prefix)
+  checkDuration('lease', options.lease, { min: MIN_LEASE })
+  checkDuration('maxHold', options.maxHold, { min: 1, infinite: true })
+  checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 })
+  checkCount('maxStalls', options.maxStalls, 0)
+  checkWhole('maxPayload', options.maxPayload, 512 * 1024 * 1024)
+  checkChoice('unknownCommands', options.unknownCommands, ['keep', 'refuse'])
+  if (typeof options.backoff !== 'function') checkBackoff(options.backoff)
+  return {
+    ...options,
+    retain: resolveRetain(given.retain ?? {}),
+    codec: checkCodec(given.codec ?? jsonCodec),
+    trace: given.trace,
+    exposeError: given.exposeError ?? ((failure) => failure),
+    given: travelling(given),
+  }
+}
+
+function travelling({ ttl, errorTtl, attempts, backoff }: QueueOptions): ResolvedQueueOptions['given'] {
+  return { ttl, errorTtl, attempts, backoff: typeof backoff === 'function' ? undefined : backoff }
+}
+
+function resolveRetain(given: RetainOptions): ResolvedQueueOptions['retain'] {
+  checkFields('retain', given, ['completed', 'failed'])
+  return {
+    completed: checkRetention('retain.completed', given.completed ?? false),
+    failed: checkRetention('retain.failed', given.failed ?? DEAD_LETTERS),
+  }
+}
+
+function checkRetention(name: string, given: Retention | false): Retention {
+  if (given === false) return NOTHING
+  checkFields(name, given, ['count', 'age'])
+  return {
+    count: checkWhole(`${name}.count`, given.count, 10_000_000),
+    age: checkNumber(`${name}.age`, given.age, 1, MAX_DELAY),
+  }
+}
+
+function checkCodec(codec: Codec): Codec {
+  checkFunction('codec.encode', codec?.encode)
+  checkFunction('codec.decode', codec?.decode)
+  return codec
+}

@@ -1,0 +1,535 @@
+import { EventEmitter } from 'node:events'
+import { hostname } from 'node:os'
+import { AbortedError, ClosedError } from '../errors.ts'
+import { checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { decodeWith } from '../kernel/codec.ts'
+import { Connection } from '../kernel/connection.ts'
+import { tell } from '../kernel/telemetry.ts'
+import { decodeFailure, describeFailure, encodeFailure } from '../locker/failure.ts'
+import type { Attempt, Result } from './attempt.ts'
+import type { FeedEvent, QueueEvents } from './events.ts'
+import { Job, type JobQueue, type ResultOptions } from './job.ts'
+import { JobWaiter } from './job-waiter.ts'
+import { MemoryQueueStore } from './memory-store.ts'
+import { checkName, isJobId } from './names.ts'
+import {
+  checkSubmitOptions,
+  type ProcessOptions,
+  type QueueOptions,
+  type ResolvedQueueOptions,
+  resolveProcessOptions,
+  resolveQueueOptions,
+  type SubmitOptions,
+} from './options.ts'
+import { decodePayload } from './payload.ts'
+import { RedisQueueStore } from './redis-store.ts'
+import type { Handler } from './running-job.ts'
+import type { Counts, JobOutcome, JobSnapshot, JobState, QueueStore, Tick } from './store.ts'
+import { closed, handIn, Submissions } from './submissions.ts'
+import { Timekeeper } from './timekeeper.ts'
+import type {
+  AnyJobs,
+  CommandOf,
+  HandlerOf,
+  JobMap,
+  JobPage,
+  JobStatus,
+  PayloadOf,
+  ResultOf,
+} from './types.ts'
+import { CANCELLED, LINGER, LOOK_AFTER, Waits } from './waits.ts'
+import { Worker } from './worker.ts'
+
+/** One of several jobs that are handed in together. */
+export type BulkJob<Jobs extends JobMap<Jobs>> = {
+  [Command in CommandOf<Jobs>]: {
+    command: Command
+    payload?: PayloadOf<Jobs, Command>
+    options?: Omit<SubmitOptions, 'signal' | 'onProgress' | 'timeout'>
+  }
+}[CommandOf<Jobs>]
+
+/** What a queue does in this process. */
+export interface QueueStats {
+  /** Jobs that this process waits for. */
+  waiting: number
+  /** Jobs in its hands. */
+  running: number
+  submitted: number
+  completed: number
+  failed: number
+  retried: number
+  lost: number
+  stalled: number
+  /** Whether messages arrive. */
+  subscribed: boolean
+}
+
+/** How long `close` waits for what runs, ms, unless told otherwise. */
+const DEFAULT_GRACE = 5_000
+
+/** What a job fails with when it loses its worker too often. */
+const STALLED = encodeFailure({
+  name: 'StalledError',
+  message: 'The job lost its worker too often',
+  code: 'E_STALLED',
+})
+
+/** Jobs that one call of `drain` or `redrive` looks at together. */
+const PAGE = 100
+
+/**
+ * A queue of jobs in which identical jobs run once, and every submitter gets the result.
+ *
+ * A job is identical to another when queue, command and payload are the same, or the `dedupe` key. Jobs run at least
+ * once: give `job.fence` to whatever they write to. Without `redis` the queue works within this process.
+ *
+ * @example
+ * const queue = new RedisQueue<{ add: (items: number[]) => number }>('math', { redis: 'redis://localhost:6379' })
+ * queue.process('add', (items) => items.reduce((a, b) => a + b), { concurrency: 50 })
+ * await queue.submit('add', [2, 3, 4]) // 9
+ */
+export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
+  extends EventEmitter<QueueEvents>
+  implements JobQueue, AsyncDisposable
+{
+  readonly name: string
+  readonly #options: ResolvedQueueOptions
+  readonly #connection: Connection | undefined
+  readonly #owned: boolean
+  readonly #store: QueueStore
+  readonly #clock: Clock
+  readonly #submissions: Submissions
+  readonly #waits: Waits
+  readonly #workers = new Map<string, Worker>()
+  #timekeeper: Timekeeper | undefined
+  readonly #stats = { submitted: 0, completed: 0, failed: 0, retried: 0, lost: 0, stalled: 0 }
+  #closing: Promise<void> | undefined
+
+  /** @throws TypeError when the name or an option is not what it should be. Connects to nothing yet. */
+  constructor(name: string, options: QueueOptions = {}) {
+    super()
+    checkName('name', name)
+    this.name = name
+    this.#options = resolveQueueOptions(options)
+    const { redis, store } = options
+    const { prefix, lease, codec, unavailableAfter } = this.#options
+    this.#owned = !(redis instanceof Connection)
+    this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
+    const memory = store ?? new MemoryQueueStore()
+    const accept = Math.min(2000, lease / 2)
+    this.#store = this.#connection
+      ? new RedisQueueStore(this.#connection, prefix, name, { accept })
+      : memory.connect(name)
+    this.#clock = this.#connection?.clock ?? memory.clock
+    this.#submissions = new Submissions(this.#options)
+    this.#waits = new Waits({
+      store: this.#store,
+      clock: this.#clock,
+      codec,
+      unavailableAfter,
+      lookAfter: Math.min(lease, LOOK_AFTER),
+    })
+  }
+
+  /**
+   * Does the jobs of a command in this process.
+   * @throws TypeError; Error when the command is processed here already; ClosedError.
+   */
+  process<Command extends CommandOf<Jobs>>(
+    command: Command,
+    handler: HandlerOf<Jobs, Command>,
+    options: ProcessOptions = {},
+  ): this {
+    this.#check()
+    checkName('command', command)
+    checkFunction('handler', handler)
+    const { concurrency } = resolveProcessOptions(options)
+    if (this.#workers.has(command)) throw new Error(`\`${command}\` is processed here already`)
+    const about = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
+    const worker = new Worker(command, handler as Handler, concurrency, about, {
+      started: (attempt) => this.#started(attempt, command),
+      ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),
+      lost: (attempt, reason) => this.#lost(attempt, reason, command),
+      due: (ms) => this.#timekeeper?.due(ms),
+    })
+    this.#workers.set(command, worker)
+    this.#timekeeper ??= this.#keepTime()
+    return this
+  }
+
+  #keepTime(): Timekeeper {
+    const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
+    return new Timekeeper({
+      store: this.#store,
+      clock: this.#clock,
+      lease,
+      unavailableAfter,
+      terms: { maxStalls, failure: STALLED, errorTtl, linger: LINGER, retain: retain.failed },
+      ticked: (ticks) => this.#ticked(ticks),
+    })
+  }
+
+  /**
+   * Hands a job in, unless it is there already, and waits for its result.
+   * @throws RemoteError when the job failed, with `remote.code` 'E_CANCELLED' when it was cancelled and 'E_STALLED' when it
+   * lost its worker too often; RemovedError, ConflictError, UnknownCommandError; TimeoutError, AbortedError,
+   * UnavailableError, OverloadedError, ClosedError; CodecError and TooLargeError for a payload that cannot be carried.
+   */
+  submit<Command extends CommandOf<Jobs>>(
+    command: Command,
+    payload?: PayloadOf<Jobs, Command>,
+    options: SubmitOptions = {},
+  ): Promise<ResultOf<Jobs, Command>> {
+    return this.#submit(command, payload, options) as Promise<ResultOf<Jobs, Command>>
+  }
+
+  async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
+    this.#check()
+    const { signal } = options
+    const submission = this.#submissions.make(command, payload, options, true)
+    if (signal?.aborted) throw abortedBefore(submission.id, signal)
+    const waiter = this.#waiter(submission.id, options)
+    this.#stats.submitted++
+    this.#waits.submit(submission, waiter)
+    return waiter.promise
+  }
+
+  #waiter(id: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
+    const terms = { timeout: timeout ?? this.#options.timeout, signal, onProgress }
+    return new JobWaiter(id, terms, this.#clock)
+  }
+
+  /**
+   * Hands a job in, unless it is there already, without waiting for it.
+   * @throws as {@link submit} does before the job is handed in; `timeout`, `signal` and `onProgress` are for `job.result`.
+   */
+  async enqueue<Command extends CommandOf<Jobs>>(
+    command: Command,
+    payload?: PayloadOf<Jobs, Command>,
+    options: SubmitOptions = {},
+  ): Promise<Job<ResultOf<Jobs, Command>>> {
+    this.#check()
+    const { signal } = options
+    const submission = this.#submissions.make(command, payload, options, false)
+    if (signal?.aborted) throw abortedBefore(submission.id, signal)
+    const { status, generation } = await handIn(this.#store, submission, this.#options.unavailableAfter)
+    this.#stats.submitted++
+    const { id } = submission
+    this.#report('submitted', { id, command, disposition: status })
+    return new Job(id, command, status, generation, this)
+  }
+
+  /**
+   * Hands jobs in, all in one round trip. All are checked before the first is handed in.
+   * @throws as {@link enqueue} does, with the first that was refused; the others may be handed in.
+   */
+  async enqueueMany(jobs: readonly BulkJob<Jobs>[]): Promise<Job[]> {
+    this.#check()
+    const submissions = jobs.map(({ command, payload, options = {} }) =>
+      this.#submissions.make(command, payload, options, false),
+    )
+    const { unavailableAfter } = this.#options
+    const replies = await Promise.all(
+      submissions.map((submission) => handIn(this.#store, submission, unavailableAfter)),
+    )
+    this.#stats.submitted += jobs.length
+    return replies.map(({ status, generation }, index) => {
+      const { id, command } = submissions[index] as (typeof submissions)[number]
+      this.#report('submitted', { id, command, disposition: status })
+      return new Job(id, command, status, generation, this)
+    })
+  }
+
+  /** See {@link Job.result}. */
+  async result(job: Job, options: ResultOptions = {}): Promise<unknown> {
+    this.#check()
+    checkSubmitOptions(options)
+    if (options.signal?.aborted) throw abortedBefore(job.id, options.signal)
+    const waiter = this.#waiter(job.id, options)
+    this.#waits.attend(job.id, job.command, job.generation, waiter)
+    return waiter.promise
+  }
+
+  /** A job by its id; undefined when there is none. */
+  async job(id: string): Promise<Job | undefined> {
+    const snapshot = await this.#snapshot(id)
+    return snapshot && new Job(id, snapshot.command, undefined, snapshot.generation, this)
+  }
+
+  /** What a job is now; undefined when there is none. */
+  async status(id: string): Promise<JobStatus | undefined> {
+    const snapshot = await this.#snapshot(id)
+    return snapshot && this.#statusOf(snapshot)
+  }
+
+  #snapshot(id: string): Promise<JobSnapshot | undefined> {
+    this.#check()
+    return isJobId(id) ? this.#store.snapshot(id, this.#limits()) : Promise.resolve(undefined)
+  }
+
+  #statusOf(snapshot: JobSnapshot): JobStatus {
+    const {
+      id,
+      command,
+      state,
+      payload,
+      failed: retries,
+      stalled: stalls,
+      progress,
+      waiters,
+      outcome,
+    } = snapshot
+    const status: JobStatus = {
+      ...{ id, command, state, payload: decodePayload(payload), retries, stalls, waiters },
+      progress: progress && decodeWith(this.#options.codec, progress, id),
+    }
+    if (outcome?.kind === 'value') status.result = this.#resultOf(outcome, id)
+    if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
+    return status
+  }
+
+  #resultOf({ bytes }: JobOutcome, id: string): unknown {
+    return decodeWith(this.#options.codec, bytes, id)
+  }
+
+  /** Jobs in a state, a page at a time: in the order in which they will be, or were, treated. */
+  async jobs(
+    state: JobState,
+    { limit = PAGE, cursor = '0' }: { limit?: number; cursor?: string } = {},
+  ): Promise<JobPage> {
+    this.#check()
+    checkCount('limit', limit, 1)
+    const from = Number(cursor)
+    checkCount('cursor', from, 0)
+    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE), this.#limits())
+    const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
+    return {
+      // What has moved on meanwhile is on another page.
+      jobs: snapshots.flatMap((snapshot) => (snapshot?.state === state ? [this.#statusOf(snapshot)] : [])),
+      cursor: ids.length < Math.min(limit, MAX_PAGE) ? undefined : String(from + ids.length),
+    }
+  }
+
+  /** How many jobs there are in each state. Completed and failed: those that are kept by `retain`. */
+  async counts(): Promise<Counts> {
+    this.#check()
+    return this.#store.counts(this.#limits())
+  }
+
+  /** Hands out nothing more, of a command or of all; what runs goes on. For all processes, until {@link resume}. */
+  async pause(command?: CommandOf<Jobs>): Promise<void> {
+    this.#check()
+    if (command !== undefined) checkName('command', command)
+    await this.#store.pause(command ?? '', this.#limits())
+  }
+
+  /** Undoes {@link pause}. A command that was paused by itself stays paused when all are resumed. */
+  async resume(command?: CommandOf<Jobs>): Promise<void> {
+    this.#check()
+    if (command !== undefined) checkName('command', command)
+    await this.#store.resume(command ?? '', this.#limits())
+  }
+
+  /** What is paused: commands, and '' when all are. */
+  async paused(): Promise<string[]> {
+    this.#check()
+    return this.#store.paused(this.#limits())
+  }
+
+  /** Removes all jobs that wait, and, if told so, those that are delayed. Returns how many. */
+  async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
+    this.#check()
+    const waiting = await this.#removeAll('waiting')
+    return waiting + (delayed ? await this.#removeAll('delayed') : 0)
+  }
+
+  async #removeAll(state: JobState): Promise<number> {
+    let removed = 0
+    // What cannot be removed has been taken meanwhile; so each page has something to remove, or is the last.
+    for (;;) {
+      const ids = await this.#store.list(state, 0, PAGE, this.#limits())
+      const done = await Promise.all(ids.map((id) => this.remove(id)))
+      const count = done.filter(Boolean).length
+      removed += count
+      if (count === 0) return removed
+    }
+  }
+
+  /** Runs a job that has completed or failed once more. False: it is not there, or not over. */
+  async retry(id: string): Promise<boolean> {
+    const snapshot = await this.#snapshot(id)
+    if (!snapshot) return false
+    return (await this.#store.retry(id, snapshot.command, this.#limits())) !== undefined
+  }
+
+  /** Runs failed jobs once more, the oldest first. Returns how many. */
+  async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
+    this.#check()
+    checkCount('limit', limit, 1)
+    let done = 0
+    for (;;) {
+      const ids = await this.#store.list('failed', 0, Math.min(PAGE, limit - done), this.#limits())
+      const retried = await Promise.all(ids.map((id) => this.retry(id)))
+      const count = retried.filter(Boolean).length
+      done += count
+      if (count === 0 || done >= limit) return done
+    }
+  }
+
+  /**
+   * Ends a job that is not over: its handler's signal fires, wherever it runs, and everyone who waits receives a
+   * RemoteError with `remote.code` 'E_CANCELLED'. False: it is over, or not there.
+   */
+  cancel(id: string): Promise<boolean> {
+    return this.#end(id, 'error', CANCELLED)
+  }
+
+  /** Removes a job, or forgets what became of it. Everyone who waits receives RemovedError. False: it is not there. */
+  remove(id: string): Promise<boolean> {
+    return this.#end(id, 'removed', Buffer.alloc(0))
+  }
+
+  async #end(id: string, kind: 'error' | 'removed', bytes: Buffer): Promise<boolean> {
+    const snapshot = await this.#snapshot(id)
+    if (!snapshot) return false
+    const { command } = snapshot
+    return this.#store.end({ id, command, kind, bytes, linger: LINGER, unwanted: false }, this.#limits())
+  }
+
+  /** What handlers wrote by `job.log`: the last 1,000 lines, for a day. */
+  async logs(id: string): Promise<string[]> {
+    this.#check()
+    return isJobId(id) ? this.#store.logs(id, this.#limits()) : []
+  }
+
+  /**
+   * Hears the events of this queue in all processes, until the returned function is called. Some may be lost. While
+   * nobody watches, they cost nothing.
+   */
+  async watch(heard: (event: FeedEvent) => void): Promise<() => void> {
+    this.#check()
+    checkFunction('heard', heard)
+    return this.#store.watch((text) => {
+      const event = feedEventOf(text)
+      if (event) heard(event)
+    }, this.#limits())
+  }
+
+  #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
+    if (this.listenerCount(event) > 0) this.#emit(event, about)
+    if (!this.#store.watched) return
+    this.#store.report(JSON.stringify({ event, process: PROCESS, ...about }))
+  }
+
+  /** In a tick of its own: what a listener throws is its own affair. */
+  #emit<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
+    queueMicrotask(() => (this as EventEmitter).emit(event, about))
+  }
+
+  #started({ delivery, number }: Attempt, command: string): void {
+    this.#report('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
+  }
+
+  #ended({ delivery, number }: Attempt, { kind, error, delay }: Result, ms: number, command: string): void {
+    const { id, fence } = delivery
+    const failed = kind !== 'value'
+    tell('attempt', { queue: this.name, command, id, fence, attempt: number, ms, failed })
+    const about = { id, command, attempt: number, fence, ms }
+    if (kind === 'value') {
+      this.#stats.completed++
+      this.#report('completed', about)
+    } else if (kind === 'retry') {
+      this.#stats.retried++
+      this.#report('retrying', { ...about, delay, failure: this.#failureOf(error) })
+    } else {
+      this.#stats.failed++
+      this.#report('failed', { ...about, failure: this.#failureOf(error) })
+    }
+  }
+
+  #failureOf(error: unknown): ReturnType<typeof describeFailure> {
+    try {
+      return this.#options.exposeError(describeFailure(error), error)
+    } catch {
+      return { name: 'Error', message: 'The job failed' }
+    }
+  }
+
+  #lost({ delivery, number }: Attempt, reason: unknown, command: string): void {
+    this.#stats.lost++
+    const { id, fence } = delivery
+    const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }
+    tell('lost', { key: id, fence })
+    this.#report('lost', { id, command, attempt: number, fence, code: String(code) })
+  }
+
+  #ticked(ticks: Tick[]): void {
+    for (const { id, command, status } of ticks) {
+      if (status !== 'stalled' && status !== 'failed') continue
+      this.#stats.stalled++
+      this.#report('stalled', { id, command, failed: status === 'failed' })
+    }
+  }
+
+  /** What it has done and does in this process. */
+  stats(): QueueStats {
+    const running = [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
+    const { subscribed } = this.#store
+    return { waiting: this.#waits.size, running, ...this.#stats, subscribed }
+  }
+
+  #limits(): { within: number } {
+    return { within: this.#options.unavailableAfter }
+  }
+
+  #check(): void {
+    if (this.#closing) throw closed()
+  }
+
+  /**
+   * Takes no more jobs, lets those that run end for `grace` ms, hands the rest to other workers, and rejects everyone who
+   * still waits with ClosedError. Never rejects; throws TypeError when `grace` is no duration.
+   */
+  close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
+    checkDuration('grace', grace, { infinite: true })
+    this.#closing ??= this.#close(grace)
+    return this.#closing
+  }
+
+  async #close(grace: number): Promise<void> {
+    this.#timekeeper?.close()
+    const workers = [...this.#workers.values()]
+    await Promise.all(workers.map((worker) => worker.withdraw()))
+    await Promise.all(workers.map((worker) => worker.drained(grace)))
+    await Promise.all(workers.map((worker) => worker.handOver()))
+    await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
+    this.#store.close()
+    if (this.#owned) await this.#connection?.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** Jobs on one page at most. */
+const MAX_PAGE = 1_000
+
+/** This process, as events name it. */
+const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`
+
+function abortedBefore(key: string, signal: AbortSignal): AbortedError {
+  return new AbortedError('The submitter aborted before it asked', { key, cause: signal.reason })
+}
+
+/** Reads an event of another process; undefined for what is none. */
+function feedEventOf(text: string): FeedEvent | undefined {
+  try {
+    const event = JSON.parse(text) as FeedEvent
+    return typeof event?.event === 'string' && typeof event.id === 'string' ? event : undefined
+  } catch {
+    return undefined
+  }
+}

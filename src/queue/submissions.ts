@@ -1,0 +1,91 @@
+import { ClosedError, ConflictError, OverloadedError, UnknownCommandError } from '../errors.ts'
+import { newId } from '../kernel/ids.ts'
+import { packOptions } from './job-options.ts'
+import { checkName, identity } from './names.ts'
+import { checkSubmitOptions, type ResolvedQueueOptions, type SubmitOptions } from './options.ts'
+import { encodePayload } from './payload.ts'
+import type { QueueStore, Submission, SubmitReply } from './store.ts'
+
+/** Makes submissions out of what a caller says. */
+export class Submissions {
+  readonly #options: ResolvedQueueOptions
+
+  constructor(options: ResolvedQueueOptions) {
+    this.#options = options
+  }
+
+  /** Throws TypeError, CodecError, TooLargeError. */
+  make(command: string, payload: unknown, options: SubmitOptions, waits: boolean): Submission {
+    checkName('command', command)
+    checkSubmitOptions(options)
+    const { given, maxPayload, conflict, abortUnwanted, unknownCommands } = this.#options
+    const { dedupe, ttl, errorTtl, attempts, backoff } = options
+    const bytes = encodePayload(payload, maxPayload)
+    return {
+      id: idOf(command, dedupe, bytes),
+      command,
+      payload: bytes,
+      options: packOptions(
+        {
+          ttl: ttl ?? (dedupe === false ? undefined : given.ttl),
+          errorTtl: errorTtl ?? given.errorTtl,
+          attempts: attempts ?? given.attempts,
+          backoff: backoff ?? given.backoff,
+        },
+        this.#trace(),
+      ),
+      nonce: newId(),
+      waits,
+      conflict: options.conflict ?? conflict,
+      delay: Math.round(options.delay ?? 0),
+      priority: options.priority ?? 0,
+      lifo: options.lifo ?? false,
+      abortUnwanted: options.abortUnwanted ?? abortUnwanted,
+      known: unknownCommands === 'refuse',
+    }
+  }
+
+  /** The trace context that the user's hook tells, if it tells one: a hook that fails must not fail a submission. */
+  #trace(): string | undefined {
+    try {
+      const trace: unknown = this.#options.trace?.()
+      return typeof trace === 'string' ? trace : undefined
+    } catch {
+      return undefined
+    }
+  }
+}
+
+function idOf(command: string, dedupe: SubmitOptions['dedupe'], bytes: Buffer): string {
+  if (dedupe === false) return newId()
+  return dedupe === undefined ? identity(command, 'payload', bytes) : identity(command, 'key', dedupe)
+}
+
+/** Hands in what nobody waits for yet. Rejects as `enqueue` does. */
+export function handIn(
+  store: QueueStore,
+  submission: Submission,
+  within: number,
+): Promise<SubmitReply & { status: 'created' | 'joined' | 'cached' }> {
+  const { id, command } = submission
+  return new Promise((resolve, reject) => {
+    store.submit(submission, within, {
+      answered: (reply) => {
+        if (reply.status === 'conflict')
+          reject(new ConflictError('Another payload runs, or is kept, under the same key', { key: id }))
+        else if (reply.status === 'unknown')
+          reject(new UnknownCommandError(`No worker for \`${command}\` is known`, { key: id }))
+        else if (reply.status === 'overloaded')
+          reject(new OverloadedError('Too many wait for this job already', { key: id }))
+        else resolve(reply)
+      },
+      failed: reject,
+      notice: () => {},
+    })
+  })
+}
+
+/** What is thrown by calls after `close`. */
+export function closed(): ClosedError {
+  return new ClosedError('The queue is closed')
+}
