@@ -3,7 +3,7 @@
  *
  *   npm run bench                      everything
  *   npm run bench -- hits cold         single parts
- *   npm run bench -- --quick           few rounds, few peers: within a minute
+ *   npm run bench -- --quick           few rounds, few peers: within two minutes
  *   npm run bench -- --strict          a missed time is a failure too, not only a missed count
  *   npm run bench -- --source          measures the sources, compiled as they load, instead of the build
  */
@@ -19,7 +19,14 @@ import { connections } from './parts/connections.ts'
 import { hits } from './parts/hits.ts'
 import { keys } from './parts/keys.ts'
 import { memory } from './parts/memory.ts'
+import { queue } from './parts/queue.ts'
+import { queueBulk } from './parts/queue-bulk.ts'
+import { queueIdle } from './parts/queue-idle.ts'
+import { queueKill } from './parts/queue-kill.ts'
+import { queueLost } from './parts/queue-lost.ts'
+import { queueMemory } from './parts/queue-memory.ts'
 import { redisHits } from './parts/redis-hits.ts'
+import { QUEUE_ENTRANTS } from './queues/entrant.ts'
 import { summary, table } from './report.ts'
 import type { Stage } from './stage.ts'
 
@@ -30,6 +37,12 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   keys,
   connections,
   memory,
+  queue,
+  'queue-bulk': queueBulk,
+  'queue-memory': queueMemory,
+  'queue-idle': queueIdle,
+  'queue-kill': queueKill,
+  'queue-lost': queueLost,
 }
 
 async function versionOf(name: string): Promise<string> {
@@ -58,9 +71,8 @@ async function introduce(server: RedisServer, { quick, source }: { quick: boolea
   console.log(
     `soloflight: ${source ? 'its sources through tsx' : 'built by tsc'}${quick ? '; quick: few rounds' : ''}`,
   )
-  const packages = Object.values(ENTRANTS).flatMap((entrant) =>
-    'package' in entrant ? [entrant.package] : [],
-  )
+  const entrants = [...Object.values(ENTRANTS), ...Object.values(QUEUE_ENTRANTS)]
+  const packages = entrants.flatMap((entrant) => ('package' in entrant ? [entrant.package] : []))
   const rows = await Promise.all(packages.map(async (name) => [name, await versionOf(name)]))
   table(['peer', 'version'], rows)
 }

@@ -124,3 +124,75 @@ declare module 'cachified-redis-adapter' {
   import type { Cache } from '@epic-web/cachified'
   export function redisCacheAdapter(client: unknown): Cache
 }
+
+declare module 'bee-queue' {
+  export interface Job {
+    readonly id: string
+    readonly data: number[]
+    setId(id: string): this
+    on(event: 'succeeded', listener: (result: unknown) => void): this
+    on(event: 'failed', listener: (error: Error) => void): this
+    save(): Promise<this>
+  }
+  export default class BeeQueue {
+    constructor(
+      name: string,
+      settings: {
+        redis: { host: string; port: number }
+        isWorker?: boolean
+        getEvents?: boolean
+        storeJobs?: boolean
+        removeOnSuccess?: boolean
+        stallInterval?: number
+      },
+    )
+    /** Those of which this process waits for an event. */
+    readonly jobs: Map<string, Job>
+    on(event: 'error', listener: (error: Error) => void): this
+    on(event: 'job succeeded', listener: (id: string, result: unknown) => void): this
+    ready(): Promise<this>
+    process(concurrency: number, handler: (job: Job) => Promise<number>): this
+    checkStalledJobs(interval: number): Promise<number>
+    createJob(data: number[]): Job
+    saveAll(jobs: Job[]): Promise<Map<Job, Error>>
+    checkHealth(): Promise<{ waiting: number }>
+  }
+}
+
+declare module 'bullmq' {
+  export interface JobsOptions {
+    removeOnComplete?: boolean | { count: number }
+    deduplication?: { id: string }
+  }
+  export interface Job {
+    readonly data: number[]
+    waitUntilFinished(events: QueueEvents): Promise<unknown>
+  }
+  export class Queue {
+    constructor(name: string, options: { connection: unknown })
+    on(event: 'error', listener: (error: Error) => void): this
+    waitUntilReady(): Promise<unknown>
+    add(name: string, data: number[], options: JobsOptions): Promise<Job>
+    addBulk(jobs: { name: string; data: number[]; opts: JobsOptions }[]): Promise<Job[]>
+    getWaitingCount(): Promise<number>
+  }
+  export class QueueEvents {
+    constructor(name: string, options: { connection: unknown })
+    on(event: 'error', listener: (error: Error) => void): this
+    waitUntilReady(): Promise<unknown>
+  }
+  export class Worker {
+    constructor(
+      name: string,
+      handler: (job: Job) => Promise<number>,
+      options: {
+        connection: unknown
+        concurrency: number
+        lockDuration?: number
+        stalledInterval?: number
+      },
+    )
+    on(event: 'error', listener: (error: Error) => void): this
+    waitUntilReady(): Promise<unknown>
+  }
+}
