@@ -89,6 +89,14 @@ const FORBIDDEN: Record<string, string[]> = {
     '../cli/index.ts',
     '../index.ts',
   ],
+  'src/queue/names.ts': [
+    '../memoize/index.ts',
+    '../services/index.ts',
+    '../bus/index.ts',
+    '../gateway/index.ts',
+    '../cli/index.ts',
+    '../index.ts',
+  ],
 }
 
 for (const [file, imports] of Object.entries(FORBIDDEN)) {
@@ -117,7 +125,8 @@ test('layers - each may import what stands below it', async () => {
     "import '../kernel/keys.ts'\nimport '../errors.ts'\nimport './slots.ts'",
   )
   await copy.add('src/kernel/allowed.ts', "import '../errors.ts'\nimport './keys.ts'")
-  for (const file of ['src/locker/allowed.ts', 'src/kernel/allowed.ts']) {
+  await copy.add('src/queue/allowed.ts', "import '../locker/index.ts'\nimport '../kernel/keys.ts'")
+  for (const file of ['src/locker/allowed.ts', 'src/kernel/allowed.ts', 'src/queue/allowed.ts']) {
     assert.deepEqual(
       (await copy.lint(file)).filter(({ rule }) => /Import/.test(rule)),
       [],

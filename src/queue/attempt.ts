@@ -36,14 +36,15 @@ export class Attempt {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
   readonly #about: AttemptSurroundings
-  readonly #abort = new AbortController()
+  /** Made when it is first asked for: most handlers never do, and it is dear. */
+  #abort: AbortController | undefined
+  #reason: SoloflightError | undefined
   /** Until when it is surely ours, by our clock. */
   #until: number
   #renewAt: number
   /** How long before that it counts as lost, ms. */
   #margin: number
   #renewing = false
-  #lost = false
   #startedAt = 0
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
@@ -60,12 +61,21 @@ export class Attempt {
   }
 
   get signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController()
+      if (this.#reason) this.#abort.abort(this.#reason)
+    }
     return this.#abort.signal
   }
 
   /** Whether it is another's by now, or nobody's. */
   get lost(): boolean {
-    return this.#lost
+    return this.#reason !== undefined
+  }
+
+  /** Why it was lost. */
+  get reason(): SoloflightError | undefined {
+    return this.#reason
   }
 
   /** Tells apart all that is in the hands of a worker. */
@@ -95,7 +105,7 @@ export class Attempt {
 
   /** Looks after the lease: called often. Resolves nothing; what it finds is told by the signal. */
   keep(): void {
-    if (this.#lost) return
+    if (this.lost) return
     const { clock, options } = this.#about
     const now = clock.now()
     if (now >= this.#until - this.#margin) {
@@ -142,17 +152,18 @@ export class Attempt {
   }
 
   lose(reason: SoloflightError): void {
-    if (this.#lost) return
-    this.#lost = true
+    if (this.#reason) return
+    this.#reason = reason
     this.#saying?.cancel()
-    this.#abort.abort(reason)
+    this.#abort?.abort(reason)
   }
 
   /** Runs the handler. Never rejects. */
   async run(handler: Handler): Promise<Result> {
     this.#startedAt = this.#about.clock.now()
     try {
-      return this.#value(await handler(decodePayload(this.delivery.payload), this.#job()))
+      const payload = decodePayload(this.delivery.payload)
+      return this.#value(await handler(payload, this.#job(payload)))
     } catch (error) {
       return this.#failure(error)
     } finally {
@@ -214,18 +225,21 @@ export class Attempt {
     return store.finish(ending, { within: options.unavailableAfter })
   }
 
-  #job(): RunningJob {
+  #job(payload: unknown): RunningJob {
     const { queue, worker } = this.#about
-    const { id, stalled, fence, payload } = this.delivery
+    const { id, stalled, fence } = this.delivery
+    const attempt = this
     return {
       id,
       queue,
       command: worker.command,
-      payload: decodePayload(payload),
+      payload,
       attempt: this.number,
       stalls: stalled,
       fence,
-      signal: this.signal,
+      get signal() {
+        return attempt.signal
+      },
       trace: this.jobOptions.trace,
       progress: (value) => this.#progress(value),
       log: (line) => this.#log(line),
@@ -234,7 +248,7 @@ export class Attempt {
 
   /** Shows a value to all who wait. Throws CodecError when it cannot be carried or is too large for a message. */
   #progress(value: unknown): void {
-    if (this.#lost) return
+    if (this.lost) return
     const bytes = encodeWith(this.#about.options.codec, value)
     if (bytes.length > MESSAGE_LIMIT)
       throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#key)
@@ -245,7 +259,7 @@ export class Attempt {
   #say(): void {
     const bytes = this.#unsaid
     this.#saying = undefined
-    if (!bytes || this.#lost) return
+    if (!bytes || this.lost) return
     this.#unsaid = undefined
     const { store, worker, clock, options } = this.#about
     const { id, fence } = this.delivery
@@ -255,7 +269,7 @@ export class Attempt {
   }
 
   #log(line: string): void {
-    if (this.#lost) return
+    if (this.lost) return
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const text = String(line).slice(0, MESSAGE_LIMIT)

@@ -52,29 +52,24 @@ export class BookHub {
     return this.book.state.empty && this.#logs.size === 0
   }
 
-  /** Runs a transition. What it says goes out when it is over, behind its deliveries. */
+  /** Runs a transition. */
   change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
-    const mail: (() => void)[] = []
-    const reply = transition(this.book, this.#surroundings(mail))
-    for (const message of mail) this.#options.carry(message)
+    const reply = transition(this.book, this.#surroundings())
     this.#options.changed()
     return reply
   }
 
-  #surroundings(mail: (() => void)[]): QueueSurroundings {
-    const { numbers, accept, maxParked } = this.#options
+  #surroundings(): QueueSurroundings {
+    const { numbers, accept, maxParked, carry } = this.#options
     return {
       now: this.now,
       accept,
       maxParked,
       ...(numbers?.() ?? this.#numbers()),
       deliver: (worker, deliveries) => this.#deliver(worker, deliveries),
-      tell: (park, notice) => {
-        mail.push(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.notice(notice))
-      },
-      warn: (worker, notice) => {
-        mail.push(() => warn(this.#listener(worker), notice))
-      },
+      tell: (park, notice) =>
+        carry(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.notice(notice)),
+      warn: (worker, notice) => carry(() => warn(this.#listener(worker), notice)),
       call: () => this.#call(),
     }
   }

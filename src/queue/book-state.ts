@@ -26,7 +26,7 @@ export interface QueueSurroundings {
   turn: number
   /** Hands attempts to a worker; false when it is not there any more. */
   deliver(worker: string, deliveries: Delivery[]): boolean
-  /** Sends messages, once the transition is over and all deliveries are out. */
+  /** Sends messages. What a transition hands out goes behind them. */
   tell(park: string, notice: JobNotice): void
   warn(worker: string, notice: WorkerNotice): void
   /** Tells all workers that something waits and none is known for it. */

@@ -19,7 +19,6 @@ export function submitJob(of: Submitting): SubmitReply {
   const { book, submission, at } = of
   const { id, nonce, command, conflict, known } = submission
   const job = book.job(id, at.now)
-  if (job?.creator === nonce) return { status: 'created', generation: job.generation }
   if (job && !job.over) return join(job, of)
   const found = job?.fresh(at.now)
   if (job && found) {
@@ -28,6 +27,8 @@ export function submitJob(of: Submitting): SubmitReply {
     if (isMeant(job, submission)) return { status: 'cached', generation: job.settled, outcome }
     if (conflict !== 'rerun') return { status: 'conflict' }
   }
+  // Sent twice, and over meanwhile: it is not run again.
+  if (job?.creator === nonce) return { status: 'created', generation: job.generation }
   if (known && book.command(command).workersAt(at.now).length === 0) return { status: 'unknown' }
   return { status: 'created', generation: create(job, of) }
 }
@@ -41,6 +42,7 @@ function join(job: JobRecord, { submission, park, at }: Submitting): SubmitReply
   const { nonce, waits, payload, options, conflict, abortUnwanted } = submission
   const { next } = job
   const parked = job.parks.get(park)
+  if (job.creator === nonce) return { status: 'created', generation: job.generation }
   if (next?.creator === nonce) return { status: 'created', generation: next.generation }
   if (parked !== undefined) return { status: 'joined', generation: parked }
   if (waits && job.parks.size >= at.maxParked) return { status: 'overloaded' }

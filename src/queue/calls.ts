@@ -4,37 +4,45 @@ import { inNames, type QueueNames } from './names.ts'
 
 export type Argument = string | Buffer
 
-/** The commands that one script call is about, numbered from 1 as the script numbers them. */
-export class CommandList {
-  readonly names: string[] = []
-  readonly #numbers = new Map<string, number>()
+/** A command, as scripts are told of it. */
+export interface CommandNames {
+  readonly real: string
+  /** As it stands in names. */
+  readonly name: string
+  readonly keys: readonly string[]
+}
 
-  /** The number of a command, by its name as it stands in names. */
-  number(name: string): number {
-    const known = this.#numbers.get(name)
-    if (known !== undefined) return known
-    const number = this.names.push(name)
-    this.#numbers.set(name, number)
-    return number
+/** The commands that one script call is about, numbered from 1 as the script numbers them, and how often each is meant. */
+export class CommandList {
+  readonly commands: CommandNames[] = []
+  readonly counts: number[] = []
+
+  /** The number of a command, which is meant once more. */
+  number(command: CommandNames): number {
+    const known = this.commands.indexOf(command)
+    const index = known === -1 ? this.commands.push(command) - 1 : known
+    this.counts[index] = (this.counts[index] ?? 0) + 1
+    return index + 1
   }
 }
+
+/** Names of commands that are remembered: to make those of an unusual one is not that dear. */
+const MAX_KNOWN = 1000
 
 /** Puts together what every script of a queue is given first, and calls it. */
 export class QueueCalls {
   readonly connection: Connection
   readonly names: QueueNames
-  readonly #channels: string
-  readonly #accept: number
-  /** Names of commands as they stand in names: a digest each time would cost. */
-  readonly #known = new Map<string, string>()
-  /** The highest fence that this process was told of by a reply. */
+  readonly #head: readonly string[]
+  readonly #known = new Map<string, CommandNames>()
+  /** The highest fence that this process was told of. */
   #highestFence = 0
 
   constructor(connection: Connection, names: QueueNames, accept: number) {
     this.connection = connection
     this.names = names
-    this.#accept = accept
-    this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
+    const channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
+    this.#head = [channels, connection.cluster ? '1' : '0', `${accept}`]
   }
 
   /** A fence that a delivery named: the next is above it, even if the server has lost the record and its clock. */
@@ -42,36 +50,45 @@ export class QueueCalls {
     if (Number.isSafeInteger(fence) && fence > this.#highestFence) this.#highestFence = fence
   }
 
-  inNames(command: string): string {
-    const known = this.#known.get(command)
-    if (known !== undefined) return known
-    const name = inNames(command)
-    if (this.#known.size < MAX_KNOWN) this.#known.set(command, name)
-    return name
+  /** A command by its real name. */
+  command(real: string): CommandNames {
+    const known = this.#known.get(real)
+    if (known) return known
+    const command = this.#make(real, inNames(real))
+    if (this.#known.size < MAX_KNOWN) this.#known.set(real, command)
+    return command
   }
 
-  keys(commands: readonly string[], rest: readonly string[]): string[] {
-    return [...this.names.shared, ...commands.flatMap((name) => this.names.command(name)), ...rest]
+  /** A command by its name as it stands in names: what it is called otherwise is not known. */
+  named(name: string): CommandNames {
+    return this.#make(name, name)
   }
 
-  args(commands: readonly string[], rest: readonly Argument[]): Argument[] {
-    const { cluster } = this.connection
-    const head = [this.#channels, cluster ? '1' : '0', `${this.#accept}`, `${this.#highestFence}`]
-    return [...head, `${commands.length}`, ...commands, ...rest]
+  #make(real: string, name: string): CommandNames {
+    return { real, name, keys: this.names.command(name) }
   }
 
-  /** Calls a script about some commands, by their names in names, and some further keys. */
-  async call(
+  keys(commands: readonly CommandNames[]): string[] {
+    const keys = [...this.names.shared]
+    for (const command of commands) keys.push(...command.keys)
+    return keys
+  }
+
+  args(commands: readonly CommandNames[]): Argument[] {
+    const args: Argument[] = [...this.#head, `${this.#highestFence}`, `${commands.length}`]
+    for (const command of commands) args.push(command.name)
+    return args
+  }
+
+  /** Calls a script about some commands, and some further keys. */
+  call(
     script: Script,
-    commands: readonly string[],
+    commands: readonly CommandNames[],
     keys: readonly string[],
     args: readonly Argument[],
     within: number,
   ): Promise<unknown> {
-    const request = script.with(this.keys(commands, keys), this.args(commands, args))
+    const request = script.with([...this.keys(commands), ...keys], [...this.args(commands), ...args])
     return this.connection.call(request, within)
   }
 }
-
-/** Names of commands that are remembered: the digest of an unusual one is not that dear. */
-const MAX_KNOWN = 1000

@@ -1,18 +1,18 @@
 import { UnavailableError } from '../errors.ts'
 import type { Script } from '../kernel/script.ts'
 import { Batch } from './batch.ts'
-import { type Argument, CommandList, type QueueCalls } from './calls.ts'
+import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
 
 /** One of several things that are asked for by one script call. */
 export interface Item {
   /** Name of the record. */
   key: string
-  /** Its command, as it stands in names; undefined where the script need not know. */
-  command: string | undefined
+  /** Undefined where the script need not know. */
+  command: CommandNames | undefined
   /** Its arguments; `command` is its number in this call. */
   args(command: number): Argument[]
-  /** Called with its part of the reply; once more, after `failed`, when the reply comes late. */
-  answered(reply: readonly unknown[]): void
+  /** Called with the reply and where its part begins; once more, after `failed`, when the reply comes late. */
+  answered(reply: readonly unknown[], at: number): void
   failed(error: Error): void
 }
 
@@ -22,7 +22,7 @@ export interface ExchangeOptions {
   /** Values in the reply for each item. */
   stride: number
   /** Arguments between the head and those of the items. */
-  terms(commands: CommandList, items: readonly Item[]): Argument[]
+  terms(list: CommandList): Argument[]
   /** The last value of the reply, if there is one behind those of the items: the server's time. */
   learn?: (now: number, sentAt: number) => void
 }
@@ -52,16 +52,14 @@ export class Exchange {
 
   #send(items: readonly Item[], within: number): void {
     const { connection } = this.#calls
-    const commands = new CommandList()
-    const args = items.flatMap(({ command, args }) =>
-      args(command === undefined ? 0 : commands.number(command)),
-    )
-    const terms = this.#options.terms(commands, items)
-    const keys = this.#calls.keys(
-      commands.names,
-      items.map((item) => item.key),
-    )
-    const request = this.#script.with(keys, this.#calls.args(commands.names, [...terms, ...args]))
+    const list = new CommandList()
+    const rest: Argument[] = []
+    for (const item of items) rest.push(...item.args(item.command ? list.number(item.command) : 0))
+    const keys = this.#calls.keys(list.commands)
+    for (const item of items) keys.push(item.key)
+    const args = this.#calls.args(list.commands)
+    args.push(...this.#options.terms(list), ...rest)
+    const request = this.#script.with(keys, args)
     const sentAt = connection.clock.now()
     const answered = (reply: unknown) => this.#answer(items, reply as readonly unknown[], sentAt)
     const failed = (error: Error) => {
@@ -73,8 +71,7 @@ export class Exchange {
   #answer(items: readonly Item[], reply: readonly unknown[], sentAt: number): void {
     const { stride, learn } = this.#options
     learn?.(Number(reply[items.length * stride]), sentAt)
-    for (const [index, item] of items.entries())
-      item.answered(reply.slice(index * stride, (index + 1) * stride))
+    for (let index = 0; index < items.length; index++) items[index]?.answered(reply, index * stride)
   }
 }
 

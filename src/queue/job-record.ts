@@ -165,6 +165,7 @@ export class JobRecord {
     this.failed = 0
     this.stalled = 0
     this.givenBack = 0
+    if (this.outcome) this.outcome.freshUntil = 0
     this.expiresAt = Number.POSITIVE_INFINITY
   }
 

@@ -1,6 +1,7 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
+import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 
 /** What one who waits for a job has said. */
@@ -10,25 +11,41 @@ export interface JobWaiterOptions {
   onProgress: ((value: unknown) => void) | undefined
 }
 
+/** What waiters of a queue share. */
+export interface WaiterSurroundings {
+  readonly clock: Clock
+  /** The timeout that most of them have: watched together, since a timer for each would cost more than they do. */
+  readonly timeout: number
+  readonly deadlines: Deadlines
+}
+
 /** One who waits for the outcome of a job. Settles exactly once: by the outcome, its own deadline, or its own signal. */
-export class JobWaiter {
+export class JobWaiter implements Pending {
   readonly id: string
   readonly options: JobWaiterOptions
-  readonly #clock: Clock
+  deadline = 0
+  readonly #about: WaiterSurroundings
   readonly #since: number
   readonly #deferred = pDefer<unknown>()
   readonly #timer: Timer | undefined
+  /** Watched with the others. */
+  readonly #together: boolean
   readonly #onAbort: (() => void) | undefined
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
-  constructor(id: string, options: JobWaiterOptions, clock: Clock) {
+  constructor(id: string, options: JobWaiterOptions, about: WaiterSurroundings) {
     this.id = id
     this.options = options
-    this.#clock = clock
+    this.#about = about
+    const { clock, deadlines } = about
     this.#since = clock.now()
     const { timeout, signal } = options
-    if (timeout !== Number.POSITIVE_INFINITY) this.#timer = clock.after(timeout, () => this.#expire())
+    this.#together = timeout === about.timeout
+    if (timeout !== Number.POSITIVE_INFINITY) {
+      if (this.#together) deadlines.add(this, timeout)
+      else this.#timer = clock.after(timeout, () => this.expire())
+    }
     if (!signal) return
     this.#onAbort = () => this.#abort()
     signal.addEventListener('abort', this.#onAbort, { once: true })
@@ -43,7 +60,7 @@ export class JobWaiter {
     this.#left = left
   }
 
-  #expire(): void {
+  expire(): void {
     const { timeout } = this.options
     this.#giveUp(new TimeoutError(`No outcome within ${timeout} ms; the job goes on`, { key: this.id }))
   }
@@ -72,9 +89,10 @@ export class JobWaiter {
   #end(outcome: string): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
-    this.#timer?.cancel()
+    if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
+    else this.#timer?.cancel()
     if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)
-    if (listened('wait')) tell('wait', { key: this.id, ms: this.#clock.now() - this.#since, outcome })
+    if (listened('wait')) tell('wait', { key: this.id, ms: this.#about.clock.now() - this.#since, outcome })
     return true
   }
 }

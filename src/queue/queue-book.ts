@@ -73,7 +73,6 @@ export class QueueBook {
     const job = this.state.job(id, at.now)
     if (!job?.over || job.outcome?.kind === 'removed') return undefined
     this.state.unlist(job)
-    if (job.outcome) job.outcome.freshUntil = 0
     job.begin(Math.max(job.generation + 1, at.micros))
     const command = this.state.command(job.command)
     command.line.add(job, false)

@@ -5,12 +5,13 @@ import { checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
+import { Deadlines } from '../kernel/deadlines.ts'
 import { tell } from '../kernel/telemetry.ts'
 import { decodeFailure, describeFailure, encodeFailure } from '../locker/failure.ts'
 import type { Attempt, Result } from './attempt.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
-import { JobWaiter } from './job-waiter.ts'
+import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
 import { MemoryQueueStore } from './memory-store.ts'
 import { checkName, isJobId } from './names.ts'
 import {
@@ -102,6 +103,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #clock: Clock
   readonly #submissions: Submissions
   readonly #waits: Waits
+  readonly #waiters: WaiterSurroundings
   readonly #workers = new Map<string, Worker>()
   #timekeeper: Timekeeper | undefined
   readonly #stats = { submitted: 0, completed: 0, failed: 0, retried: 0, lost: 0, stalled: 0 }
@@ -124,6 +126,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       : memory.connect(name)
     this.#clock = this.#connection?.clock ?? memory.clock
     this.#submissions = new Submissions(this.#options)
+    // Embedded, nothing but the timers of those who wait keeps the process from ending: each then has its own.
+    const timeout = this.#connection ? this.#options.timeout : Number.NaN
+    this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
     this.#waits = new Waits({
       store: this.#store,
       clock: this.#clock,
@@ -198,7 +203,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   #waiter(id: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
     const terms = { timeout: timeout ?? this.#options.timeout, signal, onProgress }
-    return new JobWaiter(id, terms, this.#clock)
+    return new JobWaiter(id, terms, this.#waiters)
   }
 
   /**

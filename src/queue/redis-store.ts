@@ -1,9 +1,10 @@
+import { isUtf8 } from 'node:buffer'
 import { type RedisClient, send } from '../kernel/client.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { CallLimits } from '../locker/store.ts'
 import { MAX_PARKED } from '../locker/store.ts'
-import { type Argument, QueueCalls } from './calls.ts'
+import { type Argument, type CommandNames, QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
@@ -50,6 +51,9 @@ const KEEP_WORKER = 15 * 60_000
 const LOG_LINES = 1000
 const KEEP_LOG = 24 * 60 * 60_000
 
+/** Up to so many bytes are looked at for whether they are text. */
+const LEAN = 4096
+
 /** What is due is looked after so many at a time. */
 const DUE_AT_ONCE = 32
 
@@ -74,8 +78,6 @@ export class RedisQueueStore implements QueueStore {
   readonly #questions: Exchange
   /** Workers of this process. */
   readonly #workers = new Map<string, WorkerListener>()
-  /** Real names of the commands of submissions, by their names in names. */
-  readonly #realNames = new Map<string, string>()
   readonly #feed: Feed
   readonly #unlisten: () => void
 
@@ -90,16 +92,14 @@ export class RedisQueueStore implements QueueStore {
     this.#serverTime = new ServerTime(connection.clock)
     const { inbox, broadcastChannel } = connection
     const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
+    const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked, String(KEEP_NAMES)]
     this.#submissions = new Exchange(this.#calls, scripts.submit, {
       most: 16,
-      stride: 2,
-      terms: ({ names }, items) => {
-        const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked, String(KEEP_NAMES)]
-        const counts = names.flatMap((name) => {
-          const same = items.filter((item) => item.command === name)
-          return [this.#realNames.get(name) ?? name, String(same.length)]
-        })
-        return [...head, ...counts]
+      stride: 1,
+      terms: ({ commands, counts }) => {
+        const terms = [...head]
+        for (const [index, command] of commands.entries()) terms.push(command.real, `${counts[index]}`)
+        return terms
       },
     })
     this.#endings = new Exchange(this.#calls, scripts.finish, {
@@ -138,19 +138,18 @@ export class RedisQueueStore implements QueueStore {
 
   submit(submission: Submission, within: number, submitter: Submitter): void {
     const { id, nonce, payload, options, delay, priority } = submission
-    const command = this.#calls.inNames(submission.command)
-    this.#realNames.set(command, submission.command)
+    const command = this.#calls.command(submission.command)
     if (submission.waits) this.attend(nonce, submitter)
     const flags = flagsOf(submission)
     this.#submissions.add(
       {
         key: this.#names.job(id),
         command,
-        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
-        answered: ([head, bytes]) => {
-          const reply = submitReplyOf(head, bytes)
-          if (reply) submitter.answered(reply)
-          else submitter.failed(refusal(bytes))
+        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, lean(payload), options],
+        answered: (values, at) => {
+          const reply = submitReplyOf(values[at])
+          if (typeof reply === 'string') submitter.failed(refusal(reply))
+          else submitter.answered(reply)
         },
         failed: (error) => submitter.failed(error),
       },
@@ -178,7 +177,7 @@ export class RedisQueueStore implements QueueStore {
           key: this.#names.job(id),
           command: undefined,
           args: () => [String(generation), nonce],
-          answered: ([head, bytes]) => resolve(answerOf(head, bytes)),
+          answered: (values, at) => resolve(answerOf(values[at], values[at + 1])),
           failed,
         },
         within,
@@ -215,7 +214,7 @@ export class RedisQueueStore implements QueueStore {
     args: readonly Argument[],
     within: number,
   ): Promise<unknown> {
-    const commands = command === undefined ? [] : [this.#calls.inNames(command)]
+    const commands = command === undefined ? [] : [this.#calls.command(command)]
     return this.#calls.call(script, commands, [this.#names.job(id)], args, within)
   }
 
@@ -238,14 +237,14 @@ export class RedisQueueStore implements QueueStore {
     })
     const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER), String(KEEP_NAMES)]
     const sentAt = this.#connection.clock.now()
-    const command = this.#calls.inNames(worker.command)
+    const command = this.#calls.command(worker.command)
     const now = await this.#calls.call(this.#scripts.offer, [command], [], args, within)
     this.#serverTime.learn(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
     this.#workers.delete(worker.nonce)
-    const command = this.#calls.inNames(worker.command)
+    const command = this.#calls.command(worker.command)
     await this.#calls.call(this.#scripts.withdraw, [command], [], [this.#park(worker)], within)
   }
 
@@ -258,9 +257,9 @@ export class RedisQueueStore implements QueueStore {
       this.#renewals.add(
         {
           key: this.#names.job(id),
-          command: this.#calls.inNames(worker.command),
+          command: this.#calls.command(worker.command),
           args: (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
-          answered: ([reply]) => resolve(RENEWALS[Number(reply)] ?? 'lost'),
+          answered: (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
           failed,
         },
         within,
@@ -275,16 +274,16 @@ export class RedisQueueStore implements QueueStore {
       this.#endings.add(
         {
           key: this.#names.job(id),
-          command: this.#calls.inNames(worker.command),
+          command: this.#calls.command(worker.command),
           args: (number) => [
             `${number} ${ENDINGS[kind]} ${numbers}`,
             String(fence),
             this.#park(worker),
             bytes,
           ],
-          answered: ([reply]) => {
-            const code = codeOf(reply)
-            if (code === undefined) failed(refusal(reply))
+          answered: (values, at) => {
+            const code = codeOf(values[at])
+            if (code === undefined) failed(refusal(values[at]))
             else resolve(code === 1)
           },
           failed,
@@ -335,7 +334,7 @@ export class RedisQueueStore implements QueueStore {
     const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
     const reply = await this.#calls.call(
       this.#scripts.tick,
-      commands,
+      commands.map((name) => this.#calls.named(name)),
       jobs.map((job) => this.#names.job(job.id)),
       [
         String(maxStalls),
@@ -358,14 +357,14 @@ export class RedisQueueStore implements QueueStore {
   }
 
   async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
-    const commands = state === 'waiting' ? await this.#commandNames(limits) : []
+    const commands = state === 'waiting' ? await this.#allCommands(limits) : []
     const args = [state, String(from), String(limit)]
     const reply = await this.#calls.call(this.#scripts.list, commands, [], args, limits.within)
     return (reply as unknown[]).map(textOf)
   }
 
   async counts(limits: CallLimits): Promise<Counts> {
-    const commands = await this.#commandNames(limits)
+    const commands = await this.#allCommands(limits)
     const reply = await this.#calls.call(this.#scripts.counts, commands, [], [], limits.within)
     const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
       number,
@@ -377,9 +376,9 @@ export class RedisQueueStore implements QueueStore {
     return { waiting, delayed, active, completed, failed }
   }
 
-  async #commandNames({ within }: CallLimits): Promise<string[]> {
+  async #allCommands({ within }: CallLimits): Promise<CommandNames[]> {
     const reply = await this.#read('hkeys', [this.#names.shared[4] as string], within)
-    return (reply as unknown[]).map(textOf)
+    return (reply as unknown[]).map((name) => this.#calls.named(textOf(name)))
   }
 
   async commands({ within }: CallLimits): Promise<string[]> {
@@ -400,8 +399,8 @@ export class RedisQueueStore implements QueueStore {
   }
 
   async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
-    const name = command === '' ? '' : this.#calls.inNames(command)
-    const commands = command === '' ? await this.#commandNames(limits) : [name]
+    const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
+    const name = command === '' ? '' : this.#calls.command(command).name
     await this.#calls.call(script, commands, [], [name], limits.within)
   }
 
@@ -439,6 +438,11 @@ export class RedisQueueStore implements QueueStore {
     this.#unlisten()
     this.#feed.close()
   }
+}
+
+/** Bytes that are text go as text: a command without a Buffer is written in one piece. */
+function lean(bytes: Buffer): Argument {
+  return bytes.length <= LEAN && isUtf8(bytes) ? bytes.toString() : bytes
 }
 
 function pick(listener: { up(): void; down(): void }): { up(): void; down(): void } {

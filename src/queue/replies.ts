@@ -18,18 +18,21 @@ export function codeOf(value: unknown): number | undefined {
 
 const KINDS: Record<string, JobOutcome['kind']> = { V: 'value', E: 'error', X: 'removed' }
 
-/** Undefined: it failed for this one alone, `more` says why. */
-export function submitReplyOf(head: unknown, more: unknown): SubmitReply | undefined {
-  const [letter = '', fence, generation] = textOf(head).split(' ')
-  switch (letter) {
+/** A text: it failed for this one alone, and that is why. */
+export function submitReplyOf(reply: unknown): SubmitReply | string {
+  const [head, bytes]: unknown[] = Array.isArray(reply) ? reply : [reply]
+  const text = textOf(head)
+  const rest = text.slice(2)
+  switch (text[0]) {
     case 'C':
-      return { status: 'created', generation: Number(textOf(more)) }
+      return { status: 'created', generation: Number(rest) }
     case 'J':
-      return { status: 'joined', generation: Number(textOf(more)) }
+      return { status: 'joined', generation: Number(rest) }
     case 'V':
     case 'E': {
-      const outcome = { kind: KINDS[letter] ?? 'error', fence: Number(fence), bytes: bytesOf(more) }
-      return { status: 'cached', generation: Number(generation), outcome }
+      const [fence, generation] = rest.split(' ').map(Number) as [number, number]
+      const outcome = { kind: KINDS[text[0]] ?? 'error', fence, bytes: bytesOf(bytes) }
+      return { status: 'cached', generation, outcome }
     }
     case 'X':
       return { status: 'conflict' }
@@ -38,7 +41,7 @@ export function submitReplyOf(head: unknown, more: unknown): SubmitReply | undef
     case 'O':
       return { status: 'overloaded' }
     default:
-      return undefined
+      return text.slice(1)
   }
 }
 

@@ -3,6 +3,7 @@ import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
 import type { Handler } from './running-job.ts'
+import { Starts } from './starts.ts'
 import type { Delivery, WorkerListener, WorkerName } from './store.ts'
 
 /** What happens to attempts, as the queue tells it. */
@@ -34,14 +35,13 @@ export class Worker implements WorkerListener {
   readonly #events: WorkerEvents
   /** Everything that was delivered and has not ended, by name. */
   readonly #attempts = new Map<string, Attempt>()
-  /** Delivered, while all places are taken. */
-  readonly #backlog: Attempt[] = []
+  readonly #starts: Starts
   /** What is being given back. */
   readonly #handing = new Set<Promise<unknown>>()
   /** Handlers that run. */
   #running = 0
-  /** Deliveries above what was offered: so many places are not given back. */
-  #debt = 0
+  /** What the store is asked about before it may start. */
+  #accepting = 0
   #keeping: Timer | undefined
   #offering: Timer | undefined
   #reoffer = false
@@ -62,13 +62,14 @@ export class Worker implements WorkerListener {
     this.#concurrency = concurrency
     this.#about = { ...about, worker: this.name }
     this.#events = events
+    this.#starts = new Starts(about.clock)
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
     void this.#offer()
   }
 
-  /** Attempts that run or wait for a place. */
+  /** Handlers that run, or are about to. */
   get busy(): number {
-    return this.#running + this.#backlog.length
+    return this.#running + this.#starts.waiting + this.#accepting
   }
 
   /** Says what it can take. */
@@ -76,12 +77,13 @@ export class Worker implements WorkerListener {
     if (this.#closed) return
     const { store, options, clock } = this.#about
     this.#reoffer = false
-    this.#debt = 0
     this.#offering?.cancel()
     const places = Math.max(0, this.#concurrency - this.busy)
     let again = OFFER_EVERY * (0.9 + Math.random() / 5)
     try {
       await store.offer(this.name, places, this, { within: options.unavailableAfter })
+      // Of what was put off before this worker was known, nobody was told.
+      this.#events.due(0)
     } catch {
       again = TELL_AGAIN * (1 + Math.random())
     }
@@ -105,34 +107,45 @@ export class Worker implements WorkerListener {
     const attempt = new Attempt(delivery, this.#about)
     if (this.#attempts.has(attempt.name)) return
     if (this.#closed) return this.#handBack(attempt)
-    if (this.busy >= this.#concurrency) this.#debt++
     this.#attempts.set(attempt.name, attempt)
     this.#keepOn()
-    if (attempt.fresh) this.#admit(attempt)
+    if (attempt.fresh && this.#starts.quick) this.#admit(attempt)
     else void this.#accept(attempt)
   }
 
-  /** Its lease may have run out on the way: the store must say that it is still ours. */
+  /**
+   * Its lease may have run out on the way: the store must say that it is still ours. Nor is it long enough yet for a
+   * handler that may keep the event loop from renewing it.
+   */
   async #accept(attempt: Attempt): Promise<void> {
+    this.#accepting++
     await attempt.renew()
+    this.#accepting--
     if (attempt.lost) return this.#drop(attempt)
     if (attempt.fresh) this.#admit(attempt)
     else this.#drop(attempt)
   }
 
   #admit(attempt: Attempt): void {
-    if (this.#closed) {
-      this.#attempts.delete(attempt.name)
-      return this.#handBack(attempt)
-    }
-    if (this.#running >= this.#concurrency) this.#backlog.push(attempt)
-    else void this.#run(attempt)
+    // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
+    const excess = this.busy >= this.#concurrency
+    if (!this.#closed && !excess) return this.#starts.add(() => this.#start(attempt))
+    this.#attempts.delete(attempt.name)
+    this.#handBack(attempt)
+  }
+
+  #start(attempt: Attempt): void {
+    if (attempt.lost) return this.#drop(attempt)
+    if (attempt.fresh && !this.#closed) return void this.#run(attempt)
+    if (!this.#closed) return void this.#accept(attempt)
+    this.#attempts.delete(attempt.name)
+    this.#handBack(attempt)
   }
 
   /** It never started. Its place was taken all the same. */
   #drop(attempt: Attempt): void {
     this.#attempts.delete(attempt.name)
-    this.#events.lost(attempt, attempt.signal.reason)
+    this.#events.lost(attempt, attempt.reason)
     this.forgotten()
   }
 
@@ -143,33 +156,22 @@ export class Worker implements WorkerListener {
     const startedAt = clock.now()
     const result = await attempt.run(this.#handler)
     this.#running--
-    const next = this.#next()
-    if (next) void this.#run(next)
     const accepted = await this.#tell(attempt, result)
     this.#attempts.delete(attempt.name)
     if (accepted) {
       this.#events.ended(attempt, result, clock.now() - startedAt)
       if (result.kind === 'retry') this.#events.due(result.delay)
     } else {
-      this.#events.lost(attempt, attempt.signal.reason ?? result.error)
+      this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.
       this.forgotten()
     }
     if (this.#attempts.size === 0) this.#idle?.()
   }
 
-  #next(): Attempt | undefined {
-    for (;;) {
-      const next = this.#backlog.shift()
-      if (!next?.lost) return next
-      this.#drop(next)
-    }
-  }
-
   /** Tells the store, again and again while the lease may hold. False: it was lost. */
   async #tell(attempt: Attempt, result: Result): Promise<boolean> {
-    const frees = this.#debt === 0 && !this.#closed
-    if (this.#debt > 0) this.#debt--
+    const frees = !this.#closed
     while (!attempt.lost) {
       try {
         return await attempt.finish(result, frees)
@@ -187,11 +189,14 @@ export class Worker implements WorkerListener {
   /** Looks after the leases while there are any. */
   #keepOn(): void {
     if (this.#keeping) return
-    const every = Math.min(this.#about.options.lease / 10, KEEP_EVERY)
-    this.#keeping = this.#about.clock.after(
+    const { clock, options } = this.#about
+    const every = Math.min(options.lease / 10, KEEP_EVERY)
+    const at = clock.now() + every
+    this.#keeping = clock.after(
       every,
       () => {
         this.#keeping = undefined
+        this.#starts.stood(clock.now() - at)
         for (const attempt of this.#attempts.values()) attempt.keep()
         if (this.#attempts.size > 0) this.#keepOn()
       },
@@ -202,7 +207,9 @@ export class Worker implements WorkerListener {
   #handBack(attempt: Attempt): void {
     const nothing = { kind: 'handBack', bytes: Buffer.alloc(0), ttl: 0, delay: 0 } as const
     // If this fails, the lease ends by itself.
-    this.#handing.add(attempt.finish(nothing, false).catch(() => {}))
+    const handing = attempt.finish(nothing, false).catch(() => {})
+    this.#handing.add(handing)
+    void handing.finally(() => this.#handing.delete(handing))
   }
 
   /** Takes no more. */
@@ -212,19 +219,18 @@ export class Worker implements WorkerListener {
     this.#unlisten()
     const { store, options } = this.#about
     await store.withdraw(this.name, { within: options.unavailableAfter }).catch(() => {})
-    for (const attempt of this.#backlog.splice(0)) {
-      this.#attempts.delete(attempt.name)
-      this.#handBack(attempt)
-    }
   }
 
   /** Resolves when nothing runs, or after `grace` ms. */
   async drained(grace: number): Promise<void> {
     if (this.#attempts.size === 0) return
+    let timer: Timer | undefined
     await new Promise<void>((resume) => {
       this.#idle = resume
-      if (grace !== Number.POSITIVE_INFINITY) this.#about.clock.after(grace, resume)
+      if (grace !== Number.POSITIVE_INFINITY) timer = this.#about.clock.after(grace, resume)
     })
+    // It would keep the process from ending.
+    timer?.cancel()
   }
 
   /** Stops what still runs, and hands it to other workers. */

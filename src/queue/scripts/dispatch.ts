@@ -20,7 +20,9 @@ local function line(command, id, rank, lifo)
   end
   if not lifo then return redis.call('RPUSH', command.w, id) end
   local ranked = redis.call('ZCARD', command.z)
-  local pivot = ranked > 0 and redis.call('LINDEX', command.w, ranked)
+  -- What came back from a worker may stand before the last of those with a priority.
+  local last = ranked > 0 and redis.call('LPOS', command.w, '!', 'RANK', ranked)
+  local pivot = last and redis.call('LINDEX', command.w, last + 1)
   if pivot then return redis.call('LINSERT', command.w, 'BEFORE', pivot, id) end
   if ranked > 0 then return redis.call('RPUSH', command.w, id) end
   return redis.call('LPUSH', command.w, id)
@@ -122,6 +124,7 @@ local function deliver()
         end
         redis.call('LREM', parcel.command.i, 0, worker)
         redis.call('HDEL', parcel.command.r, worker)
+        parcel.command.leased = nil
         left[#left + 1] = parcel.command
       end
     end

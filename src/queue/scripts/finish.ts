@@ -48,43 +48,54 @@ local function again(key, id, command, kind, delay, fence)
   command.more = true
 end
 
-local function finish(n)
-  local key, a = KEYS[K + n], first + 4 * (n - 1)
-  local terms, fence, worker, id = termsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3], idOf(key)
-  local command, kind = terms.command, terms.kind
-  local h = redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
-  if h[1] ~= worker or h[2] ~= fence then return repeated(key, kind, fence) end
+if finished then
+  dispatch(commands[1])
+  deliver()
+  return { 1, now or 0 }
+end
 
-  redis.call('ZREM', T, member(id, command))
-  if kind == 'v' or kind == 'e' then
-    local r = { f = fence, w = h[3], n = h[4], y = h[5], N = h[6] }
-    if settle(key, r, terms, ARGV[a + 4]) then
-      r.r = redis.call('HGET', key, 'r')
-      follow(key, command, r)
-      command.more = true
-    end
+-- Read all, then write.
+local replies, accepted, names, taken = {}, {}, {}, {}
+for n = 1, #KEYS - K do
+  local key, a = KEYS[K + n], first + 4 * (n - 1)
+  local terms, fence, worker = termsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
+  local h = redis.pcall('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
+  if h.err then
+    replies[n] = h.err
+  elseif h[1] ~= worker or h[2] ~= fence then
+    replies[n] = repeated(key, terms.kind, fence)
+  elseif taken[key] then
+    -- Said twice in one call.
+    replies[n] = taken[key] == terms.kind and 1 or 0
   else
-    again(key, id, command, kind, terms.delay, fence)
+    replies[n] = 1
+    taken[key] = terms.kind
+    names[#names + 1] = member(idOf(key), terms.command)
+    accepted[#accepted + 1] = { key = key, terms = terms, worker = worker, bytes = ARGV[a + 4],
+      f = fence, w = h[3], n = h[4], y = h[5], N = h[6] }
+  end
+end
+if #names > 0 then redis.call('ZREM', T, unpack(names)) end
+for _, one in ipairs(accepted) do
+  local terms, key = one.terms, one.key
+  local command, kind = terms.command, terms.kind
+  if kind == 'r' or kind == 'h' then
+    again(key, idOf(key), command, kind, terms.delay, one.f)
+  elseif settle(key, one, terms, one.bytes) then
+    follow(key, command, one)
+    command.more = true
   end
   if terms.frees then
     local free = places[command]
-    if free then free[#free + 1] = worker else places[command] = { worker } end
+    if free then free[#free + 1] = one.worker else places[command] = { one.worker } end
   end
-  return 1
-end
-
-local replies = {}
-for n = 1, #KEYS - K do
-  local done, reply = pcall(finish, n)
-  if not done then reply = type(reply) == 'table' and reply.err or tostring(reply) end
-  replies[n] = reply
 end
 for _, command in ipairs(commands) do
   if places[command] then free(command, places[command]) end
   if command.more then dispatch(command) end
 end
-deliver()
 sendMail()
+deliver()
 replies[#replies + 1] = now or 0
 return replies
 `

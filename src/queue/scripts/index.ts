@@ -2,7 +2,8 @@ import { Script } from '../../kernel/script.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
 import { COUNTS, JOB_SNAPSHOT, LIST, PAUSE, RESUME, RETRY } from './manage.ts'
-import { prelude, QUEUE_SERVER_TIME, type QueueTime } from './prelude.ts'
+import { finishOne, submitOne } from './one.ts'
+import { basics, prelude, QUEUE_SERVER_TIME, type QueueTime } from './prelude.ts'
 import { SETTLE } from './settle.ts'
 import { SUBMIT } from './submit.ts'
 import { END, LOOK } from './wait.ts'
@@ -30,11 +31,11 @@ export interface QueueScripts {
 
 /** Puts the scripts together around a notion of time. */
 export function buildQueueScripts(time: QueueTime): QueueScripts {
-  const head = prelude(time)
-  const build = (...parts: string[]) => new Script(head + parts.join(''))
+  const [first, head] = [basics(time), prelude(time)]
+  const build = (...parts: string[]) => new Script(first + head + parts.join(''))
   return {
-    submit: build(DISPATCH, SUBMIT),
-    finish: build(DISPATCH, SETTLE, FINISH),
+    submit: new Script(first + submitOne(time) + head + DISPATCH + SUBMIT),
+    finish: new Script(first + finishOne(time) + head + DISPATCH + SETTLE + FINISH),
     offer: build(DISPATCH, OFFER),
     withdraw: build(WITHDRAW),
     renew: build(RENEW),

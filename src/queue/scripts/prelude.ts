@@ -51,18 +51,32 @@ export const HEAD_ARGS = 5
 
 /** A payload of up to so many pieces is cut up. */
 const PIECES = 16
-const PIECE = 64
+export const PIECE = 64
+export const LONGEST_CUT: number = PIECES * PIECE
 const PIECE_NAMES = Array.from({ length: PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
 
 /** Messages to one process go together up to so many bytes. */
 const BUNDLE = 256 * 1024
 
-/** Names the keys and arguments that all scripts begin with. */
-export function prelude(time: QueueTime): string {
+/** What comes first in every script. */
+export function basics(time: QueueTime): string {
   return `
 local function num(x) return tonumber(x or '0') or 0 end
 local function int(x) return string.format('%.0f', x) end
 ${time.keep}
+-- Where a slot is leaving, a key that a script has emptied cannot be used again: it would fail half-way. So it does not begin.
+if ARGV[2] == '1' and type(redis.pcall('EXISTS', KEYS[1] .. '-')) == 'table' then
+  return redis.error_reply('TRYAGAIN The slot is on the move')
+end
+`
+}
+
+/** Served for as long as the record is there: its end is that of the ttl. Saves asking for the time. */
+export const ALWAYS = '9007199254740991'
+
+/** Names the keys and arguments that all scripts begin with. */
+export function prelude(time: QueueTime): string {
+  return `
 local us, now
 local function clock()
   if now then return end
@@ -91,7 +105,7 @@ local function remove(key, fields)
 end
 
 local function putPayload(set, bytes)
-  if #bytes <= ${PIECE} or #bytes > ${PIECES * PIECE} then
+  if #bytes <= ${PIECE} or #bytes > ${LONGEST_CUT} then
     set[#set + 1] = 'p' set[#set + 1] = bytes
     return
   end

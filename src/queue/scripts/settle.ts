@@ -1,3 +1,6 @@
+import { ID_LENGTH } from '../../kernel/ids.ts'
+import { ALWAYS } from './prelude.ts'
+
 /** How an outcome is told and kept: shared by what ends a job. */
 export const SETTLE: string = `
 local function parksOf(key, r)
@@ -55,6 +58,21 @@ local function settle(key, r, terms, bytes)
   local kind, ttl, fence = terms.kind, terms.ttl, r.f or '0'
   local message = #bytes > terms.limit and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
   local gone = tellParks(key, r, terms.all, message)
+  if kind == 'v' and gone == 0 and not r.N and terms.keep == 0 then
+    -- The common case, without a table on the way. Who submitted it is known by c when it is sent again.
+    local c, nonce = 'w', ''
+    if r.w and r.w ~= '' then c, nonce = 'c', string.sub(r.w, ${ID_LENGTH + 1}) end
+    if ttl >= terms.linger then
+      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y, 'vu', '${ALWAYS}')
+    elseif ttl > 0 then
+      clock()
+      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y, 'vu', int(now + ttl))
+    else
+      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y)
+    end
+    keepFor(key, math.max(ttl, terms.linger))
+    return false
+  end
   local set = { 'o', '', 'w', '', 'k', kind, 's', fence, 'Y', r.y }
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
   if kind ~= 'x' then
@@ -65,6 +83,8 @@ local function settle(key, r, terms, bytes)
     end
   end
   if gone > 0 then put('n', num(r.n) - gone) end
+  -- Who submitted it is known by this when it is sent again.
+  if r.w and r.w ~= '' then put('c', string.sub(r.w, ${ID_LENGTH + 1})) end
   local follows = r.N and not terms.all
   local list = not follows and terms.keep > 0 and terms.age > 0 and ((kind == 'e' and X) or (kind == 'v' and C)) or nil
   if list then put('L', list == X and 'x' or 'c') end
@@ -89,6 +109,6 @@ local function follow(key, command, r)
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end
   redis.call('HSET', key, unpack(set))
   keepOn(key)
-  line(command, idOf(key), r.r, false)
+  line(command, idOf(key), redis.call('HGET', key, 'r'), false)
 end
 `

@@ -1,4 +1,5 @@
 import type { Submission } from '../store.ts'
+import { LONGEST_CUT, PIECE } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */
 const WAITS = 1
@@ -12,9 +13,8 @@ const KNOWN = 32
  * ARGV    inbox, broadcast channel, message that calls for workers, how many may park, how long names of commands are
  *         kept; for each command its real name and how many of the jobs are for it;
  *         then for each job: `<command> <flags> <delay> <priority>`, nonce, payload, options
- * returns for each job two values:
- *         'C' created or 'J' joined, and the generation; 'V', 'E' fence and generation, and the bytes;
- *         'X' conflict, 'U' unknown, 'O' overloaded; '!' failed, with the reason
+ * returns for each job 'C' created or 'J' joined, and the generation; 'X' conflict, 'U' unknown, 'O' overloaded;
+ *         '!' failed, with the reason; or a pair, 'V' or 'E', fence and generation, and the bytes
  */
 export const SUBMIT: string = `
 local inbox, broadcast, call, cap, keepNames = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], num(ARGV[A + 4]), num(ARGV[A + 5])
@@ -27,6 +27,7 @@ local began = int(us)
 
 -- A place for a job. The first write may be refused, when memory is out: it comes before anything is taken.
 local function place(command, id)
+  if noPlace then return nil end
   if not command.places then
     redis.call('ZADD', T, int(now + accept), member(id, command))
     local places = redis.call('LPOP', command.i, command.count) or {}
@@ -45,6 +46,21 @@ local function place(command, id)
   if command.at == #command.places then return nil end
   command.at = command.at + 1
   return command.places[command.at]
+end
+
+-- The common case, without a table on the way: a new job that says nothing of itself, and a place for it, or none.
+local function createPlain(key, id, command, a, terms)
+  local payload, worker = ARGV[a + 3], place(command, id)
+  local role, who = 'c', ARGV[a + 2]
+  if terms.waits then role, who = 'w', inbox .. who end
+  if worker then
+    local fence = hand(command, id, worker, { y = began, payload = payload })
+    redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who, 'o', worker, 'f', fence)
+  else
+    redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who)
+    if redis.call('RPUSH', command.w, id) == 1 then command.began = true end
+  end
+  return began
 end
 
 -- r: what the record holds of before, if anything. Returns the generation.
@@ -97,30 +113,40 @@ local function termsOf(head)
   if terms then return terms end
   local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
-  terms = { command = commands[num(c)], delay = num(delay), priority = num(priority), waits = has(${WAITS}), joins = has(${JOIN}),
+  terms = { plain = num(flags) <= ${WAITS} and num(delay) == 0 and num(priority) == 0, command = commands[num(c)], delay = num(delay), priority = num(priority), waits = has(${WAITS}), joins = has(${JOIN}),
     reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
   known[head] = terms
   return terms
 end
 
+-- Whether no record is there of any of them.
+local allNew, made = redis.call('EXISTS', unpack(KEYS, K + 1, #KEYS)) == 0, {}
+
 local function submit(n)
   local key, a = KEYS[K + n], first + 4 * (n - 1)
   local id, terms = idOf(key), termsOf(ARGV[a + 1])
   local command = terms.command
-  if not redis.call('HGET', key, 'y') then
+  if (allNew and not made[key]) or not redis.call('HGET', key, 'y') then
+    made[key] = true
     if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
-    return 'C', create(n, key, id, command, {}, a, terms)
+    local length = #ARGV[a + 3]
+    if terms.plain and ARGV[a + 4] == '' and (length <= ${PIECE} or length > ${LONGEST_CUT}) then
+      return 'C ' .. createPlain(key, id, command, a, terms)
+    end
+    return 'C ' .. create(n, key, id, command, {}, a, terms)
   end
   local park = inbox .. ARGV[a + 2]
-  local r = redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c', '@' .. park, 'n', 'p', 'N', 'L', 'C')
+  local r = redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c', '@' .. park, 'n', 'p', 'N', 'L', 'C', 'u')
   local y, Y = num(r[1]), num(r[2])
   local waits, reruns = terms.waits, terms.reruns
   local function same() return terms.joins or ARGV[a + 3] == payloadOf(key, r[12]) end
 
+  local again = r[8] == park or r[9] == ARGV[a + 2]
+
   if Y < y then
-    if r[8] == park or r[9] == ARGV[a + 2] then return 'C', r[1] end
-    if r[10] then return r[10] == r[13] and r[15] == ARGV[a + 2] and 'C' or 'J', r[10] end
-    if r[15] == ARGV[a + 2] then return 'C', r[13] end
+    if again then return 'C ' .. r[1] end
+    if r[10] then return (r[10] == r[13] and r[15] == ARGV[a + 2] and 'C ' or 'J ') .. r[10] end
+    if r[15] == ARGV[a + 2] then return 'C ' .. r[13] end
     if waits and num(r[11]) >= cap then return 'O' end
     local generation, set, status = r[1], {}, 'J'
     if not same() then
@@ -137,7 +163,9 @@ local function submit(n)
       for _, x in ipairs({ '@' .. park, generation, 'n', num(r[11]) + 1 }) do set[#set + 1] = x end
     end
     if #set > 0 then redis.call('HSET', key, unpack(set)) end
-    return status, generation
+    -- Whoever did not ask for it to end unwanted counts on it, waiting or not.
+    if r[16] and not terms.unwanted then redis.call('HDEL', key, 'u') end
+    return status .. ' ' .. generation
   end
 
   local fresh = (r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now)
@@ -147,19 +175,26 @@ local function submit(n)
     end
     if not reruns then return 'X' end
   end
+  -- Sent twice, and over meanwhile: it is not run again.
+  if again then return 'C ' .. r[1] end
   if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
-  return 'C', create(n, key, id, command, r, a, terms)
+  return 'C ' .. create(n, key, id, command, r, a, terms)
+end
+
+-- Its worker was not there any more.
+if returned then
+  dispatch(commands[1])
+  deliver()
+  return { 'C ' .. returned }
 end
 
 local replies = {}
 for n = 1, #KEYS - K do
-  local done, status, more = pcall(submit, n)
+  local done, head, bytes = pcall(submit, n)
   if not done then
-    more = type(status) == 'table' and status.err or tostring(status)
-    status = '!'
+    head = '!' .. (type(head) == 'table' and head.err or tostring(head))
   end
-  replies[2 * n - 1] = status
-  replies[2 * n] = more or false
+  replies[n] = bytes and { head, bytes } or head
 end
 for _, command in ipairs(commands) do
   if command.places and command.at < #command.places then
@@ -171,8 +206,8 @@ for _, command in ipairs(commands) do
     if redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
   end
 end
-deliver()
 sendMail()
+deliver()
 return replies
 `
 

@@ -1,3 +1,5 @@
+import { ID_LENGTH } from '../../kernel/ids.ts'
+
 /**
  * ARGV    inbox, how many may park; then for each job `<generation>`, nonce or ''
  * returns for each job two values: 'P' pending; '-' gone; 'V', 'E' or 'X' and the fence, and the bytes
@@ -40,6 +42,7 @@ local r = { y = h[1], f = h[4], w = h[6], n = num(h[7]), N = h[8], r = h[9] }
 if leaving ~= '' then
   if r.w == leaving then
     redis.call('HDEL', key, 'w')
+    redis.call('HSET', key, 'c', string.sub(leaving, ${ID_LENGTH + 1}))
     r.w = ''
   elseif h[11] then
     r.n = r.n - 1
@@ -70,6 +73,11 @@ if not worker then
   end
 end
 remove(key, { 'N', 'P', 'B', 'C', 'd' })
+-- Whoever waits for the next generation finds this to be its end.
+if r.N then
+  r.y = r.N
+  redis.call('HSET', key, 'y', r.y)
+end
 local terms = { kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true }
 settle(key, r, terms, ARGV[A + 3])
 if worker then post(worker, 'c ' .. id .. ' ' .. int(num(h[4]))) end

@@ -11,9 +11,10 @@ for from = 1, count, 1000 do
   redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
 end
 local paused = redis.call('SMISMEMBER', S, '', command.name)
-if (paused[1] == 1 or paused[2] == 1) and redis.call('LINDEX', command.i, 0) ~= 'P' then
-  redis.call('LPUSH', command.i, 'P')
-end
+local halted, closed = paused[1] == 1 or paused[2] == 1, redis.call('LINDEX', command.i, 0) == 'P'
+if halted and not closed then redis.call('LPUSH', command.i, 'P') end
+-- Whoever resumed all did not know of this command yet.
+if closed and not halted then redis.call('LPOP', command.i) end
 redis.call('HSET', command.r, worker, count)
 redis.call('PEXPIRE', command.r, ARGV[A + 4])
 redis.call('HSET', Q, command.name, ARGV[A + 3])
@@ -122,22 +123,22 @@ local function tick(n)
   end
   if not h[3] or h[3] == '' then
     redis.call('LPUSH', command.w, id)
-    return 0
+    return 1
   end
   local worker, stalls = h[3], num(h[7])
   redis.call('LREM', command.i, 0, worker)
   post(worker, 's')
   -- Before its second stall it could not start without having been accepted.
   if h[6] or stalls == 0 then stalls = stalls + 1 end
+  redis.call('HSET', key, 'z', stalls)
   if stalls > most then
     local terms = { kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
       age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
-    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10], r = h[11] }
+    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10] }
     if settle(key, r, terms, ARGV[A + 2]) then follow(key, command, r) end
     return 3
   end
   redis.call('HDEL', key, 'o', 'l')
-  redis.call('HSET', key, 'z', stalls)
   redis.call('LPUSH', command.w, id)
   return 2
 end
@@ -147,7 +148,7 @@ for n = 1, #KEYS - K do replies[n] = tick(n) end
 for _, command in ipairs(commands) do
   if command.more then dispatch(command) end
 end
-deliver()
 sendMail()
+deliver()
 return replies
 `
