@@ -36,8 +36,13 @@ await show('after that')
 
 price = 160
 await here.invalidate(key)
-const early = here.run(key, read) // reads 160, and is on its way …
-while ((await there.peek(key)).status !== 'locked') await sleep(1)
+let begun = () => {}
+const beginning = new Promise<void>((resolve) => (begun = resolve))
+const early = here.run(key, () => {
+  begun()
+  return read() // reads 160, and is on its way …
+})
+await beginning
 price = 180
 await there.invalidate(key) // … when this dooms it
 const late = there.run(key, read)

@@ -150,6 +150,11 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
     /^long: ClosedError, /,
     'long, for who waits in another process: computed there instead',
   ],
+  dedupe: [
+    /^(queue|process) \d+ renders \/prices$/,
+    ...Array(4).fill(/^(queue|process) \d+ received 5 × \/prices rendered by (queue|process) \d+$/),
+    /^asked once more: cached, \/prices rendered by /,
+  ],
 }
 
 describe('examples', () => {
@@ -171,6 +176,52 @@ describe('examples', () => {
       await until(async () => (await t.server.connectedClients()).length === 0, { what: 'no client left' })
     })
   }
+})
+
+describe('examples of workers', () => {
+  const begun = (worker: Run) =>
+    Array.from(worker.stdout.matchAll(/begins with month (\d)/g), ([, month]) => Number(month))
+
+  test('Q1 examples - a worker that gets SIGTERM loses nothing, and nobody waits for its lease', async () => {
+    await using t = await setup({ port: 'free' })
+    const workers = [example('worker', ['--redis', t.url]), example('worker', [], { REDIS_URL: t.url })]
+    for (const { stdout } of workers) assert.equal(stdout, '')
+    const ready = () => workers.every(({ stdout }) => / is ready/.test(stdout))
+    await until(ready, { what: 'the workers', timeout: 30_000 })
+    const producer = example('producer', ['--redis', t.url])
+    const isAtLongOne = (worker: Run) => begun(worker).some((month) => month >= 5)
+    const first = await until(() => workers.find(isAtLongOne), { what: 'a long job', timeout: 30_000 })
+    const second = workers.find((worker) => worker !== first) ?? assert.fail('there are two')
+    const from = performance.now()
+    first.child.kill('SIGTERM')
+    assert.match(await first.output(), /is closed; the process ends by itself/)
+    assert.ok(first.exitedAt - from < 500 + 2 * EPSILON, `it ended after ${first.exitedAt - from} ms`)
+    const output = await producer.output()
+    assert.ok(producer.exitedAt - from < 9_000, `a lease was waited for: ${producer.exitedAt - from} ms`)
+    const reports = [...output.matchAll(/^report (\d): month (\d) by worker (\d+); retries 0, stalls 0$/gm)]
+    assert.equal(reports.length, 8, output)
+    for (const [, number, month] of reports) assert.equal(number, month)
+    assert.match(output, /created, created.*\n/)
+    const twice = begun(first).filter((month) => begun(second).includes(month))
+    assert.ok(twice.length > 0, `something was handed over: ${first.stdout}${second.stdout}`)
+    const idleFrom = performance.now()
+    second.child.kill('SIGTERM')
+    await second.output()
+    assert.ok(
+      second.exitedAt - idleFrom < 2 * EPSILON,
+      `idle, it ended after ${second.exitedAt - idleFrom} ms`,
+    )
+    await expiringKeys(t.server)
+    await until(async () => (await t.server.connectedClients()).length === 0, { what: 'no client left' })
+  })
+
+  test('examples - those that need a Redis say so', async () => {
+    for (const name of ['worker', 'producer']) {
+      const lonely = example(name)
+      assert.equal((await lonely.ended).code, 1)
+      assert.equal(lonely.stderr, 'This needs a Redis: --redis redis://localhost:6379, or REDIS_URL\n')
+    }
+  })
 })
 
 describe('demo', () => {

@@ -38,6 +38,9 @@ const PASSING = new RegExp(
 const RETRY_FIRST = 20
 const RETRY_LAST = 320
 
+/** As long as others are answered, a call is waited for up to so many times longer than it was given. */
+const MOST = 4
+
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
 
@@ -45,6 +48,8 @@ const LATE = 20
 class Call implements Pending {
   deadline = 0
   pause = RETRY_FIRST
+  /** On its way, and not refused yet. */
+  sent = false
   /** Answered, failed or expired: the asker has been told. */
   told = false
   /** Why it is sent again. */
@@ -80,6 +85,8 @@ export class Commands {
   #unanswered = 0
   /** Replies so far. */
   #answers = 0
+  /** When the last of them came. */
+  #answeredAt = Number.NEGATIVE_INFINITY
   /** Pausing before they are sent again. */
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
@@ -153,6 +160,7 @@ export class Commands {
 
   #send(call: Call): void {
     if (this.#unanswered++ === 0) this.#lifeAt = this.#clock.now()
+    call.sent = true
     call.request.send(this.#client).then(
       (reply) => {
         this.#showedLife()
@@ -170,10 +178,12 @@ export class Commands {
     this.#unanswered--
     this.#answers++
     this.#lifeAt = this.#clock.now()
+    this.#answeredAt = this.#lifeAt
     if (this.#gate.size > 0) this.#openGate()
   }
 
   #refused(call: Call, error: unknown): void {
+    call.sent = false
     const message = error instanceof Error ? error.message : String(error)
     const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
     if (!passing) return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
@@ -187,9 +197,20 @@ export class Commands {
   }
 
   readonly #expired = (call: Call): void => {
+    if (call.told) return
+    const now = this.#clock.now()
+    // It was sent, and others are answered: one server answers in order, so this one's turn will come.
+    const silence = now - this.#answeredAt
+    if (
+      call.sent &&
+      !isCluster(this.#client) &&
+      silence < call.within &&
+      now < call.deadline + MOST * call.within
+    )
+      return void this.#clock.after(call.within - silence, () => this.#expired(call), true)
     // If the event loop stood still, replies may lie in the socket, unread: they are read before the next turn ends.
-    const late = this.#clock.now() - call.deadline > LATE
-    const patience = late ? this.#clock.now() + call.within : 0
+    const late = now - call.deadline > LATE
+    const patience = late ? now + call.within : 0
     this.#afterReading(call, this.#answers, patience)
   }
 

@@ -45,7 +45,10 @@ export class Attempt {
   /** How long before that it counts as lost, ms. */
   #margin: number
   #renewing = false
+  /** When the handler was called; 0 while it does not run. */
   #startedAt = 0
+  /** Until then it is for the store alone to say whether it is ours: that is asked before the handler is called. */
+  #begun = false
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
   #saying: Timer | undefined
@@ -93,26 +96,26 @@ export class Attempt {
   }
 
   /** It takes longer than it may: it has failed, whatever the handler does now. */
-  #overrun(): void {
-    const error = new TimeoutError(
-      `The attempt took longer than ${this.#about.options.maxHold} ms`,
-      this.#key,
-    )
+  #overrun(): Result {
+    const { maxHold } = this.#about.options
+    const error = new TimeoutError(`The attempt took longer than ${maxHold} ms`, this.#key)
     this.lose(error)
-    // If this fails, the lease ends by itself.
-    this.finish(this.#failure(error), false).catch(() => {})
+    return this.#failure(error)
   }
 
-  /** Looks after the lease: called often. Resolves nothing; what it finds is told by the signal. */
-  keep(): void {
-    if (this.lost) return
+  /** Looks after the lease: called often. Returns what is to be told of it, if it has just taken too long. */
+  keep(): Result | undefined {
+    if (this.lost) return undefined
     const { clock, options } = this.#about
     const now = clock.now()
-    if (now >= this.#until - this.#margin) {
-      return this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#key))
+    if (this.#begun && now >= this.#until - this.#margin) {
+      this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#key))
+    } else if (this.#startedAt > 0 && now - this.#startedAt >= options.maxHold) {
+      return this.#overrun()
+    } else if (now >= this.#renewAt && !this.#renewing) {
+      void this.renew()
     }
-    if (this.#startedAt > 0 && now - this.#startedAt >= options.maxHold) return this.#overrun()
-    if (now >= this.#renewAt && !this.#renewing) void this.renew()
+    return undefined
   }
 
   get #key(): { key: string } {
@@ -160,6 +163,7 @@ export class Attempt {
 
   /** Runs the handler. Never rejects. */
   async run(handler: Handler): Promise<Result> {
+    this.#begun = true
     this.#startedAt = this.#about.clock.now()
     try {
       const payload = decodePayload(this.delivery.payload)
@@ -167,6 +171,7 @@ export class Attempt {
     } catch (error) {
       return this.#failure(error)
     } finally {
+      this.#startedAt = 0
       this.#saying?.cancel()
     }
   }

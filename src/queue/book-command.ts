@@ -37,9 +37,14 @@ export class CommandBook {
     return this.workersUntil > now ? [...this.workers.keys()] : []
   }
 
-  /** A place, if one may be handed out. */
+  /** Whether there is a place that may be handed out. */
+  get isFree(): boolean {
+    return !this.closed && this.places.length > 0
+  }
+
+  /** Such a place. */
   take(): string | undefined {
-    return this.closed ? undefined : this.places.shift()
+    return this.isFree ? this.places.shift() : undefined
   }
 
   /** No place of this worker is free any more. */

@@ -26,11 +26,10 @@ export class Dispatch {
 
   /** Hands out what waits for a command, as long as there are places. */
   run(command: CommandBook): void {
-    while (command.line.length > 0) {
-      const worker = command.take()
-      if (worker === undefined) return
+    while (command.line.length > 0 && command.isFree) {
       const job = this.#book.jobs.get(command.line.shift() ?? '')
-      if (job) this.hand(job, worker)
+      const worker = job && command.take()
+      if (job && worker !== undefined) this.hand(job, worker)
     }
   }
 

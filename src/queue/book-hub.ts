@@ -98,6 +98,18 @@ export class BookHub {
     }
   }
 
+  /** Resolves when what was said so far has arrived, or after `within` ms. */
+  caughtUp(within: number): Promise<void> {
+    const { clock, carry } = this.#options
+    return new Promise((resolve) => {
+      const timer = clock.after(within, resolve, true)
+      carry(() => {
+        timer.cancel()
+        resolve()
+      })
+    })
+  }
+
   log({ worker, id, fence }: BookAttempt, line: string): void {
     if (!this.book.state.job(id, this.now)?.isHeld(worker, fence)) return
     const lines = [...this.logs(id), line].slice(-LOG_LINES)

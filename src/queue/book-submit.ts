@@ -20,6 +20,9 @@ export function submitJob(of: Submitting): SubmitReply {
   const { id, nonce, command, conflict, known } = submission
   const job = book.job(id, at.now)
   if (job && !job.over) return join(job, of)
+  // Sent twice, and over meanwhile: it is not run again.
+  const again = job?.creator === nonce
+  if (job && again && !submission.waits) return { status: 'created', generation: job.generation }
   const found = job?.fresh(at.now)
   if (job && found) {
     const { kind, fence, bytes } = found
@@ -27,8 +30,7 @@ export function submitJob(of: Submitting): SubmitReply {
     if (isMeant(job, submission)) return { status: 'cached', generation: job.settled, outcome }
     if (conflict !== 'rerun') return { status: 'conflict' }
   }
-  // Sent twice, and over meanwhile: it is not run again.
-  if (job?.creator === nonce) return { status: 'created', generation: job.generation }
+  if (job && again) return { status: 'created', generation: job.generation }
   if (known && book.command(command).workersAt(at.now).length === 0) return { status: 'unknown' }
   return { status: 'created', generation: create(job, of) }
 }
@@ -67,7 +69,7 @@ function create(before: JobRecord | undefined, of: Submitting): number {
   const job = before ?? new JobRecord(submission, generation)
   if (before) {
     book.unlist(before)
-    before.renew(submission, generation)
+    before.resubmit(submission, generation)
   }
   book.jobs.set(job.id, job)
   const { priority, waits, delay } = submission
@@ -79,12 +81,11 @@ function create(before: JobRecord | undefined, of: Submitting): number {
   return generation
 }
 
-/** It is to run later: if nothing is due before it, a worker is told, so that somebody has the timer. */
+/** It is to run later: a worker is told, so that somebody has the timer. */
 function postpone(job: JobRecord, command: CommandBook, { book, submission, at }: Submitting): void {
   book.delay(job, at.now + submission.delay)
   const [worker] = command.workersAt(at.now)
-  if (worker !== undefined && book.times.first === job.id)
-    at.warn(worker, { kind: 'due', ms: submission.delay })
+  if (worker !== undefined) at.warn(worker, { kind: 'due', ms: submission.delay })
 }
 
 /** It runs now, or waits in line. */

@@ -16,11 +16,6 @@ export class Times {
     return this.#sorted.length
   }
 
-  /** The earliest. */
-  get first(): string | undefined {
-    return this.#sorted[0]?.id
-  }
-
   at(id: string): number | undefined {
     return this.#moments.get(id)
   }

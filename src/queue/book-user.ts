@@ -1,4 +1,5 @@
 import { newId } from '../kernel/ids.ts'
+import type { CallLimits } from '../locker/store.ts'
 import type { BookHub, HubUser } from './book-hub.ts'
 import type { BookAttempt } from './queue-book.ts'
 import type {
@@ -67,9 +68,11 @@ export class BookUser implements QueueStore {
     this.#hub.change((book, at) => book.offer(this.inbox + nonce, command, places, at))
   }
 
-  async withdraw({ nonce, command }: WorkerName): Promise<void> {
+  /** What was delivered to it has arrived when this resolves. */
+  async withdraw({ nonce, command }: WorkerName, { within }: CallLimits): Promise<void> {
     this.#user.workers.delete(nonce)
     this.#hub.change((book) => book.withdraw(this.inbox + nonce, command))
+    await this.#hub.caughtUp(within)
   }
 
   /** An attempt, with the worker as its places name it. */

@@ -77,5 +77,5 @@ export class Exchange {
 
 /** What the script says when it failed for one item alone. */
 export function refusal(reason: unknown): UnavailableError {
-  return new UnavailableError(`Redis refused: ${String(reason)}`)
+  return new UnavailableError(`Redis refused: ${String(reason)}`, { cause: new Error(String(reason)) })
 }

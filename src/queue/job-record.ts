@@ -179,7 +179,7 @@ export class JobRecord {
   }
 
   /** Ties the record to a new submission, after what came before is over. */
-  renew(submission: Submission, generation: number): void {
+  resubmit(submission: Submission, generation: number): void {
     this.payload = submission.payload
     this.options = submission.options
     this.creator = submission.nonce

@@ -7,10 +7,12 @@ const PLAIN = /^[\w.,;@=+~!$%&()*#-]{1,64}$/
 /** The longest name of a queue or a command, in UTF-16 units. */
 const MAX_NAME = 256
 
-/** Throws a TypeError unless it is a string of 1 to 256 units. */
+/** Throws a TypeError unless it is a string of 1 to 256 units. Half a character would not come back from Redis. */
 export function checkName(what: string, name: unknown): asserts name is string {
-  if (typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME) return
-  const got = typeof name === 'string' ? `${name.length} characters` : `\`${String(name)}\` (${typeof name})`
+  const fits = typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME
+  if (fits && name.isWellFormed()) return
+  const length = fits ? 'one with a lone surrogate' : `${String(name).length} characters`
+  const got = typeof name === 'string' ? length : `\`${String(name)}\` (${typeof name})`
   throw new TypeError(`Expected \`${what}\` to be a string of 1 to ${MAX_NAME} characters, got ${got}`)
 }
 

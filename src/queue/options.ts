@@ -157,6 +157,11 @@ export const QUEUE_DEFAULTS: QueueDefaults = {
   unknownCommands: 'keep',
 }
 
+/** How long a delivery may take to be accepted, ms, by the lease. */
+export function acceptWithin(lease: number): number {
+  return Math.min(2000, lease / 2)
+}
+
 const NOTHING: Retention = { count: 0, age: 0 }
 const DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
 
@@ -241,6 +246,8 @@ export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
   if (typeof options.backoff !== 'function') checkBackoff(options.backoff)
   return {
     ...options,
+    // It goes to the store as a whole number.
+    lease: Math.round(options.lease),
     retain: resolveRetain(given.retain ?? {}),
     codec: checkCodec(given.codec ?? jsonCodec),
     trace: given.trace,
@@ -266,7 +273,7 @@ function checkRetention(name: string, given: Retention | false): Retention {
   checkFields(name, given, ['count', 'age'])
   return {
     count: checkWhole(`${name}.count`, given.count, 10_000_000),
-    age: checkNumber(`${name}.age`, given.age, 1, MAX_DELAY),
+    age: Math.round(checkNumber(`${name}.age`, given.age, 1, MAX_DELAY)),
   }
 }
 

@@ -170,6 +170,7 @@ export class QueueBook {
 
   pause(command: string, now: number): void {
     this.state.paused.add(command)
+    if (command !== '') this.state.know(command, now)
     for (const name of command === '' ? this.state.commands(now) : [command])
       this.state.command(name).closed = true
   }

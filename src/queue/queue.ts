@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { AbortedError, ClosedError } from '../errors.ts'
-import { checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
+import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
@@ -15,6 +15,7 @@ import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
 import { MemoryQueueStore } from './memory-store.ts'
 import { checkName, isJobId } from './names.ts'
 import {
+  acceptWithin,
   checkSubmitOptions,
   type ProcessOptions,
   type QueueOptions,
@@ -120,7 +121,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#owned = !(redis instanceof Connection)
     this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
     const memory = store ?? new MemoryQueueStore()
-    const accept = Math.min(2000, lease / 2)
+    const accept = acceptWithin(lease)
     this.#store = this.#connection
       ? new RedisQueueStore(this.#connection, prefix, name, { accept })
       : memory.connect(name)
@@ -135,6 +136,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       codec,
       unavailableAfter,
       lookAfter: Math.min(lease, LOOK_AFTER),
+      accepted: (id, command, disposition) => this.#report('submitted', { id, command, disposition }),
     })
   }
 
@@ -192,8 +194,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
     this.#check()
-    const { signal } = options
     const submission = this.#submissions.make(command, payload, options, true)
+    const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
     const waiter = this.#waiter(submission.id, options)
     this.#stats.submitted++
@@ -216,8 +218,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     options: SubmitOptions = {},
   ): Promise<Job<ResultOf<Jobs, Command>>> {
     this.#check()
-    const { signal } = options
     const submission = this.#submissions.make(command, payload, options, false)
+    const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
     const { status, generation } = await handIn(this.#store, submission, this.#options.unavailableAfter)
     this.#stats.submitted++
@@ -305,9 +307,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     { limit = PAGE, cursor = '0' }: { limit?: number; cursor?: string } = {},
   ): Promise<JobPage> {
     this.#check()
+    checkChoice('state', state, STATES)
     checkCount('limit', limit, 1)
     const from = Number(cursor)
-    checkCount('cursor', from, 0)
+    if (!/^\d{1,15}$/.test(cursor))
+      throw new TypeError(`Expected \`cursor\` to be that of a page, got \`${cursor}\``)
     const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE), this.#limits())
     const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
     return {
@@ -373,14 +377,17 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
     this.#check()
     checkCount('limit', limit, 1)
+    // What fails again meanwhile is not run for ever.
+    const most = Math.min(limit, (await this.counts()).failed)
     let done = 0
-    for (;;) {
-      const ids = await this.#store.list('failed', 0, Math.min(PAGE, limit - done), this.#limits())
+    while (done < most) {
+      const ids = await this.#store.list('failed', 0, Math.min(PAGE, most - done), this.#limits())
       const retried = await Promise.all(ids.map((id) => this.retry(id)))
       const count = retried.filter(Boolean).length
+      if (count === 0) break
       done += count
-      if (count === 0 || done >= limit) return done
     }
+    return done
   }
 
   /**
@@ -521,6 +528,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
 /** Jobs on one page at most. */
 const MAX_PAGE = 1_000
+
+const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
 
 /** This process, as events name it. */
 const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`

@@ -54,6 +54,9 @@ const KEEP_LOG = 24 * 60 * 60_000
 /** Up to so many bytes are looked at for whether they are text. */
 const LEAN = 4096
 
+/** What was delivered to a worker that is withdrawn is waited for so long, ms. */
+const CATCH_UP = 500
+
 /** What is due is looked after so many at a time. */
 const DUE_AT_ONCE = 32
 
@@ -76,6 +79,8 @@ export class RedisQueueStore implements QueueStore {
   readonly #endings: Exchange
   readonly #renewals: Exchange
   readonly #questions: Exchange
+  /** Workers of this process that wait for the last of their messages. */
+  readonly #withdrawing = new Map<string, () => void>()
   /** Workers of this process. */
   readonly #workers = new Map<string, WorkerListener>()
   readonly #feed: Feed
@@ -232,6 +237,7 @@ export class RedisQueueStore implements QueueStore {
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
         if (hint.kind === 'j') this.#calls.saw(Number(hint.fields[1]))
+        if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         tellWorker(listener, hint, (until) => this.#serverTime.left(until))
       },
     })
@@ -245,7 +251,19 @@ export class RedisQueueStore implements QueueStore {
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
     this.#workers.delete(worker.nonce)
     const command = this.#calls.command(worker.command)
+    const caughtUp = this.#catchUp(worker)
     await this.#calls.call(this.#scripts.withdraw, [command], [], [this.#park(worker)], within)
+    await caughtUp
+  }
+
+  /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
+  async #catchUp({ nonce }: WorkerName): Promise<void> {
+    if (!this.subscribed) return
+    await new Promise<void>((resolve) => {
+      this.#withdrawing.set(nonce, resolve)
+      this.#connection.clock.after(CATCH_UP, resolve, true)
+    })
+    this.#withdrawing.delete(nonce)
   }
 
   renew(
@@ -279,7 +297,7 @@ export class RedisQueueStore implements QueueStore {
             `${number} ${ENDINGS[kind]} ${numbers}`,
             String(fence),
             this.#park(worker),
-            bytes,
+            lean(bytes),
           ],
           answered: (values, at) => {
             const code = codeOf(values[at])
@@ -401,7 +419,13 @@ export class RedisQueueStore implements QueueStore {
   async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
     const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
     const name = command === '' ? '' : this.#calls.command(command).name
-    await this.#calls.call(script, commands, [], [name], limits.within)
+    await this.#calls.call(
+      script,
+      commands,
+      [],
+      [name, String(KEEP_WORKER), command, String(KEEP_NAMES)],
+      limits.within,
+    )
   }
 
   async paused({ within }: CallLimits): Promise<string[]> {

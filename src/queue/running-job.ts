@@ -11,8 +11,8 @@ export interface RunningJob<Payload = unknown> {
   /** Number of the grant: only grows, so a store that it writes to can refuse an older one. */
   readonly fence: number
   /**
-   * Aborts with AbortedError when the job is cancelled or removed, with LeaseLostError when it was lost to another worker
-   * or took longer than `maxHold`, with ClosedError at the end of `close`.
+   * Aborts with AbortedError when the job is cancelled or removed, with LeaseLostError when it was lost to another worker,
+   * with TimeoutError when it took longer than `maxHold`, with ClosedError at the end of `close`.
    */
   readonly signal: AbortSignal
   /** Trace context of the submitter, to link a span to. */

@@ -3,11 +3,8 @@ import type { Clock } from '../kernel/clock.ts'
 /** Handlers are started in one turn of the event loop for so long, ms; the next one in the next turn. */
 const TURN = 5
 
-/** A handler that keeps the event loop from turning for so long, ms, may keep it for longer than an unaccepted lease. */
-const BLOCKED = 100
-
 /** So many must have been quick in a row until the next is thought to be. */
-const QUICK = 20
+const QUICK = 10
 
 /**
  * Starts handlers. Those that compute without a pause are kept apart by turns of the event loop, so that what the one has
@@ -15,13 +12,16 @@ const QUICK = 20
  */
 export class Starts {
   readonly #clock: Clock
+  /** Who keeps the event loop from turning for so long, ms, may keep it for longer than an unaccepted lease. */
+  readonly #blocked: number
   readonly #ready: (() => void)[] = []
   /** When the present turn began, as far as there is one. */
   #turnBegan: number | undefined
   #quick = 0
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, blocked: number) {
     this.#clock = clock
+    this.#blocked = blocked
   }
 
   /** Those that wait for their turn. */
@@ -36,7 +36,7 @@ export class Starts {
 
   /** The event loop stood still for so long, ms. */
   stood(ms: number): void {
-    if (ms >= BLOCKED) this.#quick = 0
+    if (ms >= this.#blocked) this.#quick = 0
   }
 
   /** Calls `start` in this turn of the event loop, or a later one. */

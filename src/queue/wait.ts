@@ -3,6 +3,7 @@ import type { Codec } from '../kernel/codec.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import type { Pending } from '../kernel/deadlines.ts'
 import { remoteError } from '../locker/failure.ts'
+import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import type { JobNotice, JobOutcome, Submission, SubmitReply, Submitter } from './store.ts'
 
@@ -13,6 +14,8 @@ export interface WaitTable {
   look(wait: Wait): void
   /** It is parked: it is looked after from now on. */
   watch(wait: Wait): void
+  /** Its submission was accepted. */
+  accepted(wait: Wait, disposition: Disposition): void
   /** It waits no longer, and messages to it are not heard. `parked`: its place on the record is to be given up. */
   remove(wait: Wait, parked: boolean): void
 }
@@ -67,9 +70,11 @@ export class Wait implements Submitter, Pending {
     switch (reply.status) {
       case 'created':
       case 'joined':
+        this.#table.accepted(this, reply.status)
         this.park(reply.generation)
         break
       case 'cached':
+        this.#table.accepted(this, reply.status)
         this.generation = reply.generation
         this.settle(reply.outcome)
         break

@@ -3,6 +3,7 @@ import type { Codec } from '../kernel/codec.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { newId } from '../kernel/ids.ts'
 import { encodeFailure } from '../locker/failure.ts'
+import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import type { QueueStore, Removal, Submission } from './store.ts'
 import { Wait, type WaitTable } from './wait.ts'
@@ -28,6 +29,8 @@ export interface WaitsOptions {
   unavailableAfter: number
   /** Who waits looks again after so long, ms. */
   lookAfter: number
+  /** A submission was accepted, or has joined another of this process. */
+  accepted(id: string, command: string, disposition: Disposition): void
 }
 
 /** Those in this process who wait for jobs of a queue. */
@@ -64,6 +67,7 @@ export class Waits implements WaitTable {
     const open = this.#joinable(submission)
     if (open) {
       open.add(waiter)
+      this.#options.accepted(open.id, open.command, 'joined')
       return open
     }
     const wait = new Wait(submission.id, submission.command, submission.nonce, this, submission)
@@ -77,8 +81,10 @@ export class Waits implements WaitTable {
   #joinable(submission: Submission): Wait | undefined {
     const open = this.#open.get(submission.id)
     if (open?.submission === undefined) return undefined
-    const same = open.submission.payload.equals(submission.payload)
-    return same && open.submission.command === submission.command ? open : undefined
+    const { command, conflict, abortUnwanted, payload } = open.submission
+    // What was asked otherwise may be answered otherwise: it is handed in by itself.
+    const asked = conflict === submission.conflict && abortUnwanted === submission.abortUnwanted
+    return asked && command === submission.command && payload.equals(submission.payload) ? open : undefined
   }
 
   /** Waits for a job that was submitted before. */
@@ -106,6 +112,10 @@ export class Waits implements WaitTable {
         if (!wait.over) wait.park(generation)
       },
     )
+  }
+
+  accepted(wait: Wait, disposition: Disposition): void {
+    this.#options.accepted(wait.id, wait.command, disposition)
   }
 
   watch(wait: Wait): void {

@@ -1,7 +1,8 @@
-import { ClosedError, type SoloflightError } from '../errors.ts'
+import { ClosedError, type SoloflightError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
+import { acceptWithin } from './options.ts'
 import type { Handler } from './running-job.ts'
 import { Starts } from './starts.ts'
 import type { Delivery, WorkerListener, WorkerName } from './store.ts'
@@ -62,7 +63,7 @@ export class Worker implements WorkerListener {
     this.#concurrency = concurrency
     this.#about = { ...about, worker: this.name }
     this.#events = events
-    this.#starts = new Starts(about.clock)
+    this.#starts = new Starts(about.clock, acceptWithin(about.options.lease) / 8)
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
     void this.#offer()
   }
@@ -81,6 +82,8 @@ export class Worker implements WorkerListener {
     const places = Math.max(0, this.#concurrency - this.busy)
     let again = OFFER_EVERY * (0.9 + Math.random() / 5)
     try {
+      // What is handed to one who does not hear comes back. It is said when the subscription is up.
+      if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
       await store.offer(this.name, places, this, { within: options.unavailableAfter })
       // Of what was put off before this worker was known, nobody was told.
       this.#events.due(0)
@@ -128,7 +131,7 @@ export class Worker implements WorkerListener {
 
   #admit(attempt: Attempt): void {
     // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
-    const excess = this.busy >= this.#concurrency
+    const excess = this.#running + this.#starts.waiting >= this.#concurrency
     if (!this.#closed && !excess) return this.#starts.add(() => this.#start(attempt))
     this.#attempts.delete(attempt.name)
     this.#handBack(attempt)
@@ -169,6 +172,15 @@ export class Worker implements WorkerListener {
     if (this.#attempts.size === 0) this.#idle?.()
   }
 
+  /** Its handler still runs, and what comes of that is of no interest any more. */
+  async #endEarly(attempt: Attempt, result: Result): Promise<void> {
+    // If this fails, the lease ends by itself.
+    const accepted = await attempt.finish(result, false).catch(() => false)
+    if (!accepted) return
+    this.#events.ended(attempt, result, this.#about.options.maxHold)
+    if (result.kind === 'retry') this.#events.due(result.delay)
+  }
+
   /** Tells the store, again and again while the lease may hold. False: it was lost. */
   async #tell(attempt: Attempt, result: Result): Promise<boolean> {
     const frees = !this.#closed
@@ -197,7 +209,10 @@ export class Worker implements WorkerListener {
       () => {
         this.#keeping = undefined
         this.#starts.stood(clock.now() - at)
-        for (const attempt of this.#attempts.values()) attempt.keep()
+        for (const attempt of this.#attempts.values()) {
+          const overrun = attempt.keep()
+          if (overrun) void this.#endEarly(attempt, overrun)
+        }
         if (this.#attempts.size > 0) this.#keepOn()
       },
       true,

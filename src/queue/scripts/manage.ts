@@ -91,12 +91,18 @@ return int(y)
 `
 
 /**
- * ARGV    name of the command, or '' for all
+ * ARGV    name of the command, or '' for all, how long a worker is known, real name of the command, how long names of
+ *         commands are kept
  */
 export const PAUSE: string = `
 redis.call('SADD', S, ARGV[A + 1])
+if ARGV[A + 1] ~= '' then
+  redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 3])
+  redis.call('PEXPIRE', Q, ARGV[A + 4])
+end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end
+  redis.call('PEXPIRE', command.i, ARGV[A + 2])
 end
 return 1
 `

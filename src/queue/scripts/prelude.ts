@@ -65,7 +65,8 @@ local function num(x) return tonumber(x or '0') or 0 end
 local function int(x) return string.format('%.0f', x) end
 ${time.keep}
 -- Where a slot is leaving, a key that a script has emptied cannot be used again: it would fail half-way. So it does not begin.
-if ARGV[2] == '1' and type(redis.pcall('EXISTS', KEYS[1] .. '-')) == 'table' then
+local elsewhere = ARGV[2] == '1' and redis.pcall('EXISTS', KEYS[1] .. '-')
+if type(elsewhere) == 'table' and string.find(elsewhere.err, 'non local', 1, true) then
   return redis.error_reply('TRYAGAIN The slot is on the move')
 end
 `

@@ -88,8 +88,8 @@ local function create(n, key, id, command, r, a, terms)
     redis.call('HSET', key, unpack(set))
     redis.call('ZADD', T, int(now + delay), member(id, command))
     redis.call('ZADD', D, int(now + delay), member(id, command))
-    local earliest = redis.call('ZRANGE', T, 0, 0)[1] == member(id, command)
-    local worker = earliest and redis.call('HRANDFIELD', command.r)
+    -- Who runs or waits for something else does not know of it: one worker is told, so that somebody has the timer.
+    local worker = redis.call('HRANDFIELD', command.r)
     if worker then post(worker, 't ' .. int(delay)) end
     return y
   end
@@ -169,6 +169,7 @@ local function submit(n)
   end
 
   local fresh = (r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now)
+  if again and not terms.waits then return 'C ' .. r[1] end
   if fresh then
     if same() then
       return (r[3] == 'v' and 'V ' or 'E ') .. int(num(r[6])) .. ' ' .. r[2], redis.call('HGET', key, r[3])

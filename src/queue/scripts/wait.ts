@@ -10,7 +10,8 @@ for n = 1, #KEYS - K do
   local key, a = KEYS[K + n], A + 2 + 2 * (n - 1)
   local generation, nonce = num(ARGV[a + 1]), ARGV[a + 2]
   local park = inbox .. nonce
-  local r = redis.call('HMGET', key, 'y', 'Y', 'k', 's', 'w', '@' .. park, 'n', 'N')
+  -- A record that cannot be read is not there, and one that cannot be written is looked at again later.
+  local r = redis.pcall('HMGET', key, 'y', 'Y', 'k', 's', 'w', '@' .. park, 'n', 'N')
   local status, bytes = '-', false
   if r[3] and num(r[2]) >= generation then
     status = string.upper(r[3]) .. ' ' .. int(num(r[4]))
@@ -18,7 +19,7 @@ for n = 1, #KEYS - K do
   elseif r[1] and (num(r[1]) >= generation or num(r[8]) >= generation) then
     status = 'P'
     if nonce ~= '' and r[5] ~= park and not r[6] then
-      if num(r[7]) < cap then redis.call('HSET', key, '@' .. park, int(generation), 'n', num(r[7]) + 1) end
+      if num(r[7]) < cap then redis.pcall('HSET', key, '@' .. park, int(generation), 'n', num(r[7]) + 1) end
     end
   end
   replies[2 * n - 1] = status

@@ -15,6 +15,8 @@ local halted, closed = paused[1] == 1 or paused[2] == 1, redis.call('LINDEX', co
 if halted and not closed then redis.call('LPUSH', command.i, 'P') end
 -- Whoever resumed all did not know of this command yet.
 if closed and not halted then redis.call('LPOP', command.i) end
+-- Places end with the workers that are known: each says so again before.
+redis.call('PEXPIRE', command.i, ARGV[A + 4])
 redis.call('HSET', command.r, worker, count)
 redis.call('PEXPIRE', command.r, ARGV[A + 4])
 redis.call('HSET', Q, command.name, ARGV[A + 3])
@@ -26,12 +28,16 @@ return now
 `
 
 /**
+ * The worker is told as well: that message is behind all that was delivered to it.
+ *
  * ARGV    worker
  */
 export const WITHDRAW: string = `
 local command, worker = commands[1], ARGV[A + 1]
 redis.call('LREM', command.i, 0, worker)
 redis.call('HDEL', command.r, worker)
+post(worker, 'w')
+sendMail()
 return 1
 `
 
@@ -45,7 +51,8 @@ local replies, leases = {}, {}
 for n = 1, #KEYS - K do
   local key, a = KEYS[K + n], A + 2 * (n - 1)
   local c, fence, lease = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+)$')
-  local r = redis.call('HMGET', key, 'o', 'f', 'l', 's', 'k', 'y', 'Y')
+  -- A record that cannot be read is lost, and no other with it.
+  local r = redis.pcall('HMGET', key, 'o', 'f', 'l', 's', 'k', 'y', 'Y')
   if r[1] == ARGV[a + 2] and r[2] == fence then
     if not r[3] then
       -- Nothing to remove: but out of memory, a script may not begin with a write that grows.
@@ -144,7 +151,12 @@ local function tick(n)
 end
 
 local replies = {}
-for n = 1, #KEYS - K do replies[n] = tick(n) end
+for n = 1, #KEYS - K do
+  local done, reply = pcall(tick, n)
+  -- A record that cannot be read would keep all that is due after it waiting.
+  if not done then redis.call('ZREM', T, member(idOf(KEYS[K + n]), commands[num(ARGV[first + n])])) end
+  replies[n] = done and reply or 0
+end
 for _, command in ipairs(commands) do
   if command.more then dispatch(command) end
 end
