@@ -651,7 +651,8 @@ class Worlds {
       }
       case 'retry': {
         const id = JOBS[op.job] as string
-        return this.#both(op.party, (store) => store.retry(id, commandOf(id), LIMITS))
+        const generation = (await this.#party(op.party).model.snapshot(id))?.generation ?? 0
+        return this.#both(op.party, (store) => store.retry(id, commandOf(id), generation, LIMITS))
       }
       case 'pause':
       case 'resume':
@@ -1280,7 +1281,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a stall that is always counted': [['if h[6] or stalls == 0 then stalls', 'if true then stalls']],
   'stalls without end': [['if stalls > most then', 'if false then']],
   'places of a worker that is lost': [
-    ["redis.call('LREM', command.i, 0, worker)\n  post(worker, 's')", "post(worker, 's')"],
+    ["redis.call('LREM', command.i, 0, worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
   ],
   'a tick that comes too early': [
     ['if not at or num(at) > now then return 0 end', 'if not at then return 0 end'],
@@ -1313,7 +1314,6 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a paused command that takes jobs': [["if worker and worker ~= 'P' then", 'if worker then']],
   'an offer that opens what is paused': [['if halted and not closed then', 'if false then']],
-  'an offer that does not open what was resumed': [['if closed and not halted then', 'if false then']],
   'a command that is resumed though all are paused': [
     ['if paused[1] == 0 and paused[2] == 0 then', 'if true then'],
   ],
@@ -1338,9 +1338,12 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a job that expires while it waits': [["'R', 'vu', 'eu')\n    keepOn(key)", "'R', 'vu', 'eu')"]],
   'listings without bound': [['if excess > 0 then', 'if false then']],
   'a message without bound': [
-    ["#bytes > terms.limit and 'm'", "false and 'm'"],
+    ['local much = #bytes > terms.limit', 'local much = false'],
     ['#ARGV[11] <= num(ARGV[7])', 'true'],
   ],
+  'a worker that is lost and stays known': [["redis.call('HDEL', command.r, worker)\n  post", 'post']],
+  'a retry that is sent twice and runs twice': [['if h[1] and num(h[1]) > num(ARGV[A + 1])', 'if false']],
+  'a rerun that is not the newest': [['or (reruns and r[13])', 'or false']],
   'a payload that is cut': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
   'a piece of another payload': [["'p14',\n      'p15', 'b', 'c'", "'p14',\n      'b', 'c'"]],
   'a call for workers that is not sent': [

@@ -182,12 +182,15 @@ onBothStores('Q2 dedupe - rerun: once more after the current run, with the newes
   const { runs, running } = gated(w)
   const first = one.submit('work', 1, { dedupe: 'key' })
   await running(1)
-  const second = other.submit('work', 2, { dedupe: 'key' })
   const same = one.submit('work', 1, { dedupe: 'key', conflict: 'rerun' })
-  const third = one.submit('work', 3, { dedupe: 'key', conflict: 'rerun' })
   const job = await until(async () => (await one.jobs('active')).jobs[0], { what: 'the job' })
-  // The third comes from the process of the first, with a place of its own.
-  await until(async () => (await one.status(job.id))?.waiters === 3, { what: 'all to wait' })
+  const waiters = async (count: number) =>
+    until(async () => (await one.status(job.id))?.waiters === count, { what: `${count} to wait` })
+  // What was asked otherwise has a place of its own.
+  await waiters(2)
+  const second = other.submit('work', 2, { dedupe: 'key' })
+  const third = one.submit('work', 3, { dedupe: 'key', conflict: 'rerun' })
+  await waiters(4)
   const fourth = await other.enqueue('work', 4, { dedupe: 'key' })
   assert.equal(fourth.disposition, 'joined')
   assert.equal(runs.length, 1, 'it runs after the current one, not beside it')
@@ -200,6 +203,22 @@ onBothStores('Q2 dedupe - rerun: once more after the current run, with the newes
   assert.equal(await one.submit('work', 4, { dedupe: 'key' }), 'of 4', 'and it is what is kept')
   await assert.rejects(one.submit('work', 1, { dedupe: 'key' }), ConflictError)
   assert.equal(runs.length, 2)
+})
+
+onBothStores('dedupe - rerun: what runs now is run again if it is the newest', async (w) => {
+  const queue = w.open({ conflict: 'rerun' })
+  const { runs, running } = gated(w)
+  const options = { dedupe: 'key' }
+  const first = queue.submit('work', 1, options)
+  await running(1)
+  await queue.enqueue('work', 2, options)
+  const again = await queue.enqueue('work', 1, options)
+  runs[0]?.end('of 1')
+  assert.equal(await first, 'of 1')
+  await running(2)
+  assert.equal(runs[1]?.payload, 1)
+  runs[1]?.end('of 1 again')
+  assert.equal(await again.result(), 'of 1 again')
 })
 
 onBothStores('dedupe - rerun follows a run that failed, and replaces an outcome that is kept', async (w) => {

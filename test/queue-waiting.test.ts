@@ -292,12 +292,10 @@ onBothStores('Q1 close - what runs may end within the grace, and nothing more is
 
 onBothStores('Q3 close - what does not end in its grace is handed to another worker at once', async (w) => {
   const [worker, there] = [held(w), w.open()]
+  const jobs = await there.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
+  await until(() => worker.jobs.length > 0, { what: 'the worker to be busy' })
   const other = held(w)
   other.end('other')
-  await there.pause()
-  const jobs = await there.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
-  await there.resume()
-  await until(() => worker.jobs.length > 0, { what: 'the worker to be busy' })
   const results = Promise.all(jobs.map((job) => job.result()))
   const began = performance.now()
   await worker.queue.close({ grace: 100 })

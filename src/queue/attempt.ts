@@ -36,6 +36,7 @@ export class Attempt {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
   readonly #about: AttemptSurroundings
+  #payload: Buffer | undefined
   /** Made when it is first asked for: most handlers never do, and it is dear. */
   #abort: AbortController | undefined
   #reason: SoloflightError | undefined
@@ -56,6 +57,7 @@ export class Attempt {
   constructor(delivery: Delivery, about: AttemptSurroundings) {
     this.delivery = delivery
     this.#about = about
+    this.#payload = delivery.payload
     this.jobOptions = unpackOptions(delivery.options)
     const now = about.clock.now()
     this.#until = now + delivery.left
@@ -90,9 +92,9 @@ export class Attempt {
     return this.delivery.failed + 1
   }
 
-  /** Whether it may start without having been accepted: its lease has not run out meanwhile. */
-  get fresh(): boolean {
-    return this.#about.clock.now() < this.#until - this.#margin
+  /** Whether it may start: its lease has not run out meanwhile, and all of it is here. */
+  get ready(): boolean {
+    return this.#payload !== undefined && this.#about.clock.now() < this.#until - this.#margin
   }
 
   /** It takes longer than it may: it has failed, whatever the handler does now. */
@@ -161,12 +163,23 @@ export class Attempt {
     this.#abort?.abort(reason)
   }
 
+  /** Accepts it, and reads what did not come with it. Afterwards it is ready, or lost. */
+  async accept(): Promise<void> {
+    await this.renew()
+    if (this.lost || this.#payload) return
+    const { store, worker, options } = this.#about
+    const { id, fence } = this.delivery
+    const within = options.unavailableAfter
+    this.#payload = await store.payload({ worker, id, fence }, { within }).catch(() => undefined)
+    if (!this.#payload) this.lose(new LeaseLostError('The payload could not be read', this.#key))
+  }
+
   /** Runs the handler. Never rejects. */
   async run(handler: Handler): Promise<Result> {
     this.#begun = true
     this.#startedAt = this.#about.clock.now()
     try {
-      const payload = decodePayload(this.delivery.payload)
+      const payload = decodePayload(this.#payload ?? NO_BYTES)
       return this.#value(await handler(payload, this.#job(payload)))
     } catch (error) {
       return this.#failure(error)

@@ -18,7 +18,7 @@ export function settleJob(
   job.settle(ended, at.now, at.tell)
   if (job.next) {
     job.follow(job.next)
-    book.command(job.command).line.add(job, false)
+    book.line(job, false, at.now)
     return
   }
   const { ttl, linger, retain, kind } = ended
@@ -35,7 +35,7 @@ export function endAttempt(book: BookState, job: JobRecord, ending: BookEnding, 
   job.giveBack(kind === 'retry')
   const { line } = book.command(job.command)
   if (ending.delay > 0) book.delay(job, at.now + ending.delay)
-  else if (kind === 'retry') line.add(job, false)
+  else if (kind === 'retry') book.line(job, false, at.now)
   else line.putFirst(job.id)
 }
 

@@ -34,7 +34,7 @@ export interface QueueSurroundings {
 }
 
 /** The name of a command is known for so long after it was last needed, ms. */
-const KEEP_NAMES = 7 * 24 * 60 * 60_000
+const KEEP_NAMES = 30 * 24 * 60 * 60_000
 
 /** Everything that is known of one queue. */
 export class BookState {
@@ -74,6 +74,13 @@ export class BookState {
     if (this.knownUntil <= now) this.#known.clear()
     this.#known.add(command)
     this.knownUntil = now + KEEP_NAMES
+  }
+
+  /** Puts a job in line. Where nothing waited, the command may be unknown by now. */
+  line(job: JobRecord, lifo: boolean, now: number): void {
+    const { line } = this.command(job.command)
+    line.add(job, lifo)
+    if (line.length === 1) this.know(job.command, now)
   }
 
   /** The commands that are known, in the order in which they became so. */

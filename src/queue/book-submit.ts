@@ -48,7 +48,8 @@ function join(job: JobRecord, { submission, park, at }: Submitting): SubmitReply
   if (next?.creator === nonce) return { status: 'created', generation: next.generation }
   if (parked !== undefined) return { status: 'joined', generation: parked }
   if (waits && job.parks.size >= at.maxParked) return { status: 'overloaded' }
-  const isPresent = isMeant(job, submission)
+  // What is to follow is the newest, even if that is what runs now.
+  const isPresent = isMeant(job, submission) && !(next && conflict === 'rerun')
   const isNext = !isPresent && next?.payload.equals(payload)
   if (!isPresent && !isNext) {
     if (conflict !== 'rerun') return { status: 'conflict' }
@@ -92,8 +93,7 @@ function postpone(job: JobRecord, command: CommandBook, { book, submission, at }
 function place(job: JobRecord, command: CommandBook, { book, submission, dispatch, at }: Submitting): void {
   const worker = command.take()
   if (worker !== undefined) return dispatch.hand(job, worker)
-  command.line.add(job, submission.lifo)
+  book.line(job, submission.lifo, at.now)
   if (command.line.length > 1) return
-  book.know(command.name, at.now)
   if (command.workersAt(at.now).length === 0) at.call()
 }

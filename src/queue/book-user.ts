@@ -88,6 +88,9 @@ export class BookUser implements QueueStore {
     return this.#hub.change((book, at) => book.finish({ ...ending, ...this.#mine(ending) }, at))
   }
 
+  /** Every delivery carries it. */
+  async payload(): Promise<undefined> {}
+
   async progress(attempt: Attempt, bytes: Buffer): Promise<void> {
     this.#hub.change((book, at) => book.progress(this.#mine(attempt), bytes, at))
   }
@@ -128,8 +131,8 @@ export class BookUser implements QueueStore {
     return this.#hub.change((book, at) => book.end(removal, at))
   }
 
-  async retry(id: string): Promise<number | undefined> {
-    return this.#hub.change((book, at) => book.retry(id, at))
+  async retry(id: string, _command: string, generation: number): Promise<number | undefined> {
+    return this.#hub.change((book, at) => book.retry(id, generation, at))
   }
 
   async pause(command: string): Promise<void> {

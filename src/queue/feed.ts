@@ -24,6 +24,8 @@ export class Feed {
   readonly #word: string
   /** Until when watchers are believed to be there, by inbox and nonce. */
   readonly #watchers = new Map<string, number>()
+  /** What ends the watching of this process. */
+  readonly #watches = new Set<() => void>()
   #events: string[] = []
   readonly #unlisten: () => void
 
@@ -86,10 +88,11 @@ export class Feed {
     const word = `${this.#word}${inbox.id}${nonce} `
     inbox.listen(nonce, {
       hint: ({ body }) => {
-        for (const event of body.toString().split('\n')) heard(event)
+        // In a tick of its own: what a listener throws is its own affair.
+        for (const event of body.toString().split('\n')) queueMicrotask(() => heard(event))
       },
     })
-    let timer: Timer
+    let timer: Timer | undefined
     const announce = () => this.#publish(broadcastChannel, `${word}+`, within)
     const goOn = () => {
       timer = clock.after(
@@ -101,16 +104,25 @@ export class Feed {
         true,
       )
     }
-    await announce()
-    goOn()
-    return () => {
-      timer.cancel()
+    const stop = () => {
+      if (!this.#watches.delete(stop)) return
+      timer?.cancel()
       inbox.ignore(nonce)
       this.#publish(broadcastChannel, `${word}-`, within).catch(() => {})
     }
+    this.#watches.add(stop)
+    try {
+      await announce()
+    } catch (error) {
+      stop()
+      throw error
+    }
+    if (this.#watches.has(stop)) goOn()
+    return stop
   }
 
   close(): void {
+    for (const stop of this.#watches) stop()
     this.#unlisten()
   }
 }

@@ -35,9 +35,10 @@ export function unpackOptions(text: string): JobOptions {
   try {
     const { t, e, a, b, c } = JSON.parse(text) as Record<string, unknown>
     const options: JobOptions = {}
-    if (typeof t === 'number') options.ttl = t
-    if (typeof e === 'number') options.errorTtl = e
-    if (typeof a === 'number') options.attempts = a === 0 ? Number.POSITIVE_INFINITY : a
+    if (isDuration(t)) options.ttl = t
+    if (isDuration(e)) options.errorTtl = e
+    if (Number.isInteger(a) && typeof a === 'number' && a >= 0)
+      options.attempts = a === 0 ? Number.POSITIVE_INFINITY : a
     if (typeof c === 'string') options.trace = c
     if (b !== undefined) {
       checkBackoff(b)
@@ -47,4 +48,9 @@ export function unpackOptions(text: string): JobOptions {
   } catch {
     return {}
   }
+}
+
+/** As it may stand in a script's arguments. */
+function isDuration(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
 }

@@ -41,7 +41,8 @@ export function tellWorker(
 }
 
 function deliveryOf(fields: string[], body: Buffer, left: (until: number) => number): Delivery | undefined {
-  const [id, ...numbers] = fields
+  const id = fields[0]
+  const numbers = fields.slice(1, 7)
   if (id === undefined || numbers.length !== 6 || !areNumbers(numbers)) return undefined
   const [fence, generation, failed, stalled, until, size] = numbers.map(Number) as [
     number,
@@ -59,6 +60,6 @@ function deliveryOf(fields: string[], body: Buffer, left: (until: number) => num
     stalled,
     left: until === 0 ? 0 : left(until),
     options: body.toString('utf8', 0, size),
-    payload: body.subarray(size),
+    payload: fields[7] === '+' ? undefined : body.subarray(size),
   }
 }

@@ -69,13 +69,15 @@ export class QueueBook {
   }
 
   /** Runs a job that is over once more. */
-  retry(id: string, at: At): number | undefined {
+  retry(id: string, generation: number, at: At): number | undefined {
     const job = this.state.job(id, at.now)
+    // Sent twice.
+    if (job && job.generation > generation) return job.generation
     if (!job?.over || job.outcome?.kind === 'removed') return undefined
     this.state.unlist(job)
     job.begin(Math.max(job.generation + 1, at.micros))
     const command = this.state.command(job.command)
-    command.line.add(job, false)
+    this.state.line(job, false, at.now)
     this.#dispatching(at, (dispatch) => dispatch.run(command))
     return job.generation
   }
@@ -146,14 +148,14 @@ export class QueueBook {
     if (!job || job.over) return 'none'
     if (job.due === undefined) return this.#stall(job, terms, at)
     job.due = undefined
-    state.command(job.command).line.add(job, false)
+    state.line(job, false, at.now)
     return 'promoted'
   }
 
   /** The worker of an attempt has not been heard of: the job goes to another, unless that happened too often. */
   #stall(job: JobRecord, terms: StallTerms, at: At): Tick['status'] {
     const command = this.state.command(job.command)
-    command.takeBack(job.worker)
+    command.forget(job.worker)
     at.warn(job.worker, { kind: 'forgotten' })
     // Before its second stall it could not start without having been accepted.
     if (job.accepted || job.stalled === 0) job.stalled++

@@ -289,7 +289,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       outcome,
     } = snapshot
     const status: JobStatus = {
-      ...{ id, command, state, payload: decodePayload(payload), retries, stalls, waiters },
+      ...{ id, command, state, payload: payloadOf(payload), retries, stalls, waiters },
       progress: progress && decodeWith(this.#options.codec, progress, id),
     }
     if (outcome?.kind === 'value') status.result = this.#resultOf(outcome, id)
@@ -356,13 +356,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   async #removeAll(state: JobState): Promise<number> {
     let removed = 0
-    // What cannot be removed has been taken meanwhile; so each page has something to remove, or is the last.
+    let passed = 0
     for (;;) {
-      const ids = await this.#store.list(state, 0, PAGE, this.#limits())
+      const ids = await this.#store.list(state, passed, PAGE, this.#limits())
+      if (ids.length === 0) return removed
       const done = await Promise.all(ids.map((id) => this.remove(id)))
       const count = done.filter(Boolean).length
       removed += count
-      if (count === 0) return removed
+      // What has been taken meanwhile, or is not there, stays where it is.
+      passed += ids.length - count
     }
   }
 
@@ -370,7 +372,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async retry(id: string): Promise<boolean> {
     const snapshot = await this.#snapshot(id)
     if (!snapshot) return false
-    return (await this.#store.retry(id, snapshot.command, this.#limits())) !== undefined
+    const { command, generation, outcome } = snapshot
+    if (!outcome || outcome.kind === 'removed') return false
+    return (await this.#store.retry(id, command, generation, this.#limits())) !== undefined
   }
 
   /** Runs failed jobs once more, the oldest first. Returns how many. */
@@ -380,12 +384,14 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     // What fails again meanwhile is not run for ever.
     const most = Math.min(limit, (await this.counts()).failed)
     let done = 0
+    let passed = 0
     while (done < most) {
-      const ids = await this.#store.list('failed', 0, Math.min(PAGE, most - done), this.#limits())
+      const ids = await this.#store.list('failed', passed, Math.min(PAGE, most - done), this.#limits())
+      if (ids.length === 0) break
       const retried = await Promise.all(ids.map((id) => this.retry(id)))
       const count = retried.filter(Boolean).length
-      if (count === 0) break
       done += count
+      passed += ids.length - count
     }
     return done
   }
@@ -432,7 +438,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
     if (this.listenerCount(event) > 0) this.#emit(event, about)
     if (!this.#store.watched) return
-    this.#store.report(JSON.stringify({ event, process: PROCESS, ...about }))
+    try {
+      this.#store.report(JSON.stringify({ event, process: PROCESS, ...about }))
+    } catch {
+      // What a hook has made of a failure cannot be told: nor can what it belongs to.
+    }
   }
 
   /** In a tick of its own: what a listener throws is its own affair. */
@@ -523,6 +533,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+}
+
+/** A payload to be shown; undefined for one that is none: it must not hide the others. */
+function payloadOf(bytes: Buffer): unknown {
+  try {
+    return decodePayload(bytes)
+  } catch {
+    return undefined
   }
 }
 

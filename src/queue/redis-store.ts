@@ -43,8 +43,7 @@ export interface RedisQueueStoreOptions {
   accept?: number
 }
 
-/** How long the names of commands are kept, and a worker that says nothing of itself, ms. */
-const KEEP_NAMES = 7 * 24 * 60 * 60_000
+/** How long a worker is known that says nothing of itself, ms. */
 const KEEP_WORKER = 15 * 60_000
 
 /** Lines that a job's log has at most, and how long it is kept, ms. */
@@ -75,6 +74,7 @@ export class RedisQueueStore implements QueueStore {
   readonly #messageLimit: string
   readonly #maxParked: string
   readonly #serverTime: ServerTime
+  readonly #accept: number
   readonly #submissions: Exchange
   readonly #endings: Exchange
   readonly #renewals: Exchange
@@ -90,14 +90,15 @@ export class RedisQueueStore implements QueueStore {
     const scripts = options.scripts ?? queueScripts
     this.#connection = connection
     this.#names = new QueueNames(prefix, queue)
-    this.#calls = new QueueCalls(connection, this.#names, options.accept ?? 2000)
+    this.#accept = options.accept ?? 2000
+    this.#calls = new QueueCalls(connection, this.#names, this.#accept)
     this.#scripts = scripts
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
     this.#serverTime = new ServerTime(connection.clock)
     const { inbox, broadcastChannel } = connection
     const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
-    const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked, String(KEEP_NAMES)]
+    const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.#calls, scripts.submit, {
       most: 16,
       stride: 1,
@@ -238,10 +239,11 @@ export class RedisQueueStore implements QueueStore {
       hint: (hint) => {
         if (hint.kind === 'j') this.#calls.saw(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
-        tellWorker(listener, hint, (until) => this.#serverTime.left(until))
+        // Never for longer than it was given: the server's clock may have been set.
+        tellWorker(listener, hint, (until) => Math.min(this.#serverTime.left(until), this.#accept))
       },
     })
-    const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER), String(KEEP_NAMES)]
+    const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER)]
     const sentAt = this.#connection.clock.now()
     const command = this.#calls.command(worker.command)
     const now = await this.#calls.call(this.#scripts.offer, [command], [], args, within)
@@ -311,6 +313,13 @@ export class RedisQueueStore implements QueueStore {
     )
   }
 
+  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<Buffer | undefined> {
+    const reply = await this.#read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
+    const [owner, last, payload] = reply as unknown[]
+    const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
+    return held && Buffer.isBuffer(payload) ? payload : undefined
+  }
+
   async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
     await this.#job(this.#scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
   }
@@ -349,6 +358,7 @@ export class RedisQueueStore implements QueueStore {
   async tick(jobs: DueJob[], terms: StallTerms, { within }: CallLimits): Promise<Tick[]> {
     const { maxStalls, failure, errorTtl, linger, retain } = terms
     const commands = [...new Set(jobs.map((job) => job.command))]
+    const sentAt = this.#connection.clock.now()
     const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
     const reply = await this.#calls.call(
       this.#scripts.tick,
@@ -363,6 +373,7 @@ export class RedisQueueStore implements QueueStore {
       ],
       within,
     )
+    this.#serverTime.learn(Number((reply as unknown[])[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => ({
       id,
       command,
@@ -404,8 +415,14 @@ export class RedisQueueStore implements QueueStore {
     return (reply as unknown[]).map(textOf)
   }
 
-  async retry(id: string, command: string, { within }: CallLimits): Promise<number | undefined> {
-    return Number(await this.#job(this.#scripts.retry, id, command, [], within)) || undefined
+  async retry(
+    id: string,
+    command: string,
+    generation: number,
+    { within }: CallLimits,
+  ): Promise<number | undefined> {
+    const reply = await this.#job(this.#scripts.retry, id, command, [String(generation)], within)
+    return Number(textOf(reply)) || undefined
   }
 
   pause(command: string, limits: CallLimits): Promise<void> {
@@ -419,13 +436,7 @@ export class RedisQueueStore implements QueueStore {
   async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
     const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
     const name = command === '' ? '' : this.#calls.command(command).name
-    await this.#calls.call(
-      script,
-      commands,
-      [],
-      [name, String(KEEP_WORKER), command, String(KEEP_NAMES)],
-      limits.within,
-    )
+    await this.#calls.call(script, commands, [], [name, String(KEEP_WORKER), command], limits.within)
   }
 
   async paused({ within }: CallLimits): Promise<string[]> {

@@ -97,7 +97,8 @@ export interface Delivery {
   /** ms for which it is surely still ours, by the clock of the server; 0: it must be accepted before it may start. */
   left: number
   options: string
-  payload: Buffer
+  /** Undefined when it is too long for a message: then it is to be read. */
+  payload: Buffer | undefined
 }
 
 /** What a worker is told. */
@@ -229,6 +230,8 @@ export interface QueueStore {
   renew(attempt: Attempt, lease: number, limits: CallLimits): Promise<'held' | 'lost' | 'cancelled'>
   /** Ends an attempt. False: it was lost. Repeated, it has the effect of one. */
   finish(ending: Ending, limits: CallLimits): Promise<boolean>
+  /** The payload of an attempt, which must not have been lost. */
+  payload(attempt: Attempt, limits: CallLimits): Promise<Buffer | undefined>
   progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void>
   /** Appends a line to the job's log. */
   log(attempt: Attempt, line: string, limits: CallLimits): Promise<void>
@@ -247,8 +250,11 @@ export interface QueueStore {
   commands(limits: CallLimits): Promise<string[]>
   /** Ends a job that is not over. False: it is over, or not there. */
   end(removal: Removal, limits: CallLimits): Promise<boolean>
-  /** Runs a job that is over once more, as a new generation. Undefined: it is not there, or not over. */
-  retry(id: string, command: string, limits: CallLimits): Promise<number | undefined>
+  /**
+   * Runs a job that is over once more: its next generation, which is returned, also when this is sent again. Undefined: it
+   * is not there, or not over.
+   */
+  retry(id: string, command: string, generation: number, limits: CallLimits): Promise<number | undefined>
   /** Hands nothing more out, of a command or ('') of all. */
   pause(command: string, limits: CallLimits): Promise<void>
   resume(command: string, limits: CallLimits): Promise<void>

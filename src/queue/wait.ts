@@ -97,7 +97,10 @@ export class Wait implements Submitter, Pending {
     this.#state = 'parked'
     if (this.#waiters.size === 0) return this.#end(true)
     this.#table.watch(this)
-    if (this.#hinted) this.#table.look(this)
+    if (!this.#hinted) return
+    // Once: when that brings nothing, it is looked after like all others.
+    this.#hinted = false
+    this.#table.look(this)
   }
 
   failed(error: Error): void {

@@ -21,11 +21,14 @@ export interface WorkerEvents {
 /** What a worker says again after so long, ms: a store that has lost everything knows it no more. */
 const OFFER_EVERY = 5 * 60_000
 
+/** Between two offers that it was called on for, ms at least. */
+const OFFER_PAUSE = 20
+
 /** Between two tries to tell the store of an outcome, ms. */
 const TELL_AGAIN = 200
 
 /** How often leases are looked after, ms, at most. */
-const KEEP_EVERY = 250
+const KEEP_EVERY = 100
 
 /** Does the jobs of one command in this process: so many at once. */
 export class Worker implements WorkerListener {
@@ -45,7 +48,10 @@ export class Worker implements WorkerListener {
   #accepting = 0
   #keeping: Timer | undefined
   #offering: Timer | undefined
+  /** Counts what was said. */
+  #offers = 0
   #reoffer = false
+  #offeredAt = Number.NEGATIVE_INFINITY
   #closed = false
   readonly #unlisten: () => void
   /** Called when nothing runs any more. */
@@ -77,7 +83,9 @@ export class Worker implements WorkerListener {
   async #offer(): Promise<void> {
     if (this.#closed) return
     const { store, options, clock } = this.#about
+    const number = ++this.#offers
     this.#reoffer = false
+    this.#offeredAt = clock.now()
     this.#offering?.cancel()
     const places = Math.max(0, this.#concurrency - this.busy)
     let again = OFFER_EVERY * (0.9 + Math.random() / 5)
@@ -90,16 +98,18 @@ export class Worker implements WorkerListener {
     } catch {
       again = TELL_AGAIN * (1 + Math.random())
     }
-    if (this.#closed) return
-    this.#offering?.cancel()
+    // A later one knows better when to say it again: perhaps soon, since it has failed.
+    if (this.#closed || number !== this.#offers) return
     this.#offering = clock.after(again, () => void this.#offer(), true)
   }
 
   forgotten(): void {
     if (this.#reoffer || this.#closed) return
     this.#reoffer = true
-    // All workers may have been told at once, and each of them several times.
-    this.#about.clock.after(Math.random() * 10, () => void this.#offer(), true)
+    const { clock } = this.#about
+    // All workers may have been told at once, and each of them again and again, by whomever.
+    const pause = Math.max(0, this.#offeredAt + OFFER_PAUSE - clock.now())
+    clock.after(pause + Math.random() * 10, () => void this.#offer(), true)
   }
 
   due(ms: number): void {
@@ -112,7 +122,9 @@ export class Worker implements WorkerListener {
     if (this.#closed) return this.#handBack(attempt)
     this.#attempts.set(attempt.name, attempt)
     this.#keepOn()
-    if (attempt.fresh && this.#starts.quick) this.#admit(attempt)
+    // What is almost over would be lost before its lease is looked after for the first time.
+    const isLasting = delivery.left > 5 * keepEvery(this.#about.options.lease)
+    if (attempt.ready && isLasting && this.#starts.quick) this.#admit(attempt)
     else void this.#accept(attempt)
   }
 
@@ -122,10 +134,10 @@ export class Worker implements WorkerListener {
    */
   async #accept(attempt: Attempt): Promise<void> {
     this.#accepting++
-    await attempt.renew()
+    await attempt.accept()
     this.#accepting--
     if (attempt.lost) return this.#drop(attempt)
-    if (attempt.fresh) this.#admit(attempt)
+    if (attempt.ready) this.#admit(attempt)
     else this.#drop(attempt)
   }
 
@@ -133,21 +145,27 @@ export class Worker implements WorkerListener {
     // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
     const excess = this.#running + this.#starts.waiting >= this.#concurrency
     if (!this.#closed && !excess) return this.#starts.add(() => this.#start(attempt))
-    this.#attempts.delete(attempt.name)
     this.#handBack(attempt)
+    this.#forget(attempt)
   }
 
   #start(attempt: Attempt): void {
     if (attempt.lost) return this.#drop(attempt)
-    if (attempt.fresh && !this.#closed) return void this.#run(attempt)
+    if (attempt.ready && !this.#closed) return void this.#run(attempt)
     if (!this.#closed) return void this.#accept(attempt)
-    this.#attempts.delete(attempt.name)
     this.#handBack(attempt)
+    this.#forget(attempt)
+  }
+
+  /** It is in our hands no more. */
+  #forget(attempt: Attempt): void {
+    this.#attempts.delete(attempt.name)
+    if (this.#attempts.size === 0) this.#idle?.()
   }
 
   /** It never started. Its place was taken all the same. */
   #drop(attempt: Attempt): void {
-    this.#attempts.delete(attempt.name)
+    this.#forget(attempt)
     this.#events.lost(attempt, attempt.reason)
     this.forgotten()
   }
@@ -160,16 +178,17 @@ export class Worker implements WorkerListener {
     const result = await attempt.run(this.#handler)
     this.#running--
     const accepted = await this.#tell(attempt, result)
-    this.#attempts.delete(attempt.name)
     if (accepted) {
       this.#events.ended(attempt, result, clock.now() - startedAt)
       if (result.kind === 'retry') this.#events.due(result.delay)
+      // A failure of what was cancelled meanwhile is taken for a repetition, and gives no place back.
+      if (attempt.lost) this.forgotten()
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.
       this.forgotten()
     }
-    if (this.#attempts.size === 0) this.#idle?.()
+    this.#forget(attempt)
   }
 
   /** Its handler still runs, and what comes of that is of no interest any more. */
@@ -183,10 +202,9 @@ export class Worker implements WorkerListener {
 
   /** Tells the store, again and again while the lease may hold. False: it was lost. */
   async #tell(attempt: Attempt, result: Result): Promise<boolean> {
-    const frees = !this.#closed
     while (!attempt.lost) {
       try {
-        return await attempt.finish(result, frees)
+        return await attempt.finish(result, !this.#closed)
       } catch {
         await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
       }
@@ -202,7 +220,7 @@ export class Worker implements WorkerListener {
   #keepOn(): void {
     if (this.#keeping) return
     const { clock, options } = this.#about
-    const every = Math.min(options.lease / 10, KEEP_EVERY)
+    const every = keepEvery(options.lease)
     const at = clock.now() + every
     this.#keeping = clock.after(
       every,
@@ -258,4 +276,9 @@ export class Worker implements WorkerListener {
     this.#keeping?.cancel()
     this.#about.store.ignore(this.name.nonce)
   }
+}
+
+/** More often than in the margin before a lease's end in which it counts as lost: that is noticed before it is over. */
+function keepEvery(lease: number): number {
+  return Math.min(lease / 20, KEEP_EVERY)
 }

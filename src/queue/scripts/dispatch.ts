@@ -2,8 +2,15 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
 
 /** Jobs that are handed out in one go. */
 const ROUND = 16
-/** Rounds of one script: what is left is handed out by the next. */
+/** Rounds of one script, and bytes of payload that it hands out: the rest is asked for by the workers. */
 const ROUNDS = 64
+const MOST_BYTES = 1024 * 1024
+
+/** A longer payload, in bytes, is read by its worker: one who is told too much at once loses its subscription. */
+const LONG = 16 * 1024
+
+/** How long the names of commands are kept after something was put in line, or a worker was heard of, ms. */
+export const KEEP_NAMES: number = 30 * 24 * 60 * 60_000
 
 /**
  * Puts jobs in line, and hands them to idle workers.
@@ -12,7 +19,7 @@ const ROUNDS = 64
  * who frees a place looks for a job only if no place was free before.
  */
 export const DISPATCH: string = `
-local function line(command, id, rank, lifo)
+local function push(command, id, rank, lifo)
   if rank then
     local priority, order = string.match(rank, '^(%d+) (%d+)$')
     redis.call('ZADD', command.z, '-' .. priority, order .. id)
@@ -28,7 +35,21 @@ local function line(command, id, rank, lifo)
   return redis.call('LPUSH', command.w, id)
 end
 
+local function line(command, id, rank, lifo)
+  if push(command, id, rank, lifo) > 1 then return end
+  -- Where nothing waited, the command may be unknown by now.
+  redis.call('HSET', Q, command.name, command.real or redis.call('HGET', base .. 'j/' .. id, 'm') or command.name)
+  redis.call('PEXPIRE', Q, ${KEEP_NAMES})
+  command.began = true
+end
+
 local parcels, workers, leases = {}, {}, {}
+local function lease()
+  if #leases > 0 then redis.call('ZADD', T, unpack(leases)) end
+  leases = {}
+end
+-- The worker of a place that a script has left, though there was a job for it; and bytes handed out so far.
+local unserved, handed = nil, 0
 -- Of all that one script hands out, the same.
 local granted, grantedAt, leaseEnd
 -- job: f, a, z, b, y as in the record, and its payload. Returns the fence.
@@ -49,8 +70,11 @@ local function hand(command, id, worker, job)
   local options, until_ = job.b or '', leaseEnd
   -- A job that lost its worker before has to be accepted before it may start.
   if job.z and job.z ~= '0' then until_ = '0' end
+  local payload, long = job.payload, ''
+  if #payload > ${LONG} then payload, long = '', ' +' end
+  handed = handed + #payload
   parcel[#parcel + 1] = { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.y .. ' ' ..
-    (job.a or '0') .. ' ' .. (job.z or '0') .. ' ' .. until_ .. ' ' .. #options .. '\\n' .. options .. job.payload }
+    (job.a or '0') .. ' ' .. (job.z or '0') .. ' ' .. until_ .. ' ' .. #options .. long .. '\\n' .. options .. payload }
   if command.leased ~= id then
     leases[#leases + 1] = leaseEnd
     leases[#leases + 1] = member(id, command)
@@ -59,11 +83,15 @@ local function hand(command, id, worker, job)
 end
 
 local function dispatch(command)
-  for _ = 1, ${ROUNDS} do
+  for round = 1, ${ROUNDS + 1} do
     local places = redis.call('LRANGE', command.i, 0, ${ROUND - 1})
     if #places == 0 or places[1] == 'P' then return end
     local found = redis.call('LRANGE', command.w, 0, #places - 1)
     if #found == 0 then return end
+    if round > ${ROUNDS} or handed > ${MOST_BYTES} then
+      unserved = places[1]
+      return
+    end
     clock()
     local ranked = 0
     for _, id in ipairs(found) do
@@ -77,9 +105,11 @@ local function dispatch(command)
         id = first[at] and string.sub(first[at], 20)
       end
       local key = id and base .. 'j/' .. id
-      local r = id and redis.pcall('HMGET', key, 'f', 'a', 'z', 'b', 'y', 'p') or { err = '' }
+      local r = id and redis.pcall('HMGET', key, 'f', 'a', 'z', 'b', 'y', 'p', 'o', 'Y', 'd') or { err = '' }
+      -- Not what waits: its record was replaced by hand.
+      if not r.err and r[5] and ((r[7] and r[7] ~= '') or num(r[8]) >= num(r[5]) or r[9]) then id = nil end
       local job = { id = id, key = key }
-      if not r.err and r[5] then
+      if id and not r.err and r[5] then
         local read, payload = pcall(payloadOf, key, r[6])
         if read then
           job.f, job.a, job.z, job.b, job.y, job.payload = r[1], r[2], r[3], r[4], r[5], payload
@@ -101,6 +131,7 @@ local function dispatch(command)
       end
     end
     if used > 0 then redis.call('LTRIM', command.i, used, -1) end
+    lease()
     if #found < #places then return end
   end
 end
@@ -108,8 +139,7 @@ end
 -- Sends what was handed out. What goes to a worker that is not there any more goes to another.
 local function deliver()
   for _ = 1, ${ROUNDS} do
-    if #leases > 0 then redis.call('ZADD', T, unpack(leases)) end
-    leases = {}
+    lease()
     local sent, given = workers, parcels
     workers, parcels = {}, {}
     local left = {}
@@ -129,8 +159,10 @@ local function deliver()
       end
     end
     for _, command in ipairs(left) do dispatch(command) end
-    if #left == 0 then return end
+    if #left == 0 then break end
   end
+  -- Behind what was delivered to it: it says again what it can take, when it has seen to that.
+  if unserved then send(string.sub(unserved, 1, ${ID_LENGTH}), { string.sub(unserved, ${ID_LENGTH + 1}) .. 's' }) end
 end
 
 -- Places that are free again. Only if none was free before can a job be waiting for one.

@@ -1,3 +1,5 @@
+import { KEEP_NAMES } from './dispatch.ts'
+
 /**
  * KEYS    at the end the record
  * returns nil, or command, y, Y, k, o, d, a, z, b, g, f, s, waiters, payload, bytes of the outcome
@@ -17,6 +19,7 @@ return { h[1] or '', h[2], h[3] or '0', h[4] or '', h[5] or '', h[6] or '', num(
  * returns ids
  */
 export const LIST: string = `
+clock()
 local state, from, count = ARGV[A + 1], num(ARGV[A + 2]), num(ARGV[A + 3])
 local ids = {}
 if state == 'waiting' then
@@ -55,12 +58,15 @@ if state == 'active' then
   return ids
 end
 local set = state == 'delayed' and D or state == 'failed' and X or C
+if set ~= D then redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
 for n, name in ipairs(redis.call('ZRANGE', set, from, from + count - 1)) do ids[n] = string.match(name, '^%S+') end
 return ids
 `
 
 /** returns waiting, delayed, active, completed, failed */
 export const COUNTS: string = `
+clock()
+for _, set in ipairs({ X, C }) do redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
 local waiting = 0
 for _, command in ipairs(commands) do waiting = waiting + redis.call('LLEN', command.w) end
 local delayed = redis.call('ZCARD', D)
@@ -71,12 +77,14 @@ return { waiting, delayed, redis.call('ZCARD', T) - delayed, redis.call('ZCARD',
  * Runs a job that is over once more.
  *
  * KEYS    at the end the record
- * returns the generation, or 0
+ * ARGV    the generation that is over
+ * returns the new generation, also when this is sent again; or 0
  */
 export const RETRY: string = `
 clock()
 local key, command = KEYS[K + 1], commands[1]
 local h = redis.call('HMGET', key, 'y', 'Y', 'k', 'r')
+if h[1] and num(h[1]) > num(ARGV[A + 1]) then return h[1] end
 if not h[1] or num(h[2]) < num(h[1]) or h[3] == 'x' then return 0 end
 local id, y = idOf(key), math.max(num(h[1]) + 1, us)
 redis.call('ZREM', X, id)
@@ -91,14 +99,13 @@ return int(y)
 `
 
 /**
- * ARGV    name of the command, or '' for all, how long a worker is known, real name of the command, how long names of
- *         commands are kept
+ * ARGV    name of the command, or '' for all, how long a worker is known, real name of the command
  */
 export const PAUSE: string = `
 redis.call('SADD', S, ARGV[A + 1])
 if ARGV[A + 1] ~= '' then
   redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 3])
-  redis.call('PEXPIRE', Q, ARGV[A + 4])
+  redis.call('PEXPIRE', Q, ${KEEP_NAMES})
 end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end

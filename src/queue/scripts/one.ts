@@ -13,7 +13,7 @@ import { ALWAYS, PIECE, type QueueTime } from './prelude.ts'
 export function submitOne(time: QueueTime): string {
   return `
 local noPlace, returned = false, nil
-if #KEYS == 11 and (ARGV[14] == '1 1 0 0' or ARGV[14] == '1 0 0 0') and ARGV[17] == '' and #ARGV[16] <= ${PIECE}
+if #KEYS == 11 and (ARGV[13] == '1 1 0 0' or ARGV[13] == '1 0 0 0') and ARGV[16] == '' and #ARGV[15] <= ${PIECE}
   and redis.call('EXISTS', KEYS[11]) == 0 then
   ${time.clock}
   local T, key = KEYS[1], KEYS[11]
@@ -23,11 +23,11 @@ if #KEYS == 11 and (ARGV[14] == '1 1 0 0' or ARGV[14] == '1 0 0 0') and ARGV[17]
   local worker = redis.call('LPOP', KEYS[8])
   if worker and worker ~= 'P' then
     local y, fence = int(us), int(math.max(us, num(ARGV[4]) + 1))
-    local role, who = 'c', ARGV[15]
-    if ARGV[14] == '1 1 0 0' then role, who = 'w', ARGV[7] .. who end
-    redis.call('HSET', key, 'y', y, 'm', ARGV[12], 'p', ARGV[16], role, who, 'o', worker, 'f', fence)
+    local role, who = 'c', ARGV[14]
+    if ARGV[13] == '1 1 0 0' then role, who = 'w', ARGV[7] .. who end
+    redis.call('HSET', key, 'y', y, 'm', ARGV[11], 'p', ARGV[15], role, who, 'o', worker, 'f', fence)
     local receivers = redis.pcall('PUBLISH', ARGV[1] .. string.sub(worker, 1, ${ID_LENGTH}),
-      '${FORMAT}' .. string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. y .. ' 0 0 ' .. lease .. ' 0\\n' .. ARGV[16])
+      '${FORMAT}' .. string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. y .. ' 0 0 ' .. lease .. ' 0\\n' .. ARGV[15])
     if receivers ~= 0 or ARGV[2] == '1' then return { 'C ' .. y } end
     redis.call('HDEL', key, 'o')
     redis.call('LPUSH', KEYS[7], id)

@@ -1,6 +1,9 @@
 import { ID_LENGTH } from '../../kernel/ids.ts'
 import { ALWAYS } from './prelude.ts'
 
+/** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */
+const MOST_AT_ONCE = 1024 * 1024
+
 /** How an outcome is told and kept: shared by what ends a job. */
 export const SETTLE: string = `
 local function parksOf(key, r)
@@ -18,8 +21,8 @@ local function parksOf(key, r)
 end
 
 -- Older entries of a list of finished jobs are dropped from it; their records then end with what else they are kept for.
-local function trim(set, count, age, linger)
-  redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now - age))
+local function trim(set, count, linger)
+  redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now))
   local excess = redis.call('ZCARD', set) - count
   if excess > 0 then
     for _, id in ipairs(redis.call('ZRANGE', set, 0, excess - 1)) do
@@ -32,7 +35,9 @@ local function trim(set, count, age, linger)
     end
     redis.call('ZREMRANGEBYRANK', set, 0, excess - 1)
   end
-  redis.call('PEXPIRE', set, int(age))
+  -- It ends with the last of it, whoever of those who add to it keeps for how long.
+  local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
+  if last then redis.call('PEXPIRE', set, int(num(last) - now)) end
 end
 
 -- Tells those who wait for a generation of a record, and takes them off it. Returns how many it took off besides the first.
@@ -56,7 +61,9 @@ end
 -- those who wait for the next generation. Returns whether another generation is to follow.
 local function settle(key, r, terms, bytes)
   local kind, ttl, fence = terms.kind, terms.ttl, r.f or '0'
-  local message = #bytes > terms.limit and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
+  -- Not too much to one process at once, either: it would lose its subscription.
+  local much = #bytes > terms.limit or #bytes * num(r.n) > ${MOST_AT_ONCE}
+  local message = much and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
   local gone = tellParks(key, r, terms.all, message)
   if kind == 'v' and gone == 0 and not r.N and terms.keep == 0 then
     -- The common case, without a table on the way. Who submitted it is known by c when it is sent again.
@@ -93,8 +100,8 @@ local function settle(key, r, terms, bytes)
   keepFor(key, math.max(ttl, terms.linger, list and terms.age or 0))
   if list then
     clock()
-    redis.call('ZADD', list, int(now), idOf(key))
-    trim(list, terms.keep, terms.age, terms.linger)
+    redis.call('ZADD', list, int(now + terms.age), idOf(key))
+    trim(list, terms.keep, terms.linger)
   end
   return false
 end

@@ -10,18 +10,17 @@ const UNWANTED = 16
 const KNOWN = 32
 
 /**
- * ARGV    inbox, broadcast channel, message that calls for workers, how many may park, how long names of commands are
- *         kept; for each command its real name and how many of the jobs are for it;
+ * ARGV    inbox, broadcast channel, message that calls for workers, how many may park; for each command its real name and how many of the jobs are for it;
  *         then for each job: `<command> <flags> <delay> <priority>`, nonce, payload, options
  * returns for each job 'C' created or 'J' joined, and the generation; 'X' conflict, 'U' unknown, 'O' overloaded;
  *         '!' failed, with the reason; or a pair, 'V' or 'E', fence and generation, and the bytes
  */
 export const SUBMIT: string = `
-local inbox, broadcast, call, cap, keepNames = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], num(ARGV[A + 4]), num(ARGV[A + 5])
+local inbox, broadcast, call, cap = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], num(ARGV[A + 4])
 for n, command in ipairs(commands) do
-  command.real, command.count = ARGV[A + 4 + 2 * n], num(ARGV[A + 5 + 2 * n])
+  command.real, command.count = ARGV[A + 3 + 2 * n], num(ARGV[A + 4 + 2 * n])
 end
-local first = A + 5 + 2 * #commands
+local first = A + 4 + 2 * #commands
 clock()
 local began = int(us)
 
@@ -58,7 +57,7 @@ local function createPlain(key, id, command, a, terms)
     redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who, 'o', worker, 'f', fence)
   else
     redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who)
-    if redis.call('RPUSH', command.w, id) == 1 then command.began = true end
+    line(command, id)
   end
   return began
 end
@@ -101,8 +100,7 @@ local function create(n, key, id, command, r, a, terms)
     return y
   end
   redis.call('HSET', key, unpack(set))
-  local length = line(command, id, rank, terms.lifo)
-  if length == 1 then command.began = true end
+  line(command, id, rank, terms.lifo)
   return y
 end
 
@@ -149,7 +147,8 @@ local function submit(n)
     if r[15] == ARGV[a + 2] then return 'C ' .. r[13] end
     if waits and num(r[11]) >= cap then return 'O' end
     local generation, set, status = r[1], {}, 'J'
-    if not same() then
+    -- What is to follow is the newest, even if that is what runs now.
+    if not same() or (reruns and r[13]) then
       if not (r[13] and ARGV[a + 3] == redis.call('HGET', key, 'P')) then
         if not reruns then return 'X' end
         if not r[13] then status = 'C' end
@@ -201,11 +200,7 @@ for _, command in ipairs(commands) do
   if command.places and command.at < #command.places then
     for n = #command.places, command.at + 1, -1 do redis.call('LPUSH', command.i, command.places[n]) end
   end
-  if command.began then
-    redis.call('HSET', Q, command.name, command.real)
-    redis.call('PEXPIRE', Q, keepNames)
-    if redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
-  end
+  if command.began and redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
 end
 sendMail()
 deliver()

@@ -1,5 +1,7 @@
+import { KEEP_NAMES } from './dispatch.ts'
+
 /**
- * ARGV    worker, places that are free, real name of the command, how long a worker is known, and a command
+ * ARGV    worker, places that are free, real name of the command, how long a worker is known
  * returns the server's time in ms
  */
 export const OFFER: string = `
@@ -20,7 +22,7 @@ redis.call('PEXPIRE', command.i, ARGV[A + 4])
 redis.call('HSET', command.r, worker, count)
 redis.call('PEXPIRE', command.r, ARGV[A + 4])
 redis.call('HSET', Q, command.name, ARGV[A + 3])
-redis.call('PEXPIRE', Q, ARGV[A + 5])
+redis.call('PEXPIRE', Q, ${KEEP_NAMES})
 dispatch(command)
 deliver()
 clock()
@@ -106,7 +108,7 @@ return 1
 /**
  * ARGV    most stalls, bytes of the failure, its ttl, linger, how many failed jobs are kept, and how long, largest
  *         message; then for each job the number of its command
- * returns for each job 0 nothing was due, 1 promoted, 2 stalled, or 3 failed
+ * returns for each job 0 nothing was due, 1 promoted, 2 stalled, or 3 failed; then once the server's time in ms
  */
 export const TICK: string = `
 local most, first = num(ARGV[A + 1]), A + 7
@@ -120,7 +122,7 @@ local function tick(n)
   local at = redis.call('ZSCORE', T, name)
   if not at or num(at) > now then return 0 end
   redis.call('ZREM', T, name)
-  if h[5] then redis.call('ZREM', D, name) end
+  if h[5] or not h[1] then redis.call('ZREM', D, name) end
   if not h[1] or num(h[2]) >= num(h[1]) then return 0 end
   command.more = true
   if h[5] then
@@ -134,6 +136,7 @@ local function tick(n)
   end
   local worker, stalls = h[3], num(h[7])
   redis.call('LREM', command.i, 0, worker)
+  redis.call('HDEL', command.r, worker)
   post(worker, 's')
   -- Before its second stall it could not start without having been accepted.
   if h[6] or stalls == 0 then stalls = stalls + 1 end
@@ -162,5 +165,6 @@ for _, command in ipairs(commands) do
 end
 sendMail()
 deliver()
+replies[#replies + 1] = now
 return replies
 `
