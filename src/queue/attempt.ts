@@ -1,9 +1,10 @@
 import { AbortedError, CodecError, LeaseLostError, type SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import { encodeWith } from '../kernel/codec.ts'
-import { describeFailure, encodeFailure } from '../locker/failure.ts'
+import { encodeFailure } from '../locker/failure.ts'
 import { marginOf } from '../locker/holding.ts'
 import { pauseAfter } from './backoff.ts'
+import { exposedFailure } from './exposed.ts'
 import { type JobOptions, unpackOptions } from './job-options.ts'
 import type { ResolvedQueueOptions } from './options.ts'
 import { decodePayload } from './payload.ts'
@@ -209,7 +210,7 @@ export class Attempt {
     }
     return {
       kind: 'error',
-      bytes: encodeFailure(this.#exposed(error)),
+      bytes: encodeFailure(exposedFailure(options, error)),
       ttl: Math.round(errorTtl),
       delay: 0,
       error,
@@ -221,15 +222,6 @@ export class Attempt {
       return pauseAfter(backoff, this.number, error)
     } catch {
       return 0
-    }
-  }
-
-  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
-  #exposed(error: unknown): ReturnType<typeof describeFailure> {
-    try {
-      return this.#about.options.exposeError(describeFailure(error), error)
-    } catch {
-      return { name: 'Error', message: 'The job failed' }
     }
   }
 

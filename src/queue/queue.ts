@@ -1,14 +1,10 @@
 import { EventEmitter } from 'node:events'
-import { hostname } from 'node:os'
 import { AbortedError, ClosedError } from '../errors.ts'
 import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { decodeWith } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
-import { tell } from '../kernel/telemetry.ts'
-import { decodeFailure, describeFailure, encodeFailure } from '../locker/failure.ts'
-import type { Attempt, Result } from './attempt.ts'
+import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
 import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
@@ -24,10 +20,11 @@ import {
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
-import { decodePayload } from './payload.ts'
 import { RedisQueueStore } from './redis-store.ts'
+import { feedEventOf, type QueueCounters, Reports } from './reports.ts'
 import type { Handler } from './running-job.ts'
-import type { Counts, JobOutcome, JobSnapshot, JobState, QueueStore, Tick } from './store.ts'
+import { statusOf } from './status.ts'
+import type { Counts, JobSnapshot, JobState, QueueStore } from './store.ts'
 import { closed, handIn, Submissions } from './submissions.ts'
 import { Timekeeper } from './timekeeper.ts'
 import type {
@@ -53,17 +50,11 @@ export type BulkJob<Jobs extends JobMap<Jobs>> = {
 }[CommandOf<Jobs>]
 
 /** What a queue does in this process. */
-export interface QueueStats {
+export interface QueueStats extends QueueCounters {
   /** Jobs that this process waits for. */
   waiting: number
   /** Jobs in its hands. */
   running: number
-  submitted: number
-  completed: number
-  failed: number
-  retried: number
-  lost: number
-  stalled: number
   /** Whether messages arrive. */
   subscribed: boolean
 }
@@ -102,12 +93,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #owned: boolean
   readonly #store: QueueStore
   readonly #clock: Clock
+  readonly #reports: Reports
   readonly #submissions: Submissions
   readonly #waits: Waits
   readonly #waiters: WaiterSurroundings
   readonly #workers = new Map<string, Worker>()
   #timekeeper: Timekeeper | undefined
-  readonly #stats = { submitted: 0, completed: 0, failed: 0, retried: 0, lost: 0, stalled: 0 }
   #closing: Promise<void> | undefined
 
   /** @throws TypeError when the name or an option is not what it should be. Connects to nothing yet. */
@@ -126,6 +117,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       ? new RedisQueueStore(this.#connection, prefix, name, { accept })
       : memory.connect(name)
     this.#clock = this.#connection?.clock ?? memory.clock
+    this.#reports = new Reports(name, this, this.#store, this.#options)
     this.#submissions = new Submissions(this.#options)
     // Embedded, nothing but the timers of those who wait keeps the process from ending: each then has its own.
     const timeout = this.#connection ? this.#options.timeout : Number.NaN
@@ -136,7 +128,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       codec,
       unavailableAfter,
       lookAfter: Math.min(lease, LOOK_AFTER),
-      accepted: (id, command, disposition) => this.#report('submitted', { id, command, disposition }),
+      accepted: (...about) => this.#reports.submitted(...about),
     })
   }
 
@@ -156,9 +148,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     if (this.#workers.has(command)) throw new Error(`\`${command}\` is processed here already`)
     const about = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
     const worker = new Worker(command, handler as Handler, concurrency, about, {
-      started: (attempt) => this.#started(attempt, command),
-      ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),
-      lost: (attempt, reason) => this.#lost(attempt, reason, command),
+      ...this.#reports.worker(command),
       due: (ms) => this.#timekeeper?.due(ms),
     })
     this.#workers.set(command, worker)
@@ -174,7 +164,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       lease,
       unavailableAfter,
       terms: { maxStalls, failure: STALLED, errorTtl, linger: LINGER, retain: retain.failed },
-      ticked: (ticks) => this.#ticked(ticks),
+      ticked: (ticks) => this.#reports.ticked(ticks),
     })
   }
 
@@ -198,7 +188,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
     const waiter = this.#waiter(submission.id, options)
-    this.#stats.submitted++
+    this.#reports.counters.submitted++
     this.#waits.submit(submission, waiter)
     return waiter.promise
   }
@@ -222,9 +212,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
     const { status, generation } = await handIn(this.#store, submission, this.#options.unavailableAfter)
-    this.#stats.submitted++
+    this.#reports.counters.submitted++
     const { id } = submission
-    this.#report('submitted', { id, command, disposition: status })
+    this.#reports.submitted(id, command, status)
     return new Job(id, command, status, generation, this)
   }
 
@@ -241,10 +231,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const replies = await Promise.all(
       submissions.map((submission) => handIn(this.#store, submission, unavailableAfter)),
     )
-    this.#stats.submitted += jobs.length
+    this.#reports.counters.submitted += jobs.length
     return replies.map(({ status, generation }, index) => {
       const { id, command } = submissions[index] as (typeof submissions)[number]
-      this.#report('submitted', { id, command, disposition: status })
+      this.#reports.submitted(id, command, status)
       return new Job(id, command, status, generation, this)
     })
   }
@@ -268,37 +258,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /** What a job is now; undefined when there is none. */
   async status(id: string): Promise<JobStatus | undefined> {
     const snapshot = await this.#snapshot(id)
-    return snapshot && this.#statusOf(snapshot)
+    return snapshot && statusOf(snapshot, this.#options.codec)
   }
 
   #snapshot(id: string): Promise<JobSnapshot | undefined> {
     this.#check()
     return isJobId(id) ? this.#store.snapshot(id, this.#limits()) : Promise.resolve(undefined)
-  }
-
-  #statusOf(snapshot: JobSnapshot): JobStatus {
-    const {
-      id,
-      command,
-      state,
-      payload,
-      failed: retries,
-      stalled: stalls,
-      progress,
-      waiters,
-      outcome,
-    } = snapshot
-    const status: JobStatus = {
-      ...{ id, command, state, payload: payloadOf(payload), retries, stalls, waiters },
-      progress: progress && decodeWith(this.#options.codec, progress, id),
-    }
-    if (outcome?.kind === 'value') status.result = this.#resultOf(outcome, id)
-    if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
-    return status
-  }
-
-  #resultOf({ bytes }: JobOutcome, id: string): unknown {
-    return decodeWith(this.#options.codec, bytes, id)
   }
 
   /** Jobs in a state, a page at a time: in the order in which they will be, or were, treated. */
@@ -316,7 +281,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
     return {
       // What has moved on meanwhile is on another page.
-      jobs: snapshots.flatMap((snapshot) => (snapshot?.state === state ? [this.#statusOf(snapshot)] : [])),
+      jobs: snapshots.flatMap((snapshot) =>
+        snapshot?.state === state ? [statusOf(snapshot, this.#options.codec)] : [],
+      ),
       cursor: ids.length < Math.min(limit, MAX_PAGE) ? undefined : String(from + ids.length),
     }
   }
@@ -435,71 +402,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     }, this.#limits())
   }
 
-  #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
-    if (this.listenerCount(event) > 0) this.#emit(event, about)
-    if (!this.#store.watched) return
-    try {
-      this.#store.report(JSON.stringify({ event, process: PROCESS, ...about }))
-    } catch {
-      // What a hook has made of a failure cannot be told: nor can what it belongs to.
-    }
-  }
-
-  /** In a tick of its own: what a listener throws is its own affair. */
-  #emit<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
-    queueMicrotask(() => (this as EventEmitter).emit(event, about))
-  }
-
-  #started({ delivery, number }: Attempt, command: string): void {
-    this.#report('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
-  }
-
-  #ended({ delivery, number }: Attempt, { kind, error, delay }: Result, ms: number, command: string): void {
-    const { id, fence } = delivery
-    const failed = kind !== 'value'
-    tell('attempt', { queue: this.name, command, id, fence, attempt: number, ms, failed })
-    const about = { id, command, attempt: number, fence, ms }
-    if (kind === 'value') {
-      this.#stats.completed++
-      this.#report('completed', about)
-    } else if (kind === 'retry') {
-      this.#stats.retried++
-      this.#report('retrying', { ...about, delay, failure: this.#failureOf(error) })
-    } else {
-      this.#stats.failed++
-      this.#report('failed', { ...about, failure: this.#failureOf(error) })
-    }
-  }
-
-  #failureOf(error: unknown): ReturnType<typeof describeFailure> {
-    try {
-      return this.#options.exposeError(describeFailure(error), error)
-    } catch {
-      return { name: 'Error', message: 'The job failed' }
-    }
-  }
-
-  #lost({ delivery, number }: Attempt, reason: unknown, command: string): void {
-    this.#stats.lost++
-    const { id, fence } = delivery
-    const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }
-    tell('lost', { key: id, fence })
-    this.#report('lost', { id, command, attempt: number, fence, code: String(code) })
-  }
-
-  #ticked(ticks: Tick[]): void {
-    for (const { id, command, status } of ticks) {
-      if (status !== 'stalled' && status !== 'failed') continue
-      this.#stats.stalled++
-      this.#report('stalled', { id, command, failed: status === 'failed' })
-    }
-  }
-
   /** What it has done and does in this process. */
   stats(): QueueStats {
     const running = [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
     const { subscribed } = this.#store
-    return { waiting: this.#waits.size, running, ...this.#stats, subscribed }
+    return { waiting: this.#waits.size, running, ...this.#reports.counters, subscribed }
   }
 
   #limits(): { within: number } {
@@ -536,33 +443,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 }
 
-/** A payload to be shown; undefined for one that is none: it must not hide the others. */
-function payloadOf(bytes: Buffer): unknown {
-  try {
-    return decodePayload(bytes)
-  } catch {
-    return undefined
-  }
-}
-
 /** Jobs on one page at most. */
 const MAX_PAGE = 1_000
 
 const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
 
-/** This process, as events name it. */
-const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`
-
 function abortedBefore(key: string, signal: AbortSignal): AbortedError {
   return new AbortedError('The submitter aborted before it asked', { key, cause: signal.reason })
-}
-
-/** Reads an event of another process; undefined for what is none. */
-function feedEventOf(text: string): FeedEvent | undefined {
-  try {
-    const event = JSON.parse(text) as FeedEvent
-    return typeof event?.event === 'string' && typeof event.id === 'string' ? event : undefined
-  } catch {
-    return undefined
-  }
 }

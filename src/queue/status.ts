@@ -1,0 +1,26 @@
+import { type Codec, decodeWith } from '../kernel/codec.ts'
+import { decodeFailure } from '../locker/failure.ts'
+import { decodePayload } from './payload.ts'
+import type { JobSnapshot } from './store.ts'
+import type { JobStatus } from './types.ts'
+
+/** A job as the store knows it, to be shown. Throws CodecError when its result cannot be read. */
+export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
+  const { id, command, state, payload, failed, stalled, progress, waiters, outcome } = snapshot
+  const status: JobStatus = {
+    ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
+    progress: progress && decodeWith(codec, progress, id),
+  }
+  if (outcome?.kind === 'value') status.result = decodeWith(codec, outcome.bytes, id)
+  if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
+  return status
+}
+
+/** A payload to be shown; undefined for one that is none: it must not hide the others. */
+function payloadOf(bytes: Buffer): unknown {
+  try {
+    return decodePayload(bytes)
+  } catch {
+    return undefined
+  }
+}

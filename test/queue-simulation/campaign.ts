@@ -1,0 +1,51 @@
+import { parseArgs } from 'node:util'
+import { simulateQueue } from './run.ts'
+
+/**
+ * Simulates the queue, one seed after the other, for a given time:
+ * `npm run simulate:queue -- --seconds 600`, and shows one of them line by line: `npm run simulate:queue -- --seed 42`.
+ */
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '60' },
+    from: { type: 'string' },
+    seed: { type: 'string' },
+  },
+})
+
+async function show(seed: number): Promise<boolean> {
+  const { trace, violations, steps } = await simulateQueue(seed, { traced: true })
+  console.log(trace.join('\n'))
+  console.log(`seed ${seed}: ${steps} steps, ${violations.length} violations`)
+  for (const { guarantee, what } of violations) console.log(`  ${guarantee} ${what}`)
+  return violations.length === 0
+}
+
+async function campaign(seconds: number, from: number): Promise<boolean> {
+  const end = performance.now() + seconds * 1000
+  const found = new Map<string, number[]>()
+  let runs = 0
+  let steps = 0
+  for (let seed = from; performance.now() < end; seed++) {
+    const result = await simulateQueue(seed)
+    runs++
+    steps += result.steps
+    if (result.violations.length === 0) continue
+    console.log(`seed ${seed} breaks:`)
+    for (const { guarantee, what } of result.violations) {
+      console.log(`  ${guarantee} ${what}`)
+      const seeds = found.get(guarantee) ?? []
+      if (seeds.at(-1) !== seed) found.set(guarantee, [...seeds, seed])
+    }
+  }
+  console.log(`${runs} runs from seed ${from}, ${steps} steps`)
+  for (const [guarantee, seeds] of found)
+    console.log(`${guarantee}: ${seeds.length} seeds, ${seeds.slice(0, 10).join(' ')}`)
+  return found.size === 0
+}
+
+const good =
+  values.seed === undefined
+    ? await campaign(Number(values.seconds), Number(values.from ?? Date.now() % 2 ** 31))
+    : await show(Number(values.seed))
+process.exitCode = good ? 0 : 1
