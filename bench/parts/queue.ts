@@ -35,7 +35,11 @@ export async function queue(stage: Stage): Promise<void> {
   const pairs: Pair[] = []
   try {
     for (const name of names) pairs.push(await openPair(name, stage))
-    for (const pair of pairs) for (const kind of KINDS) await trips(pair, kind, 50, stage, 2 * ms)
+    // Long enough for all of them to be compiled.
+    const warmUp = stage.quick ? 2 * ms : 5000
+    for (const load of [50, 1]) {
+      for (const pair of pairs) for (const kind of KINDS) await trips(pair, kind, load, stage, warmUp)
+    }
     for (const load of LOADS) {
       for (const kind of KINDS) {
         for (let round = 0; round < rounds; round++) {

@@ -100,7 +100,7 @@ export class RedisQueueStore implements QueueStore {
     const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.#calls, scripts.submit, {
-      most: 16,
+      most: 25,
       stride: 1,
       terms: ({ commands, counts }) => {
         const terms = [...head]
@@ -109,7 +109,7 @@ export class RedisQueueStore implements QueueStore {
       },
     })
     this.#endings = new Exchange(this.#calls, scripts.finish, {
-      most: 16,
+      most: 25,
       stride: 1,
       terms: () => [this.#messageLimit],
       learn,
