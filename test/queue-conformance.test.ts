@@ -361,6 +361,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
     failed: job.failed,
     stalled: job.stalled,
     givenBack: job.givenBack,
+    endedByOthers: job.endedByOthers ?? 0,
     settled: job.settled,
     outcome: outcome && {
       kind: outcome.kind,
@@ -400,7 +401,7 @@ const FIELDS = new Set([
   'b',
   'c',
 ])
-for (const name of ['a', 'z', 'R', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'p']) FIELDS.add(name)
+for (const name of ['a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'p']) FIELDS.add(name)
 for (let piece = 1; piece < 16; piece++) FIELDS.add(`p${piece}`)
 const KINDS: Record<string, string> = { v: 'value', e: 'error', x: 'removed' }
 const LISTED: Record<string, string> = { x: 'failed', c: 'completed' }
@@ -432,6 +433,7 @@ function stateOfHash(fields: Map<string, Buffer>, expiresAt: number, named: Name
     failed: number('a'),
     stalled: number('z'),
     givenBack: number('R'),
+    endedByOthers: number('F'),
     settled: number('Y'),
     outcome: kind && {
       kind: KINDS[kind],
@@ -1342,6 +1344,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ['#ARGV[11] <= num(ARGV[7])', 'true'],
   ],
   'a worker that is lost and stays known': [["redis.call('HDEL', command.r, worker)\n  post", 'post']],
+  'an end by others that its worker takes for its own': [['if h[4] == fence then return 0 end', '']],
   'a retry that is sent twice and runs twice': [['if h[1] and num(h[1]) > num(ARGV[A + 1])', 'if false']],
   'a rerun that is not the newest': [['or (reruns and r[13])', 'or false']],
   'a payload that is cut': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],

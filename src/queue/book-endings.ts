@@ -50,7 +50,7 @@ export function endJob(book: BookState, job: JobRecord, removal: Removal, at: Qu
   job.due = undefined
   job.mergeNext()
   const { kind, bytes, linger } = removal
-  settleJob(book, job, { kind, bytes, linger, ttl: 0, retain: UNLISTED }, at)
+  settleJob(book, job, { kind, bytes, linger, ttl: 0, retain: UNLISTED, foreign: true }, at)
   if (worker !== '') at.warn(worker, { kind: 'cancelled', id, fence })
   return true
 }

@@ -31,6 +31,8 @@ export interface Ended {
   ttl: number
   /** For those who waited, ms. */
   linger: number
+  /** Not ended by its worker, who is not to be told that it has. */
+  foreign?: boolean
 }
 
 /**
@@ -62,6 +64,8 @@ export class JobRecord {
   stalled = 0
   /** The last attempt that its worker gave back. */
   givenBack = 0
+  /** The last attempt that others ended. */
+  endedByOthers: number | undefined
 
   /** The last generation that is over; 0: none. */
   settled = 0
@@ -120,7 +124,7 @@ export class JobRecord {
   /** Whether an attempt ended so already. */
   repeats(kind: Ending['kind'], fence: number): boolean {
     if (kind === 'retry' || kind === 'handBack') return this.givenBack === fence
-    return this.outcome?.kind === kind && this.outcome.fence === fence
+    return this.endedByOthers !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
   }
 
   /** Its worker gives the attempt back: it failed, or was not begun. */
@@ -139,13 +143,18 @@ export class JobRecord {
   }
 
   /** The present generation is over. Who waits for it is told; who waits for the next goes on waiting. */
-  settle({ kind, bytes, ttl }: Ended, now: number, tell: (park: string, notice: JobNotice) => void): void {
+  settle(
+    { kind, bytes, ttl, foreign }: Ended,
+    now: number,
+    tell: (park: string, notice: JobNotice) => void,
+  ): void {
     const { fence } = this
     const told = this.audience()
     this.worker = ''
     this.first = ''
     for (const park of told) this.parks.delete(park)
     this.settled = this.generation
+    if (foreign) this.endedByOthers = fence
     this.outcome = { kind, fence, bytes, freshUntil: kind !== 'removed' && ttl > 0 ? now + ttl : 0 }
     const outcome = { kind, fence, bytes }
     for (const park of told) tell(park, { kind: 'outcome', outcome })

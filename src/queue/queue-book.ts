@@ -161,7 +161,7 @@ export class QueueBook {
     if (job.accepted || job.stalled === 0) job.stalled++
     if (job.stalled > terms.maxStalls) {
       const { failure: bytes, errorTtl: ttl, linger, retain } = terms
-      settleJob(this.state, job, { kind: 'error', bytes, ttl, linger, retain }, at)
+      settleJob(this.state, job, { kind: 'error', bytes, ttl, linger, retain, foreign: true }, at)
       return 'failed'
     }
     job.worker = ''

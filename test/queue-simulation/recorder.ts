@@ -193,17 +193,11 @@ export class QueueRecorder implements QueueWatcher {
     }
     if (before !== undefined) return
     this.#accepted.set(name, this.#history.moment().tick)
-    if (!current && !this.#isEndedAlike(id, fence, kind))
+    if (!current)
       this.#history.violate('Q3', `${short(id)} is ended by ${kind} under ${fence}, which is over`)
     const attempt = this.#history.attempt(id, fence)
     // What followed it in the same step has replaced nobody.
     if (attempt && current) attempt.over = { ...this.#history.moment(), how: kind }
-  }
-
-  /** It failed, and was ended by others with a failure before: that is taken for its own, without effect. */
-  #isEndedAlike(id: string, fence: number, kind: Ending['kind']): boolean {
-    const outcome = this.#history.outcomes.findLast((one) => one.id === id)
-    return kind === 'error' && outcome?.kind === 'error' && outcome.fence === fence
   }
 
   /** All records are lost. */

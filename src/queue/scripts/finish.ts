@@ -23,7 +23,8 @@ end
 
 -- What is sent twice has the effect of once.
 local function repeated(key, kind, fence)
-  local h = redis.call('HMGET', key, 's', 'k', 'R')
+  local h = redis.call('HMGET', key, 's', 'k', 'R', 'F')
+  if h[4] == fence then return 0 end
   if h[1] == fence and h[2] == kind then return 1 end
   if h[3] == fence and (kind == 'r' or kind == 'h') then return 1 end
   return 0

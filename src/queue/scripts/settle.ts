@@ -57,8 +57,8 @@ local function tellParks(key, r, all, message)
   return #gone
 end
 
--- Ends the generation of a record. r: y, f, w, n, N as in it. terms: kind, ttl, linger, keep, age, limit, and all: also
--- those who wait for the next generation. Returns whether another generation is to follow.
+-- Ends the generation of a record. r: y, f, w, n, N as in it. terms: kind, ttl, linger, keep, age, limit; foreign: not by its
+-- worker; all: also those who wait for the next generation. Returns whether another generation is to follow.
 local function settle(key, r, terms, bytes)
   local kind, ttl, fence = terms.kind, terms.ttl, r.f or '0'
   -- Not too much to one process at once, either: it would lose its subscription.
@@ -90,6 +90,8 @@ local function settle(key, r, terms, bytes)
     end
   end
   if gone > 0 then put('n', num(r.n) - gone) end
+  -- Its worker has not ended it, and is not to be told that it has.
+  if terms.foreign then put('F', fence) end
   -- Who submitted it is known by this when it is sent again.
   if r.w and r.w ~= '' then put('c', string.sub(r.w, ${ID_LENGTH + 1})) end
   local follows = r.N and not terms.all

@@ -79,7 +79,7 @@ if r.N then
   r.y = r.N
   redis.call('HSET', key, 'y', r.y)
 end
-local terms = { kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true }
+local terms = { foreign = true, kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true }
 settle(key, r, terms, ARGV[A + 3])
 if worker then post(worker, 'c ' .. id .. ' ' .. int(num(h[4]))) end
 sendMail()

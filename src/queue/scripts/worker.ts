@@ -142,7 +142,7 @@ local function tick(n)
   if h[6] or stalls == 0 then stalls = stalls + 1 end
   redis.call('HSET', key, 'z', stalls)
   if stalls > most then
-    local terms = { kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
+    local terms = { foreign = true, kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
       age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
     local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10] }
     if settle(key, r, terms, ARGV[A + 2]) then follow(key, command, r) end
