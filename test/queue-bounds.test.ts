@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Connection, RedisQueue } from '../src/index.ts'
 import { newId } from '../src/kernel/ids.ts'
-import { RedisQueueStore } from '../src/queue/redis-store.ts'
+import { RedisQueueStore } from '../src/queue/redis/redis-store.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 

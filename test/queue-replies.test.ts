@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
-import { queueScripts } from '../src/queue/scripts/index.ts'
+import { queueScripts } from '../src/queue/redis/scripts/index.ts'
 import { LONG, onCommands } from './support/locker-scene.ts'
 import { idle, over, Runs, type WiredScene, wired } from './support/queue-wire.ts'
 import { until } from './support/wait.ts'

@@ -3,7 +3,7 @@
 export type { Backoff, BackoffFunction, BackoffOptions } from './backoff.ts'
 export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
 export { Job, type ResultOptions } from './job.ts'
-export { MemoryQueueStore, type MemoryQueueStoreOptions } from './memory-store.ts'
+export { MemoryQueueStore, type MemoryQueueStoreOptions } from './memory/memory-store.ts'
 export {
   type ProcessOptions,
   QUEUE_DEFAULTS,

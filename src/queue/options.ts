@@ -14,7 +14,7 @@ import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './backoff.ts'
-import { MemoryQueueStore } from './memory-store.ts'
+import { MemoryQueueStore } from './memory/memory-store.ts'
 import type { Conflict, Retention } from './store.ts'
 
 /** What a submission may say, and a queue for all of its submissions. Durations are ms. */

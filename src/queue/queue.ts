@@ -8,7 +8,7 @@ import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
 import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
-import { MemoryQueueStore } from './memory-store.ts'
+import { MemoryQueueStore } from './memory/memory-store.ts'
 import { checkName, isJobId } from './names.ts'
 import {
   acceptWithin,
@@ -20,7 +20,7 @@ import {
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
-import { RedisQueueStore } from './redis-store.ts'
+import { RedisQueueStore } from './redis/redis-store.ts'
 import { feedEventOf, type QueueCounters, Reports } from './reports.ts'
 import type { Handler } from './running-job.ts'
 import { statusOf } from './status.ts'

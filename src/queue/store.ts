@@ -2,7 +2,7 @@ import type { CallLimits } from '../locker/store.ts'
 
 /**
  * The store port of the queue: the atomic transitions of a job's record, of what waits and of who is idle. Two adapters:
- * MemoryQueueStore (queue-book.ts, the executable specification) and RedisQueueStore (the same, as scripts).
+ * MemoryQueueStore (memory/queue-book.ts is the executable specification) and RedisQueueStore (the same, as scripts).
  *
  * A job is a resource of the Locker with one more state: queued. Its record has the Locker's groups (value, lease,
  * outcome, parks), and the job: payload, options, generation. A generation is one submission that is run to an outcome,

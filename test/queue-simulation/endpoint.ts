@@ -1,6 +1,6 @@
 import type { CallLimits, StoreListener } from '../../src/locker/store.ts'
-import type { WorkerNotice } from '../../src/queue/book-state.ts'
-import { ServerTime } from '../../src/queue/server-time.ts'
+import type { WorkerNotice } from '../../src/queue/memory/book-state.ts'
+import { ServerTime } from '../../src/queue/redis/server-time.ts'
 import type {
   Attempt,
   Delivery,

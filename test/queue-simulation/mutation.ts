@@ -1,4 +1,4 @@
-import type { QueueSurroundings } from '../../src/queue/book-state.ts'
+import type { QueueSurroundings } from '../../src/queue/memory/book-state.ts'
 import type { QueueStore } from '../../src/queue/store.ts'
 import type { QueuePlan } from './plan.ts'
 import type { QueuePort } from './port.ts'

@@ -1,4 +1,4 @@
-import type { JobRecord } from '../../src/queue/job-record.ts'
+import type { JobRecord } from '../../src/queue/memory/job-record.ts'
 import type { QueueStore, WorkerListener } from '../../src/queue/store.ts'
 import type { QueueMutation } from './mutation.ts'
 import type { QueuePort } from './port.ts'

@@ -1,6 +1,6 @@
 import { jsonCodec } from '../../src/kernel/codec.ts'
 import { decodeFailure } from '../../src/locker/failure.ts'
-import type { JobRecord } from '../../src/queue/job-record.ts'
+import type { JobRecord } from '../../src/queue/memory/job-record.ts'
 import type { Delivery, Ending, JobOutcome, Submission, SubmitReply } from '../../src/queue/store.ts'
 import { identityOf } from '../simulation/history.ts'
 import type { AttemptRecord, QueueHistory } from './history.ts'

@@ -1,7 +1,7 @@
 import { ID_LENGTH } from '../../src/kernel/ids.ts'
-import { BookHub } from '../../src/queue/book-hub.ts'
-import type { QueueSurroundings, WorkerNotice } from '../../src/queue/book-state.ts'
-import { QueueBook } from '../../src/queue/queue-book.ts'
+import { BookHub } from '../../src/queue/memory/book-hub.ts'
+import type { QueueSurroundings, WorkerNotice } from '../../src/queue/memory/book-state.ts'
+import { QueueBook } from '../../src/queue/memory/queue-book.ts'
 import type { Delivery, JobNotice } from '../../src/queue/store.ts'
 import type { Scheduler } from '../simulation/scheduler.ts'
 

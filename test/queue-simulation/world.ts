@@ -1,5 +1,5 @@
-import { BookUser } from '../../src/queue/book-user.ts'
-import { MemoryQueueStore } from '../../src/queue/memory-store.ts'
+import { BookUser } from '../../src/queue/memory/book-user.ts'
+import { MemoryQueueStore } from '../../src/queue/memory/memory-store.ts'
 import type { QueueOptions } from '../../src/queue/options.ts'
 import { RedisQueue } from '../../src/queue/queue.ts'
 import type { QueueStore } from '../../src/queue/store.ts'

@@ -1,5 +1,5 @@
-import { ID_LENGTH } from '../../kernel/ids.ts'
-import { FORMAT } from '../../kernel/keys.ts'
+import { ID_LENGTH } from '../../../kernel/ids.ts'
+import { FORMAT } from '../../../kernel/keys.ts'
 
 /**
  * What the scripts of the queue share.

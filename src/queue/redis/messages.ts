@@ -1,5 +1,5 @@
-import type { Hint } from '../kernel/inbox.ts'
-import type { Delivery, JobNotice, JobOutcome, WorkerListener } from './store.ts'
+import type { Hint } from '../../kernel/inbox.ts'
+import type { Delivery, JobNotice, JobOutcome, WorkerListener } from '../store.ts'
 
 const KINDS: Record<string, JobOutcome['kind']> = { v: 'value', e: 'error', x: 'removed' }
 

@@ -1,4 +1,4 @@
-import { ID_LENGTH } from '../../kernel/ids.ts'
+import { ID_LENGTH } from '../../../kernel/ids.ts'
 import { ALWAYS } from './prelude.ts'
 
 /** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */

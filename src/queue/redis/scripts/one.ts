@@ -1,5 +1,5 @@
-import { ID_LENGTH } from '../../kernel/ids.ts'
-import { FORMAT } from '../../kernel/keys.ts'
+import { ID_LENGTH } from '../../../kernel/ids.ts'
+import { FORMAT } from '../../../kernel/keys.ts'
 import { ALWAYS, PIECE, type QueueTime } from './prelude.ts'
 
 /**

@@ -1,5 +1,5 @@
-import { UnavailableError } from '../errors.ts'
-import type { Script } from '../kernel/script.ts'
+import { UnavailableError } from '../../errors.ts'
+import type { Script } from '../../kernel/script.ts'
 import { Batch } from './batch.ts'
 import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
 

@@ -1,7 +1,5 @@
-import { newId } from '../kernel/ids.ts'
-import type { CallLimits } from '../locker/store.ts'
-import type { BookHub, HubUser } from './book-hub.ts'
-import type { BookAttempt } from './queue-book.ts'
+import { newId } from '../../kernel/ids.ts'
+import type { CallLimits } from '../../locker/store.ts'
 import type {
   Answer,
   Attempt,
@@ -20,7 +18,9 @@ import type {
   Tick,
   WorkerListener,
   WorkerName,
-} from './store.ts'
+} from '../store.ts'
+import type { BookHub, HubUser } from './book-hub.ts'
+import type { BookAttempt } from './queue-book.ts'
 
 /** A queue in memory, as one of its users sees it: what a process on Redis would be. */
 export class BookUser implements QueueStore {

@@ -1,18 +1,10 @@
 import { isUtf8 } from 'node:buffer'
-import { type RedisClient, send } from '../kernel/client.ts'
-import type { Connection } from '../kernel/connection.ts'
-import { FORMAT } from '../kernel/keys.ts'
-import type { CallLimits } from '../locker/store.ts'
-import { MAX_PARKED } from '../locker/store.ts'
-import { type Argument, type CommandNames, QueueCalls } from './calls.ts'
-import { Exchange, refusal } from './exchange.ts'
-import { Feed } from './feed.ts'
-import { jobNoticeOf, tellWorker } from './messages.ts'
-import { QueueNames } from './names.ts'
-import { answerOf, codeOf, snapshotOf, submitReplyOf, textOf } from './replies.ts'
-import { type QueueScripts, queueScripts } from './scripts/index.ts'
-import { flagsOf } from './scripts/submit.ts'
-import { ServerTime } from './server-time.ts'
+import { type RedisClient, send } from '../../kernel/client.ts'
+import type { Connection } from '../../kernel/connection.ts'
+import { FORMAT } from '../../kernel/keys.ts'
+import type { CallLimits } from '../../locker/store.ts'
+import { MAX_PARKED } from '../../locker/store.ts'
+import { QueueNames } from '../names.ts'
 import {
   type Answer,
   type Attempt,
@@ -32,7 +24,15 @@ import {
   type Tick,
   type WorkerListener,
   type WorkerName,
-} from './store.ts'
+} from '../store.ts'
+import { type Argument, type CommandNames, QueueCalls } from './calls.ts'
+import { Exchange, refusal } from './exchange.ts'
+import { Feed } from './feed.ts'
+import { jobNoticeOf, tellWorker } from './messages.ts'
+import { answerOf, codeOf, snapshotOf, submitReplyOf, textOf } from './replies.ts'
+import { type QueueScripts, queueScripts } from './scripts/index.ts'
+import { flagsOf } from './scripts/submit.ts'
+import { ServerTime } from './server-time.ts'
 
 /** What a test may set otherwise. */
 export interface RedisQueueStoreOptions {

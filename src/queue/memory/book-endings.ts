@@ -1,6 +1,6 @@
+import type { Ending, Removal, Retention } from '../store.ts'
 import type { BookState, QueueSurroundings } from './book-state.ts'
 import type { Ended, JobRecord } from './job-record.ts'
-import type { Ending, Removal, Retention } from './store.ts'
 
 /** How an attempt ended, with its worker as its places name it. */
 export type BookEnding = Omit<Ending, 'worker'> & { worker: string }

@@ -1,7 +1,7 @@
+import type { Delivery } from '../store.ts'
 import type { CommandBook } from './book-command.ts'
 import type { BookState, QueueSurroundings } from './book-state.ts'
 import type { JobRecord } from './job-record.ts'
-import type { Delivery } from './store.ts'
 
 /** What one transition gives to one worker. */
 interface Parcel {

@@ -1,4 +1,4 @@
-import type { Ending, JobNotice, JobOutcome, Submission } from './store.ts'
+import type { Ending, JobNotice, JobOutcome, Submission } from '../store.ts'
 
 /** Places a job with a priority among its like: higher first, then the earlier. */
 export interface Rank {

@@ -1,8 +1,8 @@
-import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
-import { MAX_PARKED } from '../locker/store.ts'
+import { type Clock, systemClock, type Timer } from '../../kernel/clock.ts'
+import { MAX_PARKED } from '../../locker/store.ts'
+import type { QueueStore } from '../store.ts'
 import { BookHub } from './book-hub.ts'
 import { BookUser } from './book-user.ts'
-import type { QueueStore } from './store.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {

@@ -1,4 +1,4 @@
-import { Script } from '../../kernel/script.ts'
+import { Script } from '../../../kernel/script.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
 import { COUNTS, JOB_SNAPSHOT, LIST, PAUSE, RESUME, RETRY } from './manage.ts'

@@ -1,9 +1,9 @@
-import type { RedisClient } from '../kernel/client.ts'
-import { send } from '../kernel/client.ts'
-import type { Timer } from '../kernel/clock.ts'
-import type { Connection } from '../kernel/connection.ts'
-import { newId } from '../kernel/ids.ts'
-import { FORMAT } from '../kernel/keys.ts'
+import type { RedisClient } from '../../kernel/client.ts'
+import { send } from '../../kernel/client.ts'
+import type { Timer } from '../../kernel/clock.ts'
+import type { Connection } from '../../kernel/connection.ts'
+import { newId } from '../../kernel/ids.ts'
+import { FORMAT } from '../../kernel/keys.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_EVERY = 5_000

@@ -1,4 +1,4 @@
-import type { Submission } from '../store.ts'
+import type { Submission } from '../../store.ts'
 import { LONGEST_CUT, PIECE } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */

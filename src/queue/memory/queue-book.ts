@@ -1,9 +1,3 @@
-import { Dispatch } from './book-dispatch.ts'
-import { type BookEnding, endAttempt, endJob, settleJob } from './book-endings.ts'
-import { idsIn, snapshotOf } from './book-reading.ts'
-import { BookState, type QueueSurroundings } from './book-state.ts'
-import { submitJob } from './book-submit.ts'
-import type { JobRecord } from './job-record.ts'
 import type {
   Answer,
   Counts,
@@ -17,7 +11,13 @@ import type {
   Submission,
   SubmitReply,
   Tick,
-} from './store.ts'
+} from '../store.ts'
+import { Dispatch } from './book-dispatch.ts'
+import { type BookEnding, endAttempt, endJob, settleJob } from './book-endings.ts'
+import { idsIn, snapshotOf } from './book-reading.ts'
+import { BookState, type QueueSurroundings } from './book-state.ts'
+import { submitJob } from './book-submit.ts'
+import type { JobRecord } from './job-record.ts'
 
 type At = QueueSurroundings
 

@@ -1,4 +1,4 @@
-import type { Clock } from '../kernel/clock.ts'
+import type { Clock } from '../../kernel/clock.ts'
 
 /** How far a reply is believed, ms: clocks drift, and a server's may be set. */
 const BELIEVED = 60_000

@@ -1,6 +1,6 @@
-import type { Connection } from '../kernel/connection.ts'
-import type { Script } from '../kernel/script.ts'
-import { inNames, type QueueNames } from './names.ts'
+import type { Connection } from '../../kernel/connection.ts'
+import type { Script } from '../../kernel/script.ts'
+import { inNames, type QueueNames } from '../names.ts'
 
 export type Argument = string | Buffer
 

@@ -1,8 +1,8 @@
+import type { Submission, SubmitReply } from '../store.ts'
 import type { CommandBook } from './book-command.ts'
 import type { Dispatch } from './book-dispatch.ts'
 import type { BookState, QueueSurroundings } from './book-state.ts'
 import { JobRecord } from './job-record.ts'
-import type { Submission, SubmitReply } from './store.ts'
 
 /** One who submits, and everything around it. */
 export interface Submitting {

@@ -1,8 +1,8 @@
+import type { Delivery, JobNotice, Retention } from '../store.ts'
 import { CommandBook } from './book-command.ts'
 import { Listing } from './book-listing.ts'
 import { Times } from './book-times.ts'
 import type { JobRecord } from './job-record.ts'
-import type { Delivery, JobNotice, Retention } from './store.ts'
 
 /** What a worker is told, besides what is delivered to it. */
 export type WorkerNotice =

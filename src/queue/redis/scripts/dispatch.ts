@@ -1,4 +1,4 @@
-import { ID_LENGTH } from '../../kernel/ids.ts'
+import { ID_LENGTH } from '../../../kernel/ids.ts'
 
 /** Jobs that are handed out in one go. */
 const ROUND = 16

@@ -1,4 +1,4 @@
-import type { Answer, JobOutcome, JobSnapshot, SubmitReply } from './store.ts'
+import type { Answer, JobOutcome, JobSnapshot, SubmitReply } from '../store.ts'
 
 /** Reads what the scripts of the queue return. */
 

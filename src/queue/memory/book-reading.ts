@@ -1,6 +1,6 @@
+import type { JobSnapshot, JobState } from '../store.ts'
 import type { BookState } from './book-state.ts'
 import type { JobRecord } from './job-record.ts'
-import type { JobSnapshot, JobState } from './store.ts'
 
 const OVER = { value: 'completed', error: 'failed', removed: 'removed' } as const
 

@@ -1,5 +1,5 @@
+import type { Retention } from '../store.ts'
 import { Times } from './book-times.ts'
-import type { Retention } from './store.ts'
 
 /** Finished jobs that are kept for being listed, in the order in which they will be forgotten. */
 export class Listing {

@@ -1,8 +1,8 @@
-import type { Clock } from '../kernel/clock.ts'
-import { ID_LENGTH } from '../kernel/ids.ts'
+import type { Clock } from '../../kernel/clock.ts'
+import { ID_LENGTH } from '../../kernel/ids.ts'
+import type { Delivery, Submitter, WorkerListener } from '../store.ts'
 import type { QueueSurroundings, WorkerNotice } from './book-state.ts'
 import { type BookAttempt, QueueBook } from './queue-book.ts'
-import type { Delivery, Submitter, WorkerListener } from './store.ts'
 
 /** Numbers that a transition is given besides the time. */
 export type BookNumbers = Pick<QueueSurroundings, 'micros' | 'seen' | 'turn'>
