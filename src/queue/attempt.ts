@@ -6,6 +6,7 @@ import { marginOf } from '../locker/holding.ts'
 import { pauseAfter } from './backoff.ts'
 import { exposedFailure } from './exposed.ts'
 import { type JobOptions, unpackOptions } from './job-options.ts'
+import { isIdentity } from './names.ts'
 import type { ResolvedQueueOptions } from './options.ts'
 import { decodePayload } from './payload.ts'
 import type { Handler, RunningJob } from './running-job.ts'
@@ -27,9 +28,6 @@ export type Result = Pick<Ending, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?
 /** Progress is told this often at most, ms. */
 const PROGRESS_EVERY = 50
 
-/** Ids of jobs that are known by what they are: the others cannot be asked for again. */
-const IDENTITY_LENGTH = 32
-
 const NO_BYTES = Buffer.alloc(0)
 
 /** A job in the hands of this process, from its delivery to its end. */
@@ -49,7 +47,7 @@ export class Attempt {
   #renewing = false
   /** When the handler was called; 0 while it does not run. */
   #startedAt = 0
-  /** Until then it is for the store alone to say whether it is ours: that is asked before the handler is called. */
+  /** Whether the handler was called. Before that, the store alone says whether it is ours: it is asked then. */
   #begun = false
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
@@ -192,7 +190,7 @@ export class Attempt {
 
   #value(value: unknown): Result {
     const { codec, ttl } = this.#about.options
-    const mine = this.delivery.id.length === IDENTITY_LENGTH ? ttl : 0
+    const mine = isIdentity(this.delivery.id) ? ttl : 0
     const bytes = encodeWith(codec, value)
     return { kind: 'value', bytes, ttl: this.jobOptions.ttl ?? Math.round(mine), delay: 0 }
   }

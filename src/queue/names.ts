@@ -59,6 +59,11 @@ export function identity(command: string, kind: 'payload' | 'key', of: Buffer | 
   return hash.digest('base64url').slice(0, IDENTITY_LENGTH)
 }
 
+/** Whether a job is known by what it is: others cannot be asked for again. */
+export function isIdentity(id: string): boolean {
+  return id.length === IDENTITY_LENGTH
+}
+
 /** Whether it can be the id of a job. */
 export function isJobId(id: unknown): id is string {
   return typeof id === 'string' && /^[\w-]{22}(?:[\w-]{10})?$/.test(id)

@@ -34,6 +34,7 @@ export class Wait implements Submitter, Pending {
   #state: 'asking' | 'parked' | 'over' = 'asking'
   /** Told, while asking, that there is something to look for. */
   #hinted = false
+
   constructor(id: string, command: string, nonce: string, table: WaitTable, submission?: Submission) {
     this.id = id
     this.command = command

@@ -181,8 +181,6 @@ export class Worker implements WorkerListener {
     if (accepted) {
       this.#events.ended(attempt, result, clock.now() - startedAt)
       if (result.kind === 'retry') this.#events.due(result.delay)
-      // A failure of what was cancelled meanwhile is taken for a repetition, and gives no place back.
-      if (attempt.lost) this.forgotten()
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { type RedisClient, send } from '../../kernel/client.ts'
+import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 import type { CallLimits } from '../../locker/store.ts'
@@ -251,7 +252,8 @@ export class RedisQueueStore implements QueueStore {
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
-    this.#workers.delete(worker.nonce)
+    // Never heard of: nothing was delivered to it, nor will be.
+    if (!this.#workers.delete(worker.nonce)) return
     const command = this.#calls.command(worker.command)
     const caughtUp = this.#catchUp(worker)
     await this.#calls.call(this.#scripts.withdraw, [command], [], [this.#park(worker)], within)
@@ -261,10 +263,12 @@ export class RedisQueueStore implements QueueStore {
   /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
   async #catchUp({ nonce }: WorkerName): Promise<void> {
     if (!this.subscribed) return
+    let timer: Timer | undefined
     await new Promise<void>((resolve) => {
       this.#withdrawing.set(nonce, resolve)
-      this.#connection.clock.after(CATCH_UP, resolve, true)
+      timer = this.#connection.clock.after(CATCH_UP, resolve, true)
     })
+    timer?.cancel()
     this.#withdrawing.delete(nonce)
   }
 

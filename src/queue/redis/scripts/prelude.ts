@@ -13,7 +13,8 @@ import { FORMAT } from '../../../kernel/keys.ts'
  *
  * Fields of a job's record: those of a resource (see locker/scripts/prelude.ts), the lease's end standing in t:
  *   lease    o worker ('' when there is none) · f last fence · l '1' once accepted · g progress
- *   outcome  k kind (v, e, x) · v e bytes · s fence · Y generation · vu eu served until · L 'x' or 'c' when listed · F the last attempt that was not ended by its worker
+ *   outcome  k kind (v, e, x) · v e bytes · s fence · Y generation · vu eu served until · L 'x' or 'c' when listed
+ *            F the last attempt that was not ended by its worker
  *   parks    w the first · n how many others · @<inbox><nonce> one each, with the generation that it waits for
  * and of the job alone:
  *   y generation · m command · p p1 … payload · b options · c nonce of who submitted without waiting · a failed, z lost
@@ -54,6 +55,9 @@ const PIECES = 16
 export const PIECE = 64
 export const LONGEST_CUT: number = PIECES * PIECE
 const PIECE_NAMES = Array.from({ length: PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
+
+/** What of a record belongs to one generation, and not to the next. */
+export const OF_GENERATION: string = `'p', ${PIECE_NAMES}, 'b', 'c', 'a', 'z', 'l', 'g', 'R', 'vu', 'eu'`
 
 /** Messages to one process go together up to so many bytes. */
 const BUNDLE = 256 * 1024

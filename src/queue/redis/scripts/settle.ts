@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../kernel/ids.ts'
-import { ALWAYS } from './prelude.ts'
+import { ALWAYS, OF_GENERATION } from './prelude.ts'
 
 /** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */
 const MOST_AT_ONCE = 1024 * 1024
@@ -9,12 +9,17 @@ export const SETTLE: string = `
 local function parksOf(key, r)
   local found = {}
   if r.w and r.w ~= '' then found[1] = { park = r.w, generation = r.y } end
-  if num(r.n) > 0 then
-    local all = redis.call('HGETALL', key)
-    for n = 1, #all, 2 do
-      if string.sub(all[n], 1, 1) == '@' then
-        found[#found + 1] = { field = all[n], park = string.sub(all[n], 2), generation = all[n + 1] }
-      end
+  if num(r.n) == 0 then return found end
+  local fields = {}
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(field, 1, 1) == '@' then fields[#fields + 1] = field end
+  end
+  -- By name: the payload and the last outcome may be large.
+  for from = 1, #fields, 1000 do
+    local some = redis.call('HMGET', key, unpack(fields, from, math.min(from + 999, #fields)))
+    for n, generation in ipairs(some) do
+      local field = fields[from + n - 1]
+      found[#found + 1] = { field = field, park = string.sub(field, 2), generation = generation }
     end
   end
   return found
@@ -111,13 +116,11 @@ end
 -- Begins the next generation of a record, that of a rerun.
 local function follow(key, command, r)
   local n = redis.call('HMGET', key, 'P', 'B', 'C')
-  redis.call('HDEL', key, 'N', 'P', 'B', 'C', 'p', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7', 'p8', 'p9', 'p10', 'p11', 'p12',
-    'p13', 'p14', 'p15', 'b', 'a', 'z', 'l', 'g', 'c', 'R', 'vu', 'eu')
+  redis.call('HDEL', key, 'N', 'P', 'B', 'C', ${OF_GENERATION})
   local set = { 'y', r.N, 'c', n[3] or '' }
   putPayload(set, n[1] or '')
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end
   redis.call('HSET', key, unpack(set))
-  keepOn(key)
   line(command, idOf(key), redis.call('HGET', key, 'r'), false)
 end
 `

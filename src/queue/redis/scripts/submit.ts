@@ -1,5 +1,5 @@
 import type { Submission } from '../../store.ts'
-import { LONGEST_CUT, PIECE } from './prelude.ts'
+import { LONGEST_CUT, OF_GENERATION, PIECE } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */
 const WAITS = 1
@@ -10,7 +10,8 @@ const UNWANTED = 16
 const KNOWN = 32
 
 /**
- * ARGV    inbox, broadcast channel, message that calls for workers, how many may park; for each command its real name and how many of the jobs are for it;
+ * ARGV    inbox, broadcast channel, message that calls for workers, how many may park; for each command its real name
+ *         and how many of the jobs are for it;
  *         then for each job: `<command> <flags> <delay> <priority>`, nonce, payload, options
  * returns for each job 'C' created or 'J' joined, and the generation; 'X' conflict, 'U' unknown, 'O' overloaded;
  *         '!' failed, with the reason; or a pair, 'V' or 'E', fence and generation, and the bytes
@@ -78,8 +79,7 @@ local function create(n, key, id, command, r, a, terms)
   end
   if r[1] then
     if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
-    redis.call('HDEL', key, 'p', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7', 'p8', 'p9', 'p10', 'p11', 'p12', 'p13', 'p14',
-      'p15', 'b', 'c', 'u', 'r', 'a', 'z', 'l', 'g', 'd', 'L', 'R', 'vu', 'eu')
+    redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${OF_GENERATION})
     keepOn(key)
   end
   if delay > 0 then
@@ -111,8 +111,9 @@ local function termsOf(head)
   if terms then return terms end
   local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
-  terms = { plain = num(flags) <= ${WAITS} and num(delay) == 0 and num(priority) == 0, command = commands[num(c)], delay = num(delay), priority = num(priority), waits = has(${WAITS}), joins = has(${JOIN}),
-    reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
+  terms = { command = commands[num(c)], delay = num(delay), priority = num(priority),
+    plain = num(flags) <= ${WAITS} and num(delay) == 0 and num(priority) == 0,
+    waits = has(${WAITS}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
   known[head] = terms
   return terms
 end
