@@ -1,5 +1,4 @@
 import { isUtf8 } from 'node:buffer'
-import { type RedisClient, send } from '../../kernel/client.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
@@ -9,12 +8,9 @@ import { QueueNames } from '../names.ts'
 import {
   type Answer,
   type Attempt,
-  type Counts,
   type Due,
   type DueJob,
   type Ending,
-  type JobSnapshot,
-  type JobState,
   MESSAGE_LIMIT,
   type Question,
   type QueueStore,
@@ -26,11 +22,12 @@ import {
   type WorkerListener,
   type WorkerName,
 } from '../store.ts'
-import { type Argument, type CommandNames, QueueCalls } from './calls.ts'
+import { type Argument, QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
+import { KEEP_WORKER, QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
-import { answerOf, codeOf, snapshotOf, submitReplyOf, textOf } from './replies.ts'
+import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
 import { flagsOf } from './scripts/submit.ts'
 import { ServerTime } from './server-time.ts'
@@ -43,9 +40,6 @@ export interface RedisQueueStoreOptions {
   /** How long a delivery may take to be accepted, ms. */
   accept?: number
 }
-
-/** How long a worker is known that says nothing of itself, ms. */
-const KEEP_WORKER = 15 * 60_000
 
 /** Lines that a job's log has at most, and how long it is kept, ms. */
 const LOG_LINES = 1000
@@ -60,18 +54,14 @@ const CATCH_UP = 500
 /** What is due is looked after so many at a time. */
 const DUE_AT_ONCE = 32
 
-type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
-
 const ENDINGS: Record<Ending['kind'], string> = { value: 'v', error: 'e', retry: 'r', handBack: 'h' }
 const RENEWALS = ['lost', 'held', 'cancelled'] as const
 const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
 
 /** The queue's store on Redis: every transition is one script, on keys that share a slot. */
-export class RedisQueueStore implements QueueStore {
+export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #connection: Connection
   readonly #names: QueueNames
-  readonly #calls: QueueCalls
-  readonly #scripts: QueueScripts
   readonly #messageLimit: string
   readonly #maxParked: string
   readonly #serverTime: ServerTime
@@ -88,19 +78,19 @@ export class RedisQueueStore implements QueueStore {
   readonly #unlisten: () => void
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
-    const scripts = options.scripts ?? queueScripts
+    const { scripts = queueScripts, accept = 2000 } = options
+    const names = new QueueNames(prefix, queue)
+    super(new QueueCalls(connection, names, accept), scripts)
     this.#connection = connection
-    this.#names = new QueueNames(prefix, queue)
-    this.#accept = options.accept ?? 2000
-    this.#calls = new QueueCalls(connection, this.#names, this.#accept)
-    this.#scripts = scripts
+    this.#names = names
+    this.#accept = accept
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
     this.#serverTime = new ServerTime(connection.clock)
     const { inbox, broadcastChannel } = connection
     const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
-    this.#submissions = new Exchange(this.#calls, scripts.submit, {
+    this.#submissions = new Exchange(this.calls, scripts.submit, {
       most: 25,
       stride: 1,
       terms: ({ commands, counts }) => {
@@ -109,14 +99,14 @@ export class RedisQueueStore implements QueueStore {
         return terms
       },
     })
-    this.#endings = new Exchange(this.#calls, scripts.finish, {
+    this.#endings = new Exchange(this.calls, scripts.finish, {
       most: 25,
       stride: 1,
       terms: () => [this.#messageLimit],
       learn,
     })
-    this.#renewals = new Exchange(this.#calls, scripts.renew, { most: 64, stride: 1, terms: () => [], learn })
-    this.#questions = new Exchange(this.#calls, scripts.look, {
+    this.#renewals = new Exchange(this.calls, scripts.renew, { most: 64, stride: 1, terms: () => [], learn })
+    this.#questions = new Exchange(this.calls, scripts.look, {
       most: 64,
       stride: 2,
       terms: () => [inbox.id, this.#maxParked],
@@ -145,7 +135,7 @@ export class RedisQueueStore implements QueueStore {
 
   submit(submission: Submission, within: number, submitter: Submitter): void {
     const { id, nonce, payload, options, delay, priority } = submission
-    const command = this.#calls.command(submission.command)
+    const command = this.calls.command(submission.command)
     if (submission.waits) this.attend(nonce, submitter)
     const flags = flagsOf(submission)
     this.#submissions.add(
@@ -203,26 +193,8 @@ export class RedisQueueStore implements QueueStore {
   async #end(park: string, removal: Removal, within: number): Promise<boolean> {
     const { id, kind, bytes, linger, unwanted } = removal
     const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(linger), unwanted ? '1' : '0']
-    const reply = await this.#job(
-      this.#scripts.end,
-      id,
-      removal.command,
-      [...args, this.#messageLimit],
-      within,
-    )
+    const reply = await this.job(this.scripts.end, id, removal.command, [...args, this.#messageLimit], within)
     return Number(reply) === 1
-  }
-
-  /** Calls a script about one job. */
-  #job(
-    script: Parameters<QueueCalls['call']>[0],
-    id: string,
-    command: string | undefined,
-    args: readonly Argument[],
-    within: number,
-  ): Promise<unknown> {
-    const commands = command === undefined ? [] : [this.#calls.command(command)]
-    return this.#calls.call(script, commands, [this.#names.job(id)], args, within)
   }
 
   #park({ nonce }: WorkerName): string {
@@ -238,7 +210,7 @@ export class RedisQueueStore implements QueueStore {
     this.#workers.set(worker.nonce, listener)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
-        if (hint.kind === 'j') this.#calls.saw(Number(hint.fields[1]))
+        if (hint.kind === 'j') this.calls.saw(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
         tellWorker(listener, hint, (until) => Math.min(this.#serverTime.left(until), this.#accept))
@@ -246,17 +218,17 @@ export class RedisQueueStore implements QueueStore {
     })
     const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER)]
     const sentAt = this.#connection.clock.now()
-    const command = this.#calls.command(worker.command)
-    const now = await this.#calls.call(this.#scripts.offer, [command], [], args, within)
+    const command = this.calls.command(worker.command)
+    const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
     this.#serverTime.learn(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
     // Never heard of: nothing was delivered to it, nor will be.
     if (!this.#workers.delete(worker.nonce)) return
-    const command = this.#calls.command(worker.command)
+    const command = this.calls.command(worker.command)
     const caughtUp = this.#catchUp(worker)
-    await this.#calls.call(this.#scripts.withdraw, [command], [], [this.#park(worker)], within)
+    await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)
     await caughtUp
   }
 
@@ -281,7 +253,7 @@ export class RedisQueueStore implements QueueStore {
       this.#renewals.add(
         {
           key: this.#names.job(id),
-          command: this.#calls.command(worker.command),
+          command: this.calls.command(worker.command),
           args: (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
           answered: (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
           failed,
@@ -298,7 +270,7 @@ export class RedisQueueStore implements QueueStore {
       this.#endings.add(
         {
           key: this.#names.job(id),
-          command: this.#calls.command(worker.command),
+          command: this.calls.command(worker.command),
           args: (number) => [
             `${number} ${ENDINGS[kind]} ${numbers}`,
             String(fence),
@@ -318,35 +290,25 @@ export class RedisQueueStore implements QueueStore {
   }
 
   async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<Buffer | undefined> {
-    const reply = await this.#read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
+    const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
     const [owner, last, payload] = reply as unknown[]
     const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
     return held && Buffer.isBuffer(payload) ? payload : undefined
   }
 
   async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
-    await this.#job(this.#scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
+    await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
   }
 
   async log({ worker, id, fence }: Attempt, line: string, { within }: CallLimits): Promise<void> {
     const keys = [this.#names.job(id), this.#names.log(id)]
     const args = [this.#park(worker), String(fence), line, String(LOG_LINES), String(KEEP_LOG)]
-    await this.#calls.call(this.#scripts.log, [], keys, args, within)
-  }
-
-  async logs(id: string, { within }: CallLimits): Promise<string[]> {
-    return ((await this.#read('lrange', [this.#names.log(id), '0', '-1'], within)) as unknown[]).map(textOf)
-  }
-
-  /** Sends a command that only reads. */
-  #read(command: ReadCommand, args: string[], within: number): Promise<unknown> {
-    const request = { send: (client: RedisClient) => send(client, command, args) }
-    return this.#connection.call(request, within)
+    await this.calls.call(this.scripts.log, [], keys, args, within)
   }
 
   async due({ within }: CallLimits): Promise<Due> {
     const key = this.#names.shared[0] as string
-    const reply = await this.#read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
+    const reply = await this.read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
     const flat = (reply as unknown[]).flat().map(textOf)
     const jobs: DueJob[] = []
     let next: number | undefined
@@ -364,9 +326,9 @@ export class RedisQueueStore implements QueueStore {
     const commands = [...new Set(jobs.map((job) => job.command))]
     const sentAt = this.#connection.clock.now()
     const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
-    const reply = await this.#calls.call(
-      this.#scripts.tick,
-      commands.map((name) => this.#calls.named(name)),
+    const reply = await this.calls.call(
+      this.scripts.tick,
+      commands.map((name) => this.calls.named(name)),
       jobs.map((job) => this.#names.job(job.id)),
       [
         String(maxStalls),
@@ -383,77 +345,6 @@ export class RedisQueueStore implements QueueStore {
       command,
       status: TICKS[Number((reply as unknown[])[index])] ?? 'none',
     }))
-  }
-
-  async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
-    return snapshotOf(id, await this.#job(this.#scripts.snapshot, id, undefined, [], within))
-  }
-
-  async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
-    const commands = state === 'waiting' ? await this.#allCommands(limits) : []
-    const args = [state, String(from), String(limit)]
-    const reply = await this.#calls.call(this.#scripts.list, commands, [], args, limits.within)
-    return (reply as unknown[]).map(textOf)
-  }
-
-  async counts(limits: CallLimits): Promise<Counts> {
-    const commands = await this.#allCommands(limits)
-    const reply = await this.#calls.call(this.#scripts.counts, commands, [], [], limits.within)
-    const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
-      number,
-      number,
-      number,
-      number,
-      number,
-    ]
-    return { waiting, delayed, active, completed, failed }
-  }
-
-  async #allCommands({ within }: CallLimits): Promise<CommandNames[]> {
-    const reply = await this.#read('hkeys', [this.#names.shared[4] as string], within)
-    return (reply as unknown[]).map((name) => this.#calls.named(textOf(name)))
-  }
-
-  async commands({ within }: CallLimits): Promise<string[]> {
-    const reply = await this.#read('hvals', [this.#names.shared[4] as string], within)
-    return (reply as unknown[]).map(textOf)
-  }
-
-  async retry(
-    id: string,
-    command: string,
-    generation: number,
-    { within }: CallLimits,
-  ): Promise<number | undefined> {
-    const reply = await this.#job(this.#scripts.retry, id, command, [String(generation)], within)
-    return Number(textOf(reply)) || undefined
-  }
-
-  pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#halt(this.#scripts.pause, command, limits)
-  }
-
-  resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#halt(this.#scripts.resume, command, limits)
-  }
-
-  async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
-    const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
-    const name = command === '' ? '' : this.#calls.command(command).name
-    await this.#calls.call(script, commands, [], [name, String(KEEP_WORKER), command], limits.within)
-  }
-
-  async paused({ within }: CallLimits): Promise<string[]> {
-    const members = (
-      (await this.#read('smembers', [this.#names.shared[5] as string], within)) as unknown[]
-    ).map(textOf)
-    if (members.length === 0) return []
-    const real = (await this.#read(
-      'hmget',
-      [this.#names.shared[4] as string, ...members],
-      within,
-    )) as unknown[]
-    return members.map((name, index) => (name === '' ? '' : textOf(real[index]) || name))
   }
 
   get watched(): boolean {
