@@ -1153,6 +1153,8 @@ const SELDOM: [Op[]][] = [
   // All is said twice, and again when it is over.
   [[offer(0, 1), submit(0, 0), repeat(0), submit(1, 0), repeat(0), finish('value'), repeat(0), repeat(2)]],
   [[offer(0, 2), submit(0, 0), finish('value', { ttl: 5000, linger: 1 }), submit(1, 0)]],
+  // Given back, then cancelled before another attempt, and the first said again.
+  [[offer(0, 1), submit(0, 0), finish('retry', { delay: 100 }), end(0), repeat(1)]],
   // Those who wait leave, one after the other.
   [[0, 1, 2, 0, 1].map((party) => submit(party, 0, unwanted)).concat([4, 0, 1, 2, 3].map(unpark))],
   [

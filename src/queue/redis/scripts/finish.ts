@@ -24,9 +24,10 @@ end
 -- What is sent twice has the effect of once.
 local function repeated(key, kind, fence)
   local h = redis.call('HMGET', key, 's', 'k', 'R', 'F')
+  -- Given back, whoever has ended the job since.
+  if kind == 'r' or kind == 'h' then return h[3] == fence and 1 or 0 end
   if h[4] == fence then return 0 end
   if h[1] == fence and h[2] == kind then return 1 end
-  if h[3] == fence and (kind == 'r' or kind == 'h') then return 1 end
   return 0
 end
 
