@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import pDefer from 'p-defer'
 import { Connection, RedisQueue } from '../src/index.ts'
 import { newId } from '../src/kernel/ids.ts'
 import { RedisQueueStore } from '../src/queue/redis/redis-store.ts'
@@ -103,4 +104,31 @@ test('L5 bounds - dead letters whose time is over hide no others', async () => {
   await until(async () => (await queue.counts()).failed === 1, { what: 'the others to be forgotten' })
   assert.equal((await queue.jobs('failed')).jobs.length, 1)
   assert.equal(await queue.redrive(), 1)
+})
+
+test('L5 bounds - a handler that ends while its worker closes leaves no place of it', async () => {
+  await using t = await setup()
+  await using producer = new RedisQueue('queue', { redis: t.redis })
+  for (let turns = 0; turns < 14; turns++) {
+    const worker = new RedisQueue('queue', { redis: t.redis })
+    const [begun, gate] = [pDefer<void>(), pDefer<void>()]
+    worker.process('x', async () => {
+      begun.resolve()
+      await gate.promise
+    })
+    const submitted = producer.submit('x', turns)
+    await begun.promise
+    gate.resolve()
+    // The closing meets every moment between the handler's end and the telling of it.
+    for (let turn = 0; turn < turns; turn++) await undefined
+    await worker.close()
+    await submitted
+    const lists = (await t.server.call('KEYS', '*}i/*')) as string[]
+    const places = await Promise.all(lists.map((list) => t.server.call('LLEN', list)))
+    assert.deepEqual(
+      places.filter((count) => Number(count) > 0),
+      [],
+      `after ${turns} turns`,
+    )
+  }
 })

@@ -521,8 +521,9 @@ class Worlds {
   /** Whether a batch was sent. */
   #together = false
   readonly #submissions: { party: Party; submission: Submission }[] = []
-  /** Those who wait and have been told nothing: where they are parked. And those who have left. */
+  /** Those who wait and have been told nothing: where they are parked. Those who have been told, and those who have left. */
   readonly #owed = new Map<string, { id: string; park: string }>()
+  readonly #settled = new Set<string>()
   readonly #left = new Set<string>()
   readonly #offered = new Set<string>()
   readonly #nonces: string[] = []
@@ -741,11 +742,18 @@ class Worlds {
     this.#turn = 1
   }
 
-  /** Notes that somebody waits from now on. */
+  /** Notes that somebody waits from now on: not one who had been told when this was sent again. */
   #owe({ model }: Party, { id, nonce, waits }: Submission, { status }: SubmitReply): void {
     const isPending = this.#hub.book.state.jobs.get(id)?.over === false
+    const park = model.inbox + nonce
     if (!waits || !isPending || this.#left.has(nonce)) return
-    if (status === 'created' || status === 'joined') this.#owed.set(nonce, { id, park: model.inbox + nonce })
+    if (this.#settled.has(nonce) && !this.#isParked(id, park)) return
+    if (status === 'created' || status === 'joined') this.#owed.set(nonce, { id, park })
+  }
+
+  #isParked(id: string, park: string): boolean {
+    const job = this.#hub.book.state.jobs.get(id)
+    return job !== undefined && (job.first === park || job.parks.has(park))
   }
 
   /** The reply to a submission, as a promise; what is told later is noted. */
@@ -760,7 +768,10 @@ class Worlds {
     const word = this.#words.get(nonce)
     return (notice) => {
       const said = world === 'model' ? announced(notice) : notice
-      if (world === 'model' && notice.kind !== 'progress') this.#owed.delete(nonce)
+      if (world === 'model' && notice.kind !== 'progress') {
+        this.#owed.delete(nonce)
+        this.#settled.add(nonce)
+      }
       party.heard[world].push(`${word} ${JSON.stringify(plain(said))}`)
     }
   }
@@ -848,7 +859,7 @@ class Worlds {
   async #finish(index: number, endings: Ending[]): Promise<void> {
     const party = this.#act(index)
     if (!party) return
-    const together = !this.#parties.some(({ gone }) => gone)
+    const together = this.#endAlike(endings)
     this.#together ||= endings.length > 1
     const ends = (ending: Ending) => party.redis.finish(ending, LIMITS)
     const replies = together ? await Promise.all(endings.map(ends)) : []
@@ -858,6 +869,14 @@ class Worlds {
       const reply = await party.model.finish(ending)
       assert.equal(together ? replies[at] : await ends(ending), reply, 'reply to an ending')
     }
+  }
+
+  /** Whether it makes no difference that they end together: what is put in line then is not handed out before all have. */
+  #endAlike(endings: Ending[]): boolean {
+    const { state } = this.#hub.book
+    const again = new Set(endings.map(({ id }) => state.jobs.get(id)).filter((job) => job?.next))
+    const beside = [...again].some((job) => job && state.command(job.command).line.length > 0)
+    return again.size <= 1 && !beside && !this.#parties.some(({ gone }) => gone)
   }
 
   #tick({ others, maxStalls, bytes, ttl: errorTtl, linger, retain }: Of<'tick'>): Promise<void> {
@@ -981,8 +1000,7 @@ class Worlds {
       assert.equal(ways, 1, `${job.id} is over, waits, runs, or is delayed`)
     }
     for (const [nonce, { id, park }] of this.#owed) {
-      const job = jobs.get(id)
-      assert.ok(job && (job.first === park || job.parks.has(park)), `${this.#words.get(nonce)} is forgotten`)
+      assert.ok(this.#isParked(id, park), `${this.#words.get(nonce)} is forgotten`)
     }
   }
 
@@ -1112,6 +1130,7 @@ const submit = (party: number, job: number, other: Partial<SubmissionOp> = {}): 
   ...{ abortUnwanted: false, known: false, payload: [1, 0], options: '', ...other },
 })
 const offer = (party: number, places: number): Op => ({ type: 'offer', party, command: 0, places })
+const withdraw = (party: number): Op => ({ type: 'withdraw', party, command: 0 })
 const finish = (kind: EndingOp['kind'], other: Partial<EndingOp> = {}): Op => ({
   ...{
     type: 'finish',
@@ -1125,6 +1144,7 @@ const finish = (kind: EndingOp['kind'], other: Partial<EndingOp> = {}): Op => ({
   },
   ...{ retain: { count: 0, age: 0 }, frees: true, ...other },
 })
+const finishes = (all: Op[]): Op => ({ type: 'finishes', all: all as EndingOp[] })
 const tick = (maxStalls: number): Op => ({
   ...{ type: 'tick', others: [], maxStalls, bytes: Uint8Array.of(2), ttl: 0, linger: 1500 },
   retain: { count: 0, age: 0 },
@@ -1155,6 +1175,19 @@ const SELDOM: [Op[]][] = [
   [[offer(0, 2), submit(0, 0), finish('value', { ttl: 5000, linger: 1 }), submit(1, 0)]],
   // Given back, then cancelled before another attempt, and the first said again.
   [[offer(0, 1), submit(0, 0), finish('retry', { delay: 100 }), end(0), repeat(1)]],
+  // Said again by one who has asked for the run before it meanwhile.
+  [
+    [
+      submit(0, 0),
+      submit(1, 0, { ...other, waits: false }),
+      { type: 'look', party: 1, job: 0, generation: 'present', nonce: 'used' },
+      repeat(1),
+    ],
+  ],
+  // Said again when its job runs once more: who has been told is not told again.
+  [[offer(0, 1), submit(0, 0), finish('value'), retry(0), repeat(2), finish('value')]],
+  // A worker that was withdrawn gets a place back, and is withdrawn again.
+  [[offer(0, 1), submit(0, 0), withdraw(0), finish('value'), withdraw(0)]],
   // Those who wait leave, one after the other.
   [[0, 1, 2, 0, 1].map((party) => submit(party, 0, unwanted)).concat([4, 0, 1, 2, 3].map(unpark))],
   [
@@ -1191,6 +1224,30 @@ const SELDOM: [Op[]][] = [
       submit(0, 0),
       submit(0, 1),
       ...[0, 1].map((attempt) => finish('error', { attempt, retain: { count: 1, age: 5000 } })),
+    ],
+  ],
+  // A rerun is put in line while others end and another job waits.
+  [
+    [
+      offer(0, 2),
+      submit(0, 0),
+      submit(0, 1),
+      submit(0, 0, other),
+      submit(0, 2),
+      wait(1),
+      finishes([finish('value', { attempt: 0 }), finish('value', { attempt: 1 })]),
+    ],
+  ],
+  // What is listed behind another ends before it, and is read.
+  [
+    [
+      offer(0, 2),
+      submit(0, 0),
+      submit(0, 1),
+      finish('value', { retain: { count: 1, age: 5000 } }),
+      finish('value', { attempt: 1, retain: { count: 2, age: 300 } }),
+      wait(300),
+      { type: 'read', from: 0, limit: 4 },
     ],
   ],
   // A worker is lost again and again.

@@ -72,8 +72,10 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #questions: Exchange
   /** Workers of this process that wait for the last of their messages. */
   readonly #withdrawing = new Map<string, () => void>()
-  /** Workers of this process. */
-  readonly #workers = new Map<string, WorkerListener>()
+  /** Workers of this process, also those that take no more, until they are ignored. */
+  readonly #listeners = new Map<string, WorkerListener>()
+  /** Nonces of those that take jobs. */
+  readonly #workers = new Set<string>()
   readonly #feed: Feed
   readonly #unlisten: () => void
 
@@ -126,7 +128,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
 
   #broadcast(message: Buffer): void {
     if (this.#workers.size === 0 || message.toString() !== this.#call) return
-    for (const worker of this.#workers.values()) worker.forgotten()
+    for (const nonce of this.#workers) this.#listeners.get(nonce)?.forgotten()
   }
 
   get subscribed(): boolean {
@@ -165,6 +167,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
 
   ignore(nonce: string): void {
     this.#connection.inbox.ignore(nonce)
+    this.#listeners.delete(nonce)
   }
 
   look({ id, generation, nonce }: Question, { within }: CallLimits): Promise<Answer> {
@@ -207,7 +210,8 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     listener: WorkerListener,
     { within }: CallLimits,
   ): Promise<void> {
-    this.#workers.set(worker.nonce, listener)
+    this.#listeners.set(worker.nonce, listener)
+    this.#workers.add(worker.nonce)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
         if (hint.kind === 'j') this.calls.saw(Number(hint.fields[1]))
@@ -224,8 +228,11 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
-    // Never heard of: nothing was delivered to it, nor will be.
-    if (!this.#workers.delete(worker.nonce)) return
+    // Never heard of: nothing was delivered to it, nor will be. One that was withdrawn may have got a place back since.
+    if (!this.#listeners.has(worker.nonce)) return
+    this.#workers.delete(worker.nonce)
+    // Behind the endings of this tick: each gives a place back.
+    await new Promise<void>((resolve) => process.nextTick(resolve))
     const command = this.calls.command(worker.command)
     const caughtUp = this.#catchUp(worker)
     await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)

@@ -144,8 +144,8 @@ local function submit(n)
 
   if Y < y then
     if again then return 'C ' .. r[1] end
-    if r[10] then return (r[10] == r[13] and r[15] == ARGV[a + 2] and 'C ' or 'J ') .. r[10] end
     if r[15] == ARGV[a + 2] then return 'C ' .. r[13] end
+    if r[10] then return 'J ' .. r[10] end
     if waits and num(r[11]) >= cap then return 'O' end
     local generation, set, status = r[1], {}, 'J'
     -- What is to follow is the newest, even if that is what runs now.
