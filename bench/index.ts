@@ -18,6 +18,7 @@ import { cold } from './parts/cold.ts'
 import { connections } from './parts/connections.ts'
 import { hits } from './parts/hits.ts'
 import { keys } from './parts/keys.ts'
+import { many } from './parts/many.ts'
 import { memory } from './parts/memory.ts'
 import { queue } from './parts/queue.ts'
 import { queueBulk } from './parts/queue-bulk.ts'
@@ -26,6 +27,7 @@ import { queueKill } from './parts/queue-kill.ts'
 import { queueLost } from './parts/queue-lost.ts'
 import { queueMemory } from './parts/queue-memory.ts'
 import { redisHits } from './parts/redis-hits.ts'
+import { streams } from './parts/streams.ts'
 import { QUEUE_ENTRANTS } from './queues/entrant.ts'
 import { summary, table } from './report.ts'
 import type { Stage } from './stage.ts'
@@ -33,10 +35,12 @@ import type { Stage } from './stage.ts'
 const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   hits,
   'redis-hits': redisHits,
+  many,
   cold,
   keys,
   connections,
   memory,
+  streams,
   queue,
   'queue-bulk': queueBulk,
   'queue-memory': queueMemory,

@@ -90,6 +90,11 @@ export class UnknownCommandError extends SoloflightError {
   override readonly code = 'E_UNKNOWN_COMMAND'
 }
 
+/** The stream cannot be read on: its producer died, or its chunks are not kept any more, after some were received. */
+export class StreamInterruptedError extends SoloflightError {
+  override readonly code = 'E_STREAM_INTERRUPTED'
+}
+
 /** Thrown when a payload is larger than `maxPayload`. */
 export class TooLargeError extends SoloflightError {
   override readonly code = 'E_TOO_LARGE'

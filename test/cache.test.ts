@@ -32,59 +32,108 @@ function keep(
   size: number,
   until: number,
 ): void {
-  const outcome = { kind: 'value' as const, fence, bytes: Buffer.alloc(size), fresh: 1, doomed: false }
-  cache.set({ key, record: `r:${key}` }, value, outcome, until)
+  const times = { freshUntil: until, staleUntil: until }
+  cache.set(key, { record: `r:${key}`, result: value, fence, tags: [], bytes: size, ...times })
+}
+
+/** What is kept under a key, at the time of the clock. */
+function kept(cache: ResultCache, clock: Clock, key: string): unknown {
+  return cache.get(key, clock.now())?.promise
 }
 
 test('cache - a result is kept until its end, and not a moment longer', async () => {
   const clock = new Standing()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 1, 10, 1500)
-  assert.equal(await cache.get('key'), 'value')
+  assert.equal(await kept(cache, clock, 'key'), 'value')
   clock.time = 1499
-  assert.equal(await cache.get('key'), 'value')
+  assert.equal(await kept(cache, clock, 'key'), 'value')
   clock.time = 1501
-  await sleep(5) // the time is looked at once a millisecond
-  assert.equal(cache.get('key'), undefined)
+  assert.equal(kept(cache, clock, 'key'), undefined)
   keep(cache, 'late', 'value', 1, 10, 1400)
-  assert.equal(cache.get('late'), undefined)
+  assert.equal(kept(cache, clock, 'late'), undefined)
+})
+
+test('cache - what is over is kept as long as some are content with it', () => {
+  const clock = new Standing()
+  const cache = cacheOn(clock)
+  const times = { freshUntil: 1500, staleUntil: 2000 }
+  cache.set('key', { record: 'r:key', result: 'value', fence: 1, tags: [], bytes: 10, ...times })
+  clock.time = 1999
+  assert.deepEqual(
+    [cache.get('key', clock.now())?.result, cache.get('key', clock.now())?.freshUntil],
+    ['value', 1500],
+  )
+  clock.time = 2000
+  assert.equal(cache.get('key', clock.now()), undefined)
+  assert.deepEqual([cache.size, cache.bytes], [0, 0])
+})
+
+test('S4 cache - a tag drops what has it, and nothing else', () => {
+  const clock = new Standing()
+  const cache = cacheOn(clock)
+  const times = { freshUntil: 5000, staleUntil: 5000 }
+  const set = (key: string, fence: number, tags: string[]) =>
+    cache.set(key, { record: `r:${key}`, result: key, fence, tags, bytes: 10, ...times })
+  const kept = () => ['one', 'both', 'other', 'none'].filter((key) => cache.get(key, clock.now()))
+  set('one', 1, ['a'])
+  set('both', 1, ['a', 'b'])
+  set('other', 1, ['b'])
+  set('none', 1, [])
+  cache.dropTag('unknown')
+  assert.deepEqual(kept(), ['one', 'both', 'other', 'none'])
+  cache.dropTag('a')
+  assert.deepEqual(kept(), ['other', 'none'])
+  // What replaces a result replaces its tags, too.
+  set('other', 2, ['a'])
+  cache.dropTag('b')
+  assert.deepEqual(kept(), ['other', 'none'])
+  cache.dropTag('a')
+  assert.deepEqual(kept(), ['none'])
+  cache.clear()
+  set('one', 3, [])
+  cache.dropTag('a')
+  assert.deepEqual(kept(), ['one'], 'the tags of what was cleared are forgotten')
 })
 
 test('S4 cache - an older result never replaces a newer one', async () => {
-  const cache = cacheOn(new Standing())
+  const clock = new Standing()
+  const cache = cacheOn(clock)
   keep(cache, 'key', 'new', 7, 10, 5000)
   keep(cache, 'key', 'old', 6, 10, 9000)
-  assert.equal(await cache.get('key'), 'new')
+  assert.equal(await kept(cache, clock, 'key'), 'new')
   keep(cache, 'key', 'newest', 8, 10, 2000)
-  assert.equal(await cache.get('key'), 'newest')
+  assert.equal(await kept(cache, clock, 'key'), 'newest')
 })
 
 test('S4 cache - an invalidation drops what was accepted up to its fence, and nothing newer', async () => {
-  const cache = cacheOn(new Standing())
+  const clock = new Standing()
+  const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 7, 10, 5000)
   cache.drop('r:key', 6)
   cache.drop('r:other', 9)
-  assert.equal(await cache.get('key'), 'value')
+  assert.equal(await kept(cache, clock, 'key'), 'value')
   cache.drop('r:key', 7)
-  assert.equal(cache.get('key'), undefined)
+  assert.equal(kept(cache, clock, 'key'), undefined)
 })
 
 test('L5 cache - it is bounded in number and in bytes, and what is too large is not kept', async () => {
-  const cache = cacheOn(new Standing(), { max: 10, maxSize: 10_000 })
+  const clock = new Standing()
+  const cache = cacheOn(clock, { max: 10, maxSize: 10_000 })
   for (let index = 0; index < 100; index++) keep(cache, `key${index}`, index, 1, 10, 5000)
   assert.equal(cache.size, 10)
-  assert.equal(await cache.get('key99'), 99)
-  assert.equal(cache.get('key0'), undefined)
+  assert.equal(await kept(cache, clock, 'key99'), 99)
+  assert.equal(kept(cache, clock, 'key0'), undefined)
   for (let index = 0; index < 10; index++) keep(cache, `large${index}`, index, 1, 4000, 5000)
   assert.ok(cache.size <= 2 && cache.bytes <= 10_000, 'cache.size <= 2 && cache.bytes <= 10_000')
   keep(cache, 'large9', 'too large', 2, 20_000, 5000)
-  assert.equal(cache.get('large9'), undefined)
+  assert.equal(kept(cache, clock, 'large9'), undefined)
   cache.clear()
   assert.deepEqual([cache.size, cache.bytes], [0, 0])
   // What was evicted is forgotten by its record too: a drop of it must not touch who came later.
   keep(cache, 'again', 1, 5, 10, 5000)
   cache.drop('r:key0', 9)
-  assert.equal(await cache.get('again'), 1)
+  assert.equal(await kept(cache, clock, 'again'), 1)
 })
 
 async function two(options: LockerOptions = {}) {

@@ -327,7 +327,8 @@ test('L1 hostile - a fence that can grow no more ends its waiters in time, and c
   const record = recordKey('soloflight', 'key')
   store.change(record, (found, at) => {
     found.fence = 2 ** 53
-    found.lease = { token: 'x', until: at.now + 100, length: 100, holder: '', trace: '', progress: undefined }
+    const shown = { holder: '', trace: '', progress: undefined }
+    found.lease = { token: 'x', until: at.now + 100, length: 100, ...shown, unwanted: false }
     found.expiresAt = at.now + 60_000
   })
   const refresh = locker.run('key', () => 'anew', { refresh: true })

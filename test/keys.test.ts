@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Locker } from '../src/index.ts'
+import { jsonCodec } from '../src/kernel/codec.ts'
 import { checkKey, checkPrefix, MAX_KEY_LENGTH, recordKey } from '../src/kernel/keys.ts'
+import { nameOf } from '../src/locker/core.ts'
 
 /** Any UTF-16, lone surrogates as well. */
 const units = fc
@@ -30,6 +32,9 @@ const key = fc.oneof(
   fc.string({ minLength: 1, unit: 'grapheme' }),
 )
 const prefix = fc.stringMatching(/^[\w:.-]{1,12}$/)
+
+/** What a key of a kind is called in the in-process cache. */
+const name = (letter: string, text: string): string => nameOf({ letter, codec: jsonCodec }, text)
 
 /** Keys that are next to each other, as far as any encoding could confuse them. */
 function neighbours(key: string): string[] {
@@ -67,6 +72,35 @@ test('keys - keys of two prefixes never make the same record name', () => {
       for (const other of longer) {
         for (const hostile of longerKeys) assert.notEqual(recordKey(begin, hostile), recordKey(other, text))
       }
+    }),
+  )
+})
+
+test('keys - keys of two kinds never make the same record name, nor the same name in a cache', () => {
+  const letter = fc.constantFrom('k', 's', 't', 'v', 'w')
+  fc.assert(
+    fc.property(key, key, letter, letter, (one, other, kind, another) => {
+      fc.pre(kind !== another)
+      for (const [a, b] of [
+        [one, other],
+        [one, one],
+        [one, `${kind}${one}`],
+        [one, `\0${kind}${one}`],
+        [`\0${another}${one}`, one],
+      ] as const) {
+        assert.notEqual(recordKey('p', a, kind), recordKey('p', b, another))
+        assert.notEqual(name(kind, a), name(another, b))
+      }
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('keys - two keys of one kind never have the same name in a cache', () => {
+  fc.assert(
+    fc.property(key, fc.constantFrom('k', 's'), (text, kind) => {
+      for (const other of [`${kind}${text}`, `\0${kind}${text}`, `\0${text}`])
+        assert.notEqual(name(kind, text), name(kind, other))
     }),
   )
 })

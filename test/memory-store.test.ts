@@ -8,6 +8,7 @@ import type { Claim, ClaimReply, Notice, Store } from '../src/locker/store.ts'
 import { until } from './support/wait.ts'
 
 const LIMITS = { within: 1000 }
+const VALUE = { kind: 'value' as const, linger: 100, stale: 0, tags: '', passFor: 0 }
 
 /** Time that passes only when it is told to, with its timers. */
 class ManualClock implements Clock {
@@ -47,7 +48,8 @@ class Process {
 
   claim(key: string, options: Partial<Claim> = {}): Promise<ClaimReply> {
     const plain = { lease: 1000, after: 0, parked: 0, refresh: false, takeover: true, trace: '' }
-    const claim = { key, nonce: this.nonce, attempt: ++this.#attempt, ...plain, ...options }
+    const content = { tolerance: 0, serve: 0, pass: true, only: 0 }
+    const claim = { key, nonce: this.nonce, attempt: ++this.#attempt, ...plain, ...content, ...options }
     return new Promise((resolve, reject) => {
       const notice = (notice: Notice) => this.heard.push(notice)
       this.store.claim(claim, 1000, { sending() {}, claimed: resolve, unclaimed: reject, notice })
@@ -83,7 +85,7 @@ test('L5 memory store - what is over is forgotten by itself, and an idle store h
   const process = new Process(memory)
   for (let index = 0; index < 100; index++) {
     const grant = await process.grant(`key${index}`)
-    const settlement = { kind: 'value' as const, bytes: Buffer.from('x'), ttl: 500 + index, linger: 100 }
+    const settlement = { ...VALUE, bytes: Buffer.from('x'), ttl: 500 + index }
     await process.store.settle({ ...grant, ...settlement }, LIMITS)
   }
   assert.equal(memory.size, 100)
@@ -91,6 +93,44 @@ test('L5 memory store - what is over is forgotten by itself, and an idle store h
   clock.advance(1000)
   assert.equal(memory.size, 0)
   assert.equal(clock.pending, 0)
+})
+
+test('L5 memory store - epochs of tags are forgotten by themselves', async () => {
+  const clock = new ManualClock()
+  const { store } = new Process(new MemoryStore({ clock }))
+  const [epoch] = await store.epochs(['tag'], 1500, LIMITS)
+  clock.advance(1000)
+  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[epoch], 1])
+  clock.advance(1000)
+  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[0], 0])
+})
+
+test('memory store - the last of the parked that leaves is made known to a holder that asked for it', async () => {
+  const memory = new MemoryStore()
+  const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
+  const grant = await holder.grant('key')
+  const waiting = [first, second]
+  for (const process of waiting) assert.equal((await process.claim('key')).status, 'parked')
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'wanted')
+  await until(() => second.heard.length, { what: 'the question' })
+  assert.deepEqual([first.heard, second.heard], Array(2).fill([{ kind: 'probe' }]))
+  await first.store.unpark('key', first.nonce, LIMITS)
+  await new Promise(setImmediate)
+  assert.deepEqual(holder.heard, [], 'one is still there')
+  await second.store.unpark('key', second.nonce, LIMITS)
+  await until(() => holder.heard.length, { what: 'the message' })
+  assert.deepEqual(holder.heard, [{ kind: 'unwanted' }])
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
+  assert.equal((await first.claim('key')).status, 'granted')
+})
+
+test('memory store - a lease is given up although one is parked whose process has gone', async () => {
+  const memory = new MemoryStore()
+  const [holder, gone] = [new Process(memory), new Process(memory)]
+  const grant = await holder.grant('key')
+  assert.equal((await gone.claim('key')).status, 'parked')
+  gone.store.close()
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
 })
 
 test('L5 memory store - beyond maxRecords the oldest results are forgotten, running ones never', async () => {

@@ -47,7 +47,16 @@ function worldOf(make: (options: LockerOptions) => Locker, store: Store, end: ()
       const claim = { key: recordKey('soloflight', key), nonce: newId(), attempt: 1, lease, after: 0 }
       return new Promise((resolve, reject) => {
         const claimer = { sending() {}, claimed: () => resolve(), unclaimed: reject, notice() {} }
-        store.claim({ ...claim, parked: 0, refresh: false, takeover: true, trace: '' }, 5000, claimer)
+        const wants = {
+          parked: 0,
+          refresh: false,
+          takeover: true,
+          tolerance: 0,
+          serve: 0,
+          pass: true,
+          only: 0,
+        }
+        store.claim({ ...claim, ...wants, trace: '' }, 5000, claimer)
       })
     },
     async [Symbol.asyncDispose]() {

@@ -49,8 +49,8 @@ describe('simulation', () => {
   })
 
   test('simulation - runs have something to check', async () => {
-    const total = { calls: 0, works: 0, grants: 0, acceptances: 0, invalidations: 0 }
-    for (let seed = 0; seed < 40; seed++) {
+    const { counts: total } = await simulate(0)
+    for (let seed = 1; seed < 100; seed++) {
       const { counts } = await simulate(seed)
       for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name]
     }
@@ -59,6 +59,11 @@ describe('simulation', () => {
     assert.ok(total.grants > total.works * 0.9, JSON.stringify(total))
     assert.ok(total.acceptances > 200, JSON.stringify(total))
     assert.ok(total.invalidations > 200, JSON.stringify(total))
+    assert.ok(total.tags > 80, JSON.stringify(total))
+    assert.ok(total.stale > 20, JSON.stringify(total))
+    assert.ok(total.unkept > 30, JSON.stringify(total))
+    assert.ok(total.passes > 20, JSON.stringify(total))
+    assert.ok(total.unwanted > 5, JSON.stringify(total))
   })
 })
 

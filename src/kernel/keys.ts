@@ -29,10 +29,11 @@ export function checkKey(key: unknown): asserts key is string {
 /**
  * The name of the Redis key that holds the record of a resource. Short plain keys stand in it readably; all others
  * (long, control characters, braces, blanks, non-ASCII, lone surrogates) by their SHA-256 over UTF-16, which keeps
- * apart what UTF-8 would merge. The two kinds cannot collide, nor two prefixes: none contains a slash.
+ * apart what UTF-8 would merge. The two kinds cannot collide, nor two prefixes: none contains a slash. `letter`: the kind of
+ * resource; those of a locker's users are 'k'.
  */
-export function recordKey(prefix: string, key: string): string {
-  if (PLAIN.test(key)) return `${prefix}:${FORMAT}:k/${key}`
+export function recordKey(prefix: string, key: string, letter = 'k'): string {
+  if (PLAIN.test(key)) return `${prefix}:${FORMAT}:${letter}/${key}`
   const digest = createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
-  return `${prefix}:${FORMAT}:h/${digest}`
+  return `${prefix}:${FORMAT}:${letter === 'k' ? 'h' : `${letter}h`}/${digest}`
 }

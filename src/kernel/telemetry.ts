@@ -28,6 +28,10 @@ export interface TelemetryEvents {
     ms: number
     failed: boolean
   }
+  /** A result was served although it has been over for `past` ms. */
+  stale: { key: string; past: number }
+  /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
+  pass: { key: string }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
   /** The command connection or the subscription came up or went down. */
@@ -52,6 +56,8 @@ const channels: Record<TelemetryEvent, Channel> = {
   lost: channel(channelName('lost')),
   wait: channel(channelName('wait')),
   attempt: channel(channelName('attempt')),
+  stale: channel(channelName('stale')),
+  pass: channel(channelName('pass')),
   unshared: channel(channelName('unshared')),
   connection: channel(channelName('connection')),
 }

@@ -1,7 +1,19 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
-import type { Waiter } from './waiter.ts'
+import type { Among, Waiter } from './waiter.ts'
+
+/** A result that is over, for those who are content with it. */
+export interface StaleResult {
+  readonly result: unknown
+  readonly fence: number
+  /** By the clock: since when it has been over, and until when it may be served at all. */
+  readonly since: number
+  readonly until: number
+  /** The last waiter who came before a moment at which it was not invalidated. */
+  readonly seq: number
+}
 
 /**
  * Those who wait in one flight, in the order of their arrival, and what each may be given.
@@ -10,7 +22,7 @@ import type { Waiter } from './waiter.ts'
  * entitled to an outcome only if Redis is known to have had no invalidation at some moment after it came: then it is
  * vouched for. All others simply receive what comes.
  */
-export class Audience {
+export class Audience implements Among {
   readonly key: string
   readonly #waiters = new Set<Waiter>()
   #seq = 0
@@ -22,6 +34,7 @@ export class Audience {
 
   /** Called whenever one waits no longer, whatever the reason. */
   readonly #left: () => void
+  #stale: StaleResult | undefined
 
   constructor(key: string, left: () => void) {
     this.key = key
@@ -56,6 +69,69 @@ export class Audience {
     if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
   }
 
+  /** Takes one out who goes on waiting elsewhere. */
+  release(waiter: Waiter): void {
+    this.#waiters.delete(waiter)
+  }
+
+  /** There is something that is over: for those who have waited long enough for better. */
+  offer(stale: StaleResult): void {
+    this.#stale = stale
+    for (const waiter of this) if (waiter.softened) this.soften(waiter)
+  }
+
+  /** What was offered. */
+  get stale(): StaleResult | undefined {
+    return this.#stale
+  }
+
+  /** What was offered is no longer to be served, if it was accepted under `fence` or an earlier one. */
+  withdraw(fence: number): void {
+    if (this.#stale && this.#stale.fence <= fence) this.#stale = undefined
+  }
+
+  soften(waiter: Waiter): void {
+    this.#serveStale(waiter, Number.POSITIVE_INFINITY)
+  }
+
+  /** While it is renewed, what is over goes to those who are content with it. Whether anybody was. */
+  serveWhileRevalidating(): boolean {
+    return this.#serveEach((waiter) => waiter.call.staleWhileRevalidate)
+  }
+
+  /** The work has failed: what is over goes to those who would rather have that. */
+  serveInsteadOfError(): void {
+    this.#serveEach((waiter) => waiter.call.staleIfError)
+  }
+
+  /** Those who would be content with what is over, but came when it was not known any more whether they may. */
+  latecomers(): Waiter[] {
+    return [...this.#waiters].filter(
+      ({ strict, call }) => strict && call.staleWhileRevalidate > 0 && !call.refresh,
+    )
+  }
+
+  #serveEach(tolerance: (waiter: Waiter) => number): boolean {
+    if (!this.#stale) return false
+    return [...this.#waiters].filter((waiter) => this.#serveStale(waiter, tolerance(waiter))).length > 0
+  }
+
+  #serveStale(waiter: Waiter, tolerance: number): boolean {
+    const stale = this.#stale
+    const { key, caller, refresh } = waiter.call
+    const now = caller.clock.now()
+    if (!stale || refresh || now - stale.since >= tolerance || now >= stale.until) return false
+    if (
+      stale.fence <= waiter.call.newerThan ||
+      (waiter.strict && waiter.seq > Math.max(stale.seq, this.#vouched))
+    )
+      return false
+    caller.counters.stale++
+    if (listened('stale')) tell('stale', { key, past: now - stale.since })
+    waiter.resolve(stale.result)
+    return true
+  }
+
   /** A waiter was settled. */
   remove(waiter: Waiter): void {
     this.#waiters.delete(waiter)
@@ -87,7 +163,7 @@ export class Audience {
   /** Rejects those who would rather fail than have a result of this process alone. */
   rejectSharing(error: unknown): void {
     for (const waiter of this) {
-      if (waiter.call.caller.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
+      if (waiter.call.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
     }
   }
 
@@ -97,9 +173,10 @@ export class Audience {
     for (const waiter of this.#waiters) show(waiter, bytes)
   }
 
-  /** Shows what the record holds as said last, unless that is known already. */
-  catchUp(bytes: Buffer): void {
-    if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
+  /** Shows what was said last of what is waited for now, unless that is known already. Undefined: nothing was. */
+  catchUp(bytes: Buffer | undefined): void {
+    if (!bytes) this.#progress = undefined
+    else if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
   }
 }
 
@@ -115,10 +192,10 @@ export function giveFailure(
 
 /** Calls its listener in a tick of its own: what that throws is its own affair. What cannot be read is not shown. */
 function show({ call }: Waiter, bytes: Buffer): void {
-  const { onProgress, caller } = call
+  const { onProgress, codec } = call
   if (!onProgress) return
   try {
-    const value = caller.codec.decode(bytes)
+    const value = codec.decode(bytes)
     queueMicrotask(() => onProgress(value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.

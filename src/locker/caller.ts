@@ -1,6 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { Clock } from '../kernel/clock.ts'
-import type { Codec } from '../kernel/codec.ts'
 import type { Holding } from './holding.ts'
 import type { ResultCache } from './result-cache.ts'
 import type { Slots } from './slots.ts'
@@ -29,6 +28,9 @@ export interface Counters {
   /** Waiters that left at their deadline, and by their signal. */
   timeouts: number
   aborts: number
+  /** Results served although they were over, and works that ran beside others because nobody waited for anybody. */
+  stale: number
+  passes: number
   /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
   unavailable: number
   unshared: number
@@ -47,6 +49,8 @@ export function newCounters(): Counters {
     lost: 0,
     timeouts: 0,
     aborts: 0,
+    stale: 0,
+    passes: 0,
     unavailable: 0,
     unshared: 0,
   }
@@ -56,18 +60,18 @@ export function newCounters(): Counters {
 export interface Caller {
   readonly store: Store
   readonly clock: Clock
-  readonly codec: Codec
   readonly counters: Counters
   readonly cache: ResultCache | undefined
   readonly slots: Slots
   /** Unsettled leases, by name of the record. */
   readonly holdings: Map<string, Set<Holding>>
+  /** Those of them that are for this process alone, because Redis is away. */
+  readonly unshared: Set<Holding>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
   readonly strict: boolean
   readonly maxHold: number
   readonly takeover: boolean
   readonly unavailableAfter: number
-  readonly onUnavailable: 'fail' | 'local'
   readonly ttlJitter: number
   readonly trace: (() => string | undefined) | undefined
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure

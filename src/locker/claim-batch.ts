@@ -6,7 +6,8 @@ import type { Hint, Listener } from '../kernel/inbox.ts'
 import { noticeOf } from './notice.ts'
 import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
-import type { Claim, Claimer, ClaimReply, Outcome } from './store.ts'
+import type { Claim, Claimer, ClaimReply, Offer, Outcome } from './store.ts'
+import { bytesOf, PLAIN_VALUE, readValue } from './value.ts'
 
 /**
  * Claims that one script carries at most: it runs alone on the server, so it must stay short, and while one runs there
@@ -81,41 +82,56 @@ export interface ClaimHead {
 /** Values in the script's reply for each key. */
 const STRIDE = 3
 
+function served(value: Buffer, serverNow: number): ClaimReply | undefined {
+  const outcome = readValue(value, serverNow)
+  return outcome && { status: 'done', outcome }
+}
+
 /** Reads what the claim script returned for one key; undefined: it failed for that key alone. */
-function parse(values: readonly unknown[], index: number): ClaimReply | undefined {
+function parse(values: readonly unknown[], index: number, serverNow: number): ClaimReply | undefined {
   const head = values[index * STRIDE]
+  if (Buffer.isBuffer(head) && head[0] === PLAIN_VALUE) return served(head, serverNow)
   const bytes = values[index * STRIDE + 1] as Buffer | null
-  const more = values[index * STRIDE + 2] as Buffer | null
-  // A number, which a client may be set to give as a string.
-  if (more && !Buffer.isBuffer(head)) {
-    const outcome: Outcome = {
-      kind: 'value',
-      fence: Number(bytes),
-      bytes: more,
-      fresh: Number(head),
-      doomed: false,
-    }
-    return { status: 'done', outcome }
-  }
-  const [status, a, b, c] = String(head).split(' ')
+  const third = values[index * STRIDE + 2] as Buffer | null | unknown[]
+  const { offer, more } = Array.isArray(third) ? offered(third) : { offer: undefined, more: third }
+  const [status, a, b, c, d] = String(head).split(' ')
   switch (status) {
-    case 'V':
-      return { status: 'done', outcome: outcomeOf('value', a, b, c, bytes) }
+    case 'V': {
+      const outcome = outcomeOf('value', a, b, c, bytes && bytesOf(bytes))
+      return { status: 'done', outcome: { ...outcome, stale: Number(d), tags: String(more ?? '') } }
+    }
+    case 'U': {
+      return { status: 'done', outcome: outcomeOf('value', a, '0', b, bytes) }
+    }
     case 'E':
-      return { status: 'done', outcome: outcomeOf('error', a, b, c, bytes) }
+      return { status: 'done', outcome: outcomeOf('error', a, b, c, bytes), offer }
+    case 'S':
+      return offer && { status: 'stale', offer }
     case 'G':
-      return { status: 'granted', fence: Number(a), takeover: b === '1' }
+      return { status: 'granted', fence: Number(a), takeover: b === '1', offer }
+    case 'N':
+      return { status: 'pass', fence: Number(a), offer }
     case 'P': {
       const place = { fence: Number(a), left: Number(b), after: Number(c) }
-      return { status: 'parked', ...place, trace: String(bytes ?? ''), progress: more ?? undefined }
+      return { status: 'parked', ...place, trace: String(bytes ?? ''), progress: more ?? undefined, offer }
     }
     case 'X':
-      return { status: 'abandoned' }
+      return { status: 'abandoned', offer }
     case 'O':
       return { status: 'overloaded' }
+    case 'R':
+      return { status: 'refused' }
     default:
       return undefined
   }
+}
+
+/** Reads an offer, and what is shown of the work beside it. */
+function offered([head, bytes, tags, progress]: unknown[]): { offer: Offer; more: Buffer | null } {
+  const [fence, past, left] = String(head).split(' ').map(Number) as [number, number, number]
+  const more = progress as Buffer
+  const offer = { fence, past, left, bytes: bytesOf(bytes as Buffer), tags: String(tags) }
+  return { offer, more: more.length > 0 ? more : null }
 }
 
 type Word = string | undefined
@@ -133,15 +149,22 @@ function outcomeOf(
     bytes: bytes ?? Buffer.alloc(0),
     fresh: Number(fresh),
     doomed: doomed === '1',
+    stale: 0,
+    tags: '',
   }
 }
 
+/** Larger numbers are not exact, here and there. */
+const whole = (ms: number): number => Math.min(Math.ceil(ms), Number.MAX_SAFE_INTEGER)
+
 /** A claim as the script reads it, under the lease that the call names for all. */
 function argumentOf(claim: Claim, lease: number): string {
-  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2)
-  const plain = claim.attempt === 1 && claim.lease === lease && flags === 0 && claim.trace === ''
-  if (plain && claim.after === 0 && claim.parked === 0) return claim.nonce
-  return `${claim.nonce}${claim.attempt} ${claim.lease} ${claim.after} ${claim.parked} ${flags} ${claim.trace}`
+  const { nonce, attempt, after, parked, tolerance, serve, only, trace } = claim
+  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.pass ? 0 : 4)
+  const plain = attempt === 1 && claim.lease === lease && flags === 0 && trace === ''
+  if (plain && after === 0 && parked === 0 && tolerance === 0 && only === 0) return nonce
+  const numbers = [attempt, claim.lease, after, parked, flags, whole(tolerance), whole(serve), only]
+  return `${nonce}${numbers.join(' ')} ${trace}`
 }
 
 /**
@@ -236,11 +259,12 @@ export class ClaimBatch {
   }
 
   #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
-    this.#readFirst.learn(Number(replies[entries.length * STRIDE]), sentAt)
+    const serverNow = Number(replies[entries.length * STRIDE])
+    this.#readFirst.learn(serverNow, sentAt)
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index] as Entry
       const { claim, claimer } = entry
-      const reply = parse(replies, index)
+      const reply = parse(replies, index, serverNow)
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
       this.#readFirst.answered(reply?.status === 'done')
       if (reply) claimer.claimed(reply, claim.attempt)

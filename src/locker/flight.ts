@@ -1,15 +1,17 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
-import { decodeWith } from '../kernel/codec.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { Audience, errorFor, giveFailure } from './audience.ts'
 import type { WaitNode } from './deadlock.ts'
+import { Delivery } from './delivery.ts'
 import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
+import { put } from './put.ts'
 import type { Claimer, ClaimReply, Notice, Outcome } from './store.ts'
+import { TagCheck, type TagVerdict } from './tag-check.ts'
 import type { Call, Waiter } from './waiter.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
@@ -20,6 +22,12 @@ export interface FlightTable {
   seal(flight: Flight): void
   /** It is over. */
   remove(flight: Flight): void
+  /** Waiters of it ask for themselves; nobody joins it any more. */
+  askAnew(flight: Flight, waiters: readonly Waiter[]): void
+  /** A waiter of it runs its own work, beside all others. `fence`: the last one. */
+  pass(waiter: Waiter, fence: number): void
+  /** Counts the tags that were heard to have begun a new epoch. */
+  readonly tagDrops: number
   /** One of its waiters waits no longer. */
   left(): void
   /** `close` waits for this. */
@@ -59,6 +67,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** How it claims: by the options of the call that began it. */
   readonly #leader: Call
   readonly audience: Audience
+  readonly #delivery: Delivery
+  readonly #tags: TagCheck
   #state: State = 'claiming'
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
@@ -69,24 +79,34 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #takeover: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
-  /** Since the claim went out, messages arrived and none of them invalidated the key. */
-  #cacheable = false
-  /** When the last claim went out, and after which waiter. */
-  #claimSentAt = 0
-  #claimSentSeq = 0
   #look: Timer | undefined
   /** When the lease of the one we are parked behind ends, as far as we were told. */
   #leaseEnd = 0
   #holding: Holding | undefined
+  /** The last fence that it was granted. */
+  #granted = 0
+  /** What is over was served on the promise that it is renewed. */
+  #renews = false
+  /** Whoever is left waits for what is new. */
+  #patient = false
+  /** Not to be told to go alone. */
+  #stubborn: boolean
+  /** Its work runs beside others; the last fence then. */
+  #passed: number | undefined
   #landed: DeferredPromise<void> | undefined
 
   constructor(leader: Call, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
     this.audience = new Audience(leader.key, () => this.#left())
+    this.#delivery = new Delivery(leader, this.audience, () => table.tagDrops)
+    this.#tags = new TagCheck(leader)
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
+    this.#after = leader.newerThan
+    // Who is granted a lease must hold one.
+    this.#stubborn = !leader.work
     this.#takeover = leader.caller.takeover
   }
 
@@ -108,6 +128,25 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     return this.#holding?.grant.shared === false
   }
 
+  /** Nobody waits for it, and it is not to be renewed for those who come either. */
+  get deserted(): boolean {
+    return this.audience.size === 0 && !this.#renews
+  }
+
+  get unwanted(): boolean {
+    return this.deserted && this.#holding?.call.abortUnwanted === true
+  }
+
+  /** Others are served what is over meanwhile. */
+  get renews(): boolean {
+    return this.#renews
+  }
+
+  /** Whether what it will bring is begun under a grant above `fence`, as far as is known. */
+  brings(fence: number): boolean {
+    return fence <= this.#after || this.#awaited > fence
+  }
+
   /** A claim is under way, and nobody waits for what it will bring. */
   get forsaken(): boolean {
     return this.#state === 'claiming' && this.audience.size === 0
@@ -123,9 +162,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
   add(waiter: Waiter): void {
     this.audience.add(waiter, this.#leader.caller.unavailableAfter)
+    const renewed = this.#state === 'holding' || this.#state === 'parked'
+    if (renewed) this.#serveStale()
   }
 
   vouch(seq: number): void {
+    // Of its tags nothing has been heard since its claim went out.
+    if (this.#state === 'holding' && this.#tags.epochs.size > 0) return
     this.audience.vouch(seq)
   }
 
@@ -145,14 +188,23 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
   invalidated(fence: number): boolean {
-    this.#cacheable = false
+    this.#delivery.disturb()
+    this.audience.withdraw(fence)
     // Without a grant to name yet (0), what its claim will bring may be older than the invalidation.
     return this.#awaited <= fence
   }
 
+  /** A tag has begun a new epoch: whether new callers must not join. */
+  tagDropped(tag: string): boolean {
+    if (!this.#tags.has(tag)) return false
+    this.#delivery.disturb()
+    this.audience.withdraw(Number.MAX_SAFE_INTEGER)
+    return true
+  }
+
   /** Messages may have been missed, and may be from now on. */
   deaf(): void {
-    this.#cacheable = false
+    this.#delivery.disturb()
     if (this.#state === 'parked')
       this.#lookAfter(Math.min(LOOK_WHILE_DEAF, this.#leaseEnd - this.#leader.caller.clock.now()))
   }
@@ -171,6 +223,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#state = 'claiming'
     this.#hinted = false
     const { store, unavailableAfter, trace } = this.#leader.caller
+    const { staleWhileRevalidate, staleIfError, softTimeout } = this.#leader
+    const soft = softTimeout < Number.POSITIVE_INFINITY ? Number.MAX_SAFE_INTEGER : 0
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -180,16 +234,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       parked: this.#parkedUnder,
       refresh: this.#refresh,
       takeover: this.#takeover,
+      tolerance: Math.max(staleWhileRevalidate, staleIfError, soft),
+      serve: this.#patient ? 0 : staleWhileRevalidate,
+      pass: !this.#stubborn,
+      only: 0,
       trace: traceBy(trace),
     }
     store.claim(claim, unavailableAfter, this)
   }
 
   sending(): void {
-    const { clock, store } = this.#leader.caller
-    this.#claimSentAt = clock.now()
-    this.#claimSentSeq = this.audience.seq
-    this.#cacheable = store.subscribed
+    this.#delivery.sending()
+    this.#tags.sending()
     this.#table.sent(this)
   }
 
@@ -203,8 +259,36 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   claimed(reply: ClaimReply, attempt: number): void {
-    if (this.#awaits(attempt)) this.#receive(reply, attempt)
-    else this.#decline(reply, attempt)
+    if (!this.#awaits(attempt)) return this.#decline(reply, attempt)
+    if (this.#tags.concerns(reply)) void this.#receiveTagged(reply, attempt)
+    else this.#receive(reply, attempt)
+  }
+
+  /** What has tags is served only if none of them has begun a new epoch. */
+  async #receiveTagged(reply: ClaimReply, attempt: number): Promise<void> {
+    let holds: TagVerdict
+    // This may take as long again, and then another claim goes out.
+    this.audience.startDeadlines()
+    try {
+      holds = await this.#tags.check(reply)
+    } catch (error) {
+      this.#decline(reply, attempt)
+      if (!this.#awaits(attempt)) return
+      if (reply.status === 'parked') this.#unpark()
+      return this.#refuse(error)
+    }
+    if (!this.#awaits(attempt)) return this.#decline(reply, attempt)
+    if (!holds.outcome && reply.status === 'done') return this.#askAfter(reply.outcome.fence)
+    if (!holds.offer && reply.status === 'stale') return this.#askAfter(reply.offer.fence)
+    if (!holds.offer && reply.status !== 'stale') this.#receive({ ...reply, offer: undefined }, attempt)
+    else this.#receive(reply, attempt)
+  }
+
+  /** What was begun under a grant up to `fence` is not wanted any more. */
+  #askAfter(fence: number): void {
+    this.#after = Math.max(this.#after, fence)
+    this.#parkedUnder = 0
+    this.claim()
   }
 
   /** The reply to a claim that is no longer ours: what it brought is given back. */
@@ -224,24 +308,38 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
     if (reply.status !== 'done') this.audience.startDeadlines()
+    if (reply.offer) this.#delivery.offer(reply.offer)
     switch (reply.status) {
       case 'done':
         counters.hits++
         if (listened('hit')) tell('hit', { key: this.key, local: false })
-        if (!reply.outcome.doomed) this.vouch(this.#claimSentSeq)
-        this.#finish(reply.outcome, this.#claimSentAt)
+        if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
+        this.#finish(reply.outcome, this.#delivery.sentAt)
+        break
+      case 'stale':
+        this.vouch(this.#delivery.sentSeq)
+        this.#delivery.cacheStale(reply.offer)
+        this.#serveStale()
+        // The others wait for what is new, unless they came while this claim was under way.
+        this.#patient = this.audience.latecomers().length === 0
+        if (this.audience.size > 0) this.claim()
+        else this.#over()
+        break
+      case 'pass':
+        this.#pass(reply.fence)
         break
       case 'granted':
         counters.grants++
         if (reply.takeover) counters.takeovers++
         tell('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
-        this.vouch(this.#claimSentSeq)
+        this.vouch(this.#delivery.sentSeq)
         this.#parkedUnder = 0
-        this.#hold(attempt, reply.fence, this.#claimSentAt)
+        this.#hold(attempt, reply.fence, this.#delivery.sentAt)
+        this.#renew()
         break
       case 'parked':
         counters.parks++
-        this.vouch(this.#claimSentSeq)
+        this.vouch(this.#delivery.sentSeq)
         this.#park(reply)
         break
       case 'abandoned':
@@ -249,7 +347,49 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
         break
       case 'overloaded':
         this.#rejectAll((key) => new OverloadedError('Too many wait for this key already', { key }))
+        break
+      case 'refused':
+        this.#refuse(new UnavailableError('Redis gave an answer that is none', { key: this.key }))
     }
+  }
+
+  /** What is over goes to those who are content with it while it is renewed. Whether anybody was. */
+  #serveStale(): boolean {
+    const before = this.#renews
+    // Who is served leaves: the work is wanted all the same.
+    this.#renews = true
+    const served = this.audience.serveWhileRevalidating()
+    this.#renews = before || (served && this.#state === 'holding')
+    return served
+  }
+
+  /** What is over was served on the promise that it is renewed, to all who may have it. */
+  #renew(): void {
+    if (!this.#serveStale()) return
+    const late = this.audience.latecomers()
+    if (late.length > 0) this.#table.askAnew(this, late)
+  }
+
+  /** Nobody waits for anybody: each runs its own work. Who wants a lease waits for that. */
+  #pass(fence: number): void {
+    for (const waiter of this.audience) {
+      if (!waiter.call.work) continue
+      this.audience.release(waiter)
+      this.#table.pass(waiter, fence)
+    }
+    this.#stubborn = true
+    if (this.audience.size > 0) return this.claim()
+    this.#over()
+    if (this.#parkedUnder > 0) this.#unpark()
+  }
+
+  /** Runs the work of its only waiter, beside all others. */
+  goAlone(waiter: Waiter, fence: number): void {
+    this.audience.add(waiter, 0)
+    this.audience.startDeadlines()
+    this.#passed = fence
+    this.#delivery.sending()
+    this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
   }
 
   /** The processor died, and whoever leads here would not replace it: those who would go on. */
@@ -272,8 +412,12 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#parkedUnder = reply.fence
     this.#state = 'parked'
     if (this.audience.size === 0) return this.#leave()
-    if (reply.progress) this.audience.catchUp(reply.progress)
+    // What is shown of a work whose outcome is not for those who wait here is not for them either.
+    this.audience.catchUp(reply.after < reply.fence ? reply.progress : undefined)
     if (this.#hinted) return this.claim()
+    this.#serveStale()
+    for (const { call } of this.audience) call.round?.answered(call.key)
+    if (this.#state !== 'parked') return
     this.#leaseEnd = clock.now() + reply.left
     this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
   }
@@ -326,13 +470,24 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       this.#giveBack(attempt, fence)
       return this.claim()
     }
-    this.#state = 'holding'
     const { call } = first
+    const unavailable = !shared && this.#passed === undefined
+    if (unavailable && call.caller.unshared.size >= call.maxUnshared) {
+      return this.#rejectAll(
+        (key) => new OverloadedError('Redis is away, and enough works run without it', { key }),
+      )
+    }
+    this.#state = 'holding'
+    this.audience.catchUp(undefined)
     if (!shared) this.#goUnshared(call)
+    this.#granted = Math.max(this.#granted, fence)
+    const grant = { attempt, fence, sentAt, shared, unavailable, epochs: this.#tags.epochs }
     // The lease in the store is the one that was claimed, whoever of the waiters is first by now.
-    const holding = new Holding({ ...call, lease }, { attempt, fence, sentAt, shared }, this)
+    const holding = new Holding({ ...call, lease }, grant, this)
     this.#holding = holding
-    if (call.work) {
+    if (call.round?.open) {
+      call.round.granted(holding, this)
+    } else if (call.work) {
       performWork(call.work, holding, this)
     } else {
       first.grant(new Lease(holding))
@@ -340,11 +495,21 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   notice(notice: Notice): void {
+    if (notice.kind === 'probe') return
+    if (notice.kind === 'unwanted') return this.#abandon()
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
-    if (notice.kind === 'progress') this.showProgress(notice.bytes)
-    else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) {
-      this.#finish(notice.outcome, this.#claimSentAt)
-    } else this.lookAgain()
+    if (notice.kind === 'progress') {
+      if (this.#parkedUnder > this.#after) this.showProgress(notice.bytes)
+    } else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) this.#hear(notice.outcome)
+    else this.lookAgain()
+  }
+
+  /** What was parked for has come: unless one of its tags has begun a new epoch since its work began. */
+  #hear(outcome: Outcome): void {
+    const holds = this.#tags.judge(outcome)
+    if (holds === undefined) this.lookAgain()
+    else if (holds) this.#finish(outcome, this.#delivery.sentAt)
+    else this.#askAfter(outcome.fence)
   }
 
   /** Whether it is what was parked for. A message may overtake the reply that would have said what to wait for. */
@@ -360,13 +525,25 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (this.#state === 'over' || this.#isPast(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
+    this.#keepPassed(outcome)
     this.#finish(outcome, sentAt, original)
+  }
+
+  /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
+  #keepPassed({ kind, bytes }: Outcome): void {
+    const holding = this.#holding
+    if (this.#passed === undefined || !holding || kind === 'error' || holding.terms.passFor !== undefined)
+      return
+    if (!this.#delivery.undisturbed || holding.call.tags.length > 0) return
+    const { call, terms } = holding
+    const kept = { ttl: terms.ttl ?? call.ttl, stale: call.keepStale, tags: '' }
+    this.#table.track(put(call, bytes, kept, this.#passed).catch(() => {}))
   }
 
   /** Whether it comes from a holding that was lost, after which the flight has gone on to something newer. */
   #isPast({ fence }: Outcome): boolean {
     if (fence === this.#holding?.grant.fence) return false
-    return fence > 0 && (fence <= this.#after || fence < this.#awaited)
+    return fence > 0 && (fence <= this.#after || fence < Math.max(this.#awaited, this.#granted))
   }
 
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
@@ -375,27 +552,19 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     const entitled = this.audience.entitled()
     const asksAnew = entitled.length < this.audience.size
     if (!asksAnew) this.#over()
-    if (outcome.kind === 'error') giveFailure(entitled, outcome, this.key, original)
-    else this.#giveResult(entitled, outcome, keptFrom + outcome.fresh)
+    if (outcome.kind === 'error') {
+      this.audience.serveInsteadOfError()
+      giveFailure(entitled, outcome, this.key, original)
+    } else this.#delivery.give(entitled, outcome, keptFrom)
     if (asksAnew) this.#askAnew(outcome)
-  }
-
-  #giveResult(waiters: readonly Waiter[], outcome: Outcome, freshUntil: number): void {
-    const { codec, cache } = this.#leader.caller
-    try {
-      const result = decodeWith(codec, outcome.bytes, this.key)
-      if (this.#cacheable && outcome.fresh > 0) cache?.set(this, result, outcome, freshUntil)
-      for (const waiter of waiters) waiter.resolve(result)
-    } catch (error) {
-      for (const waiter of waiters) waiter.reject(error)
-    }
   }
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
   #askAnew(outcome: Outcome): void {
     this.audience.startDeadlines()
     if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
-    this.#parkedUnder = outcome.doomed ? 0 : outcome.fence
+    // What is fresh is served to anybody: asked for as by one who was parked, it might be something that was not kept.
+    this.#parkedUnder = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
     this.claim()
   }
 
@@ -439,8 +608,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   #goUnshared({ caller }: Call): void {
-    caller.counters.unshared++
-    tell('unshared', { key: this.key })
+    caller.counters[this.#passed === undefined ? 'unshared' : 'passes']++
+    tell(this.#passed === undefined ? 'unshared' : 'pass', { key: this.key })
   }
 
   #goOn(): void {
@@ -452,7 +621,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
   #left(): void {
     this.#table.left()
-    if (this.audience.size === 0 && this.#state === 'parked') this.#leave()
+    if (this.audience.size > 0) return
+    if (this.#state === 'parked') this.#leave()
+    else this.#abandon()
+  }
+
+  /** Nobody in this process waits for its work any more. */
+  #abandon(): void {
+    if (this.unwanted) this.#holding?.abandon()
   }
 
   /** Nobody waits any more: the place on the record is given up. */

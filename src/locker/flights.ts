@@ -8,8 +8,15 @@ import { type Call, Waiter } from './waiter.ts'
 /** Callers that may wait in one process at a time. */
 const MAX_WAITERS = 1_000_000
 
-/** What is told when results of a record are no longer to be served. */
-type DropListener = (record: string, fence: number) => void
+/** What an in-process cache must know. */
+export interface StaleListener {
+  /** What was accepted for a record up to a fence is no longer to be served. */
+  drop(record: string, fence: number): void
+  /** Nor what has this tag. */
+  dropTag(tag: string): void
+  /** What is dropped may go unheard from now on. */
+  clear(): void
+}
 
 /**
  * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
@@ -26,9 +33,9 @@ export class Flights implements FlightTable {
   /** All that are not over. */
   readonly #flying = new Set<Flight>()
   readonly #operations = new Set<Promise<unknown>>()
-  readonly #dropListeners = new Set<DropListener>()
-  readonly #downListeners = new Set<() => void>()
+  readonly #listeners = new Set<StaleListener>()
   #waiters = 0
+  tagDrops = 0
 
   constructor(store: Store) {
     this.store = store
@@ -36,6 +43,7 @@ export class Flights implements FlightTable {
       up: () => this.#up(),
       down: () => this.#down(),
       drop: (record, fence) => this.drop(record, fence),
+      dropTag: (tag) => this.dropTag(tag),
     })
   }
 
@@ -51,10 +59,12 @@ export class Flights implements FlightTable {
   join(call: Call): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
+    this.#passBy(call)
     const found = table.get(record)
     // Who would rather fail than have a result of this process alone does not wait for one.
-    const known = found?.unshared && call.caller.onUnavailable === 'fail' ? undefined : found
-    const from = callingWork()
+    const alone = found?.unshared && call.onUnavailable === 'fail'
+    const known = alone || found?.brings(call.newerThan) === false ? undefined : found
+    const from = call.background ? undefined : callingWork()
     const work = from?.node
     if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
       const message = 'The work waits for itself: it asks for the key that it computes'
@@ -70,6 +80,7 @@ export class Flights implements FlightTable {
     flight.add(waiter)
     if (known) {
       call.caller.counters.joins++
+      call.round?.answered(call.key)
       if (listened('join')) tell('join', { key: call.key })
     } else {
       this.#flying.add(flight)
@@ -85,6 +96,39 @@ export class Flights implements FlightTable {
     const closed = [...(this.#closed.get(record) ?? [])].filter((flight) => flight.holds)
     const open = known ?? this.#open.get(record)
     return open ? [open, ...closed] : closed
+  }
+
+  /** Begins to renew what is over, unless that is under way. What comes of it is for those who ask later. */
+  renew(call: Call): Promise<unknown> | undefined {
+    return this.#open.has(call.record) ? undefined : this.join(call)
+  }
+
+  /** A strict caller that would be content with what is over must ask for itself whether it may have that. */
+  #passBy({ record, caller, staleWhileRevalidate }: Call): void {
+    const flight = this.#open.get(record)
+    if (flight?.renews && caller.strict && staleWhileRevalidate > 0) this.seal(flight)
+  }
+
+  askAnew(flight: Flight, waiters: readonly Waiter[]): void {
+    this.seal(flight)
+    const [first] = waiters
+    if (!first) return
+    const next = new Flight(first.call, this)
+    this.#flying.add(next)
+    if (this.#open.has(next.record)) this.#close(next)
+    else this.#open.set(next.record, next)
+    for (const waiter of waiters) {
+      flight.audience.release(waiter)
+      next.add(waiter)
+    }
+    next.claim()
+  }
+
+  pass(waiter: Waiter, fence: number): void {
+    const flight = new Flight(waiter.call, this)
+    this.#flying.add(flight)
+    this.#close(flight)
+    flight.goAlone(waiter, fence)
   }
 
   sent(flight: Flight): void {
@@ -143,20 +187,23 @@ export class Flights implements FlightTable {
 
   /** What was accepted up to `fence` is no longer to be served. */
   drop(record: string, fence: number): void {
-    for (const listener of this.#dropListeners) listener(record, fence)
+    for (const listener of this.#listeners) listener.drop(record, fence)
     for (const closed of this.#closed.get(record) ?? []) closed.invalidated(fence)
     const flight = this.#open.get(record)
     if (flight?.invalidated(fence)) this.seal(flight)
   }
 
-  /** Adds listeners for what an in-process cache must know; the returned function takes them away. */
-  onStale(drop: DropListener, down: () => void): () => void {
-    this.#dropListeners.add(drop)
-    this.#downListeners.add(down)
-    return () => {
-      this.#dropListeners.delete(drop)
-      this.#downListeners.delete(down)
-    }
+  /** A tag has begun a new epoch. */
+  dropTag(tag: string): void {
+    this.tagDrops++
+    for (const listener of this.#listeners) listener.dropTag(tag)
+    for (const flight of [...this.#flying]) if (flight.tagDropped(tag)) this.seal(flight)
+  }
+
+  /** Adds a listener; the returned function takes it away. */
+  onStale(listener: StaleListener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   #up(): void {
@@ -164,7 +211,7 @@ export class Flights implements FlightTable {
   }
 
   #down(): void {
-    for (const listener of this.#downListeners) listener()
+    for (const listener of this.#listeners) listener.clear()
     for (const flight of [...this.#flying]) {
       flight.deaf()
       // What invalidates it may go unheard.

@@ -1,16 +1,26 @@
-import { CodecError, LeaseLostError, type RemoteFailure, type SoloflightError } from '../errors.ts'
+import {
+  AbortedError,
+  CodecError,
+  LeaseLostError,
+  type RemoteFailure,
+  type SoloflightError,
+} from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { encodeWith, messageOf } from '../kernel/codec.ts'
 import { tell } from '../kernel/telemetry.ts'
+import type { WaitNode } from './deadlock.ts'
 import { describeFailure, encodeFailure } from './failure.ts'
-import { MESSAGE_LIMIT, type Outcome } from './store.ts'
+import { MESSAGE_LIMIT, type Outcome, type Settlement } from './store.ts'
+import { type Epochs, noted } from './tags.ts'
 import type { Call } from './waiter.ts'
 
 /** The flight, as far as its holding tells it how things went. */
-export interface HoldingFlight {
+export interface HoldingFlight extends WaitNode {
   readonly nonce: string
   /** Number of the last waiter that has joined. */
   readonly seq: number
+  /** Nobody in this process wants what is computed any more, and that is to end it if nobody anywhere does. */
+  readonly unwanted: boolean
   /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
@@ -28,9 +38,24 @@ export interface HoldingGrant {
   fence: number
   /** When the claim went out: the lease counts from there. */
   sentAt: number
-  /** False when there is no lease at all, because Redis is away. */
+  /** False when there is no lease at all, because Redis is away, or nobody waits for anybody. */
   shared: boolean
+  /** It is because Redis is away. */
+  unavailable: boolean
+  /** Of the tags, as they were when the claim went out. */
+  epochs: Epochs
 }
+
+/** How what is published is kept. */
+export interface Terms {
+  /** ms; that of the call when absent. */
+  ttl?: number | undefined
+  /** Not at all; and for so long nobody is to wait for anybody, ms. */
+  passFor?: number | undefined
+}
+
+/** How long the epochs of tags are known beyond what they are noted on, ms. */
+const TAGS_BEYOND = 60_000
 
 /** Progress is told this often at most, ms. */
 const PROGRESS_EVERY = 50
@@ -46,6 +71,11 @@ export function marginOf(lease: number): number {
 /** What was settled is remembered for longer than anybody waits before looking again, ms. */
 export function lingerOf(lease: number): number {
   return Math.ceil(lease * 1.25 + 1000)
+}
+
+/** How long the epochs of a call's tags are to be known, ms. */
+export function tagsKeptFor(call: Call): number {
+  return Math.ceil(call.ttl) + call.keepStale + TAGS_BEYOND
 }
 
 /**
@@ -73,6 +103,8 @@ export class Holding {
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
   #saying: Timer | undefined
+  /** What the work has said of its result. */
+  readonly terms: Terms = {}
 
   constructor(call: Call, grant: HoldingGrant, flight: HoldingFlight) {
     this.call = call
@@ -87,6 +119,11 @@ export class Holding {
 
   get signal(): AbortSignal {
     return this.#abort.signal
+  }
+
+  /** What those wait for who wait for this. */
+  get node(): WaitNode {
+    return this.#flight
   }
 
   /** Whether the flight has moved on without it. */
@@ -104,21 +141,24 @@ export class Holding {
     const held = holdings.get(this.call.record)
     if (held) held.add(this)
     else holdings.set(this.call.record, new Set([this]))
+    if (this.grant.unavailable) this.call.caller.unshared.add(this)
   }
 
   /** Publishes a value. What cannot be carried fails the flight instead, and throws CodecError. */
-  async publish(value: unknown, ttl: number = this.call.ttl): Promise<void> {
+  async publish(value: unknown, given: number | undefined = this.terms.ttl): Promise<void> {
     let bytes: Buffer
     try {
-      bytes = encodeWith(this.call.caller.codec, value)
+      bytes = encodeWith(this.call.codec, value)
     } catch (cause) {
       const { key } = this.call
       const error = new CodecError(`The result cannot be published: ${messageOf(cause)}`, { key, cause })
       await this.fail(error, 0)
       throw error
     }
-    const { ttlJitter } = this.call.caller
-    await this.#settle('value', bytes, Math.round(ttl * (1 - Math.random() * ttlJitter)))
+    const { ttl, caller } = this.call
+    const kind = this.terms.passFor === undefined ? 'value' : 'unkept'
+    // A ttl that was given for this very result is meant as it is.
+    await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * caller.ttlJitter)))
   }
 
   /** Publishes a failure. */
@@ -135,43 +175,48 @@ export class Holding {
     }
   }
 
-  #settle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
+  #settle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
     const settled = this.#trySettle(kind, bytes, ttl, original)
     if (!this.#settling) this.#settling = settled.catch(() => {}).finally(() => (this.#settling = undefined))
     return settled
   }
 
-  async #trySettle(kind: Outcome['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
+  async #trySettle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
     this.#begin()
     const { caller, key, record, lease } = this.call
-    const { fence, attempt, shared } = this.grant
+    const { fence, attempt, shared, epochs } = this.grant
+    const stale = kind === 'value' ? this.call.keepStale : 0
+    const tags = kind === 'value' ? noted(epochs) : ''
     const sentSeq = this.#flight.seq
     const sentAt = caller.clock.now()
+    const told = { kind: kind === 'error' ? kind : 'value', bytes, stale, tags } as const
     let doomed = false
     if (shared) {
-      const settlement = {
-        key: record,
-        nonce: this.#flight.nonce,
-        attempt,
-        fence,
-        kind,
-        bytes,
-        ttl,
-        linger: lingerOf(lease),
-      }
-      const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
-        this.unaccepted = { kind, fence: 0, bytes, fresh: 0, doomed: false }
-        this.#resume()
-        throw error
-      })
+      if (tags !== '') this.#keepTags(ttl + stale)
+      const grant = { key: record, nonce: this.#flight.nonce, attempt, fence }
+      const terms = { ttl, stale, tags, linger: lingerOf(lease), passFor: this.terms.passFor ?? 0 }
+      const reply = await caller.store
+        .settle({ ...grant, kind, bytes, ...terms }, this.#limits())
+        .catch((error) => {
+          this.unaccepted = { ...told, fence: 0, fresh: 0, doomed: false }
+          this.#resume()
+          throw error
+        })
       if (!reply.accepted) throw this.#refused()
       doomed = reply.doomed
       caller.counters.settled++
       tell('settle', { key, fence, failed: kind === 'error' })
     }
     this.#end()
-    const fresh = doomed || !shared ? 0 : ttl
-    this.#flight.settled({ kind, fence, bytes, fresh, doomed }, sentSeq, sentAt, original)
+    const kept = shared && !doomed && kind !== 'unkept'
+    const times = { fresh: kept ? ttl : 0, stale: kept ? stale : 0 }
+    this.#flight.settled({ ...told, fence, ...times, doomed }, sentSeq, sentAt, original)
+  }
+
+  /** The epochs of its tags are to be known as long as they are noted on what is kept. If not, that is not served. */
+  #keepTags(ms: number): void {
+    const { caller, ttl, tags, keepStale } = this.call
+    if (ms > ttl + keepStale) caller.store.epochs(tags, ms + TAGS_BEYOND, this.#limits()).catch(() => {})
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
@@ -218,7 +263,8 @@ export class Holding {
     this.#ended = true
     this.#stop()
     this.#limit?.cancel()
-    const { holdings } = this.call.caller
+    const { holdings, unshared } = this.call.caller
+    unshared.delete(this)
     const held = holdings.get(this.call.record)
     if (held?.delete(this) && held.size === 0) holdings.delete(this.call.record)
   }
@@ -252,6 +298,7 @@ export class Holding {
     const { attempt, fence } = this.grant
     const sentAt = caller.clock.now()
     const sentSeq = this.#flight.seq
+    if (this.#flight.unwanted) this.abandon()
     caller.store
       .renew({ key: record, nonce: this.#flight.nonce, attempt, fence, lease }, this.#limits())
       .then(
@@ -275,14 +322,38 @@ export class Holding {
 
   #lose(message: string): void {
     if (this.#lost) return
-    this.#lost = true
-    this.#stop()
     const { key, caller } = this.call
     caller.counters.lost++
     tell('lost', { key, fence: this.grant.fence })
-    this.#abort.abort(new LeaseLostError(message, { key }))
+    this.#letDown(new LeaseLostError(message, { key }))
+  }
+
+  #letDown(reason: SoloflightError): void {
+    this.#lost = true
+    this.#stop()
+    this.#abort.abort(reason)
     // While a publish is under way, it may still be accepted: what comes of that decides.
     if (!this.#ending) this.#flight.lost(this)
+  }
+
+  /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */
+  abandon(): void {
+    if (this.#ending || this.#lost) return
+    const { caller, record, lease, key } = this.call
+    const { attempt, fence, shared } = this.grant
+    const unwanted = () => this.#letDown(new AbortedError('Nobody waits for it any more', { key }))
+    if (!shared) return unwanted()
+    const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: lingerOf(lease) }
+    const abandoned = caller.store.abandon(grant, this.#limits())
+    abandoned.then(
+      (reply) => {
+        if (this.#lost) return
+        if (reply === 'released') unwanted()
+        else if (reply === 'lost' && !this.#ending) this.#lose('The lease was lost: another holds it')
+      },
+      // The next renewal tries again.
+      () => {},
+    )
   }
 
   /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
@@ -305,8 +376,8 @@ export class Holding {
   /** Shows a value to all who wait. Throws CodecError when it cannot be carried or is too large for a message. */
   progress(value: unknown): void {
     if (this.#ending || this.#lost) return
-    const { key, caller } = this.call
-    const bytes = encodeWith(caller.codec, value)
+    const { key, codec } = this.call
+    const bytes = encodeWith(codec, value)
     if (bytes.length > MESSAGE_LIMIT)
       throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
     this.#flight.showProgress(bytes)

@@ -1,4 +1,5 @@
 import { checkDuration } from '../kernel/check.ts'
+import type { WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
 
 /** How long what is published is kept. */
@@ -39,6 +40,11 @@ export class Lease implements AsyncDisposable {
   /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, with ClosedError at the end of `close`. */
   get signal(): AbortSignal {
     return this.#holding.signal
+  }
+
+  /** @internal What those wait for who wait for it: a stream's work runs under it. */
+  get node(): WaitNode {
+    return this.#holding.node
   }
 
   /**

@@ -1,26 +1,24 @@
-import { AbortedError, ClosedError, NotLockedError } from '../errors.ts'
+import { NotLockedError } from '../errors.ts'
 import { checkDuration, checkFunction } from '../kernel/check.ts'
-import { type Codec, jsonCodec } from '../kernel/codec.ts'
-import { Connection } from '../kernel/connection.ts'
-import { checkKey, recordKey } from '../kernel/keys.ts'
-import { listened, tell } from '../kernel/telemetry.ts'
-import { type Caller, type Counters, newCounters } from './caller.ts'
-import { Flights } from './flights.ts'
+import type { Codec } from '../kernel/codec.ts'
+import { checkKey } from '../kernel/keys.ts'
+import type { Counters } from './caller.ts'
+import { Core, type Namespace, nameOf } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
-import { MemoryStore } from './memory-store.ts'
+import { Many } from './many.ts'
+import { type Memoized, memoize } from './memoize.ts'
 import {
-  checkRunOptions,
+  checkTags,
   type LockerOptions,
   type MemoizeOptions,
   type RequestOptions,
-  type ResolvedOptions,
+  type RunManyOptions,
   type RunOptions,
-  resolveOptions,
 } from './options.ts'
-import { RedisStore } from './redis-store.ts'
-import { ResultCache } from './result-cache.ts'
-import { Slots } from './slots.ts'
-import type { Call, Done, Work } from './waiter.ts'
+import type { ManyWork } from './round.ts'
+import { Space } from './space.ts'
+import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
+import type { Done, Work } from './waiter.ts'
 
 /** What is known of a key. A key whose result is being renewed is both done and held. */
 export interface Peek {
@@ -28,8 +26,8 @@ export interface Peek {
   status: 'free' | 'locked' | 'done'
   /** Host and process id of the processor, its fence, what is left of its lease (ms), and how many processes wait. */
   lock?: { holder: string; fence: number; leaseLeft: number; parked: number }
-  /** Age of the result, and how long it will be served (ms). */
-  value?: { fence: number; age: number; ttlLeft: number }
+  /** Age of the result, how long it will be served, and how long after that to those content with what is over (ms). */
+  value?: { fence: number; age: number; ttlLeft: number; staleLeft: number }
 }
 
 /** What a locker has done and does. */
@@ -71,47 +69,19 @@ export class Locker implements AsyncDisposable {
   /** `ticket.status` when there is a result. */
   static readonly DONE = 'done'
 
-  readonly #options: ResolvedOptions
-  readonly #flights: Flights
-  readonly #caller: Caller
-  /** Undefined when caching is off, and after `close`. */
-  #cache: ResultCache | undefined
-  #localHits = 0
-  readonly #connection: Connection | undefined
-  /** Whether the connection was made here, or the memory store's user. */
-  readonly #owned: boolean
-  readonly #unlisten: () => void
+  readonly #core: Core
+  readonly #namespace: Namespace
+  readonly #many: Many
+  readonly #streams: Streams
   #closing: Promise<void> | undefined
 
   /** @throws TypeError when an option is not what it should be. Connects to nothing yet. */
   constructor(options: LockerOptions = {}) {
-    this.#options = resolveOptions(options)
-    const codec = checkCodec(options.codec ?? jsonCodec)
-    const { redis, store } = options
-    this.#owned = !(redis instanceof Connection)
-    this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
-    const memory = store ?? new MemoryStore()
-    const { prefix } = this.#options
-    this.#flights = this.#connection ? flightsOf(this.#connection, prefix) : new Flights(memory.connect())
-    const clock = this.#connection?.clock ?? memory.clock
-    this.#cache = this.#options.cache ? new ResultCache(this.#options.cache, clock) : undefined
-    this.#caller = {
-      ...this.#options,
-      store: this.#flights.store,
-      clock,
-      codec,
-      counters: newCounters(),
-      cache: this.#cache,
-      slots: new Slots(this.#options.concurrency),
-      holdings: new Map(),
-      strict: !this.#cache,
-      trace: options.trace,
-      exposeError: options.exposeError ?? ((failure) => failure),
-    }
-    this.#unlisten = this.#flights.onStale(
-      (record, fence) => this.#cache?.drop(record, fence),
-      () => this.#cache?.clear(),
-    )
+    this.#core = new Core(options)
+    this.#namespace = { letter: 'k', codec: this.#core.codec }
+    this.#many = new Many(this.#core, this.#namespace)
+    this.#streams = streamsOf(this.#core, options.store)
+    cores.set(this, this.#core)
   }
 
   /**
@@ -120,18 +90,10 @@ export class Locker implements AsyncDisposable {
    * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
    */
   async request<T = unknown>(key: string, options: RequestOptions = {}): Promise<Lease | Done<T>> {
-    const call = this.#call(key, undefined, options)
-    const hit = this.#cached(key)
-    if (hit) return { status: 'done', result: (await hit) as T }
-    return this.#flights.join(call) as Promise<Lease | Done<T>>
-  }
-
-  #cached(key: string): Promise<unknown> | undefined {
-    const hit = this.#cache?.get(key)
-    if (!hit) return undefined
-    this.#localHits++
-    if (listened('hit')) tell('hit', { key, local: true })
-    return hit
+    const call = this.#core.call(this.#namespace, key, undefined, options)
+    const hit = this.#core.cached(call)
+    if (hit) return { status: 'done', result: hit.result as T }
+    return this.#core.flights.join(call) as Promise<Lease | Done<T>>
   }
 
   /**
@@ -141,45 +103,52 @@ export class Locker implements AsyncDisposable {
    * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
    */
   run<T>(key: string, work: Work<T>, options?: RunOptions): Promise<T> {
-    if (options === undefined) {
-      const hit = this.#cached(key)
-      if (hit) return hit as Promise<T>
+    if (options === undefined && typeof key === 'string') {
+      const hit = this.#core.hit(nameOf(this.#namespace, key), key)
+      if (hit) return hit.promise as Promise<T>
     }
-    return this.#run(key, work, options ?? {}) as Promise<T>
+    return this.#run(this.#namespace, key, work, options ?? {}) as Promise<T>
   }
 
-  #run(key: string, work: Work<unknown>, options: RunOptions): Promise<unknown> {
+  #run(namespace: Namespace, key: string, work: Work<unknown>, options: RunOptions): Promise<unknown> {
     try {
       checkFunction('work', work)
-      const call = this.#call(key, work, options)
-      return (options.refresh ? undefined : this.#cached(key)) ?? this.#flights.join(call)
+      const call = this.#core.call(namespace, key, work, options)
+      return this.#core.cached(call)?.promise ?? this.#core.flights.join(call)
     } catch (error) {
       return Promise.reject(error)
     }
   }
 
-  /** A call with every option resolved. Throws when it is not to be made at all. */
-  #call(key: string, work: Work<unknown> | undefined, options: RunOptions): Call {
-    checkKey(key)
-    checkRunOptions(options)
-    const { signal } = options
-    if (this.#closing) throw new ClosedError('The locker is closed', { key })
-    if (signal?.aborted)
-      throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
-    const { prefix, timeout, lease, ttl, errorTtl } = this.#options
-    return {
-      key,
-      record: recordKey(prefix, key),
-      caller: this.#caller,
-      work,
-      signal,
-      timeout: options.timeout ?? timeout,
-      lease: options.lease ?? lease,
-      ttl: options.ttl ?? ttl,
-      errorTtl: options.errorTtl ?? errorTtl,
-      refresh: options.refresh ?? false,
-      onProgress: options.onProgress,
-    }
+  /**
+   * The results for `keys`, in their order. Those that nobody has computed or computes are claimed together, and `work`
+   * is called once with all that this process was granted; the others are waited for. No key is computed twice anywhere.
+   * If a processor elsewhere dies, `work` is called once more, with what this process takes over.
+   * @throws as `run`, with the first failure among the keys; the others are computed and kept all the same.
+   */
+  async runMany<T>(
+    keys: readonly string[],
+    work: ManyWork<T>,
+    options: RunManyOptions = {},
+  ): Promise<Awaited<T>[]> {
+    return (await this.#many.run(keys, work, options)) as Awaited<T>[]
+  }
+
+  /**
+   * The chunks that `work` yields for `key`, to be read by `for await`: produced once, here or in whatever process asked
+   * first, and received by every reader from the first one on; later readers replay them until `ttl`. Nothing happens
+   * until the first chunk is asked for. A reader that is slow, or leaves, holds up nobody. When the producer dies, readers
+   * that were delivered nothing yet begin anew.
+   * @throws TypeError, ClosedError at once. Reading rejects with RemoteError where the work failed, after the chunks before
+   * that; StreamInterruptedError when the producer died, or dropped what this reader had yet to read; TimeoutError,
+   * AbortedError, UnavailableError, LockTimeoutError, OverloadedError, DeadlockError, ClosedError.
+   */
+  stream<T>(
+    key: string,
+    work: StreamWork<T>,
+    options: StreamOptions = {},
+  ): AsyncIterableIterator<T, undefined> & AsyncDisposable {
+    return this.#streams.open(key, work, options)
   }
 
   /**
@@ -189,7 +158,7 @@ export class Locker implements AsyncDisposable {
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
     if (ttl !== undefined) checkDuration('ttl', ttl)
-    const held = [...(this.#caller.holdings.get(recordKey(this.#options.prefix, key)) ?? [])]
+    const held = [...(this.#core.caller.holdings.get(this.#core.record(this.#namespace, key)) ?? [])]
     const [holding, another] = held
     if (!holding) throw new NotLockedError('This locker holds no lease for the key', { key })
     if (another)
@@ -198,86 +167,91 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * A function of the same signature that does its work once per key.
-   * @throws TypeError when `fn` or `key` is not a function. The function itself rejects as `run` does.
+   * A function of the same signature that does its work once per key; and with `invalidate` and `refresh`, which take
+   * the same arguments.
+   * @throws TypeError when an option is not what it should be. The function itself rejects as `run` does.
    */
   // biome-ignore lint/suspicious/noExplicitAny: the only type that every function's parameters fit
   memoize<Fn extends (...args: any[]) => unknown>(
     fn: Fn,
     options: MemoizeOptions<Parameters<Fn>>,
-  ): (...args: Parameters<Fn>) => Promise<Awaited<ReturnType<Fn>>> {
-    checkFunction('fn', fn)
-    checkFunction('key', options?.key)
-    const { key, ...runOptions } = options
-    checkRunOptions(runOptions)
-    const given = Object.keys(runOptions).length > 0 ? runOptions : undefined
-    const locker = this
-    return function memoized(this: unknown, ...args: Parameters<Fn>) {
-      const work = () => fn.apply(this, args) as Awaited<ReturnType<Fn>>
-      try {
-        return locker.run<Awaited<ReturnType<Fn>>>(key(...args), work, given)
-      } catch (error) {
-        return Promise.reject(error)
-      }
-    }
+  ): Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>> {
+    const versioned: Namespace = { ...this.#namespace, letter: 'v' }
+    const place = (key: string, version: string): [Namespace, string] =>
+      version === '' ? [this.#namespace, key] : [versioned, `${version.length}:${version}${key}`]
+    return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, {
+      run: (key, version, work, runOptions) => {
+        if (version === '') return this.run(key, work, runOptions)
+        checkKey(key)
+        return this.#run(...place(key, version), work, runOptions ?? {})
+      },
+      invalidate: async (key, version) => {
+        checkKey(key)
+        await this.#core.invalidate(this.#core.record(...place(key, version)))
+      },
+    }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>
   }
 
   /** What is known of a key, changing nothing. @throws UnavailableError, ClosedError */
   async peek(key: string): Promise<Peek> {
-    checkKey(key)
-    const { lease, value } = await this.#flights.store.snapshot(this.#record(key), this.#limits())
+    const { flights, limits } = this.#core
+    const { lease, value } = await flights.store.snapshot(this.#record(key), limits)
     return {
-      status: value ? 'done' : lease ? 'locked' : 'free',
+      status: value && value.fresh > 0 ? 'done' : lease ? 'locked' : 'free',
       ...(lease && {
         lock: { holder: lease.holder, fence: lease.fence, leaseLeft: lease.left, parked: lease.parked },
       }),
-      ...(value && { value: { fence: value.fence, age: value.age, ttlLeft: value.fresh } }),
+      ...(value && {
+        value: { fence: value.fence, age: value.age, ttlLeft: value.fresh, staleLeft: value.stale },
+      }),
     }
   }
 
   /**
-   * Forgets the results of keys, in the caches of other processes too. Those who wait for a work that runs now still
-   * receive it; whoever asks after this has resolved receives only what was begun later.
+   * Forgets the results of keys, and their streams, in the caches of other processes too. Those who wait for a work that
+   * runs now, or read its stream, still receive it; whoever asks after this has resolved receives only what was begun later.
    * @throws UnavailableError, ClosedError
    */
   async invalidate(...keys: string[]): Promise<void> {
-    for (const key of keys) checkKey(key)
-    await Promise.all(keys.map((key) => this.#invalidate(this.#record(key))))
+    const records = keys.map((key) => this.#record(key))
+    await Promise.all([
+      ...records.map((record) => this.#core.invalidate(record)),
+      this.#streams.invalidate(...keys),
+    ])
   }
 
-  async #invalidate(record: string): Promise<void> {
-    const flight = this.#flights.current(record)
-    const before = flight?.seq ?? 0
-    const { doomed } = await this.#flights.store.invalidate(record, this.#limits())
-    // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
-    if (doomed > 0) flight?.vouchFor(doomed, before)
-    this.#flights.drop(record, Number.MAX_SAFE_INTEGER)
+  /**
+   * Forgets all results that have one of these tags, however many they are, as `invalidate` does.
+   * @throws UnavailableError, ClosedError
+   */
+  async invalidateTags(...tags: string[]): Promise<void> {
+    checkTags(tags)
+    this.#core.checkOpen()
+    await Promise.all(tags.map((tag) => this.#core.invalidateTag(tag)))
   }
 
   #record(key: string): string {
-    if (this.#closing) throw new ClosedError('The locker is closed', { key })
-    return recordKey(this.#options.prefix, key)
-  }
-
-  #limits(): { within: number } {
-    return { within: this.#options.unavailableAfter }
+    checkKey(key)
+    this.#core.checkOpen(key)
+    return this.#core.record(this.#namespace, key)
   }
 
   /** What it has done and does. */
   stats(): LockerStats {
-    const { counters, slots, holdings } = this.#caller
+    const { caller, flights, localHits, cache, connection } = this.#core
+    const { counters, slots, holdings } = caller
     return {
       ...counters,
-      localHits: this.#localHits,
-      flights: this.#flights.size,
-      waiters: this.#flights.waiters,
+      localHits,
+      flights: flights.size,
+      waiters: flights.waiters,
       running: slots.taken,
       queued: slots.waiting,
       held: [...holdings.values()].reduce((sum, held) => sum + held.size, 0),
-      cached: this.#cache?.size ?? 0,
-      cachedBytes: this.#cache?.bytes ?? 0,
-      subscribed: this.#flights.store.subscribed,
-      pendingCommands: this.#connection?.pending ?? 0,
+      cached: cache?.size ?? 0,
+      cachedBytes: cache?.bytes ?? 0,
+      subscribed: flights.store.subscribed,
+      pendingCommands: connection?.pending ?? 0,
     }
   }
 
@@ -287,35 +261,11 @@ export class Locker implements AsyncDisposable {
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkDuration('grace', grace, { infinite: true })
-    this.#closing ??= this.#close(grace)
-    return this.#closing
-  }
-
-  async #close(grace: number): Promise<void> {
-    this.#cache?.clear()
-    this.#cache = undefined
-    await this.#drained(grace)
-    this.#flights.reject(
-      (call) => call.caller === this.#caller,
-      (key) => new ClosedError('The locker was closed', { key }),
-    )
-    const held = [...this.#caller.holdings.values()].flatMap((holdings) => [...holdings])
-    await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
-    await this.#flights.settle()
-    this.#unlisten()
-    if (!this.#owned) return
-    if (this.#connection) await this.#connection.close()
-    else this.#flights.store.close()
-  }
-
-  /** Resolves when nothing is held any more, or after `grace`. */
-  async #drained(grace: number): Promise<void> {
-    const { holdings, clock } = this.#caller
-    const end = clock.now() + grace
-    const held = () => [...holdings.values()].some((held) => [...held].some((holding) => !holding.lost))
-    while (held() && clock.now() < end) {
-      await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
+    if (!this.#closing) {
+      this.#core.shut()
+      this.#closing = this.#core.end(grace, () => this.#streams.close())
     }
+    return this.#closing
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -323,13 +273,15 @@ export class Locker implements AsyncDisposable {
   }
 }
 
-/** The flights of a connection under a prefix. */
-function flightsOf(connection: Connection, prefix: string): Flights {
-  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection)))
-}
+const cores = new WeakMap<Locker, Core>()
 
-function checkCodec(codec: Codec): Codec {
-  checkFunction('codec.encode', codec?.encode)
-  checkFunction('codec.decode', codec?.decode)
-  return codec
+/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams and their logs. */
+const TAKEN = 'khtvsx'
+
+/** A layer's own resources in a locker. `letter`: names the layer. For the layers of this package. */
+export function spaceOf<T>(locker: Locker, letter: string, codec: Codec): Space<T> {
+  const core = cores.get(locker)
+  if (!core) throw new TypeError('Expected `locker` to be a Locker')
+  if (!/^[a-z]$/.test(letter) || TAKEN.includes(letter)) throw new TypeError(`The letter ${letter} is taken`)
+  return new Space<T>(core, letter, codec)
 }

@@ -7,6 +7,7 @@ import {
   type Grant,
   MAX_PARKED,
   type Notice,
+  type Outcome,
   type Release,
   type Settlement,
   type Snapshot,
@@ -32,6 +33,12 @@ export interface MemoryStoreOptions {
 /** Records that are forgotten are looked for this often, ms. */
 const SWEEP_EVERY = 1000
 
+/** A tag: its epoch, and until when that is to be known. */
+interface TagRecord {
+  epoch: number
+  until: number
+}
+
 /** One user of the memory store: what a process is to Redis. */
 interface Endpoint {
   readonly claimers: Map<string, Claimer>
@@ -49,6 +56,7 @@ export class MemoryStore {
   readonly #deliver: (message: () => void) => void
   readonly #records = new Map<string, ResourceRecord>()
   readonly #endpoints = new Map<string, Endpoint>()
+  readonly #tags = new Map<string, TagRecord>()
   /** Runs only while there are records. */
   #sweeper: Timer | undefined
 
@@ -95,10 +103,50 @@ export class MemoryStore {
   #surroundings(key: string): Surroundings {
     return {
       now: this.clock.now(),
-      micros: Math.floor((performance.timeOrigin + this.clock.now()) * 1000),
+      micros: this.#micros(),
       seen: 0,
       tell: (park, notice) => this.#tell(park, notice),
       drop: (fence) => this.drop(key, fence),
+    }
+  }
+
+  /** µs since the epoch. */
+  #micros(): number {
+    return Math.floor((performance.timeOrigin + this.clock.now()) * 1000)
+  }
+
+  /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
+  epochs(tags: readonly string[], keepFor: number): number[] {
+    const now = this.clock.now()
+    return tags.map((tag) => {
+      const known = this.#tag(tag)
+      if (keepFor === 0) return known?.epoch ?? 0
+      const record = {
+        epoch: known?.epoch ?? this.#micros(),
+        until: Math.max(known?.until ?? 0, now + keepFor),
+      }
+      this.#tags.set(tag, record)
+      this.#sweepLater()
+      return record.epoch
+    })
+  }
+
+  #tag(tag: string): TagRecord | undefined {
+    const record = this.#tags.get(tag)
+    if (!record || record.until > this.clock.now()) return record
+    this.#tags.delete(tag)
+    return undefined
+  }
+
+  /** Begins a new epoch of a tag. */
+  invalidateTag(tag: string): void {
+    const record = this.#tag(tag)
+    const epoch = Math.max((record?.epoch ?? 0) + 1, this.#micros())
+    if (record) record.epoch = epoch
+    for (const endpoint of this.#endpoints.values()) {
+      this.#deliver(() => {
+        for (const listener of endpoint.storeListeners) listener.dropTag(tag, epoch)
+      })
     }
   }
 
@@ -128,12 +176,13 @@ export class MemoryStore {
   }
 
   #sweepLater(): void {
-    if (this.#sweeper || this.#records.size === 0) return
+    if (this.#sweeper || this.#records.size + this.#tags.size === 0) return
     this.#sweeper = this.clock.after(
       SWEEP_EVERY,
       () => {
         this.#sweeper = undefined
         for (const key of [...this.#records.keys()]) this.find(key)
+        for (const tag of [...this.#tags.keys()]) this.#tag(tag)
         this.#sweepLater()
       },
       true,
@@ -174,6 +223,10 @@ class MemoryEndpoint implements Store {
     return this.#store.change(release.key, (record, at) => record.release(release, this.#party, at))
   }
 
+  async abandon(grant: Grant & { linger: number }): Promise<'released' | 'wanted' | 'lost'> {
+    return this.#store.change(grant.key, (record, at) => record.abandon(grant, this.#party, at))
+  }
+
   async unpark(key: string, nonce: string): Promise<void> {
     this.#store.change(key, (record, at) => record.unpark(this.#party.inbox + nonce, at))
   }
@@ -190,6 +243,23 @@ class MemoryEndpoint implements Store {
 
   async snapshot(key: string): Promise<Snapshot> {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
+  }
+
+  async find(key: string): Promise<Outcome | undefined> {
+    return this.#store.find(key)?.find(this.#store.clock.now())
+  }
+
+  async findMany(keys: readonly string[]): Promise<(Outcome | undefined)[]> {
+    const found = await Promise.all(keys.map((key) => this.find(key)))
+    return found.map((outcome) => (outcome?.tags === '' ? outcome : undefined))
+  }
+
+  async epochs(tags: readonly string[], keepFor: number): Promise<number[]> {
+    return this.#store.epochs(tags, keepFor)
+  }
+
+  async invalidateTag(tag: string): Promise<void> {
+    this.#store.invalidateTag(tag)
   }
 
   ignore(nonce: string): void {

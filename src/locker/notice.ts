@@ -1,16 +1,22 @@
 import type { Hint } from '../kernel/inbox.ts'
 import type { Notice } from './store.ts'
 
+const NUMBER = /^\d{1,16}$/
+
 /** Reads a message of the scripts; undefined for one that is none of theirs. */
 export function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
   if (kind === 'v' || kind === 'e') {
-    const [fence, fresh, doomed] = fields
-    if (!/^\d{1,16}$/.test(fence ?? '') || !/^\d{1,16}$/.test(fresh ?? '')) return undefined
-    const outcome = { fence: Number(fence), fresh: Number(fresh), doomed: doomed === '1', bytes: body }
+    const [fence, fresh, doomed, stale = '0', tagged = '0'] = fields
+    if (![fence, fresh, stale, tagged].every((field) => NUMBER.test(field ?? ''))) return undefined
+    const at = Number(tagged)
+    if (at > body.length) return undefined
+    const times = { fence: Number(fence), fresh: Number(fresh), stale: Number(stale), doomed: doomed === '1' }
+    const outcome = { ...times, tags: body.toString('utf8', 0, at), bytes: body.subarray(at) }
     return { kind: 'outcome', outcome: { kind: kind === 'v' ? 'value' : 'error', ...outcome } }
   }
   if (kind === 'm') return { kind: 'more' }
   if (kind === 'f') return { kind: 'free' }
+  if (kind === 'w') return { kind: 'unwanted' }
   if (kind === 'p') return { kind: 'progress', bytes: body }
   return undefined
 }

@@ -12,12 +12,33 @@ import {
 import type { RedisSource } from '../kernel/client.ts'
 import type { Codec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
-import { checkPrefix } from '../kernel/keys.ts'
+import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import { MemoryStore } from './memory-store.ts'
 import type { ResultCacheOptions } from './result-cache.ts'
 
+/** What is served although it is over, and to whom. Names and meaning are those of RFC 5861; durations are ms. */
+export interface StaleOptions {
+  /**
+   * For so long after its end a result is served at once while one processor in the whole fleet renews it; when that
+   * fails, what there is goes on.
+   * @default 0
+   */
+  staleWhileRevalidate?: number | undefined
+  /**
+   * For so long after its end a result is served instead of the failure of the work.
+   * @default 0
+   */
+  staleIfError?: number | undefined
+  /**
+   * Who has waited so long is given the result that is over, if one is kept (`staleWhileRevalidate` and `staleIfError`
+   * say how long), while the work goes on.
+   * @default Infinity
+   */
+  softTimeout?: number | undefined
+}
+
 /** Options of a Locker. Durations are ms. */
-export interface LockerOptions {
+export interface LockerOptions extends StaleOptions {
   /**
    * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
    * Connection that several lockers share. Without it the locker is embedded: it works within this process alone.
@@ -72,6 +93,11 @@ export interface LockerOptions {
    */
   onUnavailable?: 'fail' | 'local' | undefined
   /**
+   * With 'local': works at once in this process while Redis is away; more reject with OverloadedError.
+   * @default Infinity
+   */
+  maxUnshared?: number | undefined
+  /**
    * Whether a waiter replaces a processor that died. Otherwise those who wait reject with LockTimeoutError.
    * @default true
    */
@@ -108,8 +134,8 @@ export interface RequestOptions {
   lease?: number | undefined
 }
 
-/** Options of one `run`. */
-export interface RunOptions extends RequestOptions {
+/** Options of one `run`. Those that a Locker has too are the locker's when absent. */
+export interface RunOptions extends RequestOptions, StaleOptions {
   /** ms; the locker's when absent. */
   ttl?: number | undefined
   /** ms; the locker's when absent. */
@@ -117,16 +143,41 @@ export interface RunOptions extends RequestOptions {
   /** Computes anew, whatever there is: the result's work begins after this call. */
   refresh?: boolean | undefined
   /**
+   * Names by which the result can be invalidated together with others: `locker.invalidateTags`. Their epochs are read
+   * with the claim, and compared whenever the result is served out of Redis: one more command for a tagged hit.
+   */
+  tags?: readonly string[] | undefined
+  /**
+   * Whether the signal of the work fires, and its lease is given up, when nobody in any process waits for it any more.
+   * @default false
+   */
+  abortUnwanted?: boolean | undefined
+  onUnavailable?: 'fail' | 'local' | undefined
+  maxUnshared?: number | undefined
+  /**
    * Called with what the work shows by `progress`, in whatever process it runs. What it throws is an uncaught exception,
    * as in any event listener.
    */
   onProgress?: ((value: unknown) => void) | undefined
 }
 
+/** Options of a `run`, with those that only layers above use. */
+export interface AnyRunOptions extends RunOptions {
+  /** Only what was begun under a grant above this fence is wanted. */
+  newerThan?: number | undefined
+}
+
+/** Options of one `runMany`. */
+export type RunManyOptions = Omit<RunOptions, 'onProgress' | 'abortUnwanted'>
+
 /** Options of a memoized function. */
-export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions, 'signal'> {
+export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions, 'signal' | 'tags'> {
   /** The key of a call, out of its arguments. */
   key: (...args: Args) => string
+  /** Of the shape of its results: those of another version are another function's. */
+  version?: string | number | undefined
+  /** The tags of its results, or of a call, out of its arguments. */
+  tags?: readonly string[] | ((...args: Args) => readonly string[]) | undefined
 }
 
 type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
@@ -150,6 +201,10 @@ export const LOCKER_DEFAULTS: LockerDefaults = {
   timeout: 60_000,
   unavailableAfter: 2_000,
   onUnavailable: 'fail',
+  maxUnshared: Number.POSITIVE_INFINITY,
+  staleWhileRevalidate: 0,
+  staleIfError: 0,
+  softTimeout: Number.POSITIVE_INFINITY,
   takeover: true,
   concurrency: Number.POSITIVE_INFINITY,
 }
@@ -167,7 +222,15 @@ const KNOWN = [
   ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
 ]
 
-const RUN_OPTIONS = ['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'refresh', 'onProgress']
+const RUN_OPTIONS = [
+  ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'refresh', 'onProgress', 'tags', 'abortUnwanted'],
+  ...['staleWhileRevalidate', 'staleIfError', 'softTimeout', 'onUnavailable', 'maxUnshared', 'newerThan'],
+]
+
+/** Tags of one result. */
+const MAX_TAGS = 100
+
+const UNAVAILABLE = ['fail', 'local'] as const
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
@@ -193,7 +256,11 @@ export function resolveOptions(given: LockerOptions): ResolvedOptions {
     maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
     timeout: checkDuration('timeout', options.timeout, { infinite: true }),
     unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ['fail', 'local']),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, UNAVAILABLE),
+    maxUnshared: checkCount('maxUnshared', options.maxUnshared, 0),
+    staleWhileRevalidate: checkDuration('staleWhileRevalidate', options.staleWhileRevalidate),
+    staleIfError: checkDuration('staleIfError', options.staleIfError),
+    softTimeout: checkDuration('softTimeout', options.softTimeout, { infinite: true }),
     takeover: checkChoice('takeover', options.takeover, [true, false]),
     concurrency: checkCount('concurrency', options.concurrency, 1),
     cache: resolveCache(given.cache),
@@ -230,4 +297,46 @@ export function checkRunOptions(options: RunOptions): void {
   if (options.ttl !== undefined) checkDuration('ttl', options.ttl)
   if (options.errorTtl !== undefined) checkDuration('errorTtl', options.errorTtl)
   if (options.onProgress !== undefined) checkFunction('onProgress', options.onProgress)
+  checkStaleOptions(options)
+  const { onUnavailable, maxUnshared, abortUnwanted, tags } = options
+  if (onUnavailable !== undefined) checkChoice('onUnavailable', onUnavailable, UNAVAILABLE)
+  if (maxUnshared !== undefined) checkCount('maxUnshared', maxUnshared, 0)
+  if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
+  if (tags !== undefined) checkTags(tags)
+}
+
+function checkStaleOptions({ staleWhileRevalidate, staleIfError, softTimeout }: StaleOptions): void {
+  if (staleWhileRevalidate !== undefined) checkDuration('staleWhileRevalidate', staleWhileRevalidate)
+  if (staleIfError !== undefined) checkDuration('staleIfError', staleIfError)
+  if (softTimeout !== undefined) checkDuration('softTimeout', softTimeout, { infinite: true })
+}
+
+/** Checks tags: each is named as a key is. */
+export function checkTags(tags: readonly string[]): void {
+  if (!Array.isArray(tags) || tags.length > MAX_TAGS) {
+    throw new TypeError(`Expected \`tags\` to be an array of at most ${MAX_TAGS} strings`)
+  }
+  for (const tag of tags) checkKey(tag)
+}
+
+/** Checks the version of a memoized function; '' when it has none. */
+export function checkVersion(version: unknown): string {
+  if (version === undefined) return ''
+  if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
+  throw new TypeError(
+    `Expected \`version\` to be a number or a string with something in it, got \`${String(version)}\` (${typeof version})`,
+  )
+}
+
+/** The options of a `run`, checked; undefined when there are none. */
+export function runOptionsOf(given: RunOptions): RunOptions | undefined {
+  checkRunOptions(given)
+  return Object.values(given).some((value) => value !== undefined) ? given : undefined
+}
+
+/** Checks a codec. */
+export function checkCodec(codec: Codec): Codec {
+  checkFunction('codec.encode', codec?.encode)
+  checkFunction('codec.decode', codec?.decode)
+  return codec
 }

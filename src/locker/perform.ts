@@ -1,4 +1,5 @@
 import { CodecError, LeaseLostError } from '../errors.ts'
+import { checkDuration } from '../kernel/check.ts'
 import { tell } from '../kernel/telemetry.ts'
 import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
@@ -7,11 +8,16 @@ import type { Work, WorkContext } from './waiter.ts'
 
 /** The flight of a work, as far as the work's end concerns it. */
 export interface WorkFlight extends WaitNode {
-  readonly audience: { readonly size: number }
+  /** Nobody waits for it, and it is not to be renewed for those who come either. */
+  readonly deserted: boolean
   abandon(holding: Holding, error: unknown, original: unknown): void
 }
 
-function contextOf(holding: Holding): WorkContext {
+/** For so long nobody waits for anybody after a result that was not to be kept, unless told otherwise, ms. */
+const PASS_FOR = 10_000
+
+/** What a work is given. */
+export function contextOf(holding: Holding): WorkContext {
   const { fence, shared } = holding.grant
   return {
     key: holding.call.key,
@@ -19,6 +25,12 @@ function contextOf(holding: Holding): WorkContext {
     fence,
     shared,
     progress: (value) => holding.progress(value),
+    setTtl(ttl) {
+      holding.terms.ttl = checkDuration('ttl', ttl)
+    },
+    noStore({ passFor = PASS_FOR } = {}) {
+      holding.terms.passFor = Math.ceil(checkDuration('passFor', passFor))
+    },
   }
 }
 
@@ -30,14 +42,8 @@ export function performWork(work: Work<unknown>, holding: Holding, flight: WorkF
 }
 
 async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight, slot: Slot): Promise<void> {
-  if (holding.ended) return
-  // Lost while it waited for its slot: the flight has moved on.
-  if (holding.lost) return holding.forsake()
-  // Nobody is left who waited while it did.
-  if (flight.audience.size === 0) return holding.release().catch(() => {})
-  const { caller, key } = holding.call
-  const { fence } = holding.grant
-  const startedAt = caller.clock.now()
+  if (!isWanted(holding, flight)) return
+  const startedAt = holding.call.caller.clock.now()
   let failed = false
   let result: unknown
   try {
@@ -46,9 +52,30 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
     failed = true
     result = error
   }
+  await conclude(holding, flight, { failed, result, startedAt })
+}
+
+/** Whether a work is still to be run, after it has waited for its slot. */
+export function isWanted(holding: Holding, flight: WorkFlight): boolean {
+  if (holding.ended) return false
+  // Lost while it waited: the flight has moved on.
+  if (holding.lost) holding.forsake()
+  // Nobody is left who waited while it did.
+  else if (flight.deserted) holding.release().catch(() => {})
+  else return true
+  return false
+}
+
+/** Publishes what came of a work. */
+export async function conclude(
+  holding: Holding,
+  flight: WorkFlight,
+  { failed, result, startedAt }: { failed: boolean; result: unknown; startedAt: number },
+): Promise<void> {
+  const { caller, key } = holding.call
   caller.counters.works++
   if (failed) caller.counters.failures++
-  tell('work', { key, fence, ms: caller.clock.now() - startedAt, failed })
+  tell('work', { key, fence: holding.grant.fence, ms: caller.clock.now() - startedAt, failed })
   try {
     if (failed) await holding.fail(result)
     else await holding.publish(result)

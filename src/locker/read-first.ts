@@ -1,6 +1,7 @@
 import { type RedisClient, send } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { Outcome } from './store.ts'
+import { PLAIN_VALUE, readValue } from './value.ts'
 
 /** So many hits in a row make the next one likely. */
 const CONFIDENT_AFTER = 8
@@ -44,15 +45,13 @@ export class ReadFirst {
 
   /** Asks for what a plain claim of `key` is served, if it is there. */
   send(client: RedisClient, key: string): Promise<unknown> {
-    return send(client, 'hmget', [key, 'v', 'vf', 'vu'])
+    return send(client, 'hget', [key, 'v'])
   }
 
   /** Reads the reply: the outcome, if it is fresh by all estimates. */
   parse(reply: unknown): Outcome | undefined {
-    const values = reply as (Buffer | null)[]
-    const bytes = values[0]
-    if (!bytes) return undefined
-    const fresh = Number(values[2]) - (this.#clock.now() + this.#ahead)
-    return fresh > 0 ? { kind: 'value', fence: Number(values[1]), bytes, fresh, doomed: false } : undefined
+    const value = reply as Buffer | null
+    if (!value || value[0] !== PLAIN_VALUE) return undefined
+    return readValue(value, this.#clock.now() + this.#ahead)
   }
 }

@@ -1,4 +1,14 @@
-import type { Claim, ClaimReply, Grant, Notice, Outcome, Release, Settlement, Snapshot } from './store.ts'
+import type {
+  Claim,
+  ClaimReply,
+  Grant,
+  Notice,
+  Offer,
+  Outcome,
+  Release,
+  Settlement,
+  Snapshot,
+} from './store.ts'
 
 /** The surroundings of a transition. */
 export interface Surroundings {
@@ -30,14 +40,16 @@ interface LeaseGroup {
   holder: string
   trace: string
   progress: Buffer | undefined
+  /** In the holder's process nobody waits: it is to be told when nobody is parked either. */
+  unwanted: boolean
 }
 
 /** The last settled grant: readable, until `until`, to those who were parked. */
 interface OutcomeGroup {
   fence: number
-  kind: 'value' | 'error' | 'release'
+  kind: Settlement['kind'] | 'release'
   until: number
-  /** The failure, and until when it is served to everybody. */
+  /** The failure, or a value that is not kept; and until when a failure is served to everybody. */
   error: Buffer | undefined
   errorFresh: number
 }
@@ -47,8 +59,13 @@ interface ValueGroup {
   fence: number
   /** Until when it is served to everybody. */
   fresh: number
+  /** Until when it is kept for those who are content with what is over. */
+  staleUntil: number
   acceptedAt: number
+  tags: string
 }
+
+type Granted = Extract<ClaimReply, { status: 'granted' }>
 
 export function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
   return `${inbox}${grant.nonce}.${grant.attempt}`
@@ -66,6 +83,8 @@ export class ResourceRecord {
   fence = 0
   /** Grants up to this fence were invalidated. */
   doomed = 0
+  /** Until then nobody waits for anybody: what was computed last was not to be kept. */
+  passUntil = 0
   /** Inbox and nonce of every flight that is to be told, in the order of arrival. */
   readonly parks: Set<string> = new Set()
   /** When the record may be forgotten: the latest of all its deadlines. */
@@ -74,18 +93,35 @@ export class ResourceRecord {
   claim(claim: Claim, party: Party, at: Surroundings): ClaimReply {
     const { lease } = this
     const token = tokenOf(party.inbox, claim)
-    if (lease?.token === token) return this.#repeatGrant(lease, claim.lease, at.now)
+    const offer = this.#offer(claim, at.now)
+    if (lease?.token === token) return { ...this.#repeatGrant(lease, claim.lease, at.now), offer }
     const outcome = this.#readable(claim, at.now)
-    if (outcome) return { status: 'done', outcome }
-    if (lease && lease.until > at.now) return this.#park(claim, lease, party, at.now)
-    if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned' }
+    // Beside a value nothing is offered.
+    if (outcome) return { status: 'done', outcome, offer: outcome.kind === 'error' ? offer : undefined }
+    if (lease && lease.until > at.now) {
+      if (offer && claim.parked === 0 && offer.past < claim.serve) return { status: 'stale', offer }
+      return this.#park(claim, lease, party, offer, at.now)
+    }
+    if (claim.only > 0 && claim.only !== this.fence) return { status: 'refused' }
+    if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned', offer }
+    // Parked, it may be the one that was told that it is free: it stays so until it leaves, which tells the next one.
+    if (claim.pass && this.passUntil > at.now) return { status: 'pass', fence: this.fence, offer }
     this.parks.delete(party.inbox + claim.nonce)
     this.#grant(token, claim.lease, claim.trace, party, at)
-    return { status: 'granted', fence: this.fence, takeover: lease !== undefined }
+    return { status: 'granted', fence: this.fence, takeover: lease !== undefined, offer }
+  }
+
+  /** What is over, if it is not over for longer than the claimer tolerates. */
+  #offer(claim: Claim, now: number): Offer | undefined {
+    const { value } = this
+    if (!value || claim.refresh || value.fence <= claim.after) return undefined
+    const past = now - value.fresh
+    if (past < 0 || past >= claim.tolerance || value.staleUntil <= now) return undefined
+    return { fence: value.fence, bytes: value.bytes, past, left: value.staleUntil - now, tags: value.tags }
   }
 
   /** The same grant once more, counted from now: the claimer counts it from when it last claimed. */
-  #repeatGrant(lease: LeaseGroup, length: number, now: number): ClaimReply {
+  #repeatGrant(lease: LeaseGroup, length: number, now: number): Granted {
     lease.until = now + length
     lease.length = length
     this.#expire()
@@ -104,6 +140,7 @@ export class ResourceRecord {
     ) {
       if (outcome.kind === 'value' && value?.fence === outcome.fence) return this.#valueOutcome(value, now)
       if (outcome.kind === 'error') return this.#errorOutcome(outcome, now)
+      if (outcome.kind === 'unkept') return { ...this.#errorOutcome(outcome, now), kind: 'value', fresh: 0 }
     }
     if (claim.refresh) return undefined
     if (value && value.fence > claim.after && value.fresh > now) return this.#valueOutcome(value, now)
@@ -119,6 +156,8 @@ export class ResourceRecord {
       bytes: value.bytes,
       fresh: Math.max(0, value.fresh - now),
       doomed: this.doomed >= value.fence,
+      stale: Math.max(0, value.staleUntil - Math.max(now, value.fresh)),
+      tags: value.tags,
     }
   }
 
@@ -129,10 +168,12 @@ export class ResourceRecord {
       bytes: outcome.error ?? Buffer.alloc(0),
       fresh: Math.max(0, outcome.errorFresh - now),
       doomed: this.doomed >= outcome.fence,
+      stale: 0,
+      tags: '',
     }
   }
 
-  #park(claim: Claim, lease: LeaseGroup, party: Party, now: number): ClaimReply {
+  #park(claim: Claim, lease: LeaseGroup, party: Party, offer: Offer | undefined, now: number): ClaimReply {
     const park = party.inbox + claim.nonce
     if (!this.parks.has(park)) {
       if (this.parks.size >= party.maxParked) return { status: 'overloaded' }
@@ -146,12 +187,21 @@ export class ResourceRecord {
       after: tooOld ? Math.max(claim.after, this.fence) : claim.after,
       trace: lease.trace,
       progress: lease.progress,
+      offer,
     }
   }
 
   #grant(token: string, length: number, trace: string, party: Party, at: Surroundings): void {
     this.fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
-    this.lease = { token, until: at.now + length, length, holder: party.holder, trace, progress: undefined }
+    this.lease = {
+      token,
+      until: at.now + length,
+      length,
+      holder: party.holder,
+      trace,
+      progress: undefined,
+      unwanted: false,
+    }
     this.#expire()
   }
 
@@ -176,27 +226,30 @@ export class ResourceRecord {
   }
 
   settle(settlement: Settlement, party: Party, at: Surroundings): { accepted: boolean; doomed: boolean } {
-    const { fence, kind } = settlement
+    const { fence, kind, bytes, tags } = settlement
     if (this.outcome?.fence === fence)
       return { accepted: this.#repeats(settlement), doomed: this.doomed >= fence }
     if (!this.#heldBy(settlement, party, at.now)) return { accepted: false, doomed: false }
     const doomed = this.doomed >= fence
-    const fresh = doomed ? 0 : at.now + settlement.ttl
-    const replaced = kind === 'value' && this.value !== undefined && this.value.fresh > at.now
+    const ttl = doomed || kind === 'unkept' ? 0 : settlement.ttl
+    const stale = doomed || kind !== 'value' ? 0 : settlement.stale
+    const fresh = doomed ? 0 : at.now + ttl
+    const replaced =
+      kind === 'value' && Math.max(this.value?.fresh ?? 0, this.value?.staleUntil ?? 0) > at.now
     const parks = [...this.parks]
     this.parks.clear()
     this.lease = undefined
     this.outcome = { fence, kind, until: at.now + settlement.linger, error: undefined, errorFresh: 0 }
-    if (kind === 'value') this.value = { bytes: settlement.bytes, fence, fresh, acceptedAt: at.now }
-    else Object.assign(this.outcome, { error: settlement.bytes, errorFresh: fresh })
+    if (kind === 'value') {
+      const staleUntil = stale > 0 ? fresh + stale : 0
+      this.value = { bytes, fence, fresh, staleUntil, acceptedAt: at.now, tags }
+      this.passUntil = 0
+    } else this.outcome.error = bytes
+    if (kind === 'error') this.outcome.errorFresh = fresh
+    if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.passFor
     this.#expire()
-    const outcome: Outcome = {
-      kind,
-      fence,
-      bytes: settlement.bytes,
-      fresh: doomed ? 0 : settlement.ttl,
-      doomed,
-    }
+    const told = { fence, bytes, fresh: ttl, doomed, stale, tags: kind === 'value' ? tags : '' }
+    const outcome: Outcome = { kind: kind === 'error' ? 'error' : 'value', ...told }
     for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
     if (replaced) at.drop(fence - 1)
     return { accepted: true, doomed }
@@ -240,9 +293,33 @@ export class ResourceRecord {
     }
   }
 
+  /** Gives the lease up unless somebody is parked. */
+  abandon(
+    { linger, ...grant }: Grant & { linger: number },
+    party: Party,
+    at: Surroundings,
+  ): 'released' | 'wanted' | 'lost' {
+    const { fence } = grant
+    if (this.outcome?.fence === fence) return this.outcome.kind === 'release' ? 'released' : 'lost'
+    const lease = this.#heldBy(grant, party, at.now)
+    if (!lease) return 'lost'
+    for (const park of [...this.parks]) {
+      if (!at.tell(park, { kind: 'probe' })) this.parks.delete(park)
+    }
+    lease.unwanted = this.parks.size > 0
+    if (lease.unwanted) return 'wanted'
+    this.lease = undefined
+    this.outcome = { fence, kind: 'release', until: at.now + linger, error: undefined, errorFresh: 0 }
+    this.#expire()
+    return 'released'
+  }
+
   unpark(park: string, at: Surroundings): void {
+    if (!this.parks.delete(park)) return
     // The one that was told it is free may be the one that leaves: the next one is told, lest all wait for its tick.
-    if (this.parks.delete(park) && !this.lease) this.#hint(at)
+    if (!this.lease) return this.#hint(at)
+    const holder = this.lease.token.slice(0, this.lease.token.lastIndexOf('.'))
+    if (this.lease.unwanted && this.parks.size === 0) at.tell(holder, { kind: 'unwanted' })
   }
 
   progress(grant: Grant & { bytes: Buffer }, party: Party, at: Surroundings): void {
@@ -255,10 +332,14 @@ export class ResourceRecord {
   invalidate(at: Surroundings): { doomed: number } {
     const running = this.lease !== undefined
     const first = running && this.doomed < this.fence
+    // What works beside others compute is kept only if nothing was granted or invalidated since they began.
+    if (!running && this.passUntil > at.now) this.fence++
     this.doomed = this.fence
     // Kept for those who were parked for it; served to nobody else.
-    if (this.value) this.value.fresh = 0
+    if (this.value) Object.assign(this.value, { fresh: 0, staleUntil: 0 })
+    if ((this.outcome?.until ?? 0) <= at.now) this.value = undefined
     if (this.outcome) this.outcome.errorFresh = 0
+    this.passUntil = 0
     this.#expire()
     at.drop(this.fence)
     return { doomed: first ? this.fence : 0 }
@@ -272,10 +353,21 @@ export class ResourceRecord {
         ? { holder: lease.holder, fence: this.fence, left: lease.until - now, parked: this.parks.size }
         : undefined,
       value:
-        value && value.fresh > now
-          ? { fence: value.fence, age: now - value.acceptedAt, fresh: value.fresh - now }
+        value && Math.max(value.fresh, value.staleUntil) > now
+          ? {
+              fence: value.fence,
+              age: now - value.acceptedAt,
+              fresh: Math.max(0, value.fresh - now),
+              stale: Math.max(0, value.staleUntil - Math.max(now, value.fresh)),
+            }
           : undefined,
     }
+  }
+
+  /** The value, if it is fresh. How long it is kept beyond that is not told. */
+  find(now: number): Outcome | undefined {
+    const { value } = this
+    return value && value.fresh > now ? { ...this.#valueOutcome(value, now), stale: 0 } : undefined
   }
 
   /** Every change ends here: forgetting must never come before the last deadline. */
@@ -283,6 +375,8 @@ export class ResourceRecord {
     const { value, lease, outcome } = this
     this.expiresAt = Math.max(
       value?.fresh ?? 0,
+      value?.staleUntil ?? 0,
+      this.passUntil,
       outcome?.until ?? 0,
       outcome?.errorFresh ?? 0,
       lease ? lease.until + lease.length : 0,

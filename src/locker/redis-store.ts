@@ -12,12 +12,14 @@ import {
   type Grant,
   MAX_PARKED,
   MESSAGE_LIMIT,
+  type Outcome,
   type Release,
   type Settlement,
   type Snapshot,
   type Store,
   type StoreListener,
 } from './store.ts'
+import { readValue, TAGGED_VALUE } from './value.ts'
 
 /** What a test may set otherwise. */
 export interface RedisStoreOptions {
@@ -25,6 +27,14 @@ export interface RedisStoreOptions {
   maxParked?: number
   messageLimit?: number
 }
+
+/** What is no longer to be served: of a record up to a fence, or of a tag before an epoch. */
+const BROADCAST = new RegExp(`^${FORMAT}(t?)(\\d{1,16}) ([^]+)$`)
+
+const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unkept: 'n' }
+
+/** Records that one script reads at most. */
+const MAX_FOUND = 128
 
 /** The Locker's store on Redis: every transition is one script on one key. */
 export class RedisStore implements Store {
@@ -93,14 +103,14 @@ export class RedisStore implements Store {
   }
 
   async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
-    const { key, fence, kind, bytes, ttl, linger } = settlement
+    const { key, fence, kind, bytes, ttl, linger, stale, tags, passFor } = settlement
     const [accepted, doomed] = await this.#call(
       this.#scripts.settle,
       key,
       [
         this.#token(settlement),
         fence,
-        kind === 'value' ? 'v' : 'e',
+        SETTLE_KINDS[kind],
         bytes,
         ttl,
         linger,
@@ -108,6 +118,9 @@ export class RedisStore implements Store {
         this.#channels,
         this.#connection.broadcastChannel,
         key,
+        stale,
+        tags,
+        passFor,
       ],
       limits,
     )
@@ -141,6 +154,15 @@ export class RedisStore implements Store {
     return { released: Number(released) === 1, fence: nextFence }
   }
 
+  async abandon(
+    grant: Grant & { linger: number },
+    limits: CallLimits,
+  ): Promise<'released' | 'wanted' | 'lost'> {
+    const args = [this.#token(grant), grant.fence, grant.linger, this.#channels, this.#cluster]
+    const [reply] = await this.#call(this.#scripts.abandon, grant.key, args, limits)
+    return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
+  }
+
   async unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
     await this.#call(
       this.#scripts.unpark,
@@ -164,11 +186,50 @@ export class RedisStore implements Store {
   async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
     const reply = await this.#call(this.#scripts.snapshot, key, [], limits)
     const [fence, left, parked] = reply.slice(2, 5).map(Number) as [number, number, number]
-    const [valueFence, age, fresh] = reply.slice(6).map(Number) as [number, number, number]
+    const [valueFence, age, fresh, stale] = reply.slice(6).map(Number) as [number, number, number, number]
     return {
       lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, left, parked } : undefined,
-      value: Number(reply[5]) === 1 ? { fence: valueFence, age, fresh } : undefined,
+      value: Number(reply[5]) === 1 ? { fence: valueFence, age, fresh, stale } : undefined,
     }
+  }
+
+  async find(key: string, limits: CallLimits): Promise<Outcome | undefined> {
+    const [value, tags, now] = await this.#call(this.#scripts.find, key, [], limits)
+    const outcome = Buffer.isBuffer(value) ? readValue(value, Number(now)) : undefined
+    return outcome && { ...outcome, tags: String(tags ?? '') }
+  }
+
+  async findMany(keys: readonly string[], limits: CallLimits): Promise<(Outcome | undefined)[]> {
+    const size = this.#connection.cluster ? 1 : MAX_FOUND
+    const found: (Outcome | undefined)[] = new Array(keys.length)
+    const read = async (from: number) => {
+      const part = keys.slice(from, from + size)
+      const reply = (await this.#connection.call(
+        this.#scripts.findMany.with(part, []),
+        limits.within,
+      )) as unknown[]
+      const now = Number(reply[part.length])
+      for (let index = 0; index < part.length; index++) {
+        const value = reply[index]
+        const plain = Buffer.isBuffer(value) && Number(value[0]) < TAGGED_VALUE
+        if (plain) found[from + index] = readValue(value, now)
+      }
+    }
+    const reads: Promise<void>[] = []
+    for (let from = 0; from < keys.length; from += size) reads.push(read(from))
+    await Promise.all(reads)
+    return found
+  }
+
+  async epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+    const call = (keys: readonly string[]) =>
+      this.#connection.call(this.#scripts.epochs.with([...keys], [String(keepFor)]), limits.within)
+    const asked = this.#connection.cluster ? tags.map((tag) => call([tag])) : [call(tags)]
+    return (await Promise.all(asked)).flat().map(Number)
+  }
+
+  async invalidateTag(tag: string, limits: CallLimits): Promise<void> {
+    await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], limits)
   }
 
   ignore(nonce: string): void {
@@ -180,8 +241,10 @@ export class RedisStore implements Store {
       up: () => listener.up(),
       down: () => listener.down(),
       broadcast: (message) => {
-        const [, fence, key] = new RegExp(`^${FORMAT}(\\d{1,16}) ([^]+)$`).exec(message.toString()) ?? []
-        if (fence !== undefined && key !== undefined) listener.drop(key, Number(fence))
+        const [, tag, number, key] = BROADCAST.exec(message.toString()) ?? []
+        if (number === undefined || key === undefined) return
+        if (tag === '') listener.drop(key, Number(number))
+        else listener.dropTag(key, Number(number))
       },
     })
   }

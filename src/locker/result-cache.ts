@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
-import type { Outcome } from './store.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -16,20 +15,34 @@ export interface ResultCacheOptions {
   maxSize?: number | undefined
 }
 
-interface Entry {
+/** A result that this process has received. */
+export interface CachedResult {
   /** Name of the record. */
-  record: string
+  readonly record: string
+  /** As callers are given it. */
+  readonly result: unknown
   /** Settled; handed to every caller as it is, so that a hit allocates nothing. */
-  promise: Promise<unknown>
-  fence: number
+  readonly promise: Promise<unknown>
+  readonly fence: number
+  /** By the clock: until when it is fresh, and until when it is kept for those who are content with what is over. */
+  readonly freshUntil: number
+  readonly staleUntil: number
+  /** Names of the records of its tags. */
+  readonly tags: readonly string[]
+  /** Not renewed before that: the last attempt has failed. */
+  renewAfter: number
 }
+
+/** What is to be kept. */
+export type NewResult = Omit<CachedResult, 'promise' | 'renewAfter'> & { bytes: number }
 
 /** Results that this process has received lately. Filled and emptied by the flights, see flight.ts. */
 export class ResultCache {
-  /** By key, since that is what callers ask for. */
-  readonly #entries: LRUCache<string, Entry>
-  /** Keys by record, since that is what invalidations name. */
-  readonly #keys = new Map<string, string>()
+  /** By what callers ask for. */
+  readonly #entries: LRUCache<string, CachedResult>
+  /** Names in the cache by record and by tag, since that is what invalidations name. */
+  readonly #names = new Map<string, string>()
+  readonly #tagged = new Map<string, Set<string>>()
   readonly #clock: Clock
 
   constructor(options: { max: number; maxSize: number }, clock: Clock) {
@@ -38,11 +51,7 @@ export class ResultCache {
       max: options.max,
       maxSize: options.maxSize,
       maxEntrySize: options.maxSize,
-      ttl: 1,
-      ttlResolution: 1,
-      perf: clock,
-      dispose: ({ record }) => this.#keys.delete(record),
-      noDisposeOnSet: true,
+      dispose: (entry, name) => this.#forget(entry, name),
     })
   }
 
@@ -55,27 +64,47 @@ export class ResultCache {
     return this.#entries.calculatedSize
   }
 
-  /** A promise of the result, if there is one. */
-  get(key: string): Promise<unknown> | undefined {
-    return this.#entries.get(key)?.promise
+  /** What is kept, fresh or not. */
+  get(name: string, now: number): CachedResult | undefined {
+    const entry = this.#entries.get(name)
+    if (!entry || entry.staleUntil > now) return entry
+    this.#entries.delete(name)
+    return undefined
   }
 
-  /** Keeps the result of a resource until `until` (of the clock), unless there is a newer one. */
-  set(resource: { key: string; record: string }, value: unknown, outcome: Outcome, until: number): void {
-    const { key, record } = resource
-    const ttl = until - this.#clock.now()
-    const known = this.#entries.peek(key)
-    if (ttl <= 0 || (known && known.fence > outcome.fence)) return
-    const entry = { record, promise: Promise.resolve(value), fence: outcome.fence }
-    this.#entries.set(key, entry, { ttl, size: outcome.bytes.length + key.length + record.length })
-    if (this.#entries.has(key)) this.#keys.set(record, key)
+  /** Keeps a result, unless there is a newer one. */
+  set(name: string, { bytes, ...given }: NewResult): void {
+    const known = this.#entries.peek(name)
+    if (given.staleUntil <= this.#clock.now() || (known && known.fence > given.fence)) return
+    const entry = { ...given, promise: Promise.resolve(given.result), renewAfter: 0 }
+    this.#entries.set(name, entry, { size: bytes + name.length + given.record.length })
+    if (!this.#entries.has(name)) return
+    this.#names.set(given.record, name)
+    for (const tag of given.tags) {
+      const names = this.#tagged.get(tag)
+      if (names) names.add(name)
+      else this.#tagged.set(tag, new Set([name]))
+    }
+  }
+
+  #forget({ record, tags }: CachedResult, name: string): void {
+    this.#names.delete(record)
+    for (const tag of tags) {
+      const names = this.#tagged.get(tag)
+      if (names?.delete(name) && names.size === 0) this.#tagged.delete(tag)
+    }
   }
 
   /** Forgets a result that was accepted under `fence` or an earlier one. */
   drop(record: string, fence: number): void {
-    const key = this.#keys.get(record)
-    const known = key !== undefined && this.#entries.peek(key, { allowStale: true })
-    if (known && known.fence <= fence) this.#entries.delete(key)
+    const name = this.#names.get(record)
+    const known = name !== undefined && this.#entries.peek(name)
+    if (known && known.fence <= fence) this.#entries.delete(name)
+  }
+
+  /** Forgets all results that have a tag. */
+  dropTag(tag: string): void {
+    for (const name of this.#tagged.get(tag) ?? []) this.#entries.delete(name)
   }
 
   clear(): void {

@@ -14,6 +14,21 @@ export interface Outcome {
   fresh: number
   /** Invalidated while its work ran: only for those who waited before that. */
   doomed: boolean
+  /** How long it is kept beyond `fresh`, for those who are content with what is over, ms. */
+  stale: number
+  /** Its tags with their epochs, as its writer noted them; '' when it has none. */
+  tags: string
+}
+
+/** A value that is over, and still kept. */
+export interface Offer {
+  fence: number
+  bytes: Buffer
+  /** For how long it has been over, ms. */
+  past: number
+  /** For how long it is kept yet, ms. */
+  left: number
+  tags: string
 }
 
 /** An attempt to become the processor. */
@@ -34,15 +49,35 @@ export interface Claim {
   refresh: boolean
   /** Whether a dead holder may be replaced by one who waited for it. */
   takeover: boolean
+  /** How long ago a value may have been over that is offered besides, ms; 0: none is wanted. */
+  tolerance: number
+  /** As long as another renews it, what has been over for less than this (ms) will do: no parking for it. */
+  serve: number
+  /** Whether it may be told to go alone, because what is computed here is not kept anyway. */
+  pass: boolean
+  /** Grant it only while this is the last fence; 0: whatever it is. */
+  only: number
   /** Trace context of the claimer, kept for those who will wait for it. */
   trace: string
 }
 
-export type ClaimReply =
+export type ClaimReply = Answer & {
+  /** What is over, and would do for some. Not beside a value. */
+  offer?: Offer | undefined
+}
+
+type Answer =
   /** There is an outcome. */
   | { status: 'done'; outcome: Outcome }
+  /** What is offered will do: another renews it. */
+  | { status: 'stale'; offer: Offer }
   /** The claimer is the processor now (or already, when the claim was repeated). */
   | { status: 'granted'; fence: number; takeover: boolean }
+  /**
+   * What is computed here has not been kept lately: nobody waits for anybody. `fence`: the last one. Who was parked still
+   * is: it must claim again, or leave.
+   */
+  | { status: 'pass'; fence: number }
   /** Another is; the claimer will be told. `after` replaces the claim's own from now on. */
   | {
       status: 'parked'
@@ -56,6 +91,8 @@ export type ClaimReply =
   | { status: 'abandoned' }
   /** Too many are parked already. */
   | { status: 'overloaded' }
+  /** The last fence is another than `only`. */
+  | { status: 'refused' }
 
 /** A grant, as its holder names it. */
 export interface Grant {
@@ -66,10 +103,16 @@ export interface Grant {
 }
 
 export interface Settlement extends Grant {
-  kind: 'value' | 'error'
+  /** 'unkept': a value for those who wait alone; what is kept stays as it is. */
+  kind: 'value' | 'error' | 'unkept'
   bytes: Buffer
   /** How long it is served to everybody, ms. */
   ttl: number
+  /** Of a value: how long it is kept beyond that, ms, and its tags. */
+  stale: number
+  tags: string
+  /** Of 'unkept': for how long nobody is to wait for anybody, ms. */
+  passFor: number
   /** How long it stays readable to those who were parked, ms, and is remembered against repetition. */
   linger: number
 }
@@ -83,7 +126,7 @@ export interface Release extends Grant {
 /** What is said about a record without changing it. */
 export interface Snapshot {
   lease: { holder: string; fence: number; left: number; parked: number } | undefined
-  value: { fence: number; age: number; fresh: number } | undefined
+  value: { fence: number; age: number; fresh: number; stale: number } | undefined
 }
 
 /** A message to a parked flight. */
@@ -94,6 +137,10 @@ export type Notice =
   /** The resource is free. */
   | { kind: 'free' }
   | { kind: 'progress'; bytes: Buffer }
+  /** Whether anybody is there. */
+  | { kind: 'probe' }
+  /** To the processor: nobody is parked any more. */
+  | { kind: 'unwanted' }
 
 /** What a store tells to everything that uses it in this process. */
 export interface StoreListener {
@@ -103,6 +150,8 @@ export interface StoreListener {
   down(): void
   /** What was accepted for `key` under `fence` or an earlier one is no longer to be served. */
   drop(key: string, fence: number): void
+  /** What was noted for a tag before `epoch` is no longer to be served. */
+  dropTag(tag: string, epoch: number): void
 }
 
 /** How long a call may take. */
@@ -136,6 +185,8 @@ export interface Store {
   settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }>
   /** Gives the lease up. The fence is that of the next grant, where one was asked for; undefined when it is lost. */
   release(release: Release, limits: CallLimits): Promise<{ released: boolean; fence: number | undefined }>
+  /** Gives the lease up if nobody is parked; if somebody is, the last of them to leave will be made known ('unwanted'). */
+  abandon(grant: Grant & { linger: number }, limits: CallLimits): Promise<'released' | 'wanted' | 'lost'>
   /** Takes a parked flight off the record. */
   unpark(key: string, nonce: string, limits: CallLimits): Promise<void>
   /** Shows `bytes` to those who are parked. */
@@ -143,6 +194,14 @@ export interface Store {
   /** Forgets what is kept. `doomed`: the fence of the running grant, if this call was the first to invalidate it; or 0. */
   invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }>
   snapshot(key: string, limits: CallLimits): Promise<Snapshot>
+  /** The value, if there is a fresh one. How long it is kept beyond that is not told (`stale` is 0). */
+  find(key: string, limits: CallLimits): Promise<Outcome | undefined>
+  /** The fresh values of keys; where there is none, or it has tags, undefined. */
+  findMany(keys: readonly string[], limits: CallLimits): Promise<(Outcome | undefined)[]>
+  /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
+  epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]>
+  /** Begins a new epoch of a tag, everywhere. */
+  invalidateTag(tag: string, limits: CallLimits): Promise<void>
 
   /** Whether messages arrive. */
   readonly subscribed: boolean

@@ -1,9 +1,12 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
+import type { Codec } from '../kernel/codec.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
+import type { Round } from './round.ts'
+import type { Outcome } from './store.ts'
 
 /** What a work is given. */
 export interface WorkContext {
@@ -13,10 +16,18 @@ export interface WorkContext {
   readonly signal: AbortSignal
   /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
   readonly fence: number
-  /** Whether the result will reach other processes: false when Redis is away and the work runs for this one alone. */
+  /** Whether the result will reach other processes: false when Redis is away, or when nobody waits for anybody (noStore). */
   readonly shared: boolean
   /** Shows a value to everyone who waits, in any process; several in quick succession may be merged into the last. */
   progress(value: unknown): void
+  /** Decides how long the result is kept, ms, instead of the option `ttl`. Throws TypeError when it is no duration. */
+  setTtl(ttl: number): void
+  /**
+   * The result goes to those who wait, and is not kept; what was kept before stays as it is. For `passFor` ms from then
+   * on (10 000 unless given) nobody waits for anybody: each caller runs its own work at once. A work that then does not
+   * call this has its result kept, and ends that. 0: later callers wait for one of them as ever.
+   */
+  noStore(options?: { passFor?: number | undefined }): void
 }
 
 /** What computes a result. */
@@ -37,12 +48,44 @@ export interface Call {
   errorTtl: number
   refresh: boolean
   onProgress: ((value: unknown) => void) | undefined
+  codec: Codec
+  /** What it is called in the in-process cache. */
+  name: string
+  /** What callers are given of a value; `until`: by the clock, as long as it is fresh. */
+  reveal: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
+  /** Only what was begun under a grant above this fence is wanted. */
+  newerThan: number
+  /** ms; 0: not content with what is over. */
+  staleWhileRevalidate: number
+  staleIfError: number
+  /** ms; Infinity: none. */
+  softTimeout: number
+  /** How long beyond its ttl the result is kept for those who are content with what is over, ms. */
+  keepStale: number
+  /** Names of the records of its tags. */
+  tags: readonly string[]
+  abortUnwanted: boolean
+  onUnavailable: 'fail' | 'local'
+  /** Works at once for this process alone. */
+  maxUnshared: number
+  /** Nobody waits for it: it renews what others are served meanwhile. */
+  background: boolean
+  /** Of `runMany`: the keys that are claimed together. */
+  round?: Round | undefined
 }
 
 /** What `request` receives when there is a result. */
 export interface Done<T> {
   status: 'done'
   result: T
+}
+
+/** Those among whom a waiter waits. */
+export interface Among {
+  /** It was settled. */
+  remove(waiter: Waiter): void
+  /** It has waited for its `softTimeout`. */
+  soften(waiter: Waiter): void
 }
 
 /** One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. */
@@ -57,7 +100,10 @@ export class Waiter {
   #onAbort: (() => void) | undefined
   #waiting = true
   /** Those among whom it waits. */
-  #among: { remove(waiter: Waiter): void } | undefined
+  #among: Among | undefined
+  #softTimer: Timer | undefined
+  /** It has waited for its `softTimeout`: something that is over would do. */
+  softened = false
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
@@ -78,19 +124,27 @@ export class Waiter {
   }
 
   /** Listens to its signal; leaves `among` when it waits no longer. */
-  begin(among: { remove(waiter: Waiter): void }): void {
+  begin(among: Among): void {
     this.#among = among
     const { signal } = this.call
-    if (!signal) return
+    if (!signal || this.#onAbort) return
     this.#onAbort = () => this.#abort()
     signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
   /** Starts its deadline, which counts from when it was made. */
   startDeadline(): void {
-    const { timeout } = this.call
+    const { timeout, softTimeout } = this.call
+    const waited = this.#clock.now() - this.#since
+    if (softTimeout < timeout)
+      this.#softTimer ??= this.#clock.after(softTimeout - waited, () => this.#soften())
     if (timeout === Number.POSITIVE_INFINITY || this.#timer) return
-    this.#timer = this.#clock.after(this.#since + timeout - this.#clock.now(), () => this.#expire())
+    this.#timer = this.#clock.after(timeout - waited, () => this.#expire())
+  }
+
+  #soften(): void {
+    this.softened = true
+    this.#among?.soften(this)
   }
 
   #expire(): void {
@@ -129,6 +183,7 @@ export class Waiter {
     if (!this.#waiting) return false
     this.#waiting = false
     this.#timer?.cancel()
+    this.#softTimer?.cancel()
     if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
     this.#among?.remove(this)
     this.onEnd?.()

@@ -234,7 +234,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   listen(listener: { up(): void; down(): void }): () => void {
-    const one = { up: () => listener.up(), down: () => listener.down(), drop: () => {} }
+    const one = { up: () => listener.up(), down: () => listener.down(), drop: () => {}, dropTag: () => {} }
     this.#listeners.add(one)
     return () => this.#listeners.delete(one)
   }

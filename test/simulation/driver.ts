@@ -2,7 +2,7 @@ import { SoloflightError } from '../../src/errors.ts'
 import { Lease } from '../../src/locker/lease.ts'
 import type { RunOptions } from '../../src/locker/options.ts'
 import type { Done } from '../../src/locker/waiter.ts'
-import { type CallRecord, type Ending, identityOf } from './history.ts'
+import { type CallRecord, type Ending, type Invalidation, identityOf } from './history.ts'
 import { useLease, workOf } from './works.ts'
 import type { Actor, World } from './world.ts'
 
@@ -40,6 +40,7 @@ export class Driver {
   #begin(actor: Actor, key: string, { options, abortAfter }: Manner): CallRecord {
     const { history, scheduler, server } = this.#world
     const { timeout = Number.POSITIVE_INFINITY, refresh = false } = options
+    const of = { ...actor.options, ...options }
     const record: CallRecord = {
       id: history.calls.length,
       process: actor.process.id,
@@ -50,6 +51,9 @@ export class Driver {
       strict: actor.options.cache === false,
       local: actor.options.onUnavailable === 'local',
       takeover: actor.options.takeover ?? true,
+      staleWhileRevalidate: of.staleWhileRevalidate ?? 0,
+      staleIfError: of.staleIfError ?? 0,
+      softTimeout: of.softTimeout ?? Number.POSITIVE_INFINITY,
       deadline: scheduler.now + Math.min(timeout, abortAfter),
       ended: undefined,
     }
@@ -79,6 +83,7 @@ export class Driver {
     if (!given && random.chance(plan.mix.refresh)) options.refresh = true
     if (!given && random.chance(0.4)) options.ttl = random.pick(plan.ttls)
     if (!given && random.chance(0.2)) options.onProgress = () => {}
+    if (!given) this.#freshen(options, key)
     const nest = nesting && !given && random.chance(plan.mix.nested) ? this.#nest(actor) : undefined
     const record = this.#begin(actor, key, manner)
     this.#abortLater(actor, manner)
@@ -91,6 +96,18 @@ export class Driver {
       this.#end(record, endingOf(error))
     }
     return record
+  }
+
+  /** What a caller is content with, the tags of the key, and whether its work may end unwanted. */
+  #freshen(options: RunOptions, key: string): void {
+    const { random, plan } = this.#world
+    const { content, tolerances, hasty, soft, unwanted } = plan.fresh
+    const tags = plan.fresh.tags[key]
+    if (tags) options.tags = tags
+    if (random.chance(content)) options.staleWhileRevalidate = random.pick([0, ...tolerances])
+    if (random.chance(content)) options.staleIfError = random.pick(tolerances)
+    if (random.chance(hasty)) options.softTimeout = soft
+    if (random.chance(unwanted)) options.abortUnwanted = true
   }
 
   /** A work that asks for a later key, so that no two works wait for each other. */
@@ -122,21 +139,22 @@ export class Driver {
     }
   }
 
-  async invalidate(actor: Actor, key: string): Promise<void> {
+  async invalidate(actor: Actor, what: Invalidation['what'], key: string): Promise<void> {
     const { history } = this.#world
     const record = {
       process: actor.process.id,
+      what,
       key,
       begun: history.moment(),
       effect: undefined,
       acknowledged: undefined,
     }
     history.invalidations.push(record)
-    history.say(() => `p${record.process} invalidates ${key}`)
+    history.say(() => `p${record.process} invalidates ${what} ${key}`)
     try {
-      await actor.locker.invalidate(key)
+      await (what === 'key' ? actor.locker.invalidate(key) : actor.locker.invalidateTags(key))
       Object.assign(record, { acknowledged: history.moment() })
-      history.say(() => `p${record.process} has invalidated ${key}`)
+      history.say(() => `p${record.process} has invalidated ${what} ${key}`)
     } catch (error) {
       if (!(error instanceof SoloflightError))
         history.violate('L1', `invalidate rejected with ${String(error)}`)
@@ -175,8 +193,11 @@ export class Driver {
   act(actor: Actor): void {
     const { random, plan } = this.#world
     const key = random.pick(plan.keys)
-    if (random.chance(plan.mix.invalidate)) void this.invalidate(actor, key)
-    else if (random.chance(0.05)) void this.peek(actor, key)
+    if (random.chance(plan.mix.invalidate)) {
+      const [tag] = plan.fresh.tags[key] ?? []
+      if (tag && random.chance(0.5)) void this.invalidate(actor, 'tag', tag)
+      else void this.invalidate(actor, 'key', key)
+    } else if (random.chance(0.05)) void this.peek(actor, key)
     else if (random.chance(plan.mix.hand)) void this.request(actor, key)
     else void this.run(actor, key)
   }

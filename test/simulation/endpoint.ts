@@ -5,6 +5,7 @@ import type {
   ClaimReply,
   Grant,
   Notice,
+  Outcome,
   Release,
   Settlement,
   Snapshot,
@@ -12,7 +13,7 @@ import type {
   StoreListener,
 } from '../../src/locker/store.ts'
 import type { History } from './history.ts'
-import { keyOf } from './keys.ts'
+import { keyOf, recordOf, tagOf } from './keys.ts'
 import { Link } from './link.ts'
 import type { Port } from './port.ts'
 import type { SimProcess } from './process.ts'
@@ -93,8 +94,13 @@ export class Endpoint implements Store, Party {
     return this.#call('renew', grant.nonce, () => this.#port.renew(grant), limits)
   }
 
-  settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
-    return this.#call('settle', settlement.nonce, () => this.#port.settle(settlement), limits)
+  async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
+    const grant = this.#world.grant(keyOf(settlement.key), settlement.fence)
+    if (grant) grant.settling ??= this.#history.moment()
+    const run = () => this.#port.settle(settlement)
+    const reply = await this.#call('settle', settlement.nonce, run, limits)
+    if (grant) grant.settled ??= this.#history.moment()
+    return reply
   }
 
   async release(
@@ -111,6 +117,10 @@ export class Endpoint implements Store, Party {
     return reply
   }
 
+  abandon(grant: Grant & { linger: number }, limits: CallLimits): Promise<'released' | 'wanted' | 'lost'> {
+    return this.#call('abandon', grant.nonce, () => this.#port.abandon(grant), limits)
+  }
+
   unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
     return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), limits)
   }
@@ -120,15 +130,36 @@ export class Endpoint implements Store, Party {
   }
 
   invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
+    return this.#invalidate(key, () => this.#port.invalidate(key), limits)
+  }
+
+  invalidateTag(tag: string, limits: CallLimits): Promise<void> {
+    return this.#invalidate(tag, () => this.#port.invalidateTag(tag), limits)
+  }
+
+  /** The last call of this process for it is the one that has its effect now. */
+  #invalidate<T>(name: string, invalidate: () => Promise<T>, limits: CallLimits): Promise<T> {
     const invalidation = this.#history.invalidations.findLast(
-      (candidate) => candidate.process === this.#process.id && candidate.key === keyOf(key),
+      (one) => one.process === this.#process.id && name === (one.what === 'key' ? recordOf : tagOf)(one.key),
     )
     const run = async () => {
-      const reply = await this.#port.invalidate(key)
+      const reply = await invalidate()
       if (invalidation) this.#world.recorder.invalidating(invalidation)
       return reply
     }
-    return this.#call('invalidate', undefined, run, limits)
+    return this.#call(`invalidate ${name}`, undefined, run, limits)
+  }
+
+  find(key: string, limits: CallLimits): Promise<Outcome | undefined> {
+    return this.#call('find', undefined, () => this.#port.find(key), limits)
+  }
+
+  findMany(keys: readonly string[], limits: CallLimits): Promise<(Outcome | undefined)[]> {
+    return this.#call('find many', undefined, () => this.#port.findMany(keys), limits)
+  }
+
+  epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+    return this.#call('epochs', undefined, () => this.#port.epochs(tags, keepFor), limits)
   }
 
   snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
@@ -150,6 +181,13 @@ export class Endpoint implements Store, Party {
     this.subscription.send(() => {
       this.#history.say(() => `p${this.#process.id} hears 'drop' ${key} ${fence}`)
       for (const listener of this.#listeners) listener.drop(key, fence)
+    }, false)
+  }
+
+  dropTag(tag: string, epoch: number): void {
+    this.subscription.send(() => {
+      this.#history.say(() => `p${this.#process.id} hears 'drop tag' ${tag}`)
+      for (const listener of this.#listeners) listener.dropTag(tag, epoch)
     }, false)
   }
 

@@ -22,6 +22,10 @@ export interface CallRecord {
   strict: boolean
   local: boolean
   takeover: boolean
+  /** For how long a value may have been over, ms, and after which wait any will do that is kept. */
+  staleWhileRevalidate: number
+  staleIfError: number
+  softTimeout: number
   /** By when it is to be settled: its timeout, its abort, the end of `close`. */
   deadline: number
   ended: (Moment & { ending: Ending }) | undefined
@@ -53,6 +57,9 @@ export interface GrantRecord extends Moment {
   delivered: Moment | undefined
   /** When it was asked to be released by the process. */
   returned: Moment | undefined
+  /** When the process first tried to settle it, and when it knew that it had. */
+  settling: Moment | undefined
+  settled: Moment | undefined
   /** When it was settled or released in the store. */
   over: Moment | undefined
 }
@@ -62,13 +69,21 @@ export interface Acceptance extends Moment {
   key: string
   fence: number
   kind: 'value' | 'error'
+  /** Whether it is for others than those who waited for it. */
+  kept: boolean
   identity: string
   ttl: number
+  /** How long it is kept beyond that, ms, and names of its tags. */
+  stale: number
+  tags: string[]
   serverNow: number
 }
 
+/** A call of `invalidate`, or of `invalidateTags`. */
 export interface Invalidation {
   process: number
+  /** A key or a tag. */
+  what: 'key' | 'tag'
   key: string
   begun: Moment
   /** When it first had its effect. */

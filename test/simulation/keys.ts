@@ -7,3 +7,8 @@ export function keyOf(record: string): string {
 export function recordOf(key: string): string {
   return `soloflight:1:k/${key}`
 }
+
+/** The record of a tag. */
+export function tagOf(tag: string): string {
+  return `soloflight:1:t/${tag}`
+}

@@ -31,6 +31,9 @@ export class LivenessCheck {
   watch(): void {
     const { recorder, plan, scheduler, server, actors } = this.#world
     if (!plan.calm) return
+    recorder.givenUp = (key, parked) => {
+      if (parked > 0) this.#violate('L2', `${key} was given up, with ${parked} parked`)
+    }
     recorder.freed = (key) => {
       const freed = server.find(recordOf(key))?.fence
       scheduler.after(50 * plan.latency + EPSILON / 10, () => {
@@ -70,7 +73,9 @@ export class LivenessCheck {
       this.#violate('L2', `${anew.length - renewed} refreshing calls are not settled`)
     this.#grants()
     this.#leftovers()
-    await scheduler.runUntil(scheduler.now + Math.max(...plan.ttls) + this.#patience * 2 + 3000)
+    const { tolerances, passes } = plan.fresh
+    const kept = Math.max(...plan.ttls) + Math.max(...tolerances, ...passes)
+    await scheduler.runUntil(scheduler.now + kept + this.#patience * 2 + 3000)
     if (this.#world.server.size > 0) this.#violate('L5', `${this.#world.server.size} records are left`)
   }
 
@@ -147,10 +152,17 @@ export class LivenessCheck {
   #grants(): void {
     const { history, actors } = this.#world
     const used = new Set(history.works.map(({ key, fence }) => `${key} ${fence}`))
-    for (const { key, fence, process: id, delivered, returned } of history.grants) {
+    for (const { key, fence, process: id, delivered, returned, settling } of history.grants) {
       const actor = actors[id]
       // One that waited for its slot for too long is not used.
-      if (!delivered || returned || !actor || actor.process.dead || actor.options.concurrency !== Infinity)
+      if (
+        !delivered ||
+        returned ||
+        settling ||
+        !actor ||
+        actor.process.dead ||
+        actor.options.concurrency !== Infinity
+      )
         continue
       if (!used.has(`${key} ${fence}`))
         this.#violate('L4', `p${id} neither used nor gave back its grant ${fence} of ${key}`)

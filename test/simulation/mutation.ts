@@ -1,5 +1,6 @@
 import type { Surroundings } from '../../src/locker/record.ts'
 import type { Store } from '../../src/locker/store.ts'
+import type { Plan } from './plan.ts'
 import type { Port } from './port.ts'
 import type { SimProcess } from './process.ts'
 import type { SimServer } from './server.ts'
@@ -8,6 +9,8 @@ import type { World } from './world.ts'
 /** A known bug, planted around the production code. */
 export interface Mutation {
   name: string
+  /** Makes of a plan one in which it has more to break. */
+  plan?: (plan: Plan) => void
   /** Changes what a transition is given. */
   surroundings?: (at: Surroundings) => Surroundings
   /** Changes the transitions. */

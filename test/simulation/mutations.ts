@@ -1,6 +1,8 @@
-import type { Outcome, Store } from '../../src/locker/store.ts'
+import type { ClaimReply, Outcome, Store } from '../../src/locker/store.ts'
+import { noted, readNote } from '../../src/locker/tags.ts'
 import { keyOf } from './keys.ts'
 import type { Mutation } from './mutation.ts'
+import type { Plan } from './plan.ts'
 import type { Port } from './port.ts'
 
 /** The same store with some of its methods replaced. */
@@ -37,9 +39,29 @@ function withoutDoom(store: Store): Store {
   })
 }
 
+/** A store that answers claims otherwise. */
+function withReplies(store: Store, change: (reply: ClaimReply) => ClaimReply): Store {
+  return wrapped(store, {
+    claim: (claim, within, claimer) =>
+      store.claim(claim, within, {
+        sending: () => claimer.sending(),
+        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        notice: (notice) => claimer.notice(notice),
+        claimed: (reply, attempt) => claimer.claimed(change(reply), attempt),
+      }),
+  })
+}
+
 /** A store of which one kind of call is remembered: what is called again is not what it was. */
 function counting(port: Port, again: (port: Port) => Partial<Port>): Port {
   return { ...port, ...again(port) }
+}
+
+/** Everybody has a cache, what is in it lasts, and there is time to see that it should not have. */
+function relyOnCaches(plan: Plan): void {
+  const duration = Math.max(plan.duration, 8000)
+  plan.mix.invalidate = 0.4
+  Object.assign(plan, { calm: false, cached: 1, duration, ttls: [10 * duration], calls: 60, evicts: false })
 }
 
 /** The known bugs. Each is planted alone, and the checker has to find it. */
@@ -84,7 +106,8 @@ export const MUTATIONS: readonly Mutation[] = [
         if (reply.accepted || settlement.kind === 'error') return reply
         const { key, bytes, fence, ttl } = settlement
         server.change(key, (record, at) => {
-          record.value = { bytes, fence, fresh: at.now + ttl, acceptedAt: at.now }
+          const times = { fresh: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
+          record.value = { bytes, fence, tags: '', ...times }
         })
         return { accepted: true, doomed: false }
       },
@@ -111,16 +134,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'no slow tick',
     client: (store) =>
-      wrapped(store, {
-        claim: (claim, within, claimer) =>
-          store.claim(claim, within, {
-            sending: () => claimer.sending(),
-            unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
-            notice: (notice) => claimer.notice(notice),
-            claimed: (reply, attempt) =>
-              claimer.claimed(reply.status === 'parked' ? { ...reply, left: 1e9 } : reply, attempt),
-          }),
-      }),
+      withReplies(store, (reply) => (reply.status === 'parked' ? { ...reply, left: 1e9 } : reply)),
   },
   {
     name: 'a grant that nobody wants is not released',
@@ -184,11 +198,20 @@ export const MUTATIONS: readonly Mutation[] = [
     client: (store) =>
       wrapped(store, {
         listen: (listener) =>
-          store.listen({ up: () => listener.up(), down: () => listener.down(), drop: () => {} }),
+          store.listen({
+            up: () => listener.up(),
+            down: () => listener.down(),
+            drop: () => {},
+            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
+          }),
       }),
   },
   {
     name: 'a lost subscription that is not noticed',
+    plan: (plan) => {
+      relyOnCaches(plan)
+      plan.faults.deafen = 6
+    },
     client: (store) =>
       wrapped(store, {
         listen: (listener) =>
@@ -196,7 +219,91 @@ export const MUTATIONS: readonly Mutation[] = [
             up: () => {},
             down: () => {},
             drop: (key, fence) => listener.drop(key, fence),
+            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
           }),
       }),
+  },
+  {
+    name: 'a cache that does not hear of tags',
+    plan: (plan) => {
+      relyOnCaches(plan)
+      plan.fresh.tags = { a: ['t'], b: ['t', 'u'], c: ['u'] }
+    },
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({
+            up: () => listener.up(),
+            down: () => listener.down(),
+            drop: (key, fence) => listener.drop(key, fence),
+            dropTag: () => {},
+          }),
+      }),
+  },
+  {
+    name: 'epochs of tags that never change',
+    server: (port) => ({ ...port, epochs: async (tags) => tags.map(() => 1) }),
+  },
+  {
+    name: 'epochs of tags that are read after the work',
+    server: (port) => ({
+      ...port,
+      settle: async (settlement) => {
+        const tags = [...readNote(settlement.tags).keys()]
+        const epochs = await port.epochs(tags, 1000)
+        const note = noted(new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+        return port.settle({ ...settlement, tags: note })
+      },
+    }),
+  },
+  {
+    name: 'an invalidation that leaves what is over',
+    server: (port, server) => ({
+      ...port,
+      invalidate: async (key) => {
+        const value = server.find(key)?.value
+        const { fresh = 0, staleUntil = 0 } = value ?? {}
+        const reply = await port.invalidate(key)
+        server.change(key, (record, at) => {
+          if (value) Object.assign(value, { fresh: Math.min(fresh, at.now), staleUntil })
+          record.expiresAt = Math.max(record.expiresAt, staleUntil)
+        })
+        return reply
+      },
+    }),
+  },
+  {
+    name: 'an offer that does not say for how long it has been over',
+    client: (store) =>
+      withReplies(store, (reply) =>
+        'offer' in reply && reply.offer ? { ...reply, offer: { ...reply.offer, past: 0 } } : reply,
+      ),
+  },
+  {
+    name: 'what is over, offered as if it were fresh',
+    client: (store) =>
+      withReplies(store, (reply) =>
+        reply.offer
+          ? { status: 'done', outcome: { kind: 'value', fresh: 0, doomed: false, stale: 0, ...reply.offer } }
+          : reply,
+      ),
+  },
+  {
+    name: 'what was not to be kept is',
+    server: (port) => ({
+      ...port,
+      settle: (settlement) =>
+        port.settle(settlement.kind === 'unkept' ? { ...settlement, kind: 'value' } : settlement),
+    }),
+  },
+  {
+    name: 'giving up a lease that others wait for, without a word to them',
+    server: (port, server) => ({
+      ...port,
+      abandon: async (grant) => {
+        server.change(grant.key, (record) => record.parks.clear())
+        return port.abandon(grant)
+      },
+    }),
   },
 ]

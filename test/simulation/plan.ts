@@ -35,6 +35,28 @@ export interface Plan {
   mix: { hand: number; refresh: number; invalidate: number; nested: number; abort: number; burst: number }
   /** Whether the store forgets results before their time. */
   evicts: boolean
+  /** Part of the processes that have a cache. */
+  cached: number
+  fresh: Freshness
+}
+
+/** What callers and works ask for beyond a result and its ttl. */
+export interface Freshness {
+  /** Part of the calls that are content with what is over, and for how long it may have been over, ms. */
+  content: number
+  tolerances: number[]
+  /** Part of the calls that are content with what is over after a while, and how long that is, ms. */
+  hasty: number
+  soft: number
+  /** Part of the works whose result is not kept, and for how long nobody waits for anybody then, ms. */
+  unkept: number
+  passes: number[]
+  /** Part of the works that decide about their ttl. */
+  decides: number
+  /** Part of the calls whose work is to end when nobody wants it. */
+  unwanted: number
+  /** The tags of each key. */
+  tags: Record<string, string[]>
 }
 
 export type Fault =
@@ -49,10 +71,27 @@ export type Fault =
   /** The clock of the server is set forward or back. */
   | 'step'
 
+function freshnessOf(random: Random, lease: number): Freshness {
+  const part = (most: number) => (random.chance(0.5) ? 0 : random.between(most / 3, most))
+  return {
+    content: random.chance(0.65) ? 0 : random.between(0.4, 1),
+    tolerances: [lease / 2, lease * random.between(2, 10)],
+    hasty: part(0.6),
+    soft: lease * random.between(0, 1),
+    unkept: part(0.6),
+    passes: [lease * random.between(0, 2), lease * random.between(2, 10)],
+    decides: part(0.4),
+    unwanted: part(1),
+    tags: random.chance(0.5) ? {} : { a: ['t'], b: ['t', 'u'], c: ['u'] },
+  }
+}
+
 /** Most runs have few kinds of faults, and those often: that finds more than a little of everything. */
 export function planOf(random: Random): Plan {
   const calm = random.chance(0.1)
   const lease = random.pick([100, 200, 500, 1000])
+  const fresh = freshnessOf(random, lease)
+  const ttls = [[0], [0, lease], [lease / 4], [lease * 3], [lease * 20], [0, lease / 4, lease * 10]]
   const often = (most: number) => (calm || random.chance(0.55) ? 0 : random.between(0, most))
   const part = (most: number) => (calm || random.chance(0.6) ? 0 : random.between(0, most))
   return {
@@ -60,7 +99,8 @@ export function planOf(random: Random): Plan {
     processes: 2 + random.below(4),
     keys: ['a', 'b', 'c'].slice(0, 1 + random.below(3)),
     leases: random.chance(0.7) ? [lease] : [lease, lease * 2, Math.max(lease / 2, 100)],
-    ttls: random.pick([[0], [0, lease], [lease * 3], [lease * 20], [0, lease / 4, lease * 10]]),
+    // What lasts is never over.
+    ttls: random.pick(fresh.content > 0 ? [[lease / 4], [0, lease]] : ttls),
     duration: lease * random.between(3, 14),
     calls: 10 + random.below(50),
     unavailableAfter: random.pick([lease / 2, lease, lease * 3]),
@@ -86,11 +126,13 @@ export function planOf(random: Random): Plan {
     mix: {
       hand: random.pick([0, 0.2, 0.5]),
       refresh: random.pick([0, 0.1, 0.4]),
-      invalidate: random.pick([0, 0.2, 0.5]),
+      invalidate: random.pick([0, 0.2, 0.4, 0.6]),
       nested: random.pick([0, 0, 0.3]),
       abort: random.pick([0, 0.2, 0.5]),
       burst: random.pick([0, 0.5, 0.9]),
     },
     evicts: random.chance(0.1),
+    cached: 0.5,
+    fresh,
   }
 }

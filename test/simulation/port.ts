@@ -3,6 +3,7 @@ import type {
   Claimer,
   ClaimReply,
   Grant,
+  Outcome,
   Release,
   Settlement,
   Snapshot,
@@ -15,10 +16,15 @@ export interface Port {
   renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }>
   settle(settlement: Settlement): Promise<{ accepted: boolean; doomed: boolean }>
   release(release: Release): Promise<{ released: boolean; fence: number | undefined }>
+  abandon(grant: Grant & { linger: number }): Promise<'released' | 'wanted' | 'lost'>
   unpark(key: string, nonce: string): Promise<void>
   progress(grant: Grant & { bytes: Buffer }): Promise<void>
   invalidate(key: string): Promise<{ doomed: number }>
   snapshot(key: string): Promise<Snapshot>
+  find(key: string): Promise<Outcome | undefined>
+  findMany(keys: readonly string[]): Promise<(Outcome | undefined)[]>
+  epochs(tags: readonly string[], keepFor: number): Promise<number[]>
+  invalidateTag(tag: string): Promise<void>
 }
 
 const AT_ONCE = { within: 0 }
@@ -40,9 +46,14 @@ export function portOf(store: Store): Port {
     renew: (grant) => store.renew(grant, AT_ONCE),
     settle: (settlement) => store.settle(settlement, AT_ONCE),
     release: (release) => store.release(release, AT_ONCE),
+    abandon: (grant) => store.abandon(grant, AT_ONCE),
     unpark: (key, nonce) => store.unpark(key, nonce, AT_ONCE),
     progress: (grant) => store.progress(grant, AT_ONCE),
     invalidate: (key) => store.invalidate(key, AT_ONCE),
     snapshot: (key) => store.snapshot(key, AT_ONCE),
+    find: (key) => store.find(key, AT_ONCE),
+    findMany: (keys) => store.findMany(keys, AT_ONCE),
+    epochs: (tags, keepFor) => store.epochs(tags, keepFor, AT_ONCE),
+    invalidateTag: (tag) => store.invalidateTag(tag, AT_ONCE),
   }
 }

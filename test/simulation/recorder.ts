@@ -1,5 +1,6 @@
 import { jsonCodec } from '../../src/kernel/codec.ts'
 import type { Claim, ClaimReply, Grant, Release, Settlement } from '../../src/locker/store.ts'
+import { readNote } from '../../src/locker/tags.ts'
 import { type Acceptance, type GrantRecord, type History, type Invalidation, identityOf } from './history.ts'
 import { keyOf } from './keys.ts'
 import type { Port } from './port.ts'
@@ -24,6 +25,10 @@ export class Recorder {
   readonly #remembers: boolean
   /** Called when a key was let go, and nobody holds it. */
   freed: (key: string) => void = () => {}
+  /** Leases given up because nobody waited any more. */
+  unwanted = 0
+  /** Called when a key was given up, as nobody was thought to wait for it, with how many were parked. */
+  givenUp: (key: string, parked: number) => void = () => {}
   readonly #keys = new Map<string, Known>()
 
   /** `remembers`: the store forgets nothing before its time. */
@@ -81,6 +86,13 @@ export class Recorder {
         this.#released(release, reply, process)
         return reply
       },
+      abandon: async (grant) => {
+        const parked = this.#server.parked(grant.key).length
+        const reply = await port.abandon(grant)
+        this.#abandoned(grant, reply, process)
+        if (reply === 'released') this.givenUp(keyOf(grant.key), parked)
+        return reply
+      },
       unpark: (key, nonce) => {
         this.#say(process, () => `unpark ${key} ${nonce.slice(0, 4)}`)
         return port.unpark(key, nonce)
@@ -92,6 +104,17 @@ export class Recorder {
         return reply
       },
       snapshot: (key) => port.snapshot(key),
+      find: (key) => port.find(key),
+      findMany: (keys) => port.findMany(keys),
+      epochs: async (tags, keepFor) => {
+        const epochs = await port.epochs(tags, keepFor)
+        this.#say(process, () => `epochs of ${tags.join(' ')}`)
+        return epochs
+      },
+      invalidateTag: (tag) => {
+        this.#say(process, () => `invalidate tag ${tag}`)
+        return port.invalidateTag(tag)
+      },
     }
   }
 
@@ -151,6 +174,8 @@ export class Recorder {
       ...grant,
       delivered: undefined,
       returned: undefined,
+      settling: undefined,
+      settled: undefined,
       over: undefined,
     }
     this.#history.grants.push(record)
@@ -170,14 +195,19 @@ export class Recorder {
   }
 
   #settled(settlement: Settlement, accepted: boolean, process: number): void {
-    const { fence, kind, bytes, ttl, linger } = settlement
+    const { fence, bytes, linger, stale, tags } = settlement
+    const kept = settlement.kind !== 'unkept'
+    const kind = settlement.kind === 'error' ? 'error' : 'value'
+    const ttl = kept ? settlement.ttl : 0
     const key = keyOf(settlement.key)
     const known = this.#of(key)
     const identity = kind === 'value' ? identityOf(jsonCodec.decode(bytes)) : failureIn(bytes)
-    this.#say(process, () => `settle ${key} ${fence} ${kind} ${identity} ttl ${ttl} → ${accepted}`)
+    const terms = `ttl ${ttl} stale ${stale}${kept ? '' : ' unkept'}`
+    this.#say(process, () => `settle ${key} ${fence} ${kind} ${identity} ${terms} → ${accepted}`)
     const repeated = known.accepted?.fence === fence
     if (!accepted) {
-      const same = known.accepted?.kind === kind && known.accepted.identity === identity
+      const { accepted } = known
+      const same = accepted?.kind === kind && accepted.kept === kept && accepted.identity === identity
       if (repeated && same && known.remembered > this.#serverNow)
         this.#history.violate('S6', `a repeated publish of ${key} under ${fence} was refused`)
       return
@@ -186,9 +216,33 @@ export class Recorder {
     this.#checkCurrent(settlement, 'a publish')
     const moment = this.#history.moment()
     if (known.grant?.fence === fence) known.grant.over = moment
-    known.accepted = { ...moment, key, fence, kind, identity, ttl, serverNow: this.#serverNow }
-    known.remembered = this.#remembers ? this.#serverNow + linger : 0
-    this.#history.acceptances.push(known.accepted)
+    const names = [...readNote(tags).keys()].map(keyOf)
+    const serverNow = this.#serverNow
+    const acceptance = {
+      ...moment,
+      key,
+      fence,
+      kind,
+      kept,
+      identity,
+      ttl,
+      stale,
+      tags: names,
+      serverNow,
+    } as const
+    known.accepted = acceptance
+    known.remembered = this.#remembers ? serverNow + linger : 0
+    this.#history.acceptances.push(acceptance)
+  }
+
+  #abandoned(grant: Grant, reply: 'released' | 'wanted' | 'lost', process: number): void {
+    const { fence } = grant
+    const known = this.#of(keyOf(grant.key))
+    this.#say(process, () => `abandon ${grant.key} ${fence} → ${reply}`)
+    if (reply !== 'released' || known.grant?.fence !== fence || known.grant.over) return
+    known.grant.over = this.#history.moment()
+    known.remembered = 0
+    this.unwanted++
   }
 
   #released(

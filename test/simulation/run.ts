@@ -8,6 +8,23 @@ import { SafetyCheck } from './safety.ts'
 import { Scheduler } from './scheduler.ts'
 import { World } from './world.ts'
 
+interface Counts {
+  calls: number
+  works: number
+  grants: number
+  acceptances: number
+  invalidations: number
+  /** Of tags. */
+  tags: number
+  /** Results served although they were over. */
+  stale: number
+  /** Results that were not to be kept, and works that ran beside others. */
+  unkept: number
+  passes: number
+  /** Leases given up because nobody anywhere waited any more. */
+  unwanted: number
+}
+
 /** What became of a run. */
 export interface RunResult {
   seed: number
@@ -15,7 +32,7 @@ export interface RunResult {
   /** Things that happened in it. */
   steps: number
   /** Calls, works and grants in it: what there was to check. */
-  counts: { calls: number; works: number; grants: number; acceptances: number; invalidations: number }
+  counts: Counts
   trace: string[]
 }
 
@@ -42,12 +59,18 @@ export async function simulate(
       process.off('unhandledRejection', onRejection)
     }
     const { calls, works, grants, acceptances, invalidations, violations, trace } = world.history
-    const counts = {
+    const stats = world.actors.map(({ locker }) => locker.stats())
+    const counts: Counts = {
       calls: calls.length,
       works: works.length,
       grants: grants.length,
       acceptances: acceptances.length,
       invalidations: invalidations.length,
+      tags: invalidations.filter(({ what }) => what === 'tag').length,
+      stale: stats.reduce((sum, { stale }) => sum + stale, 0),
+      unkept: acceptances.filter(({ kept }) => !kept).length,
+      passes: stats.reduce((sum, { passes }) => sum + passes, 0),
+      unwanted: world.recorder.unwanted,
     }
     return { seed, violations, steps: scheduler.steps, counts, trace }
   })

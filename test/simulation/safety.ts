@@ -1,4 +1,4 @@
-import type { Acceptance, CallRecord, GrantRecord, History, WorkRecord } from './history.ts'
+import type { Acceptance, CallRecord, GrantRecord, History, Moment, WorkRecord } from './history.ts'
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { World } from './world.ts'
 
@@ -46,6 +46,7 @@ export class SafetyCheck {
         one.key === call.key && one.kind === kind && one.identity === identity && one.tick < ended.tick,
     )
     if (call.local && this.#unshared(call, identity)) return
+    if (this.#passed(call, identity)) return
     if (accepted.length === 0) {
       this.#history.violate('S3', `#${call.id} received ${identity}, which was never accepted`)
       return
@@ -62,13 +63,38 @@ export class SafetyCheck {
     )
   }
 
+  /** Whether it is of its own work, which ran beside others. */
+  #passed(call: CallRecord, identity: string): boolean {
+    return this.#history.works.some(
+      (work) =>
+        !work.shared &&
+        work.process === call.process &&
+        work.key === call.key &&
+        work.begun.tick > call.begun.tick &&
+        work.identities.includes(identity),
+    )
+  }
+
+  /** When the work began that brought it: under that grant, or beside others and kept afterwards. */
+  #begunOf(accepted: Acceptance): Moment | undefined {
+    const beside = () =>
+      this.#history.works.findLast(
+        (work) =>
+          !work.shared &&
+          work.key === accepted.key &&
+          work.begun.tick < accepted.tick &&
+          work.identities.includes(accepted.identity),
+      )
+    return (this.#workOf(accepted) ?? beside())?.begun
+  }
+
   /** Why a call must not have received it. */
   #complaint(call: CallRecord, accepted: Acceptance): string | undefined {
-    const begun = this.#workOf(accepted)?.begun
+    const begun = this.#begunOf(accepted)
     if (call.refresh && begun && begun.tick < call.begun.tick) return 'it asked for a work that begins later'
     const invalidated = this.#history.invalidations.find(
-      ({ key, effect, acknowledged }) =>
-        key === call.key &&
+      ({ what, key, effect, acknowledged }) =>
+        (what === 'key' ? key === call.key : accepted.tags.includes(key)) &&
         effect &&
         begun &&
         begun.tick < effect.tick &&
@@ -77,6 +103,8 @@ export class SafetyCheck {
     )
     if (invalidated)
       return `p${invalidated.process} had invalidated it at ${invalidated.acknowledged?.at.toFixed(1)}`
+    if (this.#history.disasters.length === 0 && !this.#timely(call, accepted, call))
+      return `it had been over since ${(accepted.at + accepted.ttl).toFixed(1)}, which was too long for it`
     // Whoever has lost its record does not know that it has replaced a result, and tells no cache.
     const { evicts } = this.#world.plan
     if (!call.strict && (evicts || this.#history.disasters.length > 0)) return undefined
@@ -84,11 +112,73 @@ export class SafetyCheck {
       (one) =>
         one.key === call.key &&
         one.kind === 'value' &&
+        one.kept &&
         one.fence > accepted.fence &&
         call.serverNow < one.serverNow + one.ttl &&
         this.#precedes(one, call),
     )
     return newer && `${newer.identity} had been accepted before at ${newer.at.toFixed(1)}`
+  }
+
+  /**
+   * Whether a call that ended as `for_` did might have been given it: it was accepted after the call had begun, or was
+   * not over yet, or not for longer than the call is content with; or the call joined one of which all that is true.
+   */
+  #timely(call: CallRecord, accepted: Acceptance, { ended }: CallRecord): boolean {
+    if (accepted.tick > call.begun.tick || !ended) return true
+    const past = call.serverNow - accepted.serverNow - accepted.ttl - this.#slack(call)
+    if (past < 0 || this.#content(call, accepted, past, ended)) return true
+    // Its process learns from the reply that it was accepted.
+    const grant = this.#world.grant(accepted.key, accepted.fence)
+    const learned = grant?.process === call.process ? (grant.settled?.tick ?? Infinity) : 0
+    if (learned > call.begun.tick) return true
+    return this.#joined(call).some((other) => this.#timely(other, accepted, { ...other, ended }))
+  }
+
+  /** Earlier calls that a call may wait with: those that waited, or had left while what they asked for was under way. */
+  #joined({ process: id, key, begun }: CallRecord): CallRecord[] {
+    const since = begun.at - this.#world.plan.unavailableAfter - this.#slowest
+    const stood = this.#world.actors[id]?.process.pausedWithin(since, begun.at)
+    return this.#history.calls.filter(
+      (other) =>
+        other.process === id &&
+        other.key === key &&
+        other.begun.tick < begun.tick &&
+        (stood || (other.ended?.at ?? Infinity) > since),
+    )
+  }
+
+  /** With a cache, a call may join one that was asked for earlier and by nobody any more. */
+  #slack({ strict, begun, process: id }: CallRecord): number {
+    if (strict) return 0
+    const slack = DETECTED_WITHIN + this.#slowest + this.#world.plan.unavailableAfter
+    const process = this.#world.actors[id]?.process
+    return process?.pausedWithin(begun.at - slack, begun.at) ? Infinity : slack
+  }
+
+  /** Whether a call is content with a value that was over for so long, ms, when it asked; and there was a reason. */
+  #content(call: CallRecord, accepted: Acceptance, past: number, ended: Moment): boolean {
+    if (past >= accepted.stale) return false
+    if (past < call.staleWhileRevalidate) return true
+    if (ended.at - call.begun.at > call.softTimeout - 1) return true
+    return past < call.staleIfError && this.#failedBefore(call, accepted, ended)
+  }
+
+  /** Whether a later work had failed, as far as the call could know. */
+  #failedBefore(call: CallRecord, { fence }: Acceptance, { tick }: Moment): boolean {
+    const { acceptances, works } = this.#history
+    return (
+      acceptances.some(
+        (one) => one.key === call.key && one.kind === 'error' && one.fence > fence && one.tick < tick,
+      ) ||
+      works.some(
+        (one) =>
+          !one.shared &&
+          one.process === call.process &&
+          one.key === call.key &&
+          (one.ended?.tick ?? Infinity) < tick,
+      )
+    )
   }
 
   /** Whether something came before a call, so that the call's process must know. */

@@ -8,6 +8,7 @@ export interface Party {
   /** Sends a notice to one of its flights: whether somebody received it, as far as the server can tell. */
   tell(nonce: string, notice: Notice): boolean
   drop(key: string, fence: number): void
+  dropTag(tag: string, epoch: number): void
   /** The highest fence that it has seen. */
   readonly seen: number
 }
@@ -85,6 +86,12 @@ export class SimServer extends MemoryStore {
 
   override drop(key: string, fence: number): void {
     for (const party of this.#parties) party.drop(key, fence)
+  }
+
+  override invalidateTag(tag: string): void {
+    super.invalidateTag(tag)
+    const [epoch = 0] = this.epochs([tag], 0)
+    for (const party of this.#parties) party.dropTag(tag, epoch)
   }
 
   /** The flights that are parked on a record, by the process that they are of. */

@@ -79,13 +79,16 @@ export function workOf(
   const heeds = random.chance(0.7)
   const end_ = world.healed ? 'value' : random.weighted({ value: 8, fails: 2, throws: 0.5, uncarried: 0.3 })
   const shows = !world.healed && random.chance(0.2)
+  const { unkept, passes, decides } = world.plan.fresh
+  const passFor = !world.healed && random.chance(unkept) ? random.pick(passes) : undefined
+  const ttl = !world.healed && random.chance(decides) ? random.pick(world.plan.ttls) : undefined
   return (context) => {
     const record = begin(world, actor, key, context)
     if (end_ === 'throws') {
       end(world, record, 'throws')
       throw new Error(fail(world, record))
     }
-    return finish(world, actor, record, context, { ms, heeds, end: end_, shows, nest })
+    return finish(world, actor, record, context, { ms, heeds, end: end_, shows, passFor, ttl, nest })
   }
 }
 
@@ -100,6 +103,9 @@ interface Manner {
   heeds: boolean
   end: 'value' | 'fails' | 'uncarried'
   shows: boolean
+  /** For how long nobody is to wait for anybody, ms: the result is not kept. */
+  passFor: number | undefined
+  ttl: number | undefined
   nest: ((key: string) => Promise<unknown>) | undefined
 }
 
@@ -115,6 +121,7 @@ async function finish(
     if (manner.heeds) signal.addEventListener('abort', () => resolve())
   })
   if (manner.shows) context.progress({ half: true })
+  if (manner.ttl !== undefined) context.setTtl(manner.ttl)
   if (manner.ms > 0) await Promise.race([actor.process.sleep(manner.ms), stop])
   if (manner.heeds && signal.aborted) {
     end(world, record, 'stopped')
@@ -125,6 +132,7 @@ async function finish(
     end(world, record, 'fails')
     throw new Error(fail(world, record))
   }
+  if (manner.passFor !== undefined) context.noStore({ passFor: manner.passFor })
   const value = manner.end === 'uncarried' ? new Date(0) : newValue(world)
   record.identities.push(manner.end === 'uncarried' ? UNCARRIED : identityOf(value))
   end(world, record, `returns ${identityOf(value)}`)

@@ -55,6 +55,7 @@ export class World {
   constructor(seed: number, scheduler: Scheduler, traced: boolean, mutation?: Mutation) {
     this.random = new Random(seed)
     this.plan = planOf(this.random)
+    mutation?.plan?.(this.plan)
     this.scheduler = scheduler
     this.history = new History(() => scheduler.now, traced)
     this.server = new SimServer(scheduler, this.plan.evicts ? 1 : 100_000)
@@ -80,7 +81,7 @@ export class World {
   #options(): LockerOptions {
     const { random, plan } = this
     return {
-      cache: random.chance(0.6) ? false : { max: 10, maxSize: 1_000_000 },
+      cache: random.chance(plan.cached) ? { max: 10, maxSize: 1_000_000 } : false,
       lease: random.pick(plan.leases),
       ttl: random.pick(plan.ttls),
       errorTtl: random.chance(0.7) ? 0 : random.pick(plan.ttls),
@@ -90,6 +91,10 @@ export class World {
       takeover: !random.chance(0.1),
       concurrency: random.chance(0.8) ? Number.POSITIVE_INFINITY : 1 + random.below(2),
       maxHold: plan.maxHold,
+      ...(random.chance(plan.fresh.content / 2) && {
+        staleWhileRevalidate: random.pick([0, ...plan.fresh.tolerances]),
+        staleIfError: random.pick([0, ...plan.fresh.tolerances]),
+      }),
     }
   }
 

@@ -1,19 +1,25 @@
 import { Script } from '../../kernel/script.ts'
 import { CLAIM, SERVE } from './claim.ts'
-import { PROGRESS, RELEASE, RENEW, SETTLE } from './hold.ts'
+import { ABANDON, PROGRESS, RELEASE, RENEW, SETTLE } from './hold.ts'
 import { helpers, SERVER_TIME, type TimeFragments } from './prelude.ts'
-import { INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
+import { EPOCHS, INVALIDATE_TAG } from './tags.ts'
+import { FIND, FIND_MANY, INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
 
-/** The transitions of a record, as the server runs them. */
+/** The transitions of records and tags, as the server runs them. */
 export interface LockerScripts {
   claim: Script
   renew: Script
   progress: Script
   settle: Script
   release: Script
+  abandon: Script
   unpark: Script
   invalidate: Script
   snapshot: Script
+  find: Script
+  findMany: Script
+  epochs: Script
+  invalidateTag: Script
 }
 
 /** Puts the scripts together around a notion of time. */
@@ -25,9 +31,14 @@ export function buildScripts(time: TimeFragments): LockerScripts {
     progress: build(PROGRESS),
     settle: build(SETTLE),
     release: build(RELEASE),
+    abandon: build(ABANDON),
     unpark: build(UNPARK),
     invalidate: build(INVALIDATE),
     snapshot: build(SNAPSHOT),
+    find: build(FIND),
+    findMany: new Script(time.clock + FIND_MANY),
+    epochs: build(EPOCHS),
+    invalidateTag: build(INVALIDATE_TAG),
   }
 }
 

@@ -6,11 +6,12 @@ import { FORMAT } from '../../kernel/keys.ts'
  * time is an argument there.
  *
  * Fields of the record, by group (see record.ts for what they mean):
- *   value    v bytes · vf fence · vu fresh until · va accepted at
- *   lease    o token · u until · l length · h holder · c trace · g progress
- *   outcome  s fence · k kind (v, e, r) · su readable until · e failure bytes · eu failure fresh until
+ *   value    v header and bytes · vf fence · vu fresh until · vs kept until, for those content with what is over · va accepted at · vt tags
+ *   lease    o token · u until · l length · h holder · c trace · g progress · a tell me when nobody is parked
+ *   outcome  s fence · k kind (v, e, r, n) · su readable until · e bytes of a failure or of what is not kept · eu failure fresh until
+ *            w the value itself, once it was invalidated: for those who were parked for it
  *   parks    n how many · @<inbox><nonce> one each
- *   for good f last fence granted · d doomed up to this fence
+ *   for good f last fence granted · d doomed up to this fence · pu until then nobody waits for anybody
  *
  * Rules: read all, then write, then expire, then PUBLISH by pcall. Fields are removed before fields are set: when Redis
  * is out of memory a script may not begin with a write that grows, but may go on with one.
@@ -32,14 +33,20 @@ local now = math.floor(us / 1000)`,
 local function keep(key, at) redis.call('PEXPIRE', key, int(at - now)) end`,
 }
 
+/** Before the bytes of a value: 1 if it is kept beyond its end, + 2 if it has tags; its fence; until when it is fresh. */
+export const VALUE_HEADER: string = '>Bdd'
+
+/** Bytes of that header. */
+export const HEADER_LENGTH: number = 17
+
 /** The functions that the scripts share. */
 export function helpers(time: TimeFragments): string {
   return `
 local function num(x) return tonumber(x or '0') or 0 end
 local function int(x) return string.format('%.0f', x) end
 ${time.keep}
-local function last(vu, su, eu, u, l)
-  return math.max(vu, su, eu, u > 0 and u + l or 0)
+local function last(vu, su, eu, u, l, vs, pu)
+  return math.max(vu, su, eu, u > 0 and u + l or 0, vs, pu)
 end
 local function tell(channels, park, message)
   local inbox, nonce = string.sub(park, 2, ${ID_LENGTH + 1}), string.sub(park, ${ID_LENGTH + 2})

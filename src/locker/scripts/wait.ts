@@ -5,7 +5,7 @@
  */
 export const UNPARK: string = `
 local key, park = KEYS[1], '@' .. ARGV[1]
-local r = redis.call('HMGET', key, park, 'o')
+local r = redis.call('HMGET', key, park, 'o', 'a')
 if not r[1] then return 1 end
 local found = {}
 for _, field in ipairs(parks(key)) do
@@ -13,7 +13,10 @@ for _, field in ipairs(parks(key)) do
 end
 remove(key, { park })
 redis.call('HSET', key, 'n', #found)
-if r[2] then return 1 end
+if r[2] then
+  if r[3] and #found == 0 then tell(ARGV[2], '@' .. string.match(r[2], '^(.*)%.'), 'w') end
+  return 1
+end
 local gone = hint(ARGV[2], found, ARGV[3])
 if #gone > 0 then
   remove(key, gone)
@@ -29,13 +32,19 @@ return 1
  */
 export const INVALIDATE: string = `
 local key = KEYS[1]
-local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su')
+local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su', 'pu')
 local f, doomed = num(r[1]), 0
+-- What works beside others compute is kept only if nothing was granted or invalidated since they began.
+if not r[3] and num(r[7]) > now then f = f + 1 end
 if f > 0 then
-  if r[3] and num(r[2]) < f then doomed = f end
-  remove(key, { 'vu', 'eu' })
-  redis.call('HSET', key, 'd', int(f))
-  keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5])))
+  if r[3] and num(r[2]) < num(r[1]) then doomed = f end
+  -- Those who were parked for it may still read it, nobody else.
+  local readable = num(r[6]) > now
+  local value = readable and redis.call('HGET', key, 'v')
+  remove(key, { 'vu', 'eu', 'vs', 'pu', 'v', not readable and 'w' or nil })
+  redis.call('HSET', key, 'd', int(f), 'f', int(f))
+  if value then redis.call('HSET', key, 'w', value) end
+  keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5]), 0, 0))
 end
 -- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.
 local told = redis.pcall('PUBLISH', ARGV[1], '1' .. (f > 0 and int(f) or '9007199254740991') .. ' ' .. ARGV[2])
@@ -45,13 +54,34 @@ return doomed
 
 /**
  * KEYS    the record
- * returns { 1 when leased, holder, fence, left, parked, 1 when there is a fresh value, fence, age, fresh }
+ * returns { 1 when leased, holder, fence, left, parked, 1 when a value is kept, fence, age, fresh, stale }
  */
 export const SNAPSHOT: string = `
-local r = redis.call('HMGET', KEYS[1], 'o', 'h', 'f', 'u', 'n', 'vf', 'va', 'vu')
-local leased, fresh = r[1] and num(r[4]) > now, num(r[8]) > now
+local r = redis.call('HMGET', KEYS[1], 'o', 'h', 'f', 'u', 'n', 'vf', 'va', 'vu', 'vs')
+local vu, vs = num(r[8]), num(r[9])
+local leased, kept = r[1] and num(r[4]) > now, math.max(vu, vs) > now
 return {
   leased and 1 or 0, r[2] or '', num(r[3]), num(r[4]) - now, num(r[5]),
-  fresh and 1 or 0, num(r[6]), now - num(r[7]), num(r[8]) - now,
+  kept and 1 or 0, num(r[6]), now - num(r[7]), math.max(0, vu - now), math.max(0, vs - math.max(now, vu)),
 }
+`
+
+/**
+ * KEYS    records
+ * returns for each its value with the header, or false, or why it cannot be read; and then the server's time in ms
+ */
+export const FIND_MANY: string = `
+local replies, hget, keys = {}, redis.pcall, KEYS
+for i = 1, #keys do replies[i] = hget('HGET', keys[i], 'v') end
+replies[#keys + 1] = now
+return replies
+`
+
+/**
+ * KEYS    the record
+ * returns its value with the header, or false; its tags, or false; and the server's time in ms
+ */
+export const FIND: string = `
+local r = redis.call('HMGET', KEYS[1], 'v', 'vt')
+return { r[1], r[2], now }
 `

@@ -1,0 +1,248 @@
+import { AbortedError, ClosedError } from '../errors.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { type Codec, jsonCodec } from '../kernel/codec.ts'
+import { Connection } from '../kernel/connection.ts'
+import { checkKey, recordKey } from '../kernel/keys.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
+import { type Caller, newCounters } from './caller.ts'
+import { Flights } from './flights.ts'
+import { MemoryStore } from './memory-store.ts'
+import {
+  type AnyRunOptions,
+  checkCodec,
+  checkRunOptions,
+  type LockerOptions,
+  type ResolvedOptions,
+  resolveOptions,
+} from './options.ts'
+import { RedisStore } from './redis-store.ts'
+import { type CachedResult, ResultCache } from './result-cache.ts'
+import { Slots } from './slots.ts'
+import type { Outcome } from './store.ts'
+import type { Call, Work } from './waiter.ts'
+
+/** Resources of one kind: named apart from all others, in Redis and in this process's cache. */
+export interface Namespace {
+  /** One letter; 'k' are those of the locker itself. */
+  readonly letter: string
+  readonly codec: Codec
+  readonly reveal?: (value: unknown, outcome: Outcome, until: number) => unknown
+}
+
+/** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
+const RENEW_AGAIN_AFTER = 1000
+
+/** What the parts of a locker share: its connection, its flights, its cache, and how a call is made out of options. */
+export class Core {
+  readonly options: ResolvedOptions
+  readonly flights: Flights
+  readonly caller: Caller
+  readonly clock: Clock
+  readonly codec: Codec
+  readonly connection: Connection | undefined
+  localHits = 0
+  /** Undefined when caching is off, and after `close`. */
+  #cache: ResultCache | undefined
+  #closed = false
+  /** Whether the connection was made here, or the memory store's user. */
+  readonly #owned: boolean
+  readonly #unlisten: () => void
+
+  constructor(options: LockerOptions) {
+    this.options = resolveOptions(options)
+    this.codec = checkCodec(options.codec ?? jsonCodec)
+    const { redis, store } = options
+    this.#owned = !(redis instanceof Connection)
+    this.connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
+    const memory = store ?? new MemoryStore()
+    const { prefix, concurrency, cache } = this.options
+    this.flights = this.connection ? flightsOf(this.connection, prefix) : new Flights(memory.connect())
+    this.clock = this.connection?.clock ?? memory.clock
+    this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
+    this.caller = {
+      ...this.options,
+      store: this.flights.store,
+      clock: this.clock,
+      counters: newCounters(),
+      cache: this.#cache,
+      slots: new Slots(concurrency),
+      holdings: new Map(),
+      unshared: new Set(),
+      strict: !this.#cache,
+      trace: options.trace,
+      exposeError: options.exposeError ?? ((failure) => failure),
+    }
+    this.#unlisten = this.flights.onStale({
+      drop: (record, fence) => this.#cache?.drop(record, fence),
+      dropTag: (tag) => this.#cache?.dropTag(tag),
+      clear: () => this.#cache?.clear(),
+    })
+  }
+
+  get cache(): ResultCache | undefined {
+    return this.#cache
+  }
+
+  get limits(): { within: number } {
+    return { within: this.options.unavailableAfter }
+  }
+
+  /** A result of this process's cache, as long as it is fresh. */
+  hit(name: string, key: string): CachedResult | undefined {
+    const now = this.clock.now()
+    const entry = this.#cache?.get(name, now)
+    if (!entry || entry.freshUntil <= now) return undefined
+    this.#countHit(key)
+    return entry
+  }
+
+  #countHit(key: string): void {
+    this.localHits++
+    if (listened('hit')) tell('hit', { key, local: true })
+  }
+
+  /** What this process's cache has for a call: what is fresh, or what is over and will do while it is renewed. */
+  cached(call: Call): CachedResult | undefined {
+    if (call.refresh) return undefined
+    const { name, key, newerThan, staleWhileRevalidate, caller } = call
+    const now = this.clock.now()
+    const entry = this.#cache?.get(name, now)
+    if (!entry || entry.fence <= newerThan) return undefined
+    if (entry.freshUntil > now) {
+      this.#countHit(key)
+      return entry
+    }
+    // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
+    if (!call.work || now - entry.freshUntil >= staleWhileRevalidate) return undefined
+    caller.counters.stale++
+    if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
+    if (now >= entry.renewAfter) this.#renew(call, entry)
+    return entry
+  }
+
+  /** In the background: callers are served what there is. */
+  #renew(call: Call, entry: CachedResult): void {
+    const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
+    const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
+    const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
+    this.flights.renew(renewal)?.catch(() => {
+      entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
+    })
+  }
+
+  /** A call with every option resolved. Throws when it is not to be made at all. */
+  call(namespace: Namespace, key: string, work: Work<unknown> | undefined, options: AnyRunOptions): Call {
+    checkKey(key)
+    checkRunOptions(options)
+    const { signal, tags = [] } = options
+    if (this.#closed) throw new ClosedError('The locker is closed', { key })
+    if (signal?.aborted)
+      throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
+    const of = { ...this.options, ...withoutUndefined(options) }
+    return {
+      key,
+      record: this.record(namespace, key),
+      name: nameOf(namespace, key),
+      caller: this.caller,
+      codec: namespace.codec,
+      reveal: namespace.reveal,
+      work,
+      signal,
+      timeout: of.timeout,
+      lease: of.lease,
+      ttl: of.ttl,
+      errorTtl: of.errorTtl,
+      refresh: of.refresh ?? false,
+      onProgress: of.onProgress,
+      newerThan: of.newerThan ?? 0,
+      staleWhileRevalidate: of.staleWhileRevalidate,
+      staleIfError: of.staleIfError,
+      softTimeout: of.softTimeout,
+      keepStale: Math.ceil(Math.max(of.staleWhileRevalidate, of.staleIfError)),
+      tags: tags.map((tag) => this.tag(tag)),
+      abortUnwanted: of.abortUnwanted ?? false,
+      onUnavailable: of.onUnavailable,
+      maxUnshared: of.maxUnshared ?? Number.POSITIVE_INFINITY,
+      background: false,
+    }
+  }
+
+  /** Name of a resource's record. */
+  record(namespace: Namespace, key: string): string {
+    return recordKey(this.options.prefix, key, namespace.letter)
+  }
+
+  /** Name of a tag's record. */
+  tag(tag: string): string {
+    return recordKey(this.options.prefix, tag, 't')
+  }
+
+  /** Forgets a result everywhere. */
+  async invalidate(record: string): Promise<void> {
+    const flight = this.flights.current(record)
+    const before = flight?.seq ?? 0
+    const { doomed } = await this.flights.store.invalidate(record, this.limits)
+    // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
+    if (doomed > 0) flight?.vouchFor(doomed, before)
+    this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+  }
+
+  /** Begins a new epoch of a tag everywhere. */
+  async invalidateTag(tag: string): Promise<void> {
+    const name = this.tag(tag)
+    await this.flights.store.invalidateTag(name, this.limits)
+    this.flights.dropTag(name)
+  }
+
+  checkOpen(key?: string): void {
+    if (this.#closed) throw new ClosedError('The locker is closed', { key })
+  }
+
+  /** Takes no more calls. */
+  shut(): void {
+    this.#closed = true
+    this.#cache?.clear()
+    this.#cache = undefined
+  }
+
+  /** Ends what is under way, once `grace` (ms) is over or nothing is held any more. `ending` is called then. */
+  async end(grace: number, ending: () => void): Promise<void> {
+    await this.#drained(grace)
+    ending()
+    this.flights.reject(
+      (call) => call.caller === this.caller,
+      (key) => new ClosedError('The locker was closed', { key }),
+    )
+    const held = [...this.caller.holdings.values()].flatMap((holdings) => [...holdings])
+    await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
+    await this.flights.settle()
+    this.#unlisten()
+    if (!this.#owned) return
+    if (this.connection) await this.connection.close()
+    else this.flights.store.close()
+  }
+
+  /** Resolves when nothing is held any more, or after `grace`. */
+  async #drained(grace: number): Promise<void> {
+    const { holdings, clock } = this.caller
+    const end = clock.now() + grace
+    const held = () => [...holdings.values()].some((held) => [...held].some((holding) => !holding.lost))
+    while (held() && clock.now() < end) {
+      await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
+    }
+  }
+}
+
+/** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
+export function nameOf({ letter }: Namespace, key: string): string {
+  return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
+}
+
+/** The flights of a connection under a prefix. */
+function flightsOf(connection: Connection, prefix: string): Flights {
+  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection)))
+}
+
+function withoutUndefined<O extends object>(given: O): { [N in keyof O]: Exclude<O[N], undefined> } {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as never
+}

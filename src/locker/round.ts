@@ -1,0 +1,137 @@
+import { LeaseLostError } from '../errors.ts'
+import { asWork, type WaitNode } from './deadlock.ts'
+import type { Holding } from './holding.ts'
+import { conclude, contextOf, isWanted, type WorkFlight } from './perform.ts'
+import type { Slot } from './slots.ts'
+import type { WorkContext } from './waiter.ts'
+
+/** What the work of a `runMany` is given. */
+export interface ManyContext {
+  /** Aborts when all leases are lost, or at the end of `close`. */
+  readonly signal: AbortSignal
+  /** What a work of one of the keys alone would be given. */
+  of(key: string): WorkContext
+}
+
+/**
+ * Computes results for keys: an array in the same order, or a Map. An Error among them is the failure of its key.
+ */
+export type ManyWork<T> = (
+  keys: string[],
+  context: ManyContext,
+) => ManyResults<T> | PromiseLike<ManyResults<T>>
+
+export type ManyResults<T> = readonly (T | Error)[] | ReadonlyMap<string, T | Error>
+
+interface Member {
+  holding: Holding
+  flight: WorkFlight
+}
+
+/**
+ * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
+ * that were granted. What is granted later, by a takeover, is a round of its own.
+ */
+export class Round implements WaitNode {
+  readonly record = ''
+  readonly over = false
+  waitsFor: Map<WaitNode, number> | undefined
+  /** Keys whose claims are not answered. */
+  readonly #pending: Set<string>
+  readonly #work: ManyWork<unknown>
+  readonly #won: Member[] = []
+  #open = true
+
+  constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
+    this.#pending = new Set(keys)
+    this.#work = work
+  }
+
+  /** Whether grants are still gathered. */
+  get open(): boolean {
+    return this.#open
+  }
+
+  /** The claim of a key was answered. */
+  answered(key: string): void {
+    if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
+  }
+
+  granted(holding: Holding, flight: WorkFlight): void {
+    this.#won.push({ holding, flight })
+    this.answered(holding.call.key)
+  }
+
+  /** Computes one key that was granted later, by a takeover: it is a round of its own. */
+  async alone(key: string, context: WorkContext): Promise<unknown> {
+    const results = await this.#work([key], { signal: context.signal, of: () => context })
+    const [{ failed, result } = { failed: true, result: undefined }] = readResults(results, [key])
+    if (failed) throw result
+    return result
+  }
+
+  #start(): void {
+    this.#open = false
+    const [first] = this.#won
+    first?.holding.call.caller.slots.take((slot) => {
+      void this.#perform(slot).finally(() => slot.give())
+    })
+  }
+
+  async #perform(slot: Slot): Promise<void> {
+    const members = this.#won.filter(({ holding, flight }) => isWanted(holding, flight))
+    const [first] = members
+    if (!first) return
+    const { clock } = first.holding.call.caller
+    const startedAt = clock.now()
+    for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
+    const keys = members.map(({ holding }) => holding.call.key)
+    const outcome = await asWork({ node: this, slot, waits: 0 }, async () =>
+      readResults(await this.#work([...keys], contextOfMany(members)), keys),
+    ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
+    await Promise.all(
+      members.map(({ holding, flight }, index) => {
+        flight.waitsFor = undefined
+        return conclude(holding, flight, { ...(outcome[index] as Outcome), startedAt })
+      }),
+    )
+  }
+}
+
+interface Outcome {
+  failed: boolean
+  result: unknown
+}
+
+function readResults(results: ManyResults<unknown>, keys: readonly string[]): Outcome[] {
+  const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
+  if (!Array.isArray(listed) || listed.length !== keys.length) {
+    throw new TypeError(
+      `Expected the work to return ${keys.length} results in the order of its keys, or a Map`,
+    )
+  }
+  return keys.map((key, index) => {
+    const missing = results instanceof Map && !results.has(key)
+    const result = missing ? new Error('The work returned no result for the key') : (listed[index] as unknown)
+    return { failed: result instanceof Error, result }
+  })
+}
+
+function contextOfMany(members: readonly Member[]): ManyContext {
+  const contexts = new Map(members.map(({ holding }) => [holding.call.key, contextOf(holding)]))
+  const abort = new AbortController()
+  let left = members.length
+  for (const { holding } of members) {
+    holding.signal.addEventListener('abort', () => {
+      if (--left === 0) abort.abort(holding.signal.reason)
+    })
+  }
+  return {
+    signal: abort.signal,
+    of(key) {
+      const context = contexts.get(key)
+      if (!context) throw new LeaseLostError('The key is not among those of this work', { key })
+      return context
+    },
+  }
+}

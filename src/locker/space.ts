@@ -1,0 +1,113 @@
+import type { Clock } from '../kernel/clock.ts'
+import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
+import { checkKey } from '../kernel/keys.ts'
+import { type Core, type Namespace, nameOf } from './core.ts'
+import { tagsKeptFor } from './holding.ts'
+import type { Lease } from './lease.ts'
+import type { AnyRunOptions, RequestOptions } from './options.ts'
+import { put } from './put.ts'
+import type { Outcome } from './store.ts'
+import { noted, readEpochs, readNote, stillHolds } from './tags.ts'
+import type { Done, Work } from './waiter.ts'
+
+/** A value, and what its layer must know of it. */
+export interface Found<T> {
+  /** Shared by all callers of this process: not to be changed. */
+  readonly value: T
+  /** The grant that it was accepted under; 0: it reached this process alone. */
+  readonly fence: number
+  /** By the clock: until when it is kept, counted from before it was asked for. */
+  readonly until: number
+  /** Only for those who waited for it: invalidated while its work ran, or not kept. */
+  readonly doomed: boolean
+}
+
+/** Options of `Space.run`, beyond those of `Locker.run`. */
+export type SpaceRunOptions = AnyRunOptions
+
+/**
+ * A layer's own resources in a locker: under names that no key of a user meets, by a codec of their own, and with what
+ * the layer must know to decide for itself what is fresh.
+ */
+export class Space<T> {
+  readonly #core: Core
+  readonly #namespace: Namespace
+
+  constructor(core: Core, letter: string, codec: Codec) {
+    this.#core = core
+    this.#namespace = { letter, codec, reveal: found }
+  }
+
+  /** Monotonic, ms. */
+  get clock(): Clock {
+    return this.#core.clock
+  }
+
+  /** What this process's cache holds. */
+  cached(key: string): Found<T> | undefined {
+    return this.#core.hit(nameOf(this.#namespace, key), key)?.result as Found<T> | undefined
+  }
+
+  /** What is kept, without claiming it. @throws UnavailableError, CodecError, ClosedError */
+  async lookup(key: string): Promise<Found<T> | undefined> {
+    checkKey(key)
+    const hit = this.cached(key)
+    if (hit) return hit
+    const core = this.#core
+    core.checkOpen(key)
+    const { store } = core.flights
+    const sentAt = core.clock.now()
+    const outcome = await store.find(core.record(this.#namespace, key), core.limits)
+    if (!outcome) return undefined
+    const note = readNote(outcome.tags)
+    if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
+    const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
+    return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+  }
+
+  /** As `Locker.run`. */
+  run(key: string, work: Work<T>, options: SpaceRunOptions = {}): Promise<Found<T>> {
+    try {
+      const call = this.#core.call(this.#namespace, key, work, options)
+      const hit = this.#core.cached(call)
+      return (hit?.promise ?? this.#core.flights.join(call)) as Promise<Found<T>>
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** As `Locker.request`. */
+  async request(
+    key: string,
+    options: RequestOptions & { onProgress?: ((value: unknown) => void) | undefined } = {},
+  ): Promise<Lease | Done<Found<T>>> {
+    const call = this.#core.call(this.#namespace, key, undefined, options)
+    const hit = this.#core.cached(call)
+    if (hit) return { status: 'done', result: hit.result as Found<T> }
+    return this.#core.flights.join(call) as Promise<Lease | Done<Found<T>>>
+  }
+
+  /** Keeps a value, unless somebody computes the key at the moment: whether it is kept. @throws as `lookup` */
+  async put(
+    key: string,
+    value: T,
+    { ttl, tags }: { ttl: number; tags?: readonly string[] },
+  ): Promise<boolean> {
+    const core = this.#core
+    const call = core.call(this.#namespace, key, undefined, { ttl, tags })
+    const bytes = encodeWith(this.#namespace.codec, value)
+    const epochs = await readEpochs(core.flights.store, call.tags, tagsKeptFor(call), core.limits)
+    return put(call, bytes, { ttl: Math.ceil(ttl), stale: 0, tags: noted(epochs) }, 0)
+  }
+
+  /** Forgets values everywhere. @throws as `lookup` */
+  async invalidate(...keys: string[]): Promise<void> {
+    for (const key of keys) checkKey(key)
+    this.#core.checkOpen(keys[0])
+    await Promise.all(keys.map((key) => this.#core.invalidate(this.#core.record(this.#namespace, key))))
+  }
+}
+
+function found(value: unknown, { fence, doomed, fresh }: Outcome, until: number): Found<unknown> {
+  return { value, fence, until, doomed: doomed || fresh === 0 }
+}

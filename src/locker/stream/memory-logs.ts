@@ -1,0 +1,209 @@
+import type { Clock, Timer } from '../../kernel/clock.ts'
+import { newId } from '../../kernel/ids.ts'
+import { MESSAGE_LIMIT } from '../store.ts'
+import {
+  type Append,
+  LOG_GRACE,
+  type LogFollower,
+  type LogStore,
+  READ_BYTES,
+  READ_CHUNKS,
+  type Read,
+  type ReadReply,
+} from './log-store.ts'
+
+/** One log. */
+interface Log {
+  /** Number of the first chunk that is kept. */
+  first: number
+  chunks: Buffer[]
+  bytes: number
+  /** Whom an append tells, and where that is heard. */
+  followers: Map<string, Hearing>
+  expiresAt: number
+}
+
+/** Whether somebody hears a message for this nonce, and takes it. */
+type Hearing = (nonce: string, tell: (follower: LogFollower) => void) => boolean
+
+/** Bytes of all logs together: beyond it the one that was used longest ago is forgotten. */
+const MAX_BYTES = 256 * 1024 * 1024
+
+/** Logs that are forgotten are looked for this often, ms. */
+const SWEEP_EVERY = 1000
+
+/** Logs in this process's memory: the same as on Redis. Each user has a {@link connect} of its own. */
+export class MemoryLogs {
+  readonly #clock: Clock
+  readonly #maxBytes: number
+  readonly #logs = new Map<string, Log>()
+  #bytes = 0
+  /** Runs only while there are logs. */
+  #sweeper: Timer | undefined
+
+  constructor(clock: Clock, maxBytes: number = MAX_BYTES) {
+    this.#clock = clock
+    this.#maxBytes = maxBytes
+  }
+
+  /** Number of the logs that are kept. */
+  get size(): number {
+    return this.#logs.size
+  }
+
+  /** A new user, with an inbox of its own. */
+  connect(): LogStore {
+    return new MemoryLogUser(this)
+  }
+
+  /** The log of a name, if there is one. */
+  find(name: string): Log | undefined {
+    const log = this.#logs.get(name)
+    if (!log || log.expiresAt > this.#clock.now()) return log
+    this.forget(name, log)
+    return undefined
+  }
+
+  /** The same, and else a new one. */
+  open(name: string): Log {
+    const found = this.find(name)
+    if (found) return found
+    const log = { first: 0, chunks: [], bytes: 0, followers: new Map(), expiresAt: Number.POSITIVE_INFINITY }
+    this.#logs.set(name, log)
+    this.#sweepLater()
+    return log
+  }
+
+  /** Puts chunks at its end and takes those before `first` away. */
+  grow(name: string, log: Log, chunks: readonly Buffer[], first: number): void {
+    log.chunks.push(...chunks)
+    const gone = log.chunks.splice(0, Math.max(0, first - log.first))
+    log.first += gone.length
+    const grown = sizeOf(chunks) - sizeOf(gone)
+    log.bytes += grown
+    this.#bytes += grown
+    this.#touch(name, log)
+    for (const [oldest, other] of this.#logs) {
+      if (this.#bytes <= this.#maxBytes || other === log) break
+      this.forget(oldest, other)
+    }
+  }
+
+  keep(name: string, log: Log, ms: number): void {
+    const until = this.#clock.now() + ms
+    if (log.expiresAt === Number.POSITIVE_INFINITY || log.expiresAt < until) log.expiresAt = until
+    this.#touch(name, log)
+  }
+
+  /** To the end of the map's order: what was used last is forgotten last. */
+  #touch(name: string, log: Log): void {
+    this.#logs.delete(name)
+    this.#logs.set(name, log)
+  }
+
+  forget(name: string, log: Log): void {
+    this.#logs.delete(name)
+    this.#bytes -= log.bytes
+  }
+
+  #sweepLater(): void {
+    this.#sweeper ??= this.#clock.after(
+      SWEEP_EVERY,
+      () => {
+        this.#sweeper = undefined
+        for (const name of [...this.#logs.keys()]) this.find(name)
+        if (this.#logs.size > 0) this.#sweepLater()
+      },
+      true,
+    )
+  }
+}
+
+function sizeOf(chunks: readonly Buffer[]): number {
+  return chunks.reduce((sum, chunk) => sum + chunk.length, 0)
+}
+
+class MemoryLogUser implements LogStore {
+  readonly subscribed = true
+  readonly #id = newId()
+  readonly #logs: MemoryLogs
+  readonly #listeners = new Map<string, LogFollower>()
+
+  constructor(logs: MemoryLogs) {
+    this.#logs = logs
+  }
+
+  async append(
+    name: string,
+    { from, chunks, first, keep }: Append,
+  ): Promise<{ kept: boolean; followers: number }> {
+    const found = this.#logs.find(name)
+    const length = found ? found.first + found.chunks.length : 0
+    if (length < from) return { kept: false, followers: 0 }
+    const log = this.#logs.open(name)
+    this.#logs.grow(name, log, chunks.slice(length - from), first)
+    this.#logs.keep(name, log, keep)
+    const told = sizeOf(chunks) <= MESSAGE_LIMIT ? chunks : []
+    const tell = (follower: LogFollower) =>
+      follower.appended(told.length === 0 ? from + chunks.length : from, told, from + chunks.length)
+    for (const [park, hear] of log.followers) {
+      if (!hear(park.slice(this.#id.length), tell)) log.followers.delete(park)
+    }
+    return { kept: true, followers: log.followers.size }
+  }
+
+  async read(name: string, { from, follower }: Read): Promise<ReadReply> {
+    if (!this.#logs.find(name) && (from > 0 || follower === undefined)) return { status: 'gone' }
+    const log = this.#logs.open(name)
+    if (from < log.first) return { status: 'trimmed' }
+    const chunks: Buffer[] = []
+    let bytes = 0
+    for (const chunk of log.chunks.slice(from - log.first, from - log.first + READ_CHUNKS)) {
+      if (chunks.length > 0 && bytes + chunk.length > READ_BYTES) break
+      bytes += chunk.length
+      chunks.push(chunk)
+    }
+    if (follower !== undefined) log.followers.set(this.#id + follower, this.#hear)
+    this.#logs.keep(name, log, LOG_GRACE)
+    return { status: 'read', chunks, more: from + chunks.length < log.first + log.chunks.length }
+  }
+
+  readonly #hear: Hearing = (nonce, tell) => {
+    const listening = this.#listeners.has(nonce)
+    queueMicrotask(() => {
+      const follower = this.#listeners.get(nonce)
+      if (follower) tell(follower)
+    })
+    return listening
+  }
+
+  async keep(name: string, ms: number): Promise<{ kept: boolean; followers: number }> {
+    const log = this.#logs.find(name)
+    if (!log) return { kept: false, followers: 0 }
+    this.#logs.keep(name, log, ms)
+    return { kept: true, followers: log.followers.size }
+  }
+
+  async forget(name: string, anyway: boolean): Promise<boolean> {
+    const log = this.#logs.find(name)
+    if (log && !anyway && log.followers.size > 0) return false
+    if (log) this.#logs.forget(name, log)
+    return true
+  }
+
+  async unfollow(name: string, follower: string): Promise<void> {
+    this.#logs.find(name)?.followers.delete(this.#id + follower)
+  }
+
+  listen(nonce: string, follower: LogFollower): void {
+    this.#listeners.set(nonce, follower)
+  }
+
+  ignore(nonce: string): void {
+    this.#listeners.delete(nonce)
+  }
+
+  onLink(): () => void {
+    return () => {}
+  }
+}

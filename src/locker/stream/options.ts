@@ -1,0 +1,94 @@
+import { checkChoice, checkDuration, checkFields, checkSignal, checkWhole } from '../../kernel/check.ts'
+import { checkLease } from '../options.ts'
+
+/** What the work of a stream is given. */
+export interface StreamContext {
+  /** The key that it produces. */
+  readonly key: string
+  /**
+   * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, with AbortedError when
+   * nobody reads any more and `abortUnwanted` is set. The generator is then asked to return as well.
+   */
+  readonly signal: AbortSignal
+  /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
+  readonly fence: number
+  /** Whether the chunks reach other processes. */
+  readonly shared: boolean
+  /** Decides, until its end, how long the complete stream is kept, ms; instead of the option `ttl`. */
+  setTtl(ms: number): void
+}
+
+/** Chunks: an async generator as a rule; also any iterable, or a web ReadableStream. */
+export type StreamSource<T> = AsyncIterable<T> | Iterable<T>
+
+/** What produces a stream. */
+export type StreamWork<T> = (context: StreamContext) => StreamSource<T> | PromiseLike<StreamSource<T>>
+
+/** Options of one `stream`. Durations are ms. `lease`, `ttl`, `errorTtl`, `maxBytes` and `abortUnwanted` are those of the producer. */
+export interface StreamOptions {
+  /** Ends the reading of this caller, with AbortedError. */
+  signal?: AbortSignal | undefined
+  /** Longest wait for a chunk, the first one too; the locker's when absent. The work goes on. */
+  timeout?: number | undefined
+  /** The locker's when absent. */
+  lease?: number | undefined
+  /** How long the complete stream is kept for later callers; the locker's when absent. */
+  ttl?: number | undefined
+  /** How long a failed one is; the locker's when absent. */
+  errorTtl?: number | undefined
+  /** As the locker's option, for this reader; the locker's when absent. */
+  onUnavailable?: 'fail' | 'local' | undefined
+  /**
+   * Bytes of encoded chunks that are kept. Beyond it only the newest are: nobody may join any more, and who is further
+   * behind is interrupted.
+   * @default 16_777_216
+   */
+  maxBytes?: number | undefined
+  /**
+   * Whether the work is aborted when no reader is left in any process.
+   * @default false
+   */
+  abortUnwanted?: boolean | undefined
+}
+
+/** What of a locker's options is the default for its streams. */
+export interface StreamDefaults {
+  timeout: number
+  lease: number
+  ttl: number
+  errorTtl: number
+  onUnavailable: 'fail' | 'local'
+}
+
+/** The options of one stream, checked and complete. */
+export interface StreamTerms extends StreamDefaults {
+  signal: AbortSignal | undefined
+  maxBytes: number
+  abortUnwanted: boolean
+}
+
+/** Bytes of encoded chunks that are kept, unless told otherwise. */
+export const MAX_BYTES: number = 16 * 1024 * 1024
+
+const KNOWN = [
+  ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'onUnavailable', 'maxBytes', 'abortUnwanted'],
+]
+
+/** Checks the options of one stream and fills in the defaults. Throws TypeError. */
+export function resolveTerms(options: StreamOptions, defaults: StreamDefaults): StreamTerms {
+  checkFields('options', options, KNOWN)
+  checkSignal('signal', options.signal)
+  return {
+    signal: options.signal,
+    timeout: checkDuration('timeout', options.timeout ?? defaults.timeout, { infinite: true }),
+    lease: checkLease(options.lease ?? defaults.lease),
+    ttl: checkDuration('ttl', options.ttl ?? defaults.ttl),
+    errorTtl: checkDuration('errorTtl', options.errorTtl ?? defaults.errorTtl),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable ?? defaults.onUnavailable, [
+      'fail',
+      'local',
+    ]),
+    maxBytes: checkWhole('maxBytes', options.maxBytes ?? MAX_BYTES, Number.MAX_SAFE_INTEGER),
+    abortUnwanted: checkChoice('abortUnwanted', options.abortUnwanted ?? false, [true, false]),
+  }
+}

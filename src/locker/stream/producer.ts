@@ -1,0 +1,239 @@
+import { AbortedError, ClosedError, StreamInterruptedError, UnavailableError } from '../../errors.ts'
+import { checkDuration } from '../../kernel/check.ts'
+import type { Timer } from '../../kernel/clock.ts'
+import { encodeWith } from '../../kernel/codec.ts'
+import { asWork, type WaitNode } from '../deadlock.ts'
+import { describeFailure, encodeFailure } from '../failure.ts'
+import type { Slot } from '../slots.ts'
+import type { Grant, StreamCall, StreamHost } from './host.ts'
+import { LOG_GRACE } from './log-store.ts'
+import type { Cut, LogView } from './log-view.ts'
+import { LogWriter } from './log-writer.ts'
+import type { StreamEnd, StreamNote } from './note.ts'
+import type { StreamContext } from './options.ts'
+import { Source } from './source.ts'
+
+/** After the last reader of this process has left, those of others are asked for so much later, ms. */
+const UNWANTED_AFTER = 100
+
+/** Without anything to write, the log is kept once more after this part of its grace. */
+const KEEP_AFTER = LOG_GRACE / 2
+
+/**
+ * Produces one stream under one grant: takes chunks out of the work, writes them into the log, and lets the record accept
+ * its end. Or is stopped, and lets the grant go.
+ */
+export class Producer {
+  readonly view: LogView
+  readonly #host: StreamHost
+  readonly #call: StreamCall
+  readonly #grant: Grant
+  readonly log: string
+  readonly #writer: LogWriter
+  readonly #source = new Source()
+  readonly #abort = new AbortController()
+  readonly #done: () => void
+  #ttl: number
+  /** Why it was stopped. */
+  #stopped: Error | undefined
+  /** Its end was offered to the record, and may have been accepted. */
+  #offered = false
+  #over = false
+  #keptAt = 0
+  #tick: Timer | undefined
+
+  /** `done` is called when it has ended, whatever the way. */
+  constructor(
+    host: StreamHost,
+    call: StreamCall,
+    grant: Grant,
+    log: string,
+    view: LogView,
+    done: () => void,
+  ) {
+    this.#host = host
+    this.#call = call
+    this.#grant = grant
+    this.log = log
+    this.view = view
+    this.#ttl = call.terms.ttl
+    this.#done = done
+    this.#writer = new LogWriter({
+      view,
+      maxBytes: call.terms.maxBytes,
+      within: host.unavailableAfter,
+      onOverflow: () => this.#tell(false),
+      onLost: (cause) => this.stop(lossOf(cause, call.key)),
+    })
+    view.own()
+    view.onChange = () => this.#readersChanged()
+    grant.signal.addEventListener('abort', this.#onAbort, { once: true })
+    host.slots.take((slot) => void this.#run(slot).finally(() => slot.give()))
+  }
+
+  /** Whether a reader may still begin at the beginning. */
+  get open(): boolean {
+    return !this.#over && !this.#stopped && !this.#writer.overflown
+  }
+
+  /** Unless it was settled, the next who waits becomes the producer. Nobody is to begin with what comes to no end. */
+  async #letGo(): Promise<void> {
+    const { name, logs } = this.view
+    const within = this.#host.unavailableAfter
+    if (this.#stopped && !this.#offered) logs.forget(name, true, within).catch(() => {})
+    await this.#grant.release().catch(() => {})
+  }
+
+  readonly #onAbort = (): void => this.stop(this.#grant.signal.reason as Error)
+
+  async #run(slot: Slot): Promise<void> {
+    try {
+      if (!this.#stopped) await this.#produce(slot)
+    } finally {
+      await this.#letGo()
+      this.#end()
+    }
+  }
+
+  async #produce(slot: Slot): Promise<void> {
+    this.#tell(true)
+    this.#tickLater()
+    const node: WaitNode = this.#grant.node ?? { record: this.view.name, over: false, waitsFor: undefined }
+    const scope = { node, slot, waits: 0 }
+    const context = this.#context()
+    let failure: { error: unknown } | undefined
+    try {
+      await asWork(scope, () =>
+        this.#source.drain(
+          () => this.#call.work(context),
+          (chunk) => this.#write(chunk),
+        ),
+      )
+    } catch (error) {
+      failure = { error }
+    }
+    // A chunk that cannot be carried ends the stream, but not by itself the generator that yielded it.
+    if (failure) this.#source.stop(failure.error)
+    await this.#writer.flushed()
+    if (!this.#stopped) await this.#settle(failure)
+  }
+
+  #context(): StreamContext {
+    const { fence, shared } = this.#grant
+    return {
+      key: this.#call.key,
+      signal: this.#abort.signal,
+      fence,
+      shared,
+      setTtl: (ms) => {
+        this.#ttl = checkDuration('ttl', ms)
+      },
+    }
+  }
+
+  #write(chunk: unknown): Promise<void> | undefined {
+    this.#writer.add(encodeWith(this.#host.codec, chunk))
+    return this.#writer.room()
+  }
+
+  /** Says to all who wait where to read, and whether they still may. */
+  #tell(open: boolean): void {
+    this.#grant.progress({ log: this.log, open })
+  }
+
+  async #settle(failure: { error: unknown } | undefined): Promise<void> {
+    const { key, terms } = this.#call
+    const open = !this.#writer.overflown
+    const ttl = open ? (failure ? terms.errorTtl : this.#ttl) : 0
+    const end: StreamEnd = { count: this.#writer.count }
+    if (failure) end.failure = encodeFailure(this.#exposed(failure.error))
+    const note: StreamNote = { log: this.log, open, end }
+    try {
+      // First the log, then the record: what the record names must be there.
+      if (ttl > 0 && this.#grant.shared) await this.#writer.keep(ttl + LOG_GRACE)
+      this.#offered = true
+      await this.#grant.publish(note, { ttl })
+    } catch (cause) {
+      const alone = cause instanceof UnavailableError && this.#call.terms.onUnavailable === 'local'
+      if (!alone) this.stop(lossOf(cause, key))
+    }
+    if (!this.#stopped) this.view.finish(end, failure?.error)
+  }
+
+  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
+  #exposed(error: unknown): ReturnType<StreamHost['exposeError']> {
+    try {
+      return this.#host.exposeError(describeFailure(error), error)
+    } catch {
+      return { name: 'Error', message: 'The work failed' }
+    }
+  }
+
+  /** Stops the work: the stream comes to no end. Readers who were delivered nothing start again, unless it was closed. */
+  stop(reason: Error): void {
+    if (this.#stopped || this.#over) return
+    this.#stopped = reason
+    this.#writer.stop()
+    this.#abort.abort(reason)
+    this.#source.stop(reason)
+    this.view.interrupt(this.#cutFor(reason))
+  }
+
+  #cutFor(reason: Error): Cut {
+    if (reason instanceof ClosedError)
+      return { restart: false, error: (key) => new ClosedError('The locker was closed', { key }) }
+    if (reason instanceof UnavailableError) {
+      const { message, cause } = reason
+      const restart = this.#call.terms.onUnavailable === 'local'
+      return { restart, error: (key) => new UnavailableError(message, { key, cause }) }
+    }
+    const message = 'The producer lost its right to go on'
+    return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
+  }
+
+  #end(): void {
+    this.#over = true
+    this.#tick?.cancel()
+    this.view.onChange = undefined
+    this.#grant.signal.removeEventListener('abort', this.#onAbort)
+    this.view.release()
+    this.#done()
+  }
+
+  #readersChanged(): void {
+    this.#writer.readersChanged()
+    if (this.#call.terms.abortUnwanted && this.view.readers.size === 0) this.#tickLater(UNWANTED_AFTER)
+  }
+
+  #tickLater(ms: number = this.#call.terms.lease / 3): void {
+    if (this.#over || this.#stopped) return
+    this.#tick?.cancel()
+    this.#tick = this.#host.space.clock.after(ms, () => void this.#onTick(), true)
+  }
+
+  /** Keeps the log while there is nothing to write, and finds out whether it is still wanted. */
+  async #onTick(): Promise<void> {
+    this.#tickLater()
+    const now = this.#host.space.clock.now()
+    const due = now - this.#keptAt >= KEEP_AFTER
+    // If it cannot be asked now, the next tick asks, or the next append fails.
+    try {
+      if (this.#call.terms.abortUnwanted && this.view.readers.size === 0) await this.#stopIfUnwanted()
+      if (due) await this.#writer.keep(LOG_GRACE)
+      if (due) this.#keptAt = now
+    } catch {}
+  }
+
+  /** Without a log, whoever comes now waits for the next producer. */
+  async #stopIfUnwanted(): Promise<void> {
+    const { view } = this
+    if (await view.logs.forget(view.name, false, this.#host.unavailableAfter))
+      this.stop(new AbortedError('Nobody reads the stream any more', { key: this.#call.key }))
+  }
+}
+
+/** Why a stream cannot go on, as an error of ours. */
+function lossOf(cause: unknown, key: string): Error {
+  if (cause instanceof UnavailableError || cause instanceof ClosedError) return cause
+  return new StreamInterruptedError('The stream cannot be written any more', { key, cause })
+}

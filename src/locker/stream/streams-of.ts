@@ -1,0 +1,32 @@
+import type { Core } from '../core.ts'
+import type { MemoryStore } from '../memory-store.ts'
+import { Space } from '../space.ts'
+import { MemoryLogs } from './memory-logs.ts'
+import { noteCodec, type StreamNote } from './note.ts'
+import { RedisLogs } from './redis-logs.ts'
+import { Streams } from './streams.ts'
+
+/** Lockers that share a memory store share the logs of their streams as well. */
+const shared = new WeakMap<MemoryStore, MemoryLogs>()
+
+function logsOf(memory: MemoryStore): MemoryLogs {
+  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock)
+  shared.set(memory, logs)
+  return logs
+}
+
+/** The streams of a locker. `memory`: the store that it was given to share, if it was. */
+export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams {
+  const { clock, codec, connection, options, caller } = core
+  const embedded = () => (memory ? logsOf(memory) : new MemoryLogs(clock)).connect()
+  return new Streams({
+    space: new Space<StreamNote>(core, 's', noteCodec),
+    prefix: options.prefix,
+    logs: connection ? new RedisLogs(connection) : embedded(),
+    codec,
+    slots: caller.slots,
+    defaults: options,
+    unavailableAfter: options.unavailableAfter,
+    exposeError: caller.exposeError,
+  })
+}

@@ -1,0 +1,195 @@
+import pDefer from 'p-defer'
+import type { Clock } from '../../kernel/clock.ts'
+import type { Arrival } from './age.ts'
+import { bufferOf, discard, inPieces } from './body.ts'
+import { CacheControl } from './cache-control.ts'
+import { freshened } from './conditional.ts'
+import { endToEnd } from './fields.ts'
+import { isFailure } from './judgement.ts'
+import type { HeaderFields, HttpRequest, Origin, OriginResponse } from './message.ts'
+import type { ResolvedHttpOptions } from './options.ts'
+import { question } from './origin.ts'
+import { type Decision, type KeptSpace, placed } from './placement.ts'
+import { type Plan, planFor } from './plan.ts'
+import { checkLength, Recording, statedLength } from './recording.ts'
+import { privateReason, reusableForAuthorized, withheldFields } from './storage.ts'
+import { ALONE, type Kept, StoredResponse } from './stored.ts'
+import type { Place } from './visit.ts'
+
+/** How long a body may take to come in before whoever asked for it is given it as it comes, ms. */
+const STREAM_AFTER = 50
+
+/**
+ * Asks the origin on behalf of one request, and decides who may have the answer. It is run as the work of a key, once at
+ * most, for all who wait for that key; or not at all, when another's is.
+ */
+export class Attempt {
+  readonly request: HttpRequest
+  readonly place: Place
+  readonly #origin: Origin
+  readonly #options: ResolvedHttpOptions
+  readonly #space: KeptSpace
+  readonly #clock: Clock
+  /** Whether nobody will read what it answers. */
+  #abandoned = false
+  /** The status that the origin answered with. */
+  status: number | undefined
+  /** Set by `work`: the response that others may have, or the one that none may. */
+  made: StoredResponse | undefined
+  alone: OriginResponse | undefined
+  /** Set while a response that others may have still comes in: its body reads it as it comes. */
+  coming: { response: OriginResponse; plan: Plan } | undefined
+  /** Fields that only its own caller may have. */
+  readonly withheld: HeaderFields = Object.create(null)
+  /** Resolves when there is something coming. */
+  readonly begun: Promise<void>
+  readonly #begin: () => void
+  #recording: Recording | undefined
+  /** What the origin threw. */
+  failure: { error: unknown } | undefined
+
+  constructor(
+    request: HttpRequest,
+    place: Place,
+    core: { origin: Origin; options: ResolvedHttpOptions; space: KeptSpace },
+  ) {
+    this.request = request
+    this.place = place
+    this.#origin = core.origin
+    this.#options = core.options
+    this.#space = core.space
+    this.#clock = core.space.clock
+    const { promise, resolve } = pDefer<void>()
+    this.begun = promise
+    this.#begin = resolve
+  }
+
+  /** Its caller waits no longer: what the origin answers for it alone is let go. */
+  abandon(): void {
+    this.#abandoned = true
+    discard(this.alone?.body)
+  }
+
+  /** What came in is kept, or will not be: its caller may have the end of it. */
+  release(): void {
+    this.#recording?.release()
+  }
+
+  /** Whether the origin gave another answer than what is kept, and that is not to be kept. */
+  get replaced(): boolean {
+    const unkept = this.alone !== undefined || this.made?.plan.keep === 0
+    return unkept && this.status !== undefined && !isFailure(this.status)
+  }
+
+  readonly work = async (decision: Decision): Promise<Kept> => {
+    try {
+      return await this.#ask(decision)
+    } catch (error) {
+      this.failure = { error }
+      throw error
+    }
+  }
+
+  async #ask(decision: Decision): Promise<Kept> {
+    const sent = this.#clock.now()
+    const response = await this.#origin(question(this.request, decision.signal, this.#validated))
+    const arrival = { at: Date.now(), took: this.#clock.now() - sent }
+    this.status = response.status
+    try {
+      return await this.#decide(this.#confirmed(response), arrival, decision)
+    } catch (error) {
+      discard(response.body)
+      throw error
+    }
+  }
+
+  /** What the origin is to confirm. */
+  get #validated(): StoredResponse | undefined {
+    return this.#options.revalidate ? this.place.stale?.value : undefined
+  }
+
+  /** The response with its own fields alone; the one that is kept, made fresh, when the origin has confirmed that. */
+  #confirmed(response: OriginResponse): OriginResponse {
+    const headers = endToEnd(response.headers)
+    const stored = this.#validated
+    if (response.status !== 304 || !stored) return { ...response, headers }
+    discard(response.body)
+    const { status, statusText, headers: fields, body } = stored
+    return { status, statusText, headers: freshened(fields, headers), body }
+  }
+
+  async #decide(response: OriginResponse, arrival: Arrival, decision: Decision): Promise<Kept> {
+    const { status, headers } = response
+    const control = CacheControl.of(headers)
+    const authorized = this.request.headers['authorization'] !== undefined
+    const plan = planFor({ status, headers }, control, arrival, this.#options)
+    if (this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
+    const unshareable = plan.keep === 0 && !plan.collapse
+    if (privateReason({ authorized, status, headers, control }, this.#options) !== undefined || unshareable)
+      return this.#goAlone(response, decision)
+    for (const name of withheldFields(control)) {
+      this.withheld[name] = headers[name]
+      delete headers[name]
+    }
+    // RFC 9110 §6.6.1.
+    headers['date'] ??= new Date(arrival.at).toUTCString()
+    const came = this.#clock.now()
+    const body = await this.#whole(response, plan)
+    if (!body) return this.#goAlone(response, decision)
+    plan.age += this.#clock.now() - came
+    if (status !== 204 && status !== 205) headers['content-length'] = String(body.length)
+    const forAuthorized = reusableForAuthorized(control)
+    this.made = new StoredResponse({
+      status,
+      statusText: response.statusText,
+      headers,
+      plan,
+      forAuthorized,
+      body,
+    })
+    return placed(this.made, this.request, this.place, {
+      space: this.#space,
+      options: this.#options,
+      decision,
+    })
+  }
+
+  /** The whole body, or undefined when it is larger than what is kept; the response has one to be read by one alone then. */
+  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | undefined> {
+    const { maxBody } = this.#options
+    const length = statedLength(response.headers)
+    if (length !== undefined && length > maxBody) return undefined
+    if (!inPieces(response.body)) {
+      const body = bufferOf(response.body ?? '')
+      checkLength(length, body.length)
+      return body.length > maxBody ? undefined : body
+    }
+    this.#recording = new Recording(response.body, length)
+    response.body = this.#recording
+    const timer = this.#clock.after(STREAM_AFTER, () => this.#stream(response, plan))
+    return this.#recording.collect(maxBody).finally(() => timer.cancel())
+  }
+
+  /** Lets its caller have the response as it comes, unless it is to be cut to fit, or stood in for. */
+  #stream(response: OriginResponse, plan: Plan): void {
+    const { method, headers } = this.request
+    if (this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return
+    if (headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined) return
+    this.coming = { response, plan }
+    this.#begin()
+  }
+
+  /** Whether this is a failure, and what is kept may yet be served instead. That must stay then. */
+  #isCovered(status: number): boolean {
+    const plan = this.place.stale?.value.plan
+    return isFailure(status) && plan !== undefined && (plan.ifError > 0 || plan.whileRevalidate > 0)
+  }
+
+  #goAlone(response: OriginResponse, decision: Decision): Kept {
+    decision.noStore()
+    Object.assign(response.headers, this.withheld)
+    this.alone = response
+    if (this.#abandoned) discard(response.body)
+    return ALONE
+  }
+}

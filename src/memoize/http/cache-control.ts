@@ -1,0 +1,65 @@
+import { linesOf, membersOf } from './fields.ts'
+import type { HeaderFields } from './message.ts'
+
+/** Seconds above which a lifetime is as good as for ever. RFC 9111 §1.2.2. */
+const LONGEST = 2 ** 31
+
+/** The directives of a Cache-Control field, by lower-case name. */
+export class CacheControl {
+  readonly #values = new Map<string, (string | undefined)[]>()
+
+  constructor(lines: readonly string[]) {
+    for (const line of lines) for (const member of membersOf(line)) this.#add(member)
+  }
+
+  static of(headers: HeaderFields): CacheControl {
+    return new CacheControl(linesOf(headers, 'cache-control'))
+  }
+
+  #add(member: string): void {
+    const equals = member.indexOf('=')
+    const name = (equals < 0 ? member : member.slice(0, equals)).toLowerCase()
+    const values = this.#values.get(name) ?? []
+    values.push(equals < 0 ? undefined : unquoted(member.slice(equals + 1)))
+    this.#values.set(name, values)
+  }
+
+  /** Whether there is any directive. */
+  get empty(): boolean {
+    return this.#values.size === 0
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name)
+  }
+
+  /** Whether it stands there without an argument, and so is about the whole message. */
+  bare(name: string): boolean {
+    return this.#values.get(name)?.some((value) => value === undefined || value.trim() === '') ?? false
+  }
+
+  /** Field names that the directive is about, in lower case. */
+  names(name: string): string[] {
+    const values = this.#values.get(name) ?? []
+    return values.flatMap((value) => membersOf((value ?? '').toLowerCase()))
+  }
+
+  /**
+   * Seconds. Undefined when the directive is absent. What is no number counts as 0, and of several values the smallest
+   * does: information that cannot be relied upon must not make anything fresh. RFC 9111 §4.2.1.
+   */
+  seconds(name: string): number | undefined {
+    const values = this.#values.get(name)
+    return values && Math.min(...values.map((value) => secondsOf(value) ?? 0))
+  }
+}
+
+/** A number of whole seconds, or undefined when it is none. */
+export function secondsOf(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), LONGEST) : undefined
+}
+
+function unquoted(value: string): string {
+  if (value.length < 2 || !value.startsWith('"') || !value.endsWith('"')) return value
+  return value.slice(1, -1).replace(/\\(.)/g, '$1')
+}

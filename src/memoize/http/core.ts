@@ -1,0 +1,204 @@
+import { CodecError } from '../../errors.ts'
+import type { Found } from '../../locker/space.ts'
+import { Answers } from './answer.ts'
+import { Attempt } from './attempt.ts'
+import type { Forwarded } from './cache-status.ts'
+import { changedBy } from './change.ts'
+import { resolveHttpOptions } from './check-options.ts'
+import { demandsOf } from './demands.ts'
+import { keyOf } from './key.ts'
+import type { Answer, HttpRequest, Origin } from './message.ts'
+import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
+import { ask } from './origin.ts'
+import { Outcomes } from './outcomes.ts'
+import { type KeptSpace, ownDecision } from './placement.ts'
+import { Reuse, type Reused } from './reuse.ts'
+import { routeOf } from './route.ts'
+import { ALONE, type Kept, type StoredResponse } from './stored.ts'
+import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './visit.ts'
+
+/** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
+const MAX_ROUNDS = 8
+
+/** See HttpCache: the same, on any space. */
+export class HttpCore {
+  readonly #space: KeptSpace
+  readonly #options: ResolvedHttpOptions
+  readonly #answers: Answers
+  readonly #reuse: Reuse
+  readonly #outcomes: Outcomes
+  /** Keys that are being refreshed while stale responses are served. */
+  readonly #refreshing = new Set<string>()
+
+  constructor(space: KeptSpace, options: HttpCacheOptions = {}) {
+    this.#space = space
+    this.#options = resolveHttpOptions(options)
+    this.#answers = new Answers(this.#options.cacheStatus)
+    this.#reuse = new Reuse(this.#answers, space.clock, this.#options.shareAuthorized)
+    this.#outcomes = new Outcomes(this.#answers, this.#reuse)
+  }
+
+  handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
+    try {
+      return this.#handle(request, origin)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  #handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
+    const route = routeOf(request, this.#options)
+    if (route === 'invalidate') return this.#change(request, origin)
+    if (route !== 'cache') return this.#forward(request, origin, route)
+    const primary = keyOf(request, this.#options)
+    if (primary === undefined) return this.#forward(request, origin, 'bypass')
+    const demands = demandsOf(request.headers)
+    if (demands.noStore) return this.#forward(request, origin, 'request')
+    const visit: Visit = { request, origin, demands, primary, since: this.#space.clock.now() }
+    return this.#atOnce(visit) ?? this.#fromAfar(visit)
+  }
+
+  /** Out of this process's cache. */
+  #atOnce(visit: Visit): Answer | undefined {
+    let place = firstPlace(visit)
+    let found = this.#space.cached(place.key)
+    const index = indexIn(found)
+    if (index) {
+      place = variantPlace(visit, index)
+      found = this.#space.cached(place.key)
+    }
+    return found && this.#reused(visit, place, found, this.#reuse.kept(visit, found))
+  }
+
+  #reused(visit: Visit, place: Place, found: Found<Kept>, reused: Reused | undefined): Answer | undefined {
+    if (reused?.refresh) this.#refresh(visit, { ...place, stale: found as Found<StoredResponse> })
+    return reused?.answer
+  }
+
+  /** Renews a response for which stale ones are served meanwhile. */
+  #refresh(visit: Visit, place: Place): void {
+    if (this.#refreshing.has(place.key)) return
+    this.#refreshing.add(place.key)
+    // Whoever asked has his answer, and may be gone before this ends.
+    const { signal: _, ...request } = visit.request
+    const attempt = this.#attempt({ ...visit, request }, place)
+    attempt.abandon()
+    this.#run(attempt, place.stale?.fence ?? 0)
+      // The origin has something else now, which is not for all: the old one is not either any more.
+      .then(() => (attempt.replaced ? this.#space.invalidate(place.key) : undefined))
+      // It failed: the stale one stays, and the next who asks tries again.
+      .catch(() => undefined)
+      .finally(() => this.#refreshing.delete(place.key))
+  }
+
+  async #fromAfar(visit: Visit): Promise<Answer> {
+    const { request, demands } = visit
+    const authorized = request.headers['authorization'] !== undefined && !this.#options.shareAuthorized
+    if (!demands.onlyIfCached && !authorized && request.headers['range'] === undefined)
+      return this.#obtain(visit)
+    // These do not wait for anybody: they take what is there, or go alone.
+    const { place, answer } = await this.#look(visit)
+    if (answer) return answer
+    if (demands.onlyIfCached) return this.#answers.own(504, 'Not in the cache')
+    return authorized ? this.#solo(visit, place) : this.#forward(request, visit.origin, 'miss')
+  }
+
+  /** What is kept at a place; nothing when that cannot be known. */
+  #lookup({ key }: Place): Promise<Found<Kept> | undefined> {
+    return this.#space.lookup(key).catch(() => undefined)
+  }
+
+  /** Looks for an answer without having one made. */
+  async #look(visit: Visit): Promise<{ place: Place; answer: Answer | undefined }> {
+    let place = firstPlace(visit)
+    let found = await this.#lookup(place)
+    const index = indexIn(found)
+    if (index) {
+      place = variantPlace(visit, index)
+      found = await this.#lookup(place)
+    }
+    return { place, answer: found && this.#reused(visit, place, found, this.#reuse.kept(visit, found)) }
+  }
+
+  /** Asks the origin for one who carries credentials: nobody waits for that, but others may have it afterwards. */
+  async #solo(visit: Visit, place: Place): Promise<Answer> {
+    const attempt = this.#attempt(visit, place)
+    const decision = ownDecision(visit.request.signal)
+    const kept = await attempt.work(decision)
+    const { ttl } = decision
+    const tags = this.#options.tags?.(visit.request) ?? []
+    if (ttl > 0) await this.#space.put(place.key, kept, { ttl, tags }).catch(() => false)
+    return this.#outcomes.own(visit.request, attempt) ?? this.#forward(visit.request, visit.origin, 'miss')
+  }
+
+  /** Has an answer made, or waits for it to be made by whoever was first. */
+  async #obtain(visit: Visit): Promise<Answer> {
+    let place = firstPlace(visit)
+    let newerThan = 0
+    for (let round = 0; round < MAX_ROUNDS; round++) {
+      // Nobody waits for a refresh that he does not need.
+      const kept = newerThan === 0 && this.#refreshing.has(place.key) ? await this.#lookup(place) : undefined
+      const found = kept ?? (await this.#settled(visit, this.#attempt(visit, place), newerThan))
+      if ('headers' in found) return found
+      if (found.value === ALONE) break
+      const index = indexIn(found)
+      if (index) {
+        place = variantPlace(visit, index)
+        newerThan = 0
+        continue
+      }
+      const response = found as Found<StoredResponse>
+      const answer = this.#reused(visit, place, found, this.#reuse.outcome(visit, place, response, newerThan))
+      if (answer) return answer
+      newerThan = found.fence
+      place = { ...place, stale: response }
+    }
+    return this.#forward(visit.request, visit.origin, 'miss')
+  }
+
+  #attempt({ request, origin }: Visit, place: Place): Attempt {
+    return new Attempt(request, place, { origin, options: this.#options, space: this.#space })
+  }
+
+  async #run(attempt: Attempt, newerThan: number): Promise<Found<Kept>> {
+    const { timeout, errorTtl, onUnavailable, maxUnshared } = this.#options
+    const { request, place, work } = attempt
+    const tags = this.#options.tags?.(request)
+    const bounds = { timeout, errorTtl, onUnavailable, maxUnshared }
+    return this.#space.run(place.key, work, { newerThan, tags, signal: request.signal, ...bounds })
+  }
+
+  /** What a run came to: the answer to this visit whatever others get, or what was found. */
+  async #settled(visit: Visit, attempt: Attempt, newerThan: number): Promise<Answer | Found<Kept>> {
+    const running = this.#run(attempt, newerThan).finally(() => attempt.release())
+    // Once the answer is on its way nobody waits for that any more.
+    running.catch(() => undefined)
+    try {
+      const found = await Promise.race([running, attempt.begun])
+      return this.#outcomes.own(visit.request, attempt) ?? found ?? (await running)
+    } catch (error) {
+      const own = this.#outcomes.own(visit.request, attempt)
+      if (own) return own
+      attempt.abandon()
+      const other = this.#outcomes.instead(visit.request, attempt.place, error)
+      if (other) return other
+      // What is kept there was not written by this version of the cache, or not by it at all.
+      if (error instanceof CodecError) return this.#forward(visit.request, visit.origin, 'miss')
+      throw attempt.failure?.error ?? error
+    }
+  }
+
+  /** Hands a request to the origin as it is, for its own client alone. */
+  async #forward(request: HttpRequest, origin: Origin, forwarded: Forwarded): Promise<Answer> {
+    return this.#answers.forwarded(request, await ask(request, origin), { forwarded })
+  }
+
+  /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
+  async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
+    const response = await ask(request, origin)
+    const keys = changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? [])
+    // The change has happened: its answer is told in any case.
+    if (keys.length > 0) await this.#space.invalidate(...new Set(keys)).catch(() => undefined)
+    return this.#answers.forwarded(request, response, { forwarded: 'method' })
+  }
+}

@@ -1,0 +1,12 @@
+export { unflat } from './fields.ts'
+export { HttpCache } from './http-cache.ts'
+export type {
+  Answer,
+  HeaderFields,
+  HttpRequest,
+  Origin,
+  OriginBody,
+  OriginRequest,
+  OriginResponse,
+} from './message.ts'
+export { HTTP_CACHE_DEFAULTS, type HttpCacheOptions } from './options.ts'

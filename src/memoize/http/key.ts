@@ -1,0 +1,44 @@
+import { createHash } from 'node:crypto'
+import { linesOf } from './fields.ts'
+import type { HttpRequest } from './message.ts'
+import type { ResolvedHttpOptions } from './options.ts'
+
+/** Longer keys are kept by their digest: they may hold whole header fields. */
+const MAX_LENGTH = 2_048
+
+/** The parts as one key. Unambiguous, whatever they contain; those that are long stay apart by SHA-256 over UTF-16. */
+export function keyFrom(parts: readonly (string | null)[]): string {
+  const key = JSON.stringify(parts)
+  if (key.length <= MAX_LENGTH) return key
+  return createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
+}
+
+/**
+ * The key of the resource that a request names, whatever it varies by. Undefined when there is none: such a request has no
+ * place in the cache. GET and HEAD name the same.
+ */
+export function keyOf(request: HttpRequest, { key }: Pick<ResolvedHttpOptions, 'key'>): string | undefined {
+  const method = request.method === 'HEAD' ? 'GET' : request.method
+  if (key) {
+    const own = key(request)
+    return own === undefined ? undefined : keyFrom([method, null, own])
+  }
+  const target = targetOf(request)
+  return target && keyFrom([method, target.host, target.path])
+}
+
+const ABSOLUTE = /^https?:\/\/(?<authority>[^/?#@]+)(?<path>\/[^#]*)?$/i
+
+/**
+ * Host and path that a request is about, as they stand: whoever answers it may take `/a/../b` for something else than `/b`.
+ * Undefined when that is not certain.
+ */
+export function targetOf({ url, headers }: HttpRequest): { host: string; path: string } | undefined {
+  const [field = '', ...more] = linesOf(headers, 'host')
+  const host = field.toLowerCase()
+  if (more.length > 0) return undefined
+  if (url.startsWith('/')) return { host, path: url }
+  const { authority, path = '/' } = ABSOLUTE.exec(url)?.groups ?? {}
+  // Of two hosts nobody knows which one the answer is for.
+  return authority?.toLowerCase() === host ? { host, path } : undefined
+}

@@ -1,0 +1,50 @@
+/** Header fields by lower-case name. A field that came in several lines is an array of them. */
+export type HeaderFields = Record<string, string | string[] | undefined>
+
+/** A request as the cache sees it. Its body stays with whoever calls the origin. */
+export interface HttpRequest {
+  /** As it came: methods are case-sensitive. */
+  method: string
+  /** Path and query; or the absolute form, which is cached only where it names the host that the Host field names. */
+  url: string
+  headers: HeaderFields
+  /** Aborts when its client has gone: it then waits no longer, and the work goes on for the others. */
+  signal?: AbortSignal | undefined
+}
+
+/** What the origin is asked: the request with the fields that it must not see taken out, and validators put in. */
+export interface OriginRequest {
+  method: string
+  url: string
+  headers: HeaderFields
+  /** Aborts when nobody wants the answer any more. */
+  signal: AbortSignal | undefined
+}
+
+/** A body as origins give it: whole, or in pieces. */
+export type OriginBody = Uint8Array | string | AsyncIterable<Uint8Array | string> | null | undefined
+
+/** The answer of an origin. */
+export interface OriginResponse {
+  status: number
+  /** The reason phrase, where there is one. */
+  statusText?: string | undefined
+  headers: HeaderFields
+  body?: OriginBody
+}
+
+/** Whatever makes the answers: a handler of this process, or a server behind it. */
+export type Origin = (request: OriginRequest) => OriginResponse | PromiseLike<OriginResponse>
+
+/** An answer, ready to be written. */
+export interface Answer {
+  status: number
+  statusText: string | undefined
+  /** Name, value, name, value: as `writeHead` of node:http takes it. Shared between answers: not to be changed. */
+  headers: string[]
+  /**
+   * A Buffer is shared between answers: not to be changed. Pieces are this answer's own, and must be read to their end, or
+   * ended by `return()`. Undefined: none.
+   */
+  body: Buffer | AsyncIterable<Uint8Array> | undefined
+}

@@ -1,0 +1,145 @@
+import type { HttpRequest } from './message.ts'
+
+/** Options of an HTTP cache. Durations are ms. */
+export interface HttpCacheOptions {
+  /**
+   * What tells the resources apart. By default the host (of the absolute URL, or the Host field, in lower case) and path
+   * and query as they stand; nothing else of a request is in the key, but what `vary` and the response's Vary name. Return
+   * undefined for requests that are to pass by the cache. An answer that depends on anything else (X-Forwarded-Host, say)
+   * must have that in the key, or anyone can poison it.
+   */
+  key?: ((request: HttpRequest) => string | undefined) | undefined
+  /**
+   * How long a response is fresh that does not say so itself.
+   * @default 0: only those receive it who asked while it was made
+   */
+  ttl?: number | undefined
+  /**
+   * How long an error (status 400 and up) is kept that does not say so itself.
+   * @default 0: only those receive it who asked while it was made
+   */
+  errorTtl?: number | undefined
+  /**
+   * How long past its freshness a response is served while one process refreshes it, when it does not say so itself.
+   * @default 0
+   */
+  staleWhileRevalidate?: number | undefined
+  /**
+   * How long past its freshness a response is served when the origin fails, when it does not say so itself.
+   * @default 0
+   */
+  staleIfError?: number | undefined
+  /**
+   * Methods whose answers are shared. Others than GET and HEAD need a `key`, which must contain what matters of the body.
+   * @default ['GET', 'HEAD']
+   */
+  methods?: readonly string[] | undefined
+  /**
+   * Request fields that every response depends on, whether its Vary says so or not.
+   * @default []
+   */
+  vary?: readonly string[] | undefined
+  /**
+   * Most bytes of a body that is kept. A larger one goes to its own client alone.
+   * @default 8_388_608
+   */
+  maxBody?: number | undefined
+  /**
+   * Whether a response that says nothing but when it last changed is taken for fresh for a tenth of the time since then, a
+   * day at most. RFC 9111 §4.2.2.
+   * @default false
+   */
+  heuristics?: boolean | undefined
+  /**
+   * Whether the origin answers conditional requests by 304: stale responses are then confirmed instead of made anew.
+   * @default false
+   */
+  revalidate?: boolean | undefined
+  /**
+   * What is done with requests that carry a Cookie: 'bypass' hands them to the origin alone; 'allow' treats them like all
+   * others, which is right only where no answer depends on cookies, or those that it depends on are in `key`. With
+   * 'cookie' in `vary` they are keyed by it, and allowed.
+   * @default 'bypass'
+   */
+  cookies?: 'bypass' | 'allow' | undefined
+  /**
+   * Whether responses that set cookies are shared, cookies and all.
+   * @default false
+   */
+  shareSetCookie?: boolean | undefined
+  /**
+   * Whether answers to requests with an Authorization are shared even when they do not say that they may be (by public,
+   * s-maxage or must-revalidate).
+   * @default false
+   */
+  shareAuthorized?: boolean | undefined
+  /**
+   * The name under which the cache tells in Cache-Status (RFC 9211) what it did; `false`: it does not.
+   * @default 'soloflight'
+   */
+  cacheStatus?: string | false | undefined
+  /** Tags that the response to a request is kept under. */
+  tags?: ((request: HttpRequest) => string[]) | undefined
+  /** Longest that a request waits for another's answer; then it is answered by 504. The locker's when absent. */
+  timeout?: number | undefined
+  /**
+   * What happens while Redis is away: 'local' runs the handler, once in this process for all who wait in it; 'fail' answers
+   * by 503.
+   * @default 'local'
+   */
+  onUnavailable?: 'fail' | 'local' | undefined
+  /**
+   * Handlers at once that run unshared while Redis is away. Requests beyond that are answered by 503.
+   * @default 100
+   */
+  maxUnshared?: number | undefined
+}
+
+/** The options, checked and complete. */
+export interface ResolvedHttpOptions {
+  key: ((request: HttpRequest) => string | undefined) | undefined
+  ttl: number
+  errorTtl: number
+  staleWhileRevalidate: number
+  staleIfError: number
+  methods: ReadonlySet<string>
+  vary: readonly string[]
+  maxBody: number
+  heuristics: boolean
+  revalidate: boolean
+  cookies: 'bypass' | 'allow'
+  shareSetCookie: boolean
+  shareAuthorized: boolean
+  cacheStatus: string | false
+  tags: ((request: HttpRequest) => string[]) | undefined
+  timeout: number | undefined
+  onUnavailable: 'fail' | 'local'
+  maxUnshared: number
+}
+
+/** The options that have a plain default. */
+export type HttpCacheDefaults = {
+  readonly [Name in Exclude<keyof HttpCacheOptions, 'key' | 'tags' | 'timeout'>]-?: Exclude<
+    HttpCacheOptions[Name],
+    undefined
+  >
+}
+
+/** Everything that is not said otherwise. */
+export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = {
+  ttl: 0,
+  errorTtl: 0,
+  staleWhileRevalidate: 0,
+  staleIfError: 0,
+  methods: ['GET', 'HEAD'],
+  vary: [],
+  maxBody: 8 * 1024 * 1024,
+  heuristics: false,
+  revalidate: false,
+  cookies: 'bypass',
+  shareSetCookie: false,
+  shareAuthorized: false,
+  cacheStatus: 'soloflight',
+  onUnavailable: 'local',
+  maxUnshared: 100,
+}

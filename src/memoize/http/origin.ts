@@ -1,0 +1,25 @@
+import { CONDITIONS, validatorsOf } from './conditional.ts'
+import { endToEnd } from './fields.ts'
+import type { HttpRequest, Origin, OriginRequest, OriginResponse } from './message.ts'
+import type { StoredResponse } from './stored.ts'
+
+/** Asks the origin a request as it is, but for what is of its connection. */
+export async function ask(request: HttpRequest, origin: Origin): Promise<OriginResponse> {
+  const { method, url, headers, signal } = request
+  return origin({ method, url, headers: endToEnd(headers), signal })
+}
+
+/**
+ * What the origin is asked on behalf of all who may have the answer: without the conditions of the one who asks first,
+ * which are held against the answer afterwards; with those under which `stored` is still right, where there is one.
+ */
+export function question(
+  { method, url, headers: given }: HttpRequest,
+  signal: AbortSignal,
+  stored: StoredResponse | undefined,
+): OriginRequest {
+  const headers = endToEnd(given)
+  for (const name of CONDITIONS) delete headers[name]
+  if (stored) Object.assign(headers, validatorsOf(stored.headers))
+  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal }
+}

@@ -1,0 +1,71 @@
+import { randomBytes } from 'node:crypto'
+import type { Space } from '../../locker/space.ts'
+import type { WorkContext } from '../../locker/waiter.ts'
+import type { HttpRequest } from './message.ts'
+import type { ResolvedHttpOptions } from './options.ts'
+import { LONGEST_KEEP } from './plan.ts'
+import type { Kept, StoredResponse } from './stored.ts'
+import { type VaryIndex, variantKey, varyNames } from './vary.ts'
+import type { Place } from './visit.ts'
+
+/** How long it is remembered at least which fields a resource varies by, ms. */
+const INDEX_TTL = 60_000
+
+/** What is used of a space. */
+export type KeptSpace = Pick<Space<Kept>, 'clock' | 'cached' | 'lookup' | 'run' | 'put' | 'invalidate'>
+
+/** What a work may decide of its result: all that is used of a WorkContext. */
+export type Decision = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
+
+/** Decisions outside a space: on behalf of one client alone. `ttl` is what was decided. */
+export function ownDecision(signal: AbortSignal = new AbortController().signal): Decision & { ttl: number } {
+  return {
+    signal,
+    ttl: 0,
+    setTtl(ms) {
+      this.ttl = ms
+    },
+    noStore() {
+      this.ttl = 0
+    },
+  }
+}
+
+/**
+ * Puts a response where those who ask for it look: at the key that is being computed, or at that of a variant, which an
+ * index at the primary key leads to. Returns what the work of the key is to return.
+ */
+export async function placed(
+  made: StoredResponse,
+  request: HttpRequest,
+  { index, primary }: Place,
+  { space, options, decision }: { space: KeptSpace; options: ResolvedHttpOptions; decision: Decision },
+): Promise<Kept> {
+  const names = varyNames(made.headers, options.vary)
+  const { keep } = made.plan
+  if (names.every((name) => index?.names.includes(name))) {
+    if (keep > 0) decision.setTtl(keep)
+    else decision.noStore({ passFor: 0 })
+    return made
+  }
+  const wider = widened(index, names)
+  const tags = options.tags?.(request) ?? []
+  const put = (key: string, kept: Kept, ttl: number): Promise<unknown> =>
+    // What cannot be kept (Redis is away, say) is made again.
+    space.put(key, kept, { ttl, tags }).catch(() => false)
+  if (keep > 0) await put(variantKey(primary, wider, request.headers), made, keep)
+  const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
+  if (index) {
+    await put(primary, { index: wider }, ttl)
+    decision.noStore({ passFor: 0 })
+  } else decision.setTtl(ttl)
+  return { index: wider }
+}
+
+/** An index of these names and those that were known before. */
+function widened(known: VaryIndex | undefined, names: readonly string[]): VaryIndex {
+  return {
+    names: [...new Set([...names, ...(known?.names ?? [])])].sort(),
+    id: randomBytes(12).toString('base64url'),
+  }
+}

@@ -1,0 +1,125 @@
+import pDefer, { type DeferredPromise } from 'p-defer'
+import { bufferOf, discard, type Pieces } from './body.ts'
+import { linesOf } from './fields.ts'
+import type { HeaderFields } from './message.ts'
+
+/**
+ * A body that is read once: by whoever collects it for all, and beside that, as it comes, by one reader. The reader
+ * receives the end when it is released, so that nobody has the whole of an answer before it is kept; and beyond what was
+ * to be collected it reads the rest itself, at its own pace.
+ */
+export class Recording implements AsyncIterableIterator<Buffer> {
+  readonly #source: Pieces
+  readonly #expected: number | undefined
+  #iterator: AsyncIterator<Uint8Array | string> | undefined
+  /** What was collected; the reader has had the first `#given` of it. */
+  readonly #chunks: Buffer[] = []
+  #given = 0
+  #size = 0
+  #state: 'collecting' | 'over' | 'ended' = 'collecting'
+  #failure: { error: unknown } | undefined
+  #released = false
+  #gone = false
+  /** The reader waits for something to change. */
+  #change: DeferredPromise<void> | undefined
+
+  /** `expected`: how many bytes there are to be. Others fail it. */
+  constructor(source: Pieces, expected: number | undefined) {
+    this.#source = source
+    this.#expected = expected
+  }
+
+  /** All of it, or undefined when it has more than `max` bytes. Rejects when it breaks off. */
+  async collect(max: number): Promise<Buffer | undefined> {
+    try {
+      while (this.#size <= max) {
+        const chunk = await this.#pull()
+        if (!chunk) return Buffer.concat(this.#chunks, this.#size)
+        this.#chunks.push(chunk)
+        this.#changed()
+      }
+    } finally {
+      if (this.#state === 'collecting') this.#state = 'over'
+      this.#changed()
+    }
+    if (this.#gone) this.#letGo()
+    return undefined
+  }
+
+  /** The next piece, or undefined at the end. */
+  async #pull(): Promise<Buffer | undefined> {
+    try {
+      this.#iterator ??= this.#source[Symbol.asyncIterator]()
+      const { done, value } = await this.#iterator.next()
+      if (done) checkLength(this.#expected, this.#size)
+      else this.#size += value.length
+      if (done) this.#state = 'ended'
+      return done ? undefined : bufferOf(value)
+    } catch (error) {
+      this.#state = 'ended'
+      this.#failure = { error }
+      throw error
+    }
+  }
+
+  /** Lets the reader have the last of it. */
+  release(): void {
+    this.#released = true
+    this.#changed()
+  }
+
+  #changed(): void {
+    this.#change?.resolve()
+    this.#change = undefined
+  }
+
+  async next(): Promise<IteratorResult<Buffer, undefined>> {
+    for (;;) {
+      const free = this.#released || this.#state === 'over'
+      if (this.#failure && free) throw this.#failure.error
+      if (this.#given < this.#chunks.length - (free ? 0 : 1))
+        return { done: false, value: this.#chunks[this.#given++] as Buffer }
+      if (this.#state === 'over') return this.#last(await this.#pull())
+      if (this.#state === 'ended' && free) return this.#last(undefined)
+      this.#change ??= pDefer()
+      await this.#change.promise
+    }
+  }
+
+  #last(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
+    return chunk ? { done: false, value: chunk } : { done: true, value: undefined }
+  }
+
+  /** The reader goes. What is collected for others goes on. */
+  async return(): Promise<IteratorResult<Buffer, undefined>> {
+    this.#gone = true
+    if (this.#state === 'over') this.#letGo()
+    return this.#last(undefined)
+  }
+
+  #letGo(): void {
+    this.#state = 'ended'
+    this.#released = true
+    this.#chunks.length = 0
+    discard(this.#source, this.#iterator)
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+/** The length that a response says that its body has. Throws when it contradicts itself. */
+export function statedLength(headers: HeaderFields): number | undefined {
+  const lengths = new Set(linesOf(headers, 'content-length').map((line) => line.trim()))
+  const [length] = lengths
+  if (length === undefined) return undefined
+  if (lengths.size > 1 || !/^\d+$/.test(length)) throw new Error('The origin sent a length that is none')
+  return Number(length)
+}
+
+/** Throws when a body is not as long as it was said to be: it was cut short, or is not what it seems. */
+export function checkLength(stated: number | undefined, length: number): void {
+  if (stated !== undefined && stated !== length)
+    throw new Error(`The origin promised a body of ${stated} bytes and sent ${length}`)
+}

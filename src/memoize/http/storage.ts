@@ -1,0 +1,55 @@
+import type { CacheControl } from './cache-control.ts'
+import { fieldOf, listOf } from './fields.ts'
+import type { HeaderFields } from './message.ts'
+
+/** Final statuses whose meaning for a cache is known here. */
+const UNDERSTOOD: ReadonlySet<number> = new Set([
+  ...[200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308],
+  ...[
+    400, 401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 414, 415, 416, 421, 422, 423, 424, 426, 428, 429,
+  ],
+  ...[431, 451, 500, 501, 502, 503, 504],
+])
+
+/** What of a request and its response decides whether others may be given that response. */
+export interface Exchange {
+  /** Whether the request carried credentials. */
+  authorized: boolean
+  status: number
+  headers: HeaderFields
+  control: CacheControl
+}
+
+/** What the user allows beyond RFC 9111. */
+export interface Sharing {
+  shareSetCookie: boolean
+  shareAuthorized: boolean
+}
+
+/** Why a response is for its own client alone, or undefined when others may have it. RFC 9111 §3, shared cache. */
+export function privateReason(exchange: Exchange, sharing: Sharing): string | undefined {
+  const { status, headers, control } = exchange
+  if (status < 200 || status > 599 || status === 206 || status === 304) return 'status'
+  const understood = UNDERSTOOD.has(status)
+  if (control.has('must-understand') && !understood) return 'must-understand'
+  // Who understands the status may ignore the no-store beside must-understand. RFC 9111 §5.2.2.3.
+  if (control.has('no-store') && !control.has('must-understand')) return 'no-store'
+  if (control.bare('private')) return 'private'
+  if (headers['set-cookie'] !== undefined && !sharing.shareSetCookie) return 'set-cookie'
+  if (listOf(headers, 'vary').includes('*')) return 'vary'
+  if (exchange.authorized && !sharing.shareAuthorized && !reusableForAuthorized(control))
+    return 'authorization'
+  if (fieldOf(headers, 'content-type')?.trim().toLowerCase().startsWith('text/event-stream')) return 'stream'
+  return undefined
+}
+
+/** Whether a response may be given to requests with credentials, whoever asked first. RFC 9111 §3.5. */
+export function reusableForAuthorized(control: CacheControl): boolean {
+  return control.has('public') || control.has('s-maxage') || control.has('must-revalidate')
+}
+
+/** Fields that the response itself wants kept out of a shared cache: `private="a"`, `no-cache="b"`. */
+export function withheldFields(control: CacheControl): string[] {
+  // Without its Vary a response would be taken for everyone's.
+  return [...control.names('private'), ...control.names('no-cache')].filter((name) => name !== 'vary')
+}

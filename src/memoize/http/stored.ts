@@ -1,0 +1,92 @@
+import type { Codec } from '../../kernel/codec.ts'
+import { endToEnd, flat, unflat } from './fields.ts'
+import type { HeaderFields } from './message.ts'
+import type { Plan } from './plan.ts'
+import type { VaryIndex } from './vary.ts'
+
+/** A whole response as it is kept. */
+export class StoredResponse {
+  readonly status: number
+  readonly statusText: string | undefined
+  readonly headers: HeaderFields
+  readonly plan: Plan
+  /** Whether requests with credentials may have it. */
+  readonly forAuthorized: boolean
+  readonly body: Buffer
+
+  constructor(
+    fields: Pick<StoredResponse, 'status' | 'statusText' | 'headers' | 'plan' | 'forAuthorized' | 'body'>,
+  ) {
+    this.status = fields.status
+    this.statusText = fields.statusText
+    this.headers = fields.headers
+    this.plan = fields.plan
+    this.forAuthorized = fields.forAuthorized
+    this.body = fields.body
+  }
+}
+
+/** The response was for its own client alone: whoever waits goes on by himself. Never kept. */
+export const ALONE = 'alone'
+
+/** What the records of the cache hold. */
+export type Kept = StoredResponse | { readonly index: VaryIndex } | typeof ALONE
+
+/** Everything but the body, as JSON. */
+type Head =
+  | { kind: 'response'; status: number; text?: string; fields: string[]; plan: Plan; authorized: boolean }
+  | { kind: 'index'; index: VaryIndex }
+  | { kind: 'alone' }
+
+const LENGTH = 4
+
+/** One buffer: the length of the head, the head, the body as it is. A body that is read shares the memory of its bytes. */
+export const keptCodec: Codec = {
+  encode(value) {
+    const kept = value as Kept
+    const head = Buffer.from(JSON.stringify(headOf(kept)))
+    const length = Buffer.allocUnsafe(LENGTH)
+    length.writeUInt32BE(head.length)
+    return Buffer.concat(kept instanceof StoredResponse ? [length, head, kept.body] : [length, head])
+  },
+
+  decode(bytes): Kept {
+    const end = LENGTH + bytes.readUInt32BE(0)
+    const head: unknown = JSON.parse(bytes.toString('utf8', LENGTH, end))
+    if (!isHead(head)) throw new Error('no such head')
+    if (head.kind === 'alone') return ALONE
+    if (head.kind === 'index') return { index: head.index }
+    const { status, text: statusText, fields, plan, authorized: forAuthorized } = head
+    // What was changed in Redis must not break an answer in two either.
+    const headers = endToEnd(unflat(fields))
+    return new StoredResponse({ status, statusText, headers, plan, forAuthorized, body: bytes.subarray(end) })
+  },
+}
+
+/** Whether it is what `encode` writes, as far as anything here relies on it. */
+function isHead(value: unknown): value is Head {
+  const head = value as Head | null
+  if (head?.kind === 'alone') return true
+  if (head?.kind === 'index') return areTexts(head.index?.names) && typeof head.index.id === 'string'
+  if (head?.kind !== 'response' || !areTexts(head.fields)) return false
+  const { status, plan } = head
+  const times = [plan?.age, plan?.lifetime, plan?.keep, plan?.whileRevalidate, plan?.ifError, plan?.onDemand]
+  return Number.isInteger(status) && status >= 200 && status <= 599 && times.every(Number.isFinite)
+}
+
+function areTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'string')
+}
+
+function headOf(kept: Kept): Head {
+  if (kept === ALONE) return { kind: 'alone' }
+  if (!(kept instanceof StoredResponse)) return { kind: 'index', index: kept.index }
+  return {
+    kind: 'response',
+    status: kept.status,
+    ...(kept.statusText !== undefined && { text: kept.statusText }),
+    fields: flat(kept.headers),
+    plan: kept.plan,
+    authorized: kept.forAuthorized,
+  }
+}

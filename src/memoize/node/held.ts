@@ -1,0 +1,62 @@
+import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
+import pDefer from 'p-defer'
+import { type OriginResponse, unflat } from '../http/index.ts'
+
+/**
+ * Keeps a response from ending until what it has changed is forgotten everywhere: its client is not to be given what was
+ * before. Everything else of it goes its way.
+ */
+export class HeldResponse {
+  readonly #response: ServerResponse
+  readonly #ending = pDefer<OriginResponse>()
+  /** Name, value, as they were given to writeHead: nobody else learns of them. */
+  #written: string[] = []
+  #end: (() => void) | undefined
+  #released = false
+
+  constructor(response: ServerResponse) {
+    this.#response = response
+    const { end, writeHead } = response
+    response.writeHead = (...args: unknown[]) => {
+      this.#written = rawOf(args.at(-1))
+      return writeHead.apply(response, args as Parameters<typeof writeHead>)
+    }
+    response.end = (...args: unknown[]) => {
+      this.#end ??= () => {
+        Object.assign(response, { end, writeHead })
+        end.apply(response, args as Parameters<typeof end>)
+      }
+      if (this.#released) this.#end()
+      else this.#resolve()
+      return response
+    }
+    // Whose client is gone may never end; but it may have changed something.
+    response.once('close', () => this.#resolve())
+  }
+
+  /** Settles with the head of the response when it is complete and would end. */
+  get ending(): Promise<OriginResponse> {
+    return this.#ending.promise
+  }
+
+  release(): void {
+    this.#released = true
+    this.#end?.()
+  }
+
+  #resolve(): void {
+    const { statusCode: status } = this.#response
+    const headers = unflat([...rawOf(this.#response.getHeaders()), ...this.#written])
+    this.#ending.resolve({ status, headers })
+  }
+}
+
+type Fields = Record<string, OutgoingHttpHeader | undefined>
+
+function rawOf(fields: unknown): string[] {
+  if (Array.isArray(fields)) return fields.map(String)
+  if (typeof fields !== 'object' || fields === null) return []
+  return Object.entries(fields as Fields).flatMap(([name, value]) =>
+    [value ?? []].flat().flatMap((line) => [name, String(line)]),
+  )
+}

@@ -1,0 +1,31 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { HttpCacheOptions, HttpRequest } from '../http/index.ts'
+
+/** A request as options see it. */
+export interface NodeRequest extends HttpRequest {
+  /** As the client sent it. Undefined where it is no request, but a URL that another request has changed. */
+  incoming?: IncomingMessage | undefined
+}
+
+/** Options of a handler on node:http: those of the cache, and these. */
+export interface MemoizeHandlerOptions extends Omit<HttpCacheOptions, 'key' | 'tags'> {
+  /** See HttpCacheOptions. */
+  key?: ((request: NodeRequest) => string | undefined) | undefined
+  /** See HttpCacheOptions. */
+  tags?: ((request: NodeRequest) => string[]) | undefined
+  /**
+   * Told of everything that a handler throws or rejects with that was given as the third argument: its clients are
+   * answered by 500, or what `next` makes of it.
+   * @default process.emitWarning
+   */
+  onError?: ((error: unknown, request: IncomingMessage) => void) | undefined
+}
+
+/** What `next` is of Express and Connect. */
+export type Next = (error?: unknown) => void
+
+/** What answers requests: for node:http, or Express's and Connect's own. */
+export type Handler = (request: IncomingMessage, response: ServerResponse, next?: Next) => unknown
+
+/** A middleware; with a handler of its own, a listener too. */
+export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void

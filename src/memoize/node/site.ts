@@ -1,0 +1,106 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { checkFunction } from '../../kernel/check.ts'
+import type { Locker } from '../../locker/locker.ts'
+import { HTTP_CACHE_DEFAULTS, HttpCache } from '../http/index.ts'
+import { Exchange } from './exchange.ts'
+import { type Inner, innerOf } from './inner.ts'
+import type { Handler, MemoizeHandlerOptions, Next } from './options.ts'
+import { UnansweredError } from './unanswered.ts'
+import { writeAnswer } from './write.ts'
+
+/** Where a cache stands in a server, and what is behind it. */
+export class Site {
+  readonly #cache: HttpCache
+  /** What answers; without it, whatever `next` leads to. */
+  readonly #handler: Handler | undefined
+  readonly #methods: ReadonlySet<string>
+  readonly #onError: (error: unknown, request: IncomingMessage) => void
+
+  constructor(locker: Locker, { onError = warn, ...options }: MemoizeHandlerOptions, handler?: Handler) {
+    checkFunction('onError', onError)
+    this.#cache = new HttpCache(locker, options)
+    this.#handler = handler
+    this.#methods = new Set(options.methods ?? HTTP_CACHE_DEFAULTS.methods)
+    this.#onError = onError
+  }
+
+  /** Answers a request, in this very call when this process has the answer. */
+  handle(request: IncomingMessage, response: ServerResponse, next?: Next): void {
+    const inner = innerOf(request)
+    inner?.enter(this)
+    if (inner) return this.proceed(request, response, next)
+    const exchange = new Exchange(request, response, next, this)
+    if (exchange.passes) return this.proceed(request, response, next)
+    try {
+      const answer = this.#cache.handle(exchange, exchange.origin)
+      if (!(answer instanceof Promise)) return writeAnswer(response, answer)
+      answer.then((answer) => exchange.finish(answer)).catch((error) => exchange.fail(error))
+    } catch (error) {
+      // What cannot be written must not take the server with it.
+      exchange.fail(error)
+    }
+  }
+
+  /** Whether answers to this method may be shared. */
+  shares(method: string): boolean {
+    return this.#methods.has(method)
+  }
+
+  /** Leaves a request to the handler. */
+  proceed(request: IncomingMessage, response: ServerResponse, next?: Next): void {
+    if (!this.#handler) return next?.()
+    const inner = innerOf(request)
+    const fail = (error: unknown): void => {
+      if (inner) inner.fail(error)
+      else this.refuse(error, response, next)
+    }
+    this.#call(request, response, next, fail)
+  }
+
+  /** Has an inner request answered. `from`: the client's, in whose place it is; `routed`: by what has a `next`. */
+  dispatch(inner: Inner, from: IncomingMessage, routed: boolean): void {
+    const { request, response } = inner
+    const fail = (error: unknown): void => inner.fail(error)
+    if (this.#handler) {
+      inner.enter(this)
+      const next = (error?: unknown): void => fail(error ?? new UnansweredError('The handler passed it on'))
+      if (routed) inner.follow(from)
+      return this.#call(request, response, routed ? next : undefined, fail)
+    }
+    const { server } = from.socket as Socket & { server?: Server }
+    // The whole way once more, through all that stands before the cache: `next` knows the client's request alone.
+    if (server) server.emit('request', request, response)
+    else fail(new UnansweredError('The server is not known'))
+  }
+
+  #call(
+    request: IncomingMessage,
+    response: ServerResponse,
+    next: Next | undefined,
+    fail: (error: unknown) => void,
+  ): void {
+    const failed = (error: unknown): void => {
+      this.#onError(error, request)
+      fail(error)
+    }
+    try {
+      const returned = this.#handler?.(request, response, next)
+      if (returned instanceof Promise) returned.catch(failed)
+    } catch (error) {
+      failed(error)
+    }
+  }
+
+  /** Tells a client that there is no answer. */
+  refuse(error: unknown, response: ServerResponse, next?: Next): void {
+    if (next) next(error)
+    else if (response.headersSent) response.destroy()
+    else
+      response.writeHead(500, { 'content-type': 'text/plain', 'cache-control': 'no-store' }).end('Failed\n')
+  }
+}
+
+function warn(error: unknown): void {
+  process.emitWarning(error instanceof Error ? error : String(error))
+}

@@ -1,0 +1,155 @@
+import { test } from 'node:test'
+import { Locker, type LockerOptions, MemoryStore, type StreamContext } from '../../src/index.ts'
+import { type Setup, setup } from './setup.ts'
+import { until } from './wait.ts'
+
+/** A source of chunks that does as it is told: its work can be given to several lockers. */
+export class Tap<T> {
+  /** Works that were begun, one for each time that it was opened. */
+  readonly runs: StreamContext[] = []
+  /** Chunks that were taken out of it so far, by all works. */
+  taken = 0
+  /** Works whose generator has come to its end, by whatever way. */
+  returned = 0
+  #chunks: T[] = []
+  #end: { error?: Error } | undefined
+  #wake: (() => void) | undefined
+
+  readonly work = (context: StreamContext): AsyncGenerator<T> => {
+    this.runs.push(context)
+    return this.#generate(context.signal)
+  }
+
+  /** Yields these next. */
+  push(...chunks: T[]): this {
+    this.#chunks.push(...chunks)
+    this.#wake?.()
+    return this
+  }
+
+  /** Ends it after what was pushed. */
+  end(error?: Error): this {
+    this.#end = error ? { error } : {}
+    this.#wake?.()
+    return this
+  }
+
+  async *#generate(signal: AbortSignal): AsyncGenerator<T> {
+    try {
+      for (let at = 0; ; at++) {
+        while (at >= this.#chunks.length && !this.#end) await this.#changed(signal)
+        if (at >= this.#chunks.length) break
+        this.taken++
+        yield this.#chunks[at] as T
+      }
+      if (this.#end?.error) throw this.#end.error
+    } finally {
+      this.returned++
+    }
+  }
+
+  #changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wake = resolve
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    })
+  }
+}
+
+/** What a reader has received, as it goes on. */
+export interface Reading<T> {
+  readonly chunks: T[]
+  /** Settles with it. */
+  readonly done: Promise<{ chunks: T[]; error: unknown }>
+}
+
+/** Reads a stream to its end in the background. */
+export function reading<T>(stream: AsyncIterable<T>): Reading<T> {
+  const chunks: T[] = []
+  const read = async () => {
+    try {
+      for await (const chunk of stream) chunks.push(chunk)
+      return { chunks, error: undefined }
+    } catch (error) {
+      return { chunks, error }
+    }
+  }
+  return { chunks, done: read() }
+}
+
+/** All chunks of a stream. */
+export async function all<T>(stream: AsyncIterable<T>): Promise<T[]> {
+  const chunks: T[] = []
+  for await (const chunk of stream) chunks.push(chunk)
+  return chunks
+}
+
+/** So many chunks of a stream, without ending it. */
+export async function some<T>(stream: AsyncIterator<T>, count: number): Promise<T[]> {
+  const chunks: T[] = []
+  for (let at = 0; at < count; at++) {
+    const { done, value } = await stream.next()
+    if (done) throw new Error(`Expected ${count} chunks, got ${at}`)
+    chunks.push(value)
+  }
+  return chunks
+}
+
+/** Resolves when a reader has so many. */
+export function reached({ chunks }: { chunks: readonly unknown[] }, count: number): Promise<unknown> {
+  return until(() => chunks.length >= count, { what: `${count} chunks` })
+}
+
+/** Two lockers that stand for two processes. */
+export interface StreamWorld extends AsyncDisposable {
+  readonly kind: 'memory' | 'redis'
+  readonly t: Setup | undefined
+  readonly here: Locker
+  readonly there: Locker
+  /** One more process. */
+  open(options?: LockerOptions): Locker
+}
+
+async function worldIn(kind: StreamWorld['kind'], options: LockerOptions): Promise<StreamWorld> {
+  const t = kind === 'redis' ? await setup() : undefined
+  const place: LockerOptions = t ? { redis: t.redis } : { store: new MemoryStore() }
+  const lockers: Locker[] = []
+  const open = (more: LockerOptions = {}) => {
+    const locker = new Locker({ ...place, timeout: 10_000, ...options, ...more })
+    lockers.push(locker)
+    return locker
+  }
+  const [here, there] = [open(), open()]
+  await Promise.all([here.peek('warm'), there.peek('warm')])
+  await until(() => here.stats().subscribed && there.stats().subscribed, { what: 'the subscriptions' })
+  return {
+    kind,
+    t,
+    here,
+    there,
+    open,
+    async [Symbol.asyncDispose]() {
+      await Promise.all(lockers.map((locker) => locker.close({ grace: 0 })))
+      await t?.[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** Two lockers on a Redis of their own. */
+export async function onRedis(options: LockerOptions = {}): Promise<StreamWorld & { readonly t: Setup }> {
+  return (await worldIn('redis', options)) as StreamWorld & { readonly t: Setup }
+}
+
+/** The same test twice: in memory, and on a Redis of its own. */
+export function inBothStores(
+  title: string,
+  body: (world: StreamWorld) => Promise<void>,
+  options: LockerOptions = {},
+): void {
+  for (const kind of ['memory', 'redis'] as const) {
+    test(`${title}, ${kind === 'memory' ? 'in memory' : 'on Redis'}`, async () => {
+      await using world = await worldIn(kind, options)
+      await body(world)
+    })
+  }
+}
