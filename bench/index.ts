@@ -17,6 +17,7 @@ import { prepareLibrary } from './library.ts'
 import { cold } from './parts/cold.ts'
 import { connections } from './parts/connections.ts'
 import { hits } from './parts/hits.ts'
+import { http, httpRefresh } from './parts/http.ts'
 import { keys } from './parts/keys.ts'
 import { many } from './parts/many.ts'
 import { memory } from './parts/memory.ts'
@@ -41,6 +42,8 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   connections,
   memory,
   streams,
+  http,
+  'http-refresh': httpRefresh,
   queue,
   'queue-bulk': queueBulk,
   'queue-memory': queueMemory,

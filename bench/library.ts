@@ -4,6 +4,12 @@ import { promisify } from 'node:util'
 
 type Library = typeof import('../src/index.ts')
 
+/** Subpaths that are measured. */
+interface Parts {
+  'memoize/node': typeof import('../src/memoize/node.ts')
+  'memoize/fetch': typeof import('../src/memoize/fetch.ts')
+}
+
 const ROOT = new URL('../', import.meta.url)
 
 /** Where the library is built: below the root, so that it finds the dependencies of the package and no others. */
@@ -33,4 +39,11 @@ export async function library(): Promise<Library> {
   const url = process.env[VARIABLE]
   if (!url) throw new Error('The library is not prepared')
   return (await import(url)) as Library
+}
+
+/** One of its subpaths. */
+export async function libraryPart<Name extends keyof Parts>(name: Name): Promise<Parts[Name]> {
+  const url = process.env[VARIABLE]
+  if (!url) throw new Error('The library is not prepared')
+  return (await import(url.replace(/index\.(?=[jt]s$)/, `${name}.`))) as Parts[Name]
 }

@@ -196,3 +196,26 @@ declare module 'bullmq' {
     waitUntilReady(): Promise<unknown>
   }
 }
+
+declare module 'autocannon' {
+  import type { EventEmitter } from 'node:events'
+
+  export interface Options {
+    url: string
+    connections: number
+    /** Seconds. */
+    duration: number
+    headers?: Record<string, string>
+  }
+  export interface Result {
+    requests: { average: number; total: number }
+    errors: number
+    timeouts: number
+    non2xx: number
+  }
+  /** Emits 'response' with client, status, bytes and the time that it took (ms). */
+  export default function autocannon(
+    options: Options,
+    done: (error: Error | null, result: Result) => void,
+  ): EventEmitter
+}

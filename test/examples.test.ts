@@ -150,6 +150,14 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
     /^long: ClosedError, /,
     'long, for who waits in another process: computed there instead',
   ],
+  stream: [
+    /^Ada {3}has the first word after \d+ ms$/,
+    /^Alan {2}has the first word after \d+ ms$/,
+    ...['Ada  ', 'Grace', 'Alan ', 'Edsger'].map(
+      (who) => new RegExp(`^${who} has all 17 words after \\d+ ms$`),
+    ),
+    'users: 4, calls of the model: 1, different texts: 1',
+  ],
   dedupe: [
     /^(queue|process) \d+ renders \/prices$/,
     ...Array(4).fill(/^(queue|process) \d+ received 5 × \/prices rendered by (queue|process) \d+$/),

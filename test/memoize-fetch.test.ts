@@ -94,6 +94,26 @@ describe('memoize fetch', () => {
     assert.equal(asked.length, 4)
   })
 
+  test('memoize fetch - the URL tells hosts, ports and queries apart, whatever the Host field says', async () => {
+    await using world = new HttpWorld()
+    const handler = memoizeHandler(world.locker(), { ttl: HOUR }, (request) => new Response(request.url))
+    const urls = [
+      'http://a/',
+      'http://b/',
+      'http://a:81/',
+      'http://a/?b',
+      'http://a/?c',
+      'https://a/x/',
+      'http://a/x',
+    ]
+    for (let round = 0; round < 2; round++) {
+      for (const url of urls) {
+        const response = await handler(new Request(url, { headers: { host: 'same' } }))
+        assert.equal(await response.text(), url)
+      }
+    }
+  })
+
   test('memoize fetch - shared cookies are all there', async () => {
     await using world = new HttpWorld()
     const handler = memoizeHandler(world.locker(), { shareSetCookie: true }, () => {

@@ -438,24 +438,42 @@ describe('memoize node, failures', () => {
     await using world = new HttpWorld()
     let closed = 0
     let written = 0
-    const handler = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
+    let late: (() => void) | undefined
+    const handler = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
       response.on('close', () => closed++)
+      if (request.url === '/late') {
+        await new Promise<void>((resolve) => {
+          late = resolve
+        })
+      }
       response.writeHead(200, { 'cache-control': 'private' })
       async function* endless() {
         for (;;) {
           written++
           yield Buffer.alloc(64 * 1024)
+          // Says nothing more until somebody wants it to.
+          if (request.url === '/quiet') await once(response, 'close')
         }
       }
       await pipeline(Readable.from(endless()), response).catch(() => undefined)
     }
     const server = await world.serve(memoizeHandler(world.locker(), { ttl: HOUR }, handler))
-    const response = await server.begin('/')
-    response.destroy()
-    await until(() => closed === 1, { what: 'the handler to be told' })
-    const before = written
-    await new Promise((resolve) => setImmediate(resolve))
-    assert.equal(written, before)
+    for (const [i, path] of ['/', '/quiet'].entries()) {
+      const response = await server.begin(path)
+      response.destroy()
+      await until(() => closed === i + 1, { what: `the handler of ${path} to be told` })
+      const before = written
+      await new Promise((resolve) => setImmediate(resolve))
+      assert.equal(written, before)
+    }
+    // Who leaves before there is an answer.
+    const early = connect(server.port, LOCALHOST)
+    early.write('GET /late HTTP/1.1\r\nhost: x\r\n\r\n')
+    await until(() => late !== undefined, { what: 'the handler to run' })
+    early.destroy()
+    await until(async () => (await server.connections()) === 0, { what: 'the client to be gone' })
+    late?.()
+    await until(() => closed === 3, { what: 'the late one to be told' })
   })
 
   test('memoize node - with the locker closed the handler answers alone', async () => {
@@ -607,5 +625,30 @@ describe('memoize node, stale', () => {
         ['stored', `${client}`, [`id=${client}`], '<a>, <b>'],
       )
     }
+  })
+
+  test('memoize node - a writeHead of somebody before the cache is used, and what it refuses is 500', async () => {
+    await using world = new HttpWorld()
+    const handler = memoizeHandler(world.locker(), {}, (_, response) => {
+      response.writeHead(200, FRESH).end('x')
+    })
+    let refuses = false
+    const server = await world.serve((request, response) => {
+      const { writeHead } = response
+      // The cache's own request does not come by here.
+      response.writeHead = ((status: number, ...rest: unknown[]) => {
+        if (refuses && status === 200) throw new TypeError('refused')
+        assert.ok(!rest.some(Array.isArray), 'it need not know fields in this form')
+        response.setHeader('x-before', 'seen')
+        return writeHead.apply(response, [status, ...rest] as never)
+      }) as typeof writeHead
+      handler(request, response)
+    })
+    for (let i = 0; i < 2; i++) {
+      const { headers } = await server.ask('/')
+      assert.deepEqual([headers['x-before'], headers['cache-control']], ['seen', FRESH['cache-control']])
+    }
+    refuses = true
+    assert.deepEqual([(await server.ask('/')).status, (await server.ask('/new')).status], [500, 500])
   })
 })

@@ -64,7 +64,10 @@ export class Site {
     const fail = (error: unknown): void => inner.fail(error)
     if (this.#handler) {
       inner.enter(this)
-      const next = (error?: unknown): void => fail(error ?? new UnansweredError('The handler passed it on'))
+      const next = (error?: unknown): void => {
+        const passedOn = error === undefined || error === null || error === 'route' || error === 'router'
+        fail(passedOn ? new UnansweredError('The handler passed it on') : error)
+      }
       if (routed) inner.follow(from)
       return this.#call(request, response, routed ? next : undefined, fail)
     }
@@ -86,7 +89,7 @@ export class Site {
     }
     try {
       const returned = this.#handler?.(request, response, next)
-      if (returned instanceof Promise) returned.catch(failed)
+      Promise.resolve(returned).catch(failed)
     } catch (error) {
       failed(error)
     }
@@ -96,8 +99,11 @@ export class Site {
   refuse(error: unknown, response: ServerResponse, next?: Next): void {
     if (next) next(error)
     else if (response.headersSent) response.destroy()
-    else
-      response.writeHead(500, { 'content-type': 'text/plain', 'cache-control': 'no-store' }).end('Failed\n')
+    else {
+      for (const name of response.getHeaderNames()) response.removeHeader(name)
+      const fields = { 'content-type': 'text/plain', 'cache-control': 'no-store' }
+      response.writeHead(500, 'Internal Server Error', fields).end('Failed\n')
+    }
   }
 }
 

@@ -1,5 +1,4 @@
 import type { ServerResponse } from 'node:http'
-import { pipeline } from 'node:stream'
 import type { Answer } from '../http/index.ts'
 
 /** Answers a client. The fields of the answer take the place of those that were set before; others stay. */
@@ -12,7 +11,7 @@ export function writeAnswer(response: ServerResponse, { status, statusText, head
   else response.writeHead(status, statusText, fields)
   if (body === undefined) response.end()
   else if (Buffer.isBuffer(body)) endWith(response, body)
-  else pipeline(body, response, () => undefined)
+  else stream(body, response)
 }
 
 /** Longest body that is also kept as text. */
@@ -38,6 +37,38 @@ function setAll(response: ServerResponse, headers: readonly string[]): void {
   for (let at = 0; at < headers.length; at += 2) response.removeHeader(headers[at] as string)
   for (let at = 0; at < headers.length; at += 2)
     response.appendHeader(headers[at] as string, headers[at + 1] as string)
+}
+
+/** At the client's pace. Whatever makes the body is told when the client goes, even while there is nothing to be written. */
+function stream(body: AsyncIterable<Uint8Array>, response: ServerResponse): void {
+  const iterator = body[Symbol.asyncIterator]()
+  const letGo = (): void => {
+    iterator.return?.().catch(() => undefined)
+  }
+  if (response.destroyed) return letGo()
+  response.once('close', letGo)
+  pump(iterator, response).catch(() => response.destroy())
+}
+
+async function pump(iterator: AsyncIterator<Uint8Array>, response: ServerResponse): Promise<void> {
+  for (;;) {
+    const { done, value } = await iterator.next()
+    if (done || response.destroyed) break
+    if (!response.write(value)) await writable(response)
+  }
+  response.end()
+}
+
+function writable(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const proceed = (): void => {
+      response.off('drain', proceed)
+      response.off('close', proceed)
+      resolve()
+    }
+    response.on('drain', proceed)
+    response.on('close', proceed)
+  })
 }
 
 /** What an answer tells of the cache. */
