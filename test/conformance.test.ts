@@ -15,7 +15,15 @@ import type { ResourceRecord, Surroundings } from '../src/locker/record.ts'
 import { RedisStore } from '../src/locker/redis-store.ts'
 import { buildScripts, type LockerScripts } from '../src/locker/scripts/index.ts'
 import { HEADER_LENGTH, type TimeFragments } from '../src/locker/scripts/prelude.ts'
-import type { Claim, ClaimReply, Grant, Notice, Outcome, Store } from '../src/locker/store.ts'
+import {
+  ANY_AGE,
+  type Claim,
+  type ClaimReply,
+  type Grant,
+  type Notice,
+  type Outcome,
+  type Store,
+} from '../src/locker/store.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
@@ -116,7 +124,7 @@ const claimShape = {
   after: fc.constantFrom('own', 'own', 'none', 'last'),
   parked: fc.constantFrom('own', 'own', 'none', 'last'),
   trace: fc.constantFrom('', '', '00-4bf9-01', 'x y\nz 1'),
-  tolerance: fc.constantFrom(0, 1, 100, 300, 5000),
+  tolerance: fc.constantFrom(0, 1, 100, 300, 5000, ANY_AGE, ANY_AGE),
   serve: fc.constantFrom(0, 50, 300, 5000),
   pass: fc.oneof({ weight: 3, arbitrary: fc.constant(true) }, fc.constant(false)),
   /** Under which last fence it is to be granted alone. */
@@ -134,7 +142,7 @@ const PLAIN_CLAIM = {
   after: 'own',
   parked: 'own',
   trace: '',
-  tolerance: 0,
+  tolerance: ANY_AGE,
   serve: 0,
   pass: true,
   only: 'any',
@@ -143,7 +151,7 @@ const PLAIN_CLAIM = {
 const PLAIN_WANTS = {
   refresh: false,
   takeover: true,
-  tolerance: 0,
+  tolerance: ANY_AGE,
   serve: 0,
   pass: true,
   only: 0,
@@ -303,6 +311,7 @@ function stateOfRecord(record: ResourceRecord | undefined, named: Names): object
       until: outcome.until,
       error: hex(outcome.error),
       errorFresh: outcome.errorFresh,
+      tags: outcome.tags,
     },
     parks: [...record.parks].map(named),
     parked: record.parks.size,
@@ -338,6 +347,7 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
     'su',
     'e',
     'eu',
+    'et',
     'n',
     'f',
     'd',
@@ -387,6 +397,7 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
           until: number('su'),
           error: hex(fields.get('e')),
           errorFresh: number('eu'),
+          tags: text('et') ?? '',
         }
       : undefined,
     parks: parks.map((park) => named(park.slice(1))),
@@ -1092,14 +1103,19 @@ const MUTANTS: Record<string, Mutant> = {
     from: 'pu = doomed and 0 or now',
     to: 'pu = now',
   },
-  'an invalidation during a pass that does not move the fence': {
-    script: 'invalidate',
-    from: 'f = f + 1 end',
-    to: 'f = f end',
+  'a failure without its tags': {
+    script: 'settle',
+    from: "if kind ~= 'v' and tags ~= '' then",
+    to: 'if false then',
+  },
+  'a grant for a fence that was invalidated': {
+    script: 'claim',
+    from: 'or d >= only)',
+    to: ')',
   },
   'a grant without regard to the fence that it was for': {
     script: 'claim',
-    from: 'if only > 0 and only ~= f',
+    from: 'if only > 0 and (only ~= f or d >= only)',
     to: 'if false',
   },
   'what is not kept replaces what is': {

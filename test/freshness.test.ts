@@ -286,3 +286,77 @@ describe('what the work decides', () => {
     assert.equal(await waiting, 'published')
   })
 })
+
+describe('what readers of different minds are given', () => {
+  onBoth(
+    'freshness - each reader is served by its own options, whoever asked first',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await stale(one, other, c, SIE)
+      c.hold()
+      // The first of its process asks for nothing stale; those who join it do.
+      const asked = [one, other].map((locker) => ({
+        plain: locker.run('k', c.work, { ttl: 60 }),
+        soft: locker.run('k', c.work, { ...SIE, softTimeout: 50 }),
+        patient: locker.run('k', c.work, SIE),
+      }))
+      for (const { soft } of asked) assert.equal(await soft, 'value 1')
+      c.fail()
+      for (const { plain, patient } of asked) {
+        assert.equal(await patient, 'value 1')
+        await assert.rejects(plain, RemoteError)
+      }
+    },
+  )
+
+  onBoth('freshness - a renewal under way in the background is no reason to wait', async (world, options) => {
+    const one = await world.open(options)
+    const c = counted()
+    const brief = { ttl: 30, staleWhileRevalidate: 60, staleIfError: 60_000, softTimeout: 50 }
+    await one.run('k', c.work, brief)
+    await over(one, 'k')
+    c.hold()
+    assert.equal(await one.run('k', c.work, brief), 'value 1')
+    await until(() => c.runs === 2, { what: 'the renewal' })
+    // Over for longer than is tolerated without waiting: now softTimeout and staleIfError decide.
+    await new Promise((resolve) => setTimeout(resolve, 80))
+    assert.equal(await one.run('k', c.work, brief), 'value 1')
+    const patient = one.run('k', c.work, { ...brief, softTimeout: Number.POSITIVE_INFINITY })
+    c.fail()
+    assert.equal(await patient, 'value 1')
+  })
+
+  onBoth(
+    'freshness - a failure that is kept does not end what is served meanwhile',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await stale(one, other, c, SWR)
+      const broken = () => Promise.reject(new Error('broken'))
+      for (let round = 0; round < 3; round++) {
+        for (const locker of [one, other])
+          assert.equal(await locker.run('k', broken, { ...SWR, errorTtl: 60_000 }), 'value 1')
+      }
+    },
+  )
+
+  onBoth(
+    'freshness - while nobody waits for anybody, a failing work gives what was kept before',
+    async (world, options) => {
+      const one = await world.open(options)
+      const c = counted()
+      await one.run('k', c.work, SIE)
+      await over(one, 'k')
+      await one.run('k', ({ noStore }) => noStore(), { refresh: true })
+      const broken = () => Promise.reject(new Error('broken'))
+      assert.equal(await one.run('k', broken, SIE), 'value 1')
+      await assert.rejects(one.run('k', broken), RemoteError)
+    },
+  )
+
+  onBoth('freshness - a lease of fractions goes with all of them', async (world, options) => {
+    const one = await world.open(options)
+    assert.equal(await one.run('k', () => 1, { ...SWR, lease: 1000.5, refresh: true }), 1)
+  })
+})

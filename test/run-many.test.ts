@@ -214,3 +214,47 @@ test('runMany - wrong use is refused', async () => {
     AbortedError,
   )
 })
+
+onBoth('runMany - what is over is served at once, and renewed in one round', async (world, options) => {
+  const locker = await world.open(options)
+  const { rounds, work } = noted(1)
+  const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
+  const keys = letters('abcdefghij')
+  await locker.runMany(keys, work, swr)
+  await until(async () => (await locker.peek('j')).status !== 'done', { what: 'the end of the results' })
+  const since = performance.now()
+  const slow = async (some: string[]) => {
+    await sleep(200)
+    return work(some)
+  }
+  assert.equal((await locker.runMany(keys, slow, swr)).length, 10)
+  assert.ok(performance.now() - since < 190, 'nobody waited')
+  await until(() => rounds.length > 1, { what: 'the renewal' })
+  assert.deepEqual(rounds[1]?.sort(), keys)
+})
+
+test('L1 runMany - its timeout and signal count while it reads, too', async () => {
+  await using world = await lockersIn('redis')
+  const locker = await world.open({ cache: false })
+  const keys = letters('abcdef')
+  const work = (some: string[]) => some
+  for (let round = 0; round < 3; round++) await locker.runMany(keys, work)
+  const server = world.t?.server
+  assert.ok(server, 'a server')
+  await server.freeze()
+  const took = async (promise: Promise<unknown>) => {
+    const since = performance.now()
+    await assert.rejects(promise, (error: Error) =>
+      /E_(TIMEOUT|ABORTED)/.test(String((error as { code?: string }).code)),
+    )
+    return performance.now() - since
+  }
+  const leaves = new AbortController()
+  setTimeout(() => leaves.abort(), 100)
+  const [late, left] = await Promise.all([
+    took(locker.runMany(keys, work, { timeout: 150 })),
+    took(locker.runMany(keys, work, { signal: leaves.signal })),
+  ])
+  await server.thaw()
+  assert.ok(late < 900 && left < 900, `${late} and ${left} ms`)
+})

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import pDefer from 'p-defer'
-import { Locker, type LockerOptions } from '../src/index.ts'
+import { Locker, type LockerOptions, MemoryStore } from '../src/index.ts'
 import { recordKey } from '../src/kernel/keys.ts'
 import { RedisCluster } from './support/cluster.ts'
 import { lockersIn, onBoth, soon } from './support/lockers.ts'
@@ -148,4 +148,84 @@ test('tags - wrong ones are refused', async () => {
     )
   }
   await assert.rejects(locker.invalidateTags(''), TypeError)
+})
+
+onBoth(
+  'tags - a result has those of the call whose work made it, whoever asked first',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const { next } = counter()
+    const held = await other.request('k')
+    assert.equal(held.status, 'locked')
+    const leaves = new AbortController()
+    // Without tags it waits, and leaves; who came after it does the work.
+    const first = one.run('k', next, { signal: leaves.signal })
+    const second = one.run('k', next, TAGGED)
+    await until(async () => (await one.peek('k')).lock?.parked !== 0, { what: 'them to wait' })
+    leaves.abort()
+    await assert.rejects(first)
+    if (held.status === 'locked') await held.release()
+    assert.equal(await second, 1)
+    await one.invalidateTags('reports')
+    assert.equal(await one.run('k', next, TAGGED), 2)
+  },
+)
+
+onBoth(
+  'S4 tags - a failure that is kept, and a value that is not, have them as well',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const kept = { ...TAGGED, errorTtl: 60_000 }
+    const broken = () => Promise.reject(new Error('broken'))
+    await assert.rejects(one.run('failing', broken, kept))
+    await assert.rejects(other.run('failing', () => 1, kept))
+    await other.invalidateTags('reports')
+    assert.equal(await other.run('failing', () => 2, kept), 2)
+    // One that is not kept, begun before an invalidation, is not for those who ask after it.
+    const gate = pDefer<void>()
+    const before = one.run(
+      'unkept',
+      async ({ noStore }) => {
+        noStore({ passFor: 0 })
+        await gate.promise
+        return 'old'
+      },
+      TAGGED,
+    )
+    await until(async () => (await other.peek('unkept')).status === 'locked', { what: 'the work' })
+    await other.invalidateTags('user:1')
+    const after = other.run('unkept', () => 'new', TAGGED)
+    await until(async () => (await one.peek('unkept')).lock?.parked === 1, { what: 'the other to wait' })
+    gate.resolve()
+    assert.deepEqual([await before, await after], ['old', 'new'])
+  },
+)
+
+onBoth(
+  'S4 tags - what is over is not served after its tag was invalidated, by whomever it was tagged',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
+    await one.run('k', () => 'old', { ...swr, ...TAGGED })
+    await until(async () => (await other.peek('k')).status !== 'done', { what: 'its end', every: 5 })
+    const gate = pDefer<string>()
+    // The reader knows nothing of its tags.
+    assert.equal(await other.run('k', () => gate.promise, swr), 'old')
+    await other.invalidateTags('reports')
+    const late = other.run('k', () => gate.promise, swr)
+    assert.equal(await soon(late, 100), 'pending')
+    gate.resolve('new')
+    assert.equal(await late, 'new')
+  },
+)
+
+test('L5 tags - embedded, they are bounded as results are', async () => {
+  const store = new MemoryStore({ maxRecords: 100 })
+  await using locker = new Locker({ store, cache: false })
+  for (let index = 0; index < 500; index++)
+    await locker.run(`k${index}`, () => index, { tags: [`t${index}`] })
+  const found = await Promise.all(
+    Array.from({ length: 500 }, (_, index) => store.epochs([recordKey('soloflight', `t${index}`, 't')], 0)),
+  )
+  assert.equal(found.flat().filter((epoch) => epoch > 0).length, 100)
 })

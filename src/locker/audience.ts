@@ -11,8 +11,18 @@ export interface StaleResult {
   /** By the clock: since when it has been over, and until when it may be served at all. */
   readonly since: number
   readonly until: number
+  /** Names of the records of its tags. */
+  readonly tags: readonly string[]
   /** The last waiter who came before a moment at which it was not invalidated. */
   readonly seq: number
+}
+
+/** What an audience tells the flight that it waits in. */
+export interface AudienceHost {
+  /** One waits no longer, whatever the reason. */
+  left(): void
+  /** One would have what is over, but an invalidation might have come before it did. */
+  doubted(waiter: Waiter): void
 }
 
 /**
@@ -32,13 +42,12 @@ export class Audience implements Among {
   /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
   #patient = true
 
-  /** Called whenever one waits no longer, whatever the reason. */
-  readonly #left: () => void
+  readonly #host: AudienceHost
   #stale: StaleResult | undefined
 
-  constructor(key: string, left: () => void) {
+  constructor(key: string, host: AudienceHost) {
     this.key = key
-    this.#left = left
+    this.#host = host
   }
 
   get size(): number {
@@ -91,7 +100,8 @@ export class Audience implements Among {
   }
 
   soften(waiter: Waiter): void {
-    this.#serveStale(waiter, Number.POSITIVE_INFINITY)
+    const served = this.#serveStale(waiter, Number.POSITIVE_INFINITY)
+    if (!served && this.#stale && waiter.strict) this.#host.doubted(waiter)
   }
 
   /** While it is renewed, what is over goes to those who are content with it. Whether anybody was. */
@@ -101,7 +111,7 @@ export class Audience implements Among {
 
   /** The work has failed: what is over goes to those who would rather have that. */
   serveInsteadOfError(): void {
-    this.#serveEach((waiter) => waiter.call.staleIfError)
+    this.#serveEach(({ call }) => Math.max(call.staleIfError, call.staleWhileRevalidate))
   }
 
   /** Those who would be content with what is over, but came when it was not known any more whether they may. */
@@ -135,7 +145,7 @@ export class Audience implements Among {
   /** A waiter was settled. */
   remove(waiter: Waiter): void {
     this.#waiters.delete(waiter)
-    this.#left()
+    this.#host.left()
   }
 
   /** From now on it may take long. */

@@ -6,7 +6,7 @@ import type { Hint, Listener } from '../kernel/inbox.ts'
 import { noticeOf } from './notice.ts'
 import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
-import type { Claim, Claimer, ClaimReply, Offer, Outcome } from './store.ts'
+import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from './store.ts'
 import { bytesOf, PLAIN_VALUE, readValue } from './value.ts'
 
 /**
@@ -101,10 +101,17 @@ function parse(values: readonly unknown[], index: number, serverNow: number): Cl
       return { status: 'done', outcome: { ...outcome, stale: Number(d), tags: String(more ?? '') } }
     }
     case 'U': {
-      return { status: 'done', outcome: outcomeOf('value', a, '0', b, bytes) }
+      return {
+        status: 'done',
+        outcome: { ...outcomeOf('value', a, '0', b, bytes), tags: String(more ?? '') },
+      }
     }
     case 'E':
-      return { status: 'done', outcome: outcomeOf('error', a, b, c, bytes), offer }
+      return {
+        status: 'done',
+        outcome: { ...outcomeOf('error', a, b, c, bytes), tags: String(more ?? '') },
+        offer,
+      }
     case 'S':
       return offer && { status: 'stale', offer }
     case 'G':
@@ -162,7 +169,7 @@ function argumentOf(claim: Claim, lease: number): string {
   const { nonce, attempt, after, parked, tolerance, serve, only, trace } = claim
   const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.pass ? 0 : 4)
   const plain = attempt === 1 && claim.lease === lease && flags === 0 && trace === ''
-  if (plain && after === 0 && parked === 0 && tolerance === 0 && only === 0) return nonce
+  if (plain && after === 0 && parked === 0 && tolerance === ANY_AGE && serve === 0 && only === 0) return nonce
   const numbers = [attempt, claim.lease, after, parked, flags, whole(tolerance), whole(serve), only]
   return `${nonce}${numbers.join(' ')} ${trace}`
 }
@@ -226,7 +233,7 @@ export class ClaimBatch {
   /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */
   #read(entry: Entry): void {
     const { claim, claimer } = entry
-    if (argumentOf(claim, claim.lease) !== claim.nonce) return this.#miss(entry)
+    if (claim.tagged || argumentOf(claim, claim.lease) !== claim.nonce) return this.#send([entry])
     claimer.sending()
     const reading = new Reading(entry, this.#readFirst, this.#miss)
     this.#connection.ask(reading, this.#within / 2, reading)
@@ -266,7 +273,7 @@ export class ClaimBatch {
       const { claim, claimer } = entry
       const reply = parse(replies, index, serverNow)
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
-      this.#readFirst.answered(reply?.status === 'done')
+      if (!claim.tagged) this.#readFirst.answered(reply?.status === 'done')
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
         this.#send([entry]) // It failed for this key among others: alone, Redis says how.

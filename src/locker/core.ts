@@ -10,6 +10,7 @@ import { MemoryStore } from './memory-store.ts'
 import {
   type AnyRunOptions,
   checkCodec,
+  checkLease,
   checkRunOptions,
   type LockerOptions,
   type ResolvedOptions,
@@ -116,18 +117,23 @@ export class Core {
     if (!call.work || now - entry.freshUntil >= staleWhileRevalidate) return undefined
     caller.counters.stale++
     if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
-    if (now >= entry.renewAfter) this.#renew(call, entry)
+    this.#renew(call, entry, now)
     return entry
   }
 
   /** In the background: callers are served what there is. */
-  #renew(call: Call, entry: CachedResult): void {
+  #renew(call: Call, entry: CachedResult, now: number): void {
+    const { round, key } = call
     const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
     const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
     const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
-    this.flights.renew(renewal)?.catch(() => {
-      entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
-    })
+    const renewed = now >= entry.renewAfter ? this.flights.renew(renewal) : undefined
+    if (!renewed) return round?.answered(key)
+    renewed
+      .catch(() => {
+        entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
+      })
+      .finally(() => round?.answered(key))
   }
 
   /** A call with every option resolved. Throws when it is not to be made at all. */
@@ -149,7 +155,7 @@ export class Core {
       work,
       signal,
       timeout: of.timeout,
-      lease: of.lease,
+      lease: checkLease(of.lease),
       ttl: of.ttl,
       errorTtl: of.errorTtl,
       refresh: of.refresh ?? false,

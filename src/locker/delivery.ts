@@ -65,12 +65,13 @@ export class Delivery {
   }
 
   /** Offers something that is over to those who are content with it. What cannot be read is not offered. */
-  offer({ bytes, fence, past, left }: Offer): void {
+  offer({ bytes, fence, past, left, tags }: Offer): void {
     try {
       const since = this.sentAt - past
       const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
       const result = this.#read(outcome, since)
-      this.#audience.offer({ result, fence, since, until: this.sentAt + left, seq: this.sentSeq })
+      const offered = { result, fence, since, until: this.sentAt + left, tags: [...readNote(tags).keys()] }
+      this.#audience.offer({ ...offered, seq: this.sentSeq })
     } catch {
       // The work will bring another.
     }

@@ -3,14 +3,14 @@ import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.t
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
-import { Audience, errorFor, giveFailure } from './audience.ts'
+import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
 import type { WaitNode } from './deadlock.ts'
 import { Delivery } from './delivery.ts'
 import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
 import { put } from './put.ts'
-import type { Claimer, ClaimReply, Notice, Outcome } from './store.ts'
+import { ANY_AGE, type Claimer, type ClaimReply, type Notice, type Outcome } from './store.ts'
 import { TagCheck, type TagVerdict } from './tag-check.ts'
 import type { Call, Waiter } from './waiter.ts'
 
@@ -25,7 +25,7 @@ export interface FlightTable {
   /** Waiters of it ask for themselves; nobody joins it any more. */
   askAnew(flight: Flight, waiters: readonly Waiter[]): void
   /** A waiter of it runs its own work, beside all others. `fence`: the last one. */
-  pass(waiter: Waiter, fence: number): void
+  pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void
   /** Counts the tags that were heard to have begun a new epoch. */
   readonly tagDrops: number
   /** One of its waiters waits no longer. */
@@ -58,7 +58,7 @@ const LOOK_WHILE_DEAF = 500
  * Only what comes from the store moves it: replies and notices. Notices are hints: a parked flight also looks by itself
  * when the lease of the processor ends, and whenever messages may have been missed.
  */
-export class Flight implements Claimer, HoldingFlight, WaitNode {
+export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   readonly key: string
   readonly record: string
   readonly nonce: string = newId()
@@ -98,7 +98,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   constructor(leader: Call, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
-    this.audience = new Audience(leader.key, () => this.#left())
+    this.audience = new Audience(leader.key, this)
     this.#delivery = new Delivery(leader, this.audience, () => table.tagDrops)
     this.#tags = new TagCheck(leader)
     this.#leader = leader
@@ -140,6 +140,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   /** Others are served what is over meanwhile. */
   get renews(): boolean {
     return this.#renews
+  }
+
+  /** Whether its results have all the tags that a caller's would have. */
+  covers(tags: readonly string[]): boolean {
+    return tags.every((tag) => this.#tags.has(tag))
   }
 
   /** Whether what it will bring is begun under a grant above `fence`, as far as is known. */
@@ -196,7 +201,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
 
   /** A tag has begun a new epoch: whether new callers must not join. */
   tagDropped(tag: string): boolean {
-    if (!this.#tags.has(tag)) return false
+    if (!this.#tags.has(tag) && !this.audience.stale?.tags.includes(tag)) return false
     this.#delivery.disturb()
     this.audience.withdraw(Number.MAX_SAFE_INTEGER)
     return true
@@ -223,8 +228,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     this.#state = 'claiming'
     this.#hinted = false
     const { store, unavailableAfter, trace } = this.#leader.caller
-    const { staleWhileRevalidate, staleIfError, softTimeout } = this.#leader
-    const soft = softTimeout < Number.POSITIVE_INFINITY ? Number.MAX_SAFE_INTEGER : 0
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -234,10 +237,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
       parked: this.#parkedUnder,
       refresh: this.#refresh,
       takeover: this.#takeover,
-      tolerance: Math.max(staleWhileRevalidate, staleIfError, soft),
-      serve: this.#patient ? 0 : staleWhileRevalidate,
+      tolerance: ANY_AGE,
+      serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
       only: 0,
+      tagged: this.#leader.tags.length > 0,
       trace: traceBy(trace),
     }
     store.claim(claim, unavailableAfter, this)
@@ -308,7 +312,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
     if (reply.status !== 'done') this.audience.startDeadlines()
+    // What was offered before is over for good, or invalidated, if it is not offered again.
     if (reply.offer) this.#delivery.offer(reply.offer)
+    else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
         counters.hits++
@@ -370,12 +376,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
     if (late.length > 0) this.#table.askAnew(this, late)
   }
 
+  /** The store tells whether it may: in the reply to a claim of its own, if this flight will not claim. */
+  doubted(waiter: Waiter): void {
+    if (this.#state === 'parked') this.claim()
+    else if (this.#state === 'holding') this.#table.askAnew(this, [waiter])
+  }
+
   /** Nobody waits for anybody: each runs its own work. Who wants a lease waits for that. */
   #pass(fence: number): void {
     for (const waiter of this.audience) {
       if (!waiter.call.work) continue
       this.audience.release(waiter)
-      this.#table.pass(waiter, fence)
+      this.#table.pass(waiter, fence, this.audience.stale)
     }
     this.#stubborn = true
     if (this.audience.size > 0) return this.claim()
@@ -384,8 +396,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   /** Runs the work of its only waiter, beside all others. */
-  goAlone(waiter: Waiter, fence: number): void {
+  goAlone(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     this.audience.add(waiter, 0)
+    if (stale) this.audience.offer({ ...stale, seq: this.seq })
     this.audience.startDeadlines()
     this.#passed = fence
     this.#delivery.sending()
@@ -619,7 +632,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode {
   }
 
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
-  #left(): void {
+  left(): void {
     this.#table.left()
     if (this.audience.size > 0) return
     if (this.#state === 'parked') this.#leave()

@@ -1,5 +1,6 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
@@ -63,7 +64,9 @@ export class Flights implements FlightTable {
     const found = table.get(record)
     // Who would rather fail than have a result of this process alone does not wait for one.
     const alone = found?.unshared && call.onUnavailable === 'fail'
-    const known = alone || found?.brings(call.newerThan) === false ? undefined : found
+    // Nor who needs what is newer than it may bring, or would keep it under other tags.
+    const other = found && !(found.brings(call.newerThan) && found.covers(call.tags))
+    const known = alone || other ? undefined : found
     const from = call.background ? undefined : callingWork()
     const work = from?.node
     if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
@@ -124,11 +127,11 @@ export class Flights implements FlightTable {
     next.claim()
   }
 
-  pass(waiter: Waiter, fence: number): void {
+  pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     const flight = new Flight(waiter.call, this)
     this.#flying.add(flight)
     this.#close(flight)
-    flight.goAlone(waiter, fence)
+    flight.goAlone(waiter, fence, stale)
   }
 
   sent(flight: Flight): void {

@@ -186,7 +186,7 @@ export class Holding {
     const { caller, key, record, lease } = this.call
     const { fence, attempt, shared, epochs } = this.grant
     const stale = kind === 'value' ? this.call.keepStale : 0
-    const tags = kind === 'value' ? noted(epochs) : ''
+    const tags = noted(epochs)
     const sentSeq = this.#flight.seq
     const sentAt = caller.clock.now()
     const told = { kind: kind === 'error' ? kind : 'value', bytes, stale, tags } as const

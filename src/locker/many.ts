@@ -7,6 +7,7 @@ import { type Core, type Namespace, nameOf } from './core.ts'
 import { checkRunOptions, type RunManyOptions } from './options.ts'
 import { type ManyWork, Round } from './round.ts'
 import type { Outcome } from './store.ts'
+import type { WorkContext } from './waiter.ts'
 
 /** One of the keys, and its result as soon as there is one to wait for. */
 interface Item {
@@ -42,8 +43,12 @@ export class Many {
     const { signal, leave } = followed(options.signal)
     try {
       const items = [...new Set(keys)].map((key) => this.#item(key, options))
-      if (!options.refresh) await this.#read(items)
-      this.#claim(items, work, { ...options, signal })
+      const since = this.#core.clock.now()
+      const { timeout = this.#core.options.timeout } = options
+      if (!options.refresh) await this.#read(items, timeout, signal)
+      const left = Math.max(0, timeout - (this.#core.clock.now() - since))
+      if (signal?.aborted) throw new AbortedError('The caller aborted its waiting', { cause: signal.reason })
+      this.#claim(items, work, { ...options, signal, timeout: left })
       const results = new Map(items.map(({ key, result }) => [key, result]))
       return await Promise.all(keys.map((key) => results.get(key)))
     } finally {
@@ -59,7 +64,7 @@ export class Many {
   }
 
   /** Reads what is kept, if it is worth it. What has tags, or cannot be read, is claimed. */
-  async #read(items: readonly Item[]): Promise<void> {
+  async #read(items: readonly Item[], timeout: number, signal: AbortSignal | undefined): Promise<void> {
     const missing = items.filter(({ result }) => !result)
     if (!this.#promising || missing.length === 0) return
     const { flights, limits, clock } = this.#core
@@ -75,7 +80,8 @@ export class Many {
     const sentAt = clock.now()
     try {
       const records = missing.map(({ record }) => record)
-      const found = await flights.store.findMany(records, limits)
+      const reading = flights.store.findMany(records, { within: Math.min(limits.within, timeout) })
+      const found = (await unlessAborted(reading, signal)) ?? []
       for (const [index, item] of missing.entries()) {
         const outcome = found[index]
         if (outcome) this.#serve(item, outcome, sentAt, cacheable && !dropped.has(item.record))
@@ -112,16 +118,29 @@ export class Many {
       const found = caller.counters.hits - hits + items.length - missing.length
       this.#promising = 2 * found >= items.length
     })
-    for (const { key, result } of missing) {
-      const answered = () => round.answered(key)
-      result?.then(answered, answered)
-    }
   }
 
   #join(key: string, round: Round, options: RunManyOptions): Promise<unknown> {
-    const call = this.#core.call(this.#namespace, key, (context) => round.alone(key, context), options)
-    return this.#core.cached(call)?.promise ?? this.#core.flights.join({ ...call, round })
+    const alone = (context: WorkContext) => round.alone(key, context)
+    const call = { ...this.#core.call(this.#namespace, key, alone, options), round }
+    const hit = this.#core.cached(call)
+    // What is over is renewed in the same round, and counts as answered when that is.
+    if (hit && hit.freshUntil > this.#core.clock.now()) round.answered(key)
+    if (hit) return hit.promise
+    const result = this.#core.flights.join(call)
+    const answered = () => round.answered(key)
+    result.then(answered, answered)
+    return result
   }
+}
+
+/** What a promise brings, or undefined as soon as the signal aborts: what is claimed then says so. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T | undefined> {
+  if (!signal) return promise
+  return new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => resolve(undefined), { once: true })
+    promise.then(resolve, reject)
+  })
 }
 
 /** A signal of our own that follows another: every key listens to it, and the other is listened to once. */

@@ -125,10 +125,18 @@ export class MemoryStore {
         epoch: known?.epoch ?? this.#micros(),
         until: Math.max(known?.until ?? 0, now + keepFor),
       }
+      this.#tags.delete(tag)
       this.#tags.set(tag, record)
+      this.#evictTag()
       this.#sweepLater()
       return record.epoch
     })
+  }
+
+  /** What has no epoch matches nothing: the oldest can be forgotten. */
+  #evictTag(): void {
+    const [oldest] = this.#tags.keys()
+    if (oldest !== undefined && this.#tags.size > this.#maxRecords) this.#tags.delete(oldest)
   }
 
   #tag(tag: string): TagRecord | undefined {

@@ -52,6 +52,8 @@ interface OutcomeGroup {
   /** The failure, or a value that is not kept; and until when a failure is served to everybody. */
   error: Buffer | undefined
   errorFresh: number
+  /** Of those. */
+  tags: string
 }
 
 interface ValueGroup {
@@ -102,7 +104,8 @@ export class ResourceRecord {
       if (offer && claim.parked === 0 && offer.past < claim.serve) return { status: 'stale', offer }
       return this.#park(claim, lease, party, offer, at.now)
     }
-    if (claim.only > 0 && claim.only !== this.fence) return { status: 'refused' }
+    if (claim.only > 0 && (claim.only !== this.fence || this.doomed >= claim.only))
+      return { status: 'refused' }
     if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned', offer }
     // Parked, it may be the one that was told that it is free: it stays so until it leaves, which tells the next one.
     if (claim.pass && this.passUntil > at.now) return { status: 'pass', fence: this.fence, offer }
@@ -169,7 +172,7 @@ export class ResourceRecord {
       fresh: Math.max(0, outcome.errorFresh - now),
       doomed: this.doomed >= outcome.fence,
       stale: 0,
-      tags: '',
+      tags: outcome.tags,
     }
   }
 
@@ -239,16 +242,23 @@ export class ResourceRecord {
     const parks = [...this.parks]
     this.parks.clear()
     this.lease = undefined
-    this.outcome = { fence, kind, until: at.now + settlement.linger, error: undefined, errorFresh: 0 }
+    this.outcome = {
+      fence,
+      kind,
+      until: at.now + settlement.linger,
+      error: undefined,
+      errorFresh: 0,
+      tags: '',
+    }
     if (kind === 'value') {
       const staleUntil = stale > 0 ? fresh + stale : 0
       this.value = { bytes, fence, fresh, staleUntil, acceptedAt: at.now, tags }
       this.passUntil = 0
-    } else this.outcome.error = bytes
+    } else Object.assign(this.outcome, { error: bytes, tags })
     if (kind === 'error') this.outcome.errorFresh = fresh
     if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.passFor
     this.#expire()
-    const told = { fence, bytes, fresh: ttl, doomed, stale, tags: kind === 'value' ? tags : '' }
+    const told = { fence, bytes, fresh: ttl, doomed, stale, tags }
     const outcome: Outcome = { kind: kind === 'error' ? 'error' : 'value', ...told }
     for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
     if (replaced) at.drop(fence - 1)
@@ -274,7 +284,14 @@ export class ResourceRecord {
     const held = this.#heldBy(release, party, at.now)
     if (!held) return { released: false, fence: undefined }
     this.lease = undefined
-    this.outcome = { fence, kind: 'release', until: at.now + release.linger, error: undefined, errorFresh: 0 }
+    this.outcome = {
+      fence,
+      kind: 'release',
+      until: at.now + release.linger,
+      error: undefined,
+      errorFresh: 0,
+      tags: '',
+    }
     if (next) {
       const token = tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })
       this.#grant(token, next.lease, held.trace, party, at)
@@ -309,7 +326,14 @@ export class ResourceRecord {
     lease.unwanted = this.parks.size > 0
     if (lease.unwanted) return 'wanted'
     this.lease = undefined
-    this.outcome = { fence, kind: 'release', until: at.now + linger, error: undefined, errorFresh: 0 }
+    this.outcome = {
+      fence,
+      kind: 'release',
+      until: at.now + linger,
+      error: undefined,
+      errorFresh: 0,
+      tags: '',
+    }
     this.#expire()
     return 'released'
   }
@@ -332,8 +356,6 @@ export class ResourceRecord {
   invalidate(at: Surroundings): { doomed: number } {
     const running = this.lease !== undefined
     const first = running && this.doomed < this.fence
-    // What works beside others compute is kept only if nothing was granted or invalidated since they began.
-    if (!running && this.passUntil > at.now) this.fence++
     this.doomed = this.fence
     // Kept for those who were parked for it; served to nobody else.
     if (this.value) Object.assign(this.value, { fresh: 0, staleUntil: 0 })

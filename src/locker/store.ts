@@ -55,8 +55,10 @@ export interface Claim {
   serve: number
   /** Whether it may be told to go alone, because what is computed here is not kept anyway. */
   pass: boolean
-  /** Grant it only while this is the last fence; 0: whatever it is. */
+  /** Grant it only while this is the last fence, and nothing was invalidated since it was granted; 0: in any case. */
   only: number
+  /** Its results have tags: a plain read would not do. */
+  tagged?: boolean
   /** Trace context of the claimer, kept for those who will wait for it. */
   trace: string
 }
@@ -91,7 +93,7 @@ type Answer =
   | { status: 'abandoned' }
   /** Too many are parked already. */
   | { status: 'overloaded' }
-  /** The last fence is another than `only`. */
+  /** The last fence is another than `only`, or was invalidated. */
   | { status: 'refused' }
 
 /** A grant, as its holder names it. */
@@ -108,7 +110,7 @@ export interface Settlement extends Grant {
   bytes: Buffer
   /** How long it is served to everybody, ms. */
   ttl: number
-  /** Of a value: how long it is kept beyond that, ms, and its tags. */
+  /** Of a value: how long it is kept beyond that, ms. */
   stale: number
   tags: string
   /** Of 'unkept': for how long nobody is to wait for anybody, ms. */
@@ -215,6 +217,9 @@ export interface Store {
 
 /** Flights that may be parked on one record, unless configured otherwise. */
 export const MAX_PARKED: number = 10_000
+
+/** Tolerance of a claim that is offered whatever is kept: those who wait decide. */
+export const ANY_AGE: number = Number.MAX_SAFE_INTEGER
 
 /** Above this many bytes a value is not sent in messages: those who wait read it from the record. */
 export const MESSAGE_LIMIT: number = 64 * 1024

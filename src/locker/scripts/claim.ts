@@ -1,4 +1,5 @@
 import { ID_LENGTH } from '../../kernel/ids.ts'
+import { ANY_AGE } from '../store.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from './prelude.ts'
 
 /**
@@ -13,8 +14,8 @@ import { HEADER_LENGTH, VALUE_HEADER } from './prelude.ts'
  * returns for each key three values in a row, without nesting, which is what costs most in a reply:
  *         a plain value with its header, nil, nil: not doomed, without tags, and not kept beyond its end
  *         'V' fence fresh doomed stale, value with its header, tags
- *         'U' fence doomed, bytes, nil: a value that is not kept
- *         'E' fence fresh doomed, bytes, offer
+ *         'U' fence doomed, bytes, tags: a value that is not kept
+ *         'E' fence fresh doomed, bytes, tags, or offer with those in the place of progress
  *         'S' (what is offered will do), nil, offer
  *         'G' fence takeover, nil, offer
  *         'N' fence (go alone), nil, offer
@@ -34,7 +35,7 @@ local function serves(v)
 end
 local function read(key, nonce)
   return redis.call('HMGET', key, 'v', 'vf', 'vu', 'o', 'f', 'u', 's', 'k', 'su', 'eu', 'd', '@' .. inbox .. nonce, 'n', 'c', 'g',
-    'vs', 'vt', 'pu')
+    'vs', 'vt', 'pu', 'et')
 end
 local single
 if #KEYS == 1 then
@@ -50,7 +51,7 @@ local replies = {}
 
 local function claim(key, arg, r)
   local nonce, attempt, lease, after, parked, flags, trace = arg, '1', num(ARGV[5]), 0, 0, 0, ''
-  local tolerance, serve, only = 0, 0, 0
+  local tolerance, serve, only = ${ANY_AGE}, 0, 0
   if #arg > ${ID_LENGTH} then
     local a, l, af, pa, fl, to, se, on, tr =
       string.match(arg, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$', ${ID_LENGTH + 1})
@@ -75,7 +76,7 @@ local function claim(key, arg, r)
 
   local mine = parked > 0 and s > after and s >= parked and su > now
   if mine and k == 'n' then
-    return 'U ' .. int(s) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e')
+    return 'U ' .. int(s) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e'), r[19]
   end
   local failure = k == 'e' and (mine or (not refresh and s > after and eu > now))
   local value = (mine and k == 'v' and vf == s) or (not refresh and r[1] and vf > after and vu > now)
@@ -84,7 +85,8 @@ local function claim(key, arg, r)
     return 'V ' .. int(vf) .. ' ' .. int(math.max(0, vu - now)) .. (d >= vf and ' 1 ' or ' 0 ') .. kept, r[1] or redis.call('HGET', key, 'w'), r[17]
   end
   if failure then
-    return 'E ' .. int(s) .. ' ' .. int(math.max(0, eu - now)) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e'), offer
+    if offer then offer[4] = r[19] or '' end
+    return 'E ' .. int(s) .. ' ' .. int(math.max(0, eu - now)) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e'), offer or r[19]
   end
 
   if o and u > now then
@@ -96,7 +98,7 @@ local function claim(key, arg, r)
     if refresh or d >= f then after = math.max(after, f) end
     return 'P ' .. int(f) .. ' ' .. int(u - now) .. ' ' .. int(after), r[14], offer or r[15]
   end
-  if only > 0 and only ~= f then return 'R' end
+  if only > 0 and (only ~= f or d >= only) then return 'R' end
   if o and parked > 0 and stay then return 'X', nil, offer end
   if pu > now and not stubborn then return 'N ' .. int(f), nil, offer end
 

@@ -66,10 +66,10 @@ local found = num(r[8]) > 0 and parks(key) or {}
 local su, fresh = now + num(ARGV[6]), doomed and 0 or now + ttl
 local vu, eu, vs, pu = num(r[9]), 0, num(r[10]), num(r[11])
 local stale, tags = doomed and 0 or num(ARGV[11]), ARGV[12]
-if kind ~= 'v' then stale, tags = 0, '' end
+if kind ~= 'v' then stale = 0 end
 if kind == 'n' then ttl = 0 end
 local replaced = kind == 'v' and math.max(vu, vs) > now
-local gone = { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'n', 'e', 'eu' }
+local gone = { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'n', 'e', 'eu', 'et' }
 if kind == 'v' then
   for _, field in ipairs({ 'vs', 'vt', 'pu', 'w' }) do gone[#gone + 1] = field end
 end
@@ -88,6 +88,7 @@ else
   pu = doomed and 0 or now + num(ARGV[13])
   redis.call('HSET', key, 'e', bytes, 's', int(fence), 'k', 'n', 'su', int(su), 'pu', int(pu))
 end
+if kind ~= 'v' and tags ~= '' then redis.call('HSET', key, 'et', tags) end
 keep(key, last(vu, su, eu, 0, 0, vs, pu))
 
 local head = (kind == 'e' and 'e ' or 'v ') .. int(fence) .. ' ' .. int(doomed and 0 or ttl) .. ' ' .. (doomed and '1' or '0')
@@ -116,14 +117,14 @@ if not held(r[1], f, num(r[3]), num(r[4])) then return { 0, 0 } end
 local su, vu, vs, pu = now + num(ARGV[3]), num(r[8]), num(r[10]), num(r[11])
 if nextToken ~= '' then
   local lease, granted = num(ARGV[5]), math.max(f + 1, us, num(ARGV[6]) + 1)
-  remove(key, { 'g', 'e', 'eu', 'a' })
+  remove(key, { 'g', 'e', 'eu', 'et', 'a' })
   redis.call('HSET', key, 'o', nextToken, 'f', int(granted), 'u', int(now + lease), 'l', int(lease), 'h', ARGV[7],
     's', int(fence), 'k', 'r', 'su', int(su))
   keep(key, last(vu, su, 0, now + lease, lease, vs, pu))
   return { 1, granted }
 end
 local found = num(r[7]) > 0 and parks(key) or {}
-remove(key, { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu' })
+remove(key, { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu', 'et' })
 redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(su))
 keep(key, last(vu, su, 0, 0, 0, vs, pu))
 local gone = hint(ARGV[8], found, ARGV[9])
@@ -158,7 +159,7 @@ if #gone < #found then
   return 0
 end
 local su = now + num(ARGV[3])
-for _, field in ipairs({ 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'n', 'e', 'eu' }) do gone[#gone + 1] = field end
+for _, field in ipairs({ 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'n', 'e', 'eu', 'et' }) do gone[#gone + 1] = field end
 remove(key, gone)
 redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(su))
 keep(key, last(num(r[8]), su, 0, 0, 0, num(r[9]), num(r[10])))

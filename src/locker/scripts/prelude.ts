@@ -8,7 +8,7 @@ import { FORMAT } from '../../kernel/keys.ts'
  * Fields of the record, by group (see record.ts for what they mean):
  *   value    v header and bytes · vf fence · vu fresh until · vs kept until, for those content with what is over · va accepted at · vt tags
  *   lease    o token · u until · l length · h holder · c trace · g progress · a tell me when nobody is parked
- *   outcome  s fence · k kind (v, e, r, n) · su readable until · e bytes of a failure or of what is not kept · eu failure fresh until
+ *   outcome  s fence · k kind (v, e, r, n) · su readable until · e bytes of a failure or of what is not kept · eu failure fresh until · et its tags
  *            w the value itself, once it was invalidated: for those who were parked for it
  *   parks    n how many · @<inbox><nonce> one each
  *   for good f last fence granted · d doomed up to this fence · pu until then nobody waits for anybody

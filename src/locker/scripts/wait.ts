@@ -32,17 +32,15 @@ return 1
  */
 export const INVALIDATE: string = `
 local key = KEYS[1]
-local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su', 'pu')
+local r = redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su')
 local f, doomed = num(r[1]), 0
--- What works beside others compute is kept only if nothing was granted or invalidated since they began.
-if not r[3] and num(r[7]) > now then f = f + 1 end
 if f > 0 then
-  if r[3] and num(r[2]) < num(r[1]) then doomed = f end
+  if r[3] and num(r[2]) < f then doomed = f end
   -- Those who were parked for it may still read it, nobody else.
   local readable = num(r[6]) > now
   local value = readable and redis.call('HGET', key, 'v')
   remove(key, { 'vu', 'eu', 'vs', 'pu', 'v', not readable and 'w' or nil })
-  redis.call('HSET', key, 'd', int(f), 'f', int(f))
+  redis.call('HSET', key, 'd', int(f))
   if value then redis.call('HSET', key, 'w', value) end
   keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5]), 0, 0))
 end
