@@ -178,6 +178,36 @@ test('L2 runMany - a processor that dies is replaced, in a round of its own', as
   assert.deepEqual(rounds, [letters('ac'), letters('b')])
 })
 
+onBoth('L2 runMany - what another hands over is computed in one more round', async (world, options) => {
+  const [one, other] = [await world.open(options), await world.open(options)]
+  const keys = letters('abcdefghijklmnopqrst')
+  const held = await Promise.all(keys.map((key) => other.request(key)))
+  const { rounds, work } = noted(1)
+  const results = one.runMany([...keys, 'z'], work)
+  await until(() => one.stats().parks === 20 && rounds.length === 1, { what: 'them to wait' })
+  for (const lease of held) if (lease.status === 'locked') void lease.release()
+  assert.deepEqual(
+    await results,
+    [...keys, 'z'].map((key) => key.toUpperCase()),
+  )
+  assert.deepEqual(rounds[0], ['z'])
+  assert.ok(rounds.length <= 5, `${rounds.length} rounds`)
+})
+
+test('runMany - the tags of all its keys are asked for at once', async () => {
+  await using world = await lockersIn('redis')
+  const locker = await world.open({ cache: false })
+  const keys = Array.from({ length: 64 }, (_, index) => `k${index}`)
+  await locker.runMany(['warm'], (some) => some, { tags: ['T'] })
+  const server = world.t?.server
+  assert.ok(server, 'a server')
+  await using monitor = await server.monitor()
+  await locker.runMany(keys, (some) => some, { tags: ['T'] })
+  const lines = await monitor.lines()
+  // 64 keys in 4 scripts, one question for the tag, and 64 results.
+  assert.ok(lines.filter(({ command }) => command.startsWith('eval')).length <= 70, 'few commands')
+})
+
 test('runMany - on a cluster', async () => {
   await using cluster = await RedisCluster.start({ masters: 3 })
   await using one = new Locker({ redis: await cluster.client() })

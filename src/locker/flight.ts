@@ -498,7 +498,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     // The lease in the store is the one that was claimed, whoever of the waiters is first by now.
     const holding = new Holding({ ...call, lease }, grant, this)
     this.#holding = holding
-    if (call.round?.open) {
+    if (call.round) {
       call.round.granted(holding, this)
     } else if (call.work) {
       performWork(call.work, holding, this)

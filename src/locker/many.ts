@@ -7,7 +7,6 @@ import { type Core, type Namespace, nameOf } from './core.ts'
 import { checkRunOptions, type RunManyOptions } from './options.ts'
 import { type ManyWork, Round } from './round.ts'
 import type { Outcome } from './store.ts'
-import type { WorkContext } from './waiter.ts'
 
 /** One of the keys, and its result as soon as there is one to wait for. */
 interface Item {
@@ -121,8 +120,7 @@ export class Many {
   }
 
   #join(key: string, round: Round, options: RunManyOptions): Promise<unknown> {
-    const alone = (context: WorkContext) => round.alone(key, context)
-    const call = { ...this.#core.call(this.#namespace, key, alone, options), round }
+    const call = { ...this.#core.call(this.#namespace, key, computedByItsRound, options), round }
     const hit = this.#core.cached(call)
     // What is over is renewed in the same round, and counts as answered when that is.
     if (hit && hit.freshUntil > this.#core.clock.now()) round.answered(key)
@@ -141,6 +139,10 @@ function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined):
     signal.addEventListener('abort', () => resolve(undefined), { once: true })
     promise.then(resolve, reject)
   })
+}
+
+function computedByItsRound(): never {
+  throw new Error('A key of a round is computed with the others')
 }
 
 /** A signal of our own that follows another: every key listens to it, and the other is listened to once. */

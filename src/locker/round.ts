@@ -28,9 +28,12 @@ interface Member {
   flight: WorkFlight
 }
 
+/** What is granted later, one after the other, is gathered for so long, ms. */
+const GATHER = 5
+
 /**
  * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
- * that were granted. What is granted later, by a takeover, is a round of its own.
+ * that were granted. What is granted later, by a takeover, is another round.
  */
 export class Round implements WaitNode {
   readonly record = ''
@@ -39,17 +42,12 @@ export class Round implements WaitNode {
   /** Keys whose claims are not answered. */
   readonly #pending: Set<string>
   readonly #work: ManyWork<unknown>
-  readonly #won: Member[] = []
+  #won: Member[] = []
   #open = true
 
   constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
     this.#pending = new Set(keys)
     this.#work = work
-  }
-
-  /** Whether grants are still gathered. */
-  get open(): boolean {
-    return this.#open
   }
 
   /** The claim of a key was answered. */
@@ -59,27 +57,22 @@ export class Round implements WaitNode {
 
   granted(holding: Holding, flight: WorkFlight): void {
     this.#won.push({ holding, flight })
-    this.answered(holding.call.key)
-  }
-
-  /** Computes one key that was granted later, by a takeover: it is a round of its own. */
-  async alone(key: string, context: WorkContext): Promise<unknown> {
-    const results = await this.#work([key], { signal: context.signal, of: () => context })
-    const [{ failed, result } = { failed: true, result: undefined }] = readResults(results, [key])
-    if (failed) throw result
-    return result
+    if (this.#open) this.answered(holding.call.key)
+    else if (this.#won.length === 1) holding.call.caller.clock.after(GATHER, () => this.#start())
   }
 
   #start(): void {
     this.#open = false
-    const [first] = this.#won
+    const won = this.#won
+    this.#won = []
+    const [first] = won
     first?.holding.call.caller.slots.take((slot) => {
-      void this.#perform(slot).finally(() => slot.give())
+      void this.#perform(won, slot).finally(() => slot.give())
     })
   }
 
-  async #perform(slot: Slot): Promise<void> {
-    const members = this.#won.filter(({ holding, flight }) => isWanted(holding, flight))
+  async #perform(won: readonly Member[], slot: Slot): Promise<void> {
+    const members = won.filter(({ holding, flight }) => isWanted(holding, flight))
     const [first] = members
     if (!first) return
     const { clock } = first.holding.call.caller

@@ -27,14 +27,26 @@ export function stillHolds(note: Epochs, known: Epochs): boolean {
   })
 }
 
+/** What is being asked in this very step of the program, by store: many claims that go out together ask the same. */
+const asked = new WeakMap<Store, Map<string, Promise<Epochs>>>()
+
 /** The present epochs of tags. With `keepFor` (ms), each has one, and keeps it at least that long. */
-export async function readEpochs(
+export function readEpochs(
   store: Store,
   tags: readonly string[],
   keepFor: number,
   limits: CallLimits,
 ): Promise<Epochs> {
-  if (tags.length === 0) return new Map()
-  const epochs = await store.epochs(tags, keepFor, limits)
-  return new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0]))
+  if (tags.length === 0) return Promise.resolve(new Map())
+  const questions = asked.get(store) ?? new Map<string, Promise<Epochs>>()
+  asked.set(store, questions)
+  const question = [keepFor, limits.within, ...tags].join(' ')
+  const known = questions.get(question)
+  if (known) return known
+  const answer = store
+    .epochs(tags, keepFor, limits)
+    .then((epochs) => new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+  questions.set(question, answer)
+  queueMicrotask(() => questions.delete(question))
+  return answer
 }
