@@ -47,6 +47,10 @@ function ask(asked: OriginRequest, incoming: IncomingMessage): Promise<OriginRes
       const { statusCode: status = 502, statusMessage: statusText, rawHeaders } = body
       resolve({ status, statusText, headers: unflat(rawHeaders), body })
     })
+    upstream.on('upgrade', (_, socket) => {
+      socket.destroy()
+      reject(new Error('The origin changed protocols unasked'))
+    })
     if (hasBody) incoming.pipe(upstream)
     else upstream.end()
   })
@@ -74,7 +78,7 @@ function serve(): void {
       await write(await cache.handle(asked, (asked) => ask(asked, incoming)), response)
     } catch {
       if (response.headersSent) response.destroy()
-      else response.writeHead(502).end()
+      else response.writeHead(502, 'Bad Gateway').end()
     }
   })
   server.listen(Number(values.port), () => console.log('Listening on', server.address()))

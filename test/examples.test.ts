@@ -158,6 +158,22 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
     ),
     'users: 4, calls of the model: 1, different texts: 1',
   ],
+  ...Object.fromEntries(
+    Object.entries({
+      express: ['who has it already: 304 Not Modified', /^a private page: yours alone; soloflight; fwd=/],
+      hono: ['not shared: fine; null'],
+      fastify: [/^not stored: never twice the same; soloflight; fwd=/],
+      koa: [/^a private page: yours alone; soloflight; fwd=/],
+    }).map(([name, lines]) => [
+      name,
+      [
+        '50 requests at once received {"apples":3,"pears":4}',
+        'the page was made 1 time',
+        /^later: soloflight; hit; ttl=(59|60)$/,
+        ...lines,
+      ],
+    ]),
+  ),
   dedupe: [
     /^(queue|process) \d+ renders \/prices$/,
     ...Array(4).fill(/^(queue|process) \d+ received 5 × \/prices rendered by (queue|process) \d+$/),

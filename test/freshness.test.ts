@@ -360,3 +360,25 @@ describe('what readers of different minds are given', () => {
     assert.equal(await one.run('k', () => 1, { ...SWR, lease: 1000.5, refresh: true }), 1)
   })
 })
+
+test('freshness - who is not content with what is over waits, without asking again and again', async () => {
+  await using world = await lockersIn('redis')
+  const [one, other] = [await world.open({ cache: false }), await world.open({ cache: false })]
+  const c = counted()
+  await stale(one, other, c, SWR)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  c.hold()
+  assert.equal(await one.run('k', c.work, SWR), 'value 1')
+  await until(() => c.runs === 2, { what: 'the renewal' })
+  const served = other.run('k', c.work, SWR)
+  const waits = other.run('k', c.work, { ...SWR, staleWhileRevalidate: 20 })
+  assert.equal(await served, 'value 1')
+  const server = world.t?.server
+  assert.ok(server, 'a server')
+  await using monitor = await server.monitor()
+  assert.equal(await soon(waits, 300), 'pending')
+  const lines = await monitor.lines()
+  assert.ok(lines.filter(({ command }) => command.startsWith('eval')).length <= 3, 'it waits for a message')
+  c.end()
+  assert.equal(await waits, 'value 2')
+})

@@ -89,6 +89,22 @@ onBoth('runMany - results may be a Map, and a failure is that of its key', async
   await assert.rejects(thrown, (error: RemoteError) => error.remote.message === 'all')
 })
 
+onBoth(
+  'runMany - promises among the results are awaited, and each failure is that of its key',
+  async (world, options) => {
+    const locker = await world.open(options)
+    const lengths: number[] = await locker.runMany(['a', 'bb'], (keys) => keys.map(async (key) => key.length))
+    assert.deepEqual(lengths, [1, 2])
+    const work = (keys: string[]) =>
+      keys.map((key) => (key === 'd' ? Promise.reject(new Error('no d')) : key))
+    await assert.rejects(
+      locker.runMany(['c', 'd'], work),
+      (error: RemoteError) => error.remote.message === 'no d',
+    )
+    assert.equal(await locker.run('c', () => 'again'), 'c')
+  },
+)
+
 onBoth('runMany - its context: the terms of each key, and a signal', async (world, options) => {
   const locker = await world.open(options)
   const seen: number[] = []

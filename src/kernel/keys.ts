@@ -18,11 +18,11 @@ export function checkPrefix(prefix: unknown): string {
 }
 
 /** Throws a TypeError unless `key` is a string of 1 to {@link MAX_KEY_LENGTH} units. */
-export function checkKey(key: unknown): asserts key is string {
+export function checkKey(key: unknown, name = 'key'): asserts key is string {
   if (typeof key !== 'string')
-    throw new TypeError(`Expected \`key\` to be a string, got \`${String(key)}\` (${typeof key})`)
+    throw new TypeError(`Expected \`${name}\` to be a string, got \`${String(key)}\` (${typeof key})`)
   if (key.length === 0 || key.length > MAX_KEY_LENGTH) {
-    throw new TypeError(`Expected \`key\` to have 1 to ${MAX_KEY_LENGTH} characters, got ${key.length}`)
+    throw new TypeError(`Expected \`${name}\` to have 1 to ${MAX_KEY_LENGTH} characters, got ${key.length}`)
   }
 }
 

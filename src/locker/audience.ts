@@ -117,8 +117,19 @@ export class Audience implements Among {
   /** Those who would be content with what is over, but came when it was not known any more whether they may. */
   latecomers(): Waiter[] {
     return [...this.#waiters].filter(
-      ({ strict, call }) => strict && call.staleWhileRevalidate > 0 && !call.refresh,
+      (waiter) => waiter.strict && this.#isLate(waiter) && this.#contents(waiter),
     )
+  }
+
+  /** Whether it came after the last moment at which what is over is known not to have been invalidated. */
+  #isLate({ seq }: Waiter): boolean {
+    return seq > Math.max(this.#stale?.seq ?? 0, this.#vouched)
+  }
+
+  /** Whether what is over would do for a waiter while it is renewed. */
+  #contents({ call }: Waiter): boolean {
+    if (!this.#stale || call.refresh || this.#stale.fence <= call.newerThan) return false
+    return call.caller.clock.now() - this.#stale.since < call.staleWhileRevalidate
   }
 
   #serveEach(tolerance: (waiter: Waiter) => number): boolean {
@@ -131,11 +142,7 @@ export class Audience implements Among {
     const { key, caller, refresh } = waiter.call
     const now = caller.clock.now()
     if (!stale || refresh || now - stale.since >= tolerance || now >= stale.until) return false
-    if (
-      stale.fence <= waiter.call.newerThan ||
-      (waiter.strict && waiter.seq > Math.max(stale.seq, this.#vouched))
-    )
-      return false
+    if (stale.fence <= waiter.call.newerThan || (waiter.strict && this.#isLate(waiter))) return false
     caller.counters.stale++
     if (listened('stale')) tell('stale', { key, past: now - stale.since })
     waiter.resolve(stale.result)

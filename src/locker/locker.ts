@@ -130,14 +130,15 @@ export class Locker implements AsyncDisposable {
     keys: readonly string[],
     work: ManyWork<T>,
     options: RunManyOptions = {},
-  ): Promise<Awaited<T>[]> {
-    return (await this.#many.run(keys, work, options)) as Awaited<T>[]
+  ): Promise<Exclude<Awaited<T>, Error>[]> {
+    return (await this.#many.run(keys, work, options)) as Exclude<Awaited<T>, Error>[]
   }
 
   /**
    * The chunks that `work` yields for `key`, to be read by `for await`: produced once, here or in whatever process asked
    * first, and received by every reader from the first one on; later readers replay them until `ttl`. Nothing happens
-   * until the first chunk is asked for. A reader that is slow, or leaves, holds up nobody. When the producer dies, readers
+   * until the first chunk is asked for. A reader that leaves holds up nobody, nor does one that is slow, except the
+   * producer of its own process when nobody else reads. When the producer dies, readers
    * that were delivered nothing yet begin anew.
    * @throws TypeError, ClosedError at once. Reading rejects with RemoteError where the work failed, after the chunks before
    * that; StreamInterruptedError when the producer died, or dropped what this reader had yet to read; TimeoutError,
@@ -187,6 +188,7 @@ export class Locker implements AsyncDisposable {
       },
       invalidate: async (key, version) => {
         checkKey(key)
+        this.#core.checkOpen(key)
         await this.#core.invalidate(this.#core.record(...place(key, version)))
       },
     }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>

@@ -316,7 +316,7 @@ export function checkTags(tags: readonly string[]): void {
   if (!Array.isArray(tags) || tags.length > MAX_TAGS) {
     throw new TypeError(`Expected \`tags\` to be an array of at most ${MAX_TAGS} strings`)
   }
-  for (const tag of tags) checkKey(tag)
+  for (const tag of tags) checkKey(tag, 'tag')
 }
 
 /** Checks the version of a memoized function; '' when it has none. */

@@ -1,5 +1,5 @@
 import { CodecError, LeaseLostError } from '../errors.ts'
-import { checkDuration } from '../kernel/check.ts'
+import { checkDuration, checkFields } from '../kernel/check.ts'
 import { tell } from '../kernel/telemetry.ts'
 import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
@@ -28,7 +28,9 @@ export function contextOf(holding: Holding): WorkContext {
     setTtl(ttl) {
       holding.terms.ttl = checkDuration('ttl', ttl)
     },
-    noStore({ passFor = PASS_FOR } = {}) {
+    noStore(options = {}) {
+      checkFields('options', options, ['passFor'])
+      const { passFor = PASS_FOR } = options
       holding.terms.passFor = Math.ceil(checkDuration('passFor', passFor))
     },
   }

@@ -14,14 +14,17 @@ export interface ManyContext {
 }
 
 /**
- * Computes results for keys: an array in the same order, or a Map. An Error among them is the failure of its key.
+ * Computes results for keys: an array in the same order, or a Map; promises among them are awaited. An Error among them,
+ * or a promise that rejects, is the failure of its key.
  */
 export type ManyWork<T> = (
   keys: string[],
   context: ManyContext,
 ) => ManyResults<T> | PromiseLike<ManyResults<T>>
 
-export type ManyResults<T> = readonly (T | Error)[] | ReadonlyMap<string, T | Error>
+export type ManyResults<T> =
+  | readonly (T | Error | PromiseLike<T>)[]
+  | ReadonlyMap<string, T | Error | PromiseLike<T>>
 
 interface Member {
   holding: Holding
@@ -96,16 +99,18 @@ interface Outcome {
   result: unknown
 }
 
-function readResults(results: ManyResults<unknown>, keys: readonly string[]): Outcome[] {
+async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<Outcome[]> {
   const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
   if (!Array.isArray(listed) || listed.length !== keys.length) {
     throw new TypeError(
       `Expected the work to return ${keys.length} results in the order of its keys, or a Map`,
     )
   }
-  return keys.map((key, index) => {
-    const missing = results instanceof Map && !results.has(key)
-    const result = missing ? new Error('The work returned no result for the key') : (listed[index] as unknown)
+  const settled = await Promise.allSettled(listed)
+  return settled.map((each, index) => {
+    if (each.status === 'rejected') return { failed: true, result: each.reason as unknown }
+    const missing = results instanceof Map && !results.has(keys[index])
+    const result = missing ? new Error('The work returned no result for the key') : (each.value as unknown)
     return { failed: result instanceof Error, result }
   })
 }

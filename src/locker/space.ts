@@ -7,8 +7,11 @@ import type { Lease } from './lease.ts'
 import type { AnyRunOptions, RequestOptions } from './options.ts'
 import { put } from './put.ts'
 import type { Outcome } from './store.ts'
-import { noted, readEpochs, readNote, stillHolds } from './tags.ts'
+import { type Epochs, noted, readEpochs, readNote, stillHolds } from './tags.ts'
 import type { Done, Work } from './waiter.ts'
+
+/** How long what is begun may take to be put, ms: after that it is taken for outdated. */
+const NOTED_FOR = 10 * 60_000
 
 /** A value, and what its layer must know of it. */
 export interface Found<T> {
@@ -41,6 +44,11 @@ export class Space<T> {
   /** Monotonic, ms. */
   get clock(): Clock {
     return this.#core.clock
+  }
+
+  /** The locker's, ms. */
+  get timeout(): number {
+    return this.#core.options.timeout
   }
 
   /** What this process's cache holds. */
@@ -87,17 +95,50 @@ export class Space<T> {
     return this.#core.flights.join(call) as Promise<Lease | Done<Found<T>>>
   }
 
-  /** Keeps a value, unless somebody computes the key at the moment: whether it is kept. @throws as `lookup` */
+  /**
+   * What a `put` of something that is begun after this needs to know: the epochs of a key, which need not be the one that
+   * is put, and of tags. @throws as `lookup`
+   */
+  async note(key: string, tags: readonly string[]): Promise<Epochs> {
+    checkKey(key)
+    const core = this.#core
+    core.checkOpen(key)
+    const names = [this.#changesOf(key), ...tags].map((tag) => core.tag(tag))
+    return readEpochs(core.flights.store, names, NOTED_FOR, core.limits)
+  }
+
+  /** The tag of what was put by a note of the key. */
+  #changesOf(key: string): string {
+    return `\0${this.#namespace.letter}${key}`
+  }
+
+  /**
+   * Keeps a value, unless somebody computes the key at the moment: whether it is kept. `since`, in place of tags: nor if
+   * anything of that has been invalidated since. @throws as `lookup`
+   */
   async put(
     key: string,
     value: T,
-    { ttl, tags }: { ttl: number; tags?: readonly string[] },
+    { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: Epochs },
   ): Promise<boolean> {
     const core = this.#core
     const call = core.call(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)
-    const epochs = await readEpochs(core.flights.store, call.tags, tagsKeptFor(call), core.limits)
+    const names = since ? [...since.keys()] : call.tags
+    const epochs = await readEpochs(core.flights.store, names, tagsKeptFor(call), core.limits)
+    if (since && !stillHolds(since, epochs)) return false
     return put(call, bytes, { ttl: Math.ceil(ttl), stale: 0, tags: noted(epochs) }, 0)
+  }
+
+  /** As `invalidate`, and what was noted of the keys before is not kept either. In this process even if it throws. */
+  async outdate(...keys: string[]): Promise<void> {
+    const core = this.#core
+    try {
+      const noted = keys.map((key) => core.invalidateTag(this.#changesOf(key)))
+      await Promise.all([this.invalidate(...keys), ...noted])
+    } finally {
+      for (const key of keys) core.flights.drop(core.record(this.#namespace, key), Number.MAX_SAFE_INTEGER)
+    }
   }
 
   /** Forgets values everywhere. @throws as `lookup` */

@@ -88,9 +88,12 @@ export class Recorder {
       },
       abandon: async (grant) => {
         const parked = this.#server.parked(grant.key).length
+        // One that was released before was handed over then.
+        const { fence, lease } = this.#server.find(grant.key) ?? {}
+        const held = lease !== undefined && fence === grant.fence
         const reply = await port.abandon(grant)
         this.#abandoned(grant, reply, process)
-        if (reply === 'released') this.givenUp(keyOf(grant.key), parked)
+        if (reply === 'released' && held) this.givenUp(keyOf(grant.key), parked)
         return reply
       },
       unpark: (key, nonce) => {
