@@ -9,7 +9,7 @@ import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import express, { type NextFunction, type Request, type Response } from 'express'
 import pDefer from 'p-defer'
-import { type Handler, isInnerRequest, memoizeHandler } from '../src/memoize/node.ts'
+import { isInnerRequest, memoizeHandler } from '../src/memoize/node.ts'
 import { HttpWorld, onBoth } from './support/http-scene.ts'
 import { temporaryFolder } from './support/lifeline.ts'
 import { LOCALHOST } from './support/ports.ts'
@@ -85,7 +85,8 @@ describe('memoize express', () => {
     const app = express()
     let runs = 0
     const gone = pDefer<void>()
-    app.use(memoizeHandler(world.locker(), {}))
+    const locker = world.locker()
+    app.use(memoizeHandler(locker, {}))
     app.get('/big', async (_req, res) => {
       runs++
       await gone.promise
@@ -96,6 +97,7 @@ describe('memoize express', () => {
     first.write(`GET /big HTTP/1.1\r\nhost: ${LOCALHOST}:${server.port}\r\n\r\n`)
     await until(() => runs === 1, { what: 'the route to run' })
     const second = server.ask('/big')
+    await until(() => locker.stats().waiters === 2, { what: 'both to wait' })
     first.destroy()
     await until(async () => (await server.connections()) === 1, { what: 'the first to be gone' })
     gone.resolve()
@@ -203,7 +205,7 @@ describe('memoize express', () => {
       res.status(200).json([req.params, req.url, req.originalUrl, req.baseUrl, req.query, req.app === app])
     }
     const router = express.Router()
-    router.get('/page/:id', memoizeHandler(world.locker(), { ttl: HOUR }, handler as unknown as Handler))
+    router.get('/page/:id', memoizeHandler(world.locker(), { ttl: HOUR }, handler))
     app.use('/sub', router)
     const server = await world.serve(app)
     for (let i = 0; i < 2; i++) {
@@ -216,13 +218,69 @@ describe('memoize express', () => {
     assert.deepEqual(log, ['client', 'client'])
   })
 
+  test('memoize express - fields that were taken away before a route do not come back', async () => {
+    await using world = new HttpWorld()
+    const app = express()
+    app.use((req, _res, next) => {
+      delete req.headers['x-user']
+      req.headers['x-tenant'] = 'trusted'
+      next()
+    })
+    const handler = (req: IncomingMessage, res: ServerResponse) =>
+      void res.end(
+        JSON.stringify([req.headers['x-user'] ?? null, req.headers['x-tenant'], req.rawHeaders.join(' ')]),
+      )
+    app.get('/', memoizeHandler(world.locker(), { ttl: HOUR }, handler))
+    const server = await world.serve(app)
+    const { text } = await server.ask('/', { headers: { 'x-user': 'admin', 'x-tenant': 'forged' } })
+    const [user, tenant, raw] = JSON.parse(text)
+    assert.deepEqual([user, tenant], [null, 'trusted'])
+    assert.doesNotMatch(raw, /admin|forged/)
+  })
+
+  test('memoize express - an answer that has ended is not changed by what runs on', async () => {
+    await using world = new HttpWorld()
+    const app = express()
+    app.use(memoizeHandler(world.locker(), { ttl: HOUR }))
+    app.post('/', (_req, res, next) => {
+      res.end('ok')
+      // The usual mistake: Express answers by its own page, or would.
+      assert.throws(() => res.setHeader('content-length', '20'), { code: 'ERR_HTTP_HEADERS_SENT' })
+      assert.equal(res.write('more'), false)
+      res.end('again')
+      next()
+    })
+    const server = await world.serve(app)
+    for (let round = 0; round < 3; round++) {
+      const { status, text, headers } = await server.ask('/', { method: 'POST' })
+      assert.deepEqual([status, text, headers['content-length']], [200, 'ok', '2'])
+    }
+  })
+
+  test('memoize express - what changes something invalidates, whatever it wants to upgrade to', async () => {
+    await using world = new HttpWorld()
+    let version = 0
+    const app = express()
+    app.use(memoizeHandler(world.locker(), { ttl: HOUR }))
+    app.get('/', (_req, res) => void res.send(`v${version}`))
+    app.post('/', (_req, res) => {
+      version++
+      res.end()
+    })
+    const server = await world.serve(app)
+    for (const headers of [{}, { connection: 'upgrade', upgrade: 'h2c' }, { expect: '100-continue' }]) {
+      assert.equal((await server.ask('/')).text, `v${version}`)
+      await server.ask('/', { method: 'POST', headers })
+    }
+    assert.equal((await server.ask('/')).text, 'v3')
+  })
+
   test('memoize express - errors: the application\u2019s own pages, and next(error)', async () => {
     await using world = new HttpWorld()
     const seen: string[] = []
     const app = express()
-    const fails = (_req: IncomingMessage, _res: ServerResponse, next?: (error?: unknown) => void) =>
-      next?.(new Error('by next'))
-    const passes = (_req: IncomingMessage, _res: ServerResponse, next?: (error?: unknown) => void) => next?.()
+    const fails = (_req: Request, _res: Response, next: NextFunction) => next(new Error('by next'))
+    const passes = (_req: Request, _res: Response, next: NextFunction) => next()
     const throws = () => {
       throw new Error('thrown')
     }
@@ -264,7 +322,7 @@ describe('memoize express', () => {
     })
     app.get('/', (_req, res) => void res.send('x'))
     app.post('/', express.json(), (req, res) => void res.json({ got: req.body }))
-    const server = await world.serve(memoizeHandler(world.locker(), { ttl: HOUR }, app as unknown as Handler))
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: HOUR }, app))
     for (let i = 0; i < 3; i++) assert.equal((await server.ask('/')).text, 'x')
     assert.equal(runs, 1)
     const posted = await server.ask('/', {

@@ -138,6 +138,20 @@ describe('memoize fetch', () => {
       (await handler(new Request(URL_, { method: 'POST', body, headers: { 'x-digest': body } }))).text()
     assert.deepEqual([await post('a'), await post('a'), await post('b')], ['POST a', 'POST a', 'POST b'])
     assert.equal(runs, 2)
+    // It is there still for a handler that is asked once more.
+    const gate = pDefer<void>()
+    const locker = new Locker()
+    const slow = memoizeHandler(locker, { methods: ['POST'], key }, async (request) => {
+      const text = await request.text()
+      if (runs++ === 2) await gate.promise
+      return new Response(text)
+    })
+    const closed = slow(new Request(URL_, { method: 'POST', body: 'c', headers: { 'x-digest': 'c' } }))
+    await until(() => runs === 3, { what: 'the handler to run' })
+    await locker.close({ grace: 0 })
+    assert.equal(await (await closed).text(), 'c')
+    assert.equal(runs, 4)
+    gate.resolve()
   })
 
   test('memoize fetch - failures, signals, and a closed locker', async () => {

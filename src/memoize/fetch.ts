@@ -46,8 +46,8 @@ export type MemoizedFetch<Rest extends unknown[]> = (
  * beside the request go to the handler with it.
  *
  * For what is to be shared the handler is given a request that was made for it, GET where the client's is HEAD, without
- * conditions and range; it goes on when its client has gone, and may be made to refresh what was answered already. What is
- * for one client alone is handled by the client's own request.
+ * conditions and range; it goes on when its client has gone and others wait, and may be made to refresh what was answered
+ * already. What is for one client alone is handled by the client's own request.
  *
  * @throws TypeError when an option is not what it should be. (rejects with) what the handler threw, where it ran for this
  * very request; RemoteError where it ran for another; AbortedError after the request's `signal`.

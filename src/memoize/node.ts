@@ -13,14 +13,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { checkFunction } from '../kernel/check.ts'
 import type { Locker } from '../locker/locker.ts'
-import type { Handler, MemoizeHandlerOptions, Middleware, Next } from './node/options.ts'
+import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './node/options.ts'
 import { Site } from './node/site.ts'
 
 export { isInnerRequest } from './node/inner.ts'
-export type { Handler, MemoizeHandlerOptions, Middleware, Next, NodeRequest } from './node/options.ts'
-
-/** A listener for node:http, which serves as a middleware too. */
-export type MemoizedHandler = (request: IncomingMessage, response: ServerResponse, next?: Next) => void
+export type {
+  Handler,
+  MemoizedHandler,
+  MemoizeHandlerOptions,
+  Middleware,
+  Next,
+  NodeRequest,
+} from './node/options.ts'
 
 /**
  * Puts a shared cache, as RFC 9111 understands it, before a handler: identical requests run the handler once wherever they
@@ -32,9 +36,13 @@ export type MemoizedHandler = (request: IncomingMessage, response: ServerRespons
  *
  * What is to be shared is never asked of the handler by the client's own request, but by an *inner* one, which has no
  * client: its method is GET where the client's is HEAD, it has no conditions and no range, and nothing of it ends when a
- * client goes. A middleware has no way to send it on by `next`, so it goes through the server once more from the
- * beginning: what stands before the cache runs for it as well, and is seen in its response, as if the cache stood before
- * the server. `isInnerRequest` tells it apart. It knows the addresses of the client's connection, but not its certificate.
+ * client goes. It knows the addresses of the client's connection, but not its certificate, and of what was put on the
+ * client's request only what a router has found out (`params`, `baseUrl`): what the answer depends on has to be in the
+ * URL, in `key` or in Vary. Its 1xx responses and trailers end here.
+ *
+ * A middleware cannot send an inner request on by `next`, which knows the client's alone. It goes through the server once
+ * more from the beginning: what stands before the cache runs for it as well, and is seen in its response, as if the cache
+ * stood before the server. Place it first, or have `isInnerRequest` tell those requests apart.
  *
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own
  * request and response, untouched; only the end of what may have changed something waits until that is forgotten everywhere.
@@ -53,6 +61,11 @@ export function memoizeHandler(
   options: MemoizeHandlerOptions | undefined,
   handler: Handler,
 ): MemoizedHandler
+export function memoizeHandler<Req extends IncomingMessage, Res extends ServerResponse>(
+  locker: Locker,
+  options: MemoizeHandlerOptions | undefined,
+  handler: Handler<Req, Res>,
+): MemoizedHandler<Req, Res>
 export function memoizeHandler(
   locker: Locker,
   options: MemoizeHandlerOptions = {},

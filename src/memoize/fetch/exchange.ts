@@ -17,6 +17,7 @@ function pathStart(url: string): number {
 export class FetchExchange implements HttpRequest {
   readonly method: string
   readonly url: string
+  readonly scheme: string
   readonly headers: HeaderFields
   readonly incoming: Request
   readonly #handler: FetchHandler
@@ -30,6 +31,7 @@ export class FetchExchange implements HttpRequest {
     const start = pathStart(url)
     this.method = request.method
     this.url = url.slice(start)
+    this.scheme = url.slice(0, url.indexOf(':'))
     this.headers = fieldsOf(request.headers)
     // What the handler sees of the host is the URL.
     this.headers['host'] = url.slice(url.indexOf('//') + 2, start)

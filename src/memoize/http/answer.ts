@@ -1,7 +1,7 @@
 import { bodyOf, discard } from './body.ts'
 import { type CacheStatus, cacheStatus } from './cache-status.ts'
 import { notModified } from './conditional.ts'
-import { endToEnd, flat } from './fields.ts'
+import { endToEnd, flat, reasonOf } from './fields.ts'
 import type { Answer, HeaderFields, HttpRequest, OriginResponse } from './message.ts'
 import { partOf } from './range.ts'
 import type { StoredResponse } from './stored.ts'
@@ -102,7 +102,8 @@ export class Answers {
 
   /** What the origin answered, for one client. Nothing of the body has been read. */
   forwarded(request: HttpRequest, response: OriginResponse, status: CacheStatus): Answer {
-    const { status: code, statusText } = response
+    const { status: code } = response
+    const statusText = reasonOf(response)
     const headers = this.#told(flat(endToEnd(response.headers)), status)
     if (request.method !== 'HEAD') return { status: code, statusText, headers, body: bodyOf(response.body) }
     discard(response.body)

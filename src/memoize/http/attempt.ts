@@ -1,10 +1,11 @@
 import pDefer from 'p-defer'
 import type { Clock } from '../../kernel/clock.ts'
 import type { Arrival } from './age.ts'
+import { Asking } from './asking.ts'
 import { bufferOf, discard, inPieces } from './body.ts'
 import { CacheControl } from './cache-control.ts'
 import { freshened } from './conditional.ts'
-import { endToEnd } from './fields.ts'
+import { endToEnd, reasonOf } from './fields.ts'
 import { isFailure } from './judgement.ts'
 import type { HeaderFields, HttpRequest, Origin, OriginResponse } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
@@ -45,6 +46,7 @@ export class Attempt {
   readonly begun: Promise<void>
   readonly #begin: () => void
   #recording: Recording | undefined
+  readonly #asking: Asking
   /** What the origin threw. */
   failure: { error: unknown } | undefined
 
@@ -59,6 +61,7 @@ export class Attempt {
     this.#options = core.options
     this.#space = core.space
     this.#clock = core.space.clock
+    this.#asking = new Asking(this.#clock)
     const { promise, resolve } = pDefer<void>()
     this.begun = promise
     this.#begin = resolve
@@ -82,17 +85,38 @@ export class Attempt {
   }
 
   readonly work = async (decision: Decision): Promise<Kept> => {
+    const { signal } = decision
+    const desert = () => this.#desert(signal.reason)
+    if (signal.aborted) desert()
+    else signal.addEventListener('abort', desert)
     try {
       return await this.#ask(decision)
     } catch (error) {
       this.failure = { error }
       throw error
+    } finally {
+      signal.removeEventListener('abort', desert)
     }
+  }
+
+  /** It is not made for others any more. Its own caller may be reading it all the same. */
+  #desert(reason: unknown): void {
+    const read = this.coming && !this.request.signal?.aborted
+    if (!read) {
+      this.abandon()
+      this.#asking.giveUp(reason)
+    }
+    this.#recording?.stop()
+  }
+
+  get #timeout(): number {
+    return this.#options.timeout ?? this.#space.timeout
   }
 
   async #ask(decision: Decision): Promise<Kept> {
     const sent = this.#clock.now()
-    const response = await this.#origin(question(this.request, decision.signal, this.#validated))
+    const asked = question(this.request, this.#asking.signal, this.#validated)
+    const response = await this.#asking.ask(this.#origin, asked, this.#timeout)
     const arrival = { at: Date.now(), took: this.#clock.now() - sent }
     this.status = response.status
     try {
@@ -112,7 +136,7 @@ export class Attempt {
   #confirmed(response: OriginResponse): OriginResponse {
     const headers = endToEnd(response.headers)
     const stored = this.#validated
-    if (response.status !== 304 || !stored) return { ...response, headers }
+    if (response.status !== 304 || !stored) return { ...response, statusText: reasonOf(response), headers }
     discard(response.body)
     const { status, statusText, headers: fields, body } = stored
     return { status, statusText, headers: freshened(fields, headers), body }
@@ -123,7 +147,7 @@ export class Attempt {
     const control = CacheControl.of(headers)
     const authorized = this.request.headers['authorization'] !== undefined
     const plan = planFor({ status, headers }, control, arrival, this.#options)
-    if (this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
+    if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
     const unshareable = plan.keep === 0 && !plan.collapse
     if (privateReason({ authorized, status, headers, control }, this.#options) !== undefined || unshareable)
       return this.#goAlone(response, decision)
@@ -137,7 +161,8 @@ export class Attempt {
     const body = await this.#whole(response, plan)
     if (!body) return this.#goAlone(response, decision)
     plan.age += this.#clock.now() - came
-    if (status !== 204 && status !== 205) headers['content-length'] = String(body.length)
+    if (isBodiless(status)) delete headers['content-length']
+    else headers['content-length'] = String(body.length)
     const forAuthorized = reusableForAuthorized(control)
     this.made = new StoredResponse({
       status,
@@ -157,17 +182,24 @@ export class Attempt {
   /** The whole body, or undefined when it is larger than what is kept; the response has one to be read by one alone then. */
   async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | undefined> {
     const { maxBody } = this.#options
-    const length = statedLength(response.headers)
+    // Whoever has waited since it was asked can still go by himself then.
+    const maxBodyTime = Math.min(this.#options.maxBodyTime, this.#timeout / 2)
+    const length = isBodiless(response.status) ? undefined : statedLength(response.headers)
     if (length !== undefined && length > maxBody) return undefined
     if (!inPieces(response.body)) {
       const body = bufferOf(response.body ?? '')
       checkLength(length, body.length)
       return body.length > maxBody ? undefined : body
     }
-    this.#recording = new Recording(response.body, length)
-    response.body = this.#recording
-    const timer = this.#clock.after(STREAM_AFTER, () => this.#stream(response, plan))
-    return this.#recording.collect(maxBody).finally(() => timer.cancel())
+    const recording = new Recording(response.body, length)
+    this.#recording = recording
+    response.body = recording
+    const timers = [this.#clock.after(STREAM_AFTER, () => this.#stream(response, plan))]
+    if (maxBodyTime < Number.POSITIVE_INFINITY)
+      timers.push(this.#clock.after(maxBodyTime, () => recording.stop()))
+    return recording.collect(maxBody).finally(() => {
+      for (const timer of timers) timer.cancel()
+    })
   }
 
   /** Lets its caller have the response as it comes, unless it is to be cut to fit, or stood in for. */
@@ -192,4 +224,9 @@ export class Attempt {
     if (this.#abandoned) discard(response.body)
     return ALONE
   }
+}
+
+/** Whether its responses have no body, whatever they say. */
+function isBodiless(status: number): boolean {
+  return status === 204 || status === 205
 }

@@ -1,27 +1,37 @@
-import { linesOf, membersOf } from './fields.ts'
+import { isToken, linesOf, membersOf } from './fields.ts'
 import type { HeaderFields } from './message.ts'
 
 /** Seconds above which a lifetime is as good as for ever. RFC 9111 §1.2.2. */
 const LONGEST = 2 ** 31
+
+/**
+ * A directive, wherever it stands, whatever a sloppy origin puts between two of them: nothing that forbids may be missed.
+ * With an end it is well-formed.
+ */
+const DIRECTIVE =
+  /(?<name>[!#$%&'*+.^_`|~\w-]+)(?:(?<equals>\s*=\s*)(?<value>"(?:[^"\\]|\\.)*"|[^\s,;"]*))?(?:(?<end>\s*(?:[,;]|$))|)/g
+
+/** In place of an argument that cannot be understood: neither a number nor a name. */
+const BROKEN = '?'
 
 /** The directives of a Cache-Control field, by lower-case name. */
 export class CacheControl {
   readonly #values = new Map<string, (string | undefined)[]>()
 
   constructor(lines: readonly string[]) {
-    for (const line of lines) for (const member of membersOf(line)) this.#add(member)
+    for (const line of lines) for (const { groups = {} } of line.matchAll(DIRECTIVE)) this.#add(groups)
   }
 
   static of(headers: HeaderFields): CacheControl {
     return new CacheControl(linesOf(headers, 'cache-control'))
   }
 
-  #add(member: string): void {
-    const equals = member.indexOf('=')
-    const name = (equals < 0 ? member : member.slice(0, equals)).toLowerCase()
-    const values = this.#values.get(name) ?? []
-    values.push(equals < 0 ? undefined : unquoted(member.slice(equals + 1)))
-    this.#values.set(name, values)
+  #add({ name = '', equals = '=', value, end }: Record<string, string | undefined>): void {
+    const known = name.toLowerCase()
+    const values = this.#values.get(known) ?? []
+    values.push(value === undefined ? undefined : unquoted(value))
+    if (equals !== '=' || end === undefined) values.push(BROKEN)
+    this.#values.set(known, values)
   }
 
   /** Whether there is any directive. */
@@ -33,9 +43,14 @@ export class CacheControl {
     return this.#values.has(name)
   }
 
-  /** Whether it stands there without an argument, and so is about the whole message. */
+  /** Whether it is about the whole message: without an argument, or with one that names no fields. */
   bare(name: string): boolean {
-    return this.#values.get(name)?.some((value) => value === undefined || value.trim() === '') ?? false
+    return this.#values.get(name)?.some((value) => !namesFields(membersOf(value ?? ''))) ?? false
+  }
+
+  /** Whether it stands there without any argument. */
+  valueless(name: string): boolean {
+    return this.#values.get(name)?.every((value) => value === undefined || value.trim() === '') ?? false
   }
 
   /** Field names that the directive is about, in lower case. */
@@ -57,6 +72,10 @@ export class CacheControl {
 /** A number of whole seconds, or undefined when it is none. */
 export function secondsOf(value: string | undefined): number | undefined {
   return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), LONGEST) : undefined
+}
+
+function namesFields(members: readonly string[]): boolean {
+  return members.length > 0 && members.every(isToken)
 }
 
 function unquoted(value: string): string {

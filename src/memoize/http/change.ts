@@ -19,5 +19,5 @@ export function changedBy(request: HttpRequest, response: OriginResponse): HttpR
     },
   )
   const headers = { ...request.headers, host: target.host }
-  return [target.path, ...named].map((url) => ({ method: 'GET', url, headers }))
+  return [target.path, ...named].map((url) => ({ method: 'GET', url, headers, scheme: request.scheme }))
 }

@@ -31,10 +31,12 @@ export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions
     checkChoice(name, options[name], [true, false])
   }
   if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
+  checkDuration('maxBodyTime', options.maxBodyTime, { infinite: true })
   checkNumber('maxBody', options.maxBody, 0, Number.MAX_SAFE_INTEGER)
   checkCount('maxUnshared', options.maxUnshared, 0)
   checkChoice('onUnavailable', options.onUnavailable, ['fail', 'local'])
   const vary = checkTokens('vary', options.vary).map((name) => name.toLowerCase())
+  if (vary.includes('*')) throw new TypeError('Expected `vary` to name fields, got `*`')
   const cookies = checkChoice('cookies', options.cookies, ['bypass', 'allow'] as const)
   return {
     ...options,

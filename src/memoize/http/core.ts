@@ -1,12 +1,14 @@
 import { CodecError } from '../../errors.ts'
 import type { Found } from '../../locker/space.ts'
+import type { Epochs } from '../../locker/tags.ts'
 import { Answers } from './answer.ts'
 import { Attempt } from './attempt.ts'
 import type { Forwarded } from './cache-status.ts'
 import { changedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
 import { demandsOf } from './demands.ts'
-import { keyOf } from './key.ts'
+import { isFailure } from './judgement.ts'
+import { keyOf, tagsOf } from './key.ts'
 import type { Answer, HttpRequest, Origin } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 import { ask } from './origin.ts'
@@ -14,11 +16,14 @@ import { Outcomes } from './outcomes.ts'
 import { type KeptSpace, ownDecision } from './placement.ts'
 import { Reuse, type Reused } from './reuse.ts'
 import { routeOf } from './route.ts'
-import { ALONE, type Kept, type StoredResponse } from './stored.ts'
+import { ALONE, type Kept, StoredResponse } from './stored.ts'
 import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './visit.ts'
 
 /** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
 const MAX_ROUNDS = 8
+
+/** How long a refresh that failed is not tried again, ms. */
+const REFRESH_AGAIN_AFTER = 1_000
 
 /** See HttpCache: the same, on any space. */
 export class HttpCore {
@@ -83,12 +88,19 @@ export class HttpCore {
     const { signal: _, ...request } = visit.request
     const attempt = this.#attempt({ ...visit, request }, place)
     attempt.abandon()
-    this.#run(attempt, place.stale?.fence ?? 0)
-      // The origin has something else now, which is not for all: the old one is not either any more.
-      .then(() => (attempt.replaced ? this.#space.invalidate(place.key) : undefined))
-      // It failed: the stale one stays, and the next who asks tries again.
-      .catch(() => undefined)
-      .finally(() => this.#refreshing.delete(place.key))
+    const ended = (failed: boolean): void => {
+      const end = () => this.#refreshing.delete(place.key)
+      if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
+      else end()
+    }
+    this.#run(attempt, place.stale?.fence ?? 0, false)
+      .then(async ({ value }) => {
+        // The origin has something else now, which is not for all: the old one is not either any more.
+        if (attempt.replaced) await this.#space.invalidate(place.key)
+        ended(value instanceof StoredResponse && isFailure(value.status))
+      })
+      // The stale one stays, and whoever asks after a while tries again.
+      .catch(() => ended(true))
   }
 
   async #fromAfar(visit: Visit): Promise<Answer> {
@@ -97,10 +109,12 @@ export class HttpCore {
     if (!demands.onlyIfCached && !authorized && request.headers['range'] === undefined)
       return this.#obtain(visit)
     // These do not wait for anybody: they take what is there, or go alone.
+    // Before the origin is asked.
+    const noted = authorized ? this.#note(visit) : undefined
     const { place, answer } = await this.#look(visit)
     if (answer) return answer
     if (demands.onlyIfCached) return this.#answers.own(504, 'Not in the cache')
-    return authorized ? this.#solo(visit, place) : this.#forward(request, visit.origin, 'miss')
+    return authorized ? this.#solo(visit, place, await noted) : this.#forward(request, visit.origin, 'miss')
   }
 
   /** What is kept at a place; nothing when that cannot be known. */
@@ -120,14 +134,23 @@ export class HttpCore {
     return { place, answer: found && this.#reused(visit, place, found, this.#reuse.kept(visit, found)) }
   }
 
+  /** By what it will be known whether the resource has changed since. Undefined when that cannot be known. */
+  async #note({ request, primary }: Visit): Promise<Epochs | undefined> {
+    try {
+      return await this.#space.note(primary, tagsOf(request, this.#options))
+    } catch {
+      // The answer that is kept already does not need it.
+      return undefined
+    }
+  }
+
   /** Asks the origin for one who carries credentials: nobody waits for that, but others may have it afterwards. */
-  async #solo(visit: Visit, place: Place): Promise<Answer> {
+  async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<Answer> {
     const attempt = this.#attempt(visit, place)
     const decision = ownDecision(visit.request.signal)
     const kept = await attempt.work(decision)
     const { ttl } = decision
-    const tags = this.#options.tags?.(visit.request) ?? []
-    if (ttl > 0) await this.#space.put(place.key, kept, { ttl, tags }).catch(() => false)
+    if (ttl > 0 && since) await this.#space.put(place.key, kept, { ttl, since }).catch(() => false)
     return this.#outcomes.own(visit.request, attempt) ?? this.#forward(visit.request, visit.origin, 'miss')
   }
 
@@ -160,11 +183,11 @@ export class HttpCore {
     return new Attempt(request, place, { origin, options: this.#options, space: this.#space })
   }
 
-  async #run(attempt: Attempt, newerThan: number): Promise<Found<Kept>> {
+  async #run(attempt: Attempt, newerThan: number, abortUnwanted = true): Promise<Found<Kept>> {
     const { timeout, errorTtl, onUnavailable, maxUnshared } = this.#options
     const { request, place, work } = attempt
-    const tags = this.#options.tags?.(request)
-    const bounds = { timeout, errorTtl, onUnavailable, maxUnshared }
+    const tags = tagsOf(request, this.#options)
+    const bounds = { timeout, errorTtl, onUnavailable, maxUnshared, abortUnwanted }
     return this.#space.run(place.key, work, { newerThan, tags, signal: request.signal, ...bounds })
   }
 
@@ -196,9 +219,12 @@ export class HttpCore {
   /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
   async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
     const response = await ask(request, origin)
-    const keys = changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? [])
-    // The change has happened: its answer is told in any case.
-    if (keys.length > 0) await this.#space.invalidate(...new Set(keys)).catch(() => undefined)
+    try {
+      const keys = changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? [])
+      if (keys.length > 0) await this.#space.outdate(...new Set(keys))
+    } catch {
+      // The change has happened: its answer is told in any case.
+    }
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
 }

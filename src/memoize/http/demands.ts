@@ -46,7 +46,7 @@ export function demandsOf(headers: HeaderFields): Demands {
     noCache: control.has('no-cache'),
     maxAge: duration('max-age', Number.POSITIVE_INFINITY),
     minFresh: duration('min-fresh', 0),
-    maxStale: control.bare('max-stale') ? Number.POSITIVE_INFINITY : duration('max-stale', 0),
+    maxStale: control.valueless('max-stale') ? Number.POSITIVE_INFINITY : duration('max-stale', 0),
     onlyIfCached: control.has('only-if-cached'),
   }
 }

@@ -14,6 +14,21 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'upgrade',
 ])
 
+/** Fields that are about the message: whoever names them in Connection does not take them away. RFC 9110 §7.6.1. */
+const OF_THE_MESSAGE: ReadonlySet<string> = new Set([
+  'authorization',
+  'cache-control',
+  'content-encoding',
+  'content-length',
+  'content-type',
+  'cookie',
+  'expires',
+  'host',
+  'pragma',
+  'set-cookie',
+  'vary',
+])
+
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const BROKEN_VALUE = /[^\t\x20-\x7e\x80-\xff]/
 
@@ -55,13 +70,37 @@ export function listOf(headers: HeaderFields, name: string): string[] {
   return linesOf(headers, name).flatMap((line) => membersOf(line))
 }
 
+/** Whether Connection names fields that a message would have all the same. What answers is not to see them. */
+export function namesOthers(headers: HeaderFields): boolean {
+  const names = listOf(headers, 'connection').map((member) => member.toLowerCase())
+  return names.some((name) => name !== 'close' && name !== 'http2-settings' && !HOP_BY_HOP.has(name))
+}
+
+/** Whether it may stand in a message as it is: it then has one line, and no odd bytes. */
+export function isOneLine(text: unknown): text is string {
+  return typeof text === 'string' && !BROKEN_VALUE.test(text)
+}
+
+/** The reason phrase of a response, if it is one that can be written. */
+export function reasonOf({ statusText }: { statusText?: string | undefined }): string | undefined {
+  return isOneLine(statusText) ? statusText : undefined
+}
+
+/** Whether it may be the name of a field. */
+export function isToken(text: string): boolean {
+  return NAME.test(text)
+}
+
 /**
  * The fields of a message without those of its connection, names in lower case. Throws TypeError for a name or a value
  * that would break the message in two.
  */
 export function endToEnd(given: HeaderFields): HeaderFields {
   const headers = unflat(flat(given))
-  for (const member of listOf(headers, 'connection')) delete headers[member.toLowerCase()]
+  for (const member of listOf(headers, 'connection')) {
+    const name = member.toLowerCase()
+    if (!OF_THE_MESSAGE.has(name)) delete headers[name]
+  }
   for (const name in headers) {
     if (HOP_BY_HOP.has(name)) delete headers[name]
     else checkField(name, linesOf(headers, name))
@@ -70,11 +109,10 @@ export function endToEnd(given: HeaderFields): HeaderFields {
 }
 
 function checkField(name: string, lines: readonly string[]): void {
-  if (!NAME.test(name))
+  if (!isToken(name))
     throw new TypeError(`Expected a header name to be a token, got \`${JSON.stringify(name).slice(0, 80)}\``)
   for (const line of lines) {
-    if (typeof line !== 'string' || BROKEN_VALUE.test(line))
-      throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
+    if (!isOneLine(line)) throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
   }
 }
 

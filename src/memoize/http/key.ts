@@ -15,16 +15,21 @@ export function keyFrom(parts: readonly (string | null)[]): string {
 
 /**
  * The key of the resource that a request names, whatever it varies by. Undefined when there is none: such a request has no
- * place in the cache. GET and HEAD name the same.
+ * place in the cache. GET and HEAD name the same. Throws TypeError when `key` returns what is no key.
  */
 export function keyOf(request: HttpRequest, { key }: Pick<ResolvedHttpOptions, 'key'>): string | undefined {
   const method = request.method === 'HEAD' ? 'GET' : request.method
+  // Whoever answers sees the absolute form, and may answer that otherwise than the plain one.
+  if (!request.url.startsWith('/')) return undefined
   if (key) {
-    const own = key(request)
-    return own === undefined ? undefined : keyFrom([method, null, own])
+    const own: unknown = key(request)
+    if (own === undefined) return undefined
+    if (typeof own !== 'string')
+      throw new TypeError(`Expected \`key\` to return a string or undefined, got ${typeof own}`)
+    return keyFrom([method, null, own])
   }
   const target = targetOf(request)
-  return target && keyFrom([method, target.host, target.path])
+  return target && keyFrom([method, request.scheme?.toLowerCase() ?? '', target.host, target.path])
 }
 
 const ABSOLUTE = /^https?:\/\/(?<authority>[^/?#@]+)(?<path>\/[^#]*)?$/i
@@ -41,4 +46,11 @@ export function targetOf({ url, headers }: HttpRequest): { host: string; path: s
   const { authority, path = '/' } = ABSOLUTE.exec(url)?.groups ?? {}
   // Of two hosts nobody knows which one the answer is for.
   return authority?.toLowerCase() === host ? { host, path } : undefined
+}
+
+/** The tags of a request. Throws TypeError when `tags` returns anything but an array of strings. */
+export function tagsOf(request: HttpRequest, { tags }: Pick<ResolvedHttpOptions, 'tags'>): string[] {
+  const own: unknown = tags?.(request) ?? []
+  if (Array.isArray(own) && own.every((tag) => typeof tag === 'string')) return own
+  throw new TypeError('Expected `tags` to return an array of strings')
 }

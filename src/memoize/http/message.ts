@@ -5,10 +5,15 @@ export type HeaderFields = Record<string, string | string[] | undefined>
 export interface HttpRequest {
   /** As it came: methods are case-sensitive. */
   method: string
-  /** Path and query; or the absolute form, which is cached only where it names the host that the Host field names. */
+  /** Path and query. Other forms have no place in the cache; of the absolute one it is understood what it changes. */
   url: string
+  /**
+   * 'http' or 'https': requests of different schemes are never given each other's answers. Absent: they are all of one,
+   * or it does not matter.
+   */
+  scheme?: string | undefined
   headers: HeaderFields
-  /** Aborts when its client has gone: it then waits no longer, and the work goes on for the others. */
+  /** Aborts when its client has gone: it then waits no longer, and the work goes on only if others wait for it. */
   signal?: AbortSignal | undefined
 }
 
@@ -17,7 +22,7 @@ export interface OriginRequest {
   method: string
   url: string
   headers: HeaderFields
-  /** Aborts when nobody wants the answer any more. */
+  /** Aborts when nobody wants the answer any more, or it did not come in time. */
   signal: AbortSignal | undefined
 }
 

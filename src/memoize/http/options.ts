@@ -3,10 +3,12 @@ import type { HttpRequest } from './message.ts'
 /** Options of an HTTP cache. Durations are ms. */
 export interface HttpCacheOptions {
   /**
-   * What tells the resources apart. By default the host (of the absolute URL, or the Host field, in lower case) and path
-   * and query as they stand; nothing else of a request is in the key, but what `vary` and the response's Vary name. Return
-   * undefined for requests that are to pass by the cache. An answer that depends on anything else (X-Forwarded-Host, say)
-   * must have that in the key, or anyone can poison it.
+   * What tells the resources apart. By default the scheme, the host (in lower case), and path and query as they stand;
+   * nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
+   * that are to pass by the cache; anything else that is no string fails the request by TypeError. An answer that depends on anything else (X-Forwarded-Host, say)
+   * must have that in the key, or anyone can poison it; and one that depends on who asks by anything but Cookie and
+   * Authorization (an API key, an address) must be `private`, or have that in the key or in `vary`. Caches whose lockers
+   * have the same prefix share what they keep: if they answer differently, by prefix or key they must differ.
    */
   key?: ((request: HttpRequest) => string | undefined) | undefined
   /**
@@ -45,6 +47,12 @@ export interface HttpCacheOptions {
    */
   maxBody?: number | undefined
   /**
+   * Longest that a body may take to come in that is kept, from the head of its response on. A slower one goes to its own
+   * client alone. Half of `timeout` at most.
+   * @default 30_000
+   */
+  maxBodyTime?: number | undefined
+  /**
    * Whether a response that says nothing but when it last changed is taken for fresh for a tenth of the time since then, a
    * day at most. RFC 9111 §4.2.2.
    * @default false
@@ -80,7 +88,10 @@ export interface HttpCacheOptions {
   cacheStatus?: string | false | undefined
   /** Tags that the response to a request is kept under. */
   tags?: ((request: HttpRequest) => string[]) | undefined
-  /** Longest that a request waits for another's answer; then it is answered by 504. The locker's when absent. */
+  /**
+   * Longest that a request waits for another's answer, and that the origin has to begin one that others may wait for;
+   * then it is answered by 504, and the origin's signal aborts. The locker's when absent.
+   */
   timeout?: number | undefined
   /**
    * What happens while Redis is away: 'local' runs the handler, once in this process for all who wait in it; 'fail' answers
@@ -105,6 +116,7 @@ export interface ResolvedHttpOptions {
   methods: ReadonlySet<string>
   vary: readonly string[]
   maxBody: number
+  maxBodyTime: number
   heuristics: boolean
   revalidate: boolean
   cookies: 'bypass' | 'allow'
@@ -134,6 +146,7 @@ export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = {
   methods: ['GET', 'HEAD'],
   vary: [],
   maxBody: 8 * 1024 * 1024,
+  maxBodyTime: 30_000,
   heuristics: false,
   revalidate: false,
   cookies: 'bypass',

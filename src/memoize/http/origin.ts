@@ -2,6 +2,7 @@ import { CONDITIONS, validatorsOf } from './conditional.ts'
 import { endToEnd } from './fields.ts'
 import type { HttpRequest, Origin, OriginRequest, OriginResponse } from './message.ts'
 import type { StoredResponse } from './stored.ts'
+import { normalise } from './vary.ts'
 
 /** Asks the origin a request as it is, but for what is of its connection. */
 export async function ask(request: HttpRequest, origin: Origin): Promise<OriginResponse> {
@@ -20,6 +21,9 @@ export function question(
 ): OriginRequest {
   const headers = endToEnd(given)
   for (const name of CONDITIONS) delete headers[name]
+  // What the key does not tell apart the origin must not either.
+  if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
+  normalise(headers)
   if (stored) Object.assign(headers, validatorsOf(stored.headers))
   return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal }
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Space } from '../../locker/space.ts'
 import type { WorkContext } from '../../locker/waiter.ts'
+import { tagsOf } from './key.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 import { LONGEST_KEEP } from './plan.ts'
@@ -12,7 +13,10 @@ import type { Place } from './visit.ts'
 const INDEX_TTL = 60_000
 
 /** What is used of a space. */
-export type KeptSpace = Pick<Space<Kept>, 'clock' | 'cached' | 'lookup' | 'run' | 'put' | 'invalidate'>
+export type KeptSpace = Pick<
+  Space<Kept>,
+  'clock' | 'timeout' | 'cached' | 'lookup' | 'run' | 'put' | 'note' | 'invalidate' | 'outdate'
+>
 
 /** What a work may decide of its result: all that is used of a WorkContext. */
 export type Decision = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
@@ -49,16 +53,20 @@ export async function placed(
     return made
   }
   const wider = widened(index, names)
-  const tags = options.tags?.(request) ?? []
+  const tags = tagsOf(request, options)
   const put = (key: string, kept: Kept, ttl: number): Promise<unknown> =>
     // What cannot be kept (Redis is away, say) is made again.
     space.put(key, kept, { ttl, tags }).catch(() => false)
-  if (keep > 0) await put(variantKey(primary, wider, request.headers), made, keep)
   const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
   if (index) {
+    // The index alone: whether the resource has changed since this response was begun is not known of the primary key.
     await put(primary, { index: wider }, ttl)
     decision.noStore({ passFor: 0 })
-  } else decision.setTtl(ttl)
+  } else {
+    // Unreachable, should the primary key have been invalidated: its index is not kept then.
+    if (keep > 0) await put(variantKey(primary, wider, request.headers), made, keep)
+    decision.setTtl(ttl)
+  }
   return { index: wider }
 }
 

@@ -22,6 +22,9 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   #gone = false
   /** The reader waits for something to change. */
   #change: DeferredPromise<void> | undefined
+  /** What collects it has asked for a piece. */
+  #pulling = false
+  readonly #stopped: DeferredPromise<undefined> = pDefer()
 
   /** `expected`: how many bytes there are to be. Others fail it. */
   constructor(source: Pieces, expected: number | undefined) {
@@ -29,21 +32,43 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     this.#expected = expected
   }
 
-  /** All of it, or undefined when it has more than `max` bytes. Rejects when it breaks off. */
-  async collect(max: number): Promise<Buffer | undefined> {
+  /** All of it; or undefined when it has more than `max` bytes, or was stopped. Rejects when it breaks off. */
+  collect(max: number): Promise<Buffer | undefined> {
+    return Promise.race([this.#collect(max), this.#stopped.promise])
+  }
+
+  async #collect(max: number): Promise<Buffer | undefined> {
     try {
-      while (this.#size <= max) {
+      while (this.#size <= max && this.#state === 'collecting') {
+        this.#pulling = true
         const chunk = await this.#pull()
         if (!chunk) return Buffer.concat(this.#chunks, this.#size)
-        this.#chunks.push(chunk)
-        this.#changed()
+        this.#pulling = false
+        this.#keep(chunk)
       }
     } finally {
+      this.#pulling = false
       if (this.#state === 'collecting') this.#state = 'over'
       this.#changed()
     }
     if (this.#gone) this.#letGo()
     return undefined
+  }
+
+  /** What was asked for before it was stopped is the reader's, too. */
+  #keep(chunk: Buffer): void {
+    if (this.#state !== 'ended') this.#chunks.push(chunk)
+    this.#changed()
+  }
+
+  /** Collects it no longer: it is for the reader alone. */
+  stop(): void {
+    if (this.#state !== 'collecting') return
+    this.#state = 'over'
+    this.#released = true
+    this.#stopped.resolve(undefined)
+    this.#changed()
+    if (this.#gone) this.#letGo()
   }
 
   /** The next piece, or undefined at the end. */
@@ -79,7 +104,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
       if (this.#failure && free) throw this.#failure.error
       if (this.#given < this.#chunks.length - (free ? 0 : 1))
         return { done: false, value: this.#chunks[this.#given++] as Buffer }
-      if (this.#state === 'over') return this.#last(await this.#pull())
+      if (this.#state === 'over' && !this.#pulling) return this.#last(await this.#pull())
       if (this.#state === 'ended' && free) return this.#last(undefined)
       this.#change ??= pDefer()
       await this.#change.promise

@@ -1,5 +1,5 @@
 import type { Forwarded } from './cache-status.ts'
-import { linesOf } from './fields.ts'
+import { linesOf, namesOthers } from './fields.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 
@@ -14,6 +14,8 @@ export function routeOf(request: HttpRequest, options: ResolvedHttpOptions): Rou
   if (!options.methods.has(method)) return SAFE.has(method) ? 'method' : 'invalidate'
   const plain = method === 'GET' || method === 'HEAD'
   if (plain && hasBody(request)) return 'bypass'
+  // The answer would be to another question than the one it is kept for.
+  if (namesOthers(headers)) return 'bypass'
   if (headers['cookie'] !== undefined && options.cookies === 'bypass') return 'bypass'
   // They ask for an error when the state is another: only the origin knows the state.
   if (headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined) return 'bypass'

@@ -1,5 +1,5 @@
 import type { CacheControl } from './cache-control.ts'
-import { fieldOf, listOf } from './fields.ts'
+import { fieldOf, isToken, listOf } from './fields.ts'
 import type { HeaderFields } from './message.ts'
 
 /** Final statuses whose meaning for a cache is known here. */
@@ -36,7 +36,8 @@ export function privateReason(exchange: Exchange, sharing: Sharing): string | un
   if (control.has('no-store') && !control.has('must-understand')) return 'no-store'
   if (control.bare('private')) return 'private'
   if (headers['set-cookie'] !== undefined && !sharing.shareSetCookie) return 'set-cookie'
-  if (listOf(headers, 'vary').includes('*')) return 'vary'
+  // What cannot be read may name anything.
+  if (listOf(headers, 'vary').some((name) => name === '*' || !isToken(name))) return 'vary'
   if (exchange.authorized && !sharing.shareAuthorized && !reusableForAuthorized(control))
     return 'authorization'
   if (fieldOf(headers, 'content-type')?.trim().toLowerCase().startsWith('text/event-stream')) return 'stream'
@@ -50,6 +51,8 @@ export function reusableForAuthorized(control: CacheControl): boolean {
 
 /** Fields that the response itself wants kept out of a shared cache: `private="a"`, `no-cache="b"`. */
 export function withheldFields(control: CacheControl): string[] {
-  // Without its Vary a response would be taken for everyone's.
-  return [...control.names('private'), ...control.names('no-cache')].filter((name) => name !== 'vary')
+  return [...control.names('private'), ...control.names('no-cache')].filter((name) => !NEEDED.has(name))
 }
+
+/** Without its Vary a response would be taken for everyone's; and the others are what the cache itself says of it. */
+const NEEDED: ReadonlySet<string> = new Set(['vary', 'content-length', 'date', 'cache-control'])

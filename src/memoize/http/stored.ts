@@ -1,5 +1,5 @@
 import type { Codec } from '../../kernel/codec.ts'
-import { endToEnd, flat, unflat } from './fields.ts'
+import { endToEnd, flat, isOneLine, unflat } from './fields.ts'
 import type { HeaderFields } from './message.ts'
 import type { Plan } from './plan.ts'
 import type { VaryIndex } from './vary.ts'
@@ -59,7 +59,9 @@ export const keptCodec: Codec = {
     const { status, text: statusText, fields, plan, authorized: forAuthorized } = head
     // What was changed in Redis must not break an answer in two either.
     const headers = endToEnd(unflat(fields))
-    return new StoredResponse({ status, statusText, headers, plan, forAuthorized, body: bytes.subarray(end) })
+    const body = bytes.subarray(end)
+    if (headers['content-length'] !== undefined) headers['content-length'] = String(body.length)
+    return new StoredResponse({ status, statusText, headers, plan, forAuthorized, body })
   },
 }
 
@@ -69,9 +71,11 @@ function isHead(value: unknown): value is Head {
   if (head?.kind === 'alone') return true
   if (head?.kind === 'index') return areTexts(head.index?.names) && typeof head.index.id === 'string'
   if (head?.kind !== 'response' || !areTexts(head.fields)) return false
-  const { status, plan } = head
+  const { status, text, plan } = head
+  if (text !== undefined && !isOneLine(text)) return false
   const times = [plan?.age, plan?.lifetime, plan?.keep, plan?.whileRevalidate, plan?.ifError, plan?.onDemand]
-  return Number.isInteger(status) && status >= 200 && status <= 599 && times.every(Number.isFinite)
+  const isTime = (time: unknown): boolean => Number.isFinite(time) && Number(time) >= 0
+  return Number.isInteger(status) && status >= 200 && status <= 599 && times.every(isTime)
 }
 
 function areTexts(value: unknown): value is string[] {

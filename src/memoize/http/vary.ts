@@ -32,5 +32,24 @@ export function variantKey(primary: string, index: VaryIndex, headers: HeaderFie
 function normalised(name: string, lines: readonly string[]): string | null {
   if (lines.length === 0) return null
   const value = lines.map((line) => line.trim()).join(', ')
-  return CASELESS.has(name) ? membersOf(value).join(',').replace(/\s+/g, '').toLowerCase() : value
+  if (!CASELESS.has(name)) return value
+  const list = membersOf(value)
+    .map((member) => member.replace(/\s*([;=])\s*/g, '$1').toLowerCase())
+    .join(',')
+  return name === 'accept-language' ? list.replace(SUBTAG, inUsualCase) : list
+}
+
+const SUBTAG = /-[a-z]{2}(?![a-z0-9])|-[a-z]{4}(?![a-z0-9])/g
+
+/** As clients write them: `en-US`, `zh-Hant`. RFC 5646 §2.1.1. */
+function inUsualCase(subtag: string): string {
+  return subtag.length === 3 ? subtag.toUpperCase() : `-${subtag.charAt(1).toUpperCase()}${subtag.slice(2)}`
+}
+
+/** Makes the same in a request what is the same in the key of a variant: whoever answers must not see more than that. */
+export function normalise(headers: HeaderFields): void {
+  for (const name of CASELESS) {
+    const value = normalised(name, linesOf(headers, name))
+    if (value !== null) headers[name] = value
+  }
 }

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
 import { unflat } from '../http/index.ts'
+import { presentFields } from './fields.ts'
 import { HeldResponse } from './held.ts'
 import { Inner } from './inner.ts'
 import type { Next, NodeRequest } from './options.ts'
@@ -16,6 +17,7 @@ export class Exchange implements NodeRequest {
   readonly method: string
   readonly url: string
   readonly headers: HeaderFields
+  readonly scheme: string
   readonly incoming: IncomingMessage
   readonly #response: ServerResponse
   readonly #next: Next | undefined
@@ -29,7 +31,9 @@ export class Exchange implements NodeRequest {
   constructor(request: Routed, response: ServerResponse, next: Next | undefined, site: Site) {
     this.method = request.method as string
     this.url = request.originalUrl ?? (request.url as string)
-    this.headers = unflat(request.rawHeaders)
+    // An inner request that goes through the server once more meets again what has changed this one.
+    this.headers = site.answers && next ? presentFields(request) : unflat(request.rawHeaders)
+    this.scheme = 'encrypted' in request.socket ? 'https' : 'http'
     this.incoming = request
     this.#response = response
     this.#next = next
@@ -40,7 +44,7 @@ export class Exchange implements NodeRequest {
   get passes(): boolean {
     if (this.incoming.httpVersionMajor !== 1 || this.method === 'CONNECT' || this.#response.headersSent)
       return true
-    return this.headers['upgrade'] !== undefined || this.headers['expect'] !== undefined
+    return this.headers['upgrade'] !== undefined && this.#site.shares(this.method)
   }
 
   /** Aborts when the client has gone. Made only for those who have to wait: most are answered at once. */

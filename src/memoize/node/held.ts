@@ -16,20 +16,24 @@ export class HeldResponse {
 
   constructor(response: ServerResponse) {
     this.#response = response
-    const { end, writeHead } = response
+    const { end, write, writeHead } = response
     response.writeHead = (...args: unknown[]) => {
       this.#written = rawOf(args.at(-1))
       return writeHead.apply(response, args as Parameters<typeof writeHead>)
     }
     response.end = (...args: unknown[]) => {
+      if (!this.#end) this.#fixHead(args)
       this.#end ??= () => {
-        Object.assign(response, { end, writeHead })
+        Object.assign(response, { end, write, writeHead })
         end.apply(response, args as Parameters<typeof end>)
       }
       if (this.#released) this.#end()
       else this.#resolve()
       return response
     }
+    // Once it has ended, nothing more goes out: its length is told already.
+    response.write = (...args: unknown[]) =>
+      this.#end === undefined && write.apply(response, args as Parameters<typeof write>)
     // Whose client is gone may never end; but it may have changed something.
     response.once('close', () => this.#resolve())
   }
@@ -37,6 +41,16 @@ export class HeldResponse {
   /** Settles with the head of the response when it is complete and would end. */
   get ending(): Promise<OriginResponse> {
     return this.#ending.promise
+  }
+
+  /** What ends is complete, as if it had gone out: nobody changes its head any more. */
+  #fixHead([chunk, encoding]: unknown[]): void {
+    const response = this.#response
+    if (response.headersSent) return
+    const bodiless = response.statusCode === 204 || response.statusCode === 304
+    const framed = response.hasHeader('content-length') || response.hasHeader('transfer-encoding')
+    if (!bodiless && !framed) response.setHeader('content-length', lengthOf(chunk, encoding))
+    response.writeHead(response.statusCode)
   }
 
   release(): void {
@@ -49,6 +63,11 @@ export class HeldResponse {
     const headers = unflat([...rawOf(this.#response.getHeaders()), ...this.#written])
     this.#ending.resolve({ status, headers })
   }
+}
+
+function lengthOf(chunk: unknown, encoding: unknown): number {
+  if (typeof chunk === 'string') return Buffer.byteLength(chunk, encoding as BufferEncoding | undefined)
+  return chunk instanceof Uint8Array ? chunk.byteLength : 0
 }
 
 type Fields = Record<string, OutgoingHttpHeader | undefined>

@@ -50,7 +50,9 @@ export class Inner {
     this.#wire.once('close', () =>
       this.fail(new Error('The handler closed the connection without an answer')),
     )
-    asked.signal?.addEventListener('abort', () => this.#wire.destroy(), { once: true })
+    const { signal } = asked
+    if (signal?.aborted) this.#wire.destroy()
+    else signal?.addEventListener('abort', () => this.#wire.destroy(), { once: true })
     inners.set(this.request, this)
   }
 
@@ -90,9 +92,9 @@ export class Inner {
 
 function requestFor(asked: OriginRequest, real: IncomingMessage, wire: Wire): IncomingMessage {
   const request = new IncomingMessage(wire as unknown as Socket)
-  const { httpVersion, httpVersionMajor, httpVersionMinor } = real
   const { method, url, headers } = asked
-  Object.assign(request, { method, url, httpVersion, httpVersionMajor, httpVersionMinor })
+  // Whatever version the one client speaks, the answer is for all.
+  Object.assign(request, { method, url, httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 })
   if (method !== 'GET') takeBody(request, real, headers)
   else endBody(request)
   request.rawHeaders = flat(headers)
@@ -106,7 +108,8 @@ function responseTo(request: IncomingMessage, wire: Wire): ServerResponse {
   // The body is to come as it is, and ends with the connection.
   response.shouldKeepAlive = false
   response.useChunkedEncodingByDefault = false
-  const chunked = { get: () => !response.headersSent, set: () => undefined } // a head that announces trailers has to be
+  // A head that announces trailers has to be chunked, or Node refuses it.
+  const chunked = { get: () => !response.headersSent, set: () => undefined }
   Object.defineProperty(response, 'chunkedEncoding', chunked)
   // As the server does when a client has taken what was written.
   Object.defineProperty(response, 'writableNeedDrain', { get: () => wire.writableNeedDrain })

@@ -24,8 +24,20 @@ export interface MemoizeHandlerOptions extends Omit<HttpCacheOptions, 'key' | 't
 /** What `next` is of Express and Connect. */
 export type Next = (error?: unknown) => void
 
-/** What answers requests: for node:http, or Express's and Connect's own. */
-export type Handler = (request: IncomingMessage, response: ServerResponse, next?: Next) => unknown
+/**
+ * What answers requests: for node:http, or as Express and Connect have it. It has a `next` only where it was asked by
+ * something that has one.
+ */
+export type Handler<
+  Req extends IncomingMessage = IncomingMessage,
+  Res extends ServerResponse = ServerResponse,
+> = (request: Req, response: Res, next: Next) => unknown
 
-/** A middleware; with a handler of its own, a listener too. */
+/** A middleware of Express and Connect. */
 export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void
+
+/** A listener for node:http, which serves Express and Connect at a route too. */
+export type MemoizedHandler<
+  Req extends IncomingMessage = IncomingMessage,
+  Res extends ServerResponse = ServerResponse,
+> = (request: Req, response: Res, next?: Next) => void

@@ -42,6 +42,11 @@ export class Site {
     }
   }
 
+  /** Whether it has a handler of its own. */
+  get answers(): boolean {
+    return this.#handler !== undefined
+  }
+
   /** Whether answers to this method may be shared. */
   shares(method: string): boolean {
     return this.#methods.has(method)
@@ -88,7 +93,8 @@ export class Site {
       fail(error)
     }
     try {
-      const returned = this.#handler?.(request, response, next)
+      // Whoever takes a `next` is asked by something that has one.
+      const returned = this.#handler?.(request, response, next as Next)
       Promise.resolve(returned).catch(failed)
     } catch (error) {
       failed(error)
