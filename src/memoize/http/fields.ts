@@ -72,6 +72,9 @@ export function listOf(headers: HeaderFields, name: string): string[] {
 
 /** Whether Connection names fields that a message would have all the same. What answers is not to see them. */
 export function namesOthers(headers: HeaderFields): boolean {
+  const { connection } = headers
+  // As most requests have it.
+  if (connection === undefined || connection === 'keep-alive' || connection === 'close') return false
   const names = listOf(headers, 'connection').map((member) => member.toLowerCase())
   return names.some((name) => name !== 'close' && name !== 'http2-settings' && !HOP_BY_HOP.has(name))
 }

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { linesOf } from './fields.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 
@@ -39,9 +38,9 @@ const ABSOLUTE = /^https?:\/\/(?<authority>[^/?#@]+)(?<path>\/[^#]*)?$/i
  * Undefined when that is not certain.
  */
 export function targetOf({ url, headers }: HttpRequest): { host: string; path: string } | undefined {
-  const [field = '', ...more] = linesOf(headers, 'host')
-  const host = field.toLowerCase()
-  if (more.length > 0) return undefined
+  const field = headers['host'] ?? ''
+  if (typeof field !== 'string' && field.length > 1) return undefined
+  const host = String(field).toLowerCase()
   if (url.startsWith('/')) return { host, path: url }
   const { authority, path = '/' } = ABSOLUTE.exec(url)?.groups ?? {}
   // Of two hosts nobody knows which one the answer is for.

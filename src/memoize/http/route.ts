@@ -24,5 +24,6 @@ export function routeOf(request: HttpRequest, options: ResolvedHttpOptions): Rou
 
 function hasBody({ headers }: HttpRequest): boolean {
   if (headers['transfer-encoding'] !== undefined) return true
+  if (headers['content-length'] === undefined) return false
   return linesOf(headers, 'content-length').some((length) => length.trim() !== '0')
 }
