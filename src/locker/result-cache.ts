@@ -73,11 +73,13 @@ export class ResultCache {
   }
 
   /** Keeps a result, unless there is a newer one. */
-  set(name: string, { bytes, ...given }: NewResult): void {
+  set(name: string, given: NewResult): void {
+    const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
-    if (given.staleUntil <= this.#clock.now() || (known && known.fence > given.fence)) return
-    const entry = { ...given, promise: Promise.resolve(given.result), renewAfter: 0 }
-    this.#entries.set(name, entry, { size: bytes + name.length + given.record.length })
+    if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
+    const promise = Promise.resolve(result)
+    const entry = { record, result, promise, fence, freshUntil, staleUntil, tags, renewAfter: 0 }
+    this.#entries.set(name, entry, { size: given.bytes + name.length + record.length })
     if (!this.#entries.has(name)) return
     this.#names.set(given.record, name)
     for (const tag of given.tags) {
