@@ -13,6 +13,7 @@ import { type Asker, Commands, type Request } from './commands.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
 import { Subscriber } from './subscriber.ts'
+import { warnIfUnreachable } from './unreachable.ts'
 
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {
@@ -60,6 +61,8 @@ export class Connection implements AsyncDisposable {
   /** One object per layer and purpose, shared by all that use this connection. */
   readonly #shared = new Map<unknown, unknown>()
   #opened = false
+  /** Takes the warning back that Redis cannot be reached. Set once: there is one warning. */
+  #stopWarning: (() => void) | undefined
   #closing: Promise<void> | undefined
 
   /** @throws TypeError when `redis` or an option is not what it should be. */
@@ -108,6 +111,11 @@ export class Connection implements AsyncDisposable {
     return new Promise((answered, failed) => this.ask(request, within, { answered, failed }))
   }
 
+  /** Warns once, by `process.emitWarning`, if Redis is not reached: for what has no caller that could be told. */
+  warnIfUnreachable(): void {
+    this.#stopWarning ??= warnIfUnreachable(this.#client, this.clock)
+  }
+
   /** The object of this connection for `purpose`, made at the first call. */
   share<T>(purpose: unknown, make: () => T): T {
     if (!this.#shared.has(purpose)) this.#shared.set(purpose, make())
@@ -141,6 +149,7 @@ export class Connection implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    this.#stopWarning?.()
     this.#commands.close()
     this.#subscriber.close()
     if (this.#owned) this.#client.disconnect()

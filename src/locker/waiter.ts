@@ -2,6 +2,7 @@ import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
+import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
@@ -88,7 +89,10 @@ export interface Among {
   soften(waiter: Waiter): void
 }
 
-/** One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. */
+/**
+ * One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. Until then the process
+ * stays alive, unless it only refreshes in the background.
+ */
 export class Waiter {
   readonly call: Call
   /** Order of arrival in its flight. */
@@ -111,6 +115,7 @@ export class Waiter {
     this.call = call
     this.#clock = clock
     this.#since = clock.now()
+    if (!call.background) refProcess()
   }
 
   /** Of `run`: the result. Of `request`: a Lease, or Done. */
@@ -182,6 +187,7 @@ export class Waiter {
   #end(): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
+    if (!this.call.background) unrefProcess()
     this.#timer?.cancel()
     this.#softTimer?.cancel()
     if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)

@@ -2,6 +2,7 @@ import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
+import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 
 /** What one who waits for a job has said. */
@@ -19,7 +20,10 @@ export interface WaiterSurroundings {
   readonly deadlines: Deadlines
 }
 
-/** One who waits for the outcome of a job. Settles exactly once: by the outcome, its own deadline, or its own signal. */
+/**
+ * One who waits for the outcome of a job. Settles exactly once: by the outcome, its own deadline, or its own signal. Until
+ * then the process stays alive.
+ */
 export class JobWaiter implements Pending {
   readonly id: string
   readonly options: JobWaiterOptions
@@ -38,6 +42,7 @@ export class JobWaiter implements Pending {
     this.id = id
     this.options = options
     this.#about = about
+    refProcess()
     const { clock, deadlines } = about
     this.#since = clock.now()
     const { timeout, signal } = options
@@ -89,6 +94,7 @@ export class JobWaiter implements Pending {
   #end(outcome: string): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
+    unrefProcess()
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
     if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)

@@ -4,6 +4,7 @@ import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel
 import type { Clock } from '../kernel/clock.ts'
 import { Connection } from '../kernel/connection.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
+import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
@@ -119,8 +120,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#clock = this.#connection?.clock ?? memory.clock
     this.#reports = new Reports(name, this, this.#store, this.#options)
     this.#submissions = new Submissions(this.#options)
-    // Embedded, nothing but the timers of those who wait keeps the process from ending: each then has its own.
-    const timeout = this.#connection ? this.#options.timeout : Number.NaN
+    const { timeout } = this.#options
     this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
     this.#waits = new Waits({
       store: this.#store,
@@ -133,7 +133,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   /**
-   * Does the jobs of a command in this process.
+   * Does the jobs of a command in this process, which stays alive until `close`.
    * @throws TypeError; Error when the command is processed here already; ClosedError.
    */
   process<Command extends CommandOf<Jobs>>(
@@ -152,11 +152,14 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       due: (ms) => this.#timekeeper?.due(ms),
     })
     this.#workers.set(command, worker)
-    this.#timekeeper ??= this.#keepTime()
+    this.#timekeeper ??= this.#startProcessing()
     return this
   }
 
-  #keepTime(): Timekeeper {
+  /** What all workers of this queue share, until `close`. */
+  #startProcessing(): Timekeeper {
+    refProcess()
+    this.#connection?.warnIfUnreachable()
     const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
     return new Timekeeper({
       store: this.#store,
@@ -436,6 +439,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
     if (this.#owned) await this.#connection?.close()
+    if (this.#timekeeper) unrefProcess()
   }
 
   [Symbol.asyncDispose](): Promise<void> {

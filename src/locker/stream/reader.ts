@@ -8,6 +8,7 @@ import {
 } from '../../errors.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
+import { refProcess, unrefProcess } from '../../kernel/keep-alive.ts'
 import { errorFor } from '../audience.ts'
 import { remoteError } from '../failure.ts'
 import { Cursor } from './cursor.ts'
@@ -87,6 +88,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   async #step(): Promise<IteratorResult<T, undefined>> {
     this.#begin()
+    refProcess()
     try {
       for (;;) {
         const result = this.#result()
@@ -97,6 +99,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
         })
       }
     } finally {
+      unrefProcess()
       this.#timer?.cancel()
       this.#timer = undefined
     }
