@@ -365,7 +365,7 @@ describe('stream - invalidation', () => {
   inBothStores('forgets a complete stream', async ({ here, there }) => {
     const tap = new Tap<number>().push(1).end()
     await all(here.stream('k', tap.work))
-    await here.invalidate('k')
+    await here.invalidateStreams('k')
     await all(here.stream('k', tap.work))
     await all(there.stream('k', tap.work))
     assert.equal(tap.runs.length, 2)
@@ -377,7 +377,7 @@ describe('stream - invalidation', () => {
       const old = new Tap<string>().push('old')
       const before = [here, there].map((locker) => reading(locker.stream('k', old.work)))
       await Promise.all(before.map((reader) => reached(reader, 1)))
-      await there.invalidate('k')
+      await there.invalidateStreams('k')
       // Other processes hear of it a moment later.
       await sleep(50)
       const fresh = new Tap<string>().push('new').end()

@@ -49,6 +49,7 @@ type Sent =
   | 'hkeys'
   | 'hvals'
   | 'smembers'
+  | 'time'
   | 'publish'
 
 /**

@@ -39,8 +39,6 @@ export class Audience implements Among {
   #vouched = 0
   /** What the work has said last. */
   #progress: Buffer | undefined
-  /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
-  #patient = true
 
   readonly #host: AudienceHost
   #stale: StaleResult | undefined
@@ -69,13 +67,12 @@ export class Audience implements Among {
     return [...this.#waiters][Symbol.iterator]()
   }
 
-  /** Adds a waiter, who stays until it is settled. Within `patience` ms the first claim is answered or refused. */
-  add(waiter: Waiter, patience: number): void {
+  /** Adds a waiter, which stays until it is settled. */
+  add(waiter: Waiter): void {
     waiter.seq = ++this.#seq
     this.#waiters.add(waiter)
     waiter.begin(this)
     if (this.#progress) show(waiter, this.#progress)
-    if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
   }
 
   /** Takes one out who goes on waiting elsewhere. */
@@ -153,13 +150,6 @@ export class Audience implements Among {
   remove(waiter: Waiter): void {
     this.#waiters.delete(waiter)
     this.#host.left()
-  }
-
-  /** From now on it may take long. */
-  startDeadlines(): void {
-    if (!this.#patient) return
-    this.#patient = false
-    for (const waiter of this.#waiters) waiter.startDeadline()
   }
 
   /** Waiters up to this one came before a moment at which there was no invalidation. */

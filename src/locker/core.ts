@@ -1,4 +1,5 @@
 import { AbortedError, ClosedError } from '../errors.ts'
+import { checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
@@ -17,7 +18,7 @@ import {
   resolveOptions,
 } from './options.ts'
 import { RedisStore } from './redis-store.ts'
-import { type CachedResult, ResultCache } from './result-cache.ts'
+import { type CachedResult, doneOf, ResultCache } from './result-cache.ts'
 import { Slots } from './slots.ts'
 import type { Outcome } from './store.ts'
 import type { Call, Work } from './waiter.ts'
@@ -42,7 +43,6 @@ export class Core {
   readonly codec: Codec
   readonly connection: Connection | undefined
   localHits = 0
-  #coarse: number | undefined
   /** Undefined when caching is off, and after `close`. */
   #cache: ResultCache | undefined
   #closed = false
@@ -58,7 +58,9 @@ export class Core {
     this.connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
     const memory = store ?? new MemoryStore()
     const { prefix, concurrency, cache } = this.options
-    this.flights = this.connection ? flightsOf(this.connection, prefix) : new Flights(memory.connect())
+    this.flights = this.connection
+      ? flightsOf(this.connection, prefix)
+      : new Flights(memory.connect(), memory.clock)
     this.clock = this.connection?.clock ?? memory.clock
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
     this.caller = {
@@ -89,22 +91,14 @@ export class Core {
     return { within: this.options.unavailableAfter }
   }
 
-  /** A result of this process's cache, as long as it is fresh. */
-  hit(name: string, key: string): CachedResult | undefined {
-    const now = this.#now()
-    const entry = this.#cache?.get(name, now)
-    if (!entry || entry.freshUntil <= now) return undefined
+  /** A fresh result of this process's cache: looked up before anything else is made of a call. */
+  hit(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
+    if (!this.#cache || options.refresh || options.signal?.aborted) return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(nameOf(namespace, key), now)
+    if (!entry || entry.freshUntil <= now || entry.fence <= (options.newerThan ?? 0)) return undefined
     this.#countHit(key)
     return entry
-  }
-
-  /** The time, looked at once a millisecond: that would be most of what a hit costs. */
-  #now(): number {
-    if (this.#coarse === undefined) {
-      this.#coarse = this.clock.now()
-      this.clock.after(1, () => (this.#coarse = undefined), true)
-    }
-    return this.#coarse
   }
 
   #countHit(key: string): void {
@@ -112,19 +106,14 @@ export class Core {
     if (listened('hit')) tell('hit', { key, local: true })
   }
 
-  /** What this process's cache has for a call: what is fresh, or what is over and will do while it is renewed. */
-  cached(call: Call): CachedResult | undefined {
-    if (call.refresh) return undefined
+  /** A stale result of this process's cache, if it will do for a call while it is renewed. */
+  stale(call: Call): CachedResult | undefined {
     const { name, key, newerThan, staleWhileRevalidate, caller } = call
-    const now = this.clock.now()
-    const entry = this.#cache?.get(name, now)
-    if (!entry || entry.fence <= newerThan) return undefined
-    if (entry.freshUntil > now) {
-      this.#countHit(key)
-      return entry
-    }
     // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
-    if (!call.work || now - entry.freshUntil >= staleWhileRevalidate) return undefined
+    if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(name, now)
+    if (!entry || entry.fence <= newerThan || now - entry.freshUntil >= staleWhileRevalidate) return undefined
     caller.counters.stale++
     if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
     this.#renew(call, entry, now)
@@ -146,10 +135,35 @@ export class Core {
       .finally(() => round?.answered(key))
   }
 
-  /** A call with every option resolved. Throws when it is not to be made at all. */
+  /** Does a work once, as `Locker.run` says. */
+  run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
+    try {
+      checkKey(key)
+      checkFunction('work', work)
+      checkRunOptions(options)
+      const hit = this.hit(namespace, key, options)
+      if (hit) return hit.promise
+      const call = this.call(namespace, key, work, options)
+      return this.stale(call)?.promise ?? this.flights.join(call)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** Asks for a result or a lease, as `Locker.request` says. */
+  request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
+    try {
+      checkKey(key)
+      checkRunOptions(options)
+      const hit = this.hit(namespace, key, options)
+      return hit ? doneOf(hit) : this.flights.join(this.call(namespace, key, undefined, options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** A call with every option resolved. The key and the options have been checked. Throws when it is not to be made at all. */
   call(namespace: Namespace, key: string, work: Work<unknown> | undefined, options: AnyRunOptions): Call {
-    checkKey(key)
-    checkRunOptions(options)
     const { signal, tags = [] } = options
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)
@@ -258,5 +272,5 @@ export function nameOf({ letter }: Namespace, key: string): string {
 
 /** The flights of a connection under a prefix. */
 function flightsOf(connection: Connection, prefix: string): Flights {
-  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection)))
+  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection), connection.clock))
 }

@@ -35,12 +35,13 @@ export interface FlightTable {
 }
 
 /**
+ * reading   the value is being read, without claiming anything
  * claiming  a claim is under way
  * parked    another process is the processor; we will be told
  * holding   this process is the processor
  * over      everybody is settled
  */
-type State = 'claiming' | 'parked' | 'holding' | 'over'
+type State = 'reading' | 'claiming' | 'parked' | 'holding' | 'over'
 
 /** Added to the moment when a parked flight looks again, so that not all processes do at the same time, ms. */
 const JITTER = 25
@@ -69,7 +70,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   readonly audience: Audience
   readonly #delivery: Delivery
   readonly #tags: TagCheck
-  #state: State = 'claiming'
+  #state: State = 'reading'
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
   #after = 0
@@ -152,9 +153,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     return fence <= this.#after || this.#awaited > fence
   }
 
-  /** A claim is under way, and nobody waits for what it will bring. */
+  /** The store is being asked, and nobody waits for what it will bring. */
   get forsaken(): boolean {
-    return this.#state === 'claiming' && this.audience.size === 0
+    return (this.#state === 'reading' || this.#state === 'claiming') && this.audience.size === 0
   }
 
   /** Resolves when it is over. */
@@ -166,7 +167,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
   add(waiter: Waiter): void {
-    this.audience.add(waiter, this.#leader.caller.unavailableAfter)
+    this.audience.add(waiter)
     const renewed = this.#state === 'holding' || this.#state === 'parked'
     if (renewed) this.#serveStale()
   }
@@ -222,6 +223,27 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (this.unshared) this.#table.seal(this)
   }
 
+  /** Reads the value, and claims if there is none: a read costs the server a tenth of a claim. */
+  begin(): void {
+    if (this.#refresh) return this.claim()
+    this.#state = 'reading'
+    const { store, unavailableAfter } = this.#leader.caller
+    store
+      .find(this.record, { within: unavailableAfter }, () => this.sending())
+      .then(this.#found, this.#unread)
+  }
+
+  readonly #found = (outcome: Outcome | undefined): void => {
+    if (this.#state !== 'reading') return
+    if (this.audience.size === 0) return this.#over()
+    if (!outcome || outcome.fence <= this.#after) return this.claim()
+    this.claimed({ status: 'done', outcome }, this.#attempt)
+  }
+
+  readonly #unread = (error: unknown): void => {
+    if (this.#state === 'reading') this.#refuse(error)
+  }
+
   /** Asks the store to be the processor, or for what there is. */
   claim(): void {
     this.#look?.cancel()
@@ -241,7 +263,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
       only: 0,
-      tagged: this.#leader.tags.length > 0,
       trace: traceBy(trace),
     }
     store.claim(claim, unavailableAfter, this)
@@ -254,7 +275,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   #awaits(attempt: number): boolean {
-    return this.#state === 'claiming' && attempt === this.#attempt
+    return (this.#state === 'reading' || this.#state === 'claiming') && attempt === this.#attempt
   }
 
   unclaimed(error: unknown, attempt: number): void {
@@ -271,8 +292,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** What has tags is served only if none of them has begun a new epoch. */
   async #receiveTagged(reply: ClaimReply, attempt: number): Promise<void> {
     let holds: TagVerdict
-    // This may take as long again, and then another claim goes out.
-    this.audience.startDeadlines()
     try {
       holds = await this.#tags.check(reply)
     } catch (error) {
@@ -298,7 +317,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** The reply to a claim that is no longer ours: what it brought is given back. */
   #decline(reply: ClaimReply, attempt: number): void {
     this.#deafen()
-    const waits = this.#state === 'parked' || this.#state === 'claiming'
+    const waits = this.#state !== 'holding' && this.#state !== 'over'
     if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
     // A place that nobody looks after would swallow the hint of a release.
     else if (reply.status === 'parked' && !waits) this.#unpark()
@@ -311,7 +330,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
-    if (reply.status !== 'done') this.audience.startDeadlines()
     // What was offered before is over for good, or invalidated, if it is not offered again.
     if (reply.offer) this.#delivery.offer(reply.offer)
     else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
@@ -397,9 +415,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Runs the work of its only waiter, beside all others. */
   goAlone(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
-    this.audience.add(waiter, 0)
+    this.audience.add(waiter)
     if (stale) this.audience.offer({ ...stale, seq: this.seq })
-    this.audience.startDeadlines()
     this.#passed = fence
     this.#delivery.sending()
     this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
@@ -461,7 +478,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
-    this.audience.startDeadlines()
     counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
     this.audience.rejectSharing(error)
@@ -574,11 +590,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
   #askAnew(outcome: Outcome): void {
-    this.audience.startDeadlines()
     if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
     // What is fresh is served to anybody: asked for as by one who was parked, it might be something that was not kept.
     this.#parkedUnder = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
-    this.claim()
+    if (this.#parkedUnder > 0) return this.claim()
+    // The reply to an earlier claim, should it still come, is not taken for that of this read.
+    this.#attempt++
+    this.begin()
   }
 
   /** The holding was lost: those who wait look for the successor, or are it. */

@@ -1,4 +1,6 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { Deadlines } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
@@ -35,11 +37,13 @@ export class Flights implements FlightTable {
   readonly #flying = new Set<Flight>()
   readonly #operations = new Set<Promise<unknown>>()
   readonly #listeners = new Set<StaleListener>()
+  readonly #deadlines: Deadlines
   #waiters = 0
   tagDrops = 0
 
-  constructor(store: Store) {
+  constructor(store: Store, clock: Clock) {
     this.store = store
+    this.#deadlines = new Deadlines(clock)
     store.listen({
       up: () => this.#up(),
       down: () => this.#down(),
@@ -77,7 +81,7 @@ export class Flights implements FlightTable {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
     const flight = known ?? new Flight(call, this)
-    const waiter = new Waiter(call, call.caller.clock)
+    const waiter = new Waiter(call, this.#deadlines)
     if (from) waiter.onEnd = noteWait(from, flight)
     this.#waiters++
     flight.add(waiter)
@@ -89,7 +93,7 @@ export class Flights implements FlightTable {
       this.#flying.add(flight)
       if (!found) table.set(record, flight)
       if (found || call.refresh) this.#close(flight)
-      flight.claim()
+      flight.begin()
     }
     return waiter.promise
   }
@@ -124,7 +128,7 @@ export class Flights implements FlightTable {
       flight.audience.release(waiter)
       next.add(waiter)
     }
-    next.claim()
+    next.begin()
   }
 
   pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {

@@ -1,11 +1,11 @@
 import { NotLockedError } from '../errors.ts'
-import { checkDuration, checkFunction } from '../kernel/check.ts'
+import { checkDuration } from '../kernel/check.ts'
 import type { Codec } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
 import type { Counters } from './caller.ts'
-import { Core, type Namespace, nameOf } from './core.ts'
+import { Core, type Namespace } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
-import { Many } from './many.ts'
+import { runMany } from './many.ts'
 import { type Memoized, memoize } from './memoize.ts'
 import {
   checkTags,
@@ -49,6 +49,9 @@ export interface LockerStats extends Counters {
   pendingCommands: number
 }
 
+/** No options: one object for all calls without any. */
+const NONE: RunOptions = Object.freeze({})
+
 /** How long `close` waits for running works, unless told otherwise, ms. */
 const DEFAULT_GRACE = 5_000
 
@@ -71,7 +74,6 @@ export class Locker implements AsyncDisposable {
 
   readonly #core: Core
   readonly #namespace: Namespace
-  readonly #many: Many
   readonly #streams: Streams
   #closing: Promise<void> | undefined
 
@@ -79,7 +81,6 @@ export class Locker implements AsyncDisposable {
   constructor(options: LockerOptions = {}) {
     this.#core = new Core(options)
     this.#namespace = { letter: 'k', codec: this.#core.codec }
-    this.#many = new Many(this.#core, this.#namespace)
     this.#streams = streamsOf(this.#core, options.store)
     cores.set(this, this.#core)
   }
@@ -89,11 +90,8 @@ export class Locker implements AsyncDisposable {
    * @throws TimeoutError, AbortedError, RemoteError (the processor failed), LockTimeoutError, UnavailableError,
    * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
    */
-  async request<T = unknown>(key: string, options: RequestOptions = {}): Promise<Lease | Done<T>> {
-    const call = this.#core.call(this.#namespace, key, undefined, options)
-    const hit = this.#core.cached(call)
-    if (hit) return { status: 'done', result: hit.result as T }
-    return this.#core.flights.join(call) as Promise<Lease | Done<T>>
+  request<T = unknown>(key: string, options: RequestOptions = NONE): Promise<Lease | Done<T>> {
+    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
   }
 
   /**
@@ -102,22 +100,8 @@ export class Locker implements AsyncDisposable {
    * @throws RemoteError when the work failed, wherever it ran, or when its result cannot be carried (`remote.code` is
    * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
    */
-  run<T>(key: string, work: Work<T>, options?: RunOptions): Promise<T> {
-    if (options === undefined && typeof key === 'string') {
-      const hit = this.#core.hit(nameOf(this.#namespace, key), key)
-      if (hit) return hit.promise as Promise<T>
-    }
-    return this.#run(this.#namespace, key, work, options ?? {}) as Promise<T>
-  }
-
-  #run(namespace: Namespace, key: string, work: Work<unknown>, options: RunOptions): Promise<unknown> {
-    try {
-      checkFunction('work', work)
-      const call = this.#core.call(namespace, key, work, options)
-      return this.#core.cached(call)?.promise ?? this.#core.flights.join(call)
-    } catch (error) {
-      return Promise.reject(error)
-    }
+  run<T>(key: string, work: Work<T>, options: RunOptions = NONE): Promise<T> {
+    return this.#core.run(this.#namespace, key, work, options) as Promise<T>
   }
 
   /**
@@ -131,7 +115,7 @@ export class Locker implements AsyncDisposable {
     work: ManyWork<T>,
     options: RunManyOptions = {},
   ): Promise<Exclude<Awaited<T>, Error>[]> {
-    return (await this.#many.run(keys, work, options)) as Exclude<Awaited<T>, Error>[]
+    return (await runMany(this.#core, this.#namespace, keys, work, options)) as Exclude<Awaited<T>, Error>[]
   }
 
   /**
@@ -178,19 +162,21 @@ export class Locker implements AsyncDisposable {
     options: MemoizeOptions<Parameters<Fn>>,
   ): Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>> {
     const versioned: Namespace = { ...this.#namespace, letter: 'v' }
-    const place = (key: string, version: string): [Namespace, string] =>
-      version === '' ? [this.#namespace, key] : [versioned, `${version.length}:${version}${key}`]
-    return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, {
-      run: (key, version, work, runOptions) => {
-        if (version === '') return this.run(key, work, runOptions)
+    const core = this.#core
+    return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, (version) => {
+      const namespace = version === '' ? this.#namespace : versioned
+      const prefix = version === '' ? '' : `${version.length}:${version}`
+      const keyOf = (key: string) => {
         checkKey(key)
-        return this.#run(...place(key, version), work, runOptions ?? {})
-      },
-      invalidate: async (key, version) => {
-        checkKey(key)
-        this.#core.checkOpen(key)
-        await this.#core.invalidate(this.#core.record(...place(key, version)))
-      },
+        return prefix + key
+      }
+      return {
+        run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
+        invalidate: async (key) => {
+          core.checkOpen(key)
+          await core.invalidate(core.record(namespace, keyOf(key)))
+        },
+      }
     }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>
   }
 
@@ -210,16 +196,22 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Forgets the results of keys, and their streams, in the caches of other processes too. Those who wait for a work that
-   * runs now, or read its stream, still receive it; whoever asks after this has resolved receives only what was begun later.
+   * Forgets the results of keys, in the caches of other processes too. Callers that wait for a running work still receive
+   * its result; callers that ask after this has resolved receive only a result whose work began later.
    * @throws UnavailableError, ClosedError
    */
   async invalidate(...keys: string[]): Promise<void> {
     const records = keys.map((key) => this.#record(key))
-    await Promise.all([
-      ...records.map((record) => this.#core.invalidate(record)),
-      this.#streams.invalidate(...keys),
-    ])
+    await Promise.all(records.map((record) => this.#core.invalidate(record)))
+  }
+
+  /**
+   * Forgets the streams of keys. Readers of a running stream still receive it to its end; readers that come after this has
+   * resolved receive only a stream whose work began later.
+   * @throws UnavailableError, ClosedError
+   */
+  async invalidateStreams(...keys: string[]): Promise<void> {
+    await this.#streams.invalidate(...keys)
   }
 
   /**

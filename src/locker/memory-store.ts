@@ -2,6 +2,7 @@ import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
+  type CallLimits,
   type Claim,
   type Claimer,
   type Grant,
@@ -253,13 +254,9 @@ class MemoryEndpoint implements Store {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
   }
 
-  async find(key: string): Promise<Outcome | undefined> {
+  async find(key: string, _limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+    sending?.()
     return this.#store.find(key)?.find(this.#store.clock.now())
-  }
-
-  async findMany(keys: readonly string[]): Promise<(Outcome | undefined)[]> {
-    const found = await Promise.all(keys.map((key) => this.find(key)))
-    return found.map((outcome) => (outcome?.tags === '' ? outcome : undefined))
   }
 
   async epochs(tags: readonly string[], keepFor: number): Promise<number[]> {

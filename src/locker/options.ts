@@ -222,11 +222,6 @@ const KNOWN = [
   ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
 ]
 
-const RUN_OPTIONS = [
-  ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'refresh', 'onProgress', 'tags', 'abortUnwanted'],
-  ...['staleWhileRevalidate', 'staleIfError', 'softTimeout', 'onUnavailable', 'maxUnshared', 'newerThan'],
-]
-
 /** Tags of one result. */
 const MAX_TAGS = 100
 
@@ -287,32 +282,46 @@ export function checkLease(lease: unknown): number {
   return Math.ceil(checkDuration('lease', lease, { min: MIN_LEASE }))
 }
 
-/** Checks the options of a `run` or `request`. Throws TypeError. */
-export function checkRunOptions(options: RunOptions): void {
-  checkFields('options', options, RUN_OPTIONS)
-  checkSignal('signal', options.signal)
-  if (options.refresh !== undefined) checkChoice('refresh', options.refresh, [true, false])
-  if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
-  if (options.lease !== undefined) checkLease(options.lease)
-  if (options.ttl !== undefined) checkDuration('ttl', options.ttl)
-  if (options.errorTtl !== undefined) checkDuration('errorTtl', options.errorTtl)
-  if (options.onProgress !== undefined) checkFunction('onProgress', options.onProgress)
-  checkStaleOptions(options)
-  const { onUnavailable, maxUnshared, abortUnwanted, tags } = options
-  if (onUnavailable !== undefined) checkChoice('onUnavailable', onUnavailable, UNAVAILABLE)
-  if (maxUnshared !== undefined) checkCount('maxUnshared', maxUnshared, 0)
-  if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
-  if (tags !== undefined) checkTags(tags)
-}
+type Check = (name: string, value: unknown) => unknown
 
-function checkStaleOptions({ staleWhileRevalidate, staleIfError, softTimeout }: StaleOptions): void {
-  if (staleWhileRevalidate !== undefined) checkDuration('staleWhileRevalidate', staleWhileRevalidate)
-  if (staleIfError !== undefined) checkDuration('staleIfError', staleIfError)
-  if (softTimeout !== undefined) checkDuration('softTimeout', softTimeout, { infinite: true })
+const checkDelay: Check = (name, value) => checkDuration(name, value)
+const checkTimeout: Check = (name, value) => checkDuration(name, value, { infinite: true })
+const checkFlag: Check = (name, value) => checkChoice(name, value, [true, false])
+
+/** How each option of a call is checked. */
+const RUN_CHECKS: Record<keyof AnyRunOptions, Check> = {
+  signal: checkSignal,
+  timeout: checkTimeout,
+  lease: (_, value) => checkLease(value),
+  ttl: checkDelay,
+  errorTtl: checkDelay,
+  refresh: checkFlag,
+  onProgress: checkFunction,
+  tags: (_, value) => checkTags(value),
+  abortUnwanted: checkFlag,
+  staleWhileRevalidate: checkDelay,
+  staleIfError: checkDelay,
+  softTimeout: checkTimeout,
+  onUnavailable: (name, value) => checkChoice(name, value, UNAVAILABLE),
+  maxUnshared: (name, value) => checkCount(name, value, 0),
+  newerThan: checkDelay,
+}
+Object.setPrototypeOf(RUN_CHECKS, null)
+
+/** Checks the options of a `run` or `request`: at every call, so it allocates nothing. Throws TypeError. */
+export function checkRunOptions(options: AnyRunOptions): void {
+  if (typeof options !== 'object' || options === null) return checkFields('options', options, [])
+  for (const name in options) {
+    const field = name as keyof AnyRunOptions
+    const check = RUN_CHECKS[field]
+    if (!check) return checkFields('options', options, Object.keys(RUN_CHECKS))
+    const value = options[field]
+    if (value !== undefined) check(name, value)
+  }
 }
 
 /** Checks tags: each is named as a key is. */
-export function checkTags(tags: readonly string[]): void {
+export function checkTags(tags: unknown): void {
   if (!Array.isArray(tags) || tags.length > MAX_TAGS) {
     throw new TypeError(`Expected \`tags\` to be an array of at most ${MAX_TAGS} strings`)
   }
@@ -326,12 +335,6 @@ export function checkVersion(version: unknown): string {
   throw new TypeError(
     `Expected \`version\` to be a number or a string with something in it, got \`${String(version)}\` (${typeof version})`,
   )
-}
-
-/** The options of a `run`, checked; undefined when there are none. */
-export function runOptionsOf(given: RunOptions): RunOptions | undefined {
-  checkRunOptions(given)
-  return Object.values(given).some((value) => value !== undefined) ? given : undefined
 }
 
 /** Checks a codec. */

@@ -386,10 +386,10 @@ export class ResourceRecord {
     }
   }
 
-  /** The value, if it is fresh. How long it is kept beyond that is not told. */
+  /** The value, if it is fresh. */
   find(now: number): Outcome | undefined {
     const { value } = this
-    return value && value.fresh > now ? { ...this.#valueOutcome(value, now), stale: 0 } : undefined
+    return value && value.fresh > now ? this.#valueOutcome(value, now) : undefined
   }
 
   /** Every change ends here: forgetting must never come before the last deadline. */

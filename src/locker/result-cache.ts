@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
+import type { Done } from './waiter.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -23,6 +24,8 @@ export interface CachedResult {
   readonly result: unknown
   /** Settled; handed to every caller as it is, so that a hit allocates nothing. */
   readonly promise: Promise<unknown>
+  /** The same as `request` gives it; made when it is first asked for, see {@link doneOf}. */
+  done: Promise<Done<unknown>> | undefined
   readonly fence: number
   /** By the clock: until when it is fresh, and until when it is kept for those who are content with what is over. */
   readonly freshUntil: number
@@ -33,8 +36,14 @@ export interface CachedResult {
   renewAfter: number
 }
 
+/** A result as `request` gives it: one frozen object for all callers. */
+export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
+  cached.done ??= Promise.resolve(Object.freeze({ status: 'done', result: cached.result }))
+  return cached.done
+}
+
 /** What is to be kept. */
-export type NewResult = Omit<CachedResult, 'promise' | 'renewAfter'> & { bytes: number }
+export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & { bytes: number }
 
 /** Results that this process has received lately. Filled and emptied by the flights, see flight.ts. */
 export class ResultCache {
@@ -78,7 +87,17 @@ export class ResultCache {
     const known = this.#entries.peek(name)
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
     const promise = Promise.resolve(result)
-    const entry = { record, result, promise, fence, freshUntil, staleUntil, tags, renewAfter: 0 }
+    const entry: CachedResult = {
+      record,
+      result,
+      promise,
+      done: undefined,
+      fence,
+      freshUntil,
+      staleUntil,
+      tags,
+      renewAfter: 0,
+    }
     this.#entries.set(name, entry, { size: given.bytes + name.length + record.length })
     if (!this.#entries.has(name)) return
     this.#names.set(given.record, name)

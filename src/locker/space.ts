@@ -1,10 +1,10 @@
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
-import { type Core, type Namespace, nameOf } from './core.ts'
+import type { Core, Namespace } from './core.ts'
 import { tagsKeptFor } from './holding.ts'
 import type { Lease } from './lease.ts'
-import type { AnyRunOptions, RequestOptions } from './options.ts'
+import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
 import { put } from './put.ts'
 import type { Outcome } from './store.ts'
 import { type Epochs, noted, readEpochs, readNote, stillHolds } from './tags.ts'
@@ -53,7 +53,7 @@ export class Space<T> {
 
   /** What this process's cache holds. */
   cached(key: string): Found<T> | undefined {
-    return this.#core.hit(nameOf(this.#namespace, key), key)?.result as Found<T> | undefined
+    return this.#core.hit(this.#namespace, key, {})?.result as Found<T> | undefined
   }
 
   /** What is kept, without claiming it. @throws UnavailableError, CodecError, ClosedError */
@@ -75,24 +75,15 @@ export class Space<T> {
 
   /** As `Locker.run`. */
   run(key: string, work: Work<T>, options: SpaceRunOptions = {}): Promise<Found<T>> {
-    try {
-      const call = this.#core.call(this.#namespace, key, work, options)
-      const hit = this.#core.cached(call)
-      return (hit?.promise ?? this.#core.flights.join(call)) as Promise<Found<T>>
-    } catch (error) {
-      return Promise.reject(error)
-    }
+    return this.#core.run(this.#namespace, key, work, options) as Promise<Found<T>>
   }
 
   /** As `Locker.request`. */
-  async request(
+  request(
     key: string,
     options: RequestOptions & { onProgress?: ((value: unknown) => void) | undefined } = {},
   ): Promise<Lease | Done<Found<T>>> {
-    const call = this.#core.call(this.#namespace, key, undefined, options)
-    const hit = this.#core.cached(call)
-    if (hit) return { status: 'done', result: hit.result as Found<T> }
-    return this.#core.flights.join(call) as Promise<Lease | Done<Found<T>>>
+    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<Found<T>>>
   }
 
   /**
@@ -121,6 +112,8 @@ export class Space<T> {
     value: T,
     { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: Epochs },
   ): Promise<boolean> {
+    checkKey(key)
+    checkRunOptions({ ttl, tags })
     const core = this.#core
     const call = core.call(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)

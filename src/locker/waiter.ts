@@ -2,6 +2,7 @@ import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
+import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { Caller } from './caller.ts'
@@ -93,14 +94,16 @@ export interface Among {
  * One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. Until then the process
  * stays alive, unless it only refreshes in the background.
  */
-export class Waiter {
+export class Waiter implements Pending {
   readonly call: Call
   /** Order of arrival in its flight. */
   seq = 0
   readonly #deferred = pDefer<unknown>()
   readonly #clock: Clock
+  readonly #deadlines: Deadlines
   readonly #since: number
-  #timer: Timer | undefined
+  /** Of the clock, ms: set when the waiter is made, so that its deadline counts from the call. */
+  deadline: number = Number.POSITIVE_INFINITY
   #onAbort: (() => void) | undefined
   #waiting = true
   /** Those among whom it waits. */
@@ -111,10 +114,14 @@ export class Waiter {
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
-  constructor(call: Call, clock: Clock) {
+  constructor(call: Call, deadlines: Deadlines) {
+    const { timeout, softTimeout, caller } = call
     this.call = call
-    this.#clock = clock
-    this.#since = clock.now()
+    this.#clock = caller.clock
+    this.#deadlines = deadlines
+    this.#since = this.#clock.now()
+    if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
+    if (softTimeout < timeout) this.#softTimer = this.#clock.after(softTimeout, () => this.#soften(), true)
     if (!call.background) refProcess()
   }
 
@@ -137,22 +144,12 @@ export class Waiter {
     signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
-  /** Starts its deadline, which counts from when it was made. */
-  startDeadline(): void {
-    const { timeout, softTimeout } = this.call
-    const waited = this.#clock.now() - this.#since
-    if (softTimeout < timeout)
-      this.#softTimer ??= this.#clock.after(softTimeout - waited, () => this.#soften())
-    if (timeout === Number.POSITIVE_INFINITY || this.#timer) return
-    this.#timer = this.#clock.after(timeout - waited, () => this.#expire())
-  }
-
   #soften(): void {
     this.softened = true
     this.#among?.soften(this)
   }
 
-  #expire(): void {
+  expire(): void {
     const { key, timeout, caller } = this.call
     caller.counters.timeouts++
     this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
@@ -188,7 +185,7 @@ export class Waiter {
     if (!this.#waiting) return false
     this.#waiting = false
     if (!this.call.background) unrefProcess()
-    this.#timer?.cancel()
+    if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, this.call.timeout)
     this.#softTimer?.cancel()
     if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
     this.#among?.remove(this)
