@@ -1,4 +1,4 @@
-import { AsyncLocalStorage } from 'node:async_hooks'
+import { type AsyncContext, runningWork } from '../kernel/user-code.ts'
 import type { Slot } from './slots.ts'
 
 /** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
@@ -21,27 +21,29 @@ export interface WorkScope {
   waits: number
 }
 
-const works = new AsyncLocalStorage<WorkScope>()
-
 /** The work that is calling, if any. */
 export function callingWork(): WorkScope | undefined {
-  return works.getStore()
+  return runningWork.getStore() as WorkScope | undefined
 }
 
 /** Works that run now. */
 let running = 0
 
 /**
- * Runs a work in its scope. While no work runs, the storage is switched off: on Node before 24 it makes every
+ * Runs a work in its scope, and in the async context of the call that it is of. While no work runs, the storage is switched off: on Node before 24 it makes every
  * promise of the process cost twice as much.
  */
-export async function asWork<T>(scope: WorkScope, work: () => T | PromiseLike<T>): Promise<T> {
+export async function asWork<T>(
+  context: AsyncContext,
+  scope: WorkScope,
+  work: () => T | PromiseLike<T>,
+): Promise<T> {
   running++
   try {
-    return await works.run(scope, work)
+    return await context.run(() => runningWork.run(scope, work))
   } finally {
     running--
-    if (running === 0) works.disable()
+    if (running === 0) runningWork.disable()
   }
 }
 

@@ -1,5 +1,6 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
 import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
@@ -76,8 +77,9 @@ export class Flights implements FlightTable {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    const flight = known ?? new Flight(call, this)
-    const waiter = new Waiter(call, call.caller.clock)
+    const joined = Object.assign(call, { context: call.round?.context ?? new AsyncContext() })
+    const flight = known ?? new Flight(joined, this)
+    const waiter = new Waiter(joined, call.caller.clock)
     if (from) waiter.onEnd = noteWait(from, flight)
     this.#waiters++
     flight.add(waiter)

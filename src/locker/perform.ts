@@ -49,7 +49,9 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
   let failed = false
   let result: unknown
   try {
-    result = await asWork({ node: flight, slot, waits: 0 }, () => work(contextOf(holding)))
+    result = await asWork(holding.call.context, { node: flight, slot, waits: 0 }, () =>
+      work(contextOf(holding)),
+    )
   } catch (error) {
     failed = true
     result = error

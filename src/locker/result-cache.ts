@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
+import { rootContext } from '../kernel/user-code.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -77,7 +78,8 @@ export class ResultCache {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
-    const promise = Promise.resolve(result)
+    // A promise keeps the stores of the context that makes it alive.
+    const promise = rootContext.run(() => Promise.resolve(result))
     const entry = { record, result, promise, fence, freshUntil, staleUntil, tags, renewAfter: 0 }
     this.#entries.set(name, entry, { size: given.bytes + name.length + record.length })
     if (!this.#entries.has(name)) return

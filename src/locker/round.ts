@@ -1,4 +1,5 @@
 import { LeaseLostError } from '../errors.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
 import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
 import { conclude, contextOf, isWanted, type WorkFlight } from './perform.ts'
@@ -47,10 +48,17 @@ export class Round implements WaitNode {
   readonly #work: ManyWork<unknown>
   #won: Member[] = []
   #open = true
+  #context: AsyncContext | undefined
 
   constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
     this.#pending = new Set(keys)
     this.#work = work
+  }
+
+  /** In which its work runs. First asked for by the call that it belongs to. */
+  get context(): AsyncContext {
+    this.#context ??= new AsyncContext()
+    return this.#context
   }
 
   /** The claim of a key was answered. */
@@ -82,7 +90,7 @@ export class Round implements WaitNode {
     const startedAt = clock.now()
     for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
     const keys = members.map(({ holding }) => holding.call.key)
-    const outcome = await asWork({ node: this, slot, waits: 0 }, async () =>
+    const outcome = await asWork(this.context, { node: this, slot, waits: 0 }, async () =>
       readResults(await this.#work([...keys], contextOfMany(members)), keys),
     ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
     await Promise.all(

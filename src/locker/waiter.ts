@@ -3,6 +3,7 @@ import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import type { AsyncContext } from '../kernel/user-code.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
 import type { Round } from './round.ts'
@@ -74,6 +75,12 @@ export interface Call {
   round?: Round | undefined
 }
 
+/** A call that was not served at once. */
+export interface JoinedCall extends Call {
+  /** In which its work and hooks run. */
+  readonly context: AsyncContext
+}
+
 /** What `request` receives when there is a result. */
 export interface Done<T> {
   status: 'done'
@@ -90,7 +97,7 @@ export interface Among {
 
 /** One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. */
 export class Waiter {
-  readonly call: Call
+  readonly call: JoinedCall
   /** Order of arrival in its flight. */
   seq = 0
   readonly #deferred = pDefer<unknown>()
@@ -107,7 +114,7 @@ export class Waiter {
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
-  constructor(call: Call, clock: Clock) {
+  constructor(call: JoinedCall, clock: Clock) {
     this.call = call
     this.#clock = clock
     this.#since = clock.now()

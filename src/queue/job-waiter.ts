@@ -3,6 +3,7 @@ import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext, callHook } from '../kernel/user-code.ts'
 
 /** What one who waits for a job has said. */
 export interface JobWaiterOptions {
@@ -31,6 +32,8 @@ export class JobWaiter implements Pending {
   /** Watched with the others. */
   readonly #together: boolean
   readonly #onAbort: (() => void) | undefined
+  /** In which `onProgress` runs. */
+  readonly #context: AsyncContext | undefined
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
@@ -40,7 +43,8 @@ export class JobWaiter implements Pending {
     this.#about = about
     const { clock, deadlines } = about
     this.#since = clock.now()
-    const { timeout, signal } = options
+    const { timeout, signal, onProgress } = options
+    this.#context = onProgress && new AsyncContext()
     this.#together = timeout === about.timeout
     if (timeout !== Number.POSITIVE_INFINITY) {
       if (this.#together) deadlines.add(this, timeout)
@@ -58,6 +62,12 @@ export class JobWaiter implements Pending {
   /** Calls `left` when it gives up by itself. */
   begin(left: (waiter: JobWaiter) => void): void {
     this.#left = left
+  }
+
+  /** Shows what the handler said. */
+  progress(value: unknown): void {
+    const { onProgress } = this.options
+    if (onProgress) callHook(this.#context, 'onProgress', onProgress, value)
   }
 
   expire(): void {

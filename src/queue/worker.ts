@@ -1,6 +1,7 @@
 import { ClosedError, type SoloflightError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
 import { acceptWithin } from './options.ts'
 import type { Handler } from './running-job.ts'
@@ -61,13 +62,13 @@ export class Worker implements WorkerListener {
     command: string,
     handler: Handler,
     concurrency: number,
-    about: Omit<AttemptSurroundings, 'worker'>,
+    about: Omit<AttemptSurroundings, 'worker' | 'context'>,
     events: WorkerEvents,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
-    this.#about = { ...about, worker: this.name }
+    this.#about = { ...about, worker: this.name, context: new AsyncContext() }
     this.#events = events
     this.#starts = new Starts(about.clock, acceptWithin(about.options.lease) / 8)
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })

@@ -1,6 +1,7 @@
 import type { RemoteFailure } from '../../errors.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import type { Codec } from '../../kernel/codec.ts'
+import type { AsyncContext } from '../../kernel/user-code.ts'
 import type { WaitNode } from '../deadlock.ts'
 import type { Slots } from '../slots.ts'
 import type { LogStore } from './log-store.ts'
@@ -56,6 +57,8 @@ export interface StreamHost {
 
 /** One call of `stream`. */
 export interface StreamCall {
+  /** In which its work and hooks run. */
+  readonly context: AsyncContext
   readonly key: string
   readonly work: StreamWork<unknown>
   readonly terms: StreamTerms

@@ -3,7 +3,7 @@ import { checkDuration } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { encodeWith } from '../../kernel/codec.ts'
 import { asWork, type WaitNode } from '../deadlock.ts'
-import { describeFailure, encodeFailure } from '../failure.ts'
+import { encodeFailure, exposedFailure } from '../failure.ts'
 import type { Slot } from '../slots.ts'
 import type { Grant, StreamCall, StreamHost } from './host.ts'
 import { LOG_GRACE } from './log-store.ts'
@@ -103,7 +103,7 @@ export class Producer {
     const context = this.#context()
     let failure: { error: unknown } | undefined
     try {
-      await asWork(scope, () =>
+      await asWork(this.#call.context, scope, () =>
         this.#source.drain(
           () => this.#call.work(context),
           (chunk) => this.#write(chunk),
@@ -113,7 +113,7 @@ export class Producer {
       failure = { error }
     }
     // A chunk that cannot be carried ends the stream, but not by itself the generator that yielded it.
-    if (failure) this.#source.stop(failure.error)
+    if (failure) this.#stopWork(failure.error)
     await this.#writer.flushed()
     if (!this.#stopped) await this.#settle(failure)
   }
@@ -142,11 +142,11 @@ export class Producer {
   }
 
   async #settle(failure: { error: unknown } | undefined): Promise<void> {
-    const { key, terms } = this.#call
+    const { key, terms, context } = this.#call
     const open = !this.#writer.overflown
     const ttl = open ? (failure ? terms.errorTtl : this.#ttl) : 0
     const end: StreamEnd = { count: this.#writer.count }
-    if (failure) end.failure = encodeFailure(this.#exposed(failure.error))
+    if (failure) end.failure = encodeFailure(exposedFailure(this.#host.exposeError, context, failure.error))
     const note: StreamNote = { log: this.log, open, end }
     try {
       // First the log, then the record: what the record names must be there.
@@ -160,23 +160,19 @@ export class Producer {
     if (!this.#stopped) this.view.finish(end, failure?.error)
   }
 
-  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
-  #exposed(error: unknown): ReturnType<StreamHost['exposeError']> {
-    try {
-      return this.#host.exposeError(describeFailure(error), error)
-    } catch {
-      return { name: 'Error', message: 'The work failed' }
-    }
-  }
-
   /** Stops the work: the stream comes to no end. Readers who were delivered nothing start again, unless it was closed. */
   stop(reason: Error): void {
     if (this.#stopped || this.#over) return
     this.#stopped = reason
     this.#writer.stop()
-    this.#abort.abort(reason)
-    this.#source.stop(reason)
+    this.#call.context.run(() => this.#abort.abort(reason))
+    this.#stopWork(reason)
     this.view.interrupt(this.#cutFor(reason))
+  }
+
+  /** The rest of a generator runs in the context of the work, too. */
+  #stopWork(reason: unknown): void {
+    this.#call.context.run(() => this.#source.stop(reason))
   }
 
   #cutFor(reason: Error): Cut {
