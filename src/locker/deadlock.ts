@@ -1,24 +1,16 @@
 import { type AsyncContext, runningWork } from '../kernel/user-code.ts'
-import type { Slot } from './slots.ts'
+import type { RunningWork } from '../kernel/work-scheduler.ts'
 
 /** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
 export interface WaitNode {
-  /** Name of the record that it computes. */
-  readonly record: string
-  /** Whether its work, if it still runs, runs for nobody. */
-  readonly over: boolean
   /** How many calls of its work wait for each flight. */
   waitsFor: Map<WaitNode, number> | undefined
 }
 
 /** A work that runs. */
-export interface WorkScope {
+export interface WorkScope extends RunningWork {
   /** The flight that it computes for. */
   readonly node: WaitNode
-  /** Its right to run, which it lends while it waits. */
-  readonly slot: Slot
-  /** How many of its calls wait at present. */
-  waits: number
 }
 
 /** The work that is calling, if any. */
@@ -60,16 +52,16 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
   return false
 }
 
-/** Notes that a work waits for `target`; the returned function takes it back. */
-export function noteWait(work: WorkScope, target: WaitNode): () => void {
-  work.node.waitsFor ??= new Map()
-  const { waitsFor } = work.node
+/** Notes that a work waits for `target`, and lends its slot; the returned function takes both back. */
+export function noteWait({ node, slot }: WorkScope, target: WaitNode): () => void {
+  node.waitsFor ??= new Map()
+  const { waitsFor } = node
   waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
-  if (work.waits++ === 0) work.slot.lend()
+  const resume = slot.lend()
   return () => {
     const left = (waitsFor.get(target) ?? 1) - 1
     if (left === 0) waitsFor.delete(target)
     else waitsFor.set(target, left)
-    if (--work.waits === 0) work.slot.takeBack()
+    resume()
   }
 }

@@ -4,6 +4,7 @@ import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { lendSlot } from '../kernel/work-scheduler.ts'
 
 /** What one who waits for a job has said. */
 export interface JobWaiterOptions {
@@ -34,6 +35,8 @@ export class JobWaiter implements Pending {
   readonly #onAbort: (() => void) | undefined
   /** In which `onProgress` runs. */
   readonly #context: AsyncContext | undefined
+  /** Ends the lending of the slot of the work that waits. */
+  readonly #resume = lendSlot()
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
@@ -99,6 +102,7 @@ export class JobWaiter implements Pending {
   #end(outcome: string): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
+    this.#resume?.()
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
     if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)

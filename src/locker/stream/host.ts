@@ -2,8 +2,8 @@ import type { RemoteFailure } from '../../errors.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import type { Codec } from '../../kernel/codec.ts'
 import type { AsyncContext } from '../../kernel/user-code.ts'
+import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
 import type { WaitNode } from '../deadlock.ts'
-import type { Slots } from '../slots.ts'
 import type { LogStore } from './log-store.ts'
 import type { LogView } from './log-view.ts'
 import type { StreamNote } from './note.ts'
@@ -49,7 +49,7 @@ export interface StreamHost {
   readonly logs: LogStore
   /** How chunks become bytes. */
   readonly codec: Codec
-  readonly slots: Slots
+  readonly scheduler: WorkScheduler
   readonly defaults: StreamDefaults
   readonly unavailableAfter: number
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
