@@ -303,9 +303,13 @@ for (const [world, openWorld] of Object.entries(WORLDS)) {
         page: { number: 42, bytes: Buffer.from('x') },
         skipped: new Map(),
       })
-      const gate = pDefer<string>()
-      const runs = [one.run('key', () => gate.promise)]
-      await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
+      const [started, gate] = [pDefer(), pDefer<string>()]
+      const work = () => {
+        started.resolve()
+        return gate.promise
+      }
+      const runs = [one.run('key', work)]
+      await started.promise
       runs.push(
         one.run('key', () => 'x'),
         other.run('key', () => 'x'),

@@ -1,3 +1,5 @@
+import { rootContext } from './user-code.ts'
+
 /** A pending timer, as `setTimeout` of the clock returned it. */
 export interface Timer {
   /** Takes it back. Does nothing when it has fired. */
@@ -11,7 +13,10 @@ export interface Timer {
 export interface Clock {
   /** Milliseconds since an arbitrary moment; never goes back. */
   now(): number
-  /** Calls `run` once after `ms`. `background: true`: does not keep the process alive. */
+  /**
+   * Calls `run` once after `ms`, in the async context of no call: timers that are armed again and again would keep the
+   * stores of the first call alive. `background: true`: does not keep the process alive.
+   */
   after(ms: number, run: () => void, background?: boolean): Timer
 }
 
@@ -23,7 +28,8 @@ class NodeTimer implements Timer {
 
   constructor(ms: number, run: () => void, background: boolean) {
     // What is further away than 24 days is as good as never to a process; firing early would be wrong.
-    if (ms <= LONGEST_TIMEOUT) this.#handle = setTimeout(run, Math.max(0, Math.ceil(ms)))
+    if (ms <= LONGEST_TIMEOUT)
+      this.#handle = rootContext.run(() => setTimeout(run, Math.max(0, Math.ceil(ms))))
     if (background) this.#handle?.unref()
   }
 

@@ -14,6 +14,7 @@ import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
 import { Subscriber } from './subscriber.ts'
 import { warnIfUnreachable } from './unreachable.ts'
+import { rootContext } from './user-code.ts'
 
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {
@@ -100,10 +101,15 @@ export class Connection implements AsyncDisposable {
     return this.#commands.pending
   }
 
-  /** Asks Redis, and calls back exactly once by `within` ms. */
+  /**
+   * Asks Redis, and calls back exactly once by `within` ms. In the context of no call: what is connected, batched or
+   * armed for one call serves others as well.
+   */
   ask(request: Request, within: number, asker: Asker): void {
-    if (!this.#opened) this.#open()
-    this.#commands.ask(request, within, asker)
+    rootContext.run(() => {
+      if (!this.#opened) this.#open()
+      this.#commands.ask(request, within, asker)
+    })
   }
 
   /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */

@@ -1,4 +1,5 @@
 import { setInterval } from 'node:timers'
+import { rootContext } from './user-code.ts'
 
 /** The longest interval of a timer, ms. Nothing happens when it fires. */
 const INTERVAL = 2 ** 31 - 1
@@ -13,7 +14,7 @@ let handle: NodeJS.Timeout | undefined
 export function refProcess(): void {
   references++
   if (references > 1) return
-  handle ??= setInterval(() => {}, INTERVAL)
+  handle ??= rootContext.run(() => setInterval(() => {}, INTERVAL))
   handle.ref()
 }
 

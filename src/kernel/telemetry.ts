@@ -34,6 +34,8 @@ export interface TelemetryEvents {
   pass: { key: string }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
+  /** A hook or listener of the user threw, or rejected. */
+  hook: { hook: string; error: unknown }
   /** The command connection or the subscription came up or went down. */
   connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
 }
@@ -59,6 +61,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   stale: channel(channelName('stale')),
   pass: channel(channelName('pass')),
   unshared: channel(channelName('unshared')),
+  hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),
 }
 

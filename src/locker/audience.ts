@@ -1,5 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { callHook } from '../kernel/user-code.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
 import type { Among, Waiter } from './waiter.ts'
@@ -197,13 +198,13 @@ export function giveFailure(
   for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
 }
 
-/** Calls its listener in a tick of its own: what that throws is its own affair. What cannot be read is not shown. */
+/** Calls its listener in a tick of its own. What cannot be read is not shown. */
 function show({ call }: Waiter, bytes: Buffer): void {
-  const { onProgress, codec } = call
+  const { onProgress, codec, context } = call
   if (!onProgress) return
   try {
     const value = codec.decode(bytes)
-    queueMicrotask(() => onProgress(value))
+    queueMicrotask(() => callHook(context, 'onProgress', onProgress, value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.
   }

@@ -1,8 +1,8 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { Clock } from '../kernel/clock.ts'
+import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { Holding } from './holding.ts'
 import type { ResultCache } from './result-cache.ts'
-import type { Slots } from './slots.ts'
 import type { Store } from './store.ts'
 
 /** Counts of what a locker did, since it was made. */
@@ -62,7 +62,7 @@ export interface Caller {
   readonly clock: Clock
   readonly counters: Counters
   readonly cache: ResultCache | undefined
-  readonly slots: Slots
+  readonly scheduler: WorkScheduler
   /** Unsettled leases, by name of the record. */
   readonly holdings: Map<string, Set<Holding>>
   /** Those of them that are for this process alone, because Redis is away. */

@@ -5,6 +5,7 @@ import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import { Connection } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type Caller, newCounters } from './caller.ts'
 import { Flights } from './flights.ts'
 import { MemoryStore } from './memory-store.ts'
@@ -19,7 +20,6 @@ import {
 } from './options.ts'
 import { RedisStore } from './redis-store.ts'
 import { type CachedResult, doneOf, ResultCache } from './result-cache.ts'
-import { Slots } from './slots.ts'
 import type { Outcome } from './store.ts'
 import type { Call, Work } from './waiter.ts'
 
@@ -69,7 +69,7 @@ export class Core {
       clock: this.clock,
       counters: newCounters(),
       cache: this.#cache,
-      slots: new Slots(concurrency),
+      scheduler: new WorkScheduler(concurrency, this.clock),
       holdings: new Map(),
       unshared: new Set(),
       strict: !this.#cache,

@@ -3,6 +3,7 @@ import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.t
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { callHook } from '../kernel/user-code.ts'
 import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
 import type { WaitNode } from './deadlock.ts'
 import { Delivery } from './delivery.ts'
@@ -12,7 +13,7 @@ import { performWork } from './perform.ts'
 import { put } from './put.ts'
 import { ANY_AGE, type Claimer, type ClaimReply, type Notice, type Outcome } from './store.ts'
 import { TagCheck, type TagVerdict } from './tag-check.ts'
-import type { Call, Waiter } from './waiter.ts'
+import type { JoinedCall, Waiter } from './waiter.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
 export interface FlightTable {
@@ -66,7 +67,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   waitsFor: Map<WaitNode, number> | undefined
   readonly #table: FlightTable
   /** How it claims: by the options of the call that began it. */
-  readonly #leader: Call
+  readonly #leader: JoinedCall
   readonly audience: Audience
   readonly #delivery: Delivery
   readonly #tags: TagCheck
@@ -96,7 +97,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #passed: number | undefined
   #landed: DeferredPromise<void> | undefined
 
-  constructor(leader: Call, table: FlightTable) {
+  constructor(leader: JoinedCall, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
     this.audience = new Audience(leader.key, this)
@@ -249,7 +250,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#look?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
-    const { store, unavailableAfter, trace } = this.#leader.caller
+    const { store, unavailableAfter } = this.#leader.caller
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -263,7 +264,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
       only: 0,
-      trace: traceBy(trace),
+      trace: traceOf(this.#leader),
     }
     store.claim(claim, unavailableAfter, this)
   }
@@ -638,7 +639,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.settled(outcome, this.seq, 0, original)
   }
 
-  #goUnshared({ caller }: Call): void {
+  #goUnshared({ caller }: JoinedCall): void {
     caller.counters[this.#passed === undefined ? 'unshared' : 'passes']++
     tell(this.#passed === undefined ? 'unshared' : 'pass', { key: this.key })
   }
@@ -684,12 +685,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 }
 
-/** The trace context that the user's hook tells, if it tells one: a hook that fails must not fail a claim. */
-function traceBy(hook: (() => string | undefined) | undefined): string {
-  try {
-    const trace: unknown = hook?.()
-    return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
-  } catch {
-    return ''
-  }
+/** The trace context that the user's hook returns, if it returns one. */
+function traceOf({ caller, context }: JoinedCall): string {
+  const trace: unknown = caller.trace && callHook(context, 'trace', caller.trace)
+  return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
 }

@@ -2,6 +2,7 @@ import { DeadlockError, OverloadedError } from '../errors.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
 import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
@@ -80,8 +81,9 @@ export class Flights implements FlightTable {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    const flight = known ?? new Flight(call, this)
-    const waiter = new Waiter(call, this.#deadlines)
+    const joined = Object.assign(call, { context: call.round?.context ?? new AsyncContext() })
+    const flight = known ?? new Flight(joined, this)
+    const waiter = new Waiter(joined, this.#deadlines)
     if (from) waiter.onEnd = noteWait(from, flight)
     this.#waiters++
     flight.add(waiter)

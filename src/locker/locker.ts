@@ -233,14 +233,14 @@ export class Locker implements AsyncDisposable {
   /** What it has done and does. */
   stats(): LockerStats {
     const { caller, flights, localHits, cache, connection } = this.#core
-    const { counters, slots, holdings } = caller
+    const { counters, scheduler, holdings } = caller
     return {
       ...counters,
       localHits,
       flights: flights.size,
       waiters: flights.waiters,
-      running: slots.taken,
-      queued: slots.waiting,
+      running: scheduler.running,
+      queued: scheduler.waiting,
       held: [...holdings.values()].reduce((sum, held) => sum + held.size, 0),
       cached: cache?.size ?? 0,
       cachedBytes: cache?.bytes ?? 0,

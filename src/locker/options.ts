@@ -155,8 +155,8 @@ export interface RunOptions extends RequestOptions, StaleOptions {
   onUnavailable?: 'fail' | 'local' | undefined
   maxUnshared?: number | undefined
   /**
-   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is an uncaught exception,
-   * as in any event listener.
+   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is reported as a warning
+   * (E_HOOK).
    */
   onProgress?: ((value: unknown) => void) | undefined
 }

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
+import { rootContext } from '../kernel/user-code.ts'
 import type { Done } from './waiter.ts'
 
 /** Bounds of the in-process cache of results. */
@@ -38,7 +39,9 @@ export interface CachedResult {
 
 /** A result as `request` gives it: one frozen object for all callers. */
 export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
-  cached.done ??= Promise.resolve(Object.freeze({ status: 'done', result: cached.result }))
+  cached.done ??= rootContext.run(() =>
+    Promise.resolve(Object.freeze({ status: 'done', result: cached.result })),
+  )
   return cached.done
 }
 
@@ -86,7 +89,8 @@ export class ResultCache {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
-    const promise = Promise.resolve(result)
+    // A promise keeps the stores of the context that makes it alive.
+    const promise = rootContext.run(() => Promise.resolve(result))
     const entry: CachedResult = {
       record,
       result,

@@ -5,6 +5,7 @@ import type { Codec } from '../kernel/codec.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import type { AsyncContext } from '../kernel/user-code.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
 import type { Round } from './round.ts'
@@ -76,6 +77,12 @@ export interface Call {
   round?: Round | undefined
 }
 
+/** A call that was not served at once. */
+export interface JoinedCall extends Call {
+  /** In which its work and hooks run. */
+  readonly context: AsyncContext
+}
+
 /** What `request` receives when there is a result. */
 export interface Done<T> {
   status: 'done'
@@ -95,7 +102,7 @@ export interface Among {
  * stays alive, unless it only refreshes in the background.
  */
 export class Waiter implements Pending {
-  readonly call: Call
+  readonly call: JoinedCall
   /** Order of arrival in its flight. */
   seq = 0
   readonly #deferred = pDefer<unknown>()
@@ -114,7 +121,7 @@ export class Waiter implements Pending {
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
-  constructor(call: Call, deadlines: Deadlines) {
+  constructor(call: JoinedCall, deadlines: Deadlines) {
     const { timeout, softTimeout, caller } = call
     this.call = call
     this.#clock = caller.clock

@@ -4,6 +4,8 @@ import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { lendSlot } from '../kernel/work-scheduler.ts'
 
 /** What one who waits for a job has said. */
 export interface JobWaiterOptions {
@@ -35,6 +37,10 @@ export class JobWaiter implements Pending {
   /** Watched with the others. */
   readonly #together: boolean
   readonly #onAbort: (() => void) | undefined
+  /** In which `onProgress` runs. */
+  readonly #context: AsyncContext | undefined
+  /** Ends the lending of the slot of the work that waits. */
+  readonly #resume = lendSlot()
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
@@ -45,7 +51,8 @@ export class JobWaiter implements Pending {
     refProcess()
     const { clock, deadlines } = about
     this.#since = clock.now()
-    const { timeout, signal } = options
+    const { timeout, signal, onProgress } = options
+    this.#context = onProgress && new AsyncContext()
     this.#together = timeout === about.timeout
     if (timeout !== Number.POSITIVE_INFINITY) {
       if (this.#together) deadlines.add(this, timeout)
@@ -63,6 +70,12 @@ export class JobWaiter implements Pending {
   /** Calls `left` when it gives up by itself. */
   begin(left: (waiter: JobWaiter) => void): void {
     this.#left = left
+  }
+
+  /** Shows what the handler said. */
+  progress(value: unknown): void {
+    const { onProgress } = this.options
+    if (onProgress) callHook(this.#context, 'onProgress', onProgress, value)
   }
 
   expire(): void {
@@ -95,6 +108,7 @@ export class JobWaiter implements Pending {
     if (!this.#waiting) return false
     this.#waiting = false
     unrefProcess()
+    this.#resume?.()
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
     if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)

@@ -1,10 +1,11 @@
-import { EventEmitter } from 'node:events'
 import { AbortedError, ClosedError } from '../errors.ts'
 import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Connection } from '../kernel/connection.ts'
+import { ContextEmitter } from '../kernel/context-emitter.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
+import { AsyncContext, callHook } from '../kernel/user-code.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
@@ -85,7 +86,7 @@ const PAGE = 100
  * await queue.submit('add', [2, 3, 4]) // 9
  */
 export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
-  extends EventEmitter<QueueEvents>
+  extends ContextEmitter<QueueEvents>
   implements JobQueue, AsyncDisposable
 {
   readonly name: string
@@ -118,7 +119,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       ? new RedisQueueStore(this.#connection, prefix, name, { accept })
       : memory.connect(name)
     this.#clock = this.#connection?.clock ?? memory.clock
-    this.#reports = new Reports(name, this, this.#store, this.#options)
+    this.#reports = new Reports(name, this, this.#store)
     this.#submissions = new Submissions(this.#options)
     const { timeout } = this.#options
     this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
@@ -399,9 +400,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async watch(heard: (event: FeedEvent) => void): Promise<() => void> {
     this.#check()
     checkFunction('heard', heard)
+    const context = new AsyncContext()
     return this.#store.watch((text) => {
       const event = feedEventOf(text)
-      if (event) heard(event)
+      if (event) callHook(context, 'watch', heard, event)
     }, this.#limits())
   }
 

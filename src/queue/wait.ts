@@ -117,12 +117,11 @@ export class Wait implements Submitter, Pending {
   }
 
   #progress(bytes: Buffer): void {
-    for (const { options } of this.#waiters) {
-      const { onProgress } = options
-      if (!onProgress) continue
+    for (const waiter of this.#waiters) {
+      if (!waiter.options.onProgress) continue
       try {
         const value = this.#table.codec.decode(bytes)
-        queueMicrotask(() => onProgress(value))
+        queueMicrotask(() => waiter.progress(value))
       } catch {
         // Progress is a courtesy; the outcome will tell if something is wrong.
       }

@@ -1,10 +1,11 @@
 import { ClosedError, type SoloflightError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
+import { type Slot, WorkScheduler } from '../kernel/work-scheduler.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
 import { acceptWithin } from './options.ts'
 import type { Handler } from './running-job.ts'
-import { Starts } from './starts.ts'
 import type { Delivery, WorkerListener, WorkerName } from './store.ts'
 
 /** What happens to attempts, as the queue tells it. */
@@ -30,6 +31,9 @@ const TELL_AGAIN = 200
 /** How often leases are looked after, ms, at most. */
 const KEEP_EVERY = 100
 
+/** So many handlers must have been quick in a row until the next is thought to be. */
+const QUICK = 10
+
 /** Does the jobs of one command in this process: so many at once. */
 export class Worker implements WorkerListener {
   readonly name: WorkerName
@@ -39,11 +43,11 @@ export class Worker implements WorkerListener {
   readonly #events: WorkerEvents
   /** Everything that was delivered and has not ended, by name. */
   readonly #attempts = new Map<string, Attempt>()
-  readonly #starts: Starts
+  readonly #scheduler: WorkScheduler
+  /** Handlers in a row that have left the event loop alone: then a lease may be accepted while they run. */
+  #quick = 0
   /** What is being given back. */
   readonly #handing = new Set<Promise<unknown>>()
-  /** Handlers that run. */
-  #running = 0
   /** What the store is asked about before it may start. */
   #accepting = 0
   #keeping: Timer | undefined
@@ -61,22 +65,22 @@ export class Worker implements WorkerListener {
     command: string,
     handler: Handler,
     concurrency: number,
-    about: Omit<AttemptSurroundings, 'worker'>,
+    about: Omit<AttemptSurroundings, 'worker' | 'context'>,
     events: WorkerEvents,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
-    this.#about = { ...about, worker: this.name }
+    this.#about = { ...about, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#starts = new Starts(about.clock, acceptWithin(about.options.lease) / 8)
+    this.#scheduler = new WorkScheduler(concurrency, about.clock)
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
     void this.#offer()
   }
 
   /** Handlers that run, or are about to. */
   get busy(): number {
-    return this.#running + this.#starts.waiting + this.#accepting
+    return this.#scheduler.running + this.#accepting
   }
 
   /** Says what it can take. */
@@ -124,7 +128,7 @@ export class Worker implements WorkerListener {
     this.#keepOn()
     // What is almost over would be lost before its lease is looked after for the first time.
     const isLasting = delivery.left > 5 * keepEvery(this.#about.options.lease)
-    if (attempt.ready && isLasting && this.#starts.quick) this.#admit(attempt)
+    if (attempt.ready && isLasting && this.#quick >= QUICK) this.#admit(attempt)
     else void this.#accept(attempt)
   }
 
@@ -143,18 +147,30 @@ export class Worker implements WorkerListener {
 
   #admit(attempt: Attempt): void {
     // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
-    const excess = this.#running + this.#starts.waiting >= this.#concurrency
-    if (!this.#closed && !excess) return this.#starts.add(() => this.#start(attempt))
+    const excess = this.#scheduler.running >= this.#concurrency
+    if (!this.#closed && !excess) return this.#scheduler.schedule((slot) => this.#start(attempt, slot))
     this.#handBack(attempt)
     this.#forget(attempt)
   }
 
-  #start(attempt: Attempt): void {
+  #start(attempt: Attempt, slot: Slot): void {
+    if (!attempt.lost && attempt.ready && !this.#closed) {
+      const { clock } = this.#about
+      const startedAt = clock.now()
+      void this.#run(attempt, slot)
+      this.#quick++
+      return this.#stood(clock.now() - startedAt)
+    }
+    slot.release()
     if (attempt.lost) return this.#drop(attempt)
-    if (attempt.ready && !this.#closed) return void this.#run(attempt)
     if (!this.#closed) return void this.#accept(attempt)
     this.#handBack(attempt)
     this.#forget(attempt)
+  }
+
+  /** The event loop stood still for so long, ms: perhaps for longer than a lease that is not accepted. */
+  #stood(ms: number): void {
+    if (ms >= acceptWithin(this.#about.options.lease) / 8) this.#quick = 0
   }
 
   /** It is in our hands no more. */
@@ -170,13 +186,12 @@ export class Worker implements WorkerListener {
     this.forgotten()
   }
 
-  async #run(attempt: Attempt): Promise<void> {
+  async #run(attempt: Attempt, slot: Slot): Promise<void> {
     const { clock } = this.#about
-    this.#running++
     this.#events.started(attempt)
     const startedAt = clock.now()
     const result = await attempt.run(this.#handler)
-    this.#running--
+    slot.release()
     const accepted = await this.#tell(attempt, result)
     if (accepted) {
       this.#events.ended(attempt, result, clock.now() - startedAt)
@@ -224,7 +239,7 @@ export class Worker implements WorkerListener {
       every,
       () => {
         this.#keeping = undefined
-        this.#starts.stood(clock.now() - at)
+        this.#stood(clock.now() - at)
         for (const attempt of this.#attempts.values()) {
           const overrun = attempt.keep()
           if (overrun) void this.#endEarly(attempt, overrun)

@@ -1,5 +1,6 @@
 import {
   AbortedError,
+  DeadlockError,
   LockTimeoutError,
   type SoloflightError,
   StreamInterruptedError,
@@ -10,6 +11,7 @@ import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
 import { refProcess, unrefProcess } from '../../kernel/keep-alive.ts'
 import { errorFor } from '../audience.ts'
+import { callingWork, noteWait, type WorkScope, wouldDeadlock } from '../deadlock.ts'
 import { remoteError } from '../failure.ts'
 import { Cursor } from './cursor.ts'
 import type { Grant, ReaderDesk, StreamCall } from './host.ts'
@@ -88,21 +90,34 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   async #step(): Promise<IteratorResult<T, undefined>> {
     this.#begin()
+    const work = callingWork()
     refProcess()
     try {
       for (;;) {
         const result = this.#result()
         if (result) return result
         this.#startDeadline()
-        await new Promise<void>((wake) => {
-          this.#wake = wake
-        })
+        await this.#change(work)
       }
     } finally {
       unrefProcess()
       this.#timer?.cancel()
       this.#timer = undefined
     }
+  }
+
+  /** Resolves when there may be something to say. A work that reads waits for the producer, and lends its slot meanwhile. */
+  async #change(work: WorkScope | undefined): Promise<void> {
+    const chunk = this.#cursor?.view.producer?.waitFor(this.#cursor.position)
+    if (work && chunk && wouldDeadlock(work.node, chunk)) {
+      const message = 'The work waits for itself: it reads a stream that waits for it'
+      return this.fail(new DeadlockError(message, { key: this.key }))
+    }
+    const resume = work && (chunk ? noteWait(work, chunk) : work.slot.lend())
+    await new Promise<void>((wake) => {
+      this.#wake = wake
+    })
+    resume?.()
   }
 
   #begin(): void {

@@ -24,7 +24,7 @@ export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams 
     prefix: options.prefix,
     logs: connection ? new RedisLogs(connection) : embedded(),
     codec,
-    slots: caller.slots,
+    scheduler: caller.scheduler,
     defaults: options,
     unavailableAfter: options.unavailableAfter,
     exposeError: caller.exposeError,

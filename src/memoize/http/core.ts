@@ -1,4 +1,5 @@
 import { CodecError } from '../../errors.ts'
+import { outsideWork } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
 import { Answers } from './answer.ts'
@@ -93,7 +94,8 @@ export class HttpCore {
       if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
       else end()
     }
-    this.#run(attempt, place.stale?.fence ?? 0, false)
+    // A work that asked waits for the stale response alone.
+    outsideWork(() => this.#run(attempt, place.stale?.fence ?? 0, false))
       .then(async ({ value }) => {
         // The origin has something else now, which is not for all: the old one is not either any more.
         if (attempt.replaced) await this.#space.invalidate(place.key)
