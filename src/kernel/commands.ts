@@ -1,6 +1,7 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
-import { isCluster, type RedisClient } from './client.ts'
+import { isCluster, isReply, type RedisClient, reasonOf, tlsHint, troubleOf } from './client.ts'
 import type { Clock } from './clock.ts'
+import { messageOf } from './codec.ts'
 import { Deadlines, type Pending } from './deadlines.ts'
 import { tell } from './telemetry.ts'
 
@@ -43,6 +44,10 @@ const MOST = 4
 
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
+
+function refused(cause: unknown): UnavailableError {
+  return new UnavailableError(`Redis refused: ${reasonOf(cause)}`, { cause })
+}
 
 /** One request on its way: at the gate, sent, or pausing before it is sent again. */
 class Call implements Pending {
@@ -91,8 +96,10 @@ export class Commands {
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
   #lifeAt = 0
-  /** Why the client is not ready, as far as it said. */
+  /** Why the client is of no use, as far as is known: what Redis answered, or the socket said. */
   #trouble: Error | undefined
+  /** The database could not be selected: commands would go to another one. */
+  #misdirected = false
   #closed = false
 
   constructor(client: RedisClient, clock: Clock) {
@@ -101,8 +108,13 @@ export class Commands {
     this.#deadlines = new Deadlines(clock)
     // An 'error' event without a listener would end the process. What failed is told by the calls themselves.
     client.on('error', this.#onError)
+    client.on('connect', this.#onConnect)
     client.on('ready', this.#onReady)
     client.on('close', this.#onClose)
+  }
+
+  get trouble(): Error | undefined {
+    return this.#trouble
   }
 
   /** Waiting for Redis: sent, or not yet. */
@@ -110,19 +122,29 @@ export class Commands {
     return this.#unanswered + this.#pausing + this.#gate.size
   }
 
-  readonly #onError = (error: Error): void => {
+  readonly #onError = (thrown: Error): void => {
+    const { error, command } = troubleOf(thrown)
     this.#trouble = error
+    if (command === 'select') this.#misdirected = true
     tell('connection', { link: 'commands', up: false, error })
+  }
+
+  readonly #onConnect = (): void => {
+    this.#misdirected = false
   }
 
   readonly #onReady = (): void => {
     this.#lifeAt = this.#clock.now()
-    this.#trouble = undefined
+    // A replica, or a database that is not there, is found out by what it answers: until it answers otherwise.
+    if (!isReply(this.#trouble)) this.#trouble = undefined
     tell('connection', { link: 'commands', up: true })
     this.#openGate()
   }
 
-  readonly #onClose = (): void => tell('connection', { link: 'commands', up: false })
+  readonly #onClose = (): void => {
+    this.#trouble ??= new Error('The connection was closed')
+    tell('connection', { link: 'commands', up: false })
+  }
 
   /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
   ask(request: Request, within: number, asker: Asker): void {
@@ -139,12 +161,13 @@ export class Commands {
     if (this.#isOpen(call.within)) return this.#send(call)
     const { status } = this.#client
     if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
+    if (status === 'ready' && this.#misdirected) return this.#fail(call, refused(this.#trouble))
     if (status === 'wait') this.#client.connect().catch(() => {})
     this.#gate.add(call)
   }
 
   #isOpen(patience: number): boolean {
-    if (this.#client.status !== 'ready') return false
+    if (this.#client.status !== 'ready' || this.#misdirected) return false
     // The silence of one node says nothing of the others.
     if (isCluster(this.#client)) return true
     // Ready, but has not answered for so long that more commands would only pile up behind the silence.
@@ -163,6 +186,7 @@ export class Commands {
     call.sent = true
     call.request.send(this.#client).then(
       (reply) => {
+        this.#trouble = undefined
         this.#showedLife()
         if (call.told) call.asker.late?.(reply)
         else if (this.#tells(call)) call.asker.answered(reply)
@@ -184,9 +208,8 @@ export class Commands {
 
   #refused(call: Call, error: unknown): void {
     call.sent = false
-    const message = error instanceof Error ? error.message : String(error)
-    const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
-    if (!passing) return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
+    const passing = PASSING.test(messageOf(error)) && this.#clock.now() + call.pause < call.deadline
+    if (!passing) return this.#fail(call, refused(error))
     call.refusal = error
     this.#pausing++
     this.#clock.after(call.pause, () => {
@@ -225,10 +248,12 @@ export class Commands {
   }
 
   #silence(call: Call): UnavailableError {
-    const what = this.#gate.has(call)
-      ? `Redis is not there (client status: ${this.#client.status})`
-      : 'Redis did not answer'
-    return new UnavailableError(`${what} within ${call.within} ms`, { cause: call.refusal ?? this.#trouble })
+    const away = this.#gate.has(call)
+    const what = away ? `Redis is not there (client status: ${this.#client.status})` : 'Redis did not answer'
+    const cause = call.refusal ?? this.#trouble
+    const why = cause === undefined ? '' : `: ${reasonOf(cause)}`
+    const hint = away ? tlsHint(this.#client, cause) : ''
+    return new UnavailableError(`${what} within ${call.within} ms${why}${hint}`, { cause })
   }
 
   #fail(call: Call, error: Error): void {
@@ -249,6 +274,7 @@ export class Commands {
     this.#closed = true
     for (const call of [...this.#gate]) this.#fail(call, new ClosedError('The connection was closed'))
     this.#client.off('error', this.#onError)
+    this.#client.off('connect', this.#onConnect)
     this.#client.off('ready', this.#onReady)
     this.#client.off('close', this.#onClose)
   }

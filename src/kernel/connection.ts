@@ -1,5 +1,6 @@
 import { checkFields } from './check.ts'
 import {
+  BRAND,
   clientFor,
   isCluster,
   type RedisClusterClient,
@@ -13,6 +14,7 @@ import { type Asker, Commands, type Request } from './commands.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
 import { Subscriber } from './subscriber.ts'
+import { warnOnce } from './warnings.ts'
 
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {
@@ -41,6 +43,7 @@ export interface ConnectionListener {
  * Connects when first used; failures are told by the calls that they concern, never by an unhandled 'error'.
  */
 export class Connection implements AsyncDisposable {
+  readonly [BRAND] = true
   /** Where messages for this process arrive. */
   readonly inbox: Inbox = new Inbox()
   /** Whether this is a cluster: keys of one script must then share a slot. */
@@ -57,8 +60,8 @@ export class Connection implements AsyncDisposable {
   readonly #commands: Commands
   readonly #subscriber: Subscriber
   readonly #listeners = new Set<ConnectionListener>()
-  /** One object per layer and purpose, shared by all that use this connection. */
-  readonly #shared = new Map<unknown, unknown>()
+  /** One object per layer and purpose, and how many use it. */
+  readonly #shared = new Map<unknown, { object: unknown; users: number }>()
   #opened = false
   #closing: Promise<void> | undefined
 
@@ -87,6 +90,11 @@ export class Connection implements AsyncDisposable {
     )
   }
 
+  /** Whether it sends its commands by this client. */
+  borrows(client: unknown): boolean {
+    return !this.#owned && client === this.#client
+  }
+
   /** Whether messages arrive. */
   get subscribed(): boolean {
     return this.#subscriber.up
@@ -108,10 +116,19 @@ export class Connection implements AsyncDisposable {
     return new Promise((answered, failed) => this.ask(request, within, { answered, failed }))
   }
 
-  /** The object of this connection for `purpose`, made at the first call. */
+  /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link unshare}. */
   share<T>(purpose: unknown, make: () => T): T {
-    if (!this.#shared.has(purpose)) this.#shared.set(purpose, make())
-    return this.#shared.get(purpose) as T
+    const shared = this.#shared.get(purpose) ?? { object: make(), users: 0 }
+    this.#shared.set(purpose, shared)
+    shared.users++
+    return shared.object as T
+  }
+
+  /** A user of the object leaves. Whether it was the last one: then it is nobody's any more. */
+  unshare(purpose: unknown): boolean {
+    const shared = this.#shared.get(purpose)
+    if (shared && --shared.users > 0) return false
+    return this.#shared.delete(purpose)
   }
 
   /** Adds a listener; the returned function takes it away. */
@@ -149,4 +166,50 @@ export class Connection implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+/** Connections on clients of the user, and how many layers use them: one subscription serves all that share a client. */
+const borrowed = new WeakMap<object, { connection: Connection; users: number }>()
+
+/** What a layer was told of where it works. */
+export interface PlaceOptions {
+  redis?: RedisSource | Connection | null | undefined
+  store?: unknown
+  clock?: Clock | undefined
+}
+
+/**
+ * The connection that the option `redis` of a layer stands for, and how the layer lets go of it; undefined when it works
+ * within this process. A Connection stays its maker's; layers on one client share one, which ends with the last of them.
+ * @throws TypeError when `redis` is not what it should be.
+ */
+export function connectionFor(
+  options: PlaceOptions,
+  layer: string,
+): { connection: Connection; leave: () => Promise<void> } | undefined {
+  const { redis, store, clock } = options
+  if (clock !== undefined && (store !== undefined || redis instanceof Connection))
+    throw new TypeError(
+      'Expected `clock` to be an option of the store or Connection that is given, not beside it',
+    )
+  if (redis === undefined && store === undefined && Object.hasOwn(options, 'redis')) {
+    warnOnce(
+      'SOLOFLIGHT_NO_REDIS',
+      `The option \`redis\` of a ${layer} is undefined: it works within this process alone. Is an environment variable missing? If this is meant, pass \`redis: null\`, or leave the option out.`,
+    )
+  }
+  if (redis === undefined || redis === null) return undefined
+  if (store !== undefined) throw new TypeError('Expected either `redis` or `store`, got both')
+  if (redis instanceof Connection) return { connection: redis, leave: async () => {} }
+  const lent = typeof redis === 'object' && clock === undefined ? borrowed.get(redis) : undefined
+  const user = lent ?? { connection: new Connection(redis, { clock }), users: 0 }
+  user.users++
+  if (typeof redis === 'object' && clock === undefined && user.connection.borrows(redis))
+    borrowed.set(redis, user)
+  const leave = async () => {
+    if (--user.users > 0) return
+    if (typeof redis === 'object' && borrowed.get(redis) === user) borrowed.delete(redis)
+    await user.connection.close()
+  }
+  return { connection: user.connection, leave }
 }

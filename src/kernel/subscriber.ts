@@ -1,4 +1,4 @@
-import type { RedisServerClient } from './client.ts'
+import { isReply, type RedisServerClient, troubleOf } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'
 
@@ -36,6 +36,7 @@ export class Subscriber {
   #timer: Timer | undefined
   #retry = RETRY_FIRST
   #up = false
+  #trouble: Error | undefined
   #closed = false
 
   constructor(
@@ -53,6 +54,11 @@ export class Subscriber {
   /** Whether messages arrive. */
   get up(): boolean {
     return this.#up
+  }
+
+  /** Why no messages arrive, as far as is known. */
+  get trouble(): Error | undefined {
+    return this.#trouble
   }
 
   /** Begins. */
@@ -82,6 +88,7 @@ export class Subscriber {
     if (client !== this.#client) return
     this.#retry = RETRY_FIRST
     this.#up = true
+    this.#trouble = undefined
     tell('connection', { link: 'subscription', up: true })
     this.#pingLater(client)
     this.#events.up()
@@ -100,7 +107,7 @@ export class Subscriber {
         () => client === this.#client && this.#pingLater(client),
         (error: Error) => {
           // A refusal (MISCONF, NOPERM, BUSY …) is an answer: the connection lives.
-          if (error.name !== 'ReplyError') this.#failed(client, error)
+          if (!isReply(error)) this.#failed(client, error)
           else if (client === this.#client) this.#pingLater(client)
         },
       )
@@ -111,9 +118,10 @@ export class Subscriber {
     if (client !== this.#client) return
     this.#client = undefined
     client.disconnect()
+    this.#trouble = error && troubleOf(error).error
     if (this.#up) {
       this.#up = false
-      tell('connection', { link: 'subscription', up: false, error })
+      tell('connection', { link: 'subscription', up: false, error: this.#trouble })
       this.#events.down()
     }
     this.#again()

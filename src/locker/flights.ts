@@ -35,12 +35,13 @@ export class Flights implements FlightTable {
   readonly #flying = new Set<Flight>()
   readonly #operations = new Set<Promise<unknown>>()
   readonly #listeners = new Set<StaleListener>()
+  readonly #unlisten: () => void
   #waiters = 0
   tagDrops = 0
 
   constructor(store: Store) {
     this.store = store
-    store.listen({
+    this.#unlisten = store.listen({
       up: () => this.#up(),
       down: () => this.#down(),
       drop: (record, fence) => this.drop(record, fence),
@@ -220,5 +221,11 @@ export class Flights implements FlightTable {
       // What invalidates it may go unheard.
       this.seal(flight)
     }
+  }
+
+  /** Nobody uses them any more. */
+  close(): void {
+    this.#unlisten()
+    this.store.close()
   }
 }

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import { AbortedError, ClosedError } from '../errors.ts'
 import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { Connection } from '../kernel/connection.ts'
+import { connectionFor } from '../kernel/connection.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
@@ -89,8 +89,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 {
   readonly name: string
   readonly #options: ResolvedQueueOptions
-  readonly #connection: Connection | undefined
-  readonly #owned: boolean
+  /** Lets go of the connection. */
+  readonly #leave: (() => Promise<void>) | undefined
   readonly #store: QueueStore
   readonly #clock: Clock
   readonly #reports: Reports
@@ -107,20 +107,17 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkName('name', name)
     this.name = name
     this.#options = resolveQueueOptions(options)
-    const { redis, store } = options
     const { prefix, lease, codec, unavailableAfter } = this.#options
-    this.#owned = !(redis instanceof Connection)
-    this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
-    const memory = store ?? new MemoryQueueStore()
+    const link = connectionFor(options, 'RedisQueue')
+    this.#leave = link?.leave
+    const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
     const accept = acceptWithin(lease)
-    this.#store = this.#connection
-      ? new RedisQueueStore(this.#connection, prefix, name, { accept })
-      : memory.connect(name)
-    this.#clock = this.#connection?.clock ?? memory.clock
+    this.#store = link ? new RedisQueueStore(link.connection, prefix, name, { accept }) : memory.connect(name)
+    this.#clock = link?.connection.clock ?? memory.clock
     this.#reports = new Reports(name, this, this.#store, this.#options)
     this.#submissions = new Submissions(this.#options)
     // Embedded, nothing but the timers of those who wait keeps the process from ending: each then has its own.
-    const timeout = this.#connection ? this.#options.timeout : Number.NaN
+    const timeout = link ? this.#options.timeout : Number.NaN
     this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
     this.#waits = new Waits({
       store: this.#store,
@@ -435,7 +432,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await Promise.all(workers.map((worker) => worker.handOver()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
-    if (this.#owned) await this.#connection?.close()
+    await this.#leave?.()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
