@@ -1,3 +1,5 @@
+import { clearTimer, now, setTimer } from './timers.ts'
+
 /** A pending timer, as `setTimeout` of the clock returned it. */
 export interface Timer {
   /** Takes it back. Does nothing when it has fired. */
@@ -19,21 +21,22 @@ export interface Clock {
 const LONGEST_TIMEOUT = 2 ** 31 - 1
 
 class NodeTimer implements Timer {
-  #handle: NodeJS.Timeout | undefined
+  readonly #handle: NodeJS.Timeout | undefined
 
   constructor(ms: number, run: () => void, background: boolean) {
     // What is further away than 24 days is as good as never to a process; firing early would be wrong.
-    if (ms <= LONGEST_TIMEOUT) this.#handle = setTimeout(run, Math.max(0, Math.ceil(ms)))
-    if (background) this.#handle?.unref()
+    if (ms <= LONGEST_TIMEOUT) this.#handle = setTimer(run, Math.max(0, Math.ceil(ms)))
+    // Where timers are numbers, as in jsdom, nothing keeps a process alive.
+    if (background) this.#handle?.unref?.()
   }
 
   cancel(): void {
-    clearTimeout(this.#handle)
+    clearTimer(this.#handle)
   }
 }
 
 /** The process's own monotonic clock and timers. */
 export const systemClock: Clock = {
-  now: () => performance.now(),
+  now,
   after: (ms, run, background = false) => new NodeTimer(ms, run, background),
 }

@@ -4,6 +4,7 @@ import type { Clock } from './clock.ts'
 import { messageOf } from './codec.ts'
 import { Deadlines, type Pending } from './deadlines.ts'
 import { tell } from './telemetry.ts'
+import { nextTurn } from './timers.ts'
 
 /** What is asked of Redis: one command, or one script. */
 export interface Request {
@@ -239,7 +240,7 @@ export class Commands {
 
   /** Fails a call in the next turn, or later as long as replies still come in. */
   #afterReading(call: Call, answers: number, patience: number): void {
-    setImmediate(() => {
+    nextTurn(() => {
       if (call.told) return
       const reading = this.#answers !== answers && this.#clock.now() < patience
       if (reading) this.#afterReading(call, this.#answers, patience)

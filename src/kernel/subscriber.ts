@@ -1,6 +1,7 @@
 import { isReply, type RedisServerClient, troubleOf } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'
+import { nextTurn } from './timers.ts'
 
 /** A PING is sent this often (ms) … */
 const PING_EVERY = 700
@@ -99,7 +100,7 @@ export class Subscriber {
       this.#wait(PING_TIMEOUT, () => {
         // If the event loop stood still, the answer may lie in the socket, unread: it is read before the next turn.
         const waiting = this.#timer
-        setImmediate(() => {
+        nextTurn(() => {
           if (this.#timer === waiting) this.#failed(client, new Error(`no answer within ${PING_TIMEOUT} ms`))
         })
       })

@@ -1,5 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
 import type { Among, Waiter } from './waiter.ts'
@@ -213,7 +214,7 @@ function show({ call }: Waiter, bytes: Buffer): void {
   if (!onProgress) return
   try {
     const value = codec.decode(bytes)
-    queueMicrotask(() => onProgress(value))
+    microtask(() => onProgress(value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.
   }

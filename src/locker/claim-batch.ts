@@ -3,6 +3,7 @@ import type { RedisClient } from '../kernel/client.ts'
 import type { Asker, Request } from '../kernel/commands.ts'
 import type { Connection } from '../kernel/connection.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
+import { nextTick } from '../kernel/timers.ts'
 import { noticeOf } from './notice.ts'
 import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
@@ -212,7 +213,7 @@ export class ClaimBatch {
 
   add(claim: Claim, claimer: Claimer): void {
     this.#entries.push(new Entry(claim, claimer))
-    if (this.#entries.length === 1) process.nextTick(() => this.#flush())
+    if (this.#entries.length === 1) nextTick(() => this.#flush())
   }
 
   #flush(): void {

@@ -1,3 +1,5 @@
+import { nextTurn } from '../kernel/timers.ts'
+
 /**
  * The right of one work to run. A work that waits for another work lends it meanwhile: otherwise, with few slots, works
  * that wait would keep those from running that they wait for.
@@ -87,7 +89,7 @@ export class Slots {
     if (!start) return
     this.#ready.delete(start)
     this.#busy = true
-    setImmediate(() => {
+    nextTurn(() => {
       this.#busy = false
       this.#startNext()
     })

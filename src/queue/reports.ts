@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import type { Attempt, Result } from './attempt.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
 import { exposedFailure } from './exposed.ts'
@@ -46,7 +47,7 @@ export class Reports {
   #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
     if (this.#emitter.listenerCount(event) > 0) {
       // In a tick of its own: what a listener throws is its own affair.
-      queueMicrotask(() => this.#emitter.emit(event, about))
+      microtask(() => this.#emitter.emit(event, about))
     }
     if (!this.#store.watched) return
     try {

@@ -1,4 +1,5 @@
 import type { Clock } from '../kernel/clock.ts'
+import { nextTurn } from '../kernel/timers.ts'
 
 /** Handlers are started in one turn of the event loop for so long, ms; the next one in the next turn. */
 const TURN = 5
@@ -48,7 +49,7 @@ export class Starts {
 
   #beginTurn(): void {
     this.#turnBegan = this.#clock.now()
-    setImmediate(() => {
+    nextTurn(() => {
       this.#turnBegan = undefined
       if (this.#ready.length === 0) return
       this.#beginTurn()
