@@ -87,8 +87,8 @@ const REFUSED: [string, unknown, RegExp][] = [
   ['an array', [{ host: 'localhost' }], /an array: for a cluster pass `new Cluster\(nodes\)`/],
   ['a promise', Promise.resolve('redis://localhost'), /a promise: await it first/],
   ['an object of a class', new Config(), /an object of the class Config/],
-  ['a number', 6379, /to be a URL such as .*, got `6379` \(number\)/],
-  ['a function', () => 'redis://localhost', /\(function\)$/],
+  ['a number', 6379, /to be a URL, ioredis options or an ioredis client, got `6379`$/],
+  ['a function', () => 'redis://localhost', /or an ioredis client, got `\(\) =>/],
 ]
 
 const SECRETS: [string, unknown][] = [

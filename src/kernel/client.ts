@@ -1,5 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis'
-import { checkFields, expected, shown } from './check.ts'
+import { checkFields, shown } from './check.ts'
 import { messageOf } from './codec.ts'
 
 /**
@@ -203,14 +203,15 @@ const ELSEWHERE: Record<string, string> = {
   nodes: 'for a cluster pass `new Cluster(nodes)` of ioredis',
 }
 
-const WANTED = 'a URL such as redis://localhost:6379, options of ioredis, or a client or Cluster of ioredis'
+const WANTED = 'a URL, ioredis options or an ioredis client'
 
 /** The options that a URL or an object of options stands for. */
 function optionsOf(source: unknown): RedisOptions {
   if (typeof source === 'string') return optionsOfUrl(source)
   // A URL of another realm (jsdom, a vm) is not an instance of ours.
   if (Object.prototype.toString.call(source) === '[object URL]') return optionsOfUrl(String(source))
-  if (typeof source !== 'object' || source === null) throw expected('redis', WANTED, source)
+  if (typeof source !== 'object' || source === null)
+    throw new TypeError(`Expected \`redis\` to be ${WANTED}, got ${shown(source)}`)
   const mistake = mistakeOf(source)
   if (mistake) throw new TypeError(`Expected \`redis\` to be ${WANTED}; this is ${mistake}`)
   for (const name of Object.keys(source)) {

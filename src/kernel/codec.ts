@@ -16,7 +16,9 @@ export interface Codec {
 /** The message of a thrown value, whatever it is. Never throws. */
 export function messageOf(thrown: unknown): string {
   try {
-    return thrown instanceof Error ? String(thrown.message) : String(thrown)
+    // By its shape: an error of another realm, as Node's own are under Jest, is no instance of ours.
+    const { message } = (thrown ?? {}) as { message?: unknown }
+    return typeof thrown === 'object' && typeof message === 'string' ? message : String(thrown)
   } catch {
     return 'something that has no text was thrown'
   }

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { AbortedError, ClosedError } from '../errors.ts'
+import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
 import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { connectionFor } from '../kernel/connection.ts'
@@ -131,7 +131,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /**
    * Does the jobs of a command in this process.
-   * @throws TypeError; Error when the command is processed here already; ClosedError.
+   * @throws TypeError; DuplicateWorkerError when the command is processed here already; ClosedError.
    */
   process<Command extends CommandOf<Jobs>>(
     command: Command,
@@ -142,7 +142,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkName('command', command)
     checkFunction('handler', handler)
     const { concurrency } = resolveProcessOptions(options)
-    if (this.#workers.has(command)) throw new Error(`\`${command}\` is processed here already`)
+    if (this.#workers.has(command))
+      throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
     const about = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
     const worker = new Worker(command, handler as Handler, concurrency, about, {
       ...this.#reports.worker(command),
