@@ -1,5 +1,6 @@
 import process from 'node:process'
 import { parseArgs } from 'node:util'
+import { Redis } from 'ioredis5'
 import * as soloflight from '../../src/index.ts'
 
 /** A program that is bundled and minified with the library: what it finds is written as JSON. */
@@ -17,7 +18,9 @@ subscribe(soloflight.channelName('connection'), (event) => {
   const { link, up } = event as { link: string; up: boolean }
   if (link === 'subscription' && !up) lost++
 })
-const locker = new soloflight.Locker({ redis: { path: redis, username: 'user', password: 'right' } })
+// Its errors take their names from their classes.
+const client = new Redis({ path: redis, username: 'user', password: 'right' })
+const locker = new soloflight.Locker({ redis: client })
 const failure: unknown = await locker
   .run('key', () => Promise.reject(Object.assign(new Error('no'), { name: 'ValidationError' })))
   .catch((error: unknown) => error)
@@ -28,4 +31,5 @@ const late = await locker
 // Two PINGs of the subscription are refused meanwhile.
 await new Promise((resume) => setTimeout(resume, 2_000))
 await locker.close()
+client.disconnect()
 process.stdout.write(JSON.stringify({ names, remote, late, lost }))
