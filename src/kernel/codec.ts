@@ -24,13 +24,17 @@ export function messageOf(thrown: unknown): string {
   }
 }
 
+/** What to do about what the built-in codec does not carry. */
+const ADVICE =
+  ': convert it first (a Date or BigInt to a string, a Map or Set to an array, an instance to a plain object), or give the option `codec`'
+
 /** Bytes of a value. Throws CodecError, also for a codec that throws something else, or returns no bytes. */
 export function encodeWith(codec: Codec, value: unknown): Buffer {
   let bytes: unknown
   try {
     bytes = codec.encode(value)
   } catch (cause) {
-    throw new CodecError(messageOf(cause), { cause })
+    throw new CodecError(messageOf(cause) + (codec === jsonCodec ? ADVICE : ''), { cause })
   }
   if (Buffer.isBuffer(bytes)) return bytes
   if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,10 +1,10 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
-import { isCluster, isReply, type RedisClient, reasonOf, tlsHint, troubleOf } from './client.ts'
+import { isCluster, type RedisClient, reasonOf } from './client.ts'
 import type { Clock } from './clock.ts'
 import { messageOf } from './codec.ts'
 import { Deadlines, type Pending } from './deadlines.ts'
-import { tell } from './telemetry.ts'
 import { nextTurn } from './timers.ts'
+import { Trouble } from './trouble.ts'
 
 /** What is asked of Redis: one command, or one script. */
 export interface Request {
@@ -97,25 +97,24 @@ export class Commands {
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
   #lifeAt = 0
-  /** Why the client is of no use, as far as is known: what Redis answered, or the socket said. */
-  #trouble: Error | undefined
-  /** The database could not be selected: commands would go to another one. */
-  #misdirected = false
+  readonly #trouble: Trouble
+  /** Called with the first reply. */
+  #greeted: (() => void) | undefined
   #closed = false
 
-  constructor(client: RedisClient, clock: Clock) {
+  /** `greeted` is called when Redis has answered for the first time. */
+  constructor(client: RedisClient, clock: Clock, greeted: () => void) {
     this.#client = client
     this.#clock = clock
     this.#deadlines = new Deadlines(clock)
-    // An 'error' event without a listener would end the process. What failed is told by the calls themselves.
-    client.on('error', this.#onError)
-    client.on('connect', this.#onConnect)
+    this.#trouble = new Trouble(client)
+    this.#greeted = greeted
     client.on('ready', this.#onReady)
-    client.on('close', this.#onClose)
   }
 
+  /** Why Redis is of no use, as far as is known. */
   get trouble(): Error | undefined {
-    return this.#trouble
+    return this.#trouble.error
   }
 
   /** Waiting for Redis: sent, or not yet. */
@@ -123,28 +122,9 @@ export class Commands {
     return this.#unanswered + this.#pausing + this.#gate.size
   }
 
-  readonly #onError = (thrown: Error): void => {
-    const { error, command } = troubleOf(thrown)
-    this.#trouble = error
-    if (command === 'select') this.#misdirected = true
-    tell('connection', { link: 'commands', up: false, error })
-  }
-
-  readonly #onConnect = (): void => {
-    this.#misdirected = false
-  }
-
   readonly #onReady = (): void => {
     this.#lifeAt = this.#clock.now()
-    // A replica, or a database that is not there, is found out by what it answers: until it answers otherwise.
-    if (!isReply(this.#trouble)) this.#trouble = undefined
-    tell('connection', { link: 'commands', up: true })
     this.#openGate()
-  }
-
-  readonly #onClose = (): void => {
-    this.#trouble ??= new Error('The connection was closed')
-    tell('connection', { link: 'commands', up: false })
   }
 
   /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
@@ -162,13 +142,13 @@ export class Commands {
     if (this.#isOpen(call.within)) return this.#send(call)
     const { status } = this.#client
     if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
-    if (status === 'ready' && this.#misdirected) return this.#fail(call, refused(this.#trouble))
+    if (status === 'ready' && this.#trouble.misdirected) return this.#fail(call, refused(this.#trouble.error))
     if (status === 'wait') this.#client.connect().catch(() => {})
     this.#gate.add(call)
   }
 
   #isOpen(patience: number): boolean {
-    if (this.#client.status !== 'ready' || this.#misdirected) return false
+    if (this.#client.status !== 'ready' || this.#trouble.misdirected) return false
     // The silence of one node says nothing of the others.
     if (isCluster(this.#client)) return true
     // Ready, but has not answered for so long that more commands would only pile up behind the silence.
@@ -187,7 +167,9 @@ export class Commands {
     call.sent = true
     call.request.send(this.#client).then(
       (reply) => {
-        this.#trouble = undefined
+        this.#trouble.answered()
+        this.#greeted?.()
+        this.#greeted = undefined
         this.#showedLife()
         if (call.told) call.asker.late?.(reply)
         else if (this.#tells(call)) call.asker.answered(reply)
@@ -251,10 +233,8 @@ export class Commands {
   #silence(call: Call): UnavailableError {
     const away = this.#gate.has(call)
     const what = away ? `Redis is not there (client status: ${this.#client.status})` : 'Redis did not answer'
-    const cause = call.refusal ?? this.#trouble
-    const why = cause === undefined ? '' : `: ${reasonOf(cause)}`
-    const hint = away ? tlsHint(this.#client, cause) : ''
-    return new UnavailableError(`${what} within ${call.within} ms${why}${hint}`, { cause })
+    const { why, cause } = this.#trouble.why(call.refusal, away)
+    return new UnavailableError(`${what} within ${call.within} ms${why}`, { cause })
   }
 
   #fail(call: Call, error: Error): void {
@@ -274,9 +254,7 @@ export class Commands {
   close(): void {
     this.#closed = true
     for (const call of [...this.#gate]) this.#fail(call, new ClosedError('The connection was closed'))
-    this.#client.off('error', this.#onError)
-    this.#client.off('connect', this.#onConnect)
     this.#client.off('ready', this.#onReady)
-    this.#client.off('close', this.#onClose)
+    this.#trouble.close()
   }
 }

@@ -1,5 +1,6 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import { shown } from '../kernel/check.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
@@ -150,7 +151,7 @@ export class Waiter {
   #expire(): void {
     const { key, timeout, caller } = this.call
     caller.counters.timeouts++
-    this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
+    this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
   #abort(): void {

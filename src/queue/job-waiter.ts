@@ -6,6 +6,7 @@ import { listened, tell } from '../kernel/telemetry.ts'
 
 /** What one who waits for a job has said. */
 export interface JobWaiterOptions {
+  command: string
   timeout: number
   signal: AbortSignal | undefined
   onProgress: ((value: unknown) => void) | undefined
@@ -17,6 +18,8 @@ export interface WaiterSurroundings {
   /** The timeout that most of them have: watched together, since a timer for each would cost more than they do. */
   readonly timeout: number
   readonly deadlines: Deadlines
+  /** What a TimeoutError says of a command and its workers. Never rejects. */
+  explain(command: string): Promise<string>
 }
 
 /** One who waits for the outcome of a job. Settles exactly once: by the outcome, its own deadline, or its own signal. */
@@ -61,8 +64,12 @@ export class JobWaiter implements Pending {
   }
 
   expire(): void {
-    const { timeout } = this.options
-    this.#giveUp(new TimeoutError(`No outcome within ${timeout} ms; the job goes on`, { key: this.id }))
+    const { command, timeout } = this.options
+    // An outcome that comes meanwhile is as good as one in time.
+    void this.#about.explain(command).then((about) => {
+      const message = `No outcome ${about}, within ${timeout} ms; the job ${this.id} goes on`
+      this.#giveUp(new TimeoutError(message, { key: this.id }))
+    })
   }
 
   #abort(): void {

@@ -1,15 +1,17 @@
 import { EventEmitter } from 'node:events'
 import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
-import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
+import { checkChoice, checkCount, checkDuration, checkFunction, shown } from '../kernel/check.ts'
+import { isReply } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { connectionFor } from '../kernel/connection.ts'
+import { connectionFor, READY_TIMEOUT } from '../kernel/connection.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
+import { warnOnce } from '../kernel/warnings.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
 import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
 import { MemoryQueueStore } from './memory/memory-store.ts'
-import { checkName, isJobId } from './names.ts'
+import { checkName, isJobId, QueueNames } from './names.ts'
 import {
   acceptWithin,
   checkSubmitOptions,
@@ -69,6 +71,9 @@ const STALLED = encodeFailure({
   code: 'E_STALLED',
 })
 
+/** What a TimeoutError says besides may take so long to be found out, ms. */
+const EXPLAIN_WITHIN = 50
+
 /** Jobs that one call of `drain` or `redrive` looks at together. */
 const PAGE = 100
 
@@ -89,8 +94,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 {
   readonly name: string
   readonly #options: ResolvedQueueOptions
-  /** Lets go of the connection. */
-  readonly #leave: (() => Promise<void>) | undefined
+  readonly #link: ReturnType<typeof connectionFor>
   readonly #store: QueueStore
   readonly #clock: Clock
   readonly #reports: Reports
@@ -98,6 +102,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #waits: Waits
   readonly #waiters: WaiterSurroundings
   readonly #workers = new Map<string, Worker>()
+  /** What is being found out for waiters whose time is over, by command. */
+  readonly #explanations = new Map<string, Promise<string>>()
   #timekeeper: Timekeeper | undefined
   #closing: Promise<void> | undefined
 
@@ -109,7 +115,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#options = resolveQueueOptions(options)
     const { prefix, lease, codec, unavailableAfter } = this.#options
     const link = connectionFor(options, 'RedisQueue')
-    this.#leave = link?.leave
+    this.#link = link
     const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
     const accept = acceptWithin(lease)
     this.#store = link ? new RedisQueueStore(link.connection, prefix, name, { accept }) : memory.connect(name)
@@ -118,7 +124,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#submissions = new Submissions(this.#options)
     // Embedded, nothing but the timers of those who wait keeps the process from ending: each then has its own.
     const timeout = link ? this.#options.timeout : Number.NaN
-    this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
+    this.#waiters = {
+      clock: this.#clock,
+      timeout,
+      deadlines: new Deadlines(this.#clock),
+      explain: (command) => this.#explainTimeout(command),
+    }
     this.#waits = new Waits({
       store: this.#store,
       clock: this.#clock,
@@ -148,6 +159,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const worker = new Worker(command, handler as Handler, concurrency, about, {
       ...this.#reports.worker(command),
       due: (ms) => this.#timekeeper?.due(ms),
+      refused: (error) => this.#warnOfRefusal(command, error),
     })
     this.#workers.set(command, worker)
     this.#timekeeper ??= this.#keepTime()
@@ -185,15 +197,49 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submission = this.#submissions.make(command, payload, options, true)
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const waiter = this.#waiter(submission.id, options)
+    const waiter = this.#waiter(submission.id, command, options)
     this.#reports.counters.submitted++
     this.#waits.submit(submission, waiter)
     return waiter.promise
   }
 
-  #waiter(id: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
-    const terms = { timeout: timeout ?? this.#options.timeout, signal, onProgress }
+  #waiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
+    const terms = { command, timeout: timeout ?? this.#options.timeout, signal, onProgress }
     return new JobWaiter(id, terms, this.#waiters)
+  }
+
+  /** Why nothing came of a command's jobs in time. Asked only then, once for all whose time ends together. */
+  #explainTimeout(command: string): Promise<string> {
+    const about = `of ${shown(command)} in the queue ${shown(this.name)}`
+    const asked = this.#explanations.get(command)
+    if (asked) return asked
+    const explanation = this.#hasWorker(command).then((known) => {
+      this.#explanations.delete(command)
+      return known ? about : `${about}, and no worker is known that processes it`
+    })
+    this.#explanations.set(command, explanation)
+    return explanation
+  }
+
+  /** True unless it is known within a moment that there is none. */
+  #hasWorker(command: string): Promise<boolean> {
+    if (this.#workers.has(command)) return Promise.resolve(true)
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(EXPLAIN_WITHIN, () => resolve(true))
+      this.#store
+        .hasWorker(command, { within: EXPLAIN_WITHIN })
+        .then(resolve, () => resolve(true))
+        .finally(() => timer.cancel())
+    })
+  }
+
+  /** A worker has no caller to whom it could be told that Redis refuses it. */
+  #warnOfRefusal(command: string, error: unknown): void {
+    const { connection } = this.#link ?? {}
+    const cause = connection?.trouble ?? (error as Error).cause
+    if (!isReply(cause)) return
+    const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
+    warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
   }
 
   /**
@@ -242,7 +288,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#check()
     checkSubmitOptions(options)
     if (options.signal?.aborted) throw abortedBefore(job.id, options.signal)
-    const waiter = this.#waiter(job.id, options)
+    const waiter = this.#waiter(job.id, job.command, options)
     this.#waits.attend(job.id, job.command, job.generation, waiter)
     return waiter.promise
   }
@@ -400,6 +446,19 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     }, this.#limits())
   }
 
+  /**
+   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
+   * probe: nothing else needs to wait for it.
+   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   */
+  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+    checkDuration('timeout', timeout)
+    this.#check()
+    const { connection } = this.#link ?? {}
+    const { base } = new QueueNames(this.#options.prefix, this.name)
+    await connection?.ready(`${base}p/${connection.inbox.id}`, timeout)
+  }
+
   /** What it has done and does in this process. */
   stats(): QueueStats {
     const running = [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
@@ -433,7 +492,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await Promise.all(workers.map((worker) => worker.handOver()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
-    await this.#leave?.()
+    await this.#link?.leave()
   }
 
   [Symbol.asyncDispose](): Promise<void> {

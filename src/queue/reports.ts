@@ -62,7 +62,7 @@ export class Reports {
   }
 
   /** What the worker of a command tells. */
-  worker(command: string): Omit<WorkerEvents, 'due'> {
+  worker(command: string): Omit<WorkerEvents, 'due' | 'refused'> {
     return {
       started: (attempt) => this.#started(attempt, command),
       ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),

@@ -6,6 +6,7 @@ import {
   TimeoutError,
   UnavailableError,
 } from '../../errors.ts'
+import { shown } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
 import { errorFor } from '../audience.ts'
@@ -115,7 +116,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   #startDeadline(): void {
     const { timeout } = this.#call.terms
     if (this.#timer || timeout === Number.POSITIVE_INFINITY) return
-    const expire = () => this.fail(new TimeoutError(`No chunk within ${timeout} ms`, { key: this.key }))
+    const expire = () =>
+      this.fail(new TimeoutError(`No chunk of ${shown(this.key)} within ${timeout} ms`, { key: this.key }))
     this.#timer = this.#desk.host.space.clock.after(timeout, expire)
   }
 

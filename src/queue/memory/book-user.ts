@@ -128,6 +128,10 @@ export class BookUser implements QueueStore {
     return this.#hub.book.state.commands(this.#hub.now)
   }
 
+  async hasWorker(command: string): Promise<boolean> {
+    return this.#hub.book.state.command(command).workersAt(this.#hub.now).length > 0
+  }
+
   async end(removal: Removal): Promise<boolean> {
     return this.#hub.change((book, at) => book.end(removal, at))
   }
