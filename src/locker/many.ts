@@ -1,8 +1,8 @@
-import { setMaxListeners } from 'node:events'
 import { AbortedError } from '../errors.ts'
 import { checkFunction } from '../kernel/check.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { type Core, type Namespace, nameOf } from './core.ts'
 import { checkRunOptions, type RunManyOptions } from './options.ts'
 import { type ManyWork, Round } from './round.ts'
@@ -39,20 +39,18 @@ export class Many {
       throw new TypeError(`Expected \`keys\` to be an array of at most ${MAX_KEYS} strings`)
     }
     checkRunOptions(options)
-    const { signal, leave } = followed(options.signal)
-    try {
-      const items = [...new Set(keys)].map((key) => this.#item(key, options))
-      const since = this.#core.clock.now()
-      const { timeout = this.#core.options.timeout } = options
-      if (!options.refresh) await this.#read(items, timeout, signal)
-      const left = Math.max(0, timeout - (this.#core.clock.now() - since))
-      if (signal?.aborted) throw new AbortedError('The caller aborted its waiting', { cause: signal.reason })
-      this.#claim(items, work, { ...options, signal, timeout: left })
-      const results = new Map(items.map(({ key, result }) => [key, result]))
-      return await Promise.all(keys.map((key) => results.get(key)))
-    } finally {
-      leave()
-    }
+    const { signal } = options
+    if (signal?.aborted)
+      throw new AbortedError('The caller aborted before it asked', { cause: signal.reason })
+    const items = [...new Set(keys)].map((key) => this.#item(key, options))
+    const since = this.#core.clock.now()
+    const { timeout = this.#core.options.timeout } = options
+    if (!options.refresh) await this.#read(items, timeout, signal)
+    const left = Math.max(0, timeout - (this.#core.clock.now() - since))
+    if (signal?.aborted) throw new AbortedError('The caller aborted its waiting', { cause: signal.reason })
+    this.#claim(items, work, { ...options, signal, timeout: left })
+    const results = new Map(items.map(({ key, result }) => [key, result]))
+    return await Promise.all(keys.map((key) => results.get(key)))
   }
 
   #item(key: string, { refresh }: RunManyOptions): Item {
@@ -136,22 +134,11 @@ export class Many {
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T | undefined> {
   if (!signal) return promise
   return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => resolve(undefined), { once: true })
-    promise.then(resolve, reject)
+    const unlisten = onAbort(signal, () => resolve(undefined))
+    promise.then(resolve, reject).finally(unlisten)
   })
 }
 
 function computedByItsRound(): never {
   throw new Error('A key of a round is computed with the others')
-}
-
-/** A signal of our own that follows another: every key listens to it, and the other is listened to once. */
-function followed(signal: AbortSignal | undefined): { signal: AbortSignal | undefined; leave: () => void } {
-  if (!signal) return { signal: undefined, leave() {} }
-  if (signal.aborted) throw new AbortedError('The caller aborted before it asked', { cause: signal.reason })
-  const own = new AbortController()
-  setMaxListeners(0, own.signal)
-  const abort = () => own.abort(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  return { signal: own.signal, leave: () => signal.removeEventListener('abort', abort) }
 }

@@ -3,6 +3,7 @@ import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import { shown } from '../kernel/check.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
@@ -98,7 +99,8 @@ export class Waiter {
   readonly #clock: Clock
   readonly #since: number
   #timer: Timer | undefined
-  #onAbort: (() => void) | undefined
+  /** Stops listening to its signal. */
+  #unlisten: (() => void) | undefined
   #waiting = true
   /** Those among whom it waits. */
   #among: Among | undefined
@@ -128,9 +130,7 @@ export class Waiter {
   begin(among: Among): void {
     this.#among = among
     const { signal } = this.call
-    if (!signal || this.#onAbort) return
-    this.#onAbort = () => this.#abort()
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    if (signal) this.#unlisten ??= onAbort(signal, () => this.#abort())
   }
 
   /** Starts its deadline, which counts from when it was made. */
@@ -185,7 +185,7 @@ export class Waiter {
     this.#waiting = false
     this.#timer?.cancel()
     this.#softTimer?.cancel()
-    if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#among?.remove(this)
     this.onEnd?.()
     return true

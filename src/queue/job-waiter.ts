@@ -2,6 +2,7 @@ import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 
 /** What one who waits for a job has said. */
@@ -33,7 +34,8 @@ export class JobWaiter implements Pending {
   readonly #timer: Timer | undefined
   /** Watched with the others. */
   readonly #together: boolean
-  readonly #onAbort: (() => void) | undefined
+  /** Stops listening to its signal. */
+  readonly #unlisten: (() => void) | undefined
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
@@ -49,9 +51,7 @@ export class JobWaiter implements Pending {
       if (this.#together) deadlines.add(this, timeout)
       else this.#timer = clock.after(timeout, () => this.expire())
     }
-    if (!signal) return
-    this.#onAbort = () => this.#abort()
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    this.#unlisten = signal && onAbort(signal, () => this.#abort())
   }
 
   get promise(): Promise<unknown> {
@@ -98,7 +98,7 @@ export class JobWaiter implements Pending {
     this.#waiting = false
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
-    if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     if (listened('wait')) tell('wait', { key: this.id, ms: this.#about.clock.now() - this.#since, outcome })
     return true
   }

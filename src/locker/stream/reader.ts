@@ -9,6 +9,7 @@ import {
 import { shown } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
+import { onAbort } from '../../kernel/on-abort.ts'
 import { errorFor } from '../audience.ts'
 import { remoteError } from '../failure.ts'
 import { Cursor } from './cursor.ts'
@@ -109,7 +110,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     this.#desk.began(this)
     const { signal } = this.#call.terms
     if (signal?.aborted) return this.#onAbort()
-    signal?.addEventListener('abort', this.#onAbort, { once: true })
+    this.#unlisten = signal && onAbort(signal, this.#onAbort)
     this.#ask()
   }
 
@@ -265,6 +266,9 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     if (!this.#inquiry.pending) this.#ask()
   }
 
+  /** Stops listening to the caller's signal. */
+  #unlisten: (() => void) | undefined
+
   readonly #onAbort = (): void => {
     const { signal } = this.#call.terms
     this.fail(new AbortedError('The reader aborted', { key: this.key, cause: signal?.reason }))
@@ -302,7 +306,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   /** Gives up its places: at the record, at the log, and with its signal. */
   #leave(): void {
-    this.#call.terms.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#inquiry.stop()
     this.#leaveLog()
     this.#desk.ended(this)
