@@ -48,17 +48,16 @@ function tests(): void {
         await using queue = new RedisQueue('jobs', { redis: t?.redis ?? null })
         await using other = new RedisQueue('jobs', { redis: t?.redis ?? null })
         await using locker = new Locker(options)
-        const late = await Promise.all([
-          failureOf(queue.submit('render', 1, { timeout: 50 })),
-          failureOf(queue.submit('render', 2, { timeout: 60 })),
-        ])
-        for (const error of late) {
-          assert.ok(error instanceof TimeoutError)
-          assert.match(
-            error.message,
-            /`render` in the queue `jobs`, and no worker is known that processes it/,
-          )
+        await queue.ready()
+        // What a TimeoutError says besides must be found out within a moment.
+        const explained = async () => {
+          const two = [1, 2].map((payload) => failureOf(queue.submit('render', payload, { timeout: 50 })))
+          const late = await Promise.all(two)
+          for (const error of late) assert.ok(error instanceof TimeoutError)
+          const said = /`render` in the queue `jobs`, and no worker is known that processes it, within 50 ms/
+          return late.every((error) => said.test(String(error)))
         }
+        await until(explained, { what: 'the missing worker to be told' })
         const worker = place === 'redis' ? other : queue
         worker.process(
           'render',
@@ -119,16 +118,16 @@ function tests(): void {
             ...rules,
           )
           await using it = make({ ...t.redis, username: 'user', password: 'right' })
-          const error = await failureOf(it.ready({ timeout: 500 }))
+          const error = await failureOf(it.ready({ timeout: 1000 }))
           assert.ok(error instanceof UnavailableError)
           assert.match(error.message, said)
-          assert.match(error.message, /^Redis is not ready within 500 ms: /)
+          assert.match(error.message, /^Redis is not ready within 1000 ms: /)
         }
         await using wrong = make({ ...t.redis, username: 'user', password: 'wrong' })
-        assert.match(String(await failureOf(wrong.ready({ timeout: 500 }))), /WRONGPASS/)
+        assert.match(String(await failureOf(wrong.ready({ timeout: 1000 }))), /WRONGPASS/)
         await t.server.call('REPLICAOF', LOCALHOST, 1)
         await using replica = make(t.redis)
-        assert.match(String(await failureOf(replica.ready({ timeout: 500 }))), /READONLY/)
+        assert.match(String(await failureOf(replica.ready({ timeout: 1000 }))), /READONLY/)
         await using nobody = make({ port: await freePort() })
         assert.match(String(await failureOf(nobody.ready({ timeout: 300 }))), /ECONNREFUSED/)
       })

@@ -1,4 +1,3 @@
-import { ClosedError, UnavailableError } from '../errors.ts'
 import { checkFields } from './check.ts'
 import {
   BRAND,
@@ -11,13 +10,10 @@ import {
   subscriberFor,
 } from './client.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { messageOf } from './codec.ts'
 import { type Asker, Commands, type Request } from './commands.ts'
 import { warnOfEviction } from './eviction.ts'
-import { newId } from './ids.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
-import { Script } from './script.ts'
 import { Subscriber } from './subscriber.ts'
 import { warnOnce } from './warnings.ts'
 
@@ -31,21 +27,6 @@ export interface ConnectionOptions {
   /** Another clock than the process's own: for tests. */
   clock?: Clock | undefined
 }
-
-/** Writes as the other scripts do, under a name that a test of access rights would refuse, and sends a message. */
-const PROBE = new Script(`
-redis.call('HSET', KEYS[1], 'r', '1')
-redis.call('PEXPIRE', KEYS[1], 1000)
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return 1
-`)
-
-/** How long `ready` of a layer waits, ms, unless told otherwise. */
-export const READY_TIMEOUT = 10_000
-
-/** A probe may take so long, and is made again after so long, ms. */
-const READY_WITHIN = 1000
-const READY_AGAIN = 100
 
 /** What layers are told of the subscription. */
 export interface ConnectionListener {
@@ -139,56 +120,6 @@ export class Connection implements AsyncDisposable {
   /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
   call(request: Request, within: number): Promise<unknown> {
     return new Promise((answered, failed) => this.ask(request, within, { answered, failed }))
-  }
-
-  /**
-   * Resolves when scripts write and messages arrive: one that writes `key` has sent one to this process. Rejects with
-   * UnavailableError, which says what is wrong, when that is not so within `timeout` ms.
-   */
-  async ready(key: string, timeout: number): Promise<void> {
-    const end = this.clock.now() + timeout
-    const nonce = newId()
-    const message = `${FORMAT}${nonce}r`
-    let arrived = false
-    let wake: (() => void) | undefined
-    const hint = () => {
-      arrived = true
-      wake?.()
-    }
-    this.inbox.listen(nonce, { hint })
-    try {
-      for (;;) {
-        const failure = await this.#probe(key, message, end).catch((error: unknown) => error)
-        if (failure instanceof ClosedError) throw failure
-        // What is left then is too short to be told more.
-        const last = end - this.clock.now() <= READY_AGAIN
-        const pause = last ? end - this.clock.now() : READY_AGAIN
-        if (arrived) return
-        await new Promise<void>((resume) => {
-          const timer = this.clock.after(pause, resume)
-          wake = () => {
-            timer.cancel()
-            resume()
-          }
-        })
-        if (arrived) return
-        if (last) throw this.#notReady(timeout, failure)
-      }
-    } finally {
-      this.inbox.ignore(nonce)
-    }
-  }
-
-  async #probe(key: string, message: string, end: number): Promise<undefined> {
-    const within = Math.max(1, Math.min(READY_WITHIN, end - this.clock.now()))
-    await this.call(PROBE.with([key], [this.inboxChannel, message]), within)
-  }
-
-  #notReady(timeout: number, failure: unknown): UnavailableError {
-    const cause = failure ?? this.#subscriber.trouble
-    const what = failure === undefined ? 'commands are answered, but no message arrives' : messageOf(failure)
-    const why = failure === undefined && cause !== undefined ? ` (${messageOf(cause)})` : ''
-    return new UnavailableError(`Redis is not ready within ${timeout} ms: ${what}${why}`, { cause })
   }
 
   /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link unshare}. */

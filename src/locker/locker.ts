@@ -1,8 +1,8 @@
 import { NotLockedError } from '../errors.ts'
 import { checkDuration, checkFunction } from '../kernel/check.ts'
 import type { Codec } from '../kernel/codec.ts'
-import { READY_TIMEOUT } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
 import type { Counters } from './caller.ts'
 import { Core, type Namespace, nameOf } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
@@ -248,7 +248,8 @@ export class Locker implements AsyncDisposable {
     checkDuration('timeout', timeout)
     this.#core.checkOpen()
     const { connection, options } = this.#core
-    await connection?.ready(recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
+    if (!connection) return
+    await awaitReady(connection, recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
   }
 
   /** What it has done and does. */

@@ -3,8 +3,9 @@ import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
 import { checkChoice, checkCount, checkDuration, checkFunction, shown } from '../kernel/check.ts'
 import { isReply } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { connectionFor, READY_TIMEOUT } from '../kernel/connection.ts'
+import { connectionFor } from '../kernel/connection.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
 import { warnOnce } from '../kernel/warnings.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
@@ -72,7 +73,7 @@ const STALLED = encodeFailure({
 })
 
 /** What a TimeoutError says besides may take so long to be found out, ms. */
-const EXPLAIN_WITHIN = 50
+const EXPLAIN_WITHIN = 80
 
 /** Jobs that one call of `drain` or `redrive` looks at together. */
 const PAGE = 100
@@ -455,8 +456,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkDuration('timeout', timeout)
     this.#check()
     const { connection } = this.#link ?? {}
+    if (!connection) return
     const { base } = new QueueNames(this.#options.prefix, this.name)
-    await connection?.ready(`${base}p/${connection.inbox.id}`, timeout)
+    await awaitReady(connection, `${base}p/${connection.inbox.id}`, timeout)
   }
 
   /** What it has done and does in this process. */
