@@ -138,8 +138,8 @@ export interface RemoteFailure {
 
 /**
  * Thrown to every waiter when the work failed. `message` is the original's; `remote` carries its name, message,
- * code and own enumerable fields as data. `cause` is the original itself in the process where the work ran; elsewhere
- * it is the original's own cause, as a RemoteError.
+ * code and own enumerable fields as data. `cause` is the original itself in the process where the work ran, and only
+ * there; elsewhere it is the original's own cause, as a RemoteError. {@link isRemote} tells failures apart everywhere.
  */
 export class RemoteError extends SoloflightError {
   override readonly code = 'E_REMOTE'

@@ -42,7 +42,7 @@ export interface StaleOptions {
 /** Options of a Locker. Durations are ms. */
 export interface LockerOptions extends StaleOptions {
   /**
-   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
    * Connection that several lockers share. Without it, or with null, the locker is embedded: it works within this process
    * alone; an option that is there and undefined warns of that.
    */
