@@ -96,6 +96,11 @@ export class Connection implements AsyncDisposable {
     return !this.#owned && client === this.#client
   }
 
+  /** Whether commands can be sent. */
+  get connected(): boolean {
+    return this.#client.status === 'ready'
+  }
+
   /** Whether messages arrive. */
   get subscribed(): boolean {
     return this.#subscriber.up

@@ -42,9 +42,9 @@ export interface StaleOptions {
 /** Options of a Locker. Durations are ms. */
 export interface LockerOptions extends StaleOptions {
   /**
-   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
-   * Connection that several lockers share. Without it, or with null, the locker is embedded: it works within this process
-   * alone; an option that is there and undefined warns of that.
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * stays yours, or a Connection that several lockers share. Without it, or with null, the locker is embedded: it works
+   * within this process alone; an option that is there and undefined warns of that.
    */
   redis?: RedisSource | Connection | null | undefined
   /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */

@@ -86,9 +86,9 @@ export interface RetainOptions {
 /** Options of a RedisQueue. Durations are ms. */
 export interface QueueOptions extends SharedJobOptions {
   /**
-   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
-   * Connection that several queues and lockers share. Without it, or with null, the queue is embedded: it works within
-   * this process alone; an option that is there and undefined warns of that.
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * stays yours, or a Connection that several queues and lockers share. Without it, or with null, the queue is embedded: it works
+   * within this process alone; an option that is there and undefined warns of that.
    */
   redis?: RedisSource | Connection | null | undefined
   /** A memory store that several queues share, as several processes share Redis: for tests. Instead of `redis`. */

@@ -238,7 +238,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   #warnOfRefusal(command: string, error: unknown): void {
     const { connection } = this.#link ?? {}
     const cause = connection?.trouble ?? (error as Error).cause
-    if (!isReply(cause)) return
+    // Whoever is not even connected is warned of that.
+    if (!connection?.connected || !isReply(cause)) return
     const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
     warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
   }
