@@ -16,11 +16,17 @@ export interface Codec {
 /** The message of a thrown value, whatever it is. Never throws. */
 export function messageOf(thrown: unknown): string {
   try {
-    return thrown instanceof Error ? String(thrown.message) : String(thrown)
+    // By its shape: an error of another realm, as Node's own are under Jest, is no instance of ours.
+    const { message } = (thrown ?? {}) as { message?: unknown }
+    return typeof thrown === 'object' && typeof message === 'string' ? message : String(thrown)
   } catch {
     return 'something that has no text was thrown'
   }
 }
+
+/** What to do about what the built-in codec does not carry. */
+const ADVICE =
+  ': convert it first (a Date or BigInt to a string, a Map or Set to an array, an instance to a plain object), or give the option `codec`'
 
 /** Bytes of a value. Throws CodecError, also for a codec that throws something else, or returns no bytes. */
 export function encodeWith(codec: Codec, value: unknown): Buffer {
@@ -28,7 +34,7 @@ export function encodeWith(codec: Codec, value: unknown): Buffer {
   try {
     bytes = codec.encode(value)
   } catch (cause) {
-    throw new CodecError(messageOf(cause), { cause })
+    throw new CodecError(messageOf(cause) + (codec === jsonCodec ? ADVICE : ''), { cause })
   }
   if (Buffer.isBuffer(bytes)) return bytes
   if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,8 +1,10 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
-import { isCluster, type RedisClient } from './client.ts'
+import { isCluster, type RedisClient, reasonOf } from './client.ts'
 import type { Clock } from './clock.ts'
+import { messageOf } from './codec.ts'
 import { Deadlines, type Pending } from './deadlines.ts'
-import { tell } from './telemetry.ts'
+import { nextTurn } from './timers.ts'
+import { Trouble } from './trouble.ts'
 
 /** What is asked of Redis: one command, or one script. */
 export interface Request {
@@ -43,6 +45,10 @@ const MOST = 4
 
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
+
+function refused(cause: unknown): UnavailableError {
+  return new UnavailableError(`Redis refused: ${reasonOf(cause)}`, { cause })
+}
 
 /** One request on its way: at the gate, sent, or pausing before it is sent again. */
 class Call implements Pending {
@@ -91,18 +97,24 @@ export class Commands {
   #pausing = 0
   /** When the client last showed life: a reply, or the first command after silence. */
   #lifeAt = 0
-  /** Why the client is not ready, as far as it said. */
-  #trouble: Error | undefined
+  readonly #trouble: Trouble
+  /** Called with the first reply. */
+  #greeted: (() => void) | undefined
   #closed = false
 
-  constructor(client: RedisClient, clock: Clock) {
+  /** `greeted` is called when Redis has answered for the first time. */
+  constructor(client: RedisClient, clock: Clock, greeted: () => void) {
     this.#client = client
     this.#clock = clock
     this.#deadlines = new Deadlines(clock)
-    // An 'error' event without a listener would end the process. What failed is told by the calls themselves.
-    client.on('error', this.#onError)
+    this.#trouble = new Trouble(client)
+    this.#greeted = greeted
     client.on('ready', this.#onReady)
-    client.on('close', this.#onClose)
+  }
+
+  /** Why Redis is of no use, as far as is known. */
+  get trouble(): Error | undefined {
+    return this.#trouble.error
   }
 
   /** Waiting for Redis: sent, or not yet. */
@@ -110,19 +122,10 @@ export class Commands {
     return this.#unanswered + this.#pausing + this.#gate.size
   }
 
-  readonly #onError = (error: Error): void => {
-    this.#trouble = error
-    tell('connection', { link: 'commands', up: false, error })
-  }
-
   readonly #onReady = (): void => {
     this.#lifeAt = this.#clock.now()
-    this.#trouble = undefined
-    tell('connection', { link: 'commands', up: true })
     this.#openGate()
   }
-
-  readonly #onClose = (): void => tell('connection', { link: 'commands', up: false })
 
   /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
   ask(request: Request, within: number, asker: Asker): void {
@@ -139,12 +142,13 @@ export class Commands {
     if (this.#isOpen(call.within)) return this.#send(call)
     const { status } = this.#client
     if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
+    if (status === 'ready' && this.#trouble.misdirected) return this.#fail(call, refused(this.#trouble.error))
     if (status === 'wait') this.#client.connect().catch(() => {})
     this.#gate.add(call)
   }
 
   #isOpen(patience: number): boolean {
-    if (this.#client.status !== 'ready') return false
+    if (this.#client.status !== 'ready' || this.#trouble.misdirected) return false
     // The silence of one node says nothing of the others.
     if (isCluster(this.#client)) return true
     // Ready, but has not answered for so long that more commands would only pile up behind the silence.
@@ -163,6 +167,9 @@ export class Commands {
     call.sent = true
     call.request.send(this.#client).then(
       (reply) => {
+        this.#trouble.answered()
+        this.#greeted?.()
+        this.#greeted = undefined
         this.#showedLife()
         if (call.told) call.asker.late?.(reply)
         else if (this.#tells(call)) call.asker.answered(reply)
@@ -184,9 +191,8 @@ export class Commands {
 
   #refused(call: Call, error: unknown): void {
     call.sent = false
-    const message = error instanceof Error ? error.message : String(error)
-    const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
-    if (!passing) return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
+    const passing = PASSING.test(messageOf(error)) && this.#clock.now() + call.pause < call.deadline
+    if (!passing) return this.#fail(call, refused(error))
     call.refusal = error
     this.#pausing++
     this.#clock.after(call.pause, () => {
@@ -216,7 +222,7 @@ export class Commands {
 
   /** Fails a call in the next turn, or later as long as replies still come in. */
   #afterReading(call: Call, answers: number, patience: number): void {
-    setImmediate(() => {
+    nextTurn(() => {
       if (call.told) return
       const reading = this.#answers !== answers && this.#clock.now() < patience
       if (reading) this.#afterReading(call, this.#answers, patience)
@@ -225,10 +231,10 @@ export class Commands {
   }
 
   #silence(call: Call): UnavailableError {
-    const what = this.#gate.has(call)
-      ? `Redis is not there (client status: ${this.#client.status})`
-      : 'Redis did not answer'
-    return new UnavailableError(`${what} within ${call.within} ms`, { cause: call.refusal ?? this.#trouble })
+    const away = this.#gate.has(call)
+    const what = away ? `Redis is not there (client status: ${this.#client.status})` : 'Redis did not answer'
+    const { why, cause } = this.#trouble.why(call.refusal, away)
+    return new UnavailableError(`${what} within ${call.within} ms${why}`, { cause })
   }
 
   #fail(call: Call, error: Error): void {
@@ -248,8 +254,7 @@ export class Commands {
   close(): void {
     this.#closed = true
     for (const call of [...this.#gate]) this.#fail(call, new ClosedError('The connection was closed'))
-    this.#client.off('error', this.#onError)
     this.#client.off('ready', this.#onReady)
-    this.#client.off('close', this.#onClose)
+    this.#trouble.close()
   }
 }

@@ -1,4 +1,4 @@
-import { setInterval } from 'node:timers'
+import { setRepeatingTimer } from './timers.ts'
 import { rootContext } from './user-code.ts'
 
 /** The longest interval of a timer, ms. Nothing happens when it fires. */
@@ -14,7 +14,7 @@ let handle: NodeJS.Timeout | undefined
 export function refProcess(): void {
   references++
   if (references > 1) return
-  handle ??= rootContext.run(() => setInterval(() => {}, INTERVAL))
+  handle ??= rootContext.run(() => setRepeatingTimer(() => {}, INTERVAL))
   handle.ref()
 }
 

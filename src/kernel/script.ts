@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { type RedisClient, send } from './client.ts'
+import { messageOf } from './codec.ts'
 import type { Request } from './commands.ts'
 
 type Argument = string | Buffer
@@ -22,7 +23,7 @@ export class Script {
   #send(client: RedisClient, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
     return send(client, 'evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
       // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
-      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+      if (!messageOf(error).startsWith('NOSCRIPT')) throw error
       return send(client, 'eval', [this.source, keys.length, ...keys, ...args])
     })
   }

@@ -1,4 +1,5 @@
 import type { Clock } from './clock.ts'
+import { microtask, nextTick, nextTurn } from './timers.ts'
 import { rootContext, runningWork } from './user-code.ts'
 
 /** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
@@ -42,7 +43,7 @@ class StartQueue {
     rootContext.run(() => {
       if (!this.#turning) this.#awaitTurn()
       // After all that follows from it without waiting: what it has computed goes out before the next one computes.
-      queueMicrotask(() => process.nextTick(() => this.#gaveWay(startedAt)))
+      microtask(() => nextTick(() => this.#gaveWay(startedAt)))
       start()
     })
   }
@@ -55,7 +56,7 @@ class StartQueue {
 
   #awaitTurn(): void {
     this.#turning = true
-    setImmediate(() => {
+    nextTurn(() => {
       this.#turning = false
       this.#budget = TURN_BUDGET
       if (this.#state === 'exhausted') this.#startNext()

@@ -1,5 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import { callHook } from '../kernel/user-code.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
@@ -204,7 +205,7 @@ function show({ call }: Waiter, bytes: Buffer): void {
   if (!onProgress) return
   try {
     const value = codec.decode(bytes)
-    queueMicrotask(() => callHook(context, 'onProgress', onProgress, value))
+    microtask(() => callHook(context, 'onProgress', onProgress, value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.
   }

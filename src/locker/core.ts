@@ -2,7 +2,7 @@ import { AbortedError, ClosedError } from '../errors.ts'
 import { checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
-import { Connection } from '../kernel/connection.ts'
+import { type Connection, connectionFor } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { WorkScheduler } from '../kernel/work-scheduler.ts'
@@ -46,22 +46,29 @@ export class Core {
   /** Undefined when caching is off, and after `close`. */
   #cache: ResultCache | undefined
   #closed = false
-  /** Whether the connection was made here, or the memory store's user. */
-  readonly #owned: boolean
+  /** Lets go of the store and of the connection. */
+  readonly #leave: () => Promise<void>
   readonly #unlisten: () => void
 
   constructor(options: LockerOptions) {
     this.options = resolveOptions(options)
     this.codec = checkCodec(options.codec ?? jsonCodec)
-    const { redis, store } = options
-    this.#owned = !(redis instanceof Connection)
-    this.connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
-    const memory = store ?? new MemoryStore()
     const { prefix, concurrency, cache } = this.options
-    this.flights = this.connection
-      ? flightsOf(this.connection, prefix)
+    const link = connectionFor(options, 'Locker')
+    this.connection = link?.connection
+    const memory = options.store ?? new MemoryStore({ clock: options.clock })
+    this.clock = link?.connection.clock ?? memory.clock
+    const purpose = `locker:${prefix}`
+    this.flights = link
+      ? link.connection.share(
+          purpose,
+          () => new Flights(new RedisStore(link.connection), link.connection.clock),
+        )
       : new Flights(memory.connect(), memory.clock)
-    this.clock = this.connection?.clock ?? memory.clock
+    this.#leave = async () => {
+      if (!link || link.connection.unshare(purpose)) this.flights.close()
+      await link?.leave()
+    }
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
     this.caller = {
       ...this.options,
@@ -249,9 +256,7 @@ export class Core {
     await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
     await this.flights.settle()
     this.#unlisten()
-    if (!this.#owned) return
-    if (this.connection) await this.connection.close()
-    else this.flights.store.close()
+    await this.#leave()
   }
 
   /** Resolves when nothing is held any more, or after `grace`. */
@@ -268,9 +273,4 @@ export class Core {
 /** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
 export function nameOf({ letter }: Namespace, key: string): string {
   return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
-}
-
-/** The flights of a connection under a prefix. */
-function flightsOf(connection: Connection, prefix: string): Flights {
-  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection), connection.clock))
 }

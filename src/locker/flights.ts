@@ -39,13 +39,14 @@ export class Flights implements FlightTable {
   readonly #operations = new Set<Promise<unknown>>()
   readonly #listeners = new Set<StaleListener>()
   readonly #deadlines: Deadlines
+  readonly #unlisten: () => void
   #waiters = 0
   tagDrops = 0
 
   constructor(store: Store, clock: Clock) {
     this.store = store
     this.#deadlines = new Deadlines(clock)
-    store.listen({
+    this.#unlisten = store.listen({
       up: () => this.#up(),
       down: () => this.#down(),
       drop: (record, fence) => this.drop(record, fence),
@@ -226,5 +227,11 @@ export class Flights implements FlightTable {
       // What invalidates it may go unheard.
       this.seal(flight)
     }
+  }
+
+  /** Nobody uses them any more. */
+  close(): void {
+    this.#unlisten()
+    this.store.close()
   }
 }

@@ -1,7 +1,8 @@
 import { NotLockedError } from '../errors.ts'
 import { checkDuration } from '../kernel/check.ts'
 import type { Codec } from '../kernel/codec.ts'
-import { checkKey } from '../kernel/keys.ts'
+import { checkKey, recordKey } from '../kernel/keys.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
 import type { Counters } from './caller.ts'
 import { Core, type Namespace } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
@@ -230,6 +231,19 @@ export class Locker implements AsyncDisposable {
     return this.#core.record(this.#namespace, key)
   }
 
+  /**
+   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
+   * probe: nothing else needs to wait for it.
+   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   */
+  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+    checkDuration('timeout', timeout)
+    this.#core.checkOpen()
+    const { connection, options } = this.#core
+    if (!connection) return
+    await awaitReady(connection, recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
+  }
+
   /** What it has done and does. */
   stats(): LockerStats {
     const { caller, flights, localHits, cache, connection } = this.#core
@@ -269,8 +283,8 @@ export class Locker implements AsyncDisposable {
 
 const cores = new WeakMap<Locker, Core>()
 
-/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams and their logs. */
-const TAKEN = 'khtvsx'
+/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams, their logs, probes. */
+const TAKEN = 'khtvsxr'
 
 /** A layer's own resources in a locker. `letter`: names the layer. For the layers of this package. */
 export function spaceOf<T>(locker: Locker, letter: string, codec: Codec): Space<T> {

@@ -1,5 +1,3 @@
-import { setMaxListeners } from 'node:events'
-import { AbortedError } from '../errors.ts'
 import { checkFunction } from '../kernel/check.ts'
 import { checkKey } from '../kernel/keys.ts'
 import type { Core, Namespace } from './core.ts'
@@ -23,17 +21,12 @@ export async function runMany(
   }
   for (const key of keys) checkKey(key)
   checkRunOptions(options)
-  const { signal, leave } = followed(options.signal)
-  try {
-    const results = new Map<string, Promise<unknown> | undefined>()
-    for (const key of keys) results.set(key, core.hit(namespace, key, options)?.promise)
-    const missing = [...results.keys()].filter((key) => !results.get(key))
-    const round = new Round(missing, work)
-    for (const key of missing) results.set(key, join(core, namespace, key, round, { ...options, signal }))
-    return await Promise.all(keys.map((key) => results.get(key)))
-  } finally {
-    leave()
-  }
+  const results = new Map<string, Promise<unknown> | undefined>()
+  for (const key of keys) results.set(key, core.hit(namespace, key, options)?.promise)
+  const missing = [...results.keys()].filter((key) => !results.get(key))
+  const round = new Round(missing, work)
+  for (const key of missing) results.set(key, join(core, namespace, key, round, options))
+  return await Promise.all(keys.map((key) => results.get(key)))
 }
 
 function join(
@@ -56,15 +49,4 @@ function join(
 
 function computedByItsRound(): never {
   throw new Error('A key of a round is computed with the others')
-}
-
-/** A signal of our own that follows another: every key listens to it, and the other is listened to once. */
-function followed(signal: AbortSignal | undefined): { signal: AbortSignal | undefined; leave: () => void } {
-  if (!signal) return { signal: undefined, leave() {} }
-  if (signal.aborted) throw new AbortedError('The caller aborted before it asked', { cause: signal.reason })
-  const own = new AbortController()
-  setMaxListeners(0, own.signal)
-  const abort = () => own.abort(signal.reason)
-  signal.addEventListener('abort', abort, { once: true })
-  return { signal: own.signal, leave: () => signal.removeEventListener('abort', abort) }
 }

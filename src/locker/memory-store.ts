@@ -1,5 +1,6 @@
 import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
+import { microtask, wallMicros } from '../kernel/timers.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
   type CallLimits,
@@ -65,7 +66,7 @@ export class MemoryStore {
     this.clock = options.clock ?? systemClock
     this.maxParked = options.maxParked ?? MAX_PARKED
     this.#maxRecords = options.maxRecords ?? 100_000
-    this.#deliver = options.deliver ?? queueMicrotask
+    this.#deliver = options.deliver ?? microtask
   }
 
   /** Number of records that are kept. */
@@ -113,7 +114,7 @@ export class MemoryStore {
 
   /** µs since the epoch. */
   #micros(): number {
-    return Math.floor((performance.timeOrigin + this.clock.now()) * 1000)
+    return wallMicros(this.clock.now())
   }
 
   /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
@@ -217,7 +218,7 @@ class MemoryEndpoint implements Store {
     claimer.sending()
     this.#endpoint.claimers.set(claim.nonce, claimer)
     const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
-    queueMicrotask(() => claimer.claimed(reply, claim.attempt))
+    microtask(() => claimer.claimed(reply, claim.attempt))
   }
 
   async renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }> {

@@ -8,8 +8,10 @@ import {
   checkNumber,
   checkSignal,
   checkWhole,
+  expected,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
+import type { Clock } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
@@ -40,12 +42,15 @@ export interface StaleOptions {
 /** Options of a Locker. Durations are ms. */
 export interface LockerOptions extends StaleOptions {
   /**
-   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
-   * Connection that several lockers share. Without it the locker is embedded: it works within this process alone.
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * stays yours, or a Connection that several lockers share. Without it, or with null, the locker is embedded: it works
+   * within this process alone; an option that is there and undefined warns of that.
    */
-  redis?: RedisSource | Connection | undefined
+  redis?: RedisSource | Connection | null | undefined
   /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */
   store?: MemoryStore | undefined
+  /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
+  clock?: Clock | undefined
   /**
    * Begins the names of all records. Lockers with the same prefix on the same Redis share their results.
    * @default 'soloflight'
@@ -184,7 +189,7 @@ type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], und
 
 /** The options that have a plain default. */
 export type LockerDefaults = Complete<
-  Omit<LockerOptions, 'redis' | 'store' | 'cache' | 'codec' | 'trace' | 'exposeError'>
+  Omit<LockerOptions, 'redis' | 'store' | 'clock' | 'cache' | 'codec' | 'trace' | 'exposeError'>
 >
 
 /** The options of a locker, checked and complete. */
@@ -219,7 +224,7 @@ const MIN_LEASE = 100
 
 const KNOWN = [
   ...Object.keys(LOCKER_DEFAULTS),
-  ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
+  ...['redis', 'store', 'clock', 'cache', 'codec', 'trace', 'exposeError'],
 ]
 
 /** Tags of one result. */
@@ -230,13 +235,8 @@ const UNAVAILABLE = ['fail', 'local'] as const
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
   checkFields('options', given, KNOWN)
-  if (given.redis !== undefined && given.store !== undefined) {
-    throw new TypeError('Expected either `redis` or `store`, got both')
-  }
   if (given.store !== undefined && !(given.store instanceof MemoryStore)) {
-    throw new TypeError(
-      `Expected \`store\` to be a MemoryStore, got \`${String(given.store)}\` (${typeof given.store})`,
-    )
+    throw expected('store', 'a MemoryStore', given.store)
   }
   for (const name of ['trace', 'exposeError'] as const) {
     if (given[name] !== undefined) checkFunction(name, given[name])
@@ -332,9 +332,7 @@ export function checkTags(tags: unknown): void {
 export function checkVersion(version: unknown): string {
   if (version === undefined) return ''
   if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
-  throw new TypeError(
-    `Expected \`version\` to be a number or a string with something in it, got \`${String(version)}\` (${typeof version})`,
-  )
+  throw expected('version', 'a number or a string with something in it', version)
 }
 
 /** Checks a codec. */

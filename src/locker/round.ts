@@ -1,3 +1,4 @@
+import { types } from 'node:util'
 import { LeaseLostError } from '../errors.ts'
 import { AsyncContext } from '../kernel/user-code.ts'
 import type { Slot } from '../kernel/work-scheduler.ts'
@@ -117,7 +118,8 @@ async function readResults(results: ManyResults<unknown>, keys: readonly string[
     if (each.status === 'rejected') return { failed: true, result: each.reason as unknown }
     const missing = results instanceof Map && !results.has(keys[index])
     const result = missing ? new Error('The work returned no result for the key') : (each.value as unknown)
-    return { failed: result instanceof Error, result }
+    // Errors of Node itself are of another realm under Jest.
+    return { failed: result instanceof Error || types.isNativeError(result), result }
   })
 }
 

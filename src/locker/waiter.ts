@@ -1,9 +1,11 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import { shown } from '../kernel/check.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import type { AsyncContext } from '../kernel/user-code.ts'
 import type { Caller } from './caller.ts'
@@ -111,7 +113,8 @@ export class Waiter implements Pending {
   readonly #since: number
   /** Of the clock, ms: set when the waiter is made, so that its deadline counts from the call. */
   deadline: number = Number.POSITIVE_INFINITY
-  #onAbort: (() => void) | undefined
+  /** Stops listening to its signal. */
+  #unlisten: (() => void) | undefined
   #waiting = true
   /** Those among whom it waits. */
   #among: Among | undefined
@@ -146,9 +149,7 @@ export class Waiter implements Pending {
   begin(among: Among): void {
     this.#among = among
     const { signal } = this.call
-    if (!signal || this.#onAbort) return
-    this.#onAbort = () => this.#abort()
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    if (signal) this.#unlisten ??= onAbort(signal, () => this.#abort())
   }
 
   #soften(): void {
@@ -159,7 +160,7 @@ export class Waiter implements Pending {
   expire(): void {
     const { key, timeout, caller } = this.call
     caller.counters.timeouts++
-    this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
+    this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
   #abort(): void {
@@ -194,7 +195,7 @@ export class Waiter implements Pending {
     if (!this.call.background) unrefProcess()
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, this.call.timeout)
     this.#softTimer?.cancel()
-    if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#among?.remove(this)
     this.onEnd?.()
     return true

@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import type { Attempt, Result } from './attempt.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
 import type { QueueStore, Tick } from './store.ts'
@@ -42,7 +43,7 @@ export class Reports {
   #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
     if (this.#emitter.listenerCount(event) > 0) {
       // In a tick of its own: listeners may call the queue.
-      queueMicrotask(() => this.#emitter.emit(event, about))
+      microtask(() => this.#emitter.emit(event, about))
     }
     if (!this.#store.watched) return
     try {
@@ -57,7 +58,7 @@ export class Reports {
   }
 
   /** What the worker of a command tells. */
-  worker(command: string): Omit<WorkerEvents, 'due'> {
+  worker(command: string): Omit<WorkerEvents, 'due' | 'refused'> {
     return {
       started: (attempt) => this.#started(attempt, command),
       ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),

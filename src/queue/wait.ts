@@ -2,6 +2,7 @@ import { ConflictError, OverloadedError, RemovedError, UnknownCommandError } fro
 import type { Codec } from '../kernel/codec.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import type { Pending } from '../kernel/deadlines.ts'
+import { microtask } from '../kernel/timers.ts'
 import { remoteError } from '../locker/failure.ts'
 import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
@@ -121,7 +122,7 @@ export class Wait implements Submitter, Pending {
       if (!waiter.options.onProgress) continue
       try {
         const value = this.#table.codec.decode(bytes)
-        queueMicrotask(() => waiter.progress(value))
+        microtask(() => waiter.progress(value))
       } catch {
         // Progress is a courtesy; the outcome will tell if something is wrong.
       }

@@ -17,6 +17,8 @@ export interface WorkerEvents {
   lost(attempt: Attempt, reason: unknown): void
   /** Something is due in `ms`. */
   due(ms: number): void
+  /** The store has gone on refusing what it is told of this worker. */
+  refused(error: unknown): void
 }
 
 /** What a worker says again after so long, ms: a store that has lost everything knows it no more. */
@@ -27,6 +29,9 @@ const OFFER_PAUSE = 20
 
 /** Between two tries to tell the store of an outcome, ms. */
 const TELL_AGAIN = 200
+
+/** So many offers in a row have failed until it is worth a warning. */
+const REFUSALS = 3
 
 /** How often leases are looked after, ms, at most. */
 const KEEP_EVERY = 100
@@ -54,6 +59,8 @@ export class Worker implements WorkerListener {
   #offering: Timer | undefined
   /** Counts what was said. */
   #offers = 0
+  /** Offers in a row that came to nothing. */
+  #refusals = 0
   #reoffer = false
   #offeredAt = Number.NEGATIVE_INFINITY
   #closed = false
@@ -99,7 +106,9 @@ export class Worker implements WorkerListener {
       await store.offer(this.name, places, this, { within: options.unavailableAfter })
       // Of what was put off before this worker was known, nobody was told.
       this.#events.due(0)
-    } catch {
+      this.#refusals = 0
+    } catch (error) {
+      if (++this.#refusals === REFUSALS) this.#events.refused(error)
       again = TELL_AGAIN * (1 + Math.random())
     }
     // A later one knows better when to say it again: perhaps soon, since it has failed.

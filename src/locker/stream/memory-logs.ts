@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../kernel/clock.ts'
 import { newId } from '../../kernel/ids.ts'
+import { microtask } from '../../kernel/timers.ts'
 import { MESSAGE_LIMIT } from '../store.ts'
 import {
   type Append,
@@ -170,7 +171,7 @@ class MemoryLogUser implements LogStore {
 
   readonly #hear: Hearing = (nonce, tell) => {
     const listening = this.#listeners.has(nonce)
-    queueMicrotask(() => {
+    microtask(() => {
       const follower = this.#listeners.get(nonce)
       if (follower) tell(follower)
     })

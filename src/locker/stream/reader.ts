@@ -7,9 +7,11 @@ import {
   TimeoutError,
   UnavailableError,
 } from '../../errors.ts'
+import { shown } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
 import { refProcess, unrefProcess } from '../../kernel/keep-alive.ts'
+import { onAbort } from '../../kernel/on-abort.ts'
 import { errorFor } from '../audience.ts'
 import { callingWork, noteWait, type WorkScope, wouldDeadlock } from '../deadlock.ts'
 import { remoteError } from '../failure.ts'
@@ -126,14 +128,15 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     this.#desk.began(this)
     const { signal } = this.#call.terms
     if (signal?.aborted) return this.#onAbort()
-    signal?.addEventListener('abort', this.#onAbort, { once: true })
+    this.#unlisten = signal && onAbort(signal, this.#onAbort)
     this.#ask()
   }
 
   #startDeadline(): void {
     const { timeout } = this.#call.terms
     if (this.#timer || timeout === Number.POSITIVE_INFINITY) return
-    const expire = () => this.fail(new TimeoutError(`No chunk within ${timeout} ms`, { key: this.key }))
+    const expire = () =>
+      this.fail(new TimeoutError(`No chunk of ${shown(this.key)} within ${timeout} ms`, { key: this.key }))
     this.#timer = this.#desk.host.space.clock.after(timeout, expire)
   }
 
@@ -281,6 +284,9 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     if (!this.#inquiry.pending) this.#ask()
   }
 
+  /** Stops listening to the caller's signal. */
+  #unlisten: (() => void) | undefined
+
   readonly #onAbort = (): void => {
     const { signal } = this.#call.terms
     this.fail(new AbortedError('The reader aborted', { key: this.key, cause: signal?.reason }))
@@ -318,7 +324,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   /** Gives up its places: at the record, at the log, and with its signal. */
   #leave(): void {
-    this.#call.terms.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#inquiry.stop()
     this.#leaveLog()
     this.#desk.ended(this)

@@ -1,5 +1,6 @@
 import type { Clock } from '../../kernel/clock.ts'
 import { ID_LENGTH } from '../../kernel/ids.ts'
+import { wallMicros } from '../../kernel/timers.ts'
 import type { Delivery, Submitter, WorkerListener } from '../store.ts'
 import type { QueueSurroundings, WorkerNotice } from './book-state.ts'
 import { type BookAttempt, QueueBook } from './queue-book.ts'
@@ -75,7 +76,7 @@ export class BookHub {
   }
 
   #numbers(): BookNumbers {
-    return { micros: Math.floor((performance.timeOrigin + this.now) * 1000), seen: 0, turn: 1 }
+    return { micros: wallMicros(this.now), seen: 0, turn: 1 }
   }
 
   #user(name: string): HubUser | undefined {

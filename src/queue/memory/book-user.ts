@@ -1,4 +1,5 @@
 import { newId } from '../../kernel/ids.ts'
+import { microtask } from '../../kernel/timers.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import type {
   Answer,
@@ -42,7 +43,7 @@ export class BookUser implements QueueStore {
   submit(submission: Submission, _within: number, submitter: Submitter): void {
     if (submission.waits) this.attend(submission.nonce, submitter)
     const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
-    queueMicrotask(() => submitter.answered(reply))
+    microtask(() => submitter.answered(reply))
   }
 
   ignore(nonce: string): void {
@@ -125,6 +126,10 @@ export class BookUser implements QueueStore {
 
   async commands(): Promise<string[]> {
     return this.#hub.book.state.commands(this.#hub.now)
+  }
+
+  async hasWorker(command: string): Promise<boolean> {
+    return this.#hub.book.state.command(command).workersAt(this.#hub.now).length > 0
   }
 
   async end(removal: Removal): Promise<boolean> {

@@ -1,4 +1,5 @@
 import { type Clock, systemClock, type Timer } from '../../kernel/clock.ts'
+import { microtask } from '../../kernel/timers.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
 import type { QueueStore } from '../store.ts'
 import { BookHub } from './book-hub.ts'
@@ -35,7 +36,7 @@ export class MemoryQueueStore {
   constructor(options: MemoryQueueStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
     this.#maxParked = options.maxParked ?? MAX_PARKED
-    this.#deliver = options.deliver ?? queueMicrotask
+    this.#deliver = options.deliver ?? microtask
   }
 
   /** A new user of a queue, with an inbox of its own. */

@@ -4,6 +4,7 @@ import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { newId } from '../../kernel/ids.ts'
 import { FORMAT } from '../../kernel/keys.ts'
+import { microtask, nextTick } from '../../kernel/timers.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_EVERY = 5_000
@@ -54,7 +55,7 @@ export class Feed {
   }
 
   report(event: string): void {
-    if (this.#events.push(event) === 1) process.nextTick(() => this.#flush())
+    if (this.#events.push(event) === 1) nextTick(() => this.#flush())
   }
 
   #flush(): void {
@@ -89,7 +90,7 @@ export class Feed {
     inbox.listen(nonce, {
       hint: ({ body }) => {
         // In a tick of its own: what a listener throws is its own affair.
-        for (const event of body.toString().split('\n')) queueMicrotask(() => heard(event))
+        for (const event of body.toString().split('\n')) microtask(() => heard(event))
       },
     })
     let timer: Timer | undefined
