@@ -4,8 +4,9 @@ import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
+import { countUndecodable } from './caller.ts'
 import type { WaitNode } from './deadlock.ts'
-import { Delivery } from './delivery.ts'
+import { Delivery, type Reading } from './delivery.ts'
 import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
@@ -317,10 +318,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        counters.hits++
-        if (listened('hit')) tell('hit', { key: this.key, local: false })
         if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
-        this.#finish(reply.outcome, this.#delivery.sentAt)
+        this.#finish(reply.outcome, this.#delivery.sentAt, 'reply')
         break
       case 'stale':
         this.vouch(this.#delivery.sentSeq)
@@ -462,7 +461,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
     this.audience.startDeadlines()
-    counters.unavailable++
+    if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
     this.audience.rejectSharing(error)
     if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
@@ -521,7 +520,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #hear(outcome: Outcome): void {
     const holds = this.#tags.judge(outcome)
     if (holds === undefined) this.lookAgain()
-    else if (holds) this.#finish(outcome, this.#delivery.sentAt)
+    else if (holds) this.#finish(outcome, this.#delivery.sentAt, 'message')
     else this.#askAfter(outcome.fence)
   }
 
@@ -539,7 +538,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
     this.#keepPassed(outcome)
-    this.#finish(outcome, sentAt, original)
+    this.#finish(outcome, sentAt, 'work', original)
   }
 
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
@@ -560,7 +559,17 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
-  #finish(outcome: Outcome, keptFrom: number, original?: unknown): void {
+  #finish(outcome: Outcome, keptFrom: number, from: 'reply' | 'message' | 'work', original?: unknown): void {
+    let reading: Reading | undefined
+    try {
+      if (outcome.kind === 'value') reading = this.#delivery.read(outcome, keptFrom)
+    } catch (error) {
+      // What was computed here, and cannot be read here, would not be better the next time.
+      if (from === 'work') return this.#rejectAll(() => error)
+      // Only the record tells what to compute anew: a message may be forged.
+      return from === 'message' ? this.lookAgain() : this.#overwrite(outcome)
+    }
+    if (from === 'reply') this.#countHit()
     this.#holding = undefined
     const entitled = this.audience.entitled()
     const asksAnew = entitled.length < this.audience.size
@@ -568,8 +577,20 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (outcome.kind === 'error') {
       this.audience.serveInsteadOfError()
       giveFailure(entitled, outcome, this.key, original)
-    } else this.#delivery.give(entitled, outcome, keptFrom)
+    } else if (reading) this.#delivery.give(entitled, outcome, reading, keptFrom)
     if (asksAnew) this.#askAnew(outcome)
+  }
+
+  #countHit(): void {
+    this.#leader.caller.counters.hits++
+    if (listened('hit')) tell('hit', { key: this.key, local: false })
+  }
+
+  /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
+  #overwrite({ fence }: Outcome): void {
+    countUndecodable(this.#leader.caller.counters, this.key, fence)
+    this.audience.startDeadlines()
+    this.#askAfter(fence)
   }
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */

@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import { AbortedError } from '../errors.ts'
 import { checkFunction } from '../kernel/check.ts'
-import { decodeWith } from '../kernel/codec.ts'
+import { decodeWith, sizeOf } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
 import { type Core, type Namespace, nameOf } from './core.ts'
 import { checkRunOptions, type RunManyOptions } from './options.ts'
@@ -95,12 +95,13 @@ export class Many {
   #serve(item: Item, { bytes, fence, fresh }: Outcome, sentAt: number, cacheable: boolean): void {
     const { key, record, name } = item
     const { caller, cache } = this.#core
-    const result = decodeWith(this.#namespace.codec, bytes, key)
+    const { codec } = this.#namespace
+    const result = decodeWith(codec, bytes, key)
     item.result = Promise.resolve(result)
     caller.counters.hits++
     const until = sentAt + fresh
-    const times = { freshUntil: until, staleUntil: until }
-    if (cacheable) cache?.set(name, { record, result, fence, tags: [], bytes: bytes.length, ...times })
+    const kept = { freshUntil: until, staleUntil: until, bytes: sizeOf(codec, result, bytes.length) }
+    if (cacheable) cache?.set(name, { record, result, fence, tags: [], ...kept })
   }
 
   /** Claims what was not found, all in one tick. */

@@ -338,5 +338,6 @@ export function runOptionsOf(given: RunOptions): RunOptions | undefined {
 export function checkCodec(codec: Codec): Codec {
   checkFunction('codec.encode', codec?.encode)
   checkFunction('codec.decode', codec?.decode)
+  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
   return codec
 }

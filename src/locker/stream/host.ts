@@ -1,6 +1,7 @@
 import type { RemoteFailure } from '../../errors.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import type { Codec } from '../../kernel/codec.ts'
+import type { Counters } from '../caller.ts'
 import type { WaitNode } from '../deadlock.ts'
 import type { Slots } from '../slots.ts'
 import type { LogStore } from './log-store.ts'
@@ -49,6 +50,7 @@ export interface StreamHost {
   /** How chunks become bytes. */
   readonly codec: Codec
   readonly slots: Slots
+  readonly counters: Counters
   readonly defaults: StreamDefaults
   readonly unavailableAfter: number
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure

@@ -1,4 +1,10 @@
-import { AbortedError, ClosedError, StreamInterruptedError, UnavailableError } from '../../errors.ts'
+import {
+  AbortedError,
+  ClosedError,
+  OverloadedError,
+  StreamInterruptedError,
+  UnavailableError,
+} from '../../errors.ts'
 import { checkDuration } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { encodeWith } from '../../kernel/codec.ts'
@@ -187,6 +193,8 @@ export class Producer {
       const restart = this.#call.terms.onUnavailable === 'local'
       return { restart, error: (key) => new UnavailableError(message, { key, cause }) }
     }
+    if (reason instanceof OverloadedError)
+      return { restart: false, error: (key) => new OverloadedError(reason.message, { key }) }
     const message = 'The producer lost its right to go on'
     return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }
@@ -234,6 +242,7 @@ export class Producer {
 
 /** Why a stream cannot go on, as an error of ours. */
 function lossOf(cause: unknown, key: string): Error {
-  if (cause instanceof UnavailableError || cause instanceof ClosedError) return cause
+  const known = [UnavailableError, ClosedError, OverloadedError].some((kind) => cause instanceof kind)
+  if (known) return cause as Error
   return new StreamInterruptedError('The stream cannot be written any more', { key, cause })
 }

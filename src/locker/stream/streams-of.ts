@@ -10,7 +10,7 @@ import { Streams } from './streams.ts'
 const shared = new WeakMap<MemoryStore, MemoryLogs>()
 
 function logsOf(memory: MemoryStore): MemoryLogs {
-  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock)
+  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock, memory.maxBytes)
   shared.set(memory, logs)
   return logs
 }
@@ -25,6 +25,7 @@ export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams 
     logs: connection ? new RedisLogs(connection) : embedded(),
     codec,
     slots: caller.slots,
+    counters: caller.counters,
     defaults: options,
     unavailableAfter: options.unavailableAfter,
     exposeError: caller.exposeError,
