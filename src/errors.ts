@@ -55,7 +55,7 @@ export class LeaseLostError extends SoloflightError {
   override readonly code = 'E_LEASE_LOST'
 }
 
-/** Thrown, with `takeover: false` only, to those who waited for a processor that died. */
+/** Thrown, with `takeover: false` only, to those who waited for a processor that died or was let go at `maxHold`. */
 export class LockTimeoutError extends SoloflightError {
   override readonly code = 'E_LOCK_TIMEOUT'
 }

@@ -44,7 +44,7 @@ describe('L5 memory', () => {
 
   test('the in-process cache holds what it counts, and no part of what was received besides', async () => {
     await using t = await setup()
-    const { held, counted } = await measured('cache', 1600, t.url)
+    const { held, counted } = await measured('cache', 600, t.url)
     assert.ok(counted < 4 * MIB, `${counted} bytes`)
     assert.ok(held < 12 * MIB, `${Math.round(held / MIB)} MiB for ${Math.round(counted / MIB)} MiB`)
   })

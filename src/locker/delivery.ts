@@ -70,7 +70,13 @@ export class Delivery {
     try {
       const since = this.sentAt - past
       const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
-      const offered = { ...this.read(outcome, since), fence, since, until: this.sentAt + left, tags: [...readNote(tags).keys()] }
+      const offered = {
+        ...this.read(outcome, since),
+        fence,
+        since,
+        until: this.sentAt + left,
+        tags: [...readNote(tags).keys()],
+      }
       this.#audience.offer({ ...offered, seq: this.sentSeq })
     } catch {
       // The work will bring another.

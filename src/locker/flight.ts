@@ -77,7 +77,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
-  #takeover: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   #look: Timer | undefined
@@ -108,7 +107,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#after = leader.newerThan
     // Who is granted a lease must hold one.
     this.#stubborn = !leader.work
-    this.#takeover = leader.caller.takeover
   }
 
   get seq(): number {
@@ -237,7 +235,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       after: this.#after,
       parked: this.#parkedUnder,
       refresh: this.#refresh,
-      takeover: this.#takeover,
+      // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
+      takeover: this.#parkedUnder === 0 || [...this.audience].every(({ call }) => call.caller.takeover),
       tolerance: ANY_AGE,
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
@@ -404,16 +403,19 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
   }
 
-  /** The processor died, and whoever leads here would not replace it: those who would go on. */
+  /** The processor died, and some of those who wait here would not replace it: the others go on. */
   #afterDeath(): void {
-    for (const waiter of this.audience) {
-      const { key, caller } = waiter.call
-      if (!caller.takeover)
-        waiter.reject(new LockTimeoutError('The processor died, and takeover is off', { key }))
-    }
-    this.#takeover = true
+    this.#rejectStaying('The processor died, and takeover is off')
     if (this.audience.size > 0) this.claim()
     else this.#leave()
+  }
+
+  /** Rejects those who do not replace a processor that is lost. */
+  #rejectStaying(message: string): void {
+    for (const waiter of this.audience) {
+      const { key, caller } = waiter.call
+      if (!caller.takeover) waiter.reject(new LockTimeoutError(message, { key }))
+    }
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
@@ -448,6 +450,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       attempt,
       fence,
       linger: lingerOf(lease),
+      expired: false,
       next: undefined,
     }
     this.#table.track(caller.store.release(release, { within: caller.unavailableAfter }).catch(() => {}))
@@ -608,15 +611,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async released(holding: Holding): Promise<void> {
+  async released(holding: Holding, expired: boolean): Promise<void> {
     const { attempt, fence, shared } = holding.grant
+    if (expired && this.#holding === holding)
+      this.#rejectStaying('The processor was let go at `maxHold`, and takeover is off')
     if (!shared) return this.lost(holding)
     const { store, clock, unavailableAfter } = this.#leader.caller
     const { lease } = this.#leader
     const current = () => this.#holding === holding
     const next = current() && this.audience.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
-    const release = { key: this.record, nonce: this.nonce, attempt, fence, linger: lingerOf(lease), next }
+    const terms = { linger: lingerOf(lease), expired, next }
+    const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
     this.#table.track(released.catch(() => {}))
     try {
@@ -647,6 +653,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   #goOn(): void {
+    // As behind any other that is lost: what it has settled after all is what was waited for.
+    this.#parkedUnder = this.#holding?.grant.fence ?? 0
     this.#holding = undefined
     if (this.audience.size > 0) this.claim()
     else this.#over()

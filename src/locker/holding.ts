@@ -24,7 +24,8 @@ export interface HoldingFlight extends WaitNode {
   /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
-  released(holding: Holding): Promise<void>
+  /** `expired`: it was held for too long, which is to those who wait as if it had died. */
+  released(holding: Holding, expired: boolean): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
   vouch(seq: number): void
   /** The key was invalidated while this is held. */
@@ -220,11 +221,11 @@ export class Holding {
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
-  async release(): Promise<void> {
+  async release(expired = false): Promise<void> {
     this.#begin()
     this.#stop()
     try {
-      await this.#flight.released(this)
+      await this.#flight.released(this, expired)
     } finally {
       this.#end()
     }
@@ -356,12 +357,12 @@ export class Holding {
     )
   }
 
-  /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
-  async handOver(reason: SoloflightError): Promise<void> {
+  /** Held until `close` would wait no longer, or (`expired`) for the longest time allowed: stops the work and hands over. */
+  async handOver(reason: SoloflightError, expired = false): Promise<void> {
     while (this.#settling) await this.#settling
     if (this.#ending) return
     this.#abort.abort(reason)
-    await this.release().catch(() => {})
+    await this.release(expired).catch(() => {})
   }
 
   #letGo(): void {
@@ -370,6 +371,7 @@ export class Holding {
     else
       void this.handOver(
         new LeaseLostError(`The lease was held for ${caller.maxHold} ms and is let go`, { key }),
+        true,
       )
   }
 

@@ -51,18 +51,19 @@ const scenarios = {
     return locker
   },
 
-  /** Results that an in-process cache of 4 MiB received from Redis, 16 at a time, by a codec that returns views. */
+  /** Small results that an in-process cache of 4 MiB received from Redis beside large ones, by a codec that returns views. */
   async cache(count: number, path: string) {
     const place = { redis: path, codec: asTheyAre }
     const writer = new Locker({ ...place, cache: false })
     const reader = new Locker({ ...place, cache: { maxSize: 4 * MIB } })
-    const keys = Array.from({ length: count }, (_, i) => `key${i}`)
-    const size = (i: number) => (i % 16 === 0 ? 8 * 1024 : 160 * 1024)
-    for (const [i, key] of keys.entries()) await writer.run(key, () => Buffer.alloc(size(i), i))
-    for (let from = 0; from < count; from += 16) {
-      await Promise.all(keys.slice(from, from + 16).map((key) => reader.run(key, () => Buffer.alloc(0))))
+    const read = (key: string) => reader.run(key, () => Buffer.alloc(0))
+    for (let i = 0; i < count; i++) {
+      const [small, large] = [`small${i}`, `large${i}`]
+      await writer.run(small, () => Buffer.alloc(512, i))
+      await writer.run(large, () => Buffer.alloc(100_000, i))
+      await Promise.all([read(small), read(large)])
       // The small ones are asked for again and again, and stay.
-      for (let i = 0; i <= from; i += 16) await reader.run(`key${i}`, () => Buffer.alloc(0))
+      for (let before = 0; before < i; before++) await read(`small${before}`)
     }
     await writer.close()
     return reader

@@ -53,6 +53,8 @@ export interface StreamHost {
   readonly counters: Counters
   readonly defaults: StreamDefaults
   readonly unavailableAfter: number
+  /** Whether a reader that was delivered nothing replaces a producer that is lost. */
+  readonly takeover: boolean
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }
 

@@ -1,6 +1,8 @@
 import {
   AbortedError,
   ClosedError,
+  LeaseLostError,
+  LockTimeoutError,
   OverloadedError,
   StreamInterruptedError,
   UnavailableError,
@@ -195,6 +197,10 @@ export class Producer {
     }
     if (reason instanceof OverloadedError)
       return { restart: false, error: (key) => new OverloadedError(reason.message, { key }) }
+    if (reason instanceof LeaseLostError && !this.#host.takeover) {
+      const lost = 'The producer lost its lease, and takeover is off'
+      return { restart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
+    }
     const message = 'The producer lost its right to go on'
     return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }

@@ -1,7 +1,6 @@
 import {
   AbortedError,
   LockTimeoutError,
-  type SoloflightError,
   StreamInterruptedError,
   TimeoutError,
   UnavailableError,
@@ -206,7 +205,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     this.wake()
   }
 
-  #refused(error: SoloflightError): void {
+  #refused(error: Error): void {
     if (this.#cursor?.view.end) return
     const died = error instanceof LockTimeoutError && this.#delivered > 0
     this.fail(died ? this.#interrupted('The producer died', error) : error)
@@ -282,7 +281,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   }
 
   cut(cut: Cut): void {
-    if (this.#delivered > 0 || !cut.restart) return this.fail(cut.error(this.key))
+    if (this.#delivered > 0 || !cut.restart) return this.#refused(cut.error(this.key))
     this.#leaveLog()
     if (!this.#inquiry.pending) this.#ask()
   }

@@ -28,6 +28,7 @@ export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams 
     counters: caller.counters,
     defaults: options,
     unavailableAfter: options.unavailableAfter,
+    takeover: options.takeover,
     exposeError: caller.exposeError,
   })
 }
