@@ -62,7 +62,7 @@ export class LeaseLostError extends SoloflightError {
   override readonly name = 'LeaseLostError'
 }
 
-/** Thrown, with `takeover: false` only, to those who waited for a processor that died. */
+/** Thrown, with `takeover: false` only, to those who waited for a processor that died or was let go at `maxHold`. */
 export class LockTimeoutError extends SoloflightError {
   override readonly code = 'E_LOCK_TIMEOUT'
   override readonly name = 'LockTimeoutError'

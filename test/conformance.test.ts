@@ -197,6 +197,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('release' as const),
       next: fc.option(length, { nil: undefined }),
+      expired: fc.boolean(),
       linger,
       ...grantShape,
     }),
@@ -275,8 +276,8 @@ const TIME: Request = {
   send: () => Promise.resolve([Math.floor(time / 1000), (time % 1000) * 1000]),
 }
 
-/** A read is not told the server's time: by its bound, a value is fresh for a little less. */
-const BOUND = 2
+/** A read is not told the server's time: by its bound, a value is fresh for up to so much less, ms, and never for more. */
+const BOUND = 61
 
 /** Whether a plain read found what the model has, or nothing in the last moments of what the model has. */
 function agreesWithRead(found: Outcome | undefined, expected: Outcome | undefined): void {
@@ -672,7 +673,8 @@ class Worlds {
     if (!found) return
     const { party, ...grant } = found
     const next = op.next === undefined ? undefined : { attempt: ++this.#regrants, lease: op.next }
-    const release = { ...grant, fence: this.#fence(grant, op.forged), linger: op.linger, next }
+    const { linger, expired } = op
+    const release = { ...grant, fence: this.#fence(grant, op.forged), linger, expired, next }
     await this.#again(async () => {
       const reply = await this.#both(party, grant.key, (store) => store.release(release, LIMITS))
       if (reply?.fence === undefined || !next) return
@@ -799,7 +801,15 @@ const settle = (ttl: 300 | 5000, grant = 0, forged: GrantOp['forged'] = 'no') =>
   ({ type: 'settle', ...PLAIN_VALUE, bytes: Uint8Array.of(1), ttl, grant, forged }) as const
 const claim = (flight: number, refresh = false) =>
   ({ type: 'claim', flight, ...PLAIN_CLAIM, refresh }) as const
-const release = { type: 'release', next: undefined, linger: 200, grant: 0, forged: 'no' } as const
+const release = {
+  type: 'release',
+  next: undefined,
+  expired: false,
+  linger: 200,
+  grant: 0,
+  forged: 'no',
+} as const
+const letGo = { ...release, expired: true } as const
 const wait = (ms: number) => ({ type: 'wait', ms }) as const
 /** Over at once, and kept for `stale` ms. */
 const over = (stale: 90 | 5000) => ({ ...settle(300), ttl: 0, stale, linger: 1500 }) as const
@@ -820,6 +830,9 @@ const SELDOM: [Op[]][] = [
   [[claim(1), settle(5000), claim(1, true), { type: 'wait', ms: 501 }, settle(300)]],
   // The holder has died, and who waited for it may not replace it.
   [[claim(1), claim(2), { type: 'wait', ms: 250 }, { ...claim(2), stay: true }]],
+  // The holder was let go: all who are parked are told, and who may not replace it does not.
+  [[claim(1), claim(2), claim(4), letGo, { ...claim(2), stay: true }, claim(4)]],
+  [[claim(1), claim(2), letGo, wait(200), letGo, settle(300)]],
   // The token of one grant with the fence of another.
   [[claim(1), release, claim(2), settle(300, 1, 'current')]],
   // Over for as long as is tolerated.
@@ -919,6 +932,16 @@ const MUTANTS: Record<string, Mutant> = {
     script: 'release',
     from: 'local gone = hint(',
     to: 'local gone = false and hint(',
+  },
+  'a holder let go of which one alone is told': {
+    script: 'release',
+    from: "hint(ARGV[8], found, '1')",
+    to: "hint(ARGV[8], found, '0')",
+  },
+  'a holder let go that hands over': {
+    script: 'release',
+    from: "if ARGV[10] == '1' then",
+    to: 'if false then',
   },
   'a refresh that ends the stale value': {
     script: 'claim',

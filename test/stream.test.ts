@@ -554,3 +554,20 @@ describe('stream - lockers', () => {
     assert.deepEqual([tap.runs.length, locker.stats().flights], [0, 0])
   })
 })
+
+describe('stream - takeover off', () => {
+  test('a producer let go at maxHold is replaced by nobody who reads', async () => {
+    await using locker = new Locker({ takeover: false, maxHold: 300 })
+    const tap = new Tap<number>().push(1)
+    const begun = reading(locker.stream('begun', tap.work))
+    await reached(begun, 1)
+    const still = new Tap<number>()
+    const readers = [1, 2].map(() => reading(locker.stream('at 0', still.work)))
+    const codes = await Promise.all([begun, ...readers].map(async ({ done }) => (await done).error))
+    assert.deepEqual(
+      codes.map((error) => (error as { code?: string }).code),
+      ['E_STREAM_INTERRUPTED', 'E_LOCK_TIMEOUT', 'E_LOCK_TIMEOUT'],
+    )
+    assert.equal(still.runs.length, 1)
+  })
+})

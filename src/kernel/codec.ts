@@ -1,5 +1,5 @@
 import { CodecError } from '../errors.ts'
-import { binaryKind, kindOf, rebuild } from './binary.ts'
+import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
 import { ESCAPE, Survey } from './survey.ts'
 
 /**
@@ -11,6 +11,12 @@ export interface Codec {
   encode(value: unknown): Buffer
   /** The value, fresh at every call and sharing no memory with `bytes`. */
   decode(bytes: Buffer): unknown
+  /**
+   * Bytes that a decoded value takes in memory, given how many its encoding has: for the bound of the in-process cache.
+   * By default those of the encoding for texts and other primitives, the memory behind it for a binary value, and three
+   * times those of the encoding for everything else.
+   */
+  size?(value: unknown, encoded: number): number
 }
 
 /** The message of a thrown value, whatever it is. Never throws. */
@@ -44,13 +50,25 @@ export function encodeWith(codec: Codec, value: unknown): Buffer {
 /** The value of bytes. Throws CodecError, also for a thenable: whoever awaits it would wait for that. */
 export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
   try {
-    const value = codec.decode(bytes)
+    // jsonCodec copies whatever it returns. Another codec may return views, which are kept.
+    const value = codec.decode(codec === jsonCodec ? bytes : ownedBytes(bytes))
     if (typeof (value as { then?: unknown } | null | undefined)?.then === 'function')
       throw new Error('a thenable')
     return value
   } catch (cause) {
     throw new CodecError(`The stored result cannot be read: ${messageOf(cause)}`, { key, cause })
   }
+}
+
+/** Objects hold more than their JSON: 0.4 times (floats) to 3.1 times (many small objects) was measured. */
+const OBJECT_FACTOR = 3
+
+/** Bytes that a decoded value takes in memory, by estimate. `encoded`: how many its encoding has. */
+export function sizeOf(codec: Codec, value: unknown, encoded: number): number {
+  if (codec.size) return Math.ceil(codec.size(value, encoded))
+  if (typeof value !== 'object' || value === null) return encoded
+  if (ArrayBuffer.isView(value)) return value.buffer.byteLength
+  return value instanceof ArrayBuffer ? value.byteLength : OBJECT_FACTOR * encoded
 }
 
 // First byte of every encoding.

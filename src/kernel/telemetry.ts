@@ -32,6 +32,8 @@ export interface TelemetryEvents {
   stale: { key: string; past: number }
   /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
   pass: { key: string }
+  /** A stored value could not be read, because another codec wrote it. A Locker computes it anew. */
+  undecodable: { key: string; fence: number }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
   /** A hook or listener of the user threw, or rejected. */
@@ -60,6 +62,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   attempt: channel(channelName('attempt')),
   stale: channel(channelName('stale')),
   pass: channel(channelName('pass')),
+  undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),
   hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),

@@ -1,4 +1,5 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
+import { ownedBytes } from '../kernel/binary.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { microtask } from '../kernel/timers.ts'
 import { callHook } from '../kernel/user-code.ts'
@@ -9,6 +10,8 @@ import type { Among, Waiter } from './waiter.ts'
 /** A result that is over, for those who are content with it. */
 export interface StaleResult {
   readonly result: unknown
+  /** That it takes in memory. */
+  readonly bytes: number
   readonly fence: number
   /** By the clock: since when it has been over, and until when it may be served at all. */
   readonly since: number
@@ -178,7 +181,7 @@ export class Audience implements Among {
 
   /** Shows what the work has just said. */
   showProgress(bytes: Buffer): void {
-    this.#progress = bytes
+    this.#progress = ownedBytes(bytes)
     for (const waiter of this.#waiters) show(waiter, bytes)
   }
 

@@ -5,8 +5,9 @@ import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { callHook } from '../kernel/user-code.ts'
 import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
+import { countUndecodable } from './caller.ts'
 import type { WaitNode } from './deadlock.ts'
-import { Delivery } from './delivery.ts'
+import { Delivery, type Reading } from './delivery.ts'
 import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
@@ -78,7 +79,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
-  #takeover: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   #look: Timer | undefined
@@ -109,7 +109,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#after = leader.newerThan
     // Who is granted a lease must hold one.
     this.#stubborn = !leader.work
-    this.#takeover = leader.caller.takeover
   }
 
   get seq(): number {
@@ -259,7 +258,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       after: this.#after,
       parked: this.#parkedUnder,
       refresh: this.#refresh,
-      takeover: this.#takeover,
+      // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
+      takeover: this.#parkedUnder === 0 || [...this.audience].every(({ call }) => call.caller.takeover),
       tolerance: ANY_AGE,
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
@@ -336,10 +336,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        counters.hits++
-        if (listened('hit')) tell('hit', { key: this.key, local: false })
         if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
-        this.#finish(reply.outcome, this.#delivery.sentAt)
+        this.#finish(reply.outcome, this.#delivery.sentAt, 'reply')
         break
       case 'stale':
         this.vouch(this.#delivery.sentSeq)
@@ -423,16 +421,19 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
   }
 
-  /** The processor died, and whoever leads here would not replace it: those who would go on. */
+  /** The processor died, and some of those who wait here would not replace it: the others go on. */
   #afterDeath(): void {
-    for (const waiter of this.audience) {
-      const { key, caller } = waiter.call
-      if (!caller.takeover)
-        waiter.reject(new LockTimeoutError('The processor died, and takeover is off', { key }))
-    }
-    this.#takeover = true
+    this.#rejectStaying('The processor died, and takeover is off')
     if (this.audience.size > 0) this.claim()
     else this.#leave()
+  }
+
+  /** Rejects those who do not replace a processor that is lost. */
+  #rejectStaying(message: string): void {
+    for (const waiter of this.audience) {
+      const { key, caller } = waiter.call
+      if (!caller.takeover) waiter.reject(new LockTimeoutError(message, { key }))
+    }
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
@@ -467,6 +468,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       attempt,
       fence,
       linger: lingerOf(lease),
+      expired: false,
       next: undefined,
     }
     this.#table.track(caller.store.release(release, { within: caller.unavailableAfter }).catch(() => {}))
@@ -479,7 +481,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
-    counters.unavailable++
+    if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
     this.audience.rejectSharing(error)
     if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
@@ -538,7 +540,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #hear(outcome: Outcome): void {
     const holds = this.#tags.judge(outcome)
     if (holds === undefined) this.lookAgain()
-    else if (holds) this.#finish(outcome, this.#delivery.sentAt)
+    else if (holds) this.#finish(outcome, this.#delivery.sentAt, 'message')
     else this.#askAfter(outcome.fence)
   }
 
@@ -556,7 +558,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
     this.#keepPassed(outcome)
-    this.#finish(outcome, sentAt, original)
+    this.#finish(outcome, sentAt, 'work', original)
   }
 
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
@@ -577,7 +579,17 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
-  #finish(outcome: Outcome, keptFrom: number, original?: unknown): void {
+  #finish(outcome: Outcome, keptFrom: number, from: 'reply' | 'message' | 'work', original?: unknown): void {
+    let reading: Reading | undefined
+    try {
+      if (outcome.kind === 'value') reading = this.#delivery.read(outcome, keptFrom)
+    } catch (error) {
+      // What was computed here, and cannot be read here, would not be better the next time.
+      if (from === 'work') return this.#rejectAll(() => error)
+      // Only the record tells what to compute anew: a message may be forged.
+      return from === 'message' ? this.lookAgain() : this.#overwrite(outcome)
+    }
+    if (from === 'reply') this.#countHit()
     this.#holding = undefined
     const entitled = this.audience.entitled()
     const asksAnew = entitled.length < this.audience.size
@@ -585,8 +597,19 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (outcome.kind === 'error') {
       this.audience.serveInsteadOfError()
       giveFailure(entitled, outcome, this.key, original)
-    } else this.#delivery.give(entitled, outcome, keptFrom)
+    } else if (reading) this.#delivery.give(entitled, outcome, reading, keptFrom)
     if (asksAnew) this.#askAnew(outcome)
+  }
+
+  #countHit(): void {
+    this.#leader.caller.counters.hits++
+    if (listened('hit')) tell('hit', { key: this.key, local: false })
+  }
+
+  /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
+  #overwrite({ fence }: Outcome): void {
+    countUndecodable(this.#leader.caller.counters, this.key, fence)
+    this.#askAfter(fence)
   }
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
@@ -606,15 +629,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async released(holding: Holding): Promise<void> {
+  async released(holding: Holding, expired: boolean): Promise<void> {
     const { attempt, fence, shared } = holding.grant
+    if (expired && this.#holding === holding)
+      this.#rejectStaying('The processor was let go at `maxHold`, and takeover is off')
     if (!shared) return this.lost(holding)
     const { store, clock, unavailableAfter } = this.#leader.caller
     const { lease } = this.#leader
     const current = () => this.#holding === holding
     const next = current() && this.audience.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
-    const release = { key: this.record, nonce: this.nonce, attempt, fence, linger: lingerOf(lease), next }
+    const terms = { linger: lingerOf(lease), expired, next }
+    const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
     this.#table.track(released.catch(() => {}))
     try {
@@ -645,6 +671,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   #goOn(): void {
+    // As behind any other that is lost: what it has settled after all is what was waited for.
+    this.#parkedUnder = this.#holding?.grant.fence ?? 0
     this.#holding = undefined
     if (this.audience.size > 0) this.claim()
     else this.#over()

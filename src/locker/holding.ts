@@ -18,7 +18,8 @@ export interface HoldingFlight extends WaitNode {
   /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
-  released(holding: Holding): Promise<void>
+  /** `expired`: it was held for too long, which is to those who wait as if it had died. */
+  released(holding: Holding, expired: boolean): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
   vouch(seq: number): void
   /** The key was invalidated while this is held. */
@@ -206,11 +207,11 @@ export class Holding {
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
-  async release(): Promise<void> {
+  async release(expired = false): Promise<void> {
     this.#begin()
     this.#stop()
     try {
-      await this.#flight.released(this)
+      await this.#flight.released(this, expired)
     } finally {
       this.#end()
     }
@@ -347,12 +348,12 @@ export class Holding {
     )
   }
 
-  /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
-  async handOver(reason: SoloflightError): Promise<void> {
+  /** Held until `close` would wait no longer, or (`expired`) for the longest time allowed: stops the work and hands over. */
+  async handOver(reason: SoloflightError, expired = false): Promise<void> {
     while (this.#settling) await this.#settling
     if (this.#ending) return
     this.#abortWork(reason)
-    await this.release().catch(() => {})
+    await this.release(expired).catch(() => {})
   }
 
   #letGo(): void {
@@ -361,6 +362,7 @@ export class Holding {
     else
       void this.handOver(
         new LeaseLostError(`The lease was held for ${caller.maxHold} ms and is let go`, { key }),
+        true,
       )
   }
 

@@ -42,7 +42,7 @@ export interface LockerStats extends Counters {
   queued: number
   /** Leases that this locker holds. */
   held: number
-  /** Results in this process's cache, and their bytes as encoded. */
+  /** Results in this process's cache, and the bytes that they take, by estimate. */
   cached: number
   cachedBytes: number
   /** Whether messages arrive, and commands that wait for Redis. Embedded: true and 0. */

@@ -47,7 +47,10 @@ export interface LockerOptions extends StaleOptions {
    * within this process alone; an option that is there and undefined warns of that.
    */
   redis?: RedisSource | Connection | null | undefined
-  /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */
+  /**
+   * A memory store that several lockers share, as several processes share Redis, in tests; or one with bounds of its own.
+   * Instead of `redis`.
+   */
   store?: MemoryStore | undefined
   /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
   clock?: Clock | undefined
@@ -77,7 +80,7 @@ export interface LockerOptions extends StaleOptions {
    */
   lease?: number | undefined
   /**
-   * How long a lease is renewed at most: then it is let go.
+   * How long a lease is renewed at most: then it is let go, and replaced as if its holder had died.
    * @default 3_600_000
    */
   maxHold?: number | undefined
@@ -103,7 +106,8 @@ export interface LockerOptions extends StaleOptions {
    */
   maxUnshared?: number | undefined
   /**
-   * Whether a waiter replaces a processor that died. Otherwise those who wait reject with LockTimeoutError.
+   * Whether a waiter replaces a processor that died, lost its lease or was let go at `maxHold`. Otherwise those who wait
+   * reject with LockTimeoutError. One that releases or closes hands over to them all the same.
    * @default true
    */
   takeover?: boolean | undefined
@@ -113,13 +117,13 @@ export interface LockerOptions extends StaleOptions {
    */
   concurrency?: number | undefined
   /**
-   * Results kept in this process, at most so many and so many bytes; they are dropped when they are invalidated anywhere.
+   * Results kept in this process, at most so many and so many bytes (see {@link ResultCacheOptions}); they are dropped when they are invalidated anywhere.
    * Callers are handed the same object: treat it as read-only. `false`: none, and what S4 promises holds strictly.
    * @default { max: 10_000, maxSize: 67_108_864 }
    */
   cache?: ResultCacheOptions | false | undefined
   /**
-   * How values become bytes. The same for all lockers that share results.
+   * How values become bytes. The same for all lockers that share results: what another codec wrote is computed anew.
    * @default jsonCodec
    */
   codec?: Codec | undefined
@@ -339,5 +343,6 @@ export function checkVersion(version: unknown): string {
 export function checkCodec(codec: Codec): Codec {
   checkFunction('codec.encode', codec?.encode)
   checkFunction('codec.decode', codec?.decode)
+  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
   return codec
 }

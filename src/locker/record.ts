@@ -283,6 +283,12 @@ export class ResourceRecord {
     if (this.outcome?.fence === fence) return { released: this.outcome.kind === 'release', fence: undefined }
     const held = this.#heldBy(release, party, at.now)
     if (!held) return { released: false, fence: undefined }
+    if (release.expired && !next) {
+      held.until = Math.min(held.until, at.now)
+      this.#expire()
+      for (const park of this.parks) at.tell(park, { kind: 'free' })
+      return { released: true, fence: undefined }
+    }
     this.lease = undefined
     this.outcome = {
       fence,

@@ -143,7 +143,7 @@ export class RedisStore implements Store {
     release: Release,
     limits: CallLimits,
   ): Promise<{ released: boolean; fence: number | undefined }> {
-    const { key, fence, nonce, linger, next } = release
+    const { key, fence, nonce, linger, expired, next } = release
     const nextToken = next ? tokenOf(this.#head.inbox, { nonce, attempt: next.attempt }) : ''
     const [released, granted] = await this.#call(
       this.#scripts.release,
@@ -158,6 +158,7 @@ export class RedisStore implements Store {
         this.#head.holder,
         this.#channels,
         this.#cluster,
+        expired ? '1' : '0',
       ],
       limits,
     )

@@ -11,7 +11,8 @@ export interface ResultCacheOptions {
    */
   max?: number | undefined
   /**
-   * Most bytes, counted encoded.
+   * Most bytes that they take in memory, by estimate: that of `codec.size`, or 3 times the encoded bytes of objects, and
+   * the bytes of texts and binary values as they are.
    * @default 67_108_864
    */
   maxSize?: number | undefined
@@ -45,8 +46,11 @@ export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
   return cached.done
 }
 
-/** What is to be kept. */
+/** What is to be kept. `bytes`: that the result takes in memory. */
 export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & { bytes: number }
+
+/** What an entry takes beside its result and names, about. */
+const ENTRY_BYTES = 512
 
 /** Results that this process has received lately. Filled and emptied by the flights, see flight.ts. */
 export class ResultCache {
@@ -71,7 +75,7 @@ export class ResultCache {
     return this.#entries.size
   }
 
-  /** Bytes of all results, counted encoded. */
+  /** Bytes of all results in memory, by estimate. */
   get bytes(): number {
     return this.#entries.calculatedSize
   }
@@ -102,7 +106,7 @@ export class ResultCache {
       tags,
       renewAfter: 0,
     }
-    this.#entries.set(name, entry, { size: given.bytes + name.length + record.length })
+    this.#entries.set(name, entry, { size: given.bytes + name.length + record.length + ENTRY_BYTES })
     if (!this.#entries.has(name)) return
     this.#names.set(given.record, name)
     for (const tag of given.tags) {

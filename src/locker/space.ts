@@ -1,6 +1,7 @@
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
+import { countUndecodable } from './caller.ts'
 import type { Core, Namespace } from './core.ts'
 import { tagsKeptFor } from './holding.ts'
 import type { Lease } from './lease.ts'
@@ -56,7 +57,7 @@ export class Space<T> {
     return this.#core.hit(this.#namespace, key, {})?.result as Found<T> | undefined
   }
 
-  /** What is kept, without claiming it. @throws UnavailableError, CodecError, ClosedError */
+  /** What is kept, and can be read, without claiming it. @throws UnavailableError, ClosedError */
   async lookup(key: string): Promise<Found<T> | undefined> {
     checkKey(key)
     const hit = this.cached(key)
@@ -69,8 +70,13 @@ export class Space<T> {
     if (!outcome) return undefined
     const note = readNote(outcome.tags)
     if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
-    const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
-    return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+    try {
+      const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
+      return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+    } catch {
+      countUndecodable(core.caller.counters, key, outcome.fence)
+      return undefined
+    }
   }
 
   /** As `Locker.run`. */

@@ -119,6 +119,11 @@ export interface Settlement extends Grant {
 
 export interface Release extends Grant {
   linger: number
+  /**
+   * Held for too long: its lease ends now, as if its holder had died. All who are parked are told, since those who do not
+   * replace a dead holder must not wait on. Without effect beside `next`.
+   */
+  expired: boolean
   /** Grant it anew, in the same step, to this attempt of the same flight. */
   next: { attempt: number; lease: number } | undefined
 }

@@ -103,13 +103,13 @@ return { 1, doomed and 1 or 0 }
 /**
  * KEYS    the record
  * ARGV    token, fence, linger, next token or '', next lease, highest fence seen, holder, prefix of inbox channels,
- *         '1' on a cluster
+ *         '1' on a cluster, '1' when the lease only ends now
  * returns { released, next fence or 0 }
  */
 export const RELEASE: string = `
 local key, token, fence, nextToken = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[4]
 ${HELD}
-local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c', 'vs', 'pu')
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c', 'vs', 'pu', 'su', 'eu')
 local f = num(r[2])
 if nextToken ~= '' and r[1] == nextToken then return { 1, f } end
 if num(r[5]) == fence then return { r[6] == 'r' and 1 or 0, 0 } end
@@ -125,6 +125,13 @@ if nextToken ~= '' then
   return { 1, granted }
 end
 local found = num(r[7]) > 0 and parks(key) or {}
+if ARGV[10] == '1' then
+  local u = math.min(num(r[3]), now)
+  redis.call('HSET', key, 'u', int(u))
+  keep(key, last(vu, num(r[12]), num(r[13]), u, num(r[4]), vs, pu))
+  hint(ARGV[8], found, '1')
+  return { 1, 0 }
+end
 remove(key, { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu', 'et' })
 redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(su))
 keep(key, last(vu, su, 0, 0, 0, vs, pu))

@@ -3,6 +3,7 @@ import type { Clock } from '../../kernel/clock.ts'
 import type { Codec } from '../../kernel/codec.ts'
 import type { AsyncContext } from '../../kernel/user-code.ts'
 import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
+import type { Counters } from '../caller.ts'
 import type { WaitNode } from '../deadlock.ts'
 import type { LogStore } from './log-store.ts'
 import type { LogView } from './log-view.ts'
@@ -50,8 +51,11 @@ export interface StreamHost {
   /** How chunks become bytes. */
   readonly codec: Codec
   readonly scheduler: WorkScheduler
+  readonly counters: Counters
   readonly defaults: StreamDefaults
   readonly unavailableAfter: number
+  /** Whether a reader that was delivered nothing replaces a producer that is lost. */
+  readonly takeover: boolean
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }
 

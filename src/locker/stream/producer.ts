@@ -1,4 +1,12 @@
-import { AbortedError, ClosedError, StreamInterruptedError, UnavailableError } from '../../errors.ts'
+import {
+  AbortedError,
+  ClosedError,
+  LeaseLostError,
+  LockTimeoutError,
+  OverloadedError,
+  StreamInterruptedError,
+  UnavailableError,
+} from '../../errors.ts'
 import { checkDuration } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { encodeWith } from '../../kernel/codec.ts'
@@ -194,6 +202,12 @@ export class Producer implements LocalProducer {
       const restart = this.#call.terms.onUnavailable === 'local'
       return { restart, error: (key) => new UnavailableError(message, { key, cause }) }
     }
+    if (reason instanceof OverloadedError)
+      return { restart: false, error: (key) => new OverloadedError(reason.message, { key }) }
+    if (reason instanceof LeaseLostError && !this.#host.takeover) {
+      const lost = 'The producer lost its lease, and takeover is off'
+      return { restart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
+    }
     const message = 'The producer lost its right to go on'
     return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }
@@ -241,6 +255,7 @@ export class Producer implements LocalProducer {
 
 /** Why a stream cannot go on, as an error of ours. */
 function lossOf(cause: unknown, key: string): Error {
-  if (cause instanceof UnavailableError || cause instanceof ClosedError) return cause
+  const known = [UnavailableError, ClosedError, OverloadedError].some((kind) => cause instanceof kind)
+  if (known) return cause as Error
   return new StreamInterruptedError('The stream cannot be written any more', { key, cause })
 }

@@ -2,7 +2,6 @@ import {
   AbortedError,
   DeadlockError,
   LockTimeoutError,
-  type SoloflightError,
   StreamInterruptedError,
   TimeoutError,
   UnavailableError,
@@ -13,6 +12,7 @@ import { decodeWith } from '../../kernel/codec.ts'
 import { refProcess, unrefProcess } from '../../kernel/keep-alive.ts'
 import { onAbort } from '../../kernel/on-abort.ts'
 import { errorFor } from '../audience.ts'
+import { countUndecodable } from '../caller.ts'
 import { callingWork, noteWait, type WorkScope, wouldDeadlock } from '../deadlock.ts'
 import { remoteError } from '../failure.ts'
 import { Cursor } from './cursor.ts'
@@ -23,7 +23,7 @@ import { isShared, type StreamNote } from './note.ts'
 
 const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
-/** A complete stream whose log is not there is asked for anew so often. */
+/** A complete stream whose log is not there, or cannot be read, is asked for anew so often. */
 const MAX_RETRIES = 3
 
 /**
@@ -47,6 +47,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   /** The last grant of which nothing is wanted any more: its log was left. */
   #past = 0
   #retries = 0
+  /** The log that was granted to this reader. */
+  #produced: string | undefined
   #wake: (() => void) | undefined
   #timer: Timer | undefined
 
@@ -155,14 +157,34 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     return undefined
   }
 
-  #deliver(chunk: Buffer): IteratorResult<T, undefined> {
-    this.#delivered++
+  #deliver(chunk: Buffer): IteratorResult<T, undefined> | undefined {
     try {
-      return { done: false, value: decodeWith(this.#desk.host.codec, chunk, this.key) as T }
+      const value = decodeWith(this.#desk.host.codec, chunk, this.key) as T
+      this.#delivered++
+      return { done: false, value }
     } catch (error) {
+      if (this.#startOver()) return this.#result()
       this.#finish()
       throw error
     }
+  }
+
+  /**
+   * Another codec wrote what would be delivered first. A complete stream is then produced anew in its place; beside one
+   * that is still produced this process produces its own. False when it was produced for this reader already.
+   */
+  #startOver(): boolean {
+    const cursor = this.#cursor
+    if (!cursor || this.#delivered > 0 || !isShared(cursor.log) || cursor.log === this.#produced) return false
+    countUndecodable(this.#desk.host.counters, this.key, Number(cursor.log))
+    if (!cursor.view.end || ++this.#retries > MAX_RETRIES) {
+      this.#goAlone()
+      return true
+    }
+    this.#leaveLog()
+    this.#inquiry.stop()
+    this.#ask()
+    return true
   }
 
   #conclude({ end, original }: LogView): IteratorResult<T, undefined> {
@@ -188,6 +210,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     const complete = this.#cursor?.view.end && this.#delivered > 0
     if (complete || !this.#moveOn()) return void lease.release().catch(() => {})
     const { log, view } = this.#desk.produce(this.#call, lease)
+    this.#produced = log
     this.#follow(log, view)
   }
 
@@ -203,7 +226,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     this.wake()
   }
 
-  #refused(error: SoloflightError): void {
+  #refused(error: Error): void {
     if (this.#cursor?.view.end) return
     const died = error instanceof LockTimeoutError && this.#delivered > 0
     this.fail(died ? this.#interrupted('The producer died', error) : error)
@@ -279,7 +302,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   }
 
   cut(cut: Cut): void {
-    if (this.#delivered > 0 || !cut.restart) return this.fail(cut.error(this.key))
+    if (this.#delivered > 0 || !cut.restart) return this.#refused(cut.error(this.key))
     this.#leaveLog()
     if (!this.#inquiry.pending) this.#ask()
   }

@@ -1,4 +1,3 @@
-import { CodecError } from '../../errors.ts'
 import { outsideWork } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
@@ -207,8 +206,6 @@ export class HttpCore {
       attempt.abandon()
       const other = this.#outcomes.instead(visit.request, attempt.place, error)
       if (other) return other
-      // What is kept there was not written by this version of the cache, or not by it at all.
-      if (error instanceof CodecError) return this.#forward(visit.request, visit.origin, 'miss')
       throw attempt.failure?.error ?? error
     }
   }

@@ -1,8 +1,10 @@
 import type { Clock } from '../../kernel/clock.ts'
 import { ID_LENGTH } from '../../kernel/ids.ts'
+import { MemoryBudget } from '../../kernel/memory-budget.ts'
 import { wallMicros } from '../../kernel/timers.ts'
 import type { Delivery, Submitter, WorkerListener } from '../store.ts'
 import type { QueueSurroundings, WorkerNotice } from './book-state.ts'
+import type { JobRecord } from './job-record.ts'
 import { type BookAttempt, QueueBook } from './queue-book.ts'
 
 /** Numbers that a transition is given besides the time. */
@@ -18,6 +20,15 @@ export interface HubOptions {
   /** Called whenever something has changed. */
   changed(): void
   numbers?: (() => BookNumbers) | undefined
+  /** Counts the bytes of all hubs of a store. Without it they are not bounded. */
+  budget?: MemoryBudget<JobRecord | JobLog> | undefined
+}
+
+/** What a job has logged. */
+export interface JobLog {
+  lines: string[]
+  bytes: number
+  until: number
 }
 
 /** One user of a queue: what a process is to Redis. */
@@ -38,11 +49,16 @@ const KEEP_LOG = 24 * 60 * 60_000
 export class BookHub {
   readonly book: QueueBook = new QueueBook()
   readonly users: Map<string, HubUser> = new Map()
-  readonly #logs = new Map<string, { lines: string[]; until: number }>()
+  readonly #logs = new Map<string, JobLog>()
   readonly #options: HubOptions
+  readonly #budget: MemoryBudget<JobRecord | JobLog>
+  /** Jobs that have to be counted anew. */
+  readonly #touched = new Set<JobRecord>()
 
   constructor(options: HubOptions) {
     this.#options = options
+    this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
+    this.book.state.touched = (job) => this.#touched.add(job)
   }
 
   get now(): number {
@@ -56,8 +72,25 @@ export class BookHub {
   /** Runs a transition. */
   change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
     const reply = transition(this.book, this.#surroundings())
+    this.#count()
     this.#options.changed()
     return reply
+  }
+
+  /** Whether there is room for a job of this id with so many bytes, or one already. */
+  admits(id: string, bytes: number): boolean {
+    return this.#budget.fits(bytes) || this.book.state.job(id, this.now) !== undefined
+  }
+
+  /** Of what is over, the oldest is forgotten when there is too much. */
+  #count(): void {
+    const { state } = this.book
+    for (const job of this.#touched) {
+      const inUse = !job.over || job.waiters > 0
+      if (state.jobs.get(job.id) !== job) this.#budget.delete(job)
+      else this.#budget.set(job, job.bytes, inUse ? undefined : () => state.forget(job))
+    }
+    this.#touched.clear()
   }
 
   #surroundings(): QueueSurroundings {
@@ -114,7 +147,20 @@ export class BookHub {
   log({ worker, id, fence }: BookAttempt, line: string): void {
     if (!this.book.state.job(id, this.now)?.isHeld(worker, fence)) return
     const lines = [...this.logs(id), line].slice(-LOG_LINES)
-    this.#logs.set(id, { lines, until: this.now + KEEP_LOG })
+    this.#forgetLog(id)
+    const log = {
+      lines,
+      bytes: lines.reduce((sum, { length }) => sum + length, 0),
+      until: this.now + KEEP_LOG,
+    }
+    this.#logs.set(id, log)
+    this.#budget.set(log, log.bytes, () => this.#logs.delete(id))
+  }
+
+  #forgetLog(id: string): void {
+    const log = this.#logs.get(id)
+    if (log) this.#budget.delete(log)
+    this.#logs.delete(id)
   }
 
   logs(id: string): string[] {
@@ -135,7 +181,8 @@ export class BookHub {
 
   sweep(): void {
     this.book.state.sweep(this.now)
-    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#logs.delete(id)
+    this.#count()
+    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#forgetLog(id)
   }
 }
 

@@ -39,6 +39,8 @@ const KEEP_NAMES = 30 * 24 * 60 * 60_000
 /** Everything that is known of one queue. */
 export class BookState {
   readonly jobs: Map<string, JobRecord> = new Map()
+  /** Told of every job that a transition comes upon: it may change. Set by whoever counts what they hold. */
+  touched: ((job: JobRecord) => void) | undefined
   readonly #commands = new Map<string, CommandBook>()
   /** When leases of attempts end, and delays. */
   readonly times: Times = new Times()
@@ -59,7 +61,21 @@ export class BookState {
   /** A record, unless it is forgotten by now. */
   job(id: string, now: number): JobRecord | undefined {
     const job = this.jobs.get(id)
-    return job && job.expiresAt > now ? job : undefined
+    if (!job || job.expiresAt <= now) return undefined
+    this.touched?.(job)
+    return job
+  }
+
+  /** Adds the record of a new job, or of one that is submitted again. */
+  add(job: JobRecord): void {
+    this.jobs.set(job.id, job)
+    this.touched?.(job)
+  }
+
+  /** Forgets a job that is over. */
+  forget(job: JobRecord): void {
+    this.unlist(job)
+    this.jobs.delete(job.id)
   }
 
   command(name: string): CommandBook {
@@ -123,7 +139,11 @@ export class BookState {
 
   /** Drops what is forgotten by now. */
   sweep(now: number): void {
-    for (const [id, { expiresAt }] of this.jobs) if (expiresAt <= now) this.jobs.delete(id)
+    for (const job of this.jobs.values()) {
+      if (job.expiresAt > now) continue
+      this.jobs.delete(job.id)
+      this.touched?.(job)
+    }
     for (const [name, command] of this.#commands) {
       command.sweep(now)
       if (command.idle) this.#commands.delete(name)

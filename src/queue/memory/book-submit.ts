@@ -72,7 +72,7 @@ function create(before: JobRecord | undefined, of: Submitting): number {
     book.unlist(before)
     before.resubmit(submission, generation)
   }
-  book.jobs.set(job.id, job)
+  book.add(job)
   const { priority, waits, delay } = submission
   if (waits) job.first = park
   if (priority > 0) job.rank = { priority, micros: at.micros, turn: at.turn }
