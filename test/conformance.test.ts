@@ -24,6 +24,7 @@ import {
   type Outcome,
   type Store,
 } from '../src/locker/store.ts'
+import { senderOf } from './support/clients.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
@@ -703,7 +704,7 @@ class Worlds {
   }
 
   async compare(key: string): Promise<void> {
-    const reply = (await LOOK.with([key], []).send(this.#client)) as Buffer[]
+    const reply = (await LOOK.with([key], []).send(senderOf(this.#client))) as Buffer[]
     const fields = new Map<string, Buffer>()
     for (let at = 0; at + 1 < reply.length; at += 2) fields.set(String(reply[at]), reply[at + 1] as Buffer)
     const found = stateOfHash(fields, this.#named)

@@ -1,6 +1,6 @@
 import { UnavailableError } from '../errors.ts'
-import type { RedisClient } from '../kernel/client.ts'
-import type { Asker, Request } from '../kernel/commands.ts'
+import type { Asker } from '../kernel/call.ts'
+import type { CommandSender, Request } from '../kernel/command.ts'
 import type { Connection } from '../kernel/connection.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
 import { noticeOf } from './notice.ts'
@@ -46,8 +46,12 @@ class Reading implements Request, Asker {
     this.#miss = miss
   }
 
-  send(client: RedisClient): Promise<unknown> {
-    return this.#readFirst.send(client, this.#entry.claim.key)
+  get key(): string {
+    return this.#entry.claim.key
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    return this.#readFirst.send(sender, this.key)
   }
 
   answered(reply: unknown): void {

@@ -1,5 +1,5 @@
-import { type RedisClient, send } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
+import type { CommandSender } from '../kernel/command.ts'
 import type { Outcome } from './store.ts'
 import { PLAIN_VALUE, readValue } from './value.ts'
 
@@ -44,8 +44,8 @@ export class ReadFirst {
   }
 
   /** Asks for what a plain claim of `key` is served, if it is there. */
-  send(client: RedisClient, key: string): Promise<unknown> {
-    return send(client, 'hget', [key, 'v'])
+  send(sender: CommandSender, key: string): Promise<unknown> {
+    return sender.send('hget', [key, 'v'])
   }
 
   /** Reads the reply: the outcome, if it is fresh by all estimates. */
