@@ -40,9 +40,25 @@ export class ClosedError extends SoloflightError {
   override readonly code = 'E_CLOSED'
 }
 
+/** What a {@link UnavailableError} can be told about. */
+export interface UnavailableErrorOptions extends SoloflightErrorOptions {
+  /** As {@link UnavailableError.lostConnections}. */
+  lostConnections?: number | undefined
+}
+
 /** Thrown when Redis did not answer in `unavailableAfter`, or answered that it cannot serve; `cause` tells which. */
 export class UnavailableError extends SoloflightError {
   override readonly code = 'E_UNAVAILABLE'
+  /**
+   * Above 0 when the command was given up because each of so many connections ended while it, or its reply, was on its
+   * way: it may be larger than a connection carries. 0 otherwise.
+   */
+  readonly lostConnections: number
+
+  constructor(message: string, options: UnavailableErrorOptions = {}) {
+    super(message, options)
+    this.lostConnections = options.lostConnections ?? 0
+  }
 }
 
 /** Thrown by `locker.publish` when this locker holds no lease, or more than one, for the key. */

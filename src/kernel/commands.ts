@@ -294,8 +294,9 @@ export class Commands implements CallHost {
     if (server.breaker.state.kind === 'half-open') this.#open(server, call)
     if (call.told) return
     if (command?.socket && losses + 1 === MAX_LOSSES) {
-      const message = `Sent on ${MAX_LOSSES} connections that each ended before an answer: ${size} bytes, or their answer, may be more than the connection can carry`
-      return this.#fail(call, new UnavailableError(message, { cause: this.#trouble }))
+      const message = `Redis did not answer: sent on ${MAX_LOSSES} connections that each ended before an answer; the ${size} bytes sent, or the answer, may be more than they carry`
+      const options = { cause: this.#trouble, lostConnections: MAX_LOSSES }
+      return this.#fail(call, new UnavailableError(message, options))
     }
     if (command?.socket) call.losses++
     this.#wait(call)

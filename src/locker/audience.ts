@@ -223,7 +223,10 @@ function show({ call }: Waiter, bytes: Buffer): void {
 export function errorFor(error: unknown): (key: string) => unknown {
   return (key) => {
     const cause = error instanceof Error ? error.cause : undefined
-    if (error instanceof UnavailableError) return new UnavailableError(error.message, { key, cause })
+    if (error instanceof UnavailableError) {
+      const { message, lostConnections } = error
+      return new UnavailableError(message, { key, cause, lostConnections })
+    }
     if (error instanceof OverloadedError) return new OverloadedError(error.message, { key, cause })
     if (error instanceof ClosedError) return new ClosedError(error.message, { key, cause })
     return error

@@ -215,6 +215,12 @@ export class Attempt {
     }
   }
 
+  /** What it ends with when no connection carries its outcome. */
+  uncarried(cause: SoloflightError): Result {
+    const message = `The result cannot be carried: ${cause.message}`
+    return this.#failure(new CodecError(message, { ...this.#key, cause }))
+  }
+
   #pause(backoff: Parameters<typeof pauseAfter>[0], error: unknown): number {
     try {
       return pauseAfter(backoff, this.number, error)

@@ -8,6 +8,8 @@ import { kindOf, Values, wordsOf } from './resp.ts'
 export interface Wire {
   readonly upstream: Address
   delayOf(connection: ProxyConnection, direction: Direction): number
+  /** How long so many bytes take, ms. */
+  durationOf(bytes: number, direction: Direction): number
   isBlackhole(connection: ProxyConnection): boolean
   isStalled(connection: ProxyConnection): boolean
   cutFor(connection: ProxyConnection, direction: Direction): CutFault | undefined
@@ -126,23 +128,27 @@ export class ProxyConnection {
   }
 
   #pass(direction: Direction, bytes: Buffer, onPassed?: () => void): void {
-    this.#pipes[direction].put(this.#wire.delayOf(this, direction), () => {
-      if (this.#severed) return
-      if (this.#wire.isBlackhole(this)) {
-        this.#hasHole = true
-        return
-      }
-      const fault = this.#wire.cutFor(this, direction)
-      const { pass, cut } = fault?.spend(this, bytes.length) ?? { pass: bytes.length, cut: false }
-      const socket = direction === 'up' ? this.#dial() : this.#client
-      this.bytes[direction] += pass
-      socket.write(bytes.subarray(0, pass))
-      onPassed?.()
-      if (!cut) return
-      fault?.claim()
-      fault?.hit(this)
-      this.#sever(socket)
-    })
+    this.#pipes[direction].put(
+      this.#wire.delayOf(this, direction),
+      () => {
+        if (this.#severed) return
+        if (this.#wire.isBlackhole(this)) {
+          this.#hasHole = true
+          return
+        }
+        const fault = this.#wire.cutFor(this, direction)
+        const { pass, cut } = fault?.spend(this, bytes.length) ?? { pass: bytes.length, cut: false }
+        const socket = direction === 'up' ? this.#dial() : this.#client
+        this.bytes[direction] += pass
+        socket.write(bytes.subarray(0, pass))
+        onPassed?.()
+        if (!cut) return
+        fault?.claim()
+        fault?.hit(this)
+        this.#sever(socket)
+      },
+      this.#wire.durationOf(bytes.length, direction),
+    )
   }
 
   /** Ends the connection, after what was written to this side of it has been sent. */
