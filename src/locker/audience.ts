@@ -2,6 +2,7 @@ import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
 import type { Among, Waiter } from './waiter.ts'
 
 /** A result that is over, for those who are content with it. */
@@ -177,10 +178,21 @@ export class Audience implements Among {
     for (const waiter of this) waiter.reject(error(this.key))
   }
 
+  /** Redis is away: gives what this process's cache has to those who accept that. */
+  serveLastKnown(): void {
+    for (const waiter of this) {
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+    }
+  }
+
   /** Rejects those who would rather fail than have a result of this process alone. */
   rejectSharing(error: unknown): void {
     for (const waiter of this) {
-      if (waiter.call.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
+      if (!isShared(waiter.call)) continue
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+      else waiter.reject(errorFor(error)(this.key))
     }
   }
 

@@ -31,6 +31,8 @@ export interface Counters {
   /** Results served although they were over, and works that ran beside others because nobody waited for anybody. */
   stale: number
   passes: number
+  /** Results served out of this process's cache while Redis was away. */
+  unverified: number
   /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
   unavailable: number
   unshared: number
@@ -51,6 +53,7 @@ export function newCounters(): Counters {
     aborts: 0,
     stale: 0,
     passes: 0,
+    unverified: 0,
     unavailable: 0,
     unshared: 0,
   }

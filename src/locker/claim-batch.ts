@@ -234,7 +234,7 @@ export class ClaimBatch {
       this.#send(turned.slice(from, from + this.#size))
   }
 
-  /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */
+  /** Tries a plain read, and claims by script when that does not answer it: of silence, half of the time is left then. */
   #read(entry: Entry): void {
     const { claim, claimer } = entry
     if (claim.tagged || argumentOf(claim, claim.lease) !== claim.nonce) return this.#send([entry])
@@ -243,9 +243,9 @@ export class ClaimBatch {
     this.#connection.ask(reading, this.#within / 2, reading)
   }
 
-  readonly #miss = (entry: Entry): void => this.#send([entry], this.#within / 2)
+  readonly #miss = (entry: Entry): void => this.#send([entry])
 
-  #send(entries: Entry[], within: number = this.#within): void {
+  #send(entries: Entry[]): void {
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
     const keys: string[] = []
@@ -267,7 +267,7 @@ export class ClaimBatch {
         else entry.claimer.unclaimed(error, entry.claim.attempt)
       }
     }
-    this.#connection.ask(this.#scripts.claim.with(keys, args), within, {
+    this.#connection.ask(this.#scripts.claim.with(keys, args), this.#within, {
       answered,
       failed,
       late: answered,

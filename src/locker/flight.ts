@@ -464,6 +464,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.audience.startDeadlines()
     counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
+    this.audience.serveLastKnown()
     this.audience.rejectSharing(error)
     if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
     else this.#over()

@@ -71,7 +71,8 @@ export class Many {
     const unlisten = flights.onStale({
       drop: (record) => dropped.add(record),
       dropTag() {},
-      clear: () => {
+      verify() {},
+      unverify: () => {
         for (const { record } of missing) dropped.add(record)
       },
     })

@@ -15,6 +15,7 @@ import type { Connection } from '../kernel/connection.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import { MemoryStore } from './memory-store.ts'
 import type { ResultCacheOptions } from './result-cache.ts'
+import type { OnUnavailable } from './waiter.ts'
 
 /** What is served although it is over, and to whom. Names and meaning are those of RFC 5861; durations are ms. */
 export interface StaleOptions {
@@ -87,11 +88,13 @@ export interface LockerOptions extends StaleOptions {
    */
   unavailableAfter?: number | undefined
   /**
-   * What happens then: 'fail' rejects with UnavailableError; 'local' does the work once in this process, for this
-   * process alone.
+   * What happens then, and at once from then on until the connection is back: 'fail' rejects with UnavailableError;
+   * 'local' does the work once in this process, for this process alone; 'cached' serves what this process's cache has,
+   * fresh or within `staleIfError`, though an invalidation elsewhere may not have been heard, and otherwise fails;
+   * 'cached-local' does that, and otherwise the work, as 'local'.
    * @default 'fail'
    */
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   /**
    * With 'local': works at once in this process while Redis is away; more reject with OverloadedError.
    * @default Infinity
@@ -152,7 +155,7 @@ export interface RunOptions extends RequestOptions, StaleOptions {
    * @default false
    */
   abortUnwanted?: boolean | undefined
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   maxUnshared?: number | undefined
   /**
    * Called with what the work shows by `progress`, in whatever process it runs. What it throws is an uncaught exception,
@@ -227,10 +230,11 @@ const RUN_OPTIONS = [
   ...['staleWhileRevalidate', 'staleIfError', 'softTimeout', 'onUnavailable', 'maxUnshared', 'newerThan'],
 ]
 
+/** What can be done while Redis is away. */
+export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
+
 /** Tags of one result. */
 const MAX_TAGS = 100
-
-const UNAVAILABLE = ['fail', 'local'] as const
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
@@ -256,7 +260,7 @@ export function resolveOptions(given: LockerOptions): ResolvedOptions {
     maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
     timeout: checkDuration('timeout', options.timeout, { infinite: true }),
     unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, UNAVAILABLE),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE),
     maxUnshared: checkCount('maxUnshared', options.maxUnshared, 0),
     staleWhileRevalidate: checkDuration('staleWhileRevalidate', options.staleWhileRevalidate),
     staleIfError: checkDuration('staleIfError', options.staleIfError),
@@ -299,7 +303,7 @@ export function checkRunOptions(options: RunOptions): void {
   if (options.onProgress !== undefined) checkFunction('onProgress', options.onProgress)
   checkStaleOptions(options)
   const { onUnavailable, maxUnshared, abortUnwanted, tags } = options
-  if (onUnavailable !== undefined) checkChoice('onUnavailable', onUnavailable, UNAVAILABLE)
+  if (onUnavailable !== undefined) checkChoice('onUnavailable', onUnavailable, ON_UNAVAILABLE)
   if (maxUnshared !== undefined) checkCount('maxUnshared', maxUnshared, 0)
   if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
   if (tags !== undefined) checkTags(tags)

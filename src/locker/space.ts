@@ -23,6 +23,8 @@ export interface Found<T> {
   readonly until: number
   /** Only for those who waited for it: invalidated while its work ran, or not kept. */
   readonly doomed: boolean
+  /** Served because Redis was away, and an invalidation of it may not have been heard. */
+  readonly unverified?: true
 }
 
 /** Options of `Space.run`, beyond those of `Locker.run`. */
@@ -38,7 +40,7 @@ export class Space<T> {
 
   constructor(core: Core, letter: string, codec: Codec) {
     this.#core = core
-    this.#namespace = { letter, codec, reveal: found }
+    this.#namespace = { letter, codec, reveal: found, asUnverified }
   }
 
   /** Monotonic, ms. */
@@ -71,6 +73,13 @@ export class Space<T> {
     if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
     const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
     return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+  }
+
+  /** What this process's cache holds, for when Redis is away. */
+  lastKnown(key: string): Found<T> | undefined {
+    const name = nameOf(this.#namespace, key)
+    const entry = this.#core.cache?.lastKnown(name, this.clock.now())
+    return entry && (asUnverified(entry.result) as Found<T>)
   }
 
   /** As `Locker.run`. */
@@ -147,6 +156,10 @@ export class Space<T> {
     this.#core.checkOpen(keys[0])
     await Promise.all(keys.map((key) => this.#core.invalidate(this.#core.record(this.#namespace, key))))
   }
+}
+
+function asUnverified(result: unknown): Found<unknown> {
+  return { ...(result as Found<unknown>), unverified: true }
 }
 
 function found(value: unknown, { fence, doomed, fresh }: Outcome, until: number): Found<unknown> {

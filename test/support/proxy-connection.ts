@@ -26,6 +26,9 @@ interface Debt {
 const MESSAGE = /^[PS]?MESSAGE$/
 const SUBSCRIPTION = /SUBSCRIBE$/
 
+/** Bytes that a slow wire delivers at once. */
+const PART = 8192
+
 /**
  * A client's connection through the proxy. Whole commands and whole replies pass, so that each reply is known by
  * its command also in a pipeline. The server is dialled with the first command.
@@ -128,6 +131,15 @@ export class ProxyConnection {
   }
 
   #pass(direction: Direction, bytes: Buffer, onPassed?: () => void): void {
+    // On a slow wire it arrives bit by bit.
+    const part = this.#wire.durationOf(bytes.length, direction) > 0 ? PART : bytes.length
+    let from = 0
+    for (; from + part < bytes.length; from += part)
+      this.#passPart(direction, bytes.subarray(from, from + part))
+    this.#passPart(direction, bytes.subarray(from), onPassed)
+  }
+
+  #passPart(direction: Direction, bytes: Buffer, onPassed?: () => void): void {
     this.#pipes[direction].put(
       this.#wire.delayOf(this, direction),
       () => {

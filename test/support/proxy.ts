@@ -97,7 +97,7 @@ export class TcpProxy implements AsyncDisposable {
 
   /**
    * Carries so many bytes a second on each connection, in one direction or each. It takes what is written at once, as
-   * the buffers of an operating system do, and delivers it when it would have arrived as a whole.
+   * the buffers of an operating system do, and delivers it bit by bit.
    */
   throttle(bytesPerSecond: number, { direction }: { direction?: Direction } = {}): void {
     for (const each of direction ? [direction] : (['up', 'down'] as const))

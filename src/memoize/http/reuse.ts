@@ -32,6 +32,13 @@ export class Reuse {
     if (authorized && !this.#shareAuthorized && !value.forAuthorized) return undefined
     const age = this.#ageOf(found, value)
     const judgement = judge(value.plan, age, visit.demands)
+    if (found.unverified) {
+      const { noCache, maxAge, minFresh } = visit.demands
+      const demanding = noCache || age > maxAge || minFresh > 0
+      if (judgement === 'ask' && (demanding || !survivesError(value.plan, age))) return undefined
+      const status = { hit: true, ttl: value.plan.lifetime - age, detail: 'unverified' } as const
+      return { answer: this.#answers.shared(visit.request, value, age, status), refresh: false }
+    }
     if (judgement === 'ask') return undefined
     return { answer: this.#answers.hit(visit.request, value, age), refresh: judgement === 'refresh' }
   }
@@ -39,7 +46,7 @@ export class Reuse {
   /** Out of what another's run came to, which was to be newer than the grant `newerThan`; or what was kept, as above. */
   outcome(visit: Visit, place: Place, found: Found<StoredResponse>, newerThan: number): Reused | undefined {
     const { value } = found
-    if (!this.#madeFor(visit, found, newerThan)) return this.kept(visit, found)
+    if (found.unverified || !this.#madeFor(visit, found, newerThan)) return this.kept(visit, found)
     const status = { forwarded: place.stale ? 'stale' : 'miss', collapsed: true } as const
     const answer =
       (isFailure(value.status) && this.standIn(visit.request, place)) ||
