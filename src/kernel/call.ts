@@ -36,6 +36,8 @@ export class Call implements Pending, Queued, CommandOwner, CommandSender {
   sent = false
   /** Answered, failed or expired: the asker has been told. */
   told = false
+  /** Nobody has answered it since it was sent last, or only that nothing is answered now. */
+  silent = false
   /** Why it is sent again. */
   refusal: unknown
   /** Counts how often it was sent: what comes of an earlier time is ignored. */

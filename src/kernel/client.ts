@@ -43,10 +43,10 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
 }
 
-/** Which node of a cluster has a key, as far as the client knows. */
-export function nodeOf(client: RedisClusterClient, key: string): string | undefined {
-  const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot()
-  return client.slots?.[slot ?? -1]?.[0]
+/** The slot of a key of a cluster, and the node that has it, as far as the client knows. */
+export function placeOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
+  const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot() ?? 0
+  return { slot, node: client.slots?.[slot]?.[0] }
 }
 
 /** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */

@@ -43,7 +43,7 @@ const NOTHING = '*1\r\n$4\r\nPING\r\n'
  */
 export class OneConnectionCommand extends Command {
   readonly #owner: CommandOwner
-  /** Where it was written last. */
+  /** Where it was written last; undefined: something else was written in its place. */
   socket: Socket | undefined
 
   constructor(
@@ -58,8 +58,8 @@ export class OneConnectionCommand extends Command {
 
   override toWritable(socket: Socket): string | Buffer {
     const bytes = super.toWritable(socket)
-    if (!this.#owner.writes(this, socket, bytes.length)) return NOTHING
-    this.socket = socket
-    return bytes
+    const written = this.#owner.writes(this, socket, bytes.length)
+    this.socket = written ? socket : undefined
+    return written ? bytes : NOTHING
   }
 }

@@ -1,6 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { type Asker, Call, type CallHost } from './call.ts'
-import { isCluster, nodeOf, type RedisClient } from './client.ts'
+import { isCluster, placeOf, type RedisClient } from './client.ts'
 import type { Clock } from './clock.ts'
 import { type CommandName, OneConnectionCommand, type Request } from './command.ts'
 import { Deadlines } from './deadlines.ts'
@@ -13,18 +13,25 @@ const MAX_PENDING = 100_000
 /** Replies that say «not now» to whatever is asked. Redis 6 puts those of a script behind its own words. */
 const OUTAGE = /(^|: -?)(LOADING|BUSY|MASTERDOWN|CLUSTERDOWN)\b/
 
-/** Replies and refusals of the client that say «not now»: tried again until the deadline. */
-const PASSING = new RegExp(
+/** What the client says when nobody has answered it. */
+const UNANSWERED = new RegExp(
   [
-    OUTAGE.source,
-    '(^|: -?)(READONLY|TRYAGAIN|NOREPLICAS|UNBLOCKED)\\b',
-    'max number of clients',
     '^Connection is closed',
     "^Stream isn't writeable",
     '^Reached the max retries per request limit',
     '^Too many Cluster redirections',
     "^Cluster isn't ready",
     '^Failed to refresh slots cache',
+  ].join('|'),
+)
+
+/** What says «not now»: tried again until the deadline. */
+const PASSING = new RegExp(
+  [
+    OUTAGE.source,
+    UNANSWERED.source,
+    '(^|: -?)(READONLY|TRYAGAIN|NOREPLICAS|UNBLOCKED)\\b',
+    'max number of clients',
   ].join('|'),
 )
 
@@ -64,6 +71,8 @@ export class Commands implements CallHost {
   readonly #whole = new Server<Call>()
   /** The nodes of a cluster: the silence of one says nothing of the others. */
   readonly #nodes = new Map<string, Server<Call>>()
+  /** By slot: who had it last. */
+  readonly #owners = new Map<number, Server<Call>>()
   /** Pausing before they are sent again. */
   #pausing = 0
   /** Why the client is not ready, as far as it said. */
@@ -135,14 +144,16 @@ export class Commands implements CallHost {
   /** Whom a key is asked of. */
   #serverOf(key: string | undefined): Server<Call> {
     if (key === undefined || !isCluster(this.#client)) return this.#whole
-    const name = nodeOf(this.#client, key)
-    if (name === undefined) return this.#whole
-    let node = this.#nodes.get(name)
-    if (!node) {
-      node = new Server<Call>()
-      this.#nodes.set(name, node)
+    const { slot, node } = placeOf(this.#client, key)
+    // While nobody has a slot, it is as its last owner was.
+    if (node === undefined) return this.#owners.get(slot) ?? this.#whole
+    let server = this.#nodes.get(node)
+    if (!server) {
+      server = new Server<Call>()
+      this.#nodes.set(node, server)
     }
-    return node
+    this.#owners.set(slot, server)
+    return server
   }
 
   /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
@@ -211,7 +222,8 @@ export class Commands implements CallHost {
 
   #send(call: Call): void {
     const { server } = call
-    if (server.sent.size === 0) server.alive(this.#clock.now())
+    // What was silent before is so still.
+    if (server.sent.size === 0 && !call.silent) server.alive(this.#clock.now())
     server.sent.add(call)
     server.alone = call.suspect
     call.sent = true
@@ -247,6 +259,7 @@ export class Commands implements CallHost {
 
   #answered(call: Call, reply: unknown): void {
     this.#leave(call)
+    if (call.command?.socket === undefined) return
     this.#alive(call.server)
     call.server.breaker.answered()
     this.#openGate(call.server)
@@ -265,16 +278,16 @@ export class Commands implements CallHost {
     const socket = call.command?.socket
     if (socket?.destroyed) return this.lost(call)
     this.#leave(call)
-    if (socket) {
-      this.#alive(server)
-      if (!OUTAGE.test(message)) server.breaker.answered()
-      this.#openGate(server)
-    }
+    const answered = socket !== undefined && !UNANSWERED.test(message)
+    call.silent = !answered || OUTAGE.test(message)
+    if (answered) this.#alive(server)
+    if (!call.silent) server.breaker.answered()
+    this.#openGate(server)
     if (server.breaker.state.kind === 'half-open') this.#open(server, call)
     if (call.told) return
     const passing = PASSING.test(message) && this.#clock.now() + call.pause < call.deadline
     if (!passing) {
-      if (OUTAGE.test(message)) this.#open(server, call)
+      if (call.silent) this.#open(server, call)
       return this.#fail(call, new UnavailableError(`Redis refused: ${message}`, { cause: error }))
     }
     call.refusal = error
@@ -299,6 +312,7 @@ export class Commands implements CallHost {
       return this.#fail(call, new UnavailableError(message, options))
     }
     if (command?.socket) call.losses++
+    call.silent = true
     this.#wait(call)
     if (isCluster(this.#client)) this.#clock.after(RETRY_LOST, () => this.#openGate(server), true)
   }
@@ -328,12 +342,11 @@ export class Commands implements CallHost {
 
   #giveUp(call: Call): void {
     const { server, within, refusal } = call
-    if (call.sent) this.#open(server, call)
     const { status } = this.#client
+    if (call.sent || call.silent || status !== 'ready') this.#open(server, call)
     const what = status === 'ready' ? 'Redis did not answer' : `Redis is not there (client status: ${status})`
     const cause = refusal ?? this.#trouble
     this.#fail(call, new UnavailableError(`${what} within ${within} ms`, { cause }))
-    if (!call.sent && status !== 'ready') this.#open(server, call)
   }
 
   /** The server is silent: calls are refused at once, until it answers a probe. */
