@@ -83,7 +83,7 @@ export interface LockerOptions extends StaleOptions {
    */
   timeout?: number | undefined
   /**
-   * How long Redis may be silent before a request fails.
+   * How long Redis may be silent before a request fails; counted once, from the beginning of an outage.
    * @default 2_000
    */
   unavailableAfter?: number | undefined
