@@ -40,12 +40,6 @@ export class ClosedError extends SoloflightError {
   override readonly code = 'E_CLOSED'
 }
 
-/** What a {@link UnavailableError} can be told about. */
-export interface UnavailableErrorOptions extends SoloflightErrorOptions {
-  /** As {@link UnavailableError.lostConnections}. */
-  lostConnections?: number | undefined
-}
-
 /** Thrown when Redis did not answer in `unavailableAfter`, or answered that it cannot serve; `cause` tells which. */
 export class UnavailableError extends SoloflightError {
   override readonly code = 'E_UNAVAILABLE'
@@ -55,7 +49,10 @@ export class UnavailableError extends SoloflightError {
    */
   readonly lostConnections: number
 
-  constructor(message: string, options: UnavailableErrorOptions = {}) {
+  constructor(
+    message: string,
+    options: SoloflightErrorOptions & { lostConnections?: number | undefined } = {},
+  ) {
     super(message, options)
     this.lostConnections = options.lostConnections ?? 0
   }
