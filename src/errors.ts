@@ -48,6 +48,19 @@ export class ClosedError extends SoloflightError {
 export class UnavailableError extends SoloflightError {
   override readonly code = 'E_UNAVAILABLE'
   override readonly name = 'UnavailableError'
+  /**
+   * Above 0 when the command was given up because each of so many connections ended while it, or its reply, was on its
+   * way: it may be larger than a connection carries. 0 otherwise.
+   */
+  readonly lostConnections: number
+
+  constructor(
+    message: string,
+    options: SoloflightErrorOptions & { lostConnections?: number | undefined } = {},
+  ) {
+    super(message, options)
+    this.lostConnections = options.lostConnections ?? 0
+  }
 }
 
 /** Thrown by `locker.publish` when this locker holds no lease, or more than one, for the key. */

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
 import { systemClock } from '../src/kernel/clock.ts'
-import type { Request } from '../src/kernel/commands.ts'
+import type { Request } from '../src/kernel/command.ts'
 import { Connection } from '../src/kernel/connection.ts'
 import { newId } from '../src/kernel/ids.ts'
 import { FORMAT } from '../src/kernel/keys.ts'
@@ -26,6 +26,7 @@ import {
   type Store,
 } from '../src/locker/store.ts'
 import { parseValue } from '../src/locker/value.ts'
+import { senderOf } from './support/clients.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
@@ -697,7 +698,7 @@ class Worlds {
   }
 
   async compare(key: string): Promise<void> {
-    const reply = (await LOOK.with([key], []).send(this.#client)) as Buffer[]
+    const reply = (await LOOK.with([key], []).send(senderOf(this.#client))) as Buffer[]
     const fields = new Map<string, Buffer>()
     for (let at = 0; at + 1 < reply.length; at += 2) fields.set(String(reply[at]), reply[at + 1] as Buffer)
     const found = stateOfHash(fields, this.#named)

@@ -1,4 +1,4 @@
-import { Redis, type RedisOptions } from 'ioredis'
+import { Command, Redis, type RedisOptions } from 'ioredis'
 import { checkFields, shown } from './check.ts'
 import { messageOf } from './codec.ts'
 
@@ -9,12 +9,15 @@ import { messageOf } from './codec.ts'
 export interface RedisClient {
   readonly status: string
   connect(): Promise<unknown>
-  disconnect(): void
+  disconnect(reconnect?: boolean): void
   // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
   on(event: string, listener: (...args: any[]) => void): unknown
   // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
   off(event: string, listener: (...args: any[]) => void): unknown
   callBuffer(command: string, args: (string | Buffer | number)[]): Promise<unknown>
+  // biome-ignore lint/suspicious/noExplicitAny: the Command of one version of ioredis is not that of another
+  sendCommand(command: any): unknown
+  readonly options?: { readonly keyPrefix?: string | undefined }
 }
 
 /** A client of one server: it can be copied to make a second connection. */
@@ -28,7 +31,9 @@ export interface RedisServerClient extends RedisClient {
 /** A client of a whole cluster. */
 export interface RedisClusterClient extends RedisClient {
   readonly isCluster: true
-  readonly options?: { readonly scaleReads?: unknown }
+  readonly options?: { readonly keyPrefix?: string | undefined; readonly scaleReads?: unknown }
+  /** Names of the nodes that have a slot, the primary first. */
+  readonly slots?: readonly (readonly string[])[]
   nodes(role?: 'all'): RedisServerClient[]
 }
 
@@ -43,34 +48,10 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
 }
 
-/** The commands that the library sends: everything else is done by scripts. */
-type Sent =
-  | 'evalsha'
-  | 'eval'
-  | 'hget'
-  | 'hmget'
-  | 'zrange'
-  | 'lrange'
-  | 'hkeys'
-  | 'hvals'
-  | 'smembers'
-  | 'time'
-  | 'publish'
-
-/**
- * Sends a command by its own method, with replies as Buffers. `callBuffer` would do, but ioredis forgets the command's
- * name when it pipelines that by itself; and not all of these methods are in its types.
- */
-export function send(
-  client: RedisClient,
-  command: Sent,
-  args: (string | Buffer | number)[],
-): Promise<unknown> {
-  const methods = client as unknown as Record<
-    string,
-    ((...args: (string | Buffer | number)[]) => Promise<unknown>) | undefined
-  >
-  return methods[`${command}Buffer`]?.(...args) ?? client.callBuffer(command, args)
+/** The slot of a key of a cluster, and the node that has it, as far as the client knows. */
+export function placeOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
+  const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot() ?? 0
+  return { slot, node: client.slots?.[slot]?.[0] }
 }
 
 /** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */
@@ -78,8 +59,8 @@ export function readsPrimary(client: RedisClient): boolean {
   return !isCluster(client) || client.options?.scaleReads === 'master'
 }
 
-/** A connection that has said nothing for this long (ms) although it was asked is given up and made anew. */
-const SOCKET_TIMEOUT = 2000
+/** An attempt to connect may take this long, ms. */
+const CONNECT_TIMEOUT = 2000
 
 /** A connection that we end has so long (ms) to say goodbye; ioredis keeps the process alive meanwhile. */
 const DISCONNECT_TIMEOUT = 100
@@ -90,12 +71,11 @@ const LONGEST_RETRY = 1000
 /** What our own command client adds to the options that the user gave. */
 const OWNED: RedisOptions = {
   lazyConnect: true,
-  connectTimeout: SOCKET_TIMEOUT,
-  socketTimeout: SOCKET_TIMEOUT,
+  connectTimeout: CONNECT_TIMEOUT,
   disconnectTimeout: DISCONNECT_TIMEOUT,
   // Redis's own estimate of what is left of its loading may be far too long.
   maxLoadingRetryTime: LONGEST_RETRY,
-  // Deadlines are ours; a command that is under way is idempotent and may be sent again as often as it takes.
+  // Deadlines are ours, and so is what is sent again.
   maxRetriesPerRequest: null,
   retryStrategy: (times) =>
     Math.min(50 * 2 ** Math.min(times, 10), LONGEST_RETRY) * (0.75 + Math.random() / 4),
@@ -148,11 +128,11 @@ export function clientFor(source: unknown): {
   const options = optionsOf(source)
   const client: Redis = new Redis({
     ...OWNED,
-    // After a failover the address that we know may belong to a replica: connect again, and send the command again.
+    // After a failover the address that we know may belong to a replica.
     reconnectOnError: (error) => {
       if (!/(^|: -?)READONLY\b/.test(error.message)) return false
       client.emit('error', error)
-      return 2
+      return true
     },
     ...options,
     ...ALWAYS,
@@ -296,7 +276,7 @@ const SUBSCRIBER: Partial<RedisOptions> = {
   enableOfflineQueue: true,
   enableReadyCheck: false,
   autoResubscribe: false,
-  connectTimeout: SOCKET_TIMEOUT,
+  connectTimeout: CONNECT_TIMEOUT,
   disconnectTimeout: DISCONNECT_TIMEOUT,
   maxRetriesPerRequest: 0,
   retryStrategy: () => null,

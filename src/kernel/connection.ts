@@ -1,3 +1,4 @@
+import type { Asker } from './call.ts'
 import { checkFields } from './check.ts'
 import {
   BRAND,
@@ -10,7 +11,8 @@ import {
   subscriberFor,
 } from './client.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { type Asker, Commands, type Request } from './commands.ts'
+import type { Request } from './command.ts'
+import { Commands } from './commands.ts'
 import { warnOfEviction } from './eviction.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
@@ -82,7 +84,7 @@ export class Connection implements AsyncDisposable {
     const prefix = `${checkPrefix(options.channelPrefix ?? 'soloflight')}:${FORMAT}`
     this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`
     this.broadcastChannel = `${prefix}:all`
-    this.#commands = new Commands(client, this.clock, () => warnOfEviction(client))
+    this.#commands = new Commands(client, owned, this.clock, () => warnOfEviction(client))
     this.#subscriber = new Subscriber(
       () => subscriberFor(client),
       [this.inboxChannel, this.broadcastChannel],

@@ -30,6 +30,11 @@ export interface TelemetryEvents {
   }
   /** A result was served although it has been over for `past` ms. */
   stale: { key: string; past: number }
+  /**
+   * A result of this process's cache was served because Redis was away: an invalidation of it may not have been heard.
+   * `past`: for how long it has been over, ms; 0 while it is fresh.
+   */
+  unverified: { key: string; past: number }
   /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
   pass: { key: string }
   /** A stored value could not be read, because another codec wrote it. A Locker computes it anew. */
@@ -61,6 +66,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   wait: channel(channelName('wait')),
   attempt: channel(channelName('attempt')),
   stale: channel(channelName('stale')),
+  unverified: channel(channelName('unverified')),
   pass: channel(channelName('pass')),
   undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),

@@ -5,6 +5,7 @@ import { microtask } from '../kernel/timers.ts'
 import { callHook } from '../kernel/user-code.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
 import type { Among, Waiter } from './waiter.ts'
 
 /** A result that is over, for those who are content with it. */
@@ -172,10 +173,21 @@ export class Audience implements Among {
     for (const waiter of this) waiter.reject(error(this.key))
   }
 
+  /** Redis is away: gives what this process's cache has to those who accept that. */
+  serveLastKnown(): void {
+    for (const waiter of this) {
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+    }
+  }
+
   /** Rejects those who would rather fail than have a result of this process alone. */
   rejectSharing(error: unknown): void {
     for (const waiter of this) {
-      if (waiter.call.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
+      if (!isShared(waiter.call)) continue
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+      else waiter.reject(errorFor(error)(this.key))
     }
   }
 
@@ -218,7 +230,10 @@ function show({ call }: Waiter, bytes: Buffer): void {
 export function errorFor(error: unknown): (key: string) => unknown {
   return (key) => {
     const cause = error instanceof Error ? error.cause : undefined
-    if (error instanceof UnavailableError) return new UnavailableError(error.message, { key, cause })
+    if (error instanceof UnavailableError) {
+      const { message, lostConnections } = error
+      return new UnavailableError(message, { key, cause, lostConnections })
+    }
     if (error instanceof OverloadedError) return new OverloadedError(error.message, { key, cause })
     if (error instanceof ClosedError) return new ClosedError(error.message, { key, cause })
     return error

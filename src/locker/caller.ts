@@ -34,6 +34,8 @@ export interface Counters {
   passes: number
   /** Stored values that the codec could not read, each computed anew instead. */
   undecodable: number
+  /** Results served out of this process's cache while Redis was away. */
+  unverified: number
   /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
   unavailable: number
   unshared: number
@@ -55,6 +57,7 @@ export function newCounters(): Counters {
     stale: 0,
     passes: 0,
     undecodable: 0,
+    unverified: 0,
     unavailable: 0,
     unshared: 0,
   }

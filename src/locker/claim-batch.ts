@@ -199,7 +199,12 @@ export class ClaimBatch {
     const sentAt = this.#connection.clock.now()
     const answered = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
     const failed = (error: Error) => {
-      for (const { claim, claimer } of entries) claimer.unclaimed(error, claim.attempt)
+      // One of them, or its reply, is too large for a connection: the others need not fail with it.
+      const separable = entries.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
+      for (const entry of entries) {
+        if (separable) this.#send([entry])
+        else entry.claimer.unclaimed(error, entry.claim.attempt)
+      }
     }
     this.#connection.ask(this.#scripts.claim.with(keys, args), within, {
       answered,

@@ -29,6 +29,8 @@ export interface Namespace {
   readonly letter: string
   readonly codec: Codec
   readonly reveal?: (value: unknown, outcome: Outcome, until: number) => unknown
+  /** Marks a result that is served while Redis is away. */
+  readonly asUnverified?: (result: unknown) => unknown
 }
 
 /** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
@@ -86,7 +88,8 @@ export class Core {
     this.#unlisten = this.flights.onStale({
       drop: (record, fence) => this.#cache?.drop(record, fence),
       dropTag: (tag) => this.#cache?.dropTag(tag),
-      clear: () => this.#cache?.clear(),
+      unverify: () => this.#cache?.unverify(),
+      verify: () => this.#cache?.verify(),
     })
   }
 
@@ -185,6 +188,7 @@ export class Core {
       caller: this.caller,
       codec: namespace.codec,
       reveal: namespace.reveal,
+      asUnverified: namespace.asUnverified,
       work,
       signal,
       timeout: options.timeout ?? own.timeout,
@@ -220,17 +224,26 @@ export class Core {
   async invalidate(record: string): Promise<void> {
     const flight = this.flights.current(record)
     const before = flight?.seq ?? 0
-    const { doomed } = await this.flights.store.invalidate(record, this.limits)
+    const drop = () => this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    // While Redis is away as well: what is known to be invalid is not served then.
+    const failed = (error: unknown) => {
+      drop()
+      throw error
+    }
+    const { doomed } = await this.flights.store.invalidate(record, this.limits).catch(failed)
     // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
     if (doomed > 0) flight?.vouchFor(doomed, before)
-    this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    drop()
   }
 
   /** Begins a new epoch of a tag everywhere. */
   async invalidateTag(tag: string): Promise<void> {
     const name = this.tag(tag)
-    await this.flights.store.invalidateTag(name, this.limits)
-    this.flights.dropTag(name)
+    try {
+      await this.flights.store.invalidateTag(name, this.limits)
+    } finally {
+      this.flights.dropTag(name)
+    }
   }
 
   checkOpen(key?: string): void {

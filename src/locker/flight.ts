@@ -483,6 +483,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     const { counters } = this.#leader.caller
     if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
+    this.audience.serveLastKnown()
     this.audience.rejectSharing(error)
     if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
     else this.#over()

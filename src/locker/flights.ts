@@ -7,6 +7,7 @@ import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
 import { type Call, Waiter } from './waiter.ts'
 
 /** Callers that may wait in one process at a time. */
@@ -19,7 +20,9 @@ export interface StaleListener {
   /** Nor what has this tag. */
   dropTag(tag: string): void
   /** What is dropped may go unheard from now on. */
-  clear(): void
+  unverify(): void
+  /** It is heard again. */
+  verify(): void
 }
 
 /**
@@ -66,10 +69,13 @@ export class Flights implements FlightTable {
   join(call: Call): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
+    // Redis is away: nobody waits for a work of this process who would have what is there.
+    const kept = table.get(record)?.unshared ? serveLastKnown(call) : undefined
+    if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
     this.#passBy(call)
     const found = table.get(record)
     // Who would rather fail than have a result of this process alone does not wait for one.
-    const alone = found?.unshared && call.onUnavailable === 'fail'
+    const alone = found?.unshared && isShared(call)
     // Nor who needs what is newer than it may bring, or would keep it under other tags.
     const other = found && !(found.brings(call.newerThan) && found.covers(call.tags))
     const known = alone || other ? undefined : found
@@ -217,11 +223,12 @@ export class Flights implements FlightTable {
   }
 
   #up(): void {
+    for (const listener of this.#listeners) listener.verify()
     for (const flight of [...this.#flying]) flight.lookAgain()
   }
 
   #down(): void {
-    for (const listener of this.#listeners) listener.clear()
+    for (const listener of this.#listeners) listener.unverify()
     for (const flight of [...this.#flying]) {
       flight.deaf()
       // What invalidates it may go unheard.

@@ -17,6 +17,7 @@ import type { Connection } from '../kernel/connection.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import { MemoryStore } from './memory-store.ts'
 import type { ResultCacheOptions } from './result-cache.ts'
+import type { OnUnavailable } from './waiter.ts'
 
 /** What is served although it is over, and to whom. Names and meaning are those of RFC 5861; durations are ms. */
 export interface StaleOptions {
@@ -90,16 +91,18 @@ export interface LockerOptions extends StaleOptions {
    */
   timeout?: number | undefined
   /**
-   * How long Redis may be silent before a request fails.
+   * How long Redis may be silent before a request fails; counted once, from the beginning of an outage.
    * @default 2_000
    */
   unavailableAfter?: number | undefined
   /**
-   * What happens then: 'fail' rejects with UnavailableError; 'local' does the work once in this process, for this
-   * process alone.
+   * What happens then, and at once from then on until the connection is back: 'fail' rejects with UnavailableError;
+   * 'local' does the work once in this process, for this process alone; 'cached' serves what this process's cache has,
+   * fresh or within `staleIfError`, though an invalidation elsewhere may not have been heard, and otherwise fails;
+   * 'cached-local' does that, and otherwise the work, as 'local'.
    * @default 'fail'
    */
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   /**
    * With 'local': works at once in this process while Redis is away; more reject with OverloadedError.
    * @default Infinity
@@ -161,7 +164,7 @@ export interface RunOptions extends RequestOptions, StaleOptions {
    * @default false
    */
   abortUnwanted?: boolean | undefined
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   maxUnshared?: number | undefined
   /**
    * Called with what the work shows by `progress`, in whatever process it runs. What it throws is reported as a warning
@@ -231,10 +234,11 @@ const KNOWN = [
   ...['redis', 'store', 'clock', 'cache', 'codec', 'trace', 'exposeError'],
 ]
 
+/** What can be done while Redis is away. */
+export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
+
 /** Tags of one result. */
 const MAX_TAGS = 100
-
-const UNAVAILABLE = ['fail', 'local'] as const
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
@@ -255,7 +259,7 @@ export function resolveOptions(given: LockerOptions): ResolvedOptions {
     maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
     timeout: checkDuration('timeout', options.timeout, { infinite: true }),
     unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, UNAVAILABLE),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE),
     maxUnshared: checkCount('maxUnshared', options.maxUnshared, 0),
     staleWhileRevalidate: checkDuration('staleWhileRevalidate', options.staleWhileRevalidate),
     staleIfError: checkDuration('staleIfError', options.staleIfError),
@@ -306,7 +310,7 @@ const RUN_CHECKS: Record<keyof AnyRunOptions, Check> = {
   staleWhileRevalidate: checkDelay,
   staleIfError: checkDelay,
   softTimeout: checkTimeout,
-  onUnavailable: (name, value) => checkChoice(name, value, UNAVAILABLE),
+  onUnavailable: (name, value) => checkChoice(name, value, ON_UNAVAILABLE),
   maxUnshared: (name, value) => checkCount(name, value, 0),
   newerThan: checkDelay,
 }

@@ -1,7 +1,6 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../errors.ts'
-import { send } from '../kernel/client.ts'
-import type { Request } from '../kernel/commands.ts'
+import type { Request } from '../kernel/command.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { Script } from '../kernel/script.ts'
@@ -78,7 +77,7 @@ export class RedisStore implements Store {
     this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#cluster = connection.cluster ? '1' : '0'
     this.#clock = new ServerClock(connection.clock)
-    this.#time = options.time ?? { send: (client) => send(client, 'time', []) }
+    this.#time = options.time ?? { send: (sender) => sender.send('time', []) }
     this.#claims = new ClaimBatch(connection, this.#scripts, this.#head, this.#fences, this.#clock)
   }
 
@@ -224,7 +223,7 @@ export class RedisStore implements Store {
 
   #read({ key, within, resolve, reject }: Read): void {
     const request: Request = this.#connection.readsPrimary
-      ? { send: (client) => send(client, 'hget', [key, 'v']) }
+      ? { key, send: (sender) => sender.send('hget', [key, 'v']) }
       : this.#scripts.find.with([key], [])
     this.#connection.ask(request, within, {
       answered: (value) => {

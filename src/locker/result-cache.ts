@@ -59,6 +59,8 @@ export class ResultCache {
   /** Names in the cache by record and by tag, since that is what invalidations name. */
   readonly #names = new Map<string, string>()
   readonly #tagged = new Map<string, Set<string>>()
+  /** Whether invalidations are heard. What is kept otherwise may be invalid: it is only for when Redis is away. */
+  #verified = true
   readonly #clock: Clock
 
   constructor(options: { max: number; maxSize: number }, clock: Clock) {
@@ -82,6 +84,11 @@ export class ResultCache {
 
   /** What is kept, fresh or not. */
   get(name: string, now: number): CachedResult | undefined {
+    return this.#verified ? this.lastKnown(name, now) : undefined
+  }
+
+  /** The same, though it may have been invalidated without our hearing of it. */
+  lastKnown(name: string, now: number): CachedResult | undefined {
     const entry = this.#entries.get(name)
     if (!entry || entry.staleUntil > now) return entry
     this.#entries.delete(name)
@@ -92,6 +99,7 @@ export class ResultCache {
   set(name: string, given: NewResult): void {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
+    if (!this.#verified) return
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
     // A promise keeps the stores of the context that makes it alive.
     const promise = rootContext.run(() => Promise.resolve(result))
@@ -134,6 +142,17 @@ export class ResultCache {
   /** Forgets all results that have a tag. */
   dropTag(tag: string): void {
     for (const name of this.#tagged.get(tag) ?? []) this.#entries.delete(name)
+  }
+
+  /** Invalidations may go unheard from now on. */
+  unverify(): void {
+    this.#verified = false
+  }
+
+  /** They are heard again. What was kept until then may have missed some. */
+  verify(): void {
+    if (!this.#verified) this.clear()
+    this.#verified = true
   }
 
   clear(): void {

@@ -2,7 +2,7 @@ import type { Clock } from '../kernel/clock.ts'
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
 import { countUndecodable } from './caller.ts'
-import type { Core, Namespace } from './core.ts'
+import { type Core, type Namespace, nameOf } from './core.ts'
 import { tagsKeptFor } from './holding.ts'
 import type { Lease } from './lease.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
@@ -24,6 +24,8 @@ export interface Found<T> {
   readonly until: number
   /** Only for those who waited for it: invalidated while its work ran, or not kept. */
   readonly doomed: boolean
+  /** Served because Redis was away, and an invalidation of it may not have been heard. */
+  readonly unverified?: true
 }
 
 /** Options of `Space.run`, beyond those of `Locker.run`. */
@@ -39,7 +41,7 @@ export class Space<T> {
 
   constructor(core: Core, letter: string, codec: Codec) {
     this.#core = core
-    this.#namespace = { letter, codec, reveal: found }
+    this.#namespace = { letter, codec, reveal: found, asUnverified }
   }
 
   /** Monotonic, ms. */
@@ -77,6 +79,13 @@ export class Space<T> {
       countUndecodable(core.caller.counters, key, outcome.fence)
       return undefined
     }
+  }
+
+  /** What this process's cache holds, for when Redis is away. */
+  lastKnown(key: string): Found<T> | undefined {
+    const name = nameOf(this.#namespace, key)
+    const entry = this.#core.cache?.lastKnown(name, this.clock.now())
+    return entry && (asUnverified(entry.result) as Found<T>)
   }
 
   /** As `Locker.run`. */
@@ -146,6 +155,10 @@ export class Space<T> {
     this.#core.checkOpen(keys[0])
     await Promise.all(keys.map((key) => this.#core.invalidate(this.#core.record(this.#namespace, key))))
   }
+}
+
+function asUnverified(result: unknown): Found<unknown> {
+  return { ...(result as Found<unknown>), unverified: true }
 }
 
 function found(value: unknown, { fence, doomed, fresh }: Outcome, until: number): Found<unknown> {

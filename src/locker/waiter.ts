@@ -38,6 +38,9 @@ export interface WorkContext {
 /** What computes a result. */
 export type Work<T> = (context: WorkContext) => T | PromiseLike<T>
 
+/** What a caller has done while Redis is away. */
+export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
+
 /** One call of `run` or `request`, with every option resolved. */
 export interface Call {
   key: string
@@ -70,7 +73,9 @@ export interface Call {
   /** Names of the records of its tags. */
   tags: readonly string[]
   abortUnwanted: boolean
-  onUnavailable: 'fail' | 'local'
+  onUnavailable: OnUnavailable
+  /** What callers are given of a result that is served although it may be invalid. */
+  asUnverified: ((result: unknown) => unknown) | undefined
   /** Works at once for this process alone. */
   maxUnshared: number
   /** Nobody waits for it: it renews what others are served meanwhile. */

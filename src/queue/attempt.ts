@@ -229,6 +229,12 @@ export class Attempt {
     return exposedFailure(this.#about.options.exposeError, this.#about.context, error)
   }
 
+  /** What it ends with when no connection carries its outcome. */
+  uncarried(cause: SoloflightError): Result {
+    const message = `The result cannot be carried: ${cause.message}`
+    return this.#failure(new CodecError(message, { ...this.#key, cause }))
+  }
+
   #pause(backoff: Parameters<typeof pauseAfter>[0], error: unknown): number {
     const { context } = this.#about
     const hook = typeof backoff === 'function' ? backoff : undefined

@@ -203,8 +203,8 @@ export class Worker implements WorkerListener {
     slot.release()
     const accepted = await this.#tell(attempt, result)
     if (accepted) {
-      this.#events.ended(attempt, result, clock.now() - startedAt)
-      if (result.kind === 'retry') this.#events.due(result.delay)
+      this.#events.ended(attempt, accepted, clock.now() - startedAt)
+      if (accepted.kind === 'retry') this.#events.due(accepted.delay)
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.
@@ -222,16 +222,19 @@ export class Worker implements WorkerListener {
     if (result.kind === 'retry') this.#events.due(result.delay)
   }
 
-  /** Tells the store, again and again while the lease may hold. False: it was lost. */
-  async #tell(attempt: Attempt, result: Result): Promise<boolean> {
+  /** Tells the store, again and again while the lease may hold. Returns what was accepted; undefined: it was lost. */
+  async #tell(attempt: Attempt, result: Result): Promise<Result | undefined> {
+    let told = result
     while (!attempt.lost) {
       try {
-        return await attempt.finish(result, !this.#closed)
-      } catch {
-        await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
+        return (await attempt.finish(told, !this.#closed)) ? told : undefined
+      } catch (error) {
+        const tooLarge = error instanceof UnavailableError && error.lostConnections > 0
+        if (tooLarge && told === result) told = attempt.uncarried(error)
+        else await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
       }
     }
-    return false
+    return undefined
   }
 
   cancelled(id: string, fence: number): void {

@@ -1,3 +1,4 @@
+import { UnavailableError } from '../../errors.ts'
 import { outsideWork } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
@@ -118,9 +119,15 @@ export class HttpCore {
     return authorized ? this.#solo(visit, place, await noted) : this.#forward(request, visit.origin, 'miss')
   }
 
-  /** What is kept at a place; nothing when that cannot be known. */
+  /** What is kept at a place; when that cannot be known, what was known last, if that may be served. */
   #lookup({ key }: Place): Promise<Found<Kept> | undefined> {
-    return this.#space.lookup(key).catch(() => undefined)
+    const { onUnavailable } = this.#options
+    const servesLast = onUnavailable === 'cached' || onUnavailable === 'cached-local'
+    return this.#space
+      .lookup(key)
+      .catch((error) =>
+        servesLast && error instanceof UnavailableError ? this.#space.lastKnown(key) : undefined,
+      )
   }
 
   /** Looks for an answer without having one made. */

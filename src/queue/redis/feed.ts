@@ -1,6 +1,5 @@
-import type { RedisClient } from '../../kernel/client.ts'
-import { send } from '../../kernel/client.ts'
 import type { Timer } from '../../kernel/clock.ts'
+import type { CommandSender } from '../../kernel/command.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { newId } from '../../kernel/ids.ts'
 import { FORMAT } from '../../kernel/keys.ts'
@@ -78,7 +77,7 @@ export class Feed {
   }
 
   #publish(channel: string, message: string, within: number): Promise<unknown> {
-    const request = { send: (client: RedisClient) => send(client, 'publish', [channel, message]) }
+    const request = { send: (sender: CommandSender) => sender.send('publish', [channel, message]) }
     return this.#connection.call(request, within)
   }
 

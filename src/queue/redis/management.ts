@@ -1,4 +1,4 @@
-import { type RedisClient, send } from '../../kernel/client.ts'
+import type { CommandSender } from '../../kernel/command.ts'
 import type { Script } from '../../kernel/script.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import type { Counts, JobSnapshot, JobState } from '../store.ts'
@@ -35,7 +35,7 @@ export class QueueManagement {
 
   /** Sends a command that only reads. */
   protected read(command: ReadCommand, args: string[], within: number): Promise<unknown> {
-    const request = { send: (client: RedisClient) => send(client, command, args) }
+    const request = { key: args[0], send: (sender: CommandSender) => sender.send(command, args) }
     return this.calls.connection.call(request, within)
   }
 
