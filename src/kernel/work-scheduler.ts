@@ -41,7 +41,7 @@ class StartQueue {
     this.#state = 'running'
     const startedAt = this.#clock.now()
     rootContext.run(() => {
-      if (!this.#turning) this.#awaitTurn()
+      this.#awaitTurn()
       // After all that follows from it without waiting: what it has computed goes out before the next one computes.
       microtask(() => nextTick(() => this.#gaveWay(startedAt)))
       start()
@@ -50,11 +50,14 @@ class StartQueue {
 
   #gaveWay(startedAt: number): void {
     this.#budget -= this.#clock.now() - startedAt
-    if (this.#budget > 0) this.#startNext()
-    else this.#state = 'exhausted'
+    if (this.#budget > 0) return this.#startNext()
+    this.#state = 'exhausted'
+    // Runtimes may disagree on whether the turn that was waited for has begun meanwhile.
+    this.#awaitTurn()
   }
 
   #awaitTurn(): void {
+    if (this.#turning) return
     this.#turning = true
     nextTurn(() => {
       this.#turning = false
