@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers'
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { isCluster, type RedisClient } from './client.ts'
 import type { Clock } from './clock.ts'

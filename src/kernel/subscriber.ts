@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers'
 import type { RedisServerClient } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'
