@@ -232,7 +232,7 @@ interface Manifest {
   typesVersions: Record<string, Record<string, string[]>>
   exports: Record<
     string,
-    string | { 'module-sync': Target; module: string; require: Target; default: Target }
+    string | { 'module-sync': Target; bun: string; module: string; require: Target; default: Target }
   >
 }
 
@@ -267,7 +267,7 @@ test('exports - the subpaths of the package are these', async () => {
   assert.deepEqual(Object.keys(exports).sort(), [...Object.keys(NAMES), './package.json'].sort())
 })
 
-test('exports - only those that know neither `module-sync` nor `module` take the CommonJS build', async () => {
+test('exports - only those that know none of `module-sync`, `bun` and `module` take the CommonJS build', async () => {
   const { exports, main, types, typesVersions } = await manifest()
   const places: Record<string, string[]> = {}
   for (const [subpath, target] of Object.entries(exports)) {
@@ -280,6 +280,7 @@ test('exports - only those that know neither `module-sync` nor `module` take the
     // The first that is known is taken: in Node `require` gives the same module as `import`.
     assert.deepEqual(Object.entries(target), [
       ['module-sync', esm],
+      ['bun', esm.default],
       ['module', esm.default],
       ['require', cjs],
       ['default', esm],
