@@ -16,7 +16,7 @@ describe.each([
 
   beforeAll(() => {
     connection = connect()
-    locker = new Locker(connection ? { redis: connection, prefix: 'jsdom' } : {})
+    locker = new Locker(connection ? { redis: connection, prefix: 'jest-jsdom' } : {})
   })
   afterAll(async () => {
     await locker.close({ grace: 0 })

@@ -20,7 +20,7 @@ export function checkSoloflight(environment) {
 
     beforeAll(() => {
       connection = connect()
-      locker = new Locker(connection ? { redis: connection, prefix: environment } : {})
+      locker = new Locker(connection ? { redis: connection, prefix: `vitest-${environment}` } : {})
     })
     afterAll(async () => {
       await locker.close({ grace: 0 })
@@ -49,7 +49,10 @@ export function checkSoloflight(environment) {
     })
 
     test('a job of a queue', async () => {
-      const queue = new RedisQueue('jobs', connection ? { redis: connection, prefix: environment } : {})
+      const queue = new RedisQueue(
+        'jobs',
+        connection ? { redis: connection, prefix: `vitest-${environment}` } : {},
+      )
       queue.process('double', async ({ number }) => number * 2)
       expect(await queue.submit('double', { number: 21 })).toBe(42)
       await queue.close()
