@@ -1,5 +1,3 @@
-import { clearTimeout, setTimeout } from 'node:timers'
-
 /** A pending timer, as `setTimeout` of the clock returned it. */
 export interface Timer {
   /** Takes it back. Does nothing when it has fired. */

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers'
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { isCluster, type RedisClient } from './client.ts'
 import type { Clock } from './clock.ts'

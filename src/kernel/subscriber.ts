@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers'
 import type { RedisServerClient } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers'
 /**
  * The right of one work to run. A work that waits for another work lends it meanwhile: otherwise, with few slots, works
  * that wait would keep those from running that they wait for.

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers'
 import type { Clock } from '../kernel/clock.ts'
 
 /** Handlers are started in one turn of the event loop for so long, ms; the next one in the next turn. */

@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers'
 import type { LogStore } from './log-store.ts'
 import { LOG_GRACE } from './log-store.ts'
 import type { LogView } from './log-view.ts'
