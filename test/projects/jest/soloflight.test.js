@@ -63,6 +63,23 @@ describe.each([
     expect(await (await handler(new Request('http://localhost/page'))).text()).toBe('page')
   })
 
+  // Each kind replaces others of the process's timers, ticks and microtasks.
+  test.each([
+    ['as a rule', {}],
+    ['but no ticks', { doNotFake: ['nextTick', 'queueMicrotask'] }],
+    ['of old', { legacyFakeTimers: true }],
+  ])('fake timers, %s, stop nothing, and nothing is stopped behind them', async (kind, options) => {
+    await locker.run(`before ${kind}`, async () => 'real')
+    jest.useFakeTimers(options)
+    const faked = locker.run(`under ${kind}`, async () => 'fake', { timeout: 5_000 })
+    try {
+      expect(await faked).toBe('fake')
+    } finally {
+      jest.useRealTimers()
+    }
+    expect(await locker.run(`after ${kind}`, async () => 'real', { timeout: 5_000 })).toBe('real')
+  })
+
   test('a job of a queue', async () => {
     const queue = new RedisQueue('jobs', connection ? { redis: connection, prefix: 'jest' } : {})
     queue.process('double', async ({ number }) => number * 2)

@@ -48,6 +48,17 @@ export function checkSoloflight(environment) {
       expect(await (await handler(new Request('http://localhost/page'))).text()).toBe('page')
     })
 
+    test('fake timers stop nothing, and nothing is stopped behind them', async () => {
+      await locker.run('before', async () => 'real')
+      vi.useFakeTimers()
+      try {
+        expect(await locker.run('under', async () => 'fake', { timeout: 5_000 })).toBe('fake')
+      } finally {
+        vi.useRealTimers()
+      }
+      expect(await locker.run('after', async () => 'real', { timeout: 5_000 })).toBe('real')
+    })
+
     test('a job of a queue', async () => {
       const queue = new RedisQueue(
         'jobs',
