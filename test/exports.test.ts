@@ -224,9 +224,20 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
 
 const root = new URL('../', import.meta.url)
 
+interface Target {
+  types: string
+  default: string
+}
+
 interface Manifest {
   name: string
-  exports: Record<string, string | { types: string; default: string }>
+  main: string
+  types: string
+  typesVersions: Record<string, Record<string, string[]>>
+  exports: Record<
+    string,
+    string | { 'module-sync': Target; bun: string; module: string; require: Target; default: Target }
+  >
 }
 
 async function manifest(): Promise<Manifest> {
@@ -237,8 +248,9 @@ async function manifest(): Promise<Manifest> {
 function sourceOf({ exports }: Manifest, subpath: string): URL {
   const target = exports[subpath]
   if (typeof target !== 'object') return assert.fail(`${subpath} is no module`)
-  assert.equal(target.types, target.default.replace(/\.js$/, '.d.ts'))
-  return new URL(target.default.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
+  const { types, default: file } = target.default
+  assert.equal(types, file.replace(/\.js$/, '.d.ts'))
+  return new URL(file.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
 }
 
 /** Names of types that a source exports, declared there or elsewhere. */
@@ -257,6 +269,31 @@ function typesOf(source: string): string[] {
 test('exports - the subpaths of the package are these', async () => {
   const { exports } = await manifest()
   assert.deepEqual(Object.keys(exports).sort(), [...Object.keys(NAMES), './package.json'].sort())
+})
+
+test('exports - only those that know none of `module-sync`, `bun` and `module` take the CommonJS build', async () => {
+  const { exports, main, types, typesVersions } = await manifest()
+  const places: Record<string, string[]> = {}
+  for (const [subpath, target] of Object.entries(exports)) {
+    if (typeof target === 'string') continue
+    const esm = target.default
+    const cjs = {
+      types: esm.types.replace('./dist/', './dist/cjs/'),
+      default: esm.default.replace('./dist/', './dist/cjs/'),
+    }
+    // The first that is known is taken: in Node `require` gives the same module as `import`.
+    assert.deepEqual(Object.entries(target), [
+      ['module-sync', esm],
+      ['bun', esm.default],
+      ['module', esm.default],
+      ['require', cjs],
+      ['default', esm],
+    ])
+    if (subpath === '.') assert.deepEqual([main, types], [cjs.default, cjs.types])
+    else places[subpath.slice(2)] = [cjs.types]
+  }
+  // For `moduleResolution: node10`, which knows no `exports`.
+  assert.deepEqual(typesVersions, { '*': places })
 })
 
 for (const [subpath, { values, types }] of Object.entries(NAMES)) {
