@@ -23,6 +23,9 @@ const QUICK: readonly Name[] = [
 const NAMES: readonly Name[] = [...QUICK, 'async-cache-dedupe', 'bentocache']
 const KEYS = 1_000
 
+/** Long enough for everything to be optimised on a busy machine too, ms. */
+const WARM_UP = 3_000
+
 /** Awaited hits in the process, each contender in a process of its own. */
 export async function hits(stage: Stage): Promise<void> {
   const names = stage.quick ? QUICK : NAMES
@@ -33,8 +36,8 @@ export async function hits(stage: Stage): Promise<void> {
   )
   const children = await forkChildren(names.length)
   const crew = new Map(names.map((name, index) => [name, children[index]] as const))
-  const spin = async (name: Name) => {
-    const pumped = await crew.get(name)?.call('spin', name, 'user', KEYS, ms)
+  const spin = async (name: Name, forMs: number) => {
+    const pumped = await crew.get(name)?.call('spin', name, 'user', KEYS, forMs)
     if (!pumped) throw new Error(`${name} has no process`)
     return pumped
   }
@@ -44,9 +47,9 @@ export async function hits(stage: Stage): Promise<void> {
       await open(child, name, stage, ['both', 'memory'], { prefix: prefixOf('hits', name) })
       await child.call('fill', name, 'user', KEYS)
       await child.call('ask', name, 'user', KEYS)
-      await spin(name)
+      await spin(name, WARM_UP)
     }
-    const results = await interleaved(names, rounds, spin)
+    const results = await interleaved(names, rounds, (name) => spin(name, ms))
     const ratio = (name: Name, peer: Name) => results.ratio(name, peer, ({ rate }) => rate)
     table(
       ['awaited hits', 'M/s', 'ns each', 'CPU ns', `of ${EXACT}`, 'of lru-cache', 'lost', 'wrong'],
