@@ -1,5 +1,6 @@
 // A process of the bench: opens contenders and asks them.
 
+import { isDeepStrictEqual } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { serve } from '../test/support/process-child.ts'
@@ -29,9 +30,8 @@ async function ask(get: Contender['get'], keys: readonly string[], group = 500):
     const answers = await Promise.all(some.map((key) => get(key)))
     for (const [index, key] of some.entries()) {
       const answer = answers[index]
-      const got = JSON.stringify(answer && valueIn(answer))
-      const wanted = JSON.stringify(valueFor(key))
-      if (got !== wanted) throw new Error(`Expected ${wanted} for ${key}, got ${got}`)
+      if (!answer || !isDeepStrictEqual(valueIn(answer), valueFor(key)))
+        throw new Error(`Got another value for ${key}: ${JSON.stringify(answer)}`)
     }
   }
 }
