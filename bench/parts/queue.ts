@@ -139,11 +139,8 @@ function judge(own: readonly Line[], results: readonly Result[]): void {
     const what = `${load} in flight`
     const commands = Math.max(...own.map((line) => rounds.median(line, (trips) => trips.commands)))
     // A look at what is due, every now and then, is no part of a trip.
-    const rounded = Math.round(commands * 10) / 10
-    atMost(`Redis commands a round trip, inside scripts too, ${what}`, rounded, 14, {
-      digits: 1,
-      kind: 'count',
-    })
+    const whole = Math.round(commands)
+    atMost(`Redis commands a round trip, inside scripts too, ${what}`, whole, 14, { kind: 'count' })
     const most = Math.max(...own.map((line) => sent.get(line) ?? Number.NaN))
     atMost(`commands from clients a round trip, ${what}`, most, 4, { digits: 1, kind: 'count' })
   }
