@@ -6,7 +6,6 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
 import { systemClock } from '../src/kernel/clock.ts'
-import type { Request } from '../src/kernel/command.ts'
 import { Connection } from '../src/kernel/connection.ts'
 import { newId } from '../src/kernel/ids.ts'
 import { FORMAT } from '../src/kernel/keys.ts'
@@ -273,9 +272,9 @@ function plainReply(reply: unknown): unknown {
 }
 
 /** Asks for the time of the test, in the shape of TIME. */
-const TIME: Request = {
-  send: () => Promise.resolve([Math.floor(time / 1000), (time % 1000) * 1000]),
-}
+const TIME = new Script(`
+local now = tonumber(redis.call('GET', 'now'))
+return { math.floor(now / 1000), (now % 1000) * 1000 }`).with([], [])
 
 /** A read is not told the server's time: by its bound, a value is fresh for up to so much less, ms, and never for more. */
 const BOUND = 61
