@@ -180,3 +180,20 @@ describe('bounds', () => {
     await until(() => clock.pending.size <= 3, { what: 'timers to be gone', timeout: 3000 })
   })
 })
+
+test('L1 deadline - it counts from the call, however long the reply takes to arrive', async () => {
+  await using s = await scene()
+  const keys = Array.from({ length: 8 }, (_, index) => `large ${index}`)
+  // 8 MB at 1 MB/s: the last of them would be there after 8 s.
+  await Promise.all(keys.map((key) => s.other.run(key, () => 'x'.repeat(1_000_000))))
+  s.t.proxy.throttle(1_000_000, { direction: 'down' })
+  const timeout = 1000
+  const asked = [
+    ...keys.map((key) => s.locker.run(key, () => 'anew', { timeout })),
+    s.locker.runMany(keys, (some) => some, { timeout }),
+  ]
+  for (const { outcome, ms } of await Promise.all(asked.map(settledBy))) {
+    assert.ok(outcome === 'result' || outcome === 'E_TIMEOUT', outcome)
+    assert.ok(ms < timeout + E, `${outcome} after ${ms} ms`)
+  }
+})
