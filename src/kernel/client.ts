@@ -39,17 +39,7 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
 }
 
 /** The commands that the library sends: everything else is done by scripts. */
-type Sent =
-  | 'evalsha'
-  | 'eval'
-  | 'hget'
-  | 'hmget'
-  | 'zrange'
-  | 'lrange'
-  | 'hkeys'
-  | 'hvals'
-  | 'smembers'
-  | 'publish'
+type Sent = 'evalsha' | 'eval' | 'hget' | 'hmget' | 'publish'
 
 /**
  * Sends a command by its own method, with replies as Buffers. `callBuffer` would do, but ioredis forgets the command's

@@ -115,7 +115,7 @@ export class Waiter {
     this.call = call
     this.#clock = clock
     this.#since = clock.now()
-    if (!call.background) refProcess()
+    if (!call.background) refProcess(clock)
   }
 
   /** Of `run`: the result. Of `request`: a Lease, or Done. */
@@ -187,7 +187,7 @@ export class Waiter {
   #end(): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
-    if (!this.call.background) unrefProcess()
+    if (!this.call.background) unrefProcess(this.#clock)
     this.#timer?.cancel()
     this.#softTimer?.cancel()
     if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)

@@ -52,6 +52,11 @@ export class Attempt {
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
   #saying: Timer | undefined
+  /** Lines that are still to be logged, and how many were handed to the store. */
+  readonly #lines: string[] = []
+  #logged = 0
+  /** Set while lines are logged: one call at a time, so that they stay in order whatever is sent again. */
+  #logging: Promise<void> | undefined
 
   constructor(delivery: Delivery, about: AttemptSurroundings) {
     this.delivery = delivery
@@ -223,8 +228,9 @@ export class Attempt {
     }
   }
 
-  /** Ends it in the store. False: it was lost. */
-  finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
+  /** Ends it in the store, after its last lines. False: it was lost. */
+  async finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
+    if (this.#lines.length > 0) await this.#logging
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
@@ -278,9 +284,24 @@ export class Attempt {
 
   #log(line: string): void {
     if (this.lost) return
+    this.#lines.push(String(line).slice(0, MESSAGE_LIMIT))
+    this.#logging ??= this.#writeLog()
+  }
+
+  async #writeLog(): Promise<void> {
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
-    const text = String(line).slice(0, MESSAGE_LIMIT)
-    store.log({ worker, id, fence }, text, { within: options.unavailableAfter }).catch(() => {})
+    // What is logged in one go is written together.
+    await Promise.resolve()
+    while (this.#lines.length > 0) {
+      const lines = this.#lines.splice(0)
+      const before = this.#logged
+      this.#logged += lines.length
+      // Best effort: if they cannot be logged, the work goes on.
+      await store
+        .log({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
+        .catch(() => {})
+    }
+    this.#logging = undefined
   }
 }

@@ -42,8 +42,8 @@ export class JobWaiter implements Pending {
     this.id = id
     this.options = options
     this.#about = about
-    refProcess()
     const { clock, deadlines } = about
+    refProcess(clock)
     this.#since = clock.now()
     const { timeout, signal } = options
     this.#together = timeout === about.timeout
@@ -94,7 +94,7 @@ export class JobWaiter implements Pending {
   #end(outcome: string): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
-    unrefProcess()
+    unrefProcess(this.#about.clock)
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
     if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)

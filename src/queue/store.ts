@@ -1,5 +1,8 @@
 import type { CallLimits } from '../locker/store.ts'
 
+/** A job that nobody has run is kept for so long after it was put in line, or after its delay, ms. */
+export const KEEP_JOBS: number = 90 * 24 * 60 * 60_000
+
 /**
  * The store port of the queue: the atomic transitions of a job's record, of what waits and of who is idle. Two adapters:
  * MemoryQueueStore (memory/queue-book.ts is the executable specification) and RedisQueueStore (the same, as scripts).
@@ -233,8 +236,8 @@ export interface QueueStore {
   /** The payload of an attempt, which must not have been lost. */
   payload(attempt: Attempt, limits: CallLimits): Promise<Buffer | undefined>
   progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void>
-  /** Appends a line to the job's log. */
-  log(attempt: Attempt, line: string, limits: CallLimits): Promise<void>
+  /** Appends lines to the job's log. `before`: how many of this attempt there were before; those that are there are skipped. */
+  log(attempt: Attempt, lines: readonly string[], before: number, limits: CallLimits): Promise<void>
   logs(id: string, limits: CallLimits): Promise<string[]>
 
   /** What is due, and when the next will be. */
@@ -246,6 +249,8 @@ export interface QueueStore {
   /** Ids in a state, `from` on, `limit` at most, in the order in which they will be or were treated. */
   list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]>
   counts(limits: CallLimits): Promise<Counts>
+  /** Removes what waits, or what is delayed; never what runs. Returns how many jobs. */
+  drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number>
   /** Commands that are known: with something that waits, or with a worker. */
   commands(limits: CallLimits): Promise<string[]>
   /** Ends a job that is not over. False: it is over, or not there. */

@@ -88,7 +88,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   async #step(): Promise<IteratorResult<T, undefined>> {
     this.#begin()
-    refProcess()
+    const { clock } = this.#desk.host.space
+    refProcess(clock)
     try {
       for (;;) {
         const result = this.#result()
@@ -99,7 +100,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
         })
       }
     } finally {
-      unrefProcess()
+      unrefProcess(clock)
       this.#timer?.cancel()
       this.#timer = undefined
     }

@@ -110,10 +110,12 @@ export class BookHub {
     })
   }
 
-  log({ worker, id, fence }: BookAttempt, line: string): void {
-    if (!this.book.state.job(id, this.now)?.isHeld(worker, fence)) return
-    const lines = [...this.logs(id), line].slice(-LOG_LINES)
-    this.#logs.set(id, { lines, until: this.now + KEEP_LOG })
+  log({ worker, id, fence }: BookAttempt, lines: readonly string[], before: number): void {
+    const job = this.book.state.job(id, this.now)
+    if (!job?.isHeld(worker, fence)) return
+    const fresh = lines.slice(job.log(before, lines.length))
+    if (fresh.length === 0) return
+    this.#logs.set(id, { lines: [...this.logs(id), ...fresh].slice(-LOG_LINES), until: this.now + KEEP_LOG })
   }
 
   logs(id: string): string[] {

@@ -1,4 +1,4 @@
-import type { Submission, SubmitReply } from '../store.ts'
+import { KEEP_JOBS, type Submission, type SubmitReply } from '../store.ts'
 import type { CommandBook } from './book-command.ts'
 import type { Dispatch } from './book-dispatch.ts'
 import type { BookState, QueueSurroundings } from './book-state.ts'
@@ -73,6 +73,7 @@ function create(before: JobRecord | undefined, of: Submitting): number {
     before.resubmit(submission, generation)
   }
   book.jobs.set(job.id, job)
+  job.expiresAt = at.now + KEEP_JOBS
   const { priority, waits, delay } = submission
   if (waits) job.first = park
   if (priority > 0) job.rank = { priority, micros: at.micros, turn: at.turn }

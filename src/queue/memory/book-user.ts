@@ -95,8 +95,8 @@ export class BookUser implements QueueStore {
     this.#hub.change((book, at) => book.progress(this.#mine(attempt), bytes, at))
   }
 
-  async log(attempt: Attempt, line: string): Promise<void> {
-    this.#hub.log(this.#mine(attempt), line)
+  async log(attempt: Attempt, lines: readonly string[], before: number): Promise<void> {
+    this.#hub.log(this.#mine(attempt), lines, before)
   }
 
   async logs(id: string): Promise<string[]> {
@@ -121,6 +121,10 @@ export class BookUser implements QueueStore {
 
   async counts(): Promise<Counts> {
     return this.#hub.book.counts(this.#hub.now)
+  }
+
+  async drain(state: 'waiting' | 'delayed', linger: number): Promise<number> {
+    return this.#hub.change((book, at) => book.drain(state, linger, at))
   }
 
   async commands(): Promise<string[]> {

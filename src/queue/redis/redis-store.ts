@@ -25,7 +25,7 @@ import {
 import { type Argument, QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
-import { KEEP_WORKER, QueueManagement } from './management.ts'
+import { QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
 import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
@@ -39,6 +39,8 @@ export interface RedisQueueStoreOptions {
   messageLimit?: number
   /** How long a delivery may take to be accepted, ms. */
   accept?: number
+  /** Jobs that one step of `drain` looks at. */
+  drainStep?: number
 }
 
 /** Lines that a job's log has at most, and how long it is kept, ms. */
@@ -80,9 +82,9 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #unlisten: () => void
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
-    const { scripts = queueScripts, accept = 2000 } = options
+    const { scripts = queueScripts, accept = 2000, drainStep = 1000 } = options
     const names = new QueueNames(prefix, queue)
-    super(new QueueCalls(connection, names, accept), scripts)
+    super(new QueueCalls(connection, names, accept), scripts, drainStep)
     this.#connection = connection
     this.#names = names
     this.#accept = accept
@@ -220,7 +222,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         tellWorker(listener, hint, (until) => Math.min(this.#serverTime.left(until), this.#accept))
       },
     })
-    const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER)]
+    const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
@@ -307,9 +309,14 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
   }
 
-  async log({ worker, id, fence }: Attempt, line: string, { within }: CallLimits): Promise<void> {
+  async log(
+    { worker, id, fence }: Attempt,
+    lines: readonly string[],
+    before: number,
+    { within }: CallLimits,
+  ): Promise<void> {
     const keys = [this.#names.job(id), this.#names.log(id)]
-    const args = [this.#park(worker), String(fence), line, String(LOG_LINES), String(KEEP_LOG)]
+    const args = [this.#park(worker), ...[fence, LOG_LINES, KEEP_LOG, before].map(String), ...lines]
     await this.calls.call(this.scripts.log, [], keys, args, within)
   }
 
