@@ -365,7 +365,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
   return {
     command: job.command,
     generation: job.generation,
-    payload: hex(job.payload),
+    payload: hex(Buffer.from(job.payload)),
     options: job.options,
     creator: named(job.creator),
     abortUnwanted: job.abortUnwanted,
@@ -391,7 +391,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
     first: named(job.first),
     parks: [...job.parks].map(([park, generation]) => `${named(park)} ${generation}`),
     parked: job.parks.size,
-    next: next && { ...next, payload: hex(next.payload), creator: named(next.creator) },
+    next: next && { ...next, payload: hex(Buffer.from(next.payload)), creator: named(next.creator) },
     expiresAt: job.expiresAt,
   }
 }
@@ -746,7 +746,7 @@ class Worlds {
     const submission = {
       id,
       command: commandOf(id),
-      payload: Buffer.alloc(length, fill + 1),
+      payload: String.fromCharCode(fill + 1).repeat(length),
       options,
       nonce,
       ...flags,

@@ -35,7 +35,7 @@ export class Attempt {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
   readonly #about: AttemptSurroundings
-  #payload: Buffer | undefined
+  #payload: string | undefined
   /** Made when it is first asked for: most handlers never do, and it is dear. */
   #abort: AbortController | undefined
   #reason: SoloflightError | undefined
@@ -170,12 +170,12 @@ export class Attempt {
   /** Accepts it, and reads what did not come with it. Afterwards it is ready, or lost. */
   async accept(): Promise<void> {
     await this.renew()
-    if (this.lost || this.#payload) return
+    if (this.lost || this.#payload !== undefined) return
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const within = options.unavailableAfter
     this.#payload = await store.payload({ worker, id, fence }, { within }).catch(() => undefined)
-    if (!this.#payload) this.lose(new LeaseLostError('The payload could not be read', this.#key))
+    if (this.#payload === undefined) this.lose(new LeaseLostError('The payload could not be read', this.#key))
   }
 
   /** Runs the handler. Never rejects. */
@@ -183,7 +183,7 @@ export class Attempt {
     this.#begun = true
     this.#startedAt = this.#about.clock.now()
     try {
-      const payload = decodePayload(this.#payload ?? NO_BYTES)
+      const payload = decodePayload(this.#payload ?? '')
       return this.#value(await handler(payload, this.#job(payload)))
     } catch (error) {
       return this.#failure(error)

@@ -11,7 +11,7 @@ export interface Rank {
 /** The generation after the present one: of 'rerun'. */
 export interface NextGeneration {
   generation: number
-  payload: Buffer
+  payload: string
   options: string
   /** Nonce of who asked for this payload last. */
   creator: string
@@ -43,7 +43,7 @@ export class JobRecord {
   readonly id: string
   readonly command: string
   generation: number
-  payload: Buffer
+  payload: string
   options: string
   /** Nonce of who submitted it: what is submitted twice is known by it. */
   creator: string

@@ -1,4 +1,3 @@
-import { isUtf8 } from 'node:buffer'
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
@@ -22,7 +21,7 @@ import {
   type WorkerListener,
   type WorkerName,
 } from '../store.ts'
-import { type Argument, QueueCalls } from './calls.ts'
+import { QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
 import { QueueManagement } from './management.ts'
@@ -46,9 +45,6 @@ export interface RedisQueueStoreOptions {
 /** Lines that a job's log has at most, and how long it is kept, ms. */
 const LOG_LINES = 1000
 const KEEP_LOG = 24 * 60 * 60_000
-
-/** Up to so many bytes are looked at for whether they are text. */
-const LEAN = 4096
 
 /** What was delivered to a worker that is withdrawn is waited for so long, ms. */
 const CATCH_UP = 500
@@ -146,7 +142,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       {
         key: this.#names.job(id),
         command,
-        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, lean(payload), options],
+        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         answered: (values, at) => {
           const reply = submitReplyOf(values[at])
           if (typeof reply === 'string') submitter.failed(refusal(reply))
@@ -284,7 +280,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
             `${number} ${ENDINGS[kind]} ${numbers}`,
             String(fence),
             this.#park(worker),
-            lean(bytes),
+            bytes,
           ],
           answered: (values, at) => {
             const code = codeOf(values[at])
@@ -298,11 +294,11 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     )
   }
 
-  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<Buffer | undefined> {
+  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<string | undefined> {
     const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
     const [owner, last, payload] = reply as unknown[]
     const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
-    return held && Buffer.isBuffer(payload) ? payload : undefined
+    return held && payload !== null ? textOf(payload) : undefined
   }
 
   async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
@@ -382,11 +378,6 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#unlisten()
     this.#feed.close()
   }
-}
-
-/** Bytes that are text go as text: a command without a Buffer is written in one piece. */
-function lean(bytes: Buffer): Argument {
-  return bytes.length <= LEAN && isUtf8(bytes) ? bytes.toString() : bytes
 }
 
 function pick(listener: { up(): void; down(): void }): { up(): void; down(): void } {

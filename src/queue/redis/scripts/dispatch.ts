@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../kernel/ids.ts'
-import { KEEP_JOBS } from '../../store.ts'
+import { KEEP_JOBS, MAX_DELAY } from '../../store.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
 /** Jobs that are handed out in one go. */
@@ -10,6 +10,9 @@ const MOST_BYTES = 1024 * 1024
 
 /** A longer payload, in bytes, is read by its worker: one who is told too much at once loses its subscription. */
 const LONG = 16 * 1024
+
+/** For how long what has a time is kept: longer than anything in it. */
+export const KEEP_TIMES: number = MAX_DELAY + KEEP_JOBS
 
 /**
  * Puts jobs in line, and hands them to idle workers.
@@ -57,7 +60,7 @@ local function postpone(key, name, delay)
   redis.call('HSET', key, 'd', int(now + delay))
   for _, times in ipairs({ T, D }) do
     redis.call('ZADD', times, int(now + delay), name)
-    extend(times, delay + ${KEEP_JOBS})
+    keepFor(times, ${KEEP_TIMES})
   end
 end
 
@@ -85,7 +88,7 @@ local parcels, workers, leases = {}, {}, {}
 local function lease()
   if #leases == 0 then return end
   redis.call('ZADD', T, unpack(leases))
-  extend(T, ${KEEP_JOBS})
+  keepFor(T, ${KEEP_TIMES})
   leases = {}
 end
 -- The worker of a place that a script has left, though there was a job for it; and bytes handed out so far.
@@ -203,6 +206,6 @@ local function free(command, places)
   end
   if length > count then return end
   keepFor(command.i, ${KEEP_WORKER})
-  dispatch(command)
+  if redis.call('LLEN', command.w) > 0 then dispatch(command) end
 end
 `

@@ -10,17 +10,11 @@ export const FINISH: string = `
 local limit, first = num(ARGV[A + 1]), A + 1
 local places = {}
 
--- Most of one call say the same of themselves.
-local known = {}
 local function termsOf(head)
-  local terms = known[head]
-  if terms then return terms end
   local c, kind, ttl, linger, delay, keep, age, frees =
     string.match(head, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
-  terms = { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
+  return { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
     keep = num(keep), age = num(age), frees = frees == '1', limit = limit }
-  known[head] = terms
-  return terms
 end
 
 -- What is sent twice has the effect of once.

@@ -1,4 +1,5 @@
 import { KEEP_JOBS } from '../../store.ts'
+import { KEEP_TIMES } from './dispatch.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
 /**
@@ -73,7 +74,7 @@ end
 if #leases > 0 then
   redis.call('ZREM', T, '')
   redis.call('ZADD', T, unpack(leases))
-  extend(T, ${KEEP_JOBS})
+  keepFor(T, ${KEEP_TIMES})
 end
 replies[#replies + 1] = now
 return replies
