@@ -1387,7 +1387,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ['if num(one.generation) <= num(h[5]) then post', 'if true then post'],
   ],
   'a next generation that is forgotten by an end': [
-    ['if r.N then\n  r.y = r.N', 'if false then\n  r.y = r.N'],
+    ['if r.N then\n    r.y = r.N', 'if false then\n    r.y = r.N'],
   ],
   'a paused command that dispatches': [
     ["if #places == 0 or places[1] == 'P' then return end", 'if #places == 0 then return end'],

@@ -1,7 +1,7 @@
 // What a queue is told: wrong options are refused with words, right ones are taken.
 
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { after, describe, test } from 'node:test'
 import { inspect } from 'node:util'
 import {
   Connection,
@@ -89,6 +89,7 @@ async function allRefused(wrong: Wrong, attempt: (options: object) => unknown): 
 
 describe('options', () => {
   const queue = new RedisQueue('queue')
+  after(() => queue.close())
 
   test('options - every wrong option of a queue is refused', async () => {
     await allRefused(QUEUE, (options) => new RedisQueue('queue', options as QueueOptions))
