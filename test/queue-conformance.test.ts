@@ -143,7 +143,7 @@ const linger = fc.constantFrom(1, 200, 1500)
 /** Length and filling. */
 const payload: fc.Arbitrary<readonly [number, number]> = fc.oneof(
   fc.constantFrom([1, 0] as const, [1, 1] as const),
-  fc.tuple(fc.constantFrom(0, 63, 64, 65, 128, 1023, 1024, 1025, 1100), nat(1)),
+  fc.tuple(fc.constantFrom(0, 63, 64, 65, 128, 255, 256, 257, 1100), nat(1)),
 )
 const submissionShape = {
   job: nat(JOBS.length - 1),
@@ -417,7 +417,7 @@ const FIELDS = new Set([
   'c',
 ])
 for (const name of ['j', 'a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'p']) FIELDS.add(name)
-for (let piece = 1; piece < 16; piece++) FIELDS.add(`p${piece}`)
+for (let piece = 1; piece < 4; piece++) FIELDS.add(`p${piece}`)
 const KINDS: Record<string, string> = { v: 'value', e: 'error', x: 'removed' }
 const LISTED: Record<string, string> = { x: 'failed', c: 'completed' }
 
@@ -427,7 +427,7 @@ function stateOfHash(fields: Map<string, Buffer>, expiresAt: number, named: Name
   const number = (name: string) => Number(text(name) ?? 0)
   const unknown = [...fields.keys()].filter((name) => !FIELDS.has(name) && !name.startsWith('@'))
   assert.deepEqual(unknown, [], 'fields that nobody knows')
-  const pieces = ['p', ...Array.from({ length: 15 }, (_, index) => `p${index + 1}`)]
+  const pieces = ['p', ...Array.from({ length: 3 }, (_, index) => `p${index + 1}`)]
   const kind = text('k')
   const first = text('w') ?? ''
   const [, priority, micros, turn] = /^(\d+) (\d{16})(\d{3})$/.exec(text('r') ?? '') ?? []
@@ -1293,7 +1293,7 @@ const SELDOM: [Op[]][] = [
   // Attempts fail, and all begins anew.
   [[offer(0, 1), submit(0, 0), finish('retry'), finish('value'), retry(0), end(0), retry(0)]],
   [[submit(0, 0), end(0), retry(0)]],
-  [[offer(0, 1), submit(0, 0, { payload: [1024, 0] }), finish('value'), submit(0, 0), end(0)]],
+  [[offer(0, 1), submit(0, 0, { payload: [256, 0] }), finish('value'), submit(0, 0), end(0)]],
   // Another generation waits meanwhile.
   [
     [
@@ -1423,7 +1423,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a retry that is sent twice and runs twice': [['if h[1] and num(h[1]) > num(ARGV[A + 1])', 'if false']],
   'a rerun that is not the newest': [['or (reruns and r[13])', 'or false']],
   'a payload that is cut': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
-  'a piece of another payload': [["'p15', 'b', 'c'", "'b', 'c'"]],
+  'a piece of another payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
   'a call for workers that is not sent': [
     ["redis.pcall('PUBLISH', broadcast, call)", "redis.pcall('ECHO', call)"],
   ],

@@ -10,12 +10,12 @@ export const FINISH: string = `
 local limit, first = num(ARGV[A + 1]), A + 1
 local places = {}
 
-local function termsOf(head)
+local termsOf = once(function(head)
   local c, kind, ttl, linger, delay, keep, age, frees =
     string.match(head, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
   return { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
     keep = num(keep), age = num(age), frees = frees == '1', limit = limit }
-end
+end)
 
 -- What is sent twice has the effect of once.
 local function repeated(key, kind, fence)

@@ -75,12 +75,12 @@ local function create(n, key, id, command, r, a, terms)
   return y
 end
 
-local function termsOf(head)
+local termsOf = once(function(head)
   local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
   return { command = commands[num(c)], delay = num(delay), priority = num(priority),
     waits = has(${WAITS}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
-end
+end)
 
 local function submit(n)
   local key, a = KEYS[K + n], first + 4 * (n - 1)
