@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Contender, numberOf } from './contenders/contender.ts'
+import { type Contender, numberIn, numberOf } from './contenders/contender.ts'
 import { now } from './statistics.ts'
 
 /** What came of asking for everything in one tick, in one process. */
@@ -8,8 +8,9 @@ export interface Burst {
   latencies: number[]
   /** When the last caller had the answer, on the shared clock. */
   settledAt: number
-  /** How often the work ran here, and when it last ended, on the shared clock. */
+  /** How often the work ran here, ms from its first start to its last, and when it last ended, on the shared clock. */
   runs: number
+  startedOver: number
   workedUntil: number
   /** Never answered, or answered by an error. */
   lost: number
@@ -19,19 +20,29 @@ export interface Burst {
 /** A caller who has no answer after this is lost, ms. */
 export const BURST_DEADLINE = 15_000
 
-/** What works do in a burst, and what they tell of themselves. */
-export class Work {
-  /** Sleeps so long, ms, … */
-  sleeps = 0
+/** What works do in a burst. */
+export interface WorkKind {
+  /** Waits so long, ms, as for I/O … */
+  waits?: number
   /** … and computes so many steps. */
-  steps = 0
+  steps?: number
+}
+
+/** The work of a process, and what it tells of itself. */
+export class Work {
+  kind: WorkKind = {}
   runs = 0
+  firstStart = 0
+  lastStart = 0
   workedUntil = 0
 
   async do(): Promise<void> {
     this.runs++
-    if (this.sleeps > 0) await sleep(this.sleeps)
-    compute(this.steps)
+    this.lastStart = performance.now()
+    this.firstStart ||= this.lastStart
+    const { waits = 0, steps = 0 } = this.kind
+    if (waits > 0) await sleep(waits)
+    compute(steps)
     this.workedUntil = now()
   }
 }
@@ -63,16 +74,16 @@ export async function burst(
   at: number,
   work: Work,
 ): Promise<Burst> {
-  const result: Burst = { latencies: [], settledAt: 0, runs: 0, workedUntil: 0, lost: 0, wrong: 0 }
+  const result = { latencies: [] as number[], settledAt: 0, lost: 0, wrong: 0 }
   const runsBefore = work.runs
-  work.workedUntil = 0
+  Object.assign(work, { firstStart: 0, lastStart: 0, workedUntil: 0 })
   await sleep(Math.max(0, at - now()))
   const ask = async (key: string) => {
     const askedAt = performance.now()
     try {
-      const value = await get(key)
+      const answer = await get(key)
       result.latencies.push(performance.now() - askedAt)
-      if (value?.n !== numberOf(key)) result.wrong++
+      if (numberIn(answer) !== numberOf(key)) result.wrong++
     } catch {
       result.lost++
     }
@@ -86,5 +97,24 @@ export async function burst(
   ])
   timer.abort()
   result.lost = asked.length - result.latencies.length
-  return { ...result, runs: work.runs - runsBefore, workedUntil: work.workedUntil }
+  return {
+    ...result,
+    runs: work.runs - runsBefore,
+    startedOver: work.lastStart - work.firstStart,
+    workedUntil: work.workedUntil,
+  }
+}
+
+/** Lets every turn of the event loop take so long, as in a server that is busy. Returns how to end that. */
+export function busyTurns(ms: number): () => void {
+  let busy = true
+  const turn = () => {
+    const end = performance.now() + ms
+    while (performance.now() < end);
+    if (busy) setImmediate(turn)
+  }
+  setImmediate(turn)
+  return () => {
+    busy = false
+  }
 }

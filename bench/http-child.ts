@@ -6,10 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from '../test/support/daemon.ts'
 import { LOCALHOST } from '../test/support/ports.ts'
 import { serve } from '../test/support/process-child.ts'
+import { valueFor } from './contenders/contender.ts'
 import { library, libraryPart } from './library.ts'
 
-/** What a server answers, whoever makes it. */
-const BODY = Buffer.from(JSON.stringify({ id: 1, name: 'x'.repeat(1000) }))
+/** What a server answers, whoever makes it: 2 KB. */
+const BODY = Buffer.from(JSON.stringify(valueFor('page:1')))
 const FIELDS = { 'content-type': 'application/json', 'content-length': String(BODY.length) }
 
 /** What a cache adds: the others answer the same bytes. */

@@ -5,7 +5,6 @@
  *   npm run bench -- hits cold         single parts
  *   npm run bench -- --quick           few rounds, few peers: within two minutes
  *   npm run bench -- --strict          a missed time is a failure too, not only a missed count
- *   npm run bench -- --source          measures the sources, compiled as they load, instead of the build
  */
 
 import { readFile } from 'node:fs/promises'
@@ -13,7 +12,7 @@ import { cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { RedisServer } from '../test/support/redis-server.ts'
 import { ENTRANTS } from './contenders/contender.ts'
-import { prepareLibrary } from './library.ts'
+import { buildLibrary } from './library.ts'
 import { cold } from './parts/cold.ts'
 import { connections } from './parts/connections.ts'
 import { hits } from './parts/hits.ts'
@@ -28,6 +27,7 @@ import { queueKill } from './parts/queue-kill.ts'
 import { queueLost } from './parts/queue-lost.ts'
 import { queueMemory } from './parts/queue-memory.ts'
 import { redisHits } from './parts/redis-hits.ts'
+import { starts } from './parts/starts.ts'
 import { streams } from './parts/streams.ts'
 import { QUEUE_ENTRANTS } from './queues/entrant.ts'
 import { summary, table } from './report.ts'
@@ -35,6 +35,7 @@ import type { Stage } from './stage.ts'
 
 const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   hits,
+  starts,
   'redis-hits': redisHits,
   many,
   cold,
@@ -69,15 +70,13 @@ async function checkVersions(): Promise<void> {
   }
 }
 
-async function introduce(server: RedisServer, { quick, source }: { quick: boolean; source: boolean }) {
+async function introduce(server: RedisServer, quick: boolean) {
   const redis = /redis_version:(\S+)/.exec(String(await server.call('INFO', 'server')))?.[1]
   const [cpu] = cpus()
   console.log(
     `Node ${process.version}, Redis ${redis} on loopback, ${cpus().length} × ${cpu?.model.trim()}, load ${loadavg()[0]?.toFixed(1)}`,
   )
-  console.log(
-    `soloflight: ${source ? 'its sources through tsx' : 'built by tsc'}${quick ? '; quick: few rounds' : ''}`,
-  )
+  if (quick) console.log('Quick: few rounds, few peers')
   const entrants = [...Object.values(ENTRANTS), ...Object.values(QUEUE_ENTRANTS)]
   const packages = entrants.flatMap((entrant) => ('package' in entrant ? [entrant.package] : []))
   const rows = await Promise.all(packages.map(async (name) => [name, await versionOf(name)]))
@@ -90,7 +89,6 @@ async function main(): Promise<void> {
     options: {
       quick: { type: 'boolean', default: false },
       strict: { type: 'boolean', default: false },
-      source: { type: 'boolean', default: false },
     },
   })
   const unknown = positionals.filter((name) => !(name in PARTS))
@@ -98,9 +96,9 @@ async function main(): Promise<void> {
     throw new Error(`Expected parts out of ${Object.keys(PARTS).join(', ')}, got ${unknown.join(', ')}`)
   }
   await checkVersions()
-  await prepareLibrary(values.source)
+  await buildLibrary()
   await using server = await RedisServer.start({ port: 'free' })
-  await introduce(server, values)
+  await introduce(server, values.quick)
   for (const [name, part] of Object.entries(PARTS)) {
     if (positionals.length > 0 && !positionals.includes(name)) continue
     const startedAt = performance.now()

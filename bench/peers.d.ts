@@ -58,77 +58,12 @@ declare module 'async-cache-dedupe' {
   export function createCache(options: { ttl: number; storage: Storage }): Cache
 }
 
-declare module 'keyv' {
-  export class Keyv {
-    constructor(options: { store?: unknown; ttl?: number; namespace?: string; useKeyPrefix?: boolean })
-    disconnect(): Promise<void>
-  }
-}
-
-declare module '@keyv/redis' {
-  export interface Client {
-    connect(): Promise<unknown>
-    get(key: string): Promise<string | null>
-    set(key: string, value: string, options?: { EXAT: number }): Promise<string | null>
-    del(key: string): Promise<unknown>
-    destroy(): void
-    on(event: string, listener: (error: Error) => void): void
-  }
-  export function createClient(options: { url: string }): Client
-  export default class KeyvRedis {
-    constructor(url: string, options?: { namespace?: string })
-    disconnect(force?: boolean): Promise<void>
-  }
-}
-
-declare module 'cacheable' {
-  export class Cacheable {
-    constructor(options: { secondary?: unknown; primary?: unknown; ttl: number })
-    getOrSet<T>(key: string, compute: () => Promise<T> | T): Promise<T | undefined>
-    disconnect(): Promise<void>
-  }
-  export class CacheableMemory {
-    constructor(options: { ttl: number; lruSize: number })
-  }
-}
-
-declare module 'cache-manager' {
-  export interface CacheManager {
-    wrap<T>(key: string, compute: () => Promise<T> | T): Promise<T>
-    disconnect(): Promise<unknown>
-  }
-  export function createCache(options: { stores: unknown[]; ttl: number }): CacheManager
-}
-
-declare module '@epic-web/cachified' {
-  export interface CacheEntry {
-    metadata: { createdTime: number; ttl?: number | null; swr?: number | null }
-    value: unknown
-  }
-  export interface Cache {
-    name?: string
-    get(key: string): unknown
-    set(key: string, value: CacheEntry): unknown
-    delete(key: string): unknown
-  }
-  export function cachified<T>(options: {
-    key: string
-    cache: Cache
-    ttl: number
-    getFreshValue: () => Promise<T> | T
-  }): Promise<T>
-  export function totalTtl(metadata: CacheEntry['metadata'] | undefined): number
-}
-
-declare module 'cachified-redis-adapter' {
-  import type { Cache } from '@epic-web/cachified'
-  export function redisCacheAdapter(client: unknown): Cache
-}
-
 declare module 'bee-queue' {
+  import type { Payload } from './queues/payload.ts'
+
   export interface Job {
     readonly id: string
-    readonly data: number[]
+    readonly data: Payload
     setId(id: string): this
     on(event: 'succeeded', listener: (result: unknown) => void): this
     on(event: 'failed', listener: (error: Error) => void): this
@@ -153,27 +88,29 @@ declare module 'bee-queue' {
     ready(): Promise<this>
     process(concurrency: number, handler: (job: Job) => Promise<number>): this
     checkStalledJobs(interval: number): Promise<number>
-    createJob(data: number[]): Job
+    createJob(data: Payload): Job
     saveAll(jobs: Job[]): Promise<Map<Job, Error>>
     checkHealth(): Promise<{ waiting: number }>
   }
 }
 
 declare module 'bullmq' {
+  import type { Payload } from './queues/payload.ts'
+
   export interface JobsOptions {
     removeOnComplete?: boolean | { count: number }
     deduplication?: { id: string }
   }
   export interface Job {
-    readonly data: number[]
+    readonly data: Payload
     waitUntilFinished(events: QueueEvents): Promise<unknown>
   }
   export class Queue {
     constructor(name: string, options: { connection: unknown })
     on(event: 'error', listener: (error: Error) => void): this
     waitUntilReady(): Promise<unknown>
-    add(name: string, data: number[], options: JobsOptions): Promise<Job>
-    addBulk(jobs: { name: string; data: number[]; opts: JobsOptions }[]): Promise<Job[]>
+    add(name: string, data: Payload, options: JobsOptions): Promise<Job>
+    addBulk(jobs: { name: string; data: Payload; opts: JobsOptions }[]): Promise<Job[]>
     getWaitingCount(): Promise<number>
   }
   export class QueueEvents {

@@ -1,4 +1,4 @@
-import { type Contender, numberOf } from './contenders/contender.ts'
+import { type Contender, numberIn, numberOf } from './contenders/contender.ts'
 import { quantile } from './statistics.ts'
 
 /** What came of asking for a while. */
@@ -52,9 +52,9 @@ export async function pump(
       if (lane.since >= end) break
       const key = keys[next++ % keys.length] ?? ''
       try {
-        const value = await get(key)
+        const answer = await get(key)
         if (!lanes.has(lane)) return
-        if (value?.n !== numberOf(key)) wrong++
+        if (numberIn(answer) !== numberOf(key)) wrong++
         latencies.push(performance.now() - lane.since)
       } catch {
         if (lanes.has(lane)) lost++
@@ -121,8 +121,8 @@ async function spinUntil(
     let n = 0
     let wrong = 0
     for (const key of keys) {
-      const value = await contender.get(key)
-      if (value?.n !== n++) wrong++
+      const answer = await contender.get(key)
+      if (numberIn(answer) !== n++) wrong++
     }
     progress.answers += n
     progress.wrong += wrong

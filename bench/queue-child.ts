@@ -7,7 +7,7 @@ import { type Contender, valueFor } from './contenders/contender.ts'
 import { type Pumped, pump } from './pump.ts'
 import { Awaited, type Outcome } from './queues/awaited.ts'
 import { QUEUE_ENTRANTS, type QueueName } from './queues/entrant.ts'
-import { payloadOf, sumOf, widePayloadOf } from './queues/payload.ts'
+import { payloadOf, sumOf } from './queues/payload.ts'
 import type { Address, BenchQueue, QueueTerms } from './queues/queue.ts'
 import { Task } from './queues/task.ts'
 import { now } from './statistics.ts'
@@ -68,19 +68,18 @@ const handlers = {
     for (const batch of batches) await enqueue(batch)
     return (calls * size * 1000) / (performance.now() - startedAt)
   },
-  /** Enqueues jobs of 100 B. */
-  fill: async (queue: string, count: number): Promise<void> => {
+  /** Enqueues jobs whose payloads have so many bytes. */
+  fill: async (queue: string, count: number, bytes: number): Promise<void> => {
     const { enqueue } = queueOf(queue)
     for (let from = 0; from < count; from += 1_000) {
       const size = Math.min(1_000, count - from)
-      await enqueue(Array.from({ length: size }, (_, n) => widePayloadOf(from + n)))
+      await enqueue(Array.from({ length: size }, (_, n) => payloadOf(from + n, bytes)))
     }
   },
   waiting: (queue: string): Promise<number> => queueOf(queue).waiting(),
   /** Submits jobs whose results are awaited. */
-  submit: (queue: string, count: number, payload: 'short' | 'wide'): void => {
-    const make = payload === 'wide' ? widePayloadOf : payloadOf
-    for (let n = 0; n < count; n++) awaitedOf(queue).submit(make(n))
+  submit: (queue: string, count: number, bytes?: number): void => {
+    for (let n = 0; n < count; n++) awaitedOf(queue).submit(payloadOf(n, bytes))
   },
   /** Returns when so many jobs wait in Redis for a worker. */
   allWait: async (queue: string, count: number): Promise<void> => {

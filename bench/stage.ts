@@ -18,11 +18,14 @@ export function forkChild(): Promise<BenchChild> {
   return Child.fork<BenchHandlers>(new URL('./child.ts', import.meta.url))
 }
 
+/** One after the other: all at once, on a busy machine, none would be ready in time. */
 export async function forkChildren(count: number): Promise<BenchChild[]> {
-  return Promise.all(Array.from({ length: count }, forkChild))
+  const children: BenchChild[] = []
+  while (children.length < count) children.push(await forkChild())
+  return children
 }
 
-export async function endChildren(children: Iterable<BenchChild>): Promise<void> {
+export async function endChildren(children: Iterable<Child>): Promise<void> {
   await Promise.all([...children].map((child) => child.kill()))
 }
 
@@ -51,7 +54,16 @@ export function prefixOf(part: string, name: Name): string {
 }
 
 /** Commands that are no work: the bench's own, and signs of life. */
-const ASIDE = ['ping', 'info', 'config|resetstat', 'echo', 'client|list', 'monitor', 'hello']
+const ASIDE: readonly string[] = [
+  'ping',
+  'info',
+  'config|resetstat',
+  'config',
+  'echo',
+  'client|list',
+  'monitor',
+  'hello',
+]
 
 /** Commands that Redis ran since the statistics were reset, inside scripts too. */
 export async function commandsRun(server: RedisServer): Promise<number> {
@@ -62,8 +74,10 @@ export async function commandsRun(server: RedisServer): Promise<number> {
   )
 }
 
-/** The names in an order that changes from round to round, so that nobody always follows the same one. */
-export function rotated<T>(names: readonly T[], round: number): T[] {
-  const from = round % names.length
-  return [...names.slice(from), ...names.slice(0, from)]
+/** Commands that clients send while something happens. Not to be timed: the monitor costs. */
+export async function commandsSent(server: RedisServer, during: () => Promise<unknown>): Promise<number> {
+  await using monitor = await server.monitor()
+  await during()
+  const lines = await monitor.lines()
+  return lines.filter(({ fromScript, command }) => !fromScript && !ASIDE.includes(command)).length
 }

@@ -63,7 +63,7 @@ async function write({ status, statusText, headers, body }: Answer, response: Se
 }
 
 function serve(): void {
-  const locker = new Locker({ redis: values.redis })
+  const locker = new Locker({ redis: values.redis ?? null })
   const cache = new HttpCache(locker, {
     heuristics: true,
     revalidate: true,

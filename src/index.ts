@@ -16,6 +16,8 @@ export {
   CodecError,
   ConflictError,
   DeadlockError,
+  DuplicateWorkerError,
+  isRemote,
   LeaseLostError,
   LockTimeoutError,
   NotLockedError,

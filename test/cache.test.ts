@@ -174,6 +174,40 @@ test('cache - a hit is the same object to every caller, and asks Redis for nothi
   assert.ok(w.one.stats().cachedBytes > 0, 'w.one.stats().cachedBytes > 0')
 })
 
+test('cache - a ttl ends in a loop of awaited hits, which never lets the event loop turn', async () => {
+  await using locker = new Locker()
+  const end = performance.now() + 5_000
+  let runs = 0
+  while (runs < 3 && performance.now() < end) await locker.run('key', () => ++runs, { ttl: 30 })
+  assert.equal(runs, 3)
+})
+
+test('cache - a ttl ends while the event loop computes', async () => {
+  await using locker = new Locker()
+  let runs = 0
+  const next = () => locker.run('key', () => ++runs, { ttl: 30 })
+  await next()
+  const end = performance.now() + 40
+  while (performance.now() < end);
+  assert.equal(await next(), 2)
+})
+
+test('cache - options are checked at a hit as at a miss', async () => {
+  await using locker = new Locker()
+  await locker.run('key', () => 1)
+  const misspelt = { tll: 1 } as unknown as { ttl: number }
+  await assert.rejects(
+    locker.run('key', () => 1, misspelt),
+    /tll/,
+  )
+  await assert.rejects(
+    locker.run('key', () => 1, { ttl: -1 }),
+    TypeError,
+  )
+  await assert.rejects(locker.request('key', { timeout: Number.NaN }), TypeError)
+  await assert.rejects(locker.run('key', 'work' as never), TypeError)
+})
+
 test('cache - false keeps nothing here', async () => {
   await using w = await two({ cache: false })
   await w.one.run('key', () => 'value')
@@ -226,19 +260,24 @@ test('S4 cache - what was invalidated while its claim was under way is not kept'
   assert.equal(await w.one.run('key', () => 'begun after'), 'begun after')
 })
 
-test('S4 cache - everything is dropped when the subscription is lost, and nothing is kept while it is away', async () => {
+test('S4 cache - nothing is served when the subscription is lost, nor kept while it is away, and all is dropped then', async () => {
   await using w = await two()
+  const { cached } = w.one.stats()
   await w.one.run('key', () => 'value')
-  assert.equal(w.one.stats().cached, 1)
+  assert.equal(w.one.stats().cached, cached + 1)
   await w.server.call('ACL', 'SETUSER', 'default', 'resetchannels')
   await w.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await until(() => !w.one.stats().subscribed, { what: 'the loss to be seen', timeout: DETECTED + EPSILON })
-  assert.equal(w.one.stats().cached, 0)
+  const { hits, localHits } = w.one.stats()
   assert.equal(await w.one.run('key', () => 'unused'), 'value')
   assert.equal(await w.one.run('deaf', () => 'value'), 'value')
-  assert.equal(w.one.stats().cached, 0)
+  assert.equal(w.one.stats().hits, hits + 1)
+  assert.equal(w.one.stats().localHits, localHits)
+  // For when Redis is away as well.
+  assert.equal(w.one.stats().cached, cached + 1)
   await w.server.call('ACL', 'SETUSER', 'default', 'allchannels')
   await until(() => w.one.stats().subscribed, { what: 'the subscription' })
+  assert.equal(w.one.stats().cached, 0)
   await w.one.run('key', () => 'unused')
   assert.equal(w.one.stats().cached, 1)
 })

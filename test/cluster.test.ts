@@ -254,12 +254,13 @@ function tests(): void {
       await Promise.all(open.map((each) => each.run('ordered', () => 1)))
       const subscriptions = async () =>
         (await named(cluster, 'ordered')).filter(({ sub }) => sub !== '0').length
-      await until(async () => (await subscriptions()) === 2, { what: 'both to be subscribed' })
+      await until(async () => (await subscriptions()) === 1, { what: 'the one subscription of both' })
       const [first, second] = open
       await first?.close()
-      await until(async () => (await subscriptions()) === 1, { what: 'one subscription to end' })
+      assert.equal(await second?.run('still open', () => 2), 2)
+      assert.equal(await subscriptions(), 1)
       await second?.close()
-      await until(async () => (await subscriptions()) === 0, { what: 'the other subscription to end' })
+      await until(async () => (await subscriptions()) === 0, { what: 'the subscription to end' })
       assert.equal(client.status, 'ready')
       assert.equal(await client.set('{mine}', 'still open'), 'OK')
       client.disconnect()

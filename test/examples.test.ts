@@ -342,6 +342,32 @@ describe('demo', () => {
   })
 
   const script = '/usr/bin/script'
+  test('demo - it ends quietly when its output is not read to the end', async () => {
+    const demo = example('demo')
+    demo.child.stdout?.once('data', () => demo.child.stdout?.destroy())
+    await demo.output()
+    assert.doesNotMatch(demo.stdout, /late caller/)
+  })
+
+  test('demo - says how it is used', async () => {
+    assert.match(await example('demo', ['--help']).output(), /^usage: npm start -- \[folder\][^\n]*\n$/)
+  })
+
+  test('demo - finds the Redis that npm has taken for an option of its own', async () => {
+    // As `npm start --redis=URL`, `npm start --redis URL` and `npm start --redis` hand it on.
+    const url = `redis://localhost:${await freePort()}`
+    for (const [args, value] of [
+      [[], url],
+      [[url], 'true'],
+      [['src', url], 'true'],
+    ] as const) {
+      const demo = example('demo', args, { npm_config_redis: value })
+      assert.match(await demo.complaint(), /Redis at redis:\/\/localhost:\d+ cannot be used/)
+    }
+    const without = example('demo', ['src'], { npm_config_redis: 'true' })
+    assert.match(await without.complaint(), /expected --redis behind --; usage: /)
+  })
+
   test('demo - colours and a line of progress are for terminals', async () => {
     const args = ['-qec', `'${process.execPath}' --import tsx examples/demo.ts`, '/dev/null']
     const coloured = await new Run(script, args, { TERM: 'xterm' }).output()

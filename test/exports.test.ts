@@ -12,6 +12,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'ConflictError',
       'Connection',
       'DeadlockError',
+      'DuplicateWorkerError',
       'Job',
       'Lease',
       'LeaseLostError',
@@ -31,6 +32,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'UnavailableError',
       'UnknownCommandError',
       'channelName',
+      'isRemote',
       'jsonCodec',
     ],
     types: [
@@ -201,6 +203,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'CodecError',
       'ConflictError',
       'DeadlockError',
+      'DuplicateWorkerError',
       'LeaseLostError',
       'LockTimeoutError',
       'NotLockedError',
@@ -213,6 +216,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'TooLargeError',
       'UnavailableError',
       'UnknownCommandError',
+      'isRemote',
     ],
     types: ['RemoteFailure', 'SoloflightErrorOptions'],
   },
@@ -220,9 +224,20 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
 
 const root = new URL('../', import.meta.url)
 
+interface Target {
+  types: string
+  default: string
+}
+
 interface Manifest {
   name: string
-  exports: Record<string, string | { types: string; default: string }>
+  main: string
+  types: string
+  typesVersions: Record<string, Record<string, string[]>>
+  exports: Record<
+    string,
+    string | { 'module-sync': Target; bun: string; module: string; require: Target; default: Target }
+  >
 }
 
 async function manifest(): Promise<Manifest> {
@@ -233,8 +248,9 @@ async function manifest(): Promise<Manifest> {
 function sourceOf({ exports }: Manifest, subpath: string): URL {
   const target = exports[subpath]
   if (typeof target !== 'object') return assert.fail(`${subpath} is no module`)
-  assert.equal(target.types, target.default.replace(/\.js$/, '.d.ts'))
-  return new URL(target.default.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
+  const { types, default: file } = target.default
+  assert.equal(types, file.replace(/\.js$/, '.d.ts'))
+  return new URL(file.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
 }
 
 /** Names of types that a source exports, declared there or elsewhere. */
@@ -255,6 +271,31 @@ test('exports - the subpaths of the package are these', async () => {
   assert.deepEqual(Object.keys(exports).sort(), [...Object.keys(NAMES), './package.json'].sort())
 })
 
+test('exports - only those that know none of `module-sync`, `bun` and `module` take the CommonJS build', async () => {
+  const { exports, main, types, typesVersions } = await manifest()
+  const places: Record<string, string[]> = {}
+  for (const [subpath, target] of Object.entries(exports)) {
+    if (typeof target === 'string') continue
+    const esm = target.default
+    const cjs = {
+      types: esm.types.replace('./dist/', './dist/cjs/'),
+      default: esm.default.replace('./dist/', './dist/cjs/'),
+    }
+    // The first that is known is taken: in Node `require` gives the same module as `import`.
+    assert.deepEqual(Object.entries(target), [
+      ['module-sync', esm],
+      ['bun', esm.default],
+      ['module', esm.default],
+      ['require', cjs],
+      ['default', esm],
+    ])
+    if (subpath === '.') assert.deepEqual([main, types], [cjs.default, cjs.types])
+    else places[subpath.slice(2)] = [cjs.types]
+  }
+  // For `moduleResolution: node10`, which knows no `exports`.
+  assert.deepEqual(typesVersions, { '*': places })
+})
+
 for (const [subpath, { values, types }] of Object.entries(NAMES)) {
   test(`exports - soloflight${subpath.slice(1)} exports these names and no others`, async () => {
     const url = sourceOf(await manifest(), subpath)
@@ -267,7 +308,7 @@ for (const [subpath, { values, types }] of Object.entries(NAMES)) {
 }
 
 test('exports - every error has its own stable code, its name and its key', async () => {
-  const errors: Record<string, new (...args: never[]) => Error> = await import('../src/errors.ts')
+  const { isRemote: _, ...errors } = await import('../src/errors.ts')
   const codes: Record<string, string> = {
     SoloflightError: 'E_SOLOFLIGHT',
     TimeoutError: 'E_TIMEOUT',
@@ -280,6 +321,7 @@ test('exports - every error has its own stable code, its name and its key', asyn
     CodecError: 'E_CODEC',
     OverloadedError: 'E_OVERLOADED',
     DeadlockError: 'E_DEADLOCK',
+    DuplicateWorkerError: 'E_DUPLICATE_WORKER',
     RemoteError: 'E_REMOTE',
     RemovedError: 'E_REMOVED',
     ConflictError: 'E_CONFLICT',
@@ -290,7 +332,7 @@ test('exports - every error has its own stable code, its name and its key', asyn
   assert.deepEqual(Object.keys(codes).sort(), Object.keys(errors).sort())
   const { RemoteError, SoloflightError } = await import('../src/errors.ts')
   for (const [name, make] of Object.entries(errors)) {
-    const Made = make as new (first: unknown, options: { key: string; cause: unknown }) => Error
+    const Made = make as unknown as new (first: unknown, options: { key: string; cause: unknown }) => Error
     const first = name === 'RemoteError' ? { name: 'Error', message: 'said' } : 'said'
     const error = new Made(first, { key: 'key', cause: 'why' })
     assert.ok(

@@ -11,9 +11,10 @@ const OFFSETS = [0, 1, 3, 5, 9, 14, 26]
 
 type Name = keyof typeof lockerScripts
 
-/** Loses the next reply to this script behind so many bytes; what it returns waits for that. */
-function lose({ t }: Scene, name: Name, bytes: number): () => Promise<boolean> {
-  const fault = t.proxy.swallowReplyAfter(new RegExp(`^EVALSHA ${lockerScripts[name].sha1} `), bytes)
+/** Loses the next reply to this script, or to a plain read, behind so many bytes; what it returns waits for that. */
+function lose({ t }: Scene, name: Name | 'read', bytes: number): () => Promise<boolean> {
+  const command = name === 'read' ? /^HGET / : new RegExp(`^EVALSHA ${lockerScripts[name].sha1} `)
+  const fault = t.proxy.swallowReplyAfter(command, bytes)
   // Behind a reply that is shorter the connection ends as well.
   return () => until(() => fault.hits === 1, { what: `the reply to ${name} to be lost` })
 }
@@ -50,11 +51,11 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 claim - of one that finds a result', async () => {
+  test('S6 read - of a value', async () => {
     await using s = await scene()
     await s.other.run('k', () => 'there')
     for (const bytes of OFFSETS) {
-      const isLost = lose(s, 'claim', bytes)
+      const isLost = lose(s, 'read', bytes)
       assert.equal(await s.locker.run('k', () => 'anew'), 'there')
       assert.ok(await isLost())
     }

@@ -22,7 +22,10 @@ describe('bounds', () => {
     await using t = await setup()
     const lockers = [1, 2, 3, 4].map(() => {
       const connection = new Connection(t.redis)
-      connection.share('locker:soloflight', () => new Flights(new RedisStore(connection, { maxParked: 2 })))
+      connection.share(
+        'locker:soloflight',
+        () => new Flights(new RedisStore(connection, { maxParked: 2 }), connection.clock),
+      )
       return { connection, locker: new Locker({ redis: connection, lease: LONG, cache: false }) }
     })
     const [holder, first, second, third] = lockers.map(({ locker }) => locker) as [

@@ -123,7 +123,7 @@ describe('Redis is away', () => {
 })
 
 describe('a grant that nobody wants', () => {
-  /** The claim of `locker` is on its way there or back, and so slow. */
+  /** The claim of `locker` is on its way there or back, and so slow. A refresh claims without reading first. */
   async function claimingScene(
     direction: 'up' | 'down',
     ms: number,
@@ -140,17 +140,16 @@ describe('a grant that nobody wants', () => {
   for (const direction of ['up', 'down'] as const) {
     test(`L4 abort - while the claim is on its way (${direction}): the grant is released`, async () => {
       await using s = await claimingScene(direction, 150)
-      for (const ask of [
-        (signal: AbortSignal) => s.locker.run('k', () => assert.fail('it was run for nobody'), { signal }),
-        (signal: AbortSignal) => s.locker.request('k', { signal }),
-      ]) {
-        const leaves = new AbortController()
-        const left = assert.rejects(ask(leaves.signal), { code: 'E_ABORTED' })
-        leaves.abort()
-        await left
-        await until(locked(s), { what: 'the grant' })
-        await until(free(s), { what: 'its release' })
-      }
+      const leaves = new AbortController()
+      const asked = s.locker.run('k', () => assert.fail('it was run for nobody'), {
+        signal: leaves.signal,
+        refresh: true,
+      })
+      const left = assert.rejects(asked, { code: 'E_ABORTED' })
+      leaves.abort()
+      await left
+      await until(locked(s), { what: 'the grant' })
+      await until(free(s), { what: 'its release' })
       assert.equal(s.locker.stats().works, 0)
     })
   }
@@ -164,9 +163,30 @@ describe('a grant that nobody wants', () => {
     await until(free(s), { what: 'the key to be free' })
   })
 
+  test('L4 abort - while the value is being read: nothing is claimed', async () => {
+    await using s = await claimingScene('down', 150)
+    const leaves = new AbortController()
+    const left = settledBy(s.locker.run('k', () => 'v', { signal: leaves.signal }))
+    await until(
+      async () => (await s.t.server.call('INFO', 'commandstats'))?.toString().includes('cmdstat_hget:'),
+      {
+        what: 'the read',
+      },
+    )
+    leaves.abort()
+    assert.equal((await left).outcome, 'E_ABORTED')
+    await s.locker.close()
+    assert.equal(s.locker.stats().grants, 0)
+    assert.equal(await s.t.server.call('EXISTS', 'soloflight:1:k/k'), 0)
+  })
+
   test('L4 timeout - while the claim is under way', async () => {
     await using s = await claimingScene('down', 300)
-    await assert.rejects(s.locker.request('k', { timeout: 50 }), { code: 'E_TIMEOUT' })
+    const asked = s.locker.run('k', () => assert.fail('it was run for nobody'), {
+      timeout: 50,
+      refresh: true,
+    })
+    await assert.rejects(asked, { code: 'E_TIMEOUT' })
     await until(locked(s), { what: 'the grant' })
     await until(free(s), { what: 'its release' })
   })
@@ -174,7 +194,7 @@ describe('a grant that nobody wants', () => {
   test('L4 late - a reply that comes after Redis was given up', async () => {
     await using s = await claimingScene('down', 600, 200)
     await assert.rejects(
-      s.locker.run('k', () => 'v'),
+      s.locker.run('k', () => 'v', { refresh: true }),
       { code: 'E_UNAVAILABLE' },
     )
     await until(locked(s), { what: 'the grant' })

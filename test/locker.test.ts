@@ -303,9 +303,13 @@ for (const [world, openWorld] of Object.entries(WORLDS)) {
         page: { number: 42, bytes: Buffer.from('x') },
         skipped: new Map(),
       })
-      const gate = pDefer<string>()
-      const runs = [one.run('key', () => gate.promise)]
-      await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
+      const [started, gate] = [pDefer(), pDefer<string>()]
+      const work = () => {
+        started.resolve()
+        return gate.promise
+      }
+      const runs = [one.run('key', work)]
+      await started.promise
       runs.push(
         one.run('key', () => 'x'),
         other.run('key', () => 'x'),
@@ -643,7 +647,8 @@ for (const [world, openWorld] of Object.entries(WORLDS)) {
       await parked(one, 'key', 1)
       const during = one.stats()
       assert.deepEqual([during.flights, during.waiters, during.held, during.joins], [1, 2, 1, 1])
-      assert.deepEqual([other.stats().parks >= 1, other.stats().waiters], [true, 1])
+      await until(() => other.stats().parks >= 1, { what: 'the other process to be told' })
+      assert.equal(other.stats().waiters, 1)
       await until(() => one.stats().subscribed, { what: 'the subscription' })
       gate.resolve('done')
       await Promise.all([first, joined, elsewhere])

@@ -152,7 +152,7 @@ test('L5 memory store - beyond maxRecords, one that is waited for is not forgott
   const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
   const grant = await holder.grant('waited for')
   for (const waiting of [first, second]) assert.equal((await waiting.claim('waited for')).status, 'parked')
-  await holder.store.release({ ...grant, linger: 60_000, next: undefined }, LIMITS)
+  await holder.store.release({ ...grant, linger: 60_000, expired: false, next: undefined }, LIMITS)
   await until(() => first.heard.length, { what: 'the hint' })
   for (let index = 0; index < 20; index++) await new Process(memory).grant(`key${index}`)
   await using locker = new Locker({ store: memory, cache: false })
@@ -167,7 +167,7 @@ test('memory store - a waiter whose process has gone is passed over when the lea
   const grant = await holder.grant('key')
   for (const waiting of [gone, next]) assert.equal((await waiting.claim('key')).status, 'parked')
   gone.store.close()
-  await holder.store.release({ ...grant, linger: 1000, next: undefined }, LIMITS)
+  await holder.store.release({ ...grant, linger: 1000, expired: false, next: undefined }, LIMITS)
   await until(() => next.heard.length, { what: 'the hint' })
   assert.deepEqual([gone.heard, next.heard], [[], [{ kind: 'free' }]])
   assert.equal((await next.claim('key')).status, 'granted')

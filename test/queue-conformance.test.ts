@@ -32,6 +32,7 @@ import {
   type WorkerListener,
   type WorkerName,
 } from '../src/queue/store.ts'
+import { senderOf } from './support/clients.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
@@ -615,7 +616,7 @@ class Worlds {
   async #setTime(to: number): Promise<void> {
     time = to
     this.#hub.sweep()
-    await SET_TIME.with([], [String(time), String(time * 1000)]).send(this.#client)
+    await SET_TIME.with([], [String(time), String(time * 1000)]).send(senderOf(this.#client))
     // Everybody learns what time it is on the server.
     const nothing = { worker: { nonce: '', command: 'add' }, id: 'none', fence: 0 }
     await Promise.all(
@@ -1034,7 +1035,9 @@ class Worlds {
     const { state } = this.#hub.book
     const commands = COMMANDS.flatMap((name) => this.#names.command(name))
     const jobs = JOBS.map((id) => this.#names.job(id))
-    const reply = await LOOK.with([...this.#names.shared, ...commands, ...jobs], []).send(this.#client)
+    const reply = await LOOK.with([...this.#names.shared, ...commands, ...jobs], []).send(
+      senderOf(this.#client),
+    )
     const found: (Found | undefined)[] = []
     for (const [at, until, content] of reply as [number, Buffer, Buffer[]][])
       found[at - 1] = { until: Number(String(until) || Number.POSITIVE_INFINITY), content }

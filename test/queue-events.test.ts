@@ -3,8 +3,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { FeedEvent, QueueEvents, RedisQueue } from '../src/index.ts'
-import { Child } from './support/process.ts'
-import type { ThrowerHandlers } from './support/queue-thrower-child.ts'
 import { onBothStores, onRedis } from './support/stores.ts'
 import { until } from './support/wait.ts'
 
@@ -168,21 +166,4 @@ test('events - while nobody watches, they cost no command', async () => {
   stop()
   await until(async () => (await publishes(Math.ceil(Math.random() * 1e9))) === silent, { what: 'silence' })
   assert.ok(silent <= 102, `${silent} messages for 50 jobs: one to the worker, one to who waits`)
-})
-
-test('events - what a listener throws is uncaught on its own, and breaks nothing', async () => {
-  await using w = await onRedis()
-  for (const path of [undefined, w.t.server.path]) {
-    await using child = await Child.fork<ThrowerHandlers>(
-      new URL('./support/queue-thrower-child.ts', import.meta.url),
-    )
-    assert.deepEqual(await child.call('run', path), [1, 2, 'E_REMOTE', 3], child.output)
-    const heard = new Set<string>()
-    const expected = ['submitted', 'active', 'completed', 'retrying', 'failed', 'progress', 'watch']
-    for (const name of expected) {
-      await child.next<string>('uncaught', (message) => message === name)
-      heard.add(name)
-    }
-    assert.equal(heard.size, expected.length)
-  }
 })

@@ -108,7 +108,7 @@ test('logs - on Redis as in memory: the same replies, messages and expiry', asyn
     },
   }
   for (const connection of connections)
-    await connection.call({ send: (redis) => redis.callBuffer('PING', []) }, WITHIN)
+    await connection.call({ send: (sender) => sender.send('hget', ['k', 'f']) }, WITHIN)
   await until(() => connections.every(({ subscribed }) => subscribed), { what: 'the subscriptions' })
   let runs = 0
   const seen = new Set<string>()

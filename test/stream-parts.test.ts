@@ -113,10 +113,14 @@ describe('stream - expiry', () => {
   })
 
   test('beyond their bytes the log that was used longest ago is forgotten', async () => {
-    const logs = new MemoryLogs(new ManualClock(), 100)
+    const clock = new ManualClock()
+    const logs = new MemoryLogs(clock, 10_000)
     const user = logs.connect()
-    const write = (name: string) =>
-      user.append(name, { from: 0, chunks: [Buffer.alloc(40)], first: 0, keep: 5_000 }, 0)
+    const append = { from: 0, chunks: [Buffer.alloc(4_000)], first: 0, keep: 5_000 }
+    const write = async (name: string) => {
+      await user.append(name, append, 0)
+      await user.keep(name, 2 * LOG_GRACE, 0)
+    }
     await write('a')
     await write('b')
     await user.read('a', { from: 0, follower: undefined }, 0)
@@ -125,6 +129,18 @@ describe('stream - expiry', () => {
       ['a', 'b', 'c'].map((name) => logs.find(name) !== undefined),
       [true, false, true],
     )
+    // Those that are written are never forgotten: no more are begun.
+    await user.append('d', append, 0)
+    await user.append('e', append, 0)
+    assert.equal(logs.size, 2)
+    await assert.rejects(user.append('f', append, 0), { code: 'E_OVERLOADED' })
+    assert.deepEqual(
+      ['d', 'e'].map((name) => logs.find(name)?.chunks.length),
+      [1, 1],
+    )
+    // Unless nothing was written for a while.
+    await clock.pass(11_000)
+    await user.append('f', append, 0)
   })
 })
 

@@ -365,7 +365,7 @@ describe('stream - invalidation', () => {
   inBothStores('forgets a complete stream', async ({ here, there }) => {
     const tap = new Tap<number>().push(1).end()
     await all(here.stream('k', tap.work))
-    await here.invalidate('k')
+    await here.invalidateStreams('k')
     await all(here.stream('k', tap.work))
     await all(there.stream('k', tap.work))
     assert.equal(tap.runs.length, 2)
@@ -377,7 +377,7 @@ describe('stream - invalidation', () => {
       const old = new Tap<string>().push('old')
       const before = [here, there].map((locker) => reading(locker.stream('k', old.work)))
       await Promise.all(before.map((reader) => reached(reader, 1)))
-      await there.invalidate('k')
+      await there.invalidateStreams('k')
       // Other processes hear of it a moment later.
       await sleep(50)
       const fresh = new Tap<string>().push('new').end()
@@ -552,5 +552,22 @@ describe('stream - lockers', () => {
     locker.stream('k', tap.work)
     await sleep(20)
     assert.deepEqual([tap.runs.length, locker.stats().flights], [0, 0])
+  })
+})
+
+describe('stream - takeover off', () => {
+  test('a producer let go at maxHold is replaced by nobody who reads', async () => {
+    await using locker = new Locker({ takeover: false, maxHold: 300 })
+    const tap = new Tap<number>().push(1)
+    const begun = reading(locker.stream('begun', tap.work))
+    await reached(begun, 1)
+    const still = new Tap<number>()
+    const readers = [1, 2].map(() => reading(locker.stream('at 0', still.work)))
+    const codes = await Promise.all([begun, ...readers].map(async ({ done }) => (await done).error))
+    assert.deepEqual(
+      codes.map((error) => (error as { code?: string }).code),
+      ['E_STREAM_INTERRUPTED', 'E_LOCK_TIMEOUT', 'E_LOCK_TIMEOUT'],
+    )
+    assert.equal(still.runs.length, 1)
   })
 })

@@ -24,6 +24,7 @@ const EVENTS: readonly TelemetryEvent[] = [
   'lost',
   'wait',
   'unshared',
+  'hook',
   'connection',
 ]
 

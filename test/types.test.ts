@@ -63,7 +63,7 @@ export function sources(): Locker[] {
     new Locker({ tll: 5 }),
     // @ts-expect-error durations are numbers
     new Locker({ ttl: '5s' }),
-    // @ts-expect-error one of two words
+    // @ts-expect-error one of four words
     new Locker({ onUnavailable: 'retry' }),
     // @ts-expect-error false or bounds, not true
     new Locker({ cache: true }),

@@ -1,22 +1,49 @@
-/** What is computed, kept and handed out in every part. */
+/** What is computed, kept and handed out in every part: some 2 KB of JSON. */
 export interface Value {
   n: number
   name: string
   email: string
-  roles: string[]
   active: boolean
+  orders: Order[]
 }
+
+interface Order {
+  id: string
+  title: string
+  quantity: number
+  price: number
+  at: string
+}
+
+/** What a caller receives: the value, or what `request` wraps it in. */
+export type Answer = Value | { result: Value } | undefined | null
 
 /** The value of a key `…:<n>`. */
 export function valueFor(key: string): Value {
   const n = numberOf(key)
+  const order = (index: number): Order => ({
+    id: `order-${n}-${index}`,
+    title: `Replacement part, number ${index} of a set`,
+    quantity: index + 1,
+    price: 19.95 + index,
+    at: new Date(1_700_000_000_000 + (n * 16 + index) * 60_000).toISOString(),
+  })
   return {
     n,
     name: `User ${n}`,
     email: `user.${n}@example.org`,
-    roles: ['reader', 'writer', 'admin'],
     active: true,
+    orders: Array.from({ length: 14 }, (_, index) => order(index)),
   }
+}
+
+/** The number of the key whose value this is. */
+export function numberIn(answer: Answer): number | undefined {
+  return answer ? valueIn(answer).n : undefined
+}
+
+export function valueIn(answer: NonNullable<Answer>): Value {
+  return 'result' in answer ? answer.result : answer
 }
 
 /** The number at the end of a key. */
@@ -47,7 +74,9 @@ export interface Terms {
 /** One library, used as its documentation says. */
 export interface Contender {
   /** The value of a key: kept, or computed now. */
-  get(key: string): Promise<Value | undefined | null>
+  get(key: string): Promise<Answer>
+  /** Computes a value that is to be kept. @default get */
+  fill?(key: string): Promise<Answer>
   close(): Promise<void>
 }
 
@@ -60,34 +89,51 @@ export interface Entrant {
   package?: string
   /** The layers that it can be without the others. */
   layers: readonly Layers[]
-  load: () => Promise<{ open: Open }>
+  load: () => Promise<Open>
 }
 
 const ALL = ['memory', 'redis', 'both'] as const
 
-/** Everybody, by name. */
+const soloflight = async (call: keyof typeof import('./soloflight.ts')): Promise<Open> =>
+  (await import('./soloflight.ts'))[call]
+
+/** Everybody, by name. `soloflight` is what people call: `run` with options. */
 export const ENTRANTS = {
-  soloflight: { layers: ALL, load: () => import('./soloflight.ts') },
-  'lru-cache': { package: 'lru-cache', layers: ['memory'], load: () => import('./lru-cache.ts') },
-  'ioredis GET': { package: 'ioredis', layers: ['redis'], load: () => import('./ioredis-get.ts') },
-  'layered-loader': { package: 'layered-loader', layers: ALL, load: () => import('./layered-loader.ts') },
+  soloflight: { layers: ALL, load: () => soloflight('run') },
+  'soloflight, options hoisted': { layers: ALL, load: () => soloflight('runHoisted') },
+  'soloflight, no options': { layers: ALL, load: () => soloflight('runWithoutOptions') },
+  'soloflight, memoize': { layers: ALL, load: () => soloflight('memoized') },
+  'soloflight, request': { layers: ALL, load: () => soloflight('request') },
+  'lru-cache, ttlResolution 0': {
+    package: 'lru-cache',
+    layers: ['memory'],
+    load: async () => (await import('./lru-cache.ts')).exact,
+  },
+  'lru-cache': { layers: ['memory'], load: async () => (await import('./lru-cache.ts')).byDefault },
+  'ioredis GET': {
+    package: 'ioredis',
+    layers: ['redis'],
+    load: async () => (await import('./ioredis-get.ts')).open,
+  },
+  'layered-loader': {
+    package: 'layered-loader',
+    layers: ALL,
+    load: async () => (await import('./layered-loader.ts')).open,
+  },
   'redis-semaphore': {
     package: 'redis-semaphore',
     layers: ['redis'],
-    load: () => import('./redis-semaphore.ts'),
+    load: async () => (await import('./redis-semaphore.ts')).open,
   },
   'async-cache-dedupe': {
     package: 'async-cache-dedupe',
     layers: ['memory', 'redis'],
-    load: () => import('./async-cache-dedupe.ts'),
+    load: async () => (await import('./async-cache-dedupe.ts')).open,
   },
-  bentocache: { package: 'bentocache', layers: ALL, load: () => import('./bentocache.ts') },
-  cacheable: { package: 'cacheable', layers: ['memory', 'both'], load: () => import('./cacheable.ts') },
-  'cache-manager': { package: 'cache-manager', layers: ALL, load: () => import('./cache-manager.ts') },
-  cachified: {
-    package: '@epic-web/cachified',
-    layers: ['memory', 'redis'],
-    load: () => import('./cachified.ts'),
+  bentocache: {
+    package: 'bentocache',
+    layers: ALL,
+    load: async () => (await import('./bentocache.ts')).open,
   },
 } as const satisfies Record<string, Entrant>
 

@@ -2,16 +2,10 @@ import { LOCALHOST } from '../../test/support/ports.ts'
 import { portOf } from '../../test/support/redis-server.ts'
 import { until } from '../../test/support/wait.ts'
 import type { Name } from '../contenders/contender.ts'
-import { figure, heading, table } from '../report.ts'
+import { exactly, heading, table } from '../report.ts'
 import { forkChild, open, prefixOf, type Stage } from '../stage.ts'
 
-const NAMES: readonly Name[] = [
-  'layered-loader',
-  'redis-semaphore',
-  'async-cache-dedupe',
-  'bentocache',
-  'cacheable',
-]
+const NAMES: readonly Name[] = ['layered-loader', 'redis-semaphore', 'async-cache-dedupe', 'bentocache']
 
 /** Connections that one process has to a standalone server. */
 export async function connections(stage: Stage): Promise<void> {
@@ -40,11 +34,6 @@ export async function connections(stage: Stage): Promise<void> {
     await until(async () => (await count()) === 0, { what: 'the connections to close' })
   }
   table(['', 'connections'], rows)
-  figure({
-    what: 'connections of a process, whatever number of lockers share a Connection',
-    wanted: '2',
-    measured: counted.join(', '),
-    reached: counted.every((connections) => connections === 2),
-    kind: 'count',
-  })
+  const wanted = counted.map(() => 2)
+  exactly('connections of a process, whatever number of lockers share a Connection', counted, wanted)
 }

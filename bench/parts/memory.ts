@@ -1,5 +1,5 @@
 import { until } from '../../test/support/wait.ts'
-import { figure, heading, table } from '../report.ts'
+import { atMost, exactly, heading, table } from '../report.ts'
 import { forkChild, open, type Stage } from '../stage.ts'
 
 const KEYS = 100_000
@@ -52,20 +52,9 @@ export async function memory(stage: Stage): Promise<void> {
       `${(growth * 100).toFixed(1)} %`,
       ((after.external - before.external) / MIB).toFixed(1),
     ])
-    figure({
-      what: `keys left in Redis after the ttl, ${cache}`,
-      wanted: '0',
-      measured: `${left}`,
-      reached: left === 0,
-      kind: 'count',
-    })
-    figure({
-      what: `heap after ${count} keys and a collection, ${cache}`,
-      wanted: 'within 5 %',
-      measured: `${(growth * 100).toFixed(1)} %`,
-      reached: growth <= 0.05,
-      kind: 'count',
-    })
+    exactly(`keys left in Redis after the ttl, ${cache}`, [left], [0])
+    const percent = { unit: ' %', kind: 'count', digits: 1 } as const
+    atMost(`growth of the heap by ${count} keys, after a collection, ${cache}`, growth * 100, 5, percent)
   }
   table(
     ['', 'keys at the end', 'left', 'after s', 'heap before, MiB', 'after, MiB', 'growth', 'external, MiB'],

@@ -87,7 +87,7 @@ async function play({ name, lease, byDefault, patience }: Scene, { server }: Sta
     for (const worker of workers) {
       worker.on('started', (data) => started.get(worker)?.push(data as Started))
     }
-    await producer.call('submit', queue, JOBS, 'short')
+    await producer.call('submit', queue, JOBS)
     const startedBy = (worker: QueueChild) => started.get(worker) ?? []
     await until(() => workers.flatMap(startedBy).length === JOBS, { what: 'the jobs to begin' })
     await sleep(RUNS_FOR)

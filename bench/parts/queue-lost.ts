@@ -79,7 +79,7 @@ async function standStill(name: QueueName, { server }: Stage): Promise<Shared> {
   const producer = await crewMember(name, server, [{ ...terms, submits: true, works: false }])
   const crew = [producer]
   try {
-    await producer.call('submit', queue, JOBS, 'short')
+    await producer.call('submit', queue, JOBS)
     await producer.call('allWait', queue, JOBS)
     const stood = producer.call('standStill', queue, STANDS_STILL)
     const worker = await crewMember(name, server, [{ ...terms, submits: false, works: true }])

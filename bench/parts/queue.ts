@@ -1,76 +1,76 @@
 import type { QueueName } from '../queues/entrant.ts'
-import { figure, heading, table } from '../report.ts'
-import { endChildren, rotated, type Stage } from '../stage.ts'
-import { median, sum } from '../statistics.ts'
+import { atLeast, atMost, exactly, heading, table } from '../report.ts'
+import { interleaved, type Rounds } from '../rounds.ts'
+import { endChildren, type Stage } from '../stage.ts'
+import { sum } from '../statistics.ts'
 import { clientCommands, KINDS, type Kind, openPair, type Pair, type Trips, trips } from './trips.ts'
 
 const NAMES: readonly QueueName[] = ['soloflight', 'bee-queue', 'BullMQ']
 const QUICK: readonly QueueName[] = ['soloflight', 'bee-queue']
 
-const LOADS = [50, 1] as const
-type Load = (typeof LOADS)[number]
-
-/** One contender under one load. */
-interface Row {
-  rounds: Trips[]
-  /** Commands from clients, a round trip. */
-  fromClients: number
+/** One contender, with or without deduplication. */
+interface Line {
+  pair: Pair
+  kind: Kind
 }
 
-type RowOf = (name: QueueName, kind: Kind, load: Load) => Row
+/** What came of one load, for all lines. */
+interface Result {
+  load: number
+  rounds: Rounds<Line, Trips>
+  /** Commands from clients, a round trip. */
+  sent: ReadonlyMap<Line, number>
+}
 
 /** A job is submitted in one process and run in another; its result is awaited in the first. */
 export async function queue(stage: Stage): Promise<void> {
-  const names = stage.quick ? QUICK : NAMES
-  const rounds = stage.quick ? 3 : 8
+  const rounds = stage.quick ? 3 : 10
   const ms = stage.quick ? 150 : 500
-  heading(`queue: submit to result, one process submits and one works, ${rounds} rounds of ${ms} ms`)
-  const rows = new Map<string, Row>()
-  const rowOf: RowOf = (name, kind, load) => {
-    const id = `${name} ${kind} ${load}`
-    const row = rows.get(id) ?? { rounds: [], fromClients: Number.NaN }
-    rows.set(id, row)
-    return row
-  }
+  heading(`queue: submit to result, 1 KB, one process submits and one works, ${rounds} rounds of ${ms} ms`)
   const pairs: Pair[] = []
   try {
-    for (const name of names) pairs.push(await openPair(name, stage))
+    for (const name of stage.quick ? QUICK : NAMES) pairs.push(await openPair(name, stage))
+    const lines = pairs.flatMap((pair) => KINDS.map((kind) => ({ pair, kind })))
     // Long enough for all of them to be compiled.
-    const warmUp = stage.quick ? 2 * ms : 5000
+    const warmUp = stage.quick ? 2 * ms : 5_000
     for (const load of [50, 1]) {
-      for (const pair of pairs) for (const kind of KINDS) await trips(pair, kind, load, stage, warmUp)
+      for (const { pair, kind } of lines) await trips(pair, kind, load, stage, warmUp)
     }
-    for (const load of LOADS) {
-      for (const kind of KINDS) {
-        for (let round = 0; round < rounds; round++) {
-          for (const pair of rotated(pairs, round)) {
-            rowOf(pair.name, kind, load).rounds.push(await trips(pair, kind, load, stage, ms))
-          }
-        }
-        for (const pair of pairs) {
-          rowOf(pair.name, kind, load).fromClients = await clientCommands(pair, kind, load, stage)
-        }
-      }
-    }
+    report(lines, await measure(50, lines, stage, rounds, ms), await measure(1, lines, stage, rounds, ms))
   } finally {
     await endChildren(pairs.flatMap(({ producer, worker }) => [producer, worker]))
     await stage.server.call('FLUSHALL')
   }
-  report(names, rowOf)
 }
 
-function report(names: readonly QueueName[], rowOf: RowOf): void {
-  const middle = (name: QueueName, kind: Kind, load: Load, of: (trips: Trips) => number) =>
-    median(rowOf(name, kind, load).rounds.map(of))
-  const rate = (name: QueueName, kind: Kind) => middle(name, kind, 50, (trips) => trips.rate * 1000)
-  const p50 = (name: QueueName, kind: Kind) => middle(name, kind, 1, (trips) => trips.p50)
-  const all = names.flatMap((name) => KINDS.map((kind) => [name, kind] as const))
-  const label = (name: QueueName, kind: Kind) => (kind === 'plain' ? name : `${name}, deduplicated`)
+async function measure(
+  load: number,
+  lines: readonly Line[],
+  stage: Stage,
+  rounds: number,
+  ms: number,
+): Promise<Result> {
+  const results = await interleaved(lines, rounds, ({ pair, kind }) => trips(pair, kind, load, stage, ms))
+  const sent = new Map<Line, number>()
+  for (const line of lines) sent.set(line, await clientCommands(line.pair, line.kind, load, stage))
+  return { load, rounds: results, sent }
+}
+
+function report(lines: readonly Line[], many: Result, single: Result): void {
+  const find = (name: QueueName, wanted: Kind): Line | undefined =>
+    lines.find(({ pair, kind }) => pair.name === name && kind === wanted)
+  const bee = { plain: find('bee-queue', 'plain'), deduplicated: find('bee-queue', 'deduplicated') }
+  const speed = (line: Line, peer: Line | undefined) =>
+    peer ? many.rounds.ratio(line, peer, ({ rate }) => rate) : Number.NaN
+  const delay = (line: Line) =>
+    bee.plain ? single.rounds.ratio(line, bee.plain, ({ p50 }) => p50) : Number.NaN
+  const label = ({ pair, kind }: Line) => (kind === 'plain' ? pair.name : `${pair.name}, deduplicated`)
   table(
     [
       'submit to result',
       '50 in flight, /s',
       'of bee-queue',
+      'deduplicated',
       'p50 ms',
       'p99 ms',
       '1 in flight, p50 ms',
@@ -78,86 +78,70 @@ function report(names: readonly QueueName[], rowOf: RowOf): void {
       'lost',
       'wrong',
     ],
-    all.map(([name, kind]) => {
-      const both = LOADS.flatMap((load) => rowOf(name, kind, load).rounds)
-      return [
-        label(name, kind),
-        rate(name, kind).toFixed(0),
-        (rate(name, kind) / rate('bee-queue', 'plain')).toFixed(2),
-        middle(name, kind, 50, (trips) => trips.p50).toFixed(2),
-        middle(name, kind, 50, (trips) => trips.p99).toFixed(2),
-        p50(name, kind).toFixed(3),
-        (p50(name, kind) / p50('bee-queue', 'plain')).toFixed(2),
-        sum(both.map(({ lost }) => lost)),
-        sum(both.map(({ wrong }) => wrong)),
-      ]
-    }),
+    lines.map((line) => [
+      label(line),
+      many.rounds.median(line, ({ rate }) => rate * 1000).toFixed(0),
+      speed(line, bee.plain).toFixed(2),
+      speed(line, bee.deduplicated).toFixed(2),
+      many.rounds.median(line, ({ p50 }) => p50).toFixed(2),
+      many.rounds.median(line, ({ p99 }) => p99).toFixed(2),
+      single.rounds.median(line, ({ p50 }) => p50).toFixed(3),
+      delay(line).toFixed(2),
+      sum([many, single].flatMap(({ rounds }) => rounds.values(line, ({ lost }) => lost))),
+      sum([many, single].flatMap(({ rounds }) => rounds.values(line, ({ wrong }) => wrong))),
+    ]),
   )
   console.log()
   table(
     [
       'a round trip costs',
-      ...LOADS.flatMap((load) => [`${load} in flight: commands`, 'from clients']),
+      ...[many, single].flatMap(({ load }) => [`${load} in flight: commands`, 'from clients']),
       '50 in flight: CPU µs of producer',
       'worker',
       'Redis',
     ],
-    all.map(([name, kind]) => [
-      label(name, kind),
-      ...LOADS.flatMap((load) => [
-        middle(name, kind, load, (trips) => trips.commands).toFixed(1),
-        rowOf(name, kind, load).fromClients.toFixed(1),
+    lines.map((line) => [
+      label(line),
+      ...[many, single].flatMap(({ rounds, sent }) => [
+        rounds.median(line, ({ commands }) => commands).toFixed(1),
+        (sent.get(line) ?? Number.NaN).toFixed(1),
       ]),
-      middle(name, kind, 50, (trips) => trips.cpu).toFixed(0),
-      middle(name, kind, 50, (trips) => trips.workerCpu).toFixed(0),
-      middle(name, kind, 50, (trips) => trips.redisCpu).toFixed(0),
+      many.rounds.median(line, ({ cpu }) => cpu).toFixed(0),
+      many.rounds.median(line, ({ workerCpu }) => workerCpu).toFixed(0),
+      many.rounds.median(line, ({ redisCpu }) => redisCpu).toFixed(0),
     ]),
   )
-  const faults = sum(
-    KINDS.flatMap((kind) => LOADS.flatMap((load) => rowOf('soloflight', kind, load).rounds)).map(
-      ({ lost, wrong }) => lost + wrong,
-    ),
+  judge(
+    lines.filter(({ pair }) => pair.name === 'soloflight'),
+    [many, single],
   )
-  figure({
-    what: 'submit to result, lost or wrong',
-    wanted: '0',
-    measured: `${faults}`,
-    reached: faults === 0,
-    kind: 'count',
+  const [own, shared, bull] = [
+    find('soloflight', 'plain'),
+    find('soloflight', 'deduplicated'),
+    find('BullMQ', 'plain'),
+  ]
+  if (!own || !shared) return
+  atLeast('submit to result, 50 in flight, dedupe off, of bee-queue', speed(own, bee.plain), 1.3, { goal: 2 })
+  atLeast('submit to result, 50 in flight, dedupe on, of bee-queue', speed(shared, bee.plain), 1.2, {
+    goal: 1.5,
   })
-  const faster = (kind: Kind, peer: QueueName, least: number, goal: string) => {
-    if (!names.includes(peer)) return
-    const share = rate('soloflight', kind) / rate(peer, 'plain')
-    figure({
-      what: `submit to result, 50 in flight, ${kind}, of ${peer}`,
-      wanted: `at least ${least}${goal}`,
-      measured: share.toFixed(2),
-      reached: share >= least,
-      kind: 'time',
-    })
-  }
-  faster('plain', 'bee-queue', 1.3, ', goal 2')
-  faster('plain', 'BullMQ', 4, '')
-  faster('deduplicated', 'bee-queue', 1, ', goal 1.5')
-  const longer = p50('soloflight', 'plain') / p50('bee-queue', 'plain')
-  figure({
-    what: 'submit to result, 1 in flight, p50, of bee-queue',
-    wanted: 'at most 1.15',
-    measured: longer.toFixed(3),
-    reached: longer <= 1.15,
-    kind: 'time',
-  })
-  for (const load of LOADS) {
-    const most = (of: (kind: Kind) => number) => Math.max(...KINDS.map(of))
-    const commands = most((kind) => middle('soloflight', kind, load, (trips) => trips.commands))
-    const sent = most((kind) => rowOf('soloflight', kind, load).fromClients)
-    figure({
-      what: `Redis commands a round trip, inside scripts too; from clients; ${load} in flight`,
-      wanted: 'at most 14; 4, goal 11; 2',
-      measured: `${commands.toFixed(1)}; ${sent.toFixed(1)}`,
-      // A look at what is due, every now and then, is no part of a trip.
-      reached: Math.round(commands * 10) / 10 <= 14 && sent <= 4,
-      kind: 'count',
-    })
+  if (bull) atLeast('submit to result, 50 in flight, dedupe off, of BullMQ', speed(own, bull), 4)
+  atMost('submit to result, 1 in flight, p50, of bee-queue', delay(own), 1.5, { goal: 1.2 })
+}
+
+/** What can be counted. */
+function judge(own: readonly Line[], results: readonly Result[]): void {
+  const faults = results.flatMap(({ rounds }) =>
+    own.flatMap((line) => rounds.values(line, ({ lost, wrong }) => lost + wrong)),
+  )
+  exactly('submit to result, lost or wrong', [sum(faults)], [0])
+  for (const { load, rounds, sent } of results) {
+    const what = `${load} in flight`
+    const commands = Math.max(...own.map((line) => rounds.median(line, (trips) => trips.commands)))
+    // A look at what is due, every now and then, is no part of a trip.
+    const whole = Math.round(commands)
+    atMost(`Redis commands a round trip, inside scripts too, ${what}`, whole, 14, { kind: 'count' })
+    const most = Math.max(...own.map((line) => sent.get(line) ?? Number.NaN))
+    atMost(`commands from clients a round trip, ${what}`, most, 4, { digits: 1, kind: 'count' })
   }
 }

@@ -3,7 +3,7 @@ import { LOCALHOST } from '../../test/support/ports.ts'
 import { portOf } from '../../test/support/redis-server.ts'
 import { until } from '../../test/support/wait.ts'
 import { library } from '../library.ts'
-import { figure, heading, table } from '../report.ts'
+import { atMost, heading, table } from '../report.ts'
 import { commandsRun, type Stage } from '../stage.ts'
 import { median, now, quantile } from '../statistics.ts'
 
@@ -72,18 +72,10 @@ export async function streams({ server, quick }: Stage): Promise<void> {
       ['replayed, chunks a ms', median(replays).toFixed(0)],
     ],
   )
-  figure({
-    what: `scripts sent for a chunk that ${READERS + 1} processes receive`,
-    wanted: 'at most 1.2',
-    measured: (sent.length / count).toFixed(2),
-    reached: sent.length / count <= (quick ? 1.6 : 1.2),
-    kind: 'count',
-  })
-  figure({
-    what: 'from the yield of a chunk to a reader in another process, median',
-    wanted: 'at most 5 ms',
-    measured: `${median(delays).toFixed(2)} ms`,
-    reached: median(delays) <= 5,
-    kind: 'time',
+  const perChunk = sent.length / count
+  const scripts = `scripts sent for a chunk that ${READERS + 1} processes receive`
+  atMost(scripts, perChunk, quick ? 1.6 : 1.2, { kind: 'count', digits: 2 })
+  atMost('from the yield of a chunk to a reader in another process, median', median(delays), 5, {
+    unit: ' ms',
   })
 }

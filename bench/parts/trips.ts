@@ -2,7 +2,7 @@ import type { RedisServer } from '../../test/support/redis-server.ts'
 import type { Pumped } from '../pump.ts'
 import { crewMember, type QueueChild } from '../queues/crew.ts'
 import type { QueueName } from '../queues/entrant.ts'
-import { commandsRun, type Stage } from '../stage.ts'
+import { commandsRun, commandsSent, type Stage } from '../stage.ts'
 import { sum } from '../statistics.ts'
 
 /** Without deduplication; and deduplicated by payload, no two of which are the same. */
@@ -72,21 +72,19 @@ export async function trips(
   }
 }
 
-/** Commands that clients send a round trip, PINGs aside. Not in the rounds that are timed: the monitor costs. */
+/** Commands that clients send a round trip. */
 export async function clientCommands(
   pair: Pair,
   kind: Kind,
   inFlight: number,
   { server }: Stage,
 ): Promise<number> {
-  await using monitor = await server.monitor()
-  const before = await pair.worker.call('usage')
-  await pair.producer.call('pump', queueOf(pair, kind), inFlight, 150)
-  const after = await pair.worker.call('usage')
-  const lines = await monitor.lines()
-  const aside = ['ping', 'info', 'config']
-  const sent = lines.filter(({ fromScript, command }) => !fromScript && !aside.includes(command)).length
-  return sent / (after.runs - before.runs)
+  const runs = async () => (await pair.worker.call('usage')).runs
+  const before = await runs()
+  const sent = await commandsSent(server, () =>
+    pair.producer.call('pump', queueOf(pair, kind), inFlight, 150),
+  )
+  return sent / ((await runs()) - before)
 }
 
 /** Microseconds of CPU that the server used. */

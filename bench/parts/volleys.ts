@@ -1,4 +1,4 @@
-import type { Burst } from '../burst.ts'
+import type { Burst, WorkKind } from '../burst.ts'
 import type { Name } from '../contenders/contender.ts'
 import { type BenchChild, commandsRun, type Stage } from '../stage.ts'
 import { now, sum } from '../statistics.ts'
@@ -26,7 +26,7 @@ export async function volley(
   { server }: Stage,
   keys: string[],
   callers: number,
-  work: { sleeps: number; steps: number },
+  work: WorkKind,
 ): Promise<Volley> {
   await server.resetStats()
   const at = now() + HEAD_START

@@ -1,27 +1,38 @@
 import { createHash } from 'node:crypto'
 
-/** What a job carries: numbers, of which the result is the sum. */
-export type Payload = number[]
-
-/** Three numbers; no two `n` have the same. */
-export function payloadOf(n: number): Payload {
-  return [n, n + 1, n + 2]
+/** What a job carries. The result is the sum of `n` and the quantities. */
+export interface Payload {
+  n: number
+  lines: readonly Line[]
+  note: string
 }
 
-/** Twelve numbers that are 100 bytes of JSON. */
-export function widePayloadOf(n: number): Payload {
-  return [1_000_000_000 + n, ...Array.from({ length: 11 }, (_, index) => 1_000_000 + index)]
+interface Line {
+  article: string
+  quantity: number
+  price: number
 }
 
-export function sumOf(payload: Payload): number {
-  return payload.reduce((total, number) => total + number, 0)
+/** Bytes of a line as JSON, with its comma. */
+const LINE = 56
+
+const LINES: readonly Line[] = Array.from({ length: 100 }, (_, index) => ({
+  article: `article-${1_000_000 + index}`,
+  quantity: 3,
+  price: 1_995,
+}))
+
+/** So many bytes of JSON, 1 KB unless told otherwise; no two `n` have the same. */
+export function payloadOf(n: number, bytes = 1_000): Payload {
+  const bare = { n, lines: LINES.slice(0, Math.floor((bytes - 50) / LINE)), note: '' }
+  return { ...bare, note: 'x'.repeat(bytes - JSON.stringify(bare).length) }
 }
 
-/** Longer names of payloads than this cost more memory than a digest, characters. */
-const DIGEST_LENGTH = 27
+export function sumOf({ n, lines }: Payload): number {
+  return lines.reduce((total, { quantity }) => total + quantity, n)
+}
 
 /** By what peers know a payload again, as somebody would write it who thinks of memory too. */
 export function dedupeIdOf(payload: Payload): string {
-  const text = JSON.stringify(payload)
-  return text.length <= DIGEST_LENGTH ? text : createHash('sha1').update(text).digest('base64url')
+  return createHash('sha1').update(JSON.stringify(payload)).digest('base64url')
 }

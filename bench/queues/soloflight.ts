@@ -1,7 +1,11 @@
 import { library } from '../library.ts'
+import type { Payload } from './payload.ts'
 import { CONCURRENCY, type OpenQueues } from './queue.ts'
 
-type Jobs = { add: (numbers: number[]) => number }
+/** How long a submitter waits at most, ms. */
+const TIMEOUT = 30_000
+
+type Jobs = { add: (payload: Payload) => number }
 
 export const open: OpenQueues = async (address, terms, run) => {
   const { Connection, RedisQueue } = await library()
@@ -14,11 +18,11 @@ export const open: OpenQueues = async (address, terms, run) => {
     if (works) {
       queue.process('add', async (payload) => run(payload), { concurrency: CONCURRENCY })
     }
-    const options = deduplicated ? {} : ({ dedupe: false } as const)
+    const dedupe = deduplicated ? {} : ({ dedupe: false } as const)
     return {
-      submit: (payload) => queue.submit('add', payload, options),
+      submit: (payload) => queue.submit('add', payload, { timeout: TIMEOUT, ...dedupe }),
       enqueue: (payloads) =>
-        queue.enqueueMany(payloads.map((payload) => ({ command: 'add', payload, options }))),
+        queue.enqueueMany(payloads.map((payload) => ({ command: 'add', payload, options: { ...dedupe } }))),
       waiting: async () => (await queue.counts()).waiting,
     }
   })

@@ -38,7 +38,7 @@ export class Task {
   }
 
   async #runSlowly(payload: Payload): Promise<number> {
-    const started: Started = { n: payload[0] ?? Number.NaN, at: now() }
+    const started: Started = { n: payload.n, at: now() }
     if (this.#gate) emit('started', started)
     await sleep(this.sleeps)
     await this.#gate

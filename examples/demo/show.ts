@@ -4,6 +4,16 @@ import type { Report } from './report.ts'
 
 // `styleText` colours a terminal only, and not with NO_COLOR.
 
+/** Ends the process quietly when nobody reads its output any more, as under `| head`. */
+export function endWithReader(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error
+      process.exit()
+    })
+  }
+}
+
 export function title(text: string): void {
   console.log(`\n${styleText('bold', text)}\n`)
 }

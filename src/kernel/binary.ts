@@ -64,3 +64,19 @@ export function rebuild(make: Make, source: Buffer): object {
   new Uint8Array(memory).set(source)
   return make(memory)
 }
+
+/** Bytes that a kept buffer may share its memory with, beside an eighth of its own. */
+const MAX_SLACK = 1024
+
+/**
+ * The same bytes, to be kept: copied if they are a small part of a larger memory, all of which would be kept with them.
+ * That is so for what was read from a socket (parts of 64 KiB, or of the parser's buffers of many megabytes), and for
+ * small Buffers, which Node cuts out of pools.
+ */
+export function ownedBytes(source: Buffer): Buffer {
+  const slack = source.buffer.byteLength - source.byteLength
+  if (slack <= MAX_SLACK + source.byteLength / 8) return source
+  const own = Buffer.allocUnsafeSlow(source.byteLength)
+  own.set(source)
+  return own
+}

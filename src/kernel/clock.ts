@@ -1,3 +1,6 @@
+import { clearTimer, now, setTimer } from './timers.ts'
+import { rootContext } from './user-code.ts'
+
 /** A pending timer, as `setTimeout` of the clock returned it. */
 export interface Timer {
   /** Takes it back. Does nothing when it has fired. */
@@ -11,7 +14,10 @@ export interface Timer {
 export interface Clock {
   /** Milliseconds since an arbitrary moment; never goes back. */
   now(): number
-  /** Calls `run` once after `ms`. `background: true`: does not keep the process alive. */
+  /**
+   * Calls `run` once after `ms`, in the async context of no call: timers that are armed again and again would keep the
+   * stores of the first call alive. `background: true`: does not keep the process alive.
+   */
   after(ms: number, run: () => void, background?: boolean): Timer
 }
 
@@ -19,21 +25,22 @@ export interface Clock {
 const LONGEST_TIMEOUT = 2 ** 31 - 1
 
 class NodeTimer implements Timer {
-  #handle: NodeJS.Timeout | undefined
+  readonly #handle: NodeJS.Timeout | undefined
 
   constructor(ms: number, run: () => void, background: boolean) {
     // What is further away than 24 days is as good as never to a process; firing early would be wrong.
-    if (ms <= LONGEST_TIMEOUT) this.#handle = setTimeout(run, Math.max(0, Math.ceil(ms)))
-    if (background) this.#handle?.unref()
+    if (ms <= LONGEST_TIMEOUT) this.#handle = rootContext.run(() => setTimer(run, Math.max(0, Math.ceil(ms))))
+    // Where timers are numbers, as in jsdom, nothing keeps a process alive.
+    if (background) this.#handle?.unref?.()
   }
 
   cancel(): void {
-    clearTimeout(this.#handle)
+    clearTimer(this.#handle)
   }
 }
 
 /** The process's own monotonic clock and timers. */
 export const systemClock: Clock = {
-  now: () => performance.now(),
+  now,
   after: (ms, run, background = false) => new NodeTimer(ms, run, background),
 }

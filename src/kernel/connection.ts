@@ -1,5 +1,7 @@
+import type { Asker } from './call.ts'
 import { checkFields } from './check.ts'
 import {
+  BRAND,
   clientFor,
   isCluster,
   type RedisClusterClient,
@@ -9,11 +11,15 @@ import {
   subscriberFor,
 } from './client.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { type Asker, Commands, type Request } from './commands.ts'
+import type { Request } from './command.ts'
+import { Commands } from './commands.ts'
+import { warnOfEviction } from './eviction.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
 import { Subscriber } from './subscriber.ts'
 import { warnIfUnreachable } from './unreachable.ts'
+import { rootContext } from './user-code.ts'
+import { warnOnce } from './warnings.ts'
 
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {
@@ -58,8 +64,8 @@ export class Connection implements AsyncDisposable {
   readonly #commands: Commands
   readonly #subscriber: Subscriber
   readonly #listeners = new Set<ConnectionListener>()
-  /** One object per layer and purpose, shared by all that use this connection. */
-  readonly #shared = new Map<unknown, unknown>()
+  /** One object per layer and purpose, and how many use it. */
+  readonly #shared = new Map<unknown, { object: unknown; users: number }>()
   #opened = false
   /** Takes the warning back that Redis cannot be reached. Set once: there is one warning. */
   #stopWarning: (() => void) | undefined
@@ -67,6 +73,7 @@ export class Connection implements AsyncDisposable {
 
   /** @throws TypeError when `redis` or an option is not what it should be. */
   constructor(redis: RedisSource, options: ConnectionOptions = {}) {
+    Object.defineProperty(this, BRAND, { value: true })
     checkFields('options', options, ['channelPrefix', 'clock'])
     const { client, owned } = clientFor(redis)
     this.#client = client
@@ -77,7 +84,7 @@ export class Connection implements AsyncDisposable {
     const prefix = `${checkPrefix(options.channelPrefix ?? 'soloflight')}:${FORMAT}`
     this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`
     this.broadcastChannel = `${prefix}:all`
-    this.#commands = new Commands(client, this.clock)
+    this.#commands = new Commands(client, owned, this.clock, () => warnOfEviction(client))
     this.#subscriber = new Subscriber(
       () => subscriberFor(client),
       [this.inboxChannel, this.broadcastChannel],
@@ -90,9 +97,24 @@ export class Connection implements AsyncDisposable {
     )
   }
 
+  /** Whether it sends its commands by this client. */
+  borrows(client: unknown): boolean {
+    return !this.#owned && client === this.#client
+  }
+
+  /** Whether commands can be sent. */
+  get connected(): boolean {
+    return this.#client.status === 'ready'
+  }
+
   /** Whether messages arrive. */
   get subscribed(): boolean {
     return this.#subscriber.up
+  }
+
+  /** Why nothing works, or no messages arrive, as far as is known. */
+  get trouble(): Error | undefined {
+    return this.#commands.trouble ?? this.#subscriber.trouble
   }
 
   /** Commands that wait for Redis, sent or not. */
@@ -100,10 +122,15 @@ export class Connection implements AsyncDisposable {
     return this.#commands.pending
   }
 
-  /** Asks Redis, and calls back exactly once by `within` ms. */
+  /**
+   * Asks Redis, and calls back exactly once by `within` ms. In the context of no call: what is connected, batched or
+   * armed for one call serves others as well.
+   */
   ask(request: Request, within: number, asker: Asker): void {
-    if (!this.#opened) this.#open()
-    this.#commands.ask(request, within, asker)
+    rootContext.run(() => {
+      if (!this.#opened) this.#open()
+      this.#commands.ask(request, within, asker)
+    })
   }
 
   /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
@@ -116,10 +143,19 @@ export class Connection implements AsyncDisposable {
     this.#stopWarning ??= warnIfUnreachable(this.#client, this.clock)
   }
 
-  /** The object of this connection for `purpose`, made at the first call. */
+  /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link unshare}. */
   share<T>(purpose: unknown, make: () => T): T {
-    if (!this.#shared.has(purpose)) this.#shared.set(purpose, make())
-    return this.#shared.get(purpose) as T
+    const shared = this.#shared.get(purpose) ?? { object: make(), users: 0 }
+    this.#shared.set(purpose, shared)
+    shared.users++
+    return shared.object as T
+  }
+
+  /** A user of the object leaves. Whether it was the last one: then it is nobody's any more. */
+  unshare(purpose: unknown): boolean {
+    const shared = this.#shared.get(purpose)
+    if (shared && --shared.users > 0) return false
+    return this.#shared.delete(purpose)
   }
 
   /** Adds a listener; the returned function takes it away. */
@@ -158,4 +194,50 @@ export class Connection implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+/** Connections on clients of the user, and how many layers use them: one subscription serves all that share a client. */
+const borrowed = new WeakMap<object, { connection: Connection; users: number }>()
+
+/** What a layer was told of where it works. */
+export interface PlaceOptions {
+  redis?: RedisSource | Connection | null | undefined
+  store?: unknown
+  clock?: Clock | undefined
+}
+
+/**
+ * The connection that the option `redis` of a layer stands for, and how the layer lets go of it; undefined when it works
+ * within this process. A Connection stays its maker's; layers on one client share one, which ends with the last of them.
+ * @throws TypeError when `redis` is not what it should be.
+ */
+export function connectionFor(
+  options: PlaceOptions,
+  layer: string,
+): { connection: Connection; leave: () => Promise<void> } | undefined {
+  const { redis, store, clock } = options
+  if (clock !== undefined && (store !== undefined || redis instanceof Connection))
+    throw new TypeError(
+      'Expected `clock` to be an option of the store or Connection that is given, not beside it',
+    )
+  if (redis === undefined && store === undefined && Object.hasOwn(options, 'redis')) {
+    warnOnce(
+      'SOLOFLIGHT_NO_REDIS',
+      `The option \`redis\` of a ${layer} is undefined: it works within this process alone. Is an environment variable missing? If this is meant, pass \`redis: null\`, or leave the option out.`,
+    )
+  }
+  if (redis === undefined || redis === null) return undefined
+  if (store !== undefined) throw new TypeError('Expected either `redis` or `store`, got both')
+  if (redis instanceof Connection) return { connection: redis, leave: async () => {} }
+  const lent = typeof redis === 'object' && clock === undefined ? borrowed.get(redis) : undefined
+  const user = lent ?? { connection: new Connection(redis, { clock }), users: 0 }
+  user.users++
+  if (typeof redis === 'object' && clock === undefined && user.connection.borrows(redis))
+    borrowed.set(redis, user)
+  const leave = async () => {
+    if (--user.users > 0) return
+    if (typeof redis === 'object' && borrowed.get(redis) === user) borrowed.delete(redis)
+    await user.connection.close()
+  }
+  return { connection: user.connection, leave }
 }

@@ -1,4 +1,4 @@
-import type { Clock } from './clock.ts'
+import type { Clock, Timer } from './clock.ts'
 
 /** Something that must end in time. */
 export interface Pending {
@@ -8,41 +8,61 @@ export interface Pending {
   expire(): void
 }
 
-/** What was given the same time: so what was added first ends first, and one timer watches over all. */
+/** Durations above this (ms) are grouped in steps of {@link STEP}, so that deadlines of any length share few timers. */
+const EXACT_UP_TO = 1000
+const STEP = 25
+
+/** A timer that fires so much too late (ms) tells that the event loop stood still. */
+const LATE = 20
+
+/** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
-  readonly #within: number
+  readonly #duration: number
+  /** Called when nothing is pending any more. */
+  readonly #onEmpty: () => void
   readonly #pending = new Set<Pending>()
-  #armed = false
+  #timer: Timer | undefined
 
-  constructor(clock: Clock, within: number) {
+  constructor(clock: Clock, duration: number, onEmpty: () => void) {
     this.#clock = clock
-    this.#within = within
+    this.#duration = duration
+    this.#onEmpty = onEmpty
   }
 
   add(pending: Pending): void {
-    pending.deadline = this.#clock.now() + this.#within
     this.#pending.add(pending)
-    if (!this.#armed) this.#arm(this.#within)
+    this.#timer ??= this.#clock.after(this.#duration, this.#check, true)
   }
 
   delete(pending: Pending): void {
-    this.#pending.delete(pending)
+    if (this.#pending.delete(pending) && this.#pending.size === 0) this.#end()
   }
 
-  #arm(ms: number): void {
-    this.#armed = true
-    this.#clock.after(ms, () => this.#check(), true)
+  #end(): void {
+    this.#timer?.cancel()
+    this.#timer = undefined
+    this.#onEmpty()
   }
 
-  #check(): void {
+  readonly #check = (): void => {
     const now = this.#clock.now()
+    const [first] = this.#pending
+    // If the event loop stood still, answers may lie in the socket, unread: they are read before the next timer fires.
+    const late = first !== undefined && now - first.deadline > LATE
+    if (late) this.#timer = this.#clock.after(0, () => this.#expire(now), true)
+    else this.#expire(now)
+  }
+
+  #expire(now: number): void {
     for (const pending of this.#pending) {
-      if (pending.deadline > now) return this.#arm(pending.deadline - now)
+      if (pending.deadline > now) break
       this.#pending.delete(pending)
       pending.expire()
     }
-    this.#armed = false
+    const [next] = this.#pending
+    if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
+    else this.#end()
   }
 }
 
@@ -55,18 +75,26 @@ export class Deadlines {
     this.#clock = clock
   }
 
-  /** Calls `pending.expire` after `within` ms, unless it is deleted before. */
+  /** Calls `pending.expire` after `within` ms, unless it is deleted before; up to 25 ms later where that is long. */
   add(pending: Pending, within: number): void {
-    let lane = this.#lanes.get(within)
-    if (!lane) {
-      lane = new Lane(this.#clock, within)
-      this.#lanes.set(within, lane)
-    }
+    pending.deadline = this.#clock.now() + within
+    const duration = durationOf(within)
+    const known = this.#lanes.get(duration)
+    if (known) return known.add(pending)
+    const lane: Lane = new Lane(this.#clock, duration, () => {
+      if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
+    })
+    this.#lanes.set(duration, lane)
     lane.add(pending)
   }
 
   /** It has ended in time. */
   delete(pending: Pending, within: number): void {
-    this.#lanes.get(within)?.delete(pending)
+    this.#lanes.get(durationOf(within))?.delete(pending)
   }
+}
+
+/** The duration of the lane for `within` ms: at least as long. */
+function durationOf(within: number): number {
+  return within <= EXACT_UP_TO ? Math.ceil(within) : Math.ceil(within / STEP) * STEP
 }

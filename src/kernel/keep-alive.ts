@@ -1,5 +1,6 @@
-import { setInterval } from 'node:timers'
 import { type Clock, systemClock } from './clock.ts'
+import { setRepeatingTimer } from './timers.ts'
+import { rootContext } from './user-code.ts'
 
 /** The longest interval of a timer, ms. Nothing happens when it fires. */
 const INTERVAL = 2 ** 31 - 1
@@ -16,7 +17,7 @@ export function refProcess(clock: Clock): void {
   if (clock !== systemClock) return
   references++
   if (references > 1) return
-  handle ??= setInterval(() => {}, INTERVAL)
+  handle ??= rootContext.run(() => setRepeatingTimer(() => {}, INTERVAL))
   handle.ref()
 }
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { type RedisClient, send } from './client.ts'
-import type { Request } from './commands.ts'
+import { messageOf } from './codec.ts'
+import type { CommandSender, Request } from './command.ts'
 
 type Argument = string | Buffer
 
@@ -16,14 +16,14 @@ export class Script {
 
   /** A request to run it once. Bulk replies arrive as Buffers. */
   with(keys: readonly string[], args: readonly Argument[]): Request {
-    return { send: (client) => this.#send(client, keys, args) }
+    return { key: keys[0], send: (sender) => this.#send(sender, keys, args) }
   }
 
-  #send(client: RedisClient, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
-    return send(client, 'evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
+  #send(sender: CommandSender, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
+    return sender.send('evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
       // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
-      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
-      return send(client, 'eval', [this.source, keys.length, ...keys, ...args])
+      if (!messageOf(error).startsWith('NOSCRIPT')) throw error
+      return sender.send('eval', [this.source, keys.length, ...keys, ...args])
     })
   }
 }

@@ -1,6 +1,7 @@
-import type { RedisServerClient } from './client.ts'
+import { isReply, type RedisServerClient, troubleOf } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'
+import { nextTurn } from './timers.ts'
 
 /** A PING is sent this often (ms) … */
 const PING_EVERY = 700
@@ -36,6 +37,7 @@ export class Subscriber {
   #timer: Timer | undefined
   #retry = RETRY_FIRST
   #up = false
+  #trouble: Error | undefined
   #closed = false
 
   constructor(
@@ -53,6 +55,11 @@ export class Subscriber {
   /** Whether messages arrive. */
   get up(): boolean {
     return this.#up
+  }
+
+  /** Why no messages arrive, as far as is known. */
+  get trouble(): Error | undefined {
+    return this.#trouble
   }
 
   /** Begins. */
@@ -82,6 +89,7 @@ export class Subscriber {
     if (client !== this.#client) return
     this.#retry = RETRY_FIRST
     this.#up = true
+    this.#trouble = undefined
     tell('connection', { link: 'subscription', up: true })
     this.#pingLater(client)
     this.#events.up()
@@ -92,7 +100,7 @@ export class Subscriber {
       this.#wait(PING_TIMEOUT, () => {
         // If the event loop stood still, the answer may lie in the socket, unread: it is read before the next turn.
         const waiting = this.#timer
-        setImmediate(() => {
+        nextTurn(() => {
           if (this.#timer === waiting) this.#failed(client, new Error(`no answer within ${PING_TIMEOUT} ms`))
         })
       })
@@ -100,7 +108,7 @@ export class Subscriber {
         () => client === this.#client && this.#pingLater(client),
         (error: Error) => {
           // A refusal (MISCONF, NOPERM, BUSY …) is an answer: the connection lives.
-          if (error.name !== 'ReplyError') this.#failed(client, error)
+          if (!isReply(error)) this.#failed(client, error)
           else if (client === this.#client) this.#pingLater(client)
         },
       )
@@ -111,9 +119,10 @@ export class Subscriber {
     if (client !== this.#client) return
     this.#client = undefined
     client.disconnect()
+    this.#trouble = error && troubleOf(error).error
     if (this.#up) {
       this.#up = false
-      tell('connection', { link: 'subscription', up: false, error })
+      tell('connection', { link: 'subscription', up: false, error: this.#trouble })
       this.#events.down()
     }
     this.#again()

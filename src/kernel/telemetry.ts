@@ -30,10 +30,19 @@ export interface TelemetryEvents {
   }
   /** A result was served although it has been over for `past` ms. */
   stale: { key: string; past: number }
+  /**
+   * A result of this process's cache was served because Redis was away: an invalidation of it may not have been heard.
+   * `past`: for how long it has been over, ms; 0 while it is fresh.
+   */
+  unverified: { key: string; past: number }
   /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
   pass: { key: string }
+  /** A stored value could not be read, because another codec wrote it. A Locker computes it anew. */
+  undecodable: { key: string; fence: number }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
+  /** A hook or listener of the user threw, or rejected. */
+  hook: { hook: string; error: unknown }
   /** The command connection or the subscription came up or went down. */
   connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
 }
@@ -57,8 +66,11 @@ const channels: Record<TelemetryEvent, Channel> = {
   wait: channel(channelName('wait')),
   attempt: channel(channelName('attempt')),
   stale: channel(channelName('stale')),
+  unverified: channel(channelName('unverified')),
   pass: channel(channelName('pass')),
+  undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),
+  hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),
 }
 

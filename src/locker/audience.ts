@@ -1,12 +1,18 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
+import { ownedBytes } from '../kernel/binary.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
+import { callHook } from '../kernel/user-code.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
 import type { Among, Waiter } from './waiter.ts'
 
 /** A result that is over, for those who are content with it. */
 export interface StaleResult {
   readonly result: unknown
+  /** That it takes in memory. */
+  readonly bytes: number
   readonly fence: number
   /** By the clock: since when it has been over, and until when it may be served at all. */
   readonly since: number
@@ -39,8 +45,6 @@ export class Audience implements Among {
   #vouched = 0
   /** What the work has said last. */
   #progress: Buffer | undefined
-  /** Deadlines do not run yet: the first claim will be answered, or refused, in time for all who wait so far. */
-  #patient = true
 
   readonly #host: AudienceHost
   #stale: StaleResult | undefined
@@ -69,13 +73,12 @@ export class Audience implements Among {
     return [...this.#waiters][Symbol.iterator]()
   }
 
-  /** Adds a waiter, who stays until it is settled. Within `patience` ms the first claim is answered or refused. */
-  add(waiter: Waiter, patience: number): void {
+  /** Adds a waiter, which stays until it is settled. */
+  add(waiter: Waiter): void {
     waiter.seq = ++this.#seq
     this.#waiters.add(waiter)
     waiter.begin(this)
     if (this.#progress) show(waiter, this.#progress)
-    if (!this.#patient || waiter.call.timeout < patience) waiter.startDeadline()
   }
 
   /** Takes one out who goes on waiting elsewhere. */
@@ -155,13 +158,6 @@ export class Audience implements Among {
     this.#host.left()
   }
 
-  /** From now on it may take long. */
-  startDeadlines(): void {
-    if (!this.#patient) return
-    this.#patient = false
-    for (const waiter of this.#waiters) waiter.startDeadline()
-  }
-
   /** Waiters up to this one came before a moment at which there was no invalidation. */
   vouch(seq: number): void {
     this.#vouched = Math.max(this.#vouched, seq)
@@ -177,16 +173,27 @@ export class Audience implements Among {
     for (const waiter of this) waiter.reject(error(this.key))
   }
 
+  /** Redis is away: gives what this process's cache has to those who accept that. */
+  serveLastKnown(): void {
+    for (const waiter of this) {
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+    }
+  }
+
   /** Rejects those who would rather fail than have a result of this process alone. */
   rejectSharing(error: unknown): void {
     for (const waiter of this) {
-      if (waiter.call.onUnavailable === 'fail') waiter.reject(errorFor(error)(this.key))
+      if (!isShared(waiter.call)) continue
+      const kept = serveLastKnown(waiter.call)
+      if (kept) waiter.resolve(kept.result)
+      else waiter.reject(errorFor(error)(this.key))
     }
   }
 
   /** Shows what the work has just said. */
   showProgress(bytes: Buffer): void {
-    this.#progress = bytes
+    this.#progress = ownedBytes(bytes)
     for (const waiter of this.#waiters) show(waiter, bytes)
   }
 
@@ -207,13 +214,13 @@ export function giveFailure(
   for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
 }
 
-/** Calls its listener in a tick of its own: what that throws is its own affair. What cannot be read is not shown. */
+/** Calls its listener in a tick of its own. What cannot be read is not shown. */
 function show({ call }: Waiter, bytes: Buffer): void {
-  const { onProgress, codec } = call
+  const { onProgress, codec, context } = call
   if (!onProgress) return
   try {
     const value = codec.decode(bytes)
-    queueMicrotask(() => onProgress(value))
+    microtask(() => callHook(context, 'onProgress', onProgress, value))
   } catch {
     // Progress is a courtesy; the outcome will tell if something is wrong.
   }
@@ -223,7 +230,10 @@ function show({ call }: Waiter, bytes: Buffer): void {
 export function errorFor(error: unknown): (key: string) => unknown {
   return (key) => {
     const cause = error instanceof Error ? error.cause : undefined
-    if (error instanceof UnavailableError) return new UnavailableError(error.message, { key, cause })
+    if (error instanceof UnavailableError) {
+      const { message, lostConnections } = error
+      return new UnavailableError(message, { key, cause, lostConnections })
+    }
     if (error instanceof OverloadedError) return new OverloadedError(error.message, { key, cause })
     if (error instanceof ClosedError) return new ClosedError(error.message, { key, cause })
     return error

@@ -1,8 +1,9 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { Clock } from '../kernel/clock.ts'
+import { tell } from '../kernel/telemetry.ts'
+import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { Holding } from './holding.ts'
 import type { ResultCache } from './result-cache.ts'
-import type { Slots } from './slots.ts'
 import type { Store } from './store.ts'
 
 /** Counts of what a locker did, since it was made. */
@@ -31,6 +32,10 @@ export interface Counters {
   /** Results served although they were over, and works that ran beside others because nobody waited for anybody. */
   stale: number
   passes: number
+  /** Stored values that the codec could not read, each computed anew instead. */
+  undecodable: number
+  /** Results served out of this process's cache while Redis was away. */
+  unverified: number
   /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
   unavailable: number
   unshared: number
@@ -51,9 +56,17 @@ export function newCounters(): Counters {
     aborts: 0,
     stale: 0,
     passes: 0,
+    undecodable: 0,
+    unverified: 0,
     unavailable: 0,
     unshared: 0,
   }
+}
+
+/** A stored value could not be read: another codec wrote it. It counts as a miss. */
+export function countUndecodable(counters: Counters, key: string, fence: number): void {
+  counters.undecodable++
+  tell('undecodable', { key, fence })
 }
 
 /** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */
@@ -62,7 +75,7 @@ export interface Caller {
   readonly clock: Clock
   readonly counters: Counters
   readonly cache: ResultCache | undefined
-  readonly slots: Slots
+  readonly scheduler: WorkScheduler
   /** Unsettled leases, by name of the record. */
   readonly holdings: Map<string, Set<Holding>>
   /** Those of them that are for this process alone, because Redis is away. */

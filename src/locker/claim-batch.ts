@@ -1,13 +1,12 @@
 import { UnavailableError } from '../errors.ts'
-import type { RedisClient } from '../kernel/client.ts'
-import type { Asker, Request } from '../kernel/commands.ts'
 import type { Connection } from '../kernel/connection.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
+import type { ServerClock } from '../kernel/server-clock.ts'
+import { nextTick } from '../kernel/timers.ts'
 import { noticeOf } from './notice.ts'
-import { ReadFirst } from './read-first.ts'
 import type { LockerScripts } from './scripts/index.ts'
 import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from './store.ts'
-import { bytesOf, PLAIN_VALUE, readValue } from './value.ts'
+import { parseValue } from './value.ts'
 
 /**
  * Claims that one script carries at most: it runs alone on the server, so it must stay short, and while one runs there
@@ -15,51 +14,21 @@ import { bytesOf, PLAIN_VALUE, readValue } from './value.ts'
  */
 const MAX_BATCH = 16
 
-/** Up to so many claims of one tick go as plain reads, if reads are promising: more are cheaper in one script. */
-const MAX_READS = 3
-
 /** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
 class Entry implements Listener {
   readonly claim: Claim
+  readonly within: number
   readonly claimer: Claimer
 
-  constructor(claim: Claim, claimer: Claimer) {
+  constructor(claim: Claim, within: number, claimer: Claimer) {
     this.claim = claim
+    this.within = within
     this.claimer = claimer
   }
 
   hint(hint: Hint): void {
     const notice = noticeOf(hint)
     if (notice) this.claimer.notice(notice)
-  }
-}
-
-/** A claim that is tried as a plain read. One object is request, asker and entry: a hit should leave little behind. */
-class Reading implements Request, Asker {
-  readonly #entry: Entry
-  readonly #readFirst: ReadFirst
-  readonly #miss: (entry: Entry) => void
-
-  constructor(entry: Entry, readFirst: ReadFirst, miss: (entry: Entry) => void) {
-    this.#entry = entry
-    this.#readFirst = readFirst
-    this.#miss = miss
-  }
-
-  send(client: RedisClient): Promise<unknown> {
-    return this.#readFirst.send(client, this.#entry.claim.key)
-  }
-
-  answered(reply: unknown): void {
-    const outcome = this.#readFirst.parse(reply)
-    this.#readFirst.answered(outcome !== undefined)
-    const { claim, claimer } = this.#entry
-    if (outcome) claimer.claimed({ status: 'done', outcome }, claim.attempt)
-    else this.#miss(this.#entry)
-  }
-
-  failed(): void {
-    this.#miss(this.#entry)
   }
 }
 
@@ -82,23 +51,16 @@ export interface ClaimHead {
 /** Values in the script's reply for each key. */
 const STRIDE = 3
 
-function served(value: Buffer, serverNow: number): ClaimReply | undefined {
-  const outcome = readValue(value, serverNow)
-  return outcome && { status: 'done', outcome }
-}
-
 /** Reads what the claim script returned for one key; undefined: it failed for that key alone. */
-function parse(values: readonly unknown[], index: number, serverNow: number): ClaimReply | undefined {
-  const head = values[index * STRIDE]
-  if (Buffer.isBuffer(head) && head[0] === PLAIN_VALUE) return served(head, serverNow)
+function parse(values: readonly unknown[], index: number): ClaimReply | undefined {
   const bytes = values[index * STRIDE + 1] as Buffer | null
   const third = values[index * STRIDE + 2] as Buffer | null | unknown[]
   const { offer, more } = Array.isArray(third) ? offered(third) : { offer: undefined, more: third }
-  const [status, a, b, c, d] = String(head).split(' ')
+  const [status, a, b, c, d] = String(values[index * STRIDE]).split(' ')
   switch (status) {
     case 'V': {
-      const outcome = outcomeOf('value', a, b, c, bytes && bytesOf(bytes))
-      return { status: 'done', outcome: { ...outcome, stale: Number(d), tags: String(more ?? '') } }
+      const { tags, bytes: value } = parseValue(bytes as Buffer)
+      return { status: 'done', outcome: { ...outcomeOf('value', a, b, c, value), stale: Number(d), tags } }
     }
     case 'U': {
       return {
@@ -134,11 +96,11 @@ function parse(values: readonly unknown[], index: number, serverNow: number): Cl
 }
 
 /** Reads an offer, and what is shown of the work beside it. */
-function offered([head, bytes, tags, progress]: unknown[]): { offer: Offer; more: Buffer | null } {
+function offered([head, value, shown]: unknown[]): { offer: Offer; more: Buffer | null } {
   const [fence, past, left] = String(head).split(' ').map(Number) as [number, number, number]
-  const more = progress as Buffer
-  const offer = { fence, past, left, bytes: bytesOf(bytes as Buffer), tags: String(tags) }
-  return { offer, more: more.length > 0 ? more : null }
+  const { tags, bytes } = parseValue(value as Buffer)
+  const more = shown as Buffer
+  return { offer: { fence, past, left, bytes, tags }, more: more.length > 0 ? more : null }
 }
 
 type Word = string | undefined
@@ -184,11 +146,8 @@ export class ClaimBatch {
   readonly #head: ClaimHead
   /** The next grant is above it, even if the server has lost the record and its clock. */
   readonly #fences: FenceMemory
-  readonly #within: number
+  readonly #clock: ServerClock
   readonly #size: number
-  /** Claims of one tick that are few enough to be read one by one. */
-  readonly #readable: number
-  readonly #readFirst: ReadFirst
   /** Claims of this tick; flushed when it ends. */
   #entries: Entry[] = []
 
@@ -197,31 +156,25 @@ export class ClaimBatch {
     scripts: LockerScripts,
     head: ClaimHead,
     fences: FenceMemory,
-    within: number,
+    clock: ServerClock,
   ) {
     this.#connection = connection
     this.#scripts = scripts
     this.#head = head
     this.#fences = fences
-    this.#within = within
+    this.#clock = clock
     this.#size = connection.cluster ? 1 : MAX_BATCH
-    const readable = connection.cluster ? Number.POSITIVE_INFINITY : MAX_READS
-    this.#readable = connection.readsPrimary ? readable : 0
-    this.#readFirst = new ReadFirst(connection.clock)
   }
 
-  add(claim: Claim, claimer: Claimer): void {
-    this.#entries.push(new Entry(claim, claimer))
-    if (this.#entries.length === 1) process.nextTick(() => this.#flush())
+  /** Claims with the others of this tick. `within`: until when the store has to answer, ms. */
+  add(claim: Claim, within: number, claimer: Claimer): void {
+    this.#entries.push(new Entry(claim, within, claimer))
+    if (this.#entries.length === 1) nextTick(() => this.#flush())
   }
 
   #flush(): void {
     const entries = this.#entries
     this.#entries = []
-    if (entries.length <= this.#readable && this.#readFirst.promising) {
-      for (const entry of entries) this.#read(entry)
-      return
-    }
     if (entries.length <= this.#size) return this.#send(entries)
     // Each process begins elsewhere: of a burst that all of them ask for, each then wins its part of the work.
     const first = Math.floor(Math.random() * entries.length)
@@ -230,20 +183,10 @@ export class ClaimBatch {
       this.#send(turned.slice(from, from + this.#size))
   }
 
-  /** Tries a plain read, and claims by script when that does not answer it; each in half of the time. */
-  #read(entry: Entry): void {
-    const { claim, claimer } = entry
-    if (claim.tagged || argumentOf(claim, claim.lease) !== claim.nonce) return this.#send([entry])
-    claimer.sending()
-    const reading = new Reading(entry, this.#readFirst, this.#miss)
-    this.#connection.ask(reading, this.#within / 2, reading)
-  }
-
-  readonly #miss = (entry: Entry): void => this.#send([entry], this.#within / 2)
-
-  #send(entries: Entry[], within: number = this.#within): void {
+  #send(entries: Entry[]): void {
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
+    const within = Math.max(...entries.map((entry) => entry.within))
     const keys: string[] = []
     const args = [inbox, holder, String(this.#fences.highest), String(maxParked), String(lease)]
     for (const entry of entries) {
@@ -256,7 +199,12 @@ export class ClaimBatch {
     const sentAt = this.#connection.clock.now()
     const answered = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
     const failed = (error: Error) => {
-      for (const { claim, claimer } of entries) claimer.unclaimed(error, claim.attempt)
+      // One of them, or its reply, is too large for a connection: the others need not fail with it.
+      const separable = entries.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
+      for (const entry of entries) {
+        if (separable) this.#send([entry])
+        else entry.claimer.unclaimed(error, entry.claim.attempt)
+      }
     }
     this.#connection.ask(this.#scripts.claim.with(keys, args), within, {
       answered,
@@ -266,14 +214,12 @@ export class ClaimBatch {
   }
 
   #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
-    const serverNow = Number(replies[entries.length * STRIDE])
-    this.#readFirst.learn(serverNow, sentAt)
+    this.#clock.learn(Number(replies[entries.length * STRIDE]), sentAt)
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index] as Entry
       const { claim, claimer } = entry
-      const reply = parse(replies, index, serverNow)
+      const reply = parse(replies, index)
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
-      if (!claim.tagged) this.#readFirst.answered(reply?.status === 'done')
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
         this.#send([entry]) // It failed for this key among others: alone, Redis says how.

@@ -1,9 +1,11 @@
 import { AbortedError, ClosedError } from '../errors.ts'
+import { checkFunction } from '../kernel/check.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
-import { Connection } from '../kernel/connection.ts'
+import { type Connection, connectionFor } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type Caller, newCounters } from './caller.ts'
 import { Flights } from './flights.ts'
 import { MemoryStore } from './memory-store.ts'
@@ -17,8 +19,7 @@ import {
   resolveOptions,
 } from './options.ts'
 import { RedisStore } from './redis-store.ts'
-import { type CachedResult, ResultCache } from './result-cache.ts'
-import { Slots } from './slots.ts'
+import { type CachedResult, doneOf, ResultCache } from './result-cache.ts'
 import type { Outcome } from './store.ts'
 import type { Call, Work } from './waiter.ts'
 
@@ -28,6 +29,8 @@ export interface Namespace {
   readonly letter: string
   readonly codec: Codec
   readonly reveal?: (value: unknown, outcome: Outcome, until: number) => unknown
+  /** Marks a result that is served while Redis is away. */
+  readonly asUnverified?: (result: unknown) => unknown
 }
 
 /** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
@@ -42,24 +45,32 @@ export class Core {
   readonly codec: Codec
   readonly connection: Connection | undefined
   localHits = 0
-  #coarse: number | undefined
   /** Undefined when caching is off, and after `close`. */
   #cache: ResultCache | undefined
   #closed = false
-  /** Whether the connection was made here, or the memory store's user. */
-  readonly #owned: boolean
+  /** Lets go of the store and of the connection. */
+  readonly #leave: () => Promise<void>
   readonly #unlisten: () => void
 
   constructor(options: LockerOptions) {
     this.options = resolveOptions(options)
     this.codec = checkCodec(options.codec ?? jsonCodec)
-    const { redis, store } = options
-    this.#owned = !(redis instanceof Connection)
-    this.connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
-    const memory = store ?? new MemoryStore()
     const { prefix, concurrency, cache } = this.options
-    this.flights = this.connection ? flightsOf(this.connection, prefix) : new Flights(memory.connect())
-    this.clock = this.connection?.clock ?? memory.clock
+    const link = connectionFor(options, 'Locker')
+    this.connection = link?.connection
+    const memory = options.store ?? new MemoryStore({ clock: options.clock })
+    this.clock = link?.connection.clock ?? memory.clock
+    const purpose = `locker:${prefix}`
+    this.flights = link
+      ? link.connection.share(
+          purpose,
+          () => new Flights(new RedisStore(link.connection), link.connection.clock),
+        )
+      : new Flights(memory.connect(), memory.clock)
+    this.#leave = async () => {
+      if (!link || link.connection.unshare(purpose)) this.flights.close()
+      await link?.leave()
+    }
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
     this.caller = {
       ...this.options,
@@ -67,7 +78,7 @@ export class Core {
       clock: this.clock,
       counters: newCounters(),
       cache: this.#cache,
-      slots: new Slots(concurrency),
+      scheduler: new WorkScheduler(concurrency, this.clock),
       holdings: new Map(),
       unshared: new Set(),
       strict: !this.#cache,
@@ -77,7 +88,8 @@ export class Core {
     this.#unlisten = this.flights.onStale({
       drop: (record, fence) => this.#cache?.drop(record, fence),
       dropTag: (tag) => this.#cache?.dropTag(tag),
-      clear: () => this.#cache?.clear(),
+      unverify: () => this.#cache?.unverify(),
+      verify: () => this.#cache?.verify(),
     })
   }
 
@@ -89,22 +101,14 @@ export class Core {
     return { within: this.options.unavailableAfter }
   }
 
-  /** A result of this process's cache, as long as it is fresh. */
-  hit(name: string, key: string): CachedResult | undefined {
-    const now = this.#now()
-    const entry = this.#cache?.get(name, now)
-    if (!entry || entry.freshUntil <= now) return undefined
+  /** A fresh result of this process's cache: looked up before anything else is made of a call. */
+  hit(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
+    if (!this.#cache || options.refresh || options.signal?.aborted) return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(nameOf(namespace, key), now)
+    if (!entry || entry.freshUntil <= now || entry.fence <= (options.newerThan ?? 0)) return undefined
     this.#countHit(key)
     return entry
-  }
-
-  /** The time, looked at once a millisecond: that would be most of what a hit costs. */
-  #now(): number {
-    if (this.#coarse === undefined) {
-      this.#coarse = this.clock.now()
-      this.clock.after(1, () => (this.#coarse = undefined), true)
-    }
-    return this.#coarse
   }
 
   #countHit(key: string): void {
@@ -112,19 +116,14 @@ export class Core {
     if (listened('hit')) tell('hit', { key, local: true })
   }
 
-  /** What this process's cache has for a call: what is fresh, or what is over and will do while it is renewed. */
-  cached(call: Call): CachedResult | undefined {
-    if (call.refresh) return undefined
+  /** A stale result of this process's cache, if it will do for a call while it is renewed. */
+  stale(call: Call): CachedResult | undefined {
     const { name, key, newerThan, staleWhileRevalidate, caller } = call
-    const now = this.clock.now()
-    const entry = this.#cache?.get(name, now)
-    if (!entry || entry.fence <= newerThan) return undefined
-    if (entry.freshUntil > now) {
-      this.#countHit(key)
-      return entry
-    }
     // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
-    if (!call.work || now - entry.freshUntil >= staleWhileRevalidate) return undefined
+    if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(name, now)
+    if (!entry || entry.fence <= newerThan || now - entry.freshUntil >= staleWhileRevalidate) return undefined
     caller.counters.stale++
     if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
     this.#renew(call, entry, now)
@@ -146,10 +145,35 @@ export class Core {
       .finally(() => round?.answered(key))
   }
 
-  /** A call with every option resolved. Throws when it is not to be made at all. */
+  /** Does a work once, as `Locker.run` says. */
+  run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
+    try {
+      checkKey(key)
+      checkFunction('work', work)
+      checkRunOptions(options)
+      const hit = this.hit(namespace, key, options)
+      if (hit) return hit.promise
+      const call = this.call(namespace, key, work, options)
+      return this.stale(call)?.promise ?? this.flights.join(call)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** Asks for a result or a lease, as `Locker.request` says. */
+  request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
+    try {
+      checkKey(key)
+      checkRunOptions(options)
+      const hit = this.hit(namespace, key, options)
+      return hit ? doneOf(hit) : this.flights.join(this.call(namespace, key, undefined, options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** A call with every option resolved. The key and the options have been checked. Throws when it is not to be made at all. */
   call(namespace: Namespace, key: string, work: Work<unknown> | undefined, options: AnyRunOptions): Call {
-    checkKey(key)
-    checkRunOptions(options)
     const { signal, tags = [] } = options
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)
@@ -164,6 +188,7 @@ export class Core {
       caller: this.caller,
       codec: namespace.codec,
       reveal: namespace.reveal,
+      asUnverified: namespace.asUnverified,
       work,
       signal,
       timeout: options.timeout ?? own.timeout,
@@ -199,17 +224,26 @@ export class Core {
   async invalidate(record: string): Promise<void> {
     const flight = this.flights.current(record)
     const before = flight?.seq ?? 0
-    const { doomed } = await this.flights.store.invalidate(record, this.limits)
+    const drop = () => this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    // While Redis is away as well: what is known to be invalid is not served then.
+    const failed = (error: unknown) => {
+      drop()
+      throw error
+    }
+    const { doomed } = await this.flights.store.invalidate(record, this.limits).catch(failed)
     // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
     if (doomed > 0) flight?.vouchFor(doomed, before)
-    this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    drop()
   }
 
   /** Begins a new epoch of a tag everywhere. */
   async invalidateTag(tag: string): Promise<void> {
     const name = this.tag(tag)
-    await this.flights.store.invalidateTag(name, this.limits)
-    this.flights.dropTag(name)
+    try {
+      await this.flights.store.invalidateTag(name, this.limits)
+    } finally {
+      this.flights.dropTag(name)
+    }
   }
 
   checkOpen(key?: string): void {
@@ -235,9 +269,7 @@ export class Core {
     await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
     await this.flights.settle()
     this.#unlisten()
-    if (!this.#owned) return
-    if (this.connection) await this.connection.close()
-    else this.flights.store.close()
+    await this.#leave()
   }
 
   /** Resolves when nothing is held any more, or after `grace`. */
@@ -254,9 +286,4 @@ export class Core {
 /** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
 export function nameOf({ letter }: Namespace, key: string): string {
   return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
-}
-
-/** The flights of a connection under a prefix. */
-function flightsOf(connection: Connection, prefix: string): Flights {
-  return connection.share(`locker:${prefix}`, () => new Flights(new RedisStore(connection)))
 }

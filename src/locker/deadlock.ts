@@ -1,47 +1,41 @@
-import { AsyncLocalStorage } from 'node:async_hooks'
-import type { Slot } from './slots.ts'
+import { type AsyncContext, runningWork } from '../kernel/user-code.ts'
+import type { RunningWork } from '../kernel/work-scheduler.ts'
 
 /** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
 export interface WaitNode {
-  /** Name of the record that it computes. */
-  readonly record: string
-  /** Whether its work, if it still runs, runs for nobody. */
-  readonly over: boolean
   /** How many calls of its work wait for each flight. */
   waitsFor: Map<WaitNode, number> | undefined
 }
 
 /** A work that runs. */
-export interface WorkScope {
+export interface WorkScope extends RunningWork {
   /** The flight that it computes for. */
   readonly node: WaitNode
-  /** Its right to run, which it lends while it waits. */
-  readonly slot: Slot
-  /** How many of its calls wait at present. */
-  waits: number
 }
-
-const works = new AsyncLocalStorage<WorkScope>()
 
 /** The work that is calling, if any. */
 export function callingWork(): WorkScope | undefined {
-  return works.getStore()
+  return runningWork.getStore() as WorkScope | undefined
 }
 
 /** Works that run now. */
 let running = 0
 
 /**
- * Runs a work in its scope. While no work runs, the storage is switched off: on Node before 24 it makes every
+ * Runs a work in its scope, and in the async context of the call that it is of. While no work runs, the storage is switched off: on Node before 24 it makes every
  * promise of the process cost twice as much.
  */
-export async function asWork<T>(scope: WorkScope, work: () => T | PromiseLike<T>): Promise<T> {
+export async function asWork<T>(
+  context: AsyncContext,
+  scope: WorkScope,
+  work: () => T | PromiseLike<T>,
+): Promise<T> {
   running++
   try {
-    return await works.run(scope, work)
+    return await context.run(() => runningWork.run(scope, work))
   } finally {
     running--
-    if (running === 0) works.disable()
+    if (running === 0) runningWork.disable()
   }
 }
 
@@ -58,16 +52,16 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
   return false
 }
 
-/** Notes that a work waits for `target`; the returned function takes it back. */
-export function noteWait(work: WorkScope, target: WaitNode): () => void {
-  work.node.waitsFor ??= new Map()
-  const { waitsFor } = work.node
+/** Notes that a work waits for `target`, and lends its slot; the returned function takes both back. */
+export function noteWait({ node, slot }: WorkScope, target: WaitNode): () => void {
+  node.waitsFor ??= new Map()
+  const { waitsFor } = node
   waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
-  if (work.waits++ === 0) work.slot.lend()
+  const resume = slot.lend()
   return () => {
     const left = (waitsFor.get(target) ?? 1) - 1
     if (left === 0) waitsFor.delete(target)
     else waitsFor.set(target, left)
-    if (--work.waits === 0) work.slot.takeBack()
+    resume()
   }
 }

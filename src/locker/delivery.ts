@@ -1,8 +1,14 @@
-import { decodeWith } from '../kernel/codec.ts'
+import { decodeWith, sizeOf } from '../kernel/codec.ts'
 import type { Audience } from './audience.ts'
 import type { Offer, Outcome } from './store.ts'
 import { readNote } from './tags.ts'
 import type { Call, Waiter } from './waiter.ts'
+
+/** A value that was read: as callers are given it, and the bytes that it takes in memory. */
+export interface Reading {
+  result: unknown
+  bytes: number
+}
 
 /**
  * Makes what callers are given out of what the store brought, and keeps it in this process's cache if it may be kept: no
@@ -45,23 +51,18 @@ export class Delivery {
     this.#cacheable = false
   }
 
-  /** Gives a result to waiters. `keptFrom`: its ttl counts from there. */
-  give(waiters: readonly Waiter[], outcome: Outcome, keptFrom: number): void {
-    try {
-      // The server counts whole milliseconds, from the beginning of one.
-      const freshUntil = keptFrom + outcome.fresh - 1
-      const result = this.#read(outcome, freshUntil)
-      if (outcome.fresh > 0) this.#cache(result, outcome, freshUntil, outcome.stale)
-      for (const waiter of waiters) waiter.resolve(result)
-    } catch (error) {
-      for (const waiter of waiters) waiter.reject(error)
-    }
+  /** Gives what was read of an outcome to waiters. `keptFrom`: its ttl counts from there. */
+  give(waiters: readonly Waiter[], outcome: Outcome, reading: Reading, keptFrom: number): void {
+    if (outcome.fresh > 0) this.#cache(reading, outcome, freshUntil(outcome, keptFrom), outcome.stale)
+    for (const waiter of waiters) waiter.resolve(reading.result)
   }
 
-  #read(outcome: Outcome, until: number): unknown {
+  /** Reads the value of an outcome. Throws CodecError. */
+  read(outcome: Outcome, keptFrom: number): Reading {
     const { codec, key, reveal } = this.#call
     const value = decodeWith(codec, outcome.bytes, key)
-    return reveal ? reveal(value, outcome, until) : value
+    const result = reveal ? reveal(value, outcome, freshUntil(outcome, keptFrom)) : value
+    return { result, bytes: sizeOf(codec, value, outcome.bytes.length) }
   }
 
   /** Offers something that is over to those who are content with it. What cannot be read is not offered. */
@@ -69,8 +70,13 @@ export class Delivery {
     try {
       const since = this.sentAt - past
       const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
-      const result = this.#read(outcome, since)
-      const offered = { result, fence, since, until: this.sentAt + left, tags: [...readNote(tags).keys()] }
+      const offered = {
+        ...this.read(outcome, since),
+        fence,
+        since,
+        until: this.sentAt + left,
+        tags: [...readNote(tags).keys()],
+      }
       this.#audience.offer({ ...offered, seq: this.sentSeq })
     } catch {
       // The work will bring another.
@@ -80,14 +86,19 @@ export class Delivery {
   /** Another renews it: what is over is kept here as well, so that it is asked for once only. */
   cacheStale(offer: Offer): void {
     const { stale } = this.#audience
-    if (stale) this.#cache(stale.result, offer, stale.since, stale.until - stale.since)
+    if (stale) this.#cache(stale, offer, stale.since, stale.until - stale.since)
   }
 
-  #cache(result: unknown, { bytes, fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
+  #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
     if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
     const { caller, name, record } = this.#call
     const times = { freshUntil, staleUntil: freshUntil + stale }
-    const kept = { record, result, fence, tags: [...readNote(tags).keys()], ...times }
-    caller.cache?.set(name, { ...kept, bytes: bytes.length })
+    const { result, bytes } = reading
+    caller.cache?.set(name, { record, result, bytes, fence, tags: [...readNote(tags).keys()], ...times })
   }
+}
+
+/** The server counts whole milliseconds, from the beginning of one. */
+function freshUntil({ fresh }: Outcome, keptFrom: number): number {
+  return keptFrom + fresh - 1
 }

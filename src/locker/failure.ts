@@ -1,5 +1,6 @@
 import { RemoteError, type RemoteFailure } from '../errors.ts'
 import { jsonCodec, messageOf } from '../kernel/codec.ts'
+import { type AsyncContext, callHook } from '../kernel/user-code.ts'
 
 /** Own fields of an error that travel, all together at most, in bytes of JSON. */
 const MAX_FIELDS = 8 * 1024
@@ -64,6 +65,16 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
     // A getter or proxy that throws has nothing to tell.
   }
   return failure
+}
+
+/** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
+export function exposedFailure(
+  exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure,
+  context: AsyncContext,
+  error: unknown,
+): RemoteFailure {
+  const exposed = callHook(context, 'exposeError', exposeError, describeFailure(error), error)
+  return exposed ?? { name: 'Error', message: 'The work failed' }
 }
 
 /** Bytes of a failure. A hook may have made one that cannot be carried: then that is what is told. */

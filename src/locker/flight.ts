@@ -3,16 +3,18 @@ import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.t
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { callHook } from '../kernel/user-code.ts'
 import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
+import { countUndecodable } from './caller.ts'
 import type { WaitNode } from './deadlock.ts'
-import { Delivery } from './delivery.ts'
+import { Delivery, type Reading } from './delivery.ts'
 import { Holding, type HoldingFlight, lingerOf, marginOf } from './holding.ts'
 import { Lease } from './lease.ts'
 import { performWork } from './perform.ts'
 import { put } from './put.ts'
 import { ANY_AGE, type Claimer, type ClaimReply, type Notice, type Outcome } from './store.ts'
 import { TagCheck, type TagVerdict } from './tag-check.ts'
-import type { Call, Waiter } from './waiter.ts'
+import type { JoinedCall, Waiter } from './waiter.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
 export interface FlightTable {
@@ -35,12 +37,13 @@ export interface FlightTable {
 }
 
 /**
+ * reading   the value is being read, without claiming anything
  * claiming  a claim is under way
  * parked    another process is the processor; we will be told
  * holding   this process is the processor
  * over      everybody is settled
  */
-type State = 'claiming' | 'parked' | 'holding' | 'over'
+type State = 'reading' | 'claiming' | 'parked' | 'holding' | 'over'
 
 /** Added to the moment when a parked flight looks again, so that not all processes do at the same time, ms. */
 const JITTER = 25
@@ -65,18 +68,17 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   waitsFor: Map<WaitNode, number> | undefined
   readonly #table: FlightTable
   /** How it claims: by the options of the call that began it. */
-  readonly #leader: Call
+  readonly #leader: JoinedCall
   readonly audience: Audience
   readonly #delivery: Delivery
   readonly #tags: TagCheck
-  #state: State = 'claiming'
+  #state: State = 'reading'
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
   #after = 0
   /** The fence that we are, or were last, parked under. */
   #parkedUnder = 0
   #refresh: boolean
-  #takeover: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
   #look: Timer | undefined
@@ -95,7 +97,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #passed: number | undefined
   #landed: DeferredPromise<void> | undefined
 
-  constructor(leader: Call, table: FlightTable) {
+  constructor(leader: JoinedCall, table: FlightTable) {
     this.key = leader.key
     this.record = leader.record
     this.audience = new Audience(leader.key, this)
@@ -107,7 +109,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#after = leader.newerThan
     // Who is granted a lease must hold one.
     this.#stubborn = !leader.work
-    this.#takeover = leader.caller.takeover
   }
 
   get seq(): number {
@@ -152,9 +153,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     return fence <= this.#after || this.#awaited > fence
   }
 
-  /** A claim is under way, and nobody waits for what it will bring. */
+  /** The store is being asked, and nobody waits for what it will bring. */
   get forsaken(): boolean {
-    return this.#state === 'claiming' && this.audience.size === 0
+    return (this.#state === 'reading' || this.#state === 'claiming') && this.audience.size === 0
   }
 
   /** Resolves when it is over. */
@@ -166,7 +167,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
   add(waiter: Waiter): void {
-    this.audience.add(waiter, this.#leader.caller.unavailableAfter)
+    this.audience.add(waiter)
     const renewed = this.#state === 'holding' || this.#state === 'parked'
     if (renewed) this.#serveStale()
   }
@@ -222,12 +223,33 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (this.unshared) this.#table.seal(this)
   }
 
+  /** Reads the value, and claims if there is none: a read costs the server a tenth of a claim. */
+  begin(): void {
+    if (this.#refresh) return this.claim()
+    this.#state = 'reading'
+    const { store, unavailableAfter } = this.#leader.caller
+    store
+      .find(this.record, { within: unavailableAfter }, () => this.sending())
+      .then(this.#found, this.#unread)
+  }
+
+  readonly #found = (outcome: Outcome | undefined): void => {
+    if (this.#state !== 'reading') return
+    if (this.audience.size === 0) return this.#over()
+    if (!outcome || outcome.fence <= this.#after) return this.claim()
+    this.claimed({ status: 'done', outcome }, this.#attempt)
+  }
+
+  readonly #unread = (error: unknown): void => {
+    if (this.#state === 'reading') this.#refuse(error)
+  }
+
   /** Asks the store to be the processor, or for what there is. */
   claim(): void {
     this.#look?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
-    const { store, unavailableAfter, trace } = this.#leader.caller
+    const { store, unavailableAfter } = this.#leader.caller
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -236,13 +258,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       after: this.#after,
       parked: this.#parkedUnder,
       refresh: this.#refresh,
-      takeover: this.#takeover,
+      // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
+      takeover: this.#parkedUnder === 0 || [...this.audience].every(({ call }) => call.caller.takeover),
       tolerance: ANY_AGE,
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
       only: 0,
-      tagged: this.#leader.tags.length > 0,
-      trace: traceBy(trace),
+      trace: traceOf(this.#leader),
     }
     store.claim(claim, unavailableAfter, this)
   }
@@ -254,7 +276,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   #awaits(attempt: number): boolean {
-    return this.#state === 'claiming' && attempt === this.#attempt
+    return (this.#state === 'reading' || this.#state === 'claiming') && attempt === this.#attempt
   }
 
   unclaimed(error: unknown, attempt: number): void {
@@ -271,8 +293,6 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** What has tags is served only if none of them has begun a new epoch. */
   async #receiveTagged(reply: ClaimReply, attempt: number): Promise<void> {
     let holds: TagVerdict
-    // This may take as long again, and then another claim goes out.
-    this.audience.startDeadlines()
     try {
       holds = await this.#tags.check(reply)
     } catch (error) {
@@ -298,7 +318,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** The reply to a claim that is no longer ours: what it brought is given back. */
   #decline(reply: ClaimReply, attempt: number): void {
     this.#deafen()
-    const waits = this.#state === 'parked' || this.#state === 'claiming'
+    const waits = this.#state !== 'holding' && this.#state !== 'over'
     if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
     // A place that nobody looks after would swallow the hint of a release.
     else if (reply.status === 'parked' && !waits) this.#unpark()
@@ -311,16 +331,13 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.caller
-    if (reply.status !== 'done') this.audience.startDeadlines()
     // What was offered before is over for good, or invalidated, if it is not offered again.
     if (reply.offer) this.#delivery.offer(reply.offer)
     else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        counters.hits++
-        if (listened('hit')) tell('hit', { key: this.key, local: false })
         if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
-        this.#finish(reply.outcome, this.#delivery.sentAt)
+        this.#finish(reply.outcome, this.#delivery.sentAt, 'reply')
         break
       case 'stale':
         this.vouch(this.#delivery.sentSeq)
@@ -397,24 +414,26 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Runs the work of its only waiter, beside all others. */
   goAlone(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
-    this.audience.add(waiter, 0)
+    this.audience.add(waiter)
     if (stale) this.audience.offer({ ...stale, seq: this.seq })
-    this.audience.startDeadlines()
     this.#passed = fence
     this.#delivery.sending()
     this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
   }
 
-  /** The processor died, and whoever leads here would not replace it: those who would go on. */
+  /** The processor died, and some of those who wait here would not replace it: the others go on. */
   #afterDeath(): void {
-    for (const waiter of this.audience) {
-      const { key, caller } = waiter.call
-      if (!caller.takeover)
-        waiter.reject(new LockTimeoutError('The processor died, and takeover is off', { key }))
-    }
-    this.#takeover = true
+    this.#rejectStaying('The processor died, and takeover is off')
     if (this.audience.size > 0) this.claim()
     else this.#leave()
+  }
+
+  /** Rejects those who do not replace a processor that is lost. */
+  #rejectStaying(message: string): void {
+    for (const waiter of this.audience) {
+      const { key, caller } = waiter.call
+      if (!caller.takeover) waiter.reject(new LockTimeoutError(message, { key }))
+    }
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
@@ -449,6 +468,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       attempt,
       fence,
       linger: lingerOf(lease),
+      expired: false,
       next: undefined,
     }
     this.#table.track(caller.store.release(release, { within: caller.unavailableAfter }).catch(() => {}))
@@ -461,9 +481,9 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #refuse(error: unknown): void {
     const { counters } = this.#leader.caller
-    this.audience.startDeadlines()
-    counters.unavailable++
+    if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
+    this.audience.serveLastKnown()
     this.audience.rejectSharing(error)
     if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
     else this.#over()
@@ -521,7 +541,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #hear(outcome: Outcome): void {
     const holds = this.#tags.judge(outcome)
     if (holds === undefined) this.lookAgain()
-    else if (holds) this.#finish(outcome, this.#delivery.sentAt)
+    else if (holds) this.#finish(outcome, this.#delivery.sentAt, 'message')
     else this.#askAfter(outcome.fence)
   }
 
@@ -539,7 +559,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
     this.#keepPassed(outcome)
-    this.#finish(outcome, sentAt, original)
+    this.#finish(outcome, sentAt, 'work', original)
   }
 
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
@@ -560,7 +580,17 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
-  #finish(outcome: Outcome, keptFrom: number, original?: unknown): void {
+  #finish(outcome: Outcome, keptFrom: number, from: 'reply' | 'message' | 'work', original?: unknown): void {
+    let reading: Reading | undefined
+    try {
+      if (outcome.kind === 'value') reading = this.#delivery.read(outcome, keptFrom)
+    } catch (error) {
+      // What was computed here, and cannot be read here, would not be better the next time.
+      if (from === 'work') return this.#rejectAll(() => error)
+      // Only the record tells what to compute anew: a message may be forged.
+      return from === 'message' ? this.lookAgain() : this.#overwrite(outcome)
+    }
+    if (from === 'reply') this.#countHit()
     this.#holding = undefined
     const entitled = this.audience.entitled()
     const asksAnew = entitled.length < this.audience.size
@@ -568,17 +598,30 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (outcome.kind === 'error') {
       this.audience.serveInsteadOfError()
       giveFailure(entitled, outcome, this.key, original)
-    } else this.#delivery.give(entitled, outcome, keptFrom)
+    } else if (reading) this.#delivery.give(entitled, outcome, reading, keptFrom)
     if (asksAnew) this.#askAnew(outcome)
+  }
+
+  #countHit(): void {
+    this.#leader.caller.counters.hits++
+    if (listened('hit')) tell('hit', { key: this.key, local: false })
+  }
+
+  /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
+  #overwrite({ fence }: Outcome): void {
+    countUndecodable(this.#leader.caller.counters, this.key, fence)
+    this.#askAfter(fence)
   }
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
   #askAnew(outcome: Outcome): void {
-    this.audience.startDeadlines()
     if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
     // What is fresh is served to anybody: asked for as by one who was parked, it might be something that was not kept.
     this.#parkedUnder = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
-    this.claim()
+    if (this.#parkedUnder > 0) return this.claim()
+    // The reply to an earlier claim, should it still come, is not taken for that of this read.
+    this.#attempt++
+    this.begin()
   }
 
   /** The holding was lost: those who wait look for the successor, or are it. */
@@ -587,15 +630,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async released(holding: Holding): Promise<void> {
+  async released(holding: Holding, expired: boolean): Promise<void> {
     const { attempt, fence, shared } = holding.grant
+    if (expired && this.#holding === holding)
+      this.#rejectStaying('The processor was let go at `maxHold`, and takeover is off')
     if (!shared) return this.lost(holding)
     const { store, clock, unavailableAfter } = this.#leader.caller
     const { lease } = this.#leader
     const current = () => this.#holding === holding
     const next = current() && this.audience.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
-    const release = { key: this.record, nonce: this.nonce, attempt, fence, linger: lingerOf(lease), next }
+    const terms = { linger: lingerOf(lease), expired, next }
+    const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
     this.#table.track(released.catch(() => {}))
     try {
@@ -620,12 +666,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.settled(outcome, this.seq, 0, original)
   }
 
-  #goUnshared({ caller }: Call): void {
+  #goUnshared({ caller }: JoinedCall): void {
     caller.counters[this.#passed === undefined ? 'unshared' : 'passes']++
     tell(this.#passed === undefined ? 'unshared' : 'pass', { key: this.key })
   }
 
   #goOn(): void {
+    // As behind any other that is lost: what it has settled after all is what was waited for.
+    this.#parkedUnder = this.#holding?.grant.fence ?? 0
     this.#holding = undefined
     if (this.audience.size > 0) this.claim()
     else this.#over()
@@ -666,12 +714,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 }
 
-/** The trace context that the user's hook tells, if it tells one: a hook that fails must not fail a claim. */
-function traceBy(hook: (() => string | undefined) | undefined): string {
-  try {
-    const trace: unknown = hook?.()
-    return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
-  } catch {
-    return ''
-  }
+/** The trace context that the user's hook returns, if it returns one. */
+function traceOf({ caller, context }: JoinedCall): string {
+  const trace: unknown = caller.trace && callHook(context, 'trace', caller.trace)
+  return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
 }

@@ -1,9 +1,13 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
+import type { Clock } from '../kernel/clock.ts'
+import { Deadlines } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
 import type { StaleResult } from './audience.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
 import { type Call, Waiter } from './waiter.ts'
 
 /** Callers that may wait in one process at a time. */
@@ -16,7 +20,9 @@ export interface StaleListener {
   /** Nor what has this tag. */
   dropTag(tag: string): void
   /** What is dropped may go unheard from now on. */
-  clear(): void
+  unverify(): void
+  /** It is heard again. */
+  verify(): void
 }
 
 /**
@@ -35,12 +41,15 @@ export class Flights implements FlightTable {
   readonly #flying = new Set<Flight>()
   readonly #operations = new Set<Promise<unknown>>()
   readonly #listeners = new Set<StaleListener>()
+  readonly #deadlines: Deadlines
+  readonly #unlisten: () => void
   #waiters = 0
   tagDrops = 0
 
-  constructor(store: Store) {
+  constructor(store: Store, clock: Clock) {
     this.store = store
-    store.listen({
+    this.#deadlines = new Deadlines(clock)
+    this.#unlisten = store.listen({
       up: () => this.#up(),
       down: () => this.#down(),
       drop: (record, fence) => this.drop(record, fence),
@@ -60,10 +69,13 @@ export class Flights implements FlightTable {
   join(call: Call): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
+    // Redis is away: nobody waits for a work of this process who would have what is there.
+    const kept = table.get(record)?.unshared ? serveLastKnown(call) : undefined
+    if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
     this.#passBy(call)
     const found = table.get(record)
     // Who would rather fail than have a result of this process alone does not wait for one.
-    const alone = found?.unshared && call.onUnavailable === 'fail'
+    const alone = found?.unshared && isShared(call)
     // Nor who needs what is newer than it may bring, or would keep it under other tags.
     const other = found && !(found.brings(call.newerThan) && found.covers(call.tags))
     const known = alone || other ? undefined : found
@@ -76,8 +88,9 @@ export class Flights implements FlightTable {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    const flight = known ?? new Flight(call, this)
-    const waiter = new Waiter(call, call.caller.clock)
+    const joined = Object.assign(call, { context: call.round?.context ?? new AsyncContext() })
+    const flight = known ?? new Flight(joined, this)
+    const waiter = new Waiter(joined, this.#deadlines)
     if (from) waiter.onEnd = noteWait(from, flight)
     this.#waiters++
     flight.add(waiter)
@@ -89,7 +102,7 @@ export class Flights implements FlightTable {
       this.#flying.add(flight)
       if (!found) table.set(record, flight)
       if (found || call.refresh) this.#close(flight)
-      flight.claim()
+      flight.begin()
     }
     return waiter.promise
   }
@@ -124,7 +137,7 @@ export class Flights implements FlightTable {
       flight.audience.release(waiter)
       next.add(waiter)
     }
-    next.claim()
+    next.begin()
   }
 
   pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
@@ -210,15 +223,22 @@ export class Flights implements FlightTable {
   }
 
   #up(): void {
+    for (const listener of this.#listeners) listener.verify()
     for (const flight of [...this.#flying]) flight.lookAgain()
   }
 
   #down(): void {
-    for (const listener of this.#listeners) listener.clear()
+    for (const listener of this.#listeners) listener.unverify()
     for (const flight of [...this.#flying]) {
       flight.deaf()
       // What invalidates it may go unheard.
       this.seal(flight)
     }
+  }
+
+  /** Nobody uses them any more. */
+  close(): void {
+    this.#unlisten()
+    this.store.close()
   }
 }

@@ -1,18 +1,12 @@
-import {
-  AbortedError,
-  CodecError,
-  LeaseLostError,
-  type RemoteFailure,
-  type SoloflightError,
-} from '../errors.ts'
+import { AbortedError, CodecError, LeaseLostError, type SoloflightError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { encodeWith, messageOf } from '../kernel/codec.ts'
 import { tell } from '../kernel/telemetry.ts'
 import type { WaitNode } from './deadlock.ts'
-import { describeFailure, encodeFailure } from './failure.ts'
+import { encodeFailure, exposedFailure } from './failure.ts'
 import { MESSAGE_LIMIT, type Outcome, type Settlement } from './store.ts'
 import { type Epochs, noted } from './tags.ts'
-import type { Call } from './waiter.ts'
+import type { Call, JoinedCall } from './waiter.ts'
 
 /** The flight, as far as its holding tells it how things went. */
 export interface HoldingFlight extends WaitNode {
@@ -24,7 +18,8 @@ export interface HoldingFlight extends WaitNode {
   /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
-  released(holding: Holding): Promise<void>
+  /** `expired`: it was held for too long, which is to those who wait as if it had died. */
+  released(holding: Holding, expired: boolean): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
   vouch(seq: number): void
   /** The key was invalidated while this is held. */
@@ -83,7 +78,7 @@ export function tagsKeptFor(call: Call): number {
  * releasing. Never reused: the next grant is another object.
  */
 export class Holding {
-  readonly call: Call
+  readonly call: JoinedCall
   readonly grant: HoldingGrant
   readonly #flight: HoldingFlight
   readonly #abort = new AbortController()
@@ -106,7 +101,7 @@ export class Holding {
   /** What the work has said of its result. */
   readonly terms: Terms = {}
 
-  constructor(call: Call, grant: HoldingGrant, flight: HoldingFlight) {
+  constructor(call: JoinedCall, grant: HoldingGrant, flight: HoldingFlight) {
     this.call = call
     this.grant = grant
     this.#flight = flight
@@ -163,16 +158,8 @@ export class Holding {
 
   /** Publishes a failure. */
   async fail(error: unknown, ttl: number = this.call.errorTtl): Promise<void> {
-    await this.#settle('error', encodeFailure(this.#exposed(error)), ttl, error)
-  }
-
-  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
-  #exposed(error: unknown): RemoteFailure {
-    try {
-      return this.call.caller.exposeError(describeFailure(error), error)
-    } catch {
-      return { name: 'Error', message: 'The work failed' }
-    }
+    const { caller, context } = this.call
+    await this.#settle('error', encodeFailure(exposedFailure(caller.exposeError, context, error)), ttl, error)
   }
 
   #settle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
@@ -220,11 +207,11 @@ export class Holding {
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
-  async release(): Promise<void> {
+  async release(expired = false): Promise<void> {
     this.#begin()
     this.#stop()
     try {
-      await this.#flight.released(this)
+      await this.#flight.released(this, expired)
     } finally {
       this.#end()
     }
@@ -331,9 +318,14 @@ export class Holding {
   #letDown(reason: SoloflightError): void {
     this.#lost = true
     this.#stop()
-    this.#abort.abort(reason)
+    this.#abortWork(reason)
     // While a publish is under way, it may still be accepted: what comes of that decides.
     if (!this.#ending) this.#flight.lost(this)
+  }
+
+  /** Listeners of the signal run in the context of the work. */
+  #abortWork(reason: SoloflightError): void {
+    this.call.context.run(() => this.#abort.abort(reason))
   }
 
   /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */
@@ -356,12 +348,12 @@ export class Holding {
     )
   }
 
-  /** Held for the longest time allowed, or until `close` would wait no longer: stops the work and hands over. */
-  async handOver(reason: SoloflightError): Promise<void> {
+  /** Held until `close` would wait no longer, or (`expired`) for the longest time allowed: stops the work and hands over. */
+  async handOver(reason: SoloflightError, expired = false): Promise<void> {
     while (this.#settling) await this.#settling
     if (this.#ending) return
-    this.#abort.abort(reason)
-    await this.release().catch(() => {})
+    this.#abortWork(reason)
+    await this.release(expired).catch(() => {})
   }
 
   #letGo(): void {
@@ -370,6 +362,7 @@ export class Holding {
     else
       void this.handOver(
         new LeaseLostError(`The lease was held for ${caller.maxHold} ms and is let go`, { key }),
+        true,
       )
   }
 

@@ -1,11 +1,12 @@
 import { NotLockedError } from '../errors.ts'
-import { checkDuration, checkFunction } from '../kernel/check.ts'
+import { checkDuration } from '../kernel/check.ts'
 import type { Codec } from '../kernel/codec.ts'
-import { checkKey } from '../kernel/keys.ts'
+import { checkKey, recordKey } from '../kernel/keys.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
 import type { Counters } from './caller.ts'
-import { Core, type Namespace, nameOf } from './core.ts'
+import { Core, type Namespace } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
-import { Many } from './many.ts'
+import { runMany } from './many.ts'
 import { type Memoized, memoize } from './memoize.ts'
 import {
   checkTags,
@@ -41,13 +42,16 @@ export interface LockerStats extends Counters {
   queued: number
   /** Leases that this locker holds. */
   held: number
-  /** Results in this process's cache, and their bytes as encoded. */
+  /** Results in this process's cache, and the bytes that they take, by estimate. */
   cached: number
   cachedBytes: number
   /** Whether messages arrive, and commands that wait for Redis. Embedded: true and 0. */
   subscribed: boolean
   pendingCommands: number
 }
+
+/** No options: one object for all calls without any. */
+const NONE: RunOptions = Object.freeze({})
 
 /** How long `close` waits for running works, unless told otherwise, ms. */
 const DEFAULT_GRACE = 5_000
@@ -71,7 +75,6 @@ export class Locker implements AsyncDisposable {
 
   readonly #core: Core
   readonly #namespace: Namespace
-  readonly #many: Many
   readonly #streams: Streams
   #closing: Promise<void> | undefined
 
@@ -79,7 +82,6 @@ export class Locker implements AsyncDisposable {
   constructor(options: LockerOptions = {}) {
     this.#core = new Core(options)
     this.#namespace = { letter: 'k', codec: this.#core.codec }
-    this.#many = new Many(this.#core, this.#namespace)
     this.#streams = streamsOf(this.#core, options.store)
     cores.set(this, this.#core)
   }
@@ -89,11 +91,8 @@ export class Locker implements AsyncDisposable {
    * @throws TimeoutError, AbortedError, RemoteError (the processor failed), LockTimeoutError, UnavailableError,
    * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
    */
-  async request<T = unknown>(key: string, options: RequestOptions = {}): Promise<Lease | Done<T>> {
-    const call = this.#core.call(this.#namespace, key, undefined, options)
-    const hit = this.#core.cached(call)
-    if (hit) return { status: 'done', result: hit.result as T }
-    return this.#core.flights.join(call) as Promise<Lease | Done<T>>
+  request<T = unknown>(key: string, options: RequestOptions = NONE): Promise<Lease | Done<T>> {
+    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
   }
 
   /**
@@ -102,22 +101,8 @@ export class Locker implements AsyncDisposable {
    * @throws RemoteError when the work failed, wherever it ran, or when its result cannot be carried (`remote.code` is
    * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
    */
-  run<T>(key: string, work: Work<T>, options?: RunOptions): Promise<T> {
-    if (options === undefined && typeof key === 'string') {
-      const hit = this.#core.hit(nameOf(this.#namespace, key), key)
-      if (hit) return hit.promise as Promise<T>
-    }
-    return this.#run(this.#namespace, key, work, options ?? {}) as Promise<T>
-  }
-
-  #run(namespace: Namespace, key: string, work: Work<unknown>, options: RunOptions): Promise<unknown> {
-    try {
-      checkFunction('work', work)
-      const call = this.#core.call(namespace, key, work, options)
-      return this.#core.cached(call)?.promise ?? this.#core.flights.join(call)
-    } catch (error) {
-      return Promise.reject(error)
-    }
+  run<T>(key: string, work: Work<T>, options: RunOptions = NONE): Promise<T> {
+    return this.#core.run(this.#namespace, key, work, options) as Promise<T>
   }
 
   /**
@@ -131,7 +116,7 @@ export class Locker implements AsyncDisposable {
     work: ManyWork<T>,
     options: RunManyOptions = {},
   ): Promise<Exclude<Awaited<T>, Error>[]> {
-    return (await this.#many.run(keys, work, options)) as Exclude<Awaited<T>, Error>[]
+    return (await runMany(this.#core, this.#namespace, keys, work, options)) as Exclude<Awaited<T>, Error>[]
   }
 
   /**
@@ -178,19 +163,21 @@ export class Locker implements AsyncDisposable {
     options: MemoizeOptions<Parameters<Fn>>,
   ): Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>> {
     const versioned: Namespace = { ...this.#namespace, letter: 'v' }
-    const place = (key: string, version: string): [Namespace, string] =>
-      version === '' ? [this.#namespace, key] : [versioned, `${version.length}:${version}${key}`]
-    return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, {
-      run: (key, version, work, runOptions) => {
-        if (version === '') return this.run(key, work, runOptions)
+    const core = this.#core
+    return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, (version) => {
+      const namespace = version === '' ? this.#namespace : versioned
+      const prefix = version === '' ? '' : `${version.length}:${version}`
+      const keyOf = (key: string) => {
         checkKey(key)
-        return this.#run(...place(key, version), work, runOptions ?? {})
-      },
-      invalidate: async (key, version) => {
-        checkKey(key)
-        this.#core.checkOpen(key)
-        await this.#core.invalidate(this.#core.record(...place(key, version)))
-      },
+        return prefix + key
+      }
+      return {
+        run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
+        invalidate: async (key) => {
+          core.checkOpen(key)
+          await core.invalidate(core.record(namespace, keyOf(key)))
+        },
+      }
     }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>
   }
 
@@ -210,16 +197,22 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Forgets the results of keys, and their streams, in the caches of other processes too. Those who wait for a work that
-   * runs now, or read its stream, still receive it; whoever asks after this has resolved receives only what was begun later.
+   * Forgets the results of keys, in the caches of other processes too. Callers that wait for a running work still receive
+   * its result; callers that ask after this has resolved receive only a result whose work began later.
    * @throws UnavailableError, ClosedError
    */
   async invalidate(...keys: string[]): Promise<void> {
     const records = keys.map((key) => this.#record(key))
-    await Promise.all([
-      ...records.map((record) => this.#core.invalidate(record)),
-      this.#streams.invalidate(...keys),
-    ])
+    await Promise.all(records.map((record) => this.#core.invalidate(record)))
+  }
+
+  /**
+   * Forgets the streams of keys. Readers of a running stream still receive it to its end; readers that come after this has
+   * resolved receive only a stream whose work began later.
+   * @throws UnavailableError, ClosedError
+   */
+  async invalidateStreams(...keys: string[]): Promise<void> {
+    await this.#streams.invalidate(...keys)
   }
 
   /**
@@ -238,17 +231,30 @@ export class Locker implements AsyncDisposable {
     return this.#core.record(this.#namespace, key)
   }
 
+  /**
+   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
+   * probe: nothing else needs to wait for it.
+   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   */
+  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+    checkDuration('timeout', timeout)
+    this.#core.checkOpen()
+    const { connection, options } = this.#core
+    if (!connection) return
+    await awaitReady(connection, recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
+  }
+
   /** What it has done and does. */
   stats(): LockerStats {
     const { caller, flights, localHits, cache, connection } = this.#core
-    const { counters, slots, holdings } = caller
+    const { counters, scheduler, holdings } = caller
     return {
       ...counters,
       localHits,
       flights: flights.size,
       waiters: flights.waiters,
-      running: slots.taken,
-      queued: slots.waiting,
+      running: scheduler.running,
+      queued: scheduler.waiting,
       held: [...holdings.values()].reduce((sum, held) => sum + held.size, 0),
       cached: cache?.size ?? 0,
       cachedBytes: cache?.bytes ?? 0,
@@ -277,8 +283,8 @@ export class Locker implements AsyncDisposable {
 
 const cores = new WeakMap<Locker, Core>()
 
-/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams and their logs. */
-const TAKEN = 'khtvsx'
+/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams, their logs, probes. */
+const TAKEN = 'khtvsxr'
 
 /** A layer's own resources in a locker. `letter`: names the layer. For the layers of this package. */
 export function spaceOf<T>(locker: Locker, letter: string, codec: Codec): Space<T> {

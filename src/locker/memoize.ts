@@ -1,5 +1,5 @@
 import { checkFunction } from '../kernel/check.ts'
-import { checkVersion, type MemoizeOptions, type RunOptions, runOptionsOf } from './options.ts'
+import { checkRunOptions, checkVersion, type MemoizeOptions, type RunOptions } from './options.ts'
 import type { Work } from './waiter.ts'
 
 /** A function that does its work once per key. */
@@ -11,42 +11,42 @@ export interface Memoized<Args extends unknown[], Result> {
   refresh(...args: Args): Promise<Result>
 }
 
-/** What a memoized function needs of its locker. `version`: of the shape of its results, '' for none. */
+/** The results of a memoized function. */
 export interface MemoizeHost {
-  run(key: string, version: string, work: Work<unknown>, options: RunOptions | undefined): Promise<unknown>
-  invalidate(key: string, version: string): Promise<void>
+  run(key: string, work: Work<unknown>, options: RunOptions): Promise<unknown>
+  invalidate(key: string): Promise<void>
 }
 
-/** Puts a function behind a locker. */
+/** Puts a function behind a locker. `hostOf`: by the version of the shape of its results, '' for none. */
 export function memoize<Args extends unknown[], Result>(
   fn: (this: unknown, ...args: Args) => Result | PromiseLike<Result>,
   options: MemoizeOptions<Args>,
-  host: MemoizeHost,
+  hostOf: (version: string) => MemoizeHost,
 ): Memoized<Args, Result> {
   checkFunction('fn', fn)
   checkFunction('key', options?.key)
-  const { key, version: given, tags, ...rest } = options
-  const version = checkVersion(given)
-  const fixed = runOptionsOf(typeof tags === 'function' ? rest : { ...rest, tags })
+  const { key, version, tags, ...fixed } = options
   const tagsOf = typeof tags === 'function' ? tags : undefined
-  const call = (self: unknown, args: Args, refresh: boolean) => {
-    const more = { ...(tagsOf && { tags: tagsOf(...args) }), ...(refresh && { refresh }) }
-    const chosen = tagsOf || refresh ? { ...fixed, ...more } : fixed
-    return host.run(key(...args), version, () => fn.apply(self, args), chosen) as Promise<Result>
+  const plain: RunOptions = typeof tags === 'function' ? fixed : { ...fixed, tags }
+  checkRunOptions(plain)
+  const host = hostOf(checkVersion(version))
+  const call = (self: unknown, args: Args, chosen: RunOptions): Promise<Result> => {
+    const own = tagsOf ? { ...chosen, tags: tagsOf(...args) } : chosen
+    return host.run(key(...args), () => fn.apply(self, args), own) as Promise<Result>
   }
   function memoized(this: unknown, ...args: Args): Promise<Result> {
     try {
-      return call(this, args, false)
+      return call(this, args, plain)
     } catch (error) {
       return Promise.reject(error)
     }
   }
   return Object.assign(memoized, {
     async invalidate(...args: Args): Promise<void> {
-      await host.invalidate(key(...args), version)
+      await host.invalidate(key(...args))
     },
     async refresh(this: unknown, ...args: Args): Promise<Result> {
-      return await call(undefined, args, true)
+      return await call(undefined, args, { ...plain, refresh: true })
     },
   })
 }

@@ -1,7 +1,12 @@
+import { OverloadedError } from '../errors.ts'
+import { ownedBytes } from '../kernel/binary.ts'
 import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget } from '../kernel/memory-budget.ts'
+import { microtask, wallMicros } from '../kernel/timers.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
+  type CallLimits,
   type Claim,
   type Claimer,
   type Grant,
@@ -22,6 +27,12 @@ export interface MemoryStoreOptions {
    * @default 100_000
    */
   maxRecords?: number | undefined
+  /**
+   * Most bytes of all records, and as many of the chunks of streams; beyond it the oldest results are forgotten. Running
+   * and waited-for ones never are: when those alone are too many, new keys are refused with OverloadedError.
+   * @default 268_435_456
+   */
+  maxBytes?: number | undefined
   /** Another clock than the process's own: for tests. */
   clock?: Clock | undefined
   /** Carries out what a record tells: for tests that delay or lose messages. By default after the present tick. */
@@ -32,6 +43,10 @@ export interface MemoryStoreOptions {
 
 /** Records that are forgotten are looked for this often, ms. */
 const SWEEP_EVERY = 1000
+
+/** What a record takes beside its bytes, about, and so does each place of one who waits. */
+const RECORD_BYTES = 512
+const PARK_BYTES = 128
 
 /** A tag: its epoch, and until when that is to be known. */
 interface TagRecord {
@@ -52,6 +67,8 @@ interface Endpoint {
 export class MemoryStore {
   readonly clock: Clock
   readonly maxParked: number
+  readonly maxBytes: number
+  readonly #budget: MemoryBudget<ResourceRecord>
   readonly #maxRecords: number
   readonly #deliver: (message: () => void) => void
   readonly #records = new Map<string, ResourceRecord>()
@@ -64,12 +81,24 @@ export class MemoryStore {
     this.clock = options.clock ?? systemClock
     this.maxParked = options.maxParked ?? MAX_PARKED
     this.#maxRecords = options.maxRecords ?? 100_000
-    this.#deliver = options.deliver ?? queueMicrotask
+    this.maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES
+    this.#budget = new MemoryBudget(this.maxBytes, this.#maxRecords)
+    this.#deliver = options.deliver ?? microtask
   }
 
   /** Number of records that are kept. */
   get size(): number {
     return this.#records.size
+  }
+
+  /** Bytes of all records, about. */
+  get bytes(): number {
+    return this.#budget.bytes
+  }
+
+  /** Whether there is room for a record of a key, or one already. */
+  admits(key: string): boolean {
+    return this.#budget.fits(RECORD_BYTES) || this.find(key) !== undefined
   }
 
   /** A new user of this store, with an inbox of its own. */
@@ -84,18 +113,24 @@ export class MemoryStore {
   find(key: string): ResourceRecord | undefined {
     const record = this.#records.get(key)
     if (!record || record.expiresAt > this.clock.now()) return record
-    this.#records.delete(key)
+    this.#forget(key, record)
     return undefined
+  }
+
+  #forget(key: string, record: ResourceRecord): void {
+    this.#records.delete(key)
+    this.#budget.delete(record)
   }
 
   /** Runs a transition that may begin a record, and forgets the record if nothing is left of it. */
   change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
     const record = this.find(key) ?? new ResourceRecord()
     const reply = transition(record, this.#surroundings(key))
-    // To the end of the map's order: what was touched last is evicted last.
-    this.#records.delete(key)
-    if (record.expiresAt > this.clock.now()) this.#records.set(key, record)
-    this.#evict()
+    if (record.expiresAt > this.clock.now()) {
+      this.#records.set(key, record)
+      const inUse = record.lease !== undefined || record.parks.size > 0
+      this.#budget.set(record, sizeOf(key, record), inUse ? undefined : () => this.#records.delete(key))
+    } else this.#forget(key, record)
     this.#sweepLater()
     return reply
   }
@@ -112,7 +147,7 @@ export class MemoryStore {
 
   /** µs since the epoch. */
   #micros(): number {
-    return Math.floor((performance.timeOrigin + this.clock.now()) * 1000)
+    return wallMicros(this.clock.now())
   }
 
   /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
@@ -174,15 +209,6 @@ export class MemoryStore {
     }
   }
 
-  #evict(): void {
-    if (this.#records.size <= this.#maxRecords) return
-    for (const [key, record] of this.#records) {
-      if (record.lease || record.parks.size > 0) continue
-      this.#records.delete(key)
-      return
-    }
-  }
-
   #sweepLater(): void {
     if (this.#sweeper || this.#records.size + this.#tags.size === 0) return
     this.#sweeper = this.clock.after(
@@ -196,6 +222,12 @@ export class MemoryStore {
       true,
     )
   }
+}
+
+/** Bytes of a record, about. */
+function sizeOf(key: string, { value, lease, outcome, parks }: ResourceRecord): number {
+  const kept = (value?.bytes.length ?? 0) + (outcome?.error?.length ?? 0) + (lease?.progress?.length ?? 0)
+  return RECORD_BYTES + key.length + kept + parks.size * PARK_BYTES
 }
 
 class MemoryEndpoint implements Store {
@@ -214,9 +246,15 @@ class MemoryEndpoint implements Store {
 
   claim(claim: Claim, _within: number, claimer: Claimer): void {
     claimer.sending()
+    if (!this.#store.admits(claim.key)) {
+      const full = new OverloadedError(
+        'Too much is computed and waited for already (`maxBytes` of the store)',
+      )
+      return microtask(() => claimer.unclaimed(full, claim.attempt))
+    }
     this.#endpoint.claimers.set(claim.nonce, claimer)
     const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
-    queueMicrotask(() => claimer.claimed(reply, claim.attempt))
+    microtask(() => claimer.claimed(reply, claim.attempt))
   }
 
   async renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }> {
@@ -224,7 +262,8 @@ class MemoryEndpoint implements Store {
   }
 
   async settle(settlement: Settlement): Promise<{ accepted: boolean; doomed: boolean }> {
-    return this.#store.change(settlement.key, (record, at) => record.settle(settlement, this.#party, at))
+    const kept = { ...settlement, bytes: ownedBytes(settlement.bytes) }
+    return this.#store.change(settlement.key, (record, at) => record.settle(kept, this.#party, at))
   }
 
   async release(release: Release): Promise<{ released: boolean; fence: number | undefined }> {
@@ -240,7 +279,8 @@ class MemoryEndpoint implements Store {
   }
 
   async progress(grant: Grant & { bytes: Buffer }): Promise<void> {
-    this.#store.change(grant.key, (record, at) => record.progress(grant, this.#party, at))
+    const kept = { ...grant, bytes: ownedBytes(grant.bytes) }
+    this.#store.change(grant.key, (record, at) => record.progress(kept, this.#party, at))
   }
 
   async invalidate(key: string): Promise<{ doomed: number }> {
@@ -253,13 +293,9 @@ class MemoryEndpoint implements Store {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
   }
 
-  async find(key: string): Promise<Outcome | undefined> {
+  async find(key: string, _limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+    sending?.()
     return this.#store.find(key)?.find(this.#store.clock.now())
-  }
-
-  async findMany(keys: readonly string[]): Promise<(Outcome | undefined)[]> {
-    const found = await Promise.all(keys.map((key) => this.find(key)))
-    return found.map((outcome) => (outcome?.tags === '' ? outcome : undefined))
   }
 
   async epochs(tags: readonly string[], keepFor: number): Promise<number[]> {

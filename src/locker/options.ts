@@ -8,13 +8,16 @@ import {
   checkNumber,
   checkSignal,
   checkWhole,
+  expected,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
+import type { Clock } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import { MemoryStore } from './memory-store.ts'
 import type { ResultCacheOptions } from './result-cache.ts'
+import type { OnUnavailable } from './waiter.ts'
 
 /** What is served although it is over, and to whom. Names and meaning are those of RFC 5861; durations are ms. */
 export interface StaleOptions {
@@ -40,12 +43,18 @@ export interface StaleOptions {
 /** Options of a Locker. Durations are ms. */
 export interface LockerOptions extends StaleOptions {
   /**
-   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
-   * Connection that several lockers share. Without it the locker is embedded: it works within this process alone.
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * stays yours, or a Connection that several lockers share. Without it, or with null, the locker is embedded: it works
+   * within this process alone; an option that is there and undefined warns of that.
    */
-  redis?: RedisSource | Connection | undefined
-  /** A memory store that several lockers share, as several processes share Redis: for tests. Instead of `redis`. */
+  redis?: RedisSource | Connection | null | undefined
+  /**
+   * A memory store that several lockers share, as several processes share Redis, in tests; or one with bounds of its own.
+   * Instead of `redis`.
+   */
   store?: MemoryStore | undefined
+  /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
+  clock?: Clock | undefined
   /**
    * Begins the names of all records. Lockers with the same prefix on the same Redis share their results.
    * @default 'soloflight'
@@ -72,7 +81,7 @@ export interface LockerOptions extends StaleOptions {
    */
   lease?: number | undefined
   /**
-   * How long a lease is renewed at most: then it is let go.
+   * How long a lease is renewed at most: then it is let go, and replaced as if its holder had died.
    * @default 3_600_000
    */
   maxHold?: number | undefined
@@ -82,23 +91,26 @@ export interface LockerOptions extends StaleOptions {
    */
   timeout?: number | undefined
   /**
-   * How long Redis may be silent before a request fails.
+   * How long Redis may be silent before a request fails; counted once, from the beginning of an outage.
    * @default 2_000
    */
   unavailableAfter?: number | undefined
   /**
-   * What happens then: 'fail' rejects with UnavailableError; 'local' does the work once in this process, for this
-   * process alone.
+   * What happens then, and at once from then on until the connection is back: 'fail' rejects with UnavailableError;
+   * 'local' does the work once in this process, for this process alone; 'cached' serves what this process's cache has,
+   * fresh or within `staleIfError`, though an invalidation elsewhere may not have been heard, and otherwise fails;
+   * 'cached-local' does that, and otherwise the work, as 'local'.
    * @default 'fail'
    */
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   /**
    * With 'local': works at once in this process while Redis is away; more reject with OverloadedError.
    * @default Infinity
    */
   maxUnshared?: number | undefined
   /**
-   * Whether a waiter replaces a processor that died. Otherwise those who wait reject with LockTimeoutError.
+   * Whether a waiter replaces a processor that died, lost its lease or was let go at `maxHold`. Otherwise those who wait
+   * reject with LockTimeoutError. One that releases or closes hands over to them all the same.
    * @default true
    */
   takeover?: boolean | undefined
@@ -108,13 +120,13 @@ export interface LockerOptions extends StaleOptions {
    */
   concurrency?: number | undefined
   /**
-   * Results kept in this process, at most so many and so many bytes; they are dropped when they are invalidated anywhere.
+   * Results kept in this process, at most so many and so many bytes (see {@link ResultCacheOptions}); they are dropped when they are invalidated anywhere.
    * Callers are handed the same object: treat it as read-only. `false`: none, and what S4 promises holds strictly.
    * @default { max: 10_000, maxSize: 67_108_864 }
    */
   cache?: ResultCacheOptions | false | undefined
   /**
-   * How values become bytes. The same for all lockers that share results.
+   * How values become bytes. The same for all lockers that share results: what another codec wrote is computed anew.
    * @default jsonCodec
    */
   codec?: Codec | undefined
@@ -152,11 +164,11 @@ export interface RunOptions extends RequestOptions, StaleOptions {
    * @default false
    */
   abortUnwanted?: boolean | undefined
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   maxUnshared?: number | undefined
   /**
-   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is an uncaught exception,
-   * as in any event listener.
+   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is reported as a warning
+   * (E_HOOK).
    */
   onProgress?: ((value: unknown) => void) | undefined
 }
@@ -184,7 +196,7 @@ type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], und
 
 /** The options that have a plain default. */
 export type LockerDefaults = Complete<
-  Omit<LockerOptions, 'redis' | 'store' | 'cache' | 'codec' | 'trace' | 'exposeError'>
+  Omit<LockerOptions, 'redis' | 'store' | 'clock' | 'cache' | 'codec' | 'trace' | 'exposeError'>
 >
 
 /** The options of a locker, checked and complete. */
@@ -219,29 +231,20 @@ const MIN_LEASE = 100
 
 const KNOWN = [
   ...Object.keys(LOCKER_DEFAULTS),
-  ...['redis', 'store', 'cache', 'codec', 'trace', 'exposeError'],
+  ...['redis', 'store', 'clock', 'cache', 'codec', 'trace', 'exposeError'],
 ]
 
-const RUN_OPTIONS = [
-  ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'refresh', 'onProgress', 'tags', 'abortUnwanted'],
-  ...['staleWhileRevalidate', 'staleIfError', 'softTimeout', 'onUnavailable', 'maxUnshared', 'newerThan'],
-]
+/** What can be done while Redis is away. */
+export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
 
 /** Tags of one result. */
 const MAX_TAGS = 100
 
-const UNAVAILABLE = ['fail', 'local'] as const
-
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
   checkFields('options', given, KNOWN)
-  if (given.redis !== undefined && given.store !== undefined) {
-    throw new TypeError('Expected either `redis` or `store`, got both')
-  }
   if (given.store !== undefined && !(given.store instanceof MemoryStore)) {
-    throw new TypeError(
-      `Expected \`store\` to be a MemoryStore, got \`${String(given.store)}\` (${typeof given.store})`,
-    )
+    throw expected('store', 'a MemoryStore', given.store)
   }
   for (const name of ['trace', 'exposeError'] as const) {
     if (given[name] !== undefined) checkFunction(name, given[name])
@@ -256,7 +259,7 @@ export function resolveOptions(given: LockerOptions): ResolvedOptions {
     maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
     timeout: checkDuration('timeout', options.timeout, { infinite: true }),
     unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, UNAVAILABLE),
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE),
     maxUnshared: checkCount('maxUnshared', options.maxUnshared, 0),
     staleWhileRevalidate: checkDuration('staleWhileRevalidate', options.staleWhileRevalidate),
     staleIfError: checkDuration('staleIfError', options.staleIfError),
@@ -287,32 +290,46 @@ export function checkLease(lease: unknown): number {
   return Math.ceil(checkDuration('lease', lease, { min: MIN_LEASE }))
 }
 
-/** Checks the options of a `run` or `request`. Throws TypeError. */
-export function checkRunOptions(options: RunOptions): void {
-  checkFields('options', options, RUN_OPTIONS)
-  checkSignal('signal', options.signal)
-  if (options.refresh !== undefined) checkChoice('refresh', options.refresh, [true, false])
-  if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
-  if (options.lease !== undefined) checkLease(options.lease)
-  if (options.ttl !== undefined) checkDuration('ttl', options.ttl)
-  if (options.errorTtl !== undefined) checkDuration('errorTtl', options.errorTtl)
-  if (options.onProgress !== undefined) checkFunction('onProgress', options.onProgress)
-  checkStaleOptions(options)
-  const { onUnavailable, maxUnshared, abortUnwanted, tags } = options
-  if (onUnavailable !== undefined) checkChoice('onUnavailable', onUnavailable, UNAVAILABLE)
-  if (maxUnshared !== undefined) checkCount('maxUnshared', maxUnshared, 0)
-  if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
-  if (tags !== undefined) checkTags(tags)
-}
+type Check = (name: string, value: unknown) => unknown
 
-function checkStaleOptions({ staleWhileRevalidate, staleIfError, softTimeout }: StaleOptions): void {
-  if (staleWhileRevalidate !== undefined) checkDuration('staleWhileRevalidate', staleWhileRevalidate)
-  if (staleIfError !== undefined) checkDuration('staleIfError', staleIfError)
-  if (softTimeout !== undefined) checkDuration('softTimeout', softTimeout, { infinite: true })
+const checkDelay: Check = (name, value) => checkDuration(name, value)
+const checkTimeout: Check = (name, value) => checkDuration(name, value, { infinite: true })
+const checkFlag: Check = (name, value) => checkChoice(name, value, [true, false])
+
+/** How each option of a call is checked. */
+const RUN_CHECKS: Record<keyof AnyRunOptions, Check> = {
+  signal: checkSignal,
+  timeout: checkTimeout,
+  lease: (_, value) => checkLease(value),
+  ttl: checkDelay,
+  errorTtl: checkDelay,
+  refresh: checkFlag,
+  onProgress: checkFunction,
+  tags: (_, value) => checkTags(value),
+  abortUnwanted: checkFlag,
+  staleWhileRevalidate: checkDelay,
+  staleIfError: checkDelay,
+  softTimeout: checkTimeout,
+  onUnavailable: (name, value) => checkChoice(name, value, ON_UNAVAILABLE),
+  maxUnshared: (name, value) => checkCount(name, value, 0),
+  newerThan: checkDelay,
+}
+Object.setPrototypeOf(RUN_CHECKS, null)
+
+/** Checks the options of a `run` or `request`: at every call, so it allocates nothing. Throws TypeError. */
+export function checkRunOptions(options: AnyRunOptions): void {
+  if (typeof options !== 'object' || options === null) return checkFields('options', options, [])
+  for (const name in options) {
+    const field = name as keyof AnyRunOptions
+    const check = RUN_CHECKS[field]
+    if (!check) return checkFields('options', options, Object.keys(RUN_CHECKS))
+    const value = options[field]
+    if (value !== undefined) check(name, value)
+  }
 }
 
 /** Checks tags: each is named as a key is. */
-export function checkTags(tags: readonly string[]): void {
+export function checkTags(tags: unknown): void {
   if (!Array.isArray(tags) || tags.length > MAX_TAGS) {
     throw new TypeError(`Expected \`tags\` to be an array of at most ${MAX_TAGS} strings`)
   }
@@ -323,20 +340,13 @@ export function checkTags(tags: readonly string[]): void {
 export function checkVersion(version: unknown): string {
   if (version === undefined) return ''
   if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
-  throw new TypeError(
-    `Expected \`version\` to be a number or a string with something in it, got \`${String(version)}\` (${typeof version})`,
-  )
-}
-
-/** The options of a `run`, checked; undefined when there are none. */
-export function runOptionsOf(given: RunOptions): RunOptions | undefined {
-  checkRunOptions(given)
-  return Object.values(given).some((value) => value !== undefined) ? given : undefined
+  throw expected('version', 'a number or a string with something in it', version)
 }
 
 /** Checks a codec. */
 export function checkCodec(codec: Codec): Codec {
   checkFunction('codec.encode', codec?.encode)
   checkFunction('codec.decode', codec?.decode)
+  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
   return codec
 }

@@ -1,9 +1,9 @@
 import { CodecError, LeaseLostError } from '../errors.ts'
 import { checkDuration, checkFields } from '../kernel/check.ts'
 import { tell } from '../kernel/telemetry.ts'
+import type { Slot } from '../kernel/work-scheduler.ts'
 import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
-import type { Slot } from './slots.ts'
 import type { Work, WorkContext } from './waiter.ts'
 
 /** The flight of a work, as far as the work's end concerns it. */
@@ -38,8 +38,8 @@ export function contextOf(holding: Holding): WorkContext {
 
 /** Runs a work as soon as its locker has a slot, and publishes what comes of it. */
 export function performWork(work: Work<unknown>, holding: Holding, flight: WorkFlight): void {
-  holding.call.caller.slots.take((slot) => {
-    void perform(work, holding, flight, slot).finally(() => slot.give())
+  holding.call.caller.scheduler.schedule((slot) => {
+    void perform(work, holding, flight, slot).finally(() => slot.release())
   })
 }
 
@@ -49,7 +49,7 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
   let failed = false
   let result: unknown
   try {
-    result = await asWork({ node: flight, slot, waits: 0 }, () => work(contextOf(holding)))
+    result = await asWork(holding.call.context, { node: flight, slot }, () => work(contextOf(holding)))
   } catch (error) {
     failed = true
     result = error

@@ -283,6 +283,12 @@ export class ResourceRecord {
     if (this.outcome?.fence === fence) return { released: this.outcome.kind === 'release', fence: undefined }
     const held = this.#heldBy(release, party, at.now)
     if (!held) return { released: false, fence: undefined }
+    if (release.expired && !next) {
+      held.until = Math.min(held.until, at.now)
+      this.#expire()
+      for (const park of this.parks) at.tell(park, { kind: 'free' })
+      return { released: true, fence: undefined }
+    }
     this.lease = undefined
     this.outcome = {
       fence,
@@ -386,10 +392,10 @@ export class ResourceRecord {
     }
   }
 
-  /** The value, if it is fresh. How long it is kept beyond that is not told. */
+  /** The value, if it is fresh. */
   find(now: number): Outcome | undefined {
     const { value } = this
-    return value && value.fresh > now ? { ...this.#valueOutcome(value, now), stale: 0 } : undefined
+    return value && value.fresh > now ? this.#valueOutcome(value, now) : undefined
   }
 
   /** Every change ends here: forgetting must never come before the last deadline. */

@@ -1,5 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../kernel/clock.ts'
+import { rootContext } from '../kernel/user-code.ts'
+import type { Done } from './waiter.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -9,7 +11,8 @@ export interface ResultCacheOptions {
    */
   max?: number | undefined
   /**
-   * Most bytes, counted encoded.
+   * Most bytes that they take in memory, by estimate: that of `codec.size`, or 3 times the encoded bytes of objects, and
+   * the bytes of texts and binary values as they are.
    * @default 67_108_864
    */
   maxSize?: number | undefined
@@ -23,6 +26,8 @@ export interface CachedResult {
   readonly result: unknown
   /** Settled; handed to every caller as it is, so that a hit allocates nothing. */
   readonly promise: Promise<unknown>
+  /** The same as `request` gives it; made when it is first asked for, see {@link doneOf}. */
+  done: Promise<Done<unknown>> | undefined
   readonly fence: number
   /** By the clock: until when it is fresh, and until when it is kept for those who are content with what is over. */
   readonly freshUntil: number
@@ -33,8 +38,19 @@ export interface CachedResult {
   renewAfter: number
 }
 
-/** What is to be kept. */
-export type NewResult = Omit<CachedResult, 'promise' | 'renewAfter'> & { bytes: number }
+/** A result as `request` gives it: one frozen object for all callers. */
+export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
+  cached.done ??= rootContext.run(() =>
+    Promise.resolve(Object.freeze({ status: 'done', result: cached.result })),
+  )
+  return cached.done
+}
+
+/** What is to be kept. `bytes`: that the result takes in memory. */
+export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & { bytes: number }
+
+/** What an entry takes beside its result and names, about. */
+const ENTRY_BYTES = 512
 
 /** Results that this process has received lately. Filled and emptied by the flights, see flight.ts. */
 export class ResultCache {
@@ -43,6 +59,8 @@ export class ResultCache {
   /** Names in the cache by record and by tag, since that is what invalidations name. */
   readonly #names = new Map<string, string>()
   readonly #tagged = new Map<string, Set<string>>()
+  /** Whether invalidations are heard. What is kept otherwise may be invalid: it is only for when Redis is away. */
+  #verified = true
   readonly #clock: Clock
 
   constructor(options: { max: number; maxSize: number }, clock: Clock) {
@@ -59,13 +77,18 @@ export class ResultCache {
     return this.#entries.size
   }
 
-  /** Bytes of all results, counted encoded. */
+  /** Bytes of all results in memory, by estimate. */
   get bytes(): number {
     return this.#entries.calculatedSize
   }
 
   /** What is kept, fresh or not. */
   get(name: string, now: number): CachedResult | undefined {
+    return this.#verified ? this.lastKnown(name, now) : undefined
+  }
+
+  /** The same, though it may have been invalidated without our hearing of it. */
+  lastKnown(name: string, now: number): CachedResult | undefined {
     const entry = this.#entries.get(name)
     if (!entry || entry.staleUntil > now) return entry
     this.#entries.delete(name)
@@ -76,10 +99,22 @@ export class ResultCache {
   set(name: string, given: NewResult): void {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
+    if (!this.#verified) return
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
-    const promise = Promise.resolve(result)
-    const entry = { record, result, promise, fence, freshUntil, staleUntil, tags, renewAfter: 0 }
-    this.#entries.set(name, entry, { size: given.bytes + name.length + record.length })
+    // A promise keeps the stores of the context that makes it alive.
+    const promise = rootContext.run(() => Promise.resolve(result))
+    const entry: CachedResult = {
+      record,
+      result,
+      promise,
+      done: undefined,
+      fence,
+      freshUntil,
+      staleUntil,
+      tags,
+      renewAfter: 0,
+    }
+    this.#entries.set(name, entry, { size: given.bytes + name.length + record.length + ENTRY_BYTES })
     if (!this.#entries.has(name)) return
     this.#names.set(given.record, name)
     for (const tag of given.tags) {
@@ -107,6 +142,17 @@ export class ResultCache {
   /** Forgets all results that have a tag. */
   dropTag(tag: string): void {
     for (const name of this.#tagged.get(tag) ?? []) this.#entries.delete(name)
+  }
+
+  /** Invalidations may go unheard from now on. */
+  unverify(): void {
+    this.#verified = false
+  }
+
+  /** They are heard again. What was kept until then may have missed some. */
+  verify(): void {
+    if (!this.#verified) this.clear()
+    this.#verified = true
   }
 
   clear(): void {

@@ -1,8 +1,10 @@
+import { types } from 'node:util'
 import { LeaseLostError } from '../errors.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
+import type { Slot } from '../kernel/work-scheduler.ts'
 import { asWork, type WaitNode } from './deadlock.ts'
 import type { Holding } from './holding.ts'
 import { conclude, contextOf, isWanted, type WorkFlight } from './perform.ts'
-import type { Slot } from './slots.ts'
 import type { WorkContext } from './waiter.ts'
 
 /** What the work of a `runMany` is given. */
@@ -39,18 +41,23 @@ const GATHER = 5
  * that were granted. What is granted later, by a takeover, is another round.
  */
 export class Round implements WaitNode {
-  readonly record = ''
-  readonly over = false
   waitsFor: Map<WaitNode, number> | undefined
   /** Keys whose claims are not answered. */
   readonly #pending: Set<string>
   readonly #work: ManyWork<unknown>
   #won: Member[] = []
   #open = true
+  #context: AsyncContext | undefined
 
   constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
     this.#pending = new Set(keys)
     this.#work = work
+  }
+
+  /** In which its work runs. First asked for by the call that it belongs to. */
+  get context(): AsyncContext {
+    this.#context ??= new AsyncContext()
+    return this.#context
   }
 
   /** The claim of a key was answered. */
@@ -69,8 +76,8 @@ export class Round implements WaitNode {
     const won = this.#won
     this.#won = []
     const [first] = won
-    first?.holding.call.caller.slots.take((slot) => {
-      void this.#perform(won, slot).finally(() => slot.give())
+    first?.holding.call.caller.scheduler.schedule((slot) => {
+      void this.#perform(won, slot).finally(() => slot.release())
     })
   }
 
@@ -82,7 +89,7 @@ export class Round implements WaitNode {
     const startedAt = clock.now()
     for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
     const keys = members.map(({ holding }) => holding.call.key)
-    const outcome = await asWork({ node: this, slot, waits: 0 }, async () =>
+    const outcome = await asWork(this.context, { node: this, slot }, async () =>
       readResults(await this.#work([...keys], contextOfMany(members)), keys),
     ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
     await Promise.all(
@@ -111,7 +118,8 @@ async function readResults(results: ManyResults<unknown>, keys: readonly string[
     if (each.status === 'rejected') return { failed: true, result: each.reason as unknown }
     const missing = results instanceof Map && !results.has(keys[index])
     const result = missing ? new Error('The work returned no result for the key') : (each.value as unknown)
-    return { failed: result instanceof Error, result }
+    // Errors of Node itself are of another realm under Jest.
+    return { failed: result instanceof Error || types.isNativeError(result), result }
   })
 }
 

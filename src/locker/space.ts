@@ -1,10 +1,11 @@
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
+import { countUndecodable } from './caller.ts'
 import { type Core, type Namespace, nameOf } from './core.ts'
 import { tagsKeptFor } from './holding.ts'
 import type { Lease } from './lease.ts'
-import type { AnyRunOptions, RequestOptions } from './options.ts'
+import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
 import { put } from './put.ts'
 import type { Outcome } from './store.ts'
 import { type Epochs, noted, readEpochs, readNote, stillHolds } from './tags.ts'
@@ -23,6 +24,8 @@ export interface Found<T> {
   readonly until: number
   /** Only for those who waited for it: invalidated while its work ran, or not kept. */
   readonly doomed: boolean
+  /** Served because Redis was away, and an invalidation of it may not have been heard. */
+  readonly unverified?: true
 }
 
 /** Options of `Space.run`, beyond those of `Locker.run`. */
@@ -38,7 +41,7 @@ export class Space<T> {
 
   constructor(core: Core, letter: string, codec: Codec) {
     this.#core = core
-    this.#namespace = { letter, codec, reveal: found }
+    this.#namespace = { letter, codec, reveal: found, asUnverified }
   }
 
   /** Monotonic, ms. */
@@ -53,10 +56,10 @@ export class Space<T> {
 
   /** What this process's cache holds. */
   cached(key: string): Found<T> | undefined {
-    return this.#core.hit(nameOf(this.#namespace, key), key)?.result as Found<T> | undefined
+    return this.#core.hit(this.#namespace, key, {})?.result as Found<T> | undefined
   }
 
-  /** What is kept, without claiming it. @throws UnavailableError, CodecError, ClosedError */
+  /** What is kept, and can be read, without claiming it. @throws UnavailableError, ClosedError */
   async lookup(key: string): Promise<Found<T> | undefined> {
     checkKey(key)
     const hit = this.cached(key)
@@ -69,30 +72,33 @@ export class Space<T> {
     if (!outcome) return undefined
     const note = readNote(outcome.tags)
     if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
-    const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
-    return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+    try {
+      const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
+      return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+    } catch {
+      countUndecodable(core.caller.counters, key, outcome.fence)
+      return undefined
+    }
+  }
+
+  /** What this process's cache holds, for when Redis is away. */
+  lastKnown(key: string): Found<T> | undefined {
+    const name = nameOf(this.#namespace, key)
+    const entry = this.#core.cache?.lastKnown(name, this.clock.now())
+    return entry && (asUnverified(entry.result) as Found<T>)
   }
 
   /** As `Locker.run`. */
   run(key: string, work: Work<T>, options: SpaceRunOptions = {}): Promise<Found<T>> {
-    try {
-      const call = this.#core.call(this.#namespace, key, work, options)
-      const hit = this.#core.cached(call)
-      return (hit?.promise ?? this.#core.flights.join(call)) as Promise<Found<T>>
-    } catch (error) {
-      return Promise.reject(error)
-    }
+    return this.#core.run(this.#namespace, key, work, options) as Promise<Found<T>>
   }
 
   /** As `Locker.request`. */
-  async request(
+  request(
     key: string,
     options: RequestOptions & { onProgress?: ((value: unknown) => void) | undefined } = {},
   ): Promise<Lease | Done<Found<T>>> {
-    const call = this.#core.call(this.#namespace, key, undefined, options)
-    const hit = this.#core.cached(call)
-    if (hit) return { status: 'done', result: hit.result as Found<T> }
-    return this.#core.flights.join(call) as Promise<Lease | Done<Found<T>>>
+    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<Found<T>>>
   }
 
   /**
@@ -121,6 +127,8 @@ export class Space<T> {
     value: T,
     { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: Epochs },
   ): Promise<boolean> {
+    checkKey(key)
+    checkRunOptions({ ttl, tags })
     const core = this.#core
     const call = core.call(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)
@@ -147,6 +155,10 @@ export class Space<T> {
     this.#core.checkOpen(keys[0])
     await Promise.all(keys.map((key) => this.#core.invalidate(this.#core.record(this.#namespace, key))))
   }
+}
+
+function asUnverified(result: unknown): Found<unknown> {
+  return { ...(result as Found<unknown>), unverified: true }
 }
 
 function found(value: unknown, { fence, doomed, fresh }: Outcome, until: number): Found<unknown> {

@@ -57,8 +57,6 @@ export interface Claim {
   pass: boolean
   /** Grant it only while this is the last fence, and nothing was invalidated since it was granted; 0: in any case. */
   only: number
-  /** Its results have tags: a plain read would not do. */
-  tagged?: boolean
   /** Trace context of the claimer, kept for those who will wait for it. */
   trace: string
 }
@@ -121,6 +119,11 @@ export interface Settlement extends Grant {
 
 export interface Release extends Grant {
   linger: number
+  /**
+   * Held for too long: its lease ends now, as if its holder had died. All who are parked are told, since those who do not
+   * replace a dead holder must not wait on. Without effect beside `next`.
+   */
+  expired: boolean
   /** Grant it anew, in the same step, to this attempt of the same flight. */
   next: { attempt: number; lease: number } | undefined
 }
@@ -196,10 +199,11 @@ export interface Store {
   /** Forgets what is kept. `doomed`: the fence of the running grant, if this call was the first to invalidate it; or 0. */
   invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }>
   snapshot(key: string, limits: CallLimits): Promise<Snapshot>
-  /** The value, if there is a fresh one. How long it is kept beyond that is not told (`stale` is 0). */
-  find(key: string, limits: CallLimits): Promise<Outcome | undefined>
-  /** The fresh values of keys; where there is none, or it has tags, undefined. */
-  findMany(keys: readonly string[], limits: CallLimits): Promise<(Outcome | undefined)[]>
+  /**
+   * The value, if there is a fresh one: read without claiming anything. `sending` is called when it goes out: whatever
+   * happened before is older than the reply.
+   */
+  find(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined>
   /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
   epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]>
   /** Begins a new epoch of a tag, everywhere. */

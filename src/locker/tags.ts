@@ -1,3 +1,4 @@
+import { microtask } from '../kernel/timers.ts'
 import type { CallLimits, Store } from './store.ts'
 
 /** Epochs of tags, by the name of the tag's record. */
@@ -47,6 +48,6 @@ export function readEpochs(
     .epochs(tags, keepFor, limits)
     .then((epochs) => new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
   questions.set(question, answer)
-  queueMicrotask(() => questions.delete(question))
+  microtask(() => questions.delete(question))
   return answer
 }

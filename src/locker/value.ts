@@ -1,22 +1,40 @@
 import { HEADER_LENGTH } from './scripts/prelude.ts'
 import type { Outcome } from './store.ts'
 
-/** First byte of a value that has no tags and is not kept beyond its end: its header tells all. */
-export const PLAIN_VALUE = 0
-
-/** First byte of values that have tags, at the least. */
-export const TAGGED_VALUE = 2
-
-/** The bytes of a value as the record holds it. */
-export function bytesOf(value: Buffer): Buffer {
-  return value.subarray(HEADER_LENGTH)
+/** A value with its header, as the record holds it in one field: a plain read of that field tells all about it. */
+export interface StoredValue {
+  fence: number
+  /** Times of the server, ms since the epoch. `staleUntil` is 0 when the value is not kept beyond `freshUntil`. */
+  freshUntil: number
+  staleUntil: number
+  tags: string
+  bytes: Buffer
 }
 
-/** Reads a value with its header, if it is fresh at a time of the server. What is kept beyond that stands elsewhere. */
-export function readValue(value: Buffer, serverNow: number): Outcome | undefined {
-  if (value.length < HEADER_LENGTH) return undefined
-  const fresh = value.readDoubleBE(9) - serverNow
+const LENGTH_OF_TAGS = 4
+
+/** Reads a value. What the scripts have not written is not fresh, and has no bytes. */
+export function parseValue(value: Buffer): StoredValue {
+  try {
+    const tagged = value.readUInt8(0) === 1
+    const bytesAt = HEADER_LENGTH + (tagged ? LENGTH_OF_TAGS + value.readUInt32BE(HEADER_LENGTH) : 0)
+    return {
+      fence: value.readDoubleBE(1),
+      freshUntil: value.readDoubleBE(9),
+      staleUntil: value.readDoubleBE(17),
+      tags: tagged ? value.toString('utf8', HEADER_LENGTH + LENGTH_OF_TAGS, bytesAt) : '',
+      bytes: value.subarray(bytesAt),
+    }
+  } catch {
+    return { fence: 0, freshUntil: 0, staleUntil: 0, tags: '', bytes: Buffer.alloc(0) }
+  }
+}
+
+/** The outcome that a value is at a time of the server; undefined when it is not fresh. */
+export function freshOutcome(value: Buffer, now: number): Outcome | undefined {
+  const { fence, freshUntil, staleUntil, tags, bytes } = parseValue(value)
+  const fresh = freshUntil - now
   if (!(fresh > 0)) return undefined
-  const fence = value.readDoubleBE(1)
-  return { kind: 'value', fence, bytes: bytesOf(value), fresh, doomed: false, stale: 0, tags: '' }
+  const stale = Math.max(0, staleUntil - freshUntil)
+  return { kind: 'value', fence, bytes, fresh, doomed: false, stale, tags }
 }

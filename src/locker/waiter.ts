@@ -1,9 +1,13 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import { shown } from '../kernel/check.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
+import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import type { AsyncContext } from '../kernel/user-code.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
 import type { Round } from './round.ts'
@@ -33,6 +37,9 @@ export interface WorkContext {
 
 /** What computes a result. */
 export type Work<T> = (context: WorkContext) => T | PromiseLike<T>
+
+/** What a caller has done while Redis is away. */
+export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
 
 /** One call of `run` or `request`, with every option resolved. */
 export interface Call {
@@ -66,13 +73,21 @@ export interface Call {
   /** Names of the records of its tags. */
   tags: readonly string[]
   abortUnwanted: boolean
-  onUnavailable: 'fail' | 'local'
+  onUnavailable: OnUnavailable
+  /** What callers are given of a result that is served although it may be invalid. */
+  asUnverified: ((result: unknown) => unknown) | undefined
   /** Works at once for this process alone. */
   maxUnshared: number
   /** Nobody waits for it: it renews what others are served meanwhile. */
   background: boolean
   /** Of `runMany`: the keys that are claimed together. */
   round?: Round | undefined
+}
+
+/** A call that was not served at once. */
+export interface JoinedCall extends Call {
+  /** In which its work and hooks run. */
+  readonly context: AsyncContext
 }
 
 /** What `request` receives when there is a result. */
@@ -93,15 +108,18 @@ export interface Among {
  * One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. Until then the process
  * stays alive, unless it only refreshes in the background.
  */
-export class Waiter {
-  readonly call: Call
+export class Waiter implements Pending {
+  readonly call: JoinedCall
   /** Order of arrival in its flight. */
   seq = 0
   readonly #deferred = pDefer<unknown>()
   readonly #clock: Clock
+  readonly #deadlines: Deadlines
   readonly #since: number
-  #timer: Timer | undefined
-  #onAbort: (() => void) | undefined
+  /** Of the clock, ms: set when the waiter is made, so that its deadline counts from the call. */
+  deadline: number = Number.POSITIVE_INFINITY
+  /** Stops listening to its signal. */
+  #unlisten: (() => void) | undefined
   #waiting = true
   /** Those among whom it waits. */
   #among: Among | undefined
@@ -111,11 +129,15 @@ export class Waiter {
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
-  constructor(call: Call, clock: Clock) {
+  constructor(call: JoinedCall, deadlines: Deadlines) {
+    const { timeout, softTimeout, caller } = call
     this.call = call
-    this.#clock = clock
-    this.#since = clock.now()
-    if (!call.background) refProcess(clock)
+    this.#clock = caller.clock
+    this.#deadlines = deadlines
+    this.#since = this.#clock.now()
+    if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
+    if (softTimeout < timeout) this.#softTimer = this.#clock.after(softTimeout, () => this.#soften(), true)
+    if (!call.background) refProcess(this.#clock)
   }
 
   /** Of `run`: the result. Of `request`: a Lease, or Done. */
@@ -132,19 +154,7 @@ export class Waiter {
   begin(among: Among): void {
     this.#among = among
     const { signal } = this.call
-    if (!signal || this.#onAbort) return
-    this.#onAbort = () => this.#abort()
-    signal.addEventListener('abort', this.#onAbort, { once: true })
-  }
-
-  /** Starts its deadline, which counts from when it was made. */
-  startDeadline(): void {
-    const { timeout, softTimeout } = this.call
-    const waited = this.#clock.now() - this.#since
-    if (softTimeout < timeout)
-      this.#softTimer ??= this.#clock.after(softTimeout - waited, () => this.#soften())
-    if (timeout === Number.POSITIVE_INFINITY || this.#timer) return
-    this.#timer = this.#clock.after(timeout - waited, () => this.#expire())
+    if (signal) this.#unlisten ??= onAbort(signal, () => this.#abort())
   }
 
   #soften(): void {
@@ -152,10 +162,10 @@ export class Waiter {
     this.#among?.soften(this)
   }
 
-  #expire(): void {
+  expire(): void {
     const { key, timeout, caller } = this.call
     caller.counters.timeouts++
-    this.reject(new TimeoutError(`No outcome within ${timeout} ms`, { key }))
+    this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
   #abort(): void {
@@ -188,9 +198,9 @@ export class Waiter {
     if (!this.#waiting) return false
     this.#waiting = false
     if (!this.call.background) unrefProcess(this.#clock)
-    this.#timer?.cancel()
+    if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, this.call.timeout)
     this.#softTimer?.cancel()
-    if (this.#onAbort) this.call.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#among?.remove(this)
     this.onEnd?.()
     return true

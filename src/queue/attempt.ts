@@ -1,10 +1,17 @@
-import { AbortedError, CodecError, LeaseLostError, type SoloflightError, TimeoutError } from '../errors.ts'
+import {
+  AbortedError,
+  CodecError,
+  LeaseLostError,
+  type RemoteFailure,
+  type SoloflightError,
+  TimeoutError,
+} from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import { encodeWith } from '../kernel/codec.ts'
-import { encodeFailure } from '../locker/failure.ts'
+import { type AsyncContext, callHook } from '../kernel/user-code.ts'
+import { encodeFailure, exposedFailure } from '../locker/failure.ts'
 import { marginOf } from '../locker/holding.ts'
 import { pauseAfter } from './backoff.ts'
-import { exposedFailure } from './exposed.ts'
 import { type JobOptions, unpackOptions } from './job-options.ts'
 import { isIdentity } from './names.ts'
 import type { ResolvedQueueOptions } from './options.ts'
@@ -20,6 +27,8 @@ export interface AttemptSurroundings {
   readonly store: QueueStore
   readonly clock: Clock
   readonly options: ResolvedQueueOptions
+  /** In which the handler and its hooks run: that of `process`. */
+  readonly context: AsyncContext
 }
 
 /** How the handler's part of an attempt ended. */
@@ -164,7 +173,7 @@ export class Attempt {
     if (this.#reason) return
     this.#reason = reason
     this.#saying?.cancel()
-    this.#abort?.abort(reason)
+    this.#about.context.run(() => this.#abort?.abort(reason))
   }
 
   /** Accepts it, and reads what did not come with it. Afterwards it is ready, or lost. */
@@ -184,7 +193,7 @@ export class Attempt {
     this.#startedAt = this.#about.clock.now()
     try {
       const payload = decodePayload(this.#payload ?? '')
-      return this.#value(await handler(payload, this.#job(payload)))
+      return this.#value(await this.#about.context.run(() => handler(payload, this.#job(payload))))
     } catch (error) {
       return this.#failure(error)
     } finally {
@@ -213,19 +222,31 @@ export class Attempt {
     }
     return {
       kind: 'error',
-      bytes: encodeFailure(exposedFailure(options, error)),
+      bytes: encodeFailure(this.exposed(error)),
       ttl: Math.round(errorTtl),
       delay: 0,
       error,
     }
   }
 
+  /** What of a failure leaves the process. */
+  exposed(error: unknown): RemoteFailure {
+    return exposedFailure(this.#about.options.exposeError, this.#about.context, error)
+  }
+
+  /** What it ends with when no connection carries its outcome. */
+  uncarried(cause: SoloflightError): Result {
+    const message = `The result cannot be carried: ${cause.message}`
+    return this.#failure(new CodecError(message, { ...this.#key, cause }))
+  }
+
   #pause(backoff: Parameters<typeof pauseAfter>[0], error: unknown): number {
-    try {
-      return pauseAfter(backoff, this.number, error)
-    } catch {
-      return 0
-    }
+    const { context } = this.#about
+    const hook = typeof backoff === 'function' ? backoff : undefined
+    const asked = hook && callHook(context, 'backoff', hook, this.number, error)
+    // What it returned may be no number, and throw when it is taken for one.
+    const pause = () => pauseAfter(hook ? () => asked ?? 0 : backoff, this.number, error)
+    return callHook(context, 'backoff', pause) ?? 0
   }
 
   /** Ends it in the store, after its last lines. False: it was lost. */

@@ -3,10 +3,14 @@ import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/clock.ts'
 import type { Deadlines, Pending } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
+import { onAbort } from '../kernel/on-abort.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
+import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { lendSlot } from '../kernel/work-scheduler.ts'
 
 /** What one who waits for a job has said. */
 export interface JobWaiterOptions {
+  command: string
   timeout: number
   signal: AbortSignal | undefined
   onProgress: ((value: unknown) => void) | undefined
@@ -18,6 +22,8 @@ export interface WaiterSurroundings {
   /** The timeout that most of them have: watched together, since a timer for each would cost more than they do. */
   readonly timeout: number
   readonly deadlines: Deadlines
+  /** What a TimeoutError says of a command and its workers. Never rejects. */
+  explain(command: string): Promise<string>
 }
 
 /**
@@ -34,7 +40,12 @@ export class JobWaiter implements Pending {
   readonly #timer: Timer | undefined
   /** Watched with the others. */
   readonly #together: boolean
-  readonly #onAbort: (() => void) | undefined
+  /** In which `onProgress` runs. */
+  readonly #context: AsyncContext | undefined
+  /** Ends the lending of the slot of the work that waits. */
+  readonly #resume = lendSlot()
+  /** Stops listening to its signal. */
+  readonly #unlisten: (() => void) | undefined
   #left: ((waiter: JobWaiter) => void) | undefined
   #waiting = true
 
@@ -45,15 +56,14 @@ export class JobWaiter implements Pending {
     const { clock, deadlines } = about
     refProcess(clock)
     this.#since = clock.now()
-    const { timeout, signal } = options
+    const { timeout, signal, onProgress } = options
+    this.#context = onProgress && new AsyncContext()
     this.#together = timeout === about.timeout
     if (timeout !== Number.POSITIVE_INFINITY) {
       if (this.#together) deadlines.add(this, timeout)
       else this.#timer = clock.after(timeout, () => this.expire())
     }
-    if (!signal) return
-    this.#onAbort = () => this.#abort()
-    signal.addEventListener('abort', this.#onAbort, { once: true })
+    this.#unlisten = signal && onAbort(signal, () => this.#abort())
   }
 
   get promise(): Promise<unknown> {
@@ -65,9 +75,19 @@ export class JobWaiter implements Pending {
     this.#left = left
   }
 
+  /** Shows what the handler said. */
+  progress(value: unknown): void {
+    const { onProgress } = this.options
+    if (onProgress) callHook(this.#context, 'onProgress', onProgress, value)
+  }
+
   expire(): void {
-    const { timeout } = this.options
-    this.#giveUp(new TimeoutError(`No outcome within ${timeout} ms; the job goes on`, { key: this.id }))
+    const { command, timeout } = this.options
+    // An outcome that comes meanwhile is as good as one in time.
+    void this.#about.explain(command).then((about) => {
+      const message = `No outcome ${about}, within ${timeout} ms; the job ${this.id} goes on`
+      this.#giveUp(new TimeoutError(message, { key: this.id }))
+    })
   }
 
   #abort(): void {
@@ -95,9 +115,10 @@ export class JobWaiter implements Pending {
     if (!this.#waiting) return false
     this.#waiting = false
     unrefProcess(this.#about.clock)
+    this.#resume?.()
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()
-    if (this.#onAbort) this.options.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     if (listened('wait')) tell('wait', { key: this.id, ms: this.#about.clock.now() - this.#since, outcome })
     return true
   }

@@ -8,8 +8,10 @@ import {
   checkNumber,
   checkSignal,
   checkWhole,
+  expected,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
+import type { Clock } from '../kernel/clock.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { checkPrefix } from '../kernel/keys.ts'
@@ -84,12 +86,15 @@ export interface RetainOptions {
 /** Options of a RedisQueue. Durations are ms. */
 export interface QueueOptions extends SharedJobOptions {
   /**
-   * Where Redis is: a URL, options of ioredis (Sentinel included), an ioredis client or Cluster, which stays yours, or a
-   * Connection that several queues and lockers share. Without it the queue is embedded: it works within this process.
+   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * stays yours, or a Connection that several queues and lockers share. Without it, or with null, the queue is embedded: it works
+   * within this process alone; an option that is there and undefined warns of that.
    */
-  redis?: RedisSource | Connection | undefined
+  redis?: RedisSource | Connection | null | undefined
   /** A memory store that several queues share, as several processes share Redis: for tests. Instead of `redis`. */
   store?: MemoryQueueStore | undefined
+  /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
+  clock?: Clock | undefined
   /** Begins the names of all keys. @default 'soloflight' */
   prefix?: string | undefined
   /** How long a worker that gives no sign of life keeps a job; renewed while it lives. From 100. @default 10_000 */
@@ -126,7 +131,7 @@ type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], und
 
 /** The options that have a plain default. */
 export type QueueDefaults = Complete<
-  Omit<QueueOptions, 'redis' | 'store' | 'retain' | 'codec' | 'trace' | 'exposeError'>
+  Omit<QueueOptions, 'redis' | 'store' | 'clock' | 'retain' | 'codec' | 'trace' | 'exposeError'>
 >
 
 /** The options of a queue, checked and complete. */
@@ -171,7 +176,16 @@ export const MAX_CONCURRENCY = 10_000
 /** The longest duration that is a number of ms to every part of the way. */
 const MAX_DURATION = 10 * 365 * 24 * 60 * 60_000
 
-const KNOWN = [...Object.keys(QUEUE_DEFAULTS), 'redis', 'store', 'retain', 'codec', 'trace', 'exposeError']
+const KNOWN = [
+  ...Object.keys(QUEUE_DEFAULTS),
+  'redis',
+  'store',
+  'clock',
+  'retain',
+  'codec',
+  'trace',
+  'exposeError',
+]
 const SHARED = ['ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted']
 const SUBMIT = [...SHARED, 'dedupe', 'delay', 'priority', 'lifo', 'backoff', 'signal', 'onProgress']
 
@@ -196,9 +210,7 @@ export function checkSubmitOptions(options: SubmitOptions): void {
   checkShared(options)
   const { dedupe, delay, priority, lifo, backoff, signal, onProgress } = options
   if (dedupe !== undefined && dedupe !== false && (typeof dedupe !== 'string' || dedupe === '')) {
-    throw new TypeError(
-      `Expected \`dedupe\` to be a key or false, got \`${String(dedupe).slice(0, 80)}\` (${typeof dedupe})`,
-    )
+    throw expected('dedupe', 'a key or false', dedupe)
   }
   if (delay !== undefined) checkNumber('delay', delay, 0, MAX_DELAY)
   if (priority !== undefined) checkPriority(priority)
@@ -222,13 +234,8 @@ export function resolveProcessOptions(options: ProcessOptions): { concurrency: n
 /** Checks the options of a queue and fills in the defaults. Throws TypeError. */
 export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
   checkFields('options', given, KNOWN)
-  if (given.redis !== undefined && given.store !== undefined) {
-    throw new TypeError('Expected either `redis` or `store`, got both')
-  }
   if (given.store !== undefined && !(given.store instanceof MemoryQueueStore)) {
-    throw new TypeError(
-      `Expected \`store\` to be a MemoryQueueStore, got \`${String(given.store)}\` (${typeof given.store})`,
-    )
+    throw expected('store', 'a MemoryQueueStore', given.store)
   }
   checkShared(given)
   for (const name of ['trace', 'exposeError'] as const) {

@@ -1,7 +1,10 @@
-import canonicalize from 'canonicalize'
+import serialize from 'canonicalize'
 import { CodecError, TooLargeError } from '../errors.ts'
 import { messageOf } from '../kernel/codec.ts'
 import { Survey } from '../kernel/survey.ts'
+
+// Its types tell of a default export; what CommonJS exports is the function itself.
+const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
  * The canonical JSON of a payload (RFC 8785): the same text for whoever means the same. '' for `undefined`.
@@ -18,7 +21,7 @@ export function encodePayload(payload: unknown, most: number): string {
 function canonical(payload: unknown): string {
   new Survey({ plain: true }).visit(payload)
   try {
-    return canonicalize(payload) as string
+    return canonicalize(payload)
   } catch (cause) {
     // The survey has let it pass: it reads differently each time.
     throw new CodecError(`The payload cannot be carried as JSON: ${messageOf(cause)}`, { cause })

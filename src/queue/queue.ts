@@ -1,16 +1,20 @@
-import { EventEmitter } from 'node:events'
-import { AbortedError, ClosedError } from '../errors.ts'
-import { checkChoice, checkCount, checkDuration, checkFunction } from '../kernel/check.ts'
+import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
+import { checkChoice, checkCount, checkDuration, checkFunction, shown } from '../kernel/check.ts'
+import { isReply } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { Connection } from '../kernel/connection.ts'
+import { connectionFor } from '../kernel/connection.ts'
+import { ContextEmitter } from '../kernel/context-emitter.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
+import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { warnOnce } from '../kernel/warnings.ts'
 import { encodeFailure } from '../locker/failure.ts'
 import type { FeedEvent, QueueEvents } from './events.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
 import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
 import { MemoryQueueStore } from './memory/memory-store.ts'
-import { checkName, isJobId } from './names.ts'
+import { checkName, isJobId, QueueNames } from './names.ts'
 import {
   acceptWithin,
   checkSubmitOptions,
@@ -70,6 +74,9 @@ const STALLED = encodeFailure({
   code: 'E_STALLED',
 })
 
+/** What a TimeoutError says besides may take so long to be found out, ms. */
+const EXPLAIN_WITHIN = 80
+
 /** Jobs that `redrive` looks at together, and a page of jobs has. */
 const PAGE = 100
 
@@ -85,13 +92,12 @@ const PAGE = 100
  * await queue.submit('add', [2, 3, 4]) // 9
  */
 export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
-  extends EventEmitter<QueueEvents>
+  extends ContextEmitter<QueueEvents>
   implements JobQueue, AsyncDisposable
 {
   readonly name: string
   readonly #options: ResolvedQueueOptions
-  readonly #connection: Connection | undefined
-  readonly #owned: boolean
+  readonly #link: ReturnType<typeof connectionFor>
   readonly #store: QueueStore
   readonly #clock: Clock
   readonly #reports: Reports
@@ -99,6 +105,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #waits: Waits
   readonly #waiters: WaiterSurroundings
   readonly #workers = new Map<string, Worker>()
+  /** What is being found out for waiters whose time is over, by command. */
+  readonly #explanations = new Map<string, Promise<string>>()
   #timekeeper: Timekeeper | undefined
   #closing: Promise<void> | undefined
 
@@ -108,20 +116,22 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkName('name', name)
     this.name = name
     this.#options = resolveQueueOptions(options)
-    const { redis, store } = options
     const { prefix, lease, codec, unavailableAfter } = this.#options
-    this.#owned = !(redis instanceof Connection)
-    this.#connection = redis instanceof Connection || redis === undefined ? redis : new Connection(redis)
-    const memory = store ?? new MemoryQueueStore()
+    const link = connectionFor(options, 'RedisQueue')
+    this.#link = link
+    const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
     const accept = acceptWithin(lease)
-    this.#store = this.#connection
-      ? new RedisQueueStore(this.#connection, prefix, name, { accept })
-      : memory.connect(name)
-    this.#clock = this.#connection?.clock ?? memory.clock
-    this.#reports = new Reports(name, this, this.#store, this.#options)
+    this.#store = link ? new RedisQueueStore(link.connection, prefix, name, { accept }) : memory.connect(name)
+    this.#clock = link?.connection.clock ?? memory.clock
+    this.#reports = new Reports(name, this, this.#store)
     this.#submissions = new Submissions(this.#options)
     const { timeout } = this.#options
-    this.#waiters = { clock: this.#clock, timeout, deadlines: new Deadlines(this.#clock) }
+    this.#waiters = {
+      clock: this.#clock,
+      timeout,
+      deadlines: new Deadlines(this.#clock),
+      explain: (command) => this.#explainTimeout(command),
+    }
     this.#waits = new Waits({
       store: this.#store,
       clock: this.#clock,
@@ -134,7 +144,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /**
    * Does the jobs of a command in this process, which stays alive until `close`.
-   * @throws TypeError; Error when the command is processed here already; ClosedError.
+   * @throws TypeError; DuplicateWorkerError when the command is processed here already; ClosedError.
    */
   process<Command extends CommandOf<Jobs>>(
     command: Command,
@@ -145,11 +155,13 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkName('command', command)
     checkFunction('handler', handler)
     const { concurrency } = resolveProcessOptions(options)
-    if (this.#workers.has(command)) throw new Error(`\`${command}\` is processed here already`)
+    if (this.#workers.has(command))
+      throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
     const about = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
     const worker = new Worker(command, handler as Handler, concurrency, about, {
       ...this.#reports.worker(command),
       due: (ms) => this.#timekeeper?.due(ms),
+      refused: (error) => this.#warnOfRefusal(command, error),
     })
     this.#workers.set(command, worker)
     this.#timekeeper ??= this.#startProcessing()
@@ -159,7 +171,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /** What all workers of this queue share, until `close`. */
   #startProcessing(): Timekeeper {
     refProcess(this.#clock)
-    this.#connection?.warnIfUnreachable()
+    this.#link?.connection.warnIfUnreachable()
     const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
     return new Timekeeper({
       store: this.#store,
@@ -190,15 +202,50 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submission = this.#submissions.make(command, payload, options, true)
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const waiter = this.#waiter(submission.id, options)
+    const waiter = this.#waiter(submission.id, command, options)
     this.#reports.counters.submitted++
     this.#waits.submit(submission, waiter)
     return waiter.promise
   }
 
-  #waiter(id: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
-    const terms = { timeout: timeout ?? this.#options.timeout, signal, onProgress }
+  #waiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
+    const terms = { command, timeout: timeout ?? this.#options.timeout, signal, onProgress }
     return new JobWaiter(id, terms, this.#waiters)
+  }
+
+  /** Why nothing came of a command's jobs in time. Asked only then, once for all whose time ends together. */
+  #explainTimeout(command: string): Promise<string> {
+    const about = `of ${shown(command)} in the queue ${shown(this.name)}`
+    const asked = this.#explanations.get(command)
+    if (asked) return asked
+    const explanation = this.#hasWorker(command).then((known) => {
+      this.#explanations.delete(command)
+      return known ? about : `${about}, and no worker is known that processes it`
+    })
+    this.#explanations.set(command, explanation)
+    return explanation
+  }
+
+  /** True unless it is known within a moment that there is none. */
+  #hasWorker(command: string): Promise<boolean> {
+    if (this.#workers.has(command)) return Promise.resolve(true)
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(EXPLAIN_WITHIN, () => resolve(true))
+      this.#store
+        .hasWorker(command, { within: EXPLAIN_WITHIN })
+        .then(resolve, () => resolve(true))
+        .finally(() => timer.cancel())
+    })
+  }
+
+  /** A worker has no caller to whom it could be told that Redis refuses it. */
+  #warnOfRefusal(command: string, error: unknown): void {
+    const { connection } = this.#link ?? {}
+    const cause = connection?.trouble ?? (error as Error).cause
+    // Whoever is not even connected is warned of that.
+    if (!connection?.connected || !isReply(cause)) return
+    const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
+    warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
   }
 
   /**
@@ -247,7 +294,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#check()
     checkSubmitOptions(options)
     if (options.signal?.aborted) throw abortedBefore(job.id, options.signal)
-    const waiter = this.#waiter(job.id, options)
+    const waiter = this.#waiter(job.id, job.command, options)
     this.#waits.attend(job.id, job.command, job.generation, waiter)
     return waiter.promise
   }
@@ -389,10 +436,25 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async watch(heard: (event: FeedEvent) => void): Promise<() => void> {
     this.#check()
     checkFunction('heard', heard)
+    const context = new AsyncContext()
     return this.#store.watch((text) => {
       const event = feedEventOf(text)
-      if (event) heard(event)
+      if (event) callHook(context, 'watch', heard, event)
     }, this.#limits())
+  }
+
+  /**
+   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
+   * probe: nothing else needs to wait for it.
+   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   */
+  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+    checkDuration('timeout', timeout)
+    this.#check()
+    const { connection } = this.#link ?? {}
+    if (!connection) return
+    const { base } = new QueueNames(this.#options.prefix, this.name)
+    await awaitReady(connection, `${base}p/${connection.inbox.id}`, timeout)
   }
 
   /** What it has done and does in this process. */
@@ -428,7 +490,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await Promise.all(workers.map((worker) => worker.handOver()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
-    if (this.#owned) await this.#connection?.close()
+    await this.#link?.leave()
     if (this.#timekeeper) unrefProcess(this.#clock)
   }
 

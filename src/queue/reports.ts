@@ -1,10 +1,9 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import type { Attempt, Result } from './attempt.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
-import { exposedFailure } from './exposed.ts'
-import type { ResolvedQueueOptions } from './options.ts'
 import type { QueueStore, Tick } from './store.ts'
 import type { WorkerEvents } from './worker.ts'
 
@@ -34,19 +33,17 @@ export class Reports {
   readonly #queue: string
   readonly #emitter: EventEmitter
   readonly #store: QueueStore
-  readonly #options: ResolvedQueueOptions
 
-  constructor(queue: string, emitter: EventEmitter, store: QueueStore, options: ResolvedQueueOptions) {
+  constructor(queue: string, emitter: EventEmitter, store: QueueStore) {
     this.#queue = queue
     this.#emitter = emitter
     this.#store = store
-    this.#options = options
   }
 
   #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
     if (this.#emitter.listenerCount(event) > 0) {
-      // In a tick of its own: what a listener throws is its own affair.
-      queueMicrotask(() => this.#emitter.emit(event, about))
+      // In a tick of its own: listeners may call the queue.
+      microtask(() => this.#emitter.emit(event, about))
     }
     if (!this.#store.watched) return
     try {
@@ -61,7 +58,7 @@ export class Reports {
   }
 
   /** What the worker of a command tells. */
-  worker(command: string): Omit<WorkerEvents, 'due'> {
+  worker(command: string): Omit<WorkerEvents, 'due' | 'refused'> {
     return {
       started: (attempt) => this.#started(attempt, command),
       ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),
@@ -73,7 +70,8 @@ export class Reports {
     this.#report('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
   }
 
-  #ended({ delivery, number }: Attempt, { kind, error, delay }: Result, ms: number, command: string): void {
+  #ended(attempt: Attempt, { kind, error, delay }: Result, ms: number, command: string): void {
+    const { delivery, number } = attempt
     const { id, fence } = delivery
     const about = { id, command, attempt: number, fence, ms }
     tell('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
@@ -82,10 +80,10 @@ export class Reports {
       this.#report('completed', about)
     } else if (kind === 'retry') {
       this.counters.retried++
-      this.#report('retrying', { ...about, delay, failure: exposedFailure(this.#options, error) })
+      this.#report('retrying', { ...about, delay, failure: attempt.exposed(error) })
     } else {
       this.counters.failed++
-      this.#report('failed', { ...about, failure: exposedFailure(this.#options, error) })
+      this.#report('failed', { ...about, failure: attempt.exposed(error) })
     }
   }
 

@@ -257,6 +257,8 @@ export interface QueueStore {
   drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number>
   /** Commands that are known: with something that waits, or with a worker. */
   commands(limits: CallLimits): Promise<string[]>
+  /** Whether a worker is known that processes a command. */
+  hasWorker(command: string, limits: CallLimits): Promise<boolean>
   /** Ends a job that is not over. False: it is over, or not there. */
   end(removal: Removal, limits: CallLimits): Promise<boolean>
   /**

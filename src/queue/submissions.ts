@@ -1,5 +1,6 @@
 import { ClosedError, ConflictError, OverloadedError, UnknownCommandError } from '../errors.ts'
 import { newId } from '../kernel/ids.ts'
+import { callHook } from '../kernel/user-code.ts'
 import { packOptions } from './job-options.ts'
 import { checkName, identity } from './names.ts'
 import { checkSubmitOptions, type ResolvedQueueOptions, type SubmitOptions } from './options.ts'
@@ -45,14 +46,11 @@ export class Submissions {
     }
   }
 
-  /** The trace context that the user's hook tells, if it tells one: a hook that fails must not fail a submission. */
+  /** The trace context that the user's hook returns, if it returns one. */
   #trace(): string | undefined {
-    try {
-      const trace: unknown = this.#options.trace?.()
-      return typeof trace === 'string' ? trace : undefined
-    } catch {
-      return undefined
-    }
+    const { trace } = this.#options
+    const context: unknown = trace && callHook(undefined, 'trace', trace)
+    return typeof context === 'string' ? context : undefined
   }
 }
 

@@ -2,6 +2,8 @@ import { ConflictError, OverloadedError, RemovedError, UnknownCommandError } fro
 import type { Codec } from '../kernel/codec.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import type { Pending } from '../kernel/deadlines.ts'
+import { tell } from '../kernel/telemetry.ts'
+import { microtask } from '../kernel/timers.ts'
 import { remoteError } from '../locker/failure.ts'
 import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
@@ -117,12 +119,11 @@ export class Wait implements Submitter, Pending {
   }
 
   #progress(bytes: Buffer): void {
-    for (const { options } of this.#waiters) {
-      const { onProgress } = options
-      if (!onProgress) continue
+    for (const waiter of this.#waiters) {
+      if (!waiter.options.onProgress) continue
       try {
         const value = this.#table.codec.decode(bytes)
-        queueMicrotask(() => onProgress(value))
+        microtask(() => waiter.progress(value))
       } catch {
         // Progress is a courtesy; the outcome will tell if something is wrong.
       }
@@ -134,7 +135,7 @@ export class Wait implements Submitter, Pending {
     if (this.#state === 'over') return
     const waiters = [...this.#waiters]
     this.#end(false)
-    if (outcome.kind === 'value') return this.#resolve(waiters, outcome.bytes)
+    if (outcome.kind === 'value') return this.#resolve(waiters, outcome)
     for (const waiter of waiters) waiter.reject(this.#errorOf(outcome))
   }
 
@@ -143,11 +144,13 @@ export class Wait implements Submitter, Pending {
     return new RemovedError('The job was removed', { key: this.id })
   }
 
-  #resolve(waiters: readonly JobWaiter[], bytes: Buffer): void {
+  #resolve(waiters: readonly JobWaiter[], { bytes, fence }: JobOutcome): void {
     try {
       const result = decodeWith(this.#table.codec, bytes, this.id)
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
+      // The job has run, and is not run again because this submitter has another codec.
+      tell('undecodable', { key: this.id, fence })
       for (const waiter of waiters) waiter.reject(error)
     }
   }

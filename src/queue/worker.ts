@@ -1,10 +1,11 @@
 import { ClosedError, type SoloflightError, UnavailableError } from '../errors.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
+import { AsyncContext } from '../kernel/user-code.ts'
+import { type Slot, WorkScheduler } from '../kernel/work-scheduler.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
 import { acceptWithin } from './options.ts'
 import type { Handler } from './running-job.ts'
-import { Starts } from './starts.ts'
 import type { Delivery, WorkerListener, WorkerName } from './store.ts'
 
 /** What happens to attempts, as the queue tells it. */
@@ -16,6 +17,8 @@ export interface WorkerEvents {
   lost(attempt: Attempt, reason: unknown): void
   /** Something is due in `ms`. */
   due(ms: number): void
+  /** The store has gone on refusing what it is told of this worker. */
+  refused(error: unknown): void
 }
 
 /** What a worker says again after so long, ms: a store that has lost everything knows it no more. */
@@ -27,8 +30,14 @@ const OFFER_PAUSE = 20
 /** Between two tries to tell the store of an outcome, ms. */
 const TELL_AGAIN = 200
 
+/** So many offers in a row have failed until it is worth a warning. */
+const REFUSALS = 3
+
 /** How often leases are looked after, ms, at most. */
 const KEEP_EVERY = 100
+
+/** So many handlers must have been quick in a row until the next is thought to be. */
+const QUICK = 10
 
 /** Does the jobs of one command in this process: so many at once. */
 export class Worker implements WorkerListener {
@@ -39,17 +48,19 @@ export class Worker implements WorkerListener {
   readonly #events: WorkerEvents
   /** Everything that was delivered and has not ended, by name. */
   readonly #attempts = new Map<string, Attempt>()
-  readonly #starts: Starts
+  readonly #scheduler: WorkScheduler
+  /** Handlers in a row that have left the event loop alone: then a lease may be accepted while they run. */
+  #quick = 0
   /** What is being given back. */
   readonly #handing = new Set<Promise<unknown>>()
-  /** Handlers that run. */
-  #running = 0
   /** What the store is asked about before it may start. */
   #accepting = 0
   #keeping: Timer | undefined
   #offering: Timer | undefined
   /** Counts what was said. */
   #offers = 0
+  /** Offers in a row that came to nothing. */
+  #refusals = 0
   #reoffer = false
   #offeredAt = Number.NEGATIVE_INFINITY
   #closed = false
@@ -61,22 +72,22 @@ export class Worker implements WorkerListener {
     command: string,
     handler: Handler,
     concurrency: number,
-    about: Omit<AttemptSurroundings, 'worker'>,
+    about: Omit<AttemptSurroundings, 'worker' | 'context'>,
     events: WorkerEvents,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
-    this.#about = { ...about, worker: this.name }
+    this.#about = { ...about, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#starts = new Starts(about.clock, acceptWithin(about.options.lease) / 8)
+    this.#scheduler = new WorkScheduler(concurrency, about.clock)
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
     void this.#offer()
   }
 
   /** Handlers that run, or are about to. */
   get busy(): number {
-    return this.#running + this.#starts.waiting + this.#accepting
+    return this.#scheduler.running + this.#accepting
   }
 
   /** Says what it can take. */
@@ -95,7 +106,9 @@ export class Worker implements WorkerListener {
       await store.offer(this.name, places, this, { within: options.unavailableAfter })
       // Of what was put off before this worker was known, nobody was told.
       this.#events.due(0)
-    } catch {
+      this.#refusals = 0
+    } catch (error) {
+      if (++this.#refusals === REFUSALS) this.#events.refused(error)
       again = TELL_AGAIN * (1 + Math.random())
     }
     // A later one knows better when to say it again: perhaps soon, since it has failed.
@@ -124,7 +137,7 @@ export class Worker implements WorkerListener {
     this.#keepOn()
     // What is almost over would be lost before its lease is looked after for the first time.
     const isLasting = delivery.left > 5 * keepEvery(this.#about.options.lease)
-    if (attempt.ready && isLasting && this.#starts.quick) this.#admit(attempt)
+    if (attempt.ready && isLasting && this.#quick >= QUICK) this.#admit(attempt)
     else void this.#accept(attempt)
   }
 
@@ -143,18 +156,30 @@ export class Worker implements WorkerListener {
 
   #admit(attempt: Attempt): void {
     // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
-    const excess = this.#running + this.#starts.waiting >= this.#concurrency
-    if (!this.#closed && !excess) return this.#starts.add(() => this.#start(attempt))
+    const excess = this.#scheduler.running >= this.#concurrency
+    if (!this.#closed && !excess) return this.#scheduler.schedule((slot) => this.#start(attempt, slot))
     this.#handBack(attempt)
     this.#forget(attempt)
   }
 
-  #start(attempt: Attempt): void {
+  #start(attempt: Attempt, slot: Slot): void {
+    if (!attempt.lost && attempt.ready && !this.#closed) {
+      const { clock } = this.#about
+      const startedAt = clock.now()
+      void this.#run(attempt, slot)
+      this.#quick++
+      return this.#stood(clock.now() - startedAt)
+    }
+    slot.release()
     if (attempt.lost) return this.#drop(attempt)
-    if (attempt.ready && !this.#closed) return void this.#run(attempt)
     if (!this.#closed) return void this.#accept(attempt)
     this.#handBack(attempt)
     this.#forget(attempt)
+  }
+
+  /** The event loop stood still for so long, ms: perhaps for longer than a lease that is not accepted. */
+  #stood(ms: number): void {
+    if (ms >= acceptWithin(this.#about.options.lease) / 8) this.#quick = 0
   }
 
   /** It is in our hands no more. */
@@ -170,17 +195,16 @@ export class Worker implements WorkerListener {
     this.forgotten()
   }
 
-  async #run(attempt: Attempt): Promise<void> {
+  async #run(attempt: Attempt, slot: Slot): Promise<void> {
     const { clock } = this.#about
-    this.#running++
     this.#events.started(attempt)
     const startedAt = clock.now()
     const result = await attempt.run(this.#handler)
-    this.#running--
+    slot.release()
     const accepted = await this.#tell(attempt, result)
     if (accepted) {
-      this.#events.ended(attempt, result, clock.now() - startedAt)
-      if (result.kind === 'retry') this.#events.due(result.delay)
+      this.#events.ended(attempt, accepted, clock.now() - startedAt)
+      if (accepted.kind === 'retry') this.#events.due(accepted.delay)
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.
@@ -198,16 +222,19 @@ export class Worker implements WorkerListener {
     if (result.kind === 'retry') this.#events.due(result.delay)
   }
 
-  /** Tells the store, again and again while the lease may hold. False: it was lost. */
-  async #tell(attempt: Attempt, result: Result): Promise<boolean> {
+  /** Tells the store, again and again while the lease may hold. Returns what was accepted; undefined: it was lost. */
+  async #tell(attempt: Attempt, result: Result): Promise<Result | undefined> {
+    let told = result
     while (!attempt.lost) {
       try {
-        return await attempt.finish(result, !this.#closed)
-      } catch {
-        await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
+        return (await attempt.finish(told, !this.#closed)) ? told : undefined
+      } catch (error) {
+        const tooLarge = error instanceof UnavailableError && error.lostConnections > 0
+        if (tooLarge && told === result) told = attempt.uncarried(error)
+        else await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
       }
     }
-    return false
+    return undefined
   }
 
   cancelled(id: string, fence: number): void {
@@ -224,7 +251,7 @@ export class Worker implements WorkerListener {
       every,
       () => {
         this.#keeping = undefined
-        this.#starts.stood(clock.now() - at)
+        this.#stood(clock.now() - at)
         for (const attempt of this.#attempts.values()) {
           const overrun = attempt.keep()
           if (overrun) void this.#endEarly(attempt, overrun)

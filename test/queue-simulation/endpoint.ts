@@ -69,6 +69,10 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#sim.id
   }
 
+  async hasWorker(): Promise<boolean> {
+    return true
+  }
+
   get subscribed(): boolean {
     return this.subscription.subscribed
   }

@@ -150,12 +150,10 @@ export class Endpoint implements Store, Party {
     return this.#call(`invalidate ${name}`, undefined, run, limits)
   }
 
-  find(key: string, limits: CallLimits): Promise<Outcome | undefined> {
+  async find(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+    if (this.#world.plan.batched) await new Promise<void>((send) => process.nextTick(send))
+    sending?.()
     return this.#call('find', undefined, () => this.#port.find(key), limits)
-  }
-
-  findMany(keys: readonly string[], limits: CallLimits): Promise<(Outcome | undefined)[]> {
-    return this.#call('find many', undefined, () => this.#port.findMany(keys), limits)
   }
 
   epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {

@@ -22,7 +22,6 @@ export interface Port {
   invalidate(key: string): Promise<{ doomed: number }>
   snapshot(key: string): Promise<Snapshot>
   find(key: string): Promise<Outcome | undefined>
-  findMany(keys: readonly string[]): Promise<(Outcome | undefined)[]>
   epochs(tags: readonly string[], keepFor: number): Promise<number[]>
   invalidateTag(tag: string): Promise<void>
 }
@@ -52,7 +51,6 @@ export function portOf(store: Store): Port {
     invalidate: (key) => store.invalidate(key, AT_ONCE),
     snapshot: (key) => store.snapshot(key, AT_ONCE),
     find: (key) => store.find(key, AT_ONCE),
-    findMany: (keys) => store.findMany(keys, AT_ONCE),
     epochs: (tags, keepFor) => store.epochs(tags, keepFor, AT_ONCE),
     invalidateTag: (tag) => store.invalidateTag(tag, AT_ONCE),
   }

@@ -108,7 +108,6 @@ export class Recorder {
       },
       snapshot: (key) => port.snapshot(key),
       find: (key) => port.find(key),
-      findMany: (keys) => port.findMany(keys),
       epochs: async (tags, keepFor) => {
         const epochs = await port.epochs(tags, keepFor)
         this.#say(process, () => `epochs of ${tags.join(' ')}`)

@@ -1,3 +1,4 @@
+import { encodeWith, jsonCodec } from '../../src/kernel/codec.ts'
 import type { Lease } from '../../src/locker/lease.ts'
 import type { Work, WorkContext } from '../../src/locker/waiter.ts'
 import { identityOf, type WorkRecord } from './history.ts'
@@ -43,7 +44,15 @@ function end(world: World, record: WorkRecord, how: string): void {
 }
 
 /** What the failure says when a work returned a Date. */
-const UNCARRIED = 'The result cannot be published: An instance of Date at $ cannot be carried as JSON'
+const UNCARRIED = `The result cannot be published: ${refusal()}`
+
+function refusal(): string {
+  try {
+    return String(encodeWith(jsonCodec, new Date(0)))
+  } catch (error) {
+    return (error as Error).message
+  }
+}
 
 type Duration = 'none' | 'short' | 'long' | 'endless'
 

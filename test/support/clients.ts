@@ -1,7 +1,13 @@
 import { Redis, type RedisOptions } from 'ioredis'
+import type { CommandSender } from '../../src/kernel/command.ts'
 
 /** With `replyMapping` the type of the client would differ. */
 export type ClientOptions = Omit<RedisOptions, 'replyMapping'>
+
+/** What sends a request by a client of its own, without the care that a Connection takes. */
+export function senderOf(client: Redis): CommandSender {
+  return { send: (name, args) => client.callBuffer(name, args) }
+}
 
 /** The ioredis clients that somebody handed out and closes in the end. */
 export class Clients implements Disposable {

@@ -8,6 +8,8 @@ import { kindOf, Values, wordsOf } from './resp.ts'
 export interface Wire {
   readonly upstream: Address
   delayOf(connection: ProxyConnection, direction: Direction): number
+  /** How long so many bytes take, ms. */
+  durationOf(bytes: number, direction: Direction): number
   isBlackhole(connection: ProxyConnection): boolean
   isStalled(connection: ProxyConnection): boolean
   cutFor(connection: ProxyConnection, direction: Direction): CutFault | undefined
@@ -23,6 +25,9 @@ interface Debt {
 
 const MESSAGE = /^[PS]?MESSAGE$/
 const SUBSCRIPTION = /SUBSCRIBE$/
+
+/** Bytes that a slow wire delivers at once. */
+const PART = 8192
 
 /**
  * A client's connection through the proxy. Whole commands and whole replies pass, so that each reply is known by
@@ -126,23 +131,36 @@ export class ProxyConnection {
   }
 
   #pass(direction: Direction, bytes: Buffer, onPassed?: () => void): void {
-    this.#pipes[direction].put(this.#wire.delayOf(this, direction), () => {
-      if (this.#severed) return
-      if (this.#wire.isBlackhole(this)) {
-        this.#hasHole = true
-        return
-      }
-      const fault = this.#wire.cutFor(this, direction)
-      const { pass, cut } = fault?.spend(this, bytes.length) ?? { pass: bytes.length, cut: false }
-      const socket = direction === 'up' ? this.#dial() : this.#client
-      this.bytes[direction] += pass
-      socket.write(bytes.subarray(0, pass))
-      onPassed?.()
-      if (!cut) return
-      fault?.claim()
-      fault?.hit(this)
-      this.#sever(socket)
-    })
+    // On a slow wire it arrives bit by bit.
+    const part = this.#wire.durationOf(bytes.length, direction) > 0 ? PART : bytes.length
+    let from = 0
+    for (; from + part < bytes.length; from += part)
+      this.#passPart(direction, bytes.subarray(from, from + part))
+    this.#passPart(direction, bytes.subarray(from), onPassed)
+  }
+
+  #passPart(direction: Direction, bytes: Buffer, onPassed?: () => void): void {
+    this.#pipes[direction].put(
+      this.#wire.delayOf(this, direction),
+      () => {
+        if (this.#severed) return
+        if (this.#wire.isBlackhole(this)) {
+          this.#hasHole = true
+          return
+        }
+        const fault = this.#wire.cutFor(this, direction)
+        const { pass, cut } = fault?.spend(this, bytes.length) ?? { pass: bytes.length, cut: false }
+        const socket = direction === 'up' ? this.#dial() : this.#client
+        this.bytes[direction] += pass
+        socket.write(bytes.subarray(0, pass))
+        onPassed?.()
+        if (!cut) return
+        fault?.claim()
+        fault?.hit(this)
+        this.#sever(socket)
+      },
+      this.#wire.durationOf(bytes.length, direction),
+    )
   }
 
   /** Ends the connection, after what was written to this side of it has been sent. */

@@ -14,9 +14,9 @@ export class Pipe {
     this.#isStalled = isStalled
   }
 
-  /** Delivers after the delay, but not before what was put in earlier. */
-  put(delay: number, deliver: () => void): void {
-    this.#lastDue = Math.max(this.#lastDue, performance.now() + delay)
+  /** Delivers after the delay, but not before what was put in earlier; what is behind it waits for `ms` more. */
+  put(delay: number, deliver: () => void, ms = 0): void {
+    this.#lastDue = Math.max(this.#lastDue, performance.now() + delay) + ms
     this.#parcels.push({ due: this.#lastDue, deliver })
     this.flush()
   }

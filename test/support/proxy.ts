@@ -32,6 +32,8 @@ export class TcpProxy implements AsyncDisposable {
     up: { ms: 0, only: all },
     down: { ms: 0, only: all },
   }
+  /** Bytes per ms. */
+  #rates: Record<Direction, number> = { up: Number.POSITIVE_INFINITY, down: Number.POSITIVE_INFINITY }
   #blackhole: Only = none
   #stall: Only = none
   #cuts: CutFault[] = []
@@ -47,6 +49,7 @@ export class TcpProxy implements AsyncDisposable {
         const { ms, only } = this.#delays[direction]
         return only(connection) ? ms : 0
       },
+      durationOf: (bytes, direction) => bytes / this.#rates[direction],
       isBlackhole: (connection) => this.#blackhole(connection),
       isStalled: (connection) => this.#stall(connection),
       cutFor: (connection, direction) =>
@@ -90,6 +93,15 @@ export class TcpProxy implements AsyncDisposable {
   /** Delivers everything so much later, in one direction or each; 0 ends it. */
   delay(ms: number, { direction, only = all }: { direction?: Direction; only?: Only } = {}): void {
     for (const each of direction ? [direction] : (['up', 'down'] as const)) this.#delays[each] = { ms, only }
+  }
+
+  /**
+   * Carries so many bytes a second on each connection, in one direction or each. It takes what is written at once, as
+   * the buffers of an operating system do, and delivers it bit by bit.
+   */
+  throttle(bytesPerSecond: number, { direction }: { direction?: Direction } = {}): void {
+    for (const each of direction ? [direction] : (['up', 'down'] as const))
+      this.#rates[each] = bytesPerSecond / 1000
   }
 
   /** Ends connections now and returns how many. */
@@ -150,6 +162,7 @@ export class TcpProxy implements AsyncDisposable {
     this.#cuts = []
     this.#swallows = []
     this.delay(0)
+    this.throttle(Number.POSITIVE_INFINITY)
     this.blackhole(false)
     this.stall(false)
     await this.refuse(false)

@@ -56,7 +56,8 @@ if num(r[6]) == fence then
   local function kept()
     if kind ~= 'v' then return redis.call('HGET', key, 'e') end
     local value = redis.call('HMGET', key, 'v', 'w')
-    return string.sub(value[1] or value[2] or '', ${HEADER_LENGTH + 1})
+    local text = value[1] or value[2] or ''
+    return string.sub(text, ${HEADER_LENGTH + 1} + (string.byte(text) == 1 and 4 + struct.unpack('>I4', text, ${HEADER_LENGTH + 1}) or 0))
   end
   local repeated = r[7] == kind and kept() == bytes
   return { repeated and 1 or 0, doomed and 1 or 0 }
@@ -72,16 +73,16 @@ if kind == 'n' then ttl = 0 end
 local replaced = kind == 'v' and math.max(vu, vs) > now
 local gone = { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'n', 'e', 'eu', 'et' }
 if kind == 'v' then
-  for _, field in ipairs({ 'vs', 'vt', 'pu', 'w' }) do gone[#gone + 1] = field end
+  for _, field in ipairs({ 'vs', 'pu', 'w' }) do gone[#gone + 1] = field end
 end
 for i = 1, #found do gone[#gone + 1] = found[i] end
 remove(key, gone)
 if kind == 'v' then
   vu, vs, pu = fresh, stale > 0 and fresh + stale or 0, 0
-  local header = struct.pack('${VALUE_HEADER}', (vs > 0 and 1 or 0) + (tags ~= '' and 2 or 0), fence, vu)
+  local header = struct.pack('${VALUE_HEADER}', tags ~= '' and 1 or 0, fence, vu, vs)
+  if tags ~= '' then header = header .. struct.pack('>I4', #tags) .. tags end
   redis.call('HSET', key, 'v', header .. bytes, 'vf', int(fence), 'vu', int(vu), 'va', int(now), 's', int(fence), 'k', 'v', 'su', int(su))
   if vs > 0 then redis.call('HSET', key, 'vs', int(vs)) end
-  if tags ~= '' then redis.call('HSET', key, 'vt', tags) end
 elseif kind == 'e' then
   eu = fresh
   redis.call('HSET', key, 'e', bytes, 'eu', int(eu), 's', int(fence), 'k', 'e', 'su', int(su))
@@ -103,13 +104,13 @@ return { 1, doomed and 1 or 0 }
 /**
  * KEYS    the record
  * ARGV    token, fence, linger, next token or '', next lease, highest fence seen, holder, prefix of inbox channels,
- *         '1' on a cluster
+ *         '1' on a cluster, '1' when the lease only ends now
  * returns { released, next fence or 0 }
  */
 export const RELEASE: string = `
 local key, token, fence, nextToken = KEYS[1], ARGV[1], num(ARGV[2]), ARGV[4]
 ${HELD}
-local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c', 'vs', 'pu')
+local r = redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'c', 'vs', 'pu', 'su', 'eu')
 local f = num(r[2])
 if nextToken ~= '' and r[1] == nextToken then return { 1, f } end
 if num(r[5]) == fence then return { r[6] == 'r' and 1 or 0, 0 } end
@@ -125,6 +126,13 @@ if nextToken ~= '' then
   return { 1, granted }
 end
 local found = num(r[7]) > 0 and parks(key) or {}
+if ARGV[10] == '1' then
+  local u = math.min(num(r[3]), now)
+  redis.call('HSET', key, 'u', int(u))
+  keep(key, last(vu, num(r[12]), num(r[13]), u, num(r[4]), vs, pu))
+  hint(ARGV[8], found, '1')
+  return { 1, 0 }
+end
 remove(key, { 'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu', 'et' })
 redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(su))
 keep(key, last(vu, su, 0, 0, 0, vs, pu))

@@ -1,9 +1,9 @@
 import { Script } from '../../kernel/script.ts'
-import { CLAIM, SERVE } from './claim.ts'
+import { CLAIM } from './claim.ts'
 import { ABANDON, PROGRESS, RELEASE, RENEW, SETTLE } from './hold.ts'
 import { helpers, SERVER_TIME, type TimeFragments } from './prelude.ts'
 import { EPOCHS, INVALIDATE_TAG } from './tags.ts'
-import { FIND, FIND_MANY, INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
+import { FIND, INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
 
 /** The transitions of records and tags, as the server runs them. */
 export interface LockerScripts {
@@ -17,7 +17,6 @@ export interface LockerScripts {
   invalidate: Script
   snapshot: Script
   find: Script
-  findMany: Script
   epochs: Script
   invalidateTag: Script
 }
@@ -26,7 +25,7 @@ export interface LockerScripts {
 export function buildScripts(time: TimeFragments): LockerScripts {
   const build = (body: string) => new Script(time.clock + helpers(time) + body)
   return {
-    claim: new Script(time.clock + SERVE + helpers(time) + CLAIM),
+    claim: build(CLAIM),
     renew: build(RENEW),
     progress: build(PROGRESS),
     settle: build(SETTLE),
@@ -35,8 +34,7 @@ export function buildScripts(time: TimeFragments): LockerScripts {
     unpark: build(UNPARK),
     invalidate: build(INVALIDATE),
     snapshot: build(SNAPSHOT),
-    find: build(FIND),
-    findMany: new Script(time.clock + FIND_MANY),
+    find: new Script(FIND),
     epochs: build(EPOCHS),
     invalidateTag: build(INVALIDATE_TAG),
   }

@@ -6,10 +6,10 @@ import { FORMAT } from '../../kernel/keys.ts'
  * time is an argument there.
  *
  * Fields of the record, by group (see record.ts for what they mean):
- *   value    v header and bytes · vf fence · vu fresh until · vs kept until, for those content with what is over · va accepted at · vt tags
+ *   value    v header, tags and bytes · vf fence · vu fresh until · vs stale until · va accepted at
  *   lease    o token · u until · l length · h holder · c trace · g progress · a tell me when nobody is parked
  *   outcome  s fence · k kind (v, e, r, n) · su readable until · e bytes of a failure or of what is not kept · eu failure fresh until · et its tags
- *            w the value itself, once it was invalidated: for those who were parked for it
+ *            w the value (as v) once it was invalidated: for those who were parked for it
  *   parks    n how many · @<inbox><nonce> one each
  *   for good f last fence granted · d doomed up to this fence · pu until then nobody waits for anybody
  *
@@ -33,11 +33,14 @@ local now = math.floor(us / 1000)`,
 local function keep(key, at) redis.call('PEXPIRE', key, int(at - now)) end`,
 }
 
-/** Before the bytes of a value: 1 if it is kept beyond its end, + 2 if it has tags; its fence; until when it is fresh. */
-export const VALUE_HEADER: string = '>Bdd'
+/**
+ * Before the bytes of a value: 1 if it has tags, else 0; its fence; until when it is fresh, and until when it is kept beyond
+ * that, or 0. Tags follow the header, with their length in four bytes before them.
+ */
+export const VALUE_HEADER: string = '>Bddd'
 
 /** Bytes of that header. */
-export const HEADER_LENGTH: number = 17
+export const HEADER_LENGTH: number = 25
 
 /** The functions that the scripts share. */
 export function helpers(time: TimeFragments): string {

@@ -67,21 +67,8 @@ return {
 `
 
 /**
- * KEYS    records
- * returns for each its value with the header, or false, or why it cannot be read; and then the server's time in ms
- */
-export const FIND_MANY: string = `
-local replies, hget, keys = {}, redis.pcall, KEYS
-for i = 1, #keys do replies[i] = hget('HGET', keys[i], 'v') end
-replies[#keys + 1] = now
-return replies
-`
-
-/**
+ * Where a client may read from replicas, this reads the primary.
  * KEYS    the record
- * returns its value with the header, or false; its tags, or false; and the server's time in ms
+ * returns its value with the header, or false
  */
-export const FIND: string = `
-local r = redis.call('HMGET', KEYS[1], 'v', 'vt')
-return { r[1], r[2], now }
-`
+export const FIND: string = `return redis.call('HGET', KEYS[1], 'v')`

@@ -1,8 +1,10 @@
 import type { RemoteFailure } from '../../errors.ts'
 import type { Clock } from '../../kernel/clock.ts'
 import type { Codec } from '../../kernel/codec.ts'
+import type { AsyncContext } from '../../kernel/user-code.ts'
+import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
+import type { Counters } from '../caller.ts'
 import type { WaitNode } from '../deadlock.ts'
-import type { Slots } from '../slots.ts'
 import type { LogStore } from './log-store.ts'
 import type { LogView } from './log-view.ts'
 import type { StreamNote } from './note.ts'
@@ -48,14 +50,19 @@ export interface StreamHost {
   readonly logs: LogStore
   /** How chunks become bytes. */
   readonly codec: Codec
-  readonly slots: Slots
+  readonly scheduler: WorkScheduler
+  readonly counters: Counters
   readonly defaults: StreamDefaults
   readonly unavailableAfter: number
+  /** Whether a reader that was delivered nothing replaces a producer that is lost. */
+  readonly takeover: boolean
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }
 
 /** One call of `stream`. */
 export interface StreamCall {
+  /** In which its work and hooks run. */
+  readonly context: AsyncContext
   readonly key: string
   readonly work: StreamWork<unknown>
   readonly terms: StreamTerms

@@ -1,4 +1,5 @@
 import type { SoloflightError } from '../../errors.ts'
+import { outsideWork } from '../../kernel/user-code.ts'
 import type { Grant, StreamSpace } from './host.ts'
 import type { StreamNote } from './note.ts'
 
@@ -49,17 +50,17 @@ export class Inquiry {
     const onProgress = (note: unknown) => {
       if (this.#asking === asking) this.#events.told(note as StreamNote)
     }
-    this.#space
-      .request(this.#key, { ...PATIENT, signal, lease: this.#lease, newerThan, onUnavailable, onProgress })
-      .then(
-        (ticket) => {
-          const isHeard = this.#ends(asking)
-          if (ticket.status === 'done') return isHeard && this.#events.complete(ticket.result.value)
-          if (isHeard) this.#events.granted(ticket)
-          else ticket.release().catch(() => {})
-        },
-        (error: SoloflightError) => this.#ends(asking) && this.#events.refused(error),
-      )
+    const options = { ...PATIENT, signal, lease: this.#lease, newerThan, onUnavailable, onProgress }
+    // A work that reads waits for a chunk, and only while it asks for one.
+    outsideWork(() => this.#space.request(this.#key, options)).then(
+      (ticket) => {
+        const isHeard = this.#ends(asking)
+        if (ticket.status === 'done') return isHeard && this.#events.complete(ticket.result.value)
+        if (isHeard) this.#events.granted(ticket)
+        else ticket.release().catch(() => {})
+      },
+      (error: SoloflightError) => this.#ends(asking) && this.#events.refused(error),
+    )
   }
 
   #ends(asking: AbortController): boolean {

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../kernel/clock.ts'
 import { newId } from '../../kernel/ids.ts'
+import type { WaitNode } from '../deadlock.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'
 import type { StreamEnd } from './note.ts'
 import { Tail } from './tail.ts'
@@ -8,6 +9,12 @@ import { Tail } from './tail.ts'
 export interface Cut {
   restart: boolean
   error(key: string): Error
+}
+
+/** What produces the log in this process. */
+export interface LocalProducer {
+  /** What those wait for who wait for the chunk of this number: for its work, until that has produced the chunk. */
+  waitFor(chunk: number): WaitNode
 }
 
 /** One reader, as the view of its log knows it. */
@@ -52,6 +59,8 @@ export class LogView implements LogFollower {
   end: StreamEnd | undefined
   /** The thrown value, in the process where the work failed. */
   original: unknown
+  /** Set while this process produces it. */
+  producer: LocalProducer | undefined
   readonly readers: Set<ViewReader> = new Set()
   /** Called when a reader has come, gone, or gone on. */
   onChange: (() => void) | undefined
@@ -61,8 +70,6 @@ export class LogView implements LogFollower {
   /** Reads that are under way, by where they begin: readers who go side by side share them. */
   readonly #reads = new Map<number, Promise<ReadReply>>()
   #cut: Cut | undefined
-  /** Fed by the producer of this process. */
-  #fed = false
   /** Noted in the log, as far as is known: what is appended is told. */
   #following = false
   /** When it was last asked for, or to be kept. */
@@ -79,14 +86,14 @@ export class LogView implements LogFollower {
   }
 
   /** The producer of this process takes it over until {@link release}. */
-  own(): void {
-    this.#fed = true
+  own(producer: LocalProducer): void {
+    this.producer = producer
     this.#stopLooking()
   }
 
   /** Its producer has done with it. */
   release(): void {
-    this.#fed = false
+    this.producer = undefined
     this.#leaveIfIdle()
   }
 
@@ -107,7 +114,7 @@ export class LogView implements LogFollower {
   }
 
   #leaveIfIdle(): void {
-    if (this.#fed || this.readers.size > 0) return
+    if (this.producer || this.readers.size > 0) return
     this.#stopLooking()
     this.logs.ignore(this.#nonce)
     // The name in a log that is complete costs nothing more; a log that goes on would tell it for nothing.
@@ -125,7 +132,7 @@ export class LogView implements LogFollower {
   /** Whether the chunk of this number, not at hand, is to be read; else there will be a `wake` when there is one. */
   lacks(number: number): boolean {
     if (number < this.length) return true
-    return !this.#fed && !this.end && !this.#following
+    return !this.producer && !this.end && !this.#following
   }
 
   /** Somebody takes chunks of it: a complete log is kept for whoever goes on, also while that lives on what it has read. */
@@ -147,7 +154,7 @@ export class LogView implements LogFollower {
   }
 
   async #read(from: number): Promise<ReadReply> {
-    const follows = !this.#fed && !this.end
+    const follows = !this.producer && !this.end
     if (follows && !this.#unlink) {
       this.#unlink = this.logs.onLink(() => this.#relink())
       this.logs.listen(this.#nonce, this)

@@ -1,3 +1,4 @@
+import { nextTurn } from '../../kernel/timers.ts'
 import type { LogStore } from './log-store.ts'
 import { LOG_GRACE } from './log-store.ts'
 import type { LogView } from './log-view.ts'
@@ -59,7 +60,7 @@ export class LogWriter {
   add(chunk: Buffer): void {
     this.#waiting.push(chunk)
     this.#waitingBytes += chunk.length
-    this.#writing ??= new Promise<void>((turn) => setImmediate(turn)).then(() => this.#write())
+    this.#writing ??= new Promise<void>((turn) => nextTurn(turn)).then(() => this.#write())
   }
 
   /** Undefined when there is room for one more; else resolves when there is. */

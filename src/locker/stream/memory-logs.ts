@@ -1,5 +1,9 @@
+import { OverloadedError } from '../../errors.ts'
+import { ownedBytes } from '../../kernel/binary.ts'
 import type { Clock, Timer } from '../../kernel/clock.ts'
 import { newId } from '../../kernel/ids.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../kernel/memory-budget.ts'
+import { microtask } from '../../kernel/timers.ts'
 import { MESSAGE_LIMIT } from '../store.ts'
 import {
   type Append,
@@ -18,6 +22,10 @@ interface Log {
   first: number
   chunks: Buffer[]
   bytes: number
+  /** Kept for longer than its producer needs to write on: nothing more will come. */
+  complete: boolean
+  /** When it was last written or read. */
+  usedAt: number
   /** Whom an append tells, and where that is heard. */
   followers: Map<string, Hearing>
   expiresAt: number
@@ -26,8 +34,12 @@ interface Log {
 /** Whether somebody hears a message for this nonce, and takes it. */
 type Hearing = (nonce: string, tell: (follower: LogFollower) => void) => boolean
 
-/** Bytes of all logs together: beyond it the one that was used longest ago is forgotten. */
-const MAX_BYTES = 256 * 1024 * 1024
+/** What a log takes beside its chunks, about, and a chunk beside its bytes. */
+const LOG_BYTES = 512
+const CHUNK_BYTES = 128
+
+/** A log that was used within so long is in use, ms. */
+const IN_USE = 10_000
 
 /** Logs that are forgotten are looked for this often, ms. */
 const SWEEP_EVERY = 1000
@@ -35,15 +47,18 @@ const SWEEP_EVERY = 1000
 /** Logs in this process's memory: the same as on Redis. Each user has a {@link connect} of its own. */
 export class MemoryLogs {
   readonly #clock: Clock
-  readonly #maxBytes: number
+  readonly #budget: MemoryBudget<Log>
   readonly #logs = new Map<string, Log>()
-  #bytes = 0
   /** Runs only while there are logs. */
   #sweeper: Timer | undefined
 
-  constructor(clock: Clock, maxBytes: number = MAX_BYTES) {
+  /**
+   * `maxBytes`: of all logs together. Beyond it the complete one that was used longest ago is forgotten; when those in
+   * use are too many by themselves, no more is written.
+   */
+  constructor(clock: Clock, maxBytes: number = DEFAULT_MAX_BYTES) {
     this.#clock = clock
-    this.#maxBytes = maxBytes
+    this.#budget = new MemoryBudget(maxBytes)
   }
 
   /** Number of the logs that are kept. */
@@ -68,42 +83,55 @@ export class MemoryLogs {
   open(name: string): Log {
     const found = this.find(name)
     if (found) return found
-    const log = { first: 0, chunks: [], bytes: 0, followers: new Map(), expiresAt: Number.POSITIVE_INFINITY }
+    const log: Log = {
+      first: 0,
+      chunks: [],
+      bytes: LOG_BYTES,
+      complete: false,
+      usedAt: this.#clock.now(),
+      followers: new Map(),
+      expiresAt: Number.POSITIVE_INFINITY,
+    }
     this.#logs.set(name, log)
+    this.#count(name, log)
     this.#sweepLater()
     return log
   }
 
-  /** Puts chunks at its end and takes those before `first` away. */
+  /** Puts chunks at its end and takes those before `first` away. Throws OverloadedError when there is no room. */
   grow(name: string, log: Log, chunks: readonly Buffer[], first: number): void {
-    log.chunks.push(...chunks)
     const gone = log.chunks.splice(0, Math.max(0, first - log.first))
     log.first += gone.length
-    const grown = sizeOf(chunks) - sizeOf(gone)
+    const grown = sizeOf(chunks) + (chunks.length - gone.length) * CHUNK_BYTES - sizeOf(gone)
+    if (!this.#budget.fits(grown)) this.#forgetUnused()
+    if (!this.#budget.fits(grown))
+      throw new OverloadedError('Too much is streamed already (`maxBytes` of the store)')
+    log.chunks.push(...chunks.map(ownedBytes))
     log.bytes += grown
-    this.#bytes += grown
-    this.#touch(name, log)
-    for (const [oldest, other] of this.#logs) {
-      if (this.#bytes <= this.#maxBytes || other === log) break
-      this.forget(oldest, other)
-    }
+    this.#count(name, log)
+  }
+
+  /** Logs that ended without being kept, or whose producer has nothing to write. */
+  #forgetUnused(): void {
+    const before = this.#clock.now() - IN_USE
+    for (const [name, log] of this.#logs) if (log.usedAt < before) this.forget(name, log)
   }
 
   keep(name: string, log: Log, ms: number): void {
-    const until = this.#clock.now() + ms
+    log.usedAt = this.#clock.now()
+    const until = log.usedAt + ms
     if (log.expiresAt === Number.POSITIVE_INFINITY || log.expiresAt < until) log.expiresAt = until
-    this.#touch(name, log)
+    log.complete ||= ms > LOG_GRACE
+    this.#count(name, log)
   }
 
-  /** To the end of the map's order: what was used last is forgotten last. */
-  #touch(name: string, log: Log): void {
-    this.#logs.delete(name)
-    this.#logs.set(name, log)
+  #count(name: string, log: Log): void {
+    this.#budget.set(log, log.bytes, log.complete ? () => this.#logs.delete(name) : undefined)
   }
 
   forget(name: string, log: Log): void {
     this.#logs.delete(name)
-    this.#bytes -= log.bytes
+    this.#budget.delete(log)
   }
 
   #sweepLater(): void {
@@ -170,7 +198,7 @@ class MemoryLogUser implements LogStore {
 
   readonly #hear: Hearing = (nonce, tell) => {
     const listening = this.#listeners.has(nonce)
-    queueMicrotask(() => {
+    microtask(() => {
       const follower = this.#listeners.get(nonce)
       if (follower) tell(follower)
     })

@@ -1,5 +1,6 @@
 import { checkChoice, checkDuration, checkFields, checkSignal, checkWhole } from '../../kernel/check.ts'
 import { checkLease } from '../options.ts'
+import type { OnUnavailable } from '../waiter.ts'
 
 /** What the work of a stream is given. */
 export interface StreamContext {
@@ -57,11 +58,13 @@ export interface StreamDefaults {
   lease: number
   ttl: number
   errorTtl: number
-  onUnavailable: 'fail' | 'local'
+  onUnavailable: OnUnavailable
 }
 
 /** The options of one stream, checked and complete. */
 export interface StreamTerms extends StreamDefaults {
+  onUnavailable: 'fail' | 'local'
+
   signal: AbortSignal | undefined
   maxBytes: number
   abortUnwanted: boolean
@@ -74,6 +77,11 @@ const KNOWN = [
   ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'onUnavailable', 'maxBytes', 'abortUnwanted'],
 ]
 
+/** Chunks are not cached in the process. */
+function withoutCache({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
+  return onUnavailable === 'local' || onUnavailable === 'cached-local' ? 'local' : 'fail'
+}
+
 /** Checks the options of one stream and fills in the defaults. Throws TypeError. */
 export function resolveTerms(options: StreamOptions, defaults: StreamDefaults): StreamTerms {
   checkFields('options', options, KNOWN)
@@ -84,7 +92,7 @@ export function resolveTerms(options: StreamOptions, defaults: StreamDefaults): 
     lease: checkLease(options.lease ?? defaults.lease),
     ttl: checkDuration('ttl', options.ttl ?? defaults.ttl),
     errorTtl: checkDuration('errorTtl', options.errorTtl ?? defaults.errorTtl),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable ?? defaults.onUnavailable, [
+    onUnavailable: checkChoice('onUnavailable', options.onUnavailable ?? withoutCache(defaults), [
       'fail',
       'local',
     ]),

@@ -1,13 +1,21 @@
-import { AbortedError, ClosedError, StreamInterruptedError, UnavailableError } from '../../errors.ts'
+import {
+  AbortedError,
+  ClosedError,
+  LeaseLostError,
+  LockTimeoutError,
+  OverloadedError,
+  StreamInterruptedError,
+  UnavailableError,
+} from '../../errors.ts'
 import { checkDuration } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { encodeWith } from '../../kernel/codec.ts'
+import type { Slot } from '../../kernel/work-scheduler.ts'
 import { asWork, type WaitNode } from '../deadlock.ts'
-import { describeFailure, encodeFailure } from '../failure.ts'
-import type { Slot } from '../slots.ts'
+import { encodeFailure, exposedFailure } from '../failure.ts'
 import type { Grant, StreamCall, StreamHost } from './host.ts'
 import { LOG_GRACE } from './log-store.ts'
-import type { Cut, LogView } from './log-view.ts'
+import type { Cut, LocalProducer, LogView } from './log-view.ts'
 import { LogWriter } from './log-writer.ts'
 import type { StreamEnd, StreamNote } from './note.ts'
 import type { StreamContext } from './options.ts'
@@ -23,7 +31,7 @@ const KEEP_AFTER = LOG_GRACE / 2
  * Produces one stream under one grant: takes chunks out of the work, writes them into the log, and lets the record accept
  * its end. Or is stopped, and lets the grant go.
  */
-export class Producer {
+export class Producer implements LocalProducer {
   readonly view: LogView
   readonly #host: StreamHost
   readonly #call: StreamCall
@@ -33,6 +41,7 @@ export class Producer {
   readonly #source = new Source()
   readonly #abort = new AbortController()
   readonly #done: () => void
+  readonly #node: WaitNode
   #ttl: number
   /** Why it was stopped. */
   #stopped: Error | undefined
@@ -65,15 +74,26 @@ export class Producer {
       onOverflow: () => this.#tell(false),
       onLost: (cause) => this.stop(lossOf(cause, call.key)),
     })
-    view.own()
+    this.#node = grant.node ?? { waitsFor: undefined }
+    view.own(this)
     view.onChange = () => this.#readersChanged()
     grant.signal.addEventListener('abort', this.#onAbort, { once: true })
-    host.slots.take((slot) => void this.#run(slot).finally(() => slot.give()))
+    host.scheduler.schedule((slot) => void this.#run(slot).finally(() => slot.release()))
   }
 
   /** Whether a reader may still begin at the beginning. */
   get open(): boolean {
     return !this.#over && !this.#stopped && !this.#writer.overflown
+  }
+
+  waitFor(chunk: number): WaitNode {
+    const produced = () => this.#writer.count > chunk
+    const waitsFor = new Map([[this.#node, 1]])
+    return {
+      get waitsFor() {
+        return produced() ? undefined : waitsFor
+      },
+    }
   }
 
   /** Unless it was settled, the next who waits becomes the producer. Nobody is to begin with what comes to no end. */
@@ -98,12 +118,11 @@ export class Producer {
   async #produce(slot: Slot): Promise<void> {
     this.#tell(true)
     this.#tickLater()
-    const node: WaitNode = this.#grant.node ?? { record: this.view.name, over: false, waitsFor: undefined }
-    const scope = { node, slot, waits: 0 }
+    const scope = { node: this.#node, slot }
     const context = this.#context()
     let failure: { error: unknown } | undefined
     try {
-      await asWork(scope, () =>
+      await asWork(this.#call.context, scope, () =>
         this.#source.drain(
           () => this.#call.work(context),
           (chunk) => this.#write(chunk),
@@ -113,7 +132,7 @@ export class Producer {
       failure = { error }
     }
     // A chunk that cannot be carried ends the stream, but not by itself the generator that yielded it.
-    if (failure) this.#source.stop(failure.error)
+    if (failure) this.#stopWork(failure.error)
     await this.#writer.flushed()
     if (!this.#stopped) await this.#settle(failure)
   }
@@ -142,11 +161,11 @@ export class Producer {
   }
 
   async #settle(failure: { error: unknown } | undefined): Promise<void> {
-    const { key, terms } = this.#call
+    const { key, terms, context } = this.#call
     const open = !this.#writer.overflown
     const ttl = open ? (failure ? terms.errorTtl : this.#ttl) : 0
     const end: StreamEnd = { count: this.#writer.count }
-    if (failure) end.failure = encodeFailure(this.#exposed(failure.error))
+    if (failure) end.failure = encodeFailure(exposedFailure(this.#host.exposeError, context, failure.error))
     const note: StreamNote = { log: this.log, open, end }
     try {
       // First the log, then the record: what the record names must be there.
@@ -160,23 +179,19 @@ export class Producer {
     if (!this.#stopped) this.view.finish(end, failure?.error)
   }
 
-  /** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
-  #exposed(error: unknown): ReturnType<StreamHost['exposeError']> {
-    try {
-      return this.#host.exposeError(describeFailure(error), error)
-    } catch {
-      return { name: 'Error', message: 'The work failed' }
-    }
-  }
-
   /** Stops the work: the stream comes to no end. Readers who were delivered nothing start again, unless it was closed. */
   stop(reason: Error): void {
     if (this.#stopped || this.#over) return
     this.#stopped = reason
     this.#writer.stop()
-    this.#abort.abort(reason)
-    this.#source.stop(reason)
+    this.#call.context.run(() => this.#abort.abort(reason))
+    this.#stopWork(reason)
     this.view.interrupt(this.#cutFor(reason))
+  }
+
+  /** The rest of a generator runs in the context of the work, too. */
+  #stopWork(reason: unknown): void {
+    this.#call.context.run(() => this.#source.stop(reason))
   }
 
   #cutFor(reason: Error): Cut {
@@ -186,6 +201,12 @@ export class Producer {
       const { message, cause } = reason
       const restart = this.#call.terms.onUnavailable === 'local'
       return { restart, error: (key) => new UnavailableError(message, { key, cause }) }
+    }
+    if (reason instanceof OverloadedError)
+      return { restart: false, error: (key) => new OverloadedError(reason.message, { key }) }
+    if (reason instanceof LeaseLostError && !this.#host.takeover) {
+      const lost = 'The producer lost its lease, and takeover is off'
+      return { restart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
     }
     const message = 'The producer lost its right to go on'
     return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
@@ -234,6 +255,7 @@ export class Producer {
 
 /** Why a stream cannot go on, as an error of ours. */
 function lossOf(cause: unknown, key: string): Error {
-  if (cause instanceof UnavailableError || cause instanceof ClosedError) return cause
+  const known = [UnavailableError, ClosedError, OverloadedError].some((kind) => cause instanceof kind)
+  if (known) return cause as Error
   return new StreamInterruptedError('The stream cannot be written any more', { key, cause })
 }

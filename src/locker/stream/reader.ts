@@ -1,15 +1,19 @@
 import {
   AbortedError,
+  DeadlockError,
   LockTimeoutError,
-  type SoloflightError,
   StreamInterruptedError,
   TimeoutError,
   UnavailableError,
 } from '../../errors.ts'
+import { shown } from '../../kernel/check.ts'
 import type { Timer } from '../../kernel/clock.ts'
 import { decodeWith } from '../../kernel/codec.ts'
 import { refProcess, unrefProcess } from '../../kernel/keep-alive.ts'
+import { onAbort } from '../../kernel/on-abort.ts'
 import { errorFor } from '../audience.ts'
+import { countUndecodable } from '../caller.ts'
+import { callingWork, noteWait, type WorkScope, wouldDeadlock } from '../deadlock.ts'
 import { remoteError } from '../failure.ts'
 import { Cursor } from './cursor.ts'
 import type { Grant, ReaderDesk, StreamCall } from './host.ts'
@@ -19,7 +23,7 @@ import { isShared, type StreamNote } from './note.ts'
 
 const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
-/** A complete stream whose log is not there is asked for anew so often. */
+/** A complete stream whose log is not there, or cannot be read, is asked for anew so often. */
 const MAX_RETRIES = 3
 
 /**
@@ -43,6 +47,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   /** The last grant of which nothing is wanted any more: its log was left. */
   #past = 0
   #retries = 0
+  /** The log that was granted to this reader. */
+  #produced: string | undefined
   #wake: (() => void) | undefined
   #timer: Timer | undefined
 
@@ -89,15 +95,14 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   async #step(): Promise<IteratorResult<T, undefined>> {
     this.#begin()
     const { clock } = this.#desk.host.space
+    const work = callingWork()
     refProcess(clock)
     try {
       for (;;) {
         const result = this.#result()
         if (result) return result
         this.#startDeadline()
-        await new Promise<void>((wake) => {
-          this.#wake = wake
-        })
+        await this.#change(work)
       }
     } finally {
       unrefProcess(clock)
@@ -106,20 +111,35 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     }
   }
 
+  /** Resolves when there may be something to say. A work that reads waits for the producer, and lends its slot meanwhile. */
+  async #change(work: WorkScope | undefined): Promise<void> {
+    const chunk = this.#cursor?.view.producer?.waitFor(this.#cursor.position)
+    if (work && chunk && wouldDeadlock(work.node, chunk)) {
+      const message = 'The work waits for itself: it reads a stream that waits for it'
+      return this.fail(new DeadlockError(message, { key: this.key }))
+    }
+    const resume = work && (chunk ? noteWait(work, chunk) : work.slot.lend())
+    await new Promise<void>((wake) => {
+      this.#wake = wake
+    })
+    resume?.()
+  }
+
   #begin(): void {
     if (this.#begun || this.#ended) return
     this.#begun = true
     this.#desk.began(this)
     const { signal } = this.#call.terms
     if (signal?.aborted) return this.#onAbort()
-    signal?.addEventListener('abort', this.#onAbort, { once: true })
+    this.#unlisten = signal && onAbort(signal, this.#onAbort)
     this.#ask()
   }
 
   #startDeadline(): void {
     const { timeout } = this.#call.terms
     if (this.#timer || timeout === Number.POSITIVE_INFINITY) return
-    const expire = () => this.fail(new TimeoutError(`No chunk within ${timeout} ms`, { key: this.key }))
+    const expire = () =>
+      this.fail(new TimeoutError(`No chunk of ${shown(this.key)} within ${timeout} ms`, { key: this.key }))
     this.#timer = this.#desk.host.space.clock.after(timeout, expire)
   }
 
@@ -138,14 +158,34 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     return undefined
   }
 
-  #deliver(chunk: Buffer): IteratorResult<T, undefined> {
-    this.#delivered++
+  #deliver(chunk: Buffer): IteratorResult<T, undefined> | undefined {
     try {
-      return { done: false, value: decodeWith(this.#desk.host.codec, chunk, this.key) as T }
+      const value = decodeWith(this.#desk.host.codec, chunk, this.key) as T
+      this.#delivered++
+      return { done: false, value }
     } catch (error) {
+      if (this.#startOver()) return this.#result()
       this.#finish()
       throw error
     }
+  }
+
+  /**
+   * Another codec wrote what would be delivered first. A complete stream is then produced anew in its place; beside one
+   * that is still produced this process produces its own. False when it was produced for this reader already.
+   */
+  #startOver(): boolean {
+    const cursor = this.#cursor
+    if (!cursor || this.#delivered > 0 || !isShared(cursor.log) || cursor.log === this.#produced) return false
+    countUndecodable(this.#desk.host.counters, this.key, Number(cursor.log))
+    if (!cursor.view.end || ++this.#retries > MAX_RETRIES) {
+      this.#goAlone()
+      return true
+    }
+    this.#leaveLog()
+    this.#inquiry.stop()
+    this.#ask()
+    return true
   }
 
   #conclude({ end, original }: LogView): IteratorResult<T, undefined> {
@@ -171,6 +211,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     const complete = this.#cursor?.view.end && this.#delivered > 0
     if (complete || !this.#moveOn()) return void lease.release().catch(() => {})
     const { log, view } = this.#desk.produce(this.#call, lease)
+    this.#produced = log
     this.#follow(log, view)
   }
 
@@ -186,7 +227,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     this.wake()
   }
 
-  #refused(error: SoloflightError): void {
+  #refused(error: Error): void {
     if (this.#cursor?.view.end) return
     const died = error instanceof LockTimeoutError && this.#delivered > 0
     this.fail(died ? this.#interrupted('The producer died', error) : error)
@@ -262,10 +303,13 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   }
 
   cut(cut: Cut): void {
-    if (this.#delivered > 0 || !cut.restart) return this.fail(cut.error(this.key))
+    if (this.#delivered > 0 || !cut.restart) return this.#refused(cut.error(this.key))
     this.#leaveLog()
     if (!this.#inquiry.pending) this.#ask()
   }
+
+  /** Stops listening to the caller's signal. */
+  #unlisten: (() => void) | undefined
 
   readonly #onAbort = (): void => {
     const { signal } = this.#call.terms
@@ -304,7 +348,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   /** Gives up its places: at the record, at the log, and with its signal. */
   #leave(): void {
-    this.#call.terms.signal?.removeEventListener('abort', this.#onAbort)
+    this.#unlisten?.()
     this.#inquiry.stop()
     this.#leaveLog()
     this.#desk.ended(this)

@@ -1,3 +1,4 @@
+import { ownedBytes } from '../../kernel/binary.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import type { Hint } from '../../kernel/inbox.ts'
 import type { Script } from '../../kernel/script.ts'
@@ -45,7 +46,7 @@ export class RedisLogs implements LogStore {
     const [status, ...chunks] = await this.#call(logScripts.read, log, [String(from), park], within)
     if (Number(status) === 2) return { status: 'trimmed' }
     if (Number(status) === 3) return { status: 'gone' }
-    return { status: 'read', chunks: chunks as Buffer[], more: Number(status) === 1 }
+    return { status: 'read', chunks: (chunks as Buffer[]).map(ownedBytes), more: Number(status) === 1 }
   }
 
   async keep(log: string, ms: number, within: number): Promise<{ kept: boolean; followers: number }> {
@@ -82,9 +83,11 @@ function deliver({ kind, fields, body }: Hint, follower: LogFollower): void {
   if (kind === 'm') return follower.appended(from, [], from)
   if (kind !== 'c' || sizes.reduce((sum, size) => sum + size, 0) !== body.length) return
   const chunks: Buffer[] = []
+  // Readers keep chunks: those of one message together.
+  const kept = ownedBytes(body)
   let at = 0
   for (const size of sizes) {
-    chunks.push(body.subarray(at, at + size))
+    chunks.push(kept.subarray(at, at + size))
     at += size
   }
   follower.appended(from, chunks, from + chunks.length)

@@ -10,7 +10,7 @@ import { Streams } from './streams.ts'
 const shared = new WeakMap<MemoryStore, MemoryLogs>()
 
 function logsOf(memory: MemoryStore): MemoryLogs {
-  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock)
+  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock, memory.maxBytes)
   shared.set(memory, logs)
   return logs
 }
@@ -24,9 +24,11 @@ export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams 
     prefix: options.prefix,
     logs: connection ? new RedisLogs(connection) : embedded(),
     codec,
-    slots: caller.slots,
+    scheduler: caller.scheduler,
+    counters: caller.counters,
     defaults: options,
     unavailableAfter: options.unavailableAfter,
+    takeover: options.takeover,
     exposeError: caller.exposeError,
   })
 }

@@ -3,6 +3,7 @@ import { ClosedError } from '../../errors.ts'
 import { checkFunction } from '../../kernel/check.ts'
 import { newId } from '../../kernel/ids.ts'
 import { checkKey, FORMAT } from '../../kernel/keys.ts'
+import { AsyncContext } from '../../kernel/user-code.ts'
 import type { DeskReader, Grant, ReaderDesk, StreamCall, StreamHost } from './host.ts'
 import type { LogStore } from './log-store.ts'
 import { LogView } from './log-view.ts'
@@ -35,7 +36,7 @@ export class Streams implements ReaderDesk {
     checkFunction('work', work)
     const terms = resolveTerms(options, this.host.defaults)
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
-    return new StreamReader<T>(this, { key, work, terms })
+    return new StreamReader<T>(this, { key, work, terms, context: new AsyncContext() })
   }
 
   /** Forgets complete streams, and keeps those that are produced now from being joined. */

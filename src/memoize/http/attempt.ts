@@ -1,5 +1,6 @@
 import pDefer from 'p-defer'
 import type { Clock } from '../../kernel/clock.ts'
+import { onAbort } from '../../kernel/on-abort.ts'
 import type { Arrival } from './age.ts'
 import { Asking } from './asking.ts'
 import { bufferOf, discard, inPieces } from './body.ts'
@@ -87,15 +88,14 @@ export class Attempt {
   readonly work = async (decision: Decision): Promise<Kept> => {
     const { signal } = decision
     const desert = () => this.#desert(signal.reason)
-    if (signal.aborted) desert()
-    else signal.addEventListener('abort', desert)
+    const unlisten = signal.aborted ? desert() : onAbort(signal, desert)
     try {
       return await this.#ask(decision)
     } catch (error) {
       this.failure = { error }
       throw error
     } finally {
-      signal.removeEventListener('abort', desert)
+      unlisten?.()
     }
   }
 

@@ -12,11 +12,13 @@ export interface CacheStatus {
   stored?: boolean
   /** Whether another request's answer served this one too. */
   collapsed?: boolean
+  /** More about it, by a word of this cache. */
+  detail?: 'unverified'
 }
 
 /** The member of the Cache-Status field that a cache of this name adds. RFC 9211. */
 export function cacheStatus(name: string, status: CacheStatus): string {
-  const { hit, ttl, forwarded, forwardedStatus, stored, collapsed } = status
+  const { hit, ttl, forwarded, forwardedStatus, stored, collapsed, detail } = status
   return [
     name,
     hit && 'hit',
@@ -25,6 +27,7 @@ export function cacheStatus(name: string, status: CacheStatus): string {
     stored && 'stored',
     collapsed && 'collapsed',
     ttl !== undefined && `ttl=${Math.ceil(ttl / 1_000)}`,
+    detail && `detail=${detail}`,
   ]
     .filter(Boolean)
     .join('; ')

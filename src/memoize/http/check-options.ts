@@ -6,6 +6,7 @@ import {
   checkFunction,
   checkNumber,
 } from '../../kernel/check.ts'
+import { ON_UNAVAILABLE } from '../../locker/options.ts'
 import { HTTP_CACHE_DEFAULTS, type HttpCacheOptions, type ResolvedHttpOptions } from './options.ts'
 
 const KNOWN = [...Object.keys(HTTP_CACHE_DEFAULTS), 'key', 'tags', 'timeout']
@@ -34,7 +35,7 @@ export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions
   checkDuration('maxBodyTime', options.maxBodyTime, { infinite: true })
   checkNumber('maxBody', options.maxBody, 0, Number.MAX_SAFE_INTEGER)
   checkCount('maxUnshared', options.maxUnshared, 0)
-  checkChoice('onUnavailable', options.onUnavailable, ['fail', 'local'])
+  checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE)
   const vary = checkTokens('vary', options.vary).map((name) => name.toLowerCase())
   if (vary.includes('*')) throw new TypeError('Expected `vary` to name fields, got `*`')
   const cookies = checkChoice('cookies', options.cookies, ['bypass', 'allow'] as const)

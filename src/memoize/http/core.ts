@@ -1,4 +1,5 @@
-import { CodecError } from '../../errors.ts'
+import { UnavailableError } from '../../errors.ts'
+import { outsideWork } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
 import { Answers } from './answer.ts'
@@ -93,7 +94,8 @@ export class HttpCore {
       if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
       else end()
     }
-    this.#run(attempt, place.stale?.fence ?? 0, false)
+    // A work that asked waits for the stale response alone.
+    outsideWork(() => this.#run(attempt, place.stale?.fence ?? 0, false))
       .then(async ({ value }) => {
         // The origin has something else now, which is not for all: the old one is not either any more.
         if (attempt.replaced) await this.#space.invalidate(place.key)
@@ -117,9 +119,15 @@ export class HttpCore {
     return authorized ? this.#solo(visit, place, await noted) : this.#forward(request, visit.origin, 'miss')
   }
 
-  /** What is kept at a place; nothing when that cannot be known. */
+  /** What is kept at a place; when that cannot be known, what was known last, if that may be served. */
   #lookup({ key }: Place): Promise<Found<Kept> | undefined> {
-    return this.#space.lookup(key).catch(() => undefined)
+    const { onUnavailable } = this.#options
+    const servesLast = onUnavailable === 'cached' || onUnavailable === 'cached-local'
+    return this.#space
+      .lookup(key)
+      .catch((error) =>
+        servesLast && error instanceof UnavailableError ? this.#space.lastKnown(key) : undefined,
+      )
   }
 
   /** Looks for an answer without having one made. */
@@ -205,8 +213,6 @@ export class HttpCore {
       attempt.abandon()
       const other = this.#outcomes.instead(visit.request, attempt.place, error)
       if (other) return other
-      // What is kept there was not written by this version of the cache, or not by it at all.
-      if (error instanceof CodecError) return this.#forward(visit.request, visit.origin, 'miss')
       throw attempt.failure?.error ?? error
     }
   }

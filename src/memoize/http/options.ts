@@ -1,3 +1,4 @@
+import type { OnUnavailable } from '../../locker/waiter.ts'
 import type { HttpRequest } from './message.ts'
 
 /** Options of an HTTP cache. Durations are ms. */
@@ -95,10 +96,12 @@ export interface HttpCacheOptions {
   timeout?: number | undefined
   /**
    * What happens while Redis is away: 'local' runs the handler, once in this process for all who wait in it; 'fail' answers
-   * by 503.
-   * @default 'local'
+   * by 503; 'cached' answers by what this process has kept, fresh or within its stale-if-error, though it may have been
+   * invalidated elsewhere (Cache-Status says `detail=unverified`), and otherwise by 503; 'cached-local' does that, and
+   * otherwise runs the handler.
+   * @default 'cached-local'
    */
-  onUnavailable?: 'fail' | 'local' | undefined
+  onUnavailable?: OnUnavailable | undefined
   /**
    * Handlers at once that run unshared while Redis is away. Requests beyond that are answered by 503.
    * @default 100
@@ -125,7 +128,7 @@ export interface ResolvedHttpOptions {
   cacheStatus: string | false
   tags: ((request: HttpRequest) => string[]) | undefined
   timeout: number | undefined
-  onUnavailable: 'fail' | 'local'
+  onUnavailable: OnUnavailable
   maxUnshared: number
 }
 
@@ -153,6 +156,6 @@ export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = {
   shareSetCookie: false,
   shareAuthorized: false,
   cacheStatus: 'soloflight',
-  onUnavailable: 'local',
+  onUnavailable: 'cached-local',
   maxUnshared: 100,
 }

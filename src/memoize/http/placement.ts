@@ -15,7 +15,7 @@ const INDEX_TTL = 60_000
 /** What is used of a space. */
 export type KeptSpace = Pick<
   Space<Kept>,
-  'clock' | 'timeout' | 'cached' | 'lookup' | 'run' | 'put' | 'note' | 'invalidate' | 'outdate'
+  'clock' | 'timeout' | 'cached' | 'lastKnown' | 'lookup' | 'run' | 'put' | 'note' | 'invalidate' | 'outdate'
 >
 
 /** What a work may decide of its result: all that is used of a WorkContext. */

@@ -32,14 +32,27 @@ export class Reuse {
     if (authorized && !this.#shareAuthorized && !value.forAuthorized) return undefined
     const age = this.#ageOf(found, value)
     const judgement = judge(value.plan, age, visit.demands)
-    if (judgement === 'ask') return undefined
-    return { answer: this.#answers.hit(visit.request, value, age), refresh: judgement === 'refresh' }
+    if (judgement === 'ask' && !(found.unverified && this.#undemanded(visit, value, age))) return undefined
+    const refresh = judgement === 'refresh' && !found.unverified
+    return { answer: this.#hit(visit.request, found, value, age), refresh }
+  }
+
+  /** While Redis is away: what is stale is served within its stale-if-error, unless the client demands more. */
+  #undemanded({ demands }: Visit, { plan }: StoredResponse, age: number): boolean {
+    const { noCache, maxAge, minFresh } = demands
+    return !noCache && age <= maxAge && minFresh === 0 && survivesError(plan, age)
+  }
+
+  #hit(request: HttpRequest, { unverified }: Found<Kept>, stored: StoredResponse, age: number): Answer {
+    if (!unverified) return this.#answers.hit(request, stored, age)
+    const status = { hit: true, ttl: stored.plan.lifetime - age, detail: 'unverified' } as const
+    return this.#answers.shared(request, stored, age, status)
   }
 
   /** Out of what another's run came to, which was to be newer than the grant `newerThan`; or what was kept, as above. */
   outcome(visit: Visit, place: Place, found: Found<StoredResponse>, newerThan: number): Reused | undefined {
     const { value } = found
-    if (!this.#madeFor(visit, found, newerThan)) return this.kept(visit, found)
+    if (found.unverified || !this.#madeFor(visit, found, newerThan)) return this.kept(visit, found)
     const status = { forwarded: place.stale ? 'stale' : 'miss', collapsed: true } as const
     const answer =
       (isFailure(value.status) && this.standIn(visit.request, place)) ||
@@ -60,7 +73,7 @@ export class Reuse {
   standIn(request: HttpRequest, { stale }: Place): Answer | undefined {
     if (!stale) return undefined
     const age = this.#ageOf(stale, stale.value)
-    return survivesError(stale.value.plan, age) ? this.#answers.hit(request, stale.value, age) : undefined
+    return survivesError(stale.value.plan, age) ? this.#hit(request, stale, stale.value, age) : undefined
   }
 
   /** How old a response is now: what it was when it came, and how long it has been kept since. */

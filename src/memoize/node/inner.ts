@@ -1,6 +1,7 @@
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import pDefer from 'p-defer'
+import { onAbort } from '../../kernel/on-abort.ts'
 import { flat, linesOf } from '../http/fields.ts'
 import type { HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
 import { endBody, takeBody } from './body.ts'
@@ -52,7 +53,7 @@ export class Inner {
     )
     const { signal } = asked
     if (signal?.aborted) this.#wire.destroy()
-    else signal?.addEventListener('abort', () => this.#wire.destroy(), { once: true })
+    else if (signal) onAbort(signal, () => this.#wire.destroy())
     inners.set(this.request, this)
   }
 

@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { checkFunction } from '../../kernel/check.ts'
+import { callHook, reportFailure } from '../../kernel/user-code.ts'
 import type { Locker } from '../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../http/index.ts'
 import { Exchange } from './exchange.ts'
@@ -89,7 +90,7 @@ export class Site {
     fail: (error: unknown) => void,
   ): void {
     const failed = (error: unknown): void => {
-      this.#onError(error, request)
+      callHook(undefined, 'onError', this.#onError, error, request)
       fail(error)
     }
     try {
@@ -103,13 +104,23 @@ export class Site {
 
   /** Tells a client that there is no answer. */
   refuse(error: unknown, response: ServerResponse, next?: Next): void {
-    if (next) next(error)
+    if (next) passOn(error, response, next)
     else if (response.headersSent) response.destroy()
     else {
       for (const name of response.getHeaderNames()) response.removeHeader(name)
       const fields = { 'content-type': 'text/plain', 'cache-control': 'no-store' }
       response.writeHead(500, 'Internal Server Error', fields).end('Failed\n')
     }
+  }
+}
+
+/** Outside of the call of its server, nobody catches what `next` throws. */
+function passOn(error: unknown, response: ServerResponse, next: Next): void {
+  try {
+    next(error)
+  } catch (thrown) {
+    reportFailure('next', thrown)
+    response.destroy()
   }
 }
 

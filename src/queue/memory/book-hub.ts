@@ -1,7 +1,10 @@
 import type { Clock } from '../../kernel/clock.ts'
 import { ID_LENGTH } from '../../kernel/ids.ts'
+import { MemoryBudget } from '../../kernel/memory-budget.ts'
+import { wallMicros } from '../../kernel/timers.ts'
 import type { Delivery, Submitter, WorkerListener } from '../store.ts'
 import type { QueueSurroundings, WorkerNotice } from './book-state.ts'
+import type { JobRecord } from './job-record.ts'
 import { type BookAttempt, QueueBook } from './queue-book.ts'
 
 /** Numbers that a transition is given besides the time. */
@@ -17,6 +20,15 @@ export interface HubOptions {
   /** Called whenever something has changed. */
   changed(): void
   numbers?: (() => BookNumbers) | undefined
+  /** Counts the bytes of all hubs of a store. Without it they are not bounded. */
+  budget?: MemoryBudget<JobRecord | JobLog> | undefined
+}
+
+/** What a job has logged. */
+export interface JobLog {
+  lines: string[]
+  bytes: number
+  until: number
 }
 
 /** One user of a queue: what a process is to Redis. */
@@ -37,11 +49,16 @@ const KEEP_LOG = 24 * 60 * 60_000
 export class BookHub {
   readonly book: QueueBook = new QueueBook()
   readonly users: Map<string, HubUser> = new Map()
-  readonly #logs = new Map<string, { lines: string[]; until: number }>()
+  readonly #logs = new Map<string, JobLog>()
   readonly #options: HubOptions
+  readonly #budget: MemoryBudget<JobRecord | JobLog>
+  /** Jobs that have to be counted anew. */
+  readonly #touched = new Set<JobRecord>()
 
   constructor(options: HubOptions) {
     this.#options = options
+    this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
+    this.book.state.touched = (job) => this.#touched.add(job)
   }
 
   get now(): number {
@@ -55,8 +72,25 @@ export class BookHub {
   /** Runs a transition. */
   change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
     const reply = transition(this.book, this.#surroundings())
+    this.#count()
     this.#options.changed()
     return reply
+  }
+
+  /** Whether there is room for a job of this id with so many bytes, or one already. */
+  admits(id: string, bytes: number): boolean {
+    return this.#budget.fits(bytes) || this.book.state.job(id, this.now) !== undefined
+  }
+
+  /** Of what is over, the oldest is forgotten when there is too much. */
+  #count(): void {
+    const { state } = this.book
+    for (const job of this.#touched) {
+      const inUse = !job.over || job.waiters > 0
+      if (state.jobs.get(job.id) !== job) this.#budget.delete(job)
+      else this.#budget.set(job, job.bytes, inUse ? undefined : () => state.forget(job))
+    }
+    this.#touched.clear()
   }
 
   #surroundings(): QueueSurroundings {
@@ -75,7 +109,7 @@ export class BookHub {
   }
 
   #numbers(): BookNumbers {
-    return { micros: Math.floor((performance.timeOrigin + this.now) * 1000), seen: 0, turn: 1 }
+    return { micros: wallMicros(this.now), seen: 0, turn: 1 }
   }
 
   #user(name: string): HubUser | undefined {
@@ -110,12 +144,26 @@ export class BookHub {
     })
   }
 
-  log({ worker, id, fence }: BookAttempt, lines: readonly string[], before: number): void {
+  log({ worker, id, fence }: BookAttempt, said: readonly string[], before: number): void {
     const job = this.book.state.job(id, this.now)
     if (!job?.isHeld(worker, fence)) return
-    const fresh = lines.slice(job.log(before, lines.length))
+    const fresh = said.slice(job.log(before, said.length))
     if (fresh.length === 0) return
-    this.#logs.set(id, { lines: [...this.logs(id), ...fresh].slice(-LOG_LINES), until: this.now + KEEP_LOG })
+    const lines = [...this.logs(id), ...fresh].slice(-LOG_LINES)
+    this.#forgetLog(id)
+    const log = {
+      lines,
+      bytes: lines.reduce((sum, { length }) => sum + length, 0),
+      until: this.now + KEEP_LOG,
+    }
+    this.#logs.set(id, log)
+    this.#budget.set(log, log.bytes, () => this.#logs.delete(id))
+  }
+
+  #forgetLog(id: string): void {
+    const log = this.#logs.get(id)
+    if (log) this.#budget.delete(log)
+    this.#logs.delete(id)
   }
 
   logs(id: string): string[] {
@@ -136,7 +184,8 @@ export class BookHub {
 
   sweep(): void {
     this.book.state.sweep(this.now)
-    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#logs.delete(id)
+    this.#count()
+    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#forgetLog(id)
   }
 }
 

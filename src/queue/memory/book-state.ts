@@ -36,6 +36,8 @@ export interface QueueSurroundings {
 /** Everything that is known of one queue. */
 export class BookState {
   readonly jobs: Map<string, JobRecord> = new Map()
+  /** Told of every job that a transition comes upon: it may change. Set by whoever counts what they hold. */
+  touched: ((job: JobRecord) => void) | undefined
   readonly #commands = new Map<string, CommandBook>()
   /** When leases of attempts end, and delays. */
   readonly times: Times = new Times()
@@ -56,7 +58,21 @@ export class BookState {
   /** A record, unless it is forgotten by now. */
   job(id: string, now: number): JobRecord | undefined {
     const job = this.jobs.get(id)
-    return job && job.expiresAt > now ? job : undefined
+    if (!job || job.expiresAt <= now) return undefined
+    this.touched?.(job)
+    return job
+  }
+
+  /** Adds the record of a new job, or of one that is submitted again. */
+  add(job: JobRecord): void {
+    this.jobs.set(job.id, job)
+    this.touched?.(job)
+  }
+
+  /** Forgets a job that is over. */
+  forget(job: JobRecord): void {
+    this.unlist(job)
+    this.jobs.delete(job.id)
   }
 
   command(name: string): CommandBook {
@@ -126,8 +142,10 @@ export class BookState {
     return this.paused.has('') || this.paused.has(command)
   }
 
-  #forget({ id, command, over }: JobRecord): void {
+  #expire(job: JobRecord): void {
+    const { id, command, over } = job
     this.jobs.delete(id)
+    this.touched?.(job)
     if (over) return
     this.command(command).line.remove(id)
     this.times.delete(id)
@@ -136,7 +154,7 @@ export class BookState {
 
   /** Drops what is forgotten by now. */
   sweep(now: number): void {
-    for (const job of this.jobs.values()) if (job.expiresAt <= now) this.#forget(job)
+    for (const job of this.jobs.values()) if (job.expiresAt <= now) this.#expire(job)
     for (const [name, command] of this.#commands) {
       command.sweep(now)
       if (command.idle) this.#commands.delete(name)

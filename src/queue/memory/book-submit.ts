@@ -72,8 +72,8 @@ function create(before: JobRecord | undefined, of: Submitting): number {
     book.unlist(before)
     before.resubmit(submission, generation)
   }
-  book.jobs.set(job.id, job)
   job.expiresAt = at.now + KEEP_JOBS
+  book.add(job)
   const { priority, waits, delay } = submission
   if (waits) job.first = park
   if (priority > 0) job.rank = { priority, micros: at.micros, turn: at.turn }

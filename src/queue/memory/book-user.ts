@@ -1,4 +1,7 @@
+import { OverloadedError } from '../../errors.ts'
+import { ownedBytes } from '../../kernel/binary.ts'
 import { newId } from '../../kernel/ids.ts'
+import { microtask } from '../../kernel/timers.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import type {
   Answer,
@@ -40,9 +43,14 @@ export class BookUser implements QueueStore {
   }
 
   submit(submission: Submission, _within: number, submitter: Submitter): void {
+    const { id, payload } = submission
+    if (!this.#hub.admits(id, Buffer.byteLength(payload))) {
+      const full = new OverloadedError('Too much waits already (`maxBytes` of the store)', { key: id })
+      return microtask(() => submitter.failed(full))
+    }
     if (submission.waits) this.attend(submission.nonce, submitter)
     const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
-    queueMicrotask(() => submitter.answered(reply))
+    microtask(() => submitter.answered(reply))
   }
 
   ignore(nonce: string): void {
@@ -85,14 +93,15 @@ export class BookUser implements QueueStore {
   }
 
   async finish(ending: Ending): Promise<boolean> {
-    return this.#hub.change((book, at) => book.finish({ ...ending, ...this.#mine(ending) }, at))
+    const mine = { ...ending, ...this.#mine(ending), bytes: ownedBytes(ending.bytes) }
+    return this.#hub.change((book, at) => book.finish(mine, at))
   }
 
   /** Every delivery carries it. */
   async payload(): Promise<undefined> {}
 
   async progress(attempt: Attempt, bytes: Buffer): Promise<void> {
-    this.#hub.change((book, at) => book.progress(this.#mine(attempt), bytes, at))
+    this.#hub.change((book, at) => book.progress(this.#mine(attempt), ownedBytes(bytes), at))
   }
 
   async log(attempt: Attempt, lines: readonly string[], before: number): Promise<void> {
@@ -129,6 +138,10 @@ export class BookUser implements QueueStore {
 
   async commands(): Promise<string[]> {
     return this.#hub.book.state.commands(this.#hub.now)
+  }
+
+  async hasWorker(command: string): Promise<boolean> {
+    return this.#hub.book.state.command(command).workersAt(this.#hub.now).length > 0
   }
 
   async end(removal: Removal): Promise<boolean> {

@@ -1,5 +1,9 @@
 import type { Ending, JobNotice, JobOutcome, Submission } from '../store.ts'
 
+/** What a record takes beside its bytes, about, and so does each place of one who waits. */
+const RECORD_BYTES = 1024
+const PARK_BYTES = 128
+
 /** Places a job with a priority among its like: higher first, then the earlier. */
 export interface Rank {
   priority: number
@@ -91,6 +95,16 @@ export class JobRecord {
     this.options = submission.options
     this.creator = submission.nonce
     this.abortUnwanted = submission.abortUnwanted
+  }
+
+  /** Bytes that it takes in memory, about. */
+  get bytes(): number {
+    const { id, options, payload, next, outcome, progress, waiters } = this
+    const kept = [id, options, payload, next?.options, next?.payload, outcome?.bytes, progress]
+    return kept.reduce(
+      (sum, part) => sum + (part === undefined ? 0 : Buffer.byteLength(part)),
+      RECORD_BYTES + waiters * PARK_BYTES,
+    )
   }
 
   get over(): boolean {

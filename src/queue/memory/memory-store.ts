@@ -1,8 +1,11 @@
 import { type Clock, systemClock, type Timer } from '../../kernel/clock.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../kernel/memory-budget.ts'
+import { microtask } from '../../kernel/timers.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
 import type { QueueStore } from '../store.ts'
-import { BookHub } from './book-hub.ts'
+import { BookHub, type JobLog } from './book-hub.ts'
 import { BookUser } from './book-user.ts'
+import type { JobRecord } from './job-record.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {
@@ -12,6 +15,12 @@ export interface MemoryQueueStoreOptions {
   deliver?: ((message: () => void) => void) | undefined
   /** How many may wait for one job. */
   maxParked?: number | undefined
+  /**
+   * Most bytes of all jobs and logs; beyond it the oldest that are over are forgotten, with their results. Those that
+   * wait or run never are: when they alone are too many, more are refused with OverloadedError.
+   * @default 268_435_456
+   */
+  maxBytes?: number | undefined
 }
 
 /** What is forgotten is looked for this often, ms. */
@@ -28,6 +37,7 @@ export class MemoryQueueStore {
   readonly clock: Clock
   readonly #maxParked: number
   readonly #deliver: (message: () => void) => void
+  readonly #budget: MemoryBudget<JobRecord | JobLog>
   readonly #hubs = new Map<string, BookHub>()
   /** Runs only while there is something that may be forgotten. */
   #sweeper: Timer | undefined
@@ -35,7 +45,8 @@ export class MemoryQueueStore {
   constructor(options: MemoryQueueStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
     this.#maxParked = options.maxParked ?? MAX_PARKED
-    this.#deliver = options.deliver ?? queueMicrotask
+    this.#deliver = options.deliver ?? microtask
+    this.#budget = new MemoryBudget(options.maxBytes ?? DEFAULT_MAX_BYTES)
   }
 
   /** A new user of a queue, with an inbox of its own. */
@@ -52,6 +63,7 @@ export class MemoryQueueStore {
       maxParked: this.#maxParked,
       accept: ACCEPT,
       changed: () => this.#sweepLater(),
+      budget: this.#budget,
     })
     this.#hubs.set(queue, hub)
     return hub

@@ -1,4 +1,5 @@
 /** Collects what is asked for in one tick, and hands it on together, so many at a time at most. */
+import { nextTick } from '../../kernel/timers.ts'
 export class Batch<Item> {
   readonly #most: number
   readonly #send: (items: Item[]) => void
@@ -10,7 +11,7 @@ export class Batch<Item> {
   }
 
   add(item: Item): void {
-    if (this.#items.push(item) === 1) process.nextTick(() => this.#flush())
+    if (this.#items.push(item) === 1) nextTick(() => this.#flush())
   }
 
   #flush(): void {

@@ -63,7 +63,12 @@ export class Exchange {
     const sentAt = connection.clock.now()
     const answered = (reply: unknown) => this.#answer(items, reply as readonly unknown[], sentAt)
     const failed = (error: Error) => {
-      for (const item of items) item.failed(error)
+      // One of them, or its reply, is too large for a connection: the others need not fail with it.
+      const separable = items.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
+      for (const item of items) {
+        if (separable) this.#send([item], within)
+        else item.failed(error)
+      }
     }
     connection.ask(request, within, { answered, failed, late: answered })
   }

@@ -1,9 +1,9 @@
-import type { RedisClient } from '../../kernel/client.ts'
-import { send } from '../../kernel/client.ts'
 import type { Timer } from '../../kernel/clock.ts'
+import type { CommandSender } from '../../kernel/command.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { newId } from '../../kernel/ids.ts'
 import { FORMAT } from '../../kernel/keys.ts'
+import { microtask, nextTick } from '../../kernel/timers.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_EVERY = 5_000
@@ -54,7 +54,7 @@ export class Feed {
   }
 
   report(event: string): void {
-    if (this.#events.push(event) === 1) process.nextTick(() => this.#flush())
+    if (this.#events.push(event) === 1) nextTick(() => this.#flush())
   }
 
   #flush(): void {
@@ -77,7 +77,7 @@ export class Feed {
   }
 
   #publish(channel: string, message: string, within: number): Promise<unknown> {
-    const request = { send: (client: RedisClient) => send(client, 'publish', [channel, message]) }
+    const request = { send: (sender: CommandSender) => sender.send('publish', [channel, message]) }
     return this.#connection.call(request, within)
   }
 
@@ -89,7 +89,7 @@ export class Feed {
     inbox.listen(nonce, {
       hint: ({ body }) => {
         // In a tick of its own: what a listener throws is its own affair.
-        for (const event of body.toString().split('\n')) queueMicrotask(() => heard(event))
+        for (const event of body.toString().split('\n')) microtask(() => heard(event))
       },
     })
     let timer: Timer | undefined

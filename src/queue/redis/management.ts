@@ -89,6 +89,11 @@ export class QueueManagement {
     return (reply as unknown[]).map(textOf)
   }
 
+  async hasWorker(command: string, { within }: CallLimits): Promise<boolean> {
+    const [, , workers = ''] = this.calls.command(command).keys
+    return ((await this.read('hkeys', [workers], within)) as unknown[]).length > 0
+  }
+
   async retry(
     id: string,
     command: string,

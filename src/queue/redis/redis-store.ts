@@ -1,6 +1,7 @@
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
+import { nextTick } from '../../kernel/timers.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
 import { QueueNames } from '../names.ts'
@@ -230,7 +231,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     if (!this.#listeners.has(worker.nonce)) return
     this.#workers.delete(worker.nonce)
     // Behind the endings of this tick: each gives a place back.
-    await new Promise<void>((resolve) => process.nextTick(resolve))
+    await new Promise<void>((resolve) => nextTick(resolve))
     const command = this.calls.command(worker.command)
     const caughtUp = this.#catchUp(worker)
     await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)

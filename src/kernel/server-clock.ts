@@ -1,0 +1,35 @@
+import type { Clock } from './clock.ts'
+
+/** A reading of the server's clock is used for so long, ms: a server whose clock is set misleads no longer than that. */
+const TRUSTED_FOR = 60_000
+
+/** How much faster than ours a server's clock may run. */
+const DRIFT = 1 / 1000
+
+/**
+ * What time it is at the server at the latest, learned from its replies. A plain read is not told the server's time, by
+ * which freshness is judged: with this bound, nothing is served for longer than its ttl.
+ */
+export class ServerClock {
+  readonly #clock: Clock
+  #ahead = 0
+  #learnedAt = Number.NEGATIVE_INFINITY
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** The server said that it was `now` (ms since the epoch), in the reply to what was sent at `sentAt` of our clock. */
+  learn(now: number, sentAt: number): void {
+    if (!(now > 0)) return
+    this.#ahead = now + 1 - sentAt
+    this.#learnedAt = sentAt
+  }
+
+  /** ms since the epoch; undefined when the server has not told the time lately. */
+  now(): number | undefined {
+    const now = this.#clock.now()
+    const age = now - this.#learnedAt
+    return age < TRUSTED_FOR ? now + this.#ahead + age * DRIFT : undefined
+  }
+}

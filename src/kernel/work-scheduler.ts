@@ -1,0 +1,170 @@
+import type { Clock } from './clock.ts'
+import { microtask, nextTick, nextTurn } from './timers.ts'
+import { rootContext, runningWork } from './user-code.ts'
+
+/** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
+const TURN_BUDGET = 5
+
+/**
+ * Starts works at once, as long as those that were started in the same turn of the event loop have not used up its budget.
+ * All works of a process share it, whatever layer they are of.
+ *
+ * | state | a work comes | it has given way | the next turn begins |
+ * | --- | --- | --- | --- |
+ * | idle | starts it: running | | |
+ * | running | queues it | starts the next: running; none: idle; no budget left: exhausted | refills the budget |
+ * | exhausted | queues it | | starts the next: running |
+ */
+class StartQueue {
+  readonly #clock: Clock
+  readonly #ready = new Set<() => void>()
+  #state: 'idle' | 'running' | 'exhausted' = 'idle'
+  /** What is left of the budget of this turn, ms. */
+  #budget = TURN_BUDGET
+  /** The next turn is waited for. */
+  #turning = false
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  add(start: () => void): void {
+    this.#ready.add(start)
+    if (this.#state === 'idle') this.#startNext()
+  }
+
+  #startNext(): void {
+    this.#state = 'idle'
+    const [start] = this.#ready
+    if (!start) return
+    this.#ready.delete(start)
+    this.#state = 'running'
+    const startedAt = this.#clock.now()
+    rootContext.run(() => {
+      this.#awaitTurn()
+      // After all that follows from it without waiting: what it has computed goes out before the next one computes.
+      microtask(() => nextTick(() => this.#gaveWay(startedAt)))
+      start()
+    })
+  }
+
+  #gaveWay(startedAt: number): void {
+    this.#budget -= this.#clock.now() - startedAt
+    if (this.#budget > 0) return this.#startNext()
+    this.#state = 'exhausted'
+    // Runtimes may disagree on whether the turn that was waited for has begun meanwhile.
+    this.#awaitTurn()
+  }
+
+  #awaitTurn(): void {
+    if (this.#turning) return
+    this.#turning = true
+    nextTurn(() => {
+      this.#turning = false
+      this.#budget = TURN_BUDGET
+      if (this.#state === 'exhausted') this.#startNext()
+    })
+  }
+}
+
+/** One for each clock, so that time that is simulated is measured by its own clock. */
+const startQueues = new WeakMap<Clock, StartQueue>()
+
+function startQueueOf(clock: Clock): StartQueue {
+  const queue = startQueues.get(clock) ?? new StartQueue(clock)
+  startQueues.set(clock, queue)
+  return queue
+}
+
+/**
+ * The right of one work to run.
+ *
+ * running: counts. lent: waits for another work of this library, and does not count meanwhile; otherwise, with few slots,
+ * works that wait would keep those from running that they wait for. released: the work has ended.
+ */
+export class Slot {
+  readonly #count: (change: 1 | -1) => void
+  #state: 'running' | 'lent' | 'released' = 'running'
+  /** What the work waits for at present. */
+  #waits = 0
+
+  /** `count`: told when it begins or ceases to count. */
+  constructor(count: (change: 1 | -1) => void) {
+    this.#count = count
+  }
+
+  /**
+   * Lends it until the returned function is called. What the work waited for has come then: it runs on, even if that is one
+   * too many for a while.
+   */
+  lend(): () => void {
+    if (this.#waits++ === 0 && this.#state === 'running') this.#move('lent')
+    return () => {
+      if (--this.#waits === 0 && this.#state === 'lent') this.#move('running')
+    }
+  }
+
+  release(): void {
+    this.#move('released')
+  }
+
+  #move(to: 'running' | 'lent' | 'released'): void {
+    const from = this.#state
+    this.#state = to
+    if (from !== 'running' && to === 'running') this.#count(1)
+    if (from === 'running' && to !== 'running') this.#count(-1)
+  }
+}
+
+/** Lets so many works run at once; the others wait, first come first served. */
+export class WorkScheduler {
+  readonly #limit: number
+  readonly #starts: StartQueue
+  #running = 0
+  readonly #waiting = new Set<(slot: Slot) => void>()
+
+  constructor(limit: number, clock: Clock) {
+    this.#limit = limit
+    this.#starts = startQueueOf(clock)
+  }
+
+  /** Works that have a slot, and do not lend it. */
+  get running(): number {
+    return this.#running
+  }
+
+  /** Works that wait for a slot. */
+  get waiting(): number {
+    return this.#waiting.size
+  }
+
+  /** Calls `start` as soon as there is a slot: now, or later. Whoever is called releases the slot. */
+  schedule(start: (slot: Slot) => void): void {
+    this.#waiting.add(start)
+    this.#admit()
+  }
+
+  #admit(): void {
+    for (const start of this.#waiting) {
+      if (this.#running >= this.#limit) return
+      this.#waiting.delete(start)
+      this.#running++
+      this.#starts.add(() => start(new Slot(this.#count)))
+    }
+  }
+
+  readonly #count = (change: 1 | -1): void => {
+    this.#running += change
+    if (change < 0) this.#admit()
+  }
+}
+
+/** A work that runs, as whatever it calls sees it. */
+export interface RunningWork {
+  readonly slot: Slot
+}
+
+/** Lends the slot of the work that is calling, if one is, until the returned function is called. */
+export function lendSlot(): (() => void) | undefined {
+  return (runningWork.getStore() as RunningWork | undefined)?.slot.lend()
+}

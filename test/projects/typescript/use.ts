@@ -1,0 +1,27 @@
+import { type Locker, type RedisQueue, RemoteError, type RunOptions } from 'soloflight'
+import { TimeoutError } from 'soloflight/errors'
+import { Connection } from 'soloflight/kernel'
+import { Locker as LockerOfLocker, type WorkContext } from 'soloflight/locker'
+import { HttpCache } from 'soloflight/memoize'
+import { memoizeHandler as memoizeFetch } from 'soloflight/memoize/fetch'
+import { memoizeHandler } from 'soloflight/memoize/node'
+import { RedisQueue as RedisQueueOfQueue } from 'soloflight/queue'
+
+const connection = new Connection('redis://localhost:6379')
+const options: RunOptions = { ttl: 1_000 }
+export const locker: Locker = new LockerOfLocker({ redis: connection })
+export const queue: RedisQueue = new RedisQueueOfQueue('jobs', { redis: connection })
+export const result: Promise<number> = locker.run('key', async ({ fence }: WorkContext) => fence, options)
+export const adapters = [
+  new HttpCache(locker),
+  memoizeHandler(locker),
+  memoizeFetch(locker, {}, () => new Response()),
+]
+
+export function reasonOf(error: unknown): string | undefined {
+  if (error instanceof RemoteError) return error.remote.name
+  return error instanceof TimeoutError ? error.key : undefined
+}
+
+// @ts-expect-error The types are those of the package, and no `any`.
+locker.run(42)

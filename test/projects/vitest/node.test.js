@@ -1,0 +1,3 @@
+import { checkSoloflight } from './soloflight.js'
+
+checkSoloflight('node')
