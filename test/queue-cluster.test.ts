@@ -270,6 +270,35 @@ async function everyKey(queue: RedisQueue, runs: Runs): Promise<Job[]> {
   )
 }
 
+test('Q1 cluster - a replica that lags is not asked, whatever the client reads from', async () => {
+  await using cluster = await RedisCluster.start({ masters: 1, replicas: 1 })
+  const [master, replica] = cluster.nodes
+  assert.ok(master && replica)
+  const known = async () => JSON.stringify(await master.call('CLUSTER', 'SLOTS')).includes(`${replica.port}`)
+  await until(known, { what: 'the replica to be announced', timeout: 10_000 })
+  const redis = await cluster.client({ scaleReads: 'slave' })
+  await using queue = new RedisQueue('behind', { redis, lease: LEASE })
+  // What is too long for a message is read by its worker.
+  const payload = 'x'.repeat(100_000)
+  queue.process('work', (text, job) => {
+    job.log('a line')
+    return String(text).length
+  })
+  await subscribed(queue)
+  // The replica may not follow any more, and goes on serving what it has.
+  await master.call('ACL', 'SETUSER', 'default', '-psync', '-sync')
+  await master.call('CLIENT', 'KILL', 'TYPE', 'replica')
+  const job = await queue.enqueue('work', payload)
+  assert.equal(await job.result({ timeout: 5000 }), payload.length)
+  assert.deepEqual(await job.logs(), ['a line'])
+  assert.equal(
+    await queue.enqueue('work', 'soon', { delay: 50 }).then((later) => later.result({ timeout: 5000 })),
+    4,
+  )
+  await queue.pause('work')
+  assert.deepEqual(await queue.paused(), ['work'])
+})
+
 describe('a queue on a cluster that loses a node', () => {
   test('Q1 L1 cluster - its replica takes over: what was acknowledged and replicated runs, and what comes later', async () => {
     await using cluster = await RedisCluster.start({ masters: 3, replicas: 1 })

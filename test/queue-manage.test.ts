@@ -121,6 +121,39 @@ onBothStores('Q2 manage - drain removes what waits, and with `delayed` what is d
   await countsAre(queue, {})
 })
 
+onBothStores('Q1 manage - drain never ends what runs, whatever is handed out meanwhile', async (w) => {
+  const COUNT = 3000
+  const queue = w.open()
+  const gates: (() => void)[] = []
+  const open = (most: number) => {
+    for (const gate of gates.splice(0, most)) gate()
+  }
+  let [begun, aborted, ended] = [0, 0, 0]
+  w.open().process(
+    'a',
+    async (_, { signal }) => {
+      begun++
+      signal.addEventListener('abort', () => aborted++)
+      await new Promise<void>((resolve) => gates.push(resolve))
+      ended++
+    },
+    { concurrency: 200 },
+  )
+  const jobs = await queue.enqueueMany(
+    Array.from({ length: COUNT }, (_, payload) => ({ command: 'a', payload })),
+  )
+  await until(() => begun === 200, { what: 'all places to be taken' })
+  // While some end and others are begun in their places.
+  const opening = setInterval(() => open(40), 1)
+  const removed = await queue.drain()
+  await countsAre(queue, {})
+  clearInterval(opening)
+  assert.equal(aborted, 0, 'handlers were aborted')
+  assert.equal(removed + ended, COUNT, `${removed} were removed, ${ended} ran`)
+  const states = await Promise.all(jobs.map((job) => job.status()))
+  assert.equal(states.filter((status) => status?.state === 'removed').length, removed)
+})
+
 onBothStores('manage - a job that is over runs once more by retry', async (w) => {
   const queue = w.open()
   let runs = 0

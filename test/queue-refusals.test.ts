@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import { type QueueOptions, RedisQueue, UnavailableError } from '../src/index.ts'
@@ -23,6 +24,39 @@ const rejected = (promise: Promise<unknown>) =>
     () => assert.fail('it was not rejected'),
     (error: unknown) => error,
   )
+
+test('ACL - the commands that the README lists are all that a queue needs', async () => {
+  const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
+  const [, needed = '', ofQueues = ''] =
+    /An ACL needs .*?`(\+evalsha[^`]*)`.*for queues `([^`]*)` besides/.exec(readme) ?? []
+  assert.ok(needed !== '' && ofQueues !== '', 'the README lists them otherwise')
+  await using t = await setup()
+  const rules = [...needed.split(' '), ...ofQueues.split(' ')]
+  await t.server.call('ACL', 'SETUSER', 'queues', 'on', '>secret', '~soloflight:*', '&soloflight:*', ...rules)
+  const redis = { ...t.redis, username: 'queues', password: 'secret' }
+  const retain = { completed: { count: 1, age: 60_000 } }
+  await using queue = new RedisQueue(NAME, { redis, lease: LEASE, retain, timeout: 5000 })
+  await queue.paused()
+  await until(() => queue.stats().subscribed, { what: 'the subscription' })
+  queue.process('work', async (payload, job) => {
+    job.progress(1)
+    job.log('a line')
+    await sleep(LEASE)
+    return String(payload).length
+  })
+  assert.equal(await queue.submit('work', 'x'.repeat(100_000)), 100_000)
+  assert.equal(await queue.submit('work', 'soon', { delay: 10, priority: 2 }), 4)
+  const job = await queue.enqueue('none', 1, { priority: 1 })
+  await queue.enqueue('none', 2, { lifo: true })
+  assert.equal((await job.status())?.state, 'waiting')
+  assert.equal(await job.cancel(), true)
+  assert.equal(await job.retry(), true)
+  await queue.pause()
+  await queue.resume()
+  assert.equal(await queue.drain({ delayed: true }), 2)
+  assert.equal((await queue.jobs('completed')).jobs.length, 1)
+  assert.equal((await queue.logs(job.id)).length, 0)
+})
 
 describe('the server refuses', { concurrency: 3 }, () => {
   test('Q1 L1 OOM - nothing new comes in; what is there is run, renewed, handed out, tried again, cancelled', async () => {

@@ -269,6 +269,32 @@ describe('a reply is lost with the connection', () => {
     assert.ok(runs === 2 || runs === 3, `it ran ${runs} times`)
   })
 
+  test('S6 log - each line once, in order, and none is lost', async () => {
+    await using s = await wired({ lease: LONG })
+    let gate = pDefer()
+    s.queue.process('work', async (_, job) => {
+      job.log('first')
+      job.log('second')
+      await gate.promise
+      job.log('third')
+      await Promise.resolve()
+      job.log('last')
+    })
+    await idle(s.t.server, 1)
+    for (const bytes of OFFSETS) {
+      gate = pDefer()
+      const isLost = lose(s, 'log', bytes)
+      const job = await s.other.enqueue('work', bytes)
+      await isLost()
+      // It goes out behind what is sent again, while the job still runs.
+      await s.queue.counts()
+      gate.resolve()
+      await job.result()
+      await settled(s)
+      assert.deepEqual(await job.logs(), ['first', 'second', 'third', 'last'])
+    }
+  })
+
   test('S6 cut - a connection that ends in the middle of any command: each job runs once', async () => {
     await using s = await wired({ lease: LONG })
     const runs = new Runs()

@@ -14,7 +14,7 @@ const LIMITS = { within: 2000 }
 
 function submit(store: QueueStore, command: string, delay: number): Promise<SubmitReply> {
   const submission: Submission = {
-    ...{ id: newId(), nonce: newId(), command, delay, options: '', payload: Buffer.from('1') },
+    ...{ id: newId(), nonce: newId(), command, delay, options: '', payload: '1' },
     ...{ waits: false, conflict: 'reject', priority: 0, lifo: false, abortUnwanted: false, known: false },
   }
   return new Promise((answered, failed) =>

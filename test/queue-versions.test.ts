@@ -81,9 +81,9 @@ describe('two versions of the package side by side', () => {
 
 describe('what a queue costs', { concurrency: 3 }, () => {
   for (const [concurrency, commands] of [
-    [1, 14],
+    [1, 17],
     // Where another place is free, nobody looks for a job that waits.
-    [5, 12],
+    [5, 15],
   ] as const) {
     test(`queue commands - a job for an idle worker with ${concurrency}: ${commands} commands in scripts, 2 from clients`, async () => {
       await using t = await setup()
@@ -193,14 +193,18 @@ describe('what is left when all is over', { concurrency: 3 }, () => {
     await until(async () => (await keysOf(s.t.server)).size === 0, { what: 'nothing to be left' })
   })
 
-  test('L5 queue - of a queue that is paused, that it is paused stays, and nothing else', async () => {
+  test('L5 queue - that a queue is paused is known for long, and not for ever', async () => {
     await using s = await wired({ lease: 1000 })
     s.other.process('work', () => 1)
     await s.queue.submit('work')
     await s.queue.pause()
     await s.queue.pause('work')
     await Promise.all([s.queue.close(), s.other.close()])
-    const endless = [...(await keysOf(s.t.server))].filter(([, life]) => life === -1).map(([key]) => key)
-    assert.deepEqual(endless, ['soloflight:1:{wired}s'])
+    const lives = await keysOf(s.t.server)
+    assert.ok((lives.get('soloflight:1:{wired}s') ?? 0) > 30 * 24 * 60 * 60_000)
+    assert.deepEqual(
+      [...lives].filter(([, life]) => life === -1),
+      [],
+    )
   })
 })

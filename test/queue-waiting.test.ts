@@ -286,6 +286,7 @@ onBothStores('Q1 close - what runs may end within the grace, and nothing more is
   assert.equal(worker.jobs.length, 1)
   next.process('work', () => 'next')
   assert.equal(await second, 'next')
+  await next.close()
   // A connection has timers of its own.
   if (w.kind === 'memory') assert.ok(timers() <= before, 'the rest of the grace keeps the process alive')
 })

@@ -2,18 +2,7 @@ import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 
 /** The commands that the library sends: everything else is done by scripts. */
-export type CommandName =
-  | 'evalsha'
-  | 'eval'
-  | 'hget'
-  | 'hmget'
-  | 'zrange'
-  | 'lrange'
-  | 'hkeys'
-  | 'hvals'
-  | 'smembers'
-  | 'time'
-  | 'publish'
+export type CommandName = 'evalsha' | 'eval' | 'hget' | 'hmget' | 'time' | 'publish'
 
 /** What a request sends its commands by. */
 export interface CommandSender {

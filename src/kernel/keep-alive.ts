@@ -1,3 +1,4 @@
+import { type Clock, systemClock } from './clock.ts'
 import { setRepeatingTimer } from './timers.ts'
 import { rootContext } from './user-code.ts'
 
@@ -9,17 +10,20 @@ let handle: NodeJS.Timeout | undefined
 
 /**
  * Keeps the process alive until {@link unrefProcess} has been called as often. Held by whatever a caller awaits, and by
- * workers. Sockets do not suffice: there is none while Redis is not reachable, and none in an embedded layer.
+ * workers. Sockets do not suffice: there is none while Redis is not reachable, and none in an embedded layer. Does nothing for
+ * another clock than the process's own: whoever simulates time decides when that ends.
  */
-export function refProcess(): void {
+export function refProcess(clock: Clock): void {
+  if (clock !== systemClock) return
   references++
   if (references > 1) return
   handle ??= rootContext.run(() => setRepeatingTimer(() => {}, INTERVAL))
   handle.ref()
 }
 
-/** Undoes one call of {@link refProcess}. */
-export function unrefProcess(): void {
+/** Undoes one call of {@link refProcess}, with the same clock. */
+export function unrefProcess(clock: Clock): void {
+  if (clock !== systemClock) return
   references--
   if (references === 0) handle?.unref()
 }

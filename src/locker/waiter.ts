@@ -137,7 +137,7 @@ export class Waiter implements Pending {
     this.#since = this.#clock.now()
     if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
     if (softTimeout < timeout) this.#softTimer = this.#clock.after(softTimeout, () => this.#soften(), true)
-    if (!call.background) refProcess()
+    if (!call.background) refProcess(this.#clock)
   }
 
   /** Of `run`: the result. Of `request`: a Lease, or Done. */
@@ -197,7 +197,7 @@ export class Waiter implements Pending {
   #end(): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
-    if (!this.call.background) unrefProcess()
+    if (!this.call.background) unrefProcess(this.#clock)
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, this.call.timeout)
     this.#softTimer?.cancel()
     this.#unlisten?.()

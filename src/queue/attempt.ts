@@ -44,7 +44,7 @@ export class Attempt {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
   readonly #about: AttemptSurroundings
-  #payload: Buffer | undefined
+  #payload: string | undefined
   /** Made when it is first asked for: most handlers never do, and it is dear. */
   #abort: AbortController | undefined
   #reason: SoloflightError | undefined
@@ -61,6 +61,11 @@ export class Attempt {
   /** The progress that is still to be told, and when it may be. */
   #unsaid: Buffer | undefined
   #saying: Timer | undefined
+  /** Lines that are still to be logged, and how many were handed to the store. */
+  readonly #lines: string[] = []
+  #logged = 0
+  /** Set while lines are logged: one call at a time, so that they stay in order whatever is sent again. */
+  #logging: Promise<void> | undefined
 
   constructor(delivery: Delivery, about: AttemptSurroundings) {
     this.delivery = delivery
@@ -174,12 +179,12 @@ export class Attempt {
   /** Accepts it, and reads what did not come with it. Afterwards it is ready, or lost. */
   async accept(): Promise<void> {
     await this.renew()
-    if (this.lost || this.#payload) return
+    if (this.lost || this.#payload !== undefined) return
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const within = options.unavailableAfter
     this.#payload = await store.payload({ worker, id, fence }, { within }).catch(() => undefined)
-    if (!this.#payload) this.lose(new LeaseLostError('The payload could not be read', this.#key))
+    if (this.#payload === undefined) this.lose(new LeaseLostError('The payload could not be read', this.#key))
   }
 
   /** Runs the handler. Never rejects. */
@@ -187,7 +192,7 @@ export class Attempt {
     this.#begun = true
     this.#startedAt = this.#about.clock.now()
     try {
-      const payload = decodePayload(this.#payload ?? NO_BYTES)
+      const payload = decodePayload(this.#payload ?? '')
       return this.#value(await this.#about.context.run(() => handler(payload, this.#job(payload))))
     } catch (error) {
       return this.#failure(error)
@@ -244,8 +249,9 @@ export class Attempt {
     return callHook(context, 'backoff', pause) ?? 0
   }
 
-  /** Ends it in the store. False: it was lost. */
-  finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
+  /** Ends it in the store, after its last lines. False: it was lost. */
+  async finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
+    if (this.#lines.length > 0) await this.#logging
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
@@ -299,9 +305,24 @@ export class Attempt {
 
   #log(line: string): void {
     if (this.lost) return
+    this.#lines.push(String(line).slice(0, MESSAGE_LIMIT))
+    this.#logging ??= this.#writeLog()
+  }
+
+  async #writeLog(): Promise<void> {
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
-    const text = String(line).slice(0, MESSAGE_LIMIT)
-    store.log({ worker, id, fence }, text, { within: options.unavailableAfter }).catch(() => {})
+    // What is logged in one go is written together.
+    await Promise.resolve()
+    while (this.#lines.length > 0) {
+      const lines = this.#lines.splice(0)
+      const before = this.#logged
+      this.#logged += lines.length
+      // Best effort: if they cannot be logged, the work goes on.
+      await store
+        .log({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
+        .catch(() => {})
+    }
+    this.#logging = undefined
   }
 }

@@ -1,4 +1,5 @@
 import { checkChoice, checkDuration, checkFields, checkNumber } from '../kernel/check.ts'
+import { MAX_DELAY } from './store.ts'
 
 /** Pauses between the attempts of a job. */
 export interface BackoffOptions {
@@ -49,5 +50,5 @@ export function pauseAfter(backoff: Backoff | BackoffFunction, failed: number, e
 /** What a function returns is the user's: nothing of it may break the retry. */
 function wholeMs(ms: unknown): number {
   const whole = Math.round(Number(ms))
-  return whole > 0 ? Math.min(whole, Number.MAX_SAFE_INTEGER) : 0
+  return whole > 0 ? Math.min(whole, MAX_DELAY) : 0
 }

@@ -53,8 +53,8 @@ export class JobWaiter implements Pending {
     this.id = id
     this.options = options
     this.#about = about
-    refProcess()
     const { clock, deadlines } = about
+    refProcess(clock)
     this.#since = clock.now()
     const { timeout, signal, onProgress } = options
     this.#context = onProgress && new AsyncContext()
@@ -114,7 +114,7 @@ export class JobWaiter implements Pending {
   #end(outcome: string): boolean {
     if (!this.#waiting) return false
     this.#waiting = false
-    unrefProcess()
+    unrefProcess(this.#about.clock)
     this.#resume?.()
     if (this.#together) this.#about.deadlines.delete(this, this.#about.timeout)
     else this.#timer?.cancel()

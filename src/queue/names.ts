@@ -52,10 +52,10 @@ export class QueueNames {
 const IDENTITY_LENGTH = 32
 
 /** The id of the job that is meant by a command and a payload, or by a command and a key of the submitter's own. */
-export function identity(command: string, kind: 'payload' | 'key', of: Buffer | string): string {
+export function identity(command: string, kind: 'payload' | 'key', of: string): string {
   const hash = createHash('sha256').update(`${kind} ${command.length} `)
-  hash.update(Buffer.from(command, 'utf16le'))
-  hash.update(typeof of === 'string' ? Buffer.from(of, 'utf16le') : of)
+  hash.update(command, 'utf16le')
+  hash.update(of, kind === 'key' ? 'utf16le' : 'utf8')
   return hash.digest('base64url').slice(0, IDENTITY_LENGTH)
 }
 

@@ -17,7 +17,7 @@ import type { Connection } from '../kernel/connection.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './backoff.ts'
 import { MemoryQueueStore } from './memory/memory-store.ts'
-import type { Conflict, Retention } from './store.ts'
+import { type Conflict, MAX_DELAY, type Retention } from './store.ts'
 
 /** What a submission may say, and a queue for all of its submissions. Durations are ms. */
 export interface SharedJobOptions {
@@ -173,8 +173,8 @@ const DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
 const MIN_LEASE = 100
 const MAX_PRIORITY = 1_000_000
 export const MAX_CONCURRENCY = 10_000
-/** The longest delay that is a number of ms to every part of the way. */
-const MAX_DELAY = 10 * 365 * 24 * 60 * 60_000
+/** The longest duration that is a number of ms to every part of the way. */
+const MAX_DURATION = 10 * 365 * 24 * 60 * 60_000
 
 const KNOWN = [
   ...Object.keys(QUEUE_DEFAULTS),
@@ -201,7 +201,7 @@ function checkShared(options: SharedJobOptions): void {
 
 /** A duration that goes to the store: a whole number there. */
 function checkMs(name: string, value: unknown): void {
-  checkNumber(name, value, 0, MAX_DELAY)
+  checkNumber(name, value, 0, MAX_DURATION)
 }
 
 /** Checks the options of a submission. Throws TypeError. */
@@ -212,7 +212,7 @@ export function checkSubmitOptions(options: SubmitOptions): void {
   if (dedupe !== undefined && dedupe !== false && (typeof dedupe !== 'string' || dedupe === '')) {
     throw expected('dedupe', 'a key or false', dedupe)
   }
-  if (delay !== undefined) checkMs('delay', delay)
+  if (delay !== undefined) checkNumber('delay', delay, 0, MAX_DELAY)
   if (priority !== undefined) checkPriority(priority)
   if (lifo !== undefined) checkChoice('lifo', lifo, [true, false])
   if (backoff !== undefined) checkBackoff(backoff)
@@ -280,7 +280,7 @@ function checkRetention(name: string, given: Retention | false): Retention {
   checkFields(name, given, ['count', 'age'])
   return {
     count: checkWhole(`${name}.count`, given.count, 10_000_000),
-    age: Math.round(checkNumber(`${name}.age`, given.age, 1, MAX_DELAY)),
+    age: Math.round(checkNumber(`${name}.age`, given.age, 1, MAX_DURATION)),
   }
 }
 

@@ -7,14 +7,15 @@ import { Survey } from '../kernel/survey.ts'
 const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
- * The canonical JSON of a payload (RFC 8785): the same bytes for whoever means the same. `undefined` is no bytes.
+ * The canonical JSON of a payload (RFC 8785): the same text for whoever means the same. '' for `undefined`.
  * Throws CodecError with the path to what JSON cannot carry, TooLargeError above `most` bytes.
  */
-export function encodePayload(payload: unknown, most: number): Buffer {
-  if (payload === undefined) return Buffer.alloc(0)
-  const bytes = Buffer.from(canonical(payload))
-  if (bytes.length <= most) return bytes
-  throw new TooLargeError(`The payload has ${bytes.length} bytes; \`maxPayload\` is ${most}`)
+export function encodePayload(payload: unknown, most: number): string {
+  if (payload === undefined) return ''
+  const text = canonical(payload)
+  const bytes = Buffer.byteLength(text)
+  if (bytes <= most) return text
+  throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${most}`)
 }
 
 function canonical(payload: unknown): string {
@@ -27,11 +28,11 @@ function canonical(payload: unknown): string {
   }
 }
 
-/** The payload of its bytes. Throws CodecError for what no {@link encodePayload} wrote. */
-export function decodePayload(bytes: Buffer): unknown {
-  if (bytes.length === 0) return undefined
+/** The payload of its text. Throws CodecError for what no {@link encodePayload} wrote. */
+export function decodePayload(text: string): unknown {
+  if (text === '') return undefined
   try {
-    return JSON.parse(bytes.toString())
+    return JSON.parse(text)
   } catch (cause) {
     throw new CodecError('The stored payload is not JSON', { cause })
   }

@@ -77,7 +77,7 @@ const STALLED = encodeFailure({
 /** What a TimeoutError says besides may take so long to be found out, ms. */
 const EXPLAIN_WITHIN = 80
 
-/** Jobs that one call of `drain` or `redrive` looks at together. */
+/** Jobs that `redrive` looks at together, and a page of jobs has. */
 const PAGE = 100
 
 /**
@@ -170,7 +170,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /** What all workers of this queue share, until `close`. */
   #startProcessing(): Timekeeper {
-    refProcess()
+    refProcess(this.#clock)
     this.#link?.connection.warnIfUnreachable()
     const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
     return new Timekeeper({
@@ -364,25 +364,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return this.#store.paused(this.#limits())
   }
 
-  /** Removes all jobs that wait, and, if told so, those that are delayed. Returns how many. */
+  /**
+   * Removes all jobs that wait, and, if told so, those that are delayed. Never those that run: a job is taken off the line
+   * and removed in one step. Everyone who waits for it receives RemovedError. Returns how many were removed.
+   */
   async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
     this.#check()
-    const waiting = await this.#removeAll('waiting')
-    return waiting + (delayed ? await this.#removeAll('delayed') : 0)
-  }
-
-  async #removeAll(state: JobState): Promise<number> {
-    let removed = 0
-    let passed = 0
-    for (;;) {
-      const ids = await this.#store.list(state, passed, PAGE, this.#limits())
-      if (ids.length === 0) return removed
-      const done = await Promise.all(ids.map((id) => this.remove(id)))
-      const count = done.filter(Boolean).length
-      removed += count
-      // What has been taken meanwhile, or is not there, stays where it is.
-      passed += ids.length - count
-    }
+    // In this order: what falls due meanwhile waits.
+    const later = delayed ? await this.#store.drain('delayed', LINGER, this.#limits()) : 0
+    return later + (await this.#store.drain('waiting', LINGER, this.#limits()))
   }
 
   /** Runs a job that has completed or failed once more. False: it is not there, or not over. */
@@ -501,7 +491,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
     await this.#link?.leave()
-    if (this.#timekeeper) unrefProcess()
+    if (this.#timekeeper) unrefProcess(this.#clock)
   }
 
   [Symbol.asyncDispose](): Promise<void> {

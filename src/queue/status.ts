@@ -17,9 +17,9 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
 }
 
 /** A payload to be shown; undefined for one that is none: it must not hide the others. */
-function payloadOf(bytes: Buffer): unknown {
+function payloadOf(text: string): unknown {
   try {
-    return decodePayload(bytes)
+    return decodePayload(text)
   } catch {
     return undefined
   }

@@ -1,5 +1,11 @@
 import type { CallLimits } from '../locker/store.ts'
 
+/** A job that nobody has run is kept for so long after it was put in line, or after its delay, ms. */
+export const KEEP_JOBS: number = 90 * 24 * 60 * 60_000
+
+/** The longest delay of a job, ms. */
+export const MAX_DELAY: number = 365 * 24 * 60 * 60_000
+
 /**
  * The store port of the queue: the atomic transitions of a job's record, of what waits and of who is idle. Two adapters:
  * MemoryQueueStore (memory/queue-book.ts is the executable specification) and RedisQueueStore (the same, as scripts).
@@ -26,7 +32,8 @@ export type Conflict = 'reject' | 'join' | 'rerun'
 export interface Submission {
   id: string
   command: string
-  payload: Buffer
+  /** Canonical JSON; '' for undefined. */
+  payload: string
   /** For the worker, which reads them; the store does not. */
   options: string
   /** Of this submission: what is sent twice is known by it, and messages to whoever waits echo it. */
@@ -98,7 +105,7 @@ export interface Delivery {
   left: number
   options: string
   /** Undefined when it is too long for a message: then it is to be read. */
-  payload: Buffer | undefined
+  payload: string | undefined
 }
 
 /** What a worker is told. */
@@ -185,7 +192,7 @@ export interface JobSnapshot {
   id: string
   command: string
   state: JobState | 'removed'
-  payload: Buffer
+  payload: string
   options: string
   generation: number
   failed: number
@@ -231,10 +238,10 @@ export interface QueueStore {
   /** Ends an attempt. False: it was lost. Repeated, it has the effect of one. */
   finish(ending: Ending, limits: CallLimits): Promise<boolean>
   /** The payload of an attempt, which must not have been lost. */
-  payload(attempt: Attempt, limits: CallLimits): Promise<Buffer | undefined>
+  payload(attempt: Attempt, limits: CallLimits): Promise<string | undefined>
   progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void>
-  /** Appends a line to the job's log. */
-  log(attempt: Attempt, line: string, limits: CallLimits): Promise<void>
+  /** Appends lines to the job's log. `before`: how many of this attempt there were before; those that are there are skipped. */
+  log(attempt: Attempt, lines: readonly string[], before: number, limits: CallLimits): Promise<void>
   logs(id: string, limits: CallLimits): Promise<string[]>
 
   /** What is due, and when the next will be. */
@@ -246,6 +253,8 @@ export interface QueueStore {
   /** Ids in a state, `from` on, `limit` at most, in the order in which they will be or were treated. */
   list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]>
   counts(limits: CallLimits): Promise<Counts>
+  /** Removes what waits, or what is delayed; never what runs. Returns how many jobs. */
+  drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number>
   /** Commands that are known: with something that waits, or with a worker. */
   commands(limits: CallLimits): Promise<string[]>
   /** Whether a worker is known that processes a command. */

@@ -21,11 +21,11 @@ export class Submissions {
     checkSubmitOptions(options)
     const { given, maxPayload, conflict, abortUnwanted, unknownCommands } = this.#options
     const { dedupe, ttl, errorTtl, attempts, backoff } = options
-    const bytes = encodePayload(payload, maxPayload)
+    const text = encodePayload(payload, maxPayload)
     return {
-      id: idOf(command, dedupe, bytes),
+      id: idOf(command, dedupe, text),
       command,
-      payload: bytes,
+      payload: text,
       options: packOptions(
         {
           ttl: ttl ?? (dedupe === false ? undefined : given.ttl),
@@ -54,9 +54,9 @@ export class Submissions {
   }
 }
 
-function idOf(command: string, dedupe: SubmitOptions['dedupe'], bytes: Buffer): string {
+function idOf(command: string, dedupe: SubmitOptions['dedupe'], payload: string): string {
   if (dedupe === false) return newId()
-  return dedupe === undefined ? identity(command, 'payload', bytes) : identity(command, 'key', dedupe)
+  return dedupe === undefined ? identity(command, 'payload', payload) : identity(command, 'key', dedupe)
 }
 
 /** Hands in what nobody waits for yet. Rejects as `enqueue` does. */

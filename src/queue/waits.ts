@@ -84,7 +84,7 @@ export class Waits implements WaitTable {
     const { command, conflict, abortUnwanted, payload } = open.submission
     // What was asked otherwise may be answered otherwise: it is handed in by itself.
     const asked = conflict === submission.conflict && abortUnwanted === submission.abortUnwanted
-    return asked && command === submission.command && payload.equals(submission.payload) ? open : undefined
+    return asked && command === submission.command && payload === submission.payload ? open : undefined
   }
 
   /** Waits for a job that was submitted before. */

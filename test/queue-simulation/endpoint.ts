@@ -175,8 +175,8 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#call('progress', () => this.#port.progress(attempt, bytes, limits), limits)
   }
 
-  log(attempt: Attempt, line: string, limits: CallLimits): Promise<void> {
-    return this.#call('log', () => this.#port.log(attempt, line, limits), limits)
+  log(...args: Parameters<QueueStore['log']>): Promise<void> {
+    return this.#call('log', () => this.#port.log(...args), args[args.length - 1] as CallLimits)
   }
 
   logs(id: string, limits: CallLimits): Promise<string[]> {
@@ -197,6 +197,10 @@ export class QueueEndpoint implements QueueStore, QueueParty {
 
   payload(...args: Parameters<QueueStore['payload']>): ReturnType<QueueStore['payload']> {
     return this.#call('payload', () => this.#port.payload(...args), args[args.length - 1] as CallLimits)
+  }
+
+  drain(...args: Parameters<QueueStore['drain']>): Promise<number> {
+    return this.#call('drain', () => this.#port.drain(...args), args[args.length - 1] as CallLimits)
   }
 
   list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {

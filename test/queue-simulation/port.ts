@@ -15,6 +15,7 @@ type Plain =
   | 'payload'
   | 'list'
   | 'counts'
+  | 'drain'
   | 'commands'
   | 'end'
   | 'retry'
@@ -55,6 +56,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     payload: (...args) => user.payload(...args),
     list: (...args) => user.list(...args),
     counts: (...args) => user.counts(...args),
+    drain: (...args) => user.drain(...args),
     commands: (...args) => user.commands(...args),
     end: (...args) => user.end(...args),
     retry: (...args) => user.retry(...args),

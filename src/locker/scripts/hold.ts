@@ -1,3 +1,4 @@
+import { FORMAT } from '../../kernel/keys.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from './prelude.ts'
 
 /** Reads what decides whether a grant is still held, in this order; \`held\` compares. */
@@ -96,7 +97,7 @@ local head = (kind == 'e' and 'e ' or 'v ') .. int(fence) .. ' ' .. int(doomed a
 if stale > 0 or tags ~= '' then head = head .. ' ' .. int(stale) .. ' ' .. #tags end
 local message = #bytes <= num(ARGV[7]) and head .. '\\n' .. tags .. bytes or 'm'
 for i = 1, #found do tell(ARGV[8], found[i], message) end
-if replaced then redis.pcall('PUBLISH', ARGV[9], '1' .. int(fence - 1) .. ' ' .. ARGV[10]) end
+if replaced then redis.pcall('PUBLISH', ARGV[9], '${FORMAT}' .. int(fence - 1) .. ' ' .. ARGV[10]) end
 return { 1, doomed and 1 or 0 }
 `
 

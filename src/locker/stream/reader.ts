@@ -94,8 +94,9 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   async #step(): Promise<IteratorResult<T, undefined>> {
     this.#begin()
+    const { clock } = this.#desk.host.space
     const work = callingWork()
-    refProcess()
+    refProcess(clock)
     try {
       for (;;) {
         const result = this.#result()
@@ -104,7 +105,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
         await this.#change(work)
       }
     } finally {
-      unrefProcess()
+      unrefProcess(clock)
       this.#timer?.cancel()
       this.#timer = undefined
     }

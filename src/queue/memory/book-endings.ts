@@ -33,10 +33,9 @@ export function endAttempt(book: BookState, job: JobRecord, ending: BookEnding, 
   book.times.delete(job.id)
   if (kind === 'value' || kind === 'error') return settleJob(book, job, { ...ending, kind }, at)
   job.giveBack(kind === 'retry')
-  const { line } = book.command(job.command)
   if (ending.delay > 0) book.delay(job, at.now + ending.delay)
   else if (kind === 'retry') book.line(job, false, at.now)
-  else line.putFirst(job.id)
+  else book.putFirst(job, at.now)
 }
 
 /** Ends a job from outside. False: there is nothing to end. */

@@ -144,9 +144,12 @@ export class BookHub {
     })
   }
 
-  log({ worker, id, fence }: BookAttempt, line: string): void {
-    if (!this.book.state.job(id, this.now)?.isHeld(worker, fence)) return
-    const lines = [...this.logs(id), line].slice(-LOG_LINES)
+  log({ worker, id, fence }: BookAttempt, said: readonly string[], before: number): void {
+    const job = this.book.state.job(id, this.now)
+    if (!job?.isHeld(worker, fence)) return
+    const fresh = said.slice(job.log(before, said.length))
+    if (fresh.length === 0) return
+    const lines = [...this.logs(id), ...fresh].slice(-LOG_LINES)
     this.#forgetLog(id)
     const log = {
       lines,

@@ -1,4 +1,4 @@
-import type { Delivery, JobNotice, Retention } from '../store.ts'
+import { type Delivery, type JobNotice, KEEP_JOBS, type Retention } from '../store.ts'
 import { CommandBook } from './book-command.ts'
 import { Listing } from './book-listing.ts'
 import { Times } from './book-times.ts'
@@ -32,9 +32,6 @@ export interface QueueSurroundings {
   /** Tells all workers that something waits and none is known for it. */
   call(): void
 }
-
-/** The name of a command is known for so long after it was last needed, ms. */
-const KEEP_NAMES = 30 * 24 * 60 * 60_000
 
 /** Everything that is known of one queue. */
 export class BookState {
@@ -89,14 +86,21 @@ export class BookState {
   know(command: string, now: number): void {
     if (this.knownUntil <= now) this.#known.clear()
     this.#known.add(command)
-    this.knownUntil = now + KEEP_NAMES
+    this.knownUntil = now + KEEP_JOBS
   }
 
   /** Puts a job in line. Where nothing waited, the command may be unknown by now. */
   line(job: JobRecord, lifo: boolean, now: number): void {
     const { line } = this.command(job.command)
     line.add(job, lifo)
+    job.expiresAt = now + KEEP_JOBS
     if (line.length === 1) this.know(job.command, now)
+  }
+
+  /** Puts a job before all others. */
+  putFirst(job: JobRecord, now: number): void {
+    this.command(job.command).line.putFirst(job.id)
+    job.expiresAt = now + KEEP_JOBS
   }
 
   /** The commands that are known, in the order in which they became so. */
@@ -107,6 +111,7 @@ export class BookState {
   /** Puts a job off. */
   delay(job: JobRecord, due: number): void {
     job.due = due
+    job.expiresAt = due + KEEP_JOBS
     this.times.set(job.id, due)
     this.delayed.set(job.id, due)
   }
@@ -137,13 +142,19 @@ export class BookState {
     return this.paused.has('') || this.paused.has(command)
   }
 
+  #expire(job: JobRecord): void {
+    const { id, command, over } = job
+    this.jobs.delete(id)
+    this.touched?.(job)
+    if (over) return
+    this.command(command).line.remove(id)
+    this.times.delete(id)
+    this.delayed.delete(id)
+  }
+
   /** Drops what is forgotten by now. */
   sweep(now: number): void {
-    for (const job of this.jobs.values()) {
-      if (job.expiresAt > now) continue
-      this.jobs.delete(job.id)
-      this.touched?.(job)
-    }
+    for (const job of this.jobs.values()) if (job.expiresAt <= now) this.#expire(job)
     for (const [name, command] of this.#commands) {
       command.sweep(now)
       if (command.idle) this.#commands.delete(name)

@@ -1,4 +1,4 @@
-import type { Submission, SubmitReply } from '../store.ts'
+import { KEEP_JOBS, type Submission, type SubmitReply } from '../store.ts'
 import type { CommandBook } from './book-command.ts'
 import type { Dispatch } from './book-dispatch.ts'
 import type { BookState, QueueSurroundings } from './book-state.ts'
@@ -37,7 +37,7 @@ export function submitJob(of: Submitting): SubmitReply {
 
 /** Whether the present generation of a job is what is submitted. */
 function isMeant(job: JobRecord, { conflict, payload }: Submission): boolean {
-  return conflict === 'join' || job.payload.equals(payload)
+  return conflict === 'join' || job.payload === payload
 }
 
 function join(job: JobRecord, { submission, park, at }: Submitting): SubmitReply {
@@ -50,7 +50,7 @@ function join(job: JobRecord, { submission, park, at }: Submitting): SubmitReply
   if (waits && job.parks.size >= at.maxParked) return { status: 'overloaded' }
   // What is to follow is the newest, even if that is what runs now.
   const isPresent = isMeant(job, submission) && !(next && conflict === 'rerun')
-  const isNext = !isPresent && next?.payload.equals(payload)
+  const isNext = !isPresent && next?.payload === payload
   if (!isPresent && !isNext) {
     if (conflict !== 'rerun') return { status: 'conflict' }
     const generation = next?.generation ?? Math.max(job.generation + 1, at.micros)
@@ -72,6 +72,7 @@ function create(before: JobRecord | undefined, of: Submitting): number {
     book.unlist(before)
     before.resubmit(submission, generation)
   }
+  job.expiresAt = at.now + KEEP_JOBS
   book.add(job)
   const { priority, waits, delay } = submission
   if (waits) job.first = park

@@ -44,13 +44,12 @@ export class BookUser implements QueueStore {
 
   submit(submission: Submission, _within: number, submitter: Submitter): void {
     const { id, payload } = submission
-    if (!this.#hub.admits(id, payload.length)) {
+    if (!this.#hub.admits(id, Buffer.byteLength(payload))) {
       const full = new OverloadedError('Too much waits already (`maxBytes` of the store)', { key: id })
       return microtask(() => submitter.failed(full))
     }
     if (submission.waits) this.attend(submission.nonce, submitter)
-    const kept = { ...submission, payload: ownedBytes(payload) }
-    const reply = this.#hub.change((book, at) => book.submit(kept, this.inbox, at))
+    const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
     microtask(() => submitter.answered(reply))
   }
 
@@ -105,8 +104,8 @@ export class BookUser implements QueueStore {
     this.#hub.change((book, at) => book.progress(this.#mine(attempt), ownedBytes(bytes), at))
   }
 
-  async log(attempt: Attempt, line: string): Promise<void> {
-    this.#hub.log(this.#mine(attempt), line)
+  async log(attempt: Attempt, lines: readonly string[], before: number): Promise<void> {
+    this.#hub.log(this.#mine(attempt), lines, before)
   }
 
   async logs(id: string): Promise<string[]> {
@@ -131,6 +130,10 @@ export class BookUser implements QueueStore {
 
   async counts(): Promise<Counts> {
     return this.#hub.book.counts(this.#hub.now)
+  }
+
+  async drain(state: 'waiting' | 'delayed', linger: number): Promise<number> {
+    return this.#hub.change((book, at) => book.drain(state, linger, at))
   }
 
   async commands(): Promise<string[]> {

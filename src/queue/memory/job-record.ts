@@ -15,7 +15,7 @@ export interface Rank {
 /** The generation after the present one: of 'rerun'. */
 export interface NextGeneration {
   generation: number
-  payload: Buffer
+  payload: string
   options: string
   /** Nonce of who asked for this payload last. */
   creator: string
@@ -47,7 +47,7 @@ export class JobRecord {
   readonly id: string
   readonly command: string
   generation: number
-  payload: Buffer
+  payload: string
   options: string
   /** Nonce of who submitted it: what is submitted twice is known by it. */
   creator: string
@@ -66,6 +66,8 @@ export class JobRecord {
   /** Attempts that failed, and attempts whose worker was lost. */
   failed = 0
   stalled = 0
+  /** The last attempt that has logged, and how many lines. */
+  logged = { fence: 0, lines: 0 }
   /** The last attempt that its worker gave back. */
   givenBack = 0
   /** The last attempt that others ended. */
@@ -82,8 +84,8 @@ export class JobRecord {
   /** The others who wait, each with the generation that it waits for, in the order of arrival. */
   readonly parks: Map<string, number> = new Map()
   next: NextGeneration | undefined
-  /** When it may be forgotten: never, as long as it is not over. */
-  expiresAt: number = Number.POSITIVE_INFINITY
+  /** When it may be forgotten. */
+  expiresAt = 0
 
   constructor(submission: Submission, generation: number) {
     this.id = submission.id
@@ -98,11 +100,10 @@ export class JobRecord {
   /** Bytes that it takes in memory, about. */
   get bytes(): number {
     const { id, options, payload, next, outcome, progress, waiters } = this
-    const texts = id.length + options.length + (next?.options.length ?? 0)
-    const kept = [payload, next?.payload, outcome?.bytes, progress]
+    const kept = [id, options, payload, next?.options, next?.payload, outcome?.bytes, progress]
     return kept.reduce(
-      (sum, bytes) => sum + (bytes?.length ?? 0),
-      RECORD_BYTES + texts + waiters * PARK_BYTES,
+      (sum, part) => sum + (part === undefined ? 0 : Buffer.byteLength(part)),
+      RECORD_BYTES + waiters * PARK_BYTES,
     )
   }
 
@@ -140,6 +141,14 @@ export class JobRecord {
   repeats(kind: Ending['kind'], fence: number): boolean {
     if (kind === 'retry' || kind === 'handBack') return this.givenBack === fence
     return this.endedByOthers !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
+  }
+
+  /** The present attempt logs lines, `before` of which it has said before. Returns how many of them are there already. */
+  log(before: number, count: number): number {
+    const { fence, logged } = this
+    const known = logged.fence === fence ? Math.max(0, logged.lines - before) : 0
+    if (known < count) this.logged = { fence, lines: before + count }
+    return known
   }
 
   /** Its worker gives the attempt back: it failed, or was not begun. */
@@ -190,7 +199,6 @@ export class JobRecord {
     this.stalled = 0
     this.givenBack = 0
     if (this.outcome) this.outcome.freshUntil = 0
-    this.expiresAt = Number.POSITIVE_INFINITY
   }
 
   /** Begins the generation of a rerun. */

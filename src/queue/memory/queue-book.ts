@@ -166,7 +166,7 @@ export class QueueBook {
     }
     job.worker = ''
     job.accepted = false
-    command.line.putFirst(job.id)
+    this.state.putFirst(job, at.now)
     return 'stalled'
   }
 
@@ -196,6 +196,13 @@ export class QueueBook {
 
   list(state: JobState, from: number, limit: number, now: number): string[] {
     return idsIn(this.state, state, now).slice(from, from + limit)
+  }
+
+  drain(state: 'waiting' | 'delayed', linger: number, at: At): number {
+    const jobs = idsIn(this.state, state, at.now).flatMap((id) => this.state.job(id, at.now) ?? [])
+    const removal = { kind: 'removed', bytes: Buffer.alloc(0), linger, unwanted: false } as const
+    return jobs.filter((job) => endJob(this.state, job, { ...removal, id: job.id, command: job.command }, at))
+      .length
   }
 
   counts(now: number): Counts {

@@ -1,4 +1,3 @@
-import type { CommandSender } from '../../kernel/command.ts'
 import type { Script } from '../../kernel/script.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import type { Counts, JobSnapshot, JobState } from '../store.ts'
@@ -6,19 +5,19 @@ import type { Argument, CommandNames, QueueCalls } from './calls.ts'
 import { snapshotOf, textOf } from './replies.ts'
 import type { QueueScripts } from './scripts/index.ts'
 
-/** How long a worker is known that says nothing of itself, ms. */
-export const KEEP_WORKER: number = 15 * 60_000
-
 type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
 
 /** The part of the store that looks at a queue, and steers it from outside. */
 export class QueueManagement {
   protected readonly calls: QueueCalls
   protected readonly scripts: QueueScripts
+  /** Jobs that one script of `drain` looks at: it runs alone on the server, so it must stay short. */
+  protected readonly drainStep: number
 
-  constructor(calls: QueueCalls, scripts: QueueScripts) {
+  constructor(calls: QueueCalls, scripts: QueueScripts, drainStep: number) {
     this.calls = calls
     this.scripts = scripts
+    this.drainStep = drainStep
   }
 
   /** Calls a script about one job. */
@@ -33,10 +32,9 @@ export class QueueManagement {
     return this.calls.call(script, commands, [this.calls.names.job(id)], args, within)
   }
 
-  /** Sends a command that only reads. */
-  protected read(command: ReadCommand, args: string[], within: number): Promise<unknown> {
-    const request = { key: args[0], send: (sender: CommandSender) => sender.send(command, args) }
-    return this.calls.connection.call(request, within)
+  /** Reads of the primary: where a cluster client reads from replicas, these may lack what was just written. */
+  protected read(command: ReadCommand, [key = '', ...args]: string[], within: number): Promise<unknown> {
+    return this.calls.connection.call(this.scripts.read.with([key], [command, ...args]), within)
   }
 
   async logs(id: string, { within }: CallLimits): Promise<string[]> {
@@ -67,6 +65,18 @@ export class QueueManagement {
       number,
     ]
     return { waiting, delayed, active, completed, failed }
+  }
+
+  async drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number> {
+    const commands = await this.#allCommands(limits)
+    const args = [state, String(this.drainStep), String(linger)]
+    let removed = 0
+    for (;;) {
+      const reply = await this.calls.call(this.scripts.drain, commands, [], args, limits.within)
+      const [count, more] = (reply as unknown[]).map(Number) as [number, number]
+      removed += count
+      if (more === 0) return removed
+    }
   }
 
   async #allCommands({ within }: CallLimits): Promise<CommandNames[]> {
@@ -105,7 +115,7 @@ export class QueueManagement {
   async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
     const commands = command === '' ? await this.#allCommands(limits) : [this.calls.command(command)]
     const name = command === '' ? '' : this.calls.command(command).name
-    await this.calls.call(script, commands, [], [name, String(KEEP_WORKER), command], limits.within)
+    await this.calls.call(script, commands, [], [name, command], limits.within)
   }
 
   async paused({ within }: CallLimits): Promise<string[]> {

@@ -60,6 +60,6 @@ function deliveryOf(fields: string[], body: Buffer, left: (until: number) => num
     stalled,
     left: until === 0 ? 0 : left(until),
     options: body.toString('utf8', 0, size),
-    payload: fields[7] === '+' ? undefined : body.subarray(size),
+    payload: fields[7] === '+' ? undefined : body.toString('utf8', size),
   }
 }

@@ -1,4 +1,3 @@
-import { isUtf8 } from 'node:buffer'
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
@@ -23,10 +22,10 @@ import {
   type WorkerListener,
   type WorkerName,
 } from '../store.ts'
-import { type Argument, QueueCalls } from './calls.ts'
+import { QueueCalls } from './calls.ts'
 import { Exchange, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
-import { KEEP_WORKER, QueueManagement } from './management.ts'
+import { QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
 import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
@@ -40,14 +39,13 @@ export interface RedisQueueStoreOptions {
   messageLimit?: number
   /** How long a delivery may take to be accepted, ms. */
   accept?: number
+  /** Jobs that one step of `drain` looks at. */
+  drainStep?: number
 }
 
 /** Lines that a job's log has at most, and how long it is kept, ms. */
 const LOG_LINES = 1000
 const KEEP_LOG = 24 * 60 * 60_000
-
-/** Up to so many bytes are looked at for whether they are text. */
-const LEAN = 4096
 
 /** What was delivered to a worker that is withdrawn is waited for so long, ms. */
 const CATCH_UP = 500
@@ -81,9 +79,9 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #unlisten: () => void
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
-    const { scripts = queueScripts, accept = 2000 } = options
+    const { scripts = queueScripts, accept = 2000, drainStep = 1000 } = options
     const names = new QueueNames(prefix, queue)
-    super(new QueueCalls(connection, names, accept), scripts)
+    super(new QueueCalls(connection, names, accept), scripts, drainStep)
     this.#connection = connection
     this.#names = names
     this.#accept = accept
@@ -145,7 +143,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       {
         key: this.#names.job(id),
         command,
-        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, lean(payload), options],
+        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         answered: (values, at) => {
           const reply = submitReplyOf(values[at])
           if (typeof reply === 'string') submitter.failed(refusal(reply))
@@ -221,7 +219,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         tellWorker(listener, hint, (until) => Math.min(this.#serverTime.left(until), this.#accept))
       },
     })
-    const args = [this.#park(worker), String(places), worker.command, String(KEEP_WORKER)]
+    const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
@@ -283,7 +281,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
             `${number} ${ENDINGS[kind]} ${numbers}`,
             String(fence),
             this.#park(worker),
-            lean(bytes),
+            bytes,
           ],
           answered: (values, at) => {
             const code = codeOf(values[at])
@@ -297,20 +295,25 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     )
   }
 
-  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<Buffer | undefined> {
+  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<string | undefined> {
     const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
     const [owner, last, payload] = reply as unknown[]
     const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
-    return held && Buffer.isBuffer(payload) ? payload : undefined
+    return held && payload !== null ? textOf(payload) : undefined
   }
 
   async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
     await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
   }
 
-  async log({ worker, id, fence }: Attempt, line: string, { within }: CallLimits): Promise<void> {
+  async log(
+    { worker, id, fence }: Attempt,
+    lines: readonly string[],
+    before: number,
+    { within }: CallLimits,
+  ): Promise<void> {
     const keys = [this.#names.job(id), this.#names.log(id)]
-    const args = [this.#park(worker), String(fence), line, String(LOG_LINES), String(KEEP_LOG)]
+    const args = [this.#park(worker), ...[fence, LOG_LINES, KEEP_LOG, before].map(String), ...lines]
     await this.calls.call(this.scripts.log, [], keys, args, within)
   }
 
@@ -376,11 +379,6 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#unlisten()
     this.#feed.close()
   }
-}
-
-/** Bytes that are text go as text: a command without a Buffer is written in one piece. */
-function lean(bytes: Buffer): Argument {
-  return bytes.length <= LEAN && isUtf8(bytes) ? bytes.toString() : bytes
 }
 
 function pick(listener: { up(): void; down(): void }): { up(): void; down(): void } {

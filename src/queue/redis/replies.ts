@@ -81,7 +81,7 @@ export function snapshotOf(id: string, reply: unknown): JobSnapshot | undefined 
     id,
     command: textOf(command),
     state: stateOf(outcome?.kind, textOf(owner) !== '', textOf(due) !== ''),
-    payload: bytesOf(payload),
+    payload: textOf(payload),
     options: textOf(options),
     generation: Number(textOf(y)),
     failed: Number(failed),

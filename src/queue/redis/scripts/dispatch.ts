@@ -1,4 +1,6 @@
 import { ID_LENGTH } from '../../../kernel/ids.ts'
+import { KEEP_JOBS, MAX_DELAY } from '../../store.ts'
+import { KEEP_WORKER } from './prelude.ts'
 
 /** Jobs that are handed out in one go. */
 const ROUND = 16
@@ -9,8 +11,8 @@ const MOST_BYTES = 1024 * 1024
 /** A longer payload, in bytes, is read by its worker: one who is told too much at once loses its subscription. */
 const LONG = 16 * 1024
 
-/** How long the names of commands are kept after something was put in line, or a worker was heard of, ms. */
-export const KEEP_NAMES: number = 30 * 24 * 60 * 60_000
+/** For how long what has a time is kept: longer than anything in it. */
+export const KEEP_TIMES: number = MAX_DELAY + KEEP_JOBS
 
 /**
  * Puts jobs in line, and hands them to idle workers.
@@ -23,6 +25,7 @@ local function push(command, id, rank, lifo)
   if rank then
     local priority, order = string.match(rank, '^(%d+) (%d+)$')
     redis.call('ZADD', command.z, '-' .. priority, order .. id)
+    extend(command.z, ${KEEP_JOBS})
     return redis.call('LPUSH', command.w, '!')
   end
   if not lifo then return redis.call('RPUSH', command.w, id) end
@@ -36,31 +39,74 @@ local function push(command, id, rank, lifo)
 end
 
 local function line(command, id, rank, lifo)
-  if push(command, id, rank, lifo) > 1 then return end
+  local length = push(command, id, rank, lifo)
+  extend(command.w, ${KEEP_JOBS})
+  if length > 1 then return end
   -- Where nothing waited, the command may be unknown by now.
   redis.call('HSET', Q, command.name, command.real or redis.call('HGET', base .. 'j/' .. id, 'm') or command.name)
-  redis.call('PEXPIRE', Q, ${KEEP_NAMES})
+  keepFor(Q, ${KEEP_JOBS})
   command.began = true
+end
+
+-- Puts a job before all others.
+local function putFirst(command, id)
+  redis.call('LPUSH', command.w, id)
+  extend(command.w, ${KEEP_JOBS})
+end
+
+-- Puts a job off.
+local function postpone(key, name, delay)
+  clock()
+  redis.call('HSET', key, 'd', int(now + delay))
+  for _, times in ipairs({ T, D }) do
+    redis.call('ZADD', times, int(now + delay), name)
+    keepFor(times, ${KEEP_TIMES})
+  end
+end
+
+-- The jobs at the front of a line (false: one that is not there any more), and those of them that have a priority.
+local function front(command, count)
+  local ids, ranked, at = redis.call('LRANGE', command.w, 0, count - 1), 0, 0
+  for _, id in ipairs(ids) do
+    if id == '!' then ranked = ranked + 1 end
+  end
+  local first = ranked > 0 and redis.call('ZRANGE', command.z, 0, ranked - 1) or {}
+  for n, id in ipairs(ids) do
+    if id == '!' then
+      at = at + 1
+      ids[n] = first[at] and string.sub(first[at], 20) or false
+    end
+  end
+  return ids, first
+end
+local function takeFront(command, count, first)
+  redis.call('LTRIM', command.w, count, -1)
+  if #first > 0 then redis.call('ZREM', command.z, unpack(first)) end
 end
 
 local parcels, workers, leases = {}, {}, {}
 local function lease()
-  if #leases > 0 then redis.call('ZADD', T, unpack(leases)) end
+  if #leases == 0 then return end
+  redis.call('ZADD', T, unpack(leases))
+  keepFor(T, ${KEEP_TIMES})
   leases = {}
 end
 -- The worker of a place that a script has left, though there was a job for it; and bytes handed out so far.
 local unserved, handed = nil, 0
 -- Of all that one script hands out, the same.
 local granted, grantedAt, leaseEnd
--- job: f, a, z, b, y as in the record, and its payload. Returns the fence.
-local function hand(command, id, worker, job)
+-- The fence of the next attempt of a job; last: that of the attempt before.
+local function fenceAfter(last)
   if not granted then
     clock()
     grantedAt = math.max(us, seen + 1)
     granted, leaseEnd = int(grantedAt), int(now + accept)
   end
-  local fence = granted
-  if job.f and num(job.f) >= grantedAt then fence = int(num(job.f) + 1) end
+  if last and num(last) >= grantedAt then return int(num(last) + 1) end
+  return granted
+end
+-- Begins an attempt. job: a, z, b, y as in the record, and its payload.
+local function hand(command, id, worker, job, fence)
   local parcel = parcels[worker]
   if not parcel then
     parcel = { command = command }
@@ -75,35 +121,23 @@ local function hand(command, id, worker, job)
   handed = handed + #payload
   parcel[#parcel + 1] = { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.y .. ' ' ..
     (job.a or '0') .. ' ' .. (job.z or '0') .. ' ' .. until_ .. ' ' .. #options .. long .. '\\n' .. options .. payload }
-  if command.leased ~= id then
-    leases[#leases + 1] = leaseEnd
-    leases[#leases + 1] = member(id, command)
-  end
-  return fence
+  leases[#leases + 1] = leaseEnd
+  leases[#leases + 1] = member(id, command)
 end
 
 local function dispatch(command)
   for round = 1, ${ROUNDS + 1} do
     local places = redis.call('LRANGE', command.i, 0, ${ROUND - 1})
     if #places == 0 or places[1] == 'P' then return end
-    local found = redis.call('LRANGE', command.w, 0, #places - 1)
+    local found, first = front(command, #places)
     if #found == 0 then return end
     if round > ${ROUNDS} or handed > ${MOST_BYTES} then
       unserved = places[1]
       return
     end
     clock()
-    local ranked = 0
-    for _, id in ipairs(found) do
-      if id == '!' then ranked = ranked + 1 end
-    end
-    local first = ranked > 0 and redis.call('ZRANGE', command.z, 0, ranked - 1) or {}
-    local jobs, at = {}, 0
+    local jobs = {}
     for n, id in ipairs(found) do
-      if id == '!' then
-        at = at + 1
-        id = first[at] and string.sub(first[at], 20)
-      end
       local key = id and base .. 'j/' .. id
       local r = id and redis.pcall('HMGET', key, 'f', 'a', 'z', 'b', 'y', 'p', 'o', 'Y', 'd') or { err = '' }
       -- Not what waits: its record was replaced by hand.
@@ -117,14 +151,14 @@ local function dispatch(command)
       end
       jobs[n] = job
     end
-    redis.call('LTRIM', command.w, #found, -1)
-    if at > 0 and #first > 0 then redis.call('ZREM', command.z, unpack(first)) end
+    takeFront(command, #found, first)
     local used = 0
     for _, job in ipairs(jobs) do
       if job.payload then
         used = used + 1
-        local fence = hand(command, job.id, places[used], job)
+        local fence = fenceAfter(job.f)
         redis.call('HSET', job.key, 'o', places[used], 'f', fence)
+        hand(command, job.id, places[used], job, fence)
       elseif job.id then
         leases[#leases + 1] = int(now + accept)
         leases[#leases + 1] = member(job.id, command)
@@ -150,11 +184,10 @@ local function deliver()
         for n = #parcel, 1, -1 do
           redis.call('HDEL', base .. 'j/' .. parcel[n].id, 'o')
           redis.call('ZREM', T, member(parcel[n].id, parcel.command))
-          redis.call('LPUSH', parcel.command.w, parcel[n].id)
+          putFirst(parcel.command, parcel[n].id)
         end
         redis.call('LREM', parcel.command.i, 0, worker)
         redis.call('HDEL', parcel.command.r, worker)
-        parcel.command.leased = nil
         left[#left + 1] = parcel.command
       end
     end
@@ -171,6 +204,8 @@ local function free(command, places)
   for from = 1, count, 1000 do
     length = redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
   end
-  if length == count then dispatch(command) end
+  if length > count then return end
+  keepFor(command.i, ${KEEP_WORKER})
+  if redis.call('LLEN', command.w) > 0 then dispatch(command) end
 end
 `

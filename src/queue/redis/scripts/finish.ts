@@ -1,3 +1,5 @@
+import { KEEP_JOBS } from '../../store.ts'
+
 /**
  * ARGV    largest message; then for each job
  *         `<command> <kind> <ttl> <linger> <delay> <keep> <age> <frees>`, kind v, e, r (once more) or h (given back),
@@ -8,18 +10,12 @@ export const FINISH: string = `
 local limit, first = num(ARGV[A + 1]), A + 1
 local places = {}
 
--- Most of one call say the same of themselves.
-local known = {}
-local function termsOf(head)
-  local terms = known[head]
-  if terms then return terms end
+local termsOf = once(function(head)
   local c, kind, ttl, linger, delay, keep, age, frees =
     string.match(head, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
-  terms = { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
+  return { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
     keep = num(keep), age = num(age), frees = frees == '1', limit = limit }
-  known[head] = terms
-  return terms
-end
+end)
 
 -- What is sent twice has the effect of once.
 local function repeated(key, kind, fence)
@@ -35,25 +31,14 @@ local function again(key, id, command, kind, delay, fence)
   redis.call('HDEL', key, 'o', 'l', 'g')
   redis.call('HSET', key, 'R', fence)
   if kind == 'r' then redis.call('HINCRBY', key, 'a', 1) end
-  if delay > 0 then
-    clock()
-    redis.call('HSET', key, 'd', int(now + delay))
-    redis.call('ZADD', T, int(now + delay), member(id, command))
-    redis.call('ZADD', D, int(now + delay), member(id, command))
-    return
-  end
+  keepFor(key, delay + ${KEEP_JOBS})
+  if delay > 0 then return postpone(key, member(id, command), delay) end
   if kind == 'h' then
-    redis.call('LPUSH', command.w, id)
+    putFirst(command, id)
   else
     line(command, id, redis.call('HGET', key, 'r'), false)
   end
   command.more = true
-end
-
-if finished then
-  dispatch(commands[1])
-  deliver()
-  return { 1, now or 0 }
 end
 
 -- Read all, then write.

@@ -1,9 +1,8 @@
 import { Script } from '../../../kernel/script.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
-import { COUNTS, JOB_SNAPSHOT, LIST, PAUSE, RESUME, RETRY } from './manage.ts'
-import { finishOne, submitOne } from './one.ts'
-import { basics, prelude, QUEUE_SERVER_TIME, type QueueTime } from './prelude.ts'
+import { COUNTS, DRAIN, JOB_SNAPSHOT, LIST, PAUSE, READ, RESUME, RETRY } from './manage.ts'
+import { prelude, QUEUE_SERVER_TIME, type QueueTime } from './prelude.ts'
 import { SETTLE } from './settle.ts'
 import { SUBMIT } from './submit.ts'
 import { END, LOOK } from './wait.ts'
@@ -24,6 +23,8 @@ export interface QueueScripts {
   snapshot: Script
   list: Script
   counts: Script
+  drain: Script
+  read: Script
   retry: Script
   pause: Script
   resume: Script
@@ -31,11 +32,11 @@ export interface QueueScripts {
 
 /** Puts the scripts together around a notion of time. */
 export function buildQueueScripts(time: QueueTime): QueueScripts {
-  const [first, head] = [basics(time), prelude(time)]
-  const build = (...parts: string[]) => new Script(first + head + parts.join(''))
+  const head = prelude(time)
+  const build = (...parts: string[]) => new Script(head + parts.join(''))
   return {
-    submit: new Script(first + submitOne(time) + head + DISPATCH + SUBMIT),
-    finish: new Script(first + finishOne(time) + head + DISPATCH + SETTLE + FINISH),
+    submit: build(DISPATCH, SUBMIT),
+    finish: build(DISPATCH, SETTLE, FINISH),
     offer: build(DISPATCH, OFFER),
     withdraw: build(WITHDRAW),
     renew: build(RENEW),
@@ -47,6 +48,8 @@ export function buildQueueScripts(time: QueueTime): QueueScripts {
     snapshot: build(JOB_SNAPSHOT),
     list: build(LIST),
     counts: build(COUNTS),
+    drain: build(DISPATCH, SETTLE, DRAIN),
+    read: new Script(READ),
     retry: build(DISPATCH, RETRY),
     pause: build(PAUSE),
     resume: build(DISPATCH, RESUME),

@@ -1,4 +1,5 @@
-import { KEEP_NAMES } from './dispatch.ts'
+import { KEEP_JOBS } from '../../store.ts'
+import { KEEP_WORKER } from './prelude.ts'
 
 /**
  * KEYS    at the end the record
@@ -74,6 +75,62 @@ return { waiting, delayed, redis.call('ZCARD', T) - delayed, redis.call('ZCARD',
 `
 
 /**
+ * Removes jobs that wait or are delayed, the first of them. What runs, or was given to a worker, stays.
+ *
+ * ARGV    'waiting' or 'delayed', how many at most, linger
+ * returns how many were removed, and 1 if there may be more
+ */
+export const DRAIN: string = `
+clock()
+local most, linger = num(ARGV[A + 2]), num(ARGV[A + 3])
+local found, removed, stuck = 0, 0, {}
+
+-- Whether it was read; a record whose slot is on the move is not. One that is over, or runs, stays as it is.
+local function drop(key)
+  local h = redis.pcall('HMGET', key, 'y', 'Y', 'o', 'f', 'w', 'n', 'N')
+  if h.err then return false end
+  if not h[1] or num(h[2]) >= num(h[1]) or (h[3] and h[3] ~= '') then return true end
+  endJob(key, { y = h[1], f = h[4], w = h[5], n = num(h[6]), N = h[7] }, 'x', '', linger, 0)
+  removed = removed + 1
+  return true
+end
+
+if ARGV[A + 1] == 'delayed' then
+  local names = redis.call('ZRANGE', D, 0, most - 1)
+  found = #names
+  for _, name in ipairs(names) do
+    if drop(base .. 'j/' .. string.match(name, '^%S+')) then
+      redis.call('ZREM', D, name)
+      redis.call('ZREM', T, name)
+    else
+      stuck[#stuck + 1] = name
+    end
+  end
+else
+  for _, command in ipairs(commands) do
+    local ids, first = front(command, most - found)
+    found = found + #ids
+    takeFront(command, #ids, first)
+    local left = #stuck
+    for _, id in ipairs(ids) do
+      if id and not drop(base .. 'j/' .. id) then stuck[#stuck + 1] = id end
+    end
+    for n = #stuck, left + 1, -1 do putFirst(command, stuck[n]) end
+    if found >= most then break end
+  end
+end
+sendMail()
+return { removed, (found >= most and #stuck < found) and 1 or 0 }
+`
+
+/**
+ * Reads for those who must not read from a replica: scripts are always run by the primary.
+ *
+ * ARGV    the command, and what follows its key
+ */
+export const READ = 'return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))'
+
+/**
  * Runs a job that is over once more.
  *
  * KEYS    at the end the record
@@ -91,7 +148,7 @@ redis.call('ZREM', X, id)
 redis.call('ZREM', C, id)
 redis.call('HDEL', key, 'a', 'z', 'l', 'g', 'L', 'R', 'w')
 redis.call('HSET', key, 'y', int(y), 'vu', '0', 'eu', '0')
-keepOn(key)
+keepFor(key, ${KEEP_JOBS})
 line(command, id, h[4], false)
 dispatch(command)
 deliver()
@@ -99,17 +156,18 @@ return int(y)
 `
 
 /**
- * ARGV    name of the command, or '' for all, how long a worker is known, real name of the command
+ * ARGV    name of the command, or '' for all, real name of the command
  */
 export const PAUSE: string = `
 redis.call('SADD', S, ARGV[A + 1])
+extend(S, ${KEEP_JOBS})
 if ARGV[A + 1] ~= '' then
-  redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 3])
-  redis.call('PEXPIRE', Q, ${KEEP_NAMES})
+  redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 2])
+  keepFor(Q, ${KEEP_JOBS})
 end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end
-  redis.call('PEXPIRE', command.i, ARGV[A + 2])
+  keepFor(command.i, ${KEEP_WORKER})
 end
 return 1
 `

@@ -1,5 +1,6 @@
 import { ID_LENGTH } from '../../../kernel/ids.ts'
-import { ALWAYS, OF_GENERATION } from './prelude.ts'
+import { KEEP_JOBS } from '../../store.ts'
+import { OF_GENERATION } from './prelude.ts'
 
 /** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */
 const MOST_AT_ONCE = 1024 * 1024
@@ -70,21 +71,6 @@ local function settle(key, r, terms, bytes)
   local much = #bytes > terms.limit or #bytes * num(r.n) > ${MOST_AT_ONCE}
   local message = much and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
   local gone = tellParks(key, r, terms.all, message)
-  if kind == 'v' and gone == 0 and not r.N and terms.keep == 0 then
-    -- The common case, without a table on the way. Who submitted it is known by c when it is sent again.
-    local c, nonce = 'w', ''
-    if r.w and r.w ~= '' then c, nonce = 'c', string.sub(r.w, ${ID_LENGTH + 1}) end
-    if ttl >= terms.linger then
-      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y, 'vu', '${ALWAYS}')
-    elseif ttl > 0 then
-      clock()
-      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y, 'vu', int(now + ttl))
-    else
-      redis.call('HSET', key, 'v', bytes, 'o', '', 'w', '', c, nonce, 'k', 'v', 's', fence, 'Y', r.y)
-    end
-    keepFor(key, math.max(ttl, terms.linger))
-    return false
-  end
   local set = { 'o', '', 'w', '', 'k', kind, 's', fence, 'Y', r.y }
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
   if kind ~= 'x' then
@@ -121,6 +107,18 @@ local function follow(key, command, r)
   putPayload(set, n[1] or '')
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end
   redis.call('HSET', key, unpack(set))
+  keepFor(key, ${KEEP_JOBS})
   line(command, idOf(key), redis.call('HGET', key, 'r'), false)
+end
+
+-- Ends a job from outside, and with it the next generation: whoever waits for that finds this to be its end. r: y, f, w, n, N
+-- as in the record.
+local function endJob(key, r, kind, bytes, linger, limit)
+  remove(key, { 'N', 'P', 'B', 'C', 'd' })
+  if r.N then
+    r.y = r.N
+    redis.call('HSET', key, 'y', r.y)
+  end
+  settle(key, r, { foreign = true, kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = limit, all = true }, bytes)
 end
 `

@@ -1,5 +1,5 @@
-import type { Submission } from '../../store.ts'
-import { LONGEST_CUT, OF_GENERATION, PIECE } from './prelude.ts'
+import { KEEP_JOBS, type Submission } from '../../store.ts'
+import { OF_GENERATION } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */
 const WAITS = 1
@@ -25,42 +25,13 @@ local first = A + 4 + 2 * #commands
 clock()
 local began = int(us)
 
--- A place for a job. The first write may be refused, when memory is out: it comes before anything is taken.
-local function place(command, id)
-  if noPlace then return nil end
+-- The next free place for a job, if there is one. Those that were used are taken off the list at the end.
+local function place(command)
   if not command.places then
-    redis.call('ZADD', T, int(now + accept), member(id, command))
-    local places = redis.call('LPOP', command.i, command.count) or {}
-    command.at = 0
-    if places[1] == 'P' then
-      command.at = #places
-      for n = #places, 1, -1 do redis.call('LPUSH', command.i, places[n]) end
-    end
-    command.places = places
-    if command.at < #places then
-      command.leased = id
-    else
-      redis.call('ZREM', T, member(id, command))
-    end
+    command.places, command.used = redis.call('LRANGE', command.i, 0, command.count - 1), 0
   end
-  if command.at == #command.places then return nil end
-  command.at = command.at + 1
-  return command.places[command.at]
-end
-
--- The common case, without a table on the way: a new job that says nothing of itself, and a place for it, or none.
-local function createPlain(key, id, command, a, terms)
-  local payload, worker = ARGV[a + 3], place(command, id)
-  local role, who = 'c', ARGV[a + 2]
-  if terms.waits then role, who = 'w', inbox .. who end
-  if worker then
-    local fence = hand(command, id, worker, { y = began, payload = payload })
-    redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who, 'o', worker, 'f', fence)
-  else
-    redis.call('HSET', key, 'y', began, 'm', command.real, 'p', payload, role, who)
-    line(command, id)
-  end
-  return began
+  if command.places[1] == 'P' then return nil end
+  return command.places[command.used + 1]
 end
 
 -- r: what the record holds of before, if anything. Returns the generation.
@@ -80,58 +51,43 @@ local function create(n, key, id, command, r, a, terms)
   if r[1] then
     if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
     redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${OF_GENERATION})
-    keepOn(key)
   end
-  if delay > 0 then
-    put('d', int(now + delay))
-    redis.call('HSET', key, unpack(set))
-    redis.call('ZADD', T, int(now + delay), member(id, command))
-    redis.call('ZADD', D, int(now + delay), member(id, command))
-    -- Who runs or waits for something else does not know of it: one worker is told, so that somebody has the timer.
-    local worker = redis.call('HRANDFIELD', command.r)
-    if worker then post(worker, 't ' .. int(delay)) end
-    return y
-  end
-  local worker = place(command, id)
+  local worker, fence = delay == 0 and place(command), nil
   if worker then
+    fence = fenceAfter(r[7])
     put('o', worker)
-    put('f', hand(command, id, worker, { f = r[7], b = ARGV[a + 4], y = y, payload = payload }))
-    redis.call('HSET', key, unpack(set))
-    return y
+    put('f', fence)
   end
+  -- Refused when memory is out: before that, nothing is taken.
   redis.call('HSET', key, unpack(set))
-  line(command, id, rank, terms.lifo)
+  keepFor(key, delay + ${KEEP_JOBS})
+  if worker then
+    command.used = command.used + 1
+    hand(command, id, worker, { b = ARGV[a + 4], y = y, payload = payload }, fence)
+  elseif delay > 0 then
+    postpone(key, member(id, command), delay)
+    -- Who runs or waits for something else does not know of it: one worker is told, so that somebody has the timer.
+    local idle = redis.call('HRANDFIELD', command.r)
+    if idle then post(idle, 't ' .. int(delay)) end
+  else
+    line(command, id, rank, terms.lifo)
+  end
   return y
 end
 
--- Most of one call say the same of themselves.
-local known = {}
-local function termsOf(head)
-  local terms = known[head]
-  if terms then return terms end
+local termsOf = once(function(head)
   local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
-  terms = { command = commands[num(c)], delay = num(delay), priority = num(priority),
-    plain = num(flags) <= ${WAITS} and num(delay) == 0 and num(priority) == 0,
+  return { command = commands[num(c)], delay = num(delay), priority = num(priority),
     waits = has(${WAITS}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
-  known[head] = terms
-  return terms
-end
-
--- Whether no record is there of any of them.
-local allNew, made = redis.call('EXISTS', unpack(KEYS, K + 1, #KEYS)) == 0, {}
+end)
 
 local function submit(n)
   local key, a = KEYS[K + n], first + 4 * (n - 1)
   local id, terms = idOf(key), termsOf(ARGV[a + 1])
   local command = terms.command
-  if (allNew and not made[key]) or not redis.call('HGET', key, 'y') then
-    made[key] = true
+  if not redis.call('HGET', key, 'y') then
     if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
-    local length = #ARGV[a + 3]
-    if terms.plain and ARGV[a + 4] == '' and (length <= ${PIECE} or length > ${LONGEST_CUT}) then
-      return 'C ' .. createPlain(key, id, command, a, terms)
-    end
     return 'C ' .. create(n, key, id, command, {}, a, terms)
   end
   local park = inbox .. ARGV[a + 2]
@@ -182,13 +138,6 @@ local function submit(n)
   return 'C ' .. create(n, key, id, command, r, a, terms)
 end
 
--- Its worker was not there any more.
-if returned then
-  dispatch(commands[1])
-  deliver()
-  return { 'C ' .. returned }
-end
-
 local replies = {}
 for n = 1, #KEYS - K do
   local done, head, bytes = pcall(submit, n)
@@ -198,9 +147,7 @@ for n = 1, #KEYS - K do
   replies[n] = bytes and { head, bytes } or head
 end
 for _, command in ipairs(commands) do
-  if command.places and command.at < #command.places then
-    for n = #command.places, command.at + 1, -1 do redis.call('LPUSH', command.i, command.places[n]) end
-  end
+  if command.used and command.used > 0 then redis.call('LTRIM', command.i, command.used, -1) end
   if command.began and redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
 end
 sendMail()

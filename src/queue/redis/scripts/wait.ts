@@ -73,14 +73,7 @@ if not worker then
     redis.call('LREM', command.w, 1, '!')
   end
 end
-remove(key, { 'N', 'P', 'B', 'C', 'd' })
--- Whoever waits for the next generation finds this to be its end.
-if r.N then
-  r.y = r.N
-  redis.call('HSET', key, 'y', r.y)
-end
-local terms = { foreign = true, kind = kind, ttl = 0, linger = linger, keep = 0, age = 0, limit = num(ARGV[A + 6]), all = true }
-settle(key, r, terms, ARGV[A + 3])
+endJob(key, r, kind, ARGV[A + 3], linger, num(ARGV[A + 6]))
 if worker then post(worker, 'c ' .. id .. ' ' .. int(num(h[4]))) end
 sendMail()
 return 1

@@ -1,7 +1,9 @@
-import { KEEP_NAMES } from './dispatch.ts'
+import { KEEP_JOBS } from '../../store.ts'
+import { KEEP_TIMES } from './dispatch.ts'
+import { KEEP_WORKER } from './prelude.ts'
 
 /**
- * ARGV    worker, places that are free, real name of the command, how long a worker is known
+ * ARGV    worker, places that are free, real name of the command
  * returns the server's time in ms
  */
 export const OFFER: string = `
@@ -18,11 +20,12 @@ if halted and not closed then redis.call('LPUSH', command.i, 'P') end
 -- Whoever resumed all did not know of this command yet.
 if closed and not halted then redis.call('LPOP', command.i) end
 -- Places end with the workers that are known: each says so again before.
-redis.call('PEXPIRE', command.i, ARGV[A + 4])
+keepFor(command.i, ${KEEP_WORKER})
 redis.call('HSET', command.r, worker, count)
-redis.call('PEXPIRE', command.r, ARGV[A + 4])
+keepFor(command.r, ${KEEP_WORKER})
 redis.call('HSET', Q, command.name, ARGV[A + 3])
-redis.call('PEXPIRE', Q, ${KEEP_NAMES})
+keepFor(Q, ${KEEP_JOBS})
+extend(S, ${KEEP_JOBS})
 dispatch(command)
 deliver()
 clock()
@@ -71,6 +74,7 @@ end
 if #leases > 0 then
   redis.call('ZREM', T, '')
   redis.call('ZADD', T, unpack(leases))
+  keepFor(T, ${KEEP_TIMES})
 end
 replies[#replies + 1] = now
 return replies
@@ -94,14 +98,22 @@ return 1
 
 /**
  * KEYS    at the end the record and its log
- * ARGV    worker, fence, line, how many lines are kept, and for how long
+ * ARGV    worker, fence, how many lines are kept, and for how long, how many lines of this attempt there were before these,
+ *         lines …
  */
 export const LOG: string = `
-local h = redis.call('HMGET', KEYS[K + 1], 'o', 'f')
+local key, log, first = KEYS[K + 1], KEYS[K + 2], A + 6
+local h = redis.call('HMGET', key, 'o', 'f', 'j')
 if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
-redis.call('RPUSH', KEYS[K + 2], ARGV[A + 3])
-redis.call('LTRIM', KEYS[K + 2], -num(ARGV[A + 4]), -1)
-redis.call('PEXPIRE', KEYS[K + 2], ARGV[A + 5])
+-- Those that are there already were sent twice.
+local fence, count = string.match(h[3] or '', '^(%d+) (%d+)$')
+local before = num(ARGV[A + 5])
+local known = fence == h[2] and math.max(0, num(count) - before) or 0
+if first + known > #ARGV then return 1 end
+redis.call('HSET', key, 'j', h[2] .. ' ' .. int(before + #ARGV - first + 1))
+for n = first + known, #ARGV do redis.call('RPUSH', log, ARGV[n]) end
+redis.call('LTRIM', log, -num(ARGV[A + 3]), -1)
+keepFor(log, num(ARGV[A + 4]))
 return 1
 `
 
@@ -127,11 +139,12 @@ local function tick(n)
   command.more = true
   if h[5] then
     redis.call('HDEL', key, 'd')
+    keepFor(key, ${KEEP_JOBS})
     line(command, id, h[11], false)
     return 1
   end
   if not h[3] or h[3] == '' then
-    redis.call('LPUSH', command.w, id)
+    putFirst(command, id)
     return 1
   end
   local worker, stalls = h[3], num(h[7])
@@ -149,7 +162,8 @@ local function tick(n)
     return 3
   end
   redis.call('HDEL', key, 'o', 'l')
-  redis.call('LPUSH', command.w, id)
+  keepFor(key, ${KEEP_JOBS})
+  putFirst(command, id)
   return 2
 end
 
