@@ -5,13 +5,13 @@ import { leaseOf, onCommands, onSubscription, parked, type Scene, scene } from '
 import { until } from './support/wait.ts'
 
 /** How many scripts the server has run. */
-async function scriptsRun({ t }: Scene): Promise<number> {
-  return (await t.server.commandStats())['evalsha'] ?? 0
+async function readsDone({ t }: Scene): Promise<number> {
+  return (await t.server.commandStats())['hget'] ?? 0
 }
 
 /** Resolves when it has run one more; the reply may be on its way. */
 async function executed(s: Scene, before: number): Promise<void> {
-  await until(async () => (await scriptsRun(s)) > before, { what: 'the claim to be executed' })
+  await until(async () => (await readsDone(s)) > before, { what: 'the read to be executed' })
 }
 
 describe('invalidation, with `cache: false`', () => {
@@ -75,14 +75,14 @@ describe('invalidation, with `cache: false`', () => {
     await joinLate(s, old, early)
   })
 
-  test('S4 late join - of a flight whose claim has been answered, but the answer is on its way', async () => {
+  test('S4 late join - of a flight whose read has been answered, but the answer is on its way', async () => {
     await using s = await scene()
     await s.other.run('k', () => 'old')
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
     s.t.proxy.stall(true, onSubscription)
-    const claims = await scriptsRun(s)
+    const reads = await readsDone(s)
     const early = s.locker.run('k', () => 'anew')
-    await executed(s, claims)
+    await executed(s, reads)
     await s.other.invalidate('k')
     const late = s.locker.run('k', () => 'new')
     assert.equal(await late, 'new')
@@ -94,9 +94,9 @@ describe('invalidation, with `cache: false`', () => {
     await s.other.run('k', () => 'old')
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
     s.t.proxy.stall(true, onSubscription)
-    const claims = await scriptsRun(s)
+    const reads = await readsDone(s)
     const early = s.locker.run('k', () => 'anew')
-    await executed(s, claims)
+    await executed(s, reads)
     assert.equal(await s.other.run('k', () => 'newer', { refresh: true }), 'newer')
     assert.equal(await s.locker.run('k', () => 'anew'), 'newer')
     assert.ok(['old', 'newer'].includes(String(await early)))
