@@ -206,7 +206,8 @@ describe('without Redis, `onUnavailable: local`', () => {
     const lease = await leaseOf(s.other)
     s.t.proxy.delay(600, { direction: 'down', only: onCommands })
     const end = pDefer<string>()
-    const alone = s.locker.run('k', () => end.promise)
+    // A refresh claims without reading first.
+    const alone = s.locker.run('k', () => end.promise, { refresh: true })
     await parked(s.other)
     await using third = new Locker({ redis: s.t.server.options, lease: LONG, cache: false })
     const next = third.run('k', () => 'next')

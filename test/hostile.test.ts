@@ -208,10 +208,11 @@ test('S4 hostile - a forged broadcast costs a cached result, and nothing else', 
   await using locker = new Locker({ redis: t.redis })
   await locker.run('warm', () => 1)
   await until(() => locker.stats().subscribed, { what: 'the subscription' })
+  const { cached } = locker.stats()
   await locker.run('key', () => 'value')
-  assert.equal(locker.stats().cached, 1)
+  assert.equal(locker.stats().cached, cached + 1)
   await (await t.client()).publish('soloflight:1:all', `19007199254740991 ${recordKey('soloflight', 'key')}`)
-  await until(() => locker.stats().cached === 0, { what: 'the drop' })
+  await until(() => locker.stats().cached === cached, { what: 'the drop' })
   assert.equal(await locker.run('key', () => 'unused'), 'value')
 })
 

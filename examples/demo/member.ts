@@ -12,7 +12,8 @@ const locker = new Locker({ ...SETTINGS, redis: REDIS_URL })
 const goOn = pDefer<void>()
 
 function tell(news: News): void {
-  if (process.connected) process.send?.(news)
+  // The parent may be gone meanwhile: then nobody is to be told.
+  if (process.connected) process.send?.(news, () => {})
 }
 
 async function work(folder: string, { fence, signal }: WorkContext) {

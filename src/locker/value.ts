@@ -34,7 +34,9 @@ export function parseValue(value: Buffer): StoredValue {
 export function freshOutcome(value: Buffer, now: number): Outcome | undefined {
   const { fence, freshUntil, staleUntil, tags, bytes } = parseValue(value)
   const fresh = freshUntil - now
-  if (!(fresh > 0)) return undefined
+  // Bytes that the scripts have not written may read as any number.
+  if (!(fresh > 0) || !Number.isSafeInteger(fence) || !Number.isFinite(freshUntil + staleUntil))
+    return undefined
   const stale = Math.max(0, staleUntil - freshUntil)
   return { kind: 'value', fence, bytes, fresh, doomed: false, stale, tags }
 }

@@ -90,7 +90,10 @@ end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local done, head, bytes, more = pcall(claim, key, ARGV[i + 5])
+  local done, head, bytes, more = true
+  -- Alone, it fails with what Redis says.
+  if #KEYS == 1 then head, bytes, more = claim(key, ARGV[6])
+  else done, head, bytes, more = pcall(claim, key, ARGV[i + 5]) end
   replies[3 * i - 2] = done and head or '!'
   replies[3 * i - 1] = done and bytes or false
   replies[3 * i] = done and more or false
