@@ -88,7 +88,7 @@ const REFUSED: [string, unknown, RegExp][] = [
   ['a promise', Promise.resolve('redis://localhost'), /a promise: await it first/],
   ['an object of a class', new Config(), /an object of the class Config/],
   ['a number', 6379, /to be a URL, ioredis options or an ioredis client, got `6379`$/],
-  ['a function', () => 'redis://localhost', /or an ioredis client, got `\(\) =>/],
+  ['a function', () => 'redis://localhost', /or an ioredis client, got `\(\) ?=>/],
 ]
 
 const SECRETS: [string, unknown][] = [

@@ -50,7 +50,7 @@ describe('simulation', () => {
 
   test('simulation - runs have something to check', async () => {
     const { counts: total } = await simulate(0)
-    for (let seed = 1; seed < 100; seed++) {
+    for (let seed = 1; seed < 200; seed++) {
       const { counts } = await simulate(seed)
       for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name]
     }

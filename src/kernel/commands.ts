@@ -354,6 +354,7 @@ export class Commands implements CallHost {
     const { server, within, refusal } = call
     const { status } = this.#client
     if (call.sent || call.silent || status !== 'ready') this.#open(server, call)
+    if (this.#trouble.misdirected) return this.#fail(call, refused(this.#trouble.error))
     const away = status !== 'ready'
     const what = away ? `Redis is not there (client status: ${status})` : 'Redis did not answer'
     const { why, cause } = this.#trouble.why(refusal, away)

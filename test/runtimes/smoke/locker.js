@@ -51,7 +51,7 @@ async function check(here, there) {
   assert.equal(await waiting, 'published')
 
   await here.invalidate('report')
-  await there.run('report', work)
+  await here.run('report', work)
   assert.equal(runs, 2)
 }
 
