@@ -7,9 +7,8 @@ import { type QueueRunResult, simulateQueue } from './queue-simulation/run.ts'
 /** Where the seeds begin: `SEED=… node --import tsx --test test/queue-simulation.test.ts` runs that one alone, again. */
 const SEED = process.env['SEED']
 
-/** ms in which as many seeds are run as fit, up to so many. */
-const BUDGET = 8_000
-const SEEDS = 250
+/** Seeds of one run: counted, not timed, so that a slow machine checks as much. */
+const SEEDS = 40
 
 /** Seeds within which a planted bug must be found. */
 const SEEDS_PER_MUTATION = 300
@@ -28,17 +27,15 @@ describe('queue simulation', () => {
       assert.equal(result.violations.length, 0, show(result))
       return
     }
-    const end = performance.now() + BUDGET
     const from = Math.floor(Math.random() * 2 ** 31)
     const broken: QueueRunResult[] = []
     let seed = from
-    for (; performance.now() < end && seed < from + SEEDS && broken.length < 5; seed++) {
+    for (; seed < from + SEEDS && broken.length < 5; seed++) {
       const result = await simulateQueue(seed)
       if (result.violations.length > 0) broken.push(result)
     }
     t.diagnostic(`${seed - from} seeds from ${from}`)
     assert.equal(broken.length, 0, broken.map(show).join('\n'))
-    assert.ok(seed - from > 30, 'a simulation that is too slow finds nothing')
   })
 
   test('queue simulation - a seed repeats the whole run', async () => {
