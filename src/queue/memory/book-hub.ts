@@ -82,7 +82,7 @@ export class BookHub {
     return this.#budget.fits(bytes) || this.book.state.job(id, this.now) !== undefined
   }
 
-  /** Of what is over, the oldest is forgotten when there is too much. */
+  /** The oldest finished jobs are forgotten when there are too many bytes. */
   #count(): void {
     const { state } = this.book
     for (const job of this.#touched) {
