@@ -203,13 +203,14 @@ describe('without Redis, `onUnavailable: local`', () => {
 
   test('L2 local - a late place behind another process does not swallow the hint of a release', async () => {
     await using s = await scene(local)
+    await using third = new Locker({ redis: s.t.server.options, lease: LONG, cache: false })
+    await third.run('warm', () => true)
     const lease = await leaseOf(s.other)
     s.t.proxy.delay(600, { direction: 'down', only: onCommands })
     const end = pDefer<string>()
     // A refresh claims without reading first.
     const alone = s.locker.run('k', () => end.promise, { refresh: true })
     await parked(s.other)
-    await using third = new Locker({ redis: s.t.server.options, lease: LONG, cache: false })
     const next = third.run('k', () => 'next')
     await parked(s.other, 'k', 2)
     await until(() => s.locker.stats().unshared === 1, { what: 'the work to run unshared' })
