@@ -173,7 +173,7 @@ function tests(): void {
     const found = await store.find('tagged', LIMITS)
     assert.deepEqual([found?.bytes.toString(), found?.tags], ['tagged', `7 ${A}\n8 ${B}`])
     const plain = await store.find('plain', LIMITS)
-    assert.deepEqual([plain?.kind, plain?.doomed, plain?.stale], ['value', false, 5000])
+    assert.deepEqual([plain?.kind, plain?.doomed, Math.round(plain?.stale ?? 0)], ['value', false, 5000])
     assert.ok(plain && plain.fresh > 50_000 && plain.fresh <= 60_000, `fresh for ${plain?.fresh}`)
     for (const key of ['over', 'unkept']) assert.equal(await store.find(key, LIMITS), undefined)
     await store.invalidate('plain', LIMITS)

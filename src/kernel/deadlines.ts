@@ -18,21 +18,19 @@ const LATE = 20
 /** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
-  readonly #duration: number
   /** Called when nothing is pending any more. */
   readonly #onEmpty: () => void
   readonly #pending = new Set<Pending>()
   #timer: Timer | undefined
 
-  constructor(clock: Clock, duration: number, onEmpty: () => void) {
+  constructor(clock: Clock, onEmpty: () => void) {
     this.#clock = clock
-    this.#duration = duration
     this.#onEmpty = onEmpty
   }
 
-  add(pending: Pending): void {
+  add(pending: Pending, within: number): void {
     this.#pending.add(pending)
-    this.#timer ??= this.#clock.after(this.#duration, this.#check, true)
+    this.#timer ??= this.#clock.after(within, this.#check, true)
   }
 
   delete(pending: Pending): void {
@@ -80,12 +78,12 @@ export class Deadlines {
     pending.deadline = this.#clock.now() + within
     const duration = durationOf(within)
     const known = this.#lanes.get(duration)
-    if (known) return known.add(pending)
-    const lane: Lane = new Lane(this.#clock, duration, () => {
+    if (known) return known.add(pending, within)
+    const lane: Lane = new Lane(this.#clock, () => {
       if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
     })
     this.#lanes.set(duration, lane)
-    lane.add(pending)
+    lane.add(pending, within)
   }
 
   /** It has ended in time. */
@@ -94,7 +92,7 @@ export class Deadlines {
   }
 }
 
-/** The duration of the lane for `within` ms: at least as long. */
+/** The name of the lane for `within` ms: of long durations, the same for all that differ by less than a step. */
 function durationOf(within: number): number {
-  return within <= EXACT_UP_TO ? Math.ceil(within) : Math.ceil(within / STEP) * STEP
+  return within <= EXACT_UP_TO ? within : Math.ceil(within / STEP) * STEP
 }
