@@ -484,8 +484,8 @@ describe('process', () => {
 
   test('process - a file that fails at its start says what it wrote', async () => {
     await assert.rejects(
-      Child.fork(new URL('./no-such-file.ts', import.meta.url)),
-      /before it served[\s\S]*no-such-file/,
+      Child.fork(new URL('./support/broken-child.ts', import.meta.url)),
+      /before it served[\s\S]*It does not start\n[\s\S]*broken-child\.ts:5/,
     )
   })
 })

@@ -29,8 +29,8 @@ export function tie(child: ChildProcess): void {
 }
 
 /** A folder of its own with a short name, as the path of a unix socket has 107 bytes; it ends with this process. */
-export async function temporaryFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'sf-'))
+export async function temporaryFolder(parent = tmpdir()): Promise<string> {
+  const folder = await mkdtemp(join(parent, 'sf-'))
   tell(`folder ${folder}`)
   return folder
 }

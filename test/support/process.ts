@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import pDefer, { type DeferredPromise } from 'p-defer'
+import { compiled } from './compiled.ts'
 import { tie } from './lifeline.ts'
 import type { Handlers, PlainError, Reply, Request } from './process-protocol.ts'
 import { frozen, killed } from './signals.ts'
@@ -44,13 +45,14 @@ export class Child<H extends Handlers = Handlers> implements AsyncDisposable {
     )
   }
 
-  /** Starts the file and returns when it serves. `H` is the type of the handlers it serves. */
+  /** Starts the file, compiled, and returns when it serves. `H` is the type of the handlers it serves. */
   static async fork<H extends Handlers = Handlers>(
     file: URL | string,
     { args = [], env = {} }: ChildOptions = {},
   ): Promise<Child<H>> {
-    const process_ = fork(typeof file === 'string' ? file : fileURLToPath(file), args, {
-      execArgv: ['--import', import.meta.resolve('tsx')],
+    const program = await compiled(typeof file === 'string' ? file : fileURLToPath(file))
+    const process_ = fork(program, args, {
+      execArgv: ['--enable-source-maps'],
       serialization: 'advanced',
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       env: { ...process.env, ...env },

@@ -1,0 +1,45 @@
+import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { build } from 'esbuild'
+import { temporaryFolder } from './lifeline.ts'
+
+const compiling = new Map<string, Promise<string>>()
+
+/**
+ * A TypeScript file with all that it imports of this repository, as one JavaScript file beside the packages that it
+ * needs: plain Node starts it in a third of the time that a loader of TypeScript takes. Made once in each process.
+ */
+export function compiled(file: string): Promise<string> {
+  const known = compiling.get(file) ?? compile(file)
+  compiling.set(file, known)
+  return known
+}
+
+async function compile(file: string): Promise<string> {
+  const cache = join(packagesOf(dirname(file)), '.cache')
+  await mkdir(cache, { recursive: true })
+  const outfile = join(await temporaryFolder(cache), `${basename(file, '.ts')}.mjs`)
+  await build({
+    entryPoints: [file],
+    outfile,
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    keepNames: true,
+    sourcemap: 'inline',
+    logLevel: 'silent',
+  })
+  return outfile
+}
+
+/** The folder of the packages that a file of `folder` imports. */
+function packagesOf(folder: string): string {
+  const packages = join(folder, 'node_modules')
+  if (existsSync(packages)) return packages
+  const parent = dirname(folder)
+  if (parent === folder) throw new Error('No packages are installed here')
+  return packagesOf(parent)
+}
