@@ -192,20 +192,36 @@ test('cache - a ttl ends while the event loop computes', async () => {
   assert.equal(await next(), 2)
 })
 
-test('cache - options are checked at a hit as at a miss', async () => {
+test('cache - a call is checked when the cache does not answer it, and a hit reads only what decides it', async () => {
   await using locker = new Locker()
-  await locker.run('key', () => 1)
   const misspelt = { tll: 1 } as unknown as { ttl: number }
-  await assert.rejects(
-    locker.run('key', () => 1, misspelt),
-    /tll/,
-  )
-  await assert.rejects(
-    locker.run('key', () => 1, { ttl: -1 }),
-    TypeError,
-  )
-  await assert.rejects(locker.request('key', { timeout: Number.NaN }), TypeError)
-  await assert.rejects(locker.run('key', 'work' as never), TypeError)
+  const wrong: [unknown, unknown][] = [
+    [() => 1, misspelt],
+    [() => 1, { ttl: -1 }],
+    ['work', {}],
+  ]
+  for (const [work, options] of wrong) {
+    await assert.rejects(locker.run('key', work as () => number, options as object), TypeError)
+  }
+  await locker.run('key', () => 1)
+  for (const [work, options] of wrong) {
+    assert.equal(await locker.run('key', work as () => number, options as object), 1)
+    await assert.rejects(
+      locker.run('key', work as () => number, { ...(options as object), refresh: true }),
+      TypeError,
+    )
+  }
+  for (const [key, options] of [
+    ['', {}],
+    [1, {}],
+    ['key', null],
+  ] as [string, object][]) {
+    await assert.rejects(
+      locker.run(key, () => 1, options),
+      TypeError,
+    )
+    await assert.rejects(locker.request(key, options), TypeError)
+  }
 })
 
 test('cache - false keeps nothing here', async () => {

@@ -20,10 +20,9 @@ export function checkDuration(
   value: unknown,
   { min = 0, infinite = false }: { min?: number; infinite?: boolean } = {},
 ): number {
-  const what = `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`
-  if (typeof value !== 'number' || Number.isNaN(value) || value < min) throw expected(name, what, value)
-  if (!infinite && value > Number.MAX_SAFE_INTEGER) throw expected(name, what, value)
-  return value
+  const max = infinite ? Number.POSITIVE_INFINITY : Number.MAX_SAFE_INTEGER
+  if (typeof value === 'number' && value >= min && value <= max) return value
+  throw expected(name, `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`, value)
 }
 
 /** Checks a number from `min` to `max`. Returns it. */

@@ -101,9 +101,10 @@ export class Core {
     return { within: this.options.unavailableAfter }
   }
 
-  /** A fresh result of this process's cache: looked up before anything else is made of a call. */
+  /** A fresh result of this process's cache: looked up before a call is checked, so that a hit costs nothing else. */
   hit(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
-    if (!this.#cache || options.refresh || options.signal?.aborted) return undefined
+    if (!this.#cache || typeof key !== 'string' || !options || options.refresh || options.signal?.aborted)
+      return undefined
     const now = this.clock.now()
     const entry = this.#cache.get(nameOf(namespace, key), now)
     if (!entry || entry.freshUntil <= now || entry.fence <= (options.newerThan ?? 0)) return undefined
@@ -148,11 +149,11 @@ export class Core {
   /** Does a work once, as `Locker.run` says. */
   run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
     try {
+      const hit = this.hit(namespace, key, options)
+      if (hit) return hit.promise
       checkKey(key)
       checkFunction('work', work)
       checkRunOptions(options)
-      const hit = this.hit(namespace, key, options)
-      if (hit) return hit.promise
       const call = this.call(namespace, key, work, options)
       return this.stale(call)?.promise ?? this.flights.join(call)
     } catch (error) {
@@ -163,10 +164,11 @@ export class Core {
   /** Asks for a result or a lease, as `Locker.request` says. */
   request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
     try {
+      const hit = this.hit(namespace, key, options)
+      if (hit) return doneOf(hit)
       checkKey(key)
       checkRunOptions(options)
-      const hit = this.hit(namespace, key, options)
-      return hit ? doneOf(hit) : this.flights.join(this.call(namespace, key, undefined, options))
+      return this.flights.join(this.call(namespace, key, undefined, options))
     } catch (error) {
       return Promise.reject(error)
     }

@@ -168,6 +168,7 @@ export class Locker implements AsyncDisposable {
       const namespace = version === '' ? this.#namespace : versioned
       const prefix = version === '' ? '' : `${version.length}:${version}`
       const keyOf = (key: string) => {
+        if (prefix === '') return key
         checkKey(key)
         return prefix + key
       }

@@ -146,7 +146,10 @@ export interface RequestOptions {
   lease?: number | undefined
 }
 
-/** Options of one `run`. Those that a Locker has too are the locker's when absent. */
+/**
+ * Options of one `run`. Those that a Locker has too are the locker's when absent. They are checked unless the in-process
+ * cache answers: a hit reads only `refresh`, `signal` and `newerThan`.
+ */
 export interface RunOptions extends RequestOptions, StaleOptions {
   /** ms; the locker's when absent. */
   ttl?: number | undefined
@@ -316,7 +319,7 @@ const RUN_CHECKS: Record<keyof AnyRunOptions, Check> = {
 }
 Object.setPrototypeOf(RUN_CHECKS, null)
 
-/** Checks the options of a `run` or `request`: at every call, so it allocates nothing. Throws TypeError. */
+/** Checks the options of a `run` or `request`. Throws TypeError. */
 export function checkRunOptions(options: AnyRunOptions): void {
   if (typeof options !== 'object' || options === null) return checkFields('options', options, [])
   for (const name in options) {

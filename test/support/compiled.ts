@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { build } from 'esbuild'
+import { pathToFileURL } from 'node:url'
+import { build, type Plugin } from 'esbuild'
 import { temporaryFolder } from './lifeline.ts'
 
 const compiling = new Map<string, Promise<string>>()
@@ -28,11 +29,23 @@ async function compile(file: string): Promise<string> {
     platform: 'node',
     format: 'esm',
     target: 'node20',
-    keepNames: true,
     sourcemap: 'inline',
     logLevel: 'silent',
+    plugins: [placed],
   })
   return outfile
+}
+
+/** What a module finds beside itself, it finds beside its source. */
+const placed: Plugin = {
+  name: 'placed',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.ts$/ }, async ({ path }) => {
+      const source = await readFile(path, 'utf8')
+      const url = JSON.stringify(pathToFileURL(path).href)
+      return { loader: 'ts', contents: source.replaceAll('import.meta.url', url) }
+    })
+  },
 }
 
 /** The folder of the packages that a file of `folder` imports. */
