@@ -1,3 +1,4 @@
+import { ChurnSet } from './churn.ts'
 import type { Clock, Timer } from './clock.ts'
 
 /** Something that must end in time. */
@@ -20,7 +21,7 @@ class Lane {
   readonly #clock: Clock
   /** Called when nothing is pending any more. */
   readonly #onEmpty: () => void
-  readonly #pending = new Set<Pending>()
+  readonly #pending = new ChurnSet<Pending>()
   #timer: Timer | undefined
 
   constructor(clock: Clock, onEmpty: () => void) {

@@ -1,3 +1,4 @@
+import { ChurnMap } from './churn.ts'
 import { newId } from './ids.ts'
 import { FORMAT } from './keys.ts'
 
@@ -33,7 +34,7 @@ const COLON = 0x3a
 export class Inbox {
   /** Names this inbox in records. */
   readonly id: string = newId()
-  readonly #listeners = new Map<string, Listener>()
+  readonly #listeners = new ChurnMap<string, Listener>()
 
   /** Listens for a nonce until {@link ignore}. */
   listen(nonce: string, listener: Listener): void {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { Breaker } from './breaker.ts'
+import { ChurnSet } from './churn.ts'
 
 /**
  * Bytes per ms that a slow link carries at least: half a megabit a second. The operating system takes megabytes off our
@@ -19,11 +20,11 @@ export interface Queued {
 export class Server<Call extends Queued> {
   readonly breaker: Breaker = new Breaker()
   /** Sent and unanswered, also when the caller has given up. */
-  readonly sent: Set<Call> = new Set()
+  readonly sent: ChurnSet<Call> = new ChurnSet()
   /** Calls that wait to be sent. */
-  readonly gate: Set<Call> = new Set()
+  readonly gate: ChurnSet<Call> = new ChurnSet()
   /** Those among them that are sent alone, and before the others. */
-  readonly suspects: Set<Call> = new Set()
+  readonly suspects: ChurnSet<Call> = new ChurnSet()
   /** One of these is under way. */
   alone = false
   /** Replies so far. */
@@ -46,7 +47,7 @@ export class Server<Call extends Queued> {
   }
 
   /** Where a call waits to be sent. */
-  gateOf(call: Call): Set<Call> {
+  gateOf(call: Call): ChurnSet<Call> {
     return call.suspect ? this.suspects : this.gate
   }
 

@@ -1,4 +1,5 @@
 import type { Clock } from './clock.ts'
+import { Fifo } from './fifo.ts'
 import { microtask, nextTick, nextTurn } from './timers.ts'
 import { rootContext, runningWork } from './user-code.ts'
 
@@ -17,7 +18,7 @@ const TURN_BUDGET = 5
  */
 class StartQueue {
   readonly #clock: Clock
-  readonly #ready = new Set<() => void>()
+  readonly #ready = new Fifo<() => void>()
   #state: 'idle' | 'running' | 'exhausted' = 'idle'
   /** What is left of the budget of this turn, ms. */
   #budget = TURN_BUDGET
@@ -29,15 +30,14 @@ class StartQueue {
   }
 
   add(start: () => void): void {
-    this.#ready.add(start)
+    this.#ready.push(start)
     if (this.#state === 'idle') this.#startNext()
   }
 
   #startNext(): void {
     this.#state = 'idle'
-    const [start] = this.#ready
+    const start = this.#ready.shift()
     if (!start) return
-    this.#ready.delete(start)
     this.#state = 'running'
     const startedAt = this.#clock.now()
     rootContext.run(() => {
@@ -121,7 +121,7 @@ export class WorkScheduler {
   readonly #limit: number
   readonly #starts: StartQueue
   #running = 0
-  readonly #waiting = new Set<(slot: Slot) => void>()
+  readonly #waiting = new Fifo<(slot: Slot) => void>()
 
   constructor(limit: number, clock: Clock) {
     this.#limit = limit
@@ -140,14 +140,14 @@ export class WorkScheduler {
 
   /** Calls `start` as soon as there is a slot: now, or later. Whoever is called releases the slot. */
   schedule(start: (slot: Slot) => void): void {
-    this.#waiting.add(start)
+    this.#waiting.push(start)
     this.#admit()
   }
 
   #admit(): void {
-    for (const start of this.#waiting) {
-      if (this.#running >= this.#limit) return
-      this.#waiting.delete(start)
+    while (this.#running < this.#limit) {
+      const start = this.#waiting.shift()
+      if (!start) return
       this.#running++
       this.#starts.add(() => start(new Slot(this.#count)))
     }

@@ -1,4 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
+import type { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { tell } from '../kernel/telemetry.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
@@ -77,9 +78,9 @@ export interface Caller {
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
   /** Unsettled leases, by name of the record. */
-  readonly holdings: Map<string, Set<Holding>>
+  readonly holdings: ChurnMap<string, Set<Holding>>
   /** Those of them that are for this process alone, because Redis is away. */
-  readonly unshared: Set<Holding>
+  readonly unshared: ChurnSet<Holding>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
   readonly strict: boolean
   readonly maxHold: number

@@ -1,5 +1,6 @@
 import { AbortedError, ClosedError } from '../errors.ts'
 import { checkFunction } from '../kernel/check.ts'
+import { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, jsonCodec } from '../kernel/codec.ts'
 import { type Connection, connectionFor } from '../kernel/connection.ts'
@@ -79,8 +80,8 @@ export class Core {
       counters: newCounters(),
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
-      holdings: new Map(),
-      unshared: new Set(),
+      holdings: new ChurnMap(),
+      unshared: new ChurnSet(),
       strict: !this.#cache,
       trace: options.trace,
       exposeError: options.exposeError ?? ((failure) => failure),

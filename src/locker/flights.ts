@@ -1,4 +1,5 @@
 import { DeadlockError, OverloadedError } from '../errors.ts'
+import { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
@@ -32,14 +33,14 @@ export interface StaleListener {
 export class Flights implements FlightTable {
   readonly store: Store
   /** Flights that a caller may join. */
-  readonly #open = new Map<string, Flight>()
+  readonly #open = new ChurnMap<string, Flight>()
   /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
-  readonly #refreshing = new Map<string, Flight>()
+  readonly #refreshing = new ChurnMap<string, Flight>()
   /** Flights that go on without being joined. */
-  readonly #closed = new Map<string, Set<Flight>>()
+  readonly #closed = new ChurnMap<string, Set<Flight>>()
   /** All that are not over. */
-  readonly #flying = new Set<Flight>()
-  readonly #operations = new Set<Promise<unknown>>()
+  readonly #flying = new ChurnSet<Flight>()
+  readonly #operations = new ChurnSet<Promise<unknown>>()
   readonly #listeners = new Set<StaleListener>()
   readonly #deadlines: Deadlines
   readonly #unlisten: () => void

@@ -1,3 +1,4 @@
+import { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import { Deadlines } from '../kernel/deadlines.ts'
@@ -39,10 +40,10 @@ export class Waits implements WaitTable {
   readonly #options: WaitsOptions
   readonly #deadlines: Deadlines
   /** All that are not over. */
-  readonly #waits = new Set<Wait>()
+  readonly #waits = new ChurnSet<Wait>()
   /** Those that others can join, by job. */
-  readonly #open = new Map<string, Wait>()
-  readonly #leaving = new Set<Promise<void>>()
+  readonly #open = new ChurnMap<string, Wait>()
+  readonly #leaving = new ChurnSet<Promise<void>>()
   readonly #unlisten: () => void
 
   constructor(options: WaitsOptions) {

@@ -1,0 +1,34 @@
+interface Link<T> {
+  readonly item: T
+  next: Link<T> | undefined
+}
+
+/** A queue: first in, first out, in the same time however long it is. */
+export class Fifo<T> {
+  #first: Link<T> | undefined
+  #last: Link<T> | undefined
+  #size = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  push(item: T): void {
+    const link = { item, next: undefined }
+    if (this.#last) this.#last.next = link
+    else this.#first = link
+    this.#last = link
+    this.#size++
+  }
+
+  shift(): T | undefined {
+    const link = this.#first
+    if (!link) return undefined
+    this.#first = link.next
+    if (!link.next) this.#last = undefined
+    // What has left must not keep alive what is still to leave.
+    link.next = undefined
+    this.#size--
+    return link.item
+  }
+}
