@@ -67,20 +67,36 @@ test('work scheduler - the budget of a turn bounds what computes, over all sched
   assert.deepEqual(perTurn, [5, 3, 3])
 })
 
-test('work scheduler - what a work has computed goes on before the next one starts', async () => {
-  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, new HandClock())
+/** Starts works that compute for so long each, ms, and go on for some ticks. Returns what happened, in order. */
+async function publishing(names: string[], computes: (name: string) => number): Promise<string[]> {
+  const clock = new HandClock()
+  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, clock)
   const order: string[] = []
   const work = async (name: string) => {
     order.push(`${name} computes`)
+    clock.pass(computes(name))
     for (let hop = 0; hop < 20; hop++) await null
     order.push(`${name} is published`)
   }
-  for (const name of ['a', 'b', 'c']) scheduler.schedule(() => void work(name))
+  for (const name of names) scheduler.schedule(() => void work(name))
   await turn()
+  return order
+}
+
+test('work scheduler - what a work has computed goes on before the next one starts', async () => {
   assert.deepEqual(
-    order,
+    await publishing(['a', 'b', 'c'], () => 1),
     ['a', 'b', 'c'].flatMap((name) => [`${name} computes`, `${name} is published`]),
   )
+})
+
+test('work scheduler - works that compute nothing start together, more and more, until one computes', async () => {
+  const order = await publishing([...'abcdefgh'], (name) => (name === 'd' ? 1 : 0))
+  const groups = order
+    .join()
+    .split(/(?<=published),(?=\w computes)/)
+    .map((group) => group.match(/\w(?= computes)/g)?.join(''))
+  assert.deepEqual(groups, ['a', 'bc', 'd', 'e', 'fg', 'h'])
 })
 
 test('work scheduler - a slot counts while its work runs, once', () => {

@@ -6,15 +6,21 @@ import { rootContext, runningWork } from './user-code.ts'
 /** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
 const TURN_BUDGET = 5
 
+/** Works that compute for less than this together, ms, are started together: what comes of them goes out together, too. */
+const QUICK = 0.5
+const MOST_TOGETHER = 16
+
 /**
  * Starts works at once, as long as those that were started in the same turn of the event loop have not used up its budget.
  * All works of a process share it, whatever layer they are of.
  *
- * | state | a work comes | it has given way | the next turn begins |
+ * | state | a work comes | those that were started have given way | the next turn begins |
  * | --- | --- | --- | --- |
  * | idle | starts it: running | | |
  * | running | queues it | starts the next: running; none: idle; no budget left: exhausted | refills the budget |
  * | exhausted | queues it | | starts the next: running |
+ *
+ * It starts one, and twice as many each time that they were quick, until some are not or none is left.
  */
 class StartQueue {
   readonly #clock: Clock
@@ -22,6 +28,8 @@ class StartQueue {
   #state: 'idle' | 'running' | 'exhausted' = 'idle'
   /** What is left of the budget of this turn, ms. */
   #budget = TURN_BUDGET
+  /** Works that are started next, at most, before they give way. */
+  #together = 1
   /** The next turn is waited for. */
   #turning = false
 
@@ -37,19 +45,27 @@ class StartQueue {
   #startNext(): void {
     this.#state = 'idle'
     const start = this.#ready.shift()
-    if (!start) return
+    if (!start) {
+      this.#together = 1
+      return
+    }
     this.#state = 'running'
     const startedAt = this.#clock.now()
     rootContext.run(() => {
       this.#awaitTurn()
-      // After all that follows from it without waiting: what it has computed goes out before the next one computes.
+      // After all that follows from them without waiting: what they have computed goes out before others compute.
       microtask(() => nextTick(() => this.#gaveWay(startedAt)))
       start()
+      for (let more = this.#together - 1; more > 0 && this.#clock.now() - startedAt < QUICK; more--) {
+        this.#ready.shift()?.()
+      }
     })
   }
 
   #gaveWay(startedAt: number): void {
-    this.#budget -= this.#clock.now() - startedAt
+    const took = this.#clock.now() - startedAt
+    this.#together = took < QUICK ? Math.min(2 * this.#together, MOST_TOGETHER) : 1
+    this.#budget -= took
     if (this.#budget > 0) return this.#startNext()
     this.#state = 'exhausted'
     // Runtimes may disagree on whether the turn that was waited for has begun meanwhile.

@@ -49,6 +49,8 @@ export class Monitor implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // ioredis throws at lines that come in after that: it takes them for replies that nobody asked for.
+    this.#feed.stream.removeAllListeners('data').resume()
     this.#feed.disconnect()
   }
 }
