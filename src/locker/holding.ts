@@ -81,10 +81,15 @@ export class Holding {
   readonly call: JoinedCall
   readonly grant: HoldingGrant
   readonly #flight: HoldingFlight
-  readonly #abort = new AbortController()
-  #renewal: Timer | undefined
-  #loss: Timer | undefined
-  #limit: Timer | undefined
+  /** Made when it is first asked for: most works do not. */
+  #abort: AbortController | undefined
+  /** One for all three moments. */
+  #timer: Timer | undefined
+  #timerAt = Number.POSITIVE_INFINITY
+  /** By the clock: when the lease is to be renewed, when it is lost, and when it has been held for `maxHold`. */
+  #renewAt = Number.POSITIVE_INFINITY
+  #loseAt = Number.POSITIVE_INFINITY
+  #letGoAt: number
   /** When that went out which last extended the lease. */
   #renewedAt = 0
   /** What could not be published, because the store did not answer. */
@@ -106,13 +111,13 @@ export class Holding {
     this.grant = grant
     this.#flight = flight
     this.#register()
-    this.#limit = call.caller.clock.after(call.caller.maxHold, () => this.#letGo(), true)
-    if (!grant.shared) return
-    this.#expect(grant.sentAt)
-    this.#renewLater(call.lease * RENEW_AFTER)
+    this.#letGoAt = call.caller.clock.now() + call.caller.maxHold
+    if (grant.shared) this.#extended(grant.sentAt)
+    this.#watch()
   }
 
   get signal(): AbortSignal {
+    this.#abort ??= new AbortController()
     return this.#abort.signal
   }
 
@@ -226,8 +231,9 @@ export class Holding {
   #resume(): void {
     this.#ending = false
     if (this.#lost) return this.#flight.lost(this)
-    this.#expect(this.#renewedAt)
-    this.#renewLater(0)
+    this.#extended(this.#renewedAt)
+    this.#renewAt = this.call.caller.clock.now()
+    this.#watch()
   }
 
   #begin(): void {
@@ -248,36 +254,55 @@ export class Holding {
   #end(): void {
     this.#ending = true
     this.#ended = true
+    this.#letGoAt = Number.POSITIVE_INFINITY
     this.#stop()
-    this.#limit?.cancel()
     const { holdings, unshared } = this.call.caller
     unshared.delete(this)
     const held = holdings.get(this.call.record)
     if (held?.delete(this) && held.size === 0) holdings.delete(this.call.record)
   }
 
+  /** The lease is left alone from now on. */
   #stop(): void {
-    this.#renewal?.cancel()
-    this.#loss?.cancel()
+    this.#renewAt = this.#loseAt = Number.POSITIVE_INFINITY
     this.#saying?.cancel()
+    this.#watch()
   }
 
   /** The lease was extended by what went out at `sentAt`: it is lost a margin before a lease after that. */
-  #expect(sentAt: number): void {
+  #extended(sentAt: number): void {
     const { lease, caller } = this.call
     this.#renewedAt = sentAt
-    this.#loss?.cancel()
-    const left = sentAt + lease - marginOf(lease) - caller.clock.now()
-    this.#loss = caller.clock.after(
-      left,
-      () => this.#lose('The lease ran out: it could not be renewed in time'),
-      true,
-    )
+    this.#loseAt = sentAt + lease - marginOf(lease)
+    this.#renewAt = caller.clock.now() + lease * RENEW_AFTER
   }
 
-  #renewLater(ms: number): void {
-    this.#renewal?.cancel()
-    this.#renewal = this.call.caller.clock.after(ms, () => this.#renew(), true)
+  /** Waits for the next moment. */
+  #watch(): void {
+    const { clock } = this.call.caller
+    const next = Math.min(this.#renewAt, this.#loseAt, this.#letGoAt)
+    if (next === this.#timerAt) return
+    this.#timer?.cancel()
+    this.#timerAt = next
+    this.#timer =
+      next === Number.POSITIVE_INFINITY ? undefined : clock.after(next - clock.now(), this.#due, true)
+  }
+
+  readonly #due = (): void => {
+    const now = this.call.caller.clock.now()
+    this.#timerAt = Number.POSITIVE_INFINITY
+    if (now >= this.#loseAt) {
+      this.#loseAt = Number.POSITIVE_INFINITY
+      this.#lose('The lease ran out: it could not be renewed in time')
+    } else if (now >= this.#renewAt) {
+      this.#renewAt = Number.POSITIVE_INFINITY
+      this.#renew()
+    }
+    if (now >= this.#letGoAt) {
+      this.#letGoAt = Number.POSITIVE_INFINITY
+      this.#letGo()
+    }
+    this.#watch()
   }
 
   #renew(): void {
@@ -294,11 +319,13 @@ export class Holding {
           if (!held) return this.#lose('The lease was lost: another holds it')
           if (doomed) this.#flight.doomed()
           else this.#flight.vouch(sentSeq)
-          this.#expect(sentAt)
-          this.#renewLater(lease * RENEW_AFTER)
+          this.#extended(sentAt)
+          this.#watch()
         },
         () => {
-          if (!this.#ended && !this.#lost) this.#renewLater(Math.min(lease / 10, 500))
+          if (this.#ended || this.#lost) return
+          this.#renewAt = caller.clock.now() + Math.min(lease / 10, 500)
+          this.#watch()
         },
       )
   }
@@ -325,7 +352,9 @@ export class Holding {
 
   /** Listeners of the signal run in the context of the work. */
   #abortWork(reason: SoloflightError): void {
-    this.call.context.run(() => this.#abort.abort(reason))
+    this.#abort ??= new AbortController()
+    const { context } = this.call
+    context.run(() => this.#abort?.abort(reason))
   }
 
   /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */

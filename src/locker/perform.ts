@@ -21,7 +21,9 @@ export function contextOf(holding: Holding): WorkContext {
   const { fence, shared } = holding.grant
   return {
     key: holding.call.key,
-    signal: holding.signal,
+    get signal() {
+      return holding.signal
+    },
     fence,
     shared,
     progress: (value) => holding.progress(value),
