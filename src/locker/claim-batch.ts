@@ -60,20 +60,13 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
   switch (status) {
     case 'V': {
       const { tags, bytes: value } = parseValue(bytes as Buffer)
-      return { status: 'done', outcome: { ...outcomeOf('value', a, b, c, value), stale: Number(d), tags } }
+      return { status: 'done', outcome: outcomeOf('value', a, b, c, value, d, tags) }
     }
     case 'U': {
-      return {
-        status: 'done',
-        outcome: { ...outcomeOf('value', a, '0', b, bytes), tags: String(more ?? '') },
-      }
+      return { status: 'done', outcome: outcomeOf('value', a, '0', b, bytes, '0', String(more ?? '')) }
     }
     case 'E':
-      return {
-        status: 'done',
-        outcome: { ...outcomeOf('error', a, b, c, bytes), tags: String(more ?? '') },
-        offer,
-      }
+      return { status: 'done', outcome: outcomeOf('error', a, b, c, bytes, '0', String(more ?? '')), offer }
     case 'S':
       return offer && { status: 'stale', offer }
     case 'G':
@@ -81,8 +74,15 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
     case 'N':
       return { status: 'pass', fence: Number(a), offer }
     case 'P': {
-      const place = { fence: Number(a), left: Number(b), after: Number(c) }
-      return { status: 'parked', ...place, trace: String(bytes ?? ''), progress: more ?? undefined, offer }
+      return {
+        status: 'parked',
+        fence: Number(a),
+        left: Number(b),
+        after: Number(c),
+        trace: String(bytes ?? ''),
+        progress: more ?? undefined,
+        offer,
+      }
     }
     case 'X':
       return { status: 'abandoned', offer }
@@ -111,6 +111,8 @@ function outcomeOf(
   fresh: Word,
   doomed: Word,
   bytes: Buffer | null,
+  stale: Word,
+  tags: string,
 ): Outcome {
   return {
     kind,
@@ -118,8 +120,8 @@ function outcomeOf(
     bytes: bytes ?? Buffer.alloc(0),
     fresh: Number(fresh),
     doomed: doomed === '1',
-    stale: 0,
-    tags: '',
+    stale: Number(stale),
+    tags,
   }
 }
 

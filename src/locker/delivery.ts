@@ -92,9 +92,11 @@ export class Delivery {
   #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
     if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
     const { caller, name, record } = this.#call
-    const times = { freshUntil, staleUntil: freshUntil + stale }
+    if (!caller.cache) return
     const { result, bytes } = reading
-    caller.cache?.set(name, { record, result, bytes, fence, tags: [...readNote(tags).keys()], ...times })
+    const names = [...readNote(tags).keys()]
+    const staleUntil = freshUntil + stale
+    caller.cache.set(name, { record, result, bytes, fence, freshUntil, staleUntil, tags: names })
   }
 }
 

@@ -514,9 +514,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.audience.catchUp(undefined)
     if (!shared) this.#goUnshared(call)
     this.#granted = Math.max(this.#granted, fence)
-    const grant = { attempt, fence, sentAt, shared, unavailable, epochs: this.#tags.epochs }
-    // The lease in the store is the one that was claimed, whoever of the waiters is first by now.
-    const holding = new Holding({ ...call, lease }, grant, this)
+    const grant = { attempt, fence, sentAt, lease, shared, unavailable, epochs: this.#tags.epochs }
+    const holding = new Holding(call, grant, this)
     this.#holding = holding
     if (call.round) {
       call.round.granted(holding, this)

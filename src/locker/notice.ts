@@ -1,5 +1,5 @@
 import type { Hint } from '../kernel/inbox.ts'
-import type { Notice } from './store.ts'
+import type { Notice, Outcome } from './store.ts'
 
 const NUMBER = /^\d{1,16}$/
 
@@ -10,9 +10,16 @@ export function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
     if (![fence, fresh, stale, tagged].every((field) => NUMBER.test(field ?? ''))) return undefined
     const at = Number(tagged)
     if (at > body.length) return undefined
-    const times = { fence: Number(fence), fresh: Number(fresh), stale: Number(stale), doomed: doomed === '1' }
-    const outcome = { ...times, tags: body.toString('utf8', 0, at), bytes: body.subarray(at) }
-    return { kind: 'outcome', outcome: { kind: kind === 'v' ? 'value' : 'error', ...outcome } }
+    const outcome: Outcome = {
+      kind: kind === 'v' ? 'value' : 'error',
+      fence: Number(fence),
+      bytes: body.subarray(at),
+      fresh: Number(fresh),
+      doomed: doomed === '1',
+      stale: Number(stale),
+      tags: body.toString('utf8', 0, at),
+    }
+    return { kind: 'outcome', outcome }
   }
   if (kind === 'm') return { kind: 'more' }
   if (kind === 'f') return { kind: 'free' }

@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
-import { tell } from '../kernel/telemetry.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
 import { microtask } from '../kernel/timers.ts'
 import type { Attempt, Result } from './attempt.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
@@ -74,7 +74,7 @@ export class Reports {
     const { delivery, number } = attempt
     const { id, fence } = delivery
     const about = { id, command, attempt: number, fence, ms }
-    tell('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
+    if (listened('attempt')) tell('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
     if (kind === 'value') {
       this.counters.completed++
       this.#report('completed', about)
