@@ -7,21 +7,21 @@ import { Survey } from '../kernel/survey.ts'
 const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
- * The canonical JSON of a payload (RFC 8785): the same text for whoever means the same. '' for `undefined`.
+ * The JSON of a payload; '' for `undefined`. `canonical`: as RFC 8785 has it, the same text for whoever means the same.
  * Throws CodecError with the path to what JSON cannot carry, TooLargeError above `most` bytes.
  */
-export function encodePayload(payload: unknown, most: number): string {
+export function encodePayload(payload: unknown, most: number, canonical: boolean): string {
   if (payload === undefined) return ''
-  const text = canonical(payload)
+  const text = written(payload, canonical ? canonicalize : JSON.stringify)
   const bytes = Buffer.byteLength(text)
   if (bytes <= most) return text
   throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${most}`)
 }
 
-function canonical(payload: unknown): string {
+function written(payload: unknown, write: (value: unknown) => string): string {
   new Survey({ plain: true }).visit(payload)
   try {
-    return canonicalize(payload)
+    return write(payload)
   } catch (cause) {
     // The survey has let it pass: it reads differently each time.
     throw new CodecError(`The payload cannot be carried as JSON: ${messageOf(cause)}`, { cause })

@@ -21,7 +21,8 @@ export class Submissions {
     checkSubmitOptions(options)
     const { given, maxPayload, conflict, abortUnwanted, unknownCommands } = this.#options
     const { dedupe, ttl, errorTtl, attempts, backoff } = options
-    const text = encodePayload(payload, maxPayload)
+    // What is known by nothing is compared with nothing.
+    const text = encodePayload(payload, maxPayload, dedupe !== false)
     return {
       id: idOf(command, dedupe, text),
       command,

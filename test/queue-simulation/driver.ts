@@ -66,7 +66,7 @@ export class QueueDriver {
     const id =
       typeof dedupe === 'string'
         ? identity(command, 'key', dedupe)
-        : identity(command, 'payload', encodePayload(task, 1000))
+        : identity(command, 'payload', encodePayload(task, 1000, true))
     const call: QueueCall = {
       ...{ no: history.jobCalls.length, process: actor.process.id, kind, id, command },
       ...{ nonce: undefined, generation: 0, conflict: conflict === 'reject', single: dedupe === false },
