@@ -1,3 +1,4 @@
+import type { Complete } from '../../kernel/check.ts'
 import type { OnUnavailable } from '../../locker/waiter.ts'
 import type { HttpRequest } from './message.ts'
 
@@ -109,53 +110,12 @@ export interface HttpCacheOptions {
   maxUnshared?: number | undefined
 }
 
-/** The options, checked and complete. */
-export interface ResolvedHttpOptions {
-  key: ((request: HttpRequest) => string | undefined) | undefined
-  ttl: number
-  errorTtl: number
-  staleWhileRevalidate: number
-  staleIfError: number
-  methods: ReadonlySet<string>
-  vary: readonly string[]
-  maxBody: number
-  maxBodyTime: number
-  heuristics: boolean
-  revalidate: boolean
-  cookies: 'bypass' | 'allow'
-  shareSetCookie: boolean
-  shareAuthorized: boolean
-  cacheStatus: string | false
-  tags: ((request: HttpRequest) => string[]) | undefined
-  timeout: number | undefined
-  onUnavailable: OnUnavailable
-  maxUnshared: number
-}
-
 /** The options that have a plain default. */
-export type HttpCacheDefaults = {
-  readonly [Name in Exclude<keyof HttpCacheOptions, 'key' | 'tags' | 'timeout'>]-?: Exclude<
-    HttpCacheOptions[Name],
-    undefined
-  >
-}
+export type HttpCacheDefaults = Readonly<Complete<Omit<HttpCacheOptions, 'key' | 'tags' | 'timeout'>>>
 
-/** Everything that is not said otherwise. */
-export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = {
-  ttl: 0,
-  errorTtl: 0,
-  staleWhileRevalidate: 0,
-  staleIfError: 0,
-  methods: ['GET', 'HEAD'],
-  vary: [],
-  maxBody: 8 * 1024 * 1024,
-  maxBodyTime: 30_000,
-  heuristics: false,
-  revalidate: false,
-  cookies: 'bypass',
-  shareSetCookie: false,
-  shareAuthorized: false,
-  cacheStatus: 'soloflight',
-  onUnavailable: 'cached-local',
-  maxUnshared: 100,
+/** The options, checked and complete. */
+export interface ResolvedHttpOptions
+  extends Omit<HttpCacheDefaults, 'methods'>,
+    Pick<HttpCacheOptions, 'key' | 'tags' | 'timeout'> {
+  methods: ReadonlySet<string>
 }
