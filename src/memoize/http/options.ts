@@ -2,8 +2,8 @@ import type { Complete } from '../../kernel/check.ts'
 import type { OnUnavailable } from '../../locker/waiter.ts'
 import type { HttpRequest } from './message.ts'
 
-/** Options of an HTTP cache. Durations are ms. */
-export interface HttpCacheOptions {
+/** Options of an HTTP cache, with requests as its server sees them. Durations are ms. */
+export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
   /**
    * What tells the resources apart. By default the scheme, the host (in lower case), and path and query as they stand;
    * nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
@@ -12,7 +12,7 @@ export interface HttpCacheOptions {
    * Authorization (an API key, an address) must be `private`, or have that in the key or in `vary`. Caches whose lockers
    * have the same prefix share what they keep: if they answer differently, by prefix or key they must differ.
    */
-  key?: ((request: HttpRequest) => string | undefined) | undefined
+  key?: ((request: Request) => string | undefined) | undefined
   /**
    * How long a response is fresh that does not say so itself.
    * @default 0: only those receive it who asked while it was made
@@ -89,7 +89,7 @@ export interface HttpCacheOptions {
    */
   cacheStatus?: string | false | undefined
   /** Tags that the response to a request is kept under. */
-  tags?: ((request: HttpRequest) => string[]) | undefined
+  tags?: ((request: Request) => string[]) | undefined
   /**
    * Longest that a request waits for another's answer, and that the origin has to begin one that others may wait for;
    * then it is answered by 504, and the origin's signal aborts. The locker's when absent.
