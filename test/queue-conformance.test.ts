@@ -825,7 +825,9 @@ class Worlds {
       party.heard[world].push(`${worker.command} ${JSON.stringify(plain(said))}`)
     return {
       deliver: (delivery) => {
-        note('deliver', delivery)
+        // Redis tells its time in whole milliseconds: one less is sure.
+        const { left } = delivery
+        note('deliver', { ...delivery, left: world === 'redis' && left > 0 ? left + 1 : left })
         if (world === 'redis') return
         const { id, fence } = delivery
         party.seen = Math.max(party.seen, fence)

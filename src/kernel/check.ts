@@ -25,6 +25,16 @@ export function checkDuration(
   throw expected(name, `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`, value)
 }
 
+/** Checks a duration in ms, which may be Infinity. */
+export function checkTimeout(name: string, value: unknown): void {
+  checkDuration(name, value, { infinite: true })
+}
+
+/** Checks the length of a lease, ms: no shorter one can be renewed in time. Returns it as scripts read it, whole. */
+export function checkLease(lease: unknown): number {
+  return Math.ceil(checkDuration('lease', lease, { min: 100 }))
+}
+
 /** Checks a number from `min` to `max`. Returns it. */
 export function checkNumber(name: string, value: unknown, min: number, max: number): number {
   if (typeof value === 'number' && value >= min && value <= max) return value
@@ -59,6 +69,16 @@ export function checkChoice<T>(name: string, value: unknown, choices: readonly T
   throw expected(name, `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`, value)
 }
 
+/** Checks that `value` is true or false. */
+export function checkFlag(name: string, value: unknown): void {
+  checkChoice(name, value, [true, false])
+}
+
+/** Checks that `value` is made by a class. `what`: its name in a message. */
+export function checkInstance(name: string, value: unknown, made: new () => unknown, what: string): void {
+  if (!(value instanceof made)) throw expected(name, what, value)
+}
+
 /** Checks that `value` is a function. */
 export function checkFunction(name: string, value: unknown): void {
   if (typeof value !== 'function') throw expected(name, 'a function', value)
@@ -81,6 +101,71 @@ export function checkFields(name: string, value: unknown, known: readonly string
     const hint = near === undefined ? '' : `; did you mean \`${near}\`?`
     throw new TypeError(`Unknown option \`${field}\` in \`${name}\`; known are ${known.join(', ')}${hint}`)
   }
+}
+
+/** Throws TypeError unless a value, which is not undefined, is what the option of this name should be. */
+export type Check = (name: string, value: unknown) => unknown
+
+/** Of what is checked elsewhere. */
+export const unchecked: Check = () => {}
+
+/** How each option of a type is checked: whatever has no check is no option. */
+export type Checks<Options> = Readonly<Record<keyof Options, Check>>
+
+/** A table of checks that has no names but its own. */
+export function checksOf<Options>(checks: Checks<Options>): Checks<Options> {
+  return Object.setPrototypeOf(checks, null)
+}
+
+/** An options type of which everything is said. */
+export type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
+
+/** Every option of a type: its check, and its default where it has a plain one. */
+export type OptionTable<Options, Defaults> = {
+  readonly [Name in keyof Options]-?: Name extends keyof Defaults ? [Check, Defaults[Name]] : [Check]
+}
+
+/** The checks and the defaults of a table. */
+export function columnsOf<Options, Defaults>(
+  table: OptionTable<Options, Defaults>,
+): { checks: Checks<Options>; defaults: Defaults } {
+  const rows = Object.entries<[Check, unknown?]>(table)
+  const defaults = rows.filter((row) => row[1].length === 2).map(([name, [, value]]) => [name, value])
+  return {
+    checks: checksOf<Options>(
+      Object.fromEntries(rows.map(([name, [check]]) => [name, check])) as Checks<Options>,
+    ),
+    defaults: Object.fromEntries(defaults),
+  }
+}
+
+/** Some fields of a table. */
+export function pick<T, Name extends keyof T>(table: T, ...names: Name[]): Pick<T, Name> {
+  return Object.fromEntries(names.map((name) => [name, table[name]])) as Pick<T, Name>
+}
+
+/** Checks every option that is given. Throws TypeError. */
+export function checkOptions<Options extends object>(given: Options, checks: Checks<Options>): void {
+  if (typeof given !== 'object' || given === null) return checkFields('options', given, [])
+  for (const name in given) {
+    const check: Check | undefined = checks[name]
+    const value = given[name]
+    if (!check) checkFields('options', given, Object.keys(checks))
+    else if (value !== undefined) check(name, value)
+  }
+}
+
+/** The options that have a default, with those that are given in their places. */
+export function withDefaults<Defaults extends object>(
+  given: { readonly [Name in keyof Defaults]?: Defaults[Name] | undefined },
+  defaults: Defaults,
+): Defaults {
+  const options = { ...defaults }
+  for (const name in defaults) {
+    const value = given[name]
+    if (value !== undefined) options[name] = value
+  }
+  return options
 }
 
 /** The name that was probably meant, if one is so near. */

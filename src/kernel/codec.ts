@@ -1,5 +1,6 @@
 import { CodecError } from '../errors.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
+import { checkFunction } from './check.ts'
 import { ESCAPE, Survey } from './survey.ts'
 
 /**
@@ -28,6 +29,14 @@ export function messageOf(thrown: unknown): string {
   } catch {
     return 'something that has no text was thrown'
   }
+}
+
+/** Checks a codec. */
+export function checkCodec(codec: Codec): Codec {
+  checkFunction('codec.encode', codec?.encode)
+  checkFunction('codec.decode', codec?.decode)
+  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
+  return codec
 }
 
 /** What to do about what the built-in codec does not carry. */

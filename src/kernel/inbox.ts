@@ -12,6 +12,11 @@ export interface Hint {
   body: Buffer
 }
 
+/** Whether fields are the numbers that a message should have. Anybody may send one. */
+export function areNumbers(fields: readonly (string | undefined)[]): fields is string[] {
+  return fields.every((field) => field !== undefined && /^\d{1,16}$/.test(field))
+}
+
 /** Who is given every message for one nonce. */
 export interface Listener {
   hint(hint: Hint): void

@@ -32,6 +32,10 @@ export function checkKey(key: unknown, name = 'key'): asserts key is string {
  */
 export function recordKey(prefix: string, key: string, letter = 'k'): string {
   if (PLAIN.test(key)) return `${prefix}:${FORMAT}:${letter}/${key}`
-  const digest = createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
-  return `${prefix}:${FORMAT}:${letter === 'k' ? 'h' : `${letter}h`}/${digest}`
+  return `${prefix}:${FORMAT}:${letter === 'k' ? 'h' : `${letter}h`}/${digestOf(key)}`
+}
+
+/** The SHA-256 of a text over its UTF-16, in base64url: UTF-8 would make lone surrogates the same. */
+export function digestOf(text: string): string {
+  return createHash('sha256').update(Buffer.from(text, 'utf16le')).digest('base64url')
 }

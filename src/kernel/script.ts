@@ -4,6 +4,12 @@ import type { CommandSender, Request } from './command.ts'
 
 type Argument = string | Buffer
 
+/** Lua: `us` and `now` (ms), since the epoch, as the server tells the time. */
+export const SERVER_CLOCK = `
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
+local now = math.floor(us / 1000)`
+
 /** A Lua script that the server runs in one atomic step. Sent by its digest; its text follows when the server lacks it. */
 export class Script {
   readonly source: string

@@ -7,8 +7,9 @@ const TRUSTED_FOR = 60_000
 const DRIFT = 1 / 1000
 
 /**
- * What time it is at the server at the latest, learned from its replies. A plain read is not told the server's time, by
- * which freshness is judged: with this bound, nothing is served for longer than its ttl.
+ * What time it is at the server at the latest, learned from its replies. Freshness and leases are judged by the server's
+ * clock, which plain reads and messages do not tell: with this bound nothing is served for longer than its ttl, and no
+ * lease is believed for longer than it lasts.
  */
 export class ServerClock {
   readonly #clock: Clock
@@ -22,6 +23,7 @@ export class ServerClock {
   /** The server said that it was `now` (ms since the epoch), in the reply to what was sent at `sentAt` of our clock. */
   learn(now: number, sentAt: number): void {
     if (!(now > 0)) return
+    // It told whole milliseconds.
     this.#ahead = now + 1 - sentAt
     this.#learnedAt = sentAt
   }
@@ -31,5 +33,11 @@ export class ServerClock {
     const now = this.#clock.now()
     const age = now - this.#learnedAt
     return age < TRUSTED_FOR ? now + this.#ahead + age * DRIFT : undefined
+  }
+
+  /** ms that are surely left until a moment of the server; 0 if it may be past. */
+  left(until: number): number {
+    const now = this.now()
+    return now === undefined ? 0 : Math.max(0, until - now)
   }
 }

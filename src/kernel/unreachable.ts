@@ -1,6 +1,6 @@
-import { isCluster, type RedisClient } from './client.ts'
+import { isCluster, type RedisClient, reasonOf } from './client.ts'
 import type { Clock } from './clock.ts'
-import { messageOf } from './codec.ts'
+import { warnOnce } from './warnings.ts'
 
 /** A client that is not ready after so long (ms) is told of: a server that starts at the same time is ready before. */
 const WARN_AFTER = 2000
@@ -16,8 +16,8 @@ interface Target {
 }
 
 /**
- * Emits one process warning if a client does not reach Redis: for workers, which have no caller to whom an error could be
- * told. The returned function takes it back.
+ * Warns once if a client does not reach Redis: for workers, which have no caller to whom an error could be told. The
+ * returned function takes it back.
  */
 export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void {
   let reason: unknown
@@ -35,11 +35,9 @@ export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void
       stop()
       if (client.status === 'ready') return
       const why = reason === undefined ? `no connection within ${WARN_AFTER} ms` : reasonOf(reason)
-      process.emitWarning(
+      warnOnce(
+        'SOLOFLIGHT_REDIS_UNREACHABLE',
         `Redis at ${addressOf(client)} cannot be reached: ${why}. Trying again until it can.`,
-        {
-          code: 'SOLOFLIGHT_REDIS_UNREACHABLE',
-        },
       )
     },
     true,
@@ -66,10 +64,4 @@ function nodeOf(node: Target | string): string {
   if (typeof node === 'string') return node.replace(/\/\/.*@/s, '//')
   const { path, host = 'localhost', port = 6379, tls } = node
   return path ? `unix://${path}` : `${tls ? 'rediss' : 'redis'}://${host}:${port}`
-}
-
-/** A failure to connect to several addresses of a host has no message of its own. */
-function reasonOf(error: unknown): string {
-  if (error instanceof AggregateError) return error.errors.map(messageOf).join(', ')
-  return messageOf(error)
 }

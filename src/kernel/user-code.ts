@@ -1,6 +1,7 @@
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { messageOf } from './codec.ts'
 import { tell } from './telemetry.ts'
+import { warnOnce } from './warnings.ts'
 
 /**
  * The work that is running, as its layer describes it. No part of an AsyncContext: handlers and hooks do not belong to
@@ -34,11 +35,6 @@ export class AsyncContext {
  */
 export const rootContext: AsyncContext = new AsyncContext()
 
-/** Different failures of hooks that are warned of, at most. */
-const MAX_WARNINGS = 100
-
-const warned = new Set<string>()
-
 /**
  * Calls a hook or listener of the user in its context; undefined: that of whoever calls. Returns undefined when it throws. Nobody waits for a hook: what it
  * throws or rejects with is published on the channel `soloflight:hook`, and each different failure is told once by
@@ -66,9 +62,5 @@ export function callHook<Args extends unknown[], T>(
 /** Reports what a hook threw: see {@link callHook}. */
 export function reportFailure(hook: string, error: unknown): void {
   tell('hook', { hook, error })
-  const message = `\`${hook}\` failed: ${messageOf(error)}`
-  if (warned.has(message) || warned.size >= MAX_WARNINGS) return
-  warned.add(message)
-  const detail = error instanceof Error ? String(error.stack) : undefined
-  process.emitWarning(message, { type: 'SoloflightWarning', code: 'E_HOOK', ...(detail && { detail }) })
+  warnOnce('E_HOOK', `\`${hook}\` failed: ${messageOf(error)}`, error)
 }

@@ -1,15 +1,19 @@
-/** Warnings that were given, so that none is given twice. Bounded: a process has few reasons to be warned. */
-const given = new Set<string>()
+/** Warnings that were given, by code, so that none is given twice. */
+const given = new Map<string, Set<string>>()
 
-const MAX_GIVEN = 1000
+/** Different warnings of one code, at most: a message may hold what a user's code threw. */
+const MAX_OF_A_CODE = 100
 
 /**
  * Tells the operator of this process something once, by `process.emitWarning`: on stderr unless the process listens
- * for 'warning'. `code` is stable, `SOLOFLIGHT_…`; the same code with another message is another warning.
+ * for 'warning'. `code` is stable; the same code with another message is another warning. The
+ * stack of `cause` is shown below it, if that is an error.
  */
-export function warnOnce(code: `SOLOFLIGHT_${string}`, message: string): void {
-  const warning = `${code} ${message}`
-  if (given.has(warning) || given.size >= MAX_GIVEN) return
-  given.add(warning)
-  process.emitWarning(message, { type: 'SoloflightWarning', code })
+export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', message: string, cause?: unknown): void {
+  const messages = given.get(code) ?? new Set()
+  given.set(code, messages)
+  if (messages.has(message) || messages.size >= MAX_OF_A_CODE) return
+  messages.add(message)
+  const detail = cause instanceof Error && { detail: String(cause.stack) }
+  process.emitWarning(message, { type: 'SoloflightWarning', code, ...detail })
 }

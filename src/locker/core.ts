@@ -1,8 +1,8 @@
 import { AbortedError, ClosedError } from '../errors.ts'
-import { checkFunction } from '../kernel/check.ts'
+import { checkFunction, checkLease } from '../kernel/check.ts'
 import { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { type Codec, jsonCodec } from '../kernel/codec.ts'
+import { type Codec, checkCodec, jsonCodec } from '../kernel/codec.ts'
 import { type Connection, connectionFor } from '../kernel/connection.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
@@ -12,8 +12,6 @@ import { Flights } from './flights.ts'
 import { MemoryStore } from './memory-store.ts'
 import {
   type AnyRunOptions,
-  checkCodec,
-  checkLease,
   checkRunOptions,
   type LockerOptions,
   type ResolvedOptions,

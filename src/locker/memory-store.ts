@@ -186,11 +186,7 @@ export class MemoryStore {
     const record = this.#tag(tag)
     const epoch = Math.max((record?.epoch ?? 0) + 1, this.#micros())
     if (record) record.epoch = epoch
-    for (const endpoint of this.#endpoints.values()) {
-      this.#deliver(() => {
-        for (const listener of endpoint.storeListeners) listener.dropTag(tag, epoch)
-      })
-    }
+    this.#broadcast((listener) => listener.dropTag(tag, epoch))
   }
 
   #tell(park: string, notice: Notice): boolean {
@@ -202,11 +198,12 @@ export class MemoryStore {
 
   /** Tells every user that what was kept for a key up to a fence is no longer to be served. */
   drop(key: string, fence: number): void {
-    for (const endpoint of this.#endpoints.values()) {
-      this.#deliver(() => {
-        for (const listener of endpoint.storeListeners) listener.drop(key, fence)
-      })
-    }
+    this.#broadcast((listener) => listener.drop(key, fence))
+  }
+
+  #broadcast(tell: (listener: StoreListener) => void): void {
+    for (const { storeListeners } of this.#endpoints.values())
+      this.#deliver(() => storeListeners.forEach(tell))
   }
 
   #sweepLater(): void {

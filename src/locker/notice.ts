@@ -1,13 +1,11 @@
-import type { Hint } from '../kernel/inbox.ts'
+import { areNumbers, type Hint } from '../kernel/inbox.ts'
 import type { Notice, Outcome } from './store.ts'
-
-const NUMBER = /^\d{1,16}$/
 
 /** Reads a message of the scripts; undefined for one that is none of theirs. */
 export function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
   if (kind === 'v' || kind === 'e') {
     const [fence, fresh, doomed, stale = '0', tagged = '0'] = fields
-    if (![fence, fresh, stale, tagged].every((field) => NUMBER.test(field ?? ''))) return undefined
+    if (!areNumbers([fence, fresh, stale, tagged])) return undefined
     const at = Number(tagged)
     if (at > body.length) return undefined
     const outcome: Outcome = {

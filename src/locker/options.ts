@@ -1,14 +1,25 @@
 import type { RemoteFailure } from '../errors.ts'
 import {
+  type Complete,
   checkChoice,
   checkCount,
   checkDuration,
   checkFields,
+  checkFlag,
   checkFunction,
+  checkInstance,
+  checkLease,
   checkNumber,
+  checkOptions,
   checkSignal,
+  checksOf,
+  checkTimeout,
   checkWhole,
+  columnsOf,
   expected,
+  pick,
+  unchecked,
+  withDefaults,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
@@ -195,8 +206,6 @@ export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions,
   tags?: readonly string[] | ((...args: Args) => readonly string[]) | undefined
 }
 
-type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
-
 /** The options that have a plain default. */
 export type LockerDefaults = Complete<
   Omit<LockerOptions, 'redis' | 'store' | 'clock' | 'cache' | 'codec' | 'trace' | 'exposeError'>
@@ -205,37 +214,10 @@ export type LockerDefaults = Complete<
 /** The options of a locker, checked and complete. */
 export type ResolvedOptions = LockerDefaults & { cache: Complete<ResultCacheOptions> | false }
 
-/** Everything that is not said otherwise. */
-export const LOCKER_DEFAULTS: LockerDefaults = {
-  prefix: 'soloflight',
-  ttl: 30 * 60_000,
-  ttlJitter: 0,
-  errorTtl: 0,
-  lease: 10_000,
-  maxHold: 60 * 60_000,
-  timeout: 60_000,
-  unavailableAfter: 2_000,
-  onUnavailable: 'fail',
-  maxUnshared: Number.POSITIVE_INFINITY,
-  staleWhileRevalidate: 0,
-  staleIfError: 0,
-  softTimeout: Number.POSITIVE_INFINITY,
-  takeover: true,
-  concurrency: Number.POSITIVE_INFINITY,
-}
-
 const CACHE_DEFAULTS: Complete<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
 
 /** The most results that lru-cache lays out memory for. */
 const MAX_CACHED = 2 ** 24
-
-/** The shortest lease that can be renewed in time, ms. */
-const MIN_LEASE = 100
-
-const KNOWN = [
-  ...Object.keys(LOCKER_DEFAULTS),
-  ...['redis', 'store', 'clock', 'cache', 'codec', 'trace', 'exposeError'],
-]
 
 /** What can be done while Redis is away. */
 export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
@@ -243,38 +225,51 @@ export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cache
 /** Tags of one result. */
 const MAX_TAGS = 100
 
+const { checks: LOCKER_CHECKS, defaults } = columnsOf<LockerOptions, LockerDefaults>({
+  prefix: [(_, value) => checkPrefix(value), 'soloflight'],
+  ttl: [checkDuration, 30 * 60_000],
+  ttlJitter: [(name, value) => checkNumber(name, value, 0, 1), 0],
+  errorTtl: [checkDuration, 0],
+  lease: [(_, value) => checkLease(value), 10_000],
+  maxHold: [(name, value) => checkDuration(name, value, { min: 1, infinite: true }), 60 * 60_000],
+  timeout: [checkTimeout, 60_000],
+  unavailableAfter: [(name, value) => checkDuration(name, value, { min: 1 }), 2_000],
+  onUnavailable: [(name, value) => checkChoice(name, value, ON_UNAVAILABLE), 'fail'],
+  maxUnshared: [(name, value) => checkCount(name, value, 0), Number.POSITIVE_INFINITY],
+  staleWhileRevalidate: [checkDuration, 0],
+  staleIfError: [checkDuration, 0],
+  softTimeout: [checkTimeout, Number.POSITIVE_INFINITY],
+  takeover: [checkFlag, true],
+  concurrency: [(name, value) => checkCount(name, value, 1), Number.POSITIVE_INFINITY],
+  redis: [unchecked],
+  store: [(name, value) => checkInstance(name, value, MemoryStore, 'a MemoryStore')],
+  clock: [unchecked],
+  cache: [unchecked],
+  codec: [unchecked],
+  trace: [checkFunction],
+  exposeError: [checkFunction],
+})
+
+/** Everything that is not said otherwise. */
+export const LOCKER_DEFAULTS: LockerDefaults = defaults
+
+/** How each option of a call is checked: those that a locker has too, as the locker's are. */
+const RUN_CHECKS = checksOf<AnyRunOptions>({
+  ...pick(LOCKER_CHECKS, 'ttl', 'errorTtl', 'lease', 'timeout', 'onUnavailable', 'maxUnshared'),
+  ...pick(LOCKER_CHECKS, 'staleWhileRevalidate', 'staleIfError', 'softTimeout'),
+  signal: checkSignal,
+  refresh: checkFlag,
+  onProgress: checkFunction,
+  tags: (_, value) => checkTags(value),
+  abortUnwanted: checkFlag,
+  newerThan: checkDuration,
+})
+
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
-  checkFields('options', given, KNOWN)
-  if (given.store !== undefined && !(given.store instanceof MemoryStore)) {
-    throw expected('store', 'a MemoryStore', given.store)
-  }
-  for (const name of ['trace', 'exposeError'] as const) {
-    if (given[name] !== undefined) checkFunction(name, given[name])
-  }
-  const options = { ...LOCKER_DEFAULTS, ...withoutUndefined(given) }
-  return {
-    prefix: checkPrefix(options.prefix),
-    ttl: checkDuration('ttl', options.ttl),
-    ttlJitter: checkNumber('ttlJitter', options.ttlJitter, 0, 1),
-    errorTtl: checkDuration('errorTtl', options.errorTtl),
-    lease: checkLease(options.lease),
-    maxHold: checkDuration('maxHold', options.maxHold, { min: 1, infinite: true }),
-    timeout: checkDuration('timeout', options.timeout, { infinite: true }),
-    unavailableAfter: checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 }),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE),
-    maxUnshared: checkCount('maxUnshared', options.maxUnshared, 0),
-    staleWhileRevalidate: checkDuration('staleWhileRevalidate', options.staleWhileRevalidate),
-    staleIfError: checkDuration('staleIfError', options.staleIfError),
-    softTimeout: checkDuration('softTimeout', options.softTimeout, { infinite: true }),
-    takeover: checkChoice('takeover', options.takeover, [true, false]),
-    concurrency: checkCount('concurrency', options.concurrency, 1),
-    cache: resolveCache(given.cache),
-  }
-}
-
-function withoutUndefined(given: LockerOptions): LockerOptions {
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  checkOptions(given, LOCKER_CHECKS)
+  const options = withDefaults(given, LOCKER_DEFAULTS)
+  return { ...options, lease: checkLease(options.lease), cache: resolveCache(given.cache) }
 }
 
 function resolveCache(given: ResultCacheOptions | false | undefined): Complete<ResultCacheOptions> | false {
@@ -287,48 +282,9 @@ function resolveCache(given: ResultCacheOptions | false | undefined): Complete<R
   }
 }
 
-/** Checks a lease, ms. */
-export function checkLease(lease: unknown): number {
-  // Scripts read it as a whole number.
-  return Math.ceil(checkDuration('lease', lease, { min: MIN_LEASE }))
-}
-
-type Check = (name: string, value: unknown) => unknown
-
-const checkDelay: Check = (name, value) => checkDuration(name, value)
-const checkTimeout: Check = (name, value) => checkDuration(name, value, { infinite: true })
-const checkFlag: Check = (name, value) => checkChoice(name, value, [true, false])
-
-/** How each option of a call is checked. */
-const RUN_CHECKS: Record<keyof AnyRunOptions, Check> = {
-  signal: checkSignal,
-  timeout: checkTimeout,
-  lease: (_, value) => checkLease(value),
-  ttl: checkDelay,
-  errorTtl: checkDelay,
-  refresh: checkFlag,
-  onProgress: checkFunction,
-  tags: (_, value) => checkTags(value),
-  abortUnwanted: checkFlag,
-  staleWhileRevalidate: checkDelay,
-  staleIfError: checkDelay,
-  softTimeout: checkTimeout,
-  onUnavailable: (name, value) => checkChoice(name, value, ON_UNAVAILABLE),
-  maxUnshared: (name, value) => checkCount(name, value, 0),
-  newerThan: checkDelay,
-}
-Object.setPrototypeOf(RUN_CHECKS, null)
-
 /** Checks the options of a `run` or `request`. Throws TypeError. */
 export function checkRunOptions(options: AnyRunOptions): void {
-  if (typeof options !== 'object' || options === null) return checkFields('options', options, [])
-  for (const name in options) {
-    const field = name as keyof AnyRunOptions
-    const check = RUN_CHECKS[field]
-    if (!check) return checkFields('options', options, Object.keys(RUN_CHECKS))
-    const value = options[field]
-    if (value !== undefined) check(name, value)
-  }
+  checkOptions(options, RUN_CHECKS)
 }
 
 /** Checks tags: each is named as a key is. */
@@ -344,12 +300,4 @@ export function checkVersion(version: unknown): string {
   if (version === undefined) return ''
   if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
   throw expected('version', 'a number or a string with something in it', version)
-}
-
-/** Checks a codec. */
-export function checkCodec(codec: Codec): Codec {
-  checkFunction('codec.encode', codec?.encode)
-  checkFunction('codec.decode', codec?.decode)
-  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
-  return codec
 }

@@ -241,21 +241,13 @@ export class ResourceRecord {
       kind === 'value' && Math.max(this.value?.fresh ?? 0, this.value?.staleUntil ?? 0) > at.now
     const parks = [...this.parks]
     this.parks.clear()
-    this.lease = undefined
-    this.outcome = {
-      fence,
-      kind,
-      until: at.now + settlement.linger,
-      error: undefined,
-      errorFresh: 0,
-      tags: '',
-    }
+    const ended = this.#end(fence, kind, at.now + settlement.linger)
     if (kind === 'value') {
       const staleUntil = stale > 0 ? fresh + stale : 0
       this.value = { bytes, fence, fresh, staleUntil, acceptedAt: at.now, tags }
       this.passUntil = 0
-    } else Object.assign(this.outcome, { error: bytes, tags })
-    if (kind === 'error') this.outcome.errorFresh = fresh
+    } else Object.assign(ended, { error: bytes, tags })
+    if (kind === 'error') ended.errorFresh = fresh
     if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.passFor
     this.#expire()
     const told = { fence, bytes, fresh: ttl, doomed, stale, tags }
@@ -263,6 +255,13 @@ export class ResourceRecord {
     for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
     if (replaced) at.drop(fence - 1)
     return { accepted: true, doomed }
+  }
+
+  /** The grant is over. */
+  #end(fence: number, kind: OutcomeGroup['kind'], until: number): OutcomeGroup {
+    this.lease = undefined
+    this.outcome = { fence, kind, until, error: undefined, errorFresh: 0, tags: '' }
+    return this.outcome
   }
 
   /** Whether it is what was accepted under its grant, once more. */
@@ -289,15 +288,7 @@ export class ResourceRecord {
       for (const park of this.parks) at.tell(park, { kind: 'free' })
       return { released: true, fence: undefined }
     }
-    this.lease = undefined
-    this.outcome = {
-      fence,
-      kind: 'release',
-      until: at.now + release.linger,
-      error: undefined,
-      errorFresh: 0,
-      tags: '',
-    }
+    this.#end(fence, 'release', at.now + release.linger)
     if (next) {
       const token = tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })
       this.#grant(token, next.lease, held.trace, party, at)
@@ -331,15 +322,7 @@ export class ResourceRecord {
     }
     lease.unwanted = this.parks.size > 0
     if (lease.unwanted) return 'wanted'
-    this.lease = undefined
-    this.outcome = {
-      fence,
-      kind: 'release',
-      until: at.now + linger,
-      error: undefined,
-      errorFresh: 0,
-      tags: '',
-    }
+    this.#end(fence, 'release', at.now + linger)
     this.#expire()
     return 'released'
   }

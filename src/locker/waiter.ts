@@ -1,13 +1,10 @@
-import pDefer from 'p-defer'
-import { AbortedError, SoloflightError, TimeoutError } from '../errors.ts'
+import { AbortedError, TimeoutError } from '../errors.ts'
 import { shown } from '../kernel/check.ts'
-import type { Clock, Timer } from '../kernel/clock.ts'
+import type { Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
-import type { Deadlines, Pending } from '../kernel/deadlines.ts'
-import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
-import { onAbort } from '../kernel/on-abort.ts'
-import { listened, tell } from '../kernel/telemetry.ts'
+import type { Deadlines } from '../kernel/deadlines.ts'
 import type { AsyncContext } from '../kernel/user-code.ts'
+import { BaseWaiter } from '../kernel/waiter.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
 import type { Round } from './round.ts'
@@ -104,26 +101,14 @@ export interface Among {
   soften(waiter: Waiter): void
 }
 
-/**
- * One caller that waits. Settles exactly once: by the flight, its own deadline, or its own signal. Until then the process
- * stays alive, unless it only refreshes in the background.
- */
-export class Waiter implements Pending {
+/** One caller that waits in a flight. */
+export class Waiter extends BaseWaiter {
   readonly call: JoinedCall
   /** Order of arrival in its flight. */
   seq = 0
-  readonly #deferred = pDefer<unknown>()
-  readonly #clock: Clock
-  readonly #deadlines: Deadlines
-  readonly #since: number
-  /** Of the clock, ms: set when the waiter is made, so that its deadline counts from the call. */
-  deadline: number = Number.POSITIVE_INFINITY
-  /** Stops listening to its signal. */
-  #unlisten: (() => void) | undefined
-  #waiting = true
   /** Those among whom it waits. */
   #among: Among | undefined
-  #softTimer: Timer | undefined
+  readonly #softTimer: Timer | undefined
   /** It has waited for its `softTimeout`: something that is over would do. */
   softened = false
   /** Called when it waits no longer. */
@@ -131,18 +116,9 @@ export class Waiter implements Pending {
 
   constructor(call: JoinedCall, deadlines: Deadlines) {
     const { timeout, softTimeout, caller } = call
+    super(call, caller.clock, deadlines, call.background)
     this.call = call
-    this.#clock = caller.clock
-    this.#deadlines = deadlines
-    this.#since = this.#clock.now()
-    if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
-    if (softTimeout < timeout) this.#softTimer = this.#clock.after(softTimeout, () => this.#soften(), true)
-    if (!call.background) refProcess(this.#clock)
-  }
-
-  /** Of `run`: the result. Of `request`: a Lease, or Done. */
-  get promise(): Promise<unknown> {
-    return this.#deferred.promise
+    if (softTimeout < timeout) this.#softTimer = caller.clock.after(softTimeout, () => this.#soften(), true)
   }
 
   /** Whether it must not receive anything that an acknowledged invalidation might have preceded. */
@@ -150,11 +126,9 @@ export class Waiter implements Pending {
     return this.call.caller.strict
   }
 
-  /** Listens to its signal; leaves `among` when it waits no longer. */
+  /** Leaves `among` when it waits no longer. */
   begin(among: Among): void {
     this.#among = among
-    const { signal } = this.call
-    if (signal) this.#unlisten ??= onAbort(signal, () => this.#abort())
   }
 
   #soften(): void {
@@ -168,45 +142,25 @@ export class Waiter implements Pending {
     this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
-  #abort(): void {
-    const { key, signal, caller } = this.call
+  protected aborted(cause: unknown): void {
+    const { key, caller } = this.call
     caller.counters.aborts++
-    this.reject(new AbortedError('The caller aborted its waiting', { key, cause: signal?.reason }))
+    this.reject(new AbortedError('The caller aborted its waiting', { key, cause }))
   }
 
-  /** There is a result. */
-  resolve(result: unknown): void {
-    if (!this.#end()) return
-    this.#tell('result')
-    this.#deferred.resolve(this.call.work ? result : { status: 'done', result })
+  /** There is a result. `request` is given a Done. */
+  override resolve(result: unknown): void {
+    super.resolve(this.call.work ? result : { status: 'done', result })
   }
 
   /** It is the processor: of `request` only. */
   grant(lease: Lease): void {
-    if (!this.#end()) return
-    this.#tell('lease')
-    this.#deferred.resolve(lease)
+    super.resolve(lease, 'lease')
   }
 
-  reject(error: unknown): void {
-    if (!this.#end()) return
-    this.#tell(error instanceof SoloflightError ? error.code : 'error')
-    this.#deferred.reject(error)
-  }
-
-  #end(): boolean {
-    if (!this.#waiting) return false
-    this.#waiting = false
-    if (!this.call.background) unrefProcess(this.#clock)
-    if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, this.call.timeout)
+  protected ended(): void {
     this.#softTimer?.cancel()
-    this.#unlisten?.()
     this.#among?.remove(this)
     this.onEnd?.()
-    return true
-  }
-
-  #tell(outcome: string): void {
-    if (listened('wait')) tell('wait', { key: this.call.key, ms: this.#clock.now() - this.#since, outcome })
   }
 }

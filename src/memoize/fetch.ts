@@ -27,12 +27,7 @@ export interface FetchRequest extends HttpRequest {
 }
 
 /** Options of a Fetch handler. */
-export interface MemoizeHandlerOptions extends Omit<HttpCacheOptions, 'key' | 'tags'> {
-  /** See HttpCacheOptions. */
-  key?: ((request: FetchRequest) => string | undefined) | undefined
-  /** See HttpCacheOptions. */
-  tags?: ((request: FetchRequest) => string[]) | undefined
-}
+export type MemoizeHandlerOptions = HttpCacheOptions<FetchRequest>
 
 /** A handler that is behind a cache. What this process's cache has is returned at once, not as a promise. */
 export type MemoizedFetch<Rest extends unknown[]> = (

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { FORMAT } from '../kernel/keys.ts'
+import { digestOf, FORMAT } from '../kernel/keys.ts'
 
 /** What may stand in a name as it is: nothing that could end a hash tag, or be taken for another part of the name. */
 const PLAIN = /^[\w.,;@=+~!$%&()*#-]{1,64}$/
@@ -18,8 +18,7 @@ export function checkName(what: string, name: unknown): asserts name is string {
 
 /** A name as it stands in the names of keys: itself, or its SHA-256 behind a slash, which no plain one has. */
 export function inNames(name: string): string {
-  if (PLAIN.test(name)) return name
-  return `/${createHash('sha256').update(Buffer.from(name, 'utf16le')).digest('base64url')}`
+  return PLAIN.test(name) ? name : `/${digestOf(name)}`
 }
 
 /** The keys of a queue. All share a hash tag, and so a slot. */

@@ -1,18 +1,30 @@
 import type { RemoteFailure } from '../errors.ts'
 import {
+  type Check,
+  type Complete,
   checkChoice,
   checkCount,
   checkDuration,
   checkFields,
+  checkFlag,
   checkFunction,
+  checkInstance,
+  checkLease,
   checkNumber,
+  checkOptions,
   checkSignal,
+  checksOf,
+  checkTimeout,
   checkWhole,
+  columnsOf,
   expected,
+  pick,
+  unchecked,
+  withDefaults,
 } from '../kernel/check.ts'
 import type { RedisSource } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
-import { type Codec, jsonCodec } from '../kernel/codec.ts'
+import { type Codec, checkCodec, jsonCodec } from '../kernel/codec.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './backoff.ts'
@@ -127,8 +139,6 @@ export interface ProcessOptions {
   concurrency?: number | undefined
 }
 
-type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
-
 /** The options that have a plain default. */
 export type QueueDefaults = Complete<
   Omit<QueueOptions, 'redis' | 'store' | 'clock' | 'retain' | 'codec' | 'trace' | 'exposeError'>
@@ -144,24 +154,6 @@ export interface ResolvedQueueOptions extends QueueDefaults {
   given: Pick<SubmitOptions, 'ttl' | 'errorTtl' | 'attempts' | 'backoff'>
 }
 
-/** Everything that is not said otherwise. */
-export const QUEUE_DEFAULTS: QueueDefaults = {
-  prefix: 'soloflight',
-  ttl: 30 * 60_000,
-  errorTtl: 0,
-  attempts: 1,
-  timeout: 60_000,
-  conflict: 'reject',
-  abortUnwanted: false,
-  lease: 10_000,
-  maxHold: 60 * 60_000,
-  unavailableAfter: 2_000,
-  backoff: 0,
-  maxStalls: 3,
-  maxPayload: 1024 * 1024,
-  unknownCommands: 'keep',
-}
-
 /** How long a delivery may take to be accepted, ms, by the lease. */
 export function acceptWithin(lease: number): number {
   return Math.min(2000, lease / 2)
@@ -170,58 +162,59 @@ export function acceptWithin(lease: number): number {
 const NOTHING: Retention = { count: 0, age: 0 }
 const DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
 
-const MIN_LEASE = 100
 const MAX_PRIORITY = 1_000_000
 export const MAX_CONCURRENCY = 10_000
 /** The longest duration that is a number of ms to every part of the way. */
 const MAX_DURATION = 10 * 365 * 24 * 60 * 60_000
 
-const KNOWN = [
-  ...Object.keys(QUEUE_DEFAULTS),
-  'redis',
-  'store',
-  'clock',
-  'retain',
-  'codec',
-  'trace',
-  'exposeError',
-]
-const SHARED = ['ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted']
-const SUBMIT = [...SHARED, 'dedupe', 'delay', 'priority', 'lifo', 'backoff', 'signal', 'onProgress']
-
-function checkShared(options: SharedJobOptions): void {
-  const { ttl, errorTtl, attempts, timeout, conflict, abortUnwanted } = options
-  if (ttl !== undefined) checkMs('ttl', ttl)
-  if (errorTtl !== undefined) checkMs('errorTtl', errorTtl)
-  if (attempts !== undefined) checkCount('attempts', attempts, 1)
-  if (timeout !== undefined) checkDuration('timeout', timeout, { infinite: true })
-  if (conflict !== undefined) checkChoice('conflict', conflict, ['reject', 'join', 'rerun'])
-  if (abortUnwanted !== undefined) checkChoice('abortUnwanted', abortUnwanted, [true, false])
-}
-
 /** A duration that goes to the store: a whole number there. */
-function checkMs(name: string, value: unknown): void {
-  checkNumber(name, value, 0, MAX_DURATION)
-}
+const checkMs: Check = (name, value) => checkNumber(name, value, 0, MAX_DURATION)
+
+const { checks: QUEUE_CHECKS, defaults } = columnsOf<QueueOptions, QueueDefaults>({
+  prefix: [(_, value) => checkPrefix(value), 'soloflight'],
+  ttl: [checkMs, 30 * 60_000],
+  errorTtl: [checkMs, 0],
+  attempts: [(name, value) => checkCount(name, value, 1), 1],
+  timeout: [checkTimeout, 60_000],
+  conflict: [(name, value) => checkChoice(name, value, ['reject', 'join', 'rerun']), 'reject'],
+  abortUnwanted: [checkFlag, false],
+  lease: [(_, value) => checkLease(value), 10_000],
+  maxHold: [(name, value) => checkDuration(name, value, { min: 1, infinite: true }), 60 * 60_000],
+  unavailableAfter: [(name, value) => checkDuration(name, value, { min: 1 }), 2_000],
+  backoff: [(_, value) => typeof value === 'function' || checkBackoff(value), 0],
+  maxStalls: [(name, value) => checkCount(name, value, 0), 3],
+  maxPayload: [(name, value) => checkWhole(name, value, 512 * 1024 * 1024), 1024 * 1024],
+  unknownCommands: [(name, value) => checkChoice(name, value, ['keep', 'refuse']), 'keep'],
+  redis: [unchecked],
+  store: [(name, value) => checkInstance(name, value, MemoryQueueStore, 'a MemoryQueueStore')],
+  clock: [unchecked],
+  retain: [unchecked],
+  codec: [unchecked],
+  trace: [checkFunction],
+  exposeError: [checkFunction],
+})
+
+/** Everything that is not said otherwise. */
+export const QUEUE_DEFAULTS: QueueDefaults = defaults
+
+/** How each option of a submission is checked: those that a queue has too, as the queue's are. */
+const SUBMIT_CHECKS = checksOf<SubmitOptions>({
+  ...pick(QUEUE_CHECKS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
+  dedupe: (name, value) => {
+    if (value !== false && (typeof value !== 'string' || value === ''))
+      throw expected(name, 'a key or false', value)
+  },
+  delay: (name, value) => checkNumber(name, value, 0, MAX_DELAY),
+  priority: (name, value) => value === 0 || checkWhole(name, value, MAX_PRIORITY),
+  lifo: checkFlag,
+  backoff: (_, value) => checkBackoff(value),
+  signal: checkSignal,
+  onProgress: checkFunction,
+})
 
 /** Checks the options of a submission. Throws TypeError. */
 export function checkSubmitOptions(options: SubmitOptions): void {
-  checkFields('options', options, SUBMIT)
-  checkShared(options)
-  const { dedupe, delay, priority, lifo, backoff, signal, onProgress } = options
-  if (dedupe !== undefined && dedupe !== false && (typeof dedupe !== 'string' || dedupe === '')) {
-    throw expected('dedupe', 'a key or false', dedupe)
-  }
-  if (delay !== undefined) checkNumber('delay', delay, 0, MAX_DELAY)
-  if (priority !== undefined) checkPriority(priority)
-  if (lifo !== undefined) checkChoice('lifo', lifo, [true, false])
-  if (backoff !== undefined) checkBackoff(backoff)
-  if (onProgress !== undefined) checkFunction('onProgress', onProgress)
-  checkSignal('signal', signal)
-}
-
-function checkPriority(value: unknown): void {
-  if (value !== 0) checkWhole('priority', value, MAX_PRIORITY)
+  checkOptions(options, SUBMIT_CHECKS)
 }
 
 /** Checks the options of a worker, and fills in the defaults. Throws TypeError. */
@@ -233,28 +226,11 @@ export function resolveProcessOptions(options: ProcessOptions): { concurrency: n
 
 /** Checks the options of a queue and fills in the defaults. Throws TypeError. */
 export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
-  checkFields('options', given, KNOWN)
-  if (given.store !== undefined && !(given.store instanceof MemoryQueueStore)) {
-    throw expected('store', 'a MemoryQueueStore', given.store)
-  }
-  checkShared(given)
-  for (const name of ['trace', 'exposeError'] as const) {
-    if (given[name] !== undefined) checkFunction(name, given[name])
-  }
-  const said = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-  const options: QueueDefaults = { ...QUEUE_DEFAULTS, ...said }
-  checkPrefix(options.prefix)
-  checkDuration('lease', options.lease, { min: MIN_LEASE })
-  checkDuration('maxHold', options.maxHold, { min: 1, infinite: true })
-  checkDuration('unavailableAfter', options.unavailableAfter, { min: 1 })
-  checkCount('maxStalls', options.maxStalls, 0)
-  checkWhole('maxPayload', options.maxPayload, 512 * 1024 * 1024)
-  checkChoice('unknownCommands', options.unknownCommands, ['keep', 'refuse'])
-  if (typeof options.backoff !== 'function') checkBackoff(options.backoff)
+  checkOptions(given, QUEUE_CHECKS)
+  const options = withDefaults(given, QUEUE_DEFAULTS)
   return {
     ...options,
-    // It goes to the store as a whole number.
-    lease: Math.round(options.lease),
+    lease: checkLease(options.lease),
     retain: resolveRetain(given.retain ?? {}),
     codec: checkCodec(given.codec ?? jsonCodec),
     trace: given.trace,
@@ -282,10 +258,4 @@ function checkRetention(name: string, given: Retention | false): Retention {
     count: checkWhole(`${name}.count`, given.count, 10_000_000),
     age: Math.round(checkNumber(`${name}.age`, given.age, 1, MAX_DURATION)),
   }
-}
-
-function checkCodec(codec: Codec): Codec {
-  checkFunction('codec.encode', codec?.encode)
-  checkFunction('codec.decode', codec?.decode)
-  return codec
 }

@@ -60,6 +60,18 @@ function idOf(command: string, dedupe: SubmitOptions['dedupe'], payload: string)
   return dedupe === undefined ? identity(command, 'payload', payload) : identity(command, 'key', dedupe)
 }
 
+/** Why a job was refused by the store. */
+export function refusedBecause(
+  status: Exclude<SubmitReply, { generation: number }>['status'],
+  key: string,
+  command: string,
+): Error {
+  if (status === 'conflict')
+    return new ConflictError('Another payload runs, or is kept, under the same key', { key })
+  if (status === 'unknown') return new UnknownCommandError(`No worker for \`${command}\` is known`, { key })
+  return new OverloadedError('Too many wait for this job already', { key })
+}
+
 /** Hands in what nobody waits for yet. Rejects as `enqueue` does. */
 export function handIn(
   store: QueueStore,
@@ -70,13 +82,8 @@ export function handIn(
   return new Promise((resolve, reject) => {
     store.submit(submission, within, {
       answered: (reply) => {
-        if (reply.status === 'conflict')
-          reject(new ConflictError('Another payload runs, or is kept, under the same key', { key: id }))
-        else if (reply.status === 'unknown')
-          reject(new UnknownCommandError(`No worker for \`${command}\` is known`, { key: id }))
-        else if (reply.status === 'overloaded')
-          reject(new OverloadedError('Too many wait for this job already', { key: id }))
-        else resolve(reply)
+        if ('generation' in reply) resolve(reply)
+        else reject(refusedBecause(reply.status, id, command))
       },
       failed: reject,
       notice: () => {},

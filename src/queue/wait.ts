@@ -1,4 +1,4 @@
-import { ConflictError, OverloadedError, RemovedError, UnknownCommandError } from '../errors.ts'
+import { RemovedError } from '../errors.ts'
 import type { Codec } from '../kernel/codec.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import type { Pending } from '../kernel/deadlines.ts'
@@ -8,6 +8,7 @@ import { remoteError } from '../locker/failure.ts'
 import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import type { JobNotice, JobOutcome, Submission, SubmitReply, Submitter } from './store.ts'
+import { refusedBecause } from './submissions.ts'
 
 /** Where a wait belongs, as far as it must know. */
 export interface WaitTable {
@@ -81,16 +82,8 @@ export class Wait implements Submitter, Pending {
         this.generation = reply.generation
         this.settle(reply.outcome)
         break
-      case 'conflict':
-        this.reject(
-          (key) => new ConflictError('Another payload runs, or is kept, under the same key', { key }),
-        )
-        break
-      case 'unknown':
-        this.reject((key) => new UnknownCommandError(`No worker for \`${this.command}\` is known`, { key }))
-        break
-      case 'overloaded':
-        this.reject((key) => new OverloadedError('Too many wait for this job already', { key }))
+      default:
+        this.reject((key) => refusedBecause(reply.status, key, this.command))
     }
   }
 

@@ -1,6 +1,6 @@
+import { ServerClock } from '../../src/kernel/server-clock.ts'
 import type { CallLimits, StoreListener } from '../../src/locker/store.ts'
 import type { WorkerNotice } from '../../src/queue/memory/book-state.ts'
-import { ServerTime } from '../../src/queue/redis/server-time.ts'
 import type {
   Attempt,
   Delivery,
@@ -43,7 +43,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #sim: SimProcess
   readonly #world: QueueWorld
   readonly #port: QueuePort
-  readonly #serverTime: ServerTime
+  readonly #serverClock: ServerClock
   readonly #waiters = new Map<string, Pick<Submitter, 'notice'>>()
   readonly #workers = new Map<string, WorkerListener>()
   /** Those that take jobs. */
@@ -56,7 +56,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.#world = world
     this.#port = port
     this.accept = Math.min(2000, world.plan.lease / 2)
-    this.#serverTime = new ServerTime(sim.clock)
+    this.#serverClock = new ServerClock(sim.clock)
     // Of the plan and the server they read what is the same for Locker and queue.
     const around = world as unknown as ConstructorParameters<typeof Link>[1]
     this.link = new Link(sim, around, (line) => world.history.say(line))
@@ -96,7 +96,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
     const sentAt = this.#sim.clock.now()
     const execute = async () => ({ at: this.#world.server.now, reply: await run() })
-    const learn = ({ at }: { at: number }) => this.#serverTime.learn(at, sentAt)
+    const learn = ({ at }: { at: number }) => this.#serverClock.learn(at, sentAt)
     const answer = await this.#call(name, execute, limits, learn)
     learn(answer)
     return answer.reply
@@ -259,7 +259,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.subscription.send(() => {
       for (const delivery of deliveries) {
         this.seen = Math.max(this.seen, delivery.fence)
-        const left = delivery.left === 0 ? 0 : this.#serverTime.left(until)
+        const left = delivery.left === 0 ? 0 : this.#serverClock.left(until)
         this.#world.history.say(
           () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,
         )

@@ -1,5 +1,6 @@
 import { ID_LENGTH } from '../../kernel/ids.ts'
 import { FORMAT } from '../../kernel/keys.ts'
+import { SERVER_CLOCK } from '../../kernel/script.ts'
 
 /**
  * What all scripts share. The two fragments that deal with time are replaced by the model conformance tests, so that
@@ -25,10 +26,7 @@ export interface TimeFragments {
 
 /** Time as the server tells it. */
 export const SERVER_TIME: TimeFragments = {
-  clock: `
-local time = redis.call('TIME')
-local us = time[1] * 1000000 + time[2]
-local now = math.floor(us / 1000)`,
+  clock: SERVER_CLOCK,
   keep: `
 local function keep(key, at) redis.call('PEXPIRE', key, int(at - now)) end`,
 }

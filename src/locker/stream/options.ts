@@ -1,5 +1,15 @@
-import { checkChoice, checkDuration, checkFields, checkSignal, checkWhole } from '../../kernel/check.ts'
-import { checkLease } from '../options.ts'
+import {
+  checkChoice,
+  checkDuration,
+  checkFlag,
+  checkLease,
+  checkOptions,
+  checkSignal,
+  checksOf,
+  checkTimeout,
+  checkWhole,
+  withDefaults,
+} from '../../kernel/check.ts'
 import type { OnUnavailable } from '../waiter.ts'
 
 /** What the work of a stream is given. */
@@ -73,9 +83,16 @@ export interface StreamTerms extends StreamDefaults {
 /** Bytes of encoded chunks that are kept, unless told otherwise. */
 export const MAX_BYTES: number = 16 * 1024 * 1024
 
-const KNOWN = [
-  ...['signal', 'timeout', 'lease', 'ttl', 'errorTtl', 'onUnavailable', 'maxBytes', 'abortUnwanted'],
-]
+const STREAM_CHECKS = checksOf<StreamOptions>({
+  signal: checkSignal,
+  timeout: checkTimeout,
+  lease: (_, value) => checkLease(value),
+  ttl: checkDuration,
+  errorTtl: checkDuration,
+  onUnavailable: (name, value) => checkChoice(name, value, ['fail', 'local']),
+  maxBytes: (name, value) => checkWhole(name, value, Number.MAX_SAFE_INTEGER),
+  abortUnwanted: checkFlag,
+})
 
 /** Chunks are not cached in the process. */
 function withoutCache({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
@@ -84,19 +101,10 @@ function withoutCache({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
 
 /** Checks the options of one stream and fills in the defaults. Throws TypeError. */
 export function resolveTerms(options: StreamOptions, defaults: StreamDefaults): StreamTerms {
-  checkFields('options', options, KNOWN)
-  checkSignal('signal', options.signal)
-  return {
-    signal: options.signal,
-    timeout: checkDuration('timeout', options.timeout ?? defaults.timeout, { infinite: true }),
-    lease: checkLease(options.lease ?? defaults.lease),
-    ttl: checkDuration('ttl', options.ttl ?? defaults.ttl),
-    errorTtl: checkDuration('errorTtl', options.errorTtl ?? defaults.errorTtl),
-    onUnavailable: checkChoice('onUnavailable', options.onUnavailable ?? withoutCache(defaults), [
-      'fail',
-      'local',
-    ]),
-    maxBytes: checkWhole('maxBytes', options.maxBytes ?? MAX_BYTES, Number.MAX_SAFE_INTEGER),
-    abortUnwanted: checkChoice('abortUnwanted', options.abortUnwanted ?? false, [true, false]),
-  }
+  checkOptions(options, STREAM_CHECKS)
+  const { timeout, lease, ttl, errorTtl } = defaults
+  const onUnavailable = withoutCache(defaults)
+  const plain = { timeout, lease, ttl, errorTtl, onUnavailable, maxBytes: MAX_BYTES, abortUnwanted: false }
+  const terms = withDefaults<Omit<StreamTerms, 'signal'>>(options, plain)
+  return { ...terms, lease: checkLease(terms.lease), signal: options.signal }
 }

@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto'
 import { ClosedError } from '../../errors.ts'
 import { checkFunction } from '../../kernel/check.ts'
 import { newId } from '../../kernel/ids.ts'
-import { checkKey, FORMAT } from '../../kernel/keys.ts'
+import { checkKey, digestOf, FORMAT } from '../../kernel/keys.ts'
 import { AsyncContext } from '../../kernel/user-code.ts'
 import type { DeskReader, Grant, ReaderDesk, StreamCall, StreamHost } from './host.ts'
 import type { LogStore } from './log-store.ts'
@@ -80,11 +79,9 @@ export class Streams implements ReaderDesk {
     if (!isShared(log)) void this.#local.forget(view.name, true, 0)
   }
 
-  /** Keys are of any length, and hostile; a digest over UTF-16 keeps apart what UTF-8 would merge. */
+  /** Keys are of any length, and hostile. */
   #nameOf(key: string, log: string): string {
-    if (!isShared(log)) return log
-    const digest = createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
-    return `${this.host.prefix}:${FORMAT}:x/${digest}/${log}`
+    return isShared(log) ? `${this.host.prefix}:${FORMAT}:x/${digestOf(key)}/${log}` : log
   }
 
   produce(call: StreamCall, grant: Grant): { log: string; view: LogView } {

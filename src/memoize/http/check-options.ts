@@ -2,74 +2,80 @@ import {
   checkChoice,
   checkCount,
   checkDuration,
-  checkFields,
+  checkFlag,
   checkFunction,
   checkNumber,
+  checkOptions,
+  checkTimeout,
+  columnsOf,
+  withDefaults,
 } from '../../kernel/check.ts'
 import { ON_UNAVAILABLE } from '../../locker/options.ts'
-import { HTTP_CACHE_DEFAULTS, type HttpCacheOptions, type ResolvedHttpOptions } from './options.ts'
+import type { HttpCacheDefaults, HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 
-const KNOWN = [...Object.keys(HTTP_CACHE_DEFAULTS), 'key', 'tags', 'timeout']
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** A token of structured fields. RFC 8941 §3.3.4. */
 const STATUS_NAME = /^[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*$/
 
-/** The options with the defaults filled in, before they are checked. */
-type Complete = Omit<ResolvedHttpOptions, 'methods'> & { methods: readonly string[] }
+const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
+  ttl: [checkDuration, 0],
+  errorTtl: [checkDuration, 0],
+  staleWhileRevalidate: [checkDuration, 0],
+  staleIfError: [checkDuration, 0],
+  methods: [checkTokens, ['GET', 'HEAD']],
+  vary: [checkTokens, []],
+  maxBody: [(name, value) => checkNumber(name, value, 0, Number.MAX_SAFE_INTEGER), 8 * 1024 * 1024],
+  maxBodyTime: [checkTimeout, 30_000],
+  heuristics: [checkFlag, false],
+  revalidate: [checkFlag, false],
+  cookies: [(name, value) => checkChoice(name, value, ['bypass', 'allow']), 'bypass'],
+  shareSetCookie: [checkFlag, false],
+  shareAuthorized: [checkFlag, false],
+  cacheStatus: [checkStatusName, 'soloflight'],
+  onUnavailable: [(name, value) => checkChoice(name, value, ON_UNAVAILABLE), 'cached-local'],
+  maxUnshared: [(name, value) => checkCount(name, value, 0), 100],
+  key: [checkFunction],
+  tags: [checkFunction],
+  timeout: [checkTimeout],
+})
+
+/** Everything that is not said otherwise. */
+export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = defaults
 
 /** Checks the options and fills in the defaults. Throws TypeError. */
 export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions {
-  checkFields('options', given, KNOWN)
-  const present = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-  const options: Complete = Object.assign({ ...HTTP_CACHE_DEFAULTS }, present as Complete)
-  for (const name of ['key', 'tags'] as const) {
-    if (options[name] !== undefined) checkFunction(name, options[name])
-  }
-  for (const name of ['ttl', 'errorTtl', 'staleWhileRevalidate', 'staleIfError'] as const) {
-    checkDuration(name, options[name])
-  }
-  for (const name of ['heuristics', 'revalidate', 'shareSetCookie', 'shareAuthorized'] as const) {
-    checkChoice(name, options[name], [true, false])
-  }
-  if (options.timeout !== undefined) checkDuration('timeout', options.timeout, { infinite: true })
-  checkDuration('maxBodyTime', options.maxBodyTime, { infinite: true })
-  checkNumber('maxBody', options.maxBody, 0, Number.MAX_SAFE_INTEGER)
-  checkCount('maxUnshared', options.maxUnshared, 0)
-  checkChoice('onUnavailable', options.onUnavailable, ON_UNAVAILABLE)
-  const vary = checkTokens('vary', options.vary).map((name) => name.toLowerCase())
+  checkOptions(given, checks)
+  const options = withDefaults(given, HTTP_CACHE_DEFAULTS)
+  const { key, tags, timeout } = given
+  const vary = options.vary.map((name) => name.toLowerCase())
   if (vary.includes('*')) throw new TypeError('Expected `vary` to name fields, got `*`')
-  const cookies = checkChoice('cookies', options.cookies, ['bypass', 'allow'] as const)
+  const cookies = vary.includes('cookie') ? 'allow' : options.cookies
   return {
     ...options,
-    key: options.key,
-    tags: options.tags,
-    timeout: options.timeout,
+    key,
+    tags,
+    timeout,
     vary,
-    cookies: vary.includes('cookie') ? 'allow' : cookies,
-    methods: checkMethods(options.methods, options.key !== undefined),
-    cacheStatus: checkStatusName(options.cacheStatus),
+    cookies,
+    methods: methodsOf(options.methods, key !== undefined),
   }
 }
 
-function checkTokens(name: string, value: readonly string[]): readonly string[] {
-  if (Array.isArray(value) && value.every((token) => typeof token === 'string' && TOKEN.test(token)))
-    return value
+function checkTokens(name: string, value: unknown): void {
+  if (Array.isArray(value) && value.every((token) => typeof token === 'string' && TOKEN.test(token))) return
   throw new TypeError(`Expected \`${name}\` to be an array of tokens, got \`${String(value).slice(0, 80)}\``)
 }
 
-function checkMethods(value: readonly string[], keyed: boolean): ReadonlySet<string> {
-  const methods = new Set(checkTokens('methods', value))
-  const unusual = [...methods].find((method) => method !== 'GET' && method !== 'HEAD')
+function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string> {
+  const unusual = names.find((method) => method !== 'GET' && method !== 'HEAD')
   if (unusual !== undefined && !keyed)
     throw new TypeError(
       `Expected a \`key\` beside the method ${unusual}: a URL does not tell its requests apart`,
     )
-  return methods
+  return new Set(names)
 }
 
-function checkStatusName(value: string | false): string | false {
-  if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return value
-  throw new TypeError(
-    `Expected \`cacheStatus\` to be a token or false, got \`${String(value).slice(0, 80)}\``,
-  )
+function checkStatusName(name: string, value: unknown): void {
+  if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return
+  throw new TypeError(`Expected \`${name}\` to be a token or false, got \`${String(value).slice(0, 80)}\``)
 }

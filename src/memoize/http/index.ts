@@ -1,3 +1,4 @@
+export { HTTP_CACHE_DEFAULTS } from './check-options.ts'
 export { unflat } from './fields.ts'
 export { HttpCache } from './http-cache.ts'
 export type {
@@ -9,4 +10,5 @@ export type {
   OriginRequest,
   OriginResponse,
 } from './message.ts'
-export { HTTP_CACHE_DEFAULTS, type HttpCacheOptions } from './options.ts'
+
+export type { HttpCacheOptions } from './options.ts'

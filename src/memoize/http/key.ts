@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { digestOf } from '../../kernel/keys.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 
@@ -8,8 +8,7 @@ const MAX_LENGTH = 2_048
 /** The parts as one key. Unambiguous, whatever they contain; those that are long stay apart by SHA-256 over UTF-16. */
 export function keyFrom(parts: readonly (string | null)[]): string {
   const key = JSON.stringify(parts)
-  if (key.length <= MAX_LENGTH) return key
-  return createHash('sha256').update(Buffer.from(key, 'utf16le')).digest('base64url')
+  return key.length <= MAX_LENGTH ? key : digestOf(key)
 }
 
 /**

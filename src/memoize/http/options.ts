@@ -1,8 +1,9 @@
+import type { Complete } from '../../kernel/check.ts'
 import type { OnUnavailable } from '../../locker/waiter.ts'
 import type { HttpRequest } from './message.ts'
 
-/** Options of an HTTP cache. Durations are ms. */
-export interface HttpCacheOptions {
+/** Options of an HTTP cache, with requests as its server sees them. Durations are ms. */
+export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
   /**
    * What tells the resources apart. By default the scheme, the host (in lower case), and path and query as they stand;
    * nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
@@ -11,7 +12,7 @@ export interface HttpCacheOptions {
    * Authorization (an API key, an address) must be `private`, or have that in the key or in `vary`. Caches whose lockers
    * have the same prefix share what they keep: if they answer differently, by prefix or key they must differ.
    */
-  key?: ((request: HttpRequest) => string | undefined) | undefined
+  key?: ((request: Request) => string | undefined) | undefined
   /**
    * How long a response is fresh that does not say so itself.
    * @default 0: only those receive it who asked while it was made
@@ -88,7 +89,7 @@ export interface HttpCacheOptions {
    */
   cacheStatus?: string | false | undefined
   /** Tags that the response to a request is kept under. */
-  tags?: ((request: HttpRequest) => string[]) | undefined
+  tags?: ((request: Request) => string[]) | undefined
   /**
    * Longest that a request waits for another's answer, and that the origin has to begin one that others may wait for;
    * then it is answered by 504, and the origin's signal aborts. The locker's when absent.
@@ -109,53 +110,12 @@ export interface HttpCacheOptions {
   maxUnshared?: number | undefined
 }
 
-/** The options, checked and complete. */
-export interface ResolvedHttpOptions {
-  key: ((request: HttpRequest) => string | undefined) | undefined
-  ttl: number
-  errorTtl: number
-  staleWhileRevalidate: number
-  staleIfError: number
-  methods: ReadonlySet<string>
-  vary: readonly string[]
-  maxBody: number
-  maxBodyTime: number
-  heuristics: boolean
-  revalidate: boolean
-  cookies: 'bypass' | 'allow'
-  shareSetCookie: boolean
-  shareAuthorized: boolean
-  cacheStatus: string | false
-  tags: ((request: HttpRequest) => string[]) | undefined
-  timeout: number | undefined
-  onUnavailable: OnUnavailable
-  maxUnshared: number
-}
-
 /** The options that have a plain default. */
-export type HttpCacheDefaults = {
-  readonly [Name in Exclude<keyof HttpCacheOptions, 'key' | 'tags' | 'timeout'>]-?: Exclude<
-    HttpCacheOptions[Name],
-    undefined
-  >
-}
+export type HttpCacheDefaults = Readonly<Complete<Omit<HttpCacheOptions, 'key' | 'tags' | 'timeout'>>>
 
-/** Everything that is not said otherwise. */
-export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = {
-  ttl: 0,
-  errorTtl: 0,
-  staleWhileRevalidate: 0,
-  staleIfError: 0,
-  methods: ['GET', 'HEAD'],
-  vary: [],
-  maxBody: 8 * 1024 * 1024,
-  maxBodyTime: 30_000,
-  heuristics: false,
-  revalidate: false,
-  cookies: 'bypass',
-  shareSetCookie: false,
-  shareAuthorized: false,
-  cacheStatus: 'soloflight',
-  onUnavailable: 'cached-local',
-  maxUnshared: 100,
+/** The options, checked and complete. */
+export interface ResolvedHttpOptions
+  extends Omit<HttpCacheDefaults, 'methods'>,
+    Pick<HttpCacheOptions, 'key' | 'tags' | 'timeout'> {
+  methods: ReadonlySet<string>
 }

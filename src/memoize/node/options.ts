@@ -8,11 +8,7 @@ export interface NodeRequest extends HttpRequest {
 }
 
 /** Options of a handler on node:http: those of the cache, and these. */
-export interface MemoizeHandlerOptions extends Omit<HttpCacheOptions, 'key' | 'tags'> {
-  /** See HttpCacheOptions. */
-  key?: ((request: NodeRequest) => string | undefined) | undefined
-  /** See HttpCacheOptions. */
-  tags?: ((request: NodeRequest) => string[]) | undefined
+export interface MemoizeHandlerOptions extends HttpCacheOptions<NodeRequest> {
   /**
    * Told of everything that a handler throws or rejects with that was given as the third argument: its clients are
    * answered by 500, or what `next` makes of it.

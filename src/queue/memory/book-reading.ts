@@ -1,8 +1,7 @@
+import { stateOf } from '../status.ts'
 import type { JobSnapshot, JobState } from '../store.ts'
 import type { BookState } from './book-state.ts'
 import type { JobRecord } from './job-record.ts'
-
-const OVER = { value: 'completed', error: 'failed', removed: 'removed' } as const
 
 /** A job as it is now. */
 export function snapshotOf(job: JobRecord): JobSnapshot {
@@ -11,7 +10,7 @@ export function snapshotOf(job: JobRecord): JobSnapshot {
   return {
     id,
     command,
-    state: outcome ? OVER[outcome.kind] : pendingState(job),
+    state: stateOf(outcome?.kind, job.worker !== '', job.due !== undefined),
     payload,
     options,
     generation,
@@ -22,11 +21,6 @@ export function snapshotOf(job: JobRecord): JobSnapshot {
     outcome,
     waiters,
   }
-}
-
-function pendingState({ worker, due }: JobRecord): JobState {
-  if (worker !== '') return 'active'
-  return due === undefined ? 'waiting' : 'delayed'
 }
 
 /** The jobs in a state, in the order in which they will be or were treated. */

@@ -1,6 +1,6 @@
 import { UnavailableError } from '../../errors.ts'
 import type { Script } from '../../kernel/script.ts'
-import { Batch } from './batch.ts'
+import { nextTick } from '../../kernel/timers.ts'
 import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
 
 /** One of several things that are asked for by one script call. */
@@ -32,8 +32,8 @@ export class Exchange {
   readonly #calls: QueueCalls
   readonly #script: Script
   readonly #options: ExchangeOptions
-  /** By time limit: what goes out together shares it. */
-  readonly #batches = new Map<number, Batch<Item>>()
+  /** What goes out at the end of this tick, by time limit. */
+  readonly #waiting = new Map<number, Item[]>()
 
   constructor(calls: QueueCalls, script: Script, options: ExchangeOptions) {
     this.#calls = calls
@@ -42,12 +42,17 @@ export class Exchange {
   }
 
   add(item: Item, within: number): void {
-    let batch = this.#batches.get(within)
-    if (!batch) {
-      batch = new Batch(this.#options.most, (items) => this.#send(items, within))
-      this.#batches.set(within, batch)
-    }
-    batch.add(item)
+    const waiting = this.#waiting.get(within)
+    if (waiting) return void waiting.push(item)
+    this.#waiting.set(within, [item])
+    nextTick(() => this.#flush(within))
+  }
+
+  #flush(within: number): void {
+    const { most } = this.#options
+    const items = this.#waiting.get(within) ?? []
+    this.#waiting.delete(within)
+    for (let from = 0; from < items.length; from += most) this.#send(items.slice(from, from + most), within)
   }
 
   #send(items: readonly Item[], within: number): void {

@@ -1,12 +1,7 @@
-import type { Hint } from '../../kernel/inbox.ts'
+import { areNumbers, type Hint } from '../../kernel/inbox.ts'
 import type { Delivery, JobNotice, JobOutcome, WorkerListener } from '../store.ts'
 
 const KINDS: Record<string, JobOutcome['kind']> = { v: 'value', e: 'error', x: 'removed' }
-
-/** Whether fields are the numbers that a message should have. Anybody may send one. */
-function areNumbers(fields: readonly (string | undefined)[]): fields is string[] {
-  return fields.every((field) => field !== undefined && /^\d{1,16}$/.test(field))
-}
 
 /** Reads a message to whoever waits for a job; undefined for one that is none. */
 export function jobNoticeOf({ kind, fields, body }: Hint): JobNotice | undefined {

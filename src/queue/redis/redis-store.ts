@@ -1,6 +1,7 @@
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
+import { ServerClock } from '../../kernel/server-clock.ts'
 import { nextTick } from '../../kernel/timers.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
@@ -30,7 +31,6 @@ import { jobNoticeOf, tellWorker } from './messages.ts'
 import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
 import { flagsOf } from './scripts/submit.ts'
-import { ServerTime } from './server-time.ts'
 
 /** What a test may set otherwise. */
 export interface RedisQueueStoreOptions {
@@ -63,7 +63,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #names: QueueNames
   readonly #messageLimit: string
   readonly #maxParked: string
-  readonly #serverTime: ServerTime
+  readonly #serverClock: ServerClock
   readonly #accept: number
   readonly #submissions: Exchange
   readonly #endings: Exchange
@@ -87,9 +87,9 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#accept = accept
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
-    this.#serverTime = new ServerTime(connection.clock)
+    this.#serverClock = new ServerClock(connection.clock)
     const { inbox, broadcastChannel } = connection
-    const learn = (now: number, sentAt: number) => this.#serverTime.learn(now, sentAt)
+    const learn = (now: number, sentAt: number) => this.#serverClock.learn(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.calls, scripts.submit, {
       most: 25,
@@ -216,14 +216,14 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         if (hint.kind === 'j') this.calls.saw(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
-        tellWorker(listener, hint, (until) => Math.min(this.#serverTime.left(until), this.#accept))
+        tellWorker(listener, hint, (until) => Math.min(this.#serverClock.left(until), this.#accept))
       },
     })
     const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
-    this.#serverTime.learn(Number(now), sentAt)
+    this.#serverClock.learn(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
@@ -325,7 +325,8 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     let next: number | undefined
     for (let at = 0; at < flat.length && next === undefined; at += 2) {
       const [id, command] = (flat[at] ?? '').split(' ')
-      const left = this.#serverTime.left(Number(flat[at + 1]))
+      // Not before the server itself, which reads whole milliseconds, takes it for due.
+      const left = this.#serverClock.left(Number(flat[at + 1]) + 1)
       if (left > 0) next = left
       else if (id !== undefined && command !== undefined) jobs.push({ id, command })
     }
@@ -350,7 +351,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       ],
       within,
     )
-    this.#serverTime.learn(Number((reply as unknown[])[jobs.length]), sentAt)
+    this.#serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => ({
       id,
       command,

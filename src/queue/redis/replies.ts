@@ -1,3 +1,4 @@
+import { stateOf } from '../status.ts'
 import type { Answer, JobOutcome, JobSnapshot, SubmitReply } from '../store.ts'
 
 /** Reads what the scripts of the queue return. */
@@ -91,16 +92,4 @@ export function snapshotOf(id: string, reply: unknown): JobSnapshot | undefined 
     outcome,
     waiters: Number(waiters),
   }
-}
-
-const OVER = { value: 'completed', error: 'failed', removed: 'removed' } as const
-
-function stateOf(
-  over: JobOutcome['kind'] | undefined,
-  owned: boolean,
-  delayed: boolean,
-): JobSnapshot['state'] {
-  if (over) return OVER[over]
-  if (owned) return 'active'
-  return delayed ? 'delayed' : 'waiting'
 }

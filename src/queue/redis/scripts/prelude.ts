@@ -1,5 +1,6 @@
 import { ID_LENGTH } from '../../../kernel/ids.ts'
 import { FORMAT } from '../../../kernel/keys.ts'
+import { SERVER_CLOCK } from '../../../kernel/script.ts'
 
 /**
  * What the scripts of the queue share.
@@ -37,10 +38,7 @@ export interface QueueTime {
 
 /** Time as the server tells it. */
 export const QUEUE_SERVER_TIME: QueueTime = {
-  clock: `
-local time = redis.call('TIME')
-local us = time[1] * 1000000 + time[2]
-local now = math.floor(us / 1000)`,
+  clock: SERVER_CLOCK,
   keep: `
 local function keepFor(key, ms) redis.call('PEXPIRE', key, int(ms)) end`,
 }
