@@ -81,9 +81,15 @@ function example(name: string, args: readonly string[] = [], env: Record<string,
   return new Run(process.execPath, ['--import', import.meta.resolve('tsx'), file, ...args], env)
 }
 
-/** The demonstration, compiled: for what does not depend on how it is started. It cannot start processes of its own. */
-async function compiledDemo(args: readonly string[] = [], env: Record<string, string> = {}): Promise<Run> {
-  return new Run(process.execPath, [await compiled(join(ROOT, 'examples', 'demo.ts')), ...args], env)
+const compiledFile = (name: string) => compiled(join(ROOT, 'examples', `${name}.ts`))
+
+/** One for what does not depend on how it is started. It cannot start processes of its own. */
+async function compiledExample(
+  name: string,
+  args: readonly string[] = [],
+  env: Record<string, string> = {},
+): Promise<Run> {
+  return new Run(process.execPath, [await compiledFile(name), ...args], env)
 }
 
 /** What follows a name in the output of the demonstration. */
@@ -257,7 +263,7 @@ describe('examples of workers', () => {
 
   test('examples - those that need a Redis say so', async () => {
     for (const name of ['worker', 'producer']) {
-      const lonely = example(name)
+      const lonely = await compiledExample(name)
       assert.equal((await lonely.ended).code, 1)
       assert.equal(lonely.stderr, 'This needs a Redis: --redis redis://localhost:6379, or REDIS_URL\n')
     }
@@ -300,7 +306,7 @@ describe('demo', () => {
       [`steers${ESCAPE}[31m.txt`]: 'x',
     })
     await run('mkfifo', [join(folder, 'pipe')])
-    const output = await (await compiledDemo([folder])).output()
+    const output = await (await compiledExample('demo', [folder])).output()
     checkOneProcess(output)
     assert.equal(fact(output, 'folder'), `${folder}: 4 files, 1.0 kB`)
     const sha256 = createHash('sha256').update(text).digest('hex').slice(0, 8)
@@ -315,7 +321,7 @@ describe('demo', () => {
   test('demo - takes only so much of a large folder, and says so', async () => {
     const many = Object.fromEntries(Array.from({ length: MOST_FILES + 1 }, (_, i) => [`${i}.txt`, `${i}`]))
     const tooMany = await folderOf(many)
-    const output = await (await compiledDemo([tooMany])).output()
+    const output = await (await compiledExample('demo', [tooMany])).output()
     checkOneProcess(output)
     assert.match(fact(output, 'folder'), new RegExp(`: ${MOST_FILES} files, `))
     assert.match(output, new RegExp(`it has more: at most ${MOST_FILES} files and 1.0 MB are taken`))
@@ -352,7 +358,7 @@ describe('demo', () => {
       [['--redis', 'nonsense'], /Expected `redis` to be a URL/],
     ] as const
     const refuses = async ([args, expected]: (typeof inputs)[number]) => {
-      const bad = await compiledDemo(args)
+      const bad = await compiledExample('demo', args)
       assert.match(await bad.complaint(), expected)
       assert.equal(bad.stdout, '')
     }
@@ -361,14 +367,14 @@ describe('demo', () => {
 
   const script = '/usr/bin/script'
   test('demo - it ends quietly when its output is not read to the end', async () => {
-    const demo = await compiledDemo()
+    const demo = await compiledExample('demo')
     demo.child.stdout?.once('data', () => demo.child.stdout?.destroy())
     await demo.output()
     assert.doesNotMatch(demo.stdout, /late caller/)
   })
 
   test('demo - says how it is used', async () => {
-    const demo = await compiledDemo(['--help'])
+    const demo = await compiledExample('demo', ['--help'])
     assert.match(await demo.output(), /^usage: npm start -- \[folder\][^\n]*\n$/)
   })
 
@@ -376,7 +382,7 @@ describe('demo', () => {
     // As `npm start --redis=URL`, `npm start --redis URL` and `npm start --redis` hand it on.
     const url = `redis://localhost:${await freePort()}`
     const complains = async (args: string[], value: string, expected: RegExp) => {
-      const demo = await compiledDemo(args, { npm_config_redis: value })
+      const demo = await compiledExample('demo', args, { npm_config_redis: value })
       assert.match(await demo.complaint(), expected)
     }
     const cannotBeUsed = /Redis at redis:\/\/localhost:\d+ cannot be used/
@@ -389,7 +395,8 @@ describe('demo', () => {
   })
 
   test('demo - colours and a line of progress are for terminals', async () => {
-    const args = ['-qec', `'${process.execPath}' --import tsx examples/demo.ts`, '/dev/null']
+    const command = `'${process.execPath}' '${await compiledFile('demo')}' examples/demo`
+    const args = ['-qec', command, '/dev/null']
     const coloured = await new Run(script, args, { TERM: 'xterm' }).output()
     assert.ok(coloured.includes(`${ESCAPE}[1m100 callers`))
     assert.match(coloured, /computing, step 1 of \d+/)
@@ -455,7 +462,10 @@ describe('demo on Redis', () => {
   })
 
   test('demo - a Redis that is not there takes one line, without its password', async () => {
-    const demo = await compiledDemo(['--redis', `redis://user:se@cret@localhost:${await freePort()}`])
+    const demo = await compiledExample('demo', [
+      '--redis',
+      `redis://user:se@cret@localhost:${await freePort()}`,
+    ])
     const complaint = await demo.complaint()
     assert.match(complaint, /Redis at redis:\/\/…@localhost:\d+ cannot be used: .*ECONNREFUSED/)
     assert.doesNotMatch(complaint, /se@cret|cret/)
