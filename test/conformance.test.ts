@@ -2,7 +2,7 @@
 // state, the same messages to the same parks. Time is an argument of both.
 
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { after, before, describe, test } from 'node:test'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
 import { systemClock } from '../src/kernel/clock.ts'
@@ -878,6 +878,17 @@ const SELDOM: [Op[]][] = [
   [[claim(1), claim(2), unpark(2)]],
   // Asked to be told, and dead: its successor has not asked.
   [[claim(1), claim(2), abandon, wait(250), claim(2)]],
+  // Renewed, while what is over is kept.
+  [[claim(1), over(5000), claim(2), { type: 'renew', lease: 250, grant: 0, forged: 'no' }]],
+  // Its fence was invalidated, and given up, before it is asked for.
+  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, abandon, { ...claim(2), only: 'last' }]],
+  // A value with tags.
+  [[claim(1), { ...settle(300), tags: '17 s:1:t/x' }]],
+  // Who is parked is told: of progress, of what is not kept, and of a result, once.
+  [[claim(1), claim(2), { type: 'progress', bytes: Uint8Array.of(1), grant: 0, forged: 'no' }, unkept]],
+  [[claim(1), claim(2), settle(300), { type: 'repeat', back: 0 }]],
+  // And all are, when the holder was let go.
+  [[claim(1), claim(2), claim(5), letGo]],
 ]
 
 for (const [title, ops] of Object.entries(FOUND)) {
@@ -1182,9 +1193,14 @@ const MUTANTS: Record<string, Mutant> = {
 }
 
 describe('conformance - finds planted bugs', () => {
+  let t: Awaited<ReturnType<typeof open>>
+  before(async () => {
+    t = await open()
+  })
+  after(() => t[Symbol.asyncDispose]())
+
   for (const [name, { script, from, to }] of Object.entries(MUTANTS)) {
     test(`conformance - finds ${name}`, async () => {
-      await using t = await open()
       const scripts = buildScripts(TEST_TIME)
       const { source } = scripts[script]
       const at = source.lastIndexOf(from)

@@ -10,10 +10,11 @@ import { promisify } from 'node:util'
 import { findFiles, MOST_BYTES, MOST_FILES } from '../examples/demo/folder.ts'
 import { makeReport } from '../examples/demo/report.ts'
 import { SETTINGS } from '../examples/demo/settings.ts'
+import { compiled } from './support/compiled.ts'
 import { temporaryFolder, tie } from './support/lifeline.ts'
 import { freePort } from './support/ports.ts'
 import type { RedisServer } from './support/redis-server.ts'
-import { setup } from './support/setup.ts'
+import { type Setup, setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
 const run = promisify(execFile)
@@ -78,6 +79,17 @@ class Run {
 function example(name: string, args: readonly string[] = [], env: Record<string, string> = {}): Run {
   const file = join('examples', `${name}.ts`)
   return new Run(process.execPath, ['--import', import.meta.resolve('tsx'), file, ...args], env)
+}
+
+const compiledFile = (name: string) => compiled(join(ROOT, 'examples', `${name}.ts`))
+
+/** One for what does not depend on how it is started. It cannot start processes of its own. */
+async function compiledExample(
+  name: string,
+  args: readonly string[] = [],
+  env: Record<string, string> = {},
+): Promise<Run> {
+  return new Run(process.execPath, [await compiledFile(name), ...args], env)
 }
 
 /** What follows a name in the output of the demonstration. */
@@ -181,25 +193,35 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
   ],
 }
 
+/** Runs an example, which prints all its lines. */
+async function shows(name: string, env: Record<string, string>): Promise<void> {
+  const printed = (await example(name, [], env).output()).split('\n')
+  for (const line of EXAMPLES[name] ?? assert.fail(`there is no example ${name}`)) {
+    const found = printed.findIndex((text) => (typeof line === 'string' ? text === line : line.test(text)))
+    assert.notEqual(found, -1, `${line} is not in:\n${printed.join('\n')}`)
+    printed.splice(found, 1)
+  }
+}
+
 describe('examples', () => {
-  for (const [name, lines] of Object.entries(EXAMPLES)) {
-    test(`examples - ${name} shows what it says, embedded and on Redis, twice`, async () => {
+  const isLeft = async ({ server }: Setup) => {
+    assert.ok((await expiringKeys(server)) > 0)
+    await until(async () => (await server.connectedClients()).length === 0, { what: 'no client left' })
+  }
+
+  for (const name of Object.keys(EXAMPLES)) {
+    test(`examples - ${name} shows what it says, embedded and on Redis`, async () => {
       await using t = await setup({ port: 'free' })
-      // The second run finds the records of the first.
-      for (const env of [{}, { REDIS_URL: t.url }, { REDIS_URL: t.server.path }]) {
-        const printed = (await example(name, [], env).output()).split('\n')
-        for (const line of lines) {
-          const found = printed.findIndex((text) =>
-            typeof line === 'string' ? text === line : line.test(text),
-          )
-          assert.notEqual(found, -1, `${line} is not in:\n${printed.join('\n')}`)
-          printed.splice(found, 1)
-        }
-      }
-      assert.ok((await expiringKeys(t.server)) > 0)
-      await until(async () => (await t.server.connectedClients()).length === 0, { what: 'no client left' })
+      for (const env of [{}, { REDIS_URL: t.url }]) await shows(name, env)
+      await isLeft(t)
     })
   }
+
+  test('examples - a second run, by socket, shows the same beside the records of the first', async () => {
+    await using t = await setup({ port: 'free' })
+    for (const url of [t.url, t.server.path]) await shows('memoize', { REDIS_URL: url })
+    await isLeft(t)
+  })
 })
 
 describe('examples of workers', () => {
@@ -241,7 +263,7 @@ describe('examples of workers', () => {
 
   test('examples - those that need a Redis say so', async () => {
     for (const name of ['worker', 'producer']) {
-      const lonely = example(name)
+      const lonely = await compiledExample(name)
       assert.equal((await lonely.ended).code, 1)
       assert.equal(lonely.stderr, 'This needs a Redis: --redis redis://localhost:6379, or REDIS_URL\n')
     }
@@ -284,7 +306,7 @@ describe('demo', () => {
       [`steers${ESCAPE}[31m.txt`]: 'x',
     })
     await run('mkfifo', [join(folder, 'pipe')])
-    const output = await example('demo', [folder]).output()
+    const output = await (await compiledExample('demo', [folder])).output()
     checkOneProcess(output)
     assert.equal(fact(output, 'folder'), `${folder}: 4 files, 1.0 kB`)
     const sha256 = createHash('sha256').update(text).digest('hex').slice(0, 8)
@@ -299,7 +321,7 @@ describe('demo', () => {
   test('demo - takes only so much of a large folder, and says so', async () => {
     const many = Object.fromEntries(Array.from({ length: MOST_FILES + 1 }, (_, i) => [`${i}.txt`, `${i}`]))
     const tooMany = await folderOf(many)
-    const output = await example('demo', [tooMany]).output()
+    const output = await (await compiledExample('demo', [tooMany])).output()
     checkOneProcess(output)
     assert.match(fact(output, 'folder'), new RegExp(`: ${MOST_FILES} files, `))
     assert.match(output, new RegExp(`it has more: at most ${MOST_FILES} files and 1.0 MB are taken`))
@@ -326,7 +348,7 @@ describe('demo', () => {
 
   test('demo - bad input takes one line', async () => {
     const empty = await folderOf({ '.hidden': 'x', 'empty.txt': '' })
-    for (const [args, expected] of [
+    const inputs = [
       [['no-such-folder'], /the folder no-such-folder cannot be read: ENOENT/],
       [['package.json'], /the folder package\.json cannot be read: ENOTDIR/],
       [[empty], /has no file to report on/],
@@ -334,42 +356,47 @@ describe('demo', () => {
       [['--bogus'], /Unknown option '--bogus'; usage: npm start/],
       [['--redis'], /argument missing; usage: npm start/],
       [['--redis', 'nonsense'], /Expected `redis` to be a URL/],
-    ] as const) {
-      const bad = example('demo', args)
+    ] as const
+    const refuses = async ([args, expected]: (typeof inputs)[number]) => {
+      const bad = await compiledExample('demo', args)
       assert.match(await bad.complaint(), expected)
       assert.equal(bad.stdout, '')
     }
+    await Promise.all(inputs.map(refuses))
   })
 
   const script = '/usr/bin/script'
   test('demo - it ends quietly when its output is not read to the end', async () => {
-    const demo = example('demo')
+    const demo = await compiledExample('demo')
     demo.child.stdout?.once('data', () => demo.child.stdout?.destroy())
     await demo.output()
     assert.doesNotMatch(demo.stdout, /late caller/)
   })
 
   test('demo - says how it is used', async () => {
-    assert.match(await example('demo', ['--help']).output(), /^usage: npm start -- \[folder\][^\n]*\n$/)
+    const demo = await compiledExample('demo', ['--help'])
+    assert.match(await demo.output(), /^usage: npm start -- \[folder\][^\n]*\n$/)
   })
 
   test('demo - finds the Redis that npm has taken for an option of its own', async () => {
     // As `npm start --redis=URL`, `npm start --redis URL` and `npm start --redis` hand it on.
     const url = `redis://localhost:${await freePort()}`
-    for (const [args, value] of [
-      [[], url],
-      [[url], 'true'],
-      [['src', url], 'true'],
-    ] as const) {
-      const demo = example('demo', args, { npm_config_redis: value })
-      assert.match(await demo.complaint(), /Redis at redis:\/\/localhost:\d+ cannot be used/)
+    const complains = async (args: string[], value: string, expected: RegExp) => {
+      const demo = await compiledExample('demo', args, { npm_config_redis: value })
+      assert.match(await demo.complaint(), expected)
     }
-    const without = example('demo', ['src'], { npm_config_redis: 'true' })
-    assert.match(await without.complaint(), /expected --redis behind --; usage: /)
+    const cannotBeUsed = /Redis at redis:\/\/localhost:\d+ cannot be used/
+    await Promise.all([
+      complains([], url, cannotBeUsed),
+      complains([url], 'true', cannotBeUsed),
+      complains(['src', url], 'true', cannotBeUsed),
+      complains(['src'], 'true', /expected --redis behind --; usage: /),
+    ])
   })
 
   test('demo - colours and a line of progress are for terminals', async () => {
-    const args = ['-qec', `'${process.execPath}' --import tsx examples/demo.ts`, '/dev/null']
+    const command = `'${process.execPath}' '${await compiledFile('demo')}' examples/demo`
+    const args = ['-qec', command, '/dev/null']
     const coloured = await new Run(script, args, { TERM: 'xterm' }).output()
     assert.ok(coloured.includes(`${ESCAPE}[1m100 callers`))
     assert.match(coloured, /computing, step 1 of \d+/)
@@ -435,7 +462,10 @@ describe('demo on Redis', () => {
   })
 
   test('demo - a Redis that is not there takes one line, without its password', async () => {
-    const demo = example('demo', ['--redis', `redis://user:se@cret@localhost:${await freePort()}`])
+    const demo = await compiledExample('demo', [
+      '--redis',
+      `redis://user:se@cret@localhost:${await freePort()}`,
+    ])
     const complaint = await demo.complaint()
     assert.match(complaint, /Redis at redis:\/\/…@localhost:\d+ cannot be used: .*ECONNREFUSED/)
     assert.doesNotMatch(complaint, /se@cret|cret/)

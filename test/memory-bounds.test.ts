@@ -3,16 +3,18 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import pDefer from 'p-defer'
 import { Locker, MemoryQueueStore, MemoryStore, RedisQueue } from '../src/index.ts'
 import { ownedBytes } from '../src/kernel/binary.ts'
 import { MemoryBudget } from '../src/kernel/memory-budget.ts'
+import { compiled } from './support/compiled.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
 const MIB = 2 ** 20
-const CHILD = new URL('./support/memory-child.ts', import.meta.url).pathname
+const CHILD = fileURLToPath(new URL('./support/memory-child.ts', import.meta.url))
 /** The bounds of an embedded locker: of its store, and of its in-process cache. */
 const EMBEDDED = (256 + 64) * MIB
 
@@ -24,7 +26,7 @@ async function measured(
   count: number,
   path = '',
 ): Promise<{ held: number; counted: number }> {
-  const args = ['--expose-gc', '--import', 'tsx', CHILD, scenario, String(count), path]
+  const args = ['--expose-gc', await compiled(CHILD), scenario, String(count), path]
   const { stdout } = await run(process.execPath, args)
   return JSON.parse(stdout)
 }

@@ -1175,14 +1175,18 @@ const finish = (kind: EndingOp['kind'], other: Partial<EndingOp> = {}): Op => ({
   ...{ retain: { count: 0, age: 0 }, frees: true, ...other },
 })
 const finishes = (all: Op[]): Op => ({ type: 'finishes', all: all as EndingOp[] })
-const tick = (maxStalls: number): Op => ({
-  ...{ type: 'tick', others: [], maxStalls, bytes: Uint8Array.of(2), ttl: 0, linger: 1500 },
+const tick = (maxStalls: number, others: (typeof JOBS)[number][] = []): Op => ({
+  ...{ type: 'tick', others, maxStalls, bytes: Uint8Array.of(2), ttl: 0, linger: 1500 },
   retain: { count: 0, age: 0 },
 })
 const wait = (ms: number): Op => ({ type: 'wait', ms })
 const repeat = (back: number): Op => ({ type: 'repeat', back })
-const end = (job: number): Op => ({
-  ...{ type: 'end', party: 0, job, unwanted: false, kind: 'removed', bytes: Uint8Array.of(), linger: 1500 },
+const renew = (forged: AttemptOp['forged']): Op => ({ type: 'renew', lease: 1000, attempt: 0, forged })
+const log: Op = { type: 'log', lines: 1, before: 0, attempt: 0, forged: 'no' }
+const drain: Op = { type: 'drain', state: 'waiting', linger: 200 }
+const read: Op = { type: 'read', from: 0, limit: 4 }
+const end = (job: number, kind: 'removed' | 'error' = 'removed'): Op => ({
+  ...{ type: 'end', party: 0, job, unwanted: false, kind, bytes: Uint8Array.of(), linger: 1500 },
 })
 const unpark = (submission: number): Op => ({
   ...{ type: 'unpark', submission, unwanted: true, kind: 'error', bytes: Uint8Array.of(3), linger: 200 },
@@ -1277,7 +1281,7 @@ const SELDOM: [Op[]][] = [
       finish('value', { retain: { count: 1, age: 5000 } }),
       finish('value', { attempt: 1, retain: { count: 2, age: 300 } }),
       wait(300),
-      { type: 'read', from: 0, limit: 4 },
+      read,
     ],
   ],
   // A worker is lost again and again.
@@ -1327,6 +1331,32 @@ const SELDOM: [Op[]][] = [
   ],
   [[pause(''), offer(0, 2), submit(0, 0), resume('')]],
   [[offer(0, 1), pause(''), wait(8 * 24 * 3_600_000), resume(''), offer(0, 1)]],
+  // By another fence than its own.
+  [[offer(0, 1), submit(0, 0), renew('no'), renew('above'), finish('value', { forged: 'above' })]],
+  // An attempt ends twice in one tick.
+  [[offer(0, 1), submit(0, 0), finishes([finish('value'), finish('value')])]],
+  // Others end a job as its worker is about to.
+  [[offer(0, 1), submit(0, 0), end(0, 'error'), finish('error')]],
+  // A retry comes again when the job is over once more.
+  [[submit(0, 0), end(0, 'error'), retry(0), end(0, 'error'), repeat(1)]],
+  // Of two reruns the newer one is kept, even if it is what runs.
+  [[submit(0, 0), submit(1, 0, other), submit(1, 0, { conflict: 'rerun' })]],
+  // Lines come again.
+  [[offer(0, 1), submit(0, 0), log, log]],
+  // A job that waits is drained, and one that may run is looked after too early.
+  [[submit(0, 0), drain, read]],
+  [[offer(0, 1), submit(0, 0), tick(0, ['job-a'])]],
+  // An idle worker learns when a job is due; what comes last is to be first.
+  [[offer(0, 1), submit(0, 0, { delay: 100 })]],
+  [[submit(0, 0), submit(0, 1, { lifo: true })]],
+  // More than one piece, and more than a message may carry.
+  [
+    [
+      submit(0, 0, { payload: [65, 0] }),
+      offer(0, 1),
+      finish('value', { bytes: new Uint8Array(MESSAGE_LIMIT + 1) }),
+    ],
+  ],
 ]
 
 /** A known bug: what stands in the scripts, and what stands there instead. */

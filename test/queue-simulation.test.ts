@@ -64,7 +64,7 @@ describe('queue simulation', () => {
 describe('queue mutation gate', () => {
   for (const mutation of QUEUE_MUTATIONS) {
     test(`queue mutation gate - the checker finds ${mutation.name}`, async (t) => {
-      const found = await find(mutation, 1, SEEDS_PER_MUTATION)
+      const found = await find(mutation, mutation.shownBy ?? 1, SEEDS_PER_MUTATION)
       assert.ok(found, `not found within ${SEEDS_PER_MUTATION} seeds`)
       const [first] = found.violations
       t.diagnostic(`seed ${found.seed}: ${first?.guarantee} ${first?.what}`)

@@ -1,14 +1,8 @@
 // What the types allow and what they refuse. Most of it is not run but compiled, by the type check of the whole and by
-// the tests at the end.
+// the test at the end.
 
-import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { Cluster, Redis } from 'ioredis'
 import { Cluster as Cluster5, Redis as Redis5 } from 'ioredis5'
 import {
@@ -28,6 +22,7 @@ import {
   TimeoutError,
   type Work,
 } from '../src/index.ts'
+import { checkTypes } from './support/type-check.ts'
 
 interface Report {
   id: number
@@ -181,44 +176,6 @@ export async function face(locker: Locker): Promise<void> {
   void scoped
 }
 
-const run = promisify(execFile)
-const root = fileURLToPath(new URL('..', import.meta.url))
-const self = fileURLToPath(import.meta.url)
-
-/** What the compiler says of one source that stands for this file, by this package's own options. */
-async function compile(source: string): Promise<string[]> {
-  const folder = await mkdtemp(join(tmpdir(), 'sf-'))
-  try {
-    for (const name of ['src', 'node_modules', 'tsconfig.json', 'package.json'])
-      await symlink(join(root, name), join(folder, name))
-    await mkdir(join(folder, 'test'))
-    await writeFile(join(folder, 'test/source.ts'), source)
-    const config = { extends: '../tsconfig.json', include: [], files: ['source.ts'] }
-    const compilerOptions = { rootDir: '/' }
-    await writeFile(join(folder, 'test/tsconfig.json'), JSON.stringify({ ...config, compilerOptions }))
-    const { stdout } = await run(join(root, 'node_modules/.bin/tsc'), [
-      '-p',
-      folder,
-      '--pretty',
-      'false',
-    ]).catch((error: { stdout: string }) => error)
-    return stdout.split('\n').filter((line) => /error TS/.test(line))
-  } finally {
-    await rm(folder, { recursive: true })
-  }
-}
-
-test('types - right use compiles, for ioredis 5 and 6, and wrong use does not', async () => {
-  assert.deepEqual(await compile(await readFile(self, 'utf8')), [])
-})
-
-test('types - every wrong use is an error of its own', async () => {
-  const source = await readFile(self, 'utf8')
-  const expected = source.match(/^ +\/\/ @ts-expect-error .*$/gm) ?? []
-  const said = await compile(source.replace(/^ +\/\/ @ts-expect-error .*$/gm, ''))
-  const anyway = await compile(source)
-  const lines = new Set(said.map((line) => /\((\d+),/.exec(line)?.[1]))
-  for (const line of anyway) lines.delete(/\((\d+),/.exec(line)?.[1])
-  assert.ok(expected.length > 20, 'expected.length > 20')
-  assert.equal(lines.size, expected.length, said.join('\n'))
+test('types - right use compiles, for ioredis 5 and 6, and every wrong use is an error of its own', async () => {
+  await checkTypes(fileURLToPath(import.meta.url), 21)
 })

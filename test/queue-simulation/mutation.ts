@@ -7,6 +7,8 @@ import type { QueueServer } from './server.ts'
 /** A known bug, planted around the production code. */
 export interface QueueMutation {
   name: string
+  /** A seed that shows it within a moment: the search begins there, and saves what comes before. @default 1 */
+  shownBy?: number
   /** Lets that happen often which brings it to light. */
   plan?: (plan: QueuePlan) => void
   /** Changes what a transition is given. */

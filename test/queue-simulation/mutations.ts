@@ -48,11 +48,13 @@ function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerL
 export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a finish that is not fenced',
+    shownBy: 61,
     plan: (plan) => Object.assign(plan.faults, { pause: 8 }),
     server: unfenced,
   },
   {
     name: 'a finish that is not idempotent',
+    shownBy: 32,
     server: (port) => {
       const accepted = new Set<string>()
       return {
@@ -69,6 +71,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a submission sent twice that creates twice',
+    shownBy: 53,
     plan: (plan) => Object.assign(plan.faults, { cut: 20 }),
     server: (port) => {
       const times = new Map<string, number>()
@@ -85,6 +88,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a fence that starts over when the record is lost',
+    shownBy: 4,
     plan: (plan) => Object.assign(plan.faults, { flush: 3 }),
     surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
   },
@@ -105,10 +109,12 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a tick that never runs',
+    shownBy: 4,
     client: (store) => wrapped(store, { due: async () => ({ jobs: [], next: undefined }) }),
   },
   {
     name: 'waits that never look again',
+    shownBy: 17,
     client: (store) => {
       const asked = new Set<string>()
       return wrapped(store, {
@@ -157,6 +163,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a cancel that does not tell the worker',
+    shownBy: 2,
     surroundings: (at) => ({
       ...at,
       warn: (worker, notice) => {
@@ -173,6 +180,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a lease that is never renewed',
+    shownBy: 2,
     client: (store) => {
       const accepted = new Set<string>()
       return wrapped(store, {
@@ -187,6 +195,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a renewal that takes back what is lost',
+    shownBy: 19,
     client: (store) =>
       wrapped(store, {
         renew: async (attempt, lease, limits) => {
@@ -216,6 +225,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a resume that hands nothing out',
+    shownBy: 4,
     server: (port) => ({ ...port, resume: async () => {} }),
   },
   {

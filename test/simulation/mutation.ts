@@ -9,6 +9,8 @@ import type { World } from './world.ts'
 /** A known bug, planted around the production code. */
 export interface Mutation {
   name: string
+  /** A seed that shows it within a moment: the search begins there, and saves what comes before. @default 1 */
+  shownBy?: number
   /** Makes of a plan one in which it has more to break. */
   plan?: (plan: Plan) => void
   /** Changes what a transition is given. */

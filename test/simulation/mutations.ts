@@ -68,6 +68,7 @@ function relyOnCaches(plan: Plan): void {
 export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a claim that is not idempotent',
+    shownBy: 43,
     server: (port) =>
       counting(port, ({ claim }) => {
         const seen = new Map<string, number>()
@@ -83,6 +84,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a publish that is not idempotent',
+    shownBy: 39,
     server: (port) =>
       counting(port, ({ settle }) => {
         const accepted = new Set<string>()
@@ -138,6 +140,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a grant that nobody wants is not released',
+    shownBy: 11,
     client: (store, world) =>
       wrapped(store, {
         release: async (release, limits) => {
@@ -151,6 +154,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a late reply to a claim is ignored',
+    shownBy: 14,
     client: (store) =>
       wrapped(store, {
         claim: (claim, within, claimer) => {
@@ -171,6 +175,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a release that tells nobody',
+    shownBy: 75,
     surroundings: (at) => ({
       ...at,
       tell: (park, notice) => notice.kind === 'free' || at.tell(park, notice),
@@ -178,6 +183,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'an invalidation that does not doom what runs',
+    shownBy: 20,
     server: (port, server) => ({
       ...port,
       invalidate: async (key) => {
@@ -192,9 +198,14 @@ export const MUTATIONS: readonly Mutation[] = [
       },
     }),
   },
-  { name: 'a doomed value is handed to those who came later', client: (store) => withoutDoom(store) },
+  {
+    name: 'a doomed value is handed to those who came later',
+    shownBy: 81,
+    client: (store) => withoutDoom(store),
+  },
   {
     name: 'a cache that does not hear of invalidations',
+    shownBy: 11,
     client: (store) =>
       wrapped(store, {
         listen: (listener) =>
@@ -208,6 +219,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a lost subscription that is not noticed',
+    shownBy: 21,
     plan: (plan) => {
       relyOnCaches(plan)
       plan.faults.deafen = 6
@@ -225,6 +237,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a cache that does not hear of tags',
+    shownBy: 50,
     plan: (plan) => {
       relyOnCaches(plan)
       plan.fresh.tags = { a: ['t'], b: ['t', 'u'], c: ['u'] }
@@ -258,6 +271,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'an invalidation that leaves what is over',
+    shownBy: 83,
     server: (port, server) => ({
       ...port,
       invalidate: async (key) => {
@@ -290,6 +304,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'what was not to be kept is',
+    shownBy: 12,
     server: (port) => ({
       ...port,
       settle: (settlement) =>
@@ -298,6 +313,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'giving up a lease that others wait for, without a word to them',
+    shownBy: 88,
     server: (port, server) => ({
       ...port,
       abandon: async (grant) => {
