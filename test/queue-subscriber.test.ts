@@ -108,14 +108,15 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
 
   test('L3 cancel - of a job whose worker is deaf: its signal fires with the next renewal', async () => {
     await using s = await wired({ lease: LEASE })
-    let aborted = false
+    let [begun, aborted] = [false, false]
     s.queue.process('work', async (_, { signal }) => {
+      begun = true
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
       aborted = true
     })
     const job = await s.other.enqueue('work', 1)
     const result = settledBy(job.result())
-    await until(() => s.queue.stats().running === 1, { what: 'it to run' })
+    await until(() => begun, { what: 'it to run' })
     hole(s)
     assert.equal(await job.cancel(), true)
     assert.equal((await result).outcome, 'E_REMOTE')

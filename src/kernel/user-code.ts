@@ -1,6 +1,7 @@
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
-import { messageOf } from './codec.ts'
+import { type Codec, messageOf } from './codec.ts'
 import { tell } from './telemetry.ts'
+import { microtask } from './timers.ts'
 import { warnOnce } from './warnings.ts'
 
 /**
@@ -56,6 +57,24 @@ export function callHook<Args extends unknown[], T>(
   } catch (error) {
     reportFailure(name, error)
     return undefined
+  }
+}
+
+/**
+ * Shows a listener what a work has said, in a tick of its own. What cannot be read is not shown: the outcome will tell if
+ * something is wrong.
+ */
+export function showProgress(
+  codec: Codec,
+  bytes: Buffer,
+  context: AsyncContext | undefined,
+  onProgress: (value: unknown) => void,
+): void {
+  try {
+    const value = codec.decode(bytes)
+    microtask(() => callHook(context, 'onProgress', onProgress, value))
+  } catch {
+    // See above.
   }
 }
 

@@ -1,8 +1,7 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { ownedBytes } from '../kernel/binary.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
-import { microtask } from '../kernel/timers.ts'
-import { callHook } from '../kernel/user-code.ts'
+import { showProgress } from '../kernel/user-code.ts'
 import { remoteError } from './failure.ts'
 import type { Outcome } from './store.ts'
 import { isShared, serveLastKnown } from './unavailable.ts'
@@ -214,16 +213,9 @@ export function giveFailure(
   for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
 }
 
-/** Calls its listener in a tick of its own. What cannot be read is not shown. */
 function show({ call }: Waiter, bytes: Buffer): void {
   const { onProgress, codec, context } = call
-  if (!onProgress) return
-  try {
-    const value = codec.decode(bytes)
-    microtask(() => callHook(context, 'onProgress', onProgress, value))
-  } catch {
-    // Progress is a courtesy; the outcome will tell if something is wrong.
-  }
+  if (onProgress) showProgress(codec, bytes, context, onProgress)
 }
 
 /** Makes the same failure for each waiter, with its key. */

@@ -1,8 +1,9 @@
 import { OverloadedError } from '../errors.ts'
 import { ownedBytes } from '../kernel/binary.ts'
-import { type Clock, systemClock, type Timer } from '../kernel/clock.ts'
+import { type Clock, systemClock } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget } from '../kernel/memory-budget.ts'
+import { sweeper } from '../kernel/sweeper.ts'
 import { microtask, wallMicros } from '../kernel/timers.ts'
 import { type Party, ResourceRecord, type Surroundings } from './record.ts'
 import {
@@ -41,9 +42,6 @@ export interface MemoryStoreOptions {
   maxParked?: number | undefined
 }
 
-/** Records that are forgotten are looked for this often, ms. */
-const SWEEP_EVERY = 1000
-
 /** What a record takes beside its bytes, about, and so does each place of one who waits. */
 const RECORD_BYTES = 512
 const PARK_BYTES = 128
@@ -74,8 +72,7 @@ export class MemoryStore {
   readonly #records = new Map<string, ResourceRecord>()
   readonly #endpoints = new Map<string, Endpoint>()
   readonly #tags = new Map<string, TagRecord>()
-  /** Runs only while there are records. */
-  #sweeper: Timer | undefined
+  readonly #sweepLater: () => void
 
   constructor(options: MemoryStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
@@ -84,6 +81,11 @@ export class MemoryStore {
     this.maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES
     this.#budget = new MemoryBudget(this.maxBytes, this.#maxRecords)
     this.#deliver = options.deliver ?? microtask
+    this.#sweepLater = sweeper(this.clock, () => {
+      for (const key of [...this.#records.keys()]) this.find(key)
+      for (const tag of [...this.#tags.keys()]) this.#tag(tag)
+      return this.#records.size + this.#tags.size > 0
+    })
   }
 
   /** Number of records that are kept. */
@@ -204,20 +206,6 @@ export class MemoryStore {
   #broadcast(tell: (listener: StoreListener) => void): void {
     for (const { storeListeners } of this.#endpoints.values())
       this.#deliver(() => storeListeners.forEach(tell))
-  }
-
-  #sweepLater(): void {
-    if (this.#sweeper || this.#records.size + this.#tags.size === 0) return
-    this.#sweeper = this.clock.after(
-      SWEEP_EVERY,
-      () => {
-        this.#sweeper = undefined
-        for (const key of [...this.#records.keys()]) this.find(key)
-        for (const tag of [...this.#tags.keys()]) this.#tag(tag)
-        this.#sweepLater()
-      },
-      true,
-    )
   }
 }
 

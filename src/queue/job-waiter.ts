@@ -1,7 +1,8 @@
 import { AbortedError, TimeoutError } from '../errors.ts'
 import type { Clock } from '../kernel/clock.ts'
+import type { Codec } from '../kernel/codec.ts'
 import type { Deadlines } from '../kernel/deadlines.ts'
-import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { AsyncContext, showProgress } from '../kernel/user-code.ts'
 import { BaseWaiter } from '../kernel/waiter.ts'
 import { lendSlot } from '../kernel/work-scheduler.ts'
 
@@ -16,8 +17,6 @@ export interface JobWaiterOptions {
 /** What waiters of a queue share. */
 export interface WaiterSurroundings {
   readonly clock: Clock
-  /** The timeout of the queue. */
-  readonly timeout: number
   readonly deadlines: Deadlines
   /** What a TimeoutError says of a command and its workers. Never rejects. */
   explain(command: string): Promise<string>
@@ -49,9 +48,9 @@ export class JobWaiter extends BaseWaiter {
   }
 
   /** Shows what the handler said. */
-  progress(value: unknown): void {
+  progress(codec: Codec, bytes: Buffer): void {
     const { onProgress } = this.options
-    if (onProgress) callHook(this.#context, 'onProgress', onProgress, value)
+    if (onProgress) showProgress(codec, bytes, this.#context, onProgress)
   }
 
   expire(): void {

@@ -125,10 +125,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#clock = link?.connection.clock ?? memory.clock
     this.#reports = new Reports(name, this, this.#store)
     this.#submissions = new Submissions(this.#options)
-    const { timeout } = this.#options
     this.#waiters = {
       clock: this.#clock,
-      timeout,
       deadlines: new Deadlines(this.#clock),
       explain: (command) => this.#explainTimeout(command),
     }

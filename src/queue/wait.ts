@@ -3,7 +3,6 @@ import type { Codec } from '../kernel/codec.ts'
 import { decodeWith } from '../kernel/codec.ts'
 import type { Pending } from '../kernel/deadlines.ts'
 import { tell } from '../kernel/telemetry.ts'
-import { microtask } from '../kernel/timers.ts'
 import { remoteError } from '../locker/failure.ts'
 import type { Disposition } from './events.ts'
 import type { JobWaiter } from './job-waiter.ts'
@@ -106,21 +105,10 @@ export class Wait implements Submitter, Pending {
   notice(notice: JobNotice): void {
     if (this.#state === 'over') return
     if (notice.kind === 'outcome') this.settle(notice.outcome)
-    else if (notice.kind === 'progress') this.#progress(notice.bytes)
-    else if (this.#state === 'parked') this.#table.look(this)
+    else if (notice.kind === 'progress') {
+      for (const waiter of this.#waiters) waiter.progress(this.#table.codec, notice.bytes)
+    } else if (this.#state === 'parked') this.#table.look(this)
     else this.#hinted = true
-  }
-
-  #progress(bytes: Buffer): void {
-    for (const waiter of this.#waiters) {
-      if (!waiter.options.onProgress) continue
-      try {
-        const value = this.#table.codec.decode(bytes)
-        microtask(() => waiter.progress(value))
-      } catch {
-        // Progress is a courtesy; the outcome will tell if something is wrong.
-      }
-    }
   }
 
   /** There is an outcome. */

@@ -1,8 +1,9 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/binary.ts'
-import type { Clock, Timer } from '../../kernel/clock.ts'
+import type { Clock } from '../../kernel/clock.ts'
 import { newId } from '../../kernel/ids.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../kernel/memory-budget.ts'
+import { sweeper } from '../../kernel/sweeper.ts'
 import { microtask } from '../../kernel/timers.ts'
 import { MESSAGE_LIMIT } from '../store.ts'
 import {
@@ -41,16 +42,12 @@ const CHUNK_BYTES = 128
 /** A log that was used within so long is in use, ms. */
 const IN_USE = 10_000
 
-/** Logs that are forgotten are looked for this often, ms. */
-const SWEEP_EVERY = 1000
-
 /** Logs in this process's memory: the same as on Redis. Each user has a {@link connect} of its own. */
 export class MemoryLogs {
   readonly #clock: Clock
   readonly #budget: MemoryBudget<Log>
   readonly #logs = new Map<string, Log>()
-  /** Runs only while there are logs. */
-  #sweeper: Timer | undefined
+  readonly #sweepLater: () => void
 
   /**
    * `maxBytes`: of all logs together. Beyond it the complete one that was used longest ago is forgotten; when those in
@@ -59,6 +56,10 @@ export class MemoryLogs {
   constructor(clock: Clock, maxBytes: number = DEFAULT_MAX_BYTES) {
     this.#clock = clock
     this.#budget = new MemoryBudget(maxBytes)
+    this.#sweepLater = sweeper(clock, () => {
+      for (const name of [...this.#logs.keys()]) this.find(name)
+      return this.#logs.size > 0
+    })
   }
 
   /** Number of the logs that are kept. */
@@ -132,18 +133,6 @@ export class MemoryLogs {
   forget(name: string, log: Log): void {
     this.#logs.delete(name)
     this.#budget.delete(log)
-  }
-
-  #sweepLater(): void {
-    this.#sweeper ??= this.#clock.after(
-      SWEEP_EVERY,
-      () => {
-        this.#sweeper = undefined
-        for (const name of [...this.#logs.keys()]) this.find(name)
-        if (this.#logs.size > 0) this.#sweepLater()
-      },
-      true,
-    )
   }
 }
 

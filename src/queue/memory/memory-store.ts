@@ -1,5 +1,6 @@
-import { type Clock, systemClock, type Timer } from '../../kernel/clock.ts'
+import { type Clock, systemClock } from '../../kernel/clock.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../kernel/memory-budget.ts'
+import { sweeper } from '../../kernel/sweeper.ts'
 import { microtask } from '../../kernel/timers.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
 import type { QueueStore } from '../store.ts'
@@ -23,9 +24,6 @@ export interface MemoryQueueStoreOptions {
   maxBytes?: number | undefined
 }
 
-/** What is forgotten is looked for this often, ms. */
-const SWEEP_EVERY = 1000
-
 /** How long a delivery may take to be accepted, ms. */
 const ACCEPT = 2000
 
@@ -39,13 +37,13 @@ export class MemoryQueueStore {
   readonly #deliver: (message: () => void) => void
   readonly #budget: MemoryBudget<JobRecord | JobLog>
   readonly #hubs = new Map<string, BookHub>()
-  /** Runs only while there is something that may be forgotten. */
-  #sweeper: Timer | undefined
+  readonly #sweepLater: () => void
 
   constructor(options: MemoryQueueStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
     this.#maxParked = options.maxParked ?? MAX_PARKED
     this.#deliver = options.deliver ?? microtask
+    this.#sweepLater = sweeper(this.clock, () => this.#sweep())
     this.#budget = new MemoryBudget(options.maxBytes ?? DEFAULT_MAX_BYTES)
   }
 
@@ -62,23 +60,18 @@ export class MemoryQueueStore {
       carry: (message) => this.#deliver(message),
       maxParked: this.#maxParked,
       accept: ACCEPT,
-      changed: () => this.#sweepLater(),
+      changed: this.#sweepLater,
       budget: this.#budget,
     })
     this.#hubs.set(queue, hub)
     return hub
   }
 
-  #sweepLater(): void {
-    this.#sweeper ??= this.clock.after(SWEEP_EVERY, () => this.#sweep(), true)
-  }
-
-  #sweep(): void {
-    this.#sweeper = undefined
+  #sweep(): boolean {
     for (const [queue, hub] of this.#hubs) {
       hub.sweep()
       if (hub.empty && hub.users.size === 0) this.#hubs.delete(queue)
     }
-    if ([...this.#hubs.values()].some((hub) => !hub.empty)) this.#sweepLater()
+    return [...this.#hubs.values()].some((hub) => !hub.empty)
   }
 }
