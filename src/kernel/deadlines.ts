@@ -13,20 +13,28 @@ export interface Pending {
 const EXACT_UP_TO = 1000
 const STEP = 25
 
+/**
+ * The timer of a lane that is empty stays armed up to this duration, ms: the next call is soon there, and arming a timer
+ * for each would cost more than the call.
+ */
+const STAYS_UP_TO = 60_000
+
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
 
 /** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
-  /** Called when nothing is pending any more. */
-  readonly #onEmpty: () => void
+  readonly #stays: boolean
+  /** Called when nothing is pending any more, and no timer is armed. */
+  readonly #onEnd: () => void
   readonly #pending = new ChurnSet<Pending>()
   #timer: Timer | undefined
 
-  constructor(clock: Clock, onEmpty: () => void) {
+  constructor(clock: Clock, duration: number, onEnd: () => void) {
     this.#clock = clock
-    this.#onEmpty = onEmpty
+    this.#stays = duration <= STAYS_UP_TO
+    this.#onEnd = onEnd
   }
 
   add(pending: Pending, within: number): void {
@@ -35,13 +43,13 @@ class Lane {
   }
 
   delete(pending: Pending): void {
-    if (this.#pending.delete(pending) && this.#pending.size === 0) this.#end()
+    if (this.#pending.delete(pending) && this.#pending.size === 0 && !this.#stays) this.#end()
   }
 
   #end(): void {
     this.#timer?.cancel()
     this.#timer = undefined
-    this.#onEmpty()
+    this.#onEnd()
   }
 
   readonly #check = (): void => {
@@ -80,7 +88,7 @@ export class Deadlines {
     const duration = durationOf(within)
     const known = this.#lanes.get(duration)
     if (known) return known.add(pending, within)
-    const lane: Lane = new Lane(this.#clock, () => {
+    const lane: Lane = new Lane(this.#clock, duration, () => {
       if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
     })
     this.#lanes.set(duration, lane)
