@@ -1,5 +1,5 @@
-/** So many additions after it was made, a table is made anew; or twice as many as it has entries, if these are more. */
-const RENEW_AFTER = 256
+/** A table is rebuilt after so many additions, or twice as many as it has entries if that is more. */
+const REBUILD_AFTER = 256
 
 /**
  * A Map whose entries live briefly. A table that V8 has replaced by rehashing keeps its entries and its successor alive
@@ -9,7 +9,7 @@ const RENEW_AFTER = 256
 export class ChurnMap<K, V> {
   #map = new Map<K, V>()
   #added = 0
-  /** Iterations that are under way; they show what changes meanwhile, as those of a Map do. */
+  /** Iterations that are under way: they show what changes meanwhile, as those of a Map do, so it is not rebuilt. */
   #readers = 0
 
   get size(): number {
@@ -25,7 +25,7 @@ export class ChurnMap<K, V> {
   }
 
   set(key: K, value: V): void {
-    if (++this.#added > RENEW_AFTER && this.#added > 2 * this.#map.size && this.#readers === 0) {
+    if (++this.#added > REBUILD_AFTER && this.#added > 2 * this.#map.size && this.#readers === 0) {
       this.#map = new Map(this.#map)
       this.#added = 0
     }
@@ -52,10 +52,6 @@ export class ChurnSet<T> {
 
   get size(): number {
     return this.#map.size
-  }
-
-  has(member: T): boolean {
-    return this.#map.has(member)
   }
 
   add(member: T): void {

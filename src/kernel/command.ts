@@ -2,8 +2,8 @@ import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 import { nextTick } from './timers.ts'
 
-/** The commands that the library sends: everything else is done by scripts. */
-export type CommandName = 'evalsha' | 'eval' | 'hget' | 'hmget' | 'time' | 'publish'
+/** What a request may send. */
+export type CommandName = 'evalsha' | 'eval' | 'hget' | 'time' | 'publish'
 
 /** What a request sends its commands by. */
 export interface CommandSender {

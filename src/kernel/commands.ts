@@ -161,7 +161,10 @@ export class Commands implements CallHost {
     return server
   }
 
-  /** Asks, and calls back exactly once by `within` ms; then once more if a reply comes after all. */
+  /**
+   * Asks, and calls back exactly once, by `within` ms; as long as the server answers others, by five times that. Then once
+   * more if a reply comes after all.
+   */
   ask(request: Request, within: number, asker: Asker): void {
     const call = new Call(request, within, asker, this.#whole, this)
     if (this.pending >= MAX_PENDING) {

@@ -123,8 +123,8 @@ export class Connection implements AsyncDisposable {
   }
 
   /**
-   * Asks Redis, and calls back exactly once by `within` ms. In the context of no call: what is connected, batched or
-   * armed for one call serves others as well.
+   * Asks Redis, and calls back exactly once, by `within` ms; as long as Redis answers others, by five times that. In the
+   * context of no call: what is connected, batched or armed for one call serves others as well.
    */
   ask(request: Request, within: number, asker: Asker): void {
     rootContext.run(() => {

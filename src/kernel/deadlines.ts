@@ -14,10 +14,10 @@ const EXACT_UP_TO = 1000
 const STEP = 25
 
 /**
- * The timer of a lane that is empty stays armed up to this duration, ms: the next call is soon there, and arming a timer
- * for each would cost more than the call.
+ * Lanes of durations up to this, ms, keep their timer when nothing is pending: the next call is soon there, and arming a
+ * timer for each would cost more than the call.
  */
-const STAYS_UP_TO = 60_000
+const KEEPS_TIMER_UP_TO = 60_000
 
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
@@ -25,7 +25,7 @@ const LATE = 20
 /** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
-  readonly #stays: boolean
+  readonly #keepsTimer: boolean
   /** Called when nothing is pending any more, and no timer is armed. */
   readonly #onEnd: () => void
   readonly #pending = new ChurnSet<Pending>()
@@ -33,7 +33,7 @@ class Lane {
 
   constructor(clock: Clock, duration: number, onEnd: () => void) {
     this.#clock = clock
-    this.#stays = duration <= STAYS_UP_TO
+    this.#keepsTimer = duration <= KEEPS_TIMER_UP_TO
     this.#onEnd = onEnd
   }
 
@@ -43,7 +43,7 @@ class Lane {
   }
 
   delete(pending: Pending): void {
-    if (this.#pending.delete(pending) && this.#pending.size === 0 && !this.#stays) this.#end()
+    if (this.#pending.delete(pending) && this.#pending.size === 0 && !this.#keepsTimer) this.#end()
   }
 
   #end(): void {
@@ -95,7 +95,7 @@ export class Deadlines {
     lane.add(pending, within)
   }
 
-  /** It has ended in time. */
+  /** It has ended in time. `within`: as it was added. */
   delete(pending: Pending, within: number): void {
     this.#lanes.get(durationOf(within))?.delete(pending)
   }

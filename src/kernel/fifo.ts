@@ -26,7 +26,7 @@ export class Fifo<T> {
     if (!link) return undefined
     this.#first = link.next
     if (!link.next) this.#last = undefined
-    // What has left must not keep alive what is still to leave.
+    // A removed link that is old would keep all younger ones from being collected with the young.
     link.next = undefined
     this.#size--
     return link.item

@@ -1,5 +1,5 @@
 import { ChurnMap } from './churn.ts'
-import { newId } from './ids.ts'
+import { ID_LENGTH, newId } from './ids.ts'
 import { FORMAT } from './keys.ts'
 
 /** A message that concerns one waiter: a hint, never more trusted than its nonce. */
@@ -22,8 +22,8 @@ export interface Listener {
   hint(hint: Hint): void
 }
 
-/** Length of the format version, nonce and kind at the head of a message. */
-const NONCE_END = 1 + 22
+/** Length of the format version and the nonce at the head of a message. */
+const NONCE_END = 1 + ID_LENGTH
 const SPACE = 0x20
 const NEWLINE = 0x0a
 const STAR = 0x2a

@@ -23,12 +23,12 @@ export class ServerClock {
   /** The server said that it was `now` (ms since the epoch), in the reply to what was sent at `sentAt` of our clock. */
   learn(now: number, sentAt: number): void {
     if (!(now > 0)) return
-    // It told whole milliseconds.
+    // It told whole milliseconds: it may be up to one more.
     this.#ahead = now + 1 - sentAt
     this.#learnedAt = sentAt
   }
 
-  /** ms since the epoch; undefined when the server has not told the time lately. */
+  /** What time it is there at the latest, ms since the epoch; undefined when the server has not told the time lately. */
   now(): number | undefined {
     const now = this.#clock.now()
     const age = now - this.#learnedAt

@@ -37,9 +37,10 @@ export class AsyncContext {
 export const rootContext: AsyncContext = new AsyncContext()
 
 /**
- * Calls a hook or listener of the user in its context; undefined: that of whoever calls. Returns undefined when it throws. Nobody waits for a hook: what it
- * throws or rejects with is published on the channel `soloflight:hook`, and each different failure is told once by
- * `process.emitWarning` with the code E_HOOK. It ends neither the process nor the operation that called the hook.
+ * Calls a hook or listener of the user in its context; undefined: that of whoever calls. Returns undefined when it throws.
+ * Nobody waits for a hook: what it throws or rejects with is published on the channel `soloflight:hook`, and each
+ * different failure, of the first hundred, is told once by `process.emitWarning` with the code E_HOOK. It ends neither the
+ * process nor the operation that called the hook.
  */
 export function callHook<Args extends unknown[], T>(
   context: AsyncContext | undefined,

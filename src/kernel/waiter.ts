@@ -40,7 +40,7 @@ export abstract class BaseWaiter implements Pending {
     this.#since = clock.now()
     const { timeout, signal } = awaited
     if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
-    this.#unlisten = signal && onAbort(signal, () => this.aborted(signal.reason))
+    this.#unlisten = signal && onAbort(signal, () => this.onAborted(signal.reason))
     if (!background) refProcess(clock)
   }
 
@@ -48,14 +48,14 @@ export abstract class BaseWaiter implements Pending {
     return this.#deferred.promise
   }
 
-  /** Its time is over: rejects. */
+  /** Its time is over: rejects, now or soon. */
   abstract expire(): void
 
   /** Its signal has aborted: rejects. */
-  protected abstract aborted(cause: unknown): void
+  protected abstract onAborted(cause: unknown): void
 
   /** It waits no longer. Called once, before it settles. */
-  protected abstract ended(): void
+  protected abstract onEnded(): void
 
   /** Does nothing when it is settled, as {@link reject} does. */
   resolve(result: unknown, outcome = 'result'): void {
@@ -73,7 +73,7 @@ export abstract class BaseWaiter implements Pending {
     const { key, timeout } = this.#awaited
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, timeout)
     this.#unlisten?.()
-    this.ended()
+    this.onEnded()
     if (listened('wait')) tell('wait', { key, ms: this.#clock.now() - this.#since, outcome })
     return true
   }

@@ -5,9 +5,9 @@ const given = new Map<string, Set<string>>()
 const MAX_OF_A_CODE = 100
 
 /**
- * Tells the operator of this process something once, by `process.emitWarning`: on stderr unless the process listens
- * for 'warning'. `code` is stable; the same code with another message is another warning. The
- * stack of `cause` is shown below it, if that is an error.
+ * Tells the operator of this process something once, by `process.emitWarning`: on stderr, and to listeners of 'warning'.
+ * `code` is stable; the same code with another message is another warning. The stack of `cause` is shown below it, if that
+ * is an error.
  */
 export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', message: string, cause?: unknown): void {
   const messages = given.get(code) ?? new Set()

@@ -16,9 +16,9 @@ const MOST_TOGETHER = 16
  *
  * | state | a work comes | those that were started have given way | the next turn begins |
  * | --- | --- | --- | --- |
- * | idle | starts it: running | | |
+ * | idle | starts it: running | | refills the budget |
  * | running | queues it | starts the next: running; none: idle; no budget left: exhausted | refills the budget |
- * | exhausted | queues it | | starts the next: running |
+ * | exhausted | queues it | | refills the budget, starts the next: running; none: idle |
  *
  * It starts one, and twice as many each time that they were quick, until some are not or none is left.
  */
@@ -101,7 +101,7 @@ function startQueueOf(clock: Clock): StartQueue {
 export class Slot {
   readonly #count: (change: 1 | -1) => void
   #state: 'running' | 'lent' | 'released' = 'running'
-  /** What the work waits for at present. */
+  /** How many things the work waits for at present. */
   #waits = 0
 
   /** `count`: told when it begins or ceases to count. */
@@ -154,7 +154,7 @@ export class WorkScheduler {
     return this.#waiting.size
   }
 
-  /** Calls `start` as soon as there is a slot: now, or later. Whoever is called releases the slot. */
+  /** Calls `start` as soon as there is a slot, and time in the turn: now, or later. Whoever is called releases the slot. */
   schedule(start: (slot: Slot) => void): void {
     this.#waiting.push(start)
     this.#admit()

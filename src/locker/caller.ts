@@ -9,7 +9,6 @@ import type { Store } from './store.ts'
 
 /** Counts of what a locker did, since it was made. */
 export interface Counters {
-  /** Results served out of this process's cache are not counted one by one elsewhere: a hit costs nothing but itself. */
   /** Results served out of the store. */
   hits: number
   /** Callers that joined a flight of this process. */

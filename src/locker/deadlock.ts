@@ -1,7 +1,7 @@
 import { type AsyncContext, runningWork } from '../kernel/user-code.ts'
 import type { RunningWork } from '../kernel/work-scheduler.ts'
 
-/** A flight, as far as it can wait for others: whatever its work asks for, it waits for. */
+/** A flight, or the work of several, as far as it can wait for others: whatever its work asks for, it waits for. */
 export interface WaitNode {
   /** How many calls of its work wait for each flight. */
   waitsFor: Map<WaitNode, number> | undefined

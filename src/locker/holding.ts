@@ -15,7 +15,7 @@ export interface HoldingFlight extends WaitNode {
   readonly seq: number
   /** Nobody in this process wants what is computed any more, and that is to end it if nobody anywhere does. */
   readonly unwanted: boolean
-  /** Accepted. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
+  /** Final for this process. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
   lost(holding: Holding): void
   /** `expired`: it was held for too long, which is to those who wait as if it had died. */
@@ -134,7 +134,7 @@ export class Holding {
   }
 
   /** Whether it was settled or released, or is about to be. */
-  get ended(): boolean {
+  get settledOrSettling(): boolean {
     return this.#ending
   }
 

@@ -32,7 +32,7 @@ export class Lease implements AsyncDisposable {
     return this.#holding.grant.fence
   }
 
-  /** False when Redis is away and `onUnavailable` is 'local': what is published reaches this process alone. */
+  /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': what is published reaches this process alone. */
   get shared(): boolean {
     return this.#holding.grant.shared
   }
@@ -79,6 +79,6 @@ export class Lease implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#holding.ended) await this.#holding.release()
+    if (!this.#holding.settledOrSettling) await this.#holding.release()
   }
 }

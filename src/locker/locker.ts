@@ -21,11 +21,11 @@ import { Space } from './space.ts'
 import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
 import type { Done, Work } from './waiter.ts'
 
-/** What is known of a key. A key whose result is being renewed is both done and held. */
+/** What is known of a key. A result that is being renewed has a lock besides. */
 export interface Peek {
   /** 'done': there is a result that would be served; else 'locked': somebody computes it; else 'free'. */
   status: 'free' | 'locked' | 'done'
-  /** Host and process id of the processor, its fence, what is left of its lease (ms), and how many processes wait. */
+  /** Host and process id of the processor, its fence, what is left of its lease (ms), and how many flights wait. */
   lock?: { holder: string; fence: number; leaseLeft: number; parked: number }
   /** Age of the result, how long it will be served, and how long after that to those content with what is over (ms). */
   value?: { fence: number; age: number; ttlLeft: number; staleLeft: number }
@@ -40,7 +40,7 @@ export interface LockerStats extends Counters {
   waiters: number
   running: number
   queued: number
-  /** Leases that this locker holds. */
+  /** Leases that this locker holds, and works that run without one while Redis is away. */
   held: number
   /** Results in this process's cache, and the bytes that they take, by estimate. */
   cached: number

@@ -45,7 +45,7 @@ export function memoize<Args extends unknown[], Result>(
     async invalidate(...args: Args): Promise<void> {
       await host.invalidate(key(...args))
     },
-    async refresh(this: unknown, ...args: Args): Promise<Result> {
+    async refresh(...args: Args): Promise<Result> {
       return await call(undefined, args, { ...plain, refresh: true })
     },
   })

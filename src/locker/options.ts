@@ -30,7 +30,7 @@ import { MemoryStore } from './memory-store.ts'
 import type { ResultCacheOptions } from './result-cache.ts'
 import type { OnUnavailable } from './waiter.ts'
 
-/** What is served although it is over, and to whom. Names and meaning are those of RFC 5861; durations are ms. */
+/** What is served although it is over, and to whom. The first two are named as in RFC 5861 and mean the same. ms. */
 export interface StaleOptions {
   /**
    * For so long after its end a result is served at once while one processor in the whole fleet renews it; when that
@@ -115,7 +115,7 @@ export interface LockerOptions extends StaleOptions {
    */
   onUnavailable?: OnUnavailable | undefined
   /**
-   * With 'local': works at once in this process while Redis is away; more reject with OverloadedError.
+   * With 'local' and 'cached-local': works at once in this process while Redis is away; more reject with OverloadedError.
    * @default Infinity
    */
   maxUnshared?: number | undefined
@@ -159,7 +159,7 @@ export interface RequestOptions {
 
 /**
  * Options of one `run`. Those that a Locker has too are the locker's when absent. They are checked unless the in-process
- * cache answers: a hit reads only `refresh`, `signal` and `newerThan`.
+ * cache answers: a hit reads only `refresh` and `signal`.
  */
 export interface RunOptions extends RequestOptions, StaleOptions {
   /** ms; the locker's when absent. */

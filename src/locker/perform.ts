@@ -61,7 +61,7 @@ async function perform(work: Work<unknown>, holding: Holding, flight: WorkFlight
 
 /** Whether a work is still to be run, after it has waited for its slot. */
 export function isWanted(holding: Holding, flight: WorkFlight): boolean {
-  if (holding.ended) return false
+  if (holding.settledOrSettling) return false
   // Lost while it waited: the flight has moved on.
   if (holding.lost) holding.forsake()
   // Nobody is left who waited while it did.

@@ -48,7 +48,7 @@ interface Read {
   reject: (error: unknown) => void
 }
 
-/** The Locker's store on Redis: every transition is one script on one key. */
+/** The Locker's store on Redis: every transition of a key is one step of one script. */
 export class RedisStore implements Store {
   readonly #connection: Connection
   readonly #scripts: LockerScripts

@@ -52,7 +52,7 @@ export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & 
 /** What an entry takes beside its result and names, about. */
 const ENTRY_BYTES = 512
 
-/** Results that this process has received lately. Filled and emptied by the flights, see flight.ts. */
+/** Results that this process has received lately. Filled by the flights (delivery.ts), emptied by what is invalidated (flights.ts). */
 export class ResultCache {
   /** By what callers ask for. */
   readonly #entries: LRUCache<string, CachedResult>

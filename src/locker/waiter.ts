@@ -14,7 +14,10 @@ import type { Outcome } from './store.ts'
 export interface WorkContext {
   /** The key that it computes. */
   readonly key: string
-  /** Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`. */
+  /**
+   * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, with AbortedError when
+   * nobody waits any more and `abortUnwanted` is set.
+   */
   readonly signal: AbortSignal
   /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
   readonly fence: number
@@ -142,7 +145,7 @@ export class Waiter extends BaseWaiter {
     this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
-  protected aborted(cause: unknown): void {
+  protected onAborted(cause: unknown): void {
     const { key, caller } = this.call
     caller.counters.aborts++
     this.reject(new AbortedError('The caller aborted its waiting', { key, cause }))
@@ -158,7 +161,7 @@ export class Waiter extends BaseWaiter {
     super.resolve(lease, 'lease')
   }
 
-  protected ended(): void {
+  protected onEnded(): void {
     this.#softTimer?.cancel()
     this.#among?.remove(this)
     this.onEnd?.()

@@ -62,11 +62,11 @@ export class JobWaiter extends BaseWaiter {
     })
   }
 
-  protected aborted(cause: unknown): void {
+  protected onAborted(cause: unknown): void {
     this.reject(new AbortedError('The submitter aborted its waiting', { key: this.id, cause }))
   }
 
-  protected ended(): void {
+  protected onEnded(): void {
     this.#resume?.()
     this.#left?.(this)
   }

@@ -8,14 +8,14 @@ const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
  * The JSON of a payload; '' for `undefined`. `canonical`: as RFC 8785 has it, the same text for whoever means the same.
- * Throws CodecError with the path to what JSON cannot carry, TooLargeError above `most` bytes.
+ * Throws CodecError with the path to what JSON cannot carry, TooLargeError above `maxBytes`.
  */
-export function encodePayload(payload: unknown, most: number, canonical: boolean): string {
+export function encodePayload(payload: unknown, maxBytes: number, canonical: boolean): string {
   if (payload === undefined) return ''
   const text = written(payload, canonical ? canonicalize : JSON.stringify)
   const bytes = Buffer.byteLength(text)
-  if (bytes <= most) return text
-  throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${most}`)
+  if (bytes <= maxBytes) return text
+  throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${maxBytes}`)
 }
 
 function written(payload: unknown, write: (value: unknown) => string): string {
@@ -23,7 +23,7 @@ function written(payload: unknown, write: (value: unknown) => string): string {
   try {
     return write(payload)
   } catch (cause) {
-    // The survey has let it pass: it reads differently each time.
+    // The survey has let it pass: a getter of it answers differently each time.
     throw new CodecError(`The payload cannot be carried as JSON: ${messageOf(cause)}`, { cause })
   }
 }

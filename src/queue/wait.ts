@@ -49,7 +49,7 @@ export class Wait implements Submitter, Pending {
     return this.#waiters.size
   }
 
-  /** Whether it goes without saying that nothing is settled yet. */
+  /** Nobody waits here any more. */
   get over(): boolean {
     return this.#state === 'over'
   }
