@@ -120,3 +120,30 @@ test('deadlines - one that is renewed as it expires is not lost, nor its neighbo
   assert.equal(other.expiredAt, 400)
   assert.equal(clock.timers.size, 0)
 })
+
+test('deadlines - one that throws as it expires keeps none of the others from expiring', () => {
+  const clock = new SteppedClock()
+  const deadlines = new Deadlines(clock)
+  const broken: Pending = {
+    deadline: 0,
+    expire() {
+      throw new Error('broken')
+    },
+  }
+  const others = [0, 1, 2].map((at) => {
+    const item = new Item(clock)
+    if (at === 1) deadlines.add(broken, 100)
+    deadlines.add(item, 100)
+    return item
+  })
+  assert.throws(() => clock.to(1000), /broken/)
+  clock.to(1000)
+  const late = new Item(clock)
+  deadlines.add(late, 100)
+  clock.to(2000)
+  assert.deepEqual(
+    [...others, late].map(({ expiredAt }) => expiredAt),
+    [100, 100, 100, 1100],
+  )
+  assert.equal(clock.timers.size, 0)
+})

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { OverloadedError, UnavailableError } from '../src/index.ts'
+import { Locker, OverloadedError, UnavailableError } from '../src/index.ts'
 import { lockersIn, onBoth } from './support/lockers.ts'
 import { until } from './support/wait.ts'
 
@@ -102,4 +102,14 @@ test('maxUnshared - while Redis is away, so many works run for this process alon
     [true, true],
   )
   await assert.rejects(locker.run('e', work, { onUnavailable: 'fail' }), UnavailableError)
+})
+
+test('memoize - a key that is none is refused by each of its functions, and names no other', async () => {
+  await using locker = new Locker()
+  for (const version of [undefined, 2]) {
+    const named = locker.memoize((id: unknown) => `${id}`, { key: (id) => id as string, version })
+    for (const id of [undefined, 42, '', null]) {
+      for (const call of [named, named.invalidate, named.refresh]) await assert.rejects(call(id), TypeError)
+    }
+  }
 })

@@ -701,6 +701,24 @@ test('options - wrong options of a locker are refused, with what was expected an
   )
 })
 
+test('options - what a class of options says is checked like what an object says', async () => {
+  class Wrong {
+    get concurrency() {
+      return 0
+    }
+  }
+  assert.throws(() => new Locker(new Wrong()), /concurrency/)
+  class Right {
+    get ttl() {
+      return 50
+    }
+  }
+  await using locker = new Locker(new Right())
+  await locker.run('key', () => 1)
+  const { value } = await locker.peek('key')
+  assert.ok(value && value.ttlLeft <= 50)
+})
+
 test('options - undefined is as good as absent', async () => {
   const options = {
     ttl: undefined,

@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import pDefer from 'p-defer'
 import { Locker, RedisQueue, type RedisSource } from '../src/index.ts'
 import { type Clock, systemClock } from '../src/kernel/clock.ts'
+import { atEndOfTick } from '../src/kernel/tick.ts'
 import { type Slot, WorkScheduler } from '../src/kernel/work-scheduler.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
@@ -68,15 +69,19 @@ test('work scheduler - the budget of a turn bounds what computes, over all sched
 })
 
 /** Starts works that compute for so long each, ms, and go on for some ticks. Returns what happened, in order. */
-async function publishing(names: string[], computes: (name: string) => number): Promise<string[]> {
+async function publishing(
+  names: string[],
+  together: boolean,
+  computes: (name: string) => number,
+): Promise<string[]> {
   const clock = new HandClock()
-  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, clock)
+  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, clock, { together })
   const order: string[] = []
   const work = async (name: string) => {
     order.push(`${name} computes`)
     clock.pass(computes(name))
     for (let hop = 0; hop < 20; hop++) await null
-    order.push(`${name} is published`)
+    atEndOfTick(() => order.push(`${name} is published`))
   }
   for (const name of names) scheduler.schedule(() => void work(name))
   await turn()
@@ -84,14 +89,19 @@ async function publishing(names: string[], computes: (name: string) => number): 
 }
 
 test('work scheduler - what a work has computed goes on before the next one starts', async () => {
-  assert.deepEqual(
-    await publishing(['a', 'b', 'c'], () => 1),
-    ['a', 'b', 'c'].flatMap((name) => [`${name} computes`, `${name} is published`]),
-  )
+  for (const [together, ms] of [
+    [false, 0],
+    [true, 1],
+  ] as const) {
+    assert.deepEqual(
+      await publishing(['a', 'b', 'c'], together, () => ms),
+      ['a', 'b', 'c'].flatMap((name) => [`${name} computes`, `${name} is published`]),
+    )
+  }
 })
 
 test('work scheduler - works that compute nothing start together, more and more, until one computes', async () => {
-  const order = await publishing([...'abcdefgh'], (name) => (name === 'd' ? 1 : 0))
+  const order = await publishing([...'abcdefgh'], true, (name) => (name === 'd' ? 1 : 0))
   const groups = order
     .join()
     .split(/(?<=published),(?=\w computes)/)

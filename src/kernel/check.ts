@@ -87,9 +87,9 @@ export function checkFunction(name: string, value: unknown): void {
 /** Checks that `value` is an AbortSignal or undefined; by its shape, since that of another realm is none of ours. */
 export function checkSignal(name: string, value: unknown): void {
   if (value === undefined) return
-  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
-  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function')
-    throw expected(name, 'an AbortSignal', value)
+  const { aborted, addEventListener, removeEventListener } = (value ?? {}) as Partial<AbortSignal>
+  const listens = typeof addEventListener === 'function' && typeof removeEventListener === 'function'
+  if (typeof aborted !== 'boolean' || !listens) throw expected(name, 'an AbortSignal', value)
 }
 
 /** Checks that every field of an options object is one that is known: a misspelt option must not be silently ignored. */
@@ -147,11 +147,11 @@ export function pick<T, Name extends keyof T>(table: T, ...names: Name[]): Pick<
 /** Checks every option that is given. Throws TypeError. */
 export function checkOptions<Options extends object>(given: Options, checks: Checks<Options>): void {
   if (typeof given !== 'object' || given === null) return checkFields('options', given, [])
-  for (const name in given) {
-    const check: Check | undefined = checks[name]
+  for (const name in given) if (!checks[name]) checkFields('options', given, Object.keys(checks))
+  // By the table: getters of a class are read as well, and not enumerated.
+  for (const name in checks) {
     const value = given[name]
-    if (!check) checkFields('options', given, Object.keys(checks))
-    else if (value !== undefined) check(name, value)
+    if (value !== undefined) checks[name](name, value)
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
-import { nextTick } from './timers.ts'
+import { atEndOfTick } from './tick.ts'
 
 /** What a request may send. */
 export type CommandName = 'evalsha' | 'eval' | 'hget' | 'time' | 'publish'
@@ -60,5 +60,5 @@ export class OneConnectionCommand extends Command {
 function gather(socket: Socket): void {
   if (socket.writableCorked > 0) return
   socket.cork()
-  nextTick(() => socket.uncork())
+  atEndOfTick(() => socket.uncork())
 }

@@ -62,14 +62,18 @@ class Lane {
   }
 
   #expire(now: number): void {
-    for (const pending of this.#pending) {
-      if (pending.deadline > now) break
-      this.#pending.delete(pending)
-      pending.expire()
+    try {
+      for (const pending of this.#pending) {
+        if (pending.deadline > now) break
+        this.#pending.delete(pending)
+        pending.expire()
+      }
+    } finally {
+      // Also when one of them throws: the others have deadlines, too.
+      const [next] = this.#pending
+      if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
+      else this.#end()
     }
-    const [next] = this.#pending
-    if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
-    else this.#end()
   }
 }
 

@@ -5,27 +5,31 @@ interface Link<T> {
 
 /** A queue: first in, first out, in the same time however long it is. */
 export class Fifo<T> {
-  #first: Link<T> | undefined
-  #last: Link<T> | undefined
+  #head: Link<T> | undefined
+  #tail: Link<T> | undefined
   #size = 0
 
   get size(): number {
     return this.#size
   }
 
+  get first(): T | undefined {
+    return this.#head?.item
+  }
+
   push(item: T): void {
     const link = { item, next: undefined }
-    if (this.#last) this.#last.next = link
-    else this.#first = link
-    this.#last = link
+    if (this.#tail) this.#tail.next = link
+    else this.#head = link
+    this.#tail = link
     this.#size++
   }
 
   shift(): T | undefined {
-    const link = this.#first
+    const link = this.#head
     if (!link) return undefined
-    this.#first = link.next
-    if (!link.next) this.#last = undefined
+    this.#head = link.next
+    if (!link.next) this.#tail = undefined
     // A removed link that is old would keep all younger ones from being collected with the young.
     link.next = undefined
     this.#size--

@@ -39,8 +39,8 @@ export abstract class BaseWaiter implements Pending {
     this.#background = background
     this.#since = clock.now()
     const { timeout, signal } = awaited
-    if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
     this.#unlisten = signal && onAbort(signal, () => this.onAborted(signal.reason))
+    if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
     if (!background) refProcess(clock)
   }
 

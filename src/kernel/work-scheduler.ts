@@ -1,14 +1,21 @@
 import type { Clock } from './clock.ts'
 import { Fifo } from './fifo.ts'
+import { endTick } from './tick.ts'
 import { microtask, nextTick, nextTurn } from './timers.ts'
 import { rootContext, runningWork } from './user-code.ts'
 
 /** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
 const TURN_BUDGET = 5
 
-/** Works that compute for less than this together, ms, are started together: what comes of them goes out together, too. */
+/** Works that compute for less than this together, ms, may be started together; so many at most. */
 const QUICK = 0.5
 const MOST_TOGETHER = 16
+
+interface Start {
+  run(): void
+  /** It may start with others: what comes of them goes out together, and waits until all have computed. */
+  together: boolean
+}
 
 /**
  * Starts works at once, as long as those that were started in the same turn of the event loop have not used up its budget.
@@ -20,11 +27,12 @@ const MOST_TOGETHER = 16
  * | running | queues it | starts the next: running; none: idle; no budget left: exhausted | refills the budget |
  * | exhausted | queues it | | refills the budget, starts the next: running; none: idle |
  *
- * It starts one, and twice as many each time that they were quick, until some are not or none is left.
+ * Of works that may start together, it starts one, and twice as many each time that they were quick, until some are not or
+ * none is left.
  */
 class StartQueue {
   readonly #clock: Clock
-  readonly #ready = new Fifo<() => void>()
+  readonly #ready = new Fifo<Start>()
   #state: 'idle' | 'running' | 'exhausted' = 'idle'
   /** What is left of the budget of this turn, ms. */
   #budget = TURN_BUDGET
@@ -37,7 +45,7 @@ class StartQueue {
     this.#clock = clock
   }
 
-  add(start: () => void): void {
+  add(start: Start): void {
     this.#ready.push(start)
     if (this.#state === 'idle') this.#startNext()
   }
@@ -55,14 +63,16 @@ class StartQueue {
       this.#awaitTurn()
       // After all that follows from them without waiting: what they have computed goes out before others compute.
       microtask(() => nextTick(() => this.#gaveWay(startedAt)))
-      start()
-      for (let more = this.#together - 1; more > 0 && this.#clock.now() - startedAt < QUICK; more--) {
-        this.#ready.shift()?.()
+      start.run()
+      for (let more = this.#together - 1; more > 0 && start.together && this.#ready.first?.together; more--) {
+        if (this.#clock.now() - startedAt >= QUICK) return
+        this.#ready.shift()?.run()
       }
     })
   }
 
   #gaveWay(startedAt: number): void {
+    endTick()
     const took = this.#clock.now() - startedAt
     this.#together = took < QUICK ? Math.min(2 * this.#together, MOST_TOGETHER) : 1
     this.#budget -= took
@@ -135,12 +145,15 @@ export class Slot {
 /** Lets so many works run at once; the others wait, first come first served. */
 export class WorkScheduler {
   readonly #limit: number
+  readonly #together: boolean
   readonly #starts: StartQueue
   #running = 0
   readonly #waiting = new Fifo<(slot: Slot) => void>()
 
-  constructor(limit: number, clock: Clock) {
+  /** `together`: its works may start together, if they are quick. */
+  constructor(limit: number, clock: Clock, { together = false }: { together?: boolean } = {}) {
     this.#limit = limit
+    this.#together = together
     this.#starts = startQueueOf(clock)
   }
 
@@ -165,7 +178,7 @@ export class WorkScheduler {
       const start = this.#waiting.shift()
       if (!start) return
       this.#running++
-      this.#starts.add(() => start(new Slot(this.#count)))
+      this.#starts.add({ run: () => start(new Slot(this.#count)), together: this.#together })
     }
   }
 

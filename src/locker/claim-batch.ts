@@ -2,7 +2,7 @@ import { UnavailableError } from '../errors.ts'
 import type { Connection } from '../kernel/connection.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
 import type { ServerClock } from '../kernel/server-clock.ts'
-import { nextTick } from '../kernel/timers.ts'
+import { atEndOfTick } from '../kernel/tick.ts'
 import { noticeOf } from './notice.ts'
 import type { LockerScripts } from './scripts/index.ts'
 import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from './store.ts'
@@ -171,7 +171,7 @@ export class ClaimBatch {
   /** Claims with the others of this tick. `within`: until when the store has to answer, ms. */
   add(claim: Claim, within: number, claimer: Claimer): void {
     this.#entries.push(new Entry(claim, within, claimer))
-    if (this.#entries.length === 1) nextTick(() => this.#flush())
+    if (this.#entries.length === 1) atEndOfTick(() => this.#flush())
   }
 
   #flush(): void {

@@ -175,6 +175,7 @@ export class Locker implements AsyncDisposable {
       return {
         run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
         invalidate: async (key) => {
+          checkKey(key)
           core.checkOpen(key)
           await core.invalidate(core.record(namespace, keyOf(key)))
         },

@@ -5,7 +5,7 @@ import type { Connection } from '../kernel/connection.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { Script } from '../kernel/script.ts'
 import { ServerClock } from '../kernel/server-clock.ts'
-import { nextTick } from '../kernel/timers.ts'
+import { atEndOfTick } from '../kernel/tick.ts'
 import { ClaimBatch, type ClaimHead, FenceMemory } from './claim-batch.ts'
 import { tokenOf } from './record.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'
@@ -209,7 +209,7 @@ export class RedisStore implements Store {
   find(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     return new Promise((resolve, reject) => {
       this.#reads.push({ key, within, sending, resolve, reject })
-      if (this.#reads.length === 1) nextTick(() => this.#flushReads())
+      if (this.#reads.length === 1) atEndOfTick(() => this.#flushReads())
     })
   }
 

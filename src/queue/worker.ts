@@ -81,7 +81,7 @@ export class Worker implements WorkerListener {
     this.#concurrency = concurrency
     this.#about = { ...about, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#scheduler = new WorkScheduler(concurrency, about.clock)
+    this.#scheduler = new WorkScheduler(concurrency, about.clock, { together: true })
     this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
     void this.#offer()
   }

@@ -1,6 +1,6 @@
 import { UnavailableError } from '../../errors.ts'
 import type { Script } from '../../kernel/script.ts'
-import { nextTick } from '../../kernel/timers.ts'
+import { atEndOfTick } from '../../kernel/tick.ts'
 import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
 
 /** One of several things that are asked for by one script call. */
@@ -45,7 +45,7 @@ export class Exchange {
     const waiting = this.#waiting.get(within)
     if (waiting) return void waiting.push(item)
     this.#waiting.set(within, [item])
-    nextTick(() => this.#flush(within))
+    atEndOfTick(() => this.#flush(within))
   }
 
   #flush(within: number): void {

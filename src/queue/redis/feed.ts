@@ -3,7 +3,8 @@ import type { CommandSender } from '../../kernel/command.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { newId } from '../../kernel/ids.ts'
 import { FORMAT } from '../../kernel/keys.ts'
-import { microtask, nextTick } from '../../kernel/timers.ts'
+import { atEndOfTick } from '../../kernel/tick.ts'
+import { microtask } from '../../kernel/timers.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_EVERY = 5_000
@@ -54,7 +55,7 @@ export class Feed {
   }
 
   report(event: string): void {
-    if (this.#events.push(event) === 1) nextTick(() => this.#flush())
+    if (this.#events.push(event) === 1) atEndOfTick(() => this.#flush())
   }
 
   #flush(): void {

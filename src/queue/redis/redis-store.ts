@@ -2,7 +2,7 @@ import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 import { ServerClock } from '../../kernel/server-clock.ts'
-import { nextTick } from '../../kernel/timers.ts'
+import { atEndOfTick } from '../../kernel/tick.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
 import { QueueNames } from '../names.ts'
@@ -231,7 +231,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     if (!this.#listeners.has(worker.nonce)) return
     this.#workers.delete(worker.nonce)
     // Behind the endings of this tick: each gives a place back.
-    await new Promise<void>((resolve) => nextTick(resolve))
+    await new Promise<void>((resolve) => atEndOfTick(resolve))
     const command = this.calls.command(worker.command)
     const caughtUp = this.#catchUp(worker)
     await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)

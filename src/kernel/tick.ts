@@ -1,0 +1,20 @@
+import { Fifo } from './fifo.ts'
+import { nextTick } from './timers.ts'
+import { rootContext } from './user-code.ts'
+
+const waiting = new Fifo<() => void>()
+
+/** Calls `send` once all that follows in this tick without waiting is done: what is sent then, is sent together. */
+export function atEndOfTick(send: () => void): void {
+  waiting.push(send)
+  if (waiting.size === 1) rootContext.run(() => nextTick(endTick))
+}
+
+/** Sends now what waits for the end of the tick: before something computes that could hold it up. */
+export function endTick(): void {
+  try {
+    for (let send = waiting.shift(); send; send = waiting.shift()) send()
+  } finally {
+    if (waiting.size > 0) nextTick(endTick)
+  }
+}
