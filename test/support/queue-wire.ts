@@ -61,8 +61,7 @@ export async function wired(options: QueueOptions = {}): Promise<WiredScene> {
   await loadQueueScripts(t.server)
   const queue = new RedisQueue(NAME, { redis: t.redis, timeout: 15_000, ...options })
   const other = new RedisQueue(NAME, { redis: t.server.options, timeout: 15_000, ...options })
-  await subscribed(queue, other)
-  return {
+  const scene: WiredScene = {
     t,
     queue,
     other,
@@ -72,15 +71,18 @@ export async function wired(options: QueueOptions = {}): Promise<WiredScene> {
       await t[Symbol.asyncDispose]()
     },
   }
+  try {
+    await subscribed(queue, other)
+  } catch (error) {
+    await scene[Symbol.asyncDispose]()
+    throw error
+  }
+  return scene
 }
 
 /** Connects all of them, and resolves when messages arrive. */
 export async function subscribed(...queues: RedisQueue[]): Promise<void> {
-  await Promise.all(queues.map((queue) => queue.paused()))
-  await until(() => queues.every((queue) => queue.stats().subscribed), {
-    what: 'the subscriptions',
-    timeout: 10_000,
-  })
+  await Promise.all(queues.map((queue) => queue.ready()))
 }
 
 /**
