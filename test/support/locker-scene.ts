@@ -43,9 +43,7 @@ export async function scene(options: LockerOptions = {}): Promise<Scene> {
   const common = { lease: LONG, cache: false, timeout: 10_000, ...options } as const
   const locker = new Locker({ redis: t.redis, ...common })
   const other = new Locker({ redis: t.server.options, ...common })
-  await Promise.all([locker.peek('warm'), other.peek('warm')])
-  await until(() => locker.stats().subscribed && other.stats().subscribed, { what: 'the subscriptions' })
-  return {
+  const scene: Scene = {
     t,
     locker,
     other,
@@ -55,6 +53,15 @@ export async function scene(options: LockerOptions = {}): Promise<Scene> {
       await t[Symbol.asyncDispose]()
     },
   }
+  try {
+    await Promise.all([locker.ready(), other.ready()])
+    // The reads that follow know the server's time.
+    await Promise.all([locker.peek('warm'), other.peek('warm')])
+  } catch (error) {
+    await scene[Symbol.asyncDispose]()
+    throw error
+  }
+  return scene
 }
 
 /** Ends the wire of `locker`, until `refuse(false)`. What it sends from here on does not go out: it knows of the end. */
