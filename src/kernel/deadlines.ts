@@ -13,27 +13,19 @@ export interface Pending {
 const EXACT_UP_TO = 1000
 const STEP = 25
 
-/**
- * Lanes of durations up to this, ms, keep their timer when nothing is pending: the next call is soon there, and arming a
- * timer for each would cost more than the call.
- */
-const KEEPS_TIMER_UP_TO = 60_000
-
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
 const LATE = 20
 
 /** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
-  readonly #keepsTimer: boolean
-  /** Called when nothing is pending any more, and no timer is armed. */
+  /** Called when nothing is pending any more. */
   readonly #onEnd: () => void
   readonly #pending = new ChurnSet<Pending>()
   #timer: Timer | undefined
 
-  constructor(clock: Clock, duration: number, onEnd: () => void) {
+  constructor(clock: Clock, onEnd: () => void) {
     this.#clock = clock
-    this.#keepsTimer = duration <= KEEPS_TIMER_UP_TO
     this.#onEnd = onEnd
   }
 
@@ -43,7 +35,7 @@ class Lane {
   }
 
   delete(pending: Pending): void {
-    if (this.#pending.delete(pending) && this.#pending.size === 0 && !this.#keepsTimer) this.#end()
+    if (this.#pending.delete(pending) && this.#pending.size === 0) this.#end()
   }
 
   #end(): void {
@@ -92,7 +84,7 @@ export class Deadlines {
     const duration = durationOf(within)
     const known = this.#lanes.get(duration)
     if (known) return known.add(pending, within)
-    const lane: Lane = new Lane(this.#clock, duration, () => {
+    const lane: Lane = new Lane(this.#clock, () => {
       if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
     })
     this.#lanes.set(duration, lane)
