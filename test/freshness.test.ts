@@ -77,6 +77,8 @@ describe('staleWhileRevalidate', () => {
     for (let round = 0; round < 5; round++) {
       for (const locker of [one, other]) assert.equal(await locker.run('k', broken, SWR), 'value 1')
     }
+    // Whoever asks while a renewal runs waits for that, and has its failure.
+    await until(() => one.stats().flights + other.stats().flights === 0, { what: 'the renewals to end' })
     await assert.rejects(one.run('k', broken, { ttl: 60 }), RemoteError)
     assert.equal(await one.run('k', c.work, { ttl: 60_000 }), 'value 2')
   })

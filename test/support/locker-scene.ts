@@ -55,7 +55,6 @@ export async function scene(options: LockerOptions = {}): Promise<Scene> {
   }
   try {
     await Promise.all([locker.ready(), other.ready()])
-    // The reads that follow know the server's time.
     await Promise.all([locker.peek('warm'), other.peek('warm')])
   } catch (error) {
     await scene[Symbol.asyncDispose]()
