@@ -106,18 +106,18 @@ export function checkFields(name: string, value: unknown, known: readonly string
 /** Throws TypeError unless a value, which is not undefined, is what the option of this name should be. */
 export type Check = (name: string, value: unknown) => unknown
 
-/** Of what is checked elsewhere. */
+/** For an option that is checked elsewhere. */
 export const unchecked: Check = () => {}
 
 /** How each option of a type is checked: whatever has no check is no option. */
 export type Checks<Options> = Readonly<Record<keyof Options, Check>>
 
-/** A table of checks that has no names but its own. */
+/** A table of checks without a prototype: `toString` and the like are no options. */
 export function checksOf<Options>(checks: Checks<Options>): Checks<Options> {
   return Object.setPrototypeOf(checks, null)
 }
 
-/** An options type of which everything is said. */
+/** An options type with every option present. */
 export type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
 
 /** Every option of a type: its check, and its default where it has a plain one. */

@@ -4,8 +4,8 @@ import type { Clock } from './clock.ts'
 const SWEEP_EVERY = 1000
 
 /**
- * Has what is over forgotten. The returned function is called when there may be something: then `sweep` is called every
- * second, until it returns that nothing is left.
+ * Calls `sweep`, which removes expired entries, every second as long as it returns true: there are entries left. The
+ * returned function begins that again; call it when an entry is added.
  */
 export function sweeper(clock: Clock, sweep: () => boolean): () => void {
   let pending = false

@@ -10,11 +10,16 @@ export function atEndOfTick(send: () => void): void {
   if (waiting.size === 1) rootContext.run(() => nextTick(endTick))
 }
 
-/** Sends now what waits for the end of the tick: before something computes that could hold it up. */
+/** Sends now what waits for the end of the tick: before something computes that could hold it up. Never throws. */
 export function endTick(): void {
-  try {
-    for (let send = waiting.shift(); send; send = waiting.shift()) send()
-  } finally {
-    if (waiting.size > 0) nextTick(endTick)
+  for (let send = waiting.shift(); send; send = waiting.shift()) {
+    try {
+      send()
+    } catch (error) {
+      // An uncaught exception of its own, which holds up neither the others nor whoever ends the tick.
+      nextTick(() => {
+        throw error
+      })
+    }
   }
 }

@@ -61,10 +61,7 @@ export function callHook<Args extends unknown[], T>(
   }
 }
 
-/**
- * Shows a listener what a work has said, in a tick of its own. What cannot be read is not shown: the outcome will tell if
- * something is wrong.
- */
+/** Calls `onProgress` with the progress of a work, in a microtask of its own. */
 export function showProgress(
   codec: Codec,
   bytes: Buffer,
@@ -75,7 +72,7 @@ export function showProgress(
     const value = codec.decode(bytes)
     microtask(() => callHook(context, 'onProgress', onProgress, value))
   } catch {
-    // See above.
+    // Progress that cannot be decoded is not shown: the outcome will tell if something is wrong.
   }
 }
 

@@ -57,7 +57,7 @@ export abstract class BaseWaiter implements Pending {
   /** It waits no longer. Called once, before it settles. */
   protected abstract onEnded(): void
 
-  /** Does nothing when it is settled, as {@link reject} does. */
+  /** Does nothing once it is settled; nor does {@link reject}. */
   resolve(result: unknown, outcome = 'result'): void {
     if (this.#end(outcome)) this.#deferred.resolve(result)
   }

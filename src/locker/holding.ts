@@ -33,7 +33,7 @@ export interface HoldingGrant {
   fence: number
   /** When the claim went out: the lease counts from there. */
   sentAt: number
-  /** That was claimed, ms, whoever of the waiters is first by now. */
+  /** The lease that was claimed, ms. It stays the same, whichever waiter's work runs under it. */
   lease: number
   /** False when there is no lease at all, because Redis is away, or nobody waits for anybody. */
   shared: boolean
@@ -183,7 +183,7 @@ export class Holding {
     const tags = noted(epochs)
     const sentSeq = this.#flight.seq
     const sentAt = caller.clock.now()
-    const told = kind === 'error' ? kind : 'value'
+    const outcomeKind = kind === 'error' ? kind : 'value'
     let doomed = false
     if (shared) {
       if (tags !== '') this.#keepTags(ttl + stale)
@@ -204,7 +204,7 @@ export class Holding {
         passFor,
       }
       const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
-        this.unaccepted = { kind: told, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
+        this.unaccepted = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
         this.#resume()
         throw error
       })
@@ -216,7 +216,7 @@ export class Holding {
     this.#end()
     const kept = shared && !doomed && kind !== 'unkept'
     const outcome: Outcome = {
-      kind: told,
+      kind: outcomeKind,
       fence,
       bytes,
       fresh: kept ? ttl : 0,

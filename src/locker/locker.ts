@@ -168,14 +168,12 @@ export class Locker implements AsyncDisposable {
       const namespace = version === '' ? this.#namespace : versioned
       const prefix = version === '' ? '' : `${version.length}:${version}`
       const keyOf = (key: string) => {
-        if (prefix === '') return key
         checkKey(key)
         return prefix + key
       }
       return {
         run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
         invalidate: async (key) => {
-          checkKey(key)
           core.checkOpen(key)
           await core.invalidate(core.record(namespace, keyOf(key)))
         },

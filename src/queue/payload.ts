@@ -12,13 +12,13 @@ const canonicalize = serialize as unknown as (value: unknown) => string
  */
 export function encodePayload(payload: unknown, maxBytes: number, canonical: boolean): string {
   if (payload === undefined) return ''
-  const text = written(payload, canonical ? canonicalize : JSON.stringify)
+  const text = toJson(payload, canonical ? canonicalize : JSON.stringify)
   const bytes = Buffer.byteLength(text)
   if (bytes <= maxBytes) return text
   throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${maxBytes}`)
 }
 
-function written(payload: unknown, write: (value: unknown) => string): string {
+function toJson(payload: unknown, write: (value: unknown) => string): string {
   new Survey({ plain: true }).visit(payload)
   try {
     return write(payload)

@@ -21,7 +21,7 @@ export class Submissions {
     checkSubmitOptions(options)
     const { given, maxPayload, conflict, abortUnwanted, unknownCommands } = this.#options
     const { dedupe, ttl, errorTtl, attempts, backoff } = options
-    // What is known by nothing is compared with nothing.
+    // Without deduplication no other submission is compared with this one.
     const text = encodePayload(payload, maxPayload, dedupe !== false)
     return {
       id: idOf(command, dedupe, text),

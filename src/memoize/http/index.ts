@@ -10,5 +10,4 @@ export type {
   OriginRequest,
   OriginResponse,
 } from './message.ts'
-
 export type { HttpCacheOptions } from './options.ts'
