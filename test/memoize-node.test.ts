@@ -373,15 +373,16 @@ describe('memoize node, failures', () => {
   test('memoize node - a handler that throws: 500 to all who wait, told once, and tried anew', async () => {
     await using world = new HttpWorld()
     const told: unknown[] = []
-    let runs = 0
+    let [runs, requests] = [0, 0]
     const handler = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
       runs++
-      await new Promise((resolve) => setTimeout(resolve, 30))
+      await until(() => requests >= 5, { what: 'the whole crowd' })
       if (runs === 1) throw new Error('no database')
       response.end('fine')
     }
     const options = { onError: (error: unknown) => told.push(String(error)) }
     const server = await world.serve(memoizeHandler(world.locker(), options, handler))
+    server.server.on('request', () => requests++)
     const crowd = await Promise.all(Array.from({ length: 5 }, () => server.ask('/')))
     assert.deepEqual(
       crowd.map(({ status }) => status),
