@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import {
   ClosedError,
@@ -843,4 +844,28 @@ test('L5 locker - after the longest ttl an idle Redis holds no key of ours', asy
     assert.ok(Number(await t.server.call('PTTL', key)) > 0, key)
   }
   await until(left, { what: 'the keys to be gone', timeout: 5000 })
+})
+
+test('of a burst, few claims are under way until Redis has answered the first of them', async () => {
+  await using t = await setup({ proxy: true })
+  await using locker = new Locker({ redis: t.proxy.options, unavailableAfter: 20_000 })
+  await locker.ready()
+  await locker.run('warm', () => 0)
+  await using monitor = await t.server.monitor()
+  const claims = async () => {
+    const lines = await monitor.lines()
+    const counts = lines.filter(({ command }) => command === 'evalsha').map(({ args }) => Number(args[1]))
+    return counts.reduce((total, count) => total + count, 0)
+  }
+  t.proxy.delay(1_000, { direction: 'down' })
+  const gate = pDefer<void>()
+  const burst = Promise.all(Array.from({ length: 200 }, (_, n) => locker.run(`key:${n}`, () => gate.promise)))
+  burst.catch(() => {})
+  assert.equal(await until(claims, { what: 'the first claims' }), 16)
+  await sleep(200)
+  assert.equal(await claims(), 16)
+  t.proxy.delay(0)
+  await until(async () => (await claims()) === 200, { what: 'the other claims' })
+  gate.resolve()
+  await burst
 })

@@ -74,9 +74,12 @@ export async function cold(stage: Stage): Promise<void> {
   }
 }
 
-/** Opens the contender everywhere and has it used twice, so that it is connected and its scripts are loaded. */
+/** Opens the contender everywhere and has it used until it is connected and compiled, as in a service that has run a while. */
 async function warm(children: readonly BenchChild[], name: Name, stage: Stage): Promise<void> {
   const prefix = prefixOf('cold', name)
   await Promise.all(children.map((child) => open(child, name, stage, ['both', 'redis'], { prefix })))
-  for (const round of [1, 2]) await volley(children, name, stage, [`warm:${round}`], 2, { waits: 5 })
+  for (let round = 0; round < (stage.quick ? 2 : 30); round++) {
+    const some = Array.from({ length: 100 }, (_, n) => `warm:${round}:${n}`)
+    await volley(children, name, stage, some, 2, { waits: 5 })
+  }
 }

@@ -45,6 +45,11 @@ class StartQueue {
     this.#clock = clock
   }
 
+  /** The budget of this turn is used up. */
+  get exhausted(): boolean {
+    return this.#state === 'exhausted'
+  }
+
   add(start: Start): void {
     this.#ready.push(start)
     if (this.#state === 'idle') this.#startNext()
@@ -100,6 +105,11 @@ function startQueueOf(clock: Clock): StartQueue {
   const queue = startQueues.get(clock) ?? new StartQueue(clock)
   startQueues.set(clock, queue)
   return queue
+}
+
+/** Whether works of this process wait for the next turn of the event loop, because others compute. */
+export function worksWait(clock: Clock): boolean {
+  return startQueueOf(clock).exhausted
 }
 
 /**

@@ -1,8 +1,10 @@
 import { UnavailableError } from '../errors.ts'
 import type { Connection } from '../kernel/connection.ts'
+import { Fifo } from '../kernel/fifo.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
 import type { ServerClock } from '../kernel/server-clock.ts'
 import { atEndOfTick } from '../kernel/tick.ts'
+import { worksWait } from '../kernel/work-scheduler.ts'
 import { noticeOf } from './notice.ts'
 import type { LockerScripts } from './scripts/index.ts'
 import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from './store.ts'
@@ -13,6 +15,14 @@ import { parseValue } from './value.ts'
  * the next is made here. (8 and 32 measured slower.)
  */
 const MAX_BATCH = 16
+
+/**
+ * Claims of one process that are under way at most: so many at first, and twice as many with each answer until the burst
+ * is over. Not while works of this process wait for others that compute: what it cannot start now, another process may
+ * claim and start.
+ */
+const FEWEST = MAX_BATCH
+const MOST = 1024
 
 /** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
 class Entry implements Listener {
@@ -152,6 +162,11 @@ export class ClaimBatch {
   readonly #size: number
   /** Claims of this tick; flushed when it ends. */
   #entries: Entry[] = []
+  /** Claims that wait until others are answered. */
+  readonly #line = new Fifo<Entry>()
+  #underWay = 0
+  /** How many may be under way at present. */
+  #most = FEWEST
 
   constructor(
     connection: Connection,
@@ -177,15 +192,30 @@ export class ClaimBatch {
   #flush(): void {
     const entries = this.#entries
     this.#entries = []
-    if (entries.length <= this.#size) return this.#send(entries)
     // Each process begins elsewhere: of a burst that all of them ask for, each then wins its part of the work.
-    const first = Math.floor(Math.random() * entries.length)
-    const turned = [...entries.slice(first), ...entries.slice(0, first)]
-    for (let from = 0; from < turned.length; from += this.#size)
-      this.#send(turned.slice(from, from + this.#size))
+    const first = entries.length > this.#size ? Math.floor(Math.random() * entries.length) : 0
+    for (let n = 0; n < entries.length; n++) this.#line.push(entries[(first + n) % entries.length] as Entry)
+    this.#sendSome()
   }
 
-  #send(entries: Entry[]): void {
+  #sendSome(): void {
+    while (this.#line.size > 0 && this.#underWay < this.#most) {
+      const entries: Entry[] = []
+      while (entries.length < this.#size && this.#line.first) entries.push(this.#line.shift() as Entry)
+      this.#underWay += entries.length
+      this.#send(entries, () => this.#over(entries.length))
+    }
+  }
+
+  /** So many claims are answered, or failed. */
+  #over(count: number): void {
+    this.#underWay -= count
+    if (this.#underWay === 0 && this.#line.size === 0) this.#most = FEWEST
+    else if (!worksWait(this.#connection.clock)) this.#most = Math.min(2 * this.#most, MOST)
+    this.#sendSome()
+  }
+
+  #send(entries: Entry[], over: () => void): void {
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
     const within = Math.max(...entries.map((entry) => entry.within))
@@ -199,20 +229,26 @@ export class ClaimBatch {
       args.push(argumentOf(claim, lease))
     }
     const sentAt = this.#connection.clock.now()
-    const answered = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
+    const late = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
+    const answered = (replies: unknown) => {
+      over()
+      late(replies)
+    }
     const failed = (error: Error) => {
+      over()
       // One of them, or its reply, is too large for a connection: the others need not fail with it.
       const separable = entries.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
       for (const entry of entries) {
-        if (separable) this.#send([entry])
+        if (separable) this.#sendAlone(entry)
         else entry.claimer.unclaimed(error, entry.claim.attempt)
       }
     }
-    this.#connection.ask(this.#scripts.claim.with(keys, args), within, {
-      answered,
-      failed,
-      late: answered,
-    })
+    this.#connection.ask(this.#scripts.claim.with(keys, args), within, { answered, failed, late })
+  }
+
+  #sendAlone(entry: Entry): void {
+    this.#underWay++
+    this.#send([entry], () => this.#over(1))
   }
 
   #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
@@ -224,7 +260,7 @@ export class ClaimBatch {
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
-        this.#send([entry]) // It failed for this key among others: alone, Redis says how.
+        this.#sendAlone(entry) // It failed for this key among others: alone, Redis says how.
       else claimer.unclaimed(new UnavailableError('Redis gave an answer that is none'), claim.attempt)
     }
   }
