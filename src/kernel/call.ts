@@ -9,7 +9,24 @@ export interface Asker {
   /** With UnavailableError, OverloadedError or ClosedError. */
   failed(error: Error): void
   /** With a reply that came after `failed`: what it did still stands. */
-  late?(reply: unknown): void
+  late?: ((reply: unknown) => void) | undefined
+}
+
+/** An asker of functions. Made by a constructor: see churn.ts. */
+export class Callbacks implements Asker {
+  readonly answered: (reply: unknown) => void
+  readonly failed: (error: Error) => void
+  readonly late: ((reply: unknown) => void) | undefined
+
+  constructor(
+    answered: (reply: unknown) => void,
+    failed: (error: Error) => void,
+    late?: (reply: unknown) => void,
+  ) {
+    this.answered = answered
+    this.failed = failed
+    this.late = late
+  }
 }
 
 /** What a call tells the one that sends it. */

@@ -1,4 +1,4 @@
-import type { Asker } from './call.ts'
+import { type Asker, Callbacks } from './call.ts'
 import { checkFields } from './check.ts'
 import {
   BRAND,
@@ -135,7 +135,7 @@ export class Connection implements AsyncDisposable {
 
   /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
   call(request: Request, within: number): Promise<unknown> {
-    return new Promise((answered, failed) => this.ask(request, within, { answered, failed }))
+    return new Promise((resolve, reject) => this.ask(request, within, new Callbacks(resolve, reject)))
   }
 
   /** Warns once, by `process.emitWarning`, if Redis is not reached: for what has no caller that could be told. */

@@ -1,6 +1,11 @@
-interface Link<T> {
+/** Made by a constructor: see churn.ts. */
+class Link<T> {
   readonly item: T
   next: Link<T> | undefined
+
+  constructor(item: T) {
+    this.item = item
+  }
 }
 
 /** A queue: first in, first out, in the same time however long it is. */
@@ -18,7 +23,7 @@ export class Fifo<T> {
   }
 
   push(item: T): void {
-    const link = { item, next: undefined }
+    const link = new Link(item)
     if (this.#tail) this.#tail.next = link
     else this.#head = link
     this.#tail = link

@@ -22,14 +22,32 @@ export class Script {
 
   /** A request to run it once. Bulk replies arrive as Buffers. */
   with(keys: readonly string[], args: readonly Argument[]): Request {
-    return { key: keys[0], send: (sender) => this.#send(sender, keys, args) }
+    return new ScriptRequest(this, keys, args)
+  }
+}
+
+class ScriptRequest implements Request {
+  readonly #script: Script
+  readonly #keys: readonly string[]
+  readonly #args: readonly Argument[]
+
+  constructor(script: Script, keys: readonly string[], args: readonly Argument[]) {
+    this.#script = script
+    this.#keys = keys
+    this.#args = args
   }
 
-  #send(sender: CommandSender, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
-    return sender.send('evalsha', [this.sha1, keys.length, ...keys, ...args]).catch((error) => {
+  get key(): string | undefined {
+    return this.#keys[0]
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    const { sha1, source } = this.#script
+    const keys = this.#keys
+    return sender.send('evalsha', [sha1, keys.length, ...keys, ...this.#args]).catch((error) => {
       // Lost to SCRIPT FLUSH, a restart or a failover, or never loaded. Nothing has run.
       if (!messageOf(error).startsWith('NOSCRIPT')) throw error
-      return sender.send('eval', [this.source, keys.length, ...keys, ...args])
+      return sender.send('eval', [source, keys.length, ...keys, ...this.#args])
     })
   }
 }

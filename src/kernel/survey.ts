@@ -119,7 +119,8 @@ export class Survey {
   #fields(value: object): void {
     if (!isPlainObject(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}`)
     if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
-    for (const [name, field] of Object.entries(value)) {
+    for (const name of Object.keys(value)) {
+      const field = (value as Record<string, unknown>)[name]
       if (name === ESCAPE) this.escapes = true
       if (this.#plain && field === undefined) continue
       if (this.#plain) this.#text(name)

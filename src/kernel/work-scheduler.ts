@@ -11,10 +11,22 @@ const TURN_BUDGET = 5
 const QUICK = 0.5
 const MOST_TOGETHER = 16
 
-interface Start {
-  run(): void
+/** A work that has a slot. */
+class Start {
+  readonly #start: (slot: Slot) => void
+  readonly #slot: Slot
   /** It may start with others: what comes of them goes out together, and waits until all have computed. */
-  together: boolean
+  readonly together: boolean
+
+  constructor(start: (slot: Slot) => void, slot: Slot, together: boolean) {
+    this.#start = start
+    this.#slot = slot
+    this.together = together
+  }
+
+  run(): void {
+    this.#start(this.#slot)
+  }
 }
 
 /**
@@ -188,7 +200,7 @@ export class WorkScheduler {
       const start = this.#waiting.shift()
       if (!start) return
       this.#running++
-      this.#starts.add({ run: () => start(new Slot(this.#count)), together: this.#together })
+      this.#starts.add(new Start(start, new Slot(this.#count), this.#together))
     }
   }
 

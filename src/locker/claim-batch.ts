@@ -1,4 +1,5 @@
 import { UnavailableError } from '../errors.ts'
+import { Callbacks } from '../kernel/call.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { Fifo } from '../kernel/fifo.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
@@ -161,7 +162,7 @@ export class ClaimBatch {
   readonly #clock: ServerClock
   readonly #size: number
   /** Claims of this tick; flushed when it ends. */
-  #entries: Entry[] = []
+  readonly #entries: Entry[] = []
   /** Claims that wait until others are answered. */
   readonly #line = new Fifo<Entry>()
   #underWay = 0
@@ -191,10 +192,10 @@ export class ClaimBatch {
 
   #flush(): void {
     const entries = this.#entries
-    this.#entries = []
     // Each process begins elsewhere: of a burst that all of them ask for, each then wins its part of the work.
     const first = entries.length > this.#size ? Math.floor(Math.random() * entries.length) : 0
     for (let n = 0; n < entries.length; n++) this.#line.push(entries[(first + n) % entries.length] as Entry)
+    entries.length = 0
     this.#sendSome()
   }
 
@@ -202,8 +203,7 @@ export class ClaimBatch {
     while (this.#line.size > 0 && this.#underWay < this.#most) {
       const entries: Entry[] = []
       while (entries.length < this.#size && this.#line.first) entries.push(this.#line.shift() as Entry)
-      this.#underWay += entries.length
-      this.#send(entries, () => this.#over(entries.length))
+      this.#send(entries)
     }
   }
 
@@ -215,7 +215,9 @@ export class ClaimBatch {
     this.#sendSome()
   }
 
-  #send(entries: Entry[], over: () => void): void {
+  #send(entries: Entry[]): void {
+    const count = entries.length
+    this.#underWay += count
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
     const within = Math.max(...entries.map((entry) => entry.within))
@@ -231,24 +233,21 @@ export class ClaimBatch {
     const sentAt = this.#connection.clock.now()
     const late = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
     const answered = (replies: unknown) => {
-      over()
+      this.#over(count)
       late(replies)
+      entries.length = 0
     }
     const failed = (error: Error) => {
-      over()
+      this.#over(count)
       // One of them, or its reply, is too large for a connection: the others need not fail with it.
-      const separable = entries.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
+      const separable = count > 1 && error instanceof UnavailableError && error.lostConnections > 0
       for (const entry of entries) {
-        if (separable) this.#sendAlone(entry)
+        if (separable) this.#send([entry])
         else entry.claimer.unclaimed(error, entry.claim.attempt)
       }
     }
-    this.#connection.ask(this.#scripts.claim.with(keys, args), within, { answered, failed, late })
-  }
-
-  #sendAlone(entry: Entry): void {
-    this.#underWay++
-    this.#send([entry], () => this.#over(1))
+    const request = this.#scripts.claim.with(keys, args)
+    this.#connection.ask(request, within, new Callbacks(answered, failed, late))
   }
 
   #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
@@ -260,7 +259,7 @@ export class ClaimBatch {
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
-        this.#sendAlone(entry) // It failed for this key among others: alone, Redis says how.
+        this.#send([entry]) // It failed for this key among others: alone, Redis says how.
       else claimer.unclaimed(new UnavailableError('Redis gave an answer that is none'), claim.attempt)
     }
   }

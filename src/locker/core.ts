@@ -1,5 +1,5 @@
 import { AbortedError, ClosedError } from '../errors.ts'
-import { checkFunction, checkLease } from '../kernel/check.ts'
+import { checkFunction } from '../kernel/check.ts'
 import { ChurnMap, ChurnSet } from '../kernel/churn.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec.ts'
@@ -19,18 +19,7 @@ import {
 } from './options.ts'
 import { RedisStore } from './redis-store.ts'
 import { type CachedResult, doneOf, ResultCache } from './result-cache.ts'
-import type { Outcome } from './store.ts'
-import type { Call, Work } from './waiter.ts'
-
-/** Resources of one kind: named apart from all others, in Redis and in this process's cache. */
-export interface Namespace {
-  /** One letter; 'k' are those of the locker itself. */
-  readonly letter: string
-  readonly codec: Codec
-  readonly reveal?: (value: unknown, outcome: Outcome, until: number) => unknown
-  /** Marks a result that is served while Redis is away. */
-  readonly asUnverified?: (result: unknown) => unknown
-}
+import { Call, type Namespace, type Work } from './waiter.ts'
 
 /** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
 const RENEW_AGAIN_AFTER = 1000
@@ -179,36 +168,14 @@ export class Core {
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)
       throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
-    const own = this.options
-    const staleWhileRevalidate = options.staleWhileRevalidate ?? own.staleWhileRevalidate
-    const staleIfError = options.staleIfError ?? own.staleIfError
-    return {
+    const asked = {
       key,
       record: this.record(namespace, key),
       name: nameOf(namespace, key),
-      caller: this.caller,
-      codec: namespace.codec,
-      reveal: namespace.reveal,
-      asUnverified: namespace.asUnverified,
-      work,
-      signal,
-      timeout: options.timeout ?? own.timeout,
-      lease: checkLease(options.lease ?? own.lease),
-      ttl: options.ttl ?? own.ttl,
-      errorTtl: options.errorTtl ?? own.errorTtl,
-      refresh: options.refresh ?? false,
-      onProgress: options.onProgress,
-      newerThan: options.newerThan ?? 0,
-      staleWhileRevalidate,
-      staleIfError,
-      softTimeout: options.softTimeout ?? own.softTimeout,
-      keepStale: Math.ceil(Math.max(staleWhileRevalidate, staleIfError)),
       tags: tags.map((tag) => this.tag(tag)),
-      abortUnwanted: options.abortUnwanted ?? false,
-      onUnavailable: options.onUnavailable ?? own.onUnavailable,
-      maxUnshared: options.maxUnshared ?? own.maxUnshared,
-      background: false,
+      work,
     }
+    return new Call(asked, namespace, this.caller, options, this.options)
   }
 
   /** Name of a resource's record. */

@@ -9,7 +9,7 @@ import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightTable } from './flight.ts'
 import type { Store } from './store.ts'
 import { isShared, serveLastKnown } from './unavailable.ts'
-import { type Call, Waiter } from './waiter.ts'
+import { type Call, type JoinedCall, Waiter } from './waiter.ts'
 
 /** Callers that may wait in one process at a time. */
 const MAX_WAITERS = 1_000_000
@@ -89,7 +89,8 @@ export class Flights implements FlightTable {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    const joined = Object.assign(call, { context: call.round?.context ?? new AsyncContext() })
+    call.context = call.round?.context ?? new AsyncContext()
+    const joined = call as JoinedCall
     const flight = known ?? new Flight(joined, this)
     const waiter = new Waiter(joined, this.#deadlines)
     if (from) waiter.onEnd = noteWait(from, flight)

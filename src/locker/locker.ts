@@ -4,7 +4,7 @@ import type { Codec } from '../kernel/codec.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
 import type { Counters } from './caller.ts'
-import { Core, type Namespace } from './core.ts'
+import { Core } from './core.ts'
 import type { Lease, PublishOptions } from './lease.ts'
 import { runMany } from './many.ts'
 import { type Memoized, memoize } from './memoize.ts'
@@ -19,7 +19,7 @@ import {
 import type { ManyWork } from './round.ts'
 import { Space } from './space.ts'
 import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
-import type { Done, Work } from './waiter.ts'
+import type { Done, Namespace, Work } from './waiter.ts'
 
 /** What is known of a key. A result that is being renewed has a lock besides. */
 export interface Peek {

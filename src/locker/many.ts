@@ -1,8 +1,9 @@
 import { checkFunction } from '../kernel/check.ts'
 import { checkKey } from '../kernel/keys.ts'
-import type { Core, Namespace } from './core.ts'
+import type { Core } from './core.ts'
 import { checkRunOptions, type RunManyOptions } from './options.ts'
 import { type ManyWork, Round } from './round.ts'
+import type { Namespace } from './waiter.ts'
 
 /** Most keys of one call. */
 const MAX_KEYS = 10_000

@@ -1,7 +1,9 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../errors.ts'
-import type { Request } from '../kernel/command.ts'
+import type { Asker } from '../kernel/call.ts'
+import type { CommandSender, Request } from '../kernel/command.ts'
 import type { Connection } from '../kernel/connection.ts'
+import { Fifo } from '../kernel/fifo.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { Script } from '../kernel/script.ts'
 import { ServerClock } from '../kernel/server-clock.ts'
@@ -39,13 +41,31 @@ const BROADCAST = new RegExp(`^${FORMAT}(t?)(\\d{1,16}) ([^]+)$`)
 
 const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unkept: 'n' }
 
-/** A read that has not gone out. */
-interface Read {
-  key: string
-  within: number
-  sending: (() => void) | undefined
-  resolve: (outcome: Outcome | undefined | Promise<Outcome | undefined>) => void
-  reject: (error: unknown) => void
+/** One plain read of one field: it costs the server a tenth of a script. */
+class Read implements Request, Asker {
+  readonly key: string
+  readonly within: number
+  readonly sending: (() => void) | undefined
+  readonly answered: (value: unknown) => void
+  readonly failed: (error: unknown) => void
+
+  constructor(
+    key: string,
+    within: number,
+    sending: (() => void) | undefined,
+    answered: (value: unknown) => void,
+    failed: (error: unknown) => void,
+  ) {
+    this.key = key
+    this.within = within
+    this.sending = sending
+    this.answered = answered
+    this.failed = failed
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    return sender.send('hget', [this.key, 'v'])
+  }
 }
 
 /** The Locker's store on Redis: every transition of a key is one step of one script. */
@@ -61,7 +81,7 @@ export class RedisStore implements Store {
   readonly #clock: ServerClock
   readonly #time: Request
   /** Reads of this tick; sent when it ends. */
-  #reads: Read[] = []
+  readonly #reads = new Fifo<Read>()
   /** The server is being asked for the time. */
   #asking: Promise<void> | undefined
 
@@ -205,42 +225,27 @@ export class RedisStore implements Store {
     }
   }
 
-  /** One plain read of one field: it costs the server a tenth of a script. The reads of one tick go out together. */
-  find(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
-    return new Promise((resolve, reject) => {
-      this.#reads.push({ key, within, sending, resolve, reject })
-      if (this.#reads.length === 1) atEndOfTick(() => this.#flushReads())
+  /** The reads of one tick go out together. */
+  async find(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+    const value = await new Promise<unknown>((resolve, reject) => {
+      this.#reads.push(new Read(key, within, sending, resolve, reject))
+      if (this.#reads.size === 1) atEndOfTick(() => this.#flushReads())
     })
+    if (value === null) return undefined
+    if (!Buffer.isBuffer(value)) throw new UnavailableError('Redis gave an answer that is none')
+    if (this.#clock.now() === undefined) await this.#asking
+    const now = this.#clock.now()
+    return now === undefined ? undefined : freshOutcome(value, now)
   }
 
   #flushReads(): void {
-    const reads = this.#reads
-    this.#reads = []
-    for (const { sending } of reads) sending?.()
-    if (this.#clock.now() === undefined) this.#askTime(reads[0]?.within ?? 0)
-    for (const read of reads) this.#read(read)
-  }
-
-  #read({ key, within, resolve, reject }: Read): void {
-    const request: Request = this.#connection.readsPrimary
-      ? { key, send: (sender) => sender.send('hget', [key, 'v']) }
-      : this.#scripts.find.with([key], [])
-    this.#connection.ask(request, within, {
-      answered: (value) => {
-        if (value === null) return resolve(undefined)
-        if (!Buffer.isBuffer(value)) return reject(new UnavailableError('Redis gave an answer that is none'))
-        const now = this.#clock.now()
-        resolve(now === undefined ? this.#judgeLater(value) : freshOutcome(value, now))
-      },
-      failed: reject,
-    })
-  }
-
-  /** The value, if it is fresh, when the server has told the time. */
-  async #judgeLater(value: Buffer): Promise<Outcome | undefined> {
-    await this.#asking
-    const now = this.#clock.now()
-    return now === undefined ? undefined : freshOutcome(value, now)
+    for (let read = this.#reads.shift(); read; read = this.#reads.shift()) {
+      read.sending?.()
+      if (this.#clock.now() === undefined) this.#askTime(read.within)
+      const { readsPrimary } = this.#connection
+      const request = readsPrimary ? read : this.#scripts.find.with([read.key], [])
+      this.#connection.ask(request, read.within, read)
+    }
   }
 
   /** Sent before a read, it is answered before that; on a cluster, perhaps by another node, soon after. */

@@ -2,14 +2,14 @@ import type { Clock } from '../kernel/clock.ts'
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
 import { countUndecodable } from './caller.ts'
-import { type Core, type Namespace, nameOf } from './core.ts'
+import { type Core, nameOf } from './core.ts'
 import { tagsKeptFor } from './holding.ts'
 import type { Lease } from './lease.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
 import { put } from './put.ts'
 import type { Outcome } from './store.ts'
 import { type Epochs, noted, readEpochs, readNote, stillHolds } from './tags.ts'
-import type { Done, Work } from './waiter.ts'
+import type { Done, Namespace, Work } from './waiter.ts'
 
 /** How long what is begun may take to be put, ms: after that it is taken for outdated. */
 const NOTED_FOR = 10 * 60_000

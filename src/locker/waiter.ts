@@ -1,5 +1,5 @@
 import { AbortedError, TimeoutError } from '../errors.ts'
-import { shown } from '../kernel/check.ts'
+import { checkLease, shown } from '../kernel/check.ts'
 import type { Timer } from '../kernel/clock.ts'
 import type { Codec } from '../kernel/codec.ts'
 import type { Deadlines } from '../kernel/deadlines.ts'
@@ -7,6 +7,7 @@ import type { AsyncContext } from '../kernel/user-code.ts'
 import { BaseWaiter } from '../kernel/waiter.ts'
 import type { Caller } from './caller.ts'
 import type { Lease } from './lease.ts'
+import type { AnyRunOptions, ResolvedOptions } from './options.ts'
 import type { Round } from './round.ts'
 import type { Outcome } from './store.ts'
 
@@ -41,14 +42,41 @@ export type Work<T> = (context: WorkContext) => T | PromiseLike<T>
 /** What a caller has done while Redis is away. */
 export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
 
-/** One call of `run` or `request`, with every option resolved. */
-export interface Call {
+/** Resources of one kind: named apart from all others, in Redis and in this process's cache. */
+export interface Namespace {
+  /** One letter; 'k' are those of the locker itself. */
+  readonly letter: string
+  readonly codec: Codec
+  /** What callers are given of a value; `until`: by the clock, as long as it is fresh. */
+  readonly reveal?: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
+  /** What callers are given of a result that is served although it may be invalid. */
+  readonly asUnverified?: ((result: unknown) => unknown) | undefined
+}
+
+/** What is asked for. */
+export interface Asked {
   key: string
   /** Name of the record. */
   record: string
-  caller: Caller
+  /** What it is called in the in-process cache. */
+  name: string
+  /** Names of the records of its tags. */
+  tags: readonly string[]
   /** Of `run`; `request` has none: it is given the lease itself. */
   work: Work<unknown> | undefined
+}
+
+/** One call of `run` or `request`, with every option resolved. Made by a constructor: see kernel/churn.ts. */
+export class Call implements Asked {
+  key: string
+  record: string
+  name: string
+  tags: readonly string[]
+  work: Work<unknown> | undefined
+  caller: Caller
+  codec: Codec
+  reveal: Namespace['reveal']
+  asUnverified: Namespace['asUnverified']
   timeout: number
   signal: AbortSignal | undefined
   lease: number
@@ -56,11 +84,6 @@ export interface Call {
   errorTtl: number
   refresh: boolean
   onProgress: ((value: unknown) => void) | undefined
-  codec: Codec
-  /** What it is called in the in-process cache. */
-  name: string
-  /** What callers are given of a value; `until`: by the clock, as long as it is fresh. */
-  reveal: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
   /** Only what was begun under a grant above this fence is wanted. */
   newerThan: number
   /** ms; 0: not content with what is over. */
@@ -70,24 +93,55 @@ export interface Call {
   softTimeout: number
   /** How long beyond its ttl the result is kept for those who are content with what is over, ms. */
   keepStale: number
-  /** Names of the records of its tags. */
-  tags: readonly string[]
   abortUnwanted: boolean
   onUnavailable: OnUnavailable
-  /** What callers are given of a result that is served although it may be invalid. */
-  asUnverified: ((result: unknown) => unknown) | undefined
   /** Works at once for this process alone. */
   maxUnshared: number
   /** Nobody waits for it: it renews what others are served meanwhile. */
-  background: boolean
+  background = false
   /** Of `runMany`: the keys that are claimed together. */
   round?: Round | undefined
+  /** In which its work and hooks run, once it was not served at once. */
+  context: AsyncContext | undefined
+
+  /** Of options that were checked. `own`: what stands for those that were not given. */
+  constructor(
+    asked: Asked,
+    namespace: Namespace,
+    caller: Caller,
+    options: AnyRunOptions,
+    own: ResolvedOptions,
+  ) {
+    this.key = asked.key
+    this.record = asked.record
+    this.name = asked.name
+    this.tags = asked.tags
+    this.work = asked.work
+    this.caller = caller
+    this.codec = namespace.codec
+    this.reveal = namespace.reveal
+    this.asUnverified = namespace.asUnverified
+    this.timeout = options.timeout ?? own.timeout
+    this.signal = options.signal
+    this.lease = checkLease(options.lease ?? own.lease)
+    this.ttl = options.ttl ?? own.ttl
+    this.errorTtl = options.errorTtl ?? own.errorTtl
+    this.refresh = options.refresh ?? false
+    this.onProgress = options.onProgress
+    this.newerThan = options.newerThan ?? 0
+    this.staleWhileRevalidate = options.staleWhileRevalidate ?? own.staleWhileRevalidate
+    this.staleIfError = options.staleIfError ?? own.staleIfError
+    this.softTimeout = options.softTimeout ?? own.softTimeout
+    this.keepStale = Math.ceil(Math.max(this.staleWhileRevalidate, this.staleIfError))
+    this.abortUnwanted = options.abortUnwanted ?? false
+    this.onUnavailable = options.onUnavailable ?? own.onUnavailable
+    this.maxUnshared = options.maxUnshared ?? own.maxUnshared
+  }
 }
 
 /** A call that was not served at once. */
 export interface JoinedCall extends Call {
-  /** In which its work and hooks run. */
-  readonly context: AsyncContext
+  context: AsyncContext
 }
 
 /** What `request` receives when there is a result. */

@@ -7,6 +7,45 @@ import { checkSubmitOptions, type ResolvedQueueOptions, type SubmitOptions } fro
 import { encodePayload } from './payload.ts'
 import type { QueueStore, Submission, SubmitReply } from './store.ts'
 
+/** Made by a constructor: see kernel/churn.ts. */
+class MadeSubmission implements Submission {
+  readonly id: string
+  readonly command: string
+  readonly payload: string
+  readonly options: string
+  readonly nonce: string = newId()
+  readonly waits: boolean
+  readonly conflict: Submission['conflict']
+  readonly delay: number
+  readonly priority: number
+  readonly lifo: boolean
+  readonly abortUnwanted: boolean
+  readonly known: boolean
+
+  /** `packed`: what of the options the worker reads. */
+  constructor(
+    id: string,
+    command: string,
+    payload: string,
+    packed: string,
+    waits: boolean,
+    options: SubmitOptions,
+    own: ResolvedQueueOptions,
+  ) {
+    this.id = id
+    this.command = command
+    this.payload = payload
+    this.options = packed
+    this.waits = waits
+    this.conflict = options.conflict ?? own.conflict
+    this.delay = Math.round(options.delay ?? 0)
+    this.priority = options.priority ?? 0
+    this.lifo = options.lifo ?? false
+    this.abortUnwanted = options.abortUnwanted ?? own.abortUnwanted
+    this.known = own.unknownCommands === 'refuse'
+  }
+}
+
 /** Makes submissions out of what a caller says. */
 export class Submissions {
   readonly #options: ResolvedQueueOptions
@@ -19,32 +58,28 @@ export class Submissions {
   make(command: string, payload: unknown, options: SubmitOptions, waits: boolean): Submission {
     checkName('command', command)
     checkSubmitOptions(options)
-    const { given, maxPayload, conflict, abortUnwanted, unknownCommands } = this.#options
+    const { given, maxPayload } = this.#options
     const { dedupe, ttl, errorTtl, attempts, backoff } = options
     // Without deduplication no other submission is compared with this one.
     const text = encodePayload(payload, maxPayload, dedupe !== false)
-    return {
-      id: idOf(command, dedupe, text),
+    const packed = packOptions(
+      {
+        ttl: ttl ?? (dedupe === false ? undefined : given.ttl),
+        errorTtl: errorTtl ?? given.errorTtl,
+        attempts: attempts ?? given.attempts,
+        backoff: backoff ?? given.backoff,
+      },
+      this.#trace(),
+    )
+    return new MadeSubmission(
+      idOf(command, dedupe, text),
       command,
-      payload: text,
-      options: packOptions(
-        {
-          ttl: ttl ?? (dedupe === false ? undefined : given.ttl),
-          errorTtl: errorTtl ?? given.errorTtl,
-          attempts: attempts ?? given.attempts,
-          backoff: backoff ?? given.backoff,
-        },
-        this.#trace(),
-      ),
-      nonce: newId(),
+      text,
+      packed,
       waits,
-      conflict: options.conflict ?? conflict,
-      delay: Math.round(options.delay ?? 0),
-      priority: options.priority ?? 0,
-      lifo: options.lifo ?? false,
-      abortUnwanted: options.abortUnwanted ?? abortUnwanted,
-      known: unknownCommands === 'refuse',
-    }
+      options,
+      this.#options,
+    )
   }
 
   /** The trace context that the user's hook returns, if it returns one. */

@@ -1,19 +1,34 @@
 import { UnavailableError } from '../../errors.ts'
+import { Callbacks } from '../../kernel/call.ts'
 import type { Script } from '../../kernel/script.ts'
 import { atEndOfTick } from '../../kernel/tick.ts'
 import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
 
-/** One of several things that are asked for by one script call. */
-export interface Item {
+/** One of several things that are asked for by one script call. Made by a constructor: see kernel/churn.ts. */
+export class Item {
   /** Name of the record. */
-  key: string
+  readonly key: string
   /** Undefined where the script need not know. */
-  command: CommandNames | undefined
+  readonly command: CommandNames | undefined
   /** Its arguments; `command` is its number in this call. */
-  args(command: number): Argument[]
+  readonly args: (command: number) => Argument[]
   /** Called with the reply and where its part begins; once more, after `failed`, when the reply comes late. */
-  answered(reply: readonly unknown[], at: number): void
-  failed(error: Error): void
+  readonly answered: (reply: readonly unknown[], at: number) => void
+  readonly failed: (error: Error) => void
+
+  constructor(
+    key: string,
+    command: CommandNames | undefined,
+    args: (command: number) => Argument[],
+    answered: (reply: readonly unknown[], at: number) => void,
+    failed: (error: Error) => void,
+  ) {
+    this.key = key
+    this.command = command
+    this.args = args
+    this.answered = answered
+    this.failed = failed
+  }
 }
 
 export interface ExchangeOptions {
@@ -75,7 +90,7 @@ export class Exchange {
         else item.failed(error)
       }
     }
-    connection.ask(request, within, { answered, failed, late: answered })
+    connection.ask(request, within, new Callbacks(answered, failed, answered))
   }
 
   #answer(items: readonly Item[], reply: readonly unknown[], sentAt: number): void {

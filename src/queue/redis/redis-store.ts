@@ -1,5 +1,6 @@
 import type { Timer } from '../../kernel/clock.ts'
 import type { Connection } from '../../kernel/connection.ts'
+import type { Hint, Listener } from '../../kernel/inbox.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 import { ServerClock } from '../../kernel/server-clock.ts'
 import { atEndOfTick } from '../../kernel/tick.ts'
@@ -24,7 +25,7 @@ import {
   type WorkerName,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
-import { Exchange, refusal } from './exchange.ts'
+import { Exchange, Item, refusal } from './exchange.ts'
 import { Feed } from './feed.ts'
 import { QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
@@ -56,6 +57,20 @@ const DUE_AT_ONCE = 32
 const ENDINGS: Record<Ending['kind'], string> = { value: 'v', error: 'e', retry: 'r', handBack: 'h' }
 const RENEWALS = ['lost', 'held', 'cancelled'] as const
 const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
+
+/** Tells a submitter of messages about its job. */
+class NoticeListener implements Listener {
+  readonly #submitter: Pick<Submitter, 'notice'>
+
+  constructor(submitter: Pick<Submitter, 'notice'>) {
+    this.#submitter = submitter
+  }
+
+  hint(hint: Hint): void {
+    const notice = jobNoticeOf(hint)
+    if (notice) this.#submitter.notice(notice)
+  }
+}
 
 /** The queue's store on Redis: every transition is one script, on keys that share a slot. */
 export class RedisQueueStore extends QueueManagement implements QueueStore {
@@ -140,28 +155,23 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     if (submission.waits) this.attend(nonce, submitter)
     const flags = flagsOf(submission)
     this.#submissions.add(
-      {
-        key: this.#names.job(id),
+      new Item(
+        this.#names.job(id),
         command,
-        args: (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
-        answered: (values, at) => {
+        (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
+        (values, at) => {
           const reply = submitReplyOf(values[at])
           if (typeof reply === 'string') submitter.failed(refusal(reply))
           else submitter.answered(reply)
         },
-        failed: (error) => submitter.failed(error),
-      },
+        (error) => submitter.failed(error),
+      ),
       within,
     )
   }
 
   attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
-    this.#connection.inbox.listen(nonce, {
-      hint: (hint) => {
-        const notice = jobNoticeOf(hint)
-        if (notice) submitter.notice(notice)
-      },
-    })
+    this.#connection.inbox.listen(nonce, new NoticeListener(submitter))
   }
 
   ignore(nonce: string): void {
@@ -172,13 +182,13 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   look({ id, generation, nonce }: Question, { within }: CallLimits): Promise<Answer> {
     return new Promise((resolve, failed) =>
       this.#questions.add(
-        {
-          key: this.#names.job(id),
-          command: undefined,
-          args: () => [String(generation), nonce],
-          answered: (values, at) => resolve(answerOf(values[at], values[at + 1])),
+        new Item(
+          this.#names.job(id),
+          undefined,
+          () => [String(generation), nonce],
+          (values, at) => resolve(answerOf(values[at], values[at + 1])),
           failed,
-        },
+        ),
         within,
       ),
     )
@@ -257,13 +267,13 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   ): Promise<'held' | 'lost' | 'cancelled'> {
     return new Promise((resolve, failed) =>
       this.#renewals.add(
-        {
-          key: this.#names.job(id),
-          command: this.calls.command(worker.command),
-          args: (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
-          answered: (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
+        new Item(
+          this.#names.job(id),
+          this.calls.command(worker.command),
+          (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
+          (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
           failed,
-        },
+        ),
         within,
       ),
     )
@@ -274,22 +284,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     const numbers = [ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
     return new Promise((resolve, failed) =>
       this.#endings.add(
-        {
-          key: this.#names.job(id),
-          command: this.calls.command(worker.command),
-          args: (number) => [
-            `${number} ${ENDINGS[kind]} ${numbers}`,
-            String(fence),
-            this.#park(worker),
-            bytes,
-          ],
-          answered: (values, at) => {
+        new Item(
+          this.#names.job(id),
+          this.calls.command(worker.command),
+          (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
+          (values, at) => {
             const code = codeOf(values[at])
             if (code === undefined) failed(refusal(values[at]))
             else resolve(code === 1)
           },
           failed,
-        },
+        ),
         within,
       ),
     )
