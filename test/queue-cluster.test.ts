@@ -215,8 +215,8 @@ describe('a queue on a cluster', () => {
   ] as const) {
     test(`Q1 cluster - jobs that wait while their slot moves, ${way}: each runs once`, async () => {
       const name = `jobs move, ${way}`
-      await using a = await queueOn(cluster, name, { unavailableAfter: 500 })
-      await using b = await queueOn(cluster, name, { unavailableAfter: 500 })
+      await using a = await queueOn(cluster, name, { unavailableAfter: 1_500 })
+      await using b = await queueOn(cluster, name, { unavailableAfter: 1_500 })
       const runs = new Runs()
       const jobs = await everyKey(a, runs)
       const results = Promise.all(jobs.map((job) => job.result()))

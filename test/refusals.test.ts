@@ -409,7 +409,7 @@ describe('refusals - connections that are killed', () => {
       await using b = new Locker({ redis: await redis(), ...options })
       await Promise.all([a.run('warm', () => 1), b.run('warm', () => 1)])
       const works = new Map<string, number>()
-      let answers = 0
+      const answers = new Map([a, b].map((locker) => [locker, 0]))
       let kills = 0
       const load = async (locker: Locker) => {
         for (let index = 0; kills < 25; index += 1) {
@@ -419,15 +419,16 @@ describe('refusals - connections that are killed', () => {
             return key
           }
           assert.deepEqual(await Promise.all(keys.map((key) => locker.run(key, work(key)))), keys)
-          answers += keys.length
+          answers.set(locker, (answers.get(locker) ?? 0) + 1)
         }
       }
       const kill = async () => {
         for (; kills < 25; kills += 1) {
-          const before = answers
+          const before = new Map(answers)
           await t.server.call('CLIENT', 'KILL', 'TYPE', 'normal')
-          // A server that never lets anybody in would be another test: each life is long enough for some work.
-          await until(() => answers > before, { what: 'the load to go on', timeout: 10_000, every: 1 })
+          // A server that never lets anybody in would be another test: each life is long enough for some work of each.
+          const goesOn = () => [...answers].every(([locker, count]) => count > (before.get(locker) ?? 0))
+          await until(goesOn, { what: 'the load to go on', timeout: 10_000, every: 1 })
         }
       }
       await Promise.all([load(a), load(b), kill()])

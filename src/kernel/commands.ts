@@ -220,6 +220,7 @@ export class Commands implements CallHost {
   }
 
   #openGate(server: Server<Call>): void {
+    if (server.suspects.size === 0 && server.gate.size === 0) return
     for (const gate of [server.suspects, server.gate]) {
       for (const call of gate) {
         if (server.breaker.state.kind !== 'closed' || server.alone) return

@@ -166,14 +166,17 @@ export class Locker implements AsyncDisposable {
     const core = this.#core
     return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, (version) => {
       const namespace = version === '' ? this.#namespace : versioned
-      const prefix = version === '' ? '' : `${version.length}:${version}`
+      const prefix = `${version.length}:${version}`
+      // Without a version, it is checked as every key is.
       const keyOf = (key: string) => {
+        if (version === '') return key
         checkKey(key)
         return prefix + key
       }
       return {
         run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
         invalidate: async (key) => {
+          checkKey(key)
           core.checkOpen(key)
           await core.invalidate(core.record(namespace, keyOf(key)))
         },

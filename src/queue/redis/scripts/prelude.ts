@@ -161,7 +161,11 @@ local function send(inbox, messages)
     local text = '${FORMAT}' .. messages[from]
     if to > from then
       local parts = { '${FORMAT}*' }
-      for n = from, to do parts[#parts + 1] = #messages[n] .. ':' .. messages[n] end
+      -- Not joined with its length first: each new string is hashed whole.
+      for n = from, to do
+        parts[#parts + 1] = #messages[n] .. ':'
+        parts[#parts + 1] = messages[n]
+      end
       text = table.concat(parts)
     end
     local reply = redis.pcall('PUBLISH', channels .. inbox, text)
