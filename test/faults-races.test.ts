@@ -173,3 +173,18 @@ describe('invalidation, with the in-process cache', () => {
     assert.deepEqual(await Promise.all([before, after]), ['old', 'new'])
   })
 })
+
+test('progress - shown while the reply to a claim is on its way, it reaches who claimed', async () => {
+  await using s = await scene()
+  const lease = await leaseOf(s.other)
+  s.t.proxy.delay(300, { direction: 'down', only: onCommands })
+  const seen: unknown[] = []
+  const waiting = s.locker.run('k', () => 'anew', { onProgress: (value) => seen.push(value) })
+  await parked(s.other)
+  // Its message overtakes the reply, which was made before.
+  lease.progress('half')
+  await until(() => seen.length > 0, { what: 'the progress' })
+  assert.deepEqual(seen, ['half'])
+  await lease.publish('done')
+  assert.equal(await waiting, 'done')
+})

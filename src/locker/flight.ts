@@ -532,6 +532,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') {
       if (this.#parkedUnder > this.#after) this.showProgress(notice.bytes)
+      // It has overtaken the reply that will say what to wait for, and that does not hold it.
+      else if (this.#state === 'claiming') this.#hinted = true
     } else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) this.#hear(notice.outcome)
     else this.lookAgain()
   }
