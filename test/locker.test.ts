@@ -14,8 +14,11 @@ import {
   MemoryStore,
   NotLockedError,
   RemoteError,
+  type RunOptions,
 } from '../src/index.ts'
+import { type Clock, systemClock } from '../src/kernel/clock.ts'
 import { recordKey } from '../src/kernel/keys.ts'
+import type { Monitor } from './support/monitor.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
@@ -846,26 +849,82 @@ test('L5 locker - after the longest ttl an idle Redis holds no key of ours', asy
   await until(left, { what: 'the keys to be gone', timeout: 5000 })
 })
 
-test('of a burst, few claims are under way until Redis has answered the first of them', async () => {
-  await using t = await setup({ proxy: true })
-  await using locker = new Locker({ redis: t.proxy.options, unavailableAfter: 20_000 })
-  await locker.ready()
-  await locker.run('warm', () => 0)
-  await using monitor = await t.server.monitor()
-  const claims = async () => {
+describe('a burst of claims', () => {
+  /** How many claims the server has seen. */
+  async function claimsIn(monitor: Monitor): Promise<number> {
     const lines = await monitor.lines()
     const counts = lines.filter(({ command }) => command === 'evalsha').map(({ args }) => Number(args[1]))
     return counts.reduce((total, count) => total + count, 0)
   }
-  t.proxy.delay(1_000, { direction: 'down' })
-  const gate = pDefer<void>()
-  const burst = Promise.all(Array.from({ length: 200 }, (_, n) => locker.run(`key:${n}`, () => gate.promise)))
-  burst.catch(() => {})
-  assert.equal(await until(claims, { what: 'the first claims' }), 16)
-  await sleep(200)
-  assert.equal(await claims(), 16)
-  t.proxy.delay(0)
-  await until(async () => (await claims()) === 200, { what: 'the other claims' })
-  gate.resolve()
-  await burst
+
+  const burst = (locker: Locker, count: number, options: RunOptions = {}) =>
+    Promise.allSettled(Array.from({ length: count }, (_, n) => locker.run(`key:${n}`, () => 1, options)))
+
+  test('few are under way until Redis has answered the first of them', async () => {
+    await using t = await setup({ proxy: true })
+    // Nothing happens because Redis is slow.
+    const after: Clock['after'] = (ms, run, background) =>
+      ms < 100 ? { cancel: () => {} } : systemClock.after(ms, run, background)
+    await using locker = new Locker({
+      redis: t.proxy.options,
+      unavailableAfter: 20_000,
+      clock: { now: systemClock.now, after },
+    })
+    await locker.ready()
+    await locker.run('warm', () => 0)
+    await using monitor = await t.server.monitor()
+    t.proxy.delay(1_000, { direction: 'down' })
+    const settled = burst(locker, 200)
+    assert.equal(await until(() => claimsIn(monitor), { what: 'the first claims' }), 16)
+    await sleep(200)
+    assert.equal(await claimsIn(monitor), 16)
+    t.proxy.delay(0)
+    assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
+  })
+
+  test('all go out where Redis takes its time', async () => {
+    await using t = await setup({ proxy: true })
+    await using locker = new Locker({ redis: t.proxy.options, unavailableAfter: 20_000 })
+    await locker.ready()
+    await locker.run('warm', () => 0)
+    await using monitor = await t.server.monitor()
+    t.proxy.delay(300, { direction: 'down' })
+    const settled = burst(locker, 200)
+    await until(async () => (await claimsIn(monitor)) > 0, { what: 'the first claims' })
+    t.proxy.delay(8_000, { direction: 'down' })
+    await until(async () => (await claimsIn(monitor)) === 200, { what: 'all claims' })
+    t.proxy.delay(0)
+    assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
+  })
+
+  test('who gives Redis little time waits behind nobody who gives it more', async () => {
+    await using t = await setup({ proxy: true })
+    await using connection = new Connection(t.proxy.options)
+    await using patient = new Locker({ redis: connection, unavailableAfter: 20_000 })
+    await using hasty = new Locker({ redis: connection, unavailableAfter: 300 })
+    await hasty.ready()
+    t.proxy.stall(true)
+    const refresh = { refresh: true }
+    const others = burst(patient, 100, refresh)
+    const began = performance.now()
+    await assert.rejects(
+      hasty.run('other', () => 1, refresh),
+      { code: 'E_UNAVAILABLE' },
+    )
+    assert.ok(performance.now() - began < 300 + EPSILON, `after ${performance.now() - began} ms`)
+    t.proxy.stall(false)
+    await others
+  })
+
+  test('when the client is disconnected, each of a large one is told', async () => {
+    await using t = await setup()
+    const client = await t.client()
+    await using locker = new Locker({ redis: client })
+    await locker.ready()
+    const settled = burst(locker, 50_000, { refresh: true })
+    await new Promise((turn) => setImmediate(turn))
+    client.disconnect()
+    const reasons = (await settled).map((each) => (each.status === 'rejected' ? each.reason.code : undefined))
+    assert.deepEqual([...new Set(reasons)], ['E_UNAVAILABLE'])
+  })
 })

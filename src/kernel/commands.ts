@@ -239,7 +239,7 @@ export class Commands implements CallHost {
     server.alone = call.suspect
     call.sent = true
     const attempt = ++call.attempt
-    call.request.send(call).then(
+    this.#request(call).then(
       (reply) => {
         if (attempt === call.attempt) this.#answered(call, reply)
       },
@@ -248,6 +248,15 @@ export class Commands implements CallHost {
       },
     )
     this.#watch()
+  }
+
+  /** What a client throws, or makes of a wrong argument, is a refusal as any other. */
+  #request(call: Call): Promise<unknown> {
+    try {
+      return call.request.send(call)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   dispatch(call: Call, name: CommandName, args: (string | Buffer | number)[]): Promise<unknown> {

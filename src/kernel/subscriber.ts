@@ -65,9 +65,19 @@ export class Subscriber {
   /** Begins. */
   open(): void {
     if (this.#closed) return
-    const client = this.#make()
+    const client = this.#newClient()
     if (client) this.#connect(client)
     else this.#again()
+  }
+
+  /** A new client; undefined when there is none, or a borrowed one throws as it is duplicated. */
+  #newClient(): RedisServerClient | undefined {
+    try {
+      return this.#make()
+    } catch (error) {
+      this.#trouble = error instanceof Error ? error : new Error(String(error))
+      return undefined
+    }
   }
 
   #connect(client: RedisServerClient): void {

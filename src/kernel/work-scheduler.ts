@@ -57,9 +57,9 @@ class StartQueue {
     this.#clock = clock
   }
 
-  /** The budget of this turn is used up. */
+  /** Works wait for the next turn: those that were started have used up the budget of this one. */
   get exhausted(): boolean {
-    return this.#state === 'exhausted'
+    return this.#state === 'exhausted' && this.#ready.size > 0
   }
 
   add(start: Start): void {

@@ -1,5 +1,6 @@
 import { UnavailableError } from '../errors.ts'
 import { Callbacks } from '../kernel/call.ts'
+import type { Timer } from '../kernel/clock.ts'
 import type { Connection } from '../kernel/connection.ts'
 import { Fifo } from '../kernel/fifo.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
@@ -18,12 +19,15 @@ import { parseValue } from './value.ts'
 const MAX_BATCH = 16
 
 /**
- * Claims of one process that are under way at most: so many at first, and twice as many with each answer until the burst
- * is over. Not while works of this process wait for others that compute: what it cannot start now, another process may
- * claim and start.
+ * Claims of a burst that are under way at first, on a standalone server. More go out as they are answered, at most twice
+ * as many each time, and no more while works of this process wait for others that compute: what it cannot start now,
+ * another process may claim and start.
  */
 const FEWEST = MAX_BATCH
 const MOST = 1024
+
+/** The others do not wait for a server that answers none for so long, ms. */
+const PATIENCE = 20
 
 /** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
 class Entry implements Listener {
@@ -167,7 +171,11 @@ export class ClaimBatch {
   readonly #line = new Fifo<Entry>()
   #underWay = 0
   /** How many may be under way at present. */
-  #most = FEWEST
+  #most: number
+  #sending = false
+  /** Counts answers and failures. */
+  #answers = 0
+  #timer: Timer | undefined
 
   constructor(
     connection: Connection,
@@ -182,6 +190,7 @@ export class ClaimBatch {
     this.#fences = fences
     this.#clock = clock
     this.#size = connection.cluster ? 1 : MAX_BATCH
+    this.#most = this.#fewest
   }
 
   /** Claims with the others of this tick. `within`: until when the store has to answer, ms. */
@@ -199,19 +208,55 @@ export class ClaimBatch {
     this.#sendSome()
   }
 
+  /** On a cluster, one node that is silent must not hold up the claims of others: all are under way at once. */
+  get #fewest(): number {
+    return this.#connection.cluster ? Number.POSITIVE_INFINITY : FEWEST
+  }
+
+  /** Called again while it runs, when a claim fails at once: it goes on by itself then. */
   #sendSome(): void {
-    while (this.#line.size > 0 && this.#underWay < this.#most) {
-      const entries: Entry[] = []
-      while (entries.length < this.#size && this.#line.first) entries.push(this.#line.shift() as Entry)
-      this.#send(entries)
+    if (this.#sending) return
+    this.#sending = true
+    try {
+      while (this.#line.first && this.#underWay < this.#most) this.#send(this.#take(this.#line.first.within))
+    } finally {
+      this.#sending = false
     }
+    if (this.#line.size > 0) return this.#watch()
+    this.#timer?.cancel()
+    this.#timer = undefined
+  }
+
+  /** The next claims for one script: they share its time limit. */
+  #take(within: number): Entry[] {
+    const entries: Entry[] = []
+    while (entries.length < this.#size && this.#line.first?.within === within)
+      entries.push(this.#line.shift() as Entry)
+    return entries
+  }
+
+  /** Lets all of the line go when nothing is answered. */
+  #watch(): void {
+    const answers = this.#answers
+    this.#timer ??= this.#connection.clock.after(
+      PATIENCE,
+      () => {
+        this.#timer = undefined
+        if (this.#answers === answers) this.#most = Number.POSITIVE_INFINITY
+        this.#sendSome()
+      },
+      true,
+    )
   }
 
   /** So many claims are answered, or failed. */
   #over(count: number): void {
+    this.#answers++
     this.#underWay -= count
-    if (this.#underWay === 0 && this.#line.size === 0) this.#most = FEWEST
-    else if (!worksWait(this.#connection.clock)) this.#most = Math.min(2 * this.#most, MOST)
+    if (this.#line.size === 0) {
+      if (this.#underWay < FEWEST) this.#most = this.#fewest
+    } else if (!worksWait(this.#connection.clock))
+      this.#most = Math.max(this.#most, Math.min(2 * this.#most, MOST))
     this.#sendSome()
   }
 
@@ -220,7 +265,7 @@ export class ClaimBatch {
     this.#underWay += count
     const { inbox, holder, maxParked } = this.#head
     const lease = entries[0]?.claim.lease ?? 0
-    const within = Math.max(...entries.map((entry) => entry.within))
+    const within = entries[0]?.within ?? 0
     const keys: string[] = []
     const args = [inbox, holder, String(this.#fences.highest), String(maxParked), String(lease)]
     for (const entry of entries) {

@@ -239,12 +239,17 @@ export class RedisStore implements Store {
   }
 
   #flushReads(): void {
-    for (let read = this.#reads.shift(); read; read = this.#reads.shift()) {
-      read.sending?.()
-      if (this.#clock.now() === undefined) this.#askTime(read.within)
-      const { readsPrimary } = this.#connection
-      const request = readsPrimary ? read : this.#scripts.find.with([read.key], [])
-      this.#connection.ask(request, read.within, read)
+    const { readsPrimary } = this.#connection
+    try {
+      for (let read = this.#reads.shift(); read; read = this.#reads.shift()) {
+        read.sending?.()
+        if (this.#clock.now() === undefined) this.#askTime(read.within)
+        const request = readsPrimary ? read : this.#scripts.find.with([read.key], [])
+        this.#connection.ask(request, read.within, read)
+      }
+    } finally {
+      // One of them has thrown: the others go out all the same.
+      if (this.#reads.size > 0) atEndOfTick(() => this.#flushReads())
     }
   }
 
