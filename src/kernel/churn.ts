@@ -1,9 +1,9 @@
 // What lives for one call must be young when it dies, or all that it refers to lives on until V8 collects the old
 // generation: that cost ordinary calls a fifth of their time, and most of their p99. Two habits of V8 make it old:
 // - A table that was rehashed keeps its entries and its successor alive: hence the tables below.
-// - Of an object or array literal that was often found alive by the collector, V8 allocates all further ones in the old
-//   generation ("allocation site pretenuring"). So what a call keeps while it waits for something, and what refers to
-//   other objects, is made by a constructor: those are always allocated young.
+// - When the collector often finds alive what an object or array literal made, V8 allocates all that the literal makes from
+//   then on in the old generation ("allocation site pretenuring"). What a constructor makes is always young. So objects
+//   that a call keeps while it waits, and that refer to others, are made by constructors.
 
 /** A table is rebuilt after so many additions, or twice as many as it has entries if that is more. */
 const REBUILD_AFTER = 256

@@ -250,7 +250,7 @@ export class Commands implements CallHost {
     this.#watch()
   }
 
-  /** What a client throws, or makes of a wrong argument, is a refusal as any other. */
+  /** A client that throws refuses the command, as one whose promise rejects does. */
   #request(call: Call): Promise<unknown> {
     try {
       return call.request.send(call)

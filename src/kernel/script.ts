@@ -26,6 +26,7 @@ export class Script {
   }
 }
 
+/** One run of a script. Made by a constructor: see churn.ts. */
 class ScriptRequest implements Request {
   readonly #script: Script
   readonly #keys: readonly string[]

@@ -26,7 +26,7 @@ const MAX_BATCH = 16
 const FEWEST = MAX_BATCH
 const MOST = 1024
 
-/** The others do not wait for a server that answers none for so long, ms. */
+/** When Redis answers no claim for so long, ms, all that wait go out. */
 const PATIENCE = 20
 
 /** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
@@ -213,7 +213,7 @@ export class ClaimBatch {
     return this.#connection.cluster ? Number.POSITIVE_INFINITY : FEWEST
   }
 
-  /** Called again while it runs, when a claim fails at once: it goes on by itself then. */
+  /** A claim may fail while it is being sent, and call this again: the loop that runs already goes on then. */
   #sendSome(): void {
     if (this.#sending) return
     this.#sending = true

@@ -532,7 +532,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') {
       if (this.#parkedUnder > this.#after) this.showProgress(notice.bytes)
-      // It has overtaken the reply that will say what to wait for, and that does not hold it.
+      // The reply to the claim was made before this progress, and does not hold it: the flight claims once more.
       else if (this.#state === 'claiming') this.#hinted = true
     } else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) this.#hear(notice.outcome)
     else this.lookAgain()
