@@ -18,6 +18,8 @@ import {
 } from '../src/index.ts'
 import { type Clock, systemClock } from '../src/kernel/clock.ts'
 import { recordKey } from '../src/kernel/keys.ts'
+import { WorkScheduler } from '../src/kernel/work-scheduler.ts'
+import { lockerScripts } from '../src/locker/scripts/index.ts'
 import type { Monitor } from './support/monitor.ts'
 import { setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
@@ -853,7 +855,9 @@ describe('a burst of claims', () => {
   /** How many claims the server has seen. */
   async function claimsIn(monitor: Monitor): Promise<number> {
     const lines = await monitor.lines()
-    const counts = lines.filter(({ command }) => command === 'evalsha').map(({ args }) => Number(args[1]))
+    const counts = lines
+      .filter(({ args }) => args[0] === lockerScripts.claim.sha1)
+      .map(({ args }) => Number(args[1]))
     return counts.reduce((total, count) => total + count, 0)
   }
 
@@ -927,5 +931,40 @@ describe('a burst of claims', () => {
     client.disconnect()
     const reasons = (await settled).map((each) => (each.status === 'rejected' ? each.reason.code : undefined))
     assert.deepEqual([...new Set(reasons)], ['E_UNAVAILABLE'])
+  })
+
+  test('no more are under way while works of the process wait for others that compute', async () => {
+    await using t = await setup({ proxy: true })
+    const after: Clock['after'] = (ms, run, background) =>
+      ms < 100 ? { cancel: () => {} } : systemClock.after(ms, run, background)
+    const clock: Clock = { now: systemClock.now, after }
+    await using locker = new Locker({ redis: t.proxy.options, unavailableAfter: 20_000, clock })
+    await locker.ready()
+    await locker.run('warm', () => 0)
+    await using monitor = await t.server.monitor()
+    // Works of whatever layer: one starts for each that has ended.
+    const works = new WorkScheduler(Number.POSITIVE_INFINITY, clock)
+    let busy = true
+    const compute = () =>
+      works.schedule((slot) => {
+        const end = performance.now() + 3
+        while (performance.now() < end);
+        slot.release()
+        if (busy) compute()
+      })
+    for (let n = 0; n < 5; n++) compute()
+    try {
+      t.proxy.delay(2_000, { direction: 'down' })
+      const settled = burst(locker, 200, { refresh: true })
+      await until(async () => (await claimsIn(monitor)) > 16, { what: 'the second claims' })
+      await sleep(200)
+      assert.equal(await claimsIn(monitor), 32, 'as many as were answered, not twice as many')
+      t.proxy.delay(0)
+      assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
+    } finally {
+      busy = false
+      t.proxy.delay(0)
+      await locker.close({ grace: 0 })
+    }
   })
 })
