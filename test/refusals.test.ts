@@ -451,3 +451,45 @@ describe('refusals - CLIENT PAUSE', () => {
     assert.equal(await b.run('key', () => 'by another'), 'by another')
   })
 })
+
+/** Has a method of a client throw once, where `when` says so. */
+function throwOnce<T extends object>(
+  client: T,
+  method: keyof T,
+  when: (...args: unknown[]) => boolean,
+): void {
+  const original = client[method] as (...args: unknown[]) => unknown
+  let thrown = false
+  client[method] = ((...args: unknown[]) => {
+    if (thrown || !when(...args)) return original.apply(client, args)
+    thrown = true
+    throw new Error('sabotage')
+  }) as T[keyof T]
+}
+
+test('L1 refusals - a borrowed client that throws as it sends refuses that command alone', async () => {
+  await using t = await setup()
+  const client = await t.client()
+  await using locker = new Locker({ redis: client })
+  await locker.ready()
+  await locker.run('warm', () => 0)
+  throwOnce(client, 'sendCommand', (command) => (command as { name: string }).name === 'hget')
+  const asked = Array.from({ length: 5 }, (_, n) => locker.run(`key:${n}`, () => n))
+  const settled = await Promise.allSettled(asked)
+  assert.deepEqual(
+    settled.map(({ status }) => status),
+    ['rejected', ...Array(4).fill('fulfilled')],
+  )
+  assert.ok(settled[0]?.status === 'rejected' && settled[0].reason instanceof UnavailableError)
+  assert.equal(await locker.run('later', () => 'computed'), 'computed')
+})
+
+test('L1 refusals - a borrowed client that throws as it is duplicated is duplicated again', async () => {
+  await using t = await setup()
+  const client = await t.client()
+  await using locker = new Locker({ redis: client })
+  throwOnce(client, 'duplicate', () => true)
+  const refreshed = Array.from({ length: 5 }, (_, n) => locker.run(`key:${n}`, () => n, { refresh: true }))
+  assert.deepEqual(await Promise.all(refreshed), [0, 1, 2, 3, 4])
+  await until(() => locker.stats().subscribed, { what: 'the subscription' })
+})
