@@ -16,7 +16,7 @@ import { keyOf } from '../src/memoize/http/key.ts'
 import type { HeaderFields } from '../src/memoize/http/message.ts'
 import { LONGEST_KEEP, planFor } from '../src/memoize/http/plan.ts'
 import { partOf } from '../src/memoize/http/range.ts'
-import { privateReason, withheldFields } from '../src/memoize/http/storage.ts'
+import { privateCause, withheldFields } from '../src/memoize/http/storage.ts'
 import { variantKey, varyNames } from '../src/memoize/http/vary.ts'
 
 const SECOND = 1_000
@@ -223,7 +223,7 @@ describe('http storage', () => {
     authorized = false,
     allowed = {},
   ): string | undefined =>
-    privateReason(
+    privateCause(
       { authorized, status, headers, control: CacheControl.of(headers) },
       { shareSetCookie: false, shareAuthorized: false, ...allowed },
     )

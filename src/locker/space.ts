@@ -18,12 +18,16 @@ const NOTED_FOR = 10 * 60_000
 export interface Found<T> {
   /** Shared by all callers of this process: not to be changed. */
   readonly value: T
-  /** The grant that it was accepted under; 0: it reached this process alone. */
+  /** The grant that it was accepted under; 0: none. */
   readonly fence: number
   /** By the clock: until when it is kept, counted from before it was asked for. */
   readonly until: number
-  /** Only for those who waited for it: invalidated while its work ran, or not kept. */
-  readonly doomed: boolean
+  /** Invalidated while its work ran: only for those who waited for it. */
+  readonly invalidated: boolean
+  /** Over, and served all the same. */
+  readonly stale: boolean
+  /** Made for this process alone, because Redis was away or nobody waited for anybody. */
+  readonly unshared: boolean
   /** Served because Redis was away, and an invalidation of it may not have been heard. */
   readonly unverified?: true
 }
@@ -161,6 +165,7 @@ function asUnverified(result: unknown): Found<unknown> {
   return { ...(result as Found<unknown>), unverified: true }
 }
 
-function found(value: unknown, { fence, doomed, fresh }: Outcome, until: number): Found<unknown> {
-  return { value, fence, until, doomed: doomed || fresh === 0 }
+function found(value: unknown, { fence, doomed, fresh, stale }: Outcome, until: number): Found<unknown> {
+  const over = fresh === 0 && stale > 0
+  return { value, fence, until, invalidated: doomed, stale: over, unshared: fence === 0 }
 }

@@ -44,8 +44,8 @@ export type MemoizedFetch<Rest extends unknown[]> = (
  * conditions and range; it goes on when its client has gone and others wait, and may be made to refresh what was answered
  * already. What is for one client alone is handled by the client's own request.
  *
- * @throws TypeError when an option is not what it should be. (rejects with) what the handler threw, where it ran for this
- * very request; RemoteError where it ran for another; AbortedError after the request's `signal`.
+ * @throws TypeError when an option is not what it should be. (rejects with) what the handler threw for this very request;
+ * AbortedError after the request's `signal`.
  */
 export function memoizeHandler<Rest extends unknown[] = []>(
   locker: Locker,

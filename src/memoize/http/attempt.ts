@@ -1,4 +1,3 @@
-import pDefer from 'p-defer'
 import type { Clock } from '../../kernel/clock.ts'
 import { onAbort } from '../../kernel/on-abort.ts'
 import type { Arrival } from './age.ts'
@@ -14,17 +13,21 @@ import { question } from './origin.ts'
 import { type Decision, type KeptSpace, placed } from './placement.ts'
 import { type Plan, planFor } from './plan.ts'
 import { checkLength, Recording, statedLength } from './recording.ts'
-import { privateReason, reusableForAuthorized, withheldFields } from './storage.ts'
-import { ALONE, type Kept, StoredResponse } from './stored.ts'
+import { type Cause, privateCause, reasonFor, reusableForAuthorized, withheldFields } from './storage.ts'
+import { type Kept, Lone, StoredResponse } from './stored.ts'
 import type { Place } from './visit.ts'
 
 /** How long a body may take to come in before whoever asked for it is given it as it comes, ms. */
 const STREAM_AFTER = 50
 
-/**
- * Asks the origin on behalf of one request, and decides who may have the answer. It is run as the work of a key, once at
- * most, for all who wait for that key; or not at all, when another's is.
- */
+/** What an attempt is made of, beside the request and its place. */
+export interface AttemptTerms {
+  origin: Origin
+  options: ResolvedHttpOptions
+  space: KeptSpace
+}
+
+/** Asks the origin once on behalf of one request, for all who wait for its key, and decides who may have the answer. */
 export class Attempt {
   readonly request: HttpRequest
   readonly place: Place
@@ -43,29 +46,29 @@ export class Attempt {
   coming: { response: OriginResponse; plan: Plan } | undefined
   /** Fields that only its own caller may have. */
   readonly withheld: HeaderFields = Object.create(null)
-  /** Resolves when there is something coming. */
-  readonly begun: Promise<void>
+  /** Called when there is something coming. */
   readonly #begin: () => void
   #recording: Recording | undefined
   readonly #asking: Asking
-  /** What the origin threw. */
+  /** What the origin threw while the answer was wanted. */
   failure: { error: unknown } | undefined
+  /** Why the response is for its own client alone. */
+  cause: Cause | undefined
 
   constructor(
     request: HttpRequest,
     place: Place,
-    core: { origin: Origin; options: ResolvedHttpOptions; space: KeptSpace },
+    { origin, options, space }: AttemptTerms,
+    begin: () => void,
   ) {
     this.request = request
     this.place = place
-    this.#origin = core.origin
-    this.#options = core.options
-    this.#space = core.space
-    this.#clock = core.space.clock
+    this.#origin = origin
+    this.#options = options
+    this.#space = space
+    this.#clock = space.clock
     this.#asking = new Asking(this.#clock)
-    const { promise, resolve } = pDefer<void>()
-    this.begun = promise
-    this.#begin = resolve
+    this.#begin = begin
   }
 
   /** Its caller waits no longer: what the origin answers for it alone is let go. */
@@ -79,21 +82,17 @@ export class Attempt {
     this.#recording?.release()
   }
 
-  /** Whether the origin gave another answer than what is kept, and that is not to be kept. */
-  get replaced(): boolean {
-    const unkept = this.alone !== undefined || this.made?.plan.keep === 0
-    return unkept && this.status !== undefined && !isFailure(this.status)
-  }
-
-  readonly work = async (decision: Decision): Promise<Kept> => {
+  /** What the work of the key is to return. What the origin throws concerns its own caller alone: the others ask anew. */
+  async work(decision: Decision): Promise<Kept> {
     const { signal } = decision
     const desert = () => this.#desert(signal.reason)
     const unlisten = signal.aborted ? desert() : onAbort(signal, desert)
     try {
       return await this.#ask(decision)
     } catch (error) {
-      this.failure = { error }
-      throw error
+      if (!signal.aborted) this.failure = { error }
+      decision.noStore({ passFor: 0 })
+      return new Lone('failed')
     } finally {
       unlisten?.()
     }
@@ -148,9 +147,9 @@ export class Attempt {
     const authorized = this.request.headers['authorization'] !== undefined
     const plan = planFor({ status, headers }, control, arrival, this.#options)
     if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
-    const unshareable = plan.keep === 0 && !plan.collapse
-    if (privateReason({ authorized, status, headers, control }, this.#options) !== undefined || unshareable)
-      return this.#goAlone(response, decision)
+    const notFresh = plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
+    const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? notFresh
+    if (cause) return this.#goAlone(response, cause, decision)
     for (const name of withheldFields(control)) {
       this.withheld[name] = headers[name]
       delete headers[name]
@@ -159,7 +158,7 @@ export class Attempt {
     headers['date'] ??= new Date(arrival.at).toUTCString()
     const came = this.#clock.now()
     const body = await this.#whole(response, plan)
-    if (!body) return this.#goAlone(response, decision)
+    if (typeof body === 'string') return this.#goAlone(response, body, decision)
     plan.age += this.#clock.now() - came
     if (isBodiless(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)
@@ -179,27 +178,33 @@ export class Attempt {
     })
   }
 
-  /** The whole body, or undefined when it is larger than what is kept; the response has one to be read by one alone then. */
-  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | undefined> {
+  /** The whole body; or why it is not kept: the response has one to be read by one alone then. */
+  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | 'body-size' | 'body-time'> {
     const { maxBody } = this.#options
     // Whoever has waited since it was asked can still go by himself then.
     const maxBodyTime = Math.min(this.#options.maxBodyTime, this.#timeout / 2)
     const length = isBodiless(response.status) ? undefined : statedLength(response.headers)
-    if (length !== undefined && length > maxBody) return undefined
+    if (length !== undefined && length > maxBody) return 'body-size'
     if (!inPieces(response.body)) {
       const body = bufferOf(response.body ?? '')
       checkLength(length, body.length)
-      return body.length > maxBody ? undefined : body
+      return body.length > maxBody ? 'body-size' : body
     }
     const recording = new Recording(response.body, length)
     this.#recording = recording
     response.body = recording
     const timers = [this.#clock.after(STREAM_AFTER, () => this.#stream(response, plan))]
-    if (maxBodyTime < Number.POSITIVE_INFINITY)
-      timers.push(this.#clock.after(maxBodyTime, () => recording.stop()))
-    return recording.collect(maxBody).finally(() => {
+    let late = false
+    const stop = (): void => {
+      late = true
+      recording.stop()
+    }
+    if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, stop))
+    try {
+      return (await recording.collect(maxBody)) ?? (late ? 'body-time' : 'body-size')
+    } finally {
       for (const timer of timers) timer.cancel()
-    })
+    }
   }
 
   /** Lets its caller have the response as it comes, unless it is to be cut to fit, or stood in for. */
@@ -217,12 +222,17 @@ export class Attempt {
     return isFailure(status) && plan !== undefined && (plan.ifError > 0 || plan.whileRevalidate > 0)
   }
 
-  #goAlone(response: OriginResponse, decision: Decision): Kept {
-    decision.noStore()
+  #goAlone(response: OriginResponse, cause: Cause, decision: Decision): Kept {
+    this.cause = cause
+    const reason = reasonFor(response.status, cause)
+    // What the resource does not share any more is forgotten; where nothing is kept, nobody waits for a while.
+    if (reason !== 'resource') decision.noStore({ passFor: 0 })
+    else if (this.place.stale) decision.setTtl(0)
+    else decision.noStore()
     Object.assign(response.headers, this.withheld)
     this.alone = response
     if (this.#abandoned) discard(response.body)
-    return ALONE
+    return new Lone(reason)
   }
 }
 

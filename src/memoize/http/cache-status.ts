@@ -1,3 +1,5 @@
+import type { Cause } from './storage.ts'
+
 /** Why the origin was asked. RFC 9211 §2.2. */
 export type Forwarded = 'bypass' | 'method' | 'request' | 'uri-miss' | 'vary-miss' | 'stale' | 'miss'
 
@@ -12,8 +14,8 @@ export interface CacheStatus {
   stored?: boolean
   /** Whether another request's answer served this one too. */
   collapsed?: boolean
-  /** More about it, by a word of this cache. */
-  detail?: 'unverified'
+  /** More about it, by a word of this cache: why nothing was kept, among others. */
+  detail?: 'unverified' | 'not-stored' | Cause | undefined
 }
 
 /** The member of the Cache-Status field that a cache of this name adds. RFC 9211. */

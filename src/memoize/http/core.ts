@@ -3,7 +3,6 @@ import { outsideWork } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
 import { Answers } from './answer.ts'
-import { Attempt } from './attempt.ts'
 import type { Forwarded } from './cache-status.ts'
 import { changedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
@@ -13,15 +12,23 @@ import { keyOf, tagsOf } from './key.ts'
 import type { Answer, HttpRequest, Origin } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 import { ask } from './origin.ts'
+import { OriginWork } from './origin-work.ts'
 import { Outcomes } from './outcomes.ts'
 import { type KeptSpace, ownDecision } from './placement.ts'
 import { Reuse, type Reused } from './reuse.ts'
 import { routeOf } from './route.ts'
-import { ALONE, type Kept, StoredResponse } from './stored.ts'
+import { type Kept, Lone, StoredResponse } from './stored.ts'
+import { Turns } from './turns.ts'
 import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './visit.ts'
 
 /** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
 const MAX_ROUNDS = 8
+
+/** How often a request waits for another's answer when that turns out to be the other's alone, before it asks by itself. */
+const MAX_LONELY = 2
+
+/** Requests for one response that ask by themselves at once then. */
+const MOST_BY_THEMSELVES = 8
 
 /** How long a refresh that failed is not tried again, ms. */
 const REFRESH_AGAIN_AFTER = 1_000
@@ -35,6 +42,7 @@ export class HttpCore {
   readonly #outcomes: Outcomes
   /** Keys that are being refreshed while stale responses are served. */
   readonly #refreshing = new Set<string>()
+  readonly #turns = new Turns(MOST_BY_THEMSELVES)
 
   constructor(space: KeptSpace, options: HttpCacheOptions = {}) {
     this.#space = space
@@ -87,19 +95,18 @@ export class HttpCore {
     this.#refreshing.add(place.key)
     // Whoever asked has his answer, and may be gone before this ends.
     const { signal: _, ...request } = visit.request
-    const attempt = this.#attempt({ ...visit, request }, place)
-    attempt.abandon()
+    const work = this.#work({ ...visit, request }, place)
+    work.abandon()
     const ended = (failed: boolean): void => {
       const end = () => this.#refreshing.delete(place.key)
       if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
       else end()
     }
     // A work that asked waits for the stale response alone.
-    outsideWork(() => this.#run(attempt, place.stale?.fence ?? 0, false))
-      .then(async ({ value }) => {
-        // The origin has something else now, which is not for all: the old one is not either any more.
-        if (attempt.replaced) await this.#space.invalidate(place.key)
-        ended(value instanceof StoredResponse && isFailure(value.status))
+    outsideWork(() => this.#run(work, place.stale?.fence ?? 0, visit.since, false))
+      .then(({ value }) => {
+        if (value instanceof Lone) ended(value.reason !== 'resource')
+        else ended(value instanceof StoredResponse && isFailure(value.status))
       })
       // The stale one stays, and whoever asks after a while tries again.
       .catch(() => ended(true))
@@ -152,26 +159,39 @@ export class HttpCore {
     }
   }
 
-  /** Asks the origin for one who carries credentials: nobody waits for that, but others may have it afterwards. */
+  /**
+   * Asks the origin for one alone, with credentials, or because others' answers were not for him: nobody waits for that.
+   * `since`: others may have it afterwards, unless the resource has changed since.
+   */
   async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<Answer> {
-    const attempt = this.#attempt(visit, place)
+    const work = this.#work(visit, place)
     const decision = ownDecision(visit.request.signal)
-    const kept = await attempt.work(decision)
+    const kept = await work.run(decision)
     const { ttl } = decision
-    if (ttl > 0 && since) await this.#space.put(place.key, kept, { ttl, since }).catch(() => false)
-    return this.#outcomes.own(visit.request, attempt) ?? this.#forward(visit.request, visit.origin, 'miss')
+    const stored =
+      ttl > 0 && since && (await this.#space.put(place.key, kept, { ttl, since }).catch(() => false))
+    return this.#outcomes.own(work, stored) ?? this.#forward(visit.request, visit.origin, 'miss')
   }
 
   /** Has an answer made, or waits for it to be made by whoever was first. */
   async #obtain(visit: Visit): Promise<Answer> {
     let place = firstPlace(visit)
     let newerThan = 0
+    let lonely = 0
     for (let round = 0; round < MAX_ROUNDS; round++) {
       // Nobody waits for a refresh that he does not need.
       const kept = newerThan === 0 && this.#refreshing.has(place.key) ? await this.#lookup(place) : undefined
-      const found = kept ?? (await this.#settled(visit, this.#attempt(visit, place), newerThan))
+      const found = kept ?? (await this.#settled(visit, this.#work(visit, place), newerThan))
       if ('headers' in found) return found
-      if (found.value === ALONE) break
+      if (found.value instanceof Lone) {
+        const { reason } = found.value
+        if (reason === 'resource') break
+        const instead = reason === 'failed' ? this.#reuse.standIn(visit.request, place) : undefined
+        if (instead) return instead
+        if (++lonely > MAX_LONELY) return this.#byItself(visit, place)
+        newerThan = Math.max(newerThan, found.fence)
+        continue
+      }
       const index = indexIn(found)
       if (index) {
         place = variantPlace(visit, index)
@@ -187,33 +207,51 @@ export class HttpCore {
     return this.#forward(visit.request, visit.origin, 'miss')
   }
 
-  #attempt({ request, origin }: Visit, place: Place): Attempt {
-    return new Attempt(request, place, { origin, options: this.#options, space: this.#space })
+  /** Others' answers were theirs alone, again and again: a few at once ask by themselves, until something is kept. */
+  #byItself(visit: Visit, place: Place): Promise<Answer> {
+    return this.#turns.run(place.key, () => this.#atOnce(visit) ?? this.#solo(visit, place, undefined))
   }
 
-  async #run(attempt: Attempt, newerThan: number, abortUnwanted = true): Promise<Found<Kept>> {
-    const { timeout, errorTtl, onUnavailable, maxUnshared } = this.#options
-    const { request, place, work } = attempt
-    const tags = tagsOf(request, this.#options)
-    const bounds = { timeout, errorTtl, onUnavailable, maxUnshared, abortUnwanted }
-    return this.#space.run(place.key, work, { newerThan, tags, signal: request.signal, ...bounds })
+  #work({ request, origin }: Visit, place: Place): OriginWork {
+    return new OriginWork(request, place, { origin, options: this.#options, space: this.#space })
+  }
+
+  async #run(work: OriginWork, newerThan: number, since: number, abortUnwanted = true): Promise<Found<Kept>> {
+    const { onUnavailable, maxUnshared } = this.#options
+    const { request, place, run } = work
+    const timeout = (this.#options.timeout ?? this.#space.timeout) - (this.#space.clock.now() - since)
+    return this.#space.run(place.key, run, {
+      newerThan,
+      tags: tagsOf(request, this.#options),
+      signal: request.signal,
+      timeout: Math.max(1, timeout),
+      errorTtl: 0,
+      // What is over is served by the rules of HTTP alone.
+      staleWhileRevalidate: 0,
+      staleIfError: 0,
+      softTimeout: Number.POSITIVE_INFINITY,
+      onUnavailable,
+      maxUnshared,
+      abortUnwanted,
+    })
   }
 
   /** What a run came to: the answer to this visit whatever others get, or what was found. */
-  async #settled(visit: Visit, attempt: Attempt, newerThan: number): Promise<Answer | Found<Kept>> {
-    const running = this.#run(attempt, newerThan).finally(() => attempt.release())
+  async #settled(visit: Visit, work: OriginWork, newerThan: number): Promise<Answer | Found<Kept>> {
+    const running = this.#run(work, newerThan, visit.since).finally(() => work.release())
     // Once the answer is on its way nobody waits for that any more.
     running.catch(() => undefined)
     try {
-      const found = await Promise.race([running, attempt.begun])
-      return this.#outcomes.own(visit.request, attempt) ?? found ?? (await running)
+      const found = await Promise.race([running, work.begun])
+      const stored = found ? !found.unshared && !found.invalidated : undefined
+      return this.#outcomes.own(work, stored) ?? found ?? (await running)
     } catch (error) {
-      const own = this.#outcomes.own(visit.request, attempt)
+      const own = this.#outcomes.own(work, false)
       if (own) return own
-      attempt.abandon()
-      const other = this.#outcomes.instead(visit.request, attempt.place, error)
+      work.abandon()
+      const other = this.#outcomes.instead(visit.request, work.place, error)
       if (other) return other
-      throw attempt.failure?.error ?? error
+      throw error
     }
   }
 

@@ -27,8 +27,8 @@ export class HttpCache {
    * The answer to a request: at once, not as a promise, when this process's cache has it. `origin` is called when it must
    * be asked, and may be called after the answer was given, to refresh it: with the request as it is to be asked, which
    * may lack conditions and have others.
-   * @throws (rejects with) what `origin` threw, where it ran for this very request; RemoteError where another's ran;
-   * AbortedError after the request's `signal`; ClosedError; and TypeError for header fields that no message can have.
+   * @throws (rejects with) what `origin` threw for this very request: nobody else hears of that; AbortedError after the
+   * request's `signal`; ClosedError; and TypeError for header fields that no message can have.
    */
   handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
     return this.#core.handle(request, origin)

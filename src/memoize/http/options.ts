@@ -19,7 +19,8 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   ttl?: number | undefined
   /**
-   * How long an error (status 400 and up) is kept that does not say so itself.
+   * How long an error about the resource (404, 410, 414, 451, 500 and up) is kept that does not say so itself. Other errors
+   * without a stated freshness, and what the handler throws, are for their own client alone.
    * @default 0: only those receive it who asked while it was made
    */
   errorTtl?: number | undefined

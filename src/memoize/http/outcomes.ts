@@ -1,13 +1,14 @@
 import { OverloadedError, RemoteError, TimeoutError, UnavailableError } from '../../errors.ts'
 import type { Answers } from './answer.ts'
-import type { Attempt } from './attempt.ts'
+import { discard } from './body.ts'
 import type { Forwarded } from './cache-status.ts'
 import { isFailure } from './judgement.ts'
 import type { Answer, HttpRequest } from './message.ts'
+import type { OriginWork } from './origin-work.ts'
 import type { Reuse } from './reuse.ts'
 import type { Place } from './visit.ts'
 
-/** Answers a request out of what its own attempt came to. */
+/** Answers a request out of what its own work came to. */
 export class Outcomes {
   readonly #answers: Answers
   readonly #reuse: Reuse
@@ -17,19 +18,29 @@ export class Outcomes {
     this.#reuse = reuse
   }
 
-  /** The answer of an attempt that has asked the origin itself; undefined when it has not, or not to the end. */
-  own(request: HttpRequest, attempt: Attempt): Answer | undefined {
-    const { made, alone, coming, place, status, withheld } = attempt
+  /**
+   * The answer of a work that has asked the origin itself; undefined when it has not, or not to the end. `stored`: whether
+   * the response was accepted to be kept; undefined: that is not known yet. Throws what the origin threw.
+   */
+  own({ request, place, attempt }: OriginWork, stored: boolean | undefined): Answer | undefined {
+    if (!attempt) return undefined
+    const { made, alone, coming, status, withheld, cause, failure } = attempt
     const forwarded: Forwarded = place.stale ? 'stale' : place.index ? 'vary-miss' : 'uri-miss'
-    if (alone) return this.#answers.alone(request, alone, { forwarded })
+    const failed = failure !== undefined || isFailure(made?.status ?? alone?.status ?? 0)
+    const standIn = failed && this.#reuse.standIn(request, place)
+    if (standIn) {
+      discard(alone?.body)
+      return standIn
+    }
+    if (failure) throw failure.error
+    if (alone) return this.#answers.alone(request, alone, { forwarded, detail: cause })
     const plan = made?.plan ?? coming?.plan
     if (!plan) return undefined
-    const stored = plan.keep > 0 && { stored: true, ttl: plan.lifetime - plan.age }
-    if (!made) return coming && this.#answers.coming(coming.response, { forwarded, ...stored }, withheld)
-    const standIn = isFailure(made.status) && this.#reuse.standIn(request, place)
-    if (standIn) return standIn
+    const kept = plan.keep > 0 && { ttl: plan.lifetime - plan.age }
+    if (!made) return coming && this.#answers.coming(coming.response, { forwarded, ...kept }, withheld)
     const forwardedStatus = status !== undefined && status !== made.status && { forwardedStatus: status }
-    return this.#answers.made(request, made, { forwarded, ...forwardedStatus, ...stored }, withheld)
+    const fate = !kept ? undefined : stored ? { stored, ...kept } : { detail: 'not-stored' as const }
+    return this.#answers.made(request, made, { forwarded, ...forwardedStatus, ...fate }, withheld)
   }
 
   /** What is answered when there is no result: what is stale, if it may be; or that it is too busy here, or too late. */

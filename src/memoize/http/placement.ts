@@ -48,7 +48,8 @@ export async function placed(
   const names = varyNames(made.headers, options.vary)
   const { keep } = made.plan
   if (names.every((name) => index?.names.includes(name))) {
-    if (keep > 0) decision.setTtl(keep)
+    // What is not kept takes the place of what was kept all the same: that is over. A failure does not.
+    if (keep > 0 || made.status < 500) decision.setTtl(keep)
     else decision.noStore({ passFor: 0 })
     return made
   }

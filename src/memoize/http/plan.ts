@@ -8,6 +8,7 @@ import {
   statedLifetime,
 } from './freshness.ts'
 import type { HeaderFields } from './message.ts'
+import { isAboutResource } from './storage.ts'
 
 /** What the user says of lifetimes, ms. */
 export interface Lifetimes {
@@ -32,6 +33,17 @@ export interface Plan extends StaleWindows {
   collapse: boolean
 }
 
+/** Of a response that is for nobody else. */
+const UNSHARED: Plan = {
+  whileRevalidate: 0,
+  ifError: 0,
+  onDemand: 0,
+  age: 0,
+  lifetime: 0,
+  keep: 0,
+  collapse: false,
+}
+
 /** The longest that anything is kept. */
 export const LONGEST_KEEP: number = 30 * 24 * 60 * 60_000
 
@@ -47,7 +59,10 @@ export function planFor(
 ): Plan {
   const { status, headers } = response
   const stated = statedLifetime(headers, control)
-  const lifetime = stated ?? unstatedLifetime(status, headers, control, lifetimes)
+  const guessed = lifetimes.heuristics ? heuristicLifetime(status, headers, control) : 0
+  // Nobody else is to be told what was wrong with one request.
+  if (stated === undefined && guessed === 0 && !isAboutResource(status)) return { ...UNSHARED }
+  const lifetime = stated ?? (guessed || unstatedLifetime(status, control, lifetimes))
   const windows = windowsFor(status, control, lifetimes)
   const age = initialAge(headers, arrival)
   const usable = lifetime + Math.max(windows.whileRevalidate, windows.ifError) - age
@@ -63,14 +78,7 @@ function windowsFor(status: number, control: CacheControl, lifetimes: Lifetimes)
   return staleWindows(control, status < 400 ? lifetimes : { staleWhileRevalidate: 0, staleIfError: 0 })
 }
 
-function unstatedLifetime(
-  status: number,
-  headers: HeaderFields,
-  control: CacheControl,
-  { heuristics, ttl, errorTtl }: Lifetimes,
-): number {
-  const guessed = heuristics ? heuristicLifetime(status, headers, control) : 0
-  if (guessed > 0) return guessed
+function unstatedLifetime(status: number, control: CacheControl, { ttl, errorTtl }: Lifetimes): number {
   if (status >= 400) return errorTtl
   return cacheableByDefault(status) || control.has('public') ? ttl : 0
 }

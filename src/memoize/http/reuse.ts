@@ -62,8 +62,9 @@ export class Reuse {
 
   /** Whether a result was made for those who wait now, so that it answers them even when it is not fresh. */
   #madeFor(visit: Visit, found: Found<StoredResponse>, newerThan: number): boolean {
-    // Fence 0: made for those of this process alone who waited.
-    if (found.fence === 0 || (newerThan > 0 && found.fence > newerThan)) return true
+    if (found.stale) return false
+    // For those of this process alone who waited.
+    if (found.unshared || (newerThan > 0 && found.fence > newerThan)) return true
     const { plan } = found.value
     const resident = this.#ageOf(found, found.value) - plan.age
     return plan.collapse && !visit.demands.noCache && resident <= this.#clock.now() - visit.since
@@ -79,7 +80,7 @@ export class Reuse {
   /** How old a response is now: what it was when it came, and how long it has been kept since. */
   #ageOf(found: Found<Kept>, { plan }: StoredResponse): number {
     // It was made just now, for those who wait.
-    if (plan.keep === 0 || found.doomed) return plan.age
+    if (plan.keep === 0 || found.invalidated || found.unshared) return plan.age
     return plan.age + Math.max(0, plan.keep - (found.until - this.#clock.now()))
   }
 }

@@ -11,6 +11,14 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
   ...[431, 451, 500, 501, 502, 503, 504],
 ])
 
+/** Errors that are about the resource, whoever asks for it; like all from 500 on. */
+const OF_THE_RESOURCE: ReadonlySet<number> = new Set([404, 410, 414, 451])
+
+/** Whether a status says something of the resource. Other errors are about who asked, or how. */
+export function isAboutResource(status: number): boolean {
+  return status < 400 || status >= 500 || OF_THE_RESOURCE.has(status)
+}
+
 /** What of a request and its response decides whether others may be given that response. */
 export interface Exchange {
   /** Whether the request carried credentials. */
@@ -26,8 +34,39 @@ export interface Sharing {
   shareAuthorized: boolean
 }
 
+/**
+ * What it means for those who wait that a response is for its own client alone:
+ * resource  the resource says so of itself, and will say so to the others
+ * asker     because of who asked, or how: it says nothing to the others
+ * failed    the origin failed
+ */
+export type Reason = 'resource' | 'asker' | 'failed'
+
+/** Why a response is for its own client alone, by a word of ours. */
+export type Cause =
+  | 'status'
+  | 'must-understand'
+  | 'no-store'
+  | 'private'
+  | 'set-cookie'
+  | 'vary'
+  | 'authorization'
+  | 'stream'
+  | 'not-fresh'
+  | 'body-size'
+  | 'body-time'
+  | 'unshared'
+
+/** These are said to one who asks, and not of the resource. */
+const OF_THE_ASKER: ReadonlySet<Cause> = new Set(['status', 'set-cookie', 'authorization', 'unshared'])
+
+export function reasonFor(status: number, cause: Cause): Reason {
+  if (status >= 500) return 'failed'
+  return isAboutResource(status) && !OF_THE_ASKER.has(cause) ? 'resource' : 'asker'
+}
+
 /** Why a response is for its own client alone, or undefined when others may have it. RFC 9111 §3, shared cache. */
-export function privateReason(exchange: Exchange, sharing: Sharing): string | undefined {
+export function privateCause(exchange: Exchange, sharing: Sharing): Cause | undefined {
   const { status, headers, control } = exchange
   if (status < 200 || status > 599 || status === 206 || status === 304) return 'status'
   const understood = UNDERSTOOD.has(status)

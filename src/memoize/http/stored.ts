@@ -2,6 +2,7 @@ import type { Codec } from '../../kernel/codec.ts'
 import { endToEnd, flat, isOneLine, unflat } from './fields.ts'
 import type { HeaderFields } from './message.ts'
 import type { Plan } from './plan.ts'
+import type { Reason } from './storage.ts'
 import type { VaryIndex } from './vary.ts'
 
 /** A whole response as it is kept. */
@@ -26,17 +27,25 @@ export class StoredResponse {
   }
 }
 
-/** The response was for its own client alone: whoever waits goes on by himself. Never kept. */
-export const ALONE = 'alone'
+/** In place of a response that was for its own client alone. Never kept: for those who wait. */
+export class Lone {
+  readonly reason: Reason
+
+  constructor(reason: Reason) {
+    this.reason = reason
+  }
+}
 
 /** What the records of the cache hold. */
-export type Kept = StoredResponse | { readonly index: VaryIndex } | typeof ALONE
+export type Kept = StoredResponse | { readonly index: VaryIndex } | Lone
 
 /** Everything but the body, as JSON. */
 type Head =
   | { kind: 'response'; status: number; text?: string; fields: string[]; plan: Plan; authorized: boolean }
   | { kind: 'index'; index: VaryIndex }
-  | { kind: 'alone' }
+  | { kind: 'alone'; reason: Reason }
+
+const REASONS: ReadonlySet<unknown> = new Set<Reason>(['resource', 'asker', 'failed'])
 
 const LENGTH = 4
 
@@ -54,7 +63,7 @@ export const keptCodec: Codec = {
     const end = LENGTH + bytes.readUInt32BE(0)
     const head: unknown = JSON.parse(bytes.toString('utf8', LENGTH, end))
     if (!isHead(head)) throw new Error('no such head')
-    if (head.kind === 'alone') return ALONE
+    if (head.kind === 'alone') return new Lone(head.reason)
     if (head.kind === 'index') return { index: head.index }
     const { status, text: statusText, fields, plan, authorized: forAuthorized } = head
     // What was changed in Redis must not break an answer in two either.
@@ -74,7 +83,7 @@ export const keptCodec: Codec = {
 /** Whether it is what `encode` writes, as far as anything here relies on it. */
 function isHead(value: unknown): value is Head {
   const head = value as Head | null
-  if (head?.kind === 'alone') return true
+  if (head?.kind === 'alone') return REASONS.has(head.reason)
   if (head?.kind === 'index') return areTexts(head.index?.names) && typeof head.index.id === 'string'
   if (head?.kind !== 'response' || !areTexts(head.fields)) return false
   const { status, text, plan } = head
@@ -89,7 +98,7 @@ function areTexts(value: unknown): value is string[] {
 }
 
 function headOf(kept: Kept): Head {
-  if (kept === ALONE) return { kind: 'alone' }
+  if (kept instanceof Lone) return { kind: 'alone', reason: kept.reason }
   if (!(kept instanceof StoredResponse)) return { kind: 'index', index: kept.index }
   return {
     kind: 'response',
