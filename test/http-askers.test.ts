@@ -1,9 +1,12 @@
 // What comes of one who asks is not the fate of the others.
 
 import assert from 'node:assert/strict'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { LockerOptions } from '../src/index.ts'
+import pDefer from 'p-defer'
+import { Locker, type LockerOptions } from '../src/index.ts'
+import { systemClock } from '../src/kernel/clock.ts'
 import {
   type Answer,
   type HeaderFields,
@@ -13,7 +16,10 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../src/memoize/http/index.ts'
+import { Unsent } from '../src/memoize/http/unsent.ts'
 import { HttpWorld, onBoth } from './support/http-scene.ts'
+import type { TcpProxy } from './support/proxy.ts'
+import { type Setup, setup } from './support/setup.ts'
 import { until } from './support/wait.ts'
 
 const get = (headers: HeaderFields = {}, url = '/page'): HttpRequest => ({
@@ -289,5 +295,84 @@ describe('http askers, Cache-Status', () => {
       }),
     )
     assert.match(said, /fwd=uri-miss; detail=not-stored$/)
+  })
+})
+
+/** The ways for Redis to be away. */
+const OUTAGES = {
+  'refuses connections': async ({ proxy }: Setup & { proxy: TcpProxy }, away: boolean): Promise<void> => {
+    await proxy.refuse(away)
+    if (away) proxy.cut()
+  },
+  'is frozen': async ({ server }: Setup, away: boolean): Promise<void> => {
+    if (away) await server.freeze()
+    else server.thaw()
+  },
+}
+
+describe('http changes', () => {
+  for (const [what, set] of Object.entries(OUTAGES))
+    test(`made while Redis ${what} are served by nobody here, and told to all when it is back`, async () => {
+      await using t = await setup({ proxy: true })
+      await using world = new HttpWorld(t)
+      const [a, b] = cachesIn(world, 2, {}, { unavailableAfter: 300 }) as [HttpCache, HttpCache]
+      let text = 'old'
+      const origin = () => page(text, { 'cache-control': 'max-age=3600' })
+      for (const cache of [a, b]) assert.equal(await textOf(cache.handle(get(), origin)), '200 old')
+      await set(t, true)
+      text = 'new'
+      assert.equal(await textOf(a.handle({ ...get(), method: 'POST' }, () => page('done'))), '200 done')
+      assert.equal(await textOf(a.handle(get(), origin)), '200 new')
+      await set(t, false)
+      // Whoever comes now has heard nothing of all that.
+      const [late] = cachesIn(world, 1) as [HttpCache]
+      await until(async () => (await textOf(late.handle(get(), origin))) === '200 new', {
+        what: 'the change to be told',
+      })
+      text = 'not asked'
+      for (const cache of [a, b, late])
+        await until(async () => /hit/.test(await statusOf(cache.handle(get(), origin))), {
+          what: 'its connection',
+        })
+      for (const cache of [a, b, late]) assert.equal(await textOf(cache.handle(get(), origin)), '200 new')
+    })
+
+  test('that can be told to nobody any more are told by telemetry', async () => {
+    const lost: unknown[] = []
+    const heard = (event: unknown): unknown => lost.push(event)
+    subscribe('soloflight:unheard', heard)
+    try {
+      await using t = await setup()
+      const locker = new Locker({ redis: t.redis, unavailableAfter: 300 })
+      const cache = new HttpCache(locker, { key: ({ url }) => url })
+      await t.server.freeze()
+      await cache.handle({ ...get(), method: 'POST' }, () => page('done'))
+      await locker.close({ grace: 0 })
+      await until(() => lost.length === 1, { what: 'the event' })
+      assert.match(String((lost[0] as { key: string }).key), /page/)
+      await t.server.thaw()
+    } finally {
+      unsubscribe('soloflight:unheard', heard)
+    }
+  })
+
+  test('made while the one before is being told are told as well', async () => {
+    const told: string[][] = []
+    const gates = [pDefer<void>(), pDefer<void>()]
+    const outdate = (...keys: string[]): Promise<void> => {
+      told.push(keys)
+      return (gates[told.length - 1] as (typeof gates)[0]).promise
+    }
+    const unsent = new Unsent({ outdate, clock: systemClock })
+    const first = unsent.tell(['a'])
+    await until(() => told.length === 1, { what: 'the first change to be told' })
+    const changes = [first, unsent.tell(['a'])]
+    gates[0]?.resolve()
+    await until(() => told.length === 2, { what: 'the second change to be told' })
+    assert.ok(unsent.has('a'), 'nothing of it is served meanwhile')
+    gates[1]?.resolve()
+    await Promise.all(changes)
+    assert.ok(!unsent.has('a'))
+    assert.deepEqual(told, [['a'], ['a']])
   })
 })

@@ -41,6 +41,8 @@ export interface TelemetryEvents {
   undecodable: { key: string; fence: number }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
+  /** A resource of an HTTP cache has changed while Redis was away, and that can be told to no other process any more. */
+  unheard: { key: string }
   /** A hook or listener of the user threw, or rejected. */
   hook: { hook: string; error: unknown }
   /** The command connection or the subscription came up or went down. */
@@ -70,6 +72,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   pass: channel(channelName('pass')),
   undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),
+  unheard: channel(channelName('unheard')),
   hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),
 }

@@ -19,6 +19,7 @@ import { Reuse, type Reused } from './reuse.ts'
 import { routeOf } from './route.ts'
 import { type Kept, Lone, StoredResponse } from './stored.ts'
 import { Turns } from './turns.ts'
+import { Unsent } from './unsent.ts'
 import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './visit.ts'
 
 /** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
@@ -43,6 +44,7 @@ export class HttpCore {
   /** Keys that are being refreshed while stale responses are served. */
   readonly #refreshing = new Set<string>()
   readonly #turns = new Turns(MOST_BY_THEMSELVES)
+  readonly #unsent: Unsent
 
   constructor(space: KeptSpace, options: HttpCacheOptions = {}) {
     this.#space = space
@@ -50,6 +52,7 @@ export class HttpCore {
     this.#answers = new Answers(this.#options.cacheStatus)
     this.#reuse = new Reuse(this.#answers, space.clock, this.#options.shareAuthorized)
     this.#outcomes = new Outcomes(this.#answers, this.#reuse)
+    this.#unsent = new Unsent(space)
   }
 
   handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
@@ -69,6 +72,7 @@ export class HttpCore {
     const demands = demandsOf(request.headers)
     if (demands.noStore) return this.#forward(request, origin, 'request')
     const visit: Visit = { request, origin, demands, primary, since: this.#space.clock.now() }
+    if (this.#unsent.has(primary)) return this.#unsent.send().then(() => this.#fromAfar(visit))
     return this.#atOnce(visit) ?? this.#fromAfar(visit)
   }
 
@@ -127,7 +131,8 @@ export class HttpCore {
   }
 
   /** What is kept at a place; when that cannot be known, what was known last, if that may be served. */
-  #lookup({ key }: Place): Promise<Found<Kept> | undefined> {
+  async #lookup({ key, primary }: Place): Promise<Found<Kept> | undefined> {
+    if (this.#unsent.has(primary)) return undefined
     const { onUnavailable } = this.#options
     const servesLast = onUnavailable === 'cached' || onUnavailable === 'cached-local'
     return this.#space
@@ -222,6 +227,8 @@ export class HttpCore {
     const timeout = (this.#options.timeout ?? this.#space.timeout) - (this.#space.clock.now() - since)
     return this.#space.run(place.key, run, {
       newerThan,
+      // What is kept is not what it was before a change.
+      refresh: this.#unsent.has(place.primary),
       tags: tagsOf(request, this.#options),
       signal: request.signal,
       timeout: Math.max(1, timeout),
@@ -264,10 +271,11 @@ export class HttpCore {
   async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
     const response = await ask(request, origin)
     try {
-      const keys = changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? [])
-      if (keys.length > 0) await this.#space.outdate(...new Set(keys))
+      await this.#unsent.tell(
+        changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? []),
+      )
     } catch {
-      // The change has happened: its answer is told in any case.
+      // The user's function failed. The change has happened: its answer is told in any case.
     }
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
