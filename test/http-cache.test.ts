@@ -15,6 +15,7 @@ import {
   type OriginResponse,
   unflat,
 } from '../src/memoize/http/index.ts'
+import { RecordedBytes } from '../src/memoize/http/recorded-bytes.ts'
 import { Recording } from '../src/memoize/http/recording.ts'
 import { until } from './support/wait.ts'
 
@@ -878,8 +879,8 @@ describe('http cache, bodies that take their time', () => {
   test('nobody has the end of it before it is kept', async () => {
     for (const end of ['well', 'badly'] as const) {
       const slow = new Slow()
-      const recording = new Recording(slow.body, undefined)
-      const collected = Promise.allSettled([recording.collect(100)])
+      const recording = new Recording(slow.body, undefined, new RecordedBytes(100))
+      const collected = Promise.allSettled([recording.collect(100, () => undefined)])
       slow.give('a', 'b')
       const seen: string[] = []
       const reading = (async () => {

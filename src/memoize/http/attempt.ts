@@ -6,12 +6,14 @@ import { bufferOf, discard, inPieces } from './body.ts'
 import { CacheControl } from './cache-control.ts'
 import { freshened } from './conditional.ts'
 import { endToEnd, reasonOf } from './fields.ts'
+import type { Holdings } from './holdings.ts'
 import { isFailure } from './judgement.ts'
 import type { HeaderFields, HttpRequest, Origin, OriginResponse } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 import { question } from './origin.ts'
 import { type Decision, type KeptSpace, placed } from './placement.ts'
 import { type Plan, planFor } from './plan.ts'
+import type { RecordedBytes } from './recorded-bytes.ts'
 import { checkLength, Recording, statedLength } from './recording.ts'
 import { type Cause, privateCause, reasonFor, reusableForAuthorized, withheldFields } from './storage.ts'
 import { type Kept, Lone, StoredResponse } from './stored.ts'
@@ -25,6 +27,10 @@ export interface AttemptTerms {
   origin: Origin
   options: ResolvedHttpOptions
   space: KeptSpace
+  /** Of bodies that are recorded at the moment. */
+  recorded: RecordedBytes
+  /** What this process keeps. */
+  holdings: Holdings
 }
 
 /** Asks the origin once on behalf of one request, for all who wait for its key, and decides who may have the answer. */
@@ -34,6 +40,8 @@ export class Attempt {
   readonly #origin: Origin
   readonly #options: ResolvedHttpOptions
   readonly #space: KeptSpace
+  readonly #recorded: RecordedBytes
+  readonly #holdings: Holdings
   readonly #clock: Clock
   /** Whether nobody will read what it answers. */
   #abandoned = false
@@ -58,7 +66,7 @@ export class Attempt {
   constructor(
     request: HttpRequest,
     place: Place,
-    { origin, options, space }: AttemptTerms,
+    { origin, options, space, recorded, holdings }: AttemptTerms,
     begin: () => void,
   ) {
     this.request = request
@@ -66,6 +74,8 @@ export class Attempt {
     this.#origin = origin
     this.#options = options
     this.#space = space
+    this.#recorded = recorded
+    this.#holdings = holdings
     this.#clock = space.clock
     this.#asking = new Asking(this.#clock)
     this.#begin = begin
@@ -174,6 +184,7 @@ export class Attempt {
     return placed(this.made, this.request, this.place, {
       space: this.#space,
       options: this.#options,
+      holdings: this.#holdings,
       decision,
     })
   }
@@ -190,10 +201,11 @@ export class Attempt {
       checkLength(length, body.length)
       return body.length > maxBody ? 'body-size' : body
     }
-    const recording = new Recording(response.body, length)
+    const recording = new Recording(response.body, length, this.#recorded)
     this.#recording = recording
     response.body = recording
-    const timers = [this.#clock.after(STREAM_AFTER, () => this.#stream(response, plan))]
+    const stream = () => this.#stream(response, plan)
+    const timers = [this.#clock.after(STREAM_AFTER, stream)]
     let late = false
     const stop = (): void => {
       late = true
@@ -201,7 +213,7 @@ export class Attempt {
     }
     if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, stop))
     try {
-      return (await recording.collect(maxBody)) ?? (late ? 'body-time' : 'body-size')
+      return (await recording.collect(maxBody, stream)) ?? (late ? 'body-time' : 'body-size')
     } finally {
       for (const timer of timers) timer.cancel()
     }
@@ -210,8 +222,9 @@ export class Attempt {
   /** Lets its caller have the response as it comes, unless it is to be cut to fit, or stood in for. */
   #stream(response: OriginResponse, plan: Plan): void {
     const { method, headers } = this.request
-    if (this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return
+    if (this.coming || this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return
     if (headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined) return
+    this.#recording?.attach()
     this.coming = { response, plan }
     this.#begin()
   }
@@ -231,6 +244,7 @@ export class Attempt {
     else decision.noStore()
     Object.assign(response.headers, this.withheld)
     this.alone = response
+    this.#recording?.attach()
     if (this.#abandoned) discard(response.body)
     return new Lone(reason)
   }

@@ -7,6 +7,7 @@ import type { Forwarded } from './cache-status.ts'
 import { changedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
 import { demandsOf } from './demands.ts'
+import { Holdings } from './holdings.ts'
 import { isFailure } from './judgement.ts'
 import { keyOf, tagsOf } from './key.ts'
 import type { Answer, HttpRequest, Origin } from './message.ts'
@@ -15,6 +16,7 @@ import { ask } from './origin.ts'
 import { OriginWork } from './origin-work.ts'
 import { Outcomes } from './outcomes.ts'
 import { type KeptSpace, ownDecision } from './placement.ts'
+import { RecordedBytes } from './recorded-bytes.ts'
 import { Reuse, type Reused } from './reuse.ts'
 import { routeOf } from './route.ts'
 import { type Kept, Lone, StoredResponse } from './stored.ts'
@@ -45,6 +47,8 @@ export class HttpCore {
   readonly #refreshing = new Set<string>()
   readonly #turns = new Turns(MOST_BY_THEMSELVES)
   readonly #unsent: Unsent
+  readonly #recorded: RecordedBytes
+  readonly #holdings: Holdings
 
   constructor(space: KeptSpace, options: HttpCacheOptions = {}) {
     this.#space = space
@@ -53,6 +57,8 @@ export class HttpCore {
     this.#reuse = new Reuse(this.#answers, space.clock, this.#options.shareAuthorized)
     this.#outcomes = new Outcomes(this.#answers, this.#reuse)
     this.#unsent = new Unsent(space)
+    this.#recorded = new RecordedBytes(this.#options.maxRecorded)
+    this.#holdings = new Holdings(space, this.#options)
   }
 
   handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
@@ -218,7 +224,13 @@ export class HttpCore {
   }
 
   #work({ request, origin }: Visit, place: Place): OriginWork {
-    return new OriginWork(request, place, { origin, options: this.#options, space: this.#space })
+    return new OriginWork(request, place, {
+      origin,
+      options: this.#options,
+      space: this.#space,
+      recorded: this.#recorded,
+      holdings: this.#holdings,
+    })
   }
 
   async #run(work: OriginWork, newerThan: number, since: number, abortUnwanted = true): Promise<Found<Kept>> {

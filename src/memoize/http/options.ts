@@ -56,6 +56,24 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   maxBodyTime?: number | undefined
   /**
+   * Most bytes of bodies that this cache records at once, until its own client has read each. What is beyond that goes to
+   * its own client alone, at its pace.
+   * @default 67_108_864
+   */
+  maxRecorded?: number | undefined
+  /**
+   * Most responses that one process has kept, and most bytes of them, by estimate. Beyond that the oldest are forgotten.
+   * @default 100_000
+   */
+  maxKept?: number | undefined
+  /** @default 268_435_456 */
+  maxKeptBytes?: number | undefined
+  /**
+   * Most variants of one page that one process has kept (see Vary). One more is for those alone who wait for it.
+   * @default 100
+   */
+  maxVariants?: number | undefined
+  /**
    * Whether a response that says nothing but when it last changed is taken for fresh for a tenth of the time since then, a
    * day at most. RFC 9111 §4.2.2.
    * @default false

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Space } from '../../locker/space.ts'
 import type { WorkContext } from '../../locker/waiter.ts'
+import type { Holdings } from './holdings.ts'
 import { tagsOf } from './key.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
@@ -17,6 +18,14 @@ export type KeptSpace = Pick<
   Space<Kept>,
   'clock' | 'timeout' | 'cached' | 'lastKnown' | 'lookup' | 'run' | 'put' | 'note' | 'invalidate' | 'outdate'
 >
+
+/** What placing a response takes. */
+export interface PlacementTerms {
+  space: KeptSpace
+  options: ResolvedHttpOptions
+  holdings: Holdings
+  decision: Decision
+}
 
 /** What a work may decide of its result: all that is used of a WorkContext. */
 export type Decision = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
@@ -42,12 +51,19 @@ export function ownDecision(signal: AbortSignal = new AbortController().signal):
 export async function placed(
   made: StoredResponse,
   request: HttpRequest,
-  { index, primary }: Place,
-  { space, options, decision }: { space: KeptSpace; options: ResolvedHttpOptions; decision: Decision },
+  { index, primary, key }: Place,
+  { space, options, holdings, decision }: PlacementTerms,
 ): Promise<Kept> {
   const names = varyNames(made.headers, options.vary)
+  const known = names.every((name) => index?.names.includes(name))
+  const size = { body: made.body.length, keep: made.plan.keep }
+  // One too many, or too large, is for those alone who wait.
+  if (known && made.plan.keep > 0) {
+    const fits = (!index || holdings.hasRoom(primary, key)) && holdings.add(primary, key, size)
+    if (!fits) made.plan.keep = 0
+  }
   const { keep } = made.plan
-  if (names.every((name) => index?.names.includes(name))) {
+  if (known) {
     // What is not kept takes the place of what was kept all the same: that is over. A failure does not.
     if (keep > 0 || made.status < 500) decision.setTtl(keep)
     else decision.noStore({ passFor: 0 })
@@ -59,13 +75,15 @@ export async function placed(
     // What cannot be kept (Redis is away, say) is made again.
     space.put(key, kept, { ttl, tags }).catch(() => false)
   const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
+  holdings.add(primary, primary, { body: 0, keep: ttl })
   if (index) {
     // The index alone: whether the resource has changed since this response was begun is not known of the primary key.
     await put(primary, { index: wider }, ttl)
     decision.noStore({ passFor: 0 })
   } else {
     // Unreachable, should the primary key have been invalidated: its index is not kept then.
-    if (keep > 0) await put(variantKey(primary, wider, request.headers), made, keep)
+    const variant = variantKey(primary, wider, request.headers)
+    if (keep > 0 && holdings.add(primary, variant, size)) await put(variant, made, keep)
     decision.setTtl(ttl)
   }
   return { index: wider }

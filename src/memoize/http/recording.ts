@@ -2,6 +2,10 @@ import pDefer, { type DeferredPromise } from 'p-defer'
 import { bufferOf, discard, type Pieces } from './body.ts'
 import { linesOf } from './fields.ts'
 import type { HeaderFields } from './message.ts'
+import type { RecordedBytes } from './recorded-bytes.ts'
+
+/** A body that is longer is read by its own client as it comes, at once. */
+const LONG = 256 * 1024
 
 /**
  * A body that is read once: by whoever collects it for all, and beside that, as it comes, by one reader. The reader
@@ -11,6 +15,11 @@ import type { HeaderFields } from './message.ts'
 export class Recording implements AsyncIterableIterator<Buffer> {
   readonly #source: Pieces
   readonly #expected: number | undefined
+  readonly #budget: RecordedBytes
+  /** Bytes of it that are counted in the budget. */
+  #held = 0
+  /** Whether somebody reads it as it comes, or will. */
+  #hasReader = false
   #iterator: AsyncIterator<Uint8Array | string> | undefined
   /** What was collected; the reader has had the first `#given` of it. */
   readonly #chunks: Buffer[] = []
@@ -27,38 +36,70 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   readonly #stopped: DeferredPromise<undefined> = pDefer()
 
   /** `expected`: how many bytes there are to be. Others fail it. */
-  constructor(source: Pieces, expected: number | undefined) {
+  constructor(source: Pieces, expected: number | undefined, budget: RecordedBytes) {
     this.#source = source
     this.#expected = expected
+    this.#budget = budget
   }
 
-  /** All of it; or undefined when it has more than `max` bytes, or was stopped. Rejects when it breaks off. */
-  collect(max: number): Promise<Buffer | undefined> {
-    return Promise.race([this.#collect(max), this.#stopped.promise])
+  /**
+   * All of it; or undefined when it has more than `max` bytes, or more than there is room for, or was stopped. Rejects when
+   * it breaks off. `long` is called when it turns out to be long.
+   */
+  collect(max: number, long: () => void): Promise<Buffer | undefined> {
+    return Promise.race([this.#collect(max, long), this.#stopped.promise])
   }
 
-  async #collect(max: number): Promise<Buffer | undefined> {
+  async #collect(max: number, long: () => void): Promise<Buffer | undefined> {
     try {
-      while (this.#size <= max && this.#state === 'collecting') {
+      let fits = true
+      while (fits && this.#size <= max && this.#state === 'collecting') {
         this.#pulling = true
         const chunk = await this.#pull()
-        if (!chunk) return Buffer.concat(this.#chunks, this.#size)
+        if (!chunk) return this.#whole()
         this.#pulling = false
-        this.#keep(chunk)
+        fits = this.#keep(chunk)
+        if (this.#size > LONG) long()
       }
     } finally {
       this.#pulling = false
       if (this.#state === 'collecting') this.#state = 'over'
       this.#changed()
+      if (!this.#hasReader || this.#gone) this.#free()
     }
     if (this.#gone) this.#letGo()
     return undefined
   }
 
-  /** What was asked for before it was stopped is the reader's, too. */
-  #keep(chunk: Buffer): void {
+  /** All in one piece, of which the reader has what is left for it. */
+  #whole(): Buffer {
+    const whole = Buffer.concat(this.#chunks, this.#size)
+    let at = 0
+    for (const [index, { length }] of this.#chunks.entries()) {
+      this.#chunks[index] = whole.subarray(at, at + length)
+      at += length
+    }
+    return whole
+  }
+
+  /** What was asked for before it was stopped is the reader's, too. Whether there was room for it. */
+  #keep(chunk: Buffer): boolean {
+    const fits = this.#budget.take(chunk.length)
+    if (fits) this.#held += chunk.length
     if (this.#state !== 'ended') this.#chunks.push(chunk)
     this.#changed()
+    return fits
+  }
+
+  /** It will be read as it comes. */
+  attach(): void {
+    this.#hasReader = true
+  }
+
+  /** Nothing of it is needed any more. */
+  #free(): void {
+    this.#budget.give(this.#held)
+    this.#held = 0
   }
 
   /** Collects it no longer: it is for the reader alone. */
@@ -101,7 +142,10 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   async next(): Promise<IteratorResult<Buffer, undefined>> {
     for (;;) {
       const free = this.#released || this.#state === 'over'
-      if (this.#failure && free) throw this.#failure.error
+      if (this.#failure && free) {
+        this.#free()
+        throw this.#failure.error
+      }
       if (this.#given < this.#chunks.length - (free ? 0 : 1))
         return { done: false, value: this.#chunks[this.#given++] as Buffer }
       if (this.#state === 'over' && !this.#pulling) return this.#last(await this.#pull())
@@ -112,6 +156,8 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   }
 
   #last(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
+    // What was recorded has been read.
+    if (this.#state !== 'collecting') this.#free()
     return chunk ? { done: false, value: chunk } : { done: true, value: undefined }
   }
 
@@ -126,6 +172,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     this.#state = 'ended'
     this.#released = true
     this.#chunks.length = 0
+    this.#free()
     discard(this.#source, this.#iterator)
   }
 
