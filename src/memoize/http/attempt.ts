@@ -17,6 +17,7 @@ import type { RecordedBytes } from './recorded-bytes.ts'
 import { checkLength, Recording, statedLength } from './recording.ts'
 import { type Cause, privateCause, reasonFor, reusableForAuthorized, withheldFields } from './storage.ts'
 import { type Kept, Lone, StoredResponse } from './stored.ts'
+import { unkeyedFields } from './unkeyed.ts'
 import type { Place } from './visit.ts'
 
 /** How long a body may take to come in before whoever asked for it is given it as it comes, ms. */
@@ -124,7 +125,8 @@ export class Attempt {
 
   async #ask(decision: Decision): Promise<Kept> {
     const sent = this.#clock.now()
-    const asked = question(this.request, this.#asking.signal, this.#validated)
+    const unkeyed = this.#options.unkeyed === 'strip' ? unkeyedFields(this.request, this.#options) : []
+    const asked = question(this.request, this.#asking.signal, this.#validated, unkeyed)
     const response = await this.#asking.ask(this.#origin, asked, this.#timeout)
     const arrival = { at: Date.now(), took: this.#clock.now() - sent }
     this.status = response.status

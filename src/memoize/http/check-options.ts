@@ -33,6 +33,7 @@ const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
   heuristics: [checkFlag, false],
   revalidate: [checkFlag, false],
   cookies: [(name, value) => checkChoice(name, value, ['bypass', 'allow']), 'bypass'],
+  unkeyed: [(name, value) => checkChoice(name, value, ['strip', 'bypass', 'allow']), 'strip'],
   shareSetCookie: [checkFlag, false],
   shareAuthorized: [checkFlag, false],
   cacheStatus: [checkStatusName, 'soloflight'],

@@ -1,5 +1,5 @@
 import { digestOf } from '../../kernel/keys.ts'
-import type { HttpRequest } from './message.ts'
+import type { HeaderFields, HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 
 /** Longer keys are kept by their digest: they may hold whole header fields. */
@@ -27,8 +27,20 @@ export function keyOf(request: HttpRequest, { key }: Pick<ResolvedHttpOptions, '
     return keyFrom([method, null, own])
   }
   const target = targetOf(request)
-  return target && keyFrom([method, request.scheme?.toLowerCase() ?? '', target.host, target.path])
+  const { scheme = '', headers } = request
+  return target && keyFrom([method, scheme.toLowerCase(), target.host, target.path, ...seenAs(headers)])
 }
+
+/** Where the client sees the resource by the word of a proxy, which handlers rely upon: nothing where none says so. */
+function seenAs(headers: HeaderFields): string[] {
+  const proto = headers['x-forwarded-proto']
+  const host = headers['x-forwarded-host']
+  const port = headers['x-forwarded-port']
+  if (proto === undefined && host === undefined && port === undefined) return NOWHERE
+  return [proto, host, port].map((value) => String(value ?? ''))
+}
+
+const NOWHERE: string[] = []
 
 const ABSOLUTE = /^https?:\/\/(?<authority>[^/?#@]+)(?<path>\/[^#]*)?$/i
 

@@ -5,9 +5,9 @@ import type { HttpRequest } from './message.ts'
 /** Options of an HTTP cache, with requests as its server sees them. Durations are ms. */
 export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
   /**
-   * What tells the resources apart. By default the scheme, the host (in lower case), and path and query as they stand;
-   * nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
-   * that are to pass by the cache; anything else that is no string fails the request by TypeError. An answer that depends on anything else (X-Forwarded-Host, say)
+   * What tells the resources apart. By default the scheme, the host (in lower case), path and query as they stand, and what
+   * a proxy says of the first two (X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port); nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
+   * that are to pass by the cache; anything else that is no string fails the request by TypeError. An answer that depends on anything else (a header of your own, say)
    * must have that in the key, or anyone can poison it; and one that depends on who asks by anything but Cookie and
    * Authorization (an API key, an address) must be `private`, or have that in the key or in `vary`. Caches whose lockers
    * have the same prefix share what they keep: if they answer differently, by prefix or key they must differ.
@@ -91,6 +91,15 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    * @default 'bypass'
    */
   cookies?: 'bypass' | 'allow' | undefined
+  /**
+   * What is done with fields by which proxies tell of the client, and on which frameworks act (X-Forwarded-For, Forwarded,
+   * X-Real-IP, X-Original-URL and others), where neither the key nor `vary` knows them: 'strip' makes what may be shared
+   * without them; 'bypass' hands such requests to the origin alone; 'allow' leaves them, which is right only where no
+   * answer that may be shared depends on them. X-Forwarded-Proto, -Host and -Port are in the key, but not in a key of your
+   * own.
+   * @default 'strip'
+   */
+  unkeyed?: 'strip' | 'bypass' | 'allow' | undefined
   /**
    * Whether responses that set cookies are shared, cookies and all.
    * @default false

@@ -12,15 +12,18 @@ export async function ask(request: HttpRequest, origin: Origin): Promise<OriginR
 
 /**
  * What the origin is asked on behalf of all who may have the answer: without the conditions of the one who asks first,
- * which are held against the answer afterwards; with those under which `stored` is still right, where there is one.
+ * which are held against the answer afterwards, and without the fields `unkeyed`; with the conditions under which `stored`
+ * is still right, where there is one.
  */
 export function question(
   { method, url, headers: given }: HttpRequest,
   signal: AbortSignal,
   stored: StoredResponse | undefined,
+  unkeyed: readonly string[],
 ): OriginRequest {
   const headers = endToEnd(given)
   for (const name of CONDITIONS) delete headers[name]
+  for (const name of unkeyed) delete headers[name]
   // What the key does not tell apart the origin must not either.
   if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
   normalise(headers)

@@ -7,7 +7,7 @@ import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 import { LONGEST_KEEP } from './plan.ts'
 import type { Kept, StoredResponse } from './stored.ts'
-import { type VaryIndex, variantKey, varyNames } from './vary.ts'
+import { reflectsOrigin, type VaryIndex, variantKey, varyNames } from './vary.ts'
 import type { Place } from './visit.ts'
 
 /** How long it is remembered at least which fields a resource varies by, ms. */
@@ -54,7 +54,8 @@ export async function placed(
   { index, primary, key }: Place,
   { space, options, holdings, decision }: PlacementTerms,
 ): Promise<Kept> {
-  const names = varyNames(made.headers, options.vary)
+  const always = reflectsOrigin(request.headers, made.headers) ? [...options.vary, 'origin'] : options.vary
+  const names = varyNames(made.headers, always)
   const known = names.every((name) => index?.names.includes(name))
   const size = { body: made.body.length, keep: made.plan.keep }
   // One too many, or too large, is for those alone who wait.

@@ -2,6 +2,7 @@ import type { Forwarded } from './cache-status.ts'
 import { linesOf, namesOthers } from './fields.ts'
 import type { HttpRequest } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
+import { overridesMethod, unkeyedFields } from './unkeyed.ts'
 
 /** Methods that change nothing. RFC 9110 §9.2.1, and those of WebDAV. */
 const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PROPFIND', 'REPORT', 'SEARCH'])
@@ -16,6 +17,8 @@ export function routeOf(request: HttpRequest, options: ResolvedHttpOptions): Rou
   if (plain && hasBody(request)) return 'bypass'
   // The answer would be to another question than the one it is kept for.
   if (namesOthers(headers)) return 'bypass'
+  if (!plain && overridesMethod(headers)) return 'bypass'
+  if (options.unkeyed === 'bypass' && unkeyedFields(request, options).length > 0) return 'bypass'
   if (headers['cookie'] !== undefined && options.cookies === 'bypass') return 'bypass'
   // They ask for an error when the state is another: only the origin knows the state.
   if (headers['if-match'] !== undefined || headers['if-unmodified-since'] !== undefined) return 'bypass'

@@ -19,6 +19,12 @@ export function varyNames(headers: HeaderFields, always: readonly string[] = [])
   return [...new Set([...names, ...always])].sort()
 }
 
+/** Whether a response allows the very origin that a request came from: another's would be refused by its browser. */
+export function reflectsOrigin(request: HeaderFields, response: HeaderFields): boolean {
+  const { origin } = request
+  return origin !== undefined && response['access-control-allow-origin'] === origin
+}
+
 /** The key of the variant that a request asks for. Unambiguous, whatever the fields contain. */
 export function variantKey(primary: string, index: VaryIndex, headers: HeaderFields): string {
   const values = index.names.map((name) => normalised(name, linesOf(headers, name)))
