@@ -37,6 +37,8 @@ function ask(asked: OriginRequest, incoming: IncomingMessage): Promise<OriginRes
   const hasBody = chunked || asked.headers['content-length'] !== undefined
   return new Promise((resolve, reject) => {
     const upstream = request(values.origin, { method, path, headers, agent, ...(signal && { signal }) })
+    // All of them: a field that is not seen might forbid what follows. How many bytes there may be, Node bounds.
+    upstream.maxHeadersCount = 0
     upstream.on('error', (error: NodeJS.ErrnoException) => {
       // The origin has closed a connection that was kept, just as it was used again: then it has not seen the request.
       const unseen = upstream.reusedSocket && error.code === 'ECONNRESET' && !hasBody && method === 'GET'
@@ -81,6 +83,7 @@ function serve(): void {
       else response.writeHead(502, 'Bad Gateway').end()
     }
   })
+  server.maxHeadersCount = 0
   server.listen(Number(values.port), () => console.log('Listening on', server.address()))
 }
 

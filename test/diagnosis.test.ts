@@ -30,6 +30,14 @@ const handlers = {
     }
   },
   warnings: async (): Promise<string[]> => given,
+  /** Asks for a result under a lease. */
+  run: async (redis: Login, lease: number): Promise<void> => {
+    process.on('warning', (warning) =>
+      given.push(`${(warning as { code?: string }).code} ${warning.message}`),
+    )
+    const locker = new Locker({ redis, lease })
+    await Promise.allSettled([1, 2].map((n) => locker.run(`key ${n}`, () => 1, { timeout: 1_000 })))
+  },
 }
 
 async function failureOf(promise: Promise<unknown>): Promise<unknown> {
@@ -166,6 +174,15 @@ function tests(): void {
         assert.match(warnings[0] ?? '', /queue `jobs` is handed no jobs of `render` in this process/)
         assert.match(warnings[0] ?? '', said)
       }
+    })
+
+    test('diagnosis - a lease that is shorter than the way to Redis is told of once', async () => {
+      await using t = await setup({ proxy: true })
+      await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
+      t.proxy.delay(150, { direction: 'down' })
+      await child.call('run', t.redis as Login, 100)
+      const warnings = await warned(child, 'SOLOFLIGHT_LEASE_TOO_SHORT')
+      assert.equal(warnings.length, 1, warnings.join('\n'))
     })
 
     test('diagnosis - a server that may evict is told of once, and one that may not be asked is used', async () => {

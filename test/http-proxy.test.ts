@@ -35,7 +35,9 @@ async function proxies(processes: number, listener: RequestListener): Promise<Wo
   const [, port] = await proxy.wrote(/Listening on .*?(\d+)[/ }]/gs, processes)
   const agent = new Agent({ keepAlive: false })
   const open = async (path: string) => {
-    const [response] = await once(request({ port, path, agent }).end(), 'response')
+    const asked = request({ port, path, agent })
+    asked.maxHeadersCount = 0
+    const [response] = await once(asked.end(), 'response')
     return response as IncomingMessage
   }
   return {
@@ -137,4 +139,16 @@ test('http proxy - a client that leaves a stream of events ends it at the origin
   assert.equal(String(chunk), 'data: 1\n\n')
   reader.destroy()
   await until(() => ended === 1, { what: 'the origin to hear of it' })
+})
+
+test('http proxy - no line of a head with thousands goes unseen', async () => {
+  await using world = await proxies(1, (request, response) => {
+    const lines = Array.from({ length: 2_100 }, () => ['a', 'b']).flat()
+    response.writeHead(200, [...lines, 'cache-control', 'private', 'set-cookie', 'id=1'])
+    response.end(request.url)
+  })
+  const { response } = await world.get('/')
+  assert.equal(response.headers['cache-control'], 'private')
+  const again = await world.get('/')
+  assert.match(String(again.response.headers['cache-status']), /fwd/)
 })

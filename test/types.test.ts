@@ -33,6 +33,22 @@ type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 
 /** Compiles only if the two types are the same. */
 function same<_Result extends true>(): void {}
 
+/** What may be the chunks of a stream. */
+export function chunks(locker: Locker): unknown[] {
+  return [
+    locker.stream('k', () => ['a', 'b']),
+    locker.stream('k', () => new Set([1])),
+    locker.stream('k', async function* () {
+      yield 1
+    }),
+    locker.stream('k', () => new Response('a').body as ReadableStream<Uint8Array>),
+    // @ts-expect-error a text would be streamed by its characters
+    locker.stream('k', () => 'text'),
+    // @ts-expect-error and bytes one by one
+    locker.stream('k', () => Buffer.from('bytes')),
+  ]
+}
+
 /** Where Redis may be said to be. */
 export function sources(): Locker[] {
   return [

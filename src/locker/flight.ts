@@ -4,6 +4,7 @@ import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
 import { callHook } from '../kernel/user-code.ts'
+import { warnOnce } from '../kernel/warnings.ts'
 import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './audience.ts'
 import { countUndecodable } from './caller.ts'
 import type { WaitNode } from './deadlock.ts'
@@ -500,6 +501,10 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     const { caller, lease } = this.#leader
     if (shared && caller.clock.now() >= sentAt + lease - marginOf(lease)) {
       // The reply took as long as the lease: somebody else may have it by now.
+      warnOnce(
+        'SOLOFLIGHT_LEASE_TOO_SHORT',
+        `Redis took longer to grant a lease of ${lease} ms than it lasts: no work can begin under it`,
+      )
       this.#giveBack(attempt, fence)
       return this.claim()
     }

@@ -29,8 +29,11 @@ export interface StreamContext {
   setTtl(ms: number): void
 }
 
-/** Chunks: an async generator as a rule; also any iterable, or a web ReadableStream. */
-export type StreamSource<T> = AsyncIterable<T> | Iterable<T>
+/**
+ * Chunks: an async generator as a rule; also any iterable, or a web ReadableStream. Not a text, nor bytes: they would come as
+ * single characters or numbers.
+ */
+export type StreamSource<T> = AsyncIterable<T> | (Iterable<T> & object & { BYTES_PER_ELEMENT?: never })
 
 /** What produces a stream. */
 export type StreamWork<T> = (context: StreamContext) => StreamSource<T> | PromiseLike<StreamSource<T>>
