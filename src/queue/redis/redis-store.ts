@@ -1,4 +1,5 @@
 import type { Timer } from '../../kernel/clock.ts'
+import { refused } from '../../kernel/commands.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import type { Hint, Listener } from '../../kernel/inbox.ts'
 import { FORMAT } from '../../kernel/keys.ts'
@@ -25,7 +26,7 @@ import {
   type WorkerName,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
-import { Exchange, Item, refusal } from './exchange.ts'
+import { Exchange, Item } from './exchange.ts'
 import { Feed } from './feed.ts'
 import { QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
@@ -161,7 +162,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         (values, at) => {
           const reply = submitReplyOf(values[at])
-          if (typeof reply === 'string') submitter.failed(refusal(reply))
+          if (typeof reply === 'string') submitter.failed(refused(reply))
           else submitter.answered(reply)
         },
         (error) => submitter.failed(error),
@@ -290,7 +291,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
           (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
           (values, at) => {
             const code = codeOf(values[at])
-            if (code === undefined) failed(refusal(values[at]))
+            if (code === undefined) failed(refused(values[at]))
             else resolve(code === 1)
           },
           failed,
