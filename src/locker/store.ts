@@ -93,6 +93,8 @@ type Answer =
   | { status: 'overloaded' }
   /** The last fence is another than `only`, or was invalidated. */
   | { status: 'refused' }
+  /** The record can grant no more: no fence above its last one is exact. Only who writes to Redis by hand brings that about. */
+  | { status: 'exhausted' }
 
 /** A grant, as its holder names it. */
 export interface Grant {

@@ -3,7 +3,6 @@ import { refused } from '../../kernel/commands.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import type { Hint, Listener } from '../../kernel/inbox.ts'
 import { FORMAT } from '../../kernel/keys.ts'
-import { ServerClock } from '../../kernel/server-clock.ts'
 import { atEndOfTick } from '../../kernel/tick.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
@@ -79,7 +78,6 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #names: QueueNames
   readonly #messageLimit: string
   readonly #maxParked: string
-  readonly #serverClock: ServerClock
   readonly #accept: number
   readonly #submissions: Exchange
   readonly #endings: Exchange
@@ -103,9 +101,8 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#accept = accept
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
-    this.#serverClock = new ServerClock(connection.clock)
     const { inbox, broadcastChannel } = connection
-    const learn = (now: number, sentAt: number) => this.#serverClock.learn(now, sentAt)
+    const learn = (now: number, sentAt: number) => this.calls.serverClock.learn(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.calls, scripts.submit, {
       most: 25,
@@ -224,17 +221,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#workers.add(worker.nonce)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
-        if (hint.kind === 'j') this.calls.saw(Number(hint.fields[1]))
+        if (hint.kind === 'j') this.calls.fences.saw(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
-        tellWorker(listener, hint, (until) => Math.min(this.#serverClock.left(until), this.#accept))
+        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.left(until), this.#accept))
       },
     })
     const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
-    this.#serverClock.learn(Number(now), sentAt)
+    this.calls.serverClock.learn(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
@@ -332,7 +329,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     for (let at = 0; at < flat.length && next === undefined; at += 2) {
       const [id, command] = (flat[at] ?? '').split(' ')
       // Not before the server itself, which reads whole milliseconds, takes it for due.
-      const left = this.#serverClock.left(Number(flat[at + 1]) + 1)
+      const left = this.calls.serverClock.left(Number(flat[at + 1]) + 1)
       if (left > 0) next = left
       else if (id !== undefined && command !== undefined) jobs.push({ id, command })
     }
@@ -357,7 +354,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       ],
       within,
     )
-    this.#serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
+    this.calls.serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => ({
       id,
       command,
