@@ -225,6 +225,31 @@ test('S4 fence limit - an invalidation of a record with an impossible fence reac
   }
 })
 
+test('S4 fence limit - a result of a forged fence is not kept in a process: what replaces it is served', async () => {
+  await using t = await setup()
+  await using here = new Locker({ redis: t.redis, ttl: 60_000 })
+  await using there = new Locker({ redis: t.redis })
+  await Promise.all([here.ready(), there.ready()])
+  const record = recordKey('soloflight', 'key')
+  await t.server.call('HSET', record, 'f', MAX - 50)
+  // As its result, as a message to who waits, and read from the record.
+  const gate = pDefer<string>()
+  const results = [here.run('key', () => gate.promise)]
+  await until(async () => (await there.peek('key')).status === 'locked', { what: 'the work to run' })
+  results.push(there.run('key', () => 'unused'))
+  await until(async () => (await here.peek('key')).lock?.parked === 1, { what: 'the other to wait' })
+  gate.resolve('forged')
+  assert.deepEqual(await Promise.all(results), ['forged', 'forged'])
+  for (const locker of [here, there]) {
+    assert.equal(await locker.run('key', () => 'unused'), 'forged')
+    assert.equal(locker.stats().cached, 0)
+  }
+  await t.server.call('DEL', record)
+  assert.equal(await there.run('key', () => 'true'), 'true')
+  assert.equal(await here.run('key', () => 'unused'), 'true')
+  assert.deepEqual([here.stats().cached, there.stats().cached], [1, 1])
+})
+
 test('S4 fence limit - an epoch that can grow no more refuses the invalidation of its tag, and of no other', async () => {
   await using t = await setup()
   await using locker = new Locker({ redis: t.redis })

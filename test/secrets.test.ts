@@ -105,6 +105,11 @@ describe('secrets - a connection that fails', { concurrency: 5 }, () => {
       source: (port, secret) =>
         new Cluster([{ host: LOCALHOST, port }], { redisOptions: { password: secret } }),
     },
+    'a URL as the host': { source: (_, secret) => ({ host: `redis://${secret}:${secret}@nowhere.invalid` }) },
+    'credentials in the host': {
+      source: (port, secret) => ({ host: `${secret}:${secret}/x@${LOCALHOST}`, port }),
+    },
+    'credentials in the path': { source: (_, secret) => ({ path: `${secret}:${secret}@${LOCALHOST}` }) },
     'a Cluster of URLs': {
       args: ['--requirepass', 'right', '--cluster-enabled', 'yes'],
       source: (port, secret) => new Cluster([`redis://${secret}:${secret}@${LOCALHOST}:${port}`]),

@@ -105,7 +105,9 @@ export function reasonOf(error: unknown): string {
     code?: unknown
   }
   const said = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
-  return masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
+  const all = masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
+  // A host or socket that cannot be found is quoted: it may be what was to be a URL.
+  return all.replace(/\S+@/g, '***@')
 }
 
 /** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */

@@ -27,7 +27,11 @@ export class FenceMemory {
   }
 
   saw(fence: number): void {
-    const most = Math.max((this.#clock.about + AHEAD) * 1000, this.#highest + STEP)
-    if (fence > this.#highest && fence <= most) this.#highest = fence
+    if (fence > this.#highest && this.explains(fence)) this.#highest = fence
+  }
+
+  /** Whether a fence may have been granted in the course of things. */
+  explains(fence: number): boolean {
+    return fence <= Math.max((this.#clock.about + AHEAD) * 1000, this.#highest + STEP)
   }
 }

@@ -64,5 +64,5 @@ function addressOf(client: RedisClient): string {
 function nodeOf(node: Target | string): string {
   if (typeof node === 'string') return maskedValue(node)
   const { path, host = 'localhost', port = 6379, tls } = node
-  return path ? `unix://${maskedValue(path)}` : `${tls ? 'rediss' : 'redis'}://${host}:${port}`
+  return path ? `unix://${maskedValue(path)}` : `${tls ? 'rediss' : 'redis'}://${maskedValue(host)}:${port}`
 }

@@ -282,6 +282,10 @@ export class RedisStore implements Store {
     await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], limits)
   }
 
+  explains(fence: number): boolean {
+    return this.#fences.explains(fence)
+  }
+
   ignore(nonce: string): void {
     this.#connection.inbox.ignore(nonce)
   }

@@ -211,6 +211,8 @@ export interface Store {
   /** Begins a new epoch of a tag, everywhere. */
   invalidateTag(tag: string, limits: CallLimits): Promise<void>
 
+  /** Whether a fence may have been granted in the course of things. Another was written by hand: it counts in its record alone. */
+  explains(fence: number): boolean
   /** Whether messages arrive. */
   readonly subscribed: boolean
   /** No more notices for a nonce. */

@@ -54,6 +54,10 @@ export class Endpoint implements Store, Party {
     return this.#world.server.clock.now()
   }
 
+  explains(fence: number): boolean {
+    return this.#fences.explains(fence)
+  }
+
   get subscribed(): boolean {
     return this.subscription.subscribed
   }
