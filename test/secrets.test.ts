@@ -16,7 +16,9 @@ import {
   UnavailableError,
 } from '../src/index.ts'
 import { HttpCache } from '../src/memoize/index.ts'
+import { memoizeHandler } from '../src/memoize/node.ts'
 import { CARRIERS, isSecret, masked, maskedValue, SECRET_WORDS } from '../src/secrets.ts'
+import { HttpWorld } from './support/http-scene.ts'
 import { freePort, LOCALHOST } from './support/ports.ts'
 import { portOf, RedisServer } from './support/redis-server.ts'
 import { setup } from './support/setup.ts'
@@ -423,4 +425,19 @@ test('secrets - what a hook throws is warned of without credentials', async () =
   told.note(await warned)
   const [warning] = (await warned) as [Error & { detail?: string }]
   assert.match(`${warning.message} ${warning.detail}`, /of https:\/\/\*\*\*@h[\s\S]*of https:\/\/\*\*\*@h/)
+})
+
+test('secrets - what a handler of a server throws is warned of without what it carries', async () => {
+  await using world = new HttpWorld()
+  using told = new Told()
+  const warned = once(process, 'warning')
+  const handler = () => Promise.reject(foreignError(FOREIGN['axios'] ?? {}))
+  const server = await world.serve(memoizeHandler(world.locker(), {}, handler))
+  const { status, text } = await server.ask('/')
+  assert.equal(status, 500)
+  told.note(text)
+  const [warning] = (await warned) as [Error & { detail?: string }]
+  assert.equal(warning.message, 'connect to postgres://***@h/db failed')
+  assert.match(warning.detail ?? '', /at foreignError/)
+  told.assertWithout(SECRET)
 })
