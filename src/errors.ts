@@ -3,11 +3,13 @@
  * {@link SoloflightError}; wrong arguments raise the built-in `TypeError`.
  */
 
+import { masked } from './secrets.ts'
+
 /** What every error of the library can be told about. */
 export interface SoloflightErrorOptions {
   /** The resource key that it is about, where there is one. */
   key?: string | undefined
-  /** What led to it. */
+  /** What led to it. What a Redis client threw comes as a copy: its name, message and code. */
   cause?: unknown
 }
 
@@ -21,7 +23,7 @@ export class SoloflightError extends Error {
   readonly key: string | undefined
 
   constructor(message: string, options: SoloflightErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    super(masked(message), options.cause === undefined ? undefined : { cause: options.cause })
     this.key = options.key
   }
 }
@@ -143,7 +145,7 @@ export interface RemoteFailure {
   message: string
   /** The original's `code`, where it had one. */
   code?: string | number
-  /** The original's own enumerable fields, as far as the codec carries them and they fit. */
+  /** The original's own enumerable fields, as far as the codec carries them, they fit, and they carry no secrets. */
   fields?: Record<string, unknown>
   /** The original's `cause`, where that was an error. */
   cause?: RemoteFailure

@@ -1440,7 +1440,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a retry of what was removed': [["or h[3] == 'x' then return 0", 'then return 0']],
   'a giving back that counts as a failure': [
-    ["if kind == 'r' then redis.call('HINCRBY'", "if true then redis.call('HINCRBY'"],
+    ["if kind == 'r' then redis.pcall('HINCRBY'", "if true then redis.pcall('HINCRBY'"],
   ],
   'a delay that is not kept': [['elseif delay > 0 then\n    postpone', 'elseif false then\n    postpone']],
   'a delay that nobody is told of': [["if idle then post(idle, 't '", "if false then post(idle, 't '"]],

@@ -129,7 +129,7 @@ function tests(): void {
         }
         assert.throws(
           wrong[layer as keyof typeof wrong],
-          /^TypeError: Expected `options` to be an object.*…@host/,
+          /^TypeError: Expected `options` to be an object.*\*\*\*@host/,
         )
       })
     })

@@ -1,17 +1,24 @@
-/** A value as a message may show it: short, and without the credentials of a URL. */
-export function shown(value: unknown): string {
+import { masked, maskedValue } from '../secrets.ts'
+
+/** A name or key as a message may show it: short, and without the credentials of a URL. */
+export function shown(name: string): string {
+  return `\`${masked(name).slice(0, 80)}\``
+}
+
+/** What came in the place of something else: short, and without what may be credentials. */
+export function quoted(value: unknown): string {
   let text: string
   try {
     text = String(value)
   } catch {
     text = Object.prototype.toString.call(value)
   }
-  return `\`${text.replace(/\/\/[^/?#]*@/g, '//…@').slice(0, 80)}\``
+  return `\`${maskedValue(text).slice(0, 80)}\``
 }
 
 /** What an argument should have been, and what came: the wording of every validation message. */
 export function expected(name: string, what: string, got: unknown): TypeError {
-  return new TypeError(`Expected \`${name}\` to be ${what}, got ${shown(got)} (${typeof got})`)
+  return new TypeError(`Expected \`${name}\` to be ${what}, got ${quoted(got)} (${typeof got})`)
 }
 
 /** Checks a duration in ms, from `min` up; `infinite: true` allows Infinity. Returns it. */
@@ -99,7 +106,9 @@ export function checkFields(name: string, value: unknown, known: readonly string
     if (known.includes(field)) continue
     const near = nearest(field, known)
     const hint = near === undefined ? '' : `; did you mean \`${near}\`?`
-    throw new TypeError(`Unknown option \`${field}\` in \`${name}\`; known are ${known.join(', ')}${hint}`)
+    throw new TypeError(
+      `Unknown option ${quoted(field)} in \`${name}\`; known are ${known.join(', ')}${hint}`,
+    )
   }
 }
 

@@ -1,5 +1,6 @@
 import { Command, Redis, type RedisOptions } from 'ioredis'
-import { checkFields, shown } from './check.ts'
+import { masked } from '../secrets.ts'
+import { checkFields, quoted } from './check.ts'
 import { messageOf } from './codec.ts'
 
 /**
@@ -89,12 +90,11 @@ export function isReply(error: unknown): error is Error {
   return /^[A-Z]{2,} /.test(messageOf(error))
 }
 
-/** An error as it may be passed on: ioredis notes what was sent, credentials too. And the command that it answers. */
-export function troubleOf(thrown: Error): { error: Error; command: string | undefined } {
-  const { command } = thrown as { command?: { name?: unknown } }
-  const name = typeof command?.name === 'string' ? command.name : undefined
-  if (name !== 'auth' && name !== 'hello') return { error: thrown, command: name }
-  return { error: Object.assign(new Error(messageOf(thrown)), { name: 'ReplyError' }), command: name }
+/** What a client threw, as it may be passed on: it notes what was sent, values and credentials too. */
+export function causeOf(thrown: unknown): Error {
+  const { name, code } = (thrown ?? {}) as { name?: unknown; code?: unknown }
+  const told = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
+  return Object.assign(new Error(reasonOf(thrown)), told)
 }
 
 /** What an error says: also one of a cluster, or of several addresses, whose own message says nothing. */
@@ -105,7 +105,9 @@ export function reasonOf(error: unknown): string {
     code?: unknown
   }
   const said = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
-  return lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said
+  const all = masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
+  // A host or socket that cannot be found is quoted: it may be what was to be a URL.
+  return all.replace(/\S+@/g, '***@')
 }
 
 /** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */
@@ -192,7 +194,7 @@ function optionsOf(source: unknown): RedisOptions {
   // A URL of another realm (jsdom, a vm) is not an instance of ours.
   if (Object.prototype.toString.call(source) === '[object URL]') return optionsOfUrl(String(source))
   if (typeof source !== 'object' || source === null)
-    throw new TypeError(`Expected \`redis\` to be ${WANTED}, got ${shown(source)}`)
+    throw new TypeError(`Expected \`redis\` to be ${WANTED}, got ${quoted(source)}`)
   const mistake = mistakeOf(source)
   if (mistake) throw new TypeError(`Expected \`redis\` to be ${WANTED}; this is ${mistake}`)
   for (const name of Object.keys(source)) {
@@ -200,13 +202,13 @@ function optionsOf(source: unknown): RedisOptions {
     if (meant) throw new TypeError(`Unknown option \`${name}\` in \`redis\`: ${meant}`)
   }
   checkFields('redis', source, Object.keys(NAMES))
-  const given: RedisOptions = Object.fromEntries(
+  const options: RedisOptions = Object.fromEntries(
     Object.entries(source).filter(([, value]) => value !== undefined),
   )
-  if ('host' in source && !(given.host || given.path || given.sentinels || given.Connector)) {
+  if ('host' in source && !(options.host || options.path || options.sentinels || options.Connector)) {
     throw new TypeError('Expected `redis.host` to be the name of a host: without one it would be localhost')
   }
-  return given
+  return options
 }
 
 /** What an object is that is neither a client of ioredis nor options: undefined if it may be options. */
@@ -232,7 +234,7 @@ function optionsOfUrl(text: string): RedisOptions {
   }
   const [, scheme] = /^(rediss?|unix):\/\//i.exec(text.trim()) ?? []
   const socket = text.startsWith('/') && !text.startsWith('//')
-  const refused = (why: string) => new TypeError(`Expected \`redis\` to be ${why}, got ${shownUrl(text)}`)
+  const refused = (why: string) => new TypeError(`Expected \`redis\` to be ${why}, got ${quoted(text)}`)
   if (!socket && scheme === undefined) throw refused('a URL such as redis://localhost:6379')
   let url: URL
   let credentials: RedisOptions
@@ -261,11 +263,6 @@ function optionsOfUrl(text: string): RedisOptions {
     ...(db !== '' && { db: Number(db) }),
     ...(scheme?.toLowerCase() === 'rediss' && { tls: {} }),
   }
-}
-
-/** A URL as it may be shown: without its credentials, and without options, which may be some as well. */
-function shownUrl(url: string): string {
-  return shown(url.replace(/\?.*$/s, '?…').replace(/^([a-z]+:\/\/)?.*@/is, '$1…@'))
 }
 
 /** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */

@@ -1,6 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../errors.ts'
 import { type Asker, Call, type CallHost } from './call.ts'
-import { isCluster, placeOf, type RedisClient, reasonOf } from './client.ts'
+import { causeOf, isCluster, placeOf, type RedisClient } from './client.ts'
 import type { Clock } from './clock.ts'
 import { messageOf } from './codec.ts'
 import { type CommandName, OneConnectionCommand, type Request } from './command.ts'
@@ -58,8 +58,10 @@ const PROBE_EVERY = 500
 /** What a probe is answered concerns nobody: that it is answered is all. */
 const NOBODY: Asker = { answered() {}, failed() {} }
 
-function refused(cause: unknown): UnavailableError {
-  return new UnavailableError(`Redis refused: ${reasonOf(cause)}`, { cause })
+/** What a command, or a script for one of its items, was refused with. */
+export function refused(thrown: unknown): UnavailableError {
+  const cause = causeOf(thrown)
+  return new UnavailableError(`Redis refused: ${cause.message}`, { cause })
 }
 
 /**
@@ -313,7 +315,7 @@ export class Commands implements CallHost {
       if (call.silent) this.#open(server, call)
       return this.#fail(call, refused(error))
     }
-    call.refusal = error
+    call.refusal = causeOf(error)
     this.#pausing++
     this.#clock.after(call.nextPause(), () => {
       this.#pausing--

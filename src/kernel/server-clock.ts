@@ -28,11 +28,16 @@ export class ServerClock {
     this.#learnedAt = sentAt
   }
 
+  /** About what time it is there, ms since the epoch, however long ago it was told; of no use before that. */
+  get about(): number {
+    return this.#clock.now() + this.#ahead
+  }
+
   /** What time it is there at the latest, ms since the epoch; undefined when the server has not told the time lately. */
   now(): number | undefined {
     const now = this.#clock.now()
     const age = now - this.#learnedAt
-    return age < TRUSTED_FOR ? now + this.#ahead + age * DRIFT : undefined
+    return age < TRUSTED_FOR ? this.about + age * DRIFT : undefined
   }
 
   /** ms that are surely left until a moment of the server; 0 if it may be past. */

@@ -1,4 +1,4 @@
-import { isReply, type RedisServerClient, troubleOf } from './client.ts'
+import { causeOf, isReply, type RedisServerClient } from './client.ts'
 import type { Clock, Timer } from './clock.ts'
 import { tell } from './telemetry.ts'
 import { nextTurn } from './timers.ts'
@@ -75,7 +75,7 @@ export class Subscriber {
     try {
       return this.#make()
     } catch (error) {
-      this.#trouble = error instanceof Error ? error : new Error(String(error))
+      this.#trouble = causeOf(error)
       return undefined
     }
   }
@@ -129,7 +129,7 @@ export class Subscriber {
     if (client !== this.#client) return
     this.#client = undefined
     client.disconnect()
-    this.#trouble = error && troubleOf(error).error
+    this.#trouble = error && causeOf(error)
     if (this.#up) {
       this.#up = false
       tell('connection', { link: 'subscription', up: false, error: this.#trouble })

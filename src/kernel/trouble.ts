@@ -1,4 +1,4 @@
-import { isReply, type RedisClient, reasonOf, tlsHint, troubleOf } from './client.ts'
+import { causeOf, isReply, type RedisClient, reasonOf, tlsHint } from './client.ts'
 import { tell } from './telemetry.ts'
 
 /** Why the command client is of no use, as far as it said: what Redis answered, or the socket. */
@@ -25,10 +25,10 @@ export class Trouble {
     return this.#misdirected
   }
 
-  readonly #onError = (thrown: Error): void => {
-    const { error, command } = troubleOf(thrown)
+  readonly #onError = (thrown: Error & { command?: { name?: unknown } }): void => {
+    const error = causeOf(thrown)
     this.#error = error
-    if (command === 'select') this.#misdirected = true
+    if (thrown.command?.name === 'select') this.#misdirected = true
     tell('connection', { link: 'commands', up: false, error })
   }
 

@@ -1,3 +1,4 @@
+import { maskedValue } from '../secrets.ts'
 import { isCluster, type RedisClient, reasonOf } from './client.ts'
 import type { Clock } from './clock.ts'
 import { warnOnce } from './warnings.ts'
@@ -61,7 +62,7 @@ function addressOf(client: RedisClient): string {
 }
 
 function nodeOf(node: Target | string): string {
-  if (typeof node === 'string') return node.replace(/\/\/.*@/s, '//')
+  if (typeof node === 'string') return maskedValue(node)
   const { path, host = 'localhost', port = 6379, tls } = node
-  return path ? `unix://${path}` : `${tls ? 'rediss' : 'redis'}://${host}:${port}`
+  return path ? `unix://${maskedValue(path)}` : `${tls ? 'rediss' : 'redis'}://${maskedValue(host)}:${port}`
 }

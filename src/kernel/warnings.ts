@@ -1,3 +1,5 @@
+import { masked } from '../secrets.ts'
+
 /** Warnings that were given, by code, so that none is given twice. */
 const given = new Map<string, Set<string>>()
 
@@ -9,11 +11,17 @@ const MAX_OF_A_CODE = 100
  * `code` is stable; the same code with another message is another warning. The stack of `cause` is shown below it, if that
  * is an error.
  */
-export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', message: string, cause?: unknown): void {
+export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', said: string, cause?: unknown): void {
+  const message = masked(said)
   const messages = given.get(code) ?? new Set()
   given.set(code, messages)
   if (messages.has(message) || messages.size >= MAX_OF_A_CODE) return
   messages.add(message)
-  const detail = cause instanceof Error && { detail: String(cause.stack) }
-  process.emitWarning(message, { type: 'SoloflightWarning', code, ...detail })
+  emitWarning(message, { type: 'SoloflightWarning', code }, cause)
+}
+
+/** Emits a process warning that shows no credentials, and the stack of `cause` below it, if that is an error. */
+export function emitWarning(message: string, about: { type: string; code?: string }, cause?: unknown): void {
+  const detail = cause instanceof Error && { detail: masked(String(cause.stack)) }
+  process.emitWarning(masked(message), { ...about, ...detail })
 }

@@ -2,6 +2,7 @@ import { UnavailableError } from '../errors.ts'
 import { Callbacks } from '../kernel/call.ts'
 import type { Timer } from '../kernel/clock.ts'
 import type { Connection } from '../kernel/connection.ts'
+import type { FenceMemory } from '../kernel/fence-memory.ts'
 import { Fifo } from '../kernel/fifo.ts'
 import type { Hint, Listener } from '../kernel/inbox.ts'
 import type { ServerClock } from '../kernel/server-clock.ts'
@@ -44,15 +45,6 @@ class Entry implements Listener {
   hint(hint: Hint): void {
     const notice = noticeOf(hint)
     if (notice) this.claimer.notice(notice)
-  }
-}
-
-/** The highest fence that this process was told of by any record: only replies count, messages may be forged. */
-export class FenceMemory {
-  highest = 0
-
-  saw(fence: number): void {
-    if (Number.isSafeInteger(fence) && fence > this.highest) this.highest = fence
   }
 }
 
@@ -105,6 +97,8 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
       return { status: 'overloaded' }
     case 'R':
       return { status: 'refused' }
+    case 'F':
+      return { status: 'exhausted' }
     default:
       return undefined
   }
@@ -161,7 +155,7 @@ export class ClaimBatch {
   readonly #connection: Connection
   readonly #scripts: LockerScripts
   readonly #head: ClaimHead
-  /** The next grant is above it, even if the server has lost the record and its clock. */
+  /** Only replies count: messages may be forged. */
   readonly #fences: FenceMemory
   readonly #clock: ServerClock
   readonly #size: number

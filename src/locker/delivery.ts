@@ -92,7 +92,8 @@ export class Delivery {
   #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
     if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
     const { caller, name, record } = this.#call
-    if (!caller.cache) return
+    // Later results could not replace it, nor invalidations reach it.
+    if (!caller.cache || !caller.store.explains(fence)) return
     const { result, bytes } = reading
     const names = [...readNote(tags).keys()]
     const staleUntil = freshUntil + stale

@@ -1,9 +1,13 @@
 import { RemoteError, type RemoteFailure } from '../errors.ts'
+import { kindOf } from '../kernel/binary.ts'
 import { jsonCodec, messageOf } from '../kernel/codec.ts'
 import { type AsyncContext, callHook } from '../kernel/user-code.ts'
+import { isSecret, masked } from '../secrets.ts'
 
 /** Own fields of an error that travel, all together at most, in bytes of JSON. */
 const MAX_FIELDS = 8 * 1024
+/** Bytes of JSON of a field that is looked through for what may travel of it. */
+const MAX_READ = 16 * MAX_FIELDS
 /** Longest name and message that travel, in characters. */
 const MAX_TEXT = 8 * 1024
 /** Causes of causes that travel. */
@@ -12,24 +16,42 @@ const MAX_CAUSES = 3
 /** The fields that travel otherwise, or that must not: a stack tells a machine's paths. */
 const OMITTED = new Set(['name', 'message', 'code', 'cause', 'stack'])
 
+/** A text that travels: without the credentials of URLs, and no longer than is good. */
+function told(text: string): string {
+  return masked(text.slice(0, 2 * MAX_TEXT)).slice(0, MAX_TEXT)
+}
+
+/** A value that the codec carries, without what may be secrets at any depth. */
+function withoutSecrets(value: unknown): unknown {
+  if (typeof value === 'string') return masked(value)
+  if (Array.isArray(value)) return value.map(withoutSecrets)
+  if (typeof value !== 'object' || value === null || kindOf(value)) return value
+  const fields = Object.entries(value).filter(([name]) => !isSecret(name))
+  // fromEntries defines its fields, so that `__proto__` stays an ordinary name.
+  return Object.fromEntries(fields.map(([name, field]) => [name, withoutSecrets(field)]))
+}
+
 /** A property whose getter may throw, as text. */
 function textOf(error: object, name: 'name' | 'message', otherwise: string): string {
   try {
     const value: unknown = Reflect.get(error, name)
-    return typeof value === 'string' ? value.slice(0, MAX_TEXT) : otherwise
+    return typeof value === 'string' ? told(value) : otherwise
   } catch {
     return otherwise
   }
 }
 
-/** The own enumerable fields that the codec carries, as many as fit. */
+/** The own enumerable fields that the codec carries, without those that may hold secrets, as many as fit. */
 function fieldsOf(error: object): Record<string, unknown> | undefined {
   const fields: [string, unknown][] = []
   let left = MAX_FIELDS
   for (const name of Object.keys(error)) {
-    if (OMITTED.has(name)) continue
+    if (OMITTED.has(name) || isSecret(name)) continue
     try {
-      const value: unknown = Reflect.get(error, name)
+      const given: unknown = Reflect.get(error, name)
+      // Refuses what is no plain data, at whatever depth.
+      if (jsonCodec.encode(given).length > MAX_READ) continue
+      const value = withoutSecrets(given)
       const size = jsonCodec.encode(value).length + name.length
       if (size > left) continue
       left -= size
@@ -46,7 +68,7 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
   if (typeof error !== 'object' || error === null) {
     return {
       name: 'Error',
-      message: typeof error === 'function' ? 'A function was thrown' : messageOf(error).slice(0, MAX_TEXT),
+      message: typeof error === 'function' ? 'A function was thrown' : told(messageOf(error)),
     }
   }
   const failure: RemoteFailure = {
@@ -58,7 +80,7 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
     if (fields) failure.fields = fields
     const { code, cause } = error as { code?: unknown; cause?: unknown }
     if (typeof code === 'number') failure.code = code
-    if (typeof code === 'string') failure.code = code.slice(0, MAX_TEXT)
+    if (typeof code === 'string') failure.code = told(code)
     if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
       failure.cause = describeFailure(cause, depth + 1)
   } catch {

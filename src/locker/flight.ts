@@ -1,5 +1,6 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { LockTimeoutError, OverloadedError, UnavailableError } from '../errors.ts'
+import { shown } from '../kernel/check.ts'
 import type { Timer } from '../kernel/clock.ts'
 import { newId } from '../kernel/ids.ts'
 import { listened, tell } from '../kernel/telemetry.ts'
@@ -374,6 +375,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
         break
       case 'refused':
         this.#refuse(new UnavailableError('Redis gave an answer that is none', { key: this.key }))
+        break
+      case 'exhausted': {
+        const message = `The record ${shown(this.record)} of ${shown(this.key)} can grant no more: no number above its fence is exact. Delete it`
+        this.#refuse(new UnavailableError(message, { key: this.key }))
+      }
     }
   }
 

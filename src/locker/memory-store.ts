@@ -291,6 +291,11 @@ class MemoryEndpoint implements Store {
     this.#store.invalidateTag(tag)
   }
 
+  /** Nobody else writes here. */
+  explains(): boolean {
+    return true
+  }
+
   ignore(nonce: string): void {
     this.#endpoint.claimers.delete(nonce)
   }

@@ -143,7 +143,18 @@ export interface LockerOptions extends StaleOptions {
   codec?: Codec | undefined
   /** The trace context (W3C traceparent) of the present work, for the spans of those who wait to link to. */
   trace?: () => string | undefined
-  /** Decides what of a failure leaves this process: return `failure` or a part of it. */
+  /**
+   * Decides what of a failure leaves this process: what it returns is sent to all who wait, as it is. `failure` is what is
+   * sent by default: name, message, code, own fields of plain data, and the same of causes. URLs in texts are masked
+   * (`***@`), and at any depth these fields are left out, whatever their case, `-`, `_` and `$`: `command`, `args`,
+   * `arguments`, `argv`, `cmd`, `escapedCommand`, `spawnargs`, `spawnfile`, `env`, `stdin`, `stdout`, `stderr`, `stdio`,
+   * `output`; `sql`, `query`, `internalQuery`, `where`, `detail`, `parameters`, `params`, `bindings`, `values`, `keyValue`,
+   * `statement`, `op`, `document`; `config`, `options`, `settings`, `auth`, `pass`, `jwt`, `bearer`, `session`, `sessionId`,
+   * `connection`, `connectionString`, `dsn`, `client`, `socket`; `request`, `req`, `response`, `res`, `errorResponse`,
+   * `headers`, `rawHeaders`, `rawPacket`, `body`, `rawBody`, `metadata`; `url`, `uri`, `href`, `input`, `base`; and all
+   * whose names contain `passw`, `passphrase`, `pwd`, `secret`, `token`, `authoriz`, `authent`, `credential`, `cookie`,
+   * `signature`, `apikey`, `accesskey` or `privatekey`. See docs/secrets.md.
+   */
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 

@@ -1,3 +1,4 @@
+import { MAX_EXACT } from '../kernel/fence-memory.ts'
 import type {
   Claim,
   ClaimReply,
@@ -109,9 +110,11 @@ export class ResourceRecord {
     if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned', offer }
     // Parked, it may be the one that was told that it is free: it stays so until it leaves, which tells the next one.
     if (claim.pass && this.passUntil > at.now) return { status: 'pass', fence: this.fence, offer }
+    const fence = this.#nextFence(at)
+    if (fence === undefined) return { status: 'exhausted' }
     this.parks.delete(party.inbox + claim.nonce)
-    this.#grant(token, claim.lease, claim.trace, party, at)
-    return { status: 'granted', fence: this.fence, takeover: lease !== undefined, offer }
+    this.#grant(fence, token, claim.lease, claim.trace, party, at)
+    return { status: 'granted', fence, takeover: lease !== undefined, offer }
   }
 
   /** What is over, if it is not over for longer than the claimer tolerates. */
@@ -194,8 +197,14 @@ export class ResourceRecord {
     }
   }
 
-  #grant(token: string, length: number, trace: string, party: Party, at: Surroundings): void {
-    this.fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
+  /** The fence of the next grant; undefined when none above the last one is exact. */
+  #nextFence(at: Surroundings): number | undefined {
+    const fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
+    return fence <= MAX_EXACT ? fence : undefined
+  }
+
+  #grant(fence: number, token: string, length: number, trace: string, party: Party, at: Surroundings): void {
+    this.fence = fence
     this.lease = {
       token,
       until: at.now + length,
@@ -282,17 +291,18 @@ export class ResourceRecord {
     if (this.outcome?.fence === fence) return { released: this.outcome.kind === 'release', fence: undefined }
     const held = this.#heldBy(release, party, at.now)
     if (!held) return { released: false, fence: undefined }
-    if (release.expired && !next) {
+    const granted = next && this.#nextFence(at)
+    if (release.expired && granted === undefined) {
       held.until = Math.min(held.until, at.now)
       this.#expire()
       for (const park of this.parks) at.tell(park, { kind: 'free' })
       return { released: true, fence: undefined }
     }
     this.#end(fence, 'release', at.now + release.linger)
-    if (next) {
+    if (next && granted !== undefined) {
       const token = tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })
-      this.#grant(token, next.lease, held.trace, party, at)
-      return { released: true, fence: this.fence }
+      this.#grant(granted, token, next.lease, held.trace, party, at)
+      return { released: true, fence: granted }
     }
     this.#expire()
     this.#hint(at)

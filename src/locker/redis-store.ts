@@ -3,12 +3,13 @@ import { UnavailableError } from '../errors.ts'
 import type { Asker } from '../kernel/call.ts'
 import type { CommandSender, Request } from '../kernel/command.ts'
 import type { Connection } from '../kernel/connection.ts'
+import { FenceMemory } from '../kernel/fence-memory.ts'
 import { Fifo } from '../kernel/fifo.ts'
 import { FORMAT } from '../kernel/keys.ts'
 import type { Script } from '../kernel/script.ts'
 import { ServerClock } from '../kernel/server-clock.ts'
 import { atEndOfTick } from '../kernel/tick.ts'
-import { ClaimBatch, type ClaimHead, FenceMemory } from './claim-batch.ts'
+import { ClaimBatch, type ClaimHead } from './claim-batch.ts'
 import { tokenOf } from './record.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'
 import {
@@ -77,7 +78,7 @@ export class RedisStore implements Store {
   readonly #channels: string
   readonly #cluster: string
   readonly #claims: ClaimBatch
-  readonly #fences = new FenceMemory()
+  readonly #fences: FenceMemory
   readonly #clock: ServerClock
   readonly #time: Request
   /** Reads of this tick; sent when it ends. */
@@ -97,6 +98,7 @@ export class RedisStore implements Store {
     this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#cluster = connection.cluster ? '1' : '0'
     this.#clock = new ServerClock(connection.clock)
+    this.#fences = new FenceMemory(this.#clock)
     this.#time = options.time ?? { send: (sender) => sender.send('time', []) }
     this.#claims = new ClaimBatch(connection, this.#scripts, this.#head, this.#fences, this.#clock)
   }
@@ -278,6 +280,10 @@ export class RedisStore implements Store {
 
   async invalidateTag(tag: string, limits: CallLimits): Promise<void> {
     await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], limits)
+  }
+
+  explains(fence: number): boolean {
+    return this.#fences.explains(fence)
   }
 
   ignore(nonce: string): void {

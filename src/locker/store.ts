@@ -93,6 +93,8 @@ type Answer =
   | { status: 'overloaded' }
   /** The last fence is another than `only`, or was invalidated. */
   | { status: 'refused' }
+  /** The record can grant no more: no fence above its last one is exact. Only who writes to Redis by hand brings that about. */
+  | { status: 'exhausted' }
 
 /** A grant, as its holder names it. */
 export interface Grant {
@@ -209,6 +211,8 @@ export interface Store {
   /** Begins a new epoch of a tag, everywhere. */
   invalidateTag(tag: string, limits: CallLimits): Promise<void>
 
+  /** Whether a fence may have been granted in the course of things. Another was written by hand: it counts in its record alone. */
+  explains(fence: number): boolean
   /** Whether messages arrive. */
   readonly subscribed: boolean
   /** No more notices for a nonce. */

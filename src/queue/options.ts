@@ -129,7 +129,7 @@ export interface QueueOptions extends SharedJobOptions {
   codec?: Codec | undefined
   /** The trace context (W3C traceparent) of the submitter, for the span of the handler to link to. */
   trace?: (() => string | undefined) | undefined
-  /** Decides what of a failure leaves this process: return `failure` or a part of it. */
+  /** Decides what of a failure leaves this process, and is kept with the job: as the option of a Locker. */
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 

@@ -1,5 +1,5 @@
 import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
-import { checkChoice, checkCount, checkDuration, checkFunction, shown } from '../kernel/check.ts'
+import { checkChoice, checkCount, checkDuration, checkFunction, quoted, shown } from '../kernel/check.ts'
 import { isReply } from '../kernel/client.ts'
 import type { Clock } from '../kernel/clock.ts'
 import { connectionFor } from '../kernel/connection.ts'
@@ -324,7 +324,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkCount('limit', limit, 1)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
-      throw new TypeError(`Expected \`cursor\` to be that of a page, got \`${cursor}\``)
+      throw new TypeError(`Expected \`cursor\` to be that of a page, got ${quoted(cursor)}`)
     const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE), this.#limits())
     const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
     return {

@@ -1,3 +1,4 @@
+import { FenceMemory } from '../../src/kernel/fence-memory.ts'
 import { ServerClock } from '../../src/kernel/server-clock.ts'
 import type { CallLimits, StoreListener } from '../../src/locker/store.ts'
 import type { WorkerNotice } from '../../src/queue/memory/book-state.ts'
@@ -34,7 +35,6 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly link: Link
   readonly subscription: Subscription
   readonly accept: number
-  seen = 0
   readonly watched = false
   /** What was handed in last from here for each job, by those who wait. */
   readonly latest: Map<string, Submission> = new Map()
@@ -44,6 +44,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #world: QueueWorld
   readonly #port: QueuePort
   readonly #serverClock: ServerClock
+  readonly #fences: FenceMemory
   readonly #waiters = new Map<string, Pick<Submitter, 'notice'>>()
   readonly #workers = new Map<string, WorkerListener>()
   /** Those that take jobs. */
@@ -57,12 +58,17 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.#port = port
     this.accept = Math.min(2000, world.plan.lease / 2)
     this.#serverClock = new ServerClock(sim.clock)
+    this.#fences = new FenceMemory(this.#serverClock)
     // Of the plan and the server they read what is the same for Locker and queue.
     const around = world as unknown as ConstructorParameters<typeof Link>[1]
     this.link = new Link(sim, around, (line) => world.history.say(line))
     this.subscription = new Subscription(sim, around, this.#listeners)
     world.server.join(port.inbox, this)
     this.subscription.connect(world.random.exponential(world.plan.latency))
+  }
+
+  get seen(): number {
+    return this.#fences.highest
   }
 
   get process(): number {
@@ -258,7 +264,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     const until = now + this.accept
     return this.subscription.send(() => {
       for (const delivery of deliveries) {
-        this.seen = Math.max(this.seen, delivery.fence)
+        this.#fences.saw(delivery.fence)
         const left = delivery.left === 0 ? 0 : this.#serverClock.left(until)
         this.#world.history.say(
           () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,

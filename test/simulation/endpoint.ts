@@ -1,3 +1,4 @@
+import { FenceMemory } from '../../src/kernel/fence-memory.ts'
 import type {
   CallLimits,
   Claim,
@@ -25,7 +26,7 @@ import type { World } from './world.ts'
 export class Endpoint implements Store, Party {
   readonly link: Link
   readonly subscription: Subscription
-  seen = 0
+  readonly #fences = new FenceMemory(this)
   readonly #process: SimProcess
   readonly #world: World
   readonly #history: History
@@ -42,6 +43,19 @@ export class Endpoint implements Store, Party {
     this.subscription = new Subscription(process, world, this.#listeners)
     world.server.join(this)
     this.subscription.connect(world.random.exponential(world.plan.latency))
+  }
+
+  get seen(): number {
+    return this.#fences.highest
+  }
+
+  /** The server's clock, as replies tell it. */
+  get about(): number {
+    return this.#world.server.clock.now()
+  }
+
+  explains(fence: number): boolean {
+    return this.#fences.explains(fence)
   }
 
   get subscribed(): boolean {
@@ -67,8 +81,7 @@ export class Endpoint implements Store, Party {
   claim(claim: Claim, within: number, claimer: Claimer): void {
     const { attempt, nonce } = claim
     const answered = (reply: ClaimReply) => {
-      if (reply.status === 'granted' || reply.status === 'parked')
-        this.seen = Math.max(this.seen, reply.fence)
+      if (reply.status === 'granted' || reply.status === 'parked') this.#fences.saw(reply.fence)
       if (reply.status === 'granted') this.#granted(keyOf(claim.key), reply.fence)
       claimer.claimed(reply, attempt)
     }
@@ -111,7 +124,7 @@ export class Endpoint implements Store, Party {
     if (grant) grant.returned ??= this.#history.moment()
     const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
     if (reply.fence !== undefined) {
-      this.seen = Math.max(this.seen, reply.fence)
+      this.#fences.saw(reply.fence)
       this.#granted(keyOf(release.key), reply.fence)
     }
     return reply

@@ -1,3 +1,4 @@
+import { MAX_EXACT } from '../../kernel/fence-memory.ts'
 import { ID_LENGTH } from '../../kernel/ids.ts'
 import { ANY_AGE } from '../store.ts'
 
@@ -15,7 +16,7 @@ import { ANY_AGE } from '../store.ts'
  *         'N' fence (go alone), nil, offer
  *         'P' fence left after, trace, progress or offer
  *         'X' abandoned; nil, offer
- *         'O' overloaded, 'R' refused, or '!' failed for this key; nil, nil
+ *         'O' overloaded, 'R' refused, 'F' its fence can grow no more, or '!' failed for this key; nil, nil
  *         an offer: { 'fence past left', value with its header, progress or tags }, or nil
  *         and then, once, the server's time in ms
  */
@@ -75,6 +76,7 @@ local function claim(key, arg)
   if pu > now and not stubborn then return 'N ' .. int(f), nil, offer end
 
   local fence = math.max(f + 1, us, seen + 1)
+  if not (fence <= ${MAX_EXACT}) then return 'F' end
   local gone = o and { 'a' } or {}
   if isParked then gone[#gone + 1] = park end
   if c then gone[#gone + 1] = 'c' end

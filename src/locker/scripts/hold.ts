@@ -1,3 +1,4 @@
+import { MAX_EXACT } from '../../kernel/fence-memory.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from './prelude.ts'
 
@@ -117,8 +118,8 @@ if num(r[5]) == fence then return { r[6] == 'r' and 1 or 0, 0 } end
 if not held(r[1], f, num(r[3]), num(r[4])) then return { 0, 0 } end
 
 local su, vu, vs, pu = now + num(ARGV[3]), num(r[8]), num(r[10]), num(r[11])
-if nextToken ~= '' then
-  local lease, granted = num(ARGV[5]), math.max(f + 1, us, num(ARGV[6]) + 1)
+local lease, granted = num(ARGV[5]), math.max(f + 1, us, num(ARGV[6]) + 1)
+if nextToken ~= '' and granted <= ${MAX_EXACT} then
   remove(key, { 'g', 'e', 'eu', 'et', 'a' })
   redis.call('HSET', key, 'o', nextToken, 'f', int(granted), 'u', int(now + lease), 'l', int(lease), 'h', ARGV[7],
     's', int(fence), 'k', 'r', 'su', int(su))

@@ -1,3 +1,4 @@
+import { MAX_EXACT } from '../../kernel/fence-memory.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 
 /**
@@ -29,7 +30,9 @@ return epochs
 export const INVALIDATE_TAG: string = `
 local key = KEYS[1]
 local known = redis.call('GET', key)
-local epoch = int(math.max(num(known) + 1, us))
+local epoch = math.max(num(known) + 1, us)
+if not (epoch <= ${MAX_EXACT}) then return redis.error_reply('ERR The epoch of the tag can grow no more: delete ' .. key) end
+epoch = int(epoch)
 if known then redis.call('SET', key, epoch, 'KEEPTTL') end
 -- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.
 local told = redis.pcall('PUBLISH', ARGV[1], '${FORMAT}t' .. epoch .. ' ' .. ARGV[2])

@@ -1,3 +1,4 @@
+import { MAX_EXACT } from '../../kernel/fence-memory.ts'
 import { FORMAT } from '../../kernel/keys.ts'
 
 /**
@@ -47,7 +48,7 @@ if f > 0 then
   keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5]), 0, 0))
 end
 -- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.
-local told = redis.pcall('PUBLISH', ARGV[1], '${FORMAT}' .. (f > 0 and int(f) or '9007199254740991') .. ' ' .. ARGV[2])
+local told = redis.pcall('PUBLISH', ARGV[1], '${FORMAT}' .. int(f > 0 and f < ${MAX_EXACT} and f or ${MAX_EXACT}) .. ' ' .. ARGV[2])
 if type(told) == 'table' and told.err then return told end
 return doomed
 `

@@ -8,6 +8,7 @@ import {
   checkOptions,
   checkTimeout,
   columnsOf,
+  expected,
   withDefaults,
 } from '../../kernel/check.ts'
 import { ON_UNAVAILABLE } from '../../locker/options.ts'
@@ -68,7 +69,7 @@ export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions
 
 function checkTokens(name: string, value: unknown): void {
   if (Array.isArray(value) && value.every((token) => typeof token === 'string' && TOKEN.test(token))) return
-  throw new TypeError(`Expected \`${name}\` to be an array of tokens, got \`${String(value).slice(0, 80)}\``)
+  throw expected(name, 'an array of tokens', value)
 }
 
 function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string> {
@@ -82,5 +83,5 @@ function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string
 
 function checkStatusName(name: string, value: unknown): void {
   if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return
-  throw new TypeError(`Expected \`${name}\` to be a token or false, got \`${String(value).slice(0, 80)}\``)
+  throw expected(name, 'a token or false', value)
 }

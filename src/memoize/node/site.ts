@@ -1,7 +1,9 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { checkFunction } from '../../kernel/check.ts'
+import { messageOf } from '../../kernel/codec.ts'
 import { callHook, reportFailure } from '../../kernel/user-code.ts'
+import { emitWarning } from '../../kernel/warnings.ts'
 import type { Locker } from '../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../http/index.ts'
 import { Exchange } from './exchange.ts'
@@ -125,5 +127,5 @@ function passOn(error: unknown, response: ServerResponse, next: Next): void {
 }
 
 function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : String(error))
+  emitWarning(messageOf(error), { type: error instanceof Error ? error.name : 'Warning' }, error)
 }

@@ -1,5 +1,7 @@
 import type { Connection } from '../../kernel/connection.ts'
+import { FenceMemory } from '../../kernel/fence-memory.ts'
 import type { Script } from '../../kernel/script.ts'
+import { ServerClock } from '../../kernel/server-clock.ts'
 import { inNames, type QueueNames } from '../names.ts'
 
 export type Argument = string | Buffer
@@ -35,19 +37,18 @@ export class QueueCalls {
   readonly names: QueueNames
   readonly #head: readonly string[]
   readonly #known = new Map<string, CommandNames>()
-  /** The highest fence that this process was told of. */
-  #highestFence = 0
+  /** What time it is at the server, as its replies tell. */
+  readonly serverClock: ServerClock
+  /** Fences that deliveries named. */
+  readonly fences: FenceMemory
 
   constructor(connection: Connection, names: QueueNames, accept: number) {
     this.connection = connection
     this.names = names
+    this.serverClock = new ServerClock(connection.clock)
+    this.fences = new FenceMemory(this.serverClock)
     const channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#head = [channels, connection.cluster ? '1' : '0', `${accept}`]
-  }
-
-  /** A fence that a delivery named: the next is above it, even if the server has lost the record and its clock. */
-  saw(fence: number): void {
-    if (Number.isSafeInteger(fence) && fence > this.#highestFence) this.#highestFence = fence
   }
 
   /** A command by its real name. */
@@ -75,7 +76,7 @@ export class QueueCalls {
   }
 
   args(commands: readonly CommandNames[]): Argument[] {
-    const args: Argument[] = [...this.#head, `${this.#highestFence}`, `${commands.length}`]
+    const args: Argument[] = [...this.#head, `${this.fences.highest}`, `${commands.length}`]
     for (const command of commands) args.push(command.name)
     return args
   }

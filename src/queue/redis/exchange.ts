@@ -99,8 +99,3 @@ export class Exchange {
     for (let index = 0; index < items.length; index++) items[index]?.answered(reply, index * stride)
   }
 }
-
-/** What the script says when it failed for one item alone. */
-export function refusal(reason: unknown): UnavailableError {
-  return new UnavailableError(`Redis refused: ${String(reason)}`, { cause: new Error(String(reason)) })
-}

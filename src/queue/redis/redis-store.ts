@@ -1,8 +1,8 @@
 import type { Timer } from '../../kernel/clock.ts'
+import { refused } from '../../kernel/commands.ts'
 import type { Connection } from '../../kernel/connection.ts'
 import type { Hint, Listener } from '../../kernel/inbox.ts'
 import { FORMAT } from '../../kernel/keys.ts'
-import { ServerClock } from '../../kernel/server-clock.ts'
 import { atEndOfTick } from '../../kernel/tick.ts'
 import type { CallLimits } from '../../locker/store.ts'
 import { MAX_PARKED } from '../../locker/store.ts'
@@ -25,7 +25,7 @@ import {
   type WorkerName,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
-import { Exchange, Item, refusal } from './exchange.ts'
+import { Exchange, Item } from './exchange.ts'
 import { Feed } from './feed.ts'
 import { QueueManagement } from './management.ts'
 import { jobNoticeOf, tellWorker } from './messages.ts'
@@ -78,7 +78,6 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #names: QueueNames
   readonly #messageLimit: string
   readonly #maxParked: string
-  readonly #serverClock: ServerClock
   readonly #accept: number
   readonly #submissions: Exchange
   readonly #endings: Exchange
@@ -102,9 +101,8 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#accept = accept
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
-    this.#serverClock = new ServerClock(connection.clock)
     const { inbox, broadcastChannel } = connection
-    const learn = (now: number, sentAt: number) => this.#serverClock.learn(now, sentAt)
+    const learn = (now: number, sentAt: number) => this.calls.serverClock.learn(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.calls, scripts.submit, {
       most: 25,
@@ -161,7 +159,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         (values, at) => {
           const reply = submitReplyOf(values[at])
-          if (typeof reply === 'string') submitter.failed(refusal(reply))
+          if (typeof reply === 'string') submitter.failed(refused(reply))
           else submitter.answered(reply)
         },
         (error) => submitter.failed(error),
@@ -223,17 +221,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#workers.add(worker.nonce)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
-        if (hint.kind === 'j') this.calls.saw(Number(hint.fields[1]))
+        if (hint.kind === 'j') this.calls.fences.saw(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
-        tellWorker(listener, hint, (until) => Math.min(this.#serverClock.left(until), this.#accept))
+        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.left(until), this.#accept))
       },
     })
     const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
-    this.#serverClock.learn(Number(now), sentAt)
+    this.calls.serverClock.learn(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
@@ -290,7 +288,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
           (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
           (values, at) => {
             const code = codeOf(values[at])
-            if (code === undefined) failed(refusal(values[at]))
+            if (code === undefined) failed(refused(values[at]))
             else resolve(code === 1)
           },
           failed,
@@ -331,7 +329,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     for (let at = 0; at < flat.length && next === undefined; at += 2) {
       const [id, command] = (flat[at] ?? '').split(' ')
       // Not before the server itself, which reads whole milliseconds, takes it for due.
-      const left = this.#serverClock.left(Number(flat[at + 1]) + 1)
+      const left = this.calls.serverClock.left(Number(flat[at + 1]) + 1)
       if (left > 0) next = left
       else if (id !== undefined && command !== undefined) jobs.push({ id, command })
     }
@@ -356,7 +354,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       ],
       within,
     )
-    this.#serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
+    this.calls.serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => ({
       id,
       command,

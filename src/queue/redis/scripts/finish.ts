@@ -30,7 +30,7 @@ end
 local function again(key, id, command, kind, delay, fence)
   redis.call('HDEL', key, 'o', 'l', 'g')
   redis.call('HSET', key, 'R', fence)
-  if kind == 'r' then redis.call('HINCRBY', key, 'a', 1) end
+  if kind == 'r' then redis.pcall('HINCRBY', key, 'a', 1) end
   keepFor(key, delay + ${KEEP_JOBS})
   if delay > 0 then return postpone(key, member(id, command), delay) end
   if kind == 'h' then

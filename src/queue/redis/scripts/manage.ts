@@ -143,7 +143,8 @@ local key, command = KEYS[K + 1], commands[1]
 local h = redis.call('HMGET', key, 'y', 'Y', 'k', 'r')
 if h[1] and num(h[1]) > num(ARGV[A + 1]) then return h[1] end
 if not h[1] or num(h[2]) < num(h[1]) or h[3] == 'x' then return 0 end
-local id, y = idOf(key), math.max(num(h[1]) + 1, us)
+local id = idOf(key)
+local y = grown(id, h[1], us)
 redis.call('ZREM', X, id)
 redis.call('ZREM', C, id)
 redis.call('HDEL', key, 'a', 'z', 'l', 'g', 'L', 'R', 'w')

@@ -43,7 +43,7 @@ local function trim(set, count, linger)
   end
   -- It ends with the last of it, whoever of those who add to it keeps for how long.
   local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2]
-  if last then redis.call('PEXPIRE', set, int(num(last) - now)) end
+  if last then keepFor(set, num(last) - now) end
 end
 
 -- Tells those who wait for a generation of a record, and takes them off it. Returns how many it took off besides the first.

@@ -36,7 +36,8 @@ end
 
 -- r: what the record holds of before, if anything. Returns the generation.
 local function create(n, key, id, command, r, a, terms)
-  local y = r[1] and int(math.max(num(r[1]) + 1, us)) or began
+  local y = r[1] and int(grown(id, r[1], us)) or began
+  grown(id, r[7], us)
   local set, payload = { 'y', y, 'm', command.real }, ARGV[a + 3]
   putPayload(set, payload)
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
@@ -109,7 +110,7 @@ local function submit(n)
       if not (r[13] and ARGV[a + 3] == redis.call('HGET', key, 'P')) then
         if not reruns then return 'X' end
         if not r[13] then status = 'C' end
-        set = { 'N', r[13] or int(math.max(y + 1, us)), 'P', ARGV[a + 3], 'B', ARGV[a + 4], 'C', ARGV[a + 2] }
+        set = { 'N', r[13] or int(grown(id, y, us)), 'P', ARGV[a + 3], 'B', ARGV[a + 4], 'C', ARGV[a + 2] }
         generation = set[2]
       else
         generation = r[13]

@@ -143,7 +143,16 @@ local function tick(n)
     line(command, id, h[11], false)
     return 1
   end
+  local function fail(bytes)
+    local terms = { foreign = true, kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
+      age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
+    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10] }
+    if settle(key, r, terms, bytes) then follow(key, command, r) end
+    return 3
+  end
   if not h[3] or h[3] == '' then
+    local fits, reason = pcall(grown, id, h[4], us)
+    if not fits then return fail('j' .. cjson.encode({ name = 'Error', message = reason })) end
     putFirst(command, id)
     return 1
   end
@@ -154,13 +163,7 @@ local function tick(n)
   -- Before its second stall it could not start without having been accepted.
   if h[6] or stalls == 0 then stalls = stalls + 1 end
   redis.call('HSET', key, 'z', stalls)
-  if stalls > most then
-    local terms = { foreign = true, kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
-      age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
-    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10] }
-    if settle(key, r, terms, ARGV[A + 2]) then follow(key, command, r) end
-    return 3
-  end
+  if stalls > most then return fail(ARGV[A + 2]) end
   redis.call('HDEL', key, 'o', 'l')
   keepFor(key, ${KEEP_JOBS})
   putFirst(command, id)
