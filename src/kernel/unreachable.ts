@@ -61,7 +61,10 @@ function addressOf(client: RedisClient): string {
 }
 
 function nodeOf(node: Target | string): string {
-  if (typeof node === 'string') return node.replace(/\/\/.*@/s, '//')
+  if (typeof node === 'string') {
+    const [start, end] = [node.indexOf('//') + 2, node.lastIndexOf('@') + 1]
+    return start > 1 && end > start ? node.slice(0, start) + node.slice(end) : node
+  }
   const { path, host = 'localhost', port = 6379, tls } = node
   return path ? `unix://${path}` : `${tls ? 'rediss' : 'redis'}://${host}:${port}`
 }

@@ -65,7 +65,7 @@ export class CacheControl {
    */
   seconds(name: string): number | undefined {
     const values = this.#values.get(name)
-    return values && Math.min(...values.map((value) => secondsOf(value) ?? 0))
+    return values?.map((value) => secondsOf(value) ?? 0).reduce((least, value) => Math.min(least, value))
   }
 }
 

@@ -47,7 +47,8 @@ export async function placed(
 ): Promise<Kept> {
   const names = varyNames(made.headers, options.vary)
   const { keep } = made.plan
-  if (names.every((name) => index?.names.includes(name))) {
+  const known = new Set(index?.names)
+  if (names.every((name) => known.has(name))) {
     if (keep > 0) decision.setTtl(keep)
     else decision.noStore({ passFor: 0 })
     return made
