@@ -1,7 +1,7 @@
 // Cache poisoning: what one client sends must not be in what another is given. After "Practical Web Cache Poisoning", "Web Cache
 // Entanglement" (Kettle, 2018, 2020) and "Your Cache Has Fallen" (Nguyen et al., 2019).
 
-import { type App, attacks, type Row, reflecting } from '../support/attack-scene.ts'
+import { type App, attacks, type Row, reflecting, type Said } from '../support/attack-scene.ts'
 
 const PAGE = { status: 200, has: 'GET /page of shop.example for nobody', lacks: /evil/i }
 
@@ -59,7 +59,7 @@ const UNKEYED: Row[] = [
         asks: 'GET /page',
         gets: OWN,
         app: (seen) => ({
-          ...(app(seen) as { body: string }),
+          ...(app(seen) as Said),
           headers: { 'cache-control': 'max-age=60', vary: name },
         }),
       },
@@ -67,8 +67,8 @@ const UNKEYED: Row[] = [
   }),
   {
     attack: 'two fields of which the key has one text: the parts stay apart',
-    sends: 'GET /page\nX-A: 1", "2\nX-B: 3',
-    asks: 'GET /page\nX-A: 1\nX-B: 2", "3',
+    sends: 'GET /page\nX-A: 1","2\nX-B: 3',
+    asks: 'GET /page\nX-A: 1\nX-B: 2","3',
     gets: { run: 2 },
     options: { vary: ['x-a', 'x-b'] },
   },
@@ -199,16 +199,19 @@ const HOP_BY_HOP: Row[] = [
       gets: PAGE,
     }),
   ),
-  ...['Set-Cookie', 'Cache-Control', 'Vary', 'set-cookie, vary'].map(
-    (names): Row => ({
+  ...Object.entries({
+    'Set-Cookie': { 'cache-control': 'max-age=60', 'set-cookie': 'a=b' },
+    'Cache-Control': { 'cache-control': 'private' },
+    Vary: { 'cache-control': 'max-age=60', vary: 'X-Auth' },
+    'close, vary, x': { 'cache-control': 'max-age=60', vary: 'X-Auth' },
+  }).map(
+    ([names, headers]): Row => ({
       attack: `a response whose Connection names ${names}: it still says whom it is for`,
       sends: 'GET /page\nX-Auth: evil',
       asks: 'GET /page',
       gets: { has: 'for nobody', lacks: /evil/, run: 2 },
-      app: (seen) => ({
-        ...(reflecting(seen) as { body: string }),
-        headers: { connection: names, 'cache-control': 'private', vary: 'x-auth', 'set-cookie': 'a=b' },
-      }),
+      app: (seen) => ({ ...(reflecting(seen) as Said), headers: { connection: names, ...headers } }),
+      options: { ttl: 60_000 },
       // Others refuse such a response, or take the field away.
       on: ['node', 'express 5', 'express 4'],
     }),
@@ -246,6 +249,14 @@ const PARAMETERS: Row[] = [
     asks: 'GET /page',
     gets: PAGE,
   },
+  ...['POST', 'PUT', 'DELETE', 'OPTIONS', 'QUERY'].map(
+    (method): Row => ({
+      attack: `${method} twice is done twice`,
+      sends: `${method} /page\nX-Auth: evil`,
+      asks: `${method} /page`,
+      gets: { status: 200, has: `${method} /page of shop.example for nobody`, run: 2 },
+    }),
+  ),
   { attack: 'a POST is no GET', sends: 'POST /page\n\nq=evil', asks: 'GET /page', gets: PAGE },
   ...['get', 'GETX', 'PURGE', 'TRACE', 'OPTIONS', 'PROPFIND', 'PATCH', 'DELETE', 'QUERY'].map(
     (method): Row => ({
@@ -334,7 +345,7 @@ const VIEWS: Row[] = [
         if (knows) return { status: 304, headers, body: '' }
         if (seen.field('range'))
           return { status: 206, headers: { ...headers, 'content-range': 'bytes 0-1/9' }, body: 'ev' }
-        return { ...(reflecting(seen) as { body: string }), headers }
+        return { ...(reflecting(seen) as Said), headers }
       },
     }),
   ),
@@ -368,7 +379,7 @@ const VIEWS: Row[] = [
 const varying =
   (vary: string | string[]): App =>
   (seen) => ({
-    ...(reflecting(seen) as { body: string }),
+    ...(reflecting(seen) as Said),
     headers: { 'cache-control': 'max-age=60', vary },
   })
 
@@ -453,7 +464,7 @@ const NAMES: Row[] = [
     asks: 'GET /page',
     gets: { ...PAGE, run: 1 },
     app: (seen) => ({
-      ...(reflecting(seen) as { body: string }),
+      ...(reflecting(seen) as Said),
       headers: Object.fromEntries([
         ['cache-control', 'max-age=60'],
         [name, 'v'],

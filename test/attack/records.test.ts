@@ -13,6 +13,10 @@ import { until } from '../support/wait.ts'
 
 const FULL = process.env['ATTACK'] === 'full'
 
+const PAGE = 'GET /page of shop.example for nobody'
+/** As long as the true one. */
+const EVIL = 'evil'.repeat(9)
+
 /** One page, kept by one process, and asked for at another, which has no cache of its own. */
 class Kept implements AsyncDisposable {
   readonly t: Setup
@@ -48,8 +52,14 @@ class Kept implements AsyncDisposable {
     return answer.body
   }
 
+  /** Whether a process waits for what another makes. */
+  async parked(): Promise<boolean> {
+    const fields = (await this.client.keys('*:w*')).map((key) => this.client.hkeys(key))
+    return (await Promise.all(fields)).flat().some((field) => field.startsWith('@'))
+  }
+
   /** The value with another head, of JSON or not. */
-  withHead(head: string | object, body = 'evil'): Buffer {
+  withHead(head: string | object, body = EVIL): Buffer {
     const text = Buffer.from(typeof head === 'string' ? head : JSON.stringify(head))
     const length = Buffer.alloc(4)
     length.writeUInt32BE(text.length)
@@ -68,8 +78,6 @@ class Kept implements AsyncDisposable {
     await this.t[Symbol.asyncDispose]()
   }
 }
-
-const PAGE = 'GET /page of shop.example for nobody'
 
 describe('records', () => {
   test('cut short at any byte: the page is made anew', async () => {
@@ -129,7 +137,7 @@ describe('records', () => {
       ['a NUL', field('x-evil', '\0')],
       ['characters beyond Latin-1', field('x-evil', '\u{1F600}')],
       ['a length that is not that of the body', field('content-length', '5')],
-      ['two lengths', field('content-length', '4', 'content-length', '5')],
+      ['two lengths', field('content-length', '36', 'content-length', '5')],
       ['a length that is none', field('content-length', 'evil')],
       ['an age that is none', { ...head, plan: { ...head.plan, age: 'x' } }],
       ['a negative lifetime', { ...head, plan: { ...head.plan, lifetime: -1 } }],
@@ -233,6 +241,7 @@ describe('messages', () => {
       const before = running
       const waiting = crowd('/slow')
       await until(() => running > before, { what: 'the page to be made' })
+      await until(() => kept.parked(), { what: 'the other process to wait for it' })
       gate.resolve()
       await waiting
     })
@@ -241,6 +250,7 @@ describe('messages', () => {
     const before = running
     const waiting = crowd('/next')
     await until(() => running > before, { what: 'the next page to be made' })
+    await until(() => kept.parked(), { what: 'the other process to wait for that' })
     for (const [channel, message] of heard) {
       const line = message.indexOf('\n')
       const head = message.subarray(0, line + 1)
