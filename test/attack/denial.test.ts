@@ -69,7 +69,11 @@ const ROWS: Row[] = [
     gets: PAGE,
     options: { errorTtl: 60_000 },
   },
-  ...['Upgrade: evil\nConnection: upgrade', 'Upgrade: websocket\nConnection: upgrade', 'Upgrade: h2c'].map(
+  ...[
+    'Upgrade: evil\nConnection: upgrade, close',
+    'Upgrade: websocket\nConnection: upgrade, close',
+    'Upgrade: h2c',
+  ].map(
     (lines): Row => ({
       attack: lines.replaceAll('\n', ', '),
       sends: `GET /page\n${lines}`,

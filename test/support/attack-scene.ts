@@ -26,6 +26,8 @@ export interface Seen {
   host: string
   field(name: string): string | undefined
   body: string
+  /** How many it has been given, with this one. */
+  run: number
 }
 
 /** What it answers. By default 200, and fresh for a minute. */
@@ -79,17 +81,19 @@ export const reflecting: App = ({ method, url, host, field, body }) => {
   return { body: `${method} ${url} of ${host} for ${role}${body === '' ? '' : ` with ${body}`}` }
 }
 
+type CountedApp = (seen: Omit<Seen, 'run'>) => Said | Promise<Said>
+
 /** Each run is told apart by a field. */
-function counted(app: App): App {
-  let run = 0
+function counted(app: App): CountedApp {
+  let count = 0
   return async (seen) => {
-    const mine = ++run
-    const { status = 200, headers = { 'cache-control': 'max-age=60' }, body } = await app(seen)
-    return { status, headers: { ...headers, 'x-run': `${mine}` }, body }
+    const run = ++count
+    const { status = 200, headers = { 'cache-control': 'max-age=60' }, body } = await app({ ...seen, run })
+    return { status, headers: { ...headers, 'x-run': `${run}` }, body }
   }
 }
 
-function listenerOf(app: App): RequestListener {
+function listenerOf(app: CountedApp): RequestListener {
   return async (request, response) => {
     let body = ''
     for await (const chunk of request) body += chunk
@@ -103,7 +107,7 @@ function listenerOf(app: App): RequestListener {
 
 type ExpressListener = Parameters<ReturnType<typeof express>['use']>[0]
 
-function serverOf(kind: Kind, locker: Locker, options: HttpCacheOptions, app: App): Server {
+function serverOf(kind: Kind, locker: Locker, options: HttpCacheOptions, app: CountedApp): Server {
   const listener = listenerOf(app)
   // Failures are part of the attacks.
   const quiet = { ...options, onError: () => undefined }
@@ -137,7 +141,7 @@ function serverOf(kind: Kind, locker: Locker, options: HttpCacheOptions, app: Ap
 export class Site implements AsyncDisposable {
   readonly #servers: Server[] = []
   readonly #lockers: Locker[] = []
-  readonly #app: App
+  readonly #app: CountedApp
   #next = 0
 
   constructor(app: App = reflecting) {
@@ -155,7 +159,8 @@ export class Site implements AsyncDisposable {
   /** Asks the servers in turn: whoever comes next is at another one. */
   async ask(asked: Asked): Promise<Answered> {
     const server = this.#servers[this.#next++ % this.#servers.length] as Server
-    return new Answered(await spoken((server.address() as AddressInfo).port, wire(asked)))
+    const { port } = server.address() as AddressInfo
+    return new Answered(await spoken(port, wire(asked), isRaw(asked) ? SILENCE : PATIENCE))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -167,9 +172,14 @@ export class Site implements AsyncDisposable {
   }
 }
 
+/** Whether it is to go out as it stands: its first line has a version. */
+function isRaw(asked: Asked): boolean {
+  return /^[^\n]*( HTTP\/|\r\n)/.test(asked)
+}
+
 /** The bytes of a request. What has a version in its first line goes out as it stands. */
 function wire(asked: Asked): string {
-  if (/^[^\r\n]* HTTP\//.test(asked)) return asked
+  if (isRaw(asked)) return asked
   const [first = '', ...rest] = asked.split('\n')
   const blank = rest.indexOf('')
   const lines = blank === -1 ? rest : rest.slice(0, blank)
@@ -182,10 +192,16 @@ function wire(asked: Asked): string {
   return `${[`${first} HTTP/1.1`, ...lines].join('\r\n')}\r\n\r\n${body}`
 }
 
+/** Bytes of an attacker's own may leave the server waiting for more: no longer than this, ms. */
+const SILENCE = 500
+
+/** Whatever is a request is answered, also by a loaded machine. */
+const PATIENCE = 20_000
+
 /** All bytes that come back until the connection is closed, or says nothing more. */
-export async function spoken(port: number, bytes: string): Promise<string> {
+async function spoken(port: number, bytes: string, within: number): Promise<string> {
   const socket = connect(port, LOCALHOST)
-  socket.setEncoding('latin1').setTimeout(500, () => socket.destroy())
+  socket.setEncoding('latin1').setTimeout(within, () => socket.destroy())
   socket.on('error', () => undefined)
   socket.write(bytes, 'latin1')
   let text = ''
