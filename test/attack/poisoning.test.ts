@@ -146,6 +146,12 @@ const HOST: Row[] = [
     gets: PAGE,
   },
   {
+    attack: 'the absolute form, of this host',
+    sends: 'GET http://shop.example/page',
+    asks: 'GET /page',
+    gets: PAGE,
+  },
+  {
     attack: 'the absolute form, of this host and another Host',
     sends: 'GET http://shop.example/page\nHost: evil.example',
     asks: 'GET /page',
@@ -502,7 +508,66 @@ const SPLITTING: Row[] = [
   }),
 )
 
+/** What docs/http-cache-keys.md recommends, beyond `vary` by itself. */
+const RECIPES: Row[] = [
+  ...[
+    'X-Forwarded-Host: evil.example',
+    'X-Forwarded-Host: shop.example\nX-Forwarded-Host: evil.example',
+    'X-Forwarded-Host: shop.example, evil.example',
+    'X-Forwarded-Proto: evil',
+    'X-Forwarded-Proto: https\nX-Forwarded-Proto: evil',
+    'X-Forwarded-Host: shop.example","/page',
+  ].map(
+    (lines): Row => ({
+      attack: `a list of hosts, ${lines.replaceAll('\n', ', ')}`,
+      sends: `GET /page\n${lines}`,
+      asks: 'GET /page',
+      gets: { status: 200, has: 'http of shop.example.', lacks: 'evil' },
+      app: ({ host, field }) => ({
+        body: `${field('x-forwarded-proto') ?? 'http'} of ${field('x-forwarded-host') ?? host}.`,
+      }),
+      options: {
+        key: ({ url, headers }) => {
+          const host = String(headers['x-forwarded-host'] ?? headers['host']).toLowerCase()
+          const scheme = String(headers['x-forwarded-proto'] ?? 'http')
+          const known = host === 'shop.example' && (scheme === 'http' || scheme === 'https')
+          return known ? JSON.stringify([scheme, host, url]) : undefined
+        },
+      },
+    }),
+  ),
+  ...[
+    'Cookie: locale=de; sid=evil',
+    'Cookie: sid=evil; locale=de',
+    'Cookie: locale=de\nCookie: sid=evil',
+    'Cookie: locale=de;',
+    'Cookie: locale=evil',
+  ].map(
+    (lines): Row => ({
+      attack: `a cookie for the locale, ${lines.replaceAll('\n', ', ')}`,
+      sends: `GET /page\n${lines}`,
+      asks: 'GET /page\nCookie: locale=de',
+      gets: { status: 200, has: 'for locale=de', lacks: 'evil', run: 2 },
+      options: {
+        cookies: 'allow',
+        key: ({ url, headers }) => {
+          const [, locale = ''] = /^locale=(\w+)$/.exec(String(headers['cookie'] ?? 'locale=en')) ?? []
+          return ['de', 'en'].includes(locale) ? JSON.stringify([headers['host'], url, locale]) : undefined
+        },
+      },
+    }),
+  ),
+  {
+    attack: 'tokens in the key',
+    sends: 'GET /page\nAuthorization: Bearer evil',
+    asks: 'GET /page\nAuthorization: Bearer own',
+    gets: { status: 200, has: 'for Bearer own', lacks: 'evil' },
+    options: { vary: ['authorization'], shareAuthorized: true },
+  },
+]
+
 attacks('unkeyed fields', UNKEYED)
+attacks('recipes', RECIPES)
 attacks('host', HOST)
 attacks('hop by hop', HOP_BY_HOP)
 attacks('parameters, methods and paths', PARAMETERS)

@@ -1,8 +1,8 @@
 /** How many times larger the larger input is. */
-const FACTOR = 8
+const FACTOR = 16
 
-/** Linear work grows by 8, n log n by some 10, quadratic work by 64. */
-const MOST_GROWTH = 24
+/** Linear work grows by 16, what has to collect garbage for it by up to thrice that, quadratic work by 256. */
+const MOST_GROWTH = 80
 
 /** Less CPU time than this is not measured, µs. */
 const MEASURABLE = 1_000
@@ -20,7 +20,7 @@ function cpuOf(run: () => unknown): number {
 }
 
 /**
- * How the CPU time of what `make` returns for an input of a size grows when the input is eight times as large: undefined
+ * How the CPU time of what `make` returns for an input of a size grows when the input is sixteen times as large: undefined
  * when it is in proportion, or the growth. The smaller size is the first at which the time can be measured, from `from`,
  * and at most `to`; what is not measurable there is as good as none. The least of several runs counts on both sides, and
  * one fitting pair is enough: work that is quadratic fits never, and a disturbed machine does so in one of the rounds.
