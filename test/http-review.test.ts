@@ -189,9 +189,9 @@ describe('http review, sloppy responses', () => {
       onDemand: 0,
       collapse: false,
     }
-    const encode = (more: object, plan = times): Buffer => {
+    const encode = (more: object, plan = times, lengths = ['3']): Buffer => {
       const text = 'OK'
-      const fields = ['content-length', '9', 'content-length', '7']
+      const fields = lengths.flatMap((length) => ['content-length', length])
       const head = { kind: 'response', status: 200, text, fields, plan, authorized: false, ...more }
       const bytes = Buffer.from(JSON.stringify(head))
       const length = Buffer.alloc(4)
@@ -203,6 +203,8 @@ describe('http review, sloppy responses', () => {
     assert.equal(stored.headers['content-length'], '3')
     for (const text of ['a\r\nb', 5, null]) assert.throws(() => keptCodec.decode(encode({ text })))
     assert.throws(() => keptCodec.decode(encode({}, { ...times, age: -1 })))
+    for (const lengths of [['9'], ['9', '7'], ['3', '9'], ['03'], ['']])
+      assert.throws(() => keptCodec.decode(encode({}, times, lengths)), `${lengths}`)
   })
 })
 

@@ -107,7 +107,9 @@ export function reasonOf(error: unknown): string {
   const said = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
   const all = masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
   // A host or socket that cannot be found is quoted: it may be what was to be a URL.
-  return all.replace(/\S+@/g, '***@')
+  return all.replace(/\S+/g, (word) =>
+    word.includes('@') ? `***@${word.slice(word.lastIndexOf('@') + 1)}` : word,
+  )
 }
 
 /** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */

@@ -47,7 +47,7 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
     if (node === caller) return true
     if (seen.has(node)) continue
     seen.add(node)
-    if (node.waitsFor) pending.push(...node.waitsFor.keys())
+    for (const waitedFor of node.waitsFor?.keys() ?? []) pending.push(waitedFor)
   }
   return false
 }

@@ -10,7 +10,7 @@ const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /** What the compiler says of one source that stands for a file in `test`, by this package's own options. */
-async function compile(source: string): Promise<string[]> {
+export async function compile(source: string): Promise<string[]> {
   const folder = await mkdtemp(join(tmpdir(), 'sf-'))
   try {
     for (const name of ['src', 'node_modules', 'tsconfig.json', 'package.json'])

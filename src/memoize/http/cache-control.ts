@@ -65,7 +65,7 @@ export class CacheControl {
    */
   seconds(name: string): number | undefined {
     const values = this.#values.get(name)
-    return values && Math.min(...values.map((value) => secondsOf(value) ?? 0))
+    return values?.map((value) => secondsOf(value) ?? 0).reduce((least, value) => Math.min(least, value))
   }
 }
 
@@ -74,8 +74,9 @@ export function secondsOf(value: string | undefined): number | undefined {
   return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), LONGEST) : undefined
 }
 
+/** A quote may stand in a token, but nobody calls a field so: whoever writes `private='a'` means `a`, or all of it. */
 function namesFields(members: readonly string[]): boolean {
-  return members.length > 0 && members.every(isToken)
+  return members.length > 0 && members.every((member) => isToken(member) && !member.includes("'"))
 }
 
 function unquoted(value: string): string {

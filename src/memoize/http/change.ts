@@ -2,6 +2,9 @@ import { endToEnd, linesOf } from './fields.ts'
 import { targetOf } from './key.ts'
 import type { HttpRequest, OriginResponse } from './message.ts'
 
+/** A response names one place by each of two fields. Of what says more than that, so many are looked at. */
+const MAX_NAMED = 16
+
 /**
  * The requests whose stored responses a change may have made wrong, by the response to it: none unless it succeeded; then
  * those for its own target, and for what Location and Content-Location name on the same host. RFC 9111 §4.4.
@@ -11,13 +14,12 @@ export function changedBy(request: HttpRequest, response: OriginResponse): HttpR
   if (!target || response.status < 200 || response.status >= 400) return []
   const base = `http://${target.host || 'nowhere.invalid'}${target.path}`
   const fields = endToEnd(response.headers)
-  const named = [...linesOf(fields, 'location'), ...linesOf(fields, 'content-location')].flatMap(
-    (location) => {
-      if (!URL.canParse(location, base)) return []
-      const { host, pathname, search } = new URL(location, base)
-      return host === new URL(base).host ? [pathname + search] : []
-    },
-  )
+  const locations = [...linesOf(fields, 'location'), ...linesOf(fields, 'content-location')]
+  const named = locations.slice(0, MAX_NAMED).flatMap((location) => {
+    if (!URL.canParse(location, base)) return []
+    const { host, pathname, search } = new URL(location, base)
+    return host === new URL(base).host ? [pathname + search] : []
+  })
   const headers = { ...request.headers, host: target.host }
   return [target.path, ...named].map((url) => ({ method: 'GET', url, headers, scheme: request.scheme }))
 }

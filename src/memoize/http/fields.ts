@@ -33,10 +33,10 @@ const OF_THE_MESSAGE: ReadonlySet<string> = new Set([
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const BROKEN_VALUE = /[^\t\x20-\x7e\x80-\xff]/
 
-/** Every line of a field, in order. */
+/** Every line of a field, in order. A name may come from a message: what every object inherits is no field. */
 export function linesOf(headers: HeaderFields, name: string): readonly string[] {
   const value = headers[name]
-  if (value === undefined) return []
+  if (value === undefined || !Object.hasOwn(headers, name)) return []
   return typeof value === 'string' ? [value] : value
 }
 
@@ -134,8 +134,8 @@ export function unflat(raw: readonly string[]): HeaderFields {
     const name = (raw[at] as string).toLowerCase()
     const value = raw[at + 1] as string
     const known = headers[name]
-    headers[name] =
-      known === undefined ? value : typeof known === 'string' ? [known, value] : [...known, value]
+    if (typeof known === 'object') known.push(value)
+    else headers[name] = known === undefined ? value : [known, value]
   }
   return headers
 }

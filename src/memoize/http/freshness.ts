@@ -19,7 +19,11 @@ export function statedLifetime(headers: HeaderFields, control: CacheControl): nu
   if (expires.length === 0) return undefined
   const from = httpDate(fieldOf(headers, 'date')) ?? Date.now()
   // What is no date, `0` above all, is in the past. Of several the earliest counts.
-  return Math.max(0, Math.min(...expires.map((line) => httpDate(line) ?? 0)) - from)
+  const earliest = expires.reduce(
+    (least, line) => Math.min(least, httpDate(line) ?? 0),
+    Number.POSITIVE_INFINITY,
+  )
+  return Math.max(0, earliest - from)
 }
 
 /** How long a response that says nothing is taken for fresh, by when it last changed, ms. RFC 9111 §4.2.2. */

@@ -56,7 +56,8 @@ export async function placed(
 ): Promise<Kept> {
   const always = reflectsOrigin(request.headers, made.headers) ? [...options.vary, 'origin'] : options.vary
   const names = varyNames(made.headers, always)
-  const known = names.every((name) => index?.names.includes(name))
+  const indexed = new Set(index?.names)
+  const known = names.every((name) => indexed.has(name))
   const size = { body: made.body.length, keep: made.plan.keep }
   // One too many, or too large, is for those alone who wait.
   if (known && made.plan.keep > 0) {

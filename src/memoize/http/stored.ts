@@ -69,7 +69,8 @@ export const keptCodec: Codec = {
     // What was changed in Redis must not break an answer in two either.
     const headers = endToEnd(unflat(fields))
     const body = bytes.subarray(end)
-    if (headers['content-length'] !== undefined) headers['content-length'] = String(body.length)
+    const length = headers['content-length']
+    if (length !== undefined && length !== String(body.length)) throw new Error('cut short')
     return new StoredResponse({ status, statusText, headers, plan, forAuthorized, body })
   },
 

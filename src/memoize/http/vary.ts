@@ -40,9 +40,17 @@ function normalised(name: string, lines: readonly string[]): string | null {
   const value = lines.map((line) => line.trim()).join(', ')
   if (!CASELESS.has(name)) return value
   const list = membersOf(value)
-    .map((member) => member.replace(/\s*([;=])\s*/g, '$1').toLowerCase())
+    .map((member) => withoutBlanks(member).toLowerCase())
     .join(',')
   return name === 'accept-language' ? list.replace(SUBTAG, inUsualCase) : list
+}
+
+/** Without the blanks around `;` and `=`. Not by one expression: that would try each of many blanks as the first. */
+function withoutBlanks(member: string): string {
+  return member
+    .split(/([;=])/)
+    .map((part) => part.trim())
+    .join('')
 }
 
 const SUBTAG = /-[a-z]{2}(?![a-z0-9])|-[a-z]{4}(?![a-z0-9])/g
