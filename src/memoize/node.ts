@@ -16,7 +16,6 @@ import type { Locker } from '../locker/locker.ts'
 import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './node/options.ts'
 import { Site } from './node/site.ts'
 
-export { isInnerRequest } from './node/inner.ts'
 export type {
   Handler,
   MemoizedHandler,
@@ -42,7 +41,6 @@ export type {
  *
  * A middleware cannot send an inner request on by `next`, which knows the client's alone. It goes through the server once
  * more from the beginning: what stands before the cache runs for it as well, and is seen in its response, as if the cache
- * stood before the server. Place it first, or have `isInnerRequest` tell those requests apart.
  *
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own
  * request and response, untouched; only the end of what may have changed something waits until that is forgotten everywhere.

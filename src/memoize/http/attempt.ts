@@ -115,7 +115,7 @@ export class Attempt {
 
   async #ask(decision: Decision): Promise<Kept> {
     const sent = this.#clock.now()
-    const asked = question(this.request, this.#asking.signal, this.#validated)
+    const asked = question(this.request, this.#asking.signal, this.#validated, this.#abandoned)
     const response = await this.#asking.ask(this.#origin, asked, this.#timeout)
     const arrival = { at: Date.now(), took: this.#clock.now() - sent }
     this.status = response.status
@@ -139,19 +139,19 @@ export class Attempt {
     if (response.status !== 304 || !stored) return { ...response, statusText: reasonOf(response), headers }
     discard(response.body)
     const { status, statusText, headers: fields, body } = stored
-    return { status, statusText, headers: freshened(fields, headers), body }
+    return { ...response, status, statusText, headers: freshened(fields, headers), body }
   }
 
   async #decide(response: OriginResponse, arrival: Arrival, decision: Decision): Promise<Kept> {
-    const { status, headers } = response
+    const { status, headers, own = [], unshared = false } = response
     const control = CacheControl.of(headers)
     const authorized = this.request.headers['authorization'] !== undefined
     const plan = planFor({ status, headers }, control, arrival, this.#options)
     if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
-    const unshareable = plan.keep === 0 && !plan.collapse
+    const unshareable = unshared || (plan.keep === 0 && !plan.collapse)
     if (privateReason({ authorized, status, headers, control }, this.#options) !== undefined || unshareable)
       return this.#goAlone(response, decision)
-    for (const name of withheldFields(control)) {
+    for (const name of withheldFields(control, own)) {
       this.withheld[name] = headers[name]
       delete headers[name]
     }

@@ -18,6 +18,7 @@ export function question(
   { method, url, headers: given }: HttpRequest,
   signal: AbortSignal,
   stored: StoredResponse | undefined,
+  background: boolean,
 ): OriginRequest {
   const headers = endToEnd(given)
   for (const name of CONDITIONS) delete headers[name]
@@ -25,5 +26,5 @@ export function question(
   if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
   normalise(headers)
   if (stored) Object.assign(headers, validatorsOf(stored.headers))
-  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal }
+  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal, background }
 }
