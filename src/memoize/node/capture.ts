@@ -2,13 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
 import { onAbort } from '../../kernel/on-abort.ts'
 import { linesOf } from '../http/fields.ts'
-import {
-  type Answer,
-  type HeaderFields,
-  type OriginRequest,
-  type OriginResponse,
-  unflat,
-} from '../http/index.ts'
+import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
 import { connectionFace } from './connection.ts'
 import { type Face, putOn } from './face.ts'
 import { haveSameFields, isSameField, presentFields } from './fields.ts'
@@ -43,25 +37,31 @@ export class Capture {
   #question: Face | undefined
   /** Fields that were there before, and that the handler has taken away. */
   #removed: string[] = []
+  /** What it has left of the cookies that were there before, where that is not all. */
+  #cookies: string[] | undefined
   readonly #answered = pDefer<OriginResponse>()
 
-  /** `judged`: the fields of the request by which it was decided what becomes of it. */
+  /**
+   * `judged`: the fields of the request by which it was decided what becomes of it. `before`: those that the response had
+   * before its client was answered.
+   */
   constructor(
     asked: OriginRequest,
-    judged: HeaderFields,
+    { judged, before }: { judged: HeaderFields; before: HeaderFields },
     request: IncomingMessage,
     response: ServerResponse,
   ) {
     this.#request = request
     this.#response = response
     this.#asked = asked
-    this.#before = fieldsOf(response)
+    this.#before = before
     // Something has changed it meanwhile: what was judged is not what the handler sees.
     this.#unshared = !haveSameFields(presentFields(request), judged)
     this.#wire = new Wire((head) => this.#begin(head))
     this.#question = putOn(request, askingFace(request, judged, asked))
     const connection = connectionFace(this.#wire, request.socket)
-    this.#output = outputTo(this.#wire, request, response)
+    this.#output = outputTo(this.#wire, request, before)
+    if (!asked.background) this.#output.statusCode = response.statusCode
     this.#life = new RequestLife(request, this.#wire, connection, asked.background === true)
     this.#face = new ResponseFace(response, this.#output, connection)
     this.#wire.once('close', () => this.#over())
@@ -84,7 +84,10 @@ export class Capture {
   /** Gives the client its answer. What the handler writes from now on does not reach it but by that. */
   answer(answer: Answer): void {
     this.#release()
-    if (!this.#response.headersSent) for (const name of this.#removed) this.#response.removeHeader(name)
+    if (!this.#response.headersSent) {
+      for (const name of this.#removed) this.#response.removeHeader(name)
+      if (this.#cookies) this.#response.setHeader('set-cookie', this.#cookies)
+    }
     writeAnswer(this.#response, answer, this.#face.outlet)
     this.#face.guard()
   }
@@ -118,7 +121,9 @@ export class Capture {
 
   #begin({ status, statusText, headers }: Head): void {
     const before = this.#before
-    const added = linesOf(headers, 'set-cookie').filter(notIn(linesOf(before, 'set-cookie')))
+    const [cookies, given] = [linesOf(headers, 'set-cookie'), linesOf(before, 'set-cookie')]
+    const added = cookies.filter(notIn(given))
+    if (added.length + given.length > cookies.length) this.#cookies = cookies.filter(notIn(added))
     this.#removed = Object.keys(before).filter((name) => headers[name] === undefined)
     const own = Object.keys(before).filter((name) => isSameField(before[name], headers[name]))
     if (added.length > 0) headers['set-cookie'] = added
@@ -134,15 +139,6 @@ export class Capture {
       unshared: this.#unshared || credited,
     })
   }
-}
-
-/** The fields of a response that is not sent yet. */
-function fieldsOf(response: ServerResponse): HeaderFields {
-  return unflat(
-    Object.entries(response.getHeaders()).flatMap(([name, value]) =>
-      [value ?? []].flat().flatMap((line) => [name, String(line)]),
-    ),
-  )
 }
 
 /** Whether a line is none of these, each of which counts once. */

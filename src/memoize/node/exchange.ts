@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
 import { Capture } from './capture.ts'
-import { presentFields } from './fields.ts'
+import { fieldsOf, presentFields } from './fields.ts'
 import { HeldResponse } from './held.ts'
 import type { Next, NodeRequest } from './options.ts'
 import type { Site } from './site.ts'
@@ -20,6 +20,8 @@ export class Exchange implements NodeRequest {
   readonly #response: ServerResponse
   readonly #next: Next | undefined
   readonly #site: Site
+  /** The fields that the response had when it came. */
+  readonly #before: HeaderFields
   #gone: AbortController | undefined
   /** Whether the answer is the handler's business alone. */
   #alone = false
@@ -34,6 +36,7 @@ export class Exchange implements NodeRequest {
     this.scheme = 'encrypted' in request.socket ? 'https' : 'http'
     this.incoming = request
     this.#response = response
+    this.#before = fieldsOf(response)
     this.#next = next
     this.#site = site
   }
@@ -74,7 +77,9 @@ export class Exchange implements NodeRequest {
   }
 
   #ask(asked: OriginRequest): Promise<OriginResponse> {
-    const capture = new Capture(asked, this.headers, this.incoming, this.#response)
+    const before = asked.background ? this.#before : fieldsOf(this.#response)
+    const fields = { judged: this.headers, before }
+    const capture = new Capture(asked, fields, this.incoming, this.#response)
     this.#capture = capture
     this.#site.ask(capture, this.incoming, this.#response, this.#next)
     return capture.answered

@@ -1,5 +1,5 @@
-import type { IncomingMessage } from 'node:http'
-import type { HeaderFields } from '../http/index.ts'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type HeaderFields, unflat } from '../http/index.ts'
 
 /**
  * The fields of a request as they are by now, names in lower case: what stands before the cache may have taken some away,
@@ -30,6 +30,16 @@ function hostsIn(raw: readonly string[]): string[] | undefined {
 
 function isHost(name: string): boolean {
   return name.length === 4 && name.toLowerCase() === 'host'
+}
+
+/** The fields that a response has by now, names in lower case. */
+export function fieldsOf(response: ServerResponse): HeaderFields {
+  const fields = response.getHeaders()
+  return unflat(
+    Object.keys(fields).flatMap((name) =>
+      [fields[name] ?? []].flat().flatMap((line) => [name, String(line)]),
+    ),
+  )
 }
 
 /** Whether two messages have the same fields. */

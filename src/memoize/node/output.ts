@@ -1,15 +1,15 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { HeaderFields } from '../http/index.ts'
 import type { Wire } from './wire.ts'
 
-/** The response that a handler really writes to when that of its client is captured. It begins with the same head. */
-export function outputTo(wire: Wire, request: IncomingMessage, real: ServerResponse): ServerResponse {
+/** The response that a handler really writes to when that of its client is captured. It begins with the same fields. */
+export function outputTo(wire: Wire, request: IncomingMessage, fields: HeaderFields): ServerResponse {
   const output = new ServerResponse(request)
-  output.statusCode = real.statusCode
-  if (real.statusMessage !== undefined) output.statusMessage = real.statusMessage
-  output.sendDate = real.sendDate
-  for (const [name, value] of Object.entries(real.getHeaders())) {
-    if (value !== undefined) output.setHeader(name, value)
+  for (const name in fields) {
+    const lines = fields[name]
+    // Node adds to the very array.
+    if (lines !== undefined) output.setHeader(name, Array.isArray(lines) ? [...lines] : lines)
   }
   // The body is to come as it is, and ends with the connection.
   output.shouldKeepAlive = false

@@ -38,7 +38,7 @@ export class RequestLife {
       ['_read', dataProperty((...args: unknown[]) => this.#call('_read', args))],
       ['_destroy', dataProperty((...args: unknown[]) => this.#call('_destroy', args))],
     ])
-    if (over) for (const name of ['destroyed', 'closed']) face.set(name, dataProperty(false))
+    if (over) face.set('destroyed', dataProperty(false))
     this.#aside = putOn(request, face)
   }
 

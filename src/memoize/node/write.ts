@@ -26,8 +26,9 @@ export function writeAnswer(response: ServerResponse, answer: Answer, outlet?: O
 }
 
 function writeHead(response: ServerResponse, { status, statusText, headers }: Answer): void {
-  // Whoever has replaced writeHead may not know fields in this form.
-  const plain = response.getHeaderNames().length === 0 && !Object.hasOwn(response, 'writeHead')
+  // Whoever has replaced writeHead may not know fields in this form; whoever waits for the end looks at them then.
+  const watched = Object.hasOwn(response, 'writeHead') || response.listenerCount('finish') > 1
+  const plain = !watched && response.getHeaderNames().length === 0
   if (!plain) setAll(response, headers)
   const fields = plain ? headers : undefined
   if (statusText === undefined) response.writeHead(status, fields)
