@@ -258,6 +258,25 @@ for (const [name, chain] of Object.entries(CHAINS)) {
   })
 
   describe(`memoize capture, ${name}, what the handler does`, () => {
+    test(`memoize capture - ${name}: a stale answer to a body is renewed where that was read before`, async () => {
+      await using world = new HttpWorld()
+      let runs = 0
+      const page: Step = (_request, response) => {
+        response.writeHead(200, STALE).end(`page ${++runs}`)
+      }
+      const options = { methods: ['POST'], key: () => 'one' }
+      const asked = { method: 'POST', body: '{"a":1}', headers: { 'content-type': 'application/json' } }
+      const parsed = await serve(world, [json()], [page], options)
+      assert.equal((await parsed.ask('/', asked)).text, 'page 1')
+      await until(async () => (await parsed.ask('/', asked)).text !== 'page 1', {
+        what: 'the renewed answer',
+      })
+      runs = 0
+      const unread = await serve(world, [], [page], { ...options, key: () => 'two' })
+      for (let i = 0; i < 3; i++) assert.equal((await unread.ask('/', asked)).text, 'page 1')
+      assert.equal(runs, 1)
+    })
+
     test(`memoize capture - ${name}: events for one client alone come at once, compressed or not`, async () => {
       await using world = new HttpWorld()
       const streams: ServerResponse[] = []

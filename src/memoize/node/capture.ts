@@ -65,6 +65,8 @@ export class Capture {
     this.#life = new RequestLife(request, this.#wire, connection, asked.background === true)
     this.#face = new ResponseFace(response, this.#output, connection)
     this.#wire.once('close', () => this.#over())
+    // Whoever asks is told, if anybody does yet.
+    this.#answered.promise.catch(() => undefined)
     const { signal } = asked
     if (signal?.aborted) this.#wire.destroy()
     else if (signal) onAbort(signal, () => this.#wire.destroy())

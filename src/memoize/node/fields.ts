@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type HeaderFields, unflat } from '../http/index.ts'
+import type { HeaderFields } from '../http/index.ts'
 
 /**
  * The fields of a request as they are by now, names in lower case: what stands before the cache may have taken some away,
@@ -9,9 +9,8 @@ import { type HeaderFields, unflat } from '../http/index.ts'
 export function presentFields({ headers, rawHeaders }: IncomingMessage): HeaderFields {
   const fields: HeaderFields = Object.create(null)
   for (const given in headers) {
-    const value: unknown = headers[given]
-    if (value === undefined || value === null) continue
-    const lines = typeof value === 'string' ? value : Array.isArray(value) ? value.map(String) : String(value)
+    const lines = textOf(headers[given] ?? undefined)
+    if (lines === undefined) continue
     const name = given.toLowerCase()
     const known = fields[name]
     fields[name] = known === undefined ? lines : [known, lines].flat()
@@ -34,12 +33,16 @@ function isHost(name: string): boolean {
 
 /** The fields that a response has by now, names in lower case. */
 export function fieldsOf(response: ServerResponse): HeaderFields {
-  const fields = response.getHeaders()
-  return unflat(
-    Object.keys(fields).flatMap((name) =>
-      [fields[name] ?? []].flat().flatMap((line) => [name, String(line)]),
-    ),
-  )
+  const fields: HeaderFields = Object.create(null)
+  const headers = response.getHeaders()
+  for (const name in headers) fields[name] = textOf(headers[name])
+  return fields
+}
+
+/** A value of a field, as it goes over the wire. */
+function textOf(value: unknown): string | string[] | undefined {
+  if (typeof value === 'string' || value === undefined) return value
+  return Array.isArray(value) ? value.map(String) : String(value)
 }
 
 /** Whether two messages have the same fields. */

@@ -52,8 +52,12 @@ export class Site {
   /** Has the handler answer a request whose response is captured. Errors that `next` is told are answered by its pages. */
   ask(capture: Capture, request: IncomingMessage, response: ServerResponse, next?: Next): void {
     const fail = (error: unknown): void => (next ? passOn(error, response, next) : capture.fail(error))
-    if (this.#handler) this.#call(request, response, next, fail)
-    else next?.()
+    if (this.#handler) return this.#call(request, response, next, fail)
+    try {
+      next?.()
+    } catch (error) {
+      capture.fail(error)
+    }
   }
 
   #call(

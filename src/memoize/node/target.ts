@@ -4,16 +4,12 @@ import type { IncomingMessage } from 'node:http'
 export type Routed = IncomingMessage & { originalUrl?: string; baseUrl?: string }
 
 /**
- * The target of a request as its handler sees it. Where something has rewritten it, by what nobody knows, that is what came
- * and what became of it: handlers may see both. No target has a blank in it.
+ * The target of a request as its handler sees it. Where that is not what came, less what a router tells that it has cut
+ * off, it is both: handlers may see both, and what has rewritten it may have looked at anything. No target has a blank.
  */
 export function targetSeen({ originalUrl, baseUrl, url = '' }: Routed): string {
   if (originalUrl === undefined || originalUrl === url) return url
-  // Connect does not tell what it has cut off.
-  const cut = baseUrl ?? originalUrl.slice(0, Math.max(0, originalUrl.length - url.length))
   // Routers leave a slash where they have cut off all of the path.
-  const isWhole =
-    originalUrl === cut + url ||
-    (baseUrl === undefined ? originalUrl.endsWith(url.slice(1)) : originalUrl === cut + url.slice(1))
-  return isWhole ? originalUrl : `${originalUrl} ${url}`
+  const isCut = baseUrl !== undefined && [url, url.slice(1)].some((rest) => originalUrl === baseUrl + rest)
+  return isCut ? originalUrl : `${originalUrl} ${url}`
 }
