@@ -29,6 +29,21 @@ export function accessor(
   return { get, set, enumerable: true, configurable: true }
 }
 
+/** Sets a property of an object beneath its face. */
+export function setBeneath(target: object, aside: Face, name: string, value: unknown): void {
+  const setter = inherited(target, name)?.set
+  if (setter) setter.call(target, value)
+  else aside.set(name, dataProperty(value))
+}
+
+function inherited(target: object, name: string): PropertyDescriptor | undefined {
+  for (let from = Object.getPrototypeOf(target); from !== null; from = Object.getPrototypeOf(from)) {
+    const property = Object.getOwnPropertyDescriptor(from, name)
+    if (property) return property
+  }
+  return undefined
+}
+
 /** What a property of an object is beneath its face: `aside` are its own ones that were put aside. */
 export function beneath(target: object, aside: Face, name: string): unknown {
   const own = aside.get(name)

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import { accessor, beneath, dataProperty, type Face, putOn } from './face.ts'
+import { accessor, beneath, dataProperty, type Face, putOn, setBeneath } from './face.ts'
 import type { Wire } from './wire.ts'
 
 type Method = (...args: unknown[]) => unknown
@@ -31,7 +31,7 @@ export class RequestLife {
         'socket',
         accessor(
           () => (this.#beneath ? socket : connection),
-          (value) => void this.#aside.set('socket', dataProperty(value)),
+          (value) => setBeneath(request, this.#aside, 'socket', value),
         ),
       ],
       ['destroy', dataProperty((error?: Error) => this.#destroy(error))],

@@ -1,6 +1,6 @@
 import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { accessor, beneath, dataProperty, type Face, putOn } from './face.ts'
+import { accessor, beneath, dataProperty, type Face, putOn, setBeneath } from './face.ts'
 import type { Outlet } from './write.ts'
 
 type Method = (...args: unknown[]) => unknown
@@ -97,6 +97,8 @@ export class ResponseFace {
   #handlers: Face = new Map()
   /** Whether the client's `close` was emitted. */
   #closed: boolean
+  /** How often the handler has corked the output. */
+  #corks = 0
   /** Whether the handler has ended. */
   #isOver = false
   /** Of what compresses before the cache: passes on what it was given. */
@@ -185,7 +187,7 @@ export class ResponseFace {
   }
 
   #setter(name: string): (value: unknown) => void {
-    return (value) => void this.#aside.set(name, dataProperty(value))
+    return (value) => setBeneath(this.#response, this.#aside, name, value)
   }
 
   /** A client that goes is nothing that the handler sees; nor does Node see the end of the output. */
@@ -203,6 +205,14 @@ export class ResponseFace {
         name,
         dataProperty((...args: unknown[]) => this.#interim(name, args)),
       )
+    face.set(
+      'cork',
+      dataProperty(() => this.#cork()),
+    )
+    face.set(
+      'uncork',
+      dataProperty(() => this.#uncork()),
+    )
     face.set(
       'emit',
       dataProperty((...args: unknown[]) => this.#emit(args)),
@@ -247,6 +257,20 @@ export class ResponseFace {
     if (event === 'close') this.#closed = true
     if (this.#state === 'guarded' && this.#isOver && this.#hasEnded) this.show()
     return this.#call('emit', ...args)
+  }
+
+  /** Node corks the client's response, too, as it writes to it. */
+  #cork(): void {
+    if (this.#state !== 'captured') return void this.#call('cork')
+    this.#corks++
+    this.#output.cork()
+  }
+
+  #uncork(): void {
+    if (this.#corks > 0) {
+      this.#corks--
+      this.#output.uncork()
+    } else if (this.#state !== 'captured') this.#call('uncork')
   }
 
   #interim(name: (typeof INTERIM)[number], args: unknown[]): void {
