@@ -493,6 +493,23 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal(received, TOTAL)
     })
 
+    test(`memoize capture - ${name}: pieces keep their order when the handler goes on in the middle of the answer`, async () => {
+      await using world = new HttpWorld()
+      const pieces = Array.from({ length: 60 }, (_, i) => String(i).padStart(7000))
+      const page: Step = (_request, response) => {
+        response.writeHead(200, { 'cache-control': 'private' })
+        let at = 0
+        const goOn = (): void => {
+          while (at < pieces.length)
+            if (!response.write(pieces[at++])) return void response.once('drain', goOn)
+          response.end()
+        }
+        goOn()
+      }
+      const server = await serve(world, [], [page])
+      for (let i = 0; i < 5; i++) assert.ok((await server.ask('/')).text === pieces.join(''), 'the order')
+    })
+
     test(`memoize capture - ${name}: a handler that is cut off has no part in what its client is told`, async () => {
       await using world = new HttpWorld()
       const pending: ServerResponse[] = []

@@ -114,13 +114,13 @@ export class ResponseFace {
 
   /** How the client is answered. */
   readonly outlet: Outlet = {
+    begin: () => this.guard(),
     write: (chunk) => {
       const goesOn = this.#call('write', chunk) as boolean
       this.#flush?.apply(this.#response)
       return goesOn
     },
     on: (event, listener) => this.#call('on', event, listener),
-    off: (event, listener) => this.#call('off', event, listener),
     flushHeaders: () => this.#call('flushHeaders'),
     end: () => this.#briefly((response) => response.end()),
     destroy: () => this.#briefly((response) => response.destroy()),

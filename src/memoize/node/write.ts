@@ -3,10 +3,11 @@ import type { Answer } from '../http/index.ts'
 
 /** What a body is written to: a response, in the hands of the cache alone. */
 export interface Outlet {
+  /** Called when the head is written, before anything of the body is read. */
+  begin: () => void
   /** Returns whether more is to be written at once. */
   write: (chunk: Uint8Array) => boolean
   on: (event: 'drain' | 'close', listener: () => void) => unknown
-  off: (event: 'drain' | 'close', listener: () => void) => unknown
   flushHeaders: () => unknown
   end: () => unknown
   destroy: () => unknown
@@ -37,9 +38,9 @@ function writeHead(response: ServerResponse, { status, statusText, headers }: An
 
 function outletOf(response: ServerResponse): Outlet {
   return {
+    begin: () => undefined,
     write: (chunk) => response.write(chunk),
     on: (event, listener) => response.on(event, listener),
-    off: (event, listener) => response.off(event, listener),
     flushHeaders: () => response.flushHeaders(),
     end: () => response.end(),
     destroy: () => response.destroy(),
@@ -83,31 +84,41 @@ function stream(body: AsyncIterable<Uint8Array>, outlet: Outlet): void {
     iterator.return?.().catch(() => undefined)
   }
   if (outlet.isDestroyed()) return letGo()
+  const pace = new Pace(outlet)
   outlet.on('close', letGo)
+  // To read the body may be to run what makes it, in this very call.
+  outlet.begin()
   // The first piece may be long in coming.
   outlet.flushHeaders()
-  pump(iterator, outlet).catch(() => outlet.destroy())
+  pump(iterator, outlet, pace).catch(() => outlet.destroy())
 }
 
-async function pump(iterator: AsyncIterator<Uint8Array>, outlet: Outlet): Promise<void> {
+async function pump(iterator: AsyncIterator<Uint8Array>, outlet: Outlet, pace: Pace): Promise<void> {
   for (;;) {
     const { done, value } = await iterator.next()
     if (done || outlet.isDestroyed()) break
-    if (!outlet.write(value)) await writable(outlet)
+    if (!outlet.write(value)) await pace.resumed()
   }
   outlet.end()
 }
 
-function writable(outlet: Outlet): Promise<void> {
-  return new Promise((resolve) => {
-    const proceed = (): void => {
-      outlet.off('drain', proceed)
-      outlet.off('close', proceed)
-      resolve()
-    }
-    outlet.on('drain', proceed)
-    outlet.on('close', proceed)
-  })
+/** When more may be written. It listens once for the whole body: what compresses lets go of no listener. */
+class Pace {
+  readonly #outlet: Outlet
+  #resume: (() => void) | undefined
+
+  constructor(outlet: Outlet) {
+    this.#outlet = outlet
+    outlet.on('drain', () => this.#resume?.())
+    outlet.on('close', () => this.#resume?.())
+  }
+
+  resumed(): Promise<void> {
+    if (this.#outlet.isDestroyed()) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#resume = resolve
+    })
+  }
 }
 
 /** What an answer tells of the cache. */
