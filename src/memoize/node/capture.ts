@@ -117,8 +117,7 @@ export class Capture {
     this.fail(new Error('The handler closed the connection without an answer'))
     this.#life.end(this.#output.writableFinished)
     this.#ask()
-    // One that was cut off may write yet.
-    if (this.#output.writableEnded) this.#face.end()
+    this.#face.end()
   }
 
   #begin({ status, statusText, headers }: Head): void {

@@ -99,8 +99,6 @@ export class ResponseFace {
   #closed: boolean
   /** How often the handler has corked the output. */
   #corks = 0
-  /** Whether the handler has ended. */
-  #isOver = false
   /** Of what compresses before the cache: passes on what it was given. */
   readonly #flush: Method | undefined
 
@@ -132,10 +130,14 @@ export class ResponseFace {
     return this.#of('finished') === true || this.#of('destroyed') === true
   }
 
-  /** The handler has ended. */
+  /** Whether both have: nothing has to be kept apart any more. */
+  get #isOver(): boolean {
+    return this.#output.writableEnded && this.#hasEnded
+  }
+
+  /** The output has closed. One that was cut off may be written to yet. */
   end(): void {
-    this.#isOver = true
-    if (this.#state === 'guarded' && this.#hasEnded) this.show()
+    if (this.#state === 'guarded' && this.#isOver) this.show()
   }
 
   /** Everybody who holds the response holds the client's. */
@@ -149,7 +151,7 @@ export class ResponseFace {
 
   /** The client's answer has begun: the handler has no part in it. */
   guard(): void {
-    if (this.#state !== 'real' || (this.#isOver && this.#hasEnded)) return
+    if (this.#state !== 'real' || this.#isOver) return
     const face: Face = new Map()
     for (const name of METHODS) if (!READING.has(name)) face.set(name, this.#handlers.get(name))
     for (const name of ENDINGS)
@@ -255,7 +257,7 @@ export class ResponseFace {
     if (!own.has(event)) return (Reflect.get(this.#output, 'emit') as Method).apply(this.#output, args)
     if (event === 'close' && this.#closed) return false
     if (event === 'close') this.#closed = true
-    if (this.#state === 'guarded' && this.#isOver && this.#hasEnded) this.show()
+    if (this.#state === 'guarded' && this.#isOver) this.show()
     return this.#call('emit', ...args)
   }
 
