@@ -143,7 +143,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     types: ['FetchHandler', 'FetchRequest', 'MemoizeHandlerOptions', 'MemoizedFetch'],
   },
   './memoize/node': {
-    values: ['isInnerRequest', 'memoizeHandler'],
+    values: ['memoizeHandler'],
     types: ['Handler', 'MemoizeHandlerOptions', 'MemoizedHandler', 'Middleware', 'Next', 'NodeRequest'],
   },
   './queue': {

@@ -974,6 +974,33 @@ describe('http cache, bodies that take their time', () => {
 })
 
 describe('http cache, fields of one client', () => {
+  test('those that were its client\u2019s before count, but are not kept; and what is unshared is nobody else\u2019s', async () => {
+    await using world = new World()
+    const origin = new TestOrigin((_, count) => ({
+      ...fresh(`x ${count}`, { 'x-own': `${count}`, vary: 'accept' }),
+      own: ['x-own', 'vary', 'x-none'],
+    }))
+    const headers = async () => (await read(world.cache.handle(get(), origin.ask))).headers
+    const [first, second] = [await headers(), await headers()]
+    assert.deepEqual(
+      [first['x-own'], first['vary'], second['x-own'], second['vary']],
+      ['1', 'accept', undefined, 'accept'],
+    )
+    const denied = new TestOrigin((_, count) => ({
+      ...fresh(`x ${count}`, { 'cache-control': 'private', 'x-own': 'a' }),
+      own: ['cache-control', 'x-own'],
+    }))
+    const unshared = new TestOrigin((_, count) => ({
+      ...fresh(`x ${count}`, { 'x-own': 'a' }),
+      unshared: true,
+    }))
+    for (const [url, { ask }] of Object.entries({ '/denied': denied, '/unshared': unshared }))
+      for (const body of ['x 1', 'x 2']) {
+        const answer = await read(world.cache.handle(get({}, { url }), ask))
+        assert.deepEqual([answer.body, answer.headers['x-own']], [body, 'a'], url)
+      }
+  })
+
   test('those that the response withholds from the shared answer', async () => {
     await using world = new World()
     const origin = new TestOrigin(

@@ -262,10 +262,10 @@ const FIELDS: Reading[] = [
     },
   ],
   [
-    'the head of an inner response',
+    'the head of a captured response',
     (n) => {
       const head = `HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(n)}\r\n`
-      return () => new Wire({} as never, () => undefined)._write(Buffer.from(head), 'latin1', () => undefined)
+      return () => new Wire(() => undefined)._write(Buffer.from(head), 'latin1', () => undefined)
     },
   ],
   [

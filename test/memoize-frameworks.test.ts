@@ -1,7 +1,7 @@
 // Fastify and Koa behind memoizeHandler, by the few lines of their examples.
 
 import assert from 'node:assert/strict'
-import { createServer } from 'node:http'
+import { createServer, request as httpRequest } from 'node:http'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
 import Fastify from 'fastify'
@@ -10,6 +10,7 @@ import type { Locker } from '../src/index.ts'
 import { memoizeHandler } from '../src/memoize/node.ts'
 import { HttpWorld, onBoth, Served } from './support/http-scene.ts'
 import { LOCALHOST } from './support/ports.ts'
+import { until } from './support/wait.ts'
 
 const HOUR = 3_600_000
 
@@ -19,6 +20,14 @@ interface Counts {
 }
 
 const BYTES = Buffer.from([0, 255, 13, 10, 128])
+
+/** Begins at once, and takes long enough for a client to leave in the middle. */
+async function* slowly(): AsyncGenerator<string> {
+  for (let i = 0; i < 8; i++) {
+    yield `${i} `
+    await new Promise((resolve) => setTimeout(resolve, 30))
+  }
+}
 
 async function fastify(world: HttpWorld, locker: Locker, counts: Counts): Promise<Served> {
   const app = Fastify({
@@ -39,6 +48,10 @@ async function fastify(world: HttpWorld, locker: Locker, counts: Counts): Promis
     throw new Error('no database')
   })
   app.post('/slow', async (request) => ({ got: request.body }))
+  app.get('/long', (_request, reply) => {
+    counts.runs++
+    return reply.header('cache-control', 'max-age=60').type('text/plain').send(Readable.from(slowly()))
+  })
   await app.listen({ port: 0, host: LOCALHOST })
   return world.keep(new Served(app.server))
 }
@@ -60,6 +73,11 @@ function koa(world: HttpWorld, locker: Locker, counts: Counts): Promise<Served> 
     else if (ctx.path === '/stream') {
       ctx.type = 'text/plain'
       ctx.body = Readable.from(['one ', 'two'])
+    } else if (ctx.path === '/long') {
+      counts.runs++
+      ctx.set('cache-control', 'max-age=60')
+      ctx.type = 'text/plain'
+      ctx.body = Readable.from(slowly())
     } else if (ctx.path === '/who') {
       ctx.cookies.set('who', who)
       ctx.body = `for ${who}`
@@ -88,6 +106,24 @@ for (const [name, open] of Object.entries({ fastify, koa })) {
       assert.equal(counts.runs, 1)
       const head = await servers[0]?.ask('/slow', { method: 'HEAD', headers })
       assert.deepEqual([head?.status, head?.text, counts.runs], [200, '', 1])
+    })
+
+    test(`memoize frameworks - ${name}: a client that leaves cuts nobody short, before its head or after`, async () => {
+      await using world = new HttpWorld()
+      const counts = { runs: 0 }
+      const server = await open(world, world.locker(), counts)
+      for (const [i, after] of [10, 120].entries()) {
+        const path = `/long?${i}`
+        const first = httpRequest({ host: LOCALHOST, port: server.port, path, agent: false })
+        first.on('error', () => undefined).end()
+        await until(() => counts.runs === i + 1, { what: 'the page to be begun' })
+        const second = server.ask(path)
+        await new Promise((resolve) => setTimeout(resolve, after))
+        first.destroy()
+        assert.equal((await second).text, '0 1 2 3 4 5 6 7 ')
+        assert.equal((await server.ask(path)).text, '0 1 2 3 4 5 6 7 ')
+        assert.equal(counts.runs, i + 1)
+      }
     })
 
     test(`memoize frameworks - ${name}: bytes, streams, cookies, bodies and errors`, async () => {

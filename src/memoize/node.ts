@@ -16,7 +16,6 @@ import type { Locker } from '../locker/locker.ts'
 import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './node/options.ts'
 import { Site } from './node/site.ts'
 
-export { isInnerRequest } from './node/inner.ts'
 export type {
   Handler,
   MemoizedHandler,
@@ -34,24 +33,33 @@ export type {
  * (`memoizeHandler(locker, options, app)` with an Express app, `app.callback()` with Koa). Without, a middleware of Express
  * or Connect for what follows it.
  *
- * What is to be shared is never asked of the handler by the client's own request, but by an *inner* one, which has no
- * client: its method is GET where the client's is HEAD, it has no conditions and no range, and nothing of it ends when a
- * client goes. It knows the addresses of the client's connection, but not its certificate, and of what was put on the
- * client's request only what a router has found out (`params`, `baseUrl`): what the answer depends on has to be in the
- * URL, in `key` or in Vary. Its 1xx responses and trailers end here.
+ * What is to be shared is asked of the handler by the request and response of the first client. The request is changed in
+ * place: its method is GET where the client's is HEAD, it has no conditions and no range. What the handler writes to the
+ * response is captured, and the client is answered by the cache. What stands before the cache runs once for every client,
+ * and what it does when a response is written (compression, the cookie of a session) is done to the answer of each.
  *
- * A middleware cannot send an inner request on by `next`, which knows the client's alone. It goes through the server once
- * more from the beginning: what stands before the cache runs for it as well, and is seen in its response, as if the cache
- * stood before the server. Place it first, or have `isInnerRequest` tell those requests apart.
+ * What is judged, and keyed, is the request as it is when it comes to the cache, which is what the handler sees. An answer
+ * is never shared when its request has changed since, or has an Authorization or a Cookie by then that it had not.
+ *
+ * Danger: what something before the cache has found out about a client in other ways (`request.user` by an API key, or by a
+ * Cookie that it then took away; `request.session`; `response.locals`) is there for the handler, but the cache does not see
+ * it. Where an answer depends on it, it must be in `key` or `vary`, or the answer must be `private`.
+ *
+ * Fields that were set on a response before the cache are judged like the handler's own, Set-Cookie excepted, but belong to
+ * that client alone: they are not kept unless the handler changes them, and every client's own stay, unless the answer has
+ * them too. Cookies are added to those of before.
+ *
+ * A client that leaves is not seen by the handler while others wait; when nobody does, its response is closed. A stale
+ * answer is renewed by the request that was answered with it, once that has its answer: what the server does at the end of
+ * a response has been done by then. Where it has a body that nobody has read by then, it renews nothing. 1xx responses
+ * reach that client alone; trailers none.
  *
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own
  * request and response, untouched; only the end of what may have changed something waits until that is forgotten everywhere.
  *
- * The fields that were set on a response before the cache are kept unless the answer has them too.
- *
- * When a handler fails, its own client and all who waited with it are told by `next(error)` (those elsewhere with a
- * RemoteError), or by 500. When an inner request is answered by somebody before the cache, or passed on by the handler, all
- * of them ask for themselves, unshared; so they do once the locker is closed.
+ * What the handler passes on by `next` is answered by what follows, and that is shared; so are the pages of errors that it
+ * gives to `next`, or throws where there is one. Without `next`, its own client and all who waited with it are answered by
+ * 500. Once the locker is closed all ask for themselves, unshared.
  *
  * @throws TypeError when an option is not what it should be.
  */

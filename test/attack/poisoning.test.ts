@@ -481,7 +481,8 @@ const NAMES: Row[] = [
     attack: `a key, a tag and a field in vary named ${name}`,
     sends: `GET /page\n${name}: evil`,
     asks: 'GET /page',
-    gets: { ...PAGE, run: 2 },
+    // Node drops a field of that name: its handlers cannot depend on it.
+    gets: { ...PAGE, lacks: 'evil', ...(name !== '__proto__' && { run: 2 }) },
     options: { key: ({ url }) => (url === '/page' ? name : url), tags: () => [name], vary: [name] },
   },
 ])

@@ -46,6 +46,9 @@ export class Attempt {
   readonly #clock: Clock
   /** Whether nobody will read what it answers. */
   #abandoned = false
+  /** Whether it is for its own caller alone by now, and for nobody. */
+  #deserted = false
+  #givenUp = false
   /** The status that the origin answered with. */
   status: number | undefined
   /** Set by `work`: the response that others may have, or the one that none may. */
@@ -101,7 +104,7 @@ export class Attempt {
     try {
       return await this.#ask(decision)
     } catch (error) {
-      if (!signal.aborted) this.failure = { error }
+      if (!this.#givenUp) this.failure = { error }
       decision.noStore({ passFor: 0 })
       return new Lone('failed')
     } finally {
@@ -109,10 +112,11 @@ export class Attempt {
     }
   }
 
-  /** It is not made for others any more. Its own caller may be reading it all the same. */
+  /** It is not made for others any more. Its own caller may want it all the same. */
   #desert(reason: unknown): void {
-    const read = this.coming && !this.request.signal?.aborted
-    if (!read) {
+    this.#deserted = true
+    this.#givenUp = this.#abandoned || this.request.signal?.aborted === true
+    if (this.#givenUp) {
       this.abandon()
       this.#asking.giveUp(reason)
     }
@@ -126,7 +130,12 @@ export class Attempt {
   async #ask(decision: Decision): Promise<Kept> {
     const sent = this.#clock.now()
     const unkeyed = this.#options.unkeyed === 'strip' ? unkeyedFields(this.request, this.#options) : []
-    const asked = question(this.request, this.#asking.signal, this.#validated, unkeyed)
+    const asked = question(this.request, {
+      signal: this.#asking.signal,
+      stored: this.#validated,
+      unkeyed,
+      background: this.#abandoned,
+    })
     const response = await this.#asking.ask(this.#origin, asked, this.#timeout)
     const arrival = { at: Date.now(), took: this.#clock.now() - sent }
     this.status = response.status
@@ -150,19 +159,20 @@ export class Attempt {
     if (response.status !== 304 || !stored) return { ...response, statusText: reasonOf(response), headers }
     discard(response.body)
     const { status, statusText, headers: fields, body } = stored
-    return { status, statusText, headers: freshened(fields, headers), body }
+    return { ...response, status, statusText, headers: freshened(fields, headers), body }
   }
 
   async #decide(response: OriginResponse, arrival: Arrival, decision: Decision): Promise<Kept> {
-    const { status, headers } = response
+    const { status, headers, own = [], unshared = false } = response
     const control = CacheControl.of(headers)
     const authorized = this.request.headers['authorization'] !== undefined
     const plan = planFor({ status, headers }, control, arrival, this.#options)
     if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
-    const notFresh = plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
-    const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? notFresh
+    const unshareable =
+      unshared || this.#deserted ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
+    const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? unshareable
     if (cause) return this.#goAlone(response, cause, decision)
-    for (const name of withheldFields(control)) {
+    for (const name of withheldFields(control, own)) {
       this.withheld[name] = headers[name]
       delete headers[name]
     }
@@ -171,6 +181,7 @@ export class Attempt {
     const came = this.#clock.now()
     const body = await this.#whole(response, plan)
     if (typeof body === 'string') return this.#goAlone(response, body, decision)
+    if (this.#deserted) return this.#goAlone({ ...response, body }, 'unshared', decision)
     plan.age += this.#clock.now() - came
     if (isBodiless(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)

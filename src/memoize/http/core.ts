@@ -262,6 +262,8 @@ export class HttpCore {
     running.catch(() => undefined)
     try {
       const found = await Promise.race([running, work.begun])
+      // Where the lease was lost, its own answer may still be on its way.
+      if (found?.value instanceof Lone) await work.answered
       const stored = found ? !found.unshared && !found.invalidated : undefined
       return this.#outcomes.own(work, stored) ?? found ?? (await running)
     } catch (error) {

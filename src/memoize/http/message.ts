@@ -24,6 +24,8 @@ export interface OriginRequest {
   headers: HeaderFields
   /** Aborts when nobody wants the answer any more, or it did not come in time. */
   signal: AbortSignal | undefined
+  /** Whether this renews a stale response, with which the client whose request it is has been answered already. */
+  background?: boolean | undefined
 }
 
 /** A body as origins give it: whole, or in pieces. */
@@ -36,6 +38,13 @@ export interface OriginResponse {
   statusText?: string | undefined
   headers: HeaderFields
   body?: OriginBody
+  /**
+   * Names of fields that are judged like all others, but are given to the request's own client alone: they were made for it
+   * by something that runs for every client. Vary, Cache-Control, Date and Content-Length cannot be among them.
+   */
+  own?: readonly string[] | undefined
+  /** Whether nobody else may have it, whatever it says. */
+  unshared?: boolean | undefined
 }
 
 /** Whatever makes the answers: a handler of this process, or a server behind it. */

@@ -2,20 +2,20 @@ import pDefer from 'p-defer'
 import { Attempt, type AttemptTerms } from './attempt.ts'
 import type { HttpRequest } from './message.ts'
 import type { Decision } from './placement.ts'
-import type { Kept } from './stored.ts'
+import { type Kept, Lone } from './stored.ts'
 import type { Place } from './visit.ts'
 
 /**
- * The work of a key on behalf of one request. It is not run at all while another's is, and more than once when a lease is
- * lost: each time by an attempt of its own.
+ * The work of a key on behalf of one request. It is not run at all while another's is. When the lease is lost meanwhile, what
+ * it comes to is for its own caller alone, and the others ask anew: the origin is asked once.
  */
 export class OriginWork {
   readonly request: HttpRequest
   readonly place: Place
   readonly #terms: AttemptTerms
   readonly #begun = pDefer<void>()
-  /** The last. */
   attempt: Attempt | undefined
+  #answered: Promise<Kept> | undefined
   #abandoned = false
 
   constructor(request: HttpRequest, place: Place, terms: AttemptTerms) {
@@ -29,10 +29,20 @@ export class OriginWork {
     return this.#begun.promise
   }
 
-  readonly run = (decision: Decision): Promise<Kept> => {
+  /** Resolves when the origin has been asked to the end, if it was. */
+  get answered(): Promise<unknown> {
+    return Promise.resolve(this.#answered)
+  }
+
+  readonly run = async (decision: Decision): Promise<Kept> => {
+    if (this.attempt) {
+      decision.noStore({ passFor: 0 })
+      return new Lone('failed')
+    }
     this.attempt = new Attempt(this.request, this.place, this.#terms, this.#begun.resolve)
     if (this.#abandoned) this.attempt.abandon()
-    return this.attempt.work(decision)
+    this.#answered = this.attempt.work(decision)
+    return this.#answered
   }
 
   /** Its caller waits no longer: what the origin answers for it alone is let go. */

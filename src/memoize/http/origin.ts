@@ -10,6 +10,17 @@ export async function ask(request: HttpRequest, origin: Origin): Promise<OriginR
   return origin({ method, url, headers: endToEnd(headers), signal })
 }
 
+/** What makes a question of a request. */
+export interface QuestionTerms {
+  signal: AbortSignal
+  /** What the origin may confirm. */
+  stored: StoredResponse | undefined
+  /** Fields that it is not to see. */
+  unkeyed: readonly string[]
+  /** Whether the request has been answered already. */
+  background: boolean
+}
+
 /**
  * What the origin is asked on behalf of all who may have the answer: without the conditions of the one who asks first,
  * which are held against the answer afterwards, and without the fields `unkeyed`; with the conditions under which `stored`
@@ -17,9 +28,7 @@ export async function ask(request: HttpRequest, origin: Origin): Promise<OriginR
  */
 export function question(
   { method, url, headers: given }: HttpRequest,
-  signal: AbortSignal,
-  stored: StoredResponse | undefined,
-  unkeyed: readonly string[],
+  { signal, stored, unkeyed, background }: QuestionTerms,
 ): OriginRequest {
   const headers = endToEnd(given)
   for (const name of CONDITIONS) delete headers[name]
@@ -28,5 +37,5 @@ export function question(
   if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
   normalise(headers)
   if (stored) Object.assign(headers, validatorsOf(stored.headers))
-  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal }
+  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal, background }
 }

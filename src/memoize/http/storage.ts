@@ -88,9 +88,10 @@ export function reusableForAuthorized(control: CacheControl): boolean {
   return control.has('public') || control.has('s-maxage') || control.has('must-revalidate')
 }
 
-/** Fields that the response itself wants kept out of a shared cache: `private="a"`, `no-cache="b"`. */
-export function withheldFields(control: CacheControl): string[] {
-  return [...control.names('private'), ...control.names('no-cache')].filter((name) => !NEEDED.has(name))
+/** Fields that stay out of a shared cache: `own`, and those that the response wants so, by `private="a"`, `no-cache="b"`. */
+export function withheldFields(control: CacheControl, own: readonly string[] = []): string[] {
+  const names = [...own, ...control.names('private'), ...control.names('no-cache')]
+  return [...new Set(names)].filter((name) => !NEEDED.has(name))
 }
 
 /** Without its Vary a response would be taken for everyone's; and the others are what the cache itself says of it. */

@@ -1,16 +1,14 @@
+import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
-import { unflat } from '../http/index.ts'
-import { presentFields } from './fields.ts'
+import { Capture } from './capture.ts'
+import { fieldsOf, presentFields } from './fields.ts'
 import { HeldResponse } from './held.ts'
-import { Inner } from './inner.ts'
 import type { Next, NodeRequest } from './options.ts'
 import type { Site } from './site.ts'
+import { type Routed, targetSeen } from './target.ts'
 import { isUnanswered, UnansweredError } from './unanswered.ts'
 import { cacheStatusOf, writeAnswer } from './write.ts'
-
-/** Express keeps the whole URL here, of which its routers cut what they have matched. */
-type Routed = IncomingMessage & { originalUrl?: string }
 
 /** A request of a client, on its way through the cache to its answer. */
 export class Exchange implements NodeRequest {
@@ -22,20 +20,23 @@ export class Exchange implements NodeRequest {
   readonly #response: ServerResponse
   readonly #next: Next | undefined
   readonly #site: Site
+  /** The fields that the response had when it came. */
+  readonly #before: HeaderFields
   #gone: AbortController | undefined
   /** Whether the answer is the handler's business alone. */
   #alone = false
   #held: HeldResponse | undefined
   #asked = false
+  #capture: Capture | undefined
 
   constructor(request: Routed, response: ServerResponse, next: Next | undefined, site: Site) {
     this.method = request.method as string
-    this.url = request.originalUrl ?? (request.url as string)
-    // An inner request that goes through the server once more meets again what has changed this one.
-    this.headers = site.answers && next ? presentFields(request) : unflat(request.rawHeaders)
+    this.url = targetSeen(request)
+    this.headers = presentFields(request)
     this.scheme = 'encrypted' in request.socket ? 'https' : 'http'
     this.incoming = request
     this.#response = response
+    this.#before = fieldsOf(response)
     this.#next = next
     this.#site = site
   }
@@ -59,19 +60,29 @@ export class Exchange implements NodeRequest {
 
   /** Has a response made that others may have too, or leaves it to the handler to answer this client alone. */
   readonly origin = (asked: OriginRequest): OriginResponse | Promise<OriginResponse> => {
-    if (this.#isAlone(asked)) return this.#goAlone()
-    // A body can be read but once.
-    if (this.#asked && asked.method !== 'GET') throw new UnansweredError('Its body has been read')
+    if (asked.signal === this.#gone?.signal) return this.#goAlone()
+    // What a request has, its body and its response, is there but once.
+    if (this.#asked) throw new UnansweredError('It was asked by this request before')
     this.#asked = true
-    const inner = new Inner(asked, this.incoming, this.#site)
-    this.#site.dispatch(inner, this.incoming, this.#next !== undefined)
-    return inner.answered
+    return asked.background ? this.#renew(asked) : this.#ask(asked)
   }
 
-  #isAlone({ signal, method }: OriginRequest): boolean {
-    if (signal !== this.#gone?.signal) return false
-    // What is made for one who carries credentials may be for others afterwards.
-    return this.headers['authorization'] === undefined || !this.#site.shares(method)
+  /** When the client has the stale answer, nobody but the handler needs its request and response any more. */
+  async #renew(asked: OriginRequest): Promise<OriginResponse> {
+    if (asked.method !== 'GET' && !this.incoming.readableEnded)
+      throw new UnansweredError('Its body is gone when it is answered')
+    const { signal } = asked
+    if (!this.#response.closed) await once(this.#response, 'close', signal && { signal })
+    return this.#ask(asked)
+  }
+
+  #ask(asked: OriginRequest): Promise<OriginResponse> {
+    const before = asked.background ? this.#before : fieldsOf(this.#response)
+    const fields = { judged: this.headers, before }
+    const capture = new Capture(asked, fields, this.incoming, this.#response)
+    this.#capture = capture
+    this.#site.ask(capture, this.incoming, this.#response, this.#next)
+    return capture.answered
   }
 
   #goAlone(): OriginResponse | Promise<OriginResponse> {
@@ -89,7 +100,11 @@ export class Exchange implements NodeRequest {
 
   /** Gives the client its answer. */
   finish(answer: Answer): void {
-    if (!this.#alone) return writeAnswer(this.#response, answer)
+    if (!this.#alone) {
+      if (this.#capture) this.#capture.answer(answer)
+      else writeAnswer(this.#response, answer)
+      return
+    }
     const told = cacheStatusOf(answer)
     if (told !== undefined && !this.#response.headersSent) this.#response.setHeader('cache-status', told)
     if (this.#held) this.#held.release()
@@ -98,9 +113,16 @@ export class Exchange implements NodeRequest {
 
   /** There is no answer. */
   fail(error: unknown): void {
-    if (this.#held) this.#held.release()
-    else if (this.#gone?.signal.aborted || this.#response.headersSent) this.#response.destroy()
-    else if (isUnanswered(error)) this.#proceed()
+    if (this.#held) return this.#held.release()
+    // The handler may go on, for others.
+    if (this.#gone?.signal.aborted) return
+    if (this.#capture) this.#capture.answeredBy(() => this.#refuse(error))
+    else if (isUnanswered(error) && !this.#response.headersSent) this.#proceed()
+    else this.#refuse(error)
+  }
+
+  #refuse(error: unknown): void {
+    if (this.#response.headersSent) this.#response.destroy()
     else this.#site.refuse(error, this.#response, this.#next)
   }
 }

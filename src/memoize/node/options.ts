@@ -3,7 +3,7 @@ import type { HttpCacheOptions, HttpRequest } from '../http/index.ts'
 
 /** A request as options see it. */
 export interface NodeRequest extends HttpRequest {
-  /** As the client sent it. Undefined where it is no request, but a URL that another request has changed. */
+  /** Undefined where it is no request, but a URL that another request has changed. */
   incoming?: IncomingMessage | undefined
 }
 

@@ -1,15 +1,13 @@
-import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { checkFunction } from '../../kernel/check.ts'
 import { messageOf } from '../../kernel/codec.ts'
 import { callHook, reportFailure } from '../../kernel/user-code.ts'
 import { emitWarning } from '../../kernel/warnings.ts'
 import type { Locker } from '../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../http/index.ts'
+import type { Capture } from './capture.ts'
 import { Exchange } from './exchange.ts'
-import { type Inner, innerOf } from './inner.ts'
 import type { Handler, MemoizeHandlerOptions, Next } from './options.ts'
-import { UnansweredError } from './unanswered.ts'
 import { writeAnswer } from './write.ts'
 
 /** Where a cache stands in a server, and what is behind it. */
@@ -30,9 +28,6 @@ export class Site {
 
   /** Answers a request, in this very call when this process has the answer. */
   handle(request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    const inner = innerOf(request)
-    inner?.enter(this)
-    if (inner) return this.proceed(request, response, next)
     const exchange = new Exchange(request, response, next, this)
     if (exchange.passes) return this.proceed(request, response, next)
     try {
@@ -45,11 +40,6 @@ export class Site {
     }
   }
 
-  /** Whether it has a handler of its own. */
-  get answers(): boolean {
-    return this.#handler !== undefined
-  }
-
   /** Whether answers to this method may be shared. */
   shares(method: string): boolean {
     return this.#methods.has(method)
@@ -58,31 +48,18 @@ export class Site {
   /** Leaves a request to the handler. */
   proceed(request: IncomingMessage, response: ServerResponse, next?: Next): void {
     if (!this.#handler) return next?.()
-    const inner = innerOf(request)
-    const fail = (error: unknown): void => {
-      if (inner) inner.fail(error)
-      else this.refuse(error, response, next)
-    }
-    this.#call(request, response, next, fail)
+    this.#call(request, response, next, (error) => this.refuse(error, response, next))
   }
 
-  /** Has an inner request answered. `from`: the client's, in whose place it is; `routed`: by what has a `next`. */
-  dispatch(inner: Inner, from: IncomingMessage, routed: boolean): void {
-    const { request, response } = inner
-    const fail = (error: unknown): void => inner.fail(error)
-    if (this.#handler) {
-      inner.enter(this)
-      const next = (error?: unknown): void => {
-        const passedOn = error === undefined || error === null || error === 'route' || error === 'router'
-        fail(passedOn ? new UnansweredError('The handler passed it on') : error)
-      }
-      if (routed) inner.follow(from)
-      return this.#call(request, response, routed ? next : undefined, fail)
+  /** Has the handler answer a request whose response is captured. Errors that `next` is told are answered by its pages. */
+  ask(capture: Capture, request: IncomingMessage, response: ServerResponse, next?: Next): void {
+    const fail = (error: unknown): void => (next ? passOn(error, response, next) : capture.fail(error))
+    if (this.#handler) return this.#call(request, response, next, fail)
+    try {
+      next?.()
+    } catch (error) {
+      capture.fail(error)
     }
-    const { server } = from.socket as Socket & { server?: Server }
-    // The whole way once more, through all that stands before the cache: `next` knows the client's request alone.
-    if (server) server.emit('request', request, response)
-    else fail(new UnansweredError('The server is not known'))
   }
 
   #call(

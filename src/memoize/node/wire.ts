@@ -1,7 +1,6 @@
 import { Duplex, Readable } from 'node:stream'
 import { unflat } from '../http/index.ts'
 import type { HeaderFields } from '../http/message.ts'
-import type { Peer } from './peer.ts'
 
 /** The head of a response, as a client would have received it. */
 export interface Head {
@@ -13,7 +12,7 @@ export interface Head {
 const END_OF_HEAD = '\r\n\r\n'
 
 /**
- * The connection of an inner response: it reaches no client, and what is written to it becomes a head and a body. The
+ * The connection of a captured response: it reaches no client, and what is written to it becomes a head and a body. The
  * body's reader sets the pace.
  */
 export class Wire extends Duplex {
@@ -24,9 +23,8 @@ export class Wire extends Duplex {
   /** Called when the body's reader wants more. */
   #proceed: (() => void) | undefined
 
-  constructor(peer: Peer, onHead: (head: Head) => void) {
+  constructor(onHead: (head: Head) => void) {
     super()
-    Object.assign(this, peer)
     this.#onHead = onHead
     this.body = new Readable({
       read: () => this.#flow(),
@@ -79,7 +77,15 @@ export class Wire extends Duplex {
     return rest
   }
 
-  // What handlers expect of a connection.
+  // What handlers expect of a connection, and what of it must not reach the client's.
+  destroySoon(): void {
+    if (this.writable) this.end()
+    if (this.writableFinished) this.destroy()
+    else this.once('finish', () => this.destroy())
+  }
+  resetAndDestroy(): this {
+    return this.destroy()
+  }
   setTimeout(): this {
     return this
   }
