@@ -27,7 +27,7 @@ function cpuOf(run: () => unknown): number {
  */
 export function excessiveGrowth(
   make: (size: number) => () => unknown,
-  { from = 1_000, to = 200_000 }: { from?: number; to?: number } = {},
+  { from = 1_000, to = 50_000 }: { from?: number; to?: number } = {},
 ): number | undefined {
   let size = from
   let run = make(size)
