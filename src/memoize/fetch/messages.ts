@@ -1,11 +1,17 @@
 import { flat } from '../http/fields.ts'
-import { type Answer, type HeaderFields, type OriginResponse, unflat } from '../http/index.ts'
+import type { Answer, HeaderFields, OriginResponse } from '../http/index.ts'
 
 /** Statuses whose responses cannot have a body, not even an empty one. */
 const BODILESS: ReadonlySet<number> = new Set([101, 103, 204, 205, 304])
 
+/** Names are in lower case already, and only Set-Cookie comes in several lines. */
 export function fieldsOf(headers: Headers): HeaderFields {
-  return unflat([...headers].flat())
+  const fields: HeaderFields = Object.create(null)
+  headers.forEach((value, name) => {
+    fields[name] = value
+  })
+  if (fields['set-cookie'] !== undefined) fields['set-cookie'] = headers.getSetCookie()
+  return fields
 }
 
 /** Name and value, one after the other: a field may come in several lines. */

@@ -31,8 +31,11 @@ function isHost(name: string): boolean {
   return name.length === 4 && name.toLowerCase() === 'host'
 }
 
-/** The fields that a response has by now, names in lower case. */
+const NONE: HeaderFields = Object.freeze(Object.create(null))
+
+/** The fields that a response has by now, names in lower case. Not to be changed. */
 export function fieldsOf(response: ServerResponse): HeaderFields {
+  if (response.getHeaderNames().length === 0) return NONE
   const fields: HeaderFields = Object.create(null)
   const headers = response.getHeaders()
   for (const name in headers) fields[name] = textOf(headers[name])
