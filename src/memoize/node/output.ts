@@ -1,10 +1,13 @@
-import { type IncomingMessage, ServerResponse } from 'node:http'
+import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { HeaderFields } from '../http/index.ts'
 import type { Wire } from './wire.ts'
 
 /** The response that a handler really writes to when that of its client is captured. It begins with the same fields. */
-export function outputTo(wire: Wire, request: IncomingMessage, fields: HeaderFields): ServerResponse {
+export function outputTo(wire: Wire, { method }: IncomingMessage, fields: HeaderFields): ServerResponse {
+  // Bun has a response write to the connection of the very request that it is made for.
+  const request = new IncomingMessage(wire as unknown as Socket)
+  Object.assign(request, { method, httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 })
   const output = new ServerResponse(request)
   for (const name in fields) {
     const lines = fields[name]
