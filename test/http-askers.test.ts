@@ -86,6 +86,7 @@ const BRINGS: Record<string, () => OriginResponse> = {
   'a 405': () => page('method', {}, 405),
   'a 429': () => page('slower', {}, 429),
   'a cookie': () => page('yours', { 'set-cookie': 'a=b' }),
+  'a page of an error': () => page('<h1>Error</h1>', {}, 500),
   'a throw': () => {
     throw new Error('cannot read that')
   },
@@ -147,6 +148,16 @@ describe('http askers, errors', () => {
       const origin = new Origin((_, count) => (count === 1 ? page('no', {}, status) : page('good')))
       assert.equal(await textOf(cache.handle(get(), origin.ask)), `${status} no`)
       assert.equal(await textOf(cache.handle(get(), origin.ask)), '200 good')
+    })
+
+  for (const status of [404, 410, 451, 502, 503, 504])
+    test(`a ${status} is for all who wait`, async () => {
+      await using world = new HttpWorld()
+      const [cache] = cachesIn(world, 1) as [HttpCache]
+      const origin = new Origin(() => page('no', {}, status))
+      const answers = Array.from({ length: 10 }, () => textOf(cache.handle(get(), origin.ask)))
+      assert.deepEqual(new Set(await Promise.all(answers)), new Set([`${status} no`]))
+      assert.equal(origin.count, 1)
     })
 
   for (const status of [404, 410, 414, 451, 500, 503])
@@ -337,6 +348,20 @@ describe('http changes', () => {
         })
       for (const cache of [a, b, late]) assert.equal(await textOf(cache.handle(get(), origin)), '200 new')
     })
+
+  test('are told by the key that the request would have as a GET, with all that came', async () => {
+    await using world = new HttpWorld()
+    const key = (request: HttpRequest & { incoming?: { path: string } }): string =>
+      String(request.incoming?.path)
+    const cache = new HttpCache(world.locker(), { key })
+    const incoming = { path: '/page' }
+    let text = 'old'
+    const origin = () => page(text, { 'cache-control': 'max-age=3600' })
+    await cache.handle({ ...get(), incoming } as HttpRequest, origin)
+    text = 'new'
+    await cache.handle({ ...get(), incoming, method: 'POST' } as HttpRequest, () => page('done'))
+    assert.equal(await textOf(cache.handle({ ...get(), incoming } as HttpRequest, origin)), '200 new')
+  })
 
   test('that can be told to nobody any more are told by telemetry', async () => {
     const lost: unknown[] = []

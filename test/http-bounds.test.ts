@@ -152,4 +152,16 @@ describe('http bounds, what is kept', () => {
     for (let n = 0; n < 50; n++) assert.equal(await ask(`${n}`), `${n}`)
     assert.equal(count, 40)
   })
+
+  test('variants that a change has made wrong do not count', async () => {
+    await using world = await HttpWorld.onRedis()
+    const cache = new HttpCache(world.locker(), { maxVariants: 4 })
+    let count = 0
+    const origin = (): OriginResponse => fresh(`page ${++count}`, { vary: 'x-kind' })
+    for (let turn = 1; turn <= 6; turn++) {
+      for (const kind of ['a', 'b', 'a', 'b']) await cache.handle(get('/', { 'x-kind': kind }), origin)
+      assert.equal(count, 2 * turn)
+      await cache.handle({ ...get('/'), method: 'POST' }, () => fresh('changed'))
+    }
+  })
 })

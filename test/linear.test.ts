@@ -247,7 +247,7 @@ const FIELDS: Reading[] = [
       const made = stored(unflat(lines('vary', (i) => `x-${i}`, n)))
       const place = { primary: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
       const request = { method: 'GET', url: '/', headers: {} }
-      const holdings = { hasRoom: () => true, add: () => true }
+      const holdings = { tryAdd: () => true }
       const of = { options: { vary: [] }, holdings, decision: ownDecision() } as unknown as PlacementTerms
       return () => void placed(made, request, place, of)
     },

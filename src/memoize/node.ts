@@ -57,9 +57,9 @@ export type {
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own
  * request and response, untouched; only the end of what may have changed something waits until that is forgotten everywhere.
  *
- * What the handler passes on by `next` is answered by what follows, and that is shared; so are the pages of errors that it
- * gives to `next`, or throws where there is one. Without `next`, its own client and all who waited with it are answered by
- * 500. Once the locker is closed all ask for themselves, unshared.
+ * What the handler passes on by `next` is answered by what follows, and that is shared. An error that it throws or gives to
+ * `next` is answered by the application's page of errors, or by 500, for its own client alone (unless that page states a
+ * freshness, or `errorTtl` gives it one); the others ask anew. Once the locker is closed all ask for themselves, unshared.
  *
  * @throws TypeError when an option is not what it should be.
  */

@@ -3,7 +3,7 @@ import { linesOf } from './fields.ts'
 import { httpDate } from './http-date.ts'
 import type { HeaderFields } from './message.ts'
 
-/** When a response was asked for and when it came: wall clock, ms, and how long it took by a monotonic one. */
+/** When a response came, by the wall clock, and how long it took to come, by a monotonic one, ms. */
 export interface Arrival {
   at: number
   took: number

@@ -46,8 +46,9 @@ export class Attempt {
   readonly #clock: Clock
   /** Whether nobody will read what it answers. */
   #abandoned = false
-  /** Whether it is for its own caller alone by now, and for nobody. */
+  /** The lease was lost, or nobody waits: what it comes to is not for others. */
   #deserted = false
+  /** Its own caller does not want it either. */
   #givenUp = false
   /** The status that the origin answered with. */
   status: number | undefined
@@ -203,9 +204,9 @@ export class Attempt {
   }
 
   /** The whole body; or why it is not kept: the response has one to be read by one alone then. */
-  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | 'body-size' | 'body-time'> {
+  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | Cause> {
     const { maxBody } = this.#options
-    // Whoever has waited since it was asked can still go by himself then.
+    // Half of it: whoever has waited from the start has time left to ask alone.
     const maxBodyTime = Math.min(this.#options.maxBodyTime, this.#timeout / 2)
     const length = isBodiless(response.status) ? undefined : statedLength(response.headers)
     if (length !== undefined && length > maxBody) return 'body-size'
@@ -226,13 +227,16 @@ export class Attempt {
     }
     if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, stop))
     try {
-      return (await recording.collect(maxBody, stream)) ?? (late ? 'body-time' : 'body-size')
+      return (
+        (await recording.collect(maxBody, stream)) ??
+        (late ? 'body-time' : recording.fits ? 'body-size' : 'no-room')
+      )
     } finally {
       for (const timer of timers) timer.cancel()
     }
   }
 
-  /** Lets its caller have the response as it comes, unless it is to be cut to fit, or stood in for. */
+  /** Lets its caller have the response as it comes, unless it may come to a 304 or to something stale instead. */
   #stream(response: OriginResponse, plan: Plan): void {
     const { method, headers } = this.request
     if (this.coming || this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return

@@ -2,7 +2,7 @@ import { endToEnd, linesOf } from './fields.ts'
 import { targetOf } from './key.ts'
 import type { HttpRequest, OriginResponse } from './message.ts'
 
-/** A response names one place by each of two fields. Of what says more than that, so many are looked at. */
+/** A response names one place by each of two fields. Where it names more, at most so many are looked at. */
 const MAX_NAMED = 16
 
 /**
@@ -21,5 +21,10 @@ export function changedBy(request: HttpRequest, response: OriginResponse): HttpR
     return host === new URL(base).host ? [pathname + search] : []
   })
   const headers = { ...request.headers, host: target.host }
-  return [target.path, ...named].map((url) => ({ method: 'GET', url, headers, scheme: request.scheme }))
+  const { scheme } = request
+  return [
+    // It came as a request: the user's functions see that of it which they would see of a GET.
+    { ...request, method: 'GET', url: target.path, headers, scheme, signal: undefined },
+    ...named.map((url) => ({ method: 'GET', url, headers, scheme })),
+  ]
 }

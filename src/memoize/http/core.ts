@@ -1,5 +1,5 @@
 import { UnavailableError } from '../../errors.ts'
-import { outsideWork } from '../../kernel/user-code.ts'
+import { outsideWork, reportFailure } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
 import { Answers } from './answer.ts'
@@ -27,10 +27,10 @@ import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './vis
 /** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
 const MAX_ROUNDS = 8
 
-/** How often a request waits for another's answer when that turns out to be the other's alone, before it asks by itself. */
+/** After so many answers that were others' alone, a request does not wait for the next. */
 const MAX_LONELY = 2
 
-/** Requests for one response that ask by themselves at once then. */
+/** So many requests for one key ask by themselves at once then. */
 const MOST_BY_THEMSELVES = 8
 
 /** How long a refresh that failed is not tried again, ms. */
@@ -78,6 +78,7 @@ export class HttpCore {
     const demands = demandsOf(request.headers)
     if (demands.noStore) return this.#forward(request, origin, 'request')
     const visit: Visit = { request, origin, demands, primary, since: this.#space.clock.now() }
+    // It has changed, and Redis does not know yet.
     if (this.#unsent.has(primary)) return this.#unsent.send().then(() => this.#fromAfar(visit))
     return this.#atOnce(visit) ?? this.#fromAfar(visit)
   }
@@ -103,16 +104,15 @@ export class HttpCore {
   #refresh(visit: Visit, place: Place): void {
     if (this.#refreshing.has(place.key)) return
     this.#refreshing.add(place.key)
-    // Whoever asked has his answer, and may be gone before this ends.
-    const { signal: _, ...request } = visit.request
-    const work = this.#work({ ...visit, request }, place)
+    // Whoever asked has its answer, and may be gone before this ends.
+    const work = this.#work({ ...visit, request: { ...visit.request, signal: undefined } }, place)
     work.abandon()
     const ended = (failed: boolean): void => {
       const end = () => this.#refreshing.delete(place.key)
       if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
       else end()
     }
-    // A work that asked waits for the stale response alone.
+    // Not in the context of a work that asked: to the check for deadlocks it would wait for this.
     outsideWork(() => this.#run(work, place.stale?.fence ?? 0, visit.since, false))
       .then(({ value }) => {
         if (value instanceof Lone) ended(value.reason !== 'resource')
@@ -127,8 +127,8 @@ export class HttpCore {
     const authorized = request.headers['authorization'] !== undefined && !this.#options.shareAuthorized
     if (!demands.onlyIfCached && !authorized && request.headers['range'] === undefined)
       return this.#obtain(visit)
-    // These do not wait for anybody: they take what is there, or go alone.
-    // Before the origin is asked.
+    // These do not wait for anybody: they take what is there, or go alone. Noted before the origin is asked, so that a
+    // change meanwhile is seen.
     const noted = authorized ? this.#note(visit) : undefined
     const { place, answer } = await this.#look(visit)
     if (answer) return answer
@@ -171,8 +171,8 @@ export class HttpCore {
   }
 
   /**
-   * Asks the origin for one alone, with credentials, or because others' answers were not for him: nobody waits for that.
-   * `since`: others may have it afterwards, unless the resource has changed since.
+   * Asks the origin for one alone, with credentials, or because others' answers were not for it: nobody waits for that.
+   * `since`: epochs that were noted before; without them the answer is not kept for others.
    */
   async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<Answer> {
     const work = this.#work(visit, place)
@@ -190,13 +190,13 @@ export class HttpCore {
     let newerThan = 0
     let lonely = 0
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      // Nobody waits for a refresh that he does not need.
+      // Nobody waits for a refresh that it does not need.
       const kept = newerThan === 0 && this.#refreshing.has(place.key) ? await this.#lookup(place) : undefined
       const found = kept ?? (await this.#settled(visit, this.#work(visit, place), newerThan))
       if ('headers' in found) return found
       if (found.value instanceof Lone) {
         const { reason } = found.value
-        if (reason === 'resource') break
+        if (reason === 'resource') return this.#forward(visit.request, visit.origin, 'miss')
         const instead = reason === 'failed' ? this.#reuse.standIn(visit.request, place) : undefined
         if (instead) return instead
         if (++lonely > MAX_LONELY) return this.#byItself(visit, place)
@@ -262,7 +262,7 @@ export class HttpCore {
     running.catch(() => undefined)
     try {
       const found = await Promise.race([running, work.begun])
-      // Where the lease was lost, its own answer may still be on its way.
+      // The attempt of this very request may go on when its lease is lost.
       if (found?.value instanceof Lone) await work.answered
       const stored = found ? !found.unshared && !found.invalidated : undefined
       return this.#outcomes.own(work, stored) ?? found ?? (await running)
@@ -281,16 +281,22 @@ export class HttpCore {
     return this.#answers.forwarded(request, await ask(request, origin), { forwarded })
   }
 
+  /** What the user's function throws does not undo the change. */
+  #keyOfChanged(changed: HttpRequest): string | undefined {
+    try {
+      return keyOf(changed, this.#options)
+    } catch (error) {
+      reportFailure('key', error)
+      return undefined
+    }
+  }
+
   /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
   async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
     const response = await ask(request, origin)
-    try {
-      await this.#unsent.tell(
-        changedBy(request, response).flatMap((changed) => keyOf(changed, this.#options) ?? []),
-      )
-    } catch {
-      // The user's function failed. The change has happened: its answer is told in any case.
-    }
+    const keys = changedBy(request, response).flatMap((changed) => this.#keyOfChanged(changed) ?? [])
+    // The change has happened: its answer is told in any case.
+    await this.#unsent.tell(keys)
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
 }

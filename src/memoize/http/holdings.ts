@@ -6,7 +6,8 @@ const BESIDE_BODY = 1_024
 
 /** What this process has had kept at one key. */
 interface Held {
-  primary: string
+  /** Of the index that leads to it; undefined when none does. */
+  index: string | undefined
   bytes: number
   /** By the clock: until when it is kept. */
   until: number
@@ -24,8 +25,8 @@ export class Holdings {
   /** By key, the oldest first. */
   readonly #held = new Map<string, Held>()
   #bytes = 0
-  /** Variants of a page, by its primary key. */
-  readonly #ofPage = new Map<string, number>()
+  /** Variants by the id of their index: those of one that was replaced are out of reach, and count no more. */
+  readonly #variants = new Map<string, number>()
 
   constructor(space: KeptSpace, { maxKept, maxKeptBytes, maxVariants }: ResolvedHttpOptions) {
     this.#space = space
@@ -34,19 +35,18 @@ export class Holdings {
     this.#maxVariants = maxVariants
   }
 
-  /** Whether one more variant of a page may be kept, at this key. */
-  hasRoom(primary: string, key: string): boolean {
-    return this.#held.has(key) || (this.#ofPage.get(primary) ?? 0) < this.#maxVariants
-  }
-
-  /** A response with a body of so many bytes, or an index, is going to be kept at a key. Whether there is room for it at all. */
-  add(primary: string, key: string, { body, keep }: { body: number; keep: number }): boolean {
+  /**
+   * Notes that a response with a body of so many bytes, or an index, is going to be kept at a key, and has the oldest
+   * forgotten for it. `index`: the id of the one that leads to it. False: it is too large, or one variant too many.
+   */
+  tryAdd(key: string, { index, body, keep }: { index?: string; body: number; keep: number }): boolean {
     const bytes = body + BESIDE_BODY
     this.#delete(key)
-    if (bytes > this.#maxBytes) return false
-    this.#held.set(key, { primary, bytes, until: this.#space.clock.now() + keep })
+    const variants = (index !== undefined && this.#variants.get(index)) || 0
+    if (bytes > this.#maxBytes || variants >= this.#maxVariants) return false
+    this.#held.set(key, { index, bytes, until: this.#space.clock.now() + keep })
     this.#bytes += bytes
-    if (key !== primary) this.#ofPage.set(primary, (this.#ofPage.get(primary) ?? 0) + 1)
+    if (index !== undefined) this.#variants.set(index, variants + 1)
     this.#forgetOldest()
     return true
   }
@@ -54,13 +54,13 @@ export class Holdings {
   #delete(key: string): void {
     const held = this.#held.get(key)
     if (!held) return
-    const { primary, bytes } = held
+    const { index, bytes } = held
     this.#held.delete(key)
     this.#bytes -= bytes
-    if (key === primary) return
-    const left = (this.#ofPage.get(primary) ?? 1) - 1
-    if (left > 0) this.#ofPage.set(primary, left)
-    else this.#ofPage.delete(primary)
+    if (index === undefined) return
+    const left = (this.#variants.get(index) ?? 1) - 1
+    if (left > 0) this.#variants.set(index, left)
+    else this.#variants.delete(index)
   }
 
   #forgetOldest(): void {

@@ -20,7 +20,7 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
   ttl?: number | undefined
   /**
    * How long an error about the resource (404, 410, 414, 451, 500 and up) is kept that does not say so itself. Other errors
-   * without a stated freshness, and what the handler throws, are for their own client alone.
+   * without a stated freshness are for their own client alone, and so are what the handler throws and, where this is 0, 500.
    * @default 0: only those receive it who asked while it was made
    */
   errorTtl?: number | undefined
@@ -56,20 +56,23 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   maxBodyTime?: number | undefined
   /**
-   * Most bytes of bodies that this cache records at once, until its own client has read each. What is beyond that goes to
+   * Most bytes of bodies that this cache records at once in one process, until its own client has read each. What is beyond that goes to
    * its own client alone, at its pace.
    * @default 67_108_864
    */
   maxRecorded?: number | undefined
   /**
-   * Most responses that one process has kept, and most bytes of them, by estimate. Beyond that the oldest are forgotten.
+   * Most responses that this cache has had kept in one process. Beyond that the oldest are forgotten.
    * @default 100_000
    */
   maxKept?: number | undefined
-  /** @default 268_435_456 */
+  /**
+   * Most bytes of them, by estimate.
+   * @default 268_435_456
+   */
   maxKeptBytes?: number | undefined
   /**
-   * Most variants of one page that one process has kept (see Vary). One more is for those alone who wait for it.
+   * Most variants of one page (see Vary) of these. One more goes only to those who wait for it already.
    * @default 100
    */
   maxVariants?: number | undefined

@@ -60,10 +60,8 @@ export async function placed(
   const known = names.every((name) => indexed.has(name))
   const size = { body: made.body.length, keep: made.plan.keep }
   // One too many, or too large, is for those alone who wait.
-  if (known && made.plan.keep > 0) {
-    const fits = (!index || holdings.hasRoom(primary, key)) && holdings.add(primary, key, size)
-    if (!fits) made.plan.keep = 0
-  }
+  if (known && made.plan.keep > 0 && !holdings.tryAdd(key, { ...size, ...(index && { index: index.id }) }))
+    made.plan.keep = 0
   const { keep } = made.plan
   if (known) {
     // What is not kept takes the place of what was kept all the same: that is over. A failure does not.
@@ -77,7 +75,7 @@ export async function placed(
     // What cannot be kept (Redis is away, say) is made again.
     space.put(key, kept, { ttl, tags }).catch(() => false)
   const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
-  holdings.add(primary, primary, { body: 0, keep: ttl })
+  holdings.tryAdd(primary, { body: 0, keep: ttl })
   if (index) {
     // The index alone: whether the resource has changed since this response was begun is not known of the primary key.
     await put(primary, { index: wider }, ttl)
@@ -85,7 +83,7 @@ export async function placed(
   } else {
     // Unreachable, should the primary key have been invalidated: its index is not kept then.
     const variant = variantKey(primary, wider, request.headers)
-    if (keep > 0 && holdings.add(primary, variant, size)) await put(variant, made, keep)
+    if (keep > 0 && holdings.tryAdd(variant, { ...size, index: wider.id })) await put(variant, made, keep)
     decision.setTtl(ttl)
   }
   return { index: wider }

@@ -69,7 +69,9 @@ export function planFor(
   const validated = lifetimes.revalidate && hasValidator(headers) && status < 500
   const worth = Math.max(usable, validated ? Math.max(0, lifetime - age) + VALIDATION_WINDOW : 0)
   const keep = Math.floor(Math.min(Math.max(0, worth), LONGEST_KEEP))
-  return { ...windows, age, lifetime, keep, collapse: stated === undefined }
+  // What a handler throws is a page of this status to most frameworks: it says nothing to the others.
+  const thrown = status === 500 && lifetime === 0
+  return { ...windows, age, lifetime, keep, collapse: stated === undefined && !thrown }
 }
 
 /** An error never stands in for the answer that should have been. */

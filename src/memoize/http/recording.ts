@@ -18,6 +18,8 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   readonly #budget: RecordedBytes
   /** Bytes of it that are counted in the budget. */
   #held = 0
+  /** Whether there was room for all that came. */
+  fits = true
   /** Whether somebody reads it as it comes, or will. */
   #hasReader = false
   #iterator: AsyncIterator<Uint8Array | string> | undefined
@@ -35,7 +37,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   #pulling = false
   readonly #stopped: DeferredPromise<undefined> = pDefer()
 
-  /** `expected`: how many bytes there are to be. Others fail it. */
+  /** `expected`: how many bytes there are to be; another number is a failure. */
   constructor(source: Pieces, expected: number | undefined, budget: RecordedBytes) {
     this.#source = source
     this.#expected = expected
@@ -52,13 +54,12 @@ export class Recording implements AsyncIterableIterator<Buffer> {
 
   async #collect(max: number, long: () => void): Promise<Buffer | undefined> {
     try {
-      let fits = true
-      while (fits && this.#size <= max && this.#state === 'collecting') {
+      while (this.fits && this.#size <= max && this.#state === 'collecting') {
         this.#pulling = true
         const chunk = await this.#pull()
         if (!chunk) return this.#whole()
         this.#pulling = false
-        fits = this.#keep(chunk)
+        this.#keep(chunk)
         if (this.#size > LONG) long()
       }
     } finally {
@@ -82,13 +83,12 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     return whole
   }
 
-  /** What was asked for before it was stopped is the reader's, too. Whether there was room for it. */
-  #keep(chunk: Buffer): boolean {
-    const fits = this.#budget.take(chunk.length)
-    if (fits) this.#held += chunk.length
+  /** For all, if there is room; for the reader in any case, also what was asked for before it was stopped. */
+  #keep(chunk: Buffer): void {
+    this.fits = this.#budget.take(chunk.length)
+    if (this.fits) this.#held += chunk.length
     if (this.#state !== 'ended') this.#chunks.push(chunk)
     this.#changed()
-    return fits
   }
 
   /** It will be read as it comes. */

@@ -36,7 +36,8 @@ export interface Sharing {
 
 /**
  * What it means for those who wait that a response is for its own client alone:
- * resource  the resource says so of itself, and will say so to the others
+ * resource  the resource says so of itself (also by Vary: *, no freshness at all, a body that is too large or too slow),
+ *           and will say so to the others: nobody waits for it for a while
  * asker     because of who asked, or how: it says nothing to the others
  * failed    the origin failed
  */
@@ -54,11 +55,18 @@ export type Cause =
   | 'stream'
   | 'not-fresh'
   | 'body-size'
+  | 'no-room'
   | 'body-time'
   | 'unshared'
 
-/** These are said to one who asks, and not of the resource. */
-const OF_THE_ASKER: ReadonlySet<Cause> = new Set(['status', 'set-cookie', 'authorization', 'unshared'])
+/** These are about one who asks, or this moment, and not about the resource. */
+const OF_THE_ASKER: ReadonlySet<Cause> = new Set([
+  'status',
+  'set-cookie',
+  'authorization',
+  'unshared',
+  'no-room',
+])
 
 export function reasonFor(status: number, cause: Cause): Reason {
   if (status >= 500) return 'failed'

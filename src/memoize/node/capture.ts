@@ -34,7 +34,7 @@ export class Capture {
   readonly #face: ResponseFace
   readonly #life: RequestLife
   /** What the request was before it asked; undefined once it is that again. */
-  #question: Face | undefined
+  #requestBefore: Face | undefined
   /** Fields that were there before, and that the handler has taken away. */
   #removed: string[] = []
   /** What it has left of the cookies that were there before, where that is not all. */
@@ -58,7 +58,7 @@ export class Capture {
     // Something has changed it meanwhile: what was judged is not what the handler sees.
     this.#unshared = !haveSameFields(presentFields(request), judged)
     this.#wire = new Wire((head) => this.#begin(head))
-    this.#question = putOn(request, askingFace(request, judged, asked))
+    this.#requestBefore = putOn(request, askingFace(request, judged, asked))
     const connection = connectionFace(this.#wire, request.socket)
     this.#output = outputTo(this.#wire, request, before)
     if (!asked.background) this.#output.statusCode = response.statusCode
@@ -103,20 +103,20 @@ export class Capture {
 
   /** Lets go of the client's request and response. */
   #release(): void {
-    this.#ask()
+    this.#restoreRequest()
     this.#face.show()
   }
 
   /** The request is its client's again. */
-  #ask(): void {
-    if (this.#question) putOn(this.#request, this.#question)
-    this.#question = undefined
+  #restoreRequest(): void {
+    if (this.#requestBefore) putOn(this.#request, this.#requestBefore)
+    this.#requestBefore = undefined
   }
 
   #over(): void {
     this.fail(new Error('The handler closed the connection without an answer'))
     this.#life.end(this.#output.writableFinished)
-    this.#ask()
+    this.#restoreRequest()
     this.#face.end()
   }
 

@@ -45,7 +45,8 @@ export class Exchange implements NodeRequest {
   get passes(): boolean {
     if (this.incoming.httpVersionMajor !== 1 || this.method === 'CONNECT' || this.#response.headersSent)
       return true
-    return this.headers['upgrade'] !== undefined && this.#site.shares(this.method)
+    const { upgrade, expect } = this.headers
+    return (upgrade !== undefined || expect !== undefined) && this.#site.shares(this.method)
   }
 
   /** Aborts when the client has gone. Made only for those who have to wait: most are answered at once. */
