@@ -43,15 +43,17 @@ export type {
  *
  * Danger: what something before the cache has found out about a client in other ways (`request.user` by an API key, or by a
  * Cookie that it then took away; `request.session`; `response.locals`) is there for the handler, but the cache does not see
- * it. Where an answer depends on it, it must be in `key` or `vary`, or the answer must be `private`.
+ * it. Where an answer depends on it, it must be in `key` or `vary`, or the answer must be `private`. And what something before
+ * the cache writes to a response while the handler runs (a timeout, say) is taken for the handler's: it must not be about one
+ * client.
  *
  * Fields that were set on a response before the cache are judged like the handler's own, Set-Cookie excepted, but belong to
  * that client alone: they are not kept unless the handler changes them, and every client's own stay, unless the answer has
  * them too. Cookies are added to those of before.
  *
  * A client that leaves is not seen by the handler while others wait; when nobody does, its response is closed. A stale
- * answer is renewed by the request that was answered with it, once that has its answer: what the server does at the end of
- * a response has been done by then. Where it has a body that nobody has read by then, it renews nothing. 1xx responses
+ * answer is renewed by the request that was answered with it, once that has its answer, within a second: what the server
+ * does at the end of a response has been done by then. Where it has a body that nobody has read by then, it renews nothing. 1xx responses
  * reach that client alone; trailers none.
  *
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own

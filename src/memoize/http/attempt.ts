@@ -4,7 +4,7 @@ import type { Arrival } from './age.ts'
 import { Asking } from './asking.ts'
 import { bufferOf, discard, inPieces } from './body.ts'
 import { CacheControl } from './cache-control.ts'
-import { freshened } from './conditional.ts'
+import { freshened, notModified } from './conditional.ts'
 import { endToEnd, reasonOf } from './fields.ts'
 import type { Holdings } from './holdings.ts'
 import { isFailure } from './judgement.ts'
@@ -100,8 +100,11 @@ export class Attempt {
   /** What the work of the key is to return. What the origin throws concerns its own caller alone: the others ask anew. */
   async work(decision: Decision): Promise<Kept> {
     const { signal } = decision
-    const desert = () => this.#desert(signal.reason)
-    const unlisten = signal.aborted ? desert() : onAbort(signal, desert)
+    if (signal.aborted) {
+      decision.noStore({ passFor: 0 })
+      return new Lone('failed')
+    }
+    const unlisten = onAbort(signal, () => this.#desert(signal.reason))
     try {
       return await this.#ask(decision)
     } catch (error) {
@@ -109,7 +112,7 @@ export class Attempt {
       decision.noStore({ passFor: 0 })
       return new Lone('failed')
     } finally {
-      unlisten?.()
+      unlisten()
     }
   }
 
@@ -240,7 +243,8 @@ export class Attempt {
   #stream(response: OriginResponse, plan: Plan): void {
     const { method, headers } = this.request
     if (this.coming || this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return
-    if (headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined) return
+    // A client that has it already is not sent it again.
+    if (response.status === 200 && notModified(headers, response.headers)) return
     this.#recording?.attach()
     this.coming = { response, plan }
     this.#begin()
@@ -256,8 +260,8 @@ export class Attempt {
     this.cause = cause
     const reason = reasonFor(response.status, cause)
     // What the resource does not share any more is forgotten; where nothing is kept, nobody waits for a while.
-    if (reason !== 'resource') decision.noStore({ passFor: 0 })
-    else if (this.place.stale) decision.setTtl(0)
+    if (this.place.stale && (reason === 'resource' || isGone(response.status))) decision.setTtl(0)
+    else if (reason !== 'resource') decision.noStore({ passFor: 0 })
     else decision.noStore()
     Object.assign(response.headers, this.withheld)
     this.alone = response
@@ -265,6 +269,11 @@ export class Attempt {
     if (this.#abandoned) discard(response.body)
     return new Lone(reason)
   }
+}
+
+/** Whether the resource is not there any more, whoever is told so. */
+function isGone(status: number): boolean {
+  return status === 404 || status === 410
 }
 
 /** Whether its responses have no body, whatever they say. */

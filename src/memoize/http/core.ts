@@ -1,4 +1,4 @@
-import { UnavailableError } from '../../errors.ts'
+import { AbortedError, UnavailableError } from '../../errors.ts'
 import { outsideWork, reportFailure } from '../../kernel/user-code.ts'
 import type { Found } from '../../locker/space.ts'
 import type { Epochs } from '../../locker/tags.ts'
@@ -45,7 +45,7 @@ export class HttpCore {
   readonly #outcomes: Outcomes
   /** Keys that are being refreshed while stale responses are served. */
   readonly #refreshing = new Set<string>()
-  readonly #turns = new Turns(MOST_BY_THEMSELVES)
+  readonly #turns: Turns
   readonly #unsent: Unsent
   readonly #recorded: RecordedBytes
   readonly #holdings: Holdings
@@ -56,6 +56,7 @@ export class HttpCore {
     this.#answers = new Answers(this.#options.cacheStatus)
     this.#reuse = new Reuse(this.#answers, space.clock, this.#options.shareAuthorized)
     this.#outcomes = new Outcomes(this.#answers, this.#reuse)
+    this.#turns = new Turns(MOST_BY_THEMSELVES, space.clock)
     this.#unsent = new Unsent(space)
     this.#recorded = new RecordedBytes(this.#options.maxRecorded)
     this.#holdings = new Holdings(space, this.#options)
@@ -113,7 +114,11 @@ export class HttpCore {
       else end()
     }
     // Not in the context of a work that asked: to the check for deadlocks it would wait for this.
-    outsideWork(() => this.#run(work, place.stale?.fence ?? 0, visit.since, false))
+    const run = () =>
+      outsideWork(() => this.#run(work, place.stale?.fence ?? 0, this.#space.clock.now(), false))
+    // Nobody waits for a client that takes its time: the key is claimed when that has its answer.
+    const running = visit.request.answered?.().then(run) ?? run()
+    running
       .then(({ value }) => {
         if (value instanceof Lone) ended(value.reason !== 'resource')
         else ended(value instanceof StoredResponse && isFailure(value.status))
@@ -175,13 +180,23 @@ export class HttpCore {
    * `since`: epochs that were noted before; without them the answer is not kept for others.
    */
   async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<Answer> {
+    const { signal, headers } = visit.request
     const work = this.#work(visit, place)
-    const decision = ownDecision(visit.request.signal)
-    const kept = await work.run(decision)
-    const { ttl } = decision
-    const stored =
-      ttl > 0 && since && (await this.#space.put(place.key, kept, { ttl, since }).catch(() => false))
-    return this.#outcomes.own(work, stored) ?? this.#forward(visit.request, visit.origin, 'miss')
+    const decision = ownDecision(signal)
+    const keeping = work.run(decision).then(async (kept) => {
+      const { ttl } = decision
+      if (ttl > 0 && since) return this.#space.put(place.key, kept, { ttl, since }).catch(() => false)
+      // Credentials are not asked about the page of the others.
+      if (headers['authorization'] === undefined && withdraws(kept))
+        await this.#space.invalidate(place.key).catch(() => undefined)
+      return false
+    })
+    const running = keeping.finally(() => work.release())
+    running.catch(() => undefined)
+    const stored = (await Promise.race([running, work.begun])) ?? undefined
+    const answer = this.#outcomes.own(work, stored)
+    if (answer) return answer
+    throw new AbortedError('The client has gone', { cause: signal?.reason })
   }
 
   /** Has an answer made, or waits for it to be made by whoever was first. */
@@ -220,7 +235,25 @@ export class HttpCore {
 
   /** Others' answers were theirs alone, again and again: a few at once ask by themselves, until something is kept. */
   #byItself(visit: Visit, place: Place): Promise<Answer> {
-    return this.#turns.run(place.key, () => this.#atOnce(visit) ?? this.#solo(visit, place, undefined))
+    const { signal } = visit.request
+    const kept = () => (this.#unsent.has(place.primary) ? undefined : this.#atOnce(visit))
+    return this.#turns
+      .run(
+        place.key,
+        { signal, within: this.#left(visit.since) },
+        () => kept() ?? this.#solo(visit, place, undefined),
+      )
+      .catch((error) => {
+        const instead = this.#outcomes.instead(visit.request, place, error)
+        if (instead) return instead
+        throw error
+      })
+  }
+
+  /** What is left of the time that one who came then may wait, ms. */
+  #left(since: number): number {
+    const timeout = this.#options.timeout ?? this.#space.timeout
+    return Math.max(1, timeout - (this.#space.clock.now() - since))
   }
 
   #work({ request, origin }: Visit, place: Place): OriginWork {
@@ -236,14 +269,13 @@ export class HttpCore {
   async #run(work: OriginWork, newerThan: number, since: number, abortUnwanted = true): Promise<Found<Kept>> {
     const { onUnavailable, maxUnshared } = this.#options
     const { request, place, run } = work
-    const timeout = (this.#options.timeout ?? this.#space.timeout) - (this.#space.clock.now() - since)
     return this.#space.run(place.key, run, {
       newerThan,
       // What is kept is not what it was before a change.
       refresh: this.#unsent.has(place.primary),
       tags: tagsOf(request, this.#options),
       signal: request.signal,
-      timeout: Math.max(1, timeout),
+      timeout: this.#left(since),
       errorTtl: 0,
       // What is over is served by the rules of HTTP alone.
       staleWhileRevalidate: 0,
@@ -297,6 +329,14 @@ export class HttpCore {
     const keys = changedBy(request, response).flatMap((changed) => this.#keyOfChanged(changed) ?? [])
     // The change has happened: its answer is told in any case.
     await this.#unsent.tell(keys)
+    // A client that has gone is told nothing more; what it has changed may come yet.
+    response.ended?.then(() => this.#unsent.tell(keys))
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
+}
+
+/** Whether what came of a request alone means that what is kept is not there any more, or not for all. */
+function withdraws(kept: Kept): boolean {
+  if (kept instanceof Lone) return kept.reason === 'resource'
+  return kept instanceof StoredResponse && kept.plan.keep === 0 && kept.status < 500
 }

@@ -29,7 +29,7 @@ export class Outcomes {
     const failed = failure !== undefined || isFailure(made?.status ?? alone?.status ?? 0)
     const standIn = failed && this.#reuse.standIn(request, place)
     if (standIn) {
-      discard(alone?.body)
+      discard(alone?.body ?? coming?.response.body)
       return standIn
     }
     if (failure) throw failure.error
@@ -37,7 +37,9 @@ export class Outcomes {
     const plan = made?.plan ?? coming?.plan
     if (!plan) return undefined
     const kept = plan.keep > 0 && { ttl: plan.lifetime - plan.age }
-    if (!made) return coming && this.#answers.coming(coming.response, { forwarded, ...kept }, withheld)
+    // Somebody is going to read it as it comes.
+    if (!made || coming)
+      return coming && this.#answers.coming(coming.response, { forwarded, ...kept }, withheld)
     const forwardedStatus = status !== undefined && status !== made.status && { forwardedStatus: status }
     const fate = !kept ? undefined : stored ? { stored, ...kept } : { detail: 'not-stored' as const }
     return this.#answers.made(request, made, { forwarded, ...forwardedStatus, ...fate }, withheld)

@@ -1,3 +1,6 @@
+/** The part that long bodies may have. */
+const LONG_PART = 3 / 4
+
 /** Counts the bytes of bodies that a cache records at the moment, and says when there is no room for more. */
 export class RecordedBytes {
   readonly #most: number
@@ -11,9 +14,9 @@ export class RecordedBytes {
     return this.#bytes
   }
 
-  /** Whether there was room for so many more. */
-  take(bytes: number): boolean {
-    if (this.#bytes + bytes > this.#most) return false
+  /** Whether there was room for so many more. Those of long bodies leave a quarter to the others: they may be read slowly. */
+  take(bytes: number, long: boolean): boolean {
+    if (this.#bytes + bytes > (long ? LONG_PART * this.#most : this.#most)) return false
     this.#bytes += bytes
     return true
   }

@@ -66,7 +66,8 @@ export class Recording implements AsyncIterableIterator<Buffer> {
       this.#pulling = false
       if (this.#state === 'collecting') this.#state = 'over'
       this.#changed()
-      if (!this.#hasReader || this.#gone) this.#free()
+      // What was not recorded to its end has a reader yet to come.
+      if (this.#gone || (this.#state === 'ended' && !this.#hasReader)) this.#free()
     }
     if (this.#gone) this.#letGo()
     return undefined
@@ -85,7 +86,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
 
   /** For all, if there is room; for the reader in any case, also what was asked for before it was stopped. */
   #keep(chunk: Buffer): void {
-    this.fits = this.#budget.take(chunk.length)
+    this.fits = this.#budget.take(chunk.length, this.#size > LONG)
     if (this.fits) this.#held += chunk.length
     if (this.#state !== 'ended') this.#chunks.push(chunk)
     this.#changed()
@@ -117,10 +118,14 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     try {
       this.#iterator ??= this.#source[Symbol.asyncIterator]()
       const { done, value } = await this.#iterator.next()
-      if (done) checkLength(this.#expected, this.#size)
-      else this.#size += value.length
-      if (done) this.#state = 'ended'
-      return done ? undefined : bufferOf(value)
+      if (done) {
+        checkLength(this.#expected, this.#size)
+        this.#state = 'ended'
+        return undefined
+      }
+      const chunk = bufferOf(value)
+      this.#size += chunk.length
+      return chunk
     } catch (error) {
       this.#state = 'ended'
       this.#failure = { error }

@@ -42,12 +42,12 @@ export class Unsent {
       if (this.#changes.size <= MOST) break
       this.#giveUp(key)
     }
-    // One that goes out already may not hold all of these.
+    // What goes out already does not hold these; what goes out next does.
     await this.#sending
     await this.send()
   }
 
-  /** Tries once to tell what is left. Never rejects. */
+  /** Tries once to tell what there is by now. Never rejects. */
   send(): Promise<void> {
     this.#sending ??= this.#send().finally(() => (this.#sending = undefined))
     return this.#sending
@@ -55,8 +55,9 @@ export class Unsent {
 
   async #send(): Promise<void> {
     this.#timer?.cancel()
-    while (this.#changes.size > 0) {
-      const some = [...this.#changes].slice(0, AT_ONCE)
+    const changes = [...this.#changes]
+    for (let from = 0; from < changes.length; from += AT_ONCE) {
+      const some = changes.slice(from, from + AT_ONCE)
       try {
         await this.#space.outdate(...some.map(([key]) => key))
         // What has changed once more meanwhile is still to be told.

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
 import { onAbort } from '../../kernel/on-abort.ts'
 import { linesOf } from '../http/fields.ts'
-import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
+import type { Answer, HeaderFields, HttpRequest, OriginRequest, OriginResponse } from '../http/index.ts'
 import { connectionFace } from './connection.ts'
 import { type Face, putOn } from './face.ts'
 import { haveSameFields, isSameField, presentFields } from './fields.ts'
@@ -10,6 +10,7 @@ import { outputTo } from './output.ts'
 import { askingFace } from './question.ts'
 import { RequestLife } from './request-life.ts'
 import { ResponseFace } from './response-face.ts'
+import { targetSeen } from './target.ts'
 import { type Head, Wire } from './wire.ts'
 import { writeAnswer } from './write.ts'
 
@@ -42,12 +43,12 @@ export class Capture {
   readonly #answered = pDefer<OriginResponse>()
 
   /**
-   * `judged`: the fields of the request by which it was decided what becomes of it. `before`: those that the response had
-   * before its client was answered.
+   * `judged`: the request as it was when it was decided what becomes of it. `before`: the fields that the response had before
+   * its client was answered.
    */
   constructor(
     asked: OriginRequest,
-    { judged, before }: { judged: HeaderFields; before: HeaderFields },
+    { judged, before }: { judged: Pick<HttpRequest, 'method' | 'url' | 'headers'>; before: HeaderFields },
     request: IncomingMessage,
     response: ServerResponse,
   ) {
@@ -56,9 +57,12 @@ export class Capture {
     this.#asked = asked
     this.#before = before
     // Something has changed it meanwhile: what was judged is not what the handler sees.
-    this.#unshared = !haveSameFields(presentFields(request), judged)
+    this.#unshared =
+      request.method !== judged.method ||
+      targetSeen(request) !== judged.url ||
+      !haveSameFields(presentFields(request), judged.headers)
     this.#wire = new Wire((head) => this.#begin(head))
-    this.#requestBefore = putOn(request, askingFace(request, judged, asked))
+    this.#requestBefore = putOn(request, askingFace(request, judged.headers, asked))
     const connection = connectionFace(this.#wire, request.socket)
     this.#output = outputTo(this.#wire, request, before)
     if (!asked.background) this.#output.statusCode = response.statusCode
@@ -75,6 +79,11 @@ export class Capture {
   /** Settles with the head of the response; the body follows. */
   get answered(): Promise<OriginResponse> {
     return this.#answered.promise
+  }
+
+  /** Whether the handler has said all. */
+  get complete(): boolean {
+    return this.#output.writableEnded
   }
 
   /** There will be no response, or no more of it. */

@@ -10,6 +10,9 @@ import { type Routed, targetSeen } from './target.ts'
 import { isUnanswered, UnansweredError } from './unanswered.ts'
 import { cacheStatusOf, writeAnswer } from './write.ts'
 
+/** How long a client may take to receive the stale answer that its request is to renew, ms. Then another's does. */
+const ANSWERED_WITHIN = 1_000
+
 /** A request of a client, on its way through the cache to its answer. */
 export class Exchange implements NodeRequest {
   readonly method: string
@@ -61,26 +64,27 @@ export class Exchange implements NodeRequest {
 
   /** Has a response made that others may have too, or leaves it to the handler to answer this client alone. */
   readonly origin = (asked: OriginRequest): OriginResponse | Promise<OriginResponse> => {
-    if (asked.signal === this.#gone?.signal) return this.#goAlone()
     // What a request has, its body and its response, is there but once.
     if (this.#asked) throw new UnansweredError('It was asked by this request before')
+    if (asked.signal === this.#gone?.signal) return this.#goAlone()
     this.#asked = true
-    return asked.background ? this.#renew(asked) : this.#ask(asked)
+    return this.#ask(asked)
   }
 
-  /** When the client has the stale answer, nobody but the handler needs its request and response any more. */
-  async #renew(asked: OriginRequest): Promise<OriginResponse> {
-    if (asked.method !== 'GET' && !this.incoming.readableEnded)
+  /**
+   * Resolves when its client has its answer: nobody but a handler needs its request and response then. Rejects when a body
+   * is gone by then, and when the client takes its time.
+   */
+  async answered(): Promise<void> {
+    if (this.method !== 'GET' && this.method !== 'HEAD' && !this.incoming.readableEnded)
       throw new UnansweredError('Its body is gone when it is answered')
-    const { signal } = asked
-    if (!this.#response.closed) await once(this.#response, 'close', signal && { signal })
-    return this.#ask(asked)
+    const signal = AbortSignal.timeout(ANSWERED_WITHIN)
+    if (!this.#response.closed) await once(this.#response, 'close', { signal })
   }
 
   #ask(asked: OriginRequest): Promise<OriginResponse> {
     const before = asked.background ? this.#before : fieldsOf(this.#response)
-    const fields = { judged: this.headers, before }
-    const capture = new Capture(asked, fields, this.incoming, this.#response)
+    const capture = new Capture(asked, { judged: this, before }, this.incoming, this.#response)
     this.#capture = capture
     this.#site.ask(capture, this.incoming, this.#response, this.#next)
     return capture.answered

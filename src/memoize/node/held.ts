@@ -2,6 +2,14 @@ import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
 import { type OriginResponse, unflat } from '../http/index.ts'
 
+/** Responses that are kept from ending though all of them is there. */
+const complete = new WeakSet<ServerResponse>()
+
+/** Whether a handler has said all of a response. */
+export function isComplete(response: ServerResponse): boolean {
+  return response.writableEnded || complete.has(response)
+}
+
 /**
  * Keeps a response from ending until what it has changed is forgotten everywhere: its client is not to be given what was
  * before. Everything else of it goes its way.
@@ -9,6 +17,7 @@ import { type OriginResponse, unflat } from '../http/index.ts'
 export class HeldResponse {
   readonly #response: ServerResponse
   readonly #ending = pDefer<OriginResponse>()
+  readonly #ended = pDefer<void>()
   /** Name, value, as they were given to writeHead: nobody else learns of them. */
   #written: string[] = []
   #end: (() => void) | undefined
@@ -23,6 +32,8 @@ export class HeldResponse {
     }
     response.end = (...args: unknown[]) => {
       if (!this.#end) this.#fixHead(args)
+      complete.add(response)
+      this.#ended.resolve()
       this.#end ??= () => {
         Object.assign(response, { end, write, writeHead })
         end.apply(response, args as Parameters<typeof end>)
@@ -61,7 +72,7 @@ export class HeldResponse {
   #resolve(): void {
     const { statusCode: status } = this.#response
     const headers = unflat([...rawOf(this.#response.getHeaders()), ...this.#written])
-    this.#ending.resolve({ status, headers })
+    this.#ending.resolve({ status, headers, ended: this.#ended.promise })
   }
 }
 
@@ -73,7 +84,7 @@ function lengthOf(chunk: unknown, encoding: unknown): number {
 type Fields = Record<string, OutgoingHttpHeader | undefined>
 
 function rawOf(fields: unknown): string[] {
-  if (Array.isArray(fields)) return fields.map(String)
+  if (Array.isArray(fields)) return fields.flat().map(String)
   if (typeof fields !== 'object' || fields === null) return []
   return Object.entries(fields as Fields).flatMap(([name, value]) =>
     [value ?? []].flat().flatMap((line) => [name, String(line)]),

@@ -125,9 +125,9 @@ export class ResponseFace {
     isDestroyed: () => this.#of('destroyed') === true,
   }
 
-  /** Whether the client was answered to the end, or is gone. */
+  /** Whether the client was answered to the end, or is gone: nothing is told of its response any more. */
   get #hasEnded(): boolean {
-    return this.#of('finished') === true || this.#of('destroyed') === true
+    return this.#of('_closed') === true || this.#of('destroyed') === true
   }
 
   /** Whether both have: nothing has to be kept apart any more. */

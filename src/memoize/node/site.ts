@@ -7,6 +7,7 @@ import type { Locker } from '../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../http/index.ts'
 import type { Capture } from './capture.ts'
 import { Exchange } from './exchange.ts'
+import { isComplete } from './held.ts'
 import type { Handler, MemoizeHandlerOptions, Next } from './options.ts'
 import { writeAnswer } from './write.ts'
 
@@ -53,7 +54,12 @@ export class Site {
 
   /** Has the handler answer a request whose response is captured. Errors that `next` is told are answered by its pages. */
   ask(capture: Capture, request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    const fail = (error: unknown): void => (next ? passOn(error, response, next) : capture.fail(error))
+    const fail = (error: unknown): void => {
+      // What comes after its end does not undo an answer.
+      if (capture.complete) return
+      if (next) passOn(error, response, next)
+      else capture.fail(error)
+    }
     if (this.#handler) return this.#call(request, response, next, fail)
     try {
       next?.()
@@ -83,6 +89,7 @@ export class Site {
 
   /** Tells a client that there is no answer. */
   refuse(error: unknown, response: ServerResponse, next?: Next): void {
+    if (isComplete(response)) return
     if (next) passOn(error, response, next)
     else if (response.headersSent) response.destroy()
     else {
