@@ -230,6 +230,35 @@ describe('http askers, what is there', () => {
         }
       })
 
+  test('does not return when one that asks by itself finds it gone', async () => {
+    await using world = new HttpWorld()
+    const [cache] = cachesIn(world, 1) as [HttpCache]
+    let answer = (_: OriginRequest): OriginResponse =>
+      page('old', { 'cache-control': 'max-age=0, stale-if-error=3600' })
+    const origin = new Origin((request) => answer(request))
+    await textOf(cache.handle(get(), origin.ask))
+    answer = ({ headers }) =>
+      headers['x-odd'] ? page('bad', {}, 400) : page('gone', { 'cache-control': 'no-store' }, 404)
+    const odd = Array.from({ length: 3 }, () => textOf(cache.handle(get({ 'x-odd': '1' }), origin.ask)))
+    assert.equal(await textOf(cache.handle(get(), origin.ask)), '404 gone')
+    await Promise.all(odd)
+    answer = () => page('failed', {}, 503)
+    for (const headers of [{ 'cache-control': 'max-stale' }, {}])
+      assert.equal(await textOf(cache.handle(get(headers), origin.ask)), '503 failed')
+  })
+
+  test('does not return when it is gone with a cookie', async () => {
+    await using world = new HttpWorld()
+    const [cache] = cachesIn(world, 1) as [HttpCache]
+    let answer = (): OriginResponse => page('old', { 'cache-control': 'max-age=0, stale-if-error=3600' })
+    const origin = new Origin(() => answer())
+    await textOf(cache.handle(get(), origin.ask))
+    answer = () => page('gone', { 'set-cookie': 'a=b' }, 410)
+    assert.equal(await textOf(cache.handle(get(), origin.ask)), '410 gone')
+    answer = () => page('failed', {}, 503)
+    assert.equal(await textOf(cache.handle(get(), origin.ask)), '503 failed')
+  })
+
   test('stays when the origin fails', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]
@@ -380,6 +409,24 @@ describe('http changes', () => {
     } finally {
       unsubscribe('soloflight:unheard', heard)
     }
+  })
+
+  test('are answered while others keep coming', async () => {
+    const told: string[] = []
+    const outdate = async (...keys: string[]): Promise<void> => {
+      await sleep(20)
+      told.push(...keys)
+    }
+    const unsent = new Unsent({ outdate, clock: systemClock })
+    let last = Promise.resolve()
+    let answered = 0
+    for (let n = 0; n < 40; n++) {
+      last = unsent.tell([`${n}`]).then(() => void answered++)
+      await sleep(5)
+    }
+    assert.ok(answered > 20, `${answered} of 40`)
+    await last
+    assert.equal(new Set(told).size, 40)
   })
 
   test('made while the one before is being told are told as well', async () => {

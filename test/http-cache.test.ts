@@ -876,6 +876,14 @@ describe('http cache, bodies that take their time', () => {
     assert.equal(origin.count, 1)
   })
 
+  test('pieces of text are as long as their bytes', async () => {
+    await using world = new World()
+    const origin = new TestOrigin(() => fresh(Readable.from(['äöü', 'ß!'])))
+    await read(world.cache.handle(get(), origin.ask))
+    const hit = await read(world.cache.handle(get(), origin.ask))
+    assert.deepEqual([hit.body, hit.headers['content-length']], ['äöüß!', '9'])
+  })
+
   test('nobody has the end of it before it is kept', async () => {
     for (const end of ['well', 'badly'] as const) {
       const slow = new Slow()

@@ -25,8 +25,8 @@ export class Holdings {
   /** By key, the oldest first. */
   readonly #held = new Map<string, Held>()
   #bytes = 0
-  /** Variants by the id of their index: those of one that was replaced are out of reach, and count no more. */
-  readonly #variants = new Map<string, number>()
+  /** Keys of variants by the id of their index: those of one that was replaced are out of reach, and count no more. */
+  readonly #variants = new Map<string, Set<string>>()
 
   constructor(space: KeptSpace, { maxKept, maxKeptBytes, maxVariants }: ResolvedHttpOptions) {
     this.#space = space
@@ -42,13 +42,21 @@ export class Holdings {
   tryAdd(key: string, { index, body, keep }: { index?: string; body: number; keep: number }): boolean {
     const bytes = body + BESIDE_BODY
     this.#delete(key)
-    const variants = (index !== undefined && this.#variants.get(index)) || 0
-    if (bytes > this.#maxBytes || variants >= this.#maxVariants) return false
+    if (bytes > this.#maxBytes || !this.#hasRoom(index)) return false
     this.#held.set(key, { index, bytes, until: this.#space.clock.now() + keep })
     this.#bytes += bytes
-    if (index !== undefined) this.#variants.set(index, variants + 1)
+    if (index !== undefined) this.#variants.set(index, (this.#variants.get(index) ?? new Set()).add(key))
     this.#forgetOldest()
     return true
+  }
+
+  /** Whether an index may lead to one more variant, once those that are over are not counted. */
+  #hasRoom(index: string | undefined): boolean {
+    const keys = index === undefined ? undefined : this.#variants.get(index)
+    if (!keys || keys.size < this.#maxVariants) return true
+    const now = this.#space.clock.now()
+    for (const key of keys) if ((this.#held.get(key)?.until ?? 0) <= now) this.#delete(key)
+    return keys.size < this.#maxVariants
   }
 
   #delete(key: string): void {
@@ -58,9 +66,8 @@ export class Holdings {
     this.#held.delete(key)
     this.#bytes -= bytes
     if (index === undefined) return
-    const left = (this.#variants.get(index) ?? 1) - 1
-    if (left > 0) this.#variants.set(index, left)
-    else this.#variants.delete(index)
+    const keys = this.#variants.get(index)
+    if (keys?.delete(key) && keys.size === 0) this.#variants.delete(index)
   }
 
   #forgetOldest(): void {

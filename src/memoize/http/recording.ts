@@ -66,8 +66,9 @@ export class Recording implements AsyncIterableIterator<Buffer> {
       this.#pulling = false
       if (this.#state === 'collecting') this.#state = 'over'
       this.#changed()
-      // What was not recorded to its end has a reader yet to come.
+      // What was not recorded to its end has a reader yet to come, who may be slow: of each, so much is not counted then.
       if (this.#gone || (this.#state === 'ended' && !this.#hasReader)) this.#free()
+      else this.#free(LONG)
     }
     if (this.#gone) this.#letGo()
     return undefined
@@ -97,10 +98,11 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     this.#hasReader = true
   }
 
-  /** Nothing of it is needed any more. */
-  #free(): void {
-    this.#budget.give(this.#held)
-    this.#held = 0
+  /** So many bytes of it are not counted any more. */
+  #free(bytes: number = this.#held): void {
+    const given = Math.min(bytes, this.#held)
+    this.#budget.give(given)
+    this.#held -= given
   }
 
   /** Collects it no longer: it is for the reader alone. */
