@@ -110,12 +110,11 @@ test('L1 fence limit - who is parked, and who is next here, gets the error as we
   await t.server.call('HSET', recordKey('soloflight', 'key'), 'f', MAX - 1)
   const ticket = await here.request('key')
   assert.ok(ticket.status === 'locked' && ticket.fence === MAX)
-  const waiting = [here.run('key', () => 'never'), there.run('key', () => 'never')]
+  const waiting = [here, there].map((each) => outcomeOf(each.run('key', () => 'never')))
   await until(async () => (await here.peek('key')).lock?.parked === 1, { what: 'the other to be parked' })
   await until(() => here.stats().waiters === 1, { what: 'the next to wait' })
   await ticket.release()
-  for (const each of waiting) {
-    const { error } = await outcomeOf(each)
+  for (const { error } of await Promise.all(waiting)) {
     assert.ok(error instanceof UnavailableError && error.key === 'key', String(error))
   }
 })
@@ -129,10 +128,9 @@ test('L1 fence limit - the memory store says the same', async () => {
   })
   const ticket = await locker.request('key')
   assert.ok(ticket.status === 'locked' && ticket.fence === MAX)
-  const next = locker.run('key', () => 'never')
+  const next = outcomeOf(locker.run('key', () => 'never'))
   await ticket.release()
-  for (const each of [next, fenceOf(locker, 'key')]) {
-    const { error } = await outcomeOf(each)
+  for (const { error } of [await next, await outcomeOf(fenceOf(locker, 'key'))]) {
     assert.ok(error instanceof UnavailableError && /`key`/.test(error.message), String(error))
   }
   assertOfToday(await fenceOf(locker, 'other'))
