@@ -489,6 +489,14 @@ describe('http keys', () => {
     assert.equal(new Set(different).size, different.length)
   })
 
+  test('no targets, however made, meet in one key', () => {
+    const texts = ['', 'a', '\n', 'a\n', '["a"]', '[', '\na', ' ']
+    const keys = texts.flatMap((method) =>
+      texts.flatMap((host) => texts.map((path) => key(method, `/${path}`, { host }))),
+    )
+    assert.equal(new Set(keys).size, texts.length ** 3)
+  })
+
   test('a request that names no host for certain has no place', () => {
     assert.equal(key('GET', '/', { host: ['a', 'b'] }), undefined)
     assert.equal(key('GET', 'http://a/', { host: 'b' }), undefined)

@@ -7,8 +7,21 @@ const MAX_LENGTH = 2_048
 
 /** The parts as one key. Unambiguous, whatever they contain; those that are long stay apart by SHA-256 over UTF-16. */
 export function keyFrom(parts: readonly (string | null)[]): string {
-  const key = JSON.stringify(parts)
+  return bounded(JSON.stringify(parts))
+}
+
+function bounded(key: string): string {
   return key.length <= MAX_LENGTH ? key : digestOf(key)
+}
+
+/** The same of the target of most requests, in half the time of JSON: as lines, the last of which may be several. */
+function keyOfTarget(method: string, scheme: string, host: string, path: string): string {
+  const isPlain = !method.startsWith('[') && isLine(method) && isLine(scheme) && isLine(host)
+  return isPlain ? bounded(`${method}\n${scheme}\n${host}\n${path}`) : keyFrom([method, scheme, host, path])
+}
+
+function isLine(text: string): boolean {
+  return !text.includes('\n')
 }
 
 /**
@@ -27,20 +40,21 @@ export function keyOf(request: HttpRequest, { key }: Pick<ResolvedHttpOptions, '
     return keyFrom([method, null, own])
   }
   const target = targetOf(request)
-  const { scheme = '', headers } = request
-  return target && keyFrom([method, scheme.toLowerCase(), target.host, target.path, ...seenAs(headers)])
+  if (!target) return undefined
+  const { host, path } = target
+  const scheme = request.scheme?.toLowerCase() ?? ''
+  const seen = seenAs(request.headers)
+  return seen ? keyFrom([method, scheme, host, path, ...seen]) : keyOfTarget(method, scheme, host, path)
 }
 
-/** Where the client sees the resource by the word of a proxy, which handlers rely upon: nothing where none says so. */
-function seenAs(headers: HeaderFields): string[] {
+/** Where the client sees the resource by the word of a proxy, which handlers rely upon. Undefined where none says so. */
+function seenAs(headers: HeaderFields): string[] | undefined {
   const proto = headers['x-forwarded-proto']
   const host = headers['x-forwarded-host']
   const port = headers['x-forwarded-port']
-  if (proto === undefined && host === undefined && port === undefined) return NOWHERE
+  if (proto === undefined && host === undefined && port === undefined) return undefined
   return [proto, host, port].map((value) => String(value ?? ''))
 }
-
-const NOWHERE: string[] = []
 
 const ABSOLUTE = /^https?:\/\/(?<authority>[^/?#@]+)(?<path>\/[^#]*)?$/i
 
