@@ -248,3 +248,90 @@ describe('memoize abuse, those who ask alone', () => {
     assert.deepEqual(new Set(crowd.map(({ status }) => status)), new Set([403, 504]))
   })
 })
+
+describe('memoize abuse, refreshes', () => {
+  const refreshing = { ttl: 200, staleWhileRevalidate: 60_000 }
+
+  for (const event of ['end', 'close'])
+    test(`by handlers that wait for '${event}' of the request`, async () => {
+      await using world = new HttpWorld()
+      let runs = 0
+      const handler = (request: IncomingMessage, response: ServerResponse): void => {
+        const page = `page ${++runs}`
+        if (event === 'end') request.resume().on('end', () => response.end(page))
+        else if (runs === 1) response.end(page)
+        else request.once('close', () => response.end(page))
+      }
+      const server = await world.serve(memoizeHandler(world.locker(), refreshing, handler))
+      assert.equal((await server.ask('/')).text, 'page 1')
+      await sleep(250)
+      assert.equal((await server.ask('/')).text, 'page 1')
+      await until(async () => (await server.ask('/')).text !== 'page 1', { what: 'the refresh' })
+    })
+
+  test('happen as well where each client takes its time', async () => {
+    await using world = new HttpWorld()
+    let runs = 0
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.setHeader('x-run', `${++runs}`)
+      response.end(Buffer.alloc(8_000_000))
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), refreshing, handler))
+    await server.ask('/')
+    await sleep(250)
+    const slow = await server.begin('/')
+    await sleep(1_500)
+    for await (const _ of slow);
+    await until(async () => (await server.ask('/')).headers['x-run'] !== '1', { what: 'the refresh' })
+  })
+
+  test('are not promised for a body that nobody has read', async () => {
+    await using world = new HttpWorld()
+    let runs = 0
+    const options = { ...refreshing, methods: ['GET', 'POST'], key: ({ url }: HttpRequest) => url }
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.end(`result ${++runs}`)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), options, handler))
+    const ask = async (body?: string) =>
+      (await server.ask('/', { method: 'POST', ...(body !== undefined && { body }) })).text
+    assert.equal(await ask('question'), 'result 1')
+    await sleep(250)
+    assert.equal(await ask('question'), 'result 2')
+    await sleep(250)
+    assert.equal(await ask(), 'result 2')
+    await until(() => runs === 3, { what: 'the refresh by one without a body' })
+  })
+})
+
+describe('memoize abuse, changes', () => {
+  test('are told with what their head names at the end, though their client has left, and once', async () => {
+    await using world = new HttpWorld()
+    let value = 'old'
+    const handler = async ({ method }: IncomingMessage, response: ServerResponse): Promise<void> => {
+      if (method !== 'POST') return void response.end(value)
+      await sleep(150)
+      value = 'new'
+      response.writeHead(303, { location: '/item' }).end()
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+    assert.equal((await server.ask('/item')).text, 'old')
+    const socket = connect(server.port, '127.0.0.1').resume()
+    socket.write(`POST /add HTTP/1.1\r\nhost: 127.0.0.1:${server.port}\r\ncontent-length: 0\r\n\r\n`)
+    await sleep(50)
+    socket.destroy()
+    await until(async () => (await server.ask('/item')).text === 'new', { what: 'the change to be seen' })
+  })
+
+  test('may announce trailers', async () => {
+    await using world = new HttpWorld()
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.setHeader('trailer', 'x-sum')
+      response.addTrailers({ 'x-sum': '1' })
+      response.end('done')
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), {}, handler))
+    const { status, text } = await server.ask('/', { method: 'POST' })
+    assert.deepEqual([status, text], [200, 'done'])
+  })
+})

@@ -258,7 +258,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
   })
 
   describe(`memoize capture, ${name}, what the handler does`, () => {
-    test(`memoize capture - ${name}: a stale answer to a body is renewed where that was read before`, async () => {
+    test(`memoize capture - ${name}: a stale answer to a body is renewed where that was read before, and is none where not`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const page: Step = (_request, response) => {
@@ -273,8 +273,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       })
       runs = 0
       const unread = await serve(world, [], [page], { ...options, key: () => 'two' })
-      for (let i = 0; i < 3; i++) assert.equal((await unread.ask('/', asked)).text, 'page 1')
-      assert.equal(runs, 1)
+      for (let i = 1; i <= 3; i++) assert.equal((await unread.ask('/', asked)).text, `page ${i}`)
     })
 
     test(`memoize capture - ${name}: events for one client alone come at once, compressed or not`, async () => {

@@ -52,8 +52,8 @@ export type {
  * them too. Cookies are added to those of before.
  *
  * A client that leaves is not seen by the handler while others wait; when nobody does, its response is closed. A stale
- * answer is renewed by the request that was answered with it, once that has its answer, within a second: what the server
- * does at the end of a response has been done by then. Where it has a body that nobody has read by then, it renews nothing. 1xx responses
+ * answer is renewed by the first request that has got it to the end: what the server does at the end of a response has been
+ * done by then. A request with a body that nobody has read is not given a stale answer that it would have to renew. 1xx responses
  * reach that client alone; trailers none.
  *
  * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own

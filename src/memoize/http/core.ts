@@ -10,7 +10,7 @@ import { demandsOf } from './demands.ts'
 import { Holdings } from './holdings.ts'
 import { isFailure } from './judgement.ts'
 import { keyOf, tagsOf } from './key.ts'
-import type { Answer, HttpRequest, Origin } from './message.ts'
+import type { Answer, HttpRequest, Origin, OriginResponse } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 import { ask } from './origin.ts'
 import { OriginWork } from './origin-work.ts'
@@ -101,9 +101,19 @@ export class HttpCore {
     return reused?.answer
   }
 
-  /** Renews a response for which stale ones are served meanwhile. */
+  /** Renews a response for which stale ones are served meanwhile: by the first request whose client has its answer. */
   #refresh(visit: Visit, place: Place): void {
     if (this.#refreshing.has(place.key)) return
+    const answered = visit.request.answered?.()
+    if (!answered) return this.#renew(visit, place)
+    const fence = place.stale?.fence
+    answered.then(() => {
+      const kept = this.#space.cached(place.key)
+      if (!this.#refreshing.has(place.key) && (!kept || kept.fence === fence)) this.#renew(visit, place)
+    })
+  }
+
+  #renew(visit: Visit, place: Place): void {
     this.#refreshing.add(place.key)
     // Whoever asked has its answer, and may be gone before this ends.
     const work = this.#work({ ...visit, request: { ...visit.request, signal: undefined } }, place)
@@ -114,11 +124,7 @@ export class HttpCore {
       else end()
     }
     // Not in the context of a work that asked: to the check for deadlocks it would wait for this.
-    const run = () =>
-      outsideWork(() => this.#run(work, place.stale?.fence ?? 0, this.#space.clock.now(), false))
-    // Nobody waits for a client that takes its time: the key is claimed when that has its answer.
-    const running = visit.request.answered?.().then(run) ?? run()
-    running
+    outsideWork(() => this.#run(work, place.stale?.fence ?? 0, this.#space.clock.now(), false))
       .then(({ value }) => {
         if (value instanceof Lone) ended(value.reason !== 'resource')
         else ended(value instanceof StoredResponse && isFailure(value.status))
@@ -326,11 +332,12 @@ export class HttpCore {
   /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
   async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
     const response = await ask(request, origin)
-    const keys = changedBy(request, response).flatMap((changed) => this.#keyOfChanged(changed) ?? [])
+    const tell = (told: OriginResponse): Promise<void> =>
+      this.#unsent.tell(changedBy(request, told).flatMap((changed) => this.#keyOfChanged(changed) ?? []))
     // The change has happened: its answer is told in any case.
-    await this.#unsent.tell(keys)
+    await tell(response)
     // A client that has gone is told nothing more; what it has changed may come yet.
-    response.ended?.then(() => this.#unsent.tell(keys))
+    response.ended?.then(tell)
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
 }

@@ -13,11 +13,10 @@ export interface HttpRequest {
    */
   scheme?: string | undefined
   headers: HeaderFields
-  /**
-   * Resolves when its client has been answered; it may only then be asked in the background, where it has this. Rejects
-   * when it is not to be.
-   */
+  /** Resolves when its client has been answered: where it has this, it may be asked in the background only then. */
   answered?: (() => Promise<void>) | undefined
+  /** False when it cannot be asked in the background at all: it is not answered by what it would have to renew. */
+  renews?: boolean | undefined
   /** Aborts when its client has gone: it then waits no longer, and the work goes on only if others wait for it. */
   signal?: AbortSignal | undefined
 }
@@ -50,8 +49,8 @@ export interface OriginResponse {
   own?: readonly string[] | undefined
   /** Whether nobody else may have it, whatever it says. */
   unshared?: boolean | undefined
-  /** Where a head does not mean that all is done: resolves at the end of what the request has changed. */
-  ended?: Promise<void> | undefined
+  /** Where this head does not mean that all is done: the one at the end of what the request has changed. */
+  ended?: Promise<OriginResponse> | undefined
 }
 
 /** Whatever makes the answers: a handler of this process, or a server behind it. */

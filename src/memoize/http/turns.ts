@@ -36,6 +36,7 @@ export class Turns {
   }
 
   #wait(line: Set<() => void>, signal: AbortSignal | undefined, within: number): Promise<void> {
+    if (signal?.aborted) return Promise.reject(new AbortedError('The client has gone'))
     return new Promise((resolve, reject) => {
       const leave = (error: Error): void => {
         done()

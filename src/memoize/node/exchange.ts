@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../http/index.ts'
 import { Capture } from './capture.ts'
@@ -9,9 +8,6 @@ import type { Site } from './site.ts'
 import { type Routed, targetSeen } from './target.ts'
 import { isUnanswered, UnansweredError } from './unanswered.ts'
 import { cacheStatusOf, writeAnswer } from './write.ts'
-
-/** How long a client may take to receive the stale answer that its request is to renew, ms. Then another's does. */
-const ANSWERED_WITHIN = 1_000
 
 /** A request of a client, on its way through the cache to its answer. */
 export class Exchange implements NodeRequest {
@@ -71,15 +67,19 @@ export class Exchange implements NodeRequest {
     return this.#ask(asked)
   }
 
-  /**
-   * Resolves when its client has its answer: nobody but a handler needs its request and response then. Rejects when a body
-   * is gone by then, and when the client takes its time.
-   */
-  async answered(): Promise<void> {
-    if (this.method !== 'GET' && this.method !== 'HEAD' && !this.incoming.readableEnded)
-      throw new UnansweredError('Its body is gone when it is answered')
-    const signal = AbortSignal.timeout(ANSWERED_WITHIN)
-    if (!this.#response.closed) await once(this.#response, 'close', { signal })
+  /** Resolves when its client has its answer: nobody but a handler needs its request and response then. */
+  answered(): Promise<void> {
+    const response = this.#response
+    return new Promise((resolve) => {
+      if (response.closed) resolve()
+      else response.once('close', resolve)
+    })
+  }
+
+  /** Its body, if it has one, must have been read by then. */
+  get renews(): boolean {
+    const { 'content-length': length = '0', 'transfer-encoding': coding } = this.headers
+    return this.incoming.readableEnded || (length === '0' && coding === undefined)
   }
 
   #ask(asked: OriginRequest): Promise<OriginResponse> {

@@ -2,6 +2,9 @@ import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
 import { type OriginResponse, unflat } from '../http/index.ts'
 
+/** Fields by which a response is as long as it says, or by which Node chunks it. */
+const FRAMING = ['content-length', 'transfer-encoding', 'trailer']
+
 /** Responses that are kept from ending though all of them is there. */
 const complete = new WeakSet<ServerResponse>()
 
@@ -17,7 +20,7 @@ export function isComplete(response: ServerResponse): boolean {
 export class HeldResponse {
   readonly #response: ServerResponse
   readonly #ending = pDefer<OriginResponse>()
-  readonly #ended = pDefer<void>()
+  readonly #ended = pDefer<OriginResponse>()
   /** Name, value, as they were given to writeHead: nobody else learns of them. */
   #written: string[] = []
   #end: (() => void) | undefined
@@ -32,21 +35,22 @@ export class HeldResponse {
     }
     response.end = (...args: unknown[]) => {
       if (!this.#end) this.#fixHead(args)
-      complete.add(response)
-      this.#ended.resolve()
       this.#end ??= () => {
         Object.assign(response, { end, write, writeHead })
         end.apply(response, args as Parameters<typeof end>)
       }
+      complete.add(response)
+      const head = this.#head()
+      this.#ending.resolve(head)
+      this.#ended.resolve(head)
       if (this.#released) this.#end()
-      else this.#resolve()
       return response
     }
     // Once it has ended, nothing more goes out: its length is told already.
     response.write = (...args: unknown[]) =>
       this.#end === undefined && write.apply(response, args as Parameters<typeof write>)
     // Whose client is gone may never end; but it may have changed something.
-    response.once('close', () => this.#resolve())
+    response.once('close', () => this.#ending.resolve({ ...this.#head(), ended: this.#ended.promise }))
   }
 
   /** Settles with the head of the response when it is complete and would end. */
@@ -59,7 +63,7 @@ export class HeldResponse {
     const response = this.#response
     if (response.headersSent) return
     const bodiless = response.statusCode === 204 || response.statusCode === 304
-    const framed = response.hasHeader('content-length') || response.hasHeader('transfer-encoding')
+    const framed = FRAMING.some((name) => response.hasHeader(name))
     if (!bodiless && !framed) response.setHeader('content-length', lengthOf(chunk, encoding))
     response.writeHead(response.statusCode)
   }
@@ -69,10 +73,9 @@ export class HeldResponse {
     this.#end?.()
   }
 
-  #resolve(): void {
+  #head(): OriginResponse {
     const { statusCode: status } = this.#response
-    const headers = unflat([...rawOf(this.#response.getHeaders()), ...this.#written])
-    this.#ending.resolve({ status, headers, ended: this.#ended.promise })
+    return { status, headers: unflat([...rawOf(this.#response.getHeaders()), ...this.#written]) }
   }
 }
 

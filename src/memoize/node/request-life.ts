@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { nextTick } from '../../kernel/timers.ts'
 import { accessor, beneath, dataProperty, type Face, putOn, setBeneath } from './face.ts'
 import type { Wire } from './wire.ts'
 
@@ -38,7 +39,10 @@ export class RequestLife {
       ['_read', dataProperty((...args: unknown[]) => this.#call('_read', args))],
       ['_destroy', dataProperty((...args: unknown[]) => this.#call('_destroy', args))],
     ])
-    if (over) face.set('destroyed', dataProperty(false))
+    if (over) {
+      face.set('destroyed', dataProperty(false))
+      for (const name of ['on', 'addListener']) face.set(name, dataProperty(this.#listen))
+    }
     this.#aside = putOn(request, face)
   }
 
@@ -49,6 +53,15 @@ export class RequestLife {
     // Ends without an error: nobody has missed anything.
     if (completed) this.#request.resume()
     else this.#request.destroy(this.#gone)
+  }
+
+  /** Of a request that is over, these have been told: who listens now is told once more. */
+  readonly #listen = (event: string | symbol, listener: Method): IncomingMessage => {
+    const request = this.#request
+    const told = event === 'end' ? request.readableEnded : event === 'close' && request.closed
+    if (told) nextTick(() => listener.call(request))
+    else this.#call('on', [event, listener])
+    return request
   }
 
   #destroy(error: Error | undefined): IncomingMessage {
