@@ -1,4 +1,4 @@
-// The pages of docs: every piece of TypeScript compiles, every link leads somewhere, and recipes keep what they promise.
+// The pages of docs: every piece of TypeScript compiles, and every link leads somewhere.
 
 import assert from 'node:assert/strict'
 import { access, readdir, readFile } from 'node:fs/promises'
