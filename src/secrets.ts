@@ -1,6 +1,6 @@
 /**
  * What must not be told: credentials in texts, and the fields of foreign errors that are known to carry some. Everything
- * that the library says passes through here: its errors, warnings and telemetry, and what travels of a failure.
+ * that the library says passes through here: its errors and warnings, and what travels of a failure. Keys do not.
  */
 
 /** A host, as it stands behind the slashes of a URL without user and password: an `@` further on is part of its path. */

@@ -118,6 +118,19 @@ describe('http askers, those who wait with one', () => {
     assert.ok(origin.most > 1 && origin.most <= 8, `${origin.most} at once`)
   })
 
+  onBoth('have kept what one makes by itself', async (world) => {
+    const [cache] = cachesIn(world, 1) as [HttpCache]
+    const origin = new Origin(({ headers }) =>
+      headers['x-odd'] ? page('bad', {}, 400) : page('good', { 'cache-control': 'max-age=60' }),
+    )
+    const odd = Array.from({ length: 3 }, () => textOf(cache.handle(get({ 'x-odd': '1' }), origin.ask)))
+    assert.equal(await textOf(cache.handle(get(), origin.ask)), '200 good')
+    await Promise.all(odd)
+    const { count } = origin
+    assert.equal(await textOf(cache.handle(get(), origin.ask)), '200 good')
+    assert.equal(origin.count, count)
+  })
+
   onBoth('go on waiting for each other while one sets cookies again and again', async (world) => {
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin(({ headers }) => page('page', headers['x-odd'] ? { 'set-cookie': 'a=b' } : {}))

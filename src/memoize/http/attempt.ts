@@ -175,7 +175,7 @@ export class Attempt {
     const unshareable =
       unshared || this.#deserted ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
     const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? unshareable
-    if (cause) return this.#goAlone(response, cause, decision)
+    if (cause) return this.#makePrivate(response, cause, decision)
     for (const name of withheldFields(control, own)) {
       this.withheld[name] = headers[name]
       delete headers[name]
@@ -184,8 +184,8 @@ export class Attempt {
     headers['date'] ??= new Date(arrival.at).toUTCString()
     const came = this.#clock.now()
     const body = await this.#whole(response, plan)
-    if (typeof body === 'string') return this.#goAlone(response, body, decision)
-    if (this.#deserted) return this.#goAlone({ ...response, body }, 'unshared', decision)
+    if (typeof body === 'string') return this.#makePrivate(response, body, decision)
+    if (this.#deserted) return this.#makePrivate({ ...response, body }, 'unshared', decision)
     plan.age += this.#clock.now() - came
     if (isBodiless(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)
@@ -256,7 +256,7 @@ export class Attempt {
     return isFailure(status) && plan !== undefined && (plan.ifError > 0 || plan.whileRevalidate > 0)
   }
 
-  #goAlone(response: OriginResponse, cause: Cause, decision: Decision): Kept {
+  #makePrivate(response: OriginResponse, cause: Cause, decision: Decision): Kept {
     this.cause = cause
     const reason = reasonFor(response.status, cause)
     // What the resource does not share any more is forgotten; where nothing is kept, nobody waits for a while.

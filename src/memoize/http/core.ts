@@ -247,7 +247,7 @@ export class HttpCore {
       .run(
         place.key,
         { signal, within: this.#left(visit.since) },
-        () => kept() ?? this.#solo(visit, place, undefined),
+        async () => kept() ?? this.#solo(visit, place, await this.#note(visit)),
       )
       .catch((error) => {
         const instead = this.#outcomes.instead(visit.request, place, error)

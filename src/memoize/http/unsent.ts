@@ -14,7 +14,7 @@ const AGAIN_AFTER = 1_000
 
 /**
  * Changes that could not be told, because Redis was away. What they have made wrong must not be served by this process
- * until they are; other processes learn of them within a second once Redis is back.
+ * until they are. It is tried again every second, and whenever one of them is asked for.
  */
 export class Unsent {
   readonly #space: Pick<KeptSpace, 'clock' | 'outdate'>

@@ -62,7 +62,7 @@ export class Exchange implements NodeRequest {
   readonly origin = (asked: OriginRequest): OriginResponse | Promise<OriginResponse> => {
     // What a request has, its body and its response, is there but once.
     if (this.#asked) throw new UnansweredError('It was asked by this request before')
-    if (asked.signal === this.#gone?.signal) return this.#goAlone()
+    if (asked.signal === this.#gone?.signal) return this.#bypass()
     this.#asked = true
     return this.#ask(asked)
   }
@@ -90,7 +90,7 @@ export class Exchange implements NodeRequest {
     return capture.answered
   }
 
-  #goAlone(): OriginResponse | Promise<OriginResponse> {
+  #bypass(): OriginResponse | Promise<OriginResponse> {
     this.#alone = true
     // Nothing comes of its answer, and nothing has to be known of it: it may run when the cache is done.
     if (this.method === 'GET' || this.method === 'HEAD') return { status: 200, headers: {} }
