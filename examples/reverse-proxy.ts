@@ -15,7 +15,7 @@ import {
   type OriginRequest,
   type OriginResponse,
   unflat,
-} from '../src/memoize/http/index.ts'
+} from '../src/memoize/engine/index.ts'
 
 const { values } = parseArgs({
   options: {

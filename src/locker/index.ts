@@ -1,10 +1,11 @@
 /** The Locker: one computation, every caller gets its result. */
 
-export type { Counters } from './caller.ts'
+export type { ResultCacheOptions } from './cache/result-cache.ts'
+export type { Counters } from './flight/locker-context.ts'
+export type { Done, Work, WorkContext } from './flight/waiter.ts'
 export { Lease, type PublishOptions } from './lease.ts'
 export { Locker, type LockerStats, type Peek } from './locker.ts'
 export type { Memoized } from './memoize.ts'
-export { MemoryStore, type MemoryStoreOptions } from './memory-store.ts'
 export {
   LOCKER_DEFAULTS,
   type LockerOptions,
@@ -14,7 +15,6 @@ export {
   type RunOptions,
   type StaleOptions,
 } from './options.ts'
-export type { ResultCacheOptions } from './result-cache.ts'
-export type { ManyContext, ManyResults, ManyWork } from './round.ts'
+export type { ManyContext, ManyResults, ManyWork } from './processor/batch-run.ts'
+export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
 export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/index.ts'
-export type { Done, Work, WorkContext } from './waiter.ts'

@@ -1,6 +1,6 @@
-import { checkDuration } from '../kernel/check.ts'
-import type { WaitNode } from './deadlock.ts'
-import type { Holding } from './holding.ts'
+import { checkDuration } from '../kernel/options.ts'
+import type { WaitNode } from './flight/deadlock.ts'
+import type { Holding } from './processor/held-lease.ts'
 
 /** How long what is published is kept. */
 export interface PublishOptions {

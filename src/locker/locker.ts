@@ -1,12 +1,12 @@
 import { NotLockedError } from '../errors.ts'
-import { checkDuration } from '../kernel/check.ts'
-import type { Codec } from '../kernel/codec.ts'
-import { checkKey, recordKey } from '../kernel/keys.ts'
-import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
-import type { Counters } from './caller.ts'
-import { Core } from './core.ts'
+import type { Codec } from '../kernel/codec/codec.ts'
+import { checkDuration } from '../kernel/options.ts'
+import { checkKey, recordKey } from '../kernel/redis/keys.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/redis/readiness.ts'
+import type { Counters } from './flight/locker-context.ts'
+import type { Done, Namespace, Work } from './flight/waiter.ts'
+import { Space } from './key-namespace.ts'
 import type { Lease, PublishOptions } from './lease.ts'
-import { runMany } from './many.ts'
 import { type Memoized, memoize } from './memoize.ts'
 import {
   checkTags,
@@ -16,10 +16,10 @@ import {
   type RunManyOptions,
   type RunOptions,
 } from './options.ts'
-import type { ManyWork } from './round.ts'
-import { Space } from './space.ts'
+import { runMany } from './processor/batch-claim.ts'
+import type { ManyWork } from './processor/batch-run.ts'
+import { Core } from './runtime.ts'
 import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
-import type { Done, Namespace, Work } from './waiter.ts'
 
 /** What is known of a key. A result that is being renewed has a lock besides. */
 export interface Peek {

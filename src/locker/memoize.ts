@@ -1,6 +1,6 @@
-import { checkFunction } from '../kernel/check.ts'
+import { checkFunction } from '../kernel/options.ts'
+import type { Work } from './flight/waiter.ts'
 import { checkRunOptions, checkVersion, type MemoizeOptions, type RunOptions } from './options.ts'
-import type { Work } from './waiter.ts'
 
 /** A function that does its work once per key. */
 export interface Memoized<Args extends unknown[], Result> {

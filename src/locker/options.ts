@@ -1,4 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
+import type { Codec } from '../kernel/codec/codec.ts'
 import {
   type Complete,
   checkChoice,
@@ -20,15 +21,14 @@ import {
   pick,
   unchecked,
   withDefaults,
-} from '../kernel/check.ts'
-import type { RedisSource } from '../kernel/client.ts'
-import type { Clock } from '../kernel/clock.ts'
-import type { Codec } from '../kernel/codec.ts'
-import type { Connection } from '../kernel/connection.ts'
-import { checkKey, checkPrefix } from '../kernel/keys.ts'
-import { MemoryStore } from './memory-store.ts'
-import type { ResultCacheOptions } from './result-cache.ts'
-import type { OnUnavailable } from './waiter.ts'
+} from '../kernel/options.ts'
+import type { RedisSource } from '../kernel/redis/client.ts'
+import type { Connection } from '../kernel/redis/connection.ts'
+import { checkKey, checkPrefix } from '../kernel/redis/keys.ts'
+import type { Clock } from '../kernel/time/clock.ts'
+import type { ResultCacheOptions } from './cache/result-cache.ts'
+import type { OnUnavailable } from './flight/waiter.ts'
+import { MemoryStore } from './store/memory-store.ts'
 
 /** What is served although it is over, and to whom. The first two are named as in RFC 5861 and mean the same. ms. */
 export interface StaleOptions {

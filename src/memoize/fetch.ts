@@ -12,13 +12,13 @@
  * serve({ fetch: memoizeHandler(new Locker(), { ttl: 60_000 }, app.fetch) })
  */
 
-import { checkFunction } from '../kernel/check.ts'
+import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/locker.ts'
-import { FetchExchange, type FetchHandler } from './fetch/exchange.ts'
-import { responseOf } from './fetch/messages.ts'
-import { HTTP_CACHE_DEFAULTS, HttpCache, type HttpCacheOptions, type HttpRequest } from './http/index.ts'
+import { FetchExchange, type FetchHandler } from './adapters/fetch/exchange.ts'
+import { responseOf } from './adapters/fetch/messages.ts'
+import { HTTP_CACHE_DEFAULTS, HttpCache, type HttpCacheOptions, type HttpRequest } from './engine/index.ts'
 
-export type { FetchHandler } from './fetch/exchange.ts'
+export type { FetchHandler } from './adapters/fetch/exchange.ts'
 
 /** A request as options see it. `url` is its path and query, the host is the field of that name. */
 export interface FetchRequest extends HttpRequest {

@@ -16,4 +16,4 @@ export {
   type OriginRequest,
   type OriginResponse,
   unflat,
-} from './http/index.ts'
+} from './engine/index.ts'

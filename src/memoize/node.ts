@@ -11,10 +11,10 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { checkFunction } from '../kernel/check.ts'
+import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/locker.ts'
-import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './node/options.ts'
-import { Site } from './node/site.ts'
+import { Site } from './adapters/node/adapter.ts'
+import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './adapters/node/options.ts'
 
 export type {
   Handler,
@@ -23,7 +23,7 @@ export type {
   Middleware,
   Next,
   NodeRequest,
-} from './node/options.ts'
+} from './adapters/node/options.ts'
 
 /**
  * Puts a shared cache, as RFC 9111 understands it, before a handler: identical requests run the handler once wherever they

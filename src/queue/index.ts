@@ -1,9 +1,7 @@
 /** The queue: identical jobs run once, and every submitter gets the result. */
 
-export type { Backoff, BackoffFunction, BackoffOptions } from './backoff.ts'
-export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
+export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events/events.ts'
 export { Job, type ResultOptions } from './job.ts'
-export { MemoryQueueStore, type MemoryQueueStoreOptions } from './memory/memory-store.ts'
 export {
   type ProcessOptions,
   QUEUE_DEFAULTS,
@@ -12,8 +10,8 @@ export {
   type SubmitOptions,
 } from './options.ts'
 export { type BulkJob, type QueueStats, RedisQueue } from './queue.ts'
-export type { Handler, RunningJob } from './running-job.ts'
-export type { Conflict, Counts, JobState, Retention } from './store.ts'
+export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
+export type { Conflict, Counts, JobState, Retention } from './store/store.ts'
 export type {
   AnyJobs,
   CommandOf,
@@ -24,3 +22,5 @@ export type {
   PayloadOf,
   ResultOf,
 } from './types.ts'
+export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'
+export type { Handler, RunningJob } from './working/running-job.ts'

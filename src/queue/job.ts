@@ -1,4 +1,4 @@
-import type { Disposition } from './events.ts'
+import type { Disposition } from './events/events.ts'
 import type { SubmitOptions } from './options.ts'
 import type { JobStatus } from './types.ts'
 

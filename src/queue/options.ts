@@ -1,4 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
+import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
 import {
   type Check,
   type Complete,
@@ -21,15 +22,14 @@ import {
   pick,
   unchecked,
   withDefaults,
-} from '../kernel/check.ts'
-import type { RedisSource } from '../kernel/client.ts'
-import type { Clock } from '../kernel/clock.ts'
-import { type Codec, checkCodec, jsonCodec } from '../kernel/codec.ts'
-import type { Connection } from '../kernel/connection.ts'
-import { checkPrefix } from '../kernel/keys.ts'
-import { type Backoff, type BackoffFunction, checkBackoff } from './backoff.ts'
-import { MemoryQueueStore } from './memory/memory-store.ts'
-import { type Conflict, MAX_DELAY, type Retention } from './store.ts'
+} from '../kernel/options.ts'
+import type { RedisSource } from '../kernel/redis/client.ts'
+import type { Connection } from '../kernel/redis/connection.ts'
+import { checkPrefix } from '../kernel/redis/keys.ts'
+import type { Clock } from '../kernel/time/clock.ts'
+import { MemoryQueueStore } from './store/memory-store.ts'
+import { type Conflict, MAX_DELAY, type Retention } from './store/store.ts'
+import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'
 
 /** What a submission may say, and a queue for all of its submissions. Durations are ms. */
 export interface SharedJobOptions {

@@ -1,20 +1,18 @@
 import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
-import { checkChoice, checkCount, checkDuration, checkFunction, quoted, shown } from '../kernel/check.ts'
-import { isReply } from '../kernel/client.ts'
-import type { Clock } from '../kernel/clock.ts'
-import { connectionFor } from '../kernel/connection.ts'
-import { ContextEmitter } from '../kernel/context-emitter.ts'
-import { Deadlines } from '../kernel/deadlines.ts'
-import { refProcess, unrefProcess } from '../kernel/keep-alive.ts'
-import { awaitReady, READY_TIMEOUT } from '../kernel/readiness.ts'
-import { AsyncContext, callHook } from '../kernel/user-code.ts'
+import { encodeFailure } from '../kernel/codec/failure.ts'
+import { checkChoice, checkCount, checkDuration, checkFunction, quoted, shown } from '../kernel/options.ts'
+import { isReply } from '../kernel/redis/client.ts'
+import { connectionFor } from '../kernel/redis/connection.ts'
+import { refProcess, unrefProcess } from '../kernel/redis/keep-alive.ts'
+import { awaitReady, READY_TIMEOUT } from '../kernel/redis/readiness.ts'
+import type { Clock } from '../kernel/time/clock.ts'
+import { Deadlines } from '../kernel/time/deadlines.ts'
 import { warnOnce } from '../kernel/warnings.ts'
-import { encodeFailure } from '../locker/failure.ts'
-import type { FeedEvent, QueueEvents } from './events.ts'
+import { ContextEmitter } from '../kernel/work/context-emitter.ts'
+import { AsyncContext, callHook } from '../kernel/work/user-code.ts'
+import type { FeedEvent, QueueEvents } from './events/events.ts'
+import { feedEventOf, type QueueCounters, Reports } from './events/reports.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
-import { JobWaiter, type WaiterSurroundings } from './job-waiter.ts'
-import { MemoryQueueStore } from './memory/memory-store.ts'
-import { checkName, isJobId, QueueNames } from './names.ts'
 import {
   acceptWithin,
   checkSubmitOptions,
@@ -25,13 +23,14 @@ import {
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
-import { RedisQueueStore } from './redis/redis-store.ts'
-import { feedEventOf, type QueueCounters, Reports } from './reports.ts'
-import type { Handler } from './running-job.ts'
 import { statusOf } from './status.ts'
-import type { Counts, JobSnapshot, JobState, QueueStore } from './store.ts'
-import { closed, handIn, Submissions } from './submissions.ts'
-import { Timekeeper } from './timekeeper.ts'
+import { MemoryQueueStore } from './store/memory-store.ts'
+import { RedisQueueStore } from './store/redis/redis-store.ts'
+import type { Counts, JobSnapshot, JobState, QueueStore } from './store/store.ts'
+import { checkName, isJobId, QueueNames } from './submitting/dedupe-id.ts'
+import { JobWaiter, type WaiterSurroundings } from './submitting/job-waiter.ts'
+import { CANCELLED, LINGER, LOOK_AFTER, Waits } from './submitting/outcome-waits.ts'
+import { closed, handIn, Submissions } from './submitting/submissions.ts'
 import type {
   AnyJobs,
   CommandOf,
@@ -42,8 +41,9 @@ import type {
   PayloadOf,
   ResultOf,
 } from './types.ts'
-import { CANCELLED, LINGER, LOOK_AFTER, Waits } from './waits.ts'
-import { Worker } from './worker.ts'
+import { Timekeeper } from './working/due-poller.ts'
+import type { Handler } from './working/running-job.ts'
+import { Worker } from './working/worker.ts'
 
 /** One of several jobs that are handed in together. */
 export type BulkJob<Jobs extends JobMap<Jobs>> = {

@@ -1,7 +1,7 @@
-import { type Codec, decodeWith } from '../kernel/codec.ts'
-import { decodeFailure } from '../locker/failure.ts'
-import { decodePayload } from './payload.ts'
-import type { JobOutcome, JobSnapshot } from './store.ts'
+import { type Codec, decodeWith } from '../kernel/codec/codec.ts'
+import { decodeFailure } from '../kernel/codec/failure.ts'
+import type { JobOutcome, JobSnapshot } from './store/store.ts'
+import { decodePayload } from './submitting/payload.ts'
 import type { JobStatus } from './types.ts'
 
 /** A job as the store knows it, to be shown. Throws CodecError when its result cannot be read. */

@@ -1,6 +1,6 @@
 import type { RemoteFailure } from '../errors.ts'
-import type { Handler } from './running-job.ts'
-import type { JobState } from './store.ts'
+import type { JobState } from './store/store.ts'
+import type { Handler } from './working/running-job.ts'
 
 /** The commands of a queue: for each, a function from payload to result. */
 export type JobMap<Jobs> = {

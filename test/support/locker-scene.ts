@@ -8,7 +8,7 @@ import {
   SoloflightError,
   type TelemetryEvents,
 } from '../../src/index.ts'
-import { lockerScripts } from '../../src/locker/scripts/index.ts'
+import { lockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import type { TcpProxy } from './proxy.ts'
 import type { ProxyConnection } from './proxy-connection.ts'
 import { type Setup, setup } from './setup.ts'

@@ -9,22 +9,23 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-/** What the compiler says of each of some sources that stand for files in `test`, by this package's own options. */
+/** What the compiler says of each of some sources that stand for files in a folder of `test`, by this package's own options. */
 export async function compile(sources: readonly string[]): Promise<string[][]> {
   const folder = await mkdtemp(join(tmpdir(), 'sf-'))
   try {
     for (const name of ['src', 'node_modules', 'tsconfig.json', 'package.json'])
       await symlink(join(root, name), join(folder, name))
-    await mkdir(join(folder, 'test'))
+    const place = join(folder, 'test/here')
+    await mkdir(place, { recursive: true })
     await symlink(join(root, 'test/support'), join(folder, 'test/support'))
     const files = sources.map((_, number) => `source${number}.ts`)
     for (const [number, file] of files.entries())
-      await writeFile(join(folder, 'test', file), sources[number] as string)
-    const config = { extends: '../tsconfig.json', include: [], files }
+      await writeFile(join(place, file), sources[number] as string)
+    const config = { extends: '../../tsconfig.json', include: [], files }
     const compilerOptions = { rootDir: '/' }
-    await writeFile(join(folder, 'test/tsconfig.json'), JSON.stringify({ ...config, compilerOptions }))
+    await writeFile(join(place, 'tsconfig.json'), JSON.stringify({ ...config, compilerOptions }))
     const tsc = join(root, 'node_modules/.bin/tsc')
-    const { stdout } = await run(tsc, ['-p', join(folder, 'test'), '--pretty', 'false']).catch(
+    const { stdout } = await run(tsc, ['-p', place, '--pretty', 'false']).catch(
       (error: { stdout: string }) => error,
     )
     const errors = stdout.split('\n').filter((line) => /error TS/.test(line))

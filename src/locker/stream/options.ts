@@ -9,8 +9,8 @@ import {
   checkTimeout,
   checkWhole,
   withDefaults,
-} from '../../kernel/check.ts'
-import type { OnUnavailable } from '../waiter.ts'
+} from '../../kernel/options.ts'
+import type { OnUnavailable } from '../flight/waiter.ts'
 
 /** What the work of a stream is given. */
 export interface StreamContext {

@@ -1,9 +1,9 @@
-import type { Core } from '../core.ts'
-import type { MemoryStore } from '../memory-store.ts'
-import { Space } from '../space.ts'
-import { MemoryLogs } from './memory-logs.ts'
-import { noteCodec, type StreamNote } from './note.ts'
-import { RedisLogs } from './redis-logs.ts'
+import { Space } from '../key-namespace.ts'
+import type { Core } from '../runtime.ts'
+import type { MemoryStore } from '../store/memory-store.ts'
+import { MemoryLogs } from './log/memory-log-store.ts'
+import { RedisLogs } from './log/redis-log-store.ts'
+import { noteCodec, type StreamNote } from './stream-record.ts'
 import { Streams } from './streams.ts'
 
 /** Lockers that share a memory store share the logs of their streams as well. */

@@ -1,0 +1,136 @@
+import { CodecError } from '../../errors.ts'
+import { kindOf } from './binary.ts'
+
+/** Objects and arrays may nest this deep. */
+const MAX_DEPTH = 1000
+
+/** Where a key of this name stands alone in an object, the value is not what JSON says but what it stands for. */
+export const ESCAPE = '$'
+
+type Path = (string | number)[]
+
+function pathOf(path: Path): string {
+  return `$${path.map((step) => (typeof step === 'number' ? `[${step}]` : /^[A-Za-z_]\w*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`)).join('')}`
+}
+
+function refuse(path: Path, what: string): never {
+  const shown = path.length > 12 ? [...path.slice(0, 12), '…'] : path
+  throw new CodecError(`${what} at ${pathOf(shown)} cannot be carried as JSON`)
+}
+
+/** Whether an object is the `Object.prototype` of this realm or another. */
+function isRootPrototype(prototype: object): boolean {
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
+}
+
+/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
+function isPlainObject(value: object): boolean {
+  const prototype: object | null = Object.getPrototypeOf(value)
+  return prototype === null || prototype === Object.prototype || isRootPrototype(prototype)
+}
+
+/** Without holes, and with no fields but its elements: JSON knows no others. */
+function isDense(value: unknown[]): boolean {
+  return Object.keys(value).length === value.length && Object.getOwnPropertySymbols(value).length === 0
+}
+
+/** JSON would call this instead of reading the value. */
+function hasToJson(value: object): boolean {
+  return 'toJSON' in value && typeof value.toJSON === 'function'
+}
+
+function nameOfClass(value: object): string {
+  return typeof value.constructor === 'function' && value.constructor.name
+    ? value.constructor.name
+    : 'a class'
+}
+
+/** What a survey lets pass. */
+export interface SurveyTerms {
+  /** Only what JSON itself has, besides fields that are undefined, which it leaves out. */
+  plain?: boolean
+}
+
+/**
+ * Looks at every part of a value once: refuses, with a CodecError that names the path, what JSON would change, and finds
+ * out whether escapes are needed for what it lacks.
+ */
+export class Survey {
+  escapes = false
+  readonly #plain: boolean
+  readonly #path: Path = []
+  readonly #ancestors = new Set<object>()
+
+  constructor({ plain = false }: SurveyTerms = {}) {
+    this.#plain = plain
+  }
+
+  visit(value: unknown): void {
+    switch (typeof value) {
+      case 'string':
+        if (this.#plain) this.#text(value)
+        return
+      case 'boolean':
+        return
+      case 'number':
+        if (!Number.isFinite(value)) this.#lacking(`${value}`)
+        if (Object.is(value, -0)) this.escapes = true
+        return
+      case 'undefined':
+        this.#lacking('undefined')
+        return
+      case 'object':
+        if (value !== null) this.#object(value)
+        return
+      default:
+        refuse(this.#path, `A ${typeof value}`)
+    }
+  }
+
+  /** JSON has no word for it. */
+  #lacking(what: string): void {
+    if (this.#plain) refuse(this.#path, what)
+    this.escapes = true
+  }
+
+  /** UTF-8 has no form for half a character. */
+  #text(text: string): void {
+    if (!text.isWellFormed()) refuse(this.#path, 'A lone surrogate')
+  }
+
+  #object(value: object): void {
+    if (kindOf(value)) return this.#lacking('A binary value')
+    if (this.#ancestors.has(value)) refuse(this.#path, 'A cycle')
+    if (this.#ancestors.size === MAX_DEPTH) refuse(this.#path, `Nesting deeper than ${MAX_DEPTH}`)
+    this.#ancestors.add(value)
+    if (Array.isArray(value)) this.#array(value)
+    else this.#fields(value)
+    if (hasToJson(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}, with toJSON,`)
+    this.#ancestors.delete(value)
+  }
+
+  #array(value: unknown[]): void {
+    if (!isPlainObject(Object.getPrototypeOf(value)))
+      refuse(this.#path, `An instance of ${nameOfClass(value)}`)
+    if (!isDense(value)) refuse(this.#path, 'An array with holes, or fields besides its elements,')
+    for (let index = 0; index < value.length; index++) this.#step(index, value[index])
+  }
+
+  #fields(value: object): void {
+    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}`)
+    if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
+    for (const name of Object.keys(value)) {
+      const field = (value as Record<string, unknown>)[name]
+      if (name === ESCAPE) this.escapes = true
+      if (this.#plain && field === undefined) continue
+      if (this.#plain) this.#text(name)
+      this.#step(name, field)
+    }
+  }
+
+  #step(step: string | number, value: unknown): void {
+    this.#path.push(step)
+    this.visit(value)
+    this.#path.pop()
+  }
+}

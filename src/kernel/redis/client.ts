@@ -1,0 +1,290 @@
+import { Command, Redis, type RedisOptions } from 'ioredis'
+import { masked } from '../../secrets.ts'
+import { messageOf } from '../codec/codec.ts'
+import { checkFields, quoted } from '../options.ts'
+
+/**
+ * What the library needs of an ioredis client. Clients of ioredis 5.10 and later and of ioredis 6 fit, as do their
+ * Clusters; it is structural so that a user's own version of ioredis may be another than ours.
+ */
+export interface RedisClient {
+  readonly status: string
+  connect(): Promise<unknown>
+  disconnect(reconnect?: boolean): void
+  // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
+  on(event: string, listener: (...args: any[]) => void): unknown
+  // biome-ignore lint/suspicious/noExplicitAny: the listener type of Node's own EventEmitter
+  off(event: string, listener: (...args: any[]) => void): unknown
+  callBuffer(command: string, args: (string | Buffer | number)[]): Promise<unknown>
+  // biome-ignore lint/suspicious/noExplicitAny: the Command of one version of ioredis is not that of another
+  sendCommand(command: any): unknown
+  readonly options?: { readonly keyPrefix?: string | undefined }
+}
+
+/** A client of one server: it can be copied to make a second connection. */
+export interface RedisServerClient extends RedisClient {
+  // biome-ignore lint/suspicious/noExplicitAny: the options of one version of ioredis are not those of another
+  duplicate(...override: any[]): any
+  ping(): Promise<unknown>
+  subscribe(...channels: string[]): Promise<unknown>
+}
+
+/** A client of a whole cluster. */
+export interface RedisClusterClient extends RedisClient {
+  readonly isCluster: true
+  readonly options?: { readonly keyPrefix?: string | undefined; readonly scaleReads?: unknown }
+  /** Names of the nodes that have a slot, the primary first. */
+  readonly slots?: readonly (readonly string[])[]
+  nodes(role?: 'all'): RedisServerClient[]
+}
+
+/** Where Redis is: a URL, options of ioredis (Sentinel included), or a client that stays the caller's. */
+export type RedisSource = string | URL | RedisOptions | RedisServerClient | RedisClusterClient
+
+/** Marks a Connection, of whatever copy of this package. */
+export const BRAND: unique symbol = Symbol.for('soloflight.Connection')
+
+/** Whether a client is one of a whole cluster. */
+export function isCluster(client: RedisClient): client is RedisClusterClient {
+  return 'isCluster' in client && client.isCluster === true
+}
+
+/** The slot of a key of a cluster, and the node that has it, as far as the client knows. */
+export function placeOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
+  const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot() ?? 0
+  return { slot, node: client.slots?.[slot]?.[0] }
+}
+
+/** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */
+export function readsPrimary(client: RedisClient): boolean {
+  return !isCluster(client) || client.options?.scaleReads === 'master'
+}
+
+/** An attempt to connect may take this long, ms. */
+const CONNECT_TIMEOUT = 2000
+
+/** A connection that we end has so long (ms) to say goodbye; ioredis keeps the process alive meanwhile. */
+const DISCONNECT_TIMEOUT = 100
+
+/** Longest pause (ms) between two attempts to connect. */
+const LONGEST_RETRY = 1000
+
+/** What our own command client adds to the options that the user gave. */
+const OWNED: RedisOptions = {
+  lazyConnect: true,
+  connectTimeout: CONNECT_TIMEOUT,
+  disconnectTimeout: DISCONNECT_TIMEOUT,
+  // Redis's own estimate of what is left of its loading may be far too long.
+  maxLoadingRetryTime: LONGEST_RETRY,
+  // Deadlines are ours, and so is what is sent again.
+  maxRetriesPerRequest: null,
+  retryStrategy: (times) =>
+    Math.min(50 * 2 ** Math.min(times, 10), LONGEST_RETRY) * (0.75 + Math.random() / 4),
+}
+
+/** What it adds even if the user said otherwise: a reply that is given up by ioredis could not be made undone by us. */
+const ALWAYS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
+
+/** Whether an error is what Redis answered. By its text: its class may be of another copy, or renamed by a bundler. */
+export function isReply(error: unknown): error is Error {
+  return /^[A-Z]{2,} /.test(messageOf(error))
+}
+
+/** What a client threw, as it may be passed on: it notes what was sent, values and credentials too. */
+export function causeOf(thrown: unknown): Error {
+  const { name, code } = (thrown ?? {}) as { name?: unknown; code?: unknown }
+  const told = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
+  return Object.assign(new Error(reasonOf(thrown)), told)
+}
+
+/** What an error says: also one of a cluster, or of several addresses, whose own message says nothing. */
+export function reasonOf(error: unknown): string {
+  const { lastNodeError, errors, code } = (error ?? {}) as {
+    lastNodeError?: unknown
+    errors?: unknown
+    code?: unknown
+  }
+  const said = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
+  const all = masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
+  // A host or socket that cannot be found is quoted: it may be what was to be a URL.
+  return all.replace(/\S+/g, (word) =>
+    word.includes('@') ? `***@${word.slice(word.lastIndexOf('@') + 1)}` : word,
+  )
+}
+
+/** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */
+export function tlsHint(client: RedisClient, cause: unknown): string {
+  const { tls } = (client as { options?: { tls?: unknown } }).options ?? {}
+  const said = cause === undefined ? '' : reasonOf(cause)
+  if (tls && (said === '' || /ETIMEDOUT|ECONNRESET|EPROTO|closed|secure/.test(said)))
+    return ' (does the server speak TLS at this port?)'
+  return !tls && /ECONNRESET|EPIPE|closed|Protocol error/.test(said)
+    ? ' (does the server expect TLS, rediss://…?)'
+    : ''
+}
+
+/** A client for `source`, and whether it is ours to close. Connects to nothing yet. @throws TypeError */
+export function clientFor(source: unknown): {
+  client: RedisServerClient | RedisClusterClient
+  owned: boolean
+} {
+  if (isClient(source)) return { client: source, owned: false }
+  const options = optionsOf(source)
+  const client: Redis = new Redis({
+    ...OWNED,
+    // After a failover the address that we know may belong to a replica.
+    reconnectOnError: (error) => {
+      if (!/(^|: -?)READONLY\b/.test(error.message)) return false
+      client.emit('error', error)
+      return true
+    },
+    ...options,
+    ...ALWAYS,
+  })
+  // Also once nobody listens to it any more: what still fails then concerns nobody.
+  client.on('error', () => {})
+  return { client, owned: true }
+}
+
+function isClient(source: unknown): source is RedisServerClient | RedisClusterClient {
+  const { callBuffer, duplicate, status } = (source ?? {}) as Partial<Redis>
+  return [callBuffer, duplicate].every((method) => typeof method === 'function') && typeof status === 'string'
+}
+
+/** The names of ioredis's options: what it does not know it ignores, and connects to localhost. */
+const NAMES = {
+  ...{ host: 0, port: 0, path: 0, family: 0, username: 0, password: 0, db: 0, tls: 0, connectionName: 0 },
+  ...{ keyPrefix: 0, readOnly: 0, stringNumbers: 0, protocol: 0, replyMapping: 0, natMap: 0, monitor: 0 },
+  ...{
+    connectTimeout: 0,
+    disconnectTimeout: 0,
+    commandTimeout: 0,
+    socketTimeout: 0,
+    keepAlive: 0,
+    noDelay: 0,
+  },
+  ...{ blockingTimeout: 0, blockingTimeoutGrace: 0, retryStrategy: 0, reconnectOnError: 0, lazyConnect: 0 },
+  ...{ maxRetriesPerRequest: 0, maxLoadingRetryTime: 0, enableReadyCheck: 0, enableOfflineQueue: 0 },
+  ...{ enableAutoPipelining: 0, autoPipeliningIgnoredCommands: 0, autoResubscribe: 0 },
+  ...{ autoResendUnfulfilledCommands: 0, offlineQueue: 0, commandQueue: 0, disableClientInfo: 0 },
+  ...{ clientInfoTag: 0, showFriendlyErrorStack: 0, scripts: 0, himportFieldsets: 0, Connector: 0 },
+  ...{ sentinels: 0, name: 0, role: 0, preferredSlaves: 0, updateSentinels: 0, failoverDetector: 0 },
+  ...{ sentinelUsername: 0, sentinelPassword: 0, sentinelTLS: 0, enableTLSForSentinelMode: 0 },
+  ...{ sentinelCommandTimeout: 0, sentinelMaxConnections: 0, sentinelRetryStrategy: 0 },
+  sentinelReconnectStrategy: 0,
+} satisfies Record<keyof RedisOptions, 0>
+
+/** What others call theirs, and what that is here. */
+const ELSEWHERE: Record<string, string> = {
+  url: 'pass the URL itself as `redis`',
+  uri: 'pass the URL itself as `redis`',
+  connectionString: 'pass the URL itself as `redis`',
+  socket: 'that is an option of node-redis; pass `host` and `port` (or `path`, `tls`) beside the others',
+  database: 'its number is `db`',
+  user: 'that is `username`',
+  pass: 'that is `password`',
+  ssl: 'that is `tls`, with options of TLS',
+  rootNodes: 'for a cluster pass `new Cluster(nodes)` of ioredis',
+  nodes: 'for a cluster pass `new Cluster(nodes)` of ioredis',
+}
+
+const WANTED = 'a URL, ioredis options or an ioredis client'
+
+/** The options that a URL or an object of options stands for. */
+function optionsOf(source: unknown): RedisOptions {
+  if (typeof source === 'string') return optionsOfUrl(source)
+  // A URL of another realm (jsdom, a vm) is not an instance of ours.
+  if (Object.prototype.toString.call(source) === '[object URL]') return optionsOfUrl(String(source))
+  if (typeof source !== 'object' || source === null)
+    throw new TypeError(`Expected \`redis\` to be ${WANTED}, got ${quoted(source)}`)
+  const mistake = mistakeOf(source)
+  if (mistake) throw new TypeError(`Expected \`redis\` to be ${WANTED}; this is ${mistake}`)
+  for (const name of Object.keys(source)) {
+    const meant = name in NAMES ? undefined : ELSEWHERE[name]
+    if (meant) throw new TypeError(`Unknown option \`${name}\` in \`redis\`: ${meant}`)
+  }
+  checkFields('redis', source, Object.keys(NAMES))
+  const options: RedisOptions = Object.fromEntries(
+    Object.entries(source).filter(([, value]) => value !== undefined),
+  )
+  if ('host' in source && !(options.host || options.path || options.sentinels || options.Connector)) {
+    throw new TypeError('Expected `redis.host` to be the name of a host: without one it would be localhost')
+  }
+  return options
+}
+
+/** What an object is that is neither a client of ioredis nor options: undefined if it may be options. */
+function mistakeOf(source: object): string | undefined {
+  const { then, sendCommand, send_command } = source as Record<string, unknown>
+  if (BRAND in source)
+    return 'a Connection of another copy of soloflight: install the package once, or pass what that was made of'
+  if (typeof then === 'function') return 'a promise: await it first'
+  if (Array.isArray(source)) return 'an array: for a cluster pass `new Cluster(nodes)` of ioredis'
+  if (typeof sendCommand === 'function' || typeof send_command === 'function')
+    return 'a client of node-redis or another library: pass its URL, or a client of ioredis (5.10 or later)'
+  const prototype: object | null = Object.getPrototypeOf(source)
+  if (prototype === null || Object.getPrototypeOf(prototype) === null) return undefined
+  return `an object of the class ${prototype.constructor?.name || 'of something else'}`
+}
+
+/** Reads a URL as ioredis does, but refuses what ioredis would ignore. */
+function optionsOfUrl(text: string): RedisOptions {
+  if (text.trim() === '') {
+    throw new TypeError(
+      'Expected `redis` to be a URL, got an empty string; pass null, or leave it out, to work without Redis',
+    )
+  }
+  const [, scheme] = /^(rediss?|unix):\/\//i.exec(text.trim()) ?? []
+  const socket = text.startsWith('/') && !text.startsWith('//')
+  const refused = (why: string) => new TypeError(`Expected \`redis\` to be ${why}, got ${quoted(text)}`)
+  if (!socket && scheme === undefined) throw refused('a URL such as redis://localhost:6379')
+  let url: URL
+  let credentials: RedisOptions
+  try {
+    url = new URL(socket ? `unix://${text}` : text)
+    const [username, password] = [url.username, url.password].map(decodeURIComponent)
+    credentials = username || password ? { username: username ?? '', password: password ?? '' } : {}
+  } catch {
+    throw refused('a valid URL')
+  }
+  const query = Object.fromEntries(url.searchParams)
+  const rest: RedisOptions = {
+    ...query,
+    ...(query['family'] && { family: Number(query['family']) }),
+    ...credentials,
+  }
+  if (socket || scheme?.toLowerCase() === 'unix') return { ...rest, path: decodeURIComponent(url.pathname) }
+  const db = url.pathname.replace(/^\//, '')
+  if (!/^\d*$/.test(db)) throw refused('a URL whose path is the number of a database')
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  if (host === '') throw refused('a URL that names a host')
+  return {
+    ...rest,
+    host,
+    ...(url.port !== '' && { port: Number(url.port) }),
+    ...(db !== '' && { db: Number(db) }),
+    ...(scheme?.toLowerCase() === 'rediss' && { tls: {} }),
+  }
+}
+
+/** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */
+const SUBSCRIBER: Partial<RedisOptions> = {
+  lazyConnect: true,
+  keyPrefix: '',
+  readOnly: false,
+  enableOfflineQueue: true,
+  enableReadyCheck: false,
+  autoResubscribe: false,
+  connectTimeout: CONNECT_TIMEOUT,
+  disconnectTimeout: DISCONNECT_TIMEOUT,
+  maxRetriesPerRequest: 0,
+  retryStrategy: () => null,
+  sentinelRetryStrategy: () => null,
+}
+
+/** A new, unconnected client for subscriptions beside `client`; undefined while a cluster has no node to offer. */
+export function subscriberFor(client: RedisServerClient | RedisClusterClient): RedisServerClient | undefined {
+  if (!isCluster(client)) return client.duplicate(SUBSCRIBER)
+  const nodes = client.nodes('all')
+  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate(SUBSCRIBER)
+}

@@ -1,0 +1,68 @@
+import { maskedValue } from '../../secrets.ts'
+import type { Clock } from '../time/clock.ts'
+import { warnOnce } from '../warnings.ts'
+import { isCluster, type RedisClient, reasonOf } from './client.ts'
+
+/** A client that is not ready after so long (ms) is told of: a server that starts at the same time is ready before. */
+const WARN_AFTER = 2000
+
+/** The options of an ioredis client that tell where it connects to. */
+interface Target {
+  path?: string | undefined
+  host?: string | undefined
+  port?: number | undefined
+  tls?: unknown
+  sentinels?: readonly Target[] | null | undefined
+  name?: string | undefined
+}
+
+/**
+ * Warns once if a client does not reach Redis: for workers, which have no caller to whom an error could be told. The
+ * returned function takes it back.
+ */
+export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void {
+  let reason: unknown
+  const onError = (error: unknown) => {
+    reason = error
+  }
+  const stop = () => {
+    timer.cancel()
+    client.off('error', onError)
+    client.off('ready', stop)
+  }
+  const timer = clock.after(
+    WARN_AFTER,
+    () => {
+      stop()
+      if (client.status === 'ready') return
+      const why = reason === undefined ? `no connection within ${WARN_AFTER} ms` : reasonOf(reason)
+      warnOnce(
+        'SOLOFLIGHT_REDIS_UNREACHABLE',
+        `Redis at ${addressOf(client)} cannot be reached: ${why}. Trying again until it can.`,
+      )
+    },
+    true,
+  )
+  client.on('error', onError)
+  client.on('ready', stop)
+  return stop
+}
+
+/** Where a client connects to, as a URL without user and password. */
+function addressOf(client: RedisClient): string {
+  const { options, startupNodes } = client as {
+    options?: Target
+    startupNodes?: readonly (Target | string)[]
+  }
+  if (isCluster(client)) return (startupNodes ?? []).map(nodeOf).join(', ') || 'the nodes of a cluster'
+  if (options?.sentinels) {
+    return `${options.name ?? 'the master'} of the sentinels ${options.sentinels.map(nodeOf).join(', ')}`
+  }
+  return nodeOf(options ?? {})
+}
+
+function nodeOf(node: Target | string): string {
+  if (typeof node === 'string') return maskedValue(node)
+  const { path, host = 'localhost', port = 6379, tls } = node
+  return path ? `unix://${maskedValue(path)}` : `${tls ? 'rediss' : 'redis'}://${maskedValue(host)}:${port}`
+}

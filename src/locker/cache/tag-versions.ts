@@ -1,0 +1,53 @@
+import { microtask } from '../../kernel/time/timers.ts'
+import type { CallLimits, Store } from '../store/store.ts'
+
+/** Epochs of tags, by the name of the tag's record. */
+export type Epochs = ReadonlyMap<string, number>
+
+/** Epochs as a writer notes them beside its value. Names of records hold no blanks. */
+export function noted(epochs: Epochs): string {
+  return [...epochs].map(([tag, epoch]) => `${epoch} ${tag}`).join('\n')
+}
+
+/** Reads what a writer noted. What is none of that matches nothing. */
+export function readNote(note: string): Epochs {
+  const lines = note === '' ? [] : note.split('\n')
+  return new Map(
+    lines.map((line) => {
+      const blank = line.indexOf(' ')
+      return [line.slice(blank + 1), Number(line.slice(0, blank))]
+    }),
+  )
+}
+
+/** Whether no tag of a note has begun a new epoch, as far as `known` tells. A tag without an epoch matches nothing. */
+export function stillHolds(note: Epochs, known: Epochs): boolean {
+  return [...note].every(([tag, epoch]) => {
+    const current = known.get(tag) ?? 0
+    return current > 0 && epoch >= current
+  })
+}
+
+/** What is being asked in this very step of the program, by store: many claims that go out together ask the same. */
+const asked = new WeakMap<Store, Map<string, Promise<Epochs>>>()
+
+/** The present epochs of tags. With `keepFor` (ms), each has one, and keeps it at least that long. */
+export function readEpochs(
+  store: Store,
+  tags: readonly string[],
+  keepFor: number,
+  limits: CallLimits,
+): Promise<Epochs> {
+  if (tags.length === 0) return Promise.resolve(new Map())
+  const questions = asked.get(store) ?? new Map<string, Promise<Epochs>>()
+  asked.set(store, questions)
+  const question = [keepFor, limits.within, ...tags].join(' ')
+  const known = questions.get(question)
+  if (known) return known
+  const answer = store
+    .epochs(tags, keepFor, limits)
+    .then((epochs) => new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+  questions.set(question, answer)
+  microtask(() => questions.delete(question))
+  return answer
+}

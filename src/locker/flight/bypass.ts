@@ -1,0 +1,47 @@
+import { newId } from '../../kernel/ids.ts'
+import { lingerOf } from '../processor/held-lease.ts'
+import type { Claimer, ClaimReply } from '../store/store.ts'
+import type { Call } from './waiter.ts'
+
+/** How a value is kept. */
+export interface KeptTerms {
+  ttl: number
+  stale: number
+  tags: string
+}
+
+/**
+ * Keeps a value that is there already, unless somebody else computes the key at the moment. `only`: nor if anything
+ * was granted, or invalidated, since that was the last fence; 0: whatever that is.
+ */
+export function put(call: Call, bytes: Buffer, terms: KeptTerms, only: number): Promise<boolean> {
+  const { record, lease, caller } = call
+  const { store, unavailableAfter: within } = caller
+  const grant = { key: record, nonce: newId(), attempt: 1 }
+  const linger = lingerOf(lease)
+  const wants = { after: 0, parked: 0, refresh: true, takeover: true, tolerance: 0, serve: 0 }
+  const claim = { ...grant, ...wants, lease, pass: false, only, trace: '' }
+  const settle = async (reply: ClaimReply): Promise<boolean> => {
+    if (reply.status === 'parked') await store.unpark(record, grant.nonce, { within })
+    if (reply.status !== 'granted') return false
+    const settlement = {
+      ...grant,
+      ...terms,
+      fence: reply.fence,
+      kind: 'value',
+      bytes,
+      linger,
+      passFor: 0,
+    } as const
+    return (await store.settle(settlement, { within })).accepted
+  }
+  return new Promise<boolean>((resolve, reject) => {
+    const claimer: Claimer = {
+      sending() {},
+      notice() {},
+      claimed: (reply) => settle(reply).then(resolve, reject),
+      unclaimed: reject,
+    }
+    store.claim(claim, within, claimer)
+  }).finally(() => store.ignore(grant.nonce))
+}

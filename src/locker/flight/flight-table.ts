@@ -1,0 +1,246 @@
+import { DeadlockError, OverloadedError } from '../../errors.ts'
+import { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
+import { listened, tell } from '../../kernel/telemetry.ts'
+import type { Clock } from '../../kernel/time/clock.ts'
+import { Deadlines } from '../../kernel/time/deadlines.ts'
+import { AsyncContext } from '../../kernel/work/user-code.ts'
+import type { Store } from '../store/store.ts'
+import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
+import { Flight, type FlightTable } from './flight.ts'
+import { isShared, serveLastKnown } from './unavailable.ts'
+import { type Call, type JoinedCall, Waiter } from './waiter.ts'
+import type { StaleResult } from './waiter-set.ts'
+
+/** Callers that may wait in one process at a time. */
+const MAX_WAITERS = 1_000_000
+
+/** What an in-process cache must know. */
+export interface StaleListener {
+  /** What was accepted for a record up to a fence is no longer to be served. */
+  drop(record: string, fence: number): void
+  /** Nor what has this tag. */
+  dropTag(tag: string): void
+  /** What is dropped may go unheard from now on. */
+  unverify(): void
+  /** It is heard again. */
+  verify(): void
+}
+
+/**
+ * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
+ * whichever of them is asked.
+ */
+export class Flights implements FlightTable {
+  readonly store: Store
+  /** Flights that a caller may join. */
+  readonly #open = new ChurnMap<string, Flight>()
+  /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
+  readonly #refreshing = new ChurnMap<string, Flight>()
+  /** Flights that go on without being joined. */
+  readonly #closed = new ChurnMap<string, Set<Flight>>()
+  /** All that are not over. */
+  readonly #flying = new ChurnSet<Flight>()
+  readonly #operations = new ChurnSet<Promise<unknown>>()
+  readonly #listeners = new Set<StaleListener>()
+  readonly #deadlines: Deadlines
+  readonly #unlisten: () => void
+  #waiters = 0
+  tagDrops = 0
+
+  constructor(store: Store, clock: Clock) {
+    this.store = store
+    this.#deadlines = new Deadlines(clock)
+    this.#unlisten = store.listen({
+      up: () => this.#up(),
+      down: () => this.#down(),
+      drop: (record, fence) => this.drop(record, fence),
+      dropTag: (tag) => this.dropTag(tag),
+    })
+  }
+
+  get size(): number {
+    return this.#flying.size
+  }
+
+  get waiters(): number {
+    return this.#waiters
+  }
+
+  /** Waits with the callers of the same record, or begins a flight. */
+  join(call: Call): Promise<unknown> {
+    const { record } = call
+    const table = call.refresh ? this.#refreshing : this.#open
+    // Redis is away: nobody waits for a work of this process who would have what is there.
+    const kept = table.get(record)?.unshared ? serveLastKnown(call) : undefined
+    if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
+    this.#passBy(call)
+    const found = table.get(record)
+    // Who would rather fail than have a result of this process alone does not wait for one.
+    const alone = found?.unshared && isShared(call)
+    // Nor who needs what is newer than it may bring, or would keep it under other tags.
+    const other = found && !(found.brings(call.newerThan) && found.covers(call.tags))
+    const known = alone || other ? undefined : found
+    const from = call.background ? undefined : callingWork()
+    const work = from?.node
+    if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
+      const message = 'The work waits for itself: it asks for the key that it computes'
+      return Promise.reject(new DeadlockError(message, { key: call.key }))
+    }
+    if (this.#waiters >= MAX_WAITERS) {
+      return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
+    }
+    call.context = call.round?.context ?? new AsyncContext()
+    const joined = call as JoinedCall
+    const flight = known ?? new Flight(joined, this)
+    const waiter = new Waiter(joined, this.#deadlines)
+    if (from) waiter.onEnd = noteWait(from, flight)
+    this.#waiters++
+    flight.add(waiter)
+    if (known) {
+      call.caller.counters.joins++
+      call.round?.answered(call.key)
+      if (listened('join')) tell('join', { key: call.key })
+    } else {
+      this.#flying.add(flight)
+      if (!found) table.set(record, flight)
+      if (found || call.refresh) this.#close(flight)
+      flight.begin()
+    }
+    return waiter.promise
+  }
+
+  /** The flights that a caller of the record would wait for: the one it joins, or those that compute it here already. */
+  #blockers(record: string, known: Flight | undefined): Flight[] {
+    const closed = [...(this.#closed.get(record) ?? [])].filter((flight) => flight.holds)
+    const open = known ?? this.#open.get(record)
+    return open ? [open, ...closed] : closed
+  }
+
+  /** Begins to renew what is over, unless that is under way. What comes of it is for those who ask later. */
+  renew(call: Call): Promise<unknown> | undefined {
+    return this.#open.has(call.record) ? undefined : this.join(call)
+  }
+
+  /** A strict caller that would be content with what is over must ask for itself whether it may have that. */
+  #passBy({ record, caller, staleWhileRevalidate }: Call): void {
+    const flight = this.#open.get(record)
+    if (flight?.renews && caller.strict && staleWhileRevalidate > 0) this.seal(flight)
+  }
+
+  askAnew(flight: Flight, waiters: readonly Waiter[]): void {
+    this.seal(flight)
+    const [first] = waiters
+    if (!first) return
+    const next = new Flight(first.call, this)
+    this.#flying.add(next)
+    if (this.#open.has(next.record)) this.#close(next)
+    else this.#open.set(next.record, next)
+    for (const waiter of waiters) {
+      flight.audience.release(waiter)
+      next.add(waiter)
+    }
+    next.begin()
+  }
+
+  pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
+    const flight = new Flight(waiter.call, this)
+    this.#flying.add(flight)
+    this.#close(flight)
+    flight.goAlone(waiter, fence, stale)
+  }
+
+  sent(flight: Flight): void {
+    if (this.#refreshing.get(flight.record) === flight) this.#refreshing.delete(flight.record)
+  }
+
+  remove(flight: Flight): void {
+    this.#flying.delete(flight)
+    if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
+    this.sent(flight)
+    const closed = this.#closed.get(flight.record)
+    if (closed?.delete(flight) && closed.size === 0) this.#closed.delete(flight.record)
+  }
+
+  seal(flight: Flight): void {
+    if (this.#open.get(flight.record) !== flight) return
+    this.#open.delete(flight.record)
+    this.#close(flight)
+  }
+
+  #close(flight: Flight): void {
+    const closed = this.#closed.get(flight.record)
+    if (closed) closed.add(flight)
+    else this.#closed.set(flight.record, new Set([flight]))
+  }
+
+  left(): void {
+    this.#waiters--
+  }
+
+  track(operation: Promise<unknown>): void {
+    this.#operations.add(operation)
+    void operation.finally(() => this.#operations.delete(operation))
+  }
+
+  /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
+  async settle(): Promise<void> {
+    const forsaken = [...this.#flying].filter((flight) => flight.forsaken)
+    await Promise.all(forsaken.map((flight) => flight.landed()))
+    await Promise.all(this.#operations)
+  }
+
+  /** Rejects all waiters that `which` names. */
+  reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
+    for (const flight of [...this.#flying]) {
+      for (const waiter of flight.audience) {
+        if (which(waiter.call)) waiter.reject(error(flight.key))
+      }
+    }
+  }
+
+  /** The flight that callers of a record join at present. */
+  current(record: string): Flight | undefined {
+    return this.#open.get(record)
+  }
+
+  /** What was accepted up to `fence` is no longer to be served. */
+  drop(record: string, fence: number): void {
+    for (const listener of this.#listeners) listener.drop(record, fence)
+    for (const closed of this.#closed.get(record) ?? []) closed.invalidated(fence)
+    const flight = this.#open.get(record)
+    if (flight?.invalidated(fence)) this.seal(flight)
+  }
+
+  /** A tag has begun a new epoch. */
+  dropTag(tag: string): void {
+    this.tagDrops++
+    for (const listener of this.#listeners) listener.dropTag(tag)
+    for (const flight of [...this.#flying]) if (flight.tagDropped(tag)) this.seal(flight)
+  }
+
+  /** Adds a listener; the returned function takes it away. */
+  onStale(listener: StaleListener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  #up(): void {
+    for (const listener of this.#listeners) listener.verify()
+    for (const flight of [...this.#flying]) flight.lookAgain()
+  }
+
+  #down(): void {
+    for (const listener of this.#listeners) listener.unverify()
+    for (const flight of [...this.#flying]) {
+      flight.deaf()
+      // What invalidates it may go unheard.
+      this.seal(flight)
+    }
+  }
+
+  /** Nobody uses them any more. */
+  close(): void {
+    this.#unlisten()
+    this.store.close()
+  }
+}

@@ -1,0 +1,107 @@
+import { decodeWith, sizeOf } from '../../kernel/codec/codec.ts'
+import { readNote } from '../cache/tag-versions.ts'
+import type { Offer, Outcome } from '../store/store.ts'
+import type { Call, Waiter } from './waiter.ts'
+import type { Audience } from './waiter-set.ts'
+
+/** A value that was read: as callers are given it, and the bytes that it takes in memory. */
+export interface Reading {
+  result: unknown
+  bytes: number
+}
+
+/**
+ * Makes what callers are given out of what the store brought, and keeps it in this process's cache if it may be kept: no
+ * invalidation came since the claim went out, and messages would have told.
+ */
+export class Delivery {
+  readonly #call: Call
+  readonly #audience: Audience
+  /** Counts the tags that were heard to have begun a new epoch. */
+  readonly #tagDrops: () => number
+  #tagDropsThen = 0
+  /** Since the claim went out, messages arrived and none of them invalidated the key. */
+  #cacheable = false
+  /** When the last claim went out, and after which waiter. */
+  sentAt = 0
+  sentSeq = 0
+
+  constructor(call: Call, audience: Audience, tagDrops: () => number) {
+    this.#call = call
+    this.#audience = audience
+    this.#tagDrops = tagDrops
+  }
+
+  /** A claim goes out, or a work begins without one. */
+  sending(): void {
+    const { clock, store } = this.#call.caller
+    this.sentAt = clock.now()
+    this.sentSeq = this.#audience.seq
+    this.#cacheable = store.subscribed
+    this.#tagDropsThen = this.#tagDrops()
+  }
+
+  /** Whether nothing is known to have been invalidated since. */
+  get undisturbed(): boolean {
+    return this.#cacheable
+  }
+
+  /** The key was invalidated, or may be without our hearing of it. */
+  disturb(): void {
+    this.#cacheable = false
+  }
+
+  /** Gives what was read of an outcome to waiters. `keptFrom`: its ttl counts from there. */
+  give(waiters: readonly Waiter[], outcome: Outcome, reading: Reading, keptFrom: number): void {
+    if (outcome.fresh > 0) this.#cache(reading, outcome, freshUntil(outcome, keptFrom), outcome.stale)
+    for (const waiter of waiters) waiter.resolve(reading.result)
+  }
+
+  /** Reads the value of an outcome. Throws CodecError. */
+  read(outcome: Outcome, keptFrom: number): Reading {
+    const { codec, key, reveal } = this.#call
+    const value = decodeWith(codec, outcome.bytes, key)
+    const result = reveal ? reveal(value, outcome, freshUntil(outcome, keptFrom)) : value
+    return { result, bytes: sizeOf(codec, value, outcome.bytes.length) }
+  }
+
+  /** Offers something that is over to those who are content with it. What cannot be read is not offered. */
+  offer({ bytes, fence, past, left, tags }: Offer): void {
+    try {
+      const since = this.sentAt - past
+      const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
+      const offered = {
+        ...this.read(outcome, since),
+        fence,
+        since,
+        until: this.sentAt + left,
+        tags: [...readNote(tags).keys()],
+      }
+      this.#audience.offer({ ...offered, seq: this.sentSeq })
+    } catch {
+      // The work will bring another.
+    }
+  }
+
+  /** Another renews it: what is over is kept here as well, so that it is asked for once only. */
+  cacheStale(offer: Offer): void {
+    const { stale } = this.#audience
+    if (stale) this.#cache(stale, offer, stale.since, stale.until - stale.since)
+  }
+
+  #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
+    if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
+    const { caller, name, record } = this.#call
+    // Later results could not replace it, nor invalidations reach it.
+    if (!caller.cache || !caller.store.explains(fence)) return
+    const { result, bytes } = reading
+    const names = [...readNote(tags).keys()]
+    const staleUntil = freshUntil + stale
+    caller.cache.set(name, { record, result, bytes, fence, freshUntil, staleUntil, tags: names })
+  }
+}
+
+/** The server counts whole milliseconds, from the beginning of one. */
+function freshUntil({ fresh }: Outcome, keptFrom: number): number {
+  return keptFrom + fresh - 1
+}

@@ -1,0 +1,53 @@
+import { checkFunction } from '../../kernel/options.ts'
+import { checkKey } from '../../kernel/redis/keys.ts'
+import type { Namespace } from '../flight/waiter.ts'
+import { checkRunOptions, type RunManyOptions } from '../options.ts'
+import type { Core } from '../runtime.ts'
+import { type ManyWork, Round } from './batch-run.ts'
+
+/** Most keys of one call. */
+const MAX_KEYS = 10_000
+
+/** Runs many keys at once: what nobody has is claimed together, and computed by one call of the work. */
+export async function runMany(
+  core: Core,
+  namespace: Namespace,
+  keys: readonly string[],
+  work: ManyWork<unknown>,
+  options: RunManyOptions,
+): Promise<unknown[]> {
+  checkFunction('work', work)
+  if (!Array.isArray(keys) || keys.length > MAX_KEYS) {
+    throw new TypeError(`Expected \`keys\` to be an array of at most ${MAX_KEYS} strings`)
+  }
+  for (const key of keys) checkKey(key)
+  checkRunOptions(options)
+  const results = new Map<string, Promise<unknown> | undefined>()
+  for (const key of keys) results.set(key, core.hit(namespace, key, options)?.promise)
+  const missing = [...results.keys()].filter((key) => !results.get(key))
+  const round = new Round(missing, work)
+  for (const key of missing) results.set(key, join(core, namespace, key, round, options))
+  return await Promise.all(keys.map((key) => results.get(key)))
+}
+
+function join(
+  core: Core,
+  namespace: Namespace,
+  key: string,
+  round: Round,
+  options: RunManyOptions,
+): Promise<unknown> {
+  const call = core.call(namespace, key, computedByItsRound, options)
+  call.round = round
+  // A stale result is renewed in the same round; its key counts as answered when that is done.
+  const stale = core.stale(call)
+  if (stale) return stale.promise
+  const result = core.flights.join(call)
+  const answered = () => round.answered(key)
+  result.then(answered, answered)
+  return result
+}
+
+function computedByItsRound(): never {
+  throw new Error('A key of a round is computed with the others')
+}

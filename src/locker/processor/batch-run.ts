@@ -1,0 +1,143 @@
+import { types } from 'node:util'
+import { LeaseLostError } from '../../errors.ts'
+import { AsyncContext } from '../../kernel/work/user-code.ts'
+import type { Slot } from '../../kernel/work/work-scheduler.ts'
+import { asWork, type WaitNode } from '../flight/deadlock.ts'
+import type { WorkContext } from '../flight/waiter.ts'
+import type { Holding } from './held-lease.ts'
+import { conclude, contextOf, isWanted, type WorkFlight } from './work-runner.ts'
+
+/** What the work of a `runMany` is given. */
+export interface ManyContext {
+  /** Aborts when all leases are lost, or at the end of `close`. */
+  readonly signal: AbortSignal
+  /** What a work of one of the keys alone would be given. */
+  of(key: string): WorkContext
+}
+
+/**
+ * Computes results for keys: an array in the same order, or a Map; promises among them are awaited. An Error among them,
+ * or a promise that rejects, is the failure of its key.
+ */
+export type ManyWork<T> = (
+  keys: string[],
+  context: ManyContext,
+) => ManyResults<T> | PromiseLike<ManyResults<T>>
+
+export type ManyResults<T> =
+  | readonly (T | Error | PromiseLike<T>)[]
+  | ReadonlyMap<string, T | Error | PromiseLike<T>>
+
+interface Member {
+  holding: Holding
+  flight: WorkFlight
+}
+
+/** What is granted later, one after the other, is gathered for so long, ms. */
+const GATHER = 5
+
+/**
+ * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
+ * that were granted. What is granted later, by a takeover, is another round.
+ */
+export class Round implements WaitNode {
+  waitsFor: Map<WaitNode, number> | undefined
+  /** Keys whose claims are not answered. */
+  readonly #pending: Set<string>
+  readonly #work: ManyWork<unknown>
+  #won: Member[] = []
+  #open = true
+  #context: AsyncContext | undefined
+
+  constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
+    this.#pending = new Set(keys)
+    this.#work = work
+  }
+
+  /** In which its work runs. First asked for by the call that it belongs to. */
+  get context(): AsyncContext {
+    this.#context ??= new AsyncContext()
+    return this.#context
+  }
+
+  /** The claim of a key was answered. */
+  answered(key: string): void {
+    if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
+  }
+
+  granted(holding: Holding, flight: WorkFlight): void {
+    this.#won.push({ holding, flight })
+    if (this.#open) this.answered(holding.call.key)
+    else if (this.#won.length === 1) holding.call.caller.clock.after(GATHER, () => this.#start())
+  }
+
+  #start(): void {
+    this.#open = false
+    const won = this.#won
+    this.#won = []
+    const [first] = won
+    first?.holding.call.caller.scheduler.schedule((slot) => {
+      void this.#perform(won, slot).finally(() => slot.release())
+    })
+  }
+
+  async #perform(won: readonly Member[], slot: Slot): Promise<void> {
+    const members = won.filter(({ holding, flight }) => isWanted(holding, flight))
+    const [first] = members
+    if (!first) return
+    const { clock } = first.holding.call.caller
+    const startedAt = clock.now()
+    for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
+    const keys = members.map(({ holding }) => holding.call.key)
+    const outcome = await asWork(this.context, { node: this, slot }, async () =>
+      readResults(await this.#work([...keys], contextOfMany(members)), keys),
+    ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
+    await Promise.all(
+      members.map(({ holding, flight }, index) => {
+        flight.waitsFor = undefined
+        return conclude(holding, flight, { ...(outcome[index] as Outcome), startedAt })
+      }),
+    )
+  }
+}
+
+interface Outcome {
+  failed: boolean
+  result: unknown
+}
+
+async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<Outcome[]> {
+  const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
+  if (!Array.isArray(listed) || listed.length !== keys.length) {
+    throw new TypeError(
+      `Expected the work to return ${keys.length} results in the order of its keys, or a Map`,
+    )
+  }
+  const settled = await Promise.allSettled(listed)
+  return settled.map((each, index) => {
+    if (each.status === 'rejected') return { failed: true, result: each.reason as unknown }
+    const missing = results instanceof Map && !results.has(keys[index])
+    const result = missing ? new Error('The work returned no result for the key') : (each.value as unknown)
+    // Errors of Node itself are of another realm under Jest.
+    return { failed: result instanceof Error || types.isNativeError(result), result }
+  })
+}
+
+function contextOfMany(members: readonly Member[]): ManyContext {
+  const contexts = new Map(members.map(({ holding }) => [holding.call.key, contextOf(holding)]))
+  const abort = new AbortController()
+  let left = members.length
+  for (const { holding } of members) {
+    holding.signal.addEventListener('abort', () => {
+      if (--left === 0) abort.abort(holding.signal.reason)
+    })
+  }
+  return {
+    signal: abort.signal,
+    of(key) {
+      const context = contexts.get(key)
+      if (!context) throw new LeaseLostError('The key is not among those of this work', { key })
+      return context
+    },
+  }
+}

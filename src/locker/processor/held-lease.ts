@@ -1,0 +1,446 @@
+import { AbortedError, CodecError, LeaseLostError, type SoloflightError } from '../../errors.ts'
+import { encodeWith, messageOf } from '../../kernel/codec/codec.ts'
+import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
+import { tell } from '../../kernel/telemetry.ts'
+import type { Timer } from '../../kernel/time/clock.ts'
+import { type Epochs, noted } from '../cache/tag-versions.ts'
+import type { WaitNode } from '../flight/deadlock.ts'
+import type { Call, JoinedCall } from '../flight/waiter.ts'
+import { MESSAGE_LIMIT, type Outcome, type Settlement } from '../store/store.ts'
+
+/** The flight, as far as its holding tells it how things went. */
+export interface HoldingFlight extends WaitNode {
+  readonly nonce: string
+  /** Number of the last waiter that has joined. */
+  readonly seq: number
+  /** Nobody in this process wants what is computed any more, and that is to end it if nobody anywhere does. */
+  readonly unwanted: boolean
+  /** Final for this process. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
+  settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
+  lost(holding: Holding): void
+  /** `expired`: it was held for too long, which is to those who wait as if it had died. */
+  released(holding: Holding, expired: boolean): Promise<void>
+  /** Until that waiter, nothing can have been invalidated before it joined. */
+  vouch(seq: number): void
+  /** The key was invalidated while this is held. */
+  doomed(): void
+  showProgress(bytes: Buffer): void
+}
+
+/** A grant, as the flight received it. */
+export interface HoldingGrant {
+  attempt: number
+  fence: number
+  /** When the claim went out: the lease counts from there. */
+  sentAt: number
+  /** The lease that was claimed, ms. It stays the same, whichever waiter's work runs under it. */
+  lease: number
+  /** False when there is no lease at all, because Redis is away, or nobody waits for anybody. */
+  shared: boolean
+  /** It is because Redis is away. */
+  unavailable: boolean
+  /** Of the tags, as they were when the claim went out. */
+  epochs: Epochs
+}
+
+/** How what is published is kept. */
+export interface Terms {
+  /** ms; that of the call when absent. */
+  ttl?: number | undefined
+  /** Not at all; and for so long nobody is to wait for anybody, ms. */
+  passFor?: number | undefined
+}
+
+/** How long the epochs of tags are known beyond what they are noted on, ms. */
+const TAGS_BEYOND = 60_000
+
+/** Progress is told this often at most, ms. */
+const PROGRESS_EVERY = 50
+
+/** A lease is renewed after this part of it. */
+const RENEW_AFTER = 1 / 3
+
+/** How long before its end a lease counts as lost, ms: what the signal needs to be heard. */
+export function marginOf(lease: number): number {
+  return Math.min(200, lease / 10)
+}
+
+/** What was settled is remembered for longer than anybody waits before looking again, ms. */
+export function lingerOf(lease: number): number {
+  return Math.ceil(lease * 1.25 + 1000)
+}
+
+/** How long the epochs of a call's tags are to be known, ms. */
+export function tagsKeptFor(call: Call): number {
+  return Math.ceil(call.ttl) + call.keepStale + TAGS_BEYOND
+}
+
+/**
+ * One grant in the hands of this process: renews the lease, knows when it is lost, and ends it once, by settling or
+ * releasing. Never reused: the next grant is another object.
+ */
+export class Holding {
+  readonly call: JoinedCall
+  readonly grant: HoldingGrant
+  readonly #flight: HoldingFlight
+  /** Made when it is first asked for: most works do not. */
+  #abort: AbortController | undefined
+  /** One for all three moments. */
+  #timer: Timer | undefined
+  #timerAt = Number.POSITIVE_INFINITY
+  /** By the clock: when the lease is to be renewed, when it is lost, and when it has been held for `maxHold`. */
+  #renewAt = Number.POSITIVE_INFINITY
+  #loseAt = Number.POSITIVE_INFINITY
+  #letGoAt: number
+  /** When that went out which last extended the lease. */
+  #renewedAt = 0
+  /** What could not be published, because the store did not answer. */
+  unaccepted: Outcome | undefined
+  /** Settled or released, or on the way there. */
+  #ending = false
+  /** On the way: resolves when it is known whether it was settled. */
+  #settling: Promise<void> | undefined
+  #ended = false
+  #lost = false
+  /** The progress that is still to be told, and when it may be. */
+  #unsaid: Buffer | undefined
+  #saying: Timer | undefined
+  /** What the work has said of its result. */
+  readonly terms: Terms = {}
+
+  constructor(call: JoinedCall, grant: HoldingGrant, flight: HoldingFlight) {
+    this.call = call
+    this.grant = grant
+    this.#flight = flight
+    this.#register()
+    this.#letGoAt = call.caller.clock.now() + call.caller.maxHold
+    if (grant.shared) this.#extended(grant.sentAt)
+    this.#watch()
+  }
+
+  get signal(): AbortSignal {
+    this.#abort ??= new AbortController()
+    return this.#abort.signal
+  }
+
+  /** What those wait for who wait for this. */
+  get node(): WaitNode {
+    return this.#flight
+  }
+
+  /** Whether the flight has moved on without it. */
+  get lost(): boolean {
+    return this.#lost
+  }
+
+  /** Whether it was settled or released, or is about to be. */
+  get settledOrSettling(): boolean {
+    return this.#ending
+  }
+
+  #register(): void {
+    const { holdings } = this.call.caller
+    const held = holdings.get(this.call.record)
+    if (held) held.add(this)
+    else holdings.set(this.call.record, new Set([this]))
+    if (this.grant.unavailable) this.call.caller.unshared.add(this)
+  }
+
+  /** Publishes a value. What cannot be carried fails the flight instead, and throws CodecError. */
+  async publish(value: unknown, given: number | undefined = this.terms.ttl): Promise<void> {
+    let bytes: Buffer
+    try {
+      bytes = encodeWith(this.call.codec, value)
+    } catch (cause) {
+      const { key } = this.call
+      const error = new CodecError(`The result cannot be published: ${messageOf(cause)}`, { key, cause })
+      await this.fail(error, 0)
+      throw error
+    }
+    const { ttl, caller } = this.call
+    const kind = this.terms.passFor === undefined ? 'value' : 'unkept'
+    // A ttl that was given for this very result is meant as it is.
+    await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * caller.ttlJitter)))
+  }
+
+  /** Publishes a failure. */
+  async fail(error: unknown, ttl: number = this.call.errorTtl): Promise<void> {
+    const { caller, context } = this.call
+    await this.#settle('error', encodeFailure(exposedFailure(caller.exposeError, context, error)), ttl, error)
+  }
+
+  #settle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
+    const settled = this.#trySettle(kind, bytes, ttl, original)
+    if (!this.#settling) this.#settling = settled.catch(() => {}).finally(() => (this.#settling = undefined))
+    return settled
+  }
+
+  async #trySettle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
+    this.#begin()
+    const { caller, key, record } = this.call
+    const { fence, attempt, lease, shared, epochs } = this.grant
+    const stale = kind === 'value' ? this.call.keepStale : 0
+    const tags = noted(epochs)
+    const sentSeq = this.#flight.seq
+    const sentAt = caller.clock.now()
+    const outcomeKind = kind === 'error' ? kind : 'value'
+    let doomed = false
+    if (shared) {
+      if (tags !== '') this.#keepTags(ttl + stale)
+      const { nonce } = this.#flight
+      const { passFor = 0 } = this.terms
+      // Written out: making an object by spreading two others takes longer than all the rest of a settlement.
+      const settlement: Settlement = {
+        key: record,
+        nonce,
+        attempt,
+        fence,
+        kind,
+        bytes,
+        ttl,
+        linger: lingerOf(lease),
+        stale,
+        tags,
+        passFor,
+      }
+      const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
+        this.unaccepted = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
+        this.#resume()
+        throw error
+      })
+      if (!reply.accepted) throw this.#refused()
+      doomed = reply.doomed
+      caller.counters.settled++
+      tell('settle', { key, fence, failed: kind === 'error' })
+    }
+    this.#end()
+    const kept = shared && !doomed && kind !== 'unkept'
+    const outcome: Outcome = {
+      kind: outcomeKind,
+      fence,
+      bytes,
+      fresh: kept ? ttl : 0,
+      doomed,
+      stale: kept ? stale : 0,
+      tags,
+    }
+    this.#flight.settled(outcome, sentSeq, sentAt, original)
+  }
+
+  /** The epochs of its tags are to be known as long as they are noted on what is kept. If not, that is not served. */
+  #keepTags(ms: number): void {
+    const { caller, ttl, tags, keepStale } = this.call
+    if (ms > ttl + keepStale) caller.store.epochs(tags, ms + TAGS_BEYOND, this.#limits()).catch(() => {})
+  }
+
+  /** Gives the lease up: the next waiter becomes the processor. */
+  async release(expired = false): Promise<void> {
+    this.#begin()
+    this.#stop()
+    try {
+      await this.#flight.released(this, expired)
+    } finally {
+      this.#end()
+    }
+  }
+
+  /** It was lost before anything was done under it. */
+  forsake(): void {
+    this.#end()
+  }
+
+  /** What was to end it failed: it is held as before, as far as it still is. */
+  #resume(): void {
+    this.#ending = false
+    if (this.#lost) return this.#flight.lost(this)
+    this.#extended(this.#renewedAt)
+    this.#renewAt = this.call.caller.clock.now()
+    this.#watch()
+  }
+
+  #begin(): void {
+    const { key } = this.call
+    if (this.#ending) throw new LeaseLostError('The lease is settled or released already', { key })
+    this.#ending = true
+  }
+
+  #refused(): LeaseLostError {
+    this.#ending = false
+    if (this.#lost) this.#flight.lost(this)
+    else this.#lose('The lease was lost: another holds it, or it ran out too long ago')
+    this.#end()
+    return new LeaseLostError('Not accepted: the lease was lost', { key: this.call.key })
+  }
+
+  /** Nothing more is to be expected of it. */
+  #end(): void {
+    this.#ending = true
+    this.#ended = true
+    this.#letGoAt = Number.POSITIVE_INFINITY
+    this.#stop()
+    const { holdings, unshared } = this.call.caller
+    unshared.delete(this)
+    const held = holdings.get(this.call.record)
+    if (held?.delete(this) && held.size === 0) holdings.delete(this.call.record)
+  }
+
+  /** The lease is left alone from now on. */
+  #stop(): void {
+    this.#renewAt = this.#loseAt = Number.POSITIVE_INFINITY
+    this.#saying?.cancel()
+    this.#watch()
+  }
+
+  /** The lease was extended by what went out at `sentAt`: it is lost a margin before a lease after that. */
+  #extended(sentAt: number): void {
+    const { lease } = this.grant
+    const { caller } = this.call
+    this.#renewedAt = sentAt
+    this.#loseAt = sentAt + lease - marginOf(lease)
+    this.#renewAt = caller.clock.now() + lease * RENEW_AFTER
+  }
+
+  /** Waits for the next moment. */
+  #watch(): void {
+    const { clock } = this.call.caller
+    const next = Math.min(this.#renewAt, this.#loseAt, this.#letGoAt)
+    if (next === this.#timerAt) return
+    this.#timer?.cancel()
+    this.#timerAt = next
+    this.#timer =
+      next === Number.POSITIVE_INFINITY ? undefined : clock.after(next - clock.now(), this.#due, true)
+  }
+
+  readonly #due = (): void => {
+    const now = this.call.caller.clock.now()
+    this.#timerAt = Number.POSITIVE_INFINITY
+    if (now >= this.#loseAt) {
+      this.#loseAt = Number.POSITIVE_INFINITY
+      this.#lose('The lease ran out: it could not be renewed in time')
+    } else if (now >= this.#renewAt) {
+      this.#renewAt = Number.POSITIVE_INFINITY
+      this.#renew()
+    }
+    if (now >= this.#letGoAt) {
+      this.#letGoAt = Number.POSITIVE_INFINITY
+      this.#letGo()
+    }
+    this.#watch()
+  }
+
+  #renew(): void {
+    const { caller, record } = this.call
+    const { attempt, fence, lease } = this.grant
+    const sentAt = caller.clock.now()
+    const sentSeq = this.#flight.seq
+    if (this.#flight.unwanted) this.abandon()
+    caller.store
+      .renew({ key: record, nonce: this.#flight.nonce, attempt, fence, lease }, this.#limits())
+      .then(
+        ({ held, doomed }) => {
+          if (this.#ending || this.#lost) return
+          if (!held) return this.#lose('The lease was lost: another holds it')
+          if (doomed) this.#flight.doomed()
+          else this.#flight.vouch(sentSeq)
+          this.#extended(sentAt)
+          this.#watch()
+        },
+        () => {
+          if (this.#ended || this.#lost) return
+          this.#renewAt = caller.clock.now() + Math.min(lease / 10, 500)
+          this.#watch()
+        },
+      )
+  }
+
+  #limits(): { within: number } {
+    return { within: this.call.caller.unavailableAfter }
+  }
+
+  #lose(message: string): void {
+    if (this.#lost) return
+    const { key, caller } = this.call
+    caller.counters.lost++
+    tell('lost', { key, fence: this.grant.fence })
+    this.#letDown(new LeaseLostError(message, { key }))
+  }
+
+  #letDown(reason: SoloflightError): void {
+    this.#lost = true
+    this.#stop()
+    this.#abortWork(reason)
+    // While a publish is under way, it may still be accepted: what comes of that decides.
+    if (!this.#ending) this.#flight.lost(this)
+  }
+
+  /** Listeners of the signal run in the context of the work. */
+  #abortWork(reason: SoloflightError): void {
+    this.#abort ??= new AbortController()
+    const { context } = this.call
+    context.run(() => this.#abort?.abort(reason))
+  }
+
+  /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */
+  abandon(): void {
+    if (this.#ending || this.#lost) return
+    const { caller, record, key } = this.call
+    const { attempt, fence, lease, shared } = this.grant
+    const unwanted = () => this.#letDown(new AbortedError('Nobody waits for it any more', { key }))
+    if (!shared) return unwanted()
+    const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: lingerOf(lease) }
+    const abandoned = caller.store.abandon(grant, this.#limits())
+    abandoned.then(
+      (reply) => {
+        if (this.#lost) return
+        if (reply === 'released') unwanted()
+        else if (reply === 'lost' && !this.#ending) this.#lose('The lease was lost: another holds it')
+      },
+      // The next renewal tries again.
+      () => {},
+    )
+  }
+
+  /** Held until `close` would wait no longer, or (`expired`) for the longest time allowed: stops the work and hands over. */
+  async handOver(reason: SoloflightError, expired = false): Promise<void> {
+    while (this.#settling) await this.#settling
+    if (this.#ending) return
+    this.#abortWork(reason)
+    await this.release(expired).catch(() => {})
+  }
+
+  #letGo(): void {
+    const { key, caller } = this.call
+    if (this.#lost) this.#end()
+    else
+      void this.handOver(
+        new LeaseLostError(`The lease was held for ${caller.maxHold} ms and is let go`, { key }),
+        true,
+      )
+  }
+
+  /** Shows a value to all who wait. Throws CodecError when it cannot be carried or is too large for a message. */
+  progress(value: unknown): void {
+    if (this.#ending || this.#lost) return
+    const { key, codec } = this.call
+    const bytes = encodeWith(codec, value)
+    if (bytes.length > MESSAGE_LIMIT)
+      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
+    this.#flight.showProgress(bytes)
+    this.#unsaid = bytes
+    if (this.grant.shared && !this.#saying) this.#say()
+  }
+
+  #say(): void {
+    const bytes = this.#unsaid
+    this.#saying = undefined
+    if (!bytes) return
+    this.#unsaid = undefined
+    const { caller, record } = this.call
+    const { attempt, fence } = this.grant
+    // Progress is a courtesy: if it cannot be told, the work goes on.
+    caller.store
+      .progress({ key: record, nonce: this.#flight.nonce, attempt, fence, bytes }, this.#limits())
+      .catch(() => {})
+    this.#saying = caller.clock.after(PROGRESS_EVERY, () => this.#say(), true)
+  }
+}

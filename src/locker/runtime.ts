@@ -1,0 +1,257 @@
+import { AbortedError, ClosedError } from '../errors.ts'
+import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
+import { ChurnMap, ChurnSet } from '../kernel/collections/churn.ts'
+import { checkFunction } from '../kernel/options.ts'
+import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
+import { checkKey, recordKey } from '../kernel/redis/keys.ts'
+import { listened, tell } from '../kernel/telemetry.ts'
+import type { Clock } from '../kernel/time/clock.ts'
+import { WorkScheduler } from '../kernel/work/work-scheduler.ts'
+import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
+import { Flights } from './flight/flight-table.ts'
+import { type Caller, newCounters } from './flight/locker-context.ts'
+import { Call, type Namespace, type Work } from './flight/waiter.ts'
+import {
+  type AnyRunOptions,
+  checkRunOptions,
+  type LockerOptions,
+  type ResolvedOptions,
+  resolveOptions,
+} from './options.ts'
+import { MemoryStore } from './store/memory-store.ts'
+import { RedisStore } from './store/redis/redis-store.ts'
+
+/** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
+const RENEW_AGAIN_AFTER = 1000
+
+/** What the parts of a locker share: its connection, its flights, its cache, and how a call is made out of options. */
+export class Core {
+  readonly options: ResolvedOptions
+  readonly flights: Flights
+  readonly caller: Caller
+  readonly clock: Clock
+  readonly codec: Codec
+  readonly connection: Connection | undefined
+  localHits = 0
+  /** Undefined when caching is off, and after `close`. */
+  #cache: ResultCache | undefined
+  #closed = false
+  /** Lets go of the store and of the connection. */
+  readonly #leave: () => Promise<void>
+  readonly #unlisten: () => void
+
+  constructor(options: LockerOptions) {
+    this.options = resolveOptions(options)
+    this.codec = checkCodec(options.codec ?? jsonCodec)
+    const { prefix, concurrency, cache } = this.options
+    const link = connectionFor(options, 'Locker')
+    this.connection = link?.connection
+    const memory = options.store ?? new MemoryStore({ clock: options.clock })
+    this.clock = link?.connection.clock ?? memory.clock
+    const purpose = `locker:${prefix}`
+    this.flights = link
+      ? link.connection.share(
+          purpose,
+          () => new Flights(new RedisStore(link.connection), link.connection.clock),
+        )
+      : new Flights(memory.connect(), memory.clock)
+    this.#leave = async () => {
+      if (!link || link.connection.unshare(purpose)) this.flights.close()
+      await link?.leave()
+    }
+    this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
+    this.caller = {
+      ...this.options,
+      store: this.flights.store,
+      clock: this.clock,
+      counters: newCounters(),
+      cache: this.#cache,
+      scheduler: new WorkScheduler(concurrency, this.clock),
+      holdings: new ChurnMap(),
+      unshared: new ChurnSet(),
+      strict: !this.#cache,
+      trace: options.trace,
+      exposeError: options.exposeError ?? ((failure) => failure),
+    }
+    this.#unlisten = this.flights.onStale({
+      drop: (record, fence) => this.#cache?.drop(record, fence),
+      dropTag: (tag) => this.#cache?.dropTag(tag),
+      unverify: () => this.#cache?.unverify(),
+      verify: () => this.#cache?.verify(),
+    })
+  }
+
+  get cache(): ResultCache | undefined {
+    return this.#cache
+  }
+
+  get limits(): { within: number } {
+    return { within: this.options.unavailableAfter }
+  }
+
+  /** A fresh result of this process's cache: looked up before a call is checked, so that a hit costs nothing else. */
+  hit(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
+    if (!this.#cache || typeof key !== 'string' || !options || options.refresh || options.signal?.aborted)
+      return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(nameOf(namespace, key), now)
+    if (!entry || entry.freshUntil <= now || entry.fence <= (options.newerThan ?? 0)) return undefined
+    this.#countHit(key)
+    return entry
+  }
+
+  #countHit(key: string): void {
+    this.localHits++
+    if (listened('hit')) tell('hit', { key, local: true })
+  }
+
+  /** A stale result of this process's cache, if it will do for a call while it is renewed. */
+  stale(call: Call): CachedResult | undefined {
+    const { name, key, newerThan, staleWhileRevalidate, caller } = call
+    // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
+    if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
+    const now = this.clock.now()
+    const entry = this.#cache.get(name, now)
+    if (!entry || entry.fence <= newerThan || now - entry.freshUntil >= staleWhileRevalidate) return undefined
+    caller.counters.stale++
+    if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
+    this.#renew(call, entry, now)
+    return entry
+  }
+
+  /** In the background: callers are served what there is. */
+  #renew(call: Call, entry: CachedResult, now: number): void {
+    const { round, key } = call
+    const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
+    const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
+    const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
+    const renewed = now >= entry.renewAfter ? this.flights.renew(renewal) : undefined
+    if (!renewed) return round?.answered(key)
+    renewed
+      .catch(() => {
+        entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
+      })
+      .finally(() => round?.answered(key))
+  }
+
+  /** Does a work once, as `Locker.run` says. */
+  run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
+    try {
+      const hit = this.hit(namespace, key, options)
+      if (hit) return hit.promise
+      checkKey(key)
+      checkFunction('work', work)
+      checkRunOptions(options)
+      const call = this.call(namespace, key, work, options)
+      return this.stale(call)?.promise ?? this.flights.join(call)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** Asks for a result or a lease, as `Locker.request` says. */
+  request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
+    try {
+      const hit = this.hit(namespace, key, options)
+      if (hit) return doneOf(hit)
+      checkKey(key)
+      checkRunOptions(options)
+      return this.flights.join(this.call(namespace, key, undefined, options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** A call with every option resolved. The key and the options have been checked. Throws when it is not to be made at all. */
+  call(namespace: Namespace, key: string, work: Work<unknown> | undefined, options: AnyRunOptions): Call {
+    const { signal, tags = [] } = options
+    if (this.#closed) throw new ClosedError('The locker is closed', { key })
+    if (signal?.aborted)
+      throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
+    const asked = {
+      key,
+      record: this.record(namespace, key),
+      name: nameOf(namespace, key),
+      tags: tags.map((tag) => this.tag(tag)),
+      work,
+    }
+    return new Call(asked, namespace, this.caller, options, this.options)
+  }
+
+  /** Name of a resource's record. */
+  record(namespace: Namespace, key: string): string {
+    return recordKey(this.options.prefix, key, namespace.letter)
+  }
+
+  /** Name of a tag's record. */
+  tag(tag: string): string {
+    return recordKey(this.options.prefix, tag, 't')
+  }
+
+  /** Forgets a result everywhere. */
+  async invalidate(record: string): Promise<void> {
+    const flight = this.flights.current(record)
+    const before = flight?.seq ?? 0
+    const drop = () => this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    // While Redis is away as well: what is known to be invalid is not served then.
+    const failed = (error: unknown) => {
+      drop()
+      throw error
+    }
+    const { doomed } = await this.flights.store.invalidate(record, this.limits).catch(failed)
+    // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
+    if (doomed > 0) flight?.vouchFor(doomed, before)
+    drop()
+  }
+
+  /** Begins a new epoch of a tag everywhere. */
+  async invalidateTag(tag: string): Promise<void> {
+    const name = this.tag(tag)
+    try {
+      await this.flights.store.invalidateTag(name, this.limits)
+    } finally {
+      this.flights.dropTag(name)
+    }
+  }
+
+  checkOpen(key?: string): void {
+    if (this.#closed) throw new ClosedError('The locker is closed', { key })
+  }
+
+  /** Takes no more calls. */
+  shut(): void {
+    this.#closed = true
+    this.#cache?.clear()
+    this.#cache = undefined
+  }
+
+  /** Ends what is under way, once `grace` (ms) is over or nothing is held any more. `ending` is called then. */
+  async end(grace: number, ending: () => void): Promise<void> {
+    await this.#drained(grace)
+    ending()
+    this.flights.reject(
+      (call) => call.caller === this.caller,
+      (key) => new ClosedError('The locker was closed', { key }),
+    )
+    const held = [...this.caller.holdings.values()].flatMap((holdings) => [...holdings])
+    await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
+    await this.flights.settle()
+    this.#unlisten()
+    await this.#leave()
+  }
+
+  /** Resolves when nothing is held any more, or after `grace`. */
+  async #drained(grace: number): Promise<void> {
+    const { holdings, clock } = this.caller
+    const end = clock.now() + grace
+    const held = () => [...holdings.values()].some((held) => [...held].some((holding) => !holding.lost))
+    while (held() && clock.now() < end) {
+      await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
+    }
+  }
+}
+
+/** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
+export function nameOf({ letter }: Namespace, key: string): string {
+  return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
+}

@@ -1,0 +1,87 @@
+import {
+  checkChoice,
+  checkCount,
+  checkDuration,
+  checkFlag,
+  checkFunction,
+  checkNumber,
+  checkOptions,
+  checkTimeout,
+  columnsOf,
+  expected,
+  withDefaults,
+} from '../../kernel/options.ts'
+import { ON_UNAVAILABLE } from '../../locker/options.ts'
+import type { HttpCacheDefaults, HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
+
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+/** A token of structured fields. RFC 8941 §3.3.4. */
+const STATUS_NAME = /^[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*$/
+
+const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
+  ttl: [checkDuration, 0],
+  errorTtl: [checkDuration, 0],
+  staleWhileRevalidate: [checkDuration, 0],
+  staleIfError: [checkDuration, 0],
+  methods: [checkTokens, ['GET', 'HEAD']],
+  vary: [checkTokens, []],
+  maxBody: [(name, value) => checkNumber(name, value, 0, Number.MAX_SAFE_INTEGER), 8 * 1024 * 1024],
+  maxBodyTime: [checkTimeout, 30_000],
+  maxRecorded: [(name, value) => checkCount(name, value, 0), 64 * 1024 * 1024],
+  maxKept: [(name, value) => checkCount(name, value, 1), 100_000],
+  maxKeptBytes: [(name, value) => checkCount(name, value, 1), 256 * 1024 * 1024],
+  maxVariants: [(name, value) => checkCount(name, value, 1), 100],
+  heuristics: [checkFlag, false],
+  revalidate: [checkFlag, false],
+  cookies: [(name, value) => checkChoice(name, value, ['bypass', 'allow']), 'bypass'],
+  unkeyed: [(name, value) => checkChoice(name, value, ['strip', 'bypass', 'allow']), 'strip'],
+  shareSetCookie: [checkFlag, false],
+  shareAuthorized: [checkFlag, false],
+  cacheStatus: [checkStatusName, 'soloflight'],
+  onUnavailable: [(name, value) => checkChoice(name, value, ON_UNAVAILABLE), 'cached-local'],
+  maxUnshared: [(name, value) => checkCount(name, value, 0), 100],
+  key: [checkFunction],
+  tags: [checkFunction],
+  timeout: [checkTimeout],
+})
+
+/** Everything that is not said otherwise. */
+export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = defaults
+
+/** Checks the options and fills in the defaults. Throws TypeError. */
+export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions {
+  checkOptions(given, checks)
+  const options = withDefaults(given, HTTP_CACHE_DEFAULTS)
+  const { key, tags, timeout } = given
+  const vary = options.vary.map((name) => name.toLowerCase())
+  if (vary.includes('*')) throw new TypeError('Expected `vary` to name fields, got `*`')
+  const cookies = vary.includes('cookie') ? 'allow' : options.cookies
+  return {
+    ...options,
+    key,
+    tags,
+    timeout,
+    vary,
+    cookies,
+    methods: methodsOf(options.methods, key !== undefined),
+  }
+}
+
+function checkTokens(name: string, value: unknown): void {
+  if (Array.isArray(value) && value.every((token) => typeof token === 'string' && TOKEN.test(token))) return
+  throw expected(name, 'an array of tokens', value)
+}
+
+function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string> {
+  const unusual = names.find((method) => method !== 'GET' && method !== 'HEAD')
+  if (unusual !== undefined && !keyed)
+    throw new TypeError(
+      `Expected a \`key\` beside the method ${unusual}: a URL does not tell its requests apart`,
+    )
+  return new Set(names)
+}
+
+function checkStatusName(name: string, value: unknown): void {
+  if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return
+  throw expected(name, 'a token or false', value)
+}

@@ -1,0 +1,95 @@
+import type { Connection } from '../../../kernel/redis/connection.ts'
+import { FenceMemory } from '../../../kernel/redis/fence-memory.ts'
+import type { Script } from '../../../kernel/redis/script.ts'
+import { ServerClock } from '../../../kernel/redis/server-clock.ts'
+import { inNames, type QueueNames } from '../../submitting/dedupe-id.ts'
+
+export type Argument = string | Buffer
+
+/** A command, as scripts are told of it. */
+export interface CommandNames {
+  readonly real: string
+  /** As it stands in names. */
+  readonly name: string
+  readonly keys: readonly string[]
+}
+
+/** The commands that one script call is about, numbered from 1 as the script numbers them, and how often each is meant. */
+export class CommandList {
+  readonly commands: CommandNames[] = []
+  readonly counts: number[] = []
+
+  /** The number of a command, which is meant once more. */
+  number(command: CommandNames): number {
+    const known = this.commands.indexOf(command)
+    const index = known === -1 ? this.commands.push(command) - 1 : known
+    this.counts[index] = (this.counts[index] ?? 0) + 1
+    return index + 1
+  }
+}
+
+/** Names of commands that are remembered: to make those of an unusual one is not that dear. */
+const MAX_KNOWN = 1000
+
+/** Puts together what every script of a queue is given first, and calls it. */
+export class QueueCalls {
+  readonly connection: Connection
+  readonly names: QueueNames
+  readonly #head: readonly string[]
+  readonly #known = new Map<string, CommandNames>()
+  /** What time it is at the server, as its replies tell. */
+  readonly serverClock: ServerClock
+  /** Fences that deliveries named. */
+  readonly fences: FenceMemory
+
+  constructor(connection: Connection, names: QueueNames, accept: number) {
+    this.connection = connection
+    this.names = names
+    this.serverClock = new ServerClock(connection.clock)
+    this.fences = new FenceMemory(this.serverClock)
+    const channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
+    this.#head = [channels, connection.cluster ? '1' : '0', `${accept}`]
+  }
+
+  /** A command by its real name. */
+  command(real: string): CommandNames {
+    const known = this.#known.get(real)
+    if (known) return known
+    const command = this.#make(real, inNames(real))
+    if (this.#known.size < MAX_KNOWN) this.#known.set(real, command)
+    return command
+  }
+
+  /** A command by its name as it stands in names: what it is called otherwise is not known. */
+  named(name: string): CommandNames {
+    return this.#make(name, name)
+  }
+
+  #make(real: string, name: string): CommandNames {
+    return { real, name, keys: this.names.command(name) }
+  }
+
+  keys(commands: readonly CommandNames[]): string[] {
+    const keys = [...this.names.shared]
+    for (const command of commands) keys.push(...command.keys)
+    return keys
+  }
+
+  args(commands: readonly CommandNames[]): Argument[] {
+    const args: Argument[] = [...this.#head, `${this.fences.highest}`, `${commands.length}`]
+    for (const command of commands) args.push(command.name)
+    return args
+  }
+
+  /** Calls a script about some commands, and some further keys. */
+  call(
+    script: Script,
+    commands: readonly CommandNames[],
+    keys: readonly string[],
+    args: readonly Argument[],
+    within: number,
+  ): Promise<unknown> {
+    const request = script.with([...this.keys(commands), ...keys], [...this.args(commands), ...args])
+    return this.connection.call(request, within)
+  }
+}

@@ -1,0 +1,390 @@
+import { refused } from '../../../kernel/redis/command-gate.ts'
+import type { Connection } from '../../../kernel/redis/connection.ts'
+import type { Hint, Listener } from '../../../kernel/redis/inbox.ts'
+import { FORMAT } from '../../../kernel/redis/keys.ts'
+import type { Timer } from '../../../kernel/time/clock.ts'
+import { atEndOfTick } from '../../../kernel/time/tick.ts'
+import type { CallLimits } from '../../../locker/store/store.ts'
+import { MAX_PARKED } from '../../../locker/store/store.ts'
+import { QueueNames } from '../../submitting/dedupe-id.ts'
+import {
+  type Answer,
+  type Attempt,
+  type Due,
+  type DueJob,
+  type Ending,
+  MESSAGE_LIMIT,
+  type Question,
+  type QueueStore,
+  type Removal,
+  type StallTerms,
+  type Submission,
+  type Submitter,
+  type Tick,
+  type WorkerListener,
+  type WorkerName,
+} from '../store.ts'
+import { QueueCalls } from './calls.ts'
+import { Feed } from './event-feed.ts'
+import { Exchange, Item } from './exchange.ts'
+import { QueueManagement } from './management.ts'
+import { jobNoticeOf, tellWorker } from './messages.ts'
+import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
+import { type QueueScripts, queueScripts } from './scripts/index.ts'
+import { flagsOf } from './scripts/submit.ts'
+
+/** What a test may set otherwise. */
+export interface RedisQueueStoreOptions {
+  scripts?: QueueScripts
+  maxParked?: number
+  messageLimit?: number
+  /** How long a delivery may take to be accepted, ms. */
+  accept?: number
+  /** Jobs that one step of `drain` looks at. */
+  drainStep?: number
+}
+
+/** Lines that a job's log has at most, and how long it is kept, ms. */
+const LOG_LINES = 1000
+const KEEP_LOG = 24 * 60 * 60_000
+
+/** What was delivered to a worker that is withdrawn is waited for so long, ms. */
+const CATCH_UP = 500
+
+/** What is due is looked after so many at a time. */
+const DUE_AT_ONCE = 32
+
+const ENDINGS: Record<Ending['kind'], string> = { value: 'v', error: 'e', retry: 'r', handBack: 'h' }
+const RENEWALS = ['lost', 'held', 'cancelled'] as const
+const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
+
+/** Tells a submitter of messages about its job. */
+class NoticeListener implements Listener {
+  readonly #submitter: Pick<Submitter, 'notice'>
+
+  constructor(submitter: Pick<Submitter, 'notice'>) {
+    this.#submitter = submitter
+  }
+
+  hint(hint: Hint): void {
+    const notice = jobNoticeOf(hint)
+    if (notice) this.#submitter.notice(notice)
+  }
+}
+
+/** The queue's store on Redis: every transition is one script, on keys that share a slot. */
+export class RedisQueueStore extends QueueManagement implements QueueStore {
+  readonly #connection: Connection
+  readonly #names: QueueNames
+  readonly #messageLimit: string
+  readonly #maxParked: string
+  readonly #accept: number
+  readonly #submissions: Exchange
+  readonly #endings: Exchange
+  readonly #renewals: Exchange
+  readonly #questions: Exchange
+  /** Workers of this process that wait for the last of their messages. */
+  readonly #withdrawing = new Map<string, () => void>()
+  /** Workers of this process, also those that take no more, until they are ignored. */
+  readonly #listeners = new Map<string, WorkerListener>()
+  /** Nonces of those that take jobs. */
+  readonly #workers = new Set<string>()
+  readonly #feed: Feed
+  readonly #unlisten: () => void
+
+  constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
+    const { scripts = queueScripts, accept = 2000, drainStep = 1000 } = options
+    const names = new QueueNames(prefix, queue)
+    super(new QueueCalls(connection, names, accept), scripts, drainStep)
+    this.#connection = connection
+    this.#names = names
+    this.#accept = accept
+    this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
+    this.#maxParked = String(options.maxParked ?? MAX_PARKED)
+    const { inbox, broadcastChannel } = connection
+    const learn = (now: number, sentAt: number) => this.calls.serverClock.learn(now, sentAt)
+    const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
+    this.#submissions = new Exchange(this.calls, scripts.submit, {
+      most: 25,
+      stride: 1,
+      terms: ({ commands, counts }) => {
+        const terms = [...head]
+        for (const [index, command] of commands.entries()) terms.push(command.real, `${counts[index]}`)
+        return terms
+      },
+    })
+    this.#endings = new Exchange(this.calls, scripts.finish, {
+      most: 25,
+      stride: 1,
+      terms: () => [this.#messageLimit],
+      learn,
+    })
+    this.#renewals = new Exchange(this.calls, scripts.renew, { most: 64, stride: 1, terms: () => [], learn })
+    this.#questions = new Exchange(this.calls, scripts.look, {
+      most: 64,
+      stride: 2,
+      terms: () => [inbox.id, this.#maxParked],
+    })
+    this.#feed = new Feed(connection, this.#names.base)
+    this.#unlisten = connection.listen({
+      up: () => {},
+      down: () => {},
+      broadcast: (message) => this.#broadcast(message),
+    })
+  }
+
+  /** What is broadcast when something waits and no worker is known. */
+  get #call(): string {
+    return `${FORMAT}w ${this.#names.base}`
+  }
+
+  #broadcast(message: Buffer): void {
+    if (this.#workers.size === 0 || message.toString() !== this.#call) return
+    for (const nonce of this.#workers) this.#listeners.get(nonce)?.forgotten()
+  }
+
+  get subscribed(): boolean {
+    return this.#connection.subscribed
+  }
+
+  submit(submission: Submission, within: number, submitter: Submitter): void {
+    const { id, nonce, payload, options, delay, priority } = submission
+    const command = this.calls.command(submission.command)
+    if (submission.waits) this.attend(nonce, submitter)
+    const flags = flagsOf(submission)
+    this.#submissions.add(
+      new Item(
+        this.#names.job(id),
+        command,
+        (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
+        (values, at) => {
+          const reply = submitReplyOf(values[at])
+          if (typeof reply === 'string') submitter.failed(refused(reply))
+          else submitter.answered(reply)
+        },
+        (error) => submitter.failed(error),
+      ),
+      within,
+    )
+  }
+
+  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+    this.#connection.inbox.listen(nonce, new NoticeListener(submitter))
+  }
+
+  ignore(nonce: string): void {
+    this.#connection.inbox.ignore(nonce)
+    this.#listeners.delete(nonce)
+  }
+
+  look({ id, generation, nonce }: Question, { within }: CallLimits): Promise<Answer> {
+    return new Promise((resolve, failed) =>
+      this.#questions.add(
+        new Item(
+          this.#names.job(id),
+          undefined,
+          () => [String(generation), nonce],
+          (values, at) => resolve(answerOf(values[at], values[at + 1])),
+          failed,
+        ),
+        within,
+      ),
+    )
+  }
+
+  async unpark(nonce: string, removal: Removal, { within }: CallLimits): Promise<void> {
+    await this.#end(this.#connection.inbox.id + nonce, removal, within)
+  }
+
+  async end(removal: Removal, { within }: CallLimits): Promise<boolean> {
+    return this.#end('', removal, within)
+  }
+
+  async #end(park: string, removal: Removal, within: number): Promise<boolean> {
+    const { id, kind, bytes, linger, unwanted } = removal
+    const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(linger), unwanted ? '1' : '0']
+    const reply = await this.job(this.scripts.end, id, removal.command, [...args, this.#messageLimit], within)
+    return Number(reply) === 1
+  }
+
+  #park({ nonce }: WorkerName): string {
+    return this.#connection.inbox.id + nonce
+  }
+
+  async offer(
+    worker: WorkerName,
+    places: number,
+    listener: WorkerListener,
+    { within }: CallLimits,
+  ): Promise<void> {
+    this.#listeners.set(worker.nonce, listener)
+    this.#workers.add(worker.nonce)
+    this.#connection.inbox.listen(worker.nonce, {
+      hint: (hint) => {
+        if (hint.kind === 'j') this.calls.fences.saw(Number(hint.fields[1]))
+        if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
+        // Never for longer than it was given: the server's clock may have been set.
+        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.left(until), this.#accept))
+      },
+    })
+    const args = [this.#park(worker), String(places), worker.command]
+    const sentAt = this.#connection.clock.now()
+    const command = this.calls.command(worker.command)
+    const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
+    this.calls.serverClock.learn(Number(now), sentAt)
+  }
+
+  async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
+    // Never heard of: nothing was delivered to it, nor will be. One that was withdrawn may have got a place back since.
+    if (!this.#listeners.has(worker.nonce)) return
+    this.#workers.delete(worker.nonce)
+    // Behind the endings of this tick: each gives a place back.
+    await new Promise<void>((resolve) => atEndOfTick(resolve))
+    const command = this.calls.command(worker.command)
+    const caughtUp = this.#catchUp(worker)
+    await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)
+    await caughtUp
+  }
+
+  /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
+  async #catchUp({ nonce }: WorkerName): Promise<void> {
+    if (!this.subscribed) return
+    let timer: Timer | undefined
+    await new Promise<void>((resolve) => {
+      this.#withdrawing.set(nonce, resolve)
+      timer = this.#connection.clock.after(CATCH_UP, resolve, true)
+    })
+    timer?.cancel()
+    this.#withdrawing.delete(nonce)
+  }
+
+  renew(
+    { worker, id, fence }: Attempt,
+    lease: number,
+    { within }: CallLimits,
+  ): Promise<'held' | 'lost' | 'cancelled'> {
+    return new Promise((resolve, failed) =>
+      this.#renewals.add(
+        new Item(
+          this.#names.job(id),
+          this.calls.command(worker.command),
+          (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
+          (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
+          failed,
+        ),
+        within,
+      ),
+    )
+  }
+
+  finish(ending: Ending, { within }: CallLimits): Promise<boolean> {
+    const { worker, id, fence, kind, bytes, ttl, linger, delay, retain, frees } = ending
+    const numbers = [ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
+    return new Promise((resolve, failed) =>
+      this.#endings.add(
+        new Item(
+          this.#names.job(id),
+          this.calls.command(worker.command),
+          (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
+          (values, at) => {
+            const code = codeOf(values[at])
+            if (code === undefined) failed(refused(values[at]))
+            else resolve(code === 1)
+          },
+          failed,
+        ),
+        within,
+      ),
+    )
+  }
+
+  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<string | undefined> {
+    const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
+    const [owner, last, payload] = reply as unknown[]
+    const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
+    return held && payload !== null ? textOf(payload) : undefined
+  }
+
+  async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
+    await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
+  }
+
+  async log(
+    { worker, id, fence }: Attempt,
+    lines: readonly string[],
+    before: number,
+    { within }: CallLimits,
+  ): Promise<void> {
+    const keys = [this.#names.job(id), this.#names.log(id)]
+    const args = [this.#park(worker), ...[fence, LOG_LINES, KEEP_LOG, before].map(String), ...lines]
+    await this.calls.call(this.scripts.log, [], keys, args, within)
+  }
+
+  async due({ within }: CallLimits): Promise<Due> {
+    const key = this.#names.shared[0] as string
+    const reply = await this.read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
+    const flat = (reply as unknown[]).flat().map(textOf)
+    const jobs: DueJob[] = []
+    let next: number | undefined
+    for (let at = 0; at < flat.length && next === undefined; at += 2) {
+      const [id, command] = (flat[at] ?? '').split(' ')
+      // Not before the server itself, which reads whole milliseconds, takes it for due.
+      const left = this.calls.serverClock.left(Number(flat[at + 1]) + 1)
+      if (left > 0) next = left
+      else if (id !== undefined && command !== undefined) jobs.push({ id, command })
+    }
+    return { jobs, next }
+  }
+
+  async tick(jobs: DueJob[], terms: StallTerms, { within }: CallLimits): Promise<Tick[]> {
+    const { maxStalls, failure, errorTtl, linger, retain } = terms
+    const commands = [...new Set(jobs.map((job) => job.command))]
+    const sentAt = this.#connection.clock.now()
+    const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
+    const reply = await this.calls.call(
+      this.scripts.tick,
+      commands.map((name) => this.calls.named(name)),
+      jobs.map((job) => this.#names.job(job.id)),
+      [
+        String(maxStalls),
+        failure,
+        ...[errorTtl, linger, retain.count, retain.age].map(String),
+        this.#messageLimit,
+        ...numbers,
+      ],
+      within,
+    )
+    this.calls.serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
+    return jobs.map(({ id, command }, index) => ({
+      id,
+      command,
+      status: TICKS[Number((reply as unknown[])[index])] ?? 'none',
+    }))
+  }
+
+  get watched(): boolean {
+    return this.#feed.watched
+  }
+
+  report(event: string): void {
+    this.#feed.report(event)
+  }
+
+  watch(heard: (event: string) => void, { within }: CallLimits): Promise<() => void> {
+    return this.#feed.watch(heard, within)
+  }
+
+  listen(listener: { up(): void; down(): void }): () => void {
+    return this.#connection.listen({ ...pick(listener), broadcast: () => {} })
+  }
+
+  /** The connection has an owner and a life of its own. */
+  close(): void {
+    this.#unlisten()
+    this.#feed.close()
+  }
+}
+
+function pick(listener: { up(): void; down(): void }): { up(): void; down(): void } {
+  return { up: () => listener.up(), down: () => listener.down() }
+}

@@ -1,0 +1,1218 @@
+// The scripts on a real Redis are held against the memory store, operation by operation: the same replies, the same
+// state, the same messages to the same parks. Time is an argument of both.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import fc from 'fast-check'
+import type { Redis } from 'ioredis'
+import { newId } from '../../src/kernel/ids.ts'
+import { Connection } from '../../src/kernel/redis/connection.ts'
+import { FORMAT } from '../../src/kernel/redis/keys.ts'
+import { Script } from '../../src/kernel/redis/script.ts'
+import { systemClock } from '../../src/kernel/time/clock.ts'
+import { parseValue } from '../../src/locker/cache/value.ts'
+import { MemoryStore } from '../../src/locker/store/memory-store.ts'
+import type { ResourceRecord, Surroundings } from '../../src/locker/store/record.ts'
+import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
+import { buildScripts, type LockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
+import type { TimeFragments } from '../../src/locker/store/redis/scripts/prelude.ts'
+import {
+  ANY_AGE,
+  type Claim,
+  type ClaimReply,
+  type Grant,
+  type Notice,
+  type Outcome,
+  type Store,
+} from '../../src/locker/store/store.ts'
+import { senderOf } from '../support/clients.ts'
+import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
+
+const RUNS = 300
+const WITHIN = 10_000
+const LIMITS = { within: WITHIN }
+/** Flights that may be parked, and bytes that a message may carry: small, so that both bounds are met. */
+const MAX_PARKED = 3
+const MESSAGE_LIMIT = 40
+/** Flights that come again and again; besides them there are newcomers. */
+const FLIGHTS = 8
+const EPOCH = 1_700_000_000_000
+
+/**
+ * Time comes from two keys, and a field holds when the record is forgotten, since the server's own expiry would go by
+ * the server's own time.
+ */
+const TEST_TIME: TimeFragments = {
+  clock: `
+local now, us = unpack(redis.call('MGET', 'now', 'us'))
+now, us = tonumber(now), tonumber(us)
+for _, key in ipairs(KEYS) do
+  local at = redis.call('HGET', key, 'x')
+  if at and tonumber(at) <= now then redis.call('DEL', key) end
+end`,
+  keep: `
+local function keep(key, at)
+  if at <= now then redis.call('DEL', key) else redis.call('HSET', key, 'x', int(at)) end
+end`,
+}
+const LOOK = new Script(`${TEST_TIME.clock}\nreturn redis.call('HGETALL', KEYS[1])`)
+
+/** What time it is: to the model, to the scripts, and to those who estimate the server's time. */
+let time = EPOCH
+const clock = { now: () => time, after: systemClock.after }
+
+/** The model: the memory store, on the same time, with what only a process on Redis knows: the fences that it has seen. */
+class Model extends MemoryStore {
+  seen = 0
+
+  constructor() {
+    const clock = { now: () => time, after: () => ({ cancel() {} }) }
+    super({ clock, deliver: (message) => message(), maxParked: MAX_PARKED })
+  }
+
+  get micros(): number {
+    return time * 1000
+  }
+
+  override change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
+    return super.change(key, (record, at) =>
+      transition(record, { ...at, micros: this.micros, seen: this.seen }),
+    )
+  }
+}
+
+/** One process, as it is known to both. */
+interface Party {
+  model: Store
+  redis: Store
+  connection: Connection
+  /** The highest fence that it was told of. */
+  seen: number
+  /** What both were told, of flights and of drops. */
+  heard: { model: string[]; redis: string[] }
+  gone: boolean
+}
+
+interface FlightState {
+  party: number
+  key: string
+  nonce: string
+  attempt: number
+  after: number
+  parked: number
+  /** Its last claim, for when that is sent again. */
+  last: Claim | undefined
+  /** Notes what it is told. */
+  hear: { model: Hear; redis: Hear }
+}
+
+const nat = (max: number) => fc.nat({ max })
+const length = fc.constantFrom(100, 250, 1000)
+const ttl = fc.constantFrom(0, 1, 90, 300, 5000)
+const linger = fc.constantFrom(1, 200, 1500)
+const bytes = fc.oneof(
+  fc.uint8Array({ maxLength: 12 }),
+  fc.uint8Array({ minLength: MESSAGE_LIMIT - 1, maxLength: MESSAGE_LIMIT + 2 }),
+)
+const claimShape = {
+  flight: nat(FLIGHTS - 1),
+  lease: length,
+  refresh: fc.boolean(),
+  stay: fc.boolean(),
+  resent: fc.boolean(),
+  newcomer: fc.boolean(),
+  /** What it says that it wants and waits for: its own knowledge, nothing, or what there is. */
+  after: fc.constantFrom('own', 'own', 'none', 'last'),
+  parked: fc.constantFrom('own', 'own', 'none', 'last'),
+  trace: fc.constantFrom('', '', '00-4bf9-01', 'x y\nz 1'),
+  tolerance: fc.constantFrom(0, 1, 100, 300, 5000, ANY_AGE, ANY_AGE),
+  serve: fc.constantFrom(0, 50, 300, 5000),
+  pass: fc.oneof({ weight: 3, arbitrary: fc.constant(true) }, fc.constant(false)),
+  /** Under which last fence it is to be granted alone. */
+  only: fc.oneof(
+    { weight: 6, arbitrary: fc.constant('any' as const) },
+    fc.constantFrom('last' as const, 'former' as const),
+  ),
+}
+const PLAIN_CLAIM = {
+  lease: 250,
+  refresh: false,
+  stay: false,
+  resent: false,
+  newcomer: false,
+  after: 'own',
+  parked: 'own',
+  trace: '',
+  tolerance: ANY_AGE,
+  serve: 0,
+  pass: true,
+  only: 'any',
+} as const
+/** What a claim says that wants nothing special. */
+const PLAIN_WANTS = {
+  refresh: false,
+  takeover: true,
+  tolerance: ANY_AGE,
+  serve: 0,
+  pass: true,
+  only: 0,
+  trace: '',
+}
+const grantShape = {
+  /** Counted from the latest: 0 is mostly the current one, the others are stale. */
+  grant: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, nat(5)),
+  /** Another fence than the grant's own. */
+  forged: fc.oneof(
+    { weight: 6, arbitrary: fc.constant('no' as const) },
+    fc.constantFrom('above' as const, 'current' as const),
+  ),
+}
+const op = fc.oneof(
+  { weight: 8, arbitrary: fc.record({ type: fc.constant('claim' as const), ...claimShape }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constant('batch' as const),
+      claims: fc.array(fc.record(claimShape), { minLength: 2, maxLength: 5 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('renew' as const), lease: length, ...grantShape }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      type: fc.constant('settle' as const),
+      kind: fc.constantFrom('value' as const, 'value' as const, 'error' as const, 'unkept' as const),
+      bytes,
+      ttl,
+      linger,
+      stale: fc.constantFrom(0, 0, 1, 90, 300, 5000),
+      tags: fc.constantFrom('', '', '17 s:1:t/x', '1700000000000000 s:1:t/x\n3 s:1:th/-_'),
+      passFor: fc.constantFrom(0, 90, 300),
+      ...grantShape,
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: fc.constant('release' as const),
+      next: fc.option(length, { nil: undefined }),
+      expired: fc.boolean(),
+      linger,
+      ...grantShape,
+    }),
+  },
+  { weight: 3, arbitrary: fc.record({ type: fc.constant('abandon' as const), linger, ...grantShape }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('unpark' as const), flight: nat(FLIGHTS - 1) }) },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('progress' as const), bytes, ...grantShape }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ type: fc.constant('invalidate' as const), party: nat(3), key: nat(1) }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constantFrom('snapshot' as const, 'find' as const),
+      party: nat(3),
+      key: nat(1),
+    }),
+  },
+  { weight: 3, arbitrary: fc.record({ type: fc.constant('repeat' as const), back: nat(4) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ type: fc.constant('wait' as const), ms: fc.integer({ min: -60, max: 250 }) }),
+  },
+  /** To a deadline of a record, just before it, or just after it. */
+  {
+    weight: 3,
+    arbitrary: fc.record({ type: fc.constant('deadline' as const), key: nat(1), which: nat(11), by: nat(2) }),
+  },
+  /** All of a key ask, beginning with one of them. */
+  { weight: 3, arbitrary: fc.record({ type: fc.constant('crowd' as const), first: nat(FLIGHTS - 1) }) },
+  { weight: 3, arbitrary: fc.constant({ type: 'leave' as const }) },
+)
+type Op = typeof op extends fc.Arbitrary<infer T> ? T : never
+type ClaimOp = Omit<Extract<Op, { type: 'claim' }>, 'type'>
+type GrantOp = { grant: number; forged: 'no' | 'above' | 'current' }
+
+type Hear = (notice: Notice) => void
+
+/** The reply to a claim, as a promise. What is told to the claimer later goes to `hear`. */
+function claimed(store: Store, claim: Claim, hear: Hear, sending = () => {}): Promise<ClaimReply> {
+  return new Promise((resolve, reject) => {
+    store.claim(claim, WITHIN, { sending, claimed: resolve, unclaimed: reject, notice: hear })
+  })
+}
+
+const hex = (bytes: Buffer | undefined): string | undefined => bytes?.toString('hex')
+
+/** Always in the same order: messages are compared as text. */
+function plainOutcome({ kind, fence, bytes, fresh, doomed, stale, tags }: Outcome): object {
+  return { kind, fence, fresh, doomed, stale, tags, bytes: hex(bytes) }
+}
+
+function plainNotice(notice: Notice): object {
+  if (notice.kind === 'progress') return { kind: 'progress', bytes: hex(notice.bytes) }
+  return notice.kind === 'outcome' ? { kind: 'outcome', outcome: plainOutcome(notice.outcome) } : notice
+}
+
+/** What Redis is to say instead of what the model says: what is too large for a message is only announced. */
+function announced(notice: Notice): Notice {
+  const tooLarge = notice.kind === 'outcome' && notice.outcome.bytes.length > MESSAGE_LIMIT
+  return tooLarge ? { kind: 'more' } : notice
+}
+
+function plainReply(reply: unknown): unknown {
+  return JSON.parse(
+    JSON.stringify(reply, (name, value) => {
+      if (value?.type === 'Buffer') return Buffer.from(value.data).toString('hex')
+      return name === 'holder' ? String(value).split(':').at(-1) : value
+    }) ?? 'null',
+  )
+}
+
+/** Asks for the time of the test, in the shape of TIME. */
+const TIME = new Script(`
+local now = tonumber(redis.call('GET', 'now'))
+return { math.floor(now / 1000), (now % 1000) * 1000 }`).with([], [])
+
+/** A read is not told the server's time: by its bound, a value is fresh for up to so much less, ms, and never for more. */
+const BOUND = 61
+
+/** Whether a plain read found what the model has, or nothing in the last moments of what the model has. */
+function agreesWithRead(found: Outcome | undefined, expected: Outcome | undefined): void {
+  if (!found || !expected) {
+    assert.ok((expected?.fresh ?? 0) <= BOUND, `nothing was read of ${JSON.stringify(expected)}`)
+    assert.equal(found, undefined)
+    return
+  }
+  const { fresh } = found
+  assert.ok(fresh <= expected.fresh && fresh >= expected.fresh - BOUND, `fresh for ${fresh}`)
+  assert.deepEqual(plainOutcome({ ...found, fresh: expected.fresh }), plainOutcome(expected))
+}
+
+type Names = (text: string) => string
+
+/** The groups of a record that the model holds. */
+function stateOfRecord(record: ResourceRecord | undefined, named: Names): object | undefined {
+  if (!record) return undefined
+  const { value, lease, outcome } = record
+  return {
+    fence: record.fence,
+    doomed: record.doomed,
+    passUntil: record.passUntil,
+    value: value && {
+      bytes: hex(value.bytes),
+      fence: value.fence,
+      fresh: value.fresh,
+      acceptedAt: value.acceptedAt,
+      staleUntil: value.staleUntil,
+      tags: value.tags,
+    },
+    lease: lease && {
+      token: named(lease.token),
+      until: lease.until,
+      length: lease.length,
+      holder: lease.holder.split(':').at(-1),
+      trace: lease.trace,
+      progress: hex(lease.progress),
+      unwanted: lease.unwanted,
+    },
+    outcome: outcome && {
+      fence: outcome.fence,
+      kind: outcome.kind,
+      until: outcome.until,
+      error: hex(outcome.error),
+      errorFresh: outcome.errorFresh,
+      tags: outcome.tags,
+    },
+    parks: [...record.parks].map(named),
+    parked: record.parks.size,
+    expiresAt: record.expiresAt,
+  }
+}
+
+const KINDS: Record<string, string> = { v: 'value', e: 'error', r: 'release', n: 'unkept' }
+
+/** The same groups out of the fields of a hash; what prelude.ts says of each field is written down here once more. */
+function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefined {
+  if (fields.size === 0) return undefined
+  const text = (name: string) => fields.get(name)?.toString('latin1')
+  const number = (name: string) => Number(text(name) ?? 0)
+  const parks = [...fields.keys()].filter((name) => name.startsWith('@'))
+  const known = new Set([
+    'v',
+    'w',
+    'vf',
+    'vu',
+    'va',
+    'vs',
+    'o',
+    'u',
+    'l',
+    'h',
+    'c',
+    'g',
+    'a',
+    's',
+    'k',
+    'su',
+    'e',
+    'eu',
+    'et',
+    'n',
+    'f',
+    'd',
+    'pu',
+    'x',
+  ])
+  const unknown = [...fields.keys()].filter((name) => !known.has(name) && !name.startsWith('@'))
+  assert.deepEqual(unknown, [], 'fields that nobody knows')
+  const kept = fields.get('v') ?? fields.get('w')
+  const value = kept && parseValue(kept)
+  if (value && fields.has('v')) {
+    // A plain read of it tells the same.
+    const told = [value.fence, value.freshUntil, value.staleUntil]
+    assert.deepEqual(told, [number('vf'), number('vu'), number('vs')], 'header of the value')
+    assert.ok(!fields.has('w'), 'one value')
+  }
+  return {
+    fence: number('f'),
+    doomed: number('d'),
+    passUntil: number('pu'),
+    value: value
+      ? {
+          bytes: hex(value.bytes),
+          fence: number('vf'),
+          fresh: number('vu'),
+          acceptedAt: number('va'),
+          staleUntil: number('vs'),
+          tags: value.tags,
+        }
+      : undefined,
+    lease: fields.has('o')
+      ? {
+          token: named(text('o') ?? ''),
+          until: number('u'),
+          length: number('l'),
+          holder: text('h')?.split(':').at(-1),
+          trace: text('c') ?? '',
+          progress: hex(fields.get('g')),
+          unwanted: fields.has('a'),
+        }
+      : undefined,
+    outcome: fields.has('s')
+      ? {
+          fence: number('s'),
+          kind: KINDS[text('k') ?? ''],
+          until: number('su'),
+          error: hex(fields.get('e')),
+          errorFresh: number('eu'),
+          tags: text('et') ?? '',
+        }
+      : undefined,
+    parks: parks.map((park) => named(park.slice(1))),
+    parked: number('n'),
+    expiresAt: number('x'),
+  }
+}
+
+/** The two worlds, and the operations on both. */
+class Worlds {
+  readonly #client: Redis
+  readonly #model = new Model()
+  readonly #parties: Party[] = []
+  readonly #keys: string[]
+  readonly #flights: FlightState[] = []
+  #newcomers = 0
+  /** Attempts of those who are granted what they released: no claim counts so far. */
+  #regrants = 1000
+  readonly #grants: (Grant & { party: number })[] = []
+  readonly #past: (() => Promise<void>)[] = []
+  readonly #names = new Map<string, string>()
+  readonly #cleanup: (() => void)[] = []
+
+  constructor(client: Redis) {
+    this.#client = client
+    const run = newId()
+    this.#keys = [`${run}:a`, `${run}:b`]
+  }
+
+  async open(connections: Connection[], scripts: LockerScripts): Promise<void> {
+    for (const connection of connections) await this.#enter(connection, scripts)
+    for (let index = 0; index < FLIGHTS; index++) {
+      const party = index % connections.length
+      const key = this.#keys[index % 4 === 0 ? 1 : 0] as string
+      this.#flights.push(this.#flight(party, key, `flight${index}`))
+    }
+    await this.#setTime(EPOCH)
+  }
+
+  #flight(party: number, key: string, name: string): FlightState {
+    const nonce = newId()
+    this.#names.set(nonce, name)
+    const { redis, heard } = this.#party(party)
+    const note = (told: string[]) => (notice: Notice) =>
+      told.push(`${name} ${JSON.stringify(plainNotice(notice))}`)
+    this.#cleanup.push(() => redis.ignore(nonce))
+    const tell = note(heard.model)
+    // On Redis nobody is told that it was asked for.
+    const toldByModel = (notice: Notice) => notice.kind !== 'probe' && tell(announced(notice))
+    const hear = { model: toldByModel, redis: note(heard.redis) }
+    return { party, key, nonce, attempt: 0, after: 0, parked: 0, last: undefined, hear }
+  }
+
+  async #enter(connection: Connection, scripts: LockerScripts): Promise<void> {
+    const name = `party${this.#parties.length}`
+    const options = { scripts, maxParked: MAX_PARKED, messageLimit: MESSAGE_LIMIT, time: TIME }
+    const heard: Party['heard'] = { model: [], redis: [] }
+    const model = this.#model.connect()
+    const redis = new RedisStore(connection, options)
+    const drops = (told: string[]) => ({
+      up() {},
+      down() {},
+      drop: (key: string, fence: number) => {
+        const index = this.#keys.indexOf(key)
+        if (index >= 0) told.push(`drop ${index} ${fence}`)
+      },
+      dropTag() {},
+    })
+    this.#cleanup.push(model.listen(drops(heard.model)), redis.listen(drops(heard.redis)))
+    // The model's inbox has a name of its own; a grant shows it.
+    const probe = { key: name, nonce: newId(), attempt: 1, lease: 1000, after: 0, parked: 0 }
+    await claimed(model, { ...probe, ...PLAIN_WANTS }, () => {})
+    const token = this.#model.find(name)?.lease?.token ?? ''
+    this.#names.set(token.slice(0, 22), name).set(connection.inbox.id, name)
+    this.#parties.push({ model, redis, connection, seen: 0, heard, gone: false })
+  }
+
+  #party(index: number): Party {
+    return this.#parties[index % this.#parties.length] as Party
+  }
+
+  /** Ids as words that are the same in both worlds. */
+  readonly #named: Names = (text) =>
+    [text.slice(0, 22), text.slice(22, 44)].map((id) => this.#names.get(id) ?? `?${id}`).join(' ') +
+    text.slice(44)
+
+  async #setTime(to: number): Promise<void> {
+    time = to
+    await this.#client.mset('now', time, 'us', this.#model.micros)
+    // Both forget now what is over, not only when it is asked for: time may go back.
+    for (const key of this.#keys) await this.compare(key)
+  }
+
+  async apply(op: Op): Promise<void> {
+    switch (op.type) {
+      case 'claim':
+        return this.#again(this.#claims([op]))
+      case 'batch':
+        return this.#again(this.#claims(op.claims))
+      case 'renew':
+        return this.#withGrant(op, (store, grant) => store.renew({ ...grant, lease: op.lease }, LIMITS))
+      case 'settle': {
+        const { kind, ttl, linger, stale, tags, passFor } = op
+        const settlement = { kind, ttl, linger, stale, tags, passFor, bytes: Buffer.from(op.bytes) }
+        return this.#withGrant(op, (store, grant) => store.settle({ ...grant, ...settlement }, LIMITS))
+      }
+      case 'release':
+        return this.#release(op)
+      case 'abandon':
+        return this.#withGrant(op, (store, grant) => store.abandon({ ...grant, linger: op.linger }, LIMITS))
+      case 'progress':
+        return this.#withGrant(op, (store, grant) =>
+          store.progress({ ...grant, bytes: Buffer.from(op.bytes) }, LIMITS),
+        )
+      case 'unpark': {
+        const { party, key, nonce } = this.#flights[op.flight] as FlightState
+        return this.#again(() => this.#both(party, key, (store) => store.unpark(key, nonce, LIMITS)))
+      }
+      case 'find':
+        return this.#again(() => this.#find(op.party, this.#keys[op.key] as string))
+      case 'invalidate':
+      case 'snapshot': {
+        const key = this.#keys[op.key] as string
+        return this.#again(async () => {
+          await this.#both<unknown>(op.party, key, (store) => store[op.type](key, LIMITS))
+        })
+      }
+      case 'repeat':
+        return this.#past.at(-1 - op.back)?.()
+      case 'wait':
+        return this.#setTime(time + op.ms)
+      case 'deadline': {
+        const found = this.#model.find(this.#keys[op.key] as string)
+        const { value, lease, outcome } = found ?? {}
+        const ends = [value?.fresh, value?.staleUntil, lease?.until, lease && lease.until + lease.length]
+        const others = [outcome?.until, outcome?.errorFresh, found?.passUntil, found?.expiresAt]
+        const ahead = [...ends, ...others].filter((at = 0) => at > time)
+        const at = ahead[op.which % ahead.length]
+        return at === undefined ? undefined : this.#setTime(at - 1 + op.by)
+      }
+      case 'crowd':
+        return this.#crowd(op.first)
+      case 'leave':
+        return this.#leave()
+    }
+  }
+
+  async #crowd(first: number): Promise<void> {
+    const { key } = this.#flights[first] as FlightState
+    for (let count = 0; count < FLIGHTS; count++) {
+      const flight = (first + count) % FLIGHTS
+      if (this.#flights[flight]?.key !== key) continue
+      await this.#claims([{ flight, ...PLAIN_CLAIM }])()
+    }
+  }
+
+  async #find(index: number, key: string): Promise<void> {
+    const party = this.#party(index)
+    if (party.gone) return
+    agreesWithRead(await party.redis.find(key, LIMITS), await party.model.find(key, LIMITS))
+    await this.compare(key)
+  }
+
+  /** A first, plain claim. */
+  #newcomer(party: number, key: string): { flight: FlightState; claim: Claim } {
+    const flight = this.#flight(party, key, `newcomer${this.#newcomers++}`)
+    flight.attempt = 1
+    const { nonce } = flight
+    return { flight, claim: { key, nonce, attempt: 1, lease: 1000, after: 0, parked: 0, ...PLAIN_WANTS } }
+  }
+
+  /** Does it, and remembers it, so that it can be sent again. */
+  async #again(operation: () => Promise<void>): Promise<void> {
+    this.#past.push(operation)
+    await operation()
+  }
+
+  /** The claims of one tick of one process. What they say is fixed now, also for when they are sent again. */
+  #claims(ops: ClaimOp[]): () => Promise<void> {
+    const party = (this.#flights[ops[0]?.flight ?? 0] as FlightState).party
+    const claims = ops.map((op, at) => {
+      const mine = this.#flights.filter((flight) => flight.party === party)
+      const flight = (at === 0 ? this.#flights[op.flight] : mine[op.flight % mine.length]) as FlightState
+      if (op.newcomer) return this.#newcomer(party, flight.key)
+      if (op.resent && flight.last) return { flight, claim: flight.last }
+      const last = this.#model.find(flight.key)?.fence ?? 0
+      const knowledge = { own: undefined, none: 0, last }
+      const only = { any: 0, last, former: Math.max(0, last - 1) }
+      const claim: Claim = {
+        key: flight.key,
+        nonce: flight.nonce,
+        attempt: ++flight.attempt,
+        lease: op.lease,
+        after: knowledge[op.after] ?? flight.after,
+        parked: knowledge[op.parked] ?? flight.parked,
+        refresh: op.refresh,
+        takeover: !op.stay,
+        tolerance: op.tolerance,
+        serve: op.serve,
+        pass: op.pass,
+        only: only[op.only],
+        trace: op.trace,
+      }
+      flight.last = claim
+      return { flight, claim }
+    })
+    return () => this.#claim(party, claims)
+  }
+
+  async #claim(index: number, claims: { flight: FlightState; claim: Claim }[]): Promise<void> {
+    const party = this.#party(index)
+    if (party.gone) return
+    this.#model.seen = party.seen
+    const answers = await Promise.all(
+      claims.map(({ claim, flight }) => claimed(party.redis, claim, flight.hear.redis)),
+    )
+    for (const [at, { flight, claim }] of claims.entries()) {
+      const reply = await claimed(party.model, claim, flight.hear.model)
+      assert.deepEqual(plainReply(answers[at]), plainReply(reply), 'reply to a claim')
+      if (reply.status !== 'granted' && reply.status !== 'parked') continue
+      party.seen = Math.max(party.seen, reply.fence)
+      flight.parked = reply.status === 'parked' ? reply.fence : 0
+      if (reply.status === 'parked') flight.after = reply.after
+      const { key, nonce, attempt } = claim
+      if (reply.status === 'granted')
+        this.#grants.unshift({ party: index, key, nonce, attempt, fence: reply.fence })
+    }
+    for (const key of new Set(claims.map(({ claim }) => claim.key))) await this.compare(key)
+  }
+
+  /** Does with both stores what is done with one, and compares. */
+  async #both<T>(index: number, key: string, act: (store: Store) => Promise<T>): Promise<T | undefined> {
+    const party = this.#party(index)
+    if (party.gone) return
+    this.#model.seen = party.seen
+    const reply = await act(party.model)
+    assert.deepEqual(plainReply(await act(party.redis)), plainReply(reply), 'reply')
+    await this.compare(key)
+    return reply
+  }
+
+  #fence(grant: Grant, forged: GrantOp['forged']): number {
+    if (forged === 'above') return grant.fence + 1
+    return forged === 'current' ? (this.#model.find(grant.key)?.fence ?? grant.fence) : grant.fence
+  }
+
+  async #withGrant<T>(
+    { grant, forged }: GrantOp,
+    act: (store: Store, grant: Grant) => Promise<T>,
+  ): Promise<void> {
+    const found = this.#grants[grant % (this.#grants.length || 1)]
+    if (!found) return
+    const { party, ...given } = found
+    const used = { ...given, fence: this.#fence(given, forged) }
+    await this.#again(async () => {
+      await this.#both(party, used.key, (store) => act(store, used))
+    })
+  }
+
+  async #release(op: Extract<Op, { type: 'release' }>): Promise<void> {
+    const found = this.#grants[op.grant % (this.#grants.length || 1)]
+    if (!found) return
+    const { party, ...grant } = found
+    const next = op.next === undefined ? undefined : { attempt: ++this.#regrants, lease: op.next }
+    const { linger, expired } = op
+    const release = { ...grant, fence: this.#fence(grant, op.forged), linger, expired, next }
+    await this.#again(async () => {
+      const reply = await this.#both(party, grant.key, (store) => store.release(release, LIMITS))
+      if (reply?.fence === undefined || !next) return
+      const who = this.#party(party)
+      who.seen = Math.max(who.seen, reply.fence)
+      this.#grants.unshift({ ...found, attempt: next.attempt, fence: reply.fence })
+    })
+  }
+
+  /** The last process goes, without a word to the records that it is parked on. */
+  async #leave(): Promise<void> {
+    const party = this.#party(this.#parties.length - 1)
+    if (party.gone) return
+    await this.#drain()
+    party.gone = true
+    party.model.close()
+    await party.connection.close()
+    const left = async () => (await this.#client.pubsub('NUMSUB', party.connection.inboxChannel))[1] === 0
+    await until(left, { what: 'the server to see that it has gone', every: 1 })
+  }
+
+  async compare(key: string): Promise<void> {
+    const reply = (await LOOK.with([key], []).send(senderOf(this.#client))) as Buffer[]
+    const fields = new Map<string, Buffer>()
+    for (let at = 0; at + 1 < reply.length; at += 2) fields.set(String(reply[at]), reply[at + 1] as Buffer)
+    const found = stateOfHash(fields, this.#named)
+    assert.deepEqual(found, stateOfRecord(this.#model.find(key), this.#named), 'state')
+  }
+
+  /** Waits until everything that was published so far has arrived. */
+  async #drain(): Promise<void> {
+    const present = this.#parties.filter(({ gone }) => !gone)
+    const arrived = present.map(
+      ({ connection }) =>
+        new Promise<void>((resolve) => {
+          const marker = newId()
+          connection.inbox.listen(marker, {
+            hint() {
+              connection.inbox.ignore(marker)
+              resolve()
+            },
+          })
+          void this.#client.publish(connection.inboxChannel, `${FORMAT}${marker}m`)
+        }),
+    )
+    await Promise.all(arrived)
+  }
+
+  /** Whatever was said to anybody, and what is left in the end. */
+  async finish(): Promise<void> {
+    for (const key of this.#keys) await this.compare(key)
+    await this.#drain()
+    for (const { heard } of this.#parties) assert.deepEqual(heard.redis, heard.model, 'messages')
+  }
+
+  close(): Promise<unknown> {
+    for (const clean of this.#cleanup) clean()
+    return this.#client.del(this.#keys)
+  }
+}
+
+const SERVER = ['--hash-max-listpack-value', '1024', '--hash-max-listpack-entries', '1024']
+
+/** A server on which fields keep their order, so that it is known which park is told first. */
+async function open() {
+  const t = await setup({ args: SERVER })
+  const client = await t.client()
+  const connections = Array.from({ length: 3 }, () => new Connection(t.redis, { clock }))
+  const subscribed = async (connection: Connection) => {
+    await connection.call(new Script('return 1').with([], []), WITHIN)
+    await until(() => connection.subscribed, { what: 'a subscription', every: 1 })
+    return connection
+  }
+  await Promise.all(connections.map(subscribed))
+  return {
+    /** Whether both worlds agree on all that `ops` do. */
+    property: (scripts: LockerScripts) =>
+      fc.asyncProperty(fc.array(op, { minLength: 1, maxLength: 40, size: 'max' }), async (ops) => {
+        const worlds = new Worlds(client)
+        const leaver = ops.some(({ type }) => type === 'leave') ? [new Connection(t.redis, { clock })] : []
+        try {
+          await worlds.open([...connections, ...(await Promise.all(leaver.map(subscribed)))], scripts)
+          for (const op of ops) await worlds.apply(op)
+          await worlds.finish()
+        } finally {
+          await worlds.close()
+          for (const connection of leaver) await connection.close()
+        }
+      }),
+    async [Symbol.asyncDispose]() {
+      for (const connection of connections) await connection.close()
+      await t[Symbol.asyncDispose]()
+    },
+  }
+}
+
+const seed = process.env['SOLOFLIGHT_SEED']
+
+test(`S1 S2 S3 S6 conformance - the scripts do what the memory store does`, async () => {
+  await using t = await open()
+  const given = seed === undefined ? {} : { seed: Number(seed) }
+  await fc.assert(t.property(buildScripts(TEST_TIME)), {
+    numRuns: RUNS,
+    examples: SELDOM,
+    includeErrorInReport: true,
+    ...given,
+  })
+})
+
+const PLAIN_VALUE = { kind: 'value', linger: 1, stale: 0, tags: '', passFor: 0 } as const
+
+/** What was found once, in its shortest form. */
+const FOUND: Record<string, Op[]> = {
+  'a claim sent again, when the clock went back to where there was a result': [
+    { type: 'claim', flight: 1, ...PLAIN_CLAIM },
+    { type: 'settle', ...PLAIN_VALUE, bytes: Uint8Array.of(), ttl: 0, grant: 0, forged: 'no' },
+    { type: 'claim', flight: 5, ...PLAIN_CLAIM, newcomer: true },
+    { type: 'wait', ms: -1 },
+    { type: 'repeat', back: 0 },
+  ],
+}
+
+const settle = (ttl: 300 | 5000, grant = 0, forged: GrantOp['forged'] = 'no') =>
+  ({ type: 'settle', ...PLAIN_VALUE, bytes: Uint8Array.of(1), ttl, grant, forged }) as const
+const claim = (flight: number, refresh = false) =>
+  ({ type: 'claim', flight, ...PLAIN_CLAIM, refresh }) as const
+const release = {
+  type: 'release',
+  next: undefined,
+  expired: false,
+  linger: 200,
+  grant: 0,
+  forged: 'no',
+} as const
+const letGo = { ...release, expired: true } as const
+const wait = (ms: number) => ({ type: 'wait', ms }) as const
+/** Over at once, and kept for `stale` ms. */
+const over = (stale: 90 | 5000) => ({ ...settle(300), ttl: 0, stale, linger: 1500 }) as const
+/** Of one who is content with what has been over for less than `tolerance` ms. */
+const content = (flight: number, tolerance: 100 | 5000) => ({ ...claim(flight), tolerance }) as const
+const unkept = { ...settle(300), kind: 'unkept', passFor: 300 } as const
+const stubborn = (flight: number) => ({ ...claim(flight), pass: false }) as const
+const abandon = { type: 'abandon', linger: 200, grant: 0, forged: 'no' } as const
+const unpark = (flight: number) => ({ type: 'unpark', flight }) as const
+
+/** What chance meets too seldom: tried first, with the scripts as they are and with every planted bug. */
+const SELDOM: [Op[]][] = [
+  // The first that is told it is free has gone.
+  [[claim(1), claim(3), claim(2), { type: 'leave' }, release]],
+  // The one that was told it is free leaves.
+  [[claim(1), claim(2), claim(5), release, { type: 'unpark', flight: 2 }]],
+  // A lease that ran out longer ago than it was long, on a record that lives on.
+  [[claim(1), settle(5000), claim(1, true), { type: 'wait', ms: 501 }, settle(300)]],
+  // The holder has died, and who waited for it may not replace it.
+  [[claim(1), claim(2), { type: 'wait', ms: 250 }, { ...claim(2), stay: true }]],
+  // The holder was let go: all who are parked are told, and who may not replace it does not.
+  [[claim(1), claim(2), claim(4), letGo, { ...claim(2), stay: true }, claim(4)]],
+  [[claim(1), claim(2), letGo, wait(200), letGo, settle(300)]],
+  // The token of one grant with the fence of another.
+  [[claim(1), release, claim(2), settle(300, 1, 'current')]],
+  // Over for as long as is tolerated.
+  [[claim(1), over(5000), wait(100), content(2, 100)]],
+  // No longer kept, on a record that lives on.
+  [[claim(1), over(90), wait(90), content(2, 5000)]],
+  // Fresh again, when the clock went back, and the claim comes again.
+  [[claim(1), over(5000), content(2, 100), wait(-1), { type: 'repeat', back: 0 }]],
+  // What is over would do for one who waits for what is new, one who refreshes, and one who wants what is newer.
+  [[claim(1), over(5000), claim(2), claim(5), { ...content(5, 5000), serve: 5000 }]],
+  [[claim(1), over(5000), claim(2), { ...content(5, 5000), serve: 5000, refresh: true }]],
+  [[claim(1), over(5000), claim(2), { ...content(5, 5000), serve: 5000, after: 'last' }]],
+  [[claim(1), over(5000), claim(2), wait(50), { ...content(5, 5000), serve: 50 }]],
+  // Invalidated, while it would do, and while another renews it.
+  [[claim(1), over(5000), { type: 'invalidate', party: 0, key: 0 }, content(2, 5000)]],
+  [[claim(1), over(5000), claim(2), settle(300)]],
+  // One who must hold the lease, and one who waited for it, while nobody waits for anybody.
+  [[claim(1), unkept, stubborn(2), claim(5), release, claim(5)]],
+  // What is kept ends that, what fails does not, nor does what was kept before end by it.
+  [[claim(1), settle(5000), claim(2, true), unkept, claim(5)]],
+  [[claim(1), unkept, stubborn(2), settle(300), wait(299), stubborn(5), claim(1)]],
+  [[claim(1), unkept, { type: 'invalidate', party: 0, key: 0 }, { ...claim(2), only: 'former' }]],
+  // What was invalidated while its work ran begins no such time, and is offered to nobody.
+  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, unkept, claim(2)]],
+  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, over(5000), content(2, 5000)]],
+  // Invalidated while those who waited for it may still read it; and once more when nobody may.
+  [
+    [
+      claim(1),
+      claim(2),
+      { ...settle(5000), linger: 200 },
+      { type: 'invalidate', party: 0, key: 0 },
+      claim(2),
+      stubborn(5),
+      wait(200),
+      { type: 'invalidate', party: 0, key: 0 },
+    ],
+  ],
+  [[claim(1), release, { ...claim(2), only: 'former' }]],
+  // Nobody in the holder's process wants it: somebody is parked, and leaves; or has gone without a word.
+  [[claim(1), claim(2), claim(5), abandon, unpark(2), unpark(5), abandon]],
+  [[claim(1), claim(3), { type: 'leave' }, abandon, { type: 'repeat', back: 0 }]],
+  [[claim(1), claim(2), unpark(2)]],
+  // Asked to be told, and dead: its successor has not asked.
+  [[claim(1), claim(2), abandon, wait(250), claim(2)]],
+  // Renewed, while what is over is kept.
+  [[claim(1), over(5000), claim(2), { type: 'renew', lease: 250, grant: 0, forged: 'no' }]],
+  // Its fence was invalidated, and given up, before it is asked for.
+  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, abandon, { ...claim(2), only: 'last' }]],
+  // A value with tags.
+  [[claim(1), { ...settle(300), tags: '17 s:1:t/x' }]],
+  // Who is parked is told: of progress, of what is not kept, and of a result, once.
+  [[claim(1), claim(2), { type: 'progress', bytes: Uint8Array.of(1), grant: 0, forged: 'no' }, unkept]],
+  [[claim(1), claim(2), settle(300), { type: 'repeat', back: 0 }]],
+  // And all are, when the holder was let go.
+  [[claim(1), claim(2), claim(5), letGo]],
+]
+
+for (const [title, ops] of Object.entries(FOUND)) {
+  test(`S6 conformance - ${title}`, async () => {
+    await using t = await open()
+    await fc.assert(t.property(buildScripts(TEST_TIME)), {
+      examples: [[ops]],
+      numRuns: 1,
+      endOnFailure: true,
+      includeErrorInReport: true,
+    })
+  })
+}
+
+/** A known bug: what stands in a script, and what stands there instead. */
+interface Mutant {
+  script: keyof LockerScripts
+  from: string
+  to: string
+}
+
+const HELD = 'return o == token and f == fence and now <= u + l'
+const MUTANTS: Record<string, Mutant> = {
+  'a claim that is not idempotent': { script: 'claim', from: 'if o == token then', to: 'if false then' },
+  'an unfenced publish': { script: 'settle', from: HELD, to: 'return true' },
+  'a publish by the token alone': { script: 'settle', from: HELD, to: 'return o == token and now <= u + l' },
+  'a publish by the fence alone': { script: 'settle', from: HELD, to: 'return f == fence and now <= u + l' },
+  'a publish without end': { script: 'settle', from: HELD, to: 'return o == token and f == fence' },
+  'a publish without grace': { script: 'settle', from: HELD, to: `${HELD.replace('u + l', 'u')}` },
+  'a publish that has the effect of two': {
+    script: 'settle',
+    from: 'if num(r[6]) == fence then',
+    to: 'if false then',
+  },
+  'an INCR fence': { script: 'claim', from: 'math.max(f + 1, us, seen + 1)', to: 'f + 1' },
+  'a fence that is the time': { script: 'claim', from: 'math.max(f + 1, us, seen + 1)', to: 'us' },
+  'a fence that forgets what was seen': { script: 'claim', from: ', seen + 1)', to: ')' },
+  'a blind renewal': { script: 'renew', from: HELD, to: 'return true' },
+  'a park that is not removed by settling': {
+    script: 'settle',
+    from: 'for i = 1, #found do gone[#gone + 1] = found[i] end',
+    to: '',
+  },
+  'a park that is not removed by a grant': {
+    script: 'claim',
+    from: 'if isParked then gone',
+    to: 'if false then gone',
+  },
+  'a park that is not removed by leaving': { script: 'unpark', from: 'remove(key, { park })', to: '' },
+  'a park without bound': { script: 'claim', from: '>= cap then return', to: '>= 1000 then return' },
+  'a release that tells nobody': {
+    script: 'release',
+    from: 'local gone = hint(',
+    to: 'local gone = false and hint(',
+  },
+  'a holder let go of which one alone is told': {
+    script: 'release',
+    from: "hint(ARGV[8], found, '1')",
+    to: "hint(ARGV[8], found, '0')",
+  },
+  'a holder let go that hands over': {
+    script: 'release',
+    from: "if ARGV[10] == '1' then",
+    to: 'if false then',
+  },
+  'a refresh that ends the stale value': {
+    script: 'claim',
+    from: 'keep(key, last(vu, su, eu,',
+    to: 'keep(key, last(0, 0, 0,',
+  },
+  'a doomed value that is kept': { script: 'settle', from: 'doomed and 0 or now + ttl', to: 'now + ttl' },
+  'an invalidation that is not broadcast': {
+    script: 'invalidate',
+    from: "redis.pcall('PUBLISH', ARGV[1], '1'",
+    to: "return first; redis.pcall('ECHO', '1'",
+  },
+  'a replaced value that is not broadcast': {
+    script: 'settle',
+    from: 'if replaced then',
+    to: 'if false then',
+  },
+  'a hint to one who has gone': {
+    script: 'release',
+    from: 'or receivers > 0 then break',
+    to: 'or true then break',
+  },
+  'a hint that ends with the one who leaves': {
+    script: 'unpark',
+    from: 'local gone = hint(',
+    to: 'if true then return 1 end local gone = hint(',
+  },
+  'progress that is not shown to the parked': {
+    script: 'progress',
+    from: 'for _, park in ipairs(found) do',
+    to: 'for _, park in ipairs({}) do',
+  },
+  'a message without bound': { script: 'settle', from: '#bytes <= num(ARGV[7])', to: 'true' },
+  'a takeover by one who must not': { script: 'claim', from: 'if o and parked > 0 and stay', to: 'if false' },
+  'a count of parks that only grows': {
+    script: 'claim',
+    from: "'n' set[#set + 1] = n - 1",
+    to: "'n' set[#set + 1] = n",
+  },
+  'a hit of a value that has expired': {
+    script: 'claim',
+    from: '(not refresh and v and vf > after and vu > now)',
+    to: '(not refresh and v and vf > after)',
+  },
+  'an outcome that only its ttl keeps': {
+    script: 'claim',
+    from: 'local mine = parked > 0',
+    to: 'local mine = false',
+  },
+  'a refresh that is content with what there is': {
+    script: 'claim',
+    from: 'if refresh or d >= f then after',
+    to: 'if d >= f then after',
+  },
+  'an offer beyond what is tolerated': {
+    script: 'claim',
+    from: 'past < tolerance and vs > now',
+    to: 'tolerance > 0 and vs > now',
+  },
+  'an offer of what is no longer kept': {
+    script: 'claim',
+    from: 'past < tolerance and vs > now',
+    to: 'past < tolerance',
+  },
+  'an offer of what is not over': { script: 'claim', from: 'and past >= 0 and', to: 'and' },
+  'an offer to one who refreshes': {
+    script: 'claim',
+    from: 'if v and not refresh and vf > after and past',
+    to: 'if v and vf > after and past',
+  },
+  'an offer of what was begun too early': {
+    script: 'claim',
+    from: 'not refresh and vf > after and past',
+    to: 'not refresh and past',
+  },
+  'an offer after an invalidation': {
+    script: 'invalidate',
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
+    to: "{ 'vu', 'eu', 'pu',",
+  },
+  'what was invalidated, lost to those who were parked for it': {
+    script: 'invalidate',
+    from: 'if value then',
+    to: 'if false then',
+  },
+  'what was invalidated, kept when nobody can read it': {
+    script: 'invalidate',
+    from: "not readable and 'w' or nil",
+    to: 'nil',
+  },
+  'a value that does not say that it is kept beyond its end': {
+    script: 'settle',
+    from: 'fence, vu, vs)',
+    to: 'fence, vu, 0)',
+  },
+  'a value that does not say that it has tags': {
+    script: 'settle',
+    from: "tags ~= '' and 1 or 0",
+    to: '0',
+  },
+  'an offer of what was invalidated while its work ran': {
+    script: 'settle',
+    from: 'doomed and 0 or num(ARGV[11])',
+    to: 'num(ARGV[11])',
+  },
+  'what is over, served to one who is parked': {
+    script: 'claim',
+    from: 'if offer and parked == 0 and past < serve',
+    to: 'if offer and past < serve',
+  },
+  'what is over, served for longer than it will do': {
+    script: 'claim',
+    from: 'parked == 0 and past < serve',
+    to: 'parked == 0 and serve > 0',
+  },
+  'a claim that forgets until when what is over is kept': {
+    script: 'claim',
+    from: 'now + lease, lease, vs, pu))',
+    to: 'now + lease, lease, 0, pu))',
+  },
+  'a publish that forgets until when it is kept beyond its ttl': {
+    script: 'settle',
+    from: '0, 0, vs, pu))',
+    to: '0, 0, 0, pu))',
+  },
+  'a renewal that forgets until when what is over is kept': {
+    script: 'renew',
+    from: 'lease, num(r[9]), num(r[10])',
+    to: 'lease, 0, 0',
+  },
+  'a replaced value that was over, and is not broadcast': {
+    script: 'settle',
+    from: 'math.max(vu, vs) > now',
+    to: 'vu > now',
+  },
+  'a value without its tags': {
+    script: 'settle',
+    from: "header .. struct.pack('>I4', #tags) .. tags",
+    to: "header .. struct.pack('>I4', 0)",
+  },
+  'a message without its tags': {
+    script: 'settle',
+    from: "if stale > 0 or tags ~= '' then head",
+    to: 'if false then head',
+  },
+  'a pass for one who is stubborn': {
+    script: 'claim',
+    from: 'if pu > now and not stubborn',
+    to: 'if pu > now',
+  },
+  'a pass that takes one off the record who may have been told that it is free': {
+    script: 'claim',
+    from: 'if pu > now and not stubborn then',
+    to: 'if pu > now and not stubborn then remove(key, { park })',
+  },
+  'a pass that is not ended by a value': {
+    script: 'settle',
+    from: "'vs', 'pu', 'w'",
+    to: "'vs', 'w'",
+  },
+  'a pass that is not ended by an invalidation': {
+    script: 'invalidate',
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
+    to: "{ 'vu', 'eu', 'vs', 'v',",
+  },
+  'a pass that begins with what was invalidated': {
+    script: 'settle',
+    from: 'pu = doomed and 0 or now',
+    to: 'pu = now',
+  },
+  'a failure without its tags': {
+    script: 'settle',
+    from: "if kind ~= 'v' and tags ~= '' then",
+    to: 'if false then',
+  },
+  'a grant for a fence that was invalidated': {
+    script: 'claim',
+    from: 'or d >= only)',
+    to: ')',
+  },
+  'a grant without regard to the fence that it was for': {
+    script: 'claim',
+    from: 'if only > 0 and (only ~= f or d >= only)',
+    to: 'if false',
+  },
+  'what is not kept replaces what is': {
+    script: 'settle',
+    from: "redis.call('HSET', key, 'e', bytes, 's', int(fence), 'k', 'n'",
+    to: "redis.call('HSET', key, 'v', bytes, 'e', bytes, 's', int(fence), 'k', 'n'",
+  },
+  'what is not kept, told to be fresh': { script: 'settle', from: "if kind == 'n' then ttl = 0 end", to: '' },
+  'what is not kept, withheld from those who waited for it': {
+    script: 'claim',
+    from: "if mine and k == 'n'",
+    to: 'if false',
+  },
+  'giving up with somebody parked': {
+    script: 'abandon',
+    from: 'if #gone < #found then',
+    to: 'if false then',
+  },
+  'giving up only when nobody was parked': {
+    script: 'abandon',
+    from: "if ARGV[5] ~= '1' and receivers == 0",
+    to: 'if false',
+  },
+  'giving up without the lease': { script: 'abandon', from: HELD, to: 'return true' },
+  'giving up that has the effect of two': {
+    script: 'abandon',
+    from: 'if num(r[5]) == fence then',
+    to: 'if false then',
+  },
+  'giving up that does not ask to be told': {
+    script: 'abandon',
+    from: "'n', #found - #gone, 'a', '1'",
+    to: "'n', #found - #gone",
+  },
+  'the last one leaves, and nobody is told': {
+    script: 'unpark',
+    from: 'if r[3] and #found == 0 then',
+    to: 'if false then',
+  },
+  'one of several leaves, and the holder takes it for the last': {
+    script: 'unpark',
+    from: 'if r[3] and #found == 0 then',
+    to: 'if r[3] then',
+  },
+  'a holder that is told without having asked': {
+    script: 'unpark',
+    from: 'if r[3] and #found == 0 then',
+    to: 'if #found == 0 then',
+  },
+  'a successor that is told what the one before it asked': {
+    script: 'claim',
+    from: "local gone = o and { 'a' } or {}",
+    to: 'local gone = {}',
+  },
+}
+
+describe('conformance - finds planted bugs', () => {
+  let t: Awaited<ReturnType<typeof open>>
+  before(async () => {
+    t = await open()
+  })
+  after(() => t[Symbol.asyncDispose]())
+
+  for (const [name, { script, from, to }] of Object.entries(MUTANTS)) {
+    test(`conformance - finds ${name}`, async () => {
+      const scripts = buildScripts(TEST_TIME)
+      const { source } = scripts[script]
+      const at = source.lastIndexOf(from)
+      assert.ok(at >= 0, `the script has changed: ${from}`)
+      const mutant = new Script(source.slice(0, at) + to + source.slice(at + from.length))
+      const property = t.property({ ...scripts, [script]: mutant })
+      const { failed, numRuns } = await fc.check(property, {
+        numRuns: 10 * RUNS,
+        examples: SELDOM,
+        endOnFailure: true,
+      })
+      assert.ok(failed, `not found in ${numRuns} runs`)
+    })
+  }
+})

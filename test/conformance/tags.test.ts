@@ -1,0 +1,354 @@
+// Epochs of tags, and reads without a claim, as the two stores do them.
+
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MemoryStore } from '../../src/index.ts'
+import { newId } from '../../src/kernel/ids.ts'
+import type { RedisSource } from '../../src/kernel/redis/client.ts'
+import { Connection } from '../../src/kernel/redis/connection.ts'
+import type { Clock } from '../../src/kernel/time/clock.ts'
+import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
+import type { Claim, ClaimReply, Settlement, Store } from '../../src/locker/store/store.ts'
+import { RedisCluster } from '../support/cluster.ts'
+import { Child } from '../support/process.ts'
+import { emit, serve } from '../support/process-child.ts'
+import { type Setup, setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
+
+const LIMITS = { within: 5000 }
+const A = 'soloflight:1:t/a'
+const B = 'soloflight:1:t/b'
+
+/** What this file does when it is started as another process. */
+const handlers = {
+  /** Tells of every epoch that begins. */
+  listen: async (path: string): Promise<void> => {
+    const connection = new Connection(path)
+    const store = new RedisStore(connection)
+    store.listen({ up() {}, down() {}, drop() {}, dropTag: (tag, epoch) => emit('dropTag', { tag, epoch }) })
+    await store.epochs([A], 0, LIMITS)
+    await until(() => store.subscribed, { what: 'the subscription' })
+  },
+}
+
+/** What a process was told of tags. */
+function heardBy(store: Store): { tag: string; epoch: number }[] {
+  const heard: { tag: string; epoch: number }[] = []
+  store.listen({ up() {}, down() {}, drop() {}, dropTag: (tag, epoch) => heard.push({ tag, epoch }) })
+  return heard
+}
+
+interface World extends AsyncDisposable {
+  /** One more process, as far as the store can tell. Messages reach it. */
+  open(): Promise<Store>
+  readonly t: Setup | undefined
+}
+
+async function inMemory(): Promise<World> {
+  const memory = new MemoryStore()
+  return { t: undefined, open: async () => memory.connect(), async [Symbol.asyncDispose]() {} }
+}
+
+async function storeOn(connection: Connection): Promise<Store> {
+  const store = new RedisStore(connection)
+  await store.epochs([A], 0, LIMITS)
+  await until(() => store.subscribed, { what: 'the subscription', every: 1 })
+  return store
+}
+
+async function onRedis(): Promise<World & { t: Setup }> {
+  const t = await setup()
+  const connections: Connection[] = []
+  return {
+    t,
+    open() {
+      const connection = new Connection(t.redis)
+      connections.push(connection)
+      return storeOn(connection)
+    },
+    async [Symbol.asyncDispose]() {
+      for (const connection of connections) await connection.close()
+      await t[Symbol.asyncDispose]()
+    },
+  }
+}
+
+function onBoth(title: string, body: (world: World) => Promise<void>): void {
+  for (const [kind, make] of Object.entries({ 'in memory': inMemory, 'on Redis': onRedis })) {
+    test(`${title}, ${kind}`, async () => {
+      await using world = await make()
+      await body(world)
+    })
+  }
+}
+
+/** Keeps a value under a key by a grant of its own. */
+async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): Promise<void> {
+  const grant = { key, nonce: newId(), attempt: 1 }
+  const wants = { after: 0, parked: 0, refresh: true, takeover: true, tolerance: 0, serve: 0 }
+  const claim: Claim = { ...grant, ...wants, lease: 1000, pass: false, only: 0, trace: '' }
+  const reply = await new Promise<ClaimReply>((claimed, unclaimed) => {
+    store.claim(claim, 5000, { sending() {}, claimed, unclaimed, notice() {} })
+  })
+  assert.ok(reply.status === 'granted', `the claim of ${key} was answered '${reply.status}'`)
+  const terms = { ttl: 60_000, stale: 0, tags: '', linger: 1, passFor: 0, bytes: Buffer.from(key), ...kept }
+  const settlement: Settlement = { ...grant, kind: 'value', fence: reply.fence, ...terms }
+  assert.deepEqual(await store.settle(settlement, LIMITS), { accepted: true, doomed: false })
+}
+
+/** Time that is set. */
+class SetClock implements Clock {
+  time = 1000
+  now = (): number => this.time
+  after = () => ({ cancel() {} })
+}
+
+function tests(): void {
+  onBoth('S4 tags - what has no epoch is told as 0, and asking begins none', async (world) => {
+    const [one, other] = [await world.open(), await world.open()]
+    assert.deepEqual(await one.epochs([A, B], 0, LIMITS), [0, 0])
+    await other.epochs([B], 60_000, LIMITS)
+    const [a, b] = await one.epochs([A, B], 0, LIMITS)
+    assert.deepEqual([a, (b ?? 0) > 0], [0, true])
+  })
+
+  onBoth(
+    'S4 tags - every process is told the same epoch, as long as nobody begins a new one',
+    async (world) => {
+      const [one, other] = [await world.open(), await world.open()]
+      const [first] = await one.epochs([A], 60_000, LIMITS)
+      assert.ok(Number.isSafeInteger(first) && (first ?? 0) > 0, `an epoch of ${first}`)
+      assert.deepEqual(await other.epochs([A, B, A], 60_000, LIMITS), [
+        first,
+        (await one.epochs([B], 0, LIMITS))[0],
+        first,
+      ])
+      assert.deepEqual(await one.epochs([A], 0, LIMITS), [first])
+    },
+  )
+
+  onBoth('S4 tags - an invalidation begins a later epoch, and all are told of it', async (world) => {
+    const [one, other] = [await world.open(), await world.open()]
+    const heard = [heardBy(one), heardBy(other)]
+    const [before = 0, untouched] = await one.epochs([A, B], 60_000, LIMITS)
+    await one.invalidateTag(A, LIMITS)
+    const [after = 0, still] = await other.epochs([A, B], 0, LIMITS)
+    assert.ok(after > before, `${before}, then ${after}`)
+    assert.equal(still, untouched)
+    await until(() => heard.every(({ length }) => length === 1), { what: 'both to be told' })
+    assert.deepEqual(heard, Array(2).fill([{ tag: A, epoch: after }]))
+  })
+
+  onBoth('S4 tags - what has no epoch is given none by an invalidation, but all are told', async (world) => {
+    const store = await world.open()
+    const heard = heardBy(store)
+    await store.invalidateTag(A, LIMITS)
+    assert.deepEqual(await store.epochs([A], 0, LIMITS), [0])
+    await until(() => heard.length === 1, { what: 'the message' })
+    // What was noted before that is older than the epoch that the tag is given next.
+    const [next = 0] = await store.epochs([A], 60_000, LIMITS)
+    assert.ok(next >= (heard[0]?.epoch ?? Number.POSITIVE_INFINITY), `${next} after ${heard[0]?.epoch}`)
+  })
+
+  onBoth('S4 tags - many invalidations at once begin as many epochs, each later', async (world) => {
+    const [one, other] = [await world.open(), await world.open()]
+    const heard = heardBy(one)
+    const [first = 0] = await one.epochs([A], 60_000, LIMITS)
+    await Promise.all(Array.from({ length: 50 }, (_, at) => [one, other][at % 2]?.invalidateTag(A, LIMITS)))
+    await until(() => heard.length === 50, { what: 'the messages' })
+    const epochs = [first, ...heard.map(({ epoch }) => epoch)]
+    for (const [at, epoch] of epochs.entries())
+      assert.ok(at === 0 || epoch > (epochs[at - 1] ?? 0), `${epoch} after ${epochs[at - 1]}`)
+    assert.deepEqual(await other.epochs([A], 0, LIMITS), [epochs.at(-1)])
+  })
+
+  onBoth('find - a value is found as long as it is fresh, with its tags', async (world) => {
+    const store = await world.open()
+    assert.equal(await store.find('none', LIMITS), undefined)
+    await keep(store, 'plain', { stale: 5000 })
+    await keep(store, 'tagged', { tags: `7 ${A}\n8 ${B}` })
+    await keep(store, 'over', { ttl: 0, stale: 60_000 })
+    await keep(store, 'unkept', { kind: 'unkept' })
+    const found = await store.find('tagged', LIMITS)
+    assert.deepEqual([found?.bytes.toString(), found?.tags], ['tagged', `7 ${A}\n8 ${B}`])
+    const plain = await store.find('plain', LIMITS)
+    assert.deepEqual([plain?.kind, plain?.doomed, Math.round(plain?.stale ?? 0)], ['value', false, 5000])
+    assert.ok(plain && plain.fresh > 50_000 && plain.fresh <= 60_000, `fresh for ${plain?.fresh}`)
+    for (const key of ['over', 'unkept']) assert.equal(await store.find(key, LIMITS), undefined)
+    await store.invalidate('plain', LIMITS)
+    assert.equal(await store.find('plain', LIMITS), undefined)
+  })
+
+  test('S4 tags - an epoch is kept as long as anybody has asked for, in memory', async () => {
+    const clock = new SetClock()
+    const store = new MemoryStore({ clock }).connect()
+    const [first] = await store.epochs([A], 1000, LIMITS)
+    await store.epochs([A], 100, LIMITS)
+    clock.time += 999
+    assert.deepEqual(await store.epochs([A], 0, LIMITS), [first])
+    await store.epochs([A], 1000, LIMITS)
+    clock.time += 999
+    await store.invalidateTag(A, LIMITS)
+    const [second = 0] = await store.epochs([A], 0, LIMITS)
+    assert.ok(second > (first ?? 0), `${first}, then ${second}`)
+    clock.time += 1
+    assert.deepEqual(await store.epochs([A], 0, LIMITS), [0], 'an invalidation does not prolong it')
+  })
+
+  test('S4 tags - a clock that stands, or goes back, does not keep epochs from growing, in memory', async () => {
+    const clock = new SetClock()
+    const store = new MemoryStore({ clock }).connect()
+    let [last = 0] = await store.epochs([A], 60_000, LIMITS)
+    for (const step of [0, 0, -500]) {
+      clock.time += step
+      await store.invalidateTag(A, LIMITS)
+      const [next = 0] = await store.epochs([A], 0, LIMITS)
+      assert.ok(next > last, `${last}, then ${next}`)
+      last = next
+    }
+  })
+
+  test('S4 tags - an epoch is kept as long as anybody has asked for, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const store = await world.open()
+    await store.epochs([A], 60_000, LIMITS)
+    await store.epochs([A], 5000, LIMITS)
+    const kept = await client.pttl(A)
+    assert.ok(kept > 50_000 && kept <= 60_000, `kept for ${kept} ms`)
+    await store.epochs([A, B], 90_000, LIMITS)
+    for (const tag of [A, B]) assert.ok((await client.pttl(tag)) > 80_000, 'prolonged')
+    await store.invalidateTag(A, LIMITS)
+    const left = await client.pttl(A)
+    assert.ok(left > 80_000 && left <= 90_000, `after the invalidation for ${left} ms`)
+    await client.pexpire(A, 20)
+    await until(async () => (await store.epochs([A], 0, LIMITS))[0] === 0, { what: 'its end' })
+  })
+
+  test('S4 tags - an epoch that is ahead of the clock still grows, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const store = await world.open()
+    await client.set(A, String(2 ** 53 - 10), 'PX', 60_000)
+    await store.invalidateTag(A, LIMITS)
+    assert.deepEqual(await store.epochs([A], 0, LIMITS), [2 ** 53 - 9])
+  })
+
+  test('S4 tags - another process is told at once, on Redis', async () => {
+    await using world = await onRedis()
+    const store = await world.open()
+    await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
+    await child.call('listen', world.t.url)
+    await store.epochs([A], 60_000, LIMITS)
+    await store.invalidateTag(A, LIMITS)
+    const [epoch] = await store.epochs([A], 0, LIMITS)
+    assert.deepEqual(await child.next('dropTag'), { tag: A, epoch })
+  })
+
+  test('S4 tags - an invalidation that nobody can be told of is refused, on Redis', async () => {
+    await using world = await onRedis()
+    const store = await world.open()
+    const [before = 0] = await store.epochs([A], 60_000, LIMITS)
+    await world.t.server.call('ACL', 'SETUSER', 'default', 'resetchannels')
+    await assert.rejects(store.invalidateTag(A, LIMITS), { code: 'E_UNAVAILABLE' })
+    await world.t.server.call('ACL', 'SETUSER', 'default', 'allchannels')
+    const [after = 0] = await store.epochs([A], 0, LIMITS)
+    assert.ok(after > before, 'it has begun all the same')
+  })
+
+  test('S4 tags - messages of garbage are told to nobody, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const connection = new Connection(world.t.redis)
+    const store = await storeOn(connection)
+    const heard = heardBy(store)
+    const drops: string[] = []
+    store.listen({ up() {}, down() {}, drop: (key) => drops.push(key), dropTag() {} })
+    const garbage = [
+      '',
+      '1',
+      '1t',
+      '1t1',
+      '1t1 ',
+      `1tx ${A}`,
+      `1t12345678901234567 ${A}`,
+      `2t1 ${A}`,
+      `1tt1 ${A}`,
+    ]
+    for (const message of garbage) await client.publish(connection.broadcastChannel, message)
+    await client.publish(connection.broadcastChannel, `1t17 ${A}\n x`)
+    await until(() => heard.length, { what: 'the last message' })
+    assert.deepEqual([heard, drops], [[{ tag: `${A}\n x`, epoch: 17 }], []])
+    await connection.close()
+  })
+
+  test('S4 tags - what was put in the place of an epoch is none, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const store = await world.open()
+    await client.set(A, 'garbage', 'PX', 60_000)
+    const [epoch = 0] = await store.epochs([A], 0, LIMITS)
+    assert.ok(!(epoch > 0), `an epoch of ${epoch}`)
+    await store.invalidateTag(A, LIMITS)
+    const [next = 0] = await store.epochs([A], 0, LIMITS)
+    assert.ok(next > 0, `an epoch of ${next}`)
+  })
+
+  test('find - a key of another type is told, and hides no other, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const store = await world.open()
+    await keep(store, 'before')
+    await keep(store, 'after')
+    await client.set('list', 'x')
+    const found = await Promise.allSettled(['before', 'list', 'after'].map((key) => store.find(key, LIMITS)))
+    assert.deepEqual(
+      found.map((each) => (each.status === 'fulfilled' ? each.value?.bytes.toString() : each.reason.code)),
+      ['before', 'E_UNAVAILABLE', 'after'],
+    )
+  })
+
+  test('L5 tags - nothing is left of an epoch when it is over, on Redis', async () => {
+    await using world = await onRedis()
+    const client = await world.t.client()
+    const store = await world.open()
+    await store.epochs([A, B], 30, LIMITS)
+    await store.invalidateTag(A, LIMITS)
+    await sleep(30) // the server forgets by its own clock
+    await until(async () => (await client.dbsize()) === 0, { what: 'an empty database' })
+  })
+
+  describe('cluster', () => {
+    test('S4 tags - tags and keys of many slots are read and invalidated, each where it is', async () => {
+      await using cluster = await RedisCluster.start()
+      const source = (await cluster.client()) as RedisSource
+      const connection = new Connection(source)
+      const store = await storeOn(connection)
+      const heard = heardBy(store)
+      const names = Array.from({ length: 20 }, (_, at) => `${A}${at}`)
+      const nodes = new Set(
+        await Promise.all(names.map(async (name) => cluster.ownerOf(await cluster.slotOf(name)))),
+      )
+      assert.ok(nodes.size > 1, 'tags of several nodes')
+      const before = await store.epochs(names, 60_000, LIMITS)
+      await Promise.all(names.map((name) => store.invalidateTag(name, LIMITS)))
+      const after = await store.epochs(names, 0, LIMITS)
+      for (const [at, epoch] of after.entries())
+        assert.ok(epoch > (before[at] ?? 0), `${names[at]} has moved on`)
+      await until(() => heard.length === names.length, { what: 'all messages' })
+      assert.deepEqual(new Set(heard.map(({ tag }) => tag)), new Set(names))
+      const keys = names.map((name) => `key of ${name}`)
+      await Promise.all(keys.map((key) => keep(store, key)))
+      const found = await Promise.all([...keys, 'none'].map((key) => store.find(key, LIMITS)))
+      assert.deepEqual(
+        Array.from(found, (outcome) => outcome?.bytes.toString()),
+        [...keys, undefined],
+      )
+      await connection.close()
+    })
+  })
+}
+
+if (process.argv.includes('child')) serve(handlers)
+else tests()

@@ -1,0 +1,218 @@
+import assert from 'node:assert/strict'
+import { subscribe } from 'node:diagnostics_channel'
+import { describe, test } from 'node:test'
+import { channelName, type Lease, Locker } from '../../src/index.ts'
+import { E, LONG, leaseOf, onSubscription, parked, type Scene, scene, took } from '../support/locker-scene.ts'
+import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
+
+/** In this time a lost subscription is detected, ms. */
+const DETECTED = 2000
+
+/** A lease of `other`, for which `locker` is parked. */
+async function parkedScene({ locker, other }: Scene): Promise<{ lease: Lease; result: Promise<unknown> }> {
+  const lease = await leaseOf(other)
+  const result = locker.run('k', () => 'anew')
+  result.catch(() => {})
+  await parked(other)
+  return { lease, result }
+}
+
+describe('a message is lost', () => {
+  test('L3 lost message - the waiter has the result by the next slow tick', async () => {
+    const lease = 1000
+    // Shorter than the time in which the silence is noticed: nothing else than the tick can tell it.
+    await using s = await scene({ lease })
+    const { lease: held, result } = await parkedScene(s)
+    s.t.proxy.blackhole(true, onSubscription)
+    await held.publish('v')
+    const ms = await took(() => result)
+    assert.equal(await result, 'v')
+    assert.ok(ms < lease + E, `it took ${ms} ms`)
+    assert.equal(s.locker.stats().works, 0)
+  })
+
+  test('L3 lost message - of a result that is not kept, too: the work is not done again', async () => {
+    const lease = 1000
+    await using s = await scene({ lease, ttl: 0 })
+    const { lease: held, result } = await parkedScene(s)
+    s.t.proxy.blackhole(true, onSubscription)
+    await held.publish('v')
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < lease + E, `it took ${ms} ms`)
+    assert.equal(s.locker.stats().works, 0)
+  })
+
+  test('L3 lost message - that the resource is free: taken by the next slow tick', async () => {
+    const lease = 1000
+    await using s = await scene({ lease })
+    const { lease: held, result } = await parkedScene(s)
+    s.t.proxy.blackhole(true, onSubscription)
+    await held.release()
+    const ms = await took(async () => assert.equal(await result, 'anew'))
+    assert.ok(ms < lease + E, `it took ${ms} ms`)
+  })
+})
+
+describe('the subscription is lost', () => {
+  test('L3 CLIENT KILL - of all subscribers: those who wait have what is published at once', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2)
+    await lease.publish('v')
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < 2 * E, `it took ${ms} ms`)
+    await until(() => s.locker.stats().subscribed && s.other.stats().subscribed, {
+      what: 'new subscriptions',
+    })
+  })
+
+  test('L3 CLIENT KILL - again and again, while results are published', async () => {
+    await using s = await scene()
+    for (let round = 0; round < 20; round += 1) {
+      const key = `k.${round}`
+      const work = s.other.run(key, () => new Promise((resolve) => setTimeout(resolve, round, round)))
+      const results = Promise.all([s.locker.run(key, () => round), s.locker.run(key, () => round)])
+      await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+      const ms = await took(() => Promise.all([work, results]))
+      assert.deepEqual(await results, [round, round])
+      assert.ok(ms < 2 * E, `it took ${ms} ms`)
+    }
+    assert.equal(s.other.stats().works + s.locker.stats().works, 20)
+  })
+
+  test('L3 black hole - without an end of the connection: detected within 2 s', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    const [hole] = s.t.proxy.connections.filter(onSubscription)
+    s.t.proxy.blackhole(true, (connection) => connection === hole)
+    const published = took(() => lease.publish('v'))
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < DETECTED + E, `it took ${ms} ms`)
+    assert.ok((await published) < E)
+    assert.ok(s.locker.stats().subscribed)
+  })
+
+  test('L3 gap - what is published before it has subscribed again is read then', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    await s.t.proxy.refuse(true)
+    s.t.proxy.cut(onSubscription)
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    await lease.publish('v')
+    await s.t.proxy.refuse(false)
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    // The longest pause between two attempts to connect is a second.
+    assert.ok(ms < 1000 + E, `it took ${ms} ms`)
+    assert.equal(s.locker.stats().works, 0)
+  })
+
+  test('L3 gap - between the connection and the subscription', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    const fault = s.t.proxy.swallowReply(/^SUBSCRIBE/)
+    s.t.proxy.cut(onSubscription)
+    await fault.struck
+    await lease.publish('v')
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < 1000 + E, `it took ${ms} ms`)
+  })
+
+  test('L3 output buffer - a subscriber that the server drops for a large message reads the result', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    await s.t.server.call('CONFIG', 'SET', 'client-output-buffer-limit', 'pubsub 10000 10000 1')
+    const value = 'x'.repeat(60_000)
+    await lease.publish(value)
+    const ms = await took(async () => assert.equal(await result, value))
+    assert.ok(ms < 1000 + E, `it took ${ms} ms`)
+  })
+
+  test('L3 first connect - refused, and accepted later: the first who asks is served', async () => {
+    await using t = await setup({ proxy: true })
+    await t.proxy.refuse(true)
+    await using locker = new Locker({ redis: t.redis, lease: LONG, unavailableAfter: 5000, cache: false })
+    await using other = new Locker({ redis: t.server.options, lease: LONG, cache: false })
+    const lease = await leaseOf(other)
+    const refusals: unknown[] = []
+    subscribe(channelName('connection'), (message) => refusals.push(message))
+    const result = locker.run('k', () => 'anew')
+    await until(() => refusals.length >= 3, { what: 'some attempts to be refused' })
+    assert.equal(locker.stats().subscribed, false)
+    await t.proxy.refuse(false)
+    await parked(other)
+    await lease.publish('v')
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < 1000 + E, `it took ${ms} ms`)
+    await until(() => locker.stats().subscribed, { what: 'the subscription' })
+  })
+
+  test('L3 deaf - while it cannot subscribe at all, it looks by itself', async () => {
+    await using s = await scene()
+    await s.t.proxy.refuse(true)
+    s.t.proxy.cut(onSubscription)
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    const { lease, result } = await parkedScene(s)
+    await lease.publish('v')
+    const ms = await took(async () => assert.equal(await result, 'v'))
+    assert.ok(ms < 500 + E, `it took ${ms} ms`)
+    assert.equal(s.locker.stats().subscribed, false)
+  })
+
+  test('L3 deaf - while it cannot subscribe again, one that was parked before looks by itself as well', async () => {
+    await using s = await scene()
+    const { lease, result } = await parkedScene(s)
+    await s.t.proxy.refuse(true)
+    s.t.proxy.cut(onSubscription)
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    await lease.publish('v')
+    const ms = await took(() => Promise.race([result, new Promise((resolve) => setTimeout(resolve, 4 * E))]))
+    assert.ok(ms < 500 + E, `it took ${ms} ms`)
+    assert.equal(s.locker.stats().subscribed, false)
+  })
+})
+
+describe('the in-process cache', () => {
+  const cached = { cache: { max: 100 } } as const
+
+  test('S4 cache - follows an invalidation elsewhere within milliseconds', async () => {
+    await using s = await scene(cached)
+    let slowest = 0
+    for (let round = 0; round < 20; round += 1) {
+      const before = await s.locker.run('k', () => round)
+      assert.equal(s.locker.stats().cached, 1)
+      await s.other.invalidate('k')
+      const ms = await took(() =>
+        until(() => s.locker.stats().cached === 0, { what: 'it to hear', every: 1 }),
+      )
+      slowest = Math.max(slowest, ms)
+      assert.equal(before, round)
+    }
+    assert.ok(slowest < E, `it took up to ${slowest} ms`)
+  })
+
+  test('S4 cache - follows a refresh elsewhere', async () => {
+    await using s = await scene(cached)
+    await s.locker.run('k', () => 'old')
+    assert.equal(await s.other.run('k', () => 'new', { refresh: true }), 'new')
+    const isNew = async () => (await s.locker.run('k', () => 'anew')) === 'new'
+    const ms = await took(() => until(isNew, { what: 'the new result', every: 1 }))
+    assert.ok(ms < E, `it took ${ms} ms`)
+  })
+
+  test('S4 cache - of a process that is deaf without knowing: old results end within 2 s', async () => {
+    await using s = await scene(cached)
+    await s.locker.run('k', () => 'old')
+    s.t.proxy.blackhole(true, onSubscription)
+    await s.other.invalidate('k')
+    const acknowledgedAt = performance.now()
+    const isNew = async () => (await s.locker.run('k', () => 'new')) === 'new'
+    await until(isNew, { what: 'the new result', timeout: DETECTED + 2 * E })
+    assert.ok(performance.now() - acknowledgedAt < DETECTED + E)
+    // Nothing is served from what a process keeps that is deaf and knows it.
+    const { hits, localHits } = s.locker.stats()
+    assert.equal(await s.locker.run('k', () => 'again'), 'new')
+    assert.equal(s.locker.stats().hits, hits + 1)
+    assert.equal(s.locker.stats().localHits, localHits)
+  })
+})

@@ -1,0 +1,326 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import pDefer from 'p-defer'
+import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
+import { LONG, onCommands } from '../support/locker-scene.ts'
+import { idle, over, Runs, type WiredScene, wired } from '../support/queue-wire.ts'
+import { until } from '../support/wait.ts'
+
+/** How much of the reply arrives before the connection ends. Replies have from 4 bytes on. */
+const OFFSETS = [0, 3, 9]
+
+/** A lease that is renewed within a test, and ends in it if it is not. */
+const SHORT = 1000
+
+type Name = keyof typeof queueScripts
+
+/** Loses the next reply to this script behind so many bytes; what it returns waits for that. */
+function lose({ t }: WiredScene, name: Name, bytes = 0): () => Promise<boolean> {
+  const fault = t.proxy.swallowReplyAfter(new RegExp(`^EVALSHA ${queueScripts[name].sha1} `), bytes)
+  return () => until(() => fault.hits === 1, { what: `the reply to ${name} to be lost` })
+}
+
+/** Resolves when what was sent again has been answered, and what came of it is over. */
+async function settled({ queue, other }: WiredScene): Promise<void> {
+  // It goes out behind what is sent again.
+  await queue.counts()
+  await over(other)
+}
+
+describe('a reply is lost with the connection', () => {
+  for (const dedupe of [false, undefined] as const) {
+    const kind = dedupe === false ? 'a job that is not deduplicated' : 'a job'
+    test(`S6 submit - ${kind} runs once, and its result arrives`, async () => {
+      await using s = await wired({ lease: LONG })
+      const runs = new Runs()
+      s.other.process('work', runs.handler(), { concurrency: 5 })
+      await idle(s.t.server, 5)
+      for (const bytes of OFFSETS) {
+        const isLost = lose(s, 'submit', bytes)
+        assert.equal(await s.queue.submit('work', bytes, { dedupe }), bytes)
+        await isLost()
+        await settled(s)
+        assert.equal(runs.of(bytes), 1, `it ran ${runs.of(bytes)} times`)
+      }
+      await idle(s.t.server, 5)
+    })
+
+    test(`S6 enqueue - ${kind} that is over before it is sent again: run once`, async () => {
+      await using s = await wired({ lease: LONG })
+      const runs = new Runs()
+      s.other.process('work', runs.handler(), { concurrency: 5 })
+      await idle(s.t.server, 5)
+      for (const bytes of OFFSETS) {
+        const isLost = lose(s, 'submit', bytes)
+        const job = await s.queue.enqueue('work', bytes, { dedupe })
+        await isLost()
+        // What is served by then to whoever comes with the same is served to this one, too.
+        const dispositions = dedupe === false ? ['created'] : ['created', 'cached']
+        assert.ok(dispositions.includes(String(job.disposition)), job.disposition)
+        assert.equal(await job.result(), bytes)
+        await settled(s)
+        assert.equal(runs.of(bytes), 1, `it ran ${runs.of(bytes)} times`)
+      }
+    })
+  }
+
+  test('S6 enqueue - a job that waits: there is one, created by who created it', async () => {
+    await using s = await wired({ lease: LONG })
+    for (const dedupe of [undefined, false, 'key'] as const) {
+      for (const bytes of OFFSETS) {
+        const isLost = lose(s, 'submit', bytes)
+        const job = await s.queue.enqueue('work', `${dedupe}`, { dedupe })
+        await isLost()
+        assert.equal(job.disposition, 'created')
+        assert.deepEqual((await s.other.counts()).waiting, 1)
+        assert.ok(await s.other.remove(job.id), 'it is not there')
+      }
+    }
+  })
+
+  test('S6 submit - of a job that is there: it joins once, and gives its one place up', async () => {
+    await using s = await wired({ lease: LONG, abortUnwanted: true })
+    const job = await s.other.enqueue('work', 1)
+    for (const bytes of OFFSETS) {
+      const leaves = new AbortController()
+      const isLost = lose(s, 'submit', bytes)
+      const waiting = s.queue.submit('work', 1, { signal: leaves.signal })
+      await isLost()
+      await until(async () => (await job.status())?.waiters === 1, { what: 'it to wait' })
+      await s.queue.counts()
+      assert.equal((await job.status())?.waiters, 1)
+      leaves.abort()
+      await assert.rejects(waiting, { code: 'E_ABORTED' })
+      await until(async () => (await job.status())?.waiters === 0, { what: 'it to leave' })
+    }
+  })
+
+  test('S6 enqueueMany - several scripts in one flight: each job once, all created', async () => {
+    await using s = await wired({ lease: LONG })
+    const runs = new Runs()
+    s.other.process('work', runs.handler(), { concurrency: 3 })
+    await idle(s.t.server, 3)
+    for (const [round, bytes] of [0, 30].entries()) {
+      const isLost = lose(s, 'submit', bytes)
+      const payloads = Array.from({ length: 40 }, (_, index) => `${round}.${index}`)
+      const options = { dedupe: false } as const
+      const jobs = await s.queue.enqueueMany(
+        payloads.map((payload) => ({ command: 'work', payload, options })),
+      )
+      await isLost()
+      assert.deepEqual(new Set(jobs.map((job) => job.disposition)), new Set(['created']))
+      assert.deepEqual(await Promise.all(jobs.map((job) => job.result())), payloads)
+      await settled(s)
+      for (const payload of payloads) assert.equal(runs.of(payload), 1, `${payload} ran more than once`)
+    }
+  })
+
+  test('S6 finish - the result is accepted once, and its place is free once', async () => {
+    await using s = await wired({ lease: LONG })
+    const runs = new Runs()
+    s.queue.process('work', runs.handler(), { concurrency: 2 })
+    await idle(s.t.server, 2, { exactly: true })
+    for (const bytes of OFFSETS) {
+      const isLost = lose(s, 'finish', bytes)
+      assert.equal(await s.other.submit('work', bytes, { dedupe: false }), bytes)
+      await isLost()
+      await until(() => s.queue.stats().completed + s.queue.stats().lost === runs.all.length, {
+        what: 'the worker to know',
+      })
+      await idle(s.t.server, 2, { exactly: true })
+    }
+    assert.equal(s.queue.stats().lost, 0)
+    assert.deepEqual(runs.payloads, OFFSETS)
+    await parallel(s, runs, 2)
+  })
+
+  test('S6 finish - of a failure, and of an attempt that is to be made again: as many attempts as were said', async () => {
+    await using s = await wired({ lease: LONG, attempts: 2 })
+    const attempts: string[] = []
+    s.queue.process('work', (payload, { attempt }) => {
+      attempts.push(`${payload} ${attempt}`)
+      throw new Error('no paper')
+    })
+    await idle(s.t.server, 1, { exactly: true })
+    for (const bytes of OFFSETS) {
+      const rejected = assert.rejects(s.other.submit('work', bytes), { code: 'E_REMOTE' })
+      for (let times = 0; times < 2; times += 1) {
+        const isLost = lose(s, 'finish', bytes)
+        await isLost()
+      }
+      await rejected
+      await idle(s.t.server, 1, { exactly: true })
+    }
+    assert.deepEqual(
+      attempts,
+      OFFSETS.flatMap((bytes) => [`${bytes} 1`, `${bytes} 2`]),
+    )
+  })
+
+  test('S6 renew - the attempt goes on, and nobody else is given it', async () => {
+    await using s = await wired({ lease: SHORT })
+    const end = pDefer<void>()
+    let aborted = false
+    let runs = 0
+    s.queue.process('work', async (payload, { signal }) => {
+      runs += 1
+      await end.promise
+      aborted = signal.aborted
+      return payload
+    })
+    await idle(s.t.server, 1)
+    s.other.process('work', () => {
+      throw new Error('it was given away')
+    })
+    const result = s.other.submit('work', 'v')
+    await until(() => runs === 1, { what: 'it to run' })
+    for (const bytes of OFFSETS) {
+      const isLost = lose(s, 'renew', bytes)
+      await isLost()
+      const renewed = () => {
+        const last = s.t.proxy.connections.findLast(onCommands)
+        return (last?.commands.filter((name) => name === 'EVALSHA').length ?? 0) >= 2
+      }
+      await until(renewed, { what: 'the next renewal' })
+    }
+    end.resolve()
+    assert.equal(await result, 'v')
+    assert.equal(aborted, false)
+    assert.equal(runs, 1)
+  })
+
+  test('S6 offer - never more at once than it can take, and all its places are used afterwards', async () => {
+    for (const bytes of OFFSETS) {
+      await using s = await wired({ lease: LONG })
+      const payloads = Array.from({ length: 20 }, (_, index) => index)
+      const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
+      const runs = new Runs()
+      const isLost = lose(s, 'offer', bytes)
+      s.queue.process('work', runs.handler(20), { concurrency: 3 })
+      await isLost()
+      await Promise.all(jobs.map((job) => job.result()))
+      assert.ok(runs.most <= 3, `${runs.most} at once`)
+      for (const payload of payloads) assert.equal(runs.of(payload), 1, `${payload} ran more than once`)
+      await idle(s.t.server, 3)
+      await parallel(s, runs, 3)
+    }
+  })
+
+  test('S6 offer - of a worker that comes back while its jobs run: its places are not doubled', async () => {
+    await using s = await wired({ lease: LONG })
+    const runs = new Runs()
+    s.queue.process('work', runs.handler(150), { concurrency: 3 })
+    await idle(s.t.server, 3)
+    for (let round = 0; round < 3; round += 1) {
+      const payloads = Array.from({ length: 8 }, (_, index) => `${round}.${index}`)
+      const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
+      await until(() => runs.now === 3, { what: 'all places to be taken' })
+      const isLost = lose(s, 'offer', 5)
+      assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2, 'nobody was killed')
+      await isLost()
+      await Promise.all(jobs.map((job) => job.result()))
+      assert.ok(runs.most <= 3, `${runs.most} at once`)
+      await idle(s.t.server, 3)
+    }
+  })
+
+  test('S6 cancel - it ends once, for all, and its place is free', async () => {
+    await using s = await wired({ lease: LONG })
+    let aborted = 0
+    s.other.process('work', async (_, { signal }) => {
+      await new Promise((resolve) => signal.addEventListener('abort', resolve))
+      aborted += 1
+    })
+    await idle(s.t.server, 1, { exactly: true })
+    for (const [index, bytes] of OFFSETS.entries()) {
+      const job = await s.other.enqueue('work', bytes)
+      const rejected = assert.rejects(job.result(), { code: 'E_REMOTE' })
+      await until(async () => (await job.status())?.state === 'active', { what: 'it to run' })
+      const isLost = lose(s, 'end', bytes)
+      await s.queue.cancel(job.id)
+      await isLost()
+      await rejected
+      await until(() => aborted === index + 1, { what: 'the handler to end' })
+      await idle(s.t.server, 1, { exactly: true })
+      assert.equal((await job.status())?.state, 'failed')
+    }
+  })
+
+  test('S6 retry, pause, resume - a job that failed runs again, and the queue goes on', async () => {
+    await using s = await wired({ lease: LONG })
+    let runs = 0
+    s.other.process('work', () => {
+      runs += 1
+      throw new Error('no paper')
+    })
+    const job = await s.other.enqueue('work', 1)
+    await assert.rejects(job.result(), { code: 'E_REMOTE' })
+    for (const name of ['pause', 'resume'] as const) {
+      const isLost = lose(s, name)
+      await s.queue[name]()
+      await isLost()
+    }
+    const isLost = lose(s, 'retry')
+    await s.queue.retry(job.id)
+    await isLost()
+    await settled(s)
+    await idle(s.t.server, 1, { exactly: true })
+    // If it has failed before it is sent again, it is to be run once more indeed.
+    assert.ok(runs === 2 || runs === 3, `it ran ${runs} times`)
+  })
+
+  test('S6 log - each line once, in order, and none is lost', async () => {
+    await using s = await wired({ lease: LONG })
+    let gate = pDefer()
+    s.queue.process('work', async (_, job) => {
+      job.log('first')
+      job.log('second')
+      await gate.promise
+      job.log('third')
+      await Promise.resolve()
+      job.log('last')
+    })
+    await idle(s.t.server, 1)
+    for (const bytes of OFFSETS) {
+      gate = pDefer()
+      const isLost = lose(s, 'log', bytes)
+      const job = await s.other.enqueue('work', bytes)
+      await isLost()
+      // It goes out behind what is sent again, while the job still runs.
+      await s.queue.counts()
+      gate.resolve()
+      await job.result()
+      await settled(s)
+      assert.deepEqual(await job.logs(), ['first', 'second', 'third', 'last'])
+    }
+  })
+
+  test('S6 cut - a connection that ends in the middle of any command: each job runs once', async () => {
+    await using s = await wired({ lease: LONG })
+    const runs = new Runs()
+    s.queue.process('work', runs.handler(), { concurrency: 2 })
+    await idle(s.t.server, 2, { exactly: true })
+    for (const bytes of [1, 60, 180, 420, 700]) {
+      const fault = s.t.proxy.cutAfter(bytes, 'up', { only: onCommands })
+      const results = [1, 2, 3].map((each) => s.queue.submit('work', `${bytes}.${each}`, { dedupe: false }))
+      await Promise.all(results)
+      await fault.struck
+      await settled(s)
+    }
+    assert.equal(runs.all.length, 15)
+    assert.equal(new Set(runs.payloads).size, 15)
+    await idle(s.t.server, 2, { exactly: true })
+  })
+})
+
+/** Shows that so many jobs run at once, and no more. */
+async function parallel({ other }: WiredScene, runs: Runs, count: number): Promise<void> {
+  const gate = pDefer<void>()
+  runs.hold = gate.promise
+  const payloads = Array.from({ length: 3 * count }, (_, index) => `parallel ${index}`)
+  const results = payloads.map((payload) => other.submit('work', payload))
+  await until(() => runs.now === count, { what: `${count} to run at once` })
+  gate.resolve()
+  await Promise.all(results)
+  assert.equal(runs.most, count)
+}

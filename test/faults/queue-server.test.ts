@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import pDefer from 'p-defer'
+import { type QueueOptions, RedisQueue } from '../../src/index.ts'
+import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { E, LONG, onCommands, settledBy, took } from '../support/locker-scene.ts'
+import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
+import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
+
+/** A lease that ends within a test if nobody renews it. */
+const LEASE = 600
+
+const names = new QueueNames('soloflight', NAME)
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+describe('the server forgets', () => {
+  test('SCRIPT FLUSH - at any time, under load: nobody notices', async () => {
+    await using s = await wired({ lease: 300 })
+    const runs = new Runs()
+    s.other.process('work', runs.handler(1), { concurrency: 4 })
+    s.queue.process('work', runs.handler(1), { concurrency: 4 })
+    let going = true
+    const flushing = (async () => {
+      while (going) await s.t.server.call('SCRIPT', 'FLUSH')
+    })()
+    const payloads = Array.from({ length: 150 }, (_, index) => index)
+    for (const queue of [s.queue, s.other]) {
+      const options = { dedupe: false } as const
+      const results = await Promise.all(payloads.map((each) => queue.submit('work', each, options)))
+      assert.deepEqual(results, payloads)
+    }
+    assert.equal(runs.all.length, 300)
+    const job = await s.queue.enqueue('work', 'v', { delay: 60_000 })
+    assert.equal(await job.cancel(), true)
+    await s.queue.pause()
+    await s.queue.resume()
+    going = false
+    await flushing
+    await over(s.other)
+  })
+
+  for (const [name, forget] of [
+    ['FLUSHALL', (s) => s.t.server.call('FLUSHALL')],
+    ['restart', (s) => s.t.server.restart()],
+  ] as [string, (s: Awaited<ReturnType<typeof wired>>) => Promise<unknown>][]) {
+    test(`Q1 ${name} - idle workers are found again: the next job runs within a second`, async () => {
+      await using s = await wired({ unavailableAfter: 10_000 })
+      s.queue.process('work', () => 'here')
+      s.other.process('elsewhere', () => 'there', { concurrency: 3 })
+      await idle(s.t.server, 1)
+      await idle(s.t.server, 3, { command: 'elsewhere' })
+      for (let round = 0; round < 2; round += 1) {
+        await forget(s)
+        const ms = await took(async () => {
+          assert.equal(await s.queue.submit('work', round), 'here')
+          assert.equal(await s.queue.submit('elsewhere', round), 'there')
+        })
+        // A restart takes its time, and so does the way back to it.
+        assert.ok(ms < (name === 'restart' ? 3000 : 1000) + E, `it took ${ms} ms`)
+      }
+      await idle(s.t.server, 3, { command: 'elsewhere' })
+    })
+
+    test(`L1 ${name} - those who wait for jobs that are gone are told, and what runs is lost`, async () => {
+      await using s = await wired({ lease: LEASE, unavailableAfter: 10_000 })
+      const runs = new Runs()
+      const end = pDefer<void>()
+      runs.hold = end.promise
+      s.other.process('work', runs.handler(), { concurrency: 2 })
+      const running = s.queue.submit('work', 'running')
+      await until(() => runs.now === 1, { what: 'it to run' })
+      const job = await s.queue.enqueue('nobody', 'waiting')
+      const waits = [running, job.result(), s.queue.submit('nobody', 'waiting too')].map(settledBy)
+      await until(async () => (await job.status())?.waiters === 1, { what: 'it to be waited for' })
+      await forget(s)
+      for (const { outcome, ms } of await Promise.all(waits)) {
+        assert.equal(outcome, 'E_REMOVED')
+        assert.ok(ms < LEASE + 3 * E, `it took ${ms} ms`)
+      }
+      end.resolve()
+      await until(() => s.other.stats().lost === 1, { what: 'the worker to know' })
+      await idle(s.t.server, 2)
+      assert.equal(await s.queue.submit('work', 'again'), 'again')
+    })
+  }
+
+  test('Q1 restart - that remembers: what waited, was delayed or ran comes to its end', async () => {
+    await using t = await setup({ persistence: true })
+    const options: QueueOptions = { redis: t.redis, lease: 3000, unavailableAfter: 10_000, timeout: 20_000 }
+    await using worker = new RedisQueue(NAME, options)
+    await using producer = new RedisQueue(NAME, options)
+    const runs = new Runs()
+    const end = pDefer<void>()
+    runs.hold = end.promise
+    // First, so that the worker offers its place only once: a job that it gave back would come before its turn.
+    await subscribed(worker, producer)
+    worker.process('work', runs.handler())
+    const first = producer.submit('work', 'running')
+    await until(() => runs.now === 1, { what: 'it to run' })
+    const jobs = await producer.enqueueMany(
+      [0, 1, 2, 3].map((payload) => ({
+        command: 'work',
+        payload,
+        options: payload === 3 ? { delay: 500 } : { priority: payload },
+      })),
+    )
+    const results = Promise.all(jobs.map((job) => job.result()))
+    await t.server.restart()
+    await subscribed(worker, producer)
+    end.resolve()
+    assert.equal(await first, 'running')
+    assert.deepEqual(await results, [0, 1, 2, 3])
+    assert.deepEqual(runs.payloads.slice(0, 3), ['running', 2, 1])
+    assert.equal(runs.all.length, 5)
+    await t.server.restart()
+    assert.equal(await producer.submit('work', 0), 0)
+    assert.equal(runs.all.length, 5)
+  })
+})
+
+describe('the server stands still, or is not there', () => {
+  test('Q1 L1 frozen - for longer than a lease: the job runs again, one result is accepted, all have it', async () => {
+    await using s = await wired({ lease: LEASE, unavailableAfter: 300 })
+    const runs = new Runs()
+    const signals: AbortSignal[] = []
+    for (const queue of [s.queue, s.other]) {
+      const handler = runs.handler(200)
+      queue.process('work', (payload, job) => {
+        signals.push(job.signal)
+        return handler(payload, job)
+      })
+    }
+    const waits = [s.queue, s.other].map((queue) => queue.submit('work', 'v'))
+    await until(() => runs.now === 1, { what: 'it to run' })
+    await s.t.server.freeze()
+    const { outcome, ms } = await settledBy(s.queue.submit('work', 'new'))
+    assert.equal(outcome, 'E_UNAVAILABLE')
+    assert.ok(ms < 300 + E, `it took ${ms} ms`)
+    await until(() => signals[0]?.aborted, { what: 'the signal' })
+    await sleep(LEASE)
+    s.t.server.thaw()
+    assert.deepEqual(await Promise.all(waits), ['v', 'v'])
+    assert.ok(runs.of('v') <= 2, `it ran ${runs.of('v')} times`)
+    const fences = runs.all.filter(({ payload }) => payload === 'v').map(({ fence }) => fence)
+    assert.equal(new Set(fences).size, fences.length)
+    await over(s.other)
+    await idle(s.t.server, 2)
+  })
+
+  test('L3 away at the start - workers and submitters that are earlier than Redis are served when it comes', async () => {
+    await using t = await setup({ proxy: true })
+    await t.proxy.refuse(true)
+    const options: QueueOptions = { redis: t.redis, lease: LONG }
+    await using impatient = new RedisQueue(NAME, { ...options, unavailableAfter: 300 })
+    await using patient = new RedisQueue(NAME, { ...options, unavailableAfter: 10_000 })
+    impatient.process('work', (payload) => payload)
+    const waiting = patient.submit('work', 'patient')
+    const calls = [impatient.enqueue('work', 1), impatient.submit('work', 1), impatient.counts()]
+    for (const { outcome, ms } of await Promise.all(calls.map(settledBy))) {
+      assert.equal(outcome, 'E_UNAVAILABLE')
+      assert.ok(ms < 300 + E, `it took ${ms} ms`)
+    }
+    await t.proxy.refuse(false)
+    assert.equal(await waiting, 'patient')
+    await idle(t.server, 1)
+    assert.equal(await impatient.submit('work', 'now'), 'now')
+    assert.equal(t.proxy.connections.filter(onCommands).length, 2)
+  })
+})
+
+describe('another wrote to a key of the queue', () => {
+  test('L1 hostile - a key of another type: a typed error in time, and all is well when it is gone', async () => {
+    await using s = await wired({ lease: LEASE, unavailableAfter: 500 })
+    s.other.process('work', (payload) => payload, { concurrency: 2 })
+    for (const key of [...names.shared, ...names.command('work')]) {
+      await s.t.server.call('DEL', key)
+      await s.t.server.call('SET', key, 'hostile')
+      const calls = [
+        s.queue.submit('work', `${key} 1`, { timeout: 1500 }),
+        s.queue.enqueue('work', `${key} 2`),
+        s.queue.enqueue('work', `${key} 3`, { delay: 1, priority: 2 }),
+        s.queue.counts(),
+        s.queue.pause('work').then(() => s.queue.resume('work')),
+      ]
+      for (const { outcome, ms } of await Promise.all(calls.map(settledBy))) {
+        assert.ok(['result', 'E_UNAVAILABLE', 'E_TIMEOUT'].includes(outcome), `${key}: ${outcome}`)
+        assert.ok(ms < 1500 + E, `${key}: ${ms} ms`)
+      }
+      await s.t.server.call('DEL', key)
+      // With it, places may be gone that the worker believes to be there: it offers them anew when it subscribes again.
+      await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+      await s.queue.resume('work')
+      const after = () => s.queue.submit('work', `${key} after`, { timeout: 1000 })
+      assert.equal(await until(after, { what: `${key} to be mended`, timeout: 5000 }), `${key} after`)
+    }
+  })
+
+  test('Q1 hostile - the record of one job is destroyed: it alone is lost, others keep leases and delays', async () => {
+    await using s = await wired({ lease: LEASE })
+    const runs = new Runs()
+    const end = pDefer<void>()
+    runs.hold = end.promise
+    s.other.process('work', runs.handler(), { concurrency: 5 })
+    const jobs = await s.queue.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
+    const [first, ...results] = jobs.map((job) => settledBy(job.result()))
+    const delayed = await s.queue.enqueue('work', 'delayed', { delay: 2 * LEASE })
+    const hit = await s.queue.enqueue('work', 'hit', { delay: LEASE })
+    await until(() => runs.now === 3, { what: 'all to run' })
+    for (const id of [jobs[0]?.id ?? '', hit.id]) await s.t.server.call('SET', names.job(id), 'hostile')
+    await until(() => runs.of('delayed') === 1, { what: 'the delayed job' })
+    await sleep(LEASE)
+    end.resolve()
+    for (const each of results) assert.equal((await each).outcome, 'result')
+    assert.equal(await delayed.result(), 'delayed')
+    assert.equal((await first)?.outcome, 'E_REMOVED')
+    assert.deepEqual(runs.payloads, [1, 2, 3, 'delayed'])
+    await idle(s.t.server, 5)
+  })
+})

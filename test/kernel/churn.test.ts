@@ -1,0 +1,67 @@
+// The tables and the queue of what comes and goes by the thousand: they do what Map, Set and an array do.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { ChurnMap, ChurnSet } from '../../src/kernel/collections/churn.ts'
+import { Fifo } from '../../src/kernel/collections/fifo.ts'
+
+/** Few keys and many steps: each run makes the table anew several times. */
+const STEPS = { minLength: 600, maxLength: 1500 }
+
+test('churn - a map does what a Map does, however often it is made anew', () => {
+  const step = fc.tuple(fc.boolean(), fc.nat(40))
+  fc.assert(
+    fc.property(fc.array(step, STEPS), (steps) => {
+      const [map, model] = [new ChurnMap<number, number>(), new Map<number, number>()]
+      for (const [at, [adds, key]] of steps.entries()) {
+        if (adds) {
+          map.set(key, at)
+          model.set(key, at)
+        } else assert.equal(map.delete(key), model.delete(key))
+        assert.deepEqual([map.size, map.get(key), map.has(key)], [model.size, model.get(key), model.has(key)])
+      }
+      assert.deepEqual([...map.values()], [...model.values()])
+    }),
+    { numRuns: 30 },
+  )
+})
+
+test('churn - an iteration sees what is added and deleted meanwhile, and ends by break as well', () => {
+  const [set, model] = [new ChurnSet<number>(), new Set<number>()]
+  for (const each of [set, model]) for (let n = 0; n < 100; n++) each.add(n)
+  const visit = (each: ChurnSet<number> | Set<number>): number[] => {
+    const seen: number[] = []
+    for (const n of each) {
+      seen.push(n)
+      // Enough to make it anew, if that were not put off.
+      for (let more = 0; more < 300; more++) {
+        each.add(-1)
+        each.delete(-1)
+      }
+      each.delete(n + 2)
+      if (n < 100) each.add(1000 + n)
+      if (n === 1090) break
+    }
+    return seen
+  }
+  assert.deepEqual(visit(set), visit(model))
+  assert.deepEqual([...set], [...model])
+  for (const each of [set, model]) for (let n = 0; n < 1000; n++) each.add(5000 + n)
+  assert.deepEqual([...set], [...model])
+})
+
+test('churn - a queue is first in, first out', () => {
+  fc.assert(
+    fc.property(fc.array(fc.boolean(), { maxLength: 200 }), (steps) => {
+      const [queue, model] = [new Fifo<number>(), [] as number[]]
+      for (const [at, adds] of steps.entries()) {
+        if (adds) {
+          queue.push(at)
+          model.push(at)
+        } else assert.equal(queue.shift(), model.shift())
+        assert.deepEqual([queue.size, queue.first], [model.length, model[0]])
+      }
+    }),
+  )
+})

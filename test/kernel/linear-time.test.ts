@@ -1,0 +1,383 @@
+// What clients, origins and Redis may make as long as they like costs in proportion to its length. Each function that reads
+// such input is given its worst ones at two sizes. (That no regular expression backtracks: regexps.test.ts.)
+
+import assert from 'node:assert/strict'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+import { describe, test } from 'node:test'
+import { jsonCodec } from '../../src/kernel/codec/codec.ts'
+import { Inbox } from '../../src/kernel/redis/inbox.ts'
+import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { noted, readNote, stillHolds } from '../../src/locker/cache/tag-versions.ts'
+import { type WaitNode, wouldDeadlock } from '../../src/locker/flight/deadlock.ts'
+import { fieldsOf, pairsOf } from '../../src/memoize/adapters/fetch/messages.ts'
+import { presentFields } from '../../src/memoize/adapters/node/fields.ts'
+import { Wire } from '../../src/memoize/adapters/node/wire.ts'
+import { writeAnswer } from '../../src/memoize/adapters/node/write.ts'
+import { changedBy } from '../../src/memoize/engine/change.ts'
+import type { HeaderFields } from '../../src/memoize/engine/message.ts'
+import { Answers } from '../../src/memoize/engine/response-builder.ts'
+import { ownDecision, type PlacementTerms, placed } from '../../src/memoize/engine/storage/placement.ts'
+import { statedLength } from '../../src/memoize/engine/storage/recording.ts'
+import { privateCause, withheldFields } from '../../src/memoize/engine/storage/storage.ts'
+import { keptCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
+import { initialAge } from '../../src/memoize/policy/age.ts'
+import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
+import { freshened, notModified } from '../../src/memoize/policy/conditional.ts'
+import { demandsOf } from '../../src/memoize/policy/demands.ts'
+import {
+  endToEnd,
+  flat,
+  isOneLine,
+  isToken,
+  membersOf,
+  namesOthers,
+  unflat,
+} from '../../src/memoize/policy/fields.ts'
+import { statedLifetime } from '../../src/memoize/policy/freshness.ts'
+import { httpDate } from '../../src/memoize/policy/http-date.ts'
+import { keyOf } from '../../src/memoize/policy/key.ts'
+import { planFor } from '../../src/memoize/policy/plan.ts'
+import { partOf } from '../../src/memoize/policy/range.ts'
+import { normalise, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
+import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { decodePayload, encodePayload } from '../../src/queue/submitting/payload.ts'
+import { excessiveGrowth } from '../support/growth.ts'
+
+/** What is measured: for an input of a size, what reads it. */
+type Reading = readonly [name: string, make: (size: number) => () => unknown]
+
+const times = <T>(count: number, make: (index: number) => T): T[] =>
+  Array.from({ length: count }, (_, i) => make(i))
+const lifetimes = {
+  ttl: 0,
+  errorTtl: 0,
+  heuristics: true,
+  staleWhileRevalidate: 0,
+  staleIfError: 0,
+  revalidate: true,
+}
+const arrival = { at: Date.now(), took: 0 }
+
+/** Texts that are the worst for what parses them: whatever is optional or repeated, and does not come to its end. */
+const TEXTS: Record<string, (size: number) => string> = {
+  blanks: (n) => `a${' '.repeat(n)}b`,
+  'blanks around an equals sign': (n) => `a${' '.repeat(n)}=${' '.repeat(n)}b`,
+  'tabs and semicolons': (n) => `a${'\t; '.repeat(n)}b`,
+  commas: (n) => ','.repeat(n),
+  members: (n) => times(n, (i) => `m${i}`).join(', '),
+  'one member, again and again': (n) => 'max-age=1,'.repeat(n),
+  'directives without an end': (n) => 'max-age=1 '.repeat(n),
+  'open quotes': (n) => 'a="b, '.repeat(n),
+  'a quote that is never closed': (n) => `a="${'b'.repeat(n)}`,
+  'backslashes in it': (n) => `a="${'\\'.repeat(n)}`,
+  'escaped quotes': (n) => 'a="\\"'.repeat(n),
+  'quotes and backslashes': (n) => '="\\'.repeat(n),
+  subtags: (n) => `en${'-us'.repeat(n)}`,
+  'half subtags': (n) => '-aaa'.repeat(n),
+  digits: (n) => '9'.repeat(n),
+  letters: (n) => 'a'.repeat(n),
+  ranges: (n) => `bytes=${'0-1,'.repeat(n)}`,
+  'a long range': (n) => `bytes=${'1'.repeat(n)}-${'2'.repeat(n)}`,
+  tags: (n) => times(n, (i) => `W/"${i}"`).join(', '),
+  slashes: (n) => '/'.repeat(n),
+  'at signs': (n) => `http://${'@'.repeat(n)}`,
+  'dots and colons': (n) => `http://${'a.:'.repeat(n)}/`,
+  'a date that goes on': (n) => `Sun, 06 Nov 1994 08:49:37 GMT${' '.repeat(n)}x`,
+}
+
+/** Whatever reads the text of a field, of a request or a response. */
+const READERS: Record<string, (text: string) => unknown> = {
+  'parts of a list': membersOf,
+  'Cache-Control of a response': (text) => {
+    const control = new CacheControl([text])
+    const headers = { 'cache-control': text, 'last-modified': text, etag: text }
+    privateCause(
+      { authorized: true, status: 200, headers, control },
+      { shareSetCookie: false, shareAuthorized: false },
+    )
+    withheldFields(control)
+    return planFor({ status: 200, headers }, control, arrival, lifetimes)
+  },
+  'Cache-Control of a request': (text) => demandsOf({ 'cache-control': text }),
+  Pragma: (text) => demandsOf({ pragma: text }),
+  'Accept-Language': (text) => normalise({ 'accept-language': text }),
+  'Accept-Encoding': (text) => normalise({ 'accept-encoding': text }),
+  Vary: (text) => varyNames({ vary: text }),
+  'a field that Vary names': (text) =>
+    variantKey('k', { names: ['accept-language', 'x'], id: 'i' }, { x: text, 'accept-language': text }),
+  'If-None-Match': (text) => notModified({ 'if-none-match': text }, { etag: text.slice(0, text.length / 2) }),
+  'If-Modified-Since': (text) => notModified({ 'if-modified-since': text }, { 'last-modified': text }),
+  'Range, If-Range': (text) => partOf({ range: text, 'if-range': text }, { etag: text }, 10),
+  Date: httpDate,
+  Age: (text) => initialAge({ age: text, date: text }, arrival),
+  Connection: (text) => namesOthers({ connection: text }),
+  'Connection of a response': (text) => endToEnd({ connection: text, x: text }),
+  'Content-Length': (text) => assert.throws(() => statedLength({ 'content-length': ` ${text}x` })),
+  Location: (text) =>
+    changedBy(
+      { method: 'POST', url: '/a', headers: { host: 'h' } },
+      { status: 201, headers: { location: text } },
+    ),
+  'the URL': (text) => keyOf({ method: 'GET', url: `/${text}`, headers: { host: text } }, { key: undefined }),
+  'an absolute URL of a change': (text) =>
+    changedBy(
+      { method: 'POST', url: `http://h/${text}`, headers: { host: text } },
+      { status: 200, headers: {} },
+    ),
+  'a name, a value': (text) => [isToken(text), isOneLine(text)],
+  'a key in Redis': (text) => [recordKey('p', text), new QueueNames('p', text)],
+  'a note of tags': (text) => readNote(text.replaceAll(' ', '\n')),
+}
+
+const lines = (name: string, value: (index: number) => string, size: number): string[] =>
+  times(size, (i) => [name, value(i)]).flat()
+
+function framed(head: unknown): Buffer {
+  const bytes = Buffer.from(JSON.stringify(head))
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(bytes.length)
+  return Buffer.concat([length, bytes])
+}
+
+const plan = { age: 0, lifetime: 1, keep: 1, whileRevalidate: 0, ifError: 0, onDemand: 0, collapse: false }
+const kept = (fields: string[]): Buffer =>
+  framed({ kind: 'response', status: 200, fields, plan, authorized: false })
+
+function stored(headers: HeaderFields): StoredResponse {
+  return new StoredResponse({
+    status: 200,
+    statusText: undefined,
+    headers,
+    plan,
+    forAuthorized: false,
+    body: Buffer.from('body'),
+  })
+}
+
+/** Fields: many lines of one, many of each its own. */
+const FIELDS: Reading[] = [
+  [
+    'lines of one field',
+    (n) => {
+      const raw = lines('x', String, n)
+      return () => flat(unflat(raw))
+    },
+  ],
+  [
+    'fields',
+    (n) => {
+      const raw = times(n, (i) => [`x-${i}`, 'v']).flat()
+      return () => flat(unflat(raw))
+    },
+  ],
+  [
+    'fields that Connection names',
+    (n) => {
+      const names = times(n, (i) => `x-${i}`)
+      const headers = { ...Object.fromEntries(names.map((name) => [name, 'v'])), connection: names.join() }
+      return () => endToEnd(headers)
+    },
+  ],
+  [
+    'a record with many lines',
+    (n) => {
+      const bytes = kept(lines('x', String, n))
+      return () => keptCodec.decode(bytes)
+    },
+  ],
+  [
+    'a record with many fields',
+    (n) => {
+      const bytes = kept(times(n, (i) => [`x-${i}`, 'v']).flat())
+      return () => keptCodec.decode(bytes)
+    },
+  ],
+  [
+    'a record of an index',
+    (n) => {
+      const bytes = framed({ kind: 'index', index: { id: 'i', names: times(n, (i) => `x-${i}`) } })
+      return () => keptCodec.decode(bytes)
+    },
+  ],
+  [
+    'an answer with many lines',
+    (n) => {
+      const response = stored(unflat(lines('x', String, n)))
+      const request = { method: 'GET', url: '/', headers: { range: 'bytes=0-1', 'if-none-match': '"x"' } }
+      return () => new Answers('c').hit(request, response, 0)
+    },
+  ],
+  [
+    'a confirmation with many lines',
+    (n) => {
+      const headers = unflat(lines('x', String, n))
+      return () => freshened(headers, headers)
+    },
+  ],
+  ...['cache-control', 'expires', 'age', 'vary', 'set-cookie', 'content-length', 'etag'].map(
+    (name): Reading => [
+      `lines of ${name}`,
+      (n) => {
+        const headers = unflat(lines(name, () => '1', n))
+        return () => {
+          const control = CacheControl.of(headers)
+          const terms = { shareSetCookie: true, shareAuthorized: true }
+          privateCause({ authorized: false, status: 200, headers, control }, terms)
+          planFor({ status: 200, headers }, control, arrival, lifetimes)
+          statedLifetime(headers, control)
+          statedLength(headers)
+          varyNames(headers)
+        }
+      },
+    ],
+  ),
+  [
+    'lines of Location, and a long URL',
+    (n) => {
+      const headers = unflat(lines('location', (i) => `/${i}`, n))
+      const url = `/${'a'.repeat(n)}`
+      return () => changedBy({ method: 'POST', url, headers: { host: 'h' } }, { status: 200, headers })
+    },
+  ],
+  [
+    'names in Vary, by an index of as many',
+    (n) => {
+      const names = times(n, (i) => `x-${i}`)
+      const made = stored(unflat(lines('vary', (i) => `x-${i}`, n)))
+      const place = { primary: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
+      const request = { method: 'GET', url: '/', headers: {} }
+      const holdings = { tryAdd: () => true }
+      const of = { options: { vary: [] }, holdings, decision: ownDecision() } as unknown as PlacementTerms
+      return () => void placed(made, request, place, of)
+    },
+  ],
+  [
+    'fields of a request of node:http',
+    (n) => {
+      const request = new IncomingMessage(new Socket())
+      request.rawHeaders = lines('x', String, n)
+      request.headers = { x: times(n, String).join(', ') }
+      return () => presentFields(request)
+    },
+  ],
+  [
+    'the head of a captured response',
+    (n) => {
+      const head = `HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(n)}\r\n`
+      return () => new Wire(() => undefined)._write(Buffer.from(head), 'latin1', () => undefined)
+    },
+  ],
+  [
+    'an answer beside fields that were set before',
+    (n) => {
+      const headers = lines('x', String, n)
+      return () => {
+        const response = new ServerResponse(new IncomingMessage(new Socket()))
+        response.setHeader('y', '1')
+        writeAnswer(response, { status: 200, statusText: undefined, headers, body: undefined })
+      }
+    },
+  ],
+  [
+    'fields of a Request',
+    (n) => {
+      const headers = new Headers(pairsOf(lines('x', String, n)))
+      return () => fieldsOf(headers)
+    },
+  ],
+]
+
+/** Messages, values and calls. */
+const OTHERS: Reading[] = [
+  [
+    'a message of many',
+    (n) => {
+      const bundle = Buffer.from(`1*${`22:${'n'.repeat(21)}k`.repeat(n)}`)
+      return () => new Inbox().deliver(bundle)
+    },
+  ],
+  [
+    'a message that is no bundle',
+    (n) => {
+      const bundle = Buffer.from(`1*${'2'.repeat(n)}`)
+      return () => new Inbox().deliver(bundle)
+    },
+  ],
+  [
+    'tags of a value',
+    (n) => {
+      const epochs = new Map(times(n, (i) => [`t${i}`, i + 1]))
+      return () => stillHolds(readNote(noted(epochs)), epochs)
+    },
+  ],
+  [
+    'a wide value',
+    (n) => {
+      const value = { a: times(n, (i) => ({ i, '-': -0 })) }
+      return () => jsonCodec.decode(jsonCodec.encode(value))
+    },
+  ],
+  [
+    'an object with many fields',
+    (n) => {
+      const value = Object.fromEntries(times(n, (i) => [`f${i}`, Number.NaN]))
+      return () => jsonCodec.decode(jsonCodec.encode(value))
+    },
+  ],
+  [
+    'the payload of a job',
+    (n) => {
+      const payload = { list: times(n, String), fields: Object.fromEntries(times(n, (i) => [`f${i}`, i])) }
+      return () => decodePayload(encodePayload(payload, Number.MAX_SAFE_INTEGER, true))
+    },
+  ],
+  [
+    'a work that waits for many',
+    (n) => {
+      const waitsFor = new Map(times(n, () => [{ waitsFor: undefined } as WaitNode, 1]))
+      return () => wouldDeadlock({ waitsFor: undefined }, { waitsFor })
+    },
+  ],
+]
+
+function measured(readings: readonly Reading[], limits?: { from: number; to: number }): void {
+  for (const [name, make] of readings) {
+    test(name, () => {
+      const growth = excessiveGrowth(make, limits)
+      assert.equal(growth, undefined, `sixteen times the input takes ${growth} times the work`)
+    })
+  }
+}
+
+describe('linear, the text of a field', () => {
+  for (const [reader, read] of Object.entries(READERS)) {
+    test(reader, () => {
+      const slow = Object.entries(TEXTS).flatMap(([name, text]) => {
+        const growth = excessiveGrowth(
+          (size) => {
+            const value = text(size)
+            return () => read(value)
+          },
+          { from: 2_000, to: 4_000 },
+        )
+        return growth === undefined ? [] : [`${name}: ${growth}`]
+      })
+      assert.deepEqual(slow, [], 'sixteen times the text takes so many times the work')
+    })
+  }
+})
+
+describe('linear, fields', () => measured(FIELDS))
+describe('linear, messages, values and calls', () => measured(OTHERS, { from: 500, to: 50_000 }))
+
+// A list that is spread into a call stands on the stack.
+test('linear - a response of 300,000 lines, and a work that waits for 300,000', () => {
+  const many = 300_000
+  const control = new CacheControl([`${'max-age=1,'.repeat(many)}max-age=0`])
+  assert.equal(control.seconds('max-age'), 0)
+  const expires = times(many, () => new Date(9e12).toUTCString())
+  assert.ok((statedLifetime({ expires }, new CacheControl([])) ?? 0) > 0)
+  const waitsFor = new Map(times(many, () => [{ waitsFor: undefined } as WaitNode, 1]))
+  assert.ok(!wouldDeadlock({ waitsFor: undefined }, { waitsFor }))
+})

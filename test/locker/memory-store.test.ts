@@ -1,0 +1,227 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import pDefer from 'p-defer'
+import { Locker, MemoryStore } from '../../src/index.ts'
+import { newId } from '../../src/kernel/ids.ts'
+import type { Clock } from '../../src/kernel/time/clock.ts'
+import type { Claim, ClaimReply, Notice, Store } from '../../src/locker/store/store.ts'
+import { until } from '../support/wait.ts'
+
+const LIMITS = { within: 1000 }
+const VALUE = { kind: 'value' as const, linger: 100, stale: 0, tags: '', passFor: 0 }
+
+/** Time that passes only when it is told to, with its timers. */
+class ManualClock implements Clock {
+  #now = 0
+  #timers = new Map<symbol, { at: number; run: () => void }>()
+
+  now = (): number => this.#now
+
+  after = (ms: number, run: () => void) => {
+    const id = Symbol('timer')
+    this.#timers.set(id, { at: this.#now + ms, run })
+    return { cancel: () => void this.#timers.delete(id) }
+  }
+
+  get pending(): number {
+    return this.#timers.size
+  }
+
+  advance(ms: number): void {
+    this.#now += ms
+    for (const [id, { at, run }] of [...this.#timers]) {
+      if (at <= this.#now && this.#timers.delete(id)) run()
+    }
+  }
+}
+
+/** A process that speaks to the store directly. */
+class Process {
+  readonly store: Store
+  readonly nonce = newId()
+  readonly heard: Notice[] = []
+  #attempt = 0
+
+  constructor(memory: MemoryStore) {
+    this.store = memory.connect()
+  }
+
+  claim(key: string, options: Partial<Claim> = {}): Promise<ClaimReply> {
+    const plain = { lease: 1000, after: 0, parked: 0, refresh: false, takeover: true, trace: '' }
+    const content = { tolerance: 0, serve: 0, pass: true, only: 0 }
+    const claim = { key, nonce: this.nonce, attempt: ++this.#attempt, ...plain, ...content, ...options }
+    return new Promise((resolve, reject) => {
+      const notice = (notice: Notice) => this.heard.push(notice)
+      this.store.claim(claim, 1000, { sending() {}, claimed: resolve, unclaimed: reject, notice })
+    })
+  }
+
+  /** Claims what must be granted, and returns the grant. */
+  async grant(key: string) {
+    const reply = await this.claim(key)
+    assert.ok(reply.status === 'granted', 'reply.status === "granted"')
+    return { key, nonce: this.nonce, attempt: this.#attempt, fence: reply.fence }
+  }
+}
+
+test('memory store - lockers that share one behave like processes: one work, one result', async () => {
+  const store = new MemoryStore()
+  const lockers = Array.from({ length: 20 }, () => new Locker({ store }))
+  let works = 0
+  const results = await Promise.all(lockers.map((locker) => locker.run('key', async () => ++works)))
+  assert.deepEqual(results, Array(20).fill(1))
+  await Promise.all(lockers.map((locker) => locker.close()))
+})
+
+test('memory store - two of them share nothing', async () => {
+  await using one = new Locker({ store: new MemoryStore() })
+  await using other = new Locker({ store: new MemoryStore() })
+  assert.deepEqual([await one.run('key', () => 1), await other.run('key', () => 2)], [1, 2])
+})
+
+test('L5 memory store - what is over is forgotten by itself, and an idle store has no timer', async () => {
+  const clock = new ManualClock()
+  const memory = new MemoryStore({ clock })
+  const process = new Process(memory)
+  for (let index = 0; index < 100; index++) {
+    const grant = await process.grant(`key${index}`)
+    const settlement = { ...VALUE, bytes: Buffer.from('x'), ttl: 500 + index }
+    await process.store.settle({ ...grant, ...settlement }, LIMITS)
+  }
+  assert.equal(memory.size, 100)
+  assert.equal(clock.pending, 1)
+  clock.advance(1000)
+  assert.equal(memory.size, 0)
+  assert.equal(clock.pending, 0)
+})
+
+test('L5 memory store - epochs of tags are forgotten by themselves', async () => {
+  const clock = new ManualClock()
+  const { store } = new Process(new MemoryStore({ clock }))
+  const [epoch] = await store.epochs(['tag'], 1500, LIMITS)
+  clock.advance(1000)
+  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[epoch], 1])
+  clock.advance(1000)
+  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[0], 0])
+})
+
+test('memory store - the last of the parked that leaves is made known to a holder that asked for it', async () => {
+  const memory = new MemoryStore()
+  const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
+  const grant = await holder.grant('key')
+  const waiting = [first, second]
+  for (const process of waiting) assert.equal((await process.claim('key')).status, 'parked')
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'wanted')
+  await until(() => second.heard.length, { what: 'the question' })
+  assert.deepEqual([first.heard, second.heard], Array(2).fill([{ kind: 'probe' }]))
+  await first.store.unpark('key', first.nonce, LIMITS)
+  await new Promise(setImmediate)
+  assert.deepEqual(holder.heard, [], 'one is still there')
+  await second.store.unpark('key', second.nonce, LIMITS)
+  await until(() => holder.heard.length, { what: 'the message' })
+  assert.deepEqual(holder.heard, [{ kind: 'unwanted' }])
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
+  assert.equal((await first.claim('key')).status, 'granted')
+})
+
+test('memory store - a lease is given up although one is parked whose process has gone', async () => {
+  const memory = new MemoryStore()
+  const [holder, gone] = [new Process(memory), new Process(memory)]
+  const grant = await holder.grant('key')
+  assert.equal((await gone.claim('key')).status, 'parked')
+  gone.store.close()
+  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
+})
+
+test('L5 memory store - beyond maxRecords the oldest results are forgotten, running ones never', async () => {
+  const memory = new MemoryStore({ maxRecords: 10 })
+  await using locker = new Locker({ store: memory, cache: false })
+  const gate = pDefer<string>()
+  const running = locker.run('running', () => gate.promise)
+  for (let index = 0; index < 50; index++) await locker.run(`key${index}`, () => index)
+  assert.ok(memory.size <= 11, 'memory.size <= 11')
+  assert.equal((await locker.peek('running')).status, 'locked')
+  assert.equal((await locker.peek('key0')).status, 'free')
+  assert.equal(await locker.run('key49', () => 'unused'), 49)
+  gate.resolve('done')
+  assert.equal(await running, 'done')
+})
+
+test('L5 memory store - beyond maxRecords, one that is waited for is not forgotten', async () => {
+  const memory = new MemoryStore({ maxRecords: 5 })
+  const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
+  const grant = await holder.grant('waited for')
+  for (const waiting of [first, second]) assert.equal((await waiting.claim('waited for')).status, 'parked')
+  await holder.store.release({ ...grant, linger: 60_000, expired: false, next: undefined }, LIMITS)
+  await until(() => first.heard.length, { what: 'the hint' })
+  for (let index = 0; index < 20; index++) await new Process(memory).grant(`key${index}`)
+  await using locker = new Locker({ store: memory, cache: false })
+  for (let index = 0; index < 20; index++) await locker.run(`done${index}`, () => index)
+  const parks = memory.find('waited for')?.parks.size
+  assert.equal(parks, 2, 'both are still to be told')
+})
+
+test('memory store - a waiter whose process has gone is passed over when the lease is released', async () => {
+  const memory = new MemoryStore()
+  const [holder, gone, next] = [new Process(memory), new Process(memory), new Process(memory)]
+  const grant = await holder.grant('key')
+  for (const waiting of [gone, next]) assert.equal((await waiting.claim('key')).status, 'parked')
+  gone.store.close()
+  await holder.store.release({ ...grant, linger: 1000, expired: false, next: undefined }, LIMITS)
+  await until(() => next.heard.length, { what: 'the hint' })
+  assert.deepEqual([gone.heard, next.heard], [[], [{ kind: 'free' }]])
+  assert.equal((await next.claim('key')).status, 'granted')
+})
+
+test('L5 memory store - flights that may be parked on one record are bounded', async () => {
+  const memory = new MemoryStore({ maxParked: 2 })
+  await using holder = new Locker({ store: memory })
+  const gate = pDefer<string>()
+  const running = holder.run('key', () => gate.promise)
+  await until(async () => (await holder.peek('key')).status === 'locked', { what: 'the claim' })
+  const others = Array.from({ length: 3 }, () => new Locker({ store: memory }))
+  const waits = others.map((locker) => locker.run('key', () => 'x'))
+  await assert.rejects(waits[2] ?? running, { code: 'E_OVERLOADED', key: 'key' })
+  gate.resolve('done')
+  assert.deepEqual(await Promise.all([running, waits[0], waits[1]]), ['done', 'done', 'done'])
+  await Promise.all(others.map((locker) => locker.close()))
+})
+
+test('L3 memory store - a lost message delays a waiter until the lease ends', async () => {
+  let losing = false
+  const deliver = (message: () => void) => {
+    if (!losing) queueMicrotask(message)
+  }
+  const store = new MemoryStore({ deliver })
+  await using one = new Locker({ store, lease: 300, ttl: 0 })
+  await using other = new Locker({ store, lease: 300, ttl: 0 })
+  const gate = pDefer<string>()
+  const running = one.run('key', () => gate.promise)
+  await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
+  const waits = other.run('key', () => 'the work was done twice')
+  await until(async () => (await one.peek('key')).lock?.parked === 1, { what: 'the park' })
+  losing = true
+  const from = performance.now()
+  gate.resolve('done')
+  assert.deepEqual(await Promise.all([running, waits]), ['done', 'done'])
+  assert.ok(performance.now() - from < 300 + 500, 'performance.now() - from < 300 + 500')
+})
+
+test('memory store - messages that come late, twice or in another order settle nobody wrongly', async () => {
+  const held: (() => void)[] = []
+  const store = new MemoryStore({ deliver: (message) => held.push(message) })
+  await using one = new Locker({ store, lease: 200 })
+  await using other = new Locker({ store, lease: 200 })
+  for (const round of [1, 2, 3]) {
+    const gate = pDefer<number>()
+    const running = one.run('key', () => gate.promise, { ttl: 0 })
+    await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
+    const waits = other.run('key', () => -1, { ttl: 0 })
+    await until(async () => (await one.peek('key')).lock?.parked === 1, { what: 'the park' })
+    for (const message of [...held].reverse()) message()
+    gate.resolve(round)
+    await running
+    for (const message of [...held, ...held]) message()
+    assert.equal(await waits, round)
+  }
+})

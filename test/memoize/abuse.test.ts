@@ -1,0 +1,342 @@
+// Clients of a memoised node:http handler that leave, do not read, or ask what goes wrong: nobody else suffers from it.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { get, type IncomingMessage, type ServerResponse } from 'node:http'
+import { connect } from 'node:net'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pDefer from 'p-defer'
+import { HttpCache, type HttpRequest, type OriginResponse } from '../../src/memoize/engine/index.ts'
+import { RecordedBytes } from '../../src/memoize/engine/storage/recorded-bytes.ts'
+import { memoizeHandler } from '../../src/memoize/node.ts'
+import { HttpWorld, type Served } from '../support/http-scene.ts'
+import { until } from '../support/wait.ts'
+
+/** Sends a request, and can leave. */
+function visitor({ port }: Served, path: string, headers = {}): { leave(): void } {
+  const asked = get({ host: '127.0.0.1', port, path, headers, agent: false }, (response) => response.resume())
+  asked.on('error', () => undefined)
+  return { leave: () => asked.destroy() }
+}
+
+describe('memoize abuse, clients that leave', () => {
+  for (const [who, headers] of [
+    ['with credentials', { authorization: 'x' }],
+    ['without', {}],
+  ] as const)
+    test(`${who}: its handler is run once, and nothing is thrown`, async () => {
+      await using world = new HttpWorld()
+      let runs = 0
+      let ended = 0
+      const handler = (_: IncomingMessage, response: ServerResponse): void => {
+        runs++
+        setTimeout(() => {
+          response.writeHead(200, { 'content-type': 'text/plain' })
+          response.end('page')
+          ended++
+        }, 100)
+      }
+      const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+      const { leave } = visitor(server, '/', headers)
+      await until(() => runs === 1, { what: 'the handler to run' })
+      leave()
+      await until(() => ended === 1, { what: 'the handler to end' })
+      await sleep(100)
+      assert.equal(runs, 1)
+      assert.equal((await server.ask('/other')).text, 'page')
+    })
+
+  test('while they wait for their turn: no handler is run for them', async () => {
+    await using world = new HttpWorld()
+    const runs = new Map<unknown, number>()
+    let most = 0
+    let now = 0
+    const handler = (request: IncomingMessage, response: ServerResponse): void => {
+      const id = request.headers['x-id']
+      runs.set(id, (runs.get(id) ?? 0) + 1)
+      most = Math.max(most, ++now)
+      setTimeout(() => {
+        now--
+        response.statusCode = 429
+        response.end()
+      }, 100)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), {}, handler))
+    const crowd = Array.from({ length: 40 }, (_, n) => visitor(server, '/', { 'x-id': `${n}` }))
+    await until(() => runs.size > 8, { what: 'those who ask by themselves' })
+    for (const { leave } of crowd) leave()
+    await until(() => now === 0, { what: 'the handlers to end' })
+    await sleep(200)
+    // Handlers that do not heed the end of their client run on while the next begin whose end is not noticed yet.
+    assert.ok(most <= 16, `${most} at once`)
+    assert.ok(runs.size < 40, `${runs.size} ran`)
+    assert.deepEqual(new Set(runs.values()), new Set([1]))
+  })
+
+  test('in the middle of a change: what it changes afterwards is told as well', async () => {
+    await using world = new HttpWorld()
+    let value = 'old'
+    const gate = pDefer<void>()
+    let left = false
+    const handler = async ({ method }: IncomingMessage, response: ServerResponse): Promise<void> => {
+      if (method === 'POST') {
+        response.once('close', () => (left = true))
+        await gate.promise
+        value = 'new'
+      }
+      response.end(value)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+    const socket = connect(server.port, '127.0.0.1').resume()
+    socket.write(`POST / HTTP/1.1\r\nhost: 127.0.0.1:${server.port}\r\ncontent-length: 0\r\n\r\n`)
+    await sleep(50)
+    socket.destroy()
+    await until(() => left, { what: 'the client to leave' })
+    assert.equal((await server.ask('/')).text, 'old')
+    gate.resolve()
+    await until(async () => (await server.ask('/')).text === 'new', { what: 'the change to be seen' })
+  })
+})
+
+describe('memoize abuse, clients that do not read', () => {
+  test('do not hold up the refresh of a page', async () => {
+    await using world = new HttpWorld()
+    let runs = 0
+    const handler = ({ url }: IncomingMessage, response: ServerResponse): void => {
+      if (url === '/big') response.setHeader('cache-control', 'no-store').end(Buffer.alloc(20_000_000))
+      else response.end(`page ${++runs}`)
+    }
+    const options = { ttl: 300, staleWhileRevalidate: 300, timeout: 3_000 }
+    const server = await world.serve(memoizeHandler(world.locker(), options, handler))
+    await server.ask('/page')
+    await sleep(400)
+    const deaf = connect(server.port, '127.0.0.1').pause()
+    await once(deaf, 'connect')
+    const line = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1:${server.port}\r\n\r\n`
+    deaf.write(line('/big') + line('/page'))
+    await sleep(300)
+    const answers = await Promise.all([1, 2, 3].map(() => server.ask('/page')))
+    assert.deepEqual(new Set(answers.map(({ text }) => text)), new Set(['page 2']))
+    deaf.destroy()
+  })
+
+  test('do not keep others from being recorded, nor make what is kept be forgotten', async () => {
+    await using world = new HttpWorld()
+    const cache = new HttpCache(world.locker(), { maxRecorded: 4_000_000 })
+    const request = (url: string): HttpRequest => ({ method: 'GET', url, headers: { host: 'h' } })
+    const large = (): OriginResponse => ({
+      status: 200,
+      headers: { 'cache-control': 'max-age=60' },
+      body: (async function* () {
+        for (let n = 0; n < 60; n++) yield Buffer.alloc(50_000)
+      })(),
+    })
+    for (let n = 0; n < 5; n++) await cache.handle(request(`/large/${n}`), large)
+    await sleep(100)
+    const small = { status: 200, headers: { 'cache-control': 'max-age=60' } }
+    await cache.handle(request('/small'), () => ({
+      ...small,
+      body: (async function* () {
+        yield 'small'
+      })(),
+    }))
+    assert.ok(!(cache.handle(request('/small'), () => small) instanceof Promise), 'it is kept')
+  })
+})
+
+describe('memoize abuse, handlers', () => {
+  test('that throw after the end of their answer do not undo it', async () => {
+    await using world = new HttpWorld()
+    const told: unknown[] = []
+    const handler = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
+      response.end('done')
+      throw new Error('afterwards')
+    }
+    const options = { ttl: 60_000, onError: (error: unknown) => told.push(error) }
+    const server = await world.serve(memoizeHandler(world.locker(), options, handler))
+    for (const asked of [{}, { headers: { cookie: 'a=b' } }, { method: 'POST' }]) {
+      const { status, text } = await server.ask('/', asked)
+      assert.deepEqual([status, text], [200, 'done'])
+    }
+    assert.equal(told.length, 3)
+  })
+
+  test('that write after their end end nobody but themselves', async () => {
+    await using world = new HttpWorld()
+    const handler = ({ url }: IncomingMessage, response: ServerResponse): void => {
+      response.on('error', () => undefined)
+      if (url === '/slow') return void setTimeout(() => response.end('slow'), 150)
+      response.end('page')
+      setTimeout(() => response.write('late'), 20)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+    const socket = connect(server.port, '127.0.0.1').resume()
+    const line = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: h\r\n\r\n`
+    socket.write(line('/slow') + line('/page'))
+    await sleep(300)
+    socket.destroy()
+    assert.equal((await server.ask('/page')).text, 'page')
+  })
+
+  test('are not shared when their URL is another than the one that was judged', async () => {
+    await using world = new HttpWorld()
+    const cached = memoizeHandler(world.locker(), { ttl: 60_000 }, ({ url }, response) => {
+      response.end(`for ${url}`)
+    })
+    const server = await world.serve((request, response) => {
+      const { url = '' } = request
+      request.url = url.slice(2)
+      cached(request, response)
+      request.url = url
+    })
+    for (const path of ['/a/x', '/b/x']) assert.equal((await server.ask(path)).text, `for ${path}`)
+  })
+
+  test('tell what Location names in whatever form they write it', async () => {
+    await using world = new HttpWorld()
+    let list = 0
+    const handler = ({ method }: IncomingMessage, response: ServerResponse): void => {
+      if (method === 'POST') response.writeHead(303, [['Location', '/list']] as never).end()
+      else response.end(`list ${++list}`)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+    assert.equal((await server.ask('/list')).text, 'list 1')
+    await server.ask('/add', { method: 'POST' })
+    assert.equal((await server.ask('/list')).text, 'list 2')
+  })
+})
+
+describe('memoize abuse, those who ask alone', () => {
+  test('with credentials read as it comes, and what was recorded for them is given back', async () => {
+    const used = new Set<RecordedBytes>()
+    const { take } = RecordedBytes.prototype
+    RecordedBytes.prototype.take = function (...args) {
+      used.add(this)
+      return take.apply(this, args)
+    }
+    try {
+      await using world = new HttpWorld()
+      const cache = new HttpCache(world.locker())
+      const headers = { host: 'h', authorization: 'x' }
+      let end: () => void = () => undefined
+      const all = new Promise<void>((resolve) => (end = resolve))
+      const answer = await cache.handle({ method: 'GET', url: '/', headers }, () => ({
+        status: 200,
+        headers: { 'cache-control': 'public, max-age=60' },
+        body: (async function* () {
+          yield Buffer.alloc(300_000)
+          yield Buffer.alloc(300_000)
+          await all
+        })(),
+      }))
+      assert.ok(answer.body && !Buffer.isBuffer(answer.body), 'it comes before its end')
+      end()
+      for await (const _ of answer.body);
+      assert.equal(used.size, 1)
+      for (const { bytes } of used) assert.equal(bytes, 0)
+    } finally {
+      RecordedBytes.prototype.take = take
+    }
+  })
+
+  test('because of others wait no longer than their timeout', async () => {
+    await using world = new HttpWorld()
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      setTimeout(() => {
+        response.statusCode = 403
+        response.end()
+      }, 300)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { timeout: 1_000 }, handler))
+    const crowd = await Promise.all(Array.from({ length: 60 }, () => server.ask('/')))
+    assert.deepEqual(new Set(crowd.map(({ status }) => status)), new Set([403, 504]))
+  })
+})
+
+describe('memoize abuse, refreshes', () => {
+  const refreshing = { ttl: 200, staleWhileRevalidate: 60_000 }
+
+  for (const event of ['end', 'close'])
+    test(`by handlers that wait for '${event}' of the request`, async () => {
+      await using world = new HttpWorld()
+      let runs = 0
+      const handler = (request: IncomingMessage, response: ServerResponse): void => {
+        const page = `page ${++runs}`
+        if (event === 'end') request.resume().on('end', () => response.end(page))
+        else if (runs === 1) response.end(page)
+        else request.once('close', () => response.end(page))
+      }
+      const server = await world.serve(memoizeHandler(world.locker(), refreshing, handler))
+      assert.equal((await server.ask('/')).text, 'page 1')
+      await sleep(250)
+      assert.equal((await server.ask('/')).text, 'page 1')
+      await until(async () => (await server.ask('/')).text !== 'page 1', { what: 'the refresh' })
+    })
+
+  test('happen as well where each client takes its time', async () => {
+    await using world = new HttpWorld()
+    let runs = 0
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.setHeader('x-run', `${++runs}`)
+      response.end(Buffer.alloc(8_000_000))
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), refreshing, handler))
+    await server.ask('/')
+    await sleep(250)
+    const slow = await server.begin('/')
+    await sleep(1_500)
+    for await (const _ of slow);
+    await until(async () => (await server.ask('/')).headers['x-run'] !== '1', { what: 'the refresh' })
+  })
+
+  test('are not promised for a body that nobody has read', async () => {
+    await using world = new HttpWorld()
+    let runs = 0
+    const options = { ...refreshing, methods: ['GET', 'POST'], key: ({ url }: HttpRequest) => url }
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.end(`result ${++runs}`)
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), options, handler))
+    const ask = async (body?: string) =>
+      (await server.ask('/', { method: 'POST', ...(body !== undefined && { body }) })).text
+    assert.equal(await ask('question'), 'result 1')
+    await sleep(250)
+    assert.equal(await ask('question'), 'result 2')
+    await sleep(250)
+    assert.equal(await ask(), 'result 2')
+    await until(() => runs === 3, { what: 'the refresh by one without a body' })
+  })
+})
+
+describe('memoize abuse, changes', () => {
+  test('are told with what their head names at the end, though their client has left, and once', async () => {
+    await using world = new HttpWorld()
+    let value = 'old'
+    const handler = async ({ method }: IncomingMessage, response: ServerResponse): Promise<void> => {
+      if (method !== 'POST') return void response.end(value)
+      await once(response, 'close')
+      value = 'new'
+      response.writeHead(303, { location: '/item' }).end()
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { ttl: 60_000 }, handler))
+    assert.equal((await server.ask('/item')).text, 'old')
+    const socket = connect(server.port, '127.0.0.1').resume()
+    socket.write(`POST /add HTTP/1.1\r\nhost: 127.0.0.1:${server.port}\r\ncontent-length: 0\r\n\r\n`)
+    await sleep(50)
+    socket.destroy()
+    await until(async () => (await server.ask('/item')).text === 'new', { what: 'the change to be seen' })
+  })
+
+  test('may announce trailers', async () => {
+    await using world = new HttpWorld()
+    const handler = (_: IncomingMessage, response: ServerResponse): void => {
+      response.setHeader('trailer', 'x-sum')
+      response.addTrailers({ 'x-sum': '1' })
+      response.end('done')
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), {}, handler))
+    const { status, text } = await server.ask('/', { method: 'POST' })
+    assert.deepEqual([status, text], [200, 'done'])
+  })
+})

@@ -1,0 +1,536 @@
+// The caching decisions, each by itself: what RFC 9111 says of one response and one request.
+
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { changedBy } from '../../src/memoize/engine/change.ts'
+import type { HeaderFields } from '../../src/memoize/engine/message.ts'
+import { privateCause, withheldFields } from '../../src/memoize/engine/storage/storage.ts'
+import { initialAge, UNKNOWN_AGE } from '../../src/memoize/policy/age.ts'
+import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
+import { cacheStatus } from '../../src/memoize/policy/cache-status.ts'
+import { freshened, notModified, validatorsOf } from '../../src/memoize/policy/conditional.ts'
+import { demandsOf, NO_DEMANDS } from '../../src/memoize/policy/demands.ts'
+import { endToEnd, flat, membersOf, unflat } from '../../src/memoize/policy/fields.ts'
+import { heuristicLifetime, staleWindows, statedLifetime } from '../../src/memoize/policy/freshness.ts'
+import { httpDate } from '../../src/memoize/policy/http-date.ts'
+import { judge, survivesError } from '../../src/memoize/policy/judgement.ts'
+import { keyOf } from '../../src/memoize/policy/key.ts'
+import { LONGEST_KEEP, planFor } from '../../src/memoize/policy/plan.ts'
+import { partOf } from '../../src/memoize/policy/range.ts'
+import { variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
+
+const SECOND = 1_000
+const HOUR = 3_600 * SECOND
+const date = (at: number): string => new Date(at).toUTCString()
+const control = (...lines: string[]): CacheControl => new CacheControl(lines)
+
+describe('http fields', () => {
+  test('a list is parted at its commas, but not at those in quotes', () => {
+    assert.deepEqual(membersOf('a, b ,,c'), ['a', 'b', 'c'])
+    assert.deepEqual(membersOf('a="x, y", b="\\", z", c'), ['a="x, y"', 'b="\\", z"', 'c'])
+    assert.deepEqual(membersOf(''), [])
+  })
+
+  test('a quote that nobody closed hides nothing', () => {
+    assert.deepEqual(membersOf('a="x, no-store'), ['a="x', 'no-store'])
+    assert.ok(control('x="y, no-store').has('no-store'), 'no-store stands behind an open quote')
+  })
+
+  test('what belongs to the connection is left out, and what Connection names', () => {
+    const headers = {
+      Connection: ['close, X-One', 'x-two'],
+      'Keep-Alive': '5',
+      TE: 'x',
+      'x-one': '1',
+      'X-Two': '2',
+      A: '3',
+    }
+    assert.deepEqual({ ...endToEnd(headers) }, { a: '3' })
+  })
+
+  test('a field that would break the message in two is refused', () => {
+    for (const headers of [
+      { a: 'x\r\ny: z' },
+      { a: 'x\n' },
+      { a: ['ok', 'x\0'] },
+      { 'a b': 'x' },
+      { 'a\r\nb': 'x' },
+      { a: '\u0100' },
+    ])
+      assert.throws(() => endToEnd(headers), TypeError, JSON.stringify(headers))
+    assert.throws(() => endToEnd({ a: 5 } as unknown as HeaderFields), TypeError)
+  })
+
+  test('lines of one name stay apart, and a name that objects have is a name like others', () => {
+    const raw = ['Set-Cookie', 'a=1', 'set-cookie', 'b=2', '__proto__', 'x', 'Set-Cookie', 'c=3']
+    const headers = unflat(raw)
+    assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2', 'c=3'])
+    assert.equal(Object.getOwnPropertyDescriptor(headers, '__proto__')?.value, 'x')
+    assert.deepEqual(flat(endToEnd(headers)), [
+      'set-cookie',
+      'a=1',
+      'set-cookie',
+      'b=2',
+      'set-cookie',
+      'c=3',
+      '__proto__',
+      'x',
+    ])
+  })
+})
+
+describe('http cache-control', () => {
+  test('names have no case, values may be quoted', () => {
+    assert.equal(control('MaX-aGe=60').seconds('max-age'), 60)
+    assert.equal(control('max-age="60"').seconds('max-age'), 60)
+    assert.equal(control('max-age=0060').seconds('max-age'), 60)
+    assert.equal(control('max-age=99999999999').seconds('max-age'), 2 ** 31)
+    assert.equal(control('public').seconds('max-age'), undefined)
+  })
+
+  test('what is no number makes nothing fresh', () => {
+    for (const value of ["'60'", '-60', '60.5', 'a60', '60a', ' 60', '', '1e3'])
+      assert.equal(control(`max-age=${value}`).seconds('max-age'), 0, value)
+    assert.equal(control('max-age').seconds('max-age'), 0)
+  })
+
+  test('of several values the smallest counts', () => {
+    assert.equal(control('max-age=60, max-age=30').seconds('max-age'), 30)
+    assert.equal(control('max-age=30', 'max-age=60').seconds('max-age'), 30)
+  })
+
+  test('a directive in quotes is none', () => {
+    assert.equal(control('x="max-age=60, no-store", max-age=1').seconds('max-age'), 1)
+    assert.equal(control('x="max-age=60, no-store"').has('no-store'), false)
+  })
+
+  test('no-cache and private with field names are about those fields', () => {
+    const some = control('no-cache="A, b", private="c"')
+    assert.equal(some.bare('no-cache'), false)
+    assert.deepEqual(withheldFields(some), ['c', 'a', 'b'])
+    assert.deepEqual(withheldFields(control('private="Vary, a"')), ['a'])
+    assert.ok(control('no-cache="a", no-cache').bare('no-cache'), 'one of them is bare')
+  })
+})
+
+describe('http dates', () => {
+  const at = Date.UTC(1994, 10, 6, 8, 49, 37)
+
+  test('all three forms', () => {
+    assert.equal(httpDate('Sun, 06 Nov 1994 08:49:37 GMT'), at)
+    assert.equal(httpDate('Sunday, 06-Nov-94 08:49:37 GMT'), at)
+    assert.equal(httpDate('Sun Nov  6 08:49:37 1994'), at)
+    assert.equal(httpDate('SUN, 06 NOV 1994 08:49:37 gmt'), at)
+  })
+
+  test('a year of two digits is at most 50 years ahead', () => {
+    const now = Date.UTC(2026, 0, 1)
+    assert.equal(httpDate('Thursday, 18-Aug-50 02:01:18 GMT', now), Date.UTC(2050, 7, 18, 2, 1, 18))
+    assert.equal(httpDate('Thursday, 18-Aug-77 02:01:18 GMT', now), Date.UTC(1977, 7, 18, 2, 1, 18))
+  })
+
+  test('everything else is no date', () => {
+    const wrong = [
+      '0',
+      '',
+      'foo',
+      '2026-01-01',
+      'Sun, 06 Nov 1994 08:49:37 UTC',
+      'Sun, 32 Nov 1994 08:49:37 GMT',
+      'Sun, 06 Foo 1994 08:49:37 GMT',
+      'Sun, 06 Nov 1994 24:49:37 GMT',
+      'Sun, 6 Nov 1994 8:49:37 GMT',
+    ]
+    for (const value of wrong) assert.equal(httpDate(value), undefined, value)
+  })
+})
+
+describe('http age', () => {
+  const now = Date.UTC(2026, 0, 1)
+  const age = (headers: HeaderFields, took = 0): number => initialAge(headers, { at: now, took })
+
+  test('is what the response says, and how long it took to come', () => {
+    assert.equal(age({ age: '30', date: date(now) }, 500), 30_500)
+    assert.equal(age({}, 500), 500)
+  })
+
+  test('is at least what the date says', () => {
+    assert.equal(age({ age: '30', date: date(now - HOUR) }), HOUR)
+    assert.equal(age({ date: date(now + HOUR) }), 0)
+    assert.equal(age({ date: date(now - SECOND) }), 0)
+    assert.equal(age({ date: 'foo' }), 0)
+  })
+
+  test('is unknown when it cannot be read', () => {
+    for (const value of ['abc', '-7200', '7200.0', '7200;foo=bar', '', '0, 0', '3600, 3600'])
+      assert.equal(age({ age: value }), UNKNOWN_AGE, value)
+    assert.equal(age({ age: ['0', '0'] }), UNKNOWN_AGE)
+    assert.equal(age({ age: ['0', '7200'] }), UNKNOWN_AGE)
+    assert.equal(age({ age: '0,7200' }), 0)
+    assert.equal(age({ age: '7200,0' }), 7_200_000)
+  })
+})
+
+describe('http freshness', () => {
+  const now = Date.UTC(2026, 0, 1)
+  const lifetime = (headers: HeaderFields): number | undefined =>
+    statedLifetime({ date: date(now), ...headers }, CacheControl.of(headers))
+
+  test('s-maxage before max-age before Expires', () => {
+    const expires = date(now + HOUR)
+    assert.equal(lifetime({ 'cache-control': 'max-age=1, s-maxage=5', expires }), 5 * SECOND)
+    assert.equal(lifetime({ 'cache-control': 'max-age=1', expires }), SECOND)
+    assert.equal(lifetime({ expires }), HOUR)
+    assert.equal(lifetime({}), undefined)
+  })
+
+  test('no-cache is never fresh', () => {
+    assert.equal(lifetime({ 'cache-control': 'no-cache, max-age=60' }), 0)
+  })
+
+  test('an Expires that is no date is past, and of several the earliest counts', () => {
+    assert.equal(lifetime({ expires: '0' }), 0)
+    assert.equal(lifetime({ expires: date(now - HOUR) }), 0)
+    assert.equal(lifetime({ expires: [date(now + HOUR), date(now + SECOND)] }), SECOND)
+  })
+
+  test('a tenth of the time since it changed, where the status allows it', () => {
+    const headers = { date: date(now), 'last-modified': date(now - 10 * HOUR) }
+    assert.equal(heuristicLifetime(200, headers, control()), HOUR)
+    assert.equal(heuristicLifetime(201, headers, control()), 0)
+    assert.equal(heuristicLifetime(599, headers, control('public')), HOUR)
+    assert.equal(heuristicLifetime(200, { date: date(now), 'last-modified': date(0) }, control()), 24 * HOUR)
+    assert.equal(heuristicLifetime(200, { date: date(now) }, control()), 0)
+  })
+
+  test('staleness that the response forbids is forbidden, whatever the defaults are', () => {
+    const defaults = { staleWhileRevalidate: 7, staleIfError: 8 }
+    const none = { whileRevalidate: 0, ifError: 0, onDemand: 0 }
+    for (const directive of ['must-revalidate', 'proxy-revalidate', 'no-cache'])
+      assert.deepEqual(staleWindows(control(`${directive}, stale-if-error=9`), defaults), none, directive)
+    assert.deepEqual(staleWindows(control('s-maxage=1'), defaults), none)
+    const said = staleWindows(control('s-maxage=1, stale-while-revalidate=2, stale-if-error=3'), defaults)
+    assert.deepEqual(said, { whileRevalidate: 2_000, ifError: 3_000, onDemand: 0 })
+    const silent = staleWindows(control('max-age=1'), defaults)
+    assert.deepEqual([silent.whileRevalidate, silent.ifError], [7, 8])
+  })
+})
+
+describe('http storage', () => {
+  const reason = (
+    headers: HeaderFields,
+    status = 200,
+    authorized = false,
+    allowed = {},
+  ): string | undefined =>
+    privateCause(
+      { authorized, status, headers, control: CacheControl.of(headers) },
+      { shareSetCookie: false, shareAuthorized: false, ...allowed },
+    )
+
+  test('what is for one client alone', () => {
+    assert.equal(reason({}), undefined)
+    assert.equal(reason({ 'cache-control': 'No-Store, max-age=9' }), 'no-store')
+    assert.equal(reason({ 'cache-control': 'private, max-age=9' }), 'private')
+    assert.equal(reason({ 'cache-control': 'private="x", max-age=9' }), undefined)
+    assert.equal(reason({ 'set-cookie': ['a=b'] }), 'set-cookie')
+    assert.equal(reason({ vary: ['a', 'b, *'] }), 'vary')
+    assert.equal(reason({ 'content-type': 'Text/Event-Stream; x' }), 'stream')
+    for (const status of [100, 206, 304, 600]) assert.equal(reason({}, status), 'status', String(status))
+  })
+
+  test('unless the user says so', () => {
+    assert.equal(reason({ 'set-cookie': ['a=b'] }, 200, false, { shareSetCookie: true }), undefined)
+    assert.equal(reason({}, 200, true, { shareAuthorized: true }), undefined)
+  })
+
+  test('an answer to credentials is shared when it says that it may be', () => {
+    assert.equal(reason({ 'cache-control': 'max-age=60' }, 200, true), 'authorization')
+    for (const directive of ['public', 's-maxage=60', 'must-revalidate'])
+      assert.equal(reason({ 'cache-control': directive }, 200, true), undefined, directive)
+  })
+
+  test('must-understand: only statuses that are understood, and then no-store does not count', () => {
+    assert.equal(reason({ 'cache-control': 'max-age=60, must-understand' }, 599), 'must-understand')
+    assert.equal(reason({ 'cache-control': 'max-age=60, must-understand, no-store' }), undefined)
+  })
+})
+
+describe('http plan', () => {
+  const lifetimes = {
+    ttl: 0,
+    errorTtl: 0,
+    heuristics: false,
+    staleWhileRevalidate: 0,
+    staleIfError: 0,
+    revalidate: false,
+  }
+  const plan = (headers: HeaderFields, given = {}, status = 200) =>
+    planFor(
+      { status, headers },
+      CacheControl.of(headers),
+      { at: Date.now(), took: 0 },
+      { ...lifetimes, ...given },
+    )
+
+  test('a response is kept as long as it is fresh, and may be stale', () => {
+    assert.equal(plan({ 'cache-control': 'max-age=60' }).keep, 60_000)
+    assert.equal(plan({ 'cache-control': 'max-age=60', age: '20' }).keep, 40_000)
+    assert.equal(
+      plan({ 'cache-control': 'max-age=60, stale-while-revalidate=5, stale-if-error=9' }).keep,
+      69_000,
+    )
+    assert.equal(plan({ 'cache-control': 'max-age=99999999999' }).keep, LONGEST_KEEP)
+  })
+
+  test('one that is not fresh is kept only to be validated', () => {
+    const headers = { 'cache-control': 'no-cache', etag: '"a"' }
+    assert.equal(plan(headers).keep, 0)
+    assert.ok(plan(headers, { revalidate: true }).keep > HOUR, 'kept for validation')
+    assert.equal(plan(headers, { revalidate: true }, 503).keep, 0)
+  })
+
+  test('the user decides for those that say nothing, and errors are no answers', () => {
+    assert.deepEqual([plan({}).keep, plan({}).collapse], [0, true])
+    assert.equal(plan({}, { ttl: 5 }).keep, 5)
+    assert.equal(plan({}, { ttl: 5 }, 201).keep, 0)
+    assert.equal(plan({}, { ttl: 5, errorTtl: 3 }, 500).keep, 3)
+    assert.equal(plan({}, { ttl: 5, errorTtl: 3 }, 404).keep, 3)
+    assert.equal(plan({}, { staleIfError: 100, staleWhileRevalidate: 100 }, 500).keep, 0)
+    assert.equal(plan({ 'cache-control': 'stale-if-error=60' }, {}, 500).keep, 0)
+    assert.equal(plan({ 'cache-control': 'max-age=0' }, { ttl: 5 }).keep, 0)
+    assert.equal(plan({ 'cache-control': 'max-age=0' }).collapse, false)
+  })
+})
+
+describe('http demands', () => {
+  test('what a request demands', () => {
+    const demands = demandsOf({
+      'cache-control': 'max-age=1, min-fresh=2, max-stale, no-cache, only-if-cached',
+    })
+    const { maxAge, minFresh, maxStale, noCache, onlyIfCached, noStore } = demands
+    assert.deepEqual([maxAge, minFresh, maxStale], [1_000, 2_000, Number.POSITIVE_INFINITY])
+    assert.deepEqual([noCache, onlyIfCached, noStore], [true, true, false])
+  })
+
+  test('Pragma counts only where there is no Cache-Control', () => {
+    assert.equal(demandsOf({ pragma: 'no-cache' }).noCache, true)
+    assert.equal(demandsOf({ pragma: 'no-cache', 'cache-control': 'x' }).noCache, false)
+    assert.equal(demandsOf({ pragma: 'foo' }), NO_DEMANDS)
+  })
+
+  test('a stored response is judged by its age and the demands', () => {
+    const stored = {
+      lifetime: 60_000,
+      whileRevalidate: 10_000,
+      ifError: 20_000,
+      onDemand: Number.MAX_SAFE_INTEGER,
+    }
+    const judged = (age: number, cc = '') => judge(stored, age, demandsOf(cc ? { 'cache-control': cc } : {}))
+    assert.equal(judged(59_999), 'fresh')
+    assert.equal(judged(60_000), 'refresh')
+    assert.equal(judged(70_000), 'ask')
+    assert.equal(judged(10_000, 'max-age=5'), 'ask')
+    assert.equal(judged(10_000, 'no-cache'), 'ask')
+    assert.equal(judged(10_000, 'min-fresh=51'), 'ask')
+    assert.equal(judged(10_000, 'min-fresh=50'), 'fresh')
+    assert.equal(judged(65_000, 'min-fresh=1'), 'ask')
+    assert.equal(judged(75_000, 'max-stale=20'), 'stale')
+    assert.equal(judged(85_000, 'max-stale=20'), 'ask')
+    assert.equal(
+      judge(
+        { ...stored, onDemand: 0, whileRevalidate: 0 },
+        75_000,
+        demandsOf({ 'cache-control': 'max-stale' }),
+      ),
+      'ask',
+    )
+    assert.deepEqual([survivesError(stored, 79_999), survivesError(stored, 80_000)], [true, false])
+  })
+})
+
+describe('http vary', () => {
+  const index = (...names: string[]) => ({ names, id: 'i' })
+  const key = (names: string[], headers: HeaderFields) => variantKey('p', index(...names), headers)
+
+  test('names are in lower case, each once, with those of the user', () => {
+    assert.deepEqual(varyNames({ vary: ['B, a', 'b'] }, ['c']), ['a', 'b', 'c'])
+  })
+
+  test('no values of other fields, however made, meet in one key', () => {
+    const keys = [
+      key(['a', 'b'], { a: 'x', b: 'y' }),
+      key(['a', 'b'], { a: 'x","y' }),
+      key(['a', 'b'], { a: 'x', b: '' }),
+      key(['a', 'b'], { a: 'x' }),
+      key(['a', 'b'], { b: 'x' }),
+      key(['a', 'b'], { a: 'null', b: 'x' }),
+      key(['a', 'b'], { a: 'x, y' }),
+      key(['a', 'b'], { a: 'x,y' }),
+      key(['a', 'b'], { a: 'X, y' }),
+    ]
+    assert.equal(new Set(keys).size, keys.length)
+  })
+
+  test('what is known to mean the same is the same', () => {
+    assert.equal(
+      key(['accept-language'], { 'accept-language': 'en, DE' }),
+      key(['accept-language'], { 'accept-language': ['EN ', ' de'] }),
+    )
+    assert.equal(key(['a'], { a: ['x', 'y'] }), key(['a'], { a: ' x, y ' }))
+    assert.notEqual(
+      key(['accept-language'], { 'accept-language': 'en, de' }),
+      key(['accept-language'], { 'accept-language': 'de, en' }),
+    )
+  })
+
+  test('another index has other variants', () => {
+    assert.notEqual(variantKey('p', { names: [], id: '1' }, {}), variantKey('p', { names: [], id: '2' }, {}))
+  })
+
+  test('long fields make no long keys, and stay apart', () => {
+    const long = 'x'.repeat(100_000)
+    assert.ok(key(['a'], { a: long }).length < 100, 'a digest')
+    assert.notEqual(key(['a'], { a: long }), key(['a'], { a: `${long}y` }))
+  })
+})
+
+describe('http conditions', () => {
+  const stored = { etag: '"a"', 'last-modified': date(HOUR) }
+
+  test('a tag matches weakly, in any place of the list', () => {
+    for (const tags of ['"a"', 'W/"a"', '"x", "a"', '*'])
+      assert.ok(notModified({ 'if-none-match': tags }, stored), tags)
+    for (const tags of ['"b"', 'a', '"a', ''])
+      assert.ok(!notModified({ 'if-none-match': tags }, stored), tags)
+    assert.ok(notModified({ 'if-none-match': '"a,b"' }, { etag: 'W/"a,b"' }), 'a comma in a tag')
+  })
+
+  test('a date counts only where there is no tag', () => {
+    assert.ok(notModified({ 'if-modified-since': date(HOUR) }, stored), 'the same date')
+    assert.ok(!notModified({ 'if-modified-since': date(HOUR - SECOND) }, stored), 'an earlier date')
+    assert.ok(
+      !notModified({ 'if-modified-since': date(HOUR), 'if-none-match': '"b"' }, stored),
+      'another tag',
+    )
+    assert.ok(!notModified({ 'if-modified-since': 'foo' }, stored), 'no date')
+    assert.ok(!notModified({}, stored), 'no condition')
+  })
+
+  test('the origin is asked by both validators', () => {
+    assert.deepEqual(validatorsOf(stored), { 'if-none-match': '"a"', 'if-modified-since': date(HOUR) })
+    assert.deepEqual(validatorsOf({}), {})
+  })
+
+  test('a 304 renews all fields but those of the bytes', () => {
+    const before = { a: '1', b: '2', age: '9', 'content-length': '5', 'content-type': 'x', etag: '"a"' }
+    const after = freshened(before, {
+      a: '3',
+      'content-length': '0',
+      'content-encoding': 'gzip',
+      'content-type': 'y',
+      etag: '"b"',
+    })
+    assert.deepEqual(
+      { ...after },
+      { a: '3', b: '2', 'content-length': '5', 'content-type': 'y', etag: '"a"' },
+    )
+  })
+})
+
+describe('http ranges', () => {
+  const part = (range: string, more: HeaderFields = {}, response: HeaderFields = {}) =>
+    partOf({ range, ...more }, response, 10)
+
+  test('first and last, the rest, and the end', () => {
+    assert.deepEqual(part('bytes=0-1'), { first: 0, last: 1 })
+    assert.deepEqual(part('bytes=8-'), { first: 8, last: 9 })
+    assert.deepEqual(part('bytes=-3'), { first: 7, last: 9 })
+    assert.deepEqual(part('bytes=-30'), { first: 0, last: 9 })
+    assert.deepEqual(part('bytes=5-99'), { first: 5, last: 9 })
+  })
+
+  test('none of it, or not to be understood', () => {
+    for (const range of ['bytes=10-', 'bytes=-0', 'bytes=99-100'])
+      assert.equal(part(range), 'unsatisfiable', range)
+    for (const range of ['bytes=5-4', 'bytes=-', 'bytes=a-b', 'lines=1-2', 'bytes=0-1,3-4', ''])
+      assert.equal(part(range), undefined, range)
+  })
+
+  test('If-Range: only when it is the same response', () => {
+    const same = { first: 0, last: 1 }
+    assert.deepEqual(part('bytes=0-1', { 'if-range': '"a"' }, { etag: '"a"' }), same)
+    assert.equal(part('bytes=0-1', { 'if-range': '"b"' }, { etag: '"a"' }), undefined)
+    assert.equal(part('bytes=0-1', { 'if-range': 'W/"a"' }, { etag: 'W/"a"' }), undefined)
+    assert.deepEqual(part('bytes=0-1', { 'if-range': date(HOUR) }, { 'last-modified': date(HOUR) }), same)
+    assert.equal(
+      part('bytes=0-1', { 'if-range': date(2 * HOUR) }, { 'last-modified': date(HOUR) }),
+      undefined,
+    )
+  })
+})
+
+describe('http keys', () => {
+  const key = (method: string, url: string, headers: HeaderFields = { host: 'h' }) =>
+    keyOf({ method, url, headers }, { key: undefined })
+
+  test('host, path and query; GET and HEAD are the same', () => {
+    assert.equal(key('GET', '/a?b'), key('HEAD', '/a?b'))
+    assert.equal(key('GET', '/', { host: 'H' }), key('GET', '/'))
+    const different = [
+      key('GET', '/a'),
+      key('GET', '/a?'),
+      key('GET', '/A'),
+      key('GET', '/a', { host: 'g' }),
+      key('GET', '/a/../a'),
+      key('POST', '/a'),
+      key('GET', '//a'),
+    ]
+    assert.equal(new Set(different).size, different.length)
+  })
+
+  test('no targets, however made, meet in one key', () => {
+    const texts = ['', 'a', '\n', 'a\n', '["a"]', '[', '\na', ' ']
+    const keys = texts.flatMap((method) =>
+      texts.flatMap((host) => texts.map((path) => key(method, `/${path}`, { host }))),
+    )
+    assert.equal(new Set(keys).size, texts.length ** 3)
+  })
+
+  test('a request that names no host for certain has no place', () => {
+    assert.equal(key('GET', '/', { host: ['a', 'b'] }), undefined)
+    assert.equal(key('GET', 'http://a/', { host: 'b' }), undefined)
+    assert.equal(key('GET', 'http://u@h/', { host: 'h' }), undefined)
+    for (const url of ['', '*', 'a', 'ftp://h/', 'http://', 'javascript:1', 'http://h/', 'https://h'])
+      assert.equal(key('GET', url), undefined, url)
+  })
+
+  test('a key of the user meets no key of a URL', () => {
+    const own = keyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => '/a' })
+    assert.notEqual(own, key('GET', '/a', { host: '' }))
+    assert.equal(keyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => undefined }), undefined)
+  })
+
+  test('a change is about its own target, and what it names on the same host', () => {
+    const urls = (url: string, location: string[], status = 201) =>
+      changedBy({ method: 'POST', url, headers: { host: 'h' } }, { status, headers: { location } }).map(
+        ({ url }) => url,
+      )
+    const named = ['c', '/d?e', 'http://h/f', 'http://g/x', 'http://h:81/x', 'http://[']
+    assert.deepEqual(urls('/a/b', named), ['/a/b', '/a/c', '/d?e', '/f'])
+    assert.deepEqual(urls('//g/a', ['/b']), ['//g/a', '/b'])
+    assert.deepEqual(urls('http://h/a', []), ['/a'])
+    assert.deepEqual([...urls('/a', [], 199), ...urls('/a', [], 400), ...urls('*', [])], [])
+  })
+})
+
+test('http cache-status - tells what was done', () => {
+  assert.equal(cacheStatus('c', { hit: true, ttl: 1_001 }), 'c; hit; ttl=2')
+  assert.equal(cacheStatus('c', { hit: true, ttl: -1_000 }), 'c; hit; ttl=-1')
+  assert.equal(
+    cacheStatus('c', { forwarded: 'stale', forwardedStatus: 304, stored: true }),
+    'c; fwd=stale; fwd-status=304; stored',
+  )
+  assert.equal(cacheStatus('c', { forwarded: 'miss', collapsed: true }), 'c; fwd=miss; collapsed')
+  assert.equal(cacheStatus('c', {}), 'c')
+})

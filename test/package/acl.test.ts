@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { test } from 'node:test'
+import { Locker, RedisQueue } from '../../src/index.ts'
+import { Child } from '../support/process.ts'
+import { serve } from '../support/process-child.ts'
+import { setup } from '../support/setup.ts'
+
+interface Login {
+  path: string
+  username: string
+  password: string
+}
+
+/** What this file does when it is started as another process: what ioredis says by itself would be its output. */
+const handlers = {
+  useLocker: async (redis: Login): Promise<void> => {
+    await using locker = new Locker({ redis, cache: false })
+    await locker.ready()
+    const work = ({ progress }: { progress(value: number): void }) => {
+      progress(1)
+      return 1
+    }
+    assert.equal(await locker.run('key', work), 1)
+    assert.deepEqual(await locker.runMany(['key', 'b'], () => [2]), [1, 2])
+    assert.equal(await locker.run('key', () => 2, { refresh: true }), 2)
+    const ticket = await locker.request('other')
+    assert.ok(ticket.status === 'locked')
+    await ticket.release()
+    await locker.invalidate('key')
+    assert.equal((await locker.peek('key')).status, 'free')
+  },
+  useTags: async (redis: Login): Promise<void> => {
+    await using locker = new Locker({ redis, cache: false })
+    for (const expected of [1, 1])
+      assert.equal(await locker.run('tagged', () => 1, { tags: ['tag'] }), expected)
+    await locker.invalidateTags('tag')
+    assert.equal(await locker.run('tagged', () => 2, { tags: ['tag'] }), 2)
+  },
+  useStreams: async (redis: Login): Promise<void> => {
+    await using locker = new Locker({ redis, cache: false })
+    for (let round = 0; round < 2; round++) {
+      const words: string[] = []
+      const stream = locker.stream('stream', async function* () {
+        yield* ['one', 'two']
+      })
+      for await (const word of stream) words.push(word)
+      assert.deepEqual(words, ['one', 'two'])
+    }
+    await locker.invalidate('stream')
+  },
+  useQueue: async (redis: Login): Promise<void> => {
+    await using queue = new RedisQueue('queue', { redis, attempts: 2 })
+    await queue.ready()
+    queue.process('work', async (number: number, job) => {
+      job.progress(1)
+      await job.log('line')
+      if (number === 0) throw new Error('no')
+      return number
+    })
+    assert.equal(await queue.submit('work', 1), 1)
+    assert.equal(await queue.submit('work', 2, { delay: 20, priority: 1 }), 2)
+    await assert.rejects(queue.submit('work', 0), { code: 'E_REMOTE' })
+    const job = await queue.enqueue('later', 1, { delay: 60_000 })
+    await queue.pause('work')
+    await queue.resume('work')
+    await assert.rejects(queue.submit('nobody', 1, { timeout: 20 }), { code: 'E_TIMEOUT' })
+    assert.equal((await queue.counts()).failed, 1)
+    await queue.redrive()
+    assert.ok(await job.cancel())
+    await queue.drain({ delayed: true })
+  },
+}
+
+/** The rules that the README names, in its order: of lockers, and what tags, streams and queues need besides. */
+async function rulesOfReadme(): Promise<string[][]> {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8')
+  const [, text = ''] = /An ACL needs (.*?) besides\. Several/.exec(readme) ?? []
+  const lists = Array.from(text.matchAll(/`(\+[^`]+)`/g), ([, list = '']) => list.split(' '))
+  assert.equal(lists.length, 4, text)
+  return lists
+}
+
+function tests(): void {
+  test('acl - what the README says that an ACL needs is enough, and ioredis has nothing to say', async () => {
+    const [base = [], tags = [], streams = [], queues = []] = await rulesOfReadme()
+    await using t = await setup()
+    const uses: [keyof typeof handlers, string[]][] = [
+      ['useLocker', []],
+      ['useTags', tags],
+      ['useStreams', streams],
+      ['useQueue', queues],
+    ]
+    for (const [use, rules] of uses) {
+      const redis = { path: t.server.path, username: use, password: 'right' }
+      const names = ['~soloflight:*', '&soloflight:*']
+      await t.server.call('ACL', 'SETUSER', use, 'reset', 'on', '>right', ...names, ...base, ...rules)
+      await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
+      await child.call(use, redis)
+      assert.equal(child.output, '')
+      const denied = String(await t.server.call('ACL', 'LOG')).replaceAll('client|setinfo', '')
+      assert.doesNotMatch(denied, /object,(?!,|client)\S+/, use)
+    }
+  })
+}
+
+if (process.argv[2] === 'child') serve(handlers)
+else tests()

@@ -1,0 +1,366 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { test } from 'node:test'
+
+/** Every subpath with all its names: what other programs are written against. */
+const NAMES: Record<string, { values: string[]; types: string[] }> = {
+  '.': {
+    values: [
+      'AbortedError',
+      'ClosedError',
+      'CodecError',
+      'ConflictError',
+      'Connection',
+      'DeadlockError',
+      'DuplicateWorkerError',
+      'Job',
+      'Lease',
+      'LeaseLostError',
+      'LockTimeoutError',
+      'Locker',
+      'MemoryQueueStore',
+      'MemoryStore',
+      'NotLockedError',
+      'OverloadedError',
+      'RedisQueue',
+      'RemoteError',
+      'RemovedError',
+      'SoloflightError',
+      'StreamInterruptedError',
+      'TimeoutError',
+      'TooLargeError',
+      'UnavailableError',
+      'UnknownCommandError',
+      'channelName',
+      'isRemote',
+      'jsonCodec',
+    ],
+    types: [
+      'AnyJobs',
+      'Backoff',
+      'BackoffFunction',
+      'BackoffOptions',
+      'BulkJob',
+      'Clock',
+      'Codec',
+      'CommandOf',
+      'Conflict',
+      'ConnectionOptions',
+      'Counts',
+      'Disposition',
+      'Done',
+      'FeedEvent',
+      'Handler',
+      'HandlerOf',
+      'JobEvent',
+      'JobMap',
+      'JobPage',
+      'JobState',
+      'JobStatus',
+      'LockerOptions',
+      'LockerStats',
+      'ManyContext',
+      'ManyResults',
+      'ManyWork',
+      'MemoizeOptions',
+      'Memoized',
+      'MemoryQueueStoreOptions',
+      'MemoryStoreOptions',
+      'PayloadOf',
+      'Peek',
+      'ProcessOptions',
+      'PublishOptions',
+      'QueueEvents',
+      'QueueOptions',
+      'QueueStats',
+      'RedisSource',
+      'RemoteFailure',
+      'RequestOptions',
+      'ResultCacheOptions',
+      'ResultOf',
+      'ResultOptions',
+      'RetainOptions',
+      'Retention',
+      'RunManyOptions',
+      'RunOptions',
+      'RunningJob',
+      'StaleOptions',
+      'StreamContext',
+      'StreamOptions',
+      'StreamSource',
+      'StreamWork',
+      'SubmitOptions',
+      'TelemetryEvent',
+      'TelemetryEvents',
+      'Timer',
+      'Work',
+      'WorkContext',
+    ],
+  },
+  './locker': {
+    values: ['LOCKER_DEFAULTS', 'Lease', 'Locker', 'MemoryStore'],
+    types: [
+      'Counters',
+      'Done',
+      'LockerOptions',
+      'LockerStats',
+      'ManyContext',
+      'ManyResults',
+      'ManyWork',
+      'MemoizeOptions',
+      'Memoized',
+      'MemoryStoreOptions',
+      'Peek',
+      'PublishOptions',
+      'RequestOptions',
+      'ResultCacheOptions',
+      'RunManyOptions',
+      'RunOptions',
+      'StaleOptions',
+      'StreamContext',
+      'StreamOptions',
+      'StreamSource',
+      'StreamWork',
+      'Work',
+      'WorkContext',
+    ],
+  },
+  './memoize': {
+    values: ['HTTP_CACHE_DEFAULTS', 'HttpCache', 'unflat'],
+    types: [
+      'Answer',
+      'HeaderFields',
+      'HttpCacheOptions',
+      'HttpRequest',
+      'Origin',
+      'OriginBody',
+      'OriginRequest',
+      'OriginResponse',
+    ],
+  },
+  './memoize/fetch': {
+    values: ['memoizeHandler'],
+    types: ['FetchHandler', 'FetchRequest', 'MemoizeHandlerOptions', 'MemoizedFetch'],
+  },
+  './memoize/node': {
+    values: ['memoizeHandler'],
+    types: ['Handler', 'MemoizeHandlerOptions', 'MemoizedHandler', 'Middleware', 'Next', 'NodeRequest'],
+  },
+  './queue': {
+    values: ['Job', 'MemoryQueueStore', 'QUEUE_DEFAULTS', 'RedisQueue'],
+    types: [
+      'AnyJobs',
+      'Backoff',
+      'BackoffFunction',
+      'BackoffOptions',
+      'BulkJob',
+      'CommandOf',
+      'Conflict',
+      'Counts',
+      'Disposition',
+      'FeedEvent',
+      'Handler',
+      'HandlerOf',
+      'JobEvent',
+      'JobMap',
+      'JobPage',
+      'JobState',
+      'JobStatus',
+      'MemoryQueueStoreOptions',
+      'PayloadOf',
+      'ProcessOptions',
+      'QueueEvents',
+      'QueueOptions',
+      'QueueStats',
+      'ResultOf',
+      'ResultOptions',
+      'RetainOptions',
+      'Retention',
+      'RunningJob',
+      'SubmitOptions',
+    ],
+  },
+  './kernel': {
+    values: ['Connection', 'channelName', 'jsonCodec', 'systemClock'],
+    types: [
+      'Clock',
+      'Codec',
+      'ConnectionListener',
+      'ConnectionOptions',
+      'RedisClient',
+      'RedisClusterClient',
+      'RedisServerClient',
+      'RedisSource',
+      'TelemetryEvent',
+      'TelemetryEvents',
+      'Timer',
+    ],
+  },
+  './errors': {
+    values: [
+      'AbortedError',
+      'ClosedError',
+      'CodecError',
+      'ConflictError',
+      'DeadlockError',
+      'DuplicateWorkerError',
+      'LeaseLostError',
+      'LockTimeoutError',
+      'NotLockedError',
+      'OverloadedError',
+      'RemoteError',
+      'RemovedError',
+      'SoloflightError',
+      'StreamInterruptedError',
+      'TimeoutError',
+      'TooLargeError',
+      'UnavailableError',
+      'UnknownCommandError',
+      'isRemote',
+    ],
+    types: ['RemoteFailure', 'SoloflightErrorOptions'],
+  },
+}
+
+const root = new URL('../../', import.meta.url)
+
+interface Target {
+  types: string
+  default: string
+}
+
+interface Manifest {
+  name: string
+  main: string
+  types: string
+  typesVersions: Record<string, Record<string, string[]>>
+  exports: Record<
+    string,
+    string | { 'module-sync': Target; bun: string; module: string; require: Target; default: Target }
+  >
+}
+
+async function manifest(): Promise<Manifest> {
+  return JSON.parse(await readFile(new URL('package.json', root), 'utf8')) as Manifest
+}
+
+/** The source that a subpath is built from. */
+function sourceOf({ exports }: Manifest, subpath: string): URL {
+  const target = exports[subpath]
+  if (typeof target !== 'object') return assert.fail(`${subpath} is no module`)
+  const { types, default: file } = target.default
+  assert.equal(types, file.replace(/\.js$/, '.d.ts'))
+  return new URL(file.replace('./dist/', 'src/').replace(/\.js$/, '.ts'), root)
+}
+
+/** Names of types that a source exports, declared there or elsewhere. */
+function typesOf(source: string): string[] {
+  const lists = Array.from(source.matchAll(/^export (type )?\{([^}]*)\}/gm), ([, all, list = '']) =>
+    list
+      .split(',')
+      .map((name) => name.trim())
+      .filter((name) => name !== '' && (all !== undefined || name.startsWith('type ')))
+      .map((name) => name.replace(/^type /, '')),
+  )
+  const declared = Array.from(source.matchAll(/^export (?:interface|type) (\w+)/gm), ([, name = '']) => name)
+  return [...lists.flat(), ...declared].sort()
+}
+
+test('exports - the subpaths of the package are these', async () => {
+  const { exports } = await manifest()
+  assert.deepEqual(Object.keys(exports).sort(), [...Object.keys(NAMES), './package.json'].sort())
+})
+
+test('exports - only those that know none of `module-sync`, `bun` and `module` take the CommonJS build', async () => {
+  const { exports, main, types, typesVersions } = await manifest()
+  const places: Record<string, string[]> = {}
+  for (const [subpath, target] of Object.entries(exports)) {
+    if (typeof target === 'string') continue
+    const esm = target.default
+    const cjs = {
+      types: esm.types.replace('./dist/', './dist/cjs/'),
+      default: esm.default.replace('./dist/', './dist/cjs/'),
+    }
+    // The first that is known is taken: in Node `require` gives the same module as `import`.
+    assert.deepEqual(Object.entries(target), [
+      ['module-sync', esm],
+      ['bun', esm.default],
+      ['module', esm.default],
+      ['require', cjs],
+      ['default', esm],
+    ])
+    if (subpath === '.') assert.deepEqual([main, types], [cjs.default, cjs.types])
+    else places[subpath.slice(2)] = [cjs.types]
+  }
+  // For `moduleResolution: node10`, which knows no `exports`.
+  assert.deepEqual(typesVersions, { '*': places })
+})
+
+for (const [subpath, { values, types }] of Object.entries(NAMES)) {
+  test(`exports - soloflight${subpath.slice(1)} exports these names and no others`, async () => {
+    const url = sourceOf(await manifest(), subpath)
+    const found: object = await import(url.href)
+    assert.deepEqual(Object.keys(found).sort(), [...values].sort())
+    const source = await readFile(url, 'utf8')
+    assert.deepEqual(typesOf(source), [...types].sort())
+    assert.doesNotMatch(source, /export \*|export default/)
+  })
+}
+
+test('exports - every error has its own stable code, its name and its key', async () => {
+  const { isRemote: _, ...errors } = await import('../../src/errors.ts')
+  const codes: Record<string, string> = {
+    SoloflightError: 'E_SOLOFLIGHT',
+    TimeoutError: 'E_TIMEOUT',
+    AbortedError: 'E_ABORTED',
+    ClosedError: 'E_CLOSED',
+    UnavailableError: 'E_UNAVAILABLE',
+    NotLockedError: 'E_NOT_LOCKED',
+    LeaseLostError: 'E_LEASE_LOST',
+    LockTimeoutError: 'E_LOCK_TIMEOUT',
+    CodecError: 'E_CODEC',
+    OverloadedError: 'E_OVERLOADED',
+    DeadlockError: 'E_DEADLOCK',
+    DuplicateWorkerError: 'E_DUPLICATE_WORKER',
+    RemoteError: 'E_REMOTE',
+    RemovedError: 'E_REMOVED',
+    ConflictError: 'E_CONFLICT',
+    UnknownCommandError: 'E_UNKNOWN_COMMAND',
+    StreamInterruptedError: 'E_STREAM_INTERRUPTED',
+    TooLargeError: 'E_TOO_LARGE',
+  }
+  assert.deepEqual(Object.keys(codes).sort(), Object.keys(errors).sort())
+  const { RemoteError, SoloflightError } = await import('../../src/errors.ts')
+  for (const [name, make] of Object.entries(errors)) {
+    const Made = make as unknown as new (first: unknown, options: { key: string; cause: unknown }) => Error
+    const first = name === 'RemoteError' ? { name: 'Error', message: 'said' } : 'said'
+    const error = new Made(first, { key: 'key', cause: 'why' })
+    assert.ok(
+      error instanceof SoloflightError && error instanceof Error,
+      'error instanceof SoloflightError && error instanceof Error',
+    )
+    assert.deepEqual(
+      [error.name, error.code, error.key, error.message, error.cause],
+      [name, codes[name], 'key', 'said', 'why'],
+    )
+  }
+  const nested = new RemoteError({ name: 'A', message: 'a', cause: { name: 'B', message: 'b' } })
+  assert.ok(
+    nested.cause instanceof RemoteError && nested.cause.message === 'b',
+    'nested.cause instanceof RemoteError && nested.cause.message  …',
+  )
+})
+
+test('exports - importing the package does nothing: no timer, no socket, no listener', async () => {
+  const { spawnSync } = await import('node:child_process')
+  const script = `
+    const before = process.listenerCount('exit') + process.listenerCount('uncaughtException')
+    await import(${JSON.stringify(new URL('src/index.ts', root).href)})
+    const active = process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap' && name !== 'TTYWrap')
+    const after = process.listenerCount('exit') + process.listenerCount('uncaughtException')
+    console.log(JSON.stringify([active.filter((name) => /Timeout|TCP|Immediate/.test(name)), after - before]))`
+  const args = ['--import', import.meta.resolve('tsx'), '--input-type=module', '-e', script]
+  const { stdout, status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 20_000 })
+  assert.equal(status, 0, stderr)
+  assert.equal(stdout.trim(), '[[],0]')
+})

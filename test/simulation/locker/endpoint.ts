@@ -1,0 +1,220 @@
+import { FenceMemory } from '../../../src/kernel/redis/fence-memory.ts'
+import type {
+  CallLimits,
+  Claim,
+  Claimer,
+  ClaimReply,
+  Grant,
+  Notice,
+  Outcome,
+  Release,
+  Settlement,
+  Snapshot,
+  Store,
+  StoreListener,
+} from '../../../src/locker/store/store.ts'
+import type { History } from './history.ts'
+import { keyOf, recordOf, tagOf } from './keys.ts'
+import { Link } from './link.ts'
+import type { Port } from './port.ts'
+import type { SimProcess } from './process.ts'
+import type { Party } from './server.ts'
+import { Subscription } from './subscription.ts'
+import type { World } from './world.ts'
+
+/** The store as one process reaches it: over a connection for commands and a subscription, both of which fail. */
+export class Endpoint implements Store, Party {
+  readonly link: Link
+  readonly subscription: Subscription
+  readonly #fences = new FenceMemory(this)
+  readonly #process: SimProcess
+  readonly #world: World
+  readonly #history: History
+  readonly #port: Port
+  readonly #claimers = new Map<string, Claimer>()
+  readonly #listeners = new Set<StoreListener>()
+
+  constructor(process: SimProcess, world: World, port: Port) {
+    this.#process = process
+    this.#world = world
+    this.#history = world.history
+    this.#port = world.recorder.wrap(port, process.id, () => this.seen)
+    this.link = new Link(process, world, (line) => this.#history.say(line))
+    this.subscription = new Subscription(process, world, this.#listeners)
+    world.server.join(this)
+    this.subscription.connect(world.random.exponential(world.plan.latency))
+  }
+
+  get seen(): number {
+    return this.#fences.highest
+  }
+
+  /** The server's clock, as replies tell it. */
+  get about(): number {
+    return this.#world.server.clock.now()
+  }
+
+  explains(fence: number): boolean {
+    return this.#fences.explains(fence)
+  }
+
+  get subscribed(): boolean {
+    return this.subscription.subscribed
+  }
+
+  /** Flights that listen. */
+  get listening(): number {
+    return this.#claimers.size
+  }
+
+  #call<T>(
+    name: string,
+    nonce: string | undefined,
+    run: () => Promise<T>,
+    limits: CallLimits,
+    late?: (reply: T) => void,
+  ): Promise<T> {
+    const execute = () => this.#world.server.act(this, nonce, run)
+    return this.link.call(`p${this.#process.id} ${name}`, execute, limits.within, late)
+  }
+
+  claim(claim: Claim, within: number, claimer: Claimer): void {
+    const { attempt, nonce } = claim
+    const answered = (reply: ClaimReply) => {
+      if (reply.status === 'granted' || reply.status === 'parked') this.#fences.saw(reply.fence)
+      if (reply.status === 'granted') this.#granted(keyOf(claim.key), reply.fence)
+      claimer.claimed(reply, attempt)
+    }
+    const send = () => {
+      this.#claimers.set(nonce, claimer)
+      claimer.sending()
+      this.#call('claim', nonce, () => this.#port.claim(claim), { within }, answered).then(
+        answered,
+        (error) => claimer.unclaimed(error, attempt),
+      )
+    }
+    if (this.#world.plan.batched) process.nextTick(send)
+    else send()
+  }
+
+  /** A grant has reached the process. */
+  #granted(key: string, fence: number): void {
+    const grant = this.#world.grant(key, fence)
+    if (grant) grant.delivered ??= this.#history.moment()
+  }
+
+  renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }> {
+    return this.#call('renew', grant.nonce, () => this.#port.renew(grant), limits)
+  }
+
+  async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
+    const grant = this.#world.grant(keyOf(settlement.key), settlement.fence)
+    if (grant) grant.settling ??= this.#history.moment()
+    const run = () => this.#port.settle(settlement)
+    const reply = await this.#call('settle', settlement.nonce, run, limits)
+    if (grant) grant.settled ??= this.#history.moment()
+    return reply
+  }
+
+  async release(
+    release: Release,
+    limits: CallLimits,
+  ): Promise<{ released: boolean; fence: number | undefined }> {
+    const grant = this.#world.grant(keyOf(release.key), release.fence)
+    if (grant) grant.returned ??= this.#history.moment()
+    const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
+    if (reply.fence !== undefined) {
+      this.#fences.saw(reply.fence)
+      this.#granted(keyOf(release.key), reply.fence)
+    }
+    return reply
+  }
+
+  abandon(grant: Grant & { linger: number }, limits: CallLimits): Promise<'released' | 'wanted' | 'lost'> {
+    return this.#call('abandon', grant.nonce, () => this.#port.abandon(grant), limits)
+  }
+
+  unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
+    return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), limits)
+  }
+
+  progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+    return this.#call('progress', grant.nonce, () => this.#port.progress(grant), limits)
+  }
+
+  invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
+    return this.#invalidate(key, () => this.#port.invalidate(key), limits)
+  }
+
+  invalidateTag(tag: string, limits: CallLimits): Promise<void> {
+    return this.#invalidate(tag, () => this.#port.invalidateTag(tag), limits)
+  }
+
+  /** The last call of this process for it is the one that has its effect now. */
+  #invalidate<T>(name: string, invalidate: () => Promise<T>, limits: CallLimits): Promise<T> {
+    const invalidation = this.#history.invalidations.findLast(
+      (one) => one.process === this.#process.id && name === (one.what === 'key' ? recordOf : tagOf)(one.key),
+    )
+    const run = async () => {
+      const reply = await invalidate()
+      if (invalidation) this.#world.recorder.invalidating(invalidation)
+      return reply
+    }
+    return this.#call(`invalidate ${name}`, undefined, run, limits)
+  }
+
+  async find(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+    if (this.#world.plan.batched) await new Promise<void>((send) => process.nextTick(send))
+    sending?.()
+    return this.#call('find', undefined, () => this.#port.find(key), limits)
+  }
+
+  epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+    return this.#call('epochs', undefined, () => this.#port.epochs(tags, keepFor), limits)
+  }
+
+  snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
+    return this.#call('snapshot', undefined, () => this.#port.snapshot(key), limits)
+  }
+
+  tell(nonce: string, notice: Notice): boolean {
+    const received = this.subscription.send(() => {
+      this.#history.say(
+        () =>
+          `p${this.#process.id} hears '${notice.kind}' for ${nonce.slice(0, 4)}${this.#claimers.has(nonce) ? '' : ', nobody listens'}`,
+      )
+      this.#claimers.get(nonce)?.notice(notice)
+    }, true)
+    return received
+  }
+
+  drop(key: string, fence: number): void {
+    this.subscription.send(() => {
+      this.#history.say(() => `p${this.#process.id} hears 'drop' ${key} ${fence}`)
+      for (const listener of this.#listeners) listener.drop(key, fence)
+    }, false)
+  }
+
+  dropTag(tag: string, epoch: number): void {
+    this.subscription.send(() => {
+      this.#history.say(() => `p${this.#process.id} hears 'drop tag' ${tag}`)
+      for (const listener of this.#listeners) listener.dropTag(tag, epoch)
+    }, false)
+  }
+
+  ignore(nonce: string): void {
+    this.#claimers.delete(nonce)
+  }
+
+  listen(listener: StoreListener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  close(): void {
+    this.#world.server.leave(this)
+    this.link.close()
+    this.subscription.close()
+    this.#listeners.clear()
+  }
+}

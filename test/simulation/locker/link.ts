@@ -1,0 +1,160 @@
+import { ClosedError, UnavailableError } from '../../../src/errors.ts'
+import type { Plan } from './plan.ts'
+import type { SimProcess } from './process.ts'
+import type { Random } from './random.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { SimServer } from './server.ts'
+
+/** A request, from when it was asked for until it is answered. */
+interface Request {
+  name: string
+  /** Runs it at the server; it may run again when its reply was lost. */
+  execute: () => Promise<unknown>
+  answer: (reply: unknown) => void
+  refuse: (error: Error) => void
+}
+
+/**
+ * The connection of a process for commands: it delays, and may be cut. What was sent and not answered is then sent
+ * again, as ioredis does it after a reconnect, or refused; in both cases what it has done at the server stands.
+ */
+export class Link {
+  readonly #process: SimProcess
+  readonly #scheduler: Scheduler
+  readonly #server: SimServer
+  readonly #random: Random
+  readonly #plan: Plan
+  readonly #say: (line: () => string) => void
+  /** Sent, in this order, and unanswered. */
+  readonly #unanswered = new Set<Request>()
+  /** Not sent yet, since the connection is down. */
+  readonly #waiting = new Set<Request>()
+  /** Counts connections. Replies on an earlier one are lost. */
+  #epoch = 0
+  #up = true
+  #closed = false
+  #faulty = true
+  #lastArrival = 0
+  #lastReply = 0
+
+  constructor(
+    process: SimProcess,
+    world: { scheduler: Scheduler; server: SimServer; random: Random; plan: Plan },
+    say: (line: () => string) => void,
+  ) {
+    this.#process = process
+    this.#scheduler = world.scheduler
+    this.#server = world.server
+    this.#random = world.random
+    this.#plan = world.plan
+    this.#say = say
+  }
+
+  /** Carries a request there and its reply back, or rejects it after `within`; the reply may come `late`. */
+  call<T>(name: string, execute: () => Promise<T>, within: number, late?: (reply: T) => void): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) return reject(new ClosedError('The connection is closed'))
+      let given = false
+      const request: Request = {
+        name,
+        execute,
+        answer: (reply) => {
+          timer.cancel()
+          if (given) late?.(reply as T)
+          else resolve(reply as T)
+        },
+        refuse: (error) => {
+          timer.cancel()
+          given = true
+          reject(error)
+        },
+      }
+      const timer = this.#process.clock.after(within, () => {
+        given = true
+        this.#waiting.delete(request)
+        reject(new UnavailableError(`No answer within ${within} ms`))
+      })
+      if (this.#faulty && this.#random.chance(this.#plan.refused)) {
+        const refuse = () => request.refuse(new UnavailableError('Refused'))
+        this.#process.at(this.#scheduler.now + this.#delay(), refuse)
+      } else if (this.#up) this.#send(request)
+      else this.#waiting.add(request)
+    })
+  }
+
+  #delay(): number {
+    const { latency, spikes, spike } = this.#plan
+    if (this.#faulty && this.#random.chance(spikes)) return this.#random.between(latency, spike)
+    return Math.min(this.#random.exponential(latency), latency * 5)
+  }
+
+  #send(request: Request): void {
+    this.#unanswered.add(request)
+    const epoch = this.#epoch
+    const arrival = this.#scheduler.now + this.#delay()
+    this.#lastArrival = this.#plan.ordered ? Math.max(arrival, this.#lastArrival) : arrival
+    this.#arrive(request, epoch, this.#lastArrival)
+  }
+
+  #arrive(request: Request, epoch: number, at: number): void {
+    this.#scheduler.at(at, () => {
+      if (this.#server.frozenUntil > this.#scheduler.now)
+        return this.#arrive(request, epoch, this.#server.frozenUntil)
+      // Of an earlier connection it may still arrive, since it was sent; its reply goes nowhere.
+      if (epoch < this.#epoch && this.#random.chance(0.5)) return
+      this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
+      void request.execute().then((reply) => this.#reply(request, epoch, reply))
+    })
+  }
+
+  #reply(request: Request, epoch: number, reply: unknown): void {
+    const arrival = this.#scheduler.now + this.#delay()
+    this.#lastReply = this.#plan.ordered ? Math.max(arrival, this.#lastReply) : arrival
+    this.#process.at(this.#lastReply, () => {
+      if (epoch !== this.#epoch || !this.#unanswered.delete(request)) return
+      request.answer(reply)
+    })
+  }
+
+  /** The connection is lost, and comes back. `resend`: what was not answered is sent again, else refused. */
+  cut(downFor: number, resend: boolean): void {
+    if (!this.#up || this.#closed) return
+    this.#up = false
+    this.#epoch++
+    if (!resend) this.#refuseAll()
+    this.#process.at(this.#scheduler.now + downFor, () => this.reconnect())
+  }
+
+  #refuseAll(): void {
+    const lost = [...this.#unanswered]
+    this.#unanswered.clear()
+    for (const request of lost) {
+      this.#process.at(this.#scheduler.now, () =>
+        request.refuse(new UnavailableError('Connection is closed')),
+      )
+    }
+  }
+
+  reconnect(): void {
+    if (this.#up || this.#closed) return
+    this.#up = true
+    const again = [...this.#unanswered, ...this.#waiting]
+    this.#unanswered.clear()
+    this.#waiting.clear()
+    for (const request of again) this.#send(request)
+  }
+
+  /** No more faults. */
+  heal(): void {
+    this.#faulty = false
+    this.#process.at(this.#scheduler.now, () => this.reconnect())
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#epoch++
+    this.#refuseAll()
+    for (const request of this.#waiting) request.refuse(new ClosedError('The connection is closed'))
+    this.#waiting.clear()
+  }
+}

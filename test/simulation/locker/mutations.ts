@@ -1,0 +1,325 @@
+import { noted, readNote } from '../../../src/locker/cache/tag-versions.ts'
+import type { ClaimReply, Outcome, Store } from '../../../src/locker/store/store.ts'
+import { keyOf } from './keys.ts'
+import type { Mutation } from './mutation.ts'
+import type { Plan } from './plan.ts'
+import type { Port } from './port.ts'
+
+/** The same store with some of its methods replaced. */
+function wrapped(store: Store, changes: Partial<Store>): Store {
+  return new Proxy(store, {
+    get(target, name) {
+      const value: unknown = Reflect.get(changes, name) ?? Reflect.get(target, name, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}
+
+const undoomed = (outcome: Outcome): Outcome => ({ ...outcome, doomed: false })
+
+/** A store that never says that what it hands over was invalidated. */
+function withoutDoom(store: Store): Store {
+  return wrapped(store, {
+    claim: (claim, within, claimer) =>
+      store.claim(claim, within, {
+        sending: () => claimer.sending(),
+        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        claimed: (reply, attempt) =>
+          claimer.claimed(
+            reply.status === 'done' ? { ...reply, outcome: undoomed(reply.outcome) } : reply,
+            attempt,
+          ),
+        notice: (notice) =>
+          claimer.notice(
+            notice.kind === 'outcome' ? { ...notice, outcome: undoomed(notice.outcome) } : notice,
+          ),
+      }),
+    settle: async (settlement, limits) => ({ ...(await store.settle(settlement, limits)), doomed: false }),
+    renew: async (grant, limits) => ({ ...(await store.renew(grant, limits)), doomed: false }),
+  })
+}
+
+/** A store that answers claims otherwise. */
+function withReplies(store: Store, change: (reply: ClaimReply) => ClaimReply): Store {
+  return wrapped(store, {
+    claim: (claim, within, claimer) =>
+      store.claim(claim, within, {
+        sending: () => claimer.sending(),
+        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        notice: (notice) => claimer.notice(notice),
+        claimed: (reply, attempt) => claimer.claimed(change(reply), attempt),
+      }),
+  })
+}
+
+/** A store of which one kind of call is remembered: what is called again is not what it was. */
+function counting(port: Port, again: (port: Port) => Partial<Port>): Port {
+  return { ...port, ...again(port) }
+}
+
+/** Everybody has a cache, what is in it lasts, and there is time to see that it should not have. */
+function relyOnCaches(plan: Plan): void {
+  const duration = Math.max(plan.duration, 8000)
+  plan.mix.invalidate = 0.4
+  Object.assign(plan, { calm: false, cached: 1, duration, ttls: [10 * duration], calls: 60, evicts: false })
+}
+
+/** The known bugs. Each is planted alone, and the checker has to find it. */
+export const MUTATIONS: readonly Mutation[] = [
+  {
+    name: 'a claim that is not idempotent',
+    shownBy: 43,
+    server: (port) =>
+      counting(port, ({ claim }) => {
+        const seen = new Map<string, number>()
+        return {
+          claim: (wanted) => {
+            const token = `${wanted.nonce}.${wanted.attempt}`
+            const times = seen.get(token) ?? 0
+            seen.set(token, times + 1)
+            return claim({ ...wanted, attempt: wanted.attempt + times * 1000 })
+          },
+        }
+      }),
+  },
+  {
+    name: 'a publish that is not idempotent',
+    shownBy: 39,
+    server: (port) =>
+      counting(port, ({ settle }) => {
+        const accepted = new Set<string>()
+        return {
+          settle: async (settlement) => {
+            const name = `${settlement.key} ${settlement.fence}`
+            if (accepted.has(name)) return { accepted: false, doomed: false }
+            const reply = await settle(settlement)
+            if (reply.accepted) accepted.add(name)
+            return reply
+          },
+        }
+      }),
+  },
+  {
+    name: 'an unfenced publish',
+    server: (port, server) => ({
+      ...port,
+      settle: async (settlement) => {
+        const reply = await port.settle(settlement)
+        if (reply.accepted || settlement.kind === 'error') return reply
+        const { key, bytes, fence, ttl } = settlement
+        server.change(key, (record, at) => {
+          const times = { fresh: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
+          record.value = { bytes, fence, tags: '', ...times }
+        })
+        return { accepted: true, doomed: false }
+      },
+    }),
+  },
+  {
+    name: 'a fence that starts over when the record is lost',
+    surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
+  },
+  {
+    name: 'a blind renewal',
+    server: (port, server) => ({
+      ...port,
+      renew: async (grant) => {
+        const reply = await port.renew(grant)
+        if (reply.held || !server.find(grant.key)?.lease) return reply
+        server.change(grant.key, ({ lease }, at) => {
+          if (lease) lease.until = at.now + grant.lease
+        })
+        return { held: true, doomed: false }
+      },
+    }),
+  },
+  {
+    name: 'no slow tick',
+    client: (store) =>
+      withReplies(store, (reply) => (reply.status === 'parked' ? { ...reply, left: 1e9 } : reply)),
+  },
+  {
+    name: 'a grant that nobody wants is not released',
+    shownBy: 11,
+    client: (store, world) =>
+      wrapped(store, {
+        release: async (release, limits) => {
+          const { fence } = release
+          const used = world.history.works.some(
+            (work) => work.key === keyOf(release.key) && work.fence === fence,
+          )
+          return used ? store.release(release, limits) : { released: true, fence: undefined }
+        },
+      }),
+  },
+  {
+    name: 'a late reply to a claim is ignored',
+    shownBy: 14,
+    client: (store) =>
+      wrapped(store, {
+        claim: (claim, within, claimer) => {
+          let refused = false
+          store.claim(claim, within, {
+            sending: () => claimer.sending(),
+            notice: (notice) => claimer.notice(notice),
+            unclaimed: (error, attempt) => {
+              refused = true
+              claimer.unclaimed(error, attempt)
+            },
+            claimed: (reply, attempt) => {
+              if (!refused) claimer.claimed(reply, attempt)
+            },
+          })
+        },
+      }),
+  },
+  {
+    name: 'a release that tells nobody',
+    shownBy: 75,
+    surroundings: (at) => ({
+      ...at,
+      tell: (park, notice) => notice.kind === 'free' || at.tell(park, notice),
+    }),
+  },
+  {
+    name: 'an invalidation that does not doom what runs',
+    shownBy: 20,
+    server: (port, server) => ({
+      ...port,
+      invalidate: async (key) => {
+        const doomed = server.find(key)?.doomed
+        const reply = await port.invalidate(key)
+        if (doomed !== undefined) {
+          server.change(key, (record) => {
+            record.doomed = doomed
+          })
+        }
+        return reply
+      },
+    }),
+  },
+  {
+    name: 'a doomed value is handed to those who came later',
+    shownBy: 81,
+    client: (store) => withoutDoom(store),
+  },
+  {
+    name: 'a cache that does not hear of invalidations',
+    shownBy: 11,
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({
+            up: () => listener.up(),
+            down: () => listener.down(),
+            drop: () => {},
+            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
+          }),
+      }),
+  },
+  {
+    name: 'a lost subscription that is not noticed',
+    shownBy: 21,
+    plan: (plan) => {
+      relyOnCaches(plan)
+      plan.faults.deafen = 6
+    },
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({
+            up: () => {},
+            down: () => {},
+            drop: (key, fence) => listener.drop(key, fence),
+            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
+          }),
+      }),
+  },
+  {
+    name: 'a cache that does not hear of tags',
+    shownBy: 50,
+    plan: (plan) => {
+      relyOnCaches(plan)
+      plan.fresh.tags = { a: ['t'], b: ['t', 'u'], c: ['u'] }
+    },
+    client: (store) =>
+      wrapped(store, {
+        listen: (listener) =>
+          store.listen({
+            up: () => listener.up(),
+            down: () => listener.down(),
+            drop: (key, fence) => listener.drop(key, fence),
+            dropTag: () => {},
+          }),
+      }),
+  },
+  {
+    name: 'epochs of tags that never change',
+    server: (port) => ({ ...port, epochs: async (tags) => tags.map(() => 1) }),
+  },
+  {
+    name: 'epochs of tags that are read after the work',
+    server: (port) => ({
+      ...port,
+      settle: async (settlement) => {
+        const tags = [...readNote(settlement.tags).keys()]
+        const epochs = await port.epochs(tags, 1000)
+        const note = noted(new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+        return port.settle({ ...settlement, tags: note })
+      },
+    }),
+  },
+  {
+    name: 'an invalidation that leaves what is over',
+    shownBy: 83,
+    server: (port, server) => ({
+      ...port,
+      invalidate: async (key) => {
+        const value = server.find(key)?.value
+        const { fresh = 0, staleUntil = 0 } = value ?? {}
+        const reply = await port.invalidate(key)
+        server.change(key, (record, at) => {
+          if (value) Object.assign(value, { fresh: Math.min(fresh, at.now), staleUntil })
+          record.expiresAt = Math.max(record.expiresAt, staleUntil)
+        })
+        return reply
+      },
+    }),
+  },
+  {
+    name: 'an offer that does not say for how long it has been over',
+    client: (store) =>
+      withReplies(store, (reply) =>
+        'offer' in reply && reply.offer ? { ...reply, offer: { ...reply.offer, past: 0 } } : reply,
+      ),
+  },
+  {
+    name: 'what is over, offered as if it were fresh',
+    client: (store) =>
+      withReplies(store, (reply) =>
+        reply.offer
+          ? { status: 'done', outcome: { kind: 'value', fresh: 0, doomed: false, stale: 0, ...reply.offer } }
+          : reply,
+      ),
+  },
+  {
+    name: 'what was not to be kept is',
+    shownBy: 12,
+    server: (port) => ({
+      ...port,
+      settle: (settlement) =>
+        port.settle(settlement.kind === 'unkept' ? { ...settlement, kind: 'value' } : settlement),
+    }),
+  },
+  {
+    name: 'giving up a lease that others wait for, without a word to them',
+    shownBy: 88,
+    server: (port, server) => ({
+      ...port,
+      abandon: async (grant) => {
+        server.change(grant.key, (record) => record.parks.clear())
+        return port.abandon(grant)
+      },
+    }),
+  },
+]

@@ -1,0 +1,186 @@
+import { encodeWith, jsonCodec } from '../../../src/kernel/codec/codec.ts'
+import type { Work, WorkContext } from '../../../src/locker/flight/waiter.ts'
+import type { Lease } from '../../../src/locker/lease.ts'
+import { identityOf, type WorkRecord } from './history.ts'
+import type { Actor, World } from './world.ts'
+
+/** What is published: a number that tells it from everything else, or undefined. */
+type Value = { p: number } | undefined
+
+function newValue(world: World): Value {
+  return world.random.chance(0.1) ? undefined : { p: world.novelty() }
+}
+
+/** Notes that a work began, or that a lease was handed to a caller. */
+function begin(
+  world: World,
+  actor: Actor,
+  key: string,
+  of: Pick<WorkContext, 'fence' | 'shared' | 'signal'>,
+): WorkRecord {
+  const { history } = world
+  const record: WorkRecord = {
+    process: actor.process.id,
+    key,
+    fence: of.fence,
+    shared: of.shared,
+    begun: history.moment(),
+    aborted: of.signal.aborted ? history.moment() : undefined,
+    ended: undefined,
+    identities: [],
+  }
+  history.works.push(record)
+  history.say(() => `p${actor.process.id} works on ${key} under ${of.fence}`)
+  of.signal.addEventListener('abort', () => {
+    record.aborted ??= history.moment()
+    history.say(() => `p${actor.process.id} is told to stop ${key} under ${of.fence}`)
+  })
+  return record
+}
+
+function end(world: World, record: WorkRecord, how: string): void {
+  record.ended ??= world.history.moment()
+  world.history.say(() => `p${record.process} ends its work on ${record.key} under ${record.fence}: ${how}`)
+}
+
+/** What the failure says when a work returned a Date. */
+const UNCARRIED = `The result cannot be published: ${refusal()}`
+
+function refusal(): string {
+  try {
+    return String(encodeWith(jsonCodec, new Date(0)))
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+type Duration = 'none' | 'short' | 'long' | 'endless'
+
+function lengthOf(world: World, duration: Duration): number {
+  const lease = world.plan.leases[0] ?? 100
+  switch (duration) {
+    case 'none':
+      return 0
+    case 'short':
+      return world.random.between(0, lease / 2)
+    case 'long':
+      return world.random.between(lease, lease * 3)
+    case 'endless':
+      return Number.POSITIVE_INFINITY
+  }
+}
+
+function durationOf(world: World): Duration {
+  if (world.healed) return 'none'
+  return world.random.weighted({ none: 2, short: 6, long: 3, endless: 1 })
+}
+
+/** A work of a kind that follows from the seed: short, long or endless, that fails, that heeds its signal or does not. */
+export function workOf(
+  world: World,
+  actor: Actor,
+  key: string,
+  nest: ((key: string) => Promise<unknown>) | undefined,
+): Work<unknown> {
+  const { random } = world
+  const duration = durationOf(world)
+  const ms = lengthOf(world, duration)
+  const heeds = random.chance(0.7)
+  const end_ = world.healed ? 'value' : random.weighted({ value: 8, fails: 2, throws: 0.5, uncarried: 0.3 })
+  const shows = !world.healed && random.chance(0.2)
+  const { unkept, passes, decides } = world.plan.fresh
+  const passFor = !world.healed && random.chance(unkept) ? random.pick(passes) : undefined
+  const ttl = !world.healed && random.chance(decides) ? random.pick(world.plan.ttls) : undefined
+  return (context) => {
+    const record = begin(world, actor, key, context)
+    if (end_ === 'throws') {
+      end(world, record, 'throws')
+      throw new Error(fail(world, record))
+    }
+    return finish(world, actor, record, context, { ms, heeds, end: end_, shows, passFor, ttl, nest })
+  }
+}
+
+function fail(world: World, record: WorkRecord): string {
+  const message = `failure ${world.novelty()}`
+  record.identities.push(message)
+  return message
+}
+
+interface Manner {
+  ms: number
+  heeds: boolean
+  end: 'value' | 'fails' | 'uncarried'
+  shows: boolean
+  /** For how long nobody is to wait for anybody, ms: the result is not kept. */
+  passFor: number | undefined
+  ttl: number | undefined
+  nest: ((key: string) => Promise<unknown>) | undefined
+}
+
+async function finish(
+  world: World,
+  actor: Actor,
+  record: WorkRecord,
+  context: WorkContext,
+  manner: Manner,
+): Promise<unknown> {
+  const { signal } = context
+  const stop = new Promise<void>((resolve) => {
+    if (manner.heeds) signal.addEventListener('abort', () => resolve())
+  })
+  if (manner.shows) context.progress({ half: true })
+  if (manner.ttl !== undefined) context.setTtl(manner.ttl)
+  if (manner.ms > 0) await Promise.race([actor.process.sleep(manner.ms), stop])
+  if (manner.heeds && signal.aborted) {
+    end(world, record, 'stopped')
+    throw signal.reason
+  }
+  if (manner.nest) await manner.nest(record.key).catch(() => {})
+  if (manner.end === 'fails') {
+    end(world, record, 'fails')
+    throw new Error(fail(world, record))
+  }
+  if (manner.passFor !== undefined) context.noStore({ passFor: manner.passFor })
+  const value = manner.end === 'uncarried' ? new Date(0) : newValue(world)
+  record.identities.push(manner.end === 'uncarried' ? UNCARRIED : identityOf(value))
+  end(world, record, `returns ${identityOf(value)}`)
+  return value
+}
+
+/** What a caller of `request` does with its lease. */
+export async function useLease(world: World, actor: Actor, lease: Lease): Promise<void> {
+  const { random, plan } = world
+  const { key } = lease
+  const record = begin(world, actor, key, lease)
+  await actor.process.sleep(lengthOf(world, durationOf(world)))
+  const ttl = random.chance(0.5) ? {} : { ttl: random.pick(plan.ttls) }
+  const manner = world.healed
+    ? 'publish'
+    : random.weighted({ publish: 5, byKey: 2, fail: 1, release: 2, dispose: 1 })
+  const value = newValue(world)
+  // What follows is the end of the work, however long it takes.
+  end(world, record, manner)
+  const publish = async (what: Value) => {
+    record.identities.push(identityOf(what))
+    if (manner === 'byKey') await actor.locker.publish(key, what, ttl)
+    else await lease.publish(what, ttl)
+  }
+  try {
+    if (manner === 'release') await lease.release()
+    else if (manner === 'dispose') await lease[Symbol.asyncDispose]()
+    else if (manner === 'fail') await lease.fail(new Error(fail(world, record)), ttl)
+    else {
+      // «UnavailableError: call it again, it is accepted once.»
+      const again = random.chance(0.5) ? value : newValue(world)
+      await publish(value).catch(async (error: Error & { code?: string }) => {
+        if (error.code !== 'E_UNAVAILABLE') throw error
+        await publish(again)
+      })
+    }
+  } catch (error) {
+    world.history.say(() => `p${record.process} could not ${manner} ${key}: ${String(error)}`)
+    // Whoever can do nothing more with it lets it go.
+    await lease[Symbol.asyncDispose]().catch(() => {})
+  }
+}

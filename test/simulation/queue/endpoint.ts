@@ -1,0 +1,297 @@
+import { FenceMemory } from '../../../src/kernel/redis/fence-memory.ts'
+import { ServerClock } from '../../../src/kernel/redis/server-clock.ts'
+import type { CallLimits, StoreListener } from '../../../src/locker/store/store.ts'
+import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
+import type {
+  Attempt,
+  Delivery,
+  DueJob,
+  Ending,
+  JobNotice,
+  JobState,
+  Question,
+  QueueStore,
+  Removal,
+  StallTerms,
+  Submission,
+  SubmitReply,
+  Submitter,
+  WorkerListener,
+  WorkerName,
+} from '../../../src/queue/store/store.ts'
+import { Link } from '../locker/link.ts'
+import type { SimProcess } from '../locker/process.ts'
+import { Subscription } from '../locker/subscription.ts'
+import type { QueuePort } from './port.ts'
+import { short } from './recorder.ts'
+import type { QueueParty } from './server.ts'
+import type { QueueWorld } from './world.ts'
+
+/** What was delivered to a worker that is withdrawn is waited for so long, ms. */
+const CATCH_UP = 500
+
+/** The store as one process reaches it: over a connection for commands and a subscription, both of which fail. */
+export class QueueEndpoint implements QueueStore, QueueParty {
+  readonly link: Link
+  readonly subscription: Subscription
+  readonly accept: number
+  readonly watched = false
+  /** What was handed in last from here for each job, by those who wait. */
+  readonly latest: Map<string, Submission> = new Map()
+  /** What was handed in last of all; a test takes it away. */
+  submitted: Submission | undefined
+  readonly #sim: SimProcess
+  readonly #world: QueueWorld
+  readonly #port: QueuePort
+  readonly #serverClock: ServerClock
+  readonly #fences: FenceMemory
+  readonly #waiters = new Map<string, Pick<Submitter, 'notice'>>()
+  readonly #workers = new Map<string, WorkerListener>()
+  /** Those that take jobs. */
+  readonly #working = new Set<string>()
+  readonly #withdrawing = new Map<string, () => void>()
+  readonly #listeners = new Set<StoreListener>()
+
+  constructor(sim: SimProcess, world: QueueWorld, port: QueuePort) {
+    this.#sim = sim
+    this.#world = world
+    this.#port = port
+    this.accept = Math.min(2000, world.plan.lease / 2)
+    this.#serverClock = new ServerClock(sim.clock)
+    this.#fences = new FenceMemory(this.#serverClock)
+    // Of the plan and the server they read what is the same for Locker and queue.
+    const around = world as unknown as ConstructorParameters<typeof Link>[1]
+    this.link = new Link(sim, around, (line) => world.history.say(line))
+    this.subscription = new Subscription(sim, around, this.#listeners)
+    world.server.join(port.inbox, this)
+    this.subscription.connect(world.random.exponential(world.plan.latency))
+  }
+
+  get seen(): number {
+    return this.#fences.highest
+  }
+
+  get process(): number {
+    return this.#sim.id
+  }
+
+  async hasWorker(): Promise<boolean> {
+    return true
+  }
+
+  get subscribed(): boolean {
+    return this.subscription.subscribed
+  }
+
+  /** Waits and workers that listen. */
+  get listening(): number {
+    return this.#waiters.size + this.#workers.size
+  }
+
+  #call<T>(
+    name: string,
+    run: () => Promise<T>,
+    { within }: CallLimits,
+    late?: (reply: T) => void,
+  ): Promise<T> {
+    const { server } = this.#world
+    return this.link.call(`p${this.process} ${name}`, () => server.act(this, run), within, late)
+  }
+
+  /** A call whose reply tells the time of the server. */
+  async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
+    const sentAt = this.#sim.clock.now()
+    const execute = async () => ({ at: this.#world.server.now, reply: await run() })
+    const learn = ({ at }: { at: number }) => this.#serverClock.learn(at, sentAt)
+    const answer = await this.#call(name, execute, limits, learn)
+    learn(answer)
+    return answer.reply
+  }
+
+  submit(submission: Submission, within: number, submitter: Submitter): void {
+    this.submitted = submission
+    if (submission.waits) {
+      this.latest.set(submission.id, submission)
+      this.attend(submission.nonce, submitter)
+    }
+    const answered = (reply: SubmitReply) => submitter.answered(reply)
+    this.#call('submit', () => this.#port.submit(submission), { within }, answered).then(answered, (error) =>
+      submitter.failed(error),
+    )
+  }
+
+  ignore(nonce: string): void {
+    this.#waiters.delete(nonce)
+    this.#workers.delete(nonce)
+  }
+
+  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+    this.#waiters.set(nonce, submitter)
+  }
+
+  look(question: Question, limits: CallLimits): ReturnType<QueueStore['look']> {
+    return this.#call('look', () => this.#port.look(question, limits), limits)
+  }
+
+  unpark(nonce: string, removal: Removal, limits: CallLimits): Promise<void> {
+    return this.#call('unpark', () => this.#port.unpark(nonce, removal, limits), limits)
+  }
+
+  offer(worker: WorkerName, places: number, listener: WorkerListener, limits: CallLimits): Promise<void> {
+    this.#workers.set(worker.nonce, listener)
+    this.#working.add(worker.nonce)
+    return this.#timed(`offer ${worker.command} ${places}`, () => this.#port.offer(worker, places), limits)
+  }
+
+  async withdraw(worker: WorkerName, limits: CallLimits): Promise<void> {
+    const { nonce } = worker
+    this.#working.delete(nonce)
+    const caughtUp = this.#catchUp(nonce)
+    const run = async () => {
+      await this.#port.withdraw(worker, limits)
+      this.subscription.send(() => this.#withdrawing.get(nonce)?.(), true)
+    }
+    await this.#call('withdraw', run, limits)
+    await caughtUp
+  }
+
+  /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
+  async #catchUp(nonce: string): Promise<void> {
+    if (!this.subscribed) return
+    await new Promise<void>((resolve) => {
+      this.#withdrawing.set(nonce, resolve)
+      this.#sim.clock.after(CATCH_UP, resolve)
+    })
+    this.#withdrawing.delete(nonce)
+  }
+
+  renew(attempt: Attempt, lease: number, limits: CallLimits): ReturnType<QueueStore['renew']> {
+    return this.#timed(`renew ${short(attempt.id)}`, () => this.#port.renew(attempt, lease, limits), limits)
+  }
+
+  finish(ending: Ending, limits: CallLimits): Promise<boolean> {
+    return this.#timed(
+      `finish ${short(ending.id)} ${ending.kind}`,
+      () => this.#port.finish(ending, limits),
+      limits,
+    )
+  }
+
+  progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void> {
+    return this.#call('progress', () => this.#port.progress(attempt, bytes, limits), limits)
+  }
+
+  log(...args: Parameters<QueueStore['log']>): Promise<void> {
+    return this.#call('log', () => this.#port.log(...args), args[args.length - 1] as CallLimits)
+  }
+
+  logs(id: string, limits: CallLimits): Promise<string[]> {
+    return this.#call('logs', () => this.#port.logs(id, limits), limits)
+  }
+
+  due(limits: CallLimits): ReturnType<QueueStore['due']> {
+    return this.#call('due', () => this.#port.due(limits), limits)
+  }
+
+  tick(jobs: DueJob[], terms: StallTerms, limits: CallLimits): ReturnType<QueueStore['tick']> {
+    return this.#call('tick', () => this.#port.tick(jobs, terms, limits), limits)
+  }
+
+  snapshot(id: string, limits: CallLimits): ReturnType<QueueStore['snapshot']> {
+    return this.#call('snapshot', () => this.#port.snapshot(id, limits), limits)
+  }
+
+  payload(...args: Parameters<QueueStore['payload']>): ReturnType<QueueStore['payload']> {
+    return this.#call('payload', () => this.#port.payload(...args), args[args.length - 1] as CallLimits)
+  }
+
+  drain(...args: Parameters<QueueStore['drain']>): Promise<number> {
+    return this.#call('drain', () => this.#port.drain(...args), args[args.length - 1] as CallLimits)
+  }
+
+  list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
+    return this.#call('list', () => this.#port.list(state, from, limit, limits), limits)
+  }
+
+  counts(limits: CallLimits): ReturnType<QueueStore['counts']> {
+    return this.#call('counts', () => this.#port.counts(limits), limits)
+  }
+
+  commands(limits: CallLimits): Promise<string[]> {
+    return this.#call('commands', () => this.#port.commands(limits), limits)
+  }
+
+  end(removal: Removal, limits: CallLimits): Promise<boolean> {
+    return this.#call(`end ${removal.kind}`, () => this.#port.end(removal, limits), limits)
+  }
+
+  retry(...args: Parameters<QueueStore['retry']>): ReturnType<QueueStore['retry']> {
+    return this.#call('retry', () => this.#port.retry(...args), args[args.length - 1] as CallLimits)
+  }
+
+  pause(command: string, limits: CallLimits): Promise<void> {
+    return this.#call(`pause ${command}`, () => this.#port.pause(command, limits), limits)
+  }
+
+  resume(command: string, limits: CallLimits): Promise<void> {
+    return this.#call(`resume ${command}`, () => this.#port.resume(command, limits), limits)
+  }
+
+  paused(limits: CallLimits): Promise<string[]> {
+    return this.#call('paused', () => this.#port.paused(limits), limits)
+  }
+
+  report(): void {}
+
+  async watch(): Promise<() => void> {
+    return () => {}
+  }
+
+  listen(listener: { up(): void; down(): void }): () => void {
+    const one = { up: () => listener.up(), down: () => listener.down(), drop: () => {}, dropTag: () => {} }
+    this.#listeners.add(one)
+    return () => this.#listeners.delete(one)
+  }
+
+  close(): void {
+    this.#world.server.leave(this.#port.inbox)
+    this.link.close()
+    this.subscription.close()
+    this.#listeners.clear()
+  }
+
+  deliver(nonce: string, deliveries: Delivery[], now: number): boolean {
+    const until = now + this.accept
+    return this.subscription.send(() => {
+      for (const delivery of deliveries) {
+        this.#fences.saw(delivery.fence)
+        const left = delivery.left === 0 ? 0 : this.#serverClock.left(until)
+        this.#world.history.say(
+          () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,
+        )
+        this.#workers.get(nonce)?.deliver({ ...delivery, left })
+      }
+    }, true)
+  }
+
+  tell(nonce: string, notice: JobNotice): void {
+    const isLarge = notice.kind === 'outcome' && this.#world.random.chance(this.#world.plan.large)
+    const message: JobNotice = isLarge ? { kind: 'more' } : notice
+    this.subscription.send(() => this.#waiters.get(nonce)?.notice(message), true)
+  }
+
+  warn(nonce: string, notice: WorkerNotice): void {
+    this.subscription.send(() => {
+      const worker = this.#workers.get(nonce)
+      if (notice.kind === 'cancelled') worker?.cancelled(notice.id, notice.fence)
+      else if (notice.kind === 'due') worker?.due(notice.ms)
+      else worker?.forgotten()
+    }, true)
+  }
+
+  call(): void {
+    this.subscription.send(() => {
+      for (const nonce of this.#working) this.#workers.get(nonce)?.forgotten()
+    }, true)
+  }
+}

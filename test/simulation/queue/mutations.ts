@@ -1,0 +1,251 @@
+import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
+import type { QueueStore, WorkerListener } from '../../../src/queue/store/store.ts'
+import type { QueueMutation } from './mutation.ts'
+import type { QueuePort } from './port.ts'
+import type { QueueServer } from './server.ts'
+
+/** The same store with some of its methods replaced. */
+function wrapped(store: QueueStore, changes: Partial<QueueStore>): QueueStore {
+  return new Proxy(store, {
+    get(target, name) {
+      const value: unknown = Reflect.get(changes, name) ?? Reflect.get(target, name, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+}
+
+function jobOf(server: QueueServer, id: string): JobRecord | undefined {
+  return server.book.state.jobs.get(id)
+}
+
+/** A port whose `finish` is called again after what `before` has changed. */
+function unfenced(port: QueuePort, server: QueueServer): QueuePort {
+  return {
+    ...port,
+    finish: async (ending, limits) => {
+      const accepted = await port.finish(ending, limits)
+      const job = jobOf(server, ending.id)
+      if (accepted || !job || job.over || job.worker === '') return accepted
+      job.fence = ending.fence
+      job.worker = port.inbox + ending.worker.nonce
+      return port.finish(ending, limits)
+    },
+  }
+}
+
+/** A listener that is told something else. */
+function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerListener {
+  return {
+    deliver: (delivery) => of.deliver(delivery),
+    cancelled: (id, fence) => of.cancelled(id, fence),
+    due: (ms) => of.due(ms),
+    forgotten: () => of.forgotten(),
+    ...changes,
+  }
+}
+
+/** The known bugs. Each is planted alone, and the checker has to find it. */
+export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
+  {
+    name: 'a finish that is not fenced',
+    shownBy: 61,
+    plan: (plan) => Object.assign(plan.faults, { pause: 8 }),
+    server: unfenced,
+  },
+  {
+    name: 'a finish that is not idempotent',
+    shownBy: 32,
+    server: (port) => {
+      const accepted = new Set<string>()
+      return {
+        ...port,
+        finish: async (ending, limits) => {
+          const name = `${ending.id} ${ending.fence}`
+          if (accepted.has(name)) return false
+          const reply = await port.finish(ending, limits)
+          if (reply) accepted.add(name)
+          return reply
+        },
+      }
+    },
+  },
+  {
+    name: 'a submission sent twice that creates twice',
+    shownBy: 53,
+    plan: (plan) => Object.assign(plan.faults, { cut: 20 }),
+    server: (port) => {
+      const times = new Map<string, number>()
+      return {
+        ...port,
+        submit: (submission) => {
+          const time = times.get(submission.nonce) ?? 0
+          times.set(submission.nonce, time + 1)
+          const nonce = time === 0 ? submission.nonce : `${submission.nonce.slice(0, 20)}${time + 10}`
+          return port.submit({ ...submission, nonce })
+        },
+      }
+    },
+  },
+  {
+    name: 'a fence that starts over when the record is lost',
+    shownBy: 4,
+    plan: (plan) => Object.assign(plan.faults, { flush: 3 }),
+    surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
+  },
+  {
+    name: 'a stall that is not counted',
+    server: (port, server) => ({
+      ...port,
+      tick: async (jobs, terms, limits) => {
+        const before = jobs.map(({ id }) => jobOf(server, id)?.stalled ?? 0)
+        const ticks = await port.tick(jobs, { ...terms, maxStalls: 1e9 }, limits)
+        for (const [index, { id, status }] of ticks.entries()) {
+          const job = jobOf(server, id)
+          if (status === 'stalled' && job) job.stalled = before[index] ?? 0
+        }
+        return ticks
+      },
+    }),
+  },
+  {
+    name: 'a tick that never runs',
+    shownBy: 4,
+    client: (store) => wrapped(store, { due: async () => ({ jobs: [], next: undefined }) }),
+  },
+  {
+    name: 'waits that never look again',
+    shownBy: 17,
+    client: (store) => {
+      const asked = new Set<string>()
+      return wrapped(store, {
+        submit: (submission, within, submitter) => {
+          asked.add(submission.nonce)
+          store.submit(submission, within, submitter)
+        },
+        look: async (question, limits) => {
+          if (asked.has(question.nonce)) return { status: 'pending' }
+          asked.add(question.nonce)
+          return store.look(question, limits)
+        },
+      })
+    },
+  },
+  {
+    name: 'a place that is not given back',
+    server: (port) => ({
+      ...port,
+      finish: (ending, limits) => port.finish({ ...ending, frees: ending.kind === 'value' }, limits),
+    }),
+  },
+  {
+    name: 'an offer that is ignored after the worker was forgotten',
+    client: (store) => {
+      const offered = new Set<string>()
+      return wrapped(store, {
+        offer: async (worker, places, of, limits) => {
+          if (offered.has(worker.nonce)) return
+          await store.offer(worker, places, of, limits)
+          offered.add(worker.nonce)
+        },
+      })
+    },
+  },
+  {
+    name: 'a rerun that is dropped',
+    server: (port, server) => ({
+      ...port,
+      finish: (ending, limits) => {
+        const job = jobOf(server, ending.id)
+        if (job && ending.kind === 'value') job.next = undefined
+        return port.finish(ending, limits)
+      },
+    }),
+  },
+  {
+    name: 'a cancel that does not tell the worker',
+    shownBy: 2,
+    surroundings: (at) => ({
+      ...at,
+      warn: (worker, notice) => {
+        if (notice.kind !== 'cancelled') at.warn(worker, notice)
+      },
+    }),
+    server: (port) => ({
+      ...port,
+      renew: async (attempt, lease, limits) => {
+        const state = await port.renew(attempt, lease, limits)
+        return state === 'cancelled' ? 'held' : state
+      },
+    }),
+  },
+  {
+    name: 'a lease that is never renewed',
+    shownBy: 2,
+    client: (store) => {
+      const accepted = new Set<string>()
+      return wrapped(store, {
+        renew: async (attempt, lease, limits) => {
+          const name = `${attempt.id} ${attempt.fence}`
+          if (accepted.has(name)) return 'held'
+          accepted.add(name)
+          return store.renew(attempt, lease, limits)
+        },
+      })
+    },
+  },
+  {
+    name: 'a renewal that takes back what is lost',
+    shownBy: 19,
+    client: (store) =>
+      wrapped(store, {
+        renew: async (attempt, lease, limits) => {
+          const state = await store.renew(attempt, lease, limits)
+          return state === 'lost' ? 'held' : state
+        },
+      }),
+  },
+  {
+    name: 'a delivery that is believed for too long',
+    client: (store) =>
+      wrapped(store, {
+        offer: (worker, places, of, limits) => {
+          const deliver: WorkerListener['deliver'] = (delivery) => of.deliver({ ...delivery, left: 1e6 })
+          return store.offer(worker, places, listener(of, { deliver }), limits)
+        },
+        renew: async (attempt, lease, limits) => {
+          const state = await store.renew(attempt, lease, limits)
+          return state === 'lost' ? 'held' : state
+        },
+      }),
+  },
+  {
+    name: 'a lost subscription that is not noticed',
+    plan: (plan) => Object.assign(plan.faults, { deafen: 8 }),
+    client: (store) => wrapped(store, { listen: () => () => {} }),
+  },
+  {
+    name: 'a resume that hands nothing out',
+    shownBy: 4,
+    server: (port) => ({ ...port, resume: async () => {} }),
+  },
+  {
+    name: 'an outcome that is forgotten too soon',
+    server: (port) => ({
+      ...port,
+      finish: (ending, limits) => port.finish({ ...ending, linger: 0 }, limits),
+    }),
+  },
+  {
+    name: 'an outcome that is changed after it was accepted',
+    server: (port, server) => ({
+      ...port,
+      finish: async (ending, limits) => {
+        const accepted = await port.finish(ending, limits)
+        const job = jobOf(server, ending.id)
+        if (accepted && job?.outcome && ending.kind === 'value')
+          job.outcome = { ...job.outcome, bytes: Buffer.from('{"v":[]}') }
+        return accepted
+      },
+    }),
+  },
+]

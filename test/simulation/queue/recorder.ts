@@ -1,0 +1,214 @@
+import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
+import { decodeFailure } from '../../../src/kernel/codec/failure.ts'
+import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
+import type { Delivery, Ending, JobOutcome, Submission, SubmitReply } from '../../../src/queue/store/store.ts'
+import { identityOf } from '../locker/history.ts'
+import type { AttemptRecord, QueueHistory } from './history.ts'
+import type { QueuePort } from './port.ts'
+import type { QueueParty, QueueServer, QueueWatcher } from './server.ts'
+
+/** What an outcome is known by. */
+export function outcomeIdentity({ kind, bytes }: Pick<JobOutcome, 'kind' | 'bytes'>): string {
+  if (kind === 'removed') return 'removed'
+  return kind === 'value' ? identityOf(jsonCodec.decode(bytes)) : decodeFailure(bytes).message
+}
+
+/** What was last seen of a job. */
+interface Seen {
+  job: JobRecord
+  settled: number
+  kind: string | undefined
+}
+
+/** Stands at the server, writes down what happens there, and sees what must not: S1, S6, Q1 and Q3. */
+export class QueueRecorder implements QueueWatcher {
+  readonly #history: QueueHistory
+  readonly #server: QueueServer
+  readonly #commands: readonly string[]
+  /** The last attempt of each job; it survives the loss of all records. */
+  readonly #attempts = new Map<string, AttemptRecord>()
+  readonly #seen = new Map<string, Seen>()
+  /** Endings that were accepted, by job, fence and kind. */
+  readonly #accepted = new Map<string, number>()
+
+  constructor(history: QueueHistory, server: QueueServer, commands: readonly string[]) {
+    this.#history = history
+    this.#server = server
+    this.#commands = commands
+    server.watcher = this
+  }
+
+  /** S1: fences increase. S5: a job is handed to another only when it is not in anybody's hands any more. */
+  handedOut(party: QueueParty, deliveries: Delivery[]): void {
+    for (const { id, fence, generation } of deliveries) {
+      const former = this.#attempts.get(id)
+      if (former && former.fence >= fence)
+        this.#history.violate('S1', `${short(id)} is handed out under ${fence} after ${former.fence}`)
+      const granted = this.#history.moment()
+      const job = this.#server.book.state.jobs.get(id)
+      const isSettled = former !== undefined && (job?.settled ?? 0) >= former.generation
+      if (former) former.over ??= { ...granted, how: isSettled ? 'settled' : 'replaced' }
+      const command = job?.command ?? ''
+      const record: AttemptRecord = {
+        ...{ id, command, generation, fence, process: party.process, granted },
+        ...{ begun: undefined, aborted: undefined, ended: undefined, over: undefined, identity: undefined },
+      }
+      this.#attempts.set(id, record)
+      this.#history.attempts.push(record)
+      this.#history.say(() => `    ${short(id)} is handed to p${party.process} under ${fence}`)
+      this.#pausedOut(command, id)
+    }
+  }
+
+  #pausedOut(command: string, id: string): void {
+    if (this.#server.book.state.isPaused(command))
+      this.#history.violate('Q1', `${short(id)} is handed out though ${command} is paused`)
+  }
+
+  /** After every transition. */
+  changed(): void {
+    const { state } = this.#server.book
+    for (const name of this.#commands) {
+      const { line, isFree } = state.command(name)
+      if (line.length > 0 && isFree) this.#history.violate('Q1', `${line.length} wait beside a free place`)
+    }
+    for (const job of state.jobs.values()) this.#look(job)
+  }
+
+  #look(job: JobRecord): void {
+    const { id, settled, outcome } = job
+    const seen = this.#seen.get(id)
+    const known = seen?.job === job ? seen : { job, settled: 0, kind: undefined }
+    if (!outcome || (settled === known.settled && outcome.kind === known.kind)) return
+    if (settled === known.settled && outcome.kind !== 'removed')
+      this.#history.violate('Q1', `${short(id)} has a second outcome of generation ${settled}`)
+    if (settled < known.settled) this.#history.violate('Q1', `generations of ${short(id)} go back`)
+    this.#seen.set(id, { job, settled, kind: outcome.kind })
+    const { fence, kind } = outcome
+    const identity = outcomeIdentity(outcome)
+    this.#history.outcomes.push({
+      ...this.#history.moment(),
+      ...{ id, generation: settled, fence, kind, identity },
+    })
+    this.#history.say(() => `    ${short(id)} generation ${settled} is ${identity} under ${fence}`)
+    const attempt = this.#attempts.get(id)
+    // The next generation may have been handed out in the same step.
+    if (attempt && attempt.generation <= settled)
+      attempt.over ??= { ...this.#history.moment(), how: 'settled' }
+  }
+
+  /** The port, with everything that is judged by its replies. */
+  wrap(port: QueuePort, process: number): QueuePort {
+    return {
+      ...port,
+      submit: async (submission) => {
+        const reply = await port.submit(submission)
+        this.#submitted(submission, reply)
+        return reply
+      },
+      finish: async (ending, limits) => {
+        const current = this.#isCurrent(ending, process)
+        const accepted = await port.finish(ending, limits)
+        this.#finished(ending, accepted, current)
+        return accepted
+      },
+      renew: async (attempt, lease, limits) => {
+        const current = this.#isCurrent(attempt, process)
+        const state = await port.renew(attempt, lease, limits)
+        if (state === 'held' && !current)
+          this.#history.violate(
+            'Q3',
+            `p${process} may go on with ${short(attempt.id)} under ${attempt.fence}`,
+          )
+        return state
+      },
+      tick: async (jobs, terms, limits) => {
+        const ticks = await port.tick(jobs, terms, limits)
+        for (const { id, status } of ticks) {
+          if (status !== 'stalled' && status !== 'failed') continue
+          this.#history.say(() => `    ${short(id)} has ${status}`)
+        }
+        return ticks
+      },
+      end: async (removal, limits) => {
+        const ended = await port.end(removal, limits)
+        if (ended) this.#history.say(() => `    ${short(removal.id)} is ended: ${removal.kind}`)
+        return ended
+      },
+      unpark: async (nonce, removal, limits) => {
+        const before = this.#history.outcomes.length
+        await port.unpark(nonce, removal, limits)
+        this.#history.unwanted.push(...this.#history.outcomes.slice(before))
+      },
+      retry: async (...args) => {
+        const generation = await port.retry(...args)
+        if (generation !== undefined) this.#history.retried.add(args[0])
+        return generation
+      },
+    }
+  }
+
+  /** Whether an attempt is the last of its job, and not over. */
+  #isCurrent({ id, fence }: { id: string; fence: number }, process: number): boolean {
+    const last = this.#attempts.get(id)
+    return last?.fence === fence && last.process === process && last.over === undefined
+  }
+
+  /** S6: what is submitted twice is submitted once. */
+  #submitted({ id, nonce }: Submission, reply: SubmitReply): void {
+    const { history } = this
+    const generation = 'generation' in reply ? reply.generation : 0
+    const effects = history.effects.get(nonce) ?? []
+    const first = effects.find(({ status }) => status === 'created')
+    const effect = { ...history.moment(), id, status: reply.status, generation }
+    history.effects.set(nonce, [...effects, effect])
+    history.say(() => `    ${short(id)} is ${reply.status} as ${generation}`)
+    if (reply.status !== 'created' || !first || first.generation === generation) return
+    // Somebody else's came between: then nobody knows any more that this one was there before.
+    const others = [...history.effects].some(
+      ([other, of]) => other !== nonce && of.some((one) => one.id === id && one.tick > first.tick),
+    )
+    if (!others && !history.retried.has(id) && !history.wipedSince(first.tick))
+      history.violate('S6', `${short(id)} was submitted once, and created twice`)
+  }
+
+  get history(): QueueHistory {
+    return this.#history
+  }
+
+  /** Q3: who was replaced cannot end it. S6: what was accepted is accepted when it is said again. */
+  #finished({ id, fence, kind }: Ending, accepted: boolean, current: boolean): void {
+    // What was given back is given back, whatever for.
+    const name = `${id} ${fence} ${kind === 'handBack' ? 'retry' : kind}`
+    const before = this.#accepted.get(name)
+    this.#history.say(() => `    ${short(id)} ${fence} ${kind} is ${accepted ? 'accepted' : 'refused'}`)
+    if (!accepted) {
+      const later = this.#history.attempts.some((one) => one.id === id && one.fence > fence)
+      const outcomes = this.#history.outcomes.filter((one) => one.id === id && one.tick > (before ?? 0))
+      if (before === undefined || later || outcomes.length > 0 || this.#history.wipedSince(before)) return
+      return this.#history.violate(
+        'S6',
+        `${short(id)} was ${kind} under ${fence}, which is refused the second time`,
+      )
+    }
+    if (before !== undefined) return
+    this.#accepted.set(name, this.#history.moment().tick)
+    if (!current)
+      this.#history.violate('Q3', `${short(id)} is ended by ${kind} under ${fence}, which is over`)
+    const attempt = this.#history.attempt(id, fence)
+    // What followed it in the same step has replaced nobody.
+    if (attempt && current) attempt.over = { ...this.#history.moment(), how: kind }
+  }
+
+  /** All records are lost. */
+  lost(): void {
+    this.#history.wipes.push(this.#history.moment())
+    this.#seen.clear()
+    for (const attempt of this.#attempts.values())
+      attempt.over ??= { ...this.#history.moment(), how: 'wiped' }
+  }
+}
+
+export function short(id: string): string {
+  return id.slice(0, 4)
+}

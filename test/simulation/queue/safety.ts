@@ -1,0 +1,158 @@
+import { LINGER } from '../../../src/queue/submitting/outcome-waits.ts'
+import type { AttemptRecord, OutcomeRecord, QueueCall, QueueHistory } from './history.ts'
+import { short } from './recorder.ts'
+import type { QueueWorld } from './world.ts'
+
+/** What is allowed for in bounds of time, ms. */
+const EPSILON = 10
+
+const STALLED = 'The job lost its worker too often'
+
+/** Reads Q1, Q2, Q3 and S5 off a history. (What is seen while it happens: recorder.ts and handlers.ts.) */
+export class QueueSafetyCheck {
+  readonly #history: QueueHistory
+  readonly #world: QueueWorld
+  readonly #outcomes = new Map<string, OutcomeRecord[]>()
+
+  constructor(world: QueueWorld) {
+    this.#world = world
+    this.#history = world.history
+    for (const outcome of world.history.outcomes) {
+      const same = this.#outcomes.get(outcome.id)
+      if (same) same.push(outcome)
+      else this.#outcomes.set(outcome.id, [outcome])
+    }
+  }
+
+  check(): void {
+    for (const call of this.#history.jobCalls) this.#received(call)
+    this.#run()
+    for (const outcome of this.#history.unwanted) this.#unwanted(outcome)
+    const byGeneration = new Map<string, AttemptRecord[]>()
+    for (const attempt of this.#history.attempts) {
+      this.#stopped(attempt)
+      const name = `${attempt.id} ${attempt.generation}`
+      byGeneration.set(name, [...(byGeneration.get(name) ?? []), attempt])
+    }
+    for (const attempts of byGeneration.values()) this.#counts(attempts)
+  }
+
+  #violate(guarantee: string, what: string): void {
+    this.#history.violate(guarantee, what)
+  }
+
+  /** Q2: what a call received is the outcome of its generation, or of one that followed. */
+  #received(call: QueueCall): void {
+    const { ended, id, no } = call
+    if (!ended || call.kind === 'enqueue') return
+    const { ending } = ended
+    if (ending.kind === 'lease') return
+    const generation = this.#generationOf(call)
+    const outcomes = (this.#outcomes.get(id) ?? []).filter(
+      (one) => one.tick < ended.tick && one.generation >= generation,
+    )
+    if (ending.kind === 'error' && ending.code !== 'E_REMOTE')
+      return this.#failed(call, ending.code, outcomes)
+    const kind = ending.kind === 'value' ? 'value' : 'error'
+    if (!outcomes.some((one) => one.kind === kind && one.identity === ending.identity))
+      this.#violate('Q2', `#${no} received ${ending.identity} for ${short(id)}, no outcome of its generation`)
+    if (ending.identity === STALLED && this.#world.plan.calm)
+      this.#violate('Q1', `#${no} received ${ending.identity}, and nothing went wrong`)
+  }
+
+  /** Number of the run that it waited for; the lowest, if it was handed in several times. */
+  #generationOf({ generation, nonce }: QueueCall): number {
+    const effects = nonce === undefined ? [] : (this.#history.effects.get(nonce) ?? [])
+    const known = effects.map((effect) => effect.generation).filter((number) => number > 0)
+    return known.length > 0 ? Math.min(...known) : generation
+  }
+
+  #failed(call: QueueCall, code: string, outcomes: OutcomeRecord[]): void {
+    const { no, id, deadline, begun, ended, process } = call
+    const over = ended?.at ?? 0
+    const calm = this.#world.plan.calm && !this.#world.actors[process]?.closing
+    const mayBe: Record<string, boolean> = {
+      E_TIMEOUT: over >= deadline - 1,
+      E_ABORTED: over >= deadline - 1,
+      E_UNAVAILABLE: !calm,
+      E_CLOSED: this.#world.actors[process]?.closing === true,
+      E_CONFLICT: call.conflict,
+      E_REMOVED:
+        outcomes.some(({ kind, at }) => kind === 'removed' || at + LINGER <= over) ||
+        this.#history.wipes.some(({ tick }) => tick < (ended?.tick ?? 0)),
+    }
+    if (!mayBe[code])
+      this.#violate('Q2', `#${no} for ${short(id)}, begun at ${begun.at.toFixed(1)}, has ${code}`)
+  }
+
+  /** Q1: whatever the store took has an outcome, and what it runs alone has one. */
+  #run(): void {
+    const singles = new Set(this.#history.jobCalls.filter(({ single }) => single).map(({ id }) => id))
+    for (const effects of this.#history.effects.values()) {
+      for (const { id, status, generation, tick } of effects) {
+        if (status !== 'created' && status !== 'joined') continue
+        if (this.#history.wipedSince(tick)) continue
+        const outcomes = (this.#outcomes.get(id) ?? []).filter((one) => one.generation >= generation)
+        if (outcomes.length === 0) this.#violate('Q1', `${short(id)} as ${generation} has no outcome`)
+        const runs = outcomes.filter(({ kind }) => kind !== 'removed').length
+        if (runs > 1 && singles.has(id) && !this.#history.retried.has(id))
+          this.#violate('S6', `${short(id)} was handed in once, and has ${runs} outcomes`)
+      }
+    }
+  }
+
+  /** Q1: a job that somebody wants to be run does not end because nobody waits for it. */
+  #unwanted({ id, generation, tick }: OutcomeRecord): void {
+    const before = (this.#outcomes.get(id) ?? []).filter((one) => one.tick < tick)
+    const last = before.at(-1)?.generation ?? 0
+    const counted = this.#history.jobCalls.find(({ keeps, nonce, begun }) => {
+      const effects = keeps && begun.tick < tick ? (this.#history.effects.get(nonce ?? '') ?? []) : []
+      return effects.some((one) => one.id === id && one.tick < tick && one.generation > last)
+    })
+    if (counted && !this.#history.wipedSince(counted.begun.tick))
+      this.#violate(
+        'Q1',
+        `${short(id)} as ${generation} was ended unwanted, and #${counted.no} counted on it`,
+      )
+  }
+
+  /** S5: who was replaced was told before; Q3: who was ended from outside is told within a lease. */
+  #stopped({ id, fence, process: number, begun, aborted, ended, over }: AttemptRecord): void {
+    const process = this.#world.actors[number]?.process
+    if (!begun || !over || !process) return
+    const stopped = Math.min(aborted?.tick ?? Infinity, ended?.tick ?? Infinity)
+    const stoppedAt = Math.min(aborted?.at ?? Infinity, ended?.at ?? Infinity)
+    if (over.how === 'replaced') {
+      if (begun.tick > over.tick || stopped < over.tick) return
+      if (process.diedAt <= over.at || process.pausedWithin(over.at, over.at)) return
+      this.#violate(
+        'S5',
+        `p${number} was not told that it lost ${short(id)} under ${fence} at ${over.at.toFixed(1)}`,
+      )
+    } else if (over.how === 'settled' || over.how === 'wiped') {
+      const due = process.actsAt(over.at + this.#world.plan.lease) + EPSILON
+      if (stoppedAt <= due || process.diedAt <= due) return
+      this.#violate(
+        'Q3',
+        `p${number} was not told that ${short(id)} under ${fence} is over since ${over.at.toFixed(1)}`,
+      )
+    }
+  }
+
+  /** How often a generation may be begun: once, and once more for each failure and each worker that was lost. */
+  #counts(attempts: AttemptRecord[]): void {
+    const { plan } = this.#world
+    const [first] = attempts
+    const begun = attempts.filter((one) => one.begun)
+    const of = (how: string) => begun.filter(({ over }) => over?.how === how)
+    const name = `${short(first?.id ?? '')} as ${first?.generation}`
+    const retries = of('retry').length
+    if (retries >= Math.max(plan.attempts, 1))
+      this.#violate('Q1', `${name} was tried ${retries + 1} times, of ${plan.attempts}`)
+    const lost = of('replaced').length
+    if (lost > plan.maxStalls) this.#violate('Q1', `${name} lost its worker ${lost} times, and was run again`)
+    if (plan.calm && lost > 0) this.#violate('Q2', `${name} was run again, and nothing went wrong`)
+    if (plan.calm && begun.length > retries + 1)
+      this.#violate('Q2', `${name} was begun ${begun.length} times after ${retries} failures`)
+  }
+}

@@ -1,0 +1,135 @@
+import { ID_LENGTH } from '../../../src/kernel/ids.ts'
+import { BookHub } from '../../../src/queue/store/in-memory-broker.ts'
+import { QueueBook } from '../../../src/queue/store/model/queue-model.ts'
+import type { QueueSurroundings, WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
+import type { Delivery, JobNotice } from '../../../src/queue/store/store.ts'
+import type { Scheduler } from '../locker/scheduler.ts'
+
+/** A process, as the server knows it. */
+export interface QueueParty {
+  readonly process: number
+  /** The highest fence that it has seen. */
+  readonly seen: number
+  /** How long a delivery may take that it causes, ms. */
+  readonly accept: number
+  /** Sends attempts to one of its workers: whether somebody received them, as far as the server can tell. */
+  deliver(nonce: string, deliveries: Delivery[], now: number): boolean
+  tell(nonce: string, notice: JobNotice): void
+  warn(nonce: string, notice: WorkerNotice): void
+  call(): void
+}
+
+/** Told of what happens at the server. */
+export interface QueueWatcher {
+  handedOut(party: QueueParty, deliveries: Delivery[]): void
+  changed(): void
+}
+
+/** What is forgotten is looked for this often, ms. */
+const SWEEP_EVERY = 1000
+
+/**
+ * The one store that all processes use: a queue in memory, of which the messages go out over the processes' subscriptions.
+ */
+export class QueueServer extends BookHub {
+  /** Replaces the surroundings of every transition. */
+  alter: (at: QueueSurroundings) => QueueSurroundings = (at) => at
+  /** Nothing is answered before. */
+  frozenUntil = 0
+  watcher: QueueWatcher | undefined
+  readonly #scheduler: Scheduler
+  readonly #parties = new Map<string, QueueParty>()
+  #acting: QueueParty | undefined
+  #turn = 0
+  #sweeping = false
+
+  constructor(scheduler: Scheduler) {
+    super({
+      clock: {
+        now: () => scheduler.now + 1e9,
+        after: (ms, run) => {
+          const entry = scheduler.after(ms, run)
+          return {
+            cancel: () => {
+              entry.run = undefined
+            },
+          }
+        },
+      },
+      carry: (message) => message(),
+      maxParked: 1000,
+      accept: 0,
+      changed: () => {},
+      // Replaced in `change`, by those of who acts.
+      numbers: () => ({ micros: 0, seen: 0, turn: 0 }),
+    })
+    this.#scheduler = scheduler
+  }
+
+  join(inbox: string, party: QueueParty): void {
+    this.#parties.set(inbox, party)
+  }
+
+  leave(inbox: string): void {
+    this.#parties.delete(inbox)
+    this.users.delete(inbox)
+  }
+
+  /** Runs a request of a process. */
+  act<T>(party: QueueParty, run: () => T): T {
+    this.#acting = party
+    return run()
+  }
+
+  override change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
+    const reply = super.change((book, at) => transition(book, this.alter(this.#around(at))))
+    this.watcher?.changed()
+    this.#sweepLater()
+    return reply
+  }
+
+  #around(at: QueueSurroundings): QueueSurroundings {
+    return {
+      ...at,
+      micros: Math.floor(at.now * 1000),
+      seen: this.#acting?.seen ?? 0,
+      turn: ++this.#turn,
+      accept: this.#acting?.accept ?? 100,
+      deliver: (worker, deliveries) => this.#handOut(worker, deliveries),
+      tell: (park, notice) => this.#party(park)?.tell(park.slice(ID_LENGTH), notice),
+      warn: (worker, notice) => this.#party(worker)?.warn(worker.slice(ID_LENGTH), notice),
+      call: () => {
+        for (const party of this.#parties.values()) party.call()
+      },
+    }
+  }
+
+  #party(name: string): QueueParty | undefined {
+    return this.#parties.get(name.slice(0, ID_LENGTH))
+  }
+
+  #handOut(worker: string, deliveries: Delivery[]): boolean {
+    const party = this.#party(worker)
+    if (!party) return false
+    this.watcher?.handedOut(party, deliveries)
+    return party.deliver(worker.slice(ID_LENGTH), deliveries, this.now)
+  }
+
+  #sweepLater(): void {
+    if (this.#sweeping) return
+    this.#sweeping = true
+    this.#scheduler.after(SWEEP_EVERY, () => {
+      this.#sweeping = false
+      this.sweep()
+    })
+  }
+
+  freeze(ms: number): void {
+    this.frozenUntil = Math.max(this.frozenUntil, this.#scheduler.now + ms)
+  }
+
+  /** Everything is lost, and nobody is told. */
+  wipe(): void {
+    Object.assign(this, { book: new QueueBook() })
+  }
+}

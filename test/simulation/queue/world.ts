@@ -1,0 +1,127 @@
+import type { QueueOptions } from '../../../src/queue/options.ts'
+import { RedisQueue } from '../../../src/queue/queue.ts'
+import { BookUser } from '../../../src/queue/store/in-memory-client.ts'
+import { MemoryQueueStore } from '../../../src/queue/store/memory-store.ts'
+import type { QueueStore } from '../../../src/queue/store/store.ts'
+import { SimProcess } from '../locker/process.ts'
+import { Random } from '../locker/random.ts'
+import type { Scheduler } from '../locker/scheduler.ts'
+import { QueueEndpoint } from './endpoint.ts'
+import { handlerOf } from './handlers.ts'
+import { QueueHistory } from './history.ts'
+import type { QueueMutation } from './mutation.ts'
+import { type QueuePlan, queuePlanOf } from './plan.ts'
+import { portOf } from './port.ts'
+import { QueueRecorder } from './recorder.ts'
+import { QueueServer } from './server.ts'
+
+/** The memory store as one process is given it: the clock of the process, and the way over its connections. */
+class ProcessStore extends MemoryQueueStore {
+  readonly #store: QueueStore
+
+  constructor(process: SimProcess, store: QueueStore) {
+    super({ clock: process.clock })
+    this.#store = store
+  }
+
+  override connect(): QueueStore {
+    return this.#store
+  }
+}
+
+/** A process with its queue. */
+export interface QueueActor {
+  process: SimProcess
+  endpoint: QueueEndpoint
+  queue: RedisQueue
+  /** What it works on, and how many of it at once. */
+  concurrency: Map<string, number>
+  /** Handlers that run. */
+  running: Map<string, number>
+  closing: boolean
+}
+
+/** Everything that a run consists of. */
+export class QueueWorld {
+  readonly random: Random
+  readonly plan: QueuePlan
+  readonly scheduler: Scheduler
+  readonly server: QueueServer
+  readonly history: QueueHistory
+  readonly recorder: QueueRecorder
+  readonly actors: QueueActor[] = []
+  /** The faults have stopped. */
+  healed = false
+  /** Ends a process at once. */
+  kill: (actor: QueueActor) => void = () => {}
+  /** Until when handlers of a burst wait for each other. */
+  burst: Promise<void> = Promise.resolve()
+  readonly #mutation: QueueMutation | undefined
+  #published = 0
+
+  constructor(seed: number, scheduler: Scheduler, traced: boolean, mutation?: QueueMutation) {
+    this.random = new Random(seed)
+    this.plan = queuePlanOf(this.random)
+    this.scheduler = scheduler
+    this.history = new QueueHistory(() => scheduler.now, traced)
+    this.server = new QueueServer(scheduler)
+    this.recorder = new QueueRecorder(this.history, this.server, this.plan.commands)
+    this.#mutation = mutation
+    mutation?.plan?.(this.plan)
+    if (mutation?.surroundings) this.server.alter = mutation.surroundings
+  }
+
+  /** Starts another process. */
+  spawn(): QueueActor {
+    const { random, plan, scheduler, server, recorder } = this
+    const process = new SimProcess(this.actors.length, scheduler)
+    const port = portOf(new BookUser(server))
+    const changed = this.#mutation?.server?.(port, server) ?? port
+    const endpoint = new QueueEndpoint(process, this, recorder.wrap(changed, process.id))
+    const store = this.#mutation?.client?.(endpoint) ?? endpoint
+    const options = this.#options()
+    const queue = new RedisQueue('queue', { ...options, store: new ProcessStore(process, store) })
+    const actor: QueueActor = {
+      ...{ process, endpoint, queue, closing: false },
+      ...{ concurrency: new Map(), running: new Map() },
+    }
+    this.actors.push(actor)
+    this.history.say(() => `p${process.id} starts ${JSON.stringify(options)}`)
+    // The first of all works on everything, so that somebody does.
+    const producer = process.id > 0 && random.chance(0.2)
+    for (const command of producer ? [] : plan.commands) this.#work(actor, command)
+    return actor
+  }
+
+  #work(actor: QueueActor, command: string): void {
+    const concurrency = this.random.pick([1, 1, 2, 4])
+    actor.concurrency.set(command, concurrency)
+    actor.running.set(command, 0)
+    actor.queue.process(command, handlerOf(this, actor, command), { concurrency })
+  }
+
+  #options(): QueueOptions {
+    const { random, plan } = this
+    const failed = plan.retained > 0 && { count: 5, age: plan.retained }
+    return {
+      lease: plan.lease,
+      ttl: random.pick(plan.ttls),
+      errorTtl: random.chance(0.7) ? 0 : random.pick(plan.ttls),
+      unavailableAfter: plan.unavailableAfter,
+      maxStalls: plan.maxStalls,
+      maxHold: plan.maxHold,
+      retain: { failed, completed: failed },
+      backoff: random.chance(0.7) ? 0 : plan.lease / 4,
+    }
+  }
+
+  /** Something to return that nobody else has returned. */
+  novelty(): number {
+    return ++this.#published
+  }
+
+  /** Processes that can be asked for something. */
+  awake(): QueueActor[] {
+    return this.actors.filter(({ process, closing }) => process.awake && !closing)
+  }
+}

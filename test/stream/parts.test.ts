@@ -1,0 +1,259 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { type Clock, Locker, MemoryStore, type Timer } from '../../src/index.ts'
+import { LOG_GRACE } from '../../src/locker/stream/log/log-store.ts'
+import { MemoryLogs } from '../../src/locker/stream/log/memory-log-store.ts'
+import { Tail } from '../../src/locker/stream/log/tail-buffer.ts'
+import { Source } from '../../src/locker/stream/producing/chunk-source.ts'
+import { Window } from '../../src/locker/stream/producing/retention-window.ts'
+import { noteCodec } from '../../src/locker/stream/stream-record.ts'
+import { all, reached, reading, some, Tap } from '../support/stream-scene.ts'
+
+/** Time that passes when it is told to. */
+class ManualClock implements Clock {
+  #now = 1_000
+  readonly #timers = new Set<{ at: number; run: () => void }>()
+
+  now(): number {
+    return this.#now
+  }
+
+  after(ms: number, run: () => void): Timer {
+    const timer = { at: this.#now + ms, run }
+    this.#timers.add(timer)
+    return { cancel: () => this.#timers.delete(timer) }
+  }
+
+  /** Lets time pass, one timer after another, and everything happen that they cause. */
+  async pass(ms: number): Promise<void> {
+    const end = this.#now + ms
+    for (;;) {
+      const [next] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)
+      if (!next) break
+      this.#timers.delete(next)
+      this.#now = Math.max(this.#now, next.at)
+      next.run()
+      await settled()
+    }
+    this.#now = end
+    await settled()
+  }
+}
+
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+const bytes = (...numbers: number[]) => numbers.map((number) => Buffer.from([number]))
+
+describe('stream - expiry', () => {
+  test('a stream that is quiet for an hour is kept, and its readers stay', async () => {
+    const clock = new ManualClock()
+    const store = new MemoryStore({ clock })
+    const options = { store, maxHold: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY }
+    const [here, there] = [new Locker(options), new Locker(options)]
+    const tap = new Tap<number>().push(1)
+    const first = reading(here.stream('k', tap.work))
+    await settled()
+    await clock.pass(60 * 60_000)
+    const late = reading(there.stream('k', tap.work))
+    await settled()
+    assert.deepEqual([first.chunks, late.chunks], [[1], [1]])
+    tap.push(2).end()
+    await settled()
+    for (const { done } of [first, late]) assert.deepEqual(await done, { chunks: [1, 2], error: undefined })
+    assert.equal(tap.runs.length, 1)
+    await Promise.all([here.close({ grace: 0 }), there.close({ grace: 0 })])
+  })
+
+  test('a complete stream is there for all of its ttl, though nobody reads it', async () => {
+    const clock = new ManualClock()
+    const options = { store: new MemoryStore({ clock }), timeout: Number.POSITIVE_INFINITY }
+    const [here, there] = [new Locker(options), new Locker(options)]
+    await all(here.stream('k', () => [1, 2], { ttl: 3_600_000 }))
+    await clock.pass(3_590_000)
+    assert.deepEqual(await all(there.stream('k', () => assert.fail('it is kept'))), [1, 2])
+    await clock.pass(11_000)
+    assert.deepEqual(await all(there.stream('k', () => [3])), [3])
+    await Promise.all([here.close({ grace: 0 }), there.close({ grace: 0 })])
+  })
+
+  test('who reads a complete stream slowly reads on after its ttl; who stands still is told', async () => {
+    const clock = new ManualClock()
+    const options = { store: new MemoryStore({ clock }), timeout: Number.POSITIVE_INFINITY }
+    const locker = new Locker(options)
+    const other = new Locker(options)
+    const numbers = Array.from({ length: 1_000 }, (_, number) => number)
+    await all(locker.stream('k', () => numbers, { ttl: 1_000 }))
+    const steady = other.stream('k', () => [])
+    const standing = other.stream('k', () => [])
+    assert.deepEqual([await some(steady, 1), await some(standing, 1)], [[0], [0]])
+    for (let number = 1; number < 500; number += 10) {
+      await clock.pass(LOG_GRACE / 10)
+      assert.deepEqual(await some(steady, 10), numbers.slice(number, number + 10))
+    }
+    // The same log is kept for both: nobody may read it for so long.
+    await clock.pass(LOG_GRACE + 1_000)
+    const { chunks, error } = await reading(standing).done
+    assert.ok(chunks.length < 999, 'it was not read to its end')
+    assert.equal((error as { code?: string }).code, 'E_STREAM_INTERRUPTED')
+    await Promise.all([locker.close({ grace: 0 }), other.close({ grace: 0 })])
+  })
+
+  test('logs that nobody reads are forgotten', async () => {
+    const clock = new ManualClock()
+    const logs = new MemoryLogs(clock)
+    const user = logs.connect()
+    await user.append('a', { from: 0, chunks: bytes(1), first: 0, keep: 5_000 }, 0)
+    await user.append('b', { from: 0, chunks: bytes(1), first: 0, keep: 9_000 }, 0)
+    await clock.pass(7_000)
+    assert.equal(logs.size, 1)
+    await clock.pass(7_000)
+    assert.equal(logs.size, 0)
+  })
+
+  test('beyond their bytes the log that was used longest ago is forgotten', async () => {
+    const clock = new ManualClock()
+    const logs = new MemoryLogs(clock, 10_000)
+    const user = logs.connect()
+    const append = { from: 0, chunks: [Buffer.alloc(4_000)], first: 0, keep: 5_000 }
+    const write = async (name: string) => {
+      await user.append(name, append, 0)
+      await user.keep(name, 2 * LOG_GRACE, 0)
+    }
+    await write('a')
+    await write('b')
+    await user.read('a', { from: 0, follower: undefined }, 0)
+    await write('c')
+    assert.deepEqual(
+      ['a', 'b', 'c'].map((name) => logs.find(name) !== undefined),
+      [true, false, true],
+    )
+    // Those that are written are never forgotten: no more are begun.
+    await user.append('d', append, 0)
+    await user.append('e', append, 0)
+    assert.equal(logs.size, 2)
+    await assert.rejects(user.append('f', append, 0), { code: 'E_OVERLOADED' })
+    assert.deepEqual(
+      ['d', 'e'].map((name) => logs.find(name)?.chunks.length),
+      [1, 1],
+    )
+    // Unless nothing was written for a while.
+    await clock.pass(11_000)
+    await user.append('f', append, 0)
+  })
+})
+
+describe('stream - parts', () => {
+  test('the tail keeps the newest without a gap, and not too many', () => {
+    const tail = new Tail()
+    tail.add(0, bytes(0, 1, 2))
+    tail.add(1, bytes(1, 2, 3))
+    tail.add(0, bytes(0))
+    assert.deepEqual(
+      [0, 1, 2, 3].map((number) => tail.at(number)?.[0]),
+      [0, 1, 2, 3],
+    )
+    assert.equal(tail.at(4), undefined)
+    tail.add(9, bytes(9))
+    assert.deepEqual([tail.at(3), tail.at(8), tail.at(9)?.[0]], [undefined, undefined, 9])
+    for (let number = 10; number < 50_000; number++) tail.add(number, bytes(1))
+    let kept = 0
+    for (let number = 0; number < 50_000; number++) if (tail.at(number)) kept++
+    assert.ok(kept >= 1_024 && kept <= 2_048, `${kept} are kept`)
+    assert.ok(tail.at(49_999), 'the newest is there')
+    for (let number = 50_000; number < 50_100; number++) tail.add(number, [Buffer.alloc(100_000)])
+    kept = 0
+    for (let number = 0; number < 50_100; number++) if (tail.at(number)) kept++
+    assert.ok(kept <= 6, `${kept} large ones are kept`)
+  })
+
+  test('the window holds the newest that fit, and always the last', () => {
+    const window = new Window(64_000)
+    for (let number = 0; number < 100; number++) window.add(484)
+    assert.equal(window.first, 0)
+    for (let number = 100; number < 1_000; number++) window.add(484)
+    const { first } = window
+    assert.ok(first >= 1_000 - 128 && first <= 1_000 - 120, `it begins at ${first}`)
+    window.add(1_000_000)
+    assert.equal(window.first, 1_000)
+    window.add(1)
+    assert.ok(window.first >= 1_000, `it begins at ${window.first}`)
+  })
+
+  test('a source that never yields can be stopped, and is asked to return', async () => {
+    const source = new Source()
+    let returned = false
+    const stuck = {
+      [Symbol.asyncIterator]: () => ({
+        next: () => new Promise<never>(() => {}),
+        return: async () => {
+          returned = true
+          return { done: true as const, value: undefined }
+        },
+      }),
+    }
+    const draining = source.drain(
+      () => stuck,
+      () => undefined,
+    )
+    await settled()
+    source.stop(new Error('enough'))
+    await assert.rejects(draining, { message: 'enough' })
+    assert.ok(returned, 'it was asked to return')
+  })
+
+  test('a source that was stopped before it began is not drained', async () => {
+    const source = new Source()
+    source.stop(new Error('enough'))
+    await assert.rejects(
+      source.drain(
+        () => [1],
+        () => assert.fail('nothing is taken'),
+      ),
+      { message: 'enough' },
+    )
+  })
+
+  test('a note that comes from anybody is checked', () => {
+    const id = 'A'.repeat(22)
+    for (const note of [
+      { log: '1', open: true },
+      { log: id, open: false, end: { count: 0 } },
+      { log: '9007199254740991', open: true, end: { count: 3, failure: Buffer.from('x') } },
+    ])
+      assert.deepEqual(noteCodec.decode(noteCodec.encode(note)), note)
+    for (const note of [
+      undefined,
+      null,
+      'x',
+      {},
+      { log: 1, open: true },
+      { log: '../x', open: true },
+      { log: '', open: true },
+      { log: '1'.repeat(17), open: true },
+      { log: `${id}A`, open: true },
+      { log: '1', open: 'yes' },
+      { log: '1', open: true, end: null },
+      { log: '1', open: true, end: { count: -1 } },
+      { log: '1', open: true, end: { count: 1.5 } },
+      { log: '1', open: true, end: { count: 1, failure: 'x' } },
+    ])
+      assert.throws(() => noteCodec.decode(noteCodec.encode(note)), { code: 'E_CODEC' }, JSON.stringify(note))
+  })
+
+  test('readers and producers leave nothing behind', async () => {
+    const locker = new Locker()
+    for (let number = 0; number < 50; number++) {
+      const tap = new Tap<number>().push(1, 2)
+      const readings = [1, 2].map(() => reading(locker.stream(`k${number}`, tap.work)))
+      await Promise.all(readings.map((reader) => reached(reader, 2)))
+      tap.end()
+      await Promise.all(readings.map(({ done }) => done))
+    }
+    await settled()
+    const { flights, waiters, held, running } = locker.stats()
+    assert.deepEqual({ flights, waiters, held, running }, { flights: 0, waiters: 0, held: 0, running: 0 })
+    await locker.close()
+  })
+})
