@@ -28,21 +28,21 @@ export interface TelemetryEvents {
     ms: number
     failed: boolean
   }
-  /** A result was served although it has been over for `past` ms. */
-  stale: { key: string; past: number }
+  /** A result was served although it has been over for `staleFor` ms. */
+  stale: { key: string; staleFor: number }
   /**
    * A result of this process's cache was served because Redis was away: an invalidation of it may not have been heard.
-   * `past`: for how long it has been over, ms; 0 while it is fresh.
+   * `staleFor`: for how long it has been over, ms; 0 while it is fresh.
    */
-  unverified: { key: string; past: number }
+  unverified: { key: string; staleFor: number }
   /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
-  pass: { key: string }
+  bypass: { key: string }
   /** A stored value could not be read, because another codec wrote it. A Locker computes it anew. */
   undecodable: { key: string; fence: number }
   /** Work was done for this process alone, because Redis was away. */
   unshared: { key: string }
   /** A resource of an HTTP cache has changed while Redis was away, and that can be told to no other process any more. */
-  unheard: { key: string }
+  invalidationLost: { key: string }
   /** A hook or listener of the user threw, or rejected. */
   hook: { hook: string; error: unknown }
   /** The command connection or the subscription came up or went down. */
@@ -69,21 +69,21 @@ const channels: Record<TelemetryEvent, Channel> = {
   attempt: channel(channelName('attempt')),
   stale: channel(channelName('stale')),
   unverified: channel(channelName('unverified')),
-  pass: channel(channelName('pass')),
+  bypass: channel(channelName('bypass')),
   undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),
-  unheard: channel(channelName('unheard')),
+  invalidationLost: channel(channelName('invalidationLost')),
   hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),
 }
 
 /** Whether anybody listens: asked first where even the making of an event would cost too much. */
-export function listened(event: TelemetryEvent): boolean {
+export function hasListeners(event: TelemetryEvent): boolean {
   return channels[event].hasSubscribers
 }
 
 /** Publishes an event. Costs next to nothing while nobody listens. */
-export function tell<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
+export function emit<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
   const target = channels[event]
   if (target.hasSubscribers) target.publish(data)
 }

@@ -201,7 +201,7 @@ export interface RunOptions extends RequestOptions, StaleOptions {
 /** Options of a `run`, with those that only layers above use. */
 export interface AnyRunOptions extends RunOptions {
   /** Only what was begun under a grant above this fence is wanted. */
-  newerThan?: number | undefined
+  afterFence?: number | undefined
 }
 
 /** Options of one `runMany`. */
@@ -273,7 +273,7 @@ const RUN_CHECKS = checksOf<AnyRunOptions>({
   onProgress: checkFunction,
   tags: (_, value) => checkTags(value),
   abortUnwanted: checkFlag,
-  newerThan: checkDuration,
+  afterFence: checkDuration,
 })
 
 /** Checks the options of a locker and fills in the defaults. Throws TypeError. */

@@ -4,7 +4,7 @@ import { ChurnMap, ChurnSet } from '../kernel/collections/churn.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { checkKey, recordKey } from '../kernel/redis/keys.ts'
-import { listened, tell } from '../kernel/telemetry.ts'
+import { emit, hasListeners } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time/clock.ts'
 import { WorkScheduler } from '../kernel/work/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
@@ -95,26 +95,26 @@ export class Core {
       return undefined
     const now = this.clock.now()
     const entry = this.#cache.get(nameOf(namespace, key), now)
-    if (!entry || entry.freshUntil <= now || entry.fence <= (options.newerThan ?? 0)) return undefined
+    if (!entry || entry.freshUntil <= now || entry.fence <= (options.afterFence ?? 0)) return undefined
     this.#countHit(key)
     return entry
   }
 
   #countHit(key: string): void {
     this.localHits++
-    if (listened('hit')) tell('hit', { key, local: true })
+    if (hasListeners('hit')) emit('hit', { key, local: true })
   }
 
   /** A stale result of this process's cache, if it will do for a call while it is renewed. */
   stale(call: Call): CachedResult | undefined {
-    const { name, key, newerThan, staleWhileRevalidate, caller } = call
+    const { name, key, afterFence: newerThan, staleWhileRevalidate, caller } = call
     // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
     if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
     const now = this.clock.now()
     const entry = this.#cache.get(name, now)
     if (!entry || entry.fence <= newerThan || now - entry.freshUntil >= staleWhileRevalidate) return undefined
     caller.counters.stale++
-    if (listened('stale')) tell('stale', { key, past: now - entry.freshUntil })
+    if (hasListeners('stale')) emit('stale', { key, staleFor: now - entry.freshUntil })
     this.#renew(call, entry, now)
     return entry
   }

@@ -188,7 +188,7 @@ const op = fc.oneof(
       linger,
       stale: fc.constantFrom(0, 0, 1, 90, 300, 5000),
       tags: fc.constantFrom('', '', '17 s:1:t/x', '1700000000000000 s:1:t/x\n3 s:1:th/-_'),
-      passFor: fc.constantFrom(0, 90, 300),
+      bypassFor: fc.constantFrom(0, 90, 300),
       ...grantShape,
     }),
   },
@@ -511,8 +511,8 @@ class Worlds {
       case 'renew':
         return this.#withGrant(op, (store, grant) => store.renew({ ...grant, lease: op.lease }, LIMITS))
       case 'settle': {
-        const { kind, ttl, linger, stale, tags, passFor } = op
-        const settlement = { kind, ttl, linger, stale, tags, passFor, bytes: Buffer.from(op.bytes) }
+        const { kind, ttl, linger, stale, tags, bypassFor } = op
+        const settlement = { kind, ttl, linger, stale, tags, bypassFor, bytes: Buffer.from(op.bytes) }
         return this.#withGrant(op, (store, grant) => store.settle({ ...grant, ...settlement }, LIMITS))
       }
       case 'release':
@@ -784,7 +784,7 @@ test(`S1 S2 S3 S6 conformance - the scripts do what the memory store does`, asyn
   })
 })
 
-const PLAIN_VALUE = { kind: 'value', linger: 1, stale: 0, tags: '', passFor: 0 } as const
+const PLAIN_VALUE = { kind: 'value', linger: 1, stale: 0, tags: '', bypassFor: 0 } as const
 
 /** What was found once, in its shortest form. */
 const FOUND: Record<string, Op[]> = {
@@ -815,7 +815,7 @@ const wait = (ms: number) => ({ type: 'wait', ms }) as const
 const over = (stale: 90 | 5000) => ({ ...settle(300), ttl: 0, stale, linger: 1500 }) as const
 /** Of one who is content with what has been over for less than `tolerance` ms. */
 const content = (flight: number, tolerance: 100 | 5000) => ({ ...claim(flight), tolerance }) as const
-const unkept = { ...settle(300), kind: 'unkept', passFor: 300 } as const
+const unkept = { ...settle(300), kind: 'unkept', bypassFor: 300 } as const
 const stubborn = (flight: number) => ({ ...claim(flight), pass: false }) as const
 const abandon = { type: 'abandon', linger: 200, grant: 0, forged: 'no' } as const
 const unpark = (flight: number) => ({ type: 'unpark', flight }) as const

@@ -92,7 +92,7 @@ async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): 
     store.claim(claim, 5000, { sending() {}, claimed, unclaimed, notice() {} })
   })
   assert.ok(reply.status === 'granted', `the claim of ${key} was answered '${reply.status}'`)
-  const terms = { ttl: 60_000, stale: 0, tags: '', linger: 1, passFor: 0, bytes: Buffer.from(key), ...kept }
+  const terms = { ttl: 60_000, stale: 0, tags: '', linger: 1, bypassFor: 0, bytes: Buffer.from(key), ...kept }
   const settlement: Settlement = { ...grant, kind: 'value', fence: reply.fence, ...terms }
   assert.deepEqual(await store.settle(settlement, LIMITS), { accepted: true, doomed: false })
 }

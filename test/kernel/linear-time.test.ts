@@ -27,12 +27,12 @@ import { freshened, notModified } from '../../src/memoize/policy/conditional.ts'
 import { demandsOf } from '../../src/memoize/policy/demands.ts'
 import {
   endToEnd,
-  flat,
+  fromRawHeaders,
   isOneLine,
   isToken,
   membersOf,
   namesOthers,
-  unflat,
+  toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
 import { statedLifetime } from '../../src/memoize/policy/freshness.ts'
 import { httpDate } from '../../src/memoize/policy/http-date.ts'
@@ -161,14 +161,14 @@ const FIELDS: Reading[] = [
     'lines of one field',
     (n) => {
       const raw = lines('x', String, n)
-      return () => flat(unflat(raw))
+      return () => toRawHeaders(fromRawHeaders(raw))
     },
   ],
   [
     'fields',
     (n) => {
       const raw = times(n, (i) => [`x-${i}`, 'v']).flat()
-      return () => flat(unflat(raw))
+      return () => toRawHeaders(fromRawHeaders(raw))
     },
   ],
   [
@@ -203,7 +203,7 @@ const FIELDS: Reading[] = [
   [
     'an answer with many lines',
     (n) => {
-      const response = stored(unflat(lines('x', String, n)))
+      const response = stored(fromRawHeaders(lines('x', String, n)))
       const request = { method: 'GET', url: '/', headers: { range: 'bytes=0-1', 'if-none-match': '"x"' } }
       return () => new Answers('c').hit(request, response, 0)
     },
@@ -211,7 +211,7 @@ const FIELDS: Reading[] = [
   [
     'a confirmation with many lines',
     (n) => {
-      const headers = unflat(lines('x', String, n))
+      const headers = fromRawHeaders(lines('x', String, n))
       return () => freshened(headers, headers)
     },
   ],
@@ -219,7 +219,7 @@ const FIELDS: Reading[] = [
     (name): Reading => [
       `lines of ${name}`,
       (n) => {
-        const headers = unflat(lines(name, () => '1', n))
+        const headers = fromRawHeaders(lines(name, () => '1', n))
         return () => {
           const control = CacheControl.of(headers)
           const terms = { shareSetCookie: true, shareAuthorized: true }
@@ -235,7 +235,7 @@ const FIELDS: Reading[] = [
   [
     'lines of Location, and a long URL',
     (n) => {
-      const headers = unflat(lines('location', (i) => `/${i}`, n))
+      const headers = fromRawHeaders(lines('location', (i) => `/${i}`, n))
       const url = `/${'a'.repeat(n)}`
       return () => changedBy({ method: 'POST', url, headers: { host: 'h' } }, { status: 200, headers })
     },
@@ -244,7 +244,7 @@ const FIELDS: Reading[] = [
     'names in Vary, by an index of as many',
     (n) => {
       const names = times(n, (i) => `x-${i}`)
-      const made = stored(unflat(lines('vary', (i) => `x-${i}`, n)))
+      const made = stored(fromRawHeaders(lines('vary', (i) => `x-${i}`, n)))
       const place = { primary: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
       const request = { method: 'GET', url: '/', headers: {} }
       const holdings = { tryAdd: () => true }

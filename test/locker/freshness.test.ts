@@ -246,7 +246,7 @@ describe('what the work decides', () => {
     const one = await world.open(options)
     const c = counted()
     await one.run('k', c.work, SWR)
-    await one.run('k', ({ noStore }) => noStore({ passFor: 0 }), { refresh: true })
+    await one.run('k', ({ noStore }) => noStore({ bypassFor: 0 }), { refresh: true })
     assert.equal(await one.run('k', c.work, SWR), 'value 1')
     assert.equal(c.runs, 1)
   })

@@ -8,7 +8,7 @@ import type { Claim, ClaimReply, Notice, Store } from '../../src/locker/store/st
 import { until } from '../support/wait.ts'
 
 const LIMITS = { within: 1000 }
-const VALUE = { kind: 'value' as const, linger: 100, stale: 0, tags: '', passFor: 0 }
+const VALUE = { kind: 'value' as const, linger: 100, stale: 0, tags: '', bypassFor: 0 }
 
 /** Time that passes only when it is told to, with its timers. */
 class ManualClock implements Clock {

@@ -235,7 +235,7 @@ describe("onUnavailable: 'cached'", () => {
     subscribe(channelName('unverified'), tell)
     assert.equal(await s.locker.run('k', never), 'kept')
     unsubscribe(channelName('unverified'), tell)
-    assert.deepEqual(told, [{ key: 'k', past: 0 }])
+    assert.deepEqual(told, [{ key: 'k', staleFor: 0 }])
     assert.equal(s.locker.stats().unverified, 1)
     assert.equal(s.locker.stats().localHits, 0)
     assert.deepEqual(await s.locker.request('k'), { status: 'done', result: 'kept' })
@@ -271,7 +271,7 @@ describe("onUnavailable: 'cached'", () => {
     const options = { onUnavailable: 'cached', ttl: 20, staleIfError: 60_000 } as const
     await using s = await away(options, (locker) => locker.run('k', () => 'kept'))
     const past: number[] = []
-    const tell = (event: unknown) => past.push((event as { past: number }).past)
+    const tell = (event: unknown) => past.push((event as { staleFor: number }).staleFor)
     subscribe(channelName('unverified'), tell)
     assert.equal(await s.locker.run('k', never), 'kept')
     unsubscribe(channelName('unverified'), tell)

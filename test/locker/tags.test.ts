@@ -186,7 +186,7 @@ onBoth(
     const before = one.run(
       'unkept',
       async ({ noStore }) => {
-        noStore({ passFor: 0 })
+        noStore({ bypassFor: 0 })
         await gate.promise
         return 'old'
       },

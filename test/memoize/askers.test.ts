@@ -408,7 +408,7 @@ describe('http changes', () => {
   test('that can be told to nobody any more are told by telemetry', async () => {
     const lost: unknown[] = []
     const heard = (event: unknown): unknown => lost.push(event)
-    subscribe('soloflight:unheard', heard)
+    subscribe('soloflight:invalidationLost', heard)
     try {
       await using t = await setup()
       const locker = new Locker({ redis: t.redis, unavailableAfter: 300 })
@@ -420,7 +420,7 @@ describe('http changes', () => {
       assert.match(String((lost[0] as { key: string }).key), /page/)
       await t.server.thaw()
     } finally {
-      unsubscribe('soloflight:unheard', heard)
+      unsubscribe('soloflight:invalidationLost', heard)
     }
   })
 

@@ -10,7 +10,7 @@ import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
 import { cacheStatus } from '../../src/memoize/policy/cache-status.ts'
 import { freshened, notModified, validatorsOf } from '../../src/memoize/policy/conditional.ts'
 import { demandsOf, NO_DEMANDS } from '../../src/memoize/policy/demands.ts'
-import { endToEnd, flat, membersOf, unflat } from '../../src/memoize/policy/fields.ts'
+import { endToEnd, fromRawHeaders, membersOf, toRawHeaders } from '../../src/memoize/policy/fields.ts'
 import { heuristicLifetime, staleWindows, statedLifetime } from '../../src/memoize/policy/freshness.ts'
 import { httpDate } from '../../src/memoize/policy/http-date.ts'
 import { judge, survivesError } from '../../src/memoize/policy/judgement.ts'
@@ -63,10 +63,10 @@ describe('http fields', () => {
 
   test('lines of one name stay apart, and a name that objects have is a name like others', () => {
     const raw = ['Set-Cookie', 'a=1', 'set-cookie', 'b=2', '__proto__', 'x', 'Set-Cookie', 'c=3']
-    const headers = unflat(raw)
+    const headers = fromRawHeaders(raw)
     assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2', 'c=3'])
     assert.equal(Object.getOwnPropertyDescriptor(headers, '__proto__')?.value, 'x')
-    assert.deepEqual(flat(endToEnd(headers)), [
+    assert.deepEqual(toRawHeaders(endToEnd(headers)), [
       'set-cookie',
       'a=1',
       'set-cookie',

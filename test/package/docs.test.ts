@@ -11,7 +11,7 @@ const names = (await readdir(FOLDER)).filter((name) => name.endsWith('.md'))
 
 /** As it stands in `test`: the package is its sources, and what is declared may be left unused. */
 function asSource(code: string): string {
-  return code.replace(/'soloflight(\/[\w/]+)?'/g, (_, path?: string) => `'../src${path ?? '/index'}.ts'`)
+  return code.replace(/'soloflight(\/[\w/]+)?'/g, (_, path?: string) => `'../../src${path ?? '/index'}.ts'`)
 }
 
 const pages = await Promise.all(

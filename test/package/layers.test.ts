@@ -69,6 +69,7 @@ const LARGE_YET: string[] = [
   'locker/flight/flight.ts has 733 lines',
   'locker/processor/held-lease.ts has 446 lines',
   'locker/stream/reading/stream-reader.ts has 356 lines',
+  'memoize/engine/engine.ts has 354 lines',
   'queue/queue.ts has 507 lines',
   'queue/store/redis/redis-store.ts has 390 lines',
   'kernel/redis has 18 files',

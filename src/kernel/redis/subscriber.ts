@@ -1,4 +1,4 @@
-import { tell } from '../telemetry.ts'
+import { emit } from '../telemetry.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import { nextTurn } from '../time/timers.ts'
 import { causeOf, isReply, type RedisServerClient } from './client.ts'
@@ -100,7 +100,7 @@ export class Subscriber {
     this.#retry = RETRY_FIRST
     this.#up = true
     this.#trouble = undefined
-    tell('connection', { link: 'subscription', up: true })
+    emit('connection', { link: 'subscription', up: true })
     this.#pingLater(client)
     this.#events.up()
   }
@@ -132,7 +132,7 @@ export class Subscriber {
     this.#trouble = error && causeOf(error)
     if (this.#up) {
       this.#up = false
-      tell('connection', { link: 'subscription', up: false, error: this.#trouble })
+      emit('connection', { link: 'subscription', up: false, error: this.#trouble })
       this.#events.down()
     }
     this.#again()

@@ -1,4 +1,4 @@
-import { tell } from '../telemetry.ts'
+import { emit } from '../telemetry.ts'
 import { causeOf, isReply, type RedisClient, reasonOf, tlsHint } from './client.ts'
 
 /** Why the command client is of no use, as far as it said: what Redis answered, or the socket. */
@@ -29,7 +29,7 @@ export class Trouble {
     const error = causeOf(thrown)
     this.#error = error
     if (thrown.command?.name === 'select') this.#misdirected = true
-    tell('connection', { link: 'commands', up: false, error })
+    emit('connection', { link: 'commands', up: false, error })
   }
 
   readonly #onConnect = (): void => {
@@ -39,12 +39,12 @@ export class Trouble {
   readonly #onReady = (): void => {
     // What Redis refuses, as a replica does, it may go on refusing: it is over when it answers.
     if (!isReply(this.#error)) this.#error = undefined
-    tell('connection', { link: 'commands', up: true })
+    emit('connection', { link: 'commands', up: true })
   }
 
   readonly #onClose = (): void => {
     this.#error ??= new Error('The connection was closed')
-    tell('connection', { link: 'commands', up: false })
+    emit('connection', { link: 'commands', up: false })
   }
 
   /** Redis has answered. */

@@ -1,7 +1,7 @@
 import pDefer from 'p-defer'
 import { SoloflightError } from '../../errors.ts'
 import { refProcess, unrefProcess } from '../redis/keep-alive.ts'
-import { listened, tell } from '../telemetry.ts'
+import { emit, hasListeners } from '../telemetry.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Deadlines, Pending } from '../time/deadlines.ts'
 import { onAbort } from './on-abort.ts'
@@ -74,7 +74,7 @@ export abstract class BaseWaiter implements Pending {
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, timeout)
     this.#unlisten?.()
     this.onEnded()
-    if (listened('wait')) tell('wait', { key, ms: this.#clock.now() - this.#since, outcome })
+    if (hasListeners('wait')) emit('wait', { key, ms: this.#clock.now() - this.#since, outcome })
     return true
   }
 }

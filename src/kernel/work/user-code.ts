@@ -1,6 +1,6 @@
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { type Codec, messageOf } from '../codec/codec.ts'
-import { tell } from '../telemetry.ts'
+import { emit } from '../telemetry.ts'
 import { microtask } from '../time/timers.ts'
 import { warnOnce } from '../warnings.ts'
 
@@ -78,6 +78,6 @@ export function showProgress(
 
 /** Reports what a hook threw: see {@link callHook}. */
 export function reportFailure(hook: string, error: unknown): void {
-  tell('hook', { hook, error })
+  emit('hook', { hook, error })
   warnOnce('E_HOOK', `\`${hook}\` failed: ${messageOf(error)}`, error)
 }

@@ -31,7 +31,7 @@ export function put(call: Call, bytes: Buffer, terms: KeptTerms, only: number): 
       kind: 'value',
       bytes,
       linger,
-      passFor: 0,
+      bypassFor: 0,
     } as const
     return (await store.settle(settlement, { within })).accepted
   }

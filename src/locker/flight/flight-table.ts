@@ -1,6 +1,6 @@
 import { DeadlockError, OverloadedError } from '../../errors.ts'
 import { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
-import { listened, tell } from '../../kernel/telemetry.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import { Deadlines } from '../../kernel/time/deadlines.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
@@ -78,7 +78,7 @@ export class Flights implements FlightTable {
     // Who would rather fail than have a result of this process alone does not wait for one.
     const alone = found?.unshared && isShared(call)
     // Nor who needs what is newer than it may bring, or would keep it under other tags.
-    const other = found && !(found.brings(call.newerThan) && found.covers(call.tags))
+    const other = found && !(found.brings(call.afterFence) && found.covers(call.tags))
     const known = alone || other ? undefined : found
     const from = call.background ? undefined : callingWork()
     const work = from?.node
@@ -99,7 +99,7 @@ export class Flights implements FlightTable {
     if (known) {
       call.caller.counters.joins++
       call.round?.answered(call.key)
-      if (listened('join')) tell('join', { key: call.key })
+      if (hasListeners('join')) emit('join', { key: call.key })
     } else {
       this.#flying.add(flight)
       if (!found) table.set(record, flight)

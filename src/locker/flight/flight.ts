@@ -2,7 +2,7 @@ import pDefer, { type DeferredPromise } from 'p-defer'
 import { LockTimeoutError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { newId } from '../../kernel/ids.ts'
 import { shown } from '../../kernel/options.ts'
-import { listened, tell } from '../../kernel/telemetry.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import { warnOnce } from '../../kernel/warnings.ts'
 import { callHook } from '../../kernel/work/user-code.ts'
@@ -108,7 +108,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#leader = leader
     this.#table = table
     this.#refresh = leader.refresh
-    this.#after = leader.newerThan
+    this.#after = leader.afterFence
     // Who is granted a lease must hold one.
     this.#stubborn = !leader.work
   }
@@ -356,7 +356,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       case 'granted':
         counters.grants++
         if (reply.takeover) counters.takeovers++
-        tell('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
+        emit('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
         this.vouch(this.#delivery.sentSeq)
         this.#parkedUnder = 0
         this.#hold(attempt, reply.fence, this.#delivery.sentAt)
@@ -445,7 +445,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
     const { store, clock } = this.#leader.caller
-    tell('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
+    emit('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
     this.#after = reply.after
     this.#parkedUnder = reply.fence
@@ -577,7 +577,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
   #keepPassed({ kind, bytes }: Outcome): void {
     const holding = this.#holding
-    if (this.#passed === undefined || !holding || kind === 'error' || holding.terms.passFor !== undefined)
+    if (this.#passed === undefined || !holding || kind === 'error' || holding.terms.bypassFor !== undefined)
       return
     if (!this.#delivery.undisturbed || holding.call.tags.length > 0) return
     const { call, terms } = holding
@@ -616,7 +616,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #countHit(): void {
     this.#leader.caller.counters.hits++
-    if (listened('hit')) tell('hit', { key: this.key, local: false })
+    if (hasListeners('hit')) emit('hit', { key: this.key, local: false })
   }
 
   /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
@@ -679,8 +679,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   #goUnshared({ caller }: JoinedCall): void {
-    caller.counters[this.#passed === undefined ? 'unshared' : 'passes']++
-    tell(this.#passed === undefined ? 'unshared' : 'pass', { key: this.key })
+    caller.counters[this.#passed === undefined ? 'unshared' : 'bypasses']++
+    emit(this.#passed === undefined ? 'unshared' : 'bypass', { key: this.key })
   }
 
   #goOn(): void {

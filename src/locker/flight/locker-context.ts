@@ -1,6 +1,6 @@
 import type { RemoteFailure } from '../../errors.ts'
 import type { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
-import { tell } from '../../kernel/telemetry.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { WorkScheduler } from '../../kernel/work/work-scheduler.ts'
 import type { ResultCache } from '../cache/result-cache.ts'
@@ -31,7 +31,7 @@ export interface Counters {
   aborts: number
   /** Results served although they were over, and works that ran beside others because nobody waited for anybody. */
   stale: number
-  passes: number
+  bypasses: number
   /** Stored values that the codec could not read, each computed anew instead. */
   undecodable: number
   /** Results served out of this process's cache while Redis was away. */
@@ -55,7 +55,7 @@ export function newCounters(): Counters {
     timeouts: 0,
     aborts: 0,
     stale: 0,
-    passes: 0,
+    bypasses: 0,
     undecodable: 0,
     unverified: 0,
     unavailable: 0,
@@ -66,7 +66,7 @@ export function newCounters(): Counters {
 /** A stored value could not be read: another codec wrote it. It counts as a miss. */
 export function countUndecodable(counters: Counters, key: string, fence: number): void {
   counters.undecodable++
-  tell('undecodable', { key, fence })
+  emit('undecodable', { key, fence })
 }
 
 /** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */

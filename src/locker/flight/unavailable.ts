@@ -1,4 +1,4 @@
-import { listened, tell } from '../../kernel/telemetry.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Call } from './waiter.ts'
 
 /** Whether a caller would rather fail than have a result that was made for this process alone. */
@@ -11,14 +11,14 @@ export function isShared({ onUnavailable }: Pick<Call, 'onUnavailable'>): boolea
  * call's `staleIfError`, but an invalidation of it may have gone unheard.
  */
 export function serveLastKnown(call: Call): { result: unknown } | undefined {
-  const { key, name, caller, onUnavailable, newerThan, staleIfError, refresh } = call
+  const { key, name, caller, onUnavailable, afterFence: newerThan, staleIfError, refresh } = call
   if (refresh || (onUnavailable !== 'cached' && onUnavailable !== 'cached-local')) return undefined
   const now = caller.clock.now()
   const entry = caller.cache?.lastKnown(name, now)
   if (!entry || entry.fence <= newerThan) return undefined
-  const past = Math.max(0, now - entry.freshUntil)
-  if (past > 0 && past >= staleIfError) return undefined
+  const staleFor = Math.max(0, now - entry.freshUntil)
+  if (staleFor > 0 && staleFor >= staleIfError) return undefined
   caller.counters.unverified++
-  if (listened('unverified')) tell('unverified', { key, past })
+  if (hasListeners('unverified')) emit('unverified', { key, staleFor })
   return { result: call.asUnverified ? call.asUnverified(entry.result) : entry.result }
 }

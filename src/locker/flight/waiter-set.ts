@@ -1,7 +1,7 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
-import { listened, tell } from '../../kernel/telemetry.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { showProgress } from '../../kernel/work/user-code.ts'
 import type { Outcome } from '../store/store.ts'
 import { isShared, serveLastKnown } from './unavailable.ts'
@@ -130,7 +130,7 @@ export class Audience implements Among {
 
   /** Whether what is over would do for a waiter while it is renewed. */
   #contents({ call }: Waiter): boolean {
-    if (!this.#stale || call.refresh || this.#stale.fence <= call.newerThan) return false
+    if (!this.#stale || call.refresh || this.#stale.fence <= call.afterFence) return false
     return call.caller.clock.now() - this.#stale.since < call.staleWhileRevalidate
   }
 
@@ -144,9 +144,9 @@ export class Audience implements Among {
     const { key, caller, refresh } = waiter.call
     const now = caller.clock.now()
     if (!stale || refresh || now - stale.since >= tolerance || now >= stale.until) return false
-    if (stale.fence <= waiter.call.newerThan || (waiter.strict && this.#isLate(waiter))) return false
+    if (stale.fence <= waiter.call.afterFence || (waiter.strict && this.#isLate(waiter))) return false
     caller.counters.stale++
-    if (listened('stale')) tell('stale', { key, past: now - stale.since })
+    if (hasListeners('stale')) emit('stale', { key, staleFor: now - stale.since })
     waiter.resolve(stale.result)
     return true
   }

@@ -29,11 +29,11 @@ export interface WorkContext {
   /** Decides how long the result is kept, ms, instead of the option `ttl`. Throws TypeError when it is no duration. */
   setTtl(ttl: number): void
   /**
-   * The result goes to those who wait, and is not kept; what was kept before stays as it is. For `passFor` ms from then
+   * The result goes to those who wait, and is not kept; what was kept before stays as it is. For `bypassFor` ms from then
    * on (10 000 unless given) nobody waits for anybody: each caller runs its own work at once. A work that then does not
    * call this has its result kept, and ends that. 0: later callers wait for one of them as ever.
    */
-  noStore(options?: { passFor?: number | undefined }): void
+  noStore(options?: { bypassFor?: number | undefined }): void
 }
 
 /** What computes a result. */
@@ -85,7 +85,7 @@ export class Call implements Asked {
   refresh: boolean
   onProgress: ((value: unknown) => void) | undefined
   /** Only what was begun under a grant above this fence is wanted. */
-  newerThan: number
+  afterFence: number
   /** ms; 0: not content with what is over. */
   staleWhileRevalidate: number
   staleIfError: number
@@ -128,7 +128,7 @@ export class Call implements Asked {
     this.errorTtl = options.errorTtl ?? own.errorTtl
     this.refresh = options.refresh ?? false
     this.onProgress = options.onProgress
-    this.newerThan = options.newerThan ?? 0
+    this.afterFence = options.afterFence ?? 0
     this.staleWhileRevalidate = options.staleWhileRevalidate ?? own.staleWhileRevalidate
     this.staleIfError = options.staleIfError ?? own.staleIfError
     this.softTimeout = options.softTimeout ?? own.softTimeout

@@ -1,7 +1,7 @@
 import { AbortedError, CodecError, LeaseLostError, type SoloflightError } from '../../errors.ts'
 import { encodeWith, messageOf } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
-import { tell } from '../../kernel/telemetry.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import { type Epochs, noted } from '../cache/tag-versions.ts'
 import type { WaitNode } from '../flight/deadlock.ts'
@@ -48,7 +48,7 @@ export interface Terms {
   /** ms; that of the call when absent. */
   ttl?: number | undefined
   /** Not at all; and for so long nobody is to wait for anybody, ms. */
-  passFor?: number | undefined
+  bypassFor?: number | undefined
 }
 
 /** How long the epochs of tags are known beyond what they are noted on, ms. */
@@ -158,7 +158,7 @@ export class Holding {
       throw error
     }
     const { ttl, caller } = this.call
-    const kind = this.terms.passFor === undefined ? 'value' : 'unkept'
+    const kind = this.terms.bypassFor === undefined ? 'value' : 'unkept'
     // A ttl that was given for this very result is meant as it is.
     await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * caller.ttlJitter)))
   }
@@ -188,7 +188,7 @@ export class Holding {
     if (shared) {
       if (tags !== '') this.#keepTags(ttl + stale)
       const { nonce } = this.#flight
-      const { passFor = 0 } = this.terms
+      const { bypassFor = 0 } = this.terms
       // Written out: making an object by spreading two others takes longer than all the rest of a settlement.
       const settlement: Settlement = {
         key: record,
@@ -201,7 +201,7 @@ export class Holding {
         linger: lingerOf(lease),
         stale,
         tags,
-        passFor,
+        bypassFor,
       }
       const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
         this.unaccepted = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
@@ -211,7 +211,7 @@ export class Holding {
       if (!reply.accepted) throw this.#refused()
       doomed = reply.doomed
       caller.counters.settled++
-      tell('settle', { key, fence, failed: kind === 'error' })
+      emit('settle', { key, fence, failed: kind === 'error' })
     }
     this.#end()
     const kept = shared && !doomed && kind !== 'unkept'
@@ -361,7 +361,7 @@ export class Holding {
     if (this.#lost) return
     const { key, caller } = this.call
     caller.counters.lost++
-    tell('lost', { key, fence: this.grant.fence })
+    emit('lost', { key, fence: this.grant.fence })
     this.#letDown(new LeaseLostError(message, { key }))
   }
 

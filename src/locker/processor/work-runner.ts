@@ -1,6 +1,6 @@
 import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkFields } from '../../kernel/options.ts'
-import { tell } from '../../kernel/telemetry.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Slot } from '../../kernel/work/work-scheduler.ts'
 import { asWork, type WaitNode } from '../flight/deadlock.ts'
 import type { Work, WorkContext } from '../flight/waiter.ts'
@@ -31,9 +31,9 @@ export function contextOf(holding: Holding): WorkContext {
       holding.terms.ttl = checkDuration('ttl', ttl)
     },
     noStore(options = {}) {
-      checkFields('options', options, ['passFor'])
-      const { passFor = PASS_FOR } = options
-      holding.terms.passFor = Math.ceil(checkDuration('passFor', passFor))
+      checkFields('options', options, ['bypassFor'])
+      const { bypassFor = PASS_FOR } = options
+      holding.terms.bypassFor = Math.ceil(checkDuration('bypassFor', bypassFor))
     },
   }
 }
@@ -79,7 +79,7 @@ export async function conclude(
   const { caller, key } = holding.call
   caller.counters.works++
   if (failed) caller.counters.failures++
-  tell('work', { key, fence: holding.grant.fence, ms: caller.clock.now() - startedAt, failed })
+  emit('work', { key, fence: holding.grant.fence, ms: caller.clock.now() - startedAt, failed })
   try {
     if (failed) await holding.fail(result)
     else await holding.publish(result)

@@ -257,7 +257,7 @@ export class ResourceRecord {
       this.passUntil = 0
     } else Object.assign(ended, { error: bytes, tags })
     if (kind === 'error') ended.errorFresh = fresh
-    if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.passFor
+    if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.bypassFor
     this.#expire()
     const told = { fence, bytes, fresh: ttl, doomed, stale, tags }
     const outcome: Outcome = { kind: kind === 'error' ? 'error' : 'value', ...told }

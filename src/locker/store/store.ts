@@ -114,7 +114,7 @@ export interface Settlement extends Grant {
   stale: number
   tags: string
   /** Of 'unkept': for how long nobody is to wait for anybody, ms. */
-  passFor: number
+  bypassFor: number
   /** How long it stays readable to those who were parked, ms, and is remembered against repetition. */
   linger: number
 }

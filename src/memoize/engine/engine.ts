@@ -11,7 +11,7 @@ import { routeOf } from '../policy/route.ts'
 import { changedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
 import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './lookup.ts'
-import type { Answer, HttpRequest, Origin, OriginResponse } from './message.ts'
+import type { HttpRequest, HttpResponse, Origin, OriginResponse } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 import { ask } from './origin/origin.ts'
 import { OriginWork } from './origin/origin-work.ts'
@@ -62,7 +62,7 @@ export class HttpCore {
     this.#holdings = new Holdings(space, this.#options)
   }
 
-  handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
+  handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
     try {
       return this.#handle(request, origin)
     } catch (error) {
@@ -70,7 +70,7 @@ export class HttpCore {
     }
   }
 
-  #handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
+  #handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
     const route = routeOf(request, this.#options)
     if (route === 'invalidate') return this.#change(request, origin)
     if (route !== 'cache') return this.#forward(request, origin, route)
@@ -85,7 +85,7 @@ export class HttpCore {
   }
 
   /** Out of this process's cache. */
-  #atOnce(visit: Visit): Answer | undefined {
+  #atOnce(visit: Visit): HttpResponse | undefined {
     let place = firstPlace(visit)
     let found = this.#space.cached(place.key)
     const index = indexIn(found)
@@ -96,7 +96,12 @@ export class HttpCore {
     return found && this.#reused(visit, place, found, this.#reuse.kept(visit, found))
   }
 
-  #reused(visit: Visit, place: Place, found: Found<Kept>, reused: Reused | undefined): Answer | undefined {
+  #reused(
+    visit: Visit,
+    place: Place,
+    found: Found<Kept>,
+    reused: Reused | undefined,
+  ): HttpResponse | undefined {
     if (reused?.refresh) this.#refresh(visit, { ...place, stale: found as Found<StoredResponse> })
     return reused?.answer
   }
@@ -133,7 +138,7 @@ export class HttpCore {
       .catch(() => ended(true))
   }
 
-  async #fromAfar(visit: Visit): Promise<Answer> {
+  async #fromAfar(visit: Visit): Promise<HttpResponse> {
     const { request, demands } = visit
     const authorized = request.headers['authorization'] !== undefined && !this.#options.shareAuthorized
     if (!demands.onlyIfCached && !authorized && request.headers['range'] === undefined)
@@ -160,7 +165,7 @@ export class HttpCore {
   }
 
   /** Looks for an answer without having one made. */
-  async #look(visit: Visit): Promise<{ place: Place; answer: Answer | undefined }> {
+  async #look(visit: Visit): Promise<{ place: Place; answer: HttpResponse | undefined }> {
     let place = firstPlace(visit)
     let found = await this.#lookup(place)
     const index = indexIn(found)
@@ -185,7 +190,7 @@ export class HttpCore {
    * Asks the origin for one alone, with credentials, or because others' answers were not for it: nobody waits for that.
    * `since`: epochs that were noted before; without them the answer is not kept for others.
    */
-  async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<Answer> {
+  async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<HttpResponse> {
     const { signal, headers } = visit.request
     const work = this.#work(visit, place)
     const decision = ownDecision(signal)
@@ -206,7 +211,7 @@ export class HttpCore {
   }
 
   /** Has an answer made, or waits for it to be made by whoever was first. */
-  async #obtain(visit: Visit): Promise<Answer> {
+  async #obtain(visit: Visit): Promise<HttpResponse> {
     let place = firstPlace(visit)
     let newerThan = 0
     let lonely = 0
@@ -240,7 +245,7 @@ export class HttpCore {
   }
 
   /** Others' answers were theirs alone, again and again: a few at once ask by themselves, until something is kept. */
-  #byItself(visit: Visit, place: Place): Promise<Answer> {
+  #byItself(visit: Visit, place: Place): Promise<HttpResponse> {
     const { signal } = visit.request
     const kept = () => (this.#unsent.has(place.primary) ? undefined : this.#atOnce(visit))
     return this.#turns
@@ -276,7 +281,7 @@ export class HttpCore {
     const { onUnavailable, maxUnshared } = this.#options
     const { request, place, run } = work
     return this.#space.run(place.key, run, {
-      newerThan,
+      afterFence: newerThan,
       // What is kept is not what it was before a change.
       refresh: this.#unsent.has(place.primary),
       tags: tagsOf(request, this.#options),
@@ -294,7 +299,7 @@ export class HttpCore {
   }
 
   /** What a run came to: the answer to this visit whatever others get, or what was found. */
-  async #settled(visit: Visit, work: OriginWork, newerThan: number): Promise<Answer | Found<Kept>> {
+  async #settled(visit: Visit, work: OriginWork, newerThan: number): Promise<HttpResponse | Found<Kept>> {
     const running = this.#run(work, newerThan, visit.since).finally(() => work.release())
     // Once the answer is on its way nobody waits for that any more.
     running.catch(() => undefined)
@@ -315,7 +320,7 @@ export class HttpCore {
   }
 
   /** Hands a request to the origin as it is, for its own client alone. */
-  async #forward(request: HttpRequest, origin: Origin, forwarded: Forwarded): Promise<Answer> {
+  async #forward(request: HttpRequest, origin: Origin, forwarded: Forwarded): Promise<HttpResponse> {
     return this.#answers.forwarded(request, await ask(request, origin), { forwarded })
   }
 
@@ -330,7 +335,7 @@ export class HttpCore {
   }
 
   /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
-  async #change(request: HttpRequest, origin: Origin): Promise<Answer> {
+  async #change(request: HttpRequest, origin: Origin): Promise<HttpResponse> {
     const response = await ask(request, origin)
     const tell = (told: OriginResponse): Promise<void> =>
       this.#unsent.tell(changedBy(request, told).flatMap((changed) => this.#keyOfChanged(changed) ?? []))

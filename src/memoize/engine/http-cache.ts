@@ -1,6 +1,6 @@
 import { type Locker, spaceOf } from '../../locker/locker.ts'
 import { HttpCore } from './engine.ts'
-import type { Answer, HttpRequest, Origin } from './message.ts'
+import type { HttpRequest, HttpResponse, Origin } from './message.ts'
 import type { HttpCacheOptions } from './options.ts'
 import { type Kept, keptCodec } from './storage/stored-response.ts'
 
@@ -30,7 +30,7 @@ export class HttpCache {
    * @throws (rejects with) what `origin` threw for this very request: nobody else hears of that; AbortedError after the
    * request's `signal`; ClosedError; and TypeError for header fields that no message can have.
    */
-  handle(request: HttpRequest, origin: Origin): Answer | Promise<Answer> {
+  handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
     return this.#core.handle(request, origin)
   }
 }

@@ -1,10 +1,10 @@
-export { unflat } from '../policy/fields.ts'
+export { fromRawHeaders as unflat } from '../policy/fields.ts'
 export { HTTP_CACHE_DEFAULTS } from './check-options.ts'
 export { HttpCache } from './http-cache.ts'
 export type {
-  Answer,
   HeaderFields,
   HttpRequest,
+  HttpResponse as Answer,
   Origin,
   OriginBody,
   OriginRequest,

@@ -57,7 +57,7 @@ export interface OriginResponse {
 export type Origin = (request: OriginRequest) => OriginResponse | PromiseLike<OriginResponse>
 
 /** An answer, ready to be written. */
-export interface Answer {
+export interface HttpResponse {
   status: number
   statusText: string | undefined
   /** Name, value, name, value: as `writeHead` of node:http takes it. Shared between answers: not to be changed. */

@@ -1,8 +1,8 @@
 import { type CacheStatus, cacheStatus } from '../policy/cache-status.ts'
 import { notModified } from '../policy/conditional.ts'
-import { endToEnd, flat, reasonOf } from '../policy/fields.ts'
+import { endToEnd, reasonOf, toRawHeaders } from '../policy/fields.ts'
 import { partOf } from '../policy/range.ts'
-import type { Answer, HeaderFields, HttpRequest, OriginResponse } from './message.ts'
+import type { HeaderFields, HttpRequest, HttpResponse, OriginResponse } from './message.ts'
 import { bodyOf, discard } from './storage/body.ts'
 import type { StoredResponse } from './storage/stored-response.ts'
 
@@ -20,7 +20,7 @@ const OF_THE_BODY: ReadonlySet<string> = new Set([
 interface Prepared {
   fields: string[]
   /** The answer of a plain hit, and the second of age that it tells. */
-  hit: Answer | undefined
+  hit: HttpResponse | undefined
   second: number
 }
 
@@ -35,7 +35,7 @@ export class Answers {
   }
 
   /** The answer to a request out of a stored response that is `age` ms old. */
-  hit(request: HttpRequest, stored: StoredResponse, age: number): Answer {
+  hit(request: HttpRequest, stored: StoredResponse, age: number): HttpResponse {
     const prepared = this.#prepare(stored)
     const second = Math.round(age / 1_000)
     if (prepared.hit === undefined || prepared.second !== second) {
@@ -47,14 +47,18 @@ export class Answers {
   }
 
   /** The same, out of one that was just made for another request. */
-  shared(request: HttpRequest, stored: StoredResponse, age: number, status: CacheStatus): Answer {
+  shared(request: HttpRequest, stored: StoredResponse, age: number, status: CacheStatus): HttpResponse {
     const fields = [...this.#prepare(stored).fields, 'age', `${Math.round(age / 1_000)}`]
     return this.#fitted(request, stored, this.#whole(stored, fields, status))
   }
 
   /** Out of one that was made for this very request: as it came. `own`: fields that others do not get. */
-  made(request: HttpRequest, stored: StoredResponse, status: CacheStatus, own: HeaderFields): Answer {
-    return this.#fitted(request, stored, this.#whole(stored, [...flat(stored.headers), ...flat(own)], status))
+  made(request: HttpRequest, stored: StoredResponse, status: CacheStatus, own: HeaderFields): HttpResponse {
+    return this.#fitted(
+      request,
+      stored,
+      this.#whole(stored, [...toRawHeaders(stored.headers), ...toRawHeaders(own)], status),
+    )
   }
 
   /** The same, of one that still comes in. */
@@ -62,8 +66,8 @@ export class Answers {
     { status: code, statusText, headers, body }: OriginResponse,
     status: CacheStatus,
     own: HeaderFields,
-  ): Answer {
-    const fields = [...flat(headers), ...flat(own)]
+  ): HttpResponse {
+    const fields = [...toRawHeaders(headers), ...toRawHeaders(own)]
     return { status: code, statusText, headers: this.#told(fields, status), body: bodyOf(body) }
   }
 
@@ -71,12 +75,16 @@ export class Answers {
     const known = this.#prepared.get(stored)
     if (known) return known
     const { age: _, ...headers } = stored.headers
-    const prepared = { fields: flat(headers), hit: undefined, second: 0 }
+    const prepared = { fields: toRawHeaders(headers), hit: undefined, second: 0 }
     this.#prepared.set(stored, prepared)
     return prepared
   }
 
-  #whole({ status: code, statusText, body }: StoredResponse, fields: string[], status: CacheStatus): Answer {
+  #whole(
+    { status: code, statusText, body }: StoredResponse,
+    fields: string[],
+    status: CacheStatus,
+  ): HttpResponse {
     return { status: code, statusText, headers: this.#told(fields, status), body }
   }
 
@@ -89,8 +97,8 @@ export class Answers {
   #fitted(
     { method, headers }: HttpRequest,
     { status, headers: fields, body }: StoredResponse,
-    whole: Answer,
-  ): Answer {
+    whole: HttpResponse,
+  ): HttpResponse {
     if (status === 200) {
       if (headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined) {
         if (notModified(headers, fields)) return unmodified(whole)
@@ -101,17 +109,17 @@ export class Answers {
   }
 
   /** What the origin answered, for one client. Nothing of the body has been read. */
-  forwarded(request: HttpRequest, response: OriginResponse, status: CacheStatus): Answer {
+  forwarded(request: HttpRequest, response: OriginResponse, status: CacheStatus): HttpResponse {
     const { status: code } = response
     const statusText = reasonOf(response)
-    const headers = this.#told(flat(endToEnd(response.headers)), status)
+    const headers = this.#told(toRawHeaders(endToEnd(response.headers)), status)
     if (request.method !== 'HEAD') return { status: code, statusText, headers, body: bodyOf(response.body) }
     discard(response.body)
     return { status: code, statusText, headers, body: undefined }
   }
 
   /** The same, where the origin was asked without the client's conditions. */
-  alone(request: HttpRequest, response: OriginResponse, status: CacheStatus): Answer {
+  alone(request: HttpRequest, response: OriginResponse, status: CacheStatus): HttpResponse {
     const answer = this.forwarded(request, response, status)
     if (response.status !== 200 || !notModified(request.headers, response.headers)) return answer
     discard(response.body)
@@ -119,7 +127,7 @@ export class Answers {
   }
 
   /** An answer that the cache gives by itself. */
-  own(status: number, why: string, headers: string[] = []): Answer {
+  own(status: number, why: string, headers: string[] = []): HttpResponse {
     const body = Buffer.from(`${why}\n`)
     const fields = [
       'content-type',
@@ -146,12 +154,17 @@ function without(headers: string[], unwanted: (name: string) => boolean): string
   return kept
 }
 
-function unmodified(answer: Answer): Answer {
+function unmodified(answer: HttpResponse): HttpResponse {
   const headers = without(answer.headers, (name) => OF_THE_BODY.has(name))
   return { status: 304, statusText: undefined, headers, body: undefined }
 }
 
-function partial(request: HeaderFields, response: HeaderFields, body: Buffer, whole: Answer): Answer {
+function partial(
+  request: HeaderFields,
+  response: HeaderFields,
+  body: Buffer,
+  whole: HttpResponse,
+): HttpResponse {
   const part = partOf(request, response, body.length)
   if (part === undefined) return whole
   const headers = without(whole.headers, (name) => name === 'content-length' || name === 'content-range')

@@ -1,5 +1,5 @@
 import { UnavailableError } from '../../errors.ts'
-import { tell } from '../../kernel/telemetry.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import type { KeptSpace } from './storage/placement.ts'
 
@@ -75,6 +75,6 @@ export class Unsent {
 
   #giveUp(key: string): void {
     this.#changes.delete(key)
-    tell('unheard', { key })
+    emit('invalidationLost', { key })
   }
 }

@@ -100,7 +100,7 @@ export function isToken(text: string): boolean {
  * that would break the message in two.
  */
 export function endToEnd(given: HeaderFields): HeaderFields {
-  const headers = unflat(flat(given))
+  const headers = fromRawHeaders(toRawHeaders(given))
   for (const member of listOf(headers, 'connection')) {
     const name = member.toLowerCase()
     if (!OF_THE_MESSAGE.has(name)) delete headers[name]
@@ -121,14 +121,14 @@ function checkField(name: string, lines: readonly string[]): void {
 }
 
 /** Name, value, name, value. */
-export function flat(headers: HeaderFields): string[] {
+export function toRawHeaders(headers: HeaderFields): string[] {
   const fields: string[] = []
   for (const name in headers) for (const line of linesOf(headers, name)) fields.push(name, line)
   return fields
 }
 
 /** Name, value, name, value, as they came over the wire, as fields. */
-export function unflat(raw: readonly string[]): HeaderFields {
+export function fromRawHeaders(raw: readonly string[]): HeaderFields {
   const headers: HeaderFields = Object.create(null)
   for (let at = 0; at + 1 < raw.length; at += 2) {
     const name = (raw[at] as string).toLowerCase()

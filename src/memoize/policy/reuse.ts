@@ -1,14 +1,14 @@
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { Found } from '../../locker/key-namespace.ts'
 import type { Place, Visit } from '../engine/lookup.ts'
-import type { Answer, HttpRequest } from '../engine/message.ts'
+import type { HttpRequest, HttpResponse } from '../engine/message.ts'
 import type { Answers } from '../engine/response-builder.ts'
 import { type Kept, StoredResponse } from '../engine/storage/stored-response.ts'
 import { isFailure, judge, survivesError } from './judgement.ts'
 
 /** An answer out of what is kept, and whether that is to be renewed now. */
 export interface Reused {
-  answer: Answer
+  answer: HttpResponse
   refresh: boolean
 }
 
@@ -44,7 +44,7 @@ export class Reuse {
     return !noCache && age <= maxAge && minFresh === 0 && survivesError(plan, age)
   }
 
-  #hit(request: HttpRequest, { unverified }: Found<Kept>, stored: StoredResponse, age: number): Answer {
+  #hit(request: HttpRequest, { unverified }: Found<Kept>, stored: StoredResponse, age: number): HttpResponse {
     if (!unverified) return this.#answers.hit(request, stored, age)
     const status = { hit: true, ttl: stored.plan.lifetime - age, detail: 'unverified' } as const
     return this.#answers.shared(request, stored, age, status)
@@ -72,7 +72,7 @@ export class Reuse {
   }
 
   /** Out of what is stale, if that may stand in for an origin that failed. */
-  standIn(request: HttpRequest, { stale }: Place): Answer | undefined {
+  standIn(request: HttpRequest, { stale }: Place): HttpResponse | undefined {
     if (!stale) return undefined
     const age = this.#ageOf(stale, stale.value)
     return survivesError(stale.value.plan, age) ? this.#hit(request, stale, stale.value, age) : undefined

@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
-import { listened, tell } from '../../kernel/telemetry.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { microtask } from '../../kernel/time/timers.ts'
 import type { QueueStore, Tick } from '../store/store.ts'
 import type { Attempt, Result } from '../working/attempt.ts'
@@ -74,7 +74,7 @@ export class Reports {
     const { delivery, number } = attempt
     const { id, fence } = delivery
     const about = { id, command, attempt: number, fence, ms }
-    if (listened('attempt')) tell('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
+    if (hasListeners('attempt')) emit('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
     if (kind === 'value') {
       this.counters.completed++
       this.#report('completed', about)
@@ -91,7 +91,7 @@ export class Reports {
     this.counters.lost++
     const { id, fence } = delivery
     const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }
-    tell('lost', { key: id, fence })
+    emit('lost', { key: id, fence })
     this.#report('lost', { id, command, attempt: number, fence, code: String(code) })
   }
 

@@ -2,7 +2,7 @@ import { RemovedError } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
 import { decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
-import { tell } from '../../kernel/telemetry.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Pending } from '../../kernel/time/deadlines.ts'
 import type { Disposition } from '../events/events.ts'
 import type { JobNotice, JobOutcome, Submission, SubmitReply, Submitter } from '../store/store.ts'
@@ -131,7 +131,7 @@ export class Wait implements Submitter, Pending {
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
       // The job has run, and is not run again because this submitter has another codec.
-      tell('undecodable', { key: this.id, fence })
+      emit('undecodable', { key: this.id, fence })
       for (const waiter of waiters) waiter.reject(error)
     }
   }

@@ -69,7 +69,7 @@ export async function simulate(
       tags: invalidations.filter(({ what }) => what === 'tag').length,
       stale: stats.reduce((sum, { stale }) => sum + stale, 0),
       unkept: acceptances.filter(({ kept }) => !kept).length,
-      passes: stats.reduce((sum, { passes }) => sum + passes, 0),
+      passes: stats.reduce((sum, { bypasses: passes }) => sum + passes, 0),
       unwanted: world.recorder.unwanted,
     }
     return { seed, violations, steps: scheduler.steps, counts, trace }

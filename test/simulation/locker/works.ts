@@ -89,7 +89,7 @@ export function workOf(
   const end_ = world.healed ? 'value' : random.weighted({ value: 8, fails: 2, throws: 0.5, uncarried: 0.3 })
   const shows = !world.healed && random.chance(0.2)
   const { unkept, passes, decides } = world.plan.fresh
-  const passFor = !world.healed && random.chance(unkept) ? random.pick(passes) : undefined
+  const bypassFor = !world.healed && random.chance(unkept) ? random.pick(passes) : undefined
   const ttl = !world.healed && random.chance(decides) ? random.pick(world.plan.ttls) : undefined
   return (context) => {
     const record = begin(world, actor, key, context)
@@ -97,7 +97,7 @@ export function workOf(
       end(world, record, 'throws')
       throw new Error(fail(world, record))
     }
-    return finish(world, actor, record, context, { ms, heeds, end: end_, shows, passFor, ttl, nest })
+    return finish(world, actor, record, context, { ms, heeds, end: end_, shows, bypassFor, ttl, nest })
   }
 }
 
@@ -113,7 +113,7 @@ interface Manner {
   end: 'value' | 'fails' | 'uncarried'
   shows: boolean
   /** For how long nobody is to wait for anybody, ms: the result is not kept. */
-  passFor: number | undefined
+  bypassFor: number | undefined
   ttl: number | undefined
   nest: ((key: string) => Promise<unknown>) | undefined
 }
@@ -141,7 +141,7 @@ async function finish(
     end(world, record, 'fails')
     throw new Error(fail(world, record))
   }
-  if (manner.passFor !== undefined) context.noStore({ passFor: manner.passFor })
+  if (manner.bypassFor !== undefined) context.noStore({ bypassFor: manner.bypassFor })
   const value = manner.end === 'uncarried' ? new Date(0) : newValue(world)
   record.identities.push(manner.end === 'uncarried' ? UNCARRIED : identityOf(value))
   end(world, record, `returns ${identityOf(value)}`)

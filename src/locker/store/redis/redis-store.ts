@@ -136,7 +136,7 @@ export class RedisStore implements Store {
   }
 
   async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
-    const { key, fence, kind, bytes, ttl, linger, stale, tags, passFor } = settlement
+    const { key, fence, kind, bytes, ttl, linger, stale, tags, bypassFor } = settlement
     const [accepted, doomed] = await this.#call(
       this.#scripts.settle,
       key,
@@ -153,7 +153,7 @@ export class RedisStore implements Store {
         key,
         stale,
         tags,
-        passFor,
+        bypassFor,
       ],
       limits,
     )

@@ -1,5 +1,5 @@
 import type { Answer, HeaderFields, OriginResponse } from '../../engine/index.ts'
-import { flat } from '../../policy/fields.ts'
+import { toRawHeaders } from '../../policy/fields.ts'
 
 /** Statuses whose responses cannot have a body, not even an empty one. */
 const BODILESS: ReadonlySet<number> = new Set([101, 103, 204, 205, 304])
@@ -24,7 +24,7 @@ export function requestOf(
   incoming: Request,
   { method, headers, signal }: { method: string; headers: HeaderFields; signal: AbortSignal | undefined },
 ): Request {
-  const init = { method, headers: pairsOf(flat(headers)), ...(signal && { signal }) }
+  const init = { method, headers: pairsOf(toRawHeaders(headers)), ...(signal && { signal }) }
   if (method === 'GET') return new Request(incoming.url, init)
   // It may be asked for more than once.
   const { body } = incoming.clone()

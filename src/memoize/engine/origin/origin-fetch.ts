@@ -107,7 +107,7 @@ export class Attempt {
   async work(decision: Decision): Promise<Kept> {
     const { signal } = decision
     if (signal.aborted) {
-      decision.noStore({ passFor: 0 })
+      decision.noStore({ bypassFor: 0 })
       return new Lone('failed')
     }
     const unlisten = onAbort(signal, () => this.#desert(signal.reason))
@@ -115,7 +115,7 @@ export class Attempt {
       return await this.#ask(decision)
     } catch (error) {
       if (!this.#givenUp) this.failure = { error }
-      decision.noStore({ passFor: 0 })
+      decision.noStore({ bypassFor: 0 })
       return new Lone('failed')
     } finally {
       unlisten()
@@ -267,7 +267,7 @@ export class Attempt {
     const reason = reasonFor(response.status, cause)
     // What the resource does not share any more is forgotten; where nothing is kept, nobody waits for a while.
     if (this.place.stale && (reason === 'resource' || isGone(response.status))) decision.setTtl(0)
-    else if (reason !== 'resource') decision.noStore({ passFor: 0 })
+    else if (reason !== 'resource') decision.noStore({ bypassFor: 0 })
     else decision.noStore()
     Object.assign(response.headers, this.withheld)
     this.alone = response

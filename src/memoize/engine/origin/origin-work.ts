@@ -36,7 +36,7 @@ export class OriginWork {
 
   readonly run = async (decision: Decision): Promise<Kept> => {
     if (this.attempt) {
-      decision.noStore({ passFor: 0 })
+      decision.noStore({ bypassFor: 0 })
       return new Lone('failed')
     }
     this.attempt = new Attempt(this.request, this.place, this.#terms, this.#begun.resolve)

@@ -3,7 +3,7 @@ import type { Forwarded } from '../../policy/cache-status.ts'
 import { isFailure } from '../../policy/judgement.ts'
 import type { Reuse } from '../../policy/reuse.ts'
 import type { Place } from '../lookup.ts'
-import type { Answer, HttpRequest } from '../message.ts'
+import type { HttpRequest, HttpResponse } from '../message.ts'
 import type { Answers } from '../response-builder.ts'
 import { discard } from '../storage/body.ts'
 import type { OriginWork } from './origin-work.ts'
@@ -22,7 +22,7 @@ export class Outcomes {
    * The answer of a work that has asked the origin itself; undefined when it has not, or not to the end. `stored`: whether
    * the response was accepted to be kept; undefined: that is not known yet. Throws what the origin threw.
    */
-  own({ request, place, attempt }: OriginWork, stored: boolean | undefined): Answer | undefined {
+  own({ request, place, attempt }: OriginWork, stored: boolean | undefined): HttpResponse | undefined {
     if (!attempt) return undefined
     const { made, alone, coming, status, withheld, cause, failure } = attempt
     const forwarded: Forwarded = place.stale ? 'stale' : place.index ? 'vary-miss' : 'uri-miss'
@@ -46,7 +46,7 @@ export class Outcomes {
   }
 
   /** What is answered when there is no result: what is stale, if it may be; or that it is too busy here, or too late. */
-  instead(request: HttpRequest, place: Place, error: unknown): Answer | undefined {
+  instead(request: HttpRequest, place: Place, error: unknown): HttpResponse | undefined {
     const away = error instanceof UnavailableError
     const late = error instanceof TimeoutError
     const stale = (away || late || error instanceof RemoteError) && this.#reuse.standIn(request, place)

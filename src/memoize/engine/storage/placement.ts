@@ -66,7 +66,7 @@ export async function placed(
   if (known) {
     // What is not kept takes the place of what was kept all the same: that is over. A failure does not.
     if (keep > 0 || made.status < 500) decision.setTtl(keep)
-    else decision.noStore({ passFor: 0 })
+    else decision.noStore({ bypassFor: 0 })
     return made
   }
   const wider = widened(index, names)
@@ -79,7 +79,7 @@ export async function placed(
   if (index) {
     // The index alone: whether the resource has changed since this response was begun is not known of the primary key.
     await put(primary, { index: wider }, ttl)
-    decision.noStore({ passFor: 0 })
+    decision.noStore({ bypassFor: 0 })
   } else {
     // Unreachable, should the primary key have been invalidated: its index is not kept then.
     const variant = variantKey(primary, wider, request.headers)

@@ -1,5 +1,5 @@
 import type { Codec } from '../../../kernel/codec/codec.ts'
-import { endToEnd, flat, isOneLine, unflat } from '../../policy/fields.ts'
+import { endToEnd, fromRawHeaders, isOneLine, toRawHeaders } from '../../policy/fields.ts'
 import type { Plan } from '../../policy/plan.ts'
 import type { VaryIndex } from '../../policy/vary.ts'
 import type { HeaderFields } from '../message.ts'
@@ -67,7 +67,7 @@ export const keptCodec: Codec = {
     if (head.kind === 'index') return { index: head.index }
     const { status, text: statusText, fields, plan, authorized: forAuthorized } = head
     // What was changed in Redis must not break an answer in two either.
-    const headers = endToEnd(unflat(fields))
+    const headers = endToEnd(fromRawHeaders(fields))
     const body = bytes.subarray(end)
     const length = headers['content-length']
     if (length !== undefined && length !== String(body.length)) throw new Error('cut short')
@@ -105,7 +105,7 @@ function headOf(kept: Kept): Head {
     kind: 'response',
     status: kept.status,
     ...(kept.statusText !== undefined && { text: kept.statusText }),
-    fields: flat(kept.headers),
+    fields: toRawHeaders(kept.headers),
     plan: kept.plan,
     authorized: kept.forAuthorized,
   }
