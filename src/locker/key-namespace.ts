@@ -2,12 +2,12 @@ import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
 import { checkKey } from '../kernel/redis/keys.ts'
 import type { Clock } from '../kernel/time/clock.ts'
 import { type Epochs, noted, readEpochs, readNote, stillHolds } from './cache/tag-versions.ts'
-import { put } from './flight/bypass.ts'
+import { storeUnclaimed } from './flight/bypass.ts'
 import { countUndecodable } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'
 import type { Lease } from './lease.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
-import { tagsKeptFor } from './processor/held-lease.ts'
+import { tagVersionRetention } from './processor/held-lease.ts'
 import { type Core, nameOf } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
 
@@ -45,7 +45,7 @@ export class Space<T> {
 
   constructor(core: Core, letter: string, codec: Codec) {
     this.#core = core
-    this.#namespace = { letter, codec, reveal: found, asUnverified }
+    this.#namespace = { letter, codec, mapResult: found, asUnverified }
   }
 
   /** Monotonic, ms. */
@@ -80,7 +80,7 @@ export class Space<T> {
       const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
       return found(value, outcome, sentAt + outcome.fresh) as Found<T>
     } catch {
-      countUndecodable(core.caller.counters, key, outcome.fence)
+      countUndecodable(core.context.counters, key, outcome.fence)
       return undefined
     }
   }
@@ -137,9 +137,9 @@ export class Space<T> {
     const call = core.call(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)
     const names = since ? [...since.keys()] : call.tags
-    const epochs = await readEpochs(core.flights.store, names, tagsKeptFor(call), core.limits)
+    const epochs = await readEpochs(core.flights.store, names, tagVersionRetention(call), core.limits)
     if (since && !stillHolds(since, epochs)) return false
-    return put(call, bytes, { ttl: Math.ceil(ttl), stale: 0, tags: noted(epochs) }, 0)
+    return storeUnclaimed(call, bytes, { ttl: Math.ceil(ttl), stale: 0, tags: noted(epochs) }, 0)
   }
 
   /** As `invalidate`, and what was noted of the keys before is not kept either. In this process even if it throws. */

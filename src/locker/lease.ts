@@ -1,6 +1,6 @@
 import { checkDuration } from '../kernel/options.ts'
 import type { WaitNode } from './flight/deadlock.ts'
-import type { Holding } from './processor/held-lease.ts'
+import type { HeldLease } from './processor/held-lease.ts'
 
 /** How long what is published is kept. */
 export interface PublishOptions {
@@ -15,36 +15,36 @@ export interface PublishOptions {
 export class Lease implements AsyncDisposable {
   /** Tells it from `{ status: 'done' }`: you are the processor. */
   readonly status = 'locked'
-  readonly #holding: Holding
+  readonly #held: HeldLease
 
   /** @internal Leases are granted by `request`. */
-  constructor(holding: Holding) {
-    this.#holding = holding
+  constructor(held: HeldLease) {
+    this.#held = held
   }
 
   /** The key that is to be computed. */
   get key(): string {
-    return this.#holding.call.key
+    return this.#held.call.key
   }
 
   /** Number of this grant: only grows, so a store that you write to can refuse an older one. 0 when unshared. */
   get fence(): number {
-    return this.#holding.grant.fence
+    return this.#held.grant.fence
   }
 
   /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': what is published reaches this process alone. */
   get shared(): boolean {
-    return this.#holding.grant.shared
+    return this.#held.grant.shared
   }
 
   /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, with ClosedError at the end of `close`. */
   get signal(): AbortSignal {
-    return this.#holding.signal
+    return this.#held.signal
   }
 
   /** @internal What those wait for who wait for it: a stream's work runs under it. */
   get node(): WaitNode {
-    return this.#holding.node
+    return this.#held.node
   }
 
   /**
@@ -54,7 +54,7 @@ export class Lease implements AsyncDisposable {
    * accepted once.
    */
   async publish(result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
-    await this.#holding.publish(result, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+    await this.#held.publish(result, ttl === undefined ? undefined : checkDuration('ttl', ttl))
   }
 
   /**
@@ -62,7 +62,7 @@ export class Lease implements AsyncDisposable {
    * @throws LeaseLostError, UnavailableError as `publish`.
    */
   async fail(error: unknown, { ttl }: PublishOptions = {}): Promise<void> {
-    await this.#holding.fail(error, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+    await this.#held.fail(error, ttl === undefined ? undefined : checkDuration('ttl', ttl))
   }
 
   /**
@@ -70,15 +70,15 @@ export class Lease implements AsyncDisposable {
    * @throws LeaseLostError when it was settled before.
    */
   async release(): Promise<void> {
-    await this.#holding.release()
+    await this.#held.release()
   }
 
   /** Shows a value to everyone who waits. Throws CodecError when it cannot be carried. */
   progress(value: unknown): void {
-    this.#holding.progress(value)
+    this.#held.progress(value)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#holding.settledOrSettling) await this.#holding.release()
+    if (!this.#held.settledOrSettling) await this.#held.release()
   }
 }

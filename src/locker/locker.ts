@@ -144,12 +144,12 @@ export class Locker implements AsyncDisposable {
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
     if (ttl !== undefined) checkDuration('ttl', ttl)
-    const held = [...(this.#core.caller.holdings.get(this.#core.record(this.#namespace, key)) ?? [])]
-    const [holding, another] = held
-    if (!holding) throw new NotLockedError('This locker holds no lease for the key', { key })
+    const leases = [...(this.#core.context.heldLeases.get(this.#core.record(this.#namespace, key)) ?? [])]
+    const [held, another] = leases
+    if (!held) throw new NotLockedError('This locker holds no lease for the key', { key })
     if (another)
       throw new NotLockedError('This locker has several leases for the key: publish by the Lease', { key })
-    await holding.publish(result, ttl)
+    await held.publish(result, ttl)
   }
 
   /**
@@ -249,8 +249,8 @@ export class Locker implements AsyncDisposable {
 
   /** What it has done and does. */
   stats(): LockerStats {
-    const { caller, flights, localHits, cache, connection } = this.#core
-    const { counters, scheduler, holdings } = caller
+    const { context, flights, localHits, cache, connection } = this.#core
+    const { counters, scheduler, heldLeases } = context
     return {
       ...counters,
       localHits,
@@ -258,7 +258,7 @@ export class Locker implements AsyncDisposable {
       waiters: flights.waiters,
       running: scheduler.running,
       queued: scheduler.waiting,
-      held: [...holdings.values()].reduce((sum, held) => sum + held.size, 0),
+      held: [...heldLeases.values()].reduce((sum, leases) => sum + leases.size, 0),
       cached: cache?.size ?? 0,
       cachedBytes: cache?.bytes ?? 0,
       subscribed: flights.store.subscribed,

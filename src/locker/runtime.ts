@@ -8,8 +8,8 @@ import { emit, hasListeners } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time/clock.ts'
 import { WorkScheduler } from '../kernel/work/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
-import { Flights } from './flight/flight-table.ts'
-import { type Caller, newCounters } from './flight/locker-context.ts'
+import { FlightTable } from './flight/flight-table.ts'
+import { type LockerContext, newCounters } from './flight/locker-context.ts'
 import { Call, type Namespace, type Work } from './flight/waiter.ts'
 import {
   type AnyRunOptions,
@@ -27,8 +27,8 @@ const RENEW_AGAIN_AFTER = 1000
 /** What the parts of a locker share: its connection, its flights, its cache, and how a call is made out of options. */
 export class Core {
   readonly options: ResolvedOptions
-  readonly flights: Flights
-  readonly caller: Caller
+  readonly flights: FlightTable
+  readonly context: LockerContext
   readonly clock: Clock
   readonly codec: Codec
   readonly connection: Connection | undefined
@@ -52,28 +52,28 @@ export class Core {
     this.flights = link
       ? link.connection.share(
           purpose,
-          () => new Flights(new RedisStore(link.connection), link.connection.clock),
+          () => new FlightTable(new RedisStore(link.connection), link.connection.clock),
         )
-      : new Flights(memory.connect(), memory.clock)
+      : new FlightTable(memory.connect(), memory.clock)
     this.#leave = async () => {
       if (!link || link.connection.unshare(purpose)) this.flights.close()
       await link?.leave()
     }
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
-    this.caller = {
+    this.context = {
       ...this.options,
       store: this.flights.store,
       clock: this.clock,
       counters: newCounters(),
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
-      holdings: new ChurnMap(),
+      heldLeases: new ChurnMap(),
       unshared: new ChurnSet(),
       strict: !this.#cache,
       trace: options.trace,
       exposeError: options.exposeError ?? ((failure) => failure),
     }
-    this.#unlisten = this.flights.onStale({
+    this.#unlisten = this.flights.onInvalidation({
       drop: (record, fence) => this.#cache?.drop(record, fence),
       dropTag: (tag) => this.#cache?.dropTag(tag),
       unverify: () => this.#cache?.unverify(),
@@ -107,13 +107,14 @@ export class Core {
 
   /** A stale result of this process's cache, if it will do for a call while it is renewed. */
   stale(call: Call): CachedResult | undefined {
-    const { name, key, afterFence: newerThan, staleWhileRevalidate, caller } = call
+    const { name, key, afterFence, staleWhileRevalidate, locker } = call
     // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
     if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
     const now = this.clock.now()
     const entry = this.#cache.get(name, now)
-    if (!entry || entry.fence <= newerThan || now - entry.freshUntil >= staleWhileRevalidate) return undefined
-    caller.counters.stale++
+    if (!entry || entry.fence <= afterFence || now - entry.freshUntil >= staleWhileRevalidate)
+      return undefined
+    locker.counters.stale++
     if (hasListeners('stale')) emit('stale', { key, staleFor: now - entry.freshUntil })
     this.#renew(call, entry, now)
     return entry
@@ -121,17 +122,17 @@ export class Core {
 
   /** In the background: callers are served what there is. */
   #renew(call: Call, entry: CachedResult, now: number): void {
-    const { round, key } = call
+    const { batch, key } = call
     const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
     const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
     const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
     const renewed = now >= entry.renewAfter ? this.flights.renew(renewal) : undefined
-    if (!renewed) return round?.answered(key)
+    if (!renewed) return batch?.answered(key)
     renewed
       .catch(() => {
         entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
       })
-      .finally(() => round?.answered(key))
+      .finally(() => batch?.answered(key))
   }
 
   /** Does a work once, as `Locker.run` says. */
@@ -175,7 +176,7 @@ export class Core {
       tags: tags.map((tag) => this.tag(tag)),
       work,
     }
-    return new Call(asked, namespace, this.caller, options, this.options)
+    return new Call(asked, namespace, this.context, options, this.options)
   }
 
   /** Name of a resource's record. */
@@ -230,11 +231,11 @@ export class Core {
     await this.#drained(grace)
     ending()
     this.flights.reject(
-      (call) => call.caller === this.caller,
+      (call) => call.locker === this.context,
       (key) => new ClosedError('The locker was closed', { key }),
     )
-    const held = [...this.caller.holdings.values()].flatMap((holdings) => [...holdings])
-    await Promise.all(held.map((holding) => holding.handOver(new ClosedError('The locker was closed'))))
+    const held = [...this.context.heldLeases.values()].flatMap((leases) => [...leases])
+    await Promise.all(held.map((lease) => lease.handOver(new ClosedError('The locker was closed'))))
     await this.flights.settle()
     this.#unlisten()
     await this.#leave()
@@ -242,9 +243,9 @@ export class Core {
 
   /** Resolves when nothing is held any more, or after `grace`. */
   async #drained(grace: number): Promise<void> {
-    const { holdings, clock } = this.caller
+    const { heldLeases, clock } = this.context
     const end = clock.now() + grace
-    const held = () => [...holdings.values()].some((held) => [...held].some((holding) => !holding.lost))
+    const held = () => [...heldLeases.values()].some((leases) => [...leases].some((lease) => !lease.lost))
     while (held() && clock.now() < end) {
       await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
     }

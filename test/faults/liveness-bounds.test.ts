@@ -4,7 +4,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Connection, Lease, Locker, OverloadedError } from '../../src/index.ts'
 import { type Clock, systemClock, type Timer } from '../../src/kernel/time/clock.ts'
-import { Flights } from '../../src/locker/flight/flight-table.ts'
+import { FlightTable } from '../../src/locker/flight/flight-table.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { E, LONG, leaseOf, parked, scene, settledBy, took } from '../support/locker-scene.ts'
 import { setup } from '../support/setup.ts'
@@ -26,7 +26,7 @@ describe('bounds', () => {
       const connection = new Connection(t.redis)
       connection.share(
         'locker:soloflight',
-        () => new Flights(new RedisStore(connection, { maxParked: 2 }), connection.clock),
+        () => new FlightTable(new RedisStore(connection, { maxParked: 2 }), connection.clock),
       )
       return { connection, locker: new Locker({ redis: connection, lease: LONG, cache: false }) }
     })

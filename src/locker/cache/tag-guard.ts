@@ -1,5 +1,5 @@
 import type { Call } from '../flight/waiter.ts'
-import { tagsKeptFor } from '../processor/held-lease.ts'
+import { tagVersionRetention } from '../processor/held-lease.ts'
 import type { ClaimReply, Outcome } from '../store/store.ts'
 import { type Epochs, readEpochs, readNote, stillHolds } from './tag-versions.ts'
 
@@ -27,9 +27,9 @@ export class TagCheck {
 
   /** A claim goes out: so does the question for the epochs. */
   sending(): void {
-    const { tags, caller } = this.#call
+    const { tags, locker } = this.#call
     if (tags.length === 0) return
-    this.#reading = readEpochs(caller.store, tags, tagsKeptFor(this.#call), this.#limits())
+    this.#reading = readEpochs(locker.store, tags, tagVersionRetention(this.#call), this.#limits())
     // Awaited with the reply.
     this.#reading.catch(() => {})
   }
@@ -52,7 +52,7 @@ export class TagCheck {
   /** The epochs of tags: those that were read with the claim, and the others now. */
   async #known(tags: readonly string[]): Promise<Epochs> {
     const others = [...new Set(tags)].filter((tag) => !this.epochs.has(tag))
-    const read = await readEpochs(this.#call.caller.store, others, 0, this.#limits())
+    const read = await readEpochs(this.#call.locker.store, others, 0, this.#limits())
     return new Map([...this.epochs, ...read])
   }
 
@@ -64,6 +64,6 @@ export class TagCheck {
   }
 
   #limits(): { within: number } {
-    return { within: this.#call.caller.unavailableAfter }
+    return { within: this.#call.locker.unavailableAfter }
   }
 }

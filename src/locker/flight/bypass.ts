@@ -1,10 +1,10 @@
 import { newId } from '../../kernel/ids.ts'
-import { lingerOf } from '../processor/held-lease.ts'
+import { outcomeRetention } from '../processor/held-lease.ts'
 import type { Claimer, ClaimReply } from '../store/store.ts'
 import type { Call } from './waiter.ts'
 
 /** How a value is kept. */
-export interface KeptTerms {
+export interface Retention {
   ttl: number
   stale: number
   tags: string
@@ -14,11 +14,11 @@ export interface KeptTerms {
  * Keeps a value that is there already, unless somebody else computes the key at the moment. `only`: nor if anything
  * was granted, or invalidated, since that was the last fence; 0: whatever that is.
  */
-export function put(call: Call, bytes: Buffer, terms: KeptTerms, only: number): Promise<boolean> {
-  const { record, lease, caller } = call
-  const { store, unavailableAfter: within } = caller
+export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only: number): Promise<boolean> {
+  const { record, lease, locker } = call
+  const { store, unavailableAfter: within } = locker
   const grant = { key: record, nonce: newId(), attempt: 1 }
-  const linger = lingerOf(lease)
+  const linger = outcomeRetention(lease)
   const wants = { after: 0, parked: 0, refresh: true, takeover: true, tolerance: 0, serve: 0 }
   const claim = { ...grant, ...wants, lease, pass: false, only, trace: '' }
   const settle = async (reply: ClaimReply): Promise<boolean> => {

@@ -6,7 +6,7 @@ import { Deadlines } from '../../kernel/time/deadlines.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
 import type { Store } from '../store/store.ts'
 import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
-import { Flight, type FlightTable } from './flight.ts'
+import { Flight, type FlightEvents } from './flight.ts'
 import { isShared, serveLastKnown } from './unavailable.ts'
 import { type Call, type JoinedCall, Waiter } from './waiter.ts'
 import type { StaleResult } from './waiter-set.ts'
@@ -15,7 +15,7 @@ import type { StaleResult } from './waiter-set.ts'
 const MAX_WAITERS = 1_000_000
 
 /** What an in-process cache must know. */
-export interface StaleListener {
+export interface InvalidationListener {
   /** What was accepted for a record up to a fence is no longer to be served. */
   drop(record: string, fence: number): void
   /** Nor what has this tag. */
@@ -30,7 +30,7 @@ export interface StaleListener {
  * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
  * whichever of them is asked.
  */
-export class Flights implements FlightTable {
+export class FlightTable implements FlightEvents {
   readonly store: Store
   /** Flights that a caller may join. */
   readonly #open = new ChurnMap<string, Flight>()
@@ -41,7 +41,7 @@ export class Flights implements FlightTable {
   /** All that are not over. */
   readonly #flying = new ChurnSet<Flight>()
   readonly #operations = new ChurnSet<Promise<unknown>>()
-  readonly #listeners = new Set<StaleListener>()
+  readonly #listeners = new Set<InvalidationListener>()
   readonly #deadlines: Deadlines
   readonly #unlisten: () => void
   #waiters = 0
@@ -89,7 +89,7 @@ export class Flights implements FlightTable {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    call.context = call.round?.context ?? new AsyncContext()
+    call.context = call.batch?.context ?? new AsyncContext()
     const joined = call as JoinedCall
     const flight = known ?? new Flight(joined, this)
     const waiter = new Waiter(joined, this.#deadlines)
@@ -97,8 +97,8 @@ export class Flights implements FlightTable {
     this.#waiters++
     flight.add(waiter)
     if (known) {
-      call.caller.counters.joins++
-      call.round?.answered(call.key)
+      call.locker.counters.joins++
+      call.batch?.answered(call.key)
       if (hasListeners('join')) emit('join', { key: call.key })
     } else {
       this.#flying.add(flight)
@@ -122,9 +122,9 @@ export class Flights implements FlightTable {
   }
 
   /** A strict caller that would be content with what is over must ask for itself whether it may have that. */
-  #passBy({ record, caller, staleWhileRevalidate }: Call): void {
+  #passBy({ record, locker, staleWhileRevalidate }: Call): void {
     const flight = this.#open.get(record)
-    if (flight?.renews && caller.strict && staleWhileRevalidate > 0) this.seal(flight)
+    if (flight?.renews && locker.strict && staleWhileRevalidate > 0) this.seal(flight)
   }
 
   askAnew(flight: Flight, waiters: readonly Waiter[]): void {
@@ -136,7 +136,7 @@ export class Flights implements FlightTable {
     if (this.#open.has(next.record)) this.#close(next)
     else this.#open.set(next.record, next)
     for (const waiter of waiters) {
-      flight.audience.release(waiter)
+      flight.waiters.release(waiter)
       next.add(waiter)
     }
     next.begin()
@@ -192,7 +192,7 @@ export class Flights implements FlightTable {
   /** Rejects all waiters that `which` names. */
   reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
     for (const flight of [...this.#flying]) {
-      for (const waiter of flight.audience) {
+      for (const waiter of flight.waiters) {
         if (which(waiter.call)) waiter.reject(error(flight.key))
       }
     }
@@ -219,7 +219,7 @@ export class Flights implements FlightTable {
   }
 
   /** Adds a listener; the returned function takes it away. */
-  onStale(listener: StaleListener): () => void {
+  onInvalidation(listener: InvalidationListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }

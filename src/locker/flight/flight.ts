@@ -8,18 +8,18 @@ import { warnOnce } from '../../kernel/warnings.ts'
 import { callHook } from '../../kernel/work/user-code.ts'
 import { TagCheck, type TagVerdict } from '../cache/tag-guard.ts'
 import { Lease } from '../lease.ts'
-import { Holding, type HoldingFlight, lingerOf, marginOf } from '../processor/held-lease.ts'
+import { HeldLease, type HeldLeaseEvents, lossMargin, outcomeRetention } from '../processor/held-lease.ts'
 import { performWork } from '../processor/work-runner.ts'
 import { ANY_AGE, type Claimer, type ClaimReply, type Notice, type Outcome } from '../store/store.ts'
-import { put } from './bypass.ts'
+import { storeUnclaimed } from './bypass.ts'
 import type { WaitNode } from './deadlock.ts'
 import { countUndecodable } from './locker-context.ts'
-import { Delivery, type Reading } from './result-delivery.ts'
+import { type Reading, ResultDelivery } from './result-delivery.ts'
 import type { JoinedCall, Waiter } from './waiter.ts'
-import { Audience, type AudienceHost, errorFor, giveFailure, type StaleResult } from './waiter-set.ts'
+import { errorFor, giveFailure, type StaleResult, WaiterSet, type WaiterSetEvents } from './waiter-set.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
-export interface FlightTable {
+export interface FlightEvents {
   /** Its claim goes out now. */
   sent(flight: Flight): void
   /** Nobody can join it any more. */
@@ -45,7 +45,7 @@ export interface FlightTable {
  * holding   this process is the processor
  * over      everybody is settled
  */
-type State = 'reading' | 'claiming' | 'parked' | 'holding' | 'over'
+type State = 'reading' | 'claiming' | 'parked' | 'processing' | 'closed'
 
 /** Added to the moment when a parked flight looks again, so that not all processes do at the same time, ms. */
 const JITTER = 25
@@ -63,16 +63,16 @@ const LOOK_WHILE_DEAF = 500
  * Only what comes from the store moves it: replies and notices. Notices are hints: a parked flight also looks by itself
  * when the lease of the processor ends, and whenever messages may have been missed.
  */
-export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
+export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEvents {
   readonly key: string
   readonly record: string
   readonly nonce: string = newId()
   waitsFor: Map<WaitNode, number> | undefined
-  readonly #table: FlightTable
+  readonly #table: FlightEvents
   /** How it claims: by the options of the call that began it. */
   readonly #leader: JoinedCall
-  readonly audience: Audience
-  readonly #delivery: Delivery
+  readonly waiters: WaiterSet
+  readonly #delivery: ResultDelivery
   readonly #tags: TagCheck
   #state: State = 'reading'
   #attempt = 0
@@ -86,7 +86,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #look: Timer | undefined
   /** When the lease of the one we are parked behind ends, as far as we were told. */
   #leaseEnd = 0
-  #holding: Holding | undefined
+  #held: HeldLease | undefined
   /** The last fence that it was granted. */
   #granted = 0
   /** What is over was served on the promise that it is renewed. */
@@ -99,11 +99,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #passed: number | undefined
   #landed: DeferredPromise<void> | undefined
 
-  constructor(leader: JoinedCall, table: FlightTable) {
+  constructor(leader: JoinedCall, table: FlightEvents) {
     this.key = leader.key
     this.record = leader.record
-    this.audience = new Audience(leader.key, this)
-    this.#delivery = new Delivery(leader, this.audience, () => table.tagDrops)
+    this.waiters = new WaiterSet(leader.key, this)
+    this.#delivery = new ResultDelivery(leader, this.waiters, () => table.tagDrops)
     this.#tags = new TagCheck(leader)
     this.#leader = leader
     this.#table = table
@@ -114,30 +114,30 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   get seq(): number {
-    return this.audience.seq
+    return this.waiters.seq
   }
 
   get over(): boolean {
-    return this.#state === 'over'
+    return this.#state === 'closed'
   }
 
   /** This process computes it. */
   get holds(): boolean {
-    return this.#state === 'holding'
+    return this.#state === 'processing'
   }
 
   /** It does so for itself alone. */
   get unshared(): boolean {
-    return this.#holding?.grant.shared === false
+    return this.#held?.grant.shared === false
   }
 
   /** Nobody waits for it, and it is not to be renewed for those who come either. */
   get deserted(): boolean {
-    return this.audience.size === 0 && !this.#renews
+    return this.waiters.size === 0 && !this.#renews
   }
 
   get unwanted(): boolean {
-    return this.deserted && this.#holding?.call.abortUnwanted === true
+    return this.deserted && this.#held?.call.abortUnwanted === true
   }
 
   /** Others are served what is over meanwhile. */
@@ -157,7 +157,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** The store is being asked, and nobody waits for what it will bring. */
   get forsaken(): boolean {
-    return (this.#state === 'reading' || this.#state === 'claiming') && this.audience.size === 0
+    return (this.#state === 'reading' || this.#state === 'claiming') && this.waiters.size === 0
   }
 
   /** Resolves when it is over. */
@@ -169,15 +169,15 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
   add(waiter: Waiter): void {
-    this.audience.add(waiter)
-    const renewed = this.#state === 'holding' || this.#state === 'parked'
+    this.waiters.add(waiter)
+    const renewed = this.#state === 'processing' || this.#state === 'parked'
     if (renewed) this.#serveStale()
   }
 
   vouch(seq: number): void {
     // Of its tags nothing has been heard since its claim went out.
-    if (this.#state === 'holding' && this.#tags.epochs.size > 0) return
-    this.audience.vouch(seq)
+    if (this.#state === 'processing' && this.#tags.epochs.size > 0) return
+    this.waiters.vouch(seq)
   }
 
   /** An invalidation, the first of the grant `fence`, came after the waiter `seq`. */
@@ -187,7 +187,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** The grant whose outcome is waited for; 0 when none can be named. */
   get #awaited(): number {
-    return this.#holding?.grant.fence ?? this.#parkedUnder
+    return this.#held?.grant.fence ?? this.#parkedUnder
   }
 
   doomed(): void {
@@ -197,16 +197,16 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
   invalidated(fence: number): boolean {
     this.#delivery.disturb()
-    this.audience.withdraw(fence)
+    this.waiters.withdraw(fence)
     // Without a grant to name yet (0), what its claim will bring may be older than the invalidation.
     return this.#awaited <= fence
   }
 
   /** A tag has begun a new epoch: whether new callers must not join. */
   tagDropped(tag: string): boolean {
-    if (!this.#tags.has(tag) && !this.audience.stale?.tags.includes(tag)) return false
+    if (!this.#tags.has(tag) && !this.waiters.stale?.tags.includes(tag)) return false
     this.#delivery.disturb()
-    this.audience.withdraw(Number.MAX_SAFE_INTEGER)
+    this.waiters.withdraw(Number.MAX_SAFE_INTEGER)
     return true
   }
 
@@ -214,7 +214,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   deaf(): void {
     this.#delivery.disturb()
     if (this.#state === 'parked')
-      this.#lookAfter(Math.min(LOOK_WHILE_DEAF, this.#leaseEnd - this.#leader.caller.clock.now()))
+      this.#lookAfter(Math.min(LOOK_WHILE_DEAF, this.#leaseEnd - this.#leader.locker.clock.now()))
   }
 
   /** Messages arrive again. */
@@ -229,7 +229,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   begin(): void {
     if (this.#refresh) return this.claim()
     this.#state = 'reading'
-    const { store, unavailableAfter } = this.#leader.caller
+    const { store, unavailableAfter } = this.#leader.locker
     store
       .find(this.record, { within: unavailableAfter }, () => this.sending())
       .then(this.#found, this.#unread)
@@ -237,7 +237,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   readonly #found = (outcome: Outcome | undefined): void => {
     if (this.#state !== 'reading') return
-    if (this.audience.size === 0) return this.#over()
+    if (this.waiters.size === 0) return this.#over()
     if (!outcome || outcome.fence <= this.#after) return this.claim()
     this.claimed({ status: 'done', outcome }, this.#attempt)
   }
@@ -251,7 +251,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     this.#look?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
-    const { store, unavailableAfter } = this.#leader.caller
+    const { store, unavailableAfter } = this.#leader.locker
     const claim = {
       key: this.record,
       nonce: this.nonce,
@@ -261,7 +261,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       parked: this.#parkedUnder,
       refresh: this.#refresh,
       // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
-      takeover: this.#parkedUnder === 0 || [...this.audience].every(({ call }) => call.caller.takeover),
+      takeover: this.#parkedUnder === 0 || [...this.waiters].every(({ call }) => call.locker.takeover),
       tolerance: ANY_AGE,
       serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
       pass: !this.#stubborn,
@@ -320,7 +320,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   /** The reply to a claim that is no longer ours: what it brought is given back. */
   #decline(reply: ClaimReply, attempt: number): void {
     this.#deafen()
-    const waits = this.#state !== 'holding' && this.#state !== 'over'
+    const waits = this.#state !== 'processing' && this.#state !== 'closed'
     if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
     // A place that nobody looks after would swallow the hint of a release.
     else if (reply.status === 'parked' && !waits) this.#unpark()
@@ -328,14 +328,14 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** Every claim that goes out listens anew, also one that went out after the flight was over. */
   #deafen(): void {
-    if (this.#state === 'over') this.#leader.caller.store.ignore(this.nonce)
+    if (this.#state === 'closed') this.#leader.locker.store.ignore(this.nonce)
   }
 
   #receive(reply: ClaimReply, attempt: number): void {
-    const { counters } = this.#leader.caller
+    const { counters } = this.#leader.locker
     // What was offered before is over for good, or invalidated, if it is not offered again.
     if (reply.offer) this.#delivery.offer(reply.offer)
-    else this.audience.withdraw(Number.MAX_SAFE_INTEGER)
+    else this.waiters.withdraw(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
         if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
@@ -346,8 +346,8 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
         this.#delivery.cacheStale(reply.offer)
         this.#serveStale()
         // The others wait for what is new, unless they came while this claim was under way.
-        this.#patient = this.audience.latecomers().length === 0
-        if (this.audience.size > 0) this.claim()
+        this.#patient = this.waiters.latecomers().length === 0
+        if (this.waiters.size > 0) this.claim()
         else this.#over()
         break
       case 'pass':
@@ -388,74 +388,74 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     const before = this.#renews
     // Who is served leaves: the work is wanted all the same.
     this.#renews = true
-    const served = this.audience.serveWhileRevalidating()
-    this.#renews = before || (served && this.#state === 'holding')
+    const served = this.waiters.serveWhileRevalidating()
+    this.#renews = before || (served && this.#state === 'processing')
     return served
   }
 
   /** What is over was served on the promise that it is renewed, to all who may have it. */
   #renew(): void {
     if (!this.#serveStale()) return
-    const late = this.audience.latecomers()
+    const late = this.waiters.latecomers()
     if (late.length > 0) this.#table.askAnew(this, late)
   }
 
   /** The store tells whether it may: in the reply to a claim of its own, if this flight will not claim. */
   doubted(waiter: Waiter): void {
     if (this.#state === 'parked') this.claim()
-    else if (this.#state === 'holding') this.#table.askAnew(this, [waiter])
+    else if (this.#state === 'processing') this.#table.askAnew(this, [waiter])
   }
 
   /** Nobody waits for anybody: each runs its own work. Who wants a lease waits for that. */
   #pass(fence: number): void {
-    for (const waiter of this.audience) {
+    for (const waiter of this.waiters) {
       if (!waiter.call.work) continue
-      this.audience.release(waiter)
-      this.#table.pass(waiter, fence, this.audience.stale)
+      this.waiters.release(waiter)
+      this.#table.pass(waiter, fence, this.waiters.stale)
     }
     this.#stubborn = true
-    if (this.audience.size > 0) return this.claim()
+    if (this.waiters.size > 0) return this.claim()
     this.#over()
     if (this.#parkedUnder > 0) this.#unpark()
   }
 
   /** Runs the work of its only waiter, beside all others. */
   goAlone(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
-    this.audience.add(waiter)
-    if (stale) this.audience.offer({ ...stale, seq: this.seq })
+    this.waiters.add(waiter)
+    if (stale) this.waiters.offer({ ...stale, seq: this.seq })
     this.#passed = fence
     this.#delivery.sending()
-    this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
+    this.#hold(this.#attempt, 0, this.#leader.locker.clock.now())
   }
 
   /** The processor died, and some of those who wait here would not replace it: the others go on. */
   #afterDeath(): void {
     this.#rejectStaying('The processor died, and takeover is off')
-    if (this.audience.size > 0) this.claim()
+    if (this.waiters.size > 0) this.claim()
     else this.#leave()
   }
 
   /** Rejects those who do not replace a processor that is lost. */
   #rejectStaying(message: string): void {
-    for (const waiter of this.audience) {
-      const { key, caller } = waiter.call
-      if (!caller.takeover) waiter.reject(new LockTimeoutError(message, { key }))
+    for (const waiter of this.waiters) {
+      const { key, locker } = waiter.call
+      if (!locker.takeover) waiter.reject(new LockTimeoutError(message, { key }))
     }
   }
 
   #park(reply: ClaimReply & { status: 'parked' }): void {
-    const { store, clock } = this.#leader.caller
+    const { store, clock } = this.#leader.locker
     emit('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
     this.#after = reply.after
     this.#parkedUnder = reply.fence
     this.#state = 'parked'
-    if (this.audience.size === 0) return this.#leave()
+    if (this.waiters.size === 0) return this.#leave()
     // What is shown of a work whose outcome is not for those who wait here is not for them either.
-    this.audience.catchUp(reply.after < reply.fence ? reply.progress : undefined)
+    this.waiters.catchUp(reply.after < reply.fence ? reply.progress : undefined)
     if (this.#hinted) return this.claim()
     this.#serveStale()
-    for (const { call } of this.audience) call.round?.answered(call.key)
+    for (const { call } of this.waiters) call.batch?.answered(call.key)
     if (this.#state !== 'parked') return
     this.#leaseEnd = clock.now() + reply.left
     this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
@@ -463,49 +463,49 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   #lookAfter(ms: number): void {
     this.#look?.cancel()
-    this.#look = this.#leader.caller.clock.after(ms + 1 + Math.random() * JITTER, () => this.claim())
+    this.#look = this.#leader.locker.clock.after(ms + 1 + Math.random() * JITTER, () => this.claim())
   }
 
   /** A grant that nobody wants any more. If this fails, the lease ends by itself. */
   #giveBack(attempt: number, fence: number): void {
-    const { caller, lease } = this.#leader
+    const { locker, lease } = this.#leader
     const release = {
       key: this.record,
       nonce: this.nonce,
       attempt,
       fence,
-      linger: lingerOf(lease),
+      linger: outcomeRetention(lease),
       expired: false,
       next: undefined,
     }
-    this.#table.track(caller.store.release(release, { within: caller.unavailableAfter }).catch(() => {}))
+    this.#table.track(locker.store.release(release, { within: locker.unavailableAfter }).catch(() => {}))
   }
 
   #unpark(): void {
-    const { store, unavailableAfter } = this.#leader.caller
+    const { store, unavailableAfter } = this.#leader.locker
     this.#table.track(store.unpark(this.record, this.nonce, { within: unavailableAfter }).catch(() => {}))
   }
 
   #refuse(error: unknown): void {
-    const { counters } = this.#leader.caller
+    const { counters } = this.#leader.locker
     if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
-    this.audience.serveLastKnown()
-    this.audience.rejectSharing(error)
-    if (this.audience.size > 0) this.#hold(this.#attempt, 0, this.#leader.caller.clock.now())
+    this.waiters.serveLastKnown()
+    this.waiters.rejectSharing(error)
+    if (this.waiters.size > 0) this.#hold(this.#attempt, 0, this.#leader.locker.clock.now())
     else this.#over()
   }
 
   /** Hands the grant to the first waiter; without one, back. */
   #hold(attempt: number, fence: number, sentAt: number): void {
-    const { first } = this.audience
+    const { first } = this.waiters
     if (!first) {
       if (fence > 0) this.#giveBack(attempt, fence)
       return this.#over()
     }
     const shared = fence > 0
-    const { caller, lease } = this.#leader
-    if (shared && caller.clock.now() >= sentAt + lease - marginOf(lease)) {
+    const { locker, lease } = this.#leader
+    if (shared && locker.clock.now() >= sentAt + lease - lossMargin(lease)) {
       // The reply took as long as the lease: somebody else may have it by now.
       warnOnce(
         'SOLOFLIGHT_LEASE_TOO_SHORT',
@@ -516,24 +516,24 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
     }
     const { call } = first
     const unavailable = !shared && this.#passed === undefined
-    if (unavailable && call.caller.unshared.size >= call.maxUnshared) {
+    if (unavailable && call.locker.unshared.size >= call.maxUnshared) {
       return this.#rejectAll(
         (key) => new OverloadedError('Redis is away, and enough works run without it', { key }),
       )
     }
-    this.#state = 'holding'
-    this.audience.catchUp(undefined)
+    this.#state = 'processing'
+    this.waiters.catchUp(undefined)
     if (!shared) this.#goUnshared(call)
     this.#granted = Math.max(this.#granted, fence)
     const grant = { attempt, fence, sentAt, lease, shared, unavailable, epochs: this.#tags.epochs }
-    const holding = new Holding(call, grant, this)
-    this.#holding = holding
-    if (call.round) {
-      call.round.granted(holding, this)
+    const held = new HeldLease(call, grant, this)
+    this.#held = held
+    if (call.batch) {
+      call.batch.granted(held, this)
     } else if (call.work) {
-      performWork(call.work, holding, this)
+      performWork(call.work, held, this)
     } else {
-      first.grant(new Lease(holding))
+      first.grant(new Lease(held))
     }
   }
 
@@ -563,11 +563,11 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   showProgress(bytes: Buffer): void {
-    this.audience.showProgress(bytes)
+    this.waiters.showProgress(bytes)
   }
 
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
-    if (this.#state === 'over' || this.#isPast(outcome)) return
+    if (this.#state === 'closed' || this.#isPast(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
     this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
     this.#keepPassed(outcome)
@@ -576,18 +576,18 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
   #keepPassed({ kind, bytes }: Outcome): void {
-    const holding = this.#holding
-    if (this.#passed === undefined || !holding || kind === 'error' || holding.terms.bypassFor !== undefined)
+    const held = this.#held
+    if (this.#passed === undefined || !held || kind === 'error' || held.resultPolicy.bypassFor !== undefined)
       return
-    if (!this.#delivery.undisturbed || holding.call.tags.length > 0) return
-    const { call, terms } = holding
+    if (!this.#delivery.undisturbed || held.call.tags.length > 0) return
+    const { call, resultPolicy: terms } = held
     const kept = { ttl: terms.ttl ?? call.ttl, stale: call.keepStale, tags: '' }
-    this.#table.track(put(call, bytes, kept, this.#passed).catch(() => {}))
+    this.#table.track(storeUnclaimed(call, bytes, kept, this.#passed).catch(() => {}))
   }
 
   /** Whether it comes from a holding that was lost, after which the flight has gone on to something newer. */
   #isPast({ fence }: Outcome): boolean {
-    if (fence === this.#holding?.grant.fence) return false
+    if (fence === this.#held?.grant.fence) return false
     return fence > 0 && (fence <= this.#after || fence < Math.max(this.#awaited, this.#granted))
   }
 
@@ -603,25 +603,25 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
       return from === 'message' ? this.lookAgain() : this.#overwrite(outcome)
     }
     if (from === 'reply') this.#countHit()
-    this.#holding = undefined
-    const entitled = this.audience.entitled()
-    const asksAnew = entitled.length < this.audience.size
+    this.#held = undefined
+    const entitled = this.waiters.entitled()
+    const asksAnew = entitled.length < this.waiters.size
     if (!asksAnew) this.#over()
     if (outcome.kind === 'error') {
-      this.audience.serveInsteadOfError()
+      this.waiters.serveInsteadOfError()
       giveFailure(entitled, outcome, this.key, original)
     } else if (reading) this.#delivery.give(entitled, outcome, reading, keptFrom)
     if (asksAnew) this.#askAnew(outcome)
   }
 
   #countHit(): void {
-    this.#leader.caller.counters.hits++
+    this.#leader.locker.counters.hits++
     if (hasListeners('hit')) emit('hit', { key: this.key, local: false })
   }
 
   /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
   #overwrite({ fence }: Outcome): void {
-    countUndecodable(this.#leader.caller.counters, this.key, fence)
+    countUndecodable(this.#leader.locker.counters, this.key, fence)
     this.#askAfter(fence)
   }
 
@@ -637,71 +637,71 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   }
 
   /** The holding was lost: those who wait look for the successor, or are it. */
-  lost(holding: Holding): void {
-    if (this.#holding === holding) this.#goOn()
+  lost(held: HeldLease): void {
+    if (this.#held === held) this.#goOn()
   }
 
   /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async released(holding: Holding, expired: boolean): Promise<void> {
-    const { attempt, fence, shared } = holding.grant
-    if (expired && this.#holding === holding)
+  async released(held: HeldLease, expired: boolean): Promise<void> {
+    const { attempt, fence, shared } = held.grant
+    if (expired && this.#held === held)
       this.#rejectStaying('The processor was let go at `maxHold`, and takeover is off')
-    if (!shared) return this.lost(holding)
-    const { store, clock, unavailableAfter } = this.#leader.caller
+    if (!shared) return this.lost(held)
+    const { store, clock, unavailableAfter } = this.#leader.locker
     const { lease } = this.#leader
-    const current = () => this.#holding === holding
-    const next = current() && this.audience.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
+    const current = () => this.#held === held
+    const next = current() && this.waiters.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
-    const terms = { linger: lingerOf(lease), expired, next }
+    const terms = { linger: outcomeRetention(lease), expired, next }
     const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
     this.#table.track(released.catch(() => {}))
     try {
       const reply = await released
       if (next && reply.fence !== undefined && current()) this.#hold(next.attempt, reply.fence, sentAt)
-      else this.lost(holding)
+      else this.lost(held)
     } catch (error) {
       // It may have been granted all the same: the next claim repeats that attempt, so that it finds its own grant.
       if (next) this.#attempt = next.attempt - 1
-      this.lost(holding)
+      this.lost(held)
       throw error
     }
   }
 
   /** The work's outcome could not be published: it is for those of this process alone who would rather have that. */
-  abandon(holding: Holding, error: unknown, original: unknown): void {
-    if (this.#holding !== holding) return
-    const outcome = error instanceof UnavailableError ? holding.unaccepted : undefined
-    if (outcome) this.audience.rejectSharing(error)
-    if (!outcome || this.audience.size === 0) return this.#rejectAll(errorFor(error))
-    this.#goUnshared(holding.call)
+  abandon(held: HeldLease, error: unknown, original: unknown): void {
+    if (this.#held !== held) return
+    const outcome = error instanceof UnavailableError ? held.unaccepted : undefined
+    if (outcome) this.waiters.rejectSharing(error)
+    if (!outcome || this.waiters.size === 0) return this.#rejectAll(errorFor(error))
+    this.#goUnshared(held.call)
     this.settled(outcome, this.seq, 0, original)
   }
 
-  #goUnshared({ caller }: JoinedCall): void {
-    caller.counters[this.#passed === undefined ? 'unshared' : 'bypasses']++
+  #goUnshared({ locker }: JoinedCall): void {
+    locker.counters[this.#passed === undefined ? 'unshared' : 'bypasses']++
     emit(this.#passed === undefined ? 'unshared' : 'bypass', { key: this.key })
   }
 
   #goOn(): void {
     // As behind any other that is lost: what it has settled after all is what was waited for.
-    this.#parkedUnder = this.#holding?.grant.fence ?? 0
-    this.#holding = undefined
-    if (this.audience.size > 0) this.claim()
+    this.#parkedUnder = this.#held?.grant.fence ?? 0
+    this.#held = undefined
+    if (this.waiters.size > 0) this.claim()
     else this.#over()
   }
 
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
   left(): void {
     this.#table.left()
-    if (this.audience.size > 0) return
+    if (this.waiters.size > 0) return
     if (this.#state === 'parked') this.#leave()
     else this.#abandon()
   }
 
   /** Nobody in this process waits for its work any more. */
   #abandon(): void {
-    if (this.unwanted) this.#holding?.abandon()
+    if (this.unwanted) this.#held?.abandon()
   }
 
   /** Nobody waits any more: the place on the record is given up. */
@@ -713,12 +713,12 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
   #rejectAll(error: (key: string) => unknown): void {
     this.#over()
     if (this.#parkedUnder > 0) this.#unpark()
-    this.audience.reject(error)
+    this.waiters.reject(error)
   }
 
   #over(): void {
-    this.#state = 'over'
-    this.#holding = undefined
+    this.#state = 'closed'
+    this.#held = undefined
     this.#look?.cancel()
     this.#deafen()
     this.#table.remove(this)
@@ -727,7 +727,7 @@ export class Flight implements Claimer, HoldingFlight, WaitNode, AudienceHost {
 }
 
 /** The trace context that the user's hook returns, if it returns one. */
-function traceOf({ caller, context }: JoinedCall): string {
-  const trace: unknown = caller.trace && callHook(context, 'trace', caller.trace)
+function traceOf({ locker, context }: JoinedCall): string {
+  const trace: unknown = locker.trace && callHook(context, 'trace', locker.trace)
   return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
 }

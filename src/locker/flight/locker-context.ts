@@ -4,7 +4,7 @@ import { emit } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { WorkScheduler } from '../../kernel/work/work-scheduler.ts'
 import type { ResultCache } from '../cache/result-cache.ts'
-import type { Holding } from '../processor/held-lease.ts'
+import type { HeldLease } from '../processor/held-lease.ts'
 import type { Store } from '../store/store.ts'
 
 /** Counts of what a locker did, since it was made. */
@@ -70,16 +70,16 @@ export function countUndecodable(counters: Counters, key: string, fence: number)
 }
 
 /** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */
-export interface Caller {
+export interface LockerContext {
   readonly store: Store
   readonly clock: Clock
   readonly counters: Counters
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
   /** Unsettled leases, by name of the record. */
-  readonly holdings: ChurnMap<string, Set<Holding>>
+  readonly heldLeases: ChurnMap<string, Set<HeldLease>>
   /** Those of them that are for this process alone, because Redis is away. */
-  readonly unshared: ChurnSet<Holding>
+  readonly unshared: ChurnSet<HeldLease>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
   readonly strict: boolean
   readonly maxHold: number

@@ -2,7 +2,7 @@ import { decodeWith, sizeOf } from '../../kernel/codec/codec.ts'
 import { readNote } from '../cache/tag-versions.ts'
 import type { Offer, Outcome } from '../store/store.ts'
 import type { Call, Waiter } from './waiter.ts'
-import type { Audience } from './waiter-set.ts'
+import type { WaiterSet } from './waiter-set.ts'
 
 /** A value that was read: as callers are given it, and the bytes that it takes in memory. */
 export interface Reading {
@@ -14,9 +14,9 @@ export interface Reading {
  * Makes what callers are given out of what the store brought, and keeps it in this process's cache if it may be kept: no
  * invalidation came since the claim went out, and messages would have told.
  */
-export class Delivery {
+export class ResultDelivery {
   readonly #call: Call
-  readonly #audience: Audience
+  readonly #waiters: WaiterSet
   /** Counts the tags that were heard to have begun a new epoch. */
   readonly #tagDrops: () => number
   #tagDropsThen = 0
@@ -26,17 +26,17 @@ export class Delivery {
   sentAt = 0
   sentSeq = 0
 
-  constructor(call: Call, audience: Audience, tagDrops: () => number) {
+  constructor(call: Call, waiters: WaiterSet, tagDrops: () => number) {
     this.#call = call
-    this.#audience = audience
+    this.#waiters = waiters
     this.#tagDrops = tagDrops
   }
 
   /** A claim goes out, or a work begins without one. */
   sending(): void {
-    const { clock, store } = this.#call.caller
+    const { clock, store } = this.#call.locker
     this.sentAt = clock.now()
-    this.sentSeq = this.#audience.seq
+    this.sentSeq = this.#waiters.seq
     this.#cacheable = store.subscribed
     this.#tagDropsThen = this.#tagDrops()
   }
@@ -59,9 +59,9 @@ export class Delivery {
 
   /** Reads the value of an outcome. Throws CodecError. */
   read(outcome: Outcome, keptFrom: number): Reading {
-    const { codec, key, reveal } = this.#call
+    const { codec, key, mapResult } = this.#call
     const value = decodeWith(codec, outcome.bytes, key)
-    const result = reveal ? reveal(value, outcome, freshUntil(outcome, keptFrom)) : value
+    const result = mapResult ? mapResult(value, outcome, freshUntil(outcome, keptFrom)) : value
     return { result, bytes: sizeOf(codec, value, outcome.bytes.length) }
   }
 
@@ -77,7 +77,7 @@ export class Delivery {
         until: this.sentAt + left,
         tags: [...readNote(tags).keys()],
       }
-      this.#audience.offer({ ...offered, seq: this.sentSeq })
+      this.#waiters.offer({ ...offered, seq: this.sentSeq })
     } catch {
       // The work will bring another.
     }
@@ -85,19 +85,19 @@ export class Delivery {
 
   /** Another renews it: what is over is kept here as well, so that it is asked for once only. */
   cacheStale(offer: Offer): void {
-    const { stale } = this.#audience
+    const { stale } = this.#waiters
     if (stale) this.#cache(stale, offer, stale.since, stale.until - stale.since)
   }
 
   #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
     if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
-    const { caller, name, record } = this.#call
+    const { locker, name, record } = this.#call
     // Later results could not replace it, nor invalidations reach it.
-    if (!caller.cache || !caller.store.explains(fence)) return
+    if (!locker.cache || !locker.store.explains(fence)) return
     const { result, bytes } = reading
     const names = [...readNote(tags).keys()]
     const staleUntil = freshUntil + stale
-    caller.cache.set(name, { record, result, bytes, fence, freshUntil, staleUntil, tags: names })
+    locker.cache.set(name, { record, result, bytes, fence, freshUntil, staleUntil, tags: names })
   }
 }
 

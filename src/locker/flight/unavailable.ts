@@ -11,14 +11,14 @@ export function isShared({ onUnavailable }: Pick<Call, 'onUnavailable'>): boolea
  * call's `staleIfError`, but an invalidation of it may have gone unheard.
  */
 export function serveLastKnown(call: Call): { result: unknown } | undefined {
-  const { key, name, caller, onUnavailable, afterFence: newerThan, staleIfError, refresh } = call
+  const { key, name, locker, onUnavailable, afterFence, staleIfError, refresh } = call
   if (refresh || (onUnavailable !== 'cached' && onUnavailable !== 'cached-local')) return undefined
-  const now = caller.clock.now()
-  const entry = caller.cache?.lastKnown(name, now)
-  if (!entry || entry.fence <= newerThan) return undefined
+  const now = locker.clock.now()
+  const entry = locker.cache?.lastKnown(name, now)
+  if (!entry || entry.fence <= afterFence) return undefined
   const staleFor = Math.max(0, now - entry.freshUntil)
   if (staleFor > 0 && staleFor >= staleIfError) return undefined
-  caller.counters.unverified++
+  locker.counters.unverified++
   if (hasListeners('unverified')) emit('unverified', { key, staleFor })
   return { result: call.asUnverified ? call.asUnverified(entry.result) : entry.result }
 }

@@ -23,7 +23,7 @@ export interface StaleResult {
 }
 
 /** What an audience tells the flight that it waits in. */
-export interface AudienceHost {
+export interface WaiterSetEvents {
   /** One waits no longer, whatever the reason. */
   left(): void
   /** One would have what is over, but an invalidation might have come before it did. */
@@ -37,7 +37,7 @@ export interface AudienceHost {
  * entitled to an outcome only if Redis is known to have had no invalidation at some moment after it came: then it is
  * vouched for. All others simply receive what comes.
  */
-export class Audience implements Among {
+export class WaiterSet implements Among {
   readonly key: string
   readonly #waiters = new Set<Waiter>()
   #seq = 0
@@ -45,10 +45,10 @@ export class Audience implements Among {
   /** What the work has said last. */
   #progress: Buffer | undefined
 
-  readonly #host: AudienceHost
+  readonly #host: WaiterSetEvents
   #stale: StaleResult | undefined
 
-  constructor(key: string, host: AudienceHost) {
+  constructor(key: string, host: WaiterSetEvents) {
     this.key = key
     this.#host = host
   }
@@ -131,7 +131,7 @@ export class Audience implements Among {
   /** Whether what is over would do for a waiter while it is renewed. */
   #contents({ call }: Waiter): boolean {
     if (!this.#stale || call.refresh || this.#stale.fence <= call.afterFence) return false
-    return call.caller.clock.now() - this.#stale.since < call.staleWhileRevalidate
+    return call.locker.clock.now() - this.#stale.since < call.staleWhileRevalidate
   }
 
   #serveEach(tolerance: (waiter: Waiter) => number): boolean {
@@ -141,11 +141,11 @@ export class Audience implements Among {
 
   #serveStale(waiter: Waiter, tolerance: number): boolean {
     const stale = this.#stale
-    const { key, caller, refresh } = waiter.call
-    const now = caller.clock.now()
+    const { key, locker, refresh } = waiter.call
+    const now = locker.clock.now()
     if (!stale || refresh || now - stale.since >= tolerance || now >= stale.until) return false
     if (stale.fence <= waiter.call.afterFence || (waiter.strict && this.#isLate(waiter))) return false
-    caller.counters.stale++
+    locker.counters.stale++
     if (hasListeners('stale')) emit('stale', { key, staleFor: now - stale.since })
     waiter.resolve(stale.result)
     return true

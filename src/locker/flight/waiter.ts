@@ -7,9 +7,9 @@ import { BaseWaiter } from '../../kernel/waiting/waiter.ts'
 import type { AsyncContext } from '../../kernel/work/user-code.ts'
 import type { Lease } from '../lease.ts'
 import type { AnyRunOptions, ResolvedOptions } from '../options.ts'
-import type { Round } from '../processor/batch-run.ts'
+import type { BatchRun } from '../processor/batch-run.ts'
 import type { Outcome } from '../store/store.ts'
-import type { Caller } from './locker-context.ts'
+import type { LockerContext } from './locker-context.ts'
 
 /** What a work is given. */
 export interface WorkContext {
@@ -48,7 +48,7 @@ export interface Namespace {
   readonly letter: string
   readonly codec: Codec
   /** What callers are given of a value; `until`: by the clock, as long as it is fresh. */
-  readonly reveal?: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
+  readonly mapResult?: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
   /** What callers are given of a result that is served although it may be invalid. */
   readonly asUnverified?: ((result: unknown) => unknown) | undefined
 }
@@ -73,9 +73,9 @@ export class Call implements Asked {
   name: string
   tags: readonly string[]
   work: Work<unknown> | undefined
-  caller: Caller
+  locker: LockerContext
   codec: Codec
-  reveal: Namespace['reveal']
+  mapResult: Namespace['mapResult']
   asUnverified: Namespace['asUnverified']
   timeout: number
   signal: AbortSignal | undefined
@@ -100,7 +100,7 @@ export class Call implements Asked {
   /** Nobody waits for it: it renews what others are served meanwhile. */
   background = false
   /** Of `runMany`: the keys that are claimed together. */
-  round?: Round | undefined
+  batch?: BatchRun | undefined
   /** In which its work and hooks run, once it was not served at once. */
   context: AsyncContext | undefined
 
@@ -108,7 +108,7 @@ export class Call implements Asked {
   constructor(
     asked: Asked,
     namespace: Namespace,
-    caller: Caller,
+    locker: LockerContext,
     options: AnyRunOptions,
     own: ResolvedOptions,
   ) {
@@ -117,9 +117,9 @@ export class Call implements Asked {
     this.name = asked.name
     this.tags = asked.tags
     this.work = asked.work
-    this.caller = caller
+    this.locker = locker
     this.codec = namespace.codec
-    this.reveal = namespace.reveal
+    this.mapResult = namespace.mapResult
     this.asUnverified = namespace.asUnverified
     this.timeout = options.timeout ?? own.timeout
     this.signal = options.signal
@@ -172,15 +172,15 @@ export class Waiter extends BaseWaiter {
   onEnd: (() => void) | undefined
 
   constructor(call: JoinedCall, deadlines: Deadlines) {
-    const { timeout, softTimeout, caller } = call
-    super(call, caller.clock, deadlines, call.background)
+    const { timeout, softTimeout, locker } = call
+    super(call, locker.clock, deadlines, call.background)
     this.call = call
-    if (softTimeout < timeout) this.#softTimer = caller.clock.after(softTimeout, () => this.#soften(), true)
+    if (softTimeout < timeout) this.#softTimer = locker.clock.after(softTimeout, () => this.#soften(), true)
   }
 
   /** Whether it must not receive anything that an acknowledged invalidation might have preceded. */
   get strict(): boolean {
-    return this.call.caller.strict
+    return this.call.locker.strict
   }
 
   /** Leaves `among` when it waits no longer. */
@@ -194,14 +194,14 @@ export class Waiter extends BaseWaiter {
   }
 
   expire(): void {
-    const { key, timeout, caller } = this.call
-    caller.counters.timeouts++
+    const { key, timeout, locker } = this.call
+    locker.counters.timeouts++
     this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
   }
 
   protected onAborted(cause: unknown): void {
-    const { key, caller } = this.call
-    caller.counters.aborts++
+    const { key, locker } = this.call
+    locker.counters.aborts++
     this.reject(new AbortedError('The caller aborted its waiting', { key, cause }))
   }
 

@@ -3,7 +3,7 @@ import { checkKey } from '../../kernel/redis/keys.ts'
 import type { Namespace } from '../flight/waiter.ts'
 import { checkRunOptions, type RunManyOptions } from '../options.ts'
 import type { Core } from '../runtime.ts'
-import { type ManyWork, Round } from './batch-run.ts'
+import { BatchRun, type ManyWork } from './batch-run.ts'
 
 /** Most keys of one call. */
 const MAX_KEYS = 10_000
@@ -25,8 +25,8 @@ export async function runMany(
   const results = new Map<string, Promise<unknown> | undefined>()
   for (const key of keys) results.set(key, core.hit(namespace, key, options)?.promise)
   const missing = [...results.keys()].filter((key) => !results.get(key))
-  const round = new Round(missing, work)
-  for (const key of missing) results.set(key, join(core, namespace, key, round, options))
+  const batch = new BatchRun(missing, work)
+  for (const key of missing) results.set(key, join(core, namespace, key, batch, options))
   return await Promise.all(keys.map((key) => results.get(key)))
 }
 
@@ -34,20 +34,20 @@ function join(
   core: Core,
   namespace: Namespace,
   key: string,
-  round: Round,
+  batch: BatchRun,
   options: RunManyOptions,
 ): Promise<unknown> {
-  const call = core.call(namespace, key, computedByItsRound, options)
-  call.round = round
+  const call = core.call(namespace, key, computedByItsBatch, options)
+  call.batch = batch
   // A stale result is renewed in the same round; its key counts as answered when that is done.
   const stale = core.stale(call)
   if (stale) return stale.promise
   const result = core.flights.join(call)
-  const answered = () => round.answered(key)
+  const answered = () => batch.answered(key)
   result.then(answered, answered)
   return result
 }
 
-function computedByItsRound(): never {
-  throw new Error('A key of a round is computed with the others')
+function computedByItsBatch(): never {
+  throw new Error('A key of a batch is computed with the others')
 }

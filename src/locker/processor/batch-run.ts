@@ -4,7 +4,7 @@ import { AsyncContext } from '../../kernel/work/user-code.ts'
 import type { Slot } from '../../kernel/work/work-scheduler.ts'
 import { asWork, type WaitNode } from '../flight/deadlock.ts'
 import type { WorkContext } from '../flight/waiter.ts'
-import type { Holding } from './held-lease.ts'
+import type { HeldLease } from './held-lease.ts'
 import { conclude, contextOf, isWanted, type WorkFlight } from './work-runner.ts'
 
 /** What the work of a `runMany` is given. */
@@ -29,7 +29,7 @@ export type ManyResults<T> =
   | ReadonlyMap<string, T | Error | PromiseLike<T>>
 
 interface Member {
-  holding: Holding
+  held: HeldLease
   flight: WorkFlight
 }
 
@@ -40,7 +40,7 @@ const GATHER = 5
  * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
  * that were granted. What is granted later, by a takeover, is another round.
  */
-export class Round implements WaitNode {
+export class BatchRun implements WaitNode {
   waitsFor: Map<WaitNode, number> | undefined
   /** Keys whose claims are not answered. */
   readonly #pending: Set<string>
@@ -65,10 +65,10 @@ export class Round implements WaitNode {
     if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
   }
 
-  granted(holding: Holding, flight: WorkFlight): void {
-    this.#won.push({ holding, flight })
-    if (this.#open) this.answered(holding.call.key)
-    else if (this.#won.length === 1) holding.call.caller.clock.after(GATHER, () => this.#start())
+  granted(held: HeldLease, flight: WorkFlight): void {
+    this.#won.push({ held, flight })
+    if (this.#open) this.answered(held.call.key)
+    else if (this.#won.length === 1) held.call.locker.clock.after(GATHER, () => this.#start())
   }
 
   #start(): void {
@@ -76,26 +76,26 @@ export class Round implements WaitNode {
     const won = this.#won
     this.#won = []
     const [first] = won
-    first?.holding.call.caller.scheduler.schedule((slot) => {
+    first?.held.call.locker.scheduler.schedule((slot) => {
       void this.#perform(won, slot).finally(() => slot.release())
     })
   }
 
   async #perform(won: readonly Member[], slot: Slot): Promise<void> {
-    const members = won.filter(({ holding, flight }) => isWanted(holding, flight))
+    const members = won.filter(({ held, flight }) => isWanted(held, flight))
     const [first] = members
     if (!first) return
-    const { clock } = first.holding.call.caller
+    const { clock } = first.held.call.locker
     const startedAt = clock.now()
     for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
-    const keys = members.map(({ holding }) => holding.call.key)
+    const keys = members.map(({ held }) => held.call.key)
     const outcome = await asWork(this.context, { node: this, slot }, async () =>
       readResults(await this.#work([...keys], contextOfMany(members)), keys),
     ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
     await Promise.all(
-      members.map(({ holding, flight }, index) => {
+      members.map(({ held, flight }, index) => {
         flight.waitsFor = undefined
-        return conclude(holding, flight, { ...(outcome[index] as Outcome), startedAt })
+        return conclude(held, flight, { ...(outcome[index] as Outcome), startedAt })
       }),
     )
   }
@@ -124,12 +124,12 @@ async function readResults(results: ManyResults<unknown>, keys: readonly string[
 }
 
 function contextOfMany(members: readonly Member[]): ManyContext {
-  const contexts = new Map(members.map(({ holding }) => [holding.call.key, contextOf(holding)]))
+  const contexts = new Map(members.map(({ held }) => [held.call.key, contextOf(held)]))
   const abort = new AbortController()
   let left = members.length
-  for (const { holding } of members) {
-    holding.signal.addEventListener('abort', () => {
-      if (--left === 0) abort.abort(holding.signal.reason)
+  for (const { held } of members) {
+    held.signal.addEventListener('abort', () => {
+      if (--left === 0) abort.abort(held.signal.reason)
     })
   }
   return {

@@ -9,7 +9,7 @@ import type { Call, JoinedCall } from '../flight/waiter.ts'
 import { MESSAGE_LIMIT, type Outcome, type Settlement } from '../store/store.ts'
 
 /** The flight, as far as its holding tells it how things went. */
-export interface HoldingFlight extends WaitNode {
+export interface HeldLeaseEvents extends WaitNode {
   readonly nonce: string
   /** Number of the last waiter that has joined. */
   readonly seq: number
@@ -17,9 +17,9 @@ export interface HoldingFlight extends WaitNode {
   readonly unwanted: boolean
   /** Final for this process. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
   settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
-  lost(holding: Holding): void
+  lost(held: HeldLease): void
   /** `expired`: it was held for too long, which is to those who wait as if it had died. */
-  released(holding: Holding, expired: boolean): Promise<void>
+  released(held: HeldLease, expired: boolean): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
   vouch(seq: number): void
   /** The key was invalidated while this is held. */
@@ -28,7 +28,7 @@ export interface HoldingFlight extends WaitNode {
 }
 
 /** A grant, as the flight received it. */
-export interface HoldingGrant {
+export interface Grant {
   attempt: number
   fence: number
   /** When the claim went out: the lease counts from there. */
@@ -44,7 +44,7 @@ export interface HoldingGrant {
 }
 
 /** How what is published is kept. */
-export interface Terms {
+export interface ResultPolicy {
   /** ms; that of the call when absent. */
   ttl?: number | undefined
   /** Not at all; and for so long nobody is to wait for anybody, ms. */
@@ -61,17 +61,17 @@ const PROGRESS_EVERY = 50
 const RENEW_AFTER = 1 / 3
 
 /** How long before its end a lease counts as lost, ms: what the signal needs to be heard. */
-export function marginOf(lease: number): number {
+export function lossMargin(lease: number): number {
   return Math.min(200, lease / 10)
 }
 
 /** What was settled is remembered for longer than anybody waits before looking again, ms. */
-export function lingerOf(lease: number): number {
+export function outcomeRetention(lease: number): number {
   return Math.ceil(lease * 1.25 + 1000)
 }
 
 /** How long the epochs of a call's tags are to be known, ms. */
-export function tagsKeptFor(call: Call): number {
+export function tagVersionRetention(call: Call): number {
   return Math.ceil(call.ttl) + call.keepStale + TAGS_BEYOND
 }
 
@@ -79,10 +79,10 @@ export function tagsKeptFor(call: Call): number {
  * One grant in the hands of this process: renews the lease, knows when it is lost, and ends it once, by settling or
  * releasing. Never reused: the next grant is another object.
  */
-export class Holding {
+export class HeldLease {
   readonly call: JoinedCall
-  readonly grant: HoldingGrant
-  readonly #flight: HoldingFlight
+  readonly grant: Grant
+  readonly #flight: HeldLeaseEvents
   /** Made when it is first asked for: most works do not. */
   #abort: AbortController | undefined
   /** One for all three moments. */
@@ -106,14 +106,14 @@ export class Holding {
   #unsaid: Buffer | undefined
   #saying: Timer | undefined
   /** What the work has said of its result. */
-  readonly terms: Terms = {}
+  readonly resultPolicy: ResultPolicy = {}
 
-  constructor(call: JoinedCall, grant: HoldingGrant, flight: HoldingFlight) {
+  constructor(call: JoinedCall, grant: Grant, flight: HeldLeaseEvents) {
     this.call = call
     this.grant = grant
     this.#flight = flight
     this.#register()
-    this.#letGoAt = call.caller.clock.now() + call.caller.maxHold
+    this.#letGoAt = call.locker.clock.now() + call.locker.maxHold
     if (grant.shared) this.#extended(grant.sentAt)
     this.#watch()
   }
@@ -139,15 +139,15 @@ export class Holding {
   }
 
   #register(): void {
-    const { holdings } = this.call.caller
-    const held = holdings.get(this.call.record)
-    if (held) held.add(this)
-    else holdings.set(this.call.record, new Set([this]))
-    if (this.grant.unavailable) this.call.caller.unshared.add(this)
+    const { heldLeases } = this.call.locker
+    const leases = heldLeases.get(this.call.record)
+    if (leases) leases.add(this)
+    else heldLeases.set(this.call.record, new Set([this]))
+    if (this.grant.unavailable) this.call.locker.unshared.add(this)
   }
 
   /** Publishes a value. What cannot be carried fails the flight instead, and throws CodecError. */
-  async publish(value: unknown, given: number | undefined = this.terms.ttl): Promise<void> {
+  async publish(value: unknown, given: number | undefined = this.resultPolicy.ttl): Promise<void> {
     let bytes: Buffer
     try {
       bytes = encodeWith(this.call.codec, value)
@@ -157,16 +157,16 @@ export class Holding {
       await this.fail(error, 0)
       throw error
     }
-    const { ttl, caller } = this.call
-    const kind = this.terms.bypassFor === undefined ? 'value' : 'unkept'
+    const { ttl, locker } = this.call
+    const kind = this.resultPolicy.bypassFor === undefined ? 'value' : 'unkept'
     // A ttl that was given for this very result is meant as it is.
-    await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * caller.ttlJitter)))
+    await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * locker.ttlJitter)))
   }
 
   /** Publishes a failure. */
   async fail(error: unknown, ttl: number = this.call.errorTtl): Promise<void> {
-    const { caller, context } = this.call
-    await this.#settle('error', encodeFailure(exposedFailure(caller.exposeError, context, error)), ttl, error)
+    const { locker, context } = this.call
+    await this.#settle('error', encodeFailure(exposedFailure(locker.exposeError, context, error)), ttl, error)
   }
 
   #settle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
@@ -177,18 +177,18 @@ export class Holding {
 
   async #trySettle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
     this.#begin()
-    const { caller, key, record } = this.call
+    const { locker, key, record } = this.call
     const { fence, attempt, lease, shared, epochs } = this.grant
     const stale = kind === 'value' ? this.call.keepStale : 0
     const tags = noted(epochs)
     const sentSeq = this.#flight.seq
-    const sentAt = caller.clock.now()
+    const sentAt = locker.clock.now()
     const outcomeKind = kind === 'error' ? kind : 'value'
     let doomed = false
     if (shared) {
       if (tags !== '') this.#keepTags(ttl + stale)
       const { nonce } = this.#flight
-      const { bypassFor = 0 } = this.terms
+      const { bypassFor = 0 } = this.resultPolicy
       // Written out: making an object by spreading two others takes longer than all the rest of a settlement.
       const settlement: Settlement = {
         key: record,
@@ -198,19 +198,19 @@ export class Holding {
         kind,
         bytes,
         ttl,
-        linger: lingerOf(lease),
+        linger: outcomeRetention(lease),
         stale,
         tags,
         bypassFor,
       }
-      const reply = await caller.store.settle(settlement, this.#limits()).catch((error) => {
+      const reply = await locker.store.settle(settlement, this.#limits()).catch((error) => {
         this.unaccepted = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
         this.#resume()
         throw error
       })
       if (!reply.accepted) throw this.#refused()
       doomed = reply.doomed
-      caller.counters.settled++
+      locker.counters.settled++
       emit('settle', { key, fence, failed: kind === 'error' })
     }
     this.#end()
@@ -229,8 +229,8 @@ export class Holding {
 
   /** The epochs of its tags are to be known as long as they are noted on what is kept. If not, that is not served. */
   #keepTags(ms: number): void {
-    const { caller, ttl, tags, keepStale } = this.call
-    if (ms > ttl + keepStale) caller.store.epochs(tags, ms + TAGS_BEYOND, this.#limits()).catch(() => {})
+    const { locker, ttl, tags, keepStale } = this.call
+    if (ms > ttl + keepStale) locker.store.epochs(tags, ms + TAGS_BEYOND, this.#limits()).catch(() => {})
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
@@ -254,7 +254,7 @@ export class Holding {
     this.#ending = false
     if (this.#lost) return this.#flight.lost(this)
     this.#extended(this.#renewedAt)
-    this.#renewAt = this.call.caller.clock.now()
+    this.#renewAt = this.call.locker.clock.now()
     this.#watch()
   }
 
@@ -278,10 +278,10 @@ export class Holding {
     this.#ended = true
     this.#letGoAt = Number.POSITIVE_INFINITY
     this.#stop()
-    const { holdings, unshared } = this.call.caller
+    const { heldLeases, unshared } = this.call.locker
     unshared.delete(this)
-    const held = holdings.get(this.call.record)
-    if (held?.delete(this) && held.size === 0) holdings.delete(this.call.record)
+    const leases = heldLeases.get(this.call.record)
+    if (leases?.delete(this) && leases.size === 0) heldLeases.delete(this.call.record)
   }
 
   /** The lease is left alone from now on. */
@@ -294,15 +294,15 @@ export class Holding {
   /** The lease was extended by what went out at `sentAt`: it is lost a margin before a lease after that. */
   #extended(sentAt: number): void {
     const { lease } = this.grant
-    const { caller } = this.call
+    const { locker } = this.call
     this.#renewedAt = sentAt
-    this.#loseAt = sentAt + lease - marginOf(lease)
-    this.#renewAt = caller.clock.now() + lease * RENEW_AFTER
+    this.#loseAt = sentAt + lease - lossMargin(lease)
+    this.#renewAt = locker.clock.now() + lease * RENEW_AFTER
   }
 
   /** Waits for the next moment. */
   #watch(): void {
-    const { clock } = this.call.caller
+    const { clock } = this.call.locker
     const next = Math.min(this.#renewAt, this.#loseAt, this.#letGoAt)
     if (next === this.#timerAt) return
     this.#timer?.cancel()
@@ -312,7 +312,7 @@ export class Holding {
   }
 
   readonly #due = (): void => {
-    const now = this.call.caller.clock.now()
+    const now = this.call.locker.clock.now()
     this.#timerAt = Number.POSITIVE_INFINITY
     if (now >= this.#loseAt) {
       this.#loseAt = Number.POSITIVE_INFINITY
@@ -329,12 +329,12 @@ export class Holding {
   }
 
   #renew(): void {
-    const { caller, record } = this.call
+    const { locker, record } = this.call
     const { attempt, fence, lease } = this.grant
-    const sentAt = caller.clock.now()
+    const sentAt = locker.clock.now()
     const sentSeq = this.#flight.seq
     if (this.#flight.unwanted) this.abandon()
-    caller.store
+    locker.store
       .renew({ key: record, nonce: this.#flight.nonce, attempt, fence, lease }, this.#limits())
       .then(
         ({ held, doomed }) => {
@@ -347,20 +347,20 @@ export class Holding {
         },
         () => {
           if (this.#ended || this.#lost) return
-          this.#renewAt = caller.clock.now() + Math.min(lease / 10, 500)
+          this.#renewAt = locker.clock.now() + Math.min(lease / 10, 500)
           this.#watch()
         },
       )
   }
 
   #limits(): { within: number } {
-    return { within: this.call.caller.unavailableAfter }
+    return { within: this.call.locker.unavailableAfter }
   }
 
   #lose(message: string): void {
     if (this.#lost) return
-    const { key, caller } = this.call
-    caller.counters.lost++
+    const { key, locker } = this.call
+    locker.counters.lost++
     emit('lost', { key, fence: this.grant.fence })
     this.#letDown(new LeaseLostError(message, { key }))
   }
@@ -383,12 +383,12 @@ export class Holding {
   /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */
   abandon(): void {
     if (this.#ending || this.#lost) return
-    const { caller, record, key } = this.call
+    const { locker, record, key } = this.call
     const { attempt, fence, lease, shared } = this.grant
     const unwanted = () => this.#letDown(new AbortedError('Nobody waits for it any more', { key }))
     if (!shared) return unwanted()
-    const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: lingerOf(lease) }
-    const abandoned = caller.store.abandon(grant, this.#limits())
+    const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: outcomeRetention(lease) }
+    const abandoned = locker.store.abandon(grant, this.#limits())
     abandoned.then(
       (reply) => {
         if (this.#lost) return
@@ -409,11 +409,11 @@ export class Holding {
   }
 
   #letGo(): void {
-    const { key, caller } = this.call
+    const { key, locker } = this.call
     if (this.#lost) this.#end()
     else
       void this.handOver(
-        new LeaseLostError(`The lease was held for ${caller.maxHold} ms and is let go`, { key }),
+        new LeaseLostError(`The lease was held for ${locker.maxHold} ms and is let go`, { key }),
         true,
       )
   }
@@ -435,12 +435,12 @@ export class Holding {
     this.#saying = undefined
     if (!bytes) return
     this.#unsaid = undefined
-    const { caller, record } = this.call
+    const { locker, record } = this.call
     const { attempt, fence } = this.grant
     // Progress is a courtesy: if it cannot be told, the work goes on.
-    caller.store
+    locker.store
       .progress({ key: record, nonce: this.#flight.nonce, attempt, fence, bytes }, this.#limits())
       .catch(() => {})
-    this.#saying = caller.clock.after(PROGRESS_EVERY, () => this.#say(), true)
+    this.#saying = locker.clock.after(PROGRESS_EVERY, () => this.#say(), true)
   }
 }

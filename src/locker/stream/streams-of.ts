@@ -17,18 +17,18 @@ function logsOf(memory: MemoryStore): MemoryLogs {
 
 /** The streams of a locker. `memory`: the store that it was given to share, if it was. */
 export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams {
-  const { clock, codec, connection, options, caller } = core
+  const { clock, codec, connection, options, context } = core
   const embedded = () => (memory ? logsOf(memory) : new MemoryLogs(clock)).connect()
   return new Streams({
     space: new Space<StreamNote>(core, 's', noteCodec),
     prefix: options.prefix,
     logs: connection ? new RedisLogs(connection) : embedded(),
     codec,
-    scheduler: caller.scheduler,
-    counters: caller.counters,
+    scheduler: context.scheduler,
+    counters: context.counters,
     defaults: options,
     unavailableAfter: options.unavailableAfter,
     takeover: options.takeover,
-    exposeError: caller.exposeError,
+    exposeError: context.exposeError,
   })
 }

@@ -10,7 +10,7 @@ import { encodeWith } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import type { Clock, Timer } from '../../kernel/time/clock.ts'
 import { type AsyncContext, callHook } from '../../kernel/work/user-code.ts'
-import { marginOf } from '../../locker/processor/held-lease.ts'
+import { lossMargin } from '../../locker/processor/held-lease.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
 import {
   type Delivery,
@@ -81,7 +81,7 @@ export class Attempt {
     const now = about.clock.now()
     this.#until = now + delivery.left
     this.#renewAt = now + delivery.left / 3
-    this.#margin = Math.min(marginOf(about.options.lease), delivery.left / 4)
+    this.#margin = Math.min(lossMargin(about.options.lease), delivery.left / 4)
   }
 
   get signal(): AbortSignal {
@@ -166,7 +166,7 @@ export class Attempt {
   #extend(sentAt: number): void {
     const { lease } = this.#about.options
     this.#until = sentAt + lease
-    this.#margin = marginOf(lease)
+    this.#margin = lossMargin(lease)
     this.#renewAt = sentAt + lease / 3
   }
 
