@@ -10,11 +10,11 @@ import { pipeline } from 'node:stream/promises'
 import { parseArgs } from 'node:util'
 import { Locker } from '../src/index.ts'
 import {
-  type Answer,
+  fromRawHeaders,
   HttpCache,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-  unflat,
 } from '../src/memoize/engine/index.ts'
 
 const { values } = parseArgs({
@@ -47,7 +47,7 @@ function ask(asked: OriginRequest, incoming: IncomingMessage): Promise<OriginRes
     })
     upstream.on('response', (body) => {
       const { statusCode: status = 502, statusMessage: statusText, rawHeaders } = body
-      resolve({ status, statusText, headers: unflat(rawHeaders), body })
+      resolve({ status, statusText, headers: fromRawHeaders(rawHeaders), body })
     })
     upstream.on('upgrade', (_, socket) => {
       socket.destroy()
@@ -58,7 +58,10 @@ function ask(asked: OriginRequest, incoming: IncomingMessage): Promise<OriginRes
   })
 }
 
-async function write({ status, statusText, headers, body }: Answer, response: ServerResponse): Promise<void> {
+async function write(
+  { status, statusText, headers, body }: HttpResponse,
+  response: ServerResponse,
+): Promise<void> {
   response.writeHead(status, statusText, headers)
   if (body === undefined || Buffer.isBuffer(body)) response.end(body)
   else await pipeline(Readable.from(body), response)
@@ -76,7 +79,7 @@ function serve(): void {
     response.on('close', () => gone.abort())
     try {
       const { method = '', url = '', rawHeaders } = incoming
-      const asked = { method, url, headers: unflat(rawHeaders), signal: gone.signal }
+      const asked = { method, url, headers: fromRawHeaders(rawHeaders), signal: gone.signal }
       await write(await cache.handle(asked, (asked) => ask(asked, incoming)), response)
     } catch {
       if (response.headersSent) response.destroy()

@@ -5,15 +5,15 @@
  */
 
 export {
-  type Answer,
+  fromRawHeaders,
   type HeaderFields,
   HTTP_CACHE_DEFAULTS,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
+  type HttpResponse,
   type Origin,
   type OriginBody,
   type OriginRequest,
   type OriginResponse,
-  unflat,
 } from './engine/index.ts'

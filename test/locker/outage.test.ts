@@ -7,7 +7,7 @@ import { Redis } from 'ioredis'
 import pDefer from 'p-defer'
 import { channelName, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
 import { Breaker } from '../../src/kernel/redis/circuit-breaker.ts'
-import { HttpCache, type HttpCacheOptions, unflat } from '../../src/memoize/engine/index.ts'
+import { fromRawHeaders, HttpCache, type HttpCacheOptions } from '../../src/memoize/engine/index.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { cutOff, E, onCommands, onSubscription, type Scene, scene, took } from '../support/locker-scene.ts'
 import { freePort } from '../support/ports.ts'
@@ -350,7 +350,7 @@ describe('HTTP while Redis is away', () => {
     const handle = cache.handle.bind(cache)
     const get = async (more?: Record<string, string>, method?: string, url?: string) => {
       const { status, headers, body } = await handle(request(more, method, url), anew.ask)
-      return { status, told: unflat(headers)['cache-status'], body: String(body) }
+      return { status, told: fromRawHeaders(headers)['cache-status'], body: String(body) }
     }
     return { s, get, anew, [Symbol.asyncDispose]: () => s[Symbol.asyncDispose]() }
   }

@@ -8,11 +8,11 @@ import pDefer from 'p-defer'
 import { Locker, type LockerOptions } from '../../src/index.ts'
 import { systemClock } from '../../src/kernel/time/clock.ts'
 import {
-  type Answer,
   type HeaderFields,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
@@ -34,7 +34,7 @@ const page = (body: string, headers: HeaderFields = {}, status = 200): OriginRes
   body,
 })
 
-async function textOf(answer: Answer | Promise<Answer>): Promise<string> {
+async function textOf(answer: HttpResponse | Promise<HttpResponse>): Promise<string> {
   const { status, body } = await answer
   const chunks: Uint8Array[] = []
   if (Buffer.isBuffer(body)) chunks.push(body)
@@ -42,10 +42,10 @@ async function textOf(answer: Answer | Promise<Answer>): Promise<string> {
   return `${status} ${Buffer.concat(chunks)}`
 }
 
-const statusOf = async (answer: Answer | Promise<Answer>): Promise<string> =>
+const statusOf = async (answer: HttpResponse | Promise<HttpResponse>): Promise<string> =>
   String(unflatten(await answer)['cache-status'])
 
-const unflatten = ({ headers }: Answer): Record<string, string | undefined> =>
+const unflatten = ({ headers }: HttpResponse): Record<string, string | undefined> =>
   Object.fromEntries(
     Array.from({ length: headers.length / 2 }, (_, at) => [headers[2 * at], headers[2 * at + 1]]),
   )

@@ -4,10 +4,10 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  type Answer,
   type HeaderFields,
   HttpCache,
   type HttpRequest,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
@@ -23,7 +23,7 @@ const get = (url: string, headers: HeaderFields = {}): HttpRequest => ({
   headers: { host: 'example.org', ...headers },
 })
 
-async function lengthOf({ body }: Answer): Promise<number> {
+async function lengthOf({ body }: HttpResponse): Promise<number> {
   if (Buffer.isBuffer(body)) return body.length
   let length = 0
   for await (const piece of body ?? []) length += piece.length

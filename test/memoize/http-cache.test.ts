@@ -6,14 +6,14 @@ import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import { Locker, MemoryStore } from '../../src/index.ts'
 import {
-  type Answer,
+  fromRawHeaders,
   type HeaderFields,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-  unflat,
 } from '../../src/memoize/engine/index.ts'
 import { RecordedBytes } from '../../src/memoize/engine/storage/recorded-bytes.ts'
 import { Recording } from '../../src/memoize/engine/storage/recording.ts'
@@ -30,12 +30,12 @@ const get = (headers: HeaderFields = {}, more: Partial<HttpRequest> = {}): HttpR
 })
 
 /** What a client sees of an answer. */
-async function read(answer: Answer | Promise<Answer>) {
+async function read(answer: HttpResponse | Promise<HttpResponse>) {
   const { status, headers, body } = await answer
   const chunks: Uint8Array[] = []
   if (Buffer.isBuffer(body)) chunks.push(body)
   else for await (const chunk of body ?? []) chunks.push(chunk)
-  return { status, headers: unflat(headers), body: Buffer.concat(chunks).toString() }
+  return { status, headers: fromRawHeaders(headers), body: Buffer.concat(chunks).toString() }
 }
 
 /** An origin that answers as it is told, and notes what it was asked. */
@@ -287,7 +287,7 @@ describe('http cache, vary', () => {
     await until(() => asked.count > 0, { what: 'the origin to be asked' })
     gate.resolve()
     for (const [i, answer] of answers.entries()) {
-      assert.equal((await read(answer as Promise<Answer>)).body, `hello l${i % 5}`)
+      assert.equal((await read(answer as Promise<HttpResponse>)).body, `hello l${i % 5}`)
     }
     assert.equal(asked.count, 5)
   })
@@ -330,7 +330,7 @@ describe('http cache, vary', () => {
       world.caches[1]?.handle(get({}, { method: 'PUT' }), () => ({
         status: 204,
         headers: {},
-      })) as Promise<Answer>,
+      })) as Promise<HttpResponse>,
     )
     for (const language of ['en', 'de'])
       await read(world.cache.handle(get({ 'accept-language': language }), asked.ask))
@@ -360,7 +360,7 @@ describe('http cache, private answers', () => {
     await until(() => origin.count > 0, { what: 'the origin to be asked' })
     gate.resolve()
     for (const [i, answer] of answers.entries()) {
-      assert.equal((await read(answer as Promise<Answer>)).body, `for ${i}`)
+      assert.equal((await read(answer as Promise<HttpResponse>)).body, `for ${i}`)
     }
     assert.equal(origin.count, 10)
   })
@@ -457,7 +457,7 @@ describe('http cache, stale answers', () => {
     )
     await read(world.cache.handle(get(), origin.ask))
     for (let i = 0; i < 40; i++) {
-      const { body, headers } = await read(world.caches[i % 4]?.handle(get(), origin.ask) as Answer)
+      const { body, headers } = await read(world.caches[i % 4]?.handle(get(), origin.ask) as HttpResponse)
       assert.deepEqual([body, headers['age']], ['old', '150'])
       assert.match(String(headers['cache-status']), /^soloflight; hit; ttl=-(49|50)$/)
     }
@@ -587,7 +587,7 @@ describe('http cache, stale answers', () => {
     )
     await until(() => origin.count > 1, { what: 'the origin to be asked again' })
     gate.resolve()
-    for (const answer of answers) assert.notEqual((await read(answer as Promise<Answer>)).body, '1')
+    for (const answer of answers) assert.notEqual((await read(answer as Promise<HttpResponse>)).body, '1')
     assert.ok(origin.count <= 4, `${origin.count} times, at most once for each process`)
   })
 
@@ -652,9 +652,9 @@ describe('http cache, changes', () => {
     await using world = new World({}, 2)
     const origin = new TestOrigin((_, count) => fresh(String(count)))
     for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'M-SEARCH', 'Whatever']) {
-      const before = (await read(world.caches[1]?.handle(get(), origin.ask) as Answer)).body
+      const before = (await read(world.caches[1]?.handle(get(), origin.ask) as HttpResponse)).body
       await read(world.cache.handle(get({}, { method }), () => ({ status: 303, headers: {} })))
-      const after = (await read(world.caches[1]?.handle(get(), origin.ask) as Answer)).body
+      const after = (await read(world.caches[1]?.handle(get(), origin.ask) as HttpResponse)).body
       assert.notEqual(after, before, method)
     }
   })
@@ -770,7 +770,7 @@ describe('http cache, failures', () => {
     const second = world.cache.handle(get(), origin.ask)
     await until(() => origin.count > 0, { what: 'the origin to be asked' })
     gone.abort()
-    await assert.rejects(first as Promise<Answer>, { code: 'E_ABORTED' })
+    await assert.rejects(first as Promise<HttpResponse>, { code: 'E_ABORTED' })
     gate.resolve(fresh('hello'))
     assert.equal((await read(second)).body, 'hello')
     assert.equal(origin.count, 1)
@@ -785,7 +785,7 @@ describe('http cache, failures', () => {
     const first = world.cache.handle(get({}, { signal: gone.signal }), origin.ask)
     await until(() => origin.count > 0, { what: 'the origin to be asked' })
     gone.abort()
-    await assert.rejects(first as Promise<Answer>)
+    await assert.rejects(first as Promise<HttpResponse>)
     gate.resolve(fresh(body, { 'cache-control': 'private' }))
     await until(() => body.destroyed, { what: 'the body to be let go' })
   })
@@ -845,7 +845,7 @@ describe('http cache, bodies that take their time', () => {
     }
   }
 
-  const pieces = (answer: Answer): AsyncIterator<Uint8Array> =>
+  const pieces = (answer: HttpResponse): AsyncIterator<Uint8Array> =>
     (answer.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]()
 
   const next = async (reader: AsyncIterator<Uint8Array>): Promise<string | undefined> => {
@@ -858,8 +858,8 @@ describe('http cache, bodies that take their time', () => {
     const slow = new Slow()
     const origin = new TestOrigin(() => fresh(slow.body, { 'x-a': 'b' }))
     const answers = [0, 0, 1].map((i) => world.caches[i]?.handle(get(), origin.ask))
-    const first = await Promise.race(answers as Promise<Answer>[])
-    assert.deepEqual([first.status, unflat(first.headers)['x-a']], [200, 'b'])
+    const first = await Promise.race(answers as Promise<HttpResponse>[])
+    assert.deepEqual([first.status, fromRawHeaders(first.headers)['x-a']], [200, 'b'])
     const reader = pieces(first)
     slow.give('one ', 'two ')
     assert.equal(await next(reader), 'one ')
@@ -913,7 +913,7 @@ describe('http cache, bodies that take their time', () => {
     const slow = new Slow()
     const origin = new TestOrigin(() => fresh(slow.body))
     const answers = [0, 1].map(() => world.cache.handle(get(), origin.ask))
-    const first = await Promise.race(answers as Promise<Answer>[])
+    const first = await Promise.race(answers as Promise<HttpResponse>[])
     await pieces(first).return?.()
     slow.give('hello')
     slow.end()
@@ -926,12 +926,12 @@ describe('http cache, bodies that take their time', () => {
     const slow = new Slow()
     const origin = new TestOrigin((_, count) => fresh(count === 1 ? slow.body : `own ${count}`))
     const answers = [0, 1].map(() => world.cache.handle(get(), origin.ask))
-    const first = await Promise.race(answers as Promise<Answer>[])
+    const first = await Promise.race(answers as Promise<HttpResponse>[])
     const reader = pieces(first)
     slow.give('abcd', 'efgh')
     assert.deepEqual([await next(reader), await next(reader)], ['abcd', 'efgh'])
     const second = (await Promise.all(answers)).find((answer) => answer !== first)
-    assert.equal((await read(second as Answer)).body, 'own 2')
+    assert.equal((await read(second as HttpResponse)).body, 'own 2')
     slow.give('ijkl')
     slow.end()
     assert.deepEqual([await next(reader), await next(reader)], ['ijkl', undefined])
@@ -956,7 +956,7 @@ describe('http cache, bodies that take their time', () => {
     await using world = new World()
     const slow = new Slow()
     const origin = new TestOrigin((_, count) => fresh(count === 1 ? slow.body : 'whole'))
-    const answers = [0, 1].map(() => world.cache.handle(get(), origin.ask) as Promise<Answer>)
+    const answers = [0, 1].map(() => world.cache.handle(get(), origin.ask) as Promise<HttpResponse>)
     const settled = Promise.allSettled(answers)
     const reader = pieces(await Promise.race(answers))
     slow.give('a', 'b')
@@ -986,7 +986,7 @@ describe('http cache, fields of one client', () => {
     await using world = new World()
     const origin = new TestOrigin((_, count) => ({
       ...fresh(`x ${count}`, { 'x-own': `${count}`, vary: 'accept' }),
-      own: ['x-own', 'vary', 'x-none'],
+      privateFields: ['x-own', 'vary', 'x-none'],
     }))
     const headers = async () => (await read(world.cache.handle(get(), origin.ask))).headers
     const [first, second] = [await headers(), await headers()]
@@ -996,11 +996,11 @@ describe('http cache, fields of one client', () => {
     )
     const denied = new TestOrigin((_, count) => ({
       ...fresh(`x ${count}`, { 'cache-control': 'private', 'x-own': 'a' }),
-      own: ['cache-control', 'x-own'],
+      privateFields: ['cache-control', 'x-own'],
     }))
     const unshared = new TestOrigin((_, count) => ({
       ...fresh(`x ${count}`, { 'x-own': 'a' }),
-      unshared: true,
+      private: true,
     }))
     for (const [url, { ask }] of Object.entries({ '/denied': denied, '/unshared': unshared }))
       for (const body of ['x 1', 'x 2']) {

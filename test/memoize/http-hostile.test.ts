@@ -9,10 +9,10 @@ import { Locker } from '../../src/index.ts'
 import type { Codec } from '../../src/kernel/codec/codec.ts'
 import { spaceOf } from '../../src/locker/locker.ts'
 import {
+  fromRawHeaders,
   HttpCache,
   type HttpCacheOptions,
   type OriginResponse,
-  unflat,
 } from '../../src/memoize/engine/index.ts'
 import { keyOf } from '../../src/memoize/policy/key.ts'
 import { setup } from '../support/setup.ts'
@@ -196,7 +196,7 @@ describe('http hostile, Redis away', () => {
     await until(() => asked === 2, { what: 'the second to run', timeout: 5_000 })
     const third = await cache.handle(page({}, '/3'), origin)
     assert.equal(third.status, 503)
-    assert.equal(unflat(third.headers)['retry-after'], '1')
+    assert.equal(fromRawHeaders(third.headers)['retry-after'], '1')
     open()
     for (const answer of await Promise.all([...same, second])) assert.equal(answer.body?.toString(), 'local')
     assert.equal(asked, 2)
@@ -243,7 +243,7 @@ describe('http hostile, over sockets', () => {
         const request = {
           method: incoming.method ?? '',
           url: incoming.url ?? '',
-          headers: unflat(incoming.rawHeaders),
+          headers: fromRawHeaders(incoming.rawHeaders),
         }
         const answer = await cache.handle(request, (asked) => {
           const upstream = httpRequest({
@@ -256,7 +256,7 @@ describe('http hostile, over sockets', () => {
           return new Promise<OriginResponse>((resolve, reject) => {
             upstream.on('error', reject)
             upstream.on('response', (body) =>
-              resolve({ status: body.statusCode ?? 0, headers: unflat(body.rawHeaders), body }),
+              resolve({ status: body.statusCode ?? 0, headers: fromRawHeaders(body.rawHeaders), body }),
             )
           })
         })

@@ -6,11 +6,11 @@ import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import {
-  type Answer,
   type HeaderFields,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
@@ -33,7 +33,7 @@ const fresh = (body: OriginResponse['body'], headers: HeaderFields = {}): Origin
   body,
 })
 
-async function bodyOf(answer: Answer | Promise<Answer>): Promise<string> {
+async function bodyOf(answer: HttpResponse | Promise<HttpResponse>): Promise<string> {
   const { body } = await answer
   const chunks: Uint8Array[] = []
   if (Buffer.isBuffer(body)) chunks.push(body)

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import express from 'express'
 import {
-  type Answer,
   type HeaderFields,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
+  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
@@ -29,7 +29,7 @@ const mirror = ({ method, headers }: OriginRequest): OriginResponse => ({
   body: JSON.stringify({ method, ...headers }),
 })
 
-async function fieldsOf(answer: Answer | Promise<Answer>): Promise<Record<string, unknown>> {
+async function fieldsOf(answer: HttpResponse | Promise<HttpResponse>): Promise<Record<string, unknown>> {
   return JSON.parse(String((await answer).body))
 }
 

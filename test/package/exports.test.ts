@@ -126,9 +126,9 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   './memoize': {
-    values: ['HTTP_CACHE_DEFAULTS', 'HttpCache', 'unflat'],
+    values: ['HTTP_CACHE_DEFAULTS', 'HttpCache', 'fromRawHeaders'],
     types: [
-      'Answer',
+      'HttpResponse',
       'HeaderFields',
       'HttpCacheOptions',
       'HttpRequest',

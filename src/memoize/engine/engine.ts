@@ -109,7 +109,7 @@ export class HttpCore {
   /** Renews a response for which stale ones are served meanwhile: by the first request whose client has its answer. */
   #refresh(visit: Visit, place: Place): void {
     if (this.#refreshing.has(place.key)) return
-    const answered = visit.request.answered?.()
+    const answered = visit.request.whenAnswered?.()
     if (!answered) return this.#renew(visit, place)
     const fence = place.stale?.fence
     answered.then(() => {
@@ -342,7 +342,7 @@ export class HttpCore {
     // The change has happened: its answer is told in any case.
     await tell(response)
     // A client that has gone is told nothing more; what it has changed may come yet.
-    response.ended?.then(tell)
+    response.completed?.then(tell)
     return this.#answers.forwarded(request, response, { forwarded: 'method' })
   }
 }

@@ -1,10 +1,10 @@
-export { fromRawHeaders as unflat } from '../policy/fields.ts'
+export { fromRawHeaders } from '../policy/fields.ts'
 export { HTTP_CACHE_DEFAULTS } from './check-options.ts'
 export { HttpCache } from './http-cache.ts'
 export type {
   HeaderFields,
   HttpRequest,
-  HttpResponse as Answer,
+  HttpResponse,
   Origin,
   OriginBody,
   OriginRequest,

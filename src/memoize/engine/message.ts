@@ -1,70 +1,91 @@
 /** Header fields by lower-case name. A field that came in several lines is an array of them. */
 export type HeaderFields = Record<string, string | string[] | undefined>
 
-/** A request as the cache sees it. Its body stays with whoever calls the origin. */
+/** A request as the cache sees it. Its body stays with the caller that supplies the origin. */
 export interface HttpRequest {
-  /** As it came: methods are case-sensitive. */
+  /** As received: methods are case-sensitive. */
   method: string
-  /** Path and query. Other forms have no place in the cache; of the absolute one it is understood what it changes. */
+  /**
+   * The request target. Only the origin form (path and query) is looked up in the cache. A request in absolute form is
+   * forwarded; if its method is unsafe, it invalidates what its target names.
+   */
   url: string
   /**
-   * 'http' or 'https': requests of different schemes are never given each other's answers. Absent: they are all of one,
-   * or it does not matter.
+   * 'http' or 'https'. It is part of the cache key: requests of different schemes never share a response. When absent, all
+   * requests count as one scheme.
    */
   scheme?: string | undefined
   headers: HeaderFields
-  /** Resolves when its client has been answered: where it has this, it may be asked in the background only then. */
-  answered?: (() => Promise<void>) | undefined
-  /** False when it cannot be asked in the background at all: it is not answered by what it would have to renew. */
-  renews?: boolean | undefined
-  /** Aborts when its client has gone: it then waits no longer, and the work goes on only if others wait for it. */
+  /**
+   * Resolves when the client's response has been sent. When present, a background refresh on behalf of this request starts
+   * only after that.
+   */
+  whenAnswered?: (() => Promise<void>) | undefined
+  /**
+   * False when this request cannot be sent to the origin in the background. It is then never answered by a stale response
+   * that would have to be refreshed.
+   * @default true
+   */
+  canRefresh?: boolean | undefined
+  /**
+   * Aborts when the client has gone. The request then stops waiting; the origin's work goes on only while other requests
+   * wait for it.
+   */
   signal?: AbortSignal | undefined
 }
 
-/** What the origin is asked: the request with the fields that it must not see taken out, and validators put in. */
+/** The request that the origin receives. */
 export interface OriginRequest {
   method: string
   url: string
+  /** The client's end-to-end fields, without those that a shared response must not depend on, and with validators. */
   headers: HeaderFields
-  /** Aborts when nobody wants the answer any more, or it did not come in time. */
+  /** Aborts when nobody waits for the response any more, or when it did not begin within `timeout`. */
   signal: AbortSignal | undefined
-  /** Whether this renews a stale response, with which the client whose request it is has been answered already. */
+  /** Whether this refreshes a stale response in the background: the client has been answered already. */
   background?: boolean | undefined
 }
 
 /** A body as origins give it: whole, or in pieces. */
 export type OriginBody = Uint8Array | string | AsyncIterable<Uint8Array | string> | null | undefined
 
-/** The answer of an origin. */
+/** The response of an origin. */
 export interface OriginResponse {
   status: number
-  /** The reason phrase, where there is one. */
+  /** The reason phrase, if there is one. */
   statusText?: string | undefined
   headers: HeaderFields
   body?: OriginBody
   /**
-   * Names of fields that are judged like all others, but are given to the request's own client alone: they were made for it
-   * by something that runs for every client. Vary, Cache-Control, Date and Content-Length cannot be among them.
+   * Lower-case names of the fields that belong to the requesting client, such as those a middleware set for it. They count
+   * when the cache decides whether the response may be shared, and are sent to this client alone. Vary, Cache-Control, Date
+   * and Content-Length are never private.
    */
-  own?: readonly string[] | undefined
-  /** Whether nobody else may have it, whatever it says. */
-  unshared?: boolean | undefined
-  /** Where this head does not mean that all is done: the one at the end of what the request has changed. */
-  ended?: Promise<OriginResponse> | undefined
+  privateFields?: readonly string[] | undefined
+  /**
+   * Whether the response is for the requesting client alone, whatever its fields say.
+   * @default false
+   */
+  private?: boolean | undefined
+  /**
+   * Present when the origin may still be changing something after this response. Resolves with the response at its end;
+   * the cache then invalidates once more.
+   */
+  completed?: Promise<OriginResponse> | undefined
 }
 
-/** Whatever makes the answers: a handler of this process, or a server behind it. */
+/** Makes responses: a handler of this process, or a client of a server behind it. */
 export type Origin = (request: OriginRequest) => OriginResponse | PromiseLike<OriginResponse>
 
-/** An answer, ready to be written. */
+/** The response of the cache, ready to be written. */
 export interface HttpResponse {
   status: number
   statusText: string | undefined
-  /** Name, value, name, value: as `writeHead` of node:http takes it. Shared between answers: not to be changed. */
+  /** Name, value, name, value, as `writeHead` of node:http takes it. Responses share this array: do not change it. */
   headers: string[]
   /**
-   * A Buffer is shared between answers: not to be changed. Pieces are this answer's own, and must be read to their end, or
-   * ended by `return()`. Undefined: none.
+   * Responses share a Buffer: do not change it. Pieces belong to this response alone; read them to their end, or call
+   * `return()`. Undefined when there is no body.
    */
   body: Buffer | AsyncIterable<Uint8Array> | undefined
 }

@@ -34,7 +34,7 @@ export class Reuse {
     const judgement = judge(value.plan, age, visit.demands)
     if (judgement === 'ask' && !(found.unverified && this.#undemanded(visit, value, age))) return undefined
     const refresh = judgement === 'refresh' && !found.unverified
-    if (refresh && visit.request.renews === false) return undefined
+    if (refresh && visit.request.canRefresh === false) return undefined
     return { answer: this.#hit(visit.request, found, value, age), refresh }
   }
 

@@ -1,5 +1,11 @@
 import { ClosedError } from '../../../errors.ts'
-import type { Answer, HeaderFields, HttpRequest, OriginRequest, OriginResponse } from '../../engine/index.ts'
+import type {
+  HeaderFields,
+  HttpRequest,
+  HttpResponse,
+  OriginRequest,
+  OriginResponse,
+} from '../../engine/index.ts'
 import { fieldsOf, originResponseOf, requestOf, responseOf, toldOf } from './messages.ts'
 
 /** From Request to Response. */
@@ -60,7 +66,7 @@ export class FetchExchange implements HttpRequest {
   }
 
   /** The client's response. */
-  finish(answer: Answer): Response {
+  finish(answer: HttpResponse): Response {
     return this.#own ? toldOf(this.#own, answer) : responseOf(answer)
   }
 

@@ -1,4 +1,4 @@
-import type { Answer, HeaderFields, OriginResponse } from '../../engine/index.ts'
+import type { HeaderFields, HttpResponse, OriginResponse } from '../../engine/index.ts'
 import { toRawHeaders } from '../../policy/fields.ts'
 
 /** Statuses whose responses cannot have a body, not even an empty one. */
@@ -50,14 +50,17 @@ function initOf(raw: readonly string[]): Record<string, string> | [string, strin
   return init
 }
 
-export function responseOf({ status, statusText, headers, body }: Answer): Response {
+export function responseOf({ status, statusText, headers, body }: HttpResponse): Response {
   const init = { status, headers: initOf(headers), ...(statusText !== undefined && { statusText }) }
   if (body === undefined || BODILESS.has(status)) return new Response(null, init)
   return new Response(Buffer.isBuffer(body) ? body : ReadableStream.from(body), init)
 }
 
 /** A response of a handler with what the cache tells of it. */
-export function toldOf({ status, statusText, headers, body }: Response, { headers: raw }: Answer): Response {
+export function toldOf(
+  { status, statusText, headers, body }: Response,
+  { headers: raw }: HttpResponse,
+): Response {
   const told = new Headers(headers)
   const at = raw.lastIndexOf('cache-status')
   if (at !== -1) told.set('cache-status', raw[at + 1] as string)

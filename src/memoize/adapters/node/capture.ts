@@ -1,7 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
 import { onAbort } from '../../../kernel/waiting/on-abort.ts'
-import type { Answer, HeaderFields, HttpRequest, OriginRequest, OriginResponse } from '../../engine/index.ts'
+import type {
+  HeaderFields,
+  HttpRequest,
+  HttpResponse,
+  OriginRequest,
+  OriginResponse,
+} from '../../engine/index.ts'
 import { linesOf } from '../../policy/fields.ts'
 import { connectionFace } from './connection.ts'
 import { type Face, putOn } from './face.ts'
@@ -93,7 +99,7 @@ export class Capture {
   }
 
   /** Gives the client its answer. What the handler writes from now on does not reach it but by that. */
-  answer(answer: Answer): void {
+  answer(answer: HttpResponse): void {
     this.#release()
     if (!this.#response.headersSent) {
       for (const name of this.#removed) this.#response.removeHeader(name)
@@ -145,8 +151,8 @@ export class Capture {
       statusText,
       headers,
       body: this.#wire.body,
-      own,
-      unshared: this.#unshared || credited,
+      privateFields: own,
+      private: this.#unshared || credited,
     })
   }
 }

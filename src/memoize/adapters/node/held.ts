@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
-import { type OriginResponse, unflat } from '../../engine/index.ts'
+import { fromRawHeaders, type OriginResponse } from '../../engine/index.ts'
 
 /** Fields by which a response is as long as it says, or by which Node chunks it. */
 const FRAMING = ['content-length', 'transfer-encoding', 'trailer']
@@ -50,7 +50,7 @@ export class HeldResponse {
     response.write = (...args: unknown[]) =>
       this.#end === undefined && write.apply(response, args as Parameters<typeof write>)
     // Whose client is gone may never end; but it may have changed something.
-    response.once('close', () => this.#ending.resolve({ ...this.#head(), ended: this.#ended.promise }))
+    response.once('close', () => this.#ending.resolve({ ...this.#head(), completed: this.#ended.promise }))
   }
 
   /** Settles with the head of the response when it is complete and would end. */
@@ -75,7 +75,7 @@ export class HeldResponse {
 
   #head(): OriginResponse {
     const { statusCode: status } = this.#response
-    return { status, headers: unflat([...rawOf(this.#response.getHeaders()), ...this.#written]) }
+    return { status, headers: fromRawHeaders([...rawOf(this.#response.getHeaders()), ...this.#written]) }
   }
 }
 

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
-import { type HeaderFields, type OriginRequest, unflat } from '../../engine/index.ts'
+import { fromRawHeaders, type HeaderFields, type OriginRequest } from '../../engine/index.ts'
 import { linesOf } from '../../policy/fields.ts'
 import { dataProperty, type Face } from './face.ts'
 import { isSameField } from './fields.ts'
@@ -59,7 +59,7 @@ function joined(name: string, value: HeaderFields[string]): string | undefined {
 
 /** The fields in lines, as they came where nobody has changed them. */
 function rawOf({ rawHeaders }: IncomingMessage, headers: IncomingHttpHeaders): string[] {
-  const came = unflat(rawHeaders)
+  const came = fromRawHeaders(rawHeaders)
   return Object.entries(headers).flatMap(([name, value]) => {
     const lines = isUntouched(name, came[name], value) ? linesOf(came, name) : [value ?? []].flat()
     return lines.flatMap((line) => [name, String(line)])
@@ -76,6 +76,6 @@ function isUntouched(
 }
 
 function distinct(raw: readonly string[]): NodeJS.Dict<string[]> {
-  const fields = unflat(raw)
+  const fields = fromRawHeaders(raw)
   return Object.fromEntries(Object.keys(fields).map((name) => [name, [...linesOf(fields, name)]]))
 }

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Answer, HeaderFields, OriginRequest, OriginResponse } from '../../engine/index.ts'
+import type { HeaderFields, HttpResponse, OriginRequest, OriginResponse } from '../../engine/index.ts'
 import type { Site } from './adapter.ts'
 import { Capture } from './capture.ts'
 import { fieldsOf, presentFields } from './fields.ts'
@@ -68,7 +68,7 @@ export class Exchange implements NodeRequest {
   }
 
   /** Resolves when its client has its answer: nobody but a handler needs its request and response then. */
-  answered(): Promise<void> {
+  whenAnswered(): Promise<void> {
     const response = this.#response
     return new Promise((resolve) => {
       if (response.closed) resolve()
@@ -77,7 +77,7 @@ export class Exchange implements NodeRequest {
   }
 
   /** Its body, if it has one, must have been read by then. */
-  get renews(): boolean {
+  get canRefresh(): boolean {
     const { 'content-length': length = '0', 'transfer-encoding': coding } = this.headers
     return this.incoming.readableEnded || (length === '0' && coding === undefined)
   }
@@ -104,7 +104,7 @@ export class Exchange implements NodeRequest {
   }
 
   /** Gives the client its answer. */
-  finish(answer: Answer): void {
+  finish(answer: HttpResponse): void {
     if (!this.#alone) {
       if (this.#capture) this.#capture.answer(answer)
       else writeAnswer(this.#response, answer)

@@ -1,5 +1,5 @@
 import { Duplex, Readable } from 'node:stream'
-import { unflat } from '../../engine/index.ts'
+import { fromRawHeaders } from '../../engine/index.ts'
 import type { HeaderFields } from '../../engine/message.ts'
 
 /** The head of a response, as a client would have received it. */
@@ -111,5 +111,9 @@ function parseHead(text: string): Head {
     const colon = line.indexOf(':')
     return [line.slice(0, colon), line.slice(colon + 1).trim()]
   })
-  return { status: Number(statusLine.slice(9, 12)), statusText: statusLine.slice(13), headers: unflat(raw) }
+  return {
+    status: Number(statusLine.slice(9, 12)),
+    statusText: statusLine.slice(13),
+    headers: fromRawHeaders(raw),
+  }
 }

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http'
-import type { Answer } from '../../engine/index.ts'
+import type { HttpResponse } from '../../engine/index.ts'
 
 /** What a body is written to: a response, in the hands of the cache alone. */
 export interface Outlet {
@@ -18,7 +18,7 @@ export interface Outlet {
  * Answers a client. The fields of the answer take the place of those that were set before; others stay, and so do cookies.
  * `outlet`: what a body is written to that comes in pieces; the response itself when absent.
  */
-export function writeAnswer(response: ServerResponse, answer: Answer, outlet?: Outlet): void {
+export function writeAnswer(response: ServerResponse, answer: HttpResponse, outlet?: Outlet): void {
   const { body } = answer
   writeHead(response, answer)
   if (body === undefined) response.end()
@@ -26,7 +26,7 @@ export function writeAnswer(response: ServerResponse, answer: Answer, outlet?: O
   else stream(body, outlet ?? outletOf(response))
 }
 
-function writeHead(response: ServerResponse, { status, statusText, headers }: Answer): void {
+function writeHead(response: ServerResponse, { status, statusText, headers }: HttpResponse): void {
   // Whoever has replaced writeHead may not know fields in this form; whoever waits for the end looks at them then.
   const watched = Object.hasOwn(response, 'writeHead') || response.listenerCount('finish') > 1
   const plain = !watched && response.getHeaderNames().length === 0
@@ -122,7 +122,7 @@ class Pace {
 }
 
 /** What an answer tells of the cache. */
-export function cacheStatusOf({ headers }: Answer): string | undefined {
+export function cacheStatusOf({ headers }: HttpResponse): string | undefined {
   const at = headers.indexOf('cache-status')
   return at === -1 ? undefined : headers[at + 1]
 }

@@ -173,13 +173,13 @@ export class Attempt {
   }
 
   async #decide(response: OriginResponse, arrival: Arrival, decision: Decision): Promise<Kept> {
-    const { status, headers, own = [], unshared = false } = response
+    const { status, headers, privateFields: own = [], private: isPrivate = false } = response
     const control = CacheControl.of(headers)
     const authorized = this.request.headers['authorization'] !== undefined
     const plan = planFor({ status, headers }, control, arrival, this.#options)
     if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
     const unshareable =
-      unshared || this.#deserted ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
+      isPrivate || this.#deserted ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
     const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? unshareable
     if (cause) return this.#makePrivate(response, cause, decision)
     for (const name of withheldFields(control, own)) {
