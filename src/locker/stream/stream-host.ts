@@ -31,7 +31,7 @@ export interface StreamSpace {
       signal: AbortSignal
       timeout: number
       lease: number
-      newerThan: number
+      afterFence: number
       onUnavailable: 'fail' | 'local'
       staleWhileRevalidate: 0
       staleIfError: 0

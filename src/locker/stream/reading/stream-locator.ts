@@ -42,15 +42,15 @@ export class Inquiry {
     return this.#asking !== undefined
   }
 
-  /** Asks; only what was begun under a grant above `newerThan` is wanted. */
-  ask(newerThan: number, onUnavailable: 'fail' | 'local'): void {
+  /** Asks; only what was begun under a grant above `afterFence` is wanted. */
+  ask(afterFence: number, onUnavailable: 'fail' | 'local'): void {
     const asking = new AbortController()
     this.#asking = asking
     const { signal } = asking
     const onProgress = (note: unknown) => {
       if (this.#asking === asking) this.#events.told(note as StreamNote)
     }
-    const options = { ...PATIENT, signal, lease: this.#lease, newerThan, onUnavailable, onProgress }
+    const options = { ...PATIENT, signal, lease: this.#lease, afterFence, onUnavailable, onProgress }
     // A work that reads waits for a chunk, and only while it asks for one.
     outsideWork(() => this.#space.request(this.#key, options)).then(
       (ticket) => {
