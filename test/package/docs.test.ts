@@ -1,39 +1,178 @@
-// The pages of docs: every piece of TypeScript compiles, and every link leads somewhere.
+// The documents: every block of TypeScript compiles, runs against a real server, and prints what it says that it prints;
+// every link, and every heading that is linked to, is there.
+//
+// A block begins with ```ts. `ts no-run` says that it cannot run here (it listens on a fixed port, say): it compiles.
+// What the blocks of a page share stands in a comment at its top: <!-- setup … --> . It is put before each of them.
 
 import assert from 'node:assert/strict'
-import { access, readdir, readFile } from 'node:fs/promises'
+import { access, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { setup } from '../support/setup.ts'
 import { compile } from '../support/type-check.ts'
 
-const FOLDER = new URL('../../docs/', import.meta.url)
+const ROOT = new URL('../../', import.meta.url)
+/** Where the blocks are written to be run: the depth of files of tests, for their imports. */
+const HERE = new URL('./', import.meta.url)
 
-const names = (await readdir(FOLDER)).filter((name) => name.endsWith('.md'))
+/** Pages outside of docs. */
+const OTHERS = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  'bench/README.md',
+  'examples/README.md',
+  'test/README.md',
+]
 
-/** As it stands in `test`: the package is its sources, and what is declared may be left unused. */
-function asSource(code: string): string {
-  return code.replace(/'soloflight(\/[\w/]+)?'/g, (_, path?: string) => `'../../src${path ?? '/index'}.ts'`)
+interface Page {
+  path: string
+  text: string
 }
 
-const pages = await Promise.all(
-  names.map(async (name) => ({ name, text: await readFile(new URL(name, FOLDER), 'utf8') })),
-)
+interface Block {
+  page: string
+  code: string
+  runs: boolean
+  program: string
+}
+
+async function read(): Promise<Page[]> {
+  const names = await readdir(new URL('docs/', ROOT), { recursive: true })
+  const docs = names.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
+  const paths = [...docs.sort(), ...OTHERS]
+  return await Promise.all(
+    paths.map(async (path) => ({ path, text: await readFile(new URL(path, ROOT), 'utf8') })),
+  )
+}
+
+/** The imports of some code, each name once, and the code without them. */
+function hoisted(code: string): { imports: string; body: string } {
+  const names = new Map<string, Set<string>>()
+  const body = code.replace(
+    /^import (?:(\w+),? )?(?:\{([^}]*)\} )?from ('[^']+')(?: *\/\/.*)?\n/gm,
+    (_, whole, some, from) => {
+      const named = names.get(from) ?? new Set()
+      if (whole) named.add(`default as ${whole}`)
+      for (const name of (some ?? '').split(',')) if (name.trim() !== '') named.add(name.trim())
+      names.set(from, named)
+      return ''
+    },
+  )
+  const imports = [...names].map(([from, named]) => `import { ${[...named].join(', ')} } from ${from}`)
+  return { imports: imports.join('\n'), body }
+}
+
+/** One module of the sources: what the page sets up, and the block in a scope of its own. */
+function programOf(shared: string, code: string): string {
+  const { imports, body } = hoisted(`${shared}\n;{\n${code}\n}`)
+  return `${imports}\n${body}\nexport {}\n`.replace(/'soloflight(\/[\w/]+)?'/g, (_, path = '') => {
+    const folder = /^\/(locker|memoize|queue|kernel)$/.test(path) || path === ''
+    return `'../../src${path}${folder ? '/index' : ''}.ts'`
+  })
+}
+
+function blocksOf({ path, text }: Page): Block[] {
+  const shared = /<!-- setup\n([\s\S]*?)-->/.exec(text)?.[1] ?? ''
+  return [...text.matchAll(/^```ts( no-run)?\n([\s\S]*?)^```/gm)].map(([, mark, code = '']) => ({
+    page: path,
+    code,
+    runs: mark === undefined,
+    program: programOf(shared, code),
+  }))
+}
+
+/** What a block says that it prints: `console.log(…) // text`. */
+function promised(code: string): string[] {
+  return [...code.matchAll(/console\.log\(.*\) +\/\/ (.*)$/gm)].map(([, text = '']) => text)
+}
+
+/** The name that a heading is linked to by. */
+function anchor(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N} _-]/gu, '')
+    .replaceAll(' ', '-')
+}
+
+const pages = await read()
+const blocks = pages.flatMap(blocksOf)
 
 describe('docs', () => {
   test('all code compiles', async () => {
-    const pieces = pages.flatMap(({ name, text }) =>
-      [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code = '']) => ({ name, code })),
-    )
-    assert.ok(pieces.length > 8)
-    const said = await compile(pieces.map(({ code }) => asSource(code)))
-    for (const [index, { name, code }] of pieces.entries()) {
-      const errors = said[index]?.filter((line) => !/TS6133|TS6192|TS6196/.test(line))
-      assert.deepEqual(errors, [], `${name}\n${code}`)
+    assert.ok(blocks.length > 30, `${blocks.length} blocks`)
+    const said = await compile(blocks.map(({ program }) => program))
+    for (const [index, { page, code }] of blocks.entries()) {
+      const errors = said[index]?.filter((line) => !/TS6133|TS6192|TS6196|TS6198|TS7028/.test(line))
+      assert.deepEqual(errors, [], `${page}\n${code}`)
     }
   })
 
-  for (const { name, text } of pages)
-    test(`${name} - its links lead somewhere`, async () => {
-      for (const [, link = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)/g))
-        await assert.doesNotReject(access(new URL(link, FOLDER)), link)
+  test('all code that can run runs, and prints what it says', async () => {
+    await using t = await setup()
+    const redis = await t.client()
+    for (const [index, { page, code, runs, program }] of blocks.entries()) {
+      if (!runs) continue
+      await redis.flushall()
+      const file = fileURLToPath(new URL(`./docs-block-${process.pid}-${index}.ts`, HERE))
+      await writeFile(file, program.replaceAll('redis://localhost:6379', t.url))
+      const printed: string[] = []
+      const { log } = console
+      console.log = (...values: unknown[]) => void printed.push(values.map(String).join(' '))
+      try {
+        await import(pathToFileURL(file).href)
+      } catch (error) {
+        const { stack } = error as Error
+        throw new Error(`${page}\n${code}\n${stack}`)
+      } finally {
+        console.log = log
+        await rm(file)
+      }
+      for (const text of promised(code))
+        assert.ok(
+          printed.includes(text),
+          `${page} does not print ${text}, but ${printed.join(' | ')}\n${code}`,
+        )
+    }
+  })
+
+  for (const { path, text } of pages)
+    test(`${path} - its links lead somewhere`, async () => {
+      const prose = text.replace(/^```[\s\S]*?^```/gm, '')
+      for (const [, link = ''] of prose.matchAll(/\]\((?!https?:|mailto:)([^)\s]+)\)/g)) {
+        const [file = '', fragment] = link.split('#')
+        const target = new URL(file === '' ? path : file, file === '' ? ROOT : new URL(path, ROOT))
+        await assert.doesNotReject(access(target), link)
+        if (fragment === undefined || !target.pathname.endsWith('.md')) continue
+        const there = await readFile(target, 'utf8')
+        const anchors = [...there.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => anchor(heading))
+        assert.ok(anchors.includes(fragment), link)
+      }
     })
+})
+
+test('docs/guarantees.md - every promise names tests that carry its id, and every id of a test is a promise', async () => {
+  const { text } = pages.find(({ path }) => path === 'docs/guarantees.md') ?? assert.fail()
+  const rows = [...text.matchAll(/^\| \*\*([A-Z]\d)\*\*.*$/gm)]
+  const ids = rows.map(([, id = '']) => id)
+  for (const [row, id] of rows) {
+    const files = [...row.matchAll(/\]\(\.\.\/(test\/[^)]+)\)/g)].map(([, file = '']) => file)
+    assert.ok(files.length > 0, id)
+    for (const file of files) {
+      const source = await readFile(new URL(file, ROOT), 'utf8')
+      assert.match(
+        source,
+        new RegExp(`(test|describe)\\(\\s*['"\`][^'"\`]*\\b${id}\\b`),
+        `${file} has no test of ${id}`,
+      )
+    }
+  }
+  const names = (await readdir(new URL('test/', ROOT), { recursive: true })).filter((name) =>
+    name.endsWith('.test.ts'),
+  )
+  for (const name of names) {
+    const source = await readFile(new URL(`test/${name}`, ROOT), 'utf8')
+    for (const [, id = ''] of source.matchAll(/\btest\('([SLUQ]\d)\b/g))
+      assert.ok(ids.includes(id), `${name}: ${id}`)
+  }
 })
