@@ -25,11 +25,11 @@ const rejected = (promise: Promise<unknown>) =>
     (error: unknown) => error,
   )
 
-test('ACL - the commands that the README lists are all that a queue needs', async () => {
-  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8')
-  const [, needed = '', ofQueues = ''] =
-    /An ACL needs .*?`(\+evalsha[^`]*)`.*for queues `([^`]*)` besides/.exec(readme) ?? []
-  assert.ok(needed !== '' && ofQueues !== '', 'the README lists them otherwise')
+test('ACL - the commands that docs/operations.md lists are all that a queue needs', async () => {
+  const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+  const rowOf = (what: string) => new RegExp(`^\\| ${what} \\| \`(\\+[^\`]+)\``, 'm').exec(page)?.[1] ?? ''
+  const [needed, ofQueues] = [rowOf('everything'), rowOf('queues')]
+  assert.ok(needed !== '' && ofQueues !== '', 'the page lists them otherwise')
   await using t = await setup()
   const rules = [...needed.split(' '), ...ofQueues.split(' ')]
   await t.server.call('ACL', 'SETUSER', 'queues', 'on', '>secret', '~soloflight:*', '&soloflight:*', ...rules)
