@@ -79,6 +79,6 @@ export class Lease implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#held.settledOrSettling) await this.#held.release()
+    if (!this.#held.isEnding) await this.#held.release()
   }
 }

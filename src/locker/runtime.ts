@@ -126,13 +126,13 @@ export class Core {
     const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
     const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
     const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
-    const renewed = now >= entry.renewAfter ? this.flights.renew(renewal) : undefined
-    if (!renewed) return batch?.answered(key)
+    const renewed = now >= entry.renewAfter ? this.flights.revalidate(renewal) : undefined
+    if (!renewed) return batch?.onClaimSettled(key)
     renewed
       .catch(() => {
         entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
       })
-      .finally(() => batch?.answered(key))
+      .finally(() => batch?.onClaimSettled(key))
   }
 
   /** Does a work once, as `Locker.run` says. */
@@ -201,7 +201,7 @@ export class Core {
     }
     const { doomed } = await this.flights.store.invalidate(record, this.limits).catch(failed)
     // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
-    if (doomed > 0) flight?.vouchFor(doomed, before)
+    if (doomed > 0) flight?.validateGrant(doomed, before)
     drop()
   }
 
@@ -235,8 +235,8 @@ export class Core {
       (key) => new ClosedError('The locker was closed', { key }),
     )
     const held = [...this.context.heldLeases.values()].flatMap((leases) => [...leases])
-    await Promise.all(held.map((lease) => lease.handOver(new ClosedError('The locker was closed'))))
-    await this.flights.settle()
+    await Promise.all(held.map((lease) => lease.cancelAndRelease(new ClosedError('The locker was closed'))))
+    await this.flights.drain()
     this.#unlisten()
     await this.#leave()
   }
@@ -245,7 +245,7 @@ export class Core {
   async #drained(grace: number): Promise<void> {
     const { heldLeases, clock } = this.context
     const end = clock.now() + grace
-    const held = () => [...heldLeases.values()].some((leases) => [...leases].some((lease) => !lease.lost))
+    const held = () => [...heldLeases.values()].some((leases) => [...leases].some((lease) => !lease.isLost))
     while (held() && clock.now() < end) {
       await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
     }

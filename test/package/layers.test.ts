@@ -66,8 +66,8 @@ const CYCLES_YET: string[][] = [
 ]
 const LARGE_YET: string[] = [
   'kernel/redis/command-gate.ts has 456 lines',
-  'locker/flight/flight.ts has 733 lines',
-  'locker/processor/held-lease.ts has 446 lines',
+  'locker/flight/flight.ts has 749 lines',
+  'locker/processor/held-lease.ts has 447 lines',
   'locker/stream/reading/stream-reader.ts has 356 lines',
   'memoize/engine/engine.ts has 354 lines',
   'queue/queue.ts has 507 lines',

@@ -25,7 +25,7 @@ let running = 0
  * Runs a work in its scope, and in the async context of the call that it is of. While no work runs, the storage is switched off: on Node before 24 it makes every
  * promise of the process cost twice as much.
  */
-export async function asWork<T>(
+export async function runInScope<T>(
   context: AsyncContext,
   scope: WorkScope,
   work: () => T | PromiseLike<T>,
@@ -53,7 +53,7 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
 }
 
 /** Notes that a work waits for `target`, and lends its slot; the returned function takes both back. */
-export function noteWait({ node, slot }: WorkScope, target: WaitNode): () => void {
+export function addWait({ node, slot }: WorkScope, target: WaitNode): () => void {
   node.waitsFor ??= new Map()
   const { waitsFor } = node
   waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)

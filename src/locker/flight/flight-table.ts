@@ -5,9 +5,9 @@ import type { Clock } from '../../kernel/time/clock.ts'
 import { Deadlines } from '../../kernel/time/deadlines.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
 import type { Store } from '../store/store.ts'
-import { callingWork, noteWait, wouldDeadlock } from './deadlock.ts'
+import { addWait, callingWork, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightEvents } from './flight.ts'
-import { isShared, serveLastKnown } from './unavailable.ts'
+import { requiresShared, serveLastKnown } from './unavailable.ts'
 import { type Call, type JoinedCall, Waiter } from './waiter.ts'
 import type { StaleResult } from './waiter-set.ts'
 
@@ -37,9 +37,9 @@ export class FlightTable implements FlightEvents {
   /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
   readonly #refreshing = new ChurnMap<string, Flight>()
   /** Flights that go on without being joined. */
-  readonly #closed = new ChurnMap<string, Set<Flight>>()
+  readonly #sealed = new ChurnMap<string, Set<Flight>>()
   /** All that are not over. */
-  readonly #flying = new ChurnSet<Flight>()
+  readonly #flights = new ChurnSet<Flight>()
   readonly #operations = new ChurnSet<Promise<unknown>>()
   readonly #listeners = new Set<InvalidationListener>()
   readonly #deadlines: Deadlines
@@ -51,15 +51,15 @@ export class FlightTable implements FlightEvents {
     this.store = store
     this.#deadlines = new Deadlines(clock)
     this.#unlisten = store.listen({
-      up: () => this.#up(),
-      down: () => this.#down(),
+      up: () => this.#onSubscribed(),
+      down: () => this.#onSubscriptionLost(),
       drop: (record, fence) => this.drop(record, fence),
       dropTag: (tag) => this.dropTag(tag),
     })
   }
 
   get size(): number {
-    return this.#flying.size
+    return this.#flights.size
   }
 
   get waiters(): number {
@@ -71,14 +71,14 @@ export class FlightTable implements FlightEvents {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
     // Redis is away: nobody waits for a work of this process who would have what is there.
-    const kept = table.get(record)?.unshared ? serveLastKnown(call) : undefined
+    const kept = table.get(record)?.isUnshared ? serveLastKnown(call) : undefined
     if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
-    this.#passBy(call)
+    this.#sealIfRevalidating(call)
     const found = table.get(record)
     // Who would rather fail than have a result of this process alone does not wait for one.
-    const alone = found?.unshared && isShared(call)
+    const alone = found?.isUnshared && requiresShared(call)
     // Nor who needs what is newer than it may bring, or would keep it under other tags.
-    const other = found && !(found.brings(call.afterFence) && found.covers(call.tags))
+    const other = found && !(found.mayYieldAbove(call.afterFence) && found.hasTags(call.tags))
     const known = alone || other ? undefined : found
     const from = call.background ? undefined : callingWork()
     const work = from?.node
@@ -93,17 +93,17 @@ export class FlightTable implements FlightEvents {
     const joined = call as JoinedCall
     const flight = known ?? new Flight(joined, this)
     const waiter = new Waiter(joined, this.#deadlines)
-    if (from) waiter.onEnd = noteWait(from, flight)
+    if (from) waiter.onEnd = addWait(from, flight)
     this.#waiters++
     flight.add(waiter)
     if (known) {
       call.locker.counters.joins++
-      call.batch?.answered(call.key)
+      call.batch?.onClaimSettled(call.key)
       if (hasListeners('join')) emit('join', { key: call.key })
     } else {
-      this.#flying.add(flight)
+      this.#flights.add(flight)
       if (!found) table.set(record, flight)
-      if (found || call.refresh) this.#close(flight)
+      if (found || call.refresh) this.#addSealed(flight)
       flight.begin()
     }
     return waiter.promise
@@ -111,29 +111,29 @@ export class FlightTable implements FlightEvents {
 
   /** The flights that a caller of the record would wait for: the one it joins, or those that compute it here already. */
   #blockers(record: string, known: Flight | undefined): Flight[] {
-    const closed = [...(this.#closed.get(record) ?? [])].filter((flight) => flight.holds)
+    const sealed = [...(this.#sealed.get(record) ?? [])].filter((flight) => flight.isProcessing)
     const open = known ?? this.#open.get(record)
-    return open ? [open, ...closed] : closed
+    return open ? [open, ...sealed] : sealed
   }
 
   /** Begins to renew what is over, unless that is under way. What comes of it is for those who ask later. */
-  renew(call: Call): Promise<unknown> | undefined {
+  revalidate(call: Call): Promise<unknown> | undefined {
     return this.#open.has(call.record) ? undefined : this.join(call)
   }
 
   /** A strict caller that would be content with what is over must ask for itself whether it may have that. */
-  #passBy({ record, locker, staleWhileRevalidate }: Call): void {
+  #sealIfRevalidating({ record, locker, staleWhileRevalidate }: Call): void {
     const flight = this.#open.get(record)
-    if (flight?.renews && locker.strict && staleWhileRevalidate > 0) this.seal(flight)
+    if (flight?.isRevalidating && locker.strict && staleWhileRevalidate > 0) this.seal(flight)
   }
 
-  askAnew(flight: Flight, waiters: readonly Waiter[]): void {
+  moveToNewFlight(flight: Flight, waiters: readonly Waiter[]): void {
     this.seal(flight)
     const [first] = waiters
     if (!first) return
     const next = new Flight(first.call, this)
-    this.#flying.add(next)
-    if (this.#open.has(next.record)) this.#close(next)
+    this.#flights.add(next)
+    if (this.#open.has(next.record)) this.#addSealed(next)
     else this.#open.set(next.record, next)
     for (const waiter of waiters) {
       flight.waiters.release(waiter)
@@ -142,38 +142,38 @@ export class FlightTable implements FlightEvents {
     next.begin()
   }
 
-  pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
+  bypass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     const flight = new Flight(waiter.call, this)
-    this.#flying.add(flight)
-    this.#close(flight)
-    flight.goAlone(waiter, fence, stale)
+    this.#flights.add(flight)
+    this.#addSealed(flight)
+    flight.runBypassed(waiter, fence, stale)
   }
 
-  sent(flight: Flight): void {
+  onClaimSent(flight: Flight): void {
     if (this.#refreshing.get(flight.record) === flight) this.#refreshing.delete(flight.record)
   }
 
-  remove(flight: Flight): void {
-    this.#flying.delete(flight)
+  onClosed(flight: Flight): void {
+    this.#flights.delete(flight)
     if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
-    this.sent(flight)
-    const closed = this.#closed.get(flight.record)
-    if (closed?.delete(flight) && closed.size === 0) this.#closed.delete(flight.record)
+    this.onClaimSent(flight)
+    const sealed = this.#sealed.get(flight.record)
+    if (sealed?.delete(flight) && sealed.size === 0) this.#sealed.delete(flight.record)
   }
 
   seal(flight: Flight): void {
     if (this.#open.get(flight.record) !== flight) return
     this.#open.delete(flight.record)
-    this.#close(flight)
+    this.#addSealed(flight)
   }
 
-  #close(flight: Flight): void {
-    const closed = this.#closed.get(flight.record)
-    if (closed) closed.add(flight)
-    else this.#closed.set(flight.record, new Set([flight]))
+  #addSealed(flight: Flight): void {
+    const sealed = this.#sealed.get(flight.record)
+    if (sealed) sealed.add(flight)
+    else this.#sealed.set(flight.record, new Set([flight]))
   }
 
-  left(): void {
+  onWaiterLeft(): void {
     this.#waiters--
   }
 
@@ -183,15 +183,15 @@ export class FlightTable implements FlightEvents {
   }
 
   /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
-  async settle(): Promise<void> {
-    const forsaken = [...this.#flying].filter((flight) => flight.forsaken)
-    await Promise.all(forsaken.map((flight) => flight.landed()))
+  async drain(): Promise<void> {
+    const orphans = [...this.#flights].filter((flight) => flight.isOrphanClaim)
+    await Promise.all(orphans.map((flight) => flight.closed()))
     await Promise.all(this.#operations)
   }
 
   /** Rejects all waiters that `which` names. */
   reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
-    for (const flight of [...this.#flying]) {
+    for (const flight of [...this.#flights]) {
       for (const waiter of flight.waiters) {
         if (which(waiter.call)) waiter.reject(error(flight.key))
       }
@@ -206,16 +206,16 @@ export class FlightTable implements FlightEvents {
   /** What was accepted up to `fence` is no longer to be served. */
   drop(record: string, fence: number): void {
     for (const listener of this.#listeners) listener.drop(record, fence)
-    for (const closed of this.#closed.get(record) ?? []) closed.invalidated(fence)
+    for (const sealed of this.#sealed.get(record) ?? []) sealed.invalidateUpTo(fence)
     const flight = this.#open.get(record)
-    if (flight?.invalidated(fence)) this.seal(flight)
+    if (flight?.invalidateUpTo(fence)) this.seal(flight)
   }
 
   /** A tag has begun a new epoch. */
   dropTag(tag: string): void {
     this.tagDrops++
     for (const listener of this.#listeners) listener.dropTag(tag)
-    for (const flight of [...this.#flying]) if (flight.tagDropped(tag)) this.seal(flight)
+    for (const flight of [...this.#flights]) if (flight.invalidateTag(tag)) this.seal(flight)
   }
 
   /** Adds a listener; the returned function takes it away. */
@@ -224,15 +224,15 @@ export class FlightTable implements FlightEvents {
     return () => this.#listeners.delete(listener)
   }
 
-  #up(): void {
+  #onSubscribed(): void {
     for (const listener of this.#listeners) listener.verify()
-    for (const flight of [...this.#flying]) flight.lookAgain()
+    for (const flight of [...this.#flights]) flight.poll()
   }
 
-  #down(): void {
+  #onSubscriptionLost(): void {
     for (const listener of this.#listeners) listener.unverify()
-    for (const flight of [...this.#flying]) {
-      flight.deaf()
+    for (const flight of [...this.#flights]) {
+      flight.onSubscriptionLost()
       // What invalidates it may go unheard.
       this.seal(flight)
     }

@@ -16,24 +16,30 @@ import type { WaitNode } from './deadlock.ts'
 import { countUndecodable } from './locker-context.ts'
 import { type Reading, ResultDelivery } from './result-delivery.ts'
 import type { JoinedCall, Waiter } from './waiter.ts'
-import { errorFor, giveFailure, type StaleResult, WaiterSet, type WaiterSetEvents } from './waiter-set.ts'
+import {
+  errorFor,
+  rejectWithFailure,
+  type StaleResult,
+  WaiterSet,
+  type WaiterSetEvents,
+} from './waiter-set.ts'
 
 /** The table that a flight is in, as far as the flight tells it how things went. */
 export interface FlightEvents {
   /** Its claim goes out now. */
-  sent(flight: Flight): void
+  onClaimSent(flight: Flight): void
   /** Nobody can join it any more. */
   seal(flight: Flight): void
   /** It is over. */
-  remove(flight: Flight): void
+  onClosed(flight: Flight): void
   /** Waiters of it ask for themselves; nobody joins it any more. */
-  askAnew(flight: Flight, waiters: readonly Waiter[]): void
+  moveToNewFlight(flight: Flight, waiters: readonly Waiter[]): void
   /** A waiter of it runs its own work, beside all others. `fence`: the last one. */
-  pass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void
+  bypass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void
   /** Counts the tags that were heard to have begun a new epoch. */
   readonly tagDrops: number
   /** One of its waiters waits no longer. */
-  left(): void
+  onWaiterLeft(): void
   /** `close` waits for this. */
   track(operation: Promise<unknown>): void
 }
@@ -48,13 +54,13 @@ export interface FlightEvents {
 type State = 'reading' | 'claiming' | 'parked' | 'processing' | 'closed'
 
 /** Added to the moment when a parked flight looks again, so that not all processes do at the same time, ms. */
-const JITTER = 25
+const POLL_JITTER = 25
 
 /** Longest trace context that is kept, in characters. */
 const MAX_TRACE = 512
 
 /** How often a parked flight looks while no messages arrive, ms. */
-const LOOK_WHILE_DEAF = 500
+const POLL_WHILE_DISCONNECTED = 500
 
 /**
  * The callers of one key in this process, who share one claim. Whoever waits here waits for the same outcome; the first
@@ -68,103 +74,103 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   readonly record: string
   readonly nonce: string = newId()
   waitsFor: Map<WaitNode, number> | undefined
-  readonly #table: FlightEvents
+  readonly #events: FlightEvents
   /** How it claims: by the options of the call that began it. */
   readonly #leader: JoinedCall
   readonly waiters: WaiterSet
   readonly #delivery: ResultDelivery
-  readonly #tags: TagCheck
+  readonly #tagGuard: TagCheck
   #state: State = 'reading'
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
-  #after = 0
+  #afterFence = 0
   /** The fence that we are, or were last, parked under. */
-  #parkedUnder = 0
+  #parkedFence = 0
   #refresh: boolean
   /** While a claim was under way there was a reason to claim again. */
   #hinted = false
-  #look: Timer | undefined
+  #pollTimer: Timer | undefined
   /** When the lease of the one we are parked behind ends, as far as we were told. */
-  #leaseEnd = 0
+  #leaseEndsAt = 0
   #held: HeldLease | undefined
   /** The last fence that it was granted. */
-  #granted = 0
+  #grantedFence = 0
   /** What is over was served on the promise that it is renewed. */
-  #renews = false
+  #revalidating = false
   /** Whoever is left waits for what is new. */
-  #patient = false
+  #acceptsOnlyFresh = false
   /** Not to be told to go alone. */
-  #stubborn: boolean
+  #rejectsBypass: boolean
   /** Its work runs beside others; the last fence then. */
-  #passed: number | undefined
-  #landed: DeferredPromise<void> | undefined
+  #bypassFence: number | undefined
+  #closing: DeferredPromise<void> | undefined
 
-  constructor(leader: JoinedCall, table: FlightEvents) {
+  constructor(leader: JoinedCall, events: FlightEvents) {
     this.key = leader.key
     this.record = leader.record
     this.waiters = new WaiterSet(leader.key, this)
-    this.#delivery = new ResultDelivery(leader, this.waiters, () => table.tagDrops)
-    this.#tags = new TagCheck(leader)
+    this.#delivery = new ResultDelivery(leader, this.waiters, () => events.tagDrops)
+    this.#tagGuard = new TagCheck(leader)
     this.#leader = leader
-    this.#table = table
+    this.#events = events
     this.#refresh = leader.refresh
-    this.#after = leader.afterFence
+    this.#afterFence = leader.afterFence
     // Who is granted a lease must hold one.
-    this.#stubborn = !leader.work
+    this.#rejectsBypass = !leader.work
   }
 
   get seq(): number {
     return this.waiters.seq
   }
 
-  get over(): boolean {
+  get isClosed(): boolean {
     return this.#state === 'closed'
   }
 
   /** This process computes it. */
-  get holds(): boolean {
+  get isProcessing(): boolean {
     return this.#state === 'processing'
   }
 
   /** It does so for itself alone. */
-  get unshared(): boolean {
+  get isUnshared(): boolean {
     return this.#held?.grant.shared === false
   }
 
   /** Nobody waits for it, and it is not to be renewed for those who come either. */
-  get deserted(): boolean {
-    return this.waiters.size === 0 && !this.#renews
+  get hasNoWaiters(): boolean {
+    return this.waiters.size === 0 && !this.#revalidating
   }
 
-  get unwanted(): boolean {
-    return this.deserted && this.#held?.call.abortUnwanted === true
+  get shouldCancel(): boolean {
+    return this.hasNoWaiters && this.#held?.call.abortUnwanted === true
   }
 
   /** Others are served what is over meanwhile. */
-  get renews(): boolean {
-    return this.#renews
+  get isRevalidating(): boolean {
+    return this.#revalidating
   }
 
   /** Whether its results have all the tags that a caller's would have. */
-  covers(tags: readonly string[]): boolean {
-    return tags.every((tag) => this.#tags.has(tag))
+  hasTags(tags: readonly string[]): boolean {
+    return tags.every((tag) => this.#tagGuard.has(tag))
   }
 
   /** Whether what it will bring is begun under a grant above `fence`, as far as is known. */
-  brings(fence: number): boolean {
-    return fence <= this.#after || this.#awaited > fence
+  mayYieldAbove(fence: number): boolean {
+    return fence <= this.#afterFence || this.#awaitedFence > fence
   }
 
   /** The store is being asked, and nobody waits for what it will bring. */
-  get forsaken(): boolean {
+  get isOrphanClaim(): boolean {
     return (this.#state === 'reading' || this.#state === 'claiming') && this.waiters.size === 0
   }
 
   /** Resolves when it is over. */
-  landed(): Promise<void> {
-    if (this.over) return Promise.resolve()
-    this.#landed ??= pDefer()
-    return this.#landed.promise
+  closed(): Promise<void> {
+    if (this.isClosed) return Promise.resolve()
+    this.#closing ??= pDefer()
+    return this.#closing.promise
   }
 
   /** Adds a waiter. The table does so before the first claim and as long as the flight can be joined. */
@@ -174,55 +180,55 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     if (renewed) this.#serveStale()
   }
 
-  vouch(seq: number): void {
+  validate(seq: number): void {
     // Of its tags nothing has been heard since its claim went out.
-    if (this.#state === 'processing' && this.#tags.epochs.size > 0) return
-    this.waiters.vouch(seq)
+    if (this.#state === 'processing' && this.#tagGuard.epochs.size > 0) return
+    this.waiters.validate(seq)
   }
 
   /** An invalidation, the first of the grant `fence`, came after the waiter `seq`. */
-  vouchFor(fence: number, seq: number): void {
-    if (fence === this.#awaited) this.vouch(seq)
+  validateGrant(fence: number, seq: number): void {
+    if (fence === this.#awaitedFence) this.validate(seq)
   }
 
   /** The grant whose outcome is waited for; 0 when none can be named. */
-  get #awaited(): number {
-    return this.#held?.grant.fence ?? this.#parkedUnder
+  get #awaitedFence(): number {
+    return this.#held?.grant.fence ?? this.#parkedFence
   }
 
-  doomed(): void {
-    this.#table.seal(this)
+  onInvalidated(): void {
+    this.#events.seal(this)
   }
 
   /** What was accepted up to `fence` is no longer to be served: whether new callers must not join. */
-  invalidated(fence: number): boolean {
-    this.#delivery.disturb()
-    this.waiters.withdraw(fence)
+  invalidateUpTo(fence: number): boolean {
+    this.#delivery.onInvalidated()
+    this.waiters.dropStale(fence)
     // Without a grant to name yet (0), what its claim will bring may be older than the invalidation.
-    return this.#awaited <= fence
+    return this.#awaitedFence <= fence
   }
 
   /** A tag has begun a new epoch: whether new callers must not join. */
-  tagDropped(tag: string): boolean {
-    if (!this.#tags.has(tag) && !this.waiters.stale?.tags.includes(tag)) return false
-    this.#delivery.disturb()
-    this.waiters.withdraw(Number.MAX_SAFE_INTEGER)
+  invalidateTag(tag: string): boolean {
+    if (!this.#tagGuard.has(tag) && !this.waiters.stale?.tags.includes(tag)) return false
+    this.#delivery.onInvalidated()
+    this.waiters.dropStale(Number.MAX_SAFE_INTEGER)
     return true
   }
 
   /** Messages may have been missed, and may be from now on. */
-  deaf(): void {
-    this.#delivery.disturb()
+  onSubscriptionLost(): void {
+    this.#delivery.onInvalidated()
     if (this.#state === 'parked')
-      this.#lookAfter(Math.min(LOOK_WHILE_DEAF, this.#leaseEnd - this.#leader.locker.clock.now()))
+      this.#pollAfter(Math.min(POLL_WHILE_DISCONNECTED, this.#leaseEndsAt - this.#leader.locker.clock.now()))
   }
 
   /** Messages arrive again. */
-  lookAgain(): void {
+  poll(): void {
     if (this.#state === 'parked') this.claim()
     else this.#hinted = true
     // Redis is back: what is made for this process alone is no longer for those who come now.
-    if (this.unshared) this.#table.seal(this)
+    if (this.isUnshared) this.#events.seal(this)
   }
 
   /** Reads the value, and claims if there is none: a read costs the server a tenth of a claim. */
@@ -232,23 +238,23 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     const { store, unavailableAfter } = this.#leader.locker
     store
       .find(this.record, { within: unavailableAfter }, () => this.sending())
-      .then(this.#found, this.#unread)
+      .then(this.#onFound, this.#onReadFailed)
   }
 
-  readonly #found = (outcome: Outcome | undefined): void => {
+  readonly #onFound = (outcome: Outcome | undefined): void => {
     if (this.#state !== 'reading') return
-    if (this.waiters.size === 0) return this.#over()
-    if (!outcome || outcome.fence <= this.#after) return this.claim()
+    if (this.waiters.size === 0) return this.#close()
+    if (!outcome || outcome.fence <= this.#afterFence) return this.claim()
     this.claimed({ status: 'done', outcome }, this.#attempt)
   }
 
-  readonly #unread = (error: unknown): void => {
-    if (this.#state === 'reading') this.#refuse(error)
+  readonly #onReadFailed = (error: unknown): void => {
+    if (this.#state === 'reading') this.#onUnavailable(error)
   }
 
   /** Asks the store to be the processor, or for what there is. */
   claim(): void {
-    this.#look?.cancel()
+    this.#pollTimer?.cancel()
     this.#state = 'claiming'
     this.#hinted = false
     const { store, unavailableAfter } = this.#leader.locker
@@ -257,14 +263,14 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
       nonce: this.nonce,
       attempt: ++this.#attempt,
       lease: this.#leader.lease,
-      after: this.#after,
-      parked: this.#parkedUnder,
+      after: this.#afterFence,
+      parked: this.#parkedFence,
       refresh: this.#refresh,
       // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
-      takeover: this.#parkedUnder === 0 || [...this.waiters].every(({ call }) => call.locker.takeover),
+      takeover: this.#parkedFence === 0 || [...this.waiters].every(({ call }) => call.locker.takeover),
       tolerance: ANY_AGE,
-      serve: this.#patient ? 0 : this.#leader.staleWhileRevalidate,
-      pass: !this.#stubborn,
+      serve: this.#acceptsOnlyFresh ? 0 : this.#leader.staleWhileRevalidate,
+      pass: !this.#rejectsBypass,
       only: 0,
       trace: traceOf(this.#leader),
     }
@@ -272,171 +278,171 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   }
 
   sending(): void {
-    this.#delivery.sending()
-    this.#tags.sending()
-    this.#table.sent(this)
+    this.#delivery.onClaimSent()
+    this.#tagGuard.sending()
+    this.#events.onClaimSent(this)
   }
 
-  #awaits(attempt: number): boolean {
+  #expectsReplyTo(attempt: number): boolean {
     return (this.#state === 'reading' || this.#state === 'claiming') && attempt === this.#attempt
   }
 
   unclaimed(error: unknown, attempt: number): void {
-    if (this.#awaits(attempt)) this.#refuse(error)
-    else this.#deafen()
+    if (this.#expectsReplyTo(attempt)) this.#onUnavailable(error)
+    else this.#stopListening()
   }
 
   claimed(reply: ClaimReply, attempt: number): void {
-    if (!this.#awaits(attempt)) return this.#decline(reply, attempt)
-    if (this.#tags.concerns(reply)) void this.#receiveTagged(reply, attempt)
+    if (!this.#expectsReplyTo(attempt)) return this.#rejectLateReply(reply, attempt)
+    if (this.#tagGuard.concerns(reply)) void this.#receiveTagged(reply, attempt)
     else this.#receive(reply, attempt)
   }
 
   /** What has tags is served only if none of them has begun a new epoch. */
   async #receiveTagged(reply: ClaimReply, attempt: number): Promise<void> {
-    let holds: TagVerdict
+    let verdict: TagVerdict
     try {
-      holds = await this.#tags.check(reply)
+      verdict = await this.#tagGuard.check(reply)
     } catch (error) {
-      this.#decline(reply, attempt)
-      if (!this.#awaits(attempt)) return
+      this.#rejectLateReply(reply, attempt)
+      if (!this.#expectsReplyTo(attempt)) return
       if (reply.status === 'parked') this.#unpark()
-      return this.#refuse(error)
+      return this.#onUnavailable(error)
     }
-    if (!this.#awaits(attempt)) return this.#decline(reply, attempt)
-    if (!holds.outcome && reply.status === 'done') return this.#askAfter(reply.outcome.fence)
-    if (!holds.offer && reply.status === 'stale') return this.#askAfter(reply.offer.fence)
-    if (!holds.offer && reply.status !== 'stale') this.#receive({ ...reply, offer: undefined }, attempt)
+    if (!this.#expectsReplyTo(attempt)) return this.#rejectLateReply(reply, attempt)
+    if (!verdict.outcome && reply.status === 'done') return this.#reclaimAbove(reply.outcome.fence)
+    if (!verdict.offer && reply.status === 'stale') return this.#reclaimAbove(reply.offer.fence)
+    if (!verdict.offer && reply.status !== 'stale') this.#receive({ ...reply, offer: undefined }, attempt)
     else this.#receive(reply, attempt)
   }
 
   /** What was begun under a grant up to `fence` is not wanted any more. */
-  #askAfter(fence: number): void {
-    this.#after = Math.max(this.#after, fence)
-    this.#parkedUnder = 0
+  #reclaimAbove(fence: number): void {
+    this.#afterFence = Math.max(this.#afterFence, fence)
+    this.#parkedFence = 0
     this.claim()
   }
 
   /** The reply to a claim that is no longer ours: what it brought is given back. */
-  #decline(reply: ClaimReply, attempt: number): void {
-    this.#deafen()
+  #rejectLateReply(reply: ClaimReply, attempt: number): void {
+    this.#stopListening()
     const waits = this.#state !== 'processing' && this.#state !== 'closed'
-    if (reply.status === 'granted') this.#giveBack(attempt, reply.fence)
+    if (reply.status === 'granted') this.#releaseGrant(attempt, reply.fence)
     // A place that nobody looks after would swallow the hint of a release.
     else if (reply.status === 'parked' && !waits) this.#unpark()
   }
 
   /** Every claim that goes out listens anew, also one that went out after the flight was over. */
-  #deafen(): void {
+  #stopListening(): void {
     if (this.#state === 'closed') this.#leader.locker.store.ignore(this.nonce)
   }
 
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.locker
     // What was offered before is over for good, or invalidated, if it is not offered again.
-    if (reply.offer) this.#delivery.offer(reply.offer)
-    else this.waiters.withdraw(Number.MAX_SAFE_INTEGER)
+    if (reply.offer) this.#delivery.setStale(reply.offer)
+    else this.waiters.dropStale(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        if (!reply.outcome.doomed) this.vouch(this.#delivery.sentSeq)
+        if (!reply.outcome.doomed) this.validate(this.#delivery.sentSeq)
         this.#finish(reply.outcome, this.#delivery.sentAt, 'reply')
         break
       case 'stale':
-        this.vouch(this.#delivery.sentSeq)
+        this.validate(this.#delivery.sentSeq)
         this.#delivery.cacheStale(reply.offer)
         this.#serveStale()
         // The others wait for what is new, unless they came while this claim was under way.
-        this.#patient = this.waiters.latecomers().length === 0
+        this.#acceptsOnlyFresh = this.waiters.unvalidatedWaiters().length === 0
         if (this.waiters.size > 0) this.claim()
-        else this.#over()
+        else this.#close()
         break
       case 'pass':
-        this.#pass(reply.fence)
+        this.#bypass(reply.fence)
         break
       case 'granted':
         counters.grants++
         if (reply.takeover) counters.takeovers++
         emit('grant', { key: this.key, fence: reply.fence, takeover: reply.takeover })
-        this.vouch(this.#delivery.sentSeq)
-        this.#parkedUnder = 0
-        this.#hold(attempt, reply.fence, this.#delivery.sentAt)
-        this.#renew()
+        this.validate(this.#delivery.sentSeq)
+        this.#parkedFence = 0
+        this.#process(attempt, reply.fence, this.#delivery.sentAt)
+        this.#serveStaleOnGrant()
         break
       case 'parked':
         counters.parks++
-        this.vouch(this.#delivery.sentSeq)
+        this.validate(this.#delivery.sentSeq)
         this.#park(reply)
         break
       case 'abandoned':
-        this.#afterDeath()
+        this.#onHolderDead()
         break
       case 'overloaded':
         this.#rejectAll((key) => new OverloadedError('Too many wait for this key already', { key }))
         break
       case 'refused':
-        this.#refuse(new UnavailableError('Redis gave an answer that is none', { key: this.key }))
+        this.#onUnavailable(new UnavailableError('Redis gave an answer that is none', { key: this.key }))
         break
       case 'exhausted': {
         const message = `The record ${shown(this.record)} of ${shown(this.key)} can grant no more: no number above its fence is exact. Delete it`
-        this.#refuse(new UnavailableError(message, { key: this.key }))
+        this.#onUnavailable(new UnavailableError(message, { key: this.key }))
       }
     }
   }
 
   /** What is over goes to those who are content with it while it is renewed. Whether anybody was. */
   #serveStale(): boolean {
-    const before = this.#renews
+    const before = this.#revalidating
     // Who is served leaves: the work is wanted all the same.
-    this.#renews = true
+    this.#revalidating = true
     const served = this.waiters.serveWhileRevalidating()
-    this.#renews = before || (served && this.#state === 'processing')
+    this.#revalidating = before || (served && this.#state === 'processing')
     return served
   }
 
   /** What is over was served on the promise that it is renewed, to all who may have it. */
-  #renew(): void {
+  #serveStaleOnGrant(): void {
     if (!this.#serveStale()) return
-    const late = this.waiters.latecomers()
-    if (late.length > 0) this.#table.askAnew(this, late)
+    const late = this.waiters.unvalidatedWaiters()
+    if (late.length > 0) this.#events.moveToNewFlight(this, late)
   }
 
   /** The store tells whether it may: in the reply to a claim of its own, if this flight will not claim. */
-  doubted(waiter: Waiter): void {
+  revalidateFor(waiter: Waiter): void {
     if (this.#state === 'parked') this.claim()
-    else if (this.#state === 'processing') this.#table.askAnew(this, [waiter])
+    else if (this.#state === 'processing') this.#events.moveToNewFlight(this, [waiter])
   }
 
   /** Nobody waits for anybody: each runs its own work. Who wants a lease waits for that. */
-  #pass(fence: number): void {
+  #bypass(fence: number): void {
     for (const waiter of this.waiters) {
       if (!waiter.call.work) continue
       this.waiters.release(waiter)
-      this.#table.pass(waiter, fence, this.waiters.stale)
+      this.#events.bypass(waiter, fence, this.waiters.stale)
     }
-    this.#stubborn = true
+    this.#rejectsBypass = true
     if (this.waiters.size > 0) return this.claim()
-    this.#over()
-    if (this.#parkedUnder > 0) this.#unpark()
+    this.#close()
+    if (this.#parkedFence > 0) this.#unpark()
   }
 
   /** Runs the work of its only waiter, beside all others. */
-  goAlone(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
+  runBypassed(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     this.waiters.add(waiter)
-    if (stale) this.waiters.offer({ ...stale, seq: this.seq })
-    this.#passed = fence
-    this.#delivery.sending()
-    this.#hold(this.#attempt, 0, this.#leader.locker.clock.now())
+    if (stale) this.waiters.setStale({ ...stale, seq: this.seq })
+    this.#bypassFence = fence
+    this.#delivery.onClaimSent()
+    this.#process(this.#attempt, 0, this.#leader.locker.clock.now())
   }
 
   /** The processor died, and some of those who wait here would not replace it: the others go on. */
-  #afterDeath(): void {
-    this.#rejectStaying('The processor died, and takeover is off')
+  #onHolderDead(): void {
+    this.#rejectWithoutTakeover('The processor died, and takeover is off')
     if (this.waiters.size > 0) this.claim()
-    else this.#leave()
+    else this.#unparkAndClose()
   }
 
   /** Rejects those who do not replace a processor that is lost. */
-  #rejectStaying(message: string): void {
+  #rejectWithoutTakeover(message: string): void {
     for (const waiter of this.waiters) {
       const { key, locker } = waiter.call
       if (!locker.takeover) waiter.reject(new LockTimeoutError(message, { key }))
@@ -447,27 +453,29 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     const { store, clock } = this.#leader.locker
     emit('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
-    this.#after = reply.after
-    this.#parkedUnder = reply.fence
+    this.#afterFence = reply.after
+    this.#parkedFence = reply.fence
     this.#state = 'parked'
-    if (this.waiters.size === 0) return this.#leave()
+    if (this.waiters.size === 0) return this.#unparkAndClose()
     // What is shown of a work whose outcome is not for those who wait here is not for them either.
-    this.waiters.catchUp(reply.after < reply.fence ? reply.progress : undefined)
+    this.waiters.replayProgress(reply.after < reply.fence ? reply.progress : undefined)
     if (this.#hinted) return this.claim()
     this.#serveStale()
-    for (const { call } of this.waiters) call.batch?.answered(call.key)
+    for (const { call } of this.waiters) call.batch?.onClaimSettled(call.key)
     if (this.#state !== 'parked') return
-    this.#leaseEnd = clock.now() + reply.left
-    this.#lookAfter(store.subscribed ? reply.left : Math.min(reply.left, LOOK_WHILE_DEAF))
+    this.#leaseEndsAt = clock.now() + reply.left
+    this.#pollAfter(store.subscribed ? reply.left : Math.min(reply.left, POLL_WHILE_DISCONNECTED))
   }
 
-  #lookAfter(ms: number): void {
-    this.#look?.cancel()
-    this.#look = this.#leader.locker.clock.after(ms + 1 + Math.random() * JITTER, () => this.claim())
+  #pollAfter(ms: number): void {
+    this.#pollTimer?.cancel()
+    this.#pollTimer = this.#leader.locker.clock.after(ms + 1 + Math.random() * POLL_JITTER, () =>
+      this.claim(),
+    )
   }
 
   /** A grant that nobody wants any more. If this fails, the lease ends by itself. */
-  #giveBack(attempt: number, fence: number): void {
+  #releaseGrant(attempt: number, fence: number): void {
     const { locker, lease } = this.#leader
     const release = {
       key: this.record,
@@ -478,30 +486,30 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
       expired: false,
       next: undefined,
     }
-    this.#table.track(locker.store.release(release, { within: locker.unavailableAfter }).catch(() => {}))
+    this.#events.track(locker.store.release(release, { within: locker.unavailableAfter }).catch(() => {}))
   }
 
   #unpark(): void {
     const { store, unavailableAfter } = this.#leader.locker
-    this.#table.track(store.unpark(this.record, this.nonce, { within: unavailableAfter }).catch(() => {}))
+    this.#events.track(store.unpark(this.record, this.nonce, { within: unavailableAfter }).catch(() => {}))
   }
 
-  #refuse(error: unknown): void {
+  #onUnavailable(error: unknown): void {
     const { counters } = this.#leader.locker
     if (!(error instanceof OverloadedError)) counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#rejectAll(errorFor(error))
     this.waiters.serveLastKnown()
-    this.waiters.rejectSharing(error)
-    if (this.waiters.size > 0) this.#hold(this.#attempt, 0, this.#leader.locker.clock.now())
-    else this.#over()
+    this.waiters.rejectUnlessUnshared(error)
+    if (this.waiters.size > 0) this.#process(this.#attempt, 0, this.#leader.locker.clock.now())
+    else this.#close()
   }
 
   /** Hands the grant to the first waiter; without one, back. */
-  #hold(attempt: number, fence: number, sentAt: number): void {
+  #process(attempt: number, fence: number, sentAt: number): void {
     const { first } = this.waiters
     if (!first) {
-      if (fence > 0) this.#giveBack(attempt, fence)
-      return this.#over()
+      if (fence > 0) this.#releaseGrant(attempt, fence)
+      return this.#close()
     }
     const shared = fence > 0
     const { locker, lease } = this.#leader
@@ -511,25 +519,25 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
         'SOLOFLIGHT_LEASE_TOO_SHORT',
         `Redis took longer to grant a lease of ${lease} ms than it lasts: no work can begin under it`,
       )
-      this.#giveBack(attempt, fence)
+      this.#releaseGrant(attempt, fence)
       return this.claim()
     }
     const { call } = first
-    const unavailable = !shared && this.#passed === undefined
+    const unavailable = !shared && this.#bypassFence === undefined
     if (unavailable && call.locker.unshared.size >= call.maxUnshared) {
       return this.#rejectAll(
         (key) => new OverloadedError('Redis is away, and enough works run without it', { key }),
       )
     }
     this.#state = 'processing'
-    this.waiters.catchUp(undefined)
-    if (!shared) this.#goUnshared(call)
-    this.#granted = Math.max(this.#granted, fence)
-    const grant = { attempt, fence, sentAt, lease, shared, unavailable, epochs: this.#tags.epochs }
+    this.waiters.replayProgress(undefined)
+    if (!shared) this.#countUnshared(call)
+    this.#grantedFence = Math.max(this.#grantedFence, fence)
+    const grant = { attempt, fence, sentAt, lease, shared, unavailable, tagVersions: this.#tagGuard.epochs }
     const held = new HeldLease(call, grant, this)
     this.#held = held
     if (call.batch) {
-      call.batch.granted(held, this)
+      call.batch.onGranted(held, this)
     } else if (call.work) {
       performWork(call.work, held, this)
     } else {
@@ -539,56 +547,64 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   notice(notice: Notice): void {
     if (notice.kind === 'probe') return
-    if (notice.kind === 'unwanted') return this.#abandon()
+    if (notice.kind === 'unwanted') return this.#releaseIfUnwanted()
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') {
-      if (this.#parkedUnder > this.#after) this.showProgress(notice.bytes)
+      if (this.#parkedFence > this.#afterFence) this.showProgress(notice.bytes)
       // The reply to the claim was made before this progress, and does not hold it: the flight claims once more.
       else if (this.#state === 'claiming') this.#hinted = true
-    } else if (notice.kind === 'outcome' && this.#waitsFor(notice.outcome)) this.#hear(notice.outcome)
-    else this.lookAgain()
+    } else if (notice.kind === 'outcome' && this.#isAwaited(notice.outcome))
+      this.#onOutcomeNotice(notice.outcome)
+    else this.poll()
   }
 
   /** What was parked for has come: unless one of its tags has begun a new epoch since its work began. */
-  #hear(outcome: Outcome): void {
-    const holds = this.#tags.judge(outcome)
-    if (holds === undefined) this.lookAgain()
+  #onOutcomeNotice(outcome: Outcome): void {
+    const holds = this.#tagGuard.judge(outcome)
+    if (holds === undefined) this.poll()
     else if (holds) this.#finish(outcome, this.#delivery.sentAt, 'message')
-    else this.#askAfter(outcome.fence)
+    else this.#reclaimAbove(outcome.fence)
   }
 
   /** Whether it is what was parked for. A message may overtake the reply that would have said what to wait for. */
-  #waitsFor({ fence }: Outcome): boolean {
-    return this.#parkedUnder > 0 && fence >= this.#parkedUnder && fence > this.#after
+  #isAwaited({ fence }: Outcome): boolean {
+    return this.#parkedFence > 0 && fence >= this.#parkedFence && fence > this.#afterFence
   }
 
   showProgress(bytes: Buffer): void {
     this.waiters.showProgress(bytes)
   }
 
-  settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
-    if (this.#state === 'closed' || this.#isPast(outcome)) return
+  onSettled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
+    if (this.#state === 'closed' || this.#isSuperseded(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
-    this.vouch(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
-    this.#keepPassed(outcome)
+    this.validate(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
+    this.#storeBypassed(outcome)
     this.#finish(outcome, sentAt, 'work', original)
   }
 
   /** What a work beside others brought is kept after all, if it is to be, and nothing was invalidated meanwhile. */
-  #keepPassed({ kind, bytes }: Outcome): void {
+  #storeBypassed({ kind, bytes }: Outcome): void {
     const held = this.#held
-    if (this.#passed === undefined || !held || kind === 'error' || held.resultPolicy.bypassFor !== undefined)
+    if (
+      this.#bypassFence === undefined ||
+      !held ||
+      kind === 'error' ||
+      held.resultPolicy.bypassFor !== undefined
+    )
       return
-    if (!this.#delivery.undisturbed || held.call.tags.length > 0) return
+    if (!this.#delivery.cacheable || held.call.tags.length > 0) return
     const { call, resultPolicy: terms } = held
     const kept = { ttl: terms.ttl ?? call.ttl, stale: call.keepStale, tags: '' }
-    this.#table.track(storeUnclaimed(call, bytes, kept, this.#passed).catch(() => {}))
+    this.#events.track(storeUnclaimed(call, bytes, kept, this.#bypassFence).catch(() => {}))
   }
 
   /** Whether it comes from a holding that was lost, after which the flight has gone on to something newer. */
-  #isPast({ fence }: Outcome): boolean {
+  #isSuperseded({ fence }: Outcome): boolean {
     if (fence === this.#held?.grant.fence) return false
-    return fence > 0 && (fence <= this.#after || fence < Math.max(this.#awaited, this.#granted))
+    return (
+      fence > 0 && (fence <= this.#afterFence || fence < Math.max(this.#awaitedFence, this.#grantedFence))
+    )
   }
 
   /** Gives the outcome to everybody who is entitled to it; the others ask anew. `keptFrom`: its ttl counts from there. */
@@ -600,18 +616,18 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
       // What was computed here, and cannot be read here, would not be better the next time.
       if (from === 'work') return this.#rejectAll(() => error)
       // Only the record tells what to compute anew: a message may be forged.
-      return from === 'message' ? this.lookAgain() : this.#overwrite(outcome)
+      return from === 'message' ? this.poll() : this.#recompute(outcome)
     }
     if (from === 'reply') this.#countHit()
     this.#held = undefined
     const entitled = this.waiters.entitled()
-    const asksAnew = entitled.length < this.waiters.size
-    if (!asksAnew) this.#over()
+    const reclaims = entitled.length < this.waiters.size
+    if (!reclaims) this.#close()
     if (outcome.kind === 'error') {
       this.waiters.serveInsteadOfError()
-      giveFailure(entitled, outcome, this.key, original)
-    } else if (reading) this.#delivery.give(entitled, outcome, reading, keptFrom)
-    if (asksAnew) this.#askAnew(outcome)
+      rejectWithFailure(entitled, outcome, this.key, original)
+    } else if (reading) this.#delivery.deliver(entitled, outcome, reading, keptFrom)
+    if (reclaims) this.#reclaim(outcome)
   }
 
   #countHit(): void {
@@ -620,33 +636,33 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   }
 
   /** What another codec wrote is none for those who wait here: one of them computes it anew, at most once. */
-  #overwrite({ fence }: Outcome): void {
+  #recompute({ fence }: Outcome): void {
     countUndecodable(this.#leader.locker.counters, this.key, fence)
-    this.#askAfter(fence)
+    this.#reclaimAbove(fence)
   }
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
-  #askAnew(outcome: Outcome): void {
-    if (outcome.doomed) this.#after = Math.max(this.#after, outcome.fence)
+  #reclaim(outcome: Outcome): void {
+    if (outcome.doomed) this.#afterFence = Math.max(this.#afterFence, outcome.fence)
     // What is fresh is served to anybody: asked for as by one who was parked, it might be something that was not kept.
-    this.#parkedUnder = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
-    if (this.#parkedUnder > 0) return this.claim()
+    this.#parkedFence = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
+    if (this.#parkedFence > 0) return this.claim()
     // The reply to an earlier claim, should it still come, is not taken for that of this read.
     this.#attempt++
     this.begin()
   }
 
   /** The holding was lost: those who wait look for the successor, or are it. */
-  lost(held: HeldLease): void {
-    if (this.#held === held) this.#goOn()
+  onLeaseLost(held: HeldLease): void {
+    if (this.#held === held) this.#claimAgain()
   }
 
   /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async released(held: HeldLease, expired: boolean): Promise<void> {
+  async release(held: HeldLease, expired: boolean): Promise<void> {
     const { attempt, fence, shared } = held.grant
     if (expired && this.#held === held)
-      this.#rejectStaying('The processor was let go at `maxHold`, and takeover is off')
-    if (!shared) return this.lost(held)
+      this.#rejectWithoutTakeover('The processor was let go at `maxHold`, and takeover is off')
+    if (!shared) return this.onLeaseLost(held)
     const { store, clock, unavailableAfter } = this.#leader.locker
     const { lease } = this.#leader
     const current = () => this.#held === held
@@ -655,74 +671,74 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     const terms = { linger: outcomeRetention(lease), expired, next }
     const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
-    this.#table.track(released.catch(() => {}))
+    this.#events.track(released.catch(() => {}))
     try {
       const reply = await released
-      if (next && reply.fence !== undefined && current()) this.#hold(next.attempt, reply.fence, sentAt)
-      else this.lost(held)
+      if (next && reply.fence !== undefined && current()) this.#process(next.attempt, reply.fence, sentAt)
+      else this.onLeaseLost(held)
     } catch (error) {
       // It may have been granted all the same: the next claim repeats that attempt, so that it finds its own grant.
       if (next) this.#attempt = next.attempt - 1
-      this.lost(held)
+      this.onLeaseLost(held)
       throw error
     }
   }
 
   /** The work's outcome could not be published: it is for those of this process alone who would rather have that. */
-  abandon(held: HeldLease, error: unknown, original: unknown): void {
+  onPublishFailed(held: HeldLease, error: unknown, original: unknown): void {
     if (this.#held !== held) return
-    const outcome = error instanceof UnavailableError ? held.unaccepted : undefined
-    if (outcome) this.waiters.rejectSharing(error)
+    const outcome = error instanceof UnavailableError ? held.unpublished : undefined
+    if (outcome) this.waiters.rejectUnlessUnshared(error)
     if (!outcome || this.waiters.size === 0) return this.#rejectAll(errorFor(error))
-    this.#goUnshared(held.call)
-    this.settled(outcome, this.seq, 0, original)
+    this.#countUnshared(held.call)
+    this.onSettled(outcome, this.seq, 0, original)
   }
 
-  #goUnshared({ locker }: JoinedCall): void {
-    locker.counters[this.#passed === undefined ? 'unshared' : 'bypasses']++
-    emit(this.#passed === undefined ? 'unshared' : 'bypass', { key: this.key })
+  #countUnshared({ locker }: JoinedCall): void {
+    locker.counters[this.#bypassFence === undefined ? 'unshared' : 'bypasses']++
+    emit(this.#bypassFence === undefined ? 'unshared' : 'bypass', { key: this.key })
   }
 
-  #goOn(): void {
+  #claimAgain(): void {
     // As behind any other that is lost: what it has settled after all is what was waited for.
-    this.#parkedUnder = this.#held?.grant.fence ?? 0
+    this.#parkedFence = this.#held?.grant.fence ?? 0
     this.#held = undefined
     if (this.waiters.size > 0) this.claim()
-    else this.#over()
+    else this.#close()
   }
 
   /** A waiter has left. What runs here runs on; what was only waited for is given up with the last waiter. */
-  left(): void {
-    this.#table.left()
+  onWaiterLeft(): void {
+    this.#events.onWaiterLeft()
     if (this.waiters.size > 0) return
-    if (this.#state === 'parked') this.#leave()
-    else this.#abandon()
+    if (this.#state === 'parked') this.#unparkAndClose()
+    else this.#releaseIfUnwanted()
   }
 
   /** Nobody in this process waits for its work any more. */
-  #abandon(): void {
-    if (this.unwanted) this.#held?.abandon()
+  #releaseIfUnwanted(): void {
+    if (this.shouldCancel) this.#held?.releaseIfUnwanted()
   }
 
   /** Nobody waits any more: the place on the record is given up. */
-  #leave(): void {
-    this.#over()
+  #unparkAndClose(): void {
+    this.#close()
     this.#unpark()
   }
 
   #rejectAll(error: (key: string) => unknown): void {
-    this.#over()
-    if (this.#parkedUnder > 0) this.#unpark()
+    this.#close()
+    if (this.#parkedFence > 0) this.#unpark()
     this.waiters.reject(error)
   }
 
-  #over(): void {
+  #close(): void {
     this.#state = 'closed'
     this.#held = undefined
-    this.#look?.cancel()
-    this.#deafen()
-    this.#table.remove(this)
-    this.#landed?.resolve()
+    this.#pollTimer?.cancel()
+    this.#stopListening()
+    this.#events.onClosed(this)
+    this.#closing?.resolve()
   }
 }
 

@@ -33,7 +33,7 @@ export class ResultDelivery {
   }
 
   /** A claim goes out, or a work begins without one. */
-  sending(): void {
+  onClaimSent(): void {
     const { clock, store } = this.#call.locker
     this.sentAt = clock.now()
     this.sentSeq = this.#waiters.seq
@@ -42,17 +42,17 @@ export class ResultDelivery {
   }
 
   /** Whether nothing is known to have been invalidated since. */
-  get undisturbed(): boolean {
+  get cacheable(): boolean {
     return this.#cacheable
   }
 
   /** The key was invalidated, or may be without our hearing of it. */
-  disturb(): void {
+  onInvalidated(): void {
     this.#cacheable = false
   }
 
   /** Gives what was read of an outcome to waiters. `keptFrom`: its ttl counts from there. */
-  give(waiters: readonly Waiter[], outcome: Outcome, reading: Reading, keptFrom: number): void {
+  deliver(waiters: readonly Waiter[], outcome: Outcome, reading: Reading, keptFrom: number): void {
     if (outcome.fresh > 0) this.#cache(reading, outcome, freshUntil(outcome, keptFrom), outcome.stale)
     for (const waiter of waiters) waiter.resolve(reading.result)
   }
@@ -66,18 +66,18 @@ export class ResultDelivery {
   }
 
   /** Offers something that is over to those who are content with it. What cannot be read is not offered. */
-  offer({ bytes, fence, past, left, tags }: Offer): void {
+  setStale({ bytes, fence, past, left, tags }: Offer): void {
     try {
       const since = this.sentAt - past
       const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
       const offered = {
         ...this.read(outcome, since),
         fence,
-        since,
-        until: this.sentAt + left,
+        staleSince: since,
+        staleUntil: this.sentAt + left,
         tags: [...readNote(tags).keys()],
       }
-      this.#waiters.offer({ ...offered, seq: this.sentSeq })
+      this.#waiters.setStale({ ...offered, seq: this.sentSeq })
     } catch {
       // The work will bring another.
     }
@@ -86,7 +86,7 @@ export class ResultDelivery {
   /** Another renews it: what is over is kept here as well, so that it is asked for once only. */
   cacheStale(offer: Offer): void {
     const { stale } = this.#waiters
-    if (stale) this.#cache(stale, offer, stale.since, stale.until - stale.since)
+    if (stale) this.#cache(stale, offer, stale.staleSince, stale.staleUntil - stale.staleSince)
   }
 
   #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {

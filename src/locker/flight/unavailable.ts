@@ -2,7 +2,7 @@ import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Call } from './waiter.ts'
 
 /** Whether a caller would rather fail than have a result that was made for this process alone. */
-export function isShared({ onUnavailable }: Pick<Call, 'onUnavailable'>): boolean {
+export function requiresShared({ onUnavailable }: Pick<Call, 'onUnavailable'>): boolean {
   return onUnavailable === 'fail' || onUnavailable === 'cached'
 }
 

@@ -4,8 +4,8 @@ import { remoteError } from '../../kernel/codec/failure.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { showProgress } from '../../kernel/work/user-code.ts'
 import type { Outcome } from '../store/store.ts'
-import { isShared, serveLastKnown } from './unavailable.ts'
-import type { Among, Waiter } from './waiter.ts'
+import { requiresShared, serveLastKnown } from './unavailable.ts'
+import type { Waiter, WaiterOwner } from './waiter.ts'
 
 /** A result that is over, for those who are content with it. */
 export interface StaleResult {
@@ -14,8 +14,8 @@ export interface StaleResult {
   readonly bytes: number
   readonly fence: number
   /** By the clock: since when it has been over, and until when it may be served at all. */
-  readonly since: number
-  readonly until: number
+  readonly staleSince: number
+  readonly staleUntil: number
   /** Names of the records of its tags. */
   readonly tags: readonly string[]
   /** The last waiter who came before a moment at which it was not invalidated. */
@@ -25,9 +25,9 @@ export interface StaleResult {
 /** What an audience tells the flight that it waits in. */
 export interface WaiterSetEvents {
   /** One waits no longer, whatever the reason. */
-  left(): void
+  onWaiterLeft(): void
   /** One would have what is over, but an invalidation might have come before it did. */
-  doubted(waiter: Waiter): void
+  revalidateFor(waiter: Waiter): void
 }
 
 /**
@@ -37,20 +37,20 @@ export interface WaiterSetEvents {
  * entitled to an outcome only if Redis is known to have had no invalidation at some moment after it came: then it is
  * vouched for. All others simply receive what comes.
  */
-export class WaiterSet implements Among {
+export class WaiterSet implements WaiterOwner {
   readonly key: string
   readonly #waiters = new Set<Waiter>()
   #seq = 0
-  #vouched = 0
+  #validatedUpTo = 0
   /** What the work has said last. */
   #progress: Buffer | undefined
 
-  readonly #host: WaiterSetEvents
+  readonly #events: WaiterSetEvents
   #stale: StaleResult | undefined
 
-  constructor(key: string, host: WaiterSetEvents) {
+  constructor(key: string, events: WaiterSetEvents) {
     this.key = key
-    this.#host = host
+    this.#events = events
   }
 
   get size(): number {
@@ -76,7 +76,7 @@ export class WaiterSet implements Among {
   add(waiter: Waiter): void {
     waiter.seq = ++this.#seq
     this.#waiters.add(waiter)
-    waiter.begin(this)
+    waiter.joined(this)
     if (this.#progress) show(waiter, this.#progress)
   }
 
@@ -86,9 +86,9 @@ export class WaiterSet implements Among {
   }
 
   /** There is something that is over: for those who have waited long enough for better. */
-  offer(stale: StaleResult): void {
+  setStale(stale: StaleResult): void {
     this.#stale = stale
-    for (const waiter of this) if (waiter.softened) this.soften(waiter)
+    for (const waiter of this) if (waiter.softTimedOut) this.onSoftTimeout(waiter)
   }
 
   /** What was offered. */
@@ -97,13 +97,13 @@ export class WaiterSet implements Among {
   }
 
   /** What was offered is no longer to be served, if it was accepted under `fence` or an earlier one. */
-  withdraw(fence: number): void {
+  dropStale(fence: number): void {
     if (this.#stale && this.#stale.fence <= fence) this.#stale = undefined
   }
 
-  soften(waiter: Waiter): void {
+  onSoftTimeout(waiter: Waiter): void {
     const served = this.#serveStale(waiter, Number.POSITIVE_INFINITY)
-    if (!served && this.#stale && waiter.strict) this.#host.doubted(waiter)
+    if (!served && this.#stale && waiter.strict) this.#events.revalidateFor(waiter)
   }
 
   /** While it is renewed, what is over goes to those who are content with it. Whether anybody was. */
@@ -117,21 +117,21 @@ export class WaiterSet implements Among {
   }
 
   /** Those who would be content with what is over, but came when it was not known any more whether they may. */
-  latecomers(): Waiter[] {
+  unvalidatedWaiters(): Waiter[] {
     return [...this.#waiters].filter(
-      (waiter) => waiter.strict && this.#isLate(waiter) && this.#contents(waiter),
+      (waiter) => waiter.strict && this.#joinedAfterValidation(waiter) && this.#acceptsStale(waiter),
     )
   }
 
   /** Whether it came after the last moment at which what is over is known not to have been invalidated. */
-  #isLate({ seq }: Waiter): boolean {
-    return seq > Math.max(this.#stale?.seq ?? 0, this.#vouched)
+  #joinedAfterValidation({ seq }: Waiter): boolean {
+    return seq > Math.max(this.#stale?.seq ?? 0, this.#validatedUpTo)
   }
 
   /** Whether what is over would do for a waiter while it is renewed. */
-  #contents({ call }: Waiter): boolean {
+  #acceptsStale({ call }: Waiter): boolean {
     if (!this.#stale || call.refresh || this.#stale.fence <= call.afterFence) return false
-    return call.locker.clock.now() - this.#stale.since < call.staleWhileRevalidate
+    return call.locker.clock.now() - this.#stale.staleSince < call.staleWhileRevalidate
   }
 
   #serveEach(tolerance: (waiter: Waiter) => number): boolean {
@@ -143,10 +143,11 @@ export class WaiterSet implements Among {
     const stale = this.#stale
     const { key, locker, refresh } = waiter.call
     const now = locker.clock.now()
-    if (!stale || refresh || now - stale.since >= tolerance || now >= stale.until) return false
-    if (stale.fence <= waiter.call.afterFence || (waiter.strict && this.#isLate(waiter))) return false
+    if (!stale || refresh || now - stale.staleSince >= tolerance || now >= stale.staleUntil) return false
+    if (stale.fence <= waiter.call.afterFence || (waiter.strict && this.#joinedAfterValidation(waiter)))
+      return false
     locker.counters.stale++
-    if (hasListeners('stale')) emit('stale', { key, staleFor: now - stale.since })
+    if (hasListeners('stale')) emit('stale', { key, staleFor: now - stale.staleSince })
     waiter.resolve(stale.result)
     return true
   }
@@ -154,17 +155,17 @@ export class WaiterSet implements Among {
   /** A waiter was settled. */
   remove(waiter: Waiter): void {
     this.#waiters.delete(waiter)
-    this.#host.left()
+    this.#events.onWaiterLeft()
   }
 
   /** Waiters up to this one came before a moment at which there was no invalidation. */
-  vouch(seq: number): void {
-    this.#vouched = Math.max(this.#vouched, seq)
+  validate(seq: number): void {
+    this.#validatedUpTo = Math.max(this.#validatedUpTo, seq)
   }
 
   /** Those who may be given an outcome that the store had when it was last heard of. */
   entitled(): Waiter[] {
-    return [...this.#waiters].filter((waiter) => !waiter.strict || waiter.seq <= this.#vouched)
+    return [...this.#waiters].filter((waiter) => !waiter.strict || waiter.seq <= this.#validatedUpTo)
   }
 
   /** Rejects all, each with an error of its own. */
@@ -181,9 +182,9 @@ export class WaiterSet implements Among {
   }
 
   /** Rejects those who would rather fail than have a result of this process alone. */
-  rejectSharing(error: unknown): void {
+  rejectUnlessUnshared(error: unknown): void {
     for (const waiter of this) {
-      if (!isShared(waiter.call)) continue
+      if (!requiresShared(waiter.call)) continue
       const kept = serveLastKnown(waiter.call)
       if (kept) waiter.resolve(kept.result)
       else waiter.reject(errorFor(error)(this.key))
@@ -197,14 +198,14 @@ export class WaiterSet implements Among {
   }
 
   /** Shows what was said last of what is waited for now, unless that is known already. Undefined: nothing was. */
-  catchUp(bytes: Buffer | undefined): void {
+  replayProgress(bytes: Buffer | undefined): void {
     if (!bytes) this.#progress = undefined
     else if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
   }
 }
 
 /** Gives waiters a failure. `original`: the thrown value, where the work ran in this process. */
-export function giveFailure(
+export function rejectWithFailure(
   waiters: readonly Waiter[],
   outcome: Outcome,
   key: string,

@@ -54,7 +54,7 @@ export interface Namespace {
 }
 
 /** What is asked for. */
-export interface Asked {
+export interface CallTarget {
   key: string
   /** Name of the record. */
   record: string
@@ -67,7 +67,7 @@ export interface Asked {
 }
 
 /** One call of `run` or `request`, with every option resolved. Made by a constructor: see kernel/churn.ts. */
-export class Call implements Asked {
+export class Call implements CallTarget {
   key: string
   record: string
   name: string
@@ -106,7 +106,7 @@ export class Call implements Asked {
 
   /** Of options that were checked. `own`: what stands for those that were not given. */
   constructor(
-    asked: Asked,
+    asked: CallTarget,
     namespace: Namespace,
     locker: LockerContext,
     options: AnyRunOptions,
@@ -151,11 +151,11 @@ export interface Done<T> {
 }
 
 /** Those among whom a waiter waits. */
-export interface Among {
+export interface WaiterOwner {
   /** It was settled. */
   remove(waiter: Waiter): void
   /** It has waited for its `softTimeout`. */
-  soften(waiter: Waiter): void
+  onSoftTimeout(waiter: Waiter): void
 }
 
 /** One caller that waits in a flight. */
@@ -164,10 +164,10 @@ export class Waiter extends BaseWaiter {
   /** Order of arrival in its flight. */
   seq = 0
   /** Those among whom it waits. */
-  #among: Among | undefined
+  #waiters: WaiterOwner | undefined
   readonly #softTimer: Timer | undefined
   /** It has waited for its `softTimeout`: something that is over would do. */
-  softened = false
+  softTimedOut = false
   /** Called when it waits no longer. */
   onEnd: (() => void) | undefined
 
@@ -175,7 +175,8 @@ export class Waiter extends BaseWaiter {
     const { timeout, softTimeout, locker } = call
     super(call, locker.clock, deadlines, call.background)
     this.call = call
-    if (softTimeout < timeout) this.#softTimer = locker.clock.after(softTimeout, () => this.#soften(), true)
+    if (softTimeout < timeout)
+      this.#softTimer = locker.clock.after(softTimeout, () => this.#onSoftTimeout(), true)
   }
 
   /** Whether it must not receive anything that an acknowledged invalidation might have preceded. */
@@ -184,13 +185,13 @@ export class Waiter extends BaseWaiter {
   }
 
   /** Leaves `among` when it waits no longer. */
-  begin(among: Among): void {
-    this.#among = among
+  joined(waiters: WaiterOwner): void {
+    this.#waiters = waiters
   }
 
-  #soften(): void {
-    this.softened = true
-    this.#among?.soften(this)
+  #onSoftTimeout(): void {
+    this.softTimedOut = true
+    this.#waiters?.onSoftTimeout(this)
   }
 
   expire(): void {
@@ -217,7 +218,7 @@ export class Waiter extends BaseWaiter {
 
   protected onEnded(): void {
     this.#softTimer?.cancel()
-    this.#among?.remove(this)
+    this.#waiters?.remove(this)
     this.onEnd?.()
   }
 }

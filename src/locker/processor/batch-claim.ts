@@ -43,7 +43,7 @@ function join(
   const stale = core.stale(call)
   if (stale) return stale.promise
   const result = core.flights.join(call)
-  const answered = () => batch.answered(key)
+  const answered = () => batch.onClaimSettled(key)
   result.then(answered, answered)
   return result
 }

@@ -2,7 +2,7 @@ import { types } from 'node:util'
 import { LeaseLostError } from '../../errors.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
 import type { Slot } from '../../kernel/work/work-scheduler.ts'
-import { asWork, type WaitNode } from '../flight/deadlock.ts'
+import { runInScope, type WaitNode } from '../flight/deadlock.ts'
 import type { WorkContext } from '../flight/waiter.ts'
 import type { HeldLease } from './held-lease.ts'
 import { conclude, contextOf, isWanted, type WorkFlight } from './work-runner.ts'
@@ -34,7 +34,7 @@ interface Member {
 }
 
 /** What is granted later, one after the other, is gathered for so long, ms. */
-const GATHER = 5
+const TAKEOVER_WINDOW = 5
 
 /**
  * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
@@ -45,8 +45,8 @@ export class BatchRun implements WaitNode {
   /** Keys whose claims are not answered. */
   readonly #pending: Set<string>
   readonly #work: ManyWork<unknown>
-  #won: Member[] = []
-  #open = true
+  #granted: Member[] = []
+  #collecting = true
   #context: AsyncContext | undefined
 
   constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
@@ -61,52 +61,52 @@ export class BatchRun implements WaitNode {
   }
 
   /** The claim of a key was answered. */
-  answered(key: string): void {
+  onClaimSettled(key: string): void {
     if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
   }
 
-  granted(held: HeldLease, flight: WorkFlight): void {
-    this.#won.push({ held, flight })
-    if (this.#open) this.answered(held.call.key)
-    else if (this.#won.length === 1) held.call.locker.clock.after(GATHER, () => this.#start())
+  onGranted(held: HeldLease, flight: WorkFlight): void {
+    this.#granted.push({ held, flight })
+    if (this.#collecting) this.onClaimSettled(held.call.key)
+    else if (this.#granted.length === 1) held.call.locker.clock.after(TAKEOVER_WINDOW, () => this.#start())
   }
 
   #start(): void {
-    this.#open = false
-    const won = this.#won
-    this.#won = []
-    const [first] = won
+    this.#collecting = false
+    const members = this.#granted
+    this.#granted = []
+    const [first] = members
     first?.held.call.locker.scheduler.schedule((slot) => {
-      void this.#perform(won, slot).finally(() => slot.release())
+      void this.#perform(members, slot).finally(() => slot.release())
     })
   }
 
-  async #perform(won: readonly Member[], slot: Slot): Promise<void> {
-    const members = won.filter(({ held, flight }) => isWanted(held, flight))
+  async #perform(granted: readonly Member[], slot: Slot): Promise<void> {
+    const members = granted.filter(({ held, flight }) => isWanted(held, flight))
     const [first] = members
     if (!first) return
     const { clock } = first.held.call.locker
     const startedAt = clock.now()
     for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
     const keys = members.map(({ held }) => held.call.key)
-    const outcome = await asWork(this.context, { node: this, slot }, async () =>
+    const outcome = await runInScope(this.context, { node: this, slot }, async () =>
       readResults(await this.#work([...keys], contextOfMany(members)), keys),
     ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
     await Promise.all(
       members.map(({ held, flight }, index) => {
         flight.waitsFor = undefined
-        return conclude(held, flight, { ...(outcome[index] as Outcome), startedAt })
+        return conclude(held, flight, { ...(outcome[index] as WorkResult), startedAt })
       }),
     )
   }
 }
 
-interface Outcome {
+interface WorkResult {
   failed: boolean
   result: unknown
 }
 
-async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<Outcome[]> {
+async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<WorkResult[]> {
   const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
   if (!Array.isArray(listed) || listed.length !== keys.length) {
     throw new TypeError(

@@ -14,16 +14,16 @@ export interface HeldLeaseEvents extends WaitNode {
   /** Number of the last waiter that has joined. */
   readonly seq: number
   /** Nobody in this process wants what is computed any more, and that is to end it if nobody anywhere does. */
-  readonly unwanted: boolean
+  readonly shouldCancel: boolean
   /** Final for this process. `sentSeq` and `sentAt`: when it went out. `original`: the thrown value, of a failure. */
-  settled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
-  lost(held: HeldLease): void
+  onSettled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void
+  onLeaseLost(held: HeldLease): void
   /** `expired`: it was held for too long, which is to those who wait as if it had died. */
-  released(held: HeldLease, expired: boolean): Promise<void>
+  release(held: HeldLease, expired: boolean): Promise<void>
   /** Until that waiter, nothing can have been invalidated before it joined. */
-  vouch(seq: number): void
+  validate(seq: number): void
   /** The key was invalidated while this is held. */
-  doomed(): void
+  onInvalidated(): void
   showProgress(bytes: Buffer): void
 }
 
@@ -40,7 +40,7 @@ export interface Grant {
   /** It is because Redis is away. */
   unavailable: boolean
   /** Of the tags, as they were when the claim went out. */
-  epochs: Epochs
+  tagVersions: Epochs
 }
 
 /** How what is published is kept. */
@@ -52,13 +52,13 @@ export interface ResultPolicy {
 }
 
 /** How long the epochs of tags are known beyond what they are noted on, ms. */
-const TAGS_BEYOND = 60_000
+const TAG_VERSION_GRACE = 60_000
 
 /** Progress is told this often at most, ms. */
-const PROGRESS_EVERY = 50
+const PROGRESS_INTERVAL = 50
 
 /** A lease is renewed after this part of it. */
-const RENEW_AFTER = 1 / 3
+const RENEW_FRACTION = 1 / 3
 
 /** How long before its end a lease counts as lost, ms: what the signal needs to be heard. */
 export function lossMargin(lease: number): number {
@@ -72,7 +72,7 @@ export function outcomeRetention(lease: number): number {
 
 /** How long the epochs of a call's tags are to be known, ms. */
 export function tagVersionRetention(call: Call): number {
-  return Math.ceil(call.ttl) + call.keepStale + TAGS_BEYOND
+  return Math.ceil(call.ttl) + call.keepStale + TAG_VERSION_GRACE
 }
 
 /**
@@ -91,11 +91,11 @@ export class HeldLease {
   /** By the clock: when the lease is to be renewed, when it is lost, and when it has been held for `maxHold`. */
   #renewAt = Number.POSITIVE_INFINITY
   #loseAt = Number.POSITIVE_INFINITY
-  #letGoAt: number
+  #maxHoldAt: number
   /** When that went out which last extended the lease. */
   #renewedAt = 0
   /** What could not be published, because the store did not answer. */
-  unaccepted: Outcome | undefined
+  unpublished: Outcome | undefined
   /** Settled or released, or on the way there. */
   #ending = false
   /** On the way: resolves when it is known whether it was settled. */
@@ -103,8 +103,8 @@ export class HeldLease {
   #ended = false
   #lost = false
   /** The progress that is still to be told, and when it may be. */
-  #unsaid: Buffer | undefined
-  #saying: Timer | undefined
+  #pendingProgress: Buffer | undefined
+  #progressTimer: Timer | undefined
   /** What the work has said of its result. */
   readonly resultPolicy: ResultPolicy = {}
 
@@ -113,7 +113,7 @@ export class HeldLease {
     this.grant = grant
     this.#flight = flight
     this.#register()
-    this.#letGoAt = call.locker.clock.now() + call.locker.maxHold
+    this.#maxHoldAt = call.locker.clock.now() + call.locker.maxHold
     if (grant.shared) this.#extended(grant.sentAt)
     this.#watch()
   }
@@ -129,12 +129,12 @@ export class HeldLease {
   }
 
   /** Whether the flight has moved on without it. */
-  get lost(): boolean {
+  get isLost(): boolean {
     return this.#lost
   }
 
   /** Whether it was settled or released, or is about to be. */
-  get settledOrSettling(): boolean {
+  get isEnding(): boolean {
     return this.#ending
   }
 
@@ -178,15 +178,15 @@ export class HeldLease {
   async #trySettle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original: unknown): Promise<void> {
     this.#begin()
     const { locker, key, record } = this.call
-    const { fence, attempt, lease, shared, epochs } = this.grant
+    const { fence, attempt, lease, shared, tagVersions } = this.grant
     const stale = kind === 'value' ? this.call.keepStale : 0
-    const tags = noted(epochs)
+    const tags = noted(tagVersions)
     const sentSeq = this.#flight.seq
     const sentAt = locker.clock.now()
     const outcomeKind = kind === 'error' ? kind : 'value'
     let doomed = false
     if (shared) {
-      if (tags !== '') this.#keepTags(ttl + stale)
+      if (tags !== '') this.#extendTagVersions(ttl + stale)
       const { nonce } = this.#flight
       const { bypassFor = 0 } = this.resultPolicy
       // Written out: making an object by spreading two others takes longer than all the rest of a settlement.
@@ -204,7 +204,7 @@ export class HeldLease {
         bypassFor,
       }
       const reply = await locker.store.settle(settlement, this.#limits()).catch((error) => {
-        this.unaccepted = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
+        this.unpublished = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
         this.#resume()
         throw error
       })
@@ -224,13 +224,14 @@ export class HeldLease {
       stale: kept ? stale : 0,
       tags,
     }
-    this.#flight.settled(outcome, sentSeq, sentAt, original)
+    this.#flight.onSettled(outcome, sentSeq, sentAt, original)
   }
 
   /** The epochs of its tags are to be known as long as they are noted on what is kept. If not, that is not served. */
-  #keepTags(ms: number): void {
+  #extendTagVersions(ms: number): void {
     const { locker, ttl, tags, keepStale } = this.call
-    if (ms > ttl + keepStale) locker.store.epochs(tags, ms + TAGS_BEYOND, this.#limits()).catch(() => {})
+    if (ms > ttl + keepStale)
+      locker.store.epochs(tags, ms + TAG_VERSION_GRACE, this.#limits()).catch(() => {})
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
@@ -238,21 +239,21 @@ export class HeldLease {
     this.#begin()
     this.#stop()
     try {
-      await this.#flight.released(this, expired)
+      await this.#flight.release(this, expired)
     } finally {
       this.#end()
     }
   }
 
   /** It was lost before anything was done under it. */
-  forsake(): void {
+  discard(): void {
     this.#end()
   }
 
   /** What was to end it failed: it is held as before, as far as it still is. */
   #resume(): void {
     this.#ending = false
-    if (this.#lost) return this.#flight.lost(this)
+    if (this.#lost) return this.#flight.onLeaseLost(this)
     this.#extended(this.#renewedAt)
     this.#renewAt = this.call.locker.clock.now()
     this.#watch()
@@ -266,7 +267,7 @@ export class HeldLease {
 
   #refused(): LeaseLostError {
     this.#ending = false
-    if (this.#lost) this.#flight.lost(this)
+    if (this.#lost) this.#flight.onLeaseLost(this)
     else this.#lose('The lease was lost: another holds it, or it ran out too long ago')
     this.#end()
     return new LeaseLostError('Not accepted: the lease was lost', { key: this.call.key })
@@ -276,7 +277,7 @@ export class HeldLease {
   #end(): void {
     this.#ending = true
     this.#ended = true
-    this.#letGoAt = Number.POSITIVE_INFINITY
+    this.#maxHoldAt = Number.POSITIVE_INFINITY
     this.#stop()
     const { heldLeases, unshared } = this.call.locker
     unshared.delete(this)
@@ -287,7 +288,7 @@ export class HeldLease {
   /** The lease is left alone from now on. */
   #stop(): void {
     this.#renewAt = this.#loseAt = Number.POSITIVE_INFINITY
-    this.#saying?.cancel()
+    this.#progressTimer?.cancel()
     this.#watch()
   }
 
@@ -297,13 +298,13 @@ export class HeldLease {
     const { locker } = this.call
     this.#renewedAt = sentAt
     this.#loseAt = sentAt + lease - lossMargin(lease)
-    this.#renewAt = locker.clock.now() + lease * RENEW_AFTER
+    this.#renewAt = locker.clock.now() + lease * RENEW_FRACTION
   }
 
   /** Waits for the next moment. */
   #watch(): void {
     const { clock } = this.call.locker
-    const next = Math.min(this.#renewAt, this.#loseAt, this.#letGoAt)
+    const next = Math.min(this.#renewAt, this.#loseAt, this.#maxHoldAt)
     if (next === this.#timerAt) return
     this.#timer?.cancel()
     this.#timerAt = next
@@ -321,9 +322,9 @@ export class HeldLease {
       this.#renewAt = Number.POSITIVE_INFINITY
       this.#renew()
     }
-    if (now >= this.#letGoAt) {
-      this.#letGoAt = Number.POSITIVE_INFINITY
-      this.#letGo()
+    if (now >= this.#maxHoldAt) {
+      this.#maxHoldAt = Number.POSITIVE_INFINITY
+      this.#onMaxHold()
     }
     this.#watch()
   }
@@ -333,15 +334,15 @@ export class HeldLease {
     const { attempt, fence, lease } = this.grant
     const sentAt = locker.clock.now()
     const sentSeq = this.#flight.seq
-    if (this.#flight.unwanted) this.abandon()
+    if (this.#flight.shouldCancel) this.releaseIfUnwanted()
     locker.store
       .renew({ key: record, nonce: this.#flight.nonce, attempt, fence, lease }, this.#limits())
       .then(
         ({ held, doomed }) => {
           if (this.#ending || this.#lost) return
           if (!held) return this.#lose('The lease was lost: another holds it')
-          if (doomed) this.#flight.doomed()
-          else this.#flight.vouch(sentSeq)
+          if (doomed) this.#flight.onInvalidated()
+          else this.#flight.validate(sentSeq)
           this.#extended(sentAt)
           this.#watch()
         },
@@ -362,15 +363,15 @@ export class HeldLease {
     const { key, locker } = this.call
     locker.counters.lost++
     emit('lost', { key, fence: this.grant.fence })
-    this.#letDown(new LeaseLostError(message, { key }))
+    this.#markLost(new LeaseLostError(message, { key }))
   }
 
-  #letDown(reason: SoloflightError): void {
+  #markLost(reason: SoloflightError): void {
     this.#lost = true
     this.#stop()
     this.#abortWork(reason)
     // While a publish is under way, it may still be accepted: what comes of that decides.
-    if (!this.#ending) this.#flight.lost(this)
+    if (!this.#ending) this.#flight.onLeaseLost(this)
   }
 
   /** Listeners of the signal run in the context of the work. */
@@ -381,11 +382,11 @@ export class HeldLease {
   }
 
   /** Nobody in this process wants it any more: gives it up, if nobody anywhere does. */
-  abandon(): void {
+  releaseIfUnwanted(): void {
     if (this.#ending || this.#lost) return
     const { locker, record, key } = this.call
     const { attempt, fence, lease, shared } = this.grant
-    const unwanted = () => this.#letDown(new AbortedError('Nobody waits for it any more', { key }))
+    const unwanted = () => this.#markLost(new AbortedError('Nobody waits for it any more', { key }))
     if (!shared) return unwanted()
     const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: outcomeRetention(lease) }
     const abandoned = locker.store.abandon(grant, this.#limits())
@@ -401,18 +402,18 @@ export class HeldLease {
   }
 
   /** Held until `close` would wait no longer, or (`expired`) for the longest time allowed: stops the work and hands over. */
-  async handOver(reason: SoloflightError, expired = false): Promise<void> {
+  async cancelAndRelease(reason: SoloflightError, expired = false): Promise<void> {
     while (this.#settling) await this.#settling
     if (this.#ending) return
     this.#abortWork(reason)
     await this.release(expired).catch(() => {})
   }
 
-  #letGo(): void {
+  #onMaxHold(): void {
     const { key, locker } = this.call
     if (this.#lost) this.#end()
     else
-      void this.handOver(
+      void this.cancelAndRelease(
         new LeaseLostError(`The lease was held for ${locker.maxHold} ms and is let go`, { key }),
         true,
       )
@@ -426,21 +427,21 @@ export class HeldLease {
     if (bytes.length > MESSAGE_LIMIT)
       throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
     this.#flight.showProgress(bytes)
-    this.#unsaid = bytes
-    if (this.grant.shared && !this.#saying) this.#say()
+    this.#pendingProgress = bytes
+    if (this.grant.shared && !this.#progressTimer) this.#flushProgress()
   }
 
-  #say(): void {
-    const bytes = this.#unsaid
-    this.#saying = undefined
+  #flushProgress(): void {
+    const bytes = this.#pendingProgress
+    this.#progressTimer = undefined
     if (!bytes) return
-    this.#unsaid = undefined
+    this.#pendingProgress = undefined
     const { locker, record } = this.call
     const { attempt, fence } = this.grant
     // Progress is a courtesy: if it cannot be told, the work goes on.
     locker.store
       .progress({ key: record, nonce: this.#flight.nonce, attempt, fence, bytes }, this.#limits())
       .catch(() => {})
-    this.#saying = locker.clock.after(PROGRESS_EVERY, () => this.#say(), true)
+    this.#progressTimer = locker.clock.after(PROGRESS_INTERVAL, () => this.#flushProgress(), true)
   }
 }

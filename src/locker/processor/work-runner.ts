@@ -2,19 +2,19 @@ import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkFields } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Slot } from '../../kernel/work/work-scheduler.ts'
-import { asWork, type WaitNode } from '../flight/deadlock.ts'
+import { runInScope, type WaitNode } from '../flight/deadlock.ts'
 import type { Work, WorkContext } from '../flight/waiter.ts'
 import type { HeldLease } from './held-lease.ts'
 
 /** The flight of a work, as far as the work's end concerns it. */
 export interface WorkFlight extends WaitNode {
   /** Nobody waits for it, and it is not to be renewed for those who come either. */
-  readonly deserted: boolean
-  abandon(held: HeldLease, error: unknown, original: unknown): void
+  readonly hasNoWaiters: boolean
+  onPublishFailed(held: HeldLease, error: unknown, original: unknown): void
 }
 
 /** For so long nobody waits for anybody after a result that was not to be kept, unless told otherwise, ms. */
-const PASS_FOR = 10_000
+const DEFAULT_BYPASS = 10_000
 
 /** What a work is given. */
 export function contextOf(held: HeldLease): WorkContext {
@@ -32,7 +32,7 @@ export function contextOf(held: HeldLease): WorkContext {
     },
     noStore(options = {}) {
       checkFields('options', options, ['bypassFor'])
-      const { bypassFor = PASS_FOR } = options
+      const { bypassFor = DEFAULT_BYPASS } = options
       held.resultPolicy.bypassFor = Math.ceil(checkDuration('bypassFor', bypassFor))
     },
   }
@@ -51,7 +51,7 @@ async function perform(work: Work<unknown>, held: HeldLease, flight: WorkFlight,
   let failed = false
   let result: unknown
   try {
-    result = await asWork(held.call.context, { node: flight, slot }, () => work(contextOf(held)))
+    result = await runInScope(held.call.context, { node: flight, slot }, () => work(contextOf(held)))
   } catch (error) {
     failed = true
     result = error
@@ -61,11 +61,11 @@ async function perform(work: Work<unknown>, held: HeldLease, flight: WorkFlight,
 
 /** Whether a work is still to be run, after it has waited for its slot. */
 export function isWanted(held: HeldLease, flight: WorkFlight): boolean {
-  if (held.settledOrSettling) return false
+  if (held.isEnding) return false
   // Lost while it waited: the flight has moved on.
-  if (held.lost) held.forsake()
+  if (held.isLost) held.discard()
   // Nobody is left who waited while it did.
-  else if (flight.deserted) held.release().catch(() => {})
+  else if (flight.hasNoWaiters) held.release().catch(() => {})
   else return true
   return false
 }
@@ -86,7 +86,9 @@ export async function conclude(
   } catch (error) {
     // Lost: the waiters look for the successor. Not to be carried: they have that as the failure already.
     if (error instanceof LeaseLostError || error instanceof CodecError) return
-    flight.abandon(held, error, failed ? result : undefined)
-    await held.handOver(new LeaseLostError('The outcome could not be published', { key, cause: error }))
+    flight.onPublishFailed(held, error, failed ? result : undefined)
+    await held.cancelAndRelease(
+      new LeaseLostError('The outcome could not be published', { key, cause: error }),
+    )
   }
 }

@@ -12,7 +12,7 @@ import { encodeFailure, exposedFailure } from '../../../kernel/codec/failure.ts'
 import { checkDuration } from '../../../kernel/options.ts'
 import type { Timer } from '../../../kernel/time/clock.ts'
 import type { Slot } from '../../../kernel/work/work-scheduler.ts'
-import { asWork, type WaitNode } from '../../flight/deadlock.ts'
+import { runInScope, type WaitNode } from '../../flight/deadlock.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
 import type { Cut, LocalProducer, LogView } from '../log/log-view.ts'
 import type { StreamContext } from '../options.ts'
@@ -122,7 +122,7 @@ export class Producer implements LocalProducer {
     const context = this.#context()
     let failure: { error: unknown } | undefined
     try {
-      await asWork(this.#call.context, scope, () =>
+      await runInScope(this.#call.context, scope, () =>
         this.#source.drain(
           () => this.#call.work(context),
           (chunk) => this.#write(chunk),

@@ -12,7 +12,7 @@ import { shown } from '../../../kernel/options.ts'
 import { refProcess, unrefProcess } from '../../../kernel/redis/keep-alive.ts'
 import type { Timer } from '../../../kernel/time/clock.ts'
 import { onAbort } from '../../../kernel/waiting/on-abort.ts'
-import { callingWork, noteWait, type WorkScope, wouldDeadlock } from '../../flight/deadlock.ts'
+import { addWait, callingWork, type WorkScope, wouldDeadlock } from '../../flight/deadlock.ts'
 import { countUndecodable } from '../../flight/locker-context.ts'
 import { errorFor } from '../../flight/waiter-set.ts'
 import type { Cut, LogView, ViewReader } from '../log/log-view.ts'
@@ -118,7 +118,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
       const message = 'The work waits for itself: it reads a stream that waits for it'
       return this.fail(new DeadlockError(message, { key: this.key }))
     }
-    const resume = work && (chunk ? noteWait(work, chunk) : work.slot.lend())
+    const resume = work && (chunk ? addWait(work, chunk) : work.slot.lend())
     await new Promise<void>((wake) => {
       this.#wake = wake
     })
