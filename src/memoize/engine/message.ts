@@ -40,6 +40,11 @@ export interface OriginRequest {
   url: string
   /** The client's end-to-end fields, without those that a shared response must not depend on, and with validators. */
   headers: HeaderFields
+  /**
+   * Whether other clients may receive the response too. Otherwise the request is this client's as it came, and the origin
+   * may answer the client by itself.
+   */
+  shared: boolean
   /** Aborts when nobody waits for the response any more, or when it did not begin within `timeout`. */
   signal: AbortSignal | undefined
   /** Whether this refreshes a stale response in the background: the client has been answered already. */

@@ -59,8 +59,8 @@ export class FetchExchange implements HttpRequest {
     return { ...originResponseOf(this.#own), body: undefined }
   }
 
-  #isAlone({ signal, method }: OriginRequest): boolean {
-    if (signal !== this.signal) return false
+  #isAlone({ shared, method }: OriginRequest): boolean {
+    if (shared) return false
     // What is made for one who carries credentials may be for others afterwards.
     return this.headers['authorization'] === undefined || !this.#methods.has(method)
   }

@@ -62,7 +62,7 @@ export class Exchange implements NodeRequest {
   readonly origin = (asked: OriginRequest): OriginResponse | Promise<OriginResponse> => {
     // What a request has, its body and its response, is there but once.
     if (this.#asked) throw new UnansweredError('It was asked by this request before')
-    if (asked.signal === this.#gone?.signal) return this.#bypass()
+    if (!asked.shared) return this.#bypass()
     this.#asked = true
     return this.#ask(asked)
   }

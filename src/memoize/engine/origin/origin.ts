@@ -7,7 +7,7 @@ import type { StoredResponse } from '../storage/stored-response.ts'
 /** Asks the origin a request as it is, but for what is of its connection. */
 export async function ask(request: HttpRequest, origin: Origin): Promise<OriginResponse> {
   const { method, url, headers, signal } = request
-  return origin({ method, url, headers: endToEnd(headers), signal })
+  return origin({ method, url, headers: endToEnd(headers), shared: false, signal })
 }
 
 /** What makes a question of a request. */
@@ -37,5 +37,5 @@ export function question(
   if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
   normalise(headers)
   if (stored) Object.assign(headers, validatorsOf(stored.headers))
-  return { method: method === 'HEAD' ? 'GET' : method, url, headers, signal, background }
+  return { method: method === 'HEAD' ? 'GET' : method, url, headers, shared: true, signal, background }
 }
