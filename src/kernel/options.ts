@@ -6,7 +6,7 @@ export function shown(name: string): string {
 }
 
 /** What came in the place of something else: short, and without what may be credentials. */
-export function quoted(value: unknown): string {
+export function shownValue(value: unknown): string {
   let text: string
   try {
     text = String(value)
@@ -17,8 +17,8 @@ export function quoted(value: unknown): string {
 }
 
 /** What an argument should have been, and what came: the wording of every validation message. */
-export function expected(name: string, what: string, got: unknown): TypeError {
-  return new TypeError(`Expected \`${name}\` to be ${what}, got ${quoted(got)} (${typeof got})`)
+export function expectedError(name: string, what: string, got: unknown): TypeError {
+  return new TypeError(`Expected \`${name}\` to be ${what}, got ${shownValue(got)} (${typeof got})`)
 }
 
 /** Checks a duration in ms, from `min` up; `infinite: true` allows Infinity. Returns it. */
@@ -29,7 +29,11 @@ export function checkDuration(
 ): number {
   const max = infinite ? Number.POSITIVE_INFINITY : Number.MAX_SAFE_INTEGER
   if (typeof value === 'number' && value >= min && value <= max) return value
-  throw expected(name, `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`, value)
+  throw expectedError(
+    name,
+    `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`,
+    value,
+  )
 }
 
 /** Checks a duration in ms, which may be Infinity. */
@@ -45,7 +49,7 @@ export function checkLease(lease: unknown): number {
 /** Checks a number from `min` to `max`. Returns it. */
 export function checkNumber(name: string, value: unknown, min: number, max: number): number {
   if (typeof value === 'number' && value >= min && value <= max) return value
-  throw expected(
+  throw expectedError(
     name,
     max === Number.POSITIVE_INFINITY ? `a number from ${min} and up` : `a number from ${min} to ${max}`,
     value,
@@ -60,20 +64,20 @@ export function checkCount(name: string, value: unknown, min: number): number {
     (Number.isInteger(value) || value === Number.POSITIVE_INFINITY)
   )
     return value
-  throw expected(name, `a whole number from ${min} and up, or Infinity`, value)
+  throw expectedError(name, `a whole number from ${min} and up, or Infinity`, value)
 }
 
 /** Checks a whole number from 1 to `max`. Returns it. */
 export function checkWhole(name: string, value: unknown, max: number): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= max) return value
-  throw expected(name, `a whole number from 1 to ${max}`, value)
+  throw expectedError(name, `a whole number from 1 to ${max}`, value)
 }
 
 /** Checks that `value` is one of `choices`. Returns it. */
 export function checkChoice<T>(name: string, value: unknown, choices: readonly T[]): T {
   const found = choices.find((choice) => choice === value)
   if (found !== undefined) return found
-  throw expected(name, `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`, value)
+  throw expectedError(name, `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`, value)
 }
 
 /** Checks that `value` is true or false. */
@@ -83,12 +87,12 @@ export function checkFlag(name: string, value: unknown): void {
 
 /** Checks that `value` is made by a class. `what`: its name in a message. */
 export function checkInstance(name: string, value: unknown, made: new () => unknown, what: string): void {
-  if (!(value instanceof made)) throw expected(name, what, value)
+  if (!(value instanceof made)) throw expectedError(name, what, value)
 }
 
 /** Checks that `value` is a function. */
 export function checkFunction(name: string, value: unknown): void {
-  if (typeof value !== 'function') throw expected(name, 'a function', value)
+  if (typeof value !== 'function') throw expectedError(name, 'a function', value)
 }
 
 /** Checks that `value` is an AbortSignal or undefined; by its shape, since that of another realm is none of ours. */
@@ -96,18 +100,18 @@ export function checkSignal(name: string, value: unknown): void {
   if (value === undefined) return
   const { aborted, addEventListener, removeEventListener } = (value ?? {}) as Partial<AbortSignal>
   const listens = typeof addEventListener === 'function' && typeof removeEventListener === 'function'
-  if (typeof aborted !== 'boolean' || !listens) throw expected(name, 'an AbortSignal', value)
+  if (typeof aborted !== 'boolean' || !listens) throw expectedError(name, 'an AbortSignal', value)
 }
 
 /** Checks that every field of an options object is one that is known: a misspelt option must not be silently ignored. */
 export function checkFields(name: string, value: unknown, known: readonly string[]): void {
-  if (typeof value !== 'object' || value === null) throw expected(name, 'an object', value)
+  if (typeof value !== 'object' || value === null) throw expectedError(name, 'an object', value)
   for (const field of Object.keys(value)) {
     if (known.includes(field)) continue
     const near = nearest(field, known)
     const hint = near === undefined ? '' : `; did you mean \`${near}\`?`
     throw new TypeError(
-      `Unknown option ${quoted(field)} in \`${name}\`; known are ${known.join(', ')}${hint}`,
+      `Unknown option ${shownValue(field)} in \`${name}\`; known are ${known.join(', ')}${hint}`,
     )
   }
 }

@@ -1,10 +1,10 @@
 import { masked } from '../secrets.ts'
 
 /** Warnings that were given, by code, so that none is given twice. */
-const given = new Map<string, Set<string>>()
+const emitted = new Map<string, Set<string>>()
 
 /** Different warnings of one code, at most: a message may hold what a user's code threw. */
-const MAX_OF_A_CODE = 100
+const MAX_PER_CODE = 100
 
 /**
  * Tells the operator of this process something once, by `process.emitWarning`: on stderr, and to listeners of 'warning'.
@@ -13,9 +13,9 @@ const MAX_OF_A_CODE = 100
  */
 export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', said: string, cause?: unknown): void {
   const message = masked(said)
-  const messages = given.get(code) ?? new Set()
-  given.set(code, messages)
-  if (messages.has(message) || messages.size >= MAX_OF_A_CODE) return
+  const messages = emitted.get(code) ?? new Set()
+  emitted.set(code, messages)
+  if (messages.has(message) || messages.size >= MAX_PER_CODE) return
   messages.add(message)
   emitWarning(message, { type: 'SoloflightWarning', code }, cause)
 }

@@ -2,7 +2,7 @@ import { NotLockedError } from '../errors.ts'
 import type { Codec } from '../kernel/codec/codec.ts'
 import { checkDuration } from '../kernel/options.ts'
 import { checkKey, recordKey } from '../kernel/redis/keys.ts'
-import { awaitReady, READY_TIMEOUT } from '../kernel/redis/readiness.ts'
+import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import type { Counters } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'
 import { Space } from './key-namespace.ts'
@@ -239,7 +239,7 @@ export class Locker implements AsyncDisposable {
    * probe: nothing else needs to wait for it.
    * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
    */
-  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+  async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
     this.#core.checkOpen()
     const { connection, options } = this.#core

@@ -17,7 +17,7 @@ import {
   checkTimeout,
   checkWhole,
   columnsOf,
-  expected,
+  expectedError,
   pick,
   unchecked,
   withDefaults,
@@ -310,5 +310,5 @@ export function checkTags(tags: unknown): void {
 export function checkVersion(version: unknown): string {
   if (version === undefined) return ''
   if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
-  throw expected('version', 'a number or a string with something in it', version)
+  throw expectedError('version', 'a number or a string with something in it', version)
 }

@@ -1,6 +1,6 @@
 import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
-import { ChurnMap, ChurnSet } from '../kernel/collections/churn.ts'
+import { TransientMap, TransientSet } from '../kernel/collections/churn.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { checkKey, recordKey } from '../kernel/redis/keys.ts'
@@ -50,13 +50,13 @@ export class Core {
     this.clock = link?.connection.clock ?? memory.clock
     const purpose = `locker:${prefix}`
     this.flights = link
-      ? link.connection.share(
+      ? link.connection.acquireShared(
           purpose,
           () => new FlightTable(new RedisStore(link.connection), link.connection.clock),
         )
       : new FlightTable(memory.connect(), memory.clock)
     this.#leave = async () => {
-      if (!link || link.connection.unshare(purpose)) this.flights.close()
+      if (!link || link.connection.releaseShared(purpose)) this.flights.close()
       await link?.leave()
     }
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
@@ -67,8 +67,8 @@ export class Core {
       counters: newCounters(),
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
-      heldLeases: new ChurnMap(),
-      unshared: new ChurnSet(),
+      heldLeases: new TransientMap(),
+      unshared: new TransientSet(),
       strict: !this.#cache,
       trace: options.trace,
       exposeError: options.exposeError ?? ((failure) => failure),

@@ -18,7 +18,7 @@ import {
   checkTimeout,
   checkWhole,
   columnsOf,
-  expected,
+  expectedError,
   pick,
   unchecked,
   withDefaults,
@@ -202,7 +202,7 @@ const SUBMIT_CHECKS = checksOf<SubmitOptions>({
   ...pick(QUEUE_CHECKS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
   dedupe: (name, value) => {
     if (value !== false && (typeof value !== 'string' || value === ''))
-      throw expected(name, 'a key or false', value)
+      throw expectedError(name, 'a key or false', value)
   },
   delay: (name, value) => checkNumber(name, value, 0, MAX_DELAY),
   priority: (name, value) => value === 0 || checkWhole(name, value, MAX_PRIORITY),

@@ -1,10 +1,17 @@
 import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
 import { encodeFailure } from '../kernel/codec/failure.ts'
-import { checkChoice, checkCount, checkDuration, checkFunction, quoted, shown } from '../kernel/options.ts'
-import { isReply } from '../kernel/redis/client.ts'
+import {
+  checkChoice,
+  checkCount,
+  checkDuration,
+  checkFunction,
+  shown,
+  shownValue,
+} from '../kernel/options.ts'
+import { isErrorReply } from '../kernel/redis/client.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { refProcess, unrefProcess } from '../kernel/redis/keep-alive.ts'
-import { awaitReady, READY_TIMEOUT } from '../kernel/redis/readiness.ts'
+import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import type { Clock } from '../kernel/time/clock.ts'
 import { Deadlines } from '../kernel/time/deadlines.ts'
 import { warnOnce } from '../kernel/warnings.ts'
@@ -239,9 +246,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /** A worker has no caller to whom it could be told that Redis refuses it. */
   #warnOfRefusal(command: string, error: unknown): void {
     const { connection } = this.#link ?? {}
-    const cause = connection?.trouble ?? (error as Error).cause
+    const cause = connection?.lastError ?? (error as Error).cause
     // Whoever is not even connected is warned of that.
-    if (!connection?.connected || !isReply(cause)) return
+    if (!connection?.connected || !isErrorReply(cause)) return
     const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
     warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
   }
@@ -324,7 +331,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkCount('limit', limit, 1)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
-      throw new TypeError(`Expected \`cursor\` to be that of a page, got ${quoted(cursor)}`)
+      throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
     const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE), this.#limits())
     const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
     return {
@@ -446,7 +453,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * probe: nothing else needs to wait for it.
    * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
    */
-  async ready({ timeout = READY_TIMEOUT }: { timeout?: number | undefined } = {}): Promise<void> {
+  async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
     this.#check()
     const { connection } = this.#link ?? {}

@@ -24,7 +24,7 @@ describe('bounds', () => {
     await using t = await setup()
     const lockers = [1, 2, 3, 4].map(() => {
       const connection = new Connection(t.redis)
-      connection.share(
+      connection.acquireShared(
         'locker:soloflight',
         () => new FlightTable(new RedisStore(connection, { maxParked: 2 }), connection.clock),
       )

@@ -133,7 +133,7 @@ interface Refusal {
 const REFUSALS: Refusal[] = [
   {
     name: 'BUSY',
-    said: /BUSY|did not answer|not there/,
+    said: /BUSY|did not answer|not connected/,
     begin: beBusy,
     end: (t) => t.server.call('SCRIPT', 'KILL'),
     hits: false,
@@ -157,7 +157,7 @@ const REFUSALS: Refusal[] = [
   },
   {
     name: 'READONLY',
-    said: /READONLY|did not answer|not there/,
+    said: /READONLY|did not answer|not connected/,
     begin: (t) => t.server.call('REPLICAOF', '127.0.0.1', 1),
     end: (t) => t.server.call('REPLICAOF', 'NO', 'ONE'),
     hits: true,
@@ -192,7 +192,7 @@ const REFUSALS: Refusal[] = [
   },
   {
     name: 'maxclients',
-    said: /max number of clients|not there/,
+    said: /max number of clients|not connected/,
     begin: (t) => expel(t.server),
     end: set('maxclients', 1000),
     hits: false,
@@ -200,7 +200,7 @@ const REFUSALS: Refusal[] = [
   },
   {
     name: 'CLIENT PAUSE',
-    said: /did not answer|not there/,
+    said: /did not answer|not connected/,
     begin: (t) => t.server.call('CLIENT', 'PAUSE', 60_000, 'WRITE'),
     end: (t) => t.server.call('CLIENT', 'UNPAUSE'),
     hits: false,
@@ -384,7 +384,7 @@ describe('refusals - LOADING', () => {
       [owned, borrowing].map((locker) => timed(locker.run('fresh', () => 1))),
     )
     assert.ok(byOwned && byBorrowing)
-    assertRefused(byOwned, /LOADING|not there/)
+    assertRefused(byOwned, /LOADING|not connected/)
     assertRefused(byBorrowing, /LOADING/)
     await restarted
     assert.equal((await waitedOut).value, 'patient')

@@ -115,7 +115,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
   for (const [name, said_, begin, end] of [
     [
       'READONLY',
-      /READONLY|did not answer|not there/,
+      /READONLY|did not answer|not connected/,
       ['REPLICAOF', '127.0.0.1', 1],
       ['REPLICAOF', 'NO', 'ONE'],
     ],
@@ -131,7 +131,12 @@ describe('the server refuses', { concurrency: 3 }, () => {
       ['CONFIG', 'SET', 'min-replicas-to-write', 1],
       ['CONFIG', 'SET', 'min-replicas-to-write', 0],
     ],
-    ['CLIENT PAUSE', /did not answer|not there/, ['CLIENT', 'PAUSE', 60_000, 'WRITE'], ['CLIENT', 'UNPAUSE']],
+    [
+      'CLIENT PAUSE',
+      /did not answer|not connected/,
+      ['CLIENT', 'PAUSE', 60_000, 'WRITE'],
+      ['CLIENT', 'UNPAUSE'],
+    ],
   ] as [string, RegExp, [string, ...(string | number)[]], [string, ...(string | number)[]]][]) {
     test(`Q1 L1 ${name} - a typed error in time; what was accepted runs when it is over`, async () => {
       await using s = await wired({ lease: LEASE, unavailableAfter: 400 })
@@ -200,7 +205,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
     worker.process('work', runs.handler())
     const start = performance.now()
     const waiting = patient.submit('work', 'patient')
-    assert.match(said(await rejected(worker.submit('work', 'impatient'))), /LOADING|not there/)
+    assert.match(said(await rejected(worker.submit('work', 'impatient'))), /LOADING|not connected/)
     assert.ok(performance.now() - start < 400 + E, `it took ${performance.now() - start} ms`)
     assert.ok(await isLoading(), 'it has been loaded too early')
     await restarted

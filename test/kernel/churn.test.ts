@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { ChurnMap, ChurnSet } from '../../src/kernel/collections/churn.ts'
+import { TransientMap, TransientSet } from '../../src/kernel/collections/churn.ts'
 import { Fifo } from '../../src/kernel/collections/fifo.ts'
 
 /** Few keys and many steps: each run makes the table anew several times. */
@@ -13,7 +13,7 @@ test('churn - a map does what a Map does, however often it is made anew', () => 
   const step = fc.tuple(fc.boolean(), fc.nat(40))
   fc.assert(
     fc.property(fc.array(step, STEPS), (steps) => {
-      const [map, model] = [new ChurnMap<number, number>(), new Map<number, number>()]
+      const [map, model] = [new TransientMap<number, number>(), new Map<number, number>()]
       for (const [at, [adds, key]] of steps.entries()) {
         if (adds) {
           map.set(key, at)
@@ -28,9 +28,9 @@ test('churn - a map does what a Map does, however often it is made anew', () => 
 })
 
 test('churn - an iteration sees what is added and deleted meanwhile, and ends by break as well', () => {
-  const [set, model] = [new ChurnSet<number>(), new Set<number>()]
+  const [set, model] = [new TransientSet<number>(), new Set<number>()]
   for (const each of [set, model]) for (let n = 0; n < 100; n++) each.add(n)
-  const visit = (each: ChurnSet<number> | Set<number>): number[] => {
+  const visit = (each: TransientSet<number> | Set<number>): number[] => {
     const seen: number[] = []
     for (const n of each) {
       seen.push(n)

@@ -7,7 +7,7 @@ import pDefer from 'p-defer'
 import { Locker, MemoryStore, RemoteError, UnavailableError } from '../../src/index.ts'
 import { newId } from '../../src/kernel/ids.ts'
 import { Connection } from '../../src/kernel/redis/connection.ts'
-import { FenceMemory } from '../../src/kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../src/kernel/redis/fence-memory.ts'
 import { recordKey } from '../../src/kernel/redis/keys.ts'
 import { SERVER_CLOCK } from '../../src/kernel/redis/script.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
@@ -191,19 +191,19 @@ function claimed(store: Store, grant: { key: string; nonce: string; attempt: num
 }
 
 test('fence limit - a process remembers the highest fence that the time of the server explains', () => {
-  const clock = { about: 1_700_000_000_000 }
-  const memory = new FenceMemory(clock)
-  const at = (ms: number) => (clock.about + ms) * 1000
-  for (const fence of [at(DAY) + 1, MAX, Number.NaN, Number.POSITIVE_INFINITY]) memory.saw(fence)
+  const clock = { estimate: 1_700_000_000_000 }
+  const memory = new FenceWatermark(clock)
+  const at = (ms: number) => (clock.estimate + ms) * 1000
+  for (const fence of [at(DAY) + 1, MAX, Number.NaN, Number.POSITIVE_INFINITY]) memory.observe(fence)
   assert.equal(memory.highest, 0)
-  memory.saw(at(DAY))
-  memory.saw(at(0))
+  memory.observe(at(DAY))
+  memory.observe(at(0))
   assert.equal(memory.highest, at(DAY))
   const before = memory.highest
-  clock.about -= 10 * DAY
-  memory.saw(before + DAY)
+  clock.estimate -= 10 * DAY
+  memory.observe(before + DAY)
   assert.equal(memory.highest, before, 'what was seen in its time stays')
-  memory.saw(before + 1)
+  memory.observe(before + 1)
   assert.equal(memory.highest, before + 1, 'and is counted on from')
 })
 

@@ -12,8 +12,8 @@ const collect: () => void = runInNewContext('gc')
 /** What the lockers of a prefix share on a connection, without keeping it. */
 function sharedBy(connection: Connection, prefix: string): WeakRef<object> {
   const purpose = `locker:${prefix}`
-  const shared = connection.share<object>(purpose, () => assert.fail('Nobody shares anything'))
-  connection.unshare(purpose)
+  const shared = connection.acquireShared<object>(purpose, () => assert.fail('Nobody shares anything'))
+  connection.releaseShared(purpose)
   return new WeakRef(shared)
 }
 

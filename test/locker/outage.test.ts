@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import { Redis } from 'ioredis'
 import pDefer from 'p-defer'
 import { channelName, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
-import { Breaker } from '../../src/kernel/redis/circuit-breaker.ts'
+import { CircuitBreaker } from '../../src/kernel/redis/circuit-breaker.ts'
 import { fromRawHeaders, HttpCache, type HttpCacheOptions } from '../../src/memoize/engine/index.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { cutOff, E, onCommands, onSubscription, type Scene, scene, took } from '../support/locker-scene.ts'
@@ -21,47 +21,47 @@ const CALLS = 10
 
 describe('the breaker', () => {
   test('U5 breaker - closed: a lost connection is waited for, by each call as long as it was given', () => {
-    const breaker = new Breaker()
-    assert.equal(breaker.left(100, 5), Number.POSITIVE_INFINITY)
-    breaker.interrupted(1000)
-    breaker.interrupted(1050)
+    const breaker = new CircuitBreaker()
+    assert.equal(breaker.remainingWait(100, 5), Number.POSITIVE_INFINITY)
+    breaker.onDisconnected(1000)
+    breaker.onDisconnected(1050)
     assert.deepEqual(breaker.state, { kind: 'closed', silentSince: 1000 })
-    assert.equal(breaker.left(100, 1040), 60)
-    assert.equal(breaker.left(500, 1040), 460)
-    breaker.connected(1060)
+    assert.equal(breaker.remainingWait(100, 1040), 60)
+    assert.equal(breaker.remainingWait(500, 1040), 460)
+    breaker.onConnected(1060)
     assert.deepEqual(breaker.state, { kind: 'closed', silentSince: undefined })
-    breaker.probing()
+    breaker.onProbe()
     assert.deepEqual(breaker.state, { kind: 'closed', silentSince: undefined })
   })
 
   test('U5 breaker - open: nothing is waited for once the outage has lasted that long', () => {
-    const breaker = new Breaker()
-    breaker.interrupted(1000)
-    breaker.refused(1090)
+    const breaker = new CircuitBreaker()
+    breaker.onDisconnected(1000)
+    breaker.onUnavailable(1090)
     assert.deepEqual(breaker.state, { kind: 'open', since: 1000 })
-    assert.equal(breaker.left(100, 1100), 0)
-    assert.equal(breaker.left(500, 1100), 400)
-    breaker.interrupted(2000)
-    breaker.refused(2000)
+    assert.equal(breaker.remainingWait(100, 1100), 0)
+    assert.equal(breaker.remainingWait(500, 1100), 400)
+    breaker.onDisconnected(2000)
+    breaker.onUnavailable(2000)
     assert.deepEqual(breaker.state, { kind: 'open', since: 1000 })
-    breaker.answered()
+    breaker.onReply()
     assert.equal(breaker.state.kind, 'closed')
   })
 
   test('U5 breaker - half-open: the probe decides', () => {
-    const breaker = new Breaker()
-    breaker.refused(1000)
-    breaker.probing()
+    const breaker = new CircuitBreaker()
+    breaker.onUnavailable(1000)
+    breaker.onProbe()
     assert.deepEqual(breaker.state, { kind: 'half-open', since: 1000 })
-    breaker.interrupted(1200)
+    breaker.onDisconnected(1200)
     assert.deepEqual(breaker.state, { kind: 'open', since: 1000 })
-    breaker.connected(1300)
+    breaker.onConnected(1300)
     assert.deepEqual(breaker.state, { kind: 'half-open', since: 1300 })
-    assert.equal(breaker.left(100, 1350), 50)
-    breaker.refused(1000)
+    assert.equal(breaker.remainingWait(100, 1350), 50)
+    breaker.onUnavailable(1000)
     assert.deepEqual(breaker.state, { kind: 'open', since: 1300 })
-    breaker.connected(1400)
-    breaker.answered()
+    breaker.onConnected(1400)
+    breaker.onReply()
     assert.deepEqual(breaker.state, { kind: 'closed', silentSince: undefined })
   })
 })

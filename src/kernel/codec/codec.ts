@@ -1,7 +1,7 @@
 import { CodecError } from '../../errors.ts'
 import { checkFunction } from '../options.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
-import { ESCAPE, Survey } from './json-validator.ts'
+import { ESCAPE, JsonValidator } from './json-validator.ts'
 
 /**
  * How values become bytes and come back. What `decode` returns must be equal to what `encode` was given; a value for
@@ -135,10 +135,10 @@ export const jsonCodec: Codec = {
   encode(value) {
     const kind = typeof value === 'object' && value !== null ? kindOf(value) : undefined
     if (kind) return Buffer.concat([Buffer.from(BINARY + kind.letter), kind.bytes(value as object)])
-    const survey = new Survey()
-    survey.visit(value)
+    const survey = new JsonValidator()
+    survey.validate(value)
     return Buffer.from(
-      survey.escapes ? ESCAPED + JSON.stringify(escaped(value)) : PLAIN + JSON.stringify(value),
+      survey.needsEscape ? ESCAPED + JSON.stringify(escaped(value)) : PLAIN + JSON.stringify(value),
     )
   },
 

@@ -7,7 +7,7 @@ import { jsonCodec, messageOf } from './codec.ts'
 /** Own fields of an error that travel, all together at most, in bytes of JSON. */
 const MAX_FIELDS = 8 * 1024
 /** Bytes of JSON of a field that is looked through for what may travel of it. */
-const MAX_READ = 16 * MAX_FIELDS
+const MAX_FIELD_READ = 16 * MAX_FIELDS
 /** Longest name and message that travel, in characters. */
 const MAX_TEXT = 8 * 1024
 /** Causes of causes that travel. */
@@ -17,7 +17,7 @@ const MAX_CAUSES = 3
 const OMITTED = new Set(['name', 'message', 'code', 'cause', 'stack'])
 
 /** A text that travels: without the credentials of URLs, and no longer than is good. */
-function told(text: string): string {
+function safeText(text: string): string {
   return masked(text.slice(0, 2 * MAX_TEXT)).slice(0, MAX_TEXT)
 }
 
@@ -35,7 +35,7 @@ function withoutSecrets(value: unknown): unknown {
 function textOf(error: object, name: 'name' | 'message', otherwise: string): string {
   try {
     const value: unknown = Reflect.get(error, name)
-    return typeof value === 'string' ? told(value) : otherwise
+    return typeof value === 'string' ? safeText(value) : otherwise
   } catch {
     return otherwise
   }
@@ -50,7 +50,7 @@ function fieldsOf(error: object): Record<string, unknown> | undefined {
     try {
       const given: unknown = Reflect.get(error, name)
       // Refuses what is no plain data, at whatever depth.
-      if (jsonCodec.encode(given).length > MAX_READ) continue
+      if (jsonCodec.encode(given).length > MAX_FIELD_READ) continue
       const value = withoutSecrets(given)
       const size = jsonCodec.encode(value).length + name.length
       if (size > left) continue
@@ -68,7 +68,7 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
   if (typeof error !== 'object' || error === null) {
     return {
       name: 'Error',
-      message: typeof error === 'function' ? 'A function was thrown' : told(messageOf(error)),
+      message: typeof error === 'function' ? 'A function was thrown' : safeText(messageOf(error)),
     }
   }
   const failure: RemoteFailure = {
@@ -80,7 +80,7 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
     if (fields) failure.fields = fields
     const { code, cause } = error as { code?: unknown; cause?: unknown }
     if (typeof code === 'number') failure.code = code
-    if (typeof code === 'string') failure.code = told(code)
+    if (typeof code === 'string') failure.code = safeText(code)
     if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
       failure.cause = describeFailure(cause, depth + 1)
   } catch {

@@ -46,7 +46,7 @@ function nameOfClass(value: object): string {
 }
 
 /** What a survey lets pass. */
-export interface SurveyTerms {
+export interface JsonValidatorOptions {
   /** Only what JSON itself has, besides fields that are undefined, which it leaves out. */
   plain?: boolean
 }
@@ -55,17 +55,17 @@ export interface SurveyTerms {
  * Looks at every part of a value once: refuses, with a CodecError that names the path, what JSON would change, and finds
  * out whether escapes are needed for what it lacks.
  */
-export class Survey {
-  escapes = false
+export class JsonValidator {
+  needsEscape = false
   readonly #plain: boolean
   readonly #path: Path = []
   readonly #ancestors = new Set<object>()
 
-  constructor({ plain = false }: SurveyTerms = {}) {
+  constructor({ plain = false }: JsonValidatorOptions = {}) {
     this.#plain = plain
   }
 
-  visit(value: unknown): void {
+  validate(value: unknown): void {
     switch (typeof value) {
       case 'string':
         if (this.#plain) this.#text(value)
@@ -73,11 +73,11 @@ export class Survey {
       case 'boolean':
         return
       case 'number':
-        if (!Number.isFinite(value)) this.#lacking(`${value}`)
-        if (Object.is(value, -0)) this.escapes = true
+        if (!Number.isFinite(value)) this.#notInJson(`${value}`)
+        if (Object.is(value, -0)) this.needsEscape = true
         return
       case 'undefined':
-        this.#lacking('undefined')
+        this.#notInJson('undefined')
         return
       case 'object':
         if (value !== null) this.#object(value)
@@ -88,9 +88,9 @@ export class Survey {
   }
 
   /** JSON has no word for it. */
-  #lacking(what: string): void {
+  #notInJson(what: string): void {
     if (this.#plain) refuse(this.#path, what)
-    this.escapes = true
+    this.needsEscape = true
   }
 
   /** UTF-8 has no form for half a character. */
@@ -99,7 +99,7 @@ export class Survey {
   }
 
   #object(value: object): void {
-    if (kindOf(value)) return this.#lacking('A binary value')
+    if (kindOf(value)) return this.#notInJson('A binary value')
     if (this.#ancestors.has(value)) refuse(this.#path, 'A cycle')
     if (this.#ancestors.size === MAX_DEPTH) refuse(this.#path, `Nesting deeper than ${MAX_DEPTH}`)
     this.#ancestors.add(value)
@@ -113,7 +113,7 @@ export class Survey {
     if (!isPlainObject(Object.getPrototypeOf(value)))
       refuse(this.#path, `An instance of ${nameOfClass(value)}`)
     if (!isDense(value)) refuse(this.#path, 'An array with holes, or fields besides its elements,')
-    for (let index = 0; index < value.length; index++) this.#step(index, value[index])
+    for (let index = 0; index < value.length; index++) this.#child(index, value[index])
   }
 
   #fields(value: object): void {
@@ -121,16 +121,16 @@ export class Survey {
     if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
     for (const name of Object.keys(value)) {
       const field = (value as Record<string, unknown>)[name]
-      if (name === ESCAPE) this.escapes = true
+      if (name === ESCAPE) this.needsEscape = true
       if (this.#plain && field === undefined) continue
       if (this.#plain) this.#text(name)
-      this.#step(name, field)
+      this.#child(name, field)
     }
   }
 
-  #step(step: string | number, value: unknown): void {
+  #child(step: string | number, value: unknown): void {
     this.#path.push(step)
-    this.visit(value)
+    this.validate(value)
     this.#path.pop()
   }
 }

@@ -9,7 +9,7 @@
 const REBUILD_AFTER = 256
 
 /** A Map whose entries live briefly: it takes a new Map now and then, since one that stays keeps what was in it alive. */
-export class ChurnMap<K, V> {
+export class TransientMap<K, V> {
   #map = new Map<K, V>()
   #added = 0
   /** Iterations that are under way: they show what changes meanwhile, as those of a Map do, so it is not rebuilt. */
@@ -49,9 +49,9 @@ export class ChurnMap<K, V> {
   }
 }
 
-/** A Set whose members live briefly: see {@link ChurnMap}. */
-export class ChurnSet<T> {
-  readonly #map = new ChurnMap<T, T>()
+/** A Set whose members live briefly: see {@link TransientMap}. */
+export class TransientSet<T> {
+  readonly #map = new TransientMap<T, T>()
 
   get size(): number {
     return this.#map.size

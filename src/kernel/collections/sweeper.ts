@@ -1,7 +1,7 @@
 import type { Clock } from '../time/clock.ts'
 
 /** Between two sweeps, ms. */
-const SWEEP_EVERY = 1000
+const SWEEP_INTERVAL_MS = 1000
 
 /**
  * Calls `sweep`, which removes expired entries, every second as long as it returns true: there are entries left. The
@@ -12,7 +12,7 @@ export function sweeper(clock: Clock, sweep: () => boolean): () => void {
   const sweepLater = (): void => {
     if (pending) return
     pending = true
-    clock.after(SWEEP_EVERY, fired, true)
+    clock.after(SWEEP_INTERVAL_MS, fired, true)
   }
   const fired = (): void => {
     pending = false

@@ -21,7 +21,7 @@ const CLOSED: BreakerState = { kind: 'closed', silentSince: undefined }
  * The circuit breaker of one server: an outage is waited for once. A call may wait as long as it was given, counted from
  * the beginning of the outage: whoever comes later is refused at once. Times are those of the clock, ms.
  */
-export class Breaker {
+export class CircuitBreaker {
   #state: BreakerState = CLOSED
 
   get state(): BreakerState {
@@ -29,7 +29,7 @@ export class Breaker {
   }
 
   /** There is no connection. */
-  interrupted(now: number): void {
+  onDisconnected(now: number): void {
     const state = this.#state
     if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
     else if (state.kind === 'closed' && state.silentSince === undefined)
@@ -37,29 +37,29 @@ export class Breaker {
   }
 
   /** A call was refused, or the probe was: there has been no answer since then. */
-  refused(since: number): void {
+  onUnavailable(since: number): void {
     const state = this.#state
     if (state.kind === 'closed') this.#state = { kind: 'open', since: state.silentSince ?? since }
     else if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
   }
 
   /** The connection is back: calls wait for the probe. */
-  connected(now: number): void {
+  onConnected(now: number): void {
     this.#state = this.#state.kind === 'closed' ? CLOSED : { kind: 'half-open', since: now }
   }
 
   /** A probe goes out although nothing tells that the server is back: calls are refused meanwhile. */
-  probing(): void {
+  onProbe(): void {
     if (this.#state.kind === 'open') this.#state = { kind: 'half-open', since: this.#state.since }
   }
 
   /** The server has answered. */
-  answered(): void {
+  onReply(): void {
     if (this.#state !== CLOSED) this.#state = CLOSED
   }
 
   /** How long a call that is given `patience` may still wait, ms; Infinity: nothing is wrong. */
-  left(patience: number, now: number): number {
+  remainingWait(patience: number, now: number): number {
     const state = this.#state
     const since = state.kind === 'closed' ? state.silentSince : state.since
     return since === undefined ? Number.POSITIVE_INFINITY : Math.max(0, since + patience - now)

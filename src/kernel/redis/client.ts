@@ -1,7 +1,7 @@
 import { Command, Redis, type RedisOptions } from 'ioredis'
 import { masked } from '../../secrets.ts'
 import { messageOf } from '../codec/codec.ts'
-import { checkFields, quoted } from '../options.ts'
+import { checkFields, shownValue } from '../options.ts'
 
 /**
  * What the library needs of an ioredis client. Clients of ioredis 5.10 and later and of ioredis 6 fit, as do their
@@ -50,7 +50,7 @@ export function isCluster(client: RedisClient): client is RedisClusterClient {
 }
 
 /** The slot of a key of a cluster, and the node that has it, as far as the client knows. */
-export function placeOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
+export function slotOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
   const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot() ?? 0
   return { slot, node: client.slots?.[slot]?.[0] }
 }
@@ -61,44 +61,44 @@ export function readsPrimary(client: RedisClient): boolean {
 }
 
 /** An attempt to connect may take this long, ms. */
-const CONNECT_TIMEOUT = 2000
+const CONNECT_TIMEOUT_MS = 2000
 
 /** A connection that we end has so long (ms) to say goodbye; ioredis keeps the process alive meanwhile. */
-const DISCONNECT_TIMEOUT = 100
+const DISCONNECT_TIMEOUT_MS = 100
 
 /** Longest pause (ms) between two attempts to connect. */
-const LONGEST_RETRY = 1000
+const MAX_RETRY_DELAY_MS = 1000
 
 /** What our own command client adds to the options that the user gave. */
-const OWNED: RedisOptions = {
+const DEFAULT_OPTIONS: RedisOptions = {
   lazyConnect: true,
-  connectTimeout: CONNECT_TIMEOUT,
-  disconnectTimeout: DISCONNECT_TIMEOUT,
+  connectTimeout: CONNECT_TIMEOUT_MS,
+  disconnectTimeout: DISCONNECT_TIMEOUT_MS,
   // Redis's own estimate of what is left of its loading may be far too long.
-  maxLoadingRetryTime: LONGEST_RETRY,
+  maxLoadingRetryTime: MAX_RETRY_DELAY_MS,
   // Deadlines are ours, and so is what is sent again.
   maxRetriesPerRequest: null,
   retryStrategy: (times) =>
-    Math.min(50 * 2 ** Math.min(times, 10), LONGEST_RETRY) * (0.75 + Math.random() / 4),
+    Math.min(50 * 2 ** Math.min(times, 10), MAX_RETRY_DELAY_MS) * (0.75 + Math.random() / 4),
 }
 
 /** What it adds even if the user said otherwise: a reply that is given up by ioredis could not be made undone by us. */
-const ALWAYS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
+const FORCED_OPTIONS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
 
 /** Whether an error is what Redis answered. By its text: its class may be of another copy, or renamed by a bundler. */
-export function isReply(error: unknown): error is Error {
+export function isErrorReply(error: unknown): error is Error {
   return /^[A-Z]{2,} /.test(messageOf(error))
 }
 
 /** What a client threw, as it may be passed on: it notes what was sent, values and credentials too. */
-export function causeOf(thrown: unknown): Error {
+export function safeCopy(thrown: unknown): Error {
   const { name, code } = (thrown ?? {}) as { name?: unknown; code?: unknown }
   const told = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
-  return Object.assign(new Error(reasonOf(thrown)), told)
+  return Object.assign(new Error(safeMessage(thrown)), told)
 }
 
 /** What an error says: also one of a cluster, or of several addresses, whose own message says nothing. */
-export function reasonOf(error: unknown): string {
+export function safeMessage(error: unknown): string {
   const { lastNodeError, errors, code } = (error ?? {}) as {
     lastNodeError?: unknown
     errors?: unknown
@@ -115,7 +115,7 @@ export function reasonOf(error: unknown): string {
 /** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */
 export function tlsHint(client: RedisClient, cause: unknown): string {
   const { tls } = (client as { options?: { tls?: unknown } }).options ?? {}
-  const said = cause === undefined ? '' : reasonOf(cause)
+  const said = cause === undefined ? '' : safeMessage(cause)
   if (tls && (said === '' || /ETIMEDOUT|ECONNRESET|EPROTO|closed|secure/.test(said)))
     return ' (does the server speak TLS at this port?)'
   return !tls && /ECONNRESET|EPIPE|closed|Protocol error/.test(said)
@@ -131,7 +131,7 @@ export function clientFor(source: unknown): {
   if (isClient(source)) return { client: source, owned: false }
   const options = optionsOf(source)
   const client: Redis = new Redis({
-    ...OWNED,
+    ...DEFAULT_OPTIONS,
     // After a failover the address that we know may belong to a replica.
     reconnectOnError: (error) => {
       if (!/(^|: -?)READONLY\b/.test(error.message)) return false
@@ -139,7 +139,7 @@ export function clientFor(source: unknown): {
       return true
     },
     ...options,
-    ...ALWAYS,
+    ...FORCED_OPTIONS,
   })
   // Also once nobody listens to it any more: what still fails then concerns nobody.
   client.on('error', () => {})
@@ -152,7 +152,7 @@ function isClient(source: unknown): source is RedisServerClient | RedisClusterCl
 }
 
 /** The names of ioredis's options: what it does not know it ignores, and connects to localhost. */
-const NAMES = {
+const OPTION_NAMES = {
   ...{ host: 0, port: 0, path: 0, family: 0, username: 0, password: 0, db: 0, tls: 0, connectionName: 0 },
   ...{ keyPrefix: 0, readOnly: 0, stringNumbers: 0, protocol: 0, replyMapping: 0, natMap: 0, monitor: 0 },
   ...{
@@ -175,7 +175,7 @@ const NAMES = {
 } satisfies Record<keyof RedisOptions, 0>
 
 /** What others call theirs, and what that is here. */
-const ELSEWHERE: Record<string, string> = {
+const FOREIGN_OPTIONS: Record<string, string> = {
   url: 'pass the URL itself as `redis`',
   uri: 'pass the URL itself as `redis`',
   connectionString: 'pass the URL itself as `redis`',
@@ -188,7 +188,7 @@ const ELSEWHERE: Record<string, string> = {
   nodes: 'for a cluster pass `new Cluster(nodes)` of ioredis',
 }
 
-const WANTED = 'a URL, ioredis options or an ioredis client'
+const EXPECTED_SOURCE = 'a URL, ioredis options or an ioredis client'
 
 /** The options that a URL or an object of options stands for. */
 function optionsOf(source: unknown): RedisOptions {
@@ -196,14 +196,14 @@ function optionsOf(source: unknown): RedisOptions {
   // A URL of another realm (jsdom, a vm) is not an instance of ours.
   if (Object.prototype.toString.call(source) === '[object URL]') return optionsOfUrl(String(source))
   if (typeof source !== 'object' || source === null)
-    throw new TypeError(`Expected \`redis\` to be ${WANTED}, got ${quoted(source)}`)
-  const mistake = mistakeOf(source)
-  if (mistake) throw new TypeError(`Expected \`redis\` to be ${WANTED}; this is ${mistake}`)
+    throw new TypeError(`Expected \`redis\` to be ${EXPECTED_SOURCE}, got ${shownValue(source)}`)
+  const mistake = mistakenSource(source)
+  if (mistake) throw new TypeError(`Expected \`redis\` to be ${EXPECTED_SOURCE}; this is ${mistake}`)
   for (const name of Object.keys(source)) {
-    const meant = name in NAMES ? undefined : ELSEWHERE[name]
+    const meant = name in OPTION_NAMES ? undefined : FOREIGN_OPTIONS[name]
     if (meant) throw new TypeError(`Unknown option \`${name}\` in \`redis\`: ${meant}`)
   }
-  checkFields('redis', source, Object.keys(NAMES))
+  checkFields('redis', source, Object.keys(OPTION_NAMES))
   const options: RedisOptions = Object.fromEntries(
     Object.entries(source).filter(([, value]) => value !== undefined),
   )
@@ -214,7 +214,7 @@ function optionsOf(source: unknown): RedisOptions {
 }
 
 /** What an object is that is neither a client of ioredis nor options: undefined if it may be options. */
-function mistakeOf(source: object): string | undefined {
+function mistakenSource(source: object): string | undefined {
   const { then, sendCommand, send_command } = source as Record<string, unknown>
   if (BRAND in source)
     return 'a Connection of another copy of soloflight: install the package once, or pass what that was made of'
@@ -236,7 +236,7 @@ function optionsOfUrl(text: string): RedisOptions {
   }
   const [, scheme] = /^(rediss?|unix):\/\//i.exec(text.trim()) ?? []
   const socket = text.startsWith('/') && !text.startsWith('//')
-  const refused = (why: string) => new TypeError(`Expected \`redis\` to be ${why}, got ${quoted(text)}`)
+  const refused = (why: string) => new TypeError(`Expected \`redis\` to be ${why}, got ${shownValue(text)}`)
   if (!socket && scheme === undefined) throw refused('a URL such as redis://localhost:6379')
   let url: URL
   let credentials: RedisOptions
@@ -268,15 +268,15 @@ function optionsOfUrl(text: string): RedisOptions {
 }
 
 /** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */
-const SUBSCRIBER: Partial<RedisOptions> = {
+const SUBSCRIBER_OPTIONS: Partial<RedisOptions> = {
   lazyConnect: true,
   keyPrefix: '',
   readOnly: false,
   enableOfflineQueue: true,
   enableReadyCheck: false,
   autoResubscribe: false,
-  connectTimeout: CONNECT_TIMEOUT,
-  disconnectTimeout: DISCONNECT_TIMEOUT,
+  connectTimeout: CONNECT_TIMEOUT_MS,
+  disconnectTimeout: DISCONNECT_TIMEOUT_MS,
   maxRetriesPerRequest: 0,
   retryStrategy: () => null,
   sentinelRetryStrategy: () => null,
@@ -284,7 +284,7 @@ const SUBSCRIBER: Partial<RedisOptions> = {
 
 /** A new, unconnected client for subscriptions beside `client`; undefined while a cluster has no node to offer. */
 export function subscriberFor(client: RedisServerClient | RedisClusterClient): RedisServerClient | undefined {
-  if (!isCluster(client)) return client.duplicate(SUBSCRIBER)
+  if (!isCluster(client)) return client.duplicate(SUBSCRIBER_OPTIONS)
   const nodes = client.nodes('all')
-  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate(SUBSCRIBER)
+  return nodes[Math.floor(Math.random() * nodes.length)]?.duplicate(SUBSCRIBER_OPTIONS)
 }

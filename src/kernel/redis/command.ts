@@ -22,11 +22,11 @@ export interface Request {
 /** Decides over a command in the moment in which it is written. */
 export interface CommandOwner {
   /** Whether it is still wanted; `bytes` are about to be written. */
-  writes(command: OneConnectionCommand, socket: Socket, bytes: number): boolean
+  mayWrite(command: OneConnectionCommand, socket: Socket, bytes: number): boolean
 }
 
 /** Written in place of a command that is not wanted any more: replies stay in step with commands. */
-const NOTHING = '*1\r\n$4\r\nPING\r\n'
+const PLACEHOLDER = '*1\r\n$4\r\nPING\r\n'
 
 /**
  * A command that asks its owner each time that the client writes it. The client writes unanswered commands again after
@@ -49,15 +49,15 @@ export class OneConnectionCommand extends Command {
 
   override toWritable(socket: Socket): string | Buffer {
     const bytes = super.toWritable(socket)
-    const written = this.#owner.writes(this, socket, bytes.length)
+    const written = this.#owner.mayWrite(this, socket, bytes.length)
     this.socket = written ? socket : undefined
-    gather(socket)
-    return written ? bytes : NOTHING
+    corkUntilEndOfTick(socket)
+    return written ? bytes : PLACEHOLDER
   }
 }
 
 /** Sends all that is written to a socket in one tick by one system call: one for each command costs more than the command. */
-function gather(socket: Socket): void {
+function corkUntilEndOfTick(socket: Socket): void {
   if (socket.writableCorked > 0) return
   socket.cork()
   atEndOfTick(() => socket.uncork())

@@ -2,7 +2,7 @@ import { checkFields } from '../options.ts'
 import { type Clock, systemClock } from '../time/clock.ts'
 import { warnOnce } from '../warnings.ts'
 import { rootContext } from '../work/user-code.ts'
-import { type Asker, Callbacks } from './call.ts'
+import { ReplyCallbacks, type ReplyHandler } from './call.ts'
 import {
   BRAND,
   clientFor,
@@ -14,7 +14,7 @@ import {
   subscriberFor,
 } from './client.ts'
 import type { Request } from './command.ts'
-import { Commands } from './command-gate.ts'
+import { CommandGate } from './command-gate.ts'
 import { warnOfEviction } from './eviction.ts'
 import { Inbox } from './inbox.ts'
 import { checkPrefix, FORMAT } from './keys.ts'
@@ -61,7 +61,7 @@ export class Connection implements AsyncDisposable {
   readonly clock: Clock
   readonly #client: RedisServerClient | RedisClusterClient
   readonly #owned: boolean
-  readonly #commands: Commands
+  readonly #gate: CommandGate
   readonly #subscriber: Subscriber
   readonly #listeners = new Set<ConnectionListener>()
   /** One object per layer and purpose, and how many use it. */
@@ -84,21 +84,21 @@ export class Connection implements AsyncDisposable {
     const prefix = `${checkPrefix(options.channelPrefix ?? 'soloflight')}:${FORMAT}`
     this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`
     this.broadcastChannel = `${prefix}:all`
-    this.#commands = new Commands(client, owned, this.clock, () => warnOfEviction(client))
+    this.#gate = new CommandGate(client, owned, this.clock, () => warnOfEviction(client))
     this.#subscriber = new Subscriber(
       () => subscriberFor(client),
       [this.inboxChannel, this.broadcastChannel],
       {
         message: (channel, message) => this.#message(channel, message),
-        up: () => this.#each((listener) => listener.up()),
-        down: () => this.#each((listener) => listener.down()),
+        up: () => this.#notify((listener) => listener.up()),
+        down: () => this.#notify((listener) => listener.down()),
       },
       this.clock,
     )
   }
 
   /** Whether it sends its commands by this client. */
-  borrows(client: unknown): boolean {
+  usesClient(client: unknown): boolean {
     return !this.#owned && client === this.#client
   }
 
@@ -113,29 +113,29 @@ export class Connection implements AsyncDisposable {
   }
 
   /** Why nothing works, or no messages arrive, as far as is known. */
-  get trouble(): Error | undefined {
-    return this.#commands.trouble ?? this.#subscriber.trouble
+  get lastError(): Error | undefined {
+    return this.#gate.lastError ?? this.#subscriber.lastError
   }
 
   /** Commands that wait for Redis, sent or not. */
   get pending(): number {
-    return this.#commands.pending
+    return this.#gate.pending
   }
 
   /**
    * Asks Redis, and calls back exactly once, by `within` ms; as long as Redis answers others, by five times that. In the
    * context of no call: what is connected, batched or armed for one call serves others as well.
    */
-  ask(request: Request, within: number, asker: Asker): void {
+  send(request: Request, within: number, asker: ReplyHandler): void {
     rootContext.run(() => {
       if (!this.#opened) this.#open()
-      this.#commands.ask(request, within, asker)
+      this.#gate.send(request, within, asker)
     })
   }
 
   /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
   call(request: Request, within: number): Promise<unknown> {
-    return new Promise((resolve, reject) => this.ask(request, within, new Callbacks(resolve, reject)))
+    return new Promise((resolve, reject) => this.send(request, within, new ReplyCallbacks(resolve, reject)))
   }
 
   /** Warns once, by `process.emitWarning`, if Redis is not reached: for what has no caller that could be told. */
@@ -143,8 +143,8 @@ export class Connection implements AsyncDisposable {
     this.#stopWarning ??= warnIfUnreachable(this.#client, this.clock)
   }
 
-  /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link unshare}. */
-  share<T>(purpose: unknown, make: () => T): T {
+  /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link releaseShared}. */
+  acquireShared<T>(purpose: unknown, make: () => T): T {
     const shared = this.#shared.get(purpose) ?? { object: make(), users: 0 }
     this.#shared.set(purpose, shared)
     shared.users++
@@ -152,7 +152,7 @@ export class Connection implements AsyncDisposable {
   }
 
   /** A user of the object leaves. Whether it was the last one: then it is nobody's any more. */
-  unshare(purpose: unknown): boolean {
+  releaseShared(purpose: unknown): boolean {
     const shared = this.#shared.get(purpose)
     if (shared && --shared.users > 0) return false
     return this.#shared.delete(purpose)
@@ -171,10 +171,10 @@ export class Connection implements AsyncDisposable {
 
   #message(channel: string, message: Buffer): void {
     if (channel === this.inboxChannel) this.inbox.deliver(message)
-    else this.#each((listener) => listener.broadcast(message))
+    else this.#notify((listener) => listener.broadcast(message))
   }
 
-  #each(tell: (listener: ConnectionListener) => void): void {
+  #notify(tell: (listener: ConnectionListener) => void): void {
     for (const listener of this.#listeners) tell(listener)
   }
 
@@ -186,7 +186,7 @@ export class Connection implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#stopWarning?.()
-    this.#commands.close()
+    this.#gate.close()
     this.#subscriber.close()
     if (this.#owned) this.#client.disconnect()
   }
@@ -200,7 +200,7 @@ export class Connection implements AsyncDisposable {
 const borrowed = new WeakMap<object, { connection: Connection; users: number }>()
 
 /** What a layer was told of where it works. */
-export interface PlaceOptions {
+export interface BackendOptions {
   redis?: RedisSource | Connection | null | undefined
   store?: unknown
   clock?: Clock | undefined
@@ -212,7 +212,7 @@ export interface PlaceOptions {
  * @throws TypeError when `redis` is not what it should be.
  */
 export function connectionFor(
-  options: PlaceOptions,
+  options: BackendOptions,
   layer: string,
 ): { connection: Connection; leave: () => Promise<void> } | undefined {
   const { redis, store, clock } = options
@@ -232,7 +232,7 @@ export function connectionFor(
   const lent = typeof redis === 'object' && clock === undefined ? borrowed.get(redis) : undefined
   const user = lent ?? { connection: new Connection(redis, { clock }), users: 0 }
   user.users++
-  if (typeof redis === 'object' && clock === undefined && user.connection.borrows(redis))
+  if (typeof redis === 'object' && clock === undefined && user.connection.usesClient(redis))
     borrowed.set(redis, user)
   const leave = async () => {
     if (--user.users > 0) return

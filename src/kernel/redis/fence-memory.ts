@@ -1,24 +1,24 @@
 import type { ServerClock } from './server-clock.ts'
 
 /** The largest fence, and whatever else only grows in a record: numbers beyond it are not exact, here or in a script. */
-export const MAX_EXACT: number = Number.MAX_SAFE_INTEGER
+export const MAX_EXACT_INTEGER: number = Number.MAX_SAFE_INTEGER
 
 /** How far ahead of the server's clock, ms, a fence may be that is remembered. */
-const AHEAD = 24 * 60 * 60_000
+const MAX_CLOCK_LEAD_MS = 24 * 60 * 60_000
 
 /** How far above the highest one, µs, it may be otherwise: after the clock was set back, fences go on from there. */
-const STEP = 1_000_000
+const MAX_FENCE_STEP_US = 1_000_000
 
 /**
  * The highest fence that this process was told of: the next is above it, even if the server has lost the record and its
  * clock was set back. A fence that neither the server's clock nor the highest one so far explains is not remembered: whoever
  * wrote it into one record would spoil all others. It counts for its own record alone.
  */
-export class FenceMemory {
-  readonly #clock: Pick<ServerClock, 'about'>
+export class FenceWatermark {
+  readonly #clock: Pick<ServerClock, 'estimate'>
   #highest = 0
 
-  constructor(clock: Pick<ServerClock, 'about'>) {
+  constructor(clock: Pick<ServerClock, 'estimate'>) {
     this.#clock = clock
   }
 
@@ -26,12 +26,14 @@ export class FenceMemory {
     return this.#highest
   }
 
-  saw(fence: number): void {
-    if (fence > this.#highest && this.explains(fence)) this.#highest = fence
+  observe(fence: number): void {
+    if (fence > this.#highest && this.isPlausible(fence)) this.#highest = fence
   }
 
   /** Whether a fence may have been granted in the course of things. */
-  explains(fence: number): boolean {
-    return fence <= Math.max((this.#clock.about + AHEAD) * 1000, this.#highest + STEP)
+  isPlausible(fence: number): boolean {
+    return (
+      fence <= Math.max((this.#clock.estimate + MAX_CLOCK_LEAD_MS) * 1000, this.#highest + MAX_FENCE_STEP_US)
+    )
   }
 }

@@ -1,4 +1,4 @@
-import { ChurnMap } from '../collections/churn.ts'
+import { TransientMap } from '../collections/churn.ts'
 import { ID_LENGTH, newId } from '../ids.ts'
 import { FORMAT } from './keys.ts'
 
@@ -39,7 +39,7 @@ const COLON = 0x3a
 export class Inbox {
   /** Names this inbox in records. */
   readonly id: string = newId()
-  readonly #listeners = new ChurnMap<string, Listener>()
+  readonly #listeners = new TransientMap<string, Listener>()
 
   /** Listens for a nonce until {@link ignore}. */
   listen(nonce: string, listener: Listener): void {
@@ -54,12 +54,12 @@ export class Inbox {
   /** Gives a message to whom it concerns. */
   deliver(message: Buffer): void {
     if (message.length <= NONCE_END || message.toString('latin1', 0, 1) !== FORMAT) return
-    if (message[1] === STAR) return this.#unbundle(message)
+    if (message[1] === STAR) return this.#deliverBundle(message)
     this.#deliver(message)
   }
 
   /** Delivers each message of a bundle; what does not fit together ends it. */
-  #unbundle(bundle: Buffer): void {
+  #deliverBundle(bundle: Buffer): void {
     for (let at = 2; at < bundle.length; ) {
       const colon = bundle.indexOf(COLON, at)
       const length = Number(bundle.toString('latin1', at, colon))

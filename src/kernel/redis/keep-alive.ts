@@ -3,7 +3,7 @@ import { setRepeatingTimer } from '../time/timers.ts'
 import { rootContext } from '../work/user-code.ts'
 
 /** The longest interval of a timer, ms. Nothing happens when it fires. */
-const INTERVAL = 2 ** 31 - 1
+const INTERVAL_MS = 2 ** 31 - 1
 
 let references = 0
 let handle: NodeJS.Timeout | undefined
@@ -17,7 +17,7 @@ export function refProcess(clock: Clock): void {
   if (clock !== systemClock) return
   references++
   if (references > 1) return
-  handle ??= rootContext.run(() => setRepeatingTimer(() => {}, INTERVAL))
+  handle ??= rootContext.run(() => setRepeatingTimer(() => {}, INTERVAL_MS))
   handle.ref()
 }
 

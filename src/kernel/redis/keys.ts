@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { expected } from '../options.ts'
+import { expectedError } from '../options.ts'
 
 /** Version of the layout of records and messages: two versions of the library side by side never touch the same key. */
 export const FORMAT = '1'
@@ -13,12 +13,12 @@ const PREFIX = /^[\w:.-]{1,64}$/
 /** Throws a TypeError unless `prefix` can begin the name of a Redis key without changing its cluster slot. */
 export function checkPrefix(prefix: unknown): string {
   if (typeof prefix === 'string' && PREFIX.test(prefix)) return prefix
-  throw expected('prefix', '1 to 64 of A-Z a-z 0-9 _ : . -', prefix)
+  throw expectedError('prefix', '1 to 64 of A-Z a-z 0-9 _ : . -', prefix)
 }
 
 /** Throws a TypeError unless `key` is a string of 1 to {@link MAX_KEY_LENGTH} units. */
 export function checkKey(key: unknown, name = 'key'): asserts key is string {
-  if (typeof key !== 'string') throw expected(name, 'a string', key)
+  if (typeof key !== 'string') throw expectedError(name, 'a string', key)
   if (key.length === 0 || key.length > MAX_KEY_LENGTH) {
     throw new TypeError(`Expected \`${name}\` to have 1 to ${MAX_KEY_LENGTH} characters, got ${key.length}`)
   }

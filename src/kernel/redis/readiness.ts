@@ -6,7 +6,7 @@ import { FORMAT } from './keys.ts'
 import { Script } from './script.ts'
 
 /** How long `ready` of a layer waits, ms, unless told otherwise. */
-export const READY_TIMEOUT = 10_000
+export const READY_TIMEOUT_MS = 10_000
 
 /** Does what all other scripts do: it writes a record, gives it an expiry, and sends a message. */
 const PROBE = new Script(`
@@ -17,9 +17,9 @@ return 1
 `)
 
 /** A probe may take so long, ms. */
-const PROBE_WITHIN = 1000
+const PROBE_TIMEOUT_MS = 1000
 /** Between two probes, ms. */
-const PROBE_EVERY = 100
+const PROBE_INTERVAL_MS = 100
 
 /**
  * Resolves when a script has written `key` and its message has arrived: commands and the subscription work. Rejects with
@@ -40,14 +40,14 @@ export async function awaitReady(connection: Connection, key: string, timeout: n
   let failure: unknown
   try {
     for (let left = timeout; ; left = end - clock.now()) {
-      const within = Math.max(1, Math.min(PROBE_WITHIN, left))
+      const within = Math.max(1, Math.min(PROBE_TIMEOUT_MS, left))
       const failed = await connection.call(probe, within).then(() => undefined, identity)
       if (failed instanceof ClosedError) throw failed
       // Silence says less than what was said before.
       if (!(failed instanceof UnavailableError && failed.cause === undefined && failure)) failure = failed
       // What is left then is too short to be told more.
-      const last = end - clock.now() <= 2 * PROBE_EVERY
-      const pause = last ? end - clock.now() : PROBE_EVERY
+      const last = end - clock.now() <= 2 * PROBE_INTERVAL_MS
+      const pause = last ? end - clock.now() : PROBE_INTERVAL_MS
       if (!arrived) {
         await new Promise<void>((resume) => {
           const timer = clock.after(pause, resume)
@@ -58,7 +58,7 @@ export async function awaitReady(connection: Connection, key: string, timeout: n
         })
       }
       if (arrived) return
-      if (last) throw notReady(timeout, failure, connection.trouble)
+      if (last) throw notReadyError(timeout, failure, connection.lastError)
     }
   } finally {
     inbox.ignore(nonce)
@@ -70,7 +70,7 @@ function identity(error: unknown): unknown {
 }
 
 /** `failure`: of the commands; without one, it is the subscription that does not work. */
-function notReady(timeout: number, failure: unknown, trouble: Error | undefined): UnavailableError {
+function notReadyError(timeout: number, failure: unknown, trouble: Error | undefined): UnavailableError {
   const unheard = `commands are answered, but no message arrives${trouble ? ` (${messageOf(trouble)})` : ''}`
   const what = failure === undefined ? unheard : messageOf(failure)
   return new UnavailableError(`Redis is not ready within ${timeout} ms: ${what}`, {

@@ -1,7 +1,7 @@
 import type { Clock } from '../time/clock.ts'
 
 /** A reading of the server's clock is used for so long, ms: a server whose clock is set misleads no longer than that. */
-const TRUSTED_FOR = 60_000
+const TRUSTED_FOR_MS = 60_000
 
 /** How much faster than ours a server's clock may run. */
 const DRIFT = 1 / 1000
@@ -13,35 +13,35 @@ const DRIFT = 1 / 1000
  */
 export class ServerClock {
   readonly #clock: Clock
-  #ahead = 0
-  #learnedAt = Number.NEGATIVE_INFINITY
+  #offset = 0
+  #updatedAt = Number.NEGATIVE_INFINITY
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
   /** The server said that it was `now` (ms since the epoch), in the reply to what was sent at `sentAt` of our clock. */
-  learn(now: number, sentAt: number): void {
-    if (!(now > 0)) return
+  update(latest: number, sentAt: number): void {
+    if (!(latest > 0)) return
     // It told whole milliseconds: it may be up to one more.
-    this.#ahead = now + 1 - sentAt
-    this.#learnedAt = sentAt
+    this.#offset = latest + 1 - sentAt
+    this.#updatedAt = sentAt
   }
 
   /** About what time it is there, ms since the epoch, however long ago it was told; of no use before that. */
-  get about(): number {
-    return this.#clock.now() + this.#ahead
+  get estimate(): number {
+    return this.#clock.now() + this.#offset
   }
 
   /** What time it is there at the latest, ms since the epoch; undefined when the server has not told the time lately. */
   now(): number | undefined {
     const now = this.#clock.now()
-    const age = now - this.#learnedAt
-    return age < TRUSTED_FOR ? this.about + age * DRIFT : undefined
+    const age = now - this.#updatedAt
+    return age < TRUSTED_FOR_MS ? this.estimate + age * DRIFT : undefined
   }
 
   /** ms that are surely left until a moment of the server; 0 if it may be past. */
-  left(until: number): number {
+  remaining(until: number): number {
     const now = this.now()
     return now === undefined ? 0 : Math.max(0, until - now)
   }

@@ -1,17 +1,17 @@
 import { emit } from '../telemetry.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import { nextTurn } from '../time/timers.ts'
-import { causeOf, isReply, type RedisServerClient } from './client.ts'
+import { isErrorReply, type RedisServerClient, safeCopy } from './client.ts'
 
 /** A PING is sent this often (ms) … */
-const PING_EVERY = 700
+const PING_INTERVAL_MS = 700
 /** … and the connection is given up when an answer takes longer than this (ms): lost within 2 s, whatever happened. */
-const PING_TIMEOUT = 1000
+const PING_TIMEOUT_MS = 1000
 /** Connecting and subscribing may take this long, ms. */
-const CONNECT_TIMEOUT = 2000
+const CONNECT_TIMEOUT_MS = 2000
 /** Pause before connecting again, ms; doubles up to the last. */
-const RETRY_FIRST = 20
-const RETRY_LAST = 1000
+const MIN_RETRY_DELAY_MS = 20
+const MAX_RETRY_DELAY_MS = 1000
 
 /** What a subscriber tells its owner. */
 export interface SubscriberEvents {
@@ -27,7 +27,7 @@ export interface SubscriberEvents {
  * present one fails, is silent or is closed. (A black-holed connection gives no sign by itself.)
  */
 export class Subscriber {
-  readonly #make: () => RedisServerClient | undefined
+  readonly #createClient: () => RedisServerClient | undefined
   readonly #channels: readonly string[]
   readonly #events: SubscriberEvents
   readonly #clock: Clock
@@ -35,9 +35,9 @@ export class Subscriber {
   #client: RedisServerClient | undefined
   /** The one thing that is waited for: a connection, the next ping, its answer, or the next attempt. */
   #timer: Timer | undefined
-  #retry = RETRY_FIRST
+  #retryDelay = MIN_RETRY_DELAY_MS
   #up = false
-  #trouble: Error | undefined
+  #lastError: Error | undefined
   #closed = false
 
   constructor(
@@ -46,7 +46,7 @@ export class Subscriber {
     events: SubscriberEvents,
     clock: Clock,
   ) {
-    this.#make = make
+    this.#createClient = make
     this.#channels = channels
     this.#events = events
     this.#clock = clock
@@ -58,8 +58,8 @@ export class Subscriber {
   }
 
   /** Why no messages arrive, as far as is known. */
-  get trouble(): Error | undefined {
-    return this.#trouble
+  get lastError(): Error | undefined {
+    return this.#lastError
   }
 
   /** Begins. */
@@ -67,84 +67,89 @@ export class Subscriber {
     if (this.#closed) return
     const client = this.#newClient()
     if (client) this.#connect(client)
-    else this.#again()
+    else this.#retryLater()
   }
 
   /** A new client; undefined when there is none, or a borrowed one throws as it is duplicated. */
   #newClient(): RedisServerClient | undefined {
     try {
-      return this.#make()
+      return this.#createClient()
     } catch (error) {
-      this.#trouble = causeOf(error)
+      this.#lastError = safeCopy(error)
       return undefined
     }
   }
 
   #connect(client: RedisServerClient): void {
     this.#client = client
-    const fail = (error?: Error) => this.#failed(client, error)
+    const fail = (error?: Error) => this.#onFailure(client, error)
     client.on('error', fail)
     client.on('end', () => fail())
     client.on('messageBuffer', (channel: Buffer, message: Buffer) => {
       if (client === this.#client) this.#events.message(channel.toString(), message)
     })
-    this.#wait(CONNECT_TIMEOUT, () => fail(new Error(`no subscription within ${CONNECT_TIMEOUT} ms`)), false)
+    this.#setTimer(
+      CONNECT_TIMEOUT_MS,
+      () => fail(new Error(`no subscription within ${CONNECT_TIMEOUT_MS} ms`)),
+      false,
+    )
     client
       .connect()
       .then(() => client.subscribe(...this.#channels))
-      .then(() => this.#subscribed(client), fail)
+      .then(() => this.#onSubscribed(client), fail)
   }
 
-  #subscribed(client: RedisServerClient): void {
+  #onSubscribed(client: RedisServerClient): void {
     if (client !== this.#client) return
-    this.#retry = RETRY_FIRST
+    this.#retryDelay = MIN_RETRY_DELAY_MS
     this.#up = true
-    this.#trouble = undefined
+    this.#lastError = undefined
     emit('connection', { link: 'subscription', up: true })
     this.#pingLater(client)
     this.#events.up()
   }
 
   #pingLater(client: RedisServerClient): void {
-    this.#wait(PING_EVERY, () => {
-      this.#wait(PING_TIMEOUT, () => {
+    this.#setTimer(PING_INTERVAL_MS, () => {
+      this.#setTimer(PING_TIMEOUT_MS, () => {
         // If the event loop stood still, the answer may lie in the socket, unread: it is read before the next turn.
         const waiting = this.#timer
         nextTurn(() => {
-          if (this.#timer === waiting) this.#failed(client, new Error(`no answer within ${PING_TIMEOUT} ms`))
+          if (this.#timer === waiting)
+            this.#onFailure(client, new Error(`no answer within ${PING_TIMEOUT_MS} ms`))
         })
       })
       client.ping().then(
         () => client === this.#client && this.#pingLater(client),
         (error: Error) => {
           // A refusal (MISCONF, NOPERM, BUSY …) is an answer: the connection lives.
-          if (!isReply(error)) this.#failed(client, error)
+          if (!isErrorReply(error)) this.#onFailure(client, error)
           else if (client === this.#client) this.#pingLater(client)
         },
       )
     })
   }
 
-  #failed(client: RedisServerClient, error?: Error): void {
+  #onFailure(client: RedisServerClient, error?: Error): void {
     if (client !== this.#client) return
     this.#client = undefined
     client.disconnect()
-    this.#trouble = error && causeOf(error)
+    this.#lastError = error && safeCopy(error)
     if (this.#up) {
       this.#up = false
-      emit('connection', { link: 'subscription', up: false, error: this.#trouble })
+      emit('connection', { link: 'subscription', up: false, error: this.#lastError })
       this.#events.down()
     }
-    this.#again()
+    this.#retryLater()
   }
 
-  #again(): void {
+  #retryLater(): void {
     if (this.#closed) return
-    this.#wait(this.#retry * (0.75 + Math.random() / 4), () => this.open())
-    this.#retry = Math.min(this.#retry * 2, RETRY_LAST)
+    this.#setTimer(this.#retryDelay * (0.75 + Math.random() / 4), () => this.open())
+    this.#retryDelay = Math.min(this.#retryDelay * 2, MAX_RETRY_DELAY_MS)
   }
 
-  #wait(ms: number, then: () => void, background = true): void {
+  #setTimer(ms: number, then: () => void, background = true): void {
     this.#timer?.cancel()
     this.#timer = this.#clock.after(ms, then, background)
   }

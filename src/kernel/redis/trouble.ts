@@ -1,11 +1,11 @@
 import { emit } from '../telemetry.ts'
-import { causeOf, isReply, type RedisClient, reasonOf, tlsHint } from './client.ts'
+import { isErrorReply, type RedisClient, safeCopy, safeMessage, tlsHint } from './client.ts'
 
 /** Why the command client is of no use, as far as it said: what Redis answered, or the socket. */
-export class Trouble {
+export class ClientErrors {
   readonly #client: RedisClient
-  #error: Error | undefined
-  #misdirected = false
+  #last: Error | undefined
+  #wrongDatabase = false
 
   constructor(client: RedisClient) {
     this.#client = client
@@ -16,46 +16,46 @@ export class Trouble {
     client.on('close', this.#onClose)
   }
 
-  get error(): Error | undefined {
-    return this.#error
+  get last(): Error | undefined {
+    return this.#last
   }
 
   /** The database could not be selected: commands would go to another one. */
-  get misdirected(): boolean {
-    return this.#misdirected
+  get wrongDatabase(): boolean {
+    return this.#wrongDatabase
   }
 
   readonly #onError = (thrown: Error & { command?: { name?: unknown } }): void => {
-    const error = causeOf(thrown)
-    this.#error = error
-    if (thrown.command?.name === 'select') this.#misdirected = true
+    const error = safeCopy(thrown)
+    this.#last = error
+    if (thrown.command?.name === 'select') this.#wrongDatabase = true
     emit('connection', { link: 'commands', up: false, error })
   }
 
   readonly #onConnect = (): void => {
-    this.#misdirected = false
+    this.#wrongDatabase = false
   }
 
   readonly #onReady = (): void => {
     // What Redis refuses, as a replica does, it may go on refusing: it is over when it answers.
-    if (!isReply(this.#error)) this.#error = undefined
+    if (!isErrorReply(this.#last)) this.#last = undefined
     emit('connection', { link: 'commands', up: true })
   }
 
   readonly #onClose = (): void => {
-    this.#error ??= new Error('The connection was closed')
+    this.#last ??= new Error('The connection was closed')
     emit('connection', { link: 'commands', up: false })
   }
 
   /** Redis has answered. */
-  answered(): void {
-    this.#error = undefined
+  onReply(): void {
+    this.#last = undefined
   }
 
   /** The end of a message that something was not answered, and its cause. `away`: it was not even sent. */
-  why(refusal: unknown, away: boolean): { why: string; cause: unknown } {
-    const cause = refusal ?? this.#error
-    const said = cause === undefined ? '' : `: ${reasonOf(cause)}`
+  explain(refusal: unknown, away: boolean): { why: string; cause: unknown } {
+    const cause = refusal ?? this.#last
+    const said = cause === undefined ? '' : `: ${safeMessage(cause)}`
     return { why: said + (away ? tlsHint(this.#client, cause) : ''), cause }
   }
 

@@ -1,18 +1,18 @@
 import { maskedValue } from '../../secrets.ts'
 import type { Clock } from '../time/clock.ts'
 import { warnOnce } from '../warnings.ts'
-import { isCluster, type RedisClient, reasonOf } from './client.ts'
+import { isCluster, type RedisClient, safeMessage } from './client.ts'
 
 /** A client that is not ready after so long (ms) is told of: a server that starts at the same time is ready before. */
-const WARN_AFTER = 2000
+const WARN_AFTER_MS = 2000
 
 /** The options of an ioredis client that tell where it connects to. */
-interface Target {
+interface ClientAddress {
   path?: string | undefined
   host?: string | undefined
   port?: number | undefined
   tls?: unknown
-  sentinels?: readonly Target[] | null | undefined
+  sentinels?: readonly ClientAddress[] | null | undefined
   name?: string | undefined
 }
 
@@ -31,11 +31,11 @@ export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void
     client.off('ready', stop)
   }
   const timer = clock.after(
-    WARN_AFTER,
+    WARN_AFTER_MS,
     () => {
       stop()
       if (client.status === 'ready') return
-      const why = reason === undefined ? `no connection within ${WARN_AFTER} ms` : reasonOf(reason)
+      const why = reason === undefined ? `no connection within ${WARN_AFTER_MS} ms` : safeMessage(reason)
       warnOnce(
         'SOLOFLIGHT_REDIS_UNREACHABLE',
         `Redis at ${addressOf(client)} cannot be reached: ${why}. Trying again until it can.`,
@@ -51,8 +51,8 @@ export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void
 /** Where a client connects to, as a URL without user and password. */
 function addressOf(client: RedisClient): string {
   const { options, startupNodes } = client as {
-    options?: Target
-    startupNodes?: readonly (Target | string)[]
+    options?: ClientAddress
+    startupNodes?: readonly (ClientAddress | string)[]
   }
   if (isCluster(client)) return (startupNodes ?? []).map(nodeOf).join(', ') || 'the nodes of a cluster'
   if (options?.sentinels) {
@@ -61,7 +61,7 @@ function addressOf(client: RedisClient): string {
   return nodeOf(options ?? {})
 }
 
-function nodeOf(node: Target | string): string {
+function nodeOf(node: ClientAddress | string): string {
   if (typeof node === 'string') return maskedValue(node)
   const { path, host = 'localhost', port = 6379, tls } = node
   return path ? `unix://${maskedValue(path)}` : `${tls ? 'rediss' : 'redis'}://${maskedValue(host)}:${port}`

@@ -22,14 +22,14 @@ export interface Clock {
 }
 
 /** Node's timers overflow above this and would fire at once. */
-const LONGEST_TIMEOUT = 2 ** 31 - 1
+const MAX_TIMEOUT_MS = 2 ** 31 - 1
 
 class NodeTimer implements Timer {
   readonly #handle: NodeJS.Timeout | undefined
 
   constructor(ms: number, run: () => void, background: boolean) {
     // What is further away than 24 days is as good as never to a process; firing early would be wrong.
-    if (ms <= LONGEST_TIMEOUT) this.#handle = rootContext.run(() => setTimer(run, Math.max(0, Math.ceil(ms))))
+    if (ms <= MAX_TIMEOUT_MS) this.#handle = rootContext.run(() => setTimer(run, Math.max(0, Math.ceil(ms))))
     // Where timers are numbers, as in jsdom, nothing keeps a process alive.
     if (background) this.#handle?.unref?.()
   }

@@ -1,4 +1,4 @@
-import { ChurnSet } from '../collections/churn.ts'
+import { TransientSet } from '../collections/churn.ts'
 import type { Clock, Timer } from './clock.ts'
 
 /** Something that must end in time. */
@@ -9,19 +9,19 @@ export interface Pending {
   expire(): void
 }
 
-/** Durations above this (ms) are grouped in steps of {@link STEP}, so that deadlines of any length share few timers. */
-const EXACT_UP_TO = 1000
-const STEP = 25
+/** Durations above this (ms) are grouped in steps of {@link LANE_STEP_MS}, so that deadlines of any length share few timers. */
+const EXACT_UP_TO_MS = 1000
+const LANE_STEP_MS = 25
 
 /** A timer that fires so much too late (ms) tells that the event loop stood still. */
-const LATE = 20
+const EVENT_LOOP_STALL_MS = 20
 
 /** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
 class Lane {
   readonly #clock: Clock
   /** Called when nothing is pending any more. */
   readonly #onEnd: () => void
-  readonly #pending = new ChurnSet<Pending>()
+  readonly #pending = new TransientSet<Pending>()
   #timer: Timer | undefined
 
   constructor(clock: Clock, onEnd: () => void) {
@@ -48,7 +48,7 @@ class Lane {
     const now = this.#clock.now()
     const [first] = this.#pending
     // If the event loop stood still, answers may lie in the socket, unread: they are read before the next timer fires.
-    const late = first !== undefined && now - first.deadline > LATE
+    const late = first !== undefined && now - first.deadline > EVENT_LOOP_STALL_MS
     if (late) this.#timer = this.#clock.after(0, () => this.#expire(now), true)
     else this.#expire(now)
   }
@@ -81,7 +81,7 @@ export class Deadlines {
   /** Calls `pending.expire` after `within` ms, unless it is deleted before; up to 25 ms later where that is long. */
   add(pending: Pending, within: number): void {
     pending.deadline = this.#clock.now() + within
-    const duration = durationOf(within)
+    const duration = laneOf(within)
     const known = this.#lanes.get(duration)
     if (known) return known.add(pending, within)
     const lane: Lane = new Lane(this.#clock, () => {
@@ -93,11 +93,11 @@ export class Deadlines {
 
   /** It has ended in time. `within`: as it was added. */
   delete(pending: Pending, within: number): void {
-    this.#lanes.get(durationOf(within))?.delete(pending)
+    this.#lanes.get(laneOf(within))?.delete(pending)
   }
 }
 
 /** The name of the lane for `within` ms: of long durations, the same for all that differ by less than a step. */
-function durationOf(within: number): number {
-  return within <= EXACT_UP_TO ? within : Math.ceil(within / STEP) * STEP
+function laneOf(within: number): number {
+  return within <= EXACT_UP_TO_MS ? within : Math.ceil(within / LANE_STEP_MS) * LANE_STEP_MS
 }

@@ -7,7 +7,7 @@ import type { Deadlines, Pending } from '../time/deadlines.ts'
 import { onAbort } from './on-abort.ts'
 
 /** What one waits for, and until when. */
-export interface Awaited {
+export interface WaitOptions {
   readonly key: string
   /** ms; Infinity: without end. */
   readonly timeout: number
@@ -22,24 +22,24 @@ export interface Awaited {
 export abstract class BaseWaiter implements Pending {
   /** Of the clock, ms. Written by {@link Deadlines}, when the waiter is made: it counts from the call. */
   deadline: number = Number.POSITIVE_INFINITY
-  readonly #awaited: Awaited
+  readonly #options: WaitOptions
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #background: boolean
   readonly #since: number
   readonly #deferred = pDefer<unknown>()
   /** Stops listening to its signal. */
-  readonly #unlisten: (() => void) | undefined
+  readonly #stopListening: (() => void) | undefined
   #waiting = true
 
-  constructor(awaited: Awaited, clock: Clock, deadlines: Deadlines, background: boolean) {
-    this.#awaited = awaited
+  constructor(awaited: WaitOptions, clock: Clock, deadlines: Deadlines, background: boolean) {
+    this.#options = awaited
     this.#clock = clock
     this.#deadlines = deadlines
     this.#background = background
     this.#since = clock.now()
     const { timeout, signal } = awaited
-    this.#unlisten = signal && onAbort(signal, () => this.onAborted(signal.reason))
+    this.#stopListening = signal && onAbort(signal, () => this.onAborted(signal.reason))
     if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
     if (!background) refProcess(clock)
   }
@@ -70,9 +70,9 @@ export abstract class BaseWaiter implements Pending {
     if (!this.#waiting) return false
     this.#waiting = false
     if (!this.#background) unrefProcess(this.#clock)
-    const { key, timeout } = this.#awaited
+    const { key, timeout } = this.#options
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, timeout)
-    this.#unlisten?.()
+    this.#stopListening?.()
     this.onEnded()
     if (hasListeners('wait')) emit('wait', { key, ms: this.#clock.now() - this.#since, outcome })
     return true

@@ -53,16 +53,16 @@ export function callHook<Args extends unknown[], T>(
     // A promise that rejects would end the process.
     const { then } = (returned ?? {}) as { then?: unknown }
     if (typeof then === 'function')
-      then.call(returned, undefined, (error: unknown) => reportFailure(name, error))
+      then.call(returned, undefined, (error: unknown) => reportHookError(name, error))
     return returned
   } catch (error) {
-    reportFailure(name, error)
+    reportHookError(name, error)
     return undefined
   }
 }
 
 /** Calls `onProgress` with the progress of a work, in a microtask of its own. */
-export function showProgress(
+export function notifyProgress(
   codec: Codec,
   bytes: Buffer,
   context: AsyncContext | undefined,
@@ -77,7 +77,7 @@ export function showProgress(
 }
 
 /** Reports what a hook threw: see {@link callHook}. */
-export function reportFailure(hook: string, error: unknown): void {
+export function reportHookError(hook: string, error: unknown): void {
   emit('hook', { hook, error })
   warnOnce('E_HOOK', `\`${hook}\` failed: ${messageOf(error)}`, error)
 }

@@ -5,23 +5,23 @@ import { microtask, nextTick, nextTurn } from '../time/timers.ts'
 import { rootContext, runningWork } from './user-code.ts'
 
 /** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
-const TURN_BUDGET = 5
+const TURN_BUDGET_MS = 5
 
 /** Works that compute for less than this together, ms, may be started together; so many at most. */
-const QUICK = 0.5
-const MOST_TOGETHER = 16
+const QUICK_MS = 0.5
+const MAX_BATCH = 16
 
 /** A work that has a slot. */
 class Start {
   readonly #start: (slot: Slot) => void
   readonly #slot: Slot
   /** It may start with others: what comes of them goes out together, and waits until all have computed. */
-  readonly together: boolean
+  readonly batchable: boolean
 
   constructor(start: (slot: Slot) => void, slot: Slot, together: boolean) {
     this.#start = start
     this.#slot = slot
-    this.together = together
+    this.batchable = together
   }
 
   run(): void {
@@ -47,11 +47,11 @@ class StartQueue {
   readonly #ready = new Fifo<Start>()
   #state: 'idle' | 'running' | 'exhausted' = 'idle'
   /** What is left of the budget of this turn, ms. */
-  #budget = TURN_BUDGET
+  #budget = TURN_BUDGET_MS
   /** Works that are started next, at most, before they give way. */
-  #together = 1
+  #batchSize = 1
   /** The next turn is waited for. */
-  #turning = false
+  #turnAwaited = false
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -71,7 +71,7 @@ class StartQueue {
     this.#state = 'idle'
     const start = this.#ready.shift()
     if (!start) {
-      this.#together = 1
+      this.#batchSize = 1
       return
     }
     this.#state = 'running'
@@ -79,19 +79,23 @@ class StartQueue {
     rootContext.run(() => {
       this.#awaitTurn()
       // After all that follows from them without waiting: what they have computed goes out before others compute.
-      microtask(() => nextTick(() => this.#gaveWay(startedAt)))
+      microtask(() => nextTick(() => this.#onYielded(startedAt)))
       start.run()
-      for (let more = this.#together - 1; more > 0 && start.together && this.#ready.first?.together; more--) {
-        if (this.#clock.now() - startedAt >= QUICK) return
+      for (
+        let more = this.#batchSize - 1;
+        more > 0 && start.batchable && this.#ready.first?.batchable;
+        more--
+      ) {
+        if (this.#clock.now() - startedAt >= QUICK_MS) return
         this.#ready.shift()?.run()
       }
     })
   }
 
-  #gaveWay(startedAt: number): void {
+  #onYielded(startedAt: number): void {
     endTick()
     const took = this.#clock.now() - startedAt
-    this.#together = took < QUICK ? Math.min(2 * this.#together, MOST_TOGETHER) : 1
+    this.#batchSize = took < QUICK_MS ? Math.min(2 * this.#batchSize, MAX_BATCH) : 1
     this.#budget -= took
     if (this.#budget > 0) return this.#startNext()
     this.#state = 'exhausted'
@@ -100,11 +104,11 @@ class StartQueue {
   }
 
   #awaitTurn(): void {
-    if (this.#turning) return
-    this.#turning = true
+    if (this.#turnAwaited) return
+    this.#turnAwaited = true
     nextTurn(() => {
-      this.#turning = false
-      this.#budget = TURN_BUDGET
+      this.#turnAwaited = false
+      this.#budget = TURN_BUDGET_MS
       if (this.#state === 'exhausted') this.#startNext()
     })
   }
@@ -120,7 +124,7 @@ function startQueueOf(clock: Clock): StartQueue {
 }
 
 /** Whether works of this process wait for the next turn of the event loop, because others compute. */
-export function worksWait(clock: Clock): boolean {
+export function worksAreDeferred(clock: Clock): boolean {
   return startQueueOf(clock).exhausted
 }
 
@@ -131,14 +135,14 @@ export function worksWait(clock: Clock): boolean {
  * works that wait would keep those from running that they wait for. released: the work has ended.
  */
 export class Slot {
-  readonly #count: (change: 1 | -1) => void
+  readonly #onCountChange: (change: 1 | -1) => void
   #state: 'running' | 'lent' | 'released' = 'running'
   /** How many things the work waits for at present. */
-  #waits = 0
+  #loans = 0
 
   /** `count`: told when it begins or ceases to count. */
   constructor(count: (change: 1 | -1) => void) {
-    this.#count = count
+    this.#onCountChange = count
   }
 
   /**
@@ -146,9 +150,9 @@ export class Slot {
    * too many for a while.
    */
   lend(): () => void {
-    if (this.#waits++ === 0 && this.#state === 'running') this.#move('lent')
+    if (this.#loans++ === 0 && this.#state === 'running') this.#move('lent')
     return () => {
-      if (--this.#waits === 0 && this.#state === 'lent') this.#move('running')
+      if (--this.#loans === 0 && this.#state === 'lent') this.#move('running')
     }
   }
 
@@ -159,15 +163,15 @@ export class Slot {
   #move(to: 'running' | 'lent' | 'released'): void {
     const from = this.#state
     this.#state = to
-    if (from !== 'running' && to === 'running') this.#count(1)
-    if (from === 'running' && to !== 'running') this.#count(-1)
+    if (from !== 'running' && to === 'running') this.#onCountChange(1)
+    if (from === 'running' && to !== 'running') this.#onCountChange(-1)
   }
 }
 
 /** Lets so many works run at once; the others wait, first come first served. */
 export class WorkScheduler {
   readonly #limit: number
-  readonly #together: boolean
+  readonly #batchable: boolean
   readonly #starts: StartQueue
   #running = 0
   readonly #waiting = new Fifo<(slot: Slot) => void>()
@@ -175,7 +179,7 @@ export class WorkScheduler {
   /** `together`: its works may start together, if they are quick. */
   constructor(limit: number, clock: Clock, { together = false }: { together?: boolean } = {}) {
     this.#limit = limit
-    this.#together = together
+    this.#batchable = together
     this.#starts = startQueueOf(clock)
   }
 
@@ -200,11 +204,11 @@ export class WorkScheduler {
       const start = this.#waiting.shift()
       if (!start) return
       this.#running++
-      this.#starts.add(new Start(start, new Slot(this.#count), this.#together))
+      this.#starts.add(new Start(start, new Slot(this.#onCountChange), this.#batchable))
     }
   }
 
-  readonly #count = (change: 1 | -1): void => {
+  readonly #onCountChange = (change: 1 | -1): void => {
     this.#running += change
     if (change < 0) this.#admit()
   }

@@ -1,5 +1,5 @@
 import { DeadlockError, OverloadedError } from '../../errors.ts'
-import { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
+import { TransientMap, TransientSet } from '../../kernel/collections/churn.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import { Deadlines } from '../../kernel/time/deadlines.ts'
@@ -33,14 +33,14 @@ export interface InvalidationListener {
 export class FlightTable implements FlightEvents {
   readonly store: Store
   /** Flights that a caller may join. */
-  readonly #open = new ChurnMap<string, Flight>()
+  readonly #open = new TransientMap<string, Flight>()
   /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
-  readonly #refreshing = new ChurnMap<string, Flight>()
+  readonly #refreshing = new TransientMap<string, Flight>()
   /** Flights that go on without being joined. */
-  readonly #sealed = new ChurnMap<string, Set<Flight>>()
+  readonly #sealed = new TransientMap<string, Set<Flight>>()
   /** All that are not over. */
-  readonly #flights = new ChurnSet<Flight>()
-  readonly #operations = new ChurnSet<Promise<unknown>>()
+  readonly #flights = new TransientSet<Flight>()
+  readonly #operations = new TransientSet<Promise<unknown>>()
   readonly #listeners = new Set<InvalidationListener>()
   readonly #deadlines: Deadlines
   readonly #unlisten: () => void

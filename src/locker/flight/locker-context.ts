@@ -1,5 +1,5 @@
 import type { RemoteFailure } from '../../errors.ts'
-import type { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
+import type { TransientMap, TransientSet } from '../../kernel/collections/churn.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { WorkScheduler } from '../../kernel/work/work-scheduler.ts'
@@ -77,9 +77,9 @@ export interface LockerContext {
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
   /** Unsettled leases, by name of the record. */
-  readonly heldLeases: ChurnMap<string, Set<HeldLease>>
+  readonly heldLeases: TransientMap<string, Set<HeldLease>>
   /** Those of them that are for this process alone, because Redis is away. */
-  readonly unshared: ChurnSet<HeldLease>
+  readonly unshared: TransientSet<HeldLease>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
   readonly strict: boolean
   readonly maxHold: number

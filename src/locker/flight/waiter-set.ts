@@ -2,7 +2,7 @@ import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import { showProgress } from '../../kernel/work/user-code.ts'
+import { notifyProgress } from '../../kernel/work/user-code.ts'
 import type { Outcome } from '../store/store.ts'
 import { requiresShared, serveLastKnown } from './unavailable.ts'
 import type { Waiter, WaiterOwner } from './waiter.ts'
@@ -216,7 +216,7 @@ export function rejectWithFailure(
 
 function show({ call }: Waiter, bytes: Buffer): void {
   const { onProgress, codec, context } = call
-  if (onProgress) showProgress(codec, bytes, context, onProgress)
+  if (onProgress) notifyProgress(codec, bytes, context, onProgress)
 }
 
 /** Makes the same failure for each waiter, with its key. */

@@ -1,4 +1,4 @@
-import { MAX_EXACT } from '../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../kernel/redis/fence-memory.ts'
 import type {
   Claim,
   ClaimReply,
@@ -200,7 +200,7 @@ export class ResourceRecord {
   /** The fence of the next grant; undefined when none above the last one is exact. */
   #nextFence(at: Surroundings): number | undefined {
     const fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
-    return fence <= MAX_EXACT ? fence : undefined
+    return fence <= MAX_EXACT_INTEGER ? fence : undefined
   }
 
   #grant(fence: number, token: string, length: number, trace: string, party: Party, at: Surroundings): void {

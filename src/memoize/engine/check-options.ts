@@ -8,7 +8,7 @@ import {
   checkOptions,
   checkTimeout,
   columnsOf,
-  expected,
+  expectedError,
   withDefaults,
 } from '../../kernel/options.ts'
 import { ON_UNAVAILABLE } from '../../locker/options.ts'
@@ -69,7 +69,7 @@ export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions
 
 function checkTokens(name: string, value: unknown): void {
   if (Array.isArray(value) && value.every((token) => typeof token === 'string' && TOKEN.test(token))) return
-  throw expected(name, 'an array of tokens', value)
+  throw expectedError(name, 'an array of tokens', value)
 }
 
 function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string> {
@@ -83,5 +83,5 @@ function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string
 
 function checkStatusName(name: string, value: unknown): void {
   if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return
-  throw expected(name, 'a token or false', value)
+  throw expectedError(name, 'a token or false', value)
 }

@@ -1,5 +1,5 @@
 import { AbortedError, UnavailableError } from '../../errors.ts'
-import { outsideWork, reportFailure } from '../../kernel/work/user-code.ts'
+import { outsideWork, reportHookError } from '../../kernel/work/user-code.ts'
 import type { Epochs } from '../../locker/cache/tag-versions.ts'
 import type { Found } from '../../locker/key-namespace.ts'
 import type { Forwarded } from '../policy/cache-status.ts'
@@ -329,7 +329,7 @@ export class HttpCore {
     try {
       return keyOf(changed, this.#options)
     } catch (error) {
-      reportFailure('key', error)
+      reportHookError('key', error)
       return undefined
     }
   }

@@ -1,4 +1,4 @@
-import { quoted } from '../../kernel/options.ts'
+import { shownValue } from '../../kernel/options.ts'
 import type { HeaderFields } from '../engine/message.ts'
 
 /** Fields of a connection, not of a message: neither stored nor forwarded. RFC 9110 §7.6.1, RFC 9111 §3.1. */
@@ -114,7 +114,7 @@ export function endToEnd(given: HeaderFields): HeaderFields {
 
 function checkField(name: string, lines: readonly string[]): void {
   if (!isToken(name))
-    throw new TypeError(`Expected a header name to be a token, got ${quoted(JSON.stringify(name))}`)
+    throw new TypeError(`Expected a header name to be a token, got ${shownValue(JSON.stringify(name))}`)
   for (const line of lines) {
     if (!isOneLine(line)) throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
   }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { quoted } from '../../kernel/options.ts'
+import { shownValue } from '../../kernel/options.ts'
 import { digestOf, FORMAT } from '../../kernel/redis/keys.ts'
 
 /** What may stand in a name as it is: nothing that could end a hash tag, or be taken for another part of the name. */
@@ -13,7 +13,7 @@ export function checkName(what: string, name: unknown): asserts name is string {
   const fits = typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME
   if (fits && name.isWellFormed()) return
   const length = fits ? 'one with a lone surrogate' : `${String(name).length} characters`
-  const got = typeof name === 'string' ? length : `${quoted(name)} (${typeof name})`
+  const got = typeof name === 'string' ? length : `${shownValue(name)} (${typeof name})`
   throw new TypeError(`Expected \`${what}\` to be a string of 1 to ${MAX_NAME} characters, got ${got}`)
 }
 

@@ -3,7 +3,7 @@ import type { Codec } from '../../kernel/codec/codec.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { Deadlines } from '../../kernel/time/deadlines.ts'
 import { BaseWaiter } from '../../kernel/waiting/waiter.ts'
-import { AsyncContext, showProgress } from '../../kernel/work/user-code.ts'
+import { AsyncContext, notifyProgress } from '../../kernel/work/user-code.ts'
 import { lendSlot } from '../../kernel/work/work-scheduler.ts'
 
 /** What one who waits for a job has said. */
@@ -50,7 +50,7 @@ export class JobWaiter extends BaseWaiter {
   /** Shows what the handler said. */
   progress(codec: Codec, bytes: Buffer): void {
     const { onProgress } = this.options
-    if (onProgress) showProgress(codec, bytes, this.#context, onProgress)
+    if (onProgress) notifyProgress(codec, bytes, this.#context, onProgress)
   }
 
   expire(): void {

@@ -1,6 +1,6 @@
 import type { Codec } from '../../kernel/codec/codec.ts'
 import { encodeFailure } from '../../kernel/codec/failure.ts'
-import { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
+import { TransientMap, TransientSet } from '../../kernel/collections/churn.ts'
 import { newId } from '../../kernel/ids.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import { Deadlines } from '../../kernel/time/deadlines.ts'
@@ -40,10 +40,10 @@ export class Waits implements WaitTable {
   readonly #options: WaitsOptions
   readonly #deadlines: Deadlines
   /** All that are not over. */
-  readonly #waits = new ChurnSet<Wait>()
+  readonly #waits = new TransientSet<Wait>()
   /** Those that others can join, by job. */
-  readonly #open = new ChurnMap<string, Wait>()
-  readonly #leaving = new ChurnSet<Promise<void>>()
+  readonly #open = new TransientMap<string, Wait>()
+  readonly #leaving = new TransientSet<Promise<void>>()
   readonly #unlisten: () => void
 
   constructor(options: WaitsOptions) {

@@ -1,7 +1,7 @@
 import serialize from 'canonicalize'
 import { CodecError, TooLargeError } from '../../errors.ts'
 import { messageOf } from '../../kernel/codec/codec.ts'
-import { Survey } from '../../kernel/codec/json-validator.ts'
+import { JsonValidator } from '../../kernel/codec/json-validator.ts'
 
 // Its types tell of a default export; what CommonJS exports is the function itself.
 const canonicalize = serialize as unknown as (value: unknown) => string
@@ -19,7 +19,7 @@ export function encodePayload(payload: unknown, maxBytes: number, canonical: boo
 }
 
 function toJson(payload: unknown, write: (value: unknown) => string): string {
-  new Survey({ plain: true }).visit(payload)
+  new JsonValidator({ plain: true }).validate(payload)
   try {
     return write(payload)
   } catch (cause) {

@@ -1,5 +1,5 @@
 import { ClosedError, type SoloflightError, UnavailableError } from '../../errors.ts'
-import { ChurnMap, ChurnSet } from '../../kernel/collections/churn.ts'
+import { TransientMap, TransientSet } from '../../kernel/collections/churn.ts'
 import { newId } from '../../kernel/ids.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
@@ -48,12 +48,12 @@ export class Worker implements WorkerListener {
   readonly #about: AttemptSurroundings
   readonly #events: WorkerEvents
   /** Everything that was delivered and has not ended, by name. */
-  readonly #attempts = new ChurnMap<string, Attempt>()
+  readonly #attempts = new TransientMap<string, Attempt>()
   readonly #scheduler: WorkScheduler
   /** Handlers in a row that have left the event loop alone: then a lease may be accepted while they run. */
   #quick = 0
   /** What is being given back. */
-  readonly #handing = new ChurnSet<Promise<unknown>>()
+  readonly #handing = new TransientSet<Promise<unknown>>()
   /** What the store is asked about before it may start. */
   #accepting = 0
   #keeping: Timer | undefined

@@ -1,4 +1,4 @@
-import { FenceMemory } from '../../../src/kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../../src/kernel/redis/fence-memory.ts'
 import type {
   CallLimits,
   Claim,
@@ -26,7 +26,7 @@ import type { World } from './world.ts'
 export class Endpoint implements Store, Party {
   readonly link: Link
   readonly subscription: Subscription
-  readonly #fences = new FenceMemory(this)
+  readonly #fences = new FenceWatermark(this)
   readonly #process: SimProcess
   readonly #world: World
   readonly #history: History
@@ -50,12 +50,12 @@ export class Endpoint implements Store, Party {
   }
 
   /** The server's clock, as replies tell it. */
-  get about(): number {
+  get estimate(): number {
     return this.#world.server.clock.now()
   }
 
   explains(fence: number): boolean {
-    return this.#fences.explains(fence)
+    return this.#fences.isPlausible(fence)
   }
 
   get subscribed(): boolean {
@@ -81,7 +81,7 @@ export class Endpoint implements Store, Party {
   claim(claim: Claim, within: number, claimer: Claimer): void {
     const { attempt, nonce } = claim
     const answered = (reply: ClaimReply) => {
-      if (reply.status === 'granted' || reply.status === 'parked') this.#fences.saw(reply.fence)
+      if (reply.status === 'granted' || reply.status === 'parked') this.#fences.observe(reply.fence)
       if (reply.status === 'granted') this.#granted(keyOf(claim.key), reply.fence)
       claimer.claimed(reply, attempt)
     }
@@ -124,7 +124,7 @@ export class Endpoint implements Store, Party {
     if (grant) grant.returned ??= this.#history.moment()
     const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
     if (reply.fence !== undefined) {
-      this.#fences.saw(reply.fence)
+      this.#fences.observe(reply.fence)
       this.#granted(keyOf(release.key), reply.fence)
     }
     return reply

@@ -1,4 +1,4 @@
-import { FenceMemory } from '../../../src/kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../../src/kernel/redis/fence-memory.ts'
 import { ServerClock } from '../../../src/kernel/redis/server-clock.ts'
 import type { CallLimits, StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
@@ -44,7 +44,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #world: QueueWorld
   readonly #port: QueuePort
   readonly #serverClock: ServerClock
-  readonly #fences: FenceMemory
+  readonly #fences: FenceWatermark
   readonly #waiters = new Map<string, Pick<Submitter, 'notice'>>()
   readonly #workers = new Map<string, WorkerListener>()
   /** Those that take jobs. */
@@ -58,7 +58,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.#port = port
     this.accept = Math.min(2000, world.plan.lease / 2)
     this.#serverClock = new ServerClock(sim.clock)
-    this.#fences = new FenceMemory(this.#serverClock)
+    this.#fences = new FenceWatermark(this.#serverClock)
     // Of the plan and the server they read what is the same for Locker and queue.
     const around = world as unknown as ConstructorParameters<typeof Link>[1]
     this.link = new Link(sim, around, (line) => world.history.say(line))
@@ -102,7 +102,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
     const sentAt = this.#sim.clock.now()
     const execute = async () => ({ at: this.#world.server.now, reply: await run() })
-    const learn = ({ at }: { at: number }) => this.#serverClock.learn(at, sentAt)
+    const learn = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
     const answer = await this.#call(name, execute, limits, learn)
     learn(answer)
     return answer.reply
@@ -264,8 +264,8 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     const until = now + this.accept
     return this.subscription.send(() => {
       for (const delivery of deliveries) {
-        this.#fences.saw(delivery.fence)
-        const left = delivery.left === 0 ? 0 : this.#serverClock.left(until)
+        this.#fences.observe(delivery.fence)
+        const left = delivery.left === 0 ? 0 : this.#serverClock.remaining(until)
         this.#world.history.say(
           () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,
         )

@@ -1,13 +1,13 @@
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections/fifo.ts'
-import { Callbacks } from '../../../kernel/redis/call.ts'
+import { ReplyCallbacks } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import type { FenceMemory } from '../../../kernel/redis/fence-memory.ts'
+import type { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
 import type { Hint, Listener } from '../../../kernel/redis/inbox.ts'
 import type { ServerClock } from '../../../kernel/redis/server-clock.ts'
 import type { Timer } from '../../../kernel/time/clock.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
-import { worksWait } from '../../../kernel/work/work-scheduler.ts'
+import { worksAreDeferred } from '../../../kernel/work/work-scheduler.ts'
 import { parseValue } from '../../cache/value.ts'
 import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from '../store.ts'
 import { noticeOf } from './messages.ts'
@@ -156,7 +156,7 @@ export class ClaimBatch {
   readonly #scripts: LockerScripts
   readonly #head: ClaimHead
   /** Only replies count: messages may be forged. */
-  readonly #fences: FenceMemory
+  readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #size: number
   /** Claims of this tick; flushed when it ends. */
@@ -175,7 +175,7 @@ export class ClaimBatch {
     connection: Connection,
     scripts: LockerScripts,
     head: ClaimHead,
-    fences: FenceMemory,
+    fences: FenceWatermark,
     clock: ServerClock,
   ) {
     this.#connection = connection
@@ -249,7 +249,7 @@ export class ClaimBatch {
     this.#underWay -= count
     if (this.#line.size === 0) {
       if (this.#underWay < FEWEST) this.#most = this.#fewest
-    } else if (!worksWait(this.#connection.clock))
+    } else if (!worksAreDeferred(this.#connection.clock))
       this.#most = Math.max(this.#most, Math.min(2 * this.#most, MOST))
     this.#sendSome()
   }
@@ -286,16 +286,16 @@ export class ClaimBatch {
       }
     }
     const request = this.#scripts.claim.with(keys, args)
-    this.#connection.ask(request, within, new Callbacks(answered, failed, late))
+    this.#connection.send(request, within, new ReplyCallbacks(answered, failed, late))
   }
 
   #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
-    this.#clock.learn(Number(replies[entries.length * STRIDE]), sentAt)
+    this.#clock.update(Number(replies[entries.length * STRIDE]), sentAt)
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index] as Entry
       const { claim, claimer } = entry
       const reply = parse(replies, index)
-      if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.saw(reply.fence)
+      if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.observe(reply.fence)
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
         this.#send([entry]) // It failed for this key among others: alone, Redis says how.

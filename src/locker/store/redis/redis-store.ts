@@ -1,10 +1,10 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections/fifo.ts'
-import type { Asker } from '../../../kernel/redis/call.ts'
+import type { ReplyHandler } from '../../../kernel/redis/call.ts'
 import type { CommandSender, Request } from '../../../kernel/redis/command.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceMemory } from '../../../kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
 import { FORMAT } from '../../../kernel/redis/keys.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
 import { ServerClock } from '../../../kernel/redis/server-clock.ts'
@@ -43,12 +43,12 @@ const BROADCAST = new RegExp(`^${FORMAT}(t?)(\\d{1,16}) ([^]+)$`)
 const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unkept: 'n' }
 
 /** One plain read of one field: it costs the server a tenth of a script. */
-class Read implements Request, Asker {
+class Read implements Request, ReplyHandler {
   readonly key: string
   readonly within: number
   readonly sending: (() => void) | undefined
-  readonly answered: (value: unknown) => void
-  readonly failed: (error: unknown) => void
+  readonly onReply: (value: unknown) => void
+  readonly onError: (error: unknown) => void
 
   constructor(
     key: string,
@@ -60,8 +60,8 @@ class Read implements Request, Asker {
     this.key = key
     this.within = within
     this.sending = sending
-    this.answered = answered
-    this.failed = failed
+    this.onReply = answered
+    this.onError = failed
   }
 
   send(sender: CommandSender): Promise<unknown> {
@@ -78,7 +78,7 @@ export class RedisStore implements Store {
   readonly #channels: string
   readonly #cluster: string
   readonly #claims: ClaimBatch
-  readonly #fences: FenceMemory
+  readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #time: Request
   /** Reads of this tick; sent when it ends. */
@@ -98,7 +98,7 @@ export class RedisStore implements Store {
     this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#cluster = connection.cluster ? '1' : '0'
     this.#clock = new ServerClock(connection.clock)
-    this.#fences = new FenceMemory(this.#clock)
+    this.#fences = new FenceWatermark(this.#clock)
     this.#time = options.time ?? { send: (sender) => sender.send('time', []) }
     this.#claims = new ClaimBatch(connection, this.#scripts, this.#head, this.#fences, this.#clock)
   }
@@ -184,7 +184,7 @@ export class RedisStore implements Store {
       limits,
     )
     const nextFence = Number(granted) || undefined
-    if (nextFence !== undefined) this.#fences.saw(nextFence)
+    if (nextFence !== undefined) this.#fences.observe(nextFence)
     return { released: Number(released) === 1, fence: nextFence }
   }
 
@@ -247,7 +247,7 @@ export class RedisStore implements Store {
         read.sending?.()
         if (this.#clock.now() === undefined) this.#askTime(read.within)
         const request = readsPrimary ? read : this.#scripts.find.with([read.key], [])
-        this.#connection.ask(request, read.within, read)
+        this.#connection.send(request, read.within, read)
       }
     } finally {
       // One of them has thrown: the others go out all the same.
@@ -262,7 +262,7 @@ export class RedisStore implements Store {
       .call(this.#time, within)
       .then((reply) => {
         const [seconds, micros] = (reply as unknown[]).map(Number) as [number, number]
-        this.#clock.learn(seconds * 1000 + micros / 1000, sentAt)
+        this.#clock.update(seconds * 1000 + micros / 1000, sentAt)
       })
       // A claim will tell the time.
       .catch(() => {})
@@ -283,7 +283,7 @@ export class RedisStore implements Store {
   }
 
   explains(fence: number): boolean {
-    return this.#fences.explains(fence)
+    return this.#fences.isPlausible(fence)
   }
 
   ignore(nonce: string): void {

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { messageOf } from '../../../kernel/codec/codec.ts'
 import { checkFunction } from '../../../kernel/options.ts'
 import { emitWarning } from '../../../kernel/warnings.ts'
-import { callHook, reportFailure } from '../../../kernel/work/user-code.ts'
+import { callHook, reportHookError } from '../../../kernel/work/user-code.ts'
 import type { Locker } from '../../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../../engine/index.ts'
 import type { Capture } from './capture.ts'
@@ -105,7 +105,7 @@ function passOn(error: unknown, response: ServerResponse, next: Next): void {
   try {
     next(error)
   } catch (thrown) {
-    reportFailure('next', thrown)
+    reportHookError('next', thrown)
     response.destroy()
   }
 }

@@ -1,5 +1,5 @@
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceMemory } from '../../../kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
 import { ServerClock } from '../../../kernel/redis/server-clock.ts'
 import { inNames, type QueueNames } from '../../submitting/dedupe-id.ts'
@@ -40,13 +40,13 @@ export class QueueCalls {
   /** What time it is at the server, as its replies tell. */
   readonly serverClock: ServerClock
   /** Fences that deliveries named. */
-  readonly fences: FenceMemory
+  readonly fences: FenceWatermark
 
   constructor(connection: Connection, names: QueueNames, accept: number) {
     this.connection = connection
     this.names = names
     this.serverClock = new ServerClock(connection.clock)
-    this.fences = new FenceMemory(this.serverClock)
+    this.fences = new FenceWatermark(this.serverClock)
     const channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#head = [channels, connection.cluster ? '1' : '0', `${accept}`]
   }

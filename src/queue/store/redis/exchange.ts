@@ -1,5 +1,5 @@
 import { UnavailableError } from '../../../errors.ts'
-import { Callbacks } from '../../../kernel/redis/call.ts'
+import { ReplyCallbacks } from '../../../kernel/redis/call.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
 import { type Argument, CommandList, type CommandNames, type QueueCalls } from './calls.ts'
@@ -90,7 +90,7 @@ export class Exchange {
         else item.failed(error)
       }
     }
-    connection.ask(request, within, new Callbacks(answered, failed, answered))
+    connection.send(request, within, new ReplyCallbacks(answered, failed, answered))
   }
 
   #answer(items: readonly Item[], reply: readonly unknown[], sentAt: number): void {

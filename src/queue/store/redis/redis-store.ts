@@ -1,4 +1,4 @@
-import { refused } from '../../../kernel/redis/command-gate.ts'
+import { refusedError } from '../../../kernel/redis/command-gate.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { Hint, Listener } from '../../../kernel/redis/inbox.ts'
 import { FORMAT } from '../../../kernel/redis/keys.ts'
@@ -102,7 +102,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
     const { inbox, broadcastChannel } = connection
-    const learn = (now: number, sentAt: number) => this.calls.serverClock.learn(now, sentAt)
+    const learn = (now: number, sentAt: number) => this.calls.serverClock.update(now, sentAt)
     const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
     this.#submissions = new Exchange(this.calls, scripts.submit, {
       most: 25,
@@ -159,7 +159,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         (values, at) => {
           const reply = submitReplyOf(values[at])
-          if (typeof reply === 'string') submitter.failed(refused(reply))
+          if (typeof reply === 'string') submitter.failed(refusedError(reply))
           else submitter.answered(reply)
         },
         (error) => submitter.failed(error),
@@ -221,17 +221,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#workers.add(worker.nonce)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
-        if (hint.kind === 'j') this.calls.fences.saw(Number(hint.fields[1]))
+        if (hint.kind === 'j') this.calls.fences.observe(Number(hint.fields[1]))
         if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
-        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.left(until), this.#accept))
+        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.remaining(until), this.#accept))
       },
     })
     const args = [this.#park(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
     const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
-    this.calls.serverClock.learn(Number(now), sentAt)
+    this.calls.serverClock.update(Number(now), sentAt)
   }
 
   async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
@@ -288,7 +288,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
           (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
           (values, at) => {
             const code = codeOf(values[at])
-            if (code === undefined) failed(refused(values[at]))
+            if (code === undefined) failed(refusedError(values[at]))
             else resolve(code === 1)
           },
           failed,
@@ -329,7 +329,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     for (let at = 0; at < flat.length && next === undefined; at += 2) {
       const [id, command] = (flat[at] ?? '').split(' ')
       // Not before the server itself, which reads whole milliseconds, takes it for due.
-      const left = this.calls.serverClock.left(Number(flat[at + 1]) + 1)
+      const left = this.calls.serverClock.remaining(Number(flat[at + 1]) + 1)
       if (left > 0) next = left
       else if (id !== undefined && command !== undefined) jobs.push({ id, command })
     }
@@ -354,7 +354,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       ],
       within,
     )
-    this.calls.serverClock.learn(Number((reply as unknown[])[jobs.length]), sentAt)
+    this.calls.serverClock.update(Number((reply as unknown[])[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => ({
       id,
       command,

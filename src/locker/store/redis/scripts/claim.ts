@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { ANY_AGE } from '../../store.ts'
 
 /**
@@ -76,7 +76,7 @@ local function claim(key, arg)
   if pu > now and not stubborn then return 'N ' .. int(f), nil, offer end
 
   local fence = math.max(f + 1, us, seen + 1)
-  if not (fence <= ${MAX_EXACT}) then return 'F' end
+  if not (fence <= ${MAX_EXACT_INTEGER}) then return 'F' end
   local gone = o and { 'a' } or {}
   if isParked then gone[#gone + 1] = park end
   if c then gone[#gone + 1] = 'c' end

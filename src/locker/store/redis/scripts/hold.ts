@@ -1,4 +1,4 @@
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { FORMAT } from '../../../../kernel/redis/keys.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from './prelude.ts'
 
@@ -119,7 +119,7 @@ if not held(r[1], f, num(r[3]), num(r[4])) then return { 0, 0 } end
 
 local su, vu, vs, pu = now + num(ARGV[3]), num(r[8]), num(r[10]), num(r[11])
 local lease, granted = num(ARGV[5]), math.max(f + 1, us, num(ARGV[6]) + 1)
-if nextToken ~= '' and granted <= ${MAX_EXACT} then
+if nextToken ~= '' and granted <= ${MAX_EXACT_INTEGER} then
   remove(key, { 'g', 'e', 'eu', 'et', 'a' })
   redis.call('HSET', key, 'o', nextToken, 'f', int(granted), 'u', int(now + lease), 'l', int(lease), 'h', ARGV[7],
     's', int(fence), 'k', 'r', 'su', int(su))

@@ -1,4 +1,4 @@
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { FORMAT } from '../../../../kernel/redis/keys.ts'
 
 /**
@@ -31,7 +31,7 @@ export const INVALIDATE_TAG: string = `
 local key = KEYS[1]
 local known = redis.call('GET', key)
 local epoch = math.max(num(known) + 1, us)
-if not (epoch <= ${MAX_EXACT}) then return redis.error_reply('ERR The epoch of the tag can grow no more: delete ' .. key) end
+if not (epoch <= ${MAX_EXACT_INTEGER}) then return redis.error_reply('ERR The epoch of the tag can grow no more: delete ' .. key) end
 epoch = int(epoch)
 if known then redis.call('SET', key, epoch, 'KEEPTTL') end
 -- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.

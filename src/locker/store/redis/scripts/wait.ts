@@ -1,4 +1,4 @@
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { FORMAT } from '../../../../kernel/redis/keys.ts'
 
 /**
@@ -48,7 +48,7 @@ if f > 0 then
   keep(key, last(0, num(r[6]), 0, num(r[4]), num(r[5]), 0, 0))
 end
 -- Unheard, it would leave the caches of other processes as they are: then it has failed, and the caller must know.
-local told = redis.pcall('PUBLISH', ARGV[1], '${FORMAT}' .. int(f > 0 and f < ${MAX_EXACT} and f or ${MAX_EXACT}) .. ' ' .. ARGV[2])
+local told = redis.pcall('PUBLISH', ARGV[1], '${FORMAT}' .. int(f > 0 and f < ${MAX_EXACT_INTEGER} and f or ${MAX_EXACT_INTEGER}) .. ' ' .. ARGV[2])
 if type(told) == 'table' and told.err then return told end
 return doomed
 `

@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { KEEP_JOBS, MAX_DELAY } from '../../store.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
@@ -144,7 +144,7 @@ local function dispatch(command)
       -- Not what waits: its record was replaced by hand.
       if not r.err and r[5] and ((r[7] and r[7] ~= '') or num(r[8]) >= num(r[5]) or r[9]) then id = nil end
       local job = { id = id, key = key }
-      if id and not r.err and r[5] and num(r[1]) < ${MAX_EXACT} then
+      if id and not r.err and r[5] and num(r[1]) < ${MAX_EXACT_INTEGER} then
         local read, payload = pcall(payloadOf, key, r[6])
         if read then
           job.f, job.a, job.z, job.b, job.y, job.payload = r[1], r[2], r[3], r[4], r[5], payload

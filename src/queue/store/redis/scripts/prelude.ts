@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { MAX_EXACT } from '../../../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { FORMAT } from '../../../../kernel/redis/keys.ts'
 import { SERVER_CLOCK } from '../../../../kernel/redis/script.ts'
 
@@ -41,7 +41,7 @@ export interface QueueTime {
 export const QUEUE_SERVER_TIME: QueueTime = {
   clock: SERVER_CLOCK,
   keep: `
-local function keepFor(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT}, ms))) end`,
+local function keepFor(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
 }
 
 /** Keys before those of the commands, and of each command. */
@@ -119,7 +119,7 @@ end
 -- A number of a job that only grows: the next after one, and from least on. Fails, before anything is written, when that is not exact.
 local function grown(id, last, least)
   local next = math.max(num(last) + 1, least)
-  if not (next <= ${MAX_EXACT}) then error('The record of the job ' .. id .. ' can be run no more: no number above those in it is exact', 0) end
+  if not (next <= ${MAX_EXACT_INTEGER}) then error('The record of the job ' .. id .. ' can be run no more: no number above those in it is exact', 0) end
   return next
 end
 local function member(id, command) return id .. ' ' .. command.name end
