@@ -183,7 +183,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       clock: this.#clock,
       lease,
       unavailableAfter,
-      terms: { maxStalls, failure: STALLED, errorTtl, linger: LINGER, retain: retain.failed },
+      terms: { maxStalls, failure: STALLED, errorTtl, outcomeRetention: LINGER, retain: retain.failed },
       ticked: (ticks) => this.#reports.ticked(ticks),
     })
   }
@@ -366,7 +366,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /** What is paused: commands, and '' when all are. */
   async paused(): Promise<string[]> {
     this.#check()
-    return this.#store.paused(this.#limits())
+    return this.#store.pausedCommands(this.#limits())
   }
 
   /**
@@ -425,13 +425,16 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const snapshot = await this.#snapshot(id)
     if (!snapshot) return false
     const { command } = snapshot
-    return this.#store.end({ id, command, kind, bytes, linger: LINGER, unwanted: false }, this.#limits())
+    return this.#store.terminate(
+      { id, command, kind, bytes, outcomeRetention: LINGER, onlyIfUnwanted: false },
+      this.#limits(),
+    )
   }
 
   /** What handlers wrote by `job.log`: the last 1,000 lines, for a day. */
   async logs(id: string): Promise<string[]> {
     this.#check()
-    return isJobId(id) ? this.#store.logs(id, this.#limits()) : []
+    return isJobId(id) ? this.#store.readLog(id, this.#limits()) : []
   }
 
   /**
@@ -442,7 +445,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#check()
     checkFunction('heard', heard)
     const context = new AsyncContext()
-    return this.#store.watch((text) => {
+    return this.#store.watchEvents((text) => {
       const event = feedEventOf(text)
       if (event) callHook(context, 'watch', heard, event)
     }, this.#limits())

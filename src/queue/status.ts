@@ -6,7 +6,17 @@ import type { JobStatus } from './types.ts'
 
 /** A job as the store knows it, to be shown. Throws CodecError when its result cannot be read. */
 export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
-  const { id, command, state, payload, failed, stalled, progress, waiters, outcome } = snapshot
+  const {
+    id,
+    command,
+    state,
+    payload,
+    failures: failed,
+    stalls: stalled,
+    progress,
+    waiters,
+    outcome,
+  } = snapshot
   const status: JobStatus = {
     ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
     progress: progress && decodeWith(codec, progress, id),

@@ -19,17 +19,17 @@ import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
 import { buildQueueScripts, type QueueScripts } from '../../src/queue/store/redis/scripts/index.ts'
 import type { QueueTime } from '../../src/queue/store/redis/scripts/prelude.ts'
 import {
-  type Attempt,
+  type AttemptOutcome,
+  type AttemptRef,
   type DueJob,
-  type Ending,
   type JobNotice,
-  KEEP_JOBS,
+  PENDING_JOB_TTL,
   type QueueStore,
-  type Removal,
   type Submission,
   type SubmitReply,
+  type Termination,
   type WorkerListener,
-  type WorkerName,
+  type WorkerRef,
 } from '../../src/queue/store/store.ts'
 import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
 import { senderOf } from '../support/clients.ts'
@@ -121,7 +121,7 @@ interface Party {
   /** The highest fence that it was told of. */
   seen: number
   heard: { model: string[]; redis: string[] }
-  workers: WorkerName[]
+  workers: WorkerRef[]
   gone: boolean
 }
 
@@ -140,7 +140,7 @@ const retain = fc.constantFrom(
   { count: 5, age: 0 },
 )
 const ttl = fc.constantFrom(0, 0, 1, 90, 300, 5000)
-const linger = fc.constantFrom(1, 200, 1500)
+const outcomeRetention = fc.constantFrom(1, 200, 1500)
 /** Length and filling. */
 const payload: fc.Arbitrary<readonly [number, number]> = fc.oneof(
   fc.constantFrom([1, 0] as const, [1, 1] as const),
@@ -148,13 +148,13 @@ const payload: fc.Arbitrary<readonly [number, number]> = fc.oneof(
 )
 const submissionShape = {
   job: nat(JOBS.length - 1),
-  waits: fc.boolean(),
+  awaited: fc.boolean(),
   conflict: fc.constantFrom('reject' as const, 'join' as const, 'rerun' as const, 'rerun' as const),
   delay: mostly(0, 100, 400),
   priority: mostly(0, 1, 2, 11),
   lifo: mostly(false, true),
   abortUnwanted: fc.boolean(),
-  known: mostly(false, true),
+  requiresWorker: mostly(false, true),
   payload,
   options: fc.constantFrom('', '', '{"a":1}'),
 }
@@ -171,32 +171,32 @@ const endingShape = {
     'value' as const,
     'error' as const,
     'retry' as const,
-    'handBack' as const,
+    'requeue' as const,
   ),
   bytes,
   ttl,
-  linger,
+  outcomeRetention,
   delay: mostly(0, 100),
   retain,
-  frees: mostly(true, false),
+  releasesSlot: mostly(true, false),
 }
 const removalShape = {
   kind: fc.constantFrom('error' as const, 'removed' as const),
   bytes,
-  linger,
+  outcomeRetention,
 }
 const job = nat(JOBS.length - 1)
 const party = nat(3)
 /** What most submissions are, and the scripts have a way of its own for. */
 const plainShape = {
   job,
-  waits: fc.boolean(),
+  awaited: fc.boolean(),
   conflict: fc.constant('reject' as const),
   delay: fc.constant(0),
   priority: fc.constant(0),
   lifo: fc.constant(false),
   abortUnwanted: fc.constant(false),
-  known: fc.constant(false),
+  requiresWorker: fc.constant(false),
   payload: fc.constantFrom([1, 0] as const, [64, 0] as const),
   options: fc.constant(''),
 }
@@ -255,7 +255,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('drain' as const),
       state: fc.constantFrom('waiting' as const, 'delayed' as const),
-      linger,
+      outcomeRetention,
     }),
   },
   {
@@ -267,7 +267,7 @@ const op = fc.oneof(
       maxStalls: nat(2),
       bytes,
       ttl,
-      linger,
+      outcomeRetention,
       retain,
     }),
   },
@@ -287,7 +287,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('unpark' as const),
       submission: nat(5),
-      unwanted: mostly(true, false),
+      onlyIfUnwanted: mostly(true, false),
       ...removalShape,
     }),
   },
@@ -297,7 +297,7 @@ const op = fc.oneof(
       type: fc.constant('end' as const),
       party,
       job,
-      unwanted: mostly(false, true),
+      onlyIfUnwanted: mostly(false, true),
       ...removalShape,
     }),
   },
@@ -355,7 +355,7 @@ function plain(reply: unknown): unknown {
 /** What Redis is to say instead of what the book says: what is too large for a message is only announced. */
 function announced(notice: JobNotice): JobNotice {
   const tooLarge = notice.kind === 'outcome' && notice.outcome.bytes.length > MESSAGE_LIMIT
-  return tooLarge ? { kind: 'more' } : notice
+  return tooLarge ? { kind: 'outcomeReady' } : notice
 }
 
 type Names = (text: string) => string
@@ -511,7 +511,7 @@ function stateOfCommand(command: CommandBook, named: Names): object {
   }
 }
 
-/** A command on Redis: the keys of what waits, of idle places, of workers, and of what has a priority. */
+/** A command on Redis: the keys of what awaited, of idle places, of workers, and of what has a priority. */
 function stateOfLists([w, i, r, z]: (Found | undefined)[], named: Names): object {
   const ranked = pairs(z).map(([member]) => member.slice(19))
   const places = texts(i)
@@ -544,7 +544,7 @@ class Worlds {
   readonly #left = new Set<string>()
   readonly #offered = new Set<string>()
   readonly #nonces: string[] = []
-  readonly #attempts: { party: Party; attempt: Attempt }[] = []
+  readonly #attempts: { party: Party; attempt: AttemptRef }[] = []
   readonly #past: (() => Promise<void>)[] = []
   readonly #words = new Map<string, string>()
   readonly #cleanup: (() => void)[] = []
@@ -594,7 +594,7 @@ class Worlds {
     }
     this.#parties.push(party)
     this.#cleanup.push(() => {
-      for (const nonce of this.#words.keys()) redis.ignore(nonce)
+      for (const nonce of this.#words.keys()) redis.unregister(nonce)
       redis.close()
     })
   }
@@ -658,13 +658,13 @@ class Worlds {
         return this.#withAttempt(op, (store, attempt) => store.renew(attempt, op.lease, LIMITS))
       case 'progress':
         return this.#withAttempt(op, (store, attempt) =>
-          store.progress(attempt, Buffer.from(op.bytes), LIMITS),
+          store.publishProgress(attempt, Buffer.from(op.bytes), LIMITS),
         )
       case 'log':
         return this.#withAttempt(op, async (store, attempt) => {
           const lines = Array.from({ length: op.lines }, (_, n) => `line ${attempt.fence} ${op.before + n}`)
-          await store.log(attempt, lines, op.before, LIMITS)
-          return store.logs(attempt.id, LIMITS)
+          await store.appendLog(attempt, lines, op.before, LIMITS)
+          return store.readLog(attempt.id, LIMITS)
         })
       case 'tick':
         return this.#tick(op)
@@ -674,10 +674,10 @@ class Worlds {
         return this.#unpark(op)
       case 'end': {
         const removal = this.#removal(JOBS[op.job] as string, op)
-        return this.#both(op.party, (store) => store.end(removal, LIMITS))
+        return this.#both(op.party, (store) => store.terminate(removal, LIMITS))
       }
       case 'drain':
-        return this.#both(0, (store) => store.drain(op.state, op.linger, LIMITS))
+        return this.#both(0, (store) => store.drain(op.state, op.outcomeRetention, LIMITS))
       case 'retry': {
         const id = JOBS[op.job] as string
         const generation = (await this.#party(op.party).model.snapshot(id))?.generation ?? 0
@@ -741,9 +741,9 @@ class Worlds {
   #submission(party: Party, op: SubmissionOp): Submission {
     const id = JOBS[op.job] as string
     const [length, fill] = op.payload
-    const { waits, conflict, delay, priority, lifo, abortUnwanted, known, options } = op
+    const { awaited, conflict, delay, priority, lifo, abortUnwanted, requiresWorker, options } = op
     const nonce = this.#nonce(`submission${this.#submissions.length}`)
-    const flags = { waits, conflict, delay, priority, lifo, abortUnwanted, known }
+    const flags = { awaited, conflict, delay, priority, lifo, abortUnwanted, requiresWorker }
     const submission = {
       id,
       command: commandOf(id),
@@ -769,10 +769,10 @@ class Worlds {
   }
 
   /** Notes that somebody waits from now on: not one who had been told when this was sent again. */
-  #owe({ model }: Party, { id, nonce, waits }: Submission, { status }: SubmitReply): void {
+  #owe({ model }: Party, { id, nonce, awaited }: Submission, { status }: SubmitReply): void {
     const isPending = this.#hub.book.state.jobs.get(id)?.over === false
     const park = model.inbox + nonce
-    if (!waits || !isPending || this.#left.has(nonce)) return
+    if (!awaited || !isPending || this.#left.has(nonce)) return
     if (this.#settled.has(nonce) && !this.#isParked(id, park)) return
     if (status === 'created' || status === 'joined') this.#owed.set(nonce, { id, park })
   }
@@ -786,7 +786,7 @@ class Worlds {
   #answer(party: Party, world: 'model' | 'redis', submission: Submission): Promise<SubmitReply> {
     const notice = this.#waiter(party, world, submission.nonce)
     return new Promise((answered, failed) =>
-      party[world].submit(submission, WITHIN, { answered, failed, notice }),
+      party[world].submit(submission, WITHIN, { onReply: answered, onError: failed, onNotice: notice }),
     )
   }
 
@@ -814,28 +814,31 @@ class Worlds {
       for (const world of ['model', 'redis'] as const) {
         const store = party[world]
         if (op.type === 'offer')
-          await store.offer(name, op.places, this.#listener(party, world, name), LIMITS)
-        else await store.withdraw(name, LIMITS)
+          await store.setCapacity(name, op.places, this.#listener(party, world, name), LIMITS)
+        else await store.removeWorker(name, LIMITS)
       }
     }
   }
 
-  #listener(party: Party, world: 'model' | 'redis', worker: WorkerName): WorkerListener {
+  #listener(party: Party, world: 'model' | 'redis', worker: WorkerRef): WorkerListener {
     const note = (...said: unknown[]) =>
       party.heard[world].push(`${worker.command} ${JSON.stringify(plain(said))}`)
     return {
-      deliver: (delivery) => {
+      onDelivery: (delivery) => {
         // Redis tells its time in whole milliseconds: one less is sure.
-        const { left } = delivery
-        note('deliver', { ...delivery, left: world === 'redis' && left > 0 ? left + 1 : left })
+        const { leaseLeft } = delivery
+        note('deliver', {
+          ...delivery,
+          leaseLeft: world === 'redis' && leaseLeft > 0 ? leaseLeft + 1 : leaseLeft,
+        })
         if (world === 'redis') return
         const { id, fence } = delivery
         party.seen = Math.max(party.seen, fence)
         this.#attempts.unshift({ party, attempt: { worker, id, fence } })
       },
-      cancelled: (id, fence) => note('cancelled', id, fence),
-      due: (ms) => note('due', ms),
-      forgotten: () => note('forgotten'),
+      onCancelled: (id, fence) => note('cancelled', id, fence),
+      onDue: (ms) => note('due', ms),
+      onCapacityRequested: () => note('forgotten'),
     }
   }
 
@@ -846,7 +849,7 @@ class Worlds {
   }: {
     attempt: number
     forged: 'no' | 'above' | 'current'
-  }): { party: Party; attempt: Attempt } | undefined {
+  }): { party: Party; attempt: AttemptRef } | undefined {
     const found = this.#attempts[attempt % (this.#attempts.length || 1)]
     if (!found || forged === 'no') return found
     const { party, attempt: given } = found
@@ -856,7 +859,7 @@ class Worlds {
 
   async #withAttempt<T>(
     op: AttemptOp,
-    act: (store: QueueStore, attempt: Attempt) => Promise<T>,
+    act: (store: QueueStore, attempt: AttemptRef) => Promise<T>,
   ): Promise<void> {
     const found = this.#attempt(op)
     if (found) await this.#both(found.party.index, (store) => act(store, found.attempt))
@@ -864,7 +867,7 @@ class Worlds {
 
   /** What one process ends in one tick. */
   async #finishes(ops: EndingOp[]): Promise<void> {
-    const endings: Ending[] = []
+    const endings: AttemptOutcome[] = []
     let by: Party | undefined
     for (const op of ops) {
       const found = this.#attempt(ops.length === 1 || op.forged !== 'above' ? op : { ...op, forged: 'no' })
@@ -873,23 +876,32 @@ class Worlds {
       // All are read before any is ended: what is said of an older attempt of the same job may be older.
       if (endings.some((other) => other.id === id && other.fence !== fence)) continue
       by = found.party
-      const { kind, ttl, linger, delay, retain, frees } = op
+      const { kind, ttl, outcomeRetention, delay, retain, releasesSlot } = op
       // Together, what is put in line first is not handed out before the rest is.
       const calm = ops.length === 1 || kind === 'value' || kind === 'error' ? kind : 'value'
       const bytes = Buffer.from(op.bytes)
-      endings.push({ ...found.attempt, kind: calm, bytes, ttl, linger, delay, retain, frees })
+      endings.push({
+        ...found.attempt,
+        kind: calm,
+        bytes,
+        ttl,
+        outcomeRetention,
+        delay,
+        retain,
+        releasesSlot,
+      })
     }
     if (!by) return
     const { index } = by
     await this.#again(() => this.#finish(index, endings))
   }
 
-  async #finish(index: number, endings: Ending[]): Promise<void> {
+  async #finish(index: number, endings: AttemptOutcome[]): Promise<void> {
     const party = this.#act(index)
     if (!party) return
     const together = this.#endAlike(endings)
     this.#together ||= endings.length > 1
-    const ends = (ending: Ending) => party.redis.finish(ending, LIMITS)
+    const ends = (ending: AttemptOutcome) => party.redis.finish(ending, LIMITS)
     const replies = together ? await Promise.all(endings.map(ends)) : []
     for (const [at, ending] of endings.entries()) {
       if (!together) await this.#drain()
@@ -900,20 +912,20 @@ class Worlds {
   }
 
   /** Whether it makes no difference that they end together: what is put in line then is not handed out before all have. */
-  #endAlike(endings: Ending[]): boolean {
+  #endAlike(endings: AttemptOutcome[]): boolean {
     const { state } = this.#hub.book
     const again = new Set(endings.map(({ id }) => state.jobs.get(id)).filter((job) => job?.next))
     const beside = [...again].some((job) => job && state.command(job.command).line.length > 0)
     return again.size <= 1 && !beside && !this.#parties.some(({ gone }) => gone)
   }
 
-  #tick({ others, maxStalls, bytes, ttl: errorTtl, linger, retain }: Of<'tick'>): Promise<void> {
+  #tick({ others, maxStalls, bytes, ttl: errorTtl, outcomeRetention, retain }: Of<'tick'>): Promise<void> {
     const due = this.#hub.book.due(time).jobs
     const rest = others.filter((id) => !due.some((job) => job.id === id))
     const jobs: DueJob[] = [...due, ...rest.map((id) => ({ id, command: commandOf(id) }))]
     if (jobs.length === 0) return Promise.resolve()
-    const terms = { maxStalls, failure: Buffer.from(bytes), errorTtl, linger, retain }
-    return this.#both(0, (store) => store.tick(jobs, terms, LIMITS))
+    const terms = { maxStalls, failure: Buffer.from(bytes), errorTtl, outcomeRetention, retain }
+    return this.#both(0, (store) => store.processDue(jobs, terms, LIMITS))
   }
 
   #look(op: Of<'look'>): Promise<void> {
@@ -930,11 +942,11 @@ class Worlds {
       const party = this.#act(op.party)
       if (!party) return
       for (const world of ['model', 'redis'] as const) {
-        if (nonce !== '') party[world].attend(nonce, { notice: this.#waiter(party, world, nonce) })
+        if (nonce !== '') party[world].registerWaiter(nonce, { onNotice: this.#waiter(party, world, nonce) })
       }
-      const reply = await party.model.look({ id, generation, nonce })
+      const reply = await party.model.queryOutcome({ id, generation, nonce })
       assert.deepEqual(
-        plain(await party.redis.look({ id, generation, nonce }, LIMITS)),
+        plain(await party.redis.queryOutcome({ id, generation, nonce }, LIMITS)),
         plain(reply),
         'answer',
       )
@@ -949,14 +961,17 @@ class Worlds {
     return nonce
   }
 
-  #removal(id: string, { kind, bytes, linger, unwanted }: Of<'unpark'> | Of<'end'>): Removal {
+  #removal(
+    id: string,
+    { kind, bytes, outcomeRetention, onlyIfUnwanted }: Of<'unpark'> | Of<'end'>,
+  ): Termination {
     return {
       id,
       command: commandOf(id),
       kind,
       bytes: Buffer.from(kind === 'error' ? bytes : []),
-      linger,
-      unwanted,
+      outcomeRetention,
+      onlyIfUnwanted,
     }
   }
 
@@ -978,9 +993,9 @@ class Worlds {
       await this.#both(0, (store) => store.list(state, from, limit, LIMITS))
     for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, LIMITS))
     await this.#both(0, (store) => store.counts(LIMITS))
-    await this.#both(0, (store) => store.due(LIMITS))
+    await this.#both(0, (store) => store.findDue(LIMITS))
     await this.#both(0, (store) => store.commands(LIMITS))
-    await this.#both(0, async (store) => (await store.paused(LIMITS)).sort())
+    await this.#both(0, async (store) => (await store.pausedCommands(LIMITS)).sort())
   }
 
   async #deadline({ which, by }: Of<'deadline'>): Promise<void> {
@@ -991,7 +1006,7 @@ class Worlds {
       job.expiresAt,
     ])
     const ahead = ends.filter(
-      (at): at is number => at !== undefined && at > time && at < time + KEEP_JOBS / 2,
+      (at): at is number => at !== undefined && at > time && at < time + PENDING_JOB_TTL / 2,
     )
     const at = ahead[which % (ahead.length || 1)]
     if (at !== undefined) await this.#setTime(at - 1 + by)
@@ -1021,11 +1036,11 @@ class Worlds {
       for (const id of ids) assert.ok(jobs.get(id)?.over === false, `${id} is over and waits`)
     }
     for (const job of jobs.values()) {
-      const waits = this.#hub.book.state.command(job.command).line.ids().includes(job.id)
+      const isReady = this.#hub.book.state.command(job.command).line.ids().includes(job.id)
       const runs = job.worker !== '' && times.at(job.id) !== undefined
       const later = job.due !== undefined && times.at(job.id) === job.due && delayed.at(job.id) === job.due
-      const ways = [job.over, waits, runs, later].filter(Boolean).length
-      assert.equal(ways, 1, `${job.id} is over, waits, runs, or is delayed`)
+      const ways = [job.over, isReady, runs, later].filter(Boolean).length
+      assert.equal(ways, 1, `${job.id} is over, is ready, runs, or is delayed`)
     }
     for (const [nonce, { id, park }] of this.#owed) {
       assert.ok(this.#isParked(id, park), `${this.#words.get(nonce)} is forgotten`)
@@ -1156,8 +1171,8 @@ test('S1 S2 S3 S6 queue conformance - the scripts do what the book does', async 
 
 /** A submission as most are. */
 const submit = (party: number, job: number, other: Partial<SubmissionOp> = {}): Op => ({
-  ...{ type: 'submit', party, job, waits: true, conflict: 'reject', delay: 0, priority: 0, lifo: false },
-  ...{ abortUnwanted: false, known: false, payload: [1, 0], options: '', ...other },
+  ...{ type: 'submit', party, job, awaited: true, conflict: 'reject', delay: 0, priority: 0, lifo: false },
+  ...{ abortUnwanted: false, requiresWorker: false, payload: [1, 0], options: '', ...other },
 })
 const offer = (party: number, places: number): Op => ({ type: 'offer', party, command: 0, places })
 const withdraw = (party: number): Op => ({ type: 'withdraw', party, command: 0 })
@@ -1169,27 +1184,42 @@ const finish = (kind: EndingOp['kind'], other: Partial<EndingOp> = {}): Op => ({
     kind,
     bytes: Uint8Array.of(1),
     ttl: 0,
-    linger: 1500,
+    outcomeRetention: 1500,
     delay: 0,
   },
-  ...{ retain: { count: 0, age: 0 }, frees: true, ...other },
+  ...{ retain: { count: 0, age: 0 }, releasesSlot: true, ...other },
 })
 const finishes = (all: Op[]): Op => ({ type: 'finishes', all: all as EndingOp[] })
 const tick = (maxStalls: number, others: (typeof JOBS)[number][] = []): Op => ({
-  ...{ type: 'tick', others, maxStalls, bytes: Uint8Array.of(2), ttl: 0, linger: 1500 },
+  ...{ type: 'tick', others, maxStalls, bytes: Uint8Array.of(2), ttl: 0, outcomeRetention: 1500 },
   retain: { count: 0, age: 0 },
 })
 const wait = (ms: number): Op => ({ type: 'wait', ms })
 const repeat = (back: number): Op => ({ type: 'repeat', back })
 const renew = (forged: AttemptOp['forged']): Op => ({ type: 'renew', lease: 1000, attempt: 0, forged })
 const log: Op = { type: 'log', lines: 1, before: 0, attempt: 0, forged: 'no' }
-const drain: Op = { type: 'drain', state: 'waiting', linger: 200 }
+const drain: Op = { type: 'drain', state: 'waiting', outcomeRetention: 200 }
 const read: Op = { type: 'read', from: 0, limit: 4 }
 const end = (job: number, kind: 'removed' | 'error' = 'removed'): Op => ({
-  ...{ type: 'end', party: 0, job, unwanted: false, kind, bytes: Uint8Array.of(), linger: 1500 },
+  ...{
+    type: 'end',
+    party: 0,
+    job,
+    onlyIfUnwanted: false,
+    kind,
+    bytes: Uint8Array.of(),
+    outcomeRetention: 1500,
+  },
 })
 const unpark = (submission: number): Op => ({
-  ...{ type: 'unpark', submission, unwanted: true, kind: 'error', bytes: Uint8Array.of(3), linger: 200 },
+  ...{
+    type: 'unpark',
+    submission,
+    onlyIfUnwanted: true,
+    kind: 'error',
+    bytes: Uint8Array.of(3),
+    outcomeRetention: 200,
+  },
 })
 const retry = (job: number): Op => ({ type: 'retry', party: 0, job })
 const pause = (command: '' | 'add'): Op => ({ type: 'pause', command })
@@ -1206,14 +1236,14 @@ const SELDOM: [Op[]][] = [
   [[offer(3, 2), offer(0, 2), { type: 'leave' }, submit(0, 0), submit(1, 1)]],
   // All is said twice, and again when it is over.
   [[offer(0, 1), submit(0, 0), repeat(0), submit(1, 0), repeat(0), finish('value'), repeat(0), repeat(2)]],
-  [[offer(0, 2), submit(0, 0), finish('value', { ttl: 5000, linger: 1 }), submit(1, 0)]],
+  [[offer(0, 2), submit(0, 0), finish('value', { ttl: 5000, outcomeRetention: 1 }), submit(1, 0)]],
   // Given back, then cancelled before another attempt, and the first said again.
   [[offer(0, 1), submit(0, 0), finish('retry', { delay: 100 }), end(0), repeat(1)]],
   // Said again by one who has asked for the run before it meanwhile.
   [
     [
       submit(0, 0),
-      submit(1, 0, { ...other, waits: false }),
+      submit(1, 0, { ...other, awaited: false }),
       { type: 'look', party: 1, job: 0, generation: 'present', nonce: 'used' },
       repeat(1),
     ],
@@ -1227,8 +1257,8 @@ const SELDOM: [Op[]][] = [
   [
     [
       submit(0, 0, unwanted),
-      submit(1, 0, { ...unwanted, waits: false }),
-      submit(1, 0, { waits: false }),
+      submit(1, 0, { ...unwanted, awaited: false }),
+      submit(1, 0, { awaited: false }),
       unpark(2),
     ],
   ],
@@ -1238,7 +1268,7 @@ const SELDOM: [Op[]][] = [
       submit(0, 1, { priority: 1 }),
       offer(0, 1),
       submit(0, 2, { priority: 2 }),
-      finish('handBack', { frees: false }),
+      finish('requeue', { releasesSlot: false }),
       submit(0, 0, { lifo: true }),
     ],
   ],
@@ -1447,7 +1477,9 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'an expiry that is too short': [
     ['keepFor(key, math.max(ttl, terms.linger, list', 'keepFor(key, math.max(ttl, list'],
   ],
-  'a job that expires while it waits': [[`keepFor(key, delay + ${KEEP_JOBS})\n  if worker`, 'if worker']],
+  'a job that expires while it waits': [
+    [`keepFor(key, delay + ${PENDING_JOB_TTL})\n  if worker`, 'if worker'],
+  ],
   'a drain that tells nobody': [['sendMail()\nreturn { removed', 'return { removed']],
   'a drain that forgets what was removed at once': [["'x', '', linger, 0)", "'x', '', 0, 0)"]],
   'a line that is logged twice': [['local known = fence == h[2] and', 'local known = false and']],

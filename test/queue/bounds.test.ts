@@ -10,7 +10,12 @@ import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
 const LIMITS = { within: 2000 }
-const UNHEARD = { deliver: () => {}, cancelled: () => {}, due: () => {}, forgotten: () => {} }
+const UNHEARD = {
+  onDelivery: () => {},
+  onCancelled: () => {},
+  onDue: () => {},
+  onCapacityRequested: () => {},
+}
 
 function numbers(count: number, command: string): { command: string; payload: number }[] {
   return Array.from({ length: count }, (_, payload) => ({ command, payload }))
@@ -61,7 +66,7 @@ test('Q1 bounds - a job that finds only dead workers waits for a living one', as
   const dead = new RedisQueueStore(gone, 'soloflight', 'queue')
   await dead.counts(LIMITS)
   await until(() => dead.subscribed, { what: 'the subscription' })
-  for (let n = 0; n < 70; n++) await dead.offer({ nonce: newId(), command: 'work' }, 1, UNHEARD, LIMITS)
+  for (let n = 0; n < 70; n++) await dead.setCapacity({ nonce: newId(), command: 'work' }, 1, UNHEARD, LIMITS)
   dead.close()
   await gone.close()
   await until(async () => (await t.server.connectedClients()).length === 0, { what: 'it to be gone' })

@@ -15,10 +15,17 @@ const LIMITS = { within: 2000 }
 function submit(store: QueueStore, command: string, delay: number): Promise<SubmitReply> {
   const submission: Submission = {
     ...{ id: newId(), nonce: newId(), command, delay, options: '', payload: '1' },
-    ...{ waits: false, conflict: 'reject', priority: 0, lifo: false, abortUnwanted: false, known: false },
+    ...{
+      awaited: false,
+      conflict: 'reject',
+      priority: 0,
+      lifo: false,
+      abortUnwanted: false,
+      requiresWorker: false,
+    },
   }
   return new Promise((answered, failed) =>
-    store.submit(submission, LIMITS.within, { answered, failed, notice: () => {} }),
+    store.submit(submission, LIMITS.within, { onReply: answered, onError: failed, onNotice: () => {} }),
   )
 }
 
@@ -27,11 +34,11 @@ async function checkHints(store: QueueStore): Promise<void> {
   const told: number[] = []
   let deliveries = 0
   const listener = {
-    ...{ deliver: () => deliveries++, cancelled: () => {}, forgotten: () => {} },
-    due: (ms: number) => told.push(ms),
+    ...{ onDelivery: () => deliveries++, onCancelled: () => {}, onCapacityRequested: () => {} },
+    onDue: (ms: number) => told.push(ms),
   }
   await submit(store, 'nobody does it', 1000)
-  await store.offer({ nonce: newId(), command: 'work' }, 1, listener, LIMITS)
+  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, LIMITS)
   await submit(store, 'work', 0)
   await until(() => deliveries === 1, { what: 'a job that runs, whose lease ends before' })
   await submit(store, 'work', 30_000)

@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { microtask } from '../../kernel/time/timers.ts'
-import type { QueueStore, Tick } from '../store/store.ts'
+import type { DueResult, QueueStore } from '../store/store.ts'
 import type { Attempt, Result } from '../working/attempt.ts'
 import type { WorkerEvents } from '../working/worker.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
@@ -45,9 +45,9 @@ export class Reports {
       // In a tick of its own: listeners may call the queue.
       microtask(() => this.#emitter.emit(event, about))
     }
-    if (!this.#store.watched) return
+    if (!this.#store.hasWatchers) return
     try {
-      this.#store.report(JSON.stringify({ event, process: PROCESS, ...about }))
+      this.#store.publishEvent(JSON.stringify({ event, process: PROCESS, ...about }))
     } catch {
       // What a hook has made of a failure cannot be told: nor can what it belongs to.
     }
@@ -95,7 +95,7 @@ export class Reports {
     this.#report('lost', { id, command, attempt: number, fence, code: String(code) })
   }
 
-  ticked(ticks: readonly Tick[]): void {
+  ticked(ticks: readonly DueResult[]): void {
     for (const { id, command, status } of ticks) {
       if (status !== 'stalled' && status !== 'failed') continue
       this.counters.stalled++

@@ -5,7 +5,7 @@ import { wallMicros } from '../../kernel/time/timers.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type BookAttempt, QueueBook } from './model/queue-model.ts'
 import type { QueueSurroundings, WorkerNotice } from './model/queue-state.ts'
-import type { Delivery, Submitter, WorkerListener } from './store.ts'
+import type { Delivery, NoticeListener, WorkerListener } from './store.ts'
 
 /** Numbers that a transition is given besides the time. */
 export type BookNumbers = Pick<QueueSurroundings, 'micros' | 'seen' | 'turn'>
@@ -33,7 +33,7 @@ export interface JobLog {
 
 /** One user of a queue: what a process is to Redis. */
 export interface HubUser {
-  readonly waiters: Map<string, Pick<Submitter, 'notice'>>
+  readonly waiters: Map<string, NoticeListener>
   /** Its workers, also those that take no more. */
   readonly listeners: Map<string, WorkerListener>
   /** Nonces of workers that take jobs. */
@@ -102,7 +102,7 @@ export class BookHub {
       ...(numbers?.() ?? this.#numbers()),
       deliver: (worker, deliveries) => this.#deliver(worker, deliveries),
       tell: (park, notice) =>
-        carry(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.notice(notice)),
+        carry(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.onNotice(notice)),
       warn: (worker, notice) => carry(() => warn(this.#listener(worker), notice)),
       call: () => this.#call(),
     }
@@ -122,13 +122,13 @@ export class BookHub {
 
   #deliver(worker: string, deliveries: Delivery[]): boolean {
     if (!this.#user(worker)) return false
-    for (const delivery of deliveries) this.#options.carry(() => this.#listener(worker)?.deliver(delivery))
+    for (const delivery of deliveries) this.#options.carry(() => this.#listener(worker)?.onDelivery(delivery))
     return true
   }
 
   #call(): void {
     for (const { workers, listeners } of this.users.values()) {
-      for (const nonce of workers) this.#options.carry(() => listeners.get(nonce)?.forgotten())
+      for (const nonce of workers) this.#options.carry(() => listeners.get(nonce)?.onCapacityRequested())
     }
   }
 
@@ -192,10 +192,10 @@ export class BookHub {
 function warn(listener: WorkerListener | undefined, notice: WorkerNotice): void {
   switch (notice.kind) {
     case 'cancelled':
-      return listener?.cancelled(notice.id, notice.fence)
+      return listener?.onCancelled(notice.id, notice.fence)
     case 'due':
-      return listener?.due(notice.ms)
+      return listener?.onDue(notice.ms)
     case 'forgotten':
-      return listener?.forgotten()
+      return listener?.onCapacityRequested()
   }
 }

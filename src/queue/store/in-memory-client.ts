@@ -6,23 +6,24 @@ import type { CallLimits } from '../../locker/store/store.ts'
 import type { BookHub, HubUser } from './in-memory-broker.ts'
 import type { BookAttempt } from './model/queue-model.ts'
 import type {
-  Answer,
-  Attempt,
+  AttemptOutcome,
+  AttemptRef,
   Counts,
-  Due,
   DueJob,
-  Ending,
+  DueJobs,
+  DueResult,
   JobSnapshot,
   JobState,
-  Question,
+  NoticeListener,
+  OutcomeQuery,
+  OutcomeReply,
   QueueStore,
-  Removal,
-  StallTerms,
+  StallPolicy,
   Submission,
-  Submitter,
-  Tick,
+  SubmissionListener,
+  Termination,
   WorkerListener,
-  WorkerName,
+  WorkerRef,
 } from './store.ts'
 
 /** A queue in memory, as one of its users sees it: what a process on Redis would be. */
@@ -42,81 +43,81 @@ export class BookUser implements QueueStore {
     hub.users.set(this.inbox, this.#user)
   }
 
-  submit(submission: Submission, _within: number, submitter: Submitter): void {
+  submit(submission: Submission, _within: number, submitter: SubmissionListener): void {
     const { id, payload } = submission
     if (!this.#hub.admits(id, Buffer.byteLength(payload))) {
       const full = new OverloadedError('Too much waits already (`maxBytes` of the store)', { key: id })
-      return microtask(() => submitter.failed(full))
+      return microtask(() => submitter.onError(full))
     }
-    if (submission.waits) this.attend(submission.nonce, submitter)
+    if (submission.awaited) this.registerWaiter(submission.nonce, submitter)
     const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
-    microtask(() => submitter.answered(reply))
+    microtask(() => submitter.onReply(reply))
   }
 
-  ignore(nonce: string): void {
+  unregister(nonce: string): void {
     this.#user.waiters.delete(nonce)
     this.#user.listeners.delete(nonce)
   }
 
-  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+  registerWaiter(nonce: string, submitter: NoticeListener): void {
     this.#user.waiters.set(nonce, submitter)
   }
 
-  async look(question: Question): Promise<Answer> {
+  async queryOutcome(question: OutcomeQuery): Promise<OutcomeReply> {
     return this.#hub.change((book, at) => book.look(question, this.inbox, at))
   }
 
-  async unpark(nonce: string, removal: Removal): Promise<void> {
+  async unpark(nonce: string, removal: Termination): Promise<void> {
     this.#hub.change((book, at) => book.unpark(this.inbox + nonce, removal, at))
   }
 
-  async offer({ nonce, command }: WorkerName, places: number, listener: WorkerListener): Promise<void> {
+  async setCapacity({ nonce, command }: WorkerRef, places: number, listener: WorkerListener): Promise<void> {
     this.#user.listeners.set(nonce, listener)
     this.#user.workers.add(nonce)
     this.#hub.change((book, at) => book.offer(this.inbox + nonce, command, places, at))
   }
 
   /** What was delivered to it has arrived when this resolves. */
-  async withdraw({ nonce, command }: WorkerName, { within }: CallLimits): Promise<void> {
+  async removeWorker({ nonce, command }: WorkerRef, { within }: CallLimits): Promise<void> {
     this.#user.workers.delete(nonce)
     this.#hub.change((book) => book.withdraw(this.inbox + nonce, command))
     await this.#hub.caughtUp(within)
   }
 
   /** An attempt, with the worker as its places name it. */
-  #mine({ worker, id, fence }: Attempt): BookAttempt {
+  #mine({ worker, id, fence }: AttemptRef): BookAttempt {
     return { worker: this.inbox + worker.nonce, id, fence }
   }
 
-  async renew(attempt: Attempt, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
+  async renew(attempt: AttemptRef, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
     return this.#hub.change((book, at) => book.renew(this.#mine(attempt), lease, at))
   }
 
-  async finish(ending: Ending): Promise<boolean> {
+  async finish(ending: AttemptOutcome): Promise<boolean> {
     const mine = { ...ending, ...this.#mine(ending), bytes: ownedBytes(ending.bytes) }
     return this.#hub.change((book, at) => book.finish(mine, at))
   }
 
   /** Every delivery carries it. */
-  async payload(): Promise<undefined> {}
+  async readPayload(): Promise<undefined> {}
 
-  async progress(attempt: Attempt, bytes: Buffer): Promise<void> {
+  async publishProgress(attempt: AttemptRef, bytes: Buffer): Promise<void> {
     this.#hub.change((book, at) => book.progress(this.#mine(attempt), ownedBytes(bytes), at))
   }
 
-  async log(attempt: Attempt, lines: readonly string[], before: number): Promise<void> {
+  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number): Promise<void> {
     this.#hub.log(this.#mine(attempt), lines, before)
   }
 
-  async logs(id: string): Promise<string[]> {
+  async readLog(id: string): Promise<string[]> {
     return this.#hub.logs(id)
   }
 
-  async due(): Promise<Due> {
+  async findDue(): Promise<DueJobs> {
     return this.#hub.book.due(this.#hub.now)
   }
 
-  async tick(jobs: DueJob[], terms: StallTerms): Promise<Tick[]> {
+  async processDue(jobs: DueJob[], terms: StallPolicy): Promise<DueResult[]> {
     return this.#hub.change((book, at) => book.tick(jobs, terms, at))
   }
 
@@ -132,8 +133,8 @@ export class BookUser implements QueueStore {
     return this.#hub.book.counts(this.#hub.now)
   }
 
-  async drain(state: 'waiting' | 'delayed', linger: number): Promise<number> {
-    return this.#hub.change((book, at) => book.drain(state, linger, at))
+  async drain(state: 'waiting' | 'delayed', outcomeRetention: number): Promise<number> {
+    return this.#hub.change((book, at) => book.drain(state, outcomeRetention, at))
   }
 
   async commands(): Promise<string[]> {
@@ -144,7 +145,7 @@ export class BookUser implements QueueStore {
     return this.#hub.book.state.command(command).workersAt(this.#hub.now).length > 0
   }
 
-  async end(removal: Removal): Promise<boolean> {
+  async terminate(removal: Termination): Promise<boolean> {
     return this.#hub.change((book, at) => book.end(removal, at))
   }
 
@@ -160,19 +161,19 @@ export class BookUser implements QueueStore {
     this.#hub.change((book, at) => book.resume(command, at))
   }
 
-  async paused(): Promise<string[]> {
+  async pausedCommands(): Promise<string[]> {
     return [...this.#hub.book.state.paused]
   }
 
-  get watched(): boolean {
+  get hasWatchers(): boolean {
     return this.#hub.watched
   }
 
-  report(event: string): void {
+  publishEvent(event: string): void {
     this.#hub.report(event)
   }
 
-  async watch(heard: (event: string) => void): Promise<() => void> {
+  async watchEvents(heard: (event: string) => void): Promise<() => void> {
     const { watchers } = this.#user
     const watcher = (event: string) => heard(event)
     watchers.add(watcher)

@@ -1,133 +1,137 @@
 import type { CallLimits } from '../../locker/store/store.ts'
 
-/** A job that nobody has run is kept for so long after it was put in line, or after its delay, ms. */
-export const KEEP_JOBS: number = 90 * 24 * 60 * 60_000
+/** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
+export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 
 /** The longest delay of a job, ms. */
 export const MAX_DELAY: number = 365 * 24 * 60 * 60_000
 
 /**
- * The store port of the queue: the atomic transitions of a job's record, of what waits and of who is idle. Two adapters:
- * MemoryQueueStore (memory/queue-book.ts is the executable specification) and RedisQueueStore (the same, as scripts).
+ * The store port of the queue: the atomic transitions of job records, of the lists of ready jobs and of the free slots of
+ * workers. Two adapters: MemoryQueueStore, whose model/queue-model.ts is the executable specification, and
+ * RedisQueueStore, which runs the same transitions as scripts.
  *
- * A job is a resource of the Locker with one more state: queued. Its record has the Locker's groups (value, lease,
- * outcome, parks), and the job: payload, options, generation. A generation is one submission that is run to an outcome,
- * however many attempts it takes; whoever waits names the generation that it waits for.
+ * A generation is one submission that runs to an outcome, in one or more attempts. Waiters name the generation that they
+ * wait for. A fence numbers an attempt; it only grows.
  */
 
-/** What became of a generation. */
+/** How a generation ended. */
 export interface JobOutcome {
-  /** 'removed': nobody will run it any more. */
+  /** 'removed': the job was removed and will not run. */
   kind: 'value' | 'error' | 'removed'
-  /** The attempt that it was accepted under; 0 when there was none. */
+  /** Fence of the attempt that produced it; 0 when no attempt was made. */
   fence: number
   /** The encoded result, or the encoded failure. */
   bytes: Buffer
 }
 
-/** What to do when a job of the same id has another payload. */
+/** What a submission does when a job of the same id has another payload. */
 export type Conflict = 'reject' | 'join' | 'rerun'
 
-/** A job that is handed in. */
+/** A job that is submitted. */
 export interface Submission {
   id: string
   command: string
   /** Canonical JSON; '' for undefined. */
   payload: string
-  /** For the worker, which reads them; the store does not. */
+  /** Read by workers only; the store carries it. */
   options: string
-  /** Of this submission: what is sent twice is known by it, and messages to whoever waits echo it. */
+  /** Identifies this submission: a repetition is recognised by it, and messages to the submitter carry it. */
   nonce: string
-  /** Whether its outcome is to be told. */
-  waits: boolean
+  /** Whether the submitter is parked on the record and told the outcome. */
+  awaited: boolean
   conflict: Conflict
   /** ms until it may run. */
   delay: number
   /** Higher runs first; 0 is ordinary. */
   priority: number
-  /** Before those that wait already. */
+  /** Runs before the jobs that are ready already. */
   lifo: boolean
-  /** Cancel it when the last who waits for it has left. */
+  /** Cancel the job when its last waiter leaves. */
   abortUnwanted: boolean
   /** Refuse it unless a worker for its command is known. */
-  known: boolean
+  requiresWorker: boolean
 }
 
 export type SubmitReply =
   | { status: 'created' | 'joined'; generation: number }
-  /** There is an outcome already, within its ttl. */
+  /** An outcome within its ttl is kept. */
   | { status: 'cached'; generation: number; outcome: JobOutcome }
   /** Another payload runs, or is kept, under this id. */
   | { status: 'conflict' }
   /** No worker for the command is known. */
   | { status: 'unknown' }
-  /** Too many wait for it already. */
+  /** Too many are parked on the record. */
   | { status: 'overloaded' }
 
-/** A message to whoever waits for a job. */
+/** A message to a waiter. */
 export type JobNotice =
   | { kind: 'outcome'; outcome: JobOutcome }
-  /** There is an outcome that is too large for a message. */
-  | { kind: 'more' }
+  /** The outcome is too large for a message and must be queried. */
+  | { kind: 'outcomeReady' }
   | { kind: 'progress'; bytes: Buffer }
 
-/** Who submits, and is called back: `answered` or `failed` once, `answered` also after `failed` if a reply comes late. */
-export interface Submitter {
-  answered(reply: SubmitReply): void
-  failed(error: Error): void
-  /** A message for the nonce, from the call on until `ignore`. */
-  notice(notice: JobNotice): void
+/** Receives the messages for a nonce, from its registration until `unregister`. */
+export interface NoticeListener {
+  onNotice(notice: JobNotice): void
 }
 
-/** Asks what became of a job. */
-export interface Question {
+/** Receives the reply to a submission: `onReply` or `onError` once. A late reply is given to `onReply` after `onError`. */
+export interface SubmissionListener extends NoticeListener {
+  onReply(reply: SubmitReply): void
+  onError(error: Error): void
+}
+
+/** Asks for the outcome of a generation. */
+export interface OutcomeQuery {
   id: string
   generation: number
-  /** Parks under this nonce again, if it is still to come; '' asks only. */
+  /** Parks under this nonce again if the generation has not ended; '' only asks. */
   nonce: string
 }
 
-export type Answer =
+export type OutcomeReply =
   | { status: 'settled'; outcome: JobOutcome }
   | { status: 'pending' }
-  /** It is not there any more, and nobody knows what became of it. */
+  /** The record does not exist any more; its outcome is not known. */
   | { status: 'gone' }
 
-/** An attempt that was handed to a worker. */
+/** An attempt that is assigned to a worker. */
 export interface Delivery {
   id: string
   fence: number
   generation: number
-  /** Attempts that failed before this one, and attempts whose worker was lost. */
-  failed: number
-  stalled: number
-  /** ms for which it is surely still ours, by the clock of the server; 0: it must be accepted before it may start. */
-  left: number
+  /** Attempts of this generation that failed before. */
+  failures: number
+  /** Attempts of this generation whose worker was lost before. */
+  stalls: number
+  /** ms for which the lease surely lasts, by the server's clock; 0: the attempt must be accepted before it may start. */
+  leaseLeft: number
   options: string
-  /** Undefined when it is too long for a message: then it is to be read. */
+  /** Undefined when it is too long for a message: `readPayload` returns it. */
   payload: string | undefined
 }
 
-/** What a worker is told. */
+/** Receives the messages to a worker. */
 export interface WorkerListener {
-  deliver(delivery: Delivery): void
-  /** The attempt is not wanted any more: its job was cancelled or removed. */
-  cancelled(id: string, fence: number): void
-  /** Something is due in `ms`. */
-  due(ms: number): void
-  /** The store may not know of this worker any more, or messages were missed: it should say again what it can take. */
-  forgotten(): void
+  onDelivery(delivery: Delivery): void
+  /** The job of an attempt was cancelled or removed. */
+  onCancelled(id: string, fence: number): void
+  /** A job falls due in `ms`. */
+  onDue(ms: number): void
+  /** The store may not know this worker any more, or messages were missed: the worker must set its capacity again. */
+  onCapacityRequested(): void
 }
 
 /** A worker: one command in one process. */
-export interface WorkerName {
+export interface WorkerRef {
   nonce: string
   command: string
 }
 
 /** An attempt, as its worker names it. */
-export interface Attempt {
-  worker: WorkerName
+export interface AttemptRef {
+  worker: WorkerRef
   id: string
   fence: number
 }
@@ -141,47 +145,48 @@ export interface Retention {
 }
 
 /** How an attempt ended. */
-export interface Ending extends Attempt {
-  kind: 'value' | 'error' | 'retry' | 'handBack'
+export interface AttemptOutcome extends AttemptRef {
+  /** 'retry': it failed and is run again. 'requeue': it was given back unfinished. */
+  kind: 'value' | 'error' | 'retry' | 'requeue'
   /** The encoded result or failure. */
   bytes: Buffer
   /** How long it is served to later submissions, ms. */
   ttl: number
-  /** How long it stays readable to whoever waited, ms. */
-  linger: number
+  /** How long it stays readable to those who waited, ms. */
+  outcomeRetention: number
   /** Before the next attempt, ms. */
   delay: number
   retain: Retention
-  /** Whether its place with the worker is free again. */
-  frees: boolean
+  /** Whether the attempt's slot of its worker becomes free. */
+  releasesSlot: boolean
 }
 
-/** Something that is due: a delayed job, or an attempt whose lease has ended. */
+/** A job that is due: its delay, or the lease of its attempt, has ended. */
 export interface DueJob {
   id: string
-  /** As it stands in names. */
+  /** As it stands in key names. */
   command: string
 }
 
-export interface Due {
+export interface DueJobs {
   jobs: DueJob[]
-  /** ms until the next; undefined: nothing is delayed or runs. */
-  next: number | undefined
+  /** ms until the next falls due; undefined: no job is delayed or active. */
+  nextIn: number | undefined
 }
 
-/** What became of something that was due. */
-export interface Tick {
+/** What `processDue` did to a job. */
+export interface DueResult {
   id: string
   command: string
   status: 'none' | 'promoted' | 'stalled' | 'failed'
 }
 
-/** What happens to a job that stalls, and what is said when it does too often. */
-export interface StallTerms {
+/** How often a job may stall, and the failure of one that stalls more often. */
+export interface StallPolicy {
   maxStalls: number
   failure: Buffer
   errorTtl: number
-  linger: number
+  outcomeRetention: number
   retain: Retention
 }
 
@@ -195,96 +200,92 @@ export interface JobSnapshot {
   payload: string
   options: string
   generation: number
-  failed: number
-  stalled: number
+  failures: number
+  stalls: number
   fence: number
   progress: Buffer | undefined
   outcome: JobOutcome | undefined
-  /** How many wait for it. */
+  /** How many are parked on the record. */
   waiters: number
 }
 
 export type Counts = Record<JobState, number>
 
-/** Ends a job from outside. */
-export interface Removal {
+/** Ends a job that its worker has not ended. */
+export interface Termination {
   id: string
   command: string
-  /** 'error': everybody receives `bytes` as its failure; 'removed': everybody is told that it was removed. */
+  /** 'error': waiters receive `bytes` as the failure. 'removed': waiters are told that it was removed. */
   kind: 'error' | 'removed'
   bytes: Buffer
-  linger: number
-  /** Only if nobody waits for it. */
-  unwanted: boolean
+  outcomeRetention: number
+  /** Only if no waiter is left and the submissions allow it (`abortUnwanted`). */
+  onlyIfUnwanted: boolean
 }
 
 /** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
 export interface QueueStore {
-  submit(submission: Submission, within: number, submitter: Submitter): void
-  /** No more notices for a nonce. */
-  ignore(nonce: string): void
-  /** Listens for a question's nonce, as `submit` does. */
-  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void
-  look(question: Question, limits: CallLimits): Promise<Answer>
-  /** One who waits has left. With `removal`, the job is ended if nobody else waits and its submission asked for that. */
-  unpark(nonce: string, removal: Removal, limits: CallLimits): Promise<void>
+  submit(submission: Submission, within: number, listener: SubmissionListener): void
+  /** Listens for the messages to a waiter's nonce, as `submit` does. */
+  registerWaiter(nonce: string, listener: NoticeListener): void
+  /** Stops listening for the messages to a waiter or worker. */
+  unregister(nonce: string): void
+  queryOutcome(query: OutcomeQuery, limits: CallLimits): Promise<OutcomeReply>
+  /** Takes a waiter off the record, then ends the job as `termination` says if that applies. */
+  unpark(nonce: string, termination: Termination, limits: CallLimits): Promise<void>
 
-  /** Says how many jobs a worker can take now; known from then on. */
-  offer(worker: WorkerName, places: number, listener: WorkerListener, limits: CallLimits): Promise<void>
-  /** The worker takes no more. */
-  withdraw(worker: WorkerName, limits: CallLimits): Promise<void>
-  /** Extends the lease of an attempt; the first time it accepts it. */
-  renew(attempt: Attempt, lease: number, limits: CallLimits): Promise<'held' | 'lost' | 'cancelled'>
-  /** Ends an attempt. False: it was lost. Repeated, it has the effect of one. */
-  finish(ending: Ending, limits: CallLimits): Promise<boolean>
-  /** The payload of an attempt, which must not have been lost. */
-  payload(attempt: Attempt, limits: CallLimits): Promise<string | undefined>
-  progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void>
-  /** Appends lines to the job's log. `before`: how many of this attempt there were before; those that are there are skipped. */
-  log(attempt: Attempt, lines: readonly string[], before: number, limits: CallLimits): Promise<void>
-  logs(id: string, limits: CallLimits): Promise<string[]>
+  /** Sets how many jobs a worker can take now; the worker is known from then on. */
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, limits: CallLimits): Promise<void>
+  /** Assigns nothing more to a worker. Resolves when all that was delivered to it has arrived. */
+  removeWorker(worker: WorkerRef, limits: CallLimits): Promise<void>
+  /** Extends the lease of an attempt; the first time it also accepts the attempt. */
+  renew(attempt: AttemptRef, lease: number, limits: CallLimits): Promise<'held' | 'lost' | 'cancelled'>
+  /** Ends an attempt. False: it was lost. Idempotent. */
+  finish(outcome: AttemptOutcome, limits: CallLimits): Promise<boolean>
+  /** The payload of an attempt; undefined when the attempt was lost. */
+  readPayload(attempt: AttemptRef, limits: CallLimits): Promise<string | undefined>
+  publishProgress(attempt: AttemptRef, bytes: Buffer, limits: CallLimits): Promise<void>
+  /** Appends lines to the job's log. `before`: lines of this attempt that were appended earlier. Idempotent. */
+  appendLog(attempt: AttemptRef, lines: readonly string[], before: number, limits: CallLimits): Promise<void>
+  readLog(id: string, limits: CallLimits): Promise<string[]>
 
-  /** What is due, and when the next will be. */
-  due(limits: CallLimits): Promise<Due>
-  /** Looks after what is due: promotes what was delayed, and gives what stalled to others. */
-  tick(jobs: DueJob[], terms: StallTerms, limits: CallLimits): Promise<Tick[]>
+  /** Returns what is due, and when the next job falls due. */
+  findDue(limits: CallLimits): Promise<DueJobs>
+  /** Makes delayed jobs ready, and requeues stalled ones. */
+  processDue(jobs: DueJob[], policy: StallPolicy, limits: CallLimits): Promise<DueResult[]>
 
   snapshot(id: string, limits: CallLimits): Promise<JobSnapshot | undefined>
-  /** Ids in a state, `from` on, `limit` at most, in the order in which they will be or were treated. */
+  /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or be forgotten. */
   list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]>
   counts(limits: CallLimits): Promise<Counts>
-  /** Removes what waits, or what is delayed; never what runs. Returns how many jobs. */
-  drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number>
-  /** Commands that are known: with something that waits, or with a worker. */
+  /** Removes all waiting or all delayed jobs; never active ones. Returns how many. */
+  drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number>
+  /** Commands that are known: with ready jobs or with a worker. */
   commands(limits: CallLimits): Promise<string[]>
-  /** Whether a worker is known that processes a command. */
   hasWorker(command: string, limits: CallLimits): Promise<boolean>
-  /** Ends a job that is not over. False: it is over, or not there. */
-  end(removal: Removal, limits: CallLimits): Promise<boolean>
-  /**
-   * Runs a job that is over once more: its next generation, which is returned, also when this is sent again. Undefined: it
-   * is not there, or not over.
-   */
+  /** Ends a job that has not finished, or forgets the outcome of one that has. False: there was nothing to do. */
+  terminate(termination: Termination, limits: CallLimits): Promise<boolean>
+  /** Runs a finished job again. Returns its new generation; undefined: it does not exist or has not finished. Idempotent. */
   retry(id: string, command: string, generation: number, limits: CallLimits): Promise<number | undefined>
-  /** Hands nothing more out, of a command or ('') of all. */
+  /** Assigns no more jobs of a command, or of all (''). */
   pause(command: string, limits: CallLimits): Promise<void>
   resume(command: string, limits: CallLimits): Promise<void>
-  /** Which commands are paused; '' among them: all. */
-  paused(limits: CallLimits): Promise<string[]>
+  /** The paused commands; '' among them: all. */
+  pausedCommands(limits: CallLimits): Promise<string[]>
 
-  /** Whether anybody watches this queue: asked before an event is made. */
-  readonly watched: boolean
-  /** Tells an event of this process to all who watch; it may be lost. */
-  report(event: string): void
-  /** Hears the events of all processes, as far as they are not lost, until the returned function is called. */
-  watch(heard: (event: string) => void, limits: CallLimits): Promise<() => void>
+  /** Whether any process watches the events of this queue; checked before an event is built. */
+  readonly hasWatchers: boolean
+  /** Publishes an event of this process to all watchers. Best effort. */
+  publishEvent(event: string): void
+  /** Calls `onEvent` with the events of all processes until the returned function is called. Best effort. */
+  watchEvents(onEvent: (event: string) => void, limits: CallLimits): Promise<() => void>
 
   /** Whether messages arrive. */
   readonly subscribed: boolean
-  /** Adds listeners for the subscription; the returned function takes them away. */
+  /** Adds a listener for the subscription; the returned function removes it. */
   listen(listener: { up(): void; down(): void }): () => void
   close(): void
 }
 
-/** A message above this many bytes says only that there is more. */
+/** The largest outcome, in bytes, that a message carries. */
 export { MESSAGE_LIMIT } from '../../locker/store/store.ts'

@@ -5,7 +5,7 @@ import { remoteError } from '../../kernel/codec/failure.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Pending } from '../../kernel/time/deadlines.ts'
 import type { Disposition } from '../events/events.ts'
-import type { JobNotice, JobOutcome, Submission, SubmitReply, Submitter } from '../store/store.ts'
+import type { JobNotice, JobOutcome, Submission, SubmissionListener, SubmitReply } from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import { refusedBecause } from './submissions.ts'
 
@@ -23,7 +23,7 @@ export interface WaitTable {
 }
 
 /** Those in this process who wait for one generation of a job: one place on its record stands for all of them. */
-export class Wait implements Submitter, Pending {
+export class Wait implements SubmissionListener, Pending {
   readonly id: string
   readonly command: string
   readonly nonce: string
@@ -64,7 +64,7 @@ export class Wait implements Submitter, Pending {
     if (this.#waiters.size === 0 && this.#state === 'parked') this.#end(true)
   }
 
-  answered(reply: SubmitReply): void {
+  onReply(reply: SubmitReply): void {
     // Late, after it has failed: it may be parked, and nobody waits.
     if (this.#state === 'over') {
       if (reply.status === 'created' || reply.status === 'joined') this.#table.remove(this, true)
@@ -98,11 +98,11 @@ export class Wait implements Submitter, Pending {
     this.#table.look(this)
   }
 
-  failed(error: Error): void {
+  onError(error: Error): void {
     this.reject(() => error)
   }
 
-  notice(notice: JobNotice): void {
+  onNotice(notice: JobNotice): void {
     if (this.#state === 'over') return
     if (notice.kind === 'outcome') this.settle(notice.outcome)
     else if (notice.kind === 'progress') {

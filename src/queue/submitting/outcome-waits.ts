@@ -5,7 +5,7 @@ import { newId } from '../../kernel/ids.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import { Deadlines } from '../../kernel/time/deadlines.ts'
 import type { Disposition } from '../events/events.ts'
-import type { QueueStore, Removal, Submission } from '../store/store.ts'
+import type { QueueStore, Submission, Termination } from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import { Wait, type WaitTable } from './outcome-wait.ts'
 
@@ -94,14 +94,14 @@ export class Waits implements WaitTable {
     wait.generation = generation
     wait.add(waiter)
     this.#waits.add(wait)
-    this.#options.store.attend(wait.nonce, wait)
+    this.#options.store.registerWaiter(wait.nonce, wait)
     this.look(wait)
   }
 
   look(wait: Wait): void {
     const { store, unavailableAfter } = this.#options
     const { id, generation, nonce } = wait
-    store.look({ id, generation, nonce }, { within: unavailableAfter }).then(
+    store.queryOutcome({ id, generation, nonce }, { within: unavailableAfter }).then(
       (answer) => {
         if (wait.over) return
         if (answer.status === 'settled') wait.settle(answer.outcome)
@@ -126,7 +126,7 @@ export class Waits implements WaitTable {
 
   remove(wait: Wait, parked: boolean): void {
     const { store, lookAfter } = this.#options
-    store.ignore(wait.nonce)
+    store.unregister(wait.nonce)
     this.#deadlines.delete(wait, lookAfter)
     this.#waits.delete(wait)
     if (this.#open.get(wait.id) === wait) this.#open.delete(wait.id)
@@ -135,7 +135,14 @@ export class Waits implements WaitTable {
 
   /** Gives a place on the record up, and with the last one the job, if its submission says so. */
   #leave({ id, command, nonce }: Wait): void {
-    const removal: Removal = { id, command, kind: 'error', bytes: CANCELLED, linger: LINGER, unwanted: true }
+    const removal: Termination = {
+      id,
+      command,
+      kind: 'error',
+      bytes: CANCELLED,
+      outcomeRetention: LINGER,
+      onlyIfUnwanted: true,
+    }
     const { store, unavailableAfter } = this.#options
     const leaving = store.unpark(nonce, removal, { within: unavailableAfter }).catch(() => {})
     this.#leaving.add(leaving)

@@ -14,13 +14,13 @@ class MadeSubmission implements Submission {
   readonly payload: string
   readonly options: string
   readonly nonce: string = newId()
-  readonly waits: boolean
+  readonly awaited: boolean
   readonly conflict: Submission['conflict']
   readonly delay: number
   readonly priority: number
   readonly lifo: boolean
   readonly abortUnwanted: boolean
-  readonly known: boolean
+  readonly requiresWorker: boolean
 
   /** `packed`: what of the options the worker reads. */
   constructor(
@@ -36,13 +36,13 @@ class MadeSubmission implements Submission {
     this.command = command
     this.payload = payload
     this.options = packed
-    this.waits = waits
+    this.awaited = waits
     this.conflict = options.conflict ?? own.conflict
     this.delay = Math.round(options.delay ?? 0)
     this.priority = options.priority ?? 0
     this.lifo = options.lifo ?? false
     this.abortUnwanted = options.abortUnwanted ?? own.abortUnwanted
-    this.known = own.unknownCommands === 'refuse'
+    this.requiresWorker = own.unknownCommands === 'refuse'
   }
 }
 
@@ -116,12 +116,12 @@ export function handIn(
   const { id, command } = submission
   return new Promise((resolve, reject) => {
     store.submit(submission, within, {
-      answered: (reply) => {
+      onReply: (reply) => {
         if ('generation' in reply) resolve(reply)
         else reject(refusedBecause(reply.status, id, command))
       },
-      failed: reject,
-      notice: () => {},
+      onError: reject,
+      onNotice: () => {},
     })
   })
 }

@@ -13,11 +13,11 @@ import { type AsyncContext, callHook } from '../../kernel/work/user-code.ts'
 import { lossMargin } from '../../locker/processor/held-lease.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
 import {
+  type AttemptOutcome,
   type Delivery,
-  type Ending,
   MESSAGE_LIMIT,
   type QueueStore,
-  type WorkerName,
+  type WorkerRef,
 } from '../store/store.ts'
 import { isIdentity } from '../submitting/dedupe-id.ts'
 import { type JobOptions, unpackOptions } from '../submitting/job-options.ts'
@@ -29,7 +29,7 @@ import type { Handler, RunningJob } from './running-job.ts'
 /** What an attempt is made with. */
 export interface AttemptSurroundings {
   readonly queue: string
-  readonly worker: WorkerName
+  readonly worker: WorkerRef
   readonly store: QueueStore
   readonly clock: Clock
   readonly options: ResolvedQueueOptions
@@ -38,7 +38,7 @@ export interface AttemptSurroundings {
 }
 
 /** How the handler's part of an attempt ended. */
-export type Result = Pick<Ending, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
+export type Result = Pick<AttemptOutcome, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
 
 /** Progress is told this often at most, ms. */
 const PROGRESS_EVERY = 50
@@ -79,9 +79,9 @@ export class Attempt {
     this.#payload = delivery.payload
     this.jobOptions = unpackOptions(delivery.options)
     const now = about.clock.now()
-    this.#until = now + delivery.left
-    this.#renewAt = now + delivery.left / 3
-    this.#margin = Math.min(lossMargin(about.options.lease), delivery.left / 4)
+    this.#until = now + delivery.leaseLeft
+    this.#renewAt = now + delivery.leaseLeft / 3
+    this.#margin = Math.min(lossMargin(about.options.lease), delivery.leaseLeft / 4)
   }
 
   get signal(): AbortSignal {
@@ -108,7 +108,7 @@ export class Attempt {
   }
 
   get number(): number {
-    return this.delivery.failed + 1
+    return this.delivery.failures + 1
   }
 
   /** Whether it may start: its lease has not run out meanwhile, and all of it is here. */
@@ -189,7 +189,7 @@ export class Attempt {
     const { store, worker, options } = this.#about
     const { id, fence } = this.delivery
     const within = options.unavailableAfter
-    this.#payload = await store.payload({ worker, id, fence }, { within }).catch(() => undefined)
+    this.#payload = await store.readPayload({ worker, id, fence }, { within }).catch(() => undefined)
     if (this.#payload === undefined) this.lose(new LeaseLostError('The payload could not be read', this.#key))
   }
 
@@ -262,13 +262,24 @@ export class Attempt {
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
     const retain = kind === 'value' ? options.retain.completed : options.retain.failed
-    const ending: Ending = { worker, id, fence, kind, bytes, ttl, linger: LINGER, delay, retain, frees }
+    const ending: AttemptOutcome = {
+      worker,
+      id,
+      fence,
+      kind,
+      bytes,
+      ttl,
+      outcomeRetention: LINGER,
+      delay,
+      retain,
+      releasesSlot: frees,
+    }
     return store.finish(ending, { within: options.unavailableAfter })
   }
 
   #job(payload: unknown): RunningJob {
     const { queue, worker } = this.#about
-    const { id, stalled, fence } = this.delivery
+    const { id, stalls: stalled, fence } = this.delivery
     const attempt = this
     return {
       id,
@@ -305,7 +316,7 @@ export class Attempt {
     const { store, worker, clock, options } = this.#about
     const { id, fence } = this.delivery
     // Progress is a courtesy: if it cannot be told, the work goes on.
-    store.progress({ worker, id, fence }, bytes, { within: options.unavailableAfter }).catch(() => {})
+    store.publishProgress({ worker, id, fence }, bytes, { within: options.unavailableAfter }).catch(() => {})
     this.#saying = clock.after(PROGRESS_EVERY, () => this.#say(), true)
   }
 
@@ -326,7 +337,7 @@ export class Attempt {
       this.#logged += lines.length
       // Best effort: if they cannot be logged, the work goes on.
       await store
-        .log({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
+        .appendLog({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
         .catch(() => {})
     }
     this.#logging = undefined

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../kernel/time/clock.ts'
-import type { DueJob, QueueStore, StallTerms, Tick } from '../store/store.ts'
+import type { DueJob, DueResult, QueueStore, StallPolicy } from '../store/store.ts'
 
 /** What seemed due and was not is looked at again after so long, ms; doubles up to the last. */
 const EARLY_FIRST = 5
@@ -10,9 +10,9 @@ export interface TimekeeperOptions {
   clock: Clock
   lease: number
   unavailableAfter: number
-  terms: StallTerms
+  terms: StallPolicy
   /** What became of what was due. */
-  ticked(ticks: Tick[]): void
+  ticked(ticks: DueResult[]): void
 }
 
 /**
@@ -72,9 +72,9 @@ export class Timekeeper {
     const { store, unavailableAfter, terms, ticked } = this.#options
     const limits = { within: unavailableAfter }
     for (;;) {
-      const { jobs, next } = await store.due(limits)
+      const { jobs, nextIn: next } = await store.findDue(limits)
       if (jobs.length === 0 || this.#closed) return next ?? Number.POSITIVE_INFINITY
-      const ticks = await store.tick(jobs satisfies DueJob[], terms, limits)
+      const ticks = await store.processDue(jobs satisfies DueJob[], terms, limits)
       ticked(ticks)
       // By the server's clock, nothing of it was due yet.
       if (ticks.every(({ status }) => status === 'none')) return this.#later()

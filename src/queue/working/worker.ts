@@ -5,7 +5,7 @@ import type { Timer } from '../../kernel/time/clock.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work/work-scheduler.ts'
 import { acceptWithin } from '../options.ts'
-import type { Delivery, WorkerListener, WorkerName } from '../store/store.ts'
+import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
 import type { Handler } from './running-job.ts'
 
@@ -42,7 +42,7 @@ const QUICK = 10
 
 /** Does the jobs of one command in this process: so many at once. */
 export class Worker implements WorkerListener {
-  readonly name: WorkerName
+  readonly name: WorkerRef
   readonly #handler: Handler
   readonly #concurrency: number
   readonly #about: AttemptSurroundings
@@ -82,7 +82,7 @@ export class Worker implements WorkerListener {
     this.#about = { ...about, worker: this.name, context: new AsyncContext() }
     this.#events = events
     this.#scheduler = new WorkScheduler(concurrency, about.clock, { together: true })
-    this.#unlisten = about.store.listen({ up: () => this.forgotten(), down: () => {} })
+    this.#unlisten = about.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
     void this.#offer()
   }
 
@@ -104,7 +104,7 @@ export class Worker implements WorkerListener {
     try {
       // What is handed to one who does not hear comes back. It is said when the subscription is up.
       if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
-      await store.offer(this.name, places, this, { within: options.unavailableAfter })
+      await store.setCapacity(this.name, places, this, { within: options.unavailableAfter })
       // Of what was put off before this worker was known, nobody was told.
       this.#events.due(0)
       this.#refusals = 0
@@ -117,7 +117,7 @@ export class Worker implements WorkerListener {
     this.#offering = clock.after(again, () => void this.#offer(), true)
   }
 
-  forgotten(): void {
+  onCapacityRequested(): void {
     if (this.#reoffer || this.#closed) return
     this.#reoffer = true
     const { clock } = this.#about
@@ -126,18 +126,18 @@ export class Worker implements WorkerListener {
     clock.after(pause + Math.random() * 10, () => void this.#offer(), true)
   }
 
-  due(ms: number): void {
+  onDue(ms: number): void {
     this.#events.due(ms)
   }
 
-  deliver(delivery: Delivery): void {
+  onDelivery(delivery: Delivery): void {
     const attempt = new Attempt(delivery, this.#about)
     if (this.#attempts.has(attempt.name)) return
     if (this.#closed) return this.#handBack(attempt)
     this.#attempts.set(attempt.name, attempt)
     this.#keepOn()
     // What is almost over would be lost before its lease is looked after for the first time.
-    const isLasting = delivery.left > 5 * keepEvery(this.#about.options.lease)
+    const isLasting = delivery.leaseLeft > 5 * keepEvery(this.#about.options.lease)
     if (attempt.ready && isLasting && this.#quick >= QUICK) this.#admit(attempt)
     else void this.#accept(attempt)
   }
@@ -193,7 +193,7 @@ export class Worker implements WorkerListener {
   #drop(attempt: Attempt): void {
     this.#forget(attempt)
     this.#events.lost(attempt, attempt.reason)
-    this.forgotten()
+    this.onCapacityRequested()
   }
 
   async #run(attempt: Attempt, slot: Slot): Promise<void> {
@@ -209,7 +209,7 @@ export class Worker implements WorkerListener {
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
       // What was lost does not give its place back.
-      this.forgotten()
+      this.onCapacityRequested()
     }
     this.#forget(attempt)
   }
@@ -238,7 +238,7 @@ export class Worker implements WorkerListener {
     return undefined
   }
 
-  cancelled(id: string, fence: number): void {
+  onCancelled(id: string, fence: number): void {
     this.#attempts.get(`${fence} ${id}`)?.cancel()
   }
 
@@ -264,7 +264,7 @@ export class Worker implements WorkerListener {
   }
 
   #handBack(attempt: Attempt): void {
-    const nothing = { kind: 'handBack', bytes: Buffer.alloc(0), ttl: 0, delay: 0 } as const
+    const nothing = { kind: 'requeue', bytes: Buffer.alloc(0), ttl: 0, delay: 0 } as const
     // If this fails, the lease ends by itself.
     const handing = attempt.finish(nothing, false).catch(() => {})
     this.#handing.add(handing)
@@ -277,7 +277,7 @@ export class Worker implements WorkerListener {
     this.#offering?.cancel()
     this.#unlisten()
     const { store, options } = this.#about
-    await store.withdraw(this.name, { within: options.unavailableAfter }).catch(() => {})
+    await store.removeWorker(this.name, { within: options.unavailableAfter }).catch(() => {})
   }
 
   /** Resolves when nothing runs, or after `grace` ms. */
@@ -300,7 +300,7 @@ export class Worker implements WorkerListener {
     }
     await Promise.all(this.#handing)
     this.#keeping?.cancel()
-    this.#about.store.ignore(this.name.nonce)
+    this.#about.store.unregister(this.name.nonce)
   }
 }
 

@@ -3,21 +3,22 @@ import { ServerClock } from '../../../src/kernel/redis/server-clock.ts'
 import type { CallLimits, StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type {
-  Attempt,
+  AttemptOutcome,
+  AttemptRef,
   Delivery,
   DueJob,
-  Ending,
   JobNotice,
   JobState,
-  Question,
+  NoticeListener,
+  OutcomeQuery,
   QueueStore,
-  Removal,
-  StallTerms,
+  StallPolicy,
   Submission,
+  SubmissionListener,
   SubmitReply,
-  Submitter,
+  Termination,
   WorkerListener,
-  WorkerName,
+  WorkerRef,
 } from '../../../src/queue/store/store.ts'
 import { Link } from '../locker/link.ts'
 import type { SimProcess } from '../locker/process.ts'
@@ -35,7 +36,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly link: Link
   readonly subscription: Subscription
   readonly accept: number
-  readonly watched = false
+  readonly hasWatchers = false
   /** What was handed in last from here for each job, by those who wait. */
   readonly latest: Map<string, Submission> = new Map()
   /** What was handed in last of all; a test takes it away. */
@@ -45,7 +46,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #port: QueuePort
   readonly #serverClock: ServerClock
   readonly #fences: FenceWatermark
-  readonly #waiters = new Map<string, Pick<Submitter, 'notice'>>()
+  readonly #waiters = new Map<string, NoticeListener>()
   readonly #workers = new Map<string, WorkerListener>()
   /** Those that take jobs. */
   readonly #working = new Set<string>()
@@ -108,47 +109,56 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return answer.reply
   }
 
-  submit(submission: Submission, within: number, submitter: Submitter): void {
+  submit(submission: Submission, within: number, submitter: SubmissionListener): void {
     this.submitted = submission
-    if (submission.waits) {
+    if (submission.awaited) {
       this.latest.set(submission.id, submission)
-      this.attend(submission.nonce, submitter)
+      this.registerWaiter(submission.nonce, submitter)
     }
-    const answered = (reply: SubmitReply) => submitter.answered(reply)
+    const answered = (reply: SubmitReply) => submitter.onReply(reply)
     this.#call('submit', () => this.#port.submit(submission), { within }, answered).then(answered, (error) =>
-      submitter.failed(error),
+      submitter.onError(error),
     )
   }
 
-  ignore(nonce: string): void {
+  unregister(nonce: string): void {
     this.#waiters.delete(nonce)
     this.#workers.delete(nonce)
   }
 
-  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
+  registerWaiter(nonce: string, submitter: NoticeListener): void {
     this.#waiters.set(nonce, submitter)
   }
 
-  look(question: Question, limits: CallLimits): ReturnType<QueueStore['look']> {
-    return this.#call('look', () => this.#port.look(question, limits), limits)
+  queryOutcome(question: OutcomeQuery, limits: CallLimits): ReturnType<QueueStore['queryOutcome']> {
+    return this.#call('look', () => this.#port.queryOutcome(question, limits), limits)
   }
 
-  unpark(nonce: string, removal: Removal, limits: CallLimits): Promise<void> {
+  unpark(nonce: string, removal: Termination, limits: CallLimits): Promise<void> {
     return this.#call('unpark', () => this.#port.unpark(nonce, removal, limits), limits)
   }
 
-  offer(worker: WorkerName, places: number, listener: WorkerListener, limits: CallLimits): Promise<void> {
+  setCapacity(
+    worker: WorkerRef,
+    places: number,
+    listener: WorkerListener,
+    limits: CallLimits,
+  ): Promise<void> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
-    return this.#timed(`offer ${worker.command} ${places}`, () => this.#port.offer(worker, places), limits)
+    return this.#timed(
+      `offer ${worker.command} ${places}`,
+      () => this.#port.setCapacity(worker, places),
+      limits,
+    )
   }
 
-  async withdraw(worker: WorkerName, limits: CallLimits): Promise<void> {
+  async removeWorker(worker: WorkerRef, limits: CallLimits): Promise<void> {
     const { nonce } = worker
     this.#working.delete(nonce)
     const caughtUp = this.#catchUp(nonce)
     const run = async () => {
-      await this.#port.withdraw(worker, limits)
+      await this.#port.removeWorker(worker, limits)
       this.subscription.send(() => this.#withdrawing.get(nonce)?.(), true)
     }
     await this.#call('withdraw', run, limits)
@@ -165,11 +175,11 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.#withdrawing.delete(nonce)
   }
 
-  renew(attempt: Attempt, lease: number, limits: CallLimits): ReturnType<QueueStore['renew']> {
+  renew(attempt: AttemptRef, lease: number, limits: CallLimits): ReturnType<QueueStore['renew']> {
     return this.#timed(`renew ${short(attempt.id)}`, () => this.#port.renew(attempt, lease, limits), limits)
   }
 
-  finish(ending: Ending, limits: CallLimits): Promise<boolean> {
+  finish(ending: AttemptOutcome, limits: CallLimits): Promise<boolean> {
     return this.#timed(
       `finish ${short(ending.id)} ${ending.kind}`,
       () => this.#port.finish(ending, limits),
@@ -177,32 +187,32 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     )
   }
 
-  progress(attempt: Attempt, bytes: Buffer, limits: CallLimits): Promise<void> {
-    return this.#call('progress', () => this.#port.progress(attempt, bytes, limits), limits)
+  publishProgress(attempt: AttemptRef, bytes: Buffer, limits: CallLimits): Promise<void> {
+    return this.#call('progress', () => this.#port.publishProgress(attempt, bytes, limits), limits)
   }
 
-  log(...args: Parameters<QueueStore['log']>): Promise<void> {
-    return this.#call('log', () => this.#port.log(...args), args[args.length - 1] as CallLimits)
+  appendLog(...args: Parameters<QueueStore['appendLog']>): Promise<void> {
+    return this.#call('log', () => this.#port.appendLog(...args), args[args.length - 1] as CallLimits)
   }
 
-  logs(id: string, limits: CallLimits): Promise<string[]> {
-    return this.#call('logs', () => this.#port.logs(id, limits), limits)
+  readLog(id: string, limits: CallLimits): Promise<string[]> {
+    return this.#call('logs', () => this.#port.readLog(id, limits), limits)
   }
 
-  due(limits: CallLimits): ReturnType<QueueStore['due']> {
-    return this.#call('due', () => this.#port.due(limits), limits)
+  findDue(limits: CallLimits): ReturnType<QueueStore['findDue']> {
+    return this.#call('due', () => this.#port.findDue(limits), limits)
   }
 
-  tick(jobs: DueJob[], terms: StallTerms, limits: CallLimits): ReturnType<QueueStore['tick']> {
-    return this.#call('tick', () => this.#port.tick(jobs, terms, limits), limits)
+  processDue(jobs: DueJob[], terms: StallPolicy, limits: CallLimits): ReturnType<QueueStore['processDue']> {
+    return this.#call('tick', () => this.#port.processDue(jobs, terms, limits), limits)
   }
 
   snapshot(id: string, limits: CallLimits): ReturnType<QueueStore['snapshot']> {
     return this.#call('snapshot', () => this.#port.snapshot(id, limits), limits)
   }
 
-  payload(...args: Parameters<QueueStore['payload']>): ReturnType<QueueStore['payload']> {
-    return this.#call('payload', () => this.#port.payload(...args), args[args.length - 1] as CallLimits)
+  readPayload(...args: Parameters<QueueStore['readPayload']>): ReturnType<QueueStore['readPayload']> {
+    return this.#call('payload', () => this.#port.readPayload(...args), args[args.length - 1] as CallLimits)
   }
 
   drain(...args: Parameters<QueueStore['drain']>): Promise<number> {
@@ -221,8 +231,8 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#call('commands', () => this.#port.commands(limits), limits)
   }
 
-  end(removal: Removal, limits: CallLimits): Promise<boolean> {
-    return this.#call(`end ${removal.kind}`, () => this.#port.end(removal, limits), limits)
+  terminate(removal: Termination, limits: CallLimits): Promise<boolean> {
+    return this.#call(`end ${removal.kind}`, () => this.#port.terminate(removal, limits), limits)
   }
 
   retry(...args: Parameters<QueueStore['retry']>): ReturnType<QueueStore['retry']> {
@@ -237,13 +247,13 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#call(`resume ${command}`, () => this.#port.resume(command, limits), limits)
   }
 
-  paused(limits: CallLimits): Promise<string[]> {
-    return this.#call('paused', () => this.#port.paused(limits), limits)
+  pausedCommands(limits: CallLimits): Promise<string[]> {
+    return this.#call('paused', () => this.#port.pausedCommands(limits), limits)
   }
 
-  report(): void {}
+  publishEvent(): void {}
 
-  async watch(): Promise<() => void> {
+  async watchEvents(): Promise<() => void> {
     return () => {}
   }
 
@@ -265,33 +275,33 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.subscription.send(() => {
       for (const delivery of deliveries) {
         this.#fences.observe(delivery.fence)
-        const left = delivery.left === 0 ? 0 : this.#serverClock.remaining(until)
+        const left = delivery.leaseLeft === 0 ? 0 : this.#serverClock.remaining(until)
         this.#world.history.say(
           () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,
         )
-        this.#workers.get(nonce)?.deliver({ ...delivery, left })
+        this.#workers.get(nonce)?.onDelivery({ ...delivery, leaseLeft: left })
       }
     }, true)
   }
 
   tell(nonce: string, notice: JobNotice): void {
     const isLarge = notice.kind === 'outcome' && this.#world.random.chance(this.#world.plan.large)
-    const message: JobNotice = isLarge ? { kind: 'more' } : notice
-    this.subscription.send(() => this.#waiters.get(nonce)?.notice(message), true)
+    const message: JobNotice = isLarge ? { kind: 'outcomeReady' } : notice
+    this.subscription.send(() => this.#waiters.get(nonce)?.onNotice(message), true)
   }
 
   warn(nonce: string, notice: WorkerNotice): void {
     this.subscription.send(() => {
       const worker = this.#workers.get(nonce)
-      if (notice.kind === 'cancelled') worker?.cancelled(notice.id, notice.fence)
-      else if (notice.kind === 'due') worker?.due(notice.ms)
-      else worker?.forgotten()
+      if (notice.kind === 'cancelled') worker?.onCancelled(notice.id, notice.fence)
+      else if (notice.kind === 'due') worker?.onDue(notice.ms)
+      else worker?.onCapacityRequested()
     }, true)
   }
 
   call(): void {
     this.subscription.send(() => {
-      for (const nonce of this.#working) this.#workers.get(nonce)?.forgotten()
+      for (const nonce of this.#working) this.#workers.get(nonce)?.onCapacityRequested()
     }, true)
   }
 }

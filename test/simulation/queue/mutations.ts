@@ -36,10 +36,10 @@ function unfenced(port: QueuePort, server: QueueServer): QueuePort {
 /** A listener that is told something else. */
 function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerListener {
   return {
-    deliver: (delivery) => of.deliver(delivery),
-    cancelled: (id, fence) => of.cancelled(id, fence),
-    due: (ms) => of.due(ms),
-    forgotten: () => of.forgotten(),
+    onDelivery: (delivery) => of.onDelivery(delivery),
+    onCancelled: (id, fence) => of.onCancelled(id, fence),
+    onDue: (ms) => of.onDue(ms),
+    onCapacityRequested: () => of.onCapacityRequested(),
     ...changes,
   }
 }
@@ -96,9 +96,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a stall that is not counted',
     server: (port, server) => ({
       ...port,
-      tick: async (jobs, terms, limits) => {
+      processDue: async (jobs, terms, limits) => {
         const before = jobs.map(({ id }) => jobOf(server, id)?.stalled ?? 0)
-        const ticks = await port.tick(jobs, { ...terms, maxStalls: 1e9 }, limits)
+        const ticks = await port.processDue(jobs, { ...terms, maxStalls: 1e9 }, limits)
         for (const [index, { id, status }] of ticks.entries()) {
           const job = jobOf(server, id)
           if (status === 'stalled' && job) job.stalled = before[index] ?? 0
@@ -110,7 +110,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a tick that never runs',
     shownBy: 4,
-    client: (store) => wrapped(store, { due: async () => ({ jobs: [], next: undefined }) }),
+    client: (store) => wrapped(store, { findDue: async () => ({ jobs: [], nextIn: undefined }) }),
   },
   {
     name: 'waits that never look again',
@@ -122,10 +122,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
           asked.add(submission.nonce)
           store.submit(submission, within, submitter)
         },
-        look: async (question, limits) => {
+        queryOutcome: async (question, limits) => {
           if (asked.has(question.nonce)) return { status: 'pending' }
           asked.add(question.nonce)
-          return store.look(question, limits)
+          return store.queryOutcome(question, limits)
         },
       })
     },
@@ -134,7 +134,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a place that is not given back',
     server: (port) => ({
       ...port,
-      finish: (ending, limits) => port.finish({ ...ending, frees: ending.kind === 'value' }, limits),
+      finish: (ending, limits) => port.finish({ ...ending, releasesSlot: ending.kind === 'value' }, limits),
     }),
   },
   {
@@ -142,9 +142,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
-        offer: async (worker, places, of, limits) => {
+        setCapacity: async (worker, places, of, limits) => {
           if (offered.has(worker.nonce)) return
-          await store.offer(worker, places, of, limits)
+          await store.setCapacity(worker, places, of, limits)
           offered.add(worker.nonce)
         },
       })
@@ -208,9 +208,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a delivery that is believed for too long',
     client: (store) =>
       wrapped(store, {
-        offer: (worker, places, of, limits) => {
-          const deliver: WorkerListener['deliver'] = (delivery) => of.deliver({ ...delivery, left: 1e6 })
-          return store.offer(worker, places, listener(of, { deliver }), limits)
+        setCapacity: (worker, places, of, limits) => {
+          const deliver: WorkerListener['onDelivery'] = (delivery) =>
+            of.onDelivery({ ...delivery, leaseLeft: 1e6 })
+          return store.setCapacity(worker, places, listener(of, { onDelivery: deliver }), limits)
         },
         renew: async (attempt, lease, limits) => {
           const state = await store.renew(attempt, lease, limits)
@@ -232,7 +233,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'an outcome that is forgotten too soon',
     server: (port) => ({
       ...port,
-      finish: (ending, limits) => port.finish({ ...ending, linger: 0 }, limits),
+      finish: (ending, limits) => port.finish({ ...ending, outcomeRetention: 0 }, limits),
     }),
   },
   {

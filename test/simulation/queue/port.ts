@@ -1,36 +1,41 @@
-import type { QueueStore, Submission, SubmitReply, WorkerName } from '../../../src/queue/store/store.ts'
+import type { QueueStore, Submission, SubmitReply, WorkerRef } from '../../../src/queue/store/store.ts'
 
 type Plain =
-  | 'look'
+  | 'queryOutcome'
   | 'unpark'
-  | 'withdraw'
+  | 'removeWorker'
   | 'renew'
   | 'finish'
-  | 'progress'
-  | 'log'
-  | 'logs'
-  | 'due'
-  | 'tick'
+  | 'publishProgress'
+  | 'appendLog'
+  | 'readLog'
+  | 'findDue'
+  | 'processDue'
   | 'snapshot'
-  | 'payload'
+  | 'readPayload'
   | 'list'
   | 'counts'
   | 'drain'
   | 'commands'
-  | 'end'
+  | 'terminate'
   | 'retry'
   | 'pause'
   | 'resume'
-  | 'paused'
+  | 'pausedCommands'
 
 /** The transitions of the store, as they run at the server for one of its users. */
 export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
-  offer(worker: WorkerName, places: number): Promise<void>
+  setCapacity(worker: WorkerRef, slots: number): Promise<void>
 }
 
-const NOBODY = { deliver: () => {}, cancelled: () => {}, due: () => {}, forgotten: () => {} }
+const NOBODY = {
+  onDelivery: () => {},
+  onCancelled: () => {},
+  onDue: () => {},
+  onCapacityRequested: () => {},
+}
 
 /** The memory adapter's transitions. What they tell goes another way, see server.ts. */
 export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort {
@@ -38,30 +43,30 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     inbox: user.inbox,
     submit: (submission) =>
       new Promise((resolve, reject) => {
-        user.submit(submission, 0, { answered: resolve, failed: reject, notice: () => {} })
-        user.ignore(submission.nonce)
+        user.submit(submission, 0, { onReply: resolve, onError: reject, onNotice: () => {} })
+        user.unregister(submission.nonce)
       }),
-    offer: (worker, places) => user.offer(worker, places, NOBODY, { within: 0 }),
-    look: (...args) => user.look(...args),
+    setCapacity: (worker, slots) => user.setCapacity(worker, slots, NOBODY, { within: 0 }),
+    queryOutcome: (...args) => user.queryOutcome(...args),
     unpark: (...args) => user.unpark(...args),
-    withdraw: (...args) => user.withdraw(...args),
+    removeWorker: (...args) => user.removeWorker(...args),
     renew: (...args) => user.renew(...args),
     finish: (...args) => user.finish(...args),
-    progress: (...args) => user.progress(...args),
-    log: (...args) => user.log(...args),
-    logs: (...args) => user.logs(...args),
-    due: (...args) => user.due(...args),
-    tick: (...args) => user.tick(...args),
+    publishProgress: (...args) => user.publishProgress(...args),
+    appendLog: (...args) => user.appendLog(...args),
+    readLog: (...args) => user.readLog(...args),
+    findDue: (...args) => user.findDue(...args),
+    processDue: (...args) => user.processDue(...args),
     snapshot: (...args) => user.snapshot(...args),
-    payload: (...args) => user.payload(...args),
+    readPayload: (...args) => user.readPayload(...args),
     list: (...args) => user.list(...args),
     counts: (...args) => user.counts(...args),
     drain: (...args) => user.drain(...args),
     commands: (...args) => user.commands(...args),
-    end: (...args) => user.end(...args),
+    terminate: (...args) => user.terminate(...args),
     retry: (...args) => user.retry(...args),
     pause: (...args) => user.pause(...args),
     resume: (...args) => user.resume(...args),
-    paused: (...args) => user.paused(...args),
+    pausedCommands: (...args) => user.pausedCommands(...args),
   }
 }

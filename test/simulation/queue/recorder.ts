@@ -1,7 +1,13 @@
 import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
 import { decodeFailure } from '../../../src/kernel/codec/failure.ts'
 import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
-import type { Delivery, Ending, JobOutcome, Submission, SubmitReply } from '../../../src/queue/store/store.ts'
+import type {
+  AttemptOutcome,
+  Delivery,
+  JobOutcome,
+  Submission,
+  SubmitReply,
+} from '../../../src/queue/store/store.ts'
 import { identityOf } from '../locker/history.ts'
 import type { AttemptRecord, QueueHistory } from './history.ts'
 import type { QueuePort } from './port.ts'
@@ -122,16 +128,16 @@ export class QueueRecorder implements QueueWatcher {
           )
         return state
       },
-      tick: async (jobs, terms, limits) => {
-        const ticks = await port.tick(jobs, terms, limits)
+      processDue: async (jobs, terms, limits) => {
+        const ticks = await port.processDue(jobs, terms, limits)
         for (const { id, status } of ticks) {
           if (status !== 'stalled' && status !== 'failed') continue
           this.#history.say(() => `    ${short(id)} has ${status}`)
         }
         return ticks
       },
-      end: async (removal, limits) => {
-        const ended = await port.end(removal, limits)
+      terminate: async (removal, limits) => {
+        const ended = await port.terminate(removal, limits)
         if (ended) this.#history.say(() => `    ${short(removal.id)} is ended: ${removal.kind}`)
         return ended
       },
@@ -177,9 +183,9 @@ export class QueueRecorder implements QueueWatcher {
   }
 
   /** Q3: who was replaced cannot end it. S6: what was accepted is accepted when it is said again. */
-  #finished({ id, fence, kind }: Ending, accepted: boolean, current: boolean): void {
+  #finished({ id, fence, kind }: AttemptOutcome, accepted: boolean, current: boolean): void {
     // What was given back is given back, whatever for.
-    const name = `${id} ${fence} ${kind === 'handBack' ? 'retry' : kind}`
+    const name = `${id} ${fence} ${kind === 'requeue' ? 'retry' : kind}`
     const before = this.#accepted.get(name)
     this.#history.say(() => `    ${short(id)} ${fence} ${kind} is ${accepted ? 'accepted' : 'refused'}`)
     if (!accepted) {

@@ -74,5 +74,14 @@ export class Dispatch {
 function deliveryOf(job: JobRecord, accept: number): Delivery {
   const { id, fence, generation, failed, stalled, options, payload } = job
   // One that stalled before may only start once it is accepted: it might be what kills its worker.
-  return { id, fence, generation, failed, stalled, left: stalled > 0 ? 0 : accept, options, payload }
+  return {
+    id,
+    fence,
+    generation,
+    failures: failed,
+    stalls: stalled,
+    leaseLeft: stalled > 0 ? 0 : accept,
+    options,
+    payload,
+  }
 }

@@ -1,9 +1,9 @@
-import type { Ending, Removal, Retention } from '../store.ts'
+import type { AttemptOutcome, Retention, Termination } from '../store.ts'
 import type { Ended, JobRecord } from './job-record.ts'
 import type { BookState, QueueSurroundings } from './queue-state.ts'
 
 /** How an attempt ended, with its worker as its places name it. */
-export type BookEnding = Omit<Ending, 'worker'> & { worker: string }
+export type BookEnding = Omit<AttemptOutcome, 'worker'> & { worker: string }
 
 /** Lists nothing. */
 const UNLISTED: Retention = { count: 0, age: 0 }
@@ -21,10 +21,10 @@ export function settleJob(
     book.line(job, false, at.now)
     return
   }
-  const { ttl, linger, retain, kind } = ended
+  const { ttl, outcomeRetention, retain, kind } = ended
   const listed = retain.count > 0 && retain.age > 0 && kind !== 'removed'
-  job.expiresAt = at.now + Math.max(ttl, linger, listed ? retain.age : 0)
-  if (listed) book.list(job, kind === 'value' ? 'completed' : 'failed', retain, linger, at.now)
+  job.expiresAt = at.now + Math.max(ttl, outcomeRetention, listed ? retain.age : 0)
+  if (listed) book.list(job, kind === 'value' ? 'completed' : 'failed', retain, outcomeRetention, at.now)
 }
 
 /** An attempt has ended: its job is over, or waits for another attempt. */
@@ -39,8 +39,13 @@ export function endAttempt(book: BookState, job: JobRecord, ending: BookEnding, 
 }
 
 /** Ends a job from outside. False: there is nothing to end. */
-export function endJob(book: BookState, job: JobRecord, removal: Removal, at: QueueSurroundings): boolean {
-  if (removal.unwanted && (!job.abortUnwanted || job.waiters > 0)) return false
+export function endJob(
+  book: BookState,
+  job: JobRecord,
+  removal: Termination,
+  at: QueueSurroundings,
+): boolean {
+  if (removal.onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
   if (job.over) return removal.kind === 'removed' && removeFinished(book, job, removal, at)
   const { worker, fence, id } = job
   book.times.delete(id)
@@ -48,8 +53,8 @@ export function endJob(book: BookState, job: JobRecord, removal: Removal, at: Qu
   if (worker === '') book.command(job.command).line.remove(id)
   job.due = undefined
   job.mergeNext()
-  const { kind, bytes, linger } = removal
-  settleJob(book, job, { kind, bytes, linger, ttl: 0, retain: UNLISTED, foreign: true }, at)
+  const { kind, bytes, outcomeRetention } = removal
+  settleJob(book, job, { kind, bytes, outcomeRetention, ttl: 0, retain: UNLISTED, foreign: true }, at)
   if (worker !== '') at.warn(worker, { kind: 'cancelled', id, fence })
   return true
 }
@@ -58,12 +63,12 @@ export function endJob(book: BookState, job: JobRecord, removal: Removal, at: Qu
 function removeFinished(
   book: BookState,
   job: JobRecord,
-  { linger }: Removal,
+  { outcomeRetention }: Termination,
   at: QueueSurroundings,
 ): boolean {
   if (!job.outcome || job.outcome.kind === 'removed') return false
   book.unlist(job)
   job.outcome = { kind: 'removed', fence: job.outcome.fence, bytes: Buffer.alloc(0), freshUntil: 0 }
-  job.expiresAt = at.now + linger
+  job.expiresAt = at.now + outcomeRetention
   return true
 }

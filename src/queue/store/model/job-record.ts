@@ -1,4 +1,4 @@
-import type { Ending, JobNotice, JobOutcome, Submission } from '../store.ts'
+import type { AttemptOutcome, JobNotice, JobOutcome, Submission } from '../store.ts'
 
 /** What a record takes beside its bytes, about, and so does each place of one who waits. */
 const RECORD_BYTES = 1024
@@ -34,7 +34,7 @@ export interface Ended {
   /** For later submissions, ms. */
   ttl: number
   /** For those who waited, ms. */
-  linger: number
+  outcomeRetention: number
   /** Not ended by its worker, who is not to be told that it has. */
   foreign?: boolean
 }
@@ -138,8 +138,8 @@ export class JobRecord {
   }
 
   /** Whether an attempt ended so already. */
-  repeats(kind: Ending['kind'], fence: number): boolean {
-    if (kind === 'retry' || kind === 'handBack') return this.givenBack === fence
+  repeats(kind: AttemptOutcome['kind'], fence: number): boolean {
+    if (kind === 'retry' || kind === 'requeue') return this.givenBack === fence
     return this.endedByOthers !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
   }
 

@@ -1,16 +1,16 @@
 import type {
-  Answer,
   Counts,
-  Due,
   DueJob,
+  DueJobs,
+  DueResult,
   JobSnapshot,
   JobState,
-  Question,
-  Removal,
-  StallTerms,
+  OutcomeQuery,
+  OutcomeReply,
+  StallPolicy,
   Submission,
   SubmitReply,
-  Tick,
+  Termination,
 } from '../store.ts'
 import { Dispatch } from './dispatch.ts'
 import { type BookEnding, endAttempt, endJob, settleJob } from './endings.ts'
@@ -43,7 +43,7 @@ export class QueueBook {
   }
 
   /** What became of a generation. Who still has to wait for it is parked. */
-  look({ id, generation, nonce }: Question, inbox: string, at: At): Answer {
+  look({ id, generation, nonce }: OutcomeQuery, inbox: string, at: At): OutcomeReply {
     const job = this.state.job(id, at.now)
     const outcome = job?.outcomeOf(generation)
     if (outcome) return { status: 'settled', outcome }
@@ -56,14 +56,14 @@ export class QueueBook {
   }
 
   /** One who waited has left; and if nobody is left, the job is ended if that was asked for. */
-  unpark(park: string, removal: Removal, at: At): void {
+  unpark(park: string, removal: Termination, at: At): void {
     const job = this.state.job(removal.id, at.now)
     if (job?.first === park) job.first = ''
     else if (!job?.parks.delete(park)) return
     endJob(this.state, job, removal, at)
   }
 
-  end(removal: Removal, at: At): boolean {
+  end(removal: Termination, at: At): boolean {
     const job = this.state.job(removal.id, at.now)
     return job !== undefined && endJob(this.state, job, removal, at)
   }
@@ -104,7 +104,7 @@ export class QueueBook {
   }
 
   finish(ending: BookEnding, at: At): boolean {
-    const { worker, id, fence, kind, frees } = ending
+    const { worker, id, fence, kind, releasesSlot: frees } = ending
     const job = this.state.job(id, at.now)
     if (job?.repeats(kind, fence)) return true
     if (!job?.isHeld(worker, fence)) return false
@@ -122,15 +122,15 @@ export class QueueBook {
     for (const park of job.audience()) at.tell(park, { kind: 'progress', bytes })
   }
 
-  due(now: number): Due {
+  due(now: number): DueJobs {
     const { times, jobs: records } = this.state
     const jobs = times.until(now).map((id) => ({ id, command: records.get(id)?.command ?? '' }))
     const next = times.after(now)
-    return { jobs, next: next === undefined ? undefined : next - now }
+    return { jobs, nextIn: next === undefined ? undefined : next - now }
   }
 
   /** Looks after what is due. */
-  tick(jobs: readonly DueJob[], terms: StallTerms, at: At): Tick[] {
+  tick(jobs: readonly DueJob[], terms: StallPolicy, at: At): DueResult[] {
     return this.#dispatching(at, (dispatch) => {
       const ticks = jobs.map((job) => ({ ...job, status: this.#tick(job.id, terms, at) }))
       for (const name of new Set(jobs.map(({ command }) => command))) dispatch.run(this.state.command(name))
@@ -138,7 +138,7 @@ export class QueueBook {
     })
   }
 
-  #tick(id: string, terms: StallTerms, at: At): Tick['status'] {
+  #tick(id: string, terms: StallPolicy, at: At): DueResult['status'] {
     const { state } = this
     const end = state.times.at(id)
     if (end === undefined || end > at.now) return 'none'
@@ -153,15 +153,15 @@ export class QueueBook {
   }
 
   /** The worker of an attempt has not been heard of: the job goes to another, unless that happened too often. */
-  #stall(job: JobRecord, terms: StallTerms, at: At): Tick['status'] {
+  #stall(job: JobRecord, terms: StallPolicy, at: At): DueResult['status'] {
     const command = this.state.command(job.command)
     command.forget(job.worker)
     at.warn(job.worker, { kind: 'forgotten' })
     // Before its second stall it could not start without having been accepted.
     if (job.accepted || job.stalled === 0) job.stalled++
     if (job.stalled > terms.maxStalls) {
-      const { failure: bytes, errorTtl: ttl, linger, retain } = terms
-      settleJob(this.state, job, { kind: 'error', bytes, ttl, linger, retain, foreign: true }, at)
+      const { failure: bytes, errorTtl: ttl, outcomeRetention, retain } = terms
+      settleJob(this.state, job, { kind: 'error', bytes, ttl, outcomeRetention, retain, foreign: true }, at)
       return 'failed'
     }
     job.worker = ''
@@ -198,11 +198,17 @@ export class QueueBook {
     return idsIn(this.state, state, now).slice(from, from + limit)
   }
 
-  drain(state: 'waiting' | 'delayed', linger: number, at: At): number {
+  drain(state: 'waiting' | 'delayed', outcomeRetention: number, at: At): number {
     const jobs = idsIn(this.state, state, at.now).flatMap((id) => this.state.job(id, at.now) ?? [])
-    const removal = { kind: 'removed', bytes: Buffer.alloc(0), linger, unwanted: false } as const
-    return jobs.filter((job) => endJob(this.state, job, { ...removal, id: job.id, command: job.command }, at))
-      .length
+    const termination = {
+      kind: 'removed',
+      bytes: Buffer.alloc(0),
+      outcomeRetention,
+      onlyIfUnwanted: false,
+    } as const
+    return jobs.filter((job) =>
+      endJob(this.state, job, { ...termination, id: job.id, command: job.command }, at),
+    ).length
   }
 
   counts(now: number): Counts {

@@ -1,4 +1,4 @@
-import { type Delivery, type JobNotice, KEEP_JOBS, type Retention } from '../store.ts'
+import { type Delivery, type JobNotice, PENDING_JOB_TTL, type Retention } from '../store.ts'
 import { CommandBook } from './command-state.ts'
 import { Times } from './due-times.ts'
 import type { JobRecord } from './job-record.ts'
@@ -86,21 +86,21 @@ export class BookState {
   know(command: string, now: number): void {
     if (this.knownUntil <= now) this.#known.clear()
     this.#known.add(command)
-    this.knownUntil = now + KEEP_JOBS
+    this.knownUntil = now + PENDING_JOB_TTL
   }
 
   /** Puts a job in line. Where nothing waited, the command may be unknown by now. */
   line(job: JobRecord, lifo: boolean, now: number): void {
     const { line } = this.command(job.command)
     line.add(job, lifo)
-    job.expiresAt = now + KEEP_JOBS
+    job.expiresAt = now + PENDING_JOB_TTL
     if (line.length === 1) this.know(job.command, now)
   }
 
   /** Puts a job before all others. */
   putFirst(job: JobRecord, now: number): void {
     this.command(job.command).line.putFirst(job.id)
-    job.expiresAt = now + KEEP_JOBS
+    job.expiresAt = now + PENDING_JOB_TTL
   }
 
   /** The commands that are known, in the order in which they became so. */
@@ -111,7 +111,7 @@ export class BookState {
   /** Puts a job off. */
   delay(job: JobRecord, due: number): void {
     job.due = due
-    job.expiresAt = due + KEEP_JOBS
+    job.expiresAt = due + PENDING_JOB_TTL
     this.times.set(job.id, due)
     this.delayed.set(job.id, due)
   }
@@ -121,7 +121,7 @@ export class BookState {
     job: JobRecord,
     listing: 'failed' | 'completed',
     retain: Retention,
-    linger: number,
+    outcomeRetention: number,
     now: number,
   ): void {
     job.listed = listing
@@ -129,7 +129,7 @@ export class BookState {
       const old = this.job(id, now)
       if (!old?.over) continue
       old.listed = undefined
-      old.expiresAt = now + Math.max(linger, (old.outcome?.freshUntil ?? 0) - now)
+      old.expiresAt = now + Math.max(outcomeRetention, (old.outcome?.freshUntil ?? 0) - now)
     }
   }
 

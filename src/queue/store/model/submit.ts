@@ -1,4 +1,4 @@
-import { KEEP_JOBS, type Submission, type SubmitReply } from '../store.ts'
+import { PENDING_JOB_TTL, type Submission, type SubmitReply } from '../store.ts'
 import type { CommandBook } from './command-state.ts'
 import type { Dispatch } from './dispatch.ts'
 import { JobRecord } from './job-record.ts'
@@ -17,12 +17,12 @@ export interface Submitting {
 /** Joins the job that is there, is served what became of it, or creates it. Repeated, it has the effect of one. */
 export function submitJob(of: Submitting): SubmitReply {
   const { book, submission, at } = of
-  const { id, nonce, command, conflict, known } = submission
+  const { id, nonce, command, conflict, requiresWorker: known } = submission
   const job = book.job(id, at.now)
   if (job && !job.over) return join(job, of)
   // Sent twice, and over meanwhile: it is not run again.
   const again = job?.creator === nonce
-  if (job && again && !submission.waits) return { status: 'created', generation: job.generation }
+  if (job && again && !submission.awaited) return { status: 'created', generation: job.generation }
   const found = job?.fresh(at.now)
   if (job && found) {
     const { kind, fence, bytes } = found
@@ -41,7 +41,7 @@ function isMeant(job: JobRecord, { conflict, payload }: Submission): boolean {
 }
 
 function join(job: JobRecord, { submission, park, at }: Submitting): SubmitReply {
-  const { nonce, waits, payload, options, conflict, abortUnwanted } = submission
+  const { nonce, awaited: waits, payload, options, conflict, abortUnwanted } = submission
   const { next } = job
   const parked = job.parks.get(park)
   if (job.creator === nonce) return { status: 'created', generation: job.generation }
@@ -72,9 +72,9 @@ function create(before: JobRecord | undefined, of: Submitting): number {
     book.unlist(before)
     before.resubmit(submission, generation)
   }
-  job.expiresAt = at.now + KEEP_JOBS
+  job.expiresAt = at.now + PENDING_JOB_TTL
   book.add(job)
-  const { priority, waits, delay } = submission
+  const { priority, awaited: waits, delay } = submission
   if (waits) job.first = park
   if (priority > 0) job.rank = { priority, micros: at.micros, turn: at.turn }
   const command = book.command(submission.command)

@@ -37,7 +37,7 @@ export class QueueManagement {
     return this.calls.connection.call(this.scripts.read.with([key], [command, ...args]), within)
   }
 
-  async logs(id: string, { within }: CallLimits): Promise<string[]> {
+  async readLog(id: string, { within }: CallLimits): Promise<string[]> {
     return ((await this.read('lrange', [this.calls.names.log(id), '0', '-1'], within)) as unknown[]).map(
       textOf,
     )
@@ -67,9 +67,9 @@ export class QueueManagement {
     return { waiting, delayed, active, completed, failed }
   }
 
-  async drain(state: 'waiting' | 'delayed', linger: number, limits: CallLimits): Promise<number> {
+  async drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number> {
     const commands = await this.#allCommands(limits)
-    const args = [state, String(this.drainStep), String(linger)]
+    const args = [state, String(this.drainStep), String(outcomeRetention)]
     let removed = 0
     for (;;) {
       const reply = await this.calls.call(this.scripts.drain, commands, [], args, limits.within)
@@ -118,7 +118,7 @@ export class QueueManagement {
     await this.calls.call(script, commands, [], [name, command], limits.within)
   }
 
-  async paused({ within }: CallLimits): Promise<string[]> {
+  async pausedCommands({ within }: CallLimits): Promise<string[]> {
     const members = (
       (await this.read('smembers', [this.calls.names.shared[5] as string], within)) as unknown[]
     ).map(textOf)

@@ -11,7 +11,7 @@ export function jobNoticeOf({ kind, fields, body }: Hint): JobNotice | undefined
     if (!areNumbers([fence])) return undefined
     return { kind: 'outcome', outcome: { kind: outcome, fence: Number(fence), bytes: body } }
   }
-  if (kind === 'm') return { kind: 'more' }
+  if (kind === 'm') return { kind: 'outcomeReady' }
   if (kind === 'p') return { kind: 'progress', bytes: body }
   return undefined
 }
@@ -24,14 +24,14 @@ export function tellWorker(
 ): void {
   if (kind === 'j') {
     const delivery = deliveryOf(fields, body, left)
-    if (delivery) listener.deliver(delivery)
+    if (delivery) listener.onDelivery(delivery)
   } else if (kind === 'c') {
     const [id, fence] = fields
-    if (id !== undefined && areNumbers([fence])) listener.cancelled(id, Number(fence))
+    if (id !== undefined && areNumbers([fence])) listener.onCancelled(id, Number(fence))
   } else if (kind === 't') {
-    if (areNumbers(fields.slice(0, 1))) listener.due(Number(fields[0]))
+    if (areNumbers(fields.slice(0, 1))) listener.onDue(Number(fields[0]))
   } else if (kind === 's') {
-    listener.forgotten()
+    listener.onCapacityRequested()
   }
 }
 
@@ -51,9 +51,9 @@ function deliveryOf(fields: string[], body: Buffer, left: (until: number) => num
     id,
     fence,
     generation,
-    failed,
-    stalled,
-    left: until === 0 ? 0 : left(until),
+    failures: failed,
+    stalls: stalled,
+    leaseLeft: until === 0 ? 0 : left(until),
     options: body.toString('utf8', 0, size),
     payload: fields[7] === '+' ? undefined : body.toString('utf8', size),
   }

@@ -8,21 +8,22 @@ import type { CallLimits } from '../../../locker/store/store.ts'
 import { MAX_PARKED } from '../../../locker/store/store.ts'
 import { QueueNames } from '../../submitting/dedupe-id.ts'
 import {
-  type Answer,
-  type Attempt,
-  type Due,
+  type AttemptOutcome,
+  type AttemptRef,
   type DueJob,
-  type Ending,
+  type DueJobs,
+  type DueResult,
   MESSAGE_LIMIT,
-  type Question,
+  type NoticeListener,
+  type OutcomeQuery,
+  type OutcomeReply,
   type QueueStore,
-  type Removal,
-  type StallTerms,
+  type StallPolicy,
   type Submission,
-  type Submitter,
-  type Tick,
+  type SubmissionListener,
+  type Termination,
   type WorkerListener,
-  type WorkerName,
+  type WorkerRef,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
 import { Feed } from './event-feed.ts'
@@ -54,21 +55,21 @@ const CATCH_UP = 500
 /** What is due is looked after so many at a time. */
 const DUE_AT_ONCE = 32
 
-const ENDINGS: Record<Ending['kind'], string> = { value: 'v', error: 'e', retry: 'r', handBack: 'h' }
+const ENDINGS: Record<AttemptOutcome['kind'], string> = { value: 'v', error: 'e', retry: 'r', requeue: 'h' }
 const RENEWALS = ['lost', 'held', 'cancelled'] as const
 const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
 
 /** Tells a submitter of messages about its job. */
-class NoticeListener implements Listener {
-  readonly #submitter: Pick<Submitter, 'notice'>
+class InboxListener implements Listener {
+  readonly #submitter: NoticeListener
 
-  constructor(submitter: Pick<Submitter, 'notice'>) {
+  constructor(submitter: NoticeListener) {
     this.#submitter = submitter
   }
 
   hint(hint: Hint): void {
     const notice = jobNoticeOf(hint)
-    if (notice) this.#submitter.notice(notice)
+    if (notice) this.#submitter.onNotice(notice)
   }
 }
 
@@ -140,17 +141,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
 
   #broadcast(message: Buffer): void {
     if (this.#workers.size === 0 || message.toString() !== this.#call) return
-    for (const nonce of this.#workers) this.#listeners.get(nonce)?.forgotten()
+    for (const nonce of this.#workers) this.#listeners.get(nonce)?.onCapacityRequested()
   }
 
   get subscribed(): boolean {
     return this.#connection.subscribed
   }
 
-  submit(submission: Submission, within: number, submitter: Submitter): void {
+  submit(submission: Submission, within: number, submitter: SubmissionListener): void {
     const { id, nonce, payload, options, delay, priority } = submission
     const command = this.calls.command(submission.command)
-    if (submission.waits) this.attend(nonce, submitter)
+    if (submission.awaited) this.registerWaiter(nonce, submitter)
     const flags = flagsOf(submission)
     this.#submissions.add(
       new Item(
@@ -159,25 +160,25 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
         (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         (values, at) => {
           const reply = submitReplyOf(values[at])
-          if (typeof reply === 'string') submitter.failed(refusedError(reply))
-          else submitter.answered(reply)
+          if (typeof reply === 'string') submitter.onError(refusedError(reply))
+          else submitter.onReply(reply)
         },
-        (error) => submitter.failed(error),
+        (error) => submitter.onError(error),
       ),
       within,
     )
   }
 
-  attend(nonce: string, submitter: Pick<Submitter, 'notice'>): void {
-    this.#connection.inbox.listen(nonce, new NoticeListener(submitter))
+  registerWaiter(nonce: string, submitter: NoticeListener): void {
+    this.#connection.inbox.listen(nonce, new InboxListener(submitter))
   }
 
-  ignore(nonce: string): void {
+  unregister(nonce: string): void {
     this.#connection.inbox.ignore(nonce)
     this.#listeners.delete(nonce)
   }
 
-  look({ id, generation, nonce }: Question, { within }: CallLimits): Promise<Answer> {
+  queryOutcome({ id, generation, nonce }: OutcomeQuery, { within }: CallLimits): Promise<OutcomeReply> {
     return new Promise((resolve, failed) =>
       this.#questions.add(
         new Item(
@@ -192,27 +193,33 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     )
   }
 
-  async unpark(nonce: string, removal: Removal, { within }: CallLimits): Promise<void> {
+  async unpark(nonce: string, removal: Termination, { within }: CallLimits): Promise<void> {
     await this.#end(this.#connection.inbox.id + nonce, removal, within)
   }
 
-  async end(removal: Removal, { within }: CallLimits): Promise<boolean> {
+  async terminate(removal: Termination, { within }: CallLimits): Promise<boolean> {
     return this.#end('', removal, within)
   }
 
-  async #end(park: string, removal: Removal, within: number): Promise<boolean> {
-    const { id, kind, bytes, linger, unwanted } = removal
-    const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(linger), unwanted ? '1' : '0']
+  async #end(park: string, removal: Termination, within: number): Promise<boolean> {
+    const { id, kind, bytes, outcomeRetention, onlyIfUnwanted } = removal
+    const args = [
+      park,
+      kind === 'error' ? 'e' : 'x',
+      bytes,
+      String(outcomeRetention),
+      onlyIfUnwanted ? '1' : '0',
+    ]
     const reply = await this.job(this.scripts.end, id, removal.command, [...args, this.#messageLimit], within)
     return Number(reply) === 1
   }
 
-  #park({ nonce }: WorkerName): string {
+  #park({ nonce }: WorkerRef): string {
     return this.#connection.inbox.id + nonce
   }
 
-  async offer(
-    worker: WorkerName,
+  async setCapacity(
+    worker: WorkerRef,
     places: number,
     listener: WorkerListener,
     { within }: CallLimits,
@@ -234,7 +241,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.calls.serverClock.update(Number(now), sentAt)
   }
 
-  async withdraw(worker: WorkerName, { within }: CallLimits): Promise<void> {
+  async removeWorker(worker: WorkerRef, { within }: CallLimits): Promise<void> {
     // Never heard of: nothing was delivered to it, nor will be. One that was withdrawn may have got a place back since.
     if (!this.#listeners.has(worker.nonce)) return
     this.#workers.delete(worker.nonce)
@@ -247,7 +254,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
-  async #catchUp({ nonce }: WorkerName): Promise<void> {
+  async #catchUp({ nonce }: WorkerRef): Promise<void> {
     if (!this.subscribed) return
     let timer: Timer | undefined
     await new Promise<void>((resolve) => {
@@ -259,7 +266,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   renew(
-    { worker, id, fence }: Attempt,
+    { worker, id, fence }: AttemptRef,
     lease: number,
     { within }: CallLimits,
   ): Promise<'held' | 'lost' | 'cancelled'> {
@@ -277,9 +284,9 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     )
   }
 
-  finish(ending: Ending, { within }: CallLimits): Promise<boolean> {
-    const { worker, id, fence, kind, bytes, ttl, linger, delay, retain, frees } = ending
-    const numbers = [ttl, linger, delay, retain.count, retain.age, frees ? 1 : 0].join(' ')
+  finish(ending: AttemptOutcome, { within }: CallLimits): Promise<boolean> {
+    const { worker, id, fence, kind, bytes, ttl, outcomeRetention, delay, retain, releasesSlot } = ending
+    const numbers = [ttl, outcomeRetention, delay, retain.count, retain.age, releasesSlot ? 1 : 0].join(' ')
     return new Promise((resolve, failed) =>
       this.#endings.add(
         new Item(
@@ -298,19 +305,23 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     )
   }
 
-  async payload({ worker, id, fence }: Attempt, { within }: CallLimits): Promise<string | undefined> {
+  async readPayload({ worker, id, fence }: AttemptRef, { within }: CallLimits): Promise<string | undefined> {
     const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
     const [owner, last, payload] = reply as unknown[]
     const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
     return held && payload !== null ? textOf(payload) : undefined
   }
 
-  async progress({ worker, id, fence }: Attempt, bytes: Buffer, { within }: CallLimits): Promise<void> {
+  async publishProgress(
+    { worker, id, fence }: AttemptRef,
+    bytes: Buffer,
+    { within }: CallLimits,
+  ): Promise<void> {
     await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
   }
 
-  async log(
-    { worker, id, fence }: Attempt,
+  async appendLog(
+    { worker, id, fence }: AttemptRef,
     lines: readonly string[],
     before: number,
     { within }: CallLimits,
@@ -320,7 +331,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     await this.calls.call(this.scripts.log, [], keys, args, within)
   }
 
-  async due({ within }: CallLimits): Promise<Due> {
+  async findDue({ within }: CallLimits): Promise<DueJobs> {
     const key = this.#names.shared[0] as string
     const reply = await this.read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
     const flat = (reply as unknown[]).flat().map(textOf)
@@ -333,11 +344,11 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       if (left > 0) next = left
       else if (id !== undefined && command !== undefined) jobs.push({ id, command })
     }
-    return { jobs, next }
+    return { jobs, nextIn: next }
   }
 
-  async tick(jobs: DueJob[], terms: StallTerms, { within }: CallLimits): Promise<Tick[]> {
-    const { maxStalls, failure, errorTtl, linger, retain } = terms
+  async processDue(jobs: DueJob[], terms: StallPolicy, { within }: CallLimits): Promise<DueResult[]> {
+    const { maxStalls, failure, errorTtl, outcomeRetention, retain } = terms
     const commands = [...new Set(jobs.map((job) => job.command))]
     const sentAt = this.#connection.clock.now()
     const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
@@ -348,7 +359,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       [
         String(maxStalls),
         failure,
-        ...[errorTtl, linger, retain.count, retain.age].map(String),
+        ...[errorTtl, outcomeRetention, retain.count, retain.age].map(String),
         this.#messageLimit,
         ...numbers,
       ],
@@ -362,15 +373,15 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     }))
   }
 
-  get watched(): boolean {
+  get hasWatchers(): boolean {
     return this.#feed.watched
   }
 
-  report(event: string): void {
+  publishEvent(event: string): void {
     this.#feed.report(event)
   }
 
-  watch(heard: (event: string) => void, { within }: CallLimits): Promise<() => void> {
+  watchEvents(heard: (event: string) => void, { within }: CallLimits): Promise<() => void> {
     return this.#feed.watch(heard, within)
   }
 

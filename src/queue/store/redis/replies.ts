@@ -1,5 +1,5 @@
 import { stateOf } from '../../status.ts'
-import type { Answer, JobOutcome, JobSnapshot, SubmitReply } from '../store.ts'
+import type { JobOutcome, JobSnapshot, OutcomeReply, SubmitReply } from '../store.ts'
 
 /** Reads what the scripts of the queue return. */
 
@@ -46,7 +46,7 @@ export function submitReplyOf(reply: unknown): SubmitReply | string {
   }
 }
 
-export function answerOf(head: unknown, bytes: unknown): Answer {
+export function answerOf(head: unknown, bytes: unknown): OutcomeReply {
   const [letter = '', fence] = textOf(head).split(' ')
   const kind = KINDS[letter]
   if (kind) return { status: 'settled', outcome: { kind, fence: Number(fence), bytes: bytesOf(bytes) } }
@@ -85,8 +85,8 @@ export function snapshotOf(id: string, reply: unknown): JobSnapshot | undefined 
     payload: textOf(payload),
     options: textOf(options),
     generation: Number(textOf(y)),
-    failed: Number(failed),
-    stalled: Number(stalled),
+    failures: Number(failed),
+    stalls: Number(stalled),
     fence: Number(textOf(fence)),
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,

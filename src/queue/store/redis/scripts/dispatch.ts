@@ -1,6 +1,6 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
-import { KEEP_JOBS, MAX_DELAY } from '../../store.ts'
+import { MAX_DELAY, PENDING_JOB_TTL } from '../../store.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
 /** Jobs that are handed out in one go. */
@@ -13,7 +13,7 @@ const MOST_BYTES = 1024 * 1024
 const LONG = 16 * 1024
 
 /** For how long what has a time is kept: longer than anything in it. */
-export const KEEP_TIMES: number = MAX_DELAY + KEEP_JOBS
+export const KEEP_TIMES: number = MAX_DELAY + PENDING_JOB_TTL
 
 /**
  * Puts jobs in line, and hands them to idle workers.
@@ -26,7 +26,7 @@ local function push(command, id, rank, lifo)
   if rank then
     local priority, order = string.match(rank, '^(%d+) (%d+)$')
     redis.call('ZADD', command.z, '-' .. priority, order .. id)
-    extend(command.z, ${KEEP_JOBS})
+    extend(command.z, ${PENDING_JOB_TTL})
     return redis.call('LPUSH', command.w, '!')
   end
   if not lifo then return redis.call('RPUSH', command.w, id) end
@@ -41,18 +41,18 @@ end
 
 local function line(command, id, rank, lifo)
   local length = push(command, id, rank, lifo)
-  extend(command.w, ${KEEP_JOBS})
+  extend(command.w, ${PENDING_JOB_TTL})
   if length > 1 then return end
   -- Where nothing waited, the command may be unknown by now.
   redis.call('HSET', Q, command.name, command.real or redis.call('HGET', base .. 'j/' .. id, 'm') or command.name)
-  keepFor(Q, ${KEEP_JOBS})
+  keepFor(Q, ${PENDING_JOB_TTL})
   command.began = true
 end
 
 -- Puts a job before all others.
 local function putFirst(command, id)
   redis.call('LPUSH', command.w, id)
-  extend(command.w, ${KEEP_JOBS})
+  extend(command.w, ${PENDING_JOB_TTL})
 end
 
 -- Puts a job off.

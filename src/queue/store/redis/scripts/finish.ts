@@ -1,4 +1,4 @@
-import { KEEP_JOBS } from '../../store.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
 
 /**
  * ARGV    largest message; then for each job
@@ -31,7 +31,7 @@ local function again(key, id, command, kind, delay, fence)
   redis.call('HDEL', key, 'o', 'l', 'g')
   redis.call('HSET', key, 'R', fence)
   if kind == 'r' then redis.pcall('HINCRBY', key, 'a', 1) end
-  keepFor(key, delay + ${KEEP_JOBS})
+  keepFor(key, delay + ${PENDING_JOB_TTL})
   if delay > 0 then return postpone(key, member(id, command), delay) end
   if kind == 'h' then
     putFirst(command, id)

@@ -1,4 +1,4 @@
-import { KEEP_JOBS } from '../../store.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
 /**
@@ -149,7 +149,7 @@ redis.call('ZREM', X, id)
 redis.call('ZREM', C, id)
 redis.call('HDEL', key, 'a', 'z', 'l', 'g', 'L', 'R', 'w')
 redis.call('HSET', key, 'y', int(y), 'vu', '0', 'eu', '0')
-keepFor(key, ${KEEP_JOBS})
+keepFor(key, ${PENDING_JOB_TTL})
 line(command, id, h[4], false)
 dispatch(command)
 deliver()
@@ -161,10 +161,10 @@ return int(y)
  */
 export const PAUSE: string = `
 redis.call('SADD', S, ARGV[A + 1])
-extend(S, ${KEEP_JOBS})
+extend(S, ${PENDING_JOB_TTL})
 if ARGV[A + 1] ~= '' then
   redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 2])
-  keepFor(Q, ${KEEP_JOBS})
+  keepFor(Q, ${PENDING_JOB_TTL})
 end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end

@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { KEEP_JOBS } from '../../store.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
 import { OF_GENERATION } from './prelude.ts'
 
 /** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */
@@ -107,7 +107,7 @@ local function follow(key, command, r)
   putPayload(set, n[1] or '')
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end
   redis.call('HSET', key, unpack(set))
-  keepFor(key, ${KEEP_JOBS})
+  keepFor(key, ${PENDING_JOB_TTL})
   line(command, idOf(key), redis.call('HGET', key, 'r'), false)
 end
 

@@ -1,4 +1,4 @@
-import { KEEP_JOBS, type Submission } from '../../store.ts'
+import { PENDING_JOB_TTL, type Submission } from '../../store.ts'
 import { OF_GENERATION } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */
@@ -61,7 +61,7 @@ local function create(n, key, id, command, r, a, terms)
   end
   -- Refused when memory is out: before that, nothing is taken.
   redis.call('HSET', key, unpack(set))
-  keepFor(key, delay + ${KEEP_JOBS})
+  keepFor(key, delay + ${PENDING_JOB_TTL})
   if worker then
     command.used = command.used + 1
     hand(command, id, worker, { b = ARGV[a + 4], y = y, payload = payload }, fence)
@@ -158,7 +158,7 @@ return replies
 
 /** The flags of a submission, as the script reads them. */
 export function flagsOf(submission: Submission): number {
-  const { waits, conflict, lifo, abortUnwanted, known } = submission
+  const { awaited: waits, conflict, lifo, abortUnwanted, requiresWorker: known } = submission
   return (
     (waits ? WAITS : 0) +
     (conflict === 'join' ? JOIN : 0) +

@@ -1,4 +1,4 @@
-import { KEEP_JOBS } from '../../store.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
 import { KEEP_TIMES } from './dispatch.ts'
 import { KEEP_WORKER } from './prelude.ts'
 
@@ -24,8 +24,8 @@ keepFor(command.i, ${KEEP_WORKER})
 redis.call('HSET', command.r, worker, count)
 keepFor(command.r, ${KEEP_WORKER})
 redis.call('HSET', Q, command.name, ARGV[A + 3])
-keepFor(Q, ${KEEP_JOBS})
-extend(S, ${KEEP_JOBS})
+keepFor(Q, ${PENDING_JOB_TTL})
+extend(S, ${PENDING_JOB_TTL})
 dispatch(command)
 deliver()
 clock()
@@ -139,7 +139,7 @@ local function tick(n)
   command.more = true
   if h[5] then
     redis.call('HDEL', key, 'd')
-    keepFor(key, ${KEEP_JOBS})
+    keepFor(key, ${PENDING_JOB_TTL})
     line(command, id, h[11], false)
     return 1
   end
@@ -165,7 +165,7 @@ local function tick(n)
   redis.call('HSET', key, 'z', stalls)
   if stalls > most then return fail(ARGV[A + 2]) end
   redis.call('HDEL', key, 'o', 'l')
-  keepFor(key, ${KEEP_JOBS})
+  keepFor(key, ${PENDING_JOB_TTL})
   putFirst(command, id)
   return 2
 end
