@@ -1,5 +1,5 @@
 /**
- * HTTP handlers that run once for all who ask the same, in front of node:http, Express and Connect.
+ * A shared HTTP cache for handlers of node:http, Express and Connect, and for applications of other frameworks on node:http.
  *
  * @example
  * import { createServer } from 'node:http'
@@ -7,13 +7,13 @@
  * import { memoizeHandler } from 'soloflight/memoize/node'
  *
  * const locker = new Locker()
- * createServer(memoizeHandler(locker, { ttl: 60_000 }, (request, response) => response.end('made once'))).listen(8080)
+ * createServer(memoizeHandler(locker, { ttl: 60_000 }, (request, response) => response.end('computed once'))).listen(8080)
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/locker.ts'
-import { Site } from './adapters/node/adapter.ts'
+import { NodeAdapter } from './adapters/node/adapter.ts'
 import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './adapters/node/options.ts'
 
 export type {
@@ -26,44 +26,51 @@ export type {
 } from './adapters/node/options.ts'
 
 /**
- * Puts a shared cache, as RFC 9111 understands it, before a handler: identical requests run the handler once wherever they
- * come in, and all of them are given its answer. See HttpCacheOptions for what is shared, and for how long.
+ * Puts a shared HTTP cache (RFC 9111) in front of a handler. Identical requests call the handler once in all processes, and
+ * all of them receive its response. HttpCacheOptions says what is shared, and for how long.
  *
- * With a `handler`, a listener for node:http: for whole applications too, as every framework has one
- * (`memoizeHandler(locker, options, app)` with an Express app, `app.callback()` with Koa). Without, a middleware of Express
- * or Connect for what follows it.
+ * ## Forms
+ * - With `handler`: returns a listener for node:http. The handler may be a whole application: an Express app,
+ *   `app.callback()` of Koa.
+ * - Without: returns a middleware for Express or Connect. The cache is in front of whatever follows it.
  *
- * What is to be shared is asked of the handler by the request and response of the first client. The request is changed in
- * place: its method is GET where the client's is HEAD, it has no conditions and no range. What the handler writes to the
- * response is captured, and the client is answered by the cache. What stands before the cache runs once for every client,
- * and what it does when a response is written (compression, the cookie of a session) is done to the answer of each.
+ * ## How the handler is called
+ * - The handler receives the request and the response of the first client. The request is changed in place: HEAD becomes
+ *   GET; conditions and Range are removed.
+ * - What the handler writes to the response is captured. The cache answers every client, the first one too.
+ * - Middlewares before the cache run for every client. What they do to a response while it is written (compression, session
+ *   cookies) is done for every client.
+ * - `next` leads to the next handler, whose response is shared.
+ * - The handler does not see its client disconnect while others wait. When nobody waits, its response is closed.
+ * - A stale response is refreshed by the first request that received it, after its response has closed. A request whose
+ *   body nobody has read cannot do that: it never receives a stale response that needs a refresh.
  *
- * What is judged, and keyed, is the request as it is when it comes to the cache, which is what the handler sees. An answer
- * is never shared when its request has changed since, or has an Authorization or a Cookie by then that it had not.
+ * ## What is shared
+ * - The key, and the decision whether to share, use the request as it is when it reaches the cache.
+ * - A response is private when its request was changed after that, or received an Authorization or Cookie.
+ * - Headers that middlewares set before the cache count for the decision like the handler's own, except Set-Cookie. They are
+ *   not stored, unless the handler changes them: each client keeps its own, unless the stored response has the same header.
+ * - Set-Cookie lines of the handler are added to those of the middlewares.
+ * - 1xx responses reach only the client whose request the handler received. Trailers reach nobody.
  *
- * Danger: what something before the cache has found out about a client in other ways (`request.user` by an API key, or by a
- * Cookie that it then took away; `request.session`; `response.locals`) is there for the handler, but the cache does not see
- * it. Where an answer depends on it, it must be in `key` or `vary`, or the answer must be `private`. And what something before
- * the cache writes to a response while the handler runs (a timeout, say) is taken for the handler's: it must not be about one
- * client.
+ * ## What one client alone gets
+ * - Requests with cookies, unsafe methods, Upgrade or Expect are handled by the client's own request and response, unchanged.
+ * - The end of the response to an unsafe method is delayed until its invalidations have been sent.
  *
- * Fields that were set on a response before the cache are judged like the handler's own, Set-Cookie excepted, but belong to
- * that client alone: they are not kept unless the handler changes them, and every client's own stay, unless the answer has
- * them too. Cookies are added to those of before.
+ * ## Danger
+ * - The cache does not see what middlewares learn about a client in other ways: `request.user` of an API key or of a removed
+ *   Cookie, `request.session`, `response.locals`. If a response depends on it, add it to `key` or `vary`, or make the response
+ *   `private`.
+ * - What a middleware writes to the response while the handler runs (a timeout page, say) is captured as the handler's. It
+ *   must not be about one client.
  *
- * A client that leaves is not seen by the handler while others wait; when nobody does, its response is closed. A stale
- * answer is renewed by the first request that has got it to the end: what the server does at the end of a response has been
- * done by then. A request with a body that nobody has read is not given a stale answer that it would have to renew. 1xx responses
- * reach that client alone; trailers none.
+ * ## Errors
+ * - An error that the handler throws, or passes to `next`, is answered by the application's error handler, or by 500. That
+ *   response is private, unless it states a freshness or `errorTtl` gives it one: the other clients call the handler again.
+ * - `onError` is called with what the handler throws.
+ * - After `locker.close()` every request calls the handler, without the cache.
  *
- * What is for one client alone (cookies, methods that change something, Upgrade, Expect) is handled by the client's own
- * request and response, untouched; only the end of what may have changed something waits until that is forgotten everywhere.
- *
- * What the handler passes on by `next` is answered by what follows, and that is shared. An error that it throws or gives to
- * `next` is answered by the application's page of errors, or by 500, for its own client alone (unless that page states a
- * freshness, or `errorTtl` gives it one); the others ask anew. Once the locker is closed all ask for themselves, unshared.
- *
- * @throws TypeError when an option is not what it should be.
+ * @throws TypeError for a wrong option.
  */
 export function memoizeHandler(locker: Locker, options?: MemoizeHandlerOptions): Middleware
 export function memoizeHandler(
@@ -82,6 +89,6 @@ export function memoizeHandler(
   handler?: Handler,
 ): MemoizedHandler {
   if (handler !== undefined) checkFunction('handler', handler)
-  const site = new Site(locker, options, handler)
-  return (request, response, next) => site.handle(request, response, next)
+  const adapter = new NodeAdapter(locker, options, handler)
+  return (request, response, next) => adapter.handle(request, response, next)
 }

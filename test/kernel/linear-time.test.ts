@@ -10,10 +10,10 @@ import { Inbox } from '../../src/kernel/redis/inbox.ts'
 import { recordKey } from '../../src/kernel/redis/keys.ts'
 import { noted, readNote, stillHolds } from '../../src/locker/cache/tag-versions.ts'
 import { type WaitNode, wouldDeadlock } from '../../src/locker/flight/deadlock.ts'
-import { fieldsOf, pairsOf } from '../../src/memoize/adapters/fetch/messages.ts'
-import { presentFields } from '../../src/memoize/adapters/node/fields.ts'
-import { Wire } from '../../src/memoize/adapters/node/wire.ts'
-import { writeAnswer } from '../../src/memoize/adapters/node/write.ts'
+import { headerFields, headerPairs } from '../../src/memoize/adapters/fetch/messages.ts'
+import { CapturedConnection } from '../../src/memoize/adapters/node/captured-connection.ts'
+import { requestHeaders } from '../../src/memoize/adapters/node/fields.ts'
+import { writeResponse } from '../../src/memoize/adapters/node/write.ts'
 import { changedBy } from '../../src/memoize/engine/change.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
 import { Answers } from '../../src/memoize/engine/response-builder.ts'
@@ -258,14 +258,15 @@ const FIELDS: Reading[] = [
       const request = new IncomingMessage(new Socket())
       request.rawHeaders = lines('x', String, n)
       request.headers = { x: times(n, String).join(', ') }
-      return () => presentFields(request)
+      return () => requestHeaders(request)
     },
   ],
   [
     'the head of a captured response',
     (n) => {
       const head = `HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(n)}\r\n`
-      return () => new Wire(() => undefined)._write(Buffer.from(head), 'latin1', () => undefined)
+      return () =>
+        new CapturedConnection(() => undefined)._write(Buffer.from(head), 'latin1', () => undefined)
     },
   ],
   [
@@ -275,15 +276,15 @@ const FIELDS: Reading[] = [
       return () => {
         const response = new ServerResponse(new IncomingMessage(new Socket()))
         response.setHeader('y', '1')
-        writeAnswer(response, { status: 200, statusText: undefined, headers, body: undefined })
+        writeResponse(response, { status: 200, statusText: undefined, headers, body: undefined })
       }
     },
   ],
   [
     'fields of a Request',
     (n) => {
-      const headers = new Headers(pairsOf(lines('x', String, n)))
-      return () => fieldsOf(headers)
+      const headers = new Headers(headerPairs(lines('x', String, n)))
+      return () => headerFields(headers)
     },
   ],
 ]

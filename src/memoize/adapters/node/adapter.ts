@@ -5,21 +5,26 @@ import { emitWarning } from '../../../kernel/warnings.ts'
 import { callHook, reportHookError } from '../../../kernel/work/user-code.ts'
 import type { Locker } from '../../../locker/locker.ts'
 import { HTTP_CACHE_DEFAULTS, HttpCache } from '../../engine/index.ts'
-import type { Capture } from './capture.ts'
-import { isComplete } from './held.ts'
+import { isComplete } from './deferred-end.ts'
 import type { Handler, MemoizeHandlerOptions, Next } from './options.ts'
-import { Exchange } from './request-context.ts'
-import { writeAnswer } from './write.ts'
+import { RequestContext } from './request-context.ts'
+import type { ResponseCapture } from './response-capture.ts'
+import { writeResponse } from './write.ts'
 
-/** Where a cache stands in a server, and what is behind it. */
-export class Site {
+/** Connects an HttpCache to a server on node:http: the cache in front, a handler or `next` behind it. */
+export class NodeAdapter {
   readonly #cache: HttpCache
-  /** What answers; without it, whatever `next` leads to. */
+  /** Produces the responses. When undefined, whatever follows `next` does. */
   readonly #handler: Handler | undefined
+  /** Methods whose responses may be shared. */
   readonly #methods: ReadonlySet<string>
   readonly #onError: (error: unknown, request: IncomingMessage) => void
 
-  constructor(locker: Locker, { onError = warn, ...options }: MemoizeHandlerOptions, handler?: Handler) {
+  constructor(
+    locker: Locker,
+    { onError = emitErrorWarning, ...options }: MemoizeHandlerOptions,
+    handler?: Handler,
+  ) {
     checkFunction('onError', onError)
     this.#cache = new HttpCache(locker, options)
     this.#handler = handler
@@ -27,40 +32,48 @@ export class Site {
     this.#onError = onError
   }
 
-  /** Answers a request, in this very call when this process has the answer. */
+  /** Answers a request. A response from the in-process cache is written before this returns. */
   handle(request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    const exchange = new Exchange(request, response, next, this)
-    if (exchange.passes) return this.proceed(request, response, next)
+    const context = new RequestContext(request, response, next, this)
+    if (context.bypassesCache) return this.passThrough(request, response, next)
     try {
-      const answer = this.#cache.handle(exchange, exchange.origin)
-      if (!(answer instanceof Promise)) return writeAnswer(response, answer)
-      answer.then((answer) => exchange.finish(answer)).catch((error) => exchange.fail(error))
+      const result = this.#cache.handle(context, context.origin)
+      if (!(result instanceof Promise)) return writeResponse(response, result)
+      result.then((result) => context.respond(result)).catch((error) => context.fail(error))
     } catch (error) {
-      // What cannot be written must not take the server with it.
-      exchange.fail(error)
+      // An exception while writing must not reach the server: it would end the process.
+      context.fail(error)
     }
   }
 
-  /** Whether answers to this method may be shared. */
-  shares(method: string): boolean {
+  /** Whether responses to this method may be shared. */
+  sharesMethod(method: string): boolean {
     return this.#methods.has(method)
   }
 
-  /** Leaves a request to the handler. */
-  proceed(request: IncomingMessage, response: ServerResponse, next?: Next): void {
+  /** Calls the handler with the client's own request and response, without the cache. */
+  passThrough(request: IncomingMessage, response: ServerResponse, next?: Next): void {
     if (!this.#handler) return next?.()
-    this.#call(request, response, next, (error) => this.refuse(error, response, next))
+    this.#callHandler(request, response, next, (error) => this.respondWithError(error, response, next))
   }
 
-  /** Has the handler answer a request whose response is captured. Errors that `next` is told are answered by its pages. */
-  ask(capture: Capture, request: IncomingMessage, response: ServerResponse, next?: Next): void {
+  /**
+   * Calls the handler while the response is captured. With a `next`, the application's error handler answers errors, and
+   * its response is captured; without one, the capture fails.
+   */
+  runCaptured(
+    capture: ResponseCapture,
+    request: IncomingMessage,
+    response: ServerResponse,
+    next?: Next,
+  ): void {
     const fail = (error: unknown): void => {
-      // What comes after its end does not undo an answer.
-      if (capture.complete) return
-      if (next) passOn(error, response, next)
+      // The response is complete: a later error does not change it.
+      if (capture.isComplete) return
+      if (next) passError(error, response, next)
       else capture.fail(error)
     }
-    if (this.#handler) return this.#call(request, response, next, fail)
+    if (this.#handler) return this.#callHandler(request, response, next, fail)
     try {
       next?.()
     } catch (error) {
@@ -68,40 +81,40 @@ export class Site {
     }
   }
 
-  #call(
+  #callHandler(
     request: IncomingMessage,
     response: ServerResponse,
     next: Next | undefined,
     fail: (error: unknown) => void,
   ): void {
-    const failed = (error: unknown): void => {
+    const onError = (error: unknown): void => {
       callHook(undefined, 'onError', this.#onError, error, request)
       fail(error)
     }
     try {
-      // Whoever takes a `next` is asked by something that has one.
+      // A handler that uses `next` is only ever called by a server that passes one.
       const returned = this.#handler?.(request, response, next as Next)
-      Promise.resolve(returned).catch(failed)
+      Promise.resolve(returned).catch(onError)
     } catch (error) {
-      failed(error)
+      onError(error)
     }
   }
 
-  /** Tells a client that there is no answer. */
-  refuse(error: unknown, response: ServerResponse, next?: Next): void {
+  /** Answers an error: by the application's error handler through `next`, otherwise by 500. */
+  respondWithError(error: unknown, response: ServerResponse, next?: Next): void {
     if (isComplete(response)) return
-    if (next) passOn(error, response, next)
+    if (next) passError(error, response, next)
     else if (response.headersSent) response.destroy()
     else {
       for (const name of response.getHeaderNames()) response.removeHeader(name)
-      const fields = { 'content-type': 'text/plain', 'cache-control': 'no-store' }
-      response.writeHead(500, 'Internal Server Error', fields).end('Failed\n')
+      const headers = { 'content-type': 'text/plain', 'cache-control': 'no-store' }
+      response.writeHead(500, 'Internal Server Error', headers).end('Failed\n')
     }
   }
 }
 
-/** Outside of the call of its server, nobody catches what `next` throws. */
-function passOn(error: unknown, response: ServerResponse, next: Next): void {
+/** Calls `next` with an error. Catches what `next` throws: outside of the server's own call nothing else would. */
+function passError(error: unknown, response: ServerResponse, next: Next): void {
   try {
     next(error)
   } catch (thrown) {
@@ -110,6 +123,6 @@ function passOn(error: unknown, response: ServerResponse, next: Next): void {
   }
 }
 
-function warn(error: unknown): void {
+function emitErrorWarning(error: unknown): void {
   emitWarning(messageOf(error), { type: error instanceof Error ? error.name : 'Warning' }, error)
 }

@@ -1,29 +1,29 @@
 import type { Socket } from 'node:net'
-import type { Wire } from './wire.ts'
+import type { CapturedConnection } from './captured-connection.ts'
 
 /**
- * A client's connection as a handler sees it whose response is captured: what is written to it, and how long it lives, is
- * the wire's; what it tells of the client (addresses, certificate, server) is its own.
+ * The socket that a handler sees while its response is captured. Streaming and lifetime are those of the captured connection;
+ * everything else (addresses, certificate, server) is read from the client's socket.
  */
-export function connectionFace(wire: Wire, real: Socket): Socket {
-  // A socket remembers its addresses beyond its end, once it was asked.
-  for (const _ of [real.remoteAddress, real.localAddress]);
-  const handler: ProxyHandler<Wire> = {
+export function socketProxy(captured: CapturedConnection, client: Socket): Socket {
+  // A socket knows its addresses after its end only if they were read before.
+  for (const _ of [client.remoteAddress, client.localAddress]);
+  const handler: ProxyHandler<CapturedConnection> = {
     get: (_target, name) => {
-      const owner = name in wire ? wire : real
+      const owner = name in captured ? captured : client
       const value: unknown = Reflect.get(owner, name, owner)
       return typeof value === 'function' && name !== 'constructor' ? bound(value, owner) : value
     },
-    set: (_target, name, value) => Reflect.set(wire, name, value, wire),
-    has: (_target, name) => name in wire || name in real,
-    getPrototypeOf: () => Object.getPrototypeOf(real),
+    set: (_target, name, value) => Reflect.set(captured, name, value, captured),
+    has: (_target, name) => name in captured || name in client,
+    getPrototypeOf: () => Object.getPrototypeOf(client),
   }
-  const known = new WeakMap<object, unknown>()
-  // The same each time: it may be compared.
+  // Each method is bound once, so that reads of it are identical.
+  const bindings = new WeakMap<object, unknown>()
   const bound = (method: object, owner: object): unknown => {
-    const call = known.get(method) ?? Function.prototype.bind.call(method as () => unknown, owner)
-    known.set(method, call)
+    const call = bindings.get(method) ?? Function.prototype.bind.call(method as () => unknown, owner)
+    bindings.set(method, call)
     return call
   }
-  return new Proxy(wire, handler) as unknown as Socket
+  return new Proxy(captured, handler) as unknown as Socket
 }

@@ -3,27 +3,24 @@ import type { HttpCacheOptions, HttpRequest } from '../../engine/index.ts'
 
 /** A request as options see it. */
 export interface NodeRequest extends HttpRequest {
-  /** Undefined where it is no request, but a URL that another request has changed. */
+  /** The client's request. Undefined for a URL that another request has changed. */
   incoming?: IncomingMessage | undefined
 }
 
-/** Options of a handler on node:http: those of the cache, and these. */
+/** Options of a memoized handler on node:http: those of HttpCache, and `onError`. */
 export interface MemoizeHandlerOptions extends HttpCacheOptions<NodeRequest> {
   /**
-   * Told of everything that a handler throws or rejects with that was given as the third argument: its clients are
-   * answered by 500, or what `next` makes of it.
+   * Called with every error that the handler (the third argument of memoizeHandler) throws or rejects with. The client is
+   * then answered by 500, or by the application's error handler if there is a `next`.
    * @default process.emitWarning
    */
   onError?: ((error: unknown, request: IncomingMessage) => void) | undefined
 }
 
-/** What `next` is of Express and Connect. */
+/** `next` of Express and Connect. */
 export type Next = (error?: unknown) => void
 
-/**
- * What answers requests: for node:http, or as Express and Connect have it. It has a `next` only where it was asked by
- * something that has one.
- */
+/** A handler of node:http, Express or Connect. It receives `next` only when the server passes one. */
 export type Handler<
   Req extends IncomingMessage = IncomingMessage,
   Res extends ServerResponse = ServerResponse,
@@ -32,7 +29,7 @@ export type Handler<
 /** A middleware of Express and Connect. */
 export type Middleware = (request: IncomingMessage, response: ServerResponse, next: Next) => void
 
-/** A listener for node:http, which serves Express and Connect at a route too. */
+/** A listener for node:http, and a handler for a route of Express or Connect. */
 export type MemoizedHandler<
   Req extends IncomingMessage = IncomingMessage,
   Res extends ServerResponse = ServerResponse,

@@ -1,29 +1,33 @@
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { HeaderFields } from '../../engine/index.ts'
-import type { Wire } from './wire.ts'
+import type { CapturedConnection } from './captured-connection.ts'
 
-/** The response that a handler really writes to when that of its client is captured. It begins with the same fields. */
-export function outputTo(wire: Wire, { method }: IncomingMessage, fields: HeaderFields): ServerResponse {
-  // Bun has a response write to the connection of the very request that it is made for.
-  const request = new IncomingMessage(wire as unknown as Socket)
+/** The response that takes what a handler writes while its client's response is captured. It starts with the same headers. */
+export function createOutput(
+  connection: CapturedConnection,
+  { method }: IncomingMessage,
+  headers: HeaderFields,
+): ServerResponse {
+  // On Bun a response writes to the connection of the request that it is constructed with.
+  const request = new IncomingMessage(connection as unknown as Socket)
   Object.assign(request, { method, httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 })
   const output = new ServerResponse(request)
-  for (const name in fields) {
-    const lines = fields[name]
-    // Node adds to the very array.
-    if (lines !== undefined) output.setHeader(name, Array.isArray(lines) ? [...lines] : lines)
+  for (const name in headers) {
+    const value = headers[name]
+    // appendHeader() changes an array in place.
+    if (value !== undefined) output.setHeader(name, Array.isArray(value) ? [...value] : value)
   }
-  // The body is to come as it is, and ends with the connection.
+  // The body is not chunked, and ends with the connection.
   output.shouldKeepAlive = false
   output.useChunkedEncodingByDefault = false
-  // A head that announces trailers has to be chunked, or Node refuses it.
+  // Node refuses a head that announces trailers unless the body is chunked.
   const chunked = { get: () => !output.headersSent, set: () => undefined }
   Object.defineProperty(output, 'chunkedEncoding', chunked)
-  // As the server does when a client has taken what was written.
-  Object.defineProperty(output, 'writableNeedDrain', { get: () => wire.writableNeedDrain })
-  wire.on('drain', () => output.writableEnded || output.emit('drain'))
-  output.assignSocket(wire as unknown as Socket)
-  output.once('finish', () => wire.end())
+  // Node's server does the same when a client has read what was written.
+  Object.defineProperty(output, 'writableNeedDrain', { get: () => connection.writableNeedDrain })
+  connection.on('drain', () => output.writableEnded || output.emit('drain'))
+  output.assignSocket(connection as unknown as Socket)
+  output.once('finish', () => connection.end())
   return output
 }

@@ -1,16 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { HeaderFields, HttpResponse, OriginRequest, OriginResponse } from '../../engine/index.ts'
-import type { Site } from './adapter.ts'
-import { Capture } from './capture.ts'
-import { fieldsOf, presentFields } from './fields.ts'
-import { HeldResponse } from './held.ts'
+import type { NodeAdapter } from './adapter.ts'
+import { DeferredEnd } from './deferred-end.ts'
+import { requestHeaders, responseHeaders } from './fields.ts'
 import type { Next, NodeRequest } from './options.ts'
-import { type Routed, targetSeen } from './target.ts'
-import { isUnanswered, UnansweredError } from './unanswered.ts'
-import { cacheStatusOf, writeAnswer } from './write.ts'
+import { ResponseCapture } from './response-capture.ts'
+import { type RoutedRequest, requestTarget } from './target.ts'
+import { canPassThrough, HandlerCalledError } from './unanswered.ts'
+import { cacheStatusOf, writeResponse } from './write.ts'
 
-/** A request of a client, on its way through the cache to its answer. */
-export class Exchange implements NodeRequest {
+/** One request of a client on its way through the cache. The cache sees it as an HttpRequest, and as its origin. */
+export class RequestContext implements NodeRequest {
   readonly method: string
   readonly url: string
   readonly headers: HeaderFields
@@ -18,56 +18,64 @@ export class Exchange implements NodeRequest {
   readonly incoming: IncomingMessage
   readonly #response: ServerResponse
   readonly #next: Next | undefined
-  readonly #site: Site
-  /** The fields that the response had when it came. */
-  readonly #before: HeaderFields
-  #gone: AbortController | undefined
-  /** Whether the answer is the handler's business alone. */
-  #alone = false
-  #held: HeldResponse | undefined
-  #asked = false
-  #capture: Capture | undefined
+  readonly #adapter: NodeAdapter
+  /** Headers that middlewares before the cache had set on the response. */
+  readonly #initialHeaders: HeaderFields
+  /** Aborts when the client disconnects. Made by the first read of `signal`. */
+  #disconnected: AbortController | undefined
+  /** Whether the handler answers this client alone. */
+  #private = false
+  /** Set for a private request that may change something. */
+  #deferredEnd: DeferredEnd | undefined
+  #handlerCalled = false
+  /** Set when the handler runs for a response that may be shared. */
+  #capture: ResponseCapture | undefined
 
-  constructor(request: Routed, response: ServerResponse, next: Next | undefined, site: Site) {
+  constructor(
+    request: RoutedRequest,
+    response: ServerResponse,
+    next: Next | undefined,
+    adapter: NodeAdapter,
+  ) {
     this.method = request.method as string
-    this.url = targetSeen(request)
-    this.headers = presentFields(request)
+    this.url = requestTarget(request)
+    this.headers = requestHeaders(request)
     this.scheme = 'encrypted' in request.socket ? 'https' : 'http'
     this.incoming = request
     this.#response = response
-    this.#before = fieldsOf(response)
+    this.#initialHeaders = responseHeaders(response)
     this.#next = next
-    this.#site = site
+    this.#adapter = adapter
   }
 
-  /** Whether it has no place in a cache whatever its method, and is not even looked at. */
-  get passes(): boolean {
+  /** Whether the request is handled without the cache: HTTP/2, CONNECT, Upgrade, Expect, or a response that has begun. */
+  get bypassesCache(): boolean {
     if (this.incoming.httpVersionMajor !== 1 || this.method === 'CONNECT' || this.#response.headersSent)
       return true
     const { upgrade, expect } = this.headers
-    return (upgrade !== undefined || expect !== undefined) && this.#site.shares(this.method)
+    return (upgrade !== undefined || expect !== undefined) && this.#adapter.sharesMethod(this.method)
   }
 
-  /** Aborts when the client has gone. Made only for those who have to wait: most are answered at once. */
+  /** Aborts when the client disconnects. Created on demand: most requests are answered without it. */
   get signal(): AbortSignal {
-    if (this.#gone) return this.#gone.signal
-    const gone = new AbortController()
-    this.#gone = gone
-    if (this.#response.closed) gone.abort()
-    else this.#response.once('close', () => gone.abort())
-    return gone.signal
+    if (this.#disconnected) return this.#disconnected.signal
+    const disconnected = new AbortController()
+    this.#disconnected = disconnected
+    if (this.#response.closed) disconnected.abort()
+    else this.#response.once('close', () => disconnected.abort())
+    return disconnected.signal
   }
 
-  /** Has a response made that others may have too, or leaves it to the handler to answer this client alone. */
-  readonly origin = (asked: OriginRequest): OriginResponse | Promise<OriginResponse> => {
-    // What a request has, its body and its response, is there but once.
-    if (this.#asked) throw new UnansweredError('It was asked by this request before')
-    if (!asked.shared) return this.#bypass()
-    this.#asked = true
-    return this.#ask(asked)
+  /** Calls the handler: for a response that may be shared, or for this client alone. */
+  readonly origin = (originRequest: OriginRequest): OriginResponse | Promise<OriginResponse> => {
+    // The body of a request and its response can be used once.
+    if (this.#handlerCalled) throw new HandlerCalledError('The handler was called with this request before')
+    if (!originRequest.shared) return this.#runPrivately()
+    this.#handlerCalled = true
+    return this.#runCaptured(originRequest)
   }
 
-  /** Resolves when its client has its answer: nobody but a handler needs its request and response then. */
+  /** Resolves when the response has closed. From then on only a background refresh uses the request and the response. */
   whenAnswered(): Promise<void> {
     const response = this.#response
     return new Promise((resolve) => {
@@ -76,58 +84,64 @@ export class Exchange implements NodeRequest {
     })
   }
 
-  /** Its body, if it has one, must have been read by then. */
+  /** Whether a background refresh can use this request: it has no body, or its body was read. */
   get canRefresh(): boolean {
     const { 'content-length': length = '0', 'transfer-encoding': coding } = this.headers
     return this.incoming.readableEnded || (length === '0' && coding === undefined)
   }
 
-  #ask(asked: OriginRequest): Promise<OriginResponse> {
-    const before = asked.background ? this.#before : fieldsOf(this.#response)
-    const capture = new Capture(asked, { judged: this, before }, this.incoming, this.#response)
+  #runCaptured(originRequest: OriginRequest): Promise<OriginResponse> {
+    const initialHeaders = originRequest.background ? this.#initialHeaders : responseHeaders(this.#response)
+    const capture = new ResponseCapture(
+      originRequest,
+      { routed: this, initialHeaders },
+      this.incoming,
+      this.#response,
+    )
     this.#capture = capture
-    this.#site.ask(capture, this.incoming, this.#response, this.#next)
-    return capture.answered
+    this.#adapter.runCaptured(capture, this.incoming, this.#response, this.#next)
+    return capture.originResponse
   }
 
-  #bypass(): OriginResponse | Promise<OriginResponse> {
-    this.#alone = true
-    // Nothing comes of its answer, and nothing has to be known of it: it may run when the cache is done.
+  #runPrivately(): OriginResponse | Promise<OriginResponse> {
+    this.#private = true
+    // A safe request changes nothing, so the cache needs no response. The handler is called by respond().
     if (this.method === 'GET' || this.method === 'HEAD') return { status: 200, headers: {} }
-    this.#held = new HeldResponse(this.#response)
-    this.#proceed()
-    return this.#held.ending
+    this.#deferredEnd = new DeferredEnd(this.#response)
+    this.#passThrough()
+    return this.#deferredEnd.headAtEnd
   }
 
-  #proceed(): void {
-    this.#site.proceed(this.incoming, this.#response, this.#next)
+  #passThrough(): void {
+    this.#adapter.passThrough(this.incoming, this.#response, this.#next)
   }
 
-  /** Gives the client its answer. */
-  finish(answer: HttpResponse): void {
-    if (!this.#alone) {
-      if (this.#capture) this.#capture.answer(answer)
-      else writeAnswer(this.#response, answer)
+  /** Answers the client with the response of the cache. */
+  respond(result: HttpResponse): void {
+    if (!this.#private) {
+      if (this.#capture) this.#capture.respond(result)
+      else writeResponse(this.#response, result)
       return
     }
-    const told = cacheStatusOf(answer)
-    if (told !== undefined && !this.#response.headersSent) this.#response.setHeader('cache-status', told)
-    if (this.#held) this.#held.release()
-    else this.#proceed()
+    const cacheStatus = cacheStatusOf(result)
+    if (cacheStatus !== undefined && !this.#response.headersSent)
+      this.#response.setHeader('cache-status', cacheStatus)
+    if (this.#deferredEnd) this.#deferredEnd.release()
+    else this.#passThrough()
   }
 
-  /** There is no answer. */
+  /** Answers the client when the cache has no response for it. */
   fail(error: unknown): void {
-    if (this.#held) return this.#held.release()
-    // The handler may go on, for others.
-    if (this.#gone?.signal.aborted) return
-    if (this.#capture) this.#capture.answeredBy(() => this.#refuse(error))
-    else if (isUnanswered(error) && !this.#response.headersSent) this.#proceed()
-    else this.#refuse(error)
+    if (this.#deferredEnd) return this.#deferredEnd.release()
+    // The handler may still run for other clients.
+    if (this.#disconnected?.signal.aborted) return
+    if (this.#capture) this.#capture.respondBy(() => this.#respondWithError(error))
+    else if (canPassThrough(error) && !this.#response.headersSent) this.#passThrough()
+    else this.#respondWithError(error)
   }
 
-  #refuse(error: unknown): void {
+  #respondWithError(error: unknown): void {
     if (this.#response.headersSent) this.#response.destroy()
-    else this.#site.refuse(error, this.#response, this.#next)
+    else this.#adapter.respondWithError(error, this.#response, this.#next)
   }
 }

@@ -1,11 +1,11 @@
 import { ClosedError } from '../../../errors.ts'
 
-/** A request cannot be asked of its handler: it, and only it, goes on without the cache if it still can. */
-export class UnansweredError extends Error {
+/** The handler was called with this request before, and cannot be called again. */
+export class HandlerCalledError extends Error {
   override readonly name = 'UnansweredError'
 }
 
-/** Whether a request that has failed so is to be handled without the cache. */
-export function isUnanswered(error: unknown): boolean {
-  return error instanceof UnansweredError || error instanceof ClosedError
+/** Whether a request that failed with this error is handled without the cache, if that is still possible. */
+export function canPassThrough(error: unknown): boolean {
+  return error instanceof HandlerCalledError || error instanceof ClosedError
 }

@@ -1,11 +1,11 @@
 import type { ServerResponse } from 'node:http'
 import type { HttpResponse } from '../../engine/index.ts'
 
-/** What a body is written to: a response, in the hands of the cache alone. */
-export interface Outlet {
-  /** Called when the head is written, before anything of the body is read. */
-  begin: () => void
-  /** Returns whether more is to be written at once. */
+/** Where a body is written that comes in pieces. */
+export interface BodySink {
+  /** Called after the head is written, before the first piece is read. */
+  onHeadWritten: () => void
+  /** Returns false when the caller should wait for `drain`. */
   write: (chunk: Uint8Array) => boolean
   on: (event: 'drain' | 'close', listener: () => void) => unknown
   flushHeaders: () => unknown
@@ -15,30 +15,30 @@ export interface Outlet {
 }
 
 /**
- * Answers a client. The fields of the answer take the place of those that were set before; others stay, and so do cookies.
- * `outlet`: what a body is written to that comes in pieces; the response itself when absent.
+ * Answers a client with the response of the cache. Its headers replace those that middlewares have set; other headers stay,
+ * and cookies are added. `sink`: where a body is written that comes in pieces. The response itself by default.
  */
-export function writeAnswer(response: ServerResponse, answer: HttpResponse, outlet?: Outlet): void {
-  const { body } = answer
-  writeHead(response, answer)
+export function writeResponse(response: ServerResponse, result: HttpResponse, sink?: BodySink): void {
+  const { body } = result
+  writeHead(response, result)
   if (body === undefined) response.end()
   else if (Buffer.isBuffer(body)) endWith(response, body)
-  else stream(body, outlet ?? outletOf(response))
+  else streamBody(body, sink ?? bodySinkOf(response))
 }
 
 function writeHead(response: ServerResponse, { status, statusText, headers }: HttpResponse): void {
-  // Whoever has replaced writeHead may not know fields in this form; whoever waits for the end looks at them then.
-  const watched = Object.hasOwn(response, 'writeHead') || response.listenerCount('finish') > 1
-  const plain = !watched && response.getHeaderNames().length === 0
-  if (!plain) setAll(response, headers)
-  const fields = plain ? headers : undefined
-  if (statusText === undefined) response.writeHead(status, fields)
-  else response.writeHead(status, statusText, fields)
+  // A wrapper of writeHead may not know headers as an array, and listeners for the end (other than Node's) call getHeader().
+  const isObserved = Object.hasOwn(response, 'writeHead') || response.listenerCount('finish') > 1
+  const writesArray = !isObserved && response.getHeaderNames().length === 0
+  if (!writesArray) setHeaders(response, headers)
+  const rawHeaders = writesArray ? headers : undefined
+  if (statusText === undefined) response.writeHead(status, rawHeaders)
+  else response.writeHead(status, statusText, rawHeaders)
 }
 
-function outletOf(response: ServerResponse): Outlet {
+function bodySinkOf(response: ServerResponse): BodySink {
   return {
-    begin: () => undefined,
+    onHeadWritten: () => undefined,
     write: (chunk) => response.write(chunk),
     on: (event, listener) => response.on(event, listener),
     flushHeaders: () => response.flushHeaders(),
@@ -48,14 +48,14 @@ function outletOf(response: ServerResponse): Outlet {
   }
 }
 
-/** Longest body that is also kept as text. */
-const SHORT = 8 * 1024
+/** Longest body that is also kept as text, bytes. */
+const MAX_TEXT_BYTES = 8 * 1024
 
-/** Short bodies as text: Node writes a head and text in one piece, but a head and bytes in two, which takes half as long again. */
+/** Short bodies as latin1 text. Node writes head and text in one chunk, but head and Buffer in two, which takes 1.5 times as long. */
 const texts = new WeakMap<Buffer, string>()
 
 function endWith(response: ServerResponse, body: Buffer): void {
-  if (body.length > SHORT) {
+  if (body.length > MAX_TEXT_BYTES) {
     response.end(body)
     return
   }
@@ -67,61 +67,66 @@ function endWith(response: ServerResponse, body: Buffer): void {
   response.end(text, 'latin1')
 }
 
-function setAll(response: ServerResponse, headers: readonly string[]): void {
+function setHeaders(response: ServerResponse, headers: readonly string[]): void {
   for (let at = 0; at < headers.length; at += 2) {
     const name = headers[at] as string
-    // Those of before are for this client.
+    // Cookies that middlewares have set stay.
     if (name !== 'set-cookie') response.removeHeader(name)
   }
   for (let at = 0; at < headers.length; at += 2)
     response.appendHeader(headers[at] as string, headers[at + 1] as string)
 }
 
-/** At the client's pace. Whatever makes the body is told when the client goes, even while there is nothing to be written. */
-function stream(body: AsyncIterable<Uint8Array>, outlet: Outlet): void {
+/** Writes a body with backpressure. When the client goes, the body's iterator is ended at once, even while it is waiting. */
+function streamBody(body: AsyncIterable<Uint8Array>, sink: BodySink): void {
   const iterator = body[Symbol.asyncIterator]()
-  const letGo = (): void => {
+  const cancel = (): void => {
     iterator.return?.().catch(() => undefined)
   }
-  if (outlet.isDestroyed()) return letGo()
-  const pace = new Pace(outlet)
-  outlet.on('close', letGo)
-  // To read the body may be to run what makes it, in this very call.
-  outlet.begin()
-  // The first piece may be long in coming.
-  outlet.flushHeaders()
-  pump(iterator, outlet, pace).catch(() => outlet.destroy())
+  if (sink.isDestroyed()) return cancel()
+  const backpressure = new Backpressure(sink)
+  sink.on('close', cancel)
+  // Reading the body may run the handler within this call.
+  sink.onHeadWritten()
+  // The first piece may come much later.
+  sink.flushHeaders()
+  pump(iterator, sink, backpressure).catch(() => sink.destroy())
 }
 
-async function pump(iterator: AsyncIterator<Uint8Array>, outlet: Outlet, pace: Pace): Promise<void> {
+async function pump(
+  iterator: AsyncIterator<Uint8Array>,
+  sink: BodySink,
+  backpressure: Backpressure,
+): Promise<void> {
   for (;;) {
     const { done, value } = await iterator.next()
-    if (done || outlet.isDestroyed()) break
-    if (!outlet.write(value)) await pace.resumed()
+    if (done || sink.isDestroyed()) break
+    if (!sink.write(value)) await backpressure.released()
   }
-  outlet.end()
+  sink.end()
 }
 
-/** When more may be written. It listens once for the whole body: what compresses lets go of no listener. */
-class Pace {
-  readonly #outlet: Outlet
+/** Waits until a sink accepts more. Listens once per body, because compressing middlewares do not remove listeners. */
+class Backpressure {
+  readonly #sink: BodySink
   #resume: (() => void) | undefined
 
-  constructor(outlet: Outlet) {
-    this.#outlet = outlet
-    outlet.on('drain', () => this.#resume?.())
-    outlet.on('close', () => this.#resume?.())
+  constructor(sink: BodySink) {
+    this.#sink = sink
+    sink.on('drain', () => this.#resume?.())
+    sink.on('close', () => this.#resume?.())
   }
 
-  resumed(): Promise<void> {
-    if (this.#outlet.isDestroyed()) return Promise.resolve()
+  /** Resolves at the next `drain` or `close`. */
+  released(): Promise<void> {
+    if (this.#sink.isDestroyed()) return Promise.resolve()
     return new Promise((resolve) => {
       this.#resume = resolve
     })
   }
 }
 
-/** What an answer tells of the cache. */
+/** The Cache-Status of a response of the cache. */
 export function cacheStatusOf({ headers }: HttpResponse): string | undefined {
   const at = headers.indexOf('cache-status')
   return at === -1 ? undefined : headers[at + 1]

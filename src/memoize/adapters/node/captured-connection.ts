@@ -2,8 +2,8 @@ import { Duplex, Readable } from 'node:stream'
 import { fromRawHeaders } from '../../engine/index.ts'
 import type { HeaderFields } from '../../engine/message.ts'
 
-/** The head of a response, as a client would have received it. */
-export interface Head {
+/** The head of a response as a client would receive it. */
+export interface ResponseHead {
   status: number
   statusText: string
   headers: HeaderFields
@@ -12,28 +12,28 @@ export interface Head {
 const END_OF_HEAD = '\r\n\r\n'
 
 /**
- * The connection of a captured response: it reaches no client, and what is written to it becomes a head and a body. The
- * body's reader sets the pace.
+ * The connection of a captured response. It reaches no client: the bytes that Node writes to it are parsed into a head and a
+ * body. Backpressure comes from the reader of the body.
  */
-export class Wire extends Duplex {
-  /** What follows the head. To destroy it is to close the connection. */
+export class CapturedConnection extends Duplex {
+  /** The bytes after the head. Destroying the body closes the connection. */
   readonly body: Readable
-  readonly #onHead: (head: Head) => void
+  readonly #onHead: (head: ResponseHead) => void
   #hasHead = false
-  /** Called when the body's reader wants more. */
-  #proceed: (() => void) | undefined
+  /** Ends the pending write. Set while the buffer of the body is full. */
+  #resume: (() => void) | undefined
 
-  constructor(onHead: (head: Head) => void) {
+  constructor(onHead: (head: ResponseHead) => void) {
     super()
     this.#onHead = onHead
     this.body = new Readable({
-      read: () => this.#flow(),
+      read: () => this.#onBodyRead(),
       destroy: (error, done) => {
         this.destroy()
         done(error)
       },
     })
-    // Whoever reads the body learns of it, and while nobody does it concerns nobody.
+    // The reader of the body receives its errors. Without a reader they must not be unhandled.
     this.body.on('error', () => undefined)
     this.on('error', () => undefined)
   }
@@ -41,9 +41,9 @@ export class Wire extends Duplex {
   override _read(): void {}
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    const bytes = this.#hasHead ? chunk : this.#takeHead(chunk)
+    const bytes = this.#hasHead ? chunk : this.#parseHeads(chunk)
     if (bytes.length === 0 || this.body.push(bytes)) done()
-    else this.#proceed = done
+    else this.#resume = done
   }
 
   override _final(done: () => void): void {
@@ -52,18 +52,19 @@ export class Wire extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (!this.body.readableEnded && !this.writableFinished) this.body.destroy(error ?? new Error(CUT_SHORT))
+    if (!this.body.readableEnded && !this.writableFinished)
+      this.body.destroy(error ?? new Error(CLOSED_EARLY))
     done(error)
   }
 
-  #flow(): void {
-    const proceed = this.#proceed
-    this.#proceed = undefined
-    proceed?.()
+  #onBodyRead(): void {
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
   }
 
-  /** Node writes every head in one piece, 1xx ones too. What is left of a chunk belongs to the body. */
-  #takeHead(chunk: Buffer): Buffer {
+  /** Parses the heads, 1xx ones too. Node writes each in one chunk. Returns the rest of the chunk, which is body. */
+  #parseHeads(chunk: Buffer): Buffer {
     let rest = chunk
     while (!this.#hasHead) {
       const end = rest.indexOf(END_OF_HEAD)
@@ -77,7 +78,7 @@ export class Wire extends Duplex {
     return rest
   }
 
-  // What handlers expect of a connection, and what of it must not reach the client's.
+  // Methods of net.Socket that handlers call, and that must not reach the client's socket.
   destroySoon(): void {
     if (this.writable) this.end()
     if (this.writableFinished) this.destroy()
@@ -103,9 +104,9 @@ export class Wire extends Duplex {
   }
 }
 
-const CUT_SHORT = 'The handler closed the connection before its answer was complete'
+const CLOSED_EARLY = 'The handler closed the connection before its response was complete'
 
-function parseHead(text: string): Head {
+function parseHead(text: string): ResponseHead {
   const [statusLine = '', ...lines] = text.split('\r\n')
   const raw = lines.flatMap((line) => {
     const colon = line.indexOf(':')
