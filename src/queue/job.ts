@@ -2,7 +2,7 @@ import type { Disposition } from './events/events.ts'
 import type { SubmitOptions } from './options.ts'
 import type { JobStatus } from './types.ts'
 
-/** The queue of a job, as the job uses it. */
+/** The methods of its queue that a job uses. */
 export interface JobQueue {
   result(job: Job, options: ResultOptions): Promise<unknown>
   status(id: string): Promise<JobStatus | undefined>
@@ -12,16 +12,16 @@ export interface JobQueue {
   logs(id: string): Promise<string[]>
 }
 
-/** Options of waiting for a job. */
+/** Options of {@link Job.result}. */
 export type ResultOptions = Pick<SubmitOptions, 'timeout' | 'signal' | 'onProgress'>
 
-/** A job that was handed in, or looked up. */
+/** A handle of a job, returned by `enqueue` and `queue.job`. */
 export class Job<Result = unknown> {
   readonly id: string
   readonly command: string
-  /** What became of the submission; undefined for a job that was looked up. */
+  /** Effect of the submission; undefined for a job that was looked up by `queue.job`. */
   readonly disposition: Disposition | undefined
-  /** Number of the run that it stands for: only grows. */
+  /** Number of the run that this handle stands for. Each later run of the job has a greater one. */
   readonly generation: number
   readonly #queue: JobQueue
 
@@ -40,15 +40,16 @@ export class Job<Result = unknown> {
   }
 
   /**
-   * The result. What became of a job can be read for its ttl, and for 15 s at least.
-   * @throws RemoteError when the job failed, RemovedError when it was removed or nothing is known of it any more;
-   * TimeoutError, AbortedError, UnavailableError, ClosedError.
+   * Waits for the outcome of the run, and resolves with its result. An outcome can be read for its ttl, and for at least
+   * 15 s.
+   * @throws RemoteError if the job failed; RemovedError if it was removed or its outcome has expired; TimeoutError,
+   * AbortedError, UnavailableError, ClosedError.
    */
   result(options: ResultOptions = {}): Promise<Result> {
     return this.#queue.result(this, options) as Promise<Result>
   }
 
-  /** The job as it is now; undefined when it is not there any more. */
+  /** The current status of the job; undefined if it does not exist any more. */
   status(): Promise<JobStatus | undefined> {
     return this.#queue.status(this.id)
   }

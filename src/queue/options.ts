@@ -31,143 +31,153 @@ import { MemoryQueueStore } from './store/memory-store.ts'
 import { type Conflict, MAX_DELAY, type Retention } from './store/store.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'
 
-/** What a submission may say, and a queue for all of its submissions. Durations are ms. */
+/** Options of one submission that a queue can set for all of its submissions. Durations are in ms. */
 export interface SharedJobOptions {
   /**
-   * How long a result is kept for later submissions of the same job. A job with `dedupe: false` has none: its default is 0.
+   * How long a result is returned to later submissions of the same job. With `dedupe: false` the default is 0.
    * @default 1_800_000
    */
   ttl?: number | undefined
   /**
-   * How long a failure is kept for them.
+   * How long a failure is returned to later submissions of the same job.
    * @default 0
    */
   errorTtl?: number | undefined
   /**
-   * How often a job is tried until it has failed.
+   * Number of attempts, from 1, after which a job has failed. Infinity is allowed.
    * @default 1
    */
   attempts?: number | undefined
   /**
-   * The longest wait of a submitter; Infinity is allowed. The job itself goes on.
+   * How long a submitter waits for the outcome until it is rejected with TimeoutError; Infinity is allowed. The job goes on.
    * @default 60_000
    */
   timeout?: number | undefined
   /**
-   * When the same `dedupe` key is used with another payload while the job runs or its outcome is kept: 'reject' with
-   * ConflictError, 'join' it all the same, or 'rerun': once more, after the current run, with the newest payload.
+   * Effect of a submission whose `dedupe` key is in use with another payload. 'reject': it is rejected with ConflictError.
+   * 'join': it gets the outcome of the existing job. 'rerun': the job runs again after the current run, with the newest
+   * payload.
    * @default 'reject'
    */
   conflict?: Conflict | undefined
   /**
-   * Cancel a job when the last submitter that waited for it has left.
+   * Cancel the job when its last waiter leaves, by a timeout, an abort or `close`.
    * @default false
    */
   abortUnwanted?: boolean | undefined
 }
 
-/** Options of one submission. Durations are ms. */
+/** Options of one submission. Durations are in ms. */
 export interface SubmitOptions extends SharedJobOptions {
-  /** What makes two jobs the same: by default their payload; a key of your own; or `false`: nothing does. */
+  /**
+   * Key that identifies the job within its command: submissions with the same key are one job. `false`: the job is never
+   * deduplicated. By default the payload is the key.
+   */
   dedupe?: string | false | undefined
-  /** It may run after so long. */
+  /**
+   * The job may start after this delay, up to one year.
+   * @default 0
+   */
   delay?: number | undefined
   /**
-   * Higher runs first, 0 to 1_000_000.
+   * Jobs with a higher priority start first, 0 to 1_000_000.
    * @default 0
    */
   priority?: number | undefined
-  /** Before those that wait already. */
+  /**
+   * Puts the job before the waiting jobs of the same command, instead of after them.
+   * @default false
+   */
   lifo?: boolean | undefined
-  /** Between attempts. By default, what the queue that runs the job says. */
+  /** Delay between attempts. By default the `backoff` of the queue that runs the job. */
   backoff?: Backoff | undefined
-  /** Ends the waiting of this submitter. */
+  /** Stops the waiting of this submitter: it is rejected with AbortedError. */
   signal?: AbortSignal | undefined
-  /** Called with what the handler shows by `job.progress`, in whatever process it runs. */
+  /** Called with each value that the handler passes to `job.progress`, in whichever process the handler runs. */
   onProgress?: ((value: unknown) => void) | undefined
 }
 
-/** What is kept of finished jobs, to be listed. */
+/** How long and how many finished jobs are kept in `queue.jobs`. */
 export interface RetainOptions {
-  /** @default false: a completed job is forgotten with its ttl */
+  /** Completed jobs. @default false: a completed job expires with its ttl */
   completed?: Retention | false | undefined
-  /** Dead letters: what has failed for good, to be looked at and retried. @default { count: 1_000, age: 604_800_000 } */
+  /** Failed jobs (dead letters), for inspection and `queue.retry`. @default { count: 1_000, age: 604_800_000 } */
   failed?: Retention | false | undefined
 }
 
-/** Options of a RedisQueue. Durations are ms. */
+/** Options of a RedisQueue. Durations are in ms. */
 export interface QueueOptions extends SharedJobOptions {
   /**
-   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
-   * stays yours, or a Connection that several queues and lockers share. Without it, or with null, the queue is embedded: it works
-   * within this process alone; an option that is there and undefined warns of that.
+   * The Redis server: a URL (string or object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
+   * the caller closes, or a Connection that several queues and lockers share. Without it, or with null, the queue is
+   * embedded: it works within this process only. `redis: undefined` does the same and emits a warning.
    */
   redis?: RedisSource | Connection | null | undefined
-  /** A memory store that several queues share, as several processes share Redis: for tests. Instead of `redis`. */
+  /** For tests: a memory store that several queues share, as processes share Redis. Excludes `redis`. */
   store?: MemoryQueueStore | undefined
-  /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
+  /** For tests: the clock of an embedded queue. A Connection or a store has its own `clock` option. */
   clock?: Clock | undefined
-  /** Begins the names of all keys. @default 'soloflight' */
+  /** Prefix of all Redis keys. @default 'soloflight' */
   prefix?: string | undefined
-  /** How long a worker that gives no sign of life keeps a job; renewed while it lives. From 100. @default 10_000 */
+  /** Lease of a job, from 100. A live worker renews it; the job of a dead worker is requeued when it ends. @default 10_000 */
   lease?: number | undefined
-  /** How long an attempt may take at most: then it has failed. @default 3_600_000 */
+  /** Longest duration of an attempt; Infinity is allowed. A longer attempt fails with TimeoutError. @default 3_600_000 */
   maxHold?: number | undefined
-  /** How long Redis may be silent before a call fails with UnavailableError. @default 2_000 */
+  /** A call fails with UnavailableError if Redis does not answer within this time. @default 2_000 */
   unavailableAfter?: number | undefined
-  /** Between the attempts of jobs that run here, unless their submission says otherwise. @default 0 */
+  /** Delay between attempts of the jobs that this process runs, unless their submission sets it. @default 0 */
   backoff?: Backoff | BackoffFunction | undefined
-  /** How often a job may lose its worker; once more, and it has failed. @default 3 */
+  /** How often a job may lose its worker. The next loss fails it with E_STALLED. @default 3 */
   maxStalls?: number | undefined
-  /** What is kept of jobs that were finished here. */
+  /** Retention of the jobs that this process finishes. */
   retain?: RetainOptions | undefined
-  /** Largest payload, in bytes of JSON. @default 1_048_576 */
+  /** Largest payload, in bytes of its JSON. @default 1_048_576 */
   maxPayload?: number | undefined
-  /** What happens to a job for whose command no worker is known: it waits for one, or is refused. @default 'keep' */
+  /** Effect of a submission while no worker of its command is known. 'keep': it waits. 'refuse': UnknownCommandError. @default 'keep' */
   unknownCommands?: 'keep' | 'refuse' | undefined
-  /** How results become bytes. The same for all queues of a name. @default jsonCodec */
+  /** Encodes results and progress. All processes of a queue must use the same codec. @default jsonCodec */
   codec?: Codec | undefined
-  /** The trace context (W3C traceparent) of the submitter, for the span of the handler to link to. */
+  /** Returns the trace context (W3C traceparent) of the submitter. The handler reads it as `job.trace`. */
   trace?: (() => string | undefined) | undefined
-  /** Decides what of a failure leaves this process, and is kept with the job: as the option of a Locker. */
+  /** Returns the part of an error that leaves this process and is stored, like the option of a Locker. */
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 
 /** Options of a worker. */
 export interface ProcessOptions {
-  /** Jobs of the command at once in this process, 1 to 10_000. @default 1 */
+  /** Largest number of jobs of the command that run at once in this process, 1 to 10_000. @default 1 */
   concurrency?: number | undefined
 }
 
-/** The options that have a plain default. */
+/** The queue options with a constant default. */
 export type QueueDefaults = Complete<
   Omit<QueueOptions, 'redis' | 'store' | 'clock' | 'retain' | 'codec' | 'trace' | 'exposeError'>
 >
 
-/** The options of a queue, checked and complete. */
+/** Validated options of a queue, with defaults filled in. */
 export interface ResolvedQueueOptions extends QueueDefaults {
   retain: { completed: Retention; failed: Retention }
   codec: Codec
   trace: (() => string | undefined) | undefined
   exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
-  /** What was said, of what goes with a job to wherever it runs. */
-  given: Pick<SubmitOptions, 'ttl' | 'errorTtl' | 'attempts' | 'backoff'>
+  /** Options set on this queue that are stored with each job. The worker's own options apply where they are undefined. */
+  sentWithJob: Pick<SubmitOptions, 'ttl' | 'errorTtl' | 'attempts' | 'backoff'>
 }
 
-/** How long a delivery may take to be accepted, ms, by the lease. */
-export function acceptWithin(lease: number): number {
+/** A delivery that is not accepted within this time is requeued, ms. */
+export function acceptTimeout(lease: number): number {
   return Math.min(2000, lease / 2)
 }
 
-const NOTHING: Retention = { count: 0, age: 0 }
-const DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
+const KEEP_NONE: Retention = { count: 0, age: 0 }
+const DEFAULT_DEAD_LETTERS: Retention = { count: 1_000, age: 7 * 24 * 60 * 60_000 }
 
 const MAX_PRIORITY = 1_000_000
 export const MAX_CONCURRENCY = 10_000
-/** The longest duration that is a number of ms to every part of the way. */
+/** Longest duration that is stored, ms: Lua and Redis handle it exactly. */
 const MAX_DURATION = 10 * 365 * 24 * 60 * 60_000
 
-/** A duration that goes to the store: a whole number there. */
+/** Checks a duration that is stored. The store rounds it. */
 const checkMs: Check = (name, value) => checkNumber(name, value, 0, MAX_DURATION)
 
 const { checks: QUEUE_CHECKS, defaults } = columnsOf<QueueOptions, QueueDefaults>({
@@ -194,10 +204,10 @@ const { checks: QUEUE_CHECKS, defaults } = columnsOf<QueueOptions, QueueDefaults
   exposeError: [checkFunction],
 })
 
-/** Everything that is not said otherwise. */
+/** Defaults of the queue options. */
 export const QUEUE_DEFAULTS: QueueDefaults = defaults
 
-/** How each option of a submission is checked: those that a queue has too, as the queue's are. */
+/** The checks of submission options. Options that a queue has as well are checked the same way. */
 const SUBMIT_CHECKS = checksOf<SubmitOptions>({
   ...pick(QUEUE_CHECKS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
   dedupe: (name, value) => {
@@ -217,7 +227,7 @@ export function checkSubmitOptions(options: SubmitOptions): void {
   checkOptions(options, SUBMIT_CHECKS)
 }
 
-/** Checks the options of a worker, and fills in the defaults. Throws TypeError. */
+/** Checks the options of a worker and fills in the defaults. Throws TypeError. */
 export function resolveProcessOptions(options: ProcessOptions): { concurrency: number } {
   checkFields('options', options, ['concurrency'])
   const { concurrency = 1 } = options
@@ -235,11 +245,16 @@ export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
     codec: checkCodec(given.codec ?? jsonCodec),
     trace: given.trace,
     exposeError: given.exposeError ?? ((failure) => failure),
-    given: travelling(given),
+    sentWithJob: optionsSentWithJob(given),
   }
 }
 
-function travelling({ ttl, errorTtl, attempts, backoff }: QueueOptions): ResolvedQueueOptions['given'] {
+function optionsSentWithJob({
+  ttl,
+  errorTtl,
+  attempts,
+  backoff,
+}: QueueOptions): ResolvedQueueOptions['sentWithJob'] {
   return { ttl, errorTtl, attempts, backoff: typeof backoff === 'function' ? undefined : backoff }
 }
 
@@ -247,12 +262,12 @@ function resolveRetain(given: RetainOptions): ResolvedQueueOptions['retain'] {
   checkFields('retain', given, ['completed', 'failed'])
   return {
     completed: checkRetention('retain.completed', given.completed ?? false),
-    failed: checkRetention('retain.failed', given.failed ?? DEAD_LETTERS),
+    failed: checkRetention('retain.failed', given.failed ?? DEFAULT_DEAD_LETTERS),
   }
 }
 
 function checkRetention(name: string, given: Retention | false): Retention {
-  if (given === false) return NOTHING
+  if (given === false) return KEEP_NONE
   checkFields(name, given, ['count', 'age'])
   return {
     count: checkWhole(`${name}.count`, given.count, 10_000_000),

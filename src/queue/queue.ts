@@ -18,10 +18,10 @@ import { warnOnce } from '../kernel/warnings.ts'
 import { ContextEmitter } from '../kernel/work/context-emitter.ts'
 import { AsyncContext, callHook } from '../kernel/work/user-code.ts'
 import type { FeedEvent, QueueEvents } from './events/events.ts'
-import { feedEventOf, type QueueCounters, Reports } from './events/reports.ts'
+import { EventReporter, parseFeedEvent, type QueueCounters } from './events/reports.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
 import {
-  acceptWithin,
+  acceptTimeout,
   checkSubmitOptions,
   type ProcessOptions,
   type QueueOptions,
@@ -34,10 +34,15 @@ import { statusOf } from './status.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Counts, JobSnapshot, JobState, QueueStore } from './store/store.ts'
-import { checkName, isJobId, QueueNames } from './submitting/dedupe-id.ts'
-import { JobWaiter, type WaiterSurroundings } from './submitting/job-waiter.ts'
-import { CANCELLED, LINGER, LOOK_AFTER, Waits } from './submitting/outcome-waits.ts'
-import { closed, handIn, Submissions } from './submitting/submissions.ts'
+import { checkName, isJobId, QueueKeys } from './submitting/dedupe-id.ts'
+import { JobWaiter, type JobWaiterDeps } from './submitting/job-waiter.ts'
+import {
+  CANCELLED_FAILURE,
+  OUTCOME_POLL_INTERVAL,
+  OUTCOME_RETENTION,
+  OutcomeWaits,
+} from './submitting/outcome-waits.ts'
+import { closedError, SubmissionFactory, submitDetached } from './submitting/submissions.ts'
 import type {
   AnyJobs,
   CommandOf,
@@ -48,11 +53,11 @@ import type {
   PayloadOf,
   ResultOf,
 } from './types.ts'
-import { Timekeeper } from './working/due-poller.ts'
+import { DuePoller } from './working/due-poller.ts'
 import type { Handler } from './working/running-job.ts'
 import { Worker } from './working/worker.ts'
 
-/** One of several jobs that are handed in together. */
+/** A job of {@link RedisQueue.enqueueMany}. */
 export type BulkJob<Jobs extends JobMap<Jobs>> = {
   [Command in CommandOf<Jobs>]: {
     command: Command
@@ -61,37 +66,38 @@ export type BulkJob<Jobs extends JobMap<Jobs>> = {
   }
 }[CommandOf<Jobs>]
 
-/** What a queue does in this process. */
+/** Statistics of a queue in this process. */
 export interface QueueStats extends QueueCounters {
-  /** Jobs that this process waits for. */
+  /** Number of jobs whose outcome this process waits for. */
   waiting: number
-  /** Jobs in its hands. */
+  /** Number of jobs that run in this process. */
   running: number
-  /** Whether messages arrive. */
+  /** Whether the subscription to messages is established. */
   subscribed: boolean
 }
 
-/** How long `close` waits for what runs, ms, unless told otherwise. */
+/** How long `close` waits for running jobs by default, ms. */
 const DEFAULT_GRACE = 5_000
 
-/** What a job fails with when it loses its worker too often. */
-const STALLED = encodeFailure({
+/** The failure of a job that lost its worker more than `maxStalls` times. */
+const STALLED_FAILURE = encodeFailure({
   name: 'StalledError',
   message: 'The job lost its worker too often',
   code: 'E_STALLED',
 })
 
-/** What a TimeoutError says besides may take so long to be found out, ms. */
-const EXPLAIN_WITHIN = 80
+/** Time allowed for the query of known workers that explains a TimeoutError, ms. */
+const WORKER_LOOKUP_TIMEOUT = 80
 
-/** Jobs that `redrive` looks at together, and a page of jobs has. */
-const PAGE = 100
+/** Default number of jobs on a page, and number of jobs that `redrive` reads at once. */
+const DEFAULT_PAGE_SIZE = 100
 
 /**
- * A queue of jobs in which identical jobs run once, and every submitter gets the result.
+ * A queue of jobs. Identical jobs run once, and every submitter gets the result.
  *
- * A job is identical to another when queue, command and payload are the same, or the `dedupe` key. Jobs run at least
- * once: give `job.fence` to whatever they write to. Without `redis` the queue works within this process.
+ * Two jobs of a queue are identical if they have the same command and the same payload, or the same `dedupe` key. A job
+ * may run more than once if its worker is lost: pass `job.fence` to the systems that the handler writes to. Without the
+ * option `redis` the queue works within this process only.
  *
  * @example
  * const queue = new RedisQueue<{ add: (items: number[]) => number }>('math', { redis: 'redis://localhost:6379' })
@@ -107,17 +113,17 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #link: ReturnType<typeof connectionFor>
   readonly #store: QueueStore
   readonly #clock: Clock
-  readonly #reports: Reports
-  readonly #submissions: Submissions
-  readonly #waits: Waits
-  readonly #waiters: WaiterSurroundings
+  readonly #events: EventReporter
+  readonly #submissions: SubmissionFactory
+  readonly #waits: OutcomeWaits
+  readonly #waiterDeps: JobWaiterDeps
   readonly #workers = new Map<string, Worker>()
-  /** What is being found out for waiters whose time is over, by command. */
+  /** Pending explanations for TimeoutErrors, by command. */
   readonly #explanations = new Map<string, Promise<string>>()
-  #timekeeper: Timekeeper | undefined
+  #duePoller: DuePoller | undefined
   #closing: Promise<void> | undefined
 
-  /** @throws TypeError when the name or an option is not what it should be. Connects to nothing yet. */
+  /** Does not wait for a connection. @throws TypeError if the name or an option is invalid. */
   constructor(name: string, options: QueueOptions = {}) {
     super()
     checkName('name', name)
@@ -127,72 +133,80 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const link = connectionFor(options, 'RedisQueue')
     this.#link = link
     const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
-    const accept = acceptWithin(lease)
+    const accept = acceptTimeout(lease)
     this.#store = link ? new RedisQueueStore(link.connection, prefix, name, { accept }) : memory.connect(name)
     this.#clock = link?.connection.clock ?? memory.clock
-    this.#reports = new Reports(name, this, this.#store)
-    this.#submissions = new Submissions(this.#options)
-    this.#waiters = {
+    this.#events = new EventReporter(name, this, this.#store)
+    this.#submissions = new SubmissionFactory(this.#options)
+    this.#waiterDeps = {
       clock: this.#clock,
       deadlines: new Deadlines(this.#clock),
       explain: (command) => this.#explainTimeout(command),
     }
-    this.#waits = new Waits({
+    this.#waits = new OutcomeWaits({
       store: this.#store,
       clock: this.#clock,
       codec,
       unavailableAfter,
-      lookAfter: Math.min(lease, LOOK_AFTER),
-      accepted: (...about) => this.#reports.submitted(...about),
+      pollInterval: Math.min(lease, OUTCOME_POLL_INTERVAL),
+      accepted: (...args) => this.#events.submitted(...args),
     })
   }
 
   /**
-   * Does the jobs of a command in this process, which stays alive until `close`.
-   * @throws TypeError; DuplicateWorkerError when the command is processed here already; ClosedError.
+   * Registers the handler that processes the jobs of a command in this process. The process stays alive until `close`.
+   * @throws TypeError; DuplicateWorkerError if this queue object already has a handler for the command; ClosedError.
    */
   process<Command extends CommandOf<Jobs>>(
     command: Command,
     handler: HandlerOf<Jobs, Command>,
     options: ProcessOptions = {},
   ): this {
-    this.#check()
+    this.#assertOpen()
     checkName('command', command)
     checkFunction('handler', handler)
     const { concurrency } = resolveProcessOptions(options)
     if (this.#workers.has(command))
       throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
-    const about = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
-    const worker = new Worker(command, handler as Handler, concurrency, about, {
-      ...this.#reports.worker(command),
-      due: (ms) => this.#timekeeper?.due(ms),
+    const deps = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
+    const worker = new Worker(command, handler as Handler, concurrency, deps, {
+      ...this.#events.workerEvents(command),
+      dueIn: (ms) => this.#duePoller?.dueIn(ms),
       refused: (error) => this.#warnOfRefusal(command, error),
     })
     this.#workers.set(command, worker)
-    this.#timekeeper ??= this.#startProcessing()
+    this.#duePoller ??= this.#startProcessing()
     return this
   }
 
-  /** What all workers of this queue share, until `close`. */
-  #startProcessing(): Timekeeper {
+  /** Starts the due poller, which all workers of this queue share until `close`. */
+  #startProcessing(): DuePoller {
     refProcess(this.#clock)
     this.#link?.connection.warnIfUnreachable()
     const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
-    return new Timekeeper({
+    return new DuePoller({
       store: this.#store,
       clock: this.#clock,
       lease,
       unavailableAfter,
-      terms: { maxStalls, failure: STALLED, errorTtl, outcomeRetention: LINGER, retain: retain.failed },
-      ticked: (ticks) => this.#reports.ticked(ticks),
+      terms: {
+        maxStalls,
+        failure: STALLED_FAILURE,
+        errorTtl,
+        outcomeRetention: OUTCOME_RETENTION,
+        retain: retain.failed,
+      },
+      onTicks: (ticks) => this.#events.dueJobsHandled(ticks),
     })
   }
 
   /**
-   * Hands a job in, unless it is there already, and waits for its result.
-   * @throws RemoteError when the job failed, with `remote.code` 'E_CANCELLED' when it was cancelled and 'E_STALLED' when it
-   * lost its worker too often; RemovedError, ConflictError, UnknownCommandError; TimeoutError, AbortedError,
-   * UnavailableError, OverloadedError, ClosedError; CodecError and TooLargeError for a payload that cannot be carried.
+   * Submits a job and waits for its result. If an identical job waits, runs, or has an outcome within its ttl, no new job is
+   * created and its result is returned.
+   * @throws RemoteError if the job failed: `remote.code` is 'E_CANCELLED' if it was cancelled, 'E_STALLED' if it lost its
+   * worker more than `maxStalls` times; RemovedError if the job was removed; ConflictError, UnknownCommandError,
+   * TimeoutError, AbortedError, UnavailableError, OverloadedError, ClosedError; CodecError or TooLargeError if the payload
+   * cannot be encoded or is too large; TypeError.
    */
   submit<Command extends CommandOf<Jobs>>(
     command: Command,
@@ -203,184 +217,192 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
-    this.#check()
-    const submission = this.#submissions.make(command, payload, options, true)
+    this.#assertOpen()
+    const submission = this.#submissions.create(command, payload, options, true)
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const waiter = this.#waiter(submission.id, command, options)
-    this.#reports.counters.submitted++
+    const waiter = this.#createWaiter(submission.id, command, options)
+    this.#events.counters.submitted++
     this.#waits.submit(submission, waiter)
     return waiter.promise
   }
 
-  #waiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
+  #createWaiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
     const terms = { command, timeout: timeout ?? this.#options.timeout, signal, onProgress }
-    return new JobWaiter(id, terms, this.#waiters)
+    return new JobWaiter(id, terms, this.#waiterDeps)
   }
 
-  /** Why nothing came of a command's jobs in time. Asked only then, once for all whose time ends together. */
+  /** Text for a TimeoutError: names the command, and says if no worker is known. One query serves concurrent timeouts. */
   #explainTimeout(command: string): Promise<string> {
-    const about = `of ${shown(command)} in the queue ${shown(this.name)}`
-    const asked = this.#explanations.get(command)
-    if (asked) return asked
+    const target = `of ${shown(command)} in the queue ${shown(this.name)}`
+    const pending = this.#explanations.get(command)
+    if (pending) return pending
     const explanation = this.#hasWorker(command).then((known) => {
       this.#explanations.delete(command)
-      return known ? about : `${about}, and no worker is known that processes it`
+      return known ? target : `${target}, and no worker is known that processes it`
     })
     this.#explanations.set(command, explanation)
     return explanation
   }
 
-  /** True unless it is known within a moment that there is none. */
+  /** Whether a worker of the command is known. True if the store does not answer in time. */
   #hasWorker(command: string): Promise<boolean> {
     if (this.#workers.has(command)) return Promise.resolve(true)
     return new Promise((resolve) => {
-      const timer = this.#clock.after(EXPLAIN_WITHIN, () => resolve(true))
+      const timer = this.#clock.after(WORKER_LOOKUP_TIMEOUT, () => resolve(true))
       this.#store
-        .hasWorker(command, { within: EXPLAIN_WITHIN })
+        .hasWorker(command, { within: WORKER_LOOKUP_TIMEOUT })
         .then(resolve, () => resolve(true))
         .finally(() => timer.cancel())
     })
   }
 
-  /** A worker has no caller to whom it could be told that Redis refuses it. */
+  /** Emits a process warning: a worker has no caller that could receive the error. */
   #warnOfRefusal(command: string, error: unknown): void {
     const { connection } = this.#link ?? {}
     const cause = connection?.lastError ?? (error as Error).cause
-    // Whoever is not even connected is warned of that.
+    // A missing connection has a warning of its own.
     if (!connection?.connected || !isErrorReply(cause)) return
     const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
     warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
   }
 
   /**
-   * Hands a job in, unless it is there already, without waiting for it.
-   * @throws as {@link submit} does before the job is handed in; `timeout`, `signal` and `onProgress` are for `job.result`.
+   * Submits a job without waiting for its outcome. Resolves when the store has accepted it, with a handle of the new or the
+   * identical existing job. `timeout` and `onProgress` have no effect here: pass them to `job.result`.
+   * @throws as {@link submit}, except the errors of the outcome: RemoteError, RemovedError and TimeoutError.
    */
   async enqueue<Command extends CommandOf<Jobs>>(
     command: Command,
     payload?: PayloadOf<Jobs, Command>,
     options: SubmitOptions = {},
   ): Promise<Job<ResultOf<Jobs, Command>>> {
-    this.#check()
-    const submission = this.#submissions.make(command, payload, options, false)
+    this.#assertOpen()
+    const submission = this.#submissions.create(command, payload, options, false)
     const { signal } = options
     if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const { status, generation } = await handIn(this.#store, submission, this.#options.unavailableAfter)
-    this.#reports.counters.submitted++
+    const { status, generation } = await submitDetached(
+      this.#store,
+      submission,
+      this.#options.unavailableAfter,
+    )
+    this.#events.counters.submitted++
     const { id } = submission
-    this.#reports.submitted(id, command, status)
+    this.#events.submitted(id, command, status)
     return new Job(id, command, status, generation, this)
   }
 
   /**
-   * Hands jobs in, all in one round trip. All are checked before the first is handed in.
-   * @throws as {@link enqueue} does, with the first that was refused; the others may be handed in.
+   * Submits several jobs in one round trip. All are validated before the first is sent.
+   * @throws as {@link enqueue}, with the error of the first job that was refused. The other jobs may have been accepted.
    */
   async enqueueMany(jobs: readonly BulkJob<Jobs>[]): Promise<Job[]> {
-    this.#check()
+    this.#assertOpen()
     const submissions = jobs.map(({ command, payload, options = {} }) =>
-      this.#submissions.make(command, payload, options, false),
+      this.#submissions.create(command, payload, options, false),
     )
     const { unavailableAfter } = this.#options
     const replies = await Promise.all(
-      submissions.map((submission) => handIn(this.#store, submission, unavailableAfter)),
+      submissions.map((submission) => submitDetached(this.#store, submission, unavailableAfter)),
     )
-    this.#reports.counters.submitted += jobs.length
+    this.#events.counters.submitted += jobs.length
     return replies.map(({ status, generation }, index) => {
       const { id, command } = submissions[index] as (typeof submissions)[number]
-      this.#reports.submitted(id, command, status)
+      this.#events.submitted(id, command, status)
       return new Job(id, command, status, generation, this)
     })
   }
 
-  /** See {@link Job.result}. */
+  /** Waits for the outcome of a job: see {@link Job.result}. */
   async result(job: Job, options: ResultOptions = {}): Promise<unknown> {
-    this.#check()
+    this.#assertOpen()
     checkSubmitOptions(options)
     if (options.signal?.aborted) throw abortedBefore(job.id, options.signal)
-    const waiter = this.#waiter(job.id, job.command, options)
-    this.#waits.attend(job.id, job.command, job.generation, waiter)
+    const waiter = this.#createWaiter(job.id, job.command, options)
+    this.#waits.waitFor(job.id, job.command, job.generation, waiter)
     return waiter.promise
   }
 
-  /** A job by its id; undefined when there is none. */
+  /** Returns a handle of the job with this id; undefined if there is none. */
   async job(id: string): Promise<Job | undefined> {
     const snapshot = await this.#snapshot(id)
     return snapshot && new Job(id, snapshot.command, undefined, snapshot.generation, this)
   }
 
-  /** What a job is now; undefined when there is none. */
+  /** Returns the current status of the job with this id; undefined if there is none. */
   async status(id: string): Promise<JobStatus | undefined> {
     const snapshot = await this.#snapshot(id)
     return snapshot && statusOf(snapshot, this.#options.codec)
   }
 
   #snapshot(id: string): Promise<JobSnapshot | undefined> {
-    this.#check()
+    this.#assertOpen()
     return isJobId(id) ? this.#store.snapshot(id, this.#limits()) : Promise.resolve(undefined)
   }
 
-  /** Jobs in a state, a page at a time: in the order in which they will be, or were, treated. */
+  /**
+   * Lists the jobs in a state, one page at a time, in the order in which they will run or have finished.
+   * @param page `limit`: jobs per page, at most 1,000, 100 by default; `cursor`: that of the previous page.
+   */
   async jobs(
     state: JobState,
-    { limit = PAGE, cursor = '0' }: { limit?: number; cursor?: string } = {},
+    { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string } = {},
   ): Promise<JobPage> {
-    this.#check()
+    this.#assertOpen()
     checkChoice('state', state, STATES)
     checkCount('limit', limit, 1)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
       throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
-    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE), this.#limits())
+    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE_SIZE), this.#limits())
     const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
     return {
-      // What has moved on meanwhile is on another page.
+      // Jobs that changed state since they were listed are left out.
       jobs: snapshots.flatMap((snapshot) =>
         snapshot?.state === state ? [statusOf(snapshot, this.#options.codec)] : [],
       ),
-      cursor: ids.length < Math.min(limit, MAX_PAGE) ? undefined : String(from + ids.length),
+      cursor: ids.length < Math.min(limit, MAX_PAGE_SIZE) ? undefined : String(from + ids.length),
     }
   }
 
-  /** How many jobs there are in each state. Completed and failed: those that are kept by `retain`. */
+  /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
   async counts(): Promise<Counts> {
-    this.#check()
+    this.#assertOpen()
     return this.#store.counts(this.#limits())
   }
 
-  /** Hands out nothing more, of a command or of all; what runs goes on. For all processes, until {@link resume}. */
+  /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
   async pause(command?: CommandOf<Jobs>): Promise<void> {
-    this.#check()
+    this.#assertOpen()
     if (command !== undefined) checkName('command', command)
     await this.#store.pause(command ?? '', this.#limits())
   }
 
-  /** Undoes {@link pause}. A command that was paused by itself stays paused when all are resumed. */
+  /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
   async resume(command?: CommandOf<Jobs>): Promise<void> {
-    this.#check()
+    this.#assertOpen()
     if (command !== undefined) checkName('command', command)
     await this.#store.resume(command ?? '', this.#limits())
   }
 
-  /** What is paused: commands, and '' when all are. */
+  /** Returns the paused commands; '' stands for a pause of all commands. */
   async paused(): Promise<string[]> {
-    this.#check()
+    this.#assertOpen()
     return this.#store.pausedCommands(this.#limits())
   }
 
   /**
-   * Removes all jobs that wait, and, if told so, those that are delayed. Never those that run: a job is taken off the line
-   * and removed in one step. Everyone who waits for it receives RemovedError. Returns how many were removed.
+   * Removes all waiting jobs, and with `delayed` the delayed ones. Never removes a running job. Waiters of a removed job are
+   * rejected with RemovedError. Returns the number of removed jobs.
    */
   async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
-    this.#check()
-    // In this order: what falls due meanwhile waits.
-    const later = delayed ? await this.#store.drain('delayed', LINGER, this.#limits()) : 0
-    return later + (await this.#store.drain('waiting', LINGER, this.#limits()))
+    this.#assertOpen()
+    // Delayed jobs first: those that become due meanwhile are waiting jobs then.
+    const later = delayed ? await this.#store.drain('delayed', OUTCOME_RETENTION, this.#limits()) : 0
+    return later + (await this.#store.drain('waiting', OUTCOME_RETENTION, this.#limits()))
   }
 
-  /** Runs a job that has completed or failed once more. False: it is not there, or not over. */
+  /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
   async retry(id: string): Promise<boolean> {
     const snapshot = await this.#snapshot(id)
     if (!snapshot) return false
@@ -389,100 +411,106 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return (await this.#store.retry(id, command, generation, this.#limits())) !== undefined
   }
 
-  /** Runs failed jobs once more, the oldest first. Returns how many. */
+  /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
   async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
-    this.#check()
+    this.#assertOpen()
     checkCount('limit', limit, 1)
-    // What fails again meanwhile is not run for ever.
+    // A bound: a job that fails again meanwhile is listed again.
     const most = Math.min(limit, (await this.counts()).failed)
     let done = 0
-    let passed = 0
+    let skipped = 0
     while (done < most) {
-      const ids = await this.#store.list('failed', passed, Math.min(PAGE, most - done), this.#limits())
+      const ids = await this.#store.list(
+        'failed',
+        skipped,
+        Math.min(DEFAULT_PAGE_SIZE, most - done),
+        this.#limits(),
+      )
       if (ids.length === 0) break
       const retried = await Promise.all(ids.map((id) => this.retry(id)))
       const count = retried.filter(Boolean).length
       done += count
-      passed += ids.length - count
+      skipped += ids.length - count
     }
     return done
   }
 
   /**
-   * Ends a job that is not over: its handler's signal fires, wherever it runs, and everyone who waits receives a
-   * RemoteError with `remote.code` 'E_CANCELLED'. False: it is over, or not there.
+   * Cancels a job that has not finished: aborts the signal of its handler, and rejects its waiters with a RemoteError whose
+   * `remote.code` is 'E_CANCELLED'. Returns false if there is no such job, or it has finished.
    */
   cancel(id: string): Promise<boolean> {
-    return this.#end(id, 'error', CANCELLED)
+    return this.#endJob(id, 'error', CANCELLED_FAILURE)
   }
 
-  /** Removes a job, or forgets what became of it. Everyone who waits receives RemovedError. False: it is not there. */
+  /** Removes a job and its outcome. Its waiters are rejected with RemovedError. Returns false if there is no such job. */
   remove(id: string): Promise<boolean> {
-    return this.#end(id, 'removed', Buffer.alloc(0))
+    return this.#endJob(id, 'removed', Buffer.alloc(0))
   }
 
-  async #end(id: string, kind: 'error' | 'removed', bytes: Buffer): Promise<boolean> {
+  async #endJob(id: string, kind: 'error' | 'removed', bytes: Buffer): Promise<boolean> {
     const snapshot = await this.#snapshot(id)
     if (!snapshot) return false
     const { command } = snapshot
     return this.#store.terminate(
-      { id, command, kind, bytes, outcomeRetention: LINGER, onlyIfUnwanted: false },
+      { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false },
       this.#limits(),
     )
   }
 
-  /** What handlers wrote by `job.log`: the last 1,000 lines, for a day. */
+  /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
   async logs(id: string): Promise<string[]> {
-    this.#check()
+    this.#assertOpen()
     return isJobId(id) ? this.#store.readLog(id, this.#limits()) : []
   }
 
   /**
-   * Hears the events of this queue in all processes, until the returned function is called. Some may be lost. While
-   * nobody watches, they cost nothing.
+   * Calls `listener` with the events of this queue from all processes, best effort, until the returned function is called.
+   * Events are sent only while at least one process watches.
    */
-  async watch(heard: (event: FeedEvent) => void): Promise<() => void> {
-    this.#check()
-    checkFunction('heard', heard)
+  async watch(listener: (event: FeedEvent) => void): Promise<() => void> {
+    this.#assertOpen()
+    checkFunction('listener', listener)
     const context = new AsyncContext()
     return this.#store.watchEvents((text) => {
-      const event = feedEventOf(text)
-      if (event) callHook(context, 'watch', heard, event)
+      const event = parseFeedEvent(text)
+      if (event) callHook(context, 'watch', listener, event)
     }, this.#limits())
   }
 
   /**
-   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
-   * probe: nothing else needs to wait for it.
-   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   * Resolves when Redis answers and the subscription is established; for an embedded queue, at once. Use it at the start of
+   * a service or in a readiness probe. Other calls need not wait for it.
+   * @throws UnavailableError with the cause if that takes longer than `timeout` ms; ClosedError.
    */
   async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
-    this.#check()
+    this.#assertOpen()
     const { connection } = this.#link ?? {}
     if (!connection) return
-    const { base } = new QueueNames(this.#options.prefix, this.name)
+    const { base } = new QueueKeys(this.#options.prefix, this.name)
     await awaitReady(connection, `${base}p/${connection.inbox.id}`, timeout)
   }
 
-  /** What it has done and does in this process. */
+  /** Returns statistics of this queue object. */
   stats(): QueueStats {
     const running = [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
     const { subscribed } = this.#store
-    return { waiting: this.#waits.size, running, ...this.#reports.counters, subscribed }
+    return { waiting: this.#waits.size, running, ...this.#events.counters, subscribed }
   }
 
   #limits(): { within: number } {
     return { within: this.#options.unavailableAfter }
   }
 
-  #check(): void {
-    if (this.#closing) throw closed()
+  #assertOpen(): void {
+    if (this.#closing) throw closedError()
   }
 
   /**
-   * Takes no more jobs, lets those that run end for `grace` ms, hands the rest to other workers, and rejects everyone who
-   * still waits with ClosedError. Never rejects; throws TypeError when `grace` is no duration.
+   * Stops taking jobs, waits up to `grace` ms for running handlers, then aborts the rest and requeues their jobs for other
+   * workers. Rejects all waiters of this queue object with ClosedError. Never rejects.
+   * @throws TypeError if `grace` is not a duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkDuration('grace', grace, { infinite: true })
@@ -491,15 +519,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #close(grace: number): Promise<void> {
-    this.#timekeeper?.close()
+    this.#duePoller?.close()
     const workers = [...this.#workers.values()]
     await Promise.all(workers.map((worker) => worker.withdraw()))
     await Promise.all(workers.map((worker) => worker.drained(grace)))
-    await Promise.all(workers.map((worker) => worker.handOver()))
+    await Promise.all(workers.map((worker) => worker.cancelAndRequeue()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
     await this.#link?.leave()
-    if (this.#timekeeper) unrefProcess(this.#clock)
+    if (this.#duePoller) unrefProcess(this.#clock)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -507,8 +535,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 }
 
-/** Jobs on one page at most. */
-const MAX_PAGE = 1_000
+/** Largest number of jobs on a page. */
+const MAX_PAGE_SIZE = 1_000
 
 const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
 

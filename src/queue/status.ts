@@ -4,7 +4,7 @@ import type { JobOutcome, JobSnapshot } from './store/store.ts'
 import { decodePayload } from './submitting/payload.ts'
 import type { JobStatus } from './types.ts'
 
-/** A job as the store knows it, to be shown. Throws CodecError when its result cannot be read. */
+/** The public status of a job. Throws CodecError if its result cannot be decoded. */
 export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
   const {
     id,
@@ -26,20 +26,20 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
   return status
 }
 
-const OVER = { value: 'completed', error: 'failed', removed: 'removed' } as const
+const FINISHED_STATE = { value: 'completed', error: 'failed', removed: 'removed' } as const
 
-/** The state of a job: by its outcome, else by whether a worker has it, or it is not due yet. */
+/** The state of a job: from its outcome, else from whether it has an owner or is delayed. */
 export function stateOf(
   outcome: JobOutcome['kind'] | undefined,
   owned: boolean,
   delayed: boolean,
 ): JobSnapshot['state'] {
-  if (outcome) return OVER[outcome]
+  if (outcome) return FINISHED_STATE[outcome]
   if (owned) return 'active'
   return delayed ? 'delayed' : 'waiting'
 }
 
-/** A payload to be shown; undefined for one that is none: it must not hide the others. */
+/** The payload of a job; undefined if it is invalid, so that one job does not make a listing fail. */
 function payloadOf(text: string): unknown {
   try {
     return decodePayload(text)

@@ -2,14 +2,14 @@ import type { RemoteFailure } from '../errors.ts'
 import type { JobState } from './store/store.ts'
 import type { Handler } from './working/running-job.ts'
 
-/** The commands of a queue: for each, a function from payload to result. */
+/** The commands of a queue: for each, the type of a function from payload to result. */
 export type JobMap<Jobs> = {
-  // biome-ignore lint/suspicious/noExplicitAny: the only type that every payload fits
+  // biome-ignore lint/suspicious/noExplicitAny: the only type that accepts every payload
   [Command in keyof Jobs]: (payload: any) => unknown
 }
 
-/** The commands of a queue of which nothing is said. */
-// biome-ignore lint/suspicious/noExplicitAny: nothing is known of them
+/** The commands of a queue without a type argument: any payload and any result. */
+// biome-ignore lint/suspicious/noExplicitAny: no type is known
 export type AnyJobs = Record<string, (payload: any) => any>
 
 export type CommandOf<Jobs> = keyof Jobs & string
@@ -25,28 +25,29 @@ export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = H
   ResultOf<Jobs, Command>
 >
 
-/** A job as it is now. */
+/** The current status of a job. */
 export interface JobStatus {
   id: string
   command: string
   state: JobState | 'removed'
   payload: unknown
-  /** How often it was tried again after it had failed, and how often it lost its worker. */
+  /** Number of attempts that failed and were retried. */
   retries: number
+  /** Number of attempts whose worker was lost. */
   stalls: number
-  /** What its handler has shown last. */
+  /** The last value that the handler passed to `job.progress`. */
   progress: unknown
-  /** How many processes wait for it, each for whatever number of submitters. */
+  /** Number of processes with waiters for the job; each may have several. */
   waiters: number
-  /** Of a completed job, as far as it is kept. */
+  /** Result of a completed job, while it is kept. */
   result?: unknown
-  /** Of a failed one. */
+  /** Failure of a failed job, while it is kept. */
   failure?: RemoteFailure
 }
 
 /** A page of jobs. */
 export interface JobPage {
   jobs: JobStatus[]
-  /** Where the next page begins; undefined on the last. */
+  /** Pass it to `jobs` for the next page; undefined on the last page. */
   cursor: string | undefined
 }

@@ -31,7 +31,7 @@ import {
   type WorkerListener,
   type WorkerRef,
 } from '../../src/queue/store/store.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { senderOf } from '../support/clients.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
@@ -527,7 +527,7 @@ function stateOfLists([w, i, r, z]: (Found | undefined)[], named: Names): object
 /** The two worlds, and the operations on both. */
 class Worlds {
   readonly #client: Redis
-  readonly #names = new QueueNames('p', 'q')
+  readonly #names = new QueueKeys('p', 'q')
   readonly #hub: BookHub
   readonly #parties: Party[] = []
   /** The highest fence that who acts was told of before. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { type Job, type QueueOptions, RedisQueue, SoloflightError } from '../../src/index.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { E } from '../support/locker-scene.ts'
 import { LOCALHOST } from '../support/ports.ts'
@@ -18,8 +18,7 @@ async function queueOn(cluster: RedisCluster, name: string, options: QueueOption
   return new RedisQueue(name, { redis, lease: LEASE, timeout: 15_000, retain: RETAIN, ...options })
 }
 
-const slotOf = (cluster: RedisCluster, name: string) =>
-  cluster.slotOf(new QueueNames('soloflight', name).base)
+const slotOf = (cluster: RedisCluster, name: string) => cluster.slotOf(new QueueKeys('soloflight', name).base)
 
 /** The node that serves a queue, its slot, and another node. */
 async function whereIs(
@@ -224,7 +223,7 @@ describe('a queue on a cluster', () => {
       const leaving = !way.startsWith('the lists')
       const where = await whereIs(cluster, name)
       const { slot, from, to } = where
-      const names = new QueueNames('soloflight', name)
+      const names = new QueueKeys('soloflight', name)
       const indexes = new Map(jobs.map((job, index) => [names.job(job.id), index]))
       const first = (await keysIn(from, slot)).filter((key) => isFirst(indexes.get(key)))
       await cluster.beginMigration(slot, from, to)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Redis } from 'ioredis'
 import { type QueueOptions, RedisQueue, SoloflightError } from '../../src/index.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { E } from '../support/locker-scene.ts'
 import { over, Runs, subscribed } from '../support/queue-wire.ts'
 import type { RedisServer } from '../support/redis-server.ts'
@@ -44,7 +44,7 @@ class Stage implements AsyncDisposable {
   async replicated(count: number): Promise<string[]> {
     const payloads = Array.from({ length: count }, (_, index) => `replicated ${index}`)
     await this.queues[0].enqueueMany(payloads.map((payload) => ({ command: 'later', payload })))
-    const [line = ''] = new QueueNames('soloflight', NAME).command('later')
+    const [line = ''] = new QueueKeys('soloflight', NAME).command('later')
     // WAIT speaks of what its own connection wrote; a replica that has just come may lag by a second.
     const isThere = async (server: RedisServer) => Number(await server.call('LLEN', line)) === count
     await until(async () => (await Promise.all(this.set.servers.map(isThere))).every(Boolean), {

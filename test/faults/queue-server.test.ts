@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import { type QueueOptions, RedisQueue } from '../../src/index.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { E, LONG, onCommands, settledBy, took } from '../support/locker-scene.ts'
 import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
@@ -11,7 +11,7 @@ import { until } from '../support/wait.ts'
 /** A lease that ends within a test if nobody renews it. */
 const LEASE = 600
 
-const names = new QueueNames('soloflight', NAME)
+const names = new QueueKeys('soloflight', NAME)
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 describe('the server forgets', () => {

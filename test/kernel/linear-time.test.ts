@@ -40,7 +40,7 @@ import { keyOf } from '../../src/memoize/policy/key.ts'
 import { planFor } from '../../src/memoize/policy/plan.ts'
 import { partOf } from '../../src/memoize/policy/range.ts'
 import { normalise, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/payload.ts'
 import { excessiveGrowth } from '../support/growth.ts'
 
@@ -126,7 +126,7 @@ const READERS: Record<string, (text: string) => unknown> = {
       { status: 200, headers: {} },
     ),
   'a name, a value': (text) => [isToken(text), isOneLine(text)],
-  'a key in Redis': (text) => [recordKey('p', text), new QueueNames('p', text)],
+  'a key in Redis': (text) => [recordKey('p', text), new QueueKeys('p', text)],
   'a note of tags': (text) => readNote(text.replaceAll(' ', '\n')),
 }
 

@@ -70,7 +70,7 @@ const LARGE_YET: string[] = [
   'locker/processor/held-lease.ts has 447 lines',
   'locker/stream/reading/stream-reader.ts has 356 lines',
   'memoize/engine/engine.ts has 354 lines',
-  'queue/queue.ts has 517 lines',
+  'queue/queue.ts has 545 lines',
   'queue/store/redis/redis-store.ts has 401 lines',
   'kernel/redis has 18 files',
   'memoize/adapters/node has 16 files',

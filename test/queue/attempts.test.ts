@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { type BackoffOptions, RemoteError, type RunningJob, TimeoutError } from '../../src/index.ts'
-import { pauseAfter } from '../../src/queue/working/backoff.ts'
+import { backoffDelay } from '../../src/queue/working/backoff.ts'
 import { onBothStores, subscribed } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
@@ -85,8 +85,8 @@ onBothStores('attempts - backoff is waited for: of the submission, or of the wor
 })
 
 test('attempts - backoff grows as it says, within the bounds of its jitter', () => {
-  const pauses = (backoff: Parameters<typeof pauseAfter>[0], failed: number) =>
-    Array.from({ length: 200 }, () => pauseAfter(backoff, failed, new Error('x')))
+  const pauses = (backoff: Parameters<typeof backoffDelay>[0], failed: number) =>
+    Array.from({ length: 200 }, () => backoffDelay(backoff, failed, new Error('x')))
   const bounds: [number | BackoffOptions, number, number, number][] = [
     [250, 3, 250, 250],
     [{ type: 'fixed', delay: 100 }, 9, 100, 100],
@@ -108,7 +108,7 @@ test('attempts - backoff grows as it says, within the bounds of its jitter', () 
     if (least < most) assert.ok(new Set(all).size > 5, 'they differ')
   }
   for (const odd of [Number.NaN, -5, Number.POSITIVE_INFINITY, undefined, 'x', 1.4, null]) {
-    const pause = pauseAfter(() => odd as number, 1, undefined)
+    const pause = backoffDelay(() => odd as number, 1, undefined)
     assert.ok(Number.isSafeInteger(pause) && pause >= 0, `${odd}: ${pause}`)
   }
 })

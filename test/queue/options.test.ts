@@ -202,7 +202,7 @@ describe('options', () => {
     }
     await assert.rejects(
       queue.watch('x' as unknown as () => void),
-      /^TypeError: Expected `heard` to be a function/,
+      /^TypeError: Expected `listener` to be a function/,
     )
     queue.process('twice', () => 1)
     assert.throws(() => queue.process('twice', () => 1), /`twice` is processed here already/)

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { RedisQueue, type ResultOptions } from '../../src/index.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { type QueueProcess, QueueProcesses, told } from './queue-process.ts'
 import type { ChildQueueOptions, QueueEntry, Task } from './queue-protocol.ts'
 import { type Setup, setup } from './setup.ts'
 import { until } from './wait.ts'
 
-const names = new QueueNames('soloflight', 'q')
+const names = new QueueKeys('soloflight', 'q')
 
 /** Where the free places of workers stand. */
 export const IDLE = names.command('work')[1] as string

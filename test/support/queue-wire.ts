@@ -1,6 +1,6 @@
 import { type QueueOptions, RedisQueue, type RunningJob } from '../../src/index.ts'
 import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
-import { QueueNames } from '../../src/queue/submitting/dedupe-id.ts'
+import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import type { TcpProxy } from './proxy.ts'
 import type { RedisServer } from './redis-server.ts'
 import { type Setup, setup } from './setup.ts'
@@ -94,7 +94,7 @@ export async function idle(
   count: number,
   { command = 'work', queue = NAME, exactly = false } = {},
 ): Promise<void> {
-  const [, places = ''] = new QueueNames('soloflight', queue).command(command)
+  const [, places = ''] = new QueueKeys('soloflight', queue).command(command)
   const known = async () => Number(await server.call('LLEN', places))
   await until(async () => (exactly ? (await known()) === count : (await known()) >= count), {
     what: `${count} idle places of ${command}`,

@@ -3,11 +3,11 @@ import { hostname } from 'node:os'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { microtask } from '../../kernel/time/timers.ts'
 import type { DueResult, QueueStore } from '../store/store.ts'
-import type { Attempt, Result } from '../working/attempt.ts'
+import type { Attempt, AttemptResult } from '../working/attempt.ts'
 import type { WorkerEvents } from '../working/worker.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
 
-/** Counts of what a queue did in this process. */
+/** Counters of a queue in this process, since its construction. */
 export interface QueueCounters {
   submitted: number
   completed: number
@@ -17,11 +17,11 @@ export interface QueueCounters {
   stalled: number
 }
 
-/** This process, as events name it. */
+/** Name of this process in events. */
 const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`
 
-/** Tells what happens: to the listeners of this process, to those who watch from another, and to telemetry. */
-export class Reports {
+/** Emits events to the listeners of this process, to watchers in other processes, and to telemetry. */
+export class EventReporter {
   readonly counters: QueueCounters = {
     submitted: 0,
     completed: 0,
@@ -40,25 +40,25 @@ export class Reports {
     this.#store = store
   }
 
-  #report<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
+  #publish<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
     if (this.#emitter.listenerCount(event) > 0) {
-      // In a tick of its own: listeners may call the queue.
+      // In a separate microtask, since listeners may call the queue.
       microtask(() => this.#emitter.emit(event, about))
     }
     if (!this.#store.hasWatchers) return
     try {
       this.#store.publishEvent(JSON.stringify({ event, process: PROCESS, ...about }))
     } catch {
-      // What a hook has made of a failure cannot be told: nor can what it belongs to.
+      // A failure that `exposeError` returned is not representable in JSON. The event is dropped.
     }
   }
 
   submitted(id: string, command: string, disposition: Disposition): void {
-    this.#report('submitted', { id, command, disposition })
+    this.#publish('submitted', { id, command, disposition })
   }
 
-  /** What the worker of a command tells. */
-  worker(command: string): Omit<WorkerEvents, 'due' | 'refused'> {
+  /** The listeners for the worker of a command. */
+  workerEvents(command: string): Omit<WorkerEvents, 'dueIn' | 'refused'> {
     return {
       started: (attempt) => this.#started(attempt, command),
       ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),
@@ -67,23 +67,23 @@ export class Reports {
   }
 
   #started({ delivery, number }: Attempt, command: string): void {
-    this.#report('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
+    this.#publish('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
   }
 
-  #ended(attempt: Attempt, { kind, error, delay }: Result, ms: number, command: string): void {
+  #ended(attempt: Attempt, { kind, error, delay }: AttemptResult, ms: number, command: string): void {
     const { delivery, number } = attempt
     const { id, fence } = delivery
     const about = { id, command, attempt: number, fence, ms }
     if (hasListeners('attempt')) emit('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
     if (kind === 'value') {
       this.counters.completed++
-      this.#report('completed', about)
+      this.#publish('completed', about)
     } else if (kind === 'retry') {
       this.counters.retried++
-      this.#report('retrying', { ...about, delay, failure: attempt.exposed(error) })
+      this.#publish('retrying', { ...about, delay, failure: attempt.exposedFailure(error) })
     } else {
       this.counters.failed++
-      this.#report('failed', { ...about, failure: attempt.exposed(error) })
+      this.#publish('failed', { ...about, failure: attempt.exposedFailure(error) })
     }
   }
 
@@ -92,20 +92,20 @@ export class Reports {
     const { id, fence } = delivery
     const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }
     emit('lost', { key: id, fence })
-    this.#report('lost', { id, command, attempt: number, fence, code: String(code) })
+    this.#publish('lost', { id, command, attempt: number, fence, code: String(code) })
   }
 
-  ticked(ticks: readonly DueResult[]): void {
+  dueJobsHandled(ticks: readonly DueResult[]): void {
     for (const { id, command, status } of ticks) {
       if (status !== 'stalled' && status !== 'failed') continue
       this.counters.stalled++
-      this.#report('stalled', { id, command, failed: status === 'failed' })
+      this.#publish('stalled', { id, command, failed: status === 'failed' })
     }
   }
 }
 
-/** Reads an event of another process; undefined for what is none. */
-export function feedEventOf(text: string): FeedEvent | undefined {
+/** Parses an event of another process; undefined if it is invalid. */
+export function parseFeedEvent(text: string): FeedEvent | undefined {
   try {
     const event = JSON.parse(text) as FeedEvent
     return typeof event?.event === 'string' && typeof event.id === 'string' ? event : undefined

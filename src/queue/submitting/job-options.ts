@@ -1,7 +1,7 @@
 import type { SubmitOptions } from '../options.ts'
 import { type Backoff, checkBackoff } from '../working/backoff.ts'
 
-/** What of a submission's options goes with the job to wherever it runs. */
+/** Options of a submission that are stored with the job, for the worker that runs it. */
 export interface JobOptions {
   ttl?: number
   errorTtl?: number
@@ -11,25 +11,25 @@ export interface JobOptions {
   trace?: string
 }
 
-/** Longest trace context that is carried, in characters. */
+/** Longest trace context that is stored, in characters. Longer ones are cut. */
 const MAX_TRACE = 512
 
-/** As text, as short as it gets: most jobs say nothing, and carry nothing. Durations are whole there. */
+/** Serializes the options, durations rounded to ms. '' if none is set: then the job takes up no space for them. */
 export function packOptions(
   options: Pick<SubmitOptions, keyof JobOptions & keyof SubmitOptions>,
   trace: string | undefined,
 ): string {
   const { ttl, errorTtl, attempts, backoff } = options
-  const said: Record<string, unknown> = {}
-  if (ttl !== undefined) said['t'] = Math.round(ttl)
-  if (errorTtl !== undefined) said['e'] = Math.round(errorTtl)
-  if (attempts !== undefined) said['a'] = attempts === Number.POSITIVE_INFINITY ? 0 : attempts
-  if (backoff !== undefined) said['b'] = backoff
-  if (trace) said['c'] = trace.slice(0, MAX_TRACE)
-  return Object.keys(said).length === 0 ? '' : JSON.stringify(said)
+  const packed: Record<string, unknown> = {}
+  if (ttl !== undefined) packed['t'] = Math.round(ttl)
+  if (errorTtl !== undefined) packed['e'] = Math.round(errorTtl)
+  if (attempts !== undefined) packed['a'] = attempts === Number.POSITIVE_INFINITY ? 0 : attempts
+  if (backoff !== undefined) packed['b'] = backoff
+  if (trace) packed['c'] = trace.slice(0, MAX_TRACE)
+  return Object.keys(packed).length === 0 ? '' : JSON.stringify(packed)
 }
 
-/** Reads them. What cannot be read says nothing: the options of a job must not keep it from being run. */
+/** Parses options. Ignores what is invalid: a job runs whatever its options are. */
 export function unpackOptions(text: string): JobOptions {
   if (text === '') return {}
   try {
@@ -50,7 +50,7 @@ export function unpackOptions(text: string): JobOptions {
   }
 }
 
-/** As it may stand in a script's arguments. */
+/** Whether a script accepts the value as a duration. */
 function isDuration(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0
 }

@@ -6,7 +6,7 @@ import { BaseWaiter } from '../../kernel/waiting/waiter.ts'
 import { AsyncContext, notifyProgress } from '../../kernel/work/user-code.ts'
 import { lendSlot } from '../../kernel/work/work-scheduler.ts'
 
-/** What one who waits for a job has said. */
+/** Options of a waiter. */
 export interface JobWaiterOptions {
   command: string
   timeout: number
@@ -14,40 +14,40 @@ export interface JobWaiterOptions {
   onProgress: ((value: unknown) => void) | undefined
 }
 
-/** What waiters of a queue share. */
-export interface WaiterSurroundings {
+/** Dependencies of a waiter. All waiters of a queue share them. */
+export interface JobWaiterDeps {
   readonly clock: Clock
   readonly deadlines: Deadlines
-  /** What a TimeoutError says of a command and its workers. Never rejects. */
+  /** Describes a command and its workers in the message of a TimeoutError. Never rejects. */
   explain(command: string): Promise<string>
 }
 
-/** One who waits for the outcome of a job. */
+/** Waits for the outcome of a job on behalf of one caller. */
 export class JobWaiter extends BaseWaiter {
   readonly id: string
   readonly options: JobWaiterOptions
-  readonly #about: WaiterSurroundings
-  /** In which `onProgress` runs. */
+  readonly #deps: JobWaiterDeps
+  /** Context of the caller, in which `onProgress` runs; undefined without `onProgress`. */
   readonly #context: AsyncContext | undefined
-  /** Ends the lending of the slot of the work that waits. */
-  readonly #resume = lendSlot()
-  #left: ((waiter: JobWaiter) => void) | undefined
+  /** Takes back the slot that the calling work lends while it waits. */
+  readonly #reclaimSlot = lendSlot()
+  #onLeave: ((waiter: JobWaiter) => void) | undefined
 
-  constructor(id: string, options: JobWaiterOptions, about: WaiterSurroundings) {
+  constructor(id: string, options: JobWaiterOptions, about: JobWaiterDeps) {
     const { timeout, signal, onProgress } = options
     super({ key: id, timeout, signal }, about.clock, about.deadlines, false)
     this.id = id
     this.options = options
-    this.#about = about
+    this.#deps = about
     this.#context = onProgress && new AsyncContext()
   }
 
-  /** Calls `left` when it waits no longer. */
-  begin(left: (waiter: JobWaiter) => void): void {
-    this.#left = left
+  /** Sets the function that is called when the waiter ends. */
+  onLeave(listener: (waiter: JobWaiter) => void): void {
+    this.#onLeave = listener
   }
 
-  /** Shows what the handler said. */
+  /** Passes progress of the handler to `onProgress`. */
   progress(codec: Codec, bytes: Buffer): void {
     const { onProgress } = this.options
     if (onProgress) notifyProgress(codec, bytes, this.#context, onProgress)
@@ -55,9 +55,9 @@ export class JobWaiter extends BaseWaiter {
 
   expire(): void {
     const { command, timeout } = this.options
-    // An outcome that comes meanwhile is as good as one in time.
-    void this.#about.explain(command).then((about) => {
-      const message = `No outcome ${about}, within ${timeout} ms; the job ${this.id} goes on`
+    // An outcome that arrives before the explanation is still delivered.
+    void this.#deps.explain(command).then((explanation) => {
+      const message = `No outcome ${explanation}, within ${timeout} ms; the job ${this.id} goes on`
       this.reject(new TimeoutError(message, { key: this.id }))
     })
   }
@@ -67,7 +67,7 @@ export class JobWaiter extends BaseWaiter {
   }
 
   protected onEnded(): void {
-    this.#resume?.()
-    this.#left?.(this)
+    this.#reclaimSlot?.()
+    this.#onLeave?.(this)
   }
 }

@@ -7,41 +7,41 @@ import type { Pending } from '../../kernel/time/deadlines.ts'
 import type { Disposition } from '../events/events.ts'
 import type { JobNotice, JobOutcome, Submission, SubmissionListener, SubmitReply } from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
-import { refusedBecause } from './submissions.ts'
+import { refusalError } from './submissions.ts'
 
-/** Where a wait belongs, as far as it must know. */
-export interface WaitTable {
+/** The owner of a wait, as far as the wait uses it. */
+export interface OutcomeWaitOwner {
   readonly codec: Codec
-  /** Looks what became of it, and answers by `settle`, `gone` or `lookLater`. */
-  look(wait: Wait): void
-  /** It is parked: it is looked after from now on. */
-  watch(wait: Wait): void
-  /** Its submission was accepted. */
-  accepted(wait: Wait, disposition: Disposition): void
-  /** It waits no longer, and messages to it are not heard. `parked`: its place on the record is to be given up. */
-  remove(wait: Wait, parked: boolean): void
+  /** Queries the outcome of the job, and answers by `settle`, `expired` or `park`. */
+  query(wait: OutcomeWait): void
+  /** Schedules the next query of a parked wait. */
+  schedulePoll(wait: OutcomeWait): void
+  /** The submission was accepted. */
+  accepted(wait: OutcomeWait, disposition: Disposition): void
+  /** Removes a wait that is done. `parked`: its nonce is to be removed from the record. */
+  remove(wait: OutcomeWait, parked: boolean): void
 }
 
-/** Those in this process who wait for one generation of a job: one place on its record stands for all of them. */
-export class Wait implements SubmissionListener, Pending {
+/** All waiters of this process for one generation of a job. They share one nonce on the record of the job. */
+export class OutcomeWait implements SubmissionListener, Pending {
   readonly id: string
   readonly command: string
   readonly nonce: string
-  /** What was submitted, for those who come with the same. Undefined when it was submitted before. */
+  /** The submission, which equal submissions may join. Undefined if the job was submitted before. */
   readonly submission: Submission | undefined
   deadline = 0
   generation = 0
   readonly #waiters = new Set<JobWaiter>()
-  readonly #table: WaitTable
-  #state: 'asking' | 'parked' | 'over' = 'asking'
-  /** Told, while asking, that there is something to look for. */
+  readonly #owner: OutcomeWaitOwner
+  #state: 'asking' | 'parked' | 'done' = 'asking'
+  /** Set by a notice that arrives while asking: the outcome is to be queried once parked. */
   #hinted = false
 
-  constructor(id: string, command: string, nonce: string, table: WaitTable, submission?: Submission) {
+  constructor(id: string, command: string, nonce: string, owner: OutcomeWaitOwner, submission?: Submission) {
     this.id = id
     this.command = command
     this.nonce = nonce
-    this.#table = table
+    this.#owner = owner
     this.submission = submission
   }
 
@@ -49,53 +49,53 @@ export class Wait implements SubmissionListener, Pending {
     return this.#waiters.size
   }
 
-  /** Nobody waits here any more. */
-  get over(): boolean {
-    return this.#state === 'over'
+  /** Whether no waiter is left and none can be added. */
+  get done(): boolean {
+    return this.#state === 'done'
   }
 
   add(waiter: JobWaiter): void {
     this.#waiters.add(waiter)
-    waiter.begin((left) => this.#left(left))
+    waiter.onLeave((waiter) => this.#onWaiterLeft(waiter))
   }
 
-  #left(waiter: JobWaiter): void {
+  #onWaiterLeft(waiter: JobWaiter): void {
     this.#waiters.delete(waiter)
     if (this.#waiters.size === 0 && this.#state === 'parked') this.#end(true)
   }
 
   onReply(reply: SubmitReply): void {
-    // Late, after it has failed: it may be parked, and nobody waits.
-    if (this.#state === 'over') {
-      if (reply.status === 'created' || reply.status === 'joined') this.#table.remove(this, true)
+    // A late reply, after the call failed. The nonce may be on the record, so remove it.
+    if (this.#state === 'done') {
+      if (reply.status === 'created' || reply.status === 'joined') this.#owner.remove(this, true)
       return
     }
     switch (reply.status) {
       case 'created':
       case 'joined':
-        this.#table.accepted(this, reply.status)
+        this.#owner.accepted(this, reply.status)
         this.park(reply.generation)
         break
       case 'cached':
-        this.#table.accepted(this, reply.status)
+        this.#owner.accepted(this, reply.status)
         this.generation = reply.generation
         this.settle(reply.outcome)
         break
       default:
-        this.reject((key) => refusedBecause(reply.status, key, this.command))
+        this.reject((key) => refusalError(reply.status, key, this.command))
     }
   }
 
-  /** It is known to be on the record, and what for. */
+  /** The nonce is on the record, for this generation. */
   park(generation: number): void {
     this.generation = generation
     this.#state = 'parked'
     if (this.#waiters.size === 0) return this.#end(true)
-    this.#table.watch(this)
+    this.#owner.schedulePoll(this)
     if (!this.#hinted) return
-    // Once: when that brings nothing, it is looked after like all others.
+    // Once: if the query finds no outcome, the regular polls go on.
     this.#hinted = false
-    this.#table.look(this)
+    this.#owner.query(this)
   }
 
   onError(error: Error): void {
@@ -103,17 +103,17 @@ export class Wait implements SubmissionListener, Pending {
   }
 
   onNotice(notice: JobNotice): void {
-    if (this.#state === 'over') return
+    if (this.#state === 'done') return
     if (notice.kind === 'outcome') this.settle(notice.outcome)
     else if (notice.kind === 'progress') {
-      for (const waiter of this.#waiters) waiter.progress(this.#table.codec, notice.bytes)
-    } else if (this.#state === 'parked') this.#table.look(this)
+      for (const waiter of this.#waiters) waiter.progress(this.#owner.codec, notice.bytes)
+    } else if (this.#state === 'parked') this.#owner.query(this)
     else this.#hinted = true
   }
 
-  /** There is an outcome. */
+  /** Delivers the outcome to all waiters. */
   settle(outcome: JobOutcome): void {
-    if (this.#state === 'over') return
+    if (this.#state === 'done') return
     const waiters = [...this.#waiters]
     this.#end(false)
     if (outcome.kind === 'value') return this.#resolve(waiters, outcome)
@@ -127,21 +127,21 @@ export class Wait implements SubmissionListener, Pending {
 
   #resolve(waiters: readonly JobWaiter[], { bytes, fence }: JobOutcome): void {
     try {
-      const result = decodeWith(this.#table.codec, bytes, this.id)
+      const result = decodeWith(this.#owner.codec, bytes, this.id)
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
-      // The job has run, and is not run again because this submitter has another codec.
+      // The job has run. It is not run again because this process has another codec.
       emit('undecodable', { key: this.id, fence })
       for (const waiter of waiters) waiter.reject(error)
     }
   }
 
-  /** The record is not there any more, and with it what became of the job. */
-  gone(): void {
+  /** The record of the job has expired, and its outcome with it. */
+  expired(): void {
     this.reject((key) => new RemovedError('The job is not there any more, nor what became of it', { key }))
   }
 
-  /** Rejects all, each with an error of its own. */
+  /** Rejects all waiters, each with an error of its own. */
   reject(error: (key: string) => Error): void {
     const waiters = [...this.#waiters]
     this.#end(this.#state === 'parked')
@@ -149,14 +149,14 @@ export class Wait implements SubmissionListener, Pending {
   }
 
   #end(parked: boolean): void {
-    if (this.#state === 'over') return
-    this.#state = 'over'
+    if (this.#state === 'done') return
+    this.#state = 'done'
     this.#waiters.clear()
-    this.#table.remove(this, parked)
+    this.#owner.remove(this, parked)
   }
 
-  /** It was not heard of for a while. */
+  /** No message arrived for a poll interval. */
   expire(): void {
-    if (this.#state === 'parked') this.#table.look(this)
+    if (this.#state === 'parked') this.#owner.query(this)
   }
 }

@@ -7,52 +7,52 @@ import { Deadlines } from '../../kernel/time/deadlines.ts'
 import type { Disposition } from '../events/events.ts'
 import type { QueueStore, Submission, Termination } from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
-import { Wait, type WaitTable } from './outcome-wait.ts'
+import { OutcomeWait, type OutcomeWaitOwner } from './outcome-wait.ts'
 
-/** Who waits looks again after so long, ms, if it has heard nothing: a message may have been lost. */
-export const LOOK_AFTER = 5_000
+/** A wait queries the outcome after so long without a message, ms: a message may have been lost. */
+export const OUTCOME_POLL_INTERVAL = 5_000
 
-/** What became of a job stays readable for so long, ms, whatever its ttl: for those whose message was lost. */
-export const LINGER = 15_000
+/** An outcome stays readable for at least so long, ms, whatever its ttl: for waiters whose message was lost. */
+export const OUTCOME_RETENTION = 15_000
 
-/** What is said of a job that was cancelled. */
-export const CANCELLED: Buffer = encodeFailure({
+/** The failure of a cancelled job. */
+export const CANCELLED_FAILURE: Buffer = encodeFailure({
   name: 'CancelledError',
   message: 'The job was cancelled',
   code: 'E_CANCELLED',
 })
 
-/** What the waits of a queue are made with. */
-export interface WaitsOptions {
+/** Dependencies of the waits of a queue. */
+export interface OutcomeWaitsDeps {
   store: QueueStore
   clock: Clock
   codec: Codec
   unavailableAfter: number
-  /** Who waits looks again after so long, ms. */
-  lookAfter: number
-  /** A submission was accepted, or has joined another of this process. */
+  /** A wait queries the outcome after so long without a message, ms. */
+  pollInterval: number
+  /** A submission was accepted, or joined another one of this process. */
   accepted(id: string, command: string, disposition: Disposition): void
 }
 
-/** Those in this process who wait for jobs of a queue. */
-export class Waits implements WaitTable {
+/** All waits of this process for jobs of a queue. */
+export class OutcomeWaits implements OutcomeWaitOwner {
   readonly codec: Codec
-  readonly #options: WaitsOptions
+  readonly #deps: OutcomeWaitsDeps
   readonly #deadlines: Deadlines
-  /** All that are not over. */
-  readonly #waits = new TransientSet<Wait>()
-  /** Those that others can join, by job. */
-  readonly #open = new TransientMap<string, Wait>()
+  /** All waits that are not done. */
+  readonly #waits = new TransientSet<OutcomeWait>()
+  /** Waits that other submissions can join, by job id. */
+  readonly #joinable = new TransientMap<string, OutcomeWait>()
   readonly #leaving = new TransientSet<Promise<void>>()
   readonly #unlisten: () => void
 
-  constructor(options: WaitsOptions) {
-    this.#options = options
+  constructor(options: OutcomeWaitsDeps) {
+    this.#deps = options
     this.codec = options.codec
     this.#deadlines = new Deadlines(options.clock)
     this.#unlisten = options.store.listen({
       up: () => {
-        // What was told meanwhile was not heard.
+        // Messages were lost while the subscription was down.
         for (const wait of this.#waits) wait.expire()
       },
       down: () => {},
@@ -63,93 +63,93 @@ export class Waits implements WaitTable {
     return this.#waits.size
   }
 
-  /** Submits a job and waits for it, together with those of this process who wait for the same. */
-  submit(submission: Submission, waiter: JobWaiter): Wait {
-    const open = this.#joinable(submission)
-    if (open) {
-      open.add(waiter)
-      this.#options.accepted(open.id, open.command, 'joined')
-      return open
+  /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
+  submit(submission: Submission, waiter: JobWaiter): OutcomeWait {
+    const joinable = this.#findJoinable(submission)
+    if (joinable) {
+      joinable.add(waiter)
+      this.#deps.accepted(joinable.id, joinable.command, 'joined')
+      return joinable
     }
-    const wait = new Wait(submission.id, submission.command, submission.nonce, this, submission)
+    const wait = new OutcomeWait(submission.id, submission.command, submission.nonce, this, submission)
     wait.add(waiter)
     this.#waits.add(wait)
-    this.#open.set(wait.id, wait)
-    this.#options.store.submit(submission, this.#options.unavailableAfter, wait)
+    this.#joinable.set(wait.id, wait)
+    this.#deps.store.submit(submission, this.#deps.unavailableAfter, wait)
     return wait
   }
 
-  #joinable(submission: Submission): Wait | undefined {
-    const open = this.#open.get(submission.id)
-    if (open?.submission === undefined) return undefined
-    const { command, conflict, abortUnwanted, payload } = open.submission
-    // What was asked otherwise may be answered otherwise: it is handed in by itself.
-    const asked = conflict === submission.conflict && abortUnwanted === submission.abortUnwanted
-    return asked && command === submission.command && payload === submission.payload ? open : undefined
+  #findJoinable(submission: Submission): OutcomeWait | undefined {
+    const wait = this.#joinable.get(submission.id)
+    if (wait?.submission === undefined) return undefined
+    const { command, conflict, abortUnwanted, payload } = wait.submission
+    // A submission with other options may get another reply, so it is sent by itself.
+    const sameOptions = conflict === submission.conflict && abortUnwanted === submission.abortUnwanted
+    return sameOptions && command === submission.command && payload === submission.payload ? wait : undefined
   }
 
-  /** Waits for a job that was submitted before. */
-  attend(id: string, command: string, generation: number, waiter: JobWaiter): void {
-    const wait = new Wait(id, command, newId(), this)
+  /** Waits for a job that was submitted before. `generation`: the run whose outcome is wanted. */
+  waitFor(id: string, command: string, generation: number, waiter: JobWaiter): void {
+    const wait = new OutcomeWait(id, command, newId(), this)
     wait.generation = generation
     wait.add(waiter)
     this.#waits.add(wait)
-    this.#options.store.registerWaiter(wait.nonce, wait)
-    this.look(wait)
+    this.#deps.store.registerWaiter(wait.nonce, wait)
+    this.query(wait)
   }
 
-  look(wait: Wait): void {
-    const { store, unavailableAfter } = this.#options
+  query(wait: OutcomeWait): void {
+    const { store, unavailableAfter } = this.#deps
     const { id, generation, nonce } = wait
     store.queryOutcome({ id, generation, nonce }, { within: unavailableAfter }).then(
-      (answer) => {
-        if (wait.over) return
-        if (answer.status === 'settled') wait.settle(answer.outcome)
-        else if (answer.status === 'gone') wait.gone()
+      (reply) => {
+        if (wait.done) return
+        if (reply.status === 'settled') wait.settle(reply.outcome)
+        else if (reply.status === 'gone') wait.expired()
         else wait.park(generation)
       },
-      // It is tried again later; those who wait have deadlines of their own.
+      // The next poll tries again. The waiters have deadlines of their own.
       () => {
-        if (!wait.over) wait.park(generation)
+        if (!wait.done) wait.park(generation)
       },
     )
   }
 
-  accepted(wait: Wait, disposition: Disposition): void {
-    this.#options.accepted(wait.id, wait.command, disposition)
+  accepted(wait: OutcomeWait, disposition: Disposition): void {
+    this.#deps.accepted(wait.id, wait.command, disposition)
   }
 
-  watch(wait: Wait): void {
-    this.#deadlines.delete(wait, this.#options.lookAfter)
-    this.#deadlines.add(wait, this.#options.lookAfter)
+  schedulePoll(wait: OutcomeWait): void {
+    this.#deadlines.delete(wait, this.#deps.pollInterval)
+    this.#deadlines.add(wait, this.#deps.pollInterval)
   }
 
-  remove(wait: Wait, parked: boolean): void {
-    const { store, lookAfter } = this.#options
+  remove(wait: OutcomeWait, parked: boolean): void {
+    const { store, pollInterval } = this.#deps
     store.unregister(wait.nonce)
-    this.#deadlines.delete(wait, lookAfter)
+    this.#deadlines.delete(wait, pollInterval)
     this.#waits.delete(wait)
-    if (this.#open.get(wait.id) === wait) this.#open.delete(wait.id)
+    if (this.#joinable.get(wait.id) === wait) this.#joinable.delete(wait.id)
     if (parked) this.#leave(wait)
   }
 
-  /** Gives a place on the record up, and with the last one the job, if its submission says so. */
-  #leave({ id, command, nonce }: Wait): void {
-    const removal: Termination = {
+  /** Removes the nonce from the record. The store cancels the job if no waiter is left and the submission asked for that. */
+  #leave({ id, command, nonce }: OutcomeWait): void {
+    const termination: Termination = {
       id,
       command,
       kind: 'error',
-      bytes: CANCELLED,
-      outcomeRetention: LINGER,
+      bytes: CANCELLED_FAILURE,
+      outcomeRetention: OUTCOME_RETENTION,
       onlyIfUnwanted: true,
     }
-    const { store, unavailableAfter } = this.#options
-    const leaving = store.unpark(nonce, removal, { within: unavailableAfter }).catch(() => {})
+    const { store, unavailableAfter } = this.#deps
+    const leaving = store.unpark(nonce, termination, { within: unavailableAfter }).catch(() => {})
     this.#leaving.add(leaving)
     void leaving.finally(() => this.#leaving.delete(leaving))
   }
 
-  /** Rejects all, and resolves when their places are given up. */
+  /** Rejects all waiters. Resolves when their nonces are removed from the records. */
   async close(error: (key: string) => Error): Promise<void> {
     for (const wait of [...this.#waits]) wait.reject(error)
     await Promise.all(this.#leaving)

@@ -3,12 +3,12 @@ import { CodecError, TooLargeError } from '../../errors.ts'
 import { messageOf } from '../../kernel/codec/codec.ts'
 import { JsonValidator } from '../../kernel/codec/json-validator.ts'
 
-// Its types tell of a default export; what CommonJS exports is the function itself.
+// The types declare a default export, but the CommonJS module exports the function itself.
 const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
- * The JSON of a payload; '' for `undefined`. `canonical`: as RFC 8785 has it, the same text for whoever means the same.
- * Throws CodecError with the path to what JSON cannot carry, TooLargeError above `maxBytes`.
+ * Encodes a payload as JSON; `undefined` as ''. `canonical`: in the canonical form of RFC 8785, so equal payloads have equal
+ * texts. Throws CodecError with the path to a value that JSON cannot represent, TooLargeError above `maxBytes`.
  */
 export function encodePayload(payload: unknown, maxBytes: number, canonical: boolean): string {
   if (payload === undefined) return ''
@@ -23,12 +23,12 @@ function toJson(payload: unknown, write: (value: unknown) => string): string {
   try {
     return write(payload)
   } catch (cause) {
-    // The survey has let it pass: a getter of it answers differently each time.
+    // The payload was valid a moment ago: one of its getters returns another value each time.
     throw new CodecError(`The payload cannot be carried as JSON: ${messageOf(cause)}`, { cause })
   }
 }
 
-/** The payload of its text. Throws CodecError for what no {@link encodePayload} wrote. */
+/** Decodes a payload that {@link encodePayload} encoded. Throws CodecError if the text is not JSON. */
 export function decodePayload(text: string): unknown {
   if (text === '') return undefined
   try {

@@ -3,12 +3,12 @@ import { newId } from '../../kernel/ids.ts'
 import { callHook } from '../../kernel/work/user-code.ts'
 import { checkSubmitOptions, type ResolvedQueueOptions, type SubmitOptions } from '../options.ts'
 import type { QueueStore, Submission, SubmitReply } from '../store/store.ts'
-import { checkName, identity } from './dedupe-id.ts'
+import { checkName, dedupeId } from './dedupe-id.ts'
 import { packOptions } from './job-options.ts'
 import { encodePayload } from './payload.ts'
 
-/** Made by a constructor: see kernel/churn.ts. */
-class MadeSubmission implements Submission {
+/** A class, so that it is allocated by a constructor: see kernel/collections/churn.ts. */
+class NewSubmission implements Submission {
   readonly id: string
   readonly command: string
   readonly payload: string
@@ -22,32 +22,32 @@ class MadeSubmission implements Submission {
   readonly abortUnwanted: boolean
   readonly requiresWorker: boolean
 
-  /** `packed`: what of the options the worker reads. */
+  /** `packed`: the options for the worker, as text. */
   constructor(
     id: string,
     command: string,
     payload: string,
     packed: string,
-    waits: boolean,
+    awaited: boolean,
     options: SubmitOptions,
-    own: ResolvedQueueOptions,
+    defaults: ResolvedQueueOptions,
   ) {
     this.id = id
     this.command = command
     this.payload = payload
     this.options = packed
-    this.awaited = waits
-    this.conflict = options.conflict ?? own.conflict
+    this.awaited = awaited
+    this.conflict = options.conflict ?? defaults.conflict
     this.delay = Math.round(options.delay ?? 0)
     this.priority = options.priority ?? 0
     this.lifo = options.lifo ?? false
-    this.abortUnwanted = options.abortUnwanted ?? own.abortUnwanted
-    this.requiresWorker = own.unknownCommands === 'refuse'
+    this.abortUnwanted = options.abortUnwanted ?? defaults.abortUnwanted
+    this.requiresWorker = defaults.unknownCommands === 'refuse'
   }
 }
 
-/** Makes submissions out of what a caller says. */
-export class Submissions {
+/** Creates submissions from the arguments of a call. */
+export class SubmissionFactory {
   readonly #options: ResolvedQueueOptions
 
   constructor(options: ResolvedQueueOptions) {
@@ -55,24 +55,24 @@ export class Submissions {
   }
 
   /** Throws TypeError, CodecError, TooLargeError. */
-  make(command: string, payload: unknown, options: SubmitOptions, waits: boolean): Submission {
+  create(command: string, payload: unknown, options: SubmitOptions, waits: boolean): Submission {
     checkName('command', command)
     checkSubmitOptions(options)
-    const { given, maxPayload } = this.#options
+    const { sentWithJob, maxPayload } = this.#options
     const { dedupe, ttl, errorTtl, attempts, backoff } = options
-    // Without deduplication no other submission is compared with this one.
+    // Without deduplication the payload is compared with no other, so it needs no canonical form.
     const text = encodePayload(payload, maxPayload, dedupe !== false)
     const packed = packOptions(
       {
-        ttl: ttl ?? (dedupe === false ? undefined : given.ttl),
-        errorTtl: errorTtl ?? given.errorTtl,
-        attempts: attempts ?? given.attempts,
-        backoff: backoff ?? given.backoff,
+        ttl: ttl ?? (dedupe === false ? undefined : sentWithJob.ttl),
+        errorTtl: errorTtl ?? sentWithJob.errorTtl,
+        attempts: attempts ?? sentWithJob.attempts,
+        backoff: backoff ?? sentWithJob.backoff,
       },
       this.#trace(),
     )
-    return new MadeSubmission(
-      idOf(command, dedupe, text),
+    return new NewSubmission(
+      jobIdFor(command, dedupe, text),
       command,
       text,
       packed,
@@ -82,7 +82,7 @@ export class Submissions {
     )
   }
 
-  /** The trace context that the user's hook returns, if it returns one. */
+  /** The trace context that the `trace` hook returns, if it returns a string. */
   #trace(): string | undefined {
     const { trace } = this.#options
     const context: unknown = trace && callHook(undefined, 'trace', trace)
@@ -90,13 +90,13 @@ export class Submissions {
   }
 }
 
-function idOf(command: string, dedupe: SubmitOptions['dedupe'], payload: string): string {
+function jobIdFor(command: string, dedupe: SubmitOptions['dedupe'], payload: string): string {
   if (dedupe === false) return newId()
-  return dedupe === undefined ? identity(command, 'payload', payload) : identity(command, 'key', dedupe)
+  return dedupe === undefined ? dedupeId(command, 'payload', payload) : dedupeId(command, 'key', dedupe)
 }
 
-/** Why a job was refused by the store. */
-export function refusedBecause(
+/** The error for a submission that the store refused. */
+export function refusalError(
   status: Exclude<SubmitReply, { generation: number }>['status'],
   key: string,
   command: string,
@@ -107,8 +107,8 @@ export function refusedBecause(
   return new OverloadedError('Too many wait for this job already', { key })
 }
 
-/** Hands in what nobody waits for yet. Rejects as `enqueue` does. */
-export function handIn(
+/** Submits a job without a waiter. Rejects as `enqueue` does. */
+export function submitDetached(
   store: QueueStore,
   submission: Submission,
   within: number,
@@ -118,7 +118,7 @@ export function handIn(
     store.submit(submission, within, {
       onReply: (reply) => {
         if ('generation' in reply) resolve(reply)
-        else reject(refusedBecause(reply.status, id, command))
+        else reject(refusalError(reply.status, id, command))
       },
       onError: reject,
       onNotice: () => {},
@@ -126,7 +126,7 @@ export function handIn(
   })
 }
 
-/** What is thrown by calls after `close`. */
-export function closed(): ClosedError {
+/** The error of calls after `close`. */
+export function closedError(): ClosedError {
   return new ClosedError('The queue is closed')
 }

@@ -19,91 +19,91 @@ import {
   type QueueStore,
   type WorkerRef,
 } from '../store/store.ts'
-import { isIdentity } from '../submitting/dedupe-id.ts'
+import { isDedupeId } from '../submitting/dedupe-id.ts'
 import { type JobOptions, unpackOptions } from '../submitting/job-options.ts'
-import { LINGER } from '../submitting/outcome-waits.ts'
+import { OUTCOME_RETENTION } from '../submitting/outcome-waits.ts'
 import { decodePayload } from '../submitting/payload.ts'
-import { pauseAfter } from './backoff.ts'
+import { backoffDelay } from './backoff.ts'
 import type { Handler, RunningJob } from './running-job.ts'
 
-/** What an attempt is made with. */
-export interface AttemptSurroundings {
+/** Dependencies of an attempt. All attempts of a worker share them. */
+export interface AttemptDeps {
   readonly queue: string
   readonly worker: WorkerRef
   readonly store: QueueStore
   readonly clock: Clock
   readonly options: ResolvedQueueOptions
-  /** In which the handler and its hooks run: that of `process`. */
+  /** Context of the call of `process`. The handler and its hooks run in it. */
   readonly context: AsyncContext
 }
 
-/** How the handler's part of an attempt ended. */
-export type Result = Pick<AttemptOutcome, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
+/** Result of the handler, as it is reported to the store. `error` is the thrown value. */
+export type AttemptResult = Pick<AttemptOutcome, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
 
-/** Progress is told this often at most, ms. */
-const PROGRESS_EVERY = 50
+/** Shortest time between two progress messages, ms. */
+const PROGRESS_INTERVAL = 50
 
 const NO_BYTES = Buffer.alloc(0)
 
-/** A job in the hands of this process, from its delivery to its end. */
+/** One attempt of a job by this process, from its delivery to its end. */
 export class Attempt {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
-  readonly #about: AttemptSurroundings
+  readonly #deps: AttemptDeps
   #payload: string | undefined
-  /** Made when it is first asked for: most handlers never do, and it is dear. */
-  #abort: AbortController | undefined
+  /** Created on first access of `signal`: it is expensive, and most handlers never read it. */
+  #abortController: AbortController | undefined
   #reason: SoloflightError | undefined
-  /** Until when it is surely ours, by our clock. */
-  #until: number
+  /** End of the lease by the clock of this process, ms. Written by each renewal. */
+  #leaseEndsAt: number
   #renewAt: number
-  /** How long before that it counts as lost, ms. */
+  /** The attempt counts as lost this long before the end of the lease, ms. */
   #margin: number
   #renewing = false
-  /** When the handler was called; 0 while it does not run. */
+  /** Time at which the handler was called; 0 while it does not run. */
   #startedAt = 0
-  /** Whether the handler was called. Before that, the store alone says whether it is ours: it is asked then. */
-  #begun = false
-  /** The progress that is still to be told, and when it may be. */
-  #unsaid: Buffer | undefined
-  #saying: Timer | undefined
-  /** Lines that are still to be logged, and how many were handed to the store. */
-  readonly #lines: string[] = []
-  #logged = 0
-  /** Set while lines are logged: one call at a time, so that they stay in order whatever is sent again. */
-  #logging: Promise<void> | undefined
+  /** Set when the handler is called. Before that, only the store decides whether the lease is held. */
+  #handlerCalled = false
+  /** Latest progress that is not sent yet, and the timer after which it may be sent. */
+  #pendingProgress: Buffer | undefined
+  #progressTimer: Timer | undefined
+  /** Log lines that are not sent yet, and the number of lines passed to the store. */
+  readonly #logLines: string[] = []
+  #loggedCount = 0
+  /** Set while a log call is under way. One call at a time keeps the lines in order if a command is resent. */
+  #logWrite: Promise<void> | undefined
 
-  constructor(delivery: Delivery, about: AttemptSurroundings) {
+  constructor(delivery: Delivery, deps: AttemptDeps) {
     this.delivery = delivery
-    this.#about = about
+    this.#deps = deps
     this.#payload = delivery.payload
     this.jobOptions = unpackOptions(delivery.options)
-    const now = about.clock.now()
-    this.#until = now + delivery.leaseLeft
+    const now = deps.clock.now()
+    this.#leaseEndsAt = now + delivery.leaseLeft
     this.#renewAt = now + delivery.leaseLeft / 3
-    this.#margin = Math.min(lossMargin(about.options.lease), delivery.leaseLeft / 4)
+    this.#margin = Math.min(lossMargin(deps.options.lease), delivery.leaseLeft / 4)
   }
 
   get signal(): AbortSignal {
-    if (!this.#abort) {
-      this.#abort = new AbortController()
-      if (this.#reason) this.#abort.abort(this.#reason)
+    if (!this.#abortController) {
+      this.#abortController = new AbortController()
+      if (this.#reason) this.#abortController.abort(this.#reason)
     }
-    return this.#abort.signal
+    return this.#abortController.signal
   }
 
-  /** Whether it is another's by now, or nobody's. */
+  /** Whether the attempt was lost or cancelled. */
   get lost(): boolean {
     return this.#reason !== undefined
   }
 
-  /** Why it was lost. */
+  /** Undefined while the attempt is not lost. */
   get reason(): SoloflightError | undefined {
     return this.#reason
   }
 
-  /** Tells apart all that is in the hands of a worker. */
-  get name(): string {
+  /** Identifies the attempt among those of its worker. */
+  get key(): string {
     return `${this.delivery.fence} ${this.delivery.id}`
   }
 
@@ -111,50 +111,50 @@ export class Attempt {
     return this.delivery.failures + 1
   }
 
-  /** Whether it may start: its lease has not run out meanwhile, and all of it is here. */
+  /** Whether the handler may be called: the payload is here and the lease has not ended. */
   get ready(): boolean {
-    return this.#payload !== undefined && this.#about.clock.now() < this.#until - this.#margin
+    return this.#payload !== undefined && this.#deps.clock.now() < this.#leaseEndsAt - this.#margin
   }
 
-  /** It takes longer than it may: it has failed, whatever the handler does now. */
-  #overrun(): Result {
-    const { maxHold } = this.#about.options
-    const error = new TimeoutError(`The attempt took longer than ${maxHold} ms`, this.#key)
+  /** The attempt took longer than `maxHold`. It fails, whatever the handler does afterwards. */
+  #exceedMaxHold(): AttemptResult {
+    const { maxHold } = this.#deps.options
+    const error = new TimeoutError(`The attempt took longer than ${maxHold} ms`, this.#errorInfo)
     this.lose(error)
-    return this.#failure(error)
+    return this.#failureResult(error)
   }
 
-  /** Looks after the lease: called often. Returns what is to be told of it, if it has just taken too long. */
-  keep(): Result | undefined {
+  /** Renews the lease or notices its loss. Returns the result to report when the attempt exceeds `maxHold`. */
+  checkLease(): AttemptResult | undefined {
     if (this.lost) return undefined
-    const { clock, options } = this.#about
+    const { clock, options } = this.#deps
     const now = clock.now()
-    if (this.#begun && now >= this.#until - this.#margin) {
-      this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#key))
+    if (this.#handlerCalled && now >= this.#leaseEndsAt - this.#margin) {
+      this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#errorInfo))
     } else if (this.#startedAt > 0 && now - this.#startedAt >= options.maxHold) {
-      return this.#overrun()
+      return this.#exceedMaxHold()
     } else if (now >= this.#renewAt && !this.#renewing) {
       void this.renew()
     }
     return undefined
   }
 
-  get #key(): { key: string } {
+  get #errorInfo(): { key: string } {
     return { key: this.delivery.id }
   }
 
-  /** Accepts it, or extends its lease. */
+  /** Renews the lease. The first renewal accepts the delivery. */
   async renew(): Promise<void> {
-    const { store, worker, clock, options } = this.#about
+    const { store, worker, clock, options } = this.#deps
     const { id, fence } = this.delivery
     const { lease, unavailableAfter } = options
     const sentAt = clock.now()
     this.#renewing = true
     try {
       const state = await store.renew({ worker, id, fence }, lease, { within: unavailableAfter })
-      if (state === 'held') this.#extend(sentAt)
+      if (state === 'held') this.#extendLease(sentAt)
       else if (state === 'lost')
-        this.lose(new LeaseLostError('The job was given to another worker', this.#key))
+        this.lose(new LeaseLostError('The job was given to another worker', this.#errorInfo))
       else this.cancel()
     } catch {
       this.#renewAt = clock.now() + Math.min(lease / 10, 500)
@@ -163,123 +163,128 @@ export class Attempt {
     }
   }
 
-  #extend(sentAt: number): void {
-    const { lease } = this.#about.options
-    this.#until = sentAt + lease
+  #extendLease(sentAt: number): void {
+    const { lease } = this.#deps.options
+    this.#leaseEndsAt = sentAt + lease
     this.#margin = lossMargin(lease)
     this.#renewAt = sentAt + lease / 3
   }
 
-  /** It was cancelled or removed. */
   cancel(): void {
-    this.lose(new AbortedError('The job was cancelled', this.#key))
+    this.lose(new AbortedError('The job was cancelled', this.#errorInfo))
   }
 
   lose(reason: SoloflightError): void {
     if (this.#reason) return
     this.#reason = reason
-    this.#saying?.cancel()
-    this.#about.context.run(() => this.#abort?.abort(reason))
+    this.#progressTimer?.cancel()
+    this.#deps.context.run(() => this.#abortController?.abort(reason))
   }
 
-  /** Accepts it, and reads what did not come with it. Afterwards it is ready, or lost. */
+  /** Accepts the delivery, and reads a payload that was too large for the message. */
   async accept(): Promise<void> {
     await this.renew()
     if (this.lost || this.#payload !== undefined) return
-    const { store, worker, options } = this.#about
+    const { store, worker, options } = this.#deps
     const { id, fence } = this.delivery
     const within = options.unavailableAfter
     this.#payload = await store.readPayload({ worker, id, fence }, { within }).catch(() => undefined)
-    if (this.#payload === undefined) this.lose(new LeaseLostError('The payload could not be read', this.#key))
+    if (this.#payload === undefined)
+      this.lose(new LeaseLostError('The payload could not be read', this.#errorInfo))
   }
 
-  /** Runs the handler. Never rejects. */
-  async run(handler: Handler): Promise<Result> {
-    this.#begun = true
-    this.#startedAt = this.#about.clock.now()
+  /** Calls the handler. Never rejects. */
+  async run(handler: Handler): Promise<AttemptResult> {
+    this.#handlerCalled = true
+    this.#startedAt = this.#deps.clock.now()
     try {
       const payload = decodePayload(this.#payload ?? '')
-      return this.#value(await this.#about.context.run(() => handler(payload, this.#job(payload))))
+      return this.#valueResult(
+        await this.#deps.context.run(() => handler(payload, this.#runningJob(payload))),
+      )
     } catch (error) {
-      return this.#failure(error)
+      return this.#failureResult(error)
     } finally {
       this.#startedAt = 0
-      this.#saying?.cancel()
+      this.#progressTimer?.cancel()
     }
   }
 
-  #value(value: unknown): Result {
-    const { codec, ttl } = this.#about.options
-    const mine = isIdentity(this.delivery.id) ? ttl : 0
+  #valueResult(value: unknown): AttemptResult {
+    const { codec, ttl } = this.#deps.options
+    const mine = isDedupeId(this.delivery.id) ? ttl : 0
     const bytes = encodeWith(codec, value)
     return { kind: 'value', bytes, ttl: this.jobOptions.ttl ?? Math.round(mine), delay: 0 }
   }
 
-  #failure(error: unknown): Result {
-    const { options } = this.#about
+  #failureResult(error: unknown): AttemptResult {
+    const { options } = this.#deps
     const {
       attempts = options.attempts,
       errorTtl = options.errorTtl,
       backoff = options.backoff,
     } = this.jobOptions
-    // What cannot be carried cannot the next time either.
+    // A value that cannot be encoded cannot be encoded by the next attempt either.
     if (this.number < attempts && !(error instanceof CodecError)) {
-      return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay: this.#pause(backoff, error), error }
+      return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay: this.#backoffDelay(backoff, error), error }
     }
     return {
       kind: 'error',
-      bytes: encodeFailure(this.exposed(error)),
+      bytes: encodeFailure(this.exposedFailure(error)),
       ttl: Math.round(errorTtl),
       delay: 0,
       error,
     }
   }
 
-  /** What of a failure leaves the process. */
-  exposed(error: unknown): RemoteFailure {
-    return exposedFailure(this.#about.options.exposeError, this.#about.context, error)
+  /** The part of an error that leaves the process. */
+  exposedFailure(error: unknown): RemoteFailure {
+    return exposedFailure(this.#deps.options.exposeError, this.#deps.context, error)
   }
 
-  /** What it ends with when no connection carries its outcome. */
-  uncarried(cause: SoloflightError): Result {
+  /** The result to report when the connection is lost each time the original result is sent. */
+  tooLargeResult(cause: SoloflightError): AttemptResult {
     const message = `The result cannot be carried: ${cause.message}`
-    return this.#failure(new CodecError(message, { ...this.#key, cause }))
+    return this.#failureResult(new CodecError(message, { ...this.#errorInfo, cause }))
   }
 
-  #pause(backoff: Parameters<typeof pauseAfter>[0], error: unknown): number {
-    const { context } = this.#about
+  #backoffDelay(backoff: Parameters<typeof backoffDelay>[0], error: unknown): number {
+    const { context } = this.#deps
     const hook = typeof backoff === 'function' ? backoff : undefined
     const asked = hook && callHook(context, 'backoff', hook, this.number, error)
-    // What it returned may be no number, and throw when it is taken for one.
-    const pause = () => pauseAfter(hook ? () => asked ?? 0 : backoff, this.number, error)
+    // The conversion of the returned value to a number may throw as well.
+    const pause = () => backoffDelay(hook ? () => asked ?? 0 : backoff, this.number, error)
     return callHook(context, 'backoff', pause) ?? 0
   }
 
-  /** Ends it in the store, after its last lines. False: it was lost. */
-  async finish(result: Pick<Result, 'kind' | 'bytes' | 'ttl' | 'delay'>, frees: boolean): Promise<boolean> {
-    if (this.#lines.length > 0) await this.#logging
-    const { store, worker, options } = this.#about
+  /** Reports the end of the attempt to the store, after its last log lines. Returns false if the attempt was lost. */
+  async finish(
+    result: Pick<AttemptResult, 'kind' | 'bytes' | 'ttl' | 'delay'>,
+    releasesSlot: boolean,
+  ): Promise<boolean> {
+    if (this.#logLines.length > 0) await this.#logWrite
+    const { store, worker, options } = this.#deps
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
     const retain = kind === 'value' ? options.retain.completed : options.retain.failed
-    const ending: AttemptOutcome = {
+    const outcome: AttemptOutcome = {
       worker,
       id,
       fence,
       kind,
       bytes,
       ttl,
-      outcomeRetention: LINGER,
+      outcomeRetention: OUTCOME_RETENTION,
       delay,
       retain,
-      releasesSlot: frees,
+      releasesSlot,
     }
-    return store.finish(ending, { within: options.unavailableAfter })
+    return store.finish(outcome, { within: options.unavailableAfter })
   }
 
-  #job(payload: unknown): RunningJob {
-    const { queue, worker } = this.#about
-    const { id, stalls: stalled, fence } = this.delivery
+  #runningJob(payload: unknown): RunningJob {
+    const { queue, worker } = this.#deps
+    const { id, stalls, fence } = this.delivery
     const attempt = this
     return {
       id,
@@ -287,7 +292,7 @@ export class Attempt {
       command: worker.command,
       payload,
       attempt: this.number,
-      stalls: stalled,
+      stalls,
       fence,
       get signal() {
         return attempt.signal
@@ -298,48 +303,48 @@ export class Attempt {
     }
   }
 
-  /** Shows a value to all who wait. Throws CodecError when it cannot be carried or is too large for a message. */
+  /** Sends a value to all waiters. Throws CodecError if it cannot be encoded or is too large for a message. */
   #progress(value: unknown): void {
     if (this.lost) return
-    const bytes = encodeWith(this.#about.options.codec, value)
+    const bytes = encodeWith(this.#deps.options.codec, value)
     if (bytes.length > MESSAGE_LIMIT)
-      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#key)
-    this.#unsaid = bytes
-    if (!this.#saying) this.#say()
+      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#errorInfo)
+    this.#pendingProgress = bytes
+    if (!this.#progressTimer) this.#flushProgress()
   }
 
-  #say(): void {
-    const bytes = this.#unsaid
-    this.#saying = undefined
+  #flushProgress(): void {
+    const bytes = this.#pendingProgress
+    this.#progressTimer = undefined
     if (!bytes || this.lost) return
-    this.#unsaid = undefined
-    const { store, worker, clock, options } = this.#about
+    this.#pendingProgress = undefined
+    const { store, worker, clock, options } = this.#deps
     const { id, fence } = this.delivery
-    // Progress is a courtesy: if it cannot be told, the work goes on.
+    // Best effort: the handler goes on if progress cannot be sent.
     store.publishProgress({ worker, id, fence }, bytes, { within: options.unavailableAfter }).catch(() => {})
-    this.#saying = clock.after(PROGRESS_EVERY, () => this.#say(), true)
+    this.#progressTimer = clock.after(PROGRESS_INTERVAL, () => this.#flushProgress(), true)
   }
 
   #log(line: string): void {
     if (this.lost) return
-    this.#lines.push(String(line).slice(0, MESSAGE_LIMIT))
-    this.#logging ??= this.#writeLog()
+    this.#logLines.push(String(line).slice(0, MESSAGE_LIMIT))
+    this.#logWrite ??= this.#writeLog()
   }
 
   async #writeLog(): Promise<void> {
-    const { store, worker, options } = this.#about
+    const { store, worker, options } = this.#deps
     const { id, fence } = this.delivery
-    // What is logged in one go is written together.
+    // Lines that are logged in the same microtask are sent in one call.
     await Promise.resolve()
-    while (this.#lines.length > 0) {
-      const lines = this.#lines.splice(0)
-      const before = this.#logged
-      this.#logged += lines.length
-      // Best effort: if they cannot be logged, the work goes on.
+    while (this.#logLines.length > 0) {
+      const lines = this.#logLines.splice(0)
+      const before = this.#loggedCount
+      this.#loggedCount += lines.length
+      // Best effort: the handler goes on if lines cannot be logged.
       await store
         .appendLog({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
         .catch(() => {})
     }
-    this.#logging = undefined
+    this.#logWrite = undefined
   }
 }

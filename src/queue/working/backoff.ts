@@ -1,33 +1,33 @@
 import { checkChoice, checkDuration, checkFields, checkNumber } from '../../kernel/options.ts'
 import { MAX_DELAY } from '../store/store.ts'
 
-/** Pauses between the attempts of a job. */
+/** Delays between the attempts of a job. */
 export interface BackoffOptions {
-  /** 'exponential' doubles `delay` after each attempt. */
+  /** 'fixed' always waits `delay`; 'exponential' doubles it after each failed attempt. */
   type: 'fixed' | 'exponential'
-  /** ms; the first pause. */
+  /** Delay after the first failed attempt, ms. */
   delay: number
   /**
-   * ms; the longest pause.
+   * Upper limit of a delay, ms.
    * @default 3_600_000
    */
   max?: number | undefined
   /**
-   * Up to this part of a pause, 0 to 1, is taken off at random, so that what failed together does not come back together.
+   * Largest fraction of a delay, 0 to 1, that is subtracted at random. It spreads the retries of jobs that failed together.
    * @default 0.5 for 'exponential', else 0
    */
   jitter?: number | undefined
 }
 
-/** ms between attempts, or how they come about. */
+/** Delay between attempts: a number of ms, or the options it is computed from. */
 export type Backoff = number | BackoffOptions
 
-/** ms until the next attempt, `failed` being how many have failed. */
+/** Returns the delay until the next attempt, ms. `failed`: number of failed attempts; `error`: of the last one. */
 export type BackoffFunction = (failed: number, error: unknown) => number
 
-const LONGEST = 60 * 60_000
+const DEFAULT_MAX_DELAY = 60 * 60_000
 
-/** Checks a backoff that can be sent with a job. */
+/** Checks a backoff that is sent with a job. Throws TypeError. */
 export function checkBackoff(value: unknown): void {
   if (typeof value === 'number') return void checkDuration('backoff', value)
   checkFields('backoff', value, ['type', 'delay', 'max', 'jitter'])
@@ -38,16 +38,16 @@ export function checkBackoff(value: unknown): void {
   if (jitter !== undefined) checkNumber('backoff.jitter', jitter, 0, 1)
 }
 
-/** ms until the next attempt of a job of which `failed` have failed: 1 after the first. */
-export function pauseAfter(backoff: Backoff | BackoffFunction, failed: number, error: unknown): number {
+/** Delay until the next attempt, ms. `failed`: number of failed attempts, from 1. */
+export function backoffDelay(backoff: Backoff | BackoffFunction, failed: number, error: unknown): number {
   if (typeof backoff === 'function') return wholeMs(backoff(failed, error))
   if (typeof backoff === 'number') return wholeMs(backoff)
-  const { type, delay, max = LONGEST, jitter = type === 'exponential' ? 0.5 : 0 } = backoff
-  const pause = type === 'exponential' ? delay * 2 ** Math.min(failed - 1, 50) : delay
-  return wholeMs(Math.min(pause, max) * (1 - Math.random() * jitter))
+  const { type, delay, max = DEFAULT_MAX_DELAY, jitter = type === 'exponential' ? 0.5 : 0 } = backoff
+  const full = type === 'exponential' ? delay * 2 ** Math.min(failed - 1, 50) : delay
+  return wholeMs(Math.min(full, max) * (1 - Math.random() * jitter))
 }
 
-/** What a function returns is the user's: nothing of it may break the retry. */
+/** A whole number of ms from 0 to MAX_DELAY, whatever a user's function returned. */
 function wholeMs(ms: unknown): number {
   const whole = Math.round(Number(ms))
   return whole > 0 ? Math.min(whole, MAX_DELAY) : 0

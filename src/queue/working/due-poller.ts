@@ -1,90 +1,90 @@
 import type { Clock, Timer } from '../../kernel/time/clock.ts'
 import type { DueJob, DueResult, QueueStore, StallPolicy } from '../store/store.ts'
 
-/** What seemed due and was not is looked at again after so long, ms; doubles up to the last. */
-const EARLY_FIRST = 5
-const EARLY_LAST = 640
+/** Delay of the next poll if nothing of what seemed due was due by the server's clock, ms. Doubles up to the maximum. */
+const EARLY_RETRY_MIN = 5
+const EARLY_RETRY_MAX = 640
 
-export interface TimekeeperOptions {
+export interface DuePollerDeps {
   store: QueueStore
   clock: Clock
   lease: number
   unavailableAfter: number
   terms: StallPolicy
-  /** What became of what was due. */
-  ticked(ticks: DueResult[]): void
+  /** Called with the result of each batch of due jobs. */
+  onTicks(ticks: DueResult[]): void
 }
 
 /**
- * Looks after what is due: delayed jobs, and jobs whose worker died. Every process with a worker has one: it looks when
- * the first thing is due that it knows of, and every 1.4 leases for what it does not know. Whoever dies, a job is so
- * found within the rest of its lease, or 1.4 leases after it was taken.
+ * Promotes delayed jobs that are due, and requeues jobs whose worker died. Every process with a worker has one poller. It
+ * polls when the next job is due that it knows of, and at least every 1.4 leases, since it does not know of all jobs. So
+ * the job of a dead worker is found when its lease ends, or at most 1.4 leases after it was delivered.
  */
-export class Timekeeper {
-  readonly #options: TimekeeperOptions
+export class DuePoller {
+  readonly #deps: DuePollerDeps
   #timer: Timer | undefined
-  /** When it looks next. */
-  #at = Number.POSITIVE_INFINITY
-  #looking = false
-  /** Something came due while it looked. */
-  #again = false
-  #early = EARLY_FIRST
+  /** Time of the next poll, ms of the clock. */
+  #pollAt = Number.POSITIVE_INFINITY
+  #polling = false
+  /** A poll was requested while another was under way. */
+  #pollAgain = false
+  #earlyRetry = EARLY_RETRY_MIN
   #closed = false
 
-  constructor(options: TimekeeperOptions) {
-    this.#options = options
+  constructor(options: DuePollerDeps) {
+    this.#deps = options
     this.#arm(0)
   }
 
-  /** Something is due in `ms`. */
-  due(ms: number): void {
+  /** Schedules a poll in `ms`, unless one is scheduled earlier. */
+  dueIn(ms: number): void {
     this.#arm(ms)
   }
 
   #arm(ms: number): void {
-    const { clock } = this.#options
-    // A timer may fire a moment early by the server's clock.
+    const { clock } = this.#deps
+    // One ms later: a timer may fire early by the server's clock.
     const at = clock.now() + Math.max(ms, 0) + 1
-    if (this.#closed || at >= this.#at) return
+    if (this.#closed || at >= this.#pollAt) return
     this.#timer?.cancel()
-    this.#at = at
-    this.#timer = clock.after(at - clock.now(), () => void this.#look(), true)
+    this.#pollAt = at
+    this.#timer = clock.after(at - clock.now(), () => void this.#poll(), true)
   }
 
-  async #look(): Promise<void> {
-    this.#at = Number.POSITIVE_INFINITY
-    this.#again = this.#looking
-    if (this.#looking || this.#closed) return
-    this.#looking = true
-    let next = this.#options.lease * (1.3 + Math.random() / 10)
+  async #poll(): Promise<void> {
+    this.#pollAt = Number.POSITIVE_INFINITY
+    this.#pollAgain = this.#polling
+    if (this.#polling || this.#closed) return
+    this.#polling = true
+    let next = this.#deps.lease * (1.3 + Math.random() / 10)
     try {
-      next = Math.min(next, await this.#work())
+      next = Math.min(next, await this.#processDue())
     } catch {
-      next = Math.min(next, this.#options.unavailableAfter)
+      next = Math.min(next, this.#deps.unavailableAfter)
     }
-    this.#looking = false
-    this.#arm(this.#again ? 0 : next)
-    this.#again = false
+    this.#polling = false
+    this.#arm(this.#pollAgain ? 0 : next)
+    this.#pollAgain = false
   }
 
-  /** Looks after everything that is due. Returns ms until the next. */
-  async #work(): Promise<number> {
-    const { store, unavailableAfter, terms, ticked } = this.#options
+  /** Processes everything that is due. Returns the time until the next job is due, ms. */
+  async #processDue(): Promise<number> {
+    const { store, unavailableAfter, terms, onTicks: ticked } = this.#deps
     const limits = { within: unavailableAfter }
     for (;;) {
       const { jobs, nextIn: next } = await store.findDue(limits)
       if (jobs.length === 0 || this.#closed) return next ?? Number.POSITIVE_INFINITY
       const ticks = await store.processDue(jobs satisfies DueJob[], terms, limits)
       ticked(ticks)
-      // By the server's clock, nothing of it was due yet.
-      if (ticks.every(({ status }) => status === 'none')) return this.#later()
-      this.#early = EARLY_FIRST
+      // By the server's clock, none of these jobs was due yet.
+      if (ticks.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()
+      this.#earlyRetry = EARLY_RETRY_MIN
     }
   }
 
-  #later(): number {
-    const ms = this.#early
-    this.#early = Math.min(ms * 2, EARLY_LAST)
+  #nextEarlyRetry(): number {
+    const ms = this.#earlyRetry
+    this.#earlyRetry = Math.min(ms * 2, EARLY_RETRY_MAX)
     return ms
   }
 

@@ -4,147 +4,147 @@ import { newId } from '../../kernel/ids.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import { AsyncContext } from '../../kernel/work/user-code.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work/work-scheduler.ts'
-import { acceptWithin } from '../options.ts'
+import { acceptTimeout } from '../options.ts'
 import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
-import { Attempt, type AttemptSurroundings, type Result } from './attempt.ts'
+import { Attempt, type AttemptDeps, type AttemptResult } from './attempt.ts'
 import type { Handler } from './running-job.ts'
 
-/** What happens to attempts, as the queue tells it. */
+/** Events of a worker. */
 export interface WorkerEvents {
   started(attempt: Attempt): void
-  /** Its outcome was accepted. */
-  ended(attempt: Attempt, result: Result, ms: number): void
-  /** It was lost to another worker, cancelled, or its outcome was not accepted. */
+  /** The store accepted the result. `ms`: duration of the attempt. */
+  ended(attempt: Attempt, result: AttemptResult, ms: number): void
+  /** The attempt was lost or cancelled, or the store refused its result. */
   lost(attempt: Attempt, reason: unknown): void
-  /** Something is due in `ms`. */
-  due(ms: number): void
-  /** The store has gone on refusing what it is told of this worker. */
+  /** A job is due in `ms`. */
+  dueIn(ms: number): void
+  /** The store has refused the capacity of this worker several times in a row. */
   refused(error: unknown): void
 }
 
-/** What a worker says again after so long, ms: a store that has lost everything knows it no more. */
-const OFFER_EVERY = 5 * 60_000
+/** A worker announces its capacity this often, ms: a store that lost its data does not know the worker any more. */
+const ANNOUNCE_INTERVAL = 5 * 60_000
 
-/** Between two offers that it was called on for, ms at least. */
-const OFFER_PAUSE = 20
+/** Shortest time between two announcements that the store asked for, ms. */
+const MIN_ANNOUNCE_PAUSE = 20
 
-/** Between two tries to tell the store of an outcome, ms. */
-const TELL_AGAIN = 200
+/** Delay before a call to the store that failed is repeated, ms. */
+const RETRY_AFTER = 200
 
-/** So many offers in a row have failed until it is worth a warning. */
-const REFUSALS = 3
+/** Number of failed announcements in a row after which a warning is emitted. */
+const REFUSALS_BEFORE_WARNING = 3
 
-/** How often leases are looked after, ms, at most. */
-const KEEP_EVERY = 100
+/** Longest time between two checks of the leases, ms. */
+const MAX_LEASE_CHECK_INTERVAL = 100
 
-/** So many handlers must have been quick in a row until the next is thought to be. */
-const QUICK = 10
+/** After so many handlers in a row that did not block the event loop, the next is expected not to block it either. */
+const NON_BLOCKING_HANDLERS = 10
 
-/** Does the jobs of one command in this process: so many at once. */
+/** Processes the jobs of one command in this process, up to `concurrency` at once. */
 export class Worker implements WorkerListener {
   readonly name: WorkerRef
   readonly #handler: Handler
   readonly #concurrency: number
-  readonly #about: AttemptSurroundings
+  readonly #deps: AttemptDeps
   readonly #events: WorkerEvents
-  /** Everything that was delivered and has not ended, by name. */
+  /** Attempts that were delivered and have not ended, by key. */
   readonly #attempts = new TransientMap<string, Attempt>()
   readonly #scheduler: WorkScheduler
-  /** Handlers in a row that have left the event loop alone: then a lease may be accepted while they run. */
-  #quick = 0
-  /** What is being given back. */
-  readonly #handing = new TransientSet<Promise<unknown>>()
-  /** What the store is asked about before it may start. */
+  /** Number of handlers in a row that did not block the event loop. Then a delivery can be accepted while others run. */
+  #nonBlocking = 0
+  /** Requeues that are under way. */
+  readonly #requeues = new TransientSet<Promise<unknown>>()
+  /** Number of attempts that are being accepted. */
   #accepting = 0
-  #keeping: Timer | undefined
-  #offering: Timer | undefined
-  /** Counts what was said. */
-  #offers = 0
-  /** Offers in a row that came to nothing. */
+  #leaseCheckTimer: Timer | undefined
+  #announceTimer: Timer | undefined
+  /** Number of announcements so far. */
+  #announcements = 0
+  /** Number of failed announcements in a row. */
   #refusals = 0
-  #reoffer = false
-  #offeredAt = Number.NEGATIVE_INFINITY
+  #reannouncing = false
+  #announcedAt = Number.NEGATIVE_INFINITY
   #closed = false
   readonly #unlisten: () => void
-  /** Called when nothing runs any more. */
-  #idle: (() => void) | undefined
+  /** Resolves `drained`. Called when no attempt is left. */
+  #onIdle: (() => void) | undefined
 
   constructor(
     command: string,
     handler: Handler,
     concurrency: number,
-    about: Omit<AttemptSurroundings, 'worker' | 'context'>,
+    deps: Omit<AttemptDeps, 'worker' | 'context'>,
     events: WorkerEvents,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
-    this.#about = { ...about, worker: this.name, context: new AsyncContext() }
+    this.#deps = { ...deps, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#scheduler = new WorkScheduler(concurrency, about.clock, { together: true })
-    this.#unlisten = about.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
-    void this.#offer()
+    this.#scheduler = new WorkScheduler(concurrency, deps.clock, { together: true })
+    this.#unlisten = deps.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
+    void this.#announce()
   }
 
-  /** Handlers that run, or are about to. */
+  /** Number of handlers that run or are about to. */
   get busy(): number {
     return this.#scheduler.running + this.#accepting
   }
 
-  /** Says what it can take. */
-  async #offer(): Promise<void> {
+  /** Announces to the store how many jobs this worker can take. */
+  async #announce(): Promise<void> {
     if (this.#closed) return
-    const { store, options, clock } = this.#about
-    const number = ++this.#offers
-    this.#reoffer = false
-    this.#offeredAt = clock.now()
-    this.#offering?.cancel()
-    const places = Math.max(0, this.#concurrency - this.busy)
-    let again = OFFER_EVERY * (0.9 + Math.random() / 5)
+    const { store, options, clock } = this.#deps
+    const number = ++this.#announcements
+    this.#reannouncing = false
+    this.#announcedAt = clock.now()
+    this.#announceTimer?.cancel()
+    const capacity = Math.max(0, this.#concurrency - this.busy)
+    let nextIn = ANNOUNCE_INTERVAL * (0.9 + Math.random() / 5)
     try {
-      // What is handed to one who does not hear comes back. It is said when the subscription is up.
+      // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
       if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
-      await store.setCapacity(this.name, places, this, { within: options.unavailableAfter })
-      // Of what was put off before this worker was known, nobody was told.
-      this.#events.due(0)
+      await store.setCapacity(this.name, capacity, this, { within: options.unavailableAfter })
+      // The worker was not told of jobs that were delayed before the store knew it.
+      this.#events.dueIn(0)
       this.#refusals = 0
     } catch (error) {
-      if (++this.#refusals === REFUSALS) this.#events.refused(error)
-      again = TELL_AGAIN * (1 + Math.random())
+      if (++this.#refusals === REFUSALS_BEFORE_WARNING) this.#events.refused(error)
+      nextIn = RETRY_AFTER * (1 + Math.random())
     }
-    // A later one knows better when to say it again: perhaps soon, since it has failed.
-    if (this.#closed || number !== this.#offers) return
-    this.#offering = clock.after(again, () => void this.#offer(), true)
+    // A later announcement schedules the next one.
+    if (this.#closed || number !== this.#announcements) return
+    this.#announceTimer = clock.after(nextIn, () => void this.#announce(), true)
   }
 
   onCapacityRequested(): void {
-    if (this.#reoffer || this.#closed) return
-    this.#reoffer = true
-    const { clock } = this.#about
-    // All workers may have been told at once, and each of them again and again, by whomever.
-    const pause = Math.max(0, this.#offeredAt + OFFER_PAUSE - clock.now())
-    clock.after(pause + Math.random() * 10, () => void this.#offer(), true)
+    if (this.#reannouncing || this.#closed) return
+    this.#reannouncing = true
+    const { clock } = this.#deps
+    // Random delay: the store may have asked all workers at once, and repeatedly.
+    const pause = Math.max(0, this.#announcedAt + MIN_ANNOUNCE_PAUSE - clock.now())
+    clock.after(pause + Math.random() * 10, () => void this.#announce(), true)
   }
 
   onDue(ms: number): void {
-    this.#events.due(ms)
+    this.#events.dueIn(ms)
   }
 
   onDelivery(delivery: Delivery): void {
-    const attempt = new Attempt(delivery, this.#about)
-    if (this.#attempts.has(attempt.name)) return
-    if (this.#closed) return this.#handBack(attempt)
-    this.#attempts.set(attempt.name, attempt)
-    this.#keepOn()
-    // What is almost over would be lost before its lease is looked after for the first time.
-    const isLasting = delivery.leaseLeft > 5 * keepEvery(this.#about.options.lease)
-    if (attempt.ready && isLasting && this.#quick >= QUICK) this.#admit(attempt)
+    const attempt = new Attempt(delivery, this.#deps)
+    if (this.#attempts.has(attempt.key)) return
+    if (this.#closed) return this.#requeue(attempt)
+    this.#attempts.set(attempt.key, attempt)
+    this.#scheduleLeaseChecks()
+    // A shorter lease could end before it is checked for the first time.
+    const isLasting = delivery.leaseLeft > 5 * leaseCheckInterval(this.#deps.options.lease)
+    if (attempt.ready && isLasting && this.#nonBlocking >= NON_BLOCKING_HANDLERS) this.#admit(attempt)
     else void this.#accept(attempt)
   }
 
   /**
-   * Its lease may have run out on the way: the store must say that it is still ours. Nor is it long enough yet for a
-   * handler that may keep the event loop from renewing it.
+   * Asks the store whether the lease is still held: it may have ended on the way. This also extends the lease, in case the
+   * handler blocks the event loop for longer than an unaccepted lease lasts.
    */
   async #accept(attempt: Attempt): Promise<void> {
     this.#accepting++
@@ -156,40 +156,40 @@ export class Worker implements WorkerListener {
   }
 
   #admit(attempt: Attempt): void {
-    // An offer and a delivery have crossed: that place was there twice. Another worker may have one.
+    // An announcement and a delivery crossed, so one slot was counted twice. Another worker may have a free slot.
     const excess = this.#scheduler.running >= this.#concurrency
     if (!this.#closed && !excess) return this.#scheduler.schedule((slot) => this.#start(attempt, slot))
-    this.#handBack(attempt)
+    this.#requeue(attempt)
     this.#forget(attempt)
   }
 
   #start(attempt: Attempt, slot: Slot): void {
     if (!attempt.lost && attempt.ready && !this.#closed) {
-      const { clock } = this.#about
+      const { clock } = this.#deps
       const startedAt = clock.now()
       void this.#run(attempt, slot)
-      this.#quick++
-      return this.#stood(clock.now() - startedAt)
+      this.#nonBlocking++
+      return this.#onEventLoopStall(clock.now() - startedAt)
     }
     slot.release()
     if (attempt.lost) return this.#drop(attempt)
     if (!this.#closed) return void this.#accept(attempt)
-    this.#handBack(attempt)
+    this.#requeue(attempt)
     this.#forget(attempt)
   }
 
-  /** The event loop stood still for so long, ms: perhaps for longer than a lease that is not accepted. */
-  #stood(ms: number): void {
-    if (ms >= acceptWithin(this.#about.options.lease) / 8) this.#quick = 0
+  /** The event loop was blocked for `ms`. A delivery that is not accepted yet might not survive a longer block. */
+  #onEventLoopStall(ms: number): void {
+    if (ms >= acceptTimeout(this.#deps.options.lease) / 8) this.#nonBlocking = 0
   }
 
-  /** It is in our hands no more. */
+  /** Removes an attempt that has ended. */
   #forget(attempt: Attempt): void {
-    this.#attempts.delete(attempt.name)
-    if (this.#attempts.size === 0) this.#idle?.()
+    this.#attempts.delete(attempt.key)
+    if (this.#attempts.size === 0) this.#onIdle?.()
   }
 
-  /** It never started. Its place was taken all the same. */
+  /** Ends an attempt that never started. The store still counts its slot as used. */
   #drop(attempt: Attempt): void {
     this.#forget(attempt)
     this.#events.lost(attempt, attempt.reason)
@@ -197,42 +197,42 @@ export class Worker implements WorkerListener {
   }
 
   async #run(attempt: Attempt, slot: Slot): Promise<void> {
-    const { clock } = this.#about
+    const { clock } = this.#deps
     this.#events.started(attempt)
     const startedAt = clock.now()
     const result = await attempt.run(this.#handler)
     slot.release()
-    const accepted = await this.#tell(attempt, result)
+    const accepted = await this.#report(attempt, result)
     if (accepted) {
       this.#events.ended(attempt, accepted, clock.now() - startedAt)
-      if (accepted.kind === 'retry') this.#events.due(accepted.delay)
+      if (accepted.kind === 'retry') this.#events.dueIn(accepted.delay)
     } else {
       this.#events.lost(attempt, attempt.reason ?? result.error)
-      // What was lost does not give its place back.
+      // A lost attempt does not release its slot in the store.
       this.onCapacityRequested()
     }
     this.#forget(attempt)
   }
 
-  /** Its handler still runs, and what comes of that is of no interest any more. */
-  async #endEarly(attempt: Attempt, result: Result): Promise<void> {
-    // If this fails, the lease ends by itself.
+  /** Reports an attempt that exceeded `maxHold`. Its handler still runs; its result will be ignored. */
+  async #reportOverdue(attempt: Attempt, result: AttemptResult): Promise<void> {
+    // If this fails, the job is requeued when the lease ends.
     const accepted = await attempt.finish(result, false).catch(() => false)
     if (!accepted) return
-    this.#events.ended(attempt, result, this.#about.options.maxHold)
-    if (result.kind === 'retry') this.#events.due(result.delay)
+    this.#events.ended(attempt, result, this.#deps.options.maxHold)
+    if (result.kind === 'retry') this.#events.dueIn(result.delay)
   }
 
-  /** Tells the store, again and again while the lease may hold. Returns what was accepted; undefined: it was lost. */
-  async #tell(attempt: Attempt, result: Result): Promise<Result | undefined> {
-    let told = result
+  /** Reports the result to the store until it answers or the lease is lost. Returns the accepted result, if any. */
+  async #report(attempt: Attempt, result: AttemptResult): Promise<AttemptResult | undefined> {
+    let reported = result
     while (!attempt.lost) {
       try {
-        return (await attempt.finish(told, !this.#closed)) ? told : undefined
+        return (await attempt.finish(reported, !this.#closed)) ? reported : undefined
       } catch (error) {
         const tooLarge = error instanceof UnavailableError && error.lostConnections > 0
-        if (tooLarge && told === result) told = attempt.uncarried(error)
-        else await new Promise<void>((resume) => this.#about.clock.after(TELL_AGAIN, resume))
+        if (tooLarge && reported === result) reported = attempt.tooLargeResult(error)
+        else await new Promise<void>((resume) => this.#deps.clock.after(RETRY_AFTER, resume))
       }
     }
     return undefined
@@ -242,69 +242,69 @@ export class Worker implements WorkerListener {
     this.#attempts.get(`${fence} ${id}`)?.cancel()
   }
 
-  /** Looks after the leases while there are any. */
-  #keepOn(): void {
-    if (this.#keeping) return
-    const { clock, options } = this.#about
-    const every = keepEvery(options.lease)
+  /** Schedules the next check of all leases. */
+  #scheduleLeaseChecks(): void {
+    if (this.#leaseCheckTimer) return
+    const { clock, options } = this.#deps
+    const every = leaseCheckInterval(options.lease)
     const at = clock.now() + every
-    this.#keeping = clock.after(
+    this.#leaseCheckTimer = clock.after(
       every,
       () => {
-        this.#keeping = undefined
-        this.#stood(clock.now() - at)
+        this.#leaseCheckTimer = undefined
+        this.#onEventLoopStall(clock.now() - at)
         for (const attempt of this.#attempts.values()) {
-          const overrun = attempt.keep()
-          if (overrun) void this.#endEarly(attempt, overrun)
+          const overrun = attempt.checkLease()
+          if (overrun) void this.#reportOverdue(attempt, overrun)
         }
-        if (this.#attempts.size > 0) this.#keepOn()
+        if (this.#attempts.size > 0) this.#scheduleLeaseChecks()
       },
       true,
     )
   }
 
-  #handBack(attempt: Attempt): void {
+  #requeue(attempt: Attempt): void {
     const nothing = { kind: 'requeue', bytes: Buffer.alloc(0), ttl: 0, delay: 0 } as const
-    // If this fails, the lease ends by itself.
-    const handing = attempt.finish(nothing, false).catch(() => {})
-    this.#handing.add(handing)
-    void handing.finally(() => this.#handing.delete(handing))
+    // If this fails, the job is requeued when the lease ends.
+    const requeue = attempt.finish(nothing, false).catch(() => {})
+    this.#requeues.add(requeue)
+    void requeue.finally(() => this.#requeues.delete(requeue))
   }
 
-  /** Takes no more. */
+  /** Stops deliveries to this worker. */
   async withdraw(): Promise<void> {
     this.#closed = true
-    this.#offering?.cancel()
+    this.#announceTimer?.cancel()
     this.#unlisten()
-    const { store, options } = this.#about
+    const { store, options } = this.#deps
     await store.removeWorker(this.name, { within: options.unavailableAfter }).catch(() => {})
   }
 
-  /** Resolves when nothing runs, or after `grace` ms. */
+  /** Resolves when no attempt is left, or after `grace` ms. */
   async drained(grace: number): Promise<void> {
     if (this.#attempts.size === 0) return
     let timer: Timer | undefined
     await new Promise<void>((resume) => {
-      this.#idle = resume
-      if (grace !== Number.POSITIVE_INFINITY) timer = this.#about.clock.after(grace, resume)
+      this.#onIdle = resume
+      if (grace !== Number.POSITIVE_INFINITY) timer = this.#deps.clock.after(grace, resume)
     })
-    // It would keep the process from ending.
+    // The timer would keep the process alive.
     timer?.cancel()
   }
 
-  /** Stops what still runs, and hands it to other workers. */
-  async handOver(reason: SoloflightError = new ClosedError('The queue was closed')): Promise<void> {
+  /** Aborts the attempts that still run, and requeues their jobs for other workers. */
+  async cancelAndRequeue(reason: SoloflightError = new ClosedError('The queue was closed')): Promise<void> {
     for (const attempt of this.#attempts.values()) {
-      if (!attempt.lost) this.#handBack(attempt)
+      if (!attempt.lost) this.#requeue(attempt)
       attempt.lose(reason)
     }
-    await Promise.all(this.#handing)
-    this.#keeping?.cancel()
-    this.#about.store.unregister(this.name.nonce)
+    await Promise.all(this.#requeues)
+    this.#leaseCheckTimer?.cancel()
+    this.#deps.store.unregister(this.name.nonce)
   }
 }
 
-/** More often than in the margin before a lease's end in which it counts as lost: that is noticed before it is over. */
-function keepEvery(lease: number): number {
-  return Math.min(lease / 20, KEEP_EVERY)
+/** Time between two checks of the leases, ms. Shorter than the margin of a lease, so that a loss is noticed in time. */
+function leaseCheckInterval(lease: number): number {
+  return Math.min(lease / 20, MAX_LEASE_CHECK_INTERVAL)
 }

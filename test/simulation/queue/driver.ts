@@ -1,7 +1,7 @@
 import { SoloflightError } from '../../../src/errors.ts'
 import type { Job } from '../../../src/queue/job.ts'
 import type { SubmitOptions } from '../../../src/queue/options.ts'
-import { identity } from '../../../src/queue/submitting/dedupe-id.ts'
+import { dedupeId } from '../../../src/queue/submitting/dedupe-id.ts'
 import { encodePayload } from '../../../src/queue/submitting/payload.ts'
 import { type Ending, identityOf } from '../locker/history.ts'
 import type { Task } from './handlers.ts'
@@ -65,8 +65,8 @@ export class QueueDriver {
     const { dedupe, conflict, abortUnwanted } = options
     const id =
       typeof dedupe === 'string'
-        ? identity(command, 'key', dedupe)
-        : identity(command, 'payload', encodePayload(task, 1000, true))
+        ? dedupeId(command, 'key', dedupe)
+        : dedupeId(command, 'payload', encodePayload(task, 1000, true))
     const call: QueueCall = {
       ...{ no: history.jobCalls.length, process: actor.process.id, kind, id, command },
       ...{ nonce: undefined, generation: 0, conflict: conflict === 'reject', single: dedupe === false },

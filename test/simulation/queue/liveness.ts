@@ -1,4 +1,4 @@
-import { LINGER, LOOK_AFTER } from '../../../src/queue/submitting/outcome-waits.ts'
+import { OUTCOME_POLL_INTERVAL, OUTCOME_RETENTION } from '../../../src/queue/submitting/outcome-waits.ts'
 import type { SimProcess } from '../locker/process.ts'
 import type { Order, QueueDriver } from './driver.ts'
 import type { QueueCall } from './history.ts'
@@ -51,7 +51,7 @@ export class QueueLivenessCheck {
     await this.#within(() => this.#allOver())
     this.#jobsOver()
     await scheduler.runUntil(
-      scheduler.now + 2 * Math.min(plan.lease, LOOK_AFTER) + EPSILON + 10 * plan.latency,
+      scheduler.now + 2 * Math.min(plan.lease, OUTCOME_POLL_INTERVAL) + EPSILON + 10 * plan.latency,
     )
     this.#deadlines()
     await this.#fresh()
@@ -181,7 +181,9 @@ export class QueueLivenessCheck {
   /** L5: nothing is left of what was, neither in the store nor in a process. */
   async #leftovers(): Promise<void> {
     const { server, plan, actors, scheduler } = this.#world
-    await scheduler.runUntil(scheduler.now + Math.max(...plan.ttls, LINGER, plan.retained) + LOOK_AFTER)
+    await scheduler.runUntil(
+      scheduler.now + Math.max(...plan.ttls, OUTCOME_RETENTION, plan.retained) + OUTCOME_POLL_INTERVAL,
+    )
     server.sweep()
     const { state } = server.book
     const { jobs, times, delayed } = state

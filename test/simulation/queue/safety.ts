@@ -1,4 +1,4 @@
-import { LINGER } from '../../../src/queue/submitting/outcome-waits.ts'
+import { OUTCOME_RETENTION } from '../../../src/queue/submitting/outcome-waits.ts'
 import type { AttemptRecord, OutcomeRecord, QueueCall, QueueHistory } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueWorld } from './world.ts'
@@ -78,7 +78,7 @@ export class QueueSafetyCheck {
       E_CLOSED: this.#world.actors[process]?.closing === true,
       E_CONFLICT: call.conflict,
       E_REMOVED:
-        outcomes.some(({ kind, at }) => kind === 'removed' || at + LINGER <= over) ||
+        outcomes.some(({ kind, at }) => kind === 'removed' || at + OUTCOME_RETENTION <= over) ||
         this.#history.wipes.some(({ tick }) => tick < (ended?.tick ?? 0)),
     }
     if (!mayBe[code])

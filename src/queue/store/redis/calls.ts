@@ -2,7 +2,7 @@ import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
 import { ServerClock } from '../../../kernel/redis/server-clock.ts'
-import { inNames, type QueueNames } from '../../submitting/dedupe-id.ts'
+import { keySegment, type QueueKeys } from '../../submitting/dedupe-id.ts'
 
 export type Argument = string | Buffer
 
@@ -34,7 +34,7 @@ const MAX_KNOWN = 1000
 /** Puts together what every script of a queue is given first, and calls it. */
 export class QueueCalls {
   readonly connection: Connection
-  readonly names: QueueNames
+  readonly names: QueueKeys
   readonly #head: readonly string[]
   readonly #known = new Map<string, CommandNames>()
   /** What time it is at the server, as its replies tell. */
@@ -42,7 +42,7 @@ export class QueueCalls {
   /** Fences that deliveries named. */
   readonly fences: FenceWatermark
 
-  constructor(connection: Connection, names: QueueNames, accept: number) {
+  constructor(connection: Connection, names: QueueKeys, accept: number) {
     this.connection = connection
     this.names = names
     this.serverClock = new ServerClock(connection.clock)
@@ -55,7 +55,7 @@ export class QueueCalls {
   command(real: string): CommandNames {
     const known = this.#known.get(real)
     if (known) return known
-    const command = this.#make(real, inNames(real))
+    const command = this.#make(real, keySegment(real))
     if (this.#known.size < MAX_KNOWN) this.#known.set(real, command)
     return command
   }

@@ -6,7 +6,7 @@ import type { Timer } from '../../../kernel/time/clock.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
 import type { CallLimits } from '../../../locker/store/store.ts'
 import { MAX_PARKED } from '../../../locker/store/store.ts'
-import { QueueNames } from '../../submitting/dedupe-id.ts'
+import { QueueKeys } from '../../submitting/dedupe-id.ts'
 import {
   type AttemptOutcome,
   type AttemptRef,
@@ -76,7 +76,7 @@ class InboxListener implements Listener {
 /** The queue's store on Redis: every transition is one script, on keys that share a slot. */
 export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #connection: Connection
-  readonly #names: QueueNames
+  readonly #names: QueueKeys
   readonly #messageLimit: string
   readonly #maxParked: string
   readonly #accept: number
@@ -95,7 +95,7 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
     const { scripts = queueScripts, accept = 2000, drainStep = 1000 } = options
-    const names = new QueueNames(prefix, queue)
+    const names = new QueueKeys(prefix, queue)
     super(new QueueCalls(connection, names, accept), scripts, drainStep)
     this.#connection = connection
     this.#names = names
