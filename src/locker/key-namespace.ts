@@ -72,13 +72,13 @@ export class Space<T> {
     core.checkOpen(key)
     const { store } = core.flights
     const sentAt = core.clock.now()
-    const outcome = await store.find(core.record(this.#namespace, key), core.limits)
+    const outcome = await store.readFresh(core.record(this.#namespace, key), core.limits)
     if (!outcome) return undefined
     const note = readNote(outcome.tags)
     if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
     try {
       const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
-      return found(value, outcome, sentAt + outcome.fresh) as Found<T>
+      return found(value, outcome, sentAt + outcome.ttlLeft) as Found<T>
     } catch {
       countUndecodable(core.context.counters, key, outcome.fence)
       return undefined
@@ -165,7 +165,11 @@ function asUnverified(result: unknown): Found<unknown> {
   return { ...(result as Found<unknown>), unverified: true }
 }
 
-function found(value: unknown, { fence, doomed, fresh, stale }: Outcome, until: number): Found<unknown> {
+function found(
+  value: unknown,
+  { fence, invalidated, ttlLeft: fresh, staleLeft: stale }: Outcome,
+  until: number,
+): Found<unknown> {
   const over = fresh === 0 && stale > 0
-  return { value, fence, until, invalidated: doomed, stale: over, unshared: fence === 0 }
+  return { value, fence, until, invalidated, stale: over, unshared: fence === 0 }
 }

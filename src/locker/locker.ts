@@ -189,12 +189,12 @@ export class Locker implements AsyncDisposable {
     const { flights, limits } = this.#core
     const { lease, value } = await flights.store.snapshot(this.#record(key), limits)
     return {
-      status: value && value.fresh > 0 ? 'done' : lease ? 'locked' : 'free',
+      status: value && value.ttlLeft > 0 ? 'done' : lease ? 'locked' : 'free',
       ...(lease && {
-        lock: { holder: lease.holder, fence: lease.fence, leaseLeft: lease.left, parked: lease.parked },
+        lock: { holder: lease.holder, fence: lease.fence, leaseLeft: lease.leaseLeft, parked: lease.parked },
       }),
       ...(value && {
-        value: { fence: value.fence, age: value.age, ttlLeft: value.fresh, staleLeft: value.stale },
+        value: { fence: value.fence, age: value.age, ttlLeft: value.ttlLeft, staleLeft: value.staleLeft },
       }),
     }
   }

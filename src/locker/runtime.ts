@@ -199,9 +199,9 @@ export class Core {
       drop()
       throw error
     }
-    const { doomed } = await this.flights.store.invalidate(record, this.limits).catch(failed)
+    const { invalidatedGrant } = await this.flights.store.invalidate(record, this.limits).catch(failed)
     // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
-    if (doomed > 0) flight?.validateGrant(doomed, before)
+    if (invalidatedGrant > 0) flight?.validateGrant(invalidatedGrant, before)
     drop()
   }
 

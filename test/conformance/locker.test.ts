@@ -12,15 +12,15 @@ import { Script } from '../../src/kernel/redis/script.ts'
 import { systemClock } from '../../src/kernel/time/clock.ts'
 import { parseValue } from '../../src/locker/cache/value.ts'
 import { MemoryStore } from '../../src/locker/store/memory-store.ts'
-import type { ResourceRecord, Surroundings } from '../../src/locker/store/record.ts'
+import type { ResourceRecord, TransitionContext } from '../../src/locker/store/record.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { buildScripts, type LockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import type { TimeFragments } from '../../src/locker/store/redis/scripts/prelude.ts'
 import {
-  ANY_AGE,
+  ANY_STALENESS,
   type Claim,
   type ClaimReply,
-  type Grant,
+  type GrantRef,
   type Notice,
   type Outcome,
   type Store,
@@ -75,15 +75,15 @@ class Model extends MemoryStore {
     return time * 1000
   }
 
-  override change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
+  override change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
     return super.change(key, (record, at) =>
-      transition(record, { ...at, micros: this.micros, seen: this.seen }),
+      transition(record, { ...at, micros: this.micros, highestFence: this.seen }),
     )
   }
 }
 
 /** One process, as it is known to both. */
-interface Party {
+interface Process {
   model: Store
   redis: Store
   connection: Connection
@@ -99,8 +99,8 @@ interface FlightState {
   key: string
   nonce: string
   attempt: number
-  after: number
-  parked: number
+  afterFence: number
+  parkedFence: number
   /** Its last claim, for when that is sent again. */
   last: Claim | undefined
   /** Notes what it is told. */
@@ -110,7 +110,7 @@ interface FlightState {
 const nat = (max: number) => fc.nat({ max })
 const length = fc.constantFrom(100, 250, 1000)
 const ttl = fc.constantFrom(0, 1, 90, 300, 5000)
-const linger = fc.constantFrom(1, 200, 1500)
+const outcomeRetention = fc.constantFrom(1, 200, 1500)
 const bytes = fc.oneof(
   fc.uint8Array({ maxLength: 12 }),
   fc.uint8Array({ minLength: MESSAGE_LIMIT - 1, maxLength: MESSAGE_LIMIT + 2 }),
@@ -123,14 +123,14 @@ const claimShape = {
   resent: fc.boolean(),
   newcomer: fc.boolean(),
   /** What it says that it wants and waits for: its own knowledge, nothing, or what there is. */
-  after: fc.constantFrom('own', 'own', 'none', 'last'),
-  parked: fc.constantFrom('own', 'own', 'none', 'last'),
+  afterFence: fc.constantFrom('own', 'own', 'none', 'last'),
+  parkedFence: fc.constantFrom('own', 'own', 'none', 'last'),
   trace: fc.constantFrom('', '', '00-4bf9-01', 'x y\nz 1'),
-  tolerance: fc.constantFrom(0, 1, 100, 300, 5000, ANY_AGE, ANY_AGE),
-  serve: fc.constantFrom(0, 50, 300, 5000),
-  pass: fc.oneof({ weight: 3, arbitrary: fc.constant(true) }, fc.constant(false)),
+  maxStaleness: fc.constantFrom(0, 1, 100, 300, 5000, ANY_STALENESS, ANY_STALENESS),
+  acceptStaleWhileHeld: fc.constantFrom(0, 50, 300, 5000),
+  allowBypass: fc.oneof({ weight: 3, arbitrary: fc.constant(true) }, fc.constant(false)),
   /** Under which last fence it is to be granted alone. */
-  only: fc.oneof(
+  expectedFence: fc.oneof(
     { weight: 6, arbitrary: fc.constant('any' as const) },
     fc.constantFrom('last' as const, 'former' as const),
   ),
@@ -141,22 +141,22 @@ const PLAIN_CLAIM = {
   stay: false,
   resent: false,
   newcomer: false,
-  after: 'own',
-  parked: 'own',
+  afterFence: 'own',
+  parkedFence: 'own',
   trace: '',
-  tolerance: ANY_AGE,
-  serve: 0,
-  pass: true,
-  only: 'any',
+  maxStaleness: ANY_STALENESS,
+  acceptStaleWhileHeld: 0,
+  allowBypass: true,
+  expectedFence: 'any',
 } as const
 /** What a claim says that wants nothing special. */
 const PLAIN_WANTS = {
   refresh: false,
   takeover: true,
-  tolerance: ANY_AGE,
-  serve: 0,
-  pass: true,
-  only: 0,
+  maxStaleness: ANY_STALENESS,
+  acceptStaleWhileHeld: 0,
+  allowBypass: true,
+  expectedFence: 0,
   trace: '',
 }
 const grantShape = {
@@ -182,11 +182,11 @@ const op = fc.oneof(
     weight: 5,
     arbitrary: fc.record({
       type: fc.constant('settle' as const),
-      kind: fc.constantFrom('value' as const, 'value' as const, 'error' as const, 'unkept' as const),
+      kind: fc.constantFrom('value' as const, 'value' as const, 'error' as const, 'unstored' as const),
       bytes,
       ttl,
-      linger,
-      stale: fc.constantFrom(0, 0, 1, 90, 300, 5000),
+      outcomeRetention,
+      keepStale: fc.constantFrom(0, 0, 1, 90, 300, 5000),
       tags: fc.constantFrom('', '', '17 s:1:t/x', '1700000000000000 s:1:t/x\n3 s:1:th/-_'),
       bypassFor: fc.constantFrom(0, 90, 300),
       ...grantShape,
@@ -196,13 +196,20 @@ const op = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       type: fc.constant('release' as const),
-      next: fc.option(length, { nil: undefined }),
-      expired: fc.boolean(),
-      linger,
+      regrant: fc.option(length, { nil: undefined }),
+      asExpired: fc.boolean(),
+      outcomeRetention,
       ...grantShape,
     }),
   },
-  { weight: 3, arbitrary: fc.record({ type: fc.constant('abandon' as const), linger, ...grantShape }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: fc.constant('releaseIfUnwanted' as const),
+      outcomeRetention,
+      ...grantShape,
+    }),
+  },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('unpark' as const), flight: nat(FLIGHTS - 1) }) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('progress' as const), bytes, ...grantShape }) },
   {
@@ -212,7 +219,7 @@ const op = fc.oneof(
   {
     weight: 2,
     arbitrary: fc.record({
-      type: fc.constantFrom('snapshot' as const, 'find' as const),
+      type: fc.constantFrom('snapshot' as const, 'readFresh' as const),
       party: nat(3),
       key: nat(1),
     }),
@@ -240,15 +247,15 @@ type Hear = (notice: Notice) => void
 /** The reply to a claim, as a promise. What is told to the claimer later goes to `hear`. */
 function claimed(store: Store, claim: Claim, hear: Hear, sending = () => {}): Promise<ClaimReply> {
   return new Promise((resolve, reject) => {
-    store.claim(claim, WITHIN, { sending, claimed: resolve, unclaimed: reject, notice: hear })
+    store.claim(claim, WITHIN, { sending, claimed: resolve, claimFailed: reject, notice: hear })
   })
 }
 
 const hex = (bytes: Buffer | undefined): string | undefined => bytes?.toString('hex')
 
 /** Always in the same order: messages are compared as text. */
-function plainOutcome({ kind, fence, bytes, fresh, doomed, stale, tags }: Outcome): object {
-  return { kind, fence, fresh, doomed, stale, tags, bytes: hex(bytes) }
+function plainOutcome({ kind, fence, bytes, ttlLeft, invalidated, staleLeft, tags }: Outcome): object {
+  return { kind, fence, ttlLeft, invalidated, staleLeft, tags, bytes: hex(bytes) }
 }
 
 function plainNotice(notice: Notice): object {
@@ -259,7 +266,7 @@ function plainNotice(notice: Notice): object {
 /** What Redis is to say instead of what the model says: what is too large for a message is only announced. */
 function announced(notice: Notice): Notice {
   const tooLarge = notice.kind === 'outcome' && notice.outcome.bytes.length > MESSAGE_LIMIT
-  return tooLarge ? { kind: 'more' } : notice
+  return tooLarge ? { kind: 'too-large' } : notice
 }
 
 function plainReply(reply: unknown): unknown {
@@ -282,13 +289,13 @@ const BOUND = 61
 /** Whether a plain read found what the model has, or nothing in the last moments of what the model has. */
 function agreesWithRead(found: Outcome | undefined, expected: Outcome | undefined): void {
   if (!found || !expected) {
-    assert.ok((expected?.fresh ?? 0) <= BOUND, `nothing was read of ${JSON.stringify(expected)}`)
+    assert.ok((expected?.ttlLeft ?? 0) <= BOUND, `nothing was read of ${JSON.stringify(expected)}`)
     assert.equal(found, undefined)
     return
   }
-  const { fresh } = found
-  assert.ok(fresh <= expected.fresh && fresh >= expected.fresh - BOUND, `fresh for ${fresh}`)
-  assert.deepEqual(plainOutcome({ ...found, fresh: expected.fresh }), plainOutcome(expected))
+  const { ttlLeft } = found
+  assert.ok(ttlLeft <= expected.ttlLeft && ttlLeft >= expected.ttlLeft - BOUND, `fresh for ${ttlLeft}`)
+  assert.deepEqual(plainOutcome({ ...found, ttlLeft: expected.ttlLeft }), plainOutcome(expected))
 }
 
 type Names = (text: string) => string
@@ -299,31 +306,31 @@ function stateOfRecord(record: ResourceRecord | undefined, named: Names): object
   const { value, lease, outcome } = record
   return {
     fence: record.fence,
-    doomed: record.doomed,
-    passUntil: record.passUntil,
+    invalidatedUpTo: record.invalidatedUpTo,
+    bypassUntil: record.bypassUntil,
     value: value && {
       bytes: hex(value.bytes),
       fence: value.fence,
-      fresh: value.fresh,
+      fresh: value.freshUntil,
       acceptedAt: value.acceptedAt,
       staleUntil: value.staleUntil,
       tags: value.tags,
     },
     lease: lease && {
       token: named(lease.token),
-      until: lease.until,
+      until: lease.expiresAt,
       length: lease.length,
       holder: lease.holder.split(':').at(-1),
       trace: lease.trace,
       progress: hex(lease.progress),
-      unwanted: lease.unwanted,
+      unwanted: lease.notifyUnwanted,
     },
     outcome: outcome && {
       fence: outcome.fence,
       kind: outcome.kind,
-      until: outcome.until,
-      error: hex(outcome.error),
-      errorFresh: outcome.errorFresh,
+      until: outcome.readableUntil,
+      error: hex(outcome.bytes),
+      errorFresh: outcome.errorFreshUntil,
       tags: outcome.tags,
     },
     parks: [...record.parks].map(named),
@@ -332,7 +339,7 @@ function stateOfRecord(record: ResourceRecord | undefined, named: Names): object
   }
 }
 
-const KINDS: Record<string, string> = { v: 'value', e: 'error', r: 'release', n: 'unkept' }
+const KINDS: Record<string, string> = { v: 'value', e: 'error', r: 'release', n: 'unstored' }
 
 /** The same groups out of the fields of a hash; what prelude.ts says of each field is written down here once more. */
 function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefined {
@@ -378,8 +385,8 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
   }
   return {
     fence: number('f'),
-    doomed: number('d'),
-    passUntil: number('pu'),
+    invalidatedUpTo: number('d'),
+    bypassUntil: number('pu'),
     value: value
       ? {
           bytes: hex(value.bytes),
@@ -421,13 +428,13 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
 class Worlds {
   readonly #client: Redis
   readonly #model = new Model()
-  readonly #parties: Party[] = []
+  readonly #parties: Process[] = []
   readonly #keys: string[]
   readonly #flights: FlightState[] = []
   #newcomers = 0
   /** Attempts of those who are granted what they released: no claim counts so far. */
   #regrants = 1000
-  readonly #grants: (Grant & { party: number })[] = []
+  readonly #grants: (GrantRef & { party: number })[] = []
   readonly #past: (() => Promise<void>)[] = []
   readonly #names = new Map<string, string>()
   readonly #cleanup: (() => void)[] = []
@@ -459,35 +466,35 @@ class Worlds {
     // On Redis nobody is told that it was asked for.
     const toldByModel = (notice: Notice) => notice.kind !== 'probe' && tell(announced(notice))
     const hear = { model: toldByModel, redis: note(heard.redis) }
-    return { party, key, nonce, attempt: 0, after: 0, parked: 0, last: undefined, hear }
+    return { party, key, nonce, attempt: 0, afterFence: 0, parkedFence: 0, last: undefined, hear }
   }
 
   async #enter(connection: Connection, scripts: LockerScripts): Promise<void> {
     const name = `party${this.#parties.length}`
     const options = { scripts, maxParked: MAX_PARKED, messageLimit: MESSAGE_LIMIT, time: TIME }
-    const heard: Party['heard'] = { model: [], redis: [] }
+    const heard: Process['heard'] = { model: [], redis: [] }
     const model = this.#model.connect()
     const redis = new RedisStore(connection, options)
     const drops = (told: string[]) => ({
       up() {},
       down() {},
-      drop: (key: string, fence: number) => {
+      invalidated: (key: string, fence: number) => {
         const index = this.#keys.indexOf(key)
         if (index >= 0) told.push(`drop ${index} ${fence}`)
       },
-      dropTag() {},
+      tagInvalidated() {},
     })
     this.#cleanup.push(model.listen(drops(heard.model)), redis.listen(drops(heard.redis)))
     // The model's inbox has a name of its own; a grant shows it.
-    const probe = { key: name, nonce: newId(), attempt: 1, lease: 1000, after: 0, parked: 0 }
+    const probe = { key: name, nonce: newId(), attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0 }
     await claimed(model, { ...probe, ...PLAIN_WANTS }, () => {})
     const token = this.#model.find(name)?.lease?.token ?? ''
     this.#names.set(token.slice(0, 22), name).set(connection.inbox.id, name)
     this.#parties.push({ model, redis, connection, seen: 0, heard, gone: false })
   }
 
-  #party(index: number): Party {
-    return this.#parties[index % this.#parties.length] as Party
+  #party(index: number): Process {
+    return this.#parties[index % this.#parties.length] as Process
   }
 
   /** Ids as words that are the same in both worlds. */
@@ -511,14 +518,24 @@ class Worlds {
       case 'renew':
         return this.#withGrant(op, (store, grant) => store.renew({ ...grant, lease: op.lease }, LIMITS))
       case 'settle': {
-        const { kind, ttl, linger, stale, tags, bypassFor } = op
-        const settlement = { kind, ttl, linger, stale, tags, bypassFor, bytes: Buffer.from(op.bytes) }
+        const { kind, ttl, outcomeRetention, keepStale, tags, bypassFor } = op
+        const settlement = {
+          kind,
+          ttl,
+          outcomeRetention,
+          keepStale,
+          tags,
+          bypassFor,
+          bytes: Buffer.from(op.bytes),
+        }
         return this.#withGrant(op, (store, grant) => store.settle({ ...grant, ...settlement }, LIMITS))
       }
       case 'release':
         return this.#release(op)
-      case 'abandon':
-        return this.#withGrant(op, (store, grant) => store.abandon({ ...grant, linger: op.linger }, LIMITS))
+      case 'releaseIfUnwanted':
+        return this.#withGrant(op, (store, grant) =>
+          store.releaseIfUnwanted({ ...grant, outcomeRetention: op.outcomeRetention }, LIMITS),
+        )
       case 'progress':
         return this.#withGrant(op, (store, grant) =>
           store.progress({ ...grant, bytes: Buffer.from(op.bytes) }, LIMITS),
@@ -527,8 +544,8 @@ class Worlds {
         const { party, key, nonce } = this.#flights[op.flight] as FlightState
         return this.#again(() => this.#both(party, key, (store) => store.unpark(key, nonce, LIMITS)))
       }
-      case 'find':
-        return this.#again(() => this.#find(op.party, this.#keys[op.key] as string))
+      case 'readFresh':
+        return this.#again(() => this.#readFresh(op.party, this.#keys[op.key] as string))
       case 'invalidate':
       case 'snapshot': {
         const key = this.#keys[op.key] as string
@@ -543,8 +560,18 @@ class Worlds {
       case 'deadline': {
         const found = this.#model.find(this.#keys[op.key] as string)
         const { value, lease, outcome } = found ?? {}
-        const ends = [value?.fresh, value?.staleUntil, lease?.until, lease && lease.until + lease.length]
-        const others = [outcome?.until, outcome?.errorFresh, found?.passUntil, found?.expiresAt]
+        const ends = [
+          value?.freshUntil,
+          value?.staleUntil,
+          lease?.expiresAt,
+          lease && lease.expiresAt + lease.length,
+        ]
+        const others = [
+          outcome?.readableUntil,
+          outcome?.errorFreshUntil,
+          found?.bypassUntil,
+          found?.expiresAt,
+        ]
         const ahead = [...ends, ...others].filter((at = 0) => at > time)
         const at = ahead[op.which % ahead.length]
         return at === undefined ? undefined : this.#setTime(at - 1 + op.by)
@@ -565,10 +592,10 @@ class Worlds {
     }
   }
 
-  async #find(index: number, key: string): Promise<void> {
+  async #readFresh(index: number, key: string): Promise<void> {
     const party = this.#party(index)
     if (party.gone) return
-    agreesWithRead(await party.redis.find(key, LIMITS), await party.model.find(key, LIMITS))
+    agreesWithRead(await party.redis.readFresh(key, LIMITS), await party.model.readFresh(key, LIMITS))
     await this.compare(key)
   }
 
@@ -577,7 +604,10 @@ class Worlds {
     const flight = this.#flight(party, key, `newcomer${this.#newcomers++}`)
     flight.attempt = 1
     const { nonce } = flight
-    return { flight, claim: { key, nonce, attempt: 1, lease: 1000, after: 0, parked: 0, ...PLAIN_WANTS } }
+    return {
+      flight,
+      claim: { key, nonce, attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0, ...PLAIN_WANTS },
+    }
   }
 
   /** Does it, and remembers it, so that it can be sent again. */
@@ -596,20 +626,20 @@ class Worlds {
       if (op.resent && flight.last) return { flight, claim: flight.last }
       const last = this.#model.find(flight.key)?.fence ?? 0
       const knowledge = { own: undefined, none: 0, last }
-      const only = { any: 0, last, former: Math.max(0, last - 1) }
+      const expected = { any: 0, last, former: Math.max(0, last - 1) }
       const claim: Claim = {
         key: flight.key,
         nonce: flight.nonce,
         attempt: ++flight.attempt,
         lease: op.lease,
-        after: knowledge[op.after] ?? flight.after,
-        parked: knowledge[op.parked] ?? flight.parked,
+        afterFence: knowledge[op.afterFence] ?? flight.afterFence,
+        parkedFence: knowledge[op.parkedFence] ?? flight.parkedFence,
         refresh: op.refresh,
         takeover: !op.stay,
-        tolerance: op.tolerance,
-        serve: op.serve,
-        pass: op.pass,
-        only: only[op.only],
+        maxStaleness: op.maxStaleness,
+        acceptStaleWhileHeld: op.acceptStaleWhileHeld,
+        allowBypass: op.allowBypass,
+        expectedFence: expected[op.expectedFence],
         trace: op.trace,
       }
       flight.last = claim
@@ -630,8 +660,8 @@ class Worlds {
       assert.deepEqual(plainReply(answers[at]), plainReply(reply), 'reply to a claim')
       if (reply.status !== 'granted' && reply.status !== 'parked') continue
       party.seen = Math.max(party.seen, reply.fence)
-      flight.parked = reply.status === 'parked' ? reply.fence : 0
-      if (reply.status === 'parked') flight.after = reply.after
+      flight.parkedFence = reply.status === 'parked' ? reply.fence : 0
+      if (reply.status === 'parked') flight.afterFence = reply.afterFence
       const { key, nonce, attempt } = claim
       if (reply.status === 'granted')
         this.#grants.unshift({ party: index, key, nonce, attempt, fence: reply.fence })
@@ -650,14 +680,14 @@ class Worlds {
     return reply
   }
 
-  #fence(grant: Grant, forged: GrantOp['forged']): number {
+  #fence(grant: GrantRef, forged: GrantOp['forged']): number {
     if (forged === 'above') return grant.fence + 1
     return forged === 'current' ? (this.#model.find(grant.key)?.fence ?? grant.fence) : grant.fence
   }
 
   async #withGrant<T>(
     { grant, forged }: GrantOp,
-    act: (store: Store, grant: Grant) => Promise<T>,
+    act: (store: Store, grant: GrantRef) => Promise<T>,
   ): Promise<void> {
     const found = this.#grants[grant % (this.#grants.length || 1)]
     if (!found) return
@@ -672,15 +702,15 @@ class Worlds {
     const found = this.#grants[op.grant % (this.#grants.length || 1)]
     if (!found) return
     const { party, ...grant } = found
-    const next = op.next === undefined ? undefined : { attempt: ++this.#regrants, lease: op.next }
-    const { linger, expired } = op
-    const release = { ...grant, fence: this.#fence(grant, op.forged), linger, expired, next }
+    const regrant = op.regrant === undefined ? undefined : { attempt: ++this.#regrants, lease: op.regrant }
+    const { outcomeRetention, asExpired } = op
+    const release = { ...grant, fence: this.#fence(grant, op.forged), outcomeRetention, asExpired, regrant }
     await this.#again(async () => {
       const reply = await this.#both(party, grant.key, (store) => store.release(release, LIMITS))
-      if (reply?.fence === undefined || !next) return
+      if (reply?.fence === undefined || !regrant) return
       const who = this.#party(party)
       who.seen = Math.max(who.seen, reply.fence)
-      this.#grants.unshift({ ...found, attempt: next.attempt, fence: reply.fence })
+      this.#grants.unshift({ ...found, attempt: regrant.attempt, fence: reply.fence })
     })
   }
 
@@ -784,7 +814,7 @@ test(`S1 S2 S3 S6 conformance - the scripts do what the memory store does`, asyn
   })
 })
 
-const PLAIN_VALUE = { kind: 'value', linger: 1, stale: 0, tags: '', bypassFor: 0 } as const
+const PLAIN_VALUE = { kind: 'value', outcomeRetention: 1, keepStale: 0, tags: '', bypassFor: 0 } as const
 
 /** What was found once, in its shortest form. */
 const FOUND: Record<string, Op[]> = {
@@ -803,21 +833,22 @@ const claim = (flight: number, refresh = false) =>
   ({ type: 'claim', flight, ...PLAIN_CLAIM, refresh }) as const
 const release = {
   type: 'release',
-  next: undefined,
-  expired: false,
-  linger: 200,
+  regrant: undefined,
+  asExpired: false,
+  outcomeRetention: 200,
   grant: 0,
   forged: 'no',
 } as const
-const letGo = { ...release, expired: true } as const
+const letGo = { ...release, asExpired: true } as const
 const wait = (ms: number) => ({ type: 'wait', ms }) as const
-/** Over at once, and kept for `stale` ms. */
-const over = (stale: 90 | 5000) => ({ ...settle(300), ttl: 0, stale, linger: 1500 }) as const
-/** Of one who is content with what has been over for less than `tolerance` ms. */
-const content = (flight: number, tolerance: 100 | 5000) => ({ ...claim(flight), tolerance }) as const
-const unkept = { ...settle(300), kind: 'unkept', bypassFor: 300 } as const
-const stubborn = (flight: number) => ({ ...claim(flight), pass: false }) as const
-const abandon = { type: 'abandon', linger: 200, grant: 0, forged: 'no' } as const
+/** Over at once, and kept for `keepStale` ms. */
+const over = (keepStale: 90 | 5000) =>
+  ({ ...settle(300), ttl: 0, keepStale, outcomeRetention: 1500 }) as const
+/** Of one who is content with what has been over for less than `maxStaleness` ms. */
+const content = (flight: number, maxStaleness: 100 | 5000) => ({ ...claim(flight), maxStaleness }) as const
+const unkept = { ...settle(300), kind: 'unstored', bypassFor: 300 } as const
+const stubborn = (flight: number) => ({ ...claim(flight), allowBypass: false }) as const
+const abandon = { type: 'releaseIfUnwanted', outcomeRetention: 200, grant: 0, forged: 'no' } as const
 const unpark = (flight: number) => ({ type: 'unpark', flight }) as const
 
 /** What chance meets too seldom: tried first, with the scripts as they are and with every planted bug. */
@@ -842,10 +873,10 @@ const SELDOM: [Op[]][] = [
   // Fresh again, when the clock went back, and the claim comes again.
   [[claim(1), over(5000), content(2, 100), wait(-1), { type: 'repeat', back: 0 }]],
   // What is over would do for one who waits for what is new, one who refreshes, and one who wants what is newer.
-  [[claim(1), over(5000), claim(2), claim(5), { ...content(5, 5000), serve: 5000 }]],
-  [[claim(1), over(5000), claim(2), { ...content(5, 5000), serve: 5000, refresh: true }]],
-  [[claim(1), over(5000), claim(2), { ...content(5, 5000), serve: 5000, after: 'last' }]],
-  [[claim(1), over(5000), claim(2), wait(50), { ...content(5, 5000), serve: 50 }]],
+  [[claim(1), over(5000), claim(2), claim(5), { ...content(5, 5000), acceptStaleWhileHeld: 5000 }]],
+  [[claim(1), over(5000), claim(2), { ...content(5, 5000), acceptStaleWhileHeld: 5000, refresh: true }]],
+  [[claim(1), over(5000), claim(2), { ...content(5, 5000), acceptStaleWhileHeld: 5000, afterFence: 'last' }]],
+  [[claim(1), over(5000), claim(2), wait(50), { ...content(5, 5000), acceptStaleWhileHeld: 50 }]],
   // Invalidated, while it would do, and while another renews it.
   [[claim(1), over(5000), { type: 'invalidate', party: 0, key: 0 }, content(2, 5000)]],
   [[claim(1), over(5000), claim(2), settle(300)]],
@@ -854,7 +885,7 @@ const SELDOM: [Op[]][] = [
   // What is kept ends that, what fails does not, nor does what was kept before end by it.
   [[claim(1), settle(5000), claim(2, true), unkept, claim(5)]],
   [[claim(1), unkept, stubborn(2), settle(300), wait(299), stubborn(5), claim(1)]],
-  [[claim(1), unkept, { type: 'invalidate', party: 0, key: 0 }, { ...claim(2), only: 'former' }]],
+  [[claim(1), unkept, { type: 'invalidate', party: 0, key: 0 }, { ...claim(2), expectedFence: 'former' }]],
   // What was invalidated while its work ran begins no such time, and is offered to nobody.
   [[claim(1), { type: 'invalidate', party: 0, key: 0 }, unkept, claim(2)]],
   [[claim(1), { type: 'invalidate', party: 0, key: 0 }, over(5000), content(2, 5000)]],
@@ -863,7 +894,7 @@ const SELDOM: [Op[]][] = [
     [
       claim(1),
       claim(2),
-      { ...settle(5000), linger: 200 },
+      { ...settle(5000), outcomeRetention: 200 },
       { type: 'invalidate', party: 0, key: 0 },
       claim(2),
       stubborn(5),
@@ -871,7 +902,7 @@ const SELDOM: [Op[]][] = [
       { type: 'invalidate', party: 0, key: 0 },
     ],
   ],
-  [[claim(1), release, { ...claim(2), only: 'former' }]],
+  [[claim(1), release, { ...claim(2), expectedFence: 'former' }]],
   // Nobody in the holder's process wants it: somebody is parked, and leaves; or has gone without a word.
   [[claim(1), claim(2), claim(5), abandon, unpark(2), unpark(5), abandon]],
   [[claim(1), claim(3), { type: 'leave' }, abandon, { type: 'repeat', back: 0 }]],
@@ -881,7 +912,7 @@ const SELDOM: [Op[]][] = [
   // Renewed, while what is over is kept.
   [[claim(1), over(5000), claim(2), { type: 'renew', lease: 250, grant: 0, forged: 'no' }]],
   // Its fence was invalidated, and given up, before it is asked for.
-  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, abandon, { ...claim(2), only: 'last' }]],
+  [[claim(1), { type: 'invalidate', party: 0, key: 0 }, abandon, { ...claim(2), expectedFence: 'last' }]],
   // A value with tags.
   [[claim(1), { ...settle(300), tags: '17 s:1:t/x' }]],
   // Who is parked is told: of progress, of what is not kept, and of a result, once.

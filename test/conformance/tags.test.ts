@@ -26,8 +26,13 @@ const handlers = {
   listen: async (path: string): Promise<void> => {
     const connection = new Connection(path)
     const store = new RedisStore(connection)
-    store.listen({ up() {}, down() {}, drop() {}, dropTag: (tag, epoch) => emit('dropTag', { tag, epoch }) })
-    await store.epochs([A], 0, LIMITS)
+    store.listen({
+      up() {},
+      down() {},
+      invalidated() {},
+      tagInvalidated: (tag, epoch) => emit('dropTag', { tag, epoch }),
+    })
+    await store.tagVersions([A], 0, LIMITS)
     await until(() => store.subscribed, { what: 'the subscription' })
   },
 }
@@ -35,7 +40,12 @@ const handlers = {
 /** What a process was told of tags. */
 function heardBy(store: Store): { tag: string; epoch: number }[] {
   const heard: { tag: string; epoch: number }[] = []
-  store.listen({ up() {}, down() {}, drop() {}, dropTag: (tag, epoch) => heard.push({ tag, epoch }) })
+  store.listen({
+    up() {},
+    down() {},
+    invalidated() {},
+    tagInvalidated: (tag, epoch) => heard.push({ tag, epoch }),
+  })
   return heard
 }
 
@@ -52,7 +62,7 @@ async function inMemory(): Promise<World> {
 
 async function storeOn(connection: Connection): Promise<Store> {
   const store = new RedisStore(connection)
-  await store.epochs([A], 0, LIMITS)
+  await store.tagVersions([A], 0, LIMITS)
   await until(() => store.subscribed, { what: 'the subscription', every: 1 })
   return store
 }
@@ -86,15 +96,30 @@ function onBoth(title: string, body: (world: World) => Promise<void>): void {
 /** Keeps a value under a key by a grant of its own. */
 async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): Promise<void> {
   const grant = { key, nonce: newId(), attempt: 1 }
-  const wants = { after: 0, parked: 0, refresh: true, takeover: true, tolerance: 0, serve: 0 }
-  const claim: Claim = { ...grant, ...wants, lease: 1000, pass: false, only: 0, trace: '' }
-  const reply = await new Promise<ClaimReply>((claimed, unclaimed) => {
-    store.claim(claim, 5000, { sending() {}, claimed, unclaimed, notice() {} })
+  const wants = {
+    afterFence: 0,
+    parkedFence: 0,
+    refresh: true,
+    takeover: true,
+    maxStaleness: 0,
+    acceptStaleWhileHeld: 0,
+  }
+  const claim: Claim = { ...grant, ...wants, lease: 1000, allowBypass: false, expectedFence: 0, trace: '' }
+  const reply = await new Promise<ClaimReply>((claimed, claimFailed) => {
+    store.claim(claim, 5000, { sending() {}, claimed, claimFailed, notice() {} })
   })
   assert.ok(reply.status === 'granted', `the claim of ${key} was answered '${reply.status}'`)
-  const terms = { ttl: 60_000, stale: 0, tags: '', linger: 1, bypassFor: 0, bytes: Buffer.from(key), ...kept }
+  const terms = {
+    ttl: 60_000,
+    keepStale: 0,
+    tags: '',
+    outcomeRetention: 1,
+    bypassFor: 0,
+    bytes: Buffer.from(key),
+    ...kept,
+  }
   const settlement: Settlement = { ...grant, kind: 'value', fence: reply.fence, ...terms }
-  assert.deepEqual(await store.settle(settlement, LIMITS), { accepted: true, doomed: false })
+  assert.deepEqual(await store.settle(settlement, LIMITS), { accepted: true, invalidated: false })
 }
 
 /** Time that is set. */
@@ -107,9 +132,9 @@ class SetClock implements Clock {
 function tests(): void {
   onBoth('S4 tags - what has no epoch is told as 0, and asking begins none', async (world) => {
     const [one, other] = [await world.open(), await world.open()]
-    assert.deepEqual(await one.epochs([A, B], 0, LIMITS), [0, 0])
-    await other.epochs([B], 60_000, LIMITS)
-    const [a, b] = await one.epochs([A, B], 0, LIMITS)
+    assert.deepEqual(await one.tagVersions([A, B], 0, LIMITS), [0, 0])
+    await other.tagVersions([B], 60_000, LIMITS)
+    const [a, b] = await one.tagVersions([A, B], 0, LIMITS)
     assert.deepEqual([a, (b ?? 0) > 0], [0, true])
   })
 
@@ -117,23 +142,23 @@ function tests(): void {
     'S4 tags - every process is told the same epoch, as long as nobody begins a new one',
     async (world) => {
       const [one, other] = [await world.open(), await world.open()]
-      const [first] = await one.epochs([A], 60_000, LIMITS)
+      const [first] = await one.tagVersions([A], 60_000, LIMITS)
       assert.ok(Number.isSafeInteger(first) && (first ?? 0) > 0, `an epoch of ${first}`)
-      assert.deepEqual(await other.epochs([A, B, A], 60_000, LIMITS), [
+      assert.deepEqual(await other.tagVersions([A, B, A], 60_000, LIMITS), [
         first,
-        (await one.epochs([B], 0, LIMITS))[0],
+        (await one.tagVersions([B], 0, LIMITS))[0],
         first,
       ])
-      assert.deepEqual(await one.epochs([A], 0, LIMITS), [first])
+      assert.deepEqual(await one.tagVersions([A], 0, LIMITS), [first])
     },
   )
 
   onBoth('S4 tags - an invalidation begins a later epoch, and all are told of it', async (world) => {
     const [one, other] = [await world.open(), await world.open()]
     const heard = [heardBy(one), heardBy(other)]
-    const [before = 0, untouched] = await one.epochs([A, B], 60_000, LIMITS)
+    const [before = 0, untouched] = await one.tagVersions([A, B], 60_000, LIMITS)
     await one.invalidateTag(A, LIMITS)
-    const [after = 0, still] = await other.epochs([A, B], 0, LIMITS)
+    const [after = 0, still] = await other.tagVersions([A, B], 0, LIMITS)
     assert.ok(after > before, `${before}, then ${after}`)
     assert.equal(still, untouched)
     await until(() => heard.every(({ length }) => length === 1), { what: 'both to be told' })
@@ -144,66 +169,69 @@ function tests(): void {
     const store = await world.open()
     const heard = heardBy(store)
     await store.invalidateTag(A, LIMITS)
-    assert.deepEqual(await store.epochs([A], 0, LIMITS), [0])
+    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0])
     await until(() => heard.length === 1, { what: 'the message' })
     // What was noted before that is older than the epoch that the tag is given next.
-    const [next = 0] = await store.epochs([A], 60_000, LIMITS)
+    const [next = 0] = await store.tagVersions([A], 60_000, LIMITS)
     assert.ok(next >= (heard[0]?.epoch ?? Number.POSITIVE_INFINITY), `${next} after ${heard[0]?.epoch}`)
   })
 
   onBoth('S4 tags - many invalidations at once begin as many epochs, each later', async (world) => {
     const [one, other] = [await world.open(), await world.open()]
     const heard = heardBy(one)
-    const [first = 0] = await one.epochs([A], 60_000, LIMITS)
+    const [first = 0] = await one.tagVersions([A], 60_000, LIMITS)
     await Promise.all(Array.from({ length: 50 }, (_, at) => [one, other][at % 2]?.invalidateTag(A, LIMITS)))
     await until(() => heard.length === 50, { what: 'the messages' })
     const epochs = [first, ...heard.map(({ epoch }) => epoch)]
     for (const [at, epoch] of epochs.entries())
       assert.ok(at === 0 || epoch > (epochs[at - 1] ?? 0), `${epoch} after ${epochs[at - 1]}`)
-    assert.deepEqual(await other.epochs([A], 0, LIMITS), [epochs.at(-1)])
+    assert.deepEqual(await other.tagVersions([A], 0, LIMITS), [epochs.at(-1)])
   })
 
   onBoth('find - a value is found as long as it is fresh, with its tags', async (world) => {
     const store = await world.open()
-    assert.equal(await store.find('none', LIMITS), undefined)
-    await keep(store, 'plain', { stale: 5000 })
+    assert.equal(await store.readFresh('none', LIMITS), undefined)
+    await keep(store, 'plain', { keepStale: 5000 })
     await keep(store, 'tagged', { tags: `7 ${A}\n8 ${B}` })
-    await keep(store, 'over', { ttl: 0, stale: 60_000 })
-    await keep(store, 'unkept', { kind: 'unkept' })
-    const found = await store.find('tagged', LIMITS)
+    await keep(store, 'over', { ttl: 0, keepStale: 60_000 })
+    await keep(store, 'unkept', { kind: 'unstored' })
+    const found = await store.readFresh('tagged', LIMITS)
     assert.deepEqual([found?.bytes.toString(), found?.tags], ['tagged', `7 ${A}\n8 ${B}`])
-    const plain = await store.find('plain', LIMITS)
-    assert.deepEqual([plain?.kind, plain?.doomed, Math.round(plain?.stale ?? 0)], ['value', false, 5000])
-    assert.ok(plain && plain.fresh > 50_000 && plain.fresh <= 60_000, `fresh for ${plain?.fresh}`)
-    for (const key of ['over', 'unkept']) assert.equal(await store.find(key, LIMITS), undefined)
+    const plain = await store.readFresh('plain', LIMITS)
+    assert.deepEqual(
+      [plain?.kind, plain?.invalidated, Math.round(plain?.staleLeft ?? 0)],
+      ['value', false, 5000],
+    )
+    assert.ok(plain && plain.ttlLeft > 50_000 && plain.ttlLeft <= 60_000, `fresh for ${plain?.ttlLeft}`)
+    for (const key of ['over', 'unkept']) assert.equal(await store.readFresh(key, LIMITS), undefined)
     await store.invalidate('plain', LIMITS)
-    assert.equal(await store.find('plain', LIMITS), undefined)
+    assert.equal(await store.readFresh('plain', LIMITS), undefined)
   })
 
   test('S4 tags - an epoch is kept as long as anybody has asked for, in memory', async () => {
     const clock = new SetClock()
     const store = new MemoryStore({ clock }).connect()
-    const [first] = await store.epochs([A], 1000, LIMITS)
-    await store.epochs([A], 100, LIMITS)
+    const [first] = await store.tagVersions([A], 1000, LIMITS)
+    await store.tagVersions([A], 100, LIMITS)
     clock.time += 999
-    assert.deepEqual(await store.epochs([A], 0, LIMITS), [first])
-    await store.epochs([A], 1000, LIMITS)
+    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [first])
+    await store.tagVersions([A], 1000, LIMITS)
     clock.time += 999
     await store.invalidateTag(A, LIMITS)
-    const [second = 0] = await store.epochs([A], 0, LIMITS)
+    const [second = 0] = await store.tagVersions([A], 0, LIMITS)
     assert.ok(second > (first ?? 0), `${first}, then ${second}`)
     clock.time += 1
-    assert.deepEqual(await store.epochs([A], 0, LIMITS), [0], 'an invalidation does not prolong it')
+    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0], 'an invalidation does not prolong it')
   })
 
   test('S4 tags - a clock that stands, or goes back, does not keep epochs from growing, in memory', async () => {
     const clock = new SetClock()
     const store = new MemoryStore({ clock }).connect()
-    let [last = 0] = await store.epochs([A], 60_000, LIMITS)
+    let [last = 0] = await store.tagVersions([A], 60_000, LIMITS)
     for (const step of [0, 0, -500]) {
       clock.time += step
       await store.invalidateTag(A, LIMITS)
-      const [next = 0] = await store.epochs([A], 0, LIMITS)
+      const [next = 0] = await store.tagVersions([A], 0, LIMITS)
       assert.ok(next > last, `${last}, then ${next}`)
       last = next
     }
@@ -213,17 +241,17 @@ function tests(): void {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
-    await store.epochs([A], 60_000, LIMITS)
-    await store.epochs([A], 5000, LIMITS)
+    await store.tagVersions([A], 60_000, LIMITS)
+    await store.tagVersions([A], 5000, LIMITS)
     const kept = await client.pttl(A)
     assert.ok(kept > 50_000 && kept <= 60_000, `kept for ${kept} ms`)
-    await store.epochs([A, B], 90_000, LIMITS)
+    await store.tagVersions([A, B], 90_000, LIMITS)
     for (const tag of [A, B]) assert.ok((await client.pttl(tag)) > 80_000, 'prolonged')
     await store.invalidateTag(A, LIMITS)
     const left = await client.pttl(A)
     assert.ok(left > 80_000 && left <= 90_000, `after the invalidation for ${left} ms`)
     await client.pexpire(A, 20)
-    await until(async () => (await store.epochs([A], 0, LIMITS))[0] === 0, { what: 'its end' })
+    await until(async () => (await store.tagVersions([A], 0, LIMITS))[0] === 0, { what: 'its end' })
   })
 
   test('S4 tags - an epoch that is ahead of the clock still grows, on Redis', async () => {
@@ -232,7 +260,7 @@ function tests(): void {
     const store = await world.open()
     await client.set(A, String(2 ** 53 - 10), 'PX', 60_000)
     await store.invalidateTag(A, LIMITS)
-    assert.deepEqual(await store.epochs([A], 0, LIMITS), [2 ** 53 - 9])
+    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [2 ** 53 - 9])
   })
 
   test('S4 tags - another process is told at once, on Redis', async () => {
@@ -240,20 +268,20 @@ function tests(): void {
     const store = await world.open()
     await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
     await child.call('listen', world.t.url)
-    await store.epochs([A], 60_000, LIMITS)
+    await store.tagVersions([A], 60_000, LIMITS)
     await store.invalidateTag(A, LIMITS)
-    const [epoch] = await store.epochs([A], 0, LIMITS)
+    const [epoch] = await store.tagVersions([A], 0, LIMITS)
     assert.deepEqual(await child.next('dropTag'), { tag: A, epoch })
   })
 
   test('S4 tags - an invalidation that nobody can be told of is refused, on Redis', async () => {
     await using world = await onRedis()
     const store = await world.open()
-    const [before = 0] = await store.epochs([A], 60_000, LIMITS)
+    const [before = 0] = await store.tagVersions([A], 60_000, LIMITS)
     await world.t.server.call('ACL', 'SETUSER', 'default', 'resetchannels')
     await assert.rejects(store.invalidateTag(A, LIMITS), { code: 'E_UNAVAILABLE' })
     await world.t.server.call('ACL', 'SETUSER', 'default', 'allchannels')
-    const [after = 0] = await store.epochs([A], 0, LIMITS)
+    const [after = 0] = await store.tagVersions([A], 0, LIMITS)
     assert.ok(after > before, 'it has begun all the same')
   })
 
@@ -264,7 +292,7 @@ function tests(): void {
     const store = await storeOn(connection)
     const heard = heardBy(store)
     const drops: string[] = []
-    store.listen({ up() {}, down() {}, drop: (key) => drops.push(key), dropTag() {} })
+    store.listen({ up() {}, down() {}, invalidated: (key) => drops.push(key), tagInvalidated() {} })
     const garbage = [
       '',
       '1',
@@ -288,10 +316,10 @@ function tests(): void {
     const client = await world.t.client()
     const store = await world.open()
     await client.set(A, 'garbage', 'PX', 60_000)
-    const [epoch = 0] = await store.epochs([A], 0, LIMITS)
+    const [epoch = 0] = await store.tagVersions([A], 0, LIMITS)
     assert.ok(!(epoch > 0), `an epoch of ${epoch}`)
     await store.invalidateTag(A, LIMITS)
-    const [next = 0] = await store.epochs([A], 0, LIMITS)
+    const [next = 0] = await store.tagVersions([A], 0, LIMITS)
     assert.ok(next > 0, `an epoch of ${next}`)
   })
 
@@ -302,7 +330,9 @@ function tests(): void {
     await keep(store, 'before')
     await keep(store, 'after')
     await client.set('list', 'x')
-    const found = await Promise.allSettled(['before', 'list', 'after'].map((key) => store.find(key, LIMITS)))
+    const found = await Promise.allSettled(
+      ['before', 'list', 'after'].map((key) => store.readFresh(key, LIMITS)),
+    )
     assert.deepEqual(
       found.map((each) => (each.status === 'fulfilled' ? each.value?.bytes.toString() : each.reason.code)),
       ['before', 'E_UNAVAILABLE', 'after'],
@@ -313,7 +343,7 @@ function tests(): void {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
-    await store.epochs([A, B], 30, LIMITS)
+    await store.tagVersions([A, B], 30, LIMITS)
     await store.invalidateTag(A, LIMITS)
     await sleep(30) // the server forgets by its own clock
     await until(async () => (await client.dbsize()) === 0, { what: 'an empty database' })
@@ -331,16 +361,16 @@ function tests(): void {
         await Promise.all(names.map(async (name) => cluster.ownerOf(await cluster.slotOf(name)))),
       )
       assert.ok(nodes.size > 1, 'tags of several nodes')
-      const before = await store.epochs(names, 60_000, LIMITS)
+      const before = await store.tagVersions(names, 60_000, LIMITS)
       await Promise.all(names.map((name) => store.invalidateTag(name, LIMITS)))
-      const after = await store.epochs(names, 0, LIMITS)
+      const after = await store.tagVersions(names, 0, LIMITS)
       for (const [at, epoch] of after.entries())
         assert.ok(epoch > (before[at] ?? 0), `${names[at]} has moved on`)
       await until(() => heard.length === names.length, { what: 'all messages' })
       assert.deepEqual(new Set(heard.map(({ tag }) => tag)), new Set(names))
       const keys = names.map((name) => `key of ${name}`)
       await Promise.all(keys.map((key) => keep(store, key)))
-      const found = await Promise.all([...keys, 'none'].map((key) => store.find(key, LIMITS)))
+      const found = await Promise.all([...keys, 'none'].map((key) => store.readFresh(key, LIMITS)))
       assert.deepEqual(
         Array.from(found, (outcome) => outcome?.bytes.toString()),
         [...keys, undefined],

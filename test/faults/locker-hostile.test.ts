@@ -333,7 +333,7 @@ test('L1 hostile - a fence that can grow no more ends its waiters in time, and c
   store.change(record, (found, at) => {
     found.fence = 2 ** 53
     const shown = { holder: '', trace: '', progress: undefined }
-    found.lease = { token: 'x', until: at.now + 100, length: 100, ...shown, unwanted: false }
+    found.lease = { token: 'x', expiresAt: at.now + 100, length: 100, ...shown, notifyUnwanted: false }
     found.expiresAt = at.now + 60_000
   })
   const refresh = locker.run('key', () => 'anew', { refresh: true })

@@ -13,7 +13,7 @@ import { SERVER_CLOCK } from '../../src/kernel/redis/script.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { buildScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import { SERVER_TIME } from '../../src/locker/store/redis/scripts/prelude.ts'
-import { ANY_AGE, type ClaimReply, type Store } from '../../src/locker/store/store.ts'
+import { ANY_STALENESS, type ClaimReply, type Store } from '../../src/locker/store/store.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { onRedis, outcomeOf } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
@@ -153,7 +153,7 @@ now = math.floor(us / 1000)`
       assert.ok(reply.fence > (last.get(key) ?? 0), `${key}: ${reply.fence} after ${last.get(key)}`)
       last.set(key, reply.fence)
       await store.release(
-        { ...grant, fence: reply.fence, linger: 1, expired: false, next: undefined },
+        { ...grant, fence: reply.fence, outcomeRetention: 1, asExpired: false, regrant: undefined },
         LIMITS,
       )
     }
@@ -174,17 +174,17 @@ function claimed(store: Store, grant: { key: string; nonce: string; attempt: num
   const wants = {
     refresh: true,
     takeover: true,
-    tolerance: ANY_AGE,
-    serve: 0,
-    pass: true,
-    only: 0,
+    maxStaleness: ANY_STALENESS,
+    acceptStaleWhileHeld: 0,
+    allowBypass: true,
+    expectedFence: 0,
     trace: '',
   }
   return new Promise((resolve, reject) =>
-    store.claim({ ...grant, lease: 1000, after: 0, parked: 0, ...wants }, LIMITS.within, {
+    store.claim({ ...grant, lease: 1000, afterFence: 0, parkedFence: 0, ...wants }, LIMITS.within, {
       sending() {},
       claimed: resolve,
-      unclaimed: reject,
+      claimFailed: reject,
       notice() {},
     }),
   )

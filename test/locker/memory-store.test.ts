@@ -8,7 +8,7 @@ import type { Claim, ClaimReply, Notice, Store } from '../../src/locker/store/st
 import { until } from '../support/wait.ts'
 
 const LIMITS = { within: 1000 }
-const VALUE = { kind: 'value' as const, linger: 100, stale: 0, tags: '', bypassFor: 0 }
+const VALUE = { kind: 'value' as const, outcomeRetention: 100, keepStale: 0, tags: '', bypassFor: 0 }
 
 /** Time that passes only when it is told to, with its timers. */
 class ManualClock implements Clock {
@@ -47,12 +47,12 @@ class Process {
   }
 
   claim(key: string, options: Partial<Claim> = {}): Promise<ClaimReply> {
-    const plain = { lease: 1000, after: 0, parked: 0, refresh: false, takeover: true, trace: '' }
-    const content = { tolerance: 0, serve: 0, pass: true, only: 0 }
+    const plain = { lease: 1000, afterFence: 0, parkedFence: 0, refresh: false, takeover: true, trace: '' }
+    const content = { maxStaleness: 0, acceptStaleWhileHeld: 0, allowBypass: true, expectedFence: 0 }
     const claim = { key, nonce: this.nonce, attempt: ++this.#attempt, ...plain, ...content, ...options }
     return new Promise((resolve, reject) => {
       const notice = (notice: Notice) => this.heard.push(notice)
-      this.store.claim(claim, 1000, { sending() {}, claimed: resolve, unclaimed: reject, notice })
+      this.store.claim(claim, 1000, { sending() {}, claimed: resolve, claimFailed: reject, notice })
     })
   }
 
@@ -98,11 +98,11 @@ test('L5 memory store - what is over is forgotten by itself, and an idle store h
 test('L5 memory store - epochs of tags are forgotten by themselves', async () => {
   const clock = new ManualClock()
   const { store } = new Process(new MemoryStore({ clock }))
-  const [epoch] = await store.epochs(['tag'], 1500, LIMITS)
+  const [epoch] = await store.tagVersions(['tag'], 1500, LIMITS)
   clock.advance(1000)
-  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[epoch], 1])
+  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[epoch], 1])
   clock.advance(1000)
-  assert.deepEqual([await store.epochs(['tag'], 0, LIMITS), clock.pending], [[0], 0])
+  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[0], 0])
 })
 
 test('memory store - the last of the parked that leaves is made known to a holder that asked for it', async () => {
@@ -111,7 +111,7 @@ test('memory store - the last of the parked that leaves is made known to a holde
   const grant = await holder.grant('key')
   const waiting = [first, second]
   for (const process of waiting) assert.equal((await process.claim('key')).status, 'parked')
-  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'wanted')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'wanted')
   await until(() => second.heard.length, { what: 'the question' })
   assert.deepEqual([first.heard, second.heard], Array(2).fill([{ kind: 'probe' }]))
   await first.store.unpark('key', first.nonce, LIMITS)
@@ -120,7 +120,7 @@ test('memory store - the last of the parked that leaves is made known to a holde
   await second.store.unpark('key', second.nonce, LIMITS)
   await until(() => holder.heard.length, { what: 'the message' })
   assert.deepEqual(holder.heard, [{ kind: 'unwanted' }])
-  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'released')
   assert.equal((await first.claim('key')).status, 'granted')
 })
 
@@ -130,7 +130,7 @@ test('memory store - a lease is given up although one is parked whose process ha
   const grant = await holder.grant('key')
   assert.equal((await gone.claim('key')).status, 'parked')
   gone.store.close()
-  assert.equal(await holder.store.abandon({ ...grant, linger: 1000 }, LIMITS), 'released')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'released')
 })
 
 test('L5 memory store - beyond maxRecords the oldest results are forgotten, running ones never', async () => {
@@ -152,7 +152,10 @@ test('L5 memory store - beyond maxRecords, one that is waited for is not forgott
   const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
   const grant = await holder.grant('waited for')
   for (const waiting of [first, second]) assert.equal((await waiting.claim('waited for')).status, 'parked')
-  await holder.store.release({ ...grant, linger: 60_000, expired: false, next: undefined }, LIMITS)
+  await holder.store.release(
+    { ...grant, outcomeRetention: 60_000, asExpired: false, regrant: undefined },
+    LIMITS,
+  )
   await until(() => first.heard.length, { what: 'the hint' })
   for (let index = 0; index < 20; index++) await new Process(memory).grant(`key${index}`)
   await using locker = new Locker({ store: memory, cache: false })
@@ -167,7 +170,10 @@ test('memory store - a waiter whose process has gone is passed over when the lea
   const grant = await holder.grant('key')
   for (const waiting of [gone, next]) assert.equal((await waiting.claim('key')).status, 'parked')
   gone.store.close()
-  await holder.store.release({ ...grant, linger: 1000, expired: false, next: undefined }, LIMITS)
+  await holder.store.release(
+    { ...grant, outcomeRetention: 1000, asExpired: false, regrant: undefined },
+    LIMITS,
+  )
   await until(() => next.heard.length, { what: 'the hint' })
   assert.deepEqual([gone.heard, next.heard], [[], [{ kind: 'free' }]])
   assert.equal((await next.claim('key')).status, 'granted')

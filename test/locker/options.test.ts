@@ -49,17 +49,17 @@ function worldOf(make: (options: LockerOptions) => Locker, store: Store, end: ()
       return locker
     },
     dieHolding(key, lease) {
-      const claim = { key: recordKey('soloflight', key), nonce: newId(), attempt: 1, lease, after: 0 }
+      const claim = { key: recordKey('soloflight', key), nonce: newId(), attempt: 1, lease, afterFence: 0 }
       return new Promise((resolve, reject) => {
-        const claimer = { sending() {}, claimed: () => resolve(), unclaimed: reject, notice() {} }
+        const claimer = { sending() {}, claimed: () => resolve(), claimFailed: reject, notice() {} }
         const wants = {
-          parked: 0,
+          parkedFence: 0,
           refresh: false,
           takeover: true,
-          tolerance: 0,
-          serve: 0,
-          pass: true,
-          only: 0,
+          maxStaleness: 0,
+          acceptStaleWhileHeld: 0,
+          allowBypass: true,
+          expectedFence: 0,
         }
         store.claim({ ...claim, ...wants, trace: '' }, 5000, claimer)
       })

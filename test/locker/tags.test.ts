@@ -225,7 +225,9 @@ test('L5 tags - embedded, they are bounded as results are', async () => {
   for (let index = 0; index < 500; index++)
     await locker.run(`k${index}`, () => index, { tags: [`t${index}`] })
   const found = await Promise.all(
-    Array.from({ length: 500 }, (_, index) => store.epochs([recordKey('soloflight', `t${index}`, 't')], 0)),
+    Array.from({ length: 500 }, (_, index) =>
+      store.tagVersions([recordKey('soloflight', `t${index}`, 't')], 0),
+    ),
   )
   assert.equal(found.flat().filter((epoch) => epoch > 0).length, 100)
 })

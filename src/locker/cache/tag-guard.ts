@@ -36,7 +36,7 @@ export class TagCheck {
 
   /** Whether a reply is to be checked before it is acted upon. */
   concerns(reply: ClaimReply): boolean {
-    return Boolean(this.#reading || (reply.status === 'done' && reply.outcome.tags) || reply.offer?.tags)
+    return Boolean(this.#reading || (reply.status === 'done' && reply.outcome.tags) || reply.stale?.tags)
   }
 
   /** @throws UnavailableError and the like: then nothing is known. */
@@ -44,7 +44,7 @@ export class TagCheck {
     this.epochs = (await this.#reading) ?? new Map()
     this.#reading = undefined
     const outcome = readNote(reply.status === 'done' ? reply.outcome.tags : '')
-    const offer = readNote(reply.offer?.tags ?? '')
+    const offer = readNote(reply.stale?.tags ?? '')
     const known = await this.#known([...outcome.keys(), ...offer.keys()])
     return { outcome: stillHolds(outcome, known), offer: stillHolds(offer, known) }
   }

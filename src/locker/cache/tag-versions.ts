@@ -45,7 +45,7 @@ export function readEpochs(
   const known = questions.get(question)
   if (known) return known
   const answer = store
-    .epochs(tags, keepFor, limits)
+    .tagVersions(tags, keepFor, limits)
     .then((epochs) => new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
   questions.set(question, answer)
   microtask(() => questions.delete(question))

@@ -38,5 +38,5 @@ export function freshOutcome(value: Buffer, now: number): Outcome | undefined {
   if (!(fresh > 0) || !Number.isSafeInteger(fence) || !Number.isFinite(freshUntil + staleUntil))
     return undefined
   const stale = Math.max(0, staleUntil - freshUntil)
-  return { kind: 'value', fence, bytes, fresh, doomed: false, stale, tags }
+  return { kind: 'value', fence, bytes, ttlLeft: fresh, invalidated: false, staleLeft: stale, tags }
 }

@@ -18,19 +18,27 @@ export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only
   const { record, lease, locker } = call
   const { store, unavailableAfter: within } = locker
   const grant = { key: record, nonce: newId(), attempt: 1 }
-  const linger = outcomeRetention(lease)
-  const wants = { after: 0, parked: 0, refresh: true, takeover: true, tolerance: 0, serve: 0 }
-  const claim = { ...grant, ...wants, lease, pass: false, only, trace: '' }
+  const wants = {
+    afterFence: 0,
+    parkedFence: 0,
+    refresh: true,
+    takeover: true,
+    maxStaleness: 0,
+    acceptStaleWhileHeld: 0,
+  }
+  const claim = { ...grant, ...wants, lease, allowBypass: false, expectedFence: only, trace: '' }
   const settle = async (reply: ClaimReply): Promise<boolean> => {
     if (reply.status === 'parked') await store.unpark(record, grant.nonce, { within })
     if (reply.status !== 'granted') return false
     const settlement = {
       ...grant,
-      ...terms,
+      ttl: terms.ttl,
+      keepStale: terms.stale,
+      tags: terms.tags,
       fence: reply.fence,
       kind: 'value',
       bytes,
-      linger,
+      outcomeRetention: outcomeRetention(lease),
       bypassFor: 0,
     } as const
     return (await store.settle(settlement, { within })).accepted
@@ -40,7 +48,7 @@ export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only
       sending() {},
       notice() {},
       claimed: (reply) => settle(reply).then(resolve, reject),
-      unclaimed: reject,
+      claimFailed: reject,
     }
     store.claim(claim, within, claimer)
   }).finally(() => store.ignore(grant.nonce))

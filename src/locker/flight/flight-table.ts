@@ -53,8 +53,8 @@ export class FlightTable implements FlightEvents {
     this.#unlisten = store.listen({
       up: () => this.#onSubscribed(),
       down: () => this.#onSubscriptionLost(),
-      drop: (record, fence) => this.drop(record, fence),
-      dropTag: (tag) => this.dropTag(tag),
+      invalidated: (record, fence) => this.drop(record, fence),
+      tagInvalidated: (tag) => this.dropTag(tag),
     })
   }
 

@@ -10,7 +10,7 @@ import { TagCheck, type TagVerdict } from '../cache/tag-guard.ts'
 import { Lease } from '../lease.ts'
 import { HeldLease, type HeldLeaseEvents, lossMargin, outcomeRetention } from '../processor/held-lease.ts'
 import { performWork } from '../processor/work-runner.ts'
-import { ANY_AGE, type Claimer, type ClaimReply, type Notice, type Outcome } from '../store/store.ts'
+import { ANY_STALENESS, type Claimer, type ClaimReply, type Notice, type Outcome } from '../store/store.ts'
 import { storeUnclaimed } from './bypass.ts'
 import type { WaitNode } from './deadlock.ts'
 import { countUndecodable } from './locker-context.ts'
@@ -237,7 +237,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     this.#state = 'reading'
     const { store, unavailableAfter } = this.#leader.locker
     store
-      .find(this.record, { within: unavailableAfter }, () => this.sending())
+      .readFresh(this.record, { within: unavailableAfter }, () => this.sending())
       .then(this.#onFound, this.#onReadFailed)
   }
 
@@ -263,15 +263,15 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
       nonce: this.nonce,
       attempt: ++this.#attempt,
       lease: this.#leader.lease,
-      after: this.#afterFence,
-      parked: this.#parkedFence,
+      afterFence: this.#afterFence,
+      parkedFence: this.#parkedFence,
       refresh: this.#refresh,
       // Of those who wait behind a dead holder, some may not replace it: then they are to be told.
       takeover: this.#parkedFence === 0 || [...this.waiters].every(({ call }) => call.locker.takeover),
-      tolerance: ANY_AGE,
-      serve: this.#acceptsOnlyFresh ? 0 : this.#leader.staleWhileRevalidate,
-      pass: !this.#rejectsBypass,
-      only: 0,
+      maxStaleness: ANY_STALENESS,
+      acceptStaleWhileHeld: this.#acceptsOnlyFresh ? 0 : this.#leader.staleWhileRevalidate,
+      allowBypass: !this.#rejectsBypass,
+      expectedFence: 0,
       trace: traceOf(this.#leader),
     }
     store.claim(claim, unavailableAfter, this)
@@ -287,7 +287,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     return (this.#state === 'reading' || this.#state === 'claiming') && attempt === this.#attempt
   }
 
-  unclaimed(error: unknown, attempt: number): void {
+  claimFailed(error: unknown, attempt: number): void {
     if (this.#expectsReplyTo(attempt)) this.#onUnavailable(error)
     else this.#stopListening()
   }
@@ -311,8 +311,8 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     }
     if (!this.#expectsReplyTo(attempt)) return this.#rejectLateReply(reply, attempt)
     if (!verdict.outcome && reply.status === 'done') return this.#reclaimAbove(reply.outcome.fence)
-    if (!verdict.offer && reply.status === 'stale') return this.#reclaimAbove(reply.offer.fence)
-    if (!verdict.offer && reply.status !== 'stale') this.#receive({ ...reply, offer: undefined }, attempt)
+    if (!verdict.offer && reply.status === 'stale') return this.#reclaimAbove(reply.stale.fence)
+    if (!verdict.offer && reply.status !== 'stale') this.#receive({ ...reply, stale: undefined }, attempt)
     else this.#receive(reply, attempt)
   }
 
@@ -340,23 +340,23 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   #receive(reply: ClaimReply, attempt: number): void {
     const { counters } = this.#leader.locker
     // What was offered before is over for good, or invalidated, if it is not offered again.
-    if (reply.offer) this.#delivery.setStale(reply.offer)
+    if (reply.stale) this.#delivery.setStale(reply.stale)
     else this.waiters.dropStale(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        if (!reply.outcome.doomed) this.validate(this.#delivery.sentSeq)
+        if (!reply.outcome.invalidated) this.validate(this.#delivery.sentSeq)
         this.#finish(reply.outcome, this.#delivery.sentAt, 'reply')
         break
       case 'stale':
         this.validate(this.#delivery.sentSeq)
-        this.#delivery.cacheStale(reply.offer)
+        this.#delivery.cacheStale(reply.stale)
         this.#serveStale()
         // The others wait for what is new, unless they came while this claim was under way.
         this.#acceptsOnlyFresh = this.waiters.unvalidatedWaiters().length === 0
         if (this.waiters.size > 0) this.claim()
         else this.#close()
         break
-      case 'pass':
+      case 'bypass':
         this.#bypass(reply.fence)
         break
       case 'granted':
@@ -373,13 +373,13 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
         this.validate(this.#delivery.sentSeq)
         this.#park(reply)
         break
-      case 'abandoned':
+      case 'lease-expired':
         this.#onHolderDead()
         break
       case 'overloaded':
         this.#rejectAll((key) => new OverloadedError('Too many wait for this key already', { key }))
         break
-      case 'refused':
+      case 'conflict':
         this.#onUnavailable(new UnavailableError('Redis gave an answer that is none', { key: this.key }))
         break
       case 'exhausted': {
@@ -453,18 +453,18 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     const { store, clock } = this.#leader.locker
     emit('park', { key: this.key, fence: reply.fence, trace: reply.trace || undefined })
     this.#refresh = false
-    this.#afterFence = reply.after
+    this.#afterFence = reply.afterFence
     this.#parkedFence = reply.fence
     this.#state = 'parked'
     if (this.waiters.size === 0) return this.#unparkAndClose()
     // What is shown of a work whose outcome is not for those who wait here is not for them either.
-    this.waiters.replayProgress(reply.after < reply.fence ? reply.progress : undefined)
+    this.waiters.replayProgress(reply.afterFence < reply.fence ? reply.progress : undefined)
     if (this.#hinted) return this.claim()
     this.#serveStale()
     for (const { call } of this.waiters) call.batch?.onClaimSettled(call.key)
     if (this.#state !== 'parked') return
-    this.#leaseEndsAt = clock.now() + reply.left
-    this.#pollAfter(store.subscribed ? reply.left : Math.min(reply.left, POLL_WHILE_DISCONNECTED))
+    this.#leaseEndsAt = clock.now() + reply.leaseLeft
+    this.#pollAfter(store.subscribed ? reply.leaseLeft : Math.min(reply.leaseLeft, POLL_WHILE_DISCONNECTED))
   }
 
   #pollAfter(ms: number): void {
@@ -482,9 +482,9 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
       nonce: this.nonce,
       attempt,
       fence,
-      linger: outcomeRetention(lease),
-      expired: false,
-      next: undefined,
+      outcomeRetention: outcomeRetention(lease),
+      asExpired: false,
+      regrant: undefined,
     }
     this.#events.track(locker.store.release(release, { within: locker.unavailableAfter }).catch(() => {}))
   }
@@ -578,7 +578,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   onSettled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
     if (this.#state === 'closed' || this.#isSuperseded(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
-    this.validate(outcome.fence === 0 ? this.seq : outcome.doomed ? 0 : sentSeq)
+    this.validate(outcome.fence === 0 ? this.seq : outcome.invalidated ? 0 : sentSeq)
     this.#storeBypassed(outcome)
     this.#finish(outcome, sentAt, 'work', original)
   }
@@ -643,9 +643,9 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   /** What may still be read by those who were parked for it answers those who are left, unless it was invalidated. */
   #reclaim(outcome: Outcome): void {
-    if (outcome.doomed) this.#afterFence = Math.max(this.#afterFence, outcome.fence)
+    if (outcome.invalidated) this.#afterFence = Math.max(this.#afterFence, outcome.fence)
     // What is fresh is served to anybody: asked for as by one who was parked, it might be something that was not kept.
-    this.#parkedFence = outcome.doomed || outcome.fresh > 0 ? 0 : outcome.fence
+    this.#parkedFence = outcome.invalidated || outcome.ttlLeft > 0 ? 0 : outcome.fence
     if (this.#parkedFence > 0) return this.claim()
     // The reply to an earlier claim, should it still come, is not taken for that of this read.
     this.#attempt++
@@ -668,7 +668,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     const current = () => this.#held === held
     const next = current() && this.waiters.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
     const sentAt = clock.now()
-    const terms = { linger: outcomeRetention(lease), expired, next }
+    const terms = { outcomeRetention: outcomeRetention(lease), asExpired: expired, regrant: next }
     const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
     const released = store.release(release, { within: unavailableAfter })
     this.#events.track(released.catch(() => {}))

@@ -1,6 +1,6 @@
 import { decodeWith, sizeOf } from '../../kernel/codec/codec.ts'
 import { readNote } from '../cache/tag-versions.ts'
-import type { Offer, Outcome } from '../store/store.ts'
+import type { Outcome, StaleValue } from '../store/store.ts'
 import type { Call, Waiter } from './waiter.ts'
 import type { WaiterSet } from './waiter-set.ts'
 
@@ -53,7 +53,7 @@ export class ResultDelivery {
 
   /** Gives what was read of an outcome to waiters. `keptFrom`: its ttl counts from there. */
   deliver(waiters: readonly Waiter[], outcome: Outcome, reading: Reading, keptFrom: number): void {
-    if (outcome.fresh > 0) this.#cache(reading, outcome, freshUntil(outcome, keptFrom), outcome.stale)
+    if (outcome.ttlLeft > 0) this.#cache(reading, outcome, freshUntil(outcome, keptFrom), outcome.staleLeft)
     for (const waiter of waiters) waiter.resolve(reading.result)
   }
 
@@ -66,10 +66,18 @@ export class ResultDelivery {
   }
 
   /** Offers something that is over to those who are content with it. What cannot be read is not offered. */
-  setStale({ bytes, fence, past, left, tags }: Offer): void {
+  setStale({ bytes, fence, staleFor: past, staleLeft: left, tags }: StaleValue): void {
     try {
       const since = this.sentAt - past
-      const outcome: Outcome = { kind: 'value', fence, bytes, fresh: 0, doomed: false, stale: left, tags: '' }
+      const outcome: Outcome = {
+        kind: 'value',
+        fence,
+        bytes,
+        ttlLeft: 0,
+        invalidated: false,
+        staleLeft: left,
+        tags: '',
+      }
       const offered = {
         ...this.read(outcome, since),
         fence,
@@ -84,16 +92,16 @@ export class ResultDelivery {
   }
 
   /** Another renews it: what is over is kept here as well, so that it is asked for once only. */
-  cacheStale(offer: Offer): void {
+  cacheStale(offer: StaleValue): void {
     const { stale } = this.#waiters
     if (stale) this.#cache(stale, offer, stale.staleSince, stale.staleUntil - stale.staleSince)
   }
 
-  #cache(reading: Reading, { fence, tags }: Outcome | Offer, freshUntil: number, stale: number): void {
+  #cache(reading: Reading, { fence, tags }: Outcome | StaleValue, freshUntil: number, stale: number): void {
     if (!this.#cacheable || (tags !== '' && this.#tagDropsThen !== this.#tagDrops())) return
     const { locker, name, record } = this.#call
     // Later results could not replace it, nor invalidations reach it.
-    if (!locker.cache || !locker.store.explains(fence)) return
+    if (!locker.cache || !locker.store.isPlausibleFence(fence)) return
     const { result, bytes } = reading
     const names = [...readNote(tags).keys()]
     const staleUntil = freshUntil + stale
@@ -102,6 +110,6 @@ export class ResultDelivery {
 }
 
 /** The server counts whole milliseconds, from the beginning of one. */
-function freshUntil({ fresh }: Outcome, keptFrom: number): number {
+function freshUntil({ ttlLeft: fresh }: Outcome, keptFrom: number): number {
   return keptFrom + fresh - 1
 }

@@ -158,7 +158,7 @@ export class HeldLease {
       throw error
     }
     const { ttl, locker } = this.call
-    const kind = this.resultPolicy.bypassFor === undefined ? 'value' : 'unkept'
+    const kind = this.resultPolicy.bypassFor === undefined ? 'value' : 'unstored'
     // A ttl that was given for this very result is meant as it is.
     await this.#settle(kind, bytes, Math.round(given ?? ttl * (1 - Math.random() * locker.ttlJitter)))
   }
@@ -184,7 +184,7 @@ export class HeldLease {
     const sentSeq = this.#flight.seq
     const sentAt = locker.clock.now()
     const outcomeKind = kind === 'error' ? kind : 'value'
-    let doomed = false
+    let invalidated = false
     if (shared) {
       if (tags !== '') this.#extendTagVersions(ttl + stale)
       const { nonce } = this.#flight
@@ -198,30 +198,38 @@ export class HeldLease {
         kind,
         bytes,
         ttl,
-        linger: outcomeRetention(lease),
-        stale,
+        outcomeRetention: outcomeRetention(lease),
+        keepStale: stale,
         tags,
         bypassFor,
       }
       const reply = await locker.store.settle(settlement, this.#limits()).catch((error) => {
-        this.unpublished = { kind: outcomeKind, fence: 0, bytes, fresh: 0, doomed: false, stale, tags }
+        this.unpublished = {
+          kind: outcomeKind,
+          fence: 0,
+          bytes,
+          ttlLeft: 0,
+          invalidated: false,
+          staleLeft: stale,
+          tags,
+        }
         this.#resume()
         throw error
       })
       if (!reply.accepted) throw this.#refused()
-      doomed = reply.doomed
+      invalidated = reply.invalidated
       locker.counters.settled++
       emit('settle', { key, fence, failed: kind === 'error' })
     }
     this.#end()
-    const kept = shared && !doomed && kind !== 'unkept'
+    const kept = shared && !invalidated && kind !== 'unstored'
     const outcome: Outcome = {
       kind: outcomeKind,
       fence,
       bytes,
-      fresh: kept ? ttl : 0,
-      doomed,
-      stale: kept ? stale : 0,
+      ttlLeft: kept ? ttl : 0,
+      invalidated,
+      staleLeft: kept ? stale : 0,
       tags,
     }
     this.#flight.onSettled(outcome, sentSeq, sentAt, original)
@@ -231,7 +239,7 @@ export class HeldLease {
   #extendTagVersions(ms: number): void {
     const { locker, ttl, tags, keepStale } = this.call
     if (ms > ttl + keepStale)
-      locker.store.epochs(tags, ms + TAG_VERSION_GRACE, this.#limits()).catch(() => {})
+      locker.store.tagVersions(tags, ms + TAG_VERSION_GRACE, this.#limits()).catch(() => {})
   }
 
   /** Gives the lease up: the next waiter becomes the processor. */
@@ -338,10 +346,10 @@ export class HeldLease {
     locker.store
       .renew({ key: record, nonce: this.#flight.nonce, attempt, fence, lease }, this.#limits())
       .then(
-        ({ held, doomed }) => {
+        ({ held, invalidated }) => {
           if (this.#ending || this.#lost) return
           if (!held) return this.#lose('The lease was lost: another holds it')
-          if (doomed) this.#flight.onInvalidated()
+          if (invalidated) this.#flight.onInvalidated()
           else this.#flight.validate(sentSeq)
           this.#extended(sentAt)
           this.#watch()
@@ -388,8 +396,14 @@ export class HeldLease {
     const { attempt, fence, lease, shared } = this.grant
     const unwanted = () => this.#markLost(new AbortedError('Nobody waits for it any more', { key }))
     if (!shared) return unwanted()
-    const grant = { key: record, nonce: this.#flight.nonce, attempt, fence, linger: outcomeRetention(lease) }
-    const abandoned = locker.store.abandon(grant, this.#limits())
+    const grant = {
+      key: record,
+      nonce: this.#flight.nonce,
+      attempt,
+      fence,
+      outcomeRetention: outcomeRetention(lease),
+    }
+    const abandoned = locker.store.releaseIfUnwanted(grant, this.#limits())
     abandoned.then(
       (reply) => {
         if (this.#lost) return

@@ -5,12 +5,12 @@ import { sweeper } from '../../kernel/collections/sweeper.ts'
 import { newId } from '../../kernel/ids.ts'
 import { type Clock, systemClock } from '../../kernel/time/clock.ts'
 import { microtask, wallMicros } from '../../kernel/time/timers.ts'
-import { type Party, ResourceRecord, type Surroundings } from './record.ts'
+import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
 import {
   type CallLimits,
   type Claim,
   type Claimer,
-  type Grant,
+  type GrantRef,
   MAX_PARKED,
   type Notice,
   type Outcome,
@@ -125,7 +125,7 @@ export class MemoryStore {
   }
 
   /** Runs a transition that may begin a record, and forgets the record if nothing is left of it. */
-  change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
+  change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
     const record = this.find(key) ?? new ResourceRecord()
     const reply = transition(record, this.#surroundings(key))
     if (record.expiresAt > this.clock.now()) {
@@ -137,13 +137,13 @@ export class MemoryStore {
     return reply
   }
 
-  #surroundings(key: string): Surroundings {
+  #surroundings(key: string): TransitionContext {
     return {
       now: this.clock.now(),
       micros: this.#micros(),
-      seen: 0,
-      tell: (park, notice) => this.#tell(park, notice),
-      drop: (fence) => this.drop(key, fence),
+      highestFence: 0,
+      notify: (park, notice) => this.#tell(park, notice),
+      broadcastInvalidation: (fence) => this.drop(key, fence),
     }
   }
 
@@ -153,7 +153,7 @@ export class MemoryStore {
   }
 
   /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
-  epochs(tags: readonly string[], keepFor: number): number[] {
+  tagVersions(tags: readonly string[], keepFor: number): number[] {
     const now = this.clock.now()
     return tags.map((tag) => {
       const known = this.#tag(tag)
@@ -188,7 +188,7 @@ export class MemoryStore {
     const record = this.#tag(tag)
     const epoch = Math.max((record?.epoch ?? 0) + 1, this.#micros())
     if (record) record.epoch = epoch
-    this.#broadcast((listener) => listener.dropTag(tag, epoch))
+    this.#broadcast((listener) => listener.tagInvalidated(tag, epoch))
   }
 
   #tell(park: string, notice: Notice): boolean {
@@ -200,7 +200,7 @@ export class MemoryStore {
 
   /** Tells every user that what was kept for a key up to a fence is no longer to be served. */
   drop(key: string, fence: number): void {
-    this.#broadcast((listener) => listener.drop(key, fence))
+    this.#broadcast((listener) => listener.invalidated(key, fence))
   }
 
   #broadcast(tell: (listener: StoreListener) => void): void {
@@ -211,7 +211,7 @@ export class MemoryStore {
 
 /** Bytes of a record, about. */
 function sizeOf(key: string, { value, lease, outcome, parks }: ResourceRecord): number {
-  const kept = (value?.bytes.length ?? 0) + (outcome?.error?.length ?? 0) + (lease?.progress?.length ?? 0)
+  const kept = (value?.bytes.length ?? 0) + (outcome?.bytes?.length ?? 0) + (lease?.progress?.length ?? 0)
   return RECORD_BYTES + key.length + kept + parks.size * PARK_BYTES
 }
 
@@ -219,7 +219,7 @@ class MemoryEndpoint implements Store {
   readonly subscribed = true
   readonly #store: MemoryStore
   readonly #endpoint: Endpoint
-  readonly #party: Party
+  readonly #party: Client
   readonly #leave: () => void
 
   constructor(store: MemoryStore, id: string, endpoint: Endpoint, leave: () => void) {
@@ -235,18 +235,18 @@ class MemoryEndpoint implements Store {
       const full = new OverloadedError(
         'Too much is computed and waited for already (`maxBytes` of the store)',
       )
-      return microtask(() => claimer.unclaimed(full, claim.attempt))
+      return microtask(() => claimer.claimFailed(full, claim.attempt))
     }
     this.#endpoint.claimers.set(claim.nonce, claimer)
     const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
     microtask(() => claimer.claimed(reply, claim.attempt))
   }
 
-  async renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }> {
+  async renew(grant: GrantRef & { lease: number }): Promise<{ held: boolean; invalidated: boolean }> {
     return this.#store.change(grant.key, (record, at) => record.renew(grant, this.#party, at))
   }
 
-  async settle(settlement: Settlement): Promise<{ accepted: boolean; doomed: boolean }> {
+  async settle(settlement: Settlement): Promise<{ accepted: boolean; invalidated: boolean }> {
     const kept = { ...settlement, bytes: ownedBytes(settlement.bytes) }
     return this.#store.change(settlement.key, (record, at) => record.settle(kept, this.#party, at))
   }
@@ -255,36 +255,38 @@ class MemoryEndpoint implements Store {
     return this.#store.change(release.key, (record, at) => record.release(release, this.#party, at))
   }
 
-  async abandon(grant: Grant & { linger: number }): Promise<'released' | 'wanted' | 'lost'> {
-    return this.#store.change(grant.key, (record, at) => record.abandon(grant, this.#party, at))
+  async releaseIfUnwanted(
+    grant: GrantRef & { outcomeRetention: number },
+  ): Promise<'released' | 'wanted' | 'lost'> {
+    return this.#store.change(grant.key, (record, at) => record.releaseIfUnwanted(grant, this.#party, at))
   }
 
   async unpark(key: string, nonce: string): Promise<void> {
     this.#store.change(key, (record, at) => record.unpark(this.#party.inbox + nonce, at))
   }
 
-  async progress(grant: Grant & { bytes: Buffer }): Promise<void> {
+  async progress(grant: GrantRef & { bytes: Buffer }): Promise<void> {
     const kept = { ...grant, bytes: ownedBytes(grant.bytes) }
     this.#store.change(grant.key, (record, at) => record.progress(kept, this.#party, at))
   }
 
-  async invalidate(key: string): Promise<{ doomed: number }> {
+  async invalidate(key: string): Promise<{ invalidatedGrant: number }> {
     if (this.#store.find(key)) return this.#store.change(key, (record, at) => record.invalidate(at))
     this.#store.drop(key, Number.MAX_SAFE_INTEGER)
-    return { doomed: 0 }
+    return { invalidatedGrant: 0 }
   }
 
   async snapshot(key: string): Promise<Snapshot> {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
   }
 
-  async find(key: string, _limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, _limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     sending?.()
-    return this.#store.find(key)?.find(this.#store.clock.now())
+    return this.#store.find(key)?.freshValue(this.#store.clock.now())
   }
 
-  async epochs(tags: readonly string[], keepFor: number): Promise<number[]> {
-    return this.#store.epochs(tags, keepFor)
+  async tagVersions(tags: readonly string[], keepFor: number): Promise<number[]> {
+    return this.#store.tagVersions(tags, keepFor)
   }
 
   async invalidateTag(tag: string): Promise<void> {
@@ -292,7 +294,7 @@ class MemoryEndpoint implements Store {
   }
 
   /** Nobody else writes here. */
-  explains(): boolean {
+  isPlausibleFence(): boolean {
     return true
   }
 

@@ -2,155 +2,126 @@ import { MAX_EXACT_INTEGER } from '../../kernel/redis/fence-memory.ts'
 import type {
   Claim,
   ClaimReply,
-  Grant,
+  GrantRef,
+  InvalidateReply,
   Notice,
-  Offer,
   Outcome,
   Release,
+  ReleaseReply,
+  RenewReply,
   Settlement,
+  SettleReply,
   Snapshot,
+  StaleValue,
 } from './store.ts'
 
-/** The surroundings of a transition. */
-export interface Surroundings {
-  /** Now, ms. */
-  now: number
-  /** A number for the next fence: µs since the epoch. */
-  micros: number
-  /** The highest fence that the caller has ever seen. */
-  seen: number
-  /** Sends a notice to a parked flight; false when nobody is there any more. */
-  tell(park: string, notice: Notice): boolean
-  /** Tells all processes that what was accepted under `fence` or an earlier one is no longer to be served. */
-  drop(fence: number): void
-}
-
-/** A claimer or holder: the inbox of its process, a name to show, and how many may park beside it. */
-export interface Party {
-  inbox: string
-  holder: string
-  maxParked: number
-}
-
-/** The processor's group of fields. */
-interface LeaseGroup {
-  token: string
-  until: number
-  /** Its length: for one more of that, a lease that nobody took can still be published under. */
-  length: number
-  holder: string
-  trace: string
-  progress: Buffer | undefined
-  /** In the holder's process nobody waits: it is to be told when nobody is parked either. */
-  unwanted: boolean
-}
-
-/** The last settled grant: readable, until `until`, to those who were parked. */
-interface OutcomeGroup {
-  fence: number
-  kind: Settlement['kind'] | 'release'
-  until: number
-  /** The failure, or a value that is not kept; and until when a failure is served to everybody. */
-  error: Buffer | undefined
-  errorFresh: number
-  /** Of those. */
-  tags: string
-}
-
-interface ValueGroup {
-  bytes: Buffer
-  fence: number
-  /** Until when it is served to everybody. */
-  fresh: number
-  /** Until when it is kept for those who are content with what is over. */
-  staleUntil: number
-  acceptedAt: number
-  tags: string
-}
-
-type Granted = Extract<ClaimReply, { status: 'granted' }>
-
-export function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
-  return `${inbox}${grant.nonce}.${grant.attempt}`
-}
-
 /**
- * The record of a resource and its transitions: value, lease, outcome and parks are groups that do not exclude each
- * other. This is the specification; the scripts do the same and are held against it, operation by operation.
+ * The record of a resource, and its transitions. This is the specification: the Redis scripts do the same, and
+ * conformance tests hold them against it, operation by operation.
+ *
+ * A record has four groups of fields that do not exclude each other: a value, a lease, the outcome of the last grant that
+ * ended, and the parked flights. For instance, a stale value and a lease stand side by side while the value is renewed.
+ *
+ *   transition            needs                       lease     outcome    value       parked flights
+ *   claim → done, stale   a readable result           ·         ·          ·           ·
+ *   claim → granted       no unexpired lease          new       ·          ·           the claimer leaves
+ *   claim → parked        an unexpired lease          ·         ·          ·           the claimer joins
+ *   claim → bypass        a recent 'unstored'         ·         ·          ·           ·
+ *   claim → anything else ·                           ·         ·          ·           ·
+ *   renew                 the lease                   extended  ·          ·           ·
+ *   progress              the lease                   progress  ·          ·           all are notified
+ *   settle value          the lease                   ends      value      replaced    all are notified, and leave
+ *   settle error          the lease                   ends      error      ·           all are notified, and leave
+ *   settle unstored       the lease                   ends      unstored   ·           all are notified, and leave
+ *   release               the lease                   ends      release    ·           the first is notified
+ *   release, regrant      the lease                   new       release    ·           ·
+ *   release, asExpired    the lease                   expires   ·          ·           all are notified
+ *   releaseIfUnwanted     the lease, none is parked   ends      release    ·           all are probed
+ *   unpark                ·                           ·         ·          ·           the flight leaves; without a
+ *                                                                                      lease, the next is notified
+ *   invalidate            ·                           ·         not fresh  not served  ·
+ *
+ * "The lease" is that of the grant: same token, same fence, and expired for at most its own length.
  */
 export class ResourceRecord {
   value: ValueGroup | undefined
   lease: LeaseGroup | undefined
   outcome: OutcomeGroup | undefined
-  /** The last fence granted; the next is above it. */
+  /** The last fence granted; the next one is above it. */
   fence = 0
-  /** Grants up to this fence were invalidated. */
-  doomed = 0
-  /** Until then nobody waits for anybody: what was computed last was not to be kept. */
-  passUntil = 0
-  /** Inbox and nonce of every flight that is to be told, in the order of arrival. */
+  /** Grants up to this fence were invalidated. Written by `invalidate`. */
+  invalidatedUpTo = 0
+  /** Until then claims are answered with 'bypass', because the last result was not to be stored. */
+  bypassUntil = 0
+  /** Inbox and nonce of every parked flight, in the order of arrival. */
   readonly parks: Set<string> = new Set()
-  /** When the record may be forgotten: the latest of all its deadlines. */
+  /** When the record may be deleted: the latest of its deadlines. */
   expiresAt = 0
 
-  claim(claim: Claim, party: Party, at: Surroundings): ClaimReply {
+  claim(claim: Claim, client: Client, at: TransitionContext): ClaimReply {
     const { lease } = this
-    const token = tokenOf(party.inbox, claim)
-    const offer = this.#offer(claim, at.now)
-    if (lease?.token === token) return { ...this.#repeatGrant(lease, claim.lease, at.now), offer }
-    const outcome = this.#readable(claim, at.now)
-    // Beside a value nothing is offered.
-    if (outcome) return { status: 'done', outcome, offer: outcome.kind === 'error' ? offer : undefined }
-    if (lease && lease.until > at.now) {
-      if (offer && claim.parked === 0 && offer.past < claim.serve) return { status: 'stale', offer }
-      return this.#park(claim, lease, party, offer, at.now)
+    const token = tokenOf(client.inbox, claim)
+    const stale = this.#staleValue(claim, at.now)
+    if (lease?.token === token) return { ...this.#repeatGrant(lease, claim.lease, at.now), stale }
+    const outcome = this.#readableOutcome(claim, at.now)
+    if (outcome) return { status: 'done', outcome, stale: outcome.kind === 'error' ? stale : undefined }
+    if (lease && lease.expiresAt > at.now) {
+      if (stale && claim.parkedFence === 0 && stale.staleFor < claim.acceptStaleWhileHeld)
+        return { status: 'stale', stale }
+      return this.#park(claim, lease, client, stale, at.now)
     }
-    if (claim.only > 0 && (claim.only !== this.fence || this.doomed >= claim.only))
-      return { status: 'refused' }
-    if (lease && claim.parked > 0 && !claim.takeover) return { status: 'abandoned', offer }
-    // Parked, it may be the one that was told that it is free: it stays so until it leaves, which tells the next one.
-    if (claim.pass && this.passUntil > at.now) return { status: 'pass', fence: this.fence, offer }
+    if (
+      claim.expectedFence > 0 &&
+      (claim.expectedFence !== this.fence || this.invalidatedUpTo >= claim.expectedFence)
+    )
+      return { status: 'conflict' }
+    if (lease && claim.parkedFence > 0 && !claim.takeover) return { status: 'lease-expired', stale }
+    // The flight stays parked: it may be the one that was notified of the free resource, and unpark notifies the next.
+    if (claim.allowBypass && this.bypassUntil > at.now) return { status: 'bypass', fence: this.fence, stale }
     const fence = this.#nextFence(at)
     if (fence === undefined) return { status: 'exhausted' }
-    this.parks.delete(party.inbox + claim.nonce)
-    this.#grant(fence, token, claim.lease, claim.trace, party, at)
-    return { status: 'granted', fence, takeover: lease !== undefined, offer }
+    this.parks.delete(client.inbox + claim.nonce)
+    this.#grant(fence, token, claim.lease, claim.trace, client, at)
+    return { status: 'granted', fence, takeover: lease !== undefined, stale }
   }
 
-  /** What is over, if it is not over for longer than the claimer tolerates. */
-  #offer(claim: Claim, now: number): Offer | undefined {
+  /** The value, if it is stale, and for no longer than the claim accepts. */
+  #staleValue(claim: Claim, now: number): StaleValue | undefined {
     const { value } = this
-    if (!value || claim.refresh || value.fence <= claim.after) return undefined
-    const past = now - value.fresh
-    if (past < 0 || past >= claim.tolerance || value.staleUntil <= now) return undefined
-    return { fence: value.fence, bytes: value.bytes, past, left: value.staleUntil - now, tags: value.tags }
+    if (!value || claim.refresh || value.fence <= claim.afterFence) return undefined
+    const staleFor = now - value.freshUntil
+    if (staleFor < 0 || staleFor >= claim.maxStaleness || value.staleUntil <= now) return undefined
+    const { fence, bytes, tags } = value
+    return { fence, bytes, staleFor, staleLeft: value.staleUntil - now, tags }
   }
 
-  /** The same grant once more, counted from now: the claimer counts it from when it last claimed. */
+  /** Answers a repeated claim with its own grant. The lease counts anew, since the claimer counts from its last claim. */
   #repeatGrant(lease: LeaseGroup, length: number, now: number): Granted {
-    lease.until = now + length
+    lease.expiresAt = now + length
     lease.length = length
-    this.#expire()
+    this.#updateExpiry()
     return { status: 'granted', fence: this.fence, takeover: false }
   }
 
-  /** What the claimer may be served: what is fresh, or what it was parked for. */
-  #readable(claim: Claim, now: number): Outcome | undefined {
+  /** A fresh result, or the outcome that the flight was parked for. */
+  #readableOutcome(claim: Claim, now: number): Outcome | undefined {
     const { value, outcome } = this
     if (
       outcome &&
-      claim.parked > 0 &&
-      outcome.fence > claim.after &&
-      outcome.fence >= claim.parked &&
-      outcome.until > now
+      claim.parkedFence > 0 &&
+      outcome.fence > claim.afterFence &&
+      outcome.fence >= claim.parkedFence &&
+      outcome.readableUntil > now
     ) {
       if (outcome.kind === 'value' && value?.fence === outcome.fence) return this.#valueOutcome(value, now)
       if (outcome.kind === 'error') return this.#errorOutcome(outcome, now)
-      if (outcome.kind === 'unkept') return { ...this.#errorOutcome(outcome, now), kind: 'value', fresh: 0 }
+      if (outcome.kind === 'unstored')
+        return { ...this.#errorOutcome(outcome, now), kind: 'value', ttlLeft: 0 }
     }
     if (claim.refresh) return undefined
-    if (value && value.fence > claim.after && value.fresh > now) return this.#valueOutcome(value, now)
-    if (outcome?.kind === 'error' && outcome.fence > claim.after && outcome.errorFresh > now)
+    if (value && value.fence > claim.afterFence && value.freshUntil > now)
+      return this.#valueOutcome(value, now)
+    if (outcome?.kind === 'error' && outcome.fence > claim.afterFence && outcome.errorFreshUntil > now)
       return this.#errorOutcome(outcome, now)
     return undefined
   }
@@ -160,9 +131,9 @@ export class ResourceRecord {
       kind: 'value',
       fence: value.fence,
       bytes: value.bytes,
-      fresh: Math.max(0, value.fresh - now),
-      doomed: this.doomed >= value.fence,
-      stale: Math.max(0, value.staleUntil - Math.max(now, value.fresh)),
+      ttlLeft: Math.max(0, value.freshUntil - now),
+      invalidated: this.invalidatedUpTo >= value.fence,
+      staleLeft: Math.max(0, value.staleUntil - Math.max(now, value.freshUntil)),
       tags: value.tags,
     }
   }
@@ -171,236 +142,323 @@ export class ResourceRecord {
     return {
       kind: 'error',
       fence: outcome.fence,
-      bytes: outcome.error ?? Buffer.alloc(0),
-      fresh: Math.max(0, outcome.errorFresh - now),
-      doomed: this.doomed >= outcome.fence,
-      stale: 0,
+      bytes: outcome.bytes ?? Buffer.alloc(0),
+      ttlLeft: Math.max(0, outcome.errorFreshUntil - now),
+      invalidated: this.invalidatedUpTo >= outcome.fence,
+      staleLeft: 0,
       tags: outcome.tags,
     }
   }
 
-  #park(claim: Claim, lease: LeaseGroup, party: Party, offer: Offer | undefined, now: number): ClaimReply {
-    const park = party.inbox + claim.nonce
+  #park(
+    claim: Claim,
+    lease: LeaseGroup,
+    client: Client,
+    stale: StaleValue | undefined,
+    now: number,
+  ): ClaimReply {
+    const park = client.inbox + claim.nonce
     if (!this.parks.has(park)) {
-      if (this.parks.size >= party.maxParked) return { status: 'overloaded' }
+      if (this.parks.size >= client.maxParked) return { status: 'overloaded' }
       this.parks.add(park)
     }
-    const tooOld = claim.refresh || this.doomed >= this.fence
+    const needsNextGrant = claim.refresh || this.invalidatedUpTo >= this.fence
     return {
       status: 'parked',
       fence: this.fence,
-      left: lease.until - now,
-      after: tooOld ? Math.max(claim.after, this.fence) : claim.after,
+      leaseLeft: lease.expiresAt - now,
+      afterFence: needsNextGrant ? Math.max(claim.afterFence, this.fence) : claim.afterFence,
       trace: lease.trace,
       progress: lease.progress,
-      offer,
+      stale,
     }
   }
 
   /** The fence of the next grant; undefined when none above the last one is exact. */
-  #nextFence(at: Surroundings): number | undefined {
-    const fence = Math.max(this.fence + 1, at.micros, at.seen + 1)
+  #nextFence(at: TransitionContext): number | undefined {
+    const fence = Math.max(this.fence + 1, at.micros, at.highestFence + 1)
     return fence <= MAX_EXACT_INTEGER ? fence : undefined
   }
 
-  #grant(fence: number, token: string, length: number, trace: string, party: Party, at: Surroundings): void {
+  #grant(
+    fence: number,
+    token: string,
+    length: number,
+    trace: string,
+    client: Client,
+    at: TransitionContext,
+  ): void {
     this.fence = fence
     this.lease = {
       token,
-      until: at.now + length,
+      expiresAt: at.now + length,
       length,
-      holder: party.holder,
+      holder: client.holder,
       trace,
       progress: undefined,
-      unwanted: false,
+      notifyUnwanted: false,
     }
-    this.#expire()
+    this.#updateExpiry()
   }
 
-  renew(
-    grant: Grant & { lease: number },
-    party: Party,
-    at: Surroundings,
-  ): { held: boolean; doomed: boolean } {
-    const lease = this.#heldBy(grant, party, at.now)
-    if (!lease) return { held: false, doomed: false }
-    lease.until = at.now + grant.lease
+  renew(grant: GrantRef & { lease: number }, client: Client, at: TransitionContext): RenewReply {
+    const lease = this.#leaseOf(grant, client, at.now)
+    if (!lease) return { held: false, invalidated: false }
+    lease.expiresAt = at.now + grant.lease
     lease.length = grant.lease
-    this.#expire()
-    return { held: true, doomed: this.doomed >= this.fence }
+    this.#updateExpiry()
+    return { held: true, invalidated: this.invalidatedUpTo >= this.fence }
   }
 
-  /** The lease, if `grant` is the current one. Expired, it still is for one more of its length, unless taken over. */
-  #heldBy(grant: Grant, party: Party, now: number): LeaseGroup | undefined {
+  /** The lease, if it is that of `grant`: an expired one still is for as long as it was, unless it was taken over. */
+  #leaseOf(grant: GrantRef, client: Client, now: number): LeaseGroup | undefined {
     const { lease } = this
-    if (lease?.token !== tokenOf(party.inbox, grant) || this.fence !== grant.fence) return undefined
-    return now <= lease.until + lease.length ? lease : undefined
+    if (lease?.token !== tokenOf(client.inbox, grant) || this.fence !== grant.fence) return undefined
+    return now <= lease.expiresAt + lease.length ? lease : undefined
   }
 
-  settle(settlement: Settlement, party: Party, at: Surroundings): { accepted: boolean; doomed: boolean } {
+  settle(settlement: Settlement, client: Client, at: TransitionContext): SettleReply {
     const { fence, kind, bytes, tags } = settlement
     if (this.outcome?.fence === fence)
-      return { accepted: this.#repeats(settlement), doomed: this.doomed >= fence }
-    if (!this.#heldBy(settlement, party, at.now)) return { accepted: false, doomed: false }
-    const doomed = this.doomed >= fence
-    const ttl = doomed || kind === 'unkept' ? 0 : settlement.ttl
-    const stale = doomed || kind !== 'value' ? 0 : settlement.stale
-    const fresh = doomed ? 0 : at.now + ttl
+      return { accepted: this.#isRepeated(settlement), invalidated: this.invalidatedUpTo >= fence }
+    if (!this.#leaseOf(settlement, client, at.now)) return { accepted: false, invalidated: false }
+    const invalidated = this.invalidatedUpTo >= fence
+    const ttl = invalidated || kind === 'unstored' ? 0 : settlement.ttl
+    const keepStale = invalidated || kind !== 'value' ? 0 : settlement.keepStale
+    const freshUntil = invalidated ? 0 : at.now + ttl
     const replaced =
-      kind === 'value' && Math.max(this.value?.fresh ?? 0, this.value?.staleUntil ?? 0) > at.now
+      kind === 'value' && Math.max(this.value?.freshUntil ?? 0, this.value?.staleUntil ?? 0) > at.now
     const parks = [...this.parks]
     this.parks.clear()
-    const ended = this.#end(fence, kind, at.now + settlement.linger)
+    const ended = this.#endGrant(fence, kind, at.now + settlement.outcomeRetention)
     if (kind === 'value') {
-      const staleUntil = stale > 0 ? fresh + stale : 0
-      this.value = { bytes, fence, fresh, staleUntil, acceptedAt: at.now, tags }
-      this.passUntil = 0
-    } else Object.assign(ended, { error: bytes, tags })
-    if (kind === 'error') ended.errorFresh = fresh
-    if (kind === 'unkept') this.passUntil = doomed ? 0 : at.now + settlement.bypassFor
-    this.#expire()
-    const told = { fence, bytes, fresh: ttl, doomed, stale, tags }
-    const outcome: Outcome = { kind: kind === 'error' ? 'error' : 'value', ...told }
-    for (const park of parks) at.tell(park, { kind: 'outcome', outcome })
-    if (replaced) at.drop(fence - 1)
-    return { accepted: true, doomed }
+      const staleUntil = keepStale > 0 ? freshUntil + keepStale : 0
+      this.value = { bytes, fence, freshUntil, staleUntil, acceptedAt: at.now, tags }
+      this.bypassUntil = 0
+    } else Object.assign(ended, { bytes, tags })
+    if (kind === 'error') ended.errorFreshUntil = freshUntil
+    if (kind === 'unstored') this.bypassUntil = invalidated ? 0 : at.now + settlement.bypassFor
+    this.#updateExpiry()
+    const outcome: Outcome = {
+      kind: kind === 'error' ? 'error' : 'value',
+      fence,
+      bytes,
+      ttlLeft: ttl,
+      invalidated,
+      staleLeft: keepStale,
+      tags,
+    }
+    for (const park of parks) at.notify(park, { kind: 'outcome', outcome })
+    if (replaced) at.broadcastInvalidation(fence - 1)
+    return { accepted: true, invalidated }
   }
 
-  /** The grant is over. */
-  #end(fence: number, kind: OutcomeGroup['kind'], until: number): OutcomeGroup {
+  #endGrant(fence: number, kind: OutcomeGroup['kind'], readableUntil: number): OutcomeGroup {
     this.lease = undefined
-    this.outcome = { fence, kind, until, error: undefined, errorFresh: 0, tags: '' }
+    this.outcome = { fence, kind, readableUntil, bytes: undefined, errorFreshUntil: 0, tags: '' }
     return this.outcome
   }
 
-  /** Whether it is what was accepted under its grant, once more. */
-  #repeats({ kind, bytes }: Settlement): boolean {
-    const accepted = kind === 'value' ? this.value?.bytes : this.outcome?.error
+  /** Whether a settlement repeats the one that was accepted under its grant. */
+  #isRepeated({ kind, bytes }: Settlement): boolean {
+    const accepted = kind === 'value' ? this.value?.bytes : this.outcome?.bytes
     return this.outcome?.kind === kind && accepted !== undefined && accepted.equals(bytes)
   }
 
-  release(
-    release: Release,
-    party: Party,
-    at: Surroundings,
-  ): { released: boolean; fence: number | undefined } {
-    const { fence, next } = release
-    if (next && this.lease?.token === tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })) {
+  release(release: Release, client: Client, at: TransitionContext): ReleaseReply {
+    const { fence, nonce, regrant } = release
+    const regrantToken = regrant && tokenOf(client.inbox, { nonce, attempt: regrant.attempt })
+    if (regrantToken !== undefined && this.lease?.token === regrantToken) {
       return { released: true, fence: this.fence }
     }
     if (this.outcome?.fence === fence) return { released: this.outcome.kind === 'release', fence: undefined }
-    const held = this.#heldBy(release, party, at.now)
+    const held = this.#leaseOf(release, client, at.now)
     if (!held) return { released: false, fence: undefined }
-    const granted = next && this.#nextFence(at)
-    if (release.expired && granted === undefined) {
-      held.until = Math.min(held.until, at.now)
-      this.#expire()
-      for (const park of this.parks) at.tell(park, { kind: 'free' })
+    const granted = regrant && this.#nextFence(at)
+    if (release.asExpired && granted === undefined) {
+      held.expiresAt = Math.min(held.expiresAt, at.now)
+      this.#updateExpiry()
+      for (const park of this.parks) at.notify(park, { kind: 'free' })
       return { released: true, fence: undefined }
     }
-    this.#end(fence, 'release', at.now + release.linger)
-    if (next && granted !== undefined) {
-      const token = tokenOf(party.inbox, { nonce: release.nonce, attempt: next.attempt })
-      this.#grant(granted, token, next.lease, held.trace, party, at)
+    this.#endGrant(fence, 'release', at.now + release.outcomeRetention)
+    if (regrant && regrantToken !== undefined && granted !== undefined) {
+      this.#grant(granted, regrantToken, regrant.lease, held.trace, client, at)
       return { released: true, fence: granted }
     }
-    this.#expire()
-    this.#hint(at)
+    this.#updateExpiry()
+    this.#notifyFree(at)
     return { released: true, fence: undefined }
   }
 
-  /** Tells the first parked flight that is still there that the resource is free. It must claim; nothing is granted. */
-  #hint(at: Surroundings): void {
+  /** Notifies the first parked flight whose inbox exists. It must claim; nothing is granted here. */
+  #notifyFree(at: TransitionContext): void {
     for (const park of [...this.parks]) {
-      if (at.tell(park, { kind: 'free' })) return
+      if (at.notify(park, { kind: 'free' })) return
       this.parks.delete(park)
     }
   }
 
-  /** Gives the lease up unless somebody is parked. */
-  abandon(
-    { linger, ...grant }: Grant & { linger: number },
-    party: Party,
-    at: Surroundings,
+  releaseIfUnwanted(
+    { outcomeRetention, ...grant }: GrantRef & { outcomeRetention: number },
+    client: Client,
+    at: TransitionContext,
   ): 'released' | 'wanted' | 'lost' {
     const { fence } = grant
     if (this.outcome?.fence === fence) return this.outcome.kind === 'release' ? 'released' : 'lost'
-    const lease = this.#heldBy(grant, party, at.now)
+    const lease = this.#leaseOf(grant, client, at.now)
     if (!lease) return 'lost'
     for (const park of [...this.parks]) {
-      if (!at.tell(park, { kind: 'probe' })) this.parks.delete(park)
+      if (!at.notify(park, { kind: 'probe' })) this.parks.delete(park)
     }
-    lease.unwanted = this.parks.size > 0
-    if (lease.unwanted) return 'wanted'
-    this.#end(fence, 'release', at.now + linger)
-    this.#expire()
+    lease.notifyUnwanted = this.parks.size > 0
+    if (lease.notifyUnwanted) return 'wanted'
+    this.#endGrant(fence, 'release', at.now + outcomeRetention)
+    this.#updateExpiry()
     return 'released'
   }
 
-  unpark(park: string, at: Surroundings): void {
+  unpark(park: string, at: TransitionContext): void {
     if (!this.parks.delete(park)) return
-    // The one that was told it is free may be the one that leaves: the next one is told, lest all wait for its tick.
-    if (!this.lease) return this.#hint(at)
+    // The flight that leaves may be the one that was notified of the free resource: without this the others would wait
+    // for their next poll.
+    if (!this.lease) return this.#notifyFree(at)
     const holder = this.lease.token.slice(0, this.lease.token.lastIndexOf('.'))
-    if (this.lease.unwanted && this.parks.size === 0) at.tell(holder, { kind: 'unwanted' })
+    if (this.lease.notifyUnwanted && this.parks.size === 0) at.notify(holder, { kind: 'unwanted' })
   }
 
-  progress(grant: Grant & { bytes: Buffer }, party: Party, at: Surroundings): void {
-    const lease = this.#heldBy(grant, party, at.now)
+  progress(grant: GrantRef & { bytes: Buffer }, client: Client, at: TransitionContext): void {
+    const lease = this.#leaseOf(grant, client, at.now)
     if (!lease) return
     lease.progress = grant.bytes
-    for (const park of this.parks) at.tell(park, { kind: 'progress', bytes: grant.bytes })
+    for (const park of this.parks) at.notify(park, { kind: 'progress', bytes: grant.bytes })
   }
 
-  invalidate(at: Surroundings): { doomed: number } {
+  invalidate(at: TransitionContext): InvalidateReply {
     const running = this.lease !== undefined
-    const first = running && this.doomed < this.fence
-    this.doomed = this.fence
-    // Kept for those who were parked for it; served to nobody else.
-    if (this.value) Object.assign(this.value, { fresh: 0, staleUntil: 0 })
-    if ((this.outcome?.until ?? 0) <= at.now) this.value = undefined
-    if (this.outcome) this.outcome.errorFresh = 0
-    this.passUntil = 0
-    this.#expire()
-    at.drop(this.fence)
-    return { doomed: first ? this.fence : 0 }
+    const first = running && this.invalidatedUpTo < this.fence
+    this.invalidatedUpTo = this.fence
+    // Flights that were parked for the value may still read it.
+    if (this.value) Object.assign(this.value, { freshUntil: 0, staleUntil: 0 })
+    if ((this.outcome?.readableUntil ?? 0) <= at.now) this.value = undefined
+    if (this.outcome) this.outcome.errorFreshUntil = 0
+    this.bypassUntil = 0
+    this.#updateExpiry()
+    at.broadcastInvalidation(this.fence)
+    return { invalidatedGrant: first ? this.fence : 0 }
   }
 
   snapshot(now: number): Snapshot {
     const { lease, value } = this
-    const live = lease && lease.until > now
+    const held = lease && lease.expiresAt > now
     return {
-      lease: live
-        ? { holder: lease.holder, fence: this.fence, left: lease.until - now, parked: this.parks.size }
+      lease: held
+        ? {
+            holder: lease.holder,
+            fence: this.fence,
+            leaseLeft: lease.expiresAt - now,
+            parked: this.parks.size,
+          }
         : undefined,
       value:
-        value && Math.max(value.fresh, value.staleUntil) > now
+        value && Math.max(value.freshUntil, value.staleUntil) > now
           ? {
               fence: value.fence,
               age: now - value.acceptedAt,
-              fresh: Math.max(0, value.fresh - now),
-              stale: Math.max(0, value.staleUntil - Math.max(now, value.fresh)),
+              ttlLeft: Math.max(0, value.freshUntil - now),
+              staleLeft: Math.max(0, value.staleUntil - Math.max(now, value.freshUntil)),
             }
           : undefined,
     }
   }
 
   /** The value, if it is fresh. */
-  find(now: number): Outcome | undefined {
+  freshValue(now: number): Outcome | undefined {
     const { value } = this
-    return value && value.fresh > now ? this.#valueOutcome(value, now) : undefined
+    return value && value.freshUntil > now ? this.#valueOutcome(value, now) : undefined
   }
 
-  /** Every change ends here: forgetting must never come before the last deadline. */
-  #expire(): void {
+  /** Called by every transition: the record must not be deleted before its last deadline. */
+  #updateExpiry(): void {
     const { value, lease, outcome } = this
     this.expiresAt = Math.max(
-      value?.fresh ?? 0,
+      value?.freshUntil ?? 0,
       value?.staleUntil ?? 0,
-      this.passUntil,
-      outcome?.until ?? 0,
-      outcome?.errorFresh ?? 0,
-      lease ? lease.until + lease.length : 0,
+      this.bypassUntil,
+      outcome?.readableUntil ?? 0,
+      outcome?.errorFreshUntil ?? 0,
+      lease ? lease.expiresAt + lease.length : 0,
     )
   }
+}
+
+/** Names the grant of a claim attempt: no other attempt, flight or process has the same. */
+export function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
+  return `${inbox}${grant.nonce}.${grant.attempt}`
+}
+
+/** The lease of the processor. Deadlines are ms since the epoch, by the clock of the store. */
+interface LeaseGroup {
+  token: string
+  /** Then another flight may take over. */
+  expiresAt: number
+  /** How long it is, ms. Unless taken over, it can still be published under for as long after `expiresAt`. */
+  length: number
+  /** Host and process id, for `peek`. */
+  holder: string
+  trace: string
+  /** Written by `progress`. */
+  progress: Buffer | undefined
+  /** Written by `releaseIfUnwanted`: the holder is to be notified when the last parked flight leaves. */
+  notifyUnwanted: boolean
+}
+
+/** How the last grant ended. */
+interface OutcomeGroup {
+  fence: number
+  kind: Settlement['kind'] | 'release'
+  /** Until then it is readable to flights that were parked. */
+  readableUntil: number
+  /** The failure, or the value that was not to be stored. */
+  bytes: Buffer | undefined
+  /** Of a failure: until when it answers every claim. */
+  errorFreshUntil: number
+  /** The tags of `bytes`. */
+  tags: string
+}
+
+/** The stored value. */
+interface ValueGroup {
+  bytes: Buffer
+  fence: number
+  freshUntil: number
+  /** Until when it is kept for callers that accept stale; 0 when it is not kept beyond `freshUntil`. */
+  staleUntil: number
+  acceptedAt: number
+  tags: string
+}
+
+type Granted = Extract<ClaimReply, { status: 'granted' }>
+
+/** What a transition knows of the server, and the messages that it may send. */
+export interface TransitionContext {
+  /** Now, ms since the epoch. */
+  now: number
+  /** Now, µs since the epoch: a lower bound of the next fence. */
+  micros: number
+  /** The highest fence that the client has ever seen: another lower bound. */
+  highestFence: number
+  /** Sends a notice to a parked flight. Returns false when its inbox does not exist any more. */
+  notify(park: string, notice: Notice): boolean
+  /** Notifies all processes that results accepted under `fence` or an earlier one must not be served any more. */
+  broadcastInvalidation(fence: number): void
+}
+
+/** The process that a claimer or a holder belongs to. */
+export interface Client {
+  inbox: string
+  /** Host and process id, for `peek`. */
+  holder: string
+  /** Flights that it lets park on one record. */
+  maxParked: number
 }

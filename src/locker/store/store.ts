@@ -1,33 +1,33 @@
 /**
  * The store port of the Locker: the atomic transitions of a resource's record, and the messages that they cause. Two
- * adapters: MemoryStore (record.ts, the executable specification) and RedisStore (the same, as scripts).
+ * adapters implement it: MemoryStore (on record.ts, the executable specification) and RedisStore (the same, as scripts).
  */
 
-/** What became of a grant, as it is kept and as it is told. */
+/** How a grant ended, as the record keeps it and as messages carry it. */
 export interface Outcome {
   kind: 'value' | 'error'
   /** The grant that it was accepted under. */
   fence: number
   /** The encoded value, or the encoded failure. */
   bytes: Buffer
-  /** How long it may still be served to anybody, ms; 0: only to those who waited for it. */
-  fresh: number
-  /** Invalidated while its work ran: only for those who waited before that. */
-  doomed: boolean
-  /** How long it is kept beyond `fresh`, for those who are content with what is over, ms. */
-  stale: number
-  /** Its tags with their epochs, as its writer noted them; '' when it has none. */
+  /** How long it is still fresh, ms. 0: only flights that were parked for it may read it. */
+  ttlLeft: number
+  /** Invalidated while its work ran: only for callers that waited before the invalidation. */
+  invalidated: boolean
+  /** How long it is kept beyond `ttlLeft` for callers that accept stale, ms. */
+  staleLeft: number
+  /** Its tags with their versions, as its writer serialized them; '' when it has none. */
   tags: string
 }
 
-/** A value that is over, and still kept. */
-export interface Offer {
+/** A value that is stale, and still kept for callers that accept stale. */
+export interface StaleValue {
   fence: number
   bytes: Buffer
-  /** For how long it has been over, ms. */
-  past: number
-  /** For how long it is kept yet, ms. */
-  left: number
+  /** For how long it has been stale, ms. */
+  staleFor: number
+  /** How long it is still kept, ms. */
+  staleLeft: number
   tags: string
 }
 
@@ -35,130 +35,151 @@ export interface Offer {
 export interface Claim {
   /** Name of the record. */
   key: string
-  /** The flight that claims: an id that messages to it will echo. */
+  /** Identifies the flight that claims; messages to it echo the nonce. */
   nonce: string
-  /** Counts the claims of this flight; nonce and attempt make the token of the grant. */
+  /** Counts the claims of this flight. Nonce and attempt make the token of the grant. */
   attempt: number
   /** Lease to take, ms. */
   lease: number
-  /** Only what was begun under a grant above this fence is wanted. */
-  after: number
+  /** Only results of grants after this fence. */
+  afterFence: number
   /** The fence under which this flight is parked; 0 when it is not. */
-  parked: number
-  /** Whether what is there already is not wanted. */
+  parkedFence: number
+  /** Ignores the present results: only a new grant, or the end of the present one, answers this claim. */
   refresh: boolean
-  /** Whether a dead holder may be replaced by one who waited for it. */
+  /** Whether this flight, parked behind a holder whose lease expired, may replace that holder. */
   takeover: boolean
-  /** How long ago a value may have been over that is offered besides, ms; 0: none is wanted. */
-  tolerance: number
-  /** As long as another renews it, what has been over for less than this (ms) will do: no parking for it. */
-  serve: number
-  /** Whether it may be told to go alone, because what is computed here is not kept anyway. */
-  pass: boolean
-  /** Grant it only while this is the last fence, and nothing was invalidated since it was granted; 0: in any case. */
-  only: number
-  /** Trace context of the claimer, kept for those who will wait for it. */
+  /** A value that has been stale for less than this, ms, comes beside the reply; 0: none does. */
+  maxStaleness: number
+  /** While another process holds the lease, a value that has been stale for less than this, ms, answers the claim. */
+  acceptStaleWhileHeld: number
+  /** Whether the reply may be 'bypass'. */
+  allowBypass: boolean
+  /** Compare and set: grants only if this is the last fence and its grant was not invalidated; 0: unconditional. */
+  expectedFence: number
+  /** Trace context of the claimer, for the flights that will park behind it. */
   trace: string
 }
 
-export type ClaimReply = Answer & {
-  /** What is over, and would do for some. Not beside a value. */
-  offer?: Offer | undefined
-}
-
-type Answer =
-  /** There is an outcome. */
+export type ClaimReply = (
   | { status: 'done'; outcome: Outcome }
-  /** What is offered will do: another renews it. */
-  | { status: 'stale'; offer: Offer }
+  /** The stale value answers the claim, because another process renews it. */
+  | { status: 'stale'; stale: StaleValue }
   /** The claimer is the processor now (or already, when the claim was repeated). */
   | { status: 'granted'; fence: number; takeover: boolean }
   /**
-   * What is computed here has not been kept lately: nobody waits for anybody. `fence`: the last one. Who was parked still
-   * is: it must claim again, or leave.
+   * The last result was not to be stored: callers run their works side by side and do not wait for each other
+   * (hit-for-pass). `fence` is the last one. A flight that was parked still is: it must claim again, or unpark.
    */
-  | { status: 'pass'; fence: number }
-  /** Another is; the claimer will be told. `after` replaces the claim's own from now on. */
+  | { status: 'bypass'; fence: number }
+  /** Another process is the processor; the claimer will be notified. `afterFence` replaces the one of the claim. */
   | {
       status: 'parked'
       fence: number
-      left: number
-      after: number
+      leaseLeft: number
+      afterFence: number
       trace: string
       progress: Buffer | undefined
     }
-  /** The holder that this flight waited for is dead, and `takeover` is false. */
-  | { status: 'abandoned' }
-  /** Too many are parked already. */
+  /** The lease that this flight was parked behind has expired, and `takeover` is false. */
+  | { status: 'lease-expired' }
+  /** Too many flights are parked already. */
   | { status: 'overloaded' }
-  /** The last fence is another than `only`, or was invalidated. */
-  | { status: 'refused' }
-  /** The record can grant no more: no fence above its last one is exact. Only who writes to Redis by hand brings that about. */
+  /** The last fence is not `expectedFence`, or its grant was invalidated. */
+  | { status: 'conflict' }
+  /** No fence above the last one is an exact number. Happens only if the record was written by hand. */
   | { status: 'exhausted' }
+) & {
+  /** A stale value, if there is one within `maxStaleness`. Never beside a fresh value. */
+  stale?: StaleValue | undefined
+}
 
 /** A grant, as its holder names it. */
-export interface Grant {
+export interface GrantRef {
   key: string
   nonce: string
   attempt: number
   fence: number
 }
 
-export interface Settlement extends Grant {
-  /** 'unkept': a value for those who wait alone; what is kept stays as it is. */
-  kind: 'value' | 'error' | 'unkept'
+export interface Settlement extends GrantRef {
+  /** 'unstored': a value for the flights that are parked; the stored value stays as it is. */
+  kind: 'value' | 'error' | 'unstored'
   bytes: Buffer
-  /** How long it is served to everybody, ms. */
+  /** How long it is fresh, ms. */
   ttl: number
-  /** Of a value: how long it is kept beyond that, ms. */
-  stale: number
+  /** Of a value: how long it is kept beyond that for callers that accept stale, ms. */
+  keepStale: number
   tags: string
-  /** Of 'unkept': for how long nobody is to wait for anybody, ms. */
+  /** Of 'unstored': for how long later claims are answered with 'bypass', ms. */
   bypassFor: number
-  /** How long it stays readable to those who were parked, ms, and is remembered against repetition. */
-  linger: number
+  /** How long flights that were parked may read it, and repeated settlements are recognised, ms. */
+  outcomeRetention: number
 }
 
-export interface Release extends Grant {
-  linger: number
+export interface Release extends GrantRef {
+  outcomeRetention: number
   /**
-   * Held for too long: its lease ends now, as if its holder had died. All who are parked are told, since those who do not
-   * replace a dead holder must not wait on. Without effect beside `next`.
+   * The lease expires now instead of being given up, as if its holder had died. All parked flights are notified, because
+   * those that may not take over must reject. Ignored beside `regrant`.
    */
-  expired: boolean
-  /** Grant it anew, in the same step, to this attempt of the same flight. */
-  next: { attempt: number; lease: number } | undefined
+  asExpired: boolean
+  /** Grants the lease anew, in the same step, to this attempt of the same flight. */
+  regrant: { attempt: number; lease: number } | undefined
 }
 
-/** What is said about a record without changing it. */
+/** `held` is false when the lease is lost. `invalidated`: the value of this grant will not be stored. */
+export interface RenewReply {
+  held: boolean
+  invalidated: boolean
+}
+
+/** `accepted` is false when the lease is lost. `invalidated`: the value was not stored. */
+export interface SettleReply {
+  accepted: boolean
+  invalidated: boolean
+}
+
+/** `released` is false when the lease is lost. `fence` is the one of the regrant, if there was one. */
+export interface ReleaseReply {
+  released: boolean
+  fence: number | undefined
+}
+
+/** `invalidatedGrant`: the fence of the running grant if this call was the first to invalidate it, else 0. */
+export interface InvalidateReply {
+  invalidatedGrant: number
+}
+
+/** The state of a record, read without changing it. */
 export interface Snapshot {
-  lease: { holder: string; fence: number; left: number; parked: number } | undefined
-  value: { fence: number; age: number; fresh: number; stale: number } | undefined
+  lease: { holder: string; fence: number; leaseLeft: number; parked: number } | undefined
+  value: { fence: number; age: number; ttlLeft: number; staleLeft: number } | undefined
 }
 
-/** A message to a parked flight. */
+/** A message to a parked flight, or (the last) to the processor. */
 export type Notice =
   | { kind: 'outcome'; outcome: Outcome }
-  /** There is an outcome that is too large for a message. */
-  | { kind: 'more' }
-  /** The resource is free. */
+  /** There is an outcome that is too large for a message: the flight must read the record. */
+  | { kind: 'too-large' }
+  /** The resource is free: the flight must claim. */
   | { kind: 'free' }
   | { kind: 'progress'; bytes: Buffer }
-  /** Whether anybody is there. */
+  /** Only finds out whether the inbox exists. */
   | { kind: 'probe' }
-  /** To the processor: nobody is parked any more. */
+  /** The last parked flight has left. */
   | { kind: 'unwanted' }
 
-/** What a store tells to everything that uses it in this process. */
+/** Events of a store that concern every flight and cache of this process. */
 export interface StoreListener {
   /** Messages arrive from now on; some may have been missed. */
   up(): void
   /** Messages may have been missed since up to 2 s ago. */
   down(): void
-  /** What was accepted for `key` under `fence` or an earlier one is no longer to be served. */
-  drop(key: string, fence: number): void
-  /** What was noted for a tag before `epoch` is no longer to be served. */
-  dropTag(tag: string, epoch: number): void
+  /** Results of `key` accepted under `fence` or an earlier one must not be served any more. */
+  invalidated(key: string, fence: number): void
+  /** Results that carry an earlier version of the tag must not be served any more. */
+  tagInvalidated(tag: string, version: number): void
 }
 
 /** How long a call may take. */
@@ -168,16 +189,16 @@ export interface CallLimits {
 }
 
 /**
- * Who claims, and is called back: a claim answered by a result must cost little, so no promise is made for it. For each
- * claim, `claimed` or `unclaimed` is called; `claimed` also after `unclaimed`, with a reply that came too late: what it
- * did still stands.
+ * The claiming flight. It is called back instead of given a promise, so that a claim answered by a result costs little.
+ * Each claim ends in `claimed` or `claimFailed`. `claimed` may also follow `claimFailed`, with a reply that came too
+ * late: the transition has happened all the same.
  */
 export interface Claimer {
-  /** It is about to go out: whatever happened before this is older than the reply. */
+  /** The claim is about to be sent: the reply is newer than anything before this call. */
   sending(): void
   claimed(reply: ClaimReply, attempt: number): void
   /** With UnavailableError, OverloadedError or ClosedError. */
-  unclaimed(error: unknown, attempt: number): void
+  claimFailed(error: unknown, attempt: number): void
   /** A message for the nonce of the claim, at any time from the claim to `ignore`. */
   notice(notice: Notice): void
 }
@@ -186,48 +207,48 @@ export interface Claimer {
 export interface Store {
   /** Calls back within `within` ms. */
   claim(claim: Claim, within: number, claimer: Claimer): void
-  /** Extends the lease. `held` is false when it is lost; `doomed`: its value will not be kept. */
-  renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }>
-  /** Publishes a value or a failure. `accepted` is false when the lease is lost. Repeated, it has the effect of one. */
-  settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }>
-  /** Gives the lease up. The fence is that of the next grant, where one was asked for; undefined when it is lost. */
-  release(release: Release, limits: CallLimits): Promise<{ released: boolean; fence: number | undefined }>
-  /** Gives the lease up if nobody is parked; if somebody is, the last of them to leave will be made known ('unwanted'). */
-  abandon(grant: Grant & { linger: number }, limits: CallLimits): Promise<'released' | 'wanted' | 'lost'>
-  /** Takes a parked flight off the record. */
+  /** Extends the lease. */
+  renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply>
+  /** Publishes a value or a failure. Idempotent. */
+  settle(settlement: Settlement, limits: CallLimits): Promise<SettleReply>
+  /** Gives the lease up. */
+  release(release: Release, limits: CallLimits): Promise<ReleaseReply>
+  /** Gives the lease up if no flight is parked; otherwise the holder is notified ('unwanted') when the last one leaves. */
+  releaseIfUnwanted(
+    grant: GrantRef & { outcomeRetention: number },
+    limits: CallLimits,
+  ): Promise<'released' | 'wanted' | 'lost'>
+  /** Removes a parked flight from the record. */
   unpark(key: string, nonce: string, limits: CallLimits): Promise<void>
-  /** Shows `bytes` to those who are parked. */
-  progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void>
-  /** Forgets what is kept. `doomed`: the fence of the running grant, if this call was the first to invalidate it; or 0. */
-  invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }>
+  /** Sends progress to all parked flights, and keeps it for those that park later. */
+  progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void>
+  /** Removes the results of a key, and invalidates its running grant. */
+  invalidate(key: string, limits: CallLimits): Promise<InvalidateReply>
   snapshot(key: string, limits: CallLimits): Promise<Snapshot>
-  /**
-   * The value, if there is a fresh one: read without claiming anything. `sending` is called when it goes out: whatever
-   * happened before is older than the reply.
-   */
-  find(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined>
-  /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
-  epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]>
-  /** Begins a new epoch of a tag, everywhere. */
+  /** Reads the value if it is fresh, without claiming. `sending` is called as that of a {@link Claimer}. */
+  readFresh(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined>
+  /** The versions of tags; 0: it has none. With `keepFor` (ms), missing versions are made, and all are kept so long. */
+  tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]>
+  /** Gives a tag a new version, in every process. */
   invalidateTag(tag: string, limits: CallLimits): Promise<void>
 
-  /** Whether a fence may have been granted in the course of things. Another was written by hand: it counts in its record alone. */
-  explains(fence: number): boolean
+  /** Whether this server can have granted a fence. One that was written by hand counts for its own record alone. */
+  isPlausibleFence(fence: number): boolean
   /** Whether messages arrive. */
   readonly subscribed: boolean
-  /** No more notices for a nonce. */
+  /** Ends the notices for a nonce. */
   ignore(nonce: string): void
-  /** Adds a listener; the returned function takes it away. */
+  /** Adds a listener; the returned function removes it. */
   listen(listener: StoreListener): () => void
-  /** Ends this process's use of it. What it holds must have been settled or released. */
+  /** Ends this process's use of the store. Leases must have been settled or released before. */
   close(): void
 }
 
 /** Flights that may be parked on one record, unless configured otherwise. */
 export const MAX_PARKED: number = 10_000
 
-/** Tolerance of a claim that is offered whatever is kept: those who wait decide. */
-export const ANY_AGE: number = Number.MAX_SAFE_INTEGER
+/** `maxStaleness` of a claim that takes any stale value: the waiters decide. */
+export const ANY_STALENESS: number = Number.MAX_SAFE_INTEGER
 
-/** Above this many bytes a value is not sent in messages: those who wait read it from the record. */
+/** A larger value, in bytes, is not sent in messages: parked flights read it from the record. */
 export const MESSAGE_LIMIT: number = 64 * 1024

@@ -4,7 +4,7 @@ import type {
   Claim,
   Claimer,
   ClaimReply,
-  Grant,
+  GrantRef,
   Notice,
   Outcome,
   Release,
@@ -54,7 +54,7 @@ export class Endpoint implements Store, Party {
     return this.#world.server.clock.now()
   }
 
-  explains(fence: number): boolean {
+  isPlausibleFence(fence: number): boolean {
     return this.#fences.isPlausible(fence)
   }
 
@@ -90,7 +90,7 @@ export class Endpoint implements Store, Party {
       claimer.sending()
       this.#call('claim', nonce, () => this.#port.claim(claim), { within }, answered).then(
         answered,
-        (error) => claimer.unclaimed(error, attempt),
+        (error) => claimer.claimFailed(error, attempt),
       )
     }
     if (this.#world.plan.batched) process.nextTick(send)
@@ -103,11 +103,17 @@ export class Endpoint implements Store, Party {
     if (grant) grant.delivered ??= this.#history.moment()
   }
 
-  renew(grant: Grant & { lease: number }, limits: CallLimits): Promise<{ held: boolean; doomed: boolean }> {
+  renew(
+    grant: GrantRef & { lease: number },
+    limits: CallLimits,
+  ): Promise<{ held: boolean; invalidated: boolean }> {
     return this.#call('renew', grant.nonce, () => this.#port.renew(grant), limits)
   }
 
-  async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
+  async settle(
+    settlement: Settlement,
+    limits: CallLimits,
+  ): Promise<{ accepted: boolean; invalidated: boolean }> {
     const grant = this.#world.grant(keyOf(settlement.key), settlement.fence)
     if (grant) grant.settling ??= this.#history.moment()
     const run = () => this.#port.settle(settlement)
@@ -130,7 +136,10 @@ export class Endpoint implements Store, Party {
     return reply
   }
 
-  abandon(grant: Grant & { linger: number }, limits: CallLimits): Promise<'released' | 'wanted' | 'lost'> {
+  releaseIfUnwanted(
+    grant: GrantRef & { outcomeRetention: number },
+    limits: CallLimits,
+  ): Promise<'released' | 'wanted' | 'lost'> {
     return this.#call('abandon', grant.nonce, () => this.#port.abandon(grant), limits)
   }
 
@@ -138,11 +147,11 @@ export class Endpoint implements Store, Party {
     return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), limits)
   }
 
-  progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+  progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
     return this.#call('progress', grant.nonce, () => this.#port.progress(grant), limits)
   }
 
-  invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
+  invalidate(key: string, limits: CallLimits): Promise<{ invalidatedGrant: number }> {
     return this.#invalidate(key, () => this.#port.invalidate(key), limits)
   }
 
@@ -163,13 +172,13 @@ export class Endpoint implements Store, Party {
     return this.#call(`invalidate ${name}`, undefined, run, limits)
   }
 
-  async find(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     if (this.#world.plan.batched) await new Promise<void>((send) => process.nextTick(send))
     sending?.()
     return this.#call('find', undefined, () => this.#port.find(key), limits)
   }
 
-  epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+  tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
     return this.#call('epochs', undefined, () => this.#port.epochs(tags, keepFor), limits)
   }
 
@@ -191,14 +200,14 @@ export class Endpoint implements Store, Party {
   drop(key: string, fence: number): void {
     this.subscription.send(() => {
       this.#history.say(() => `p${this.#process.id} hears 'drop' ${key} ${fence}`)
-      for (const listener of this.#listeners) listener.drop(key, fence)
+      for (const listener of this.#listeners) listener.invalidated(key, fence)
     }, false)
   }
 
   dropTag(tag: string, epoch: number): void {
     this.subscription.send(() => {
       this.#history.say(() => `p${this.#process.id} hears 'drop tag' ${tag}`)
-      for (const listener of this.#listeners) listener.dropTag(tag, epoch)
+      for (const listener of this.#listeners) listener.tagInvalidated(tag, epoch)
     }, false)
   }
 

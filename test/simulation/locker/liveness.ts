@@ -175,7 +175,7 @@ export class LivenessCheck {
     for (const key of plan.keys) {
       const name = recordOf(key)
       const lease = server.find(name)?.lease
-      if (lease && lease.until > server.clock.now())
+      if (lease && lease.expiresAt > server.clock.now())
         this.#violate('L4', `${key} is still leased to ${lease.token.slice(22, 26)}`)
       const living = server
         .parked(name)

@@ -1,4 +1,4 @@
-import type { Surroundings } from '../../../src/locker/store/record.ts'
+import type { TransitionContext } from '../../../src/locker/store/record.ts'
 import type { Store } from '../../../src/locker/store/store.ts'
 import type { Plan } from './plan.ts'
 import type { Port } from './port.ts'
@@ -14,7 +14,7 @@ export interface Mutation {
   /** Makes of a plan one in which it has more to break. */
   plan?: (plan: Plan) => void
   /** Changes what a transition is given. */
-  surroundings?: (at: Surroundings) => Surroundings
+  surroundings?: (at: TransitionContext) => TransitionContext
   /** Changes the transitions. */
   server?: (port: Port, server: SimServer) => Port
   /** Changes what stands between a locker and its store. */

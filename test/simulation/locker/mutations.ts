@@ -15,7 +15,7 @@ function wrapped(store: Store, changes: Partial<Store>): Store {
   })
 }
 
-const undoomed = (outcome: Outcome): Outcome => ({ ...outcome, doomed: false })
+const asValid = (outcome: Outcome): Outcome => ({ ...outcome, invalidated: false })
 
 /** A store that never says that what it hands over was invalidated. */
 function withoutDoom(store: Store): Store {
@@ -23,19 +23,22 @@ function withoutDoom(store: Store): Store {
     claim: (claim, within, claimer) =>
       store.claim(claim, within, {
         sending: () => claimer.sending(),
-        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        claimFailed: (error, attempt) => claimer.claimFailed(error, attempt),
         claimed: (reply, attempt) =>
           claimer.claimed(
-            reply.status === 'done' ? { ...reply, outcome: undoomed(reply.outcome) } : reply,
+            reply.status === 'done' ? { ...reply, outcome: asValid(reply.outcome) } : reply,
             attempt,
           ),
         notice: (notice) =>
           claimer.notice(
-            notice.kind === 'outcome' ? { ...notice, outcome: undoomed(notice.outcome) } : notice,
+            notice.kind === 'outcome' ? { ...notice, outcome: asValid(notice.outcome) } : notice,
           ),
       }),
-    settle: async (settlement, limits) => ({ ...(await store.settle(settlement, limits)), doomed: false }),
-    renew: async (grant, limits) => ({ ...(await store.renew(grant, limits)), doomed: false }),
+    settle: async (settlement, limits) => ({
+      ...(await store.settle(settlement, limits)),
+      invalidated: false,
+    }),
+    renew: async (grant, limits) => ({ ...(await store.renew(grant, limits)), invalidated: false }),
   })
 }
 
@@ -45,7 +48,7 @@ function withReplies(store: Store, change: (reply: ClaimReply) => ClaimReply): S
     claim: (claim, within, claimer) =>
       store.claim(claim, within, {
         sending: () => claimer.sending(),
-        unclaimed: (error, attempt) => claimer.unclaimed(error, attempt),
+        claimFailed: (error, attempt) => claimer.claimFailed(error, attempt),
         notice: (notice) => claimer.notice(notice),
         claimed: (reply, attempt) => claimer.claimed(change(reply), attempt),
       }),
@@ -91,7 +94,7 @@ export const MUTATIONS: readonly Mutation[] = [
         return {
           settle: async (settlement) => {
             const name = `${settlement.key} ${settlement.fence}`
-            if (accepted.has(name)) return { accepted: false, doomed: false }
+            if (accepted.has(name)) return { accepted: false, invalidated: false }
             const reply = await settle(settlement)
             if (reply.accepted) accepted.add(name)
             return reply
@@ -108,16 +111,16 @@ export const MUTATIONS: readonly Mutation[] = [
         if (reply.accepted || settlement.kind === 'error') return reply
         const { key, bytes, fence, ttl } = settlement
         server.change(key, (record, at) => {
-          const times = { fresh: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
+          const times = { freshUntil: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
           record.value = { bytes, fence, tags: '', ...times }
         })
-        return { accepted: true, doomed: false }
+        return { accepted: true, invalidated: false }
       },
     }),
   },
   {
     name: 'a fence that starts over when the record is lost',
-    surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
+    surroundings: (at) => ({ ...at, micros: 1, highestFence: 0 }),
   },
   {
     name: 'a blind renewal',
@@ -127,16 +130,16 @@ export const MUTATIONS: readonly Mutation[] = [
         const reply = await port.renew(grant)
         if (reply.held || !server.find(grant.key)?.lease) return reply
         server.change(grant.key, ({ lease }, at) => {
-          if (lease) lease.until = at.now + grant.lease
+          if (lease) lease.expiresAt = at.now + grant.lease
         })
-        return { held: true, doomed: false }
+        return { held: true, invalidated: false }
       },
     }),
   },
   {
     name: 'no slow tick',
     client: (store) =>
-      withReplies(store, (reply) => (reply.status === 'parked' ? { ...reply, left: 1e9 } : reply)),
+      withReplies(store, (reply) => (reply.status === 'parked' ? { ...reply, leaseLeft: 1e9 } : reply)),
   },
   {
     name: 'a grant that nobody wants is not released',
@@ -162,9 +165,9 @@ export const MUTATIONS: readonly Mutation[] = [
           store.claim(claim, within, {
             sending: () => claimer.sending(),
             notice: (notice) => claimer.notice(notice),
-            unclaimed: (error, attempt) => {
+            claimFailed: (error, attempt) => {
               refused = true
-              claimer.unclaimed(error, attempt)
+              claimer.claimFailed(error, attempt)
             },
             claimed: (reply, attempt) => {
               if (!refused) claimer.claimed(reply, attempt)
@@ -178,7 +181,7 @@ export const MUTATIONS: readonly Mutation[] = [
     shownBy: 75,
     surroundings: (at) => ({
       ...at,
-      tell: (park, notice) => notice.kind === 'free' || at.tell(park, notice),
+      notify: (park, notice) => notice.kind === 'free' || at.notify(park, notice),
     }),
   },
   {
@@ -187,11 +190,11 @@ export const MUTATIONS: readonly Mutation[] = [
     server: (port, server) => ({
       ...port,
       invalidate: async (key) => {
-        const doomed = server.find(key)?.doomed
+        const invalidated = server.find(key)?.invalidatedUpTo
         const reply = await port.invalidate(key)
-        if (doomed !== undefined) {
+        if (invalidated !== undefined) {
           server.change(key, (record) => {
-            record.doomed = doomed
+            record.invalidatedUpTo = invalidated
           })
         }
         return reply
@@ -199,7 +202,7 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'a doomed value is handed to those who came later',
+    name: 'an invalidated value is handed to those who came later',
     shownBy: 81,
     client: (store) => withoutDoom(store),
   },
@@ -212,8 +215,8 @@ export const MUTATIONS: readonly Mutation[] = [
           store.listen({
             up: () => listener.up(),
             down: () => listener.down(),
-            drop: () => {},
-            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
+            invalidated: () => {},
+            tagInvalidated: (tag, epoch) => listener.tagInvalidated(tag, epoch),
           }),
       }),
   },
@@ -230,8 +233,8 @@ export const MUTATIONS: readonly Mutation[] = [
           store.listen({
             up: () => {},
             down: () => {},
-            drop: (key, fence) => listener.drop(key, fence),
-            dropTag: (tag, epoch) => listener.dropTag(tag, epoch),
+            invalidated: (key, fence) => listener.invalidated(key, fence),
+            tagInvalidated: (tag, epoch) => listener.tagInvalidated(tag, epoch),
           }),
       }),
   },
@@ -248,8 +251,8 @@ export const MUTATIONS: readonly Mutation[] = [
           store.listen({
             up: () => listener.up(),
             down: () => listener.down(),
-            drop: (key, fence) => listener.drop(key, fence),
-            dropTag: () => {},
+            invalidated: (key, fence) => listener.invalidated(key, fence),
+            tagInvalidated: () => {},
           }),
       }),
   },
@@ -276,10 +279,10 @@ export const MUTATIONS: readonly Mutation[] = [
       ...port,
       invalidate: async (key) => {
         const value = server.find(key)?.value
-        const { fresh = 0, staleUntil = 0 } = value ?? {}
+        const { freshUntil = 0, staleUntil = 0 } = value ?? {}
         const reply = await port.invalidate(key)
         server.change(key, (record, at) => {
-          if (value) Object.assign(value, { fresh: Math.min(fresh, at.now), staleUntil })
+          if (value) Object.assign(value, { freshUntil: Math.min(freshUntil, at.now), staleUntil })
           record.expiresAt = Math.max(record.expiresAt, staleUntil)
         })
         return reply
@@ -290,15 +293,18 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'an offer that does not say for how long it has been over',
     client: (store) =>
       withReplies(store, (reply) =>
-        'offer' in reply && reply.offer ? { ...reply, offer: { ...reply.offer, past: 0 } } : reply,
+        'stale' in reply && reply.stale ? { ...reply, stale: { ...reply.stale, staleFor: 0 } } : reply,
       ),
   },
   {
     name: 'what is over, offered as if it were fresh',
     client: (store) =>
       withReplies(store, (reply) =>
-        reply.offer
-          ? { status: 'done', outcome: { kind: 'value', fresh: 0, doomed: false, stale: 0, ...reply.offer } }
+        reply.stale
+          ? {
+              status: 'done',
+              outcome: { ...reply.stale, kind: 'value', ttlLeft: 0, invalidated: false, staleLeft: 0 },
+            }
           : reply,
       ),
   },
@@ -308,7 +314,7 @@ export const MUTATIONS: readonly Mutation[] = [
     server: (port) => ({
       ...port,
       settle: (settlement) =>
-        port.settle(settlement.kind === 'unkept' ? { ...settlement, kind: 'value' } : settlement),
+        port.settle(settlement.kind === 'unstored' ? { ...settlement, kind: 'value' } : settlement),
     }),
   },
   {

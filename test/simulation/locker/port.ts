@@ -2,7 +2,7 @@ import type {
   Claim,
   Claimer,
   ClaimReply,
-  Grant,
+  GrantRef,
   Outcome,
   Release,
   Settlement,
@@ -13,13 +13,13 @@ import type {
 /** The transitions of the store, as they run at the server. */
 export interface Port {
   claim(claim: Claim): Promise<ClaimReply>
-  renew(grant: Grant & { lease: number }): Promise<{ held: boolean; doomed: boolean }>
-  settle(settlement: Settlement): Promise<{ accepted: boolean; doomed: boolean }>
+  renew(grant: GrantRef & { lease: number }): Promise<{ held: boolean; invalidated: boolean }>
+  settle(settlement: Settlement): Promise<{ accepted: boolean; invalidated: boolean }>
   release(release: Release): Promise<{ released: boolean; fence: number | undefined }>
-  abandon(grant: Grant & { linger: number }): Promise<'released' | 'wanted' | 'lost'>
+  abandon(grant: GrantRef & { outcomeRetention: number }): Promise<'released' | 'wanted' | 'lost'>
   unpark(key: string, nonce: string): Promise<void>
-  progress(grant: Grant & { bytes: Buffer }): Promise<void>
-  invalidate(key: string): Promise<{ doomed: number }>
+  progress(grant: GrantRef & { bytes: Buffer }): Promise<void>
+  invalidate(key: string): Promise<{ invalidatedGrant: number }>
   snapshot(key: string): Promise<Snapshot>
   find(key: string): Promise<Outcome | undefined>
   epochs(tags: readonly string[], keepFor: number): Promise<number[]>
@@ -36,7 +36,7 @@ export function portOf(store: Store): Port {
         const claimer: Claimer = {
           sending: () => {},
           claimed: (reply) => resolve(reply),
-          unclaimed: (error) => reject(error),
+          claimFailed: (error) => reject(error),
           notice: () => {},
         }
         store.claim(claim, 0, claimer)
@@ -45,13 +45,13 @@ export function portOf(store: Store): Port {
     renew: (grant) => store.renew(grant, AT_ONCE),
     settle: (settlement) => store.settle(settlement, AT_ONCE),
     release: (release) => store.release(release, AT_ONCE),
-    abandon: (grant) => store.abandon(grant, AT_ONCE),
+    abandon: (grant) => store.releaseIfUnwanted(grant, AT_ONCE),
     unpark: (key, nonce) => store.unpark(key, nonce, AT_ONCE),
     progress: (grant) => store.progress(grant, AT_ONCE),
     invalidate: (key) => store.invalidate(key, AT_ONCE),
     snapshot: (key) => store.snapshot(key, AT_ONCE),
-    find: (key) => store.find(key, AT_ONCE),
-    epochs: (tags, keepFor) => store.epochs(tags, keepFor, AT_ONCE),
+    find: (key) => store.readFresh(key, AT_ONCE),
+    epochs: (tags, keepFor) => store.tagVersions(tags, keepFor, AT_ONCE),
     invalidateTag: (tag) => store.invalidateTag(tag, AT_ONCE),
   }
 }

@@ -1,6 +1,6 @@
 import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
 import { readNote } from '../../../src/locker/cache/tag-versions.ts'
-import type { Claim, ClaimReply, Grant, Release, Settlement } from '../../../src/locker/store/store.ts'
+import type { Claim, ClaimReply, GrantRef, Release, Settlement } from '../../../src/locker/store/store.ts'
 import { type Acceptance, type GrantRecord, type History, type Invalidation, identityOf } from './history.ts'
 import { keyOf } from './keys.ts'
 import type { Port } from './port.ts'
@@ -140,7 +140,7 @@ export class Recorder {
     const token = tokenOf(process, claim)
     this.#say(
       process,
-      () => `claim ${key} ${token} after ${claim.after} parked ${claim.parked} → ${told(reply)}`,
+      () => `claim ${key} ${token} after ${claim.afterFence} parked ${claim.parkedFence} → ${told(reply)}`,
     )
     const known = this.#of(key)
     const { grant } = known
@@ -185,7 +185,7 @@ export class Recorder {
   }
 
   /** Whoever holds, publishes or releases must have the last grant. */
-  #checkCurrent(grant: Grant, what: string): void {
+  #checkCurrent(grant: GrantRef, what: string): void {
     const key = keyOf(grant.key)
     const current = this.#of(key).grant
     if (current?.fence === grant.fence) return
@@ -197,8 +197,8 @@ export class Recorder {
   }
 
   #settled(settlement: Settlement, accepted: boolean, process: number): void {
-    const { fence, bytes, linger, stale, tags } = settlement
-    const kept = settlement.kind !== 'unkept'
+    const { fence, bytes, outcomeRetention: linger, keepStale: stale, tags } = settlement
+    const kept = settlement.kind !== 'unstored'
     const kind = settlement.kind === 'error' ? 'error' : 'value'
     const ttl = kept ? settlement.ttl : 0
     const key = keyOf(settlement.key)
@@ -237,7 +237,7 @@ export class Recorder {
     this.#history.acceptances.push(acceptance)
   }
 
-  #abandoned(grant: Grant, reply: 'released' | 'wanted' | 'lost', process: number): void {
+  #abandoned(grant: GrantRef, reply: 'released' | 'wanted' | 'lost', process: number): void {
     const { fence } = grant
     const known = this.#of(keyOf(grant.key))
     this.#say(process, () => `abandon ${grant.key} ${fence} → ${reply}`)
@@ -252,7 +252,7 @@ export class Recorder {
     reply: { released: boolean; fence: number | undefined },
     process: number,
   ): void {
-    const { fence, nonce, next } = release
+    const { fence, nonce, regrant: next } = release
     const key = keyOf(release.key)
     const known = this.#of(key)
     this.#say(process, () => `release ${key} ${fence} next ${next?.attempt} → ${JSON.stringify(reply)}`)
@@ -282,13 +282,13 @@ function failureIn(bytes: Buffer): string {
 function told(reply: ClaimReply): string {
   switch (reply.status) {
     case 'done': {
-      const { kind, fence, bytes, fresh, doomed } = reply.outcome
-      return `done ${kind} ${fence} ${bytes.toString().slice(0, 40)} fresh ${fresh}${doomed ? ' doomed' : ''}`
+      const { kind, fence, bytes, ttlLeft: fresh, invalidated } = reply.outcome
+      return `done ${kind} ${fence} ${bytes.toString().slice(0, 40)} fresh ${fresh}${invalidated ? ' invalidated' : ''}`
     }
     case 'granted':
       return `granted ${reply.fence}${reply.takeover ? ' by takeover' : ''}`
     case 'parked':
-      return `parked under ${reply.fence}, ${reply.left.toFixed(1)} left`
+      return `parked under ${reply.fence}, ${reply.leaseLeft.toFixed(1)} left`
     default:
       return reply.status
   }

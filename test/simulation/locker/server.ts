@@ -1,5 +1,5 @@
 import { MemoryStore } from '../../../src/locker/store/memory-store.ts'
-import type { ResourceRecord, Surroundings } from '../../../src/locker/store/record.ts'
+import type { ResourceRecord, TransitionContext } from '../../../src/locker/store/record.ts'
 import type { Notice } from '../../../src/locker/store/store.ts'
 import type { Scheduler } from './scheduler.ts'
 
@@ -22,7 +22,7 @@ const INBOX = 22
  */
 export class SimServer extends MemoryStore {
   /** Replaces the surroundings of every transition. */
-  alter: (at: Surroundings) => Surroundings = (at) => at
+  alter: (at: TransitionContext) => TransitionContext = (at) => at
   /** Nothing is answered before. */
   frozenUntil = 0
   readonly #scheduler: Scheduler
@@ -66,16 +66,16 @@ export class SimServer extends MemoryStore {
     return run()
   }
 
-  override change<T>(key: string, transition: (record: ResourceRecord, at: Surroundings) => T): T {
+  override change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
     return super.change(key, (record, at) => transition(record, this.#surroundings(at)))
   }
 
-  #surroundings(at: Surroundings): Surroundings {
+  #surroundings(at: TransitionContext): TransitionContext {
     return this.alter({
       ...at,
       micros: Math.floor(at.now * 1000),
-      seen: this.#acting?.seen ?? 0,
-      tell: (park, notice) => this.#tell(park, notice),
+      highestFence: this.#acting?.seen ?? 0,
+      notify: (park, notice) => this.#tell(park, notice),
     })
   }
 
@@ -90,7 +90,7 @@ export class SimServer extends MemoryStore {
 
   override invalidateTag(tag: string): void {
     super.invalidateTag(tag)
-    const [epoch = 0] = this.epochs([tag], 0)
+    const [epoch = 0] = this.tagVersions([tag], 0)
     for (const party of this.#parties) party.dropTag(tag, epoch)
   }
 

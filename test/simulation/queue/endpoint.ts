@@ -258,7 +258,12 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   listen(listener: { up(): void; down(): void }): () => void {
-    const one = { up: () => listener.up(), down: () => listener.down(), drop: () => {}, dropTag: () => {} }
+    const one = {
+      up: () => listener.up(),
+      down: () => listener.down(),
+      invalidated: () => {},
+      tagInvalidated: () => {},
+    }
     this.#listeners.add(one)
     return () => this.#listeners.delete(one)
   }

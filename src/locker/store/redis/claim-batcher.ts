@@ -9,7 +9,14 @@ import type { Timer } from '../../../kernel/time/clock.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
 import { worksAreDeferred } from '../../../kernel/work/work-scheduler.ts'
 import { parseValue } from '../../cache/value.ts'
-import { ANY_AGE, type Claim, type Claimer, type ClaimReply, type Offer, type Outcome } from '../store.ts'
+import {
+  ANY_STALENESS,
+  type Claim,
+  type Claimer,
+  type ClaimReply,
+  type Outcome,
+  type StaleValue,
+} from '../store.ts'
 import { noticeOf } from './messages.ts'
 import type { LockerScripts } from './scripts/index.ts'
 
@@ -73,30 +80,34 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
       return { status: 'done', outcome: outcomeOf('value', a, '0', b, bytes, '0', String(more ?? '')) }
     }
     case 'E':
-      return { status: 'done', outcome: outcomeOf('error', a, b, c, bytes, '0', String(more ?? '')), offer }
+      return {
+        status: 'done',
+        outcome: outcomeOf('error', a, b, c, bytes, '0', String(more ?? '')),
+        stale: offer,
+      }
     case 'S':
-      return offer && { status: 'stale', offer }
+      return offer && { status: 'stale', stale: offer }
     case 'G':
-      return { status: 'granted', fence: Number(a), takeover: b === '1', offer }
+      return { status: 'granted', fence: Number(a), takeover: b === '1', stale: offer }
     case 'N':
-      return { status: 'pass', fence: Number(a), offer }
+      return { status: 'bypass', fence: Number(a), stale: offer }
     case 'P': {
       return {
         status: 'parked',
         fence: Number(a),
-        left: Number(b),
-        after: Number(c),
+        leaseLeft: Number(b),
+        afterFence: Number(c),
         trace: String(bytes ?? ''),
         progress: more ?? undefined,
-        offer,
+        stale: offer,
       }
     }
     case 'X':
-      return { status: 'abandoned', offer }
+      return { status: 'lease-expired', stale: offer }
     case 'O':
       return { status: 'overloaded' }
     case 'R':
-      return { status: 'refused' }
+      return { status: 'conflict' }
     case 'F':
       return { status: 'exhausted' }
     default:
@@ -105,11 +116,14 @@ function parse(values: readonly unknown[], index: number): ClaimReply | undefine
 }
 
 /** Reads an offer, and what is shown of the work beside it. */
-function offered([head, value, shown]: unknown[]): { offer: Offer; more: Buffer | null } {
+function offered([head, value, shown]: unknown[]): { offer: StaleValue; more: Buffer | null } {
   const [fence, past, left] = String(head).split(' ').map(Number) as [number, number, number]
   const { tags, bytes } = parseValue(value as Buffer)
   const more = shown as Buffer
-  return { offer: { fence, past, left, bytes, tags }, more: more.length > 0 ? more : null }
+  return {
+    offer: { fence, staleFor: past, staleLeft: left, bytes, tags },
+    more: more.length > 0 ? more : null,
+  }
 }
 
 type Word = string | undefined
@@ -118,7 +132,7 @@ function outcomeOf(
   kind: Outcome['kind'],
   fence: Word,
   fresh: Word,
-  doomed: Word,
+  invalidated: Word,
   bytes: Buffer | null,
   stale: Word,
   tags: string,
@@ -127,9 +141,9 @@ function outcomeOf(
     kind,
     fence: Number(fence),
     bytes: bytes ?? Buffer.alloc(0),
-    fresh: Number(fresh),
-    doomed: doomed === '1',
-    stale: Number(stale),
+    ttlLeft: Number(fresh),
+    invalidated: invalidated === '1',
+    staleLeft: Number(stale),
     tags,
   }
 }
@@ -139,10 +153,20 @@ const whole = (ms: number): number => Math.min(Math.ceil(ms), Number.MAX_SAFE_IN
 
 /** A claim as the script reads it, under the lease that the call names for all. */
 function argumentOf(claim: Claim, lease: number): string {
-  const { nonce, attempt, after, parked, tolerance, serve, only, trace } = claim
-  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.pass ? 0 : 4)
+  const {
+    nonce,
+    attempt,
+    afterFence: after,
+    parkedFence: parked,
+    maxStaleness: tolerance,
+    acceptStaleWhileHeld: serve,
+    expectedFence: only,
+    trace,
+  } = claim
+  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.allowBypass ? 0 : 4)
   const plain = attempt === 1 && claim.lease === lease && flags === 0 && trace === ''
-  if (plain && after === 0 && parked === 0 && tolerance === ANY_AGE && serve === 0 && only === 0) return nonce
+  if (plain && after === 0 && parked === 0 && tolerance === ANY_STALENESS && serve === 0 && only === 0)
+    return nonce
   const numbers = [attempt, claim.lease, after, parked, flags, whole(tolerance), whole(serve), only]
   return `${nonce}${numbers.join(' ')} ${trace}`
 }
@@ -151,7 +175,7 @@ function argumentOf(claim: Claim, lease: number): string {
  * Carries the claims that are made in one tick in one script call: on a standalone server; on a cluster each goes alone,
  * since its key has a slot of its own.
  */
-export class ClaimBatch {
+export class ClaimBatcher {
   readonly #connection: Connection
   readonly #scripts: LockerScripts
   readonly #head: ClaimHead
@@ -282,7 +306,7 @@ export class ClaimBatch {
       const separable = count > 1 && error instanceof UnavailableError && error.lostConnections > 0
       for (const entry of entries) {
         if (separable) this.#send([entry])
-        else entry.claimer.unclaimed(error, entry.claim.attempt)
+        else entry.claimer.claimFailed(error, entry.claim.attempt)
       }
     }
     const request = this.#scripts.claim.with(keys, args)
@@ -299,7 +323,7 @@ export class ClaimBatch {
       if (reply) claimer.claimed(reply, claim.attempt)
       else if (entries.length > 1)
         this.#send([entry]) // It failed for this key among others: alone, Redis says how.
-      else claimer.unclaimed(new UnavailableError('Redis gave an answer that is none'), claim.attempt)
+      else claimer.claimFailed(new UnavailableError('Redis gave an answer that is none'), claim.attempt)
     }
   }
 }

@@ -4,7 +4,7 @@ import type { Notice, Outcome } from '../store.ts'
 /** Reads a message of the scripts; undefined for one that is none of theirs. */
 export function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
   if (kind === 'v' || kind === 'e') {
-    const [fence, fresh, doomed, stale = '0', tagged = '0'] = fields
+    const [fence, fresh, invalidated, stale = '0', tagged = '0'] = fields
     if (!areNumbers([fence, fresh, stale, tagged])) return undefined
     const at = Number(tagged)
     if (at > body.length) return undefined
@@ -12,14 +12,14 @@ export function noticeOf({ kind, fields, body }: Hint): Notice | undefined {
       kind: kind === 'v' ? 'value' : 'error',
       fence: Number(fence),
       bytes: body.subarray(at),
-      fresh: Number(fresh),
-      doomed: doomed === '1',
-      stale: Number(stale),
+      ttlLeft: Number(fresh),
+      invalidated: invalidated === '1',
+      staleLeft: Number(stale),
       tags: body.toString('utf8', 0, at),
     }
     return { kind: 'outcome', outcome }
   }
-  if (kind === 'm') return { kind: 'more' }
+  if (kind === 'm') return { kind: 'too-large' }
   if (kind === 'f') return { kind: 'free' }
   if (kind === 'w') return { kind: 'unwanted' }
   if (kind === 'p') return { kind: 'progress', bytes: body }

@@ -15,7 +15,7 @@ import {
   type CallLimits,
   type Claim,
   type Claimer,
-  type Grant,
+  type GrantRef,
   MAX_PARKED,
   MESSAGE_LIMIT,
   type Outcome,
@@ -25,7 +25,7 @@ import {
   type Store,
   type StoreListener,
 } from '../store.ts'
-import { ClaimBatch, type ClaimHead } from './claim-batcher.ts'
+import { ClaimBatcher, type ClaimHead } from './claim-batcher.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'
 
 /** What a test may set otherwise. */
@@ -40,7 +40,7 @@ export interface RedisStoreOptions {
 /** What is no longer to be served: of a record up to a fence, or of a tag before an epoch. */
 const BROADCAST = new RegExp(`^${FORMAT}(t?)(\\d{1,16}) ([^]+)$`)
 
-const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unkept: 'n' }
+const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unstored: 'n' }
 
 /** One plain read of one field: it costs the server a tenth of a script. */
 class Read implements Request, ReplyHandler {
@@ -77,7 +77,7 @@ export class RedisStore implements Store {
   readonly #messageLimit: number
   readonly #channels: string
   readonly #cluster: string
-  readonly #claims: ClaimBatch
+  readonly #claims: ClaimBatcher
   readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #time: Request
@@ -100,7 +100,7 @@ export class RedisStore implements Store {
     this.#clock = new ServerClock(connection.clock)
     this.#fences = new FenceWatermark(this.#clock)
     this.#time = options.time ?? { send: (sender) => sender.send('time', []) }
-    this.#claims = new ClaimBatch(connection, this.#scripts, this.#head, this.#fences, this.#clock)
+    this.#claims = new ClaimBatcher(connection, this.#scripts, this.#head, this.#fences, this.#clock)
   }
 
   get subscribed(): boolean {
@@ -122,22 +122,25 @@ export class RedisStore implements Store {
     return Array.isArray(reply) ? reply : [reply]
   }
 
-  #token(grant: Grant): string {
+  #token(grant: GrantRef): string {
     return tokenOf(this.#head.inbox, grant)
   }
 
   async renew(
-    grant: Grant & { lease: number },
+    grant: GrantRef & { lease: number },
     limits: CallLimits,
-  ): Promise<{ held: boolean; doomed: boolean }> {
+  ): Promise<{ held: boolean; invalidated: boolean }> {
     const args = [this.#token(grant), grant.fence, grant.lease]
-    const [held, doomed] = await this.#call(this.#scripts.renew, grant.key, args, limits)
-    return { held: Number(held) === 1, doomed: Number(doomed) === 1 }
+    const [held, invalidated] = await this.#call(this.#scripts.renew, grant.key, args, limits)
+    return { held: Number(held) === 1, invalidated: Number(invalidated) === 1 }
   }
 
-  async settle(settlement: Settlement, limits: CallLimits): Promise<{ accepted: boolean; doomed: boolean }> {
-    const { key, fence, kind, bytes, ttl, linger, stale, tags, bypassFor } = settlement
-    const [accepted, doomed] = await this.#call(
+  async settle(
+    settlement: Settlement,
+    limits: CallLimits,
+  ): Promise<{ accepted: boolean; invalidated: boolean }> {
+    const { key, fence, kind, bytes, ttl, outcomeRetention, keepStale, tags, bypassFor } = settlement
+    const [accepted, invalidated] = await this.#call(
       this.#scripts.settle,
       key,
       [
@@ -146,40 +149,40 @@ export class RedisStore implements Store {
         SETTLE_KINDS[kind],
         bytes,
         ttl,
-        linger,
+        outcomeRetention,
         this.#messageLimit,
         this.#channels,
         this.#connection.broadcastChannel,
         key,
-        stale,
+        keepStale,
         tags,
         bypassFor,
       ],
       limits,
     )
-    return { accepted: Number(accepted) === 1, doomed: Number(doomed) === 1 }
+    return { accepted: Number(accepted) === 1, invalidated: Number(invalidated) === 1 }
   }
 
   async release(
     release: Release,
     limits: CallLimits,
   ): Promise<{ released: boolean; fence: number | undefined }> {
-    const { key, fence, nonce, linger, expired, next } = release
-    const nextToken = next ? tokenOf(this.#head.inbox, { nonce, attempt: next.attempt }) : ''
+    const { key, fence, nonce, outcomeRetention, asExpired, regrant } = release
+    const nextToken = regrant ? tokenOf(this.#head.inbox, { nonce, attempt: regrant.attempt }) : ''
     const [released, granted] = await this.#call(
       this.#scripts.release,
       key,
       [
         this.#token(release),
         fence,
-        linger,
+        outcomeRetention,
         nextToken,
-        next?.lease ?? 0,
+        regrant?.lease ?? 0,
         this.#fences.highest,
         this.#head.holder,
         this.#channels,
         this.#cluster,
-        expired ? '1' : '0',
+        asExpired ? '1' : '0',
       ],
       limits,
     )
@@ -188,11 +191,11 @@ export class RedisStore implements Store {
     return { released: Number(released) === 1, fence: nextFence }
   }
 
-  async abandon(
-    grant: Grant & { linger: number },
+  async releaseIfUnwanted(
+    grant: GrantRef & { outcomeRetention: number },
     limits: CallLimits,
   ): Promise<'released' | 'wanted' | 'lost'> {
-    const args = [this.#token(grant), grant.fence, grant.linger, this.#channels, this.#cluster]
+    const args = [this.#token(grant), grant.fence, grant.outcomeRetention, this.#channels, this.#cluster]
     const [reply] = await this.#call(this.#scripts.abandon, grant.key, args, limits)
     return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
   }
@@ -206,29 +209,34 @@ export class RedisStore implements Store {
     )
   }
 
-  async progress(grant: Grant & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+  async progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
     const args = [this.#token(grant), grant.fence, grant.bytes, this.#channels]
     await this.#call(this.#scripts.progress, grant.key, args, limits)
   }
 
-  async invalidate(key: string, limits: CallLimits): Promise<{ doomed: number }> {
+  async invalidate(key: string, limits: CallLimits): Promise<{ invalidatedGrant: number }> {
     const args = [this.#connection.broadcastChannel, key]
-    const [doomed] = await this.#call(this.#scripts.invalidate, key, args, limits)
-    return { doomed: Number(doomed) }
+    const [invalidatedGrant] = await this.#call(this.#scripts.invalidate, key, args, limits)
+    return { invalidatedGrant: Number(invalidatedGrant) }
   }
 
   async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
     const reply = await this.#call(this.#scripts.snapshot, key, [], limits)
-    const [fence, left, parked] = reply.slice(2, 5).map(Number) as [number, number, number]
-    const [valueFence, age, fresh, stale] = reply.slice(6).map(Number) as [number, number, number, number]
+    const [fence, leaseLeft, parked] = reply.slice(2, 5).map(Number) as [number, number, number]
+    const [valueFence, age, ttlLeft, staleLeft] = reply.slice(6).map(Number) as [
+      number,
+      number,
+      number,
+      number,
+    ]
     return {
-      lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, left, parked } : undefined,
-      value: Number(reply[5]) === 1 ? { fence: valueFence, age, fresh, stale } : undefined,
+      lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, leaseLeft, parked } : undefined,
+      value: Number(reply[5]) === 1 ? { fence: valueFence, age, ttlLeft, staleLeft } : undefined,
     }
   }
 
   /** The reads of one tick go out together. */
-  async find(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     const value = await new Promise<unknown>((resolve, reject) => {
       this.#reads.push(new Read(key, within, sending, resolve, reject))
       if (this.#reads.size === 1) atEndOfTick(() => this.#flushReads())
@@ -271,7 +279,7 @@ export class RedisStore implements Store {
       })
   }
 
-  async epochs(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+  async tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
     const call = (keys: readonly string[]) =>
       this.#connection.call(this.#scripts.epochs.with([...keys], [String(keepFor)]), limits.within)
     const asked = this.#connection.cluster ? tags.map((tag) => call([tag])) : [call(tags)]
@@ -282,7 +290,7 @@ export class RedisStore implements Store {
     await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], limits)
   }
 
-  explains(fence: number): boolean {
+  isPlausibleFence(fence: number): boolean {
     return this.#fences.isPlausible(fence)
   }
 
@@ -297,8 +305,8 @@ export class RedisStore implements Store {
       broadcast: (message) => {
         const [, tag, number, key] = BROADCAST.exec(message.toString()) ?? []
         if (number === undefined || key === undefined) return
-        if (tag === '') listener.drop(key, Number(number))
-        else listener.dropTag(key, Number(number))
+        if (tag === '') listener.invalidated(key, Number(number))
+        else listener.tagInvalidated(key, Number(number))
       },
     })
   }

@@ -1,6 +1,6 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
-import { ANY_AGE } from '../../store.ts'
+import { ANY_STALENESS } from '../../store.ts'
 
 /**
  * KEYS    one record each (on a cluster: one)
@@ -25,7 +25,7 @@ local inbox, holder, seen, cap = ARGV[1], ARGV[2], num(ARGV[3]), num(ARGV[4])
 
 local function claim(key, arg)
   local nonce, attempt, lease, after, parked, flags, trace = arg, '1', num(ARGV[5]), 0, 0, 0, ''
-  local tolerance, serve, only = ${ANY_AGE}, 0, 0
+  local tolerance, serve, only = ${ANY_STALENESS}, 0, 0
   if #arg > ${ID_LENGTH} then
     local a, l, af, pa, fl, to, se, on, tr =
       string.match(arg, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$', ${ID_LENGTH + 1})
