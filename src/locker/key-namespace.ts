@@ -1,21 +1,27 @@
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
 import { checkKey } from '../kernel/redis/keys.ts'
 import type { Clock } from '../kernel/time/clock.ts'
-import { type Epochs, noted, readEpochs, readNote, stillHolds } from './cache/tag-versions.ts'
+import {
+  parseTagVersions,
+  readTagVersions,
+  serializeTagVersions,
+  type TagVersions,
+  tagsUnchanged,
+} from './cache/tag-versions.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
 import { countUndecodable } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'
 import type { Lease } from './lease.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
 import { tagVersionRetention } from './processor/held-lease.ts'
-import { type Core, nameOf } from './runtime.ts'
+import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
 
 /** How long what is begun may take to be put, ms: after that it is taken for outdated. */
-const NOTED_FOR = 10 * 60_000
+const PENDING_SET_RETENTION = 10 * 60_000
 
 /** A value, and what its layer must know of it. */
-export interface Found<T> {
+export interface ResultEntry<T> {
   /** Shared by all callers of this process: not to be changed. */
   readonly value: T
   /** The grant that it was accepted under; 0: none. */
@@ -32,93 +38,91 @@ export interface Found<T> {
   readonly unverified?: true
 }
 
-/** Options of `Space.run`, beyond those of `Locker.run`. */
-export type SpaceRunOptions = AnyRunOptions
-
 /**
  * A layer's own resources in a locker: under names that no key of a user meets, by a codec of their own, and with what
  * the layer must know to decide for itself what is fresh.
  */
-export class Space<T> {
-  readonly #core: Core
+export class KeyNamespace<T> {
+  readonly #runtime: LockerRuntime
   readonly #namespace: Namespace
 
-  constructor(core: Core, letter: string, codec: Codec) {
-    this.#core = core
-    this.#namespace = { letter, codec, mapResult: found, asUnverified }
+  constructor(runtime: LockerRuntime, letter: string, codec: Codec) {
+    this.#runtime = runtime
+    this.#namespace = { letter, codec, mapResult: toResultEntry, asUnverified }
   }
 
   /** Monotonic, ms. */
   get clock(): Clock {
-    return this.#core.clock
+    return this.#runtime.clock
   }
 
   /** The locker's, ms. */
   get timeout(): number {
-    return this.#core.options.timeout
+    return this.#runtime.options.timeout
   }
 
   /** What this process's cache holds. */
-  cached(key: string): Found<T> | undefined {
-    return this.#core.hit(this.#namespace, key, {})?.result as Found<T> | undefined
+  cached(key: string): ResultEntry<T> | undefined {
+    return this.#runtime.cachedFresh(this.#namespace, key, {})?.result as ResultEntry<T> | undefined
   }
 
   /** What is kept, and can be read, without claiming it. @throws UnavailableError, ClosedError */
-  async lookup(key: string): Promise<Found<T> | undefined> {
+  async lookup(key: string): Promise<ResultEntry<T> | undefined> {
     checkKey(key)
     const hit = this.cached(key)
     if (hit) return hit
-    const core = this.#core
-    core.checkOpen(key)
-    const { store } = core.flights
-    const sentAt = core.clock.now()
-    const outcome = await store.readFresh(core.record(this.#namespace, key), core.limits)
+    const runtime = this.#runtime
+    runtime.checkOpen(key)
+    const { store } = runtime.flights
+    const sentAt = runtime.clock.now()
+    const outcome = await store.readFresh(runtime.recordOf(this.#namespace, key), runtime.limits)
     if (!outcome) return undefined
-    const note = readNote(outcome.tags)
-    if (!stillHolds(note, await readEpochs(store, [...note.keys()], 0, core.limits))) return undefined
+    const note = parseTagVersions(outcome.tags)
+    if (!tagsUnchanged(note, await readTagVersions(store, [...note.keys()], 0, runtime.limits)))
+      return undefined
     try {
       const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
-      return found(value, outcome, sentAt + outcome.ttlLeft) as Found<T>
+      return toResultEntry(value, outcome, sentAt + outcome.ttlLeft) as ResultEntry<T>
     } catch {
-      countUndecodable(core.context.counters, key, outcome.fence)
+      countUndecodable(runtime.context.counters, key, outcome.fence)
       return undefined
     }
   }
 
   /** What this process's cache holds, for when Redis is away. */
-  lastKnown(key: string): Found<T> | undefined {
-    const name = nameOf(this.#namespace, key)
-    const entry = this.#core.cache?.lastKnown(name, this.clock.now())
-    return entry && (asUnverified(entry.result) as Found<T>)
+  lastKnown(key: string): ResultEntry<T> | undefined {
+    const name = cacheName(this.#namespace, key)
+    const entry = this.#runtime.cache?.lastKnown(name, this.clock.now())
+    return entry && (asUnverified(entry.result) as ResultEntry<T>)
   }
 
   /** As `Locker.run`. */
-  run(key: string, work: Work<T>, options: SpaceRunOptions = {}): Promise<Found<T>> {
-    return this.#core.run(this.#namespace, key, work, options) as Promise<Found<T>>
+  run(key: string, work: Work<T>, options: AnyRunOptions = {}): Promise<ResultEntry<T>> {
+    return this.#runtime.run(this.#namespace, key, work, options) as Promise<ResultEntry<T>>
   }
 
   /** As `Locker.request`. */
   request(
     key: string,
     options: RequestOptions & { onProgress?: ((value: unknown) => void) | undefined } = {},
-  ): Promise<Lease | Done<Found<T>>> {
-    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<Found<T>>>
+  ): Promise<Lease | Done<ResultEntry<T>>> {
+    return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<ResultEntry<T>>>
   }
 
   /**
    * What a `put` of something that is begun after this needs to know: the epochs of a key, which need not be the one that
    * is put, and of tags. @throws as `lookup`
    */
-  async note(key: string, tags: readonly string[]): Promise<Epochs> {
+  async readVersions(key: string, tags: readonly string[]): Promise<TagVersions> {
     checkKey(key)
-    const core = this.#core
-    core.checkOpen(key)
-    const names = [this.#changesOf(key), ...tags].map((tag) => core.tag(tag))
-    return readEpochs(core.flights.store, names, NOTED_FOR, core.limits)
+    const runtime = this.#runtime
+    runtime.checkOpen(key)
+    const names = [this.#versionTag(key), ...tags].map((tag) => runtime.tagRecordOf(tag))
+    return readTagVersions(runtime.flights.store, names, PENDING_SET_RETENTION, runtime.limits)
   }
 
   /** The tag of what was put by a note of the key. */
-  #changesOf(key: string): string {
+  #versionTag(key: string): string {
     return `\0${this.#namespace.letter}${key}`
   }
 
@@ -126,50 +130,63 @@ export class Space<T> {
    * Keeps a value, unless somebody computes the key at the moment: whether it is kept. `since`, in place of tags: nor if
    * anything of that has been invalidated since. @throws as `lookup`
    */
-  async put(
+  async setIfUnclaimed(
     key: string,
     value: T,
-    { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: Epochs },
+    { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: TagVersions },
   ): Promise<boolean> {
     checkKey(key)
     checkRunOptions({ ttl, tags })
-    const core = this.#core
-    const call = core.call(this.#namespace, key, undefined, { ttl, tags })
+    const runtime = this.#runtime
+    const call = runtime.createCall(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)
     const names = since ? [...since.keys()] : call.tags
-    const epochs = await readEpochs(core.flights.store, names, tagVersionRetention(call), core.limits)
-    if (since && !stillHolds(since, epochs)) return false
-    return storeUnclaimed(call, bytes, { ttl: Math.ceil(ttl), stale: 0, tags: noted(epochs) }, 0)
+    const epochs = await readTagVersions(
+      runtime.flights.store,
+      names,
+      tagVersionRetention(call),
+      runtime.limits,
+    )
+    if (since && !tagsUnchanged(since, epochs)) return false
+    return storeUnclaimed(
+      call,
+      bytes,
+      { ttl: Math.ceil(ttl), stale: 0, tags: serializeTagVersions(epochs) },
+      0,
+    )
   }
 
   /** As `invalidate`, and what was noted of the keys before is not kept either. In this process even if it throws. */
-  async outdate(...keys: string[]): Promise<void> {
-    const core = this.#core
+  async invalidateWithPending(...keys: string[]): Promise<void> {
+    const runtime = this.#runtime
     try {
-      const noted = keys.map((key) => core.invalidateTag(this.#changesOf(key)))
+      const noted = keys.map((key) => runtime.invalidateTag(this.#versionTag(key)))
       await Promise.all([this.invalidate(...keys), ...noted])
     } finally {
-      for (const key of keys) core.flights.drop(core.record(this.#namespace, key), Number.MAX_SAFE_INTEGER)
+      for (const key of keys)
+        runtime.flights.drop(runtime.recordOf(this.#namespace, key), Number.MAX_SAFE_INTEGER)
     }
   }
 
   /** Forgets values everywhere. @throws as `lookup` */
   async invalidate(...keys: string[]): Promise<void> {
     for (const key of keys) checkKey(key)
-    this.#core.checkOpen(keys[0])
-    await Promise.all(keys.map((key) => this.#core.invalidate(this.#core.record(this.#namespace, key))))
+    this.#runtime.checkOpen(keys[0])
+    await Promise.all(
+      keys.map((key) => this.#runtime.invalidate(this.#runtime.recordOf(this.#namespace, key))),
+    )
   }
 }
 
-function asUnverified(result: unknown): Found<unknown> {
-  return { ...(result as Found<unknown>), unverified: true }
+function asUnverified(result: unknown): ResultEntry<unknown> {
+  return { ...(result as ResultEntry<unknown>), unverified: true }
 }
 
-function found(
+function toResultEntry(
   value: unknown,
   { fence, invalidated, ttlLeft: fresh, staleLeft: stale }: Outcome,
   until: number,
-): Found<unknown> {
+): ResultEntry<unknown> {
   const over = fresh === 0 && stale > 0
   return { value, fence, until, invalidated, stale: over, unshared: fence === 0 }
 }

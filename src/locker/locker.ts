@@ -5,7 +5,7 @@ import { checkKey, recordKey } from '../kernel/redis/keys.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import type { Counters } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'
-import { Space } from './key-namespace.ts'
+import { KeyNamespace } from './key-namespace.ts'
 import type { Lease, PublishOptions } from './lease.ts'
 import { type Memoized, memoize } from './memoize.ts'
 import {
@@ -18,7 +18,7 @@ import {
 } from './options.ts'
 import { runMany } from './processor/batch-claim.ts'
 import type { ManyWork } from './processor/batch-run.ts'
-import { Core } from './runtime.ts'
+import { LockerRuntime } from './runtime.ts'
 import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
 
 /** What is known of a key. A result that is being renewed has a lock besides. */
@@ -51,7 +51,7 @@ export interface LockerStats extends Counters {
 }
 
 /** No options: one object for all calls without any. */
-const NONE: RunOptions = Object.freeze({})
+const NO_OPTIONS: RunOptions = Object.freeze({})
 
 /** How long `close` waits for running works, unless told otherwise, ms. */
 const DEFAULT_GRACE = 5_000
@@ -73,17 +73,17 @@ export class Locker implements AsyncDisposable {
   /** `ticket.status` when there is a result. */
   static readonly DONE = 'done'
 
-  readonly #core: Core
+  readonly #runtime: LockerRuntime
   readonly #namespace: Namespace
   readonly #streams: Streams
   #closing: Promise<void> | undefined
 
   /** @throws TypeError when an option is not what it should be. Connects to nothing yet. */
   constructor(options: LockerOptions = {}) {
-    this.#core = new Core(options)
-    this.#namespace = { letter: 'k', codec: this.#core.codec }
-    this.#streams = streamsOf(this.#core, options.store)
-    cores.set(this, this.#core)
+    this.#runtime = new LockerRuntime(options)
+    this.#namespace = { letter: 'k', codec: this.#runtime.codec }
+    this.#streams = streamsOf(this.#runtime, options.store)
+    runtimes.set(this, this.#runtime)
   }
 
   /**
@@ -91,8 +91,8 @@ export class Locker implements AsyncDisposable {
    * @throws TimeoutError, AbortedError, RemoteError (the processor failed), LockTimeoutError, UnavailableError,
    * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
    */
-  request<T = unknown>(key: string, options: RequestOptions = NONE): Promise<Lease | Done<T>> {
-    return this.#core.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
+  request<T = unknown>(key: string, options: RequestOptions = NO_OPTIONS): Promise<Lease | Done<T>> {
+    return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
   }
 
   /**
@@ -101,8 +101,8 @@ export class Locker implements AsyncDisposable {
    * @throws RemoteError when the work failed, wherever it ran, or when its result cannot be carried (`remote.code` is
    * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
    */
-  run<T>(key: string, work: Work<T>, options: RunOptions = NONE): Promise<T> {
-    return this.#core.run(this.#namespace, key, work, options) as Promise<T>
+  run<T>(key: string, work: Work<T>, options: RunOptions = NO_OPTIONS): Promise<T> {
+    return this.#runtime.run(this.#namespace, key, work, options) as Promise<T>
   }
 
   /**
@@ -116,7 +116,10 @@ export class Locker implements AsyncDisposable {
     work: ManyWork<T>,
     options: RunManyOptions = {},
   ): Promise<Exclude<Awaited<T>, Error>[]> {
-    return (await runMany(this.#core, this.#namespace, keys, work, options)) as Exclude<Awaited<T>, Error>[]
+    return (await runMany(this.#runtime, this.#namespace, keys, work, options)) as Exclude<
+      Awaited<T>,
+      Error
+    >[]
   }
 
   /**
@@ -144,7 +147,9 @@ export class Locker implements AsyncDisposable {
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
     if (ttl !== undefined) checkDuration('ttl', ttl)
-    const leases = [...(this.#core.context.heldLeases.get(this.#core.record(this.#namespace, key)) ?? [])]
+    const leases = [
+      ...(this.#runtime.context.heldLeases.get(this.#runtime.recordOf(this.#namespace, key)) ?? []),
+    ]
     const [held, another] = leases
     if (!held) throw new NotLockedError('This locker holds no lease for the key', { key })
     if (another)
@@ -163,7 +168,7 @@ export class Locker implements AsyncDisposable {
     options: MemoizeOptions<Parameters<Fn>>,
   ): Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>> {
     const versioned: Namespace = { ...this.#namespace, letter: 'v' }
-    const core = this.#core
+    const runtime = this.#runtime
     return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, (version) => {
       const namespace = version === '' ? this.#namespace : versioned
       const prefix = `${version.length}:${version}`
@@ -174,11 +179,11 @@ export class Locker implements AsyncDisposable {
         return prefix + key
       }
       return {
-        run: (key, work, runOptions) => core.run(namespace, keyOf(key), work, runOptions),
+        run: (key, work, runOptions) => runtime.run(namespace, keyOf(key), work, runOptions),
         invalidate: async (key) => {
           checkKey(key)
-          core.checkOpen(key)
-          await core.invalidate(core.record(namespace, keyOf(key)))
+          runtime.checkOpen(key)
+          await runtime.invalidate(runtime.recordOf(namespace, keyOf(key)))
         },
       }
     }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>
@@ -186,7 +191,7 @@ export class Locker implements AsyncDisposable {
 
   /** What is known of a key, changing nothing. @throws UnavailableError, ClosedError */
   async peek(key: string): Promise<Peek> {
-    const { flights, limits } = this.#core
+    const { flights, limits } = this.#runtime
     const { lease, value } = await flights.store.snapshot(this.#record(key), limits)
     return {
       status: value && value.ttlLeft > 0 ? 'done' : lease ? 'locked' : 'free',
@@ -206,7 +211,7 @@ export class Locker implements AsyncDisposable {
    */
   async invalidate(...keys: string[]): Promise<void> {
     const records = keys.map((key) => this.#record(key))
-    await Promise.all(records.map((record) => this.#core.invalidate(record)))
+    await Promise.all(records.map((record) => this.#runtime.invalidate(record)))
   }
 
   /**
@@ -224,14 +229,14 @@ export class Locker implements AsyncDisposable {
    */
   async invalidateTags(...tags: string[]): Promise<void> {
     checkTags(tags)
-    this.#core.checkOpen()
-    await Promise.all(tags.map((tag) => this.#core.invalidateTag(tag)))
+    this.#runtime.checkOpen()
+    await Promise.all(tags.map((tag) => this.#runtime.invalidateTag(tag)))
   }
 
   #record(key: string): string {
     checkKey(key)
-    this.#core.checkOpen(key)
-    return this.#core.record(this.#namespace, key)
+    this.#runtime.checkOpen(key)
+    return this.#runtime.recordOf(this.#namespace, key)
   }
 
   /**
@@ -241,15 +246,15 @@ export class Locker implements AsyncDisposable {
    */
   async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
-    this.#core.checkOpen()
-    const { connection, options } = this.#core
+    this.#runtime.checkOpen()
+    const { connection, options } = this.#runtime
     if (!connection) return
     await awaitReady(connection, recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
   }
 
   /** What it has done and does. */
   stats(): LockerStats {
-    const { context, flights, localHits, cache, connection } = this.#core
+    const { context, flights, localHits, cache, connection } = this.#runtime
     const { counters, scheduler, heldLeases } = context
     return {
       ...counters,
@@ -273,8 +278,8 @@ export class Locker implements AsyncDisposable {
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkDuration('grace', grace, { infinite: true })
     if (!this.#closing) {
-      this.#core.shut()
-      this.#closing = this.#core.end(grace, () => this.#streams.close())
+      this.#runtime.stopAccepting()
+      this.#closing = this.#runtime.shutDown(grace, () => this.#streams.close())
     }
     return this.#closing
   }
@@ -284,15 +289,16 @@ export class Locker implements AsyncDisposable {
   }
 }
 
-const cores = new WeakMap<Locker, Core>()
+const runtimes = new WeakMap<Locker, LockerRuntime>()
 
 /** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams, their logs, probes. */
-const TAKEN = 'khtvsxr'
+const RESERVED_LETTERS = 'khtvsxr'
 
 /** A layer's own resources in a locker. `letter`: names the layer. For the layers of this package. */
-export function spaceOf<T>(locker: Locker, letter: string, codec: Codec): Space<T> {
-  const core = cores.get(locker)
-  if (!core) throw new TypeError('Expected `locker` to be a Locker')
-  if (!/^[a-z]$/.test(letter) || TAKEN.includes(letter)) throw new TypeError(`The letter ${letter} is taken`)
-  return new Space<T>(core, letter, codec)
+export function namespaceFor<T>(locker: Locker, letter: string, codec: Codec): KeyNamespace<T> {
+  const runtime = runtimes.get(locker)
+  if (!runtime) throw new TypeError('Expected `locker` to be a Locker')
+  if (!/^[a-z]$/.test(letter) || RESERVED_LETTERS.includes(letter))
+    throw new TypeError(`The letter ${letter} is taken`)
+  return new KeyNamespace<T>(runtime, letter, codec)
 }

@@ -22,10 +22,10 @@ import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
 
 /** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
-const RENEW_AGAIN_AFTER = 1000
+const RENEWAL_BACKOFF = 1000
 
 /** What the parts of a locker share: its connection, its flights, its cache, and how a call is made out of options. */
-export class Core {
+export class LockerRuntime {
   readonly options: ResolvedOptions
   readonly flights: FlightTable
   readonly context: LockerContext
@@ -37,7 +37,7 @@ export class Core {
   #cache: ResultCache | undefined
   #closed = false
   /** Lets go of the store and of the connection. */
-  readonly #leave: () => Promise<void>
+  readonly #disconnect: () => Promise<void>
   readonly #unlisten: () => void
 
   constructor(options: LockerOptions) {
@@ -55,7 +55,7 @@ export class Core {
           () => new FlightTable(new RedisStore(link.connection), link.connection.clock),
         )
       : new FlightTable(memory.connect(), memory.clock)
-    this.#leave = async () => {
+    this.#disconnect = async () => {
       if (!link || link.connection.releaseShared(purpose)) this.flights.close()
       await link?.leave()
     }
@@ -74,10 +74,10 @@ export class Core {
       exposeError: options.exposeError ?? ((failure) => failure),
     }
     this.#unlisten = this.flights.onInvalidation({
-      drop: (record, fence) => this.#cache?.drop(record, fence),
-      dropTag: (tag) => this.#cache?.dropTag(tag),
-      unverify: () => this.#cache?.unverify(),
-      verify: () => this.#cache?.verify(),
+      drop: (record, fence) => this.#cache?.invalidate(record, fence),
+      dropTag: (tag) => this.#cache?.invalidateTag(tag),
+      unverify: () => this.#cache?.onSubscriptionLost(),
+      verify: () => this.#cache?.onSubscribed(),
     })
   }
 
@@ -90,11 +90,11 @@ export class Core {
   }
 
   /** A fresh result of this process's cache: looked up before a call is checked, so that a hit costs nothing else. */
-  hit(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
+  cachedFresh(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
     if (!this.#cache || typeof key !== 'string' || !options || options.refresh || options.signal?.aborted)
       return undefined
     const now = this.clock.now()
-    const entry = this.#cache.get(nameOf(namespace, key), now)
+    const entry = this.#cache.get(cacheName(namespace, key), now)
     if (!entry || entry.freshUntil <= now || entry.fence <= (options.afterFence ?? 0)) return undefined
     this.#countHit(key)
     return entry
@@ -106,7 +106,7 @@ export class Core {
   }
 
   /** A stale result of this process's cache, if it will do for a call while it is renewed. */
-  stale(call: Call): CachedResult | undefined {
+  serveStale(call: Call): CachedResult | undefined {
     const { name, key, afterFence, staleWhileRevalidate, locker } = call
     // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
     if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
@@ -130,7 +130,7 @@ export class Core {
     if (!renewed) return batch?.onClaimSettled(key)
     renewed
       .catch(() => {
-        entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEW_AGAIN_AFTER)
+        entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEWAL_BACKOFF)
       })
       .finally(() => batch?.onClaimSettled(key))
   }
@@ -138,13 +138,13 @@ export class Core {
   /** Does a work once, as `Locker.run` says. */
   run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
     try {
-      const hit = this.hit(namespace, key, options)
+      const hit = this.cachedFresh(namespace, key, options)
       if (hit) return hit.promise
       checkKey(key)
       checkFunction('work', work)
       checkRunOptions(options)
-      const call = this.call(namespace, key, work, options)
-      return this.stale(call)?.promise ?? this.flights.join(call)
+      const call = this.createCall(namespace, key, work, options)
+      return this.serveStale(call)?.promise ?? this.flights.join(call)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -153,39 +153,44 @@ export class Core {
   /** Asks for a result or a lease, as `Locker.request` says. */
   request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
     try {
-      const hit = this.hit(namespace, key, options)
+      const hit = this.cachedFresh(namespace, key, options)
       if (hit) return doneOf(hit)
       checkKey(key)
       checkRunOptions(options)
-      return this.flights.join(this.call(namespace, key, undefined, options))
+      return this.flights.join(this.createCall(namespace, key, undefined, options))
     } catch (error) {
       return Promise.reject(error)
     }
   }
 
   /** A call with every option resolved. The key and the options have been checked. Throws when it is not to be made at all. */
-  call(namespace: Namespace, key: string, work: Work<unknown> | undefined, options: AnyRunOptions): Call {
+  createCall(
+    namespace: Namespace,
+    key: string,
+    work: Work<unknown> | undefined,
+    options: AnyRunOptions,
+  ): Call {
     const { signal, tags = [] } = options
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)
       throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
     const asked = {
       key,
-      record: this.record(namespace, key),
-      name: nameOf(namespace, key),
-      tags: tags.map((tag) => this.tag(tag)),
+      record: this.recordOf(namespace, key),
+      name: cacheName(namespace, key),
+      tags: tags.map((tag) => this.tagRecordOf(tag)),
       work,
     }
     return new Call(asked, namespace, this.context, options, this.options)
   }
 
   /** Name of a resource's record. */
-  record(namespace: Namespace, key: string): string {
+  recordOf(namespace: Namespace, key: string): string {
     return recordKey(this.options.prefix, key, namespace.letter)
   }
 
   /** Name of a tag's record. */
-  tag(tag: string): string {
+  tagRecordOf(tag: string): string {
     return recordKey(this.options.prefix, tag, 't')
   }
 
@@ -207,7 +212,7 @@ export class Core {
 
   /** Begins a new epoch of a tag everywhere. */
   async invalidateTag(tag: string): Promise<void> {
-    const name = this.tag(tag)
+    const name = this.tagRecordOf(tag)
     try {
       await this.flights.store.invalidateTag(name, this.limits)
     } finally {
@@ -220,14 +225,14 @@ export class Core {
   }
 
   /** Takes no more calls. */
-  shut(): void {
+  stopAccepting(): void {
     this.#closed = true
     this.#cache?.clear()
     this.#cache = undefined
   }
 
   /** Ends what is under way, once `grace` (ms) is over or nothing is held any more. `ending` is called then. */
-  async end(grace: number, ending: () => void): Promise<void> {
+  async shutDown(grace: number, ending: () => void): Promise<void> {
     await this.#drained(grace)
     ending()
     this.flights.reject(
@@ -238,7 +243,7 @@ export class Core {
     await Promise.all(held.map((lease) => lease.cancelAndRelease(new ClosedError('The locker was closed'))))
     await this.flights.drain()
     this.#unlisten()
-    await this.#leave()
+    await this.#disconnect()
   }
 
   /** Resolves when nothing is held any more, or after `grace`. */
@@ -253,6 +258,6 @@ export class Core {
 }
 
 /** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
-export function nameOf({ letter }: Namespace, key: string): string {
+export function cacheName({ letter }: Namespace, key: string): string {
   return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
 }

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { Locker } from '../../src/index.ts'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
 import { checkKey, checkPrefix, MAX_KEY_LENGTH, recordKey } from '../../src/kernel/redis/keys.ts'
-import { nameOf } from '../../src/locker/runtime.ts'
+import { cacheName } from '../../src/locker/runtime.ts'
 
 /** Any UTF-16, lone surrogates as well. */
 const units = fc
@@ -34,7 +34,7 @@ const key = fc.oneof(
 const prefix = fc.stringMatching(/^[\w:.-]{1,12}$/)
 
 /** What a key of a kind is called in the in-process cache. */
-const name = (letter: string, text: string): string => nameOf({ letter, codec: jsonCodec }, text)
+const name = (letter: string, text: string): string => cacheName({ letter, codec: jsonCodec }, text)
 
 /** Keys that are next to each other, as far as any encoding could confuse them. */
 function neighbours(key: string): string[] {

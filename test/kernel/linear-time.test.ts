@@ -8,7 +8,7 @@ import { describe, test } from 'node:test'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
 import { Inbox } from '../../src/kernel/redis/inbox.ts'
 import { recordKey } from '../../src/kernel/redis/keys.ts'
-import { noted, readNote, stillHolds } from '../../src/locker/cache/tag-versions.ts'
+import { parseTagVersions, serializeTagVersions, tagsUnchanged } from '../../src/locker/cache/tag-versions.ts'
 import { type WaitNode, wouldDeadlock } from '../../src/locker/flight/deadlock.ts'
 import { headerFields, headerPairs } from '../../src/memoize/adapters/fetch/messages.ts'
 import { CapturedConnection } from '../../src/memoize/adapters/node/captured-connection.ts'
@@ -127,7 +127,7 @@ const READERS: Record<string, (text: string) => unknown> = {
     ),
   'a name, a value': (text) => [isToken(text), isOneLine(text)],
   'a key in Redis': (text) => [recordKey('p', text), new QueueKeys('p', text)],
-  'a note of tags': (text) => readNote(text.replaceAll(' ', '\n')),
+  'a note of tags': (text) => parseTagVersions(text.replaceAll(' ', '\n')),
 }
 
 const lines = (name: string, value: (index: number) => string, size: number): string[] =>
@@ -309,7 +309,7 @@ const OTHERS: Reading[] = [
     'tags of a value',
     (n) => {
       const epochs = new Map(times(n, (i) => [`t${i}`, i + 1]))
-      return () => stillHolds(readNote(noted(epochs)), epochs)
+      return () => tagsUnchanged(parseTagVersions(serializeTagVersions(epochs)), epochs)
     },
   ],
   [

@@ -430,7 +430,7 @@ describe('http changes', () => {
       await sleep(20)
       told.push(...keys)
     }
-    const unsent = new Unsent({ outdate, clock: systemClock })
+    const unsent = new Unsent({ invalidateWithPending: outdate, clock: systemClock })
     let last = Promise.resolve()
     let answered = 0
     for (let n = 0; n < 40; n++) {
@@ -449,7 +449,7 @@ describe('http changes', () => {
       told.push(keys)
       return (gates[told.length - 1] as (typeof gates)[0]).promise
     }
-    const unsent = new Unsent({ outdate, clock: systemClock })
+    const unsent = new Unsent({ invalidateWithPending: outdate, clock: systemClock })
     const first = unsent.tell(['a'])
     await until(() => told.length === 1, { what: 'the first change to be told' })
     const changes = [first, unsent.tell(['a'])]

@@ -7,7 +7,7 @@ import { type AddressInfo, connect, createServer as createSocketServer } from 'n
 import { describe, test } from 'node:test'
 import { Locker } from '../../src/index.ts'
 import type { Codec } from '../../src/kernel/codec/codec.ts'
-import { spaceOf } from '../../src/locker/locker.ts'
+import { namespaceFor } from '../../src/locker/locker.ts'
 import {
   fromRawHeaders,
   HttpCache,
@@ -145,7 +145,7 @@ describe('http hostile, records', () => {
     await using t = await setup()
     await using locker = new Locker({ redis: t.redis, cache: false })
     const cache = new HttpCache(locker)
-    const forger = spaceOf<Buffer>(locker, 'w', raw)
+    const forger = namespaceFor<Buffer>(locker, 'w', raw)
     const forgeries = [
       Buffer.from(''),
       Buffer.from('\xff\xff\xff\xff{}'),
@@ -161,14 +161,16 @@ describe('http hostile, records', () => {
     for (const [i, forged] of forgeries.entries()) {
       const request = page({}, `/${i}`)
       const key = keyOf(request, { key: undefined }) as string
-      assert.ok(await forger.put(key, forged, { ttl: 60_000 }), 'it is kept')
+      assert.ok(await forger.setIfUnclaimed(key, forged, { ttl: 60_000 }), 'it is kept')
       const answer = await cache.handle(request, () => fresh('true'))
       const body = Buffer.isBuffer(answer.body) ? answer.body.toString() : undefined
       assert.equal(body, 'true', forged.toString('latin1'))
     }
     // So that this test sees what it says: what is well-formed is served.
     const request = page({}, '/good')
-    await forger.put(keyOf(request, { key: undefined }) as string, framed(response, 'kept'), { ttl: 60_000 })
+    await forger.setIfUnclaimed(keyOf(request, { key: undefined }) as string, framed(response, 'kept'), {
+      ttl: 60_000,
+    })
     assert.equal((await cache.handle(request, () => fresh('x'))).body?.toString(), 'kept')
   })
 })

@@ -57,10 +57,10 @@ export class ResultCache {
   /** By what callers ask for. */
   readonly #entries: LRUCache<string, CachedResult>
   /** Names in the cache by record and by tag, since that is what invalidations name. */
-  readonly #names = new Map<string, string>()
-  readonly #tagged = new Map<string, Set<string>>()
+  readonly #nameOfRecord = new Map<string, string>()
+  readonly #namesOfTag = new Map<string, Set<string>>()
   /** Whether invalidations are heard. What is kept otherwise may be invalid: it is only for when Redis is away. */
-  #verified = true
+  #hearsInvalidations = true
   readonly #clock: Clock
 
   constructor(options: { max: number; maxSize: number }, clock: Clock) {
@@ -69,7 +69,7 @@ export class ResultCache {
       max: options.max,
       maxSize: options.maxSize,
       maxEntrySize: options.maxSize,
-      dispose: (entry, name) => this.#forget(entry, name),
+      dispose: (entry, name) => this.#unindex(entry, name),
     })
   }
 
@@ -84,7 +84,7 @@ export class ResultCache {
 
   /** What is kept, fresh or not. */
   get(name: string, now: number): CachedResult | undefined {
-    return this.#verified ? this.lastKnown(name, now) : undefined
+    return this.#hearsInvalidations ? this.lastKnown(name, now) : undefined
   }
 
   /** The same, though it may have been invalidated without our hearing of it. */
@@ -99,7 +99,7 @@ export class ResultCache {
   set(name: string, given: NewResult): void {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
-    if (!this.#verified) return
+    if (!this.#hearsInvalidations) return
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
     // A promise keeps the stores of the context that makes it alive.
     const promise = rootContext.run(() => Promise.resolve(result))
@@ -116,43 +116,43 @@ export class ResultCache {
     }
     this.#entries.set(name, entry, { size: given.bytes + name.length + record.length + ENTRY_BYTES })
     if (!this.#entries.has(name)) return
-    this.#names.set(given.record, name)
+    this.#nameOfRecord.set(given.record, name)
     for (const tag of given.tags) {
-      const names = this.#tagged.get(tag)
+      const names = this.#namesOfTag.get(tag)
       if (names) names.add(name)
-      else this.#tagged.set(tag, new Set([name]))
+      else this.#namesOfTag.set(tag, new Set([name]))
     }
   }
 
-  #forget({ record, tags }: CachedResult, name: string): void {
-    this.#names.delete(record)
+  #unindex({ record, tags }: CachedResult, name: string): void {
+    this.#nameOfRecord.delete(record)
     for (const tag of tags) {
-      const names = this.#tagged.get(tag)
-      if (names?.delete(name) && names.size === 0) this.#tagged.delete(tag)
+      const names = this.#namesOfTag.get(tag)
+      if (names?.delete(name) && names.size === 0) this.#namesOfTag.delete(tag)
     }
   }
 
   /** Forgets a result that was accepted under `fence` or an earlier one. */
-  drop(record: string, fence: number): void {
-    const name = this.#names.get(record)
+  invalidate(record: string, fence: number): void {
+    const name = this.#nameOfRecord.get(record)
     const known = name !== undefined && this.#entries.peek(name)
     if (known && known.fence <= fence) this.#entries.delete(name)
   }
 
   /** Forgets all results that have a tag. */
-  dropTag(tag: string): void {
-    for (const name of this.#tagged.get(tag) ?? []) this.#entries.delete(name)
+  invalidateTag(tag: string): void {
+    for (const name of this.#namesOfTag.get(tag) ?? []) this.#entries.delete(name)
   }
 
   /** Invalidations may go unheard from now on. */
-  unverify(): void {
-    this.#verified = false
+  onSubscriptionLost(): void {
+    this.#hearsInvalidations = false
   }
 
   /** They are heard again. What was kept until then may have missed some. */
-  verify(): void {
-    if (!this.#verified) this.clear()
-    this.#verified = true
+  onSubscribed(): void {
+    if (!this.#hearsInvalidations) this.clear()
+    this.#hearsInvalidations = true
   }
 
   clear(): void {

@@ -1,20 +1,20 @@
 import type { Call } from '../flight/waiter.ts'
 import { tagVersionRetention } from '../processor/held-lease.ts'
 import type { ClaimReply, Outcome } from '../store/store.ts'
-import { type Epochs, readEpochs, readNote, stillHolds } from './tag-versions.ts'
+import { parseTagVersions, readTagVersions, type TagVersions, tagsUnchanged } from './tag-versions.ts'
 
 /** Whether what a claim brought may be served, by its tags. */
 export interface TagVerdict {
   outcome: boolean
-  offer: boolean
+  stale: boolean
 }
 
 /** The tags of one flight: what has one that has begun a new epoch is not served. */
-export class TagCheck {
+export class TagGuard {
   readonly #call: Call
   /** As they were when the last claim went out. */
-  epochs: Epochs = new Map()
-  #reading: Promise<Epochs> | undefined
+  versions: TagVersions = new Map()
+  #pendingRead: Promise<TagVersions> | undefined
 
   constructor(call: Call) {
     this.#call = call
@@ -29,38 +29,38 @@ export class TagCheck {
   sending(): void {
     const { tags, locker } = this.#call
     if (tags.length === 0) return
-    this.#reading = readEpochs(locker.store, tags, tagVersionRetention(this.#call), this.#limits())
+    this.#pendingRead = readTagVersions(locker.store, tags, tagVersionRetention(this.#call), this.#limits())
     // Awaited with the reply.
-    this.#reading.catch(() => {})
+    this.#pendingRead.catch(() => {})
   }
 
   /** Whether a reply is to be checked before it is acted upon. */
-  concerns(reply: ClaimReply): boolean {
-    return Boolean(this.#reading || (reply.status === 'done' && reply.outcome.tags) || reply.stale?.tags)
+  needsCheck(reply: ClaimReply): boolean {
+    return Boolean(this.#pendingRead || (reply.status === 'done' && reply.outcome.tags) || reply.stale?.tags)
   }
 
   /** @throws UnavailableError and the like: then nothing is known. */
   async check(reply: ClaimReply): Promise<TagVerdict> {
-    this.epochs = (await this.#reading) ?? new Map()
-    this.#reading = undefined
-    const outcome = readNote(reply.status === 'done' ? reply.outcome.tags : '')
-    const offer = readNote(reply.stale?.tags ?? '')
-    const known = await this.#known([...outcome.keys(), ...offer.keys()])
-    return { outcome: stillHolds(outcome, known), offer: stillHolds(offer, known) }
+    this.versions = (await this.#pendingRead) ?? new Map()
+    this.#pendingRead = undefined
+    const outcome = parseTagVersions(reply.status === 'done' ? reply.outcome.tags : '')
+    const offer = parseTagVersions(reply.stale?.tags ?? '')
+    const known = await this.#currentVersions([...outcome.keys(), ...offer.keys()])
+    return { outcome: tagsUnchanged(outcome, known), stale: tagsUnchanged(offer, known) }
   }
 
   /** The epochs of tags: those that were read with the claim, and the others now. */
-  async #known(tags: readonly string[]): Promise<Epochs> {
-    const others = [...new Set(tags)].filter((tag) => !this.epochs.has(tag))
-    const read = await readEpochs(this.#call.locker.store, others, 0, this.#limits())
-    return new Map([...this.epochs, ...read])
+  async #currentVersions(tags: readonly string[]): Promise<TagVersions> {
+    const others = [...new Set(tags)].filter((tag) => !this.versions.has(tag))
+    const read = await readTagVersions(this.#call.locker.store, others, 0, this.#limits())
+    return new Map([...this.versions, ...read])
   }
 
   /** What a message brought, to one who claimed before: undefined when that must be asked. */
-  judge({ tags }: Outcome): boolean | undefined {
-    const note = readNote(tags)
-    if ([...note.keys()].some((tag) => !this.epochs.has(tag))) return undefined
-    return stillHolds(note, this.epochs)
+  verify({ tags }: Outcome): boolean | undefined {
+    const note = parseTagVersions(tags)
+    if ([...note.keys()].some((tag) => !this.versions.has(tag))) return undefined
+    return tagsUnchanged(note, this.versions)
   }
 
   #limits(): { within: number } {

@@ -2,15 +2,15 @@ import { microtask } from '../../kernel/time/timers.ts'
 import type { CallLimits, Store } from '../store/store.ts'
 
 /** Epochs of tags, by the name of the tag's record. */
-export type Epochs = ReadonlyMap<string, number>
+export type TagVersions = ReadonlyMap<string, number>
 
 /** Epochs as a writer notes them beside its value. Names of records hold no blanks. */
-export function noted(epochs: Epochs): string {
+export function serializeTagVersions(epochs: TagVersions): string {
   return [...epochs].map(([tag, epoch]) => `${epoch} ${tag}`).join('\n')
 }
 
 /** Reads what a writer noted. What is none of that matches nothing. */
-export function readNote(note: string): Epochs {
+export function parseTagVersions(note: string): TagVersions {
   const lines = note === '' ? [] : note.split('\n')
   return new Map(
     lines.map((line) => {
@@ -21,7 +21,7 @@ export function readNote(note: string): Epochs {
 }
 
 /** Whether no tag of a note has begun a new epoch, as far as `known` tells. A tag without an epoch matches nothing. */
-export function stillHolds(note: Epochs, known: Epochs): boolean {
+export function tagsUnchanged(note: TagVersions, known: TagVersions): boolean {
   return [...note].every(([tag, epoch]) => {
     const current = known.get(tag) ?? 0
     return current > 0 && epoch >= current
@@ -29,18 +29,18 @@ export function stillHolds(note: Epochs, known: Epochs): boolean {
 }
 
 /** What is being asked in this very step of the program, by store: many claims that go out together ask the same. */
-const asked = new WeakMap<Store, Map<string, Promise<Epochs>>>()
+const pendingReads = new WeakMap<Store, Map<string, Promise<TagVersions>>>()
 
 /** The present epochs of tags. With `keepFor` (ms), each has one, and keeps it at least that long. */
-export function readEpochs(
+export function readTagVersions(
   store: Store,
   tags: readonly string[],
   keepFor: number,
   limits: CallLimits,
-): Promise<Epochs> {
+): Promise<TagVersions> {
   if (tags.length === 0) return Promise.resolve(new Map())
-  const questions = asked.get(store) ?? new Map<string, Promise<Epochs>>()
-  asked.set(store, questions)
+  const questions = pendingReads.get(store) ?? new Map<string, Promise<TagVersions>>()
+  pendingReads.set(store, questions)
   const question = [keepFor, limits.within, ...tags].join(' ')
   const known = questions.get(question)
   if (known) return known

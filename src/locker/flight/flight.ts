@@ -6,7 +6,7 @@ import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
 import { warnOnce } from '../../kernel/warnings.ts'
 import { callHook } from '../../kernel/work/user-code.ts'
-import { TagCheck, type TagVerdict } from '../cache/tag-guard.ts'
+import { TagGuard, type TagVerdict } from '../cache/tag-guard.ts'
 import { Lease } from '../lease.ts'
 import { HeldLease, type HeldLeaseEvents, lossMargin, outcomeRetention } from '../processor/held-lease.ts'
 import { performWork } from '../processor/work-runner.ts'
@@ -79,7 +79,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
   readonly #leader: JoinedCall
   readonly waiters: WaiterSet
   readonly #delivery: ResultDelivery
-  readonly #tagGuard: TagCheck
+  readonly #tagGuard: TagGuard
   #state: State = 'reading'
   #attempt = 0
   /** Only what was begun under a grant above this fence is wanted. */
@@ -110,7 +110,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     this.record = leader.record
     this.waiters = new WaiterSet(leader.key, this)
     this.#delivery = new ResultDelivery(leader, this.waiters, () => events.tagDrops)
-    this.#tagGuard = new TagCheck(leader)
+    this.#tagGuard = new TagGuard(leader)
     this.#leader = leader
     this.#events = events
     this.#refresh = leader.refresh
@@ -182,7 +182,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   validate(seq: number): void {
     // Of its tags nothing has been heard since its claim went out.
-    if (this.#state === 'processing' && this.#tagGuard.epochs.size > 0) return
+    if (this.#state === 'processing' && this.#tagGuard.versions.size > 0) return
     this.waiters.validate(seq)
   }
 
@@ -294,7 +294,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   claimed(reply: ClaimReply, attempt: number): void {
     if (!this.#expectsReplyTo(attempt)) return this.#rejectLateReply(reply, attempt)
-    if (this.#tagGuard.concerns(reply)) void this.#receiveTagged(reply, attempt)
+    if (this.#tagGuard.needsCheck(reply)) void this.#receiveTagged(reply, attempt)
     else this.#receive(reply, attempt)
   }
 
@@ -311,8 +311,8 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     }
     if (!this.#expectsReplyTo(attempt)) return this.#rejectLateReply(reply, attempt)
     if (!verdict.outcome && reply.status === 'done') return this.#reclaimAbove(reply.outcome.fence)
-    if (!verdict.offer && reply.status === 'stale') return this.#reclaimAbove(reply.stale.fence)
-    if (!verdict.offer && reply.status !== 'stale') this.#receive({ ...reply, stale: undefined }, attempt)
+    if (!verdict.stale && reply.status === 'stale') return this.#reclaimAbove(reply.stale.fence)
+    if (!verdict.stale && reply.status !== 'stale') this.#receive({ ...reply, stale: undefined }, attempt)
     else this.#receive(reply, attempt)
   }
 
@@ -533,7 +533,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     this.waiters.replayProgress(undefined)
     if (!shared) this.#countUnshared(call)
     this.#grantedFence = Math.max(this.#grantedFence, fence)
-    const grant = { attempt, fence, sentAt, lease, shared, unavailable, tagVersions: this.#tagGuard.epochs }
+    const grant = { attempt, fence, sentAt, lease, shared, unavailable, tagVersions: this.#tagGuard.versions }
     const held = new HeldLease(call, grant, this)
     this.#held = held
     if (call.batch) {
@@ -560,7 +560,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   /** What was parked for has come: unless one of its tags has begun a new epoch since its work began. */
   #onOutcomeNotice(outcome: Outcome): void {
-    const holds = this.#tagGuard.judge(outcome)
+    const holds = this.#tagGuard.verify(outcome)
     if (holds === undefined) this.poll()
     else if (holds) this.#finish(outcome, this.#delivery.sentAt, 'message')
     else this.#reclaimAbove(outcome.fence)

@@ -1,5 +1,5 @@
 import { decodeWith, sizeOf } from '../../kernel/codec/codec.ts'
-import { readNote } from '../cache/tag-versions.ts'
+import { parseTagVersions } from '../cache/tag-versions.ts'
 import type { Outcome, StaleValue } from '../store/store.ts'
 import type { Call, Waiter } from './waiter.ts'
 import type { WaiterSet } from './waiter-set.ts'
@@ -83,7 +83,7 @@ export class ResultDelivery {
         fence,
         staleSince: since,
         staleUntil: this.sentAt + left,
-        tags: [...readNote(tags).keys()],
+        tags: [...parseTagVersions(tags).keys()],
       }
       this.#waiters.setStale({ ...offered, seq: this.sentSeq })
     } catch {
@@ -103,7 +103,7 @@ export class ResultDelivery {
     // Later results could not replace it, nor invalidations reach it.
     if (!locker.cache || !locker.store.isPlausibleFence(fence)) return
     const { result, bytes } = reading
-    const names = [...readNote(tags).keys()]
+    const names = [...parseTagVersions(tags).keys()]
     const staleUntil = freshUntil + stale
     locker.cache.set(name, { record, result, bytes, fence, freshUntil, staleUntil, tags: names })
   }

@@ -2,7 +2,7 @@ import { checkFunction } from '../../kernel/options.ts'
 import { checkKey } from '../../kernel/redis/keys.ts'
 import type { Namespace } from '../flight/waiter.ts'
 import { checkRunOptions, type RunManyOptions } from '../options.ts'
-import type { Core } from '../runtime.ts'
+import type { LockerRuntime } from '../runtime.ts'
 import { BatchRun, type ManyWork } from './batch-run.ts'
 
 /** Most keys of one call. */
@@ -10,7 +10,7 @@ const MAX_KEYS = 10_000
 
 /** Runs many keys at once: what nobody has is claimed together, and computed by one call of the work. */
 export async function runMany(
-  core: Core,
+  runtime: LockerRuntime,
   namespace: Namespace,
   keys: readonly string[],
   work: ManyWork<unknown>,
@@ -23,26 +23,26 @@ export async function runMany(
   for (const key of keys) checkKey(key)
   checkRunOptions(options)
   const results = new Map<string, Promise<unknown> | undefined>()
-  for (const key of keys) results.set(key, core.hit(namespace, key, options)?.promise)
+  for (const key of keys) results.set(key, runtime.cachedFresh(namespace, key, options)?.promise)
   const missing = [...results.keys()].filter((key) => !results.get(key))
   const batch = new BatchRun(missing, work)
-  for (const key of missing) results.set(key, join(core, namespace, key, batch, options))
+  for (const key of missing) results.set(key, join(runtime, namespace, key, batch, options))
   return await Promise.all(keys.map((key) => results.get(key)))
 }
 
 function join(
-  core: Core,
+  runtime: LockerRuntime,
   namespace: Namespace,
   key: string,
   batch: BatchRun,
   options: RunManyOptions,
 ): Promise<unknown> {
-  const call = core.call(namespace, key, computedByItsBatch, options)
+  const call = runtime.createCall(namespace, key, computedByItsBatch, options)
   call.batch = batch
   // A stale result is renewed in the same round; its key counts as answered when that is done.
-  const stale = core.stale(call)
+  const stale = runtime.serveStale(call)
   if (stale) return stale.promise
-  const result = core.flights.join(call)
+  const result = runtime.flights.join(call)
   const answered = () => batch.onClaimSettled(key)
   result.then(answered, answered)
   return result

@@ -3,7 +3,7 @@ import { encodeWith, messageOf } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
-import { type Epochs, noted } from '../cache/tag-versions.ts'
+import { serializeTagVersions, type TagVersions } from '../cache/tag-versions.ts'
 import type { WaitNode } from '../flight/deadlock.ts'
 import type { Call, JoinedCall } from '../flight/waiter.ts'
 import { MESSAGE_LIMIT, type Outcome, type Settlement } from '../store/store.ts'
@@ -40,7 +40,7 @@ export interface Grant {
   /** It is because Redis is away. */
   unavailable: boolean
   /** Of the tags, as they were when the claim went out. */
-  tagVersions: Epochs
+  tagVersions: TagVersions
 }
 
 /** How what is published is kept. */
@@ -180,7 +180,7 @@ export class HeldLease {
     const { locker, key, record } = this.call
     const { fence, attempt, lease, shared, tagVersions } = this.grant
     const stale = kind === 'value' ? this.call.keepStale : 0
-    const tags = noted(tagVersions)
+    const tags = serializeTagVersions(tagVersions)
     const sentSeq = this.#flight.seq
     const sentAt = locker.clock.now()
     const outcomeKind = kind === 'error' ? kind : 'value'

@@ -1,5 +1,5 @@
-import { Space } from '../key-namespace.ts'
-import type { Core } from '../runtime.ts'
+import { KeyNamespace } from '../key-namespace.ts'
+import type { LockerRuntime } from '../runtime.ts'
 import type { MemoryStore } from '../store/memory-store.ts'
 import { MemoryLogs } from './log/memory-log-store.ts'
 import { RedisLogs } from './log/redis-log-store.ts'
@@ -16,11 +16,11 @@ function logsOf(memory: MemoryStore): MemoryLogs {
 }
 
 /** The streams of a locker. `memory`: the store that it was given to share, if it was. */
-export function streamsOf(core: Core, memory: MemoryStore | undefined): Streams {
-  const { clock, codec, connection, options, context } = core
+export function streamsOf(runtime: LockerRuntime, memory: MemoryStore | undefined): Streams {
+  const { clock, codec, connection, options, context } = runtime
   const embedded = () => (memory ? logsOf(memory) : new MemoryLogs(clock)).connect()
   return new Streams({
-    space: new Space<StreamNote>(core, 's', noteCodec),
+    space: new KeyNamespace<StreamNote>(runtime, 's', noteCodec),
     prefix: options.prefix,
     logs: connection ? new RedisLogs(connection) : embedded(),
     codec,

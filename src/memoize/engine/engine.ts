@@ -1,7 +1,7 @@
 import { AbortedError, UnavailableError } from '../../errors.ts'
 import { outsideWork, reportHookError } from '../../kernel/work/user-code.ts'
-import type { Epochs } from '../../locker/cache/tag-versions.ts'
-import type { Found } from '../../locker/key-namespace.ts'
+import type { TagVersions } from '../../locker/cache/tag-versions.ts'
+import type { ResultEntry } from '../../locker/key-namespace.ts'
 import type { Forwarded } from '../policy/cache-status.ts'
 import { demandsOf } from '../policy/demands.ts'
 import { isFailure } from '../policy/judgement.ts'
@@ -99,10 +99,10 @@ export class HttpCore {
   #reused(
     visit: Visit,
     place: Place,
-    found: Found<Kept>,
+    found: ResultEntry<Kept>,
     reused: Reused | undefined,
   ): HttpResponse | undefined {
-    if (reused?.refresh) this.#refresh(visit, { ...place, stale: found as Found<StoredResponse> })
+    if (reused?.refresh) this.#refresh(visit, { ...place, stale: found as ResultEntry<StoredResponse> })
     return reused?.answer
   }
 
@@ -153,7 +153,7 @@ export class HttpCore {
   }
 
   /** What is kept at a place; when that cannot be known, what was known last, if that may be served. */
-  async #lookup({ key, primary }: Place): Promise<Found<Kept> | undefined> {
+  async #lookup({ key, primary }: Place): Promise<ResultEntry<Kept> | undefined> {
     if (this.#unsent.has(primary)) return undefined
     const { onUnavailable } = this.#options
     const servesLast = onUnavailable === 'cached' || onUnavailable === 'cached-local'
@@ -177,9 +177,9 @@ export class HttpCore {
   }
 
   /** By what it will be known whether the resource has changed since. Undefined when that cannot be known. */
-  async #note({ request, primary }: Visit): Promise<Epochs | undefined> {
+  async #note({ request, primary }: Visit): Promise<TagVersions | undefined> {
     try {
-      return await this.#space.note(primary, tagsOf(request, this.#options))
+      return await this.#space.readVersions(primary, tagsOf(request, this.#options))
     } catch {
       // The answer that is kept already does not need it.
       return undefined
@@ -190,13 +190,14 @@ export class HttpCore {
    * Asks the origin for one alone, with credentials, or because others' answers were not for it: nobody waits for that.
    * `since`: epochs that were noted before; without them the answer is not kept for others.
    */
-  async #solo(visit: Visit, place: Place, since: Epochs | undefined): Promise<HttpResponse> {
+  async #solo(visit: Visit, place: Place, since: TagVersions | undefined): Promise<HttpResponse> {
     const { signal, headers } = visit.request
     const work = this.#work(visit, place)
     const decision = ownDecision(signal)
     const keeping = work.run(decision).then(async (kept) => {
       const { ttl } = decision
-      if (ttl > 0 && since) return this.#space.put(place.key, kept, { ttl, since }).catch(() => false)
+      if (ttl > 0 && since)
+        return this.#space.setIfUnclaimed(place.key, kept, { ttl, since }).catch(() => false)
       // Credentials are not asked about the page of the others.
       if (headers['authorization'] === undefined && withdraws(kept))
         await this.#space.invalidate(place.key).catch(() => undefined)
@@ -235,7 +236,7 @@ export class HttpCore {
         newerThan = 0
         continue
       }
-      const response = found as Found<StoredResponse>
+      const response = found as ResultEntry<StoredResponse>
       const answer = this.#reused(visit, place, found, this.#reuse.outcome(visit, place, response, newerThan))
       if (answer) return answer
       newerThan = found.fence
@@ -277,7 +278,12 @@ export class HttpCore {
     })
   }
 
-  async #run(work: OriginWork, newerThan: number, since: number, abortUnwanted = true): Promise<Found<Kept>> {
+  async #run(
+    work: OriginWork,
+    newerThan: number,
+    since: number,
+    abortUnwanted = true,
+  ): Promise<ResultEntry<Kept>> {
     const { onUnavailable, maxUnshared } = this.#options
     const { request, place, run } = work
     return this.#space.run(place.key, run, {
@@ -299,7 +305,11 @@ export class HttpCore {
   }
 
   /** What a run came to: the answer to this visit whatever others get, or what was found. */
-  async #settled(visit: Visit, work: OriginWork, newerThan: number): Promise<HttpResponse | Found<Kept>> {
+  async #settled(
+    visit: Visit,
+    work: OriginWork,
+    newerThan: number,
+  ): Promise<HttpResponse | ResultEntry<Kept>> {
     const running = this.#run(work, newerThan, visit.since).finally(() => work.release())
     // Once the answer is on its way nobody waits for that any more.
     running.catch(() => undefined)

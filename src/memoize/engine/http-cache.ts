@@ -1,4 +1,4 @@
-import { type Locker, spaceOf } from '../../locker/locker.ts'
+import { type Locker, namespaceFor } from '../../locker/locker.ts'
 import { HttpCore } from './engine.ts'
 import type { HttpRequest, HttpResponse, Origin } from './message.ts'
 import type { HttpCacheOptions } from './options.ts'
@@ -20,7 +20,7 @@ export class HttpCache {
 
   /** @throws TypeError when an option is not what it should be. */
   constructor(locker: Locker, options: HttpCacheOptions = {}) {
-    this.#core = new HttpCore(spaceOf<Kept>(locker, LETTER, keptCodec), options)
+    this.#core = new HttpCore(namespaceFor<Kept>(locker, LETTER, keptCodec), options)
   }
 
   /**

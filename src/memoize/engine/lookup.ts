@@ -1,4 +1,4 @@
-import type { Found } from '../../locker/key-namespace.ts'
+import type { ResultEntry } from '../../locker/key-namespace.ts'
 import type { Demands } from '../policy/demands.ts'
 import { type VaryIndex, variantKey } from '../policy/vary.ts'
 import type { HttpRequest, Origin } from './message.ts'
@@ -22,7 +22,7 @@ export interface Place {
   key: string
   index: VaryIndex | undefined
   /** What is kept there and is not fresh enough. */
-  stale: Found<StoredResponse> | undefined
+  stale: ResultEntry<StoredResponse> | undefined
 }
 
 /** Where to look first. */
@@ -36,7 +36,7 @@ export function variantPlace({ primary, request }: Visit, index: VaryIndex): Pla
 }
 
 /** The index that was found in place of a response. */
-export function indexIn(found: Found<Kept> | undefined): VaryIndex | undefined {
+export function indexIn(found: ResultEntry<Kept> | undefined): VaryIndex | undefined {
   const value = found?.value
   return typeof value === 'object' && 'index' in value ? value.index : undefined
 }

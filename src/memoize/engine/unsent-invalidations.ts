@@ -17,14 +17,14 @@ const AGAIN_AFTER = 1_000
  * until they are. It is tried again every second, and whenever one of them is asked for.
  */
 export class Unsent {
-  readonly #space: Pick<KeptSpace, 'clock' | 'outdate'>
+  readonly #space: Pick<KeptSpace, 'clock' | 'invalidateWithPending'>
   /** Numbers of the last changes by primary key, the oldest first. */
   readonly #changes = new Map<string, number>()
   #last = 0
   #sending: Promise<void> | undefined
   #timer: Timer | undefined
 
-  constructor(space: Pick<KeptSpace, 'clock' | 'outdate'>) {
+  constructor(space: Pick<KeptSpace, 'clock' | 'invalidateWithPending'>) {
     this.#space = space
   }
 
@@ -59,7 +59,7 @@ export class Unsent {
     for (let from = 0; from < changes.length; from += AT_ONCE) {
       const some = changes.slice(from, from + AT_ONCE)
       try {
-        await this.#space.outdate(...some.map(([key]) => key))
+        await this.#space.invalidateWithPending(...some.map(([key]) => key))
         // What has changed once more meanwhile is still to be told.
         for (const [key, change] of some) if (this.#changes.get(key) === change) this.#changes.delete(key)
       } catch (error) {

@@ -1,5 +1,5 @@
 import type { Clock } from '../../kernel/time/clock.ts'
-import type { Found } from '../../locker/key-namespace.ts'
+import type { ResultEntry } from '../../locker/key-namespace.ts'
 import type { Place, Visit } from '../engine/lookup.ts'
 import type { HttpRequest, HttpResponse } from '../engine/message.ts'
 import type { Answers } from '../engine/response-builder.ts'
@@ -25,7 +25,7 @@ export class Reuse {
   }
 
   /** Out of what is kept, if it is fresh enough for this request, or may be stale. */
-  kept(visit: Visit, found: Found<Kept>): Reused | undefined {
+  kept(visit: Visit, found: ResultEntry<Kept>): Reused | undefined {
     const { value } = found
     if (!(value instanceof StoredResponse)) return undefined
     const authorized = visit.request.headers['authorization'] !== undefined
@@ -44,14 +44,24 @@ export class Reuse {
     return !noCache && age <= maxAge && minFresh === 0 && survivesError(plan, age)
   }
 
-  #hit(request: HttpRequest, { unverified }: Found<Kept>, stored: StoredResponse, age: number): HttpResponse {
+  #hit(
+    request: HttpRequest,
+    { unverified }: ResultEntry<Kept>,
+    stored: StoredResponse,
+    age: number,
+  ): HttpResponse {
     if (!unverified) return this.#answers.hit(request, stored, age)
     const status = { hit: true, ttl: stored.plan.lifetime - age, detail: 'unverified' } as const
     return this.#answers.shared(request, stored, age, status)
   }
 
   /** Out of what another's run came to, which was to be newer than the grant `newerThan`; or what was kept, as above. */
-  outcome(visit: Visit, place: Place, found: Found<StoredResponse>, newerThan: number): Reused | undefined {
+  outcome(
+    visit: Visit,
+    place: Place,
+    found: ResultEntry<StoredResponse>,
+    newerThan: number,
+  ): Reused | undefined {
     const { value } = found
     if (found.unverified || !this.#madeFor(visit, found, newerThan)) return this.kept(visit, found)
     const status = { forwarded: place.stale ? 'stale' : 'miss', collapsed: true } as const
@@ -62,7 +72,7 @@ export class Reuse {
   }
 
   /** Whether a result was made for those who wait now, so that it answers them even when it is not fresh. */
-  #madeFor(visit: Visit, found: Found<StoredResponse>, newerThan: number): boolean {
+  #madeFor(visit: Visit, found: ResultEntry<StoredResponse>, newerThan: number): boolean {
     if (found.stale) return false
     // For those of this process alone who waited.
     if (found.unshared || (newerThan > 0 && found.fence > newerThan)) return true
@@ -79,7 +89,7 @@ export class Reuse {
   }
 
   /** How old a response is now: what it was when it came, and how long it has been kept since. */
-  #ageOf(found: Found<Kept>, { plan }: StoredResponse): number {
+  #ageOf(found: ResultEntry<Kept>, { plan }: StoredResponse): number {
     // It was made just now, for those who wait.
     if (plan.keep === 0 || found.invalidated || found.unshared) return plan.age
     return plan.age + Math.max(0, plan.keep - (found.until - this.#clock.now()))

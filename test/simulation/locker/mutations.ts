@@ -1,4 +1,4 @@
-import { noted, readNote } from '../../../src/locker/cache/tag-versions.ts'
+import { parseTagVersions, serializeTagVersions } from '../../../src/locker/cache/tag-versions.ts'
 import type { ClaimReply, Outcome, Store } from '../../../src/locker/store/store.ts'
 import { keyOf } from './keys.ts'
 import type { Mutation } from './mutation.ts'
@@ -265,9 +265,9 @@ export const MUTATIONS: readonly Mutation[] = [
     server: (port) => ({
       ...port,
       settle: async (settlement) => {
-        const tags = [...readNote(settlement.tags).keys()]
+        const tags = [...parseTagVersions(settlement.tags).keys()]
         const epochs = await port.epochs(tags, 1000)
-        const note = noted(new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+        const note = serializeTagVersions(new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
         return port.settle({ ...settlement, tags: note })
       },
     }),

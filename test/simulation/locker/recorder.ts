@@ -1,5 +1,5 @@
 import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
-import { readNote } from '../../../src/locker/cache/tag-versions.ts'
+import { parseTagVersions } from '../../../src/locker/cache/tag-versions.ts'
 import type { Claim, ClaimReply, GrantRef, Release, Settlement } from '../../../src/locker/store/store.ts'
 import { type Acceptance, type GrantRecord, type History, type Invalidation, identityOf } from './history.ts'
 import { keyOf } from './keys.ts'
@@ -218,7 +218,7 @@ export class Recorder {
     this.#checkCurrent(settlement, 'a publish')
     const moment = this.#history.moment()
     if (known.grant?.fence === fence) known.grant.over = moment
-    const names = [...readNote(tags).keys()].map(keyOf)
+    const names = [...parseTagVersions(tags).keys()].map(keyOf)
     const serverNow = this.#serverNow
     const acceptance = {
       ...moment,

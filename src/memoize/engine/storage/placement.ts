@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { WorkContext } from '../../../locker/flight/waiter.ts'
-import type { Space } from '../../../locker/key-namespace.ts'
+import type { KeyNamespace } from '../../../locker/key-namespace.ts'
 import { tagsOf } from '../../policy/key.ts'
 import { LONGEST_KEEP } from '../../policy/plan.ts'
 import { reflectsOrigin, type VaryIndex, variantKey, varyNames } from '../../policy/vary.ts'
@@ -15,8 +15,17 @@ const INDEX_TTL = 60_000
 
 /** What is used of a space. */
 export type KeptSpace = Pick<
-  Space<Kept>,
-  'clock' | 'timeout' | 'cached' | 'lastKnown' | 'lookup' | 'run' | 'put' | 'note' | 'invalidate' | 'outdate'
+  KeyNamespace<Kept>,
+  | 'clock'
+  | 'timeout'
+  | 'cached'
+  | 'lastKnown'
+  | 'lookup'
+  | 'run'
+  | 'setIfUnclaimed'
+  | 'readVersions'
+  | 'invalidate'
+  | 'invalidateWithPending'
 >
 
 /** What placing a response takes. */
@@ -73,7 +82,7 @@ export async function placed(
   const tags = tagsOf(request, options)
   const put = (key: string, kept: Kept, ttl: number): Promise<unknown> =>
     // What cannot be kept (Redis is away, say) is made again.
-    space.put(key, kept, { ttl, tags }).catch(() => false)
+    space.setIfUnclaimed(key, kept, { ttl, tags }).catch(() => false)
   const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
   holdings.tryAdd(primary, { body: 0, keep: ttl })
   if (index) {
