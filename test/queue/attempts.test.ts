@@ -1,4 +1,4 @@
-// How often a job is tried, when, in which order, and how many at once.
+// Attempts, backoff, order and concurrency.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,7 +9,7 @@ import { backoffDelay } from '../../src/queue/working/backoff.ts'
 import { onBothStores, subscribed } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
-/** What a bound on time may be exceeded by. */
+/** Tolerance of time bounds, ms. */
 const EPSILON = 500
 
 onBothStores('attempts - a job is tried as often as it says, or as its queue says', async (w) => {
@@ -23,7 +23,7 @@ onBothStores('attempts - a job is tried as often as it says, or as its queue say
   await assert.rejects(queue.submit('fail', undefined, { attempts: 4 }), { message: 'attempt 4' })
   await assert.rejects(queue.submit('fail', undefined, { attempts: 1 }), { message: 'attempt 1' })
   assert.deepEqual(seen, [1, 2, 1, 2, 3, 4, 1])
-  // The submitter's queue says it, not the worker's.
+  // `attempts` is set on the queue of the submitter, not on that of the worker.
   await assert.rejects(w.open({ attempts: 3 }).submit('fail'), { message: 'attempt 3' })
 })
 
@@ -240,10 +240,10 @@ onBothStores('attempts - one that takes longer than maxHold has failed', async (
 
 onBothStores('attempts - as many at once as a command may, never more', async (w) => {
   const queues = [w.open(), w.open()]
-  const places = { a: 7, b: 1, c: 16 }
+  const slots = { a: 7, b: 1, c: 16 }
   const most: Record<string, number> = {}
   for (const [index, queue] of queues.entries()) {
-    for (const [command, concurrency] of Object.entries(places)) {
+    for (const [command, concurrency] of Object.entries(slots)) {
       const name = `${command}${index}`
       let running = 0
       queue.process(
@@ -251,7 +251,7 @@ onBothStores('attempts - as many at once as a command may, never more', async (w
         async () => {
           running++
           most[name] = Math.max(most[name] ?? 0, running)
-          // All places are used: each waits until all the others have been taken as well.
+          // All slots are used: each handler waits until all the others run as well.
           if (concurrency > 1)
             await until(() => most[name] === concurrency, { what: `${concurrency} at once` })
           await sleep(1)
@@ -264,7 +264,7 @@ onBothStores('attempts - as many at once as a command may, never more', async (w
   const jobs = await w
     .open()
     .enqueueMany(
-      Object.keys(places).flatMap((command) =>
+      Object.keys(slots).flatMap((command) =>
         Array.from({ length: 150 }, (_, payload) => ({ command, payload })),
       ),
     )

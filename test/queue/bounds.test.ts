@@ -1,4 +1,4 @@
-// Very many jobs, places and bytes at once: nothing is lost, and nothing is left waiting beside a free place.
+// Large numbers of jobs, slots and bytes: nothing is lost, and no job waits while a slot is free.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -21,7 +21,7 @@ function numbers(count: number, command: string): { command: string; payload: nu
   return Array.from({ length: count }, (_, payload) => ({ command, payload }))
 }
 
-test('Q1 bounds - thousands of jobs of several commands are handed out by one step', async () => {
+test('Q1 bounds - thousands of jobs of several commands are delivered by one step', async () => {
   await using t = await setup()
   await using queue = new RedisQueue('queue', { redis: t.redis })
   const commands = ['a', 'b', 'c', 'd', 'e']
@@ -36,7 +36,7 @@ test('Q1 bounds - thousands of jobs of several commands are handed out by one st
   assert.equal((await queue.counts()).waiting, 0)
 })
 
-test('Q1 bounds - more places than one step hands out are used up all the same', async () => {
+test('Q1 bounds - more slots than one step fills are all used', async () => {
   await using t = await setup()
   await using queue = new RedisQueue('queue', { redis: t.redis })
   await queue.enqueueMany(numbers(6000, 'work'))
@@ -111,7 +111,7 @@ test('L5 bounds - dead letters whose time is over hide no others', async () => {
   assert.equal(await queue.redrive(), 1)
 })
 
-test('L5 bounds - a handler that ends while its worker closes leaves no place of it', async () => {
+test('L5 bounds - a handler that ends while its worker closes leaves no slot of it', async () => {
   await using t = await setup()
   await using producer = new RedisQueue('queue', { redis: t.redis })
   for (let turns = 0; turns < 14; turns++) {
@@ -124,14 +124,14 @@ test('L5 bounds - a handler that ends while its worker closes leaves no place of
     const submitted = producer.submit('x', turns)
     await begun.promise
     gate.resolve()
-    // The closing meets every moment between the handler's end and the telling of it.
+    // The delay varies, so that `close` falls into every step between the end of the handler and its report.
     for (let turn = 0; turn < turns; turn++) await undefined
     await worker.close()
     await submitted
     const lists = (await t.server.call('KEYS', '*}i/*')) as string[]
-    const places = await Promise.all(lists.map((list) => t.server.call('LLEN', list)))
+    const slots = await Promise.all(lists.map((list) => t.server.call('LLEN', list)))
     assert.deepEqual(
-      places.filter((count) => Number(count) > 0),
+      slots.filter((count) => Number(count) > 0),
       [],
       `after ${turns} turns`,
     )

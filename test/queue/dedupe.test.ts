@@ -1,4 +1,4 @@
-// What makes two jobs the same, and what becomes of the second.
+// Which submissions are one job, and the result of the second one.
 
 import assert from 'node:assert/strict'
 import pDefer from 'p-defer'
@@ -6,7 +6,7 @@ import { ConflictError, RemoteError, RemovedError, type SubmitOptions } from '..
 import { onBothStores, type QueueWorld } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
-/** A worker that counts its runs, and waits at a gate of its own in each of them. */
+/** A worker that counts its runs. Each run waits at its own gate. */
 function gated(w: QueueWorld, command = 'work') {
   const runs: { payload: unknown; end(result: unknown): void; fail(error: Error): void }[] = []
   const queue = w.open()
@@ -94,14 +94,14 @@ onBothStores('dedupe - payloads are the same when their canonical JSON is', asyn
 })
 
 onBothStores('dedupe - queues and commands keep apart what is alike', async (w) => {
-  const places = [
+  const targets = [
     { queue: w.open(), command: 'a' },
     { queue: w.open(), command: 'b' },
     { queue: w.open({}, 'another'), command: 'a' },
     ...(w.kind === 'redis' ? [{ queue: w.open({ prefix: 'other' }), command: 'a' }] : []),
   ]
-  for (const [index, { queue, command }] of places.entries()) queue.process(command, () => index)
-  for (const [index, { queue, command }] of places.entries()) {
+  for (const [index, { queue, command }] of targets.entries()) queue.process(command, () => index)
+  for (const [index, { queue, command }] of targets.entries()) {
     assert.equal(await queue.submit(command, 'payload'), index)
     assert.equal(await queue.submit(command, 'other', { dedupe: 'key' }), index)
   }
@@ -170,7 +170,7 @@ onBothStores('dedupe - another payload under a key: reject, or join', async (w) 
   assert.equal((await one.enqueue('work', 2, { dedupe: 'key', conflict: 'join' })).disposition, 'joined')
   runs[0]?.end('first')
   assert.deepEqual(await Promise.all([first, joined]), ['first', 'first'])
-  // Now its outcome is kept.
+  // Now the outcome is kept.
   await assert.rejects(one.submit('work', 2, { dedupe: 'key' }), ConflictError)
   assert.equal(await other.submit('work', 2, { dedupe: 'key' }), 'first')
   assert.equal(await one.submit('work', 1, { dedupe: 'key' }), 'first')
@@ -186,7 +186,7 @@ onBothStores('Q2 dedupe - rerun: once more after the current run, with the newes
   const job = await until(async () => (await one.jobs('active')).jobs[0], { what: 'the job' })
   const waiters = async (count: number) =>
     until(async () => (await one.status(job.id))?.waiters === count, { what: `${count} to wait` })
-  // What was asked otherwise has a place of its own.
+  // A submission with other options waits by itself.
   await waiters(2)
   const second = other.submit('work', 2, { dedupe: 'key' })
   const third = one.submit('work', 3, { dedupe: 'key', conflict: 'rerun' })

@@ -12,14 +12,14 @@ import { until } from '../support/wait.ts'
 const worker = { concurrency: 1 } as const
 const nothingKept = { retain: { completed: false } } as const
 
-/** One run of a task, and as many submitters as these, all of which have its result. */
+/** Checks that there was one run and that all submitters received its result. */
 function sameFor(s: QueueScene, job: string, outcomes: readonly QueueEntry[]): void {
   const runs = s.processes.entries('begun', job)
   assert.equal(runs.length, 1, `it ran ${runs.length} times`)
   const [{ pid, fence }] = runs as [QueueEntry]
   const values = new Set(outcomes.map(({ value, code }) => code ?? value))
   assert.deepEqual([...values], [`${pid}/${fence}`])
-  // By a message, and not because they looked again.
+  // By a message, not by a poll.
   const endedAt = s.processes.entries('ended', job)[0]?.at ?? 0
   const slowest = Math.max(...outcomes.map(({ at }) => at)) - endedAt
   assert.ok(slowest < 4 * E, `the last of them had it ${slowest} ms after the end`)
@@ -42,11 +42,11 @@ describe('everyone gets the result', () => {
     const crowds = [0, 1, 2, 3].map((n) => s.at(n).call('crowd', { name: 'j' }, 25, 300, { ttl: 0 }))
     await until(() => s.processes.entries('asked', 'j').length === 100, { what: 'all to ask' })
     const [{ id = '', pid }] = s.processes.entries('begun', 'j') as [QueueEntry]
-    // Each process has one place for all of its submitters.
+    // Each process has one nonce on the record for all of its submitters.
     await until(async () => (await s.queue.status(id))?.waiters === 4, { what: 'all to be parked' })
     await s.processes.all.find((child) => child.pid === pid)?.call('finish', 'j')
     sameFor(s, 'j', (await Promise.all(crowds)).flat())
-    // Nothing is kept: the next one is another run.
+    // The outcome is not kept: the next submission is another run.
     const next = await s.at(3).call('submit', { name: 'j', ms: 0 }, { ttl: 0 })
     assert.equal(next.kind, 'value')
     assert.equal(s.processes.entries('begun', 'j').length, 2)
@@ -55,7 +55,7 @@ describe('everyone gets the result', () => {
   test('Q2 flood - 10,000 jobs whose submitter stands still for 1.5 s: all are settled, each with its own result', {
     timeout: 60_000,
   }, async () => {
-    // On a busy machine, the replies to so many take their time.
+    // On a busy machine, so many replies take long.
     const flooding = { ...nothingKept }
     const workers = { concurrency: 50, quiet: true, ...nothingKept }
     await using s = await QueueScene.start(LONG, workers, { ...flooding, quiet: true })
@@ -80,13 +80,13 @@ describe('everyone gets the result', () => {
     const settled = await result
     assert.equal(settled.value, value)
     assert.ok(settled.at - finishedAt < 2 * E, `it took ${settled.at - finishedAt} ms`)
-    // One that comes later has it as well.
+    // A later submitter gets the result as well.
     assert.equal(await s.queue.submit('work', { name: 'j' }), value)
     assert.equal(s.processes.entries('begun', 'j').length, 1)
   })
 })
 
-// They mostly wait.
+// These tests mostly wait.
 describe('a message is lost', { concurrency: 4 }, () => {
   test('L3 CLIENT KILL - of all subscriptions, between submission and result', async () => {
     await using s = await QueueScene.start(LONG, worker, {})
@@ -108,31 +108,31 @@ describe('a message is lost', { concurrency: 4 }, () => {
     ['a lease of 1 s', 1000, 1000],
     ['the default lease', undefined, 5000],
   ] as const) {
-    test(`L3 deaf - a submitter that cannot subscribe again looks by itself, with ${name}`, async () => {
+    test(`L3 unsubscribed - a submitter that cannot subscribe again polls, with ${name}`, async () => {
       await using t = await setup({ proxy: true })
       const common = lease === undefined ? {} : { lease }
       await using processes = await QueueProcesses.start(
         { redis: t.server.options, ...common, ...worker },
         { redis: t.redis, ...common },
       )
-      const [working, deaf] = [processes.at(0), processes.at(1)]
-      const isDeaf = async () => !(await deaf.call('stats')).subscribed
-      await deaf.call('submit', { name: 'warm', ms: 0 }, { ttl: 0 })
-      const result = deaf.call('submit', { name: 'j' }, { ttl: 0 })
+      const [working, unsubscribed] = [processes.at(0), processes.at(1)]
+      const isUnsubscribed = async () => !(await unsubscribed.call('stats')).subscribed
+      await unsubscribed.call('submit', { name: 'warm', ms: 0 }, { ttl: 0 })
+      const result = unsubscribed.call('submit', { name: 'j' }, { ttl: 0 })
       await told(working, 'begun', 'j')
       await t.proxy.refuse(true)
       assert.ok(t.proxy.cut(onSubscription) > 0, 'there was a subscription')
-      await until(isDeaf, { what: 'the loss to be noticed' })
+      await until(isUnsubscribed, { what: 'the loss to be noticed' })
       const finishedAt = machineNow()
       await working.call('finish', 'j')
       const { at, value } = await result
       assert.equal(value, `${working.pid}/${processes.entries('begun', 'j')[0]?.fence}`)
       assert.ok(at - finishedAt < bound + E, `it took ${at - finishedAt} ms`)
-      assert.ok(await isDeaf(), 'it is deaf still')
+      assert.ok(await isUnsubscribed(), 'it is still unsubscribed')
     })
   }
 
-  test('L3 black hole - a submitter that is deaf without knowing has the result after a lease', async () => {
+  test('L3 black hole - a submitter that does not notice the loss of its subscription has the result after a lease', async () => {
     const lease = 800
     await using t = await setup({ proxy: true })
     await using processes = await QueueProcesses.start(
@@ -151,27 +151,27 @@ describe('a message is lost', { concurrency: 4 }, () => {
   })
 })
 
-describe('an offer crosses a delivery', () => {
-  test('Q1 offer - of a place that was taken meanwhile: what is delivered there goes on to another at once', async () => {
+describe('an announcement of capacity crosses a delivery', () => {
+  test('Q1 capacity - of a slot that was taken meanwhile: a job delivered to it is requeued at once', async () => {
     await using t = await setup({ proxy: true })
     const options = { redis: t.server.options, lease: LONG }
     await using full = new RedisQueue('q', { ...options, redis: t.redis })
     await using other = new RedisQueue('q', options)
-    const places = (count: number) =>
-      until(async () => (await t.server.call('LLEN', IDLE)) === count, { what: `${count} free places` })
+    const freeSlots = (count: number) =>
+      until(async () => (await t.server.call('LLEN', IDLE)) === count, { what: `${count} free slots` })
     full.process('work', () => new Promise(() => {}))
     await until(() => full.stats().subscribed, { what: 'the subscription' })
-    await places(1)
-    // It is asked what it can take while its first job is on its way: so it says that it can take one.
+    await freeSlots(1)
+    // The announcement is requested while the first job is on its way, so the worker announces a free slot.
     t.proxy.delay(400, { direction: 'down', only: onSubscription })
     await t.server.call('PUBLISH', 'soloflight:1:all', '1w soloflight:1:{q}')
     await sleep(200)
     await other.enqueue('work', 'first')
-    await places(0)
-    await places(1)
+    await freeSlots(0)
+    await freeSlots(1)
     await t.proxy.clear()
     other.process('work', () => 'done')
-    await places(2)
+    await freeSlots(2)
     const ms = await took(async () => assert.equal(await other.submit('work', 'second'), 'done'))
     assert.ok(ms < E, `it had to wait ${ms} ms`)
     assert.equal(full.stats().running, 1)
@@ -192,7 +192,7 @@ describe('cancel', () => {
       assert.equal(code, 'E_ABORTED')
       times.push(at - since)
       assert.equal((await result).code, 'E_CANCELLED')
-      // What its handler does now is of no consequence.
+      // The handler's result is ignored from now on.
       await s.at(0).call('finish', name)
       assert.equal((await told(s.at(0), 'lost', name)).code, 'E_ABORTED')
     }
@@ -204,7 +204,7 @@ describe('cancel', () => {
     assert.deepEqual(s.processes.entries('accepted'), [])
   })
 
-  test('Q1 cancel - of a worker that is deaf without knowing: by its next renewal', async () => {
+  test('Q1 cancel - of a worker that does not notice the loss of its subscription: by its next renewal', async () => {
     const lease = 1500
     await using t = await setup({ proxy: true })
     await using processes = await QueueProcesses.start({ redis: t.redis, lease, ...worker })

@@ -1,4 +1,4 @@
-// What a queue tells about itself: events of this process, and those of all processes to whoever watches.
+// Events of a queue: those of this process, and those of all processes for watchers.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,14 +10,14 @@ const NAMES = ['submitted', 'active', 'completed', 'retrying', 'failed', 'stalle
 
 type Told = { [Name in keyof QueueEvents]: [Name, QueueEvents[Name][0]] }[keyof QueueEvents]
 
-/** All events that a queue emits from now on. */
+/** Records all events that a queue emits from now on. */
 function listen(queue: RedisQueue): Told[] {
   const told: Told[] = []
   for (const name of NAMES) queue.on(name, (about: object) => told.push([name, about] as Told))
   return told
 }
 
-/** Without what differs from run to run, once that has been looked at. */
+/** Checks the fields that differ from run to run, and removes them. */
 function plain(told: readonly Told[]): unknown[] {
   return told.map(([name, about]) => {
     const fields: Record<string, unknown> = { ...about }
@@ -109,7 +109,7 @@ onBothStores('events - whoever watches hears those of all processes, until it st
   await there.submit('work', 0)
   const heard: FeedEvent[] = []
   const stop = await watcher.watch((event) => heard.push(event))
-  // Events may be lost, those above all that happen before all have heard of the watcher.
+  // Events may be lost, above all before all processes know the watcher.
   let n = 1
   const all = () => new Set(heard.map(({ event }) => event)).size === 3
   await until(

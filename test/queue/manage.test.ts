@@ -1,4 +1,4 @@
-// What an operator does with a queue: look at it, halt it, empty it, and run again what has failed.
+// Management of a queue: listing, pausing, draining, retrying.
 
 import assert from 'node:assert/strict'
 import pDefer from 'p-defer'
@@ -6,7 +6,7 @@ import type { JobState, RedisQueue } from '../../src/index.ts'
 import { onBothStores, type QueueWorld } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
-/** A day, ms. */
+/** One day, ms. */
 const DAY = 24 * 60 * 60_000
 
 function countsAre(queue: RedisQueue, expected: Partial<Record<JobState, number>>): Promise<unknown> {
@@ -15,7 +15,7 @@ function countsAre(queue: RedisQueue, expected: Partial<Record<JobState, number>
   return until(async () => JSON.stringify(await queue.counts()) === wanted, { what: `${wanted} jobs` })
 }
 
-/** A worker for a command that lists what it runs. */
+/** A worker for a command that records its runs. */
 function lister(w: QueueWorld, ...commands: string[]): string[] {
   const ran: string[] = []
   const queue = w.open()
@@ -23,7 +23,7 @@ function lister(w: QueueWorld, ...commands: string[]): string[] {
   return ran
 }
 
-onBothStores('manage - what is paused is not handed out until it is resumed', async (w) => {
+onBothStores('manage - jobs of a paused command do not start until it is resumed', async (w) => {
   const queue = w.open()
   const ran = lister(w, 'a', 'b')
   await queue.submit('a', 0)
@@ -121,7 +121,7 @@ onBothStores('Q2 manage - drain removes what waits, and with `delayed` what is d
   await countsAre(queue, {})
 })
 
-onBothStores('Q1 manage - drain never ends what runs, whatever is handed out meanwhile', async (w) => {
+onBothStores('Q1 manage - drain never ends a running job, whatever starts meanwhile', async (w) => {
   const COUNT = 3000
   const queue = w.open()
   const gates: (() => void)[] = []
@@ -142,8 +142,8 @@ onBothStores('Q1 manage - drain never ends what runs, whatever is handed out mea
   const jobs = await queue.enqueueMany(
     Array.from({ length: COUNT }, (_, payload) => ({ command: 'a', payload })),
   )
-  await until(() => begun === 200, { what: 'all places to be taken' })
-  // While some end and others are begun in their places.
+  await until(() => begun === 200, { what: 'all slots to be taken' })
+  // While some jobs end and others start in their slots.
   const opening = setInterval(() => open(40), 1)
   const removed = await queue.drain()
   await countsAre(queue, {})
@@ -191,7 +191,7 @@ onBothStores('manage - redrive runs failed jobs once more, the oldest first', as
   })
   for (let payload = 0; payload < 130; payload++) await queue.submit('work', payload).catch(() => {})
   await countsAre(queue, { failed: 130 })
-  // What fails again is not run for ever.
+  // Jobs that fail again are not retried endlessly.
   assert.equal(await queue.redrive(), 130)
   await countsAre(queue, { failed: 130 })
   const [oldest] = (await queue.jobs('failed', { limit: 3 })).jobs

@@ -1,4 +1,4 @@
-// What a queue is told: wrong options are refused with words, right ones are taken.
+// Options: invalid ones are refused with a message, valid ones take effect.
 
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
@@ -18,10 +18,10 @@ import { until } from '../support/wait.ts'
 const MOMENT = /^a number from 0 to 315360000000$/
 const COUNT = /^a whole number from 1 and up, or Infinity$/
 
-/** Neither a number nor one that a duration can be; `String` of it is what the message shows. */
+/** Values that are no duration. The message shows `String(value)`. */
 const NO_NUMBERS = [-1, Number.NaN, '5', null, {}, true, 5n]
 
-/** For each option: what it is expected to be, and values that it is not. */
+/** For each option: the expected type, and invalid values. */
 type Wrong = Record<string, [RegExp, unknown[]]>
 
 const SHARED: Wrong = {
@@ -66,7 +66,7 @@ function textOf(value: unknown): string {
   return `\`${String(value).slice(0, 80)}\` (${typeof value})`
 }
 
-/** Each is a TypeError that says what was expected of which option, and what came. */
+/** Checks that each value is refused with a TypeError that names the option, the expected type and the value. */
 async function allRefused(wrong: Wrong, attempt: (options: object) => unknown): Promise<void> {
   for (const [name, [expected, values]] of Object.entries(wrong)) {
     for (const value of values) {
@@ -95,7 +95,7 @@ describe('options', () => {
     await allRefused(QUEUE, (options) => new RedisQueue('queue', options as QueueOptions))
   })
 
-  test('options - every wrong option of a submission is refused, before anything is handed in', async () => {
+  test('options - every wrong option of a submission is refused, before anything is submitted', async () => {
     await allRefused(SUBMIT, (options) => queue.submit('work', 1, options as SubmitOptions))
     await allRefused(SUBMIT, (options) => queue.enqueue('work', 1, options as SubmitOptions))
     await allRefused(SUBMIT, (options) => queue.enqueueMany([{ command: 'work', options }]))
@@ -173,7 +173,7 @@ describe('options', () => {
       message: misspelt,
     })
     await assert.rejects(queue.submit('work', 1, { tll: 5 } as SubmitOptions), { message: misspelt })
-    // An option of the queue is none of a submission.
+    // An option of the queue that is not one of a submission.
     await assert.rejects(queue.submit('work', 1, { lease: 500 } as SubmitOptions), /Unknown option `lease`/)
     const process = () => queue.process('work', () => 1, { concurency: 5 } as ProcessOptions)
     assert.throws(process, /Unknown option `concurency` in `options`; known are concurrency/)
@@ -238,7 +238,7 @@ onBothStores('options - durations need not be whole numbers', async (w) => {
     ...{ unavailableAfter: 2000.5, backoff: 0.7, retain: { completed: kept, failed: kept } },
   })
   queue.process('work', async (n: number, job) => {
-    // Longer than the lease: it is renewed.
+    // Longer than the lease, which is renewed.
     await new Promise((resolve) => setTimeout(resolve, 500))
     if (n < 0 || job.attempt === 1) throw new Error('x')
     return n

@@ -1,4 +1,4 @@
-// What goes in and what comes out: payloads, results and failures.
+// Payloads, results and failures.
 
 import assert from 'node:assert/strict'
 import pDefer from 'p-defer'

@@ -1,4 +1,4 @@
-// Somebody always has the timer of what was put off.
+// Some process always has a timer for a delayed job.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -29,7 +29,7 @@ function submit(store: QueueStore, command: string, delay: number): Promise<Subm
   )
 }
 
-/** A worker with one place is told of all that is put off, whatever comes due before it. */
+/** A worker with one slot learns of every delayed job, whichever job is due before it. */
 async function checkHints(store: QueueStore): Promise<void> {
   const told: number[] = []
   let deliveries = 0

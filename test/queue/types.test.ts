@@ -1,4 +1,4 @@
-// What the types of the queue allow and what they refuse: compiled, not run, but for the test at the end.
+// What the types of the queue allow and refuse. This file is compiled; only the test at its end runs.
 
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -34,10 +34,10 @@ interface JobsByInterface {
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 
-/** Compiles only if the two types are the same. */
+/** Compiles only if the two types are identical. */
 function same<_Result extends true>(): void {}
 
-/** Where a queue may be said to be, and how it may be made. */
+/** Construction of a queue, with every kind of `redis`. */
 export function queues(): unknown[] {
   return [
     new RedisQueue('math'),
@@ -51,19 +51,19 @@ export function queues(): unknown[] {
     new RedisQueue('math', { backoff: { type: 'exponential', delay: 5 }, retain: { failed: false } }),
     // @ts-expect-error a queue has a name
     new RedisQueue(),
-    // @ts-expect-error a number is not where Redis is
+    // @ts-expect-error a number is no Redis server
     new RedisQueue('math', { redis: 6379 }),
-    // @ts-expect-error the store of a Locker is another
+    // @ts-expect-error the store of a Locker has another type
     new RedisQueue('math', { store: new MemoryStore() }),
     // @ts-expect-error a misspelt option
     new RedisQueue('math', { tll: 5 }),
     // @ts-expect-error durations are numbers
     new RedisQueue('math', { lease: '5s' }),
-    // @ts-expect-error one of three words
+    // @ts-expect-error one of three values
     new RedisQueue('math', { conflict: 'merge' }),
     // @ts-expect-error a backoff has a delay
     new RedisQueue('math', { backoff: { type: 'fixed' } }),
-    // @ts-expect-error what is kept has a count and an age
+    // @ts-expect-error a retention has a count and an age
     new RedisQueue('math', { retain: { failed: { count: 5 } } }),
     // @ts-expect-error commands are functions
     new RedisQueue<{ add: number }>('math'),
@@ -72,7 +72,7 @@ export function queues(): unknown[] {
   ]
 }
 
-/** A handler is told by its command what it gets, and what it is to return. */
+/** The command determines the payload and the result of a handler. */
 export function handlers(queue: RedisQueue<Jobs>): void {
   queue
     .process('add', (items, job) => {
@@ -93,7 +93,7 @@ export function handlers(queue: RedisQueue<Jobs>): void {
   queue.process('add', (items: string) => items.length)
   // @ts-expect-error the result is a number
   queue.process('add', () => 'three')
-  // @ts-expect-error nor is a promise of a string one
+  // @ts-expect-error a promise of a string is no number
   queue.process('add', async () => 'three')
   // @ts-expect-error no such option of a worker
   queue.process('add', () => 1, { lease: 5 })
@@ -101,7 +101,7 @@ export function handlers(queue: RedisQueue<Jobs>): void {
   queue.process('add', (_, job) => (job.fence = 5))
 }
 
-/** A submission has the payload of its command, and its result. */
+/** The command determines the payload and the result of a submission. */
 export async function submissions(queue: RedisQueue<Jobs>): Promise<void> {
   const sum = queue.submit('add', [1, 2])
   same<Same<typeof sum, Promise<number>>>()
@@ -128,11 +128,11 @@ export async function submissions(queue: RedisQueue<Jobs>): Promise<void> {
   await queue.submit('subtract', [1])
   // @ts-expect-error the payload is an array of numbers
   await queue.submit('add', ['1'])
-  // @ts-expect-error not one number
+  // @ts-expect-error a single number is no array
   await queue.enqueue('add', 1)
   // @ts-expect-error the page has a url
   await queue.submit('render', { width: 5 })
-  // @ts-expect-error and nothing else
+  // @ts-expect-error no other field
   await queue.submit('render', { url: '/', height: 5 })
   // @ts-expect-error the result is a number
   const text: string = await queue.submit('add', [1])
@@ -142,18 +142,18 @@ export async function submissions(queue: RedisQueue<Jobs>): Promise<void> {
   await queue.submit('add', [1], { lease: 5 })
   // @ts-expect-error a key or false
   await queue.submit('add', [1], { dedupe: true })
-  // @ts-expect-error a function cannot travel with a job
+  // @ts-expect-error a function cannot be stored with a job
   await queue.submit('add', [1], { backoff: () => 5 })
   // @ts-expect-error the payload of another command
   await queue.enqueueMany([{ command: 'add', payload: { url: '/' } }])
-  // @ts-expect-error nobody waits there for a signal
+  // @ts-expect-error `enqueueMany` takes no signal
   await queue.enqueueMany([{ command: 'tick', options: { signal: new AbortController().signal } }])
   // @ts-expect-error a job is read-only
   job.id = 'x'
   void text
 }
 
-/** Jobs may be said by an interface, or not at all. */
+/** The type argument may be an interface, or left out. */
 export async function otherMaps(typed: RedisQueue<JobsByInterface>, plain: RedisQueue): Promise<void> {
   same<Same<Awaited<ReturnType<typeof typed.submit<'greet'>>>, string>>()
   const maybe = await typed.submit('maybe')
@@ -172,7 +172,7 @@ export async function otherMaps(typed: RedisQueue<JobsByInterface>, plain: Redis
   plain.process('anything', 'handler')
 }
 
-/** The rest of the face. */
+/** The other methods. */
 export async function face(queue: RedisQueue<Jobs>): Promise<void> {
   const page: JobPage = await queue.jobs('failed', { limit: 5, cursor: '0' })
   const status: JobStatus | undefined = await queue.status('id')
@@ -198,7 +198,7 @@ export async function face(queue: RedisQueue<Jobs>): Promise<void> {
   queue.on('done', () => {})
   // @ts-expect-error a completed job has no failure
   queue.on('completed', ({ failure }) => failure)
-  // @ts-expect-error what a queue holds is its own
+  // @ts-expect-error the fields of a queue are private
   queue.options
   await using scoped = new RedisQueue<Jobs>('math')
   void scoped

@@ -10,7 +10,7 @@ import { idle, keysOf, loadQueueScripts, NAME, over, Runs, subscribed, wired } f
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** The package as it would be with another layout of records and messages. */
+/** The package with another FORMAT of records and messages. */
 async function nextVersion(): Promise<typeof import('../../src/index.ts')> {
   const folder = await temporaryFolder()
   const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -82,7 +82,7 @@ describe('two versions of the package side by side', () => {
 describe('what a queue costs', { concurrency: 3 }, () => {
   for (const [concurrency, commands] of [
     [1, 17],
-    // Where another place is free, nobody looks for a job that waits.
+    // While another slot is free, no script looks for a waiting job.
     [5, 15],
   ] as const) {
     test(`queue commands - a job for an idle worker with ${concurrency}: ${commands} commands in scripts, 2 from clients`, async () => {
@@ -92,17 +92,17 @@ describe('what a queue costs', { concurrency: 3 }, () => {
       await using worker = new RedisQueue(NAME, options)
       await using producer = new RedisQueue(NAME, options)
       const runs = new Runs()
-      // First, so that the worker offers its places only once.
+      // First, so that the worker announces its capacity only once.
       await subscribed(worker, producer)
       worker.process('work', runs.handler(), { concurrency })
       await idle(t.server, concurrency, { exactly: true })
-      // A worker whose handlers have not shown yet that they are quick accepts each delivery before.
+      // A worker accepts each delivery first, until some handlers in a row did not block the event loop.
       for (let warm = 0; warm < 30; warm += 1) await producer.submit('work', warm, { dedupe: false })
       await idle(t.server, concurrency, { exactly: true })
       await t.server.resetStats()
       await producer.submit('work', { items: [2, 3, 4] }, { dedupe: false })
       await until(() => worker.stats().completed === 31, { what: 'the worker to know' })
-      // PING is of the subscriptions; the others are the test's own.
+      // PING is sent by the subscriptions; the others are sent by this test.
       const { evalsha, ping, info, 'config|resetstat': reset, ...inside } = await t.server.commandStats()
       const count = Object.values(inside).reduce((sum, calls) => sum + calls, 0)
       assert.equal(evalsha, 2)
@@ -188,7 +188,7 @@ describe('what is left when all is over', { concurrency: 3 }, () => {
     for (const [key, life] of await keysOf(s.t.server)) {
       if (key.includes('}j/')) assert.ok(life > 0 && life <= 15_000 + E, `${key}: ${life} ms`)
     }
-    // All that has no job in it is gone after the longest of all times; here it is brought forward.
+    // Keys without a job expire after the longest ttl. The test shortens it.
     for (const key of (await keysOf(s.t.server)).keys()) await s.t.server.call('PEXPIRE', key, 1)
     await until(async () => (await keysOf(s.t.server)).size === 0, { what: 'nothing to be left' })
   })

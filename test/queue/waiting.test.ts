@@ -1,4 +1,4 @@
-// Who waits for a job, until when, and what ends it from outside.
+// Waiting for a job: timeouts, aborts, cancellation and removal.
 
 import assert from 'node:assert/strict'
 import pDefer from 'p-defer'
@@ -13,10 +13,10 @@ import {
 import { onBothStores, outcomeOf, type QueueWorld } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
-/** What a bound on time may be exceeded by. */
+/** Tolerance of time bounds, ms. */
 const EPSILON = 500
 
-/** A worker whose handler ends when it is told, or when its signal fires. */
+/** A worker whose handler ends on request, or when its signal aborts. */
 function held(w: QueueWorld, options = {}) {
   const jobs: RunningJob[] = []
   const gate = pDefer<string>()
@@ -36,7 +36,7 @@ function held(w: QueueWorld, options = {}) {
   }
 }
 
-/** Whether an error says that its job was cancelled. */
+/** Whether an error reports a cancelled job. */
 function isCancelled(error: unknown): boolean {
   assert.ok(error instanceof RemoteError && error.remote.code === 'E_CANCELLED', `${error}`)
   return true
@@ -75,7 +75,7 @@ onBothStores('L1 waiting - a signal ends the waiting, not the job', async (w) =>
   const aborted = AbortSignal.abort(reason)
   await assert.rejects(there.submit('never', 1, { signal: aborted }), isAborted)
   await assert.rejects(there.enqueue('never', 1, { signal: aborted }), isAborted)
-  assert.equal((await there.counts()).waiting, 0, 'nothing was handed in')
+  assert.equal((await there.counts()).waiting, 0, 'nothing was submitted')
   const leaves = new AbortController()
   const first = there.submit('work', undefined, { signal: leaves.signal })
   const stays = there.submit('work')
@@ -108,7 +108,7 @@ onBothStores('waiting - with abortUnwanted, the last who leaves ends the job', a
   assert.ok(job.signal.reason instanceof AbortedError, `${job.signal.reason}`)
   await Promise.all(leaving)
   await until(async () => (await one.status(job.id))?.state === 'failed', { what: 'its state' })
-  // One that waits in line is gone as well.
+  // A waiting job is removed as well.
   await one.pause()
   await assert.rejects(one.submit('work', 2, { timeout: 50 }), TimeoutError)
   await until(async () => (await one.counts()).waiting === 0, { what: 'nothing to wait' })
@@ -218,7 +218,7 @@ onBothStores('Q2 waiting - cancel: everybody gets E_CANCELLED, and the handler i
   assert.ok(performance.now() - began < EPSILON, 'by message, not with the next renewal')
   assert.ok(worker.jobs[0]?.signal.reason instanceof AbortedError, 'its reason')
   await Promise.all(waits)
-  // Its place is free again.
+  // Its slot is free again.
   worker.end('done')
   assert.equal(await one.submit('work', 'next'), 'done')
   assert.equal(worker.jobs.length, 2, 'it was not tried again')
@@ -287,22 +287,25 @@ onBothStores('Q1 close - what runs may end within the grace, and nothing more is
   next.process('work', () => 'next')
   assert.equal(await second, 'next')
   await next.close()
-  // A connection has timers of its own.
+  // A connection has its own timers.
   if (w.kind === 'memory') assert.ok(timers() <= before, 'the rest of the grace keeps the process alive')
 })
 
-onBothStores('Q3 close - what does not end in its grace is handed to another worker at once', async (w) => {
-  const [worker, there] = [held(w), w.open()]
-  const jobs = await there.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
-  await until(() => worker.jobs.length > 0, { what: 'the worker to be busy' })
-  const other = held(w)
-  other.end('other')
-  const results = Promise.all(jobs.map((job) => job.result()))
-  const began = performance.now()
-  await worker.queue.close({ grace: 100 })
-  assert.deepEqual(await results, ['other', 'other', 'other'])
-  assert.ok(performance.now() - began < 100 + EPSILON, 'no lease was waited for')
-  for (const { signal } of worker.jobs) assert.ok(signal.reason instanceof ClosedError, `${signal.reason}`)
-  const status = await jobs[0]?.status()
-  assert.deepEqual([status?.retries, status?.stalls], [0, 0], 'neither failed nor stalled')
-})
+onBothStores(
+  'Q3 close - a job that does not end within its grace is requeued for another worker at once',
+  async (w) => {
+    const [worker, there] = [held(w), w.open()]
+    const jobs = await there.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
+    await until(() => worker.jobs.length > 0, { what: 'the worker to be busy' })
+    const other = held(w)
+    other.end('other')
+    const results = Promise.all(jobs.map((job) => job.result()))
+    const began = performance.now()
+    await worker.queue.close({ grace: 100 })
+    assert.deepEqual(await results, ['other', 'other', 'other'])
+    assert.ok(performance.now() - began < 100 + EPSILON, 'no lease was waited for')
+    for (const { signal } of worker.jobs) assert.ok(signal.reason instanceof ClosedError, `${signal.reason}`)
+    const status = await jobs[0]?.status()
+    assert.deepEqual([status?.retries, status?.stalls], [0, 0], 'neither failed nor stalled')
+  },
+)

@@ -14,13 +14,13 @@ const SEED = Number(process.env['QUEUE_CAMPAIGN_SEED'] ?? Date.now() % 1_000_000
 
 const WORKERS = 4
 
-/** Kills, freezes and blocks workers at random, by a seed; each that was killed is followed by a new one. */
+/** Kills, freezes and blocks workers at random, by a seed. A new worker replaces each killed one. */
 class Faults {
   readonly counts = { kill: 0, freeze: 0, block: 0 }
   readonly #processes: QueueProcesses
   readonly #random: Random
   readonly #t: Setup
-  /** Those that work, or stand still. */
+  /** Workers that are alive, running or frozen. */
   readonly #workers = new Set<QueueProcess>()
   readonly #underWay = new Set<Promise<void>>()
 
@@ -32,7 +32,7 @@ class Faults {
 
   async worker(): Promise<void> {
     const lease = Math.round(this.#random.between(500, 1000))
-    // However often a job loses its worker here, it is not its fault.
+    // A job may lose its worker any number of times here.
     const options = { lease, concurrency: 3, maxStalls: 1_000_000 }
     this.#workers.add(await this.#processes.add({ redis: this.#t.redis, ...options }))
   }
@@ -42,7 +42,7 @@ class Faults {
     while (performance.now() < end) {
       await sleep(this.#random.between(100, 500))
       const healthy = [...this.#workers]
-      // One is left alone, so that there is something to do.
+      // One worker is spared, so that jobs get done.
       if (healthy.length <= 1) continue
       const victim = this.#random.pick(healthy)
       this.#workers.delete(victim)
@@ -90,7 +90,7 @@ describe('the campaign', () => {
     produced.catch(() => {})
     await faults.strike(ms)
 
-    // All faults are over: everything settles.
+    // After the last fault everything settles.
     const overAt = performance.now()
     const patience = new Promise<never>((_, reject) => {
       setTimeout(() => reject(new Error('not everyone was settled')), 20_000).unref()
@@ -104,7 +104,7 @@ describe('the campaign', () => {
     }
     await until(empty, { what: `all jobs to be over (seed ${SEED})`, timeout: 10_000, every: 50 })
     const settledAfter = performance.now() - overAt
-    // What the workers tell of the last ones is on its way.
+    // The workers' messages about the last jobs are on their way.
     const told = () => complaintsAbout(processes.history).length === 0
     await until(told, { what: 'the last to be told', every: 100 }).catch(() => {})
     const complaints = complaintsAbout(processes.history)
@@ -117,7 +117,7 @@ describe('the campaign', () => {
         `${count('accepted')} accepted, ${count('lost')} lost, ${count('stalled')} stalled, ` +
         `settled ${settledAfter.toFixed(0)} ms after the last fault`,
     )
-    // Enough has happened for this to mean something.
+    // The run is meaningless if too little happened.
     assert.ok(settled.length > 20 * SECONDS, `${settled.length} were settled`)
     assert.ok(count('lost') > 0 && count('stalled') > 0, 'some attempts were lost')
     for (const kind of ['plain', 'shared', 'failing', 'retried', 'delayed', 'cancelled', 'left'])
@@ -138,7 +138,7 @@ describe('the campaign', () => {
 describe('the checker itself', () => {
   type Told = Partial<QueueEntry> & Pick<QueueEntry, 'what'>
 
-  /** What was told, one thing after another, 10 ms apart. */
+  /** The messages, in order, 10 ms apart. */
   const history = (...entries: readonly Told[]): QueueEntry[] =>
     entries.map((entry, index) => ({ at: 1000 + 10 * index, pid: 1, job: 'j', ...entry }))
 

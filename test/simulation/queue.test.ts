@@ -4,13 +4,13 @@ import { find } from './queue/gate.ts'
 import { QUEUE_MUTATIONS } from './queue/mutations.ts'
 import { type QueueRunResult, simulateQueue } from './queue/run.ts'
 
-/** Where the seeds begin: `SEED=… node --import tsx --test test/simulation/queue.test.ts` runs that one alone, again. */
+/** First seed. `SEED=… node --import tsx --test test/simulation/queue.test.ts` repeats one seed alone. */
 const SEED = process.env['SEED']
 
-/** Seeds of one run: counted, not timed, so that a slow machine checks as much. */
+/** Number of seeds: fixed, so that a slow machine checks as many. */
 const SEEDS = 40
 
-/** Seeds within which a planted bug must be found. */
+/** Number of seeds within which a planted bug must be found. */
 const SEEDS_PER_MUTATION = 300
 
 function show({ seed, violations }: QueueRunResult): string {

@@ -9,12 +9,12 @@ import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
 
-/** What is handed in, and how. */
+/** A submission: command, payload and options. */
 export interface Order {
   command: string
   task: Task
   options: SubmitOptions
-  /** After which the caller aborts, ms. */
+  /** The caller aborts after this time, ms. */
   abortAfter: number
 }
 
@@ -29,7 +29,7 @@ function endingOf(error: unknown): Ending {
   }
 }
 
-/** Asks the queues of a world for things, and writes down what came of it. */
+/** Calls the queues of a world, and records the results. */
 export class QueueDriver {
   readonly #world: QueueWorld
 
@@ -94,7 +94,7 @@ export class QueueDriver {
     actor.process.at(scheduler.now + abortAfter, () => controller.abort(new Error('enough')))
   }
 
-  /** Ties a call to what was sent to the store for it: by this call, or by the one that it has joined. */
+  /** Links a call to the submission that the store received for it: its own, or the one that it joined. */
   #tie(actor: QueueActor, call: QueueCall): void {
     const { endpoint } = actor
     const sent = endpoint.submitted ?? endpoint.latest.get(call.id)
@@ -126,7 +126,7 @@ export class QueueDriver {
     }
   }
 
-  /** Hands a job in, and perhaps waits for it later. */
+  /** Enqueues a job. */
   async enqueue(actor: QueueActor, given?: Order): Promise<Job | undefined> {
     const { scheduler, plan } = this.#world
     const order = given ?? this.#order()
@@ -160,7 +160,7 @@ export class QueueDriver {
     await this.#settle(call, job.result({ timeout, signal }))
   }
 
-  /** Any other call, which may fail only as it is documented. */
+  /** Any other call. It may reject only with documented errors. */
   #other(actor: QueueActor, name: string, run: () => Promise<unknown>): void {
     const { history } = this.#world
     history.say(() => `p${actor.process.id} ${name}`)
@@ -179,7 +179,7 @@ export class QueueDriver {
     this.#other(actor, `asks to ${what} ${short(id)}`, () => queue[what](id))
   }
 
-  /** Halts a command, or goes on with it. */
+  /** Pauses or resumes a command, or all commands. */
   #halt(actor: QueueActor): void {
     const { random, plan } = this.#world
     const command = random.chance(0.3) ? undefined : random.pick(plan.commands)
@@ -195,7 +195,7 @@ export class QueueDriver {
   async close(actor: QueueActor, grace: number): Promise<void> {
     const { history, plan, scheduler } = this.#world
     actor.closing = true
-    // Withdrawing with what is still on its way, handing over, giving up places on records.
+    // Removal of the worker with deliveries on their way, requeues, removal of nonces from records.
     const deadline = scheduler.now + grace + 3 * plan.unavailableAfter + 500
     const closing = { process: actor.process.id, begun: history.moment(), deadline, ended: undefined }
     history.closings.push(closing)
@@ -208,7 +208,7 @@ export class QueueDriver {
     history.say(() => `p${closing.process} is closed`)
   }
 
-  /** Something that a caller may do, by the seed. */
+  /** A random call, by the seed. */
   act(actor: QueueActor): void {
     const { random, plan } = this.#world
     if (random.chance(plan.mix.end)) this.#manage(actor)

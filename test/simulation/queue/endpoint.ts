@@ -28,18 +28,18 @@ import { short } from './recorder.ts'
 import type { QueueParty } from './server.ts'
 import type { QueueWorld } from './world.ts'
 
-/** What was delivered to a worker that is withdrawn is waited for so long, ms. */
+/** A removed worker waits so long for deliveries that are on their way, ms. */
 const CATCH_UP = 500
 
-/** The store as one process reaches it: over a connection for commands and a subscription, both of which fail. */
+/** The store as one process sees it: over a connection for commands and a subscription. Both can fail. */
 export class QueueEndpoint implements QueueStore, QueueParty {
   readonly link: Link
   readonly subscription: Subscription
   readonly accept: number
   readonly hasWatchers = false
-  /** What was handed in last from here for each job, by those who wait. */
+  /** The last awaited submission of this process for each job. */
   readonly latest: Map<string, Submission> = new Map()
-  /** What was handed in last of all; a test takes it away. */
+  /** The last submission of this process. Reset by the driver. */
   submitted: Submission | undefined
   readonly #sim: SimProcess
   readonly #world: QueueWorld
@@ -48,7 +48,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #fences: FenceWatermark
   readonly #waiters = new Map<string, NoticeListener>()
   readonly #workers = new Map<string, WorkerListener>()
-  /** Those that take jobs. */
+  /** Workers that take jobs, by nonce. */
   readonly #working = new Set<string>()
   readonly #withdrawing = new Map<string, () => void>()
   readonly #listeners = new Set<StoreListener>()
@@ -60,7 +60,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.accept = Math.min(2000, world.plan.lease / 2)
     this.#serverClock = new ServerClock(sim.clock)
     this.#fences = new FenceWatermark(this.#serverClock)
-    // Of the plan and the server they read what is the same for Locker and queue.
+    // Link and Subscription read only what the worlds of Locker and queue have in common.
     const around = world as unknown as ConstructorParameters<typeof Link>[1]
     this.link = new Link(sim, around, (line) => world.history.say(line))
     this.subscription = new Subscription(sim, around, this.#listeners)
@@ -84,7 +84,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.subscription.subscribed
   }
 
-  /** Waits and workers that listen. */
+  /** Number of waits and workers that listen. */
   get listening(): number {
     return this.#waiters.size + this.#workers.size
   }
@@ -99,7 +99,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.link.call(`p${this.process} ${name}`, () => server.act(this, run), within, late)
   }
 
-  /** A call whose reply tells the time of the server. */
+  /** A call whose reply contains the server's time. */
   async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
     const sentAt = this.#sim.clock.now()
     const execute = async () => ({ at: this.#world.server.now, reply: await run() })
@@ -138,17 +138,12 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#call('unpark', () => this.#port.unpark(nonce, removal, limits), limits)
   }
 
-  setCapacity(
-    worker: WorkerRef,
-    places: number,
-    listener: WorkerListener,
-    limits: CallLimits,
-  ): Promise<void> {
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, limits: CallLimits): Promise<void> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
     return this.#timed(
-      `offer ${worker.command} ${places}`,
-      () => this.#port.setCapacity(worker, places),
+      `capacity ${worker.command} ${slots}`,
+      () => this.#port.setCapacity(worker, slots),
       limits,
     )
   }
@@ -165,7 +160,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     await caughtUp
   }
 
-  /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
+  /** Resolves when the deliveries that were on their way to a removed worker have arrived. */
   async #catchUp(nonce: string): Promise<void> {
     if (!this.subscribed) return
     await new Promise<void>((resolve) => {

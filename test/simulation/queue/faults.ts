@@ -3,10 +3,10 @@ import type { QueueDriver } from './driver.ts'
 import type { QueueFault } from './plan.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
 
-/** Processes that one run has at most. */
+/** Largest number of processes in a run. */
 const MOST_PROCESSES = 14
 
-/** Lets things go wrong in a world, each kind as often as its plan says, until they stop. */
+/** Injects faults into a world, each kind as often as its plan says, until `stop`. */
 export class QueueFaults {
   readonly #world: QueueWorld
   readonly #driver: QueueDriver
@@ -20,7 +20,7 @@ export class QueueFaults {
     }
   }
 
-  /** Sets everything up that will go wrong. */
+  /** Schedules all faults. */
   schedule(): void {
     const { plan, random, scheduler } = this.#world
     for (const [fault, often] of Object.entries(plan.faults) as [QueueFault, number][]) {
@@ -87,7 +87,7 @@ export class QueueFaults {
     )
   }
 
-  /** Ends a process at once. The server knows, or takes it for alive until it finds out. */
+  /** Kills a process. The server notices at once, or considers it alive until it finds out. */
   kill(actor: QueueActor): void {
     const { random, history } = this.#world
     if (actor.process.dead) return
@@ -101,7 +101,7 @@ export class QueueFaults {
     if (random.chance(0.8) && actors.length < MOST_PROCESSES) this.#world.spawn()
   }
 
-  /** From now on nothing goes wrong, and for every command there is a worker. */
+  /** Ends all faults, and makes sure that every command has a worker. */
   stop(): void {
     const { actors, plan } = this.#world
     this.#world.healed = true

@@ -4,12 +4,12 @@ import type { AttemptRecord } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
 
-/** What is handed in. */
+/** The payload of a simulated job. */
 export interface Task {
   n: number
-  /** Kills every process that takes it. */
+  /** The handler kills its process. */
   poison?: boolean
-  /** Waits for the others of its burst. */
+  /** The handler waits for the other jobs of its burst. */
   burst?: boolean
 }
 
@@ -23,7 +23,7 @@ function durationOf({ random, plan, healed }: QueueWorld): number {
   return duration === 'long' ? random.between(plan.lease, plan.lease * 2.5) : Number.POSITIVE_INFINITY
 }
 
-/** A handler that behaves as the seed says: short, long or endless; it fails, heeds its signal or not, or kills. */
+/** A handler with random behaviour: short, long or endless; it may fail, ignore its signal, or kill its process. */
 export function handlerOf(world: QueueWorld, actor: QueueActor, command: string): Handler {
   return async (payload, job) => {
     const { random, plan } = world
@@ -57,7 +57,7 @@ async function work(actor: QueueActor, ms: number, heeds: boolean, { signal }: R
   if (heeds && signal.aborted) throw signal.reason
 }
 
-/** The process is gone, and nothing follows. */
+/** Kills the process. Never resolves. */
 function die(world: QueueWorld, actor: QueueActor): Promise<never> {
   world.kill(actor)
   return new Promise(() => {})
@@ -68,7 +68,7 @@ function named(record: AttemptRecord | undefined, identity: string): string {
   return identity
 }
 
-/** Notes that a handler began: at most so many at once, once for each delivery, and not of what is another's by now. */
+/** Records the start of a handler. Checks S5 (concurrency, one start per delivery, not after a replacement) and Q3. */
 function begin(
   world: QueueWorld,
   actor: QueueActor,
@@ -85,16 +85,13 @@ function begin(
     history.violate('S5', `p${actor.process.id} runs ${running} handlers, of ${most} at most`)
   const record = history.attempt(id, fence)
   if (!record) {
-    history.violate('Q3', `p${actor.process.id} begins ${short(id)} under ${fence}, which was not handed out`)
+    history.violate('Q3', `p${actor.process.id} begins ${short(id)} under ${fence}, which was not delivered`)
     return undefined
   }
   if (record.begun) history.violate('S5', `${short(id)} begins twice under ${fence}`)
   record.begun = history.moment()
   if (record.over?.how === 'replaced')
-    history.violate(
-      'S5',
-      `p${actor.process.id} begins ${short(id)} under ${fence}, which was given to another`,
-    )
+    history.violate('S5', `p${actor.process.id} begins ${short(id)} under ${fence}, which was replaced`)
   job.signal.addEventListener('abort', () => {
     record.aborted ??= history.moment()
     history.say(() => `p${actor.process.id} is told to stop ${short(id)} under ${fence}`)

@@ -7,28 +7,28 @@ export interface QueueCall {
   kind: 'submit' | 'enqueue' | 'result'
   id: string
   command: string
-  /** Of the submission that it rests on; undefined when it is known by its generation. */
+  /** Nonce of the submission behind the call; undefined if `generation` identifies it. */
   nonce: string | undefined
   generation: number
   conflict: boolean
-  /** Nothing else is ever handed in under its id. */
+  /** No other submission has its id. */
   single: boolean
-  /** It does not want the job to end when nobody waits. */
+  /** The job must go on when no waiter is left. */
   keeps: boolean
   begun: Moment
-  /** By when it is to be settled: its timeout, its abort, the end of `close`. */
+  /** Time by which it must be settled: by its timeout, its abort, or the end of `close`. */
   deadline: number
   ended: (Moment & { ending: Ending }) | undefined
 }
 
-/** What the store said to a submission, every time that it ran there. */
+/** The effect of one execution of a submission in the store. */
 export interface SubmitEffect extends Moment {
   id: string
   status: string
   generation: number
 }
 
-/** An attempt, as it was handed out and as its worker knew it. */
+/** An attempt, from its delivery to its end. */
 export interface AttemptRecord {
   id: string
   command: string
@@ -39,12 +39,12 @@ export interface AttemptRecord {
   begun: Moment | undefined
   aborted: Moment | undefined
   ended: Moment | undefined
-  /** When it was over in the store, and how. */
+  /** When and how it ended in the store. */
   over: (Moment & { how: string }) | undefined
   identity: string | undefined
 }
 
-/** An outcome that the store accepted. It is that of all generations above the one accepted before. */
+/** An outcome that the store accepted. It is the outcome of all generations since the previous one. */
 export interface OutcomeRecord extends Moment {
   id: string
   generation: number
@@ -53,17 +53,17 @@ export interface OutcomeRecord extends Moment {
   identity: string
 }
 
-/** All that happened in a run. */
+/** Everything that happened in a run. */
 export class QueueHistory extends History {
   readonly jobCalls: QueueCall[] = []
   readonly effects: Map<string, SubmitEffect[]> = new Map()
   readonly attempts: AttemptRecord[] = []
   readonly outcomes: OutcomeRecord[] = []
-  /** Those of jobs that were ended since nobody waited for them. */
+  /** Outcomes of jobs that were cancelled because no waiter was left. */
   readonly unwanted: OutcomeRecord[] = []
-  /** Jobs that were run once more by hand. */
+  /** Jobs that were retried by a call. */
   readonly retried: Set<string> = new Set()
-  /** When all records were lost. */
+  /** Moments at which all records were lost. */
   readonly wipes: Moment[] = []
 
   attempt(id: string, fence: number): AttemptRecord | undefined {

@@ -5,20 +5,20 @@ import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
 
-/** What is allowed for in bounds of time, ms. */
+/** Tolerance of time bounds, ms. */
 const EPSILON = 100
 
-/** A worker says what it can take after so long at the latest, whatever was lost, ms. */
-const OFFERED_AGAIN = 5 * 60_000 * 1.1
+/** A worker announces its capacity at least this often, ms. */
+const ANNOUNCE_INTERVAL = 5 * 60_000 * 1.1
 
-/** A worker that says nothing is forgotten after so long, ms. */
+/** The store forgets a silent worker after this time, ms. */
 const KEEP_WORKERS = 15 * 60_000
 
-/** Demands, when the faults have stopped, that everything comes to its end: Q1, Q3, L1, L3 and L5. */
+/** Checks that everything ends once the faults have stopped: Q1, Q3, L1, L3 and L5. */
 export class QueueLivenessCheck {
   readonly #world: QueueWorld
   readonly #driver: QueueDriver
-  /** Messages were lost alone, or overtaken: a place may then be missed until its worker says so by itself. */
+  /** Messages may be lost or reordered: a free slot may be missed until its worker announces it again. */
   readonly #lossy: boolean
 
   constructor(world: QueueWorld, driver: QueueDriver, lossy: boolean) {
@@ -27,11 +27,11 @@ export class QueueLivenessCheck {
     this.#driver = driver
   }
 
-  /** By when everything that a dead worker leaves behind has been run elsewhere, and who waits has heard of it, ms. */
+  /** Time in which all jobs of dead workers have run elsewhere and their waiters are settled, ms. */
   get #patience(): number {
     const { plan, actors, server } = this.#world
     const { lease, unavailableAfter, latency } = plan
-    // The server may take a dead process for alive: what it hands to it comes back when it is not accepted.
+    // The server may deliver to a dead process: such a job is requeued when it is not accepted.
     const dead = actors.filter(({ process }) => process.dead).length
     const draining = (server.book.state.jobs.size + 5) * 30 * latency
     return lease * (5 + 2 * dead) + unavailableAfter * 2 + draining + 10 * EPSILON
@@ -41,14 +41,14 @@ export class QueueLivenessCheck {
     this.#world.history.violate(guarantee, what)
   }
 
-  /** Runs a world to its end. */
+  /** Runs the world to its end. */
   async check(): Promise<void> {
     const { random, scheduler, plan } = this.#world
     for (const { process } of this.#world.actors) process.wake(2)
     this.#driver.resumeAll(random.pick(this.#world.awake()))
-    // What was put off comes due meanwhile.
+    // Delayed jobs become due meanwhile.
     await scheduler.runUntil(scheduler.now + 2 * plan.lease)
-    await this.#within(() => this.#allOver())
+    await this.#runUntil(() => this.#allOver())
     this.#jobsOver()
     await scheduler.runUntil(
       scheduler.now + 2 * Math.min(plan.lease, OUTCOME_POLL_INTERVAL) + EPSILON + 10 * plan.latency,
@@ -69,7 +69,7 @@ export class QueueLivenessCheck {
     )
   }
 
-  /** Q1, Q3: whatever was handed in has been run. */
+  /** Q1, Q3: every submitted job has ended. */
   #jobsOver(): void {
     for (const job of this.#world.server.book.state.jobs.values()) {
       if (job.over) continue
@@ -79,7 +79,7 @@ export class QueueLivenessCheck {
     }
   }
 
-  /** L1: every call of a process that lives is settled, by its deadline. */
+  /** L1: every call of a live process is settled by its deadline. */
   #deadlines(): void {
     const { history, actors, scheduler } = this.#world
     for (const call of history.jobCalls) {
@@ -89,11 +89,11 @@ export class QueueLivenessCheck {
     for (const { process: id, ended, deadline } of history.closings) {
       const process = actors[id]?.process
       if (!process) continue
-      // What it waits for has ended by now.
+      // Everything it waited for has ended by now.
       if (deadline === Number.POSITIVE_INFINITY && !ended && !process.dead)
         this.#violate('L1', `p${id} is never closed`)
       if (process.diedAt < process.actsAt(deadline) + EPSILON) continue
-      // What stood still has that long more.
+      // A paused process gets the time of the pause in addition.
       if ((ended?.at ?? scheduler.now) <= process.actsAt(deadline) + EPSILON) continue
       if (ended && process.pausedWithin(0, ended.at)) continue
       this.#violate(
@@ -109,13 +109,13 @@ export class QueueLivenessCheck {
     const late =
       due === Number.POSITIVE_INFINITY ? !ended && !process.dead : (ended?.at ?? now) > due + EPSILON
     if (!late || process.diedAt <= due + EPSILON) return
-    // After a pause, what fixes its end may only begin.
+    // The call that determines the deadline may start only after a pause.
     if (ended && process.pausedWithin(call.begun.at, ended.at) && call.kind !== 'submit') return
     const how = ended ? `${(ended.at - due).toFixed(1)} ms late` : 'not at all'
     this.#violate('L1', `#${call.no} of p${call.process} for ${short(call.id)} was settled ${how}`)
   }
 
-  /** Everything can be done, from everywhere, now that nothing is in the way. */
+  /** Q1: without faults, every process gets a result of every command. */
   async #fresh(): Promise<void> {
     const { plan } = this.#world
     const calls = this.#world
@@ -131,40 +131,40 @@ export class QueueLivenessCheck {
         settled++
         if (ended?.ending.kind !== 'value') this.#violate('Q1', `fresh #${no} has ${JSON.stringify(ended)}`)
       })
-    await this.#within(() => settled === calls.length)
+    await this.#runUntil(() => settled === calls.length)
     if (settled < calls.length) this.#violate('Q1', `${calls.length - settled} fresh calls are not settled`)
   }
 
-  /** No place is lost: so many at once as there are places. */
+  /** Q1: no slot is lost. As many handlers run at once as there are slots. */
   async #burst(command: string): Promise<void> {
     const { random } = this.#world
     const workers = this.#world.awake().filter(({ concurrency }) => concurrency.has(command))
-    const places = workers.reduce((sum, { concurrency }) => sum + (concurrency.get(command) ?? 0), 0)
+    const slots = workers.reduce((sum, { concurrency }) => sum + (concurrency.get(command) ?? 0), 0)
     const running = () => workers.reduce((sum, actor) => sum + (actor.running.get(command) ?? 0), 0)
     let release = () => {}
     this.#world.burst = new Promise((resolve) => {
       release = resolve
     })
     const producer = random.pick(this.#world.awake())
-    for (let n = 0; n < places; n++)
+    for (let n = 0; n < slots; n++)
       void this.#driver.enqueue(producer, order(command, { n, burst: true }, { dedupe: false }))
-    await this.#within(() => running() === places)
-    if (running() !== places) this.#violate('Q1', `${running()} of ${places} places of ${command} are used`)
+    await this.#runUntil(() => running() === slots)
+    if (running() !== slots) this.#violate('Q1', `${running()} of ${slots} slots of ${command} are used`)
     release()
-    await this.#within(() => this.#allOver())
+    await this.#runUntil(() => this.#allOver())
     this.#jobsOver()
   }
 
-  /** Waits for something for as long as it may take. */
-  async #within(enough: () => boolean): Promise<void> {
+  /** Runs the world until `enough`, or for as long as that may take. */
+  async #runUntil(enough: () => boolean): Promise<void> {
     const { scheduler } = this.#world
     await scheduler.runUntil(scheduler.now + this.#patience, enough)
     if (enough() || !this.#mayTakeLong()) return
-    this.#world.history.say(() => '--- until all workers have said again what they can take')
-    await scheduler.runUntil(scheduler.now + OFFERED_AGAIN + this.#patience, enough)
+    this.#world.history.say(() => '--- until all workers have announced their capacity again')
+    await scheduler.runUntil(scheduler.now + ANNOUNCE_INTERVAL + this.#patience, enough)
   }
 
-  /** Whether a worker may have missed that the store forgot it: a message was lost alone, or everything was. */
+  /** Whether a worker may not know that the store forgot it: a message was lost, or all records were. */
   #mayTakeLong(): boolean {
     return this.#lossy || this.#world.history.wipes.length > 0
   }
@@ -178,7 +178,7 @@ export class QueueLivenessCheck {
     this.#deadlines()
   }
 
-  /** L5: nothing is left of what was, neither in the store nor in a process. */
+  /** L5: nothing is left, neither in the store nor in a process. */
   async #leftovers(): Promise<void> {
     const { server, plan, actors, scheduler } = this.#world
     await scheduler.runUntil(
@@ -191,7 +191,7 @@ export class QueueLivenessCheck {
     this.#left('the store', left)
     await scheduler.runUntil(scheduler.now + KEEP_WORKERS + 1)
     server.sweep()
-    // A last offer may have been overtaken by the withdrawal.
+    // The last announcement may arrive after the removal of the worker.
     if (!state.empty && plan.ordered)
       this.#violate('L5', 'the store still knows of workers, or of what waits')
     for (const actor of actors) if (!actor.process.dead) this.#leftIn(actor)

@@ -4,17 +4,17 @@ import type { QueuePlan } from './plan.ts'
 import type { QueuePort } from './port.ts'
 import type { QueueServer } from './server.ts'
 
-/** A known bug, planted around the production code. */
+/** A known bug that is planted around the production code. */
 export interface QueueMutation {
   name: string
-  /** A seed that shows it within a moment: the search begins there, and saves what comes before. @default 1 */
+  /** A seed that shows the bug. The search starts there. @default 1 */
   shownBy?: number
-  /** Lets that happen often which brings it to light. */
+  /** Makes the faults that show the bug frequent. */
   plan?: (plan: QueuePlan) => void
-  /** Changes what a transition is given. */
+  /** Changes the context of a transition. */
   surroundings?: (at: QueueSurroundings) => QueueSurroundings
   /** Changes the transitions. */
   server?: (port: QueuePort, server: QueueServer) => QueuePort
-  /** Changes what stands between a queue and its store. */
+  /** Wraps the store of a queue. */
   client?: (store: QueueStore) => QueueStore
 }

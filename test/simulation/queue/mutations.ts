@@ -18,7 +18,7 @@ function jobOf(server: QueueServer, id: string): JobRecord | undefined {
   return server.book.state.jobs.get(id)
 }
 
-/** A port whose `finish` is called again after what `before` has changed. */
+/** A port whose `finish` ignores the fence: a refused outcome is accepted while another attempt runs. */
 function unfenced(port: QueuePort, server: QueueServer): QueuePort {
   return {
     ...port,
@@ -33,7 +33,7 @@ function unfenced(port: QueuePort, server: QueueServer): QueuePort {
   }
 }
 
-/** A listener that is told something else. */
+/** A worker listener with some of its methods replaced. */
 function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerListener {
   return {
     onDelivery: (delivery) => of.onDelivery(delivery),
@@ -44,7 +44,7 @@ function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerL
   }
 }
 
-/** The known bugs. Each is planted alone, and the checker has to find it. */
+/** The known bugs. Each is planted alone, and the checks must find it. */
 export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a finish that is not fenced',
@@ -142,9 +142,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
-        setCapacity: async (worker, places, of, limits) => {
+        setCapacity: async (worker, slots, of, limits) => {
           if (offered.has(worker.nonce)) return
-          await store.setCapacity(worker, places, of, limits)
+          await store.setCapacity(worker, slots, of, limits)
           offered.add(worker.nonce)
         },
       })
@@ -208,10 +208,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a delivery that is believed for too long',
     client: (store) =>
       wrapped(store, {
-        setCapacity: (worker, places, of, limits) => {
+        setCapacity: (worker, slots, of, limits) => {
           const deliver: WorkerListener['onDelivery'] = (delivery) =>
             of.onDelivery({ ...delivery, leaseLeft: 1e6 })
-          return store.setCapacity(worker, places, listener(of, { onDelivery: deliver }), limits)
+          return store.setCapacity(worker, slots, listener(of, { onDelivery: deliver }), limits)
         },
         renew: async (attempt, lease, limits) => {
           const state = await store.renew(attempt, lease, limits)

@@ -1,45 +1,45 @@
 import type { Random } from '../locker/random.ts'
 
-/** What may go wrong in a run, and how often. All of it follows from the seed. */
+/** The faults and callers of a run, derived from the seed. */
 export interface QueuePlan {
-  /** Nothing goes wrong but what the callers do. */
+  /** A run without faults. */
   calm: boolean
   processes: number
   commands: string[]
-  /** Payloads that are handed in: of few, so that many are identical. */
+  /** Number of different payloads: few, so that many jobs are identical. */
   payloads: number
   lease: number
   maxStalls: number
   maxHold: number
-  /** Attempts that a submission asks for, at most. */
+  /** Largest `attempts` of a submission. */
   attempts: number
-  /** Of results and failures, ms. */
+  /** The ttls of results and failures, ms. */
   ttls: number[]
-  /** How long failures are kept to be listed, ms; 0: not at all. */
+  /** Retention of failed jobs, ms; 0: none. */
   retained: number
-  /** How long the faults last, ms. */
+  /** Duration of the faults, ms. */
   duration: number
   calls: number
-  /** How long the store may be silent, ms. */
+  /** Option `unavailableAfter` of the queues, ms. */
   unavailableAfter: number
-  /** How long a request or a message is under way as a rule, ms … */
+  /** Usual latency of a request or a message, ms. */
   latency: number
-  /** … how often longer, and how long then at most. */
+  /** Fraction of requests and messages that take longer, and their longest latency, ms. */
   spikes: number
   spike: number
-  /** Whether what was sent first on a connection arrives first. */
+  /** Whether a connection keeps the order of its messages. */
   ordered: boolean
-  /** Part of the messages that are lost alone. */
+  /** Fraction of messages that are lost. */
   lost: number
-  /** Messages do not come twice: Redis has no way to do that. */
+  /** Messages are not duplicated: Redis cannot do that. */
   repeated: 0
-  /** Part of the requests that are refused. */
+  /** Fraction of requests that are refused. */
   refused: number
-  /** Part of the outcomes that are too large for a message. */
+  /** Fraction of outcomes that are too large for a message. */
   large: number
-  /** How often each happens in the run. */
+  /** Number of faults of each kind in the run. */
   faults: Record<QueueFault, number>
-  /** Part of the callers and handlers that are of a kind. */
+  /** Fraction of callers and handlers of each kind. */
   mix: {
     enqueue: number
     rerun: number
@@ -64,7 +64,7 @@ export type QueueFault =
   /** All records are lost. */
   | 'flush'
 
-/** Most runs have few kinds of faults, and those often: that finds more than a little of everything. */
+/** Most runs have few kinds of faults, but many of them: that finds more than a few of every kind. */
 export function queuePlanOf(random: Random): QueuePlan {
   const calm = random.chance(0.12)
   const lease = random.pick([100, 200, 500, 1000, 3000])
@@ -84,7 +84,7 @@ export function queuePlanOf(random: Random): QueuePlan {
     duration: lease * random.between(3, 10),
     calls: 10 + random.below(50),
     unavailableAfter: random.pick([lease / 2, lease, lease * 3]),
-    // Where nothing goes wrong, no lease is lost to the way.
+    // In a run without faults, latency must not cost a lease.
     latency: Math.min(random.pick([0.2, 1, 5]), calm ? lease / 100 : 5),
     spikes: part(0.3),
     spike: lease * random.between(0.1, 1.5),

@@ -23,7 +23,7 @@ type Plain =
   | 'resume'
   | 'pausedCommands'
 
-/** The transitions of the store, as they run at the server for one of its users. */
+/** The transitions of the store, as they run at the server for one process. */
 export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
@@ -37,7 +37,7 @@ const NOBODY = {
   onCapacityRequested: () => {},
 }
 
-/** The memory adapter's transitions. What they tell goes another way, see server.ts. */
+/** The transitions of the memory adapter. Their messages are sent by server.ts. */
 export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort {
   return {
     inbox: user.inbox,

@@ -13,28 +13,28 @@ import type { AttemptRecord, QueueHistory } from './history.ts'
 import type { QueuePort } from './port.ts'
 import type { QueueParty, QueueServer, QueueWatcher } from './server.ts'
 
-/** What an outcome is known by. */
+/** Identifies an outcome by its value or its error message. */
 export function outcomeIdentity({ kind, bytes }: Pick<JobOutcome, 'kind' | 'bytes'>): string {
   if (kind === 'removed') return 'removed'
   return kind === 'value' ? identityOf(jsonCodec.decode(bytes)) : decodeFailure(bytes).message
 }
 
-/** What was last seen of a job. */
+/** The last observed state of a job. */
 interface Seen {
   job: JobRecord
   settled: number
   kind: string | undefined
 }
 
-/** Stands at the server, writes down what happens there, and sees what must not: S1, S6, Q1 and Q3. */
+/** Observes the server, records all transitions, and checks S1, S6, Q1 and Q3. */
 export class QueueRecorder implements QueueWatcher {
   readonly #history: QueueHistory
   readonly #server: QueueServer
   readonly #commands: readonly string[]
-  /** The last attempt of each job; it survives the loss of all records. */
+  /** The last attempt of each job. Kept when all records are lost. */
   readonly #attempts = new Map<string, AttemptRecord>()
   readonly #seen = new Map<string, Seen>()
-  /** Endings that were accepted, by job, fence and kind. */
+  /** Moments at which attempt outcomes were accepted, by job, fence and kind. */
   readonly #accepted = new Map<string, number>()
 
   constructor(history: QueueHistory, server: QueueServer, commands: readonly string[]) {
@@ -44,12 +44,12 @@ export class QueueRecorder implements QueueWatcher {
     server.watcher = this
   }
 
-  /** S1: fences increase. S5: a job is handed to another only when it is not in anybody's hands any more. */
-  handedOut(party: QueueParty, deliveries: Delivery[]): void {
+  /** S1: fences increase. Records each delivery, which replaces the previous attempt of the job. */
+  delivered(party: QueueParty, deliveries: Delivery[]): void {
     for (const { id, fence, generation } of deliveries) {
       const former = this.#attempts.get(id)
       if (former && former.fence >= fence)
-        this.#history.violate('S1', `${short(id)} is handed out under ${fence} after ${former.fence}`)
+        this.#history.violate('S1', `${short(id)} is delivered under ${fence} after ${former.fence}`)
       const granted = this.#history.moment()
       const job = this.#server.book.state.jobs.get(id)
       const isSettled = former !== undefined && (job?.settled ?? 0) >= former.generation
@@ -61,17 +61,17 @@ export class QueueRecorder implements QueueWatcher {
       }
       this.#attempts.set(id, record)
       this.#history.attempts.push(record)
-      this.#history.say(() => `    ${short(id)} is handed to p${party.process} under ${fence}`)
-      this.#pausedOut(command, id)
+      this.#history.say(() => `    ${short(id)} is delivered to p${party.process} under ${fence}`)
+      this.#checkPaused(command, id)
     }
   }
 
-  #pausedOut(command: string, id: string): void {
+  #checkPaused(command: string, id: string): void {
     if (this.#server.book.state.isPaused(command))
-      this.#history.violate('Q1', `${short(id)} is handed out though ${command} is paused`)
+      this.#history.violate('Q1', `${short(id)} is delivered though ${command} is paused`)
   }
 
-  /** After every transition. */
+  /** Called after every transition. */
   changed(): void {
     const { state } = this.#server.book
     for (const name of this.#commands) {
@@ -98,12 +98,12 @@ export class QueueRecorder implements QueueWatcher {
     })
     this.#history.say(() => `    ${short(id)} generation ${settled} is ${identity} under ${fence}`)
     const attempt = this.#attempts.get(id)
-    // The next generation may have been handed out in the same step.
+    // The next generation may have been delivered in the same step.
     if (attempt && attempt.generation <= settled)
       attempt.over ??= { ...this.#history.moment(), how: 'settled' }
   }
 
-  /** The port, with everything that is judged by its replies. */
+  /** Wraps the port with the checks that need its replies. */
   wrap(port: QueuePort, process: number): QueuePort {
     return {
       ...port,
@@ -154,13 +154,13 @@ export class QueueRecorder implements QueueWatcher {
     }
   }
 
-  /** Whether an attempt is the last of its job, and not over. */
+  /** Whether an attempt is the last of its job and has not ended. */
   #isCurrent({ id, fence }: { id: string; fence: number }, process: number): boolean {
     const last = this.#attempts.get(id)
     return last?.fence === fence && last.process === process && last.over === undefined
   }
 
-  /** S6: what is submitted twice is submitted once. */
+  /** S6: a submission that is sent twice takes effect once. */
   #submitted({ id, nonce }: Submission, reply: SubmitReply): void {
     const { history } = this
     const generation = 'generation' in reply ? reply.generation : 0
@@ -170,7 +170,7 @@ export class QueueRecorder implements QueueWatcher {
     history.effects.set(nonce, [...effects, effect])
     history.say(() => `    ${short(id)} is ${reply.status} as ${generation}`)
     if (reply.status !== 'created' || !first || first.generation === generation) return
-    // Somebody else's came between: then nobody knows any more that this one was there before.
+    // Another submission came between: then the record does not know this nonce any more.
     const others = [...history.effects].some(
       ([other, of]) => other !== nonce && of.some((one) => one.id === id && one.tick > first.tick),
     )
@@ -182,9 +182,9 @@ export class QueueRecorder implements QueueWatcher {
     return this.#history
   }
 
-  /** Q3: who was replaced cannot end it. S6: what was accepted is accepted when it is said again. */
+  /** Q3: a replaced attempt cannot end its job. S6: an accepted outcome is accepted again when it is resent. */
   #finished({ id, fence, kind }: AttemptOutcome, accepted: boolean, current: boolean): void {
-    // What was given back is given back, whatever for.
+    // A requeue and a retry are the same to a resent command.
     const name = `${id} ${fence} ${kind === 'requeue' ? 'retry' : kind}`
     const before = this.#accepted.get(name)
     this.#history.say(() => `    ${short(id)} ${fence} ${kind} is ${accepted ? 'accepted' : 'refused'}`)
@@ -202,11 +202,11 @@ export class QueueRecorder implements QueueWatcher {
     if (!current)
       this.#history.violate('Q3', `${short(id)} is ended by ${kind} under ${fence}, which is over`)
     const attempt = this.#history.attempt(id, fence)
-    // What followed it in the same step has replaced nobody.
+    // A delivery in the same step replaced no attempt.
     if (attempt && current) attempt.over = { ...this.#history.moment(), how: kind }
   }
 
-  /** All records are lost. */
+  /** Called when all records are lost. */
   lost(): void {
     this.#history.wipes.push(this.#history.moment())
     this.#seen.clear()

@@ -8,18 +8,18 @@ import type { QueueMutation } from './mutation.ts'
 import { QueueSafetyCheck } from './safety.ts'
 import { QueueWorld } from './world.ts'
 
-/** What became of a run. */
+/** Result of a run. */
 export interface QueueRunResult {
   seed: number
   violations: Violation[]
-  /** Things that happened in it. */
+  /** Number of scheduled events that ran. */
   steps: number
-  /** What there was to check. */
+  /** Numbers of what was checked. */
   counts: { calls: number; begun: number; outcomes: number; values: number; replaced: number }
   trace: string[]
 }
 
-/** Simulates one world, of which everything follows from the seed, and checks what happened in it. */
+/** Simulates one world, fully determined by the seed, and checks its history. */
 export async function simulateQueue(
   seed: number,
   { traced = false, mutation }: { traced?: boolean; mutation?: QueueMutation } = {},
@@ -66,13 +66,13 @@ async function play(world: QueueWorld): Promise<void> {
   await scheduler.runUntil(plan.duration)
   history.say(() => '--- no more faults')
   faults.stop()
-  // What is under way still arrives when it would have.
+  // Requests and messages that are under way still arrive.
   await scheduler.runUntil(Math.max(scheduler.now, world.server.frozenUntil) + 2 * slowest + 5)
   await new QueueLivenessCheck(world, driver, lossy).check()
   new QueueSafetyCheck(world).check()
 }
 
-/** Calls come alone, and many at the same moment. */
+/** Schedules calls: single ones, and bursts. */
 function scheduleCalls(world: QueueWorld, driver: QueueDriver): void {
   const { plan, random, scheduler } = world
   const bursts = [1, 2, 3].map(() => random.between(0, plan.duration))

@@ -3,12 +3,12 @@ import type { AttemptRecord, OutcomeRecord, QueueCall, QueueHistory } from './hi
 import { short } from './recorder.ts'
 import type { QueueWorld } from './world.ts'
 
-/** What is allowed for in bounds of time, ms. */
+/** Tolerance of time bounds, ms. */
 const EPSILON = 10
 
 const STALLED = 'The job lost its worker too often'
 
-/** Reads Q1, Q2, Q3 and S5 off a history. (What is seen while it happens: recorder.ts and handlers.ts.) */
+/** Checks Q1, Q2, Q3 and S5 on a history. (Checks during the run: recorder.ts and handlers.ts.) */
 export class QueueSafetyCheck {
   readonly #history: QueueHistory
   readonly #world: QueueWorld
@@ -41,7 +41,7 @@ export class QueueSafetyCheck {
     this.#history.violate(guarantee, what)
   }
 
-  /** Q2: what a call received is the outcome of its generation, or of one that followed. */
+  /** Q2: a call receives the outcome of its generation or of a later one. */
   #received(call: QueueCall): void {
     const { ended, id, no } = call
     if (!ended || call.kind === 'enqueue') return
@@ -60,7 +60,7 @@ export class QueueSafetyCheck {
       this.#violate('Q1', `#${no} received ${ending.identity}, and nothing went wrong`)
   }
 
-  /** Number of the run that it waited for; the lowest, if it was handed in several times. */
+  /** Generation that a call waited for; the lowest, if its submission was executed several times. */
   #generationOf({ generation, nonce }: QueueCall): number {
     const effects = nonce === undefined ? [] : (this.#history.effects.get(nonce) ?? [])
     const known = effects.map((effect) => effect.generation).filter((number) => number > 0)
@@ -85,7 +85,7 @@ export class QueueSafetyCheck {
       this.#violate('Q2', `#${no} for ${short(id)}, begun at ${begun.at.toFixed(1)}, has ${code}`)
   }
 
-  /** Q1: whatever the store took has an outcome, and what it runs alone has one. */
+  /** Q1: every accepted submission has an outcome. S6: one without deduplication runs once. */
   #run(): void {
     const singles = new Set(this.#history.jobCalls.filter(({ single }) => single).map(({ id }) => id))
     for (const effects of this.#history.effects.values()) {
@@ -96,12 +96,12 @@ export class QueueSafetyCheck {
         if (outcomes.length === 0) this.#violate('Q1', `${short(id)} as ${generation} has no outcome`)
         const runs = outcomes.filter(({ kind }) => kind !== 'removed').length
         if (runs > 1 && singles.has(id) && !this.#history.retried.has(id))
-          this.#violate('S6', `${short(id)} was handed in once, and has ${runs} outcomes`)
+          this.#violate('S6', `${short(id)} was submitted once, and has ${runs} outcomes`)
       }
     }
   }
 
-  /** Q1: a job that somebody wants to be run does not end because nobody waits for it. */
+  /** Q1: a job with a submitter without `abortUnwanted` is not cancelled when its waiters leave. */
   #unwanted({ id, generation, tick }: OutcomeRecord): void {
     const before = (this.#outcomes.get(id) ?? []).filter((one) => one.tick < tick)
     const last = before.at(-1)?.generation ?? 0
@@ -116,7 +116,7 @@ export class QueueSafetyCheck {
       )
   }
 
-  /** S5: who was replaced was told before; Q3: who was ended from outside is told within a lease. */
+  /** S5: the signal aborts before an attempt is replaced. Q3: it aborts within a lease after a cancellation. */
   #stopped({ id, fence, process: number, begun, aborted, ended, over }: AttemptRecord): void {
     const process = this.#world.actors[number]?.process
     if (!begun || !over || !process) return
@@ -139,7 +139,7 @@ export class QueueSafetyCheck {
     }
   }
 
-  /** How often a generation may be begun: once, and once more for each failure and each worker that was lost. */
+  /** A generation starts once, and once more for each failure and each lost worker. */
   #counts(attempts: AttemptRecord[]): void {
     const { plan } = this.#world
     const [first] = attempts

@@ -5,36 +5,34 @@ import type { QueueSurroundings, WorkerNotice } from '../../../src/queue/store/m
 import type { Delivery, JobNotice } from '../../../src/queue/store/store.ts'
 import type { Scheduler } from '../locker/scheduler.ts'
 
-/** A process, as the server knows it. */
+/** A process, as the server sees it. */
 export interface QueueParty {
   readonly process: number
-  /** The highest fence that it has seen. */
+  /** The highest fence that the process has seen. */
   readonly seen: number
-  /** How long a delivery may take that it causes, ms. */
+  /** Accept timeout of deliveries that the process causes, ms. */
   readonly accept: number
-  /** Sends attempts to one of its workers: whether somebody received them, as far as the server can tell. */
+  /** Sends deliveries to a worker of the process. Returns whether they were received, as far as the server knows. */
   deliver(nonce: string, deliveries: Delivery[], now: number): boolean
   tell(nonce: string, notice: JobNotice): void
   warn(nonce: string, notice: WorkerNotice): void
   call(): void
 }
 
-/** Told of what happens at the server. */
+/** Observer of the server. */
 export interface QueueWatcher {
-  handedOut(party: QueueParty, deliveries: Delivery[]): void
+  delivered(party: QueueParty, deliveries: Delivery[]): void
   changed(): void
 }
 
-/** What is forgotten is looked for this often, ms. */
+/** Interval of the sweep of expired records, ms. */
 const SWEEP_EVERY = 1000
 
-/**
- * The one store that all processes use: a queue in memory, of which the messages go out over the processes' subscriptions.
- */
+/** The store that all processes share: the queue model in memory. Its messages are sent over the subscriptions. */
 export class QueueServer extends BookHub {
-  /** Replaces the surroundings of every transition. */
+  /** Replaces the context of every transition. */
   alter: (at: QueueSurroundings) => QueueSurroundings = (at) => at
-  /** Nothing is answered before. */
+  /** The server answers nothing before this time. */
   frozenUntil = 0
   watcher: QueueWatcher | undefined
   readonly #scheduler: Scheduler
@@ -60,7 +58,7 @@ export class QueueServer extends BookHub {
       maxParked: 1000,
       accept: 0,
       changed: () => {},
-      // Replaced in `change`, by those of who acts.
+      // Replaced in `change` by the values of the acting process.
       numbers: () => ({ micros: 0, seen: 0, turn: 0 }),
     })
     this.#scheduler = scheduler
@@ -111,7 +109,7 @@ export class QueueServer extends BookHub {
   #handOut(worker: string, deliveries: Delivery[]): boolean {
     const party = this.#party(worker)
     if (!party) return false
-    this.watcher?.handedOut(party, deliveries)
+    this.watcher?.delivered(party, deliveries)
     return party.deliver(worker.slice(ID_LENGTH), deliveries, this.now)
   }
 
@@ -128,7 +126,7 @@ export class QueueServer extends BookHub {
     this.frozenUntil = Math.max(this.frozenUntil, this.#scheduler.now + ms)
   }
 
-  /** Everything is lost, and nobody is told. */
+  /** Loses all records, without a message. */
   wipe(): void {
     Object.assign(this, { book: new QueueBook() })
   }

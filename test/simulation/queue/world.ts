@@ -15,7 +15,7 @@ import { portOf } from './port.ts'
 import { QueueRecorder } from './recorder.ts'
 import { QueueServer } from './server.ts'
 
-/** The memory store as one process is given it: the clock of the process, and the way over its connections. */
+/** The memory store of one process: with the clock of the process, and an endpoint that can fail. */
 class ProcessStore extends MemoryQueueStore {
   readonly #store: QueueStore
 
@@ -34,14 +34,14 @@ export interface QueueActor {
   process: SimProcess
   endpoint: QueueEndpoint
   queue: RedisQueue
-  /** What it works on, and how many of it at once. */
+  /** The commands that it processes, with their concurrency. */
   concurrency: Map<string, number>
-  /** Handlers that run. */
+  /** Number of running handlers, by command. */
   running: Map<string, number>
   closing: boolean
 }
 
-/** Everything that a run consists of. */
+/** All objects of a run. */
 export class QueueWorld {
   readonly random: Random
   readonly plan: QueuePlan
@@ -50,11 +50,11 @@ export class QueueWorld {
   readonly history: QueueHistory
   readonly recorder: QueueRecorder
   readonly actors: QueueActor[] = []
-  /** The faults have stopped. */
+  /** Whether the faults have stopped. */
   healed = false
-  /** Ends a process at once. */
+  /** Kills a process. */
   kill: (actor: QueueActor) => void = () => {}
-  /** Until when handlers of a burst wait for each other. */
+  /** Resolves when the handlers of a burst may end. */
   burst: Promise<void> = Promise.resolve()
   readonly #mutation: QueueMutation | undefined
   #published = 0
@@ -87,7 +87,7 @@ export class QueueWorld {
     }
     this.actors.push(actor)
     this.history.say(() => `p${process.id} starts ${JSON.stringify(options)}`)
-    // The first of all works on everything, so that somebody does.
+    // The first process has a worker for every command.
     const producer = process.id > 0 && random.chance(0.2)
     for (const command of producer ? [] : plan.commands) this.#work(actor, command)
     return actor
@@ -115,12 +115,12 @@ export class QueueWorld {
     }
   }
 
-  /** Something to return that nobody else has returned. */
+  /** A new number, for a unique result. */
   novelty(): number {
     return ++this.#published
   }
 
-  /** Processes that can be asked for something. */
+  /** Processes that can make calls. */
   awake(): QueueActor[] {
     return this.actors.filter(({ process, closing }) => process.awake && !closing)
   }
