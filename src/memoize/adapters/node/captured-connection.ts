@@ -19,7 +19,8 @@ export class CapturedConnection extends Duplex {
   /** The bytes after the head. Destroying the body closes the connection. */
   readonly body: Readable
   readonly #onHead: (head: ResponseHead) => void
-  #hasHead = false
+  /** Which part of the response the next bytes belong to. */
+  #part: 'head' | 'body' = 'head'
   /** Ends the pending write. Set while the buffer of the body is full. */
   #resume: (() => void) | undefined
 
@@ -41,7 +42,7 @@ export class CapturedConnection extends Duplex {
   override _read(): void {}
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    const bytes = this.#hasHead ? chunk : this.#parseHeads(chunk)
+    const bytes = this.#part === 'body' ? chunk : this.#parseHeads(chunk)
     if (bytes.length === 0 || this.body.push(bytes)) done()
     else this.#resume = done
   }
@@ -66,13 +67,13 @@ export class CapturedConnection extends Duplex {
   /** Parses the heads, 1xx ones too. Node writes each in one chunk. Returns the rest of the chunk, which is body. */
   #parseHeads(chunk: Buffer): Buffer {
     let rest = chunk
-    while (!this.#hasHead) {
+    while (this.#part === 'head') {
       const end = rest.indexOf(END_OF_HEAD)
       if (end === -1) return Buffer.alloc(0)
       const head = parseHead(rest.toString('latin1', 0, end))
       rest = rest.subarray(end + END_OF_HEAD.length)
       if (head.status < 200) continue
-      this.#hasHead = true
+      this.#part = 'body'
       this.#onHead(head)
     }
     return rest

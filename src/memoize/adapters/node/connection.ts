@@ -7,7 +7,8 @@ import type { CapturedConnection } from './captured-connection.ts'
  */
 export function socketProxy(captured: CapturedConnection, client: Socket): Socket {
   // A socket knows its addresses after its end only if they were read before.
-  for (const _ of [client.remoteAddress, client.localAddress]);
+  Reflect.get(client, 'remoteAddress')
+  Reflect.get(client, 'localAddress')
   const handler: ProxyHandler<CapturedConnection> = {
     get: (_target, name) => {
       const owner = name in captured ? captured : client

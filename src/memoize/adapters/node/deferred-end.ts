@@ -14,6 +14,21 @@ export function isComplete(response: ServerResponse): boolean {
 }
 
 /**
+ * | state    | the handler calls end()      | release()   |
+ * | -------- | ---------------------------- | ----------- |
+ * | open     | -> deferred                  | -> released |
+ * | deferred | ignored                      | -> ended    |
+ * | released | -> ended                     | -           |
+ * | ended    | Node's own end() is in place | -           |
+ */
+type State =
+  | { readonly kind: 'open' }
+  /** `end` ends the response as the handler did. */
+  | { readonly kind: 'deferred'; readonly end: () => void }
+  | { readonly kind: 'released' }
+  | { readonly kind: 'ended' }
+
+/**
  * Defers the end of a response to a request that may change something, until the invalidations have been sent. A client
  * that has the whole response then never gets an older one. Head and body are sent as the handler writes them.
  */
@@ -23,10 +38,7 @@ export class DeferredEnd {
   readonly #endAfterClose = pDefer<OriginResponse>()
   /** The headers passed to writeHead, name, value: getHeaders() does not always have them. */
   #writtenHeaders: string[] = []
-  /** Ends the response as the handler did. Set when the handler calls end(). */
-  #end: (() => void) | undefined
-  /** Set by release(). */
-  #released = false
+  #state: State = { kind: 'open' }
 
   constructor(response: ServerResponse) {
     this.#response = response
@@ -36,21 +48,15 @@ export class DeferredEnd {
       return writeHead.apply(response, args as Parameters<typeof writeHead>)
     }
     response.end = (...args: unknown[]) => {
-      if (!this.#end) this.#completeHead(args)
-      this.#end ??= () => {
+      this.#onEnd(args, () => {
         Object.assign(response, { end, write, writeHead })
         end.apply(response, args as Parameters<typeof end>)
-      }
-      deferred.add(response)
-      const head = this.#head()
-      this.#headAtEnd.resolve(head)
-      this.#endAfterClose.resolve(head)
-      if (this.#released) this.#end()
+      })
       return response
     }
     // After its end a response is not written to: its length is in the head.
     response.write = (...args: unknown[]) =>
-      this.#end === undefined && write.apply(response, args as Parameters<typeof write>)
+      this.#isOpen && write.apply(response, args as Parameters<typeof write>)
     // The handler may never end a response whose client has gone, but it may have changed something.
     response.once('close', () =>
       this.#headAtEnd.resolve({ ...this.#head(), completed: this.#endAfterClose.promise }),
@@ -77,8 +83,31 @@ export class DeferredEnd {
 
   /** Lets the response end: at once when the handler has ended it. */
   release(): void {
-    this.#released = true
-    this.#end?.()
+    const state = this.#state
+    if (state.kind === 'open') this.#state = { kind: 'released' }
+    else if (state.kind === 'deferred') {
+      state.end()
+      this.#state = { kind: 'ended' }
+    }
+  }
+
+  /** Whether the handler has not ended the response. */
+  get #isOpen(): boolean {
+    return this.#state.kind === 'open' || this.#state.kind === 'released'
+  }
+
+  #onEnd(args: unknown[], end: () => void): void {
+    if (!this.#isOpen) return
+    this.#completeHead(args)
+    deferred.add(this.#response)
+    const head = this.#head()
+    this.#headAtEnd.resolve(head)
+    this.#endAfterClose.resolve(head)
+    if (this.#state.kind === 'open') this.#state = { kind: 'deferred', end }
+    else {
+      end()
+      this.#state = { kind: 'ended' }
+    }
   }
 
   #head(): OriginResponse {

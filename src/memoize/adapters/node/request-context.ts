@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { ClosedError } from '../../../errors.ts'
 import type { HeaderFields, HttpResponse, OriginRequest, OriginResponse } from '../../engine/index.ts'
 import type { NodeAdapter } from './adapter.ts'
 import { DeferredEnd } from './deferred-end.ts'
@@ -6,8 +7,28 @@ import { requestHeaders, responseHeaders } from './fields.ts'
 import type { Next, NodeRequest } from './options.ts'
 import { ResponseCapture } from './response-capture.ts'
 import { type RoutedRequest, requestTarget } from './target.ts'
-import { canPassThrough, HandlerCalledError } from './unanswered.ts'
 import { cacheStatusOf, writeResponse } from './write.ts'
+
+/**
+ * Who answers the client, and what the cache asks of this request:
+ *
+ * | state    | the handler                                  | origin() | respond()            | fail()                    |
+ * | -------- | -------------------------------------------- | -------- | -------------------- | ------------------------- |
+ * | pending  | was not called                               | ->       | writes the response  | handler or error response |
+ * | captured | was called, for a response that may be shared | refused  | writes the response  | error response            |
+ * | private  | respond() will call it                       | refused  | calls the handler    | handler or error response |
+ * | deferred | was called; the end of its response waits    | refused  | lets the response end | lets the response end    |
+ *
+ * pending -> captured | private | deferred, by the first call of origin().
+ */
+type State =
+  | { readonly kind: 'pending' }
+  | { readonly kind: 'captured'; readonly capture: ResponseCapture }
+  | { readonly kind: 'private' }
+  | { readonly kind: 'deferred'; readonly end: DeferredEnd }
+
+const PENDING: State = { kind: 'pending' }
+const PRIVATE: State = { kind: 'private' }
 
 /** One request of a client on its way through the cache. The cache sees it as an HttpRequest, and as its origin. */
 export class RequestContext implements NodeRequest {
@@ -23,13 +44,7 @@ export class RequestContext implements NodeRequest {
   readonly #initialHeaders: HeaderFields
   /** Aborts when the client disconnects. Made by the first read of `signal`. */
   #disconnected: AbortController | undefined
-  /** Whether the handler answers this client alone. */
-  #private = false
-  /** Set for a private request that may change something. */
-  #deferredEnd: DeferredEnd | undefined
-  #handlerCalled = false
-  /** Set when the handler runs for a response that may be shared. */
-  #capture: ResponseCapture | undefined
+  #state: State = PENDING
 
   constructor(
     request: RoutedRequest,
@@ -69,10 +84,8 @@ export class RequestContext implements NodeRequest {
   /** Calls the handler: for a response that may be shared, or for this client alone. */
   readonly origin = (originRequest: OriginRequest): OriginResponse | Promise<OriginResponse> => {
     // The body of a request and its response can be used once.
-    if (this.#handlerCalled) throw new HandlerCalledError('The handler was called with this request before')
-    if (!originRequest.shared) return this.#runPrivately()
-    this.#handlerCalled = true
-    return this.#runCaptured(originRequest)
+    if (this.#state.kind !== 'pending') throw new Error('The handler was called with this request before')
+    return originRequest.shared ? this.#runCaptured(originRequest) : this.#runPrivately()
   }
 
   /** Resolves when the response has closed. From then on only a background refresh uses the request and the response. */
@@ -98,18 +111,21 @@ export class RequestContext implements NodeRequest {
       this.incoming,
       this.#response,
     )
-    this.#capture = capture
+    this.#state = { kind: 'captured', capture }
     this.#adapter.runCaptured(capture, this.incoming, this.#response, this.#next)
     return capture.originResponse
   }
 
   #runPrivately(): OriginResponse | Promise<OriginResponse> {
-    this.#private = true
-    // A safe request changes nothing, so the cache needs no response. The handler is called by respond().
-    if (this.method === 'GET' || this.method === 'HEAD') return { status: 200, headers: {} }
-    this.#deferredEnd = new DeferredEnd(this.#response)
+    if (this.method === 'GET' || this.method === 'HEAD') {
+      // A safe request changes nothing, so the cache does not use the response. The handler writes it, after the cache.
+      this.#state = PRIVATE
+      return { status: 200, headers: {} }
+    }
+    const end = new DeferredEnd(this.#response)
+    this.#state = { kind: 'deferred', end }
     this.#passThrough()
-    return this.#deferredEnd.headAtEnd
+    return end.headAtEnd
   }
 
   #passThrough(): void {
@@ -118,25 +134,25 @@ export class RequestContext implements NodeRequest {
 
   /** Answers the client with the response of the cache. */
   respond(result: HttpResponse): void {
-    if (!this.#private) {
-      if (this.#capture) this.#capture.respond(result)
-      else writeResponse(this.#response, result)
-      return
-    }
+    const state = this.#state
+    if (state.kind === 'pending') return writeResponse(this.#response, result)
+    if (state.kind === 'captured') return state.capture.respond(result)
     const cacheStatus = cacheStatusOf(result)
     if (cacheStatus !== undefined && !this.#response.headersSent)
       this.#response.setHeader('cache-status', cacheStatus)
-    if (this.#deferredEnd) this.#deferredEnd.release()
+    if (state.kind === 'deferred') state.end.release()
     else this.#passThrough()
   }
 
   /** Answers the client when the cache has no response for it. */
   fail(error: unknown): void {
-    if (this.#deferredEnd) return this.#deferredEnd.release()
+    const state = this.#state
+    if (state.kind === 'deferred') return state.end.release()
     // The handler may still run for other clients.
     if (this.#disconnected?.signal.aborted) return
-    if (this.#capture) this.#capture.respondBy(() => this.#respondWithError(error))
-    else if (canPassThrough(error) && !this.#response.headersSent) this.#passThrough()
+    if (state.kind === 'captured') state.capture.respondBy(() => this.#respondWithError(error))
+    // With the locker closed the handler works without the cache.
+    else if (error instanceof ClosedError && !this.#response.headersSent) this.#passThrough()
     else this.#respondWithError(error)
   }
 

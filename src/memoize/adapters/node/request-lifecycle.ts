@@ -2,16 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { nextTick } from '../../../kernel/time/timers.ts'
 import type { CapturedConnection } from './captured-connection.ts'
-import {
-  accessor,
-  dataProperty,
-  type Properties,
-  readReplaced,
-  replaceProperties,
-  writeReplaced,
-} from './property-overlay.ts'
-
-type Method = (...args: unknown[]) => unknown
+import { accessor, dataProperty, type Method, type Properties, PropertyOverlay } from './property-overlay.ts'
 
 /** The code of the error with which Node destroys the requests of a client that has gone. */
 const CLIENT_DISCONNECTED = 'ECONNRESET'
@@ -23,8 +14,7 @@ const CLIENT_DISCONNECTED = 'ECONNRESET'
 export class RequestLifecycle {
   readonly #request: IncomingMessage
   readonly #connection: CapturedConnection
-  /** The properties that are put back when the handler has ended. */
-  readonly #replaced: Properties
+  readonly #overlay: PropertyOverlay
   /** Set while a method of Node runs, which must see the client's socket. */
   #showsRealSocket = false
   /** The hidden disconnect. */
@@ -45,7 +35,7 @@ export class RequestLifecycle {
         'socket',
         accessor(
           () => (this.#showsRealSocket ? socket : socketView),
-          (value) => writeReplaced(request, this.#replaced, 'socket', value),
+          (value) => this.#overlay.write('socket', value),
         ),
       ],
       ['destroy', dataProperty((error?: Error) => this.#destroy(error))],
@@ -56,12 +46,12 @@ export class RequestLifecycle {
       properties.set('destroyed', dataProperty(false))
       for (const name of ['on', 'addListener']) properties.set(name, dataProperty(this.#listen))
     }
-    this.#replaced = replaceProperties(request, properties)
+    this.#overlay = new PropertyOverlay(request, properties)
   }
 
   /** The handler has ended its response, or was cut off. Applies a hidden disconnect. */
   end(completed: boolean): void {
-    replaceProperties(this.#request, this.#replaced)
+    this.#overlay.remove()
     if (!this.#disconnectError) return
     // The handler has completed its response: the request ends without an error.
     if (completed) this.#request.resume()
@@ -89,7 +79,7 @@ export class RequestLifecycle {
   #call(name: string, args: unknown[]): unknown {
     this.#showsRealSocket = true
     try {
-      return (readReplaced(this.#request, this.#replaced, name) as Method).apply(this.#request, args)
+      return this.#overlay.call(name, args)
     } finally {
       this.#showsRealSocket = false
     }

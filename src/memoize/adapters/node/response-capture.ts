@@ -13,7 +13,7 @@ import { CapturedConnection, type ResponseHead } from './captured-connection.ts'
 import { socketProxy } from './connection.ts'
 import { equalHeaders, equalValues, requestHeaders } from './fields.ts'
 import { createOutput } from './output.ts'
-import { type Properties, replaceProperties } from './property-overlay.ts'
+import { PropertyOverlay } from './property-overlay.ts'
 import { RequestLifecycle } from './request-lifecycle.ts'
 import { originRequestView } from './request-view.ts'
 import { ResponseInterceptor } from './response-interceptor.ts'
@@ -40,8 +40,8 @@ export class ResponseCapture {
   readonly #output: ServerResponse
   readonly #interceptor: ResponseInterceptor
   readonly #lifecycle: RequestLifecycle
-  /** The request's own properties; undefined once they have been put back. */
-  #requestProperties: Properties | undefined
+  /** Makes the client's request look like the OriginRequest. */
+  readonly #requestView: PropertyOverlay
   /** Initial headers that the handler has removed. Written at the head. */
   #removedHeaders: string[] = []
   /** Initial cookies that the handler has kept, if it has removed any. Written at the head. */
@@ -67,7 +67,7 @@ export class ResponseCapture {
       requestTarget(request) !== routed.url ||
       !equalHeaders(requestHeaders(request), routed.headers)
     this.#connection = new CapturedConnection((head) => this.#onHead(head))
-    this.#requestProperties = replaceProperties(
+    this.#requestView = new PropertyOverlay(
       request,
       originRequestView(request, routed.headers, originRequest),
     )
@@ -125,20 +125,15 @@ export class ResponseCapture {
 
   /** Makes request and response the client's own again. */
   #restore(): void {
-    this.#restoreRequest()
+    this.#requestView.remove()
     this.#interceptor.expose()
-  }
-
-  #restoreRequest(): void {
-    if (this.#requestProperties) replaceProperties(this.#request, this.#requestProperties)
-    this.#requestProperties = undefined
   }
 
   #onClose(): void {
     this.fail(new Error('The handler closed the connection without a response'))
     this.#lifecycle.end(this.#output.writableFinished)
-    this.#restoreRequest()
-    this.#interceptor.onOutputClosed()
+    this.#requestView.remove()
+    this.#interceptor.onClose()
   }
 
   #onHead({ status, statusText, headers }: ResponseHead): void {

@@ -1,16 +1,7 @@
 import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import {
-  accessor,
-  dataProperty,
-  type Properties,
-  readReplaced,
-  replaceProperties,
-  writeReplaced,
-} from './property-overlay.ts'
+import { accessor, dataProperty, type Method, type Properties, PropertyOverlay } from './property-overlay.ts'
 import type { BodySink } from './write.ts'
-
-type Method = (...args: unknown[]) => unknown
 
 /** Events that Node emits on the response because of its client. */
 const CLIENT_EVENTS: ReadonlySet<unknown> = new Set(['close', 'prefinish', 'socket', 'timeout'])
@@ -43,7 +34,7 @@ const MESSAGE_STATE = [
 ]
 
 /** Properties that Node sets because of the client. */
-const NODE_STATE = ['_closed', 'destroyed', 'socket']
+const NODE_STATE = ['_closed', 'destroyed']
 
 /** Methods that only Node calls. */
 const NODE_METHODS: ReadonlySet<string> = new Set(['constructor', 'assignSocket', 'detachSocket'])
@@ -84,25 +75,31 @@ function methodsOf(prototype: object | null): string[] {
 }
 
 /**
+ * The state of an interception, and the response (client's or output) that each part of the client's response stands for:
+ *
+ * | state        | methods, listeners | message state | end state | entered by                                        |
+ * | ------------ | ------------------ | ------------- | --------- | ------------------------------------------------- |
+ * | intercepting | output             | output        | output    | the constructor                                   |
+ * | exposed      | client's           | client's      | client's  | expose(): the cache answers                       |
+ * | detached     | output             | client's      | output    | detach(): the cache has written the head          |
+ * | ended        | client's           | client's      | client's  | detached or detach(), when both responses ended   |
+ *
+ * intercepting -> exposed -> detached -> ended. While the cache writes, the response is exposed: methods that middlewares have
+ * wrapped must be called. To write an interim response, or the end, it is exposed for one call, and then as before.
+ */
+type State = 'intercepting' | 'exposed' | 'detached' | 'ended'
+
+/**
  * Decides what the client's response does for those that hold it (handler, middlewares, Node), while another response, the
- * output, takes what the handler writes. Each column names the response that is used:
- *
- * | state        | methods, listeners | message state | end state | from .. until                                |
- * | ------------ | ------------------ | ------------- | --------- | -------------------------------------------- |
- * | intercepting | output             | output        | output    | the handler is called .. the cache answers   |
- * | exposed      | client's           | client's      | client's  | the cache answers .. it has written the head |
- * | detached     | output             | client's      | output    | .. both responses have ended                 |
- *
- * The response is exposed while the cache writes, so that methods that middlewares have wrapped are called. It is also
- * exposed once both responses have ended.
+ * output, takes what the handler writes.
  */
 export class ResponseInterceptor {
   readonly #response: ServerResponse
   readonly #output: ServerResponse
-  #state: 'intercepting' | 'exposed' | 'detached' = 'intercepting'
-  /** The client's own properties, while others replace them. */
-  #replaced: Properties
-  /** The properties that the handler sees, with its own changes. Written when the response is exposed. */
+  #state: State = 'intercepting'
+  /** The overlay of the present state; removed when there is none. */
+  #overlay: PropertyOverlay
+  /** The properties that the handler sees, with its own changes. Written by expose(). */
   #handlerProperties: Properties = new Map()
   /** Whether `close` was emitted on the client's response. */
   #closeEmitted: boolean
@@ -116,27 +113,27 @@ export class ResponseInterceptor {
     this.#output = output
     this.#closeEmitted = response.closed
     this.#flush = (response as { flush?: Method }).flush
-    this.#replaced = replaceProperties(response, this.#interceptingProperties(socketView))
+    this.#overlay = new PropertyOverlay(response, this.#interceptingProperties(socketView))
   }
 
   /** Where the cache writes the body of the client's response. */
   readonly bodySink: BodySink = {
     onHeadWritten: () => this.detach(),
     write: (chunk) => {
-      const mayContinue = this.#callClient('write', chunk) as boolean
+      const mayContinue = this.#overlay.call('write', [chunk]) as boolean
       this.#flush?.apply(this.#response)
       return mayContinue
     },
-    on: (event, listener) => this.#callClient('on', event, listener),
-    flushHeaders: () => this.#callClient('flushHeaders'),
+    on: (event, listener) => this.#overlay.call('on', [event, listener]),
+    flushHeaders: () => this.#overlay.call('flushHeaders', []),
     end: () => this.#whileExposed((response) => response.end()),
     destroy: () => this.#whileExposed((response) => response.destroy()),
-    isDestroyed: () => this.#clientValue('destroyed') === true,
+    isDestroyed: () => this.#overlay.read('destroyed') === true,
   }
 
   /** Whether the client's response has ended, or its client has gone. */
   get #clientHasEnded(): boolean {
-    return this.#clientValue('_closed') === true || this.#clientValue('destroyed') === true
+    return this.#overlay.read('_closed') === true || this.#overlay.read('destroyed') === true
   }
 
   /** Whether both responses have ended: they no longer need to be kept apart. */
@@ -144,15 +141,11 @@ export class ResponseInterceptor {
     return this.#output.writableEnded && this.#clientHasEnded
   }
 
-  /** The output has closed. The handler may still write to one that was cut off. */
-  onOutputClosed(): void {
-    if (this.#state === 'detached' && this.#bothHaveEnded) this.expose()
-  }
-
-  /** Puts the client's own properties back. */
+  /** The cache answers: puts the client's own properties back. */
   expose(): void {
-    if (this.#state === 'exposed') return
-    for (const [name, property] of replaceProperties(this.#response, this.#replaced)) {
+    if (this.#state === 'exposed' || this.#state === 'ended') return
+    for (const [name, property] of this.#overlay.remove()) {
+      // What the detached handler sees of the end is no change of its own.
       if (this.#state === 'intercepting' || !END_STATE.includes(name))
         this.#handlerProperties.set(name, property)
     }
@@ -161,7 +154,11 @@ export class ResponseInterceptor {
 
   /** The cache has begun to write: what the handler does no longer affects the client's response. */
   detach(): void {
-    if (this.#state !== 'exposed' || this.#bothHaveEnded) return
+    if (this.#state !== 'exposed') return
+    if (this.#bothHaveEnded) {
+      this.#state = 'ended'
+      return
+    }
     const properties: Properties = new Map()
     for (const name of METHODS)
       if (!HEADER_GETTERS.has(name)) properties.set(name, this.#handlerProperties.get(name))
@@ -170,90 +167,62 @@ export class ResponseInterceptor {
         name,
         accessor(() => this.#endStateValue(name), this.#clientSetter(name)),
       )
-    this.#replaced = replaceProperties(this.#response, properties)
+    this.#overlay = new PropertyOverlay(this.#response, properties)
     this.#state = 'detached'
+  }
+
+  /** Called when either response has closed. The handler may still write to an output that was cut off. */
+  onClose(): void {
+    if (this.#state !== 'detached' || !this.#bothHaveEnded) return
+    this.#overlay.remove()
+    this.#state = 'ended'
   }
 
   /** Runs `act` while the response is exposed, and returns to the present state. */
   #whileExposed(act: (response: ServerResponse) => unknown): void {
-    const before = this.#state
+    const state = this.#state
     this.expose()
     try {
       act(this.#response)
     } finally {
-      if (before === 'detached') this.detach()
-      else if (before === 'intercepting') {
-        this.#replaced = replaceProperties(this.#response, this.#handlerProperties)
+      if (state === 'detached') this.detach()
+      else if (state === 'intercepting') {
+        this.#overlay = new PropertyOverlay(this.#response, this.#handlerProperties)
         this.#state = 'intercepting'
       }
     }
   }
 
-  /** Reads a property of the client's response. */
-  #clientValue(name: string): unknown {
-    if (this.#state === 'exposed') return Reflect.get(this.#response, name)
-    return readReplaced(this.#response, this.#replaced, name)
-  }
-
-  #callClient(name: string, ...args: unknown[]): unknown {
-    return (this.#clientValue(name) as Method).apply(this.#response, args)
-  }
-
   #clientSetter(name: string): (value: unknown) => void {
-    return (value) => writeReplaced(this.#response, this.#replaced, name, value)
+    return (value) => this.#overlay.write(name, value)
   }
 
   /** The output's state. The output's close is visible only after the client's: Node reads these, too. */
   #endStateValue(name: string): unknown {
     const output: unknown = Reflect.get(this.#output, name)
     return name === '_closed' || name === 'closed' || name === 'destroyed'
-      ? this.#clientValue(name) && output
+      ? this.#overlay.read(name) && output
       : output
   }
 
   #interceptingProperties(socketView: Socket): Properties {
     const output = this.#output
     const properties: Properties = new Map([[ON_FINISHED, undefined]])
-    for (const name of METHODS) properties.set(name, dataProperty(this.#outputMethod(name)))
-    for (const name of INTERIM_METHODS)
-      properties.set(
-        name,
-        dataProperty((...args: unknown[]) => this.#writeInterim(name, args)),
-      )
-    properties.set(
-      'cork',
-      dataProperty(() => this.#cork()),
-    )
-    properties.set(
-      'uncork',
-      dataProperty(() => this.#uncork()),
-    )
-    properties.set(
-      'emit',
-      dataProperty((...args: unknown[]) => this.#emit(args)),
-    )
-    for (const name of MESSAGE_STATE) {
-      properties.set(
-        name,
-        accessor(
-          () => Reflect.get(output, name),
-          (value) => Reflect.set(output, name, value),
-        ),
-      )
-    }
-    for (const name of NODE_STATE)
-      properties.set(
-        name,
-        accessor(() => Reflect.get(output, name), this.#clientSetter(name)),
-      )
-    properties.set(
-      'socket',
-      accessor(() => socketView, this.#clientSetter('socket')),
-    )
-    properties.set(
-      'connection',
-      accessor(() => socketView),
-    )
+    const setMethod = (name: string, method: Method) => properties.set(name, dataProperty(method))
+    const setAccessor = (
+      name: string,
+      set?: (value: unknown) => void,
+      get = () => Reflect.get(output, name),
+    ) => properties.set(name, accessor(get, set))
+    for (const name of METHODS) setMethod(name, this.#outputMethod(name))
+    for (const name of INTERIM_METHODS) setMethod(name, (...args) => this.#writeInterim(name, args))
+    setMethod('cork', () => this.#cork())
+    setMethod('uncork', () => this.#uncork())
+    setMethod('emit', (...args) => this.#emit(args))
+    for (const name of MESSAGE_STATE) setAccessor(name, (value) => Reflect.set(output, name, value))
+    for (const name of NODE_STATE) setAccessor(name, this.#clientSetter(name))
+    setAccessor('socket', this.#clientSetter('socket'), () => socketView)
+    setAccessor('connection', undefined, () => socketView)
     return properties
   }
 
@@ -271,13 +240,13 @@ export class ResponseInterceptor {
       return (Reflect.get(this.#output, 'emit') as Method).apply(this.#output, args)
     if (event === 'close' && this.#closeEmitted) return false
     if (event === 'close') this.#closeEmitted = true
-    if (this.#state === 'detached' && this.#bothHaveEnded) this.expose()
-    return this.#callClient('emit', ...args)
+    this.onClose()
+    return this.#overlay.call('emit', args)
   }
 
-  /** Node corks the client's response by this name, too, when the cache writes to it. */
+  /** Node 24 calls cork() of the response itself, too, when the cache writes to the client. */
   #cork(): void {
-    if (this.#state !== 'intercepting') return void this.#callClient('cork')
+    if (this.#state !== 'intercepting') return void this.#overlay.call('cork', [])
     this.#corks++
     this.#output.cork()
   }
@@ -286,7 +255,7 @@ export class ResponseInterceptor {
     if (this.#corks > 0) {
       this.#corks--
       this.#output.uncork()
-    } else if (this.#state !== 'intercepting') this.#callClient('uncork')
+    } else if (this.#state !== 'intercepting') this.#overlay.call('uncork', [])
   }
 
   #writeInterim(name: (typeof INTERIM_METHODS)[number], args: unknown[]): void {
