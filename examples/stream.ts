@@ -1,4 +1,4 @@
-// An answer that comes word by word, as a language model gives it: produced once, read along by everyone, in any process.
+// An answer that arrives word by word, as from a language model: produced once, read by every caller in any process.
 // In your program: import { Locker } from 'soloflight'
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,12 +9,12 @@ const { REDIS_URL } = process.env
 const shared = REDIS_URL ? { redis: REDIS_URL } : { store: new MemoryStore() }
 await using here = new Locker(shared)
 await using there = new Locker(shared)
-const question = `why is the sky blue? ${randomUUID()}` // another key every time, so that nothing is left of the last run
+const question = `why is the sky blue? ${randomUUID()}` // a new key for every run, so that no earlier stream is replayed
 
 let answers = 0
 const texts = new Set<string>()
 
-/** Stands for the call of a model: it is slow, and every call is paid for. */
+/** Stands for the call of a model, which is slow and costs money. */
 async function* answer(signal: AbortSignal): AsyncGenerator<string> {
   answers++
   const words = 'Air scatters blue light far more than red, so from everywhere in the sky blue reaches us.'
@@ -24,7 +24,7 @@ async function* answer(signal: AbortSignal): AsyncGenerator<string> {
   }
 }
 
-/** One user who asks; in a server this would be a request, and each word would be written to its response. */
+/** One user. In a server this would be a request, and each word would be written to its response. */
 async function ask(locker: Locker, who: string): Promise<void> {
   const since = performance.now()
   const received: string[] = []
@@ -41,11 +41,11 @@ function elapsed(since: number): string {
 }
 
 await Promise.all([
-  ask(here, 'Ada  '), // asks first: the answer is produced for her, in this process
-  ask(there, 'Grace'), // asks in another process at the same time: reads along
-  sleep(800).then(() => ask(there, 'Alan ')), // comes late: at once what was said so far, and then along with the others
+  ask(here, 'Ada  '), // first: the answer is produced in this process
+  ask(there, 'Grace'), // at the same time in another process: reads the same answer
+  sleep(800).then(() => ask(there, 'Alan ')), // late: receives the earlier words at once, then the others live
 ])
-await ask(here, 'Edsger') // comes when it is over: has all of it at once, until its ttl is over
+await ask(here, 'Edsger') // after the end: receives all words at once, until the ttl has passed
 
 for (const text of texts) console.log(`\n  ${text}\n`)
 console.log(`users: 4, calls of the model: ${answers}, different texts: ${texts.size}`)

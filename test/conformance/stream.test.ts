@@ -5,29 +5,29 @@ import { Connection } from '../../src/index.ts'
 import { newId } from '../../src/kernel/ids.ts'
 import { systemClock } from '../../src/kernel/time/clock.ts'
 import type { LogStore } from '../../src/locker/stream/log/log-store.ts'
-import { MemoryLogs } from '../../src/locker/stream/log/memory-log-store.ts'
-import { RedisLogs } from '../../src/locker/stream/log/redis-log-store.ts'
+import { MemoryLogHub } from '../../src/locker/stream/log/memory-log-store.ts'
+import { RedisLogStore } from '../../src/locker/stream/log/redis-log-store.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
 const PARTIES = 3
 const LOGS = 2
 const FOLLOWERS = 2
-const WITHIN = 5_000
+const UNAVAILABLE_AFTER = 5_000
 
-/** One process, as it is known to both. */
+/** One process, as a user of both stores. */
 interface Party {
   connection: Connection
   memory: LogStore
   redis: LogStore
   nonces: string[]
-  /** By follower: which of them is told first is left open. */
+  /** By follower, since the order among followers is unspecified. */
   heard: { memory: string[][]; redis: string[][] }
 }
 
 const nat = (max: number) => fc.nat({ max })
 const place = { party: nat(PARTIES - 1), log: nat(LOGS - 1) }
-// Beyond 64 KiB nothing is sent in a message, beyond 256 KiB a read is cut.
+// A message carries at most 64 KiB of chunks, a read returns at most 256 KiB.
 const size = fc.oneof({ weight: 8, arbitrary: nat(30) }, fc.constantFrom(65_535, 65_536, 65_537, 150_000))
 const operation = fc.oneof(
   {
@@ -36,9 +36,9 @@ const operation = fc.oneof(
       type: fc.constant('append' as const),
       ...place,
       sizes: fc.array(size, { minLength: 1, maxLength: 4 }),
-      /** Where it says that it begins, as seen from the end. */
+      /** `from`, relative to the end of the log. */
       offset: fc.constantFrom(0, 0, 0, 0, -1, -2, 1),
-      /** How many at the end are to be kept at most. */
+      /** Number of earlier chunks that are not trimmed. */
       window: fc.constantFrom(undefined, undefined, undefined, 1, 3, 10),
     }),
   },
@@ -64,14 +64,14 @@ const operation = fc.oneof(
   {
     weight: 1,
     arbitrary: fc.record({
-      type: fc.constant('keep' as const),
+      type: fc.constant('retain' as const),
       ...place,
       ms: fc.constantFrom(10_000, 90_000),
     }),
   },
   {
     weight: 1,
-    arbitrary: fc.record({ type: fc.constant('forget' as const), ...place, anyway: fc.boolean() }),
+    arbitrary: fc.record({ type: fc.constant('discard' as const), ...place, force: fc.boolean() }),
   },
   {
     weight: 2,
@@ -79,7 +79,7 @@ const operation = fc.oneof(
   },
 )
 
-/** Comes to everything that can be answered. */
+/** Produces every kind of reply. */
 const SHOWCASE: Operation[] = [
   { type: 'read', party: 1, log: 0, from: 0, follower: undefined },
   { type: 'append', party: 0, log: 0, sizes: Array<number>(200).fill(1), offset: 0, window: undefined },
@@ -108,29 +108,29 @@ test('logs - on Redis as in memory: the same replies, messages and expiry', asyn
     },
   }
   for (const connection of connections)
-    await connection.call({ send: (sender) => sender.send('hget', ['k', 'f']) }, WITHIN)
+    await connection.call({ send: (sender) => sender.send('hget', ['k', 'f']) }, UNAVAILABLE_AFTER)
   await until(() => connections.every(({ subscribed }) => subscribed), { what: 'the subscriptions' })
   let runs = 0
   const seen = new Set<string>()
-  const note = (reply: unknown) => {
-    const { status, more, kept } = (reply ?? {}) as { status?: string; more?: boolean; kept?: boolean }
-    if (kept !== undefined) seen.add(`kept ${kept}`)
+  const noteReply = (reply: unknown) => {
+    const { status, more, intact } = (reply ?? {}) as { status?: string; more?: boolean; intact?: boolean }
+    if (intact !== undefined) seen.add(`intact ${intact}`)
     if (status) seen.add(status === 'read' ? `read ${more ? 'more' : 'to the end'}` : status)
   }
 
   await fc.assert(
     fc.asyncProperty(fc.array(operation, { maxLength: 40 }), async (operations) => {
       const run = runs++
-      const logs = new MemoryLogs(systemClock)
+      const logs = new MemoryLogHub(systemClock)
       const parties = connections.map((connection): Party => {
         const none = () => Array.from({ length: FOLLOWERS }, (): string[] => [])
         const heard = { memory: none(), redis: none() }
-        const stores = { memory: logs.connect(), redis: new RedisLogs(connection) as LogStore }
+        const stores = { memory: logs.connect(), redis: new RedisLogStore(connection) as LogStore }
         const nonces = Array.from({ length: FOLLOWERS }, newId)
         for (const kind of ['memory', 'redis'] as const)
           for (const [at, nonce] of nonces.entries())
             stores[kind].listen(nonce, {
-              appended: (from, chunks, length) => heard[kind][at]?.push(shown([from, chunks, length])),
+              onAppended: (from, chunks, length) => heard[kind][at]?.push(shown([from, chunks, length])),
             })
         return { connection, ...stores, nonces, heard }
       })
@@ -148,20 +148,22 @@ test('logs - on Redis as in memory: the same replies, messages and expiry', asyn
         switch (operation.type) {
           case 'append': {
             const from = Math.max(0, length + operation.offset)
-            const first =
+            const trimBefore =
               operation.window === undefined ? 0 : Math.max(0, Math.min(from, length) - operation.window)
-            return store.append(name, { from, chunks, first, keep: 30_000 }, WITHIN)
+            const append = { from, chunks, trimBefore, retainFor: 30_000 }
+            return store.append(name, append, UNAVAILABLE_AFTER)
           }
           case 'read': {
-            const follower = operation.follower === undefined ? undefined : party.nonces[operation.follower]
-            return store.read(name, { from: operation.from, follower }, WITHIN)
+            const { from, follower } = operation
+            const followerNonce = follower === undefined ? undefined : party.nonces[follower]
+            return store.read(name, { from, followerNonce }, UNAVAILABLE_AFTER)
           }
-          case 'keep':
-            return store.keep(name, operation.ms, WITHIN)
-          case 'forget':
-            return store.forget(name, operation.anyway, WITHIN)
+          case 'retain':
+            return store.retain(name, operation.ms, UNAVAILABLE_AFTER)
+          case 'discard':
+            return store.discard(name, operation.force, UNAVAILABLE_AFTER)
           case 'unfollow':
-            return store.unfollow(name, party.nonces[operation.follower] as string, WITHIN)
+            return store.unfollow(name, party.nonces[operation.follower] as string, UNAVAILABLE_AFTER)
         }
       }
 
@@ -172,13 +174,13 @@ test('logs - on Redis as in memory: the same replies, messages and expiry', asyn
         const memory = await apply(party.memory, party, operation, chunks)
         const redis = await apply(party.redis, party, operation, chunks)
         assert.equal(shown(redis), shown(memory), shown(operation))
-        note(memory)
+        noteReply(memory)
         const length = lengths[operation.log] as number
-        if (operation.type === 'append' && (memory as { kept: boolean }).kept) {
+        if (operation.type === 'append' && (memory as { intact: boolean }).intact) {
           const from = Math.max(0, length + operation.offset)
           lengths[operation.log] = Math.max(length, from + chunks.length)
         }
-        if (operation.type === 'forget' && memory === true) lengths[operation.log] = 0
+        if (operation.type === 'discard' && memory === true) lengths[operation.log] = 0
       }
 
       for (const { connection, heard } of parties) {
@@ -202,11 +204,11 @@ test('logs - on Redis as in memory: the same replies, messages and expiry', asyn
     }),
     { numRuns: 200, examples: [[SHOWCASE]] },
   )
-  // It has come to everything that can be answered.
+  // Every kind of reply occurred.
   assert.deepEqual([...seen].sort(), [
-    'gone',
-    'kept false',
-    'kept true',
+    'intact false',
+    'intact true',
+    'missing',
     'read more',
     'read to the end',
     'trimmed',

@@ -9,13 +9,13 @@ import { setup } from '../support/setup.ts'
 import { all, onRedis, reached, reading, some, Tap } from '../support/stream-scene.ts'
 import { until } from '../support/wait.ts'
 
-/** The keys of logs. */
+/** The keys of all logs. */
 async function logs(client: { keys(pattern: string): Promise<string[]> }): Promise<string[]> {
   return client.keys('*:x/*')
 }
 
 describe('stream - messages', () => {
-  test('L3 a lost message delays a chunk by no more than a slow tick', async () => {
+  test('L3 a lost message delays a chunk by one poll interval at most', async () => {
     const lease = 1_000
     await using s = await scene({ lease })
     const tap = new Tap<number>().push(1)
@@ -24,7 +24,7 @@ describe('stream - messages', () => {
     const stream = s.locker.stream('k', tap.work)
     assert.deepEqual(await some(stream, 1), [1])
     const next = stream.next()
-    // The reader is noted, and deaf without knowing it.
+    // The follower is registered, and its subscription is lost without an event.
     await sleep(50)
     s.t.proxy.blackhole(true, onSubscription)
     tap.push(2)
@@ -34,7 +34,7 @@ describe('stream - messages', () => {
     assert.deepEqual(await all(stream), [])
   })
 
-  test('L3 all subscriptions are killed: what was missed is read when they are back', async () => {
+  test('L3 all subscriptions are killed: chunks that were missed are read when they are restored', async () => {
     await using s = await scene()
     const tap = new Tap<number>().push(0)
     const producing = reading(s.other.stream('k', tap.work))
@@ -86,11 +86,11 @@ describe('stream - messages', () => {
       `c 1 ${'1 '.repeat(5)}\nx`,
     ])
       assert.equal(await client.publish(channel, `1${nonce}${message}`), 1, message)
-    // Nor does what they promised keep anybody busy.
+    // Chunks that a forged message announced are not read for again and again.
     await t.server.resetStats()
     await sleep(200)
     const { evalsha = 0 } = await t.server.commandStats()
-    assert.ok(evalsha < 20, `${evalsha} reads of what is not there`)
+    assert.ok(evalsha < 20, `${evalsha} reads of chunks that do not exist`)
     tap.push('b', 'c').end()
     assert.deepEqual(await under.done, { chunks: ['a', 'b', 'c'], error: undefined })
     assert.deepEqual(await producing.done, { chunks: ['a', 'b', 'c'], error: undefined })
@@ -98,7 +98,7 @@ describe('stream - messages', () => {
 })
 
 describe('stream - replies', () => {
-  test('S6 the reply of an append is lost: its chunks are there once', async () => {
+  test('S6 the reply of an append is lost: its chunks are in the log once', async () => {
     await using s = await scene()
     const tap = new Tap<number>().push(0)
     const producing = reading(s.locker.stream('k', tap.work))
@@ -119,7 +119,7 @@ describe('stream - replies', () => {
     assert.equal(tap.runs.length, 1)
   })
 
-  test('S6 the reply of a read is lost: nothing is missing, nothing comes twice', async () => {
+  test('S6 the reply of a read is lost: no chunk is lost or repeated', async () => {
     await using s = await scene()
     const numbers = Array.from({ length: 1_000 }, (_, number) => number)
     assert.equal((await all(s.other.stream('k', () => numbers))).length, 1_000)
@@ -130,7 +130,7 @@ describe('stream - replies', () => {
 })
 
 describe('stream - the server', () => {
-  test('Redis is killed and restarted under it, with its data: nothing lost, nothing twice', async () => {
+  test('Redis is killed and restarted with its data: no chunk is lost or repeated', async () => {
     await using t = await setup({ persistence: true })
     const lockers = [1, 2].map(() => new Locker({ redis: t.redis, unavailableAfter: 10_000, cache: false }))
     const [here, there] = lockers as [Locker, Locker]
@@ -167,7 +167,7 @@ describe('stream - the server', () => {
     ['restarted without its data', (t: Awaited<ReturnType<typeof setup>>) => t.server.restart()],
     ['flushed', (t: Awaited<ReturnType<typeof setup>>) => t.server.call('FLUSHALL')],
   ] as const) {
-    test(`Redis is ${what}: readers are told, and the next begin anew`, async () => {
+    test(`Redis is ${what}: readers are interrupted, and later callers produce again`, async () => {
       await using world = await onRedis({ lease: 1_000, unavailableAfter: 5_000 })
       const { here, there, t } = world
       const tap = new Tap<number>().push(1)
@@ -192,7 +192,7 @@ describe('stream - the server', () => {
     })
   }
 
-  test('L1 Redis is silent: everyone who waits is told in time', async () => {
+  test('L1 Redis is silent: every waiting reader fails in time', async () => {
     await using world = await onRedis({ unavailableAfter: 500, lease: 30_000 })
     const { here, there, t } = world
     const tap = new Tap<number>().push(1)
@@ -211,11 +211,11 @@ describe('stream - the server', () => {
       }
     })
     t.server.thaw()
-    // The subscription is given up after 2 s at most; then the record is asked.
+    // The lost subscription is detected within 2 s; then the record is read.
     assert.ok(ms < 2_000 + 500 + 2 * E, `it took ${ms} ms`)
   })
 
-  test('the log alone is lost: a complete stream is made anew', async () => {
+  test('only the log of a complete stream is lost: it is produced again', async () => {
     await using world = await onRedis()
     const { here, there, t } = world
     const tap = new Tap<number>().push(1, 2).end()
@@ -226,7 +226,7 @@ describe('stream - the server', () => {
     assert.equal(tap.runs.length, 2)
   })
 
-  test('the log of what is being produced is lost: readers are told at the next chunk', async () => {
+  test('the log of a running stream is lost: readers are interrupted at the next chunk', async () => {
     await using world = await onRedis({ lease: 30_000 })
     const { here, there, t } = world
     const tap = new Tap<number>().push(1)
@@ -246,7 +246,7 @@ describe('stream - the server', () => {
     assert.deepEqual(await all(there.stream('k', () => [7])), [7])
   })
 
-  test('the record is lost: what nobody has accepted is no end', async () => {
+  test('the record is lost: an end that it has not accepted does not count', async () => {
     await using world = await onRedis({ lease: 30_000 })
     const { here, there, t } = world
     const tap = new Tap<number>().push(1)
@@ -263,7 +263,7 @@ describe('stream - the server', () => {
     await (readings[1] as (typeof readings)[0]).done
   })
 
-  test('what comes to no end is not left to be joined', async () => {
+  test('a log that will never be complete is discarded', async () => {
     await using world = await onRedis()
     const locker = world.open()
     const tap = new Tap<number>().push(1)
@@ -272,10 +272,10 @@ describe('stream - the server', () => {
     const client = await world.t.client()
     assert.equal((await logs(client)).length, 1)
     await locker.close({ grace: 0 })
-    await until(async () => (await logs(client)).length === 0, { what: 'the log to be forgotten' })
+    await until(async () => (await logs(client)).length === 0, { what: 'the log to be discarded' })
   })
 
-  test('out of memory: the readers are told', async () => {
+  test('Redis is out of memory: the readers fail', async () => {
     await using world = await onRedis({ unavailableAfter: 500 })
     const { here, t } = world
     const tap = new Tap<number>().push(1)
@@ -289,7 +289,7 @@ describe('stream - the server', () => {
     assert.deepEqual(await all(here.stream('k', () => [3])), [3])
   })
 
-  test('L5 every key has an end, after the longest ttl', async () => {
+  test('L5 every key expires after the longest ttl', async () => {
     await using world = await onRedis()
     const { here, there, t } = world
     const ttl = 5_000
@@ -298,7 +298,7 @@ describe('stream - the server', () => {
     await Promise.all(readings.map((reader) => reached(reader, 1)))
     await all(here.stream('complete', () => [1], { ttl }))
     await reading(here.stream('failed', () => Promise.reject(new Error()), { ttl })).done
-    // One that is asked for before it is written.
+    // A log that is read before the first append.
     const empty = new Tap<number>()
     const waiting = [here, there].map((locker) => reading(locker.stream('waiting', empty.work, { ttl })))
     const client = await t.client()
@@ -314,7 +314,7 @@ describe('stream - the server', () => {
 })
 
 describe('stream - onUnavailable local', () => {
-  test('while Redis is away it is made once in this process, for this process', async () => {
+  test('while Redis is away a stream is produced once in this process, for this process', async () => {
     await using s = await scene({ unavailableAfter: 300, onUnavailable: 'local' })
     await cutOff(s)
     const tap = new Tap<number>().push(1)
@@ -327,12 +327,12 @@ describe('stream - onUnavailable local', () => {
     for (const { done } of [...readings, late])
       assert.deepEqual(await done, { chunks: [1, 2], error: undefined })
     assert.equal(tap.runs.length, 1)
-    // Nothing of it is kept.
+    // The unshared stream is not kept.
     await s.t.proxy.clear()
     assert.deepEqual(await all(s.other.stream('k', () => [7])), [7])
   })
 
-  test('Redis goes away under it: readers at 0 have it made here, those under way are told', async () => {
+  test('Redis goes away: readers that received nothing produce locally, the others fail', async () => {
     await using s = await scene({ unavailableAfter: 300, onUnavailable: 'local' })
     const tap = new Tap<number>().push(1)
     const producing = reading(s.other.stream('under', tap.work))
@@ -358,7 +358,7 @@ describe('stream - onUnavailable local', () => {
 })
 
 describe('stream - a cluster', () => {
-  test('records and logs on whatever nodes they are: live, replayed, taken over', async () => {
+  test('records and logs on different nodes: live and replayed', async () => {
     await using cluster = await RedisCluster.start()
     const open = async () => new Locker({ redis: await cluster.client(), lease: 1_000, cache: false })
     const [here, there] = [await open(), await open()]
@@ -373,7 +373,7 @@ describe('stream - a cluster', () => {
       for (const tap of taps) tap.push('live')
       await Promise.all(readings.map((reader) => reached(reader, 2)))
     })
-    assert.ok(ms < 900, `live chunks took ${ms} ms: no message came`)
+    assert.ok(ms < 900, `live chunks took ${ms} ms: no message arrived`)
     for (const tap of taps) tap.end()
     for (const [at, { done }] of readings.entries())
       assert.deepEqual(await done, { chunks: [`${Math.floor(at / 2)}`, 'live'], error: undefined })
@@ -381,7 +381,7 @@ describe('stream - a cluster', () => {
       assert.deepEqual(await all(there.stream(key, () => [])), [`${at}`, 'live'])
     assert.ok(
       taps.every(({ runs }) => runs.length === 1),
-      'each was made once',
+      'each stream was produced once',
     )
     const slots = new Set<unknown>()
     for (const node of cluster.nodes)

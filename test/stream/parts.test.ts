@@ -2,14 +2,14 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type Clock, Locker, MemoryStore, type Timer } from '../../src/index.ts'
 import { LOG_GRACE } from '../../src/locker/stream/log/log-store.ts'
-import { MemoryLogs } from '../../src/locker/stream/log/memory-log-store.ts'
-import { Tail } from '../../src/locker/stream/log/tail-buffer.ts'
-import { Source } from '../../src/locker/stream/producing/chunk-source.ts'
-import { Window } from '../../src/locker/stream/producing/retention-window.ts'
-import { noteCodec } from '../../src/locker/stream/stream-record.ts'
+import { MemoryLogHub } from '../../src/locker/stream/log/memory-log-store.ts'
+import { TailBuffer } from '../../src/locker/stream/log/tail-buffer.ts'
+import { ChunkSource } from '../../src/locker/stream/producing/chunk-source.ts'
+import { RetentionWindow } from '../../src/locker/stream/producing/retention-window.ts'
+import { streamRecordCodec } from '../../src/locker/stream/stream-record.ts'
 import { all, reached, reading, some, Tap } from '../support/stream-scene.ts'
 
-/** Time that passes when it is told to. */
+/** A clock whose time passes only in `pass`. */
 class ManualClock implements Clock {
   #now = 1_000
   readonly #timers = new Set<{ at: number; run: () => void }>()
@@ -24,7 +24,7 @@ class ManualClock implements Clock {
     return { cancel: () => this.#timers.delete(timer) }
   }
 
-  /** Lets time pass, one timer after another, and everything happen that they cause. */
+  /** Advances the time, timer by timer, and awaits what each causes. */
   async pass(ms: number): Promise<void> {
     const end = this.#now + ms
     for (;;) {
@@ -47,7 +47,7 @@ async function settled(): Promise<void> {
 const bytes = (...numbers: number[]) => numbers.map((number) => Buffer.from([number]))
 
 describe('stream - expiry', () => {
-  test('a stream that is quiet for an hour is kept, and its readers stay', async () => {
+  test('a stream without a chunk for an hour is retained, and its readers stay', async () => {
     const clock = new ManualClock()
     const store = new MemoryStore({ clock })
     const options = { store, maxHold: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY }
@@ -66,19 +66,19 @@ describe('stream - expiry', () => {
     await Promise.all([here.close({ grace: 0 }), there.close({ grace: 0 })])
   })
 
-  test('a complete stream is there for all of its ttl, though nobody reads it', async () => {
+  test('a complete stream is kept for its ttl, although no reader takes it', async () => {
     const clock = new ManualClock()
     const options = { store: new MemoryStore({ clock }), timeout: Number.POSITIVE_INFINITY }
     const [here, there] = [new Locker(options), new Locker(options)]
     await all(here.stream('k', () => [1, 2], { ttl: 3_600_000 }))
     await clock.pass(3_590_000)
-    assert.deepEqual(await all(there.stream('k', () => assert.fail('it is kept'))), [1, 2])
+    assert.deepEqual(await all(there.stream('k', () => assert.fail('the stream is kept'))), [1, 2])
     await clock.pass(11_000)
     assert.deepEqual(await all(there.stream('k', () => [3])), [3])
     await Promise.all([here.close({ grace: 0 }), there.close({ grace: 0 })])
   })
 
-  test('who reads a complete stream slowly reads on after its ttl; who stands still is told', async () => {
+  test('a slow reader of a complete stream reads on after its ttl; a reader that stopped is interrupted', async () => {
     const clock = new ManualClock()
     const options = { store: new MemoryStore({ clock }), timeout: Number.POSITIVE_INFINITY }
     const locker = new Locker(options)
@@ -86,50 +86,50 @@ describe('stream - expiry', () => {
     const numbers = Array.from({ length: 1_000 }, (_, number) => number)
     await all(locker.stream('k', () => numbers, { ttl: 1_000 }))
     const steady = other.stream('k', () => [])
-    const standing = other.stream('k', () => [])
-    assert.deepEqual([await some(steady, 1), await some(standing, 1)], [[0], [0]])
+    const stopped = other.stream('k', () => [])
+    assert.deepEqual([await some(steady, 1), await some(stopped, 1)], [[0], [0]])
     for (let number = 1; number < 500; number += 10) {
       await clock.pass(LOG_GRACE / 10)
       assert.deepEqual(await some(steady, 10), numbers.slice(number, number + 10))
     }
-    // The same log is kept for both: nobody may read it for so long.
+    // Both readers retain the same log, so it expires only when neither reads.
     await clock.pass(LOG_GRACE + 1_000)
-    const { chunks, error } = await reading(standing).done
-    assert.ok(chunks.length < 999, 'it was not read to its end')
+    const { chunks, error } = await reading(stopped).done
+    assert.ok(chunks.length < 999, 'it was read to its end')
     assert.equal((error as { code?: string }).code, 'E_STREAM_INTERRUPTED')
     await Promise.all([locker.close({ grace: 0 }), other.close({ grace: 0 })])
   })
 
-  test('logs that nobody reads are forgotten', async () => {
+  test('logs that are not used expire', async () => {
     const clock = new ManualClock()
-    const logs = new MemoryLogs(clock)
+    const logs = new MemoryLogHub(clock)
     const user = logs.connect()
-    await user.append('a', { from: 0, chunks: bytes(1), first: 0, keep: 5_000 }, 0)
-    await user.append('b', { from: 0, chunks: bytes(1), first: 0, keep: 9_000 }, 0)
+    await user.append('a', { from: 0, chunks: bytes(1), trimBefore: 0, retainFor: 5_000 }, 0)
+    await user.append('b', { from: 0, chunks: bytes(1), trimBefore: 0, retainFor: 9_000 }, 0)
     await clock.pass(7_000)
     assert.equal(logs.size, 1)
     await clock.pass(7_000)
     assert.equal(logs.size, 0)
   })
 
-  test('beyond their bytes the log that was used longest ago is forgotten', async () => {
+  test('beyond maxBytes the complete log that was used longest ago is evicted', async () => {
     const clock = new ManualClock()
-    const logs = new MemoryLogs(clock, 10_000)
+    const logs = new MemoryLogHub(clock, 10_000)
     const user = logs.connect()
-    const append = { from: 0, chunks: [Buffer.alloc(4_000)], first: 0, keep: 5_000 }
+    const append = { from: 0, chunks: [Buffer.alloc(4_000)], trimBefore: 0, retainFor: 5_000 }
     const write = async (name: string) => {
       await user.append(name, append, 0)
-      await user.keep(name, 2 * LOG_GRACE, 0)
+      await user.retain(name, 2 * LOG_GRACE, 0)
     }
     await write('a')
     await write('b')
-    await user.read('a', { from: 0, follower: undefined }, 0)
+    await user.read('a', { from: 0, followerNonce: undefined }, 0)
     await write('c')
     assert.deepEqual(
       ['a', 'b', 'c'].map((name) => logs.find(name) !== undefined),
       [true, false, true],
     )
-    // Those that are written are never forgotten: no more are begun.
+    // Logs that are being written are not evicted: further appends are refused.
     await user.append('d', append, 0)
     await user.append('e', append, 0)
     assert.equal(logs.size, 2)
@@ -138,38 +138,38 @@ describe('stream - expiry', () => {
       ['d', 'e'].map((name) => logs.find(name)?.chunks.length),
       [1, 1],
     )
-    // Unless nothing was written for a while.
+    // Unless they have not been used for a while.
     await clock.pass(11_000)
     await user.append('f', append, 0)
   })
 })
 
 describe('stream - parts', () => {
-  test('the tail keeps the newest without a gap, and not too many', () => {
-    const tail = new Tail()
+  test('the tail buffer holds the newest chunks without a gap, and is bounded', () => {
+    const tail = new TailBuffer()
     tail.add(0, bytes(0, 1, 2))
     tail.add(1, bytes(1, 2, 3))
     tail.add(0, bytes(0))
     assert.deepEqual(
-      [0, 1, 2, 3].map((number) => tail.at(number)?.[0]),
+      [0, 1, 2, 3].map((number) => tail.chunkAt(number)?.[0]),
       [0, 1, 2, 3],
     )
-    assert.equal(tail.at(4), undefined)
+    assert.equal(tail.chunkAt(4), undefined)
     tail.add(9, bytes(9))
-    assert.deepEqual([tail.at(3), tail.at(8), tail.at(9)?.[0]], [undefined, undefined, 9])
+    assert.deepEqual([tail.chunkAt(3), tail.chunkAt(8), tail.chunkAt(9)?.[0]], [undefined, undefined, 9])
     for (let number = 10; number < 50_000; number++) tail.add(number, bytes(1))
     let kept = 0
-    for (let number = 0; number < 50_000; number++) if (tail.at(number)) kept++
-    assert.ok(kept >= 1_024 && kept <= 2_048, `${kept} are kept`)
-    assert.ok(tail.at(49_999), 'the newest is there')
+    for (let number = 0; number < 50_000; number++) if (tail.chunkAt(number)) kept++
+    assert.ok(kept >= 1_024 && kept <= 2_048, `${kept} chunks are buffered`)
+    assert.ok(tail.chunkAt(49_999), 'the newest is buffered')
     for (let number = 50_000; number < 50_100; number++) tail.add(number, [Buffer.alloc(100_000)])
     kept = 0
-    for (let number = 0; number < 50_100; number++) if (tail.at(number)) kept++
-    assert.ok(kept <= 6, `${kept} large ones are kept`)
+    for (let number = 0; number < 50_100; number++) if (tail.chunkAt(number)) kept++
+    assert.ok(kept <= 6, `${kept} large chunks are buffered`)
   })
 
-  test('the window holds the newest that fit, and always the last', () => {
-    const window = new Window(64_000)
+  test('the retention window holds the newest chunks that fit, and always the last', () => {
+    const window = new RetentionWindow(64_000)
     for (let number = 0; number < 100; number++) window.add(484)
     assert.equal(window.first, 0)
     for (let number = 100; number < 1_000; number++) window.add(484)
@@ -182,7 +182,7 @@ describe('stream - parts', () => {
   })
 
   test('a source that never yields can be stopped, and is asked to return', async () => {
-    const source = new Source()
+    const source = new ChunkSource()
     let returned = false
     const stuck = {
       [Symbol.asyncIterator]: () => ({
@@ -203,27 +203,27 @@ describe('stream - parts', () => {
     assert.ok(returned, 'it was asked to return')
   })
 
-  test('a source that was stopped before it began is not drained', async () => {
-    const source = new Source()
+  test('a source that was stopped before it started is not drained', async () => {
+    const source = new ChunkSource()
     source.stop(new Error('enough'))
     await assert.rejects(
       source.drain(
         () => [1],
-        () => assert.fail('nothing is taken'),
+        () => assert.fail('a chunk was taken'),
       ),
       { message: 'enough' },
     )
   })
 
-  test('a note that comes from anybody is checked', () => {
+  test('a record is validated, whoever wrote it', () => {
     const id = 'A'.repeat(22)
-    for (const note of [
+    for (const record of [
       { log: '1', open: true },
       { log: id, open: false, end: { count: 0 } },
       { log: '9007199254740991', open: true, end: { count: 3, failure: Buffer.from('x') } },
     ])
-      assert.deepEqual(noteCodec.decode(noteCodec.encode(note)), note)
-    for (const note of [
+      assert.deepEqual(streamRecordCodec.decode(streamRecordCodec.encode(record)), record)
+    for (const record of [
       undefined,
       null,
       'x',
@@ -239,10 +239,14 @@ describe('stream - parts', () => {
       { log: '1', open: true, end: { count: 1.5 } },
       { log: '1', open: true, end: { count: 1, failure: 'x' } },
     ])
-      assert.throws(() => noteCodec.decode(noteCodec.encode(note)), { code: 'E_CODEC' }, JSON.stringify(note))
+      assert.throws(
+        () => streamRecordCodec.decode(streamRecordCodec.encode(record)),
+        { code: 'E_CODEC' },
+        JSON.stringify(record),
+      )
   })
 
-  test('readers and producers leave nothing behind', async () => {
+  test('readers and producers that have ended hold nothing', async () => {
     const locker = new Locker()
     for (let number = 0; number < 50; number++) {
       const tap = new Tap<number>().push(1, 2)

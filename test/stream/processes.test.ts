@@ -7,7 +7,7 @@ import type { ChildReading, StreamHandlers } from '../support/stream-child.ts'
 
 const FILE = new URL('../support/stream-child.ts', import.meta.url)
 const LEASE = 1_000
-/** What an upper bound on a time may be missed by on a busy machine, ms. */
+/** Tolerance of upper bounds on a busy machine, ms. */
 const E = 500
 
 type Process = Child<StreamHandlers>
@@ -44,7 +44,7 @@ function ended(child: Process, id: string): Promise<ChildReading> {
   return child.next<ChildReading>('ended', (reading) => reading.id === id)
 }
 
-test('stream - kill -9 of the producer: readers under way are told, within a lease', async () => {
+test('stream - kill -9 of the producer: readers that received chunks are interrupted within a lease', async () => {
   await using scene = await team()
   const [producer, ...others] = scene.all
   await producer.call('read', 'k', { id: 'p' })
@@ -62,7 +62,7 @@ test('stream - kill -9 of the producer: readers under way are told, within a lea
   }
   const ms = performance.now() - since
   assert.ok(ms < 2 * LEASE + E, `it took ${ms} ms`)
-  // Nobody was left at 0: it was not made again, and is when it is asked for.
+  // Every reader had received chunks, so no one produced again. The next caller does.
   const [one, two] = others
   await one.call('push', 'k', 'new')
   await one.call('end', 'k')
@@ -72,7 +72,7 @@ test('stream - kill -9 of the producer: readers under way are told, within a lea
   assert.deepEqual((await ended(two, 'again')).chunks, ['new'])
 })
 
-test('stream - kill -9 of the producer: of the readers at 0 one is the new producer, for all of them', async () => {
+test('stream - kill -9 of the producer: one reader that received nothing produces for all of them', async () => {
   await using scene = await team()
   const [producer, ...others] = scene.all
   await producer.call('read', 'k', { id: 'p' })
@@ -98,7 +98,7 @@ test('stream - kill -9 of the producer: of the readers at 0 one is the new produ
   assert.equal(runs.filter(Boolean).length, 1, 'one work in both processes')
 })
 
-test('stream - kill -9 of the producer, with takeover off: nobody takes its place', async () => {
+test('stream - kill -9 of the producer, with takeover off: no reader replaces it', async () => {
   await using scene = await team({ takeover: false })
   const [producer, reader] = scene.all
   for (const key of ['begun', 'at 0']) {
@@ -114,7 +114,7 @@ test('stream - kill -9 of the producer, with takeover off: nobody takes its plac
   assert.equal((await ended(reader, 'at 0')).code, 'E_LOCK_TIMEOUT')
 })
 
-test('stream - a producer that was replaced writes for nobody: its readers are told, its successor goes on', async () => {
+test('stream - a producer that was replaced reaches no reader: its own are interrupted, its successor goes on', async () => {
   await using scene = await team()
   const [late, successor, witness] = scene.all
   await late.call('read', 'k', { id: 'own' })
@@ -145,11 +145,11 @@ test('stream - a producer that was replaced writes for nobody: its readers are t
     assert.deepEqual((await ended(child, id)).chunks, ['new', 'end'])
 })
 
-test('stream - a chunk costs one command, however many processes read along', async () => {
+test('stream - a chunk costs one command, however many processes follow', async () => {
   await using scene = await team()
   const [producer, ...others] = scene.all
   const COUNT = 100
-  // Once before: the server then has all scripts, and everything is warm.
+  // Loads all scripts into the server.
   await producer.call('read', 'warm', { id: 'warm', count: 1 })
   await ended(producer, 'warm')
   await using monitor = await scene.t.server.monitor()
@@ -161,7 +161,7 @@ test('stream - a chunk costs one command, however many processes read along', as
   const lines = (await monitor.lines()).filter(
     ({ command, fromScript }) => command.startsWith('eval') && !fromScript,
   )
-  // Beside the appends: claims, progress, renewals, reads at the beginning and while nothing comes, the end.
+  // Beside the appends: claims, progress, renewals, first reads and polls, the end.
   assert.ok(lines.length <= COUNT + 30, `${lines.length} commands for ${COUNT} chunks`)
 })
 
@@ -181,6 +181,6 @@ test('stream - a chunk reaches a reader in another process within milliseconds',
   }
   delays.sort((a, b) => a - b)
   const median = delays[40] as number
-  // Well below 50 ms, which is how often progress is told.
+  // Well below 50 ms, the interval of progress messages.
   assert.ok(median < 20, `a median of ${median} ms`)
 })

@@ -26,7 +26,7 @@ describe('stream - one producer, every reader', () => {
     assert.equal(tap.runs.length, 1)
   })
 
-  inBothStores('who comes later receives what was first, and then goes along', async ({ here, there }) => {
+  inBothStores('a late reader receives the earlier chunks, then follows', async ({ here, there }) => {
     const tap = new Tap<string>()
     const first = reading(here.stream('k', tap.work))
     tap.push('a', 'b')
@@ -39,19 +39,22 @@ describe('stream - one producer, every reader', () => {
     assert.equal(tap.runs.length, 1)
   })
 
-  inBothStores('a complete stream is replayed until its ttl, and then made anew', async ({ here, there }) => {
-    const tap = new Tap<number>().push(1, 2).end()
-    assert.deepEqual(await all(here.stream('k', tap.work, { ttl: 400 })), [1, 2])
-    const since = performance.now()
-    assert.deepEqual(await all(there.stream('k', tap.work)), [1, 2])
-    assert.deepEqual(await all(here.stream('k', tap.work)), [1, 2])
-    assert.equal(tap.runs.length, 1)
-    await sleep(450 - (performance.now() - since))
-    assert.deepEqual(await all(there.stream('k', tap.work)), [1, 2])
-    assert.equal(tap.runs.length, 2)
-  })
+  inBothStores(
+    'a complete stream is replayed until its ttl has passed, then produced again',
+    async ({ here, there }) => {
+      const tap = new Tap<number>().push(1, 2).end()
+      assert.deepEqual(await all(here.stream('k', tap.work, { ttl: 400 })), [1, 2])
+      const since = performance.now()
+      assert.deepEqual(await all(there.stream('k', tap.work)), [1, 2])
+      assert.deepEqual(await all(here.stream('k', tap.work)), [1, 2])
+      assert.equal(tap.runs.length, 1)
+      await sleep(450 - (performance.now() - since))
+      assert.deepEqual(await all(there.stream('k', tap.work)), [1, 2])
+      assert.equal(tap.runs.length, 2)
+    },
+  )
 
-  inBothStores('a stream without chunks is one', async ({ here, there }) => {
+  inBothStores('a stream may have no chunks', async ({ here, there }) => {
     const tap = new Tap<number>().end()
     assert.deepEqual(await all(here.stream('k', tap.work)), [])
     assert.deepEqual(await all(there.stream('k', tap.work)), [])
@@ -69,7 +72,7 @@ describe('stream - one producer, every reader', () => {
     assert.deepEqual(await all(there.stream('k', work)), numbers)
   })
 
-  inBothStores('a chunk is whatever the codec carries', async ({ here, there }) => {
+  inBothStores('a chunk is any value that the codec encodes', async ({ here, there }) => {
     const chunks = [
       undefined,
       null,
@@ -88,7 +91,7 @@ describe('stream - one producer, every reader', () => {
     assert.deepEqual(await all(there.stream('k', work)), chunks)
   })
 
-  inBothStores('keys of all kinds keep apart', async ({ here, there }) => {
+  inBothStores('keys that look alike do not collide', async ({ here, there }) => {
     const keys = [
       'a',
       'A',
@@ -109,11 +112,11 @@ describe('stream - one producer, every reader', () => {
         }),
       )
     }
-    const never = () => assert.fail('it is kept')
+    const never = () => assert.fail('the stream is kept')
     for (const key of keys) assert.deepEqual(await all(there.stream(key, never)), [key])
   })
 
-  inBothStores('a key of run and the same key of stream are two things', async ({ here }) => {
+  inBothStores('run and stream have separate keys', async ({ here }) => {
     assert.equal(await here.run('k', () => 'result'), 'result')
     const tap = new Tap<number>().push(1).end()
     assert.deepEqual(await all(here.stream('k', tap.work)), [1])
@@ -143,7 +146,7 @@ describe('stream - what a work may return', () => {
     ['a number', 7],
     ['an object', {}],
   ] as const) {
-    test(`${what} is no source: everyone is told`, async () => {
+    test(`${what} is refused as a source: every reader fails`, async () => {
       await using locker = new Locker()
       const { chunks, error } = await reading(locker.stream('k', () => source as never)).done
       assert.deepEqual(chunks, [])
@@ -152,7 +155,7 @@ describe('stream - what a work may return', () => {
     })
   }
 
-  test('wrong arguments are refused at once', async () => {
+  test('invalid arguments are refused by the call', async () => {
     await using locker = new Locker()
     const work = () => []
     assert.throws(() => locker.stream('', work), TypeError)
@@ -190,14 +193,14 @@ describe('stream - failures', () => {
         fields: { left: 3 },
       })
     }
-    // Kept for errorTtl: the chunks before it, and the failure.
+    // The chunks and the failure are kept for errorTtl.
     const late = await reading(there.stream('k', tap.work)).done
     assert.deepEqual(late.chunks, [1, 2])
     assert.ok(late.error instanceof RemoteError, String(late.error))
     assert.equal(tap.runs.length, 1)
   })
 
-  inBothStores('without errorTtl the next caller has it made anew', async ({ here, there }) => {
+  inBothStores('without errorTtl the next caller produces again', async ({ here, there }) => {
     const tap = new Tap<number>().push(1).end(new Error('once'))
     const { error } = await reading(here.stream('k', tap.work)).done
     assert.ok(error instanceof RemoteError && error.cause instanceof Error, String(error))
@@ -205,7 +208,7 @@ describe('stream - failures', () => {
     assert.deepEqual(await all(there.stream('k', again.work)), [1, 2])
   })
 
-  inBothStores('a chunk that cannot be carried fails it, and ends the generator', async ({ here }) => {
+  inBothStores('a chunk that the codec refuses fails the stream and ends the generator', async ({ here }) => {
     const tap = new Tap<unknown>().push(1, { when: new Date(0) }, 3)
     const { chunks, error } = await reading(here.stream('k', tap.work)).done
     assert.deepEqual(chunks, [1])
@@ -215,7 +218,7 @@ describe('stream - failures', () => {
     await until(() => tap.returned === 1, { what: 'the generator to return' })
   })
 
-  test('a work that throws before its first chunk', async () => {
+  test('a work that throws before its first chunk fails the stream', async () => {
     await using locker = new Locker()
     const { error } = await reading(
       locker.stream('k', () => {
@@ -226,14 +229,14 @@ describe('stream - failures', () => {
     assert.equal(error.message, 'at once')
   })
 
-  test('exposeError decides what leaves', async () => {
+  test('exposeError decides what readers receive of an error', async () => {
     await using locker = new Locker({ exposeError: ({ name }) => ({ name, message: 'hidden' }) })
     const { error } = await reading(locker.stream('k', () => Promise.reject(new Error('secret')))).done
     assert.ok(error instanceof RemoteError, String(error))
     assert.equal(error.remote.message, 'hidden')
   })
 
-  inBothStores('a work that reads its own stream is told so', async ({ here }) => {
+  inBothStores('a work that reads its own stream fails with DeadlockError', async ({ here }) => {
     const work = async function* (): AsyncGenerator<number> {
       yield* here.stream('k', work)
     }
@@ -244,7 +247,7 @@ describe('stream - failures', () => {
 })
 
 describe('stream - readers that leave', () => {
-  inBothStores('break removes only that reader', async ({ here, there }) => {
+  inBothStores('break ends only that reader', async ({ here, there }) => {
     const tap = new Tap<number>().push(1)
     const stays = reading(there.stream('k', tap.work))
     await reached(stays, 1)
@@ -269,7 +272,7 @@ describe('stream - readers that leave', () => {
     assert.equal(tap.runs.length, 1)
   })
 
-  inBothStores('without any reader it is made to its end, and kept', async ({ here, there }) => {
+  inBothStores('without any reader the stream is produced to its end and kept', async ({ here, there }) => {
     const tap = new Tap<number>().push(1)
     const only = here.stream('k', tap.work)
     await some(only, 1)
@@ -280,7 +283,7 @@ describe('stream - readers that leave', () => {
     assert.equal(tap.runs.length, 1)
   })
 
-  inBothStores('a signal ends one reader, while it waits or before', async ({ here, there }) => {
+  inBothStores('a signal ends one reader, while it waits or before it starts', async ({ here, there }) => {
     const tap = new Tap<number>().push(1)
     const stays = reading(here.stream('k', tap.work))
     const abort = new AbortController()
@@ -296,21 +299,21 @@ describe('stream - readers that leave', () => {
     assert.deepEqual(await stays.done, { chunks: [1], error: undefined })
   })
 
-  inBothStores('the longest wait for a chunk is the timeout', async ({ here, there }) => {
+  inBothStores('timeout limits the wait for one chunk', async ({ here, there }) => {
     const tap = new Tap<number>().push(1)
-    const patient = reading(here.stream('k', tap.work))
-    const impatient = reading(there.stream('k', tap.work, { timeout: 150 }))
-    await reached(impatient, 1)
+    const unlimited = reading(here.stream('k', tap.work))
+    const limited = reading(there.stream('k', tap.work, { timeout: 150 }))
+    await reached(limited, 1)
     const since = performance.now()
-    const { chunks, error } = await impatient.done
+    const { chunks, error } = await limited.done
     assert.deepEqual(chunks, [1])
     assert.ok(error instanceof TimeoutError, String(error))
     assert.ok(performance.now() - since > 100, 'it waited')
     tap.push(2).end()
-    assert.deepEqual((await patient.done).chunks, [1, 2])
+    assert.deepEqual((await unlimited.done).chunks, [1, 2])
   })
 
-  inBothStores('what has ended stays ended', async ({ here }) => {
+  inBothStores('a reader that has ended stays ended', async ({ here }) => {
     const stream = here.stream('k', () => [1])
     assert.deepEqual(await all(stream), [1])
     assert.deepEqual(await stream.next(), { done: true, value: undefined })
@@ -362,7 +365,7 @@ describe('stream - readers that leave', () => {
 })
 
 describe('stream - invalidation', () => {
-  inBothStores('forgets a complete stream', async ({ here, there }) => {
+  inBothStores('removes a complete stream', async ({ here, there }) => {
     const tap = new Tap<number>().push(1).end()
     await all(here.stream('k', tap.work))
     await here.invalidateStreams('k')
@@ -372,13 +375,13 @@ describe('stream - invalidation', () => {
   })
 
   inBothStores(
-    'who read before goes on, who comes later receives what is begun later',
+    'earlier readers read on, later readers receive a stream that starts later',
     async ({ here, there }) => {
       const old = new Tap<string>().push('old')
       const before = [here, there].map((locker) => reading(locker.stream('k', old.work)))
       await Promise.all(before.map((reader) => reached(reader, 1)))
       await there.invalidateStreams('k')
-      // Other processes hear of it a moment later.
+      // The invalidation reaches other processes a moment later.
       await sleep(50)
       const fresh = new Tap<string>().push('new').end()
       const after = [here, there].map((locker) => reading(locker.stream('k', fresh.work)))
@@ -391,11 +394,11 @@ describe('stream - invalidation', () => {
   )
 })
 
-describe('stream - the cap', () => {
+describe('stream - maxBytes', () => {
   const chunk = (number: number) => `${number}`.padEnd(1_000)
   const CAP = { maxBytes: 20_000 }
 
-  inBothStores('the producing caller goes on to the end, however slow it is', async ({ here }) => {
+  inBothStores('the producing caller reads to the end, however slow it is', async ({ here }) => {
     const work = async function* () {
       for (let number = 0; number < 200; number++) yield chunk(number)
     }
@@ -408,54 +411,60 @@ describe('stream - the cap', () => {
     assert.equal(number, 200)
   })
 
-  inBothStores('a reader far behind is interrupted, one who keeps up is not', async ({ here, there }) => {
-    const tap = new Tap<string>()
-    const keepsUp = reading(here.stream('k', tap.work, CAP))
-    const alsoKeepsUp = reading(there.stream('k', tap.work, CAP))
-    const behind = there.stream('k', tap.work, CAP)
-    tap.push(chunk(0))
-    assert.deepEqual(await some(behind, 1), [chunk(0)])
-    await Promise.all([reached(keepsUp, 1), reached(alsoKeepsUp, 1)])
-    // More than the newest that a process keeps at hand.
-    for (let number = 1; number < 3_000; number++) {
-      tap.push(chunk(number))
-      if (number % 10 === 0) await Promise.all([reached(keepsUp, number), reached(alsoKeepsUp, number)])
-    }
-    tap.end()
-    assert.equal((await keepsUp.done).chunks.length, 3_000)
-    const also = await alsoKeepsUp.done
-    assert.deepEqual([also.chunks.length, also.error], [3_000, undefined])
-    const { error } = await reading(behind).done
-    assert.ok(error instanceof StreamInterruptedError, String(error))
-    assert.match(error.message, /maxBytes/)
-    assert.equal(error.code, 'E_STREAM_INTERRUPTED')
-    assert.equal(error.key, 'k')
-  })
+  inBothStores(
+    'a reader that is too far behind is interrupted, one that keeps up is not',
+    async ({ here, there }) => {
+      const tap = new Tap<string>()
+      const keepsUp = reading(here.stream('k', tap.work, CAP))
+      const alsoKeepsUp = reading(there.stream('k', tap.work, CAP))
+      const behind = there.stream('k', tap.work, CAP)
+      tap.push(chunk(0))
+      assert.deepEqual(await some(behind, 1), [chunk(0)])
+      await Promise.all([reached(keepsUp, 1), reached(alsoKeepsUp, 1)])
+      // More chunks than the tail buffer of a process holds.
+      for (let number = 1; number < 3_000; number++) {
+        tap.push(chunk(number))
+        if (number % 10 === 0) await Promise.all([reached(keepsUp, number), reached(alsoKeepsUp, number)])
+      }
+      tap.end()
+      assert.equal((await keepsUp.done).chunks.length, 3_000)
+      const also = await alsoKeepsUp.done
+      assert.deepEqual([also.chunks.length, also.error], [3_000, undefined])
+      const { error } = await reading(behind).done
+      assert.ok(error instanceof StreamInterruptedError, String(error))
+      assert.match(error.message, /maxBytes/)
+      assert.equal(error.code, 'E_STREAM_INTERRUPTED')
+      assert.equal(error.key, 'k')
+    },
+  )
 
-  inBothStores('past it nobody may join: later callers have a work of their own', async ({ here, there }) => {
-    const tap = new Tap<string>()
-    const first = reading(here.stream('k', tap.work, CAP))
-    for (let number = 0; number < 60; number++) tap.push(chunk(number))
-    await reached(first, 60)
-    const small = new Tap<string>().push('small')
-    const own = [reading(there.stream('k', small.work))]
-    // By now everybody is told, and need not find it out.
-    await sleep(100)
-    own.push(reading(there.stream('k', small.work)))
-    await Promise.all(own.map((reader) => reached(reader, 1)))
-    assert.equal(small.runs.length, 1)
-    assert.equal(small.runs[0]?.shared, false)
-    small.push('end').end()
-    for (const { done } of own) assert.deepEqual(await done, { chunks: ['small', 'end'], error: undefined })
-    tap.end()
-    assert.equal((await first.done).chunks.length, 60)
-    // It is not kept either.
-    const next = new Tap<string>().push('next').end()
-    assert.deepEqual(await all(there.stream('k', next.work)), ['next'])
-    assert.equal(next.runs[0]?.shared, true)
-  })
+  inBothStores(
+    'beyond it no reader may join: later callers run an unshared work',
+    async ({ here, there }) => {
+      const tap = new Tap<string>()
+      const first = reading(here.stream('k', tap.work, CAP))
+      for (let number = 0; number < 60; number++) tap.push(chunk(number))
+      await reached(first, 60)
+      const small = new Tap<string>().push('small')
+      const own = [reading(there.stream('k', small.work))]
+      // By now the record tells that the log cannot be joined.
+      await sleep(100)
+      own.push(reading(there.stream('k', small.work)))
+      await Promise.all(own.map((reader) => reached(reader, 1)))
+      assert.equal(small.runs.length, 1)
+      assert.equal(small.runs[0]?.shared, false)
+      small.push('end').end()
+      for (const { done } of own) assert.deepEqual(await done, { chunks: ['small', 'end'], error: undefined })
+      tap.end()
+      assert.equal((await first.done).chunks.length, 60)
+      // Nor is the complete stream kept.
+      const next = new Tap<string>().push('next').end()
+      assert.deepEqual(await all(there.stream('k', next.work)), ['next'])
+      assert.equal(next.runs[0]?.shared, true)
+    },
+  )
 
-  inBothStores('one chunk larger than it goes through', async ({ here, there }) => {
+  inBothStores('a single chunk may be larger', async ({ here, there }) => {
     const tap = new Tap<string>().push('a')
     const readers = [here, there].map((locker) => reading(locker.stream('k', tap.work, { maxBytes: 100 })))
     await Promise.all(readers.map((reader) => reached(reader, 1)))
@@ -469,8 +478,8 @@ describe('stream - the cap', () => {
   })
 })
 
-describe('stream - back-pressure', () => {
-  inBothStores('a reader that does not ask holds up nobody, and misses nothing', async ({ here, there }) => {
+describe('stream - backpressure', () => {
+  inBothStores('an idle reader delays no other reader, and misses nothing', async ({ here, there }) => {
     const tap = new Tap<number>()
     const fast = reading(here.stream('k', tap.work))
     const slow = there.stream('k', tap.work)
@@ -485,7 +494,7 @@ describe('stream - back-pressure', () => {
     )
   })
 
-  inBothStores('the work is asked for little more than the store takes', async ({ here }) => {
+  inBothStores('the work is pulled little faster than the store accepts chunks', async ({ here }) => {
     let made = 0
     const work = function* () {
       for (; made < 10_000; made++) yield Buffer.alloc(10_000)
@@ -493,7 +502,7 @@ describe('stream - back-pressure', () => {
     const stream = here.stream('k', work, { maxBytes: 100_000 })
     assert.equal((await some(stream, 1)).length, 1)
     await sleep(200)
-    // Nobody else reads: it waits for its own caller.
+    // No other process follows, so the producer waits for its own caller.
     assert.ok(made < 150, `made ${made}`)
     await stream.return?.()
     await until(() => made === 10_000, { what: 'the rest', timeout: 20_000 })
@@ -501,7 +510,7 @@ describe('stream - back-pressure', () => {
 })
 
 describe('stream - lockers', () => {
-  inBothStores('concurrency counts the works of streams', async ({ open }) => {
+  inBothStores('concurrency limits the works of streams', async ({ open }) => {
     const locker = open({ concurrency: 1 })
     const tap = new Tap<number>().push(1)
     const first = reading(locker.stream('a', tap.work))
@@ -514,7 +523,7 @@ describe('stream - lockers', () => {
     assert.deepEqual((await second.done).chunks, [2])
   })
 
-  inBothStores('close lets what is produced end within its grace', async ({ open, there }) => {
+  inBothStores('close waits for running producers for its grace', async ({ open, there }) => {
     const locker = open()
     const tap = new Tap<number>().push(1)
     const mine = reading(locker.stream('k', tap.work))
@@ -529,7 +538,7 @@ describe('stream - lockers', () => {
   })
 
   inBothStores(
-    'close without grace: its readers are told, others at 0 start again',
+    'close without grace: its own readers fail with ClosedError, readers elsewhere are interrupted',
     async ({ open, there }) => {
       const locker = open()
       const tap = new Tap<number>().push(1)
@@ -546,7 +555,7 @@ describe('stream - lockers', () => {
     },
   )
 
-  test('nothing is done before the first `next`', async () => {
+  test('a reader does nothing before the first `next`', async () => {
     await using locker = new Locker()
     const tap = new Tap<number>()
     locker.stream('k', tap.work)
@@ -556,7 +565,7 @@ describe('stream - lockers', () => {
 })
 
 describe('stream - takeover off', () => {
-  test('a producer let go at maxHold is replaced by nobody who reads', async () => {
+  test('no reader replaces a producer whose lease ended at maxHold', async () => {
     await using locker = new Locker({ takeover: false, maxHold: 300 })
     const tap = new Tap<number>().push(1)
     const begun = reading(locker.stream('begun', tap.work))

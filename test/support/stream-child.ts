@@ -1,4 +1,4 @@
-// A process with a Locker that reads streams, and produces them from taps that its parent opens.
+// A child process with a Locker. It reads streams, and produces them from taps that its parent controls.
 
 import { Locker, type LockerOptions, SoloflightError } from '../../src/index.ts'
 import type { Address } from './daemon.ts'
@@ -6,15 +6,15 @@ import { emit, serve } from './process-child.ts'
 import { Tap } from './stream-scene.ts'
 
 export interface ChildStreamOptions {
-  /** Name of this reading in events. */
+  /** Identifies the reading in events. */
   id: string
-  /** The work yields so many numbers, one after so many ms, and ends; otherwise what is pushed. */
+  /** The work yields `count` numbers, one each `every` ms. Without it, the work yields what is pushed. */
   count?: number
   every?: number
   timeout?: number
 }
 
-/** What became of a reading: its chunks, and the code of its error. */
+/** The result of a reading: its chunks, and the code of its error. */
 export interface ChildReading {
   id: string
   chunks: unknown[]
@@ -25,7 +25,7 @@ export interface ChildReading {
 const taps = new Map<string, Tap<unknown>>()
 let opened: Locker | undefined
 
-/** Monotonic, and the same in every process of this machine. */
+/** Monotonic time, the same in every process of this machine, ms. */
 function now(): number {
   return Number(process.hrtime.bigint()) / 1e6
 }
@@ -63,7 +63,7 @@ const handlers = {
     await opened.peek('warm')
     while (!opened.stats().subscribed) await new Promise((resolve) => setTimeout(resolve, 5))
   },
-  /** Begins to read. What becomes of it is told by the event 'ended'. */
+  /** Starts to read. The event 'ended' carries the result. */
   read: (key: string, { id, count, every = 0, timeout = 20_000 }: ChildStreamOptions): void => {
     if (!opened) throw new Error('Expected `open` before other calls')
     const stream = opened.stream(

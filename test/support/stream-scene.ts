@@ -3,13 +3,13 @@ import { Locker, type LockerOptions, MemoryStore, type StreamContext } from '../
 import { type Setup, setup } from './setup.ts'
 import { until } from './wait.ts'
 
-/** A source of chunks that does as it is told: its work can be given to several lockers. */
+/** A source of chunks that the test controls. Several lockers may use its work. */
 export class Tap<T> {
-  /** Works that were begun, one for each time that it was opened. */
+  /** The contexts of all works that were started. */
   readonly runs: StreamContext[] = []
-  /** Chunks that were taken out of it so far, by all works. */
+  /** Number of chunks that all works yielded. */
   taken = 0
-  /** Works whose generator has come to its end, by whatever way. */
+  /** Number of generators that have ended. */
   returned = 0
   #chunks: T[] = []
   #end: { error?: Error } | undefined
@@ -20,14 +20,14 @@ export class Tap<T> {
     return this.#generate(context.signal)
   }
 
-  /** Yields these next. */
+  /** Yields these chunks next. */
   push(...chunks: T[]): this {
     this.#chunks.push(...chunks)
     this.#wake?.()
     return this
   }
 
-  /** Ends it after what was pushed. */
+  /** Ends the stream after the chunks that were pushed. */
   end(error?: Error): this {
     this.#end = error ? { error } : {}
     this.#wake?.()
@@ -56,14 +56,14 @@ export class Tap<T> {
   }
 }
 
-/** What a reader has received, as it goes on. */
+/** The progress of a reader. */
 export interface Reading<T> {
   readonly chunks: T[]
-  /** Settles with it. */
+  /** Resolves when the reader has ended. */
   readonly done: Promise<{ chunks: T[]; error: unknown }>
 }
 
-/** Reads a stream to its end in the background. */
+/** Reads a stream to its end, in the background. */
 export function reading<T>(stream: AsyncIterable<T>): Reading<T> {
   const chunks: T[] = []
   const read = async () => {
@@ -77,14 +77,14 @@ export function reading<T>(stream: AsyncIterable<T>): Reading<T> {
   return { chunks, done: read() }
 }
 
-/** All chunks of a stream. */
+/** Resolves to all chunks of a stream. */
 export async function all<T>(stream: AsyncIterable<T>): Promise<T[]> {
   const chunks: T[] = []
   for await (const chunk of stream) chunks.push(chunk)
   return chunks
 }
 
-/** So many chunks of a stream, without ending it. */
+/** Resolves to the next `count` chunks of a stream, and does not end it. */
 export async function some<T>(stream: AsyncIterator<T>, count: number): Promise<T[]> {
   const chunks: T[] = []
   for (let at = 0; at < count; at++) {
@@ -95,7 +95,7 @@ export async function some<T>(stream: AsyncIterator<T>, count: number): Promise<
   return chunks
 }
 
-/** Resolves when a reader has so many. */
+/** Resolves when a reader has received `count` chunks. */
 export function reached({ chunks }: { chunks: readonly unknown[] }, count: number): Promise<unknown> {
   return until(() => chunks.length >= count, { what: `${count} chunks` })
 }
@@ -135,12 +135,12 @@ async function worldIn(kind: StreamWorld['kind'], options: LockerOptions): Promi
   }
 }
 
-/** Two lockers on a Redis of their own. */
+/** Two lockers on a private Redis. */
 export async function onRedis(options: LockerOptions = {}): Promise<StreamWorld & { readonly t: Setup }> {
   return (await worldIn('redis', options)) as StreamWorld & { readonly t: Setup }
 }
 
-/** The same test twice: in memory, and on a Redis of its own. */
+/** Runs the same test in memory and on a private Redis. */
 export function inBothStores(
   title: string,
   body: (world: StreamWorld) => Promise<void>,

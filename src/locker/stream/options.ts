@@ -12,60 +12,63 @@ import {
 } from '../../kernel/options.ts'
 import type { OnUnavailable } from '../flight/waiter.ts'
 
-/** What the work of a stream is given. */
+/** The context that the work of a stream receives. */
 export interface StreamContext {
-  /** The key that it produces. */
+  /** The key of the stream. */
   readonly key: string
   /**
-   * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, with AbortedError when
-   * nobody reads any more and `abortUnwanted` is set. The generator is then asked to return as well.
+   * Aborts with LeaseLostError when the lease is lost, with ClosedError when the locker is closed, and with AbortedError
+   * when no reader is left and `abortUnwanted` is set. The generator's `return` is called as well.
    */
   readonly signal: AbortSignal
-  /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
+  /** Fencing token of the grant. It only grows, so a store can refuse writes with an older one. 0 when unshared. */
   readonly fence: number
   /** Whether the chunks reach other processes. */
   readonly shared: boolean
-  /** Decides, until its end, how long the complete stream is kept, ms; instead of the option `ttl`. */
+  /** Replaces the option `ttl`: how long the complete stream is kept, ms. May be called until the work ends. */
   setTtl(ms: number): void
 }
 
 /**
- * Chunks: an async generator as a rule; also any iterable, or a web ReadableStream. Not a text, nor bytes: they would come as
- * single characters or numbers.
+ * The chunks of a stream: an async generator, any other iterable, or a web ReadableStream. Strings and typed arrays are
+ * refused, since they would iterate as characters or numbers.
  */
 export type StreamSource<T> = AsyncIterable<T> | (Iterable<T> & object & { BYTES_PER_ELEMENT?: never })
 
-/** What produces a stream. */
+/** Produces a stream. */
 export type StreamWork<T> = (context: StreamContext) => StreamSource<T> | PromiseLike<StreamSource<T>>
 
-/** Options of one `stream`. Durations are ms. `lease`, `ttl`, `errorTtl`, `maxBytes` and `abortUnwanted` are those of the producer. */
+/**
+ * Options of one `stream`. Durations are ms. `lease`, `ttl`, `errorTtl`, `maxBytes` and `abortUnwanted` take effect for the
+ * caller whose work produces the stream.
+ */
 export interface StreamOptions {
-  /** Ends the reading of this caller, with AbortedError. */
+  /** Ends this reader, with AbortedError. */
   signal?: AbortSignal | undefined
-  /** Longest wait for a chunk, the first one too; the locker's when absent. The work goes on. */
+  /** Longest wait for one chunk, also the first. Ends this reader, with TimeoutError. @default the locker's */
   timeout?: number | undefined
-  /** The locker's when absent. */
+  /** Lease of the producer. @default the locker's */
   lease?: number | undefined
-  /** How long the complete stream is kept for later callers; the locker's when absent. */
+  /** How long the complete stream is kept for later callers. @default the locker's */
   ttl?: number | undefined
-  /** How long a failed one is; the locker's when absent. */
+  /** How long a failed stream is kept. @default the locker's */
   errorTtl?: number | undefined
-  /** As the locker's option, for this reader; the locker's when absent. */
+  /** As the locker's option, for this reader. @default the locker's */
   onUnavailable?: 'fail' | 'local' | undefined
   /**
-   * Bytes of encoded chunks that are kept. Beyond it only the newest are: nobody may join any more, and who is further
-   * behind is interrupted.
+   * Most bytes of encoded chunks that are kept. Beyond it the oldest are trimmed: no reader may join, and a reader that is
+   * further behind is interrupted.
    * @default 16_777_216
    */
   maxBytes?: number | undefined
   /**
-   * Whether the work is aborted when no reader is left in any process.
+   * Aborts the work when no reader is left in any process.
    * @default false
    */
   abortUnwanted?: boolean | undefined
 }
 
-/** What of a locker's options is the default for its streams. */
+/** The options of a locker that are defaults of its streams. */
 export interface StreamDefaults {
   timeout: number
   lease: number
@@ -74,17 +77,16 @@ export interface StreamDefaults {
   onUnavailable: OnUnavailable
 }
 
-/** The options of one stream, checked and complete. */
-export interface StreamTerms extends StreamDefaults {
+/** The options of one stream, validated and complete. */
+export interface ResolvedStreamOptions extends StreamDefaults {
   onUnavailable: 'fail' | 'local'
-
   signal: AbortSignal | undefined
   maxBytes: number
   abortUnwanted: boolean
 }
 
-/** Bytes of encoded chunks that are kept, unless told otherwise. */
-export const MAX_BYTES: number = 16 * 1024 * 1024
+/** Default of `maxBytes`. */
+const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
 const STREAM_CHECKS = checksOf<StreamOptions>({
   signal: checkSignal,
@@ -97,17 +99,28 @@ const STREAM_CHECKS = checksOf<StreamOptions>({
   abortUnwanted: checkFlag,
 })
 
-/** Chunks are not cached in the process. */
-function withoutCache({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
+/** A locker's policy without its cache: chunks are not cached in the process. */
+function unavailablePolicy({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
   return onUnavailable === 'local' || onUnavailable === 'cached-local' ? 'local' : 'fail'
 }
 
-/** Checks the options of one stream and fills in the defaults. Throws TypeError. */
-export function resolveTerms(options: StreamOptions, defaults: StreamDefaults): StreamTerms {
+/** Validates the options of one stream and fills in the defaults. @throws TypeError */
+export function resolveStreamOptions(
+  options: StreamOptions,
+  defaults: StreamDefaults,
+): ResolvedStreamOptions {
   checkOptions(options, STREAM_CHECKS)
   const { timeout, lease, ttl, errorTtl } = defaults
-  const onUnavailable = withoutCache(defaults)
-  const plain = { timeout, lease, ttl, errorTtl, onUnavailable, maxBytes: MAX_BYTES, abortUnwanted: false }
-  const terms = withDefaults<Omit<StreamTerms, 'signal'>>(options, plain)
-  return { ...terms, lease: checkLease(terms.lease), signal: options.signal }
+  const onUnavailable = unavailablePolicy(defaults)
+  const fallbacks = {
+    timeout,
+    lease,
+    ttl,
+    errorTtl,
+    onUnavailable,
+    maxBytes: DEFAULT_MAX_BYTES,
+    abortUnwanted: false,
+  }
+  const resolved = withDefaults<Omit<ResolvedStreamOptions, 'signal'>>(options, fallbacks)
+  return { ...resolved, lease: checkLease(resolved.lease), signal: options.signal }
 }

@@ -7,22 +7,22 @@ import type { WaitNode } from '../flight/deadlock.ts'
 import type { Counters } from '../flight/locker-context.ts'
 import type { LogStore } from './log/log-store.ts'
 import type { LogView } from './log/log-view.ts'
-import type { StreamDefaults, StreamTerms, StreamWork } from './options.ts'
-import type { StreamNote } from './stream-record.ts'
+import type { ResolvedStreamOptions, StreamDefaults, StreamWork } from './options.ts'
+import type { StreamRecord } from './stream-record.ts'
 
-/** The right to produce one stream. A Lease is one. */
-export interface Grant {
+/** The right to produce one stream; a Lease, or the grant of an unshared stream. */
+export interface StreamGrant {
   readonly fence: number
   readonly shared: boolean
   readonly signal: AbortSignal
-  /** What deadlock.ts knows of those who wait for it. */
+  /** The node of its work in the wait-for graph. */
   readonly node?: WaitNode | undefined
-  progress(note: StreamNote): void
-  publish(note: StreamNote, options: { ttl: number }): Promise<void>
+  progress(record: StreamRecord): void
+  publish(record: StreamRecord, options: { ttl: number }): Promise<void>
   release(): Promise<void>
 }
 
-/** The records of streams: a namespace of the locker, whose values are notes. */
+/** The namespace of the locker that holds the records of streams. */
 export interface StreamSpace {
   readonly clock: Clock
   request(
@@ -36,55 +36,58 @@ export interface StreamSpace {
       staleWhileRevalidate: 0
       staleIfError: 0
       softTimeout: number
-      onProgress(note: unknown): void
+      onProgress(record: unknown): void
     },
-  ): Promise<({ readonly status: 'locked' } & Grant) | { status: 'done'; result: { value: StreamNote } }>
+  ): Promise<
+    ({ readonly status: 'locked' } & StreamGrant) | { status: 'done'; result: { value: StreamRecord } }
+  >
   invalidate(...keys: string[]): Promise<void>
 }
 
-/** The locker, as its streams know it. */
+/** What streams use of their locker. */
 export interface StreamHost {
   readonly space: StreamSpace
   readonly prefix: string
-  /** Logs for all processes. */
+  /** Shared logs. */
   readonly logs: LogStore
-  /** How chunks become bytes. */
+  /** Encodes chunks. */
   readonly codec: Codec
   readonly scheduler: WorkScheduler
   readonly counters: Counters
   readonly defaults: StreamDefaults
+  /** Longest silence of Redis, ms. */
   readonly unavailableAfter: number
-  /** Whether a reader that was delivered nothing replaces a producer that is lost. */
+  /** Whether a reader that was delivered nothing may replace a producer that lost its lease. */
   readonly takeover: boolean
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }
 
 /** One call of `stream`. */
 export interface StreamCall {
-  /** In which its work and hooks run. */
+  /** The async context of the call; its work and hooks run in it. */
   readonly context: AsyncContext
   readonly key: string
   readonly work: StreamWork<unknown>
-  readonly terms: StreamTerms
+  readonly options: ResolvedStreamOptions
 }
 
-/** A reader, as the streams of its locker know it. */
-export interface DeskReader {
+/** A reader that has started and has not ended. */
+export interface ActiveReader {
   readonly key: string
   close(error: Error): void
 }
 
-/** The streams of a locker, as their readers know them. */
-export interface ReaderDesk {
+/** What readers use of the streams of their locker. */
+export interface StreamRegistry {
   readonly host: StreamHost
-  began(reader: DeskReader): void
-  ended(reader: DeskReader): void
-  /** Whether a log is known to come to no end. */
-  isDead(call: StreamCall, log: string): boolean
-  /** The view of a log; the same for all who have to do with it here. */
-  view(call: StreamCall, log: string): LogView
-  /** Produces under a grant; returns the log and its view. */
-  produce(call: StreamCall, grant: Grant): { log: string; view: LogView }
-  /** Has it produced for this process alone; returns the log and its view. */
-  goAlone(call: StreamCall): { log: string; view: LogView }
+  onReaderStarted(reader: ActiveReader): void
+  onReaderEnded(reader: ActiveReader): void
+  /** Whether this process knows that the log will never be complete. */
+  isInterrupted(call: StreamCall, log: string): boolean
+  /** The view of a log that all its readers in this process share. */
+  openView(call: StreamCall, log: string): LogView
+  /** Starts to produce under a grant. Returns the log and its view. */
+  produce(call: StreamCall, grant: StreamGrant): { log: string; view: LogView }
+  /** Starts to produce for this process alone, or joins the producer that does. Returns the log and its view. */
+  produceUnshared(call: StreamCall): { log: string; view: LogView }
 }

@@ -4,47 +4,51 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
 
 /** How a stream ended. */
 export interface StreamEnd {
-  /** How many chunks it has. */
+  /** Number of its chunks. */
   count: number
-  /** The encoded failure that came after them, if one did. */
+  /** The encoded failure of the work, which readers receive after the chunks. */
   failure?: Buffer
 }
 
-/** What the record of a stream says: while it is produced as progress, and at the end as its result. */
-export interface StreamNote {
-  /** Which log: the fence of the grant, or a random id when it is in the memory of this process alone. */
+/** The value of a stream's record: published as progress while the stream is produced, and as the result at its end. */
+export interface StreamRecord {
+  /** Identifies the log: the fence of the grant, or a random id if the log is unshared. */
   log: string
-  /** Whether its beginning is still there: else nobody may join. */
+  /** Whether readers may join: false after the log was trimmed. */
   open: boolean
   end?: StreamEnd
 }
 
-const SHARED = /^\d{1,16}$/
-const LOCAL = new RegExp(`^[\\w-]{${ID_LENGTH}}$`)
+const SHARED_LOG = /^\d{1,16}$/
+const UNSHARED_LOG = new RegExp(`^[\\w-]{${ID_LENGTH}}$`)
 
-/** Whether a log is in the store, for all processes. */
+/** Whether a log is in the store that all processes share. */
 export function isShared(log: string): boolean {
-  return SHARED.test(log)
+  return SHARED_LOG.test(log)
 }
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
-/** Reads a note that may come from anybody. Throws CodecError. */
-function checkedNote(value: unknown): StreamNote {
-  const { log, open, end } = (value ?? {}) as Partial<StreamNote>
-  if (typeof log !== 'string' || !(SHARED.test(log) || LOCAL.test(log)) || typeof open !== 'boolean')
-    throw new CodecError('This is no note of a stream')
+/** Validates a record, which anybody may have written. @throws CodecError */
+function checkedRecord(value: unknown): StreamRecord {
+  const { log, open, end } = (value ?? {}) as Partial<StreamRecord>
+  if (
+    typeof log !== 'string' ||
+    !(SHARED_LOG.test(log) || UNSHARED_LOG.test(log)) ||
+    typeof open !== 'boolean'
+  )
+    throw new CodecError('Expected the record of a stream')
   if (end === undefined) return { log, open }
   const { count, failure } = end ?? {}
   if (!isCount(count) || !(failure === undefined || Buffer.isBuffer(failure)))
-    throw new CodecError('This is no end of a stream')
+    throw new CodecError('Expected the end of a stream')
   return { log, open, end: failure ? { count, failure } : { count } }
 }
 
 /** The codec of a stream's record. */
-export const noteCodec: Codec = {
-  encode: (note) => jsonCodec.encode(note),
-  decode: (bytes) => checkedNote(jsonCodec.decode(bytes)),
+export const streamRecordCodec: Codec = {
+  encode: (record) => jsonCodec.encode(record),
+  decode: (bytes) => checkedRecord(jsonCodec.decode(bytes)),
 }

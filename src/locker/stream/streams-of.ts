@@ -1,28 +1,28 @@
 import { KeyNamespace } from '../key-namespace.ts'
 import type { LockerRuntime } from '../runtime.ts'
 import type { MemoryStore } from '../store/memory-store.ts'
-import { MemoryLogs } from './log/memory-log-store.ts'
-import { RedisLogs } from './log/redis-log-store.ts'
-import { noteCodec, type StreamNote } from './stream-record.ts'
+import { MemoryLogHub } from './log/memory-log-store.ts'
+import { RedisLogStore } from './log/redis-log-store.ts'
+import { type StreamRecord, streamRecordCodec } from './stream-record.ts'
 import { Streams } from './streams.ts'
 
-/** Lockers that share a memory store share the logs of their streams as well. */
-const shared = new WeakMap<MemoryStore, MemoryLogs>()
+/** The logs beside each memory store: lockers that share the store share them. */
+const hubs = new WeakMap<MemoryStore, MemoryLogHub>()
 
-function logsOf(memory: MemoryStore): MemoryLogs {
-  const logs = shared.get(memory) ?? new MemoryLogs(memory.clock, memory.maxBytes)
-  shared.set(memory, logs)
-  return logs
+function memoryLogsFor(memory: MemoryStore): MemoryLogHub {
+  const hub = hubs.get(memory) ?? new MemoryLogHub(memory.clock, memory.maxBytes)
+  hubs.set(memory, hub)
+  return hub
 }
 
-/** The streams of a locker. `memory`: the store that it was given to share, if it was. */
-export function streamsOf(runtime: LockerRuntime, memory: MemoryStore | undefined): Streams {
+/** Creates the streams of a locker. `memory` is the store that its user passed, if any. */
+export function createStreams(runtime: LockerRuntime, memory: MemoryStore | undefined): Streams {
   const { clock, codec, connection, options, context } = runtime
-  const embedded = () => (memory ? logsOf(memory) : new MemoryLogs(clock)).connect()
+  const embedded = () => (memory ? memoryLogsFor(memory) : new MemoryLogHub(clock)).connect()
   return new Streams({
-    space: new KeyNamespace<StreamNote>(runtime, 's', noteCodec),
+    space: new KeyNamespace<StreamRecord>(runtime, 's', streamRecordCodec),
     prefix: options.prefix,
-    logs: connection ? new RedisLogs(connection) : embedded(),
+    logs: connection ? new RedisLogStore(connection) : embedded(),
     codec,
     scheduler: context.scheduler,
     counters: context.counters,

@@ -1,102 +1,116 @@
 /**
- * Streams: the chunks of one grant are kept in a log of their own, and every reader in every process reads that.
+ * Streams: the chunks of one grant are appended to a log, and every reader in every process reads that log.
  *
- * The record of the key (namespace `s`) says who produces: whoever asks first is granted the lease, and shows to all who
- * wait which log to read (a {@link StreamNote}, as progress). The outcome that the record accepts at the end is a note
- * too: how many chunks the log has, and the failure if there was one. So only the record decides that a stream is
- * complete, and a producer that was replaced completes nothing, whatever it still writes.
+ * The record of the key (namespace `s` of the locker) decides who produces. The first caller is granted the lease. It
+ * publishes a {@link StreamRecord} as progress, which names the log to read. At the end it publishes a StreamRecord as the
+ * result: the number of chunks, and the failure if the work failed. Only the record decides that a stream is complete, so
+ * a producer that was replaced completes nothing, whatever it still appends.
  *
- *     producer  granted ── note as progress ── append … append ── note as result, accepted ── done
- *                  └─ lease lost, log lost, Redis away, unwanted ── its work is stopped, the lease released
- *     reader    asking ── told of a log ── reading ── outcome accepted: reads up to its end ── done, or RemoteError
- *                  │                         └─ another log, or a grant: the producer is dead
- *                  │                              nothing delivered yet: reads the other log, or is the producer
- *                  │                              something delivered: StreamInterruptedError
- *                  └─ granted ── producer, and first reader of its log
+ *     producer  granted ── record as progress ── append … append ── record as result, accepted ── done
+ *                  └─ lease lost, log lost, Redis away, no readers ── work aborted, lease released
+ *     reader    locating ── log named ── reading ── result accepted ── reads up to its end ── done, or RemoteError
+ *                  │                        └─ another log named, or lease granted: the producer is dead
+ *                  │                             nothing delivered yet: reads the other log, or produces
+ *                  │                             chunks delivered: StreamInterruptedError
+ *                  └─ lease granted ── produces, and is the first reader of its own log
  *
- * A log is named by its key and fence, `<prefix>:1:x/<digest of the key>/<fence>`: a late producer writes into its own,
- * which nobody is sent to any more. On Redis it is a stream; chunk n (from 0) is the entry n + 1, so that an append that
- * is sent twice has the effect of one, and a reader that was cut off goes on after the last chunk it has. Each process
- * that follows the log is a consumer group of that stream, by the name of its inbox and a nonce: an append tells it, in
- * the same step, with the chunks in the message when they are small. A message is a hint: a reader also looks after a
- * while by itself, and when the subscription is back. One key per script: nothing more is needed on a cluster.
+ * Log: its name is `<prefix>:1:x/<digest of the key>/<fence>`. A late producer appends to its own log, which no record
+ * names any more. On Redis a log is a Redis stream. Chunk n (from 0) is the entry with the id n + 1, so an append that is
+ * sent twice takes effect once, and a reader that was disconnected resumes after the last chunk it has.
  *
- * The cap (`maxBytes`): beyond it the log keeps the newest chunks only, at most so many bytes. Its beginning is gone, so
- * nobody may join any more: who comes now runs a work of its own, shared with later callers of its process at most. Who
- * reads on goes on; who is further behind than the log reaches is interrupted. The producer is held up by nobody, except
- * that it does not trim what the foremost reader of its own process has yet to read while no other process reads.
+ * Followers: each process that follows a log is a consumer group of that Redis stream, named by its inbox id and a nonce.
+ * An append notifies every follower in the same atomic step; the message carries the chunks if they are small. A message
+ * is a hint: a follower also polls the log, and reads it after the subscription was restored. Every script has one key,
+ * so a log may be on any node of a cluster.
  *
- * A producer that is stopped forgets its log, so that nobody begins with what comes to no end; that of one that died is
- * still found until its lease has run out.
+ * Cap (`maxBytes`): beyond it the log keeps only the newest chunks. Its beginning is gone, so no reader may join; a later
+ * caller runs its own unshared work, which later callers in its process join. A reader that is further behind than the
+ * log reaches is interrupted. Readers do not slow down the producer, with one exception: while no other process follows,
+ * it does not trim chunks that the foremost reader of its own process has not read.
  *
- * Expiry: a log that is written is kept for {@link LOG_GRACE} after the last sign of its producer, a complete one for its
- * `ttl` and that; whoever reads has that long to read on.
+ * Loss: a producer that is stopped discards its log, so no reader starts on a log that never ends. The log of a producer
+ * that died stays named until its lease expires.
+ *
+ * Expiry: a log expires {@link LOG_GRACE} after its producer last wrote or retained it. A complete log expires after its
+ * `ttl` plus LOG_GRACE. A read retains the log for LOG_GRACE.
  */
 
-/** What an append does. */
+/** One append to a log. */
 export interface Append {
-  /** Number of the first of the chunks. */
+  /** Number of the first of `chunks`. */
   from: number
   /** At least one. */
   chunks: readonly Buffer[]
-  /** Chunks before this one need not be kept any more. */
-  first: number
-  /** The log is kept for so long at least, ms. */
-  keep: number
+  /** Chunks with a smaller number may be trimmed; 0: none. */
+  trimBefore: number
+  /** The log does not expire before this time has passed, ms. */
+  retainFor: number
 }
 
-export interface Read {
-  /** Number of the first chunk that is wanted. */
+/** One read of a log. */
+export interface ReadRequest {
+  /** Number of the first chunk to read. */
   from: number
-  /** The nonce by which this process wants to be told of what is appended; it has then to be listened to. */
-  follower: string | undefined
+  /** Registers this process as a follower under this nonce. It must {@link LogStore.listen} to the nonce first. */
+  followerNonce: string | undefined
 }
 
 export type ReadReply =
-  /** Chunks from there on, as many as fit; `more`: there are more already. */
+  /** The chunks from `from` on, as many as one reply may hold. `more`: the log has further chunks. */
   | { status: 'read'; chunks: Buffer[]; more: boolean }
-  /** The wanted one is not kept any more: the log begins later. */
+  /** Chunk `from` was trimmed: the log begins later. */
   | { status: 'trimmed' }
-  /** There is no such log any more. */
-  | { status: 'gone' }
+  /** The log does not exist. */
+  | { status: 'missing' }
 
-/** Who is told of what is appended. */
-export interface LogFollower {
-  /** Chunks from number `from` on; none of them when they are too large for a message: then there are `length`. */
-  appended(from: number, chunks: readonly Buffer[], length: number): void
+/** What the producer learns of its log. */
+export interface LogStatus {
+  /** False when the log does not hold what its producer wrote: it was lost, in whole or at its end. */
+  intact: boolean
+  /** Number of processes that follow the log. */
+  followers: number
 }
 
-/** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
-export interface LogStore {
+/** Receives the messages of a log. */
+export interface LogFollower {
   /**
-   * Adds chunks, and tells those who follow. `kept` is false when the log is not what it should be: it was lost, in whole
-   * or at its end. `followers`: how many processes follow it.
+   * Chunks were appended, from number `from` on; the log has `length` chunks now. `chunks` is empty when they are too
+   * large for a message.
    */
-  append(log: string, append: Append, within: number): Promise<{ kept: boolean; followers: number }>
-  /**
-   * Chunks, at most {@link READ_CHUNKS} and, from the second on, {@link READ_BYTES}. Whoever follows from the beginning
-   * may do so before the first append.
-   */
-  read(log: string, read: Read, within: number): Promise<ReadReply>
-  /** Keeps a log for so long at least, ms. */
-  keep(log: string, ms: number, within: number): Promise<{ kept: boolean; followers: number }>
-  /** Forgets a log, if no process follows it or `anyway`: whether it is gone. */
-  forget(log: string, anyway: boolean, within: number): Promise<boolean>
-  /** This process wants to be told no more. */
-  unfollow(log: string, follower: string, within: number): Promise<void>
+  onAppended(from: number, chunks: readonly Buffer[], length: number): void
+}
 
-  /** Whether messages arrive. */
+/**
+ * The port: each method that takes a log is one atomic step. `unavailableAfter` is the longest silence of Redis, ms.
+ * Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used.
+ */
+export interface LogStore {
+  /** Appends chunks and notifies the followers. Appending the same chunks again has no effect on the log. */
+  append(log: string, append: Append, unavailableAfter: number): Promise<LogStatus>
+  /**
+   * Reads at most {@link READ_CHUNKS} chunks and, beyond the first, {@link READ_BYTES}. With a follower and from 0, a log
+   * that does not exist is created: a follower may register before the first append.
+   */
+  read(log: string, request: ReadRequest, unavailableAfter: number): Promise<ReadReply>
+  /** Keeps the log from expiring for `ms`. `intact` is false when it does not exist. */
+  retain(log: string, ms: number, unavailableAfter: number): Promise<LogStatus>
+  /** Deletes the log, if no process follows it or `force` is set. Resolves to whether it is gone. */
+  discard(log: string, force: boolean, unavailableAfter: number): Promise<boolean>
+  /** Removes a follower. */
+  unfollow(log: string, followerNonce: string, unavailableAfter: number): Promise<void>
+
+  /** Whether messages arrive at present. */
   readonly subscribed: boolean
-  /** Hears the messages for a nonce until {@link ignore}. */
+  /** Passes messages for a nonce to a follower until {@link ignore}. */
   listen(nonce: string, follower: LogFollower): void
   ignore(nonce: string): void
-  /** Calls `changed` whenever messages arrive again, or no more; the returned function ends that. */
-  onLink(changed: () => void): () => void
+  /** Calls `changed` when the subscription is lost or restored. Returns a function that removes the callback. */
+  onSubscriptionChange(changed: () => void): () => void
 }
 
-/** How long a log is kept after its last use by a producer or reader, ms. */
+/** A log is retained for this time after its last use by a producer or a reader, ms. */
 export const LOG_GRACE: number = 60_000
 
-/** Chunks and bytes that one read returns at most. */
+/** Most chunks and bytes that one read returns. */
 export const READ_CHUNKS: number = 128
 export const READ_BYTES: number = 256 * 1024

@@ -3,81 +3,84 @@ import type { Clock, Timer } from '../../../kernel/time/clock.ts'
 import type { WaitNode } from '../../flight/deadlock.ts'
 import type { StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'
-import { Tail } from './tail-buffer.ts'
+import { TailBuffer } from './tail-buffer.ts'
 
-/** Why a log comes to no end, and whether who was delivered nothing of it may start again. */
-export interface Cut {
-  restart: boolean
+/** A log that will never be complete. */
+export interface Interruption {
+  /** Whether a reader that was delivered nothing of it locates the stream once more. */
+  canRestart: boolean
+  /** The error of a reader that does not. */
   error(key: string): Error
 }
 
-/** What produces the log in this process. */
+/** The producer of a log, in the same process. */
 export interface LocalProducer {
-  /** What those wait for who wait for the chunk of this number: for its work, until that has produced the chunk. */
-  waitFor(chunk: number): WaitNode
+  /** The wait-for edge of a reader that waits for this chunk: to the work, until the work has produced the chunk. */
+  waitNodeFor(chunk: number): WaitNode
 }
 
-/** One reader, as the view of its log knows it. */
+/** A reader of a log, in the same process. */
 export interface ViewReader {
-  /** Number of the chunk that it will read next. */
+  /** Number of the chunk that it reads next. */
   readonly position: number
-  /** Something has changed: there may be more. */
-  wake(): void
-  /** There will be no end. */
-  cut(cut: Cut): void
+  /** There may be further chunks, or the end. */
+  onChange(): void
+  /** The log will never be complete. */
+  onInterrupted(interruption: Interruption): void
 }
 
-/** A reader that waits for a message looks by itself after this time at most, ms. */
-const LOOK_EVERY = 5_000
+/** A follower polls the log after this time without a message at most, ms. */
+const POLL_INTERVAL = 5_000
 
-/** The same while no messages arrive. */
-const LOOK_WHILE_DEAF = 500
+/** The same while the subscription is lost, ms. */
+const POLL_WHILE_DISCONNECTED = 500
 
 export interface LogViewOptions {
   logs: LogStore
   /** Name of the log. */
   name: string
   clock: Clock
-  /** How long Redis may be silent, ms. */
-  within: number
-  /** It looks again at least once in so long, ms. */
+  /** Longest silence of Redis, ms. */
+  unavailableAfter: number
+  /** Upper bound of the poll interval, ms. */
   lease: number
-  /** Nobody here has to do with the log any more. */
+  /** The last reader and the producer have left. */
   onIdle(view: LogView): void
 }
 
 /**
- * A log as one process sees it: what its readers share. Either the process produces it, and feeds it; or it follows it,
- * and is told of what is appended.
+ * The view that one process has of a log; all its readers share it. The process either produces the log, and its producer
+ * passes the chunks on, or it follows the log, and receives messages and reads.
  */
 export class LogView implements LogFollower {
   readonly name: string
   readonly logs: LogStore
-  /** Chunks that are known to be, or to have been, in it. */
+  /** Number of chunks that were appended, as far as this process knows. */
   length = 0
-  /** How it ended, as the record has accepted it. */
+  /** The end that the record has accepted. */
   end: StreamEnd | undefined
-  /** The thrown value, in the process where the work failed. */
+  /** The thrown value, in the process in which the work failed. */
   original: unknown
-  /** Set while this process produces it. */
+  /** Set while this process produces the log. */
   producer: LocalProducer | undefined
   readonly readers: Set<ViewReader> = new Set()
-  /** Called when a reader has come, gone, or gone on. */
-  onChange: (() => void) | undefined
+  /** Called when a reader has joined, left or advanced. Set by the producer. */
+  onReadersChanged: (() => void) | undefined
   readonly #options: LogViewOptions
   readonly #nonce = newId()
-  readonly #tail = new Tail()
-  /** Reads that are under way, by where they begin: readers who go side by side share them. */
+  readonly #tailBuffer = new TailBuffer()
+  /** Reads that are under way, by their first chunk. Readers at the same position share one. */
   readonly #reads = new Map<number, Promise<ReadReply>>()
-  #cut: Cut | undefined
-  /** Noted in the log, as far as is known: what is appended is told. */
+  #interruption: Interruption | undefined
+  /** This process is a follower, and messages arrive. False after the subscription changed, until the next read. */
   #following = false
-  /** When it was last asked for, or to be kept. */
-  #touchedAt = Number.NEGATIVE_INFINITY
-  /** Was ever noted. */
-  #noted = false
-  #look: Timer | undefined
-  #unlink: (() => void) | undefined
+  /** When the log was last read or retained from here, by the clock. */
+  #retainedAt = Number.NEGATIVE_INFINITY
+  /** A read has registered this process as a follower. */
+  #registered = false
+  #pollTimer: Timer | undefined
+  /** Stops watching the subscription. Set from the first read until {@link #stopFollowing}. */
+  #unwatch: (() => void) | undefined
 
   constructor(options: LogViewOptions) {
     this.#options = options
@@ -85,65 +88,64 @@ export class LogView implements LogFollower {
     this.logs = options.logs
   }
 
-  /** The producer of this process takes it over until {@link release}. */
-  own(producer: LocalProducer): void {
+  /** This process produces the log until {@link detachProducer}. */
+  attachProducer(producer: LocalProducer): void {
     this.producer = producer
-    this.#stopLooking()
+    this.#stopFollowing()
   }
 
-  /** Its producer has done with it. */
-  release(): void {
+  /** The producer has ended. */
+  detachProducer(): void {
     this.producer = undefined
     this.#leaveIfIdle()
   }
 
-  /** Whether it is known to come to no end. */
-  get isCut(): boolean {
-    return this.#cut !== undefined
+  get isInterrupted(): boolean {
+    return this.#interruption !== undefined
   }
 
   join(reader: ViewReader): void {
     this.readers.add(reader)
-    this.onChange?.()
+    this.onReadersChanged?.()
   }
 
   leave(reader: ViewReader): void {
     if (!this.readers.delete(reader)) return
-    this.onChange?.()
+    this.onReadersChanged?.()
     this.#leaveIfIdle()
   }
 
   #leaveIfIdle(): void {
     if (this.producer || this.readers.size > 0) return
-    this.#stopLooking()
+    this.#stopFollowing()
     this.logs.ignore(this.#nonce)
-    // The name in a log that is complete costs nothing more; a log that goes on would tell it for nothing.
-    if (this.#noted && !this.end)
-      this.logs.unfollow(this.name, this.#nonce, this.#options.within).catch(() => {})
-    this.#noted = false
+    // A complete log sends no messages, so the follower may stay registered in it.
+    if (this.#registered && !this.end)
+      this.logs.unfollow(this.name, this.#nonce, this.#options.unavailableAfter).catch(() => {})
+    this.#registered = false
     this.#options.onIdle(this)
   }
 
-  /** The chunk of this number, if it is at hand. */
-  at(number: number): Buffer | undefined {
-    return this.#tail.at(number)
+  /** The chunk of this number, if it is buffered. */
+  chunkAt(number: number): Buffer | undefined {
+    return this.#tailBuffer.chunkAt(number)
   }
 
-  /** Whether the chunk of this number, not at hand, is to be read; else there will be a `wake` when there is one. */
-  lacks(number: number): boolean {
+  /** Whether a chunk that is not buffered must be read. Otherwise `onChange` announces it. */
+  mustRead(number: number): boolean {
     if (number < this.length) return true
     return !this.producer && !this.end && !this.#following
   }
 
-  /** Somebody takes chunks of it: a complete log is kept for whoever goes on, also while that lives on what it has read. */
-  touch(): void {
-    const { clock, within } = this.#options
-    if (!this.end || clock.now() - this.#touchedAt < LOG_GRACE / 2) return
-    this.#touchedAt = clock.now()
-    this.logs.keep(this.name, LOG_GRACE, within).catch(() => {})
+  /** Keeps a complete log from expiring while a reader takes chunks, also out of a buffer. */
+  retain(): void {
+    const { clock, unavailableAfter } = this.#options
+    if (!this.end || clock.now() - this.#retainedAt < LOG_GRACE / 2) return
+    this.#retainedAt = clock.now()
+    this.logs.retain(this.name, LOG_GRACE, unavailableAfter).catch(() => {})
   }
 
-  /** Chunks from this number on. */
+  /** Reads chunks from this number on, and registers this process as a follower unless it produces the log. */
   read(from: number): Promise<ReadReply> {
     let read = this.#reads.get(from)
     if (!read) {
@@ -155,82 +157,82 @@ export class LogView implements LogFollower {
 
   async #read(from: number): Promise<ReadReply> {
     const follows = !this.producer && !this.end
-    if (follows && !this.#unlink) {
-      this.#unlink = this.logs.onLink(() => this.#relink())
+    if (follows && !this.#unwatch) {
+      this.#unwatch = this.logs.onSubscriptionChange(() => this.#refollow())
       this.logs.listen(this.#nonce, this)
     }
-    if (follows) this.#noted = true
-    const follower = follows ? this.#nonce : undefined
+    if (follows) this.#registered = true
+    const request = { from, followerNonce: follows ? this.#nonce : undefined }
     const known = this.length
-    this.#touchedAt = this.#options.clock.now()
-    const reply = await this.logs.read(this.name, { from, follower }, this.#options.within)
+    this.#retainedAt = this.#options.clock.now()
+    const reply = await this.logs.read(this.name, request, this.#options.unavailableAfter)
     if (reply.status !== 'read') return reply
     const end = from + reply.chunks.length
-    if (follows && this.#unlink) {
+    if (follows && this.#unwatch) {
       this.#following = true
-      this.#lookLater()
+      this.#schedulePoll()
     }
-    if (!reply.more) this.#tail.add(from, reply.chunks)
+    if (!reply.more) this.#tailBuffer.add(from, reply.chunks)
     this.#grow(reply.more ? end + 1 : end)
-    // What was said to be there is not: asked for again and again it would not come.
+    // A forged message announced chunks that do not exist. Reading for them again and again would not end.
     if (!reply.more && !this.end && this.length === known) this.length = end
     return reply
   }
 
-  appended(from: number, chunks: readonly Buffer[], length: number): void {
-    if (this.#cut) return
-    this.#tail.add(from, chunks)
+  onAppended(from: number, chunks: readonly Buffer[], length: number): void {
+    if (this.#interruption) return
+    this.#tailBuffer.add(from, chunks)
     this.#grow(length)
   }
 
   #grow(length: number): void {
     if (length <= this.length) return
     this.length = length
-    this.#wakeAll()
+    this.#notifyReaders()
   }
 
-  #wakeAll(): void {
-    for (const reader of [...this.readers]) reader.wake()
+  #notifyReaders(): void {
+    for (const reader of [...this.readers]) reader.onChange()
   }
 
-  /** Messages may have been missed, and may be. */
-  #relink(): void {
+  /** Messages may have been lost: has the readers read once more. */
+  #refollow(): void {
     this.#following = false
-    this.#wakeAll()
-    this.#lookLater()
+    this.#notifyReaders()
+    this.#schedulePoll()
   }
 
-  #lookLater(): void {
-    this.#look?.cancel()
-    if (!this.#unlink) return
-    const often = this.logs.subscribed ? LOOK_EVERY : LOOK_WHILE_DEAF
-    const ms = Math.min(often, this.#options.lease)
-    this.#look = this.#options.clock.after(ms, () => this.#relink(), true)
+  #schedulePoll(): void {
+    this.#pollTimer?.cancel()
+    if (!this.#unwatch) return
+    const interval = this.logs.subscribed ? POLL_INTERVAL : POLL_WHILE_DISCONNECTED
+    const ms = Math.min(interval, this.#options.lease)
+    this.#pollTimer = this.#options.clock.after(ms, () => this.#refollow(), true)
   }
 
-  #stopLooking(): void {
-    this.#look?.cancel()
-    this.#unlink?.()
-    this.#unlink = undefined
+  #stopFollowing(): void {
+    this.#pollTimer?.cancel()
+    this.#unwatch?.()
+    this.#unwatch = undefined
     this.#following = false
   }
 
   /** The record has accepted this end. */
   finish(end: StreamEnd, original?: unknown): void {
     if (this.end) return
-    // Its producer was told otherwise, if it was told at all; the record decides.
-    this.#cut = undefined
+    // The producer may have been told that its publish failed. The record decides.
+    this.#interruption = undefined
     this.end = end
     this.original = original
     this.length = Math.max(this.length, end.count)
-    this.#stopLooking()
-    this.#wakeAll()
+    this.#stopFollowing()
+    this.#notifyReaders()
   }
 
-  /** It comes to no end. */
-  interrupt(cut: Cut): void {
-    if (this.end || this.#cut) return
-    this.#cut = cut
-    for (const reader of [...this.readers]) reader.cut(cut)
+  /** The log will never be complete. */
+  interrupt(interruption: Interruption): void {
+    if (this.end || this.#interruption) return
+    this.#interruption = interruption
+    for (const reader of [...this.readers]) reader.onInterrupted(interruption)
   }
 }

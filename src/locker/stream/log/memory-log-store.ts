@@ -10,127 +10,131 @@ import {
   type Append,
   LOG_GRACE,
   type LogFollower,
+  type LogStatus,
   type LogStore,
   READ_BYTES,
   READ_CHUNKS,
-  type Read,
   type ReadReply,
+  type ReadRequest,
 } from './log-store.ts'
 
 /** One log. */
 interface Log {
-  /** Number of the first chunk that is kept. */
+  /** Number of the first chunk that was not trimmed. */
   first: number
   chunks: Buffer[]
+  /** What the log costs: its chunks, and what they and the log take beside. */
   bytes: number
-  /** Kept for longer than its producer needs to write on: nothing more will come. */
+  /** Retained for longer than a running producer asks for: no more chunks will come. */
   complete: boolean
-  /** When it was last written or read. */
+  /** When it was last written, read or retained, by the clock. */
   usedAt: number
-  /** Whom an append tells, and where that is heard. */
-  followers: Map<string, Hearing>
+  /** By inbox id and nonce: passes a message to that follower. */
+  followers: Map<string, Notify>
   expiresAt: number
 }
 
-/** Whether somebody hears a message for this nonce, and takes it. */
-type Hearing = (nonce: string, tell: (follower: LogFollower) => void) => boolean
+/** Delivers a message to the follower of this nonce, in a microtask. Returns whether somebody listens for it. */
+type Notify = (nonce: string, deliver: (follower: LogFollower) => void) => boolean
 
-/** What a log takes beside its chunks, about, and a chunk beside its bytes. */
-const LOG_BYTES = 512
-const CHUNK_BYTES = 128
+/** Estimated cost of a log beside its chunks, and of a chunk beside its bytes. */
+const LOG_OVERHEAD = 512
+const CHUNK_OVERHEAD = 128
 
-/** A log that was used within so long is in use, ms. */
+/** A log that was used within this time is in use, ms. */
 const IN_USE = 10_000
 
-/** Logs in this process's memory: the same as on Redis. Each user has a {@link connect} of its own. */
-export class MemoryLogs {
+/** Logs in the memory of this process, with the semantics of {@link LogStore}. Each user has its own {@link connect}. */
+export class MemoryLogHub {
   readonly #clock: Clock
   readonly #budget: MemoryBudget<Log>
   readonly #logs = new Map<string, Log>()
-  readonly #sweepLater: () => void
+  readonly #scheduleSweep: () => void
 
   /**
-   * `maxBytes`: of all logs together. Beyond it the complete one that was used longest ago is forgotten; when those in
-   * use are too many by themselves, no more is written.
+   * `maxBytes` limits the cost of all logs together. Beyond it, the complete log that was used longest ago is evicted, then
+   * logs that are not in use. If the logs in use exceed it, appends are refused.
    */
   constructor(clock: Clock, maxBytes: number = DEFAULT_MAX_BYTES) {
     this.#clock = clock
     this.#budget = new MemoryBudget(maxBytes)
-    this.#sweepLater = sweeper(clock, () => {
+    this.#scheduleSweep = sweeper(clock, () => {
       for (const name of [...this.#logs.keys()]) this.find(name)
       return this.#logs.size > 0
     })
   }
 
-  /** Number of the logs that are kept. */
+  /** Number of logs, expired ones included until they are swept. */
   get size(): number {
     return this.#logs.size
   }
 
-  /** A new user, with an inbox of its own. */
+  /** A new user, with its own inbox. */
   connect(): LogStore {
-    return new MemoryLogUser(this)
+    return new MemoryLogStore(this)
   }
 
-  /** The log of a name, if there is one. */
+  /** The log of this name, if it exists and has not expired. */
   find(name: string): Log | undefined {
     const log = this.#logs.get(name)
     if (!log || log.expiresAt > this.#clock.now()) return log
-    this.forget(name, log)
+    this.discard(name, log)
     return undefined
   }
 
-  /** The same, and else a new one. */
+  /** The log of this name; created if it does not exist. */
   open(name: string): Log {
     const found = this.find(name)
     if (found) return found
     const log: Log = {
       first: 0,
       chunks: [],
-      bytes: LOG_BYTES,
+      bytes: LOG_OVERHEAD,
       complete: false,
       usedAt: this.#clock.now(),
       followers: new Map(),
       expiresAt: Number.POSITIVE_INFINITY,
     }
     this.#logs.set(name, log)
-    this.#count(name, log)
-    this.#sweepLater()
+    this.#account(name, log)
+    this.#scheduleSweep()
     return log
   }
 
-  /** Puts chunks at its end and takes those before `first` away. Throws OverloadedError when there is no room. */
-  grow(name: string, log: Log, chunks: readonly Buffer[], first: number): void {
-    const gone = log.chunks.splice(0, Math.max(0, first - log.first))
-    log.first += gone.length
-    const grown = sizeOf(chunks) + (chunks.length - gone.length) * CHUNK_BYTES - sizeOf(gone)
-    if (!this.#budget.fits(grown)) this.#forgetUnused()
-    if (!this.#budget.fits(grown))
-      throw new OverloadedError('Too much is streamed already (`maxBytes` of the store)')
+  /** Trims chunks before `trimBefore` and appends `chunks`. @throws OverloadedError when they exceed `maxBytes` */
+  append(name: string, log: Log, chunks: readonly Buffer[], trimBefore: number): void {
+    const trimmed = log.chunks.splice(0, Math.max(0, trimBefore - log.first))
+    log.first += trimmed.length
+    const growth = sizeOf(chunks) - sizeOf(trimmed) + (chunks.length - trimmed.length) * CHUNK_OVERHEAD
+    if (!this.#budget.fits(growth)) this.#discardUnused()
+    if (!this.#budget.fits(growth))
+      throw new OverloadedError('The logs of streams exceed `maxBytes` of the store')
     log.chunks.push(...chunks.map(ownedBytes))
-    log.bytes += grown
-    this.#count(name, log)
+    log.bytes += growth
+    this.#account(name, log)
   }
 
   /** Logs that ended without being kept, or whose producer has nothing to write. */
-  #forgetUnused(): void {
+  #discardUnused(): void {
     const before = this.#clock.now() - IN_USE
-    for (const [name, log] of this.#logs) if (log.usedAt < before) this.forget(name, log)
+    for (const [name, log] of this.#logs) if (log.usedAt < before) this.discard(name, log)
   }
 
-  keep(name: string, log: Log, ms: number): void {
+  /** Keeps the log from expiring for `ms`. */
+  retain(name: string, log: Log, ms: number): void {
     log.usedAt = this.#clock.now()
     const until = log.usedAt + ms
     if (log.expiresAt === Number.POSITIVE_INFINITY || log.expiresAt < until) log.expiresAt = until
     log.complete ||= ms > LOG_GRACE
-    this.#count(name, log)
+    this.#account(name, log)
   }
 
-  #count(name: string, log: Log): void {
+  /** Only complete logs may be evicted. */
+  #account(name: string, log: Log): void {
     this.#budget.set(log, log.bytes, log.complete ? () => this.#logs.delete(name) : undefined)
   }
 
-  forget(name: string, log: Log): void {
+  discard(name: string, log: Log): void {
     this.#logs.delete(name)
     this.#budget.delete(log)
   }
@@ -140,38 +144,38 @@ function sizeOf(chunks: readonly Buffer[]): number {
   return chunks.reduce((sum, chunk) => sum + chunk.length, 0)
 }
 
-class MemoryLogUser implements LogStore {
+/** One user of a hub. */
+class MemoryLogStore implements LogStore {
   readonly subscribed = true
   readonly #id = newId()
-  readonly #logs: MemoryLogs
+  readonly #hub: MemoryLogHub
   readonly #listeners = new Map<string, LogFollower>()
 
-  constructor(logs: MemoryLogs) {
-    this.#logs = logs
+  constructor(hub: MemoryLogHub) {
+    this.#hub = hub
   }
 
-  async append(
-    name: string,
-    { from, chunks, first, keep }: Append,
-  ): Promise<{ kept: boolean; followers: number }> {
-    const found = this.#logs.find(name)
+  async append(name: string, { from, chunks, trimBefore, retainFor }: Append): Promise<LogStatus> {
+    const found = this.#hub.find(name)
     const length = found ? found.first + found.chunks.length : 0
-    if (length < from) return { kept: false, followers: 0 }
-    const log = this.#logs.open(name)
-    this.#logs.grow(name, log, chunks.slice(length - from), first)
-    this.#logs.keep(name, log, keep)
-    const told = sizeOf(chunks) <= MESSAGE_LIMIT ? chunks : []
-    const tell = (follower: LogFollower) =>
-      follower.appended(told.length === 0 ? from + chunks.length : from, told, from + chunks.length)
-    for (const [park, hear] of log.followers) {
-      if (!hear(park.slice(this.#id.length), tell)) log.followers.delete(park)
+    if (length < from) return { intact: false, followers: 0 }
+    const log = this.#hub.open(name)
+    this.#hub.append(name, log, chunks.slice(length - from), trimBefore)
+    this.#hub.retain(name, log, retainFor)
+    const newLength = from + chunks.length
+    const deliver = (follower: LogFollower) =>
+      sizeOf(chunks) <= MESSAGE_LIMIT
+        ? follower.onAppended(from, chunks, newLength)
+        : follower.onAppended(newLength, [], newLength)
+    for (const [id, notify] of log.followers) {
+      if (!notify(id.slice(this.#id.length), deliver)) log.followers.delete(id)
     }
-    return { kept: true, followers: log.followers.size }
+    return { intact: true, followers: log.followers.size }
   }
 
-  async read(name: string, { from, follower }: Read): Promise<ReadReply> {
-    if (!this.#logs.find(name) && (from > 0 || follower === undefined)) return { status: 'gone' }
-    const log = this.#logs.open(name)
+  async read(name: string, { from, followerNonce }: ReadRequest): Promise<ReadReply> {
+    if (!this.#hub.find(name) && (from > 0 || followerNonce === undefined)) return { status: 'missing' }
+    const log = this.#hub.open(name)
     if (from < log.first) return { status: 'trimmed' }
     const chunks: Buffer[] = []
     let bytes = 0
@@ -180,36 +184,36 @@ class MemoryLogUser implements LogStore {
       bytes += chunk.length
       chunks.push(chunk)
     }
-    if (follower !== undefined) log.followers.set(this.#id + follower, this.#hear)
-    this.#logs.keep(name, log, LOG_GRACE)
+    if (followerNonce !== undefined) log.followers.set(this.#id + followerNonce, this.#notify)
+    this.#hub.retain(name, log, LOG_GRACE)
     return { status: 'read', chunks, more: from + chunks.length < log.first + log.chunks.length }
   }
 
-  readonly #hear: Hearing = (nonce, tell) => {
+  readonly #notify: Notify = (nonce, deliver) => {
     const listening = this.#listeners.has(nonce)
     microtask(() => {
       const follower = this.#listeners.get(nonce)
-      if (follower) tell(follower)
+      if (follower) deliver(follower)
     })
     return listening
   }
 
-  async keep(name: string, ms: number): Promise<{ kept: boolean; followers: number }> {
-    const log = this.#logs.find(name)
-    if (!log) return { kept: false, followers: 0 }
-    this.#logs.keep(name, log, ms)
-    return { kept: true, followers: log.followers.size }
+  async retain(name: string, ms: number): Promise<LogStatus> {
+    const log = this.#hub.find(name)
+    if (!log) return { intact: false, followers: 0 }
+    this.#hub.retain(name, log, ms)
+    return { intact: true, followers: log.followers.size }
   }
 
-  async forget(name: string, anyway: boolean): Promise<boolean> {
-    const log = this.#logs.find(name)
-    if (log && !anyway && log.followers.size > 0) return false
-    if (log) this.#logs.forget(name, log)
+  async discard(name: string, force: boolean): Promise<boolean> {
+    const log = this.#hub.find(name)
+    if (log && !force && log.followers.size > 0) return false
+    if (log) this.#hub.discard(name, log)
     return true
   }
 
-  async unfollow(name: string, follower: string): Promise<void> {
-    this.#logs.find(name)?.followers.delete(this.#id + follower)
+  async unfollow(name: string, followerNonce: string): Promise<void> {
+    this.#hub.find(name)?.followers.delete(this.#id + followerNonce)
   }
 
   listen(nonce: string, follower: LogFollower): void {
@@ -220,7 +224,7 @@ class MemoryLogUser implements LogStore {
     this.#listeners.delete(nonce)
   }
 
-  onLink(): () => void {
+  onSubscriptionChange(): () => void {
     return () => {}
   }
 }

@@ -2,19 +2,19 @@ import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { Hint } from '../../../kernel/redis/inbox.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
-import type { Append, LogFollower, LogStore, Read, ReadReply } from './log-store.ts'
+import type { Append, LogFollower, LogStatus, LogStore, ReadReply, ReadRequest } from './log-store.ts'
 import { logScripts } from './scripts.ts'
 
-/** Logs on Redis: each is one stream, and everything that is done to it one script. */
-export class RedisLogs implements LogStore {
+/** Logs on Redis: each log is a Redis stream, each method one script. */
+export class RedisLogStore implements LogStore {
   readonly #connection: Connection
-  readonly #channels: string
-  readonly #cluster: string
+  readonly #channelPrefix: string
+  readonly #onCluster: string
 
   constructor(connection: Connection) {
     this.#connection = connection
-    this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
-    this.#cluster = connection.cluster ? '1' : '0'
+    this.#channelPrefix = connection.inboxChannel.slice(0, -connection.inbox.id.length)
+    this.#onCluster = connection.cluster ? '1' : '0'
   }
 
   get subscribed(): boolean {
@@ -25,42 +25,47 @@ export class RedisLogs implements LogStore {
     script: Script,
     log: string,
     args: readonly (string | Buffer)[],
-    within: number,
+    unavailableAfter: number,
   ): Promise<unknown[]> {
-    const reply = await this.#connection.call(script.with([log], args), within)
+    const reply = await this.#connection.call(script.with([log], args), unavailableAfter)
     return Array.isArray(reply) ? reply : [reply]
   }
 
   async append(
     log: string,
-    { from, chunks, first, keep }: Append,
-    within: number,
-  ): Promise<{ kept: boolean; followers: number }> {
-    const args = [String(from), String(first), String(keep), this.#channels, this.#cluster, ...chunks]
-    const [kept, followers] = await this.#call(logScripts.append, log, args, within)
-    return { kept: Number(kept) === 1, followers: Number(followers) }
+    { from, chunks, trimBefore, retainFor }: Append,
+    unavailableAfter: number,
+  ): Promise<LogStatus> {
+    const numbers = [String(from), String(trimBefore), String(retainFor)]
+    const args = [...numbers, this.#channelPrefix, this.#onCluster, ...chunks]
+    return statusOf(await this.#call(logScripts.append, log, args, unavailableAfter))
   }
 
-  async read(log: string, { from, follower }: Read, within: number): Promise<ReadReply> {
-    const park = follower === undefined ? '' : this.#connection.inbox.id + follower
-    const [status, ...chunks] = await this.#call(logScripts.read, log, [String(from), park], within)
+  async read(
+    log: string,
+    { from, followerNonce }: ReadRequest,
+    unavailableAfter: number,
+  ): Promise<ReadReply> {
+    const follower = followerNonce === undefined ? '' : this.#connection.inbox.id + followerNonce
+    const args = [String(from), follower]
+    const [status, ...chunks] = await this.#call(logScripts.read, log, args, unavailableAfter)
     if (Number(status) === 2) return { status: 'trimmed' }
-    if (Number(status) === 3) return { status: 'gone' }
+    if (Number(status) === 3) return { status: 'missing' }
     return { status: 'read', chunks: (chunks as Buffer[]).map(ownedBytes), more: Number(status) === 1 }
   }
 
-  async keep(log: string, ms: number, within: number): Promise<{ kept: boolean; followers: number }> {
-    const [kept, followers] = await this.#call(logScripts.keep, log, [String(ms)], within)
-    return { kept: Number(kept) === 1, followers: Number(followers) }
+  async retain(log: string, ms: number, unavailableAfter: number): Promise<LogStatus> {
+    return statusOf(await this.#call(logScripts.retain, log, [String(ms)], unavailableAfter))
   }
 
-  async forget(log: string, anyway: boolean, within: number): Promise<boolean> {
-    const [gone] = await this.#call(logScripts.forget, log, [anyway ? '1' : '0'], within)
+  async discard(log: string, force: boolean, unavailableAfter: number): Promise<boolean> {
+    const [gone] = await this.#call(logScripts.discard, log, [force ? '1' : '0'], unavailableAfter)
     return Number(gone) === 1
   }
 
-  async unfollow(log: string, follower: string, within: number): Promise<void> {
-    await this.#call(logScripts.unfollow, log, [this.#connection.inbox.id + follower], within)
+  async unfollow(log: string, followerNonce: string, unavailableAfter: number): Promise<void> {
+    const follower = this.#connection.inbox.id + followerNonce
+    await this.#call(logScripts.unfollow, log, [follower], unavailableAfter)
   }
 
   listen(nonce: string, follower: LogFollower): void {
@@ -71,24 +76,28 @@ export class RedisLogs implements LogStore {
     this.#connection.inbox.ignore(nonce)
   }
 
-  onLink(changed: () => void): () => void {
+  onSubscriptionChange(changed: () => void): () => void {
     return this.#connection.listen({ up: changed, down: changed, broadcast() {} })
   }
 }
 
-/** Reads a message. One whose numbers do not fit together is none. */
+function statusOf([intact, followers]: unknown[]): LogStatus {
+  return { intact: Number(intact) === 1, followers: Number(followers) }
+}
+
+/** Passes a message on. Drops a message whose numbers do not fit together: anybody may have sent it. */
 function deliver({ kind, fields, body }: Hint, follower: LogFollower): void {
   const [from = Number.NaN, ...sizes] = fields.map(Number)
   if (![from, ...sizes].every((number) => Number.isSafeInteger(number) && number >= 0)) return
-  if (kind === 'm') return follower.appended(from, [], from)
+  if (kind === 'm') return follower.onAppended(from, [], from)
   if (kind !== 'c' || sizes.reduce((sum, size) => sum + size, 0) !== body.length) return
   const chunks: Buffer[] = []
-  // Readers keep chunks: those of one message together.
-  const kept = ownedBytes(body)
+  // One copy for all chunks of the message: readers keep them.
+  const owned = ownedBytes(body)
   let at = 0
   for (const size of sizes) {
-    chunks.push(kept.subarray(at, at + size))
+    chunks.push(owned.subarray(at, at + size))
     at += size
   }
-  follower.appended(from, chunks, from + chunks.length)
+  follower.onAppended(from, chunks, from + chunks.length)
 }

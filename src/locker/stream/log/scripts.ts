@@ -4,126 +4,140 @@ import { Script } from '../../../kernel/redis/script.ts'
 import { MESSAGE_LIMIT } from '../../store/store.ts'
 import { LOG_GRACE, READ_BYTES, READ_CHUNKS } from './log-store.ts'
 
-const HELPERS = `
-local key = KEYS[1]
+/**
+ * A log is a Redis stream. Chunk n is the entry `<n + 1>-0` with one field, `c`. Each follower is a consumer group of it,
+ * named by the id of its inbox and its nonce.
+ */
+const HELPERS = /* lua */ `
+local LOG = KEYS[1]
 local function int(x) return string.format('%.0f', x) end
-local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
-local function keep(ms)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, int(ms)) end
+local function entry_number(entry) return tonumber(string.match(entry[1], '^%d+')) end
+local function chunk_of(entry) return entry[2][2] end
+local function retain(ms)
+  if redis.call('PTTL', LOG) < ms then redis.call('PEXPIRE', LOG, int(ms)) end
 end
--- Names of those who follow. The name comes first, or after the word for it.
-local function followers()
-  local found, groups = {}, redis.pcall('XINFO', 'GROUPS', key)
-  if groups.err then return found end
-  for _, group in ipairs(groups) do found[#found + 1] = group[2] end
-  return found
+-- XINFO lists field names and values in turn; the name of a group comes first.
+local GROUP_NAME = 2
+local function list_followers()
+  local followers, groups = {}, redis.pcall('XINFO', 'GROUPS', LOG)
+  if groups.err then return followers end
+  for _, group in ipairs(groups) do followers[#followers + 1] = group[GROUP_NAME] end
+  return followers
 end`
 
 /**
  * KEYS    the log
- * ARGV    from, first that is to be kept (0: all), keep (ms), prefix of inbox channels, '1' on a cluster, chunks …
- * returns { 1 kept or 0, followers }
+ * ARGV    from, trim before (0: nothing), retain for (ms), prefix of inbox channels, '1' on a cluster, chunks …
+ * returns { 1 intact or 0, followers }
  */
-const APPEND = `${HELPERS}
-local from, first, kept = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-local length = last and number(last) or 0
+const APPEND = /* lua */ `${HELPERS}
+local from, trim_before, retain_for = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local channel_prefix, on_cluster = ARGV[4], ARGV[5] == '1'
+local FIRST_CHUNK = 6
+local last = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
+local length = last and entry_number(last) or 0
 if length < from then return { 0, 0 } end
-local found = followers()
+local followers = list_followers()
 local sizes, bytes = {}, 0
-for i = 6, #ARGV do
-  local n = from + i - 5
-  if n > length then redis.call('XADD', key, int(n), 'c', ARGV[i]) end
+for i = FIRST_CHUNK, #ARGV do
+  local entry = from + i - FIRST_CHUNK + 1
+  if entry > length then redis.call('XADD', LOG, int(entry), 'c', ARGV[i]) end
   sizes[#sizes + 1] = #ARGV[i]
   bytes = bytes + #ARGV[i]
 end
-if first > 0 then redis.call('XTRIM', key, 'MINID', '=', int(first + 1)) end
-keep(kept)
+if trim_before > 0 then redis.call('XTRIM', LOG, 'MINID', '=', int(trim_before + 1)) end
+retain(retain_for)
 local message
 if bytes <= ${MESSAGE_LIMIT} then
-  message = 'c ' .. int(from) .. ' ' .. table.concat(sizes, ' ') .. '\\n' .. table.concat(ARGV, '', 6)
+  message = 'c ' .. int(from) .. ' ' .. table.concat(sizes, ' ') .. '\\n' .. table.concat(ARGV, '', FIRST_CHUNK)
 else
   message = 'm ' .. int(from + #sizes)
 end
-local gone = 0
-for _, park in ipairs(found) do
-  local inbox, nonce = string.sub(park, 1, ${ID_LENGTH}), string.sub(park, ${ID_LENGTH + 1})
-  local heard = redis.pcall('PUBLISH', ARGV[4] .. inbox, '${FORMAT}' .. nonce .. message)
-  -- Receivers are not counted across the nodes of a cluster.
-  if heard == 0 and ARGV[5] ~= '1' then
-    redis.call('XGROUP', 'DESTROY', key, park)
-    gone = gone + 1
+local removed = 0
+for _, follower in ipairs(followers) do
+  local inbox, nonce = string.sub(follower, 1, ${ID_LENGTH}), string.sub(follower, ${ID_LENGTH + 1})
+  local receivers = redis.pcall('PUBLISH', channel_prefix .. inbox, '${FORMAT}' .. nonce .. message)
+  -- A cluster does not count receivers on other nodes.
+  if receivers == 0 and not on_cluster then
+    redis.call('XGROUP', 'DESTROY', LOG, follower)
+    removed = removed + 1
   end
 end
-return { 1, #found - gone }
+return { 1, #followers - removed }
 `
 
 /**
  * KEYS    the log
- * ARGV    from, inbox and nonce of who follows or ''
- * returns { 0 read, 1 read and there is more, 2 trimmed or 3 gone; chunks … }
+ * ARGV    from, follower (inbox id and nonce) or ''
+ * returns { status, chunks … }; status: 0 read, 1 read and there is more, 2 trimmed, 3 missing
  */
-const READ = `${HELPERS}
-local from, park = tonumber(ARGV[1]), ARGV[2]
-if redis.call('EXISTS', key) == 0 and (from > 0 or park == '') then return { 3 } end
-local reply, bytes, more = { 0 }, 0, true
+const READ = /* lua */ `${HELPERS}
+local from, follower = tonumber(ARGV[1]), ARGV[2]
+local READ_TO_END, READ_MORE, TRIMMED, MISSING = 0, 1, 2, 3
+local STATUS, PAGE = 1, 16
+if redis.call('EXISTS', LOG) == 0 and (from > 0 or follower == '') then return { MISSING } end
+local reply, bytes, more = { READ_TO_END }, 0, true
 while more do
-  local page = redis.call('XRANGE', key, int(from + #reply), '+', 'COUNT', 16)
-  more = #page == 16
+  -- The reply holds the status too, so its length is one more than the number of chunks.
+  local page = redis.call('XRANGE', LOG, int(from + #reply), '+', 'COUNT', PAGE)
+  more = #page == PAGE
   for _, entry in ipairs(page) do
-    if number(entry) ~= from + #reply then return { 2 } end
-    local chunk = entry[2][2]
+    if entry_number(entry) ~= from + #reply then return { TRIMMED } end
+    local chunk = chunk_of(entry)
     if #reply > ${READ_CHUNKS} or (#reply > 1 and bytes + #chunk > ${READ_BYTES}) then
-      reply[1], more = 1, false
+      reply[STATUS], more = READ_MORE, false
       break
     end
     bytes = bytes + #chunk
     reply[#reply + 1] = chunk
   end
 end
--- Out of memory, or there already: what was read is worth as much.
-if park ~= '' then redis.pcall('XGROUP', 'CREATE', key, park, '$', 'MKSTREAM') end
-keep(${LOG_GRACE})
+-- May fail because memory is out, or the group exists. The chunks are returned anyway.
+if follower ~= '' then redis.pcall('XGROUP', 'CREATE', LOG, follower, '$', 'MKSTREAM') end
+retain(${LOG_GRACE})
 return reply
 `
 
 /**
  * KEYS    the log
  * ARGV    ms
- * returns { 1 kept or 0, followers }
+ * returns { 1 exists or 0, followers }
  */
-const KEEP = `${HELPERS}
-if redis.call('EXISTS', key) == 0 then return { 0, 0 } end
-keep(tonumber(ARGV[1]))
-return { 1, #followers() }
+const RETAIN = /* lua */ `${HELPERS}
+local ms = tonumber(ARGV[1])
+if redis.call('EXISTS', LOG) == 0 then return { 0, 0 } end
+retain(ms)
+return { 1, #list_followers() }
 `
 
 /**
  * KEYS    the log
- * ARGV    '1' even if it is followed
+ * ARGV    '1': even if it has followers
  * returns 1 gone or 0
  */
-const FORGET = `${HELPERS}
-if ARGV[1] ~= '1' and #followers() > 0 then return 0 end
-redis.call('UNLINK', key)
+const DISCARD = /* lua */ `${HELPERS}
+local force = ARGV[1] == '1'
+if not force and #list_followers() > 0 then return 0 end
+redis.call('UNLINK', LOG)
 return 1
 `
 
 /**
  * KEYS    the log
- * ARGV    inbox and nonce of who follows
+ * ARGV    follower (inbox id and nonce)
  * returns 1
  */
-const UNFOLLOW = `
-redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+const UNFOLLOW = /* lua */ `
+local LOG, follower = KEYS[1], ARGV[1]
+redis.pcall('XGROUP', 'DESTROY', LOG, follower)
 return 1
 `
 
-/** What is done to a log, as the server runs it. */
-export const logScripts: Record<'append' | 'read' | 'keep' | 'forget' | 'unfollow', Script> = {
+/** The scripts of a log, one for each atomic step of the port. */
+export const logScripts: Record<'append' | 'read' | 'retain' | 'discard' | 'unfollow', Script> = {
   append: new Script(APPEND),
   read: new Script(READ),
-  keep: new Script(KEEP),
-  forget: new Script(FORGET),
+  retain: new Script(RETAIN),
+  discard: new Script(DISCARD),
   unfollow: new Script(UNFOLLOW),
 }

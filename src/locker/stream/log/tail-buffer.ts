@@ -1,48 +1,47 @@
-/** Bytes of the newest chunks that a process keeps of a log, for those of its readers who keep up. */
-const TAIL_BYTES = 256 * 1024
-/** So many of them at most. */
-const TAIL_CHUNKS = 1024
+/** Most bytes and chunks of one log that a process buffers for its readers. */
+const MAX_BYTES = 256 * 1024
+const MAX_CHUNKS = 1024
 
-/** The newest chunks of a log, without a gap: bounded, so that a slow reader costs nothing here. */
-export class Tail {
+/** The newest chunks of a log, without a gap. Its size is bounded, whatever the position of the slowest reader. */
+export class TailBuffer {
   /** Number of the first chunk, and of the one after the last. */
   #first = 0
   #end = 0
   #chunks: Buffer[] = []
   #bytes = 0
 
-  /** The chunk of this number, if it is here. */
-  at(number: number): Buffer | undefined {
+  /** The chunk of this number, if it is buffered. */
+  chunkAt(number: number): Buffer | undefined {
     return this.#chunks[number - this.#first]
   }
 
-  /** Adds chunks from number `from` on; those that are here already stay, and a gap forgets what was before it. */
+  /** Adds chunks from number `from` on. Ignores chunks that it has. A gap drops what came before it. */
   add(from: number, chunks: readonly Buffer[]): void {
     const end = from + chunks.length
     if (end <= this.#end) return
-    if (from > this.#end) this.#restart(from)
+    if (from > this.#end) this.#resetTo(from)
     for (let number = this.#end; number < end; number++) {
       const chunk = chunks[number - from] as Buffer
       this.#chunks.push(chunk)
       this.#bytes += chunk.length
     }
     this.#end = end
-    if (this.#bytes > 2 * TAIL_BYTES || this.#chunks.length > 2 * TAIL_CHUNKS) this.#shorten()
+    // Trims half of it at a time: slicing for every chunk would cost the square.
+    if (this.#bytes > 2 * MAX_BYTES || this.#chunks.length > 2 * MAX_CHUNKS) this.#trim()
   }
 
-  #restart(from: number): void {
+  #resetTo(from: number): void {
     this.#first = from
     this.#end = from
     this.#chunks = []
     this.#bytes = 0
   }
 
-  /** Now and then, not with each chunk. */
-  #shorten(): void {
-    let gone = 0
-    while (this.#bytes > TAIL_BYTES || this.#chunks.length - gone > TAIL_CHUNKS)
-      this.#bytes -= this.#chunks[gone++]?.length ?? 0
-    this.#chunks = this.#chunks.slice(gone)
-    this.#first += gone
+  #trim(): void {
+    let trimmed = 0
+    while (this.#bytes > MAX_BYTES || this.#chunks.length - trimmed > MAX_CHUNKS)
+      this.#bytes -= this.#chunks[trimmed++]?.length ?? 0
+    this.#chunks = this.#chunks.slice(trimmed)
+    this.#first += trimmed
   }
 }

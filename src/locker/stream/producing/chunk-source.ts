@@ -1,27 +1,30 @@
 import type { StreamSource } from '../options.ts'
 
-type Pull = AsyncIterator<unknown> | Iterator<unknown>
+type ChunkIterator = AsyncIterator<unknown> | Iterator<unknown>
 
-/** The chunks of what a work returned. A text or bytes would come as single characters or numbers: they are none. */
-function iteratorOf(source: unknown): Pull {
+/** The iterator of what a work returned. Refuses text and bytes, which would iterate as characters or numbers. */
+function iteratorOf(source: unknown): ChunkIterator {
   if (typeof source === 'object' && source !== null && !ArrayBuffer.isView(source)) {
-    const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = source as Partial<
+    const { [Symbol.asyncIterator]: asyncIterator, [Symbol.iterator]: iterator } = source as Partial<
       AsyncIterable<unknown> & Iterable<unknown>
     >
-    if (typeof later === 'function') return later.call(source)
-    if (typeof now === 'function') return now.call(source)
+    if (typeof asyncIterator === 'function') return asyncIterator.call(source)
+    if (typeof iterator === 'function') return iterator.call(source)
   }
   throw new TypeError('Expected the work of a stream to return an iterable of chunks, as a generator does')
 }
 
-/** Takes chunks out of what a work returned, one at a time, and can be stopped at any time. */
-export class Source {
-  /** Ends the wait of the moment. */
+/** Pulls chunks from the iterable that a work returns, one at a time. {@link stop} ends it at any await. */
+export class ChunkSource {
+  /** Rejects the current await. */
   #reject: ((reason: unknown) => void) | undefined
-  #iterator: Pull | undefined
+  #iterator: ChunkIterator | undefined
   #stopped: { reason: unknown } | undefined
 
-  /** Calls `each` for every chunk until there are no more. Rejects when the work fails, or with the reason of {@link stop}. */
+  /**
+   * Calls `each` for every chunk and awaits what it returns. Resolves at the end of the iterable. Rejects when the work
+   * fails, or with the reason of {@link stop}.
+   */
   async drain(
     open: () => StreamSource<unknown> | PromiseLike<StreamSource<unknown>>,
     each: (chunk: unknown) => Promise<void> | undefined,
@@ -31,13 +34,13 @@ export class Source {
     for (;;) {
       const { done, value } = await this.#unlessStopped(Promise.resolve(this.#iterator.next()))
       if (done) return
-      // An iterable that is not asynchronous may still hold promises.
-      const room = each(isThenable(value) ? await this.#unlessStopped(Promise.resolve(value)) : value)
-      if (room) await this.#unlessStopped(room)
+      // A synchronous iterable may still yield promises.
+      const backpressure = each(isThenable(value) ? await this.#unlessStopped(Promise.resolve(value)) : value)
+      if (backpressure) await this.#unlessStopped(backpressure)
     }
   }
 
-  /** The same promise, but rejected by {@link stop}. A race with one promise for all would keep what each has left in it. */
+  /** The same promise, rejected early by {@link stop}. Promise.race with one lasting promise would leak a reaction per chunk. */
   #unlessStopped<T>(promise: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#reject = reject
@@ -46,19 +49,19 @@ export class Source {
     })
   }
 
-  /** Takes no more, and tells the generator so; what that says to it is nobody's affair any more. */
+  /** Rejects {@link drain} and asks the generator to return. Ignores how the generator answers. */
   stop(reason: unknown): void {
     if (this.#stopped) return
     this.#stopped = { reason }
     this.#reject?.(reason)
-    this.#return()
+    this.#returnIterator()
   }
 
-  #return(): void {
+  #returnIterator(): void {
     try {
       Promise.resolve(this.#iterator?.return?.()).catch(() => {})
     } catch {
-      // A generator that cannot even be ended is left alone.
+      // The work has ended for us; an error from `return` has no reader.
     }
   }
 }

@@ -2,162 +2,168 @@ import { nextTurn } from '../../../kernel/time/timers.ts'
 import type { LogStore } from '../log/log-store.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'
-import { Window } from './retention-window.ts'
+import { RetentionWindow } from './retention-window.ts'
 
-/** Bytes and chunks that wait to be written at most, beside those that are being written. */
-const AHEAD_BYTES = 256 * 1024
-const AHEAD_CHUNKS = 512
+/** Backpressure starts at so many bytes or chunks that wait for the next append. */
+const MAX_PENDING_BYTES = 256 * 1024
+const MAX_PENDING_CHUNKS = 512
 
 export interface LogWriterOptions {
   view: LogView
   maxBytes: number
-  /** How long Redis may be silent, ms. */
-  within: number
-  /** Its beginning is about to be forgotten: nobody may join any more. */
-  onOverflow(): void
-  /** It is not what it should be any more, or cannot be written. */
+  /** Longest silence of Redis, ms. */
+  unavailableAfter: number
+  /** The first append that trims the log is about to be sent: from now on no reader may join. */
+  onTrim(): void
+  /** The log cannot be written, or does not hold what was written. Nothing more will be. */
   onLost(cause: unknown): void
 }
 
 /**
- * Writes a log: what comes in one turn of the event loop, or while an append is under way, goes out as one append. What
- * has been accepted is shown to the readers of this process.
+ * Writes a log. Batches: the chunks that are added in one turn of the event loop, or while an append is under way, go into
+ * one append. Passes the chunks to the readers of this process once the store has accepted them.
  */
 export class LogWriter {
   readonly #options: LogWriterOptions
   readonly #logs: LogStore
-  readonly #window: Window
-  #waiting: Buffer[] = []
-  #waitingBytes = 0
-  /** Chunks written, and the first that is kept. */
+  readonly #window: RetentionWindow
+  /** Chunks that wait for the next append. */
+  #pending: Buffer[] = []
+  #pendingBytes = 0
+  /** Number of chunks that were appended, or are being appended. */
   #length = 0
-  #first = 0
-  /** Processes that follow it, as the last reply said. */
+  /** Chunks with a smaller number were trimmed, or are about to be. */
+  #trimmedBefore = 0
+  /** Processes that follow the log. Set by every reply of the store. */
   followers = 0
-  /** Resolves when nothing waits to be written any more. */
+  /** Resolves when no chunk is pending; undefined when there is none. */
   #writing: Promise<void> | undefined
   #stopped = false
-  /** Resumes what waits for the readers of this process. */
-  #resume: (() => void) | undefined
+  /** Rechecks whether the next append may trim. Set while it may not. */
+  #recheckTrim: (() => void) | undefined
 
   constructor(options: LogWriterOptions) {
     this.#options = options
     this.#logs = options.view.logs
-    this.#window = new Window(options.maxBytes)
+    this.#window = new RetentionWindow(options.maxBytes)
   }
 
-  /** Whether the beginning is gone. */
-  get overflown(): boolean {
-    return this.#first > 0
+  /** Whether the beginning of the log is gone. */
+  get trimmed(): boolean {
+    return this.#trimmedBefore > 0
   }
 
-  /** Chunks added so far. */
+  /** Number of chunks that were added. */
   get count(): number {
-    return this.#length + this.#waiting.length
+    return this.#length + this.#pending.length
   }
 
-  /** Takes a chunk, to be written soon. Whoever adds waits for {@link room} before the next. */
+  /** Adds a chunk to the next append. The caller awaits {@link backpressure} before it adds another. */
   add(chunk: Buffer): void {
-    this.#waiting.push(chunk)
-    this.#waitingBytes += chunk.length
+    this.#pending.push(chunk)
+    this.#pendingBytes += chunk.length
     this.#writing ??= new Promise<void>((turn) => nextTurn(turn)).then(() => this.#write())
   }
 
-  /** Undefined when there is room for one more; else resolves when there is. */
-  room(): Promise<void> | undefined {
-    const full = this.#waitingBytes >= AHEAD_BYTES || this.#waiting.length >= AHEAD_CHUNKS
+  /** Undefined when another chunk may be added; otherwise resolves when it may. */
+  backpressure(): Promise<void> | undefined {
+    const full = this.#pendingBytes >= MAX_PENDING_BYTES || this.#pending.length >= MAX_PENDING_CHUNKS
     return full && !this.#stopped ? this.#writing : undefined
   }
 
-  /** Resolves when all is written, or nothing more will be. */
+  /** Resolves when all chunks are appended, or after {@link stop} when no append is under way. */
   async flushed(): Promise<void> {
     while (this.#writing) await this.#writing
   }
 
-  /** Nothing more is written. */
+  /** Drops the pending chunks. Sends no further append. */
   stop(): void {
     this.#stopped = true
-    this.#waiting = []
-    this.#waitingBytes = 0
-    this.#resume?.()
+    this.#pending = []
+    this.#pendingBytes = 0
+    this.#recheckTrim?.()
   }
 
-  /** Keeps the log for so long at least, ms. Rejects as the store does. */
-  async keep(ms: number): Promise<void> {
-    const { view, within } = this.#options
-    const begun = this.#length > 0
-    const { kept, followers } = await this.#logs.keep(view.name, ms, within)
-    this.#heard(kept || !begun, followers)
+  /** Keeps the log from expiring for `ms`. Rejects as the store does. */
+  async retain(ms: number): Promise<void> {
+    const { view, unavailableAfter } = this.#options
+    // Before the first append there may be no log.
+    const mustExist = this.#length > 0
+    const { intact, followers } = await this.#logs.retain(view.name, ms, unavailableAfter)
+    this.#onReply(intact || !mustExist, followers)
   }
 
   async #write(): Promise<void> {
     try {
-      while (this.#waiting.length > 0 && !this.#stopped) await this.#append(this.#take())
+      while (this.#pending.length > 0 && !this.#stopped) await this.#append(this.#takeBatch())
     } catch (error) {
-      this.#lose(error)
+      this.#fail(error)
     } finally {
       this.#writing = undefined
     }
   }
 
-  /** As many as go out at once: what is trimmed for them must have gone out before. */
-  #take(): Buffer[] {
+  /** Takes chunks for one append. It may only trim chunks that an earlier append wrote, so its size is limited. */
+  #takeBatch(): Buffer[] {
     let count = 0
     let bytes = 0
-    for (const { length } of this.#waiting) {
+    for (const { length } of this.#pending) {
       if (count > 0 && bytes + length > this.#options.maxBytes / 4) break
       bytes += length
       count++
     }
-    this.#waitingBytes -= bytes
-    return this.#waiting.splice(0, count)
+    this.#pendingBytes -= bytes
+    return this.#pending.splice(0, count)
   }
 
   async #append(chunks: Buffer[]): Promise<void> {
-    const { view, within } = this.#options
+    const { view, unavailableAfter } = this.#options
     for (const chunk of chunks) this.#window.add(chunk.length)
-    const first = await this.#firstToKeep()
+    const trimBefore = await this.#trimPosition()
     if (this.#stopped) return
     const from = this.#length
     this.#length += chunks.length
-    const append = { from, chunks, first, keep: LOG_GRACE }
-    const { kept, followers } = await this.#logs.append(view.name, append, within)
-    this.#heard(kept, followers)
-    if (kept && !this.#stopped) view.appended(from, chunks, this.#length)
+    const append = { from, chunks, trimBefore, retainFor: LOG_GRACE }
+    const { intact, followers } = await this.#logs.append(view.name, append, unavailableAfter)
+    this.#onReply(intact, followers)
+    if (intact && !this.#stopped) view.onAppended(from, chunks, this.#length)
   }
 
-  /** The window moves over what the foremost reader has yet to read only if other processes read as well. */
-  async #firstToKeep(): Promise<number> {
+  /**
+   * Resolves to the number of the first chunk that the next append retains. While no other process follows the log, waits
+   * until the foremost reader of this process has read the chunks before it.
+   */
+  async #trimPosition(): Promise<number> {
     const first = this.#window.first
-    if (first === this.#first) return first
-    if (this.#first === 0) this.#options.onOverflow()
-    this.#first = first
+    if (first === this.#trimmedBefore) return first
+    if (this.#trimmedBefore === 0) this.#options.onTrim()
+    this.#trimmedBefore = first
     const { view } = this.#options
-    const held = () =>
+    const wouldTrimUnread = () =>
       this.followers === 0 &&
       view.readers.size > 0 &&
       [...view.readers].every(({ position }) => position < first)
-    while (!this.#stopped && held()) {
-      await new Promise<void>((resume) => {
-        this.#resume = resume
+    while (!this.#stopped && wouldTrimUnread()) {
+      await new Promise<void>((recheck) => {
+        this.#recheckTrim = recheck
       })
     }
-    this.#resume = undefined
+    this.#recheckTrim = undefined
     return first
   }
 
-  /** A reader of this process has come, gone, or gone on. */
-  readersChanged(): void {
-    this.#resume?.()
+  /** A reader of this process has joined, left or advanced. */
+  onReadersChanged(): void {
+    this.#recheckTrim?.()
   }
 
-  #heard(kept: boolean, followers: number): void {
+  #onReply(intact: boolean, followers: number): void {
     this.followers = followers
-    this.#resume?.()
-    if (!kept) this.#lose(new Error('What was written is not there any more'))
+    this.#recheckTrim?.()
+    if (!intact) this.#fail(new Error('Written chunks are missing from the log'))
   }
 
-  #lose(cause: unknown): void {
+  #fail(cause: unknown): void {
     if (this.#stopped) return
     this.stop()
     this.#options.onLost(cause)

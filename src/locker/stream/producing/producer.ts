@@ -14,79 +14,80 @@ import type { Timer } from '../../../kernel/time/clock.ts'
 import type { Slot } from '../../../kernel/work/work-scheduler.ts'
 import { runInScope, type WaitNode } from '../../flight/deadlock.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
-import type { Cut, LocalProducer, LogView } from '../log/log-view.ts'
+import type { Interruption, LocalProducer, LogView } from '../log/log-view.ts'
 import type { StreamContext } from '../options.ts'
-import type { Grant, StreamCall, StreamHost } from '../stream-host.ts'
-import type { StreamEnd, StreamNote } from '../stream-record.ts'
-import { Source } from './chunk-source.ts'
+import type { StreamCall, StreamGrant, StreamHost } from '../stream-host.ts'
+import type { StreamEnd, StreamRecord } from '../stream-record.ts'
+import { ChunkSource } from './chunk-source.ts'
 import { LogWriter } from './log-writer.ts'
 
-/** After the last reader of this process has left, those of others are asked for so much later, ms. */
-const UNWANTED_AFTER = 100
+/** After the last reader of this process has left, the check for other followers runs after this time, ms. */
+const UNWANTED_CHECK_DELAY = 100
 
-/** Without anything to write, the log is kept once more after this part of its grace. */
-const KEEP_AFTER = LOG_GRACE / 2
+/** The log is retained at this interval, in case the work yields nothing for longer than its grace, ms. */
+const RETAIN_INTERVAL = LOG_GRACE / 2
 
 /**
- * Produces one stream under one grant: takes chunks out of the work, writes them into the log, and lets the record accept
- * its end. Or is stopped, and lets the grant go.
+ * Produces one stream under one grant: runs the work, writes its chunks into the log, and publishes the end to the record.
+ * Releases the grant in the end, also when it was stopped.
  */
 export class Producer implements LocalProducer {
   readonly view: LogView
   readonly #host: StreamHost
   readonly #call: StreamCall
-  readonly #grant: Grant
+  readonly #grant: StreamGrant
   readonly log: string
   readonly #writer: LogWriter
-  readonly #source = new Source()
+  readonly #source = new ChunkSource()
   readonly #abort = new AbortController()
-  readonly #done: () => void
+  readonly #onDone: () => void
   readonly #node: WaitNode
+  /** Set by the work with `setTtl`. */
   #ttl: number
-  /** Why it was stopped. */
+  /** The reason of {@link stop}. */
   #stopped: Error | undefined
-  /** Its end was offered to the record, and may have been accepted. */
-  #offered = false
-  #over = false
-  #keptAt = 0
-  #tick: Timer | undefined
+  /** The end was sent to the record, which may have accepted it even if the reply was lost. */
+  #publishAttempted = false
+  #done = false
+  #retainedAt = 0
+  #checkTimer: Timer | undefined
 
-  /** `done` is called when it has ended, whatever the way. */
+  /** Calls `onDone` after it has released the grant. */
   constructor(
     host: StreamHost,
     call: StreamCall,
-    grant: Grant,
+    grant: StreamGrant,
     log: string,
     view: LogView,
-    done: () => void,
+    onDone: () => void,
   ) {
     this.#host = host
     this.#call = call
     this.#grant = grant
     this.log = log
     this.view = view
-    this.#ttl = call.terms.ttl
-    this.#done = done
+    this.#ttl = call.options.ttl
+    this.#onDone = onDone
     this.#writer = new LogWriter({
       view,
-      maxBytes: call.terms.maxBytes,
-      within: host.unavailableAfter,
-      onOverflow: () => this.#tell(false),
-      onLost: (cause) => this.stop(lossOf(cause, call.key)),
+      maxBytes: call.options.maxBytes,
+      unavailableAfter: host.unavailableAfter,
+      onTrim: () => this.#announce(false),
+      onLost: (cause) => this.stop(toInterruptingError(cause, call.key)),
     })
     this.#node = grant.node ?? { waitsFor: undefined }
-    view.own(this)
-    view.onChange = () => this.#readersChanged()
+    view.attachProducer(this)
+    view.onReadersChanged = () => this.#readersChanged()
     grant.signal.addEventListener('abort', this.#onAbort, { once: true })
     host.scheduler.schedule((slot) => void this.#run(slot).finally(() => slot.release()))
   }
 
-  /** Whether a reader may still begin at the beginning. */
-  get open(): boolean {
-    return !this.#over && !this.#stopped && !this.#writer.overflown
+  /** Whether a reader may join: the log still has its beginning, and may become complete. */
+  get joinable(): boolean {
+    return !this.#done && !this.#stopped && !this.#writer.trimmed
   }
 
-  waitFor(chunk: number): WaitNode {
+  waitNodeFor(chunk: number): WaitNode {
     const produced = () => this.#writer.count > chunk
     const waitsFor = new Map([[this.#node, 1]])
     return {
@@ -96,11 +97,14 @@ export class Producer implements LocalProducer {
     }
   }
 
-  /** Unless it was settled, the next who waits becomes the producer. Nobody is to begin with what comes to no end. */
-  async #letGo(): Promise<void> {
+  /**
+   * Releases the grant. Unless it was settled, the next waiter is granted the lease. Discards a log that will never be
+   * complete first, so that no reader starts on it.
+   */
+  async #releaseGrant(): Promise<void> {
     const { name, logs } = this.view
-    const within = this.#host.unavailableAfter
-    if (this.#stopped && !this.#offered) logs.forget(name, true, within).catch(() => {})
+    const { unavailableAfter } = this.#host
+    if (this.#stopped && !this.#publishAttempted) logs.discard(name, true, unavailableAfter).catch(() => {})
     await this.#grant.release().catch(() => {})
   }
 
@@ -110,14 +114,14 @@ export class Producer implements LocalProducer {
     try {
       if (!this.#stopped) await this.#produce(slot)
     } finally {
-      await this.#letGo()
+      await this.#releaseGrant()
       this.#end()
     }
   }
 
   async #produce(slot: Slot): Promise<void> {
-    this.#tell(true)
-    this.#tickLater()
+    this.#announce(true)
+    this.#scheduleCheck()
     const scope = { node: this.#node, slot }
     const context = this.#context()
     let failure: { error: unknown } | undefined
@@ -131,7 +135,7 @@ export class Producer implements LocalProducer {
     } catch (error) {
       failure = { error }
     }
-    // A chunk that cannot be carried ends the stream, but not by itself the generator that yielded it.
+    // A chunk that the codec refuses ends the stream; the generator that yielded it has to be stopped.
     if (failure) this.#stopWork(failure.error)
     await this.#writer.flushed()
     if (!this.#stopped) await this.#settle(failure)
@@ -152,110 +156,112 @@ export class Producer implements LocalProducer {
 
   #write(chunk: unknown): Promise<void> | undefined {
     this.#writer.add(encodeWith(this.#host.codec, chunk))
-    return this.#writer.room()
+    return this.#writer.backpressure()
   }
 
-  /** Says to all who wait where to read, and whether they still may. */
-  #tell(open: boolean): void {
+  /** Publishes as progress which log to read, and whether readers may join. */
+  #announce(open: boolean): void {
     this.#grant.progress({ log: this.log, open })
   }
 
   async #settle(failure: { error: unknown } | undefined): Promise<void> {
-    const { key, terms, context } = this.#call
-    const open = !this.#writer.overflown
-    const ttl = open ? (failure ? terms.errorTtl : this.#ttl) : 0
+    const { key, options, context } = this.#call
+    const open = !this.#writer.trimmed
+    const ttl = open ? (failure ? options.errorTtl : this.#ttl) : 0
     const end: StreamEnd = { count: this.#writer.count }
     if (failure) end.failure = encodeFailure(exposedFailure(this.#host.exposeError, context, failure.error))
-    const note: StreamNote = { log: this.log, open, end }
+    const record: StreamRecord = { log: this.log, open, end }
     try {
-      // First the log, then the record: what the record names must be there.
-      if (ttl > 0 && this.#grant.shared) await this.#writer.keep(ttl + LOG_GRACE)
-      this.#offered = true
-      await this.#grant.publish(note, { ttl })
+      // The log must exist for as long as the record names it, so it is retained first.
+      if (ttl > 0 && this.#grant.shared) await this.#writer.retain(ttl + LOG_GRACE)
+      this.#publishAttempted = true
+      await this.#grant.publish(record, { ttl })
     } catch (cause) {
-      const alone = cause instanceof UnavailableError && this.#call.terms.onUnavailable === 'local'
-      if (!alone) this.stop(lossOf(cause, key))
+      // With `local`, the readers of this process still receive the end.
+      const unshared = cause instanceof UnavailableError && options.onUnavailable === 'local'
+      if (!unshared) this.stop(toInterruptingError(cause, key))
     }
     if (!this.#stopped) this.view.finish(end, failure?.error)
   }
 
-  /** Stops the work: the stream comes to no end. Readers who were delivered nothing start again, unless it was closed. */
+  /** Aborts the work and interrupts the readers of the log. Those that were delivered nothing may locate once more. */
   stop(reason: Error): void {
-    if (this.#stopped || this.#over) return
+    if (this.#stopped || this.#done) return
     this.#stopped = reason
     this.#writer.stop()
     this.#call.context.run(() => this.#abort.abort(reason))
     this.#stopWork(reason)
-    this.view.interrupt(this.#cutFor(reason))
+    this.view.interrupt(this.#interruptionFor(reason))
   }
 
-  /** The rest of a generator runs in the context of the work, too. */
+  /** The `finally` blocks of a generator run in the async context of the call. */
   #stopWork(reason: unknown): void {
     this.#call.context.run(() => this.#source.stop(reason))
   }
 
-  #cutFor(reason: Error): Cut {
+  #interruptionFor(reason: Error): Interruption {
     if (reason instanceof ClosedError)
-      return { restart: false, error: (key) => new ClosedError('The locker was closed', { key }) }
+      return { canRestart: false, error: (key) => new ClosedError('The locker was closed', { key }) }
     if (reason instanceof UnavailableError) {
       const { message, cause } = reason
-      const restart = this.#call.terms.onUnavailable === 'local'
-      return { restart, error: (key) => new UnavailableError(message, { key, cause }) }
+      const canRestart = this.#call.options.onUnavailable === 'local'
+      return { canRestart, error: (key) => new UnavailableError(message, { key, cause }) }
     }
     if (reason instanceof OverloadedError)
-      return { restart: false, error: (key) => new OverloadedError(reason.message, { key }) }
+      return { canRestart: false, error: (key) => new OverloadedError(reason.message, { key }) }
     if (reason instanceof LeaseLostError && !this.#host.takeover) {
       const lost = 'The producer lost its lease, and takeover is off'
-      return { restart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
+      return { canRestart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
     }
-    const message = 'The producer lost its right to go on'
-    return { restart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
+    const message = 'The producer was stopped'
+    return { canRestart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }
 
   #end(): void {
-    this.#over = true
-    this.#tick?.cancel()
-    this.view.onChange = undefined
+    this.#done = true
+    this.#checkTimer?.cancel()
+    this.view.onReadersChanged = undefined
     this.#grant.signal.removeEventListener('abort', this.#onAbort)
-    this.view.release()
-    this.#done()
+    this.view.detachProducer()
+    this.#onDone()
   }
 
   #readersChanged(): void {
-    this.#writer.readersChanged()
-    if (this.#call.terms.abortUnwanted && this.view.readers.size === 0) this.#tickLater(UNWANTED_AFTER)
+    this.#writer.onReadersChanged()
+    if (this.#call.options.abortUnwanted && this.view.readers.size === 0)
+      this.#scheduleCheck(UNWANTED_CHECK_DELAY)
   }
 
-  #tickLater(ms: number = this.#call.terms.lease / 3): void {
-    if (this.#over || this.#stopped) return
-    this.#tick?.cancel()
-    this.#tick = this.#host.space.clock.after(ms, () => void this.#onTick(), true)
+  #scheduleCheck(ms: number = this.#call.options.lease / 3): void {
+    if (this.#done || this.#stopped) return
+    this.#checkTimer?.cancel()
+    this.#checkTimer = this.#host.space.clock.after(ms, () => void this.#check(), true)
   }
 
-  /** Keeps the log while there is nothing to write, and finds out whether it is still wanted. */
-  async #onTick(): Promise<void> {
-    this.#tickLater()
+  /** Retains the log, and stops if no process reads it and `abortUnwanted` is set. */
+  async #check(): Promise<void> {
+    this.#scheduleCheck()
     const now = this.#host.space.clock.now()
-    const due = now - this.#keptAt >= KEEP_AFTER
-    // If it cannot be asked now, the next tick asks, or the next append fails.
+    const due = now - this.#retainedAt >= RETAIN_INTERVAL
+    // A failure is left to the next check, or to the next append.
     try {
-      if (this.#call.terms.abortUnwanted && this.view.readers.size === 0) await this.#stopIfUnwanted()
-      if (due) await this.#writer.keep(LOG_GRACE)
-      if (due) this.#keptAt = now
+      if (this.#call.options.abortUnwanted && this.view.readers.size === 0) await this.#stopIfUnwanted()
+      if (due) await this.#writer.retain(LOG_GRACE)
+      if (due) this.#retainedAt = now
     } catch {}
   }
 
-  /** Without a log, whoever comes now waits for the next producer. */
+  /** Discards the log unless another process follows it; a later reader then waits for the next producer. */
   async #stopIfUnwanted(): Promise<void> {
     const { view } = this
-    if (await view.logs.forget(view.name, false, this.#host.unavailableAfter))
-      this.stop(new AbortedError('Nobody reads the stream any more', { key: this.#call.key }))
+    if (await view.logs.discard(view.name, false, this.#host.unavailableAfter))
+      this.stop(new AbortedError('No reader is left', { key: this.#call.key }))
   }
 }
 
-/** Why a stream cannot go on, as an error of ours. */
-function lossOf(cause: unknown, key: string): Error {
+/** The reason of `stop` for a failure of the log or of the record. */
+function toInterruptingError(cause: unknown, key: string): Error {
   const known = [UnavailableError, ClosedError, OverloadedError].some((kind) => cause instanceof kind)
   if (known) return cause as Error
-  return new StreamInterruptedError('The stream cannot be written any more', { key, cause })
+  return new StreamInterruptedError('The log of the stream cannot be written', { key, cause })
 }

@@ -1,14 +1,14 @@
-/** The window moves by this part of its size, so that little has to be remembered of what is in it. */
+/** Granularity of the window, as a part of its size: fewer steps have to be remembered than chunks. */
 const STEP = 1 / 64
 
-/** Counted for each chunk beside its bytes: what it costs to keep it. */
-const OVERHEAD = 16
+/** Bytes that a chunk costs beside its own. */
+const CHUNK_OVERHEAD = 16
 
-/** Which of the newest chunks fit into so many bytes. */
-export class Window {
+/** Computes which of the newest chunks fit into `maxBytes`. */
+export class RetentionWindow {
   readonly #maxBytes: number
-  /** Where the window may begin, and the bytes before that: one for each step of it. */
-  readonly #steps: { number: number; before: number }[] = [{ number: 0, before: 0 }]
+  /** Numbers at which the window may begin, with the bytes of all chunks before each. */
+  readonly #steps: { number: number; bytesBefore: number }[] = [{ number: 0, bytesBefore: 0 }]
   #length = 0
   #bytes = 0
 
@@ -16,18 +16,18 @@ export class Window {
     this.#maxBytes = maxBytes
   }
 
-  /** Adds a chunk at the end. */
+  /** Adds a chunk of this size at the end. */
   add(bytes: number): void {
     const last = this.#steps.at(-1)
-    if (!last || this.#bytes - last.before >= this.#maxBytes * STEP)
-      this.#steps.push({ number: this.#length, before: this.#bytes })
+    if (!last || this.#bytes - last.bytesBefore >= this.#maxBytes * STEP)
+      this.#steps.push({ number: this.#length, bytesBefore: this.#bytes })
     this.#length++
-    this.#bytes += bytes + OVERHEAD
+    this.#bytes += bytes + CHUNK_OVERHEAD
   }
 
-  /** Number of the first chunk that fits, so that at least the last one does. 0 as long as all do. */
+  /** Number of the first chunk in the window; 0 while all chunks fit. The window always holds the last step. */
   get first(): number {
-    while (this.#steps.length > 1 && this.#bytes - (this.#steps[0]?.before ?? 0) > this.#maxBytes)
+    while (this.#steps.length > 1 && this.#bytes - (this.#steps[0]?.bytesBefore ?? 0) > this.#maxBytes)
       this.#steps.shift()
     return this.#steps[0]?.number ?? 0
   }

@@ -1,29 +1,29 @@
 import type { ReadReply } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'
 
-/** What a cursor comes upon. */
+/** Events of a cursor. */
 export interface CursorEvents {
-  /** There may be something to take. */
-  wake(): void
-  /** The chunk that comes next is not kept any more, and others that came after it are. */
-  trimmed(): void
-  /** What should be there is not. */
-  lost(): void
-  /** The store does not answer. */
-  unread(error: unknown): void
+  /** There may be a chunk to take. */
+  onChange(): void
+  /** The next chunk was trimmed. */
+  onTrimmed(): void
+  /** The log does not hold the next chunk, although it should. */
+  onMissing(): void
+  /** The store could not be read. */
+  onReadFailed(error: unknown): void
 }
 
-/** A place in a log: reads from there on when it is asked to, and holds what was read in one go. */
+/** A position in a log. Reads from there when {@link readAhead} is called, and buffers the chunks of one read. */
 export class Cursor {
-  /** What the record calls the log. */
+  /** Name of the log in the record. */
   readonly log: string
   readonly view: LogView
-  /** Number of the chunk that is read next. */
+  /** Number of the next chunk to read; those before it were taken or are buffered. */
   position = 0
   readonly #events: CursorEvents
-  #ready: Buffer[] = []
+  #buffered: Buffer[] = []
   #reading = false
-  #left = false
+  #closed = false
 
   constructor(log: string, view: LogView, events: CursorEvents) {
     this.log = log
@@ -31,70 +31,70 @@ export class Cursor {
     this.#events = events
   }
 
-  /** Whether everything up to the end of a complete stream was taken. */
+  /** Whether the stream is complete and all its chunks were taken. */
   get atEnd(): boolean {
     const { end } = this.view
-    return end !== undefined && this.#ready.length === 0 && this.position >= end.count
+    return end !== undefined && this.#buffered.length === 0 && this.position >= end.count
   }
 
-  /** The next chunk, if it was read, or is at hand. */
+  /** The next chunk, if it is buffered here or in the view. */
   take(): Buffer | undefined {
-    this.view.touch()
-    return this.#ready.shift() ?? this.#atHand()
+    this.view.retain()
+    return this.#buffered.shift() ?? this.#takeFromTail()
   }
 
-  #atHand(): Buffer | undefined {
-    const chunk = this.view.at(this.position)
+  #takeFromTail(): Buffer | undefined {
+    const chunk = this.view.chunkAt(this.position)
     if (chunk) this.#advance(1)
     return chunk
   }
 
   #advance(count: number): void {
     this.position += count
-    this.view.onChange?.()
+    this.view.onReadersChanged?.()
   }
 
-  /** Takes what was read; and what is at hand besides, if that is all up to the end of a complete stream. */
-  rest(): Buffer[] {
-    const rest = this.#ready
-    this.#ready = []
+  /** Takes all buffered chunks; of a complete stream, also those that are buffered in the view. */
+  takeBuffered(): Buffer[] {
+    const chunks = this.#buffered
+    this.#buffered = []
     const { end } = this.view
-    if (!end) return rest
-    for (let chunk = this.#atHand(); chunk; chunk = this.#atHand()) rest.push(chunk)
-    return rest
+    if (!end) return chunks
+    for (let chunk = this.#takeFromTail(); chunk; chunk = this.#takeFromTail()) chunks.push(chunk)
+    return chunks
   }
 
-  /** Has the next chunk read, if there is one and it is not at hand. Says so when it is there. */
-  seek(): void {
-    if (this.#reading || !this.view.lacks(this.position)) return
+  /** Reads the next chunks, unless they will be announced. Emits an event when the read has ended. */
+  readAhead(): void {
+    if (this.#reading || !this.view.mustRead(this.position)) return
     this.#reading = true
     const from = this.position
     this.view.read(from).then(
       (reply) => {
         this.#reading = false
-        if (this.#left) return
-        // Meanwhile the same may have come in a message.
+        if (this.#closed) return
+        // A message may have brought the same chunks meanwhile.
         if (from === this.position) this.#received(reply)
-        this.#events.wake()
+        this.#events.onChange()
       },
       (error: unknown) => {
         this.#reading = false
-        if (!this.#left) this.#events.unread(error)
+        if (!this.#closed) this.#events.onReadFailed(error)
       },
     )
   }
 
   #received(reply: ReadReply): void {
-    if (reply.status === 'trimmed') return this.#events.trimmed()
-    if (reply.status === 'gone') return this.#events.lost()
-    this.#ready = [...reply.chunks]
+    if (reply.status === 'trimmed') return this.#events.onTrimmed()
+    if (reply.status === 'missing') return this.#events.onMissing()
+    this.#buffered = [...reply.chunks]
     this.#advance(reply.chunks.length)
     const { end } = this.view
-    if (end && reply.chunks.length === 0 && this.position < end.count) this.#events.lost()
+    if (end && reply.chunks.length === 0 && this.position < end.count) this.#events.onMissing()
   }
 
-  /** Nothing more is wanted of it. */
-  leave(): void {
-    this.#left = true
+  /** Ignores the read that is under way. */
+  close(): void {
+    this.#closed = true
   }
 }

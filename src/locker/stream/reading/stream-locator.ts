@@ -1,78 +1,79 @@
 import type { SoloflightError } from '../../../errors.ts'
 import { outsideWork } from '../../../kernel/work/user-code.ts'
-import type { Grant, StreamSpace } from '../stream-host.ts'
-import type { StreamNote } from '../stream-record.ts'
+import type { StreamGrant, StreamSpace } from '../stream-host.ts'
+import type { StreamRecord } from '../stream-record.ts'
 
-/** What comes of asking. */
-export interface InquiryEvents {
-  /** Somebody produces, and says where to read. */
-  told(note: StreamNote): void
-  /** Whoever asked is the producer. */
-  granted(lease: Grant): void
-  /** The record has accepted the end of a stream. */
-  complete(note: StreamNote): void
-  refused(error: SoloflightError): void
+/** Events of a locator. */
+export interface LocatorEvents {
+  /** The stream is being produced; the record names the log. */
+  onRunning(record: StreamRecord): void
+  /** The lease was granted: the caller produces. */
+  onGranted(grant: StreamGrant): void
+  /** The stream is complete; the record names the log and its end. */
+  onCompleted(record: StreamRecord): void
+  onFailed(error: SoloflightError): void
 }
 
-/** A request waits for what is new, as long as its reader does: what is over names a log that may be gone. */
-const PATIENT = {
+/** A request has no deadline of its own, and accepts no stale result: the log that it names may be gone. */
+const WAIT_FOR_FRESH = {
   timeout: Number.POSITIVE_INFINITY,
   softTimeout: Number.POSITIVE_INFINITY,
   staleWhileRevalidate: 0,
   staleIfError: 0,
 } as const
 
-/** Asks the record of a stream who produces it. One question at a time; what comes of an earlier one is not heard. */
-export class Inquiry {
+/** Finds the log of a stream by its record. Makes one request at a time, and ignores the replies to earlier ones. */
+export class StreamLocator {
   readonly #space: StreamSpace
   readonly #key: string
   readonly #lease: number
-  readonly #events: InquiryEvents
-  #asking: AbortController | undefined
+  readonly #events: LocatorEvents
+  #request: AbortController | undefined
 
-  constructor(space: StreamSpace, key: string, lease: number, events: InquiryEvents) {
+  constructor(space: StreamSpace, key: string, lease: number, events: LocatorEvents) {
     this.#space = space
     this.#key = key
     this.#lease = lease
     this.#events = events
   }
 
-  /** Whether there is no answer yet. */
+  /** Whether a request waits for its reply. */
   get pending(): boolean {
-    return this.#asking !== undefined
+    return this.#request !== undefined
   }
 
-  /** Asks; only what was begun under a grant above `afterFence` is wanted. */
-  ask(afterFence: number, onUnavailable: 'fail' | 'local'): void {
-    const asking = new AbortController()
-    this.#asking = asking
-    const { signal } = asking
-    const onProgress = (note: unknown) => {
-      if (this.#asking === asking) this.#events.told(note as StreamNote)
+  /** Requests the record. Only results of grants after `afterFence` count. */
+  locate(afterFence: number, onUnavailable: 'fail' | 'local'): void {
+    const request = new AbortController()
+    this.#request = request
+    const { signal } = request
+    const onProgress = (record: unknown) => {
+      if (this.#request === request) this.#events.onRunning(record as StreamRecord)
     }
-    const options = { ...PATIENT, signal, lease: this.#lease, afterFence, onUnavailable, onProgress }
-    // A work that reads waits for a chunk, and only while it asks for one.
+    const options = { ...WAIT_FOR_FRESH, signal, lease: this.#lease, afterFence, onUnavailable, onProgress }
+    // A work that reads a stream waits only while it calls `next`: the reader notes that wait itself.
     outsideWork(() => this.#space.request(this.#key, options)).then(
-      (ticket) => {
-        const isHeard = this.#ends(asking)
-        if (ticket.status === 'done') return isHeard && this.#events.complete(ticket.result.value)
-        if (isHeard) this.#events.granted(ticket)
-        else ticket.release().catch(() => {})
+      (reply) => {
+        const isCurrent = this.#end(request)
+        if (reply.status === 'done') return isCurrent && this.#events.onCompleted(reply.result.value)
+        if (isCurrent) this.#events.onGranted(reply)
+        else reply.release().catch(() => {})
       },
-      (error: SoloflightError) => this.#ends(asking) && this.#events.refused(error),
+      (error: SoloflightError) => this.#end(request) && this.#events.onFailed(error),
     )
   }
 
-  #ends(asking: AbortController): boolean {
-    if (this.#asking !== asking) return false
-    this.#asking = undefined
+  /** Returns whether this was the current request. */
+  #end(request: AbortController): boolean {
+    if (this.#request !== request) return false
+    this.#request = undefined
     return true
   }
 
-  /** Gives up the place at the record. */
+  /** Cancels the request. */
   stop(): void {
-    const asking = this.#asking
-    this.#asking = undefined
-    asking?.abort()
+    const request = this.#request
+    this.#request = undefined
+    request?.abort()
   }
 }

@@ -15,51 +15,53 @@ import { onAbort } from '../../../kernel/waiting/on-abort.ts'
 import { addWait, callingWork, type WorkScope, wouldDeadlock } from '../../flight/deadlock.ts'
 import { countUndecodable } from '../../flight/locker-context.ts'
 import { errorFor } from '../../flight/waiter-set.ts'
-import type { Cut, LogView, ViewReader } from '../log/log-view.ts'
-import type { Grant, ReaderDesk, StreamCall } from '../stream-host.ts'
-import { isShared, type StreamNote } from '../stream-record.ts'
+import type { Interruption, LogView, ViewReader } from '../log/log-view.ts'
+import type { StreamCall, StreamGrant, StreamRegistry } from '../stream-host.ts'
+import { isShared, type StreamRecord } from '../stream-record.ts'
 import { Cursor } from './cursor.ts'
-import { Inquiry } from './stream-locator.ts'
+import { StreamLocator } from './stream-locator.ts'
 
 const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
-/** A complete stream whose log is not there, or cannot be read, is asked for anew so often. */
+/** A reader locates the stream once more so often when a complete log is missing, or its chunks cannot be decoded. */
 const MAX_RETRIES = 3
 
 /**
- * One caller of `stream`. Does nothing until it is first asked for a chunk; holds what was read in one go, and no more;
- * asks for more when it is asked. Once it has ended, by whatever way, nothing of it is left.
+ * One caller of `stream`. It starts with the first `next`, buffers the chunks of one read, and reads further only when
+ * `next` asks for a chunk. After it has ended it holds no resources.
  */
 export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, ViewReader {
-  readonly #desk: ReaderDesk
+  readonly #streams: StreamRegistry
   readonly #call: StreamCall
-  readonly #inquiry: Inquiry
-  /** Calls of `next` are answered one after another. */
-  #turn: Promise<unknown> = Promise.resolve()
-  #begun = false
-  #ended = false
-  /** Thrown when what was read before it has been delivered. */
+  readonly #locator: StreamLocator
+  /** Settles with the last call of `next`: they are answered in order. */
+  #lastStep: Promise<unknown> = Promise.resolve()
+  #started = false
+  #done = false
+  /** Thrown after the chunks in `#undelivered`. */
   #failure: Error | undefined
-  #rest: Buffer[] = []
-  /** What is read. */
+  /** Chunks of a log that the reader has left. */
+  #undelivered: Buffer[] = []
+  /** Position in the log that is read. */
   #cursor: Cursor | undefined
+  /** Number of chunks that `next` returned. */
   #delivered = 0
-  /** The last grant of which nothing is wanted any more: its log was left. */
-  #past = 0
+  /** Highest fence of a log that the reader has left: results of grants up to it are ignored. */
+  #afterFence = 0
   #retries = 0
-  /** The log that was granted to this reader. */
-  #produced: string | undefined
-  #wake: (() => void) | undefined
+  /** The log of the last grant to this reader. */
+  #producedLog: string | undefined
+  #resolveChange: (() => void) | undefined
   #timer: Timer | undefined
 
-  constructor(desk: ReaderDesk, call: StreamCall) {
-    this.#desk = desk
+  constructor(streams: StreamRegistry, call: StreamCall) {
+    this.#streams = streams
     this.#call = call
-    this.#inquiry = new Inquiry(desk.host.space, call.key, call.terms.lease, {
-      told: (note) => this.#told(note),
-      granted: (lease) => this.#granted(lease),
-      complete: (note) => this.#complete(note),
-      refused: (error) => this.#refused(error),
+    this.#locator = new StreamLocator(streams.host.space, call.key, call.options.lease, {
+      onRunning: (record) => this.#onRunning(record),
+      onGranted: (grant) => this.#onGranted(grant),
+      onCompleted: (record) => this.#onCompleted(record),
+      onFailed: (error) => this.#onLocateFailed(error),
     })
   }
 
@@ -77,12 +79,12 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
 
   /** The next chunk. */
   next(): Promise<IteratorResult<T, undefined>> {
-    const step = this.#turn.then(() => this.#step())
-    this.#turn = step.catch(() => {})
+    const step = this.#lastStep.then(() => this.#step())
+    this.#lastStep = step.catch(() => {})
     return step
   }
 
-  /** Leaves: the work goes on for the others. */
+  /** Ends this reader. The work goes on for the others, unless `abortUnwanted` is set. */
   async return(): Promise<IteratorResult<T, undefined>> {
     this.#finish()
     return END
@@ -93,8 +95,8 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
   }
 
   async #step(): Promise<IteratorResult<T, undefined>> {
-    this.#begin()
-    const { clock } = this.#desk.host.space
+    this.#start()
+    const { clock } = this.#streams.host.space
     const work = callingWork()
     refProcess(clock)
     try {
@@ -102,7 +104,7 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
         const result = this.#result()
         if (result) return result
         this.#startDeadline()
-        await this.#change(work)
+        await this.#waitForChange(work)
       }
     } finally {
       unrefProcess(clock)
@@ -111,123 +113,126 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     }
   }
 
-  /** Resolves when there may be something to say. A work that reads waits for the producer, and lends its slot meanwhile. */
-  async #change(work: WorkScope | undefined): Promise<void> {
-    const chunk = this.#cursor?.view.producer?.waitFor(this.#cursor.position)
-    if (work && chunk && wouldDeadlock(work.node, chunk)) {
-      const message = 'The work waits for itself: it reads a stream that waits for it'
+  /** Resolves when there may be a result. A work that reads a stream waits for its producer, and lends its slot meanwhile. */
+  async #waitForChange(work: WorkScope | undefined): Promise<void> {
+    const producer = this.#cursor?.view.producer?.waitNodeFor(this.#cursor.position)
+    if (work && producer && wouldDeadlock(work.node, producer)) {
+      const message = 'The work waits for itself: it reads a stream that waits for this work'
       return this.fail(new DeadlockError(message, { key: this.key }))
     }
-    const resume = work && (chunk ? addWait(work, chunk) : work.slot.lend())
-    await new Promise<void>((wake) => {
-      this.#wake = wake
+    const resume = work && (producer ? addWait(work, producer) : work.slot.lend())
+    await new Promise<void>((resolve) => {
+      this.#resolveChange = resolve
     })
     resume?.()
   }
 
-  #begin(): void {
-    if (this.#begun || this.#ended) return
-    this.#begun = true
-    this.#desk.began(this)
-    const { signal } = this.#call.terms
+  #start(): void {
+    if (this.#started || this.#done) return
+    this.#started = true
+    this.#streams.onReaderStarted(this)
+    const { signal } = this.#call.options
     if (signal?.aborted) return this.#onAbort()
     this.#unlisten = signal && onAbort(signal, this.#onAbort)
-    this.#ask()
+    this.#locate()
   }
 
   #startDeadline(): void {
-    const { timeout } = this.#call.terms
+    const { timeout } = this.#call.options
     if (this.#timer || timeout === Number.POSITIVE_INFINITY) return
     const expire = () =>
       this.fail(new TimeoutError(`No chunk of ${shown(this.key)} within ${timeout} ms`, { key: this.key }))
-    this.#timer = this.#desk.host.space.clock.after(timeout, expire)
+    this.#timer = this.#streams.host.space.clock.after(timeout, expire)
   }
 
-  /** What can be said now; undefined when that must be waited for. */
+  /** The next result; undefined when the reader must wait for it. */
   #result(): IteratorResult<T, undefined> | undefined {
-    if (this.#ended) return END
+    if (this.#done) return END
     const cursor = this.#cursor
-    const chunk = this.#rest.shift() ?? cursor?.take()
+    const chunk = this.#undelivered.shift() ?? cursor?.take()
     if (chunk) return this.#deliver(chunk)
     if (this.#failure) {
       this.#finish()
       throw this.#failure
     }
-    if (cursor?.atEnd) return this.#conclude(cursor.view)
-    cursor?.seek()
+    if (cursor?.atEnd) return this.#end(cursor.view)
+    cursor?.readAhead()
     return undefined
   }
 
   #deliver(chunk: Buffer): IteratorResult<T, undefined> | undefined {
     try {
-      const value = decodeWith(this.#desk.host.codec, chunk, this.key) as T
+      const value = decodeWith(this.#streams.host.codec, chunk, this.key) as T
       this.#delivered++
       return { done: false, value }
     } catch (error) {
-      if (this.#startOver()) return this.#result()
+      if (this.#replaceUndecodable()) return this.#result()
       this.#finish()
       throw error
     }
   }
 
   /**
-   * Another codec wrote what would be delivered first. A complete stream is then produced anew in its place; beside one
-   * that is still produced this process produces its own. False when it was produced for this reader already.
+   * The first chunk cannot be decoded: another codec encoded it. A complete stream is produced once more in its place;
+   * while it is still being produced, this process runs an unshared work. Returns false when neither would help: chunks
+   * were delivered, or the codec of this process encoded it.
    */
-  #startOver(): boolean {
+  #replaceUndecodable(): boolean {
     const cursor = this.#cursor
-    if (!cursor || this.#delivered > 0 || !isShared(cursor.log) || cursor.log === this.#produced) return false
-    countUndecodable(this.#desk.host.counters, this.key, Number(cursor.log))
+    if (!cursor || this.#delivered > 0 || !isShared(cursor.log) || cursor.log === this.#producedLog)
+      return false
+    countUndecodable(this.#streams.host.counters, this.key, Number(cursor.log))
     if (!cursor.view.end || ++this.#retries > MAX_RETRIES) {
-      this.#goAlone()
+      this.#produceUnshared()
       return true
     }
     this.#leaveLog()
-    this.#inquiry.stop()
-    this.#ask()
+    this.#locator.stop()
+    this.#locate()
     return true
   }
 
-  #conclude({ end, original }: LogView): IteratorResult<T, undefined> {
+  #end({ end, original }: LogView): IteratorResult<T, undefined> {
     this.#finish()
     if (end?.failure) throw remoteError(end.failure, this.key, original)
     return END
   }
 
-  #ask(): void {
-    this.#inquiry.ask(this.#past, this.#call.terms.onUnavailable)
+  #locate(): void {
+    this.#locator.locate(this.#afterFence, this.#call.options.onUnavailable)
   }
 
-  #told({ log, open }: StreamNote): void {
+  #onRunning({ log, open }: StreamRecord): void {
     if (log === this.#cursor?.log) return
-    // Nothing will come of it, as is known here already: its successor will be told.
-    if (this.#desk.isDead(this.#call, log) || (isShared(log) && Number(log) <= this.#past)) return
-    if (!this.#moveOn()) return
-    if (open) this.#follow(log, this.#desk.view(this.#call, log))
-    else this.#goAlone()
+    // The log is known to be interrupted. Its successor will be announced.
+    if (this.#streams.isInterrupted(this.#call, log) || (isShared(log) && Number(log) <= this.#afterFence))
+      return
+    if (!this.#switchLog()) return
+    if (open) this.#read(log, this.#streams.openView(this.#call, log))
+    else this.#produceUnshared()
   }
 
-  #granted(lease: Grant): void {
+  #onGranted(grant: StreamGrant): void {
     const complete = this.#cursor?.view.end && this.#delivered > 0
-    if (complete || !this.#moveOn()) return void lease.release().catch(() => {})
-    const { log, view } = this.#desk.produce(this.#call, lease)
-    this.#produced = log
-    this.#follow(log, view)
+    if (complete || !this.#switchLog()) return void grant.release().catch(() => {})
+    const { log, view } = this.#streams.produce(this.#call, grant)
+    this.#producedLog = log
+    this.#read(log, view)
   }
 
-  #complete({ log, open, end }: StreamNote): void {
+  #onCompleted({ log, open, end }: StreamRecord): void {
     if (!end) return this.fail(this.#interrupted('The record is not that of a stream'))
     if (log !== this.#cursor?.log) {
-      if (!this.#moveOn()) return
-      // Only those who read already can go on with what has no beginning.
-      if (!open) return this.#ask()
-      this.#follow(log, this.#desk.view(this.#call, log))
+      if (!this.#switchLog()) return
+      // The log was trimmed: only a reader that follows it already can read it.
+      if (!open) return this.#locate()
+      this.#read(log, this.#streams.openView(this.#call, log))
     }
     this.#cursor?.view.finish(end)
-    this.wake()
+    this.onChange()
   }
 
-  #refused(error: Error): void {
+  #onLocateFailed(error: Error): void {
     if (this.#cursor?.view.end) return
     const died = error instanceof LockTimeoutError && this.#delivered > 0
     this.fail(died ? this.#interrupted('The producer died', error) : error)
@@ -237,120 +242,121 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
     return new StreamInterruptedError(`${why}, after ${this.#delivered} chunks`, { key: this.key, cause })
   }
 
-  /** Leaves the log that was read for another. False when it is too late for that: something was delivered of it. */
-  #moveOn(): boolean {
+  /** Leaves the current log for another one. Fails the reader and returns false if chunks of it were delivered. */
+  #switchLog(): boolean {
     const view = this.#leaveLog()
     if (!view) return true
-    // Nobody here will read to its end.
-    const cut: Cut = {
-      restart: true,
+    // Another grant has replaced its producer. This interrupts the other readers of this process as well.
+    const interruption: Interruption = {
+      canRestart: true,
       error: (key) => new StreamInterruptedError('The producer died', { key }),
     }
-    if (!view.end) view.interrupt(cut)
+    if (!view.end) view.interrupt(interruption)
     if (this.#delivered === 0) return true
     this.fail(this.#interrupted('The producer died'))
     return false
   }
 
-  #follow(log: string, view: LogView): void {
+  #read(log: string, view: LogView): void {
     this.#cursor = new Cursor(log, view, {
-      wake: () => this.wake(),
-      trimmed: () => this.#trimmed(),
-      lost: () => this.#lost(),
-      unread: (error) => this.#unread(error),
+      onChange: () => this.onChange(),
+      onTrimmed: () => this.#onTrimmed(),
+      onMissing: () => this.#onMissing(),
+      onReadFailed: (error) => this.#onReadFailed(error),
     })
     view.join(this)
-    this.wake()
+    this.onChange()
   }
 
   #leaveLog(): LogView | undefined {
     const cursor = this.#cursor
     this.#cursor = undefined
     if (!cursor) return undefined
-    if (isShared(cursor.log)) this.#past = Math.max(this.#past, Number(cursor.log))
-    if (this.#delivered > 0) this.#rest.push(...cursor.rest())
-    cursor.leave()
+    if (isShared(cursor.log)) this.#afterFence = Math.max(this.#afterFence, Number(cursor.log))
+    if (this.#delivered > 0) this.#undelivered.push(...cursor.takeBuffered())
+    cursor.close()
     cursor.view.leave(this)
     return cursor.view
   }
 
-  /** There is no beginning left of what is produced: this caller has it produced once more. */
-  #goAlone(): void {
+  /** Runs an unshared work: the shared log cannot be joined, or Redis is away. */
+  #produceUnshared(): void {
     this.#leaveLog()
-    this.#inquiry.stop()
-    const { log, view } = this.#desk.goAlone(this.#call)
-    this.#follow(log, view)
+    this.#locator.stop()
+    const { log, view } = this.#streams.produceUnshared(this.#call)
+    this.#read(log, view)
   }
 
-  #trimmed(): void {
-    if (this.#delivered === 0) this.#goAlone()
-    else this.fail(this.#interrupted('Further behind than what is kept (`maxBytes`)'))
+  #onTrimmed(): void {
+    if (this.#delivered === 0) this.#produceUnshared()
+    else this.fail(this.#interrupted('The next chunk was trimmed (`maxBytes`)'))
   }
 
-  /** The chunks are not there any more, although the record says that they are. */
-  #lost(): void {
+  /** The record names chunks that the log does not have. */
+  #onMissing(): void {
     if (this.#delivered > 0 || ++this.#retries > MAX_RETRIES)
-      return this.fail(this.#interrupted('What followed is not kept any more'))
+      return this.fail(this.#interrupted('The next chunk is missing from the log'))
     this.#leaveLog()
-    this.#inquiry.stop()
-    this.#ask()
+    this.#locator.stop()
+    this.#locate()
   }
 
-  #unread(error: unknown): void {
-    const local = error instanceof UnavailableError && this.#call.terms.onUnavailable === 'local'
-    if (local && this.#delivered === 0) this.#goAlone()
+  #onReadFailed(error: unknown): void {
+    const local = error instanceof UnavailableError && this.#call.options.onUnavailable === 'local'
+    if (local && this.#delivered === 0) this.#produceUnshared()
     else this.fail(errorFor(error)(this.key) as Error)
   }
 
-  cut(cut: Cut): void {
-    if (this.#delivered > 0 || !cut.restart) return this.#refused(cut.error(this.key))
+  onInterrupted({ canRestart, error }: Interruption): void {
+    if (this.#delivered > 0 || !canRestart) return this.#onLocateFailed(error(this.key))
     this.#leaveLog()
-    if (!this.#inquiry.pending) this.#ask()
+    if (!this.#locator.pending) this.#locate()
   }
 
-  /** Stops listening to the caller's signal. */
+  /** Removes the listener from the caller's signal. */
   #unlisten: (() => void) | undefined
 
   readonly #onAbort = (): void => {
-    const { signal } = this.#call.terms
+    const { signal } = this.#call.options
     this.fail(new AbortedError('The reader aborted', { key: this.key, cause: signal?.reason }))
-    this.#rest = []
+    this.#undelivered = []
   }
 
-  /** The locker is closed. What is at hand to the end of a complete stream is still delivered. */
+  /** The locker is closed. A complete stream whose rest is buffered is still delivered. */
   close(error: Error): void {
     const cursor = this.#cursor
-    this.#rest.push(...(cursor?.rest() ?? []))
+    this.#undelivered.push(...(cursor?.takeBuffered() ?? []))
     if (!cursor?.atEnd) this.fail(error)
   }
 
-  /** Ends it with this error, once what was read before has been delivered. */
+  /** Throws `error` after the chunks that were read already. */
   fail(error: Error): void {
-    if (this.#ended || this.#failure) return
+    if (this.#done || this.#failure) return
     this.#failure = error
-    this.#leave()
-    this.wake()
+    this.#releaseAll()
+    this.onChange()
   }
 
-  wake(): void {
-    const wake = this.#wake
-    this.#wake = undefined
-    wake?.()
+  /** Resumes a `next` that waits. */
+  onChange(): void {
+    const resolve = this.#resolveChange
+    this.#resolveChange = undefined
+    resolve?.()
   }
 
   #finish(): void {
-    if (this.#ended) return
-    this.#ended = true
-    this.#leave()
-    this.#rest = []
-    this.wake()
+    if (this.#done) return
+    this.#done = true
+    this.#releaseAll()
+    this.#undelivered = []
+    this.onChange()
   }
 
-  /** Gives up its places: at the record, at the log, and with its signal. */
-  #leave(): void {
+  /** Leaves the record, the log and the caller's signal. */
+  #releaseAll(): void {
     this.#unlisten?.()
-    this.#inquiry.stop()
+    this.#locator.stop()
     this.#leaveLog()
-    this.#desk.ended(this)
+    this.#streams.onReaderEnded(this)
   }
 }
