@@ -68,7 +68,7 @@ const LARGE_YET: string[] = [
   'kernel/redis/command-gate.ts has 459 lines',
   'locker/flight/flight.ts has 749 lines',
   'locker/processor/held-lease.ts has 461 lines',
-  'locker/stream/reading/stream-reader.ts has 356 lines',
+  'locker/stream/reading/stream-reader.ts has 362 lines',
   'memoize/engine/engine.ts has 364 lines',
   'queue/queue.ts has 545 lines',
   'queue/store/redis/redis-store.ts has 401 lines',
