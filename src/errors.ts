@@ -1,25 +1,24 @@
 /**
- * One class per failure, each with a stable `code`. Every error that the library itself raises extends
- * {@link SoloflightError}; wrong arguments raise the built-in `TypeError`.
+ * One class per failure, each with a stable `code`. All errors of the library extend {@link SoloflightError}, except that
+ * invalid arguments throw the built-in `TypeError`.
  */
 
 import { masked } from './secrets.ts'
 
-/** What every error of the library can be told about. */
 export interface SoloflightErrorOptions {
-  /** The resource key that it is about, where there is one. */
+  /** The resource key that the error concerns, if any. */
   key?: string | undefined
-  /** What led to it. What a Redis client threw comes as a copy: its name, message and code. */
+  /** The cause. The error of a Redis client is a copy of its name, message and code. */
   cause?: unknown
 }
 
-/** The base of all errors of the library: `code` is stable, `message` is for people. */
+/** The base class of all errors of the library. Programs should compare `code`, which is stable; `message` may change. */
 export class SoloflightError extends Error {
-  /** Stable, `E_…`: what programs compare. */
+  /** Stable, `E_…`. */
   readonly code: string = 'E_SOLOFLIGHT'
-  /** The name of its class, said literally: a bundler may rename the class itself. */
+  /** The name of the class, as a literal: a bundler may rename the class. */
   override readonly name: string = 'SoloflightError'
-  /** The resource key that it is about, where there is one. */
+  /** The resource key that the error concerns, if any. */
   readonly key: string | undefined
 
   constructor(message: string, options: SoloflightErrorOptions = {}) {
@@ -28,31 +27,31 @@ export class SoloflightError extends Error {
   }
 }
 
-/** Thrown when a waiter's `timeout` passed before there was an outcome. The work itself goes on. */
+/** Thrown when the `timeout` of a waiter has passed before the outcome. The work goes on. */
 export class TimeoutError extends SoloflightError {
   override readonly code = 'E_TIMEOUT'
   override readonly name = 'TimeoutError'
 }
 
-/** Thrown when a waiter's own `signal` was aborted; `cause` is the signal's reason. */
+/** Thrown when the `signal` of a waiter was aborted; `cause` is the reason of the signal. */
 export class AbortedError extends SoloflightError {
   override readonly code = 'E_ABORTED'
   override readonly name = 'AbortedError'
 }
 
-/** Thrown when the locker or its connection was closed. */
+/** Thrown when the locker, the queue or the connection was closed. */
 export class ClosedError extends SoloflightError {
   override readonly code = 'E_CLOSED'
   override readonly name = 'ClosedError'
 }
 
-/** Thrown when Redis did not answer in `unavailableAfter`, or answered that it cannot serve; `cause` tells which. */
+/** Thrown when Redis did not reply within `unavailableAfter`, or replied with an error, which is the `cause`. */
 export class UnavailableError extends SoloflightError {
   override readonly code = 'E_UNAVAILABLE'
   override readonly name = 'UnavailableError'
   /**
-   * Above 0 when the command was given up because each of so many connections ended while it, or its reply, was on its
-   * way: it may be larger than a connection carries. 0 otherwise.
+   * Above 0 if this many connections ended one after the other while the command or its reply was being sent: it may be larger
+   * than the limit of the connection. 0 otherwise.
    */
   readonly lostConnections: number
 
@@ -71,95 +70,95 @@ export class NotLockedError extends SoloflightError {
   override readonly name = 'NotLockedError'
 }
 
-/** Thrown when a lease was superseded, expired beyond its grace, let go or already settled. Its holder cannot publish. */
+/** Thrown when a lease was superseded, released or settled, or has expired beyond its grace. Its holder cannot publish. */
 export class LeaseLostError extends SoloflightError {
   override readonly code = 'E_LEASE_LOST'
   override readonly name = 'LeaseLostError'
 }
 
-/** Thrown, with `takeover: false` only, to those who waited for a processor that died or was let go at `maxHold`. */
+/** Thrown to waiters, only with `takeover: false`, if the processor has died or its lease has ended at `maxHold`. */
 export class LockTimeoutError extends SoloflightError {
   override readonly code = 'E_LOCK_TIMEOUT'
   override readonly name = 'LockTimeoutError'
 }
 
-/** Thrown when a value cannot be carried unchanged; the message names the path to the culprit. */
+/** Thrown when a value cannot be encoded without change; the message names the path of the part concerned. */
 export class CodecError extends SoloflightError {
   override readonly code = 'E_CODEC'
   override readonly name = 'CodecError'
 }
 
-/** Thrown when a bound was reached: waiters parked on one key, commands waiting for Redis, waiters in this process. */
+/** Thrown when a limit is reached: waiters parked on one key, commands waiting for Redis, waiters in this process. */
 export class OverloadedError extends SoloflightError {
   override readonly code = 'E_OVERLOADED'
   override readonly name = 'OverloadedError'
 }
 
-/** Thrown when a work asks, directly or through other works of this process, for the key that it is computing. */
+/** Thrown when a work waits, directly or through other works of this process, for the key that it computes. */
 export class DeadlockError extends SoloflightError {
   override readonly code = 'E_DEADLOCK'
   override readonly name = 'DeadlockError'
 }
 
-/** Thrown to those who wait for a job that was removed, or of which nothing is known any more. */
+/** Thrown to waiters of a job that was removed, or that the store does not know. */
 export class RemovedError extends SoloflightError {
   override readonly code = 'E_REMOVED'
   override readonly name = 'RemovedError'
 }
 
-/** Thrown when a job was submitted under the key of another whose payload is not the same. */
+/** Thrown when a job is submitted under the key of another job with a different payload. */
 export class ConflictError extends SoloflightError {
   override readonly code = 'E_CONFLICT'
   override readonly name = 'ConflictError'
 }
 
-/** Thrown, with `unknownCommands: 'refuse'`, when no worker is known that processes a command. */
+/** Thrown, with `unknownCommands: 'refuse'`, if no known worker processes the command. */
 export class UnknownCommandError extends SoloflightError {
   override readonly code = 'E_UNKNOWN_COMMAND'
   override readonly name = 'UnknownCommandError'
 }
 
-/** The stream cannot be read on: its producer died, or its chunks are not kept any more, after some were received. */
+/** Thrown to a reader that has received chunks when its producer has died, or the next chunks are no longer retained. */
 export class StreamInterruptedError extends SoloflightError {
   override readonly code = 'E_STREAM_INTERRUPTED'
   override readonly name = 'StreamInterruptedError'
 }
 
-/** Thrown when a queue is to process a command that it processes in this process already. */
+/** Thrown when a queue already processes the command in this process. */
 export class DuplicateWorkerError extends SoloflightError {
   override readonly code = 'E_DUPLICATE_WORKER'
   override readonly name = 'DuplicateWorkerError'
 }
 
-/** Thrown when a payload is larger than `maxPayload`. */
+/** Thrown when a payload exceeds `maxPayload`. */
 export class TooLargeError extends SoloflightError {
   override readonly code = 'E_TOO_LARGE'
   override readonly name = 'TooLargeError'
 }
 
-/** A failure as it travels between processes: data, never code. */
+/** A failure as data, as it is sent between processes. */
 export interface RemoteFailure {
-  /** The original's `name`. */
+  /** `name` of the original. */
   name: string
-  /** The original's `message`. */
+  /** `message` of the original. */
   message: string
-  /** The original's `code`, where it had one. */
+  /** `code` of the original, if any. */
   code?: string | number
-  /** The original's own enumerable fields, as far as the codec carries them, they fit, and they carry no secrets. */
+  /** Own enumerable fields of the original that can be encoded, fit, and may not be secrets. */
   fields?: Record<string, unknown>
-  /** The original's `cause`, where that was an error. */
+  /** `cause` of the original, if that was an error. */
   cause?: RemoteFailure
 }
 
 /**
- * Thrown to every waiter when the work failed. `message` is the original's; `remote` carries its name, message,
- * code and own enumerable fields as data. `cause` is the original itself in the process where the work ran, and only
- * there; elsewhere it is the original's own cause, as a RemoteError. {@link isRemote} tells failures apart everywhere.
+ * Thrown to every waiter when the work has failed. `message` is that of the original error; `remote` has its name, message,
+ * code and own enumerable fields as data. In the process in which the work ran, `cause` is the original error; elsewhere it
+ * is the cause of the original, as a RemoteError. Use {@link isRemote} to distinguish failures in all processes.
  */
 export class RemoteError extends SoloflightError {
   override readonly code = 'E_REMOTE'
   override readonly name = 'RemoteError'
-  /** The original, as data. */
+  /** The original error, as data. */
   readonly remote: RemoteFailure
 
   constructor(remote: RemoteFailure, options: SoloflightErrorOptions = {}) {
@@ -172,8 +171,8 @@ export class RemoteError extends SoloflightError {
 }
 
 /**
- * Whether an error is the failure of a work or handler whose error had this name, or one of these names, wherever it ran
- * and whatever copy of this package or of the error's class there is. `error.remote.code` and `.fields` say the rest.
+ * Whether an error is the failure of a work or handler whose error had one of these names (without names: any failure), in
+ * any process, and with any copy of this package or of the error's class. See `error.remote.code` and `.fields` for details.
  *
  * @example
  * if (isRemote(error, 'ValidationError')) response.status(400).json(error.remote.fields)

@@ -1,12 +1,12 @@
 /**
- * What must not be told: credentials in texts, and the fields of foreign errors that are known to carry some. Everything
- * that the library says passes through here: its errors and warnings, and what travels of a failure. Keys do not.
+ * Masks credentials in texts, and names the fields of foreign errors that may contain some. Applied to all errors and
+ * warnings of the library, and to failures that are sent to other processes. Keys are not masked.
  */
 
-/** A host, as it stands behind the slashes of a URL without user and password: an `@` further on is part of its path. */
+/** The host of a URL without user and password. A later `@` is part of the path. */
 const PLAIN_HOST = /(?:\[[^\]]{0,64}\]|[^/?#@:[]{0,256})(?::\d{0,5})?(?:[/?#]|$)/y
 
-/** What names of secrets contain, in letters and digits alone. */
+/** Substrings of the names of secrets, in lower-case letters and digits. */
 export const SECRET_WORDS: readonly string[] =
   'passw passphrase pwd secret token authoriz authent credential cookie signature apikey accesskey privatekey'.split(
     ' ',
@@ -15,13 +15,13 @@ export const SECRET_WORDS: readonly string[] =
 /** A parameter in the query of a URL. */
 const PARAMETER = /([?&;]([\w.-]{1,64})=)[^\s&#]+/g
 
-/** Redis quotes the arguments of a command that it does not know: AUTH and HELLO may be renamed, or not be known yet. */
+/** Redis quotes the arguments of an unknown command. AUTH and HELLO may be renamed, or unknown to an old server. */
 const ARGUMENTS = /(with args beginning with:).*/g
 
 /**
- * Fields of errors that carry requests, statements, settings and what came in, of any of which a secret may be part: of
- * ioredis, pg, mysql2, mongodb, axios, got, undici, the AWS SDK, node:url, node:http and node:child_process, and of what
- * is built on those. In small letters and digits alone.
+ * Fields of errors that contain requests, statements, settings or inputs, which may contain secrets: of ioredis, pg, mysql2,
+ * mongodb, axios, got, undici, the AWS SDK, node:url, node:http and node:child_process, and of libraries on top of them. In
+ * lower-case letters and digits.
  */
 export const CARRIERS: ReadonlySet<string> = new Set(
   [
@@ -33,13 +33,13 @@ export const CARRIERS: ReadonlySet<string> = new Set(
   ].flatMap((line) => line.split(' ')),
 )
 
-/** Whether a field of this name may carry a secret. */
+/** Whether a field of this name may contain a secret. */
 export function isSecret(name: string): boolean {
   const plain = name.toLowerCase().replace(/[^a-z\d]/g, '')
   return CARRIERS.has(plain) || SECRET_WORDS.some((word) => plain.includes(word))
 }
 
-/** A word without the user and password of its URL, which should have been encoded but may hold whatever is no blank. */
+/** A word without the user and password of its URL. These may be unencoded, and contain anything but blanks. */
 function withoutUser(word: string): string {
   const end = word.lastIndexOf('@')
   for (let at = word.indexOf('//'); at >= 0 && at < end; at = word.indexOf('//', at + 1)) {
@@ -49,7 +49,7 @@ function withoutUser(word: string): string {
   return word
 }
 
-/** A text without the user and password of its URLs, and without what their parameters hold that are named like secrets. */
+/** A text without the users and passwords of its URLs, and without the values of parameters that are named like secrets. */
 export function masked(text: string): string {
   return text
     .replace(/\S+/g, withoutUser)
@@ -57,12 +57,12 @@ export function masked(text: string): string {
     .replace(ARGUMENTS, '$1 ***')
 }
 
-/** A value that came in the place of another, and may be a URL, or what was to be one: less of it is shown. */
+/** An invalid value for a message. It may be a URL, or a malformed one, so more of it is masked than of a text. */
 export function maskedValue(text: string): string {
   const [, scheme = '', rest = ''] = /^(\w+:\/\/)?(.*)$/s.exec(text) ?? []
   const at = rest.lastIndexOf('@') + 1
   const query = rest.indexOf('?')
-  // It may be part of a password, or a password part of the query.
+  // The password may contain the `?`, or the query a password.
   if (query >= 0 && query < at) return `${scheme}***`
   return `${scheme}${at > 0 ? '***@' : ''}${rest.slice(at).replace(/\?.*$/s, '?***')}`
 }

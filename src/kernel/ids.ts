@@ -3,14 +3,14 @@ import { randomFillSync } from 'node:crypto'
 const BYTES = 16
 const POOL = BYTES * 256
 
-/** Random bytes are drawn in bulk: one system call per 256 ids. */
+/** Random bytes for 256 ids: one system call fills it. */
 const pool = Buffer.allocUnsafe(POOL)
 let used = POOL
 
-/** Characters of every id: 128 random bits in base64url. */
+/** Length of an id: 128 random bits in base64url. */
 export const ID_LENGTH = 22
 
-/** A new unguessable id of {@link ID_LENGTH} characters out of `A-Za-z0-9_-`. */
+/** Returns a new unguessable id of {@link ID_LENGTH} characters of `A-Za-z0-9_-`. */
 export function newId(): string {
   if (used === POOL) {
     randomFillSync(pool)

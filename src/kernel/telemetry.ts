@@ -1,24 +1,24 @@
 import { type Channel, channel } from 'node:diagnostics_channel'
 
-/** What the library tells about a resource, on the diagnostics channel `soloflight:<event>`. */
+/** Events that the library publishes on the diagnostics channels `soloflight:<event>`. Durations in ms. */
 export interface TelemetryEvents {
-  /** A result was served: out of this process's cache (`local`) or out of the store. */
+  /** A result was served from this process's cache (`local`) or from the store. */
   hit: { key: string; local: boolean }
   /** A caller joined a flight that was under way in this process. */
   join: { key: string }
-  /** A claim was granted: this process is the processor. `takeover`: of a holder whose lease had run out. */
+  /** A claim was granted: this process is the processor. `takeover`: the lease of the previous holder had expired. */
   grant: { key: string; fence: number; takeover: boolean }
-  /** This process waits for another; `trace` is the trace context of that processor, to link a span to. */
+  /** This process waits for a processor elsewhere; `trace` is that processor's trace context, to link a span to. */
   park: { key: string; fence: number; trace: string | undefined }
-  /** The work of this process has ended; `ms` is how long it took. */
+  /** A work of this process has ended after `ms`. */
   work: { key: string; fence: number; ms: number; failed: boolean }
-  /** A result or failure of this process was accepted by the store. */
+  /** The store has accepted a result or failure of this process. */
   settle: { key: string; fence: number; failed: boolean }
-  /** A lease of this process was lost. */
+  /** This process has lost a lease. */
   lost: { key: string; fence: number }
-  /** A waiter was settled. `outcome`: 'result', 'lease', the code of the error, or 'error' if it has none. */
+  /** A waiter was settled after `ms`. `outcome`: 'result', 'lease', the code of the error, or 'error' if it has none. */
   wait: { key: string; ms: number; outcome: string }
-  /** A queue's handler was called in this process, and what came of it was accepted; `ms` is how long it took. */
+  /** A handler of a queue ran in this process for `ms`, and its outcome was accepted. */
   attempt: {
     queue: string
     command: string
@@ -28,24 +28,24 @@ export interface TelemetryEvents {
     ms: number
     failed: boolean
   }
-  /** A result was served although it has been over for `staleFor` ms. */
+  /** A result was served that has been stale for `staleFor` ms. */
   stale: { key: string; staleFor: number }
   /**
-   * A result of this process's cache was served because Redis was away: an invalidation of it may not have been heard.
-   * `staleFor`: for how long it has been over, ms; 0 while it is fresh.
+   * A result of this process's cache was served while Redis was unavailable: an invalidation of it may have been missed.
+   * `staleFor`: how long it has been stale, ms; 0 while it is fresh.
    */
   unverified: { key: string; staleFor: number }
-  /** A work runs beside others: what is computed for the key has not been kept lately, so nobody waits. */
+  /** A work runs without a claim (hit-for-pass): recent results of the key were not kept, so callers do not wait. */
   bypass: { key: string }
-  /** A stored value could not be read, because another codec wrote it. A Locker computes it anew. */
+  /** A stored value could not be decoded: another codec wrote it. A Locker computes it again. */
   undecodable: { key: string; fence: number }
-  /** Work was done for this process alone, because Redis was away. */
+  /** A work was done for this process alone, because Redis was unavailable. */
   unshared: { key: string }
-  /** A resource of an HTTP cache has changed while Redis was away, and that can be told to no other process any more. */
+  /** A resource of an HTTP cache changed while Redis was unavailable, and its invalidation was discarded. */
   invalidationLost: { key: string }
-  /** A hook or listener of the user threw, or rejected. */
+  /** A hook or listener of the user threw or rejected. */
   hook: { hook: string; error: unknown }
-  /** The command connection or the subscription came up or went down. */
+  /** The command connection or the subscription was established or lost. */
   connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
 }
 
@@ -56,7 +56,7 @@ export function channelName(event: TelemetryEvent): string {
   return `soloflight:${event}`
 }
 
-/** Made once: a channel without a strong reference would be collected together with the wish to listen. */
+/** Held here because Node collects a channel without a strong reference, together with its subscribers. */
 const channels: Record<TelemetryEvent, Channel> = {
   hit: channel(channelName('hit')),
   join: channel(channelName('join')),
@@ -77,12 +77,12 @@ const channels: Record<TelemetryEvent, Channel> = {
   connection: channel(channelName('connection')),
 }
 
-/** Whether anybody listens: asked first where even the making of an event would cost too much. */
+/** Whether an event has subscribers: for callers that would otherwise create event data in vain. */
 export function hasListeners(event: TelemetryEvent): boolean {
   return channels[event].hasSubscribers
 }
 
-/** Publishes an event. Costs next to nothing while nobody listens. */
+/** Publishes an event, if it has subscribers. */
 export function emit<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
   const target = channels[event]
   if (target.hasSubscribers) target.publish(data)

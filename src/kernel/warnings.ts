@@ -1,18 +1,17 @@
 import { masked } from '../secrets.ts'
 
-/** Warnings that were given, by code, so that none is given twice. */
+/** Messages that were emitted, by code. */
 const emitted = new Map<string, Set<string>>()
 
-/** Different warnings of one code, at most: a message may hold what a user's code threw. */
+/** Different messages of one code, at most: a message may contain text that user code threw. */
 const MAX_PER_CODE = 100
 
 /**
- * Tells the operator of this process something once, by `process.emitWarning`: on stderr, and to listeners of 'warning'.
- * `code` is stable; the same code with another message is another warning. The stack of `cause` is shown below it, if that
- * is an error.
+ * Emits a process warning (`process.emitWarning`: on stderr, and to listeners of 'warning') once for each code and message.
+ * Codes are stable. The stack of `cause` is the detail of the warning, if it is an error.
  */
-export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', said: string, cause?: unknown): void {
-  const message = masked(said)
+export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', text: string, cause?: unknown): void {
+  const message = masked(text)
   const messages = emitted.get(code) ?? new Set()
   emitted.set(code, messages)
   if (messages.has(message) || messages.size >= MAX_PER_CODE) return
@@ -20,8 +19,12 @@ export function warnOnce(code: `SOLOFLIGHT_${string}` | 'E_HOOK', said: string, 
   emitWarning(message, { type: 'SoloflightWarning', code }, cause)
 }
 
-/** Emits a process warning that shows no credentials, and the stack of `cause` below it, if that is an error. */
-export function emitWarning(message: string, about: { type: string; code?: string }, cause?: unknown): void {
+/** Emits a process warning with credentials masked. The stack of `cause` is its detail, if it is an error. */
+export function emitWarning(
+  message: string,
+  options: { type: string; code?: string },
+  cause?: unknown,
+): void {
   const detail = cause instanceof Error && { detail: masked(String(cause.stack)) }
-  process.emitWarning(masked(message), { ...about, ...detail })
+  process.emitWarning(masked(message), { ...options, ...detail })
 }

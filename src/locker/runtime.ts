@@ -57,7 +57,7 @@ export class LockerRuntime {
       : new FlightTable(memory.connect(), memory.clock)
     this.#disconnect = async () => {
       if (!link || link.connection.releaseShared(purpose)) this.flights.close()
-      await link?.leave()
+      await link?.release()
     }
     this.#cache = cache ? new ResultCache(cache, this.clock) : undefined
     this.context = {

@@ -526,7 +526,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     await Promise.all(workers.map((worker) => worker.cancelAndRequeue()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#store.close()
-    await this.#link?.leave()
+    await this.#link?.release()
     if (this.#duePoller) unrefProcess(this.#clock)
   }
 

@@ -71,11 +71,11 @@ test('work scheduler - the budget of a turn bounds what computes, over all sched
 /** Starts works that compute for so long each, ms, and go on for some ticks. Returns what happened, in order. */
 async function publishing(
   names: string[],
-  together: boolean,
+  batchable: boolean,
   computes: (name: string) => number,
 ): Promise<string[]> {
   const clock = new HandClock()
-  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, clock, { together })
+  const scheduler = new WorkScheduler(Number.POSITIVE_INFINITY, clock, { batchable })
   const order: string[] = []
   const work = async (name: string) => {
     order.push(`${name} computes`)
@@ -89,12 +89,12 @@ async function publishing(
 }
 
 test('work scheduler - what a work has computed goes on before the next one starts', async () => {
-  for (const [together, ms] of [
+  for (const [batchable, ms] of [
     [false, 0],
     [true, 1],
   ] as const) {
     assert.deepEqual(
-      await publishing(['a', 'b', 'c'], together, () => ms),
+      await publishing(['a', 'b', 'c'], batchable, () => ms),
       ['a', 'b', 'c'].flatMap((name) => [`${name} computes`, `${name} is published`]),
     )
   }

@@ -180,7 +180,7 @@ onBothStores('queue - exposeError decides what of a failure leaves the process',
   assert.deepEqual(await failureOf('plain'), { name: 'Error', message: 'hidden' })
   assert.ok(told[0] instanceof Error && 'token' in told[0], 'the hook sees the original')
   assert.deepEqual(await failureOf('hook fails'), { name: 'Error', message: 'The work failed' })
-  assert.match((await failureOf('hook lies')).message, /cannot be carried/)
+  assert.match((await failureOf('hook lies')).message, /cannot be encoded/)
 })
 
 onBothStores('queue - enqueue returns a job that can be asked for later, from anywhere', async (w) => {

@@ -1,13 +1,14 @@
-/** One kind of binary value, and how it is known in encodings. */
+/** A kind of binary value. */
 export interface BinaryKind {
+  /** Its name in encodings. */
   readonly letter: string
-  /** Its bytes, in place. */
+  /** The bytes of a value, in the same memory. */
   bytes(value: object): Buffer
 }
 
 type Make = (memory: ArrayBuffer) => object
 
-/** Letters are part of the stored format: they are never given to another kind. */
+/** The letters are part of the stored format: a letter is never reused. */
 const KINDS: readonly (readonly [letter: string, tag: string, make: Make])[] = [
   ['b', 'Buffer', (memory) => Buffer.from(memory)],
   ['a', 'ArrayBuffer', (memory) => memory],
@@ -33,7 +34,7 @@ function bytes(value: object): Buffer {
 const byTag = new Map<string, BinaryKind>(KINDS.map(([letter, tag]) => [tag, { letter, bytes }]))
 const makers = new Map<string, Make>(KINDS.map(([letter, , make]) => [letter, make]))
 
-/** How long the chain of prototypes is: a subclass has a longer one. */
+/** Length of the prototype chain: that of a subclass is longer. */
 function depthOf(value: object): number {
   let depth = 0
   for (let at: object | null = Object.getPrototypeOf(value); at; at = Object.getPrototypeOf(at)) depth++
@@ -42,7 +43,7 @@ function depthOf(value: object): number {
 
 const depths = new Map(KINDS.map(([, tag, make]) => [tag, depthOf(make(new ArrayBuffer(0)))]))
 
-/** Which kind of binary `value` is; undefined for everything else, instances of subclasses included. */
+/** The kind of a binary value; undefined for all other values, including instances of subclasses. */
 export function kindOf(value: object): BinaryKind | undefined {
   if (!ArrayBuffer.isView(value) && !(value instanceof ArrayBuffer)) return undefined
   const tag = Buffer.isBuffer(value)
@@ -51,27 +52,27 @@ export function kindOf(value: object): BinaryKind | undefined {
   return depthOf(value) === depths.get(tag) ? byTag.get(tag) : undefined
 }
 
-/** The maker for a letter. Throws for one that no kind has. */
+/** The constructor for a letter. Throws if the letter is unknown. */
 export function binaryKind(letter: string): Make {
   const make = makers.get(letter)
   if (!make) throw new Error(`unknown binary kind ${JSON.stringify(letter)}`)
   return make
 }
 
-/** A binary value out of its bytes, in memory of its own: aligned, and shared with nobody. */
+/** Creates a binary value from its bytes, in new memory: aligned, and not shared. */
 export function rebuild(make: Make, source: Buffer): object {
   const memory = new ArrayBuffer(source.byteLength)
   new Uint8Array(memory).set(source)
   return make(memory)
 }
 
-/** Bytes that a kept buffer may share its memory with, beside an eighth of its own. */
+/** A retained buffer may keep this many unused bytes of its memory alive, plus an eighth of its length. */
 const MAX_SLACK = 1024
 
 /**
- * The same bytes, to be kept: copied if they are a small part of a larger memory, all of which would be kept with them.
- * That is so for what was read from a socket (parts of 64 KiB, or of the parser's buffers of many megabytes), and for
- * small Buffers, which Node cuts out of pools.
+ * The same bytes, for retention. They are copied if they are a small part of their memory, all of which would be retained.
+ * That is the case for bytes read from a socket (parts of 64 KiB, or of the parser's buffers of many megabytes), and for
+ * small Buffers, which Node allocates in pools.
  */
 export function ownedBytes(source: Buffer): Buffer {
   const slack = source.buffer.byteLength - source.byteLength

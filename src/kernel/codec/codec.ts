@@ -4,26 +4,26 @@ import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
 import { ESCAPE, JsonValidator } from './json-validator.ts'
 
 /**
- * How values become bytes and come back. What `decode` returns must be equal to what `encode` was given; a value for
- * which that is impossible must make `encode` throw. Neither may run code out of the bytes.
+ * Encodes values as bytes. `decode` must return a value equal to the one that `encode` was given; `encode` must throw if that
+ * is impossible. Decoding must not run code from the bytes.
  */
 export interface Codec {
-  /** Bytes for a value. Throws when the value cannot be carried unchanged. */
+  /** Encodes a value. Throws if the value would change. */
   encode(value: unknown): Buffer
-  /** The value, fresh at every call and sharing no memory with `bytes`. */
+  /** Decodes a value. Each call must return a new value that shares no memory with `bytes`. */
   decode(bytes: Buffer): unknown
   /**
-   * Bytes that a decoded value takes in memory, given how many its encoding has: for the bound of the in-process cache.
-   * By default those of the encoding for texts and other primitives, the memory behind it for a binary value, and three
-   * times those of the encoding for everything else.
+   * Estimates the bytes that a decoded value takes in memory, given the bytes of its encoding: for the bound of the in-process
+   * cache. By default this is `encoded` for strings and other primitives, the size of its memory for a binary value, and
+   * three times `encoded` for everything else.
    */
   size?(value: unknown, encoded: number): number
 }
 
-/** The message of a thrown value, whatever it is. Never throws. */
+/** The message of any thrown value. Never throws. */
 export function messageOf(thrown: unknown): string {
   try {
-    // By its shape: an error of another realm, as Node's own are under Jest, is no instance of ours.
+    // By its shape: an error of another realm (under Jest, those of Node) is not an instance of our Error.
     const { message } = (thrown ?? {}) as { message?: unknown }
     return typeof thrown === 'object' && typeof message === 'string' ? message : String(thrown)
   } catch {
@@ -31,7 +31,7 @@ export function messageOf(thrown: unknown): string {
   }
 }
 
-/** Checks a codec. */
+/** Checks a codec. Returns it. @throws TypeError */
 export function checkCodec(codec: Codec): Codec {
   checkFunction('codec.encode', codec?.encode)
   checkFunction('codec.decode', codec?.decode)
@@ -39,11 +39,11 @@ export function checkCodec(codec: Codec): Codec {
   return codec
 }
 
-/** What to do about what the built-in codec does not carry. */
+/** Appended to the errors of the built-in codec. */
 const ADVICE =
   ': convert it first (a Date or BigInt to a string, a Map or Set to an array, an instance to a plain object), or give the option `codec`'
 
-/** Bytes of a value. Throws CodecError, also for a codec that throws something else, or returns no bytes. */
+/** Encodes a value. @throws CodecError for any error of the codec, and if it does not return bytes. */
 export function encodeWith(codec: Codec, value: unknown): Buffer {
   let bytes: unknown
   try {
@@ -56,10 +56,10 @@ export function encodeWith(codec: Codec, value: unknown): Buffer {
   throw new CodecError(`The codec did not return a Buffer but ${typeof bytes}`)
 }
 
-/** The value of bytes. Throws CodecError, also for a thenable: whoever awaits it would wait for that. */
+/** Decodes a value. @throws CodecError for any error of the codec, and if it returns a thenable, which `await` would follow. */
 export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
   try {
-    // jsonCodec copies whatever it returns. Another codec may return views, which are kept.
+    // jsonCodec copies. Another codec may return views of the bytes, which are then retained.
     const value = codec.decode(codec === jsonCodec ? bytes : ownedBytes(bytes))
     if (typeof (value as { then?: unknown } | null | undefined)?.then === 'function')
       throw new Error('a thenable')
@@ -69,10 +69,10 @@ export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
   }
 }
 
-/** Objects hold more than their JSON: 0.4 times (floats) to 3.1 times (many small objects) was measured. */
+/** Memory of an object by the bytes of its JSON: measured 0.4 (floats) to 3.1 (many small objects). */
 const OBJECT_FACTOR = 3
 
-/** Bytes that a decoded value takes in memory, by estimate. `encoded`: how many its encoding has. */
+/** Estimates the bytes that a decoded value takes in memory. `encoded`: the bytes of its encoding. */
 export function sizeOf(codec: Codec, value: unknown, encoded: number): number {
   if (codec.size) return Math.ceil(codec.size(value, encoded))
   if (typeof value !== 'object' || value === null) return encoded
@@ -83,9 +83,9 @@ export function sizeOf(codec: Codec, value: unknown, encoded: number): number {
 // First byte of every encoding.
 const PLAIN = 'j' // JSON as it is
 const ESCAPED = 'x' // JSON with escapes
-const BINARY = 't' // a binary value as it is, after one byte that tells which kind
+const BINARY = 't' // one byte for the kind, then the bytes of a binary value
 
-/** The same value with everything that JSON lacks replaced by `{ "$": … }`. Only for what a Survey let pass. */
+/** Replaces everything that JSON cannot represent by `{ "$": … }`. The value must have passed a JsonValidator. */
 function escaped(value: unknown): unknown {
   if (value === undefined) return { [ESCAPE]: 'undefined' }
   if (typeof value === 'number' && (!Number.isFinite(value) || Object.is(value, -0))) {
@@ -127,18 +127,18 @@ function decode(bytes: Buffer): unknown {
 }
 
 /**
- * JSON, and beyond it exact: `undefined`, `-0`, `NaN`, the infinities, Buffers, typed arrays, DataViews and
- * ArrayBuffers, at any depth. What it would change (dates, maps, sets, bigints, functions, symbols, class instances,
- * cycles) throws a CodecError that names the path to it.
+ * JSON, extended by `undefined`, `-0`, `NaN`, the infinities, Buffers, typed arrays, DataViews and ArrayBuffers, at any depth.
+ * Other values that JSON would change (dates, maps, sets, bigints, functions, symbols, class instances, cycles) throw a
+ * CodecError that names their path.
  */
 export const jsonCodec: Codec = {
   encode(value) {
     const kind = typeof value === 'object' && value !== null ? kindOf(value) : undefined
     if (kind) return Buffer.concat([Buffer.from(BINARY + kind.letter), kind.bytes(value as object)])
-    const survey = new JsonValidator()
-    survey.validate(value)
+    const validator = new JsonValidator()
+    validator.validate(value)
     return Buffer.from(
-      survey.needsEscape ? ESCAPED + JSON.stringify(escaped(value)) : PLAIN + JSON.stringify(value),
+      validator.needsEscape ? ESCAPED + JSON.stringify(escaped(value)) : PLAIN + JSON.stringify(value),
     )
   },
 

@@ -4,24 +4,24 @@ import { type AsyncContext, callHook } from '../work/user-code.ts'
 import { kindOf } from './binary.ts'
 import { jsonCodec, messageOf } from './codec.ts'
 
-/** Own fields of an error that travel, all together at most, in bytes of JSON. */
+/** Limit for the own fields of an error together, bytes of JSON. */
 const MAX_FIELDS = 8 * 1024
-/** Bytes of JSON of a field that is looked through for what may travel of it. */
+/** A field with more bytes of JSON is omitted without a look at its parts. */
 const MAX_FIELD_READ = 16 * MAX_FIELDS
-/** Longest name and message that travel, in characters. */
+/** Longest name and message, in characters. */
 const MAX_TEXT = 8 * 1024
-/** Causes of causes that travel. */
+/** Longest chain of causes. */
 const MAX_CAUSES = 3
 
-/** The fields that travel otherwise, or that must not: a stack tells a machine's paths. */
+/** Fields with a place of their own in a RemoteFailure, and the stack, which contains paths of the machine. */
 const OMITTED = new Set(['name', 'message', 'code', 'cause', 'stack'])
 
-/** A text that travels: without the credentials of URLs, and no longer than is good. */
+/** A text without the credentials of URLs, and cut to {@link MAX_TEXT}. */
 function safeText(text: string): string {
   return masked(text.slice(0, 2 * MAX_TEXT)).slice(0, MAX_TEXT)
 }
 
-/** A value that the codec carries, without what may be secrets at any depth. */
+/** A copy of a value without fields that may be secrets, at any depth. The codec must be able to encode it. */
 function withoutSecrets(value: unknown): unknown {
   if (typeof value === 'string') return masked(value)
   if (Array.isArray(value)) return value.map(withoutSecrets)
@@ -31,7 +31,7 @@ function withoutSecrets(value: unknown): unknown {
   return Object.fromEntries(fields.map(([name, field]) => [name, withoutSecrets(field)]))
 }
 
-/** A property whose getter may throw, as text. */
+/** A string property, whose getter may throw. */
 function textOf(error: object, name: 'name' | 'message', otherwise: string): string {
   try {
     const value: unknown = Reflect.get(error, name)
@@ -41,7 +41,7 @@ function textOf(error: object, name: 'name' | 'message', otherwise: string): str
   }
 }
 
-/** The own enumerable fields that the codec carries, without those that may hold secrets, as many as fit. */
+/** The own enumerable fields that can be encoded and may not be secrets, as many as fit. */
 function fieldsOf(error: object): Record<string, unknown> | undefined {
   const fields: [string, unknown][] = []
   let left = MAX_FIELDS
@@ -49,7 +49,7 @@ function fieldsOf(error: object): Record<string, unknown> | undefined {
     if (OMITTED.has(name) || isSecret(name)) continue
     try {
       const given: unknown = Reflect.get(error, name)
-      // Refuses what is no plain data, at whatever depth.
+      // Throws unless the field is plain data, at any depth.
       if (jsonCodec.encode(given).length > MAX_FIELD_READ) continue
       const value = withoutSecrets(given)
       const size = jsonCodec.encode(value).length + name.length
@@ -57,13 +57,13 @@ function fieldsOf(error: object): Record<string, unknown> | undefined {
       left -= size
       fields.push([name, value])
     } catch {
-      // What cannot be read or carried stays behind; the failure itself must arrive.
+      // The field is omitted: the failure itself must be delivered.
     }
   }
   return fields.length > 0 ? Object.fromEntries(fields) : undefined
 }
 
-/** What of a thrown value travels to other processes. Never throws. */
+/** Describes a thrown value as data for other processes. Never throws. */
 export function describeFailure(error: unknown, depth = 0): RemoteFailure {
   if (typeof error !== 'object' || error === null) {
     return {
@@ -84,12 +84,12 @@ export function describeFailure(error: unknown, depth = 0): RemoteFailure {
     if (typeof cause === 'object' && cause !== null && depth < MAX_CAUSES)
       failure.cause = describeFailure(cause, depth + 1)
   } catch {
-    // A getter or proxy that throws has nothing to tell.
+    // A getter or proxy throws: the fields so far are sent.
   }
   return failure
 }
 
-/** What of a failure leaves the process; nothing but that it happened, if the hook that decides it fails. */
+/** Describes a thrown value, and filters it through the hook `exposeError`. If the hook fails, no detail is sent. */
 export function exposedFailure(
   exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure,
   context: AsyncContext,
@@ -99,16 +99,16 @@ export function exposedFailure(
   return exposed ?? { name: 'Error', message: 'The work failed' }
 }
 
-/** Bytes of a failure. A hook may have made one that cannot be carried: then that is what is told. */
+/** Encodes a failure. Never throws: a failure of the hook that cannot be encoded is replaced. */
 export function encodeFailure(failure: RemoteFailure): Buffer {
   try {
     return jsonCodec.encode(failure)
   } catch {
-    return jsonCodec.encode({ name: 'Error', message: 'The work failed, and its failure cannot be carried' })
+    return jsonCodec.encode({ name: 'Error', message: 'The work failed, and its failure cannot be encoded' })
   }
 }
 
-/** Reads a failure that may come from anybody: whatever the bytes are, it is one. */
+/** Decodes a failure. Never throws: anybody may have written the bytes. */
 export function decodeFailure(bytes: Buffer): RemoteFailure {
   try {
     return checkedFailure(jsonCodec.decode(bytes), 0)
@@ -127,7 +127,7 @@ function checkedFailure(value: unknown, depth: number): RemoteFailure {
   return failure
 }
 
-/** The error that a waiter receives. `original`: the thrown value, in the process where the work ran. */
+/** The error for waiters. `original`: the thrown value, in the process in which the work ran. */
 export function remoteError(bytes: Buffer, key: string, original?: unknown): RemoteError {
   return new RemoteError(decodeFailure(bytes), { key, cause: original })
 }

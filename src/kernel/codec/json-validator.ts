@@ -1,10 +1,10 @@
 import { CodecError } from '../../errors.ts'
 import { kindOf } from './binary.ts'
 
-/** Objects and arrays may nest this deep. */
+/** Deepest nesting of objects and arrays. */
 const MAX_DEPTH = 1000
 
-/** Where a key of this name stands alone in an object, the value is not what JSON says but what it stands for. */
+/** An object whose only key is this represents a value that JSON cannot. */
 export const ESCAPE = '$'
 
 type Path = (string | number)[]
@@ -15,7 +15,7 @@ function pathOf(path: Path): string {
 
 function refuse(path: Path, what: string): never {
   const shown = path.length > 12 ? [...path.slice(0, 12), '…'] : path
-  throw new CodecError(`${what} at ${pathOf(shown)} cannot be carried as JSON`)
+  throw new CodecError(`${what} at ${pathOf(shown)} cannot be represented in JSON`)
 }
 
 /** Whether an object is the `Object.prototype` of this realm or another. */
@@ -23,18 +23,18 @@ function isRootPrototype(prototype: object): boolean {
   return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf')
 }
 
-/** Plain: made by a literal, `JSON.parse` or `Object.create(null)`, in any realm; not by a class. */
+/** Whether an object was created by a literal, `JSON.parse` or `Object.create(null)`, in any realm. */
 function isPlainObject(value: object): boolean {
   const prototype: object | null = Object.getPrototypeOf(value)
   return prototype === null || prototype === Object.prototype || isRootPrototype(prototype)
 }
 
-/** Without holes, and with no fields but its elements: JSON knows no others. */
+/** Whether an array has no holes, and no fields besides its elements. */
 function isDense(value: unknown[]): boolean {
   return Object.keys(value).length === value.length && Object.getOwnPropertySymbols(value).length === 0
 }
 
-/** JSON would call this instead of reading the value. */
+/** JSON.stringify calls toJSON instead of reading the value. */
 function hasToJson(value: object): boolean {
   return 'toJSON' in value && typeof value.toJSON === 'function'
 }
@@ -45,17 +45,14 @@ function nameOfClass(value: object): string {
     : 'a class'
 }
 
-/** What a survey lets pass. */
 export interface JsonValidatorOptions {
-  /** Only what JSON itself has, besides fields that are undefined, which it leaves out. */
+  /** Accepts only values that JSON can represent, and fields that are undefined, which JSON omits. */
   plain?: boolean
 }
 
-/**
- * Looks at every part of a value once: refuses, with a CodecError that names the path, what JSON would change, and finds
- * out whether escapes are needed for what it lacks.
- */
+/** Visits every part of a value once. Throws a CodecError that names the path of the first part that JSON would change. */
 export class JsonValidator {
+  /** Whether the value has parts that must be escaped, because JSON cannot represent them. */
   needsEscape = false
   readonly #plain: boolean
   readonly #path: Path = []
@@ -87,13 +84,13 @@ export class JsonValidator {
     }
   }
 
-  /** JSON has no word for it. */
+  /** A value that is not representable in JSON, but can be escaped. */
   #notInJson(what: string): void {
     if (this.#plain) refuse(this.#path, what)
     this.needsEscape = true
   }
 
-  /** UTF-8 has no form for half a character. */
+  /** A lone surrogate has no encoding in UTF-8. */
   #text(text: string): void {
     if (!text.isWellFormed()) refuse(this.#path, 'A lone surrogate')
   }

@@ -1,18 +1,19 @@
-// What lives for one call must be young when it dies, or all that it refers to lives on until V8 collects the old
-// generation: that cost ordinary calls a fifth of their time, and most of their p99. Two habits of V8 make it old:
-// - A table that was rehashed keeps its entries and its successor alive: hence the tables below.
-// - When the collector often finds alive what an object or array literal made, V8 allocates all that the literal makes from
-//   then on in the old generation ("allocation site pretenuring"). What a constructor makes is always young. So objects
-//   that a call keeps while it waits, and that refer to others, are made by constructors.
+// Objects that live for one call must die in V8's young generation. In the old generation they, and all objects that they
+// refer to, live on until the next major collection: that cost ordinary calls a fifth of their time and most of their p99.
+// Two properties of V8 make such objects old:
+// - A hash table that was rehashed keeps its entries and its successor alive. The collections below are therefore rebuilt.
+// - If objects of one literal often survive, V8 allocates all later objects of that literal in the old generation
+//   ("allocation site pretenuring"). It does not do so for constructors. Objects that a waiting call keeps, and that refer
+//   to others, are therefore instances of classes.
 
-/** A table is rebuilt after so many additions, or twice as many as it has entries if that is more. */
+/** A collection is rebuilt after this many additions, or after twice as many as it has entries if that is more. */
 const REBUILD_AFTER = 256
 
-/** A Map whose entries live briefly: it takes a new Map now and then, since one that stays keeps what was in it alive. */
+/** A Map for short-lived entries. It is copied into a new Map now and then, so that V8 can collect removed entries. */
 export class TransientMap<K, V> {
   #map = new Map<K, V>()
   #added = 0
-  /** Iterations that are under way: they show what changes meanwhile, as those of a Map do, so it is not rebuilt. */
+  /** Iterations in progress. They must see changes, as iterations of a Map do, so the map is not rebuilt meanwhile. */
   #readers = 0
 
   get size(): number {
@@ -49,7 +50,7 @@ export class TransientMap<K, V> {
   }
 }
 
-/** A Set whose members live briefly: see {@link TransientMap}. */
+/** A Set for short-lived members: see {@link TransientMap}. */
 export class TransientSet<T> {
   readonly #map = new TransientMap<T, T>()
 

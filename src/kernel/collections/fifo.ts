@@ -1,4 +1,4 @@
-/** Made by a constructor: see churn.ts. */
+/** A class instead of a literal: see churn.ts. */
 class Link<T> {
   readonly item: T
   next: Link<T> | undefined
@@ -8,7 +8,7 @@ class Link<T> {
   }
 }
 
-/** A queue: first in, first out, in the same time however long it is. */
+/** A first-in, first-out queue. All operations take constant time. */
 export class Fifo<T> {
   #head: Link<T> | undefined
   #tail: Link<T> | undefined
@@ -35,7 +35,7 @@ export class Fifo<T> {
     if (!link) return undefined
     this.#head = link.next
     if (!link.next) this.#tail = undefined
-    // A removed link that is old would keep all younger ones from being collected with the young.
+    // A removed link in the old generation would otherwise keep all later links alive.
     link.next = undefined
     this.#size--
     return link.item

@@ -1,13 +1,12 @@
 /**
- * Counts the bytes of what a store in memory holds, and makes the store forget what nobody uses when there is too much
- * of it: the entry that was changed longest ago first. What is in use is never forgotten: the store must ask {@link fits}
- * before it lets anything new begin.
+ * Bounds the bytes and entries of an in-memory store. Over the bound it evicts unused entries, the least recently changed
+ * first. Entries in use are never evicted: the store must check {@link fits} before it admits new ones.
  */
 export class MemoryBudget<Entry extends object> {
   readonly #maxBytes: number
   readonly #maxEntries: number
   readonly #sizes = new Map<Entry, number>()
-  /** Entries that nobody uses, and how the store forgets each. In the order of their last change. */
+  /** Unused entries with their evict callbacks, in the order of their last change. */
   readonly #idle = new Map<Entry, () => void>()
   #bytes = 0
   #idleBytes = 0
@@ -22,26 +21,26 @@ export class MemoryBudget<Entry extends object> {
     return this.#bytes
   }
 
-  /** Whether so many bytes fit beside what is in use. */
+  /** Whether `bytes` more fit beside the entries in use. */
   fits(bytes: number): boolean {
     return this.#bytes - this.#idleBytes + bytes <= this.#maxBytes
   }
 
-  /** An entry is new, or has changed. `forget` removes it from the store; undefined while it is in use. */
-  set(entry: Entry, bytes: number, forget: (() => void) | undefined): void {
+  /** Records an entry that is new or has changed. `evict` removes it from the store; undefined while it is in use. */
+  set(entry: Entry, bytes: number, evict: (() => void) | undefined): void {
     this.delete(entry)
-    // It would push everything else out, and itself at last.
-    if (forget && bytes > this.#maxBytes) return forget()
+    // It would evict all others first, then itself.
+    if (evict && bytes > this.#maxBytes) return evict()
     this.#sizes.set(entry, bytes)
     this.#bytes += bytes
-    if (forget) {
-      this.#idle.set(entry, forget)
+    if (evict) {
+      this.#idle.set(entry, evict)
       this.#idleBytes += bytes
     }
     this.#evict()
   }
 
-  /** The store has forgotten an entry. */
+  /** Forgets an entry that the store has removed. */
   delete(entry: Entry): void {
     const bytes = this.#sizes.get(entry) ?? 0
     this.#sizes.delete(entry)
@@ -50,13 +49,13 @@ export class MemoryBudget<Entry extends object> {
   }
 
   #evict(): void {
-    for (const [entry, forget] of this.#idle) {
+    for (const [entry, evict] of this.#idle) {
       if (this.#bytes <= this.#maxBytes && this.#sizes.size <= this.#maxEntries) return
       this.delete(entry)
-      forget()
+      evict()
     }
   }
 }
 
-/** Bytes that a store in memory holds at most, unless told otherwise. */
+/** Default bound of an in-memory store, bytes. */
 export const DEFAULT_MAX_BYTES: number = 256 * 1024 * 1024

@@ -1,11 +1,10 @@
 import type { Clock } from '../time/clock.ts'
 
-/** Between two sweeps, ms. */
 const SWEEP_INTERVAL_MS = 1000
 
 /**
- * Calls `sweep`, which removes expired entries, every second as long as it returns true: there are entries left. The
- * returned function begins that again; call it when an entry is added.
+ * Calls `sweep`, which removes expired entries, every second while it returns true: entries are left. The returned function
+ * resumes that; call it when an entry is added.
  */
 export function sweeper(clock: Clock, sweep: () => boolean): () => void {
   let pending = false

@@ -3,16 +3,16 @@ import type { Pending } from '../time/deadlines.ts'
 import type { CommandName, CommandOwner, CommandSender, OneConnectionCommand, Request } from './command.ts'
 import type { Server, ServerCall } from './server.ts'
 
-/** Who asks, and is called back. */
+/** Receives the outcome of a call: exactly one of `onReply` and `onError` is called, once. */
 export interface ReplyHandler {
   onReply(reply: unknown): void
-  /** With UnavailableError, OverloadedError or ClosedError. */
+  /** `error` is an UnavailableError, OverloadedError or ClosedError. */
   onError(error: Error): void
-  /** With a reply that came after `failed`: what it did still stands. */
+  /** Called once if the reply arrives after `onError`: the command has taken effect. */
   onLateReply?: ((reply: unknown) => void) | undefined
 }
 
-/** An asker of functions. Made by a constructor: see churn.ts. */
+/** A handler of three functions. A class instead of a literal: see churn.ts. */
 export class ReplyCallbacks implements ReplyHandler {
   readonly onReply: (reply: unknown) => void
   readonly onError: (error: Error) => void
@@ -29,43 +29,43 @@ export class ReplyCallbacks implements ReplyHandler {
   }
 }
 
-/** What a call tells the one that sends it. */
+/** Sends calls and handles their events. */
 export interface CallHost {
-  /** It sends a command. */
+  /** The request of the call sends a command. */
   dispatch(call: Call, name: CommandName, args: (string | Buffer | number)[]): Promise<unknown>
-  /** Its time is over. */
+  /** The deadline of the call has passed. */
   onDeadline(call: Call): void
-  /** The connection that it was sent on has ended. */
+  /** The connection that the call was sent on has ended. */
   onConnectionLost(call: Call): void
 }
 
-/** Pause before a passing refusal is tried again, ms; doubles up to the last. */
+/** Delay before a call that failed with a transient error is sent again: doubles with each attempt, up to the maximum. */
 const MIN_RETRY_DELAY_MS = 20
 const MAX_RETRY_DELAY_MS = 320
 
-/** A call that was on so many connections that ended is sent alone, so that what ends them is found. */
+/** A call is suspect after it was on this many connections that ended: it may be the cause, so it is sent alone. */
 const SUSPECT_AFTER = 2
 
-/** One request on its way: at the gate, sent, or pausing before it is sent again. */
+/** One request and its attempts: queued, sent, or waiting to be retried. */
 export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   deadline = 0
-  /** On its way, and not refused yet. */
+  /** A command of it awaits its reply. */
   sent = false
-  /** Answered, failed or expired: the asker has been told. */
+  /** The handler was called. */
   notified = false
-  /** Nobody has answered it since it was sent last, or only that nothing is answered now. */
+  /** The last attempt got no reply, or only the reply of a server that serves no command at present. */
   unanswered = false
-  /** Why it is sent again. */
+  /** The transient error of the last attempt. */
   lastError: unknown
-  /** Counts how often it was sent: what comes of an earlier time is ignored. */
+  /** Number of attempts. Outcomes of earlier attempts are ignored. */
   attempt = 0
-  /** Connections that ended before it was answered. */
+  /** Connections that ended while a command of it awaited its reply. */
   lostConnections = 0
-  /** Bytes that are under way, and somebody waits for. */
+  /** Bytes of the command that awaits its reply. Written by {@link Server}. */
   bytes = 0
-  /** Bytes of the largest command that it was sent as. */
+  /** Bytes of the largest command that was sent for it. */
   largestCommand = 0
-  /** The command under way. */
+  /** The command of the present attempt. */
   command: OneConnectionCommand | undefined
   server: Server<Call>
   readonly request: Request
@@ -74,15 +74,21 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   readonly #host: CallHost
   #retryDelay = MIN_RETRY_DELAY_MS
 
-  constructor(request: Request, within: number, asker: ReplyHandler, server: Server<Call>, host: CallHost) {
+  constructor(
+    request: Request,
+    timeout: number,
+    handler: ReplyHandler,
+    server: Server<Call>,
+    host: CallHost,
+  ) {
     this.request = request
-    this.timeout = within
-    this.handler = asker
+    this.timeout = timeout
+    this.handler = handler
     this.server = server
     this.#host = host
   }
 
-  /** It may be what ends connections: nothing else is sent beside it. */
+  /** Whether it may be what ends connections: no other call is sent with it. */
   get suspect(): boolean {
     return this.lostConnections >= SUSPECT_AFTER
   }
@@ -95,7 +101,7 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
     return this.#host.dispatch(this, name, args)
   }
 
-  /** How long to pause before it is sent again, ms. */
+  /** Returns the delay before the next attempt, ms, and doubles it. */
   nextRetryDelay(): number {
     const retryDelay = this.#retryDelay
     this.#retryDelay = Math.min(retryDelay * 2, MAX_RETRY_DELAY_MS)
@@ -109,7 +115,7 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   mayWrite(command: OneConnectionCommand, socket: Socket, bytes: number): boolean {
     if (this.notified || command !== this.command) return false
     if (command.socket?.destroyed) {
-      // The client of a cluster sends it again, to whatever node.
+      // A cluster client sends commands again, to any node.
       this.#host.onConnectionLost(this)
       return false
     }

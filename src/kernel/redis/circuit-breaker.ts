@@ -1,14 +1,15 @@
 /**
- * closed     calls are sent. `silentSince`: there is no connection, and nobody has been refused yet: calls wait
- * open       a call was refused because there was no answer in its time: others are refused at once
- * half-open  one probe is on its way and decides; `since` as before, or from when the connection was back
+ * closed     Calls are sent. `silentSince`: the connection is lost, but no call has timed out yet: calls are queued.
+ * open       A call has timed out without a reply since `since`: further calls fail immediately.
+ * half-open  A probe was sent and decides. `since`: as before, or the time at which the connection was restored.
  *
- * | event                     | closed             | open      | half-open |
- * | interrupted: no connection| closed, silent     | open      | open      |
- * | refused: nobody answers   | open               | open      | open      |
- * | connected                 | closed             | half-open | half-open |
- * | probing                   | -                  | half-open | -         |
- * | answered                  | closed             | closed    | closed    |
+ * | event          | closed         | open      | half-open |
+ * | -------------- | -------------- | --------- | --------- |
+ * | onDisconnected | closed, silent | open      | open      |
+ * | onUnavailable  | open           | open      | open      |
+ * | onConnected    | closed         | half-open | half-open |
+ * | onProbe        | -              | half-open | -         |
+ * | onReply        | closed         | closed    | closed    |
  */
 export type BreakerState =
   | { readonly kind: 'closed'; readonly silentSince: number | undefined }
@@ -18,8 +19,8 @@ export type BreakerState =
 const CLOSED: BreakerState = { kind: 'closed', silentSince: undefined }
 
 /**
- * The circuit breaker of one server: an outage is waited for once. A call may wait as long as it was given, counted from
- * the beginning of the outage: whoever comes later is refused at once. Times are those of the clock, ms.
+ * The circuit breaker of one server. The timeout of a call counts from the beginning of the outage, so that later calls fail
+ * immediately. Times are those of the clock, ms.
  */
 export class CircuitBreaker {
   #state: BreakerState = CLOSED
@@ -28,7 +29,7 @@ export class CircuitBreaker {
     return this.#state
   }
 
-  /** There is no connection. */
+  /** The connection is lost. */
   onDisconnected(now: number): void {
     const state = this.#state
     if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
@@ -36,32 +37,32 @@ export class CircuitBreaker {
       this.#state = { kind: 'closed', silentSince: now }
   }
 
-  /** A call was refused, or the probe was: there has been no answer since then. */
+  /** A call or the probe has failed: the server has not replied since `since`. */
   onUnavailable(since: number): void {
     const state = this.#state
     if (state.kind === 'closed') this.#state = { kind: 'open', since: state.silentSince ?? since }
     else if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
   }
 
-  /** The connection is back: calls wait for the probe. */
+  /** The connection is restored: calls wait for the probe. */
   onConnected(now: number): void {
     this.#state = this.#state.kind === 'closed' ? CLOSED : { kind: 'half-open', since: now }
   }
 
-  /** A probe goes out although nothing tells that the server is back: calls are refused meanwhile. */
+  /** A probe is sent on the present connection. Calls fail until it is answered. */
   onProbe(): void {
     if (this.#state.kind === 'open') this.#state = { kind: 'half-open', since: this.#state.since }
   }
 
-  /** The server has answered. */
+  /** The server has replied. */
   onReply(): void {
     if (this.#state !== CLOSED) this.#state = CLOSED
   }
 
-  /** How long a call that is given `patience` may still wait, ms; Infinity: nothing is wrong. */
-  remainingWait(patience: number, now: number): number {
+  /** How long a call with this timeout may still wait, ms; Infinity: there is no outage. */
+  remainingWait(timeout: number, now: number): number {
     const state = this.#state
     const since = state.kind === 'closed' ? state.silentSince : state.since
-    return since === undefined ? Number.POSITIVE_INFINITY : Math.max(0, since + patience - now)
+    return since === undefined ? Number.POSITIVE_INFINITY : Math.max(0, since + timeout - now)
   }
 }

@@ -4,8 +4,8 @@ import { messageOf } from '../codec/codec.ts'
 import { checkFields, shownValue } from '../options.ts'
 
 /**
- * What the library needs of an ioredis client. Clients of ioredis 5.10 and later and of ioredis 6 fit, as do their
- * Clusters; it is structural so that a user's own version of ioredis may be another than ours.
+ * The part of an ioredis client that the library uses. Clients and Clusters of ioredis 5.10 and later and of ioredis 6 fit.
+ * The type is structural, so that the user's version of ioredis may differ from ours.
  */
 export interface RedisClient {
   readonly status: string
@@ -21,7 +21,7 @@ export interface RedisClient {
   readonly options?: { readonly keyPrefix?: string | undefined }
 }
 
-/** A client of one server: it can be copied to make a second connection. */
+/** A client of one server. It can be duplicated for a second connection. */
 export interface RedisServerClient extends RedisClient {
   // biome-ignore lint/suspicious/noExplicitAny: the options of one version of ioredis are not those of another
   duplicate(...override: any[]): any
@@ -33,97 +33,96 @@ export interface RedisServerClient extends RedisClient {
 export interface RedisClusterClient extends RedisClient {
   readonly isCluster: true
   readonly options?: { readonly keyPrefix?: string | undefined; readonly scaleReads?: unknown }
-  /** Names of the nodes that have a slot, the primary first. */
+  /** For each slot the names of its nodes, the primary first. */
   readonly slots?: readonly (readonly string[])[]
   nodes(role?: 'all'): RedisServerClient[]
 }
 
-/** Where Redis is: a URL, options of ioredis (Sentinel included), or a client that stays the caller's. */
+/** A URL, options of ioredis (Sentinel included), or a client, which the caller closes. */
 export type RedisSource = string | URL | RedisOptions | RedisServerClient | RedisClusterClient
 
-/** Marks a Connection, of whatever copy of this package. */
+/** Marks a Connection of any copy of this package. */
 export const BRAND: unique symbol = Symbol.for('soloflight.Connection')
 
-/** Whether a client is one of a whole cluster. */
+/** Whether a client is a Cluster. */
 export function isCluster(client: RedisClient): client is RedisClusterClient {
   return 'isCluster' in client && client.isCluster === true
 }
 
-/** The slot of a key of a cluster, and the node that has it, as far as the client knows. */
+/** The slot of a key, and the node that serves it, if the client knows one. */
 export function slotOf(client: RedisClusterClient, key: string): { slot: number; node: string | undefined } {
   const slot = new Command('hget', [key], { keyPrefix: client.options?.keyPrefix ?? '' }).getSlot() ?? 0
   return { slot, node: client.slots?.[slot]?.[0] }
 }
 
-/** Whether a command that only reads is answered by the server that also writes: replicas may be behind. */
+/** Whether read commands go to the primary: a replica may be behind. */
 export function readsPrimary(client: RedisClient): boolean {
   return !isCluster(client) || client.options?.scaleReads === 'master'
 }
 
-/** An attempt to connect may take this long, ms. */
 const CONNECT_TIMEOUT_MS = 2000
 
-/** A connection that we end has so long (ms) to say goodbye; ioredis keeps the process alive meanwhile. */
+/** Time for a connection to close: ioredis keeps the process alive meanwhile. */
 const DISCONNECT_TIMEOUT_MS = 100
 
-/** Longest pause (ms) between two attempts to connect. */
+/** Longest delay between two attempts to connect. */
 const MAX_RETRY_DELAY_MS = 1000
 
-/** What our own command client adds to the options that the user gave. */
+/** Defaults of an owned command client, below the options of the user. */
 const DEFAULT_OPTIONS: RedisOptions = {
   lazyConnect: true,
   connectTimeout: CONNECT_TIMEOUT_MS,
   disconnectTimeout: DISCONNECT_TIMEOUT_MS,
-  // Redis's own estimate of what is left of its loading may be far too long.
+  // The estimate that Redis gives of its remaining loading time may be far too long.
   maxLoadingRetryTime: MAX_RETRY_DELAY_MS,
-  // Deadlines are ours, and so is what is sent again.
+  // The command gate has its own deadlines and retries.
   maxRetriesPerRequest: null,
   retryStrategy: (times) =>
     Math.min(50 * 2 ** Math.min(times, 10), MAX_RETRY_DELAY_MS) * (0.75 + Math.random() / 4),
 }
 
-/** What it adds even if the user said otherwise: a reply that is given up by ioredis could not be made undone by us. */
+/** Options that override those of the user. With a command timeout of ioredis, a late reply would be lost. */
 const FORCED_OPTIONS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
 
-/** Whether an error is what Redis answered. By its text: its class may be of another copy, or renamed by a bundler. */
+/** Whether an error is a reply of Redis, by its text: its class may be of another copy, or renamed by a bundler. */
 export function isErrorReply(error: unknown): error is Error {
   return /^[A-Z]{2,} /.test(messageOf(error))
 }
 
-/** What a client threw, as it may be passed on: it notes what was sent, values and credentials too. */
+/** A copy of a client's error without the command, whose arguments may be values and credentials. */
 export function safeCopy(thrown: unknown): Error {
   const { name, code } = (thrown ?? {}) as { name?: unknown; code?: unknown }
-  const told = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
-  return Object.assign(new Error(safeMessage(thrown)), told)
+  const fields = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
+  return Object.assign(new Error(safeMessage(thrown)), fields)
 }
 
-/** What an error says: also one of a cluster, or of several addresses, whose own message says nothing. */
+/** The masked message of an error, including the errors of the nodes of a cluster or of several addresses. */
 export function safeMessage(error: unknown): string {
   const { lastNodeError, errors, code } = (error ?? {}) as {
     lastNodeError?: unknown
     errors?: unknown
     code?: unknown
   }
-  const said = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
-  const all = masked(lastNodeError ? `${said} (${messageOf(lastNodeError)})` : said)
-  // A host or socket that cannot be found is quoted: it may be what was to be a URL.
+  const text = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
+  const all = masked(lastNodeError ? `${text} (${messageOf(lastNodeError)})` : text)
+  // The message quotes a host or socket that cannot be found. It may be a malformed URL with a password.
   return all.replace(/\S+/g, (word) =>
     word.includes('@') ? `***@${word.slice(word.lastIndexOf('@') + 1)}` : word,
   )
 }
 
-/** What may be wrong when a connection comes to nothing: two that differ about TLS tell each other nothing. */
+/** A hint for the message of a failed connection: if only one end uses TLS, neither reports that. */
 export function tlsHint(client: RedisClient, cause: unknown): string {
   const { tls } = (client as { options?: { tls?: unknown } }).options ?? {}
-  const said = cause === undefined ? '' : safeMessage(cause)
-  if (tls && (said === '' || /ETIMEDOUT|ECONNRESET|EPROTO|closed|secure/.test(said)))
+  const text = cause === undefined ? '' : safeMessage(cause)
+  if (tls && (text === '' || /ETIMEDOUT|ECONNRESET|EPROTO|closed|secure/.test(text)))
     return ' (does the server speak TLS at this port?)'
-  return !tls && /ECONNRESET|EPIPE|closed|Protocol error/.test(said)
+  return !tls && /ECONNRESET|EPIPE|closed|Protocol error/.test(text)
     ? ' (does the server expect TLS, rediss://…?)'
     : ''
 }
 
-/** A client for `source`, and whether it is ours to close. Connects to nothing yet. @throws TypeError */
+/** A client for `source`, not connected yet. `owned`: it was created here. @throws TypeError */
 export function clientFor(source: unknown): {
   client: RedisServerClient | RedisClusterClient
   owned: boolean
@@ -132,7 +131,7 @@ export function clientFor(source: unknown): {
   const options = optionsOf(source)
   const client: Redis = new Redis({
     ...DEFAULT_OPTIONS,
-    // After a failover the address that we know may belong to a replica.
+    // After a failover the known address may belong to a replica.
     reconnectOnError: (error) => {
       if (!/(^|: -?)READONLY\b/.test(error.message)) return false
       client.emit('error', error)
@@ -141,7 +140,7 @@ export function clientFor(source: unknown): {
     ...options,
     ...FORCED_OPTIONS,
   })
-  // Also once nobody listens to it any more: what still fails then concerns nobody.
+  // Stays when all other listeners are removed: later errors concern nobody.
   client.on('error', () => {})
   return { client, owned: true }
 }
@@ -151,7 +150,7 @@ function isClient(source: unknown): source is RedisServerClient | RedisClusterCl
   return [callBuffer, duplicate].every((method) => typeof method === 'function') && typeof status === 'string'
 }
 
-/** The names of ioredis's options: what it does not know it ignores, and connects to localhost. */
+/** The names of ioredis's options. ioredis ignores unknown options, and connects to localhost. */
 const OPTION_NAMES = {
   ...{ host: 0, port: 0, path: 0, family: 0, username: 0, password: 0, db: 0, tls: 0, connectionName: 0 },
   ...{ keyPrefix: 0, readOnly: 0, stringNumbers: 0, protocol: 0, replyMapping: 0, natMap: 0, monitor: 0 },
@@ -174,7 +173,7 @@ const OPTION_NAMES = {
   sentinelReconnectStrategy: 0,
 } satisfies Record<keyof RedisOptions, 0>
 
-/** What others call theirs, and what that is here. */
+/** Option names of other libraries, and what to use instead. */
 const FOREIGN_OPTIONS: Record<string, string> = {
   url: 'pass the URL itself as `redis`',
   uri: 'pass the URL itself as `redis`',
@@ -190,10 +189,10 @@ const FOREIGN_OPTIONS: Record<string, string> = {
 
 const EXPECTED_SOURCE = 'a URL, ioredis options or an ioredis client'
 
-/** The options that a URL or an object of options stands for. */
+/** The ioredis options for a URL or an options object. */
 function optionsOf(source: unknown): RedisOptions {
   if (typeof source === 'string') return optionsOfUrl(source)
-  // A URL of another realm (jsdom, a vm) is not an instance of ours.
+  // A URL of another realm (jsdom, a vm) is not an instance of our class.
   if (Object.prototype.toString.call(source) === '[object URL]') return optionsOfUrl(String(source))
   if (typeof source !== 'object' || source === null)
     throw new TypeError(`Expected \`redis\` to be ${EXPECTED_SOURCE}, got ${shownValue(source)}`)
@@ -213,11 +212,11 @@ function optionsOf(source: unknown): RedisOptions {
   return options
 }
 
-/** What an object is that is neither a client of ioredis nor options: undefined if it may be options. */
+/** Describes an object that is neither a client of ioredis nor options; undefined if it can be options. */
 function mistakenSource(source: object): string | undefined {
   const { then, sendCommand, send_command } = source as Record<string, unknown>
   if (BRAND in source)
-    return 'a Connection of another copy of soloflight: install the package once, or pass what that was made of'
+    return 'a Connection of another copy of soloflight: install the package once, or pass its URL or client'
   if (typeof then === 'function') return 'a promise: await it first'
   if (Array.isArray(source)) return 'an array: for a cluster pass `new Cluster(nodes)` of ioredis'
   if (typeof sendCommand === 'function' || typeof send_command === 'function')
@@ -227,7 +226,7 @@ function mistakenSource(source: object): string | undefined {
   return `an object of the class ${prototype.constructor?.name || 'of something else'}`
 }
 
-/** Reads a URL as ioredis does, but refuses what ioredis would ignore. */
+/** Parses a URL as ioredis does, but refuses the parts that ioredis ignores. */
 function optionsOfUrl(text: string): RedisOptions {
   if (text.trim() === '') {
     throw new TypeError(
@@ -267,7 +266,7 @@ function optionsOfUrl(text: string): RedisOptions {
   }
 }
 
-/** How a subscriber is made from a command client: no prefix, and one life only, since its owner makes the next. */
+/** Options of a subscriber that is duplicated from a command client. It connects once: its owner creates the next one. */
 const SUBSCRIBER_OPTIONS: Partial<RedisOptions> = {
   lazyConnect: true,
   keyPrefix: '',
@@ -282,7 +281,7 @@ const SUBSCRIBER_OPTIONS: Partial<RedisOptions> = {
   sentinelRetryStrategy: () => null,
 }
 
-/** A new, unconnected client for subscriptions beside `client`; undefined while a cluster has no node to offer. */
+/** A new client for subscriptions, not connected yet; undefined while a cluster knows no node. */
 export function subscriberFor(client: RedisServerClient | RedisClusterClient): RedisServerClient | undefined {
   if (!isCluster(client)) return client.duplicate(SUBSCRIBER_OPTIONS)
   const nodes = client.nodes('all')

@@ -9,13 +9,13 @@ import { type CommandName, OneConnectionCommand, type Request } from './command.
 import { Server } from './server.ts'
 import { ClientErrors } from './trouble.ts'
 
-/** Commands that may wait for Redis, sent or not, at a time. */
+/** Calls without a reply, sent or queued, at most. */
 const MAX_PENDING = 100_000
 
-/** Replies that say «not now» to whatever is asked. Redis 6 puts those of a script behind its own words. */
+/** Error replies of a server that serves no command at present. In a script, Redis 6 puts a text before them. */
 const OUTAGE_REPLY = /(^|: -?)(LOADING|BUSY|MASTERDOWN|CLUSTERDOWN)\b/
 
-/** What the client says when nobody has answered it. */
+/** Errors of the client when there was no reply. */
 const NO_REPLY = new RegExp(
   [
     '^Connection is closed',
@@ -27,7 +27,7 @@ const NO_REPLY = new RegExp(
   ].join('|'),
 )
 
-/** What says «not now»: tried again until the deadline. */
+/** Errors after which a call is sent again, until its deadline. */
 const TRANSIENT_ERROR = new RegExp(
   [
     OUTAGE_REPLY.source,
@@ -37,79 +37,80 @@ const TRANSIENT_ERROR = new RegExp(
   ].join('|'),
 )
 
-/** As long as others are answered, a call is waited for up to so many times longer than it was given. */
+/** While the server replies to other calls, the deadline of a call is extended by its timeout this many times at most. */
 const MAX_DEADLINE_EXTENSIONS = 4
 
-/** A timer that fires so much too late (ms) tells that the event loop stood still. */
+/** A timer that fires this much too late shows that the event loop was blocked. */
 const EVENT_LOOP_STALL_MS = 20
 
-/** A connection of our own that has been silent for so long (ms) although it was asked is given up and made anew. */
+/** An owned connection with calls but without a reply for this long is destroyed, and the client connects again. */
 const SOCKET_TIMEOUT_MS = 2000
 
-/** A call that was on so many connections that ended is refused: they may end because of it. */
+/** A call fails after it was on this many connections that ended: it may be the cause. */
 const MAX_LOST_CONNECTIONS = 3
 
-/** Pause before what was lost with the connection to a node is sent to whoever has its slot then, ms. */
+/** Delay before calls that were lost with a node of a cluster are sent to the node that serves their slot then. */
 const CLUSTER_RETRY_MS = 50
 
-/** While nothing tells that a server is back, it is asked this often, ms. */
+/** Interval of the probes while the circuit breaker is open. */
 const PROBE_INTERVAL_MS = 500
 
-/** What a probe is answered concerns nobody: that it is answered is all. */
+/** Only the fact that a probe has a reply matters. */
 const IGNORE_REPLY: ReplyHandler = { onReply() {}, onError() {} }
 
-/** What a command, or a script for one of its items, was refused with. */
+/** The error for an error reply to a command, or to one item of a script. */
 export function refusedError(thrown: unknown): UnavailableError {
   const cause = safeCopy(thrown)
   return new UnavailableError(`Redis refused: ${cause.message}`, { cause })
 }
 
 /**
- * The command client, and a gate before it: while Redis is away or silent, calls wait here, bounded in number and
- * time, and not in the client's own queues, which know no deadline. A call whose connection ends comes back here: it is
- * sent again as long as somebody waits for it, but not for ever, since connections may end because of it.
+ * Decides when calls are sent to the command client. While Redis is unreachable or silent, calls are queued here, bounded in
+ * number and time, instead of in the queues of the client, which have no deadlines. Calls whose connection ends are sent
+ * again until their deadline, but only {@link MAX_LOST_CONNECTIONS} times, because they may be the cause.
  */
 export class CommandGate implements CallHost {
   readonly #client: RedisClient
-  /** Whether the client is ours, and so are its silent connections. */
+  /** Whether the client was created by the library: only then are silent connections destroyed. */
   readonly #owned: boolean
   readonly #clock: Clock
   readonly #deadlines: Deadlines
-  /** Redis; of a cluster, what is not known to be on one of its nodes. */
+  /** The server. In a cluster: calls without a key, and those whose slot no known node serves. */
   readonly #defaultServer = new Server<Call>()
-  /** The nodes of a cluster: the silence of one says nothing of the others. */
+  /** The nodes of a cluster, each with its own health. */
   readonly #nodes = new Map<string, Server<Call>>()
-  /** By slot: who had it last. */
+  /** The last known node of each slot. */
   readonly #slotOwners = new Map<number, Server<Call>>()
-  /** Pausing before they are sent again. */
+  /** Number of calls that wait to be retried. */
   #retrying = 0
   readonly #clientErrors: ClientErrors
-  /** Called with the first reply. */
+  /** Cleared when it is called. */
   #onFirstReply: (() => void) | undefined
-  /** Connections made so far. */
+  /** Number of connections so far. */
   #connections = 0
+  /** A timer of {@link #watchSocket} is set. */
   #watching = false
   #closed = false
 
-  /** `greeted` is called when Redis has answered for the first time. */
-  constructor(client: RedisClient, owned: boolean, clock: Clock, greeted: () => void) {
+  /** `onFirstReply` is called when Redis replies for the first time. */
+  constructor(client: RedisClient, owned: boolean, clock: Clock, onFirstReply: () => void) {
     this.#client = client
     this.#owned = owned
     this.#clock = clock
     this.#deadlines = new Deadlines(clock)
     this.#clientErrors = new ClientErrors(client)
-    this.#onFirstReply = greeted
+    this.#onFirstReply = onFirstReply
     client.on('connect', this.#onConnect)
     client.on('ready', this.#onReady)
     client.on('close', this.#onClose)
   }
 
-  /** Why Redis is of no use, as far as is known. */
+  /** The last error of the client, until Redis replies again. */
   get lastError(): Error | undefined {
     return this.#clientErrors.last
   }
 
-  /** Waiting for Redis: sent, or not yet. */
+  /** Number of calls without a reply: sent, queued or waiting to be retried. */
   get pending(): number {
     let pending = this.#retrying + this.#defaultServer.size
     for (const node of this.#nodes.values()) pending += node.size
@@ -119,7 +120,7 @@ export class CommandGate implements CallHost {
   readonly #onConnect = (): void => {
     if (!this.#owned) return
     const connection = ++this.#connections
-    // A server that accepts connections and says nothing: the next attempt may find another.
+    // The server accepts connections but does not reply. The next attempt may reach another one.
     const check = () => {
       if (connection === this.#connections && this.#client.status === 'connect') this.#client.disconnect(true)
     }
@@ -148,11 +149,11 @@ export class CommandGate implements CallHost {
     return [this.#defaultServer, ...this.#nodes.values()]
   }
 
-  /** Whom a key is asked of. */
+  /** The server that a call with this key is sent to. */
   #serverOf(key: string | undefined): Server<Call> {
     if (key === undefined || !isCluster(this.#client)) return this.#defaultServer
     const { slot, node } = slotOf(this.#client, key)
-    // While nobody has a slot, it is as its last owner was.
+    // While no node serves the slot, the health of its last node applies.
     if (node === undefined) return this.#slotOwners.get(slot) ?? this.#defaultServer
     let server = this.#nodes.get(node)
     if (!server) {
@@ -164,15 +165,15 @@ export class CommandGate implements CallHost {
   }
 
   /**
-   * Asks, and calls back exactly once, by `within` ms; as long as the server answers others, by five times that. Then once
-   * more if a reply comes after all.
+   * Sends a request, and calls `handler` exactly once: within `timeout` ms, or within five times that while the server replies
+   * to other calls. Calls `onLateReply` if a reply arrives after that.
    */
-  send(request: Request, within: number, asker: ReplyHandler): void {
-    const call = new Call(request, within, asker, this.#defaultServer, this)
+  send(request: Request, timeout: number, handler: ReplyHandler): void {
+    const call = new Call(request, timeout, handler, this.#defaultServer, this)
     if (this.pending >= MAX_PENDING) {
-      return this.#fail(call, new OverloadedError(`${MAX_PENDING} commands wait for Redis already`))
+      return this.#fail(call, new OverloadedError(`${MAX_PENDING} commands are waiting for Redis`))
     }
-    this.#deadlines.add(call, within)
+    this.#deadlines.add(call, timeout)
     this.#sendOrQueue(call)
   }
 
@@ -194,7 +195,7 @@ export class CommandGate implements CallHost {
     if (breaker.state.kind !== 'closed' || alone) return false
     if (call.suspect) return sent.size === 0
     if (suspects.size > 0) return false
-    // If it has not answered for so long, more commands would only pile up behind the silence.
+    // A server that has been silent for that long would not reply in time: the call waits in the queue.
     return sent.size === 0 || call.server.silentFor(this.#clock.now()) < call.timeout
   }
 
@@ -205,19 +206,20 @@ export class CommandGate implements CallHost {
     this.#limitWait(server, call.timeout)
   }
 
-  /** Refuses the calls at the gate that were given so long, once the outage has lasted for that. */
-  #limitWait(server: Server<Call>, within: number): void {
-    const left = server.breaker.remainingWait(within, this.#clock.now())
-    if (left === Number.POSITIVE_INFINITY || server.timedWaits.has(within)) return
-    server.timedWaits.add(within)
+  /** Fails the queued calls with this timeout once the outage has lasted that long. */
+  #limitWait(server: Server<Call>, timeout: number): void {
+    const left = server.breaker.remainingWait(timeout, this.#clock.now())
+    if (left === Number.POSITIVE_INFINITY || server.timedWaits.has(timeout)) return
+    server.timedWaits.add(timeout)
     const check = () => {
-      server.timedWaits.delete(within)
-      const waiting = [...server.suspectQueue, ...server.queue].filter((call) => call.timeout === within)
+      server.timedWaits.delete(timeout)
+      const waiting = [...server.suspectQueue, ...server.queue].filter((call) => call.timeout === timeout)
       if (waiting.length === 0) return
-      if (server.breaker.remainingWait(within, this.#clock.now()) > 0) return this.#limitWait(server, within)
+      if (server.breaker.remainingWait(timeout, this.#clock.now()) > 0)
+        return this.#limitWait(server, timeout)
       for (const call of waiting) this.#giveUp(call)
     }
-    // In the next turn: what has arrived meanwhile is read before that.
+    // In the next turn: replies that have arrived are read before that.
     if (left === 0) nextTurn(check)
     else this.#clock.after(left, () => nextTurn(check), true)
   }
@@ -236,7 +238,7 @@ export class CommandGate implements CallHost {
 
   #transmit(call: Call): void {
     const { server } = call
-    // What was silent before is so still.
+    // A retry after silence does not end the silence.
     if (server.sent.size === 0 && !call.unanswered) server.markAlive(this.#clock.now())
     server.sent.add(call)
     server.suspectSent = call.suspect
@@ -253,7 +255,7 @@ export class CommandGate implements CallHost {
     this.#watchSocket()
   }
 
-  /** A client that throws refuses the command, as one whose promise rejects does. */
+  /** A client may throw instead of rejecting. */
   #request(call: Call): Promise<unknown> {
     try {
       return call.request.send(call)
@@ -269,11 +271,11 @@ export class CommandGate implements CallHost {
     return command.promise
   }
 
-  /** It is not on its way any more. */
+  /** An attempt has ended: by a reply, an error or the end of its connection. */
   #onAttemptEnded(call: Call): void {
     const { server } = call
     call.sent = false
-    // A probe is not sent again.
+    // A probe is not retried.
     if (call.handler === IGNORE_REPLY) call.notified = true
     server.sent.delete(call)
     if (server.sent.size === 0) server.suspectSent = false
@@ -326,14 +328,14 @@ export class CommandGate implements CallHost {
 
   onConnectionLost(call: Call): void {
     const { server, command, largestCommand: size, lostConnections: losses } = call
-    // What comes of that time is of no interest any more.
+    // Outcomes of that attempt are ignored from now on.
     call.attempt++
     call.command = undefined
     this.#onAttemptEnded(call)
     if (server.breaker.state.kind === 'half-open') this.#openBreaker(server, call)
     if (call.notified) return
     if (command?.socket && losses + 1 === MAX_LOST_CONNECTIONS) {
-      const message = `Redis did not answer: sent on ${MAX_LOST_CONNECTIONS} connections that each ended before an answer; the ${size} bytes sent, or the answer, may be more than they carry`
+      const message = `Redis did not answer: sent on ${MAX_LOST_CONNECTIONS} connections that each ended before a reply; the ${size} bytes sent, or the reply, may be larger than they allow`
       const options = { cause: this.#clientErrors.last, lostConnections: MAX_LOST_CONNECTIONS }
       return this.#fail(call, new UnavailableError(message, options))
     }
@@ -346,17 +348,17 @@ export class CommandGate implements CallHost {
   onDeadline(call: Call): void {
     if (call.notified) return
     const now = this.#clock.now()
-    // It was sent, and others are answered: one server answers in order, so this one's turn will come.
+    // A server replies in order. While it replies to earlier calls, it will reply to this one.
     const left = isCluster(this.#client) ? 0 : call.timeout - call.server.silentFor(now)
     if (call.sent && left > 0 && now < call.deadline + MAX_DEADLINE_EXTENSIONS * call.timeout)
       return void this.#clock.after(left, () => this.onDeadline(call), true)
-    // If the event loop stood still, replies may lie in the socket, unread: they are read before the next turn ends.
+    // After a blocked event loop, replies may lie unread in the socket. They are read before the next turn ends.
     const late = now - call.deadline > EVENT_LOOP_STALL_MS
     const patience = late ? now + call.timeout : 0
     this.#giveUpAfterReading(call, call.server.replies, patience)
   }
 
-  /** Gives a call up in the next turn, or later as long as replies still come in. */
+  /** Gives a call up in the next turn, or later while replies are still being read. */
   #giveUpAfterReading(call: Call, answers: number, patience: number): void {
     nextTurn(() => {
       if (call.notified) return
@@ -367,21 +369,21 @@ export class CommandGate implements CallHost {
   }
 
   #giveUp(call: Call): void {
-    const { server, timeout: within, lastError: refusal } = call
+    const { server, timeout, lastError } = call
     const { status } = this.#client
     if (call.sent || call.unanswered || status !== 'ready') this.#openBreaker(server, call)
     if (this.#clientErrors.wrongDatabase) return this.#fail(call, refusedError(this.#clientErrors.last))
-    const away = status !== 'ready'
-    const what = away ? `Redis is not connected (client status: ${status})` : 'Redis did not answer'
-    const { why, cause } = this.#clientErrors.explain(refusal, away)
-    this.#fail(call, new UnavailableError(`${what} within ${within} ms${why}`, { cause }))
+    const disconnected = status !== 'ready'
+    const what = disconnected ? `Redis is not connected (client status: ${status})` : 'Redis did not answer'
+    const { why, cause } = this.#clientErrors.explain(lastError, disconnected)
+    this.#fail(call, new UnavailableError(`${what} within ${timeout} ms${why}`, { cause }))
   }
 
-  /** The server is silent: calls are refused at once, until it answers a probe. */
+  /** The server is silent: calls fail immediately until it replies to a probe. */
   #openBreaker(server: Server<Call>, { request }: Call): void {
     server.breaker.onUnavailable(server.silentSince)
     if (request.key !== undefined) server.probeKey = request.key
-    for (const { timeout: within } of server.queue) this.#limitWait(server, within)
+    for (const { timeout } of server.queue) this.#limitWait(server, timeout)
     this.#probeLater(server)
   }
 
@@ -390,7 +392,7 @@ export class CommandGate implements CallHost {
     server.probeScheduled = true
     const probe = () => {
       server.probeScheduled = false
-      // Once the client is ready again, it is asked then.
+      // If the client is not ready, the probe is sent when it is.
       if (this.#closed || server.breaker.state.kind !== 'open' || this.#client.status !== 'ready') return
       if (server.sent.size > 0) return this.#probeLater(server)
       server.breaker.onProbe()
@@ -406,7 +408,7 @@ export class CommandGate implements CallHost {
     this.#transmit(call)
   }
 
-  /** Gives up connections of our own that are silent. */
+  /** Destroys owned connections that are silent. */
   #watchSocket(): void {
     if (!this.#owned || this.#watching) return
     this.#watching = true
@@ -421,11 +423,11 @@ export class CommandGate implements CallHost {
       this.#watching = this.#defaultServer.sent.size > 0 && !this.#closed
       if (!this.#watching) return
       if (left > 0) return this.#checkSocketAfter(left)
-      // If the event loop stood still, replies may lie in the socket, unread.
+      // After a blocked event loop, replies may lie unread in the socket.
       if (now - due > EVENT_LOOP_STALL_MS) return this.#checkSocketAfter(0)
       this.#watching = false
       this.#defaultServer.destroySocket(
-        new Error(`Socket timeout: nothing has come for ${SOCKET_TIMEOUT_MS} ms`),
+        new Error(`Socket timeout: nothing was received for ${SOCKET_TIMEOUT_MS} ms`),
       )
     }
     this.#clock.after(ms, check, true)
@@ -435,7 +437,7 @@ export class CommandGate implements CallHost {
     if (this.#notifyOnce(call)) call.handler.onError(error)
   }
 
-  /** Whether the asker is to be told now; at most once. */
+  /** Whether the handler is to be called now: true at most once. */
   #notifyOnce(call: Call): boolean {
     if (call.notified) return false
     call.notified = true
@@ -445,7 +447,7 @@ export class CommandGate implements CallHost {
     return true
   }
 
-  /** Refuses further calls, and those at the gate, with ClosedError. Leaves the client as it is. */
+  /** Fails queued and later calls with ClosedError. Does not close the client. */
   close(): void {
     this.#closed = true
     const error = new ClosedError('The connection was closed')

@@ -2,39 +2,39 @@ import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 import { atEndOfTick } from '../time/tick.ts'
 
-/** What a request may send. */
+/** The commands that requests send. */
 export type CommandName = 'evalsha' | 'eval' | 'hget' | 'time' | 'publish'
 
-/** What a request sends its commands by. */
+/** Sends the commands of a request. */
 export interface CommandSender {
-  /** Sends a command, with replies as Buffers. Rejects with whatever the client rejects with. */
+  /** Sends a command; bulk replies are Buffers. Rejects with the error of the client. */
   send(name: CommandName, args: (string | Buffer | number)[]): Promise<unknown>
 }
 
-/** What is asked of Redis: one command, or one script. */
+/** One command or script. */
 export interface Request {
-  /** A key that it is about: on a cluster, that tells which node is asked. */
+  /** Its key: selects the node of a cluster. */
   readonly key?: string | undefined
-  /** Sends it once. Rejects with whatever the client rejects with. */
+  /** Sends it once. Rejects with the error of the client. */
   send(sender: CommandSender): Promise<unknown>
 }
 
-/** Decides over a command in the moment in which it is written. */
+/** Decides whether a command is written. */
 export interface CommandOwner {
-  /** Whether it is still wanted; `bytes` are about to be written. */
+  /** Called before each write of `bytes`. Returns whether the command is still wanted. */
   mayWrite(command: OneConnectionCommand, socket: Socket, bytes: number): boolean
 }
 
-/** Written in place of a command that is not wanted any more: replies stay in step with commands. */
+/** Written in place of a command that is no longer wanted, so that replies stay in step with commands. */
 const PLACEHOLDER = '*1\r\n$4\r\nPING\r\n'
 
 /**
- * A command that asks its owner each time that the client writes it. The client writes unanswered commands again after
- * every reconnection, without end and without knowing who still waits: so that is the owner's affair.
+ * A command that is written on one connection only. After each reconnection ioredis writes all unanswered commands again,
+ * even if no caller waits for them. The owner decides instead, each time that the client is about to write the command.
  */
 export class OneConnectionCommand extends Command {
   readonly #owner: CommandOwner
-  /** Where it was written last; undefined: something else was written in its place. */
+  /** The connection that it was last written on; undefined: not written, or the placeholder was. */
   socket: Socket | undefined
 
   constructor(
@@ -56,7 +56,7 @@ export class OneConnectionCommand extends Command {
   }
 }
 
-/** Sends all that is written to a socket in one tick by one system call: one for each command costs more than the command. */
+/** Everything that one tick writes to a socket is sent by one system call: one per command costs more than the command. */
 function corkUntilEndOfTick(socket: Socket): void {
   if (socket.writableCorked > 0) return
   socket.cork()

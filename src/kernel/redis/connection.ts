@@ -24,39 +24,42 @@ import { warnIfUnreachable } from './unreachable.ts'
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {
   /**
-   * Begins the names of the pub/sub channels: what an ACL must allow, as `&<channelPrefix>:*`.
+   * Prefix of the pub/sub channels. An ACL must allow `&<channelPrefix>:*`.
    * @default 'soloflight'
    */
   channelPrefix?: string | undefined
-  /** Another clock than the process's own: for tests. */
+  /**
+   * A simulated clock, for tests.
+   * @default systemClock
+   */
   clock?: Clock | undefined
 }
 
-/** What layers are told of the subscription. */
+/** Receives the events of the subscription. */
 export interface ConnectionListener {
-  /** Subscribed: whoever waits should look again, since messages may have been missed. */
+  /** The subscription is established. Messages may have been missed: waiters should read the records again. */
   up(): void
-  /** Messages may have been missed since up to 2 s ago. */
+  /** The subscription is lost. Messages may have been missed for up to 2 s. */
   down(): void
-  /** A broadcast to all processes. */
+  /** A message to all processes has arrived. */
   broadcast(message: Buffer): void
 }
 
 /**
- * The two connections of a process to Redis, one for commands and one subscription, shared by whatever number of
- * lockers and other layers. It owns what it made itself (from a URL or options) and leaves a borrowed client as it was.
- * Connects when first used; failures are told by the calls that they concern, never by an unhandled 'error'.
+ * The two connections of a process to Redis: one for commands, one for the subscription. Any number of lockers, queues and
+ * other layers can share it. It closes a client that it created (from a URL or options), and leaves a given client as it
+ * is. It connects when it is first used. Errors reject the calls that they concern, and are never unhandled 'error' events.
  */
 export class Connection implements AsyncDisposable {
-  /** Where messages for this process arrive. */
+  /** Dispatches the messages to this process. */
   readonly inbox: Inbox = new Inbox()
-  /** Whether this is a cluster: keys of one script must then share a slot. */
+  /** Whether this is a cluster: the keys of one script must share a slot. */
   readonly cluster: boolean
-  /** Whether plain reads see what scripts have written: not so where a cluster client reads from replicas. */
+  /** Whether plain reads see what scripts have written: not if a cluster client reads from replicas. */
   readonly readsPrimary: boolean
-  /** Name of this process's own channel. */
+  /** The channel of this process. */
   readonly inboxChannel: string
-  /** Name of the channel that all processes listen to. */
+  /** The channel of all processes. */
   readonly broadcastChannel: string
   readonly clock: Clock
   readonly #client: RedisServerClient | RedisClusterClient
@@ -64,14 +67,14 @@ export class Connection implements AsyncDisposable {
   readonly #gate: CommandGate
   readonly #subscriber: Subscriber
   readonly #listeners = new Set<ConnectionListener>()
-  /** One object per layer and purpose, and how many use it. */
+  /** Objects that layers share, by purpose, with their reference counts. */
   readonly #shared = new Map<unknown, { object: unknown; users: number }>()
   #opened = false
-  /** Takes the warning back that Redis cannot be reached. Set once: there is one warning. */
+  /** Cancels the warning that Redis is unreachable. Written once. */
   #stopWarning: (() => void) | undefined
   #closing: Promise<void> | undefined
 
-  /** @throws TypeError when `redis` or an option is not what it should be. */
+  /** @throws TypeError if `redis` or an option is invalid. */
   constructor(redis: RedisSource, options: ConnectionOptions = {}) {
     Object.defineProperty(this, BRAND, { value: true })
     checkFields('options', options, ['channelPrefix', 'clock'])
@@ -97,7 +100,7 @@ export class Connection implements AsyncDisposable {
     )
   }
 
-  /** Whether it sends its commands by this client. */
+  /** Whether it uses this client of the user. */
   usesClient(client: unknown): boolean {
     return !this.#owned && client === this.#client
   }
@@ -112,38 +115,38 @@ export class Connection implements AsyncDisposable {
     return this.#subscriber.up
   }
 
-  /** Why nothing works, or no messages arrive, as far as is known. */
+  /** The last error of the command client or else of the subscription, until the connection works again. */
   get lastError(): Error | undefined {
     return this.#gate.lastError ?? this.#subscriber.lastError
   }
 
-  /** Commands that wait for Redis, sent or not. */
+  /** Calls without a reply, sent or queued. */
   get pending(): number {
     return this.#gate.pending
   }
 
   /**
-   * Asks Redis, and calls back exactly once, by `within` ms; as long as Redis answers others, by five times that. In the
-   * context of no call: what is connected, batched or armed for one call serves others as well.
+   * Sends a request, and calls `handler` exactly once: within `timeout` ms, or within five times that while Redis replies to
+   * other calls. Runs in the root async context, because connections, batches and timers serve other calls as well.
    */
-  send(request: Request, within: number, asker: ReplyHandler): void {
+  send(request: Request, timeout: number, handler: ReplyHandler): void {
     rootContext.run(() => {
       if (!this.#opened) this.#open()
-      this.#gate.send(request, within, asker)
+      this.#gate.send(request, timeout, handler)
     })
   }
 
-  /** The same as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
-  call(request: Request, within: number): Promise<unknown> {
-    return new Promise((resolve, reject) => this.send(request, within, new ReplyCallbacks(resolve, reject)))
+  /** Like {@link send}, as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
+  call(request: Request, timeout: number): Promise<unknown> {
+    return new Promise((resolve, reject) => this.send(request, timeout, new ReplyCallbacks(resolve, reject)))
   }
 
-  /** Warns once, by `process.emitWarning`, if Redis is not reached: for what has no caller that could be told. */
+  /** Emits a process warning, once, if Redis is unreachable. */
   warnIfUnreachable(): void {
     this.#stopWarning ??= warnIfUnreachable(this.#client, this.clock)
   }
 
-  /** The object of this connection for `purpose`, made for its first user. Each leaves by {@link releaseShared}. */
+  /** Returns the object of this connection for `purpose`, created for its first user. Each user must {@link releaseShared}. */
   acquireShared<T>(purpose: unknown, make: () => T): T {
     const shared = this.#shared.get(purpose) ?? { object: make(), users: 0 }
     this.#shared.set(purpose, shared)
@@ -151,14 +154,14 @@ export class Connection implements AsyncDisposable {
     return shared.object as T
   }
 
-  /** A user of the object leaves. Whether it was the last one: then it is nobody's any more. */
+  /** Releases the object for `purpose`. Returns whether this was its last user. */
   releaseShared(purpose: unknown): boolean {
     const shared = this.#shared.get(purpose)
     if (shared && --shared.users > 0) return false
     return this.#shared.delete(purpose)
   }
 
-  /** Adds a listener; the returned function takes it away. */
+  /** Adds a listener. The returned function removes it. */
   listen(listener: ConnectionListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -174,11 +177,11 @@ export class Connection implements AsyncDisposable {
     else this.#notify((listener) => listener.broadcast(message))
   }
 
-  #notify(tell: (listener: ConnectionListener) => void): void {
-    for (const listener of this.#listeners) tell(listener)
+  #notify(call: (listener: ConnectionListener) => void): void {
+    for (const listener of this.#listeners) call(listener)
   }
 
-  /** Ends the subscription, then the command client if it is ours. Close the layers on it first. */
+  /** Ends the subscription, and the command client if it is owned. Close the layers on it first. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -196,10 +199,10 @@ export class Connection implements AsyncDisposable {
   }
 }
 
-/** Connections on clients of the user, and how many layers use them: one subscription serves all that share a client. */
+/** Connections on clients of the user, with their reference counts: layers on one client share one subscription. */
 const borrowed = new WeakMap<object, { connection: Connection; users: number }>()
 
-/** What a layer was told of where it works. */
+/** The options of a layer that choose its store. */
 export interface BackendOptions {
   redis?: RedisSource | Connection | null | undefined
   store?: unknown
@@ -207,14 +210,14 @@ export interface BackendOptions {
 }
 
 /**
- * The connection that the option `redis` of a layer stands for, and how the layer lets go of it; undefined when it works
- * within this process. A Connection stays its maker's; layers on one client share one, which ends with the last of them.
- * @throws TypeError when `redis` is not what it should be.
+ * Returns the connection for the option `redis` of a layer, and a function by which the layer releases it; undefined in
+ * embedded mode. A given Connection is never closed. Layers on one client share a connection, which the last of them closes.
+ * @throws TypeError if `redis` is invalid.
  */
 export function connectionFor(
   options: BackendOptions,
   layer: string,
-): { connection: Connection; leave: () => Promise<void> } | undefined {
+): { connection: Connection; release: () => Promise<void> } | undefined {
   const { redis, store, clock } = options
   if (clock !== undefined && (store !== undefined || redis instanceof Connection))
     throw new TypeError(
@@ -223,21 +226,21 @@ export function connectionFor(
   if (redis === undefined && store === undefined && Object.hasOwn(options, 'redis')) {
     warnOnce(
       'SOLOFLIGHT_NO_REDIS',
-      `The option \`redis\` of a ${layer} is undefined: it works within this process alone. Is an environment variable missing? If this is meant, pass \`redis: null\`, or leave the option out.`,
+      `The option \`redis\` of a ${layer} is undefined, so it works within this process only. Is an environment variable missing? If this is intended, pass \`redis: null\` or omit the option.`,
     )
   }
   if (redis === undefined || redis === null) return undefined
   if (store !== undefined) throw new TypeError('Expected either `redis` or `store`, got both')
-  if (redis instanceof Connection) return { connection: redis, leave: async () => {} }
-  const lent = typeof redis === 'object' && clock === undefined ? borrowed.get(redis) : undefined
-  const user = lent ?? { connection: new Connection(redis, { clock }), users: 0 }
-  user.users++
-  if (typeof redis === 'object' && clock === undefined && user.connection.usesClient(redis))
-    borrowed.set(redis, user)
-  const leave = async () => {
-    if (--user.users > 0) return
-    if (typeof redis === 'object' && borrowed.get(redis) === user) borrowed.delete(redis)
-    await user.connection.close()
+  if (redis instanceof Connection) return { connection: redis, release: async () => {} }
+  const known = typeof redis === 'object' && clock === undefined ? borrowed.get(redis) : undefined
+  const shared = known ?? { connection: new Connection(redis, { clock }), users: 0 }
+  shared.users++
+  if (typeof redis === 'object' && clock === undefined && shared.connection.usesClient(redis))
+    borrowed.set(redis, shared)
+  const release = async () => {
+    if (--shared.users > 0) return
+    if (typeof redis === 'object' && borrowed.get(redis) === shared) borrowed.delete(redis)
+    await shared.connection.close()
   }
-  return { connection: user.connection, leave }
+  return { connection: shared.connection, release }
 }

@@ -2,8 +2,8 @@ import { warnOnce } from '../warnings.ts'
 import type { RedisClient } from './client.ts'
 
 /**
- * Warns once if the server may evict keys that have an expiry, as all of ours have: leases, fences and jobs would be lost.
- * Asked beside all other commands: whoever may not ask, or is not answered, is not warned.
+ * Emits a process warning if the server may evict keys that have an expiry, as all keys of the library have: leases, fences
+ * and jobs would be lost. Without permission for INFO, or without a reply, there is no warning.
  */
 export function warnOfEviction(client: RedisClient): void {
   client.callBuffer('info', ['memory']).then(
@@ -12,7 +12,7 @@ export function warnOfEviction(client: RedisClient): void {
       if (policy === undefined || policy === 'noeviction') return
       warnOnce(
         'SOLOFLIGHT_EVICTION',
-        `The maxmemory-policy of Redis is ${policy}: it may evict locks, results and jobs before their time. Nothing is promised then; set it to noeviction, or use another Redis.`,
+        `The maxmemory-policy of Redis is ${policy}: it may evict locks, results and jobs before they expire. No guarantee holds then. Set it to noeviction, or use another Redis.`,
       )
     },
     () => {},

@@ -1,18 +1,18 @@
 import type { ServerClock } from './server-clock.ts'
 
-/** The largest fence, and whatever else only grows in a record: numbers beyond it are not exact, here or in a script. */
+/** The largest fence or version. Larger integers are not exact, in JavaScript or in Lua. */
 export const MAX_EXACT_INTEGER: number = Number.MAX_SAFE_INTEGER
 
-/** How far ahead of the server's clock, ms, a fence may be that is remembered. */
+/** A plausible fence is ahead of the server's clock by at most this … */
 const MAX_CLOCK_LEAD_MS = 24 * 60 * 60_000
 
-/** How far above the highest one, µs, it may be otherwise: after the clock was set back, fences go on from there. */
+/** … or above the highest one so far by at most this: after the clock was set back, fences continue from there. */
 const MAX_FENCE_STEP_US = 1_000_000
 
 /**
- * The highest fence that this process was told of: the next is above it, even if the server has lost the record and its
- * clock was set back. A fence that neither the server's clock nor the highest one so far explains is not remembered: whoever
- * wrote it into one record would spoil all others. It counts for its own record alone.
+ * The highest fence that this process has seen. Claims carry it, so that the next fence is above it even if the server has
+ * lost the record and its clock was set back. An implausible fence is not remembered: if somebody forged it in one record,
+ * it must not affect the others.
  */
 export class FenceWatermark {
   readonly #clock: Pick<ServerClock, 'estimate'>
@@ -30,7 +30,7 @@ export class FenceWatermark {
     if (fence > this.#highest && this.isPlausible(fence)) this.#highest = fence
   }
 
-  /** Whether a fence may have been granted in the course of things. */
+  /** Whether a fence can be the result of a regular grant. */
   isPlausible(fence: number): boolean {
     return (
       fence <= Math.max((this.#clock.estimate + MAX_CLOCK_LEAD_MS) * 1000, this.#highest + MAX_FENCE_STEP_US)

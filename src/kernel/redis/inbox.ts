@@ -2,27 +2,27 @@ import { TransientMap } from '../collections/churn.ts'
 import { ID_LENGTH, newId } from '../ids.ts'
 import { FORMAT } from './keys.ts'
 
-/** A message that concerns one waiter: a hint, never more trusted than its nonce. */
+/** A message for one listener. It is a hint: anybody who knows the nonce can send one. */
 export interface Hint {
-  /** One letter that tells what it is; the layer that sends it knows the letters. */
+  /** One letter, defined by the layer that sends it. */
   kind: string
   /** Fields of the header. */
   fields: string[]
-  /** What follows the header. */
+  /** The bytes after the header. */
   body: Buffer
 }
 
-/** Whether fields are the numbers that a message should have. Anybody may send one. */
+/** Whether all fields are numbers. Anybody can send a message with others. */
 export function areNumbers(fields: readonly (string | undefined)[]): fields is string[] {
   return fields.every((field) => field !== undefined && /^\d{1,16}$/.test(field))
 }
 
-/** Who is given every message for one nonce. */
+/** Receives the messages for one nonce. */
 export interface Listener {
   hint(hint: Hint): void
 }
 
-/** Length of the format version and the nonce at the head of a message. */
+/** Length of the format version and the nonce at the beginning of a message. */
 const NONCE_END = 1 + ID_LENGTH
 const SPACE = 0x20
 const NEWLINE = 0x0a
@@ -30,14 +30,14 @@ const STAR = 0x2a
 const COLON = 0x3a
 
 /**
- * Where everything that a process waits for arrives. A message names, by an unguessable nonce, the listener that it is
- * for: what nobody listens for (late, stray, forged, of another version) is dropped.
+ * Dispatches the messages to a process. A message contains the unguessable nonce of its listener. Messages without a
+ * listener (late, forged, of another version) are dropped.
  *
- * A message is `FORMAT nonce kind [field …] LF body`, fields separated by one blank. Several for one process may come
- * as one: `FORMAT * length : message …`, each with its length in bytes and without a FORMAT of its own.
+ * Format of a message: `FORMAT nonce kind [field …] LF body`, fields separated by one blank.
+ * Several messages in one: `FORMAT * length : message …`, with lengths in bytes, each message without a FORMAT.
  */
 export class Inbox {
-  /** Names this inbox in records. */
+  /** The name of this inbox in records. */
   readonly id: string = newId()
   readonly #listeners = new TransientMap<string, Listener>()
 
@@ -51,21 +51,21 @@ export class Inbox {
     this.#listeners.delete(nonce)
   }
 
-  /** Gives a message to whom it concerns. */
+  /** Calls the listener of a message. */
   deliver(message: Buffer): void {
     if (message.length <= NONCE_END || message.toString('latin1', 0, 1) !== FORMAT) return
     if (message[1] === STAR) return this.#deliverBundle(message)
     this.#deliver(message)
   }
 
-  /** Delivers each message of a bundle; what does not fit together ends it. */
+  /** Delivers each message of a bundle, up to the first that is malformed. */
   #deliverBundle(bundle: Buffer): void {
     for (let at = 2; at < bundle.length; ) {
       const colon = bundle.indexOf(COLON, at)
       const length = Number(bundle.toString('latin1', at, colon))
       const end = colon + 1 + length
       if (colon === -1 || !Number.isInteger(length) || length < NONCE_END - 1 || end > bundle.length) return
-      // The colon stands where a message of its own has its format.
+      // The colon is in the place of the FORMAT.
       this.#deliver(bundle.subarray(colon, end))
       at = end
     }

@@ -2,16 +2,15 @@ import { type Clock, systemClock } from '../time/clock.ts'
 import { setRepeatingTimer } from '../time/timers.ts'
 import { rootContext } from '../work/user-code.ts'
 
-/** The longest interval of a timer, ms. Nothing happens when it fires. */
+/** The longest interval of a timer. Its callback does nothing. */
 const INTERVAL_MS = 2 ** 31 - 1
 
 let references = 0
 let handle: NodeJS.Timeout | undefined
 
 /**
- * Keeps the process alive until {@link unrefProcess} has been called as often. Held by whatever a caller awaits, and by
- * workers. Sockets do not suffice: there is none while Redis is not reachable, and none in an embedded layer. Does nothing for
- * another clock than the process's own: whoever simulates time decides when that ends.
+ * Keeps the process alive until {@link unrefProcess} was called as often. Waiters and workers call it. Sockets do not
+ * suffice: there is none while Redis is unreachable, and none in embedded mode. Has no effect with a simulated clock.
  */
 export function refProcess(clock: Clock): void {
   if (clock !== systemClock) return
@@ -21,7 +20,7 @@ export function refProcess(clock: Clock): void {
   handle.ref()
 }
 
-/** Undoes one call of {@link refProcess}, with the same clock. */
+/** Undoes one call of {@link refProcess} with the same clock. */
 export function unrefProcess(clock: Clock): void {
   if (clock !== systemClock) return
   references--

@@ -1,15 +1,15 @@
 import type { Clock } from '../time/clock.ts'
 
-/** A reading of the server's clock is used for so long, ms: a server whose clock is set misleads no longer than that. */
+/** A reading of the server's clock is used this long. It limits the effect of a server clock that is set. */
 const TRUSTED_FOR_MS = 60_000
 
-/** How much faster than ours a server's clock may run. */
+/** The server's clock may run faster than ours by this factor. */
 const DRIFT = 1 / 1000
 
 /**
- * What time it is at the server at the latest, learned from its replies. Freshness and leases are judged by the server's
- * clock, which plain reads and messages do not tell: with this bound nothing is served for longer than its ttl, and no
- * lease is believed for longer than it lasts.
+ * An upper bound of the server's time, from the times in its replies. Freshness and leases are judged by the server's clock,
+ * but plain reads and messages do not carry it. With an upper bound no value is served after its ttl, and no lease is
+ * believed after it has expired.
  */
 export class ServerClock {
   readonly #clock: Clock
@@ -20,27 +20,27 @@ export class ServerClock {
     this.#clock = clock
   }
 
-  /** The server said that it was `now` (ms since the epoch), in the reply to what was sent at `sentAt` of our clock. */
+  /** Records the server's time `now` (ms since the epoch) from the reply to a request sent at `sentAt` of our clock. */
   update(latest: number, sentAt: number): void {
     if (!(latest > 0)) return
-    // It told whole milliseconds: it may be up to one more.
+    // `now` is rounded down to a millisecond.
     this.#offset = latest + 1 - sentAt
     this.#updatedAt = sentAt
   }
 
-  /** About what time it is there, ms since the epoch, however long ago it was told; of no use before that. */
+  /** Estimate of the server's time, ms since the epoch. Meaningless before the first {@link update}. */
   get estimate(): number {
     return this.#clock.now() + this.#offset
   }
 
-  /** What time it is there at the latest, ms since the epoch; undefined when the server has not told the time lately. */
+  /** Upper bound of the server's time, ms since the epoch; undefined without a recent reading. */
   now(): number | undefined {
     const now = this.#clock.now()
     const age = now - this.#updatedAt
     return age < TRUSTED_FOR_MS ? this.estimate + age * DRIFT : undefined
   }
 
-  /** ms that are surely left until a moment of the server; 0 if it may be past. */
+  /** Lower bound of the time, ms, until the server's clock reads `until`; 0 if that may have passed. */
   remaining(until: number): number {
     const now = this.now()
     return now === undefined ? 0 : Math.max(0, until - now)

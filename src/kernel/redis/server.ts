@@ -3,41 +3,41 @@ import { TransientSet } from '../collections/churn.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 
 /**
- * Bytes per ms that a slow link carries at least: half a megabit a second. The operating system takes megabytes off our
- * hands at once, so it cannot be seen how many of them have left: what was written counts as life for so long.
+ * A slow link carries at least half a megabit per second. The operating system buffers megabytes, so it is not visible how
+ * much has been sent. The server is not silent while this rate explains the missing reply.
  */
 const SLOWEST_LINK_BYTES_PER_MS = 64
 
-/** What waits for a server. */
+/** A call as a server sees it. */
 export interface ServerCall {
-  /** It is sent alone. */
+  /** It must be sent alone. */
   readonly suspect: boolean
-  /** Bytes of it that are under way, and somebody waits for. Kept by the server. */
+  /** Bytes of it that await a reply. Written by the server. */
   bytes: number
 }
 
-/** What is known of a server by its answers, and what waits for it; of a cluster, one node. */
+/** A Redis server, or one node of a cluster: its calls, and its health as its replies show it. */
 export class Server<Call extends ServerCall> {
   readonly breaker: CircuitBreaker = new CircuitBreaker()
-  /** Sent and unanswered, also when the caller has given up. */
+  /** Calls that were sent and have no reply, including those that have timed out. */
   readonly sent: TransientSet<Call> = new TransientSet()
   /** Calls that wait to be sent. */
   readonly queue: TransientSet<Call> = new TransientSet()
-  /** Those among them that are sent alone, and before the others. */
+  /** Suspect calls that wait to be sent: alone, and before the others. */
   readonly suspectQueue: TransientSet<Call> = new TransientSet()
-  /** One of these is under way. */
+  /** A suspect call was sent and has no reply. */
   suspectSent = false
-  /** Replies so far. */
+  /** Number of replies. */
   replies = 0
-  /** A key whose call was refused: what a probe asks for. */
+  /** The key that a probe reads: that of the last call that failed. */
   probeKey = 'soloflight'
-  /** A probe goes out later. */
+  /** A timer for a probe is set. */
   probeScheduled = false
-  /** The times given to calls at the gate for whose end a timer is set, ms. */
+  /** Timeouts of queued calls, ms, for which a timer is set. */
   readonly timedWaits: Set<number> = new Set()
-  /** When it last showed life: by a reply or a part of one, or by the first command after it was idle. */
+  /** When a reply, or a part of one, last arrived, or the first command after an idle time was sent. */
   #aliveAt = 0
-  /** Bytes that were sent, are not answered, and somebody waits for. */
+  /** Bytes that were sent and await a reply. */
   #unansweredBytes = 0
   #socket: Socket | undefined
   #bytesRead = 0
@@ -46,12 +46,12 @@ export class Server<Call extends ServerCall> {
     return this.sent.size + this.queue.size + this.suspectQueue.size
   }
 
-  /** Where a call waits to be sent. */
+  /** The queue for a call. */
   queueOf(call: Call): TransientSet<Call> {
     return call.suspect ? this.suspectQueue : this.queue
   }
 
-  /** A call is written on a connection. */
+  /** A command of a call is about to be written. */
   onWrite(call: Call, socket: Socket, bytes: number): void {
     if (socket !== this.#socket) {
       this.#socket = socket
@@ -61,7 +61,7 @@ export class Server<Call extends ServerCall> {
     call.bytes = bytes
   }
 
-  /** Nobody waits for a call any more, or it is answered. */
+  /** A call has a reply, or has timed out. */
   onUnwanted(call: Call): void {
     this.#unansweredBytes -= call.bytes
     call.bytes = 0
@@ -72,18 +72,18 @@ export class Server<Call extends ServerCall> {
     this.#bytesRead = this.#socket?.bytesRead ?? 0
   }
 
-  /** For how long there has been no sign of life, ms, beyond the time that a slow link takes for what was sent. */
+  /** How long the server has been silent, ms, beyond the time that a slow link needs for the bytes sent. */
   silentFor(now: number): number {
     if (this.#socket && this.#socket.bytesRead !== this.#bytesRead) this.markAlive(now)
     return now - this.#aliveAt - this.#unansweredBytes / SLOWEST_LINK_BYTES_PER_MS
   }
 
-  /** When the silence began. */
+  /** When the server last showed a sign of life. */
   get silentSince(): number {
     return this.#aliveAt
   }
 
-  /** Ends the connection; the client makes another. */
+  /** Ends the connection. The client creates another. */
   destroySocket(reason: Error): void {
     this.#socket?.destroy(reason)
   }

@@ -3,37 +3,37 @@ import type { Clock, Timer } from '../time/clock.ts'
 import { nextTurn } from '../time/timers.ts'
 import { isErrorReply, type RedisServerClient, safeCopy } from './client.ts'
 
-/** A PING is sent this often (ms) … */
+/** Time from a PING's reply to the next PING … */
 const PING_INTERVAL_MS = 700
-/** … and the connection is given up when an answer takes longer than this (ms): lost within 2 s, whatever happened. */
+/** … and for its reply: a lost connection is detected within two seconds. */
 const PING_TIMEOUT_MS = 1000
-/** Connecting and subscribing may take this long, ms. */
+/** Limit for connecting and subscribing. */
 const CONNECT_TIMEOUT_MS = 2000
-/** Pause before connecting again, ms; doubles up to the last. */
+/** Delay before connecting again: doubles with each attempt, up to the maximum. */
 const MIN_RETRY_DELAY_MS = 20
 const MAX_RETRY_DELAY_MS = 1000
 
-/** What a subscriber tells its owner. */
+/** Receives the events of a subscriber. */
 export interface SubscriberEvents {
   message(channel: string, message: Buffer): void
-  /** Subscribed to everything, from this moment on. */
+  /** Subscribed to all channels from now on. */
   up(): void
-  /** Messages may have been missed since up to 2 s ago. */
+  /** The subscription is lost. Messages may have been missed for up to 2 s. */
   down(): void
 }
 
 /**
- * Holds one subscription open for ever: connects, subscribes, pings, and starts anew with a new client whenever the
- * present one fails, is silent or is closed. (A black-holed connection gives no sign by itself.)
+ * Keeps one subscription open: connects, subscribes and pings. When the client fails, is silent or is closed, it starts again
+ * with a new client. The pings detect a black-holed connection, which causes no event.
  */
 export class Subscriber {
   readonly #createClient: () => RedisServerClient | undefined
   readonly #channels: readonly string[]
   readonly #events: SubscriberEvents
   readonly #clock: Clock
-  /** The client of the present attempt; every event of an earlier one is ignored. */
+  /** The present client; events of earlier ones are ignored. */
   #client: RedisServerClient | undefined
-  /** The one thing that is waited for: a connection, the next ping, its answer, or the next attempt. */
+  /** Waits for the connection, the next ping, its reply, or the next attempt. */
   #timer: Timer | undefined
   #retryDelay = MIN_RETRY_DELAY_MS
   #up = false
@@ -57,12 +57,12 @@ export class Subscriber {
     return this.#up
   }
 
-  /** Why no messages arrive, as far as is known. */
+  /** Why the subscription failed; undefined while it is established. */
   get lastError(): Error | undefined {
     return this.#lastError
   }
 
-  /** Begins. */
+  /** Starts connecting. */
   open(): void {
     if (this.#closed) return
     const client = this.#newClient()
@@ -70,7 +70,7 @@ export class Subscriber {
     else this.#retryLater()
   }
 
-  /** A new client; undefined when there is none, or a borrowed one throws as it is duplicated. */
+  /** A new client; undefined if a cluster has no node, or the client of the user throws when it is duplicated. */
   #newClient(): RedisServerClient | undefined {
     try {
       return this.#createClient()
@@ -112,7 +112,7 @@ export class Subscriber {
   #pingLater(client: RedisServerClient): void {
     this.#setTimer(PING_INTERVAL_MS, () => {
       this.#setTimer(PING_TIMEOUT_MS, () => {
-        // If the event loop stood still, the answer may lie in the socket, unread: it is read before the next turn.
+        // After a blocked event loop, the reply may lie unread in the socket. It is read before the next turn.
         const waiting = this.#timer
         nextTurn(() => {
           if (this.#timer === waiting)
@@ -122,7 +122,7 @@ export class Subscriber {
       client.ping().then(
         () => client === this.#client && this.#pingLater(client),
         (error: Error) => {
-          // A refusal (MISCONF, NOPERM, BUSY …) is an answer: the connection lives.
+          // An error reply (MISCONF, NOPERM, BUSY, …) is a reply: the connection works.
           if (!isErrorReply(error)) this.#onFailure(client, error)
           else if (client === this.#client) this.#pingLater(client)
         },

@@ -1,7 +1,7 @@
 import { emit } from '../telemetry.ts'
 import { isErrorReply, type RedisClient, safeCopy, safeMessage, tlsHint } from './client.ts'
 
-/** Why the command client is of no use, as far as it said: what Redis answered, or the socket. */
+/** The errors that the command client has reported: replies of Redis, or errors of the socket. */
 export class ClientErrors {
   readonly #client: RedisClient
   #last: Error | undefined
@@ -9,7 +9,7 @@ export class ClientErrors {
 
   constructor(client: RedisClient) {
     this.#client = client
-    // An 'error' event without a listener would end the process. What failed is told by the calls themselves.
+    // An 'error' event without a listener would end the process. Callers learn of errors from their calls.
     client.on('error', this.#onError)
     client.on('connect', this.#onConnect)
     client.on('ready', this.#onReady)
@@ -20,7 +20,7 @@ export class ClientErrors {
     return this.#last
   }
 
-  /** The database could not be selected: commands would go to another one. */
+  /** The database could not be selected: commands would run on another one. */
   get wrongDatabase(): boolean {
     return this.#wrongDatabase
   }
@@ -37,7 +37,7 @@ export class ClientErrors {
   }
 
   readonly #onReady = (): void => {
-    // What Redis refuses, as a replica does, it may go on refusing: it is over when it answers.
+    // An error reply, as of a replica, may persist: it is cleared by the first reply that is none.
     if (!isErrorReply(this.#last)) this.#last = undefined
     emit('connection', { link: 'commands', up: true })
   }
@@ -47,16 +47,16 @@ export class ClientErrors {
     emit('connection', { link: 'commands', up: false })
   }
 
-  /** Redis has answered. */
+  /** Redis has replied. */
   onReply(): void {
     this.#last = undefined
   }
 
-  /** The end of a message that something was not answered, and its cause. `away`: it was not even sent. */
-  explain(refusal: unknown, away: boolean): { why: string; cause: unknown } {
-    const cause = refusal ?? this.#last
-    const said = cause === undefined ? '' : `: ${safeMessage(cause)}`
-    return { why: said + (away ? tlsHint(this.#client, cause) : ''), cause }
+  /** The cause of a timeout, and its text for a message. `disconnected`: the call was not sent. */
+  explain(callError: unknown, disconnected: boolean): { why: string; cause: unknown } {
+    const cause = callError ?? this.#last
+    const text = cause === undefined ? '' : `: ${safeMessage(cause)}`
+    return { why: text + (disconnected ? tlsHint(this.#client, cause) : ''), cause }
   }
 
   close(): void {

@@ -3,10 +3,10 @@ import type { Clock } from '../time/clock.ts'
 import { warnOnce } from '../warnings.ts'
 import { isCluster, type RedisClient, safeMessage } from './client.ts'
 
-/** A client that is not ready after so long (ms) is told of: a server that starts at the same time is ready before. */
+/** A server that starts at the same time is reachable before this. */
 const WARN_AFTER_MS = 2000
 
-/** The options of an ioredis client that tell where it connects to. */
+/** The options of an ioredis client that define where it connects to. */
 interface ClientAddress {
   path?: string | undefined
   host?: string | undefined
@@ -17,8 +17,8 @@ interface ClientAddress {
 }
 
 /**
- * Warns once if a client does not reach Redis: for workers, which have no caller to whom an error could be told. The
- * returned function takes it back.
+ * Emits a process warning if a client does not reach Redis within two seconds. For workers, which have no caller that an
+ * error could be thrown to. The returned function cancels it.
  */
 export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void {
   let reason: unknown
@@ -48,7 +48,7 @@ export function warnIfUnreachable(client: RedisClient, clock: Clock): () => void
   return stop
 }
 
-/** Where a client connects to, as a URL without user and password. */
+/** The URL that a client connects to, without user and password. */
 function addressOf(client: RedisClient): string {
   const { options, startupNodes } = client as {
     options?: ClientAddress

@@ -1,25 +1,25 @@
 import { TransientSet } from '../collections/churn.ts'
 import type { Clock, Timer } from './clock.ts'
 
-/** Something that must end in time. */
+/** An operation with a deadline. */
 export interface Pending {
-  /** Of the clock, ms. Set by {@link Deadlines.add}. */
+  /** Time of the clock, ms. Written by {@link Deadlines.add}. */
   deadline: number
-  /** Called when it has not ended in time. */
+  /** Called once the deadline has passed. */
   expire(): void
 }
 
-/** Durations above this (ms) are grouped in steps of {@link LANE_STEP_MS}, so that deadlines of any length share few timers. */
+/** Durations above this are rounded up to steps of {@link LANE_STEP_MS}, so that any number of them share few timers. */
 const EXACT_UP_TO_MS = 1000
 const LANE_STEP_MS = 25
 
-/** A timer that fires so much too late (ms) tells that the event loop stood still. */
+/** A timer that fires this much too late shows that the event loop was blocked. */
 const EVENT_LOOP_STALL_MS = 20
 
-/** Pending things of about the same duration: what was added first ends first, and one timer watches over all. */
+/** Operations of about the same duration. They expire in the order in which they were added, so one timer serves all. */
 class Lane {
   readonly #clock: Clock
-  /** Called when nothing is pending any more. */
+  /** Called when the lane is empty. */
   readonly #onEnd: () => void
   readonly #pending = new TransientSet<Pending>()
   #timer: Timer | undefined
@@ -29,9 +29,9 @@ class Lane {
     this.#onEnd = onEnd
   }
 
-  add(pending: Pending, within: number): void {
+  add(pending: Pending, timeout: number): void {
     this.#pending.add(pending)
-    this.#timer ??= this.#clock.after(within, this.#check, true)
+    this.#timer ??= this.#clock.after(timeout, this.#check, true)
   }
 
   delete(pending: Pending): void {
@@ -47,7 +47,7 @@ class Lane {
   readonly #check = (): void => {
     const now = this.#clock.now()
     const [first] = this.#pending
-    // If the event loop stood still, answers may lie in the socket, unread: they are read before the next timer fires.
+    // After a blocked event loop, replies may lie unread in the socket. They are read before the next timer fires.
     const late = first !== undefined && now - first.deadline > EVENT_LOOP_STALL_MS
     if (late) this.#timer = this.#clock.after(0, () => this.#expire(now), true)
     else this.#expire(now)
@@ -61,7 +61,7 @@ class Lane {
         pending.expire()
       }
     } finally {
-      // Also when one of them throws: the others have deadlines, too.
+      // Even if `expire` throws: the other operations keep their deadlines.
       const [next] = this.#pending
       if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
       else this.#end()
@@ -69,7 +69,7 @@ class Lane {
   }
 }
 
-/** Watches over things that mostly end in time: a timer for each would cost more than they do. */
+/** Deadlines of operations that mostly end in time. All operations of one duration share a timer. */
 export class Deadlines {
   readonly #clock: Clock
   readonly #lanes = new Map<number, Lane>()
@@ -78,26 +78,26 @@ export class Deadlines {
     this.#clock = clock
   }
 
-  /** Calls `pending.expire` after `within` ms, unless it is deleted before; up to 25 ms later where that is long. */
-  add(pending: Pending, within: number): void {
-    pending.deadline = this.#clock.now() + within
-    const duration = laneOf(within)
+  /** Calls `pending.expire` after `timeout` ms unless it is deleted before; up to 25 ms later for long timeouts. */
+  add(pending: Pending, timeout: number): void {
+    pending.deadline = this.#clock.now() + timeout
+    const duration = laneOf(timeout)
     const known = this.#lanes.get(duration)
-    if (known) return known.add(pending, within)
+    if (known) return known.add(pending, timeout)
     const lane: Lane = new Lane(this.#clock, () => {
       if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
     })
     this.#lanes.set(duration, lane)
-    lane.add(pending, within)
+    lane.add(pending, timeout)
   }
 
-  /** It has ended in time. `within`: as it was added. */
-  delete(pending: Pending, within: number): void {
-    this.#lanes.get(laneOf(within))?.delete(pending)
+  /** Removes an operation that has ended in time. `timeout` must be the one that it was added with. */
+  delete(pending: Pending, timeout: number): void {
+    this.#lanes.get(laneOf(timeout))?.delete(pending)
   }
 }
 
-/** The name of the lane for `within` ms: of long durations, the same for all that differ by less than a step. */
-function laneOf(within: number): number {
-  return within <= EXACT_UP_TO_MS ? within : Math.ceil(within / LANE_STEP_MS) * LANE_STEP_MS
+/** The duration that names the lane of a timeout, ms. */
+function laneOf(timeout: number): number {
+  return timeout <= EXACT_UP_TO_MS ? timeout : Math.ceil(timeout / LANE_STEP_MS) * LANE_STEP_MS
 }

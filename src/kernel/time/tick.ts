@@ -4,19 +4,19 @@ import { nextTick } from './timers.ts'
 
 const waiting = new Fifo<() => void>()
 
-/** Calls `send` once all that follows in this tick without waiting is done: what is sent then, is sent together. */
+/** Calls `send` at the end of this tick, so that everything that one tick wants to send is sent together. */
 export function atEndOfTick(send: () => void): void {
   waiting.push(send)
   if (waiting.size === 1) rootContext.run(() => nextTick(endTick))
 }
 
-/** Sends now what waits for the end of the tick: before something computes that could hold it up. Never throws. */
+/** Calls now what waits for the end of the tick: before user code that may block the event loop. Never throws. */
 export function endTick(): void {
   for (let send = waiting.shift(); send; send = waiting.shift()) {
     try {
       send()
     } catch (error) {
-      // An uncaught exception of its own, which holds up neither the others nor whoever ends the tick.
+      // Becomes an uncaught exception of its own, so that the other callbacks and the caller go on.
       nextTick(() => {
         throw error
       })

@@ -1,4 +1,4 @@
-/** What waits for a signal: one listener for all of it, since Node warns of more than ten on one signal. */
+/** The callbacks of one signal share one listener: Node warns of more than ten listeners on a signal. */
 interface SignalListeners {
   readonly calls: Set<{ aborted: () => void }>
   readonly listener: () => void
@@ -6,7 +6,7 @@ interface SignalListeners {
 
 const listenersOf = new WeakMap<AbortSignal, SignalListeners>()
 
-/** Calls `aborted` once when the signal, which has not aborted yet, does. The returned function takes that back. */
+/** Calls `aborted` once when the signal aborts; it must not have aborted yet. The returned function unsubscribes. */
 export function onAbort(signal: AbortSignal, aborted: () => void): () => void {
   const waiting = listenersOf.get(signal) ?? listen(signal)
   const call = { aborted }

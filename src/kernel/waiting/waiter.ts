@@ -6,21 +6,21 @@ import type { Clock } from '../time/clock.ts'
 import type { Deadlines, Pending } from '../time/deadlines.ts'
 import { onAbort } from './on-abort.ts'
 
-/** What one waits for, and until when. */
+/** The resource that a waiter waits for, and its limits. */
 export interface WaitOptions {
   readonly key: string
-  /** ms; Infinity: without end. */
+  /** ms; Infinity: no deadline. */
   readonly timeout: number
   /** Has not aborted yet. */
   readonly signal: AbortSignal | undefined
 }
 
 /**
- * One who waits for an outcome. Settles exactly once: by the outcome, its own deadline, or its own signal. Until then the
- * process stays alive, unless it is `background`. What it came to is told on the channel `soloflight:wait`.
+ * Waits for an outcome. Settles exactly once: by the outcome, its deadline or its signal. It keeps the process alive until
+ * then, unless it is a `background` waiter. Emits `wait` when it settles.
  */
 export abstract class BaseWaiter implements Pending {
-  /** Of the clock, ms. Written by {@link Deadlines}, when the waiter is made: it counts from the call. */
+  /** Time of the clock, ms. Written by {@link Deadlines} when the waiter is created: the timeout counts from the call. */
   deadline: number = Number.POSITIVE_INFINITY
   readonly #options: WaitOptions
   readonly #clock: Clock
@@ -28,7 +28,7 @@ export abstract class BaseWaiter implements Pending {
   readonly #background: boolean
   readonly #since: number
   readonly #deferred = pDefer<unknown>()
-  /** Stops listening to its signal. */
+  /** Unsubscribes from the signal. */
   readonly #stopListening: (() => void) | undefined
   #waiting = true
 
@@ -48,16 +48,16 @@ export abstract class BaseWaiter implements Pending {
     return this.#deferred.promise
   }
 
-  /** Its time is over: rejects, now or soon. */
+  /** The deadline has passed. Must reject, now or soon. */
   abstract expire(): void
 
-  /** Its signal has aborted: rejects. */
+  /** The signal has aborted. Must reject. */
   protected abstract onAborted(cause: unknown): void
 
-  /** It waits no longer. Called once, before it settles. */
+  /** Called once, before the waiter settles. */
   protected abstract onEnded(): void
 
-  /** Does nothing once it is settled; nor does {@link reject}. */
+  /** Has no effect once the waiter is settled; nor has {@link reject}. */
   resolve(result: unknown, outcome = 'result'): void {
     if (this.#end(outcome)) this.#deferred.resolve(result)
   }

@@ -25,9 +25,12 @@ class Emitter extends EventEmitter {
   }
 }
 
-/** Wraps a listener as `once` of Node does, so that `off` and `listeners` know it. `once`: the emitter that it leaves first. */
+/**
+ * Wraps a listener as Node's `once` does, so that `off` and `listeners` find it. `once`: the emitter that it is removed from
+ * before it is called.
+ */
 function hookOf(event: string | symbol, listener: Listener, once?: EventEmitter): Listener {
-  // What is no function is refused by Node.
+  // Node refuses it.
   if (typeof listener !== 'function') return listener
   const context = new AsyncContext()
   function hook(this: unknown, ...args: unknown[]): void {
@@ -37,7 +40,7 @@ function hookOf(event: string | symbol, listener: Listener, once?: EventEmitter)
   return Object.assign(hook, { listener })
 }
 
-/** An EventEmitter whose listeners are hooks: each runs in the context in which it was added, and what it throws is reported. */
+/** An EventEmitter whose listeners are hooks: each runs in the context in which it was added. See {@link callHook}. */
 export const ContextEmitter = Emitter as unknown as new <
   Events extends Record<keyof Events, unknown[]>,
 >() => EventEmitter<Events>

@@ -5,20 +5,19 @@ import { microtask } from '../time/timers.ts'
 import { warnOnce } from '../warnings.ts'
 
 /**
- * The work that is running, as its layer describes it. No part of an AsyncContext: handlers and hooks do not belong to
- * the work that registered them.
+ * The work that is running, as its layer describes it. An {@link AsyncContext} leaves it out: handlers and hooks are not
+ * part of the work that registered them.
  */
 export const runningWork: AsyncLocalStorage<object | undefined> = new AsyncLocalStorage()
 
-/** Runs a function as if no work called it: nobody waits for what it begins. */
+/** Runs a function outside of the running work: that work does not wait for what the function starts. */
 export function outsideWork<T>(run: () => T): T {
   return runningWork.run(undefined, run)
 }
 
 /**
- * The async context of a call: the stores of all AsyncLocalStorages of the moment in which it is made. User code runs in
- * the context of the call that began or registered it. It keeps these stores alive, so only what belongs to that call
- * may hold it.
+ * The async context in which it is created: the stores of all AsyncLocalStorages. User code runs in the context of the call
+ * that started or registered it. It keeps these stores alive, so only objects of that call may refer to it.
  */
 export class AsyncContext {
   readonly #resource: AsyncResource = outsideWork(
@@ -31,16 +30,15 @@ export class AsyncContext {
 }
 
 /**
- * The context of no call: that in which the package was loaded. Whatever outlives a call (connections, timers, batches,
- * schedulers) is begun in it. Otherwise it would keep the stores of the first call alive, and leak them into others.
+ * The context in which the package was loaded. Everything that outlives a call (connections, timers, batches, schedulers)
+ * starts in it. Otherwise it would keep the stores of the first call alive, and other calls would see them.
  */
 export const rootContext: AsyncContext = new AsyncContext()
 
 /**
- * Calls a hook or listener of the user in its context; undefined: that of whoever calls. Returns undefined when it throws.
- * Nobody waits for a hook: what it throws or rejects with is published on the channel `soloflight:hook`, and each
- * different failure, of the first hundred, is told once by `process.emitWarning` with the code E_HOOK. It ends neither the
- * process nor the operation that called the hook.
+ * Calls a hook or listener of the user in `context`; undefined: in the present one. Returns undefined if the hook throws.
+ * An error that a hook throws or rejects with ends neither the process nor the operation that called the hook. It is
+ * emitted as `hook`, and as a process warning with the code E_HOOK, once for each of the first 100 different messages.
  */
 export function callHook<Args extends unknown[], T>(
   context: AsyncContext | undefined,
@@ -50,7 +48,7 @@ export function callHook<Args extends unknown[], T>(
 ): T | undefined {
   try {
     const returned = context ? context.run(() => hook(...args)) : hook(...args)
-    // A promise that rejects would end the process.
+    // An unhandled rejection would end the process.
     const { then } = (returned ?? {}) as { then?: unknown }
     if (typeof then === 'function')
       then.call(returned, undefined, (error: unknown) => reportHookError(name, error))
@@ -61,7 +59,7 @@ export function callHook<Args extends unknown[], T>(
   }
 }
 
-/** Calls `onProgress` with the progress of a work, in a microtask of its own. */
+/** Calls `onProgress` with the decoded progress of a work, in a microtask of its own. */
 export function notifyProgress(
   codec: Codec,
   bytes: Buffer,
@@ -72,11 +70,11 @@ export function notifyProgress(
     const value = codec.decode(bytes)
     microtask(() => callHook(context, 'onProgress', onProgress, value))
   } catch {
-    // Progress that cannot be decoded is not shown: the outcome will tell if something is wrong.
+    // Progress is best effort. A wrong codec shows in the outcome.
   }
 }
 
-/** Reports what a hook threw: see {@link callHook}. */
+/** Reports the error of a hook: see {@link callHook}. */
 export function reportHookError(hook: string, error: unknown): void {
   emit('hook', { hook, error })
   warnOnce('E_HOOK', `\`${hook}\` failed: ${messageOf(error)}`, error)

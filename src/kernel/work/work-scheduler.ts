@@ -4,24 +4,25 @@ import { endTick } from '../time/tick.ts'
 import { microtask, nextTick, nextTurn } from '../time/timers.ts'
 import { rootContext, runningWork } from './user-code.ts'
 
-/** Works compute for so long in one turn of the event loop, ms: replies, renewals and publishes get through in between. */
+/** Works may compute this long in one turn of the event loop. Replies, renewals and publishes are handled in between. */
 const TURN_BUDGET_MS = 5
 
-/** Works that compute for less than this together, ms, may be started together; so many at most. */
+/** A batch of works is quick if it computes for less than this. */
 const QUICK_MS = 0.5
+/** Works in a batch, at most. */
 const MAX_BATCH = 16
 
-/** A work that has a slot. */
+/** A work that has a slot and waits to be started. */
 class Start {
   readonly #start: (slot: Slot) => void
   readonly #slot: Slot
-  /** It may start with others: what comes of them goes out together, and waits until all have computed. */
+  /** It may start in a batch: the results of a batch are sent together, after all its works have computed. */
   readonly batchable: boolean
 
-  constructor(start: (slot: Slot) => void, slot: Slot, together: boolean) {
+  constructor(start: (slot: Slot) => void, slot: Slot, batchable: boolean) {
     this.#start = start
     this.#slot = slot
-    this.batchable = together
+    this.batchable = batchable
   }
 
   run(): void {
@@ -30,34 +31,34 @@ class Start {
 }
 
 /**
- * Starts works at once, as long as those that were started in the same turn of the event loop have not used up its budget.
- * All works of a process share it, whatever layer they are of.
+ * Starts works immediately while the works of this turn of the event loop have not used up its time budget. All works of a
+ * process share one queue, in all layers.
  *
- * | state | a work comes | those that were started have given way | the next turn begins |
- * | --- | --- | --- | --- |
- * | idle | starts it: running | | refills the budget |
- * | running | queues it | starts the next: running; none: idle; no budget left: exhausted | refills the budget |
- * | exhausted | queues it | | refills the budget, starts the next: running; none: idle |
+ * | state     | add            | the works yielded                                       | next turn                     |
+ * | --------- | -------------- | ------------------------------------------------------- | ----------------------------- |
+ * | idle      | start: running | -                                                       | refill                        |
+ * | running   | queue          | next: running, none left: idle, budget spent: exhausted | refill                        |
+ * | exhausted | queue          | -                                                       | refill, next: running or idle |
  *
- * Of works that may start together, it starts one, and twice as many each time that they were quick, until some are not or
- * none is left.
+ * Batchable works start in batches. The size of a batch begins at 1, doubles after each quick batch, and falls back to 1
+ * after a slow one and when the queue is empty.
  */
 class StartQueue {
   readonly #clock: Clock
   readonly #ready = new Fifo<Start>()
   #state: 'idle' | 'running' | 'exhausted' = 'idle'
-  /** What is left of the budget of this turn, ms. */
+  /** Remaining budget of this turn, ms. */
   #budget = TURN_BUDGET_MS
-  /** Works that are started next, at most, before they give way. */
+  /** Works in the next batch, at most. */
   #batchSize = 1
-  /** The next turn is waited for. */
+  /** A callback for the next turn is pending. */
   #turnAwaited = false
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
-  /** Works wait for the next turn: those that were started have used up the budget of this one. */
+  /** Whether works wait for the next turn because the budget of this one is spent. */
   get exhausted(): boolean {
     return this.#state === 'exhausted' && this.#ready.size > 0
   }
@@ -78,7 +79,7 @@ class StartQueue {
     const startedAt = this.#clock.now()
     rootContext.run(() => {
       this.#awaitTurn()
-      // After all that follows from them without waiting: what they have computed goes out before others compute.
+      // Runs after all microtasks and ticks that the works cause: their results are sent before other works compute.
       microtask(() => nextTick(() => this.#onYielded(startedAt)))
       start.run()
       for (
@@ -99,7 +100,7 @@ class StartQueue {
     this.#budget -= took
     if (this.#budget > 0) return this.#startNext()
     this.#state = 'exhausted'
-    // Runtimes may disagree on whether the turn that was waited for has begun meanwhile.
+    // Runtimes differ in whether the awaited turn has begun meanwhile.
     this.#awaitTurn()
   }
 
@@ -114,7 +115,7 @@ class StartQueue {
   }
 }
 
-/** One for each clock, so that time that is simulated is measured by its own clock. */
+/** One queue for each clock, so that a simulation measures its own time. */
 const startQueues = new WeakMap<Clock, StartQueue>()
 
 function startQueueOf(clock: Clock): StartQueue {
@@ -123,32 +124,34 @@ function startQueueOf(clock: Clock): StartQueue {
   return queue
 }
 
-/** Whether works of this process wait for the next turn of the event loop, because others compute. */
+/** Whether works of this process wait for the next turn of the event loop because the budget of this one is spent. */
 export function worksAreDeferred(clock: Clock): boolean {
   return startQueueOf(clock).exhausted
 }
 
 /**
- * The right of one work to run.
+ * The permission of one work to run.
  *
- * running: counts. lent: waits for another work of this library, and does not count meanwhile; otherwise, with few slots,
- * works that wait would keep those from running that they wait for. released: the work has ended.
+ * | state    | counts against the limit | entered when                                                   |
+ * | -------- | ------------------------ | -------------------------------------------------------------- |
+ * | running  | yes                      | the work starts, or everything that it waited for has arrived  |
+ * | lent     | no                       | the work waits for another work of this library                |
+ * | released | no                       | the work has ended                                             |
+ *
+ * A work that waits lends its slot, so that the work that it waits for can run when there are few slots.
  */
 export class Slot {
   readonly #onCountChange: (change: 1 | -1) => void
   #state: 'running' | 'lent' | 'released' = 'running'
-  /** How many things the work waits for at present. */
+  /** Results that the work waits for at present. */
   #loans = 0
 
-  /** `count`: told when it begins or ceases to count. */
-  constructor(count: (change: 1 | -1) => void) {
-    this.#onCountChange = count
+  /** `onCountChange` is called when the slot begins or ceases to count against the limit. */
+  constructor(onCountChange: (change: 1 | -1) => void) {
+    this.#onCountChange = onCountChange
   }
 
-  /**
-   * Lends it until the returned function is called. What the work waited for has come then: it runs on, even if that is one
-   * too many for a while.
-   */
+  /** Lends the slot until the returned function is called. The work then goes on, even if the limit is exceeded for a while. */
   lend(): () => void {
     if (this.#loans++ === 0 && this.#state === 'running') this.#move('lent')
     return () => {
@@ -168,7 +171,7 @@ export class Slot {
   }
 }
 
-/** Lets so many works run at once; the others wait, first come first served. */
+/** Limits how many works run at the same time. The others wait in order of arrival. */
 export class WorkScheduler {
   readonly #limit: number
   readonly #batchable: boolean
@@ -176,14 +179,14 @@ export class WorkScheduler {
   #running = 0
   readonly #waiting = new Fifo<(slot: Slot) => void>()
 
-  /** `together`: its works may start together, if they are quick. */
-  constructor(limit: number, clock: Clock, { together = false }: { together?: boolean } = {}) {
+  /** `batchable`: quick works may start in batches. */
+  constructor(limit: number, clock: Clock, { batchable = false }: { batchable?: boolean } = {}) {
     this.#limit = limit
-    this.#batchable = together
+    this.#batchable = batchable
     this.#starts = startQueueOf(clock)
   }
 
-  /** Works that have a slot, and do not lend it. */
+  /** Works that have a slot and do not lend it. */
   get running(): number {
     return this.#running
   }
@@ -193,7 +196,7 @@ export class WorkScheduler {
     return this.#waiting.size
   }
 
-  /** Calls `start` as soon as there is a slot, and time in the turn: now, or later. Whoever is called releases the slot. */
+  /** Calls `start` once there is a free slot and budget in the turn, now or later. The callee must release the slot. */
   schedule(start: (slot: Slot) => void): void {
     this.#waiting.push(start)
     this.#admit()
@@ -214,12 +217,12 @@ export class WorkScheduler {
   }
 }
 
-/** A work that runs, as whatever it calls sees it. */
+/** The part of a running work that the kernel knows. */
 export interface RunningWork {
   readonly slot: Slot
 }
 
-/** Lends the slot of the work that is calling, if one is, until the returned function is called. */
+/** Lends the slot of the calling work until the returned function is called; undefined outside of a work. */
 export function lendSlot(): (() => void) | undefined {
   return (runningWork.getStore() as RunningWork | undefined)?.slot.lend()
 }

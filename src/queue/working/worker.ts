@@ -81,7 +81,7 @@ export class Worker implements WorkerListener {
     this.#concurrency = concurrency
     this.#deps = { ...deps, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#scheduler = new WorkScheduler(concurrency, deps.clock, { together: true })
+    this.#scheduler = new WorkScheduler(concurrency, deps.clock, { batchable: true })
     this.#unlisten = deps.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
     void this.#announce()
   }
