@@ -65,7 +65,7 @@ const CYCLES_YET: string[][] = [
   ['memoize/adapters/node/adapter.ts', 'memoize/adapters/node/request-context.ts'],
 ]
 const LARGE_YET: string[] = [
-  'kernel/redis/command-gate.ts has 459 lines',
+  'kernel/redis/command-gate.ts has 461 lines',
   'locker/flight/flight.ts has 749 lines',
   'locker/processor/held-lease.ts has 461 lines',
   'locker/stream/reading/stream-reader.ts has 362 lines',
