@@ -3,158 +3,163 @@ import { ID_LENGTH } from '../../kernel/ids.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import { wallMicros } from '../../kernel/time/timers.ts'
 import type { JobRecord } from './model/job-record.ts'
-import { type BookAttempt, QueueBook } from './model/queue-model.ts'
-import type { QueueSurroundings, WorkerNotice } from './model/queue-state.ts'
+import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
+import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'
 import type { Delivery, NoticeListener, WorkerListener } from './store.ts'
 
-/** Numbers that a transition is given besides the time. */
-export type BookNumbers = Pick<QueueSurroundings, 'micros' | 'seen' | 'turn'>
+/** The part of a transition's context that a simulated server numbers itself. */
+export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
 
-/** What a hub is made with. */
-export interface HubOptions {
+export interface BrokerOptions {
   clock: Clock
-  /** Carries a message out. */
-  carry(message: () => void): void
+  /** Delivers a message: calls it at once or later. */
+  deliver(message: () => void): void
+  /** How many may be parked on one record. */
   maxParked: number
-  accept: number
-  /** Called whenever something has changed. */
-  changed(): void
-  numbers?: (() => BookNumbers) | undefined
-  /** Counts the bytes of all hubs of a store. Without it they are not bounded. */
+  /** The lease of an attempt until its worker accepts it, ms. */
+  acceptWithin: number
+  /** Called after each transition. */
+  onChange(): void
+  numbers?: (() => TransitionNumbers) | undefined
+  /** Counts the bytes of all queues of a store. Without it they are not bounded. */
   budget?: MemoryBudget<JobRecord | JobLog> | undefined
 }
 
-/** What a job has logged. */
+/** The log of a job. */
 export interface JobLog {
   lines: string[]
   bytes: number
-  until: number
+  /** When it expires, ms since the epoch. */
+  expiresAt: number
 }
 
-/** One user of a queue: what a process is to Redis. */
-export interface HubUser {
+/** The registrations of one client of a queue: what a process is to Redis. Written by the client. */
+export interface BrokerClient {
+  /** Waiters by nonce. */
   readonly waiters: Map<string, NoticeListener>
-  /** Its workers, also those that take no more. */
+  /** Workers by nonce, including removed ones until they are unregistered. */
   readonly listeners: Map<string, WorkerListener>
-  /** Nonces of workers that take jobs. */
+  /** Nonces of the workers that take jobs. */
   readonly workers: Set<string>
   readonly watchers: Set<(event: string) => void>
 }
 
-/** Lines that a job's log has at most, and how long it is kept, ms. */
+/** Most lines of a job's log. */
 const LOG_LINES = 1000
-const KEEP_LOG = 24 * 60 * 60_000
+/** How long a log is kept after its last line, ms. */
+const LOG_TTL = 24 * 60 * 60_000
 
-/** One queue in memory: its book, and those who use it. */
-export class BookHub {
-  readonly book: QueueBook = new QueueBook()
-  readonly users: Map<string, HubUser> = new Map()
+/** One queue in memory: its model, its clients and the messages between them. */
+export class InMemoryBroker {
+  readonly model: QueueModel = new QueueModel()
+  readonly clients: Map<string, BrokerClient> = new Map()
   readonly #logs = new Map<string, JobLog>()
-  readonly #options: HubOptions
+  readonly #options: BrokerOptions
   readonly #budget: MemoryBudget<JobRecord | JobLog>
-  /** Jobs that have to be counted anew. */
+  /** Jobs whose bytes are to be counted again after the transition. */
   readonly #touched = new Set<JobRecord>()
 
-  constructor(options: HubOptions) {
+  constructor(options: BrokerOptions) {
     this.#options = options
     this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
-    this.book.state.touched = (job) => this.#touched.add(job)
+    this.model.state.onTouched = (job) => this.#touched.add(job)
   }
 
   get now(): number {
     return this.#options.clock.now()
   }
 
-  get empty(): boolean {
-    return this.book.state.empty && this.#logs.size === 0
+  get isEmpty(): boolean {
+    return this.model.state.isEmpty && this.#logs.size === 0
   }
 
   /** Runs a transition. */
-  change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
-    const reply = transition(this.book, this.#surroundings())
-    this.#count()
-    this.#options.changed()
+  apply<T>(transition: (model: QueueModel, context: TransitionContext) => T): T {
+    const reply = transition(this.model, this.#context())
+    this.#updateBudget()
+    this.#options.onChange()
     return reply
   }
 
-  /** Whether there is room for a job of this id with so many bytes, or one already. */
+  /** Whether a job of this id exists, or there is room for one with so many bytes. */
   admits(id: string, bytes: number): boolean {
-    return this.#budget.fits(bytes) || this.book.state.job(id, this.now) !== undefined
+    return this.#budget.fits(bytes) || this.model.state.job(id, this.now) !== undefined
   }
 
-  /** The oldest finished jobs are forgotten when there are too many bytes. */
-  #count(): void {
-    const { state } = this.book
+  /** Counts the bytes of touched jobs. The budget forgets the oldest finished jobs when there are too many. */
+  #updateBudget(): void {
+    const { state } = this.model
     for (const job of this.#touched) {
-      const inUse = !job.over || job.waiters > 0
+      const inUse = !job.finished || job.waiters > 0
       if (state.jobs.get(job.id) !== job) this.#budget.delete(job)
       else this.#budget.set(job, job.bytes, inUse ? undefined : () => state.forget(job))
     }
     this.#touched.clear()
   }
 
-  #surroundings(): QueueSurroundings {
-    const { numbers, accept, maxParked, carry } = this.#options
+  #context(): TransitionContext {
+    const { numbers, acceptWithin, maxParked, deliver } = this.#options
     return {
       now: this.now,
-      accept,
+      acceptWithin,
       maxParked,
       ...(numbers?.() ?? this.#numbers()),
       deliver: (worker, deliveries) => this.#deliver(worker, deliveries),
-      tell: (park, notice) =>
-        carry(() => this.#user(park)?.waiters.get(park.slice(ID_LENGTH))?.onNotice(notice)),
-      warn: (worker, notice) => carry(() => warn(this.#listener(worker), notice)),
-      call: () => this.#call(),
+      notifyWaiter: (park, notice) =>
+        deliver(() => this.#client(park)?.waiters.get(park.slice(ID_LENGTH))?.onNotice(notice)),
+      notifyWorker: (worker, notice) => deliver(() => notify(this.#listener(worker), notice)),
+      broadcastWork: () => this.#broadcastWork(),
     }
   }
 
-  #numbers(): BookNumbers {
-    return { micros: wallMicros(this.now), seen: 0, turn: 1 }
+  #numbers(): TransitionNumbers {
+    return { micros: wallMicros(this.now), highestFence: 0, batchIndex: 1 }
   }
 
-  #user(name: string): HubUser | undefined {
-    return this.users.get(name.slice(0, ID_LENGTH))
+  #client(name: string): BrokerClient | undefined {
+    return this.clients.get(name.slice(0, ID_LENGTH))
   }
 
   #listener(worker: string): WorkerListener | undefined {
-    return this.#user(worker)?.listeners.get(worker.slice(ID_LENGTH))
+    return this.#client(worker)?.listeners.get(worker.slice(ID_LENGTH))
   }
 
   #deliver(worker: string, deliveries: Delivery[]): boolean {
-    if (!this.#user(worker)) return false
-    for (const delivery of deliveries) this.#options.carry(() => this.#listener(worker)?.onDelivery(delivery))
+    if (!this.#client(worker)) return false
+    for (const delivery of deliveries)
+      this.#options.deliver(() => this.#listener(worker)?.onDelivery(delivery))
     return true
   }
 
-  #call(): void {
-    for (const { workers, listeners } of this.users.values()) {
-      for (const nonce of workers) this.#options.carry(() => listeners.get(nonce)?.onCapacityRequested())
+  #broadcastWork(): void {
+    for (const { workers, listeners } of this.clients.values()) {
+      for (const nonce of workers) this.#options.deliver(() => listeners.get(nonce)?.onCapacityRequested())
     }
   }
 
-  /** Resolves when what was said so far has arrived, or after `within` ms. */
-  caughtUp(within: number): Promise<void> {
-    const { clock, carry } = this.#options
+  /** Resolves when all messages so far are delivered, or after `within` ms. */
+  delivered(within: number): Promise<void> {
+    const { clock, deliver } = this.#options
     return new Promise((resolve) => {
       const timer = clock.after(within, resolve, true)
-      carry(() => {
+      deliver(() => {
         timer.cancel()
         resolve()
       })
     })
   }
 
-  log({ worker, id, fence }: BookAttempt, said: readonly string[], before: number): void {
-    const job = this.book.state.job(id, this.now)
-    if (!job?.isHeld(worker, fence)) return
-    const fresh = said.slice(job.log(before, said.length))
+  appendLog({ worker, id, fence }: ModelAttempt, added: readonly string[], before: number): void {
+    const job = this.model.state.job(id, this.now)
+    if (!job?.isHeldBy(worker, fence)) return
+    const fresh = added.slice(job.acceptLogLines(before, added.length))
     if (fresh.length === 0) return
-    const lines = [...this.logs(id), ...fresh].slice(-LOG_LINES)
+    const lines = [...this.readLog(id), ...fresh].slice(-LOG_LINES)
     this.#forgetLog(id)
     const log = {
       lines,
       bytes: lines.reduce((sum, { length }) => sum + length, 0),
-      until: this.now + KEEP_LOG,
+      expiresAt: this.now + LOG_TTL,
     }
     this.#logs.set(id, log)
     this.#budget.set(log, log.bytes, () => this.#logs.delete(id))
@@ -166,36 +171,36 @@ export class BookHub {
     this.#logs.delete(id)
   }
 
-  logs(id: string): string[] {
+  readLog(id: string): string[] {
     const log = this.#logs.get(id)
-    return log && log.until > this.now ? log.lines : []
+    return log && log.expiresAt > this.now ? log.lines : []
   }
 
-  /** Tells an event to all who watch. */
-  report(event: string): void {
-    for (const { watchers } of this.users.values()) {
-      for (const heard of watchers) this.#options.carry(() => heard(event))
+  publishEvent(event: string): void {
+    for (const { watchers } of this.clients.values()) {
+      for (const onEvent of watchers) this.#options.deliver(() => onEvent(event))
     }
   }
 
-  get watched(): boolean {
-    return [...this.users.values()].some(({ watchers }) => watchers.size > 0)
+  get hasWatchers(): boolean {
+    return [...this.clients.values()].some(({ watchers }) => watchers.size > 0)
   }
 
+  /** Drops everything that has expired. */
   sweep(): void {
-    this.book.state.sweep(this.now)
-    this.#count()
-    for (const [id, { until }] of this.#logs) if (until <= this.now) this.#forgetLog(id)
+    this.model.state.sweep(this.now)
+    this.#updateBudget()
+    for (const [id, { expiresAt }] of this.#logs) if (expiresAt <= this.now) this.#forgetLog(id)
   }
 }
 
-function warn(listener: WorkerListener | undefined, notice: WorkerNotice): void {
+function notify(listener: WorkerListener | undefined, notice: WorkerNotice): void {
   switch (notice.kind) {
     case 'cancelled':
       return listener?.onCancelled(notice.id, notice.fence)
     case 'due':
       return listener?.onDue(notice.ms)
-    case 'forgotten':
+    case 'capacityRequested':
       return listener?.onCapacityRequested()
   }
 }

@@ -3,8 +3,8 @@ import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { newId } from '../../kernel/ids.ts'
 import { microtask } from '../../kernel/time/timers.ts'
 import type { CallLimits } from '../../locker/store/store.ts'
-import type { BookHub, HubUser } from './in-memory-broker.ts'
-import type { BookAttempt } from './model/queue-model.ts'
+import type { BrokerClient, InMemoryBroker } from './in-memory-broker.ts'
+import type { ModelAttempt } from './model/queue-model.ts'
 import type {
   AttemptOutcome,
   AttemptRef,
@@ -26,166 +26,166 @@ import type {
   WorkerRef,
 } from './store.ts'
 
-/** A queue in memory, as one of its users sees it: what a process on Redis would be. */
-export class BookUser implements QueueStore {
+/** One client of a queue in memory: what a process is to Redis. */
+export class InMemoryQueueClient implements QueueStore {
   readonly inbox: string = newId()
   readonly subscribed = true
-  readonly #hub: BookHub
-  readonly #user: HubUser = {
+  readonly #broker: InMemoryBroker
+  readonly #client: BrokerClient = {
     waiters: new Map(),
     listeners: new Map(),
     workers: new Set(),
     watchers: new Set(),
   }
 
-  constructor(hub: BookHub) {
-    this.#hub = hub
-    hub.users.set(this.inbox, this.#user)
+  constructor(broker: InMemoryBroker) {
+    this.#broker = broker
+    broker.clients.set(this.inbox, this.#client)
   }
 
-  submit(submission: Submission, _within: number, submitter: SubmissionListener): void {
+  submit(submission: Submission, _within: number, listener: SubmissionListener): void {
     const { id, payload } = submission
-    if (!this.#hub.admits(id, Buffer.byteLength(payload))) {
-      const full = new OverloadedError('Too much waits already (`maxBytes` of the store)', { key: id })
-      return microtask(() => submitter.onError(full))
+    if (!this.#broker.admits(id, Buffer.byteLength(payload))) {
+      const full = new OverloadedError('The store is full (`maxBytes`)', { key: id })
+      return microtask(() => listener.onError(full))
     }
-    if (submission.awaited) this.registerWaiter(submission.nonce, submitter)
-    const reply = this.#hub.change((book, at) => book.submit(submission, this.inbox, at))
-    microtask(() => submitter.onReply(reply))
+    if (submission.awaited) this.registerWaiter(submission.nonce, listener)
+    const reply = this.#broker.apply((model, context) => model.submit(submission, this.inbox, context))
+    microtask(() => listener.onReply(reply))
   }
 
   unregister(nonce: string): void {
-    this.#user.waiters.delete(nonce)
-    this.#user.listeners.delete(nonce)
+    this.#client.waiters.delete(nonce)
+    this.#client.listeners.delete(nonce)
   }
 
-  registerWaiter(nonce: string, submitter: NoticeListener): void {
-    this.#user.waiters.set(nonce, submitter)
+  registerWaiter(nonce: string, listener: NoticeListener): void {
+    this.#client.waiters.set(nonce, listener)
   }
 
-  async queryOutcome(question: OutcomeQuery): Promise<OutcomeReply> {
-    return this.#hub.change((book, at) => book.look(question, this.inbox, at))
+  async queryOutcome(query: OutcomeQuery): Promise<OutcomeReply> {
+    return this.#broker.apply((model, context) => model.queryOutcome(query, this.inbox, context))
   }
 
-  async unpark(nonce: string, removal: Termination): Promise<void> {
-    this.#hub.change((book, at) => book.unpark(this.inbox + nonce, removal, at))
+  async unpark(nonce: string, termination: Termination): Promise<void> {
+    this.#broker.apply((model, context) => model.unpark(this.inbox + nonce, termination, context))
   }
 
-  async setCapacity({ nonce, command }: WorkerRef, places: number, listener: WorkerListener): Promise<void> {
-    this.#user.listeners.set(nonce, listener)
-    this.#user.workers.add(nonce)
-    this.#hub.change((book, at) => book.offer(this.inbox + nonce, command, places, at))
+  async setCapacity({ nonce, command }: WorkerRef, slots: number, listener: WorkerListener): Promise<void> {
+    this.#client.listeners.set(nonce, listener)
+    this.#client.workers.add(nonce)
+    this.#broker.apply((model, context) => model.setCapacity(this.inbox + nonce, command, slots, context))
   }
 
-  /** What was delivered to it has arrived when this resolves. */
   async removeWorker({ nonce, command }: WorkerRef, { within }: CallLimits): Promise<void> {
-    this.#user.workers.delete(nonce)
-    this.#hub.change((book) => book.withdraw(this.inbox + nonce, command))
-    await this.#hub.caughtUp(within)
+    this.#client.workers.delete(nonce)
+    this.#broker.apply((model) => model.removeWorker(this.inbox + nonce, command))
+    await this.#broker.delivered(within)
   }
 
-  /** An attempt, with the worker as its places name it. */
-  #mine({ worker, id, fence }: AttemptRef): BookAttempt {
+  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
     return { worker: this.inbox + worker.nonce, id, fence }
   }
 
   async renew(attempt: AttemptRef, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
-    return this.#hub.change((book, at) => book.renew(this.#mine(attempt), lease, at))
+    return this.#broker.apply((model, context) => model.renew(this.#modelAttempt(attempt), lease, context))
   }
 
-  async finish(ending: AttemptOutcome): Promise<boolean> {
-    const mine = { ...ending, ...this.#mine(ending), bytes: ownedBytes(ending.bytes) }
-    return this.#hub.change((book, at) => book.finish(mine, at))
+  async finish(outcome: AttemptOutcome): Promise<boolean> {
+    const attemptOutcome = { ...outcome, ...this.#modelAttempt(outcome), bytes: ownedBytes(outcome.bytes) }
+    return this.#broker.apply((model, context) => model.finish(attemptOutcome, context))
   }
 
-  /** Every delivery carries it. */
+  /** Every delivery carries its payload. */
   async readPayload(): Promise<undefined> {}
 
   async publishProgress(attempt: AttemptRef, bytes: Buffer): Promise<void> {
-    this.#hub.change((book, at) => book.progress(this.#mine(attempt), ownedBytes(bytes), at))
+    this.#broker.apply((model, context) =>
+      model.publishProgress(this.#modelAttempt(attempt), ownedBytes(bytes), context),
+    )
   }
 
   async appendLog(attempt: AttemptRef, lines: readonly string[], before: number): Promise<void> {
-    this.#hub.log(this.#mine(attempt), lines, before)
+    this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
   }
 
   async readLog(id: string): Promise<string[]> {
-    return this.#hub.logs(id)
+    return this.#broker.readLog(id)
   }
 
   async findDue(): Promise<DueJobs> {
-    return this.#hub.book.due(this.#hub.now)
+    return this.#broker.model.findDue(this.#broker.now)
   }
 
-  async processDue(jobs: DueJob[], terms: StallPolicy): Promise<DueResult[]> {
-    return this.#hub.change((book, at) => book.tick(jobs, terms, at))
+  async processDue(jobs: DueJob[], policy: StallPolicy): Promise<DueResult[]> {
+    return this.#broker.apply((model, context) => model.processDue(jobs, policy, context))
   }
 
   async snapshot(id: string): Promise<JobSnapshot | undefined> {
-    return this.#hub.book.snapshot(id, this.#hub.now)
+    return this.#broker.model.snapshot(id, this.#broker.now)
   }
 
   async list(state: JobState, from: number, limit: number): Promise<string[]> {
-    return this.#hub.book.list(state, from, limit, this.#hub.now)
+    return this.#broker.model.list(state, from, limit, this.#broker.now)
   }
 
   async counts(): Promise<Counts> {
-    return this.#hub.book.counts(this.#hub.now)
+    return this.#broker.model.counts(this.#broker.now)
   }
 
   async drain(state: 'waiting' | 'delayed', outcomeRetention: number): Promise<number> {
-    return this.#hub.change((book, at) => book.drain(state, outcomeRetention, at))
+    return this.#broker.apply((model, context) => model.drain(state, outcomeRetention, context))
   }
 
   async commands(): Promise<string[]> {
-    return this.#hub.book.state.commands(this.#hub.now)
+    return this.#broker.model.state.commands(this.#broker.now)
   }
 
   async hasWorker(command: string): Promise<boolean> {
-    return this.#hub.book.state.command(command).workersAt(this.#hub.now).length > 0
+    return this.#broker.model.state.command(command).knownWorkers(this.#broker.now).length > 0
   }
 
-  async terminate(removal: Termination): Promise<boolean> {
-    return this.#hub.change((book, at) => book.end(removal, at))
+  async terminate(termination: Termination): Promise<boolean> {
+    return this.#broker.apply((model, context) => model.terminate(termination, context))
   }
 
   async retry(id: string, _command: string, generation: number): Promise<number | undefined> {
-    return this.#hub.change((book, at) => book.retry(id, generation, at))
+    return this.#broker.apply((model, context) => model.retry(id, generation, context))
   }
 
   async pause(command: string): Promise<void> {
-    this.#hub.change((book, at) => book.pause(command, at.now))
+    this.#broker.apply((model, context) => model.pause(command, context.now))
   }
 
   async resume(command: string): Promise<void> {
-    this.#hub.change((book, at) => book.resume(command, at))
+    this.#broker.apply((model, context) => model.resume(command, context))
   }
 
   async pausedCommands(): Promise<string[]> {
-    return [...this.#hub.book.state.paused]
+    return [...this.#broker.model.state.paused]
   }
 
   get hasWatchers(): boolean {
-    return this.#hub.watched
+    return this.#broker.hasWatchers
   }
 
   publishEvent(event: string): void {
-    this.#hub.report(event)
+    this.#broker.publishEvent(event)
   }
 
-  async watchEvents(heard: (event: string) => void): Promise<() => void> {
-    const { watchers } = this.#user
-    const watcher = (event: string) => heard(event)
+  async watchEvents(onEvent: (event: string) => void): Promise<() => void> {
+    const { watchers } = this.#client
+    const watcher = (event: string) => onEvent(event)
     watchers.add(watcher)
     return () => watchers.delete(watcher)
   }
 
-  /** Messages always arrive. */
+  /** The subscription is never lost. */
   listen(): () => void {
     return () => {}
   }
 
   close(): void {
-    this.#hub.users.delete(this.inbox)
+    this.#broker.clients.delete(this.inbox)
   }
 }

@@ -3,40 +3,40 @@ import { sweeper } from '../../kernel/collections/sweeper.ts'
 import { type Clock, systemClock } from '../../kernel/time/clock.ts'
 import { microtask } from '../../kernel/time/timers.ts'
 import { MAX_PARKED } from '../../locker/store/store.ts'
-import { BookHub, type JobLog } from './in-memory-broker.ts'
-import { BookUser } from './in-memory-client.ts'
+import { InMemoryBroker, type JobLog } from './in-memory-broker.ts'
+import { InMemoryQueueClient } from './in-memory-client.ts'
 import type { JobRecord } from './model/job-record.ts'
 import type { QueueStore } from './store.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {
-  /** Another clock than the process's own: for tests. */
+  /** The clock. For tests. @default the clock of the process */
   clock?: Clock | undefined
-  /** Carries out what is told: for tests that delay or lose messages. By default after the present tick. */
+  /** Delivers a message. For tests that delay or lose messages. @default after the present tick */
   deliver?: ((message: () => void) => void) | undefined
-  /** How many may wait for one job. */
+  /** How many waiters one job may have. */
   maxParked?: number | undefined
   /**
-   * Most bytes of all jobs and logs; beyond it the oldest that are over are forgotten, with their results. Those that
-   * wait or run never are: when they alone are too many, more are refused with OverloadedError.
+   * Most bytes of all jobs and logs. Beyond it the oldest finished jobs are forgotten, with their results. Jobs that have
+   * not finished are never forgotten: when they alone take so much, submissions are rejected with OverloadedError.
    * @default 268_435_456
    */
   maxBytes?: number | undefined
 }
 
-/** How long a delivery may take to be accepted, ms. */
-const ACCEPT = 2000
+/** The lease of an attempt until its worker accepts it, ms. */
+const ACCEPT_WITHIN = 2000
 
 /**
- * Queues in this process's memory: what a queue without Redis uses, and what tests use to let several queues behave like
- * several processes. The same state machine as on Redis.
+ * Queues in the memory of this process, with the same transitions as on Redis. Used by a queue without Redis, and by tests
+ * in which several queues behave like several processes.
  */
 export class MemoryQueueStore {
   readonly clock: Clock
   readonly #maxParked: number
   readonly #deliver: (message: () => void) => void
   readonly #budget: MemoryBudget<JobRecord | JobLog>
-  readonly #hubs = new Map<string, BookHub>()
+  readonly #brokers = new Map<string, InMemoryBroker>()
   readonly #sweepLater: () => void
 
   constructor(options: MemoryQueueStoreOptions = {}) {
@@ -47,31 +47,31 @@ export class MemoryQueueStore {
     this.#budget = new MemoryBudget(options.maxBytes ?? DEFAULT_MAX_BYTES)
   }
 
-  /** A new user of a queue, with an inbox of its own. */
+  /** Connects a new client to a queue. */
   connect(queue: string): QueueStore {
-    return new BookUser(this.#hub(queue))
+    return new InMemoryQueueClient(this.#broker(queue))
   }
 
-  #hub(queue: string): BookHub {
-    const found = this.#hubs.get(queue)
+  #broker(queue: string): InMemoryBroker {
+    const found = this.#brokers.get(queue)
     if (found) return found
-    const hub = new BookHub({
+    const broker = new InMemoryBroker({
       clock: this.clock,
-      carry: (message) => this.#deliver(message),
+      deliver: (message) => this.#deliver(message),
       maxParked: this.#maxParked,
-      accept: ACCEPT,
-      changed: this.#sweepLater,
+      acceptWithin: ACCEPT_WITHIN,
+      onChange: this.#sweepLater,
       budget: this.#budget,
     })
-    this.#hubs.set(queue, hub)
-    return hub
+    this.#brokers.set(queue, broker)
+    return broker
   }
 
   #sweep(): boolean {
-    for (const [queue, hub] of this.#hubs) {
-      hub.sweep()
-      if (hub.empty && hub.users.size === 0) this.#hubs.delete(queue)
+    for (const [queue, broker] of this.#brokers) {
+      broker.sweep()
+      if (broker.isEmpty && broker.clients.size === 0) this.#brokers.delete(queue)
     }
-    return [...this.#hubs.values()].some((hub) => !hub.empty)
+    return [...this.#brokers.values()].some((broker) => !broker.isEmpty)
   }
 }

@@ -33,7 +33,7 @@ export class QueueLivenessCheck {
     const { lease, unavailableAfter, latency } = plan
     // The server may deliver to a dead process: such a job is requeued when it is not accepted.
     const dead = actors.filter(({ process }) => process.dead).length
-    const draining = (server.book.state.jobs.size + 5) * 30 * latency
+    const draining = (server.model.state.jobs.size + 5) * 30 * latency
     return lease * (5 + 2 * dead) + unavailableAfter * 2 + draining + 10 * EPSILON
   }
 
@@ -62,19 +62,19 @@ export class QueueLivenessCheck {
 
   #allOver(): boolean {
     const { server, history, actors } = this.#world
-    const jobs = [...server.book.state.jobs.values()]
+    const jobs = [...server.model.state.jobs.values()]
     return (
-      jobs.every(({ over }) => over) &&
+      jobs.every(({ finished: over }) => over) &&
       history.jobCalls.every(({ ended, process }) => ended || actors[process]?.process.dead)
     )
   }
 
   /** Q1, Q3: every submitted job has ended. */
   #jobsOver(): void {
-    for (const job of this.#world.server.book.state.jobs.values()) {
-      if (job.over) continue
+    for (const job of this.#world.server.model.state.jobs.values()) {
+      if (job.finished) continue
       const where =
-        job.worker === '' ? (job.due === undefined ? 'waits' : 'is delayed') : 'is in the hands of a worker'
+        job.worker === '' ? (job.dueAt === undefined ? 'waits' : 'is delayed') : 'is in the hands of a worker'
       this.#violate('Q1', `${short(job.id)} is not over, and ${where}`)
     }
   }
@@ -185,14 +185,14 @@ export class QueueLivenessCheck {
       scheduler.now + Math.max(...plan.ttls, OUTCOME_RETENTION, plan.retained) + OUTCOME_POLL_INTERVAL,
     )
     server.sweep()
-    const { state } = server.book
-    const { jobs, times, delayed } = state
+    const { state } = server.model
+    const { jobs, deadlines: times, delayed } = state
     const left = { jobs: jobs.size, times: times.size, delayed: delayed.size }
     this.#left('the store', left)
     await scheduler.runUntil(scheduler.now + KEEP_WORKERS + 1)
     server.sweep()
     // The last announcement may arrive after the removal of the worker.
-    if (!state.empty && plan.ordered)
+    if (!state.isEmpty && plan.ordered)
       this.#violate('L5', 'the store still knows of workers, or of what waits')
     for (const actor of actors) if (!actor.process.dead) this.#leftIn(actor)
   }

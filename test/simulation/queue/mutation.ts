@@ -1,4 +1,4 @@
-import type { QueueSurroundings } from '../../../src/queue/store/model/queue-state.ts'
+import type { TransitionContext } from '../../../src/queue/store/model/queue-state.ts'
 import type { QueueStore } from '../../../src/queue/store/store.ts'
 import type { QueuePlan } from './plan.ts'
 import type { QueuePort } from './port.ts'
@@ -12,7 +12,7 @@ export interface QueueMutation {
   /** Makes the faults that show the bug frequent. */
   plan?: (plan: QueuePlan) => void
   /** Changes the context of a transition. */
-  surroundings?: (at: QueueSurroundings) => QueueSurroundings
+  surroundings?: (at: TransitionContext) => TransitionContext
   /** Changes the transitions. */
   server?: (port: QueuePort, server: QueueServer) => QueuePort
   /** Wraps the store of a queue. */

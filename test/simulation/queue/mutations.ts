@@ -15,7 +15,7 @@ function wrapped(store: QueueStore, changes: Partial<QueueStore>): QueueStore {
 }
 
 function jobOf(server: QueueServer, id: string): JobRecord | undefined {
-  return server.book.state.jobs.get(id)
+  return server.model.state.jobs.get(id)
 }
 
 /** A port whose `finish` ignores the fence: a refused outcome is accepted while another attempt runs. */
@@ -25,7 +25,7 @@ function unfenced(port: QueuePort, server: QueueServer): QueuePort {
     finish: async (ending, limits) => {
       const accepted = await port.finish(ending, limits)
       const job = jobOf(server, ending.id)
-      if (accepted || !job || job.over || job.worker === '') return accepted
+      if (accepted || !job || job.finished || job.worker === '') return accepted
       job.fence = ending.fence
       job.worker = port.inbox + ending.worker.nonce
       return port.finish(ending, limits)
@@ -90,18 +90,18 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a fence that starts over when the record is lost',
     shownBy: 4,
     plan: (plan) => Object.assign(plan.faults, { flush: 3 }),
-    surroundings: (at) => ({ ...at, micros: 1, seen: 0 }),
+    surroundings: (at) => ({ ...at, micros: 1, highestFence: 0 }),
   },
   {
     name: 'a stall that is not counted',
     server: (port, server) => ({
       ...port,
       processDue: async (jobs, terms, limits) => {
-        const before = jobs.map(({ id }) => jobOf(server, id)?.stalled ?? 0)
+        const before = jobs.map(({ id }) => jobOf(server, id)?.stalls ?? 0)
         const ticks = await port.processDue(jobs, { ...terms, maxStalls: 1e9 }, limits)
         for (const [index, { id, status }] of ticks.entries()) {
           const job = jobOf(server, id)
-          if (status === 'stalled' && job) job.stalled = before[index] ?? 0
+          if (status === 'stalled' && job) job.stalls = before[index] ?? 0
         }
         return ticks
       },
@@ -166,8 +166,8 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     shownBy: 2,
     surroundings: (at) => ({
       ...at,
-      warn: (worker, notice) => {
-        if (notice.kind !== 'cancelled') at.warn(worker, notice)
+      notifyWorker: (worker, notice) => {
+        if (notice.kind !== 'cancelled') at.notifyWorker(worker, notice)
       },
     }),
     server: (port) => ({

@@ -51,8 +51,8 @@ export class QueueRecorder implements QueueWatcher {
       if (former && former.fence >= fence)
         this.#history.violate('S1', `${short(id)} is delivered under ${fence} after ${former.fence}`)
       const granted = this.#history.moment()
-      const job = this.#server.book.state.jobs.get(id)
-      const isSettled = former !== undefined && (job?.settled ?? 0) >= former.generation
+      const job = this.#server.model.state.jobs.get(id)
+      const isSettled = former !== undefined && (job?.settledGeneration ?? 0) >= former.generation
       if (former) former.over ??= { ...granted, how: isSettled ? 'settled' : 'replaced' }
       const command = job?.command ?? ''
       const record: AttemptRecord = {
@@ -67,22 +67,22 @@ export class QueueRecorder implements QueueWatcher {
   }
 
   #checkPaused(command: string, id: string): void {
-    if (this.#server.book.state.isPaused(command))
+    if (this.#server.model.state.isPaused(command))
       this.#history.violate('Q1', `${short(id)} is delivered though ${command} is paused`)
   }
 
   /** Called after every transition. */
   changed(): void {
-    const { state } = this.#server.book
+    const { state } = this.#server.model
     for (const name of this.#commands) {
-      const { line, isFree } = state.command(name)
+      const { ready: line, hasFreeSlot: isFree } = state.command(name)
       if (line.length > 0 && isFree) this.#history.violate('Q1', `${line.length} wait beside a free place`)
     }
     for (const job of state.jobs.values()) this.#look(job)
   }
 
   #look(job: JobRecord): void {
-    const { id, settled, outcome } = job
+    const { id, settledGeneration: settled, outcome } = job
     const seen = this.#seen.get(id)
     const known = seen?.job === job ? seen : { job, settled: 0, kind: undefined }
     if (!outcome || (settled === known.settled && outcome.kind === known.kind)) return

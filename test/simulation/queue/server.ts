@@ -1,7 +1,7 @@
 import { ID_LENGTH } from '../../../src/kernel/ids.ts'
-import { BookHub } from '../../../src/queue/store/in-memory-broker.ts'
-import { QueueBook } from '../../../src/queue/store/model/queue-model.ts'
-import type { QueueSurroundings, WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
+import { InMemoryBroker } from '../../../src/queue/store/in-memory-broker.ts'
+import { QueueModel } from '../../../src/queue/store/model/queue-model.ts'
+import type { TransitionContext, WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type { Delivery, JobNotice } from '../../../src/queue/store/store.ts'
 import type { Scheduler } from '../locker/scheduler.ts'
 
@@ -29,9 +29,9 @@ export interface QueueWatcher {
 const SWEEP_EVERY = 1000
 
 /** The store that all processes share: the queue model in memory. Its messages are sent over the subscriptions. */
-export class QueueServer extends BookHub {
+export class QueueServer extends InMemoryBroker {
   /** Replaces the context of every transition. */
-  alter: (at: QueueSurroundings) => QueueSurroundings = (at) => at
+  alter: (at: TransitionContext) => TransitionContext = (at) => at
   /** The server answers nothing before this time. */
   frozenUntil = 0
   watcher: QueueWatcher | undefined
@@ -54,12 +54,12 @@ export class QueueServer extends BookHub {
           }
         },
       },
-      carry: (message) => message(),
+      deliver: (message) => message(),
       maxParked: 1000,
-      accept: 0,
-      changed: () => {},
-      // Replaced in `change` by the values of the acting process.
-      numbers: () => ({ micros: 0, seen: 0, turn: 0 }),
+      acceptWithin: 0,
+      onChange: () => {},
+      // Replaced in `apply` by the values of the acting process.
+      numbers: () => ({ micros: 0, highestFence: 0, batchIndex: 0 }),
     })
     this.#scheduler = scheduler
   }
@@ -70,7 +70,7 @@ export class QueueServer extends BookHub {
 
   leave(inbox: string): void {
     this.#parties.delete(inbox)
-    this.users.delete(inbox)
+    this.clients.delete(inbox)
   }
 
   /** Runs a request of a process. */
@@ -79,24 +79,24 @@ export class QueueServer extends BookHub {
     return run()
   }
 
-  override change<T>(transition: (book: QueueBook, at: QueueSurroundings) => T): T {
-    const reply = super.change((book, at) => transition(book, this.alter(this.#around(at))))
+  override apply<T>(transition: (model: QueueModel, context: TransitionContext) => T): T {
+    const reply = super.apply((model, context) => transition(model, this.alter(this.#around(context))))
     this.watcher?.changed()
     this.#sweepLater()
     return reply
   }
 
-  #around(at: QueueSurroundings): QueueSurroundings {
+  #around(at: TransitionContext): TransitionContext {
     return {
       ...at,
       micros: Math.floor(at.now * 1000),
-      seen: this.#acting?.seen ?? 0,
-      turn: ++this.#turn,
-      accept: this.#acting?.accept ?? 100,
+      highestFence: this.#acting?.seen ?? 0,
+      batchIndex: ++this.#turn,
+      acceptWithin: this.#acting?.accept ?? 100,
       deliver: (worker, deliveries) => this.#handOut(worker, deliveries),
-      tell: (park, notice) => this.#party(park)?.tell(park.slice(ID_LENGTH), notice),
-      warn: (worker, notice) => this.#party(worker)?.warn(worker.slice(ID_LENGTH), notice),
-      call: () => {
+      notifyWaiter: (park, notice) => this.#party(park)?.tell(park.slice(ID_LENGTH), notice),
+      notifyWorker: (worker, notice) => this.#party(worker)?.warn(worker.slice(ID_LENGTH), notice),
+      broadcastWork: () => {
         for (const party of this.#parties.values()) party.call()
       },
     }
@@ -128,6 +128,6 @@ export class QueueServer extends BookHub {
 
   /** Loses all records, without a message. */
   wipe(): void {
-    Object.assign(this, { book: new QueueBook() })
+    Object.assign(this, { model: new QueueModel() })
   }
 }

@@ -1,6 +1,6 @@
 import type { QueueOptions } from '../../../src/queue/options.ts'
 import { RedisQueue } from '../../../src/queue/queue.ts'
-import { BookUser } from '../../../src/queue/store/in-memory-client.ts'
+import { InMemoryQueueClient } from '../../../src/queue/store/in-memory-client.ts'
 import { MemoryQueueStore } from '../../../src/queue/store/memory-store.ts'
 import type { QueueStore } from '../../../src/queue/store/store.ts'
 import { SimProcess } from '../locker/process.ts'
@@ -75,7 +75,7 @@ export class QueueWorld {
   spawn(): QueueActor {
     const { random, plan, scheduler, server, recorder } = this
     const process = new SimProcess(this.actors.length, scheduler)
-    const port = portOf(new BookUser(server))
+    const port = portOf(new InMemoryQueueClient(server))
     const changed = this.#mutation?.server?.(port, server) ?? port
     const endpoint = new QueueEndpoint(process, this, recorder.wrap(changed, process.id))
     const store = this.#mutation?.client?.(endpoint) ?? endpoint

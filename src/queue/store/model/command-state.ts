@@ -1,59 +1,59 @@
-import { WaitingLine } from './ready-list.ts'
+import { ReadyList } from './ready-list.ts'
 
-/** A worker is known for so long after it last said what it can take, ms. */
-const KEEP_WORKERS = 15 * 60_000
+/** How long a worker is known after it last set its capacity, ms. */
+const WORKER_TTL = 15 * 60_000
 
-/** What a queue knows of one command: what waits, and who could run it. */
-export class CommandBook {
+/** What a queue knows of one command: its ready jobs, and the workers that could run them. */
+export class CommandState {
   readonly name: string
-  readonly line: WaitingLine = new WaitingLine()
-  /** Free places, each as the worker that has it. */
-  places: string[] = []
-  /** While it is paused, no place is handed out. */
-  closed = false
-  /** Workers, with how many places each had when it last said so. */
+  readonly ready: ReadyList = new ReadyList()
+  /** Free slots, first in, first out: each entry names the worker that has the slot. */
+  freeSlots: string[] = []
+  /** While true, no slot is taken. */
+  paused = false
+  /** The workers, each with the capacity that it set last. */
   readonly workers: Map<string, number> = new Map()
-  /** Until when they are known. */
+  /** When the set of workers expires, ms since the epoch. */
   workersUntil = 0
 
   constructor(name: string) {
     this.name = name
   }
 
-  get idle(): boolean {
-    return this.line.length === 0 && this.places.length === 0 && this.workers.size === 0 && !this.closed
+  get isEmpty(): boolean {
+    return this.ready.length === 0 && this.freeSlots.length === 0 && this.workers.size === 0 && !this.paused
   }
 
-  offer(worker: string, count: number, now: number): void {
-    this.takeBack(worker)
+  setCapacity(worker: string, count: number, now: number): void {
+    this.dropSlots(worker)
     this.sweep(now)
-    for (let place = 0; place < count; place++) this.places.push(worker)
+    for (let slot = 0; slot < count; slot++) this.freeSlots.push(worker)
     this.workers.set(worker, count)
-    this.workersUntil = now + KEEP_WORKERS
+    this.workersUntil = now + WORKER_TTL
   }
 
-  /** The workers that are known. */
-  workersAt(now: number): string[] {
+  /** The workers that are known, in the order in which they became known. */
+  knownWorkers(now: number): string[] {
     return this.workersUntil > now ? [...this.workers.keys()] : []
   }
 
-  /** Whether there is a place that may be handed out. */
-  get isFree(): boolean {
-    return !this.closed && this.places.length > 0
+  /** Whether a slot may be taken. */
+  get hasFreeSlot(): boolean {
+    return !this.paused && this.freeSlots.length > 0
   }
 
-  /** Such a place. */
-  take(): string | undefined {
-    return this.isFree ? this.places.shift() : undefined
+  /** Takes the first free slot: the worker that has it. */
+  takeSlot(): string | undefined {
+    return this.hasFreeSlot ? this.freeSlots.shift() : undefined
   }
 
-  /** No place of this worker is free any more. */
-  takeBack(worker: string): void {
-    this.places = this.places.filter((place) => place !== worker)
+  /** Removes all free slots of a worker. */
+  dropSlots(worker: string): void {
+    this.freeSlots = this.freeSlots.filter((slot) => slot !== worker)
   }
 
-  forget(worker: string): void {
-    this.takeBack(worker)
+  forgetWorker(worker: string): void {
+    this.dropSlots(worker)
     this.workers.delete(worker)
   }
 

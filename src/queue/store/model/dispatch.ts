@@ -1,87 +1,79 @@
 import type { Delivery } from '../store.ts'
-import type { CommandBook } from './command-state.ts'
+import type { CommandState } from './command-state.ts'
 import type { JobRecord } from './job-record.ts'
-import type { BookState, QueueSurroundings } from './queue-state.ts'
+import type { QueueState, TransitionContext } from './queue-state.ts'
 
-/** What one transition gives to one worker. */
-interface Parcel {
-  command: CommandBook
+/** The attempts that one transition assigns to one worker. */
+interface DeliveryBatch {
+  command: CommandState
   deliveries: Delivery[]
 }
 
 /**
- * Hands jobs to places, for one transition: what it hands out is sent at its end.
+ * Assigns ready jobs to free slots during one transition, and sends the attempts at its end.
  *
- * Nothing waits while a place may be handed out, except what was put off.
+ * After each transition, a command has no ready job or no free slot, unless it is paused.
  */
-export class Dispatch {
-  readonly #book: BookState
-  readonly #at: QueueSurroundings
-  #parcels = new Map<string, Parcel>()
+export class Dispatcher {
+  readonly #state: QueueState
+  readonly #at: TransitionContext
+  #batches = new Map<string, DeliveryBatch>()
 
-  constructor(book: BookState, at: QueueSurroundings) {
-    this.#book = book
+  constructor(state: QueueState, at: TransitionContext) {
+    this.#state = state
     this.#at = at
   }
 
-  /** Hands out what waits for a command, as long as there are places. */
-  run(command: CommandBook): void {
-    while (command.line.length > 0 && command.isFree) {
-      const job = this.#book.jobs.get(command.line.shift() ?? '')
-      const worker = job && command.take()
-      if (job && worker !== undefined) this.hand(job, worker)
+  /** Assigns the ready jobs of a command while it has free slots. */
+  assignReady(command: CommandState): void {
+    while (command.ready.length > 0 && command.hasFreeSlot) {
+      const job = this.#state.jobs.get(command.ready.shift() ?? '')
+      const worker = job && command.takeSlot()
+      if (job && worker !== undefined) this.assign(job, worker)
     }
   }
 
-  /** Begins an attempt. */
-  hand(job: JobRecord, worker: string): void {
-    const { now, micros, seen, accept } = this.#at
+  /** Begins an attempt. Its fence is above all that the record and the caller have seen. */
+  assign(job: JobRecord, worker: string): void {
+    const { now, micros, highestFence, acceptWithin } = this.#at
     job.worker = worker
-    job.fence = Math.max(job.fence + 1, micros, seen + 1)
-    this.#book.times.set(job.id, now + accept)
-    let parcel = this.#parcels.get(worker)
-    if (!parcel) {
-      parcel = { command: this.#book.command(job.command), deliveries: [] }
-      this.#parcels.set(worker, parcel)
+    job.fence = Math.max(job.fence + 1, micros, highestFence + 1)
+    this.#state.deadlines.set(job.id, now + acceptWithin)
+    let batch = this.#batches.get(worker)
+    if (!batch) {
+      batch = { command: this.#state.command(job.command), deliveries: [] }
+      this.#batches.set(worker, batch)
     }
-    parcel.deliveries.push(deliveryOf(job, accept))
+    batch.deliveries.push(deliveryOf(job, acceptWithin))
   }
 
-  /** Sends what was handed out. What goes to a worker that is not there any more goes to another. */
-  deliver(): void {
-    while (this.#parcels.size > 0) {
-      const parcels = this.#parcels
-      this.#parcels = new Map()
-      const returned = new Set<CommandBook>()
-      for (const [worker, { command, deliveries }] of parcels) {
+  /** Sends the attempts. Those of a worker that does not listen any more are assigned to others. */
+  sendBatches(): void {
+    while (this.#batches.size > 0) {
+      const batches = this.#batches
+      this.#batches = new Map()
+      const requeued = new Set<CommandState>()
+      for (const [worker, { command, deliveries }] of batches) {
         if (this.#at.deliver(worker, deliveries)) continue
-        for (const { id } of deliveries.toReversed()) this.#takeBack(id, command)
-        command.forget(worker)
-        returned.add(command)
+        for (const { id } of deliveries.toReversed()) this.#requeue(id, command)
+        command.forgetWorker(worker)
+        requeued.add(command)
       }
-      for (const command of returned) this.run(command)
+      for (const command of requeued) this.assignReady(command)
     }
   }
 
-  #takeBack(id: string, command: CommandBook): void {
-    const job = this.#book.jobs.get(id)
+  #requeue(id: string, command: CommandState): void {
+    const job = this.#state.jobs.get(id)
     if (job) job.worker = ''
-    this.#book.times.delete(id)
-    command.line.putFirst(id)
+    this.#state.deadlines.delete(id)
+    command.ready.requeueFirst(id)
   }
 }
 
-function deliveryOf(job: JobRecord, accept: number): Delivery {
-  const { id, fence, generation, failed, stalled, options, payload } = job
-  // One that stalled before may only start once it is accepted: it might be what kills its worker.
-  return {
-    id,
-    fence,
-    generation,
-    failures: failed,
-    stalls: stalled,
-    leaseLeft: stalled > 0 ? 0 : accept,
-    options,
-    payload,
-  }
+function deliveryOf(job: JobRecord, acceptWithin: number): Delivery {
+  const { id, fence, generation, failures, stalls, options, payload } = job
+  // A job that stalled before must be accepted before it starts: it might be what kills its worker.
+  const leaseLeft = stalls > 0 ? 0 : acceptWithin
+  return { id, fence, generation, failures, stalls, leaseLeft, options, payload }
 }

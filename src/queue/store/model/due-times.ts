@@ -7,55 +7,55 @@ function before(a: Entry, b: Entry): boolean {
   return a.at < b.at || (a.at === b.at && a.id < b.id)
 }
 
-/** Ids, each with a moment, in the order of these; those of one moment in the order of their ids. */
-export class Times {
-  readonly #moments = new Map<string, number>()
+/** Ids sorted by a time each, ms since the epoch; ids of the same time are sorted by id. */
+export class TimeIndex {
+  readonly #times = new Map<string, number>()
   readonly #sorted: Entry[] = []
 
   get size(): number {
     return this.#sorted.length
   }
 
-  at(id: string): number | undefined {
-    return this.#moments.get(id)
+  timeOf(id: string): number | undefined {
+    return this.#times.get(id)
   }
 
   set(id: string, at: number): void {
     this.delete(id)
-    this.#moments.set(id, at)
+    this.#times.set(id, at)
     const entry = { id, at }
-    this.#sorted.splice(this.#place(entry), 0, entry)
+    this.#sorted.splice(this.#indexOf(entry), 0, entry)
   }
 
   delete(id: string): void {
-    const at = this.#moments.get(id)
+    const at = this.#times.get(id)
     if (at === undefined) return
-    this.#moments.delete(id)
-    this.#sorted.splice(this.#place({ id, at }), 1)
+    this.#times.delete(id)
+    this.#sorted.splice(this.#indexOf({ id, at }), 1)
   }
 
   clear(): void {
-    this.#moments.clear()
+    this.#times.clear()
     this.#sorted.length = 0
   }
 
-  /** All ids, the earliest first. */
+  /** All ids, earliest first. */
   ids(): string[] {
     return this.#sorted.map(({ id }) => id)
   }
 
-  /** Ids whose moment has come, the earliest first. */
-  until(now: number): string[] {
-    return this.#sorted.slice(0, this.#place({ id: '\uffff', at: now })).map(({ id }) => id)
+  /** Ids whose time is not after `now`, earliest first. */
+  dueBy(now: number): string[] {
+    return this.#sorted.slice(0, this.#indexOf({ id: '\uffff', at: now })).map(({ id }) => id)
   }
 
-  /** The first moment after now. */
-  after(now: number): number | undefined {
-    return this.#sorted[this.#place({ id: '\uffff', at: now })]?.at
+  /** The first time after `now`. */
+  nextAfter(now: number): number | undefined {
+    return this.#sorted[this.#indexOf({ id: '\uffff', at: now })]?.at
   }
 
-  /** How many stand before an entry. */
-  #place(entry: Entry): number {
+  /** Index of an entry: how many entries come before it. */
+  #indexOf(entry: Entry): number {
     let from = 0
     let to = this.#sorted.length
     while (from < to) {

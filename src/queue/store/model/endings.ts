@@ -1,74 +1,85 @@
 import type { AttemptOutcome, Retention, Termination } from '../store.ts'
-import type { Ended, JobRecord } from './job-record.ts'
-import type { BookState, QueueSurroundings } from './queue-state.ts'
+import type { GenerationEnd, JobRecord } from './job-record.ts'
+import type { QueueState, TransitionContext } from './queue-state.ts'
 
-/** How an attempt ended, with its worker as its places name it. */
-export type BookEnding = Omit<AttemptOutcome, 'worker'> & { worker: string }
+/** How an attempt ended, its worker named by inbox and nonce. */
+export type ModelAttemptOutcome = Omit<AttemptOutcome, 'worker'> & { worker: string }
 
-/** Lists nothing. */
+/** Keeps a job out of the lists of finished jobs. */
 const UNLISTED: Retention = { count: 0, age: 0 }
 
-/** The present generation of a job is over; another may be there to follow. */
+/** Ends the present generation of a job, and begins the next one if there is one. */
 export function settleJob(
-  book: BookState,
+  state: QueueState,
   job: JobRecord,
-  ended: Ended & { retain: Retention },
-  at: QueueSurroundings,
+  end: GenerationEnd & { retain: Retention },
+  context: TransitionContext,
 ): void {
-  job.settle(ended, at.now, at.tell)
+  job.settle(end, context.now, context.notifyWaiter)
   if (job.next) {
-    job.follow(job.next)
-    book.line(job, false, at.now)
+    job.startNext(job.next)
+    state.pushReady(job, false, context.now)
     return
   }
-  const { ttl, outcomeRetention, retain, kind } = ended
+  const { ttl, outcomeRetention, retain, kind } = end
   const listed = retain.count > 0 && retain.age > 0 && kind !== 'removed'
-  job.expiresAt = at.now + Math.max(ttl, outcomeRetention, listed ? retain.age : 0)
-  if (listed) book.list(job, kind === 'value' ? 'completed' : 'failed', retain, outcomeRetention, at.now)
+  job.expiresAt = context.now + Math.max(ttl, outcomeRetention, listed ? retain.age : 0)
+  if (listed)
+    state.addToListing(job, kind === 'value' ? 'completed' : 'failed', retain, outcomeRetention, context.now)
 }
 
-/** An attempt has ended: its job is over, or waits for another attempt. */
-export function endAttempt(book: BookState, job: JobRecord, ending: BookEnding, at: QueueSurroundings): void {
-  const { kind } = ending
-  book.times.delete(job.id)
-  if (kind === 'value' || kind === 'error') return settleJob(book, job, { ...ending, kind }, at)
-  job.giveBack(kind === 'retry')
-  if (ending.delay > 0) book.delay(job, at.now + ending.delay)
-  else if (kind === 'retry') book.line(job, false, at.now)
-  else book.putFirst(job, at.now)
-}
-
-/** Ends a job from outside. False: there is nothing to end. */
-export function endJob(
-  book: BookState,
+/** Ends an attempt: its job finishes, or gets another attempt. */
+export function endAttempt(
+  state: QueueState,
   job: JobRecord,
-  removal: Termination,
-  at: QueueSurroundings,
+  outcome: ModelAttemptOutcome,
+  context: TransitionContext,
+): void {
+  const { kind } = outcome
+  state.deadlines.delete(job.id)
+  if (kind === 'value' || kind === 'error') return settleJob(state, job, { ...outcome, kind }, context)
+  job.releaseAttempt(kind === 'retry')
+  if (outcome.delay > 0) state.delay(job, context.now + outcome.delay)
+  else if (kind === 'retry') state.pushReady(job, false, context.now)
+  else state.requeueFirst(job, context.now)
+}
+
+/** Ends a job that its worker has not ended. False: there is nothing to end. */
+export function terminateJob(
+  state: QueueState,
+  job: JobRecord,
+  termination: Termination,
+  context: TransitionContext,
 ): boolean {
-  if (removal.onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
-  if (job.over) return removal.kind === 'removed' && removeFinished(book, job, removal, at)
+  if (termination.onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
+  if (job.finished) return termination.kind === 'removed' && forgetOutcome(state, job, termination, context)
   const { worker, fence, id } = job
-  book.times.delete(id)
-  book.delayed.delete(id)
-  if (worker === '') book.command(job.command).line.remove(id)
-  job.due = undefined
+  state.deadlines.delete(id)
+  state.delayed.delete(id)
+  if (worker === '') state.command(job.command).ready.remove(id)
+  job.dueAt = undefined
   job.mergeNext()
-  const { kind, bytes, outcomeRetention } = removal
-  settleJob(book, job, { kind, bytes, outcomeRetention, ttl: 0, retain: UNLISTED, foreign: true }, at)
-  if (worker !== '') at.warn(worker, { kind: 'cancelled', id, fence })
+  const { kind, bytes, outcomeRetention } = termination
+  settleJob(
+    state,
+    job,
+    { kind, bytes, outcomeRetention, ttl: 0, retain: UNLISTED, endedExternally: true },
+    context,
+  )
+  if (worker !== '') context.notifyWorker(worker, { kind: 'cancelled', id, fence })
   return true
 }
 
-/** What became of a job is not to be known any more. */
-function removeFinished(
-  book: BookState,
+/** Forgets the outcome of a finished job. False: it is forgotten already. */
+function forgetOutcome(
+  state: QueueState,
   job: JobRecord,
   { outcomeRetention }: Termination,
-  at: QueueSurroundings,
+  context: TransitionContext,
 ): boolean {
   if (!job.outcome || job.outcome.kind === 'removed') return false
-  book.unlist(job)
+  state.removeFromListing(job)
   job.outcome = { kind: 'removed', fence: job.outcome.fence, bytes: Buffer.alloc(0), freshUntil: 0 }
-  job.expiresAt = at.now + outcomeRetention
+  job.expiresAt = context.now + outcomeRetention
   return true
 }

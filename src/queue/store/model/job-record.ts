@@ -1,90 +1,90 @@
 import type { AttemptOutcome, JobNotice, JobOutcome, Submission } from '../store.ts'
 
-/** What a record takes beside its bytes, about, and so does each place of one who waits. */
+/** Estimated memory of a record beside its payloads, and of each park, in bytes. */
 const RECORD_BYTES = 1024
 const PARK_BYTES = 128
 
-/** Places a job with a priority among its like: higher first, then the earlier. */
+/** Orders jobs with a priority: higher first, then earlier first. */
 export interface Rank {
   priority: number
-  /** When it was submitted, µs, and as which of those that were submitted at once. */
+  /** When it was submitted, µs since the epoch. */
   micros: number
-  turn: number
+  /** Its position among the submissions of one call, from 1. */
+  batchIndex: number
 }
 
-/** The generation after the present one: of 'rerun'. */
+/** The generation that follows the present one: created by a submission with conflict 'rerun'. */
 export interface NextGeneration {
   generation: number
   payload: string
   options: string
-  /** Nonce of who asked for this payload last. */
-  creator: string
+  /** Nonce of the latest submission that asked for this payload. */
+  creatorNonce: string
 }
 
-/** How the last generation that is over ended. */
-export interface Settled extends JobOutcome {
-  /** Until when it is served to later submissions. */
+/** How the last finished generation ended. */
+export interface KeptOutcome extends JobOutcome {
+  /** Until when it is served to later submissions, ms since the epoch; 0: no longer. */
   freshUntil: number
 }
 
-/** How a generation ends, and how long that is to be known. */
-export interface Ended {
+/** How a generation ends, and how long its outcome is kept. */
+export interface GenerationEnd {
   kind: JobOutcome['kind']
   bytes: Buffer
-  /** For later submissions, ms. */
+  /** How long it is served to later submissions, ms. */
   ttl: number
-  /** For those who waited, ms. */
+  /** How long it stays readable to those who waited, ms. */
   outcomeRetention: number
-  /** Not ended by its worker, who is not to be told that it has. */
-  foreign?: boolean
+  /** Not ended by its worker: a late `finish` of that worker is refused. */
+  endedExternally?: boolean
 }
 
-/**
- * The record of a job: the groups of a resource (outcome, lease, parks), and the job itself. Its lease's end stands
- * with the times of the queue.
- */
+/** The record of a job: the job itself, its last attempt, its last outcome and its waiters. */
 export class JobRecord {
   readonly id: string
   readonly command: string
   generation: number
   payload: string
   options: string
-  /** Nonce of who submitted it: what is submitted twice is known by it. */
-  creator: string
-  /** To be cancelled when the last who waits for it has left. */
+  /** Nonce of the submission that created this generation: a repetition is recognised by it. */
+  creatorNonce: string
+  /** Whether it is cancelled when the last waiter leaves. Cleared by any submission that does not ask for it. */
   abortUnwanted: boolean
   rank: Rank | undefined
-  /** When it may run, if that is not yet. */
-  due: number | undefined
+  /** When a delayed job may run, ms since the epoch. */
+  dueAt: number | undefined
 
-  /** The last attempt, and who has it; '': nobody. */
+  /** The last attempt. */
   fence = 0
+  /** Inbox and nonce of the worker that has the attempt; '': none. */
   worker = ''
-  /** Whether its worker has said that it has it. */
+  /** Whether the worker has renewed the attempt at least once. */
   accepted = false
   progress: Buffer | undefined
-  /** Attempts that failed, and attempts whose worker was lost. */
-  failed = 0
-  stalled = 0
-  /** The last attempt that has logged, and how many lines. */
+  /** Attempts of this generation that failed. */
+  failures = 0
+  /** Attempts of this generation whose worker was lost. */
+  stalls = 0
+  /** The last attempt that has logged, and how many lines it has logged. */
   logged = { fence: 0, lines: 0 }
-  /** The last attempt that its worker gave back. */
-  givenBack = 0
-  /** The last attempt that others ended. */
-  endedByOthers: number | undefined
+  /** The last attempt that ended as 'retry' or 'requeue'. */
+  returnedFence = 0
+  /** The last attempt that was not ended by its worker. */
+  externallyEndedFence: number | undefined
 
-  /** The last generation that is over; 0: none. */
-  settled = 0
-  outcome: Settled | undefined
-  /** The listing of finished jobs that it stands in. */
-  listed: 'failed' | 'completed' | undefined
+  /** The last finished generation; 0: none. */
+  settledGeneration = 0
+  outcome: KeptOutcome | undefined
+  /** The list of finished jobs that holds it. */
+  listedIn: 'failed' | 'completed' | undefined
 
-  /** The park of who created this generation and waits for it. */
-  first = ''
-  /** The others who wait, each with the generation that it waits for, in the order of arrival. */
+  /** The park of the submitter that created this generation, while it waits; ''. */
+  creatorPark = ''
+  /** The other waiters, each with the generation that it waits for, in the order of arrival. */
   readonly parks: Map<string, number> = new Map()
   next: NextGeneration | undefined
-  /** When it may be forgotten. */
+  /** When the record expires, ms since the epoch. */
   expiresAt = 0
 
   constructor(submission: Submission, generation: number) {
@@ -93,11 +93,11 @@ export class JobRecord {
     this.generation = generation
     this.payload = submission.payload
     this.options = submission.options
-    this.creator = submission.nonce
+    this.creatorNonce = submission.nonce
     this.abortUnwanted = submission.abortUnwanted
   }
 
-  /** Bytes that it takes in memory, about. */
+  /** Estimated memory, in bytes. */
   get bytes(): number {
     const { id, options, payload, next, outcome, progress, waiters } = this
     const kept = [id, options, payload, next?.options, next?.payload, outcome?.bytes, progress]
@@ -107,117 +107,117 @@ export class JobRecord {
     )
   }
 
-  get over(): boolean {
-    return this.settled >= this.generation
+  get finished(): boolean {
+    return this.settledGeneration >= this.generation
   }
 
   get waiters(): number {
-    return this.parks.size + (this.first === '' ? 0 : 1)
+    return this.parks.size + (this.creatorPark === '' ? 0 : 1)
   }
 
-  /** Whether this is the attempt that runs. */
-  isHeld(worker: string, fence: number): boolean {
+  /** Whether this worker has the present attempt, under this fence. */
+  isHeldBy(worker: string, fence: number): boolean {
     return this.worker === worker && this.fence === fence
   }
 
-  /** What later submissions are served. */
-  fresh(now: number): Settled | undefined {
-    return this.over && this.outcome && this.outcome.freshUntil > now ? this.outcome : undefined
+  /** The outcome that later submissions are served. */
+  freshOutcome(now: number): KeptOutcome | undefined {
+    return this.finished && this.outcome && this.outcome.freshUntil > now ? this.outcome : undefined
   }
 
-  /** What became of a generation, or of a later one. */
+  /** The outcome of a generation, or of a later one. */
   outcomeOf(generation: number): JobOutcome | undefined {
-    if (!this.outcome || this.settled < generation) return undefined
+    if (!this.outcome || this.settledGeneration < generation) return undefined
     const { kind, fence, bytes } = this.outcome
     return { kind, fence, bytes: kind === 'removed' ? Buffer.alloc(0) : bytes }
   }
 
-  /** Whether a generation is still to come. */
-  expects(generation: number): boolean {
+  /** Whether a generation has not ended yet. */
+  isPending(generation: number): boolean {
     return this.generation >= generation || (this.next?.generation ?? 0) >= generation
   }
 
-  /** Whether an attempt ended so already. */
-  repeats(kind: AttemptOutcome['kind'], fence: number): boolean {
-    if (kind === 'retry' || kind === 'requeue') return this.givenBack === fence
-    return this.endedByOthers !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
+  /** Whether an attempt has been ended in this way already, by its worker. */
+  endedAs(kind: AttemptOutcome['kind'], fence: number): boolean {
+    if (kind === 'retry' || kind === 'requeue') return this.returnedFence === fence
+    return this.externallyEndedFence !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
   }
 
-  /** The present attempt logs lines, `before` of which it has said before. Returns how many of them are there already. */
-  log(before: number, count: number): number {
+  /** The present attempt logs `count` lines after `before` earlier ones. Returns how many of them were logged already. */
+  acceptLogLines(before: number, count: number): number {
     const { fence, logged } = this
     const known = logged.fence === fence ? Math.max(0, logged.lines - before) : 0
     if (known < count) this.logged = { fence, lines: before + count }
     return known
   }
 
-  /** Its worker gives the attempt back: it failed, or was not begun. */
-  giveBack(failed: boolean): void {
-    this.givenBack = this.fence
+  /** The worker gives the attempt back: it failed, or was not finished. */
+  releaseAttempt(failed: boolean): void {
+    this.returnedFence = this.fence
     this.worker = ''
     this.accepted = false
     this.progress = undefined
-    if (failed) this.failed++
+    if (failed) this.failures++
   }
 
-  /** Whom what happens to the present generation concerns. */
-  audience(): string[] {
+  /** The waiters of the present generation: the creator first, then in the order of arrival. */
+  currentParks(): string[] {
     const parks = [...this.parks].filter(([, generation]) => generation <= this.generation)
-    return [...(this.first === '' ? [] : [this.first]), ...parks.map(([park]) => park)]
+    return [...(this.creatorPark === '' ? [] : [this.creatorPark]), ...parks.map(([park]) => park)]
   }
 
-  /** The present generation is over. Who waits for it is told; who waits for the next goes on waiting. */
+  /** Ends the present generation and notifies its waiters. Waiters of the next generation stay parked. */
   settle(
-    { kind, bytes, ttl, foreign }: Ended,
+    { kind, bytes, ttl, endedExternally }: GenerationEnd,
     now: number,
-    tell: (park: string, notice: JobNotice) => void,
+    notifyWaiter: (park: string, notice: JobNotice) => void,
   ): void {
     const { fence } = this
-    const told = this.audience()
+    const notified = this.currentParks()
     this.worker = ''
-    this.first = ''
-    for (const park of told) this.parks.delete(park)
-    this.settled = this.generation
-    if (foreign) this.endedByOthers = fence
+    this.creatorPark = ''
+    for (const park of notified) this.parks.delete(park)
+    this.settledGeneration = this.generation
+    if (endedExternally) this.externallyEndedFence = fence
     this.outcome = { kind, fence, bytes, freshUntil: kind !== 'removed' && ttl > 0 ? now + ttl : 0 }
     const outcome = { kind, fence, bytes }
-    for (const park of told) tell(park, { kind: 'outcome', outcome })
+    for (const park of notified) notifyWaiter(park, { kind: 'outcome', outcome })
   }
 
-  /** What the next generation was to be is part of the present one now: whatever ends it ends both. */
+  /** Makes the next generation part of the present one, so that one outcome ends both. */
   mergeNext(): void {
     if (this.next) this.generation = this.next.generation
     this.next = undefined
   }
 
-  /** Begins a generation, with attempts of its own. */
-  begin(generation: number): void {
+  /** Begins a generation: its attempts are counted from 0. */
+  startGeneration(generation: number): void {
     this.generation = generation
     this.accepted = false
     this.progress = undefined
-    this.failed = 0
-    this.stalled = 0
-    this.givenBack = 0
+    this.failures = 0
+    this.stalls = 0
+    this.returnedFence = 0
     if (this.outcome) this.outcome.freshUntil = 0
   }
 
-  /** Begins the generation of a rerun. */
-  follow({ generation, payload, options, creator }: NextGeneration): void {
+  /** Begins the generation that a 'rerun' has created. */
+  startNext({ generation, payload, options, creatorNonce }: NextGeneration): void {
     this.next = undefined
     this.payload = payload
     this.options = options
-    this.creator = creator
-    this.begin(generation)
+    this.creatorNonce = creatorNonce
+    this.startGeneration(generation)
   }
 
-  /** Ties the record to a new submission, after what came before is over. */
+  /** Begins a generation for a new submission, after the previous one has finished. */
   resubmit(submission: Submission, generation: number): void {
     this.payload = submission.payload
     this.options = submission.options
-    this.creator = submission.nonce
+    this.creatorNonce = submission.nonce
     this.abortUnwanted = submission.abortUnwanted
-    this.due = undefined
+    this.dueAt = undefined
     this.rank = undefined
-    this.begin(generation)
+    this.startGeneration(generation)
   }
 }

@@ -12,179 +12,196 @@ import type {
   SubmitReply,
   Termination,
 } from '../store.ts'
-import { Dispatch } from './dispatch.ts'
-import { type BookEnding, endAttempt, endJob, settleJob } from './endings.ts'
+import { Dispatcher } from './dispatch.ts'
+import { endAttempt, type ModelAttemptOutcome, settleJob, terminateJob } from './endings.ts'
 import type { JobRecord } from './job-record.ts'
-import { BookState, type QueueSurroundings } from './queue-state.ts'
+import { QueueState, type TransitionContext } from './queue-state.ts'
 import { idsIn, snapshotOf } from './reading.ts'
 import { submitJob } from './submit.ts'
 
-type At = QueueSurroundings
-
-/** An attempt, and the worker as its places name it. */
-export interface BookAttempt {
+/** An attempt, its worker named by inbox and nonce. */
+export interface ModelAttempt {
   worker: string
   id: string
   fence: number
 }
 
 /**
- * A queue and its transitions. This is the specification; the scripts do the same and are held against it, operation by
- * operation. Parks and workers are named by inbox and nonce together.
+ * A queue and its transitions. This is the specification: the scripts do the same, and the conformance test compares
+ * them operation by operation. Parks and workers are named by inbox and nonce together.
  */
-export class QueueBook {
-  readonly state: BookState = new BookState()
+export class QueueModel {
+  readonly state: QueueState = new QueueState()
 
-  submit(submission: Submission, inbox: string, at: At): SubmitReply {
-    return this.#dispatching(at, (dispatch) => {
+  submit(submission: Submission, inbox: string, context: TransitionContext): SubmitReply {
+    return this.#withDispatcher(context, (dispatcher) => {
       const park = inbox + submission.nonce
-      return submitJob({ book: this.state, submission, park, dispatch, at })
+      return submitJob({ state: this.state, submission, park, dispatcher, at: context })
     })
   }
 
-  /** What became of a generation. Who still has to wait for it is parked. */
-  look({ id, generation, nonce }: OutcomeQuery, inbox: string, at: At): OutcomeReply {
-    const job = this.state.job(id, at.now)
+  /** Returns the outcome of a generation, or parks the caller until there is one. */
+  queryOutcome(
+    { id, generation, nonce }: OutcomeQuery,
+    inbox: string,
+    context: TransitionContext,
+  ): OutcomeReply {
+    const job = this.state.job(id, context.now)
     const outcome = job?.outcomeOf(generation)
     if (outcome) return { status: 'settled', outcome }
-    if (!job?.expects(generation)) return { status: 'gone' }
+    if (!job?.isPending(generation)) return { status: 'gone' }
     const park = inbox + nonce
-    if (nonce !== '' && job.first !== park && !job.parks.has(park) && job.parks.size < at.maxParked) {
+    if (
+      nonce !== '' &&
+      job.creatorPark !== park &&
+      !job.parks.has(park) &&
+      job.parks.size < context.maxParked
+    ) {
       job.parks.set(park, generation)
     }
     return { status: 'pending' }
   }
 
-  /** One who waited has left; and if nobody is left, the job is ended if that was asked for. */
-  unpark(park: string, removal: Termination, at: At): void {
-    const job = this.state.job(removal.id, at.now)
-    if (job?.first === park) job.first = ''
+  /** Takes a waiter off the record. Ends the job if no waiter is left and its submissions allow it. */
+  unpark(park: string, termination: Termination, context: TransitionContext): void {
+    const job = this.state.job(termination.id, context.now)
+    if (job?.creatorPark === park) job.creatorPark = ''
     else if (!job?.parks.delete(park)) return
-    endJob(this.state, job, removal, at)
+    terminateJob(this.state, job, termination, context)
   }
 
-  end(removal: Termination, at: At): boolean {
-    const job = this.state.job(removal.id, at.now)
-    return job !== undefined && endJob(this.state, job, removal, at)
+  terminate(termination: Termination, context: TransitionContext): boolean {
+    const job = this.state.job(termination.id, context.now)
+    return job !== undefined && terminateJob(this.state, job, termination, context)
   }
 
-  /** Runs a job that is over once more. */
-  retry(id: string, generation: number, at: At): number | undefined {
-    const job = this.state.job(id, at.now)
-    // Sent twice.
+  /** Runs a finished job again. */
+  retry(id: string, generation: number, context: TransitionContext): number | undefined {
+    const job = this.state.job(id, context.now)
+    // A repetition.
     if (job && job.generation > generation) return job.generation
-    if (!job?.over || job.outcome?.kind === 'removed') return undefined
-    this.state.unlist(job)
-    job.begin(Math.max(job.generation + 1, at.micros))
+    if (!job?.finished || job.outcome?.kind === 'removed') return undefined
+    this.state.removeFromListing(job)
+    job.startGeneration(Math.max(job.generation + 1, context.micros))
     const command = this.state.command(job.command)
-    this.state.line(job, false, at.now)
-    this.#dispatching(at, (dispatch) => dispatch.run(command))
+    this.state.pushReady(job, false, context.now)
+    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(command))
     return job.generation
   }
 
-  offer(worker: string, command: string, places: number, at: At): void {
-    const book = this.state.command(command)
-    book.offer(worker, places, at.now)
-    book.closed = this.state.isPaused(command)
-    this.state.know(command, at.now)
-    this.#dispatching(at, (dispatch) => dispatch.run(book))
+  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): void {
+    const commandState = this.state.command(command)
+    commandState.setCapacity(worker, slots, context.now)
+    commandState.paused = this.state.isPaused(command)
+    this.state.registerCommand(command, context.now)
+    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(commandState))
   }
 
-  withdraw(worker: string, command: string): void {
-    this.state.command(command).forget(worker)
+  removeWorker(worker: string, command: string): void {
+    this.state.command(command).forgetWorker(worker)
   }
 
-  /** Extends the lease of an attempt, even one that has ended, unless somebody has taken over. */
-  renew({ worker, id, fence }: BookAttempt, lease: number, at: At): 'held' | 'lost' | 'cancelled' {
-    const job = this.state.job(id, at.now)
-    if (!job?.isHeld(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
+  /** Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. */
+  renew(
+    { worker, id, fence }: ModelAttempt,
+    lease: number,
+    context: TransitionContext,
+  ): 'held' | 'lost' | 'cancelled' {
+    const job = this.state.job(id, context.now)
+    if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
     job.accepted = true
-    this.state.times.set(id, at.now + lease)
+    this.state.deadlines.set(id, context.now + lease)
     return 'held'
   }
 
-  finish(ending: BookEnding, at: At): boolean {
-    const { worker, id, fence, kind, releasesSlot: frees } = ending
-    const job = this.state.job(id, at.now)
-    if (job?.repeats(kind, fence)) return true
-    if (!job?.isHeld(worker, fence)) return false
+  finish(outcome: ModelAttemptOutcome, context: TransitionContext): boolean {
+    const { worker, id, fence, kind, releasesSlot } = outcome
+    const job = this.state.job(id, context.now)
+    if (job?.endedAs(kind, fence)) return true
+    if (!job?.isHeldBy(worker, fence)) return false
     const command = this.state.command(job.command)
-    endAttempt(this.state, job, ending, at)
-    if (frees) command.places.push(worker)
-    this.#dispatching(at, (dispatch) => dispatch.run(command))
+    endAttempt(this.state, job, outcome, context)
+    if (releasesSlot) command.freeSlots.push(worker)
+    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(command))
     return true
   }
 
-  progress({ worker, id, fence }: BookAttempt, bytes: Buffer, at: At): void {
-    const job = this.state.job(id, at.now)
-    if (!job?.isHeld(worker, fence)) return
+  publishProgress({ worker, id, fence }: ModelAttempt, bytes: Buffer, context: TransitionContext): void {
+    const job = this.state.job(id, context.now)
+    if (!job?.isHeldBy(worker, fence)) return
     job.progress = bytes
-    for (const park of job.audience()) at.tell(park, { kind: 'progress', bytes })
+    for (const park of job.currentParks()) context.notifyWaiter(park, { kind: 'progress', bytes })
   }
 
-  due(now: number): DueJobs {
-    const { times, jobs: records } = this.state
-    const jobs = times.until(now).map((id) => ({ id, command: records.get(id)?.command ?? '' }))
-    const next = times.after(now)
+  findDue(now: number): DueJobs {
+    const { deadlines, jobs: records } = this.state
+    const jobs = deadlines.dueBy(now).map((id) => ({ id, command: records.get(id)?.command ?? '' }))
+    const next = deadlines.nextAfter(now)
     return { jobs, nextIn: next === undefined ? undefined : next - now }
   }
 
-  /** Looks after what is due. */
-  tick(jobs: readonly DueJob[], terms: StallPolicy, at: At): DueResult[] {
-    return this.#dispatching(at, (dispatch) => {
-      const ticks = jobs.map((job) => ({ ...job, status: this.#tick(job.id, terms, at) }))
-      for (const name of new Set(jobs.map(({ command }) => command))) dispatch.run(this.state.command(name))
-      return ticks
+  /** Makes delayed jobs ready and requeues stalled ones, as far as they are due. */
+  processDue(jobs: readonly DueJob[], policy: StallPolicy, context: TransitionContext): DueResult[] {
+    return this.#withDispatcher(context, (dispatcher) => {
+      const results = jobs.map((job) => ({ ...job, status: this.#processDueJob(job.id, policy, context) }))
+      for (const name of new Set(jobs.map(({ command }) => command)))
+        dispatcher.assignReady(this.state.command(name))
+      return results
     })
   }
 
-  #tick(id: string, terms: StallPolicy, at: At): DueResult['status'] {
+  #processDueJob(id: string, policy: StallPolicy, context: TransitionContext): DueResult['status'] {
     const { state } = this
-    const end = state.times.at(id)
-    if (end === undefined || end > at.now) return 'none'
-    state.times.delete(id)
+    const end = state.deadlines.timeOf(id)
+    if (end === undefined || end > context.now) return 'none'
+    state.deadlines.delete(id)
     state.delayed.delete(id)
-    const job = state.job(id, at.now)
-    if (!job || job.over) return 'none'
-    if (job.due === undefined) return this.#stall(job, terms, at)
-    job.due = undefined
-    state.line(job, false, at.now)
+    const job = state.job(id, context.now)
+    if (!job || job.finished) return 'none'
+    if (job.dueAt === undefined) return this.#stall(job, policy, context)
+    job.dueAt = undefined
+    state.pushReady(job, false, context.now)
     return 'promoted'
   }
 
-  /** The worker of an attempt has not been heard of: the job goes to another, unless that happened too often. */
-  #stall(job: JobRecord, terms: StallPolicy, at: At): DueResult['status'] {
+  /** The lease of an attempt has ended: the job is requeued, or fails if it has stalled too often. */
+  #stall(job: JobRecord, policy: StallPolicy, context: TransitionContext): DueResult['status'] {
     const command = this.state.command(job.command)
-    command.forget(job.worker)
-    at.warn(job.worker, { kind: 'forgotten' })
-    // Before its second stall it could not start without having been accepted.
-    if (job.accepted || job.stalled === 0) job.stalled++
-    if (job.stalled > terms.maxStalls) {
-      const { failure: bytes, errorTtl: ttl, outcomeRetention, retain } = terms
-      settleJob(this.state, job, { kind: 'error', bytes, ttl, outcomeRetention, retain, foreign: true }, at)
+    command.forgetWorker(job.worker)
+    context.notifyWorker(job.worker, { kind: 'capacityRequested' })
+    // After its first stall, an attempt cannot have started unless it was accepted.
+    if (job.accepted || job.stalls === 0) job.stalls++
+    if (job.stalls > policy.maxStalls) {
+      const { failure: bytes, errorTtl: ttl, outcomeRetention, retain } = policy
+      settleJob(
+        this.state,
+        job,
+        { kind: 'error', bytes, ttl, outcomeRetention, retain, endedExternally: true },
+        context,
+      )
       return 'failed'
     }
     job.worker = ''
     job.accepted = false
-    this.state.putFirst(job, at.now)
+    this.state.requeueFirst(job, context.now)
     return 'stalled'
   }
 
   pause(command: string, now: number): void {
     this.state.paused.add(command)
-    if (command !== '') this.state.know(command, now)
+    if (command !== '') this.state.registerCommand(command, now)
     for (const name of command === '' ? this.state.commands(now) : [command])
-      this.state.command(name).closed = true
+      this.state.command(name).paused = true
   }
 
-  resume(command: string, at: At): void {
+  resume(command: string, context: TransitionContext): void {
     this.state.paused.delete(command)
-    this.#dispatching(at, (dispatch) => {
-      for (const name of command === '' ? this.state.commands(at.now) : [command]) {
+    this.#withDispatcher(context, (dispatcher) => {
+      for (const name of command === '' ? this.state.commands(context.now) : [command]) {
         if (this.state.isPaused(name)) continue
-        const book = this.state.command(name)
-        book.closed = false
-        dispatch.run(book)
+        const commandState = this.state.command(name)
+        commandState.paused = false
+        dispatcher.assignReady(commandState)
       }
     })
   }
@@ -198,8 +215,8 @@ export class QueueBook {
     return idsIn(this.state, state, now).slice(from, from + limit)
   }
 
-  drain(state: 'waiting' | 'delayed', outcomeRetention: number, at: At): number {
-    const jobs = idsIn(this.state, state, at.now).flatMap((id) => this.state.job(id, at.now) ?? [])
+  drain(state: 'waiting' | 'delayed', outcomeRetention: number, context: TransitionContext): number {
+    const jobs = idsIn(this.state, state, context.now).flatMap((id) => this.state.job(id, context.now) ?? [])
     const termination = {
       kind: 'removed',
       bytes: Buffer.alloc(0),
@@ -207,7 +224,7 @@ export class QueueBook {
       onlyIfUnwanted: false,
     } as const
     return jobs.filter((job) =>
-      endJob(this.state, job, { ...termination, id: job.id, command: job.command }, at),
+      terminateJob(this.state, job, { ...termination, id: job.id, command: job.command }, context),
     ).length
   }
 
@@ -222,10 +239,10 @@ export class QueueBook {
     }
   }
 
-  #dispatching<T>(at: At, transition: (dispatch: Dispatch) => T): T {
-    const dispatch = new Dispatch(this.state, at)
-    const reply = transition(dispatch)
-    dispatch.deliver()
+  #withDispatcher<T>(context: TransitionContext, transition: (dispatcher: Dispatcher) => T): T {
+    const dispatcher = new Dispatcher(this.state, context)
+    const reply = transition(dispatcher)
+    dispatcher.sendBatches()
     return reply
   }
 }

@@ -1,141 +1,141 @@
 import { type Delivery, type JobNotice, PENDING_JOB_TTL, type Retention } from '../store.ts'
-import { CommandBook } from './command-state.ts'
-import { Times } from './due-times.ts'
+import { CommandState } from './command-state.ts'
+import { TimeIndex } from './due-times.ts'
 import type { JobRecord } from './job-record.ts'
-import { Listing } from './listing.ts'
+import { FinishedList } from './listing.ts'
 
-/** What a worker is told, besides what is delivered to it. */
+/** A message to a worker, other than a delivery. */
 export type WorkerNotice =
   | { kind: 'cancelled'; id: string; fence: number }
   | { kind: 'due'; ms: number }
-  | { kind: 'forgotten' }
+  | { kind: 'capacityRequested' }
 
-/** The surroundings of a transition. */
-export interface QueueSurroundings {
-  /** Now, ms. */
+/** What a transition reads and calls besides the state. Parks and workers are named by inbox and nonce together. */
+export interface TransitionContext {
+  /** ms since the epoch. */
   now: number
-  /** A number for the next fence or generation: µs since the epoch. */
+  /** µs since the epoch: fences and generations are numbered by it. */
   micros: number
-  /** The highest fence that the caller has ever seen. */
-  seen: number
-  /** How long a delivery may take to be accepted, ms. */
-  accept: number
+  /** The highest fence that the caller has seen. */
+  highestFence: number
+  /** The lease of an attempt until its worker accepts it, ms. */
+  acceptWithin: number
   /** How many may park on one record. */
   maxParked: number
-  /** Which it is of the submissions that are made at once. */
-  turn: number
-  /** Hands attempts to a worker; false when it is not there any more. */
+  /** Position of the submission among those of one call, from 1. */
+  batchIndex: number
+  /** Sends attempts to a worker. False: its process does not listen any more. */
   deliver(worker: string, deliveries: Delivery[]): boolean
-  /** Sends messages. What a transition hands out goes behind them. */
-  tell(park: string, notice: JobNotice): void
-  warn(worker: string, notice: WorkerNotice): void
-  /** Tells all workers that something waits and none is known for it. */
-  call(): void
+  /** Deliveries of a transition are sent after its notices. */
+  notifyWaiter(park: string, notice: JobNotice): void
+  notifyWorker(worker: string, notice: WorkerNotice): void
+  /** Requests the capacity of all workers: a job is ready and no worker is known for its command. */
+  broadcastWork(): void
 }
 
-/** Everything that is known of one queue. */
-export class BookState {
+/** The state of one queue. */
+export class QueueState {
   readonly jobs: Map<string, JobRecord> = new Map()
-  /** Told of every job that a transition comes upon: it may change. Set by whoever counts what they hold. */
-  touched: ((job: JobRecord) => void) | undefined
-  readonly #commands = new Map<string, CommandBook>()
-  /** When leases of attempts end, and delays. */
-  readonly times: Times = new Times()
-  /** What of it is delayed. */
-  readonly delayed: Times = new Times()
-  readonly failed: Listing = new Listing()
-  readonly completed: Listing = new Listing()
-  /** Commands that are paused; '' is all of them. */
+  /** Called with each job that a transition reads or adds and may change. Set by the broker, which counts bytes. */
+  onTouched: ((job: JobRecord) => void) | undefined
+  readonly #commands = new Map<string, CommandState>()
+  /** When the lease of each active job and the delay of each delayed job ends. */
+  readonly deadlines: TimeIndex = new TimeIndex()
+  /** The delayed jobs among them. */
+  readonly delayed: TimeIndex = new TimeIndex()
+  readonly failed: FinishedList = new FinishedList()
+  readonly completed: FinishedList = new FinishedList()
+  /** Paused commands; '' means all. */
   readonly paused: Set<string> = new Set()
-  readonly #known = new Set<string>()
-  /** Until when the names of commands are known. */
-  knownUntil = 0
+  readonly #commandNames = new Set<string>()
+  /** When the set of known commands expires, ms since the epoch. */
+  commandsUntil = 0
 
-  get empty(): boolean {
+  get isEmpty(): boolean {
     return this.jobs.size === 0 && this.#commands.size === 0 && this.paused.size === 0
   }
 
-  /** A record, unless it is forgotten by now. */
+  /** A record that has not expired. */
   job(id: string, now: number): JobRecord | undefined {
     const job = this.jobs.get(id)
     if (!job || job.expiresAt <= now) return undefined
-    this.touched?.(job)
+    this.onTouched?.(job)
     return job
   }
 
-  /** Adds the record of a new job, or of one that is submitted again. */
+  /** Adds the record of a job that is submitted, or submitted again. */
   add(job: JobRecord): void {
     this.jobs.set(job.id, job)
-    this.touched?.(job)
+    this.onTouched?.(job)
   }
 
-  /** Forgets a job that is over. */
+  /** Forgets a finished job. */
   forget(job: JobRecord): void {
-    this.unlist(job)
+    this.removeFromListing(job)
     this.jobs.delete(job.id)
   }
 
-  command(name: string): CommandBook {
+  command(name: string): CommandState {
     const found = this.#commands.get(name)
     if (found) return found
-    const command = new CommandBook(name)
+    const command = new CommandState(name)
     this.#commands.set(name, command)
     return command
   }
 
-  know(command: string, now: number): void {
-    if (this.knownUntil <= now) this.#known.clear()
-    this.#known.add(command)
-    this.knownUntil = now + PENDING_JOB_TTL
+  registerCommand(command: string, now: number): void {
+    if (this.commandsUntil <= now) this.#commandNames.clear()
+    this.#commandNames.add(command)
+    this.commandsUntil = now + PENDING_JOB_TTL
   }
 
-  /** Puts a job in line. Where nothing waited, the command may be unknown by now. */
-  line(job: JobRecord, lifo: boolean, now: number): void {
-    const { line } = this.command(job.command)
-    line.add(job, lifo)
+  /** Makes a job ready. Registers its command if the list was empty: the command may have expired. */
+  pushReady(job: JobRecord, lifo: boolean, now: number): void {
+    const { ready } = this.command(job.command)
+    ready.push(job, lifo)
     job.expiresAt = now + PENDING_JOB_TTL
-    if (line.length === 1) this.know(job.command, now)
+    if (ready.length === 1) this.registerCommand(job.command, now)
   }
 
-  /** Puts a job before all others. */
-  putFirst(job: JobRecord, now: number): void {
-    this.command(job.command).line.putFirst(job.id)
+  /** Makes a job ready before all others. */
+  requeueFirst(job: JobRecord, now: number): void {
+    this.command(job.command).ready.requeueFirst(job.id)
     job.expiresAt = now + PENDING_JOB_TTL
   }
 
-  /** The commands that are known, in the order in which they became so. */
+  /** The known commands, in the order in which they became known. */
   commands(now: number): string[] {
-    return this.knownUntil > now ? [...this.#known] : []
+    return this.commandsUntil > now ? [...this.#commandNames] : []
   }
 
-  /** Puts a job off. */
-  delay(job: JobRecord, due: number): void {
-    job.due = due
-    job.expiresAt = due + PENDING_JOB_TTL
-    this.times.set(job.id, due)
-    this.delayed.set(job.id, due)
+  /** Delays a job until a time, ms since the epoch. */
+  delay(job: JobRecord, dueAt: number): void {
+    job.dueAt = dueAt
+    job.expiresAt = dueAt + PENDING_JOB_TTL
+    this.deadlines.set(job.id, dueAt)
+    this.delayed.set(job.id, dueAt)
   }
 
-  /** Adds a finished job to a listing. Those that leave it are forgotten with what else they are kept for. */
-  list(
+  /** Adds a job to a list of finished jobs. Jobs that the list has no room for expire with their outcome. */
+  addToListing(
     job: JobRecord,
     listing: 'failed' | 'completed',
     retain: Retention,
     outcomeRetention: number,
     now: number,
   ): void {
-    job.listed = listing
+    job.listedIn = listing
     for (const id of this[listing].add(job.id, retain, now)) {
       const old = this.job(id, now)
-      if (!old?.over) continue
-      old.listed = undefined
+      if (!old?.finished) continue
+      old.listedIn = undefined
       old.expiresAt = now + Math.max(outcomeRetention, (old.outcome?.freshUntil ?? 0) - now)
     }
   }
 
-  unlist(job: JobRecord): void {
-    if (job.listed) this[job.listed].finished.delete(job.id)
-    job.listed = undefined
+  removeFromListing(job: JobRecord): void {
+    if (job.listedIn) this[job.listedIn].expiries.delete(job.id)
+    job.listedIn = undefined
   }
 
   isPaused(command: string): boolean {
@@ -143,24 +143,24 @@ export class BookState {
   }
 
   #expire(job: JobRecord): void {
-    const { id, command, over } = job
+    const { id, command, finished } = job
     this.jobs.delete(id)
-    this.touched?.(job)
-    if (over) return
-    this.command(command).line.remove(id)
-    this.times.delete(id)
+    this.onTouched?.(job)
+    if (finished) return
+    this.command(command).ready.remove(id)
+    this.deadlines.delete(id)
     this.delayed.delete(id)
   }
 
-  /** Drops what is forgotten by now. */
+  /** Drops everything that has expired. */
   sweep(now: number): void {
     for (const job of this.jobs.values()) if (job.expiresAt <= now) this.#expire(job)
     for (const [name, command] of this.#commands) {
       command.sweep(now)
-      if (command.idle) this.#commands.delete(name)
+      if (command.isEmpty) this.#commands.delete(name)
     }
     this.failed.sweep(now)
     this.completed.sweep(now)
-    if (this.knownUntil <= now) this.#known.clear()
+    if (this.commandsUntil <= now) this.#commandNames.clear()
   }
 }

@@ -1,21 +1,21 @@
 import { stateOf } from '../../status.ts'
 import type { JobSnapshot, JobState } from '../store.ts'
 import type { JobRecord } from './job-record.ts'
-import type { BookState } from './queue-state.ts'
+import type { QueueState } from './queue-state.ts'
 
 /** A job as it is now. */
 export function snapshotOf(job: JobRecord): JobSnapshot {
-  const { id, command, payload, options, generation, failed, stalled, fence, progress, waiters } = job
-  const outcome = job.over ? job.outcomeOf(generation) : undefined
+  const { id, command, payload, options, generation, failures, stalls, fence, progress, waiters } = job
+  const outcome = job.finished ? job.outcomeOf(generation) : undefined
   return {
     id,
     command,
-    state: stateOf(outcome?.kind, job.worker !== '', job.due !== undefined),
+    state: stateOf(outcome?.kind, job.worker !== '', job.dueAt !== undefined),
     payload,
     options,
     generation,
-    failures: failed,
-    stalls: stalled,
+    failures,
+    stalls,
     fence,
     progress,
     outcome,
@@ -23,18 +23,18 @@ export function snapshotOf(job: JobRecord): JobSnapshot {
   }
 }
 
-/** The jobs in a state, in the order in which they will be or were treated. */
-export function idsIn(book: BookState, state: JobState, now: number): string[] {
+/** The jobs in a state, in the order in which they will run, fall due or expire. */
+export function idsIn(queue: QueueState, state: JobState, now: number): string[] {
   switch (state) {
     case 'waiting':
-      return book.commands(now).flatMap((name) => book.command(name).line.ids())
+      return queue.commands(now).flatMap((name) => queue.command(name).ready.ids())
     case 'active':
-      return book.times.ids().filter((id) => book.delayed.at(id) === undefined)
+      return queue.deadlines.ids().filter((id) => queue.delayed.timeOf(id) === undefined)
     case 'delayed':
-      return book.delayed.ids()
+      return queue.delayed.ids()
     case 'completed':
-      return book.completed.ids(now)
+      return queue.completed.ids(now)
     case 'failed':
-      return book.failed.ids(now)
+      return queue.failed.ids(now)
   }
 }

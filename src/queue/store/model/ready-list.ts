@@ -5,67 +5,67 @@ interface Ranked {
   rank: Rank
 }
 
-/** A seat in line for whichever ranked job comes first when it is reached. */
-const SEAT = Symbol('seat')
+/** Stands for the ranked job that comes first when this entry is reached. */
+const PRIORITY_MARKER = Symbol('priority')
 
 /** The order of ranked jobs. */
 function before(a: Ranked, b: Ranked): number {
   return (
     b.rank.priority - a.rank.priority ||
     a.rank.micros - b.rank.micros ||
-    a.rank.turn - b.rank.turn ||
+    a.rank.batchIndex - b.rank.batchIndex ||
     (a.id < b.id ? -1 : 1)
   )
 }
 
 /**
- * Jobs of a command that wait. Those with a priority stand in front, and have seats instead of places of their own;
- * what comes back from a worker goes to the very front.
+ * The ready jobs of a command. Jobs with a priority come before the others; the list holds one marker for each of them,
+ * and a sorted list beside it says which job the next marker stands for. Requeued jobs come first of all.
  */
-export class WaitingLine {
-  readonly #places: (string | typeof SEAT)[] = []
+export class ReadyList {
+  readonly #entries: (string | typeof PRIORITY_MARKER)[] = []
   readonly #ranked: Ranked[] = []
 
   get length(): number {
-    return this.#places.length
+    return this.#entries.length
   }
 
-  /** Puts a job where it belongs. */
-  add({ id, rank }: JobRecord, lifo: boolean): void {
+  /** Adds a job: behind all, or, with `lifo`, before all that have no priority. */
+  push({ id, rank }: JobRecord, lifo: boolean): void {
     if (rank) {
       this.#ranked.push({ id, rank })
       this.#ranked.sort(before)
-      this.#places.unshift(SEAT)
+      this.#entries.unshift(PRIORITY_MARKER)
     } else if (lifo) {
-      this.#places.splice(this.#places.lastIndexOf(SEAT) + 1, 0, id)
+      this.#entries.splice(this.#entries.lastIndexOf(PRIORITY_MARKER) + 1, 0, id)
     } else {
-      this.#places.push(id)
+      this.#entries.push(id)
     }
   }
 
-  /** Puts a job before all others. */
-  putFirst(id: string): void {
-    this.#places.unshift(id)
+  /** Adds a job before all others. */
+  requeueFirst(id: string): void {
+    this.#entries.unshift(id)
   }
 
-  /** Takes the next one. */
+  /** Takes the next job. */
   shift(): string | undefined {
-    const place = this.#places.shift()
-    return place === SEAT ? this.#ranked.shift()?.id : place
+    const entry = this.#entries.shift()
+    return entry === PRIORITY_MARKER ? this.#ranked.shift()?.id : entry
   }
 
   remove(id: string): void {
-    const at = this.#places.indexOf(id)
-    if (at >= 0) this.#places.splice(at, 1)
+    const at = this.#entries.indexOf(id)
+    if (at >= 0) this.#entries.splice(at, 1)
     const rank = this.#ranked.findIndex((one) => one.id === id)
     if (rank < 0) return
     this.#ranked.splice(rank, 1)
-    this.#places.splice(this.#places.indexOf(SEAT), 1)
+    this.#entries.splice(this.#entries.indexOf(PRIORITY_MARKER), 1)
   }
 
-  /** Ids in the order in which they will be taken. */
+  /** All ids, in the order in which they will be taken. */
   ids(): string[] {
     const ranked = this.#ranked.map(({ id }) => id)
-    return this.#places.map((place) => (place === SEAT ? (ranked.shift() ?? '') : place))
+    return this.#entries.map((entry) => (entry === PRIORITY_MARKER ? (ranked.shift() ?? '') : entry))
   }
 }
