@@ -10,12 +10,12 @@ import { Connection } from '../../src/kernel/redis/connection.ts'
 import { FORMAT } from '../../src/kernel/redis/keys.ts'
 import { Script } from '../../src/kernel/redis/script.ts'
 import { systemClock } from '../../src/kernel/time/clock.ts'
-import { parseValue } from '../../src/locker/cache/value.ts'
 import { MemoryStore } from '../../src/locker/store/memory-store.ts'
 import type { ResourceRecord, TransitionContext } from '../../src/locker/store/record.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { buildScripts, type LockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import type { TimeFragments } from '../../src/locker/store/redis/scripts/prelude.ts'
+import { parseValue } from '../../src/locker/store/redis/wire.ts'
 import {
   ANY_STALENESS,
   type Claim,
@@ -934,190 +934,188 @@ for (const [title, ops] of Object.entries(FOUND)) {
   })
 }
 
-/** A known bug: what stands in a script, and what stands there instead. */
+/** A planted bug: one passage of a script, and what stands there instead. */
 interface Mutant {
   script: keyof LockerScripts
   from: string
   to: string
 }
 
-const HELD = 'return o == token and f == fence and now <= u + l'
+const HELD = 'return owner == token and lastFence == fence and now <= leaseUntil + length'
+const NEXT_FENCE = 'math.max(lastFence + 1, us, highestFence + 1)'
 const MUTANTS: Record<string, Mutant> = {
-  'a claim that is not idempotent': { script: 'claim', from: 'if o == token then', to: 'if false then' },
-  'an unfenced publish': { script: 'settle', from: HELD, to: 'return true' },
-  'a publish by the token alone': { script: 'settle', from: HELD, to: 'return o == token and now <= u + l' },
-  'a publish by the fence alone': { script: 'settle', from: HELD, to: 'return f == fence and now <= u + l' },
-  'a publish without end': { script: 'settle', from: HELD, to: 'return o == token and f == fence' },
-  'a publish without grace': { script: 'settle', from: HELD, to: `${HELD.replace('u + l', 'u')}` },
-  'a publish that has the effect of two': {
-    script: 'settle',
-    from: 'if num(r[6]) == fence then',
-    to: 'if false then',
-  },
-  'an INCR fence': { script: 'claim', from: 'math.max(f + 1, us, seen + 1)', to: 'f + 1' },
-  'a fence that is the time': { script: 'claim', from: 'math.max(f + 1, us, seen + 1)', to: 'us' },
-  'a fence that forgets what was seen': { script: 'claim', from: ', seen + 1)', to: ')' },
-  'a blind renewal': { script: 'renew', from: HELD, to: 'return true' },
-  'a park that is not removed by settling': {
-    script: 'settle',
-    from: 'for i = 1, #found do gone[#gone + 1] = found[i] end',
-    to: '',
-  },
-  'a park that is not removed by a grant': {
+  'a claim that is not idempotent': { script: 'claim', from: 'if owner == token then', to: 'if false then' },
+  'a fence that only counts': { script: 'claim', from: NEXT_FENCE, to: 'lastFence + 1' },
+  'a fence that is the time': { script: 'claim', from: NEXT_FENCE, to: 'us' },
+  'a fence that ignores the highest one seen': { script: 'claim', from: ', highestFence + 1)', to: ')' },
+  'a flight that stays parked when it is granted': {
     script: 'claim',
     from: 'if isParked then gone',
     to: 'if false then gone',
   },
-  'a park that is not removed by leaving': { script: 'unpark', from: 'remove(key, { park })', to: '' },
-  'a park without bound': { script: 'claim', from: '>= cap then return', to: '>= 1000 then return' },
-  'a release that tells nobody': {
-    script: 'release',
-    from: 'local gone = hint(',
-    to: 'local gone = false and hint(',
+  'no bound on parked flights': {
+    script: 'claim',
+    from: '>= maxParked then return',
+    to: '>= 1000 then return',
   },
-  'a holder let go of which one alone is told': {
-    script: 'release',
-    from: "hint(ARGV[8], found, '1')",
-    to: "hint(ARGV[8], found, '0')",
+  'a refresh that lets the stale value expire': {
+    script: 'claim',
+    from: 'keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil,',
+    to: 'keep(key, math.max(',
   },
-  'a holder let go that hands over': {
-    script: 'release',
-    from: "if ARGV[10] == '1' then",
+  'a takeover by a flight that must not': {
+    script: 'claim',
+    from: 'if owner and parkedFence > 0 and noTakeover',
+    to: 'if false',
+  },
+  'a count of parked flights that only grows': {
+    script: 'claim',
+    from: "'n' set[#set + 1] = parkedCount - 1",
+    to: "'n' set[#set + 1] = parkedCount",
+  },
+  'a hit on an expired value': {
+    script: 'claim',
+    from: '(not refresh and value and valueFence > afterFence and freshUntil > now)',
+    to: '(not refresh and value and valueFence > afterFence)',
+  },
+  'an outcome that is readable only for its ttl': {
+    script: 'claim',
+    from: 'local awaited = parkedFence > 0',
+    to: 'local awaited = false',
+  },
+  'a refresh that accepts the result of the running grant': {
+    script: 'claim',
+    from: 'if refresh or invalidatedUpTo >= lastFence then afterFence',
+    to: 'if invalidatedUpTo >= lastFence then afterFence',
+  },
+  'a stale value beyond maxStaleness': {
+    script: 'claim',
+    from: 'staleFor < maxStaleness',
+    to: 'maxStaleness > 0',
+  },
+  'a stale value that is not kept any more': {
+    script: 'claim',
+    from: 'and staleUntil > now then',
+    to: 'then',
+  },
+  'a fresh value as a stale one': { script: 'claim', from: 'and staleFor >= 0 and', to: 'and' },
+  'a stale value for a refresh': {
+    script: 'claim',
+    from: 'if value and not refresh and valueFence > afterFence and staleFor',
+    to: 'if value and valueFence > afterFence and staleFor',
+  },
+  'a stale value of a grant up to afterFence': {
+    script: 'claim',
+    from: 'not refresh and valueFence > afterFence and staleFor',
+    to: 'not refresh and staleFor',
+  },
+  'a stale value for a flight that is parked': {
+    script: 'claim',
+    from: 'if stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld',
+    to: 'if stale and staleFor < acceptStaleWhileHeld',
+  },
+  'a stale value beyond acceptStaleWhileHeld': {
+    script: 'claim',
+    from: 'parkedFence == 0 and staleFor < acceptStaleWhileHeld',
+    to: 'parkedFence == 0 and acceptStaleWhileHeld > 0',
+  },
+  'a claim that forgets staleUntil': {
+    script: 'claim',
+    from: 'keep(key, math.max(freshUntil, staleUntil,',
+    to: 'keep(key, math.max(freshUntil,',
+  },
+  'a bypass for a flight that must hold the lease': {
+    script: 'claim',
+    from: 'if bypassUntil > now and not noBypass',
+    to: 'if bypassUntil > now',
+  },
+  'a bypass that unparks the flight that may have been notified': {
+    script: 'claim',
+    from: 'if bypassUntil > now and not noBypass then',
+    to: 'if bypassUntil > now and not noBypass then remove(key, { park })',
+  },
+  'a grant although expectedFence was invalidated': {
+    script: 'claim',
+    from: 'or invalidatedUpTo >= expectedFence)',
+    to: ')',
+  },
+  'a grant that ignores expectedFence': {
+    script: 'claim',
+    from: 'if expectedFence > 0 and (expectedFence ~= lastFence or invalidatedUpTo >= expectedFence)',
+    to: 'if false',
+  },
+  'an unstored value, withheld from flights that were parked for it': {
+    script: 'claim',
+    from: "if awaited and outcomeKind == 'n'",
+    to: 'if false',
+  },
+  'a successor that is notified as its predecessor asked': {
+    script: 'claim',
+    from: "local gone = owner and { 'a' } or {}",
+    to: 'local gone = {}',
+  },
+  'an unfenced settlement': { script: 'settle', from: HELD, to: 'return true' },
+  'a settlement by the token alone': {
+    script: 'settle',
+    from: HELD,
+    to: 'return owner == token and now <= leaseUntil + length',
+  },
+  'a settlement by the fence alone': {
+    script: 'settle',
+    from: HELD,
+    to: 'return lastFence == fence and now <= leaseUntil + length',
+  },
+  'a settlement however late': {
+    script: 'settle',
+    from: HELD,
+    to: 'return owner == token and lastFence == fence',
+  },
+  'a settlement without grace': {
+    script: 'settle',
+    from: HELD,
+    to: HELD.replace('leaseUntil + length', 'leaseUntil'),
+  },
+  'a settlement that is not idempotent': {
+    script: 'settle',
+    from: 'if num(outcomeFence) == fence then',
     to: 'if false then',
   },
-  'a refresh that ends the stale value': {
-    script: 'claim',
-    from: 'keep(key, last(vu, su, eu,',
-    to: 'keep(key, last(0, 0, 0,',
+  'flights that stay parked after a settlement': {
+    script: 'settle',
+    from: 'for i = 1, #parked do gone[#gone + 1] = parked[i] end',
+    to: '',
   },
-  'a doomed value that is kept': { script: 'settle', from: 'doomed and 0 or now + ttl', to: 'now + ttl' },
-  'an invalidation that is not broadcast': {
-    script: 'invalidate',
-    from: "redis.pcall('PUBLISH', ARGV[1], '1'",
-    to: "return first; redis.pcall('ECHO', '1'",
+  'an invalidated value that is stored as fresh': {
+    script: 'settle',
+    from: 'invalidated and 0 or now + ttl',
+    to: 'now + ttl',
   },
   'a replaced value that is not broadcast': {
     script: 'settle',
     from: 'if replaced then',
     to: 'if false then',
   },
-  'a hint to one who has gone': {
-    script: 'release',
-    from: 'or receivers > 0 then break',
-    to: 'or true then break',
-  },
-  'a hint that ends with the one who leaves': {
-    script: 'unpark',
-    from: 'local gone = hint(',
-    to: 'if true then return 1 end local gone = hint(',
-  },
-  'progress that is not shown to the parked': {
-    script: 'progress',
-    from: 'for _, park in ipairs(found) do',
-    to: 'for _, park in ipairs({}) do',
-  },
-  'a message without bound': { script: 'settle', from: '#bytes <= num(ARGV[7])', to: 'true' },
-  'a takeover by one who must not': { script: 'claim', from: 'if o and parked > 0 and stay', to: 'if false' },
-  'a count of parks that only grows': {
-    script: 'claim',
-    from: "'n' set[#set + 1] = n - 1",
-    to: "'n' set[#set + 1] = n",
-  },
-  'a hit of a value that has expired': {
-    script: 'claim',
-    from: '(not refresh and v and vf > after and vu > now)',
-    to: '(not refresh and v and vf > after)',
-  },
-  'an outcome that only its ttl keeps': {
-    script: 'claim',
-    from: 'local mine = parked > 0',
-    to: 'local mine = false',
-  },
-  'a refresh that is content with what there is': {
-    script: 'claim',
-    from: 'if refresh or d >= f then after',
-    to: 'if d >= f then after',
-  },
-  'an offer beyond what is tolerated': {
-    script: 'claim',
-    from: 'past < tolerance and vs > now',
-    to: 'tolerance > 0 and vs > now',
-  },
-  'an offer of what is no longer kept': {
-    script: 'claim',
-    from: 'past < tolerance and vs > now',
-    to: 'past < tolerance',
-  },
-  'an offer of what is not over': { script: 'claim', from: 'and past >= 0 and', to: 'and' },
-  'an offer to one who refreshes': {
-    script: 'claim',
-    from: 'if v and not refresh and vf > after and past',
-    to: 'if v and vf > after and past',
-  },
-  'an offer of what was begun too early': {
-    script: 'claim',
-    from: 'not refresh and vf > after and past',
-    to: 'not refresh and past',
-  },
-  'an offer after an invalidation': {
-    script: 'invalidate',
-    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
-    to: "{ 'vu', 'eu', 'pu',",
-  },
-  'what was invalidated, lost to those who were parked for it': {
-    script: 'invalidate',
-    from: 'if value then',
-    to: 'if false then',
-  },
-  'what was invalidated, kept when nobody can read it': {
-    script: 'invalidate',
-    from: "not readable and 'w' or nil",
-    to: 'nil',
-  },
-  'a value that does not say that it is kept beyond its end': {
+  'a replaced stale value that is not broadcast': {
     script: 'settle',
-    from: 'fence, vu, vs)',
-    to: 'fence, vu, 0)',
+    from: 'math.max(freshUntil, staleUntil) > now',
+    to: 'freshUntil > now',
   },
-  'a value that does not say that it has tags': {
+  'a message without a limit': { script: 'settle', from: '#bytes <= messageLimit', to: 'true' },
+  'a header without staleUntil': {
     script: 'settle',
-    from: "tags ~= '' and 1 or 0",
-    to: '0',
+    from: 'fence, freshUntil, staleUntil)',
+    to: 'fence, freshUntil, 0)',
   },
-  'an offer of what was invalidated while its work ran': {
+  'a header that does not tell of tags': { script: 'settle', from: "tags ~= '' and 1 or 0", to: '0' },
+  'a stale value that was invalidated while its work ran': {
     script: 'settle',
-    from: 'doomed and 0 or num(ARGV[11])',
-    to: 'num(ARGV[11])',
+    from: "if kind ~= 'v' or invalidated then keepStale",
+    to: "if kind ~= 'v' then keepStale",
   },
-  'what is over, served to one who is parked': {
-    script: 'claim',
-    from: 'if offer and parked == 0 and past < serve',
-    to: 'if offer and past < serve',
-  },
-  'what is over, served for longer than it will do': {
-    script: 'claim',
-    from: 'parked == 0 and past < serve',
-    to: 'parked == 0 and serve > 0',
-  },
-  'a claim that forgets until when what is over is kept': {
-    script: 'claim',
-    from: 'now + lease, lease, vs, pu))',
-    to: 'now + lease, lease, 0, pu))',
-  },
-  'a publish that forgets until when it is kept beyond its ttl': {
+  'a settlement that forgets staleUntil': {
     script: 'settle',
-    from: '0, 0, vs, pu))',
-    to: '0, 0, 0, pu))',
-  },
-  'a renewal that forgets until when what is over is kept': {
-    script: 'renew',
-    from: 'lease, num(r[9]), num(r[10])',
-    to: 'lease, 0, 0',
-  },
-  'a replaced value that was over, and is not broadcast': {
-    script: 'settle',
-    from: 'math.max(vu, vs) > now',
-    to: 'vu > now',
+    from: 'keep(key, math.max(freshUntil, staleUntil,',
+    to: 'keep(key, math.max(freshUntil,',
   },
   'a value without its tags': {
     script: 'settle',
@@ -1126,100 +1124,131 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'a message without its tags': {
     script: 'settle',
-    from: "if stale > 0 or tags ~= '' then head",
+    from: "if keepStale > 0 or tags ~= '' then head",
     to: 'if false then head',
-  },
-  'a pass for one who is stubborn': {
-    script: 'claim',
-    from: 'if pu > now and not stubborn',
-    to: 'if pu > now',
-  },
-  'a pass that takes one off the record who may have been told that it is free': {
-    script: 'claim',
-    from: 'if pu > now and not stubborn then',
-    to: 'if pu > now and not stubborn then remove(key, { park })',
-  },
-  'a pass that is not ended by a value': {
-    script: 'settle',
-    from: "'vs', 'pu', 'w'",
-    to: "'vs', 'w'",
-  },
-  'a pass that is not ended by an invalidation': {
-    script: 'invalidate',
-    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
-    to: "{ 'vu', 'eu', 'vs', 'v',",
-  },
-  'a pass that begins with what was invalidated': {
-    script: 'settle',
-    from: 'pu = doomed and 0 or now',
-    to: 'pu = now',
   },
   'a failure without its tags': {
     script: 'settle',
     from: "if kind ~= 'v' and tags ~= '' then",
     to: 'if false then',
   },
-  'a grant for a fence that was invalidated': {
-    script: 'claim',
-    from: 'or d >= only)',
-    to: ')',
+  'a bypass that a value does not end': {
+    script: 'settle',
+    from: "'vs', 'pu', 'w'",
+    to: "'vs', 'w'",
   },
-  'a grant without regard to the fence that it was for': {
-    script: 'claim',
-    from: 'if only > 0 and (only ~= f or d >= only)',
-    to: 'if false',
+  'a bypass that begins with an invalidated result': {
+    script: 'settle',
+    from: 'bypassUntil = invalidated and 0 or now',
+    to: 'bypassUntil = now',
   },
-  'what is not kept replaces what is': {
+  'an unstored value that replaces the stored one': {
     script: 'settle',
     from: "redis.call('HSET', key, 'e', bytes, 's', int(fence), 'k', 'n'",
     to: "redis.call('HSET', key, 'v', bytes, 'e', bytes, 's', int(fence), 'k', 'n'",
   },
-  'what is not kept, told to be fresh': { script: 'settle', from: "if kind == 'n' then ttl = 0 end", to: '' },
-  'what is not kept, withheld from those who waited for it': {
-    script: 'claim',
-    from: "if mine and k == 'n'",
+  'an unstored value in a message as a fresh one': {
+    script: 'settle',
+    from: "if kind == 'n' then ttl = 0 end",
+    to: '',
+  },
+  'a renewal that ignores its grant': { script: 'renew', from: HELD, to: 'return true' },
+  'a renewal that forgets staleUntil': {
+    script: 'renew',
+    from: 'num(freshUntil), num(staleUntil),',
+    to: 'num(freshUntil),',
+  },
+  'progress that no parked flight receives': {
+    script: 'progress',
+    from: 'for _, park in ipairs(parked) do',
+    to: 'for _, park in ipairs({}) do',
+  },
+  'a release that notifies no flight': {
+    script: 'release',
+    from: 'local gone = notifyFree(',
+    to: 'local gone = false and notifyFree(',
+  },
+  'an expired lease of which one flight alone is notified': {
+    script: 'release',
+    from: "notifyFree(channels, parked, '1')",
+    to: "notifyFree(channels, parked, '0')",
+  },
+  'a lease that is given up instead of expired': {
+    script: 'release',
+    from: 'if asExpired then',
+    to: 'if false then',
+  },
+  'a notice to a flight whose process has gone': {
+    script: 'release',
+    from: 'or receivers > 0 then break',
+    to: 'or true then break',
+  },
+  'a flight that unparks, and does not pass its notice on': {
+    script: 'unpark',
+    from: 'local gone = notifyFree(',
+    to: 'if true then return 1 end local gone = notifyFree(',
+  },
+  'a flight that stays parked after it left': { script: 'unpark', from: 'remove(key, { park })', to: '' },
+  'the last flight unparks, and the holder is not notified': {
+    script: 'unpark',
+    from: 'if notifyUnwanted and #others == 0 then',
+    to: 'if false then',
+  },
+  'a flight unparks, and the holder is notified as if it were the last': {
+    script: 'unpark',
+    from: 'if notifyUnwanted and #others == 0 then',
+    to: 'if notifyUnwanted then',
+  },
+  'a holder that is notified without having asked': {
+    script: 'unpark',
+    from: 'if notifyUnwanted and #others == 0 then',
+    to: 'if #others == 0 then',
+  },
+  'an invalidation that is not broadcast': {
+    script: 'invalidate',
+    from: "local published = redis.pcall('PUBLISH', channel,",
+    to: 'local published = tostring(',
+  },
+  'a stale value after its invalidation': {
+    script: 'invalidate',
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
+    to: "{ 'vu', 'eu', 'pu',",
+  },
+  'an invalidated value, lost to flights that were parked for it': {
+    script: 'invalidate',
+    from: 'if value then',
+    to: 'if false then',
+  },
+  'an invalidated value, kept although no flight may read it': {
+    script: 'invalidate',
+    from: "not readable and 'w' or nil",
+    to: 'nil',
+  },
+  'a bypass that an invalidation does not end': {
+    script: 'invalidate',
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
+    to: "{ 'vu', 'eu', 'vs', 'v',",
+  },
+  'a release with a flight parked': {
+    script: 'releaseIfUnwanted',
+    from: 'if #gone < #parked then',
+    to: 'if false then',
+  },
+  'a release only if no flight was ever parked': {
+    script: 'releaseIfUnwanted',
+    from: "if cluster ~= '1' and receivers == 0",
     to: 'if false',
   },
-  'giving up with somebody parked': {
-    script: 'abandon',
-    from: 'if #gone < #found then',
+  'a conditional release without the lease': { script: 'releaseIfUnwanted', from: HELD, to: 'return true' },
+  'a conditional release that is not idempotent': {
+    script: 'releaseIfUnwanted',
+    from: 'if num(outcomeFence) == fence then',
     to: 'if false then',
   },
-  'giving up only when nobody was parked': {
-    script: 'abandon',
-    from: "if ARGV[5] ~= '1' and receivers == 0",
-    to: 'if false',
-  },
-  'giving up without the lease': { script: 'abandon', from: HELD, to: 'return true' },
-  'giving up that has the effect of two': {
-    script: 'abandon',
-    from: 'if num(r[5]) == fence then',
-    to: 'if false then',
-  },
-  'giving up that does not ask to be told': {
-    script: 'abandon',
-    from: "'n', #found - #gone, 'a', '1'",
-    to: "'n', #found - #gone",
-  },
-  'the last one leaves, and nobody is told': {
-    script: 'unpark',
-    from: 'if r[3] and #found == 0 then',
-    to: 'if false then',
-  },
-  'one of several leaves, and the holder takes it for the last': {
-    script: 'unpark',
-    from: 'if r[3] and #found == 0 then',
-    to: 'if r[3] then',
-  },
-  'a holder that is told without having asked': {
-    script: 'unpark',
-    from: 'if r[3] and #found == 0 then',
-    to: 'if #found == 0 then',
-  },
-  'a successor that is told what the one before it asked': {
-    script: 'claim',
-    from: "local gone = o and { 'a' } or {}",
-    to: 'local gone = {}',
+  'a conditional release that does not ask for a notice': {
+    script: 'releaseIfUnwanted',
+    from: "'n', #parked - #gone, 'a', '1'",
+    to: "'n', #parked - #gone",
   },
 }
 

@@ -8,36 +8,29 @@ import type { ServerClock } from '../../../kernel/redis/server-clock.ts'
 import type { Timer } from '../../../kernel/time/clock.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
 import { worksAreDeferred } from '../../../kernel/work/work-scheduler.ts'
-import { parseValue } from '../../cache/value.ts'
-import {
-  ANY_STALENESS,
-  type Claim,
-  type Claimer,
-  type ClaimReply,
-  type Outcome,
-  type StaleValue,
-} from '../store.ts'
-import { noticeOf } from './messages.ts'
+import type { Client } from '../record.ts'
+import type { Claim, Claimer } from '../store.ts'
 import type { LockerScripts } from './scripts/index.ts'
+import { encodeClaim, parseClaimReply, parseNotice, VALUES_PER_CLAIM } from './wire.ts'
 
 /**
- * Claims that one script carries at most: it runs alone on the server, so it must stay short, and while one runs there
- * the next is made here. (8 and 32 measured slower.)
+ * Most claims of one script. A script runs alone on the server, so it must stay short; while one runs there, the next is
+ * encoded here. Of 8, 16 and 32, 16 gave the lowest p99 (bench `keys`).
  */
 const MAX_BATCH = 16
 
 /**
- * Claims of a burst that are under way at first, on a standalone server. More go out as they are answered, at most twice
- * as many each time, and no more while works of this process wait for others that compute: what it cannot start now,
- * another process may claim and start.
+ * Claims in flight on a standalone server, as a window that grows as replies arrive and starts over when the queue is
+ * empty. It does not grow while works of this process are deferred: another process may be granted a claim that waits
+ * here, and start its work at once (bench `keys`).
  */
-const FEWEST = MAX_BATCH
-const MOST = 1024
+const INITIAL_WINDOW = MAX_BATCH
+const MAX_WINDOW = 1024
 
-/** When Redis answers no claim for so long, ms, all that wait go out. */
-const PATIENCE = 20
+/** When no reply arrives for this long, ms, the window opens: all claims go out, so that each fails at its own deadline. */
+const STALL = 20
 
-/** One claim on its way. It listens for messages before it goes out: one may overtake the reply. */
+/** A claim and its claimer. Listens before the claim is sent, since a message may overtake the reply. */
 class Entry implements Listener {
   readonly claim: Claim
   readonly within: number
@@ -50,238 +43,122 @@ class Entry implements Listener {
   }
 
   hint(hint: Hint): void {
-    const notice = noticeOf(hint)
+    const notice = parseNotice(hint)
     if (notice) this.claimer.notice(notice)
   }
 }
 
-/** What goes before the claims in every call. */
-export interface ClaimHead {
-  inbox: string
-  holder: string
-  maxParked: number
-}
-
-/** Values in the script's reply for each key. */
-const STRIDE = 3
-
-/** Reads what the claim script returned for one key; undefined: it failed for that key alone. */
-function parse(values: readonly unknown[], index: number): ClaimReply | undefined {
-  const bytes = values[index * STRIDE + 1] as Buffer | null
-  const third = values[index * STRIDE + 2] as Buffer | null | unknown[]
-  const { offer, more } = Array.isArray(third) ? offered(third) : { offer: undefined, more: third }
-  const [status, a, b, c, d] = String(values[index * STRIDE]).split(' ')
-  switch (status) {
-    case 'V': {
-      const { tags, bytes: value } = parseValue(bytes as Buffer)
-      return { status: 'done', outcome: outcomeOf('value', a, b, c, value, d, tags) }
-    }
-    case 'U': {
-      return { status: 'done', outcome: outcomeOf('value', a, '0', b, bytes, '0', String(more ?? '')) }
-    }
-    case 'E':
-      return {
-        status: 'done',
-        outcome: outcomeOf('error', a, b, c, bytes, '0', String(more ?? '')),
-        stale: offer,
-      }
-    case 'S':
-      return offer && { status: 'stale', stale: offer }
-    case 'G':
-      return { status: 'granted', fence: Number(a), takeover: b === '1', stale: offer }
-    case 'N':
-      return { status: 'bypass', fence: Number(a), stale: offer }
-    case 'P': {
-      return {
-        status: 'parked',
-        fence: Number(a),
-        leaseLeft: Number(b),
-        afterFence: Number(c),
-        trace: String(bytes ?? ''),
-        progress: more ?? undefined,
-        stale: offer,
-      }
-    }
-    case 'X':
-      return { status: 'lease-expired', stale: offer }
-    case 'O':
-      return { status: 'overloaded' }
-    case 'R':
-      return { status: 'conflict' }
-    case 'F':
-      return { status: 'exhausted' }
-    default:
-      return undefined
-  }
-}
-
-/** Reads an offer, and what is shown of the work beside it. */
-function offered([head, value, shown]: unknown[]): { offer: StaleValue; more: Buffer | null } {
-  const [fence, past, left] = String(head).split(' ').map(Number) as [number, number, number]
-  const { tags, bytes } = parseValue(value as Buffer)
-  const more = shown as Buffer
-  return {
-    offer: { fence, staleFor: past, staleLeft: left, bytes, tags },
-    more: more.length > 0 ? more : null,
-  }
-}
-
-type Word = string | undefined
-
-function outcomeOf(
-  kind: Outcome['kind'],
-  fence: Word,
-  fresh: Word,
-  invalidated: Word,
-  bytes: Buffer | null,
-  stale: Word,
-  tags: string,
-): Outcome {
-  return {
-    kind,
-    fence: Number(fence),
-    bytes: bytes ?? Buffer.alloc(0),
-    ttlLeft: Number(fresh),
-    invalidated: invalidated === '1',
-    staleLeft: Number(stale),
-    tags,
-  }
-}
-
-/** Larger numbers are not exact, here and there. */
-const whole = (ms: number): number => Math.min(Math.ceil(ms), Number.MAX_SAFE_INTEGER)
-
-/** A claim as the script reads it, under the lease that the call names for all. */
-function argumentOf(claim: Claim, lease: number): string {
-  const {
-    nonce,
-    attempt,
-    afterFence: after,
-    parkedFence: parked,
-    maxStaleness: tolerance,
-    acceptStaleWhileHeld: serve,
-    expectedFence: only,
-    trace,
-  } = claim
-  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.allowBypass ? 0 : 4)
-  const plain = attempt === 1 && claim.lease === lease && flags === 0 && trace === ''
-  if (plain && after === 0 && parked === 0 && tolerance === ANY_STALENESS && serve === 0 && only === 0)
-    return nonce
-  const numbers = [attempt, claim.lease, after, parked, flags, whole(tolerance), whole(serve), only]
-  return `${nonce}${numbers.join(' ')} ${trace}`
-}
-
 /**
- * Carries the claims that are made in one tick in one script call: on a standalone server; on a cluster each goes alone,
- * since its key has a slot of its own.
+ * Sends the claims of one tick in one script call on a standalone server. On a cluster each claim goes alone, because its
+ * key has a slot of its own.
  */
 export class ClaimBatcher {
   readonly #connection: Connection
   readonly #scripts: LockerScripts
-  readonly #head: ClaimHead
-  /** Only replies count: messages may be forged. */
+  readonly #client: Client
+  /** Learns from replies only: messages may be forged. */
   readonly #fences: FenceWatermark
   readonly #clock: ServerClock
-  readonly #size: number
-  /** Claims of this tick; flushed when it ends. */
-  readonly #entries: Entry[] = []
-  /** Claims that wait until others are answered. */
-  readonly #line = new Fifo<Entry>()
-  #underWay = 0
-  /** How many may be under way at present. */
-  #most: number
+  readonly #batchSize: number
+  /** Claims of this tick, until it ends. */
+  readonly #tick: Entry[] = []
+  /** Claims that wait for the window. */
+  readonly #queue = new Fifo<Entry>()
+  #inFlight = 0
+  #window: number
+  /** `#sendQueued` is running. */
   #sending = false
-  /** Counts answers and failures. */
-  #answers = 0
-  #timer: Timer | undefined
+  /** Counts replies and failures, for the stall timer. */
+  #settled = 0
+  #stallTimer: Timer | undefined
 
   constructor(
     connection: Connection,
     scripts: LockerScripts,
-    head: ClaimHead,
+    client: Client,
     fences: FenceWatermark,
     clock: ServerClock,
   ) {
     this.#connection = connection
     this.#scripts = scripts
-    this.#head = head
+    this.#client = client
     this.#fences = fences
     this.#clock = clock
-    this.#size = connection.cluster ? 1 : MAX_BATCH
-    this.#most = this.#fewest
+    this.#batchSize = connection.cluster ? 1 : MAX_BATCH
+    this.#window = this.#initialWindow
   }
 
-  /** Claims with the others of this tick. `within`: until when the store has to answer, ms. */
+  /** Claims with the others of this tick. `within`: how long the store may take to answer, ms. */
   add(claim: Claim, within: number, claimer: Claimer): void {
-    this.#entries.push(new Entry(claim, within, claimer))
-    if (this.#entries.length === 1) atEndOfTick(() => this.#flush())
+    this.#tick.push(new Entry(claim, within, claimer))
+    if (this.#tick.length === 1) atEndOfTick(() => this.#flush())
   }
 
   #flush(): void {
-    const entries = this.#entries
-    // Each process begins elsewhere: of a burst that all of them ask for, each then wins its part of the work.
-    const first = entries.length > this.#size ? Math.floor(Math.random() * entries.length) : 0
-    for (let n = 0; n < entries.length; n++) this.#line.push(entries[(first + n) % entries.length] as Entry)
+    const entries = this.#tick
+    // A burst begins at a random entry: processes that claim the same keys then win different ones (bench `keys`).
+    const first = entries.length > this.#batchSize ? Math.floor(Math.random() * entries.length) : 0
+    for (let n = 0; n < entries.length; n++) this.#queue.push(entries[(first + n) % entries.length] as Entry)
     entries.length = 0
-    this.#sendSome()
+    this.#sendQueued()
   }
 
-  /** On a cluster, one node that is silent must not hold up the claims of others: all are under way at once. */
-  get #fewest(): number {
-    return this.#connection.cluster ? Number.POSITIVE_INFINITY : FEWEST
+  /** Infinite on a cluster: a node that does not answer must not delay the claims of the others. */
+  get #initialWindow(): number {
+    return this.#connection.cluster ? Number.POSITIVE_INFINITY : INITIAL_WINDOW
   }
 
-  /** A claim may fail while it is being sent, and call this again: the loop that runs already goes on then. */
-  #sendSome(): void {
+  /** Sends what fits in the window. A claim that fails while it is sent calls this again: the running loop goes on then. */
+  #sendQueued(): void {
     if (this.#sending) return
     this.#sending = true
     try {
-      while (this.#line.first && this.#underWay < this.#most) this.#send(this.#take(this.#line.first.within))
+      while (this.#queue.first && this.#inFlight < this.#window)
+        this.#send(this.#nextBatch(this.#queue.first.within))
     } finally {
       this.#sending = false
     }
-    if (this.#line.size > 0) return this.#watch()
-    this.#timer?.cancel()
-    this.#timer = undefined
+    if (this.#queue.size > 0) return this.#watchForStall()
+    this.#stallTimer?.cancel()
+    this.#stallTimer = undefined
   }
 
-  /** The next claims for one script: they share its time limit. */
-  #take(within: number): Entry[] {
+  /** The next claims for one script, which share its deadline. */
+  #nextBatch(within: number): Entry[] {
     const entries: Entry[] = []
-    while (entries.length < this.#size && this.#line.first?.within === within)
-      entries.push(this.#line.shift() as Entry)
+    while (entries.length < this.#batchSize && this.#queue.first?.within === within)
+      entries.push(this.#queue.shift() as Entry)
     return entries
   }
 
-  /** Lets all of the line go when nothing is answered. */
-  #watch(): void {
-    const answers = this.#answers
-    this.#timer ??= this.#connection.clock.after(
-      PATIENCE,
+  #watchForStall(): void {
+    const settled = this.#settled
+    this.#stallTimer ??= this.#connection.clock.after(
+      STALL,
       () => {
-        this.#timer = undefined
-        if (this.#answers === answers) this.#most = Number.POSITIVE_INFINITY
-        this.#sendSome()
+        this.#stallTimer = undefined
+        if (this.#settled === settled) this.#window = Number.POSITIVE_INFINITY
+        this.#sendQueued()
       },
       true,
     )
   }
 
-  /** So many claims are answered, or failed. */
-  #over(count: number): void {
-    this.#answers++
-    this.#underWay -= count
-    if (this.#line.size === 0) {
-      if (this.#underWay < FEWEST) this.#most = this.#fewest
+  /** A batch of claims was answered, or failed. */
+  #onBatchSettled(count: number): void {
+    this.#settled++
+    this.#inFlight -= count
+    if (this.#queue.size === 0) {
+      if (this.#inFlight < INITIAL_WINDOW) this.#window = this.#initialWindow
     } else if (!worksAreDeferred(this.#connection.clock))
-      this.#most = Math.max(this.#most, Math.min(2 * this.#most, MOST))
-    this.#sendSome()
+      this.#window = Math.max(this.#window, Math.min(2 * this.#window, MAX_WINDOW))
+    this.#sendQueued()
   }
 
   #send(entries: Entry[]): void {
     const count = entries.length
-    this.#underWay += count
-    const { inbox, holder, maxParked } = this.#head
+    this.#inFlight += count
+    const { inbox, holder, maxParked } = this.#client
     const lease = entries[0]?.claim.lease ?? 0
     const within = entries[0]?.within ?? 0
     const keys: string[] = []
@@ -291,18 +168,18 @@ export class ClaimBatcher {
       this.#connection.inbox.listen(claim.nonce, entry)
       claimer.sending()
       keys.push(claim.key)
-      args.push(argumentOf(claim, lease))
+      args.push(encodeClaim(claim, lease))
     }
     const sentAt = this.#connection.clock.now()
-    const late = (replies: unknown) => this.#answer(entries, replies as unknown[], sentAt)
-    const answered = (replies: unknown) => {
-      this.#over(count)
-      late(replies)
+    const onLateReply = (replies: unknown) => this.#deliver(entries, replies as unknown[], sentAt)
+    const onReply = (replies: unknown) => {
+      this.#onBatchSettled(count)
+      onLateReply(replies)
       entries.length = 0
     }
-    const failed = (error: Error) => {
-      this.#over(count)
-      // One of them, or its reply, is too large for a connection: the others need not fail with it.
+    const onError = (error: Error) => {
+      this.#onBatchSettled(count)
+      // One claim, or its reply, may be too large for a connection: each is sent again alone, so that only that one fails.
       const separable = count > 1 && error instanceof UnavailableError && error.lostConnections > 0
       for (const entry of entries) {
         if (separable) this.#send([entry])
@@ -310,20 +187,20 @@ export class ClaimBatcher {
       }
     }
     const request = this.#scripts.claim.with(keys, args)
-    this.#connection.send(request, within, new ReplyCallbacks(answered, failed, late))
+    this.#connection.send(request, within, new ReplyCallbacks(onReply, onError, onLateReply))
   }
 
-  #answer(entries: Entry[], replies: unknown[], sentAt: number): void {
-    this.#clock.update(Number(replies[entries.length * STRIDE]), sentAt)
+  #deliver(entries: Entry[], replies: unknown[], sentAt: number): void {
+    this.#clock.update(Number(replies[entries.length * VALUES_PER_CLAIM]), sentAt)
     for (let index = 0; index < entries.length; index++) {
       const entry = entries[index] as Entry
       const { claim, claimer } = entry
-      const reply = parse(replies, index)
+      const reply = parseClaimReply(replies, index)
       if (reply?.status === 'granted' || reply?.status === 'parked') this.#fences.observe(reply.fence)
       if (reply) claimer.claimed(reply, claim.attempt)
-      else if (entries.length > 1)
-        this.#send([entry]) // It failed for this key among others: alone, Redis says how.
-      else claimer.claimFailed(new UnavailableError('Redis gave an answer that is none'), claim.attempt)
+      // Sent alone, a claim fails with the error of Redis.
+      else if (entries.length > 1) this.#send([entry])
+      else claimer.claimFailed(new UnavailableError('Redis returned a malformed reply'), claim.attempt)
     }
   }
 }

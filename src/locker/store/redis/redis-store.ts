@@ -5,30 +5,33 @@ import type { ReplyHandler } from '../../../kernel/redis/call.ts'
 import type { CommandSender, Request } from '../../../kernel/redis/command.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
-import { FORMAT } from '../../../kernel/redis/keys.ts'
 import type { Script } from '../../../kernel/redis/script.ts'
 import { ServerClock } from '../../../kernel/redis/server-clock.ts'
 import { atEndOfTick } from '../../../kernel/time/tick.ts'
-import { freshOutcome } from '../../cache/value.ts'
-import { tokenOf } from '../record.ts'
+import { type Client, tokenOf } from '../record.ts'
 import {
   type CallLimits,
   type Claim,
   type Claimer,
   type GrantRef,
+  type InvalidateReply,
   MAX_PARKED,
   MESSAGE_LIMIT,
   type Outcome,
   type Release,
+  type ReleaseReply,
+  type RenewReply,
   type Settlement,
+  type SettleReply,
   type Snapshot,
   type Store,
   type StoreListener,
 } from '../store.ts'
-import { ClaimBatcher, type ClaimHead } from './claim-batcher.ts'
+import { ClaimBatcher } from './claim-batcher.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'
+import { freshOutcome, parseBroadcast } from './wire.ts'
 
-/** What a test may set otherwise. */
+/** For tests. */
 export interface RedisStoreOptions {
   scripts?: LockerScripts
   maxParked?: number
@@ -37,13 +40,10 @@ export interface RedisStoreOptions {
   time?: Request
 }
 
-/** What is no longer to be served: of a record up to a fence, or of a tag before an epoch. */
-const BROADCAST = new RegExp(`^${FORMAT}(t?)(\\d{1,16}) ([^]+)$`)
-
 const SETTLE_KINDS: Record<Settlement['kind'], string> = { value: 'v', error: 'e', unstored: 'n' }
 
-/** One plain read of one field: it costs the server a tenth of a script. */
-class Read implements Request, ReplyHandler {
+/** A plain read of a stored value. It costs the server a tenth of a script. */
+class ValueRead implements Request, ReplyHandler {
   readonly key: string
   readonly within: number
   readonly sending: (() => void) | undefined
@@ -54,14 +54,14 @@ class Read implements Request, ReplyHandler {
     key: string,
     within: number,
     sending: (() => void) | undefined,
-    answered: (value: unknown) => void,
-    failed: (error: unknown) => void,
+    onReply: (value: unknown) => void,
+    onError: (error: unknown) => void,
   ) {
     this.key = key
     this.within = within
     this.sending = sending
-    this.onReply = answered
-    this.onError = failed
+    this.onReply = onReply
+    this.onError = onError
   }
 
   send(sender: CommandSender): Promise<unknown> {
@@ -69,28 +69,32 @@ class Read implements Request, ReplyHandler {
   }
 }
 
-/** The Locker's store on Redis: every transition of a key is one step of one script. */
+/**
+ * The Locker's store on Redis. Each transition of a record is one run of one script; a fresh value is read by a plain
+ * command, and judged by the server's clock as last learned from a reply.
+ */
 export class RedisStore implements Store {
   readonly #connection: Connection
   readonly #scripts: LockerScripts
-  readonly #head: ClaimHead
+  readonly #client: Client
   readonly #messageLimit: number
+  /** Prefix of inbox channels. */
   readonly #channels: string
-  readonly #cluster: string
+  readonly #cluster: '0' | '1'
   readonly #claims: ClaimBatcher
   readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #time: Request
-  /** Reads of this tick; sent when it ends. */
-  readonly #reads = new Fifo<Read>()
-  /** The server is being asked for the time. */
-  #asking: Promise<void> | undefined
+  /** Reads of this tick, until it ends. */
+  readonly #reads = new Fifo<ValueRead>()
+  /** A request for the server's time is under way. */
+  #learningTime: Promise<void> | undefined
 
   constructor(connection: Connection, options: RedisStoreOptions = {}) {
     this.#connection = connection
     this.#scripts = options.scripts ?? lockerScripts
     this.#messageLimit = options.messageLimit ?? MESSAGE_LIMIT
-    this.#head = {
+    this.#client = {
       inbox: connection.inbox.id,
       holder: `${hostname().slice(0, 48)}:${process.pid}`,
       maxParked: options.maxParked ?? MAX_PARKED,
@@ -100,7 +104,7 @@ export class RedisStore implements Store {
     this.#clock = new ServerClock(connection.clock)
     this.#fences = new FenceWatermark(this.#clock)
     this.#time = options.time ?? { send: (sender) => sender.send('time', []) }
-    this.#claims = new ClaimBatcher(connection, this.#scripts, this.#head, this.#fences, this.#clock)
+    this.#claims = new ClaimBatcher(connection, this.#scripts, this.#client, this.#fences, this.#clock)
   }
 
   get subscribed(): boolean {
@@ -123,22 +127,16 @@ export class RedisStore implements Store {
   }
 
   #token(grant: GrantRef): string {
-    return tokenOf(this.#head.inbox, grant)
+    return tokenOf(this.#client.inbox, grant)
   }
 
-  async renew(
-    grant: GrantRef & { lease: number },
-    limits: CallLimits,
-  ): Promise<{ held: boolean; invalidated: boolean }> {
+  async renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply> {
     const args = [this.#token(grant), grant.fence, grant.lease]
     const [held, invalidated] = await this.#call(this.#scripts.renew, grant.key, args, limits)
     return { held: Number(held) === 1, invalidated: Number(invalidated) === 1 }
   }
 
-  async settle(
-    settlement: Settlement,
-    limits: CallLimits,
-  ): Promise<{ accepted: boolean; invalidated: boolean }> {
+  async settle(settlement: Settlement, limits: CallLimits): Promise<SettleReply> {
     const { key, fence, kind, bytes, ttl, outcomeRetention, keepStale, tags, bypassFor } = settlement
     const [accepted, invalidated] = await this.#call(
       this.#scripts.settle,
@@ -163,12 +161,9 @@ export class RedisStore implements Store {
     return { accepted: Number(accepted) === 1, invalidated: Number(invalidated) === 1 }
   }
 
-  async release(
-    release: Release,
-    limits: CallLimits,
-  ): Promise<{ released: boolean; fence: number | undefined }> {
+  async release(release: Release, limits: CallLimits): Promise<ReleaseReply> {
     const { key, fence, nonce, outcomeRetention, asExpired, regrant } = release
-    const nextToken = regrant ? tokenOf(this.#head.inbox, { nonce, attempt: regrant.attempt }) : ''
+    const regrantToken = regrant ? tokenOf(this.#client.inbox, { nonce, attempt: regrant.attempt }) : ''
     const [released, granted] = await this.#call(
       this.#scripts.release,
       key,
@@ -176,19 +171,19 @@ export class RedisStore implements Store {
         this.#token(release),
         fence,
         outcomeRetention,
-        nextToken,
+        regrantToken,
         regrant?.lease ?? 0,
         this.#fences.highest,
-        this.#head.holder,
+        this.#client.holder,
         this.#channels,
         this.#cluster,
         asExpired ? '1' : '0',
       ],
       limits,
     )
-    const nextFence = Number(granted) || undefined
-    if (nextFence !== undefined) this.#fences.observe(nextFence)
-    return { released: Number(released) === 1, fence: nextFence }
+    const regrantFence = Number(granted) || undefined
+    if (regrantFence !== undefined) this.#fences.observe(regrantFence)
+    return { released: Number(released) === 1, fence: regrantFence }
   }
 
   async releaseIfUnwanted(
@@ -196,17 +191,13 @@ export class RedisStore implements Store {
     limits: CallLimits,
   ): Promise<'released' | 'wanted' | 'lost'> {
     const args = [this.#token(grant), grant.fence, grant.outcomeRetention, this.#channels, this.#cluster]
-    const [reply] = await this.#call(this.#scripts.abandon, grant.key, args, limits)
+    const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.key, args, limits)
     return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
   }
 
   async unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
-    await this.#call(
-      this.#scripts.unpark,
-      key,
-      [this.#head.inbox + nonce, this.#channels, this.#cluster],
-      limits,
-    )
+    const args = [this.#client.inbox + nonce, this.#channels, this.#cluster]
+    await this.#call(this.#scripts.unpark, key, args, limits)
   }
 
   async progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
@@ -214,7 +205,7 @@ export class RedisStore implements Store {
     await this.#call(this.#scripts.progress, grant.key, args, limits)
   }
 
-  async invalidate(key: string, limits: CallLimits): Promise<{ invalidatedGrant: number }> {
+  async invalidate(key: string, limits: CallLimits): Promise<InvalidateReply> {
     const args = [this.#connection.broadcastChannel, key]
     const [invalidatedGrant] = await this.#call(this.#scripts.invalidate, key, args, limits)
     return { invalidatedGrant: Number(invalidatedGrant) }
@@ -222,28 +213,28 @@ export class RedisStore implements Store {
 
   async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
     const reply = await this.#call(this.#scripts.snapshot, key, [], limits)
-    const [fence, leaseLeft, parked] = reply.slice(2, 5).map(Number) as [number, number, number]
-    const [valueFence, age, ttlLeft, staleLeft] = reply.slice(6).map(Number) as [
-      number,
-      number,
-      number,
-      number,
-    ]
+    const number = (index: number) => Number(reply[index])
     return {
-      lease: Number(reply[0]) === 1 ? { holder: String(reply[1]), fence, leaseLeft, parked } : undefined,
-      value: Number(reply[5]) === 1 ? { fence: valueFence, age, ttlLeft, staleLeft } : undefined,
+      lease:
+        number(0) === 1
+          ? { holder: String(reply[1]), fence: number(2), leaseLeft: number(3), parked: number(4) }
+          : undefined,
+      value:
+        number(5) === 1
+          ? { fence: number(6), age: number(7), ttlLeft: number(8), staleLeft: number(9) }
+          : undefined,
     }
   }
 
-  /** The reads of one tick go out together. */
+  /** The reads of one tick are sent together. */
   async readFresh(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     const value = await new Promise<unknown>((resolve, reject) => {
-      this.#reads.push(new Read(key, within, sending, resolve, reject))
+      this.#reads.push(new ValueRead(key, within, sending, resolve, reject))
       if (this.#reads.size === 1) atEndOfTick(() => this.#flushReads())
     })
     if (value === null) return undefined
-    if (!Buffer.isBuffer(value)) throw new UnavailableError('Redis gave an answer that is none')
-    if (this.#clock.now() === undefined) await this.#asking
+    if (!Buffer.isBuffer(value)) throw new UnavailableError('Redis returned a malformed reply')
+    if (this.#clock.now() === undefined) await this.#learningTime
     const now = this.#clock.now()
     return now === undefined ? undefined : freshOutcome(value, now)
   }
@@ -253,37 +244,37 @@ export class RedisStore implements Store {
     try {
       for (let read = this.#reads.shift(); read; read = this.#reads.shift()) {
         read.sending?.()
-        if (this.#clock.now() === undefined) this.#askTime(read.within)
-        const request = readsPrimary ? read : this.#scripts.find.with([read.key], [])
+        if (this.#clock.now() === undefined) this.#learnTime(read.within)
+        const request = readsPrimary ? read : this.#scripts.value.with([read.key], [])
         this.#connection.send(request, read.within, read)
       }
     } finally {
-      // One of them has thrown: the others go out all the same.
+      // A `sending` has thrown: the other reads are sent all the same.
       if (this.#reads.size > 0) atEndOfTick(() => this.#flushReads())
     }
   }
 
-  /** Sent before a read, it is answered before that; on a cluster, perhaps by another node, soon after. */
-  #askTime(within: number): void {
+  /** Sent before a read, it is answered before that; on a cluster perhaps by another node, soon after. */
+  #learnTime(within: number): void {
     const sentAt = this.#connection.clock.now()
-    this.#asking ??= this.#connection
+    this.#learningTime ??= this.#connection
       .call(this.#time, within)
       .then((reply) => {
         const [seconds, micros] = (reply as unknown[]).map(Number) as [number, number]
         this.#clock.update(seconds * 1000 + micros / 1000, sentAt)
       })
-      // A claim will tell the time.
+      // The reply to a claim tells the time as well.
       .catch(() => {})
       .finally(() => {
-        this.#asking = undefined
+        this.#learningTime = undefined
       })
   }
 
   async tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
     const call = (keys: readonly string[]) =>
-      this.#connection.call(this.#scripts.epochs.with([...keys], [String(keepFor)]), limits.within)
-    const asked = this.#connection.cluster ? tags.map((tag) => call([tag])) : [call(tags)]
-    return (await Promise.all(asked)).flat().map(Number)
+      this.#connection.call(this.#scripts.tagVersions.with([...keys], [String(keepFor)]), limits.within)
+    const replies = this.#connection.cluster ? tags.map((tag) => call([tag])) : [call(tags)]
+    return (await Promise.all(replies)).flat().map(Number)
   }
 
   async invalidateTag(tag: string, limits: CallLimits): Promise<void> {
@@ -303,14 +294,15 @@ export class RedisStore implements Store {
       up: () => listener.up(),
       down: () => listener.down(),
       broadcast: (message) => {
-        const [, tag, number, key] = BROADCAST.exec(message.toString()) ?? []
-        if (number === undefined || key === undefined) return
-        if (tag === '') listener.invalidated(key, Number(number))
-        else listener.tagInvalidated(key, Number(number))
+        const invalidation = parseBroadcast(message)
+        if (!invalidation) return
+        const { kind, name, number } = invalidation
+        if (kind === 'record') listener.invalidated(name, number)
+        else listener.tagInvalidated(name, number)
       },
     })
   }
 
-  /** The connection has an owner and a life of its own. */
+  /** The connection is shared, and is closed by its owner. */
   close(): void {}
 }

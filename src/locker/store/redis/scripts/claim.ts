@@ -3,103 +3,156 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { ANY_STALENESS } from '../../store.ts'
 
 /**
+ * Answers claims. claim-wire.ts encodes them and parses the replies.
+ *
  * KEYS    one record each (on a cluster: one)
- * ARGV    inbox, holder, highest fence seen, how many may park, lease; then for each key its claim: the nonce alone for
- *         a first, plain attempt, else `<nonce><attempt> lease after parked flags tolerance serve only
- *         trace`; flags 1 = refresh, 2 = no takeover, 4 = no pass
- * returns for each key three values in a row, without nesting, which is what costs most in a reply:
- *         'V' fence fresh doomed stale, value with its header
- *         'U' fence doomed, bytes, tags: a value that is not kept
- *         'E' fence fresh doomed, bytes, tags, or offer with those in the place of progress
- *         'S' (what is offered will do), nil, offer
- *         'G' fence takeover, nil, offer
- *         'N' fence (go alone), nil, offer
- *         'P' fence left after, trace, progress or offer
- *         'X' abandoned; nil, offer
- *         'O' overloaded, 'R' refused, 'F' its fence can grow no more, or '!' failed for this key; nil, nil
- *         an offer: { 'fence past left', value with its header, progress or tags }, or nil
- *         and then, once, the server's time in ms
+ * ARGV    1 inbox  2 holder  3 highest fence seen  4 how many flights may park  5 lease
+ *         then a claim for each key: the nonce alone for a first, plain claim, else
+ *         `<nonce><attempt> lease afterFence parkedFence flags maxStaleness acceptStaleWhileHeld expectedFence trace`
+ *         flags: 1 refresh, 2 no takeover, 4 no bypass
+ * returns for each key three values in a row (nested replies cost more), then, once, the server's time in ms:
+ *         1 status                                  2 bytes                3 more
+ *         'V' fence ttlLeft invalidated staleLeft   value with its header  ·
+ *         'U' fence invalidated                     unstored value         its tags
+ *         'E' fence ttlLeft invalidated             failure                its tags, or stale
+ *         'S' the stale value answers               ·                      stale
+ *         'G' fence takeover                        ·                      stale
+ *         'N' fence (bypass)                        ·                      stale
+ *         'P' fence leaseLeft afterFence (parked)   trace                  progress, or stale
+ *         'X' lease expired                         ·                      stale
+ *         'O' overloaded, 'R' conflict, 'F' fences exhausted, '!' the script failed for this key
+ *         stale: { 'fence staleFor staleLeft', value with its header, tags or progress or '' }, or nil
  */
-export const CLAIM: string = `
-local inbox, holder, seen, cap = ARGV[1], ARGV[2], num(ARGV[3]), num(ARGV[4])
+export const CLAIM: string = /* lua */ `
+local inbox, holder, highestFence, maxParked = ARGV[1], ARGV[2], num(ARGV[3]), num(ARGV[4])
 
 local function claim(key, arg)
-  local nonce, attempt, lease, after, parked, flags, trace = arg, '1', num(ARGV[5]), 0, 0, 0, ''
-  local tolerance, serve, only = ${ANY_STALENESS}, 0, 0
+  local nonce, attempt, lease, afterFence, parkedFence, flags, trace = arg, '1', num(ARGV[5]), 0, 0, 0, ''
+  local maxStaleness, acceptStaleWhileHeld, expectedFence = ${ANY_STALENESS}, 0, 0
   if #arg > ${ID_LENGTH} then
-    local a, l, af, pa, fl, to, se, on, tr =
+    local l, a, p, f, m, s, e
+    nonce = string.sub(arg, 1, ${ID_LENGTH})
+    attempt, l, a, p, f, m, s, e, trace =
       string.match(arg, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$', ${ID_LENGTH + 1})
-    nonce, attempt, lease, after, parked, flags, trace = string.sub(arg, 1, ${ID_LENGTH}), a, num(l), num(af), num(pa), num(fl), tr
-    tolerance, serve, only = num(to), num(se), num(on)
+    lease, afterFence, parkedFence, flags = num(l), num(a), num(p), num(f)
+    maxStaleness, acceptStaleWhileHeld, expectedFence = num(m), num(s), num(e)
   end
-  local refresh, stay, stubborn = flags % 2 == 1, flags % 4 >= 2, flags >= 4
+  local refresh, noTakeover, noBypass = flags % 2 == 1, flags % 4 >= 2, flags >= 4
   local token, park = inbox .. nonce .. '.' .. attempt, '@' .. inbox .. nonce
-  local v, vf, vu, vs, o, f, u, s, k, su, eu, et, d, pu, n, isParked, c, g = unpack(redis.call('HMGET', key,
-    'v', 'vf', 'vu', 'vs', 'o', 'f', 'u', 's', 'k', 'su', 'eu', 'et', 'd', 'pu', 'n', park, 'c', 'g'))
-  vf, vu, vs, f, u, s, su, eu, d, pu, n = num(vf), num(vu), num(vs), num(f), num(u), num(s), num(su), num(eu), num(d), num(pu), num(n)
-  local past, offer = now - vu, nil
-  if v and not refresh and vf > after and past >= 0 and past < tolerance and vs > now then
-    offer = { int(vf) .. ' ' .. int(past) .. ' ' .. int(vs - now), v, g or '' }
+
+  local value, valueFence, freshUntil, staleUntil, owner, lastFence, leaseUntil, outcomeFence, outcomeKind,
+    readableUntil, errorFreshUntil, errorTags, invalidatedUpTo, bypassUntil, parkedCount, isParked, ownerTrace, progress =
+    unpack(redis.call('HMGET', key, 'v', 'vf', 'vu', 'vs', 'o', 'f', 'u', 's', 'k',
+      'su', 'eu', 'et', 'd', 'pu', 'n', park, 'c', 'g'))
+  valueFence, freshUntil, staleUntil = num(valueFence), num(freshUntil), num(staleUntil)
+  lastFence, leaseUntil, outcomeFence = num(lastFence), num(leaseUntil), num(outcomeFence)
+  readableUntil, errorFreshUntil, bypassUntil = num(readableUntil), num(errorFreshUntil), num(bypassUntil)
+  invalidatedUpTo, parkedCount = num(invalidatedUpTo), num(parkedCount)
+
+  local staleFor, stale = now - freshUntil, nil
+  if value and not refresh and valueFence > afterFence and staleFor >= 0 and staleFor < maxStaleness
+    and staleUntil > now then
+    stale = { int(valueFence) .. ' ' .. int(staleFor) .. ' ' .. int(staleUntil - now), value, progress or '' }
   end
-  if o == token then
+
+  -- A repeated claim: its own grant.
+  if owner == token then
     redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
-    keep(key, last(vu, su, eu, now + lease, lease, vs, pu))
-    return 'G ' .. int(f) .. ' 0', nil, offer
+    keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, now + lease + lease))
+    return 'G ' .. int(lastFence) .. ' 0', nil, stale
   end
 
-  local mine = parked > 0 and s > after and s >= parked and su > now
-  if mine and k == 'n' then
-    return 'U ' .. int(s) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e'), et
+  -- A fresh result, or the outcome that the flight was parked for.
+  local awaited = parkedFence > 0 and outcomeFence > afterFence and outcomeFence >= parkedFence and readableUntil > now
+  if awaited and outcomeKind == 'n' then
+    local invalidated = invalidatedUpTo >= outcomeFence and ' 1' or ' 0'
+    return 'U ' .. int(outcomeFence) .. invalidated, redis.call('HGET', key, 'e'), errorTags
   end
-  local failure = k == 'e' and (mine or (not refresh and s > after and eu > now))
-  local value = (mine and k == 'v' and vf == s) or (not refresh and v and vf > after and vu > now)
-  if value and not (mine and failure) then
-    local kept = int(math.max(0, vs - math.max(now, vu)))
-    return 'V ' .. int(vf) .. ' ' .. int(math.max(0, vu - now)) .. (d >= vf and ' 1 ' or ' 0 ') .. kept, v or redis.call('HGET', key, 'w')
+  local failed = outcomeKind == 'e' and (awaited or (not refresh and outcomeFence > afterFence and errorFreshUntil > now))
+  local found = (awaited and outcomeKind == 'v' and valueFence == outcomeFence)
+    or (not refresh and value and valueFence > afterFence and freshUntil > now)
+  if found and not (awaited and failed) then
+    local ttlLeft, staleLeft = math.max(0, freshUntil - now), math.max(0, staleUntil - math.max(now, freshUntil))
+    local invalidated = invalidatedUpTo >= valueFence and ' 1 ' or ' 0 '
+    local status = 'V ' .. int(valueFence) .. ' ' .. int(ttlLeft) .. invalidated .. int(staleLeft)
+    return status, value or redis.call('HGET', key, 'w')
   end
-  if failure then
-    if offer then offer[3] = et or '' end
-    return 'E ' .. int(s) .. ' ' .. int(math.max(0, eu - now)) .. (d >= s and ' 1' or ' 0'), redis.call('HGET', key, 'e'), offer or et
+  if failed then
+    if stale then stale[3] = errorTags or '' end
+    local invalidated = invalidatedUpTo >= outcomeFence and ' 1' or ' 0'
+    local status = 'E ' .. int(outcomeFence) .. ' ' .. int(math.max(0, errorFreshUntil - now)) .. invalidated
+    return status, redis.call('HGET', key, 'e'), stale or errorTags
   end
 
-  if o and u > now then
-    if offer and parked == 0 and past < serve then return 'S', nil, offer end
+  -- Another process holds the lease.
+  if owner and leaseUntil > now then
+    if stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld then return 'S', nil, stale end
     if not isParked then
-      if n >= cap then return 'O' end
-      redis.call('HSET', key, park, '', 'n', n + 1)
+      if parkedCount >= maxParked then return 'O' end
+      redis.call('HSET', key, park, '', 'n', parkedCount + 1)
     end
-    if refresh or d >= f then after = math.max(after, f) end
-    return 'P ' .. int(f) .. ' ' .. int(u - now) .. ' ' .. int(after), c, offer or g
+    if refresh or invalidatedUpTo >= lastFence then afterFence = math.max(afterFence, lastFence) end
+    local status = 'P ' .. int(lastFence) .. ' ' .. int(leaseUntil - now) .. ' ' .. int(afterFence)
+    return status, ownerTrace, stale or progress
   end
-  if only > 0 and (only ~= f or d >= only) then return 'R' end
-  if o and parked > 0 and stay then return 'X', nil, offer end
-  if pu > now and not stubborn then return 'N ' .. int(f), nil, offer end
+  if expectedFence > 0 and (expectedFence ~= lastFence or invalidatedUpTo >= expectedFence) then return 'R' end
+  if owner and parkedFence > 0 and noTakeover then return 'X', nil, stale end
+  if bypassUntil > now and not noBypass then return 'N ' .. int(lastFence), nil, stale end
 
-  local fence = math.max(f + 1, us, seen + 1)
+  local fence = math.max(lastFence + 1, us, highestFence + 1)
   if not (fence <= ${MAX_EXACT_INTEGER}) then return 'F' end
-  local gone = o and { 'a' } or {}
+  local gone = owner and { 'a' } or {}
   if isParked then gone[#gone + 1] = park end
-  if c then gone[#gone + 1] = 'c' end
-  if g then gone[#gone + 1] = 'g' end
+  if ownerTrace then gone[#gone + 1] = 'c' end
+  if progress then gone[#gone + 1] = 'g' end
   remove(key, gone)
   local set = { 'o', token, 'f', int(fence), 'u', int(now + lease), 'l', int(lease), 'h', holder }
   if trace ~= '' then set[#set + 1] = 'c' set[#set + 1] = trace end
-  if isParked then set[#set + 1] = 'n' set[#set + 1] = n - 1 end
+  if isParked then set[#set + 1] = 'n' set[#set + 1] = parkedCount - 1 end
   redis.call('HSET', key, unpack(set))
-  keep(key, last(vu, su, eu, now + lease, lease, vs, pu))
-  return 'G ' .. int(fence) .. (o and ' 1' or ' 0'), nil, offer
+  keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, now + lease + lease))
+  return 'G ' .. int(fence) .. (owner and ' 1' or ' 0'), nil, stale
 end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local done, head, bytes, more = true
-  -- Alone, it fails with what Redis says.
-  if #KEYS == 1 then head, bytes, more = claim(key, ARGV[6])
-  else done, head, bytes, more = pcall(claim, key, ARGV[i + 5]) end
-  replies[3 * i - 2] = done and head or '!'
+  local done, status, bytes, more = true
+  -- A single claim fails with the error of Redis.
+  if #KEYS == 1 then status, bytes, more = claim(key, ARGV[6])
+  else done, status, bytes, more = pcall(claim, key, ARGV[i + 5]) end
+  replies[3 * i - 2] = done and status or '!'
   replies[3 * i - 1] = done and bytes or false
   replies[3 * i] = done and more or false
 end
 replies[3 * #KEYS + 1] = now
 return replies
+`
+
+/**
+ * Removes a parked flight. It may be the one that was notified that the resource is free: then the next one is.
+ *
+ * KEYS    the record
+ * ARGV    1 inbox and nonce of the flight  2 prefix of inbox channels  3 '1' on a cluster
+ * returns 1
+ */
+export const UNPARK: string = /* lua */ `
+local key, park, channels, cluster = KEYS[1], '@' .. ARGV[1], ARGV[2], ARGV[3]
+local isParked, owner, notifyUnwanted = unpack(redis.call('HMGET', key, park, 'o', 'a'))
+if not isParked then return 1 end
+local others = {}
+for _, field in ipairs(parks(key)) do
+  if field ~= park then others[#others + 1] = field end
+end
+remove(key, { park })
+redis.call('HSET', key, 'n', #others)
+if owner then
+  if notifyUnwanted and #others == 0 then notify(channels, '@' .. string.match(owner, '^(.*)%.'), 'w') end
+  return 1
+end
+local gone = notifyFree(channels, others, cluster)
+if #gone > 0 then
+  remove(key, gone)
+  redis.call('HSET', key, 'n', #others - #gone)
+end
+return 1
 `

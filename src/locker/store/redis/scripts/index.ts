@@ -1,9 +1,9 @@
 import { Script } from '../../../../kernel/redis/script.ts'
-import { CLAIM } from './claim.ts'
-import { ABANDON, PROGRESS, RELEASE, RENEW, SETTLE } from './hold.ts'
+import { CLAIM, UNPARK } from './claim.ts'
+import { INVALIDATE, INVALIDATE_TAG } from './invalidate.ts'
+import { PROGRESS, RELEASE, RELEASE_IF_UNWANTED, RENEW, SETTLE } from './lease.ts'
 import { helpers, SERVER_TIME, type TimeFragments } from './prelude.ts'
-import { EPOCHS, INVALIDATE_TAG } from './tags.ts'
-import { FIND, INVALIDATE, SNAPSHOT, UNPARK } from './wait.ts'
+import { SNAPSHOT, TAG_VERSIONS, VALUE } from './read.ts'
 
 /** The transitions of records and tags, as the server runs them. */
 export interface LockerScripts {
@@ -12,16 +12,16 @@ export interface LockerScripts {
   progress: Script
   settle: Script
   release: Script
-  abandon: Script
+  releaseIfUnwanted: Script
   unpark: Script
   invalidate: Script
   snapshot: Script
-  find: Script
-  epochs: Script
+  value: Script
+  tagVersions: Script
   invalidateTag: Script
 }
 
-/** Puts the scripts together around a notion of time. */
+/** Builds the scripts around a clock. */
 export function buildScripts(time: TimeFragments): LockerScripts {
   const build = (body: string) => new Script(time.clock + helpers(time) + body)
   return {
@@ -30,15 +30,15 @@ export function buildScripts(time: TimeFragments): LockerScripts {
     progress: build(PROGRESS),
     settle: build(SETTLE),
     release: build(RELEASE),
-    abandon: build(ABANDON),
+    releaseIfUnwanted: build(RELEASE_IF_UNWANTED),
     unpark: build(UNPARK),
     invalidate: build(INVALIDATE),
     snapshot: build(SNAPSHOT),
-    find: new Script(FIND),
-    epochs: build(EPOCHS),
+    value: new Script(VALUE),
+    tagVersions: build(TAG_VERSIONS),
     invalidateTag: build(INVALIDATE_TAG),
   }
 }
 
-/** The scripts on the server's own time. */
+/** The scripts on the server's own clock. */
 export const lockerScripts: LockerScripts = buildScripts(SERVER_TIME)

@@ -3,53 +3,85 @@ import { FORMAT } from '../../../../kernel/redis/keys.ts'
 import { SERVER_CLOCK } from '../../../../kernel/redis/script.ts'
 
 /**
- * What all scripts share. The two fragments that deal with time are replaced by the model conformance tests, so that
- * time is an argument there.
+ * The layout of a record in Redis, and what all scripts share. record.ts specifies the transitions.
  *
- * Fields of the record, by group (see record.ts for what they mean):
- *   value    v header, tags and bytes · vf fence · vu fresh until · vs stale until · va accepted at
- *   lease    o token · u until · l length · h holder · c trace · g progress · a tell me when nobody is parked
- *   outcome  s fence · k kind (v, e, r, n) · su readable until · e bytes of a failure or of what is not kept · eu failure fresh until · et its tags
- *            w the value (as v) once it was invalidated: for those who were parked for it
- *   parks    n how many · @<inbox><nonce> one each
- *   for good f last fence granted · d doomed up to this fence · pu until then nobody waits for anybody
+ * A record is one hash. Times are ms since the epoch by the server's clock. A settlement ends the lease; so do a release
+ * without regrant and a releaseIfUnwanted.
  *
- * Rules: read all, then write, then expire, then PUBLISH by pcall. Fields are removed before fields are set: when Redis
- * is out of memory a script may not begin with a write that grows, but may go on with one.
+ *   field  meaning                                             written by            removed by
+ *   -- the stored value
+ *   v      header (see wire.ts), tags and bytes               settle value          invalidate
+ *   w      the same, for flights that were parked for it       invalidate            the next value; invalidate
+ *   vf     its fence                                           settle value          ·
+ *   va     when it was accepted                                settle value          ·
+ *   vu     until when it is fresh                              settle value          invalidate
+ *   vs     until when it is kept for callers that accept stale settle value          the next value; invalidate
+ *   -- the lease
+ *   o      token of the owner: inbox, nonce, '.', attempt      claim, regrant        the end of the lease
+ *   u      when it expires                                     claim, regrant,       the end of the lease
+ *                                                              renew, release
+ *   l      how long it is, ms                                  claim, regrant, renew the end of the lease
+ *   h      host and process id of the owner                    claim, regrant        the end of the lease
+ *   c      trace context of the owner                          claim                 the end of the lease, a takeover
+ *   g      last progress of the owner                          progress              the end of the lease, a new grant
+ *   a      '1': notify the owner when the last flight unparks  releaseIfUnwanted     the end of the lease, a new grant
+ *   -- the outcome of the last grant that ended
+ *   s      its fence                                           the end of the lease  ·
+ *   k      v value, e error, n not to be stored, r released    the end of the lease  ·
+ *   su     until when flights that were parked may read it     the end of the lease  ·
+ *   e      bytes of an error, or of a value not to be stored   settle                the end of the next lease
+ *   et     its tags, if it has any                             settle                the end of the next lease
+ *   eu     until when an error is fresh                        settle error          the same; invalidate
+ *   -- the parked flights
+ *   n      how many                                            claim, unpark, hints  settle
+ *   @…     one field for each: inbox and nonce; empty          claim                 settle, its grant, unpark, hints
+ *   -- for as long as the record lives
+ *   f      the last fence granted                              claim, regrant        ·
+ *   d      grants up to this fence were invalidated            invalidate            ·
+ *   pu     until when claims are answered with 'bypass'        settle not to be      the next value; invalidate
+ *                                                              stored
+ *
+ * Order in every script: read all, remove fields, set fields, set the expiry, then publish by `pcall`. When Redis is out
+ * of memory a script may not begin with a write that grows, but may go on with one. A channel that an ACL denies must not
+ * leave a half-written record.
+ *
+ * Conformance tests replace both fragments, so that time is an argument.
  */
 export interface TimeFragments {
-  /** Defines `us` and `now` (ms). */
+  /** Defines `us` and `now` (ms), since the epoch. */
   clock: string
-  /** Defines `keep(key, until)`: the record may be forgotten at `until`. */
+  /** Defines `keep(key, until)`: the record may be deleted at `until`. */
   keep: string
 }
 
 /** Time as the server tells it. */
 export const SERVER_TIME: TimeFragments = {
   clock: SERVER_CLOCK,
-  keep: `
+  keep: /* lua */ `
 local function keep(key, at) redis.call('PEXPIRE', key, int(at - now)) end`,
 }
 
+/** The fields that end with a lease, and those of the outcome before, which the end of a lease replaces. */
+export const ENDED_FIELDS: string = `'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu', 'et'`
+
 /**
- * Before the bytes of a value: 1 if it has tags, else 0; its fence; until when it is fresh, and until when it is kept beyond
- * that, or 0. Tags follow the header, with their length in four bytes before them.
+ * The functions that the scripts share.
+ *
+ *   num(text)                           a field as a number; 0 when it is absent
+ *   int(number)                         a number as text, all digits
+ *   notify(channels, park, message)     publishes to a parked flight; returns the number of receivers, or an error
+ *   parks(key)                          the fields of the parked flights
+ *   remove(key, fields)                 removes fields, however many
+ *   notifyFree(channels, parks, all)    notifies the first parked flight that has a receiver that the resource is free,
+ *                                       or all of them; returns those without receivers. On a cluster receivers on other
+ *                                       nodes are not counted: there `all` is '1'
  */
-export const VALUE_HEADER: string = '>Bddd'
-
-/** Bytes of that header. */
-export const HEADER_LENGTH: number = 25
-
-/** The functions that the scripts share. */
 export function helpers(time: TimeFragments): string {
-  return `
-local function num(x) return tonumber(x or '0') or 0 end
-local function int(x) return string.format('%.0f', x) end
+  return /* lua */ `
+local function num(text) return tonumber(text or '0') or 0 end
+local function int(number) return string.format('%.0f', number) end
 ${time.keep}
-local function last(vu, su, eu, u, l, vs, pu)
-  return math.max(vu, su, eu, u > 0 and u + l or 0, vs, pu)
-end
-local function tell(channels, park, message)
+local function notify(channels, park, message)
   local inbox, nonce = string.sub(park, 2, ${ID_LENGTH + 1}), string.sub(park, ${ID_LENGTH + 2})
   return redis.pcall('PUBLISH', channels .. inbox, '${FORMAT}' .. nonce .. message)
 end
@@ -65,12 +97,10 @@ local function remove(key, fields)
     redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))
   end
 end
--- Tells the first parked flight that is still there that the resource is free. Receivers are not counted across the
--- nodes of a cluster: there, all are told. Returns those who are gone.
-local function hint(channels, found, all)
+local function notifyFree(channels, parked, all)
   local gone = {}
-  for _, park in ipairs(found) do
-    local receivers = tell(channels, park, 'f')
+  for _, park in ipairs(parked) do
+    local receivers = notify(channels, park, 'f')
     if all ~= '1' then
       if type(receivers) ~= 'number' or receivers > 0 then break end
       gone[#gone + 1] = park
