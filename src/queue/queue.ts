@@ -134,7 +134,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#link = link
     const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
     const accept = acceptTimeout(lease)
-    this.#store = link ? new RedisQueueStore(link.connection, prefix, name, { accept }) : memory.connect(name)
+    this.#store = link
+      ? new RedisQueueStore(link.connection, prefix, name, { acceptWithin: accept })
+      : memory.connect(name)
     this.#clock = link?.connection.clock ?? memory.clock
     this.#events = new EventReporter(name, this, this.#store)
     this.#submissions = new SubmissionFactory(this.#options)

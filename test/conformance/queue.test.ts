@@ -18,7 +18,7 @@ import type { JobRecord } from '../../src/queue/store/model/job-record.ts'
 import type { FinishedList } from '../../src/queue/store/model/listing.ts'
 import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
 import { buildQueueScripts, type QueueScripts } from '../../src/queue/store/redis/scripts/index.ts'
-import type { QueueTime } from '../../src/queue/store/redis/scripts/prelude.ts'
+import type { QueueClock } from '../../src/queue/store/redis/scripts/prelude.ts'
 import {
   type AttemptOutcome,
   type AttemptRef,
@@ -54,11 +54,11 @@ const commandOf = (id: string) => (id === 'job-d' ? 'mul' : 'add')
  * Reads the time from two keys, and keeps expiries in a hash: the server's own expiry follows its own clock. Takes the first
  * field where the scripts take a random one.
  */
-const TEST_TIME: QueueTime = {
+const TEST_TIME: QueueClock = {
   clock: `
 local now, us = unpack(redis.call('MGET', 'now', 'us'))
 now, us = tonumber(now), tonumber(us)`,
-  keep: `
+  expire: `
 local redis = (function(server)
   local own = {
     PEXPIRE = function(key, ms)
@@ -588,7 +588,7 @@ class Worlds {
       scripts,
       maxParked: MAX_PARKED,
       messageLimit: MESSAGE_LIMIT,
-      accept: ACCEPT,
+      acceptWithin: ACCEPT,
       drainStep: 2,
     }
     const model = new InMemoryQueueClient(this.#broker)

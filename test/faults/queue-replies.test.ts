@@ -195,7 +195,7 @@ describe('a reply is lost with the connection', () => {
       const payloads = Array.from({ length: 20 }, (_, index) => index)
       const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
       const runs = new Runs()
-      const isLost = lose(s, 'offer', bytes)
+      const isLost = lose(s, 'setCapacity', bytes)
       s.queue.process('work', runs.handler(20), { concurrency: 3 })
       await isLost()
       await Promise.all(jobs.map((job) => job.result()))
@@ -215,7 +215,7 @@ describe('a reply is lost with the connection', () => {
       const payloads = Array.from({ length: 8 }, (_, index) => `${round}.${index}`)
       const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
       await until(() => runs.now === 3, { what: 'all places to be taken' })
-      const isLost = lose(s, 'offer', 5)
+      const isLost = lose(s, 'setCapacity', 5)
       assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2, 'nobody was killed')
       await isLost()
       await Promise.all(jobs.map((job) => job.result()))
@@ -236,7 +236,7 @@ describe('a reply is lost with the connection', () => {
       const job = await s.other.enqueue('work', bytes)
       const rejected = assert.rejects(job.result(), { code: 'E_REMOTE' })
       await until(async () => (await job.status())?.state === 'active', { what: 'it to run' })
-      const isLost = lose(s, 'end', bytes)
+      const isLost = lose(s, 'terminate', bytes)
       await s.queue.cancel(job.id)
       await isLost()
       await rejected
@@ -283,7 +283,7 @@ describe('a reply is lost with the connection', () => {
     await idle(s.t.server, 1)
     for (const bytes of OFFSETS) {
       gate = pDefer()
-      const isLost = lose(s, 'log', bytes)
+      const isLost = lose(s, 'appendLog', bytes)
       const job = await s.other.enqueue('work', bytes)
       await isLost()
       // It goes out behind what is sent again, while the job still runs.

@@ -70,8 +70,8 @@ const LARGE_YET: string[] = [
   'locker/processor/held-lease.ts has 461 lines',
   'locker/stream/reading/stream-reader.ts has 362 lines',
   'memoize/engine/engine.ts has 364 lines',
-  'queue/queue.ts has 545 lines',
-  'queue/store/redis/redis-store.ts has 401 lines',
+  'queue/queue.ts has 547 lines',
+  'queue/store/redis/redis-store.ts has 430 lines',
   'kernel/redis has 18 files',
   'memoize/policy has 16 files',
 ]

@@ -7,20 +7,20 @@ import { keySegment, type QueueKeys } from '../../submitting/dedupe-id.ts'
 export type Argument = string | Buffer
 
 /** A command, as scripts are told of it. */
-export interface CommandNames {
-  readonly real: string
-  /** As it stands in names. */
+export interface CommandKeys {
   readonly name: string
-  readonly keys: readonly string[]
+  /** As it stands in names. */
+  readonly segment: string
+  readonly keysFor: readonly string[]
 }
 
 /** The commands that one script call is about, numbered from 1 as the script numbers them, and how often each is meant. */
 export class CommandList {
-  readonly commands: CommandNames[] = []
+  readonly commands: CommandKeys[] = []
   readonly counts: number[] = []
 
   /** The number of a command, which is meant once more. */
-  number(command: CommandNames): number {
+  numberOf(command: CommandKeys): number {
     const known = this.commands.indexOf(command)
     const index = known === -1 ? this.commands.push(command) - 1 : known
     this.counts[index] = (this.counts[index] ?? 0) + 1
@@ -29,67 +29,67 @@ export class CommandList {
 }
 
 /** Names of commands that are remembered: to make those of an unusual one is not that dear. */
-const MAX_KNOWN = 1000
+const MAX_CACHED_COMMANDS = 1000
 
 /** Puts together what every script of a queue is given first, and calls it. */
 export class QueueCalls {
   readonly connection: Connection
-  readonly names: QueueKeys
+  readonly queueKeys: QueueKeys
   readonly #head: readonly string[]
-  readonly #known = new Map<string, CommandNames>()
+  readonly #known = new Map<string, CommandKeys>()
   /** What time it is at the server, as its replies tell. */
   readonly serverClock: ServerClock
   /** Fences that deliveries named. */
-  readonly fences: FenceWatermark
+  readonly fenceWatermark: FenceWatermark
 
   constructor(connection: Connection, names: QueueKeys, accept: number) {
     this.connection = connection
-    this.names = names
+    this.queueKeys = names
     this.serverClock = new ServerClock(connection.clock)
-    this.fences = new FenceWatermark(this.serverClock)
+    this.fenceWatermark = new FenceWatermark(this.serverClock)
     const channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#head = [channels, connection.cluster ? '1' : '0', `${accept}`]
   }
 
   /** A command by its real name. */
-  command(real: string): CommandNames {
+  command(real: string): CommandKeys {
     const known = this.#known.get(real)
     if (known) return known
     const command = this.#make(real, keySegment(real))
-    if (this.#known.size < MAX_KNOWN) this.#known.set(real, command)
+    if (this.#known.size < MAX_CACHED_COMMANDS) this.#known.set(real, command)
     return command
   }
 
   /** A command by its name as it stands in names: what it is called otherwise is not known. */
-  named(name: string): CommandNames {
+  commandOfSegment(name: string): CommandKeys {
     return this.#make(name, name)
   }
 
-  #make(real: string, name: string): CommandNames {
-    return { real, name, keys: this.names.command(name) }
+  #make(real: string, name: string): CommandKeys {
+    return { name: real, segment: name, keysFor: this.queueKeys.command(name) }
   }
 
-  keys(commands: readonly CommandNames[]): string[] {
-    const keys = [...this.names.shared]
-    for (const command of commands) keys.push(...command.keys)
+  keys(commands: readonly CommandKeys[]): string[] {
+    const keys = [...this.queueKeys.shared]
+    for (const command of commands) keys.push(...command.keysFor)
     return keys
   }
 
-  args(commands: readonly CommandNames[]): Argument[] {
-    const args: Argument[] = [...this.#head, `${this.fences.highest}`, `${commands.length}`]
-    for (const command of commands) args.push(command.name)
+  argsFor(commands: readonly CommandKeys[]): Argument[] {
+    const args: Argument[] = [...this.#head, `${this.fenceWatermark.highest}`, `${commands.length}`]
+    for (const command of commands) args.push(command.segment)
     return args
   }
 
   /** Calls a script about some commands, and some further keys. */
   call(
     script: Script,
-    commands: readonly CommandNames[],
+    commands: readonly CommandKeys[],
     keys: readonly string[],
     args: readonly Argument[],
     within: number,
   ): Promise<unknown> {
-    const request = script.with([...this.keys(commands), ...keys], [...this.args(commands), ...args])
+    const request = script.with([...this.keys(commands), ...keys], [...this.argsFor(commands), ...args])
     return this.connection.call(request, within)
   }
 }

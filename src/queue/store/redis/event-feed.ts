@@ -7,22 +7,22 @@ import { atEndOfTick } from '../../../kernel/time/tick.ts'
 import { microtask } from '../../../kernel/time/timers.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
-const ANNOUNCE_EVERY = 5_000
+const ANNOUNCE_INTERVAL = 5_000
 
 /** Who may watch at a time. */
 const MAX_WATCHERS = 100
 
 /** Events of one tick go together, so many at most. */
-const AT_ONCE = 100
+const MAX_EVENTS_PER_MESSAGE = 100
 
 /**
  * The events of a queue in all processes, for those who watch. Who watches broadcasts its inbox; every process that has
  * heard of it sends its events there. While nobody watches, nothing is sent.
  */
-export class Feed {
+export class EventFeed {
   readonly #connection: Connection
   /** Begins what watchers of this queue broadcast. */
-  readonly #word: string
+  readonly #announcement: string
   /** Until when watchers are believed to be there, by inbox and nonce. */
   readonly #watchers = new Map<string, number>()
   /** What ends the watching of this process. */
@@ -32,29 +32,29 @@ export class Feed {
 
   constructor(connection: Connection, base: string) {
     this.#connection = connection
-    this.#word = `${FORMAT}f ${base} `
+    this.#announcement = `${FORMAT}f ${base} `
     this.#unlisten = connection.listen({
       up: () => {},
       down: () => {},
-      broadcast: (message) => this.#heard(message.toString()),
+      broadcast: (message) => this.#onBroadcast(message.toString()),
     })
   }
 
-  get watched(): boolean {
+  get hasWatchers(): boolean {
     return this.#watchers.size > 0
   }
 
-  #heard(message: string): void {
-    if (!message.startsWith(this.#word)) return
-    const [, watcher, sign] = /^([\w-]{44}) ([+-])$/.exec(message.slice(this.#word.length)) ?? []
+  #onBroadcast(message: string): void {
+    if (!message.startsWith(this.#announcement)) return
+    const [, watcher, sign] = /^([\w-]{44}) ([+-])$/.exec(message.slice(this.#announcement.length)) ?? []
     if (watcher === undefined) return
     if (sign === '-') this.#watchers.delete(watcher)
     else if (this.#watchers.size < MAX_WATCHERS || this.#watchers.has(watcher)) {
-      this.#watchers.set(watcher, this.#connection.clock.now() + 2 * ANNOUNCE_EVERY)
+      this.#watchers.set(watcher, this.#connection.clock.now() + 2 * ANNOUNCE_INTERVAL)
     }
   }
 
-  report(event: string): void {
+  publish(event: string): void {
     if (this.#events.push(event) === 1) atEndOfTick(() => this.#flush())
   }
 
@@ -67,9 +67,9 @@ export class Feed {
     for (const [watcher, until] of this.#watchers) {
       if (until < now) this.#watchers.delete(watcher)
       else {
-        for (let from = 0; from < events.length; from += AT_ONCE) {
-          const text = `${FORMAT}${watcher.slice(inbox.id.length)}f\n${events.slice(from, from + AT_ONCE).join('\n')}`
-          this.#publish(channels + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_EVERY).catch(
+        for (let from = 0; from < events.length; from += MAX_EVENTS_PER_MESSAGE) {
+          const text = `${FORMAT}${watcher.slice(inbox.id.length)}f\n${events.slice(from, from + MAX_EVENTS_PER_MESSAGE).join('\n')}`
+          this.#publish(channels + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_INTERVAL).catch(
             () => {},
           )
         }
@@ -86,7 +86,7 @@ export class Feed {
   async watch(heard: (event: string) => void, within: number): Promise<() => void> {
     const { inbox, clock, broadcastChannel } = this.#connection
     const nonce = newId()
-    const word = `${this.#word}${inbox.id}${nonce} `
+    const word = `${this.#announcement}${inbox.id}${nonce} `
     inbox.listen(nonce, {
       hint: ({ body }) => {
         // In a tick of its own: what a listener throws is its own affair.
@@ -97,7 +97,7 @@ export class Feed {
     const announce = () => this.#publish(broadcastChannel, `${word}+`, within)
     const goOn = () => {
       timer = clock.after(
-        ANNOUNCE_EVERY,
+        ANNOUNCE_INTERVAL,
         () => {
           announce().catch(() => {})
           goOn()

@@ -1,8 +1,8 @@
 import type { Script } from '../../../kernel/redis/script.ts'
 import type { CallLimits } from '../../../locker/store/store.ts'
 import type { Counts, JobSnapshot, JobState } from '../store.ts'
-import type { Argument, CommandNames, QueueCalls } from './calls.ts'
-import { snapshotOf, textOf } from './replies.ts'
+import type { Argument, CommandKeys, QueueCalls } from './calls.ts'
+import { parseSnapshot, toText } from './replies.ts'
 import type { QueueScripts } from './scripts/index.ts'
 
 type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
@@ -29,7 +29,7 @@ export class QueueManagement {
     within: number,
   ): Promise<unknown> {
     const commands = command === undefined ? [] : [this.calls.command(command)]
-    return this.calls.call(script, commands, [this.calls.names.job(id)], args, within)
+    return this.calls.call(script, commands, [this.calls.queueKeys.job(id)], args, within)
   }
 
   /** Reads of the primary: where a cluster client reads from replicas, these may lack what was just written. */
@@ -38,20 +38,20 @@ export class QueueManagement {
   }
 
   async readLog(id: string, { within }: CallLimits): Promise<string[]> {
-    return ((await this.read('lrange', [this.calls.names.log(id), '0', '-1'], within)) as unknown[]).map(
-      textOf,
+    return ((await this.read('lrange', [this.calls.queueKeys.log(id), '0', '-1'], within)) as unknown[]).map(
+      toText,
     )
   }
 
   async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
-    return snapshotOf(id, await this.job(this.scripts.snapshot, id, undefined, [], within))
+    return parseSnapshot(id, await this.job(this.scripts.snapshot, id, undefined, [], within))
   }
 
   async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
     const commands = state === 'waiting' ? await this.#allCommands(limits) : []
     const args = [state, String(from), String(limit)]
     const reply = await this.calls.call(this.scripts.list, commands, [], args, limits.within)
-    return (reply as unknown[]).map(textOf)
+    return (reply as unknown[]).map(toText)
   }
 
   async counts(limits: CallLimits): Promise<Counts> {
@@ -79,18 +79,18 @@ export class QueueManagement {
     }
   }
 
-  async #allCommands({ within }: CallLimits): Promise<CommandNames[]> {
-    const reply = await this.read('hkeys', [this.calls.names.shared[4] as string], within)
-    return (reply as unknown[]).map((name) => this.calls.named(textOf(name)))
+  async #allCommands({ within }: CallLimits): Promise<CommandKeys[]> {
+    const reply = await this.read('hkeys', [this.calls.queueKeys.shared[4] as string], within)
+    return (reply as unknown[]).map((name) => this.calls.commandOfSegment(toText(name)))
   }
 
   async commands({ within }: CallLimits): Promise<string[]> {
-    const reply = await this.read('hvals', [this.calls.names.shared[4] as string], within)
-    return (reply as unknown[]).map(textOf)
+    const reply = await this.read('hvals', [this.calls.queueKeys.shared[4] as string], within)
+    return (reply as unknown[]).map(toText)
   }
 
   async hasWorker(command: string, { within }: CallLimits): Promise<boolean> {
-    const [, , workers = ''] = this.calls.command(command).keys
+    const [, , workers = ''] = this.calls.command(command).keysFor
     return ((await this.read('hkeys', [workers], within)) as unknown[]).length > 0
   }
 
@@ -101,7 +101,7 @@ export class QueueManagement {
     { within }: CallLimits,
   ): Promise<number | undefined> {
     const reply = await this.job(this.scripts.retry, id, command, [String(generation)], within)
-    return Number(textOf(reply)) || undefined
+    return Number(toText(reply)) || undefined
   }
 
   pause(command: string, limits: CallLimits): Promise<void> {
@@ -114,20 +114,20 @@ export class QueueManagement {
 
   async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
     const commands = command === '' ? await this.#allCommands(limits) : [this.calls.command(command)]
-    const name = command === '' ? '' : this.calls.command(command).name
+    const name = command === '' ? '' : this.calls.command(command).segment
     await this.calls.call(script, commands, [], [name, command], limits.within)
   }
 
   async pausedCommands({ within }: CallLimits): Promise<string[]> {
     const members = (
-      (await this.read('smembers', [this.calls.names.shared[5] as string], within)) as unknown[]
-    ).map(textOf)
+      (await this.read('smembers', [this.calls.queueKeys.shared[5] as string], within)) as unknown[]
+    ).map(toText)
     if (members.length === 0) return []
     const real = (await this.read(
       'hmget',
-      [this.calls.names.shared[4] as string, ...members],
+      [this.calls.queueKeys.shared[4] as string, ...members],
       within,
     )) as unknown[]
-    return members.map((name, index) => (name === '' ? '' : textOf(real[index]) || name))
+    return members.map((name, index) => (name === '' ? '' : toText(real[index]) || name))
   }
 }

@@ -4,7 +4,7 @@ import type { Delivery, JobNotice, JobOutcome, WorkerListener } from '../store.t
 const KINDS: Record<string, JobOutcome['kind']> = { v: 'value', e: 'error', x: 'removed' }
 
 /** Reads a message to whoever waits for a job; undefined for one that is none. */
-export function jobNoticeOf({ kind, fields, body }: Hint): JobNotice | undefined {
+export function parseJobNotice({ kind, fields, body }: Hint): JobNotice | undefined {
   const outcome = KINDS[kind]
   if (outcome) {
     const [fence] = fields
@@ -17,13 +17,13 @@ export function jobNoticeOf({ kind, fields, body }: Hint): JobNotice | undefined
 }
 
 /** Gives a message to the worker that it is for. `left`: ms from now to a moment of the server, 0 when it may be past. */
-export function tellWorker(
+export function notifyWorker(
   listener: WorkerListener,
   { kind, fields, body }: Hint,
   left: (until: number) => number,
 ): void {
   if (kind === 'j') {
-    const delivery = deliveryOf(fields, body, left)
+    const delivery = parseDelivery(fields, body, left)
     if (delivery) listener.onDelivery(delivery)
   } else if (kind === 'c') {
     const [id, fence] = fields
@@ -35,7 +35,11 @@ export function tellWorker(
   }
 }
 
-function deliveryOf(fields: string[], body: Buffer, left: (until: number) => number): Delivery | undefined {
+function parseDelivery(
+  fields: string[],
+  body: Buffer,
+  left: (until: number) => number,
+): Delivery | undefined {
   const id = fields[0]
   const numbers = fields.slice(1, 7)
   if (id === undefined || numbers.length !== 6 || !areNumbers(numbers)) return undefined

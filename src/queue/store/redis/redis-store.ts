@@ -26,11 +26,11 @@ import {
   type WorkerRef,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
-import { Feed } from './event-feed.ts'
-import { Exchange, Item } from './exchange.ts'
+import { EventFeed } from './event-feed.ts'
+import { BatchItem, CallBatcher } from './exchange.ts'
 import { QueueManagement } from './management.ts'
-import { jobNoticeOf, tellWorker } from './messages.ts'
-import { answerOf, codeOf, submitReplyOf, textOf } from './replies.ts'
+import { notifyWorker, parseJobNotice } from './messages.ts'
+import { parseOutcomeReply, parseSubmitReply, toCode, toText } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
 import { flagsOf } from './scripts/submit.ts'
 
@@ -40,24 +40,29 @@ export interface RedisQueueStoreOptions {
   maxParked?: number
   messageLimit?: number
   /** How long a delivery may take to be accepted, ms. */
-  accept?: number
+  acceptWithin?: number
   /** Jobs that one step of `drain` looks at. */
   drainStep?: number
 }
 
 /** Lines that a job's log has at most, and how long it is kept, ms. */
 const LOG_LINES = 1000
-const KEEP_LOG = 24 * 60 * 60_000
+const LOG_TTL = 24 * 60 * 60_000
 
 /** What was delivered to a worker that is withdrawn is waited for so long, ms. */
-const CATCH_UP = 500
+const MESSAGE_DRAIN_TIMEOUT = 500
 
 /** What is due is looked after so many at a time. */
-const DUE_AT_ONCE = 32
+const MAX_DUE_JOBS = 32
 
-const ENDINGS: Record<AttemptOutcome['kind'], string> = { value: 'v', error: 'e', retry: 'r', requeue: 'h' }
-const RENEWALS = ['lost', 'held', 'cancelled'] as const
-const TICKS = ['none', 'promoted', 'stalled', 'failed'] as const
+const OUTCOME_CODES: Record<AttemptOutcome['kind'], string> = {
+  value: 'v',
+  error: 'e',
+  retry: 'r',
+  requeue: 'h',
+}
+const RENEWAL_STATES = ['lost', 'held', 'cancelled'] as const
+const DUE_STATUSES = ['none', 'promoted', 'stalled', 'failed'] as const
 
 /** Tells a submitter of messages about its job. */
 class InboxListener implements Listener {
@@ -68,7 +73,7 @@ class InboxListener implements Listener {
   }
 
   hint(hint: Hint): void {
-    const notice = jobNoticeOf(hint)
+    const notice = parseJobNotice(hint)
     if (notice) this.#submitter.onNotice(notice)
   }
 }
@@ -76,57 +81,62 @@ class InboxListener implements Listener {
 /** The queue's store on Redis: every transition is one script, on keys that share a slot. */
 export class RedisQueueStore extends QueueManagement implements QueueStore {
   readonly #connection: Connection
-  readonly #names: QueueKeys
+  readonly #keys: QueueKeys
   readonly #messageLimit: string
   readonly #maxParked: string
-  readonly #accept: number
-  readonly #submissions: Exchange
-  readonly #endings: Exchange
-  readonly #renewals: Exchange
-  readonly #questions: Exchange
+  readonly #acceptWithin: number
+  readonly #submissions: CallBatcher
+  readonly #endings: CallBatcher
+  readonly #renewals: CallBatcher
+  readonly #queries: CallBatcher
   /** Workers of this process that wait for the last of their messages. */
-  readonly #withdrawing = new Map<string, () => void>()
+  readonly #removing = new Map<string, () => void>()
   /** Workers of this process, also those that take no more, until they are ignored. */
   readonly #listeners = new Map<string, WorkerListener>()
   /** Nonces of those that take jobs. */
   readonly #workers = new Set<string>()
-  readonly #feed: Feed
+  readonly #feed: EventFeed
   readonly #unlisten: () => void
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
-    const { scripts = queueScripts, accept = 2000, drainStep = 1000 } = options
+    const { scripts = queueScripts, acceptWithin: accept = 2000, drainStep = 1000 } = options
     const names = new QueueKeys(prefix, queue)
     super(new QueueCalls(connection, names, accept), scripts, drainStep)
     this.#connection = connection
-    this.#names = names
-    this.#accept = accept
+    this.#keys = names
+    this.#acceptWithin = accept
     this.#messageLimit = String(options.messageLimit ?? MESSAGE_LIMIT)
     this.#maxParked = String(options.maxParked ?? MAX_PARKED)
     const { inbox, broadcastChannel } = connection
     const learn = (now: number, sentAt: number) => this.calls.serverClock.update(now, sentAt)
-    const head = [inbox.id, broadcastChannel, this.#call, this.#maxParked]
-    this.#submissions = new Exchange(this.calls, scripts.submit, {
-      most: 25,
-      stride: 1,
-      terms: ({ commands, counts }) => {
+    const head = [inbox.id, broadcastChannel, this.#workRequest, this.#maxParked]
+    this.#submissions = new CallBatcher(this.calls, scripts.submit, {
+      maxItems: 25,
+      valuesPerItem: 1,
+      sharedArgs: ({ commands, counts }) => {
         const terms = [...head]
-        for (const [index, command] of commands.entries()) terms.push(command.real, `${counts[index]}`)
+        for (const [index, command] of commands.entries()) terms.push(command.name, `${counts[index]}`)
         return terms
       },
     })
-    this.#endings = new Exchange(this.calls, scripts.finish, {
-      most: 25,
-      stride: 1,
-      terms: () => [this.#messageLimit],
-      learn,
+    this.#endings = new CallBatcher(this.calls, scripts.finish, {
+      maxItems: 25,
+      valuesPerItem: 1,
+      sharedArgs: () => [this.#messageLimit],
+      onServerTime: learn,
     })
-    this.#renewals = new Exchange(this.calls, scripts.renew, { most: 64, stride: 1, terms: () => [], learn })
-    this.#questions = new Exchange(this.calls, scripts.look, {
-      most: 64,
-      stride: 2,
-      terms: () => [inbox.id, this.#maxParked],
+    this.#renewals = new CallBatcher(this.calls, scripts.renew, {
+      maxItems: 64,
+      valuesPerItem: 1,
+      sharedArgs: () => [],
+      onServerTime: learn,
     })
-    this.#feed = new Feed(connection, this.#names.base)
+    this.#queries = new CallBatcher(this.calls, scripts.queryOutcomes, {
+      maxItems: 64,
+      valuesPerItem: 2,
+      sharedArgs: () => [inbox.id, this.#maxParked],
+    })
+    this.#feed = new EventFeed(connection, this.#keys.base)
     this.#unlisten = connection.listen({
       up: () => {},
       down: () => {},
@@ -135,12 +145,12 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   /** What is broadcast when something waits and no worker is known. */
-  get #call(): string {
-    return `${FORMAT}w ${this.#names.base}`
+  get #workRequest(): string {
+    return `${FORMAT}w ${this.#keys.base}`
   }
 
   #broadcast(message: Buffer): void {
-    if (this.#workers.size === 0 || message.toString() !== this.#call) return
+    if (this.#workers.size === 0 || message.toString() !== this.#workRequest) return
     for (const nonce of this.#workers) this.#listeners.get(nonce)?.onCapacityRequested()
   }
 
@@ -154,12 +164,12 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     if (submission.awaited) this.registerWaiter(nonce, submitter)
     const flags = flagsOf(submission)
     this.#submissions.add(
-      new Item(
-        this.#names.job(id),
+      new BatchItem(
+        this.#keys.job(id),
         command,
         (number) => [`${number} ${flags} ${delay} ${priority}`, nonce, payload, options],
         (values, at) => {
-          const reply = submitReplyOf(values[at])
+          const reply = parseSubmitReply(values[at])
           if (typeof reply === 'string') submitter.onError(refusedError(reply))
           else submitter.onReply(reply)
         },
@@ -180,12 +190,12 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
 
   queryOutcome({ id, generation, nonce }: OutcomeQuery, { within }: CallLimits): Promise<OutcomeReply> {
     return new Promise((resolve, failed) =>
-      this.#questions.add(
-        new Item(
-          this.#names.job(id),
+      this.#queries.add(
+        new BatchItem(
+          this.#keys.job(id),
           undefined,
           () => [String(generation), nonce],
-          (values, at) => resolve(answerOf(values[at], values[at + 1])),
+          (values, at) => resolve(parseOutcomeReply(values[at], values[at + 1])),
           failed,
         ),
         within,
@@ -194,14 +204,14 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   async unpark(nonce: string, removal: Termination, { within }: CallLimits): Promise<void> {
-    await this.#end(this.#connection.inbox.id + nonce, removal, within)
+    await this.#terminate(this.#connection.inbox.id + nonce, removal, within)
   }
 
   async terminate(removal: Termination, { within }: CallLimits): Promise<boolean> {
-    return this.#end('', removal, within)
+    return this.#terminate('', removal, within)
   }
 
-  async #end(park: string, removal: Termination, within: number): Promise<boolean> {
+  async #terminate(park: string, removal: Termination, within: number): Promise<boolean> {
     const { id, kind, bytes, outcomeRetention, onlyIfUnwanted } = removal
     const args = [
       park,
@@ -210,11 +220,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
       String(outcomeRetention),
       onlyIfUnwanted ? '1' : '0',
     ]
-    const reply = await this.job(this.scripts.end, id, removal.command, [...args, this.#messageLimit], within)
+    const reply = await this.job(
+      this.scripts.terminate,
+      id,
+      removal.command,
+      [...args, this.#messageLimit],
+      within,
+    )
     return Number(reply) === 1
   }
 
-  #park({ nonce }: WorkerRef): string {
+  #address({ nonce }: WorkerRef): string {
     return this.#connection.inbox.id + nonce
   }
 
@@ -228,16 +244,18 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     this.#workers.add(worker.nonce)
     this.#connection.inbox.listen(worker.nonce, {
       hint: (hint) => {
-        if (hint.kind === 'j') this.calls.fences.observe(Number(hint.fields[1]))
-        if (hint.kind === 'w') this.#withdrawing.get(worker.nonce)?.()
+        if (hint.kind === 'j') this.calls.fenceWatermark.observe(Number(hint.fields[1]))
+        if (hint.kind === 'w') this.#removing.get(worker.nonce)?.()
         // Never for longer than it was given: the server's clock may have been set.
-        tellWorker(listener, hint, (until) => Math.min(this.calls.serverClock.remaining(until), this.#accept))
+        notifyWorker(listener, hint, (until) =>
+          Math.min(this.calls.serverClock.remaining(until), this.#acceptWithin),
+        )
       },
     })
-    const args = [this.#park(worker), String(places), worker.command]
+    const args = [this.#address(worker), String(places), worker.command]
     const sentAt = this.#connection.clock.now()
     const command = this.calls.command(worker.command)
-    const now = await this.calls.call(this.scripts.offer, [command], [], args, within)
+    const now = await this.calls.call(this.scripts.setCapacity, [command], [], args, within)
     this.calls.serverClock.update(Number(now), sentAt)
   }
 
@@ -248,21 +266,21 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     // Behind the endings of this tick: each gives a place back.
     await new Promise<void>((resolve) => atEndOfTick(resolve))
     const command = this.calls.command(worker.command)
-    const caughtUp = this.#catchUp(worker)
-    await this.calls.call(this.scripts.withdraw, [command], [], [this.#park(worker)], within)
+    const caughtUp = this.#drainMessages(worker)
+    await this.calls.call(this.scripts.removeWorker, [command], [], [this.#address(worker)], within)
     await caughtUp
   }
 
   /** What was delivered to a worker may still be on its way when it has been withdrawn: resolves when it is here. */
-  async #catchUp({ nonce }: WorkerRef): Promise<void> {
+  async #drainMessages({ nonce }: WorkerRef): Promise<void> {
     if (!this.subscribed) return
     let timer: Timer | undefined
     await new Promise<void>((resolve) => {
-      this.#withdrawing.set(nonce, resolve)
-      timer = this.#connection.clock.after(CATCH_UP, resolve, true)
+      this.#removing.set(nonce, resolve)
+      timer = this.#connection.clock.after(MESSAGE_DRAIN_TIMEOUT, resolve, true)
     })
     timer?.cancel()
-    this.#withdrawing.delete(nonce)
+    this.#removing.delete(nonce)
   }
 
   renew(
@@ -272,11 +290,11 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   ): Promise<'held' | 'lost' | 'cancelled'> {
     return new Promise((resolve, failed) =>
       this.#renewals.add(
-        new Item(
-          this.#names.job(id),
+        new BatchItem(
+          this.#keys.job(id),
           this.calls.command(worker.command),
-          (number) => [`${number} ${fence} ${lease}`, this.#park(worker)],
-          (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
+          (number) => [`${number} ${fence} ${lease}`, this.#address(worker)],
+          (values, at) => resolve(RENEWAL_STATES[Number(values[at])] ?? 'lost'),
           failed,
         ),
         within,
@@ -289,12 +307,17 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     const numbers = [ttl, outcomeRetention, delay, retain.count, retain.age, releasesSlot ? 1 : 0].join(' ')
     return new Promise((resolve, failed) =>
       this.#endings.add(
-        new Item(
-          this.#names.job(id),
+        new BatchItem(
+          this.#keys.job(id),
           this.calls.command(worker.command),
-          (number) => [`${number} ${ENDINGS[kind]} ${numbers}`, String(fence), this.#park(worker), bytes],
+          (number) => [
+            `${number} ${OUTCOME_CODES[kind]} ${numbers}`,
+            String(fence),
+            this.#address(worker),
+            bytes,
+          ],
           (values, at) => {
-            const code = codeOf(values[at])
+            const code = toCode(values[at])
             if (code === undefined) failed(refusedError(values[at]))
             else resolve(code === 1)
           },
@@ -306,10 +329,10 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
   }
 
   async readPayload({ worker, id, fence }: AttemptRef, { within }: CallLimits): Promise<string | undefined> {
-    const reply = await this.read('hmget', [this.#names.job(id), 'o', 'f', 'p'], within)
+    const reply = await this.read('hmget', [this.#keys.job(id), 'o', 'f', 'p'], within)
     const [owner, last, payload] = reply as unknown[]
-    const held = textOf(owner) === this.#park(worker) && Number(textOf(last)) === fence
-    return held && payload !== null ? textOf(payload) : undefined
+    const held = toText(owner) === this.#address(worker) && Number(toText(last)) === fence
+    return held && payload !== null ? toText(payload) : undefined
   }
 
   async publishProgress(
@@ -317,7 +340,13 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     bytes: Buffer,
     { within }: CallLimits,
   ): Promise<void> {
-    await this.job(this.scripts.progress, id, undefined, [this.#park(worker), String(fence), bytes], within)
+    await this.job(
+      this.scripts.publishProgress,
+      id,
+      undefined,
+      [this.#address(worker), String(fence), bytes],
+      within,
+    )
   }
 
   async appendLog(
@@ -326,15 +355,15 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     before: number,
     { within }: CallLimits,
   ): Promise<void> {
-    const keys = [this.#names.job(id), this.#names.log(id)]
-    const args = [this.#park(worker), ...[fence, LOG_LINES, KEEP_LOG, before].map(String), ...lines]
-    await this.calls.call(this.scripts.log, [], keys, args, within)
+    const keys = [this.#keys.job(id), this.#keys.log(id)]
+    const args = [this.#address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
+    await this.calls.call(this.scripts.appendLog, [], keys, args, within)
   }
 
   async findDue({ within }: CallLimits): Promise<DueJobs> {
-    const key = this.#names.shared[0] as string
-    const reply = await this.read('zrange', [key, '0', String(DUE_AT_ONCE - 1), 'WITHSCORES'], within)
-    const flat = (reply as unknown[]).flat().map(textOf)
+    const key = this.#keys.shared[0] as string
+    const reply = await this.read('zrange', [key, '0', String(MAX_DUE_JOBS - 1), 'WITHSCORES'], within)
+    const flat = (reply as unknown[]).flat().map(toText)
     const jobs: DueJob[] = []
     let next: number | undefined
     for (let at = 0; at < flat.length && next === undefined; at += 2) {
@@ -353,9 +382,9 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     const sentAt = this.#connection.clock.now()
     const numbers = jobs.map((job) => String(commands.indexOf(job.command) + 1))
     const reply = await this.calls.call(
-      this.scripts.tick,
-      commands.map((name) => this.calls.named(name)),
-      jobs.map((job) => this.#names.job(job.id)),
+      this.scripts.processDue,
+      commands.map((name) => this.calls.commandOfSegment(name)),
+      jobs.map((job) => this.#keys.job(job.id)),
       [
         String(maxStalls),
         failure,
@@ -369,16 +398,16 @@ export class RedisQueueStore extends QueueManagement implements QueueStore {
     return jobs.map(({ id, command }, index) => ({
       id,
       command,
-      status: TICKS[Number((reply as unknown[])[index])] ?? 'none',
+      status: DUE_STATUSES[Number((reply as unknown[])[index])] ?? 'none',
     }))
   }
 
   get hasWatchers(): boolean {
-    return this.#feed.watched
+    return this.#feed.hasWatchers
   }
 
   publishEvent(event: string): void {
-    this.#feed.report(event)
+    this.#feed.publish(event)
   }
 
   watchEvents(heard: (event: string) => void, { within }: CallLimits): Promise<() => void> {

@@ -3,26 +3,26 @@ import type { JobOutcome, JobSnapshot, OutcomeReply, SubmitReply } from '../stor
 
 /** Reads what the scripts of the queue return. */
 
-export function textOf(value: unknown): string {
+export function toText(value: unknown): string {
   return value === null || value === undefined ? '' : String(value)
 }
 
-export function bytesOf(value: unknown): Buffer {
-  return Buffer.isBuffer(value) ? value : Buffer.from(textOf(value))
+export function toBytes(value: unknown): Buffer {
+  return Buffer.isBuffer(value) ? value : Buffer.from(toText(value))
 }
 
 /** A number; undefined when it is the text of an error. */
-export function codeOf(value: unknown): number | undefined {
-  const code = Number(textOf(value))
+export function toCode(value: unknown): number | undefined {
+  const code = Number(toText(value))
   return Number.isInteger(code) ? code : undefined
 }
 
 const KINDS: Record<string, JobOutcome['kind']> = { V: 'value', E: 'error', X: 'removed' }
 
 /** A text: it failed for this one alone, and that is why. */
-export function submitReplyOf(reply: unknown): SubmitReply | string {
+export function parseSubmitReply(reply: unknown): SubmitReply | string {
   const [head, bytes]: unknown[] = Array.isArray(reply) ? reply : [reply]
-  const text = textOf(head)
+  const text = toText(head)
   const rest = text.slice(2)
   switch (text[0]) {
     case 'C':
@@ -32,7 +32,7 @@ export function submitReplyOf(reply: unknown): SubmitReply | string {
     case 'V':
     case 'E': {
       const [fence, generation] = rest.split(' ').map(Number) as [number, number]
-      const outcome = { kind: KINDS[text[0]] ?? 'error', fence, bytes: bytesOf(bytes) }
+      const outcome = { kind: KINDS[text[0]] ?? 'error', fence, bytes: toBytes(bytes) }
       return { status: 'cached', generation, outcome }
     }
     case 'X':
@@ -46,14 +46,14 @@ export function submitReplyOf(reply: unknown): SubmitReply | string {
   }
 }
 
-export function answerOf(head: unknown, bytes: unknown): OutcomeReply {
-  const [letter = '', fence] = textOf(head).split(' ')
+export function parseOutcomeReply(head: unknown, bytes: unknown): OutcomeReply {
+  const [letter = '', fence] = toText(head).split(' ')
   const kind = KINDS[letter]
-  if (kind) return { status: 'settled', outcome: { kind, fence: Number(fence), bytes: bytesOf(bytes) } }
+  if (kind) return { status: 'settled', outcome: { kind, fence: Number(fence), bytes: toBytes(bytes) } }
   return { status: letter === 'P' ? 'pending' : 'gone' }
 }
 
-export function snapshotOf(id: string, reply: unknown): JobSnapshot | undefined {
+export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefined {
   if (!Array.isArray(reply)) return undefined
   const [
     command,
@@ -72,22 +72,22 @@ export function snapshotOf(id: string, reply: unknown): JobSnapshot | undefined 
     payload,
     bytes,
   ] = reply as unknown[]
-  const over = Number(textOf(settled)) >= Number(textOf(y))
-  const outcomeKind = KINDS[textOf(kind).toUpperCase()]
+  const over = Number(toText(settled)) >= Number(toText(y))
+  const outcomeKind = KINDS[toText(kind).toUpperCase()]
   const outcome =
     over && outcomeKind
-      ? { kind: outcomeKind, fence: Number(textOf(last)), bytes: bytesOf(bytes) }
+      ? { kind: outcomeKind, fence: Number(toText(last)), bytes: toBytes(bytes) }
       : undefined
   return {
     id,
-    command: textOf(command),
-    state: stateOf(outcome?.kind, textOf(owner) !== '', textOf(due) !== ''),
-    payload: textOf(payload),
-    options: textOf(options),
-    generation: Number(textOf(y)),
+    command: toText(command),
+    state: stateOf(outcome?.kind, toText(owner) !== '', toText(due) !== ''),
+    payload: toText(payload),
+    options: toText(options),
+    generation: Number(toText(y)),
     failures: Number(failed),
     stalls: Number(stalled),
-    fence: Number(textOf(fence)),
+    fence: Number(toText(fence)),
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,
     waiters: Number(waiters),

@@ -1,19 +1,19 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
 import { MAX_DELAY, PENDING_JOB_TTL } from '../../store.ts'
-import { KEEP_WORKER } from './prelude.ts'
+import { WORKER_TTL } from './prelude.ts'
 
 /** Jobs that are handed out in one go. */
-const ROUND = 16
+const BATCH_SIZE = 16
 /** Rounds of one script, and bytes of payload that it hands out: the rest is asked for by the workers. */
-const ROUNDS = 64
-const MOST_BYTES = 1024 * 1024
+const MAX_ROUNDS = 64
+const MAX_PAYLOAD_BYTES = 1024 * 1024
 
 /** A longer payload, in bytes, is read by its worker: one who is told too much at once loses its subscription. */
-const LONG = 16 * 1024
+const MAX_INLINE_PAYLOAD = 16 * 1024
 
 /** For how long what has a time is kept: longer than anything in it. */
-export const KEEP_TIMES: number = MAX_DELAY + PENDING_JOB_TTL
+export const DEADLINE_TTL: number = MAX_DELAY + PENDING_JOB_TTL
 
 /**
  * Puts jobs in line, and hands them to idle workers.
@@ -61,7 +61,7 @@ local function postpone(key, name, delay)
   redis.call('HSET', key, 'd', int(now + delay))
   for _, times in ipairs({ T, D }) do
     redis.call('ZADD', times, int(now + delay), name)
-    keepFor(times, ${KEEP_TIMES})
+    keepFor(times, ${DEADLINE_TTL})
   end
 end
 
@@ -89,7 +89,7 @@ local parcels, workers, leases = {}, {}, {}
 local function lease()
   if #leases == 0 then return end
   redis.call('ZADD', T, unpack(leases))
-  keepFor(T, ${KEEP_TIMES})
+  keepFor(T, ${DEADLINE_TTL})
   leases = {}
 end
 -- The worker of a place that a script has left, though there was a job for it; and bytes handed out so far.
@@ -118,7 +118,7 @@ local function hand(command, id, worker, job, fence)
   -- A job that lost its worker before has to be accepted before it may start.
   if job.z and job.z ~= '0' then until_ = '0' end
   local payload, long = job.payload, ''
-  if #payload > ${LONG} then payload, long = '', ' +' end
+  if #payload > ${MAX_INLINE_PAYLOAD} then payload, long = '', ' +' end
   handed = handed + #payload
   parcel[#parcel + 1] = { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.y .. ' ' ..
     (job.a or '0') .. ' ' .. (job.z or '0') .. ' ' .. until_ .. ' ' .. #options .. long .. '\\n' .. options .. payload }
@@ -127,12 +127,12 @@ local function hand(command, id, worker, job, fence)
 end
 
 local function dispatch(command)
-  for round = 1, ${ROUNDS + 1} do
-    local places = redis.call('LRANGE', command.i, 0, ${ROUND - 1})
+  for round = 1, ${MAX_ROUNDS + 1} do
+    local places = redis.call('LRANGE', command.i, 0, ${BATCH_SIZE - 1})
     if #places == 0 or places[1] == 'P' then return end
     local found, first = front(command, #places)
     if #found == 0 then return end
-    if round > ${ROUNDS} or handed > ${MOST_BYTES} then
+    if round > ${MAX_ROUNDS} or handed > ${MAX_PAYLOAD_BYTES} then
       unserved = places[1]
       return
     end
@@ -173,7 +173,7 @@ end
 
 -- Sends what was handed out. What goes to a worker that is not there any more goes to another.
 local function deliver()
-  for _ = 1, ${ROUNDS} do
+  for _ = 1, ${MAX_ROUNDS} do
     lease()
     local sent, given = workers, parcels
     workers, parcels = {}, {}
@@ -206,7 +206,7 @@ local function free(command, places)
     length = redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
   end
   if length > count then return end
-  keepFor(command.i, ${KEEP_WORKER})
+  keepFor(command.i, ${WORKER_TTL})
   if redis.call('LLEN', command.w) > 0 then dispatch(command) end
 end
 `

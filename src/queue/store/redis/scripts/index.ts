@@ -1,25 +1,25 @@
 import { Script } from '../../../../kernel/redis/script.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
-import { COUNTS, DRAIN, JOB_SNAPSHOT, LIST, PAUSE, READ, RESUME, RETRY } from './manage.ts'
-import { prelude, QUEUE_SERVER_TIME, type QueueTime } from './prelude.ts'
+import { COUNTS, DRAIN, LIST, PAUSE, READ, RESUME, RETRY, SNAPSHOT } from './manage.ts'
+import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
 import { SETTLE } from './settle.ts'
 import { SUBMIT } from './submit.ts'
-import { END, LOOK } from './wait.ts'
-import { JOB_PROGRESS, LOG, OFFER, RENEW, TICK, WITHDRAW } from './worker.ts'
+import { QUERY_OUTCOMES, TERMINATE } from './wait.ts'
+import { APPEND_LOG, PROCESS_DUE, PUBLISH_PROGRESS, REMOVE_WORKER, RENEW, SET_CAPACITY } from './worker.ts'
 
 /** The transitions of a queue, as the server runs them. */
 export interface QueueScripts {
   submit: Script
   finish: Script
-  offer: Script
-  withdraw: Script
+  setCapacity: Script
+  removeWorker: Script
   renew: Script
-  progress: Script
-  log: Script
-  tick: Script
-  look: Script
-  end: Script
+  publishProgress: Script
+  appendLog: Script
+  processDue: Script
+  queryOutcomes: Script
+  terminate: Script
   snapshot: Script
   list: Script
   counts: Script
@@ -31,21 +31,21 @@ export interface QueueScripts {
 }
 
 /** Puts the scripts together around a notion of time. */
-export function buildQueueScripts(time: QueueTime): QueueScripts {
+export function buildQueueScripts(time: QueueClock): QueueScripts {
   const head = prelude(time)
   const build = (...parts: string[]) => new Script(head + parts.join(''))
   return {
     submit: build(DISPATCH, SUBMIT),
     finish: build(DISPATCH, SETTLE, FINISH),
-    offer: build(DISPATCH, OFFER),
-    withdraw: build(WITHDRAW),
+    setCapacity: build(DISPATCH, SET_CAPACITY),
+    removeWorker: build(REMOVE_WORKER),
     renew: build(RENEW),
-    progress: build(SETTLE, JOB_PROGRESS),
-    log: build(LOG),
-    tick: build(DISPATCH, SETTLE, TICK),
-    look: build(LOOK),
-    end: build(DISPATCH, SETTLE, END),
-    snapshot: build(JOB_SNAPSHOT),
+    publishProgress: build(SETTLE, PUBLISH_PROGRESS),
+    appendLog: build(APPEND_LOG),
+    processDue: build(DISPATCH, SETTLE, PROCESS_DUE),
+    queryOutcomes: build(QUERY_OUTCOMES),
+    terminate: build(DISPATCH, SETTLE, TERMINATE),
+    snapshot: build(SNAPSHOT),
     list: build(LIST),
     counts: build(COUNTS),
     drain: build(DISPATCH, SETTLE, DRAIN),
@@ -57,4 +57,4 @@ export function buildQueueScripts(time: QueueTime): QueueScripts {
 }
 
 /** The scripts on the server's own time. */
-export const queueScripts: QueueScripts = buildQueueScripts(QUEUE_SERVER_TIME)
+export const queueScripts: QueueScripts = buildQueueScripts(SERVER_QUEUE_CLOCK)

@@ -1,11 +1,11 @@
 import { PENDING_JOB_TTL } from '../../store.ts'
-import { KEEP_WORKER } from './prelude.ts'
+import { WORKER_TTL } from './prelude.ts'
 
 /**
  * KEYS    at the end the record
  * returns nil, or command, y, Y, k, o, d, a, z, b, g, f, s, waiters, payload, bytes of the outcome
  */
-export const JOB_SNAPSHOT: string = `
+export const SNAPSHOT: string = `
 local key = KEYS[K + 1]
 local h = redis.call('HMGET', key, 'm', 'y', 'Y', 'k', 'o', 'd', 'a', 'z', 'b', 'g', 'f', 's', 'w', 'n', 'p')
 if not h[2] then return false end
@@ -168,7 +168,7 @@ if ARGV[A + 1] ~= '' then
 end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end
-  keepFor(command.i, ${KEEP_WORKER})
+  keepFor(command.i, ${WORKER_TTL})
 end
 return 1
 `

@@ -30,49 +30,49 @@ import { SERVER_CLOCK } from '../../../../kernel/redis/script.ts'
  * Jobs that a script finds in w are not among its KEYS. They are read before anything is written; one that cannot be
  * read, because its slot is on the move, is put off to t, and looked after by a tick, which has it among its KEYS.
  */
-export interface QueueTime {
+export interface QueueClock {
   /** Defines `us` and `now` (ms). */
   clock: string
   /** Defines `keepFor(key, ms)`: how long a key is kept. */
-  keep: string
+  expire: string
 }
 
 /** Time as the server tells it. */
-export const QUEUE_SERVER_TIME: QueueTime = {
+export const SERVER_QUEUE_CLOCK: QueueClock = {
   clock: SERVER_CLOCK,
-  keep: `
+  expire: `
 local function keepFor(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
 }
 
 /** Keys before those of the commands, and of each command. */
-export const QUEUE_KEYS = 6
-export const COMMAND_KEYS = 4
+export const SHARED_KEYS = 6
+export const KEYS_PER_COMMAND = 4
 /** Arguments before the names of the commands. */
 export const HEAD_ARGS = 5
 
 /** A payload of up to so many pieces is cut up. */
-const PIECES = 4
-const PIECE = 64
-const LONGEST_CUT = PIECES * PIECE
-const PIECE_NAMES = Array.from({ length: PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
+const MAX_PIECES = 4
+const PIECE_BYTES = 64
+const MAX_SPLIT_BYTES = MAX_PIECES * PIECE_BYTES
+const PIECE_NAMES = Array.from({ length: MAX_PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
 
 /** What of a record belongs to one generation, and not to the next. */
-export const OF_GENERATION: string = `'p', ${PIECE_NAMES}, 'b', 'c', 'a', 'z', 'l', 'g', 'R', 'vu', 'eu'`
+export const GENERATION_FIELDS: string = `'p', ${PIECE_NAMES}, 'b', 'c', 'a', 'z', 'l', 'g', 'R', 'vu', 'eu'`
 
 const DAY = 24 * 60 * 60_000
 
 /** How long a worker is known that says nothing of itself, and its places are kept, ms. */
-export const KEEP_WORKER: number = 15 * 60_000
+export const WORKER_TTL: number = 15 * 60_000
 
 /** Messages to one process go together up to so many bytes. */
-const BUNDLE = 256 * 1024
+const MAX_MESSAGE_BYTES = 256 * 1024
 
 /** Names the keys and arguments that all scripts begin with, and defines what they share. */
-export function prelude(time: QueueTime): string {
+export function prelude(time: QueueClock): string {
   return `
 local function num(x) return tonumber(x or '0') or 0 end
 local function int(x) return string.format('%.0f', x) end
-${time.keep}
+${time.expire}
 -- Where a slot is leaving, a key that a script has emptied cannot be used again: it would fail half-way. So it does not begin.
 local elsewhere = ARGV[2] == '1' and redis.pcall('EXISTS', KEYS[1] .. '-')
 if type(elsewhere) == 'table' and string.find(elsewhere.err, 'non local', 1, true) then
@@ -98,10 +98,10 @@ local base = string.sub(T, 1, -2)
 local channels, cluster, accept, seen = ARGV[1], ARGV[2] == '1', num(ARGV[3]), num(ARGV[4])
 local commands = {}
 for n = 1, num(ARGV[5]) do
-  local k = ${QUEUE_KEYS} + ${COMMAND_KEYS} * (n - 1)
+  local k = ${SHARED_KEYS} + ${KEYS_PER_COMMAND} * (n - 1)
   commands[n] = { w = KEYS[k + 1], i = KEYS[k + 2], r = KEYS[k + 3], z = KEYS[k + 4], name = ARGV[${HEAD_ARGS} + n] }
 end
-local K, A = ${QUEUE_KEYS} + ${COMMAND_KEYS} * #commands, ${HEAD_ARGS} + #commands
+local K, A = ${SHARED_KEYS} + ${KEYS_PER_COMMAND} * #commands, ${HEAD_ARGS} + #commands
 
 -- What most jobs of one call say of themselves is the same, and parsed once: a tenth of the time of a call with 25 jobs.
 local function once(parse)
@@ -131,17 +131,17 @@ local function remove(key, fields)
 end
 
 local function putPayload(set, bytes)
-  if #bytes <= ${PIECE} or #bytes > ${LONGEST_CUT} then
+  if #bytes <= ${PIECE_BYTES} or #bytes > ${MAX_SPLIT_BYTES} then
     set[#set + 1] = 'p' set[#set + 1] = bytes
     return
   end
-  for n = 0, math.ceil(#bytes / ${PIECE}) - 1 do
+  for n = 0, math.ceil(#bytes / ${PIECE_BYTES}) - 1 do
     set[#set + 1] = n == 0 and 'p' or 'p' .. n
-    set[#set + 1] = string.sub(bytes, n * ${PIECE} + 1, (n + 1) * ${PIECE})
+    set[#set + 1] = string.sub(bytes, n * ${PIECE_BYTES} + 1, (n + 1) * ${PIECE_BYTES})
   end
 end
 local function payloadOf(key, first)
-  if not first or #first ~= ${PIECE} then return first or '' end
+  if not first or #first ~= ${PIECE_BYTES} then return first or '' end
   local pieces = redis.call('HMGET', key, ${PIECE_NAMES})
   for n = 1, #pieces do pieces[n] = pieces[n] or '' end
   return first .. table.concat(pieces)
@@ -161,7 +161,7 @@ local function send(inbox, messages)
   local from, receivers = 1, nil
   while from <= #messages do
     local to, size = from, #messages[from]
-    while to < #messages and size + #messages[to + 1] <= ${BUNDLE} do
+    while to < #messages and size + #messages[to + 1] <= ${MAX_MESSAGE_BYTES} do
       to = to + 1
       size = size + #messages[to]
     end

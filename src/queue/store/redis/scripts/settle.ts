@@ -1,9 +1,9 @@
 import { ID_LENGTH } from '../../../../kernel/ids.ts'
 import { PENDING_JOB_TTL } from '../../store.ts'
-import { OF_GENERATION } from './prelude.ts'
+import { GENERATION_FIELDS } from './prelude.ts'
 
 /** Those who wait for a job are told its outcome together up to so many bytes; beyond it, that there is one. */
-const MOST_AT_ONCE = 1024 * 1024
+const MAX_NOTICE_BYTES = 1024 * 1024
 
 /** How an outcome is told and kept: shared by what ends a job. */
 export const SETTLE: string = `
@@ -68,7 +68,7 @@ end
 local function settle(key, r, terms, bytes)
   local kind, ttl, fence = terms.kind, terms.ttl, r.f or '0'
   -- Not too much to one process at once, either: it would lose its subscription.
-  local much = #bytes > terms.limit or #bytes * num(r.n) > ${MOST_AT_ONCE}
+  local much = #bytes > terms.limit or #bytes * num(r.n) > ${MAX_NOTICE_BYTES}
   local message = much and 'm' or kind .. ' ' .. fence .. '\\n' .. bytes
   local gone = tellParks(key, r, terms.all, message)
   local set = { 'o', '', 'w', '', 'k', kind, 's', fence, 'Y', r.y }
@@ -102,7 +102,7 @@ end
 -- Begins the next generation of a record, that of a rerun.
 local function follow(key, command, r)
   local n = redis.call('HMGET', key, 'P', 'B', 'C')
-  redis.call('HDEL', key, 'N', 'P', 'B', 'C', ${OF_GENERATION})
+  redis.call('HDEL', key, 'N', 'P', 'B', 'C', ${GENERATION_FIELDS})
   local set = { 'y', r.N, 'c', n[3] or '' }
   putPayload(set, n[1] or '')
   if n[2] and n[2] ~= '' then set[#set + 1] = 'b' set[#set + 1] = n[2] end

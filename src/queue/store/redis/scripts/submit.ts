@@ -1,13 +1,13 @@
 import { PENDING_JOB_TTL, type Submission } from '../../store.ts'
-import { OF_GENERATION } from './prelude.ts'
+import { GENERATION_FIELDS } from './prelude.ts'
 
 /** Flags of a submission, as numbers that add up. */
-const WAITS = 1
+const AWAITED = 1
 const JOIN = 2
 const RERUN = 4
 const LIFO = 8
-const UNWANTED = 16
-const KNOWN = 32
+const ABORT_UNWANTED = 16
+const REQUIRES_WORKER = 32
 
 /**
  * ARGV    inbox, broadcast channel, message that calls for workers, how many may park; for each command its real name
@@ -51,7 +51,7 @@ local function create(n, key, id, command, r, a, terms)
   end
   if r[1] then
     if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
-    redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${OF_GENERATION})
+    redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${GENERATION_FIELDS})
   end
   local worker, fence = delay == 0 and place(command), nil
   if worker then
@@ -80,7 +80,7 @@ local termsOf = once(function(head)
   local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
   return { command = commands[num(c)], delay = num(delay), priority = num(priority),
-    waits = has(${WAITS}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${UNWANTED}), known = has(${KNOWN}) }
+    waits = has(${AWAITED}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${ABORT_UNWANTED}), known = has(${REQUIRES_WORKER}) }
 end)
 
 local function submit(n)
@@ -160,11 +160,11 @@ return replies
 export function flagsOf(submission: Submission): number {
   const { awaited: waits, conflict, lifo, abortUnwanted, requiresWorker: known } = submission
   return (
-    (waits ? WAITS : 0) +
+    (waits ? AWAITED : 0) +
     (conflict === 'join' ? JOIN : 0) +
     (conflict === 'rerun' ? RERUN : 0) +
     (lifo ? LIFO : 0) +
-    (abortUnwanted ? UNWANTED : 0) +
-    (known ? KNOWN : 0)
+    (abortUnwanted ? ABORT_UNWANTED : 0) +
+    (known ? REQUIRES_WORKER : 0)
   )
 }

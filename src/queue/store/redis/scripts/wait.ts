@@ -4,7 +4,7 @@ import { ID_LENGTH } from '../../../../kernel/ids.ts'
  * ARGV    inbox, how many may park; then for each job `<generation>`, nonce or ''
  * returns for each job two values: 'P' pending; '-' gone; 'V', 'E' or 'X' and the fence, and the bytes
  */
-export const LOOK: string = `
+export const QUERY_OUTCOMES: string = `
 local inbox, cap, replies = ARGV[A + 1], num(ARGV[A + 2]), {}
 for n = 1, #KEYS - K do
   local key, a = KEYS[K + n], A + 2 + 2 * (n - 1)
@@ -34,7 +34,7 @@ return replies
  * ARGV    park that leaves or '', kind (e or x), bytes, linger, '1' only if unwanted, largest message
  * returns 1 when it was ended
  */
-export const END: string = `
+export const TERMINATE: string = `
 local key, command = KEYS[K + 1], commands[1]
 local id, leaving, kind, linger = idOf(key), ARGV[A + 1], ARGV[A + 2], num(ARGV[A + 4])
 local h = redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'w', 'n', 'N', 'r', 'u', '@' .. leaving, 'k')

@@ -1,12 +1,12 @@
 import { PENDING_JOB_TTL } from '../../store.ts'
-import { KEEP_TIMES } from './dispatch.ts'
-import { KEEP_WORKER } from './prelude.ts'
+import { DEADLINE_TTL } from './dispatch.ts'
+import { WORKER_TTL } from './prelude.ts'
 
 /**
  * ARGV    worker, places that are free, real name of the command
  * returns the server's time in ms
  */
-export const OFFER: string = `
+export const SET_CAPACITY: string = `
 local command, worker, count = commands[1], ARGV[A + 1], num(ARGV[A + 2])
 redis.call('LREM', command.i, 0, worker)
 local places = {}
@@ -20,9 +20,9 @@ if halted and not closed then redis.call('LPUSH', command.i, 'P') end
 -- Whoever resumed all did not know of this command yet.
 if closed and not halted then redis.call('LPOP', command.i) end
 -- Places end with the workers that are known: each says so again before.
-keepFor(command.i, ${KEEP_WORKER})
+keepFor(command.i, ${WORKER_TTL})
 redis.call('HSET', command.r, worker, count)
-keepFor(command.r, ${KEEP_WORKER})
+keepFor(command.r, ${WORKER_TTL})
 redis.call('HSET', Q, command.name, ARGV[A + 3])
 keepFor(Q, ${PENDING_JOB_TTL})
 extend(S, ${PENDING_JOB_TTL})
@@ -37,7 +37,7 @@ return now
  *
  * ARGV    worker
  */
-export const WITHDRAW: string = `
+export const REMOVE_WORKER: string = `
 local command, worker = commands[1], ARGV[A + 1]
 redis.call('LREM', command.i, 0, worker)
 redis.call('HDEL', command.r, worker)
@@ -74,7 +74,7 @@ end
 if #leases > 0 then
   redis.call('ZREM', T, '')
   redis.call('ZADD', T, unpack(leases))
-  keepFor(T, ${KEEP_TIMES})
+  keepFor(T, ${DEADLINE_TTL})
 end
 replies[#replies + 1] = now
 return replies
@@ -84,7 +84,7 @@ return replies
  * KEYS    at the end the record
  * ARGV    worker, fence, bytes
  */
-export const JOB_PROGRESS: string = `
+export const PUBLISH_PROGRESS: string = `
 local key = KEYS[K + 1]
 local h = redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
 if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
@@ -101,7 +101,7 @@ return 1
  * ARGV    worker, fence, how many lines are kept, and for how long, how many lines of this attempt there were before these,
  *         lines …
  */
-export const LOG: string = `
+export const APPEND_LOG: string = `
 local key, log, first = KEYS[K + 1], KEYS[K + 2], A + 6
 local h = redis.call('HMGET', key, 'o', 'f', 'j')
 if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
@@ -122,7 +122,7 @@ return 1
  *         message; then for each job the number of its command
  * returns for each job 0 nothing was due, 1 promoted, 2 stalled, or 3 failed; then once the server's time in ms
  */
-export const TICK: string = `
+export const PROCESS_DUE: string = `
 local most, first = num(ARGV[A + 1]), A + 7
 clock()
 
