@@ -1,7 +1,6 @@
 /**
- * Functions and HTTP handlers that do their work once. Functions are memoized by `Locker.memoize`; here is the HTTP cache
- * on plain messages, and beside it the adapters: `soloflight/memoize/node` for node:http, Express and Connect, and
- * `soloflight/memoize/fetch` for whatever is built on Request and Response.
+ * The HTTP cache on plain messages. Adapters: `soloflight/memoize/node` for node:http, Express and Connect,
+ * `soloflight/memoize/fetch` for handlers from Request to Response. `Locker.memoize` memoizes functions.
  */
 
 export {

@@ -14,32 +14,36 @@ import { headerFields, headerPairs } from '../../src/memoize/adapters/fetch/mess
 import { CapturedConnection } from '../../src/memoize/adapters/node/captured-connection.ts'
 import { requestHeaders } from '../../src/memoize/adapters/node/fields.ts'
 import { writeResponse } from '../../src/memoize/adapters/node/write.ts'
-import { changedBy } from '../../src/memoize/engine/change.ts'
+import { invalidatedBy } from '../../src/memoize/engine/change.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
-import { Answers } from '../../src/memoize/engine/response-builder.ts'
-import { ownDecision, type PlacementTerms, placed } from '../../src/memoize/engine/storage/placement.ts'
-import { statedLength } from '../../src/memoize/engine/storage/recording.ts'
-import { privateCause, withheldFields } from '../../src/memoize/engine/storage/storage.ts'
-import { keptCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
+import { ResponseBuilder } from '../../src/memoize/engine/response-builder.ts'
+import {
+  type StorageTerms,
+  standaloneContext,
+  storeResponse,
+} from '../../src/memoize/engine/storage/placement.ts'
+import { contentLength } from '../../src/memoize/engine/storage/recording.ts'
+import { privateFieldsOf, privateReason } from '../../src/memoize/engine/storage/storage.ts'
+import { entryCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
 import { initialAge } from '../../src/memoize/policy/age.ts'
 import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
-import { freshened, notModified } from '../../src/memoize/policy/conditional.ts'
-import { demandsOf } from '../../src/memoize/policy/demands.ts'
+import { freshenedFields, notModified } from '../../src/memoize/policy/conditional.ts'
+import { requestDirectives } from '../../src/memoize/policy/demands.ts'
 import {
-  endToEnd,
+  connectionNamesFields,
+  endToEndFields,
   fromRawHeaders,
-  isOneLine,
+  isFieldValue,
   isToken,
-  membersOf,
-  namesOthers,
+  parseList,
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
-import { statedLifetime } from '../../src/memoize/policy/freshness.ts'
-import { httpDate } from '../../src/memoize/policy/http-date.ts'
-import { keyOf } from '../../src/memoize/policy/key.ts'
+import { explicitLifetime } from '../../src/memoize/policy/freshness.ts'
+import { parseHttpDate } from '../../src/memoize/policy/http-date.ts'
+import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
 import { planFor } from '../../src/memoize/policy/plan.ts'
-import { partOf } from '../../src/memoize/policy/range.ts'
-import { normalise, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
+import { requestedRange } from '../../src/memoize/policy/range.ts'
+import { normalizeFields, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
 import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/payload.ts'
 import { excessiveGrowth } from '../support/growth.ts'
@@ -57,7 +61,7 @@ const lifetimes = {
   staleIfError: 0,
   revalidate: true,
 }
-const arrival = { at: Date.now(), took: 0 }
+const arrival = { responseTime: Date.now(), responseDelay: 0 }
 
 /** Texts that are the worst for what parses them: whatever is optional or repeated, and does not come to its end. */
 const TEXTS: Record<string, (size: number) => string> = {
@@ -88,44 +92,45 @@ const TEXTS: Record<string, (size: number) => string> = {
 
 /** Whatever reads the text of a field, of a request or a response. */
 const READERS: Record<string, (text: string) => unknown> = {
-  'parts of a list': membersOf,
+  'parts of a list': parseList,
   'Cache-Control of a response': (text) => {
     const control = new CacheControl([text])
     const headers = { 'cache-control': text, 'last-modified': text, etag: text }
-    privateCause(
+    privateReason(
       { authorized: true, status: 200, headers, control },
       { shareSetCookie: false, shareAuthorized: false },
     )
-    withheldFields(control)
+    privateFieldsOf(control)
     return planFor({ status: 200, headers }, control, arrival, lifetimes)
   },
-  'Cache-Control of a request': (text) => demandsOf({ 'cache-control': text }),
-  Pragma: (text) => demandsOf({ pragma: text }),
-  'Accept-Language': (text) => normalise({ 'accept-language': text }),
-  'Accept-Encoding': (text) => normalise({ 'accept-encoding': text }),
+  'Cache-Control of a request': (text) => requestDirectives({ 'cache-control': text }),
+  Pragma: (text) => requestDirectives({ pragma: text }),
+  'Accept-Language': (text) => normalizeFields({ 'accept-language': text }),
+  'Accept-Encoding': (text) => normalizeFields({ 'accept-encoding': text }),
   Vary: (text) => varyNames({ vary: text }),
   'a field that Vary names': (text) =>
     variantKey('k', { names: ['accept-language', 'x'], id: 'i' }, { x: text, 'accept-language': text }),
   'If-None-Match': (text) => notModified({ 'if-none-match': text }, { etag: text.slice(0, text.length / 2) }),
   'If-Modified-Since': (text) => notModified({ 'if-modified-since': text }, { 'last-modified': text }),
-  'Range, If-Range': (text) => partOf({ range: text, 'if-range': text }, { etag: text }, 10),
-  Date: httpDate,
+  'Range, If-Range': (text) => requestedRange({ range: text, 'if-range': text }, { etag: text }, 10),
+  Date: parseHttpDate,
   Age: (text) => initialAge({ age: text, date: text }, arrival),
-  Connection: (text) => namesOthers({ connection: text }),
-  'Connection of a response': (text) => endToEnd({ connection: text, x: text }),
-  'Content-Length': (text) => assert.throws(() => statedLength({ 'content-length': ` ${text}x` })),
+  Connection: (text) => connectionNamesFields({ connection: text }),
+  'Connection of a response': (text) => endToEndFields({ connection: text, x: text }),
+  'Content-Length': (text) => assert.throws(() => contentLength({ 'content-length': ` ${text}x` })),
   Location: (text) =>
-    changedBy(
+    invalidatedBy(
       { method: 'POST', url: '/a', headers: { host: 'h' } },
       { status: 201, headers: { location: text } },
     ),
-  'the URL': (text) => keyOf({ method: 'GET', url: `/${text}`, headers: { host: text } }, { key: undefined }),
+  'the URL': (text) =>
+    primaryKeyOf({ method: 'GET', url: `/${text}`, headers: { host: text } }, { key: undefined }),
   'an absolute URL of a change': (text) =>
-    changedBy(
+    invalidatedBy(
       { method: 'POST', url: `http://h/${text}`, headers: { host: text } },
       { status: 200, headers: {} },
     ),
-  'a name, a value': (text) => [isToken(text), isOneLine(text)],
+  'a name, a value': (text) => [isToken(text), isFieldValue(text)],
   'a key in Redis': (text) => [recordKey('p', text), new QueueKeys('p', text)],
   'a note of tags': (text) => parseTagVersions(text.replaceAll(' ', '\n')),
 }
@@ -176,28 +181,28 @@ const FIELDS: Reading[] = [
     (n) => {
       const names = times(n, (i) => `x-${i}`)
       const headers = { ...Object.fromEntries(names.map((name) => [name, 'v'])), connection: names.join() }
-      return () => endToEnd(headers)
+      return () => endToEndFields(headers)
     },
   ],
   [
     'a record with many lines',
     (n) => {
       const bytes = kept(lines('x', String, n))
-      return () => keptCodec.decode(bytes)
+      return () => entryCodec.decode(bytes)
     },
   ],
   [
     'a record with many fields',
     (n) => {
       const bytes = kept(times(n, (i) => [`x-${i}`, 'v']).flat())
-      return () => keptCodec.decode(bytes)
+      return () => entryCodec.decode(bytes)
     },
   ],
   [
     'a record of an index',
     (n) => {
       const bytes = framed({ kind: 'index', index: { id: 'i', names: times(n, (i) => `x-${i}`) } })
-      return () => keptCodec.decode(bytes)
+      return () => entryCodec.decode(bytes)
     },
   ],
   [
@@ -205,14 +210,14 @@ const FIELDS: Reading[] = [
     (n) => {
       const response = stored(fromRawHeaders(lines('x', String, n)))
       const request = { method: 'GET', url: '/', headers: { range: 'bytes=0-1', 'if-none-match': '"x"' } }
-      return () => new Answers('c').hit(request, response, 0)
+      return () => new ResponseBuilder('c').hit(request, response, 0)
     },
   ],
   [
     'a confirmation with many lines',
     (n) => {
       const headers = fromRawHeaders(lines('x', String, n))
-      return () => freshened(headers, headers)
+      return () => freshenedFields(headers, headers)
     },
   ],
   ...['cache-control', 'expires', 'age', 'vary', 'set-cookie', 'content-length', 'etag'].map(
@@ -223,10 +228,10 @@ const FIELDS: Reading[] = [
         return () => {
           const control = CacheControl.of(headers)
           const terms = { shareSetCookie: true, shareAuthorized: true }
-          privateCause({ authorized: false, status: 200, headers, control }, terms)
+          privateReason({ authorized: false, status: 200, headers, control }, terms)
           planFor({ status: 200, headers }, control, arrival, lifetimes)
-          statedLifetime(headers, control)
-          statedLength(headers)
+          explicitLifetime(headers, control)
+          contentLength(headers)
           varyNames(headers)
         }
       },
@@ -237,7 +242,7 @@ const FIELDS: Reading[] = [
     (n) => {
       const headers = fromRawHeaders(lines('location', (i) => `/${i}`, n))
       const url = `/${'a'.repeat(n)}`
-      return () => changedBy({ method: 'POST', url, headers: { host: 'h' } }, { status: 200, headers })
+      return () => invalidatedBy({ method: 'POST', url, headers: { host: 'h' } }, { status: 200, headers })
     },
   ],
   [
@@ -245,11 +250,15 @@ const FIELDS: Reading[] = [
     (n) => {
       const names = times(n, (i) => `x-${i}`)
       const made = stored(fromRawHeaders(lines('vary', (i) => `x-${i}`, n)))
-      const place = { primary: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
+      const place = { primaryKey: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
       const request = { method: 'GET', url: '/', headers: {} }
-      const holdings = { tryAdd: () => true }
-      const of = { options: { vary: [] }, holdings, decision: ownDecision() } as unknown as PlacementTerms
-      return () => void placed(made, request, place, of)
+      const keptResponses = { tryAdd: () => true }
+      const of = {
+        options: { vary: [] },
+        keptResponses,
+        context: standaloneContext(),
+      } as unknown as StorageTerms
+      return () => void storeResponse(made, request, place, of)
     },
   ],
   [
@@ -378,7 +387,7 @@ test('linear - a response of 300,000 lines, and a work that waits for 300,000', 
   const control = new CacheControl([`${'max-age=1,'.repeat(many)}max-age=0`])
   assert.equal(control.seconds('max-age'), 0)
   const expires = times(many, () => new Date(9e12).toUTCString())
-  assert.ok((statedLifetime({ expires }, new CacheControl([])) ?? 0) > 0)
+  assert.ok((explicitLifetime({ expires }, new CacheControl([])) ?? 0) > 0)
   const waitsFor = new Map(times(many, () => [{ waitsFor: undefined } as WaitNode, 1]))
   assert.ok(!wouldDeadlock({ waitsFor: undefined }, { waitsFor }))
 })

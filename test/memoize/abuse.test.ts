@@ -8,7 +8,7 @@ import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { HttpCache, type HttpRequest, type OriginResponse } from '../../src/memoize/engine/index.ts'
-import { RecordedBytes } from '../../src/memoize/engine/storage/recorded-bytes.ts'
+import { RecordingBudget } from '../../src/memoize/engine/storage/recorded-bytes.ts'
 import { memoizeHandler } from '../../src/memoize/node.ts'
 import { HttpWorld, type Served } from '../support/http-scene.ts'
 import { until } from '../support/wait.ts'
@@ -209,9 +209,9 @@ describe('memoize abuse, handlers', () => {
 
 describe('memoize abuse, those who ask alone', () => {
   test('with credentials read as it comes, and what was recorded for them is given back', async () => {
-    const used = new Set<RecordedBytes>()
-    const { take } = RecordedBytes.prototype
-    RecordedBytes.prototype.take = function (...args) {
+    const used = new Set<RecordingBudget>()
+    const { tryReserve: take } = RecordingBudget.prototype
+    RecordingBudget.prototype.tryReserve = function (...args) {
       used.add(this)
       return take.apply(this, args)
     }
@@ -236,7 +236,7 @@ describe('memoize abuse, those who ask alone', () => {
       assert.equal(used.size, 1)
       for (const { bytes } of used) assert.equal(bytes, 0)
     } finally {
-      RecordedBytes.prototype.take = take
+      RecordingBudget.prototype.tryReserve = take
     }
   })
 

@@ -16,7 +16,7 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { Unsent } from '../../src/memoize/engine/unsent-invalidations.ts'
+import { UnsentInvalidations } from '../../src/memoize/engine/unsent-invalidations.ts'
 import { HttpWorld, onBoth } from '../support/http-scene.ts'
 import type { TcpProxy } from '../support/proxy.ts'
 import { type Setup, setup } from '../support/setup.ts'
@@ -430,11 +430,11 @@ describe('http changes', () => {
       await sleep(20)
       told.push(...keys)
     }
-    const unsent = new Unsent({ invalidateWithPending: outdate, clock: systemClock })
+    const unsent = new UnsentInvalidations({ invalidateWithPending: outdate, clock: systemClock })
     let last = Promise.resolve()
     let answered = 0
     for (let n = 0; n < 40; n++) {
-      last = unsent.tell([`${n}`]).then(() => void answered++)
+      last = unsent.invalidate([`${n}`]).then(() => void answered++)
       await sleep(5)
     }
     assert.ok(answered > 20, `${answered} of 40`)
@@ -449,10 +449,10 @@ describe('http changes', () => {
       told.push(keys)
       return (gates[told.length - 1] as (typeof gates)[0]).promise
     }
-    const unsent = new Unsent({ invalidateWithPending: outdate, clock: systemClock })
-    const first = unsent.tell(['a'])
+    const unsent = new UnsentInvalidations({ invalidateWithPending: outdate, clock: systemClock })
+    const first = unsent.invalidate(['a'])
     await until(() => told.length === 1, { what: 'the first change to be told' })
-    const changes = [first, unsent.tell(['a'])]
+    const changes = [first, unsent.invalidate(['a'])]
     gates[0]?.resolve()
     await until(() => told.length === 2, { what: 'the second change to be told' })
     assert.ok(unsent.has('a'), 'nothing of it is served meanwhile')

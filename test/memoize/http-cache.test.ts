@@ -15,7 +15,7 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { RecordedBytes } from '../../src/memoize/engine/storage/recorded-bytes.ts'
+import { RecordingBudget } from '../../src/memoize/engine/storage/recorded-bytes.ts'
 import { Recording } from '../../src/memoize/engine/storage/recording.ts'
 import { until } from '../support/wait.ts'
 
@@ -887,7 +887,7 @@ describe('http cache, bodies that take their time', () => {
   test('nobody has the end of it before it is kept', async () => {
     for (const end of ['well', 'badly'] as const) {
       const slow = new Slow()
-      const recording = new Recording(slow.body, undefined, new RecordedBytes(100))
+      const recording = new Recording(slow.body, undefined, new RecordingBudget(100))
       const collected = Promise.allSettled([recording.collect(100, () => undefined)])
       slow.give('a', 'b')
       const seen: string[] = []
@@ -902,7 +902,7 @@ describe('http cache, bodies that take their time', () => {
       await new Promise(setImmediate)
       const early = await Promise.race([read, 'not yet'])
       assert.deepEqual([early, seen], ['not yet', end === 'well' ? ['a'] : []])
-      recording.release()
+      recording.deliverEnd()
       const [{ status }] = (await read) as [PromiseSettledResult<void>]
       assert.deepEqual([status, seen], end === 'well' ? ['fulfilled', ['a', 'b']] : ['rejected', []])
     }

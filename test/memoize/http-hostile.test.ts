@@ -14,7 +14,7 @@ import {
   type HttpCacheOptions,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { keyOf } from '../../src/memoize/policy/key.ts'
+import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
@@ -160,7 +160,7 @@ describe('http hostile, records', () => {
     ]
     for (const [i, forged] of forgeries.entries()) {
       const request = page({}, `/${i}`)
-      const key = keyOf(request, { key: undefined }) as string
+      const key = primaryKeyOf(request, { key: undefined }) as string
       assert.ok(await forger.setIfUnclaimed(key, forged, { ttl: 60_000 }), 'it is kept')
       const answer = await cache.handle(request, () => fresh('true'))
       const body = Buffer.isBuffer(answer.body) ? answer.body.toString() : undefined
@@ -168,9 +168,13 @@ describe('http hostile, records', () => {
     }
     // So that this test sees what it says: what is well-formed is served.
     const request = page({}, '/good')
-    await forger.setIfUnclaimed(keyOf(request, { key: undefined }) as string, framed(response, 'kept'), {
-      ttl: 60_000,
-    })
+    await forger.setIfUnclaimed(
+      primaryKeyOf(request, { key: undefined }) as string,
+      framed(response, 'kept'),
+      {
+        ttl: 60_000,
+      },
+    )
     assert.equal((await cache.handle(request, () => fresh('x'))).body?.toString(), 'kept')
   })
 })

@@ -2,21 +2,21 @@
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { changedBy } from '../../src/memoize/engine/change.ts'
+import { invalidatedBy } from '../../src/memoize/engine/change.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
-import { privateCause, withheldFields } from '../../src/memoize/engine/storage/storage.ts'
+import { privateFieldsOf, privateReason } from '../../src/memoize/engine/storage/storage.ts'
 import { initialAge, UNKNOWN_AGE } from '../../src/memoize/policy/age.ts'
 import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
 import { cacheStatus } from '../../src/memoize/policy/cache-status.ts'
-import { freshened, notModified, validatorsOf } from '../../src/memoize/policy/conditional.ts'
-import { demandsOf, NO_DEMANDS } from '../../src/memoize/policy/demands.ts'
-import { endToEnd, fromRawHeaders, membersOf, toRawHeaders } from '../../src/memoize/policy/fields.ts'
-import { heuristicLifetime, staleWindows, statedLifetime } from '../../src/memoize/policy/freshness.ts'
-import { httpDate } from '../../src/memoize/policy/http-date.ts'
-import { judge, survivesError } from '../../src/memoize/policy/judgement.ts'
-import { keyOf } from '../../src/memoize/policy/key.ts'
-import { LONGEST_KEEP, planFor } from '../../src/memoize/policy/plan.ts'
-import { partOf } from '../../src/memoize/policy/range.ts'
+import { freshenedFields, notModified, validatorsOf } from '../../src/memoize/policy/conditional.ts'
+import { NO_DIRECTIVES, requestDirectives } from '../../src/memoize/policy/demands.ts'
+import { endToEndFields, fromRawHeaders, parseList, toRawHeaders } from '../../src/memoize/policy/fields.ts'
+import { explicitLifetime, heuristicLifetime, staleWindows } from '../../src/memoize/policy/freshness.ts'
+import { parseHttpDate } from '../../src/memoize/policy/http-date.ts'
+import { mayStaleIfError, reusability } from '../../src/memoize/policy/judgement.ts'
+import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
+import { MAX_KEEP_MS, planFor } from '../../src/memoize/policy/plan.ts'
+import { requestedRange } from '../../src/memoize/policy/range.ts'
 import { variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
 
 const SECOND = 1_000
@@ -26,13 +26,13 @@ const control = (...lines: string[]): CacheControl => new CacheControl(lines)
 
 describe('http fields', () => {
   test('a list is parted at its commas, but not at those in quotes', () => {
-    assert.deepEqual(membersOf('a, b ,,c'), ['a', 'b', 'c'])
-    assert.deepEqual(membersOf('a="x, y", b="\\", z", c'), ['a="x, y"', 'b="\\", z"', 'c'])
-    assert.deepEqual(membersOf(''), [])
+    assert.deepEqual(parseList('a, b ,,c'), ['a', 'b', 'c'])
+    assert.deepEqual(parseList('a="x, y", b="\\", z", c'), ['a="x, y"', 'b="\\", z"', 'c'])
+    assert.deepEqual(parseList(''), [])
   })
 
   test('a quote that nobody closed hides nothing', () => {
-    assert.deepEqual(membersOf('a="x, no-store'), ['a="x', 'no-store'])
+    assert.deepEqual(parseList('a="x, no-store'), ['a="x', 'no-store'])
     assert.ok(control('x="y, no-store').has('no-store'), 'no-store stands behind an open quote')
   })
 
@@ -45,7 +45,7 @@ describe('http fields', () => {
       'X-Two': '2',
       A: '3',
     }
-    assert.deepEqual({ ...endToEnd(headers) }, { a: '3' })
+    assert.deepEqual({ ...endToEndFields(headers) }, { a: '3' })
   })
 
   test('a field that would break the message in two is refused', () => {
@@ -57,8 +57,8 @@ describe('http fields', () => {
       { 'a\r\nb': 'x' },
       { a: '\u0100' },
     ])
-      assert.throws(() => endToEnd(headers), TypeError, JSON.stringify(headers))
-    assert.throws(() => endToEnd({ a: 5 } as unknown as HeaderFields), TypeError)
+      assert.throws(() => endToEndFields(headers), TypeError, JSON.stringify(headers))
+    assert.throws(() => endToEndFields({ a: 5 } as unknown as HeaderFields), TypeError)
   })
 
   test('lines of one name stay apart, and a name that objects have is a name like others', () => {
@@ -66,7 +66,7 @@ describe('http fields', () => {
     const headers = fromRawHeaders(raw)
     assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2', 'c=3'])
     assert.equal(Object.getOwnPropertyDescriptor(headers, '__proto__')?.value, 'x')
-    assert.deepEqual(toRawHeaders(endToEnd(headers)), [
+    assert.deepEqual(toRawHeaders(endToEndFields(headers)), [
       'set-cookie',
       'a=1',
       'set-cookie',
@@ -106,10 +106,10 @@ describe('http cache-control', () => {
 
   test('no-cache and private with field names are about those fields', () => {
     const some = control('no-cache="A, b", private="c"')
-    assert.equal(some.bare('no-cache'), false)
-    assert.deepEqual(withheldFields(some), ['c', 'a', 'b'])
-    assert.deepEqual(withheldFields(control('private="Vary, a"')), ['a'])
-    assert.ok(control('no-cache="a", no-cache').bare('no-cache'), 'one of them is bare')
+    assert.equal(some.hasUnqualified('no-cache'), false)
+    assert.deepEqual(privateFieldsOf(some), ['c', 'a', 'b'])
+    assert.deepEqual(privateFieldsOf(control('private="Vary, a"')), ['a'])
+    assert.ok(control('no-cache="a", no-cache').hasUnqualified('no-cache'), 'one of them is bare')
   })
 })
 
@@ -117,16 +117,16 @@ describe('http dates', () => {
   const at = Date.UTC(1994, 10, 6, 8, 49, 37)
 
   test('all three forms', () => {
-    assert.equal(httpDate('Sun, 06 Nov 1994 08:49:37 GMT'), at)
-    assert.equal(httpDate('Sunday, 06-Nov-94 08:49:37 GMT'), at)
-    assert.equal(httpDate('Sun Nov  6 08:49:37 1994'), at)
-    assert.equal(httpDate('SUN, 06 NOV 1994 08:49:37 gmt'), at)
+    assert.equal(parseHttpDate('Sun, 06 Nov 1994 08:49:37 GMT'), at)
+    assert.equal(parseHttpDate('Sunday, 06-Nov-94 08:49:37 GMT'), at)
+    assert.equal(parseHttpDate('Sun Nov  6 08:49:37 1994'), at)
+    assert.equal(parseHttpDate('SUN, 06 NOV 1994 08:49:37 gmt'), at)
   })
 
   test('a year of two digits is at most 50 years ahead', () => {
     const now = Date.UTC(2026, 0, 1)
-    assert.equal(httpDate('Thursday, 18-Aug-50 02:01:18 GMT', now), Date.UTC(2050, 7, 18, 2, 1, 18))
-    assert.equal(httpDate('Thursday, 18-Aug-77 02:01:18 GMT', now), Date.UTC(1977, 7, 18, 2, 1, 18))
+    assert.equal(parseHttpDate('Thursday, 18-Aug-50 02:01:18 GMT', now), Date.UTC(2050, 7, 18, 2, 1, 18))
+    assert.equal(parseHttpDate('Thursday, 18-Aug-77 02:01:18 GMT', now), Date.UTC(1977, 7, 18, 2, 1, 18))
   })
 
   test('everything else is no date', () => {
@@ -141,13 +141,14 @@ describe('http dates', () => {
       'Sun, 06 Nov 1994 24:49:37 GMT',
       'Sun, 6 Nov 1994 8:49:37 GMT',
     ]
-    for (const value of wrong) assert.equal(httpDate(value), undefined, value)
+    for (const value of wrong) assert.equal(parseHttpDate(value), undefined, value)
   })
 })
 
 describe('http age', () => {
   const now = Date.UTC(2026, 0, 1)
-  const age = (headers: HeaderFields, took = 0): number => initialAge(headers, { at: now, took })
+  const age = (headers: HeaderFields, took = 0): number =>
+    initialAge(headers, { responseTime: now, responseDelay: took })
 
   test('is what the response says, and how long it took to come', () => {
     assert.equal(age({ age: '30', date: date(now) }, 500), 30_500)
@@ -174,7 +175,7 @@ describe('http age', () => {
 describe('http freshness', () => {
   const now = Date.UTC(2026, 0, 1)
   const lifetime = (headers: HeaderFields): number | undefined =>
-    statedLifetime({ date: date(now), ...headers }, CacheControl.of(headers))
+    explicitLifetime({ date: date(now), ...headers }, CacheControl.of(headers))
 
   test('s-maxage before max-age before Expires', () => {
     const expires = date(now + HOUR)
@@ -223,7 +224,7 @@ describe('http storage', () => {
     authorized = false,
     allowed = {},
   ): string | undefined =>
-    privateCause(
+    privateReason(
       { authorized, status, headers, control: CacheControl.of(headers) },
       { shareSetCookie: false, shareAuthorized: false, ...allowed },
     )
@@ -269,7 +270,7 @@ describe('http plan', () => {
     planFor(
       { status, headers },
       CacheControl.of(headers),
-      { at: Date.now(), took: 0 },
+      { responseTime: Date.now(), responseDelay: 0 },
       { ...lifetimes, ...given },
     )
 
@@ -280,7 +281,7 @@ describe('http plan', () => {
       plan({ 'cache-control': 'max-age=60, stale-while-revalidate=5, stale-if-error=9' }).keep,
       69_000,
     )
-    assert.equal(plan({ 'cache-control': 'max-age=99999999999' }).keep, LONGEST_KEEP)
+    assert.equal(plan({ 'cache-control': 'max-age=99999999999' }).keep, MAX_KEEP_MS)
   })
 
   test('one that is not fresh is kept only to be validated', () => {
@@ -305,7 +306,7 @@ describe('http plan', () => {
 
 describe('http demands', () => {
   test('what a request demands', () => {
-    const demands = demandsOf({
+    const demands = requestDirectives({
       'cache-control': 'max-age=1, min-fresh=2, max-stale, no-cache, only-if-cached',
     })
     const { maxAge, minFresh, maxStale, noCache, onlyIfCached, noStore } = demands
@@ -314,9 +315,9 @@ describe('http demands', () => {
   })
 
   test('Pragma counts only where there is no Cache-Control', () => {
-    assert.equal(demandsOf({ pragma: 'no-cache' }).noCache, true)
-    assert.equal(demandsOf({ pragma: 'no-cache', 'cache-control': 'x' }).noCache, false)
-    assert.equal(demandsOf({ pragma: 'foo' }), NO_DEMANDS)
+    assert.equal(requestDirectives({ pragma: 'no-cache' }).noCache, true)
+    assert.equal(requestDirectives({ pragma: 'no-cache', 'cache-control': 'x' }).noCache, false)
+    assert.equal(requestDirectives({ pragma: 'foo' }), NO_DIRECTIVES)
   })
 
   test('a stored response is judged by its age and the demands', () => {
@@ -326,26 +327,27 @@ describe('http demands', () => {
       ifError: 20_000,
       onDemand: Number.MAX_SAFE_INTEGER,
     }
-    const judged = (age: number, cc = '') => judge(stored, age, demandsOf(cc ? { 'cache-control': cc } : {}))
+    const judged = (age: number, cc = '') =>
+      reusability(stored, age, requestDirectives(cc ? { 'cache-control': cc } : {}))
     assert.equal(judged(59_999), 'fresh')
-    assert.equal(judged(60_000), 'refresh')
-    assert.equal(judged(70_000), 'ask')
-    assert.equal(judged(10_000, 'max-age=5'), 'ask')
-    assert.equal(judged(10_000, 'no-cache'), 'ask')
-    assert.equal(judged(10_000, 'min-fresh=51'), 'ask')
+    assert.equal(judged(60_000), 'stale-while-revalidate')
+    assert.equal(judged(70_000), 'no')
+    assert.equal(judged(10_000, 'max-age=5'), 'no')
+    assert.equal(judged(10_000, 'no-cache'), 'no')
+    assert.equal(judged(10_000, 'min-fresh=51'), 'no')
     assert.equal(judged(10_000, 'min-fresh=50'), 'fresh')
-    assert.equal(judged(65_000, 'min-fresh=1'), 'ask')
-    assert.equal(judged(75_000, 'max-stale=20'), 'stale')
-    assert.equal(judged(85_000, 'max-stale=20'), 'ask')
+    assert.equal(judged(65_000, 'min-fresh=1'), 'no')
+    assert.equal(judged(75_000, 'max-stale=20'), 'max-stale')
+    assert.equal(judged(85_000, 'max-stale=20'), 'no')
     assert.equal(
-      judge(
+      reusability(
         { ...stored, onDemand: 0, whileRevalidate: 0 },
         75_000,
-        demandsOf({ 'cache-control': 'max-stale' }),
+        requestDirectives({ 'cache-control': 'max-stale' }),
       ),
-      'ask',
+      'no',
     )
-    assert.deepEqual([survivesError(stored, 79_999), survivesError(stored, 80_000)], [true, false])
+    assert.deepEqual([mayStaleIfError(stored, 79_999), mayStaleIfError(stored, 80_000)], [true, false])
   })
 })
 
@@ -424,7 +426,7 @@ describe('http conditions', () => {
 
   test('a 304 renews all fields but those of the bytes', () => {
     const before = { a: '1', b: '2', age: '9', 'content-length': '5', 'content-type': 'x', etag: '"a"' }
-    const after = freshened(before, {
+    const after = freshenedFields(before, {
       a: '3',
       'content-length': '0',
       'content-encoding': 'gzip',
@@ -440,7 +442,7 @@ describe('http conditions', () => {
 
 describe('http ranges', () => {
   const part = (range: string, more: HeaderFields = {}, response: HeaderFields = {}) =>
-    partOf({ range, ...more }, response, 10)
+    requestedRange({ range, ...more }, response, 10)
 
   test('first and last, the rest, and the end', () => {
     assert.deepEqual(part('bytes=0-1'), { first: 0, last: 1 })
@@ -472,7 +474,7 @@ describe('http ranges', () => {
 
 describe('http keys', () => {
   const key = (method: string, url: string, headers: HeaderFields = { host: 'h' }) =>
-    keyOf({ method, url, headers }, { key: undefined })
+    primaryKeyOf({ method, url, headers }, { key: undefined })
 
   test('host, path and query; GET and HEAD are the same', () => {
     assert.equal(key('GET', '/a?b'), key('HEAD', '/a?b'))
@@ -506,14 +508,14 @@ describe('http keys', () => {
   })
 
   test('a key of the user meets no key of a URL', () => {
-    const own = keyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => '/a' })
+    const own = primaryKeyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => '/a' })
     assert.notEqual(own, key('GET', '/a', { host: '' }))
-    assert.equal(keyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => undefined }), undefined)
+    assert.equal(primaryKeyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => undefined }), undefined)
   })
 
   test('a change is about its own target, and what it names on the same host', () => {
     const urls = (url: string, location: string[], status = 201) =>
-      changedBy({ method: 'POST', url, headers: { host: 'h' } }, { status, headers: { location } }).map(
+      invalidatedBy({ method: 'POST', url, headers: { host: 'h' } }, { status, headers: { location } }).map(
         ({ url }) => url,
       )
     const named = ['c', '/d?e', 'http://h/f', 'http://g/x', 'http://h:81/x', 'http://[']
@@ -528,9 +530,9 @@ test('http cache-status - tells what was done', () => {
   assert.equal(cacheStatus('c', { hit: true, ttl: 1_001 }), 'c; hit; ttl=2')
   assert.equal(cacheStatus('c', { hit: true, ttl: -1_000 }), 'c; hit; ttl=-1')
   assert.equal(
-    cacheStatus('c', { forwarded: 'stale', forwardedStatus: 304, stored: true }),
+    cacheStatus('c', { forwardReason: 'stale', originStatus: 304, stored: true }),
     'c; fwd=stale; fwd-status=304; stored',
   )
-  assert.equal(cacheStatus('c', { forwarded: 'miss', collapsed: true }), 'c; fwd=miss; collapsed')
+  assert.equal(cacheStatus('c', { forwardReason: 'miss', collapsed: true }), 'c; fwd=miss; collapsed')
   assert.equal(cacheStatus('c', {}), 'c')
 })

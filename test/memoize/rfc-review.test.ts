@@ -14,7 +14,7 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { keptCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
+import { entryCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
 import { memoizeHandler } from '../../src/memoize/fetch.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 import { setup } from '../support/setup.ts'
@@ -198,13 +198,13 @@ describe('http review, sloppy responses', () => {
       length.writeUInt32BE(bytes.length)
       return Buffer.concat([length, bytes, Buffer.from('abc')])
     }
-    const stored = keptCodec.decode(encode({}))
+    const stored = entryCodec.decode(encode({}))
     assert.ok(stored instanceof StoredResponse, 'a response')
     assert.equal(stored.headers['content-length'], '3')
-    for (const text of ['a\r\nb', 5, null]) assert.throws(() => keptCodec.decode(encode({ text })))
-    assert.throws(() => keptCodec.decode(encode({}, { ...times, age: -1 })))
+    for (const text of ['a\r\nb', 5, null]) assert.throws(() => entryCodec.decode(encode({ text })))
+    assert.throws(() => entryCodec.decode(encode({}, { ...times, age: -1 })))
     for (const lengths of [['9'], ['9', '7'], ['3', '9'], ['03'], ['']])
-      assert.throws(() => keptCodec.decode(encode({}, times, lengths)), `${lengths}`)
+      assert.throws(() => entryCodec.decode(encode({}, times, lengths)), `${lengths}`)
   })
 })
 

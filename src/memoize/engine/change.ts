@@ -1,21 +1,21 @@
-import { endToEnd, linesOf } from '../policy/fields.ts'
+import { endToEndFields, linesOf } from '../policy/fields.ts'
 import { targetOf } from '../policy/key.ts'
 import type { HttpRequest, OriginResponse } from './message.ts'
 
-/** A response names one place by each of two fields. Where it names more, at most so many are looked at. */
-const MAX_NAMED = 16
+/** URLs in Location and Content-Location that are looked at: an honest response has one in each. */
+const MAX_LOCATIONS = 16
 
 /**
- * The requests whose stored responses a change may have made wrong, by the response to it: none unless it succeeded; then
- * those for its own target, and for what Location and Content-Location name on the same host. RFC 9111 §4.4.
+ * The requests whose stored responses an unsafe request has invalidated, judged by its response. None unless it succeeded;
+ * otherwise a GET of its own target, and of the URLs in Location and Content-Location on the same host. RFC 9111 §4.4.
  */
-export function changedBy(request: HttpRequest, response: OriginResponse): HttpRequest[] {
+export function invalidatedBy(request: HttpRequest, response: OriginResponse): HttpRequest[] {
   const target = targetOf(request)
   if (!target || response.status < 200 || response.status >= 400) return []
   const base = `http://${target.host || 'nowhere.invalid'}${target.path}`
-  const fields = endToEnd(response.headers)
+  const fields = endToEndFields(response.headers)
   const locations = [...linesOf(fields, 'location'), ...linesOf(fields, 'content-location')]
-  const named = locations.slice(0, MAX_NAMED).flatMap((location) => {
+  const named = locations.slice(0, MAX_LOCATIONS).flatMap((location) => {
     if (!URL.canParse(location, base)) return []
     const { host, pathname, search } = new URL(location, base)
     return host === new URL(base).host ? [pathname + search] : []
@@ -23,7 +23,7 @@ export function changedBy(request: HttpRequest, response: OriginResponse): HttpR
   const headers = { ...request.headers, host: target.host }
   const { scheme } = request
   return [
-    // It came as a request: the user's functions see that of it which they would see of a GET.
+    // The spread keeps the adapter's own fields: the user's `key` sees what it would see of a GET.
     { ...request, method: 'GET', url: target.path, headers, scheme, signal: undefined },
     ...named.map((url) => ({ method: 'GET', url, headers, scheme })),
   ]

@@ -16,7 +16,7 @@ import type { HttpCacheDefaults, HttpCacheOptions, ResolvedHttpOptions } from '.
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** A token of structured fields. RFC 8941 §3.3.4. */
-const STATUS_NAME = /^[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*$/
+const SF_TOKEN = /^[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*$/
 
 const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
   ttl: [checkDuration, 0],
@@ -45,10 +45,10 @@ const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
   timeout: [checkTimeout],
 })
 
-/** Everything that is not said otherwise. */
+/** The values of options that are absent. */
 export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = defaults
 
-/** Checks the options and fills in the defaults. Throws TypeError. */
+/** Validates the options and adds the defaults. Throws TypeError. */
 export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions {
   checkOptions(given, checks)
   const options = withDefaults(given, HTTP_CACHE_DEFAULTS)
@@ -63,7 +63,7 @@ export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions
     timeout,
     vary,
     cookies,
-    methods: methodsOf(options.methods, key !== undefined),
+    methods: resolveMethods(options.methods, key !== undefined),
   }
 }
 
@@ -72,7 +72,7 @@ function checkTokens(name: string, value: unknown): void {
   throw expectedError(name, 'an array of tokens', value)
 }
 
-function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string> {
+function resolveMethods(names: readonly string[], keyed: boolean): ReadonlySet<string> {
   const unusual = names.find((method) => method !== 'GET' && method !== 'HEAD')
   if (unusual !== undefined && !keyed)
     throw new TypeError(
@@ -82,6 +82,6 @@ function methodsOf(names: readonly string[], keyed: boolean): ReadonlySet<string
 }
 
 function checkStatusName(name: string, value: unknown): void {
-  if (value === false || (typeof value === 'string' && STATUS_NAME.test(value))) return
+  if (value === false || (typeof value === 'string' && SF_TOKEN.test(value))) return
   throw expectedError(name, 'a token or false', value)
 }

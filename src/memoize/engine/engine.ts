@@ -2,64 +2,64 @@ import { AbortedError, UnavailableError } from '../../errors.ts'
 import { outsideWork, reportHookError } from '../../kernel/work/user-code.ts'
 import type { TagVersions } from '../../locker/cache/tag-versions.ts'
 import type { ResultEntry } from '../../locker/key-namespace.ts'
-import type { Forwarded } from '../policy/cache-status.ts'
-import { demandsOf } from '../policy/demands.ts'
-import { isFailure } from '../policy/judgement.ts'
-import { keyOf, tagsOf } from '../policy/key.ts'
-import { Reuse, type Reused } from '../policy/reuse.ts'
+import type { ForwardReason } from '../policy/cache-status.ts'
+import { requestDirectives } from '../policy/demands.ts'
+import { isOriginError } from '../policy/judgement.ts'
+import { primaryKeyOf, tagsOf } from '../policy/key.ts'
+import { type SelectedResponse, StoredResponses } from '../policy/reuse.ts'
 import { routeOf } from '../policy/route.ts'
-import { changedBy } from './change.ts'
+import { invalidatedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
-import { firstPlace, indexIn, type Place, type Visit, variantPlace } from './lookup.ts'
+import { type CacheLookup, type EntryRef, primaryEntry, variantEntry, varyIndexOf } from './lookup.ts'
 import type { HttpRequest, HttpResponse, Origin, OriginResponse } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
-import { ask } from './origin/origin.ts'
+import { fetchOrigin } from './origin/origin.ts'
 import { OriginWork } from './origin/origin-work.ts'
-import { Outcomes } from './origin/response-selector.ts'
-import { Turns } from './origin/turns.ts'
-import { Answers } from './response-builder.ts'
-import { Holdings } from './storage/holdings.ts'
-import { type KeptSpace, ownDecision } from './storage/placement.ts'
-import { RecordedBytes } from './storage/recorded-bytes.ts'
-import { type Kept, Lone, StoredResponse } from './storage/stored-response.ts'
-import { Unsent } from './unsent-invalidations.ts'
+import { ResponseSelector } from './origin/response-selector.ts'
+import { KeyedSemaphore } from './origin/turns.ts'
+import { ResponseBuilder } from './response-builder.ts'
+import { KeptResponses } from './storage/holdings.ts'
+import { type EntryNamespace, standaloneContext } from './storage/placement.ts'
+import { RecordingBudget } from './storage/recorded-bytes.ts'
+import { type CacheEntry, PrivateResult, StoredResponse } from './storage/stored-response.ts'
+import { UnsentInvalidations } from './unsent-invalidations.ts'
 
-/** How often a request is led to another key, or to a newer result, before it goes to the origin by itself. */
+/** Results that a request looks at, each under another key or a later grant, before it is forwarded. */
 const MAX_ROUNDS = 8
 
-/** After so many answers that were others' alone, a request does not wait for the next. */
-const MAX_LONELY = 2
+/** Private results of others that a request waits for before it is fetched for its own client. */
+const MAX_PRIVATE_RESULTS = 2
 
-/** So many requests for one key ask by themselves at once then. */
-const MOST_BY_THEMSELVES = 8
+/** Private fetches of one key that run at once in this process. */
+const MAX_PRIVATE_FETCHES = 8
 
-/** How long a refresh that failed is not tried again, ms. */
-const REFRESH_AGAIN_AFTER = 1_000
+/** Time between a failed refresh and the next, ms. */
+const REFRESH_RETRY_MS = 1_000
 
-/** See HttpCache: the same, on any space. */
-export class HttpCore {
-  readonly #space: KeptSpace
+/** The mechanism behind HttpCache, on any namespace. */
+export class HttpCacheEngine {
+  readonly #namespace: EntryNamespace
   readonly #options: ResolvedHttpOptions
-  readonly #answers: Answers
-  readonly #reuse: Reuse
-  readonly #outcomes: Outcomes
-  /** Keys that are being refreshed while stale responses are served. */
+  readonly #builder: ResponseBuilder
+  readonly #reuse: StoredResponses
+  readonly #selector: ResponseSelector
+  /** Keys that this process refreshes in the background. A failed refresh leaves its key in here for REFRESH_RETRY_MS. */
   readonly #refreshing = new Set<string>()
-  readonly #turns: Turns
-  readonly #unsent: Unsent
-  readonly #recorded: RecordedBytes
-  readonly #holdings: Holdings
+  readonly #privateFetches: KeyedSemaphore
+  readonly #unsentInvalidations: UnsentInvalidations
+  readonly #recordingBudget: RecordingBudget
+  readonly #keptResponses: KeptResponses
 
-  constructor(space: KeptSpace, options: HttpCacheOptions = {}) {
-    this.#space = space
+  constructor(namespace: EntryNamespace, options: HttpCacheOptions = {}) {
+    this.#namespace = namespace
     this.#options = resolveHttpOptions(options)
-    this.#answers = new Answers(this.#options.cacheStatus)
-    this.#reuse = new Reuse(this.#answers, space.clock, this.#options.shareAuthorized)
-    this.#outcomes = new Outcomes(this.#answers, this.#reuse)
-    this.#turns = new Turns(MOST_BY_THEMSELVES, space.clock)
-    this.#unsent = new Unsent(space)
-    this.#recorded = new RecordedBytes(this.#options.maxRecorded)
-    this.#holdings = new Holdings(space, this.#options)
+    this.#builder = new ResponseBuilder(this.#options.cacheStatus)
+    this.#reuse = new StoredResponses(this.#builder, namespace.clock, this.#options.shareAuthorized)
+    this.#selector = new ResponseSelector(this.#builder, this.#reuse)
+    this.#privateFetches = new KeyedSemaphore(MAX_PRIVATE_FETCHES, namespace.clock)
+    this.#unsentInvalidations = new UnsentInvalidations(namespace)
+    this.#recordingBudget = new RecordingBudget(this.#options.maxRecorded)
+    this.#keptResponses = new KeptResponses(namespace, this.#options)
   }
 
   handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
@@ -72,229 +72,260 @@ export class HttpCore {
 
   #handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
     const route = routeOf(request, this.#options)
-    if (route === 'invalidate') return this.#change(request, origin)
+    if (route === 'invalidate') return this.#handleUnsafe(request, origin)
     if (route !== 'cache') return this.#forward(request, origin, route)
-    const primary = keyOf(request, this.#options)
-    if (primary === undefined) return this.#forward(request, origin, 'bypass')
-    const demands = demandsOf(request.headers)
-    if (demands.noStore) return this.#forward(request, origin, 'request')
-    const visit: Visit = { request, origin, demands, primary, since: this.#space.clock.now() }
-    // It has changed, and Redis does not know yet.
-    if (this.#unsent.has(primary)) return this.#unsent.send().then(() => this.#fromAfar(visit))
-    return this.#atOnce(visit) ?? this.#fromAfar(visit)
-  }
-
-  /** Out of this process's cache. */
-  #atOnce(visit: Visit): HttpResponse | undefined {
-    let place = firstPlace(visit)
-    let found = this.#space.cached(place.key)
-    const index = indexIn(found)
-    if (index) {
-      place = variantPlace(visit, index)
-      found = this.#space.cached(place.key)
+    const primaryKey = primaryKeyOf(request, this.#options)
+    if (primaryKey === undefined) return this.#forward(request, origin, 'bypass')
+    const directives = requestDirectives(request.headers)
+    if (directives.noStore) return this.#forward(request, origin, 'request')
+    const lookup: CacheLookup = {
+      request,
+      origin,
+      directives,
+      primaryKey,
+      arrivedAt: this.#namespace.clock.now(),
     }
-    return found && this.#reused(visit, place, found, this.#reuse.kept(visit, found))
+    // The resource has changed, and Redis does not know yet.
+    if (this.#unsentInvalidations.has(primaryKey))
+      return this.#unsentInvalidations.send().then(() => this.#handleMiss(lookup))
+    return this.#fromMemory(lookup) ?? this.#handleMiss(lookup)
   }
 
-  #reused(
-    visit: Visit,
-    place: Place,
-    found: ResultEntry<Kept>,
-    reused: Reused | undefined,
+  /** The response out of the in-process cache. */
+  #fromMemory(lookup: CacheLookup): HttpResponse | undefined {
+    let entry = primaryEntry(lookup)
+    let found = this.#namespace.cached(entry.key)
+    const index = varyIndexOf(found)
+    if (index) {
+      entry = variantEntry(lookup, index)
+      found = this.#namespace.cached(entry.key)
+    }
+    return found && this.#select(lookup, entry, found, this.#reuse.fromStored(lookup, found))
+  }
+
+  #select(
+    lookup: CacheLookup,
+    entry: EntryRef,
+    found: ResultEntry<CacheEntry>,
+    selected: SelectedResponse | undefined,
   ): HttpResponse | undefined {
-    if (reused?.refresh) this.#refresh(visit, { ...place, stale: found as ResultEntry<StoredResponse> })
-    return reused?.answer
+    if (selected?.refresh)
+      this.#scheduleRefresh(lookup, { ...entry, stale: found as ResultEntry<StoredResponse> })
+    return selected?.response
   }
 
-  /** Renews a response for which stale ones are served meanwhile: by the first request whose client has its answer. */
-  #refresh(visit: Visit, place: Place): void {
-    if (this.#refreshing.has(place.key)) return
-    const answered = visit.request.whenAnswered?.()
-    if (!answered) return this.#renew(visit, place)
-    const fence = place.stale?.fence
+  /** Starts a background refresh. Where requests say when they are answered, the first that is answered starts it. */
+  #scheduleRefresh(lookup: CacheLookup, entry: EntryRef): void {
+    if (this.#refreshing.has(entry.key)) return
+    const answered = lookup.request.whenAnswered?.()
+    if (!answered) return this.#refresh(lookup, entry)
+    const staleFence = entry.stale?.fence
     answered.then(() => {
-      const kept = this.#space.cached(place.key)
-      if (!this.#refreshing.has(place.key) && (!kept || kept.fence === fence)) this.#renew(visit, place)
+      const found = this.#namespace.cached(entry.key)
+      const isStillStale = !found || found.fence === staleFence
+      if (isStillStale && !this.#refreshing.has(entry.key)) this.#refresh(lookup, entry)
     })
   }
 
-  #renew(visit: Visit, place: Place): void {
-    this.#refreshing.add(place.key)
-    // Whoever asked has its answer, and may be gone before this ends.
-    const work = this.#work({ ...visit, request: { ...visit.request, signal: undefined } }, place)
-    work.abandon()
-    const ended = (failed: boolean): void => {
-      const end = () => this.#refreshing.delete(place.key)
-      if (failed) this.#space.clock.after(REFRESH_AGAIN_AFTER, end, true)
-      else end()
+  #refresh(lookup: CacheLookup, entry: EntryRef): void {
+    this.#refreshing.add(entry.key)
+    // The client has been answered. If it leaves, the refresh goes on.
+    const work = this.#fetchFor({ ...lookup, request: { ...lookup.request, signal: undefined } }, entry)
+    work.dropReader()
+    const onEnd = (failed: boolean): void => {
+      const remove = () => this.#refreshing.delete(entry.key)
+      if (failed) this.#namespace.clock.after(REFRESH_RETRY_MS, remove, true)
+      else remove()
     }
-    // Not in the context of a work that asked: to the check for deadlocks it would wait for this.
-    outsideWork(() => this.#run(work, place.stale?.fence ?? 0, this.#space.clock.now(), false))
+    // Outside the async context of the work that made the request: nothing there waits for the refresh, so the deadlock
+    // check must not count it.
+    outsideWork(() => this.#run(work, entry.stale?.fence ?? 0, this.#namespace.clock.now(), false))
       .then(({ value }) => {
-        if (value instanceof Lone) ended(value.reason !== 'resource')
-        else ended(value instanceof StoredResponse && isFailure(value.status))
+        if (value instanceof PrivateResult) onEnd(value.scope !== 'resource')
+        else onEnd(value instanceof StoredResponse && isOriginError(value.status))
       })
-      // The stale one stays, and whoever asks after a while tries again.
-      .catch(() => ended(true))
+      .catch(() => onEnd(true))
   }
 
-  async #fromAfar(visit: Visit): Promise<HttpResponse> {
-    const { request, demands } = visit
+  async #handleMiss(lookup: CacheLookup): Promise<HttpResponse> {
+    const { request, directives } = lookup
     const authorized = request.headers['authorization'] !== undefined && !this.#options.shareAuthorized
-    if (!demands.onlyIfCached && !authorized && request.headers['range'] === undefined)
-      return this.#obtain(visit)
-    // These do not wait for anybody: they take what is there, or go alone. Noted before the origin is asked, so that a
-    // change meanwhile is seen.
-    const noted = authorized ? this.#note(visit) : undefined
-    const { place, answer } = await this.#look(visit)
-    if (answer) return answer
-    if (demands.onlyIfCached) return this.#answers.own(504, 'Not in the cache')
-    return authorized ? this.#solo(visit, place, await noted) : this.#forward(request, visit.origin, 'miss')
+    if (!directives.onlyIfCached && !authorized && request.headers['range'] === undefined)
+      return this.#fetchShared(lookup)
+    // These requests do not wait for a run of another request. The tag versions are read before the origin is called, so
+    // that an invalidation during the call is noticed.
+    const versions = authorized ? this.#tagVersions(lookup) : undefined
+    const { entry, response } = await this.#fromStore(lookup)
+    if (response) return response
+    if (directives.onlyIfCached) return this.#builder.synthetic(504, 'Not in the cache')
+    return authorized
+      ? this.#respondPrivately(lookup, entry, await versions)
+      : this.#forward(request, lookup.origin, 'miss')
   }
 
-  /** What is kept at a place; when that cannot be known, what was known last, if that may be served. */
-  async #lookup({ key, primary }: Place): Promise<ResultEntry<Kept> | undefined> {
-    if (this.#unsent.has(primary)) return undefined
+  /** Reads an entry. While Redis is away: what this process knew last, if `onUnavailable` allows it. */
+  async #find({ key, primaryKey }: EntryRef): Promise<ResultEntry<CacheEntry> | undefined> {
+    if (this.#unsentInvalidations.has(primaryKey)) return undefined
     const { onUnavailable } = this.#options
-    const servesLast = onUnavailable === 'cached' || onUnavailable === 'cached-local'
-    return this.#space
+    const servesLastKnown = onUnavailable === 'cached' || onUnavailable === 'cached-local'
+    return this.#namespace
       .lookup(key)
       .catch((error) =>
-        servesLast && error instanceof UnavailableError ? this.#space.lastKnown(key) : undefined,
+        servesLastKnown && error instanceof UnavailableError ? this.#namespace.lastKnown(key) : undefined,
       )
   }
 
-  /** Looks for an answer without having one made. */
-  async #look(visit: Visit): Promise<{ place: Place; answer: HttpResponse | undefined }> {
-    let place = firstPlace(visit)
-    let found = await this.#lookup(place)
-    const index = indexIn(found)
+  /** The response out of the store, and the entry that the lookup led to. Claims nothing. */
+  async #fromStore(lookup: CacheLookup): Promise<{ entry: EntryRef; response: HttpResponse | undefined }> {
+    let entry = primaryEntry(lookup)
+    let found = await this.#find(entry)
+    const index = varyIndexOf(found)
     if (index) {
-      place = variantPlace(visit, index)
-      found = await this.#lookup(place)
+      entry = variantEntry(lookup, index)
+      found = await this.#find(entry)
     }
-    return { place, answer: found && this.#reused(visit, place, found, this.#reuse.kept(visit, found)) }
+    return {
+      entry,
+      response: found && this.#select(lookup, entry, found, this.#reuse.fromStored(lookup, found)),
+    }
   }
 
-  /** By what it will be known whether the resource has changed since. Undefined when that cannot be known. */
-  async #note({ request, primary }: Visit): Promise<TagVersions | undefined> {
+  /**
+   * The versions of the tags that an invalidation of the resource increments. Undefined when they cannot be read: a stored
+   * response may still answer the request, but a fetched one is not stored.
+   */
+  async #tagVersions({ request, primaryKey }: CacheLookup): Promise<TagVersions | undefined> {
     try {
-      return await this.#space.readVersions(primary, tagsOf(request, this.#options))
+      return await this.#namespace.readVersions(primaryKey, tagsOf(request, this.#options))
     } catch {
-      // The answer that is kept already does not need it.
       return undefined
     }
   }
 
   /**
-   * Asks the origin for one alone, with credentials, or because others' answers were not for it: nobody waits for that.
-   * `since`: epochs that were noted before; without them the answer is not kept for others.
+   * Fetches for one client, without a claim: other requests neither wait for it nor are waited for. A shareable response is
+   * stored all the same, unless one of the tags has another version by then. Without `versions` it is not stored.
    */
-  async #solo(visit: Visit, place: Place, since: TagVersions | undefined): Promise<HttpResponse> {
-    const { signal, headers } = visit.request
-    const work = this.#work(visit, place)
-    const decision = ownDecision(signal)
-    const keeping = work.run(decision).then(async (kept) => {
-      const { ttl } = decision
-      if (ttl > 0 && since)
-        return this.#space.setIfUnclaimed(place.key, kept, { ttl, since }).catch(() => false)
-      // Credentials are not asked about the page of the others.
-      if (headers['authorization'] === undefined && withdraws(kept))
-        await this.#space.invalidate(place.key).catch(() => undefined)
+  async #respondPrivately(
+    lookup: CacheLookup,
+    entry: EntryRef,
+    versions: TagVersions | undefined,
+  ): Promise<HttpResponse> {
+    const { signal, headers } = lookup.request
+    const work = this.#fetchFor(lookup, entry)
+    const context = standaloneContext(signal)
+    const storing = work.run(context).then(async (made) => {
+      const { ttl } = context
+      if (ttl > 0 && versions)
+        return this.#namespace.setIfUnclaimed(entry.key, made, { ttl, since: versions }).catch(() => false)
+      // A response to credentials says nothing about the response that is stored for others.
+      if (headers['authorization'] === undefined && withdrawsStored(made))
+        await this.#namespace.invalidate(entry.key).catch(() => undefined)
       return false
     })
-    const running = keeping.finally(() => work.release())
+    const running = storing.finally(() => work.deliverEnd())
     running.catch(() => undefined)
-    const stored = (await Promise.race([running, work.begun])) ?? undefined
-    const answer = this.#outcomes.own(work, stored)
-    if (answer) return answer
+    const stored = (await Promise.race([running, work.streaming])) ?? undefined
+    const response = this.#selector.fromFetch(work, stored)
+    if (response) return response
     throw new AbortedError('The client has gone', { cause: signal?.reason })
   }
 
-  /** Has an answer made, or waits for it to be made by whoever was first. */
-  async #obtain(visit: Visit): Promise<HttpResponse> {
-    let place = firstPlace(visit)
-    let newerThan = 0
-    let lonely = 0
+  /**
+   * Runs the fetch for all requests of the key, or waits for the run of another request. Each round looks at one result:
+   * - a Vary index leads to the entry of the variant;
+   * - a private result says whether to forward, to serve a stale response, or to fetch again;
+   * - a stored response that does not answer this request is fetched again.
+   *
+   * `afterFence`: a fence is the number of a grant and grows with every grant of a key. Only results of later grants count
+   * from then on: earlier ones have been looked at.
+   */
+  async #fetchShared(lookup: CacheLookup): Promise<HttpResponse> {
+    let entry = primaryEntry(lookup)
+    let afterFence = 0
+    let privateResults = 0
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      // Nobody waits for a refresh that it does not need.
-      const kept = newerThan === 0 && this.#refreshing.has(place.key) ? await this.#lookup(place) : undefined
-      const found = kept ?? (await this.#settled(visit, this.#work(visit, place), newerThan))
+      // A stale response may be served while it is refreshed: do not wait for the refresh.
+      const stored = afterFence === 0 && this.#refreshing.has(entry.key) ? await this.#find(entry) : undefined
+      const found = stored ?? (await this.#fetchOrWait(lookup, this.#fetchFor(lookup, entry), afterFence))
       if ('headers' in found) return found
-      if (found.value instanceof Lone) {
-        const { reason } = found.value
-        if (reason === 'resource') return this.#forward(visit.request, visit.origin, 'miss')
-        const instead = reason === 'failed' ? this.#reuse.standIn(visit.request, place) : undefined
-        if (instead) return instead
-        if (++lonely > MAX_LONELY) return this.#byItself(visit, place)
-        newerThan = Math.max(newerThan, found.fence)
+      if (found.value instanceof PrivateResult) {
+        const { scope } = found.value
+        if (scope === 'resource') return this.#forward(lookup.request, lookup.origin, 'miss')
+        const stale = scope === 'failure' ? this.#reuse.staleIfError(lookup.request, entry) : undefined
+        if (stale) return stale
+        if (++privateResults > MAX_PRIVATE_RESULTS) return this.#respondPrivatelyInTurn(lookup, entry)
+        afterFence = Math.max(afterFence, found.fence)
         continue
       }
-      const index = indexIn(found)
+      const index = varyIndexOf(found)
       if (index) {
-        place = variantPlace(visit, index)
-        newerThan = 0
+        entry = variantEntry(lookup, index)
+        afterFence = 0
         continue
       }
-      const response = found as ResultEntry<StoredResponse>
-      const answer = this.#reused(visit, place, found, this.#reuse.outcome(visit, place, response, newerThan))
-      if (answer) return answer
-      newerThan = found.fence
-      place = { ...place, stale: response }
+      const result = found as ResultEntry<StoredResponse>
+      const selected = this.#reuse.fromResult(lookup, entry, result, afterFence)
+      const response = this.#select(lookup, entry, found, selected)
+      if (response) return response
+      afterFence = found.fence
+      entry = { ...entry, stale: result }
     }
-    return this.#forward(visit.request, visit.origin, 'miss')
+    return this.#forward(lookup.request, lookup.origin, 'miss')
   }
 
-  /** Others' answers were theirs alone, again and again: a few at once ask by themselves, until something is kept. */
-  #byItself(visit: Visit, place: Place): Promise<HttpResponse> {
-    const { signal } = visit.request
-    const kept = () => (this.#unsent.has(place.primary) ? undefined : this.#atOnce(visit))
-    return this.#turns
+  /** As respondPrivately, for at most MAX_PRIVATE_FETCHES requests of the key at once. Others wait, and look in memory first. */
+  #respondPrivatelyInTurn(lookup: CacheLookup, entry: EntryRef): Promise<HttpResponse> {
+    const { signal } = lookup.request
+    const inMemory = () =>
+      this.#unsentInvalidations.has(entry.primaryKey) ? undefined : this.#fromMemory(lookup)
+    return this.#privateFetches
       .run(
-        place.key,
-        { signal, within: this.#left(visit.since) },
-        async () => kept() ?? this.#solo(visit, place, await this.#note(visit)),
+        entry.key,
+        { signal, within: this.#timeLeft(lookup.arrivedAt) },
+        async () => inMemory() ?? this.#respondPrivately(lookup, entry, await this.#tagVersions(lookup)),
       )
       .catch((error) => {
-        const instead = this.#outcomes.instead(visit.request, place, error)
-        if (instead) return instead
+        const fallback = this.#selector.fallback(lookup.request, entry, error)
+        if (fallback) return fallback
         throw error
       })
   }
 
-  /** What is left of the time that one who came then may wait, ms. */
-  #left(since: number): number {
-    const timeout = this.#options.timeout ?? this.#space.timeout
-    return Math.max(1, timeout - (this.#space.clock.now() - since))
+  /** What is left of `timeout`, ms. */
+  #timeLeft(arrivedAt: number): number {
+    const timeout = this.#options.timeout ?? this.#namespace.timeout
+    return Math.max(1, timeout - (this.#namespace.clock.now() - arrivedAt))
   }
 
-  #work({ request, origin }: Visit, place: Place): OriginWork {
-    return new OriginWork(request, place, {
+  #fetchFor({ request, origin }: CacheLookup, entry: EntryRef): OriginWork {
+    return new OriginWork(request, entry, {
       origin,
       options: this.#options,
-      space: this.#space,
-      recorded: this.#recorded,
-      holdings: this.#holdings,
+      namespace: this.#namespace,
+      recordingBudget: this.#recordingBudget,
+      keptResponses: this.#keptResponses,
     })
   }
 
+  /** Runs the fetch under the claim of its key, or waits for the holder of the claim. */
   async #run(
     work: OriginWork,
-    newerThan: number,
-    since: number,
+    afterFence: number,
+    arrivedAt: number,
     abortUnwanted = true,
-  ): Promise<ResultEntry<Kept>> {
+  ): Promise<ResultEntry<CacheEntry>> {
     const { onUnavailable, maxUnshared } = this.#options
-    const { request, place, run } = work
-    return this.#space.run(place.key, run, {
-      afterFence: newerThan,
-      // What is kept is not what it was before a change.
-      refresh: this.#unsent.has(place.primary),
+    const { request, entry, run } = work
+    return this.#namespace.run(entry.key, run, {
+      afterFence,
+      // The stored value is from before an invalidation that Redis does not know yet.
+      refresh: this.#unsentInvalidations.has(entry.primaryKey),
       tags: tagsOf(request, this.#options),
       signal: request.signal,
-      timeout: this.#left(since),
+      timeout: this.#timeLeft(arrivedAt),
       errorTtl: 0,
-      // What is over is served by the rules of HTTP alone.
+      // Stale responses are served by the rules of HTTP, not by those of the locker.
       staleWhileRevalidate: 0,
       staleIfError: 0,
       softTimeout: Number.POSITIVE_INFINITY,
@@ -304,61 +335,65 @@ export class HttpCore {
     })
   }
 
-  /** What a run came to: the answer to this visit whatever others get, or what was found. */
-  async #settled(
-    visit: Visit,
+  /**
+   * The response of this request's own fetch, if the run called it; otherwise the result that others have made. A response
+   * whose body still streams is returned before the run has ended.
+   */
+  async #fetchOrWait(
+    lookup: CacheLookup,
     work: OriginWork,
-    newerThan: number,
-  ): Promise<HttpResponse | ResultEntry<Kept>> {
-    const running = this.#run(work, newerThan, visit.since).finally(() => work.release())
-    // Once the answer is on its way nobody waits for that any more.
+    afterFence: number,
+  ): Promise<HttpResponse | ResultEntry<CacheEntry>> {
+    const running = this.#run(work, afterFence, lookup.arrivedAt).finally(() => work.deliverEnd())
+    // Once the response streams, nothing waits for the run.
     running.catch(() => undefined)
     try {
-      const found = await Promise.race([running, work.begun])
-      // The attempt of this very request may go on when its lease is lost.
-      if (found?.value instanceof Lone) await work.answered
+      const found = await Promise.race([running, work.streaming])
+      // The own fetch may go on after its lease was lost.
+      if (found?.value instanceof PrivateResult) await work.done
       const stored = found ? !found.unshared && !found.invalidated : undefined
-      return this.#outcomes.own(work, stored) ?? found ?? (await running)
+      return this.#selector.fromFetch(work, stored) ?? found ?? (await running)
     } catch (error) {
-      const own = this.#outcomes.own(work, false)
-      if (own) return own
-      work.abandon()
-      const other = this.#outcomes.instead(visit.request, work.place, error)
-      if (other) return other
+      const response = this.#selector.fromFetch(work, false)
+      if (response) return response
+      work.dropReader()
+      const fallback = this.#selector.fallback(lookup.request, work.entry, error)
+      if (fallback) return fallback
       throw error
     }
   }
 
-  /** Hands a request to the origin as it is, for its own client alone. */
-  async #forward(request: HttpRequest, origin: Origin, forwarded: Forwarded): Promise<HttpResponse> {
-    return this.#answers.forwarded(request, await ask(request, origin), { forwarded })
+  /** Forwards a request to the origin unchanged. The response is private. */
+  async #forward(request: HttpRequest, origin: Origin, forwardReason: ForwardReason): Promise<HttpResponse> {
+    return this.#builder.forwarded(request, await fetchOrigin(request, origin), { forwardReason })
   }
 
-  /** What the user's function throws does not undo the change. */
-  #keyOfChanged(changed: HttpRequest): string | undefined {
+  /** The primary key of a request. If the user's `key` throws, the rest of the invalidation goes on. */
+  #invalidatedKey(request: HttpRequest): string | undefined {
     try {
-      return keyOf(changed, this.#options)
+      return primaryKeyOf(request, this.#options)
     } catch (error) {
       reportHookError('key', error)
       return undefined
     }
   }
 
-  /** Hands on what changes something, and forgets what that has made wrong. RFC 9111 §4.4. */
-  async #change(request: HttpRequest, origin: Origin): Promise<HttpResponse> {
-    const response = await ask(request, origin)
-    const tell = (told: OriginResponse): Promise<void> =>
-      this.#unsent.tell(changedBy(request, told).flatMap((changed) => this.#keyOfChanged(changed) ?? []))
-    // The change has happened: its answer is told in any case.
-    await tell(response)
-    // A client that has gone is told nothing more; what it has changed may come yet.
-    response.completed?.then(tell)
-    return this.#answers.forwarded(request, response, { forwarded: 'method' })
+  /** Forwards a request with an unsafe method, and invalidates what it has changed. RFC 9111 §4.4. */
+  async #handleUnsafe(request: HttpRequest, origin: Origin): Promise<HttpResponse> {
+    const response = await fetchOrigin(request, origin)
+    const invalidate = (response: OriginResponse): Promise<void> =>
+      this.#unsentInvalidations.invalidate(
+        invalidatedBy(request, response).flatMap((changed) => this.#invalidatedKey(changed) ?? []),
+      )
+    // Does not reject while Redis is away: the change has happened, and its client gets the response in any case.
+    await invalidate(response)
+    response.completed?.then(invalidate)
+    return this.#builder.forwarded(request, response, { forwardReason: 'method' })
   }
 }
 
-/** Whether what came of a request alone means that what is kept is not there any more, or not for all. */
-function withdraws(kept: Kept): boolean {
-  if (kept instanceof Lone) return kept.reason === 'resource'
-  return kept instanceof StoredResponse && kept.plan.keep === 0 && kept.status < 500
+/** Whether a result says that the stored response must not be served any more. */
+function withdrawsStored(result: CacheEntry): boolean {
+  if (result instanceof PrivateResult) return result.scope === 'resource'
+  return result instanceof StoredResponse && result.plan.keep === 0 && result.status < 500
 }

@@ -1,36 +1,36 @@
 import { type Locker, namespaceFor } from '../../locker/locker.ts'
-import { HttpCore } from './engine.ts'
+import { HttpCacheEngine } from './engine.ts'
 import type { HttpRequest, HttpResponse, Origin } from './message.ts'
 import type { HttpCacheOptions } from './options.ts'
-import { type Kept, keptCodec } from './storage/stored-response.ts'
+import { type CacheEntry, entryCodec } from './storage/stored-response.ts'
 
-/** The letter of the records of HTTP caches. */
-const LETTER = 'w'
+/** The namespace letter of the records of HTTP caches. */
+const NAMESPACE = 'w'
 
 /**
- * A shared HTTP cache as RFC 9111 understands it, over all processes that have a locker with the same prefix on the same
- * Redis: identical requests ask the origin once, wherever they come in, and all of them are given its answer.
+ * A shared HTTP cache (RFC 9111) of all processes whose lockers have the same prefix on the same Redis. Identical requests
+ * in any of them call the origin once, and all receive its response.
  *
  * @example
  * const cache = new HttpCache(locker, { ttl: 60_000 })
- * const { status, headers, body } = await cache.handle({ method, url, headers }, () => makeAnswer())
+ * const { status, headers, body } = await cache.handle({ method, url, headers }, () => makeResponse())
  */
 export class HttpCache {
-  readonly #core: HttpCore
+  readonly #engine: HttpCacheEngine
 
-  /** @throws TypeError when an option is not what it should be. */
+  /** @throws TypeError for invalid options. */
   constructor(locker: Locker, options: HttpCacheOptions = {}) {
-    this.#core = new HttpCore(namespaceFor<Kept>(locker, LETTER, keptCodec), options)
+    this.#engine = new HttpCacheEngine(namespaceFor<CacheEntry>(locker, NAMESPACE, entryCodec), options)
   }
 
   /**
-   * The answer to a request: at once, not as a promise, when this process's cache has it. `origin` is called when it must
-   * be asked, and may be called after the answer was given, to refresh it: with the request as it is to be asked, which
-   * may lack conditions and have others.
-   * @throws (rejects with) what `origin` threw for this very request: nobody else hears of that; AbortedError after the
-   * request's `signal`; ClosedError; and TypeError for header fields that no message can have.
+   * Returns the response to a request; at once, not as a promise, when the in-process cache has it. Calls `origin` on a
+   * miss, and possibly after the response was returned, to refresh it. The origin receives an OriginRequest, whose
+   * conditional fields may differ from those of `request`.
+   * @throws (rejects with) what `origin` threw for this request: other requests do not receive that error; AbortedError
+   * after the request's `signal`; ClosedError; TypeError for header fields that cannot be part of a message.
    */
   handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
-    return this.#core.handle(request, origin)
+    return this.#engine.handle(request, origin)
   }
 }

@@ -1,42 +1,43 @@
 import type { ResultEntry } from '../../locker/key-namespace.ts'
-import type { Demands } from '../policy/demands.ts'
+import type { RequestDirectives } from '../policy/demands.ts'
 import { type VaryIndex, variantKey } from '../policy/vary.ts'
 import type { HttpRequest, Origin } from './message.ts'
-import type { Kept, StoredResponse } from './storage/stored-response.ts'
+import type { CacheEntry, StoredResponse } from './storage/stored-response.ts'
 
-/** One request on its way through the cache. */
-export interface Visit {
+/** A request that the cache looks up. */
+export interface CacheLookup {
   request: HttpRequest
   origin: Origin
-  demands: Demands
-  /** The key of the resource that it names. */
-  primary: string
-  /** When it came, by the clock of the space. */
-  since: number
+  directives: RequestDirectives
+  /** The cache key of the target, whatever its responses vary by. RFC 9111 §2. */
+  primaryKey: string
+  /** By the clock of the namespace. */
+  arrivedAt: number
 }
 
-/** Where the response to a visit is kept, as far as is known. */
-export interface Place {
-  primary: string
-  /** Of the very response: the primary one unless the resource varies. */
+/** The entry that a lookup has led to so far. */
+export interface EntryRef {
+  primaryKey: string
+  /** The key of the response: the primary key, or that of a variant. */
   key: string
+  /** The Vary index that led to the variant. */
   index: VaryIndex | undefined
-  /** What is kept there and is not fresh enough. */
+  /** The response that is stored there and may not answer the request without validation. */
   stale: ResultEntry<StoredResponse> | undefined
 }
 
-/** Where to look first. */
-export function firstPlace({ primary }: Visit): Place {
-  return { primary, key: primary, index: undefined, stale: undefined }
+/** The entry of the primary key, where a lookup begins. */
+export function primaryEntry({ primaryKey }: CacheLookup): EntryRef {
+  return { primaryKey, key: primaryKey, index: undefined, stale: undefined }
 }
 
-/** Where to look when the resource turned out to vary. */
-export function variantPlace({ primary, request }: Visit, index: VaryIndex): Place {
-  return { primary, key: variantKey(primary, index, request.headers), index, stale: undefined }
+/** The entry of the variant that a request selects. RFC 9111 §4.1. */
+export function variantEntry({ primaryKey, request }: CacheLookup, index: VaryIndex): EntryRef {
+  return { primaryKey, key: variantKey(primaryKey, index, request.headers), index, stale: undefined }
 }
 
-/** The index that was found in place of a response. */
-export function indexIn(found: ResultEntry<Kept> | undefined): VaryIndex | undefined {
+/** The Vary index that is stored in place of a response, if it is one. */
+export function varyIndexOf(found: ResultEntry<CacheEntry> | undefined): VaryIndex | undefined {
   const value = found?.value
   return typeof value === 'object' && 'index' in value ? value.index : undefined
 }

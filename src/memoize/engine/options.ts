@@ -2,149 +2,168 @@ import type { Complete } from '../../kernel/options.ts'
 import type { OnUnavailable } from '../../locker/flight/waiter.ts'
 import type { HttpRequest } from './message.ts'
 
-/** Options of an HTTP cache, with requests as its server sees them. Durations are ms. */
+/**
+ * Options of an HTTP cache. `Request` is what the functions receive: a request as the adapter sees it. Durations are in
+ * milliseconds, sizes in bytes. Freshness that a response states itself (Cache-Control, Expires) takes precedence over
+ * `ttl`, `errorTtl`, `staleWhileRevalidate` and `staleIfError`.
+ */
 export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
   /**
-   * What tells the resources apart. By default the scheme, the host (in lower case), path and query as they stand, and what
-   * a proxy says of the first two (X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port); nothing else of a request is in the key, but what `vary` and the response's Vary name. Return undefined for requests
-   * that are to pass by the cache; anything else that is no string fails the request by TypeError. An answer that depends on anything else (a header of your own, say)
-   * must have that in the key, or anyone can poison it; and one that depends on who asks by anything but Cookie and
-   * Authorization (an API key, an address) must be `private`, or have that in the key or in `vary`. Caches whose lockers
-   * have the same prefix share what they keep: if they answer differently, by prefix or key they must differ.
+   * Returns the key of the resource that a request names, in place of the default; undefined: the request bypasses the
+   * cache. The default consists of the scheme, the host in lower case, path and query as received, and X-Forwarded-Proto,
+   * X-Forwarded-Host and X-Forwarded-Port. In either case the method (HEAD counts as GET) and the request fields in `vary`
+   * and in the response's Vary (RFC 9111 §4.1) are part of the cache key.
+   *
+   * A shared response must not depend on anything else:
+   * - A response that depends on another request field must have that field in the key, in `vary` or in its Vary.
+   *   Otherwise any client can poison the cache.
+   * - A response that depends on the client by other means than Cookie and Authorization (an API key, an address) must be
+   *   `Cache-Control: private`, or have that in the key or in `vary`.
+   * - Caches whose lockers have the same prefix share their entries. If they respond differently, give them different
+   *   prefixes or keys.
+   *
+   * A request fails with a TypeError when the function returns anything but a string or undefined.
    */
   key?: ((request: Request) => string | undefined) | undefined
   /**
-   * How long a response is fresh that does not say so itself.
-   * @default 0: only those receive it who asked while it was made
+   * Freshness lifetime of a successful response or redirect that states none, ms. It applies to statuses that are
+   * heuristically cacheable (RFC 9110 §15.1) and to responses with `Cache-Control: public`.
+   * @default 0 (only requests that wait for the response share it)
    */
   ttl?: number | undefined
   /**
-   * How long an error about the resource (404, 410, 414, 451, 500 and up) is kept that does not say so itself. Other errors
-   * without a stated freshness are for their own client alone, and so are what the handler throws and, where this is 0, 500.
-   * @default 0: only those receive it who asked while it was made
+   * Freshness lifetime of an error about the resource (404, 410, 414, 451, 5xx) that states none, ms. Other errors without
+   * a stated lifetime are private. So are exceptions of the handler, and a 500 where this is 0.
+   * @default 0 (only requests that wait for the response share it)
    */
   errorTtl?: number | undefined
   /**
-   * How long past its freshness a response is served while one process refreshes it, when it does not say so itself.
+   * How long past its freshness lifetime a response is served while one process refreshes it, ms. RFC 5861 §3.
    * @default 0
    */
   staleWhileRevalidate?: number | undefined
   /**
-   * How long past its freshness a response is served when the origin fails, when it does not say so itself.
+   * How long past its freshness lifetime a response is served when the origin fails, ms. RFC 5861 §4.
    * @default 0
    */
   staleIfError?: number | undefined
   /**
-   * Methods whose answers are shared. Others than GET and HEAD need a `key`, which must contain what matters of the body.
+   * Methods whose responses are shared. Methods other than GET and HEAD require a `key`, which must cover what matters of
+   * the body.
    * @default ['GET', 'HEAD']
    */
   methods?: readonly string[] | undefined
   /**
-   * Request fields that every response depends on, whether its Vary says so or not.
+   * Request fields that every response varies by, whether its Vary names them or not.
    * @default []
    */
   vary?: readonly string[] | undefined
   /**
-   * Most bytes of a body that is kept. A larger one goes to its own client alone.
+   * Maximum size of a stored body, bytes. A response with a longer body is private.
    * @default 8_388_608
    */
   maxBody?: number | undefined
   /**
-   * Longest that a body may take to come in that is kept, from the head of its response on. A slower one goes to its own
-   * client alone. Half of `timeout` at most.
+   * Maximum time between the head of a response and the end of its body, ms; at most half of `timeout`. A slower response
+   * is private.
    * @default 30_000
    */
   maxBodyTime?: number | undefined
   /**
-   * Most bytes of bodies that this cache records at once in one process, until its own client has read each. What is beyond that goes to
-   * its own client alone, at its pace.
+   * Maximum size of all bodies that this process records at once and that their clients have not read yet, bytes. Further
+   * responses are private, and stream at the pace of their clients.
    * @default 67_108_864
    */
   maxRecorded?: number | undefined
   /**
-   * Most responses that this cache has had kept in one process. Beyond that the oldest are forgotten.
+   * Maximum number of entries that this process has stored. The oldest are invalidated.
    * @default 100_000
    */
   maxKept?: number | undefined
   /**
-   * Most bytes of them, by estimate.
+   * Maximum size of the entries that this process has stored, bytes, by estimate. The oldest are invalidated.
    * @default 268_435_456
    */
   maxKeptBytes?: number | undefined
   /**
-   * Most variants of one page (see Vary) of these. One more goes only to those who wait for it already.
+   * Maximum number of variants of a resource (see Vary) that this process has stored. A further variant is shared only by
+   * the requests that wait for it.
    * @default 100
    */
   maxVariants?: number | undefined
   /**
-   * Whether a response that says nothing but when it last changed is taken for fresh for a tenth of the time since then, a
-   * day at most. RFC 9111 §4.2.2.
+   * Whether a response without a stated lifetime is fresh for a tenth of the time since its Last-Modified, at most a day.
+   * RFC 9111 §4.2.2.
    * @default false
    */
   heuristics?: boolean | undefined
   /**
-   * Whether the origin answers conditional requests by 304: stale responses are then confirmed instead of made anew.
+   * Whether the origin answers conditional requests with 304. Stale responses with a validator are then kept for a day and
+   * validated instead of fetched again. RFC 9111 §4.3.
    * @default false
    */
   revalidate?: boolean | undefined
   /**
-   * What is done with requests that carry a Cookie: 'bypass' hands them to the origin alone; 'allow' treats them like all
-   * others, which is right only where no answer depends on cookies, or those that it depends on are in `key`. With
-   * 'cookie' in `vary` they are keyed by it, and allowed.
+   * How requests with a Cookie are treated. 'bypass': they are forwarded, and their responses are private. 'allow': like
+   * any other request; correct only if no shared response depends on cookies, or if `key` covers those that it depends on.
+   * 'cookie' in `vary` implies 'allow'.
    * @default 'bypass'
    */
   cookies?: 'bypass' | 'allow' | undefined
   /**
-   * What is done with fields by which proxies tell of the client, and on which frameworks act (X-Forwarded-For, Forwarded,
-   * X-Real-IP, X-Original-URL and others), where neither the key nor `vary` knows them: 'strip' makes what may be shared
-   * without them; 'bypass' hands such requests to the origin alone; 'allow' leaves them, which is right only where no
-   * answer that may be shared depends on them. X-Forwarded-Proto, -Host and -Port are in the key, but not in a key of your
-   * own.
+   * How request fields are treated that proxies set, frameworks act on, and neither the key nor `vary` covers
+   * (X-Forwarded-For, Forwarded, X-Real-IP, X-Original-URL, X-HTTP-Method-Override and others). 'strip': the origin does
+   * not receive them with a request whose response is shared. 'bypass': such requests are forwarded, and their responses
+   * are private. 'allow': the origin receives them; correct only if no shared response depends on them. X-Forwarded-Proto,
+   * -Host and -Port are covered by the default key, but not by your own.
    * @default 'strip'
    */
   unkeyed?: 'strip' | 'bypass' | 'allow' | undefined
   /**
-   * Whether responses that set cookies are shared, cookies and all.
+   * Whether responses with Set-Cookie are shared. All clients then receive the same cookies.
    * @default false
    */
   shareSetCookie?: boolean | undefined
   /**
-   * Whether answers to requests with an Authorization are shared even when they do not say that they may be (by public,
-   * s-maxage or must-revalidate).
+   * Whether responses to requests with Authorization are shared even without `public`, `s-maxage` or `must-revalidate`.
+   * RFC 9111 §3.5.
    * @default false
    */
   shareAuthorized?: boolean | undefined
   /**
-   * The name under which the cache tells in Cache-Status (RFC 9211) what it did; `false`: it does not.
+   * The name of the cache in the Cache-Status field (RFC 9211) that it adds to responses. False: no field is added.
    * @default 'soloflight'
    */
   cacheStatus?: string | false | undefined
-  /** Tags that the response to a request is kept under. */
+  /** Returns the tags of the entry for a request, for `locker.invalidateTags`. A TypeError if it returns anything else. */
   tags?: ((request: Request) => string[]) | undefined
   /**
-   * Longest that a request waits for another's answer, and that the origin has to begin one that others may wait for;
-   * then it is answered by 504, and the origin's signal aborts. The locker's when absent.
+   * How long a request waits for a shared response, and how long the origin may take to begin one, ms. After that the
+   * request gets a 504, and the origin's signal aborts.
+   * @default the `timeout` of the locker
    */
   timeout?: number | undefined
   /**
-   * What happens while Redis is away: 'local' runs the handler, once in this process for all who wait in it; 'fail' answers
-   * by 503; 'cached' answers by what this process has kept, fresh or within its stale-if-error, though it may have been
-   * invalidated elsewhere (Cache-Status says `detail=unverified`), and otherwise by 503; 'cached-local' does that, and
-   * otherwise runs the handler.
+   * What a request gets while Redis is away.
+   * - 'local': the handler runs, once for all requests that wait in this process.
+   * - 'fail': 503.
+   * - 'cached': what this process has in memory, fresh or within its stale-if-error; otherwise 503. An invalidation by
+   *   another process may have been missed: Cache-Status has `detail=unverified`.
+   * - 'cached-local': what this process has in memory; otherwise the handler runs.
    * @default 'cached-local'
    */
   onUnavailable?: OnUnavailable | undefined
   /**
-   * Handlers at once that run unshared while Redis is away. Requests beyond that are answered by 503.
+   * Maximum number of handlers that run at once for this process alone while Redis is away. Further requests get a 503.
    * @default 100
    */
   maxUnshared?: number | undefined
 }
 
-/** The options that have a plain default. */
+/** The options that have a constant default. */
 export type HttpCacheDefaults = Readonly<Complete<Omit<HttpCacheOptions, 'key' | 'tags' | 'timeout'>>>
 
-/** The options, checked and complete. */
+/** Options after validation, with their defaults. */
 export interface ResolvedHttpOptions
   extends Omit<HttpCacheDefaults, 'methods'>,
     Pick<HttpCacheOptions, 'key' | 'tags' | 'timeout'> {

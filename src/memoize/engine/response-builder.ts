@@ -1,13 +1,13 @@
 import { type CacheStatus, cacheStatus } from '../policy/cache-status.ts'
 import { notModified } from '../policy/conditional.ts'
-import { endToEnd, reasonOf, toRawHeaders } from '../policy/fields.ts'
-import { partOf } from '../policy/range.ts'
+import { endToEndFields, reasonPhraseOf, toRawHeaders } from '../policy/fields.ts'
+import { requestedRange } from '../policy/range.ts'
 import type { HeaderFields, HttpRequest, HttpResponse, OriginResponse } from './message.ts'
-import { bodyOf, discard } from './storage/body.ts'
+import { discard, toResponseBody } from './storage/body.ts'
 import type { StoredResponse } from './storage/stored-response.ts'
 
-/** Fields about a body that a 304 does not have. RFC 9110 §15.4.5. */
-const OF_THE_BODY: ReadonlySet<string> = new Set([
+/** Fields that describe the content, which a 304 does not have. RFC 9110 §15.4.5. */
+const CONTENT_FIELDS: ReadonlySet<string> = new Set([
   'content-encoding',
   'content-language',
   'content-length',
@@ -16,119 +16,130 @@ const OF_THE_BODY: ReadonlySet<string> = new Set([
   'content-type',
 ])
 
-/** What stands in every answer out of one stored response: computed once, for it is the hot path. */
+/** The parts that all hits of a stored response share. Hits are the hot path: these are computed once. */
 interface Prepared {
   fields: string[]
-  /** The answer of a plain hit, and the second of age that it tells. */
+  /** The response of a plain hit, and its Age. Set by `hit`, once per second of age. */
   hit: HttpResponse | undefined
-  second: number
+  ageSeconds: number
 }
 
-/** Makes answers. */
-export class Answers {
+/** Builds the responses of the cache. */
+export class ResponseBuilder {
   readonly #name: string | false
   readonly #prepared = new WeakMap<StoredResponse, Prepared>()
 
-  /** `name`: of the cache, in Cache-Status. */
+  /** `name`: of the cache in Cache-Status; false: no such field. */
   constructor(name: string | false) {
     this.#name = name
   }
 
-  /** The answer to a request out of a stored response that is `age` ms old. */
+  /** A hit: the stored response, `age` ms old. */
   hit(request: HttpRequest, stored: StoredResponse, age: number): HttpResponse {
     const prepared = this.#prepare(stored)
     const second = Math.round(age / 1_000)
-    if (prepared.hit === undefined || prepared.second !== second) {
+    if (prepared.hit === undefined || prepared.ageSeconds !== second) {
       const status = { hit: true, ttl: stored.plan.lifetime - age }
-      prepared.hit = this.#whole(stored, [...prepared.fields, 'age', `${second}`], status)
-      prepared.second = second
+      prepared.hit = this.#full(stored, [...prepared.fields, 'age', `${second}`], status)
+      prepared.ageSeconds = second
     }
-    return this.#fitted(request, stored, prepared.hit)
+    return this.#forRequest(request, stored, prepared.hit)
   }
 
-  /** The same, out of one that was just made for another request. */
-  shared(request: HttpRequest, stored: StoredResponse, age: number, status: CacheStatus): HttpResponse {
+  /** The stored response, `age` ms old, with a status other than a plain hit. */
+  fromStored(request: HttpRequest, stored: StoredResponse, age: number, status: CacheStatus): HttpResponse {
     const fields = [...this.#prepare(stored).fields, 'age', `${Math.round(age / 1_000)}`]
-    return this.#fitted(request, stored, this.#whole(stored, fields, status))
+    return this.#forRequest(request, stored, this.#full(stored, fields, status))
   }
 
-  /** Out of one that was made for this very request: as it came. `own`: fields that others do not get. */
-  made(request: HttpRequest, stored: StoredResponse, status: CacheStatus, own: HeaderFields): HttpResponse {
-    return this.#fitted(
+  /** The response that was fetched for this request, with the fields that only its client receives. */
+  fromFetched(
+    request: HttpRequest,
+    stored: StoredResponse,
+    status: CacheStatus,
+    privateFields: HeaderFields,
+  ): HttpResponse {
+    return this.#forRequest(
       request,
       stored,
-      this.#whole(stored, [...toRawHeaders(stored.headers), ...toRawHeaders(own)], status),
+      this.#full(stored, [...toRawHeaders(stored.headers), ...toRawHeaders(privateFields)], status),
     )
   }
 
-  /** The same, of one that still comes in. */
-  coming(
+  /** The same for a response whose body still streams. */
+  fromStreaming(
     { status: code, statusText, headers, body }: OriginResponse,
     status: CacheStatus,
     own: HeaderFields,
   ): HttpResponse {
     const fields = [...toRawHeaders(headers), ...toRawHeaders(own)]
-    return { status: code, statusText, headers: this.#told(fields, status), body: bodyOf(body) }
+    return {
+      status: code,
+      statusText,
+      headers: this.#withCacheStatus(fields, status),
+      body: toResponseBody(body),
+    }
   }
 
   #prepare(stored: StoredResponse): Prepared {
     const known = this.#prepared.get(stored)
     if (known) return known
     const { age: _, ...headers } = stored.headers
-    const prepared = { fields: toRawHeaders(headers), hit: undefined, second: 0 }
+    const prepared = { fields: toRawHeaders(headers), hit: undefined, ageSeconds: 0 }
     this.#prepared.set(stored, prepared)
     return prepared
   }
 
-  #whole(
+  #full(
     { status: code, statusText, body }: StoredResponse,
     fields: string[],
     status: CacheStatus,
   ): HttpResponse {
-    return { status: code, statusText, headers: this.#told(fields, status), body }
+    return { status: code, statusText, headers: this.#withCacheStatus(fields, status), body }
   }
 
-  #told(fields: string[], status: CacheStatus): string[] {
+  #withCacheStatus(fields: string[], status: CacheStatus): string[] {
     if (this.#name !== false) fields.push('cache-status', cacheStatus(this.#name, status))
     return fields
   }
 
-  /** The answer that a request wants: without the body, only that it is the same still, or a part of it. */
-  #fitted(
+  /** Applies the request's method, conditions and range: the whole response, 304, 206 or 416, or no body for HEAD. */
+  #forRequest(
     { method, headers }: HttpRequest,
     { status, headers: fields, body }: StoredResponse,
     whole: HttpResponse,
   ): HttpResponse {
     if (status === 200) {
       if (headers['if-none-match'] !== undefined || headers['if-modified-since'] !== undefined) {
-        if (notModified(headers, fields)) return unmodified(whole)
+        if (notModified(headers, fields)) return asNotModified(whole)
       }
-      if (headers['range'] !== undefined && method === 'GET') return partial(headers, fields, body, whole)
+      if (headers['range'] !== undefined && method === 'GET') return asPartial(headers, fields, body, whole)
     }
     return method === 'HEAD' ? { ...whole, body: undefined } : whole
   }
 
-  /** What the origin answered, for one client. Nothing of the body has been read. */
+  /** The origin's response to a forwarded request. Its body has not been read. */
   forwarded(request: HttpRequest, response: OriginResponse, status: CacheStatus): HttpResponse {
     const { status: code } = response
-    const statusText = reasonOf(response)
-    const headers = this.#told(toRawHeaders(endToEnd(response.headers)), status)
-    if (request.method !== 'HEAD') return { status: code, statusText, headers, body: bodyOf(response.body) }
+    const statusText = reasonPhraseOf(response)
+    const headers = this.#withCacheStatus(toRawHeaders(endToEndFields(response.headers)), status)
+    if (request.method !== 'HEAD')
+      return { status: code, statusText, headers, body: toResponseBody(response.body) }
     discard(response.body)
     return { status: code, statusText, headers, body: undefined }
   }
 
-  /** The same, where the origin was asked without the client's conditions. */
-  alone(request: HttpRequest, response: OriginResponse, status: CacheStatus): HttpResponse {
-    const answer = this.forwarded(request, response, status)
-    if (response.status !== 200 || !notModified(request.headers, response.headers)) return answer
+  /** The origin's private response to a request without the client's conditions: applies them. */
+  privateResponse(request: HttpRequest, response: OriginResponse, status: CacheStatus): HttpResponse {
+    const forwarded = this.forwarded(request, response, status)
+    if (response.status !== 200 || !notModified(request.headers, response.headers)) return forwarded
     discard(response.body)
-    return unmodified(answer)
+    return asNotModified(forwarded)
   }
 
-  /** An answer that the cache gives by itself. */
-  own(status: number, why: string, headers: string[] = []): HttpResponse {
-    const body = Buffer.from(`${why}\n`)
+  /** A response that the cache makes itself, such as 503. */
+  synthetic(status: number, message: string, headers: string[] = []): HttpResponse {
+    const body = Buffer.from(`${message}\n`)
     const fields = [
       'content-type',
       'text/plain; charset=utf-8',
@@ -140,13 +151,13 @@ export class Answers {
     return {
       status,
       statusText: undefined,
-      headers: this.#told([...fields, ...headers], {}),
+      headers: this.#withCacheStatus([...fields, ...headers], {}),
       body,
     }
   }
 }
 
-function without(headers: string[], unwanted: (name: string) => boolean): string[] {
+function withoutFields(headers: string[], unwanted: (name: string) => boolean): string[] {
   const kept: string[] = []
   for (let at = 0; at < headers.length; at += 2) {
     if (!unwanted(headers[at] as string)) kept.push(headers[at] as string, headers[at + 1] as string)
@@ -154,20 +165,23 @@ function without(headers: string[], unwanted: (name: string) => boolean): string
   return kept
 }
 
-function unmodified(answer: HttpResponse): HttpResponse {
-  const headers = without(answer.headers, (name) => OF_THE_BODY.has(name))
+function asNotModified(response: HttpResponse): HttpResponse {
+  const headers = withoutFields(response.headers, (name) => CONTENT_FIELDS.has(name))
   return { status: 304, statusText: undefined, headers, body: undefined }
 }
 
-function partial(
+function asPartial(
   request: HeaderFields,
   response: HeaderFields,
   body: Buffer,
   whole: HttpResponse,
 ): HttpResponse {
-  const part = partOf(request, response, body.length)
+  const part = requestedRange(request, response, body.length)
   if (part === undefined) return whole
-  const headers = without(whole.headers, (name) => name === 'content-length' || name === 'content-range')
+  const headers = withoutFields(
+    whole.headers,
+    (name) => name === 'content-length' || name === 'content-range',
+  )
   if (part === 'unsatisfiable') {
     headers.push('content-range', `bytes */${body.length}`, 'content-length', '0')
     return { status: 416, statusText: undefined, headers, body: undefined }

@@ -1,53 +1,53 @@
 import { UnavailableError } from '../../errors.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
-import type { KeptSpace } from './storage/placement.ts'
+import type { EntryNamespace } from './storage/placement.ts'
 
-/** Changes that are remembered at most. */
-const MOST = 10_000
+/** Invalidations that are kept for later. Beyond that the oldest are dropped. */
+const MAX_PENDING = 10_000
 
-/** Changes that are told in one go. */
-const AT_ONCE = 100
+/** Keys that are invalidated by one call. */
+const BATCH_SIZE = 100
 
-/** How long until it is tried again to tell them, ms. */
-const AGAIN_AFTER = 1_000
+/** Time between two attempts while Redis is away, ms. */
+const RETRY_MS = 1_000
 
 /**
- * Changes that could not be told, because Redis was away. What they have made wrong must not be served by this process
- * until they are. It is tried again every second, and whenever one of them is asked for.
+ * Invalidations that could not be sent because Redis was away. Until they are sent, this process must not serve what they
+ * invalidate. They are retried every second, and whenever one of their keys is requested.
  */
-export class Unsent {
-  readonly #space: Pick<KeptSpace, 'clock' | 'invalidateWithPending'>
-  /** Numbers of the last changes by primary key, the oldest first. */
-  readonly #changes = new Map<string, number>()
-  #last = 0
+export class UnsentInvalidations {
+  readonly #namespace: Pick<EntryNamespace, 'clock' | 'invalidateWithPending'>
+  /** The number of the last invalidation of each primary key, the oldest first. */
+  readonly #pending = new Map<string, number>()
+  #lastNumber = 0
   #sending: Promise<void> | undefined
   #timer: Timer | undefined
 
-  constructor(space: Pick<KeptSpace, 'clock' | 'invalidateWithPending'>) {
-    this.#space = space
+  constructor(namespace: Pick<EntryNamespace, 'clock' | 'invalidateWithPending'>) {
+    this.#namespace = namespace
   }
 
-  has(primary: string): boolean {
-    return this.#changes.size > 0 && this.#changes.has(primary)
+  has(primaryKey: string): boolean {
+    return this.#pending.size > 0 && this.#pending.has(primaryKey)
   }
 
-  /** Tells of a change, now or later. */
-  async tell(keys: Iterable<string>): Promise<void> {
+  /** Invalidates keys everywhere: now, or when Redis is back. Never rejects. */
+  async invalidate(keys: Iterable<string>): Promise<void> {
     for (const key of keys) {
-      this.#changes.delete(key)
-      this.#changes.set(key, ++this.#last)
+      this.#pending.delete(key)
+      this.#pending.set(key, ++this.#lastNumber)
     }
-    for (const key of this.#changes.keys()) {
-      if (this.#changes.size <= MOST) break
-      this.#giveUp(key)
+    for (const key of this.#pending.keys()) {
+      if (this.#pending.size <= MAX_PENDING) break
+      this.#drop(key)
     }
-    // What goes out already does not hold these; what goes out next does.
+    // A send that is under way does not contain these keys.
     await this.#sending
     await this.send()
   }
 
-  /** Tries once to tell what there is by now. Never rejects. */
+  /** Tries once to send all that is pending. Never rejects. */
   send(): Promise<void> {
     this.#sending ??= this.#send().finally(() => (this.#sending = undefined))
     return this.#sending
@@ -55,26 +55,26 @@ export class Unsent {
 
   async #send(): Promise<void> {
     this.#timer?.cancel()
-    const changes = [...this.#changes]
-    for (let from = 0; from < changes.length; from += AT_ONCE) {
-      const some = changes.slice(from, from + AT_ONCE)
+    const pending = [...this.#pending]
+    for (let from = 0; from < pending.length; from += BATCH_SIZE) {
+      const batch = pending.slice(from, from + BATCH_SIZE)
       try {
-        await this.#space.invalidateWithPending(...some.map(([key]) => key))
-        // What has changed once more meanwhile is still to be told.
-        for (const [key, change] of some) if (this.#changes.get(key) === change) this.#changes.delete(key)
+        await this.#namespace.invalidateWithPending(...batch.map(([key]) => key))
+        // A key that was invalidated once more meanwhile stays.
+        for (const [key, number] of batch) if (this.#pending.get(key) === number) this.#pending.delete(key)
       } catch (error) {
-        if (error instanceof UnavailableError) return this.#later()
-        for (const [key] of some) this.#giveUp(key)
+        if (error instanceof UnavailableError) return this.#retryLater()
+        for (const [key] of batch) this.#drop(key)
       }
     }
   }
 
-  #later(): void {
-    this.#timer = this.#space.clock.after(AGAIN_AFTER, () => void this.send(), true)
+  #retryLater(): void {
+    this.#timer = this.#namespace.clock.after(RETRY_MS, () => void this.send(), true)
   }
 
-  #giveUp(key: string): void {
-    this.#changes.delete(key)
+  #drop(key: string): void {
+    this.#pending.delete(key)
     emit('invalidationLost', { key })
   }
 }

@@ -1,35 +1,37 @@
 import type { HeaderFields } from '../engine/message.ts'
-import { secondsOf } from './cache-control.ts'
+import { parseDeltaSeconds } from './cache-control.ts'
 import { linesOf } from './fields.ts'
-import { httpDate } from './http-date.ts'
+import { parseHttpDate } from './http-date.ts'
 
-/** When a response came, by the wall clock, and how long it took to come, by a monotonic one, ms. */
-export interface Arrival {
-  at: number
-  took: number
+/** When a response was received. RFC 9111 §4.2.3. */
+export interface ResponseTiming {
+  /** By the wall clock, ms since 1970. */
+  responseTime: number
+  /** Time between request and response, by the monotonic clock, ms. */
+  responseDelay: number
 }
 
-/** What `Date` cannot tell apart, ms. */
-const RESOLUTION = 1_000
+/** Date has whole seconds: an apparent age up to this may be 0, ms. */
+const DATE_RESOLUTION = 1_000
 
-/** Older than anything can be fresh, ms. */
+/** The age of a response whose Age cannot be relied upon: it is not fresh, ms. */
 export const UNKNOWN_AGE: number = 2 ** 31 * 1_000
 
-/** ms. Undefined when the response says nothing. */
-function statedAge(headers: HeaderFields): number | undefined {
+/** The value of Age, ms. Undefined when the response has none. */
+function ageField(headers: HeaderFields): number | undefined {
   const lines = linesOf(headers, 'age')
   if (lines.length === 0) return undefined
-  // Of a list the first counts (RFC 9111 §5.1). Ages in several lines, or told twice, come from who knows how many caches,
-  // and one that cannot be read may be any: what is so old is not fresh. The RFC would let it be; the public suite does not.
+  // The first member of a list counts (RFC 9111 §5.1). Several lines, a repeated member or an invalid number make the age
+  // unknown. The RFC would ignore an invalid Age; http-cache-tests requires that the response is not fresh.
   const members = (lines[0] ?? '').split(',').map((member) => member.trim())
-  const clear = lines.length === 1 && new Set(members).size === members.length
-  const seconds = clear ? secondsOf(members[0]) : undefined
+  const isClear = lines.length === 1 && new Set(members).size === members.length
+  const seconds = isClear ? parseDeltaSeconds(members[0]) : undefined
   return seconds === undefined ? UNKNOWN_AGE : seconds * 1_000
 }
 
-/** How old a response was when it came, ms. RFC 9111 §4.2.3, the corrected initial age. */
-export function initialAge(headers: HeaderFields, arrival: Arrival): number {
-  const date = httpDate(linesOf(headers, 'date')[0])
-  const apparent = date === undefined ? 0 : arrival.at - date
-  return Math.max(apparent <= RESOLUTION ? 0 : apparent, (statedAge(headers) ?? 0) + arrival.took)
+/** The age of a response when it was received, ms: `corrected_initial_age`. RFC 9111 §4.2.3. */
+export function initialAge(headers: HeaderFields, timing: ResponseTiming): number {
+  const date = parseHttpDate(linesOf(headers, 'date')[0])
+  const apparent = date === undefined ? 0 : timing.responseTime - date
+  return Math.max(apparent <= DATE_RESOLUTION ? 0 : apparent, (ageField(headers) ?? 0) + timing.responseDelay)
 }

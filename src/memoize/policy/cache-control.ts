@@ -1,20 +1,20 @@
 import type { HeaderFields } from '../engine/message.ts'
-import { isToken, linesOf, membersOf } from './fields.ts'
+import { isToken, linesOf, parseList } from './fields.ts'
 
-/** Seconds above which a lifetime is as good as for ever. RFC 9111 §1.2.2. */
-const LONGEST = 2 ** 31
+/** The greatest delta-seconds; a larger number counts as this one. RFC 9111 §1.2.2. */
+const MAX_DELTA_SECONDS = 2 ** 31
 
 /**
- * A directive, wherever it stands, whatever a sloppy origin puts between two of them: nothing that forbids may be missed.
- * With an end it is well-formed.
+ * A directive, whatever stands between it and the previous one: a malformed field must not hide a directive that restricts.
+ * `end` matches only after a well-formed directive.
  */
 const DIRECTIVE =
   /(?<name>[!#$%&'*+.^_`|~\w-]+)(?:(?<equals>\s*=\s*)(?<value>"(?:[^"\\]|\\.)*"|[^\s,;"]*))?(?:(?<end>\s*(?:[,;]|$))|)/g
 
-/** In place of an argument that cannot be understood: neither a number nor a name. */
-const BROKEN = '?'
+/** Stands for a malformed argument: neither a number nor a field name. */
+const MALFORMED = '?'
 
-/** The directives of a Cache-Control field, by lower-case name. */
+/** The directives of a Cache-Control field. Names are in lower case. RFC 9111 §5.2. */
 export class CacheControl {
   readonly #values = new Map<string, (string | undefined)[]>()
 
@@ -29,13 +29,13 @@ export class CacheControl {
   #add({ name = '', equals = '=', value, end }: Record<string, string | undefined>): void {
     const known = name.toLowerCase()
     const values = this.#values.get(known) ?? []
-    values.push(value === undefined ? undefined : unquoted(value))
-    if (equals !== '=' || end === undefined) values.push(BROKEN)
+    values.push(value === undefined ? undefined : unquote(value))
+    if (equals !== '=' || end === undefined) values.push(MALFORMED)
     this.#values.set(known, values)
   }
 
-  /** Whether there is any directive. */
-  get empty(): boolean {
+  /** Whether the field has no directive. */
+  get isEmpty(): boolean {
     return this.#values.size === 0
   }
 
@@ -43,43 +43,45 @@ export class CacheControl {
     return this.#values.has(name)
   }
 
-  /** Whether it is about the whole message: without an argument, or with one that names no fields. */
-  bare(name: string): boolean {
-    return this.#values.get(name)?.some((value) => !namesFields(membersOf(value ?? ''))) ?? false
+  /** Whether the unqualified form is present, which is about the whole message; its qualified form names fields. */
+  hasUnqualified(name: string): boolean {
+    return this.#values.get(name)?.some((value) => !areFieldNames(parseList(value ?? ''))) ?? false
   }
 
-  /** Whether it stands there without any argument. */
-  valueless(name: string): boolean {
+  /** Whether the directive is present, and never with an argument. */
+  hasNoArgument(name: string): boolean {
     return this.#values.get(name)?.every((value) => value === undefined || value.trim() === '') ?? false
   }
 
-  /** Field names that the directive is about, in lower case. */
-  names(name: string): string[] {
+  /** The field names of the qualified form, in lower case. */
+  fieldNames(name: string): string[] {
     const values = this.#values.get(name) ?? []
-    return values.flatMap((value) => membersOf((value ?? '').toLowerCase()))
+    return values.flatMap((value) => parseList((value ?? '').toLowerCase()))
   }
 
   /**
-   * Seconds. Undefined when the directive is absent. What is no number counts as 0, and of several values the smallest
-   * does: information that cannot be relied upon must not make anything fresh. RFC 9111 §4.2.1.
+   * The argument in seconds; undefined when the directive is absent. An invalid number counts as 0, and the smallest of
+   * several values counts: unreliable information must not make a response fresh. RFC 9111 §4.2.1.
    */
   seconds(name: string): number | undefined {
     const values = this.#values.get(name)
-    return values?.map((value) => secondsOf(value) ?? 0).reduce((least, value) => Math.min(least, value))
+    return values
+      ?.map((value) => parseDeltaSeconds(value) ?? 0)
+      .reduce((least, value) => Math.min(least, value))
   }
 }
 
-/** A number of whole seconds, or undefined when it is none. */
-export function secondsOf(value: string | undefined): number | undefined {
-  return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), LONGEST) : undefined
+/** A number of whole seconds; undefined when it is invalid. RFC 9111 §1.2.2. */
+export function parseDeltaSeconds(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), MAX_DELTA_SECONDS) : undefined
 }
 
-/** A quote may stand in a token, but nobody calls a field so: whoever writes `private='a'` means `a`, or all of it. */
-function namesFields(members: readonly string[]): boolean {
+/** Whether all are field names. A token may contain `'`, but no field does: `private='a'` counts as unqualified. */
+function areFieldNames(members: readonly string[]): boolean {
   return members.length > 0 && members.every((member) => isToken(member) && !member.includes("'"))
 }
 
-function unquoted(value: string): string {
+function unquote(value: string): string {
   if (value.length < 2 || !value.startsWith('"') || !value.endsWith('"')) return value
   return value.slice(1, -1).replace(/\\(.)/g, '$1')
 }

@@ -1,31 +1,31 @@
-import type { Cause } from '../engine/storage/storage.ts'
+import type { PrivateReason } from '../engine/storage/storage.ts'
 
-/** Why the origin was asked. RFC 9211 §2.2. */
-export type Forwarded = 'bypass' | 'method' | 'request' | 'uri-miss' | 'vary-miss' | 'stale' | 'miss'
+/** Why a request was forwarded to the origin: `fwd`. RFC 9211 §2.2. */
+export type ForwardReason = 'bypass' | 'method' | 'request' | 'uri-miss' | 'vary-miss' | 'stale' | 'miss'
 
-/** What became of a request here. Durations are ms. */
+/** How the cache handled a request. Durations are ms. RFC 9211 §2. */
 export interface CacheStatus {
   hit?: boolean
-  /** How long it stays fresh; negative when it is stale. */
+  /** The remaining freshness lifetime; negative for a stale response. */
   ttl?: number
-  forwarded?: Forwarded
-  /** The status that the origin answered with, where the answer has another. */
-  forwardedStatus?: number
+  forwardReason?: ForwardReason
+  /** The status of the origin's response, if the client gets another. */
+  originStatus?: number
   stored?: boolean
-  /** Whether another request's answer served this one too. */
+  /** Whether the request was answered by another request's response. */
   collapsed?: boolean
-  /** More about it, by a word of this cache: why nothing was kept, among others. */
-  detail?: 'unverified' | 'not-stored' | Cause | undefined
+  /** Words of this cache, such as the reason why a response is private. */
+  detail?: 'unverified' | 'not-stored' | PrivateReason | undefined
 }
 
-/** The member of the Cache-Status field that a cache of this name adds. RFC 9211. */
+/** The member that a cache of this name adds to Cache-Status. RFC 9211. */
 export function cacheStatus(name: string, status: CacheStatus): string {
-  const { hit, ttl, forwarded, forwardedStatus, stored, collapsed, detail } = status
+  const { hit, ttl, forwardReason, originStatus, stored, collapsed, detail } = status
   return [
     name,
     hit && 'hit',
-    forwarded && `fwd=${forwarded}`,
-    forwardedStatus !== undefined && `fwd-status=${forwardedStatus}`,
+    forwardReason && `fwd=${forwardReason}`,
+    originStatus !== undefined && `fwd-status=${originStatus}`,
     stored && 'stored',
     collapsed && 'collapsed',
     ttl !== undefined && `ttl=${Math.ceil(ttl / 1_000)}`,

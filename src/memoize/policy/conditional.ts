@@ -1,9 +1,9 @@
 import type { HeaderFields } from '../engine/message.ts'
-import { fieldOf, linesOf, listOf } from './fields.ts'
-import { httpDate } from './http-date.ts'
+import { combinedField, linesOf, listField } from './fields.ts'
+import { parseHttpDate } from './http-date.ts'
 
-/** Request fields that make an answer depend on what the client has already. */
-export const CONDITIONS = [
+/** Request fields that make a response depend on what the client has already. RFC 9110 §13.1, §14.2. */
+export const CONDITIONAL_FIELDS = [
   'if-none-match',
   'if-modified-since',
   'if-match',
@@ -12,22 +12,24 @@ export const CONDITIONS = [
   'range',
 ] as const
 
-const weak = (tag: string): string => (tag.startsWith('W/') ? tag.slice(2) : tag)
+const opaqueTag = (tag: string): string => (tag.startsWith('W/') ? tag.slice(2) : tag)
 
-/** Whether the client has this very response already, so that 304 is the answer. RFC 9111 §4.3.2. */
+/** Whether the request's conditions select 304: the client has this response already. RFC 9111 §4.3.2. */
 export function notModified(request: HeaderFields, response: HeaderFields): boolean {
   if (request['if-none-match'] !== undefined) {
-    const tags = listOf(request, 'if-none-match')
-    const etag = fieldOf(response, 'etag')
-    return tags.includes('*') || (etag !== undefined && tags.some((tag) => weak(tag) === weak(etag)))
+    const tags = listField(request, 'if-none-match')
+    const etag = combinedField(response, 'etag')
+    return (
+      tags.includes('*') || (etag !== undefined && tags.some((tag) => opaqueTag(tag) === opaqueTag(etag)))
+    )
   }
-  const since = httpDate(fieldOf(request, 'if-modified-since'))
+  const since = parseHttpDate(combinedField(request, 'if-modified-since'))
   if (since === undefined) return false
-  const changed = httpDate(fieldOf(response, 'last-modified') ?? fieldOf(response, 'date'))
+  const changed = parseHttpDate(combinedField(response, 'last-modified') ?? combinedField(response, 'date'))
   return changed !== undefined && changed <= since
 }
 
-/** The conditions under which the origin need not send a stored response again. RFC 9111 §4.3.1. */
+/** The conditional fields by which the origin validates a stored response. RFC 9111 §4.3.1. */
 export function validatorsOf(stored: HeaderFields): HeaderFields {
   const etag = linesOf(stored, 'etag')[0]
   const changed = linesOf(stored, 'last-modified')[0]
@@ -37,23 +39,23 @@ export function validatorsOf(stored: HeaderFields): HeaderFields {
   }
 }
 
-/** Fields that describe the bytes that are kept: a 304 cannot change those. RFC 9111 §3.2. */
-const OF_THE_BYTES: ReadonlySet<string> = new Set([
+/** Fields of the stored bytes, which a 304 does not update. RFC 9111 §3.2. */
+const NOT_UPDATED_BY_304: ReadonlySet<string> = new Set([
   'content-encoding',
   'content-length',
   'content-md5',
   'content-range',
-  // The one tag that was asked about names these bytes. Servers are known to answer with another form of it.
+  // The stored tag is the one that was validated. Some servers send it back in another form.
   'etag',
 ])
 
-/** The fields of a stored response after the origin has confirmed it by a 304 with these. RFC 9111 §4.3.4. */
-export function freshened(stored: HeaderFields, confirmation: HeaderFields): HeaderFields {
+/** The fields of a stored response, freshened by those of the 304 that validates it. RFC 9111 §4.3.4. */
+export function freshenedFields(stored: HeaderFields, confirmation: HeaderFields): HeaderFields {
   const fields: HeaderFields = Object.assign(Object.create(null), stored)
-  // That was the age of the old response.
+  // It was the age of the stored response, before the validation.
   delete fields['age']
   for (const name in confirmation) {
-    if (!OF_THE_BYTES.has(name)) fields[name] = confirmation[name]
+    if (!NOT_UPDATED_BY_304.has(name)) fields[name] = confirmation[name]
   }
   return fields
 }

@@ -2,24 +2,24 @@ import type { HeaderFields } from '../engine/message.ts'
 import { CacheControl } from './cache-control.ts'
 import { linesOf } from './fields.ts'
 
-/** What a request demands of a cache. Durations are ms. RFC 9111 §5.2.1. */
-export interface Demands {
-  /** Nothing of it or its response is to be stored. */
+/** The Cache-Control directives of a request. Durations are ms. RFC 9111 §5.2.1. */
+export interface RequestDirectives {
+  /** The response must not be stored. */
   noStore: boolean
-  /** Only what the origin has confirmed since. */
+  /** A stored response needs validation. */
   noCache: boolean
-  /** The oldest that will do. */
+  /** The greatest age that the client accepts. */
   maxAge: number
-  /** How long it must stay fresh yet. */
+  /** The least remaining freshness lifetime that the client accepts. */
   minFresh: number
-  /** How long ago it may have become stale. */
+  /** The greatest staleness that the client accepts. */
   maxStale: number
-  /** The origin is not to be asked. */
+  /** The origin must not be called. */
   onlyIfCached: boolean
 }
 
-/** Of a request that demands nothing. */
-export const NO_DEMANDS: Demands = {
+/** The directives of a request that has none. */
+export const NO_DIRECTIVES: RequestDirectives = {
   noStore: false,
   noCache: false,
   maxAge: Number.POSITIVE_INFINITY,
@@ -28,13 +28,13 @@ export const NO_DEMANDS: Demands = {
   onlyIfCached: false,
 }
 
-export function demandsOf(headers: HeaderFields): Demands {
+export function requestDirectives(headers: HeaderFields): RequestDirectives {
   const lines = linesOf(headers, 'cache-control')
   if (lines.length === 0) {
-    // Only where there is no Cache-Control. RFC 9111 §5.4.
-    if (headers['pragma'] === undefined) return NO_DEMANDS
+    // Pragma counts only without Cache-Control. RFC 9111 §5.4.
+    if (headers['pragma'] === undefined) return NO_DIRECTIVES
     const noCache = new CacheControl(linesOf(headers, 'pragma')).has('no-cache')
-    return noCache ? { ...NO_DEMANDS, noCache } : NO_DEMANDS
+    return noCache ? { ...NO_DIRECTIVES, noCache } : NO_DIRECTIVES
   }
   const control = new CacheControl(lines)
   const duration = (name: string, absent: number): number => {
@@ -46,7 +46,7 @@ export function demandsOf(headers: HeaderFields): Demands {
     noCache: control.has('no-cache'),
     maxAge: duration('max-age', Number.POSITIVE_INFINITY),
     minFresh: duration('min-fresh', 0),
-    maxStale: control.valueless('max-stale') ? Number.POSITIVE_INFINITY : duration('max-stale', 0),
+    maxStale: control.hasNoArgument('max-stale') ? Number.POSITIVE_INFINITY : duration('max-stale', 0),
     onlyIfCached: control.has('only-if-cached'),
   }
 }

@@ -1,7 +1,7 @@
 import { shownValue } from '../../kernel/options.ts'
 import type { HeaderFields } from '../engine/message.ts'
 
-/** Fields of a connection, not of a message: neither stored nor forwarded. RFC 9110 §7.6.1, RFC 9111 §3.1. */
+/** Fields that are about a connection: neither stored nor forwarded. RFC 9110 §7.6.1, RFC 9111 §3.1. */
 const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
@@ -15,8 +15,8 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'upgrade',
 ])
 
-/** Fields that are about the message: whoever names them in Connection does not take them away. RFC 9110 §7.6.1. */
-const OF_THE_MESSAGE: ReadonlySet<string> = new Set([
+/** Fields that are about the message. Connection cannot remove them, though it names them. RFC 9110 §7.6.1. */
+const NEVER_CONNECTION_OPTIONS: ReadonlySet<string> = new Set([
   'authorization',
   'cache-control',
   'content-encoding',
@@ -30,24 +30,26 @@ const OF_THE_MESSAGE: ReadonlySet<string> = new Set([
   'vary',
 ])
 
-const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-const BROKEN_VALUE = /[^\t\x20-\x7e\x80-\xff]/
+/** RFC 9110 §5.6.2. */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+/** RFC 9110 §5.5. */
+const NOT_FIELD_CONTENT = /[^\t\x20-\x7e\x80-\xff]/
 
-/** Every line of a field, in order. A name may come from a message: what every object inherits is no field. */
+/** The lines of a field, in order. `name` may come from a message: inherited properties such as `constructor` are no fields. */
 export function linesOf(headers: HeaderFields, name: string): readonly string[] {
   const value = headers[name]
   if (value === undefined || !Object.hasOwn(headers, name)) return []
   return typeof value === 'string' ? [value] : value
 }
 
-/** All lines of a field as one, which for a list means the same. Undefined when it is absent. */
-export function fieldOf(headers: HeaderFields, name: string): string | undefined {
+/** The lines of a field, combined. Undefined when it is absent. RFC 9110 §5.3. */
+export function combinedField(headers: HeaderFields, name: string): string | undefined {
   const value = headers[name]
   return typeof value === 'object' ? value.join(', ') : value
 }
 
-/** The parts of a list, trimmed, the empty ones left out. A comma in a quoted string does not part. */
-export function membersOf(value: string): string[] {
+/** The members of a list, without empty ones. A comma in a quoted string does not separate. RFC 9110 §5.6.1. */
+export function parseList(value: string): string[] {
   const members: string[] = []
   let quoted = false
   let start = 0
@@ -61,49 +63,49 @@ export function membersOf(value: string): string[] {
     }
   }
   members.push(value.slice(start))
-  // A quote that nobody closed must not hide what stands behind it.
+  // An unclosed quote must not hide the members behind it.
   const parts = quoted ? value.split(',') : members
   return parts.map((part) => part.trim()).filter((part) => part !== '')
 }
 
-/** The members of a list field, of all its lines. */
-export function listOf(headers: HeaderFields, name: string): string[] {
-  return linesOf(headers, name).flatMap((line) => membersOf(line))
+/** The members of a list field, from all its lines. */
+export function listField(headers: HeaderFields, name: string): string[] {
+  return linesOf(headers, name).flatMap((line) => parseList(line))
 }
 
-/** Whether Connection names fields that a message would have all the same. What answers is not to see them. */
-export function namesOthers(headers: HeaderFields): boolean {
+/** Whether Connection names end-to-end fields: the origin would not see them, though the client sent them. */
+export function connectionNamesFields(headers: HeaderFields): boolean {
   const { connection } = headers
-  // As most requests have it.
+  // The values of nearly all requests.
   if (connection === undefined || connection === 'keep-alive' || connection === 'close') return false
-  const names = listOf(headers, 'connection').map((member) => member.toLowerCase())
+  const names = listField(headers, 'connection').map((member) => member.toLowerCase())
   return names.some((name) => name !== 'close' && name !== 'http2-settings' && !HOP_BY_HOP.has(name))
 }
 
-/** Whether it may stand in a message as it is: it then has one line, and no odd bytes. */
-export function isOneLine(text: unknown): text is string {
-  return typeof text === 'string' && !BROKEN_VALUE.test(text)
+/** Whether a text may be a field value: one line, without control characters. RFC 9110 §5.5. */
+export function isFieldValue(text: unknown): text is string {
+  return typeof text === 'string' && !NOT_FIELD_CONTENT.test(text)
 }
 
-/** The reason phrase of a response, if it is one that can be written. */
-export function reasonOf({ statusText }: { statusText?: string | undefined }): string | undefined {
-  return isOneLine(statusText) ? statusText : undefined
+/** The reason phrase of a response, if it can be written. RFC 9112 §4. */
+export function reasonPhraseOf({ statusText }: { statusText?: string | undefined }): string | undefined {
+  return isFieldValue(statusText) ? statusText : undefined
 }
 
-/** Whether it may be the name of a field. */
+/** Whether a text is a token, such as the name of a field. RFC 9110 §5.6.2. */
 export function isToken(text: string): boolean {
-  return NAME.test(text)
+  return TOKEN.test(text)
 }
 
 /**
- * The fields of a message without those of its connection, names in lower case. Throws TypeError for a name or a value
- * that would break the message in two.
+ * The fields of a message without its hop-by-hop fields, names in lower case. RFC 9110 §7.6.1.
+ * @throws TypeError for a name or a value that could split the message.
  */
-export function endToEnd(given: HeaderFields): HeaderFields {
+export function endToEndFields(given: HeaderFields): HeaderFields {
   const headers = fromRawHeaders(toRawHeaders(given))
-  for (const member of listOf(headers, 'connection')) {
+  for (const member of listField(headers, 'connection')) {
     const name = member.toLowerCase()
-    if (!OF_THE_MESSAGE.has(name)) delete headers[name]
+    if (!NEVER_CONNECTION_OPTIONS.has(name)) delete headers[name]
   }
   for (const name in headers) {
     if (HOP_BY_HOP.has(name)) delete headers[name]
@@ -116,18 +118,18 @@ function checkField(name: string, lines: readonly string[]): void {
   if (!isToken(name))
     throw new TypeError(`Expected a header name to be a token, got ${shownValue(JSON.stringify(name))}`)
   for (const line of lines) {
-    if (!isOneLine(line)) throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
+    if (!isFieldValue(line)) throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
   }
 }
 
-/** Name, value, name, value. */
+/** Fields as a flat list: name, value, name, value. */
 export function toRawHeaders(headers: HeaderFields): string[] {
   const fields: string[] = []
   for (const name in headers) for (const line of linesOf(headers, name)) fields.push(name, line)
   return fields
 }
 
-/** Name, value, name, value, as they came over the wire, as fields. */
+/** Fields from a flat list (name, value, name, value), such as `rawHeaders` of node:http. Names become lower case. */
 export function fromRawHeaders(raw: readonly string[]): HeaderFields {
   const headers: HeaderFields = Object.create(null)
   for (let at = 0; at + 1 < raw.length; at += 2) {

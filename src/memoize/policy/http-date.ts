@@ -1,16 +1,16 @@
 const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
 
-const IMF = /^[a-z]{3}, (?<day>\d\d) (?<month>[a-z]{3}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) gmt$/i
+const IMF_FIXDATE = /^[a-z]{3}, (?<day>\d\d) (?<month>[a-z]{3}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) gmt$/i
 const RFC850 = /^[a-z]{6,9}, (?<day>\d\d)-(?<month>[a-z]{3})-(?<year>\d\d) (?<time>\d\d:\d\d:\d\d) gmt$/i
 const ASCTIME = /^[a-z]{3} (?<month>[a-z]{3}) (?<day>[ \d]\d) (?<time>\d\d:\d\d:\d\d) (?<year>\d{4})$/i
 
 /**
- * Milliseconds since 1970 of an HTTP date in any of its three forms (RFC 9110 §5.6.7), or undefined when it is none.
- * `Date.parse` would make a date of `0`.
+ * An HTTP date in any of its three forms as ms since 1970; undefined when it is invalid. RFC 9110 §5.6.7. `Date.parse` is
+ * not strict enough: it accepts `0`.
  */
-export function httpDate(value: string | undefined, now: number = Date.now()): number | undefined {
+export function parseHttpDate(value: string | undefined, now: number = Date.now()): number | undefined {
   const { day, month, year, time } =
-    (value === undefined ? undefined : (IMF.exec(value) ?? RFC850.exec(value) ?? ASCTIME.exec(value)))
+    (value === undefined ? undefined : (IMF_FIXDATE.exec(value) ?? RFC850.exec(value) ?? ASCTIME.exec(value)))
       ?.groups ?? {}
   if (!day || !month || !year || !time) return undefined
   const index = MONTHS.indexOf(month.toLowerCase())
@@ -20,7 +20,7 @@ export function httpDate(value: string | undefined, now: number = Date.now()): n
   return Date.UTC(fullYear(year, now), index, Number(day), hours, minutes, seconds)
 }
 
-/** A year of two digits that would lie more than 50 years ahead is the last one that ended so. */
+/** A year of two digits that appears to be more than 50 years ahead is in the past. RFC 9110 §5.6.7. */
 function fullYear(year: string, now: number): number {
   if (year.length === 4) return Number(year)
   const current = new Date(now).getUTCFullYear()

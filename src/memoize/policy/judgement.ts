@@ -1,25 +1,29 @@
-import type { Demands } from './demands.ts'
+import type { RequestDirectives } from './demands.ts'
 import type { StaleWindows } from './freshness.ts'
 
-/** May a stored response answer a request: at once, at once while it is refreshed, or only after the origin was asked. */
-export type Judgement = 'fresh' | 'stale' | 'refresh' | 'ask'
+/** Whether a stored response may answer a request, and why: fresh, by the request's max-stale, while it is refreshed, or not. */
+export type Reusability = 'fresh' | 'max-stale' | 'stale-while-revalidate' | 'no'
 
-/** Judges a stored response that is `age` ms old. RFC 9111 §4, RFC 5861 §3. */
-export function judge(stored: { lifetime: number } & StaleWindows, age: number, demands: Demands): Judgement {
-  if (demands.noCache || age > demands.maxAge) return 'ask'
+/** Whether a stored response that is `age` ms old may answer a request. RFC 9111 §4, RFC 5861 §3. */
+export function reusability(
+  stored: { lifetime: number } & StaleWindows,
+  age: number,
+  directives: RequestDirectives,
+): Reusability {
+  if (directives.noCache || age > directives.maxAge) return 'no'
   const left = stored.lifetime - age
-  if (left > 0 && left >= demands.minFresh) return 'fresh'
-  if (demands.minFresh > 0) return 'ask'
-  if (-left <= Math.min(demands.maxStale, stored.onDemand) && demands.maxStale > 0) return 'stale'
-  return -left < stored.whileRevalidate ? 'refresh' : 'ask'
+  if (left > 0 && left >= directives.minFresh) return 'fresh'
+  if (directives.minFresh > 0) return 'no'
+  if (-left <= Math.min(directives.maxStale, stored.onDemand) && directives.maxStale > 0) return 'max-stale'
+  return -left < stored.whileRevalidate ? 'stale-while-revalidate' : 'no'
 }
 
-/** Whether it may stand in for an origin that failed. A client's no-cache does not forbid that. RFC 5861 §4. */
-export function survivesError(stored: { lifetime: number } & StaleWindows, age: number): boolean {
+/** Whether a stored response may be served in place of an error; even with the request's no-cache. RFC 5861 §4. */
+export function mayStaleIfError(stored: { lifetime: number } & StaleWindows, age: number): boolean {
   return age - stored.lifetime < stored.ifError
 }
 
-/** Statuses that count as a failure of the origin. RFC 5861 §4. */
-export function isFailure(status: number): boolean {
+/** Whether a status is an error of the origin. RFC 5861 §4. */
+export function isOriginError(status: number): boolean {
   return status === 500 || status === 502 || status === 503 || status === 504
 }

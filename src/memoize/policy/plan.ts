@@ -1,40 +1,40 @@
 import type { HeaderFields } from '../engine/message.ts'
 import { isAboutResource } from '../engine/storage/storage.ts'
-import { type Arrival, initialAge } from './age.ts'
+import { initialAge, type ResponseTiming } from './age.ts'
 import type { CacheControl } from './cache-control.ts'
 import {
-  cacheableByDefault,
+  explicitLifetime,
   heuristicLifetime,
+  isHeuristicallyCacheable,
   type StaleWindows,
   staleWindows,
-  statedLifetime,
 } from './freshness.ts'
 
-/** What the user says of lifetimes, ms. */
-export interface Lifetimes {
+/** The options that decide how long a response is fresh and stored, ms. */
+export interface LifetimeOptions {
   ttl: number
   errorTtl: number
   heuristics: boolean
   staleWhileRevalidate: number
   staleIfError: number
-  /** Whether the origin answers conditional requests. */
+  /** Whether the origin answers conditional requests with 304. */
   revalidate: boolean
 }
 
-/** How long a response that may be shared is fresh, and how long it is worth keeping. All ms. */
-export interface Plan extends StaleWindows {
-  /** How old it was when it came. */
+/** How long a shareable response is fresh, and how long it is stored, ms. */
+export interface StoragePlan extends StaleWindows {
+  /** Its age when it was received. */
   age: number
-  /** The age up to which it is fresh. */
+  /** The freshness lifetime: the age up to which it is fresh. */
   lifetime: number
-  /** How long it is kept from its arrival on. 0: only those who wait for it receive it. */
+  /** How long it is stored, from its reception on. 0: only the requests that wait for it receive it. */
   keep: number
-  /** Whether those may have it who asked before it came and wait for it, even when it is not fresh. */
+  /** Whether requests that arrived before it, and wait for it, receive it even if it is not fresh. */
   collapse: boolean
 }
 
-/** Of a response that is for nobody else. */
-const UNSHARED: Plan = {
+/** The plan of a private response. */
+const NOT_STORED: StoragePlan = {
   whileRevalidate: 0,
   ifError: 0,
   onDemand: 0,
@@ -44,48 +44,48 @@ const UNSHARED: Plan = {
   collapse: false,
 }
 
-/** The longest that anything is kept. */
-export const LONGEST_KEEP: number = 30 * 24 * 60 * 60_000
+/** The longest time that an entry is stored. */
+export const MAX_KEEP_MS: number = 30 * 24 * 60 * 60_000
 
-/** How long past its freshness a response is kept to be validated. */
-const VALIDATION_WINDOW = 24 * 60 * 60_000
+/** How long past its lifetime a response is stored for validation. */
+const VALIDATION_WINDOW_MS = 24 * 60 * 60_000
 
-/** How long a response is to be kept, and as what. */
+/** Decides how long a response is fresh and stored. */
 export function planFor(
   response: { status: number; headers: HeaderFields },
   control: CacheControl,
-  arrival: Arrival,
-  lifetimes: Lifetimes,
-): Plan {
+  timing: ResponseTiming,
+  lifetimes: LifetimeOptions,
+): StoragePlan {
   const { status, headers } = response
-  const stated = statedLifetime(headers, control)
-  const guessed = lifetimes.heuristics ? heuristicLifetime(status, headers, control) : 0
-  // Nobody else is to be told what was wrong with one request.
-  if (stated === undefined && guessed === 0 && !isAboutResource(status)) return { ...UNSHARED }
-  const lifetime = stated ?? (guessed || unstatedLifetime(status, control, lifetimes))
-  const windows = windowsFor(status, control, lifetimes)
-  const age = initialAge(headers, arrival)
-  const usable = lifetime + Math.max(windows.whileRevalidate, windows.ifError) - age
+  const stated = explicitLifetime(headers, control)
+  const heuristic = lifetimes.heuristics ? heuristicLifetime(status, headers, control) : 0
+  // The error is about this one request.
+  if (stated === undefined && heuristic === 0 && !isAboutResource(status)) return { ...NOT_STORED }
+  const lifetime = stated ?? (heuristic || defaultLifetime(status, control, lifetimes))
+  const windows = staleWindowsFor(status, control, lifetimes)
+  const age = initialAge(headers, timing)
+  const servable = lifetime + Math.max(windows.whileRevalidate, windows.ifError) - age
   const validated = lifetimes.revalidate && hasValidator(headers) && status < 500
-  const worth = Math.max(usable, validated ? Math.max(0, lifetime - age) + VALIDATION_WINDOW : 0)
-  const keep = Math.floor(Math.min(Math.max(0, worth), LONGEST_KEEP))
-  // What a handler throws is a page of this status to most frameworks: it says nothing to the others.
-  const thrown = status === 500 && lifetime === 0
-  return { ...windows, age, lifetime, keep, collapse: stated === undefined && !thrown }
+  const useful = Math.max(servable, validated ? Math.max(0, lifetime - age) + VALIDATION_WINDOW_MS : 0)
+  const keep = Math.floor(Math.min(Math.max(0, useful), MAX_KEEP_MS))
+  // Most frameworks turn an exception of the handler into a 500: it says nothing about other requests.
+  const isThrown = status === 500 && lifetime === 0
+  return { ...windows, age, lifetime, keep, collapse: stated === undefined && !isThrown }
 }
 
-/** An error never stands in for the answer that should have been. */
-function windowsFor(status: number, control: CacheControl, lifetimes: Lifetimes): StaleWindows {
+/** A stale error is never served. */
+function staleWindowsFor(status: number, control: CacheControl, lifetimes: LifetimeOptions): StaleWindows {
   if (status >= 500) return { whileRevalidate: 0, ifError: 0, onDemand: 0 }
   return staleWindows(control, status < 400 ? lifetimes : { staleWhileRevalidate: 0, staleIfError: 0 })
 }
 
-function unstatedLifetime(status: number, control: CacheControl, { ttl, errorTtl }: Lifetimes): number {
+function defaultLifetime(status: number, control: CacheControl, { ttl, errorTtl }: LifetimeOptions): number {
   if (status >= 400) return errorTtl
-  return cacheableByDefault(status) || control.has('public') ? ttl : 0
+  return isHeuristicallyCacheable(status) || control.has('public') ? ttl : 0
 }
 
-/** Whether a client or a cache can ask if the response has changed. */
+/** Whether the response can be validated. RFC 9110 §8.8. */
 export function hasValidator(headers: HeaderFields): boolean {
   return headers['etag'] !== undefined || headers['last-modified'] !== undefined
 }

@@ -1,9 +1,9 @@
 import type { HeaderFields, HttpRequest } from '../engine/message.ts'
 import type { ResolvedHttpOptions } from '../engine/options.ts'
-import { keyOf } from './key.ts'
+import { primaryKeyOf } from './key.ts'
 
-/** Fields by which proxies tell, and frameworks take for true, who a client is, and where it believes to be. */
-const FORWARDED: readonly string[] = [
+/** Fields by which proxies state the client or its request, and on which frameworks act. */
+const FORWARDING_FIELDS: readonly string[] = [
   'cf-connecting-ip',
   'cf-pseudo-ipv4',
   'cf-visitor',
@@ -48,24 +48,28 @@ const FORWARDED: readonly string[] = [
   'x-url-scheme',
 ]
 
-/** Fields that make another method of a request. */
-const OVERRIDES: readonly string[] = ['x-http-method', 'x-http-method-override', 'x-method-override']
+/** Fields by which frameworks replace the method of a request. */
+const METHOD_OVERRIDE_FIELDS: readonly string[] = [
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
+]
 
-/** Whether a request may be taken for one of another method than its own. */
+/** Whether a framework may replace the method of a request. */
 export function overridesMethod(headers: HeaderFields): boolean {
-  return OVERRIDES.some((name) => headers[name] !== undefined)
+  return METHOD_OVERRIDE_FIELDS.some((name) => headers[name] !== undefined)
 }
 
-const UNKEYED: readonly string[] = [...FORWARDED, ...OVERRIDES]
+const UNKEYED_FIELDS: readonly string[] = [...FORWARDING_FIELDS, ...METHOD_OVERRIDE_FIELDS]
 
-/** The fields of these lists that a request has, and by which its response is not kept: neither `vary` nor the key knows them. */
+/** The fields of these lists that a request has and that neither `vary` nor its key covers. */
 export function unkeyedFields(request: HttpRequest, options: ResolvedHttpOptions): string[] {
   const { headers } = request
-  const present = UNKEYED.filter((name) => headers[name] !== undefined && !options.vary.includes(name))
+  const present = UNKEYED_FIELDS.filter((name) => headers[name] !== undefined && !options.vary.includes(name))
   if (present.length === 0) return present
-  const key = keyOf(request, options)
+  const key = primaryKeyOf(request, options)
   return present.filter((name) => {
     const { [name]: _, ...others } = headers
-    return keyOf({ ...request, headers: others }, options) === key
+    return primaryKeyOf({ ...request, headers: others }, options) === key
   })
 }

@@ -4,51 +4,50 @@ import type { Clock } from '../../../kernel/time/clock.ts'
 import type { Origin, OriginRequest, OriginResponse } from '../message.ts'
 import { discard } from '../storage/body.ts'
 
-/** Asks an origin once, and does not wait for it for ever. */
-export class Asking {
+/** One call of an origin, with a timeout. */
+export class OriginCall {
   readonly #clock: Clock
-  readonly #unwanted = new AbortController()
-  /** What stands in for an answer that nobody waits for any more. */
-  readonly #instead = pDefer<OriginResponse>()
-  #late = false
+  readonly #abort = new AbortController()
+  /** Settles the call in place of the origin: after the timeout, or when it is cancelled. */
+  readonly #substitute = pDefer<OriginResponse>()
+  #timedOut = false
 
   constructor(clock: Clock) {
     this.#clock = clock
   }
 
-  /** Tells the origin that its answer is not wanted. */
+  /** For the origin: aborts when its response is not wanted any more. */
   get signal(): AbortSignal {
-    return this.#unwanted.signal
+    return this.#abort.signal
   }
 
-  /** Whether it took too long. */
-  get late(): boolean {
-    return this.#late
+  get timedOut(): boolean {
+    return this.#timedOut
   }
 
-  /** What the origin answers; or that it did not, when it has not begun to after `timeout` (ms). */
-  async ask(origin: Origin, asked: OriginRequest, timeout: number): Promise<OriginResponse> {
+  /** Resolves with the origin's response, or with a 504 when it has not begun after `timeout` (ms). */
+  async send(origin: Origin, request: OriginRequest, timeout: number): Promise<OriginResponse> {
     const timer =
-      timeout < Number.POSITIVE_INFINITY ? this.#clock.after(timeout, () => this.#tooLate()) : undefined
-    const answer = (async () => origin(asked))()
-    answer.then(({ body }) => this.signal.aborted && discard(body)).catch(() => undefined)
-    return Promise.race([answer, this.#instead.promise]).finally(() => timer?.cancel())
+      timeout < Number.POSITIVE_INFINITY ? this.#clock.after(timeout, () => this.#onTimeout()) : undefined
+    const response = (async () => origin(request))()
+    response.then(({ body }) => this.signal.aborted && discard(body)).catch(() => undefined)
+    return Promise.race([response, this.#substitute.promise]).finally(() => timer?.cancel())
   }
 
-  #tooLate(): void {
-    this.#late = true
+  #onTimeout(): void {
+    this.#timedOut = true
     const headers = { 'content-type': 'text/plain; charset=utf-8' }
-    this.#instead.resolve({ status: 504, headers, body: 'No answer in time\n' })
-    this.#unwanted.abort(new TimeoutError('The origin did not answer in time'))
+    this.#substitute.resolve({ status: 504, headers, body: 'No answer in time\n' })
+    this.#abort.abort(new TimeoutError('The origin did not answer in time'))
   }
 
-  /** Nobody wants it any more. */
-  giveUp(reason: unknown): void {
-    const why = 'Nobody waits for the answer any more'
-    const error = reason instanceof SoloflightError ? reason : new AbortedError(why, { cause: reason })
-    this.#unwanted.abort(error)
-    this.#instead.reject(error)
-    // Whoever asks hears of it, if anybody does yet.
-    this.#instead.promise.catch(() => undefined)
+  /** The response is not wanted any more: aborts the origin's signal and rejects the call. */
+  cancel(reason: unknown): void {
+    const message = 'Nobody waits for the answer any more'
+    const error = reason instanceof SoloflightError ? reason : new AbortedError(message, { cause: reason })
+    this.#abort.abort(error)
+    this.#substitute.reject(error)
+    // No caller may be listening yet.
+    this.#substitute.promise.catch(() => undefined)
   }
 }

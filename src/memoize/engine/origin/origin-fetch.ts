@@ -1,202 +1,210 @@
 import type { Clock } from '../../../kernel/time/clock.ts'
 import { onAbort } from '../../../kernel/waiting/on-abort.ts'
-import type { Arrival } from '../../policy/age.ts'
+import type { ResponseTiming } from '../../policy/age.ts'
 import { CacheControl } from '../../policy/cache-control.ts'
-import { freshened, notModified } from '../../policy/conditional.ts'
-import { endToEnd, reasonOf } from '../../policy/fields.ts'
-import { isFailure } from '../../policy/judgement.ts'
-import { type Plan, planFor } from '../../policy/plan.ts'
+import { freshenedFields, notModified } from '../../policy/conditional.ts'
+import { endToEndFields, reasonPhraseOf } from '../../policy/fields.ts'
+import { isOriginError } from '../../policy/judgement.ts'
+import { planFor, type StoragePlan } from '../../policy/plan.ts'
 import { unkeyedFields } from '../../policy/unkeyed.ts'
-import type { Place } from '../lookup.ts'
+import type { EntryRef } from '../lookup.ts'
 import type { HeaderFields, HttpRequest, Origin, OriginResponse } from '../message.ts'
 import type { ResolvedHttpOptions } from '../options.ts'
-import { bufferOf, discard, inPieces } from '../storage/body.ts'
-import type { Holdings } from '../storage/holdings.ts'
-import { type Decision, type KeptSpace, placed } from '../storage/placement.ts'
-import type { RecordedBytes } from '../storage/recorded-bytes.ts'
-import { checkLength, Recording, statedLength } from '../storage/recording.ts'
+import { bufferOf, discard, isStreamed } from '../storage/body.ts'
+import type { KeptResponses } from '../storage/holdings.ts'
+import { type EntryNamespace, type ResultContext, storeResponse } from '../storage/placement.ts'
+import type { RecordingBudget } from '../storage/recorded-bytes.ts'
+import { checkLength, contentLength, Recording } from '../storage/recording.ts'
 import {
-  type Cause,
-  privateCause,
-  reasonFor,
-  reusableForAuthorized,
-  withheldFields,
+  type PrivateReason,
+  permitsAuthorized,
+  privateFieldsOf,
+  privateReason,
+  scopeOf,
 } from '../storage/storage.ts'
-import { type Kept, Lone, StoredResponse } from '../storage/stored-response.ts'
-import { question } from './origin.ts'
-import { Asking } from './origin-call.ts'
+import { type CacheEntry, PrivateResult, StoredResponse } from '../storage/stored-response.ts'
+import { sharedRequest } from './origin.ts'
+import { OriginCall } from './origin-call.ts'
 
-/** How long a body may take to come in before whoever asked for it is given it as it comes, ms. */
-const STREAM_AFTER = 50
+/** A body that is not complete after this time streams to the request's own client, ms. */
+const STREAM_AFTER_MS = 50
 
-/** What an attempt is made of, beside the request and its place. */
-export interface AttemptTerms {
+/** What all fetches of a cache have in common, and the origin. */
+export interface OriginFetchTerms {
   origin: Origin
   options: ResolvedHttpOptions
-  space: KeptSpace
-  /** Of bodies that are recorded at the moment. */
-  recorded: RecordedBytes
-  /** What this process keeps. */
-  holdings: Holdings
+  namespace: EntryNamespace
+  recordingBudget: RecordingBudget
+  keptResponses: KeptResponses
 }
 
-/** Asks the origin once on behalf of one request, for all who wait for its key, and decides who may have the answer. */
-export class Attempt {
+/** Calls the origin once for one request, and decides whether the response is shared with all that wait for the key. */
+export class OriginFetch {
   readonly request: HttpRequest
-  readonly place: Place
+  readonly entry: EntryRef
   readonly #origin: Origin
   readonly #options: ResolvedHttpOptions
-  readonly #space: KeptSpace
-  readonly #recorded: RecordedBytes
-  readonly #holdings: Holdings
+  readonly #namespace: EntryNamespace
+  readonly #recordingBudget: RecordingBudget
+  readonly #keptResponses: KeptResponses
   readonly #clock: Clock
-  /** Whether nobody will read what it answers. */
-  #abandoned = false
-  /** The lease was lost, or nobody waits: what it comes to is not for others. */
-  #deserted = false
-  /** Its own caller does not want it either. */
-  #givenUp = false
-  /** The status that the origin answered with. */
-  status: number | undefined
-  /** Set by `work`: the response that others may have, or the one that none may. */
-  made: StoredResponse | undefined
-  alone: OriginResponse | undefined
-  /** Set while a response that others may have still comes in: its body reads it as it comes. */
-  coming: { response: OriginResponse; plan: Plan } | undefined
-  /** Fields that only its own caller may have. */
-  readonly withheld: HeaderFields = Object.create(null)
-  /** Called when there is something coming. */
-  readonly #begin: () => void
+  /** Whether the request waits no longer: no client reads a private response. */
+  #hasNoReader = false
+  /** Whether the claim is gone (lost lease, no waiters): the response is private then. */
+  #cancelled = false
+  /** Whether the request's own client does not want the response either. */
+  #unwanted = false
+  /** The status of the origin's response, before a 304 was replaced by the response that it validates. */
+  originStatus: number | undefined
+  /** Set by `run`: the response that may be shared. */
+  shareable: StoredResponse | undefined
+  /** Set by `run`: the response that may not. */
+  privateResponse: OriginResponse | undefined
+  /** Set while a shareable response still streams, for the request's own client. */
+  streaming: { response: OriginResponse; plan: StoragePlan } | undefined
+  /** Fields of the shareable response that only the request's own client receives. */
+  readonly privateFields: HeaderFields = Object.create(null)
+  /** Called when `streaming` is set. */
+  readonly #onStreaming: () => void
   #recording: Recording | undefined
-  readonly #asking: Asking
-  /** What the origin threw while the answer was wanted. */
+  readonly #call: OriginCall
+  /** What the origin threw, unless the response was unwanted by then. */
   failure: { error: unknown } | undefined
-  /** Why the response is for its own client alone. */
-  cause: Cause | undefined
+  /** Why `privateResponse` may not be shared. */
+  privateReason: PrivateReason | undefined
 
   constructor(
     request: HttpRequest,
-    place: Place,
-    { origin, options, space, recorded, holdings }: AttemptTerms,
-    begin: () => void,
+    entry: EntryRef,
+    { origin, options, namespace, recordingBudget, keptResponses }: OriginFetchTerms,
+    onStreaming: () => void,
   ) {
     this.request = request
-    this.place = place
+    this.entry = entry
     this.#origin = origin
     this.#options = options
-    this.#space = space
-    this.#recorded = recorded
-    this.#holdings = holdings
-    this.#clock = space.clock
-    this.#asking = new Asking(this.#clock)
-    this.#begin = begin
+    this.#namespace = namespace
+    this.#recordingBudget = recordingBudget
+    this.#keptResponses = keptResponses
+    this.#clock = namespace.clock
+    this.#call = new OriginCall(this.#clock)
+    this.#onStreaming = onStreaming
   }
 
-  /** Its caller waits no longer: what the origin answers for it alone is let go. */
-  abandon(): void {
-    this.#abandoned = true
-    discard(this.alone?.body)
+  /** The request does not wait any more: discards a private response. */
+  dropReader(): void {
+    this.#hasNoReader = true
+    discard(this.privateResponse?.body)
   }
 
-  /** What came in is kept, or will not be: its caller may have the end of it. */
-  release(): void {
-    this.#recording?.release()
+  /** The response has been stored, or will not be: the client may receive the end of the body. */
+  deliverEnd(): void {
+    this.#recording?.deliverEnd()
   }
 
-  /** What the work of the key is to return. What the origin throws concerns its own caller alone: the others ask anew. */
-  async work(decision: Decision): Promise<Kept> {
-    const { signal } = decision
+  /**
+   * Returns the result of the work for the key. Never rejects: what the origin throws is for this request alone (see
+   * `failure`), and the others fetch again.
+   */
+  async run(context: ResultContext): Promise<CacheEntry> {
+    const { signal } = context
     if (signal.aborted) {
-      decision.noStore({ bypassFor: 0 })
-      return new Lone('failed')
+      context.noStore({ bypassFor: 0 })
+      return new PrivateResult('failure')
     }
-    const unlisten = onAbort(signal, () => this.#desert(signal.reason))
+    const unlisten = onAbort(signal, () => this.#onCancelled(signal.reason))
     try {
-      return await this.#ask(decision)
+      return await this.#fetch(context)
     } catch (error) {
-      if (!this.#givenUp) this.failure = { error }
-      decision.noStore({ bypassFor: 0 })
-      return new Lone('failed')
+      if (!this.#unwanted) this.failure = { error }
+      context.noStore({ bypassFor: 0 })
+      return new PrivateResult('failure')
     } finally {
       unlisten()
     }
   }
 
-  /** It is not made for others any more. Its own caller may want it all the same. */
-  #desert(reason: unknown): void {
-    this.#deserted = true
-    this.#givenUp = this.#abandoned || this.request.signal?.aborted === true
-    if (this.#givenUp) {
-      this.abandon()
-      this.#asking.giveUp(reason)
+  /** The claim is gone. The request's own client may want the response all the same. */
+  #onCancelled(reason: unknown): void {
+    this.#cancelled = true
+    this.#unwanted = this.#hasNoReader || this.request.signal?.aborted === true
+    if (this.#unwanted) {
+      this.dropReader()
+      this.#call.cancel(reason)
     }
-    this.#recording?.stop()
+    this.#recording?.detach()
   }
 
   get #timeout(): number {
-    return this.#options.timeout ?? this.#space.timeout
+    return this.#options.timeout ?? this.#namespace.timeout
   }
 
-  async #ask(decision: Decision): Promise<Kept> {
-    const sent = this.#clock.now()
+  async #fetch(context: ResultContext): Promise<CacheEntry> {
+    const sentAt = this.#clock.now()
     const unkeyed = this.#options.unkeyed === 'strip' ? unkeyedFields(this.request, this.#options) : []
-    const asked = question(this.request, {
-      signal: this.#asking.signal,
-      stored: this.#validated,
+    const request = sharedRequest(this.request, {
+      signal: this.#call.signal,
+      validated: this.#validated,
       unkeyed,
-      background: this.#abandoned,
+      background: this.#hasNoReader,
     })
-    const response = await this.#asking.ask(this.#origin, asked, this.#timeout)
-    const arrival = { at: Date.now(), took: this.#clock.now() - sent }
-    this.status = response.status
+    const response = await this.#call.send(this.#origin, request, this.#timeout)
+    const timing = { responseTime: Date.now(), responseDelay: this.#clock.now() - sentAt }
+    this.originStatus = response.status
     try {
-      return await this.#decide(this.#confirmed(response), arrival, decision)
+      return await this.#receive(this.#freshened(response), timing, context)
     } catch (error) {
       discard(response.body)
       throw error
     }
   }
 
-  /** What the origin is to confirm. */
+  /** The stored response that the origin may validate. */
   get #validated(): StoredResponse | undefined {
-    return this.#options.revalidate ? this.place.stale?.value : undefined
+    return this.#options.revalidate ? this.entry.stale?.value : undefined
   }
 
-  /** The response with its own fields alone; the one that is kept, made fresh, when the origin has confirmed that. */
-  #confirmed(response: OriginResponse): OriginResponse {
-    const headers = endToEnd(response.headers)
+  /** The response with its end-to-end fields; after a 304, the stored response that it validates. RFC 9111 §4.3.3. */
+  #freshened(response: OriginResponse): OriginResponse {
+    const headers = endToEndFields(response.headers)
     const stored = this.#validated
-    if (response.status !== 304 || !stored) return { ...response, statusText: reasonOf(response), headers }
+    if (response.status !== 304 || !stored)
+      return { ...response, statusText: reasonPhraseOf(response), headers }
     discard(response.body)
     const { status, statusText, headers: fields, body } = stored
-    return { ...response, status, statusText, headers: freshened(fields, headers), body }
+    return { ...response, status, statusText, headers: freshenedFields(fields, headers), body }
   }
 
-  async #decide(response: OriginResponse, arrival: Arrival, decision: Decision): Promise<Kept> {
-    const { status, headers, privateFields: own = [], private: isPrivate = false } = response
+  async #receive(
+    response: OriginResponse,
+    timing: ResponseTiming,
+    context: ResultContext,
+  ): Promise<CacheEntry> {
+    const { status, headers, privateFields = [], private: isPrivate = false } = response
     const control = CacheControl.of(headers)
     const authorized = this.request.headers['authorization'] !== undefined
-    const plan = planFor({ status, headers }, control, arrival, this.#options)
-    if (this.#asking.late || this.#isCovered(status)) Object.assign(plan, { keep: 0, collapse: true })
+    const plan = planFor({ status, headers }, control, timing, this.#options)
+    if (this.#call.timedOut || this.#isCoveredByStale(status))
+      Object.assign(plan, { keep: 0, collapse: true })
     const unshareable =
-      isPrivate || this.#deserted ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
-    const cause = privateCause({ authorized, status, headers, control }, this.#options) ?? unshareable
-    if (cause) return this.#makePrivate(response, cause, decision)
-    for (const name of withheldFields(control, own)) {
-      this.withheld[name] = headers[name]
+      isPrivate || this.#cancelled ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
+    const reason = privateReason({ authorized, status, headers, control }, this.#options) ?? unshareable
+    if (reason) return this.#makePrivate(response, reason, context)
+    for (const name of privateFieldsOf(control, privateFields)) {
+      this.privateFields[name] = headers[name]
       delete headers[name]
     }
-    // RFC 9110 §6.6.1.
-    headers['date'] ??= new Date(arrival.at).toUTCString()
-    const came = this.#clock.now()
-    const body = await this.#whole(response, plan)
-    if (typeof body === 'string') return this.#makePrivate(response, body, decision)
-    if (this.#deserted) return this.#makePrivate({ ...response, body }, 'unshared', decision)
-    plan.age += this.#clock.now() - came
+    // A recipient adds a missing Date. RFC 9110 §6.6.1.
+    headers['date'] ??= new Date(timing.responseTime).toUTCString()
+    const receivedAt = this.#clock.now()
+    const body = await this.#collect(response, plan)
+    if (typeof body === 'string') return this.#makePrivate(response, body, context)
+    if (this.#cancelled) return this.#makePrivate({ ...response, body }, 'unshared', context)
+    plan.age += this.#clock.now() - receivedAt
     if (isBodiless(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)
-    const forAuthorized = reusableForAuthorized(control)
-    this.made = new StoredResponse({
+    const forAuthorized = permitsAuthorized(control)
+    this.shareable = new StoredResponse({
       status,
       statusText: response.statusText,
       headers,
@@ -204,85 +212,87 @@ export class Attempt {
       forAuthorized,
       body,
     })
-    return placed(this.made, this.request, this.place, {
-      space: this.#space,
+    return storeResponse(this.shareable, this.request, this.entry, {
+      namespace: this.#namespace,
       options: this.#options,
-      holdings: this.#holdings,
-      decision,
+      keptResponses: this.#keptResponses,
+      context,
     })
   }
 
-  /** The whole body; or why it is not kept: the response has one to be read by one alone then. */
-  async #whole(response: OriginResponse, plan: Plan): Promise<Buffer | Cause> {
+  /** The whole body; or why it is not stored: then `response.body` is left to the request's own client. */
+  async #collect(response: OriginResponse, plan: StoragePlan): Promise<Buffer | PrivateReason> {
     const { maxBody } = this.#options
-    // Half of it: whoever has waited from the start has time left to ask alone.
+    // Half of the timeout: a request that has waited from the start has time left to fetch privately.
     const maxBodyTime = Math.min(this.#options.maxBodyTime, this.#timeout / 2)
-    const length = isBodiless(response.status) ? undefined : statedLength(response.headers)
+    const length = isBodiless(response.status) ? undefined : contentLength(response.headers)
     if (length !== undefined && length > maxBody) return 'body-size'
-    if (!inPieces(response.body)) {
+    if (!isStreamed(response.body)) {
       const body = bufferOf(response.body ?? '')
       checkLength(length, body.length)
       return body.length > maxBody ? 'body-size' : body
     }
-    const recording = new Recording(response.body, length, this.#recorded)
+    const recording = new Recording(response.body, length, this.#recordingBudget)
     this.#recording = recording
     response.body = recording
     const stream = () => this.#stream(response, plan)
-    const timers = [this.#clock.after(STREAM_AFTER, stream)]
-    let late = false
-    const stop = (): void => {
-      late = true
-      recording.stop()
+    const timers = [this.#clock.after(STREAM_AFTER_MS, stream)]
+    let timedOut = false
+    const onTimeout = (): void => {
+      timedOut = true
+      recording.detach()
     }
-    if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, stop))
+    if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, onTimeout))
     try {
       return (
         (await recording.collect(maxBody, stream)) ??
-        (late ? 'body-time' : recording.fits ? 'body-size' : 'no-room')
+        (timedOut ? 'body-time' : recording.hasRoom ? 'body-size' : 'no-room')
       )
     } finally {
       for (const timer of timers) timer.cancel()
     }
   }
 
-  /** Lets its caller have the response as it comes, unless it may come to a 304 or to something stale instead. */
-  #stream(response: OriginResponse, plan: Plan): void {
+  /** Streams the response to the request's own client, unless that may yet get a 304 or a stale response instead. */
+  #stream(response: OriginResponse, plan: StoragePlan): void {
     const { method, headers } = this.request
-    if (this.coming || this.#abandoned || method === 'HEAD' || this.#isCovered(response.status)) return
-    // A client that has it already is not sent it again.
+    if (this.streaming || this.#hasNoReader || method === 'HEAD' || this.#isCoveredByStale(response.status))
+      return
+    // The client has this response already and gets a 304.
     if (response.status === 200 && notModified(headers, response.headers)) return
-    this.#recording?.attach()
-    this.coming = { response, plan }
-    this.#begin()
+    this.#recording?.expectReader()
+    this.streaming = { response, plan }
+    this.#onStreaming()
   }
 
-  /** Whether this is a failure, and what is kept may yet be served instead. That must stay then. */
-  #isCovered(status: number): boolean {
-    const plan = this.place.stale?.value.plan
-    return isFailure(status) && plan !== undefined && (plan.ifError > 0 || plan.whileRevalidate > 0)
+  /** Whether a stale response may be served instead of this error. It must stay stored then. */
+  #isCoveredByStale(status: number): boolean {
+    const plan = this.entry.stale?.value.plan
+    return isOriginError(status) && plan !== undefined && (plan.ifError > 0 || plan.whileRevalidate > 0)
   }
 
-  #makePrivate(response: OriginResponse, cause: Cause, decision: Decision): Kept {
-    this.cause = cause
-    const reason = reasonFor(response.status, cause)
-    // What the resource does not share any more is forgotten; where nothing is kept, nobody waits for a while.
-    if (this.place.stale && (reason === 'resource' || isGone(response.status))) decision.setTtl(0)
-    else if (reason !== 'resource') decision.noStore({ bypassFor: 0 })
-    else decision.noStore()
-    Object.assign(response.headers, this.withheld)
-    this.alone = response
-    this.#recording?.attach()
-    if (this.#abandoned) discard(response.body)
-    return new Lone(reason)
+  #makePrivate(response: OriginResponse, reason: PrivateReason, context: ResultContext): CacheEntry {
+    this.privateReason = reason
+    const scope = scopeOf(response.status, reason)
+    // A resource that is not shared any more: remove what is stored. Where nothing is, hit-for-pass: requests of this key
+    // do not wait for each other for a while.
+    if (this.entry.stale && (scope === 'resource' || isGone(response.status))) context.setTtl(0)
+    else if (scope !== 'resource') context.noStore({ bypassFor: 0 })
+    else context.noStore()
+    Object.assign(response.headers, this.privateFields)
+    this.privateResponse = response
+    this.#recording?.expectReader()
+    if (this.#hasNoReader) discard(response.body)
+    return new PrivateResult(scope)
   }
 }
 
-/** Whether the resource is not there any more, whoever is told so. */
+/** Whether the resource does not exist any more, for any client. */
 function isGone(status: number): boolean {
   return status === 404 || status === 410
 }
 
-/** Whether its responses have no body, whatever they say. */
+/** Whether a response has no content, whatever its fields say. RFC 9110 §15.3.5, §15.3.6. */
 function isBodiless(status: number): boolean {
   return status === 204 || status === 205
 }

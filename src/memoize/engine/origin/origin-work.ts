@@ -1,58 +1,60 @@
 import pDefer from 'p-defer'
-import type { Place } from '../lookup.ts'
+import type { EntryRef } from '../lookup.ts'
 import type { HttpRequest } from '../message.ts'
-import type { Decision } from '../storage/placement.ts'
-import { type Kept, Lone } from '../storage/stored-response.ts'
-import { Attempt, type AttemptTerms } from './origin-fetch.ts'
+import type { ResultContext } from '../storage/placement.ts'
+import { type CacheEntry, PrivateResult } from '../storage/stored-response.ts'
+import { OriginFetch, type OriginFetchTerms } from './origin-fetch.ts'
 
 /**
- * The work of a key on behalf of one request. It is not run at all while another's is. When the lease is lost meanwhile, what
- * it comes to is for its own caller alone, and the others ask anew: the origin is asked once.
+ * The work of one request for a key of the locker. It calls the origin at most once: not at all while another request's
+ * work runs, and not again when the lease was lost; the other requests then fetch by themselves.
  */
 export class OriginWork {
   readonly request: HttpRequest
-  readonly place: Place
-  readonly #terms: AttemptTerms
-  readonly #begun = pDefer<void>()
-  attempt: Attempt | undefined
-  #answered: Promise<Kept> | undefined
-  #abandoned = false
+  readonly entry: EntryRef
+  readonly #terms: OriginFetchTerms
+  readonly #streaming = pDefer<void>()
+  /** Set by `run`. */
+  fetch: OriginFetch | undefined
+  /** Set by `run`: the end of the fetch. */
+  #done: Promise<CacheEntry> | undefined
+  #hasNoReader = false
 
-  constructor(request: HttpRequest, place: Place, terms: AttemptTerms) {
+  constructor(request: HttpRequest, entry: EntryRef, terms: OriginFetchTerms) {
     this.request = request
-    this.place = place
+    this.entry = entry
     this.#terms = terms
   }
 
-  /** Resolves when a response comes in that its own client may read as it comes. */
-  get begun(): Promise<void> {
-    return this.#begun.promise
+  /** Resolves when the response has begun and the request's own client may read it while it streams. */
+  get streaming(): Promise<void> {
+    return this.#streaming.promise
   }
 
-  /** Resolves when the origin has been asked to the end, if it was. */
-  get answered(): Promise<unknown> {
-    return Promise.resolve(this.#answered)
+  /** Resolves at the end of the fetch; at once if there is none. */
+  get done(): Promise<unknown> {
+    return Promise.resolve(this.#done)
   }
 
-  readonly run = async (decision: Decision): Promise<Kept> => {
-    if (this.attempt) {
-      decision.noStore({ bypassFor: 0 })
-      return new Lone('failed')
+  readonly run = async (context: ResultContext): Promise<CacheEntry> => {
+    if (this.fetch) {
+      context.noStore({ bypassFor: 0 })
+      return new PrivateResult('failure')
     }
-    this.attempt = new Attempt(this.request, this.place, this.#terms, this.#begun.resolve)
-    if (this.#abandoned) this.attempt.abandon()
-    this.#answered = this.attempt.work(decision)
-    return this.#answered
+    this.fetch = new OriginFetch(this.request, this.entry, this.#terms, this.#streaming.resolve)
+    if (this.#hasNoReader) this.fetch.dropReader()
+    this.#done = this.fetch.run(context)
+    return this.#done
   }
 
-  /** Its caller waits no longer: what the origin answers for it alone is let go. */
-  abandon(): void {
-    this.#abandoned = true
-    this.attempt?.abandon()
+  /** The request does not wait any more: discards a private response. */
+  dropReader(): void {
+    this.#hasNoReader = true
+    this.fetch?.dropReader()
   }
 
-  /** What came in is kept, or will not be: its caller may have the end of it. */
-  release(): void {
-    this.attempt?.release()
+  /** The response has been stored, or will not be: the client may receive the end of the body. */
+  deliverEnd(): void {
+    this.fetch?.deliverEnd()
   }
 }

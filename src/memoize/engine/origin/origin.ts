@@ -1,41 +1,40 @@
-import { CONDITIONS, validatorsOf } from '../../policy/conditional.ts'
-import { endToEnd } from '../../policy/fields.ts'
-import { normalise } from '../../policy/vary.ts'
+import { CONDITIONAL_FIELDS, validatorsOf } from '../../policy/conditional.ts'
+import { endToEndFields } from '../../policy/fields.ts'
+import { normalizeFields } from '../../policy/vary.ts'
 import type { HttpRequest, Origin, OriginRequest, OriginResponse } from '../message.ts'
 import type { StoredResponse } from '../storage/stored-response.ts'
 
-/** Asks the origin a request as it is, but for what is of its connection. */
-export async function ask(request: HttpRequest, origin: Origin): Promise<OriginResponse> {
+/** Sends a request to the origin as it is, without its hop-by-hop fields. The response is private. */
+export async function fetchOrigin(request: HttpRequest, origin: Origin): Promise<OriginResponse> {
   const { method, url, headers, signal } = request
-  return origin({ method, url, headers: endToEnd(headers), shared: false, signal })
+  return origin({ method, url, headers: endToEndFields(headers), shared: false, signal })
 }
 
-/** What makes a question of a request. */
-export interface QuestionTerms {
+export interface SharedRequestTerms {
   signal: AbortSignal
-  /** What the origin may confirm. */
-  stored: StoredResponse | undefined
-  /** Fields that it is not to see. */
+  /** The stored response that the origin may validate by a 304. */
+  validated: StoredResponse | undefined
+  /** Fields that the cache key does not cover: see `unkeyedFields`. */
   unkeyed: readonly string[]
-  /** Whether the request has been answered already. */
+  /** Whether the client has been answered already. */
   background: boolean
 }
 
 /**
- * What the origin is asked on behalf of all who may have the answer: without the conditions of the one who asks first,
- * which are held against the answer afterwards, and without the fields `unkeyed`; with the conditions under which `stored`
- * is still right, where there is one.
+ * The request whose response all clients of an entry may receive. It lacks the conditions and the range of this client,
+ * which are applied to the response afterwards, and the fields that the key does not cover. It has the validators of
+ * `validated`.
  */
-export function question(
+export function sharedRequest(
   { method, url, headers: given }: HttpRequest,
-  { signal, stored, unkeyed, background }: QuestionTerms,
+  { signal, validated, unkeyed, background }: SharedRequestTerms,
 ): OriginRequest {
-  const headers = endToEnd(given)
-  for (const name of CONDITIONS) delete headers[name]
+  const headers = endToEndFields(given)
+  for (const name of CONDITIONAL_FIELDS) delete headers[name]
   for (const name of unkeyed) delete headers[name]
-  // What the key does not tell apart the origin must not either.
+  // The origin must not see a difference that the key does not make.
   if (typeof headers['host'] === 'string') headers['host'] = headers['host'].toLowerCase()
-  normalise(headers)
-  if (stored) Object.assign(headers, validatorsOf(stored.headers))
+  normalizeFields(headers)
+  if (validated) Object.assign(headers, validatorsOf(validated.headers))
   return { method: method === 'HEAD' ? 'GET' : method, url, headers, shared: true, signal, background }
 }

@@ -2,59 +2,59 @@ import { AbortedError, TimeoutError } from '../../../errors.ts'
 import type { Clock } from '../../../kernel/time/clock.ts'
 import { onAbort } from '../../../kernel/waiting/on-abort.ts'
 
-/** Runs at most so many at once of each key; the others wait for their turn. */
-export class Turns {
-  readonly #most: number
+/** Runs at most `limit` tasks of each key at once; the others wait, first come, first served. */
+export class KeyedSemaphore {
+  readonly #limit: number
   readonly #clock: Clock
-  /** By key: how many run, and who waits. */
-  readonly #turns = new Map<string, { running: number; line: Set<() => void> }>()
+  /** Keys that have running tasks. */
+  readonly #byKey = new Map<string, { running: number; waiting: Set<() => void> }>()
 
-  constructor(most: number, clock: Clock) {
-    this.#most = most
+  constructor(limit: number, clock: Clock) {
+    this.#limit = limit
     this.#clock = clock
   }
 
-  /** @throws (rejects with) AbortedError, TimeoutError (after `within`, ms) while it waits. */
+  /** @throws (rejects with) AbortedError, TimeoutError (after `within`, ms) while it waits; what `task` throws. */
   async run<T>(
     key: string,
     { signal, within }: { signal: AbortSignal | undefined; within: number },
-    run: () => T | PromiseLike<T>,
+    task: () => T | PromiseLike<T>,
   ): Promise<T> {
-    const turn = this.#turns.get(key) ?? { running: 0, line: new Set() }
-    this.#turns.set(key, turn)
-    if (turn.running < this.#most) turn.running++
-    else await this.#wait(turn.line, signal, within)
+    const tasks = this.#byKey.get(key) ?? { running: 0, waiting: new Set() }
+    this.#byKey.set(key, tasks)
+    if (tasks.running < this.#limit) tasks.running++
+    else await this.#wait(tasks.waiting, signal, within)
     try {
-      return await run()
+      return await task()
     } finally {
-      const [next] = turn.line
+      const [next] = tasks.waiting
       if (next) {
-        turn.line.delete(next)
+        tasks.waiting.delete(next)
         next()
-      } else if (--turn.running === 0) this.#turns.delete(key)
+      } else if (--tasks.running === 0) this.#byKey.delete(key)
     }
   }
 
-  #wait(line: Set<() => void>, signal: AbortSignal | undefined, within: number): Promise<void> {
+  #wait(waiting: Set<() => void>, signal: AbortSignal | undefined, within: number): Promise<void> {
     if (signal?.aborted) return Promise.reject(new AbortedError('The client has gone'))
     return new Promise((resolve, reject) => {
-      const leave = (error: Error): void => {
-        done()
-        line.delete(next)
+      const fail = (error: Error): void => {
+        cleanUp()
+        waiting.delete(start)
         reject(error)
       }
-      const late = (): void => leave(new TimeoutError('It was not its turn in time'))
-      const timer = within < Number.POSITIVE_INFINITY ? this.#clock.after(within, late) : undefined
-      const unlisten = signal && onAbort(signal, () => leave(new AbortedError('The client has gone')))
-      const done = (): void => {
+      const onTimeout = (): void => fail(new TimeoutError('It was not its turn in time'))
+      const timer = within < Number.POSITIVE_INFINITY ? this.#clock.after(within, onTimeout) : undefined
+      const unlisten = signal && onAbort(signal, () => fail(new AbortedError('The client has gone')))
+      const cleanUp = (): void => {
         timer?.cancel()
         unlisten?.()
       }
-      const next = (): void => {
-        done()
+      const start = (): void => {
+        cleanUp()
         resolve()
       }
-      line.add(next)
+      waiting.add(start)
     })
   }
 }

@@ -1,81 +1,81 @@
 import type { ResolvedHttpOptions } from '../options.ts'
-import type { KeptSpace } from './placement.ts'
+import type { EntryNamespace } from './placement.ts'
 
-/** What a record takes beside a body, about, bytes. */
-const BESIDE_BODY = 1_024
+/** Bytes that a record takes beside its body, by estimate. */
+const RECORD_OVERHEAD = 1_024
 
-/** What this process has had kept at one key. */
-interface Held {
-  /** Of the index that leads to it; undefined when none does. */
+/** An entry that this process has stored. */
+interface KeptRecord {
+  /** The id of the Vary index that leads to it; undefined for a primary key. */
   index: string | undefined
   bytes: number
-  /** By the clock: until when it is kept. */
+  /** When it expires, by the clock. */
   until: number
 }
 
 /**
- * Counts what this process has had kept, and has the oldest forgotten when there is too much of it: clients make up URLs
- * and fields without end. What it is told by other processes, and what was kept before it began, it does not count.
+ * Bounds the entries that this process has stored: clients can make up URLs and fields without end. The oldest are
+ * invalidated. Entries of other processes, and those from before this process began, do not count.
  */
-export class Holdings {
-  readonly #space: KeptSpace
+export class KeptResponses {
+  readonly #namespace: EntryNamespace
   readonly #maxVariants: number
   readonly #maxCount: number
   readonly #maxBytes: number
   /** By key, the oldest first. */
-  readonly #held = new Map<string, Held>()
+  readonly #kept = new Map<string, KeptRecord>()
   #bytes = 0
-  /** Keys of variants by the id of their index: those of one that was replaced are out of reach, and count no more. */
+  /** Keys of variants by the id of their index. A replaced index is out of reach: its variants do not count any more. */
   readonly #variants = new Map<string, Set<string>>()
 
-  constructor(space: KeptSpace, { maxKept, maxKeptBytes, maxVariants }: ResolvedHttpOptions) {
-    this.#space = space
+  constructor(namespace: EntryNamespace, { maxKept, maxKeptBytes, maxVariants }: ResolvedHttpOptions) {
+    this.#namespace = namespace
     this.#maxCount = maxKept
     this.#maxBytes = maxKeptBytes
     this.#maxVariants = maxVariants
   }
 
   /**
-   * Notes that a response with a body of so many bytes, or an index, is going to be kept at a key, and has the oldest
-   * forgotten for it. `index`: the id of the one that leads to it. False: it is too large, or one variant too many.
+   * Counts an entry that is about to be stored for `keep` ms with `body` bytes, and evicts the oldest to make room.
+   * `index`: the id of the Vary index that leads to it. Returns false when it is too large, or is one variant too many.
    */
   tryAdd(key: string, { index, body, keep }: { index?: string; body: number; keep: number }): boolean {
-    const bytes = body + BESIDE_BODY
+    const bytes = body + RECORD_OVERHEAD
     this.#delete(key)
-    if (bytes > this.#maxBytes || !this.#hasRoom(index)) return false
-    this.#held.set(key, { index, bytes, until: this.#space.clock.now() + keep })
+    if (bytes > this.#maxBytes || !this.#hasRoomForVariant(index)) return false
+    this.#kept.set(key, { index, bytes, until: this.#namespace.clock.now() + keep })
     this.#bytes += bytes
     if (index !== undefined) this.#variants.set(index, (this.#variants.get(index) ?? new Set()).add(key))
-    this.#forgetOldest()
+    this.#evictOldest()
     return true
   }
 
-  /** Whether an index may lead to one more variant, once those that are over are not counted. */
-  #hasRoom(index: string | undefined): boolean {
+  /** Whether an index may lead to one more variant. Expired variants do not count. */
+  #hasRoomForVariant(index: string | undefined): boolean {
     const keys = index === undefined ? undefined : this.#variants.get(index)
     if (!keys || keys.size < this.#maxVariants) return true
-    const now = this.#space.clock.now()
-    for (const key of keys) if ((this.#held.get(key)?.until ?? 0) <= now) this.#delete(key)
+    const now = this.#namespace.clock.now()
+    for (const key of keys) if ((this.#kept.get(key)?.until ?? 0) <= now) this.#delete(key)
     return keys.size < this.#maxVariants
   }
 
   #delete(key: string): void {
-    const held = this.#held.get(key)
-    if (!held) return
-    const { index, bytes } = held
-    this.#held.delete(key)
+    const record = this.#kept.get(key)
+    if (!record) return
+    const { index, bytes } = record
+    this.#kept.delete(key)
     this.#bytes -= bytes
     if (index === undefined) return
     const keys = this.#variants.get(index)
     if (keys?.delete(key) && keys.size === 0) this.#variants.delete(index)
   }
 
-  #forgetOldest(): void {
-    for (const [key, { until }] of this.#held) {
-      if (this.#held.size <= this.#maxCount && this.#bytes <= this.#maxBytes) return
+  #evictOldest(): void {
+    for (const [key, { until }] of this.#kept) {
+      if (this.#kept.size <= this.#maxCount && this.#bytes <= this.#maxBytes) return
       this.#delete(key)
-      // What cannot be forgotten now ends with its time.
-      if (until > this.#space.clock.now()) this.#space.invalidate(key).catch(() => undefined)
+      // Where Redis is away, the entry lasts until it expires.
+      if (until > this.#namespace.clock.now()) this.#namespace.invalidate(key).catch(() => undefined)
     }
   }
 }

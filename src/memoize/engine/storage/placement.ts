@@ -2,20 +2,20 @@ import { randomBytes } from 'node:crypto'
 import type { WorkContext } from '../../../locker/flight/waiter.ts'
 import type { KeyNamespace } from '../../../locker/key-namespace.ts'
 import { tagsOf } from '../../policy/key.ts'
-import { LONGEST_KEEP } from '../../policy/plan.ts'
+import { MAX_KEEP_MS } from '../../policy/plan.ts'
 import { reflectsOrigin, type VaryIndex, variantKey, varyNames } from '../../policy/vary.ts'
-import type { Place } from '../lookup.ts'
+import type { EntryRef } from '../lookup.ts'
 import type { HttpRequest } from '../message.ts'
 import type { ResolvedHttpOptions } from '../options.ts'
-import type { Holdings } from './holdings.ts'
-import type { Kept, StoredResponse } from './stored-response.ts'
+import type { KeptResponses } from './holdings.ts'
+import type { CacheEntry, StoredResponse } from './stored-response.ts'
 
-/** How long it is remembered at least which fields a resource varies by, ms. */
-const INDEX_TTL = 60_000
+/** How long a Vary index is kept at least, ms. */
+const MIN_INDEX_TTL = 60_000
 
-/** What is used of a space. */
-export type KeptSpace = Pick<
-  KeyNamespace<Kept>,
+/** What the cache uses of a namespace of the locker. */
+export type EntryNamespace = Pick<
+  KeyNamespace<CacheEntry>,
   | 'clock'
   | 'timeout'
   | 'cached'
@@ -28,19 +28,20 @@ export type KeptSpace = Pick<
   | 'invalidateWithPending'
 >
 
-/** What placing a response takes. */
-export interface PlacementTerms {
-  space: KeptSpace
+export interface StorageTerms {
+  namespace: EntryNamespace
   options: ResolvedHttpOptions
-  holdings: Holdings
-  decision: Decision
+  keptResponses: KeptResponses
+  context: ResultContext
 }
 
-/** What a work may decide of its result: all that is used of a WorkContext. */
-export type Decision = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
+/** By this a fetch decides how long its result is kept: the part of a WorkContext that it uses. */
+export type ResultContext = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
 
-/** Decisions outside a space: on behalf of one client alone. `ttl` is what was decided. */
-export function ownDecision(signal: AbortSignal = new AbortController().signal): Decision & { ttl: number } {
+/** The context of a fetch without a claim. `ttl` is what the fetch decided; 0: do not store. */
+export function standaloneContext(
+  signal: AbortSignal = new AbortController().signal,
+): ResultContext & { ttl: number } {
   return {
     signal,
     ttl: 0,
@@ -54,52 +55,59 @@ export function ownDecision(signal: AbortSignal = new AbortController().signal):
 }
 
 /**
- * Puts a response where those who ask for it look: at the key that is being computed, or at that of a variant, which an
- * index at the primary key leads to. Returns what the work of the key is to return.
+ * Decides under which key a response is stored, and returns the result of the work for the key of `entry`. Where the Vary
+ * of the response names only fields that the entry's key covers, that is the response itself, stored by the locker with
+ * the ttl that is set here. Otherwise it is a new Vary index, which leads other requests to the key of their variant.
  */
-export async function placed(
-  made: StoredResponse,
+export async function storeResponse(
+  response: StoredResponse,
   request: HttpRequest,
-  { index, primary, key }: Place,
-  { space, options, holdings, decision }: PlacementTerms,
-): Promise<Kept> {
-  const always = reflectsOrigin(request.headers, made.headers) ? [...options.vary, 'origin'] : options.vary
-  const names = varyNames(made.headers, always)
+  { index, primaryKey, key }: EntryRef,
+  { namespace, options, keptResponses, context }: StorageTerms,
+): Promise<CacheEntry> {
+  const { headers, plan, body, status } = response
+  const always = reflectsOrigin(request.headers, headers) ? [...options.vary, 'origin'] : options.vary
+  const names = varyNames(headers, always)
   const indexed = new Set(index?.names)
-  const known = names.every((name) => indexed.has(name))
-  const size = { body: made.body.length, keep: made.plan.keep }
-  // One too many, or too large, is for those alone who wait.
-  if (known && made.plan.keep > 0 && !holdings.tryAdd(key, { ...size, ...(index && { index: index.id }) }))
-    made.plan.keep = 0
-  const { keep } = made.plan
-  if (known) {
-    // What is not kept takes the place of what was kept all the same: that is over. A failure does not.
-    if (keep > 0 || made.status < 500) decision.setTtl(keep)
-    else decision.noStore({ bypassFor: 0 })
-    return made
+  const isCovered = names.every((name) => indexed.has(name))
+  const size = { body: body.length, keep: plan.keep }
+  // A response that is too large, or one variant too many, goes only to the requests that wait for it.
+  if (
+    isCovered &&
+    plan.keep > 0 &&
+    !keptResponses.tryAdd(key, { ...size, ...(index && { index: index.id }) })
+  )
+    plan.keep = 0
+  const { keep } = plan
+  if (isCovered) {
+    // A ttl of 0 removes the response that was stored before. A server error leaves it.
+    if (keep > 0 || status < 500) context.setTtl(keep)
+    else context.noStore({ bypassFor: 0 })
+    return response
   }
-  const wider = widened(index, names)
+  const merged = mergeVary(index, names)
   const tags = tagsOf(request, options)
-  const put = (key: string, kept: Kept, ttl: number): Promise<unknown> =>
-    // What cannot be kept (Redis is away, say) is made again.
-    space.setIfUnclaimed(key, kept, { ttl, tags }).catch(() => false)
-  const ttl = Math.min(Math.max(keep, INDEX_TTL), LONGEST_KEEP)
-  holdings.tryAdd(primary, { body: 0, keep: ttl })
+  const put = (key: string, entry: CacheEntry, ttl: number): Promise<unknown> =>
+    // An entry that cannot be stored, because Redis is away, is fetched again.
+    namespace.setIfUnclaimed(key, entry, { ttl, tags }).catch(() => false)
+  const ttl = Math.min(Math.max(keep, MIN_INDEX_TTL), MAX_KEEP_MS)
+  keptResponses.tryAdd(primaryKey, { body: 0, keep: ttl })
   if (index) {
-    // The index alone: whether the resource has changed since this response was begun is not known of the primary key.
-    await put(primary, { index: wider }, ttl)
-    decision.noStore({ bypassFor: 0 })
+    // Only the index is stored: the claim is of a variant, so an invalidation of the primary key since would be missed.
+    await put(primaryKey, { index: merged }, ttl)
+    context.noStore({ bypassFor: 0 })
   } else {
-    // Unreachable, should the primary key have been invalidated: its index is not kept then.
-    const variant = variantKey(primary, wider, request.headers)
-    if (keep > 0 && holdings.tryAdd(variant, { ...size, index: wider.id })) await put(variant, made, keep)
-    decision.setTtl(ttl)
+    // If the primary key was invalidated meanwhile, its index is not accepted, and this variant cannot be reached.
+    const variant = variantKey(primaryKey, merged, request.headers)
+    if (keep > 0 && keptResponses.tryAdd(variant, { ...size, index: merged.id }))
+      await put(variant, response, keep)
+    context.setTtl(ttl)
   }
-  return { index: wider }
+  return { index: merged }
 }
 
-/** An index of these names and those that were known before. */
-function widened(known: VaryIndex | undefined, names: readonly string[]): VaryIndex {
+/** An index of the names of `known` and these. */
+function mergeVary(known: VaryIndex | undefined, names: readonly string[]): VaryIndex {
   return {
     names: [...new Set([...names, ...(known?.names ?? [])])].sort(),
     id: randomBytes(12).toString('base64url'),

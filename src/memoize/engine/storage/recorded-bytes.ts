@@ -1,27 +1,27 @@
-/** The part that long bodies may have. */
-const LONG_PART = 3 / 4
+/** The part of the limit that long bodies may take together. */
+const LONG_BODY_SHARE = 3 / 4
 
-/** Counts the bytes of bodies that a cache records at the moment, and says when there is no room for more. */
-export class RecordedBytes {
-  readonly #most: number
+/** Bounds the bytes of the bodies that a cache records at once. */
+export class RecordingBudget {
+  readonly #limit: number
   #bytes = 0
 
-  constructor(most: number) {
-    this.#most = most
+  constructor(limit: number) {
+    this.#limit = limit
   }
 
   get bytes(): number {
     return this.#bytes
   }
 
-  /** Whether there was room for so many more. Those of long bodies leave a quarter to the others: they may be read slowly. */
-  take(bytes: number, long: boolean): boolean {
-    if (this.#bytes + bytes > (long ? LONG_PART * this.#most : this.#most)) return false
+  /** Counts so many more bytes, if there is room. Long bodies, whose readers may be slow, leave a quarter to the others. */
+  tryReserve(bytes: number, long: boolean): boolean {
+    if (this.#bytes + bytes > (long ? LONG_BODY_SHARE * this.#limit : this.#limit)) return false
     this.#bytes += bytes
     return true
   }
 
-  give(bytes: number): void {
+  release(bytes: number): void {
     this.#bytes -= bytes
   }
 }

@@ -2,80 +2,82 @@ import pDefer, { type DeferredPromise } from 'p-defer'
 import { linesOf } from '../../policy/fields.ts'
 import type { HeaderFields } from '../message.ts'
 import { bufferOf, discard, type Pieces } from './body.ts'
-import type { RecordedBytes } from './recorded-bytes.ts'
+import type { RecordingBudget } from './recorded-bytes.ts'
 
-/** A body that is longer is read by its own client as it comes, at once. */
-const LONG = 256 * 1024
+/** A longer body streams to the request's own client at once, bytes. */
+const LONG_BODY = 256 * 1024
 
 /**
- * A body that is read once: by whoever collects it for all, and beside that, as it comes, by one reader. The reader
- * receives the end when it is released, so that nobody has the whole of an answer before it is kept; and beyond what was
- * to be collected it reads the rest itself, at its own pace.
+ * A streamed body that is read from its source once, collected to be stored, and read by the request's own client while it
+ * streams. The reader receives the last piece only after `deliverEnd`: no client has a whole response before it is stored.
+ * When collecting ends early (the body is too long or too slow, there is no room, the claim is gone), the recording is
+ * detached: the reader reads the rest from the source at its own pace.
  */
 export class Recording implements AsyncIterableIterator<Buffer> {
   readonly #source: Pieces
   readonly #expected: number | undefined
-  readonly #budget: RecordedBytes
-  /** Bytes of it that are counted in the budget. */
-  #held = 0
-  /** Whether there was room for all that came. */
-  fits = true
-  /** Whether somebody reads it as it comes, or will. */
+  readonly #budget: RecordingBudget
+  /** Bytes that are counted in the budget. */
+  #reserved = 0
+  /** Whether the budget had room for all that was collected. */
+  hasRoom = true
+  /** Whether a client reads it, or will. */
   #hasReader = false
   #iterator: AsyncIterator<Uint8Array | string> | undefined
-  /** What was collected; the reader has had the first `#given` of it. */
+  /** What was collected. The reader has received the first `#readIndex` pieces. */
   readonly #chunks: Buffer[] = []
-  #given = 0
+  #readIndex = 0
   #size = 0
-  #state: 'collecting' | 'over' | 'ended' = 'collecting'
+  #state: 'collecting' | 'detached' | 'done' = 'collecting'
   #failure: { error: unknown } | undefined
-  #released = false
-  #gone = false
-  /** The reader waits for something to change. */
-  #change: DeferredPromise<void> | undefined
-  /** What collects it has asked for a piece. */
+  #mayEnd = false
+  #readerClosed = false
+  /** Resolves what `next` waits for. */
+  #wakeReader: DeferredPromise<void> | undefined
+  /** Whether `#collect` waits for a piece of the source. */
   #pulling = false
-  readonly #stopped: DeferredPromise<undefined> = pDefer()
+  readonly #detached: DeferredPromise<undefined> = pDefer()
 
-  /** `expected`: how many bytes there are to be; another number is a failure. */
-  constructor(source: Pieces, expected: number | undefined, budget: RecordedBytes) {
+  /** `expected`: the stated number of bytes. Another number makes the body fail. */
+  constructor(source: Pieces, expected: number | undefined, budget: RecordingBudget) {
     this.#source = source
     this.#expected = expected
     this.#budget = budget
   }
 
   /**
-   * All of it; or undefined when it has more than `max` bytes, or more than there is room for, or was stopped. Rejects when
-   * it breaks off. `long` is called when it turns out to be long.
+   * Resolves with the whole body; with undefined when it has more than `max` bytes or more than there is room for, or when
+   * it was detached. Rejects when the source fails. `onLong` is called when the body is longer than LONG_BODY.
    */
-  collect(max: number, long: () => void): Promise<Buffer | undefined> {
-    return Promise.race([this.#collect(max, long), this.#stopped.promise])
+  collect(max: number, onLong: () => void): Promise<Buffer | undefined> {
+    return Promise.race([this.#collect(max, onLong), this.#detached.promise])
   }
 
-  async #collect(max: number, long: () => void): Promise<Buffer | undefined> {
+  async #collect(max: number, onLong: () => void): Promise<Buffer | undefined> {
     try {
-      while (this.fits && this.#size <= max && this.#state === 'collecting') {
+      while (this.hasRoom && this.#size <= max && this.#state === 'collecting') {
         this.#pulling = true
         const chunk = await this.#pull()
-        if (!chunk) return this.#whole()
+        if (!chunk) return this.#concat()
         this.#pulling = false
-        this.#keep(chunk)
-        if (this.#size > LONG) long()
+        this.#append(chunk)
+        if (this.#size > LONG_BODY) onLong()
       }
     } finally {
       this.#pulling = false
-      if (this.#state === 'collecting') this.#state = 'over'
-      this.#changed()
-      // What was not recorded to its end has a reader yet to come, who may be slow: of each, so much is not counted then.
-      if (this.#gone || (this.#state === 'ended' && !this.#hasReader)) this.#free()
-      else this.#free(LONG)
+      if (this.#state === 'collecting') this.#state = 'detached'
+      this.#notifyReader()
+      // Its reader may be slow. So that slow readers of many bodies do not fill the budget, the first bytes of each stop
+      // counting here; the rest counts until it has been read.
+      if (this.#readerClosed || (this.#state === 'done' && !this.#hasReader)) this.#releaseBudget()
+      else this.#releaseBudget(LONG_BODY)
     }
-    if (this.#gone) this.#letGo()
+    if (this.#readerClosed) this.#close()
     return undefined
   }
 
-  /** All in one piece, of which the reader has what is left for it. */
-  #whole(): Buffer {
+  /** The whole body as one buffer. The pieces become parts of it, so that the bytes are held once. */
+  #concat(): Buffer {
     const whole = Buffer.concat(this.#chunks, this.#size)
     let at = 0
     for (const [index, { length }] of this.#chunks.entries()) {
@@ -85,101 +87,102 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     return whole
   }
 
-  /** For all, if there is room; for the reader in any case, also what was asked for before it was stopped. */
-  #keep(chunk: Buffer): void {
-    this.fits = this.#budget.take(chunk.length, this.#size > LONG)
-    if (this.fits) this.#held += chunk.length
-    if (this.#state !== 'ended') this.#chunks.push(chunk)
-    this.#changed()
+  /** Adds a piece. The reader receives it even if there is no room in the budget, or the recording was detached. */
+  #append(chunk: Buffer): void {
+    this.hasRoom = this.#budget.tryReserve(chunk.length, this.#size > LONG_BODY)
+    if (this.hasRoom) this.#reserved += chunk.length
+    if (this.#state !== 'done') this.#chunks.push(chunk)
+    this.#notifyReader()
   }
 
-  /** It will be read as it comes. */
-  attach(): void {
+  /** A client will read it while it streams. */
+  expectReader(): void {
     this.#hasReader = true
   }
 
-  /** So many bytes of it are not counted any more. */
-  #free(bytes: number = this.#held): void {
-    const given = Math.min(bytes, this.#held)
-    this.#budget.give(given)
-    this.#held -= given
+  /** Stops counting so many bytes; all by default. */
+  #releaseBudget(bytes: number = this.#reserved): void {
+    const released = Math.min(bytes, this.#reserved)
+    this.#budget.release(released)
+    this.#reserved -= released
   }
 
-  /** Collects it no longer: it is for the reader alone. */
-  stop(): void {
+  /** Stops collecting: the rest is for the reader alone. */
+  detach(): void {
     if (this.#state !== 'collecting') return
-    this.#state = 'over'
-    this.#released = true
-    this.#stopped.resolve(undefined)
-    this.#changed()
-    if (this.#gone) this.#letGo()
+    this.#state = 'detached'
+    this.#mayEnd = true
+    this.#detached.resolve(undefined)
+    this.#notifyReader()
+    if (this.#readerClosed) this.#close()
   }
 
-  /** The next piece, or undefined at the end. */
+  /** The next piece of the source, or undefined at its end. */
   async #pull(): Promise<Buffer | undefined> {
     try {
       this.#iterator ??= this.#source[Symbol.asyncIterator]()
       const { done, value } = await this.#iterator.next()
       if (done) {
         checkLength(this.#expected, this.#size)
-        this.#state = 'ended'
+        this.#state = 'done'
         return undefined
       }
       const chunk = bufferOf(value)
       this.#size += chunk.length
       return chunk
     } catch (error) {
-      this.#state = 'ended'
+      this.#state = 'done'
       this.#failure = { error }
       throw error
     }
   }
 
-  /** Lets the reader have the last of it. */
-  release(): void {
-    this.#released = true
-    this.#changed()
+  /** Lets the reader receive the last piece, the end, or the failure. */
+  deliverEnd(): void {
+    this.#mayEnd = true
+    this.#notifyReader()
   }
 
-  #changed(): void {
-    this.#change?.resolve()
-    this.#change = undefined
+  #notifyReader(): void {
+    this.#wakeReader?.resolve()
+    this.#wakeReader = undefined
   }
 
   async next(): Promise<IteratorResult<Buffer, undefined>> {
     for (;;) {
-      const free = this.#released || this.#state === 'over'
-      if (this.#failure && free) {
-        this.#free()
+      const mayEnd = this.#mayEnd || this.#state === 'detached'
+      if (this.#failure && mayEnd) {
+        this.#releaseBudget()
         throw this.#failure.error
       }
-      if (this.#given < this.#chunks.length - (free ? 0 : 1))
-        return { done: false, value: this.#chunks[this.#given++] as Buffer }
-      if (this.#state === 'over' && !this.#pulling) return this.#last(await this.#pull())
-      if (this.#state === 'ended' && free) return this.#last(undefined)
-      this.#change ??= pDefer()
-      await this.#change.promise
+      if (this.#readIndex < this.#chunks.length - (mayEnd ? 0 : 1))
+        return { done: false, value: this.#chunks[this.#readIndex++] as Buffer }
+      if (this.#state === 'detached' && !this.#pulling) return this.#end(await this.#pull())
+      if (this.#state === 'done' && mayEnd) return this.#end(undefined)
+      this.#wakeReader ??= pDefer()
+      await this.#wakeReader.promise
     }
   }
 
-  #last(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
-    // What was recorded has been read.
-    if (this.#state !== 'collecting') this.#free()
+  #end(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
+    // All that was collected has been read.
+    if (this.#state !== 'collecting') this.#releaseBudget()
     return chunk ? { done: false, value: chunk } : { done: true, value: undefined }
   }
 
-  /** The reader goes. What is collected for others goes on. */
+  /** The reader leaves. Collecting goes on. */
   async return(): Promise<IteratorResult<Buffer, undefined>> {
-    this.#gone = true
-    if (this.#state === 'over') this.#letGo()
-    return this.#last(undefined)
+    this.#readerClosed = true
+    if (this.#state === 'detached') this.#close()
+    return this.#end(undefined)
   }
 
-  #letGo(): void {
-    this.#state = 'ended'
-    this.#released = true
+  /** Nobody wants the rest: discards the source. */
+  #close(): void {
+    this.#state = 'done'
+    this.#mayEnd = true
     this.#chunks.length = 0
-    this.#free()
+    this.#releaseBudget()
     discard(this.#source, this.#iterator)
   }
 
@@ -188,8 +191,8 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   }
 }
 
-/** The length that a response says that its body has. Throws when it contradicts itself. */
-export function statedLength(headers: HeaderFields): number | undefined {
+/** The stated length of the body. Throws when Content-Length has several values or is not a number. RFC 9110 §8.6. */
+export function contentLength(headers: HeaderFields): number | undefined {
   const lengths = new Set(linesOf(headers, 'content-length').map((line) => line.trim()))
   const [length] = lengths
   if (length === undefined) return undefined
@@ -197,7 +200,7 @@ export function statedLength(headers: HeaderFields): number | undefined {
   return Number(length)
 }
 
-/** Throws when a body is not as long as it was said to be: it was cut short, or is not what it seems. */
+/** Throws when a body does not have its stated length. */
 export function checkLength(stated: number | undefined, length: number): void {
   if (stated !== undefined && stated !== length)
     throw new Error(`The origin promised a body of ${stated} bytes and sent ${length}`)

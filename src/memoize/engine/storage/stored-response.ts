@@ -1,17 +1,17 @@
 import type { Codec } from '../../../kernel/codec/codec.ts'
-import { endToEnd, fromRawHeaders, isOneLine, toRawHeaders } from '../../policy/fields.ts'
-import type { Plan } from '../../policy/plan.ts'
+import { endToEndFields, fromRawHeaders, isFieldValue, toRawHeaders } from '../../policy/fields.ts'
+import type { StoragePlan } from '../../policy/plan.ts'
 import type { VaryIndex } from '../../policy/vary.ts'
 import type { HeaderFields } from '../message.ts'
-import type { Reason } from './storage.ts'
+import type { PrivateScope } from './storage.ts'
 
-/** A whole response as it is kept. */
+/** A complete response in the cache. */
 export class StoredResponse {
   readonly status: number
   readonly statusText: string | undefined
   readonly headers: HeaderFields
-  readonly plan: Plan
-  /** Whether requests with credentials may have it. */
+  readonly plan: StoragePlan
+  /** Whether it may answer requests with Authorization. RFC 9111 §3.5. */
   readonly forAuthorized: boolean
   readonly body: Buffer
 
@@ -27,86 +27,97 @@ export class StoredResponse {
   }
 }
 
-/** In place of a response that was for its own client alone. Never kept: for those who wait. */
-export class Lone {
-  readonly reason: Reason
+/** In place of a private response, for the requests that waited for it. Never stored. */
+export class PrivateResult {
+  readonly scope: PrivateScope
 
-  constructor(reason: Reason) {
-    this.reason = reason
+  constructor(reason: PrivateScope) {
+    this.scope = reason
   }
 }
 
-/** What the records of the cache hold. */
-export type Kept = StoredResponse | { readonly index: VaryIndex } | Lone
+/** The values of the cache's records. */
+export type CacheEntry = StoredResponse | { readonly index: VaryIndex } | PrivateResult
 
-/** Everything but the body, as JSON. */
-type Head =
-  | { kind: 'response'; status: number; text?: string; fields: string[]; plan: Plan; authorized: boolean }
+/** An entry without its body, as JSON. */
+type EntryHeader =
+  | {
+      kind: 'response'
+      status: number
+      text?: string
+      fields: string[]
+      plan: StoragePlan
+      authorized: boolean
+    }
   | { kind: 'index'; index: VaryIndex }
-  | { kind: 'alone'; reason: Reason }
+  | { kind: 'private'; scope: PrivateScope }
 
-const REASONS: ReadonlySet<unknown> = new Set<Reason>(['resource', 'asker', 'failed'])
+const SCOPES: ReadonlySet<unknown> = new Set<PrivateScope>(['resource', 'request', 'failure'])
 
-const LENGTH = 4
+const LENGTH_BYTES = 4
 
-/** One buffer: the length of the head, the head, the body as it is. A body that is read shares the memory of its bytes. */
-export const keptCodec: Codec = {
+/**
+ * The format of a record: the length of the header (4 bytes, big-endian), the header (JSON), the bytes of the body. A
+ * decoded body shares the memory of the record.
+ */
+export const entryCodec: Codec = {
   encode(value) {
-    const kept = value as Kept
-    const head = Buffer.from(JSON.stringify(headOf(kept)))
-    const length = Buffer.allocUnsafe(LENGTH)
-    length.writeUInt32BE(head.length)
-    return Buffer.concat(kept instanceof StoredResponse ? [length, head, kept.body] : [length, head])
+    const entry = value as CacheEntry
+    const header = Buffer.from(JSON.stringify(headerOf(entry)))
+    const length = Buffer.allocUnsafe(LENGTH_BYTES)
+    length.writeUInt32BE(header.length)
+    return Buffer.concat(entry instanceof StoredResponse ? [length, header, entry.body] : [length, header])
   },
 
-  decode(bytes): Kept {
-    const end = LENGTH + bytes.readUInt32BE(0)
-    const head: unknown = JSON.parse(bytes.toString('utf8', LENGTH, end))
-    if (!isHead(head)) throw new Error('no such head')
-    if (head.kind === 'alone') return new Lone(head.reason)
-    if (head.kind === 'index') return { index: head.index }
-    const { status, text: statusText, fields, plan, authorized: forAuthorized } = head
-    // What was changed in Redis must not break an answer in two either.
-    const headers = endToEnd(fromRawHeaders(fields))
+  decode(bytes): CacheEntry {
+    const end = LENGTH_BYTES + bytes.readUInt32BE(0)
+    const header: unknown = JSON.parse(bytes.toString('utf8', LENGTH_BYTES, end))
+    if (!isEntryHeader(header)) throw new Error('not the header of an entry')
+    if (header.kind === 'private') return new PrivateResult(header.scope)
+    if (header.kind === 'index') return { index: header.index }
+    const { status, text: statusText, fields, plan, authorized: forAuthorized } = header
+    // A record that was changed in Redis must not split a response.
+    const headers = endToEndFields(fromRawHeaders(fields))
     const body = bytes.subarray(end)
     const length = headers['content-length']
     if (length !== undefined && length !== String(body.length)) throw new Error('cut short')
     return new StoredResponse({ status, statusText, headers, plan, forAuthorized, body })
   },
 
-  // The body is in the bytes; what the head says is there as an object as well.
+  // The body is a part of the record's bytes. The header is held as objects too.
   size(value, encoded) {
     const body = value instanceof StoredResponse ? value.body.length : 0
     return encoded + 3 * (encoded - body)
   },
 }
 
-/** Whether it is what `encode` writes, as far as anything here relies on it. */
-function isHead(value: unknown): value is Head {
-  const head = value as Head | null
-  if (head?.kind === 'alone') return REASONS.has(head.reason)
-  if (head?.kind === 'index') return areTexts(head.index?.names) && typeof head.index.id === 'string'
-  if (head?.kind !== 'response' || !areTexts(head.fields)) return false
-  const { status, text, plan } = head
-  if (text !== undefined && !isOneLine(text)) return false
+/** Whether a value is a header as `encode` writes it, as far as the cache relies on it. */
+function isEntryHeader(value: unknown): value is EntryHeader {
+  const header = value as EntryHeader | null
+  if (header?.kind === 'private') return SCOPES.has(header.scope)
+  if (header?.kind === 'index')
+    return isStringArray(header.index?.names) && typeof header.index.id === 'string'
+  if (header?.kind !== 'response' || !isStringArray(header.fields)) return false
+  const { status, text, plan } = header
+  if (text !== undefined && !isFieldValue(text)) return false
   const times = [plan?.age, plan?.lifetime, plan?.keep, plan?.whileRevalidate, plan?.ifError, plan?.onDemand]
   const isTime = (time: unknown): boolean => Number.isFinite(time) && Number(time) >= 0
   return Number.isInteger(status) && status >= 200 && status <= 599 && times.every(isTime)
 }
 
-function areTexts(value: unknown): value is string[] {
+function isStringArray(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((item) => typeof item === 'string')
 }
 
-function headOf(kept: Kept): Head {
-  if (kept instanceof Lone) return { kind: 'alone', reason: kept.reason }
-  if (!(kept instanceof StoredResponse)) return { kind: 'index', index: kept.index }
+function headerOf(entry: CacheEntry): EntryHeader {
+  if (entry instanceof PrivateResult) return { kind: 'private', scope: entry.scope }
+  if (!(entry instanceof StoredResponse)) return { kind: 'index', index: entry.index }
   return {
     kind: 'response',
-    status: kept.status,
-    ...(kept.statusText !== undefined && { text: kept.statusText }),
-    fields: toRawHeaders(kept.headers),
-    plan: kept.plan,
-    authorized: kept.forAuthorized,
+    status: entry.status,
+    ...(entry.statusText !== undefined && { text: entry.statusText }),
+    fields: toRawHeaders(entry.headers),
+    plan: entry.plan,
+    authorized: entry.forAuthorized,
   }
 }
