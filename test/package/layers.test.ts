@@ -69,7 +69,7 @@ const LARGE_YET: string[] = [
   'locker/flight/flight.ts has 749 lines',
   'locker/processor/held-lease.ts has 461 lines',
   'locker/stream/reading/stream-reader.ts has 362 lines',
-  'memoize/engine/engine.ts has 364 lines',
+  'memoize/engine/engine.ts has 399 lines',
   'queue/queue.ts has 547 lines',
   'queue/store/redis/redis-store.ts has 430 lines',
   'kernel/redis has 18 files',
