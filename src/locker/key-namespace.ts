@@ -7,13 +7,13 @@ import {
   serializeTagVersions,
   type TagVersions,
   tagsUnchanged,
+  tagVersionRetention,
 } from './cache/tag-versions.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
 import { countUndecodable } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'
 import type { Lease } from './lease.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
-import { tagVersionRetention } from './processor/held-lease.ts'
 import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
 

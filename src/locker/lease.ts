@@ -34,7 +34,7 @@ export class Lease implements AsyncDisposable {
 
   /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': what is published reaches this process alone. */
   get shared(): boolean {
-    return this.#held.grant.shared
+    return this.#held.shared
   }
 
   /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, with ClosedError at the end of `close`. */

@@ -147,10 +147,8 @@ export class Locker implements AsyncDisposable {
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
     if (ttl !== undefined) checkDuration('ttl', ttl)
-    const leases = [
-      ...(this.#runtime.context.heldLeases.get(this.#runtime.recordOf(this.#namespace, key)) ?? []),
-    ]
-    const [held, another] = leases
+    const { context } = this.#runtime
+    const [held, another] = context.heldLeases.of(this.#runtime.recordOf(this.#namespace, key))
     if (!held) throw new NotLockedError('This locker holds no lease for the key', { key })
     if (another)
       throw new NotLockedError('This locker has several leases for the key: publish by the Lease', { key })
@@ -263,7 +261,7 @@ export class Locker implements AsyncDisposable {
       waiters: flights.waiters,
       running: scheduler.running,
       queued: scheduler.waiting,
-      held: [...heldLeases.values()].reduce((sum, leases) => sum + leases.size, 0),
+      held: heldLeases.all().length,
       cached: cache?.size ?? 0,
       cachedBytes: cache?.bytes ?? 0,
       subscribed: flights.store.subscribed,

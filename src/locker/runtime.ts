@@ -1,6 +1,6 @@
 import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
-import { TransientMap, TransientSet } from '../kernel/collections/churn.ts'
+import { TransientSet } from '../kernel/collections/churn.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { checkKey, recordKey } from '../kernel/redis/keys.ts'
@@ -9,7 +9,7 @@ import type { Clock } from '../kernel/time/clock.ts'
 import { WorkScheduler } from '../kernel/work/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
 import { FlightTable } from './flight/flight-table.ts'
-import { type LockerContext, newCounters } from './flight/locker-context.ts'
+import { LeaseRegistry, type LockerContext, newCounters } from './flight/locker-context.ts'
 import { Call, type Namespace, type Work } from './flight/waiter.ts'
 import {
   type AnyRunOptions,
@@ -67,7 +67,7 @@ export class LockerRuntime {
       counters: newCounters(),
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
-      heldLeases: new TransientMap(),
+      heldLeases: new LeaseRegistry(),
       unshared: new TransientSet(),
       strict: !this.#cache,
       trace: options.trace,
@@ -239,7 +239,7 @@ export class LockerRuntime {
       (call) => call.locker === this.context,
       (key) => new ClosedError('The locker was closed', { key }),
     )
-    const held = [...this.context.heldLeases.values()].flatMap((leases) => [...leases])
+    const held = this.context.heldLeases.all()
     await Promise.all(held.map((lease) => lease.cancelAndRelease(new ClosedError('The locker was closed'))))
     await this.flights.drain()
     this.#unlisten()
@@ -250,7 +250,7 @@ export class LockerRuntime {
   async #drained(grace: number): Promise<void> {
     const { heldLeases, clock } = this.context
     const end = clock.now() + grace
-    const held = () => [...heldLeases.values()].some((leases) => [...leases].some((lease) => !lease.isLost))
+    const held = () => heldLeases.all().some((lease) => !lease.isLost)
     while (held() && clock.now() < end) {
       await new Promise<void>((resume) => clock.after(Math.min(10, end - clock.now()), resume))
     }

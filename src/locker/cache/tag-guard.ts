@@ -1,7 +1,12 @@
 import type { Call } from '../flight/waiter.ts'
-import { tagVersionRetention } from '../processor/held-lease.ts'
 import type { ClaimReply, Outcome } from '../store/store.ts'
-import { parseTagVersions, readTagVersions, type TagVersions, tagsUnchanged } from './tag-versions.ts'
+import {
+  parseTagVersions,
+  readTagVersions,
+  type TagVersions,
+  tagsUnchanged,
+  tagVersionRetention,
+} from './tag-versions.ts'
 
 /** Whether what a claim brought may be served, by its tags. */
 export interface TagVerdict {

@@ -1,4 +1,5 @@
 import { microtask } from '../../kernel/time/timers.ts'
+import type { Call } from '../flight/waiter.ts'
 import type { CallLimits, Store } from '../store/store.ts'
 
 /** Epochs of tags, by the name of the tag's record. */
@@ -50,4 +51,22 @@ export function readTagVersions(
   questions.set(question, answer)
   microtask(() => questions.delete(question))
   return answer
+}
+
+/** How long the versions of tags are known beyond the results that carry them, ms. */
+const RETENTION_GRACE = 60_000
+
+/** How long the versions of a call's tags must be known, ms. */
+export function tagVersionRetention(call: Call): number {
+  return Math.ceil(call.ttl) + call.keepStale + RETENTION_GRACE
+}
+
+/**
+ * Keeps the versions of a call's tags for as long as its result, which is kept for `ms`, if that is longer than the call
+ * said: a result whose tags have no version is not served. Best effort.
+ */
+export function extendTagVersions({ locker, ttl, tags, keepStale }: Call, ms: number): void {
+  if (ms <= ttl + keepStale) return
+  const limits = { within: locker.unavailableAfter }
+  locker.store.tagVersions(tags, ms + RETENTION_GRACE, limits).catch(() => {})
 }

@@ -1,5 +1,5 @@
 import { newId } from '../../kernel/ids.ts'
-import { outcomeRetention } from '../processor/held-lease.ts'
+import { outcomeRetention } from '../processor/lease-state.ts'
 import type { Claimer, ClaimReply } from '../store/store.ts'
 import type { Call } from './waiter.ts'
 

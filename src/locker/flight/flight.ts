@@ -1,6 +1,7 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { LockTimeoutError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { newId } from '../../kernel/ids.ts'
+import { lossMargin } from '../../kernel/lease/lease-timer.ts'
 import { shown } from '../../kernel/options.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time/clock.ts'
@@ -8,7 +9,14 @@ import { warnOnce } from '../../kernel/warnings.ts'
 import { callHook } from '../../kernel/work/user-code.ts'
 import { TagGuard, type TagVerdict } from '../cache/tag-guard.ts'
 import { Lease } from '../lease.ts'
-import { HeldLease, type HeldLeaseEvents, lossMargin, outcomeRetention } from '../processor/held-lease.ts'
+import { HeldLease } from '../processor/held-lease.ts'
+import {
+  type Grant,
+  type HeldLeaseListener,
+  outcomeRetention,
+  type Regrant,
+  type Settled,
+} from '../processor/lease-state.ts'
 import { performWork } from '../processor/work-runner.ts'
 import { ANY_STALENESS, type Claimer, type ClaimReply, type Notice, type Outcome } from '../store/store.ts'
 import { storeUnclaimed } from './bypass.ts'
@@ -69,7 +77,7 @@ const POLL_WHILE_DISCONNECTED = 500
  * Only what comes from the store moves it: replies and notices. Notices are hints: a parked flight also looks by itself
  * when the lease of the processor ends, and whenever messages may have been missed.
  */
-export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEvents {
+export class Flight implements Claimer, HeldLeaseListener, WaiterSetEvents {
   readonly key: string
   readonly record: string
   readonly nonce: string = newId()
@@ -134,7 +142,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
 
   /** It does so for itself alone. */
   get isUnshared(): boolean {
-    return this.#held?.grant.shared === false
+    return this.#held?.shared === false
   }
 
   /** Nobody waits for it, and it is not to be renewed for those who come either. */
@@ -533,13 +541,23 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     this.waiters.replayProgress(undefined)
     if (!shared) this.#countUnshared(call)
     this.#grantedFence = Math.max(this.#grantedFence, fence)
-    const grant = { attempt, fence, sentAt, lease, shared, unavailable, tagVersions: this.#tagGuard.versions }
+    const grant: Grant = {
+      key: this.record,
+      nonce: this.nonce,
+      attempt,
+      fence,
+      sentAt,
+      lease,
+      outcomeRetention: outcomeRetention(lease),
+      mode: shared ? 'shared' : unavailable ? 'local' : 'bypass',
+      tagVersions: this.#tagGuard.versions,
+    }
     const held = new HeldLease(call, grant, this)
     this.#held = held
     if (call.batch) {
-      call.batch.onGranted(held, this)
+      call.batch.onGranted(held)
     } else if (call.work) {
-      performWork(call.work, held, this)
+      performWork(call.work, held)
     } else {
       first.grant(new Lease(held))
     }
@@ -550,7 +568,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     if (notice.kind === 'unwanted') return this.#releaseIfUnwanted()
     if (this.#state !== 'parked' && this.#state !== 'claiming') return
     if (notice.kind === 'progress') {
-      if (this.#parkedFence > this.#afterFence) this.showProgress(notice.bytes)
+      if (this.#parkedFence > this.#afterFence) this.waiters.showProgress(notice.bytes)
       // The reply to the claim was made before this progress, and does not hold it: the flight claims once more.
       else if (this.#state === 'claiming') this.#hinted = true
     } else if (notice.kind === 'outcome' && this.#isAwaited(notice.outcome))
@@ -571,11 +589,7 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     return this.#parkedFence > 0 && fence >= this.#parkedFence && fence > this.#afterFence
   }
 
-  showProgress(bytes: Buffer): void {
-    this.waiters.showProgress(bytes)
-  }
-
-  onSettled(outcome: Outcome, sentSeq: number, sentAt: number, original: unknown): void {
+  onSettled(_grant: Grant, { outcome, sentSeq, sentAt, original }: Settled): void {
     if (this.#state === 'closed' || this.#isSuperseded(outcome)) return
     // What is not shared (fence 0) no invalidation can concern.
     this.validate(outcome.fence === 0 ? this.seq : outcome.invalidated ? 0 : sentSeq)
@@ -652,46 +666,56 @@ export class Flight implements Claimer, HeldLeaseEvents, WaitNode, WaiterSetEven
     this.begin()
   }
 
-  /** The holding was lost: those who wait look for the successor, or are it. */
-  onLeaseLost(held: HeldLease): void {
-    if (this.#held === held) this.#claimAgain()
+  /** The waiters look for the next processor, or become it. */
+  onLeaseLost(grant: Grant): void {
+    if (this.#held?.grant === grant) this.#claimAgain()
   }
 
-  /** The holding is given up: in one step to the next of our own waiters, or to whoever is parked. */
-  async release(held: HeldLease, expired: boolean): Promise<void> {
-    const { attempt, fence, shared } = held.grant
-    if (expired && this.#held === held)
-      this.#rejectWithoutTakeover('The processor was let go at `maxHold`, and takeover is off')
-    if (!shared) return this.onLeaseLost(held)
-    const { store, clock, unavailableAfter } = this.#leader.locker
-    const { lease } = this.#leader
-    const current = () => this.#held === held
-    const next = current() && this.waiters.size > 0 ? { attempt: ++this.#attempt, lease } : undefined
-    const sentAt = clock.now()
-    const terms = { outcomeRetention: outcomeRetention(lease), asExpired: expired, regrant: next }
-    const release = { key: this.record, nonce: this.nonce, attempt, fence, ...terms }
-    const released = store.release(release, { within: unavailableAfter })
-    this.#events.track(released.catch(() => {}))
-    try {
-      const reply = await released
-      if (next && reply.fence !== undefined && current()) this.#process(next.attempt, reply.fence, sentAt)
-      else this.onLeaseLost(held)
-    } catch (error) {
-      // It may have been granted all the same: the next claim repeats that attempt, so that it finds its own grant.
-      if (next) this.#attempt = next.attempt - 1
-      this.onLeaseLost(held)
-      throw error
-    }
+  /** Grants anew to the next of the own waiters. */
+  onReleasing(grant: Grant, asExpired: boolean): Regrant | undefined {
+    if (this.#held?.grant !== grant) return undefined
+    if (asExpired) this.#rejectWithoutTakeover('The processor was let go at `maxHold`, and takeover is off')
+    const regrants = grant.mode === 'shared' && this.waiters.size > 0
+    return regrants ? { attempt: ++this.#attempt, lease: grant.lease } : undefined
   }
 
-  /** The work's outcome could not be published: it is for those of this process alone who would rather have that. */
-  onPublishFailed(held: HeldLease, error: unknown, original: unknown): void {
-    if (this.#held !== held) return
-    const outcome = error instanceof UnavailableError ? held.unpublished : undefined
+  onReleased(grant: Grant, regranted: Pick<Grant, 'attempt' | 'fence' | 'sentAt'> | undefined): void {
+    if (!regranted) return this.onLeaseLost(grant)
+    const { attempt, fence, sentAt } = regranted
+    if (this.#held?.grant === grant) this.#process(attempt, fence, sentAt)
+    else this.#releaseGrant(attempt, fence)
+  }
+
+  /** It may have been granted anew all the same: the next claim repeats that attempt, and finds its own grant. */
+  onReleaseFailed(grant: Grant, regrant: Regrant | undefined): void {
+    if (regrant) this.#attempt = regrant.attempt - 1
+    this.onLeaseLost(grant)
+  }
+
+  onRequest(reply: Promise<unknown>): void {
+    this.#events.track(reply)
+  }
+
+  onRenewing(): void {
+    this.#releaseIfUnwanted()
+  }
+
+  onRenewed(sentSeq: number): void {
+    this.validate(sentSeq)
+  }
+
+  onProgress(bytes: Buffer): void {
+    this.waiters.showProgress(bytes)
+  }
+
+  /** The outcome is for the waiters who accept one of this process alone. */
+  onUnpublished(grant: Grant, error: unknown, outcome: Outcome | undefined, original: unknown): void {
+    const held = this.#held
+    if (held?.grant !== grant) return
     if (outcome) this.waiters.rejectUnlessUnshared(error)
     if (!outcome || this.waiters.size === 0) return this.#rejectAll(errorFor(error))
     this.#countUnshared(held.call)
-    this.onSettled(outcome, this.seq, 0, original)
+    this.onSettled(grant, { outcome, sentSeq: this.seq, sentAt: 0, original })
   }
 
   #countUnshared({ locker }: JoinedCall): void {

@@ -1,5 +1,5 @@
 import type { RemoteFailure } from '../../errors.ts'
-import type { TransientMap, TransientSet } from '../../kernel/collections/churn.ts'
+import { TransientMap, type TransientSet } from '../../kernel/collections/churn.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Clock } from '../../kernel/time/clock.ts'
 import type { WorkScheduler } from '../../kernel/work/work-scheduler.ts'
@@ -69,6 +69,30 @@ export function countUndecodable(counters: Counters, key: string, fence: number)
   emit('undecodable', { key, fence })
 }
 
+/** The unsettled leases of a locker, by the name of their record. */
+export class LeaseRegistry {
+  readonly #leases = new TransientMap<string, Set<HeldLease>>()
+
+  add(record: string, lease: HeldLease): void {
+    const leases = this.#leases.get(record)
+    if (leases) leases.add(lease)
+    else this.#leases.set(record, new Set([lease]))
+  }
+
+  delete(record: string, lease: HeldLease): void {
+    const leases = this.#leases.get(record)
+    if (leases?.delete(lease) && leases.size === 0) this.#leases.delete(record)
+  }
+
+  of(record: string): HeldLease[] {
+    return [...(this.#leases.get(record) ?? [])]
+  }
+
+  all(): HeldLease[] {
+    return [...this.#leases.values()].flatMap((leases) => [...leases])
+  }
+}
+
 /** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */
 export interface LockerContext {
   readonly store: Store
@@ -76,8 +100,7 @@ export interface LockerContext {
   readonly counters: Counters
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
-  /** Unsettled leases, by name of the record. */
-  readonly heldLeases: TransientMap<string, Set<HeldLease>>
+  readonly heldLeases: LeaseRegistry
   /** Those of them that are for this process alone, because Redis is away. */
   readonly unshared: TransientSet<HeldLease>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */

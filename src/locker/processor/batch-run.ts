@@ -5,7 +5,7 @@ import type { Slot } from '../../kernel/work/work-scheduler.ts'
 import { runInScope, type WaitNode } from '../flight/deadlock.ts'
 import type { WorkContext } from '../flight/waiter.ts'
 import type { HeldLease } from './held-lease.ts'
-import { conclude, contextOf, isWanted, type WorkFlight } from './work-runner.ts'
+import { conclude, contextOf, isWanted, type WorkResult } from './work-runner.ts'
 
 /** What the work of a `runMany` is given. */
 export interface ManyContext {
@@ -28,11 +28,6 @@ export type ManyResults<T> =
   | readonly (T | Error | PromiseLike<T>)[]
   | ReadonlyMap<string, T | Error | PromiseLike<T>>
 
-interface Member {
-  held: HeldLease
-  flight: WorkFlight
-}
-
 /** What is granted later, one after the other, is gathered for so long, ms. */
 const TAKEOVER_WINDOW = 5
 
@@ -45,7 +40,7 @@ export class BatchRun implements WaitNode {
   /** Keys whose claims are not answered. */
   readonly #pending: Set<string>
   readonly #work: ManyWork<unknown>
-  #granted: Member[] = []
+  #granted: HeldLease[] = []
   #collecting = true
   #context: AsyncContext | undefined
 
@@ -65,45 +60,39 @@ export class BatchRun implements WaitNode {
     if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
   }
 
-  onGranted(held: HeldLease, flight: WorkFlight): void {
-    this.#granted.push({ held, flight })
+  onGranted(held: HeldLease): void {
+    this.#granted.push(held)
     if (this.#collecting) this.onClaimSettled(held.call.key)
     else if (this.#granted.length === 1) held.call.locker.clock.after(TAKEOVER_WINDOW, () => this.#start())
   }
 
   #start(): void {
     this.#collecting = false
-    const members = this.#granted
+    const granted = this.#granted
     this.#granted = []
-    const [first] = members
-    first?.held.call.locker.scheduler.schedule((slot) => {
-      void this.#perform(members, slot).finally(() => slot.release())
+    const [first] = granted
+    first?.call.locker.scheduler.schedule((slot) => {
+      void this.#perform(granted, slot).finally(() => slot.release())
     })
   }
 
-  async #perform(granted: readonly Member[], slot: Slot): Promise<void> {
-    const members = granted.filter(({ held, flight }) => isWanted(held, flight))
-    const [first] = members
+  async #perform(granted: readonly HeldLease[], slot: Slot): Promise<void> {
+    const leases = granted.filter(isWanted)
+    const [first] = leases
     if (!first) return
-    const { clock } = first.held.call.locker
-    const startedAt = clock.now()
-    for (const { flight } of members) flight.waitsFor = new Map([[this, 1]])
-    const keys = members.map(({ held }) => held.call.key)
-    const outcome = await runInScope(this.context, { node: this, slot }, async () =>
-      readResults(await this.#work([...keys], contextOfMany(members)), keys),
+    const startedAt = first.call.locker.clock.now()
+    for (const { node } of leases) node.waitsFor = new Map([[this, 1]])
+    const keys = leases.map(({ call }) => call.key)
+    const results = await runInScope(this.context, { node: this, slot }, async () =>
+      readResults(await this.#work([...keys], contextOfMany(leases)), keys),
     ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
     await Promise.all(
-      members.map(({ held, flight }, index) => {
-        flight.waitsFor = undefined
-        return conclude(held, flight, { ...(outcome[index] as WorkResult), startedAt })
+      leases.map((held, index) => {
+        held.node.waitsFor = undefined
+        return conclude(held, results[index] as WorkResult, startedAt)
       }),
     )
   }
-}
-
-interface WorkResult {
-  failed: boolean
-  result: unknown
 }
 
 async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<WorkResult[]> {
@@ -123,13 +112,13 @@ async function readResults(results: ManyResults<unknown>, keys: readonly string[
   })
 }
 
-function contextOfMany(members: readonly Member[]): ManyContext {
-  const contexts = new Map(members.map(({ held }) => [held.call.key, contextOf(held)]))
+function contextOfMany(leases: readonly HeldLease[]): ManyContext {
+  const contexts = new Map(leases.map((held) => [held.call.key, contextOf(held)]))
   const abort = new AbortController()
-  let left = members.length
-  for (const { held } of members) {
-    held.signal.addEventListener('abort', () => {
-      if (--left === 0) abort.abort(held.signal.reason)
+  let left = leases.length
+  for (const { signal } of leases) {
+    signal.addEventListener('abort', () => {
+      if (--left === 0) abort.abort(signal.reason)
     })
   }
   return {

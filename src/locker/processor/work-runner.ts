@@ -2,30 +2,29 @@ import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkFields } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { Slot } from '../../kernel/work/work-scheduler.ts'
-import { runInScope, type WaitNode } from '../flight/deadlock.ts'
+import { runInScope } from '../flight/deadlock.ts'
 import type { Work, WorkContext } from '../flight/waiter.ts'
 import type { HeldLease } from './held-lease.ts'
 
-/** The flight of a work, as far as the work's end concerns it. */
-export interface WorkFlight extends WaitNode {
-  /** Nobody waits for it, and it is not to be renewed for those who come either. */
-  readonly hasNoWaiters: boolean
-  onPublishFailed(held: HeldLease, error: unknown, original: unknown): void
-}
-
-/** For so long nobody waits for anybody after a result that was not to be kept, unless told otherwise, ms. */
+/** How long callers run their own works after a result that was not stored, unless the work says otherwise, ms. */
 const DEFAULT_BYPASS = 10_000
+
+/** What a work came to. */
+export interface WorkResult {
+  failed: boolean
+  /** The value, or what was thrown. */
+  result: unknown
+}
 
 /** What a work is given. */
 export function contextOf(held: HeldLease): WorkContext {
-  const { fence, shared } = held.grant
   return {
     key: held.call.key,
     get signal() {
       return held.signal
     },
-    fence,
-    shared,
+    fence: held.grant.fence,
+    shared: held.shared,
     progress: (value) => held.progress(value),
     setTtl(ttl) {
       held.resultPolicy.ttl = checkDuration('ttl', ttl)
@@ -38,43 +37,42 @@ export function contextOf(held: HeldLease): WorkContext {
   }
 }
 
-/** Runs a work as soon as its locker has a slot, and publishes what comes of it. */
-export function performWork(work: Work<unknown>, held: HeldLease, flight: WorkFlight): void {
+/** Runs a work as soon as its locker has a slot, and publishes its result. */
+export function performWork(work: Work<unknown>, held: HeldLease): void {
   held.call.locker.scheduler.schedule((slot) => {
-    void perform(work, held, flight, slot).finally(() => slot.release())
+    void perform(work, held, slot).finally(() => slot.release())
   })
 }
 
-async function perform(work: Work<unknown>, held: HeldLease, flight: WorkFlight, slot: Slot): Promise<void> {
-  if (!isWanted(held, flight)) return
+async function perform(work: Work<unknown>, held: HeldLease, slot: Slot): Promise<void> {
+  if (!isWanted(held)) return
   const startedAt = held.call.locker.clock.now()
   let failed = false
   let result: unknown
   try {
-    result = await runInScope(held.call.context, { node: flight, slot }, () => work(contextOf(held)))
+    result = await runInScope(held.call.context, { node: held.node, slot }, () => work(contextOf(held)))
   } catch (error) {
     failed = true
     result = error
   }
-  await conclude(held, flight, { failed, result, startedAt })
+  await conclude(held, { failed, result }, startedAt)
 }
 
-/** Whether a work is still to be run, after it has waited for its slot. */
-export function isWanted(held: HeldLease, flight: WorkFlight): boolean {
+/** Whether a work must still run, after it has waited for its slot. If not, its lease is ended. */
+export function isWanted(held: HeldLease): boolean {
   if (held.isEnding) return false
-  // Lost while it waited: the flight has moved on.
+  // The flight has gone on without it.
   if (held.isLost) held.discard()
-  // Nobody is left who waited while it did.
-  else if (flight.hasNoWaiters) held.release().catch(() => {})
+  else if (held.hasNoWaiters) held.release().catch(() => {})
   else return true
   return false
 }
 
-/** Publishes what came of a work. */
+/** Publishes the result of a work that began at `startedAt`. Never rejects. */
 export async function conclude(
   held: HeldLease,
-  flight: WorkFlight,
-  { failed, result, startedAt }: { failed: boolean; result: unknown; startedAt: number },
+  { failed, result }: WorkResult,
+  startedAt: number,
 ): Promise<void> {
   const { locker, key } = held.call
   locker.counters.works++
@@ -84,11 +82,8 @@ export async function conclude(
     if (failed) await held.fail(result)
     else await held.publish(result)
   } catch (error) {
-    // Lost: the waiters look for the successor. Not to be carried: they have that as the failure already.
+    // Lost: the waiters look for the next processor. Refused by the codec: the waiters have received that as the failure.
     if (error instanceof LeaseLostError || error instanceof CodecError) return
-    flight.onPublishFailed(held, error, failed ? result : undefined)
-    await held.cancelAndRelease(
-      new LeaseLostError('The outcome could not be published', { key, cause: error }),
-    )
+    await held.giveUp(error, failed ? result : undefined)
   }
 }
