@@ -12,18 +12,11 @@
  */
 
 import { checkFunction } from '../kernel/options.ts'
-import type { Locker } from '../locker/locker.ts'
-import { toFetchResponse } from './adapters/fetch/messages.ts'
-import { type FetchHandler, RequestContext } from './adapters/fetch/request-context.ts'
-import { HTTP_CACHE_DEFAULTS, HttpCache, type HttpCacheOptions, type HttpRequest } from './engine/index.ts'
+import type { Locker } from '../locker/index.ts'
+import { type FetchHandler, type FetchRequest, handleThrough } from './adapters/fetch/adapter.ts'
+import { HttpCache, type HttpCacheOptions } from './engine/index.ts'
 
-export type { FetchHandler } from './adapters/fetch/request-context.ts'
-
-/** A request as options see it. `url` is its path and query; the host is in `headers.host`. */
-export interface FetchRequest extends HttpRequest {
-  /** The client's request. Undefined for a URL that another request has changed. */
-  incoming?: Request | undefined
-}
+export type { FetchHandler, FetchRequest } from './adapters/fetch/adapter.ts'
 
 /** Options of a Fetch handler. */
 export type MemoizeHandlerOptions = HttpCacheOptions<FetchRequest>
@@ -54,14 +47,5 @@ export function memoizeHandler<Rest extends unknown[] = []>(
 ): MemoizedFetch<Rest> {
   checkFunction('handler', handler)
   const cache = new HttpCache(locker, options)
-  const methods: ReadonlySet<string> = new Set(options?.methods ?? HTTP_CACHE_DEFAULTS.methods)
-  return (request, ...rest) => {
-    const context = new RequestContext(request, (request) => handler(request, ...rest), methods)
-    const result = cache.handle(context, context.origin)
-    if (!(result instanceof Promise)) return toFetchResponse(result)
-    return result.then(
-      (result) => context.respond(result),
-      (error) => context.fail(error),
-    )
-  }
+  return (request, ...rest) => handleThrough(cache, request, (request) => handler(request, ...rest))
 }

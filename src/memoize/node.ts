@@ -12,7 +12,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { checkFunction } from '../kernel/options.ts'
-import type { Locker } from '../locker/locker.ts'
+import type { Locker } from '../locker/index.ts'
 import { NodeAdapter } from './adapters/node/adapter.ts'
 import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './adapters/node/options.ts'
 
@@ -89,6 +89,5 @@ export function memoizeHandler(
   handler?: Handler,
 ): MemoizedHandler {
   if (handler !== undefined) checkFunction('handler', handler)
-  const adapter = new NodeAdapter(locker, options, handler)
-  return (request, response, next) => adapter.handle(request, response, next)
+  return new NodeAdapter(locker, options, handler).handle
 }

@@ -34,3 +34,8 @@ export function cacheStatus(name: string, status: CacheStatus): string {
     .filter(Boolean)
     .join('; ')
 }
+
+/** The lines of Cache-Status in raw headers (name, value, …). */
+export function cacheStatusLines(raw: readonly string[]): string[] {
+  return raw.filter((_, at) => at % 2 === 1 && raw[at - 1] === 'cache-status')
+}

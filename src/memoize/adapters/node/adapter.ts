@@ -1,24 +1,43 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { ClosedError } from '../../../errors.ts'
 import { messageOf } from '../../../kernel/codec/codec.ts'
 import { checkFunction } from '../../../kernel/options.ts'
 import { emitWarning } from '../../../kernel/warnings.ts'
 import { callHook, reportHookError } from '../../../kernel/work/user-code.ts'
-import type { Locker } from '../../../locker/locker.ts'
-import { HTTP_CACHE_DEFAULTS, HttpCache } from '../../engine/index.ts'
-import { isComplete } from './deferred-end.ts'
-import type { Handler, MemoizeHandlerOptions, Next } from './options.ts'
-import { RequestContext } from './request-context.ts'
-import type { ResponseCapture } from './response-capture.ts'
-import { writeResponse } from './write.ts'
+import type { Locker } from '../../../locker/index.ts'
+import {
+  type HeaderFields,
+  HTTP_CACHE_DEFAULTS,
+  HttpCache,
+  type HttpResponse,
+  type OriginRequest,
+  type OriginResponse,
+} from '../../engine/index.ts'
+import { cacheStatusLines } from '../../policy/cache-status.ts'
+import { DeferredEnd, isComplete } from './deferred-end.ts'
+import {
+  type RoutedRequest,
+  requestHeaders,
+  requestTarget,
+  responseHeaders,
+  writeResponse,
+} from './messages.ts'
+import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Next, NodeRequest } from './options.ts'
+import { ResponseCapture } from './response-capture.ts'
+
+/** What is behind the cache. */
+interface Application {
+  /** Produces the responses. When undefined, whatever follows `next` does. */
+  readonly handler: Handler | undefined
+  /** Methods whose responses may be shared. */
+  readonly methods: ReadonlySet<string>
+  readonly onError: (error: unknown, request: IncomingMessage) => void
+}
 
 /** Connects an HttpCache to a server on node:http: the cache in front, a handler or `next` behind it. */
 export class NodeAdapter {
   readonly #cache: HttpCache
-  /** Produces the responses. When undefined, whatever follows `next` does. */
-  readonly #handler: Handler | undefined
-  /** Methods whose responses may be shared. */
-  readonly #methods: ReadonlySet<string>
-  readonly #onError: (error: unknown, request: IncomingMessage) => void
+  readonly #application: Application
 
   constructor(
     locker: Locker,
@@ -27,83 +46,210 @@ export class NodeAdapter {
   ) {
     checkFunction('onError', onError)
     this.#cache = new HttpCache(locker, options)
-    this.#handler = handler
-    this.#methods = new Set(options.methods ?? HTTP_CACHE_DEFAULTS.methods)
-    this.#onError = onError
+    this.#application = { handler, methods: new Set(options.methods ?? HTTP_CACHE_DEFAULTS.methods), onError }
   }
 
   /** Answers a request. A response from the in-process cache is written before this returns. */
-  handle(request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    const context = new RequestContext(request, response, next, this)
-    if (context.bypassesCache) return this.passThrough(request, response, next)
+  readonly handle: MemoizedHandler = (request, response, next) => {
+    const context = new RequestContext(request, response, next, this.#application)
+    if (context.bypassesCache) return context.passThrough()
     try {
       const result = this.#cache.handle(context, context.origin)
-      if (!(result instanceof Promise)) return writeResponse(response, result)
+      if (!(result instanceof Promise)) return context.respond(result)
       result.then((result) => context.respond(result)).catch((error) => context.fail(error))
     } catch (error) {
       // An exception while writing must not reach the server: it would end the process.
       context.fail(error)
     }
   }
+}
 
-  /** Whether responses to this method may be shared. */
-  sharesMethod(method: string): boolean {
-    return this.#methods.has(method)
+/**
+ * How the client of a request is answered:
+ *
+ * | state    | the handler                                  | respond()             | fail()                    |
+ * | -------- | -------------------------------------------- | --------------------- | ------------------------- |
+ * | pending  | was not called                               | writes the response   | handler or error response |
+ * | captured | was called, for a response that may be shared | writes the response  | error response            |
+ * | private  | respond() will call it                       | calls the handler     | handler or error response |
+ * | deferred | was called; the end of its response waits    | lets the response end | lets the response end     |
+ *
+ * pending -> captured | private | deferred, by the first call of origin(). Further calls are refused.
+ */
+type State =
+  | { readonly kind: 'pending' }
+  | { readonly kind: 'captured'; readonly capture: ResponseCapture }
+  | { readonly kind: 'private' }
+  | { readonly kind: 'deferred'; readonly end: DeferredEnd }
+
+const PENDING: State = { kind: 'pending' }
+const PRIVATE: State = { kind: 'private' }
+
+/** One request of a client on its way through the cache. The cache sees it as an HttpRequest, and as its origin. */
+class RequestContext implements NodeRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: HeaderFields
+  readonly scheme: string
+  readonly incoming: IncomingMessage
+  readonly #response: ServerResponse
+  readonly #next: Next | undefined
+  readonly #application: Application
+  /** Headers that middlewares before the cache had set on the response. */
+  readonly #initialHeaders: HeaderFields
+  /** Aborts when the client disconnects. Made by the first read of `signal`. */
+  #disconnected: AbortController | undefined
+  #state: State = PENDING
+
+  constructor(
+    request: RoutedRequest,
+    response: ServerResponse,
+    next: Next | undefined,
+    application: Application,
+  ) {
+    this.method = request.method as string
+    this.url = requestTarget(request)
+    this.headers = requestHeaders(request)
+    this.scheme = 'encrypted' in request.socket ? 'https' : 'http'
+    this.incoming = request
+    this.#response = response
+    this.#initialHeaders = responseHeaders(response)
+    this.#next = next
+    this.#application = application
+  }
+
+  /** Whether the request is handled without the cache: HTTP/2, CONNECT, Upgrade, Expect, or a response that has begun. */
+  get bypassesCache(): boolean {
+    if (this.incoming.httpVersionMajor !== 1 || this.method === 'CONNECT' || this.#response.headersSent)
+      return true
+    const { upgrade, expect } = this.headers
+    return (upgrade !== undefined || expect !== undefined) && this.#application.methods.has(this.method)
+  }
+
+  /** Aborts when the client disconnects. Created on demand: most requests are answered without it. */
+  get signal(): AbortSignal {
+    if (this.#disconnected) return this.#disconnected.signal
+    const disconnected = new AbortController()
+    this.#disconnected = disconnected
+    if (this.#response.closed) disconnected.abort()
+    else this.#response.once('close', () => disconnected.abort())
+    return disconnected.signal
+  }
+
+  /** Calls the handler: for a response that may be shared, or for this client alone. */
+  readonly origin = (originRequest: OriginRequest): OriginResponse | Promise<OriginResponse> => {
+    // The body of a request and its response can be used once.
+    if (this.#state.kind !== 'pending') throw new Error('The handler was called with this request before')
+    return originRequest.shared ? this.#runCaptured(originRequest) : this.#runPrivately()
+  }
+
+  /** Resolves when the response has closed. From then on only a background refresh uses the request and the response. */
+  whenAnswered(): Promise<void> {
+    const response = this.#response
+    return new Promise((resolve) => {
+      if (response.closed) resolve()
+      else response.once('close', resolve)
+    })
+  }
+
+  /** Whether a background refresh can use this request: it has no body, or its body was read. */
+  get canRefresh(): boolean {
+    const { 'content-length': length = '0', 'transfer-encoding': coding } = this.headers
+    return this.incoming.readableEnded || (length === '0' && coding === undefined)
+  }
+
+  /** Answers the client with the response of the cache. */
+  respond(result: HttpResponse): void {
+    const state = this.#state
+    if (state.kind === 'pending') return writeResponse(this.#response, result)
+    if (state.kind === 'captured') return state.capture.respond(result)
+    const cacheStatus = cacheStatusLines(result.headers)
+    if (cacheStatus.length > 0 && !this.#response.headersSent)
+      this.#response.setHeader('cache-status', cacheStatus.join(', '))
+    if (state.kind === 'deferred') state.end.release()
+    else this.passThrough()
+  }
+
+  /** Answers the client when the cache has no response for it. */
+  fail(error: unknown): void {
+    const state = this.#state
+    if (state.kind === 'deferred') return state.end.release()
+    // The handler may still run for other clients.
+    if (this.#disconnected?.signal.aborted) return
+    if (state.kind === 'captured') state.capture.respondBy(() => this.#failResponse(error))
+    // With the locker closed the handler works without the cache.
+    else if (error instanceof ClosedError && !this.#response.headersSent) this.passThrough()
+    else this.#failResponse(error)
   }
 
   /** Calls the handler with the client's own request and response, without the cache. */
-  passThrough(request: IncomingMessage, response: ServerResponse, next?: Next): void {
-    if (!this.#handler) return next?.()
-    this.#callHandler(request, response, next, (error) => this.respondWithError(error, response, next))
+  passThrough(): void {
+    if (this.#application.handler) this.#callHandler((error) => this.#respondWithError(error))
+    else this.#next?.()
   }
 
-  /**
-   * Calls the handler while the response is captured. With a `next`, the application's error handler answers errors, and
-   * its response is captured; without one, the capture fails.
-   */
-  runCaptured(
-    capture: ResponseCapture,
-    request: IncomingMessage,
-    response: ServerResponse,
-    next?: Next,
-  ): void {
-    const fail = (error: unknown): void => {
-      // The response is complete: a later error does not change it.
-      if (capture.isComplete) return
-      if (next) passError(error, response, next)
-      else capture.fail(error)
+  /** Calls the handler while its response is captured. */
+  #runCaptured(originRequest: OriginRequest): Promise<OriginResponse> {
+    const initialHeaders = originRequest.background ? this.#initialHeaders : responseHeaders(this.#response)
+    const terms = { routed: this, initialHeaders }
+    const capture = new ResponseCapture(originRequest, terms, this.incoming, this.#response)
+    this.#state = { kind: 'captured', capture }
+    if (this.#application.handler) {
+      this.#callHandler((error) => {
+        // The response is complete: a later error does not change it.
+        if (capture.isComplete) return
+        // The application's error handler writes a response, which is captured.
+        if (this.#next) this.#passError(error, this.#next)
+        else capture.fail(error)
+      })
+      return capture.originResponse
     }
-    if (this.#handler) return this.#callHandler(request, response, next, fail)
     try {
-      next?.()
+      this.#next?.()
     } catch (error) {
       capture.fail(error)
     }
+    return capture.originResponse
   }
 
-  #callHandler(
-    request: IncomingMessage,
-    response: ServerResponse,
-    next: Next | undefined,
-    fail: (error: unknown) => void,
-  ): void {
-    const onError = (error: unknown): void => {
-      callHook(undefined, 'onError', this.#onError, error, request)
+  #runPrivately(): OriginResponse | Promise<OriginResponse> {
+    if (this.method === 'GET' || this.method === 'HEAD') {
+      // A safe request changes nothing, so the cache does not use the response. The handler writes it, after the cache.
+      this.#state = PRIVATE
+      return { status: 200, headers: {} }
+    }
+    const end = new DeferredEnd(this.#response)
+    this.#state = { kind: 'deferred', end }
+    this.passThrough()
+    return end.headAtEnd
+  }
+
+  #callHandler(fail: (error: unknown) => void): void {
+    const { handler, onError } = this.#application
+    const onFailure = (error: unknown): void => {
+      callHook(undefined, 'onError', onError, error, this.incoming)
       fail(error)
     }
     try {
       // A handler that uses `next` is only ever called by a server that passes one.
-      const returned = this.#handler?.(request, response, next as Next)
-      Promise.resolve(returned).catch(onError)
+      const returned = handler?.(this.incoming, this.#response, this.#next as Next)
+      Promise.resolve(returned).catch(onFailure)
     } catch (error) {
-      onError(error)
+      onFailure(error)
     }
   }
 
+  /** Ends a response that the cache cannot give: cuts it off if it has begun. */
+  #failResponse(error: unknown): void {
+    if (this.#response.headersSent) this.#response.destroy()
+    else this.#respondWithError(error)
+  }
+
   /** Answers an error: by the application's error handler through `next`, otherwise by 500. */
-  respondWithError(error: unknown, response: ServerResponse, next?: Next): void {
+  #respondWithError(error: unknown): void {
+    const response = this.#response
     if (isComplete(response)) return
-    if (next) passError(error, response, next)
+    if (this.#next) this.#passError(error, this.#next)
     else if (response.headersSent) response.destroy()
     else {
       for (const name of response.getHeaderNames()) response.removeHeader(name)
@@ -111,15 +257,15 @@ export class NodeAdapter {
       response.writeHead(500, 'Internal Server Error', headers).end('Failed\n')
     }
   }
-}
 
-/** Calls `next` with an error. Catches what `next` throws: outside of the server's own call nothing else would. */
-function passError(error: unknown, response: ServerResponse, next: Next): void {
-  try {
-    next(error)
-  } catch (thrown) {
-    reportHookError('next', thrown)
-    response.destroy()
+  /** Calls `next` with an error. Catches what `next` throws: outside of the server's own call nothing else would. */
+  #passError(error: unknown, next: Next): void {
+    try {
+      next(error)
+    } catch (thrown) {
+      reportHookError('next', thrown)
+      this.#response.destroy()
+    }
   }
 }
 

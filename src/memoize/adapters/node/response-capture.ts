@@ -1,24 +1,20 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { Duplex, Readable } from 'node:stream'
 import pDefer from 'p-defer'
 import { onAbort } from '../../../kernel/waiting/on-abort.ts'
-import type {
-  HeaderFields,
-  HttpRequest,
-  HttpResponse,
-  OriginRequest,
-  OriginResponse,
+import {
+  fromRawHeaders,
+  type HeaderFields,
+  type HttpRequest,
+  type HttpResponse,
+  type OriginRequest,
+  type OriginResponse,
 } from '../../engine/index.ts'
 import { linesOf } from '../../policy/fields.ts'
-import { CapturedConnection, type ResponseHead } from './captured-connection.ts'
-import { socketProxy } from './connection.ts'
-import { equalHeaders, equalValues, requestHeaders } from './fields.ts'
-import { createOutput } from './output.ts'
-import { PropertyOverlay } from './property-overlay.ts'
-import { RequestLifecycle } from './request-lifecycle.ts'
-import { originRequestView } from './request-view.ts'
+import { equalHeaders, equalValues, requestHeaders, requestTarget, writeResponse } from './messages.ts'
+import { RequestInterceptor } from './request-interceptor.ts'
 import { ResponseInterceptor } from './response-interceptor.ts'
-import { requestTarget } from './target.ts'
-import { writeResponse } from './write.ts'
 
 /** Headers that identify the client. */
 const CREDENTIALS = ['authorization', 'cookie'] as const
@@ -38,10 +34,8 @@ export class ResponseCapture {
   readonly #requestChanged: boolean
   readonly #connection: CapturedConnection
   readonly #output: ServerResponse
-  readonly #interceptor: ResponseInterceptor
-  readonly #lifecycle: RequestLifecycle
-  /** Makes the client's request look like the OriginRequest. */
-  readonly #requestView: PropertyOverlay
+  readonly #requestInterceptor: RequestInterceptor
+  readonly #responseInterceptor: ResponseInterceptor
   /** Initial headers that the handler has removed. Written at the head. */
   #removedHeaders: string[] = []
   /** Initial cookies that the handler has kept, if it has removed any. Written at the head. */
@@ -67,20 +61,11 @@ export class ResponseCapture {
       requestTarget(request) !== routed.url ||
       !equalHeaders(requestHeaders(request), routed.headers)
     this.#connection = new CapturedConnection((head) => this.#onHead(head))
-    this.#requestView = new PropertyOverlay(
-      request,
-      originRequestView(request, routed.headers, originRequest),
-    )
     const socketView = socketProxy(this.#connection, request.socket)
-    this.#output = createOutput(this.#connection, request, initialHeaders)
+    this.#output = createOutput(this.#connection, originRequest.method, initialHeaders)
     if (!originRequest.background) this.#output.statusCode = response.statusCode
-    this.#lifecycle = new RequestLifecycle(
-      request,
-      this.#connection,
-      socketView,
-      originRequest.background === true,
-    )
-    this.#interceptor = new ResponseInterceptor(response, this.#output, socketView)
+    this.#requestInterceptor = new RequestInterceptor(request, routed.headers, originRequest, socketView)
+    this.#responseInterceptor = new ResponseInterceptor(response, this.#output, socketView)
     this.#connection.once('close', () => this.#onClose())
     // The caller of the origin receives a rejection, if it still waits.
     this.#originResponse.promise.catch(() => undefined)
@@ -112,28 +97,27 @@ export class ResponseCapture {
       for (const name of this.#removedHeaders) this.#response.removeHeader(name)
       if (this.#remainingCookies) this.#response.setHeader('set-cookie', this.#remainingCookies)
     }
-    writeResponse(this.#response, result, this.#interceptor.bodySink)
-    this.#interceptor.detach()
+    writeResponse(this.#response, result, this.#responseInterceptor.bodySink)
+    this.#responseInterceptor.detach()
   }
 
   /** Has `write` answer the client by its own request and response. */
   respondBy(write: () => void): void {
     this.#restore()
     write()
-    if (this.#response.writableEnded) this.#interceptor.detach()
+    if (this.#response.writableEnded) this.#responseInterceptor.detach()
   }
 
   /** Makes request and response the client's own again. */
   #restore(): void {
-    this.#requestView.remove()
-    this.#interceptor.expose()
+    this.#requestInterceptor.restoreHead()
+    this.#responseInterceptor.expose()
   }
 
   #onClose(): void {
     this.fail(new Error('The handler closed the connection without a response'))
-    this.#lifecycle.end(this.#output.writableFinished)
-    this.#requestView.remove()
-    this.#interceptor.onClose()
+    this.#requestInterceptor.end(this.#output.writableFinished)
+    this.#responseInterceptor.onClose()
   }
 
   #onHead({ status, statusText, headers }: ResponseHead): void {
@@ -168,5 +152,180 @@ function notAmong(lines: readonly string[]): (line: string) => boolean {
     const at = left.indexOf(line)
     if (at >= 0) left.splice(at, 1)
     return at < 0
+  }
+}
+
+/** The response that takes what a handler writes while its client's response is captured. It starts with the same headers. */
+export function createOutput(
+  connection: CapturedConnection,
+  method: string,
+  headers: HeaderFields,
+): ServerResponse {
+  // On Bun a response writes to the connection of the request that it is constructed with.
+  const request = new IncomingMessage(connection as unknown as Socket)
+  Object.assign(request, { method, httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 })
+  const output = new ServerResponse(request)
+  for (const name in headers) {
+    const value = headers[name]
+    // appendHeader() changes an array in place.
+    if (value !== undefined) output.setHeader(name, Array.isArray(value) ? [...value] : value)
+  }
+  // The body is not chunked, and ends with the connection.
+  output.shouldKeepAlive = false
+  output.useChunkedEncodingByDefault = false
+  // Node refuses a head that announces trailers unless the body is chunked.
+  const chunked = { get: () => !output.headersSent, set: () => undefined }
+  Object.defineProperty(output, 'chunkedEncoding', chunked)
+  // Node's server does the same when a client has read what was written.
+  Object.defineProperty(output, 'writableNeedDrain', { get: () => connection.writableNeedDrain })
+  connection.on('drain', () => output.writableEnded || output.emit('drain'))
+  output.assignSocket(connection as unknown as Socket)
+  output.once('finish', () => connection.end())
+  return output
+}
+
+/**
+ * The socket that a handler sees while its response is captured. Streaming and lifetime are those of the captured connection;
+ * everything else (addresses, certificate, server) is read from the client's socket.
+ */
+export function socketProxy(captured: CapturedConnection, client: Socket): Socket {
+  // A socket knows its addresses after its end only if they were read before.
+  Reflect.get(client, 'remoteAddress')
+  Reflect.get(client, 'localAddress')
+  const handler: ProxyHandler<CapturedConnection> = {
+    get: (_target, name) => {
+      const owner = name in captured ? captured : client
+      const value: unknown = Reflect.get(owner, name, owner)
+      return typeof value === 'function' && name !== 'constructor' ? bound(value, owner) : value
+    },
+    set: (_target, name, value) => Reflect.set(captured, name, value, captured),
+    has: (_target, name) => name in captured || name in client,
+    getPrototypeOf: () => Object.getPrototypeOf(client),
+  }
+  // Each method is bound once, so that reads of it are identical.
+  const bindings = new WeakMap<object, unknown>()
+  const bound = (method: object, owner: object): unknown => {
+    const call = bindings.get(method) ?? Function.prototype.bind.call(method as () => unknown, owner)
+    bindings.set(method, call)
+    return call
+  }
+  return new Proxy(captured, handler) as unknown as Socket
+}
+
+/** The head of a response as a client would receive it. */
+export interface ResponseHead {
+  status: number
+  statusText: string
+  headers: HeaderFields
+}
+
+const END_OF_HEAD = '\r\n\r\n'
+
+/**
+ * The connection of a captured response. It reaches no client: the bytes that Node writes to it are parsed into a head and a
+ * body. Backpressure comes from the reader of the body.
+ */
+export class CapturedConnection extends Duplex {
+  /** The bytes after the head. Destroying the body closes the connection. */
+  readonly body: Readable
+  readonly #onHead: (head: ResponseHead) => void
+  /** Which part of the response the next bytes belong to. */
+  #part: 'head' | 'body' = 'head'
+  /** Ends the pending write. Set while the buffer of the body is full. */
+  #resume: (() => void) | undefined
+
+  constructor(onHead: (head: ResponseHead) => void) {
+    super()
+    this.#onHead = onHead
+    this.body = new Readable({
+      read: () => this.#onBodyRead(),
+      destroy: (error, done) => {
+        this.destroy()
+        done(error)
+      },
+    })
+    // The reader of the body receives its errors. Without a reader they must not be unhandled.
+    this.body.on('error', () => undefined)
+    this.on('error', () => undefined)
+  }
+
+  override _read(): void {}
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    const bytes = this.#part === 'body' ? chunk : this.#parseHeads(chunk)
+    if (bytes.length === 0 || this.body.push(bytes)) done()
+    else this.#resume = done
+  }
+
+  override _final(done: () => void): void {
+    this.body.push(null)
+    done()
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    if (!this.body.readableEnded && !this.writableFinished)
+      this.body.destroy(error ?? new Error(CLOSED_EARLY))
+    done(error)
+  }
+
+  #onBodyRead(): void {
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
+  }
+
+  /** Parses the heads, 1xx ones too. Node writes each in one chunk. Returns the rest of the chunk, which is body. */
+  #parseHeads(chunk: Buffer): Buffer {
+    let rest = chunk
+    while (this.#part === 'head') {
+      const end = rest.indexOf(END_OF_HEAD)
+      if (end === -1) return Buffer.alloc(0)
+      const head = parseHead(rest.toString('latin1', 0, end))
+      rest = rest.subarray(end + END_OF_HEAD.length)
+      if (head.status < 200) continue
+      this.#part = 'body'
+      this.#onHead(head)
+    }
+    return rest
+  }
+
+  // Methods of net.Socket that handlers call, and that must not reach the client's socket.
+  destroySoon(): void {
+    if (this.writable) this.end()
+    if (this.writableFinished) this.destroy()
+    else this.once('finish', () => this.destroy())
+  }
+  resetAndDestroy(): this {
+    return this.destroy()
+  }
+  setTimeout(): this {
+    return this
+  }
+  setNoDelay(): this {
+    return this
+  }
+  setKeepAlive(): this {
+    return this
+  }
+  ref(): this {
+    return this
+  }
+  unref(): this {
+    return this
+  }
+}
+
+const CLOSED_EARLY = 'The handler closed the connection before its response was complete'
+
+function parseHead(text: string): ResponseHead {
+  const [statusLine = '', ...lines] = text.split('\r\n')
+  const raw = lines.flatMap((line) => {
+    const colon = line.indexOf(':')
+    return [line.slice(0, colon), line.slice(colon + 1).trim()]
+  })
+  return {
+    status: Number(statusLine.slice(9, 12)),
+    statusText: statusLine.slice(13),
+    headers: fromRawHeaders(raw),
   }
 }

@@ -1,7 +1,7 @@
 import { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { BodySink } from './messages.ts'
 import { accessor, dataProperty, type Method, type Properties, PropertyOverlay } from './property-overlay.ts'
-import type { BodySink } from './write.ts'
 
 /** Events that Node emits on the response because of its client. */
 const CLIENT_EVENTS: ReadonlySet<unknown> = new Set(['close', 'prefinish', 'socket', 'timeout'])
