@@ -17,30 +17,30 @@ import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './opti
 import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
 
-/** How long what is begun may take to be put, ms: after that it is taken for outdated. */
+/** The time from `readVersions` to `setIfUnclaimed`, ms, after which the value counts as invalidated. */
 const PENDING_SET_RETENTION = 10 * 60_000
 
-/** A value, and what its layer must know of it. */
+/** A result, with what a layer must know to decide for itself whether it is fresh. */
 export interface ResultEntry<T> {
-  /** Shared by all callers of this process: not to be changed. */
+  /** The same object for all callers of this process: it must not be modified. */
   readonly value: T
-  /** The grant that it was accepted under; 0: none. */
+  /** The grant that it was accepted under; 0 when unshared. */
   readonly fence: number
-  /** By the clock: until when it is kept, counted from before it was asked for. */
+  /** Until when it is fresh, by the clock, counted from before it was asked for. */
   readonly until: number
-  /** Invalidated while its work ran: only for those who waited for it. */
+  /** Invalidated while its work ran: only for callers that waited before the invalidation. */
   readonly invalidated: boolean
-  /** Over, and served all the same. */
+  /** Served although its ttl has passed. */
   readonly stale: boolean
-  /** Made for this process alone, because Redis was away or nobody waited for anybody. */
+  /** Computed for this process alone, because Redis was away, or because of a bypass. */
   readonly unshared: boolean
-  /** Served because Redis was away, and an invalidation of it may not have been heard. */
+  /** Served while Redis was away: an invalidation of it may have been missed. */
   readonly unverified?: true
 }
 
 /**
- * A layer's own resources in a locker: under names that no key of a user meets, by a codec of their own, and with what
- * the layer must know to decide for itself what is fresh.
+ * The results of one layer in a locker. Their keys and cache names never collide with those of users or of other layers.
+ * They have a codec of their own, and callers receive them as {@link ResultEntry}.
  */
 export class KeyNamespace<T> {
   readonly #runtime: LockerRuntime
@@ -51,22 +51,22 @@ export class KeyNamespace<T> {
     this.#namespace = { letter, codec, mapResult: toResultEntry, asUnverified }
   }
 
-  /** Monotonic, ms. */
+  /** The locker's clock, ms, monotonic. */
   get clock(): Clock {
     return this.#runtime.clock
   }
 
-  /** The locker's, ms. */
+  /** The locker's `timeout`, ms. */
   get timeout(): number {
     return this.#runtime.options.timeout
   }
 
-  /** What this process's cache holds. */
+  /** The fresh result in this process's cache. */
   cached(key: string): ResultEntry<T> | undefined {
     return this.#runtime.cachedFresh(this.#namespace, key, {})?.result as ResultEntry<T> | undefined
   }
 
-  /** What is kept, and can be read, without claiming it. @throws UnavailableError, ClosedError */
+  /** The fresh result in this process's cache or in the store, read without claiming. @throws UnavailableError, ClosedError */
   async lookup(key: string): Promise<ResultEntry<T> | undefined> {
     checkKey(key)
     const hit = this.cached(key)
@@ -77,8 +77,8 @@ export class KeyNamespace<T> {
     const sentAt = runtime.clock.now()
     const outcome = await store.readFresh(runtime.recordOf(this.#namespace, key), runtime.limits)
     if (!outcome) return undefined
-    const note = parseTagVersions(outcome.tags)
-    if (!tagsUnchanged(note, await readTagVersions(store, [...note.keys()], 0, runtime.limits)))
+    const stored = parseTagVersions(outcome.tags)
+    if (!tagsUnchanged(stored, await readTagVersions(store, [...stored.keys()], 0, runtime.limits)))
       return undefined
     try {
       const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
@@ -89,7 +89,7 @@ export class KeyNamespace<T> {
     }
   }
 
-  /** What this process's cache holds, for when Redis is away. */
+  /** The result in this process's cache, for when Redis is away: an invalidation of it may have been missed. */
   lastKnown(key: string): ResultEntry<T> | undefined {
     const name = cacheName(this.#namespace, key)
     const entry = this.#runtime.cache?.lastKnown(name, this.clock.now())
@@ -110,8 +110,8 @@ export class KeyNamespace<T> {
   }
 
   /**
-   * What a `put` of something that is begun after this needs to know: the epochs of a key, which need not be the one that
-   * is put, and of tags. @throws as `lookup`
+   * The present versions of a key and of tags, for a later `setIfUnclaimed` (of this key or another one): it refuses values
+   * that were begun before an invalidation. @throws as `lookup`
    */
   async readVersions(key: string, tags: readonly string[]): Promise<TagVersions> {
     checkKey(key)
@@ -121,14 +121,14 @@ export class KeyNamespace<T> {
     return readTagVersions(runtime.flights.store, names, PENDING_SET_RETENTION, runtime.limits)
   }
 
-  /** The tag of what was put by a note of the key. */
+  /** The tag whose version `invalidateWithPending` changes. No user's tag begins with NUL. */
   #versionTag(key: string): string {
     return `\0${this.#namespace.letter}${key}`
   }
 
   /**
-   * Keeps a value, unless somebody computes the key at the moment: whether it is kept. `since`, in place of tags: nor if
-   * anything of that has been invalidated since. @throws as `lookup`
+   * Stores a value, unless another process computes the key now. `since`, instead of `tags`: versions read when the value
+   * was begun; if one has changed, the value is not stored. Returns whether it was stored. @throws as `lookup`
    */
   async setIfUnclaimed(
     key: string,
@@ -141,34 +141,37 @@ export class KeyNamespace<T> {
     const call = runtime.createCall(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)
     const names = since ? [...since.keys()] : call.tags
-    const epochs = await readTagVersions(
+    const versions = await readTagVersions(
       runtime.flights.store,
       names,
       tagVersionRetention(call),
       runtime.limits,
     )
-    if (since && !tagsUnchanged(since, epochs)) return false
+    if (since && !tagsUnchanged(since, versions)) return false
     return storeUnclaimed(
       call,
       bytes,
-      { ttl: Math.ceil(ttl), stale: 0, tags: serializeTagVersions(epochs) },
+      { ttl: Math.ceil(ttl), stale: 0, tags: serializeTagVersions(versions) },
       0,
     )
   }
 
-  /** As `invalidate`, and what was noted of the keys before is not kept either. In this process even if it throws. */
+  /**
+   * As `invalidate`; values of the keys that are pending between `readVersions` and `setIfUnclaimed` will not be stored
+   * either. This process's cache is invalidated even if it throws.
+   */
   async invalidateWithPending(...keys: string[]): Promise<void> {
     const runtime = this.#runtime
     try {
-      const noted = keys.map((key) => runtime.invalidateTag(this.#versionTag(key)))
-      await Promise.all([this.invalidate(...keys), ...noted])
+      const changed = keys.map((key) => runtime.invalidateTag(this.#versionTag(key)))
+      await Promise.all([this.invalidate(...keys), ...changed])
     } finally {
       for (const key of keys)
         runtime.flights.drop(runtime.recordOf(this.#namespace, key), Number.MAX_SAFE_INTEGER)
     }
   }
 
-  /** Forgets values everywhere. @throws as `lookup` */
+  /** Removes results in every process. @throws as `lookup` */
   async invalidate(...keys: string[]): Promise<void> {
     for (const key of keys) checkKey(key)
     this.#runtime.checkOpen(keys[0])

@@ -2,18 +2,18 @@ import { checkDuration } from '../kernel/options.ts'
 import type { WaitNode } from './flight/deadlock.ts'
 import type { HeldLease } from './processor/held-lease.ts'
 
-/** How long what is published is kept. */
+/** Options of `publish` and `fail`. */
 export interface PublishOptions {
-  /** ms; the locker's `ttl` (of `fail`: `errorTtl`) when absent. */
+  /** How long the result is kept, ms. Default: the locker's `ttl`, and of `fail` its `errorTtl`. */
   ttl?: number | undefined
 }
 
 /**
- * The right to be the processor of one key, as `request` grants it. It is renewed in the background until it is settled
- * once, by `publish`, `fail` or `release`. With `await using`, leaving the scope releases what was not settled.
+ * The right to be the processor of one key, granted by `request`. It is renewed in the background until it ends: once, by
+ * `publish`, `fail` or `release`. With `await using`, the end of the scope releases a lease that was not settled.
  */
 export class Lease implements AsyncDisposable {
-  /** Tells it from `{ status: 'done' }`: you are the processor. */
+  /** Distinguishes a lease from `{ status: 'done' }`. */
   readonly status = 'locked'
   readonly #held: HeldLease
 
@@ -22,43 +22,43 @@ export class Lease implements AsyncDisposable {
     this.#held = held
   }
 
-  /** The key that is to be computed. */
+  /** The key to compute. */
   get key(): string {
     return this.#held.call.key
   }
 
-  /** Number of this grant: only grows, so a store that you write to can refuse an older one. 0 when unshared. */
+  /** Fencing token of this grant. It only grows, so a store can refuse writes with an older one. 0 when unshared. */
   get fence(): number {
     return this.#held.grant.fence
   }
 
-  /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': what is published reaches this process alone. */
+  /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': the result reaches this process alone. */
   get shared(): boolean {
     return this.#held.shared
   }
 
-  /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, with ClosedError at the end of `close`. */
+  /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, and with ClosedError at the end of `close`. */
   get signal(): AbortSignal {
     return this.#held.signal
   }
 
-  /** @internal What those wait for who wait for it: a stream's work runs under it. */
+  /** @internal The node of the deadlock graph that the waiters of this lease wait for. */
   get node(): WaitNode {
     return this.#held.node
   }
 
   /**
-   * Hands the result to everyone who waits and keeps it for `ttl`.
-   * @throws LeaseLostError when the lease was superseded or settled before; CodecError when the result cannot be carried
-   * (everyone who waits receives that as the failure); UnavailableError when Redis did not answer: call it again, it is
-   * accepted once.
+   * Gives the result to all waiters, and keeps it for `ttl`.
+   * @throws LeaseLostError when the lease was lost, settled or released before; CodecError when the result cannot be
+   * encoded (all waiters receive that error too); UnavailableError when Redis gave no reply. After UnavailableError call
+   * it again: the result is accepted once.
    */
   async publish(result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     await this.#held.publish(result, ttl === undefined ? undefined : checkDuration('ttl', ttl))
   }
 
   /**
-   * Hands the failure to everyone who waits, as RemoteError, and keeps it for `ttl`.
+   * Gives the failure to all waiters, as RemoteError, and keeps it for `ttl`.
    * @throws LeaseLostError, UnavailableError as `publish`.
    */
   async fail(error: unknown, { ttl }: PublishOptions = {}): Promise<void> {
@@ -66,14 +66,14 @@ export class Lease implements AsyncDisposable {
   }
 
   /**
-   * Gives the lease up unsettled: the next who waits becomes the processor.
-   * @throws LeaseLostError when it was settled before.
+   * Gives the lease up without a result: the next waiter becomes the processor.
+   * @throws LeaseLostError when the lease was settled or released before.
    */
   async release(): Promise<void> {
     await this.#held.release()
   }
 
-  /** Shows a value to everyone who waits. Throws CodecError when it cannot be carried. */
+  /** Sends a value to the `onProgress` of all waiters. @throws CodecError when it cannot be encoded, or is too large. */
   progress(value: unknown): void {
     this.#held.progress(value)
   }

@@ -21,56 +21,55 @@ import type { ManyWork } from './processor/batch-run.ts'
 import { LockerRuntime } from './runtime.ts'
 import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
 
-/** What is known of a key. A result that is being renewed has a lock besides. */
+/** The state of a key. While a result is renewed, both `lock` and `value` are present. */
 export interface Peek {
-  /** 'done': there is a result that would be served; else 'locked': somebody computes it; else 'free'. */
+  /** 'done': there is a fresh result. 'locked': there is none, and a process computes it. 'free': neither. */
   status: 'free' | 'locked' | 'done'
-  /** Host and process id of the processor, its fence, what is left of its lease (ms), and how many flights wait. */
+  /** Host and process id of the processor, its fence, the rest of its lease (ms), and the number of parked flights. */
   lock?: { holder: string; fence: number; leaseLeft: number; parked: number }
-  /** Age of the result, how long it will be served, and how long after that to those content with what is over (ms). */
+  /** Of the result: its fence, its age, how long it is still fresh, and how long after that it is kept as stale (ms). */
   value?: { fence: number; age: number; ttlLeft: number; staleLeft: number }
 }
 
-/** What a locker has done and does. */
+/** Counters and gauges of a locker. */
 export interface LockerStats extends Counters {
-  /** Results served out of this process's cache. */
+  /** Hits in this process's cache. */
   localHits: number
-  /** Flights and waiters of the connection, works of this locker that run or wait for a slot. */
+  /** Flights and waiters of the connection, which lockers share; works of this locker that run, or wait for a slot. */
   flights: number
   waiters: number
   running: number
   queued: number
-  /** Leases that this locker holds, and works that run without one while Redis is away. */
+  /** Leases of this locker, including those of works that run unshared. */
   held: number
-  /** Results in this process's cache, and the bytes that they take, by estimate. */
+  /** Results in this process's cache, and their bytes, by estimate. */
   cached: number
   cachedBytes: number
-  /** Whether messages arrive, and commands that wait for Redis. Embedded: true and 0. */
+  /** Whether messages arrive; commands without a reply. Embedded: true and 0. */
   subscribed: boolean
   pendingCommands: number
 }
 
-/** No options: one object for all calls without any. */
+/** The options of all calls without options. */
 const NO_OPTIONS: RunOptions = Object.freeze({})
 
-/** How long `close` waits for running works, unless told otherwise, ms. */
+/** The default of `grace`, ms. */
 const DEFAULT_GRACE = 5_000
 
 /**
- * Does a piece of work once, however many callers in however many processes ask for its key at the same moment, and
- * hands every one of them the result.
+ * Does a piece of work once, however many processes ask for its key at the same moment, and gives every caller the result.
  *
- * The first caller of a key becomes its processor; all others wait until it publishes, and the result is kept for `ttl`.
- * A processor that dies is replaced by one of those who wait; one that was replaced cannot publish.
+ * The first caller of a key becomes its processor. All others wait until it publishes. The result is kept for `ttl`. If the
+ * processor dies, a waiter replaces it; a processor that was replaced cannot publish.
  *
  * @example
  * const locker = new Locker({ redis: 'redis://localhost:6379' })
  * const report = await locker.run('report:42', ({ signal }) => makeReport(42, signal))
  */
 export class Locker implements AsyncDisposable {
-  /** `ticket.status` of the processor. */
+  /** The `status` of a Lease. */
   static readonly LOCKED = 'locked'
-  /** `ticket.status` when there is a result. */
+  /** The `status` of the reply to `request` when there is a result. */
   static readonly DONE = 'done'
 
   readonly #runtime: LockerRuntime
@@ -78,7 +77,7 @@ export class Locker implements AsyncDisposable {
   readonly #streams: Streams
   #closing: Promise<void> | undefined
 
-  /** @throws TypeError when an option is not what it should be. Connects to nothing yet. */
+  /** Connects when it is first used. @throws TypeError when an option is invalid. */
   constructor(options: LockerOptions = {}) {
     this.#runtime = new LockerRuntime(options)
     this.#namespace = { letter: 'k', codec: this.#runtime.codec }
@@ -87,28 +86,30 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Asks for a key: the first caller is granted a Lease and must settle it; all others receive what it publishes.
+   * The result of a key, or a Lease to compute it. The first caller is granted the Lease and must settle it; all others
+   * receive what it publishes. `signal` and `timeout` have no effect after the grant.
    * @throws TimeoutError, AbortedError, RemoteError (the processor failed), LockTimeoutError, UnavailableError,
-   * OverloadedError, DeadlockError, ClosedError. `signal` and `timeout` end with the grant.
+   * OverloadedError, DeadlockError, ClosedError, TypeError.
    */
   request<T = unknown>(key: string, options: RequestOptions = NO_OPTIONS): Promise<Lease | Done<T>> {
     return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
   }
 
   /**
-   * The result of `work` for `key`: computed once, here or in whatever process was first, and kept for `ttl`. Every
-   * caller only waits; the work belongs to all of them, and goes on when one stops waiting.
-   * @throws RemoteError when the work failed, wherever it ran, or when its result cannot be carried (`remote.code` is
-   * then 'E_CODEC'); and TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError.
+   * The result of `work` for `key`. The work runs once, in the process that asked first, and its result is kept for `ttl`.
+   * It belongs to all callers: it goes on when one of them stops waiting.
+   * @throws RemoteError when the work failed, in whatever process, or when its result cannot be encoded (`remote.code` is
+   * then 'E_CODEC'); TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError,
+   * ClosedError, TypeError.
    */
   run<T>(key: string, work: Work<T>, options: RunOptions = NO_OPTIONS): Promise<T> {
     return this.#runtime.run(this.#namespace, key, work, options) as Promise<T>
   }
 
   /**
-   * The results for `keys`, in their order. Those that nobody has computed or computes are claimed together, and `work`
-   * is called once with all that this process was granted; the others are waited for. No key is computed twice anywhere.
-   * If a processor elsewhere dies, `work` is called once more, with what this process takes over.
+   * The results for `keys`, in the same order. Missing keys are claimed together, and `work` is called once with all that
+   * this process was granted. Keys that another process computes are waited for. If that process dies, `work` is called
+   * once more, with the keys that this process takes over.
    * @throws as `run`, with the first failure among the keys; the others are computed and kept all the same.
    */
   async runMany<T>(
@@ -123,13 +124,12 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * The chunks that `work` yields for `key`, to be read by `for await`: produced once, here or in whatever process asked
-   * first, and received by every reader from the first one on; later readers replay them until `ttl`. Nothing happens
-   * until the first chunk is asked for. A reader that leaves holds up nobody, nor does one that is slow, except the
-   * producer of its own process when nobody else reads. When the producer dies, readers
-   * that were delivered nothing yet begin anew.
-   * @throws TypeError, ClosedError at once. Reading rejects with RemoteError where the work failed, after the chunks before
-   * that; StreamInterruptedError when the producer died, or dropped what this reader had yet to read; TimeoutError,
+   * The chunks that `work` yields for `key`, to be read by `for await`. They are produced once, in the process that asked
+   * first. Every reader receives all of them; later readers replay them until `ttl`. Nothing happens before the first chunk
+   * is asked for. A reader that leaves or is slow does not delay other readers; a slow one delays the producer only when it
+   * is the only reader and in the same process. When the producer dies, readers that have received nothing yet start over.
+   * @throws TypeError, ClosedError at once. Reading rejects with RemoteError when the work failed, after the chunks before
+   * that; StreamInterruptedError when the producer died, or dropped chunks that this reader had yet to read; TimeoutError,
    * AbortedError, UnavailableError, LockTimeoutError, OverloadedError, DeadlockError, ClosedError.
    */
   stream<T>(
@@ -141,8 +141,9 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Publishes under the lease that this locker holds for `key`.
-   * @throws NotLockedError when it holds none, or two of which one is lost; LeaseLostError, CodecError, UnavailableError.
+   * Publishes a result under the lease that this locker holds for `key`.
+   * @throws NotLockedError when it holds no lease, or more than one (of which at most one is not lost); LeaseLostError,
+   * CodecError, UnavailableError as `Lease.publish`; TypeError.
    */
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
@@ -156,9 +157,9 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * A function of the same signature that does its work once per key; and with `invalidate` and `refresh`, which take
-   * the same arguments.
-   * @throws TypeError when an option is not what it should be. The function itself rejects as `run` does.
+   * A function with the same parameters whose calls run `fn` once per key. It has the methods `invalidate` and `refresh`,
+   * which take the same arguments.
+   * @throws TypeError when an option is invalid. The function itself rejects as `run` does.
    */
   // biome-ignore lint/suspicious/noExplicitAny: the only type that every function's parameters fit
   memoize<Fn extends (...args: any[]) => unknown>(
@@ -170,7 +171,7 @@ export class Locker implements AsyncDisposable {
     return memoize(fn as (...args: unknown[]) => unknown, options as MemoizeOptions<unknown[]>, (version) => {
       const namespace = version === '' ? this.#namespace : versioned
       const prefix = `${version.length}:${version}`
-      // Without a version, it is checked as every key is.
+      // Without a version, `run` checks the key.
       const keyOf = (key: string) => {
         if (version === '') return key
         checkKey(key)
@@ -187,7 +188,7 @@ export class Locker implements AsyncDisposable {
     }) as Memoized<Parameters<Fn>, Awaited<ReturnType<Fn>>>
   }
 
-  /** What is known of a key, changing nothing. @throws UnavailableError, ClosedError */
+  /** The state of a key, read without changing it. @throws UnavailableError, ClosedError, TypeError */
   async peek(key: string): Promise<Peek> {
     const { flights, limits } = this.#runtime
     const { lease, value } = await flights.store.snapshot(this.#record(key), limits)
@@ -203,9 +204,9 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Forgets the results of keys, in the caches of other processes too. Callers that wait for a running work still receive
-   * its result; callers that ask after this has resolved receive only a result whose work began later.
-   * @throws UnavailableError, ClosedError
+   * Removes the results of keys, also from the caches of other processes. Callers that already wait for a running work
+   * still receive its result. Callers that ask after this has resolved receive only results whose work began later.
+   * @throws UnavailableError, ClosedError, TypeError
    */
   async invalidate(...keys: string[]): Promise<void> {
     const records = keys.map((key) => this.#record(key))
@@ -213,17 +214,17 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Forgets the streams of keys. Readers of a running stream still receive it to its end; readers that come after this has
-   * resolved receive only a stream whose work began later.
-   * @throws UnavailableError, ClosedError
+   * Removes the streams of keys. Readers of a running stream still receive it to its end. Readers that begin after this has
+   * resolved receive only streams whose work began later.
+   * @throws UnavailableError, ClosedError, TypeError
    */
   async invalidateStreams(...keys: string[]): Promise<void> {
     await this.#streams.invalidate(...keys)
   }
 
   /**
-   * Forgets all results that have one of these tags, however many they are, as `invalidate` does.
-   * @throws UnavailableError, ClosedError
+   * Removes all results that have one of these tags, as `invalidate` does. The cost does not depend on their number.
+   * @throws UnavailableError, ClosedError, TypeError
    */
   async invalidateTags(...tags: string[]): Promise<void> {
     checkTags(tags)
@@ -238,9 +239,9 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Resolves when Redis answers and its messages arrive; embedded, at once. For the start of a service, or its readiness
-   * probe: nothing else needs to wait for it.
-   * @throws UnavailableError, which says what is wrong, when that is not so within `timeout` ms; ClosedError.
+   * Resolves when Redis replies to commands and messages arrive; embedded, at once. For a readiness probe: calls need not
+   * wait for it.
+   * @throws UnavailableError, with the reason, when that is not so within `timeout` ms; ClosedError, TypeError.
    */
   async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
@@ -250,7 +251,7 @@ export class Locker implements AsyncDisposable {
     await awaitReady(connection, recordKey(options.prefix, connection.inbox.id, 'r'), timeout)
   }
 
-  /** What it has done and does. */
+  /** The present counters and gauges. */
   stats(): LockerStats {
     const { context, flights, localHits, cache, connection } = this.#runtime
     const { counters, scheduler, heldLeases } = context
@@ -270,8 +271,9 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Takes no more requests, lets what it holds be published for `grace` ms, then hands that over to other processes and
-   * rejects everyone who still waits with ClosedError. Never rejects; throws TypeError when `grace` is no duration.
+   * Rejects new calls, waits at most `grace` ms until the works that run are settled, then releases the remaining leases to
+   * other processes and rejects the remaining waiters with ClosedError. Never rejects.
+   * @throws TypeError when `grace` is no duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkDuration('grace', grace, { infinite: true })
@@ -289,10 +291,10 @@ export class Locker implements AsyncDisposable {
 
 const runtimes = new WeakMap<Locker, LockerRuntime>()
 
-/** Letters of the locker's own records: results, hashed keys, tags, results of a version, streams, their logs, probes. */
+/** Letters of the locker's own keys: results, hashed keys, tags, versioned results, streams, their logs, probes. */
 const RESERVED_LETTERS = 'khtvsxr'
 
-/** A layer's own resources in a locker. `letter`: names the layer. For the layers of this package. */
+/** The key namespace of a layer in a locker. `letter` names the layer. For the layers of this package. */
 export function namespaceFor<T>(locker: Locker, letter: string, codec: Codec): KeyNamespace<T> {
   const runtime = runtimes.get(locker)
   if (!runtime) throw new TypeError('Expected `locker` to be a Locker')

@@ -2,22 +2,22 @@ import { checkFunction } from '../kernel/options.ts'
 import type { Work } from './flight/waiter.ts'
 import { checkRunOptions, checkVersion, type MemoizeOptions, type RunOptions } from './options.ts'
 
-/** A function that does its work once per key. */
+/** A function that runs once per key, however many processes call it. It rejects as `Locker.run` does. */
 export interface Memoized<Args extends unknown[], Result> {
   (...args: Args): Promise<Result>
-  /** Forgets the result for these arguments, everywhere. Rejects as `Locker.invalidate` does. */
+  /** Removes the result for these arguments, in every process. Rejects as `Locker.invalidate` does. */
   invalidate(...args: Args): Promise<void>
-  /** Computes the result for these arguments anew. */
+  /** Computes the result for these arguments anew, whatever is stored. */
   refresh(...args: Args): Promise<Result>
 }
 
-/** The results of a memoized function. */
+/** The part of a locker that holds the results of a memoized function. */
 export interface MemoizeHost {
   run(key: string, work: Work<unknown>, options: RunOptions): Promise<unknown>
   invalidate(key: string): Promise<void>
 }
 
-/** Puts a function behind a locker. `hostOf`: by the version of the shape of its results, '' for none. */
+/** See `Locker.memoize`. `hostOf`: returns where the results of a version are kept; '' is none. */
 export function memoize<Args extends unknown[], Result>(
   fn: (this: unknown, ...args: Args) => Result | PromiseLike<Result>,
   options: MemoizeOptions<Args>,

@@ -30,22 +30,25 @@ import type { ResultCacheOptions } from './cache/result-cache.ts'
 import type { OnUnavailable } from './flight/waiter.ts'
 import { MemoryStore } from './store/memory-store.ts'
 
-/** What is served although it is over, and to whom. The first two are named as in RFC 5861 and mean the same. ms. */
+/**
+ * When a result may be served although it is stale. `staleWhileRevalidate` and `staleIfError` mean what they mean in RFC
+ * 5861. Durations are ms, and count from the end of the result's `ttl`.
+ */
 export interface StaleOptions {
   /**
-   * For so long after its end a result is served at once while one processor in the whole fleet renews it; when that
-   * fails, what there is goes on.
+   * For how long a stale result is served at once, while one processor in the whole fleet renews it. If the renewal
+   * fails, the stale result goes on being served.
    * @default 0
    */
   staleWhileRevalidate?: number | undefined
   /**
-   * For so long after its end a result is served instead of the failure of the work.
+   * For how long a stale result is served instead of the failure of the work.
    * @default 0
    */
   staleIfError?: number | undefined
   /**
-   * Who has waited so long is given the result that is over, if one is kept (`staleWhileRevalidate` and `staleIfError`
-   * say how long), while the work goes on.
+   * How long a caller waits before it is served a stale result, if one is kept. It is kept for the longer of
+   * `staleWhileRevalidate` and `staleIfError`. The work goes on.
    * @default Infinity
    */
   softTimeout?: number | undefined
@@ -54,98 +57,103 @@ export interface StaleOptions {
 /** Options of a Locker. Durations are ms. */
 export interface LockerOptions extends StaleOptions {
   /**
-   * Where Redis is: a URL (also as an object), options of ioredis (Sentinel included), an ioredis client or Cluster, which
-   * stays yours, or a Connection that several lockers share. Without it, or with null, the locker is embedded: it works
-   * within this process alone; an option that is there and undefined warns of that.
+   * Where Redis is: a URL (a string or an object), options of ioredis (with Sentinel too), an ioredis client or Cluster, or
+   * a Connection that several lockers share. A client, Cluster or Connection is never closed by the locker. Without it, or
+   * with null, the locker is embedded: it works within this process alone. `redis: undefined` does the same, and warns.
    */
   redis?: RedisSource | Connection | null | undefined
   /**
-   * A memory store that several lockers share, as several processes share Redis, in tests; or one with bounds of its own.
-   * Instead of `redis`.
+   * Instead of `redis`: a memory store with bounds of its own, or one that several lockers share, as processes share Redis.
    */
   store?: MemoryStore | undefined
-  /** Another clock than the process's own, for tests that drive the time; of a Connection or a store, their own option. */
+  /** A clock for tests. With a Connection or a `store`, set it there. */
   clock?: Clock | undefined
   /**
-   * Begins the names of all records. Lockers with the same prefix on the same Redis share their results.
+   * Prefix of all keys in Redis. Lockers with the same prefix on the same Redis share their results.
    * @default 'soloflight'
    */
   prefix?: string | undefined
   /**
-   * How long a result is kept.
+   * How long a result is fresh.
    * @default 1_800_000
    */
   ttl?: number | undefined
   /**
-   * Up to this part of `ttl`, 0 to 1, is taken off at random, so that results of one moment do not end at one moment.
+   * A random part of `ttl`, up to this one (0 to 1), is taken off, so that results of one moment do not expire together.
    * @default 0
    */
   ttlJitter?: number | undefined
   /**
-   * How long failures are kept. 0: those who wait receive it, the next caller tries anew.
+   * How long a failure is kept. With 0 it is given to the callers that wait, and the next caller tries again.
    * @default 0
    */
   errorTtl?: number | undefined
   /**
-   * How long a processor that gives no sign of life keeps the lock; renewed while it lives. From 100.
+   * How long a processor that gives no sign of life keeps its lease. A live processor renews it. At least 100.
    * @default 10_000
    */
   lease?: number | undefined
   /**
-   * How long a lease is renewed at most: then it is let go, and replaced as if its holder had died.
+   * How long a lease is renewed at most. Then it is ended as if its holder had died.
    * @default 3_600_000
    */
   maxHold?: number | undefined
   /**
-   * How long a caller waits at most; Infinity is allowed.
+   * How long a caller waits at most. May be Infinity.
    * @default 60_000
    */
   timeout?: number | undefined
   /**
-   * How long Redis may be silent before a request fails; counted once, from the beginning of an outage.
+   * How long Redis may give no reply before a call fails, counted once from the beginning of an outage.
    * @default 2_000
    */
   unavailableAfter?: number | undefined
   /**
-   * What happens then, and at once from then on until the connection is back: 'fail' rejects with UnavailableError;
-   * 'local' does the work once in this process, for this process alone; 'cached' serves what this process's cache has,
-   * fresh or within `staleIfError`, though an invalidation elsewhere may not have been heard, and otherwise fails;
-   * 'cached-local' does that, and otherwise the work, as 'local'.
+   * What a call does after `unavailableAfter`, and at once from then on until the connection is back:
+   *
+   * - `'fail'`: rejects with UnavailableError.
+   * - `'local'`: runs the work in this process, for this process alone.
+   * - `'cached'`: serves the result that this process's cache has, fresh or within `staleIfError`, although an invalidation
+   *   elsewhere may have been missed; without one, fails.
+   * - `'cached-local'`: as `'cached'`; without a result, as `'local'`.
    * @default 'fail'
    */
   onUnavailable?: OnUnavailable | undefined
   /**
-   * With 'local' and 'cached-local': works at once in this process while Redis is away; more reject with OverloadedError.
+   * With `'local'` and `'cached-local'`: works that run at once in this process while Redis is away. More calls reject with
+   * OverloadedError.
    * @default Infinity
    */
   maxUnshared?: number | undefined
   /**
-   * Whether a waiter replaces a processor that died, lost its lease or was let go at `maxHold`. Otherwise those who wait
-   * reject with LockTimeoutError. One that releases or closes hands over to them all the same.
+   * Whether a waiter replaces a processor that died, lost its lease, or held it for `maxHold`. With false, the waiters
+   * reject with LockTimeoutError instead. A processor that releases its lease or closes hands it to a waiter in any case.
    * @default true
    */
   takeover?: boolean | undefined
   /**
-   * Works that run at once in this process; the others keep their lease while they wait for their turn.
+   * Works that run at once in this process. The others keep their leases while they wait for a slot.
    * @default Infinity
    */
   concurrency?: number | undefined
   /**
-   * Results kept in this process, at most so many and so many bytes (see {@link ResultCacheOptions}); they are dropped when they are invalidated anywhere.
-   * Callers are handed the same object: treat it as read-only. `false`: none, and what S4 promises holds strictly.
+   * Bounds of the cache of results in this process, see {@link ResultCacheOptions}. Results leave it when they are
+   * invalidated in any process. Callers receive the same object: treat it as read-only. With false there is no cache, and
+   * `invalidate` is strict: once it has resolved, no caller receives an older result.
    * @default { max: 10_000, maxSize: 67_108_864 }
    */
   cache?: ResultCacheOptions | false | undefined
   /**
-   * How values become bytes. The same for all lockers that share results: what another codec wrote is computed anew.
+   * Encodes and decodes values. Lockers that share results must use the same codec: a result of another codec is computed
+   * anew.
    * @default jsonCodec
    */
   codec?: Codec | undefined
-  /** The trace context (W3C traceparent) of the present work, for the spans of those who wait to link to. */
+  /** Returns the trace context (W3C traceparent) of the present work, to which the spans of waiters can link. */
   trace?: () => string | undefined
   /**
-   * Decides what of a failure leaves this process: what it returns is sent to all who wait, as it is. `failure` is what is
-   * sent by default: name, message, code, own fields of plain data, and the same of causes. URLs in texts are masked
+   * Decides what of a failure leaves this process. The returned object is sent to all waiters, unchanged. `failure` is what
+   * is sent by default: name, message, code, own fields of plain data, and the same of causes. URLs in texts are masked
    * (`***@`), and at any depth these fields are left out, whatever their case, `-`, `_` and `$`: `command`, `args`,
    * `arguments`, `argv`, `cmd`, `escapedCommand`, `spawnargs`, `spawnfile`, `env`, `stdin`, `stdout`, `stderr`, `stdio`,
    * `output`; `sql`, `query`, `internalQuery`, `where`, `detail`, `parameters`, `params`, `bindings`, `values`, `keyValue`,
@@ -158,49 +166,49 @@ export interface LockerOptions extends StaleOptions {
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 
-/** Options of one `request`. */
+/** Options of one `request`. Those that a Locker has too default to the locker's. Durations are ms. */
 export interface RequestOptions {
   /** Ends the waiting of this caller. */
   signal?: AbortSignal | undefined
-  /** ms; the locker's when absent. */
   timeout?: number | undefined
-  /** ms; the locker's when absent. */
   lease?: number | undefined
 }
 
 /**
- * Options of one `run`. Those that a Locker has too are the locker's when absent. They are checked unless the in-process
- * cache answers: a hit reads only `refresh` and `signal`.
+ * Options of one `run`. Those that a Locker has too default to the locker's. They are validated unless the in-process cache
+ * answers: a hit reads only `refresh` and `signal`.
  */
 export interface RunOptions extends RequestOptions, StaleOptions {
-  /** ms; the locker's when absent. */
   ttl?: number | undefined
-  /** ms; the locker's when absent. */
   errorTtl?: number | undefined
-  /** Computes anew, whatever there is: the result's work begins after this call. */
+  /**
+   * Ignores the results that there are: the work of the result begins after this call.
+   * @default false
+   */
   refresh?: boolean | undefined
   /**
-   * Names by which the result can be invalidated together with others: `locker.invalidateTags`. Their epochs are read
-   * with the claim, and compared whenever the result is served out of Redis: one more command for a tagged hit.
+   * Names by which `locker.invalidateTags` invalidates the result together with others, at most 100. A hit in Redis on a
+   * tagged result costs one more command, which reads the versions of the tags.
    */
   tags?: readonly string[] | undefined
   /**
-   * Whether the signal of the work fires, and its lease is given up, when nobody in any process waits for it any more.
+   * Whether the work is cancelled when no caller in any process waits for it any more: its signal aborts, and its lease is
+   * released.
    * @default false
    */
   abortUnwanted?: boolean | undefined
   onUnavailable?: OnUnavailable | undefined
   maxUnshared?: number | undefined
   /**
-   * Called with what the work shows by `progress`, in whatever process it runs. What it throws is reported as a warning
-   * (E_HOOK).
+   * Receives the values that the work passes to `progress`, in whatever process it runs. An error that it throws is
+   * reported as a warning (E_HOOK).
    */
   onProgress?: ((value: unknown) => void) | undefined
 }
 
-/** Options of a `run`, with those that only layers above use. */
+/** Options of a `run`, with those that only the layers above use. */
 export interface AnyRunOptions extends RunOptions {
-  /** Only what was begun under a grant above this fence is wanted. */
+  /** Only results of grants after this fence. */
   afterFence?: number | undefined
 }
 
@@ -209,31 +217,31 @@ export type RunManyOptions = Omit<RunOptions, 'onProgress' | 'abortUnwanted'>
 
 /** Options of a memoized function. */
 export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions, 'signal' | 'tags'> {
-  /** The key of a call, out of its arguments. */
+  /** Returns the key of a call. */
   key: (...args: Args) => string
-  /** Of the shape of its results: those of another version are another function's. */
+  /** Version of the shape of the results. Another version has results of its own. */
   version?: string | number | undefined
-  /** The tags of its results, or of a call, out of its arguments. */
+  /** Tags of all results, or a function that returns those of a call. */
   tags?: readonly string[] | ((...args: Args) => readonly string[]) | undefined
 }
 
-/** The options that have a plain default. */
+/** The options whose default is a constant. */
 export type LockerDefaults = Complete<
   Omit<LockerOptions, 'redis' | 'store' | 'clock' | 'cache' | 'codec' | 'trace' | 'exposeError'>
 >
 
-/** The options of a locker, checked and complete. */
+/** The options of a locker, validated, with their defaults. */
 export type ResolvedOptions = LockerDefaults & { cache: Complete<ResultCacheOptions> | false }
 
 const CACHE_DEFAULTS: Complete<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
 
-/** The most results that lru-cache lays out memory for. */
+/** lru-cache allocates memory for `max` entries at once: a larger number is a mistake. */
 const MAX_CACHED = 2 ** 24
 
-/** What can be done while Redis is away. */
+/** The values of `onUnavailable`. */
 export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
 
-/** Tags of one result. */
+/** Most tags of one result. */
 const MAX_TAGS = 100
 
 const { checks: LOCKER_CHECKS, defaults } = columnsOf<LockerOptions, LockerDefaults>({
@@ -261,10 +269,10 @@ const { checks: LOCKER_CHECKS, defaults } = columnsOf<LockerOptions, LockerDefau
   exposeError: [checkFunction],
 })
 
-/** Everything that is not said otherwise. */
+/** The defaults of a locker. */
 export const LOCKER_DEFAULTS: LockerDefaults = defaults
 
-/** How each option of a call is checked: those that a locker has too, as the locker's are. */
+/** The check of each option of a call. Those that a locker has too are checked as the locker's. */
 const RUN_CHECKS = checksOf<AnyRunOptions>({
   ...pick(LOCKER_CHECKS, 'ttl', 'errorTtl', 'lease', 'timeout', 'onUnavailable', 'maxUnshared'),
   ...pick(LOCKER_CHECKS, 'staleWhileRevalidate', 'staleIfError', 'softTimeout'),
@@ -298,7 +306,7 @@ export function checkRunOptions(options: AnyRunOptions): void {
   checkOptions(options, RUN_CHECKS)
 }
 
-/** Checks tags: each is named as a key is. */
+/** Checks tags. A tag is any string that a key may be. Throws TypeError. */
 export function checkTags(tags: unknown): void {
   if (!Array.isArray(tags) || tags.length > MAX_TAGS) {
     throw new TypeError(`Expected \`tags\` to be an array of at most ${MAX_TAGS} strings`)
@@ -306,9 +314,9 @@ export function checkTags(tags: unknown): void {
   for (const tag of tags) checkKey(tag, 'tag')
 }
 
-/** Checks the version of a memoized function; '' when it has none. */
+/** Checks the version of a memoized function. Returns it as a string, '' when there is none. Throws TypeError. */
 export function checkVersion(version: unknown): string {
   if (version === undefined) return ''
   if ((typeof version === 'string' && version !== '') || Number.isFinite(version)) return String(version)
-  throw expectedError('version', 'a number or a string with something in it', version)
+  throw expectedError('version', 'a number or a non-empty string', version)
 }

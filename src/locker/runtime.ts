@@ -21,10 +21,13 @@ import {
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
 
-/** After an attempt to renew a result has failed, the next is made so much later at the earliest, ms. */
+/** The least time between a failed renewal of a stale result and the next one, ms. */
 const RENEWAL_BACKOFF = 1000
 
-/** What the parts of a locker share: its connection, its flights, its cache, and how a call is made out of options. */
+/**
+ * The services behind one Locker, and behind its streams and key namespaces: options, connection, flights and cache. It
+ * turns calls into flights: first it looks into the in-process cache, then it joins or begins a flight.
+ */
 export class LockerRuntime {
   readonly options: ResolvedOptions
   readonly flights: FlightTable
@@ -36,7 +39,7 @@ export class LockerRuntime {
   /** Undefined when caching is off, and after `close`. */
   #cache: ResultCache | undefined
   #closed = false
-  /** Lets go of the store and of the connection. */
+  /** Releases the store and the connection, which other lockers may share. */
   readonly #disconnect: () => Promise<void>
   readonly #unlisten: () => void
 
@@ -89,7 +92,7 @@ export class LockerRuntime {
     return { within: this.options.unavailableAfter }
   }
 
-  /** A fresh result of this process's cache: looked up before a call is checked, so that a hit costs nothing else. */
+  /** The fresh result in this process's cache. Looked up before the options are validated: a hit costs nothing else. */
   cachedFresh(namespace: Namespace, key: string, options: AnyRunOptions): CachedResult | undefined {
     if (!this.#cache || typeof key !== 'string' || !options || options.refresh || options.signal?.aborted)
       return undefined
@@ -105,10 +108,10 @@ export class LockerRuntime {
     if (hasListeners('hit')) emit('hit', { key, local: true })
   }
 
-  /** A stale result of this process's cache, if it will do for a call while it is renewed. */
+  /** The stale result in this process's cache, if the call accepts it. Renews it in the background. */
   serveStale(call: Call): CachedResult | undefined {
     const { name, key, afterFence, staleWhileRevalidate, locker } = call
-    // A lease that `request` asked for must reach who asked for it: nobody is granted one in the background.
+    // `request` has no work to renew with.
     if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
     const now = this.clock.now()
     const entry = this.#cache.get(name, now)
@@ -120,7 +123,6 @@ export class LockerRuntime {
     return entry
   }
 
-  /** In the background: callers are served what there is. */
   #renew(call: Call, entry: CachedResult, now: number): void {
     const { batch, key } = call
     const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
@@ -135,7 +137,7 @@ export class LockerRuntime {
       .finally(() => batch?.onClaimSettled(key))
   }
 
-  /** Does a work once, as `Locker.run` says. */
+  /** See `Locker.run`. */
   run(namespace: Namespace, key: string, work: Work<unknown>, options: AnyRunOptions): Promise<unknown> {
     try {
       const hit = this.cachedFresh(namespace, key, options)
@@ -150,7 +152,7 @@ export class LockerRuntime {
     }
   }
 
-  /** Asks for a result or a lease, as `Locker.request` says. */
+  /** See `Locker.request`. */
   request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
     try {
       const hit = this.cachedFresh(namespace, key, options)
@@ -163,7 +165,7 @@ export class LockerRuntime {
     }
   }
 
-  /** A call with every option resolved. The key and the options have been checked. Throws when it is not to be made at all. */
+  /** A call with every option resolved. Key and options were validated before. @throws ClosedError, AbortedError */
   createCall(
     namespace: Namespace,
     key: string,
@@ -184,33 +186,33 @@ export class LockerRuntime {
     return new Call(asked, namespace, this.context, options, this.options)
   }
 
-  /** Name of a resource's record. */
+  /** Name of the record of a key. */
   recordOf(namespace: Namespace, key: string): string {
     return recordKey(this.options.prefix, key, namespace.letter)
   }
 
-  /** Name of a tag's record. */
+  /** Name of the record of a tag. */
   tagRecordOf(tag: string): string {
     return recordKey(this.options.prefix, tag, 't')
   }
 
-  /** Forgets a result everywhere. */
+  /** Removes the results of a record in every process. @throws UnavailableError, OverloadedError, ClosedError */
   async invalidate(record: string): Promise<void> {
     const flight = this.flights.current(record)
     const before = flight?.seq ?? 0
     const drop = () => this.flights.drop(record, Number.MAX_SAFE_INTEGER)
-    // While Redis is away as well: what is known to be invalid is not served then.
+    // Also when Redis is away: the cache of this process must not serve a result that is known to be invalid.
     const failed = (error: unknown) => {
       drop()
       throw error
     }
     const { invalidatedGrant } = await this.flights.store.invalidate(record, this.limits).catch(failed)
-    // Nobody had invalidated that grant before: who joined before this call waited before every invalidation of it.
+    // The first invalidation of that grant: callers that joined before this call joined before every invalidation of it.
     if (invalidatedGrant > 0) flight?.validateGrant(invalidatedGrant, before)
     drop()
   }
 
-  /** Begins a new epoch of a tag everywhere. */
+  /** Gives a tag a new version, in every process. @throws UnavailableError, OverloadedError, ClosedError */
   async invalidateTag(tag: string): Promise<void> {
     const name = this.tagRecordOf(tag)
     try {
@@ -224,14 +226,14 @@ export class LockerRuntime {
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
   }
 
-  /** Takes no more calls. */
+  /** Rejects calls from now on. */
   stopAccepting(): void {
     this.#closed = true
     this.#cache?.clear()
     this.#cache = undefined
   }
 
-  /** Ends what is under way, once `grace` (ms) is over or nothing is held any more. `ending` is called then. */
+  /** Waits until no lease is held, at most `grace` ms, then calls `ending`, rejects all waiters and releases all leases. */
   async shutDown(grace: number, ending: () => void): Promise<void> {
     await this.#drained(grace)
     ending()
@@ -246,7 +248,7 @@ export class LockerRuntime {
     await this.#disconnect()
   }
 
-  /** Resolves when nothing is held any more, or after `grace`. */
+  /** Resolves when no lease is held any more, or after `grace`. */
   async #drained(grace: number): Promise<void> {
     const { heldLeases, clock } = this.context
     const end = clock.now() + grace
@@ -257,7 +259,7 @@ export class LockerRuntime {
   }
 }
 
-/** What a resource is called in the in-process cache: its key, if that cannot be taken for a name of another kind. */
+/** The name of a result in the in-process cache. For users' keys it is the key itself, so that a hit makes no string. */
 export function cacheName({ letter }: Namespace, key: string): string {
   return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
 }

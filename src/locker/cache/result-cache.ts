@@ -11,34 +11,34 @@ export interface ResultCacheOptions {
    */
   max?: number | undefined
   /**
-   * Most bytes that they take in memory, by estimate: that of `codec.size`, or 3 times the encoded bytes of objects, and
-   * the bytes of texts and binary values as they are.
+   * Most bytes that the results take in memory, estimated by `codec.size`; without it, as 3 times the encoded bytes of an
+   * object, and as the bytes of a text or a binary value.
    * @default 67_108_864
    */
   maxSize?: number | undefined
 }
 
-/** A result that this process has received. */
+/** A result that this process has received. Times are of the process's clock. */
 export interface CachedResult {
   /** Name of the record. */
   readonly record: string
-  /** As callers are given it. */
+  /** As callers receive it. */
   readonly result: unknown
-  /** Settled; handed to every caller as it is, so that a hit allocates nothing. */
+  /** Resolved with the result. Every caller receives this promise, so that a hit allocates nothing. */
   readonly promise: Promise<unknown>
-  /** The same as `request` gives it; made when it is first asked for, see {@link doneOf}. */
+  /** The same for callers of `request`. Written by {@link doneOf}, when it is first used. */
   done: Promise<Done<unknown>> | undefined
   readonly fence: number
-  /** By the clock: until when it is fresh, and until when it is kept for those who are content with what is over. */
   readonly freshUntil: number
+  /** Until when it is kept for callers that accept stale. */
   readonly staleUntil: number
   /** Names of the records of its tags. */
   readonly tags: readonly string[]
-  /** Not renewed before that: the last attempt has failed. */
+  /** Not renewed in the background before this. Written by the runtime when a renewal has failed. */
   renewAfter: number
 }
 
-/** A result as `request` gives it: one frozen object for all callers. */
+/** A result as callers of `request` receive it: one frozen object for all. */
 export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
   cached.done ??= rootContext.run(() =>
     Promise.resolve(Object.freeze({ status: 'done', result: cached.result })),
@@ -46,20 +46,23 @@ export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
   return cached.done
 }
 
-/** What is to be kept. `bytes`: that the result takes in memory. */
+/** A result to cache. `bytes`: what it takes in memory. */
 export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & { bytes: number }
 
-/** What an entry takes beside its result and names, about. */
+/** What an entry takes beside its result and its names, by estimate. */
 const ENTRY_BYTES = 512
 
-/** Results that this process has received lately. Filled by the flights (delivery.ts), emptied by what is invalidated (flights.ts). */
+/**
+ * The results that this process has received lately (LRU). Written by result-delivery.ts; entries leave when their record
+ * or one of their tags is invalidated.
+ */
 export class ResultCache {
-  /** By what callers ask for. */
+  /** By cache name (`cacheName` in runtime.ts). */
   readonly #entries: LRUCache<string, CachedResult>
-  /** Names in the cache by record and by tag, since that is what invalidations name. */
+  /** Indexes of `#entries` for invalidations, which name a record or a tag. */
   readonly #nameOfRecord = new Map<string, string>()
   readonly #namesOfTag = new Map<string, Set<string>>()
-  /** Whether invalidations are heard. What is kept otherwise may be invalid: it is only for when Redis is away. */
+  /** False while the subscription is lost. Entries may then be invalid, and serve only while Redis is away. */
   #hearsInvalidations = true
   readonly #clock: Clock
 
@@ -77,17 +80,17 @@ export class ResultCache {
     return this.#entries.size
   }
 
-  /** Bytes of all results in memory, by estimate. */
+  /** Bytes of all results, by estimate. */
   get bytes(): number {
     return this.#entries.calculatedSize
   }
 
-  /** What is kept, fresh or not. */
+  /** The entry, fresh or stale. Undefined while invalidations are not heard. */
   get(name: string, now: number): CachedResult | undefined {
     return this.#hearsInvalidations ? this.lastKnown(name, now) : undefined
   }
 
-  /** The same, though it may have been invalidated without our hearing of it. */
+  /** The same, although it may have been invalidated while invalidations were not heard. */
   lastKnown(name: string, now: number): CachedResult | undefined {
     const entry = this.#entries.get(name)
     if (!entry || entry.staleUntil > now) return entry
@@ -95,13 +98,13 @@ export class ResultCache {
     return undefined
   }
 
-  /** Keeps a result, unless there is a newer one. */
+  /** Caches a result, unless a newer one is cached. */
   set(name: string, given: NewResult): void {
     const { record, result, fence, freshUntil, staleUntil, tags } = given
     const known = this.#entries.peek(name)
     if (!this.#hearsInvalidations) return
     if (staleUntil <= this.#clock.now() || (known && known.fence > fence)) return
-    // A promise keeps the stores of the context that makes it alive.
+    // Created in the root context: a promise retains the AsyncLocalStorage stores of the context that creates it.
     const promise = rootContext.run(() => Promise.resolve(result))
     const entry: CachedResult = {
       record,
@@ -132,24 +135,24 @@ export class ResultCache {
     }
   }
 
-  /** Forgets a result that was accepted under `fence` or an earlier one. */
+  /** Removes the result of a record, if it was accepted under `fence` or an earlier one. */
   invalidate(record: string, fence: number): void {
     const name = this.#nameOfRecord.get(record)
     const known = name !== undefined && this.#entries.peek(name)
     if (known && known.fence <= fence) this.#entries.delete(name)
   }
 
-  /** Forgets all results that have a tag. */
+  /** Removes all results with a tag. */
   invalidateTag(tag: string): void {
     for (const name of this.#namesOfTag.get(tag) ?? []) this.#entries.delete(name)
   }
 
-  /** Invalidations may go unheard from now on. */
+  /** Invalidations may be missed from now on. */
   onSubscriptionLost(): void {
     this.#hearsInvalidations = false
   }
 
-  /** They are heard again. What was kept until then may have missed some. */
+  /** Invalidations are heard again. The entries may have missed some, so they are removed. */
   onSubscribed(): void {
     if (!this.#hearsInvalidations) this.clear()
     this.#hearsInvalidations = true

@@ -8,16 +8,16 @@ import {
   tagVersionRetention,
 } from './tag-versions.ts'
 
-/** Whether what a claim brought may be served, by its tags. */
+/** Whether the outcome and the stale value of a reply may be served, as far as their tags are concerned. */
 export interface TagVerdict {
   outcome: boolean
   stale: boolean
 }
 
-/** The tags of one flight: what has one that has begun a new epoch is not served. */
+/** Keeps a flight from serving results whose tags were invalidated since their work began. */
 export class TagGuard {
   readonly #call: Call
-  /** As they were when the last claim went out. */
+  /** The versions of the flight's own tags, as they were when the last claim was sent. Written by `check`. */
   versions: TagVersions = new Map()
   #pendingRead: Promise<TagVersions> | undefined
 
@@ -25,47 +25,47 @@ export class TagGuard {
     this.#call = call
   }
 
-  /** Whether its results have this tag. */
+  /** Whether the flight's results have this tag. */
   has(tag: string): boolean {
     return this.#call.tags.includes(tag)
   }
 
-  /** A claim goes out: so does the question for the epochs. */
+  /** A claim is sent: reads the versions beside it. */
   sending(): void {
     const { tags, locker } = this.#call
     if (tags.length === 0) return
     this.#pendingRead = readTagVersions(locker.store, tags, tagVersionRetention(this.#call), this.#limits())
-    // Awaited with the reply.
+    // `check` awaits it, and rejects.
     this.#pendingRead.catch(() => {})
   }
 
-  /** Whether a reply is to be checked before it is acted upon. */
+  /** Whether a reply must be checked before the flight acts on it. */
   needsCheck(reply: ClaimReply): boolean {
     return Boolean(this.#pendingRead || (reply.status === 'done' && reply.outcome.tags) || reply.stale?.tags)
   }
 
-  /** @throws UnavailableError and the like: then nothing is known. */
+  /** Compares the tags of a reply with their present versions. @throws UnavailableError, OverloadedError, ClosedError */
   async check(reply: ClaimReply): Promise<TagVerdict> {
     this.versions = (await this.#pendingRead) ?? new Map()
     this.#pendingRead = undefined
     const outcome = parseTagVersions(reply.status === 'done' ? reply.outcome.tags : '')
-    const offer = parseTagVersions(reply.stale?.tags ?? '')
-    const known = await this.#currentVersions([...outcome.keys(), ...offer.keys()])
-    return { outcome: tagsUnchanged(outcome, known), stale: tagsUnchanged(offer, known) }
+    const stale = parseTagVersions(reply.stale?.tags ?? '')
+    const present = await this.#presentVersions([...outcome.keys(), ...stale.keys()])
+    return { outcome: tagsUnchanged(outcome, present), stale: tagsUnchanged(stale, present) }
   }
 
-  /** The epochs of tags: those that were read with the claim, and the others now. */
-  async #currentVersions(tags: readonly string[]): Promise<TagVersions> {
+  /** Those that were read with the claim, and the others read now. */
+  async #presentVersions(tags: readonly string[]): Promise<TagVersions> {
     const others = [...new Set(tags)].filter((tag) => !this.versions.has(tag))
     const read = await readTagVersions(this.#call.locker.store, others, 0, this.#limits())
     return new Map([...this.versions, ...read])
   }
 
-  /** What a message brought, to one who claimed before: undefined when that must be asked. */
+  /** Whether an outcome that a message brought may be served. Undefined: only a new claim can tell. */
   verify({ tags }: Outcome): boolean | undefined {
-    const note = parseTagVersions(tags)
-    if ([...note.keys()].some((tag) => !this.versions.has(tag))) return undefined
-    return tagsUnchanged(note, this.versions)
+    const stored = parseTagVersions(tags)
+    if ([...stored.keys()].some((tag) => !this.versions.has(tag))) return undefined
+    return tagsUnchanged(stored, this.versions)
   }
 
   #limits(): { within: number } {

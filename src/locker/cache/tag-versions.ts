@@ -2,17 +2,20 @@ import { microtask } from '../../kernel/time/timers.ts'
 import type { Call } from '../flight/waiter.ts'
 import type { CallLimits, Store } from '../store/store.ts'
 
-/** Epochs of tags, by the name of the tag's record. */
+/**
+ * Versions of tags, by the name of the tag's record. `invalidateTag` gives a tag a new version. A writer stores the
+ * versions beside its value, as they were when it claimed; a reader serves the value only if none has changed since.
+ */
 export type TagVersions = ReadonlyMap<string, number>
 
-/** Epochs as a writer notes them beside its value. Names of records hold no blanks. */
-export function serializeTagVersions(epochs: TagVersions): string {
-  return [...epochs].map(([tag, epoch]) => `${epoch} ${tag}`).join('\n')
+/** The versions as a writer stores them beside its value. Names of records contain no blanks. */
+export function serializeTagVersions(versions: TagVersions): string {
+  return [...versions].map(([tag, version]) => `${version} ${tag}`).join('\n')
 }
 
-/** Reads what a writer noted. What is none of that matches nothing. */
-export function parseTagVersions(note: string): TagVersions {
-  const lines = note === '' ? [] : note.split('\n')
+/** Parses stored versions. Malformed ones match no present version. */
+export function parseTagVersions(text: string): TagVersions {
+  const lines = text === '' ? [] : text.split('\n')
   return new Map(
     lines.map((line) => {
       const blank = line.indexOf(' ')
@@ -21,18 +24,18 @@ export function parseTagVersions(note: string): TagVersions {
   )
 }
 
-/** Whether no tag of a note has begun a new epoch, as far as `known` tells. A tag without an epoch matches nothing. */
-export function tagsUnchanged(note: TagVersions, known: TagVersions): boolean {
-  return [...note].every(([tag, epoch]) => {
-    const current = known.get(tag) ?? 0
-    return current > 0 && epoch >= current
+/** Whether no stored version is older than the present one. A tag without a present version counts as changed. */
+export function tagsUnchanged(stored: TagVersions, present: TagVersions): boolean {
+  return [...stored].every(([tag, version]) => {
+    const current = present.get(tag) ?? 0
+    return current > 0 && version >= current
   })
 }
 
-/** What is being asked in this very step of the program, by store: many claims that go out together ask the same. */
+/** The reads of this microtask, by store and then by arguments: claims that are sent together read the same versions. */
 const pendingReads = new WeakMap<Store, Map<string, Promise<TagVersions>>>()
 
-/** The present epochs of tags. With `keepFor` (ms), each has one, and keeps it at least that long. */
+/** The present versions of tags. With `keepFor` (ms), missing versions are made, and all are kept at least so long. */
 export function readTagVersions(
   store: Store,
   tags: readonly string[],
@@ -40,17 +43,17 @@ export function readTagVersions(
   limits: CallLimits,
 ): Promise<TagVersions> {
   if (tags.length === 0) return Promise.resolve(new Map())
-  const questions = pendingReads.get(store) ?? new Map<string, Promise<TagVersions>>()
-  pendingReads.set(store, questions)
-  const question = [keepFor, limits.within, ...tags].join(' ')
-  const known = questions.get(question)
-  if (known) return known
-  const answer = store
+  const reads = pendingReads.get(store) ?? new Map<string, Promise<TagVersions>>()
+  pendingReads.set(store, reads)
+  const id = [keepFor, limits.within, ...tags].join(' ')
+  const pending = reads.get(id)
+  if (pending) return pending
+  const read = store
     .tagVersions(tags, keepFor, limits)
-    .then((epochs) => new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
-  questions.set(question, answer)
-  microtask(() => questions.delete(question))
-  return answer
+    .then((versions) => new Map(tags.map((tag, index) => [tag, versions[index] ?? 0])))
+  reads.set(id, read)
+  microtask(() => reads.delete(id))
+  return read
 }
 
 /** How long the versions of tags are known beyond the results that carry them, ms. */
