@@ -1,5 +1,5 @@
-// U1: user code runs in the async context of the call that began or registered it, whatever shares its connection, its
-// batch, its turn of the event loop or its flight.
+// U1: user code runs in the async context of the call that started or registered it, even if calls share a connection, a
+// batch, a turn of the event loop or a flight.
 
 import assert from 'node:assert/strict'
 import { AsyncLocalStorage } from 'node:async_hooks'
@@ -20,12 +20,12 @@ import { until } from '../support/wait.ts'
 const context = new AsyncLocalStorage<string>()
 const here = () => context.getStore()
 
-/** In each tenant's context, side by side, in one tick. */
+/** Runs in the context of each tenant, concurrently, in one tick. */
 function each<T>(act: (tenant: string) => T | Promise<T>): Promise<T[]> {
   return Promise.all(['acme', 'evil'].map((tenant) => context.run(tenant, async () => await act(tenant))))
 }
 
-/** The same test in memory, and on a Redis that nothing is connected to yet. */
+/** Runs a test in memory, and on a Redis without a connection yet. */
 function onBoth(title: string, body: (open: (options?: LockerOptions) => Locker) => Promise<void>): void {
   for (const kind of ['memory', 'redis'] as const) {
     test(`U1 async context - ${title}, ${kind === 'memory' ? 'in memory' : 'on Redis'}`, async () => {
@@ -142,7 +142,7 @@ onBoth('producers of streams, to the end of their generators', async (open) => {
       },
       { abortUnwanted: true },
     )
-    // Who reads is not who has asked for it.
+    // The reader is another tenant than the caller of `stream`.
     const chunks: unknown[] = []
     await context.run('reader', async () => {
       for await (const chunk of stream) if (chunks.push(chunk) === 3) break
@@ -266,7 +266,7 @@ onBothStores(
       },
     })
     const told: unknown[] = []
-    // The subscription is opened by a request.
+    // A request opens the subscription.
     await context.run('request', () => queue.counts())
     context.run('on', () => queue.on('completed', () => told.push(['completed', here()])))
     context.run('once', () => queue.once('active', () => told.push(['active', here()])))

@@ -1,4 +1,4 @@
-// The tables and the queue of what comes and goes by the thousand: they do what Map, Set and an array do.
+// TransientMap, TransientSet and Fifo behave like Map, Set and an array.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -6,7 +6,7 @@ import fc from 'fast-check'
 import { TransientMap, TransientSet } from '../../src/kernel/collections/churn.ts'
 import { Fifo } from '../../src/kernel/collections/fifo.ts'
 
-/** Few keys and many steps: each run makes the table anew several times. */
+/** Few keys and many steps: each run rebuilds the collection several times. */
 const STEPS = { minLength: 600, maxLength: 1500 }
 
 test('churn - a map does what a Map does, however often it is made anew', () => {
@@ -34,7 +34,7 @@ test('churn - an iteration sees what is added and deleted meanwhile, and ends by
     const seen: number[] = []
     for (const n of each) {
       seen.push(n)
-      // Enough to make it anew, if that were not put off.
+      // Enough to rebuild it, if the iteration did not defer that.
       for (let more = 0; more < 300; more++) {
         each.add(-1)
         each.delete(-1)

@@ -20,12 +20,12 @@ import { RedisServer } from '../support/redis-server.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** What a timer may be late by. */
+/** A timer may be late by this, ms. */
 const EPSILON = 500
 
-/** What this file does when it is started as another process of the tests below. */
+/** The roles of this file when a test below starts it as another process. */
 const handlers = {
-  /** Asks where nobody answers, by options of its own and by a client without a listener, and goes on living. */
+  /** Calls a Redis that does not exist, by options and by a client without an 'error' listener, and stays alive. */
   ask: async (port: number): Promise<unknown[]> => {
     const options: LockerOptions = { unavailableAfter: 300 }
     const client = new Redis({ port, lazyConnect: true })
@@ -39,7 +39,7 @@ const handlers = {
   },
 }
 
-/** What the clients of both versions of ioredis understand. */
+/** The options that the clients of both versions of ioredis share. */
 type Options = Partial<{
   path: string
   host: string
@@ -83,7 +83,7 @@ const VARIANTS: Record<string, Options> = {
   },
 }
 
-/** What the present test has opened: closed in the end, also if it fails. */
+/** Opened by the present test, and closed at its end, also if it fails. */
 const clients = new Set<{ disconnect(): void }>()
 const lockers = new Set<Locker>()
 
@@ -94,7 +94,7 @@ async function closeAll(): Promise<void> {
   clients.clear()
 }
 
-/** A client whose errors are not of interest. */
+/** A client whose errors are ignored. */
 function borrowed<C extends Borrowed>(client: C): C {
   client.on('error', () => {})
   clients.add(client)
@@ -119,7 +119,7 @@ const parked = (locker: Locker, key: string) =>
 const subscribed = (...lockers: Locker[]) =>
   until(() => lockers.every((locker) => locker.stats().subscribed), { what: 'all to be subscribed' })
 
-/** What became of it, and after how many ms. */
+/** The outcome of a promise, and the time to it, ms. */
 async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {
   const start = performance.now()
   const outcome = await promise.then(
@@ -129,7 +129,7 @@ async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; erro
   return { ...outcome, ms: performance.now() - start }
 }
 
-/** The whole of what two processes do with each other: by messages alone, as the lease is far too long to help. */
+/** Every interaction of two processes, by messages alone: the lease is far too long to help. */
 async function converse(a: Locker, b: Locker): Promise<void> {
   await Promise.all([a, b].map((locker, index) => locker.run(`own ${index}`, () => index)))
   await subscribed(a, b)
@@ -342,7 +342,7 @@ function tests(): void {
       client.disconnect()
     })
 
-    /** A server with a user that may do everything but this. */
+    /** A server with a user that may do everything except this. */
     async function restricted(...rules: string[]): Promise<{ t: Setup; user: Options }> {
       const t = await setup()
       await t.server.call('ACL', 'SETUSER', 'user', 'on', '>right', '~*', '&*', '+@all', ...rules)
@@ -408,7 +408,7 @@ function tests(): void {
         () => true,
         (error: unknown) => assert.ok(error instanceof UnavailableError),
       )
-      // Either it is said that it cannot be promised, or it is kept.
+      // Either the warning says that results may be lost, or the result is there.
       if (!acknowledged) return
       await until(async () => (await b.run('key', () => 'new')) === 'new', {
         what: 'the cache to drop what was invalidated',

@@ -22,14 +22,14 @@ const VIEWS = [
   BigInt64Array,
 ]
 
-/** A copy in memory of its own, at its beginning. */
+/** A copy at the beginning of new memory. */
 function memoryOf(bytes: Uint8Array): ArrayBuffer {
   const memory = new ArrayBuffer(bytes.byteLength)
   new Uint8Array(memory).set(bytes)
   return memory
 }
 
-/** Every kind of binary value, some of them a window into a larger memory. */
+/** Every kind of binary value, some of them a view of a larger memory. */
 const binary = fc
   .tuple(fc.uint8Array({ maxLength: 64 }), fc.nat({ max: VIEWS.length + 2 }))
   .map(([bytes, kind]) => {
@@ -40,7 +40,7 @@ const binary = fc
     return kind === VIEWS.length + 1 ? memoryOf(bytes) : new DataView(memoryOf(bytes), bytes.length >> 1)
   })
 
-/** Any UTF-16, lone surrogates as well. */
+/** Any UTF-16, including lone surrogates. */
 const text = fc.oneof(
   fc.string({ unit: 'binary' }),
   fc
@@ -73,7 +73,7 @@ const leaf = fc.oneof(
   ),
   binary,
 )
-/** Everything that is carried, at any depth. Objects get their fields by definition: `__proto__` is a field like others. */
+/** Everything that can be encoded, at any depth. Fields are defined, not assigned, so `__proto__` is an ordinary field. */
 const carried = fc.letrec<{ any: unknown }>((tie) => ({
   any: fc.oneof(
     { depthSize: 'medium', withCrossShrink: true },
@@ -188,7 +188,7 @@ function nested(depth: number): unknown {
   return value
 }
 
-/** What it must refuse, and how the message calls it. */
+/** Values that must be refused, and their names in the message. */
 const REFUSED: Record<string, [value: () => unknown, named: RegExp]> = {
   'a date': [() => new Date(0), /An instance of Date/],
   'a map': [() => new Map(), /An instance of Map/],
@@ -261,7 +261,7 @@ describe('codec - refuses', () => {
   })
 
   test('codec - a hole of an array comes back as a hole, or is refused', () => {
-    // biome-ignore lint/suspicious/noSparseArray: it is what is tested
+    // biome-ignore lint/suspicious/noSparseArray: the test needs one
     const sparse = [1, , 3]
     try {
       assert.deepStrictEqual(back(sparse), sparse)
@@ -296,7 +296,7 @@ describe('codec - refuses', () => {
   })
 })
 
-/** Decodes whatever bytes: data, or a CodecError. */
+/** Decodes any bytes: returns data, or throws a CodecError. */
 function survives(bytes: Buffer): unknown {
   try {
     return jsonCodec.decode(bytes)

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { Clock, Timer } from '../../src/kernel/time/clock.ts'
 import { Deadlines, type Pending } from '../../src/kernel/time/deadlines.ts'
 
-/** A clock that stands until it is set, and counts its timers. */
+/** A clock that stands still until it is set, and counts its timers. */
 class SteppedClock implements Clock {
   time = 0
   readonly timers = new Map<object, { at: number; run: () => void }>()

@@ -16,9 +16,9 @@ interface Login {
 
 const given: string[] = []
 
-/** What this file does when it is started as another process: a warning is given once per process. */
+/** The roles of this file when a test starts it as another process: a warning is emitted once per process. */
 const handlers = {
-  /** Processes two commands, and asks for a result, by lockers and queues of their own. */
+  /** Processes two commands and runs a work, by lockers and queues of its own. */
   work: async (redis: Login): Promise<void> => {
     process.on('warning', (warning) =>
       given.push(`${(warning as { code?: string }).code} ${warning.message}`),
@@ -30,7 +30,7 @@ const handlers = {
     }
   },
   warnings: async (): Promise<string[]> => given,
-  /** Asks for a result under a lease. */
+  /** Runs a work under a lease. */
   run: async (redis: Login, lease: number): Promise<void> => {
     process.on('warning', (warning) =>
       given.push(`${(warning as { code?: string }).code} ${warning.message}`),
@@ -57,7 +57,7 @@ function tests(): void {
         await using other = new RedisQueue('jobs', { redis: t?.redis ?? null })
         await using locker = new Locker(options)
         await queue.ready()
-        // What a TimeoutError says besides must be found out within a moment.
+        // The details of a TimeoutError must be found out within a moment.
         const explained = async () => {
           const two = [1, 2].map((payload) => failureOf(queue.submit('render', payload, { timeout: 50 })))
           const late = await Promise.all(two)

@@ -1,5 +1,5 @@
-// Numbers that only grow, near the largest one that is exact: who can write to Redis may bring that about. It concerns the
-// record that holds the number, and no other.
+// Numbers that only grow, near the largest exact integer: anybody who can write to Redis can set them. Only the record
+// that contains the number is affected.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -53,11 +53,11 @@ test('L1 fence limit - a forged fence concerns its key alone, however it is seen
   const { here, there } = w
   const forge = (key: string, ...more: (string | number)[]) =>
     t.server.call('HSET', recordKey('soloflight', key), 'f', MAX - 50, ...more)
-  // Granted.
+  // A new grant.
   await forge('granted')
   assert.ok((await fenceOf(here, 'granted')) > MAX - 50)
   assertOfToday(await fenceOf(here, 'other'))
-  // Granted anew to the next waiter of this process.
+  // A regrant to the next waiter of this process.
   await forge('again')
   const ticket = await here.request('again')
   assert.ok(ticket.status === 'locked')
@@ -68,11 +68,11 @@ test('L1 fence limit - a forged fence concerns its key alone, however it is seen
   assert.ok(second.status === 'locked' && second.fence > ticket.fence)
   await second.release()
   assertOfToday(await fenceOf(here, 'another'))
-  // Waited for.
+  // A grant after waiting.
   await forge('parked', 'o', 'somebody', 'u', Date.now() + 500, 'l', 100, 'h', 'host:1', 'n', 0)
   assert.ok((await fenceOf(here, 'parked')) > MAX - 50)
   assertOfToday(await fenceOf(here, 'a third'))
-  // And of a process that never saw any of them.
+  // A grant in a process that has not seen any of the fences.
   assertOfToday(await fenceOf(there, 'a fourth'))
 })
 
@@ -161,7 +161,7 @@ now = math.floor(us / 1000)`
       await t.server.call('SET', 'skew', days * DAY)
       for (const key of ['one', 'other', `new ${days}`, 'one', 'other']) await grant(key)
     }
-    // Lost with the clock set back: this process has seen it.
+    // The record is lost and the clock was set back, but this process has seen the fence.
     await t.server.call('SET', 'skew', 9.5 * DAY)
     await t.server.call('DEL', 'one')
     await grant('one')
@@ -230,7 +230,7 @@ test('S4 fence limit - a result of a forged fence is not kept in a process: what
   await Promise.all([here.ready(), there.ready()])
   const record = recordKey('soloflight', 'key')
   await t.server.call('HSET', record, 'f', MAX - 50)
-  // As its result, as a message to who waits, and read from the record.
+  // In the result, in the message to waiters, and in the record.
   const gate = pDefer<string>()
   const results = [here.run('key', () => gate.promise)]
   await until(async () => (await there.peek('key')).status === 'locked', { what: 'the work to run' })
@@ -333,7 +333,7 @@ test('L1 fence limit - a job whose generation can grow no more is refused, by na
   await refused(there.submit('work', 2, { dedupe: 'key' }))
   await refused(there.enqueue('work', 2, { dedupe: 'key' }))
   await refused(there.retry(id))
-  // A rerun of what runs.
+  // A rerun of a running job.
   await w.t.server.call('DEL', job(id))
   gate = pDefer()
   const running = there.submit('work', 1, { dedupe: 'key' })

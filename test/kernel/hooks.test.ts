@@ -1,5 +1,5 @@
-// U3: what a hook or a listener of the user throws, or rejects with, is told as a warning. It ends neither the process
-// nor the wait of anybody.
+// U3: an error that a hook or listener of the user throws or rejects with is reported as a warning. It ends neither the
+// process nor the wait of any caller.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,7 +15,7 @@ interface Warned {
   code: string | undefined
 }
 
-/** Waits until each of these hooks has been warned of, and has told its channel. */
+/** Waits until each of these hooks has emitted its warning and its event. */
 async function heard(child: Child<HooksHandlers>, hooks: Record<string, string>): Promise<void> {
   for (const [hook, error] of Object.entries(hooks)) {
     const { name, code } = await child.next<Warned>(

@@ -1,4 +1,4 @@
-// Whole programs, as users write them: what is processed or awaited keeps them alive, and nothing else does.
+// Whole programs, as users write them: workers and awaited calls keep the process alive, and nothing else does.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -19,7 +19,7 @@ before(async () => {
 })
 after(() => programs[Symbol.asyncDispose]())
 
-/** A worker, and nothing else; it closes its queue at SIGTERM. */
+/** A program with a worker only; it closes its queue at SIGTERM. */
 const worker = (options: object): string => `
 const queue = new RedisQueue('jobs', ${JSON.stringify(options)})
 queue.process('render', (page) => 'rendered ' + page)
@@ -27,10 +27,10 @@ process.once('SIGTERM', () => (console.log('closing'), queue.close()))
 process.once('beforeExit', () => console.log('nothing left'))
 console.log('processing')`
 
-/** What it writes when it ends as it should: nothing ended it, and nothing kept it alive, but the queue. */
+/** The output of a program that ends as it should: only its queue kept it alive, and nothing else ended it. */
 const ENDED = 'processing\nclosing\nnothing left\n'
 
-/** How often the warning was written. */
+/** Number of warnings in the output. */
 const warnings = (errors: string): number => errors.split('SOLOFLIGHT_REDIS_UNREACHABLE').length - 1
 
 for (const system of SYSTEMS) {
@@ -84,7 +84,7 @@ for (const system of SYSTEMS) {
       assert.equal(program.output, ENDED)
     })
 
-    /** Programs that end by themselves once they have settled, with what they write until then. */
+    /** Programs that end by themselves when their calls have settled, with their output. */
     const settling: Record<string, [names: string, text: string, output: string]> = {
       'an embedded submitter waits for a delayed job': [
         'RedisQueue',

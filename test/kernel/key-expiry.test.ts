@@ -1,4 +1,4 @@
-// U4: no key is ever without expiry, whatever dies when. What nobody looks after any more is forgotten some day.
+// U4: every key has an expiry, whichever process dies at whatever moment.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -13,7 +13,7 @@ const FILE = new URL('../support/mixed-child.ts', import.meta.url)
 
 type Mixed = Child<MixedHandlers>
 
-/** All keys of a server, and those of them that it will keep for ever. */
+/** All keys of a server, and those of them that have no expiry. */
 async function keysOf(server: RedisServer): Promise<{ all: string[]; eternal: string[] }> {
   const all = new Set<string>()
   let cursor = '0'
@@ -27,7 +27,7 @@ async function keysOf(server: RedisServer): Promise<{ all: string[]; eternal: st
   return { all: [...all], eternal }
 }
 
-/** What stands in the names of keys, one a kind, that were there: a test of nothing would pass as well. */
+/** Parts of key names, one for each kind of key that must have existed: otherwise the test would prove nothing. */
 function has(all: readonly string[], ...kinds: RegExp[]): void {
   for (const kind of kinds)
     assert.ok(
@@ -36,7 +36,7 @@ function has(all: readonly string[], ...kinds: RegExp[]): void {
     )
 }
 
-/** Children on one server, killed by the test. */
+/** Child processes on one server, which the test kills. */
 async function onServer(
   count: number,
   body: (children: Mixed[], server: RedisServer) => Promise<void>,

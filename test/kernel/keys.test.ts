@@ -6,7 +6,7 @@ import { jsonCodec } from '../../src/kernel/codec/codec.ts'
 import { checkKey, checkPrefix, MAX_KEY_LENGTH, recordKey } from '../../src/kernel/redis/keys.ts'
 import { cacheName } from '../../src/locker/runtime.ts'
 
-/** Any UTF-16, lone surrogates as well. */
+/** Any UTF-16, including lone surrogates. */
 const units = fc
   .array(fc.oneof(fc.integer({ min: 0, max: 0xffff }), fc.integer({ min: 0xd800, max: 0xdfff })), {
     minLength: 1,
@@ -14,7 +14,7 @@ const units = fc
   })
   .map((codes) => String.fromCharCode(...codes))
 
-/** Keys that look like names of records, like their hashed form, and keys that others could be confused with. */
+/** Keys that look like record keys or like digests, and other keys that are easily confused. */
 const imitation = fc.oneof(
   units.map((key) => recordKey('p', key)),
   units.map((key) => recordKey('p', key).slice('p:1:'.length)),
@@ -33,10 +33,10 @@ const key = fc.oneof(
 )
 const prefix = fc.stringMatching(/^[\w:.-]{1,12}$/)
 
-/** What a key of a kind is called in the in-process cache. */
+/** The name of a key of a kind in the in-process cache. */
 const name = (letter: string, text: string): string => cacheName({ letter, codec: jsonCodec }, text)
 
-/** Keys that are next to each other, as far as any encoding could confuse them. */
+/** Pairs of similar keys that an encoding could confuse. */
 function neighbours(key: string): string[] {
   return [
     key.normalize('NFC'),

@@ -1,5 +1,5 @@
-// What clients, origins and Redis may make as long as they like costs in proportion to its length. Each function that reads
-// such input is given its worst ones at two sizes. (That no regular expression backtracks: regexps.test.ts.)
+// The cost of inputs whose length clients, origins and Redis choose is proportional to that length. Each function that reads
+// such an input is measured on its worst inputs of two sizes. (Regular expressions: regexps.test.ts.)
 
 import assert from 'node:assert/strict'
 import { IncomingMessage, ServerResponse } from 'node:http'
@@ -47,7 +47,7 @@ import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/payload.ts'
 import { excessiveGrowth } from '../support/growth.ts'
 
-/** What is measured: for an input of a size, what reads it. */
+/** A measurement: for an input of a size, the function that reads it. */
 type Reading = readonly [name: string, make: (size: number) => () => unknown]
 
 const times = <T>(count: number, make: (index: number) => T): T[] =>
@@ -62,7 +62,7 @@ const lifetimes = {
 }
 const arrival = { responseTime: Date.now(), responseDelay: 0 }
 
-/** Texts that are the worst for what parses them: whatever is optional or repeated, and does not come to its end. */
+/** The worst texts for parsers: optional and repeated parts that do not end. */
 const TEXTS: Record<string, (size: number) => string> = {
   blanks: (n) => `a${' '.repeat(n)}b`,
   'blanks around an equals sign': (n) => `a${' '.repeat(n)}=${' '.repeat(n)}b`,
@@ -89,7 +89,7 @@ const TEXTS: Record<string, (size: number) => string> = {
   'a date that goes on': (n) => `Sun, 06 Nov 1994 08:49:37 GMT${' '.repeat(n)}x`,
 }
 
-/** Whatever reads the text of a field, of a request or a response. */
+/** All functions that read the text of a field, of a request or of a response. */
 const READERS: Record<string, (text: string) => unknown> = {
   'parts of a list': parseList,
   'Cache-Control of a response': (text) => {
@@ -159,7 +159,7 @@ function stored(headers: HeaderFields): StoredResponse {
   })
 }
 
-/** Fields: many lines of one, many of each its own. */
+/** Fields: many lines of one name, and many names. */
 const FIELDS: Reading[] = [
   [
     'lines of one field',
@@ -380,7 +380,7 @@ describe('linear, the text of a field', () => {
 describe('linear, fields', () => measured(FIELDS))
 describe('linear, messages, values and calls', () => measured(OTHERS, { from: 500, to: 50_000 }))
 
-// A list that is spread into a call stands on the stack.
+// A list that is spread into a call takes space on the stack.
 test('linear - a response of 300,000 lines, and a work that waits for 300,000', () => {
   const many = 300_000
   const control = new CacheControl([`${'max-age=1,'.repeat(many)}max-age=0`])

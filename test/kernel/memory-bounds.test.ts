@@ -1,4 +1,4 @@
-// What processes hold in memory, measured in processes of their own.
+// Memory of processes, measured in child processes.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -20,7 +20,7 @@ const EMBEDDED = (256 + 64) * MIB
 
 const run = promisify(execFile)
 
-/** What a process holds after a scenario, and what its in-process cache says that it does. */
+/** The memory of a process after a scenario, and the size that its in-process cache reports. */
 async function measured(
   scenario: string,
   count: number,

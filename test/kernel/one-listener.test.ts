@@ -7,7 +7,7 @@ import { Locker, RedisQueue } from '../../src/index.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** Runs it and returns what the process was warned of meanwhile. */
+/** Runs a function. Returns the process warnings that were emitted meanwhile. */
 async function warningsOf(run: () => Promise<void>): Promise<string[]> {
   const warnings: string[] = []
   const note = (warning: Error) => warnings.push(`${warning.name} ${warning.message}`)
@@ -45,7 +45,7 @@ describe('one listener', () => {
           new Set(['done']),
         )
         assert.equal((await t.server.connectedClients()).length, 2)
-        // What others still use stays open when one of them closes.
+        // A connection that others use stays open when one of them closes.
         const [last, ...others] = [...lockers, ...queues]
         await Promise.all(others.map((layer) => layer.close({ grace: 0 })))
         assert.ok(last instanceof Locker)
@@ -54,7 +54,7 @@ describe('one listener', () => {
         await until(async () => (await t.server.connectedClients()).length === 1, {
           what: 'the subscription to end',
         })
-        // And another begins anew.
+        // Another one opens it again.
         await using again = new Locker({ redis: client, cache: false })
         assert.equal(await again.run('again', () => 2), 2)
       })

@@ -13,12 +13,12 @@ import { serve } from '../support/process-child.ts'
 import { portOf, RedisServer } from '../support/redis-server.ts'
 import { setup } from '../support/setup.ts'
 
-/** How long Redis may be silent, ms. */
+/** Redis may be silent for this long, ms. */
 const PATIENCE = 600
 
-/** What this file does when it is started as another process: a warning is given once per process. */
+/** The role of this file when a test starts it as another process: a warning is emitted once per process. */
 const handlers = {
-  /** The warnings of a process that makes a layer by these options, several times. */
+  /** Prints the warnings of a process that creates a layer with these options several times. */
   warnings: async (redis: 'undefined' | 'null' | 'absent'): Promise<string[]> => {
     const warnings: string[] = []
     process.on('warning', (warning) =>
@@ -48,7 +48,7 @@ class NodeRedisClient extends EventEmitter {
   sendCommand(): void {}
 }
 
-/** A Connection of another copy of this package is marked likewise, and is no instance of ours. */
+/** A Connection of another copy of this package has the same mark, and is not an instance of our class. */
 const foreign = { [Symbol.for('soloflight.Connection')]: true, ask() {} }
 
 class Config {
@@ -261,7 +261,7 @@ function tests(): void {
   })
 }
 
-/** A URL class that is not this realm's. */
+/** A URL class of another realm. */
 function realm(): unknown {
   return class {
     readonly href: string

@@ -1,5 +1,5 @@
-// Every regular expression of the sources takes time in proportion to its input, whatever that is. Proved by recheck, which
-// translates each to an automaton and reports the degree of its backtracking, at every place where a match may begin.
+// Every regular expression of the sources takes time proportional to its input. Proved by recheck, which translates each
+// expression to an automaton and reports the degree of its backtracking, at every position where a match can begin.
 
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
@@ -8,7 +8,7 @@ import { describe, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseSync, Visitor } from 'oxc-parser'
 
-// The backend without a process, or a JVM, of its own.
+// The backend that needs no other process and no JVM.
 process.env['RECHECK_BACKEND'] = 'pure'
 const { checkSync } = await import('recheck')
 
@@ -25,7 +25,7 @@ async function filesOf(folder: string): Promise<string[]> {
   return entries.filter((entry) => entry.endsWith('.ts')).map((entry) => join(folder, entry))
 }
 
-/** The expressions that a file has in writing, and how many it makes of text. */
+/** The regular expression literals of a file, and the number of expressions that it creates from text. */
 async function expressionsIn(file: string): Promise<{ written: Expression[]; made: number }> {
   const where = relative(SOURCES, file)
   const written: Expression[] = []
@@ -43,7 +43,7 @@ async function expressionsIn(file: string): Promise<{ written: Expression[]; mad
   return { written, made }
 }
 
-/** The expressions that modules make while they are loaded, of text. */
+/** The expressions that modules create from text while they are loaded. */
 async function madeBy(files: readonly string[]): Promise<Expression[]> {
   const made: Expression[] = []
   const real = globalThis.RegExp
@@ -72,7 +72,7 @@ describe('regular expressions', () => {
     const files = await filesOf(SOURCES)
     const found = await Promise.all(files.map(expressionsIn))
     const made = await madeBy(files)
-    // So that none that is made later, in a call, goes unseen.
+    // Otherwise an expression that is created later, in a call, would be missed.
     assert.equal(
       made.length,
       found.reduce((sum, { made }) => sum + made, 0),

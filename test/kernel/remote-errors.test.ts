@@ -29,7 +29,7 @@ test('remote - isRemote tells a failure by its name, where it was thrown and els
     assert.ok(!isRemote(error, 'OtherError'))
     const name: 'OtherError' | 'ValidationError' = error.remote.name
     assert.deepEqual([name, error.remote.fields?.['field']], ['ValidationError', 'title'])
-    // The original itself is there only where it was thrown.
+    // The original error exists only in the process in which it was thrown.
     assert.equal(error.cause instanceof ValidationError, index === 0)
   }
 })

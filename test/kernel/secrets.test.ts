@@ -1,4 +1,4 @@
-// Passwords, and whatever else a foreign error carries, are told to nobody.
+// Passwords, and other secrets in foreign errors, are not shown.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -28,7 +28,7 @@ import { until } from '../support/wait.ts'
 const SECRET = 's3cr3t'
 const USER = 'us3r'
 
-/** Asks layers in every way, and waits until they have warned that Redis cannot be reached. */
+/** Makes every kind of call on several layers, and waits until they have warned that Redis is unreachable. */
 async function askAll(redis: RedisSource, told: Told): Promise<void> {
   const locker = new Locker({ redis, unavailableAfter: 300, timeout: 1000, errorTtl: 1000 })
   const queue = new RedisQueue('jobs', { redis, unavailableAfter: 300, timeout: 1000 })
@@ -58,7 +58,7 @@ async function askAll(redis: RedisSource, told: Told): Promise<void> {
 }
 
 describe('secrets - a connection that fails', { concurrency: 5 }, () => {
-  /** How a client is refused: by what server, and what the client was told. */
+  /** A way in which a client is refused: the server, and the options of the client. */
   const cases: Record<
     string,
     { args?: string[]; acl?: boolean; source: (port: number, secret: string) => RedisSource }
@@ -122,7 +122,7 @@ describe('secrets - a connection that fails', { concurrency: 5 }, () => {
     test(`secrets - ${what}: errors, events and warnings do not tell the password`, async () => {
       await using server = await RedisServer.start({ port: 'free', args: args ?? [] })
       if (acl) await server.call('ACL', 'SETUSER', 'user', 'on', '>right', '~*', '&*', '+@all')
-      // Each has a password of its own: whatever is told in this process is heard by all.
+      // Each has a password of its own, because all events of this process are collected.
       const secret = `${SECRET}-${index}-`
       await check(source(portOf(server), secret), secret)
     })
@@ -280,7 +280,7 @@ test('secrets - the fields that are documented as left out are those that are', 
     assert.ok(!isSecret(name), name)
 })
 
-/** What errors of well-known packages carry beside a message and a code. */
+/** Fields that errors of well-known packages have besides message and code. */
 const FOREIGN: Record<string, object> = {
   ioredis: { command: { name: 'auth', args: [SECRET] }, lastNodeError: { command: { args: [SECRET] } } },
   pg: { severity: 'ERROR', detail: `Failing row contains (${SECRET})`, where: SECRET, internalQuery: SECRET },
@@ -323,7 +323,7 @@ const FOREIGN: Record<string, object> = {
   },
 }
 
-/** An error with these fields, and the same behind it as a cause, and among several. */
+/** An error with these fields, which are also in its cause, and in one of its aggregated errors. */
 function foreignError(fields: object): Error {
   const make = (rest?: ErrorOptions) =>
     Object.assign(new Error(`connect to postgres://u:${SECRET}@h/db failed`, rest), fields)

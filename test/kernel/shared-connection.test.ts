@@ -9,7 +9,7 @@ import { until } from '../support/wait.ts'
 setFlagsFromString('--expose-gc')
 const collect: () => void = runInNewContext('gc')
 
-/** What the lockers of a prefix share on a connection, without keeping it. */
+/** The object that the lockers of a prefix share on a connection, without a reference to it. */
 function sharedBy(connection: Connection, prefix: string): WeakRef<object> {
   const purpose = `locker:${prefix}`
   const shared = connection.acquireShared<object>(purpose, () => assert.fail('Nobody shares anything'))
@@ -33,9 +33,9 @@ test('shared - L5 of prefixes on one Connection nothing is left when their locke
     collect()
     return [...kept].filter((shared) => shared.deref()).length
   }
-  // What was used last may still be referred to.
+  // The last one that was used may still be referenced.
   await until(() => left() <= 1, { what: 'everything to be collected', timeout: 10_000 })
-  // Of the one prefix that is still used, everything is there, invalidations of others too.
+  // For the prefix that is still used everything works, including invalidations of other processes.
   assert.equal(await stays.run('key', () => 'again'), 0)
   await using other = new Locker({ redis: t.redis, prefix: 'p0' })
   await other.invalidate('key')

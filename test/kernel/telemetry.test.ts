@@ -28,7 +28,7 @@ const EVENTS: readonly TelemetryEvent[] = [
   'connection',
 ]
 
-/** Everything that is told from now until it is disposed. */
+/** Records all events until it is disposed. */
 class Recording implements Disposable {
   readonly events: [TelemetryEvent, object][] = []
   readonly #listeners = EVENTS.map((event) => {

@@ -1,4 +1,4 @@
-// What is sent together at the end of a tick.
+// Callbacks at the end of a tick.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -48,7 +48,7 @@ test('tick - what throws is an uncaught exception, and holds up nothing', async 
   }
 })
 
-/** A server that hands on to Redis, and notes how many commands each piece of data from the client holds. */
+/** A server that forwards to Redis, and counts the commands in each chunk of data from the client. */
 async function counting(path: string, reads: number[]): Promise<Server> {
   const server = createServer((client: Socket) => {
     const redis = connect(path)

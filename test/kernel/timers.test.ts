@@ -13,7 +13,7 @@ const real = { setTimeout, clearTimeout, setInterval, clearInterval, setImmediat
 const { now } = performance
 const microtask = queueMicrotask
 
-/** Every way in which a test library stops the time of a process; `stop` begins, `go` ends it. */
+/** The ways in which test libraries install fake timers; `stop` installs them, `go` removes them. */
 const FAKES: Record<string, { stop(): void; go(): void }> = {
   'node:test': {
     stop: () => mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'setImmediate', 'Date'] }),
@@ -40,7 +40,7 @@ const FAKES: Record<string, { stop(): void; go(): void }> = {
   },
 }
 
-/** Rejects when it takes so long that something must wait for a timer that never fires. */
+/** Rejects if the promise takes so long that it must wait for a timer that never fires. */
 function inTime<T>(promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
@@ -49,7 +49,7 @@ function inTime<T>(promise: Promise<T>): Promise<T> {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-/** Whether it works, with everything that waits, expires, repeats or is put off. */
+/** Whether everything works that waits, expires, repeats or is deferred. */
 async function useAll(locker: Locker, queue: RedisQueue, round: string): Promise<void> {
   assert.equal(await locker.run(`hit ${round}`, () => 1), 1)
   assert.equal(await locker.run(`hit ${round}`, () => 2), 1)

@@ -1,4 +1,4 @@
-// The scheduler that works and handlers share: how many start in a turn of the event loop, and who counts.
+// The scheduler that works and handlers share: how many start in a turn of the event loop, and which slots count.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { type Slot, WorkScheduler } from '../../src/kernel/work/work-scheduler.t
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** A clock whose time passes when it is told to. */
+/** A clock whose time passes on demand. */
 class HandClock implements Clock {
   #now = 0
   readonly after = systemClock.after
@@ -24,7 +24,7 @@ class HandClock implements Clock {
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
-/** The same test in memory and on Redis. */
+/** Runs a test in memory and on Redis. */
 function onBoth(title: string, body: (place: { redis?: RedisSource }) => Promise<void>): void {
   for (const kind of ['memory', 'redis'] as const) {
     test(`work scheduler - ${title}, ${kind === 'memory' ? 'in memory' : 'on Redis'}`, async () => {
@@ -64,11 +64,11 @@ test('work scheduler - the budget of a turn bounds what computes, over all sched
     [...started].sort((a, b) => a - b),
     'first come, first served',
   )
-  // 2 ms each, and 5 ms a turn. The first look is after two turns.
+  // 2 ms each, 5 ms per turn. The first check is after two turns.
   assert.deepEqual(perTurn, [5, 3, 3])
 })
 
-/** Starts works that compute for so long each, ms, and go on for some ticks. Returns what happened, in order. */
+/** Starts works that compute for `ms` each and continue for some ticks. Returns the events in order. */
 async function publishing(
   names: string[],
   batchable: boolean,
@@ -182,7 +182,7 @@ onBoth('between two chunks a work that reads a stream keeps its slot', async (pl
   await atChunk.promise
   const queued = locker.run('queued', () => 'done')
   await until(() => locker.stats().queued === 1, { what: 'the other work to wait' })
-  // The producer and the reader: both have begun, and neither lends.
+  // The producer and the reader: both run, and neither lends its slot.
   assert.equal(locker.stats().running, 2)
   goOn.resolve()
   assert.equal(await reading, 2)
@@ -207,7 +207,7 @@ onBoth('a stream that waits for the work that reads it is a deadlock', async (pl
       yield 1
     }),
   )
-  // Whichever of the two is the first to know: it is told, and the other goes on.
+  // Whichever of the two detects the deadlock first gets the error. The other goes on.
   assert.ok([told[0], outcome].includes('E_DEADLOCK'), `${told} ${outcome}`)
 })
 
