@@ -226,7 +226,7 @@ export function connectionFor(
   if (redis === undefined && store === undefined && Object.hasOwn(options, 'redis')) {
     warnOnce(
       'SOLOFLIGHT_NO_REDIS',
-      `The option \`redis\` of a ${layer} is undefined, so it works within this process only. Is an environment variable missing? If this is intended, pass \`redis: null\` or omit the option.`,
+      `The option \`redis\` of a ${layer} is undefined, so it works within this process alone. Is an environment variable missing? If this is intended, pass \`redis: null\` or omit the option.`,
     )
   }
   if (redis === undefined || redis === null) return undefined
