@@ -46,13 +46,31 @@ const MAX_RETRY_DELAY_MS = 320
 /** A call is suspect after it was on this many connections that ended: it may be the cause, so it is sent alone. */
 const SUSPECT_AFTER = 2
 
-/** One request and its attempts: queued, sent, or waiting to be retried. */
+export type CallState = 'queued' | 'sent' | 'pausing' | 'abandoned' | 'closed'
+
+/**
+ * One request, from {@link CommandGate.send} to its last possible reply.
+ *
+ * queued     waits to be sent: new, or between two attempts
+ * sent       a command awaits its reply
+ * pausing    waits for the next attempt after a transient error
+ * abandoned  the handler was called with an error, but a command still awaits its reply
+ * closed     the handler was called, and no command awaits a reply
+ *
+ * | event                                  | queued  | sent              | pausing | abandoned           |
+ * | -------------------------------------- | ------- | ----------------- | ------- | ------------------- |
+ * | start: an attempt is sent              | sent    |                   |         |                     |
+ * | deliver: a reply                       |         | closed: `onReply` |         | closed: `onLateReply` |
+ * | endAttempt: error, or connection lost  |         | queued            |         | closed              |
+ * | pause: the error is transient          | pausing |                   |         |                     |
+ * | resume: the delay is over              |         |                   | queued  |                     |
+ * | fail: `onError`                        | closed  | abandoned         | closed  |                     |
+ *
+ * A probe is a call without a handler: it is sent once, and any end of its attempt closes it.
+ */
 export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   deadline = 0
-  /** A command of it awaits its reply. */
-  sent = false
-  /** The handler was called. */
-  notified = false
+  #state: CallState = 'queued'
   /** The last attempt got no reply, or only the reply of a server that serves no command at present. */
   unanswered = false
   /** The transient error of the last attempt. */
@@ -69,28 +87,81 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   command: OneConnectionCommand | undefined
   server: Server<Call>
   readonly request: Request
-  readonly handler: ReplyHandler
   readonly timeout: number
+  readonly #handler: ReplyHandler | undefined
   readonly #host: CallHost
   #retryDelay = MIN_RETRY_DELAY_MS
 
   constructor(
     request: Request,
     timeout: number,
-    handler: ReplyHandler,
+    handler: ReplyHandler | undefined,
     server: Server<Call>,
     host: CallHost,
   ) {
     this.request = request
     this.timeout = timeout
-    this.handler = handler
+    this.#handler = handler
     this.server = server
     this.#host = host
+  }
+
+  get state(): CallState {
+    return this.#state
+  }
+
+  /** Whether the handler is still to be called. */
+  get awaited(): boolean {
+    return this.#state !== 'abandoned' && this.#state !== 'closed'
   }
 
   /** Whether it may be what ends connections: no other call is sent with it. */
   get suspect(): boolean {
     return this.lostConnections >= SUSPECT_AFTER
+  }
+
+  /** Returns the number of the attempt. */
+  start(): number {
+    if (this.#state !== 'queued') throw this.#illegal('start')
+    this.#state = 'sent'
+    return ++this.attempt
+  }
+
+  deliver(reply: unknown): void {
+    const late = this.#state === 'abandoned'
+    if (this.#state !== 'sent' && !late) throw this.#illegal('deliver')
+    this.#state = 'closed'
+    if (late) this.#handler?.onLateReply?.(reply)
+    else this.#handler?.onReply(reply)
+  }
+
+  endAttempt(): void {
+    if (this.#state !== 'sent' && this.#state !== 'abandoned') throw this.#illegal('endAttempt')
+    this.#state = this.#state === 'sent' && this.#handler ? 'queued' : 'closed'
+  }
+
+  /** Returns the delay, ms. It doubles with each pause. */
+  pause(): number {
+    if (this.#state !== 'queued') throw this.#illegal('pause')
+    this.#state = 'pausing'
+    const delay = this.#retryDelay
+    this.#retryDelay = Math.min(delay * 2, MAX_RETRY_DELAY_MS)
+    return delay
+  }
+
+  resume(): void {
+    if (this.#state !== 'pausing') throw this.#illegal('resume')
+    this.#state = 'queued'
+  }
+
+  fail(error: Error): void {
+    if (!this.awaited) throw this.#illegal('fail')
+    this.#state = this.#state === 'sent' ? 'abandoned' : 'closed'
+    this.#handler?.onError(error)
+  }
+
+  #illegal(event: string): Error {
+    return new Error(`Internal error: ${event} of a call that is ${this.#state}`)
   }
 
   expire(): void {
@@ -101,19 +172,13 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
     return this.#host.dispatch(this, name, args)
   }
 
-  /** Returns the delay before the next attempt, ms, and doubles it. */
-  nextRetryDelay(): number {
-    const retryDelay = this.#retryDelay
-    this.#retryDelay = Math.min(retryDelay * 2, MAX_RETRY_DELAY_MS)
-    return retryDelay
-  }
-
-  get pause(): number {
+  /** The delay of the next pause, ms. */
+  get retryDelay(): number {
     return this.#retryDelay
   }
 
   mayWrite(command: OneConnectionCommand, socket: Socket, bytes: number): boolean {
-    if (this.notified || command !== this.command) return false
+    if (this.#state !== 'sent' || command !== this.command) return false
     if (command.socket?.destroyed) {
       // A cluster client sends commands again, to any node.
       this.#host.onConnectionLost(this)

@@ -7,6 +7,7 @@ import { Call, type CallHost, type ReplyHandler } from './call.ts'
 import { isCluster, type RedisClient, safeCopy, slotOf } from './client.ts'
 import { type CommandName, OneConnectionCommand, type Request } from './command.ts'
 import { Server } from './server.ts'
+import { SOCKET_TIMEOUT_MS, SocketWatchdog } from './socket-watchdog.ts'
 import { ClientErrors } from './trouble.ts'
 
 /** Calls without a reply, sent or queued, at most. */
@@ -43,9 +44,6 @@ const MAX_DEADLINE_EXTENSIONS = 4
 /** A timer that fires this much too late shows that the event loop was blocked. */
 const EVENT_LOOP_STALL_MS = 20
 
-/** An owned connection with calls but without a reply for this long is destroyed, and the client connects again. */
-const SOCKET_TIMEOUT_MS = 2000
-
 /** A call fails after it was on this many connections that ended: it may be the cause. */
 const MAX_LOST_CONNECTIONS = 3
 
@@ -54,9 +52,6 @@ const CLUSTER_RETRY_MS = 50
 
 /** Interval of the probes while the circuit breaker is open. */
 const PROBE_INTERVAL_MS = 500
-
-/** Only the fact that a probe has a reply matters. */
-const IGNORE_REPLY: ReplyHandler = { onReply() {}, onError() {} }
 
 /** The error for an error reply to a command, or to one item of a script. */
 export function refusedError(thrown: unknown): UnavailableError {
@@ -71,8 +66,6 @@ export function refusedError(thrown: unknown): UnavailableError {
  */
 export class CommandGate implements CallHost {
   readonly #client: RedisClient
-  /** Whether the client was created by the library: only then are silent connections destroyed. */
-  readonly #owned: boolean
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   /** The server. In a cluster: calls without a key, and those whose slot no known node serves. */
@@ -81,26 +74,26 @@ export class CommandGate implements CallHost {
   readonly #nodes = new Map<string, Server<Call>>()
   /** The last known node of each slot. */
   readonly #slotOwners = new Map<number, Server<Call>>()
-  /** Number of calls that wait to be retried. */
-  #retrying = 0
+  /** Number of calls that are pausing. */
+  #pausing = 0
   readonly #clientErrors: ClientErrors
+  /** Watches an owned client. */
+  readonly #watchdog: SocketWatchdog | undefined
   /** Cleared when it is called. */
   #onFirstReply: (() => void) | undefined
-  /** Number of connections so far. */
-  #connections = 0
-  /** A timer of {@link #watchSocket} is set. */
-  #watching = false
-  #closed = false
+  #state: 'open' | 'closed' = 'open'
 
-  /** `onFirstReply` is called when Redis replies for the first time. */
+  /**
+   * `owned`: the client was created by the library, so silent connections may be destroyed. `onFirstReply` is called when
+   * Redis replies for the first time.
+   */
   constructor(client: RedisClient, owned: boolean, clock: Clock, onFirstReply: () => void) {
     this.#client = client
-    this.#owned = owned
     this.#clock = clock
     this.#deadlines = new Deadlines(clock)
     this.#clientErrors = new ClientErrors(client)
+    if (owned) this.#watchdog = new SocketWatchdog(client, this.#defaultServer, clock)
     this.#onFirstReply = onFirstReply
-    client.on('connect', this.#onConnect)
     client.on('ready', this.#onReady)
     client.on('close', this.#onClose)
   }
@@ -110,21 +103,11 @@ export class CommandGate implements CallHost {
     return this.#clientErrors.last
   }
 
-  /** Number of calls without a reply: sent, queued or waiting to be retried. */
+  /** Number of calls without a reply: sent, queued or pausing. */
   get pending(): number {
-    let pending = this.#retrying + this.#defaultServer.size
+    let pending = this.#pausing + this.#defaultServer.size
     for (const node of this.#nodes.values()) pending += node.size
     return pending
-  }
-
-  readonly #onConnect = (): void => {
-    if (!this.#owned) return
-    const connection = ++this.#connections
-    // The server accepts connections but does not reply. The next attempt may reach another one.
-    const check = () => {
-      if (connection === this.#connections && this.#client.status === 'connect') this.#client.disconnect(true)
-    }
-    this.#clock.after(SOCKET_TIMEOUT_MS, check, true)
   }
 
   readonly #onReady = (): void => {
@@ -178,7 +161,7 @@ export class CommandGate implements CallHost {
   }
 
   #sendOrQueue(call: Call): void {
-    if (this.#closed) return this.#fail(call, new ClosedError('The connection is closed'))
+    if (this.#state === 'closed') return this.#fail(call, new ClosedError('The connection is closed'))
     const { status } = this.#client
     if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
     if (status === 'ready' && this.#clientErrors.wrongDatabase)
@@ -190,13 +173,8 @@ export class CommandGate implements CallHost {
   }
 
   #maySend(call: Call): boolean {
-    const { breaker, sent, suspectQueue: suspects, suspectSent: alone } = call.server
     if (this.#client.status !== 'ready' || this.#clientErrors.wrongDatabase) return false
-    if (breaker.state.kind !== 'closed' || alone) return false
-    if (call.suspect) return sent.size === 0
-    if (suspects.size > 0) return false
-    // A server that has been silent for that long would not reply in time: the call waits in the queue.
-    return sent.size === 0 || call.server.silentFor(this.#clock.now()) < call.timeout
+    return call.server.maySend(call, this.#clock.now())
   }
 
   #enqueue(call: Call): void {
@@ -226,24 +204,19 @@ export class CommandGate implements CallHost {
 
   #sendQueued(server: Server<Call>): void {
     if (server.suspectQueue.size === 0 && server.queue.size === 0) return
-    for (const gate of [server.suspectQueue, server.queue]) {
-      for (const call of gate) {
-        if (server.breaker.state.kind !== 'closed' || server.suspectSent) return
+    for (const queue of [server.suspectQueue, server.queue]) {
+      for (const call of queue) {
+        if (server.blocked) return
         if (!this.#maySend(call)) continue
-        gate.delete(call)
+        queue.delete(call)
         this.#transmit(call)
       }
     }
   }
 
   #transmit(call: Call): void {
-    const { server } = call
-    // A retry after silence does not end the silence.
-    if (server.sent.size === 0 && !call.unanswered) server.markAlive(this.#clock.now())
-    server.sent.add(call)
-    server.suspectSent = call.suspect
-    call.sent = true
-    const attempt = ++call.attempt
+    call.server.onSend(call, this.#clock.now())
+    const attempt = call.start()
     this.#request(call).then(
       (reply) => {
         if (attempt === call.attempt) this.#onReply(call, reply)
@@ -252,7 +225,7 @@ export class CommandGate implements CallHost {
         if (attempt === call.attempt) this.#onErrorReply(call, error)
       },
     )
-    this.#watchSocket()
+    this.#watchdog?.onSend()
   }
 
   /** A client may throw instead of rejecting. */
@@ -271,28 +244,19 @@ export class CommandGate implements CallHost {
     return command.promise
   }
 
-  /** An attempt has ended: by a reply, an error or the end of its connection. */
-  #onAttemptEnded(call: Call): void {
-    const { server } = call
-    call.sent = false
-    // A probe is not retried.
-    if (call.handler === IGNORE_REPLY) call.notified = true
-    server.sent.delete(call)
-    if (server.sent.size === 0) server.suspectSent = false
-    server.onUnwanted(call)
-  }
-
   #onReply(call: Call, reply: unknown): void {
-    this.#onAttemptEnded(call)
-    if (call.command?.socket === undefined) return
+    const { server } = call
+    server.onAttemptEnded(call)
+    // Only the placeholder was written.
+    if (call.command?.socket === undefined) return call.endAttempt()
     this.#clientErrors.onReply()
     this.#onFirstReply?.()
     this.#onFirstReply = undefined
-    this.#markAlive(call.server)
-    call.server.breaker.onReply()
-    this.#sendQueued(call.server)
-    if (call.notified) call.handler.onLateReply?.(reply)
-    else if (this.#notifyOnce(call)) call.handler.onReply(reply)
+    this.#markAlive(server)
+    server.breaker.onReply()
+    this.#sendQueued(server)
+    if (call.awaited) this.#deadlines.delete(call, call.timeout)
+    call.deliver(reply)
   }
 
   #markAlive(server: Server<Call>): void {
@@ -305,37 +269,41 @@ export class CommandGate implements CallHost {
     const message = messageOf(error)
     const socket = call.command?.socket
     if (socket?.destroyed) return this.onConnectionLost(call)
-    this.#onAttemptEnded(call)
+    server.onAttemptEnded(call)
+    call.endAttempt()
     const answered = socket !== undefined && !NO_REPLY.test(message)
     call.unanswered = !answered || OUTAGE_REPLY.test(message)
     if (answered) this.#markAlive(server)
     if (!call.unanswered) server.breaker.onReply()
     this.#sendQueued(server)
     if (server.breaker.state.kind === 'half-open') this.#openBreaker(server, call)
-    if (call.notified) return
-    const passing = TRANSIENT_ERROR.test(message) && this.#clock.now() + call.pause < call.deadline
-    if (!passing) {
+    if (!call.awaited) return
+    const transient = TRANSIENT_ERROR.test(message) && this.#clock.now() + call.retryDelay < call.deadline
+    if (!transient) {
       if (call.unanswered) this.#openBreaker(server, call)
       return this.#fail(call, refusedError(error))
     }
     call.lastError = safeCopy(error)
-    this.#retrying++
-    this.#clock.after(call.nextRetryDelay(), () => {
-      this.#retrying--
-      if (!call.notified) this.#sendOrQueue(call)
+    this.#pausing++
+    this.#clock.after(call.pause(), () => {
+      this.#pausing--
+      if (!call.awaited) return
+      call.resume()
+      this.#sendOrQueue(call)
     })
   }
 
   onConnectionLost(call: Call): void {
-    const { server, command, largestCommand: size, lostConnections: losses } = call
+    const { server, command, largestCommand, lostConnections } = call
     // Outcomes of that attempt are ignored from now on.
     call.attempt++
     call.command = undefined
-    this.#onAttemptEnded(call)
+    server.onAttemptEnded(call)
+    call.endAttempt()
     if (server.breaker.state.kind === 'half-open') this.#openBreaker(server, call)
-    if (call.notified) return
-    if (command?.socket && losses + 1 === MAX_LOST_CONNECTIONS) {
-      const message = `Redis did not answer: sent on ${MAX_LOST_CONNECTIONS} connections that each ended before a reply; the ${size} bytes sent, or the reply, may be larger than they allow`
+    if (!call.awaited) return
+    if (command?.socket && lostConnections + 1 === MAX_LOST_CONNECTIONS) {
+      const message = `Redis did not answer: sent on ${MAX_LOST_CONNECTIONS} connections that each ended before a reply; the ${largestCommand} bytes sent, or the reply, may be larger than they allow`
       const options = { cause: this.#clientErrors.last, lostConnections: MAX_LOST_CONNECTIONS }
       return this.#fail(call, new UnavailableError(message, options))
     }
@@ -346,24 +314,25 @@ export class CommandGate implements CallHost {
   }
 
   onDeadline(call: Call): void {
-    if (call.notified) return
+    if (!call.awaited) return
     const now = this.#clock.now()
     // A server replies in order. While it replies to earlier calls, it will reply to this one.
     const left = isCluster(this.#client) ? 0 : call.timeout - call.server.silentFor(now)
-    if (call.sent && left > 0 && now < call.deadline + MAX_DEADLINE_EXTENSIONS * call.timeout)
+    const extended = now < call.deadline + MAX_DEADLINE_EXTENSIONS * call.timeout
+    if (call.state === 'sent' && left > 0 && extended)
       return void this.#clock.after(left, () => this.onDeadline(call), true)
     // After a blocked event loop, replies may lie unread in the socket. They are read before the next turn ends.
-    const late = now - call.deadline > EVENT_LOOP_STALL_MS
-    const patience = late ? now + call.timeout : 0
+    const stalled = now - call.deadline > EVENT_LOOP_STALL_MS
+    const patience = stalled ? now + call.timeout : 0
     this.#giveUpAfterReading(call, call.server.replies, patience)
   }
 
-  /** Gives a call up in the next turn, or later while replies are still being read. */
-  #giveUpAfterReading(call: Call, answers: number, patience: number): void {
+  /** Gives a call up in the next turn, or later, until `readUntil`, while replies are still being read. */
+  #giveUpAfterReading(call: Call, replies: number, readUntil: number): void {
     nextTurn(() => {
-      if (call.notified) return
-      const reading = call.server.replies !== answers && this.#clock.now() < patience
-      if (reading) this.#giveUpAfterReading(call, call.server.replies, patience)
+      if (!call.awaited) return
+      const reading = call.server.replies !== replies && this.#clock.now() < readUntil
+      if (reading) this.#giveUpAfterReading(call, call.server.replies, readUntil)
       else this.#giveUp(call)
     })
   }
@@ -371,7 +340,7 @@ export class CommandGate implements CallHost {
   #giveUp(call: Call): void {
     const { server, timeout, lastError } = call
     const { status } = this.#client
-    if (call.sent || call.unanswered || status !== 'ready') this.#openBreaker(server, call)
+    if (call.state === 'sent' || call.unanswered || status !== 'ready') this.#openBreaker(server, call)
     if (this.#clientErrors.wrongDatabase) return this.#fail(call, refusedError(this.#clientErrors.last))
     const disconnected = status !== 'ready'
     const what = disconnected ? `Redis is not connected (client status: ${status})` : 'Redis did not answer'
@@ -388,73 +357,40 @@ export class CommandGate implements CallHost {
   }
 
   #probeLater(server: Server<Call>): void {
-    if (server.probeScheduled) return
-    server.probeScheduled = true
     const probe = () => {
-      server.probeScheduled = false
+      server.probeTimer = undefined
       // If the client is not ready, the probe is sent when it is.
-      if (this.#closed || server.breaker.state.kind !== 'open' || this.#client.status !== 'ready') return
+      if (this.#state === 'closed' || server.breaker.state.kind !== 'open') return
+      if (this.#client.status !== 'ready') return
       if (server.sent.size > 0) return this.#probeLater(server)
       server.breaker.onProbe()
       this.#probe(server)
     }
-    this.#clock.after(PROBE_INTERVAL_MS, probe, true)
+    server.probeTimer ??= this.#clock.after(PROBE_INTERVAL_MS, probe, true)
   }
 
   #probe(server: Server<Call>): void {
     const { probeKey: key } = server
     const request: Request = { key, send: (sender) => sender.send('hget', [key, 'v']) }
-    const call = new Call(request, SOCKET_TIMEOUT_MS, IGNORE_REPLY, server, this)
-    this.#transmit(call)
-  }
-
-  /** Destroys owned connections that are silent. */
-  #watchSocket(): void {
-    if (!this.#owned || this.#watching) return
-    this.#watching = true
-    this.#checkSocketAfter(SOCKET_TIMEOUT_MS)
-  }
-
-  #checkSocketAfter(ms: number): void {
-    const due = this.#clock.now() + ms
-    const check = () => {
-      const now = this.#clock.now()
-      const left = SOCKET_TIMEOUT_MS - this.#defaultServer.silentFor(now)
-      this.#watching = this.#defaultServer.sent.size > 0 && !this.#closed
-      if (!this.#watching) return
-      if (left > 0) return this.#checkSocketAfter(left)
-      // After a blocked event loop, replies may lie unread in the socket.
-      if (now - due > EVENT_LOOP_STALL_MS) return this.#checkSocketAfter(0)
-      this.#watching = false
-      this.#defaultServer.destroySocket(
-        new Error(`Socket timeout: nothing was received for ${SOCKET_TIMEOUT_MS} ms`),
-      )
-    }
-    this.#clock.after(ms, check, true)
+    this.#transmit(new Call(request, SOCKET_TIMEOUT_MS, undefined, server, this))
   }
 
   #fail(call: Call, error: Error): void {
-    if (this.#notifyOnce(call)) call.handler.onError(error)
-  }
-
-  /** Whether the handler is to be called now: true at most once. */
-  #notifyOnce(call: Call): boolean {
-    if (call.notified) return false
-    call.notified = true
+    if (!call.awaited) return
     call.server.queueOf(call).delete(call)
     call.server.onUnwanted(call)
     this.#deadlines.delete(call, call.timeout)
-    return true
+    call.fail(error)
   }
 
   /** Fails queued and later calls with ClosedError. Does not close the client. */
   close(): void {
-    this.#closed = true
+    this.#state = 'closed'
     const error = new ClosedError('The connection was closed')
-    for (const { suspectQueue: suspects, queue: gate } of this.#servers)
-      for (const call of [...suspects, ...gate]) this.#fail(call, error)
+    for (const { suspectQueue, queue } of this.#servers)
+      for (const call of [...suspectQueue, ...queue]) this.#fail(call, error)
     this.#clientErrors.close()
-    this.#client.off('connect', this.#onConnect)
+    this.#watchdog?.close()
     this.#client.off('ready', this.#onReady)
     this.#client.off('close', this.#onClose)
   }

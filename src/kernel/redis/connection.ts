@@ -69,10 +69,10 @@ export class Connection implements AsyncDisposable {
   readonly #listeners = new Set<ConnectionListener>()
   /** Objects that layers share, by purpose, with their reference counts. */
   readonly #shared = new Map<unknown, { object: unknown; users: number }>()
-  #opened = false
+  /** idle until the first call. */
+  #state: 'idle' | 'open' | 'closed' = 'idle'
   /** Cancels the warning that Redis is unreachable. Written once. */
   #stopWarning: (() => void) | undefined
-  #closing: Promise<void> | undefined
 
   /** @throws TypeError if `redis` or an option is invalid. */
   constructor(redis: RedisSource, options: ConnectionOptions = {}) {
@@ -131,7 +131,7 @@ export class Connection implements AsyncDisposable {
    */
   send(request: Request, timeout: number, handler: ReplyHandler): void {
     rootContext.run(() => {
-      if (!this.#opened) this.#open()
+      if (this.#state === 'idle') this.#open()
       this.#gate.send(request, timeout, handler)
     })
   }
@@ -168,8 +168,8 @@ export class Connection implements AsyncDisposable {
   }
 
   #open(): void {
-    this.#opened = true
-    if (!this.#closing) this.#subscriber.open()
+    this.#state = 'open'
+    this.#subscriber.open()
   }
 
   #message(channel: string, message: Buffer): void {
@@ -182,12 +182,9 @@ export class Connection implements AsyncDisposable {
   }
 
   /** Ends the subscription, and the command client if it is owned. Close the layers on it first. */
-  close(): Promise<void> {
-    this.#closing ??= this.#close()
-    return this.#closing
-  }
-
-  async #close(): Promise<void> {
+  async close(): Promise<void> {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
     this.#stopWarning?.()
     this.#gate.close()
     this.#subscriber.close()

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { TransientSet } from '../collections/churn.ts'
+import type { Timer } from '../time/clock.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 
 /**
@@ -12,6 +13,10 @@ const SLOWEST_LINK_BYTES_PER_MS = 64
 export interface ServerCall {
   /** It must be sent alone. */
   readonly suspect: boolean
+  /** ms */
+  readonly timeout: number
+  /** Its last attempt got no reply. */
+  readonly unanswered: boolean
   /** Bytes of it that await a reply. Written by the server. */
   bytes: number
 }
@@ -25,20 +30,20 @@ export class Server<Call extends ServerCall> {
   readonly queue: TransientSet<Call> = new TransientSet()
   /** Suspect calls that wait to be sent: alone, and before the others. */
   readonly suspectQueue: TransientSet<Call> = new TransientSet()
-  /** A suspect call was sent and has no reply. */
-  suspectSent = false
   /** Number of replies. */
   replies = 0
   /** The key that a probe reads: that of the last call that failed. */
   probeKey = 'soloflight'
-  /** A timer for a probe is set. */
-  probeScheduled = false
+  /** The timer of the next probe, if one is scheduled. */
+  probeTimer: Timer | undefined
   /** Timeouts of queued calls, ms, for which a timer is set. */
   readonly timedWaits: Set<number> = new Set()
   /** When a reply, or a part of one, last arrived, or the first command after an idle time was sent. */
   #aliveAt = 0
   /** Bytes that were sent and await a reply. */
   #unansweredBytes = 0
+  /** The suspect call that was sent alone, until it ends. */
+  #soleCall: Call | undefined
   #socket: Socket | undefined
   #bytesRead = 0
 
@@ -49,6 +54,35 @@ export class Server<Call extends ServerCall> {
   /** The queue for a call. */
   queueOf(call: Call): TransientSet<Call> {
     return call.suspect ? this.suspectQueue : this.queue
+  }
+
+  /** Whether no call at all may be sent. */
+  get blocked(): boolean {
+    return this.breaker.state.kind !== 'closed' || this.#soleCall !== undefined
+  }
+
+  /** Whether a call may be sent now, if the client is ready. */
+  maySend(call: Call, now: number): boolean {
+    if (this.blocked) return false
+    if (call.suspect) return this.sent.size === 0
+    if (this.suspectQueue.size > 0) return false
+    // A server that has been silent for that long would not reply in time: the call waits in the queue.
+    return this.sent.size === 0 || this.silentFor(now) < call.timeout
+  }
+
+  /** An attempt of a call begins. */
+  onSend(call: Call, now: number): void {
+    // A retry after silence does not end the silence.
+    if (this.sent.size === 0 && !call.unanswered) this.markAlive(now)
+    this.sent.add(call)
+    this.#soleCall = call.suspect ? call : undefined
+  }
+
+  /** An attempt of a call has ended. */
+  onAttemptEnded(call: Call): void {
+    this.sent.delete(call)
+    if (this.sent.size === 0) this.#soleCall = undefined
+    this.onUnwanted(call)
   }
 
   /** A command of a call is about to be written. */

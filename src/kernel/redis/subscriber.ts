@@ -23,6 +23,34 @@ export interface SubscriberEvents {
 }
 
 /**
+ * idle        not opened yet
+ * connecting  `client` connects and subscribes; `timer` limits that
+ * subscribed  messages arrive; `timer` waits for the next PING
+ * pinging     messages arrive; `timer` limits the reply to a PING
+ * retrying    `timer` waits for the next attempt
+ * closed
+ *
+ * | event        | idle       | connecting | subscribed | pinging    | retrying   |
+ * | ------------ | ---------- | ---------- | ---------- | ---------- | ---------- |
+ * | open         | connecting |            |            |            |            |
+ * | #onSubscribed|            | subscribed |            |            |            |
+ * | timer        |            | retrying   | pinging    | retrying   | connecting |
+ * | PING's reply |            |            |            | subscribed |            |
+ * | #onFailure   |            | retrying   | retrying   | retrying   |            |
+ * | close        | closed     | closed     | closed     | closed     | closed     |
+ *
+ * A client belongs to one state after the other until it fails. Events of earlier clients are ignored.
+ */
+type SubscriberState =
+  | { readonly kind: 'idle' | 'closed' }
+  | {
+      readonly kind: 'connecting' | 'subscribed' | 'pinging'
+      readonly client: RedisServerClient
+      readonly timer: Timer
+    }
+  | { readonly kind: 'retrying'; readonly timer: Timer }
+
+/**
  * Keeps one subscription open: connects, subscribes and pings. When the client fails, is silent or is closed, it starts again
  * with a new client. The pings detect a black-holed connection, which causes no event.
  */
@@ -31,14 +59,9 @@ export class Subscriber {
   readonly #channels: readonly string[]
   readonly #events: SubscriberEvents
   readonly #clock: Clock
-  /** The present client; events of earlier ones are ignored. */
-  #client: RedisServerClient | undefined
-  /** Waits for the connection, the next ping, its reply, or the next attempt. */
-  #timer: Timer | undefined
+  #state: SubscriberState = { kind: 'idle' }
   #retryDelay = MIN_RETRY_DELAY_MS
-  #up = false
   #lastError: Error | undefined
-  #closed = false
 
   constructor(
     make: () => RedisServerClient | undefined,
@@ -54,7 +77,7 @@ export class Subscriber {
 
   /** Whether messages arrive. */
   get up(): boolean {
-    return this.#up
+    return this.#state.kind === 'subscribed' || this.#state.kind === 'pinging'
   }
 
   /** Why the subscription failed; undefined while it is established. */
@@ -64,10 +87,26 @@ export class Subscriber {
 
   /** Starts connecting. */
   open(): void {
-    if (this.#closed) return
+    if (this.#state.kind === 'idle') this.#connect()
+  }
+
+  #connect(): void {
     const client = this.#newClient()
-    if (client) this.#connect(client)
-    else this.#retryLater()
+    if (!client) return this.#retryLater()
+    const fail = (error?: Error) => this.#onFailure(client, error)
+    const timer = this.#clock.after(CONNECT_TIMEOUT_MS, () =>
+      fail(new Error(`no subscription within ${CONNECT_TIMEOUT_MS} ms`)),
+    )
+    this.#state = { kind: 'connecting', client, timer }
+    client.on('error', fail)
+    client.on('end', () => fail())
+    client.on('messageBuffer', (channel: Buffer, message: Buffer) => {
+      if (this.#uses(client)) this.#events.message(channel.toString(), message)
+    })
+    client
+      .connect()
+      .then(() => client.subscribe(...this.#channels))
+      .then(() => this.#onSubscribed(client), fail)
   }
 
   /** A new client; undefined if a cluster has no node, or the client of the user throws when it is duplicated. */
@@ -80,86 +119,78 @@ export class Subscriber {
     }
   }
 
-  #connect(client: RedisServerClient): void {
-    this.#client = client
-    const fail = (error?: Error) => this.#onFailure(client, error)
-    client.on('error', fail)
-    client.on('end', () => fail())
-    client.on('messageBuffer', (channel: Buffer, message: Buffer) => {
-      if (client === this.#client) this.#events.message(channel.toString(), message)
-    })
-    this.#setTimer(
-      CONNECT_TIMEOUT_MS,
-      () => fail(new Error(`no subscription within ${CONNECT_TIMEOUT_MS} ms`)),
-      false,
-    )
-    client
-      .connect()
-      .then(() => client.subscribe(...this.#channels))
-      .then(() => this.#onSubscribed(client), fail)
+  /** Whether this is the present client. */
+  #uses(client: RedisServerClient): boolean {
+    return 'client' in this.#state && this.#state.client === client
   }
 
   #onSubscribed(client: RedisServerClient): void {
-    if (client !== this.#client) return
+    if (!this.#uses(client)) return
     this.#retryDelay = MIN_RETRY_DELAY_MS
-    this.#up = true
     this.#lastError = undefined
-    emit('connection', { link: 'subscription', up: true })
     this.#pingLater(client)
+    emit('connection', { link: 'subscription', up: true })
     this.#events.up()
   }
 
   #pingLater(client: RedisServerClient): void {
-    this.#setTimer(PING_INTERVAL_MS, () => {
-      this.#setTimer(PING_TIMEOUT_MS, () => {
-        // After a blocked event loop, the reply may lie unread in the socket. It is read before the next turn.
-        const waiting = this.#timer
-        nextTurn(() => {
-          if (this.#timer === waiting)
-            this.#onFailure(client, new Error(`no answer within ${PING_TIMEOUT_MS} ms`))
-        })
+    this.#stopTimer()
+    const timer = this.#clock.after(PING_INTERVAL_MS, () => this.#ping(client), true)
+    this.#state = { kind: 'subscribed', client, timer }
+  }
+
+  #ping(client: RedisServerClient): void {
+    const onTimeout = () => {
+      // After a blocked event loop, the reply may lie unread in the socket. It is read before the next turn.
+      nextTurn(() => {
+        if (this.#state === pinging)
+          this.#onFailure(client, new Error(`no answer within ${PING_TIMEOUT_MS} ms`))
       })
-      client.ping().then(
-        () => client === this.#client && this.#pingLater(client),
-        (error: Error) => {
-          // An error reply (MISCONF, NOPERM, BUSY, …) is a reply: the connection works.
-          if (!isErrorReply(error)) this.#onFailure(client, error)
-          else if (client === this.#client) this.#pingLater(client)
-        },
-      )
+    }
+    const timer = this.#clock.after(PING_TIMEOUT_MS, onTimeout, true)
+    const pinging: SubscriberState = { kind: 'pinging', client, timer }
+    this.#state = pinging
+    const onReply = () => {
+      if (this.#state === pinging) this.#pingLater(client)
+    }
+    // An error reply (MISCONF, NOPERM, BUSY, …) is a reply: the connection works.
+    client.ping().then(onReply, (error: Error) => {
+      if (isErrorReply(error)) onReply()
+      else this.#onFailure(client, error)
     })
   }
 
   #onFailure(client: RedisServerClient, error?: Error): void {
-    if (client !== this.#client) return
-    this.#client = undefined
-    client.disconnect()
+    if (!this.#uses(client)) return
+    const { up } = this
+    this.#stopTimer()
     this.#lastError = error && safeCopy(error)
-    if (this.#up) {
-      this.#up = false
-      emit('connection', { link: 'subscription', up: false, error: this.#lastError })
-      this.#events.down()
-    }
     this.#retryLater()
+    client.disconnect()
+    if (!up) return
+    emit('connection', { link: 'subscription', up: false, error: this.#lastError })
+    this.#events.down()
   }
 
   #retryLater(): void {
-    if (this.#closed) return
-    this.#setTimer(this.#retryDelay * (0.75 + Math.random() / 4), () => this.open())
+    const timer = this.#clock.after(
+      this.#retryDelay * (0.75 + Math.random() / 4),
+      () => this.#connect(),
+      true,
+    )
+    this.#state = { kind: 'retrying', timer }
     this.#retryDelay = Math.min(this.#retryDelay * 2, MAX_RETRY_DELAY_MS)
   }
 
-  #setTimer(ms: number, then: () => void, background = true): void {
-    this.#timer?.cancel()
-    this.#timer = this.#clock.after(ms, then, background)
+  #stopTimer(): void {
+    if ('timer' in this.#state) this.#state.timer.cancel()
   }
 
   /** Ends the subscription. */
   close(): void {
-    this.#closed = true
-    this.#timer?.cancel()
-    this.#client?.disconnect()
-    this.#client = undefined
-    this.#up = false
+    this.#stopTimer()
+    const state = this.#state
+    this.#state = { kind: 'closed' }
+    if ('client' in state) state.client.disconnect()
   }
 }

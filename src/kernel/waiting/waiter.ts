@@ -30,7 +30,7 @@ export abstract class BaseWaiter implements Pending {
   readonly #deferred = pDefer<unknown>()
   /** Unsubscribes from the signal. */
   readonly #stopListening: (() => void) | undefined
-  #waiting = true
+  #state: 'waiting' | 'settled' = 'waiting'
 
   constructor(awaited: WaitOptions, clock: Clock, deadlines: Deadlines, background: boolean) {
     this.#options = awaited
@@ -67,8 +67,8 @@ export abstract class BaseWaiter implements Pending {
   }
 
   #end(outcome: string): boolean {
-    if (!this.#waiting) return false
-    this.#waiting = false
+    if (this.#state === 'settled') return false
+    this.#state = 'settled'
     if (!this.#background) unrefProcess(this.#clock)
     const { key, timeout } = this.#options
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, timeout)
