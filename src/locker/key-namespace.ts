@@ -1,6 +1,6 @@
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
-import { checkKey } from '../kernel/redis/keys.ts'
-import type { Clock } from '../kernel/time/clock.ts'
+import type { Clock } from '../kernel/event-loop.ts'
+import { checkKey } from '../kernel/keys.ts'
 import {
   parseTagVersions,
   readTagVersions,

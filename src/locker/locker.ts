@@ -1,7 +1,7 @@
 import { NotLockedError } from '../errors.ts'
 import type { Codec } from '../kernel/codec/codec.ts'
+import { checkKey, recordKey } from '../kernel/keys.ts'
 import { checkDuration } from '../kernel/options.ts'
-import { checkKey, recordKey } from '../kernel/redis/keys.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import type { Counters } from './flight/locker-context.ts'
 import type { Done, Namespace, Work } from './flight/waiter.ts'

@@ -1,5 +1,7 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { Codec } from '../kernel/codec/codec.ts'
+import type { Clock } from '../kernel/event-loop.ts'
+import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import {
   type Complete,
   checkChoice,
@@ -24,8 +26,6 @@ import {
 } from '../kernel/options.ts'
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
-import { checkKey, checkPrefix } from '../kernel/redis/keys.ts'
-import type { Clock } from '../kernel/time/clock.ts'
 import type { ResultCacheOptions } from './cache/result-cache.ts'
 import type { OnUnavailable } from './flight/waiter.ts'
 import { MemoryStore } from './store/memory-store.ts'

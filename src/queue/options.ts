@@ -1,5 +1,7 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
+import type { Clock } from '../kernel/event-loop.ts'
+import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
   type Complete,
@@ -25,8 +27,6 @@ import {
 } from '../kernel/options.ts'
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
-import { checkPrefix } from '../kernel/redis/keys.ts'
-import type { Clock } from '../kernel/time/clock.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { type Conflict, MAX_DELAY, type Retention } from './store/store.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'

@@ -1,5 +1,8 @@
 import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
 import { encodeFailure } from '../kernel/codec/failure.ts'
+import type { Clock } from '../kernel/event-loop.ts'
+import { AsyncContext, refProcess, unrefProcess } from '../kernel/event-loop.ts'
+import { ContextEmitter, callHook } from '../kernel/hooks.ts'
 import {
   checkChoice,
   checkCount,
@@ -8,15 +11,11 @@ import {
   shown,
   shownValue,
 } from '../kernel/options.ts'
-import { isErrorReply } from '../kernel/redis/client.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
-import { refProcess, unrefProcess } from '../kernel/redis/keep-alive.ts'
+import { isErrorReply } from '../kernel/redis/diagnosis.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import type { Clock } from '../kernel/time/clock.ts'
-import { Deadlines } from '../kernel/time/deadlines.ts'
-import { warnOnce } from '../kernel/warnings.ts'
-import { ContextEmitter } from '../kernel/work/context-emitter.ts'
-import { AsyncContext, callHook } from '../kernel/work/user-code.ts'
+import { warnOnce } from '../kernel/telemetry.ts'
+import { Deadlines } from '../kernel/waiter.ts'
 import type { FeedEvent, QueueEvents } from './events/events.ts'
 import { EventReporter, parseFeedEvent, type QueueCounters } from './events/reports.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'

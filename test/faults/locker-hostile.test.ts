@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import pDefer from 'p-defer'
 import { Locker, MemoryStore, SoloflightError, UnavailableError } from '../../src/index.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { recordKey } from '../../src/kernel/keys.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 

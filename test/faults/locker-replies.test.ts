@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { RemoteError } from '../../src/index.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { recordKey } from '../../src/kernel/keys.ts'
 import { lockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import { leaseOf, onCommands, parked, type Scene, scene } from '../support/locker-scene.ts'
 import { until } from '../support/wait.ts'

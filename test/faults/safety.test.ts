@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type Lease, LeaseLostError } from '../../src/index.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { recordKey } from '../../src/kernel/keys.ts'
 import type { Entry } from '../support/locker-child.ts'
 import { LockerProcesses, machineNow, told } from '../support/locker-process.ts'
 import { leaseOf, scene } from '../support/locker-scene.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Clock, Timer } from '../../src/kernel/time/clock.ts'
-import { Deadlines, type Pending } from '../../src/kernel/time/deadlines.ts'
+import type { Clock, Timer } from '../../src/kernel/event-loop.ts'
+import { Deadlines, type Pending } from '../../src/kernel/waiter.ts'
 
 /** A clock that stands still until it is set, and counts its timers. */
 class SteppedClock implements Clock {

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { Locker } from '../../src/index.ts'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
-import { checkKey, checkPrefix, MAX_KEY_LENGTH, recordKey } from '../../src/kernel/redis/keys.ts'
+import { checkKey, checkPrefix, MAX_KEY_LENGTH, recordKey } from '../../src/kernel/keys.ts'
 import { cacheName } from '../../src/locker/runtime.ts'
 
 /** Any UTF-16, including lone surrogates. */

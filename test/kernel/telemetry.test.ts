@@ -10,7 +10,7 @@ import {
   type TelemetryEvent,
   type TelemetryEvents,
 } from '../../src/index.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { recordKey } from '../../src/kernel/keys.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 

@@ -16,9 +16,9 @@ import {
   RemoteError,
   type RunOptions,
 } from '../../src/index.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
-import { type Clock, systemClock } from '../../src/kernel/time/clock.ts'
-import { WorkScheduler } from '../../src/kernel/work/work-scheduler.ts'
+import { type Clock, systemClock } from '../../src/kernel/event-loop.ts'
+import { recordKey } from '../../src/kernel/keys.ts'
+import { WorkScheduler } from '../../src/kernel/work-scheduler.ts'
 import { lockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import type { Monitor } from '../support/monitor.ts'
 import { setup } from '../support/setup.ts'

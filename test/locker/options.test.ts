@@ -18,8 +18,7 @@ import {
   TimeoutError,
   UnavailableError,
 } from '../../src/index.ts'
-import { newId } from '../../src/kernel/ids.ts'
-import { recordKey } from '../../src/kernel/redis/keys.ts'
+import { newId, recordKey } from '../../src/kernel/keys.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import type { Store } from '../../src/locker/store/store.ts'
 import { setup } from '../support/setup.ts'

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Connection, MemoryQueueStore, RedisQueue } from '../../src/index.ts'
-import { newId } from '../../src/kernel/ids.ts'
+import { newId } from '../../src/kernel/keys.ts'
 import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
 import type { QueueStore, Submission, SubmitReply } from '../../src/queue/store/store.ts'
 import { onSubscription } from '../support/locker-scene.ts'

@@ -1,5 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis'
-import type { CommandSender } from '../../src/kernel/redis/command.ts'
+import type { CommandSender } from '../../src/kernel/redis/call.ts'
 
 /** With `replyMapping` the type of the client would differ. */
 export type ClientOptions = Omit<RedisOptions, 'replyMapping'>

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../time/clock.ts'
+import type { Clock, Timer } from '../event-loop.ts'
 
 /** A lease is renewed when this part of it has passed. */
 const RENEW_AFTER = 1 / 3

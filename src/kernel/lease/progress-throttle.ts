@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../time/clock.ts'
+import type { Clock, Timer } from '../event-loop.ts'
 
 /** Progress is sent this often at most, ms. */
 const INTERVAL = 50

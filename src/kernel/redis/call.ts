@@ -1,7 +1,122 @@
+import { createHash } from 'node:crypto'
 import type { Socket } from 'node:net'
-import type { Pending } from '../time/deadlines.ts'
-import type { CommandName, CommandOwner, CommandSender, OneConnectionCommand, Request } from './command.ts'
+import { Command } from 'ioredis'
+import { messageOf } from '../codec/codec.ts'
+import { atEndOfTick } from '../event-loop.ts'
+import type { Pending } from '../waiter.ts'
 import type { Server, ServerCall } from './server.ts'
+
+/** The commands that requests send. */
+export type CommandName = 'evalsha' | 'eval' | 'hget' | 'time' | 'publish'
+
+/** Sends the commands of a request. */
+export interface CommandSender {
+  /** Sends a command; bulk replies are Buffers. Rejects with the error of the client. */
+  send(name: CommandName, args: (string | Buffer | number)[]): Promise<unknown>
+}
+
+/** One command or script. */
+export interface Request {
+  /** Its key: selects the node of a cluster. */
+  readonly key?: string | undefined
+  /** Sends it once. Rejects with the error of the client. */
+  send(sender: CommandSender): Promise<unknown>
+}
+
+/** Decides whether a command is written. */
+export interface CommandOwner {
+  /** Called before each write of `bytes`. Returns whether the command is still wanted. */
+  mayWrite(command: OneConnectionCommand, socket: Socket, bytes: number): boolean
+}
+
+/** Written in place of a command that is no longer wanted, so that replies stay in step with commands. */
+const PLACEHOLDER = '*1\r\n$4\r\nPING\r\n'
+
+/**
+ * A command that is written on one connection only. After each reconnection ioredis writes all unanswered commands again,
+ * even if no caller waits for them. The owner decides instead, each time that the client is about to write the command.
+ */
+export class OneConnectionCommand extends Command {
+  readonly #owner: CommandOwner
+  /** The connection that it was last written on; undefined: not written, or the placeholder was. */
+  socket: Socket | undefined
+
+  constructor(
+    name: CommandName,
+    args: (string | Buffer | number)[],
+    keyPrefix: string | undefined,
+    owner: CommandOwner,
+  ) {
+    super(name, args, { replyEncoding: null, keyPrefix: keyPrefix ?? '' })
+    this.#owner = owner
+  }
+
+  override toWritable(socket: Socket): string | Buffer {
+    const bytes = super.toWritable(socket)
+    const written = this.#owner.mayWrite(this, socket, bytes.length)
+    this.socket = written ? socket : undefined
+    corkUntilEndOfTick(socket)
+    return written ? bytes : PLACEHOLDER
+  }
+}
+
+/** Everything that one tick writes to a socket is sent by one system call: one per command costs more than the command. */
+function corkUntilEndOfTick(socket: Socket): void {
+  if (socket.writableCorked > 0) return
+  socket.cork()
+  atEndOfTick(() => socket.uncork())
+}
+
+type Argument = string | Buffer
+
+/** Lua: `us` (µs) and `now` (ms) since the epoch, by the clock of the server. */
+export const SERVER_CLOCK = `
+local time = redis.call('TIME')
+local us = time[1] * 1000000 + time[2]
+local now = math.floor(us / 1000)`
+
+/** A Lua script, which the server runs atomically. It is sent by its digest, and as text if the server does not have it. */
+export class Script {
+  readonly source: string
+  readonly sha1: string
+
+  constructor(source: string) {
+    this.source = source
+    this.sha1 = createHash('sha1').update(source).digest('hex')
+  }
+
+  /** Creates a request that runs it once. Bulk replies are Buffers. */
+  with(keys: readonly string[], args: readonly Argument[]): Request {
+    return new ScriptRequest(this, keys, args)
+  }
+}
+
+/** One run of a script. A class instead of a literal: see collections.ts. */
+class ScriptRequest implements Request {
+  readonly #script: Script
+  readonly #keys: readonly string[]
+  readonly #args: readonly Argument[]
+
+  constructor(script: Script, keys: readonly string[], args: readonly Argument[]) {
+    this.#script = script
+    this.#keys = keys
+    this.#args = args
+  }
+
+  get key(): string | undefined {
+    return this.#keys[0]
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    const { sha1, source } = this.#script
+    const keys = this.#keys
+    return sender.send('evalsha', [sha1, keys.length, ...keys, ...this.#args]).catch((error) => {
+      // Never loaded, or lost to SCRIPT FLUSH, a restart or a failover. The script has not run.
+      if (!messageOf(error).startsWith('NOSCRIPT')) throw error
+      return sender.send('eval', [source, keys.length, ...keys, ...this.#args])
+    })
+  }
+}
 
 /** Receives the outcome of a call: exactly one of `onReply` and `onError` is called, once. */
 export interface ReplyHandler {
@@ -12,7 +127,7 @@ export interface ReplyHandler {
   onLateReply?: ((reply: unknown) => void) | undefined
 }
 
-/** A handler of three functions. A class instead of a literal: see churn.ts. */
+/** A handler of three functions. A class instead of a literal: see collections.ts. */
 export class ReplyCallbacks implements ReplyHandler {
   readonly onReply: (reply: unknown) => void
   readonly onError: (error: Error) => void

@@ -1,6 +1,4 @@
 import { Command, Redis, type RedisOptions } from 'ioredis'
-import { masked } from '../../secrets.ts'
-import { messageOf } from '../codec/codec.ts'
 import { checkFields, shownValue } from '../options.ts'
 
 /**
@@ -83,44 +81,6 @@ const DEFAULT_OPTIONS: RedisOptions = {
 
 /** Options that override those of the user. With a command timeout of ioredis, a late reply would be lost. */
 const FORCED_OPTIONS = { lazyConnect: true, replyMapping: 'legacy', commandTimeout: undefined } as const
-
-/** Whether an error is a reply of Redis, by its text: its class may be of another copy, or renamed by a bundler. */
-export function isErrorReply(error: unknown): error is Error {
-  return /^[A-Z]{2,} /.test(messageOf(error))
-}
-
-/** A copy of a client's error without the command, whose arguments may be values and credentials. */
-export function safeCopy(thrown: unknown): Error {
-  const { name, code } = (thrown ?? {}) as { name?: unknown; code?: unknown }
-  const fields = { name: typeof name === 'string' ? name : 'Error', ...(code !== undefined && { code }) }
-  return Object.assign(new Error(safeMessage(thrown)), fields)
-}
-
-/** The masked message of an error, including the errors of the nodes of a cluster or of several addresses. */
-export function safeMessage(error: unknown): string {
-  const { lastNodeError, errors, code } = (error ?? {}) as {
-    lastNodeError?: unknown
-    errors?: unknown
-    code?: unknown
-  }
-  const text = messageOf(error) || (Array.isArray(errors) ? errors.map(messageOf).join(', ') : String(code))
-  const all = masked(lastNodeError ? `${text} (${messageOf(lastNodeError)})` : text)
-  // The message quotes a host or socket that cannot be found. It may be a malformed URL with a password.
-  return all.replace(/\S+/g, (word) =>
-    word.includes('@') ? `***@${word.slice(word.lastIndexOf('@') + 1)}` : word,
-  )
-}
-
-/** A hint for the message of a failed connection: if only one end uses TLS, neither reports that. */
-export function tlsHint(client: RedisClient, cause: unknown): string {
-  const { tls } = (client as { options?: { tls?: unknown } }).options ?? {}
-  const text = cause === undefined ? '' : safeMessage(cause)
-  if (tls && (text === '' || /ETIMEDOUT|ECONNRESET|EPROTO|closed|secure/.test(text)))
-    return ' (does the server speak TLS at this port?)'
-  return !tls && /ECONNRESET|EPIPE|closed|Protocol error/.test(text)
-    ? ' (does the server expect TLS, rediss://…?)'
-    : ''
-}
 
 /** A client for `source`, not connected yet. `owned`: it was created here. @throws TypeError */
 export function clientFor(source: unknown): {

@@ -1,48 +1,24 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { messageOf } from '../codec/codec.ts'
-import type { Clock } from '../time/clock.ts'
-import { Deadlines } from '../time/deadlines.ts'
-import { nextTurn } from '../time/timers.ts'
-import { Call, type CallHost, type ReplyHandler } from './call.ts'
-import { isCluster, type RedisClient, safeCopy, slotOf } from './client.ts'
-import { type CommandName, OneConnectionCommand, type Request } from './command.ts'
-import { Server } from './server.ts'
-import { SOCKET_TIMEOUT_MS, SocketWatchdog } from './socket-watchdog.ts'
-import { ClientErrors } from './trouble.ts'
+import { type Clock, EVENT_LOOP_STALL_MS, nextTurn } from '../event-loop.ts'
+import { Deadlines } from '../waiter.ts'
+import {
+  Call,
+  type CallHost,
+  type CommandName,
+  OneConnectionCommand,
+  type ReplyHandler,
+  type Request,
+} from './call.ts'
+import { isCluster, type RedisClient } from './client.ts'
+import { ClientErrors, NO_REPLY, OUTAGE_REPLY, refusedError, safeCopy, TRANSIENT_ERROR } from './diagnosis.ts'
+import { type Server, Servers, SOCKET_TIMEOUT_MS } from './server.ts'
 
 /** Calls without a reply, sent or queued, at most. */
 const MAX_PENDING = 100_000
 
-/** Error replies of a server that serves no command at present. In a script, Redis 6 puts a text before them. */
-const OUTAGE_REPLY = /(^|: -?)(LOADING|BUSY|MASTERDOWN|CLUSTERDOWN)\b/
-
-/** Errors of the client when there was no reply. */
-const NO_REPLY = new RegExp(
-  [
-    '^Connection is closed',
-    "^Stream isn't writeable",
-    '^Reached the max retries per request limit',
-    '^Too many Cluster redirections',
-    "^Cluster isn't ready",
-    '^Failed to refresh slots cache',
-  ].join('|'),
-)
-
-/** Errors after which a call is sent again, until its deadline. */
-const TRANSIENT_ERROR = new RegExp(
-  [
-    OUTAGE_REPLY.source,
-    NO_REPLY.source,
-    '(^|: -?)(READONLY|TRYAGAIN|NOREPLICAS|UNBLOCKED)\\b',
-    'max number of clients',
-  ].join('|'),
-)
-
 /** While the server replies to other calls, the deadline of a call is extended by its timeout this many times at most. */
 const MAX_DEADLINE_EXTENSIONS = 4
-
-/** A timer that fires this much too late shows that the event loop was blocked. */
-const EVENT_LOOP_STALL_MS = 20
 
 /** A call fails after it was on this many connections that ended: it may be the cause. */
 const MAX_LOST_CONNECTIONS = 3
@@ -53,12 +29,6 @@ const CLUSTER_RETRY_MS = 50
 /** Interval of the probes while the circuit breaker is open. */
 const PROBE_INTERVAL_MS = 500
 
-/** The error for an error reply to a command, or to one item of a script. */
-export function refusedError(thrown: unknown): UnavailableError {
-  const cause = safeCopy(thrown)
-  return new UnavailableError(`Redis refused: ${cause.message}`, { cause })
-}
-
 /**
  * Decides when calls are sent to the command client. While Redis is unreachable or silent, calls are queued here, bounded in
  * number and time, instead of in the queues of the client, which have no deadlines. Calls whose connection ends are sent
@@ -66,34 +36,32 @@ export function refusedError(thrown: unknown): UnavailableError {
  */
 export class CommandGate implements CallHost {
   readonly #client: RedisClient
+  readonly #cluster: boolean
+  /** Whether the client was created by the library: only then are silent connections destroyed. */
+  readonly #owned: boolean
   readonly #clock: Clock
   readonly #deadlines: Deadlines
-  /** The server. In a cluster: calls without a key, and those whose slot no known node serves. */
-  readonly #defaultServer = new Server<Call>()
-  /** The nodes of a cluster, each with its own health. */
-  readonly #nodes = new Map<string, Server<Call>>()
-  /** The last known node of each slot. */
-  readonly #slotOwners = new Map<number, Server<Call>>()
+  readonly #servers: Servers<Call>
   /** Number of calls that are pausing. */
   #pausing = 0
   readonly #clientErrors: ClientErrors
-  /** Watches an owned client. */
-  readonly #watchdog: SocketWatchdog | undefined
   /** Cleared when it is called. */
   #onFirstReply: (() => void) | undefined
+  /** Number of connections so far. */
+  #connections = 0
   #state: 'open' | 'closed' = 'open'
 
-  /**
-   * `owned`: the client was created by the library, so silent connections may be destroyed. `onFirstReply` is called when
-   * Redis replies for the first time.
-   */
+  /** `onFirstReply` is called when Redis replies for the first time. */
   constructor(client: RedisClient, owned: boolean, clock: Clock, onFirstReply: () => void) {
     this.#client = client
+    this.#cluster = isCluster(client)
+    this.#owned = owned
     this.#clock = clock
     this.#deadlines = new Deadlines(clock)
     this.#clientErrors = new ClientErrors(client)
-    if (owned) this.#watchdog = new SocketWatchdog(client, this.#defaultServer, clock)
+    this.#servers = new Servers(client, owned, clock)
     this.#onFirstReply = onFirstReply
+    client.on('connect', this.#onConnect)
     client.on('ready', this.#onReady)
     client.on('close', this.#onClose)
   }
@@ -105,15 +73,23 @@ export class CommandGate implements CallHost {
 
   /** Number of calls without a reply: sent, queued or pausing. */
   get pending(): number {
-    let pending = this.#pausing + this.#defaultServer.size
-    for (const node of this.#nodes.values()) pending += node.size
-    return pending
+    return this.#pausing + this.#servers.pending
+  }
+
+  readonly #onConnect = (): void => {
+    if (!this.#owned) return
+    const connection = ++this.#connections
+    // The server accepts connections but does not reply. The next attempt may reach another one.
+    const check = () => {
+      if (connection === this.#connections && this.#client.status === 'connect') this.#client.disconnect(true)
+    }
+    this.#clock.after(SOCKET_TIMEOUT_MS, check, true)
   }
 
   readonly #onReady = (): void => {
     const now = this.#clock.now()
-    for (const server of this.#servers) {
-      server.markAlive(now)
+    for (const server of this.#servers.all) {
+      server.markAlive()
       server.breaker.onConnected(now)
       if (server.breaker.state.kind === 'half-open') this.#probe(server)
       this.#sendQueued(server)
@@ -122,29 +98,10 @@ export class CommandGate implements CallHost {
 
   readonly #onClose = (): void => {
     const now = this.#clock.now()
-    for (const server of this.#servers) {
+    for (const server of this.#servers.all) {
       server.breaker.onDisconnected(now)
       for (const call of server.sent) this.onConnectionLost(call)
     }
-  }
-
-  get #servers(): Server<Call>[] {
-    return [this.#defaultServer, ...this.#nodes.values()]
-  }
-
-  /** The server that a call with this key is sent to. */
-  #serverOf(key: string | undefined): Server<Call> {
-    if (key === undefined || !isCluster(this.#client)) return this.#defaultServer
-    const { slot, node } = slotOf(this.#client, key)
-    // While no node serves the slot, the health of its last node applies.
-    if (node === undefined) return this.#slotOwners.get(slot) ?? this.#defaultServer
-    let server = this.#nodes.get(node)
-    if (!server) {
-      server = new Server<Call>()
-      this.#nodes.set(node, server)
-    }
-    this.#slotOwners.set(slot, server)
-    return server
   }
 
   /**
@@ -152,7 +109,7 @@ export class CommandGate implements CallHost {
    * to other calls. Calls `onLateReply` if a reply arrives after that.
    */
   send(request: Request, timeout: number, handler: ReplyHandler): void {
-    const call = new Call(request, timeout, handler, this.#defaultServer, this)
+    const call = new Call(request, timeout, handler, this.#servers.default, this)
     if (this.pending >= MAX_PENDING) {
       return this.#fail(call, new OverloadedError(`${MAX_PENDING} commands are waiting for Redis`))
     }
@@ -167,14 +124,14 @@ export class CommandGate implements CallHost {
     if (status === 'ready' && this.#clientErrors.wrongDatabase)
       return this.#fail(call, refusedError(this.#clientErrors.last))
     if (status === 'wait') this.#client.connect().catch(() => {})
-    call.server = this.#serverOf(call.request.key)
+    call.server = this.#servers.for(call.request.key)
     if (this.#maySend(call)) this.#transmit(call)
     else this.#enqueue(call)
   }
 
   #maySend(call: Call): boolean {
     if (this.#client.status !== 'ready' || this.#clientErrors.wrongDatabase) return false
-    return call.server.maySend(call, this.#clock.now())
+    return call.server.maySend(call)
   }
 
   #enqueue(call: Call): void {
@@ -215,7 +172,7 @@ export class CommandGate implements CallHost {
   }
 
   #transmit(call: Call): void {
-    call.server.onSend(call, this.#clock.now())
+    call.server.onSend(call)
     const attempt = call.start()
     this.#request(call).then(
       (reply) => {
@@ -225,7 +182,6 @@ export class CommandGate implements CallHost {
         if (attempt === call.attempt) this.#onErrorReply(call, error)
       },
     )
-    this.#watchdog?.onSend()
   }
 
   /** A client may throw instead of rejecting. */
@@ -249,19 +205,14 @@ export class CommandGate implements CallHost {
     server.onAttemptEnded(call)
     // Only the placeholder was written.
     if (call.command?.socket === undefined) return call.endAttempt()
-    this.#clientErrors.onReply()
+    if (this.#clientErrors.last) this.#clientErrors.last = undefined
     this.#onFirstReply?.()
     this.#onFirstReply = undefined
-    this.#markAlive(server)
+    server.onReply()
     server.breaker.onReply()
     this.#sendQueued(server)
     if (call.awaited) this.#deadlines.delete(call, call.timeout)
     call.deliver(reply)
-  }
-
-  #markAlive(server: Server<Call>): void {
-    server.replies++
-    server.markAlive(this.#clock.now())
   }
 
   #onErrorReply(call: Call, error: unknown): void {
@@ -273,7 +224,7 @@ export class CommandGate implements CallHost {
     call.endAttempt()
     const answered = socket !== undefined && !NO_REPLY.test(message)
     call.unanswered = !answered || OUTAGE_REPLY.test(message)
-    if (answered) this.#markAlive(server)
+    if (answered) server.onReply()
     if (!call.unanswered) server.breaker.onReply()
     this.#sendQueued(server)
     if (server.breaker.state.kind === 'half-open') this.#openBreaker(server, call)
@@ -310,14 +261,14 @@ export class CommandGate implements CallHost {
     if (command?.socket) call.lostConnections++
     call.unanswered = true
     this.#enqueue(call)
-    if (isCluster(this.#client)) this.#clock.after(CLUSTER_RETRY_MS, () => this.#sendQueued(server), true)
+    if (this.#cluster) this.#clock.after(CLUSTER_RETRY_MS, () => this.#sendQueued(server), true)
   }
 
   onDeadline(call: Call): void {
     if (!call.awaited) return
     const now = this.#clock.now()
     // A server replies in order. While it replies to earlier calls, it will reply to this one.
-    const left = isCluster(this.#client) ? 0 : call.timeout - call.server.silentFor(now)
+    const left = this.#cluster ? 0 : call.timeout - call.server.silentFor()
     const extended = now < call.deadline + MAX_DEADLINE_EXTENSIONS * call.timeout
     if (call.state === 'sent' && left > 0 && extended)
       return void this.#clock.after(left, () => this.onDeadline(call), true)
@@ -387,10 +338,11 @@ export class CommandGate implements CallHost {
   close(): void {
     this.#state = 'closed'
     const error = new ClosedError('The connection was closed')
-    for (const { suspectQueue, queue } of this.#servers)
+    for (const { suspectQueue, queue } of this.#servers.all)
       for (const call of [...suspectQueue, ...queue]) this.#fail(call, error)
     this.#clientErrors.close()
-    this.#watchdog?.close()
+    this.#servers.default.close()
+    this.#client.off('connect', this.#onConnect)
     this.#client.off('ready', this.#onReady)
     this.#client.off('close', this.#onClose)
   }

@@ -1,7 +1,8 @@
+import { type Clock, rootContext, systemClock } from '../event-loop.ts'
+import { checkPrefix, FORMAT } from '../keys.ts'
 import { checkFields } from '../options.ts'
-import { type Clock, systemClock } from '../time/clock.ts'
-import { warnOnce } from '../warnings.ts'
-import { rootContext } from '../work/user-code.ts'
+import { warnOnce } from '../telemetry.ts'
+import type { Request } from './call.ts'
 import { ReplyCallbacks, type ReplyHandler } from './call.ts'
 import {
   BRAND,
@@ -13,13 +14,9 @@ import {
   readsPrimary,
   subscriberFor,
 } from './client.ts'
-import type { Request } from './command.ts'
 import { CommandGate } from './command-gate.ts'
-import { warnOfEviction } from './eviction.ts'
-import { Inbox } from './inbox.ts'
-import { checkPrefix, FORMAT } from './keys.ts'
-import { Subscriber } from './subscriber.ts'
-import { warnIfUnreachable } from './unreachable.ts'
+import { warnIfUnreachable, warnOfEviction } from './diagnosis.ts'
+import { Inbox, Subscriber } from './subscription.ts'
 
 /** Options of a {@link Connection}. */
 export interface ConnectionOptions {

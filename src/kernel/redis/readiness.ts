@@ -1,9 +1,8 @@
 import { ClosedError, UnavailableError } from '../../errors.ts'
 import { messageOf } from '../codec/codec.ts'
-import { newId } from '../ids.ts'
+import { FORMAT, newId } from '../keys.ts'
+import { Script } from './call.ts'
 import type { Connection } from './connection.ts'
-import { FORMAT } from './keys.ts'
-import { Script } from './script.ts'
 
 /** Default timeout of `ready` of a layer. */
 export const READY_TIMEOUT_MS = 10_000

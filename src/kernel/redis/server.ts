@@ -1,7 +1,76 @@
 import type { Socket } from 'node:net'
-import { TransientSet } from '../collections/churn.ts'
-import type { Timer } from '../time/clock.ts'
-import { CircuitBreaker } from './circuit-breaker.ts'
+import { TransientSet } from '../collections.ts'
+import { type Clock, EVENT_LOOP_STALL_MS, type Timer } from '../event-loop.ts'
+import { isCluster, type RedisClient, type RedisClusterClient, slotOf } from './client.ts'
+
+/**
+ * closed     Calls are sent. `silentSince`: the connection is lost, but no call has timed out yet: calls are queued.
+ * open       A call has timed out without a reply since `since`: further calls fail immediately.
+ * half-open  A probe was sent and decides. `since`: as before, or the time at which the connection was restored.
+ *
+ * | event          | closed         | open      | half-open |
+ * | -------------- | -------------- | --------- | --------- |
+ * | onDisconnected | closed, silent | open      | open      |
+ * | onUnavailable  | open           | open      | open      |
+ * | onConnected    | closed         | half-open | half-open |
+ * | onProbe        | -              | half-open | -         |
+ * | onReply        | closed         | closed    | closed    |
+ */
+export type BreakerState =
+  | { readonly kind: 'closed'; readonly silentSince: number | undefined }
+  | { readonly kind: 'open'; readonly since: number }
+  | { readonly kind: 'half-open'; readonly since: number }
+
+const CLOSED: BreakerState = { kind: 'closed', silentSince: undefined }
+
+/**
+ * The circuit breaker of one server. The timeout of a call counts from the beginning of the outage, so that later calls fail
+ * immediately. Times are those of the clock, ms.
+ */
+export class CircuitBreaker {
+  #state: BreakerState = CLOSED
+
+  get state(): BreakerState {
+    return this.#state
+  }
+
+  /** The connection is lost. */
+  onDisconnected(now: number): void {
+    const state = this.#state
+    if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
+    else if (state.kind === 'closed' && state.silentSince === undefined)
+      this.#state = { kind: 'closed', silentSince: now }
+  }
+
+  /** A call or the probe has failed: the server has not replied since `since`. */
+  onUnavailable(since: number): void {
+    const state = this.#state
+    if (state.kind === 'closed') this.#state = { kind: 'open', since: state.silentSince ?? since }
+    else if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
+  }
+
+  /** The connection is restored: calls wait for the probe. */
+  onConnected(now: number): void {
+    this.#state = this.#state.kind === 'closed' ? CLOSED : { kind: 'half-open', since: now }
+  }
+
+  /** A probe is sent on the present connection. Calls fail until it is answered. */
+  onProbe(): void {
+    if (this.#state.kind === 'open') this.#state = { kind: 'half-open', since: this.#state.since }
+  }
+
+  /** The server has replied. */
+  onReply(): void {
+    if (this.#state !== CLOSED) this.#state = CLOSED
+  }
+
+  /** How long a call with this timeout may still wait, ms; Infinity: there is no outage. */
+  remainingWait(timeout: number, now: number): number {
+    const state = this.#state
+    const since = state.kind === 'closed' ? state.silentSince : state.since
+    return since === undefined ? Number.POSITIVE_INFINITY : Math.max(0, since + timeout - now)
+  }
+}
 
 /**
  * A slow link carries at least half a megabit per second. The operating system buffers megabytes, so it is not visible how
@@ -21,8 +90,14 @@ export interface ServerCall {
   bytes: number
 }
 
+/** A watched connection with calls but without a reply for this long is destroyed. The client connects again. */
+export const SOCKET_TIMEOUT_MS = 2000
+
 /** A Redis server, or one node of a cluster: its calls, and its health as its replies show it. */
 export class Server<Call extends ServerCall> {
+  readonly #clock: Clock
+  /** Whether silent connections are destroyed. */
+  readonly #watched: boolean
   readonly breaker: CircuitBreaker = new CircuitBreaker()
   /** Calls that were sent and have no reply, including those that have timed out. */
   readonly sent: TransientSet<Call> = new TransientSet()
@@ -44,8 +119,17 @@ export class Server<Call extends ServerCall> {
   #unansweredBytes = 0
   /** The suspect call that was sent alone, until it ends. */
   #soleCall: Call | undefined
+  /** The connection of the last command that was written. */
   #socket: Socket | undefined
   #bytesRead = 0
+  /** Watches the connection while there are calls without a reply. */
+  #watchTimer: Timer | undefined
+
+  /** `watched`: silent connections are destroyed. Only for a single server whose client is owned. */
+  constructor(clock: Clock, watched = false) {
+    this.#clock = clock
+    this.#watched = watched
+  }
 
   get size(): number {
     return this.sent.size + this.queue.size + this.suspectQueue.size
@@ -62,20 +146,21 @@ export class Server<Call extends ServerCall> {
   }
 
   /** Whether a call may be sent now, if the client is ready. */
-  maySend(call: Call, now: number): boolean {
+  maySend(call: Call): boolean {
     if (this.blocked) return false
     if (call.suspect) return this.sent.size === 0
     if (this.suspectQueue.size > 0) return false
     // A server that has been silent for that long would not reply in time: the call waits in the queue.
-    return this.sent.size === 0 || this.silentFor(now) < call.timeout
+    return this.sent.size === 0 || this.silentFor() < call.timeout
   }
 
   /** An attempt of a call begins. */
-  onSend(call: Call, now: number): void {
+  onSend(call: Call): void {
     // A retry after silence does not end the silence.
-    if (this.sent.size === 0 && !call.unanswered) this.markAlive(now)
+    if (this.sent.size === 0 && !call.unanswered) this.markAlive()
     this.sent.add(call)
     this.#soleCall = call.suspect ? call : undefined
+    if (this.#watched && !this.#watchTimer) this.#watchAfter(SOCKET_TIMEOUT_MS)
   }
 
   /** An attempt of a call has ended. */
@@ -101,15 +186,21 @@ export class Server<Call extends ServerCall> {
     call.bytes = 0
   }
 
-  markAlive(now: number): void {
-    this.#aliveAt = now
+  markAlive(): void {
+    this.#aliveAt = this.#clock.now()
     this.#bytesRead = this.#socket?.bytesRead ?? 0
   }
 
+  /** A reply has arrived. */
+  onReply(): void {
+    this.replies++
+    this.markAlive()
+  }
+
   /** How long the server has been silent, ms, beyond the time that a slow link needs for the bytes sent. */
-  silentFor(now: number): number {
-    if (this.#socket && this.#socket.bytesRead !== this.#bytesRead) this.markAlive(now)
-    return now - this.#aliveAt - this.#unansweredBytes / SLOWEST_LINK_BYTES_PER_MS
+  silentFor(): number {
+    if (this.#socket && this.#socket.bytesRead !== this.#bytesRead) this.markAlive()
+    return this.#clock.now() - this.#aliveAt - this.#unansweredBytes / SLOWEST_LINK_BYTES_PER_MS
   }
 
   /** When the server last showed a sign of life. */
@@ -117,8 +208,67 @@ export class Server<Call extends ServerCall> {
     return this.#aliveAt
   }
 
-  /** Ends the connection. The client creates another. */
-  destroySocket(reason: Error): void {
-    this.#socket?.destroy(reason)
+  #watchAfter(ms: number): void {
+    const due = this.#clock.now() + ms
+    const check = () => {
+      this.#watchTimer = undefined
+      if (this.sent.size === 0) return
+      const left = SOCKET_TIMEOUT_MS - this.silentFor()
+      if (left > 0) return this.#watchAfter(left)
+      // After a blocked event loop, replies may lie unread in the socket.
+      if (this.#clock.now() - due > EVENT_LOOP_STALL_MS) return this.#watchAfter(0)
+      this.#socket?.destroy(new Error(`Socket timeout: nothing was received for ${SOCKET_TIMEOUT_MS} ms`))
+    }
+    this.#watchTimer = this.#clock.after(ms, check, true)
+  }
+
+  /** Stops watching the connection. */
+  close(): void {
+    this.#watchTimer?.cancel()
+  }
+}
+
+/** The server of a client, or the nodes of its cluster, each with its own health. */
+export class Servers<Call extends ServerCall> {
+  /** The client, if it is a Cluster. */
+  readonly #cluster: RedisClusterClient | undefined
+  readonly #clock: Clock
+  /** The server. In a cluster: calls without a key, and those whose slot no known node serves. */
+  readonly default: Server<Call>
+  readonly #nodes = new Map<string, Server<Call>>()
+  /** The last known node of each slot. */
+  readonly #slotOwners = new Map<number, Server<Call>>()
+
+  /** `owned`: the client was created by the library, so silent connections may be destroyed. */
+  constructor(client: RedisClient, owned: boolean, clock: Clock) {
+    this.#cluster = isCluster(client) ? client : undefined
+    this.#clock = clock
+    this.default = new Server(clock, owned)
+  }
+
+  get all(): Server<Call>[] {
+    return [this.default, ...this.#nodes.values()]
+  }
+
+  /** Number of calls that were sent or are queued. */
+  get pending(): number {
+    let pending = this.default.size
+    for (const node of this.#nodes.values()) pending += node.size
+    return pending
+  }
+
+  /** The server that a call with this key is sent to. */
+  for(key: string | undefined): Server<Call> {
+    if (key === undefined || !this.#cluster) return this.default
+    const { slot, node } = slotOf(this.#cluster, key)
+    // While no node serves the slot, the health of its last node applies.
+    if (node === undefined) return this.#slotOwners.get(slot) ?? this.default
+    let server = this.#nodes.get(node)
+    if (!server) {
+      server = new Server<Call>(this.#clock)
+      this.#nodes.set(node, server)
+    }
+    this.#slotOwners.set(slot, server)
+    return server
   }
 }

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../../kernel/time/clock.ts'
-import { rootContext } from '../../kernel/work/user-code.ts'
+import type { Clock } from '../../kernel/event-loop.ts'
+import { rootContext } from '../../kernel/event-loop.ts'
 import type { Done } from '../flight/waiter.ts'
 
 /** Bounds of the in-process cache of results. */

@@ -1,4 +1,4 @@
-import { microtask } from '../../kernel/time/timers.ts'
+import { microtask } from '../../kernel/event-loop.ts'
 import type { Call } from '../flight/waiter.ts'
 import type { CallLimits, Store } from '../store/store.ts'
 

@@ -1,4 +1,4 @@
-import { newId } from '../../kernel/ids.ts'
+import { newId } from '../../kernel/keys.ts'
 import { outcomeRetention } from '../processor/lease-state.ts'
 import type { Claimer, ClaimReply } from '../store/store.ts'
 import type { Call } from './waiter.ts'

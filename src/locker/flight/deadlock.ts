@@ -1,5 +1,5 @@
-import { type AsyncContext, runningWork } from '../../kernel/work/user-code.ts'
-import type { RunningWork } from '../../kernel/work/work-scheduler.ts'
+import { type AsyncContext, runningWork } from '../../kernel/event-loop.ts'
+import type { RunningWork } from '../../kernel/work-scheduler.ts'
 
 /** A flight, or the work of several, as far as it can wait for others: whatever its work asks for, it waits for. */
 export interface WaitNode {

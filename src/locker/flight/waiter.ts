@@ -1,10 +1,9 @@
 import { AbortedError, TimeoutError } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
+import type { AsyncContext, Timer } from '../../kernel/event-loop.ts'
 import { checkLease, shown } from '../../kernel/options.ts'
-import type { Timer } from '../../kernel/time/clock.ts'
-import type { Deadlines } from '../../kernel/time/deadlines.ts'
-import { BaseWaiter } from '../../kernel/waiting/waiter.ts'
-import type { AsyncContext } from '../../kernel/work/user-code.ts'
+import type { Deadlines } from '../../kernel/waiter.ts'
+import { BaseWaiter } from '../../kernel/waiter.ts'
 import type { Lease } from '../lease.ts'
 import type { AnyRunOptions, ResolvedOptions } from '../options.ts'
 import type { BatchRun } from '../processor/batch-run.ts'
@@ -66,7 +65,7 @@ export interface CallTarget {
   work: Work<unknown> | undefined
 }
 
-/** One call of `run` or `request`, with every option resolved. Made by a constructor: see kernel/churn.ts. */
+/** One call of `run` or `request`, with every option resolved. A class instead of a literal: see kernel/collections.ts. */
 export class Call implements CallTarget {
   key: string
   record: string

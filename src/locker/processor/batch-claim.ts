@@ -1,5 +1,5 @@
+import { checkKey } from '../../kernel/keys.ts'
 import { checkFunction } from '../../kernel/options.ts'
-import { checkKey } from '../../kernel/redis/keys.ts'
 import type { Namespace } from '../flight/waiter.ts'
 import { checkRunOptions, type RunManyOptions } from '../options.ts'
 import type { LockerRuntime } from '../runtime.ts'

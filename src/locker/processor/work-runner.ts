@@ -1,7 +1,7 @@
 import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkFields } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import type { Slot } from '../../kernel/work/work-scheduler.ts'
+import type { Slot } from '../../kernel/work-scheduler.ts'
 import { runInScope } from '../flight/deadlock.ts'
 import type { Work, WorkContext } from '../flight/waiter.ts'
 import type { HeldLease } from './held-lease.ts'

@@ -1,10 +1,8 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../kernel/collections/memory-budget.ts'
-import { sweeper } from '../../kernel/collections/sweeper.ts'
-import { newId } from '../../kernel/ids.ts'
-import { type Clock, systemClock } from '../../kernel/time/clock.ts'
-import { microtask, wallMicros } from '../../kernel/time/timers.ts'
+import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/event-loop.ts'
+import { newId } from '../../kernel/keys.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/memory-budget.ts'
 import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
 import {
   type CallLimits,

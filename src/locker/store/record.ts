@@ -1,4 +1,4 @@
-import { MAX_EXACT_INTEGER } from '../../kernel/redis/fence-memory.ts'
+import { MAX_EXACT_INTEGER } from '../../kernel/redis/server-clock.ts'
 import type {
   Claim,
   ClaimReply,

@@ -1,6 +1,6 @@
 import { CodecError } from '../../errors.ts'
 import { type Codec, jsonCodec } from '../../kernel/codec/codec.ts'
-import { ID_LENGTH } from '../../kernel/ids.ts'
+import { ID_LENGTH } from '../../kernel/keys.ts'
 
 /** How a stream ended. */
 export interface StreamEnd {

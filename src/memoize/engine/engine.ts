@@ -1,5 +1,6 @@
 import { AbortedError, UnavailableError } from '../../errors.ts'
-import { outsideWork, reportHookError } from '../../kernel/work/user-code.ts'
+import { outsideWork } from '../../kernel/event-loop.ts'
+import { reportHookError } from '../../kernel/hooks.ts'
 import type { TagVersions } from '../../locker/cache/tag-versions.ts'
 import type { ResultEntry } from '../../locker/key-namespace.ts'
 import type { ForwardReason } from '../policy/cache-status.ts'

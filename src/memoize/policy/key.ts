@@ -1,4 +1,4 @@
-import { digestOf } from '../../kernel/redis/keys.ts'
+import { digestOf } from '../../kernel/keys.ts'
 import type { HeaderFields, HttpRequest } from '../engine/message.ts'
 import type { ResolvedHttpOptions } from '../engine/options.ts'
 

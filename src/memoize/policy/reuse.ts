@@ -1,4 +1,4 @@
-import type { Clock } from '../../kernel/time/clock.ts'
+import type { Clock } from '../../kernel/event-loop.ts'
 import type { ResultEntry } from '../../locker/key-namespace.ts'
 import type { CacheLookup, EntryRef } from '../engine/lookup.ts'
 import type { HttpRequest, HttpResponse } from '../engine/message.ts'

@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
+import { microtask } from '../../kernel/event-loop.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import { microtask } from '../../kernel/time/timers.ts'
 import type { DueResult, QueueStore } from '../store/store.ts'
 import type { Attempt, AttemptResult } from '../working/attempt.ts'
 import type { WorkerEvents } from '../working/worker.ts'

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
+import { digestOf, FORMAT } from '../../kernel/keys.ts'
 import { shownValue } from '../../kernel/options.ts'
-import { digestOf, FORMAT } from '../../kernel/redis/keys.ts'
 
 /** Names that are used in keys unchanged: they cannot end a hash tag or contain a separator of key segments. */
 const PLAIN = /^[\w.,;@=+~!$%&()*#-]{1,64}$/

@@ -1,10 +1,11 @@
 import { AbortedError, TimeoutError } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
-import type { Clock } from '../../kernel/time/clock.ts'
-import type { Deadlines } from '../../kernel/time/deadlines.ts'
-import { BaseWaiter } from '../../kernel/waiting/waiter.ts'
-import { AsyncContext, notifyProgress } from '../../kernel/work/user-code.ts'
-import { lendSlot } from '../../kernel/work/work-scheduler.ts'
+import type { Clock } from '../../kernel/event-loop.ts'
+import { AsyncContext } from '../../kernel/event-loop.ts'
+import { notifyProgress } from '../../kernel/hooks.ts'
+import type { Deadlines } from '../../kernel/waiter.ts'
+import { BaseWaiter } from '../../kernel/waiter.ts'
+import { lendSlot } from '../../kernel/work-scheduler.ts'
 
 /** Options of a waiter. */
 export interface JobWaiterOptions {

@@ -1,7 +1,6 @@
 import serialize from 'canonicalize'
 import { CodecError, TooLargeError } from '../../errors.ts'
-import { messageOf } from '../../kernel/codec/codec.ts'
-import { JsonValidator } from '../../kernel/codec/json-validator.ts'
+import { JsonValidator, messageOf } from '../../kernel/codec/codec.ts'
 
 // The types declare a default export, but the CommonJS module exports the function itself.
 const canonicalize = serialize as unknown as (value: unknown) => string

@@ -1,13 +1,13 @@
 import { ClosedError, ConflictError, OverloadedError, UnknownCommandError } from '../../errors.ts'
-import { newId } from '../../kernel/ids.ts'
-import { callHook } from '../../kernel/work/user-code.ts'
+import { callHook } from '../../kernel/hooks.ts'
+import { newId } from '../../kernel/keys.ts'
 import { checkSubmitOptions, type ResolvedQueueOptions, type SubmitOptions } from '../options.ts'
 import type { QueueStore, Submission, SubmitReply } from '../store/store.ts'
 import { checkName, dedupeId } from './dedupe-id.ts'
 import { packOptions } from './job-options.ts'
 import { encodePayload } from './payload.ts'
 
-/** A class, so that it is allocated by a constructor: see kernel/collections/churn.ts. */
+/** A class, so that it is allocated by a constructor: see kernel/collections.ts. */
 class NewSubmission implements Submission {
   readonly id: string
   readonly command: string

@@ -8,9 +8,9 @@ import {
 } from '../../errors.ts'
 import { encodeWith } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
+import type { AsyncContext, Clock, Timer } from '../../kernel/event-loop.ts'
+import { callHook } from '../../kernel/hooks.ts'
 import { lossMargin } from '../../kernel/lease/lease-timer.ts'
-import type { Clock, Timer } from '../../kernel/time/clock.ts'
-import { type AsyncContext, callHook } from '../../kernel/work/user-code.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
 import {
   type AttemptOutcome,

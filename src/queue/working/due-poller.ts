@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../kernel/time/clock.ts'
+import type { Clock, Timer } from '../../kernel/event-loop.ts'
 import type { DueJob, DueResult, QueueStore, StallPolicy } from '../store/store.ts'
 
 /** Delay of the next poll if nothing of what seemed due was due by the server's clock, ms. Doubles up to the maximum. */

@@ -1,4 +1,4 @@
-import { FenceWatermark } from '../../../src/kernel/redis/fence-memory.ts'
+import { FenceWatermark } from '../../../src/kernel/redis/server-clock.ts'
 import type {
   CallLimits,
   Claim,

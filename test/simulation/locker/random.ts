@@ -1,6 +1,6 @@
 import crypto from 'node:crypto'
 import { syncBuiltinESMExports } from 'node:module'
-import { newId } from '../../../src/kernel/ids.ts'
+import { newId } from '../../../src/kernel/keys.ts'
 
 /** A generator of which every number follows from its seed (splitmix32). */
 export class Random {

@@ -1,5 +1,4 @@
-import { FenceWatermark } from '../../../src/kernel/redis/fence-memory.ts'
-import { ServerClock } from '../../../src/kernel/redis/server-clock.ts'
+import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server-clock.ts'
 import type { CallLimits, StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type {

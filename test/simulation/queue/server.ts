@@ -1,4 +1,4 @@
-import { ID_LENGTH } from '../../../src/kernel/ids.ts'
+import { ID_LENGTH } from '../../../src/kernel/keys.ts'
 import { InMemoryBroker } from '../../../src/queue/store/in-memory-broker.ts'
 import { QueueModel } from '../../../src/queue/store/model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'

@@ -1,13 +1,10 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../../../errors.ts'
-import { Fifo } from '../../../kernel/collections/fifo.ts'
-import type { ReplyHandler } from '../../../kernel/redis/call.ts'
-import type { CommandSender, Request } from '../../../kernel/redis/command.ts'
+import { Fifo } from '../../../kernel/collections.ts'
+import { atEndOfTick } from '../../../kernel/event-loop.ts'
+import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
-import type { Script } from '../../../kernel/redis/script.ts'
-import { ServerClock } from '../../../kernel/redis/server-clock.ts'
-import { atEndOfTick } from '../../../kernel/time/tick.ts'
+import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
 import { type Client, tokenOf } from '../record.ts'
 import {
   type CallLimits,

@@ -1,5 +1,5 @@
-import { areNumbers, type Hint } from '../../../kernel/redis/inbox.ts'
-import { FORMAT } from '../../../kernel/redis/keys.ts'
+import { FORMAT } from '../../../kernel/keys.ts'
+import { areNumbers, type Hint } from '../../../kernel/redis/subscription.ts'
 import {
   ANY_STALENESS,
   type Claim,

@@ -1,5 +1,5 @@
-import { newId } from '../../../kernel/ids.ts'
-import type { Clock, Timer } from '../../../kernel/time/clock.ts'
+import type { Clock, Timer } from '../../../kernel/event-loop.ts'
+import { newId } from '../../../kernel/keys.ts'
 import type { WaitNode } from '../../flight/deadlock.ts'
 import type { StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'

@@ -1,10 +1,9 @@
 import { OverloadedError } from '../../../errors.ts'
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget } from '../../../kernel/collections/memory-budget.ts'
-import { sweeper } from '../../../kernel/collections/sweeper.ts'
-import { newId } from '../../../kernel/ids.ts'
-import type { Clock } from '../../../kernel/time/clock.ts'
-import { microtask } from '../../../kernel/time/timers.ts'
+import type { Clock } from '../../../kernel/event-loop.ts'
+import { microtask } from '../../../kernel/event-loop.ts'
+import { newId } from '../../../kernel/keys.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../../kernel/memory-budget.ts'
 import { MESSAGE_LIMIT } from '../../store/store.ts'
 import {
   type Append,

@@ -1,7 +1,7 @@
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
+import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import type { Hint } from '../../../kernel/redis/inbox.ts'
-import type { Script } from '../../../kernel/redis/script.ts'
+import type { Hint } from '../../../kernel/redis/subscription.ts'
 import type { Append, LogFollower, LogStatus, LogStore, ReadReply, ReadRequest } from './log-store.ts'
 import { logScripts } from './scripts.ts'
 

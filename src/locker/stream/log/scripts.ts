@@ -1,6 +1,5 @@
-import { ID_LENGTH } from '../../../kernel/ids.ts'
-import { FORMAT } from '../../../kernel/redis/keys.ts'
-import { Script } from '../../../kernel/redis/script.ts'
+import { FORMAT, ID_LENGTH } from '../../../kernel/keys.ts'
+import { Script } from '../../../kernel/redis/call.ts'
 import { MESSAGE_LIMIT } from '../../store/store.ts'
 import { LOG_GRACE, READ_BYTES, READ_CHUNKS } from './log-store.ts'
 

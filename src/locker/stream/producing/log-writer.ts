@@ -1,4 +1,4 @@
-import { nextTurn } from '../../../kernel/time/timers.ts'
+import { nextTurn } from '../../../kernel/event-loop.ts'
 import type { LogStore } from '../log/log-store.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'

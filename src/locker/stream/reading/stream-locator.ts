@@ -1,5 +1,5 @@
 import type { SoloflightError } from '../../../errors.ts'
-import { outsideWork } from '../../../kernel/work/user-code.ts'
+import { outsideWork } from '../../../kernel/event-loop.ts'
 import type { StreamGrant, StreamSpace } from '../stream-host.ts'
 import type { StreamRecord } from '../stream-record.ts'
 

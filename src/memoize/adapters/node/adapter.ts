@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ClosedError } from '../../../errors.ts'
 import { messageOf } from '../../../kernel/codec/codec.ts'
+import { callHook, reportHookError } from '../../../kernel/hooks.ts'
 import { checkFunction } from '../../../kernel/options.ts'
-import { emitWarning } from '../../../kernel/warnings.ts'
-import { callHook, reportHookError } from '../../../kernel/work/user-code.ts'
+import { emitWarning } from '../../../kernel/telemetry.ts'
 import type { Locker } from '../../../locker/index.ts'
 import {
   type HeaderFields,

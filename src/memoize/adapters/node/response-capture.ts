@@ -2,7 +2,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { Duplex, Readable } from 'node:stream'
 import pDefer from 'p-defer'
-import { onAbort } from '../../../kernel/waiting/on-abort.ts'
+import { onAbort } from '../../../kernel/waiter.ts'
 import {
   fromRawHeaders,
   type HeaderFields,

@@ -1,5 +1,5 @@
-import type { Clock } from '../../../kernel/time/clock.ts'
-import { onAbort } from '../../../kernel/waiting/on-abort.ts'
+import type { Clock } from '../../../kernel/event-loop.ts'
+import { onAbort } from '../../../kernel/waiter.ts'
 import type { ResponseTiming } from '../../policy/age.ts'
 import { CacheControl } from '../../policy/cache-control.ts'
 import { freshenedFields, notModified } from '../../policy/conditional.ts'

@@ -1,6 +1,6 @@
 import { AbortedError, TimeoutError } from '../../../errors.ts'
-import type { Clock } from '../../../kernel/time/clock.ts'
-import { onAbort } from '../../../kernel/waiting/on-abort.ts'
+import type { Clock } from '../../../kernel/event-loop.ts'
+import { onAbort } from '../../../kernel/waiter.ts'
 
 /** Runs at most `limit` tasks of each key at once; the others wait, first come, first served. */
 export class KeyedSemaphore {

@@ -1,7 +1,6 @@
+import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceWatermark } from '../../../kernel/redis/fence-memory.ts'
-import type { Script } from '../../../kernel/redis/script.ts'
-import { ServerClock } from '../../../kernel/redis/server-clock.ts'
+import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
 import { keySegment, type QueueKeys } from '../../submitting/dedupe-id.ts'
 
 export type Argument = string | Buffer

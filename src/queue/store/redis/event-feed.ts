@@ -1,10 +1,8 @@
-import { newId } from '../../../kernel/ids.ts'
-import type { CommandSender } from '../../../kernel/redis/command.ts'
+import type { Timer } from '../../../kernel/event-loop.ts'
+import { atEndOfTick, microtask } from '../../../kernel/event-loop.ts'
+import { FORMAT, newId } from '../../../kernel/keys.ts'
+import type { CommandSender } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FORMAT } from '../../../kernel/redis/keys.ts'
-import type { Timer } from '../../../kernel/time/clock.ts'
-import { atEndOfTick } from '../../../kernel/time/tick.ts'
-import { microtask } from '../../../kernel/time/timers.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_INTERVAL = 5_000

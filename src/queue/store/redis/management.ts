@@ -1,4 +1,4 @@
-import type { Script } from '../../../kernel/redis/script.ts'
+import type { Script } from '../../../kernel/redis/call.ts'
 import type { CallLimits } from '../../../locker/store/store.ts'
 import type { Counts, JobSnapshot, JobState } from '../store.ts'
 import type { Argument, CommandKeys, QueueCalls } from './calls.ts'

@@ -1,4 +1,4 @@
-import { areNumbers, type Hint } from '../../../kernel/redis/inbox.ts'
+import { areNumbers, type Hint } from '../../../kernel/redis/subscription.ts'
 import type { Delivery, JobNotice, JobOutcome, WorkerListener } from '../store.ts'
 
 const KINDS: Record<string, JobOutcome['kind']> = { v: 'value', e: 'error', x: 'removed' }

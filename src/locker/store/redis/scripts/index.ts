@@ -1,4 +1,4 @@
-import { Script } from '../../../../kernel/redis/script.ts'
+import { Script } from '../../../../kernel/redis/call.ts'
 import { CLAIM, UNPARK } from './claim.ts'
 import { INVALIDATE, INVALIDATE_TAG } from './invalidate.ts'
 import { PROGRESS, RELEASE, RELEASE_IF_UNWANTED, RENEW, SETTLE } from './lease.ts'

@@ -1,5 +1,5 @@
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
-import { FORMAT } from '../../../../kernel/redis/keys.ts'
+import { FORMAT } from '../../../../kernel/keys.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from '../wire.ts'
 import { ENDED_FIELDS } from './prelude.ts'
 

@@ -1,6 +1,5 @@
-import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { FORMAT } from '../../../../kernel/redis/keys.ts'
-import { SERVER_CLOCK } from '../../../../kernel/redis/script.ts'
+import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
+import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
 
 /**
  * The layout of a record in Redis, and what all scripts share. record.ts specifies the transitions.

@@ -1,4 +1,4 @@
-import { Script } from '../../../../kernel/redis/script.ts'
+import { Script } from '../../../../kernel/redis/call.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
 import { COUNTS, DRAIN, LIST, PAUSE, READ, RESUME, RETRY, SNAPSHOT } from './manage.ts'

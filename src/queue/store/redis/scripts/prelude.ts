@@ -1,7 +1,6 @@
-import { ID_LENGTH } from '../../../../kernel/ids.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/fence-memory.ts'
-import { FORMAT } from '../../../../kernel/redis/keys.ts'
-import { SERVER_CLOCK } from '../../../../kernel/redis/script.ts'
+import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
+import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
 
 /**
  * What the scripts of the queue share.

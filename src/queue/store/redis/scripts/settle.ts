@@ -1,4 +1,4 @@
-import { ID_LENGTH } from '../../../../kernel/ids.ts'
+import { ID_LENGTH } from '../../../../kernel/keys.ts'
 import { PENDING_JOB_TTL } from '../../store.ts'
 import { GENERATION_FIELDS } from './prelude.ts'
 

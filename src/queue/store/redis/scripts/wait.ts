@@ -1,4 +1,4 @@
-import { ID_LENGTH } from '../../../../kernel/ids.ts'
+import { ID_LENGTH } from '../../../../kernel/keys.ts'
 
 /**
  * ARGV    inbox, how many may park; then for each job `<generation>`, nonce or ''

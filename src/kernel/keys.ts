@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
-import { expectedError } from '../options.ts'
+import { createHash, randomFillSync } from 'node:crypto'
+import { expectedError } from './options.ts'
 
 /** Version of the layout of records and messages. Versions of the library with different formats never share a key. */
 export const FORMAT = '1'
@@ -37,4 +37,25 @@ export function recordKey(prefix: string, key: string, letter = 'k'): string {
 /** The SHA-256 of a text in base64url, over UTF-16: in UTF-8 all lone surrogates are the same. */
 export function digestOf(text: string): string {
   return createHash('sha256').update(Buffer.from(text, 'utf16le')).digest('base64url')
+}
+
+const BYTES = 16
+const POOL = BYTES * 256
+
+/** Random bytes for 256 ids: one system call fills it. */
+const pool = Buffer.allocUnsafe(POOL)
+let used = POOL
+
+/** Length of an id: 128 random bits in base64url. */
+export const ID_LENGTH = 22
+
+/** Returns a new unguessable id of {@link ID_LENGTH} characters of `A-Za-z0-9_-`. */
+export function newId(): string {
+  if (used === POOL) {
+    randomFillSync(pool)
+    used = 0
+  }
+  const id = pool.toString('base64url', used, used + BYTES)
+  used += BYTES
+  return id
 }

@@ -1,8 +1,6 @@
-import { Fifo } from '../collections/fifo.ts'
-import type { Clock } from '../time/clock.ts'
-import { endTick } from '../time/tick.ts'
-import { microtask, nextTick, nextTurn } from '../time/timers.ts'
-import { rootContext, runningWork } from './user-code.ts'
+import { Fifo } from './collections.ts'
+import type { Clock } from './event-loop.ts'
+import { endTick, microtask, nextTick, nextTurn, rootContext, runningWork } from './event-loop.ts'
 
 /** Works may compute this long in one turn of the event loop. Replies, renewals and publishes are handled in between. */
 const TURN_BUDGET_MS = 5

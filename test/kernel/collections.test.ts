@@ -3,13 +3,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { TransientMap, TransientSet } from '../../src/kernel/collections/churn.ts'
-import { Fifo } from '../../src/kernel/collections/fifo.ts'
+import { Fifo, TransientMap, TransientSet } from '../../src/kernel/collections.ts'
 
 /** Few keys and many steps: each run rebuilds the collection several times. */
 const STEPS = { minLength: 600, maxLength: 1500 }
 
-test('churn - a map does what a Map does, however often it is made anew', () => {
+test('collections - a map does what a Map does, however often it is made anew', () => {
   const step = fc.tuple(fc.boolean(), fc.nat(40))
   fc.assert(
     fc.property(fc.array(step, STEPS), (steps) => {
@@ -27,7 +26,7 @@ test('churn - a map does what a Map does, however often it is made anew', () => 
   )
 })
 
-test('churn - an iteration sees what is added and deleted meanwhile, and ends by break as well', () => {
+test('collections - an iteration sees what is added and deleted meanwhile, and ends by break as well', () => {
   const [set, model] = [new TransientSet<number>(), new Set<number>()]
   for (const each of [set, model]) for (let n = 0; n < 100; n++) each.add(n)
   const visit = (each: TransientSet<number> | Set<number>): number[] => {
@@ -51,7 +50,7 @@ test('churn - an iteration sees what is added and deleted meanwhile, and ends by
   assert.deepEqual([...set], [...model])
 })
 
-test('churn - a queue is first in, first out', () => {
+test('collections - a queue is first in, first out', () => {
   fc.assert(
     fc.property(fc.array(fc.boolean(), { maxLength: 200 }), (steps) => {
       const [queue, model] = [new Fifo<number>(), [] as number[]]

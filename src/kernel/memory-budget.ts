@@ -1,3 +1,5 @@
+import type { Clock } from './event-loop.ts'
+
 /**
  * Bounds the bytes and entries of an in-memory store. Over the bound it evicts unused entries, the least recently changed
  * first. Entries in use are never evicted: the store must check {@link fits} before it admits new ones.
@@ -59,3 +61,23 @@ export class MemoryBudget<Entry extends object> {
 
 /** Default bound of an in-memory store, bytes. */
 export const DEFAULT_MAX_BYTES: number = 256 * 1024 * 1024
+
+const SWEEP_INTERVAL_MS = 1000
+
+/**
+ * Calls `sweep`, which removes expired entries, every second while it returns true: entries are left. The returned function
+ * resumes that; call it when an entry is added.
+ */
+export function sweeper(clock: Clock, sweep: () => boolean): () => void {
+  let pending = false
+  const sweepLater = (): void => {
+    if (pending) return
+    pending = true
+    clock.after(SWEEP_INTERVAL_MS, fired, true)
+  }
+  const fired = (): void => {
+    pending = false
+    if (sweep()) sweepLater()
+  }
+  return sweepLater
+}
