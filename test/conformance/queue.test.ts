@@ -81,7 +81,7 @@ local redis = (function(server)
   end
   return { call = through(server.call), pcall = through(server.pcall) }
 end)(redis)
-local function keepFor(key, ms) redis.call('PEXPIRE', key, int(ms)) end`,
+local function expire(key, ms) redis.call('PEXPIRE', key, int(ms)) end`,
 }
 
 /** Sets the time, and deletes the keys that have expired by then. */
@@ -1429,110 +1429,131 @@ const RARE_CASES: [Op[]][] = [
 /** Planted bugs: texts of the scripts, and what replaces each. */
 const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a submission that is not idempotent': [
-    ['local again = r[8] == park or r[9] == ARGV[a + 2]', 'local again = false'],
+    ['local isRepeated = creatorPark == park or creatorNonce == nonce', 'local isRepeated = false'],
   ],
   'a submission that is run again when it is sent again at its end': [
-    ["it is not run again.\n  if again then return 'C ' .. r[1] end", '\n'],
+    ["is not run again.\n  if isRepeated then return 'C ' .. generation end", '\n'],
   ],
-  'one who joins twice': [['if r[10] then return', 'if false then return']],
-  'a park without bound': [['if waits and num(r[11]) >= cap', 'if waits and num(r[11]) >= 1000']],
+  'one who joins twice': [['if parkedGeneration then return', 'if false then return']],
+  'a park without bound': [
+    ['num(parkedCount) >= maxParked then return', 'num(parkedCount) >= 1000 then return'],
+  ],
   'one who counts on a job and is not asked before it ends': [
-    ['if r[16] and not terms.unwanted', 'if false'],
+    ['if abortUnwanted and not options.abortUnwanted', 'if false'],
   ],
-  'a job that ends although somebody waits': [['(not h[10] or r.n > 0 or', '(not h[10] or']],
-  'an unfenced ending': [['elseif h[1] ~= worker or h[2] ~= fence then', 'elseif false then']],
+  'a job that ends although somebody waits': [['job.parkedCount > 0 or (job', '(job']],
+  'an unfenced ending': [['elseif owner ~= worker or lastFence ~= fence then', 'elseif false then']],
   'an ending by the worker alone': [
-    ['elseif h[1] ~= worker or h[2] ~= fence then', 'elseif h[1] ~= worker then'],
+    ['elseif owner ~= worker or lastFence ~= fence then', 'elseif owner ~= worker then'],
   ],
-  'a repeated ending that is refused': [['if h[1] == fence and h[2] == kind then return 1 end', '']],
+  'a repeated ending that is refused': [
+    ['if outcomeFence == fence and outcomeKind == kind then return 1 end', ''],
+  ],
   'an ending that is said twice at once and frees two places': [
-    ['elseif taken[key] then', 'elseif false then'],
+    ['elseif endedAs[key] then', 'elseif false then'],
   ],
-  'a place that is not given back': [['if terms.frees then', 'if false then']],
-  'a place that is always given back': [['if terms.frees then', 'if true then']],
-  'a place of one who is gone': [["redis.call('LREM', parcel.command.i, 0, worker)", '']],
-  'a job that is lost with one who is gone': [['putFirst(parcel.command, parcel[n].id)', '']],
+  'a place that is not given back': [['if options.releasesSlot then', 'if false then']],
+  'a place that is always given back': [['if options.releasesSlot then', 'if true then']],
+  'a place of one who is gone': [["redis.call('LREM', batch.command.slotsKey, 0, worker)", '']],
+  'a job that is lost with one who is gone': [['requeueFirst(batch.command, batch[n].id)', '']],
   'an attempt without a lease': [
-    ['leases[#leases + 1] = leaseEnd\n  leases[#leases + 1] = member(id, command)', ''],
+    ['leases[#leases + 1] = leaseEnd\n  leases[#leases + 1] = dueMember(id, command)', ''],
   ],
   'a lease that is not extended': [
     ['leases[#leases + 1] = int(now + num(lease))', 'leases[#leases + 1] = int(now)'],
   ],
-  'a blind renewal': [
-    ['if r[1] == ARGV[a + 2] and r[2] == fence then\n    if not r[3]', 'if r[1] then\n    if not r[3]'],
-  ],
+  'a blind renewal': [['if owner == worker and lastFence == fence then', 'if owner then']],
   'an acceptance that is forgotten': [["redis.call('HSET', key, 'l', '1')", '']],
-  'a stall that is not counted': [['if h[6] or stalls == 0 then stalls = stalls + 1 end', '']],
-  'a stall that is always counted': [['if h[6] or stalls == 0 then stalls', 'if true then stalls']],
-  'stalls without end': [['if stalls > most then', 'if false then']],
+  'a stall that is not counted': [['if isAccepted or stalls == 0 then stalls = stalls + 1 end', '']],
+  'a stall that is always counted': [['if isAccepted or stalls == 0 then stalls', 'if true then stalls']],
+  'stalls without end': [['if stalls > maxStalls then', 'if false then']],
   'places of a worker that is lost': [
-    ["redis.call('LREM', command.i, 0, worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
+    ["redis.call('LREM', command.slotsKey, 0, worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
   ],
   'a tick that comes too early': [
     ['if not at or num(at) > now then return 0 end', 'if not at then return 0 end'],
   ],
-  'a job that may start before it is accepted': [["if job.z and job.z ~= '0' then until_ = '0' end", '']],
-  'a fence that forgets what was seen': [['grantedAt = math.max(us, seen + 1)', 'grantedAt = us']],
-  'a fence that is the time': [['if last and num(last) >= grantedAt then', 'if false then']],
+  'a job that may start before it is accepted': [
+    ["if job.stalls and job.stalls ~= '0' then leaseUntil = '0' end", ''],
+  ],
+  'a fence that forgets what was seen': [['fence = math.max(us, highestFence + 1)', 'fence = us']],
+  'a fence that is the time': [['if lastFence and num(lastFence) >= fence then', 'if false then']],
   'priorities upside down': [["'-' .. priority", 'priority']],
   'a last come that is not first served': [
-    ["return redis.call('LPUSH', command.w, id)\nend", "return redis.call('RPUSH', command.w, id)\nend"],
+    [
+      "return redis.call('LPUSH', command.readyKey, id)\nend",
+      "return redis.call('RPUSH', command.readyKey, id)\nend",
+    ],
   ],
   'a last come that passes those with a priority': [
-    ["redis.call('LPOS', command.w, '!', 'RANK', ranked)", '(ranked - 1)'],
+    ["redis.call('LPOS', command.readyKey, PRIORITY_MARKER, 'RANK', rankedCount)", '(rankedCount - 1)'],
   ],
-  'a rerun that is lost': [['local follows = r.N and not terms.all', 'local follows = false']],
+  'a rerun that is lost': [
+    ['local follows = job.nextGeneration and not options.endsNext', 'local follows = false'],
+  ],
   'parks of the next generation that are told too early': [
-    ['if not r.N or all or num(one.generation)', 'if true or num(one.generation)'],
+    ['if not job.nextGeneration or endsNext or num(waiter', 'if true or num(waiter'],
   ],
   'progress that is told to the next generation': [
-    ['if num(one.generation) <= num(h[5]) then post', 'if true then post'],
+    ['if num(waiter.generation) <= num(generation) then publish', 'if true then publish'],
   ],
   'a next generation that is forgotten by an end': [
-    ['if r.N then\n    r.y = r.N', 'if false then\n    r.y = r.N'],
+    ['if job.nextGeneration then\n    job', 'if false then\n    job'],
   ],
   'a paused command that dispatches': [
-    ["if #places == 0 or places[1] == 'P' then return end", 'if #places == 0 then return end'],
+    ['if #slots == 0 or slots[1] == PAUSED_MARKER then return end', 'if #slots == 0 then return end'],
   ],
-  'a paused command that takes jobs': [["if command.places[1] == 'P' then return nil end", '']],
-  'an offer that opens what is paused': [['if halted and not closed then', 'if false then']],
+  'a paused command that takes jobs': [['if command.slots[1] == PAUSED_MARKER then return nil end', '']],
+  'an offer that opens what is paused': [['if isPaused and not hasMarker then', 'if false then']],
   'a command that is resumed though all are paused': [
     ['if paused[1] == 0 and paused[2] == 0 then', 'if true then'],
   ],
   'an offer that adds to what was offered': [
-    ["redis.call('LREM', command.i, 0, worker)\nlocal places", 'local places'],
+    ["redis.call('LREM', command.slotsKey, 0, worker)\nlocal slots", 'local slots'],
   ],
   'a retry that does not clear attempts': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],
   ],
-  'a retry of what was removed': [["or h[3] == 'x' then return 0", 'then return 0']],
+  'a retry of what was removed': [["or kind == 'x' then return 0", 'then return 0']],
   'a giving back that counts as a failure': [
     ["if kind == 'r' then redis.pcall('HINCRBY'", "if true then redis.pcall('HINCRBY'"],
   ],
-  'a delay that is not kept': [['elseif delay > 0 then\n    postpone', 'elseif false then\n    postpone']],
-  'a delay that nobody is told of': [["if idle then post(idle, 't '", "if false then post(idle, 't '"]],
+  'a delay that is not kept': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
+  'a delay that nobody is told of': [
+    ["if notified then publish(notified, 't '", "if false then publish(notified, 't '"],
+  ],
   'an expiry that is too short': [
-    ['keepFor(key, math.max(ttl, terms.linger, list', 'keepFor(key, math.max(ttl, list'],
+    ['expire(key, math.max(ttl, options.outcomeRetention, list', 'expire(key, math.max(ttl, list'],
   ],
   'a job that expires while it waits': [
-    [`keepFor(key, delay + ${PENDING_JOB_TTL})\n  if worker`, 'if worker'],
+    [`expire(key, delay + ${PENDING_JOB_TTL})\n  if worker`, 'if worker'],
   ],
-  'a drain that tells nobody': [['sendMail()\nreturn { removed', 'return { removed']],
-  'a drain that forgets what was removed at once': [["'x', '', linger, 0)", "'x', '', 0, 0)"]],
-  'a line that is logged twice': [['local known = fence == h[2] and', 'local known = false and']],
+  'a drain that tells nobody': [['sendOutbox()\nreturn { removed', 'return { removed']],
+  'a drain that forgets what was removed at once': [["'x', '', outcomeRetention, 0)", "'x', '', 0, 0)"]],
+  'a line that is logged twice': [
+    ['local skipped = loggedFence == lastFence and', 'local skipped = false and'],
+  ],
   'listings without bound': [['if excess > 0 then', 'if false then']],
-  'a message without bound': [['local much = #bytes > terms.limit', 'local much = false']],
-  'a worker that is lost and stays known': [["redis.call('HDEL', command.r, worker)\n  post", 'post']],
-  'an end by others that its worker takes for its own': [['if h[4] == fence then return 0 end', '']],
-  'a retry that is sent twice and runs twice': [['if h[1] and num(h[1]) > num(ARGV[A + 1])', 'if false']],
-  'a rerun that is not the newest': [['or (reruns and r[13])', 'or false']],
+  'a message without bound': [
+    ['local isTooLarge = #bytes > options.messageLimit', 'local isTooLarge = false'],
+  ],
+  'a worker that is lost and stays known': [
+    ["redis.call('HDEL', command.workersKey, worker)\n  publish", 'publish'],
+  ],
+  'an end by others that its worker takes for its own': [
+    ['if externallyEndedFence == fence then return 0 end', ''],
+  ],
+  'a retry that is sent twice and runs twice': [
+    ['if generation and num(generation) > num(ARGV[argBase + 1])', 'if false'],
+  ],
+  'a rerun that is not the newest': [['or (options.reruns and nextGeneration)', 'or false']],
   'a payload that is cut': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
   'a piece of another payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
   'a call for workers that is not sent': [
-    ["redis.pcall('PUBLISH', broadcast, call)", "redis.pcall('ECHO', call)"],
+    ["redis.pcall('PUBLISH', broadcastChannel, capacityRequest)", "redis.pcall('ECHO', capacityRequest)"],
   ],
   'a cancelled attempt that goes on': [
-    ["if worker then post(worker, 'c '", "if false then post(worker, 'c '"],
+    ["if isActive then publish(worker, 'c '", "if false then publish(worker, 'c '"],
   ],
 }
 

@@ -1,88 +1,95 @@
 import { PENDING_JOB_TTL } from '../../store.ts'
 
 /**
- * ARGV    largest message; then for each job
- *         `<command> <kind> <ttl> <linger> <delay> <keep> <age> <frees>`, kind v, e, r (once more) or h (given back),
- *         fence, worker, bytes
- * returns for each job 1, or 0 when the attempt was lost; then once the server's time in ms, or 0
+ * Ends attempts. All records are read before anything is written.
+ *
+ * KEYS    at the end one record each
+ * ARGV    1 message limit; then for each job:
+ *         1 `<command> <kind> <ttl> <outcomeRetention> <delay> <retainCount> <retainAge> <releasesSlot>`
+ *         2 fence  3 worker  4 bytes; kind: v value, e error, r retry, h requeue
+ * returns for each job 1, 0 when the attempt was lost, or why it failed; then, once, the server's time in ms, or 0
  */
-export const FINISH: string = `
-local limit, first = num(ARGV[A + 1]), A + 1
-local places = {}
+export const FINISH: string = /* lua */ `
+local messageLimit, jobArgs = num(ARGV[argBase + 1]), argBase + 1
 
-local termsOf = once(function(head)
-  local c, kind, ttl, linger, delay, keep, age, frees =
-    string.match(head, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
-  return { command = commands[num(c)], kind = kind, ttl = num(ttl), linger = num(linger), delay = num(delay),
-    keep = num(keep), age = num(age), frees = frees == '1', limit = limit }
+local optionsOf = memoized(function(text)
+  local command, kind, ttl, outcomeRetention, delay, retainCount, retainAge, releasesSlot =
+    string.match(text, '^(%d+) (%a) (%d+) (%d+) (%d+) (%d+) (%d+) (%d)$')
+  return { command = commands[num(command)], kind = kind, ttl = num(ttl), outcomeRetention = num(outcomeRetention),
+    delay = num(delay), retainCount = num(retainCount), retainAge = num(retainAge), releasesSlot = releasesSlot == '1',
+    messageLimit = messageLimit }
 end)
 
--- What is sent twice has the effect of once.
-local function repeated(key, kind, fence)
-  local h = redis.call('HMGET', key, 's', 'k', 'R', 'F')
-  -- Given back, whoever has ended the job since.
-  if kind == 'r' or kind == 'h' then return h[3] == fence and 1 or 0 end
-  if h[4] == fence then return 0 end
-  if h[1] == fence and h[2] == kind then return 1 end
+-- The reply for an attempt that is not held: 1 when it has been ended in this way already, by its worker.
+local function replyToRepetition(key, kind, fence)
+  local outcomeFence, outcomeKind, returnedFence, externallyEndedFence =
+    unpack(redis.call('HMGET', key, 's', 'k', 'R', 'F'))
+  -- It was returned, whatever has ended the job since.
+  if kind == 'r' or kind == 'h' then return returnedFence == fence and 1 or 0 end
+  if externallyEndedFence == fence then return 0 end
+  if outcomeFence == fence and outcomeKind == kind then return 1 end
   return 0
 end
 
-local function again(key, id, command, kind, delay, fence)
+-- Ends an attempt as retry or requeue: the job gets another attempt.
+local function returnAttempt(job, command, kind, delay)
+  local key, id = job.key, idOf(job.key)
   redis.call('HDEL', key, 'o', 'l', 'g')
-  redis.call('HSET', key, 'R', fence)
+  redis.call('HSET', key, 'R', job.fence)
   if kind == 'r' then redis.pcall('HINCRBY', key, 'a', 1) end
-  keepFor(key, delay + ${PENDING_JOB_TTL})
-  if delay > 0 then return postpone(key, member(id, command), delay) end
+  expire(key, delay + ${PENDING_JOB_TTL})
+  if delay > 0 then return delayJob(key, dueMember(id, command), delay) end
   if kind == 'h' then
-    putFirst(command, id)
+    requeueFirst(command, id)
   else
-    line(command, id, redis.call('HGET', key, 'r'), false)
+    pushReady(command, id, redis.call('HGET', key, 'r'), false)
   end
-  command.more = true
+  command.hasReady = true
 end
 
--- Read all, then write.
-local replies, accepted, names, taken = {}, {}, {}, {}
-for n = 1, #KEYS - K do
-  local key, a = KEYS[K + n], first + 4 * (n - 1)
-  local terms, fence, worker = termsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
-  local h = redis.pcall('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
-  if h.err then
-    replies[n] = h.err
-  elseif h[1] ~= worker or h[2] ~= fence then
-    replies[n] = repeated(key, terms.kind, fence)
-  elseif taken[key] then
-    -- Said twice in one call.
-    replies[n] = taken[key] == terms.kind and 1 or 0
+local replies, accepted, members, endedAs = {}, {}, {}, {}
+for n = 1, #KEYS - keyBase do
+  local key, a = KEYS[keyBase + n], jobArgs + 4 * (n - 1)
+  local options, fence, worker = optionsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
+  local found = redis.pcall('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
+  local owner, lastFence, creatorPark, parkedCount, generation, nextGeneration = unpack(found)
+  if found.err then
+    replies[n] = found.err
+  elseif owner ~= worker or lastFence ~= fence then
+    replies[n] = replyToRepetition(key, options.kind, fence)
+  elseif endedAs[key] then
+    -- A repetition in the same call.
+    replies[n] = endedAs[key] == options.kind and 1 or 0
   else
     replies[n] = 1
-    taken[key] = terms.kind
-    names[#names + 1] = member(idOf(key), terms.command)
-    accepted[#accepted + 1] = { key = key, terms = terms, worker = worker, bytes = ARGV[a + 4],
-      f = fence, w = h[3], n = h[4], y = h[5], N = h[6] }
+    endedAs[key] = options.kind
+    members[#members + 1] = dueMember(idOf(key), options.command)
+    accepted[#accepted + 1] = { key = key, options = options, worker = worker, bytes = ARGV[a + 4], fence = fence,
+      creatorPark = creatorPark, parkedCount = parkedCount, generation = generation, nextGeneration = nextGeneration }
   end
 end
-if #names > 0 then redis.call('ZREM', T, unpack(names)) end
-for _, one in ipairs(accepted) do
-  local terms, key = one.terms, one.key
-  local command, kind = terms.command, terms.kind
+if #members > 0 then redis.call('ZREM', deadlinesKey, unpack(members)) end
+local freed = {}
+for _, job in ipairs(accepted) do
+  local options = job.options
+  local command, kind = options.command, options.kind
   if kind == 'r' or kind == 'h' then
-    again(key, idOf(key), command, kind, terms.delay, one.f)
-  elseif settle(key, one, terms, one.bytes) then
-    follow(key, command, one)
-    command.more = true
+    returnAttempt(job, command, kind, options.delay)
+  elseif settle(job, options, job.bytes) then
+    startNext(job, command)
+    command.hasReady = true
   end
-  if terms.frees then
-    local free = places[command]
-    if free then free[#free + 1] = one.worker else places[command] = { one.worker } end
+  if options.releasesSlot then
+    local workers = freed[command]
+    if workers then workers[#workers + 1] = job.worker else freed[command] = { job.worker } end
   end
 end
 for _, command in ipairs(commands) do
-  if places[command] then free(command, places[command]) end
-  if command.more then dispatch(command) end
+  if freed[command] then releaseSlots(command, freed[command]) end
+  if command.hasReady then assignReady(command) end
 end
-sendMail()
-deliver()
+sendOutbox()
+sendBatches()
 replies[#replies + 1] = now or 0
 return replies
 `

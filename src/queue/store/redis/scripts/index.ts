@@ -30,7 +30,7 @@ export interface QueueScripts {
   resume: Script
 }
 
-/** Puts the scripts together around a notion of time. */
+/** Builds the scripts, with the given source of time. */
 export function buildQueueScripts(time: QueueClock): QueueScripts {
   const head = prelude(time)
   const build = (...parts: string[]) => new Script(head + parts.join(''))
@@ -56,5 +56,5 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
   }
 }
 
-/** The scripts on the server's own time. */
+/** The scripts on the server's time. */
 export const queueScripts: QueueScripts = buildQueueScripts(SERVER_QUEUE_CLOCK)

@@ -2,43 +2,50 @@ import { PENDING_JOB_TTL } from '../../store.ts'
 import { WORKER_TTL } from './prelude.ts'
 
 /**
+ * Reads a job.
+ *
  * KEYS    at the end the record
- * returns nil, or command, y, Y, k, o, d, a, z, b, g, f, s, waiters, payload, bytes of the outcome
+ * returns nil, or: command, generation, settledGeneration, kind of the outcome, worker, dueAt, failures, stalls, options,
+ *         progress, fence, fence of the outcome, waiters, payload, bytes of the outcome
  */
-export const SNAPSHOT: string = `
-local key = KEYS[K + 1]
-local h = redis.call('HMGET', key, 'm', 'y', 'Y', 'k', 'o', 'd', 'a', 'z', 'b', 'g', 'f', 's', 'w', 'n', 'p')
-if not h[2] then return false end
-local waiters = num(h[14]) + ((h[13] and h[13] ~= '') and 1 or 0)
-local bytes = h[4] and h[4] ~= 'x' and redis.call('HGET', key, h[4])
-return { h[1] or '', h[2], h[3] or '0', h[4] or '', h[5] or '', h[6] or '', num(h[7]), num(h[8]), h[9] or '', h[10] or false,
-  h[11] or '0', h[12] or '0', waiters, payloadOf(key, h[15]), bytes or '' }
+export const SNAPSHOT: string = /* lua */ `
+local key = KEYS[keyBase + 1]
+local command, generation, settledGeneration, kind, worker, dueAt, failures, stalls, options, progress, lastFence,
+  outcomeFence, creatorPark, parkedCount, firstPiece =
+  unpack(redis.call('HMGET', key, 'm', 'y', 'Y', 'k', 'o', 'd', 'a', 'z', 'b', 'g', 'f', 's', 'w', 'n', 'p'))
+if not generation then return false end
+local waiters = num(parkedCount) + ((creatorPark and creatorPark ~= '') and 1 or 0)
+local bytes = kind and kind ~= 'x' and redis.call('HGET', key, kind)
+return { command or '', generation, settledGeneration or '0', kind or '', worker or '', dueAt or '', num(failures), num(stalls),
+  options or '', progress or false, lastFence or '0', outcomeFence or '0', waiters, payloadOf(key, firstPiece), bytes or '' }
 `
 
 /**
- * ARGV    state, from, how many
+ * Lists the jobs in a state.
+ *
+ * ARGV    1 state  2 from  3 how many
  * returns ids
  */
-export const LIST: string = `
+export const LIST: string = /* lua */ `
 clock()
-local state, from, count = ARGV[A + 1], num(ARGV[A + 2]), num(ARGV[A + 3])
+local state, from, count = ARGV[argBase + 1], num(ARGV[argBase + 2]), num(ARGV[argBase + 3])
 local ids = {}
 if state == 'waiting' then
   for _, command in ipairs(commands) do
-    local length = redis.call('LLEN', command.w)
+    local length = redis.call('LLEN', command.readyKey)
     if #ids < count and from < length then
-      local found = redis.call('LRANGE', command.w, from, from + count - #ids - 1)
-      local ranked = redis.call('ZRANGE', command.z, 0, -1)
-      local before = 0
+      local found = redis.call('LRANGE', command.readyKey, from, from + count - #ids - 1)
+      local ranked = redis.call('ZRANGE', command.rankedKey, 0, -1)
+      local markers = 0
       if #ranked > 0 and from > 0 then
-        for _, id in ipairs(redis.call('LRANGE', command.w, 0, from - 1)) do
-          if id == '!' then before = before + 1 end
+        for _, id in ipairs(redis.call('LRANGE', command.readyKey, 0, from - 1)) do
+          if id == PRIORITY_MARKER then markers = markers + 1 end
         end
       end
       for _, id in ipairs(found) do
-        if id == '!' then
-          before = before + 1
-          id = ranked[before] and string.sub(ranked[before], 20)
+        if id == PRIORITY_MARKER then
+          markers = markers + 1
+          id = ranked[markers] and string.sub(ranked[markers], 20)
         end
         if id then ids[#ids + 1] = id end
       end
@@ -48,143 +55,157 @@ if state == 'waiting' then
   return ids
 end
 if state == 'active' then
-  local delayed, at = {}, 0
-  for _, name in ipairs(redis.call('ZRANGE', D, 0, -1)) do delayed[name] = true end
-  for _, name in ipairs(redis.call('ZRANGE', T, 0, -1)) do
-    if not delayed[name] then
+  local isDelayed, at = {}, 0
+  for _, member in ipairs(redis.call('ZRANGE', delayedKey, 0, -1)) do isDelayed[member] = true end
+  for _, member in ipairs(redis.call('ZRANGE', deadlinesKey, 0, -1)) do
+    if not isDelayed[member] then
       at = at + 1
-      if at > from and #ids < count then ids[#ids + 1] = string.match(name, '^%S+') end
+      if at > from and #ids < count then ids[#ids + 1] = string.match(member, '^%S+') end
     end
   end
   return ids
 end
-local set = state == 'delayed' and D or state == 'failed' and X or C
-if set ~= D then redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
-for n, name in ipairs(redis.call('ZRANGE', set, from, from + count - 1)) do ids[n] = string.match(name, '^%S+') end
+local set = state == 'delayed' and delayedKey or state == 'failed' and failedKey or completedKey
+if set ~= delayedKey then redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
+for n, member in ipairs(redis.call('ZRANGE', set, from, from + count - 1)) do ids[n] = string.match(member, '^%S+') end
 return ids
 `
 
-/** returns waiting, delayed, active, completed, failed */
-export const COUNTS: string = `
+/**
+ * Counts the jobs in each state.
+ *
+ * returns waiting, delayed, active, completed, failed
+ */
+export const COUNTS: string = /* lua */ `
 clock()
-for _, set in ipairs({ X, C }) do redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
+for _, set in ipairs({ failedKey, completedKey }) do redis.call('ZREMRANGEBYSCORE', set, '-inf', int(now)) end
 local waiting = 0
-for _, command in ipairs(commands) do waiting = waiting + redis.call('LLEN', command.w) end
-local delayed = redis.call('ZCARD', D)
-return { waiting, delayed, redis.call('ZCARD', T) - delayed, redis.call('ZCARD', C), redis.call('ZCARD', X) }
+for _, command in ipairs(commands) do waiting = waiting + redis.call('LLEN', command.readyKey) end
+local delayed = redis.call('ZCARD', delayedKey)
+return { waiting, delayed, redis.call('ZCARD', deadlinesKey) - delayed,
+  redis.call('ZCARD', completedKey), redis.call('ZCARD', failedKey) }
 `
 
 /**
- * Removes jobs that wait or are delayed, the first of them. What runs, or was given to a worker, stays.
+ * Removes the first waiting or delayed jobs. Active jobs stay.
  *
- * ARGV    'waiting' or 'delayed', how many at most, linger
+ * ARGV    1 'waiting' or 'delayed'  2 how many at most  3 outcomeRetention
  * returns how many were removed, and 1 if there may be more
  */
-export const DRAIN: string = `
+export const DRAIN: string = /* lua */ `
 clock()
-local most, linger = num(ARGV[A + 2]), num(ARGV[A + 3])
-local found, removed, stuck = 0, 0, {}
+local most, outcomeRetention = num(ARGV[argBase + 2]), num(ARGV[argBase + 3])
+local found, removed, unread = 0, 0, {}
 
--- Whether it was read; a record whose slot is on the move is not. One that is over, or runs, stays as it is.
-local function drop(key)
-  local h = redis.pcall('HMGET', key, 'y', 'Y', 'o', 'f', 'w', 'n', 'N')
-  if h.err then return false end
-  if not h[1] or num(h[2]) >= num(h[1]) or (h[3] and h[3] ~= '') then return true end
-  endJob(key, { y = h[1], f = h[4], w = h[5], n = num(h[6]), N = h[7] }, 'x', '', linger, 0)
+-- Returns whether the record was read: it cannot be while its slot is being migrated. A finished or active job stays as it is.
+local function remove(key)
+  local reply = redis.pcall('HMGET', key, 'y', 'Y', 'o', 'f', 'w', 'n', 'N')
+  if reply.err then return false end
+  local generation, settledGeneration, worker, lastFence, creatorPark, parkedCount, nextGeneration = unpack(reply)
+  if not generation or num(settledGeneration) >= num(generation) or (worker and worker ~= '') then return true end
+  local job = { key = key, generation = generation, fence = lastFence, creatorPark = creatorPark,
+    parkedCount = num(parkedCount), nextGeneration = nextGeneration }
+  terminateJob(job, 'x', '', outcomeRetention, 0)
   removed = removed + 1
   return true
 end
 
-if ARGV[A + 1] == 'delayed' then
-  local names = redis.call('ZRANGE', D, 0, most - 1)
-  found = #names
-  for _, name in ipairs(names) do
-    if drop(base .. 'j/' .. string.match(name, '^%S+')) then
-      redis.call('ZREM', D, name)
-      redis.call('ZREM', T, name)
+if ARGV[argBase + 1] == 'delayed' then
+  local members = redis.call('ZRANGE', delayedKey, 0, most - 1)
+  found = #members
+  for _, member in ipairs(members) do
+    if remove(jobKey(string.match(member, '^%S+'))) then
+      redis.call('ZREM', delayedKey, member)
+      redis.call('ZREM', deadlinesKey, member)
     else
-      stuck[#stuck + 1] = name
+      unread[#unread + 1] = member
     end
   end
 else
   for _, command in ipairs(commands) do
-    local ids, first = front(command, most - found)
+    local ids, ranked = peekReady(command, most - found)
     found = found + #ids
-    takeFront(command, #ids, first)
-    local left = #stuck
+    dropReady(command, #ids, ranked)
+    local before = #unread
     for _, id in ipairs(ids) do
-      if id and not drop(base .. 'j/' .. id) then stuck[#stuck + 1] = id end
+      if id and not remove(jobKey(id)) then unread[#unread + 1] = id end
     end
-    for n = #stuck, left + 1, -1 do putFirst(command, stuck[n]) end
+    for n = #unread, before + 1, -1 do requeueFirst(command, unread[n]) end
     if found >= most then break end
   end
 end
-sendMail()
-return { removed, (found >= most and #stuck < found) and 1 or 0 }
+sendOutbox()
+return { removed, (found >= most and #unread < found) and 1 or 0 }
 `
 
 /**
- * Reads for those who must not read from a replica: scripts are always run by the primary.
+ * Reads a key at the primary. A client that reads from replicas always sends scripts to the primary.
  *
- * ARGV    the command, and what follows its key
+ * KEYS    1 the key
+ * ARGV    1 the Redis command; then its arguments after the key
  */
-export const READ = 'return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))'
+export const READ: string = /* lua */ `return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))`
 
 /**
- * Runs a job that is over once more.
+ * Runs a finished job again.
  *
  * KEYS    at the end the record
- * ARGV    the generation that is over
- * returns the new generation, also when this is sent again; or 0
+ * ARGV    1 the finished generation
+ * returns the new generation, also for a repetition; or 0
  */
-export const RETRY: string = `
+export const RETRY: string = /* lua */ `
 clock()
-local key, command = KEYS[K + 1], commands[1]
-local h = redis.call('HMGET', key, 'y', 'Y', 'k', 'r')
-if h[1] and num(h[1]) > num(ARGV[A + 1]) then return h[1] end
-if not h[1] or num(h[2]) < num(h[1]) or h[3] == 'x' then return 0 end
+local key, command = KEYS[keyBase + 1], commands[1]
+local generation, settledGeneration, kind, rank = unpack(redis.call('HMGET', key, 'y', 'Y', 'k', 'r'))
+if generation and num(generation) > num(ARGV[argBase + 1]) then return generation end
+if not generation or num(settledGeneration) < num(generation) or kind == 'x' then return 0 end
 local id = idOf(key)
-local y = grown(id, h[1], us)
-redis.call('ZREM', X, id)
-redis.call('ZREM', C, id)
+local next = int(nextNumber(id, generation, us))
+redis.call('ZREM', failedKey, id)
+redis.call('ZREM', completedKey, id)
 redis.call('HDEL', key, 'a', 'z', 'l', 'g', 'L', 'R', 'w')
-redis.call('HSET', key, 'y', int(y), 'vu', '0', 'eu', '0')
-keepFor(key, ${PENDING_JOB_TTL})
-line(command, id, h[4], false)
-dispatch(command)
-deliver()
-return int(y)
+redis.call('HSET', key, 'y', next, 'vu', '0', 'eu', '0')
+expire(key, ${PENDING_JOB_TTL})
+pushReady(command, id, rank, false)
+assignReady(command)
+sendBatches()
+return next
 `
 
 /**
- * ARGV    name of the command, or '' for all, real name of the command
+ * Pauses a command, or all. The commands of KEYS are those that it concerns.
+ *
+ * ARGV    1 segment of the command, or '' for all  2 its name
  */
-export const PAUSE: string = `
-redis.call('SADD', S, ARGV[A + 1])
-extend(S, ${PENDING_JOB_TTL})
-if ARGV[A + 1] ~= '' then
-  redis.call('HSET', Q, ARGV[A + 1], ARGV[A + 2])
-  keepFor(Q, ${PENDING_JOB_TTL})
+export const PAUSE: string = /* lua */ `
+local segment, name = ARGV[argBase + 1], ARGV[argBase + 2]
+redis.call('SADD', pausedKey, segment)
+extend(pausedKey, ${PENDING_JOB_TTL})
+if segment ~= '' then
+  redis.call('HSET', commandsKey, segment, name)
+  expire(commandsKey, ${PENDING_JOB_TTL})
 end
 for _, command in ipairs(commands) do
-  if redis.call('LINDEX', command.i, 0) ~= 'P' then redis.call('LPUSH', command.i, 'P') end
-  keepFor(command.i, ${WORKER_TTL})
+  if redis.call('LINDEX', command.slotsKey, 0) ~= PAUSED_MARKER then redis.call('LPUSH', command.slotsKey, PAUSED_MARKER) end
+  expire(command.slotsKey, ${WORKER_TTL})
 end
 return 1
 `
 
 /**
- * ARGV    name of the command, or '' for all
+ * Resumes a command, or all, and assigns ready jobs.
+ *
+ * ARGV    1 segment of the command, or '' for all
  */
-export const RESUME: string = `
-redis.call('SREM', S, ARGV[A + 1])
+export const RESUME: string = /* lua */ `
+redis.call('SREM', pausedKey, ARGV[argBase + 1])
 for _, command in ipairs(commands) do
-  local paused = redis.call('SMISMEMBER', S, '', command.name)
+  local paused = redis.call('SMISMEMBER', pausedKey, '', command.segment)
   if paused[1] == 0 and paused[2] == 0 then
-    redis.call('LREM', command.i, 0, 'P')
-    dispatch(command)
+    redis.call('LREM', command.slotsKey, 0, PAUSED_MARKER)
+    assignReady(command)
   end
 end
-deliver()
+sendBatches()
 return 1
 `

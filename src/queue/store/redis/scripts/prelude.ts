@@ -3,79 +3,145 @@ import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
 
 /**
- * What the scripts of the queue share.
+ * The layout of a queue in Redis, and what its scripts share. queue-model.ts specifies the transitions.
  *
- * KEYS begin with  t  what has a time: leases of attempts, and delays · d  what of it is delayed · x  failed jobs, and
- *                  c  completed jobs, as far as they are kept for being listed · q  names of commands · s  what is paused;
- *                  then for each command  w  what waits, in order · i  places of idle workers, behind a 'P' while paused
- *                  r  workers · z  what waits with a priority; then the records of the jobs.
- * ARGV begin with  prefix of inbox channels, '1' on a cluster, ms in which a delivery must be accepted, highest fence
- *                  seen, number of commands; then for each command its name as it stands in names.
+ * All keys of a queue begin with the same hash tag. An address is the inbox of a process and a nonce: of a worker, or of a
+ * waiter (then it is a park). Times are ms since the epoch by the server's clock.
  *
- * Fields of a job's record: those of a resource (see locker/scripts/prelude.ts), the lease's end standing in t:
- *   lease    o worker ('' when there is none) · f last fence · l '1' once accepted · g progress · j an attempt that has
- *            logged, and how many lines
- *   outcome  k kind (v, e, x) · v e bytes · s fence · Y generation · vu eu served until · L 'x' or 'c' when listed
- *            F the last attempt that was not ended by its worker
- *   parks    w the first · n how many others · @<inbox><nonce> one each, with the generation that it waits for
- * and of the job alone:
- *   y generation · m command · p p1 … payload · b options · c nonce of who submitted without waiting · a failed, z lost
- *   attempts · R the last attempt that was given back · d due · r priority and order · u '1' to cancel it unwanted
- *   N P B C  the next generation, its payload, options and submitter: of 'rerun'
+ *   key         type  contents                                          expires with
+ *   t           zset  `id segment` of active and delayed jobs, by the   its latest entry, about
+ *                     end of their lease or delay
+ *   d           zset  the delayed ones of these                         its latest entry, about
+ *   x, c        zset  ids of failed, completed jobs that are kept for   its latest entry
+ *                     being listed, by their expiry
+ *   q           hash  command segment -> command name                   PENDING_JOB_TTL after the last change
+ *   s           set   segments of paused commands; '' means all         PENDING_JOB_TTL
+ *   w/segment   list  ids of ready jobs in order; '!' stands for the    PENDING_JOB_TTL
+ *                     first job of z/segment that is left
+ *   z/segment   zset  ready jobs with a priority: order and id, by      PENDING_JOB_TTL
+ *                     -priority
+ *   i/segment   list  free slots: the address of the worker of each;    WORKER_TTL
+ *                     the first entry is 'P' while paused
+ *   r/segment   hash  worker address -> capacity                        WORKER_TTL
+ *   j/id        hash  the record of a job                               the job: see QueueModel
+ *   l/id        list  the log of a job                                  LOG_TTL after the last line
  *
- * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is cut in pieces
- * of that size: a waiting job of 100 bytes then takes 420 bytes of memory instead of 660.
+ *   field       meaning                                   written by            removed by
+ *   -- the job
+ *   m           command name                              submit                ·
+ *   y           generation                                submit, retry,        ·
+ *                                                         startNext, terminate
+ *   p, p1 … p3  payload, in pieces                        submit, startNext     the next generation, but not a retry
+ *   b           options, unless ''                        submit, startNext     the same
+ *   u           '1': cancel it when its last waiter       submit                a submission without it; submit of the
+ *               leaves                                                          next generation
+ *   r           `priority order`                          submit                submit of the next generation
+ *   d           when its delay ends                       submit, finish        processDue, terminate
+ *   -- the last attempt
+ *   o           address of its worker; '' or absent:      assign                settle (''), finish, processDue
+ *               none
+ *   f           its fence                                 assign                ·
+ *   l           '1': its worker has accepted it           renew                 finish, processDue, the next generation
+ *   g           its progress                              publishProgress       finish, the next generation
+ *   j           `fence lines` of the last that logged     appendLog             ·
+ *   a, z        attempts that failed, that stalled        finish; processDue    the next generation
+ *   R           fence of the last that ended as retry     finish                the next generation
+ *               or requeue
+ *   F           fence of the last that was not ended      terminate,            ·
+ *               by its worker                             processDue
+ *   -- the last outcome
+ *   k           kind: v value, e error, x removed         settle, terminate     ·
+ *   s, Y        its fence, its generation                 settle                ·
+ *   v, e        bytes of the value, of the failure        settle                terminate
+ *   vu, eu      until when they are fresh                 settle                the next generation
+ *   L           'x' or 'c': the zset that lists it        settle                terminate, retry, submit, no room
+ *   -- the waiters
+ *   w           park of the submitter that created the    submit                settle (''), unpark, retry
+ *               generation, if it waits
+ *   c           its nonce otherwise                       submit, settle,       the next generation
+ *                                                         unpark
+ *   n           how many others are parked                submit, query         settle, unpark
+ *   @park       one field each: the generation that it    submit, query         settle, unpark
+ *               waits for
+ *   -- the generation that a rerun has asked for
+ *   N, P, B, C  its number, payload, options, nonce       submit                startNext, terminate
  *
- * Jobs that a script finds in w are not among its KEYS. They are read before anything is written; one that cannot be
- * read, because its slot is on the move, is put off to t, and looked after by a tick, which has it among its KEYS.
+ * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is split into
+ * pieces of that size: a waiting job of 100 bytes then takes 420 bytes of memory instead of 660.
+ *
+ * Jobs that a script finds in w are not among its KEYS. They are read before anything is written. A job that cannot be
+ * read, because its slot is being migrated, goes to t: processDue has it among its KEYS.
+ *
+ * Conformance tests replace both fragments, so that time is an argument.
  */
 export interface QueueClock {
-  /** Defines `us` and `now` (ms). */
+  /** Defines `us` and `now` (ms), since the epoch. */
   clock: string
-  /** Defines `keepFor(key, ms)`: how long a key is kept. */
+  /** Defines `expire(key, ms)`: the key may be deleted after that. */
   expire: string
 }
 
 /** Time as the server tells it. */
 export const SERVER_QUEUE_CLOCK: QueueClock = {
   clock: SERVER_CLOCK,
-  expire: `
-local function keepFor(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
+  expire: /* lua */ `
+local function expire(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
 }
 
-/** Keys before those of the commands, and of each command. */
-export const SHARED_KEYS = 6
-export const KEYS_PER_COMMAND = 4
-/** Arguments before the names of the commands. */
-export const HEAD_ARGS = 5
+/** KEYS that each script begins with: t d x c q s; then, for each command, w i r z. */
+const SHARED_KEYS = 6
+const KEYS_PER_COMMAND = 4
 
-/** A payload of up to so many pieces is cut up. */
+/** ARGV that each script begins with, before the segments of the commands. */
+const HEAD_ARGS = 5
+
+/** A payload is split into so many pieces at most. */
 const MAX_PIECES = 4
 const PIECE_BYTES = 64
 const MAX_SPLIT_BYTES = MAX_PIECES * PIECE_BYTES
 const PIECE_NAMES = Array.from({ length: MAX_PIECES - 1 }, (_, index) => `'p${index + 1}'`).join(', ')
 
-/** What of a record belongs to one generation, and not to the next. */
+/** The fields of a record that belong to one generation. */
 export const GENERATION_FIELDS: string = `'p', ${PIECE_NAMES}, 'b', 'c', 'a', 'z', 'l', 'g', 'R', 'vu', 'eu'`
 
 const DAY = 24 * 60 * 60_000
 
-/** How long a worker is known that says nothing of itself, and its places are kept, ms. */
+/** How long a worker and its slots are known after it last set its capacity, ms. */
 export const WORKER_TTL: number = 15 * 60_000
 
-/** Messages to one process go together up to so many bytes. */
+/** Messages to one process are joined up to so many bytes. */
 const MAX_MESSAGE_BYTES = 256 * 1024
 
-/** Names the keys and arguments that all scripts begin with, and defines what they share. */
+/**
+ * Names the KEYS and ARGV that every script begins with, and defines the functions that scripts share.
+ *
+ * KEYS    t d x c q s; for each command w i r z; then what the script says
+ * ARGV    1 prefix of inbox channels  2 '1' on a cluster  3 ms in which a delivery must be accepted
+ *         4 highest fence seen  5 number of commands; then the segment of each; then what the script says
+ *
+ *   keyBase, argBase              how many KEYS and ARGV come before those of the script
+ *   num(text)                     a field as a number; 0 when it is absent
+ *   int(number)                   a number as text, all digits
+ *   clock()                       reads the time into `us` and `now`, once
+ *   extend(key, ms)               keeps a key for at least so long; asks first, since most keys are kept already
+ *   memoized(parse)               caches the results of `parse`: most jobs of a call have the same options, and parsing
+ *                                 them once saves a tenth of the time of a call with 25 jobs
+ *   nextNumber(id, last, least)    the number after `last`, at least `least`; raises an error when it is not exact
+ *   dueMember(id, command)        the member of t and d
+ *   publish(address, message)     puts a message into the outbox
+ *   sendTo(inbox, messages)       publishes messages to a process; returns the number of receivers
+ *   sendOutbox()                  publishes the outbox, all messages to one process together
+ */
 export function prelude(time: QueueClock): string {
-  return `
-local function num(x) return tonumber(x or '0') or 0 end
-local function int(x) return string.format('%.0f', x) end
+  return /* lua */ `
+local PRIORITY_MARKER, PAUSED_MARKER = '!', 'P'
+local function num(text) return tonumber(text or '0') or 0 end
+local function int(number) return string.format('%.0f', number) end
 ${time.expire}
--- Where a slot is leaving, a key that a script has emptied cannot be used again: it would fail half-way. So it does not begin.
-local elsewhere = ARGV[2] == '1' and redis.pcall('EXISTS', KEYS[1] .. '-')
-if type(elsewhere) == 'table' and string.find(elsewhere.err, 'non local', 1, true) then
-  return redis.error_reply('TRYAGAIN The slot is on the move')
+-- While a slot is being migrated, a key that a script has emptied cannot be used again: the script would fail half-way.
+local probe = ARGV[2] == '1' and redis.pcall('EXISTS', KEYS[1] .. '-')
+if type(probe) == 'table' and string.find(probe.err, 'non local', 1, true) then
+  return redis.error_reply('TRYAGAIN The slot is being migrated')
 end
 
 local us, now
@@ -87,49 +153,48 @@ local function clock()
   us, now = read()
 end
 
--- Keeps a key for at least so long from now on. Asks first: it is renewed once a day, and when the key is new.
 local function extend(key, ms)
-  if redis.call('PTTL', key) < ms then keepFor(key, ms + ${DAY}) end
+  if redis.call('PTTL', key) < ms then expire(key, ms + ${DAY}) end
 end
 
-local T, D, X, C, Q, S = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local base = string.sub(T, 1, -2)
-local channels, cluster, accept, seen = ARGV[1], ARGV[2] == '1', num(ARGV[3]), num(ARGV[4])
+local deadlinesKey, delayedKey, failedKey, completedKey, commandsKey, pausedKey = unpack(KEYS, 1, ${SHARED_KEYS})
+local base = string.sub(deadlinesKey, 1, -2)
+local channels, isCluster, acceptWithin, highestFence = ARGV[1], ARGV[2] == '1', num(ARGV[3]), num(ARGV[4])
 local commands = {}
 for n = 1, num(ARGV[5]) do
   local k = ${SHARED_KEYS} + ${KEYS_PER_COMMAND} * (n - 1)
-  commands[n] = { w = KEYS[k + 1], i = KEYS[k + 2], r = KEYS[k + 3], z = KEYS[k + 4], name = ARGV[${HEAD_ARGS} + n] }
+  commands[n] = { segment = ARGV[${HEAD_ARGS} + n],
+    readyKey = KEYS[k + 1], slotsKey = KEYS[k + 2], workersKey = KEYS[k + 3], rankedKey = KEYS[k + 4] }
 end
-local K, A = ${SHARED_KEYS} + ${KEYS_PER_COMMAND} * #commands, ${HEAD_ARGS} + #commands
+local keyBase, argBase = ${SHARED_KEYS} + ${KEYS_PER_COMMAND} * #commands, ${HEAD_ARGS} + #commands
 
--- What most jobs of one call say of themselves is the same, and parsed once: a tenth of the time of a call with 25 jobs.
-local function once(parse)
-  local parsed = {}
+local function memoized(parse)
+  local cache = {}
   return function(text)
-    local found = parsed[text]
+    local found = cache[text]
     if not found then
       found = parse(text)
-      parsed[text] = found
+      cache[text] = found
     end
     return found
   end
 end
 
--- A number of a job that only grows: the next after one, and from least on. Fails, before anything is written, when that is not exact.
-local function grown(id, last, least)
+local function nextNumber(id, last, least)
   local next = math.max(num(last) + 1, least)
   if not (next <= ${MAX_EXACT_INTEGER}) then error('The record of the job ' .. id .. ' can be run no more: no number above those in it is exact', 0) end
   return next
 end
-local function member(id, command) return id .. ' ' .. command.name end
+local function jobKey(id) return base .. 'j/' .. id end
 local function idOf(key) return string.sub(key, #base + 3) end
-local function remove(key, fields)
+local function dueMember(id, command) return id .. ' ' .. command.segment end
+local function removeFields(key, fields)
   for from = 1, #fields, 1000 do
     redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))
   end
 end
 
-local function putPayload(set, bytes)
+local function addPayload(set, bytes)
   if #bytes <= ${PIECE_BYTES} or #bytes > ${MAX_SPLIT_BYTES} then
     set[#set + 1] = 'p' set[#set + 1] = bytes
     return
@@ -146,17 +211,16 @@ local function payloadOf(key, first)
   return first .. table.concat(pieces)
 end
 
--- Messages to parks, all that go to one process together.
-local mail, inboxes = {}, {}
-local function post(park, message)
-  local inbox = string.sub(park, 1, ${ID_LENGTH})
-  if not mail[inbox] then
-    mail[inbox] = {}
+local outbox, inboxes = {}, {}
+local function publish(address, message)
+  local inbox = string.sub(address, 1, ${ID_LENGTH})
+  if not outbox[inbox] then
+    outbox[inbox] = {}
     inboxes[#inboxes + 1] = inbox
   end
-  table.insert(mail[inbox], string.sub(park, ${ID_LENGTH + 1}) .. message)
+  table.insert(outbox[inbox], string.sub(address, ${ID_LENGTH + 1}) .. message)
 end
-local function send(inbox, messages)
+local function sendTo(inbox, messages)
   local from, receivers = 1, nil
   while from <= #messages do
     local to, size = from, #messages[from]
@@ -167,7 +231,7 @@ local function send(inbox, messages)
     local text = '${FORMAT}' .. messages[from]
     if to > from then
       local parts = { '${FORMAT}*' }
-      -- Not joined with its length first: each new string is hashed whole.
+      -- Each length is an entry of its own: Lua hashes every string that a concatenation makes.
       for n = from, to do
         parts[#parts + 1] = #messages[n] .. ':'
         parts[#parts + 1] = messages[n]
@@ -180,8 +244,8 @@ local function send(inbox, messages)
   end
   return receivers
 end
-local function sendMail()
-  for _, inbox in ipairs(inboxes) do send(inbox, mail[inbox]) end
+local function sendOutbox()
+  for _, inbox in ipairs(inboxes) do sendTo(inbox, outbox[inbox]) end
 end
 `
 }

@@ -1,7 +1,7 @@
 import { PENDING_JOB_TTL, type Submission } from '../../store.ts'
 import { GENERATION_FIELDS } from './prelude.ts'
 
-/** Flags of a submission, as numbers that add up. */
+/** Flags of a submission; they add up. */
 const AWAITED = 1
 const JOIN = 2
 const RERUN = 4
@@ -10,161 +10,169 @@ const ABORT_UNWANTED = 16
 const REQUIRES_WORKER = 32
 
 /**
- * ARGV    inbox, broadcast channel, message that calls for workers, how many may park; for each command its real name
- *         and how many of the jobs are for it;
- *         then for each job: `<command> <flags> <delay> <priority>`, nonce, payload, options
- * returns for each job 'C' created or 'J' joined, and the generation; 'X' conflict, 'U' unknown, 'O' overloaded;
- *         '!' failed, with the reason; or a pair, 'V' or 'E', fence and generation, and the bytes
+ * Submits jobs.
+ *
+ * KEYS    at the end one record each
+ * ARGV    1 inbox  2 broadcast channel  3 message that requests capacity  4 how many may be parked on a record; for each
+ *         command its name and how many of the jobs are for it; then for each job:
+ *         1 `<command> <flags> <delay> <priority>`  2 nonce  3 payload  4 options
+ * returns for each job 'C generation' created, 'J generation' joined, 'X' conflict, 'U' unknown command, 'O' overloaded,
+ *         '!reason' failed, or a pair: 'V fence generation' or 'E fence generation' cached, and the bytes
  */
-export const SUBMIT: string = `
-local inbox, broadcast, call, cap = ARGV[A + 1], ARGV[A + 2], ARGV[A + 3], num(ARGV[A + 4])
+export const SUBMIT: string = /* lua */ `
+local inbox, broadcastChannel, capacityRequest, maxParked =
+  ARGV[argBase + 1], ARGV[argBase + 2], ARGV[argBase + 3], num(ARGV[argBase + 4])
 for n, command in ipairs(commands) do
-  command.real, command.count = ARGV[A + 3 + 2 * n], num(ARGV[A + 4 + 2 * n])
+  command.name, command.count = ARGV[argBase + 3 + 2 * n], num(ARGV[argBase + 4 + 2 * n])
 end
-local first = A + 4 + 2 * #commands
+local jobArgs = argBase + 4 + 2 * #commands
 clock()
-local began = int(us)
+local firstGeneration = int(us)
 
--- The next free place for a job, if there is one. Those that were used are taken off the list at the end.
-local function place(command)
-  if not command.places then
-    command.places, command.used = redis.call('LRANGE', command.i, 0, command.count - 1), 0
+-- The next free slot for a job, if there is one. Used slots are removed from the list at the end.
+local function nextSlot(command)
+  if not command.slots then
+    command.slots, command.used = redis.call('LRANGE', command.slotsKey, 0, command.count - 1), 0
   end
-  if command.places[1] == 'P' then return nil end
-  return command.places[command.used + 1]
+  if command.slots[1] == PAUSED_MARKER then return nil end
+  return command.slots[command.used + 1]
 end
 
--- r: what the record holds of before, if anything. Returns the generation.
-local function create(n, key, id, command, r, a, terms)
-  local y = r[1] and int(grown(id, r[1], us)) or began
-  grown(id, r[7], us)
-  local set, payload = { 'y', y, 'm', command.real }, ARGV[a + 3]
-  putPayload(set, payload)
+-- Creates a generation. previous: generation, fence and listedIn of the record, if it exists. Returns the generation.
+local function create(n, key, id, command, previous, options, nonce, payload, jobOptions)
+  local generation = previous.generation and int(nextNumber(id, previous.generation, us)) or firstGeneration
+  nextNumber(id, previous.fence, us)
+  local set = { 'y', generation, 'm', command.name }
+  addPayload(set, payload)
   local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
-  if terms.waits then put('w', inbox .. ARGV[a + 2]) else put('c', ARGV[a + 2]) end
-  if ARGV[a + 4] ~= '' then put('b', ARGV[a + 4]) end
-  if terms.unwanted then put('u', '1') end
-  local delay, rank = terms.delay, nil
-  if terms.priority > 0 then
-    rank = int(terms.priority) .. ' ' .. string.format('%016.0f%03d', us, n)
+  if options.awaited then put('w', inbox .. nonce) else put('c', nonce) end
+  if jobOptions ~= '' then put('b', jobOptions) end
+  if options.abortUnwanted then put('u', '1') end
+  local delay, rank = options.delay, nil
+  if options.priority > 0 then
+    rank = int(options.priority) .. ' ' .. string.format('%016.0f%03d', us, n)
     put('r', rank)
   end
-  if r[1] then
-    if r[14] then redis.call('ZREM', r[14] == 'x' and X or C, id) end
+  if previous.generation then
+    if previous.listedIn then redis.call('ZREM', previous.listedIn == 'x' and failedKey or completedKey, id) end
     redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${GENERATION_FIELDS})
   end
-  local worker, fence = delay == 0 and place(command), nil
+  local worker, fence = delay == 0 and nextSlot(command), nil
   if worker then
-    fence = fenceAfter(r[7])
+    fence = fenceAfter(previous.fence)
     put('o', worker)
     put('f', fence)
   end
-  -- Refused when memory is out: before that, nothing is taken.
+  -- This write fails when Redis is out of memory, so no slot is used before.
   redis.call('HSET', key, unpack(set))
-  keepFor(key, delay + ${PENDING_JOB_TTL})
+  expire(key, delay + ${PENDING_JOB_TTL})
   if worker then
     command.used = command.used + 1
-    hand(command, id, worker, { b = ARGV[a + 4], y = y, payload = payload }, fence)
+    assign(command, id, worker, { options = jobOptions, generation = generation, payload = payload }, fence)
   elseif delay > 0 then
-    postpone(key, member(id, command), delay)
-    -- Who runs or waits for something else does not know of it: one worker is told, so that somebody has the timer.
-    local idle = redis.call('HRANDFIELD', command.r)
-    if idle then post(idle, 't ' .. int(delay)) end
+    delayJob(key, dueMember(id, command), delay)
+    -- One worker is notified, so that a process has a timer for it.
+    local notified = redis.call('HRANDFIELD', command.workersKey)
+    if notified then publish(notified, 't ' .. int(delay)) end
   else
-    line(command, id, rank, terms.lifo)
+    pushReady(command, id, rank, options.lifo)
   end
-  return y
+  return generation
 end
 
-local termsOf = once(function(head)
-  local c, flags, delay, priority = string.match(head, '^(%d+) (%d+) (%d+) (%d+)$')
+local optionsOf = memoized(function(text)
+  local command, flags, delay, priority = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
-  return { command = commands[num(c)], delay = num(delay), priority = num(priority),
-    waits = has(${AWAITED}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}), unwanted = has(${ABORT_UNWANTED}), known = has(${REQUIRES_WORKER}) }
+  return { command = commands[num(command)], delay = num(delay), priority = num(priority),
+    awaited = has(${AWAITED}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}),
+    abortUnwanted = has(${ABORT_UNWANTED}), requiresWorker = has(${REQUIRES_WORKER}) }
 end)
 
 local function submit(n)
-  local key, a = KEYS[K + n], first + 4 * (n - 1)
-  local id, terms = idOf(key), termsOf(ARGV[a + 1])
-  local command = terms.command
+  local key, a = KEYS[keyBase + n], jobArgs + 4 * (n - 1)
+  local id, options, nonce, payload, jobOptions = idOf(key), optionsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3], ARGV[a + 4]
+  local command = options.command
   if not redis.call('HGET', key, 'y') then
-    if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
-    return 'C ' .. create(n, key, id, command, {}, a, terms)
+    if options.requiresWorker and redis.call('EXISTS', command.workersKey) == 0 then return 'U' end
+    return 'C ' .. create(n, key, id, command, {}, options, nonce, payload, jobOptions)
   end
-  local park = inbox .. ARGV[a + 2]
-  local r = redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c', '@' .. park, 'n', 'p', 'N', 'L', 'C', 'u')
-  local y, Y = num(r[1]), num(r[2])
-  local waits, reruns = terms.waits, terms.reruns
-  local function same() return terms.joins or ARGV[a + 3] == payloadOf(key, r[12]) end
+  local park = inbox .. nonce
+  local generation, settledGeneration, kind, valueFreshUntil, errorFreshUntil, outcomeFence, lastFence, creatorPark,
+    creatorNonce, parkedGeneration, parkedCount, firstPiece, nextGeneration, listedIn, nextNonce, abortUnwanted =
+    unpack(redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c',
+      '@' .. park, 'n', 'p', 'N', 'L', 'C', 'u'))
+  local function matches() return options.joins or payload == payloadOf(key, firstPiece) end
+  local isRepeated = creatorPark == park or creatorNonce == nonce
 
-  local again = r[8] == park or r[9] == ARGV[a + 2]
-
-  if Y < y then
-    if again then return 'C ' .. r[1] end
-    if r[15] == ARGV[a + 2] then return 'C ' .. r[13] end
-    if r[10] then return 'J ' .. r[10] end
-    if waits and num(r[11]) >= cap then return 'O' end
-    local generation, set, status = r[1], {}, 'J'
-    -- What is to follow is the newest, even if that is what runs now.
-    if not same() or (reruns and r[13]) then
-      if not (r[13] and ARGV[a + 3] == redis.call('HGET', key, 'P')) then
-        if not reruns then return 'X' end
-        if not r[13] then status = 'C' end
-        set = { 'N', r[13] or int(grown(id, y, us)), 'P', ARGV[a + 3], 'B', ARGV[a + 4], 'C', ARGV[a + 2] }
-        generation = set[2]
+  if num(settledGeneration) < num(generation) then
+    if isRepeated then return 'C ' .. generation end
+    if nextNonce == nonce then return 'C ' .. nextGeneration end
+    if parkedGeneration then return 'J ' .. parkedGeneration end
+    if options.awaited and num(parkedCount) >= maxParked then return 'O' end
+    local joined, set, status = generation, {}, 'J'
+    -- The next generation has the newest payload, even if that is the payload that runs now.
+    if not matches() or (options.reruns and nextGeneration) then
+      if nextGeneration and payload == redis.call('HGET', key, 'P') then
+        joined = nextGeneration
       else
-        generation = r[13]
+        if not options.reruns then return 'X' end
+        if not nextGeneration then status = 'C' end
+        joined = nextGeneration or int(nextNumber(id, generation, us))
+        set = { 'N', joined, 'P', payload, 'B', jobOptions, 'C', nonce }
       end
     end
-    if waits then
-      for _, x in ipairs({ '@' .. park, generation, 'n', num(r[11]) + 1 }) do set[#set + 1] = x end
+    if options.awaited then
+      for _, x in ipairs({ '@' .. park, joined, 'n', num(parkedCount) + 1 }) do set[#set + 1] = x end
     end
     if #set > 0 then redis.call('HSET', key, unpack(set)) end
-    -- Whoever did not ask for it to end unwanted counts on it, waiting or not.
-    if r[16] and not terms.unwanted then redis.call('HDEL', key, 'u') end
-    return status .. ' ' .. generation
+    -- A submitter that does not ask for abortUnwanted relies on the job, whether it waits or not.
+    if abortUnwanted and not options.abortUnwanted then redis.call('HDEL', key, 'u') end
+    return status .. ' ' .. joined
   end
 
-  local fresh = (r[3] == 'v' and num(r[4]) > now) or (r[3] == 'e' and num(r[5]) > now)
-  if again and not terms.waits then return 'C ' .. r[1] end
-  if fresh then
-    if same() then
-      return (r[3] == 'v' and 'V ' or 'E ') .. int(num(r[6])) .. ' ' .. r[2], redis.call('HGET', key, r[3])
+  local isFresh = (kind == 'v' and num(valueFreshUntil) > now) or (kind == 'e' and num(errorFreshUntil) > now)
+  if isRepeated and not options.awaited then return 'C ' .. generation end
+  if isFresh then
+    if matches() then
+      return (kind == 'v' and 'V ' or 'E ') .. int(num(outcomeFence)) .. ' ' .. settledGeneration, redis.call('HGET', key, kind)
     end
-    if not reruns then return 'X' end
+    if not options.reruns then return 'X' end
   end
-  -- Sent twice, and over meanwhile: it is not run again.
-  if again then return 'C ' .. r[1] end
-  if terms.known and redis.call('EXISTS', command.r) == 0 then return 'U' end
-  return 'C ' .. create(n, key, id, command, r, a, terms)
+  -- A repetition whose job has finished meanwhile is not run again.
+  if isRepeated then return 'C ' .. generation end
+  if options.requiresWorker and redis.call('EXISTS', command.workersKey) == 0 then return 'U' end
+  local previous = { generation = generation, fence = lastFence, listedIn = listedIn }
+  return 'C ' .. create(n, key, id, command, previous, options, nonce, payload, jobOptions)
 end
 
 local replies = {}
-for n = 1, #KEYS - K do
-  local done, head, bytes = pcall(submit, n)
-  if not done then
-    head = '!' .. (type(head) == 'table' and head.err or tostring(head))
+for n = 1, #KEYS - keyBase do
+  local isDone, reply, bytes = pcall(submit, n)
+  if not isDone then
+    reply = '!' .. (type(reply) == 'table' and reply.err or tostring(reply))
   end
-  replies[n] = bytes and { head, bytes } or head
+  replies[n] = bytes and { reply, bytes } or reply
 end
 for _, command in ipairs(commands) do
-  if command.used and command.used > 0 then redis.call('LTRIM', command.i, command.used, -1) end
-  if command.began and redis.call('EXISTS', command.r) == 0 then redis.pcall('PUBLISH', broadcast, call) end
+  if command.used and command.used > 0 then redis.call('LTRIM', command.slotsKey, command.used, -1) end
+  if command.hasFirstReady and redis.call('EXISTS', command.workersKey) == 0 then
+    redis.pcall('PUBLISH', broadcastChannel, capacityRequest)
+  end
 end
-sendMail()
-deliver()
+sendOutbox()
+sendBatches()
 return replies
 `
 
 /** The flags of a submission, as the script reads them. */
 export function flagsOf(submission: Submission): number {
-  const { awaited: waits, conflict, lifo, abortUnwanted, requiresWorker: known } = submission
+  const { awaited, conflict, lifo, abortUnwanted, requiresWorker } = submission
   return (
-    (waits ? AWAITED : 0) +
+    (awaited ? AWAITED : 0) +
     (conflict === 'join' ? JOIN : 0) +
     (conflict === 'rerun' ? RERUN : 0) +
     (lifo ? LIFO : 0) +
     (abortUnwanted ? ABORT_UNWANTED : 0) +
-    (known ? REQUIRES_WORKER : 0)
+    (requiresWorker ? REQUIRES_WORKER : 0)
   )
 }

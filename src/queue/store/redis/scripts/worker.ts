@@ -3,185 +3,202 @@ import { DEADLINE_TTL } from './dispatch.ts'
 import { WORKER_TTL } from './prelude.ts'
 
 /**
- * ARGV    worker, places that are free, real name of the command
+ * Sets the capacity of a worker and assigns ready jobs to its slots.
+ *
+ * ARGV    1 worker  2 free slots  3 name of the command
  * returns the server's time in ms
  */
-export const SET_CAPACITY: string = `
-local command, worker, count = commands[1], ARGV[A + 1], num(ARGV[A + 2])
-redis.call('LREM', command.i, 0, worker)
-local places = {}
-for n = 1, count do places[n] = worker end
+export const SET_CAPACITY: string = /* lua */ `
+local command, worker, count = commands[1], ARGV[argBase + 1], num(ARGV[argBase + 2])
+redis.call('LREM', command.slotsKey, 0, worker)
+local slots = {}
+for n = 1, count do slots[n] = worker end
 for from = 1, count, 1000 do
-  redis.call('RPUSH', command.i, unpack(places, from, math.min(from + 999, count)))
+  redis.call('RPUSH', command.slotsKey, unpack(slots, from, math.min(from + 999, count)))
 end
-local paused = redis.call('SMISMEMBER', S, '', command.name)
-local halted, closed = paused[1] == 1 or paused[2] == 1, redis.call('LINDEX', command.i, 0) == 'P'
-if halted and not closed then redis.call('LPUSH', command.i, 'P') end
--- Whoever resumed all did not know of this command yet.
-if closed and not halted then redis.call('LPOP', command.i) end
--- Places end with the workers that are known: each says so again before.
-keepFor(command.i, ${WORKER_TTL})
-redis.call('HSET', command.r, worker, count)
-keepFor(command.r, ${WORKER_TTL})
-redis.call('HSET', Q, command.name, ARGV[A + 3])
-keepFor(Q, ${PENDING_JOB_TTL})
-extend(S, ${PENDING_JOB_TTL})
-dispatch(command)
-deliver()
+local paused = redis.call('SMISMEMBER', pausedKey, '', command.segment)
+local isPaused = paused[1] == 1 or paused[2] == 1
+local hasMarker = redis.call('LINDEX', command.slotsKey, 0) == PAUSED_MARKER
+if isPaused and not hasMarker then redis.call('LPUSH', command.slotsKey, PAUSED_MARKER) end
+-- A resume of all commands reaches known commands only.
+if hasMarker and not isPaused then redis.call('LPOP', command.slotsKey) end
+expire(command.slotsKey, ${WORKER_TTL})
+redis.call('HSET', command.workersKey, worker, count)
+expire(command.workersKey, ${WORKER_TTL})
+redis.call('HSET', commandsKey, command.segment, ARGV[argBase + 3])
+expire(commandsKey, ${PENDING_JOB_TTL})
+extend(pausedKey, ${PENDING_JOB_TTL})
+assignReady(command)
+sendBatches()
 clock()
 return now
 `
 
 /**
- * The worker is told as well: that message is behind all that was delivered to it.
+ * Removes a worker. Its last message, 'w', is sent after all deliveries to it.
  *
- * ARGV    worker
+ * ARGV    1 worker
  */
-export const REMOVE_WORKER: string = `
-local command, worker = commands[1], ARGV[A + 1]
-redis.call('LREM', command.i, 0, worker)
-redis.call('HDEL', command.r, worker)
-post(worker, 'w')
-sendMail()
+export const REMOVE_WORKER: string = /* lua */ `
+local command, worker = commands[1], ARGV[argBase + 1]
+redis.call('LREM', command.slotsKey, 0, worker)
+redis.call('HDEL', command.workersKey, worker)
+publish(worker, 'w')
+sendOutbox()
 return 1
 `
 
 /**
- * ARGV    for each job `<command> <fence> <lease>`, worker
- * returns for each job 1 held, 0 lost or 2 cancelled; then once the server's time in ms
+ * Extends the leases of attempts.
+ *
+ * KEYS    at the end one record each
+ * ARGV    for each job: 1 `<command> <fence> <lease>`  2 worker
+ * returns for each job 1 held, 0 lost, 2 cancelled; then, once, the server's time in ms
  */
-export const RENEW: string = `
+export const RENEW: string = /* lua */ `
 clock()
 local replies, leases = {}, {}
-for n = 1, #KEYS - K do
-  local key, a = KEYS[K + n], A + 2 * (n - 1)
-  local c, fence, lease = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+)$')
-  -- A record that cannot be read is lost, and no other with it.
-  local r = redis.pcall('HMGET', key, 'o', 'f', 'l', 's', 'k', 'y', 'Y')
-  if r[1] == ARGV[a + 2] and r[2] == fence then
-    if not r[3] then
-      -- Nothing to remove: but out of memory, a script may not begin with a write that grows.
+for n = 1, #KEYS - keyBase do
+  local key, a = KEYS[keyBase + n], argBase + 2 * (n - 1)
+  local command, fence, lease = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+)$')
+  local worker = ARGV[a + 2]
+  -- A record that cannot be read is lost; the others are not.
+  local owner, lastFence, isAccepted, outcomeFence = unpack(redis.pcall('HMGET', key, 'o', 'f', 'l', 's'))
+  if owner == worker and lastFence == fence then
+    if not isAccepted then
+      -- Removes nothing: when Redis is out of memory, a script may not begin with a write that grows.
       redis.call('HDEL', key, '')
       redis.call('HSET', key, 'l', '1')
     end
     leases[#leases + 1] = int(now + num(lease))
-    leases[#leases + 1] = member(idOf(key), commands[num(c)])
+    leases[#leases + 1] = dueMember(idOf(key), commands[num(command)])
     replies[n] = 1
   else
-    replies[n] = r[4] == fence and 2 or 0
+    replies[n] = outcomeFence == fence and 2 or 0
   end
 end
 if #leases > 0 then
-  redis.call('ZREM', T, '')
-  redis.call('ZADD', T, unpack(leases))
-  keepFor(T, ${DEADLINE_TTL})
+  redis.call('ZREM', deadlinesKey, '')
+  redis.call('ZADD', deadlinesKey, unpack(leases))
+  expire(deadlinesKey, ${DEADLINE_TTL})
 end
 replies[#replies + 1] = now
 return replies
 `
 
 /**
+ * Stores the progress of an attempt and sends it to the waiters of its generation.
+ *
  * KEYS    at the end the record
- * ARGV    worker, fence, bytes
+ * ARGV    1 worker  2 fence  3 bytes
  */
-export const PUBLISH_PROGRESS: string = `
-local key = KEYS[K + 1]
-local h = redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
-if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
-redis.call('HSET', key, 'g', ARGV[A + 3])
-for _, one in ipairs(parksOf(key, { w = h[3], n = h[4], y = h[5] })) do
-  if num(one.generation) <= num(h[5]) then post(one.park, 'p\\n' .. ARGV[A + 3]) end
+export const PUBLISH_PROGRESS: string = /* lua */ `
+local key, bytes = KEYS[keyBase + 1], ARGV[argBase + 3]
+local owner, lastFence, creatorPark, parkedCount, generation = unpack(redis.call('HMGET', key, 'o', 'f', 'w', 'n', 'y'))
+if owner ~= ARGV[argBase + 1] or lastFence ~= ARGV[argBase + 2] then return 0 end
+redis.call('HSET', key, 'g', bytes)
+local job = { key = key, creatorPark = creatorPark, parkedCount = parkedCount, generation = generation }
+for _, waiter in ipairs(parksOf(job)) do
+  if num(waiter.generation) <= num(generation) then publish(waiter.park, 'p\\n' .. bytes) end
 end
-sendMail()
+sendOutbox()
 return 1
 `
 
 /**
- * KEYS    at the end the record and its log
- * ARGV    worker, fence, how many lines are kept, and for how long, how many lines of this attempt there were before these,
- *         lines …
+ * Appends lines to the log of a job.
+ *
+ * KEYS    at the end the record and the log
+ * ARGV    1 worker  2 fence  3 most lines  4 how long the log is kept, ms
+ *         5 lines of this attempt that were appended before; then the lines
  */
-export const APPEND_LOG: string = `
-local key, log, first = KEYS[K + 1], KEYS[K + 2], A + 6
-local h = redis.call('HMGET', key, 'o', 'f', 'j')
-if h[1] ~= ARGV[A + 1] or h[2] ~= ARGV[A + 2] then return 0 end
--- Those that are there already were sent twice.
-local fence, count = string.match(h[3] or '', '^(%d+) (%d+)$')
-local before = num(ARGV[A + 5])
-local known = fence == h[2] and math.max(0, num(count) - before) or 0
-if first + known > #ARGV then return 1 end
-redis.call('HSET', key, 'j', h[2] .. ' ' .. int(before + #ARGV - first + 1))
-for n = first + known, #ARGV do redis.call('RPUSH', log, ARGV[n]) end
-redis.call('LTRIM', log, -num(ARGV[A + 3]), -1)
-keepFor(log, num(ARGV[A + 4]))
+export const APPEND_LOG: string = /* lua */ `
+local key, log, firstLine = KEYS[keyBase + 1], KEYS[keyBase + 2], argBase + 6
+local owner, lastFence, logged = unpack(redis.call('HMGET', key, 'o', 'f', 'j'))
+if owner ~= ARGV[argBase + 1] or lastFence ~= ARGV[argBase + 2] then return 0 end
+-- Lines of a repeated call are skipped.
+local loggedFence, loggedLines = string.match(logged or '', '^(%d+) (%d+)$')
+local before = num(ARGV[argBase + 5])
+local skipped = loggedFence == lastFence and math.max(0, num(loggedLines) - before) or 0
+if firstLine + skipped > #ARGV then return 1 end
+redis.call('HSET', key, 'j', lastFence .. ' ' .. int(before + #ARGV - firstLine + 1))
+for n = firstLine + skipped, #ARGV do redis.call('RPUSH', log, ARGV[n]) end
+redis.call('LTRIM', log, -num(ARGV[argBase + 3]), -1)
+expire(log, num(ARGV[argBase + 4]))
 return 1
 `
 
 /**
- * ARGV    most stalls, bytes of the failure, its ttl, linger, how many failed jobs are kept, and how long, largest
- *         message; then for each job the number of its command
- * returns for each job 0 nothing was due, 1 promoted, 2 stalled, or 3 failed; then once the server's time in ms
+ * Makes delayed jobs ready and requeues stalled ones, as far as they are due.
+ *
+ * KEYS    at the end one record each
+ * ARGV    1 most stalls  2 bytes of the failure  3 its ttl  4 outcomeRetention  5 retainCount  6 retainAge
+ *         7 message limit; then for each job the number of its command
+ * returns for each job 0 nothing was due, 1 promoted, 2 stalled, 3 failed; then, once, the server's time in ms
  */
-export const PROCESS_DUE: string = `
-local most, first = num(ARGV[A + 1]), A + 7
+export const PROCESS_DUE: string = /* lua */ `
+local maxStalls, failure, jobArgs = num(ARGV[argBase + 1]), ARGV[argBase + 2], argBase + 7
 clock()
 
-local function tick(n)
-  local key, command = KEYS[K + n], commands[num(ARGV[first + n])]
+local function processDue(n)
+  local key, command = KEYS[keyBase + n], commands[num(ARGV[jobArgs + n])]
   local id = idOf(key)
-  local name = member(id, command)
-  local h = redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'l', 'z', 'w', 'n', 'N', 'r')
-  local at = redis.call('ZSCORE', T, name)
+  local member = dueMember(id, command)
+  local generation, settledGeneration, worker, lastFence, dueAt, isAccepted, stallCount, creatorPark, parkedCount,
+    nextGeneration, rank = unpack(redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'l', 'z', 'w', 'n', 'N', 'r'))
+  local at = redis.call('ZSCORE', deadlinesKey, member)
   if not at or num(at) > now then return 0 end
-  redis.call('ZREM', T, name)
-  if h[5] or not h[1] then redis.call('ZREM', D, name) end
-  if not h[1] or num(h[2]) >= num(h[1]) then return 0 end
-  command.more = true
-  if h[5] then
+  redis.call('ZREM', deadlinesKey, member)
+  if dueAt or not generation then redis.call('ZREM', delayedKey, member) end
+  if not generation or num(settledGeneration) >= num(generation) then return 0 end
+  command.hasReady = true
+  if dueAt then
     redis.call('HDEL', key, 'd')
-    keepFor(key, ${PENDING_JOB_TTL})
-    line(command, id, h[11], false)
+    expire(key, ${PENDING_JOB_TTL})
+    pushReady(command, id, rank, false)
     return 1
   end
   local function fail(bytes)
-    local terms = { foreign = true, kind = 'e', ttl = num(ARGV[A + 3]), linger = num(ARGV[A + 4]), keep = num(ARGV[A + 5]),
-      age = num(ARGV[A + 6]), limit = num(ARGV[A + 7]) }
-    local r = { y = h[1], f = h[4], w = h[8], n = h[9], N = h[10] }
-    if settle(key, r, terms, bytes) then follow(key, command, r) end
+    local job = { key = key, generation = generation, fence = lastFence, creatorPark = creatorPark,
+      parkedCount = parkedCount, nextGeneration = nextGeneration }
+    local options = { isExternal = true, kind = 'e', ttl = num(ARGV[argBase + 3]), outcomeRetention = num(ARGV[argBase + 4]),
+      retainCount = num(ARGV[argBase + 5]), retainAge = num(ARGV[argBase + 6]), messageLimit = num(ARGV[argBase + 7]) }
+    if settle(job, options, bytes) then startNext(job, command) end
     return 3
   end
-  if not h[3] or h[3] == '' then
-    local fits, reason = pcall(grown, id, h[4], us)
-    if not fits then return fail('j' .. cjson.encode({ name = 'Error', message = reason })) end
-    putFirst(command, id)
+  if not worker or worker == '' then
+    -- A ready job that assignReady could not read.
+    local isExact, reason = pcall(nextNumber, id, lastFence, us)
+    if not isExact then return fail('j' .. cjson.encode({ name = 'Error', message = reason })) end
+    requeueFirst(command, id)
     return 1
   end
-  local worker, stalls = h[3], num(h[7])
-  redis.call('LREM', command.i, 0, worker)
-  redis.call('HDEL', command.r, worker)
-  post(worker, 's')
-  -- Before its second stall it could not start without having been accepted.
-  if h[6] or stalls == 0 then stalls = stalls + 1 end
+  local stalls = num(stallCount)
+  redis.call('LREM', command.slotsKey, 0, worker)
+  redis.call('HDEL', command.workersKey, worker)
+  publish(worker, 's')
+  -- After its first stall, an attempt cannot have started unless it was accepted.
+  if isAccepted or stalls == 0 then stalls = stalls + 1 end
   redis.call('HSET', key, 'z', stalls)
-  if stalls > most then return fail(ARGV[A + 2]) end
+  if stalls > maxStalls then return fail(failure) end
   redis.call('HDEL', key, 'o', 'l')
-  keepFor(key, ${PENDING_JOB_TTL})
-  putFirst(command, id)
+  expire(key, ${PENDING_JOB_TTL})
+  requeueFirst(command, id)
   return 2
 end
 
 local replies = {}
-for n = 1, #KEYS - K do
-  local done, reply = pcall(tick, n)
-  -- A record that cannot be read would keep all that is due after it waiting.
-  if not done then redis.call('ZREM', T, member(idOf(KEYS[K + n]), commands[num(ARGV[first + n])])) end
-  replies[n] = done and reply or 0
+for n = 1, #KEYS - keyBase do
+  local isDone, reply = pcall(processDue, n)
+  -- A record that cannot be read would keep all that is due after it from being processed.
+  if not isDone then redis.call('ZREM', deadlinesKey, dueMember(idOf(KEYS[keyBase + n]), commands[num(ARGV[jobArgs + n])])) end
+  replies[n] = isDone and reply or 0
 end
 for _, command in ipairs(commands) do
-  if command.more then dispatch(command) end
+  if command.hasReady then assignReady(command) end
 end
-sendMail()
-deliver()
+sendOutbox()
+sendBatches()
 replies[#replies + 1] = now
 return replies
 `
