@@ -19,7 +19,7 @@ import {
 import { runMany } from './processor/batch-claim.ts'
 import type { ManyWork } from './processor/batch-run.ts'
 import { LockerRuntime } from './runtime.ts'
-import { type StreamOptions, type Streams, type StreamWork, streamsOf } from './stream/index.ts'
+import { createStreams, type StreamOptions, type Streams, type StreamWork } from './stream/index.ts'
 
 /** The state of a key. While a result is renewed, both `lock` and `value` are present. */
 export interface Peek {
@@ -81,7 +81,7 @@ export class Locker implements AsyncDisposable {
   constructor(options: LockerOptions = {}) {
     this.#runtime = new LockerRuntime(options)
     this.#namespace = { letter: 'k', codec: this.#runtime.codec }
-    this.#streams = streamsOf(this.#runtime, options.store)
+    this.#streams = createStreams(this.#runtime, options.store)
     runtimes.set(this, this.#runtime)
   }
 

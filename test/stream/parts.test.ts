@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type Clock, Locker, MemoryStore, type Timer } from '../../src/index.ts'
 import { LOG_GRACE } from '../../src/locker/stream/log/log-store.ts'
+import { LogViews } from '../../src/locker/stream/log/log-view.ts'
 import { MemoryLogHub } from '../../src/locker/stream/log/memory-log-store.ts'
 import { TailBuffer } from '../../src/locker/stream/log/tail-buffer.ts'
 import { ChunkSource } from '../../src/locker/stream/producing/chunk-source.ts'
@@ -213,6 +214,28 @@ describe('stream - parts', () => {
       ),
       { message: 'enough' },
     )
+  })
+
+  test('a view follows, is interrupted, and finishes; a producer cannot take over a complete log', async () => {
+    const clock = new ManualClock()
+    const logs = new MemoryLogHub(clock).connect()
+    const deps = { logs, clock, prefix: 'p', unavailableAfter: 1_000 }
+    const view = new LogViews(deps, logs).open('k', '1', 5_000)
+    const kinds: string[] = []
+    const reader = { position: 0, onLogChanged: () => kinds.push(view.state.kind) }
+    view.join(reader)
+    assert.ok(view.mustRead(0), 'the first read registers the follower')
+    await view.read(0)
+    assert.equal(view.state.kind, 'following')
+    await clock.pass(5_000)
+    view.interrupt({ canRestart: true, error: () => new Error('lost') })
+    view.interrupt({ canRestart: false, error: () => new Error('ignored') })
+    view.finish({ count: 0 })
+    view.interrupt({ canRestart: true, error: () => new Error('ignored') })
+    assert.deepEqual(kinds, ['unfollowed', 'interrupted', 'finished'])
+    const producer = { waitNodeFor: () => ({ waitsFor: undefined }), onReadersChanged() {} }
+    assert.throws(() => view.attachProducer(producer), /finished to owned/)
+    view.leave(reader)
   })
 
   test('a record is validated, whoever wrote it', () => {

@@ -2,4 +2,4 @@
 
 export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './options.ts'
 export type { Streams } from './streams.ts'
-export { createStreams as streamsOf } from './streams-of.ts'
+export { createStreams } from './streams-of.ts'

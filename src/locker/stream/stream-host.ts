@@ -5,7 +5,6 @@ import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
 import type { WaitNode } from '../flight/deadlock.ts'
 import type { Counters } from '../flight/locker-context.ts'
 import type { LogStore } from './log/log-store.ts'
-import type { LogView } from './log/log-view.ts'
 import type { ResolvedStreamOptions, StreamDefaults, StreamWork } from './options.ts'
 import type { StreamRecord } from './stream-record.ts'
 
@@ -23,7 +22,6 @@ export interface StreamGrant {
 
 /** The namespace of the locker that holds the records of streams. */
 export interface StreamSpace {
-  readonly clock: Clock
   request(
     key: string,
     options: {
@@ -46,6 +44,7 @@ export interface StreamSpace {
 /** What streams use of their locker. */
 export interface StreamHost {
   readonly space: StreamSpace
+  readonly clock: Clock
   readonly prefix: string
   /** Shared logs. */
   readonly logs: LogStore
@@ -68,25 +67,4 @@ export interface StreamCall {
   readonly key: string
   readonly work: StreamWork<unknown>
   readonly options: ResolvedStreamOptions
-}
-
-/** A reader that has started and has not ended. */
-export interface ActiveReader {
-  readonly key: string
-  close(error: Error): void
-}
-
-/** What readers use of the streams of their locker. */
-export interface StreamRegistry {
-  readonly host: StreamHost
-  onReaderStarted(reader: ActiveReader): void
-  onReaderEnded(reader: ActiveReader): void
-  /** Whether this process knows that the log will never be complete. */
-  isInterrupted(call: StreamCall, log: string): boolean
-  /** The view of a log that all its readers in this process share. */
-  openView(call: StreamCall, log: string): LogView
-  /** Starts to produce under a grant. Returns the log and its view. */
-  produce(call: StreamCall, grant: StreamGrant): { log: string; view: LogView }
-  /** Starts to produce for this process alone, or joins the producer that does. Returns the log and its view. */
-  produceUnshared(call: StreamCall): { log: string; view: LogView }
 }

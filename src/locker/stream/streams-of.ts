@@ -21,6 +21,7 @@ export function createStreams(runtime: LockerRuntime, memory: MemoryStore | unde
   const embedded = () => (memory ? memoryLogsFor(memory) : new MemoryLogHub(clock)).connect()
   return new Streams({
     space: new KeyNamespace<StreamRecord>(runtime, 's', streamRecordCodec),
+    clock,
     prefix: options.prefix,
     logs: connection ? new RedisLogStore(connection) : embedded(),
     codec,

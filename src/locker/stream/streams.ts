@@ -1,109 +1,56 @@
-import { ClosedError } from '../../errors.ts'
-import { AsyncContext } from '../../kernel/event-loop.ts'
-import { checkKey, digestOf, FORMAT, newId } from '../../kernel/keys.ts'
-import { checkFunction } from '../../kernel/options.ts'
-import type { LogStore } from './log/log-store.ts'
-import { LogView } from './log/log-view.ts'
+import { ClosedError, DeadlockError, TimeoutError } from '../../errors.ts'
+import { AsyncContext, type Clock, refProcess, type Timer, unrefProcess } from '../../kernel/event-loop.ts'
+import { checkKey, newId } from '../../kernel/keys.ts'
+import { checkFunction, shown } from '../../kernel/options.ts'
+import { addWait, callingWork, type WorkScope, wouldDeadlock } from '../flight/deadlock.ts'
+import { LogViews } from './log/log-view.ts'
 import { MemoryLogHub } from './log/memory-log-store.ts'
 import { resolveStreamOptions, type StreamOptions, type StreamWork } from './options.ts'
 import { Producer } from './producing/producer.ts'
-import { StreamReader } from './reading/stream-reader.ts'
-import type { ActiveReader, StreamCall, StreamGrant, StreamHost, StreamRegistry } from './stream-host.ts'
-import { isShared } from './stream-record.ts'
+import { type ReaderDeps, StreamReader } from './reading/stream-reader.ts'
+import type { StreamCall, StreamGrant, StreamHost } from './stream-host.ts'
 
 /** The streams of one locker: owns its readers, its producers, and the views of their logs. */
-export class Streams implements StreamRegistry {
-  readonly host: StreamHost
-  /** Logs of unshared streams. */
-  readonly #unsharedLogs: LogStore
-  readonly #views = new Map<string, LogView>()
-  readonly #readers = new Set<ActiveReader>()
+export class Streams {
+  readonly #host: StreamHost
+  readonly #views: LogViews
+  readonly #readers = new Set<StreamReader>()
   readonly #producers = new Set<Producer>()
   /** The unshared producer of each key: Redis is away, or the shared log was trimmed. */
   readonly #unshared = new Map<string, Producer>()
+  readonly #readerDeps: ReaderDeps
   #closed = false
 
   constructor(host: StreamHost) {
-    this.host = host
-    this.#unsharedLogs = new MemoryLogHub(host.space.clock).connect()
+    this.#host = host
+    this.#views = new LogViews(host, new MemoryLogHub(host.clock).connect())
+    this.#readerDeps = {
+      host,
+      views: this.#views,
+      readers: this.#readers,
+      produce: (call, grant) => this.#produce(call, grant),
+    }
   }
 
-  /** A reader of the stream of `key`. @throws TypeError, ClosedError */
-  open<T>(key: string, work: StreamWork<T>, options: StreamOptions): StreamReader<T> {
+  /** The chunks of the stream of `key`. Does nothing before its first `next`. @throws TypeError, ClosedError */
+  open<T>(key: string, work: StreamWork<T>, options: StreamOptions): StreamIterator<T> {
     checkKey(key)
     checkFunction('work', work)
-    const resolved = resolveStreamOptions(options, this.host.defaults)
+    const resolved = resolveStreamOptions(options, this.#host.defaults)
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
-    return new StreamReader<T>(this, { key, work, options: resolved, context: new AsyncContext() })
+    const call = { key, work, options: resolved, context: new AsyncContext() }
+    return new StreamIterator<T>(this.#readerDeps, call)
   }
 
   /** Invalidates complete streams. No later reader joins a stream that is being produced. */
   async invalidate(...keys: string[]): Promise<void> {
     for (const key of keys) this.#unshared.delete(key)
-    await this.host.space.invalidate(...keys)
+    await this.#host.space.invalidate(...keys)
   }
 
-  onReaderStarted(reader: ActiveReader): void {
-    this.#readers.add(reader)
-  }
-
-  onReaderEnded(reader: ActiveReader): void {
-    this.#readers.delete(reader)
-  }
-
-  isInterrupted({ key }: StreamCall, log: string): boolean {
-    return this.#views.get(this.#logName(key, log))?.isInterrupted === true
-  }
-
-  openView({ key, options }: StreamCall, log: string): LogView {
-    const name = this.#logName(key, log)
-    let view = this.#views.get(name)
-    if (!view) {
-      view = new LogView({
-        logs: isShared(log) ? this.host.logs : this.#unsharedLogs,
-        name,
-        clock: this.host.space.clock,
-        unavailableAfter: this.host.unavailableAfter,
-        lease: options.lease,
-        onIdle: (idle) => this.#removeView(idle, log),
-      })
-      this.#views.set(name, view)
-    }
-    return view
-  }
-
-  #removeView(view: LogView, log: string): void {
-    if (this.#views.get(view.name) === view) this.#views.delete(view.name)
-    // No other process knows an unshared log.
-    if (!isShared(log)) void this.#unsharedLogs.discard(view.name, true, 0)
-  }
-
-  /** The name holds a digest, since keys may be of any length and contain anything. */
-  #logName(key: string, log: string): string {
-    return isShared(log) ? `${this.host.prefix}:${FORMAT}:x/${digestOf(key)}/${log}` : log
-  }
-
-  produce(call: StreamCall, grant: StreamGrant): { log: string; view: LogView } {
-    if (!grant.shared) return this.#startUnshared(call, grant)
-    return this.#start(call, grant, String(grant.fence))
-  }
-
-  #start(call: StreamCall, grant: StreamGrant, log: string): Producer {
-    const view = this.openView(call, log)
-    const producer = new Producer(this.host, call, grant, log, view, () => {
-      this.#producers.delete(producer)
-      if (this.#unshared.get(call.key) === producer) this.#unshared.delete(call.key)
-    })
-    this.#producers.add(producer)
-    return producer
-  }
-
-  produceUnshared(call: StreamCall): { log: string; view: LogView } {
-    return this.#startUnshared(call, unsharedGrant())
-  }
-
-  /** Joins the unshared producer of the key, if that is possible. */
-  #startUnshared(call: StreamCall, grant: StreamGrant): Producer {
+  /** Without a shared grant, joins the unshared producer of the key if there is one that may be joined. */
+  #produce(call: StreamCall, grant: StreamGrant = unsharedGrant()): Producer {
+    if (grant.shared) return this.#start(call, grant, String(grant.fence))
     const running = this.#unshared.get(call.key)
     if (running?.joinable) {
       grant.release().catch(() => {})
@@ -114,12 +61,22 @@ export class Streams implements StreamRegistry {
     return producer
   }
 
+  #start(call: StreamCall, grant: StreamGrant, log: string): Producer {
+    const view = this.#views.open(call.key, log, call.options.lease)
+    const producer = new Producer(this.#host, call, grant, log, view, () => {
+      this.#producers.delete(producer)
+      if (this.#unshared.get(call.key) === producer) this.#unshared.delete(call.key)
+    })
+    this.#producers.add(producer)
+    return producer
+  }
+
   /** Stops all producers and ends all readers with ClosedError. */
   close(): void {
     this.#closed = true
-    const closed = (key: string) => new ClosedError('The locker was closed', { key })
-    for (const producer of [...this.#producers]) producer.stop(closed(''))
-    for (const reader of [...this.#readers]) reader.close(closed(reader.key))
+    for (const producer of [...this.#producers])
+      producer.stop(new ClosedError('The locker was closed', { key: '' }))
+    for (const reader of [...this.#readers]) reader.close()
   }
 }
 
@@ -132,5 +89,92 @@ function unsharedGrant(): StreamGrant {
     progress() {},
     async publish() {},
     async release() {},
+  }
+}
+
+/** What `stream` returns: waits, within the deadline of each chunk, until its reader has a result. */
+export class StreamIterator<T> implements AsyncIterableIterator<T, undefined> {
+  readonly #key: string
+  readonly #timeout: number
+  readonly #clock: Clock
+  readonly #reader: StreamReader
+  /** Settles with the last call of `next`: they are answered in order. */
+  #lastStep: Promise<unknown> = Promise.resolve()
+  /** Resumes a `next` that waits. */
+  #resume: (() => void) | undefined
+  #deadline: Timer | undefined
+
+  constructor(deps: ReaderDeps, call: StreamCall) {
+    this.#key = call.key
+    this.#timeout = call.options.timeout
+    this.#clock = deps.host.clock
+    this.#reader = new StreamReader(deps, call, () => this.#wake())
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  /** The next chunk. */
+  next(): Promise<IteratorResult<T, undefined>> {
+    const step = this.#lastStep.then(() => this.#step())
+    this.#lastStep = step.catch(() => {})
+    return step
+  }
+
+  /** Ends this reader. The work goes on for the others, unless `abortUnwanted` is set. */
+  async return(): Promise<IteratorResult<T, undefined>> {
+    this.#reader.finish()
+    return { done: true, value: undefined }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#reader.finish()
+  }
+
+  async #step(): Promise<IteratorResult<T, undefined>> {
+    this.#reader.start()
+    const work = callingWork()
+    refProcess(this.#clock)
+    try {
+      for (;;) {
+        const result = this.#reader.take()
+        if (result) return result as IteratorResult<T, undefined>
+        this.#startDeadline()
+        await this.#waitForChange(work)
+      }
+    } finally {
+      unrefProcess(this.#clock)
+      this.#deadline?.cancel()
+      this.#deadline = undefined
+    }
+  }
+
+  #startDeadline(): void {
+    if (this.#deadline || this.#timeout === Number.POSITIVE_INFINITY) return
+    this.#deadline = this.#clock.after(this.#timeout, () => {
+      const message = `No chunk of ${shown(this.#key)} within ${this.#timeout} ms`
+      this.#reader.fail(new TimeoutError(message, { key: this.#key }))
+    })
+  }
+
+  /** Resolves when there may be a result. A work that reads a stream waits for its producer, and lends its slot meanwhile. */
+  async #waitForChange(work: WorkScope | undefined): Promise<void> {
+    const producer = work && this.#reader.waitNode
+    if (producer && wouldDeadlock(work.node, producer)) {
+      const message = 'The work waits for itself: it reads a stream that waits for this work'
+      return this.#reader.fail(new DeadlockError(message, { key: this.#key }))
+    }
+    const takeBack = work && (producer ? addWait(work, producer) : work.slot.lend())
+    await new Promise<void>((resume) => {
+      this.#resume = resume
+    })
+    takeBack?.()
+  }
+
+  #wake(): void {
+    const resume = this.#resume
+    this.#resume = undefined
+    resume?.()
   }
 }

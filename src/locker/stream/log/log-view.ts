@@ -1,32 +1,118 @@
 import type { Clock, Timer } from '../../../kernel/event-loop.ts'
-import { newId } from '../../../kernel/keys.ts'
+import { digestOf, FORMAT, newId } from '../../../kernel/keys.ts'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import type { WaitNode } from '../../flight/deadlock.ts'
-import type { StreamEnd } from '../stream-record.ts'
+import { isShared, type StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'
 import { TailBuffer } from './tail-buffer.ts'
 
 /** A log that will never be complete. */
 export interface Interruption {
   /** Whether a reader that was delivered nothing of it locates the stream once more. */
-  canRestart: boolean
+  readonly canRestart: boolean
   /** The error of a reader that does not. */
   error(key: string): Error
 }
 
+/** What a process knows of a log. */
+export type LogState =
+  /** Messages may be missed. The next read registers this process as a follower. */
+  | { readonly kind: 'unfollowed' }
+  /** This process is a follower: a message announces every append. */
+  | { readonly kind: 'following' }
+  /** This process produces the log: its producer announces every append. */
+  | { readonly kind: 'owned' }
+  /** The record has accepted this end. `original`: the thrown value, in the process in which the work failed. */
+  | { readonly kind: 'finished'; readonly end: StreamEnd; readonly original: unknown }
+  | { readonly kind: 'interrupted'; readonly interruption: Interruption }
+
+/**
+ * | from                         | event                                      | to                           |
+ * | ---------------------------- | ------------------------------------------ | ---------------------------- |
+ * | unfollowed                   | a read has registered the follower         | following                    |
+ * | following                    | the subscription changed, or a poll is due | unfollowed: readers are told |
+ * | unfollowed, following        | a producer is attached                     | owned                        |
+ * | unfollowed, following, owned | the log will never be complete             | interrupted                  |
+ * | any but finished             | the record has accepted an end             | finished                     |
+ *
+ * A producer may have been told that its publish failed although the record accepted it; so an end replaces an
+ * interruption. In each state, the view is removed when its last reader and its producer have left.
+ */
+const TRANSITIONS: Transitions<LogState['kind']> = {
+  unfollowed: ['following', 'owned', 'interrupted', 'finished'],
+  following: ['unfollowed', 'owned', 'interrupted', 'finished'],
+  owned: ['interrupted', 'finished'],
+  interrupted: ['finished'],
+  finished: [],
+}
+
+const UNFOLLOWED: LogState = { kind: 'unfollowed' }
+const FOLLOWING: LogState = { kind: 'following' }
+const OWNED: LogState = { kind: 'owned' }
+
 /** The producer of a log, in the same process. */
-export interface LocalProducer {
+export interface LogProducer {
   /** The wait-for edge of a reader that waits for this chunk: to the work, until the work has produced the chunk. */
   waitNodeFor(chunk: number): WaitNode
+  /** A reader of this process has joined, left or advanced. */
+  onReadersChanged(): void
 }
 
 /** A reader of a log, in the same process. */
-export interface ViewReader {
+export interface LogReader {
   /** Number of the chunk that it reads next. */
   readonly position: number
-  /** There may be further chunks, or the end. */
-  onChange(): void
-  /** The log will never be complete. */
-  onInterrupted(interruption: Interruption): void
+  /** There may be further chunks, or another state. */
+  onLogChanged(): void
+}
+
+/** What views use of their locker. */
+export interface LogViewDeps {
+  /** Shared logs. */
+  readonly logs: LogStore
+  readonly clock: Clock
+  /** Prefix of the names of shared logs. */
+  readonly prefix: string
+  /** Longest silence of Redis, ms. */
+  readonly unavailableAfter: number
+}
+
+/** The views that one locker has of logs, shared and unshared ones. A view lives while it has a reader or a producer. */
+export class LogViews {
+  readonly #deps: LogViewDeps
+  readonly #unsharedLogs: LogStore
+  readonly #views = new Map<string, LogView>()
+
+  constructor(deps: LogViewDeps, unsharedLogs: LogStore) {
+    this.#deps = deps
+    this.#unsharedLogs = unsharedLogs
+  }
+
+  /** The name of the log in its store. It holds a digest, since keys may be of any length and contain anything. */
+  #nameOf(key: string, log: string): string {
+    return isShared(log) ? `${this.#deps.prefix}:${FORMAT}:x/${digestOf(key)}/${log}` : log
+  }
+
+  /** The view of a log, if there is one. */
+  find(key: string, log: string): LogView | undefined {
+    return this.#views.get(this.#nameOf(key, log))
+  }
+
+  /** The view of a log; created if there is none. `pollInterval` is an upper bound, ms. */
+  open(key: string, log: string, pollInterval: number): LogView {
+    const name = this.#nameOf(key, log)
+    const found = this.#views.get(name)
+    if (found) return found
+    const { logs, clock, unavailableAfter } = this.#deps
+    const store = isShared(log) ? logs : this.#unsharedLogs
+    const view = new LogView({ logs: store, name, clock, unavailableAfter, pollInterval }, () => {
+      this.#views.delete(name)
+      // No other process knows an unshared log.
+      if (!isShared(log)) void store.discard(name, true, 0)
+    })
+    this.#views.set(name, view)
+    return view
+  }
 }
 
 /** A follower polls the log after this time without a message at most, ms. */
@@ -35,95 +121,94 @@ const POLL_INTERVAL = 5_000
 /** The same while the subscription is lost, ms. */
 const POLL_WHILE_DISCONNECTED = 500
 
-export interface LogViewOptions {
+interface LogViewOptions {
   logs: LogStore
-  /** Name of the log. */
+  /** Name of the log in its store. */
   name: string
   clock: Clock
-  /** Longest silence of Redis, ms. */
   unavailableAfter: number
-  /** Upper bound of the poll interval, ms. */
-  lease: number
-  /** The last reader and the producer have left. */
-  onIdle(view: LogView): void
+  pollInterval: number
 }
 
-/**
- * The view that one process has of a log; all its readers share it. The process either produces the log, and its producer
- * passes the chunks on, or it follows the log, and receives messages and reads.
- */
+/** The view that one process has of a log. All its readers in this process share it. */
 export class LogView implements LogFollower {
   readonly name: string
   readonly logs: LogStore
-  /** Number of chunks that were appended, as far as this process knows. */
-  length = 0
-  /** The end that the record has accepted. */
-  end: StreamEnd | undefined
-  /** The thrown value, in the process in which the work failed. */
-  original: unknown
-  /** Set while this process produces the log. */
-  producer: LocalProducer | undefined
-  readonly readers: Set<ViewReader> = new Set()
-  /** Called when a reader has joined, left or advanced. Set by the producer. */
-  onReadersChanged: (() => void) | undefined
+  readonly readers: Set<LogReader> = new Set()
   readonly #options: LogViewOptions
-  readonly #nonce = newId()
+  readonly #onIdle: () => void
+  #state: LogState = UNFOLLOWED
+  /** Set while a producer is attached. */
+  #producer: LogProducer | undefined
+  /** Number of chunks that were appended, as far as this process knows. */
+  #length = 0
   readonly #tailBuffer = new TailBuffer()
   /** Reads that are under way, by their first chunk. Readers at the same position share one. */
   readonly #reads = new Map<number, Promise<ReadReply>>()
-  #interruption: Interruption | undefined
-  /** This process is a follower, and messages arrive. False after the subscription changed, until the next read. */
-  #following = false
+  readonly #nonce = newId()
+  /** Set from the first read that registers this process as a follower, until it does not follow any more. */
+  #subscription: { unwatch: () => void; poll: Timer | undefined } | undefined
   /** When the log was last read or retained from here, by the clock. */
   #retainedAt = Number.NEGATIVE_INFINITY
-  /** A read has registered this process as a follower. */
-  #registered = false
-  #pollTimer: Timer | undefined
-  /** Stops watching the subscription. Set from the first read until {@link #stopFollowing}. */
-  #unwatch: (() => void) | undefined
 
-  constructor(options: LogViewOptions) {
+  /** Calls `onIdle` when the last reader and the producer have left. */
+  constructor(options: LogViewOptions, onIdle: () => void) {
     this.#options = options
+    this.#onIdle = onIdle
     this.name = options.name
     this.logs = options.logs
   }
 
-  /** This process produces the log until {@link detachProducer}. */
-  attachProducer(producer: LocalProducer): void {
-    this.producer = producer
-    this.#stopFollowing()
+  get state(): LogState {
+    return this.#state
   }
 
-  /** The producer has ended. */
+  #enter(state: LogState): void {
+    assertTransition('log view', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
+  /** This process produces the log. The producer stays attached until {@link detachProducer}, also in later states. */
+  attachProducer(producer: LogProducer): void {
+    this.#enter(OWNED)
+    this.#unsubscribe()
+    this.#producer = producer
+  }
+
   detachProducer(): void {
-    this.producer = undefined
+    this.#producer = undefined
     this.#leaveIfIdle()
   }
 
-  get isInterrupted(): boolean {
-    return this.#interruption !== undefined
-  }
-
-  join(reader: ViewReader): void {
+  join(reader: LogReader): void {
     this.readers.add(reader)
-    this.onReadersChanged?.()
+    this.#producer?.onReadersChanged()
   }
 
-  leave(reader: ViewReader): void {
+  leave(reader: LogReader): void {
     if (!this.readers.delete(reader)) return
-    this.onReadersChanged?.()
+    this.#producer?.onReadersChanged()
     this.#leaveIfIdle()
+  }
+
+  /** The position of a reader has changed. */
+  readerAdvanced(): void {
+    this.#producer?.onReadersChanged()
+  }
+
+  /** The wait-for edge of a reader that waits for this chunk, if the producer is in this process. */
+  waitNodeFor(chunk: number): WaitNode | undefined {
+    return this.#producer?.waitNodeFor(chunk)
   }
 
   #leaveIfIdle(): void {
-    if (this.producer || this.readers.size > 0) return
-    this.#stopFollowing()
-    this.logs.ignore(this.#nonce)
+    if (this.#producer || this.readers.size > 0) return
     // A complete log sends no messages, so the follower may stay registered in it.
-    if (this.#registered && !this.end)
+    if (this.#subscription)
       this.logs.unfollow(this.name, this.#nonce, this.#options.unavailableAfter).catch(() => {})
-    this.#registered = false
-    this.#options.onIdle(this)
+    this.#unsubscribe()
+    this.logs.ignore(this.#nonce)
+    this.#onIdle()
   }
 
   /** The chunk of this number, if it is buffered. */
@@ -131,21 +216,21 @@ export class LogView implements LogFollower {
     return this.#tailBuffer.chunkAt(number)
   }
 
-  /** Whether a chunk that is not buffered must be read. Otherwise `onChange` announces it. */
+  /** Whether a chunk that is not buffered must be read. Otherwise `onLogChanged` announces it. */
   mustRead(number: number): boolean {
-    if (number < this.length) return true
-    return !this.producer && !this.end && !this.#following
+    return number < this.#length || this.#state.kind === 'unfollowed'
   }
 
   /** Keeps a complete log from expiring while a reader takes chunks, also out of a buffer. */
   retain(): void {
+    if (this.#state.kind !== 'finished') return
     const { clock, unavailableAfter } = this.#options
-    if (!this.end || clock.now() - this.#retainedAt < LOG_GRACE / 2) return
+    if (clock.now() - this.#retainedAt < LOG_GRACE / 2) return
     this.#retainedAt = clock.now()
     this.logs.retain(this.name, LOG_GRACE, unavailableAfter).catch(() => {})
   }
 
-  /** Reads chunks from this number on, and registers this process as a follower unless it produces the log. */
+  /** Reads chunks from this number on. Registers this process as a follower, unless it produces the log. */
   read(from: number): Promise<ReadReply> {
     let read = this.#reads.get(from)
     if (!read) {
@@ -156,83 +241,86 @@ export class LogView implements LogFollower {
   }
 
   async #read(from: number): Promise<ReadReply> {
-    const follows = !this.producer && !this.end
-    if (follows && !this.#unwatch) {
-      this.#unwatch = this.logs.onSubscriptionChange(() => this.#refollow())
-      this.logs.listen(this.#nonce, this)
-    }
-    if (follows) this.#registered = true
+    const follows = this.#state.kind === 'unfollowed' || this.#state.kind === 'following'
+    if (follows) this.#subscribe()
     const request = { from, followerNonce: follows ? this.#nonce : undefined }
-    const known = this.length
+    const known = this.#length
     this.#retainedAt = this.#options.clock.now()
     const reply = await this.logs.read(this.name, request, this.#options.unavailableAfter)
     if (reply.status !== 'read') return reply
     const end = from + reply.chunks.length
-    if (follows && this.#unwatch) {
-      this.#following = true
-      this.#schedulePoll()
-    }
+    if (follows) this.#onRegistered()
     if (!reply.more) this.#tailBuffer.add(from, reply.chunks)
     this.#grow(reply.more ? end + 1 : end)
     // A forged message announced chunks that do not exist. Reading for them again and again would not end.
-    if (!reply.more && !this.end && this.length === known) this.length = end
+    if (!reply.more && this.#state.kind !== 'finished' && this.#length === known) this.#length = end
     return reply
   }
 
-  onAppended(from: number, chunks: readonly Buffer[], length: number): void {
-    if (this.#interruption) return
-    this.#tailBuffer.add(from, chunks)
-    this.#grow(length)
+  #subscribe(): void {
+    if (this.#subscription) return
+    const unwatch = this.logs.onSubscriptionChange(() => this.#refollow())
+    this.#subscription = { unwatch, poll: undefined }
+    this.logs.listen(this.#nonce, this)
   }
 
-  #grow(length: number): void {
-    if (length <= this.length) return
-    this.length = length
-    this.#notifyReaders()
-  }
-
-  #notifyReaders(): void {
-    for (const reader of [...this.readers]) reader.onChange()
+  #onRegistered(): void {
+    if (!this.#subscription) return
+    if (this.#state.kind === 'unfollowed') this.#enter(FOLLOWING)
+    this.#schedulePoll()
   }
 
   /** Messages may have been lost: has the readers read once more. */
   #refollow(): void {
-    this.#following = false
+    if (this.#state.kind === 'following') this.#enter(UNFOLLOWED)
     this.#notifyReaders()
     this.#schedulePoll()
   }
 
   #schedulePoll(): void {
-    this.#pollTimer?.cancel()
-    if (!this.#unwatch) return
+    const subscription = this.#subscription
+    if (!subscription) return
     const interval = this.logs.subscribed ? POLL_INTERVAL : POLL_WHILE_DISCONNECTED
-    const ms = Math.min(interval, this.#options.lease)
-    this.#pollTimer = this.#options.clock.after(ms, () => this.#refollow(), true)
+    const ms = Math.min(interval, this.#options.pollInterval)
+    subscription.poll?.cancel()
+    subscription.poll = this.#options.clock.after(ms, () => this.#refollow(), true)
   }
 
-  #stopFollowing(): void {
-    this.#pollTimer?.cancel()
-    this.#unwatch?.()
-    this.#unwatch = undefined
-    this.#following = false
+  #unsubscribe(): void {
+    this.#subscription?.poll?.cancel()
+    this.#subscription?.unwatch()
+    this.#subscription = undefined
+  }
+
+  onAppended(from: number, chunks: readonly Buffer[], length: number): void {
+    if (this.#state.kind === 'interrupted') return
+    this.#tailBuffer.add(from, chunks)
+    this.#grow(length)
+  }
+
+  #grow(length: number): void {
+    if (length <= this.#length) return
+    this.#length = length
+    this.#notifyReaders()
+  }
+
+  #notifyReaders(): void {
+    for (const reader of [...this.readers]) reader.onLogChanged()
   }
 
   /** The record has accepted this end. */
   finish(end: StreamEnd, original?: unknown): void {
-    if (this.end) return
-    // The producer may have been told that its publish failed. The record decides.
-    this.#interruption = undefined
-    this.end = end
-    this.original = original
-    this.length = Math.max(this.length, end.count)
-    this.#stopFollowing()
+    if (this.#state.kind === 'finished') return
+    this.#enter({ kind: 'finished', end, original })
+    this.#length = Math.max(this.#length, end.count)
+    this.#unsubscribe()
     this.#notifyReaders()
   }
 
-  /** The log will never be complete. */
+  /** The log will never be complete. Ignored when it is, or was interrupted before. */
   interrupt(interruption: Interruption): void {
-    if (this.end || this.#interruption) return
-    this.#interruption = interruption
-    for (const reader of [...this.readers]) reader.onInterrupted(interruption)
+    if (this.#state.kind === 'finished' || this.#state.kind === 'interrupted') return
+    this.#enter({ kind: 'interrupted', interruption })
+    this.#notifyReaders()
   }
 }

@@ -1,6 +1,6 @@
 import { nextTurn } from '../../../kernel/event-loop.ts'
-import type { LogStore } from '../log/log-store.ts'
-import { LOG_GRACE } from '../log/log-store.ts'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { LOG_GRACE, type LogStore } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'
 import { RetentionWindow } from './retention-window.ts'
 
@@ -19,6 +19,29 @@ export interface LogWriterOptions {
   onLost(cause: unknown): void
 }
 
+type State =
+  /** Every chunk is appended. */
+  | { readonly kind: 'idle' }
+  /** Chunks are pending or being appended. `written` resolves when none is. */
+  | { readonly kind: 'writing'; readonly written: Promise<void> }
+  /** No further append is sent. `written` resolves when none is under way. */
+  | { readonly kind: 'stopped'; readonly written: Promise<void> | undefined }
+
+const IDLE: State = { kind: 'idle' }
+
+/**
+ * | from          | event                                         | to      |
+ * | ------------- | --------------------------------------------- | ------- |
+ * | idle          | a chunk is added                              | writing |
+ * | writing       | every chunk is appended                       | idle    |
+ * | idle, writing | `stop`, or an append failed: chunks are dropped | stopped |
+ */
+const TRANSITIONS: Transitions<State['kind']> = {
+  idle: ['writing', 'stopped'],
+  writing: ['idle', 'stopped'],
+  stopped: [],
+}
+
 /**
  * Writes a log. Batches: the chunks that are added in one turn of the event loop, or while an append is under way, go into
  * one append. Passes the chunks to the readers of this process once the store has accepted them.
@@ -35,10 +58,8 @@ export class LogWriter {
   /** Chunks with a smaller number were trimmed, or are about to be. */
   #trimmedBefore = 0
   /** Processes that follow the log. Set by every reply of the store. */
-  followers = 0
-  /** Resolves when no chunk is pending; undefined when there is none. */
-  #writing: Promise<void> | undefined
-  #stopped = false
+  #followers = 0
+  #state: State = IDLE
   /** Rechecks whether the next append may trim. Set while it may not. */
   #recheckTrim: (() => void) | undefined
 
@@ -46,6 +67,15 @@ export class LogWriter {
     this.#options = options
     this.#logs = options.view.logs
     this.#window = new RetentionWindow(options.maxBytes)
+  }
+
+  #enter(state: State): void {
+    assertTransition('log writer', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
+  get #stopped(): boolean {
+    return this.#state.kind === 'stopped'
   }
 
   /** Whether the beginning of the log is gone. */
@@ -60,25 +90,32 @@ export class LogWriter {
 
   /** Adds a chunk to the next append. The caller awaits {@link backpressure} before it adds another. */
   add(chunk: Buffer): void {
+    if (this.#state.kind === 'stopped') return
     this.#pending.push(chunk)
     this.#pendingBytes += chunk.length
-    this.#writing ??= new Promise<void>((turn) => nextTurn(turn)).then(() => this.#write())
+    if (this.#state.kind !== 'idle') return
+    const written = new Promise<void>((turn) => nextTurn(turn)).then(() => this.#write())
+    this.#enter({ kind: 'writing', written })
   }
 
   /** Undefined when another chunk may be added; otherwise resolves when it may. */
   backpressure(): Promise<void> | undefined {
     const full = this.#pendingBytes >= MAX_PENDING_BYTES || this.#pending.length >= MAX_PENDING_CHUNKS
-    return full && !this.#stopped ? this.#writing : undefined
+    return full && this.#state.kind === 'writing' ? this.#state.written : undefined
   }
 
   /** Resolves when all chunks are appended, or after {@link stop} when no append is under way. */
   async flushed(): Promise<void> {
-    while (this.#writing) await this.#writing
+    if (this.#state.kind !== 'idle') await this.#state.written
   }
 
   /** Drops the pending chunks. Sends no further append. */
   stop(): void {
-    this.#stopped = true
+    if (this.#state.kind === 'stopped') return
+    this.#enter({
+      kind: 'stopped',
+      written: this.#state.kind === 'writing' ? this.#state.written : undefined,
+    })
     this.#pending = []
     this.#pendingBytes = 0
     this.#recheckTrim?.()
@@ -98,9 +135,8 @@ export class LogWriter {
       while (this.#pending.length > 0 && !this.#stopped) await this.#append(this.#takeBatch())
     } catch (error) {
       this.#fail(error)
-    } finally {
-      this.#writing = undefined
     }
+    if (!this.#stopped) this.#enter(IDLE)
   }
 
   /** Takes chunks for one append. It may only trim chunks that an earlier append wrote, so its size is limited. */
@@ -140,7 +176,7 @@ export class LogWriter {
     this.#trimmedBefore = first
     const { view } = this.#options
     const wouldTrimUnread = () =>
-      this.followers === 0 &&
+      this.#followers === 0 &&
       view.readers.size > 0 &&
       [...view.readers].every(({ position }) => position < first)
     while (!this.#stopped && wouldTrimUnread()) {
@@ -158,7 +194,7 @@ export class LogWriter {
   }
 
   #onReply(intact: boolean, followers: number): void {
-    this.followers = followers
+    this.#followers = followers
     this.#recheckTrim?.()
     if (!intact) this.#fail(new Error('Written chunks are missing from the log'))
   }

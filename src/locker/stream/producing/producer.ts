@@ -11,15 +11,46 @@ import { encodeWith } from '../../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../../kernel/codec/failure.ts'
 import type { Timer } from '../../../kernel/event-loop.ts'
 import { checkDuration } from '../../../kernel/options.ts'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import type { Slot } from '../../../kernel/work-scheduler.ts'
 import { runInScope, type WaitNode } from '../../flight/deadlock.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
-import type { Interruption, LocalProducer, LogView } from '../log/log-view.ts'
+import type { Interruption, LogProducer, LogView } from '../log/log-view.ts'
 import type { StreamContext } from '../options.ts'
 import type { StreamCall, StreamGrant, StreamHost } from '../stream-host.ts'
 import type { StreamEnd, StreamRecord } from '../stream-record.ts'
 import { ChunkSource } from './chunk-source.ts'
 import { LogWriter } from './log-writer.ts'
+
+type State =
+  /** Waits for a slot of the scheduler. */
+  | { readonly kind: 'scheduled' }
+  /** The work runs; its chunks are appended to the log. */
+  | { readonly kind: 'producing' }
+  /** The end was sent to the record, which may have accepted it even if the reply is lost. */
+  | { readonly kind: 'publishing' }
+  | { readonly kind: 'finished' }
+  /** `endSent`: the record may have accepted the end, so the log must stay. */
+  | { readonly kind: 'stopped'; readonly endSent: boolean }
+  | { readonly kind: 'released' }
+
+/**
+ * | from                             | event                                                               | to         |
+ * | -------------------------------- | ------------------------------------------------------------------- | ---------- |
+ * | scheduled                        | a slot is free                                                      | producing  |
+ * | producing                        | the work has ended, all its chunks are appended                     | publishing |
+ * | publishing                       | the record has accepted the end                                     | finished   |
+ * | scheduled, producing, publishing | lease lost, log lost, Redis away, locker closed, or no reader left  | stopped    |
+ * | finished, stopped                | the grant is released, the view left                                | released   |
+ */
+const TRANSITIONS: Transitions<State['kind']> = {
+  scheduled: ['producing', 'stopped'],
+  producing: ['publishing', 'stopped'],
+  publishing: ['finished', 'stopped'],
+  finished: ['released'],
+  stopped: ['released'],
+  released: [],
+}
 
 /** After the last reader of this process has left, the check for other followers runs after this time, ms. */
 const UNWANTED_CHECK_DELAY = 100
@@ -31,43 +62,42 @@ const RETAIN_INTERVAL = LOG_GRACE / 2
  * Produces one stream under one grant: runs the work, writes its chunks into the log, and publishes the end to the record.
  * Releases the grant in the end, also when it was stopped.
  */
-export class Producer implements LocalProducer {
+export class Producer implements LogProducer {
+  /** Identifies the log in the record. */
+  readonly log: string
   readonly view: LogView
   readonly #host: StreamHost
   readonly #call: StreamCall
   readonly #grant: StreamGrant
-  readonly log: string
+  readonly #onReleased: () => void
   readonly #writer: LogWriter
   readonly #source = new ChunkSource()
+  /** Aborted by {@link stop}. */
   readonly #abort = new AbortController()
-  readonly #onDone: () => void
+  /** The node of the work in the wait-for graph. */
   readonly #node: WaitNode
+  #state: State = { kind: 'scheduled' }
   /** Set by the work with `setTtl`. */
   #ttl: number
-  /** The reason of {@link stop}. */
-  #stopped: Error | undefined
-  /** The end was sent to the record, which may have accepted it even if the reply was lost. */
-  #publishAttempted = false
-  #done = false
   #retainedAt = 0
   #checkTimer: Timer | undefined
 
-  /** Calls `onDone` after it has released the grant. */
+  /** Calls `onReleased` after it has released the grant. */
   constructor(
     host: StreamHost,
     call: StreamCall,
     grant: StreamGrant,
     log: string,
     view: LogView,
-    onDone: () => void,
+    onReleased: () => void,
   ) {
     this.#host = host
     this.#call = call
     this.#grant = grant
     this.log = log
     this.view = view
+    this.#onReleased = onReleased
     this.#ttl = call.options.ttl
-    this.#onDone = onDone
     this.#writer = new LogWriter({
       view,
       maxBytes: call.options.maxBytes,
@@ -77,14 +107,23 @@ export class Producer implements LocalProducer {
     })
     this.#node = grant.node ?? { waitsFor: undefined }
     view.attachProducer(this)
-    view.onReadersChanged = () => this.#readersChanged()
     grant.signal.addEventListener('abort', this.#onAbort, { once: true })
     host.scheduler.schedule((slot) => void this.#run(slot).finally(() => slot.release()))
   }
 
+  #enter(state: State): void {
+    assertTransition('producer', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
+  /** Whether it was stopped, or has released the grant. */
+  get #ended(): boolean {
+    return this.#state.kind === 'stopped' || this.#state.kind === 'released'
+  }
+
   /** Whether a reader may join: the log still has its beginning, and may become complete. */
   get joinable(): boolean {
-    return !this.#done && !this.#stopped && !this.#writer.trimmed
+    return !this.#ended && !this.#writer.trimmed
   }
 
   waitNodeFor(chunk: number): WaitNode {
@@ -97,29 +136,20 @@ export class Producer implements LocalProducer {
     }
   }
 
-  /**
-   * Releases the grant. Unless it was settled, the next waiter is granted the lease. Discards a log that will never be
-   * complete first, so that no reader starts on it.
-   */
-  async #releaseGrant(): Promise<void> {
-    const { name, logs } = this.view
-    const { unavailableAfter } = this.#host
-    if (this.#stopped && !this.#publishAttempted) logs.discard(name, true, unavailableAfter).catch(() => {})
-    await this.#grant.release().catch(() => {})
-  }
-
   readonly #onAbort = (): void => this.stop(this.#grant.signal.reason as Error)
 
   async #run(slot: Slot): Promise<void> {
     try {
-      if (!this.#stopped) await this.#produce(slot)
+      if (this.#state.kind === 'scheduled') await this.#produce(slot)
+    } catch (error) {
+      this.stop(toInterruptingError(error, this.#call.key))
     } finally {
-      await this.#releaseGrant()
-      this.#end()
+      await this.#release()
     }
   }
 
   async #produce(slot: Slot): Promise<void> {
+    this.#enter({ kind: 'producing' })
     this.#announce(true)
     this.#scheduleCheck()
     const scope = { node: this.#node, slot }
@@ -138,7 +168,7 @@ export class Producer implements LocalProducer {
     // A chunk that the codec refuses ends the stream; the generator that yielded it has to be stopped.
     if (failure) this.#stopWork(failure.error)
     await this.#writer.flushed()
-    if (!this.#stopped) await this.#settle(failure)
+    if (!this.#ended) await this.#publish(failure)
   }
 
   #context(): StreamContext {
@@ -164,7 +194,8 @@ export class Producer implements LocalProducer {
     this.#grant.progress({ log: this.log, open })
   }
 
-  async #settle(failure: { error: unknown } | undefined): Promise<void> {
+  /** Publishes the end as the result of the record. */
+  async #publish(failure: { error: unknown } | undefined): Promise<void> {
     const { key, options, context } = this.#call
     const open = !this.#writer.trimmed
     const ttl = open ? (failure ? options.errorTtl : this.#ttl) : 0
@@ -174,20 +205,24 @@ export class Producer implements LocalProducer {
     try {
       // The log must exist for as long as the record names it, so it is retained first.
       if (ttl > 0 && this.#grant.shared) await this.#writer.retain(ttl + LOG_GRACE)
-      this.#publishAttempted = true
+      if (this.#ended) return
+      this.#enter({ kind: 'publishing' })
       await this.#grant.publish(record, { ttl })
     } catch (cause) {
       // With `local`, the readers of this process still receive the end.
       const unshared = cause instanceof UnavailableError && options.onUnavailable === 'local'
       if (!unshared) this.stop(toInterruptingError(cause, key))
     }
-    if (!this.#stopped) this.view.finish(end, failure?.error)
+    if (this.#ended) return
+    this.#enter({ kind: 'finished' })
+    this.view.finish(end, failure?.error)
   }
 
   /** Aborts the work and interrupts the readers of the log. Those that were delivered nothing may locate once more. */
   stop(reason: Error): void {
-    if (this.#stopped || this.#done) return
-    this.#stopped = reason
+    const { kind } = this.#state
+    if (kind === 'finished' || this.#ended) return
+    this.#enter({ kind: 'stopped', endSent: kind === 'publishing' })
     this.#writer.stop()
     this.#call.context.run(() => this.#abort.abort(reason))
     this.#stopWork(reason)
@@ -217,31 +252,39 @@ export class Producer implements LocalProducer {
     return { canRestart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }
 
-  #end(): void {
-    this.#done = true
+  /**
+   * Releases the grant. Unless it was settled, the next waiter is granted the lease. Discards a log that will never be
+   * complete first, so that no reader starts on it.
+   */
+  async #release(): Promise<void> {
+    const { name, logs } = this.view
+    const state = this.#state
+    if (state.kind === 'stopped' && !state.endSent)
+      logs.discard(name, true, this.#host.unavailableAfter).catch(() => {})
+    await this.#grant.release().catch(() => {})
+    this.#enter({ kind: 'released' })
     this.#checkTimer?.cancel()
-    this.view.onReadersChanged = undefined
     this.#grant.signal.removeEventListener('abort', this.#onAbort)
     this.view.detachProducer()
-    this.#onDone()
+    this.#onReleased()
   }
 
-  #readersChanged(): void {
+  onReadersChanged(): void {
     this.#writer.onReadersChanged()
-    if (this.#call.options.abortUnwanted && this.view.readers.size === 0)
-      this.#scheduleCheck(UNWANTED_CHECK_DELAY)
+    const unwanted = this.#call.options.abortUnwanted && this.view.readers.size === 0
+    if (unwanted) this.#scheduleCheck(UNWANTED_CHECK_DELAY)
   }
 
   #scheduleCheck(ms: number = this.#call.options.lease / 3): void {
-    if (this.#done || this.#stopped) return
+    if (this.#ended) return
     this.#checkTimer?.cancel()
-    this.#checkTimer = this.#host.space.clock.after(ms, () => void this.#check(), true)
+    this.#checkTimer = this.#host.clock.after(ms, () => void this.#check(), true)
   }
 
   /** Retains the log, and stops if no process reads it and `abortUnwanted` is set. */
   async #check(): Promise<void> {
     this.#scheduleCheck()
-    const now = this.#host.space.clock.now()
+    const now = this.#host.clock.now()
     const due = now - this.#retainedAt >= RETAIN_INTERVAL
     // A failure is left to the next check, or to the next append.
     try {

@@ -1,100 +1,121 @@
 import type { ReadReply } from '../log/log-store.ts'
-import type { LogView } from '../log/log-view.ts'
+import type { Interruption, LogReader, LogView } from '../log/log-view.ts'
 
-/** Events of a cursor. */
-export interface CursorEvents {
-  /** There may be a chunk to take. */
-  onChange(): void
+/** Why a cursor cannot go on. Its owner closes it. */
+export type CursorFailure =
   /** The next chunk was trimmed. */
-  onTrimmed(): void
+  | { readonly kind: 'trimmed' }
   /** The log does not hold the next chunk, although it should. */
-  onMissing(): void
+  | { readonly kind: 'missing' }
   /** The store could not be read. */
-  onReadFailed(error: unknown): void
-}
+  | { readonly kind: 'unreadable'; readonly error: unknown }
+  /** The log will never be complete. */
+  | { readonly kind: 'interrupted'; readonly interruption: Interruption }
 
-/** A position in a log. Reads from there when {@link readAhead} is called, and buffers the chunks of one read. */
-export class Cursor {
+/**
+ * A position in a log. Reads from there when {@link readAhead} is called, and buffers the chunks of one read.
+ *
+ *     idle ── readAhead ──> reading ── reply ──> idle
+ *     idle, reading ── close ──> closed
+ */
+export class Cursor implements LogReader {
   /** Name of the log in the record. */
   readonly log: string
   readonly view: LogView
+  readonly #onChange: (failure?: CursorFailure) => void
+  #state: 'idle' | 'reading' | 'closed' = 'idle'
   /** Number of the next chunk to read; those before it were taken or are buffered. */
-  position = 0
-  readonly #events: CursorEvents
+  #position = 0
   #buffered: Buffer[] = []
-  #reading = false
-  #closed = false
 
-  constructor(log: string, view: LogView, events: CursorEvents) {
+  /** Calls `onChange` when there may be a chunk to take, the end, or a failure. */
+  constructor(log: string, view: LogView, onChange: (failure?: CursorFailure) => void) {
     this.log = log
     this.view = view
-    this.#events = events
+    this.#onChange = onChange
+    view.join(this)
+  }
+
+  get position(): number {
+    return this.#position
   }
 
   /** Whether the stream is complete and all its chunks were taken. */
   get atEnd(): boolean {
-    const { end } = this.view
-    return end !== undefined && this.#buffered.length === 0 && this.position >= end.count
+    const { state } = this.view
+    return state.kind === 'finished' && this.#buffered.length === 0 && this.#position >= state.end.count
   }
 
   /** The next chunk, if it is buffered here or in the view. */
   take(): Buffer | undefined {
     this.view.retain()
-    return this.#buffered.shift() ?? this.#takeFromTail()
+    return this.#buffered.shift() ?? this.#takeFromView()
   }
 
-  #takeFromTail(): Buffer | undefined {
-    const chunk = this.view.chunkAt(this.position)
+  #takeFromView(): Buffer | undefined {
+    const chunk = this.view.chunkAt(this.#position)
     if (chunk) this.#advance(1)
     return chunk
   }
 
   #advance(count: number): void {
-    this.position += count
-    this.view.onReadersChanged?.()
+    this.#position += count
+    this.view.readerAdvanced()
+  }
+
+  /** Buffers the rest of a complete stream as far as the view holds it. Returns whether that is all of it. */
+  bufferRest(): boolean {
+    const { state } = this.view
+    if (state.kind !== 'finished') return false
+    for (let chunk = this.#takeFromView(); chunk; chunk = this.#takeFromView()) this.#buffered.push(chunk)
+    return this.#position >= state.end.count
   }
 
   /** Takes all buffered chunks; of a complete stream, also those that are buffered in the view. */
   takeBuffered(): Buffer[] {
+    this.bufferRest()
     const chunks = this.#buffered
     this.#buffered = []
-    const { end } = this.view
-    if (!end) return chunks
-    for (let chunk = this.#takeFromTail(); chunk; chunk = this.#takeFromTail()) chunks.push(chunk)
     return chunks
   }
 
-  /** Reads the next chunks, unless they will be announced. Emits an event when the read has ended. */
+  /** Reads the next chunks, unless they will be announced. `onChange` is called when the read has ended. */
   readAhead(): void {
-    if (this.#reading || !this.view.mustRead(this.position)) return
-    this.#reading = true
-    const from = this.position
+    if (this.#state !== 'idle' || !this.view.mustRead(this.#position)) return
+    this.#state = 'reading'
+    const from = this.#position
     this.view.read(from).then(
-      (reply) => {
-        this.#reading = false
-        if (this.#closed) return
-        // A message may have brought the same chunks meanwhile.
-        if (from === this.position) this.#received(reply)
-        this.#events.onChange()
-      },
-      (error: unknown) => {
-        this.#reading = false
-        if (!this.#closed) this.#events.onReadFailed(error)
-      },
+      (reply) => this.#onRead(reply, from),
+      (error: unknown) => this.#onRead({ status: 'unreadable', error }, from),
     )
   }
 
-  #received(reply: ReadReply): void {
-    if (reply.status === 'trimmed') return this.#events.onTrimmed()
-    if (reply.status === 'missing') return this.#events.onMissing()
-    this.#buffered = [...reply.chunks]
-    this.#advance(reply.chunks.length)
-    const { end } = this.view
-    if (end && reply.chunks.length === 0 && this.position < end.count) this.#events.onMissing()
+  #onRead(reply: ReadReply | { status: 'unreadable'; error: unknown }, from: number): void {
+    if (this.#state === 'closed') return
+    this.#state = 'idle'
+    if (reply.status === 'unreadable') return this.#onChange({ kind: 'unreadable', error: reply.error })
+    // A message may have brought the same chunks meanwhile.
+    this.#onChange(from === this.#position ? this.#accept(reply) : undefined)
   }
 
-  /** Ignores the read that is under way. */
+  #accept(reply: ReadReply): CursorFailure | undefined {
+    if (reply.status !== 'read') return { kind: reply.status }
+    this.#buffered = [...reply.chunks]
+    this.#advance(reply.chunks.length)
+    const { state } = this.view
+    const incomplete = state.kind === 'finished' && this.#position < state.end.count
+    return incomplete && reply.chunks.length === 0 ? { kind: 'missing' } : undefined
+  }
+
+  onLogChanged(): void {
+    if (this.#state === 'closed') return
+    const { state } = this.view
+    this.#onChange(state.kind === 'interrupted' ? state : undefined)
+  }
+
+  /** Leaves the log. Ignores the read that is under way. */
   close(): void {
-    this.#closed = true
+    this.#state = 'closed'
+    this.view.leave(this)
   }
 }

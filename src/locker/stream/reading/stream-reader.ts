@@ -1,175 +1,158 @@
 import {
   AbortedError,
-  DeadlockError,
+  ClosedError,
   LockTimeoutError,
   StreamInterruptedError,
-  TimeoutError,
   UnavailableError,
 } from '../../../errors.ts'
 import { decodeWith } from '../../../kernel/codec/codec.ts'
 import { remoteError } from '../../../kernel/codec/failure.ts'
-import type { Timer } from '../../../kernel/event-loop.ts'
-import { refProcess, unrefProcess } from '../../../kernel/event-loop.ts'
-import { shown } from '../../../kernel/options.ts'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
-import { addWait, callingWork, type WorkScope, wouldDeadlock } from '../../flight/deadlock.ts'
+import type { WaitNode } from '../../flight/deadlock.ts'
 import { countUndecodable } from '../../flight/locker-context.ts'
 import { errorFor } from '../../flight/waiter-set.ts'
-import type { Interruption, LogView, ViewReader } from '../log/log-view.ts'
-import type { StreamCall, StreamGrant, StreamRegistry } from '../stream-host.ts'
+import type { LogView, LogViews } from '../log/log-view.ts'
+import type { Producer } from '../producing/producer.ts'
+import type { StreamCall, StreamGrant, StreamHost } from '../stream-host.ts'
 import { isShared, type StreamRecord } from '../stream-record.ts'
-import { Cursor } from './cursor.ts'
-import { StreamLocator } from './stream-locator.ts'
+import { Cursor, type CursorFailure } from './cursor.ts'
+import { type Located, StreamLocator } from './stream-locator.ts'
 
+type State =
+  | { readonly kind: 'idle' }
+  /** The log is not known: a request for the record is under way. */
+  | { readonly kind: 'locating' }
+  /** The request goes on until the record has an end. `own`: the work of this reader produces the log. */
+  | { readonly kind: 'reading'; readonly cursor: Cursor; readonly own: boolean }
+  /** `take` returns these chunks, and then throws. */
+  | { readonly kind: 'failing'; readonly error: Error; readonly chunks: Buffer[] }
+  | { readonly kind: 'done' }
+
+/**
+ * | from              | event                                                             | to       |
+ * | ----------------- | ----------------------------------------------------------------- | -------- |
+ * | idle              | `start`                                                           | locating |
+ * | idle              | `start`, after the signal has aborted                             | failing  |
+ * | locating          | the record names a log, or this process starts to produce         | reading  |
+ * | reading           | the log is lost, replaced or undecodable, and no chunk delivered  | locating |
+ * | locating, reading | timeout, abort, close, deadlock, an error of the store            | failing  |
+ * | reading           | the log is lost or replaced, after chunks were delivered          | failing  |
+ * | reading           | the end of the stream was delivered                               | done     |
+ * | failing           | the error was thrown                                              | done     |
+ * | any but done      | `finish`                                                          | done     |
+ */
+const TRANSITIONS: Transitions<State['kind']> = {
+  idle: ['locating', 'failing', 'done'],
+  locating: ['reading', 'failing', 'done'],
+  reading: ['locating', 'failing', 'done'],
+  failing: ['done'],
+  done: [],
+}
+
+const IDLE: State = { kind: 'idle' }
+const LOCATING: State = { kind: 'locating' }
+const DONE: State = { kind: 'done' }
 const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
 /** A reader locates the stream once more so often when a complete log is missing, or its chunks cannot be decoded. */
 const MAX_RETRIES = 3
 
+/** What readers use of the streams of their locker. */
+export interface ReaderDeps {
+  readonly host: StreamHost
+  readonly views: LogViews
+  /** The readers that have started and have not ended: each adds and removes itself. */
+  readonly readers: Set<StreamReader>
+  /** Starts to produce under a grant, or unshared without one. May return a producer that runs already. */
+  produce(call: StreamCall, grant?: StreamGrant): Producer
+}
+
 /**
- * One caller of `stream`. It starts with the first `next`, buffers the chunks of one read, and reads further only when
- * `next` asks for a chunk. After it has ended it holds no resources.
+ * The state of one caller of `stream`. It buffers the chunks of one read, and reads further only when a chunk is taken.
+ * After it has ended it holds no resources.
  */
-export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, ViewReader {
-  readonly #streams: StreamRegistry
+export class StreamReader {
+  readonly #deps: ReaderDeps
   readonly #call: StreamCall
+  readonly #onChange: () => void
   readonly #locator: StreamLocator
-  /** Settles with the last call of `next`: they are answered in order. */
-  #lastStep: Promise<unknown> = Promise.resolve()
-  #started = false
-  #done = false
-  /** Thrown after the chunks in `#undelivered`. */
-  #failure: Error | undefined
-  /** Chunks of a log that the reader has left. */
-  #undelivered: Buffer[] = []
-  /** Position in the log that is read. */
-  #cursor: Cursor | undefined
-  /** Number of chunks that `next` returned. */
+  #state: State = IDLE
+  /** Number of chunks that were taken. */
   #delivered = 0
   /** Highest fence of a log that the reader has left: results of grants up to it are ignored. */
   #afterFence = 0
   #retries = 0
-  /** The log of the last grant to this reader. */
-  #producedLog: string | undefined
-  #resolveChange: (() => void) | undefined
-  #timer: Timer | undefined
+  /** Removes the listener from the caller's signal. */
+  #unlisten: (() => void) | undefined
 
-  constructor(streams: StreamRegistry, call: StreamCall) {
-    this.#streams = streams
+  /** Calls `onChange` when {@link take} may have a result. */
+  constructor(deps: ReaderDeps, call: StreamCall, onChange: () => void) {
+    this.#deps = deps
     this.#call = call
-    this.#locator = new StreamLocator(streams.host.space, call.key, call.options.lease, {
-      onRunning: (record) => this.#onRunning(record),
-      onGranted: (grant) => this.#onGranted(grant),
-      onCompleted: (record) => this.#onCompleted(record),
-      onFailed: (error) => this.#onLocateFailed(error),
-    })
+    this.#onChange = onChange
+    const { key, options } = call
+    this.#locator = new StreamLocator(deps.host.space, key, options.lease, (found) => this.#onLocated(found))
   }
 
-  get key(): string {
-    return this.#call.key
+  #enter(state: State): void {
+    assertTransition('stream reader', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+    this.#onChange()
   }
 
-  get position(): number {
-    return this.#cursor?.position ?? 0
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this
-  }
-
-  /** The next chunk. */
-  next(): Promise<IteratorResult<T, undefined>> {
-    const step = this.#lastStep.then(() => this.#step())
-    this.#lastStep = step.catch(() => {})
-    return step
-  }
-
-  /** Ends this reader. The work goes on for the others, unless `abortUnwanted` is set. */
-  async return(): Promise<IteratorResult<T, undefined>> {
-    this.#finish()
-    return END
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#finish()
-  }
-
-  async #step(): Promise<IteratorResult<T, undefined>> {
-    this.#start()
-    const { clock } = this.#streams.host.space
-    const work = callingWork()
-    refProcess(clock)
-    try {
-      for (;;) {
-        const result = this.#result()
-        if (result) return result
-        this.#startDeadline()
-        await this.#waitForChange(work)
-      }
-    } finally {
-      unrefProcess(clock)
-      this.#timer?.cancel()
-      this.#timer = undefined
-    }
-  }
-
-  /** Resolves when there may be a result. A work that reads a stream waits for its producer, and lends its slot meanwhile. */
-  async #waitForChange(work: WorkScope | undefined): Promise<void> {
-    const producer = this.#cursor?.view.producer?.waitNodeFor(this.#cursor.position)
-    if (work && producer && wouldDeadlock(work.node, producer)) {
-      const message = 'The work waits for itself: it reads a stream that waits for this work'
-      return this.fail(new DeadlockError(message, { key: this.key }))
-    }
-    const resume = work && (producer ? addWait(work, producer) : work.slot.lend())
-    await new Promise<void>((resolve) => {
-      this.#resolveChange = resolve
-    })
-    resume?.()
-  }
-
-  #start(): void {
-    if (this.#started || this.#done) return
-    this.#started = true
-    this.#streams.onReaderStarted(this)
+  /** Starts to read, the first time that it is called. */
+  start(): void {
+    if (this.#state.kind !== 'idle') return
+    this.#deps.readers.add(this)
     const { signal } = this.#call.options
     if (signal?.aborted) return this.#onAbort()
     this.#unlisten = signal && onAbort(signal, this.#onAbort)
     this.#locate()
   }
 
-  #startDeadline(): void {
-    const { timeout } = this.#call.options
-    if (this.#timer || timeout === Number.POSITIVE_INFINITY) return
-    const expire = () =>
-      this.fail(new TimeoutError(`No chunk of ${shown(this.key)} within ${timeout} ms`, { key: this.key }))
-    this.#timer = this.#streams.host.space.clock.after(timeout, expire)
-  }
-
-  /** The next result; undefined when the reader must wait for it. */
-  #result(): IteratorResult<T, undefined> | undefined {
-    if (this.#done) return END
-    const cursor = this.#cursor
-    const chunk = this.#undelivered.shift() ?? cursor?.take()
-    if (chunk) return this.#deliver(chunk)
-    if (this.#failure) {
-      this.#finish()
-      throw this.#failure
+  /** The next chunk or the end; undefined when the reader must wait for it. Throws the error that ends the stream. */
+  take(): IteratorResult<unknown, undefined> | undefined {
+    const state = this.#state
+    if (state.kind === 'done') return END
+    if (state.kind === 'failing') {
+      const chunk = state.chunks.shift()
+      if (chunk) return this.#deliver(chunk)
+      this.finish()
+      throw state.error
     }
-    if (cursor?.atEnd) return this.#end(cursor.view)
-    cursor?.readAhead()
+    if (state.kind !== 'reading') return undefined
+    const chunk = state.cursor.take()
+    if (chunk) return this.#deliver(chunk)
+    if (state.cursor.atEnd) return this.#end(state.cursor.view)
+    state.cursor.readAhead()
     return undefined
   }
 
-  #deliver(chunk: Buffer): IteratorResult<T, undefined> | undefined {
+  #deliver(chunk: Buffer): IteratorResult<unknown, undefined> | undefined {
     try {
-      const value = decodeWith(this.#streams.host.codec, chunk, this.key) as T
+      const value = decodeWith(this.#deps.host.codec, chunk, this.#call.key)
       this.#delivered++
       return { done: false, value }
     } catch (error) {
-      if (this.#replaceUndecodable()) return this.#result()
-      this.#finish()
+      if (this.#replaceUndecodable()) return this.take()
+      this.finish()
       throw error
     }
+  }
+
+  #end({ state }: LogView): IteratorResult<unknown, undefined> {
+    this.finish()
+    if (state.kind === 'finished' && state.end.failure)
+      throw remoteError(state.end.failure, this.#call.key, state.original)
+    return END
+  }
+
+  /** The wait-for edge of this reader, while it waits for a producer in this process. */
+  get waitNode(): WaitNode | undefined {
+    if (this.#state.kind !== 'reading') return undefined
+    const { view, position } = this.#state.cursor
+    return view.waitNodeFor(position)
   }
 
   /**
@@ -178,185 +161,187 @@ export class StreamReader<T> implements AsyncIterableIterator<T, undefined>, Vie
    * were delivered, or the codec of this process encoded it.
    */
   #replaceUndecodable(): boolean {
-    const cursor = this.#cursor
-    if (!cursor || this.#delivered > 0 || !isShared(cursor.log) || cursor.log === this.#producedLog)
-      return false
-    countUndecodable(this.#streams.host.counters, this.key, Number(cursor.log))
-    if (!cursor.view.end || ++this.#retries > MAX_RETRIES) {
-      this.#produceUnshared()
-      return true
-    }
-    this.#leaveLog()
-    this.#locator.stop()
-    this.#locate()
+    const state = this.#state
+    if (state.kind !== 'reading' || state.own || this.#delivered > 0) return false
+    const { log, view } = state.cursor
+    if (!isShared(log)) return false
+    countUndecodable(this.#deps.host.counters, this.#call.key, Number(log))
+    if (view.state.kind !== 'finished' || ++this.#retries > MAX_RETRIES) this.#produceUnshared()
+    else this.#relocate()
     return true
   }
 
-  #end({ end, original }: LogView): IteratorResult<T, undefined> {
-    this.#finish()
-    if (end?.failure) throw remoteError(end.failure, this.key, original)
-    return END
+  /** Leaves the log, if it reads one, and locates the stream. */
+  #relocate(): void {
+    this.#leaveLog()
+    this.#locate()
   }
 
   #locate(): void {
+    if (this.#state.kind !== 'locating') this.#enter(LOCATING)
     this.#locator.locate(this.#afterFence, this.#call.options.onUnavailable)
   }
 
+  #onLocated(located: Located): void {
+    switch (located.kind) {
+      case 'running':
+        return this.#onRunning(located.record)
+      case 'granted':
+        return this.#onGranted(located.grant)
+      case 'completed':
+        return this.#onCompleted(located.record)
+      case 'failed':
+        return this.#onLost(located.error)
+    }
+  }
+
   #onRunning({ log, open }: StreamRecord): void {
-    if (log === this.#cursor?.log) return
-    // The log is known to be interrupted. Its successor will be announced.
-    if (this.#streams.isInterrupted(this.#call, log) || (isShared(log) && Number(log) <= this.#afterFence))
-      return
+    if (this.#reads(log)) return
+    const view = this.#deps.views.find(this.#call.key, log)
+    // The successor of a log that was interrupted or left will be announced.
+    if (view?.state.kind === 'interrupted' || (isShared(log) && Number(log) <= this.#afterFence)) return
     if (!this.#switchLog()) return
-    if (open) this.#read(log, this.#streams.openView(this.#call, log))
+    if (open) this.#read(log)
     else this.#produceUnshared()
   }
 
   #onGranted(grant: StreamGrant): void {
-    const complete = this.#cursor?.view.end && this.#delivered > 0
-    if (complete || !this.#switchLog()) return void grant.release().catch(() => {})
-    const { log, view } = this.#streams.produce(this.#call, grant)
-    this.#producedLog = log
-    this.#read(log, view)
+    const isComplete = this.#delivered > 0 && this.#isComplete()
+    if (isComplete || !this.#switchLog()) return void grant.release().catch(() => {})
+    this.#produce(grant)
   }
 
   #onCompleted({ log, open, end }: StreamRecord): void {
     if (!end) return this.fail(this.#interrupted('The record is not that of a stream'))
-    if (log !== this.#cursor?.log) {
+    if (!this.#reads(log)) {
       if (!this.#switchLog()) return
       // The log was trimmed: only a reader that follows it already can read it.
       if (!open) return this.#locate()
-      this.#read(log, this.#streams.openView(this.#call, log))
+      this.#read(log)
     }
-    this.#cursor?.view.finish(end)
-    this.onChange()
+    if (this.#state.kind === 'reading') this.#state.cursor.view.finish(end)
   }
 
-  #onLocateFailed(error: Error): void {
-    if (this.#cursor?.view.end) return
+  /** The producer is lost, or the record cannot be read. */
+  #onLost(error: Error): void {
+    if (this.#isComplete()) return
     const died = error instanceof LockTimeoutError && this.#delivered > 0
     this.fail(died ? this.#interrupted('The producer died', error) : error)
   }
 
+  #reads(log: string): boolean {
+    return this.#state.kind === 'reading' && this.#state.cursor.log === log
+  }
+
+  #isComplete(): boolean {
+    return this.#state.kind === 'reading' && this.#state.cursor.view.state.kind === 'finished'
+  }
+
   #interrupted(why: string, cause?: unknown): StreamInterruptedError {
-    return new StreamInterruptedError(`${why}, after ${this.#delivered} chunks`, { key: this.key, cause })
+    const { key } = this.#call
+    return new StreamInterruptedError(`${why}, after ${this.#delivered} chunks`, { key, cause })
   }
 
   /** Leaves the current log for another one. Fails the reader and returns false if chunks of it were delivered. */
   #switchLog(): boolean {
-    const view = this.#leaveLog()
-    if (!view) return true
+    if (this.#state.kind !== 'reading') return true
+    const { view } = this.#state.cursor
+    if (this.#delivered > 0) this.fail(this.#interrupted('The producer died'))
+    else this.#leaveLog()
     // Another grant has replaced its producer. This interrupts the other readers of this process as well.
-    const interruption: Interruption = {
-      canRestart: true,
-      error: (key) => new StreamInterruptedError('The producer died', { key }),
-    }
-    if (!view.end) view.interrupt(interruption)
-    if (this.#delivered === 0) return true
-    this.fail(this.#interrupted('The producer died'))
-    return false
+    const error = (key: string) => new StreamInterruptedError('The producer died', { key })
+    view.interrupt({ canRestart: true, error })
+    return this.#delivered === 0
   }
 
-  #read(log: string, view: LogView): void {
-    this.#cursor = new Cursor(log, view, {
-      onChange: () => this.onChange(),
-      onTrimmed: () => this.#onTrimmed(),
-      onMissing: () => this.#onMissing(),
-      onReadFailed: (error) => this.#onReadFailed(error),
-    })
-    view.join(this)
-    this.onChange()
+  #read(log: string): void {
+    const { key, options } = this.#call
+    this.#enterReading(log, this.#deps.views.open(key, log, options.lease), false)
   }
 
-  #leaveLog(): LogView | undefined {
-    const cursor = this.#cursor
-    this.#cursor = undefined
-    if (!cursor) return undefined
-    if (isShared(cursor.log)) this.#afterFence = Math.max(this.#afterFence, Number(cursor.log))
-    if (this.#delivered > 0) this.#undelivered.push(...cursor.takeBuffered())
-    cursor.close()
-    cursor.view.leave(this)
-    return cursor.view
+  #produce(grant?: StreamGrant): void {
+    const { log, view } = this.#deps.produce(this.#call, grant)
+    this.#enterReading(log, view, true)
   }
 
   /** Runs an unshared work: the shared log cannot be joined, or Redis is away. */
   #produceUnshared(): void {
     this.#leaveLog()
     this.#locator.stop()
-    const { log, view } = this.#streams.produceUnshared(this.#call)
-    this.#read(log, view)
+    this.#produce()
   }
 
-  #onTrimmed(): void {
-    if (this.#delivered === 0) this.#produceUnshared()
-    else this.fail(this.#interrupted('The next chunk was trimmed (`maxBytes`)'))
+  #enterReading(log: string, view: LogView, own: boolean): void {
+    const cursor = new Cursor(log, view, (failure) => this.#onCursorChange(failure))
+    this.#enter({ kind: 'reading', cursor, own })
   }
 
-  /** The record names chunks that the log does not have. */
-  #onMissing(): void {
-    if (this.#delivered > 0 || ++this.#retries > MAX_RETRIES)
-      return this.fail(this.#interrupted('The next chunk is missing from the log'))
-    this.#leaveLog()
-    this.#locator.stop()
-    this.#locate()
+  #onCursorChange(failure: CursorFailure | undefined): void {
+    const restarts = this.#delivered === 0
+    switch (failure?.kind) {
+      case undefined:
+        return this.#onChange()
+      case 'trimmed':
+        if (restarts) return this.#produceUnshared()
+        return this.fail(this.#interrupted('The next chunk was trimmed (`maxBytes`)'))
+      case 'missing':
+        if (restarts && ++this.#retries <= MAX_RETRIES) return this.#relocate()
+        return this.fail(this.#interrupted('The next chunk is missing from the log'))
+      case 'unreadable': {
+        const { key, options } = this.#call
+        const unavailable = failure.error instanceof UnavailableError
+        if (restarts && unavailable && options.onUnavailable === 'local') return this.#produceUnshared()
+        return this.fail(errorFor(failure.error)(key) as Error)
+      }
+      case 'interrupted': {
+        const { canRestart, error } = failure.interruption
+        if (!restarts || !canRestart) return this.#onLost(error(this.#call.key))
+        return this.#locator.pending ? this.#leaveLog() : this.#relocate()
+      }
+    }
   }
-
-  #onReadFailed(error: unknown): void {
-    const local = error instanceof UnavailableError && this.#call.options.onUnavailable === 'local'
-    if (local && this.#delivered === 0) this.#produceUnshared()
-    else this.fail(errorFor(error)(this.key) as Error)
-  }
-
-  onInterrupted({ canRestart, error }: Interruption): void {
-    if (this.#delivered > 0 || !canRestart) return this.#onLocateFailed(error(this.key))
-    this.#leaveLog()
-    if (!this.#locator.pending) this.#locate()
-  }
-
-  /** Removes the listener from the caller's signal. */
-  #unlisten: (() => void) | undefined
 
   readonly #onAbort = (): void => {
-    const { signal } = this.#call.options
-    this.fail(new AbortedError('The reader aborted', { key: this.key, cause: signal?.reason }))
-    this.#undelivered = []
+    const { key, options } = this.#call
+    this.fail(new AbortedError('The reader aborted', { key, cause: options.signal?.reason }), [])
   }
 
   /** The locker is closed. A complete stream whose rest is buffered is still delivered. */
-  close(error: Error): void {
-    const cursor = this.#cursor
-    this.#undelivered.push(...(cursor?.takeBuffered() ?? []))
-    if (!cursor?.atEnd) this.fail(error)
+  close(): void {
+    const cursor = this.#state.kind === 'reading' ? this.#state.cursor : undefined
+    if (cursor?.bufferRest()) return
+    this.fail(new ClosedError('The locker was closed', { key: this.#call.key }), cursor?.takeBuffered())
   }
 
-  /** Throws `error` after the chunks that were read already. */
-  fail(error: Error): void {
-    if (this.#done || this.#failure) return
-    this.#failure = error
-    this.#releaseAll()
-    this.onChange()
+  /** Throws `error` after `chunks`: by default those that were read, unless none was delivered before. */
+  fail(error: Error, chunks?: Buffer[]): void {
+    const state = this.#state
+    if (state.kind === 'failing' || state.kind === 'done') return
+    const read = state.kind === 'reading' && this.#delivered > 0 ? state.cursor.takeBuffered() : []
+    this.#release()
+    this.#enter({ kind: 'failing', error, chunks: chunks ?? read })
   }
 
-  /** Resumes a `next` that waits. */
-  onChange(): void {
-    const resolve = this.#resolveChange
-    this.#resolveChange = undefined
-    resolve?.()
+  /** Ends the reader without an error. */
+  finish(): void {
+    if (this.#state.kind === 'done') return
+    this.#release()
+    this.#enter(DONE)
   }
 
-  #finish(): void {
-    if (this.#done) return
-    this.#done = true
-    this.#releaseAll()
-    this.#undelivered = []
-    this.onChange()
-  }
-
-  /** Leaves the record, the log and the caller's signal. */
-  #releaseAll(): void {
+  /** Leaves the record, the log, the caller's signal and the set of readers. */
+  #release(): void {
     this.#unlisten?.()
     this.#locator.stop()
     this.#leaveLog()
-    this.#streams.onReaderEnded(this)
+    this.#deps.readers.delete(this)
+  }
+
+  #leaveLog(): void {
+    if (this.#state.kind !== 'reading') return
+    const { cursor } = this.#state
+    if (isShared(cursor.log)) this.#afterFence = Math.max(this.#afterFence, Number(cursor.log))
+    cursor.close()
+    this.#enter(LOCATING)
   }
 }
