@@ -74,8 +74,8 @@ class Model extends MemoryStore {
     return time * 1000
   }
 
-  override change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
-    return super.change(key, (record, at) =>
+  override apply<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
+    return super.apply(key, (record, at) =>
       transition(record, { ...at, micros: this.micros, highestFence: this.seen }),
     )
   }

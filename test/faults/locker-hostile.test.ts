@@ -330,7 +330,7 @@ test('L1 hostile - a fence that can grow no more ends its waiters in time, and c
   const store = new MemoryStore()
   const locker = new Locker({ store, cache: false, timeout: 500 })
   const record = recordKey('soloflight', 'key')
-  store.change(record, (found, at) => {
+  store.apply(record, (found, at) => {
     found.fence = 2 ** 53
     const shown = { holder: '', trace: '', progress: undefined }
     found.lease = { token: 'x', expiresAt: at.now + 100, length: 100, ...shown, notifyUnwanted: false }

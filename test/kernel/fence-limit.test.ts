@@ -121,7 +121,7 @@ test('L1 fence limit - who is parked, and who is next here, gets the error as we
 test('L1 fence limit - the memory store says the same', async () => {
   const store = new MemoryStore()
   await using locker = new Locker({ store, cache: false })
-  store.change(recordKey('soloflight', 'key'), (record, at) => {
+  store.apply(recordKey('soloflight', 'key'), (record, at) => {
     record.fence = MAX - 1
     record.expiresAt = at.now + 60_000
   })

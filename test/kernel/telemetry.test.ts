@@ -109,7 +109,7 @@ test('telemetry - request tells that it waited for a lease, and when the lease i
   const lease = await locker.request('key')
   assert.ok(lease instanceof Lease, 'lease instanceof Lease')
   assert.equal(told.of('wait')[0]?.outcome, 'lease')
-  store.change(recordKey('soloflight', 'key'), (record) => {
+  store.apply(recordKey('soloflight', 'key'), (record) => {
     record.lease = undefined
   })
   await until(() => told.of('lost').length, { what: 'the loss' })

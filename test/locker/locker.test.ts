@@ -57,7 +57,7 @@ const WORLDS: Record<string, () => Promise<World>> = {
   async memory() {
     const store = new MemoryStore()
     const lose = async (record: string) =>
-      store.change(record, (found) => {
+      store.apply(record, (found) => {
         found.lease = undefined
         found.expiresAt = 0
       })

@@ -1,19 +1,21 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/event-loop.ts'
-import { newId } from '../../kernel/keys.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/memory-budget.ts'
+import { DEFAULT_MAX_BYTES, ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
 import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
 import {
   type CallLimits,
   type Claim,
   type Claimer,
   type GrantRef,
+  type InvalidateReply,
   MAX_PARKED,
-  type Notice,
   type Outcome,
   type Release,
+  type ReleaseReply,
+  type RenewReply,
   type Settlement,
+  type SettleReply,
   type Snapshot,
   type Store,
   type StoreListener,
@@ -22,126 +24,112 @@ import {
 /** Options of a {@link MemoryStore}. */
 export interface MemoryStoreOptions {
   /**
-   * Most records that are kept; beyond it the oldest results are forgotten. Running and waited-for ones never are.
+   * Most records. Beyond it the records that were changed longest ago are evicted. Records with a lease or with parked
+   * flights are never evicted.
    * @default 100_000
    */
   maxRecords?: number | undefined
   /**
-   * Most bytes of all records, and as many of the chunks of streams; beyond it the oldest results are forgotten. Running
-   * and waited-for ones never are: when those alone are too many, new keys are refused with OverloadedError.
+   * Most bytes of all records; the chunks of streams may take as many again. Beyond it the records that were changed
+   * longest ago are evicted. Records with a lease or with parked flights are never evicted: when they alone take so much,
+   * new keys are rejected with OverloadedError.
    * @default 268_435_456
    */
   maxBytes?: number | undefined
-  /** Another clock than the process's own: for tests. */
+  /** A clock for tests. @default the clock of the process */
   clock?: Clock | undefined
-  /** Carries out what a record tells: for tests that delay or lose messages. By default after the present tick. */
+  /** Delivers a message. For tests that delay or lose messages. @default after the present tick */
   deliver?: ((message: () => void) => void) | undefined
   /** Flights that may be parked on one record. */
   maxParked?: number | undefined
 }
 
-/** What a record takes beside its bytes, about, and so does each place of one who waits. */
+/** What a record takes beside its bytes, and what each parked flight takes, by estimate. */
 const RECORD_BYTES = 512
 const PARK_BYTES = 128
 
-/** A tag: its epoch, and until when that is to be known. */
 interface TagRecord {
-  epoch: number
-  until: number
+  version: number
+  expiresAt: number
 }
 
-/** One user of the memory store: what a process is to Redis. */
-interface Endpoint {
+/** The registrations of one client of the store. */
+interface Registrations {
+  /** By nonce. */
   readonly claimers: Map<string, Claimer>
-  readonly storeListeners: Set<StoreListener>
+  readonly listeners: Set<StoreListener>
 }
 
 /**
- * The Locker's store in this process's memory: the embedded default, and what tests use to let several lockers behave
- * like several processes. The same state machine as on Redis.
+ * The Locker's store in the memory of this process, with the same transitions as on Redis. Used by a locker without Redis,
+ * and by tests in which several lockers behave like several processes.
  */
 export class MemoryStore {
   readonly clock: Clock
   readonly maxParked: number
   readonly maxBytes: number
   readonly #budget: MemoryBudget<ResourceRecord>
-  readonly #maxRecords: number
-  readonly #deliver: (message: () => void) => void
-  readonly #records = new Map<string, ResourceRecord>()
-  readonly #endpoints = new Map<string, Endpoint>()
-  readonly #tags = new Map<string, TagRecord>()
-  readonly #sweepLater: () => void
+  readonly #records: ExpiringMap<ResourceRecord>
+  readonly #tags: ExpiringMap<TagRecord>
+  readonly #hub: InMemoryHub<Registrations>
 
-  constructor(options: MemoryStoreOptions = {}) {
-    this.clock = options.clock ?? systemClock
-    this.maxParked = options.maxParked ?? MAX_PARKED
-    this.#maxRecords = options.maxRecords ?? 100_000
-    this.maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES
-    this.#budget = new MemoryBudget(this.maxBytes, this.#maxRecords)
-    this.#deliver = options.deliver ?? microtask
-    this.#sweepLater = sweeper(this.clock, () => {
-      for (const key of [...this.#records.keys()]) this.find(key)
-      for (const tag of [...this.#tags.keys()]) this.#tag(tag)
-      return this.#records.size + this.#tags.size > 0
-    })
+  constructor({ clock, deliver, maxParked, maxBytes, maxRecords = 100_000 }: MemoryStoreOptions = {}) {
+    this.clock = clock ?? systemClock
+    this.maxParked = maxParked ?? MAX_PARKED
+    this.maxBytes = maxBytes ?? DEFAULT_MAX_BYTES
+    this.#budget = new MemoryBudget(this.maxBytes, maxRecords)
+    this.#records = new ExpiringMap(this.clock, this.#budget)
+    // Any tag may be evicted: results whose tags have no version are not served.
+    this.#tags = new ExpiringMap(this.clock, new MemoryBudget(Number.POSITIVE_INFINITY, maxRecords))
+    this.#hub = new InMemoryHub(deliver)
   }
 
-  /** Number of records that are kept. */
+  /** Number of records. */
   get size(): number {
     return this.#records.size
   }
 
-  /** Bytes of all records, about. */
+  /** Bytes of all records, by estimate. */
   get bytes(): number {
     return this.#budget.bytes
   }
 
-  /** Whether there is room for a record of a key, or one already. */
+  /** Whether there is a record of a key, or room for one. */
   admits(key: string): boolean {
     return this.#budget.fits(RECORD_BYTES) || this.find(key) !== undefined
   }
 
-  /** A new user of this store, with an inbox of its own. */
+  /** A new client of this store, with an inbox of its own. */
   connect(): Store {
-    const id = newId()
-    const endpoint: Endpoint = { claimers: new Map(), storeListeners: new Set() }
-    this.#endpoints.set(id, endpoint)
-    return new MemoryEndpoint(this, id, endpoint, () => this.#endpoints.delete(id))
+    const registrations: Registrations = { claimers: new Map(), listeners: new Set() }
+    const inbox = this.#hub.connect(registrations)
+    return new MemoryStoreClient(this, inbox, registrations, () => this.#hub.disconnect(inbox))
   }
 
   /** The record of a key, if there is one. */
   find(key: string): ResourceRecord | undefined {
-    const record = this.#records.get(key)
-    if (!record || record.expiresAt > this.clock.now()) return record
-    this.#forget(key, record)
-    return undefined
+    return this.#records.get(key)
   }
 
-  #forget(key: string, record: ResourceRecord): void {
-    this.#records.delete(key)
-    this.#budget.delete(record)
-  }
-
-  /** Runs a transition that may begin a record, and forgets the record if nothing is left of it. */
-  change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
+  /** Runs a transition of a record, which is made if there is none, and deleted if it has expired then. */
+  apply<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
     const record = this.find(key) ?? new ResourceRecord()
-    const reply = transition(record, this.#surroundings(key))
+    const reply = transition(record, this.#context(key))
     if (record.expiresAt > this.clock.now()) {
-      this.#records.set(key, record)
       const inUse = record.lease !== undefined || record.parks.size > 0
-      this.#budget.set(record, sizeOf(key, record), inUse ? undefined : () => this.#records.delete(key))
-    } else this.#forget(key, record)
-    this.#sweepLater()
+      this.#records.set(key, record, sizeOf(key, record), inUse)
+    } else this.#records.delete(key)
     return reply
   }
 
-  #surroundings(key: string): TransitionContext {
+  #context(key: string): TransitionContext {
     return {
       now: this.clock.now(),
       micros: this.#micros(),
       highestFence: 0,
-      notify: (park, notice) => this.#tell(park, notice),
-      broadcastInvalidation: (fence) => this.drop(key, fence),
+      notify: (park, notice) =>
+        this.#hub.send(park, ({ claimers }, nonce) => claimers.get(nonce)?.notice(notice)),
+      broadcastInvalidation: (fence) => this.broadcastInvalidation(key, fence),
     }
   }
 
@@ -150,127 +138,99 @@ export class MemoryStore {
     return wallMicros(this.clock.now())
   }
 
-  /** The epochs of tags; 0: it has none. With `keepFor` (ms), each has one, and keeps it at least that long. */
+  /** See `Store.tagVersions`. */
   tagVersions(tags: readonly string[], keepFor: number): number[] {
-    const now = this.clock.now()
     return tags.map((tag) => {
-      const known = this.#tag(tag)
-      if (keepFor === 0) return known?.epoch ?? 0
-      const record = {
-        epoch: known?.epoch ?? this.#micros(),
-        until: Math.max(known?.until ?? 0, now + keepFor),
-      }
-      this.#tags.delete(tag)
-      this.#tags.set(tag, record)
-      this.#evictTag()
-      this.#sweepLater()
-      return record.epoch
+      const known = this.#tags.get(tag)
+      if (keepFor === 0) return known?.version ?? 0
+      const record = known ?? { version: this.#micros(), expiresAt: 0 }
+      record.expiresAt = Math.max(record.expiresAt, this.clock.now() + keepFor)
+      this.#tags.set(tag, record, 0, false)
+      return record.version
     })
   }
 
-  /** What has no epoch matches nothing: the oldest can be forgotten. */
-  #evictTag(): void {
-    const [oldest] = this.#tags.keys()
-    if (oldest !== undefined && this.#tags.size > this.#maxRecords) this.#tags.delete(oldest)
-  }
-
-  #tag(tag: string): TagRecord | undefined {
-    const record = this.#tags.get(tag)
-    if (!record || record.until > this.clock.now()) return record
-    this.#tags.delete(tag)
-    return undefined
-  }
-
-  /** Begins a new epoch of a tag. */
+  /** See `Store.invalidateTag`. */
   invalidateTag(tag: string): void {
-    const record = this.#tag(tag)
-    const epoch = Math.max((record?.epoch ?? 0) + 1, this.#micros())
-    if (record) record.epoch = epoch
-    this.#broadcast((listener) => listener.tagInvalidated(tag, epoch))
+    const record = this.#tags.get(tag)
+    const version = Math.max((record?.version ?? 0) + 1, this.#micros())
+    if (record) record.version = version
+    this.#broadcast((listener) => listener.tagInvalidated(tag, version))
   }
 
-  #tell(park: string, notice: Notice): boolean {
-    const half = park.length / 2
-    const endpoint = this.#endpoints.get(park.slice(0, half))
-    this.#deliver(() => endpoint?.claimers.get(park.slice(half))?.notice(notice))
-    return endpoint !== undefined
-  }
-
-  /** Tells every user that what was kept for a key up to a fence is no longer to be served. */
-  drop(key: string, fence: number): void {
+  /** Notifies all clients that results of a key up to a fence must not be served any more. */
+  broadcastInvalidation(key: string, fence: number): void {
     this.#broadcast((listener) => listener.invalidated(key, fence))
   }
 
-  #broadcast(tell: (listener: StoreListener) => void): void {
-    for (const { storeListeners } of this.#endpoints.values())
-      this.#deliver(() => storeListeners.forEach(tell))
+  #broadcast(notify: (listener: StoreListener) => void): void {
+    this.#hub.broadcast(({ listeners }) => listeners.forEach(notify))
   }
 }
 
-/** Bytes of a record, about. */
+/** Bytes of a record, by estimate. */
 function sizeOf(key: string, { value, lease, outcome, parks }: ResourceRecord): number {
-  const kept = (value?.bytes.length ?? 0) + (outcome?.bytes?.length ?? 0) + (lease?.progress?.length ?? 0)
-  return RECORD_BYTES + key.length + kept + parks.size * PARK_BYTES
+  const bytes = (value?.bytes.length ?? 0) + (outcome?.bytes?.length ?? 0) + (lease?.progress?.length ?? 0)
+  return RECORD_BYTES + key.length + bytes + parks.size * PARK_BYTES
 }
 
-class MemoryEndpoint implements Store {
+/** The store as one of its clients sees it. */
+class MemoryStoreClient implements Store {
   readonly subscribed = true
   readonly #store: MemoryStore
-  readonly #endpoint: Endpoint
-  readonly #party: Client
-  readonly #leave: () => void
+  readonly #registrations: Registrations
+  readonly #client: Client
+  readonly #disconnect: () => void
 
-  constructor(store: MemoryStore, id: string, endpoint: Endpoint, leave: () => void) {
+  constructor(store: MemoryStore, inbox: string, registrations: Registrations, disconnect: () => void) {
     this.#store = store
-    this.#endpoint = endpoint
-    this.#party = { inbox: id, holder: `embedded:${process.pid}`, maxParked: store.maxParked }
-    this.#leave = leave
+    this.#registrations = registrations
+    this.#client = { inbox, holder: `embedded:${process.pid}`, maxParked: store.maxParked }
+    this.#disconnect = disconnect
   }
 
   claim(claim: Claim, _within: number, claimer: Claimer): void {
     claimer.sending()
     if (!this.#store.admits(claim.key)) {
-      const full = new OverloadedError(
-        'Too much is computed and waited for already (`maxBytes` of the store)',
-      )
+      const full = new OverloadedError('Leases and waiters take all of `maxBytes` of the store')
       return microtask(() => claimer.claimFailed(full, claim.attempt))
     }
-    this.#endpoint.claimers.set(claim.nonce, claimer)
-    const reply = this.#store.change(claim.key, (record, at) => record.claim(claim, this.#party, at))
+    this.#registrations.claimers.set(claim.nonce, claimer)
+    const reply = this.#store.apply(claim.key, (record, at) => record.claim(claim, this.#client, at))
     microtask(() => claimer.claimed(reply, claim.attempt))
   }
 
-  async renew(grant: GrantRef & { lease: number }): Promise<{ held: boolean; invalidated: boolean }> {
-    return this.#store.change(grant.key, (record, at) => record.renew(grant, this.#party, at))
+  async renew(grant: GrantRef & { lease: number }): Promise<RenewReply> {
+    return this.#store.apply(grant.key, (record, at) => record.renew(grant, this.#client, at))
   }
 
-  async settle(settlement: Settlement): Promise<{ accepted: boolean; invalidated: boolean }> {
-    const kept = { ...settlement, bytes: ownedBytes(settlement.bytes) }
-    return this.#store.change(settlement.key, (record, at) => record.settle(kept, this.#party, at))
+  async settle(settlement: Settlement): Promise<SettleReply> {
+    const owned = { ...settlement, bytes: ownedBytes(settlement.bytes) }
+    return this.#store.apply(settlement.key, (record, at) => record.settle(owned, this.#client, at))
   }
 
-  async release(release: Release): Promise<{ released: boolean; fence: number | undefined }> {
-    return this.#store.change(release.key, (record, at) => record.release(release, this.#party, at))
+  async release(release: Release): Promise<ReleaseReply> {
+    return this.#store.apply(release.key, (record, at) => record.release(release, this.#client, at))
   }
 
   async releaseIfUnwanted(
     grant: GrantRef & { outcomeRetention: number },
   ): Promise<'released' | 'wanted' | 'lost'> {
-    return this.#store.change(grant.key, (record, at) => record.releaseIfUnwanted(grant, this.#party, at))
+    return this.#store.apply(grant.key, (record, at) => record.releaseIfUnwanted(grant, this.#client, at))
   }
 
   async unpark(key: string, nonce: string): Promise<void> {
-    this.#store.change(key, (record, at) => record.unpark(this.#party.inbox + nonce, at))
+    this.#store.apply(key, (record, at) => record.unpark(this.#client.inbox + nonce, at))
   }
 
   async progress(grant: GrantRef & { bytes: Buffer }): Promise<void> {
-    const kept = { ...grant, bytes: ownedBytes(grant.bytes) }
-    this.#store.change(grant.key, (record, at) => record.progress(kept, this.#party, at))
+    const owned = { ...grant, bytes: ownedBytes(grant.bytes) }
+    this.#store.apply(grant.key, (record, at) => record.progress(owned, this.#client, at))
   }
 
-  async invalidate(key: string): Promise<{ invalidatedGrant: number }> {
-    if (this.#store.find(key)) return this.#store.change(key, (record, at) => record.invalidate(at))
-    this.#store.drop(key, Number.MAX_SAFE_INTEGER)
+  async invalidate(key: string): Promise<InvalidateReply> {
+    if (this.#store.find(key)) return this.#store.apply(key, (record, at) => record.invalidate(at))
+    this.#store.broadcastInvalidation(key, Number.MAX_SAFE_INTEGER)
     return { invalidatedGrant: 0 }
   }
 
@@ -291,21 +251,21 @@ class MemoryEndpoint implements Store {
     this.#store.invalidateTag(tag)
   }
 
-  /** Nobody else writes here. */
+  /** All fences are granted by this store. */
   isPlausibleFence(): boolean {
     return true
   }
 
   ignore(nonce: string): void {
-    this.#endpoint.claimers.delete(nonce)
+    this.#registrations.claimers.delete(nonce)
   }
 
   listen(listener: StoreListener): () => void {
-    this.#endpoint.storeListeners.add(listener)
-    return () => this.#endpoint.storeListeners.delete(listener)
+    this.#registrations.listeners.add(listener)
+    return () => this.#registrations.listeners.delete(listener)
   }
 
   close(): void {
-    this.#leave()
+    this.#disconnect()
   }
 }

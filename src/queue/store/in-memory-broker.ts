@@ -1,7 +1,7 @@
 import type { Clock } from '../../kernel/event-loop.ts'
 import { wallMicros } from '../../kernel/event-loop.ts'
+import { MemoryBudget } from '../../kernel/in-memory-store.ts'
 import { ID_LENGTH } from '../../kernel/keys.ts'
-import { MemoryBudget } from '../../kernel/memory-budget.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'

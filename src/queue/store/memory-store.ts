@@ -1,5 +1,5 @@
 import { type Clock, microtask, systemClock } from '../../kernel/event-loop.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/memory-budget.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../locker/store/store.ts'
 import { InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import { InMemoryQueueClient } from './in-memory-client.ts'

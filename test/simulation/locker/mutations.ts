@@ -110,7 +110,7 @@ export const MUTATIONS: readonly Mutation[] = [
         const reply = await port.settle(settlement)
         if (reply.accepted || settlement.kind === 'error') return reply
         const { key, bytes, fence, ttl } = settlement
-        server.change(key, (record, at) => {
+        server.apply(key, (record, at) => {
           const times = { freshUntil: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
           record.value = { bytes, fence, tags: '', ...times }
         })
@@ -129,7 +129,7 @@ export const MUTATIONS: readonly Mutation[] = [
       renew: async (grant) => {
         const reply = await port.renew(grant)
         if (reply.held || !server.find(grant.key)?.lease) return reply
-        server.change(grant.key, ({ lease }, at) => {
+        server.apply(grant.key, ({ lease }, at) => {
           if (lease) lease.expiresAt = at.now + grant.lease
         })
         return { held: true, invalidated: false }
@@ -193,7 +193,7 @@ export const MUTATIONS: readonly Mutation[] = [
         const invalidated = server.find(key)?.invalidatedUpTo
         const reply = await port.invalidate(key)
         if (invalidated !== undefined) {
-          server.change(key, (record) => {
+          server.apply(key, (record) => {
             record.invalidatedUpTo = invalidated
           })
         }
@@ -281,7 +281,7 @@ export const MUTATIONS: readonly Mutation[] = [
         const value = server.find(key)?.value
         const { freshUntil = 0, staleUntil = 0 } = value ?? {}
         const reply = await port.invalidate(key)
-        server.change(key, (record, at) => {
+        server.apply(key, (record, at) => {
           if (value) Object.assign(value, { freshUntil: Math.min(freshUntil, at.now), staleUntil })
           record.expiresAt = Math.max(record.expiresAt, staleUntil)
         })
@@ -323,7 +323,7 @@ export const MUTATIONS: readonly Mutation[] = [
     server: (port, server) => ({
       ...port,
       abandon: async (grant) => {
-        server.change(grant.key, (record) => record.parks.clear())
+        server.apply(grant.key, (record) => record.parks.clear())
         return port.abandon(grant)
       },
     }),

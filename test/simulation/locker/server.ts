@@ -66,8 +66,8 @@ export class SimServer extends MemoryStore {
     return run()
   }
 
-  override change<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
-    return super.change(key, (record, at) => transition(record, this.#surroundings(at)))
+  override apply<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
+    return super.apply(key, (record, at) => transition(record, this.#surroundings(at)))
   }
 
   #surroundings(at: TransitionContext): TransitionContext {
@@ -84,7 +84,7 @@ export class SimServer extends MemoryStore {
     return this.#flights.get(nonce)?.tell(nonce, notice) ?? false
   }
 
-  override drop(key: string, fence: number): void {
+  override broadcastInvalidation(key: string, fence: number): void {
     for (const party of this.#parties) party.drop(key, fence)
   }
 
@@ -106,7 +106,7 @@ export class SimServer extends MemoryStore {
   /** The record is lost, and nobody is told. */
   forget(key: string): void {
     if (!this.find(key)) return
-    super.change(key, (record) => {
+    super.apply(key, (record) => {
       record.expiresAt = 0
     })
   }

@@ -1,8 +1,8 @@
 import { OverloadedError } from '../../../errors.ts'
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import { type Clock, microtask } from '../../../kernel/event-loop.ts'
+import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../../kernel/in-memory-store.ts'
 import { newId } from '../../../kernel/keys.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../../kernel/memory-budget.ts'
 import { MESSAGE_LIMIT } from '../../store/store.ts'
 import {
   type Append,
