@@ -1,7 +1,7 @@
 import { OverloadedError } from '../../../errors.ts'
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import { type Clock, microtask } from '../../../kernel/event-loop.ts'
-import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../../kernel/in-memory-store.ts'
+import { DEFAULT_MAX_BYTES, ExpiringMap, MemoryBudget } from '../../../kernel/in-memory-store.ts'
 import { newId } from '../../../kernel/keys.ts'
 import { MESSAGE_LIMIT } from '../../store/store.ts'
 import {
@@ -27,13 +27,10 @@ interface Log {
   complete: boolean
   /** When it was last written, read or retained, by the clock. */
   usedAt: number
-  /** By inbox id and nonce: passes a message to that follower. */
-  followers: Map<string, Notify>
+  /** Addresses: user id and nonce. */
+  readonly followers: Set<string>
   expiresAt: number
 }
-
-/** Delivers a message to the follower of this nonce, in a microtask. Returns whether somebody listens for it. */
-type Notify = (nonce: string, deliver: (follower: LogFollower) => void) => boolean
 
 /** Estimated cost of a log beside its chunks, and of a chunk beside its bytes. */
 const LOG_OVERHEAD = 512
@@ -46,8 +43,9 @@ const IN_USE = 10_000
 export class MemoryLogHub {
   readonly #clock: Clock
   readonly #budget: MemoryBudget<Log>
-  readonly #logs = new Map<string, Log>()
-  readonly #scheduleSweep: () => void
+  readonly #logs: ExpiringMap<Log>
+  /** By address: user id and nonce. Written by the users. */
+  readonly listeners: Map<string, LogFollower> = new Map()
 
   /**
    * `maxBytes` limits the cost of all logs together. Beyond it, the complete log that was used longest ago is evicted, then
@@ -56,10 +54,7 @@ export class MemoryLogHub {
   constructor(clock: Clock, maxBytes: number = DEFAULT_MAX_BYTES) {
     this.#clock = clock
     this.#budget = new MemoryBudget(maxBytes)
-    this.#scheduleSweep = sweeper(clock, () => {
-      for (const name of [...this.#logs.keys()]) this.find(name)
-      return this.#logs.size > 0
-    })
+    this.#logs = new ExpiringMap(clock, this.#budget)
   }
 
   /** Number of logs, expired ones included until they are swept. */
@@ -74,10 +69,7 @@ export class MemoryLogHub {
 
   /** The log of this name, if it exists and has not expired. */
   find(name: string): Log | undefined {
-    const log = this.#logs.get(name)
-    if (!log || log.expiresAt > this.#clock.now()) return log
-    this.discard(name, log)
-    return undefined
+    return this.#logs.get(name)
   }
 
   /** The log of this name; created if it does not exist. */
@@ -90,12 +82,10 @@ export class MemoryLogHub {
       bytes: LOG_OVERHEAD,
       complete: false,
       usedAt: this.#clock.now(),
-      followers: new Map(),
+      followers: new Set(),
       expiresAt: Number.POSITIVE_INFINITY,
     }
-    this.#logs.set(name, log)
     this.#account(name, log)
-    this.#scheduleSweep()
     return log
   }
 
@@ -115,7 +105,7 @@ export class MemoryLogHub {
   /** Logs that ended without being kept, or whose producer has nothing to write. */
   #discardUnused(): void {
     const before = this.#clock.now() - IN_USE
-    for (const [name, log] of this.#logs) if (log.usedAt < before) this.discard(name, log)
+    for (const [name, log] of this.#logs) if (log.usedAt < before) this.discard(name)
   }
 
   /** Keeps the log from expiring for `ms`. */
@@ -129,12 +119,22 @@ export class MemoryLogHub {
 
   /** Only complete logs may be evicted. */
   #account(name: string, log: Log): void {
-    this.#budget.set(log, log.bytes, log.complete ? () => this.#logs.delete(name) : undefined)
+    this.#logs.set(name, log, log.bytes, !log.complete)
   }
 
-  discard(name: string, log: Log): void {
+  discard(name: string): void {
     this.#logs.delete(name)
-    this.#budget.delete(log)
+  }
+
+  /** Delivers a message to the followers of a log, in a microtask. Removes followers that listen no longer. */
+  notify(log: Log, deliver: (follower: LogFollower) => void): void {
+    for (const address of log.followers) {
+      if (!this.listeners.has(address)) log.followers.delete(address)
+      microtask(() => {
+        const follower = this.listeners.get(address)
+        if (follower) deliver(follower)
+      })
+    }
   }
 }
 
@@ -147,7 +147,6 @@ class MemoryLogStore implements LogStore {
   readonly subscribed = true
   readonly #id = newId()
   readonly #hub: MemoryLogHub
-  readonly #listeners = new Map<string, LogFollower>()
 
   constructor(hub: MemoryLogHub) {
     this.#hub = hub
@@ -161,13 +160,11 @@ class MemoryLogStore implements LogStore {
     this.#hub.append(name, log, chunks.slice(length - from), trimBefore)
     this.#hub.retain(name, log, retainFor)
     const newLength = from + chunks.length
-    const deliver = (follower: LogFollower) =>
-      sizeOf(chunks) <= MESSAGE_LIMIT
-        ? follower.onAppended(from, chunks, newLength)
-        : follower.onAppended(newLength, [], newLength)
-    for (const [id, notify] of log.followers) {
-      if (!notify(id.slice(this.#id.length), deliver)) log.followers.delete(id)
-    }
+    const fits = sizeOf(chunks) <= MESSAGE_LIMIT
+    this.#hub.notify(log, (follower) => {
+      if (fits) follower.onAppended(from, chunks, newLength)
+      else follower.onAppended(newLength, [], newLength)
+    })
     return { intact: true, followers: log.followers.size }
   }
 
@@ -182,18 +179,9 @@ class MemoryLogStore implements LogStore {
       bytes += chunk.length
       chunks.push(chunk)
     }
-    if (followerNonce !== undefined) log.followers.set(this.#id + followerNonce, this.#notify)
+    if (followerNonce !== undefined) log.followers.add(this.#id + followerNonce)
     this.#hub.retain(name, log, LOG_GRACE)
     return { status: 'read', chunks, more: from + chunks.length < log.first + log.chunks.length }
-  }
-
-  readonly #notify: Notify = (nonce, deliver) => {
-    const listening = this.#listeners.has(nonce)
-    microtask(() => {
-      const follower = this.#listeners.get(nonce)
-      if (follower) deliver(follower)
-    })
-    return listening
   }
 
   async retain(name: string, ms: number): Promise<LogStatus> {
@@ -206,7 +194,7 @@ class MemoryLogStore implements LogStore {
   async discard(name: string, force: boolean): Promise<boolean> {
     const log = this.#hub.find(name)
     if (log && !force && log.followers.size > 0) return false
-    if (log) this.#hub.discard(name, log)
+    if (log) this.#hub.discard(name)
     return true
   }
 
@@ -215,11 +203,11 @@ class MemoryLogStore implements LogStore {
   }
 
   listen(nonce: string, follower: LogFollower): void {
-    this.#listeners.set(nonce, follower)
+    this.#hub.listeners.set(this.#id + nonce, follower)
   }
 
   ignore(nonce: string): void {
-    this.#listeners.delete(nonce)
+    this.#hub.listeners.delete(this.#id + nonce)
   }
 
   onSubscriptionChange(): () => void {
