@@ -17,4 +17,4 @@ export {
 } from './options.ts'
 export type { ManyContext, ManyResults, ManyWork } from './processor/batch-run.ts'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
-export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/index.ts'
+export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/options.ts'

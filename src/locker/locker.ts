@@ -19,7 +19,8 @@ import {
 import { runMany } from './processor/batch-claim.ts'
 import type { ManyWork } from './processor/batch-run.ts'
 import { LockerRuntime } from './runtime.ts'
-import { createStreams, type StreamOptions, type Streams, type StreamWork } from './stream/index.ts'
+import type { StreamOptions, StreamWork } from './stream/options.ts'
+import { createStreams, type Streams } from './stream/streams.ts'
 
 /** The state of a key. While a result is renewed, both `lock` and `value` are present. */
 export interface Peek {

@@ -1,3 +1,6 @@
+import type { RemoteFailure } from '../../errors.ts'
+import type { Codec } from '../../kernel/codec/codec.ts'
+import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
 import {
   checkChoice,
   checkDuration,
@@ -10,7 +13,11 @@ import {
   checkWhole,
   withDefaults,
 } from '../../kernel/options.ts'
+import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
+import type { Counters } from '../flight/locker-context.ts'
 import type { OnUnavailable } from '../flight/waiter.ts'
+import type { LogStore } from './log/log-store.ts'
+import type { StreamSpace } from './stream-record.ts'
 
 /** The context that the work of a stream receives. */
 export interface StreamContext {
@@ -123,4 +130,33 @@ export function resolveStreamOptions(
   }
   const resolved = withDefaults<Omit<ResolvedStreamOptions, 'signal'>>(options, fallbacks)
   return { ...resolved, lease: checkLease(resolved.lease), signal: options.signal }
+}
+
+/** What streams use of their locker. */
+export interface StreamHost {
+  readonly space: StreamSpace
+  readonly clock: Clock
+  /** Prefix of the names of shared logs. */
+  readonly prefix: string
+  /** Shared logs. */
+  readonly logs: LogStore
+  /** Encodes chunks. */
+  readonly codec: Codec
+  readonly scheduler: WorkScheduler
+  readonly counters: Counters
+  readonly defaults: StreamDefaults
+  /** Longest silence of Redis, ms. */
+  readonly unavailableAfter: number
+  /** Whether a reader that was delivered nothing may replace a producer that lost its lease. */
+  readonly takeover: boolean
+  readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
+}
+
+/** One call of `stream`. */
+export interface StreamCall {
+  /** The async context of the call; its work and hooks run in it. */
+  readonly context: AsyncContext
+  readonly key: string
+  readonly work: StreamWork<unknown>
+  readonly options: ResolvedStreamOptions
 }

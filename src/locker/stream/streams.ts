@@ -3,12 +3,22 @@ import { AsyncContext, type Clock, refProcess, type Timer, unrefProcess } from '
 import { checkKey, newId } from '../../kernel/keys.ts'
 import { checkFunction, shown } from '../../kernel/options.ts'
 import { addWait, callingWork, type WorkScope, wouldDeadlock } from '../flight/deadlock.ts'
+import { KeyNamespace } from '../key-namespace.ts'
+import type { LockerRuntime } from '../runtime.ts'
+import type { MemoryStore } from '../store/memory-store.ts'
 import { LogViews } from './log/log-view.ts'
 import { MemoryLogHub } from './log/memory-log-store.ts'
-import { resolveStreamOptions, type StreamOptions, type StreamWork } from './options.ts'
+import { RedisLogStore } from './log/redis-log-store.ts'
+import {
+  resolveStreamOptions,
+  type StreamCall,
+  type StreamHost,
+  type StreamOptions,
+  type StreamWork,
+} from './options.ts'
 import { Producer } from './producing/producer.ts'
 import { type ReaderDeps, StreamReader } from './reading/stream-reader.ts'
-import type { StreamCall, StreamGrant, StreamHost } from './stream-host.ts'
+import { type StreamGrant, type StreamRecord, streamRecordCodec } from './stream-record.ts'
 
 /** The streams of one locker: owns its readers, its producers, and the views of their logs. */
 export class Streams {
@@ -90,6 +100,34 @@ function unsharedGrant(): StreamGrant {
     async publish() {},
     async release() {},
   }
+}
+
+/** The logs beside each memory store: lockers that share the store share them. */
+const hubs = new WeakMap<MemoryStore, MemoryLogHub>()
+
+function memoryLogsFor(memory: MemoryStore): MemoryLogHub {
+  const hub = hubs.get(memory) ?? new MemoryLogHub(memory.clock, memory.maxBytes)
+  hubs.set(memory, hub)
+  return hub
+}
+
+/** Creates the streams of a locker. `memory` is the store that its user passed, if any. */
+export function createStreams(runtime: LockerRuntime, memory: MemoryStore | undefined): Streams {
+  const { clock, codec, connection, options, context } = runtime
+  const embedded = () => (memory ? memoryLogsFor(memory) : new MemoryLogHub(clock)).connect()
+  return new Streams({
+    space: new KeyNamespace<StreamRecord>(runtime, 's', streamRecordCodec),
+    clock,
+    prefix: options.prefix,
+    logs: connection ? new RedisLogStore(connection) : embedded(),
+    codec,
+    scheduler: context.scheduler,
+    counters: context.counters,
+    defaults: options,
+    unavailableAfter: options.unavailableAfter,
+    takeover: options.takeover,
+    exposeError: context.exposeError,
+  })
 }
 
 /** What `stream` returns: waits, within the deadline of each chunk, until its reader has a result. */

@@ -2,17 +2,9 @@ import type { Clock, Timer } from '../../../kernel/event-loop.ts'
 import { digestOf, FORMAT, newId } from '../../../kernel/keys.ts'
 import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import type { WaitNode } from '../../flight/deadlock.ts'
-import { isShared, type StreamEnd } from '../stream-record.ts'
+import type { StreamHost } from '../options.ts'
+import { type Interruption, isShared, type StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'
-import { TailBuffer } from './tail-buffer.ts'
-
-/** A log that will never be complete. */
-export interface Interruption {
-  /** Whether a reader that was delivered nothing of it locates the stream once more. */
-  readonly canRestart: boolean
-  /** The error of a reader that does not. */
-  error(key: string): Error
-}
 
 /** What a process knows of a log. */
 export type LogState =
@@ -46,10 +38,6 @@ const TRANSITIONS: Transitions<LogState['kind']> = {
   finished: [],
 }
 
-const UNFOLLOWED: LogState = { kind: 'unfollowed' }
-const FOLLOWING: LogState = { kind: 'following' }
-const OWNED: LogState = { kind: 'owned' }
-
 /** The producer of a log, in the same process. */
 export interface LogProducer {
   /** The wait-for edge of a reader that waits for this chunk: to the work, until the work has produced the chunk. */
@@ -67,15 +55,7 @@ export interface LogReader {
 }
 
 /** What views use of their locker. */
-export interface LogViewDeps {
-  /** Shared logs. */
-  readonly logs: LogStore
-  readonly clock: Clock
-  /** Prefix of the names of shared logs. */
-  readonly prefix: string
-  /** Longest silence of Redis, ms. */
-  readonly unavailableAfter: number
-}
+type LogViewDeps = Pick<StreamHost, 'logs' | 'clock' | 'prefix' | 'unavailableAfter'>
 
 /** The views that one locker has of logs, shared and unshared ones. A view lives while it has a reader or a producer. */
 export class LogViews {
@@ -103,12 +83,11 @@ export class LogViews {
     const name = this.#nameOf(key, log)
     const found = this.#views.get(name)
     if (found) return found
-    const { logs, clock, unavailableAfter } = this.#deps
-    const store = isShared(log) ? logs : this.#unsharedLogs
-    const view = new LogView({ logs: store, name, clock, unavailableAfter, pollInterval }, () => {
+    const logs = isShared(log) ? this.#deps.logs : this.#unsharedLogs
+    const view = new LogView(name, logs, this.#deps, pollInterval, () => {
       this.#views.delete(name)
       // No other process knows an unshared log.
-      if (!isShared(log)) void store.discard(name, true, 0)
+      if (!isShared(log)) void logs.discard(name, true, 0)
     })
     this.#views.set(name, view)
     return view
@@ -121,23 +100,17 @@ const POLL_INTERVAL = 5_000
 /** The same while the subscription is lost, ms. */
 const POLL_WHILE_DISCONNECTED = 500
 
-interface LogViewOptions {
-  logs: LogStore
-  /** Name of the log in its store. */
-  name: string
-  clock: Clock
-  unavailableAfter: number
-  pollInterval: number
-}
-
 /** The view that one process has of a log. All its readers in this process share it. */
 export class LogView implements LogFollower {
+  /** Name of the log in its store. */
   readonly name: string
   readonly logs: LogStore
   readonly readers: Set<LogReader> = new Set()
-  readonly #options: LogViewOptions
+  readonly #clock: Clock
+  readonly #unavailableAfter: number
+  readonly #pollInterval: number
   readonly #onIdle: () => void
-  #state: LogState = UNFOLLOWED
+  #state: LogState = { kind: 'unfollowed' }
   /** Set while a producer is attached. */
   #producer: LogProducer | undefined
   /** Number of chunks that were appended, as far as this process knows. */
@@ -152,11 +125,13 @@ export class LogView implements LogFollower {
   #retainedAt = Number.NEGATIVE_INFINITY
 
   /** Calls `onIdle` when the last reader and the producer have left. */
-  constructor(options: LogViewOptions, onIdle: () => void) {
-    this.#options = options
+  constructor(name: string, logs: LogStore, deps: LogViewDeps, pollInterval: number, onIdle: () => void) {
+    this.name = name
+    this.logs = logs
+    this.#clock = deps.clock
+    this.#unavailableAfter = deps.unavailableAfter
+    this.#pollInterval = pollInterval
     this.#onIdle = onIdle
-    this.name = options.name
-    this.logs = options.logs
   }
 
   get state(): LogState {
@@ -170,7 +145,7 @@ export class LogView implements LogFollower {
 
   /** This process produces the log. The producer stays attached until {@link detachProducer}, also in later states. */
   attachProducer(producer: LogProducer): void {
-    this.#enter(OWNED)
+    this.#enter({ kind: 'owned' })
     this.#unsubscribe()
     this.#producer = producer
   }
@@ -204,8 +179,7 @@ export class LogView implements LogFollower {
   #leaveIfIdle(): void {
     if (this.#producer || this.readers.size > 0) return
     // A complete log sends no messages, so the follower may stay registered in it.
-    if (this.#subscription)
-      this.logs.unfollow(this.name, this.#nonce, this.#options.unavailableAfter).catch(() => {})
+    if (this.#subscription) this.logs.unfollow(this.name, this.#nonce, this.#unavailableAfter).catch(() => {})
     this.#unsubscribe()
     this.logs.ignore(this.#nonce)
     this.#onIdle()
@@ -224,10 +198,10 @@ export class LogView implements LogFollower {
   /** Keeps a complete log from expiring while a reader takes chunks, also out of a buffer. */
   retain(): void {
     if (this.#state.kind !== 'finished') return
-    const { clock, unavailableAfter } = this.#options
-    if (clock.now() - this.#retainedAt < LOG_GRACE / 2) return
-    this.#retainedAt = clock.now()
-    this.logs.retain(this.name, LOG_GRACE, unavailableAfter).catch(() => {})
+    const now = this.#clock.now()
+    if (now - this.#retainedAt < LOG_GRACE / 2) return
+    this.#retainedAt = now
+    this.logs.retain(this.name, LOG_GRACE, this.#unavailableAfter).catch(() => {})
   }
 
   /** Reads chunks from this number on. Registers this process as a follower, unless it produces the log. */
@@ -245,8 +219,8 @@ export class LogView implements LogFollower {
     if (follows) this.#subscribe()
     const request = { from, followerNonce: follows ? this.#nonce : undefined }
     const known = this.#length
-    this.#retainedAt = this.#options.clock.now()
-    const reply = await this.logs.read(this.name, request, this.#options.unavailableAfter)
+    this.#retainedAt = this.#clock.now()
+    const reply = await this.logs.read(this.name, request, this.#unavailableAfter)
     if (reply.status !== 'read') return reply
     const end = from + reply.chunks.length
     if (follows) this.#onRegistered()
@@ -266,13 +240,13 @@ export class LogView implements LogFollower {
 
   #onRegistered(): void {
     if (!this.#subscription) return
-    if (this.#state.kind === 'unfollowed') this.#enter(FOLLOWING)
+    if (this.#state.kind === 'unfollowed') this.#enter({ kind: 'following' })
     this.#schedulePoll()
   }
 
   /** Messages may have been lost: has the readers read once more. */
   #refollow(): void {
-    if (this.#state.kind === 'following') this.#enter(UNFOLLOWED)
+    if (this.#state.kind === 'following') this.#enter({ kind: 'unfollowed' })
     this.#notifyReaders()
     this.#schedulePoll()
   }
@@ -281,9 +255,9 @@ export class LogView implements LogFollower {
     const subscription = this.#subscription
     if (!subscription) return
     const interval = this.logs.subscribed ? POLL_INTERVAL : POLL_WHILE_DISCONNECTED
-    const ms = Math.min(interval, this.#options.pollInterval)
+    const ms = Math.min(interval, this.#pollInterval)
     subscription.poll?.cancel()
-    subscription.poll = this.#options.clock.after(ms, () => this.#refollow(), true)
+    subscription.poll = this.#clock.after(ms, () => this.#refollow(), true)
   }
 
   #unsubscribe(): void {
@@ -322,5 +296,53 @@ export class LogView implements LogFollower {
     if (this.#state.kind === 'finished' || this.#state.kind === 'interrupted') return
     this.#enter({ kind: 'interrupted', interruption })
     this.#notifyReaders()
+  }
+}
+
+/** Most bytes and chunks of one log that a process buffers for its readers. */
+const MAX_BUFFERED_BYTES = 256 * 1024
+const MAX_BUFFERED_CHUNKS = 1024
+
+/** The newest chunks of a log, without a gap. Its size is bounded, whatever the position of the slowest reader. */
+export class TailBuffer {
+  /** Number of the first chunk, and of the one after the last. */
+  #first = 0
+  #end = 0
+  #chunks: Buffer[] = []
+  #bytes = 0
+
+  /** The chunk of this number, if it is buffered. */
+  chunkAt(number: number): Buffer | undefined {
+    return this.#chunks[number - this.#first]
+  }
+
+  /** Adds chunks from number `from` on. Ignores chunks that it has. A gap drops what came before it. */
+  add(from: number, chunks: readonly Buffer[]): void {
+    const end = from + chunks.length
+    if (end <= this.#end) return
+    if (from > this.#end) this.#resetTo(from)
+    for (let number = this.#end; number < end; number++) {
+      const chunk = chunks[number - from] as Buffer
+      this.#chunks.push(chunk)
+      this.#bytes += chunk.length
+    }
+    this.#end = end
+    // Trims half of it at a time: slicing for every chunk would cost the square.
+    if (this.#bytes > 2 * MAX_BUFFERED_BYTES || this.#chunks.length > 2 * MAX_BUFFERED_CHUNKS) this.#trim()
+  }
+
+  #resetTo(from: number): void {
+    this.#first = from
+    this.#end = from
+    this.#chunks = []
+    this.#bytes = 0
+  }
+
+  #trim(): void {
+    let trimmed = 0
+    while (this.#bytes > MAX_BUFFERED_BYTES || this.#chunks.length - trimmed > MAX_BUFFERED_CHUNKS)
+      this.#bytes -= this.#chunks[trimmed++]?.length ?? 0
+    this.#chunks = this.#chunks.slice(trimmed)
+    this.#first += trimmed
   }
 }

@@ -2,7 +2,6 @@ import { nextTurn } from '../../../kernel/event-loop.ts'
 import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import { LOG_GRACE, type LogStore } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'
-import { RetentionWindow } from './retention-window.ts'
 
 /** Backpressure starts at so many bytes or chunks that wait for the next append. */
 const MAX_PENDING_BYTES = 256 * 1024
@@ -203,5 +202,40 @@ export class LogWriter {
     if (this.#stopped) return
     this.stop()
     this.#options.onLost(cause)
+  }
+}
+
+/** Granularity of the window, as a part of its size: fewer steps have to be remembered than chunks. */
+const STEP = 1 / 64
+
+/** Bytes that a chunk costs beside its own. */
+const CHUNK_OVERHEAD = 16
+
+/** Computes which of the newest chunks fit into `maxBytes`. */
+export class RetentionWindow {
+  readonly #maxBytes: number
+  /** Numbers at which the window may begin, with the bytes of all chunks before each. */
+  readonly #steps: { number: number; bytesBefore: number }[] = [{ number: 0, bytesBefore: 0 }]
+  #length = 0
+  #bytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** Adds a chunk of this size at the end. */
+  add(bytes: number): void {
+    const last = this.#steps.at(-1)
+    if (!last || this.#bytes - last.bytesBefore >= this.#maxBytes * STEP)
+      this.#steps.push({ number: this.#length, bytesBefore: this.#bytes })
+    this.#length++
+    this.#bytes += bytes + CHUNK_OVERHEAD
+  }
+
+  /** Number of the first chunk in the window; 0 while all chunks fit. The window always holds the last step. */
+  get first(): number {
+    while (this.#steps.length > 1 && this.#bytes - (this.#steps[0]?.bytesBefore ?? 0) > this.#maxBytes)
+      this.#steps.shift()
+    return this.#steps[0]?.number ?? 0
   }
 }

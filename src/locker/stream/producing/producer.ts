@@ -1,12 +1,4 @@
-import {
-  AbortedError,
-  ClosedError,
-  LeaseLostError,
-  LockTimeoutError,
-  OverloadedError,
-  StreamInterruptedError,
-  UnavailableError,
-} from '../../../errors.ts'
+import { AbortedError, UnavailableError } from '../../../errors.ts'
 import { encodeWith } from '../../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../../kernel/codec/failure.ts'
 import type { Timer } from '../../../kernel/event-loop.ts'
@@ -15,11 +7,15 @@ import { assertTransition, type Transitions } from '../../../kernel/transitions.
 import type { Slot } from '../../../kernel/work-scheduler.ts'
 import { runInScope, type WaitNode } from '../../flight/deadlock.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
-import type { Interruption, LogProducer, LogView } from '../log/log-view.ts'
-import type { StreamContext } from '../options.ts'
-import type { StreamCall, StreamGrant, StreamHost } from '../stream-host.ts'
-import type { StreamEnd, StreamRecord } from '../stream-record.ts'
-import { ChunkSource } from './chunk-source.ts'
+import type { LogProducer, LogView } from '../log/log-view.ts'
+import type { StreamCall, StreamContext, StreamHost, StreamSource } from '../options.ts'
+import {
+  interruptionBy,
+  type StreamEnd,
+  type StreamGrant,
+  type StreamRecord,
+  stopReason,
+} from '../stream-record.ts'
 import { LogWriter } from './log-writer.ts'
 
 type State =
@@ -103,7 +99,7 @@ export class Producer implements LogProducer {
       maxBytes: call.options.maxBytes,
       unavailableAfter: host.unavailableAfter,
       onTrim: () => this.#announce(false),
-      onLost: (cause) => this.stop(toInterruptingError(cause, call.key)),
+      onLost: (cause) => this.stop(stopReason(cause, call.key)),
     })
     this.#node = grant.node ?? { waitsFor: undefined }
     view.attachProducer(this)
@@ -142,7 +138,7 @@ export class Producer implements LogProducer {
     try {
       if (this.#state.kind === 'scheduled') await this.#produce(slot)
     } catch (error) {
-      this.stop(toInterruptingError(error, this.#call.key))
+      this.stop(stopReason(error, this.#call.key))
     } finally {
       await this.#release()
     }
@@ -211,7 +207,7 @@ export class Producer implements LogProducer {
     } catch (cause) {
       // With `local`, the readers of this process still receive the end.
       const unshared = cause instanceof UnavailableError && options.onUnavailable === 'local'
-      if (!unshared) this.stop(toInterruptingError(cause, key))
+      if (!unshared) this.stop(stopReason(cause, key))
     }
     if (this.#ended) return
     this.#enter({ kind: 'finished' })
@@ -226,30 +222,13 @@ export class Producer implements LogProducer {
     this.#writer.stop()
     this.#call.context.run(() => this.#abort.abort(reason))
     this.#stopWork(reason)
-    this.view.interrupt(this.#interruptionFor(reason))
+    const local = this.#call.options.onUnavailable === 'local'
+    this.view.interrupt(interruptionBy(reason, local, this.#host.takeover))
   }
 
   /** The `finally` blocks of a generator run in the async context of the call. */
   #stopWork(reason: unknown): void {
     this.#call.context.run(() => this.#source.stop(reason))
-  }
-
-  #interruptionFor(reason: Error): Interruption {
-    if (reason instanceof ClosedError)
-      return { canRestart: false, error: (key) => new ClosedError('The locker was closed', { key }) }
-    if (reason instanceof UnavailableError) {
-      const { message, cause } = reason
-      const canRestart = this.#call.options.onUnavailable === 'local'
-      return { canRestart, error: (key) => new UnavailableError(message, { key, cause }) }
-    }
-    if (reason instanceof OverloadedError)
-      return { canRestart: false, error: (key) => new OverloadedError(reason.message, { key }) }
-    if (reason instanceof LeaseLostError && !this.#host.takeover) {
-      const lost = 'The producer lost its lease, and takeover is off'
-      return { canRestart: false, error: (key) => new LockTimeoutError(lost, { key, cause: reason }) }
-    }
-    const message = 'The producer was stopped'
-    return { canRestart: true, error: (key) => new StreamInterruptedError(message, { key, cause: reason }) }
   }
 
   /**
@@ -281,30 +260,91 @@ export class Producer implements LogProducer {
     this.#checkTimer = this.#host.clock.after(ms, () => void this.#check(), true)
   }
 
-  /** Retains the log, and stops if no process reads it and `abortUnwanted` is set. */
+  /** Retains the log. If `abortUnwanted` is set, stops when the log could be discarded because no process follows it. */
   async #check(): Promise<void> {
     this.#scheduleCheck()
+    const { key, options } = this.#call
+    const { readers, logs, name } = this.view
     const now = this.#host.clock.now()
     const due = now - this.#retainedAt >= RETAIN_INTERVAL
     // A failure is left to the next check, or to the next append.
     try {
-      if (this.#call.options.abortUnwanted && this.view.readers.size === 0) await this.#stopIfUnwanted()
+      if (options.abortUnwanted && readers.size === 0) {
+        const discarded = await logs.discard(name, false, this.#host.unavailableAfter)
+        if (discarded) this.stop(new AbortedError('No reader is left', { key }))
+      }
       if (due) await this.#writer.retain(LOG_GRACE)
       if (due) this.#retainedAt = now
     } catch {}
   }
+}
 
-  /** Discards the log unless another process follows it; a later reader then waits for the next producer. */
-  async #stopIfUnwanted(): Promise<void> {
-    const { view } = this
-    if (await view.logs.discard(view.name, false, this.#host.unavailableAfter))
-      this.stop(new AbortedError('No reader is left', { key: this.#call.key }))
+type ChunkIterator = AsyncIterator<unknown> | Iterator<unknown>
+
+/** The iterator of what a work returned. Refuses text and bytes, which would iterate as characters or numbers. */
+function iteratorOf(source: unknown): ChunkIterator {
+  if (typeof source === 'object' && source !== null && !ArrayBuffer.isView(source)) {
+    const { [Symbol.asyncIterator]: asyncIterator, [Symbol.iterator]: iterator } = source as Partial<
+      AsyncIterable<unknown> & Iterable<unknown>
+    >
+    if (typeof asyncIterator === 'function') return asyncIterator.call(source)
+    if (typeof iterator === 'function') return iterator.call(source)
+  }
+  throw new TypeError('Expected the work of a stream to return an iterable of chunks, as a generator does')
+}
+
+/** Pulls chunks from the iterable that a work returns, one at a time. {@link stop} ends it at any await. */
+export class ChunkSource {
+  /** Rejects the current await. */
+  #reject: ((reason: unknown) => void) | undefined
+  #iterator: ChunkIterator | undefined
+  #stopped: { reason: unknown } | undefined
+
+  /**
+   * Calls `each` for every chunk and awaits what it returns. Resolves at the end of the iterable. Rejects when the work
+   * fails, or with the reason of {@link stop}.
+   */
+  async drain(
+    open: () => StreamSource<unknown> | PromiseLike<StreamSource<unknown>>,
+    each: (chunk: unknown) => Promise<void> | undefined,
+  ): Promise<void> {
+    const source = await this.#unlessStopped(Promise.resolve(open()))
+    this.#iterator = iteratorOf(source)
+    for (;;) {
+      const { done, value } = await this.#unlessStopped(Promise.resolve(this.#iterator.next()))
+      if (done) return
+      // A synchronous iterable may still yield promises.
+      const backpressure = each(isThenable(value) ? await this.#unlessStopped(Promise.resolve(value)) : value)
+      if (backpressure) await this.#unlessStopped(backpressure)
+    }
+  }
+
+  /** The same promise, rejected early by {@link stop}. Promise.race with one lasting promise would leak a reaction per chunk. */
+  #unlessStopped<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject
+      promise.then(resolve, reject)
+      if (this.#stopped) reject(this.#stopped.reason)
+    })
+  }
+
+  /** Rejects {@link drain} and asks the generator to return. Ignores how the generator answers. */
+  stop(reason: unknown): void {
+    if (this.#stopped) return
+    this.#stopped = { reason }
+    this.#reject?.(reason)
+    this.#returnIterator()
+  }
+
+  #returnIterator(): void {
+    try {
+      Promise.resolve(this.#iterator?.return?.()).catch(() => {})
+    } catch {
+      // The work has ended for us; an error from `return` has no reader.
+    }
   }
 }
 
-/** The reason of `stop` for a failure of the log or of the record. */
-function toInterruptingError(cause: unknown, key: string): Error {
-  const known = [UnavailableError, ClosedError, OverloadedError].some((kind) => cause instanceof kind)
-  if (known) return cause as Error
-  return new StreamInterruptedError('The log of the stream cannot be written', { key, cause })
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }

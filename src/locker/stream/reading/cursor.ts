@@ -1,5 +1,6 @@
 import type { ReadReply } from '../log/log-store.ts'
-import type { Interruption, LogReader, LogView } from '../log/log-view.ts'
+import type { LogReader, LogView } from '../log/log-view.ts'
+import type { Interruption } from '../stream-record.ts'
 
 /** Why a cursor cannot go on. Its owner closes it. */
 export type CursorFailure =

@@ -1,7 +1,6 @@
 import type { SoloflightError } from '../../../errors.ts'
 import { outsideWork } from '../../../kernel/event-loop.ts'
-import type { StreamGrant, StreamSpace } from '../stream-host.ts'
-import type { StreamRecord } from '../stream-record.ts'
+import type { StreamGrant, StreamRecord, StreamSpace } from '../stream-record.ts'
 
 /** What the record of a stream says. */
 export type Located =
