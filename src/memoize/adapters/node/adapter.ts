@@ -82,6 +82,9 @@ type State =
   | { readonly kind: 'private' }
   | { readonly kind: 'deferred'; readonly end: DeferredEnd }
 
+/** The reason of every abort: to make one takes a stack trace, and each response that has waited closes. */
+const DISCONNECTED = new DOMException('The client has disconnected', 'AbortError')
+
 const PENDING: State = { kind: 'pending' }
 const PRIVATE: State = { kind: 'private' }
 
@@ -131,8 +134,8 @@ class RequestContext implements NodeRequest {
     if (this.#disconnected) return this.#disconnected.signal
     const disconnected = new AbortController()
     this.#disconnected = disconnected
-    if (this.#response.closed) disconnected.abort()
-    else this.#response.once('close', () => disconnected.abort())
+    if (this.#response.closed) disconnected.abort(DISCONNECTED)
+    else this.#response.once('close', () => disconnected.abort(DISCONNECTED))
     return disconnected.signal
   }
 

@@ -19,6 +19,13 @@ import { ResponseInterceptor } from './response-interceptor.ts'
 /** Headers that identify the client. */
 const CREDENTIALS = ['authorization', 'cookie'] as const
 
+interface HeaderChanges {
+  /** Names of the headers that are gone. */
+  readonly removed: readonly string[]
+  /** The cookies that are left, if one is gone. */
+  readonly cookiesLeft: readonly string[] | undefined
+}
+
 /**
  * Captures what a handler writes to the response of one client, as the response of the origin. Meanwhile the client's request
  * looks like the OriginRequest. The cache answers the client by the methods of its own response. A disconnect of the client
@@ -36,10 +43,8 @@ export class ResponseCapture {
   readonly #output: ServerResponse
   readonly #requestInterceptor: RequestInterceptor
   readonly #responseInterceptor: ResponseInterceptor
-  /** Initial headers that the handler has removed. Written at the head. */
-  #removedHeaders: string[] = []
-  /** Initial cookies that the handler has kept, if it has removed any. Written at the head. */
-  #remainingCookies: string[] | undefined
+  /** What the handler has changed of the initial headers. Undefined until it has written the head. */
+  #headerChanges: HeaderChanges | undefined
   readonly #originResponse = pDefer<OriginResponse>()
 
   /** `routed`: the request as the cache has decided about it. `initialHeaders`: those of the response. */
@@ -93,9 +98,10 @@ export class ResponseCapture {
   /** Answers the client with the response of the cache. The handler may still write; only the cache writes to the client. */
   respond(result: HttpResponse): void {
     this.#restore()
-    if (!this.#response.headersSent) {
-      for (const name of this.#removedHeaders) this.#response.removeHeader(name)
-      if (this.#remainingCookies) this.#response.setHeader('set-cookie', this.#remainingCookies)
+    if (this.#headerChanges && !this.#response.headersSent) {
+      const { removed, cookiesLeft } = this.#headerChanges
+      for (const name of removed) this.#response.removeHeader(name)
+      if (cookiesLeft) this.#response.setHeader('set-cookie', cookiesLeft)
     }
     writeResponse(this.#response, result, this.#responseInterceptor.bodySink)
     this.#responseInterceptor.detach()
@@ -115,7 +121,7 @@ export class ResponseCapture {
   }
 
   #onClose(): void {
-    this.fail(new Error('The handler closed the connection without a response'))
+    if (!this.#headerChanges) this.fail(new Error('The handler closed the connection without a response'))
     this.#requestInterceptor.end(this.#output.writableFinished)
     this.#responseInterceptor.onClose()
   }
@@ -124,9 +130,11 @@ export class ResponseCapture {
     const initial = this.#initialHeaders
     const [cookies, initialCookies] = [linesOf(headers, 'set-cookie'), linesOf(initial, 'set-cookie')]
     const added = cookies.filter(notAmong(initialCookies))
-    if (added.length + initialCookies.length > cookies.length)
-      this.#remainingCookies = cookies.filter(notAmong(added))
-    this.#removedHeaders = Object.keys(initial).filter((name) => headers[name] === undefined)
+    const isCookieGone = added.length + initialCookies.length > cookies.length
+    this.#headerChanges = {
+      removed: Object.keys(initial).filter((name) => headers[name] === undefined),
+      cookiesLeft: isCookieGone ? cookies.filter(notAmong(added)) : undefined,
+    }
     const privateFields = Object.keys(initial).filter((name) => equalValues(initial[name], headers[name]))
     if (added.length > 0) headers['set-cookie'] = added
     else delete headers['set-cookie']
