@@ -112,6 +112,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #link: ReturnType<typeof connectionFor>
   readonly #store: QueueStore
   readonly #clock: Clock
+  /** Time limit of a call to the store. */
+  readonly #limits: { readonly within: number }
   readonly #events: EventReporter
   readonly #submissions: SubmissionFactory
   readonly #waits: OutcomeWaits
@@ -129,6 +131,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.name = name
     this.#options = resolveQueueOptions(options)
     const { prefix, lease, codec, unavailableAfter } = this.#options
+    this.#limits = { within: unavailableAfter }
     const link = connectionFor(options, 'RedisQueue')
     this.#link = link
     const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
@@ -148,7 +151,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       store: this.#store,
       clock: this.#clock,
       codec,
-      unavailableAfter,
+      limits: this.#limits,
       pollInterval: Math.min(lease, OUTCOME_POLL_INTERVAL),
       accepted: (...args) => this.#events.submitted(...args),
     })
@@ -169,7 +172,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const { concurrency } = resolveProcessOptions(options)
     if (this.#workers.has(command))
       throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
-    const deps = { queue: this.name, store: this.#store, clock: this.#clock, options: this.#options }
+    const deps = {
+      ...{ queue: this.name, store: this.#store, clock: this.#clock, options: this.#options },
+      limits: this.#limits,
+    }
     const worker = new Worker(command, handler as Handler, concurrency, deps, {
       ...this.#events.workerEvents(command),
       dueIn: (ms) => this.#duePoller?.dueIn(ms),
@@ -190,14 +196,14 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       clock: this.#clock,
       lease,
       unavailableAfter,
-      terms: {
+      stallPolicy: {
         maxStalls,
         failure: STALLED_FAILURE,
         errorTtl,
         outcomeRetention: OUTCOME_RETENTION,
         retain: retain.failed,
       },
-      onTicks: (ticks) => this.#events.dueJobsHandled(ticks),
+      onProcessed: (results) => this.#events.dueProcessed(results),
     })
   }
 
@@ -338,7 +344,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   #snapshot(id: string): Promise<JobSnapshot | undefined> {
     this.#assertOpen()
-    return isJobId(id) ? this.#store.snapshot(id, this.#limits()) : Promise.resolve(undefined)
+    return isJobId(id) ? this.#store.snapshot(id, this.#limits) : Promise.resolve(undefined)
   }
 
   /**
@@ -355,8 +361,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
       throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
-    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE_SIZE), this.#limits())
-    const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits())))
+    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE_SIZE), this.#limits)
+    const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits)))
     return {
       // Jobs that changed state since they were listed are left out.
       jobs: snapshots.flatMap((snapshot) =>
@@ -369,27 +375,27 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
   async counts(): Promise<Counts> {
     this.#assertOpen()
-    return this.#store.counts(this.#limits())
+    return this.#store.counts(this.#limits)
   }
 
   /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
   async pause(command?: CommandOf<Jobs>): Promise<void> {
     this.#assertOpen()
     if (command !== undefined) checkName('command', command)
-    await this.#store.pause(command ?? '', this.#limits())
+    await this.#store.pause(command ?? '', this.#limits)
   }
 
   /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
   async resume(command?: CommandOf<Jobs>): Promise<void> {
     this.#assertOpen()
     if (command !== undefined) checkName('command', command)
-    await this.#store.resume(command ?? '', this.#limits())
+    await this.#store.resume(command ?? '', this.#limits)
   }
 
   /** Returns the paused commands; '' stands for a pause of all commands. */
   async paused(): Promise<string[]> {
     this.#assertOpen()
-    return this.#store.pausedCommands(this.#limits())
+    return this.#store.pausedCommands(this.#limits)
   }
 
   /**
@@ -399,8 +405,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
     this.#assertOpen()
     // Delayed jobs first: those that become due meanwhile are waiting jobs then.
-    const later = delayed ? await this.#store.drain('delayed', OUTCOME_RETENTION, this.#limits()) : 0
-    return later + (await this.#store.drain('waiting', OUTCOME_RETENTION, this.#limits()))
+    const later = delayed ? await this.#store.drain('delayed', OUTCOME_RETENTION, this.#limits) : 0
+    return later + (await this.#store.drain('waiting', OUTCOME_RETENTION, this.#limits))
   }
 
   /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
@@ -409,7 +415,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     if (!snapshot) return false
     const { command, generation, outcome } = snapshot
     if (!outcome || outcome.kind === 'removed') return false
-    return (await this.#store.retry(id, command, generation, this.#limits())) !== undefined
+    return (await this.#store.retry(id, command, generation, this.#limits)) !== undefined
   }
 
   /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
@@ -425,7 +431,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
         'failed',
         skipped,
         Math.min(DEFAULT_PAGE_SIZE, most - done),
-        this.#limits(),
+        this.#limits,
       )
       if (ids.length === 0) break
       const retried = await Promise.all(ids.map((id) => this.retry(id)))
@@ -455,14 +461,14 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const { command } = snapshot
     return this.#store.terminate(
       { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false },
-      this.#limits(),
+      this.#limits,
     )
   }
 
   /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
   async logs(id: string): Promise<string[]> {
     this.#assertOpen()
-    return isJobId(id) ? this.#store.readLog(id, this.#limits()) : []
+    return isJobId(id) ? this.#store.readLog(id, this.#limits) : []
   }
 
   /**
@@ -476,7 +482,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return this.#store.watchEvents((text) => {
       const event = parseFeedEvent(text)
       if (event) callHook(context, 'watch', listener, event)
-    }, this.#limits())
+    }, this.#limits)
   }
 
   /**
@@ -500,10 +506,6 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return { waiting: this.#waits.size, running, ...this.#events.counters, subscribed }
   }
 
-  #limits(): { within: number } {
-    return { within: this.#options.unavailableAfter }
-  }
-
   #assertOpen(): void {
     if (this.#closing) throw closedError()
   }
@@ -522,7 +524,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async #close(grace: number): Promise<void> {
     this.#duePoller?.close()
     const workers = [...this.#workers.values()]
-    await Promise.all(workers.map((worker) => worker.withdraw()))
+    await Promise.all(workers.map((worker) => worker.stopDeliveries()))
     await Promise.all(workers.map((worker) => worker.drained(grace)))
     await Promise.all(workers.map((worker) => worker.cancelAndRequeue()))
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))

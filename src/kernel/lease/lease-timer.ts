@@ -1,11 +1,12 @@
 import type { Clock, Timer } from '../event-loop.ts'
 
 /** A lease is renewed when this part of it has passed. */
-const RENEW_AFTER = 1 / 3
+export const RENEW_AFTER: number = 1 / 3
 
-/** A renewal that got no reply is repeated after this part of the lease, or after the limit, ms, if that is shorter. */
-const RETRY_AFTER = 1 / 10
-const MAX_RETRY_PAUSE = 500
+/** A renewal that got no reply is repeated after so long, ms. */
+export function renewalRetryPause(lease: number): number {
+  return Math.min(lease / 10, 500)
+}
 
 /** How long before its end a lease counts as lost, ms: the time that the abort signal needs to take effect. */
 export function lossMargin(lease: number): number {
@@ -70,7 +71,7 @@ export class LeaseTimer {
 
   /** The renewal of a lease of `lease` ms got no reply: raises `onRenewalDue` again after a pause. */
   retryRenewal(lease: number): void {
-    this.#renewAt = this.#clock.now() + Math.min(lease * RETRY_AFTER, MAX_RETRY_PAUSE)
+    this.#renewAt = this.#clock.now() + renewalRetryPause(lease)
     this.arm()
   }
 

@@ -3,7 +3,8 @@ import { hostname } from 'node:os'
 import { microtask } from '../../kernel/event-loop.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { DueResult, QueueStore } from '../store/store.ts'
-import type { Attempt, AttemptResult } from '../working/attempt.ts'
+import type { Attempt } from '../working/attempt.ts'
+import { type AttemptResult, failureOf } from '../working/attempt-result.ts'
 import type { WorkerEvents } from '../working/worker.ts'
 import type { Disposition, FeedEvent, QueueEvents } from './events.ts'
 
@@ -80,10 +81,10 @@ export class EventReporter {
       this.#publish('completed', about)
     } else if (kind === 'retry') {
       this.counters.retried++
-      this.#publish('retrying', { ...about, delay, failure: attempt.exposedFailure(error) })
+      this.#publish('retrying', { ...about, delay, failure: failureOf(attempt, error) })
     } else {
       this.counters.failed++
-      this.#publish('failed', { ...about, failure: attempt.exposedFailure(error) })
+      this.#publish('failed', { ...about, failure: failureOf(attempt, error) })
     }
   }
 
@@ -95,8 +96,8 @@ export class EventReporter {
     this.#publish('lost', { id, command, attempt: number, fence, code: String(code) })
   }
 
-  dueJobsHandled(ticks: readonly DueResult[]): void {
-    for (const { id, command, status } of ticks) {
+  dueProcessed(results: readonly DueResult[]): void {
+    for (const { id, command, status } of results) {
       if (status !== 'stalled' && status !== 'failed') continue
       this.counters.stalled++
       this.#publish('stalled', { id, command, failed: status === 'failed' })

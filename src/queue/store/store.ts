@@ -288,4 +288,4 @@ export interface QueueStore {
 }
 
 /** The largest outcome, in bytes, that a message carries. */
-export { MESSAGE_LIMIT } from '../../locker/store/store.ts'
+export { type CallLimits, MESSAGE_LIMIT } from '../../locker/store/store.ts'

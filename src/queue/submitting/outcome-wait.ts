@@ -3,23 +3,58 @@ import type { Codec } from '../../kernel/codec/codec.ts'
 import { decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import type { Pending } from '../../kernel/waiter.ts'
+import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
+import type { Deadlines, Pending } from '../../kernel/waiter.ts'
 import type { Disposition } from '../events/events.ts'
-import type { JobNotice, JobOutcome, Submission, SubmissionListener, SubmitReply } from '../store/store.ts'
+import type {
+  CallLimits,
+  JobNotice,
+  JobOutcome,
+  QueueStore,
+  Submission,
+  SubmissionListener,
+  SubmitReply,
+} from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
 import { refusalError } from './submissions.ts'
 
-/** The owner of a wait, as far as the wait uses it. */
-export interface OutcomeWaitOwner {
+/** Dependencies of a wait, and its events. All waits of a queue share one object. */
+export interface OutcomeWaitDeps {
+  readonly store: QueueStore
   readonly codec: Codec
-  /** Queries the outcome of the job, and answers by `settle`, `expired` or `park`. */
-  query(wait: OutcomeWait): void
-  /** Schedules the next query of a parked wait. */
-  schedulePoll(wait: OutcomeWait): void
-  /** The submission was accepted. */
-  accepted(wait: OutcomeWait, disposition: Disposition): void
-  /** Removes a wait that is done. `parked`: its nonce is to be removed from the record. */
-  remove(wait: OutcomeWait, parked: boolean): void
+  readonly deadlines: Deadlines
+  readonly limits: CallLimits
+  /** A parked wait queries the outcome after so long without a message, ms. */
+  readonly pollInterval: number
+  /** The store accepted the submission. */
+  onAccepted(wait: OutcomeWait, disposition: Disposition): void
+  /** The wait is done. */
+  onDone(wait: OutcomeWait): void
+  /** The nonce of a wait that is done is on the record of the job, from which it must be removed. */
+  onLeave(wait: OutcomeWait): void
+}
+
+/**
+ * The states of a wait. Its nonce is on the record of the job while it is parked.
+ *
+ * ```
+ * submit() ──► asking ──── created, joined, pending ────► parked ◄─┐ every poll interval without a message, at a notice and
+ * query()        │ notice                                 ▲  │  └──┘ after a lost subscription: queries the outcome
+ *                ▼                                        │  │
+ *              hinted ─── created, joined, pending: ──────┘  │ outcome, job gone, close, or the last waiter left
+ *                │        queries at once                    ▼
+ *                └── cached, refused, failed, outcome ────► done
+ * ```
+ *
+ * When the last waiter leaves while the submission is under way, the wait first parks: its nonce has to be removed.
+ */
+type WaitState = 'asking' | 'hinted' | 'parked' | 'done'
+
+const WAIT_TRANSITIONS: Transitions<WaitState> = {
+  asking: ['hinted', 'parked', 'done'],
+  hinted: ['parked', 'done'],
+  parked: ['done'],
+  done: [],
 }
 
 /** All waiters of this process for one generation of a job. They share one nonce on the record of the job. */
@@ -29,29 +64,33 @@ export class OutcomeWait implements SubmissionListener, Pending {
   readonly nonce: string
   /** The submission, which equal submissions may join. Undefined if the job was submitted before. */
   readonly submission: Submission | undefined
+  /** Written by {@link Deadlines}. */
   deadline = 0
-  generation = 0
+  /** The generation that is waited for; 0 until the store has accepted the submission. */
+  #generation: number
   readonly #waiters = new Set<JobWaiter>()
-  readonly #owner: OutcomeWaitOwner
-  #state: 'asking' | 'parked' | 'done' = 'asking'
-  /** Set by a notice that arrives while asking: the outcome is to be queried once parked. */
-  #hinted = false
+  readonly #deps: OutcomeWaitDeps
+  #state: WaitState = 'asking'
 
-  constructor(id: string, command: string, nonce: string, owner: OutcomeWaitOwner, submission?: Submission) {
+  constructor(
+    id: string,
+    command: string,
+    nonce: string,
+    generation: number,
+    submission: Submission | undefined,
+    deps: OutcomeWaitDeps,
+  ) {
     this.id = id
     this.command = command
     this.nonce = nonce
-    this.#owner = owner
+    this.#generation = generation
     this.submission = submission
+    this.#deps = deps
   }
 
-  get size(): number {
-    return this.#waiters.size
-  }
-
-  /** Whether no waiter is left and none can be added. */
-  get done(): boolean {
-    return this.#state === 'done'
+  #enter(state: WaitState): void {
+    assertTransition('outcome wait', WAIT_TRANSITIONS, this.#state, state)
+    this.#state = state
   }
 
   add(waiter: JobWaiter): void {
@@ -61,60 +100,97 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
   #onWaiterLeft(waiter: JobWaiter): void {
     this.#waiters.delete(waiter)
-    if (this.#waiters.size === 0 && this.#state === 'parked') this.#end(true)
+    if (this.#waiters.size === 0 && this.#state === 'parked') this.#end()
+  }
+
+  /** Submits the job. */
+  submit(submission: Submission): void {
+    const { store, limits } = this.#deps
+    store.submit(submission, limits.within, this)
+  }
+
+  /** Queries the outcome of a job that was submitted before, and parks if it has none. */
+  registerAndQuery(): void {
+    this.#deps.store.registerWaiter(this.nonce, this)
+    this.#query()
+  }
+
+  #query(): void {
+    const { store, limits } = this.#deps
+    const query = { id: this.id, generation: this.#generation, nonce: this.nonce }
+    store.queryOutcome(query, limits).then(
+      (reply) => {
+        if (reply.status === 'settled') this.#settle(reply.outcome)
+        else if (reply.status === 'gone') this.reject((key) => expiredError(key))
+        else this.#onPending()
+      },
+      // The next poll tries again. The waiters have deadlines of their own.
+      () => this.#onPending(),
+    )
+  }
+
+  #onPending(): void {
+    if (this.#state === 'parked') this.#schedulePoll()
+    else if (this.#state !== 'done') this.#park(this.#generation)
   }
 
   onReply(reply: SubmitReply): void {
-    // A late reply, after the call failed. The nonce may be on the record, so remove it.
+    const { status } = reply
+    // A late reply, after the call failed. The nonce may be on the record.
     if (this.#state === 'done') {
-      if (reply.status === 'created' || reply.status === 'joined') this.#owner.remove(this, true)
+      if (status === 'created' || status === 'joined') this.#deps.onLeave(this)
       return
     }
-    switch (reply.status) {
+    switch (status) {
       case 'created':
       case 'joined':
-        this.#owner.accepted(this, reply.status)
-        this.park(reply.generation)
-        break
+        this.#deps.onAccepted(this, status)
+        return this.#park(reply.generation)
       case 'cached':
-        this.#owner.accepted(this, reply.status)
-        this.generation = reply.generation
-        this.settle(reply.outcome)
-        break
+        this.#deps.onAccepted(this, status)
+        return this.#settle(reply.outcome)
       default:
-        this.reject((key) => refusalError(reply.status, key, this.command))
+        this.reject((key) => refusalError(status, key, this.command))
     }
-  }
-
-  /** The nonce is on the record, for this generation. */
-  park(generation: number): void {
-    this.generation = generation
-    this.#state = 'parked'
-    if (this.#waiters.size === 0) return this.#end(true)
-    this.#owner.schedulePoll(this)
-    if (!this.#hinted) return
-    // Once: if the query finds no outcome, the regular polls go on.
-    this.#hinted = false
-    this.#owner.query(this)
   }
 
   onError(error: Error): void {
     this.reject(() => error)
   }
 
-  onNotice(notice: JobNotice): void {
-    if (this.#state === 'done') return
-    if (notice.kind === 'outcome') this.settle(notice.outcome)
-    else if (notice.kind === 'progress') {
-      for (const waiter of this.#waiters) waiter.progress(this.#owner.codec, notice.bytes)
-    } else if (this.#state === 'parked') this.#owner.query(this)
-    else this.#hinted = true
+  #park(generation: number): void {
+    this.#generation = generation
+    const wasHinted = this.#state === 'hinted'
+    this.#enter('parked')
+    if (this.#waiters.size === 0) return this.#end()
+    this.#schedulePoll()
+    if (wasHinted) this.#query()
   }
 
-  /** Delivers the outcome to all waiters. */
-  settle(outcome: JobOutcome): void {
+  #schedulePoll(): void {
+    const { deadlines, pollInterval } = this.#deps
+    deadlines.delete(this, pollInterval)
+    deadlines.add(this, pollInterval)
+  }
+
+  onNotice(notice: JobNotice): void {
+    if (this.#state === 'done') return
+    if (notice.kind === 'outcome') this.#settle(notice.outcome)
+    else if (notice.kind === 'progress') {
+      for (const waiter of this.#waiters) waiter.progress(this.#deps.codec, notice.bytes)
+    } else if (this.#state === 'parked') this.#query()
+    else if (this.#state === 'asking') this.#enter('hinted')
+  }
+
+  /** No message arrived for a poll interval, or messages may have been lost. */
+  expire(): void {
+    if (this.#state === 'parked') this.#query()
+  }
+
+  #settle(outcome: JobOutcome): void {
     if (this.#state === 'done') return
     const waiters = [...this.#waiters]
+    // The store removes the nonce with the outcome.
     this.#end(false)
     if (outcome.kind === 'value') return this.#resolve(waiters, outcome)
     for (const waiter of waiters) waiter.reject(this.#errorOf(outcome))
@@ -127,7 +203,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
   #resolve(waiters: readonly JobWaiter[], { bytes, fence }: JobOutcome): void {
     try {
-      const result = decodeWith(this.#owner.codec, bytes, this.id)
+      const result = decodeWith(this.#deps.codec, bytes, this.id)
       for (const waiter of waiters) waiter.resolve(result)
     } catch (error) {
       // The job has run. It is not run again because this process has another codec.
@@ -136,27 +212,26 @@ export class OutcomeWait implements SubmissionListener, Pending {
     }
   }
 
-  /** The record of the job has expired, and its outcome with it. */
-  expired(): void {
-    this.reject((key) => new RemovedError('The job is not there any more, nor what became of it', { key }))
-  }
-
   /** Rejects all waiters, each with an error of its own. */
   reject(error: (key: string) => Error): void {
+    if (this.#state === 'done') return
     const waiters = [...this.#waiters]
-    this.#end(this.#state === 'parked')
+    this.#end()
     for (const waiter of waiters) waiter.reject(error(this.id))
   }
 
-  #end(parked: boolean): void {
-    if (this.#state === 'done') return
-    this.#state = 'done'
+  /** `leaves`: the nonce must be removed from the record. */
+  #end(leaves: boolean = this.#state === 'parked'): void {
+    const { store, deadlines, pollInterval, onDone, onLeave } = this.#deps
+    this.#enter('done')
     this.#waiters.clear()
-    this.#owner.remove(this, parked)
+    store.unregister(this.nonce)
+    deadlines.delete(this, pollInterval)
+    onDone(this)
+    if (leaves) onLeave(this)
   }
+}
 
-  /** No message arrived for a poll interval. */
-  expire(): void {
-    if (this.#state === 'parked') this.#owner.query(this)
-  }
+function expiredError(key: string): RemovedError {
+  return new RemovedError('The job has expired, and its outcome with it', { key })
 }

@@ -5,9 +5,9 @@ import type { Clock } from '../../kernel/event-loop.ts'
 import { newId } from '../../kernel/keys.ts'
 import { Deadlines } from '../../kernel/waiter.ts'
 import type { Disposition } from '../events/events.ts'
-import type { QueueStore, Submission, Termination } from '../store/store.ts'
+import type { CallLimits, QueueStore, Submission, Termination } from '../store/store.ts'
 import type { JobWaiter } from './job-waiter.ts'
-import { OutcomeWait, type OutcomeWaitOwner } from './outcome-wait.ts'
+import { OutcomeWait, type OutcomeWaitDeps } from './outcome-wait.ts'
 
 /** A wait queries the outcome after so long without a message, ms: a message may have been lost. */
 export const OUTCOME_POLL_INTERVAL = 5_000
@@ -27,7 +27,7 @@ export interface OutcomeWaitsDeps {
   store: QueueStore
   clock: Clock
   codec: Codec
-  unavailableAfter: number
+  limits: CallLimits
   /** A wait queries the outcome after so long without a message, ms. */
   pollInterval: number
   /** A submission was accepted, or joined another one of this process. */
@@ -35,22 +35,28 @@ export interface OutcomeWaitsDeps {
 }
 
 /** All waits of this process for jobs of a queue. */
-export class OutcomeWaits implements OutcomeWaitOwner {
-  readonly codec: Codec
+export class OutcomeWaits {
   readonly #deps: OutcomeWaitsDeps
-  readonly #deadlines: Deadlines
+  /** Shared by all waits. */
+  readonly #waitDeps: OutcomeWaitDeps
   /** All waits that are not done. */
   readonly #waits = new TransientSet<OutcomeWait>()
   /** Waits that other submissions can join, by job id. */
   readonly #joinable = new TransientMap<string, OutcomeWait>()
+  /** Removals of nonces from records that are under way. */
   readonly #leaving = new TransientSet<Promise<void>>()
   readonly #unlisten: () => void
 
-  constructor(options: OutcomeWaitsDeps) {
-    this.#deps = options
-    this.codec = options.codec
-    this.#deadlines = new Deadlines(options.clock)
-    this.#unlisten = options.store.listen({
+  constructor(deps: OutcomeWaitsDeps) {
+    const { store, clock, codec, limits, pollInterval } = deps
+    this.#deps = deps
+    this.#waitDeps = {
+      ...{ store, codec, limits, pollInterval, deadlines: new Deadlines(clock) },
+      onAccepted: ({ id, command }, disposition) => deps.accepted(id, command, disposition),
+      onDone: (wait) => this.#remove(wait),
+      onLeave: (wait) => this.#leave(wait),
+    }
+    this.#unlisten = store.listen({
       up: () => {
         // Messages were lost while the subscription was down.
         for (const wait of this.#waits) wait.expire()
@@ -64,19 +70,18 @@ export class OutcomeWaits implements OutcomeWaitOwner {
   }
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
-  submit(submission: Submission, waiter: JobWaiter): OutcomeWait {
+  submit(submission: Submission, waiter: JobWaiter): void {
+    const { id, command, nonce } = submission
     const joinable = this.#findJoinable(submission)
     if (joinable) {
       joinable.add(waiter)
-      this.#deps.accepted(joinable.id, joinable.command, 'joined')
-      return joinable
+      return this.#deps.accepted(id, command, 'joined')
     }
-    const wait = new OutcomeWait(submission.id, submission.command, submission.nonce, this, submission)
+    const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
     wait.add(waiter)
     this.#waits.add(wait)
-    this.#joinable.set(wait.id, wait)
-    this.#deps.store.submit(submission, this.#deps.unavailableAfter, wait)
-    return wait
+    this.#joinable.set(id, wait)
+    wait.submit(submission)
   }
 
   #findJoinable(submission: Submission): OutcomeWait | undefined {
@@ -90,61 +95,25 @@ export class OutcomeWaits implements OutcomeWaitOwner {
 
   /** Waits for a job that was submitted before. `generation`: the run whose outcome is wanted. */
   waitFor(id: string, command: string, generation: number, waiter: JobWaiter): void {
-    const wait = new OutcomeWait(id, command, newId(), this)
-    wait.generation = generation
+    const wait = new OutcomeWait(id, command, newId(), generation, undefined, this.#waitDeps)
     wait.add(waiter)
     this.#waits.add(wait)
-    this.#deps.store.registerWaiter(wait.nonce, wait)
-    this.query(wait)
+    wait.registerAndQuery()
   }
 
-  query(wait: OutcomeWait): void {
-    const { store, unavailableAfter } = this.#deps
-    const { id, generation, nonce } = wait
-    store.queryOutcome({ id, generation, nonce }, { within: unavailableAfter }).then(
-      (reply) => {
-        if (wait.done) return
-        if (reply.status === 'settled') wait.settle(reply.outcome)
-        else if (reply.status === 'gone') wait.expired()
-        else wait.park(generation)
-      },
-      // The next poll tries again. The waiters have deadlines of their own.
-      () => {
-        if (!wait.done) wait.park(generation)
-      },
-    )
-  }
-
-  accepted(wait: OutcomeWait, disposition: Disposition): void {
-    this.#deps.accepted(wait.id, wait.command, disposition)
-  }
-
-  schedulePoll(wait: OutcomeWait): void {
-    this.#deadlines.delete(wait, this.#deps.pollInterval)
-    this.#deadlines.add(wait, this.#deps.pollInterval)
-  }
-
-  remove(wait: OutcomeWait, parked: boolean): void {
-    const { store, pollInterval } = this.#deps
-    store.unregister(wait.nonce)
-    this.#deadlines.delete(wait, pollInterval)
+  #remove(wait: OutcomeWait): void {
     this.#waits.delete(wait)
     if (this.#joinable.get(wait.id) === wait) this.#joinable.delete(wait.id)
-    if (parked) this.#leave(wait)
   }
 
   /** Removes the nonce from the record. The store cancels the job if no waiter is left and the submission asked for that. */
   #leave({ id, command, nonce }: OutcomeWait): void {
-    const termination: Termination = {
-      id,
-      command,
-      kind: 'error',
-      bytes: CANCELLED_FAILURE,
-      outcomeRetention: OUTCOME_RETENTION,
-      onlyIfUnwanted: true,
+    const cancellation: Termination = {
+      ...{ id, command, kind: 'error', bytes: CANCELLED_FAILURE },
+      ...{ outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: true },
     }
-    const { store, unavailableAfter } = this.#deps
-    const leaving = store.unpark(nonce, termination, { within: unavailableAfter }).catch(() => {})
+    const { store, limits } = this.#deps
+    const leaving = store.unpark(nonce, cancellation, limits).catch(() => {})
     this.#leaving.add(leaving)
     void leaving.finally(() => this.#leaving.delete(leaving))
   }

@@ -1,29 +1,27 @@
-import {
-  AbortedError,
-  CodecError,
-  LeaseLostError,
-  type RemoteFailure,
-  type SoloflightError,
-  TimeoutError,
-} from '../../errors.ts'
-import { encodeWith } from '../../kernel/codec/codec.ts'
-import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
-import type { AsyncContext, Clock, Timer } from '../../kernel/event-loop.ts'
-import { callHook } from '../../kernel/hooks.ts'
-import { lossMargin } from '../../kernel/lease/lease-timer.ts'
+import { AbortedError, LeaseLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
+import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
+import { lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/lease/lease-timer.ts'
+import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
-import {
-  type AttemptOutcome,
-  type Delivery,
-  MESSAGE_LIMIT,
-  type QueueStore,
-  type WorkerRef,
+import type {
+  AttemptOutcome,
+  AttemptRef,
+  CallLimits,
+  Delivery,
+  QueueStore,
+  WorkerRef,
 } from '../store/store.ts'
-import { isDedupeId } from '../submitting/dedupe-id.ts'
 import { type JobOptions, unpackOptions } from '../submitting/job-options.ts'
 import { OUTCOME_RETENTION } from '../submitting/outcome-waits.ts'
 import { decodePayload } from '../submitting/payload.ts'
-import { backoffDelay } from './backoff.ts'
+import {
+  type AttemptResult,
+  failureResult,
+  REQUEUE,
+  type ResultSource,
+  valueResult,
+} from './attempt-result.ts'
+import { JobOutput } from './job-output.ts'
 import type { Handler, RunningJob } from './running-job.ts'
 
 /** Dependencies of an attempt. All attempts of a worker share them. */
@@ -33,45 +31,65 @@ export interface AttemptDeps {
   readonly store: QueueStore
   readonly clock: Clock
   readonly options: ResolvedQueueOptions
+  /** Time limit of a call to the store. */
+  readonly limits: CallLimits
   /** Context of the call of `process`. The handler and its hooks run in it. */
   readonly context: AsyncContext
 }
 
-/** Result of the handler, as it is reported to the store. `error` is the thrown value. */
-export type AttemptResult = Pick<AttemptOutcome, 'kind' | 'bytes' | 'ttl' | 'delay'> & { error?: unknown }
+/**
+ * The states of an attempt, and what leads from one to the next:
+ *
+ * | state | lease renewed | run() | handler ends | reply to report() | lost or requeued |
+ * | --- | --- | --- | --- | --- | --- |
+ * | delivered | accepted | running | | | lost |
+ * | accepted | | running | | | lost |
+ * | running | | | reporting | | lost |
+ * | reporting | | | | accepted: done; refused: lost | lost |
+ * | lost | | | | accepted: done | |
+ *
+ * Until the handler is called, only the store decides whether the lease is held. From then on the attempt is lost shortly
+ * before the lease ends. It is lost as well when the job is cancelled, given to another worker or requeued, and when the
+ * handler exceeds `maxHold`. A lost attempt is done after all if the store had accepted its report before.
+ */
+type AttemptState =
+  | { readonly kind: 'delivered' | 'accepted' | 'reporting' | 'done' }
+  | { readonly kind: 'running'; readonly startedAt: number }
+  | { readonly kind: 'lost'; readonly reason: unknown }
 
-/** Shortest time between two progress messages, ms. */
-const PROGRESS_INTERVAL = 50
+const ATTEMPT_TRANSITIONS: Transitions<AttemptState['kind']> = {
+  delivered: ['accepted', 'running', 'lost'],
+  accepted: ['running', 'lost'],
+  running: ['reporting', 'lost'],
+  reporting: ['done', 'lost'],
+  lost: ['done'],
+  done: [],
+}
 
-const NO_BYTES = Buffer.alloc(0)
+const DELIVERED: AttemptState = { kind: 'delivered' }
+const ACCEPTED: AttemptState = { kind: 'accepted' }
+const REPORTING: AttemptState = { kind: 'reporting' }
+const DONE: AttemptState = { kind: 'done' }
 
 /** One attempt of a job by this process, from its delivery to its end. */
-export class Attempt {
+export class Attempt implements ResultSource {
   readonly delivery: Delivery
   readonly jobOptions: JobOptions
   readonly #deps: AttemptDeps
+  #state: AttemptState = DELIVERED
+  /** Undefined until `accept` has read it, if it was too large for the message. */
   #payload: string | undefined
   /** Created on first access of `signal`: it is expensive, and most handlers never read it. */
   #abortController: AbortController | undefined
-  #reason: SoloflightError | undefined
   /** End of the lease by the clock of this process, ms. Written by each renewal. */
   #leaseEndsAt: number
   #renewAt: number
   /** The attempt counts as lost this long before the end of the lease, ms. */
   #margin: number
-  #renewing = false
-  /** Time at which the handler was called; 0 while it does not run. */
-  #startedAt = 0
-  /** Set when the handler is called. Before that, only the store decides whether the lease is held. */
-  #handlerCalled = false
-  /** Latest progress that is not sent yet, and the timer after which it may be sent. */
-  #pendingProgress: Buffer | undefined
-  #progressTimer: Timer | undefined
-  /** Log lines that are not sent yet, and the number of lines passed to the store. */
-  readonly #logLines: string[] = []
-  #loggedCount = 0
-  /** Set while a log call is under way. One call at a time keeps the lines in order if a command is resent. */
-  #logWrite: Promise<void> | undefined
+  /** Number of renewals that are under way. */
+  #renewals = 0
+  /** Undefined until the handler shows progress or logs a line. */
+  #output: JobOutput | undefined
 
   constructor(delivery: Delivery, deps: AttemptDeps) {
     this.delivery = delivery
@@ -80,26 +98,26 @@ export class Attempt {
     this.jobOptions = unpackOptions(delivery.options)
     const now = deps.clock.now()
     this.#leaseEndsAt = now + delivery.leaseLeft
-    this.#renewAt = now + delivery.leaseLeft / 3
+    this.#renewAt = now + delivery.leaseLeft * RENEW_AFTER
     this.#margin = Math.min(lossMargin(deps.options.lease), delivery.leaseLeft / 4)
   }
 
   get signal(): AbortSignal {
     if (!this.#abortController) {
       this.#abortController = new AbortController()
-      if (this.#reason) this.#abortController.abort(this.#reason)
+      if (this.#state.kind === 'lost') this.#abortController.abort(this.#state.reason)
     }
     return this.#abortController.signal
   }
 
-  /** Whether the attempt was lost or cancelled. */
+  /** Whether the attempt was lost, cancelled or requeued. */
   get lost(): boolean {
-    return this.#reason !== undefined
+    return this.#state.kind === 'lost'
   }
 
-  /** Undefined while the attempt is not lost. */
-  get reason(): SoloflightError | undefined {
-    return this.#reason
+  /** The reason of the loss; undefined while the attempt is not lost. */
+  get lossReason(): unknown {
+    return this.#state.kind === 'lost' ? this.#state.reason : undefined
   }
 
   /** Identifies the attempt among those of its worker. */
@@ -107,13 +125,70 @@ export class Attempt {
     return `${this.delivery.fence} ${this.delivery.id}`
   }
 
+  get id(): string {
+    return this.delivery.id
+  }
+
   get number(): number {
     return this.delivery.failures + 1
   }
 
+  get options(): ResolvedQueueOptions {
+    return this.#deps.options
+  }
+
+  get context(): AsyncContext {
+    return this.#deps.context
+  }
+
   /** Whether the handler may be called: the payload is here and the lease has not ended. */
   get ready(): boolean {
-    return this.#payload !== undefined && this.#deps.clock.now() < this.#leaseEndsAt - this.#margin
+    return !this.lost && this.#payload !== undefined && this.#leaseHolds(this.#deps.clock.now())
+  }
+
+  #leaseHolds(now: number): boolean {
+    return now < this.#leaseEndsAt - this.#margin
+  }
+
+  get #ref(): AttemptRef {
+    const { id, fence } = this.delivery
+    return { worker: this.#deps.worker, id, fence }
+  }
+
+  get #errorInfo(): { key: string } {
+    return { key: this.delivery.id }
+  }
+
+  #enter(state: AttemptState): void {
+    assertTransition('attempt', ATTEMPT_TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
+  /** Accepts the delivery, and reads a payload that was too large for the message. */
+  async accept(): Promise<void> {
+    await this.#renew()
+    if (this.lost || this.#payload !== undefined) return
+    const { store, limits } = this.#deps
+    this.#payload = await store.readPayload(this.#ref, limits).catch(() => undefined)
+    if (this.#payload === undefined)
+      this.lose(new LeaseLostError('The payload could not be read', this.#errorInfo))
+  }
+
+  /** Renews the lease or notices its loss. Returns the result to report when the attempt exceeds `maxHold`. */
+  checkLease(): AttemptResult | undefined {
+    const state = this.#state
+    if (state.kind === 'lost' || state.kind === 'done') return undefined
+    const { clock, options } = this.#deps
+    const now = clock.now()
+    const isStarted = state.kind === 'running' || state.kind === 'reporting'
+    if (isStarted && !this.#leaseHolds(now)) {
+      this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#errorInfo))
+    } else if (state.kind === 'running' && now - state.startedAt >= options.maxHold) {
+      return this.#exceedMaxHold()
+    } else if (now >= this.#renewAt && this.#renewals === 0) {
+      void this.#renew()
+    }
+    return undefined
   }
 
   /** The attempt took longer than `maxHold`. It fails, whatever the handler does afterwards. */
@@ -121,149 +196,99 @@ export class Attempt {
     const { maxHold } = this.#deps.options
     const error = new TimeoutError(`The attempt took longer than ${maxHold} ms`, this.#errorInfo)
     this.lose(error)
-    return this.#failureResult(error)
+    return failureResult(this, error)
   }
 
-  /** Renews the lease or notices its loss. Returns the result to report when the attempt exceeds `maxHold`. */
-  checkLease(): AttemptResult | undefined {
-    if (this.lost) return undefined
-    const { clock, options } = this.#deps
-    const now = clock.now()
-    if (this.#handlerCalled && now >= this.#leaseEndsAt - this.#margin) {
-      this.lose(new LeaseLostError('The lease ran out: it could not be renewed in time', this.#errorInfo))
-    } else if (this.#startedAt > 0 && now - this.#startedAt >= options.maxHold) {
-      return this.#exceedMaxHold()
-    } else if (now >= this.#renewAt && !this.#renewing) {
-      void this.renew()
-    }
-    return undefined
-  }
-
-  get #errorInfo(): { key: string } {
-    return { key: this.delivery.id }
-  }
-
-  /** Renews the lease. The first renewal accepts the delivery. */
-  async renew(): Promise<void> {
-    const { store, worker, clock, options } = this.#deps
-    const { id, fence } = this.delivery
-    const { lease, unavailableAfter } = options
+  async #renew(): Promise<void> {
+    const { store, clock, options, limits } = this.#deps
+    const { lease } = options
     const sentAt = clock.now()
-    this.#renewing = true
+    this.#renewals++
     try {
-      const state = await store.renew({ worker, id, fence }, lease, { within: unavailableAfter })
-      if (state === 'held') this.#extendLease(sentAt)
-      else if (state === 'lost')
-        this.lose(new LeaseLostError('The job was given to another worker', this.#errorInfo))
-      else this.cancel()
+      const reply = await store.renew(this.#ref, lease, limits)
+      if (reply === 'held') this.#renewed(sentAt)
+      else if (reply === 'cancelled') this.cancel()
+      else this.lose(this.#replaced())
     } catch {
-      this.#renewAt = clock.now() + Math.min(lease / 10, 500)
+      this.#renewAt = clock.now() + renewalRetryPause(lease)
     } finally {
-      this.#renewing = false
+      this.#renewals--
     }
   }
 
-  #extendLease(sentAt: number): void {
+  #renewed(sentAt: number): void {
     const { lease } = this.#deps.options
     this.#leaseEndsAt = sentAt + lease
     this.#margin = lossMargin(lease)
-    this.#renewAt = sentAt + lease / 3
+    this.#renewAt = sentAt + lease * RENEW_AFTER
+    if (this.#state === DELIVERED) this.#enter(ACCEPTED)
   }
 
+  #replaced(): LeaseLostError {
+    return new LeaseLostError('The job was given to another worker', this.#errorInfo)
+  }
+
+  /** The job was cancelled or removed. */
   cancel(): void {
     this.lose(new AbortedError('The job was cancelled', this.#errorInfo))
   }
 
   lose(reason: SoloflightError): void {
-    if (this.#reason) return
-    this.#reason = reason
-    this.#progressTimer?.cancel()
+    const { kind } = this.#state
+    if (kind === 'lost' || kind === 'done') return
+    this.#enter({ kind: 'lost', reason })
+    this.#output?.stopProgress()
     this.#deps.context.run(() => this.#abortController?.abort(reason))
-  }
-
-  /** Accepts the delivery, and reads a payload that was too large for the message. */
-  async accept(): Promise<void> {
-    await this.renew()
-    if (this.lost || this.#payload !== undefined) return
-    const { store, worker, options } = this.#deps
-    const { id, fence } = this.delivery
-    const within = options.unavailableAfter
-    this.#payload = await store.readPayload({ worker, id, fence }, { within }).catch(() => undefined)
-    if (this.#payload === undefined)
-      this.lose(new LeaseLostError('The payload could not be read', this.#errorInfo))
   }
 
   /** Calls the handler. Never rejects. */
   async run(handler: Handler): Promise<AttemptResult> {
-    this.#handlerCalled = true
-    this.#startedAt = this.#deps.clock.now()
+    this.#enter({ kind: 'running', startedAt: this.#deps.clock.now() })
     try {
       const payload = decodePayload(this.#payload ?? '')
-      return this.#valueResult(
+      return valueResult(
+        this,
         await this.#deps.context.run(() => handler(payload, this.#runningJob(payload))),
       )
     } catch (error) {
-      return this.#failureResult(error)
+      return failureResult(this, error)
     } finally {
-      this.#startedAt = 0
-      this.#progressTimer?.cancel()
+      this.#output?.stopProgress()
+      if (!this.lost) this.#enter(REPORTING)
     }
   }
 
-  #valueResult(value: unknown): AttemptResult {
-    const { codec, ttl } = this.#deps.options
-    const mine = isDedupeId(this.delivery.id) ? ttl : 0
-    const bytes = encodeWith(codec, value)
-    return { kind: 'value', bytes, ttl: this.jobOptions.ttl ?? Math.round(mine), delay: 0 }
+  /**
+   * Reports the result of the handler to the store. Returns whether the store accepted it; if not, the attempt is lost.
+   * Rejects if the store does not answer: then it may be called again. `releasesSlot`: the worker can take another job.
+   */
+  async report(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
+    const accepted = await this.#sendOutcome(result, releasesSlot)
+    if (accepted) this.#enter(DONE)
+    else if (!this.lost) this.#enter({ kind: 'lost', reason: result.error ?? this.#replaced() })
+    return accepted
   }
 
-  #failureResult(error: unknown): AttemptResult {
-    const { options } = this.#deps
-    const {
-      attempts = options.attempts,
-      errorTtl = options.errorTtl,
-      backoff = options.backoff,
-    } = this.jobOptions
-    // A value that cannot be encoded cannot be encoded by the next attempt either.
-    if (this.number < attempts && !(error instanceof CodecError)) {
-      return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay: this.#backoffDelay(backoff, error), error }
-    }
-    return {
-      kind: 'error',
-      bytes: encodeFailure(this.exposedFailure(error)),
-      ttl: Math.round(errorTtl),
-      delay: 0,
-      error,
-    }
+  /**
+   * Reports the failure of an attempt that exceeded `maxHold`, while its handler still runs. Returns whether the store
+   * accepted it. If the store does not answer, the job is requeued when the lease ends.
+   */
+  async reportOverdue(result: AttemptResult): Promise<boolean> {
+    return this.#sendOutcome(result, false).catch(() => false)
   }
 
-  /** The part of an error that leaves the process. */
-  exposedFailure(error: unknown): RemoteFailure {
-    return exposedFailure(this.#deps.options.exposeError, this.#deps.context, error)
+  /** Gives the job back, for another worker. If the store does not answer, the job is requeued when the lease ends. */
+  async requeue(reason: SoloflightError): Promise<void> {
+    const sent = this.#sendOutcome(REQUEUE, false).catch(() => {})
+    this.lose(reason)
+    await sent
   }
 
-  /** The result to report when the connection is lost each time the original result is sent. */
-  tooLargeResult(cause: SoloflightError): AttemptResult {
-    const message = `The result cannot be carried: ${cause.message}`
-    return this.#failureResult(new CodecError(message, { ...this.#errorInfo, cause }))
-  }
-
-  #backoffDelay(backoff: Parameters<typeof backoffDelay>[0], error: unknown): number {
-    const { context } = this.#deps
-    const hook = typeof backoff === 'function' ? backoff : undefined
-    const asked = hook && callHook(context, 'backoff', hook, this.number, error)
-    // The conversion of the returned value to a number may throw as well.
-    const pause = () => backoffDelay(hook ? () => asked ?? 0 : backoff, this.number, error)
-    return callHook(context, 'backoff', pause) ?? 0
-  }
-
-  /** Reports the end of the attempt to the store, after its last log lines. Returns false if the attempt was lost. */
-  async finish(
-    result: Pick<AttemptResult, 'kind' | 'bytes' | 'ttl' | 'delay'>,
-    releasesSlot: boolean,
-  ): Promise<boolean> {
-    if (this.#logLines.length > 0) await this.#logWrite
-    const { store, worker, options } = this.#deps
+  /** Sends an outcome after the last log lines. Returns whether the store accepted it. */
+  async #sendOutcome(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
+    const logWritten = this.#output?.logWritten
+    if (logWritten) await logWritten
+    const { store, worker, options, limits } = this.#deps
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
     const retain = kind === 'value' ? options.retain.completed : options.retain.failed
@@ -279,7 +304,7 @@ export class Attempt {
       retain,
       releasesSlot,
     }
-    return store.finish(outcome, { within: options.unavailableAfter })
+    return store.finish(outcome, limits)
   }
 
   #runningJob(payload: unknown): RunningJob {
@@ -298,53 +323,18 @@ export class Attempt {
         return attempt.signal
       },
       trace: this.jobOptions.trace,
-      progress: (value) => this.#progress(value),
-      log: (line) => this.#log(line),
+      progress: (value) => {
+        if (this.#state.kind === 'running') this.#requireOutput().progress(value)
+      },
+      log: (line) => {
+        if (!this.lost) this.#requireOutput().log(line)
+      },
     }
   }
 
-  /** Sends a value to all waiters. Throws CodecError if it cannot be encoded or is too large for a message. */
-  #progress(value: unknown): void {
-    if (this.lost) return
-    const bytes = encodeWith(this.#deps.options.codec, value)
-    if (bytes.length > MESSAGE_LIMIT)
-      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#errorInfo)
-    this.#pendingProgress = bytes
-    if (!this.#progressTimer) this.#flushProgress()
-  }
-
-  #flushProgress(): void {
-    const bytes = this.#pendingProgress
-    this.#progressTimer = undefined
-    if (!bytes || this.lost) return
-    this.#pendingProgress = undefined
-    const { store, worker, clock, options } = this.#deps
-    const { id, fence } = this.delivery
-    // Best effort: the handler goes on if progress cannot be sent.
-    store.publishProgress({ worker, id, fence }, bytes, { within: options.unavailableAfter }).catch(() => {})
-    this.#progressTimer = clock.after(PROGRESS_INTERVAL, () => this.#flushProgress(), true)
-  }
-
-  #log(line: string): void {
-    if (this.lost) return
-    this.#logLines.push(String(line).slice(0, MESSAGE_LIMIT))
-    this.#logWrite ??= this.#writeLog()
-  }
-
-  async #writeLog(): Promise<void> {
-    const { store, worker, options } = this.#deps
-    const { id, fence } = this.delivery
-    // Lines that are logged in the same microtask are sent in one call.
-    await Promise.resolve()
-    while (this.#logLines.length > 0) {
-      const lines = this.#logLines.splice(0)
-      const before = this.#loggedCount
-      this.#loggedCount += lines.length
-      // Best effort: the handler goes on if lines cannot be logged.
-      await store
-        .appendLog({ worker, id, fence }, lines, before, { within: options.unavailableAfter })
-        .catch(() => {})
-    }
-    this.#logWrite = undefined
+  #requireOutput(): JobOutput {
+    const { store, limits, clock, options } = this.#deps
+    this.#output ??= new JobOutput(this.#ref, store, limits, clock, options.codec)
+    return this.#output
   }
 }

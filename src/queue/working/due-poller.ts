@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../kernel/event-loop.ts'
-import type { DueJob, DueResult, QueueStore, StallPolicy } from '../store/store.ts'
+import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
+import type { DueResult, QueueStore, StallPolicy } from '../store/store.ts'
 
 /** Delay of the next poll if nothing of what seemed due was due by the server's clock, ms. Doubles up to the maximum. */
 const EARLY_RETRY_MIN = 5
@@ -10,9 +11,27 @@ export interface DuePollerDeps {
   clock: Clock
   lease: number
   unavailableAfter: number
-  terms: StallPolicy
+  stallPolicy: StallPolicy
   /** Called with the result of each batch of due jobs. */
-  onTicks(ticks: DueResult[]): void
+  onProcessed(results: DueResult[]): void
+}
+
+/**
+ * | state   | dueIn(ms)                            | timer fires | poll ends                         | close() |
+ * | ------- | ------------------------------------ | ----------- | --------------------------------- | ------- |
+ * | waiting | brings the timer forward             | polling     |                                   | closed  |
+ * | polling | remembers the earliest time          |             | waiting, until the earliest time  | closed  |
+ * | closed  |                                      |             |                                   |         |
+ */
+type PollerState =
+  | { readonly kind: 'waiting'; readonly timer: Timer; readonly until: number }
+  | { readonly kind: 'polling'; pollAgainAt: number }
+  | { readonly kind: 'closed' }
+
+const POLLER_TRANSITIONS: Transitions<PollerState['kind']> = {
+  waiting: ['waiting', 'polling', 'closed'],
+  polling: ['waiting', 'closed'],
+  closed: [],
 }
 
 /**
@@ -22,62 +41,63 @@ export interface DuePollerDeps {
  */
 export class DuePoller {
   readonly #deps: DuePollerDeps
-  #timer: Timer | undefined
-  /** Time of the next poll, ms of the clock. */
-  #pollAt = Number.POSITIVE_INFINITY
-  #polling = false
-  /** A poll was requested while another was under way. */
-  #pollAgain = false
+  #state: PollerState
+  /** Delay of the next poll if nothing was due yet by the server's clock, ms. */
   #earlyRetry = EARLY_RETRY_MIN
-  #closed = false
 
-  constructor(options: DuePollerDeps) {
-    this.#deps = options
-    this.#arm(0)
+  constructor(deps: DuePollerDeps) {
+    this.#deps = deps
+    this.#state = this.#waitUntil(deps.clock.now())
+  }
+
+  #waitUntil(at: number): PollerState {
+    const { clock } = this.#deps
+    // One ms later: a timer may fire early by the server's clock.
+    const until = at + 1
+    return { kind: 'waiting', until, timer: clock.after(until - clock.now(), () => void this.#poll(), true) }
+  }
+
+  #enter(state: PollerState): void {
+    assertTransition('due poller', POLLER_TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
   }
 
   /** Schedules a poll in `ms`, unless one is scheduled earlier. */
   dueIn(ms: number): void {
-    this.#arm(ms)
-  }
-
-  #arm(ms: number): void {
-    const { clock } = this.#deps
-    // One ms later: a timer may fire early by the server's clock.
-    const at = clock.now() + Math.max(ms, 0) + 1
-    if (this.#closed || at >= this.#pollAt) return
-    this.#timer?.cancel()
-    this.#pollAt = at
-    this.#timer = clock.after(at - clock.now(), () => void this.#poll(), true)
+    const state = this.#state
+    const at = this.#deps.clock.now() + Math.max(ms, 0)
+    if (state.kind === 'polling') state.pollAgainAt = Math.min(state.pollAgainAt, at)
+    if (state.kind !== 'waiting' || at + 1 >= state.until) return
+    state.timer.cancel()
+    this.#enter(this.#waitUntil(at))
   }
 
   async #poll(): Promise<void> {
-    this.#pollAt = Number.POSITIVE_INFINITY
-    this.#pollAgain = this.#polling
-    if (this.#polling || this.#closed) return
-    this.#polling = true
-    let next = this.#deps.lease * (1.3 + Math.random() / 10)
+    const { clock, lease, unavailableAfter } = this.#deps
+    const polling: PollerState = { kind: 'polling', pollAgainAt: Number.POSITIVE_INFINITY }
+    this.#enter(polling)
+    let nextIn = lease * (1.3 + Math.random() / 10)
     try {
-      next = Math.min(next, await this.#processDue())
+      nextIn = Math.min(nextIn, await this.#processDue())
     } catch {
-      next = Math.min(next, this.#deps.unavailableAfter)
+      nextIn = Math.min(nextIn, unavailableAfter)
     }
-    this.#polling = false
-    this.#arm(this.#pollAgain ? 0 : next)
-    this.#pollAgain = false
+    if (this.#state !== polling) return
+    const now = clock.now()
+    this.#enter(this.#waitUntil(Math.max(now, Math.min(now + nextIn, polling.pollAgainAt))))
   }
 
   /** Processes everything that is due. Returns the time until the next job is due, ms. */
   async #processDue(): Promise<number> {
-    const { store, unavailableAfter, terms, onTicks: ticked } = this.#deps
+    const { store, unavailableAfter, stallPolicy, onProcessed } = this.#deps
     const limits = { within: unavailableAfter }
     for (;;) {
-      const { jobs, nextIn: next } = await store.findDue(limits)
-      if (jobs.length === 0 || this.#closed) return next ?? Number.POSITIVE_INFINITY
-      const ticks = await store.processDue(jobs satisfies DueJob[], terms, limits)
-      ticked(ticks)
+      const { jobs, nextIn } = await store.findDue(limits)
+      if (jobs.length === 0 || this.#state.kind === 'closed') return nextIn ?? Number.POSITIVE_INFINITY
+      const results = await store.processDue(jobs, stallPolicy, limits)
+      onProcessed(results)
       // By the server's clock, none of these jobs was due yet.
-      if (ticks.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()
+      if (results.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()
       this.#earlyRetry = EARLY_RETRY_MIN
     }
   }
@@ -89,7 +109,7 @@ export class DuePoller {
   }
 
   close(): void {
-    this.#closed = true
-    this.#timer?.cancel()
+    if (this.#state.kind === 'waiting') this.#state.timer.cancel()
+    this.#enter({ kind: 'closed' })
   }
 }

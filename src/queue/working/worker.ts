@@ -1,12 +1,15 @@
-import { ClosedError, type SoloflightError, UnavailableError } from '../../errors.ts'
+import { ClosedError, LeaseLostError, type SoloflightError, UnavailableError } from '../../errors.ts'
 import { TransientMap, TransientSet } from '../../kernel/collections.ts'
 import type { Timer } from '../../kernel/event-loop.ts'
 import { AsyncContext } from '../../kernel/event-loop.ts'
 import { newId } from '../../kernel/keys.ts'
+import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'
 import { acceptTimeout } from '../options.ts'
 import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
-import { Attempt, type AttemptDeps, type AttemptResult } from './attempt.ts'
+import { Attempt, type AttemptDeps } from './attempt.ts'
+import { type AttemptResult, tooLargeResult } from './attempt-result.ts'
+import { CapacityAnnouncer } from './capacity-announcer.ts'
 import type { Handler } from './running-job.ts'
 
 /** Events of a worker. */
@@ -22,17 +25,8 @@ export interface WorkerEvents {
   refused(error: unknown): void
 }
 
-/** A worker announces its capacity this often, ms: a store that lost its data does not know the worker any more. */
-const ANNOUNCE_INTERVAL = 5 * 60_000
-
-/** Shortest time between two announcements that the store asked for, ms. */
-const MIN_ANNOUNCE_PAUSE = 20
-
-/** Delay before a call to the store that failed is repeated, ms. */
+/** Delay before a report that got no reply is repeated, ms. */
 const RETRY_AFTER = 200
-
-/** Number of failed announcements in a row after which a warning is emitted. */
-const REFUSALS_BEFORE_WARNING = 3
 
 /** Longest time between two checks of the leases, ms. */
 const MAX_LEASE_CHECK_INTERVAL = 100
@@ -40,7 +34,22 @@ const MAX_LEASE_CHECK_INTERVAL = 100
 /** After so many handlers in a row that did not block the event loop, the next is expected not to block it either. */
 const NON_BLOCKING_HANDLERS = 10
 
-/** Processes the jobs of one command in this process, up to `concurrency` at once. */
+/**
+ * | state   | deliveries                      | ended attempts     | stopDeliveries() | cancelAndRequeue() |
+ * | ------- | ------------------------------- | ------------------ | ---------------- | ------------------ |
+ * | open    | accepted, then run              | release their slot | closing          |                    |
+ * | closing | requeued, as are those that wait for a slot | have no slot |           | closed: the rest is aborted and requeued |
+ * | closed  |                                 |                    |                  |                    |
+ */
+type WorkerState = 'open' | 'closing' | 'closed'
+
+const WORKER_TRANSITIONS: Transitions<WorkerState> = { open: ['closing'], closing: ['closed'], closed: [] }
+
+/**
+ * Processes the jobs of one command in this process, up to `concurrency` at once.
+ *
+ * delivery → accept by the store, unless handlers do not block → wait for a slot → run the handler → report the result
+ */
 export class Worker implements WorkerListener {
   readonly name: WorkerRef
   readonly #handler: Handler
@@ -57,14 +66,8 @@ export class Worker implements WorkerListener {
   /** Number of attempts that are being accepted. */
   #accepting = 0
   #leaseCheckTimer: Timer | undefined
-  #announceTimer: Timer | undefined
-  /** Number of announcements so far. */
-  #announcements = 0
-  /** Number of failed announcements in a row. */
-  #refusals = 0
-  #reannouncing = false
-  #announcedAt = Number.NEGATIVE_INFINITY
-  #closed = false
+  readonly #announcer: CapacityAnnouncer
+  #state: WorkerState = 'open'
   readonly #unlisten: () => void
   /** Resolves `drained`. Called when no attempt is left. */
   #onIdle: (() => void) | undefined
@@ -83,7 +86,11 @@ export class Worker implements WorkerListener {
     this.#events = events
     this.#scheduler = new WorkScheduler(concurrency, deps.clock, { batchable: true })
     this.#unlisten = deps.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
-    void this.#announce()
+    this.#announcer = new CapacityAnnouncer({
+      clock: deps.clock,
+      announce: () => this.#announce(),
+      onRefused: (error) => events.refused(error),
+    })
   }
 
   /** Number of handlers that run or are about to. */
@@ -91,39 +98,18 @@ export class Worker implements WorkerListener {
     return this.#scheduler.running + this.#accepting
   }
 
-  /** Announces to the store how many jobs this worker can take. */
+  /** Tells the store how many jobs this worker can take. */
   async #announce(): Promise<void> {
-    if (this.#closed) return
-    const { store, options, clock } = this.#deps
-    const number = ++this.#announcements
-    this.#reannouncing = false
-    this.#announcedAt = clock.now()
-    this.#announceTimer?.cancel()
-    const capacity = Math.max(0, this.#concurrency - this.busy)
-    let nextIn = ANNOUNCE_INTERVAL * (0.9 + Math.random() / 5)
-    try {
-      // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
-      if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
-      await store.setCapacity(this.name, capacity, this, { within: options.unavailableAfter })
-      // The worker was not told of jobs that were delayed before the store knew it.
-      this.#events.dueIn(0)
-      this.#refusals = 0
-    } catch (error) {
-      if (++this.#refusals === REFUSALS_BEFORE_WARNING) this.#events.refused(error)
-      nextIn = RETRY_AFTER * (1 + Math.random())
-    }
-    // A later announcement schedules the next one.
-    if (this.#closed || number !== this.#announcements) return
-    this.#announceTimer = clock.after(nextIn, () => void this.#announce(), true)
+    const { store, limits } = this.#deps
+    // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
+    if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
+    await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, limits)
+    // The worker was not told of jobs that were delayed before the store knew it.
+    this.#events.dueIn(0)
   }
 
   onCapacityRequested(): void {
-    if (this.#reannouncing || this.#closed) return
-    this.#reannouncing = true
-    const { clock } = this.#deps
-    // Random delay: the store may have asked all workers at once, and repeatedly.
-    const pause = Math.max(0, this.#announcedAt + MIN_ANNOUNCE_PAUSE - clock.now())
-    clock.after(pause + Math.random() * 10, () => void this.#announce(), true)
+    this.#announcer.request()
   }
 
   onDue(ms: number): void {
@@ -133,7 +119,7 @@ export class Worker implements WorkerListener {
   onDelivery(delivery: Delivery): void {
     const attempt = new Attempt(delivery, this.#deps)
     if (this.#attempts.has(attempt.key)) return
-    if (this.#closed) return this.#requeue(attempt)
+    if (this.#state !== 'open') return this.#requeue(attempt, closedError())
     this.#attempts.set(attempt.key, attempt)
     this.#scheduleLeaseChecks()
     // A shorter lease could end before it is checked for the first time.
@@ -150,21 +136,20 @@ export class Worker implements WorkerListener {
     this.#accepting++
     await attempt.accept()
     this.#accepting--
-    if (attempt.lost) return this.#drop(attempt)
     if (attempt.ready) this.#admit(attempt)
     else this.#drop(attempt)
   }
 
   #admit(attempt: Attempt): void {
+    if (this.#state !== 'open') return this.#giveBack(attempt, closedError())
+    if (this.#scheduler.running < this.#concurrency)
+      return this.#scheduler.schedule((slot) => this.#start(attempt, slot))
     // An announcement and a delivery crossed, so one slot was counted twice. Another worker may have a free slot.
-    const excess = this.#scheduler.running >= this.#concurrency
-    if (!this.#closed && !excess) return this.#scheduler.schedule((slot) => this.#start(attempt, slot))
-    this.#requeue(attempt)
-    this.#forget(attempt)
+    this.#giveBack(attempt, new LeaseLostError('No slot was free', { key: attempt.id }))
   }
 
   #start(attempt: Attempt, slot: Slot): void {
-    if (!attempt.lost && attempt.ready && !this.#closed) {
+    if (attempt.ready && this.#state === 'open') {
       const { clock } = this.#deps
       const startedAt = clock.now()
       void this.#run(attempt, slot)
@@ -173,9 +158,8 @@ export class Worker implements WorkerListener {
     }
     slot.release()
     if (attempt.lost) return this.#drop(attempt)
-    if (!this.#closed) return void this.#accept(attempt)
-    this.#requeue(attempt)
-    this.#forget(attempt)
+    if (this.#state === 'open') return void this.#accept(attempt)
+    this.#giveBack(attempt, closedError())
   }
 
   /** The event loop was blocked for `ms`. A delivery that is not accepted yet might not survive a longer block. */
@@ -189,11 +173,17 @@ export class Worker implements WorkerListener {
     if (this.#attempts.size === 0) this.#onIdle?.()
   }
 
-  /** Ends an attempt that never started. The store still counts its slot as used. */
+  /** Requeues an attempt that never started. */
+  #giveBack(attempt: Attempt, reason: SoloflightError): void {
+    this.#requeue(attempt, reason)
+    this.#forget(attempt)
+  }
+
+  /** Ends an attempt that was lost before it started. The store still counts its slot as used. */
   #drop(attempt: Attempt): void {
     this.#forget(attempt)
-    this.#events.lost(attempt, attempt.reason)
-    this.onCapacityRequested()
+    this.#events.lost(attempt, attempt.lossReason)
+    this.#announcer.request()
   }
 
   async #run(attempt: Attempt, slot: Slot): Promise<void> {
@@ -207,18 +197,16 @@ export class Worker implements WorkerListener {
       this.#events.ended(attempt, accepted, clock.now() - startedAt)
       if (accepted.kind === 'retry') this.#events.dueIn(accepted.delay)
     } else {
-      this.#events.lost(attempt, attempt.reason ?? result.error)
+      this.#events.lost(attempt, attempt.lossReason)
       // A lost attempt does not release its slot in the store.
-      this.onCapacityRequested()
+      this.#announcer.request()
     }
     this.#forget(attempt)
   }
 
   /** Reports an attempt that exceeded `maxHold`. Its handler still runs; its result will be ignored. */
   async #reportOverdue(attempt: Attempt, result: AttemptResult): Promise<void> {
-    // If this fails, the job is requeued when the lease ends.
-    const accepted = await attempt.finish(result, false).catch(() => false)
-    if (!accepted) return
+    if (!(await attempt.reportOverdue(result))) return
     this.#events.ended(attempt, result, this.#deps.options.maxHold)
     if (result.kind === 'retry') this.#events.dueIn(result.delay)
   }
@@ -228,10 +216,10 @@ export class Worker implements WorkerListener {
     let reported = result
     while (!attempt.lost) {
       try {
-        return (await attempt.finish(reported, !this.#closed)) ? reported : undefined
+        return (await attempt.report(reported, this.#state === 'open')) ? reported : undefined
       } catch (error) {
         const tooLarge = error instanceof UnavailableError && error.lostConnections > 0
-        if (tooLarge && reported === result) reported = attempt.tooLargeResult(error)
+        if (tooLarge && reported === result) reported = tooLargeResult(attempt, error)
         else await new Promise<void>((resume) => this.#deps.clock.after(RETRY_AFTER, resume))
       }
     }
@@ -263,21 +251,24 @@ export class Worker implements WorkerListener {
     )
   }
 
-  #requeue(attempt: Attempt): void {
-    const nothing = { kind: 'requeue', bytes: Buffer.alloc(0), ttl: 0, delay: 0 } as const
-    // If this fails, the job is requeued when the lease ends.
-    const requeue = attempt.finish(nothing, false).catch(() => {})
+  #requeue(attempt: Attempt, reason: SoloflightError): void {
+    const requeue = attempt.requeue(reason)
     this.#requeues.add(requeue)
     void requeue.finally(() => this.#requeues.delete(requeue))
   }
 
+  #enter(state: WorkerState): void {
+    assertTransition('worker', WORKER_TRANSITIONS, this.#state, state)
+    this.#state = state
+  }
+
   /** Stops deliveries to this worker. */
-  async withdraw(): Promise<void> {
-    this.#closed = true
-    this.#announceTimer?.cancel()
+  async stopDeliveries(): Promise<void> {
+    this.#enter('closing')
+    this.#announcer.stop()
     this.#unlisten()
-    const { store, options } = this.#deps
-    await store.removeWorker(this.name, { within: options.unavailableAfter }).catch(() => {})
+    const { store, limits } = this.#deps
+    await store.removeWorker(this.name, limits).catch(() => {})
   }
 
   /** Resolves when no attempt is left, or after `grace` ms. */
@@ -293,15 +284,19 @@ export class Worker implements WorkerListener {
   }
 
   /** Aborts the attempts that still run, and requeues their jobs for other workers. */
-  async cancelAndRequeue(reason: SoloflightError = new ClosedError('The queue was closed')): Promise<void> {
+  async cancelAndRequeue(): Promise<void> {
+    this.#enter('closed')
     for (const attempt of this.#attempts.values()) {
-      if (!attempt.lost) this.#requeue(attempt)
-      attempt.lose(reason)
+      if (!attempt.lost) this.#requeue(attempt, closedError())
     }
     await Promise.all(this.#requeues)
     this.#leaseCheckTimer?.cancel()
     this.#deps.store.unregister(this.name.nonce)
   }
+}
+
+function closedError(): ClosedError {
+  return new ClosedError('The queue was closed')
 }
 
 /** Time between two checks of the leases, ms. Shorter than the margin of a lease, so that a loss is noticed in time. */

@@ -114,7 +114,13 @@ export class QueueEndpoint implements QueueStore, QueueParty {
       this.latest.set(submission.id, submission)
       this.registerWaiter(submission.nonce, submitter)
     }
-    const answered = (reply: SubmitReply) => submitter.onReply(reply)
+    const answered = (reply: SubmitReply) => {
+      try {
+        submitter.onReply(reply)
+      } catch (error) {
+        this.#world.history.violate('L1', `the reply to a submission is refused: ${String(error)}`)
+      }
+    }
     this.#call('submit', () => this.#port.submit(submission), { within }, answered).then(answered, (error) =>
       submitter.onError(error),
     )

@@ -1,5 +1,5 @@
 import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
-import type { QueueStore, WorkerListener } from '../../../src/queue/store/store.ts'
+import type { QueueStore, SubmitReply, WorkerListener } from '../../../src/queue/store/store.ts'
 import type { QueueMutation } from './mutation.ts'
 import type { QueuePort } from './port.ts'
 import type { QueueServer } from './server.ts'
@@ -108,37 +108,54 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     }),
   },
   {
-    name: 'a tick that never runs',
+    name: 'due jobs that are never processed',
     shownBy: 4,
     client: (store) => wrapped(store, { findDue: async () => ({ jobs: [], nextIn: undefined }) }),
   },
   {
-    name: 'waits that never look again',
+    name: 'waits that never poll',
     shownBy: 17,
     client: (store) => {
       const asked = new Set<string>()
       return wrapped(store, {
-        submit: (submission, within, submitter) => {
+        submit: (submission, within, listener) => {
           asked.add(submission.nonce)
-          store.submit(submission, within, submitter)
+          store.submit(submission, within, listener)
         },
-        queryOutcome: async (question, limits) => {
-          if (asked.has(question.nonce)) return { status: 'pending' }
-          asked.add(question.nonce)
-          return store.queryOutcome(question, limits)
+        queryOutcome: async (query, limits) => {
+          if (asked.has(query.nonce)) return { status: 'pending' }
+          asked.add(query.nonce)
+          return store.queryOutcome(query, limits)
         },
       })
     },
   },
   {
-    name: 'a place that is not given back',
+    name: 'a submission that is answered twice',
+    client: (store) =>
+      wrapped(store, {
+        submit: (submission, within, listener) => {
+          const twice = (reply: SubmitReply) => {
+            listener.onReply(reply)
+            listener.onReply(reply)
+          }
+          store.submit(submission, within, {
+            onReply: twice,
+            onError: (error) => listener.onError(error),
+            onNotice: (notice) => listener.onNotice(notice),
+          })
+        },
+      }),
+  },
+  {
+    name: 'a slot that is not released',
     server: (port) => ({
       ...port,
       finish: (ending, limits) => port.finish({ ...ending, releasesSlot: ending.kind === 'value' }, limits),
     }),
   },
   {
-    name: 'an offer that is ignored after the worker was forgotten',
+    name: 'a capacity that is ignored after the worker was forgotten',
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
@@ -225,7 +242,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => wrapped(store, { listen: () => () => {} }),
   },
   {
-    name: 'a resume that hands nothing out',
+    name: 'a resume that delivers nothing',
     shownBy: 4,
     server: (port) => ({ ...port, resume: async () => {} }),
   },

@@ -1,0 +1,102 @@
+import type { Clock, Timer } from '../../kernel/event-loop.ts'
+import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
+
+/** The capacity is announced this often, ms: a store that lost its data does not know the worker any more. */
+const ANNOUNCE_INTERVAL = 5 * 60_000
+
+/** Shortest time between two announcements that the store asked for, ms. */
+const MIN_ANNOUNCE_PAUSE = 20
+
+/** A failed announcement is repeated after one to two times this delay, ms. */
+const RETRY_AFTER = 200
+
+/** Number of failed announcements in a row after which `onRefused` is called. */
+const REFUSALS_BEFORE_WARNING = 3
+
+/** Dependencies of an announcer. */
+export interface AnnouncerDeps {
+  clock: Clock
+  /** Tells the store how many jobs the worker can take now. Rejects if the store does not accept it. */
+  announce(): Promise<void>
+  /** The store has refused several announcements in a row. */
+  onRefused(error: unknown): void
+}
+
+/**
+ * | state     | timer fires | request() | reply              | stop()  |
+ * | --------- | ----------- | --------- | ------------------ | ------- |
+ * | announced | announcing  | requested |                    | stopped |
+ * | requested | announcing  |           | ignored            | stopped |
+ * | announcing |            | requested | announced          | stopped |
+ * | stopped   |             |           | ignored            |         |
+ *
+ * A failed announcement leads to announced as well, with a shorter timer. A reply counts only for the latest announcement.
+ */
+type AnnouncerState =
+  | { readonly kind: 'announced' | 'requested'; readonly timer: Timer }
+  | { readonly kind: 'announcing' | 'stopped' }
+
+const ANNOUNCER_TRANSITIONS: Transitions<AnnouncerState['kind']> = {
+  announced: ['announcing', 'requested', 'stopped'],
+  requested: ['announcing', 'stopped'],
+  announcing: ['announced', 'requested', 'stopped'],
+  stopped: [],
+}
+
+/** Announces the capacity of a worker to the store: at once, periodically, and whenever the store asks for it. */
+export class CapacityAnnouncer {
+  readonly #deps: AnnouncerDeps
+  #state: AnnouncerState = { kind: 'announcing' }
+  /** Time of the latest announcement, ms of the clock. */
+  #announcedAt = Number.NEGATIVE_INFINITY
+  /** Number of failed announcements in a row. */
+  #refusals = 0
+
+  constructor(deps: AnnouncerDeps) {
+    this.#deps = deps
+    void this.#announce(this.#state)
+  }
+
+  #enter(state: AnnouncerState): void {
+    const former = this.#state
+    assertTransition('capacity announcer', ANNOUNCER_TRANSITIONS, former.kind, state.kind)
+    if ('timer' in former) former.timer.cancel()
+    this.#state = state
+  }
+
+  #enterAfter(kind: 'announced' | 'requested', ms: number): void {
+    this.#enter({ kind, timer: this.#deps.clock.after(ms, this.#onTimer, true) })
+  }
+
+  readonly #onTimer = (): void => {
+    const announcing: AnnouncerState = { kind: 'announcing' }
+    this.#enter(announcing)
+    void this.#announce(announcing)
+  }
+
+  /** `announcing`: the state that this announcement was started in. */
+  async #announce(announcing: AnnouncerState): Promise<void> {
+    this.#announcedAt = this.#deps.clock.now()
+    let nextIn = ANNOUNCE_INTERVAL * (0.9 + Math.random() / 5)
+    try {
+      await this.#deps.announce()
+      this.#refusals = 0
+    } catch (error) {
+      if (++this.#refusals === REFUSALS_BEFORE_WARNING) this.#deps.onRefused(error)
+      nextIn = RETRY_AFTER * (1 + Math.random())
+    }
+    if (this.#state === announcing) this.#enterAfter('announced', nextIn)
+  }
+
+  /** The store may not know the capacity any more: announces it soon. */
+  request(): void {
+    if (this.#state.kind === 'requested' || this.#state.kind === 'stopped') return
+    // Random delay: the store may have asked all workers at once, and repeatedly.
+    const pause = Math.max(0, this.#announcedAt + MIN_ANNOUNCE_PAUSE - this.#deps.clock.now())
+    this.#enterAfter('requested', pause + Math.random() * 10)
+  }
+
+  stop(): void {
+    if (this.#state.kind !== 'stopped') this.#enter({ kind: 'stopped' })
+  }
+}
