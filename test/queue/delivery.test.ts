@@ -41,6 +41,7 @@ describe('everyone gets the result', () => {
     await using s = await QueueScene.start(LONG, workers, workers, nothingKept, nothingKept)
     const crowds = [0, 1, 2, 3].map((n) => s.at(n).call('crowd', { name: 'j' }, 25, 300, { ttl: 0 }))
     await until(() => s.processes.entries('asked', 'j').length === 100, { what: 'all to ask' })
+    await until(() => s.processes.entries('begun', 'j').length > 0, { what: 'the job to start' })
     const [{ id = '', pid }] = s.processes.entries('begun', 'j') as [QueueEntry]
     // Each process has one nonce on the record for all of its submitters.
     await until(async () => (await s.queue.status(id))?.waiters === 4, { what: 'all to be parked' })
