@@ -17,7 +17,7 @@ async function nextVersion(): Promise<typeof import('../../src/index.ts')> {
   await cp(join(root, 'src'), join(folder, 'src'), { recursive: true })
   await cp(join(root, 'package.json'), join(folder, 'package.json'))
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
-  const keys = join(folder, 'src', 'kernel', 'redis', 'keys.ts')
+  const keys = join(folder, 'src', 'kernel', 'keys.ts')
   const text = await readFile(keys, 'utf8')
   const changed = text.replace(/^export const FORMAT = '1'$/m, "export const FORMAT = '2'")
   assert.notEqual(changed, text)
