@@ -73,9 +73,7 @@ export class QueueLivenessCheck {
   #jobsOver(): void {
     for (const job of this.#world.server.model.state.jobs.values()) {
       if (job.finished) continue
-      const where =
-        job.worker === '' ? (job.dueAt === undefined ? 'waits' : 'is delayed') : 'is in the hands of a worker'
-      this.#violate('Q1', `${short(job.id)} is not over, and ${where}`)
+      this.#violate('Q1', `${short(job.id)} has not ended, and is ${job.state.kind}`)
     }
   }
 

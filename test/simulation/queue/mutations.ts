@@ -27,7 +27,7 @@ function unfenced(port: QueuePort, server: QueueServer): QueuePort {
       const job = jobOf(server, ending.id)
       if (accepted || !job || job.finished || job.worker === '') return accepted
       job.fence = ending.fence
-      job.worker = port.inbox + ending.worker.nonce
+      job.state = { kind: 'active', worker: port.inbox + ending.worker.nonce }
       return port.finish(ending, limits)
     },
   }

@@ -36,7 +36,7 @@ export class Dispatcher {
   /** Begins an attempt. Its fence is above all that the record and the caller have seen. */
   assign(job: JobRecord, worker: string): void {
     const { now, micros, highestFence, acceptWithin } = this.#at
-    job.worker = worker
+    job.moveTo({ kind: 'assigned', worker })
     job.fence = Math.max(job.fence + 1, micros, highestFence + 1)
     this.#state.deadlines.set(job.id, now + acceptWithin)
     let batch = this.#batches.get(worker)
@@ -64,8 +64,7 @@ export class Dispatcher {
   }
 
   #requeue(id: string, command: CommandState): void {
-    const job = this.#state.jobs.get(id)
-    if (job) job.worker = ''
+    this.#state.jobs.get(id)?.moveTo({ kind: 'ready' })
     this.#state.deadlines.delete(id)
     command.ready.requeueFirst(id)
   }

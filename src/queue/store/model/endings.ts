@@ -15,6 +15,7 @@ export function settleJob(
   end: GenerationEnd & { retain: Retention },
   context: TransitionContext,
 ): void {
+  state.unindex(job)
   job.settle(end, context.now, context.notifyWaiter)
   if (job.next) {
     job.startNext(job.next)
@@ -36,7 +37,6 @@ export function endAttempt(
   context: TransitionContext,
 ): void {
   const { kind } = outcome
-  state.deadlines.delete(job.id)
   if (kind === 'value' || kind === 'error') return settleJob(state, job, { ...outcome, kind }, context)
   job.releaseAttempt(kind === 'retry')
   if (outcome.delay > 0) state.delay(job, context.now + outcome.delay)
@@ -54,10 +54,6 @@ export function terminateJob(
   if (termination.onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
   if (job.finished) return termination.kind === 'removed' && forgetOutcome(state, job, termination, context)
   const { worker, fence, id } = job
-  state.deadlines.delete(id)
-  state.delayed.delete(id)
-  if (worker === '') state.command(job.command).ready.remove(id)
-  job.dueAt = undefined
   job.mergeNext()
   const { kind, bytes, outcomeRetention } = termination
   settleJob(

@@ -1,3 +1,4 @@
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import type { AttemptOutcome, JobNotice, JobOutcome, Submission } from '../store.ts'
 
 /** Estimated memory of a record beside its payloads, and of each park, in bytes. */
@@ -11,6 +12,30 @@ export interface Rank {
   micros: number
   /** Its position among the submissions of one call, from 1. */
   batchIndex: number
+}
+
+/** The state of the present generation of a job. The worker is named by inbox and nonce together. */
+export type GenerationState =
+  /** Has begun, and is in no index of the queue yet. */
+  | { readonly kind: 'created' }
+  /** In the ready list of its command. */
+  | { readonly kind: 'ready' }
+  /** In the queue's deadlines and delayed jobs, until then (ms since the epoch). */
+  | { readonly kind: 'delayed'; readonly until: number }
+  /** Delivered to a worker that has not accepted the attempt yet; in the queue's deadlines. */
+  | { readonly kind: 'assigned'; readonly worker: string }
+  /** Accepted by its worker; in the queue's deadlines. */
+  | { readonly kind: 'active'; readonly worker: string }
+  | { readonly kind: 'finished' }
+
+/** The table in queue-model.ts says what causes each. */
+const TRANSITIONS: Transitions<GenerationState['kind']> = {
+  created: ['ready', 'delayed', 'assigned'],
+  ready: ['assigned', 'finished'],
+  delayed: ['ready', 'finished'],
+  assigned: ['active', 'ready', 'delayed', 'finished'],
+  active: ['active', 'ready', 'delayed', 'finished'],
+  finished: ['created'],
 }
 
 /** The generation that follows the present one: created by a submission with conflict 'rerun'. */
@@ -52,15 +77,11 @@ export class JobRecord {
   /** Whether it is cancelled when the last waiter leaves. Cleared by any submission that does not ask for it. */
   abortUnwanted: boolean
   rank: Rank | undefined
-  /** When a delayed job may run, ms since the epoch. */
-  dueAt: number | undefined
+  /** Changed by `moveTo` only. */
+  state: GenerationState = { kind: 'created' }
 
   /** The last attempt. */
   fence = 0
-  /** Inbox and nonce of the worker that has the attempt; '': none. */
-  worker = ''
-  /** Whether the worker has renewed the attempt at least once. */
-  accepted = false
   progress: Buffer | undefined
   /** Attempts of this generation that failed. */
   failures = 0
@@ -107,8 +128,19 @@ export class JobRecord {
     )
   }
 
+  /** @throws Error for an illegal transition. */
+  moveTo(state: GenerationState): void {
+    assertTransition('job', TRANSITIONS, this.state.kind, state.kind)
+    this.state = state
+  }
+
   get finished(): boolean {
-    return this.settledGeneration >= this.generation
+    return this.state.kind === 'finished'
+  }
+
+  /** The worker that has the present attempt; '': none. */
+  get worker(): string {
+    return 'worker' in this.state ? this.state.worker : ''
   }
 
   get waiters(): number {
@@ -154,8 +186,6 @@ export class JobRecord {
   /** The worker gives the attempt back: it failed, or was not finished. */
   releaseAttempt(failed: boolean): void {
     this.returnedFence = this.fence
-    this.worker = ''
-    this.accepted = false
     this.progress = undefined
     if (failed) this.failures++
   }
@@ -174,7 +204,7 @@ export class JobRecord {
   ): void {
     const { fence } = this
     const notified = this.currentParks()
-    this.worker = ''
+    this.moveTo({ kind: 'finished' })
     this.creatorPark = ''
     for (const park of notified) this.parks.delete(park)
     this.settledGeneration = this.generation
@@ -192,8 +222,8 @@ export class JobRecord {
 
   /** Begins a generation: its attempts are counted from 0. */
   startGeneration(generation: number): void {
+    this.moveTo({ kind: 'created' })
     this.generation = generation
-    this.accepted = false
     this.progress = undefined
     this.failures = 0
     this.stalls = 0
@@ -216,7 +246,6 @@ export class JobRecord {
     this.options = submission.options
     this.creatorNonce = submission.nonce
     this.abortUnwanted = submission.abortUnwanted
-    this.dueAt = undefined
     this.rank = undefined
     this.startGeneration(generation)
   }

@@ -29,6 +29,23 @@ export interface ModelAttempt {
 /**
  * A queue and its transitions. This is the specification: the scripts do the same, and the conformance test compares
  * them operation by operation. Parks and workers are named by inbox and nonce together.
+ *
+ *   state     event                                             next state
+ *   created   submit, retry or the end of the generation        delayed, if the submission has a delay; assigned, if a slot
+ *             before it                                         is free; else ready
+ *   delayed   processDue when it is due                         ready
+ *   ready     a slot of its command becomes free                assigned
+ *   assigned  renew by its worker                               active
+ *             the process of its worker is gone                 ready, before all others
+ *   assigned, finish as value or error                          finished
+ *   active    finish as retry, finish as requeue                delayed, if there is a delay; else ready, before all others
+ *                                                               if requeued
+ *             processDue when its lease has ended               ready, before all others; finished, if stalled too often
+ *   any but   terminate; unpark of the last waiter, if the      finished
+ *   finished  submissions allow it
+ *   finished  submit unless an outcome is served; retry; a      created
+ *             next generation
+ *             its expiry                                        forgotten
  */
 export class QueueModel {
   readonly state: QueueState = new QueueState()
@@ -109,7 +126,7 @@ export class QueueModel {
   ): 'held' | 'lost' | 'cancelled' {
     const job = this.state.job(id, context.now)
     if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
-    job.accepted = true
+    job.moveTo({ kind: 'active', worker })
     this.state.deadlines.set(id, context.now + lease)
     return 'held'
   }
@@ -158,8 +175,7 @@ export class QueueModel {
     state.delayed.delete(id)
     const job = state.job(id, context.now)
     if (!job || job.finished) return 'none'
-    if (job.dueAt === undefined) return this.#stall(job, policy, context)
-    job.dueAt = undefined
+    if (job.state.kind !== 'delayed') return this.#stall(job, policy, context)
     state.pushReady(job, false, context.now)
     return 'promoted'
   }
@@ -170,7 +186,7 @@ export class QueueModel {
     command.forgetWorker(job.worker)
     context.notifyWorker(job.worker, { kind: 'capacityRequested' })
     // After its first stall, an attempt cannot have started unless it was accepted.
-    if (job.accepted || job.stalls === 0) job.stalls++
+    if (job.state.kind === 'active' || job.stalls === 0) job.stalls++
     if (job.stalls > policy.maxStalls) {
       const { failure: bytes, errorTtl: ttl, outcomeRetention, retain } = policy
       settleJob(
@@ -181,8 +197,6 @@ export class QueueModel {
       )
       return 'failed'
     }
-    job.worker = ''
-    job.accepted = false
     this.state.requeueFirst(job, context.now)
     return 'stalled'
   }

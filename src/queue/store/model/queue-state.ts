@@ -89,9 +89,25 @@ export class QueueState {
     this.commandsUntil = now + PENDING_JOB_TTL
   }
 
+  /** Takes a job out of the index of its state. */
+  unindex({ id, command, state }: JobRecord): void {
+    switch (state.kind) {
+      case 'ready':
+        return this.command(command).ready.remove(id)
+      case 'delayed':
+        this.delayed.delete(id)
+        return this.deadlines.delete(id)
+      case 'assigned':
+      case 'active':
+        return this.deadlines.delete(id)
+    }
+  }
+
   /** Makes a job ready. Registers its command if the list was empty: the command may have expired. */
   pushReady(job: JobRecord, lifo: boolean, now: number): void {
     const { ready } = this.command(job.command)
+    this.unindex(job)
+    job.moveTo({ kind: 'ready' })
     ready.push(job, lifo)
     job.expiresAt = now + PENDING_JOB_TTL
     if (ready.length === 1) this.registerCommand(job.command, now)
@@ -99,6 +115,8 @@ export class QueueState {
 
   /** Makes a job ready before all others. */
   requeueFirst(job: JobRecord, now: number): void {
+    this.unindex(job)
+    job.moveTo({ kind: 'ready' })
     this.command(job.command).ready.requeueFirst(job.id)
     job.expiresAt = now + PENDING_JOB_TTL
   }
@@ -109,11 +127,12 @@ export class QueueState {
   }
 
   /** Delays a job until a time, ms since the epoch. */
-  delay(job: JobRecord, dueAt: number): void {
-    job.dueAt = dueAt
-    job.expiresAt = dueAt + PENDING_JOB_TTL
-    this.deadlines.set(job.id, dueAt)
-    this.delayed.set(job.id, dueAt)
+  delay(job: JobRecord, until: number): void {
+    this.unindex(job)
+    job.moveTo({ kind: 'delayed', until })
+    job.expiresAt = until + PENDING_JOB_TTL
+    this.deadlines.set(job.id, until)
+    this.delayed.set(job.id, until)
   }
 
   /** Adds a job to a list of finished jobs. Jobs that the list has no room for expire with their outcome. */
@@ -143,13 +162,9 @@ export class QueueState {
   }
 
   #expire(job: JobRecord): void {
-    const { id, command, finished } = job
-    this.jobs.delete(id)
+    this.jobs.delete(job.id)
     this.onTouched?.(job)
-    if (finished) return
-    this.command(command).ready.remove(id)
-    this.deadlines.delete(id)
-    this.delayed.delete(id)
+    this.unindex(job)
   }
 
   /** Drops everything that has expired. */

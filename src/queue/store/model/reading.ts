@@ -10,7 +10,7 @@ export function snapshotOf(job: JobRecord): JobSnapshot {
   return {
     id,
     command,
-    state: stateOf(outcome?.kind, job.worker !== '', job.dueAt !== undefined),
+    state: stateOf(outcome?.kind, job.worker !== '', job.state.kind === 'delayed'),
     payload,
     options,
     generation,
