@@ -118,11 +118,15 @@ export class InMemoryHub<Client> {
  */
 export class ExpiringMap<Entry extends { readonly expiresAt: number }> {
   readonly #clock: Clock
-  readonly #budget: MemoryBudget<Entry>
+  readonly #budget: Pick<MemoryBudget<Entry>, 'set' | 'delete'>
   readonly #entries = new Map<string, Entry>()
   readonly #scheduleSweep: () => void
 
-  constructor(clock: Clock, budget: MemoryBudget<Entry> = new MemoryBudget(Number.POSITIVE_INFINITY)) {
+  /** `budget` may count other entries as well. */
+  constructor(
+    clock: Clock,
+    budget: Pick<MemoryBudget<Entry>, 'set' | 'delete'> = new MemoryBudget<Entry>(Number.POSITIVE_INFINITY),
+  ) {
     this.#clock = clock
     this.#budget = budget
     this.#scheduleSweep = sweeper(clock, () => {

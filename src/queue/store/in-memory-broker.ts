@@ -1,11 +1,10 @@
 import type { Clock } from '../../kernel/event-loop.ts'
 import { wallMicros } from '../../kernel/event-loop.ts'
-import { MemoryBudget } from '../../kernel/in-memory-store.ts'
-import { ID_LENGTH } from '../../kernel/keys.ts'
+import { ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'
-import type { Delivery, NoticeListener, WorkerListener } from './store.ts'
+import type { NoticeListener, WorkerListener } from './store.ts'
 
 /** The part of a transition's context that a simulated server numbers itself. */
 export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
@@ -27,10 +26,9 @@ export interface BrokerOptions {
 
 /** The log of a job. */
 export interface JobLog {
-  lines: string[]
-  bytes: number
+  readonly lines: string[]
   /** When it expires, ms since the epoch. */
-  expiresAt: number
+  readonly expiresAt: number
 }
 
 /** The registrations of one client of a queue: what a process is to Redis. Written by the client. */
@@ -52,8 +50,8 @@ const LOG_TTL = 24 * 60 * 60_000
 /** One queue in memory: its model, its clients and the messages between them. */
 export class InMemoryBroker {
   readonly model: QueueModel = new QueueModel()
-  readonly clients: Map<string, BrokerClient> = new Map()
-  readonly #logs = new Map<string, JobLog>()
+  readonly hub: InMemoryHub<BrokerClient>
+  readonly #logs: ExpiringMap<JobLog>
   readonly #options: BrokerOptions
   readonly #budget: MemoryBudget<JobRecord | JobLog>
   /** Jobs whose bytes are to be counted again after the transition. */
@@ -62,6 +60,8 @@ export class InMemoryBroker {
   constructor(options: BrokerOptions) {
     this.#options = options
     this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
+    this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
+    this.hub = new InMemoryHub(options.deliver)
     this.model.state.onTouched = (job) => this.#touched.add(job)
   }
 
@@ -98,43 +98,29 @@ export class InMemoryBroker {
   }
 
   #context(): TransitionContext {
-    const { numbers, acceptWithin, maxParked, deliver } = this.#options
+    const { numbers, acceptWithin, maxParked } = this.#options
     return {
       now: this.now,
       acceptWithin,
       maxParked,
       ...(numbers?.() ?? this.#numbers()),
-      deliver: (worker, deliveries) => this.#deliver(worker, deliveries),
+      deliver: (worker, deliveries) =>
+        deliveries.every((delivery) =>
+          this.hub.send(worker, ({ listeners }, nonce) => listeners.get(nonce)?.onDelivery(delivery)),
+        ),
       notifyWaiter: (park, notice) =>
-        deliver(() => this.#client(park)?.waiters.get(park.slice(ID_LENGTH))?.onNotice(notice)),
-      notifyWorker: (worker, notice) => deliver(() => notify(this.#listener(worker), notice)),
-      broadcastWork: () => this.#broadcastWork(),
+        this.hub.send(park, ({ waiters }, nonce) => waiters.get(nonce)?.onNotice(notice)),
+      notifyWorker: (worker, notice) =>
+        this.hub.send(worker, ({ listeners }, nonce) => notify(listeners.get(nonce), notice)),
+      broadcastWork: () =>
+        this.hub.broadcast(({ workers, listeners }) => {
+          for (const nonce of workers) listeners.get(nonce)?.onCapacityRequested()
+        }),
     }
   }
 
   #numbers(): TransitionNumbers {
     return { micros: wallMicros(this.now), highestFence: 0, batchIndex: 1 }
-  }
-
-  #client(name: string): BrokerClient | undefined {
-    return this.clients.get(name.slice(0, ID_LENGTH))
-  }
-
-  #listener(worker: string): WorkerListener | undefined {
-    return this.#client(worker)?.listeners.get(worker.slice(ID_LENGTH))
-  }
-
-  #deliver(worker: string, deliveries: Delivery[]): boolean {
-    if (!this.#client(worker)) return false
-    for (const delivery of deliveries)
-      this.#options.deliver(() => this.#listener(worker)?.onDelivery(delivery))
-    return true
-  }
-
-  #broadcastWork(): void {
-    for (const { workers, listeners } of this.clients.values()) {
-      for (const nonce of workers) this.#options.deliver(() => listeners.get(nonce)?.onCapacityRequested())
-    }
   }
 
   /** Resolves when all messages so far are delivered, or after `within` ms. */
@@ -155,42 +141,28 @@ export class InMemoryBroker {
     const fresh = added.slice(job.acceptLogLines(before, added.length))
     if (fresh.length === 0) return
     const lines = [...this.readLog(id), ...fresh].slice(-LOG_LINES)
-    this.#forgetLog(id)
-    const log = {
-      lines,
-      bytes: lines.reduce((sum, { length }) => sum + length, 0),
-      expiresAt: this.now + LOG_TTL,
-    }
-    this.#logs.set(id, log)
-    this.#budget.set(log, log.bytes, () => this.#logs.delete(id))
-  }
-
-  #forgetLog(id: string): void {
-    const log = this.#logs.get(id)
-    if (log) this.#budget.delete(log)
-    this.#logs.delete(id)
+    const bytes = lines.reduce((sum, { length }) => sum + length, 0)
+    this.#logs.set(id, { lines, expiresAt: this.now + LOG_TTL }, bytes, false)
   }
 
   readLog(id: string): string[] {
-    const log = this.#logs.get(id)
-    return log && log.expiresAt > this.now ? log.lines : []
+    return this.#logs.get(id)?.lines ?? []
   }
 
   publishEvent(event: string): void {
-    for (const { watchers } of this.clients.values()) {
-      for (const onEvent of watchers) this.#options.deliver(() => onEvent(event))
-    }
+    this.hub.broadcast(({ watchers }) => {
+      for (const onEvent of watchers) onEvent(event)
+    })
   }
 
   get hasWatchers(): boolean {
-    return [...this.clients.values()].some(({ watchers }) => watchers.size > 0)
+    return this.hub.clients.some(({ watchers }) => watchers.size > 0)
   }
 
-  /** Drops everything that has expired. */
+  /** Removes expired jobs. */
   sweep(): void {
     this.model.state.sweep(this.now)
     this.#updateBudget()
-    for (const [id, { expiresAt }] of this.#logs) if (expiresAt <= this.now) this.#forgetLog(id)
   }
 }
 

@@ -1,7 +1,6 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { microtask } from '../../kernel/event-loop.ts'
-import { newId } from '../../kernel/keys.ts'
 import type { CallLimits } from '../../locker/store/store.ts'
 import type { BrokerClient, InMemoryBroker } from './in-memory-broker.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
@@ -28,7 +27,7 @@ import type {
 
 /** One client of a queue in memory: what a process is to Redis. */
 export class InMemoryQueueClient implements QueueStore {
-  readonly inbox: string = newId()
+  readonly inbox: string
   readonly subscribed = true
   readonly #broker: InMemoryBroker
   readonly #client: BrokerClient = {
@@ -40,7 +39,7 @@ export class InMemoryQueueClient implements QueueStore {
 
   constructor(broker: InMemoryBroker) {
     this.#broker = broker
-    broker.clients.set(this.inbox, this.#client)
+    this.inbox = broker.hub.connect(this.#client)
   }
 
   submit(submission: Submission, _within: number, listener: SubmissionListener): void {
@@ -186,6 +185,6 @@ export class InMemoryQueueClient implements QueueStore {
   }
 
   close(): void {
-    this.#broker.clients.delete(this.inbox)
+    this.#broker.hub.disconnect(this.inbox)
   }
 }

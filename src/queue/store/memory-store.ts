@@ -68,7 +68,7 @@ export class MemoryQueueStore {
   #sweep(): boolean {
     for (const [queue, broker] of this.#brokers) {
       broker.sweep()
-      if (broker.isEmpty && broker.clients.size === 0) this.#brokers.delete(queue)
+      if (broker.isEmpty && broker.hub.clients.length === 0) this.#brokers.delete(queue)
     }
     return [...this.#brokers.values()].some((broker) => !broker.isEmpty)
   }

@@ -70,7 +70,7 @@ export class QueueServer extends InMemoryBroker {
 
   leave(inbox: string): void {
     this.#parties.delete(inbox)
-    this.clients.delete(inbox)
+    this.hub.disconnect(inbox)
   }
 
   /** Runs a request of a process. */
