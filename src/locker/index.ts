@@ -1,10 +1,9 @@
 /** The Locker: one computation, every caller gets its result. */
 
 export type { ResultCacheOptions } from './cache/result-cache.ts'
-export type { Counters } from './flight/locker-context.ts'
-export type { Done, Work, WorkContext } from './flight/waiter.ts'
 export { Lease, type PublishOptions } from './lease.ts'
 export { Locker, type LockerStats, type Peek } from './locker.ts'
+export type { Counters } from './locker-context.ts'
 export type { Memoized } from './memoize.ts'
 export {
   LOCKER_DEFAULTS,
@@ -18,3 +17,4 @@ export {
 export type { ManyContext, ManyResults, ManyWork } from './processor/batch-run.ts'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
 export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/options.ts'
+export type { Done, Work, WorkContext } from './work.ts'

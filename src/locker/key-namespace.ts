@@ -9,13 +9,14 @@ import {
   tagsUnchanged,
   tagVersionRetention,
 } from './cache/tag-versions.ts'
+import type { Namespace } from './call.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
-import { countUndecodable } from './flight/locker-context.ts'
-import type { Done, Namespace, Work } from './flight/waiter.ts'
 import type { Lease } from './lease.ts'
+import { countUndecodable } from './locker-context.ts'
 import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
 import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
+import type { Done, Work } from './work.ts'
 
 /** The time from `readVersions` to `setIfUnclaimed`, ms, after which the value counts as invalidated. */
 const PENDING_SET_RETENTION = 10 * 60_000

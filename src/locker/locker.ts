@@ -3,10 +3,10 @@ import type { Codec } from '../kernel/codec/codec.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { checkDuration } from '../kernel/options.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import type { Counters } from './flight/locker-context.ts'
-import type { Done, Namespace, Work } from './flight/waiter.ts'
+import type { Namespace } from './call.ts'
 import { KeyNamespace } from './key-namespace.ts'
 import type { Lease, PublishOptions } from './lease.ts'
+import type { Counters } from './locker-context.ts'
 import { type Memoized, memoize } from './memoize.ts'
 import {
   checkTags,
@@ -21,6 +21,7 @@ import type { ManyWork } from './processor/batch-run.ts'
 import { LockerRuntime } from './runtime.ts'
 import type { StreamOptions, StreamWork } from './stream/options.ts'
 import { createStreams, type Streams } from './stream/streams.ts'
+import type { Done, Work } from './work.ts'
 
 /** The state of a key. While a result is renewed, both `lock` and `value` are present. */
 export interface Peek {

@@ -27,8 +27,10 @@ import {
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
 import type { ResultCacheOptions } from './cache/result-cache.ts'
-import type { OnUnavailable } from './flight/waiter.ts'
 import { MemoryStore } from './store/memory-store.ts'
+
+/** What a caller has done while Redis is away. */
+export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
 
 /**
  * When a result may be served although it is stale. `staleWhileRevalidate` and `staleIfError` mean what they mean in RFC

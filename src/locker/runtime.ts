@@ -8,9 +8,9 @@ import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
 import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
+import { Call, type Namespace } from './call.ts'
 import { FlightTable } from './flight/flight-table.ts'
-import { LeaseRegistry, type LockerContext, newCounters } from './flight/locker-context.ts'
-import { Call, type Namespace, type Work } from './flight/waiter.ts'
+import { LeaseRegistry, type LockerContext, newCounters } from './locker-context.ts'
 import {
   type AnyRunOptions,
   checkRunOptions,
@@ -18,8 +18,10 @@ import {
   type ResolvedOptions,
   resolveOptions,
 } from './options.ts'
+import type { BatchRun } from './processor/batch-run.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
+import type { Work } from './work.ts'
 
 /** The least time between a failed renewal of a stale result and the next one, ms. */
 const RENEWAL_BACKOFF = 1000
@@ -109,7 +111,7 @@ export class LockerRuntime {
   }
 
   /** The stale result in this process's cache, if the call accepts it. Renews it in the background. */
-  serveStale(call: Call): CachedResult | undefined {
+  serveStale(call: Call, batch?: BatchRun): CachedResult | undefined {
     const { name, key, afterFence, staleWhileRevalidate, locker } = call
     // `request` has no work to renew with.
     if (!this.#cache || call.refresh || !call.work || staleWhileRevalidate === 0) return undefined
@@ -119,16 +121,16 @@ export class LockerRuntime {
       return undefined
     locker.counters.stale++
     if (hasListeners('stale')) emit('stale', { key, staleFor: now - entry.freshUntil })
-    this.#renew(call, entry, now)
+    this.#renew(call, entry, now, batch)
     return entry
   }
 
-  #renew(call: Call, entry: CachedResult, now: number): void {
-    const { batch, key } = call
+  #renew(call: Call, entry: CachedResult, now: number, batch: BatchRun | undefined): void {
+    const { key } = call
     const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
     const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
     const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
-    const renewed = now >= entry.renewAfter ? this.flights.revalidate(renewal) : undefined
+    const renewed = now >= entry.renewAfter ? this.flights.revalidate(renewal, batch) : undefined
     if (!renewed) return batch?.onClaimSettled(key)
     renewed
       .catch(() => {

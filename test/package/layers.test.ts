@@ -36,9 +36,9 @@ const INNER_YET: string[] = [
   'memoize/engine/engine.ts imports locker/key-namespace.ts, an inner file',
   'memoize/engine/http-cache.ts imports locker/locker.ts, an inner file',
   'memoize/engine/lookup.ts imports locker/key-namespace.ts, an inner file',
-  'memoize/engine/options.ts imports locker/flight/waiter.ts, an inner file',
-  'memoize/engine/storage/placement.ts imports locker/flight/waiter.ts, an inner file',
+  'memoize/engine/options.ts imports locker/options.ts, an inner file',
   'memoize/engine/storage/placement.ts imports locker/key-namespace.ts, an inner file',
+  'memoize/engine/storage/placement.ts imports locker/work.ts, an inner file',
   'memoize/policy/reuse.ts imports locker/key-namespace.ts, an inner file',
   'queue/store/in-memory-client.ts imports locker/store/store.ts, an inner file',
   'queue/store/memory-store.ts imports locker/store/store.ts, an inner file',
@@ -46,23 +46,9 @@ const INNER_YET: string[] = [
   'queue/store/redis/redis-store.ts imports locker/store/store.ts, an inner file',
   'queue/store/store.ts imports locker/store/store.ts, an inner file',
 ]
-const CYCLES_YET: string[][] = [
-  [
-    'locker/cache/result-cache.ts',
-    'locker/cache/tag-versions.ts',
-    'locker/flight/locker-context.ts',
-    'locker/flight/waiter.ts',
-    'locker/lease.ts',
-    'locker/options.ts',
-    'locker/processor/batch-run.ts',
-    'locker/processor/held-lease.ts',
-    'locker/processor/lease-state.ts',
-    'locker/processor/work-runner.ts',
-  ],
-  ['memoize/engine/storage/holdings.ts', 'memoize/engine/storage/placement.ts'],
-]
+const CYCLES_YET: string[][] = [['memoize/engine/storage/holdings.ts', 'memoize/engine/storage/placement.ts']]
 const LARGE_YET: string[] = [
-  'locker/flight/flight.ts has 772 lines',
+  'locker/flight/flight.ts has 773 lines',
   'memoize/engine/engine.ts has 400 lines',
   'queue/queue.ts has 548 lines',
   'queue/store/redis/redis-store.ts has 430 lines',

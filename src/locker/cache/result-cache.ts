@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../../kernel/event-loop.ts'
 import { rootContext } from '../../kernel/event-loop.ts'
-import type { Done } from '../flight/waiter.ts'
+import type { Done } from '../work.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {

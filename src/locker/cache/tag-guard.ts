@@ -1,4 +1,4 @@
-import type { Call } from '../flight/waiter.ts'
+import type { Call } from '../call.ts'
 import type { ClaimReply, Outcome } from '../store/store.ts'
 import {
   parseTagVersions,

@@ -1,5 +1,5 @@
 import { microtask } from '../../kernel/event-loop.ts'
-import type { Call } from '../flight/waiter.ts'
+import type { Call } from '../call.ts'
 import type { CallLimits, Store } from '../store/store.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { newId } from '../../kernel/keys.ts'
+import type { Call } from '../call.ts'
 import { outcomeRetention } from '../processor/lease-state.ts'
 import type { Claimer, ClaimReply } from '../store/store.ts'
-import type { Call } from './waiter.ts'
 
 /** How a value is kept. */
 export interface Retention {

@@ -4,11 +4,13 @@ import type { Clock } from '../../kernel/event-loop.ts'
 import { AsyncContext } from '../../kernel/event-loop.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { Deadlines } from '../../kernel/waiter.ts'
+import type { Call, JoinedCall } from '../call.ts'
+import type { BatchRun } from '../processor/batch-run.ts'
+import { addWait, callingWork, wouldDeadlock } from '../processor/work-runner.ts'
 import type { Store } from '../store/store.ts'
-import { addWait, callingWork, wouldDeadlock } from './deadlock.ts'
 import { Flight, type FlightEvents } from './flight.ts'
 import { requiresShared, serveLastKnown } from './unavailable.ts'
-import { type Call, type JoinedCall, Waiter } from './waiter.ts'
+import { Waiter } from './waiter.ts'
 import type { StaleResult } from './waiter-set.ts'
 
 /** Callers that may wait in one process at a time. */
@@ -67,7 +69,7 @@ export class FlightTable implements FlightEvents {
   }
 
   /** Waits with the callers of the same record, or begins a flight. */
-  join(call: Call): Promise<unknown> {
+  join(call: Call, batch?: BatchRun): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
     // Redis is away: nobody waits for a work of this process who would have what is there.
@@ -89,16 +91,16 @@ export class FlightTable implements FlightEvents {
     if (this.#waiters >= MAX_WAITERS) {
       return Promise.reject(new OverloadedError(`${MAX_WAITERS} callers wait already`, { key: call.key }))
     }
-    call.context = call.batch?.context ?? new AsyncContext()
+    call.context = batch?.context ?? new AsyncContext()
     const joined = call as JoinedCall
     const flight = known ?? new Flight(joined, this)
-    const waiter = new Waiter(joined, this.#deadlines)
+    const waiter = new Waiter(joined, this.#deadlines, batch)
     if (from) waiter.onEnd = addWait(from, flight)
     this.#waiters++
     flight.add(waiter)
     if (known) {
       call.locker.counters.joins++
-      call.batch?.onClaimSettled(call.key)
+      batch?.onClaimSettled(call.key)
       if (hasListeners('join')) emit('join', { key: call.key })
     } else {
       this.#flights.add(flight)
@@ -117,8 +119,8 @@ export class FlightTable implements FlightEvents {
   }
 
   /** Begins to renew what is over, unless that is under way. What comes of it is for those who ask later. */
-  revalidate(call: Call): Promise<unknown> | undefined {
-    return this.#open.has(call.record) ? undefined : this.join(call)
+  revalidate(call: Call, batch?: BatchRun): Promise<unknown> | undefined {
+    return this.#open.has(call.record) ? undefined : this.join(call, batch)
   }
 
   /** A strict caller that would be content with what is over must ask for itself whether it may have that. */

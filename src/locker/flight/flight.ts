@@ -7,7 +7,9 @@ import { lossMargin } from '../../kernel/lease/lease-timer.ts'
 import { shown } from '../../kernel/options.ts'
 import { emit, hasListeners, warnOnce } from '../../kernel/telemetry.ts'
 import { TagGuard, type TagVerdict } from '../cache/tag-guard.ts'
+import type { JoinedCall } from '../call.ts'
 import { Lease } from '../lease.ts'
+import { countUndecodable } from '../locker-context.ts'
 import { HeldLease } from '../processor/held-lease.ts'
 import {
   type Grant,
@@ -18,11 +20,10 @@ import {
 } from '../processor/lease-state.ts'
 import { performWork } from '../processor/work-runner.ts'
 import { ANY_STALENESS, type Claimer, type ClaimReply, type Notice, type Outcome } from '../store/store.ts'
+import type { WaitNode } from '../work.ts'
 import { storeUnclaimed } from './bypass.ts'
-import type { WaitNode } from './deadlock.ts'
-import { countUndecodable } from './locker-context.ts'
 import { type Reading, ResultDelivery } from './result-delivery.ts'
-import type { JoinedCall, Waiter } from './waiter.ts'
+import type { Waiter } from './waiter.ts'
 import {
   errorFor,
   rejectWithFailure,
@@ -468,7 +469,7 @@ export class Flight implements Claimer, HeldLeaseListener, WaiterSetEvents {
     this.waiters.replayProgress(reply.afterFence < reply.fence ? reply.progress : undefined)
     if (this.#hinted) return this.claim()
     this.#serveStale()
-    for (const { call } of this.waiters) call.batch?.onClaimSettled(call.key)
+    for (const waiter of this.waiters) waiter.batch?.onClaimSettled(waiter.call.key)
     if (this.#state !== 'parked') return
     this.#leaseEndsAt = clock.now() + reply.leaseLeft
     this.#pollAfter(store.subscribed ? reply.leaseLeft : Math.min(reply.leaseLeft, POLL_WHILE_DISCONNECTED))
@@ -553,8 +554,8 @@ export class Flight implements Claimer, HeldLeaseListener, WaiterSetEvents {
     }
     const held = new HeldLease(call, grant, this)
     this.#held = held
-    if (call.batch) {
-      call.batch.onGranted(held)
+    if (first.batch) {
+      first.batch.onGranted(held)
     } else if (call.work) {
       performWork(call.work, held)
     } else {

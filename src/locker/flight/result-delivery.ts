@@ -1,7 +1,8 @@
 import { decodeWith, sizeOf } from '../../kernel/codec/codec.ts'
 import { parseTagVersions } from '../cache/tag-versions.ts'
+import type { Call } from '../call.ts'
 import type { Outcome, StaleValue } from '../store/store.ts'
-import type { Call, Waiter } from './waiter.ts'
+import type { Waiter } from './waiter.ts'
 import type { WaiterSet } from './waiter-set.ts'
 
 /** A value that was read: as callers are given it, and the bytes that it takes in memory. */

@@ -1,5 +1,5 @@
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import type { Call } from './waiter.ts'
+import type { Call } from '../call.ts'
 
 /** Whether a caller would rather fail than have a result that was made for this process alone. */
 export function requiresShared({ onUnavailable }: Pick<Call, 'onUnavailable'>): boolean {

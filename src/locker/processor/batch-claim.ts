@@ -1,6 +1,6 @@
 import { checkKey } from '../../kernel/keys.ts'
 import { checkFunction } from '../../kernel/options.ts'
-import type { Namespace } from '../flight/waiter.ts'
+import type { Namespace } from '../call.ts'
 import { checkRunOptions, type RunManyOptions } from '../options.ts'
 import type { LockerRuntime } from '../runtime.ts'
 import { BatchRun, type ManyWork } from './batch-run.ts'
@@ -38,11 +38,10 @@ function join(
   options: RunManyOptions,
 ): Promise<unknown> {
   const call = runtime.createCall(namespace, key, computedByItsBatch, options)
-  call.batch = batch
   // A stale result is renewed in the same round; its key counts as answered when that is done.
-  const stale = runtime.serveStale(call)
+  const stale = runtime.serveStale(call, batch)
   if (stale) return stale.promise
-  const result = runtime.flights.join(call)
+  const result = runtime.flights.join(call, batch)
   const answered = () => batch.onClaimSettled(key)
   result.then(answered, answered)
   return result

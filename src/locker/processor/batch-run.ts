@@ -2,10 +2,9 @@ import { types } from 'node:util'
 import { LeaseLostError } from '../../errors.ts'
 import { AsyncContext } from '../../kernel/event-loop.ts'
 import type { Slot } from '../../kernel/work-scheduler.ts'
-import { runInScope, type WaitNode } from '../flight/deadlock.ts'
-import type { WorkContext } from '../flight/waiter.ts'
+import type { WaitNode, WorkContext } from '../work.ts'
 import type { HeldLease } from './held-lease.ts'
-import { conclude, contextOf, isWanted, type WorkResult } from './work-runner.ts'
+import { conclude, contextOf, isWanted, runInScope, type WorkResult } from './work-runner.ts'
 
 /** What the work of a `runMany` is given. */
 export interface ManyContext {

@@ -12,9 +12,10 @@ import { ProgressThrottle } from '../../kernel/lease/progress-throttle.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { assertTransition } from '../../kernel/transitions.ts'
 import { extendTagVersions, serializeTagVersions } from '../cache/tag-versions.ts'
-import type { WaitNode } from '../flight/deadlock.ts'
-import type { JoinedCall } from '../flight/waiter.ts'
+import type { JoinedCall } from '../call.ts'
+import type { ActiveLease } from '../locker-context.ts'
 import { MESSAGE_LIMIT, type Outcome, type Settlement } from '../store/store.ts'
+import type { WaitNode } from '../work.ts'
 import {
   type Grant,
   type HeldLeaseListener,
@@ -28,7 +29,7 @@ import {
  * A grant in the hands of this process: renews its lease, notices when it is lost, and ends it once, by settling or
  * releasing. Its states and their transitions are listed in lease-state.ts. Never reused: the next grant is another object.
  */
-export class HeldLease implements LeaseTimerListener {
+export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** The call whose work runs under it. */
   readonly call: JoinedCall
   readonly grant: Grant

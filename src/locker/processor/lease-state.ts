@@ -1,7 +1,7 @@
 import type { Transitions } from '../../kernel/transitions.ts'
 import type { TagVersions } from '../cache/tag-versions.ts'
-import type { WaitNode } from '../flight/deadlock.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
+import type { WaitNode } from '../work.ts'
 
 /**
  * The states of a lease in the hands of this process, and what leads from one to the next:

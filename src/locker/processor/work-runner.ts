@@ -1,9 +1,9 @@
 import { CodecError, LeaseLostError } from '../../errors.ts'
+import { type AsyncContext, runningWork } from '../../kernel/event-loop.ts'
 import { checkDuration, checkFields } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import type { Slot } from '../../kernel/work-scheduler.ts'
-import { runInScope } from '../flight/deadlock.ts'
-import type { Work, WorkContext } from '../flight/waiter.ts'
+import type { RunningWork, Slot } from '../../kernel/work-scheduler.ts'
+import type { WaitNode, Work, WorkContext } from '../work.ts'
 import type { HeldLease } from './held-lease.ts'
 
 /** How long callers run their own works after a result that was not stored, unless the work says otherwise, ms. */
@@ -85,5 +85,64 @@ export async function conclude(
     // Lost: the waiters look for the next processor. Refused by the codec: the waiters have received that as the failure.
     if (error instanceof LeaseLostError || error instanceof CodecError) return
     await held.giveUp(error, failed ? result : undefined)
+  }
+}
+
+/** A work that runs. */
+export interface WorkScope extends RunningWork {
+  /** The flight that it computes for. */
+  readonly node: WaitNode
+}
+
+/** The work that is calling, if any. */
+export function callingWork(): WorkScope | undefined {
+  return runningWork.getStore() as WorkScope | undefined
+}
+
+/** Works that run now. */
+let running = 0
+
+/**
+ * Runs a work in its scope, and in the async context of the call that it is of. While no work runs, the storage is switched off: on Node before 24 it makes every
+ * promise of the process cost twice as much.
+ */
+export async function runInScope<T>(
+  context: AsyncContext,
+  scope: WorkScope,
+  work: () => T | PromiseLike<T>,
+): Promise<T> {
+  running++
+  try {
+    return await context.run(() => runningWork.run(scope, work))
+  } finally {
+    running--
+    if (running === 0) runningWork.disable()
+  }
+}
+
+/** Whether waiting for `target` would be waiting for `caller` itself, directly or through other flights. */
+export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
+  const seen = new Set<WaitNode>()
+  const pending = [target]
+  for (let node = pending.pop(); node; node = pending.pop()) {
+    if (node === caller) return true
+    if (seen.has(node)) continue
+    seen.add(node)
+    for (const waitedFor of node.waitsFor?.keys() ?? []) pending.push(waitedFor)
+  }
+  return false
+}
+
+/** Notes that a work waits for `target`, and lends its slot; the returned function takes both back. */
+export function addWait({ node, slot }: WorkScope, target: WaitNode): () => void {
+  node.waitsFor ??= new Map()
+  const { waitsFor } = node
+  waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
+  const resume = slot.lend()
+  return () => {
+    const left = (waitsFor.get(target) ?? 1) - 1
+    if (left === 0) waitsFor.delete(target)
+    else waitsFor.set(target, left)
+    resume()
   }
 }

@@ -14,8 +14,8 @@ import {
   withDefaults,
 } from '../../kernel/options.ts'
 import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
-import type { Counters } from '../flight/locker-context.ts'
-import type { OnUnavailable } from '../flight/waiter.ts'
+import type { Counters } from '../locker-context.ts'
+import type { OnUnavailable } from '../options.ts'
 import type { LogStore } from './log/log-store.ts'
 import type { StreamSpace } from './stream-record.ts'
 

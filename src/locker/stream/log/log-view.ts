@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../../kernel/event-loop.ts'
 import { digestOf, FORMAT, newId } from '../../../kernel/keys.ts'
 import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
-import type { WaitNode } from '../../flight/deadlock.ts'
+import type { WaitNode } from '../../work.ts'
 import type { StreamHost } from '../options.ts'
 import { type Interruption, isShared, type StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'

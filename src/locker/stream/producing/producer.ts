@@ -5,7 +5,8 @@ import type { Timer } from '../../../kernel/event-loop.ts'
 import { checkDuration } from '../../../kernel/options.ts'
 import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import type { Slot } from '../../../kernel/work-scheduler.ts'
-import { runInScope, type WaitNode } from '../../flight/deadlock.ts'
+import { runInScope } from '../../processor/work-runner.ts'
+import type { WaitNode } from '../../work.ts'
 import { LOG_GRACE } from '../log/log-store.ts'
 import type { LogProducer, LogView } from '../log/log-view.ts'
 import type { StreamCall, StreamContext, StreamHost, StreamSource } from '../options.ts'
@@ -54,10 +55,7 @@ const UNWANTED_CHECK_DELAY = 100
 /** The log is retained at this interval, in case the work yields nothing for longer than its grace, ms. */
 const RETAIN_INTERVAL = LOG_GRACE / 2
 
-/**
- * Produces one stream under one grant: runs the work, writes its chunks into the log, and publishes the end to the record.
- * Releases the grant in the end, also when it was stopped.
- */
+/** Produces a stream under a grant: runs the work, writes its chunks to the log, publishes the end, releases the grant. */
 export class Producer implements LogProducer {
   /** Identifies the log in the record. */
   readonly log: string

@@ -1,11 +1,10 @@
-import type { RemoteFailure } from '../../errors.ts'
-import { TransientMap, type TransientSet } from '../../kernel/collections.ts'
-import type { Clock } from '../../kernel/event-loop.ts'
-import { emit } from '../../kernel/telemetry.ts'
-import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
-import type { ResultCache } from '../cache/result-cache.ts'
-import type { HeldLease } from '../processor/held-lease.ts'
-import type { Store } from '../store/store.ts'
+import type { RemoteFailure, SoloflightError } from '../errors.ts'
+import { TransientMap, type TransientSet } from '../kernel/collections.ts'
+import type { Clock } from '../kernel/event-loop.ts'
+import { emit } from '../kernel/telemetry.ts'
+import type { WorkScheduler } from '../kernel/work-scheduler.ts'
+import type { ResultCache } from './cache/result-cache.ts'
+import type { Store } from './store/store.ts'
 
 /** Counts of what a locker did, since it was made. */
 export interface Counters {
@@ -69,26 +68,36 @@ export function countUndecodable(counters: Counters, key: string, fence: number)
   emit('undecodable', { key, fence })
 }
 
+/** A lease in the hands of a locker, as the locker itself uses it. The port of processor/held-lease.ts. */
+export interface ActiveLease {
+  /** Its flight has gone on without it. */
+  readonly isLost: boolean
+  /** See `Lease.publish`. */
+  publish(value: unknown, ttl?: number): Promise<void>
+  /** Aborts the work and releases the lease. Never rejects. */
+  cancelAndRelease(reason: SoloflightError): Promise<void>
+}
+
 /** The unsettled leases of a locker, by the name of their record. */
 export class LeaseRegistry {
-  readonly #leases = new TransientMap<string, Set<HeldLease>>()
+  readonly #leases = new TransientMap<string, Set<ActiveLease>>()
 
-  add(record: string, lease: HeldLease): void {
+  add(record: string, lease: ActiveLease): void {
     const leases = this.#leases.get(record)
     if (leases) leases.add(lease)
     else this.#leases.set(record, new Set([lease]))
   }
 
-  delete(record: string, lease: HeldLease): void {
+  delete(record: string, lease: ActiveLease): void {
     const leases = this.#leases.get(record)
     if (leases?.delete(lease) && leases.size === 0) this.#leases.delete(record)
   }
 
-  of(record: string): HeldLease[] {
+  of(record: string): ActiveLease[] {
     return [...(this.#leases.get(record) ?? [])]
   }
 
-  all(): HeldLease[] {
+  all(): ActiveLease[] {
     return [...this.#leases.values()].flatMap((leases) => [...leases])
   }
 }
@@ -102,7 +111,7 @@ export interface LockerContext {
   readonly scheduler: WorkScheduler
   readonly heldLeases: LeaseRegistry
   /** Those of them that are for this process alone, because Redis is away. */
-  readonly unshared: TransientSet<HeldLease>
+  readonly unshared: TransientSet<ActiveLease>
   /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
   readonly strict: boolean
   readonly maxHold: number
