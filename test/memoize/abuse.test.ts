@@ -1,4 +1,4 @@
-// Clients of a memoised node:http handler that leave, do not read, or ask what goes wrong: nobody else suffers from it.
+// Clients of a memoized node:http handler that disconnect, do not read, or provoke errors do not affect other clients.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -13,19 +13,19 @@ import { memoizeHandler } from '../../src/memoize/node.ts'
 import { HttpWorld, type Served } from '../support/http-scene.ts'
 import { until } from '../support/wait.ts'
 
-/** Sends a request, and can leave. */
+/** Sends a request; `leave` disconnects. */
 function visitor({ port }: Served, path: string, headers = {}): { leave(): void } {
   const asked = get({ host: '127.0.0.1', port, path, headers, agent: false }, (response) => response.resume())
   asked.on('error', () => undefined)
   return { leave: () => asked.destroy() }
 }
 
-describe('memoize abuse, clients that leave', () => {
+describe('memoize abuse, clients that disconnect', () => {
   for (const [who, headers] of [
     ['with credentials', { authorization: 'x' }],
-    ['without', {}],
+    ['without credentials', {}],
   ] as const)
-    test(`${who}: its handler is run once, and nothing is thrown`, async () => {
+    test(`memoize abuse - a disconnect ${who}: the handler runs once, and nothing is thrown`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       let ended = 0
@@ -47,7 +47,7 @@ describe('memoize abuse, clients that leave', () => {
       assert.equal((await server.ask('/other')).text, 'page')
     })
 
-  test('while they wait for their turn: no handler is run for them', async () => {
+  test('memoize abuse - a disconnect while waiting for a turn: the handler does not run', async () => {
     await using world = new HttpWorld()
     const runs = new Map<unknown, number>()
     let most = 0
@@ -64,17 +64,17 @@ describe('memoize abuse, clients that leave', () => {
     }
     const server = await world.serve(memoizeHandler(world.locker(), {}, handler))
     const crowd = Array.from({ length: 40 }, (_, n) => visitor(server, '/', { 'x-id': `${n}` }))
-    await until(() => runs.size > 8, { what: 'those who ask by themselves' })
+    await until(() => runs.size > 8, { what: 'uncollapsed requests' })
     for (const { leave } of crowd) leave()
     await until(() => now === 0, { what: 'the handlers to end' })
     await sleep(200)
-    // Handlers that do not heed the end of their client run on while the next begin whose end is not noticed yet.
+    // Handlers that ignore the disconnect still run while the next begin, whose disconnect is not seen yet.
     assert.ok(most <= 16, `${most} at once`)
     assert.ok(runs.size < 40, `${runs.size} ran`)
     assert.deepEqual(new Set(runs.values()), new Set([1]))
   })
 
-  test('in the middle of a change: what it changes afterwards is told as well', async () => {
+  test('memoize abuse - a disconnect during an unsafe request: a later change is invalidated as well', async () => {
     await using world = new HttpWorld()
     let value = 'old'
     const gate = pDefer<void>()
@@ -100,7 +100,7 @@ describe('memoize abuse, clients that leave', () => {
 })
 
 describe('memoize abuse, clients that do not read', () => {
-  test('do not hold up the refresh of a page', async () => {
+  test('memoize abuse - a client that does not read does not delay the refresh of a page', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const handler = ({ url }: IncomingMessage, response: ServerResponse): void => {
@@ -111,17 +111,17 @@ describe('memoize abuse, clients that do not read', () => {
     const server = await world.serve(memoizeHandler(world.locker(), options, handler))
     await server.ask('/page')
     await sleep(400)
-    const deaf = connect(server.port, '127.0.0.1').pause()
-    await once(deaf, 'connect')
+    const silent = connect(server.port, '127.0.0.1').pause()
+    await once(silent, 'connect')
     const line = (path: string): string => `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1:${server.port}\r\n\r\n`
-    deaf.write(line('/big') + line('/page'))
+    silent.write(line('/big') + line('/page'))
     await sleep(300)
     const answers = await Promise.all([1, 2, 3].map(() => server.ask('/page')))
     assert.deepEqual(new Set(answers.map(({ text }) => text)), new Set(['page 2']))
-    deaf.destroy()
+    silent.destroy()
   })
 
-  test('do not keep others from being recorded, nor make what is kept be forgotten', async () => {
+  test('memoize abuse - bodies that nobody reads do not prevent that others are recorded and stored', async () => {
     await using world = new HttpWorld()
     const cache = new HttpCache(world.locker(), { maxRecorded: 4_000_000 })
     const request = (url: string): HttpRequest => ({ method: 'GET', url, headers: { host: 'h' } })
@@ -141,12 +141,12 @@ describe('memoize abuse, clients that do not read', () => {
         yield 'small'
       })(),
     }))
-    assert.ok(!(cache.handle(request('/small'), () => small) instanceof Promise), 'it is kept')
+    assert.ok(!(cache.handle(request('/small'), () => small) instanceof Promise), 'it is stored')
   })
 })
 
 describe('memoize abuse, handlers', () => {
-  test('that throw after the end of their answer do not undo it', async () => {
+  test('memoize abuse - a handler that throws after the end of its response does not change it', async () => {
     await using world = new HttpWorld()
     const told: unknown[] = []
     const handler = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -162,7 +162,7 @@ describe('memoize abuse, handlers', () => {
     assert.equal(told.length, 3)
   })
 
-  test('that write after their end end nobody but themselves', async () => {
+  test('memoize abuse - a handler that writes after the end of its response affects no other response', async () => {
     await using world = new HttpWorld()
     const handler = ({ url }: IncomingMessage, response: ServerResponse): void => {
       response.on('error', () => undefined)
@@ -179,7 +179,7 @@ describe('memoize abuse, handlers', () => {
     assert.equal((await server.ask('/page')).text, 'page')
   })
 
-  test('are not shared when their URL is another than the one that was judged', async () => {
+  test('memoize abuse - a response is private when its URL changes after the decision', async () => {
     await using world = new HttpWorld()
     const cached = memoizeHandler(world.locker(), { ttl: 60_000 }, ({ url }, response) => {
       response.end(`for ${url}`)
@@ -193,7 +193,7 @@ describe('memoize abuse, handlers', () => {
     for (const path of ['/a/x', '/b/x']) assert.equal((await server.ask(path)).text, `for ${path}`)
   })
 
-  test('tell what Location names in whatever form they write it', async () => {
+  test('memoize abuse - Location invalidates in every form in which it is written', async () => {
     await using world = new HttpWorld()
     let list = 0
     const handler = ({ method }: IncomingMessage, response: ServerResponse): void => {
@@ -207,8 +207,8 @@ describe('memoize abuse, handlers', () => {
   })
 })
 
-describe('memoize abuse, those who ask alone', () => {
-  test('with credentials read as it comes, and what was recorded for them is given back', async () => {
+describe('memoize abuse, uncollapsed requests', () => {
+  test('memoize abuse - a request with credentials streams, and releases what it has recorded', async () => {
     const used = new Set<RecordingBudget>()
     const { tryReserve: take } = RecordingBudget.prototype
     RecordingBudget.prototype.tryReserve = function (...args) {
@@ -230,7 +230,7 @@ describe('memoize abuse, those who ask alone', () => {
           await all
         })(),
       }))
-      assert.ok(answer.body && !Buffer.isBuffer(answer.body), 'it comes before its end')
+      assert.ok(answer.body && !Buffer.isBuffer(answer.body), 'it is streamed')
       end()
       for await (const _ of answer.body);
       assert.equal(used.size, 1)
@@ -240,7 +240,7 @@ describe('memoize abuse, those who ask alone', () => {
     }
   })
 
-  test('because of others wait no longer than their timeout', async () => {
+  test('memoize abuse - they wait no longer than the timeout', async () => {
     await using world = new HttpWorld()
     const handler = (_: IncomingMessage, response: ServerResponse): void => {
       setTimeout(() => {
@@ -258,7 +258,7 @@ describe('memoize abuse, refreshes', () => {
   const refreshing = { ttl: 200, staleWhileRevalidate: 60_000 }
 
   for (const event of ['end', 'close'])
-    test(`by handlers that wait for '${event}' of the request`, async () => {
+    test(`memoize abuse - a refresh by a handler that waits for '${event}' of the request`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const handler = (request: IncomingMessage, response: ServerResponse): void => {
@@ -274,7 +274,7 @@ describe('memoize abuse, refreshes', () => {
       await until(async () => (await server.ask('/')).text !== 'page 1', { what: 'the refresh' })
     })
 
-  test('happen as well where each client takes its time', async () => {
+  test('memoize abuse - a refresh happens although every client reads slowly', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const handler = (_: IncomingMessage, response: ServerResponse): void => {
@@ -290,7 +290,7 @@ describe('memoize abuse, refreshes', () => {
     await until(async () => (await server.ask('/')).headers['x-run'] !== '1', { what: 'the refresh' })
   })
 
-  test('are not promised for a body that nobody has read', async () => {
+  test('memoize abuse - no refresh by a request whose body nobody has read', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const options = { ...refreshing, methods: ['GET', 'POST'], key: ({ url }: HttpRequest) => url }
@@ -305,12 +305,12 @@ describe('memoize abuse, refreshes', () => {
     assert.equal(await ask('question'), 'result 2')
     await sleep(250)
     assert.equal(await ask(), 'result 2')
-    await until(() => runs === 3, { what: 'the refresh by one without a body' })
+    await until(() => runs === 3, { what: 'the refresh by a request without a body' })
   })
 })
 
-describe('memoize abuse, changes', () => {
-  test('are told with what their head names at the end, though their client has left, and once', async () => {
+describe('memoize abuse, invalidations', () => {
+  test('memoize abuse - Location at the end invalidates although the client has disconnected', async () => {
     await using world = new HttpWorld()
     let value = 'old'
     const handler = async ({ method }: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -328,7 +328,7 @@ describe('memoize abuse, changes', () => {
     await until(async () => (await server.ask('/item')).text === 'new', { what: 'the change to be seen' })
   })
 
-  test('may announce trailers', async () => {
+  test('memoize abuse - an unsafe request may announce trailers', async () => {
     await using world = new HttpWorld()
     const handler = (_: IncomingMessage, response: ServerResponse): void => {
       response.setHeader('trailer', 'x-sum')

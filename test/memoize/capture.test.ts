@@ -1,4 +1,4 @@
-// The handler writes to its client's own response, which is captured: what stands before the cache, what the handler may do
+// The handler writes to its client's own response, which is captured: middlewares before the cache, what the handler may do
 // to request and response, and what its client does meanwhile.
 
 import assert from 'node:assert/strict'
@@ -28,7 +28,7 @@ const STALE = { 'cache-control': 'max-age=1, stale-while-revalidate=60', age: '1
 const LONG = 'All work and no play makes Jack a dull boy. '.repeat(200)
 const GZIP = { 'accept-encoding': 'gzip' }
 
-/** A client by hand: what it has received so far, and its end. */
+/** A client on a plain socket: `seen` is what it has received so far. */
 async function dial(server: Served, text: string): Promise<{ socket: Socket; seen: () => string }> {
   const socket = connect(server.port, LOCALHOST)
   let seen = ''
@@ -47,8 +47,8 @@ for (const [name, chain] of Object.entries(CHAINS)) {
   const serve = (world: HttpWorld, before: Step[], behind: Step[], options: MemoizeHandlerOptions = {}) =>
     world.serve(chain(...before, memoizeHandler(world.locker(), { ttl: HOUR, ...options }), ...behind))
 
-  describe(`memoize capture, ${name}, what stands before the cache`, () => {
-    test(`memoize capture - ${name}: runs once for every client`, async () => {
+  describe(`memoize capture, ${name}, middlewares before the cache`, () => {
+    test(`memoize capture - ${name}: a middleware before the cache runs once for every client`, async () => {
       await using world = new HttpWorld()
       const [log, ended]: [string[], string[]] = [[], []]
       const logger: Step = (request, response, next) => {
@@ -77,7 +77,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.deepEqual(ended.sort(), ['GET 200 8', 'GET 200 8', 'GET 304 undefined', 'HEAD 200 8'])
     })
 
-    test(`memoize capture - ${name}: a body that was parsed is there, and one that was not can be read`, async () => {
+    test(`memoize capture - ${name}: a body that a middleware has parsed is there, and one that was not can be read`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const key = ({ incoming }: { incoming?: IncomingMessage | undefined }) =>
@@ -102,7 +102,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: a session per client, whose cookie is neither kept nor in the way`, async () => {
+    test(`memoize capture - ${name}: a session per client: its cookie is not stored, and does not prevent sharing`, async () => {
       await using world = new HttpWorld()
       const store = new session.MemoryStore()
       const sessions = session({
@@ -131,7 +131,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal(Object.keys(all).length, 6)
     })
 
-    test(`memoize capture - ${name}: cookies of before and of the handler are together, and the latter for one`, async () => {
+    test(`memoize capture - ${name}: cookies of the handler are added to those of middlewares, for one client`, async () => {
       await using world = new HttpWorld()
       let [clients, runs] = [0, 0]
       const before: Step = (_request, response, next) => {
@@ -159,7 +159,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: Cache-Control and Vary of before count`, async () => {
+    test(`memoize capture - ${name}: Cache-Control and Vary of middlewares count`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const before: Step = (request, response, next) => {
@@ -177,7 +177,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.ok(runs <= 5, `${runs} runs`)
     })
 
-    test(`memoize capture - ${name}: compression before the cache compresses for each client by himself`, async () => {
+    test(`memoize capture - ${name}: compression before the cache compresses for each client separately`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const page: Step = (request, response) => {
@@ -205,7 +205,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal((await server.ask('/', { method: 'HEAD', headers: GZIP })).text, '')
     })
 
-    test(`memoize capture - ${name}: compression behind the cache is kept by Accept-Encoding`, async () => {
+    test(`memoize capture - ${name}: compressed responses from behind the cache are stored by Accept-Encoding`, async () => {
       await using world = new HttpWorld()
       const page: Step = (_request, response) => {
         response.setHeader('content-type', 'text/plain')
@@ -220,7 +220,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: with all of it before, a stale answer is given at once and renewed`, async () => {
+    test(`memoize capture - ${name}: with sessions and compression a stale response is served at once and refreshed`, async () => {
       await using world = new HttpWorld()
       const sessions = session({ secret: 'x', resave: false, saveUninitialized: true }) as unknown as Step
       const gates = [pDefer<void>(), pDefer<void>()]
@@ -251,14 +251,14 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       for (let i = 0; i < 5; i++) assert.equal(await ask(), '0')
       await until(() => runs === 2, { what: 'the refresh' })
       gates[1]?.resolve()
-      await until(async () => (await ask()) === '1', { what: 'the renewed answer' })
+      await until(async () => (await ask()) === '1', { what: 'the refreshed response' })
       assert.deepEqual(seen, ['GET', undefined, false, false, false])
       assert.ok(runs >= 2, `${runs} runs`)
     })
   })
 
   describe(`memoize capture, ${name}, what the handler does`, () => {
-    test(`memoize capture - ${name}: a stale answer to a body is renewed where that was read before, and is none where not`, async () => {
+    test(`memoize capture - ${name}: a stale response to a request with a body is refreshed if the body was read, and not served if not`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const page: Step = (_request, response) => {
@@ -269,14 +269,14 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       const parsed = await serve(world, [json()], [page], options)
       assert.equal((await parsed.ask('/', asked)).text, 'page 1')
       await until(async () => (await parsed.ask('/', asked)).text !== 'page 1', {
-        what: 'the renewed answer',
+        what: 'the refreshed response',
       })
       runs = 0
       const unread = await serve(world, [], [page], { ...options, key: () => 'two' })
       for (let i = 1; i <= 3; i++) assert.equal((await unread.ask('/', asked)).text, `page ${i}`)
     })
 
-    test(`memoize capture - ${name}: events for one client alone come at once, compressed or not`, async () => {
+    test(`memoize capture - ${name}: server-sent events of a private response arrive at once, compressed or not`, async () => {
       await using world = new HttpWorld()
       const streams: ServerResponse[] = []
       const page: Step = (_request, response) => {
@@ -302,7 +302,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: a file is sent whole though its first client leaves`, async () => {
+    test(`memoize capture - ${name}: a file is sent whole although its first client disconnects`, async () => {
       await using world = new HttpWorld()
       const file = join(await temporaryFolder(), 'big')
       await writeFile(file, Buffer.alloc(4_000_000, 'x'))
@@ -343,7 +343,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: when all have left the handler is told, before its head and after`, async () => {
+    test(`memoize capture - ${name}: the handler sees a disconnect when no client waits, before its head and after`, async () => {
       await using world = new HttpWorld()
       const events: string[] = []
       let runs = 0
@@ -360,12 +360,12 @@ for (const [name, chain] of Object.entries(CHAINS)) {
         await until(() => runs === 1, { what: 'the handler to run' })
         if (path === '/after') await until(() => seen() !== '', { what: 'the head' })
         socket.destroy()
-        await until(() => events.length === 2, { what: `the handler of ${path} to be told` })
+        await until(() => events.length === 2, { what: `the events of ${path}` })
         assert.deepEqual(events.sort(), ['aborted', 'closed true false'])
       }
     })
 
-    test(`memoize capture - ${name}: errors before and after the head, and what is passed on`, async () => {
+    test(`memoize capture - ${name}: errors before and after the head, and next()`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const page: Step = (request, response, next) => {
@@ -394,7 +394,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal((await server.ask('/passed')).text, 'passed on')
     })
 
-    test(`memoize capture - ${name}: the connection is the client\u2019s, but for its life`, async () => {
+    test(`memoize capture - ${name}: the handler sees the addresses of the client\u2019s socket, and the lifetime of the captured one`, async () => {
       await using world = new HttpWorld()
       const page: Step = ({ socket, connection }, response) => {
         assert.ok(socket instanceof Socket)
@@ -430,7 +430,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       ])
     })
 
-    test(`memoize capture - ${name}: interim responses reach the client whose request is used`, async () => {
+    test(`memoize capture - ${name}: 1xx responses reach the client whose request the handler received`, async () => {
       await using world = new HttpWorld()
       const page: Step = (_request, response) => {
         response.writeEarlyHints({ link: '</a.css>; rel=preload' })
@@ -450,7 +450,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.match(await server.raw(get('/', close)), /^HTTP\/1\.1 200 OK\r\n[\s\S]*body$/)
     })
 
-    test(`memoize capture - ${name}: pipelined requests are answered in their order on one connection`, async () => {
+    test(`memoize capture - ${name}: pipelined requests on one connection are answered in order`, async () => {
       await using world = new HttpWorld()
       const page: Step = (request, response) => {
         setTimeout(() => response.end(`<${request.url}>`), request.url === '/slow' ? 60 : 0)
@@ -464,7 +464,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       }
     })
 
-    test(`memoize capture - ${name}: what is for one client goes at his pace, whole`, async () => {
+    test(`memoize capture - ${name}: a private response is streamed with backpressure, whole`, async () => {
       await using world = new HttpWorld()
       const TOTAL = 32 * 1024 * 1024
       const piece = Buffer.alloc(64 * 1024, 'x')
@@ -492,7 +492,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal(received, TOTAL)
     })
 
-    test(`memoize capture - ${name}: pieces keep their order when the handler goes on in the middle of the answer`, async () => {
+    test(`memoize capture - ${name}: chunks keep their order when the handler writes while the cache does`, async () => {
       await using world = new HttpWorld()
       const pieces = Array.from({ length: 60 }, (_, i) => String(i).padStart(7000))
       const page: Step = (_request, response) => {
@@ -509,7 +509,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       for (let i = 0; i < 5; i++) assert.ok((await server.ask('/')).text === pieces.join(''), 'the order')
     })
 
-    test(`memoize capture - ${name}: a handler that is cut off has no part in what its client is told`, async () => {
+    test(`memoize capture - ${name}: a handler that was cut off does not change what its client receives`, async () => {
       await using world = new HttpWorld()
       const pending: ServerResponse[] = []
       const server = await serve(world, [], [(_request, response) => pending.push(response)], { timeout: 50 })

@@ -1,5 +1,5 @@
-// Many clients of a server with sessions, compression and a cache, of which a third leave at any moment: each of the others
-// has exactly what is his, on connections that are used again and again.
+// Many clients of a server with sessions, compression and a cache, on connections that are kept alive. A third of them
+// disconnect at random moments; each of the others receives exactly its own response.
 
 import assert from 'node:assert/strict'
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
@@ -20,14 +20,14 @@ const PIECE = 7_000
 
 const upTo = (limit: number): number => Math.floor(Math.random() * limit)
 
-/** What a page is to say: whose it is only where it is private. */
+/** The text of a page. Only a private page names its client. */
 const textOf = (url: string, who: unknown): string => {
   const { searchParams } = new URL(url, 'http://x')
   const own = searchParams.get('kind') === 'private' ? `for ${who} ` : ''
   return `${own}${url} ${'x'.repeat(Number(searchParams.get('length')))} end`
 }
 
-/** Answers whole or in pieces, now and then as fast as it can, now and then late. */
+/** Answers in one piece or in several, at once or late, with and without waiting for drain. */
 const page: Step = (request, response) => {
   const { searchParams } = new URL(request.url ?? '', 'http://x')
   const text = textOf(request.url ?? '', request.headers['x-who'])
@@ -48,7 +48,7 @@ const page: Step = (request, response) => {
 }
 
 for (const [name, chain] of Object.entries(CHAINS))
-  test(`memoize churn - ${name}: whoever stays has exactly what is his`, async () => {
+  test(`memoize churn - ${name}: each client that stays receives exactly its own response`, async () => {
     await using world = new HttpWorld()
     const sessions = session({ secret: 'x', resave: false, saveUninitialized: true }) as unknown as Step
     const cache = memoizeHandler(world.locker(), {})
@@ -76,7 +76,7 @@ for (const [name, chain] of Object.entries(CHAINS))
         })
         const bytes = await buffer(response)
         const unzipped = response.headers['content-encoding'] === 'gzip' && method === 'GET'
-        assert.ok(!unzipped || zipped, 'nobody is given what he does not accept')
+        assert.ok(!unzipped || zipped, 'no client receives a coding that it does not accept')
         const text = String(unzipped ? gunzipSync(bytes) : bytes)
         const expected = method === 'HEAD' ? '' : textOf(path, who)
         assert.ok(

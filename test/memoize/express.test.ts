@@ -1,4 +1,4 @@
-// memoizeHandler in Express 5: before a whole application, as a middleware, and at a route.
+// memoizeHandler in Express 5: in front of a whole application, as a middleware, and at a route.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -18,7 +18,7 @@ import { until } from '../support/wait.ts'
 const HOUR = 3_600_000
 
 describe('memoize express', () => {
-  onBoth('memoize express - as a middleware, a crowd has the route run once', async (world) => {
+  onBoth('memoize express - as a middleware, concurrent requests run the route once', async (world) => {
     let runs = 0
     const open = () => {
       const app = express()
@@ -62,7 +62,7 @@ describe('memoize express', () => {
     app.use('/static', express.static(fileURLToPath(new URL('.', import.meta.url)), { maxAge: '1h' }))
     const server = await world.serve(app)
     for (const path of ['/json', '/file', '/static/express.test.ts']) {
-      // Whoever has it already is the first to ask: that must not be what all are told.
+      // The first client has the page already: its 304 must not reach the others.
       const { headers } = await server.ask(path, { headers: { 'cache-control': 'no-store' } })
       runs = 0
       const known = { 'if-none-match': String(headers.etag) }
@@ -78,7 +78,7 @@ describe('memoize express', () => {
     }
   })
 
-  test('memoize express - a file is not cut short for all when the client goes who asked first', async () => {
+  test('memoize express - a file is not truncated for the others when the first client disconnects', async () => {
     await using world = new HttpWorld()
     const file = join(await temporaryFolder(), 'big')
     await writeFile(file, Buffer.alloc(4_000_000, 'x'))
@@ -105,7 +105,7 @@ describe('memoize express', () => {
     assert.equal(runs, 1)
   })
 
-  test('memoize express - what stands before it runs once for every client, and its fields are that client\u2019s', async () => {
+  test('memoize express - middlewares before it run once for every client, and their headers are that client\u2019s', async () => {
     await using world = new HttpWorld()
     const app = express()
     let clients = 0
@@ -117,7 +117,7 @@ describe('memoize express', () => {
       res.cookie('sid', `session-${clients}`)
       next()
     })
-    // As session middleware does: a cookie at the last moment.
+    // Session middlewares set their cookie when the head is written, too.
     app.get('/late', (_req, res, next) => {
       const { writeHead } = res
       const sid = `late-${clients}`
@@ -143,7 +143,7 @@ describe('memoize express', () => {
     }
   })
 
-  test('memoize express - stale answers are renewed in the background', async () => {
+  test('memoize express - stale responses are refreshed in the background', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const app = express()
@@ -163,11 +163,11 @@ describe('memoize express', () => {
     assert.equal((await server.ask('/sub/page')).text, 'middleware /sub 1')
     assert.equal((await server.ask('/sub/page')).text, 'middleware /sub 1')
     await until(async () => (await server.ask('/sub/page')).text !== 'middleware /sub 1', {
-      what: 'a newer one',
+      what: 'a newer response',
     })
   })
 
-  test('memoize express - at a route, with its handler: parameters and Express\u2019s methods are there', async () => {
+  test('memoize express - at a route, with its handler: parameters and methods of Express work', async () => {
     await using world = new HttpWorld()
     const log: string[] = []
     const app = express()
@@ -192,7 +192,7 @@ describe('memoize express', () => {
     assert.equal(log.length, 2)
   })
 
-  test('memoize express - fields that were taken away before a route do not come back', async () => {
+  test('memoize express - headers that were removed before a route do not come back', async () => {
     await using world = new HttpWorld()
     const app = express()
     app.use((req, _res, next) => {
@@ -212,13 +212,13 @@ describe('memoize express', () => {
     assert.doesNotMatch(raw, /admin|forged/)
   })
 
-  test('memoize express - an answer that has ended is not changed by what runs on', async () => {
+  test('memoize express - a response that has ended is not changed by a handler that continues', async () => {
     await using world = new HttpWorld()
     const app = express()
     app.use(memoizeHandler(world.locker(), { ttl: HOUR }))
     app.post('/', (_req, res, next) => {
       res.end('ok')
-      // The usual mistake: Express answers by its own page, or would.
+      // A common mistake: Express would answer by its error page.
       assert.throws(() => res.setHeader('content-length', '20'), { code: 'ERR_HTTP_HEADERS_SENT' })
       assert.equal(res.write('more'), false)
       res.end('again')
@@ -231,7 +231,7 @@ describe('memoize express', () => {
     }
   })
 
-  test('memoize express - what changes something invalidates, whatever it wants to upgrade to', async () => {
+  test('memoize express - an unsafe request with Upgrade invalidates', async () => {
     await using world = new HttpWorld()
     let version = 0
     const app = express()
@@ -249,7 +249,7 @@ describe('memoize express', () => {
     assert.equal((await server.ask('/')).text, 'v3')
   })
 
-  test('memoize express - errors: the application\u2019s own pages, and next(error)', async () => {
+  test('memoize express - errors: the application\u2019s error handler, and next(error)', async () => {
     await using world = new HttpWorld()
     const seen: string[] = []
     const app = express()
@@ -286,7 +286,7 @@ describe('memoize express', () => {
     }
   })
 
-  test('memoize express - before the whole application nothing runs twice', async () => {
+  test('memoize express - in front of the whole application nothing runs twice', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const app = express()
@@ -308,7 +308,7 @@ describe('memoize express', () => {
     assert.equal((await server.ask('/nowhere')).status, 404)
   })
 
-  test('memoize express - a body that was parsed before is shared by its key', async () => {
+  test('memoize express - a request with a parsed body is shared by its key', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const app = express()

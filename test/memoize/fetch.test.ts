@@ -1,4 +1,4 @@
-// memoizeHandler from Request to Response: by itself, and under Hono on a real server.
+// memoizeHandler for functions from Request to Response: by itself, and with Hono on a real server.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -16,36 +16,39 @@ const URL_ = 'http://one.example/page?a=1'
 const FRESH = { 'cache-control': 'max-age=60' }
 
 describe('memoize fetch', () => {
-  onBoth('memoize fetch - a crowd at two handlers has one run, and each its own Response', async (world) => {
-    const gate = pDefer<void>()
-    const asked: Request[] = []
-    const bytes = Uint8Array.from({ length: 1_000 }, (_, i) => i & 255)
-    const handlers = [world.locker(), world.locker()].map((locker) =>
-      memoizeHandler(locker, {}, async (request) => {
-        asked.push(request)
-        await gate.promise
-        return new Response(bytes, { status: 203, statusText: 'So so', headers: { ...FRESH, 'x-a': 'b' } })
-      }),
-    )
-    const crowd = Array.from({ length: 20 }, (_, i) =>
-      handlers[i % 2]?.(new Request(URL_, { headers: { accept: '*/*', 'if-none-match': '"x"' } })),
-    )
-    await until(() => asked.length > 0, { what: 'the handler to run' })
-    gate.resolve()
-    const responses = await Promise.all(crowd)
-    assert.equal(new Set(responses).size, 20)
-    for (const response of responses) {
-      assert.deepEqual([response?.status, response?.statusText], [203, 'So so'])
-      assert.equal(response?.headers.get('x-a'), 'b')
-      assert.deepEqual(new Uint8Array((await response?.arrayBuffer()) ?? []), bytes)
-    }
-    assert.equal(asked.length, 1)
-    const [request] = asked
-    assert.deepEqual([request?.url, request?.method, request?.headers.get('accept')], [URL_, 'GET', '*/*'])
-    assert.equal(request?.headers.get('if-none-match'), null)
-  })
+  onBoth(
+    'memoize fetch - concurrent requests at two handlers run once, and each receives its own Response',
+    async (world) => {
+      const gate = pDefer<void>()
+      const asked: Request[] = []
+      const bytes = Uint8Array.from({ length: 1_000 }, (_, i) => i & 255)
+      const handlers = [world.locker(), world.locker()].map((locker) =>
+        memoizeHandler(locker, {}, async (request) => {
+          asked.push(request)
+          await gate.promise
+          return new Response(bytes, { status: 203, statusText: 'So so', headers: { ...FRESH, 'x-a': 'b' } })
+        }),
+      )
+      const crowd = Array.from({ length: 20 }, (_, i) =>
+        handlers[i % 2]?.(new Request(URL_, { headers: { accept: '*/*', 'if-none-match': '"x"' } })),
+      )
+      await until(() => asked.length > 0, { what: 'the handler to run' })
+      gate.resolve()
+      const responses = await Promise.all(crowd)
+      assert.equal(new Set(responses).size, 20)
+      for (const response of responses) {
+        assert.deepEqual([response?.status, response?.statusText], [203, 'So so'])
+        assert.equal(response?.headers.get('x-a'), 'b')
+        assert.deepEqual(new Uint8Array((await response?.arrayBuffer()) ?? []), bytes)
+      }
+      assert.equal(asked.length, 1)
+      const [request] = asked
+      assert.deepEqual([request?.url, request?.method, request?.headers.get('accept')], [URL_, 'GET', '*/*'])
+      assert.equal(request?.headers.get('if-none-match'), null)
+    },
+  )
 
-  test('memoize fetch - a hit is no promise; HEAD, 304 and 206 out of it', async () => {
+  test('memoize fetch - a hit is not a promise; it answers HEAD, conditions and Range', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const handler = memoizeHandler(world.locker(), {}, () => {
@@ -67,7 +70,7 @@ describe('memoize fetch', () => {
     assert.equal(runs, 1)
   })
 
-  test('memoize fetch - what is for one client keeps its request, its Response, and its cookies', async () => {
+  test('memoize fetch - a private response keeps its Request, its Response and its cookies', async () => {
     await using world = new HttpWorld()
     const asked: Request[] = []
     const handler = memoizeHandler(world.locker(), { ttl: HOUR }, async (request, extra: { env: string }) => {
@@ -88,13 +91,13 @@ describe('memoize fetch', () => {
     const withCookie = new Request(URL_, { headers: { cookie: 'who=me' } })
     assert.equal((await handler(withCookie, env)).headers.get('cache-status'), 'soloflight; fwd=bypass')
     assert.equal(asked[1], withCookie)
-    // That it sets cookies is seen afterwards.
+    // The cache sees the cookies only after the handler has run.
     for (let i = 0; i < 2; i++)
       assert.deepEqual((await handler(new Request(URL_), env)).headers.getSetCookie(), cookies)
     assert.equal(asked.length, 4)
   })
 
-  test('memoize fetch - the URL tells hosts, ports and queries apart, whatever the Host field says', async () => {
+  test('memoize fetch - hosts, ports and queries of the URL are keyed, whatever Host says', async () => {
     await using world = new HttpWorld()
     const handler = memoizeHandler(world.locker(), { ttl: HOUR }, (request) => new Response(request.url))
     const urls = [
@@ -114,7 +117,7 @@ describe('memoize fetch', () => {
     }
   })
 
-  test('memoize fetch - shared cookies are all there', async () => {
+  test('memoize fetch - shared cookies keep all their lines', async () => {
     await using world = new HttpWorld()
     const handler = memoizeHandler(world.locker(), { shareSetCookie: true }, () => {
       const response = new Response('x', { headers: FRESH })
@@ -125,7 +128,7 @@ describe('memoize fetch', () => {
       assert.deepEqual((await handler(new Request(URL_))).headers.getSetCookie(), ['a=1', 'b=2'])
   })
 
-  test('memoize fetch - a body is shared by a key that holds it', async () => {
+  test('memoize fetch - a request with a body is shared by a key that includes it', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const key = ({ incoming }: { incoming?: Request | undefined }) =>
@@ -138,7 +141,7 @@ describe('memoize fetch', () => {
       (await handler(new Request(URL_, { method: 'POST', body, headers: { 'x-digest': body } }))).text()
     assert.deepEqual([await post('a'), await post('a'), await post('b')], ['POST a', 'POST a', 'POST b'])
     assert.equal(runs, 2)
-    // It is there still for a handler that is asked once more.
+    // The body is still there when the handler runs again.
     const gate = pDefer<void>()
     const locker = new Locker()
     const slow = memoizeHandler(locker, { methods: ['POST'], key }, async (request) => {
@@ -187,7 +190,7 @@ describe('memoize fetch', () => {
     assert.throws(() => memoizeHandler(locker, {}, undefined as never), TypeError)
   })
 
-  test('memoize fetch - a large stream is read at the pace of its reader, and ends with it', async () => {
+  test('memoize fetch - a large stream is read with backpressure, and cancelled with its reader', async () => {
     await using world = new HttpWorld()
     let pulled = 0
     let cancelled = false
@@ -208,12 +211,12 @@ describe('memoize fetch', () => {
     for (let i = 0; i < 20; i++) assert.equal((await reader?.read())?.value?.length, 10_000)
     assert.ok(pulled < 40, `${pulled} pieces for 20 that were read`)
     await reader?.cancel()
-    await until(() => cancelled, { what: 'the source to be let go' })
+    await until(() => cancelled, { what: 'the source to be cancelled' })
   })
 })
 
 describe('memoize fetch, Hono', () => {
-  test('memoize fetch - Hono before and behind it, over real connections', async () => {
+  test('memoize fetch - Hono in front of it and behind it, over real connections', async () => {
     await using world = new HttpWorld()
     let runs = 0
     const pages = new Hono()

@@ -1,4 +1,4 @@
-// Fastify and Koa behind memoizeHandler, by the few lines of their examples.
+// Fastify and Koa behind memoizeHandler, with the lines of their examples.
 
 import assert from 'node:assert/strict'
 import { createServer, request as httpRequest } from 'node:http'
@@ -14,14 +14,14 @@ import { until } from '../support/wait.ts'
 
 const HOUR = 3_600_000
 
-/** How often a page was made. */
+/** How often a page was rendered. */
 interface Counts {
   runs: number
 }
 
 const BYTES = Buffer.from([0, 255, 13, 10, 128])
 
-/** Begins at once, and takes long enough for a client to leave in the middle. */
+/** Begins at once, and takes long enough for a client to disconnect in between. */
 async function* slowly(): AsyncGenerator<string> {
   for (let i = 0; i < 8; i++) {
     yield `${i} `
@@ -91,24 +91,27 @@ function koa(world: HttpWorld, locker: Locker, counts: Counts): Promise<Served> 
 
 for (const [name, open] of Object.entries({ fastify, koa })) {
   describe(`memoize frameworks, ${name}`, () => {
-    onBoth(`memoize frameworks - ${name}: a crowd at two servers has the page made once`, async (world) => {
-      const counts = { runs: 0 }
-      const servers = await Promise.all([
-        open(world, world.locker(), counts),
-        open(world, world.locker(), counts),
-      ])
-      const headers = { host: 'one.example' }
-      const crowd = Array.from({ length: 40 }, (_, i) => servers[i % 2]?.ask('/slow', { headers }))
-      for (const answer of await Promise.all(crowd)) {
-        assert.deepEqual(JSON.parse(answer?.text ?? ''), { method: 'GET', ip: '127.0.0.1' })
-        assert.match(String(answer?.headers['content-type']), /^application\/json/)
-      }
-      assert.equal(counts.runs, 1)
-      const head = await servers[0]?.ask('/slow', { method: 'HEAD', headers })
-      assert.deepEqual([head?.status, head?.text, counts.runs], [200, '', 1])
-    })
+    onBoth(
+      `memoize frameworks - ${name}: concurrent requests at two servers render the page once`,
+      async (world) => {
+        const counts = { runs: 0 }
+        const servers = await Promise.all([
+          open(world, world.locker(), counts),
+          open(world, world.locker(), counts),
+        ])
+        const headers = { host: 'one.example' }
+        const crowd = Array.from({ length: 40 }, (_, i) => servers[i % 2]?.ask('/slow', { headers }))
+        for (const answer of await Promise.all(crowd)) {
+          assert.deepEqual(JSON.parse(answer?.text ?? ''), { method: 'GET', ip: '127.0.0.1' })
+          assert.match(String(answer?.headers['content-type']), /^application\/json/)
+        }
+        assert.equal(counts.runs, 1)
+        const head = await servers[0]?.ask('/slow', { method: 'HEAD', headers })
+        assert.deepEqual([head?.status, head?.text, counts.runs], [200, '', 1])
+      },
+    )
 
-    test(`memoize frameworks - ${name}: a client that leaves cuts nobody short, before its head or after`, async () => {
+    test(`memoize frameworks - ${name}: a disconnect truncates no other response, before the head or after`, async () => {
       await using world = new HttpWorld()
       const counts = { runs: 0 }
       const server = await open(world, world.locker(), counts)
@@ -116,7 +119,7 @@ for (const [name, open] of Object.entries({ fastify, koa })) {
         const path = `/long?${i}`
         const first = httpRequest({ host: LOCALHOST, port: server.port, path, agent: false })
         first.on('error', () => undefined).end()
-        await until(() => counts.runs === i + 1, { what: 'the page to be begun' })
+        await until(() => counts.runs === i + 1, { what: 'the page to begin' })
         const second = server.ask(path)
         await new Promise((resolve) => setTimeout(resolve, after))
         first.destroy()

@@ -4,32 +4,29 @@ import { Locker, OverloadedError, UnavailableError } from '../../src/index.ts'
 import { lockersIn, onBoth } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
-onBoth(
-  'memoize - version: results of another shape miss, and do not disturb each other',
-  async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    const calls: string[] = []
-    const shaped = (version: number | string | undefined) => (id: string) => {
-      calls.push(`${version} ${id}`)
-      return { version, id }
-    }
-    const key = (id: string) => `item:${id}`
-    const old = one.memoize(shaped(1), { key, version: 1 })
-    const renewed = other.memoize(shaped(2), { key, version: 2 })
-    const plain = other.memoize(shaped(undefined), { key })
-    for (let round = 0; round < 2; round++) {
-      assert.deepEqual(await old('a'), { version: 1, id: 'a' })
-      assert.deepEqual(await renewed('a'), { version: 2, id: 'a' })
-      assert.deepEqual(await plain('a'), { version: undefined, id: 'a' })
-    }
-    assert.deepEqual(calls, ['1 a', '2 a', 'undefined a'])
-    await renewed.invalidate('a')
-    await Promise.all([old('a'), renewed('a'), plain('a')])
-    assert.deepEqual(calls.slice(3), ['2 a'])
-  },
-)
+onBoth('memoize - memoized functions of different versions do not share results', async (world, options) => {
+  const [one, other] = [await world.open(options), await world.open(options)]
+  const calls: string[] = []
+  const shaped = (version: number | string | undefined) => (id: string) => {
+    calls.push(`${version} ${id}`)
+    return { version, id }
+  }
+  const key = (id: string) => `item:${id}`
+  const old = one.memoize(shaped(1), { key, version: 1 })
+  const renewed = other.memoize(shaped(2), { key, version: 2 })
+  const plain = other.memoize(shaped(undefined), { key })
+  for (let round = 0; round < 2; round++) {
+    assert.deepEqual(await old('a'), { version: 1, id: 'a' })
+    assert.deepEqual(await renewed('a'), { version: 2, id: 'a' })
+    assert.deepEqual(await plain('a'), { version: undefined, id: 'a' })
+  }
+  assert.deepEqual(calls, ['1 a', '2 a', 'undefined a'])
+  await renewed.invalidate('a')
+  await Promise.all([old('a'), renewed('a'), plain('a')])
+  assert.deepEqual(calls.slice(3), ['2 a'])
+})
 
-onBoth('memoize - hostile keys and versions are kept apart', async (world, options) => {
+onBoth('memoize - hostile keys and versions do not collide', async (world, options) => {
   const one = await world.open(options)
   const pairs = [
     ['1', '2:x'],
@@ -60,7 +57,7 @@ onBoth('memoize - invalidate, refresh and tags by arguments', async (world, opti
   assert.deepEqual([await cached('a', 1), await cached('a', 2), await cached('b', 1)], [1, 2, 3])
   await other.invalidateTags('user:a')
   const followed = async () => (await cached('a', 1)) > 3
-  await until(followed, { what: 'the cache to follow' })
+  await until(followed, { what: 'the invalidation in the other process' })
   assert.equal(await cached('b', 1), 3)
   await cached.invalidate('b', 1)
   const after = await cached('b', 1)
@@ -69,7 +66,7 @@ onBoth('memoize - invalidate, refresh and tags by arguments', async (world, opti
   assert.equal(await cached('b', 1), after + 1)
 })
 
-test('memoize - wrong options are refused', async () => {
+test('memoize - wrong options are rejected', async () => {
   await using world = await lockersIn('memory')
   const locker = await world.open()
   const key = () => 'k'
@@ -85,7 +82,7 @@ test('memoize - wrong options are refused', async () => {
   assert.throws(() => locker.memoize(() => 1, {} as never), TypeError)
 })
 
-test('maxUnshared - while Redis is away, so many works run for this process alone, and no more', async () => {
+test('maxUnshared - while Redis is away, no more than maxUnshared works run', async () => {
   await using world = await lockersIn('redis')
   const locker = await world.open({ unavailableAfter: 300, onUnavailable: 'local', maxUnshared: 2 })
   await world.t?.server.kill()
@@ -104,7 +101,7 @@ test('maxUnshared - while Redis is away, so many works run for this process alon
   await assert.rejects(locker.run('e', work, { onUnavailable: 'fail' }), UnavailableError)
 })
 
-test('memoize - a key that is none is refused by each of its functions, and names no other', async () => {
+test('memoize - a key that is not a string is rejected by every method', async () => {
   await using locker = new Locker()
   for (const version of [undefined, 2]) {
     const named = locker.memoize((id: unknown) => `${id}`, { key: (id) => id as string, version })

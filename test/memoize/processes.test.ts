@@ -1,4 +1,4 @@
-// Memoised handlers in several processes on one Redis, and clients that come in everywhere at once.
+// Memoized handlers in several processes on one Redis, with concurrent clients at all of them.
 
 import assert from 'node:assert/strict'
 import { Agent, request } from 'node:http'
@@ -23,7 +23,7 @@ interface Got {
   cacheStatus: string
 }
 
-/** Processes with one kind of server, and what their handlers did. */
+/** Processes with one kind of server, and the runs of their handlers. */
 class Fleet implements AsyncDisposable {
   readonly children: readonly Child<MemoizeHandlers>[]
   readonly runs: Run[] = []
@@ -45,7 +45,7 @@ class Fleet implements AsyncDisposable {
     return new Fleet(children, ports)
   }
 
-  /** Asks one of the processes, always by the same host. */
+  /** Sends a request to one of the processes, always with the same Host. */
   ask(index: number, path: string, method = 'GET'): Promise<Got> {
     return new Promise((resolve, reject) => {
       const headers = { host: 'fleet.example' }
@@ -86,13 +86,13 @@ describe('memoize processes', () => {
       const crowd = await Promise.all(Array.from({ length: 500 }, (_, i) => fleet.ask(i % 4, '/slow')))
       for (const { status, text } of crowd) assert.deepEqual([status, text], [200, '/slow version 1'])
       assert.equal(fleet.runs.length, 1)
-      // Everybody has it now, without asking the handler.
+      // Every process has it now: the handler does not run again.
       for (let i = 0; i < 4; i++) assert.match((await fleet.ask(i, '/slow')).cacheStatus, /^soloflight; hit/)
       assert.equal(fleet.runs.length, 1)
     })
   }
 
-  test('memoize processes - the process that makes a page is killed: another makes it, nobody is left waiting', async () => {
+  test('memoize processes - the process that renders a page is killed: another renders it, no client keeps waiting', async () => {
     await using t = await setup()
     await using fleet = await Fleet.start(t, ['node', 'node', 'express', 'fetch'], 700, 1_000)
     const crowd = Array.from({ length: 40 }, (_, i) => fleet.ask(i % 4, '/slow').catch(() => undefined))
@@ -101,7 +101,7 @@ describe('memoize processes', () => {
     await fleet.children[first]?.kill()
     const got = await Promise.all(crowd)
     for (const [i, answer] of got.entries()) {
-      // Its own clients have lost their connections.
+      // The clients of the killed process have lost their connections.
       if (i % 4 === first) assert.equal(answer, undefined)
       else assert.deepEqual([answer?.status, answer?.text], [200, '/slow version 1'])
     }
@@ -109,7 +109,7 @@ describe('memoize processes', () => {
     assert.notEqual(fleet.runs[1]?.pid, fleet.runs[0]?.pid)
   })
 
-  test('memoize processes - what one process changes, no process serves any more', async () => {
+  test('memoize processes - after an unsafe request in one process, no process serves the old page', async () => {
     await using t = await setup()
     await using fleet = await Fleet.start(t, ['node', 'express', 'fetch', 'node'], 0)
     for (let i = 0; i < 4; i++) assert.equal((await fleet.ask(i, '/page')).text, '/page version 1')

@@ -1,5 +1,4 @@
-// What is judged of a request is what its handler sees: under every server with middlewares, something before the cache has
-// changed it.
+// Middlewares before the cache change a request: the cache decides by the request that the handler sees.
 
 import assert from 'node:assert/strict'
 import type { IncomingMessage } from 'node:http'
@@ -20,8 +19,8 @@ const texts = async (server: Served, path: string, field: string): Promise<strin
 }
 
 for (const [name, chain] of Object.entries(CHAINS)) {
-  describe(`memoize judged, ${name}`, () => {
-    test(`memoize judged - ${name}: a field that was taken away before the cache does not come back`, async () => {
+  describe(`memoize changed request, ${name}`, () => {
+    test(`memoize changed request - ${name}: a header that a middleware has removed does not come back`, async () => {
       await using world = new HttpWorld()
       const page: Step = ({ headers, rawHeaders }, response) =>
         response.end(headers['x-admin'] || /secret/.test(rawHeaders.join()) ? 'the admin page' : 'the page')
@@ -39,7 +38,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
     })
 
     for (const field of ['authorization', 'cookie'])
-      test(`memoize judged - ${name}: ${field} that was set before the cache keeps users apart`, async () => {
+      test(`memoize changed request - ${name}: ${field} that a middleware has set keeps users apart`, async () => {
         await using world = new HttpWorld()
         const signIn: Step = (request, _response, next) => {
           const token = request.headers['x-token']
@@ -55,7 +54,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
         assert.deepEqual(await texts(server, '/', 'x-token'), expected)
       })
 
-    test(`memoize judged - ${name}: credentials that are set behind the cache are never shared`, async () => {
+    test(`memoize changed request - ${name}: a response is private when credentials are set behind the cache`, async () => {
       await using world = new HttpWorld()
       const signIn: Step = (request, _response, next) => {
         const token = request.headers['x-token']
@@ -72,7 +71,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       ])
     })
 
-    test(`memoize judged - ${name}: what is changed while Redis is asked is never shared`, async () => {
+    test(`memoize changed request - ${name}: a response is private when its request changes while Redis is read`, async () => {
       await using world = await HttpWorld.onRedis()
       const late: Step = (request, _response, next) => {
         next()
@@ -87,7 +86,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       ])
     })
 
-    test(`memoize judged - ${name}: Vary is kept by the fields that the handler sees`, async () => {
+    test(`memoize changed request - ${name}: variants are stored by the headers that the handler sees`, async () => {
       await using world = new HttpWorld()
       const language: Step = (request, _response, next) => {
         request.headers['x-language'] = request.headers['x-user']
@@ -105,7 +104,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.ok(runs <= 4, `${runs} runs`)
     })
 
-    test(`memoize judged - ${name}: conditions and demands are those that the handler sees`, async () => {
+    test(`memoize changed request - ${name}: conditions and Cache-Control are those that the handler sees`, async () => {
       await using world = new HttpWorld()
       let runs = 0
       const strict: Step = ({ headers }, _response, next) => {
@@ -125,7 +124,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
       assert.equal((await server.ask('/', { headers: { 'x-user': 'ann' } })).text, 'page 2')
     })
 
-    test(`memoize judged - ${name}: fields of any kind and case are judged as text`, async () => {
+    test(`memoize changed request - ${name}: headers of any type and case are compared as text`, async () => {
       await using world = new HttpWorld()
       const odd: Step = (request, _response, next) => {
         const headers = request.headers as Record<string, unknown>
@@ -146,7 +145,7 @@ for (const [name, chain] of Object.entries(CHAINS)) {
   })
 }
 
-test('memoize judged - a URL that was rewritten is kept by both of its forms', async () => {
+test('memoize changed request - a rewritten URL is keyed by both of its forms', async () => {
   await using world = new HttpWorld()
   const app = express()
   app.use((req, _res, next) => {
