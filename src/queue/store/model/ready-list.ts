@@ -31,16 +31,28 @@ export class ReadyList {
   }
 
   /** Adds a job: behind all, or, with `lifo`, before all that have no priority. */
-  push({ id, rank }: JobRecord, lifo: boolean): void {
+  push({ id, rank }: Pick<JobRecord, 'id' | 'rank'>, lifo: boolean): void {
     if (rank) {
-      this.#ranked.push({ id, rank })
-      this.#ranked.sort(before)
+      const ranked = { id, rank }
+      this.#ranked.splice(this.#rankedIndexOf(ranked), 0, ranked)
       this.#entries.unshift(PRIORITY_MARKER)
     } else if (lifo) {
       this.#entries.splice(this.#entries.lastIndexOf(PRIORITY_MARKER) + 1, 0, id)
     } else {
       this.#entries.push(id)
     }
+  }
+
+  /** How many ranked jobs come before this one, by binary search. */
+  #rankedIndexOf(ranked: Ranked): number {
+    let from = 0
+    let to = this.#ranked.length
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (before(this.#ranked[middle] as Ranked, ranked) < 0) from = middle + 1
+      else to = middle
+    }
+    return from
   }
 
   /** Adds a job before all others. */
