@@ -152,6 +152,11 @@ export class JobRecord {
     return this.worker === worker && this.fence === fence
   }
 
+  /** Whether the present generation satisfies a submission. */
+  matches({ conflict, payload }: Submission): boolean {
+    return conflict === 'join' || this.payload === payload
+  }
+
   /** The outcome that later submissions are served. */
   freshOutcome(now: number): KeptOutcome | undefined {
     return this.finished && this.outcome && this.outcome.freshUntil > now ? this.outcome : undefined

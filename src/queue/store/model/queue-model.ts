@@ -1,23 +1,24 @@
-import type {
-  Counts,
-  DueJob,
-  DueJobs,
-  DueResult,
-  JobSnapshot,
-  JobState,
-  OutcomeQuery,
-  OutcomeReply,
-  StallPolicy,
-  Submission,
-  SubmitReply,
-  Termination,
+import { stateOf } from '../../status.ts'
+import {
+  type AttemptOutcome,
+  type Counts,
+  type DueJob,
+  type DueJobs,
+  type DueResult,
+  type JobSnapshot,
+  type JobState,
+  type OutcomeQuery,
+  type OutcomeReply,
+  PENDING_JOB_TTL,
+  type Retention,
+  type StallPolicy,
+  type Submission,
+  type SubmitReply,
+  type Termination,
 } from '../store.ts'
-import { Dispatcher } from './dispatch.ts'
-import { endAttempt, type ModelAttemptOutcome, settleJob, terminateJob } from './endings.ts'
-import type { JobRecord } from './job-record.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { type GenerationEnd, JobRecord } from './job-record.ts'
 import { QueueState, type TransitionContext } from './queue-state.ts'
-import { idsIn, snapshotOf } from './reading.ts'
-import { submitJob } from './submit.ts'
 
 /** An attempt, its worker named by inbox and nonce. */
 export interface ModelAttempt {
@@ -25,6 +26,12 @@ export interface ModelAttempt {
   id: string
   fence: number
 }
+
+/** How an attempt ended, its worker named by inbox and nonce. */
+export type ModelAttemptOutcome = Omit<AttemptOutcome, 'worker'> & ModelAttempt
+
+/** Keeps a job out of the lists of finished jobs. */
+const UNLISTED: Retention = { count: 0, age: 0 }
 
 /**
  * A queue and its transitions. This is the specification: the scripts do the same, and the conformance test compares
@@ -50,32 +57,103 @@ export interface ModelAttempt {
 export class QueueModel {
   readonly state: QueueState = new QueueState()
 
+  /** Joins the job of this id, or is served its outcome, or creates a generation. Idempotent. */
   submit(submission: Submission, inbox: string, context: TransitionContext): SubmitReply {
-    return this.#withDispatcher(context, (dispatcher) => {
-      const park = inbox + submission.nonce
-      return submitJob({ state: this.state, submission, park, dispatcher, at: context })
-    })
+    const { id, nonce, command, conflict, awaited, requiresWorker } = submission
+    const park = inbox + nonce
+    const job = this.state.job(id, context.now)
+    if (job && !job.finished) return this.#join(job, submission, park, context)
+    const isRepeated = job?.creatorNonce === nonce
+    if (job && isRepeated && !awaited) return { status: 'created', generation: job.generation }
+    const fresh = job?.freshOutcome(context.now)
+    if (job && fresh) {
+      const { kind, fence, bytes } = fresh
+      const outcome = { kind, fence, bytes }
+      if (job.matches(submission)) return { status: 'cached', generation: job.settledGeneration, outcome }
+      if (conflict !== 'rerun') return { status: 'conflict' }
+    }
+    // A repetition whose job has finished meanwhile is not run again.
+    if (job && isRepeated) return { status: 'created', generation: job.generation }
+    if (requiresWorker && this.state.command(command).knownWorkers(context.now).length === 0)
+      return { status: 'unknown' }
+    return { status: 'created', generation: this.#create(job, submission, park, context) }
+  }
+
+  #join(job: JobRecord, submission: Submission, park: string, context: TransitionContext): SubmitReply {
+    const { nonce, awaited, payload, options, conflict, abortUnwanted } = submission
+    const { next } = job
+    const parked = job.parks.get(park)
+    if (job.creatorNonce === nonce) return { status: 'created', generation: job.generation }
+    if (next?.creatorNonce === nonce) return { status: 'created', generation: next.generation }
+    if (parked !== undefined) return { status: 'joined', generation: parked }
+    if (awaited && job.parks.size >= context.maxParked) return { status: 'overloaded' }
+    // The next generation has the newest payload, even if that is the payload that runs now.
+    const isPresent = job.matches(submission) && !(next && conflict === 'rerun')
+    const isNext = !isPresent && next?.payload === payload
+    if (!isPresent && !isNext) {
+      if (conflict !== 'rerun') return { status: 'conflict' }
+      const generation = next?.generation ?? Math.max(job.generation + 1, context.micros)
+      job.next = { generation, payload, options, creatorNonce: nonce }
+    }
+    const generation = isPresent ? job.generation : (job.next?.generation ?? 0)
+    if (awaited) job.parks.set(park, generation)
+    // A submitter that does not ask for `abortUnwanted` relies on the job, whether it waits or not.
+    if (!abortUnwanted) job.abortUnwanted = false
+    return { status: isPresent || next ? 'joined' : 'created', generation }
+  }
+
+  /** Begins a generation. Returns its number. */
+  #create(
+    previous: JobRecord | undefined,
+    submission: Submission,
+    park: string,
+    context: TransitionContext,
+  ): number {
+    const { now, micros, batchIndex } = context
+    const { priority, awaited, delay, lifo } = submission
+    const generation = Math.max((previous?.generation ?? 0) + 1, micros)
+    const job = previous ?? new JobRecord(submission, generation)
+    if (previous) {
+      this.state.removeFromListing(previous)
+      previous.resubmit(submission, generation)
+    }
+    job.expiresAt = now + PENDING_JOB_TTL
+    if (awaited) job.creatorPark = park
+    if (priority > 0) job.rank = { priority, micros, batchIndex }
+    this.state.add(job)
+    if (delay > 0) this.#delay(job, delay, context)
+    else this.#assignOrPush(job, lifo, context)
+    return generation
+  }
+
+  /** Delays a submitted job. One worker is notified, so that a process has a timer for it. */
+  #delay(job: JobRecord, delay: number, context: TransitionContext): void {
+    this.state.delay(job, context.now + delay)
+    const [worker] = this.state.command(job.command).knownWorkers(context.now)
+    if (worker !== undefined) context.notifyWorker(worker, { kind: 'due', ms: delay })
+  }
+
+  /** Assigns a submitted job to a free slot, or makes it ready. */
+  #assignOrPush(job: JobRecord, lifo: boolean, context: TransitionContext): void {
+    const command = this.state.command(job.command)
+    const worker = command.takeSlot()
+    if (worker !== undefined)
+      return this.#withDispatcher(context, (dispatcher) => dispatcher.assign(job, worker))
+    this.state.pushReady(job, lifo, context.now)
+    if (command.ready.length > 1) return
+    if (command.knownWorkers(context.now).length === 0) context.broadcastWork()
   }
 
   /** Returns the outcome of a generation, or parks the caller until there is one. */
-  queryOutcome(
-    { id, generation, nonce }: OutcomeQuery,
-    inbox: string,
-    context: TransitionContext,
-  ): OutcomeReply {
-    const job = this.state.job(id, context.now)
+  queryOutcome(query: OutcomeQuery, inbox: string, { now, maxParked }: TransitionContext): OutcomeReply {
+    const { id, generation, nonce } = query
+    const job = this.state.job(id, now)
     const outcome = job?.outcomeOf(generation)
     if (outcome) return { status: 'settled', outcome }
     if (!job?.isPending(generation)) return { status: 'gone' }
     const park = inbox + nonce
-    if (
-      nonce !== '' &&
-      job.creatorPark !== park &&
-      !job.parks.has(park) &&
-      job.parks.size < context.maxParked
-    ) {
-      job.parks.set(park, generation)
-    }
+    const isParked = job.creatorPark === park || job.parks.has(park)
+    if (nonce !== '' && !isParked && job.parks.size < maxParked) job.parks.set(park, generation)
     return { status: 'pending' }
   }
 
@@ -84,25 +162,62 @@ export class QueueModel {
     const job = this.state.job(termination.id, context.now)
     if (job?.creatorPark === park) job.creatorPark = ''
     else if (!job?.parks.delete(park)) return
-    terminateJob(this.state, job, termination, context)
+    this.#terminate(job, termination, context)
   }
 
   terminate(termination: Termination, context: TransitionContext): boolean {
     const job = this.state.job(termination.id, context.now)
-    return job !== undefined && terminateJob(this.state, job, termination, context)
+    return job !== undefined && this.#terminate(job, termination, context)
   }
 
-  /** Runs a finished job again. */
+  /** Ends a job that its worker has not ended. False: there is nothing to end. */
+  #terminate(job: JobRecord, termination: Termination, context: TransitionContext): boolean {
+    const { kind, bytes, outcomeRetention, onlyIfUnwanted } = termination
+    if (onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
+    if (job.finished) return kind === 'removed' && this.#forgetOutcome(job, context.now + outcomeRetention)
+    const { worker, fence, id } = job
+    job.mergeNext()
+    const end = { kind, bytes, outcomeRetention, ttl: 0, retain: UNLISTED, endedExternally: true }
+    this.#settle(job, end, context)
+    if (worker !== '') context.notifyWorker(worker, { kind: 'cancelled', id, fence })
+    return true
+  }
+
+  /** Forgets the outcome of a finished job. False: it is forgotten already. */
+  #forgetOutcome(job: JobRecord, expiresAt: number): boolean {
+    if (!job.outcome || job.outcome.kind === 'removed') return false
+    this.state.removeFromListing(job)
+    job.outcome = { kind: 'removed', fence: job.outcome.fence, bytes: Buffer.alloc(0), freshUntil: 0 }
+    job.expiresAt = expiresAt
+    return true
+  }
+
+  /** Ends the present generation of a job, and begins the next one if there is one. */
+  #settle(job: JobRecord, end: GenerationEnd & { retain: Retention }, context: TransitionContext): void {
+    this.state.unindex(job)
+    job.settle(end, context.now, context.notifyWaiter)
+    if (job.next) {
+      job.startNext(job.next)
+      this.state.pushReady(job, false, context.now)
+      return
+    }
+    const { ttl, outcomeRetention, retain, kind } = end
+    const isListed = retain.count > 0 && retain.age > 0 && kind !== 'removed'
+    job.expiresAt = context.now + Math.max(ttl, outcomeRetention, isListed ? retain.age : 0)
+    if (!isListed) return
+    const list = kind === 'value' ? 'completed' : 'failed'
+    this.state.addToListing(job, list, retain, outcomeRetention, context.now)
+  }
+
+  /** Runs a finished job again. Idempotent. */
   retry(id: string, generation: number, context: TransitionContext): number | undefined {
     const job = this.state.job(id, context.now)
-    // A repetition.
     if (job && job.generation > generation) return job.generation
     if (!job?.finished || job.outcome?.kind === 'removed') return undefined
     this.state.removeFromListing(job)
     job.startGeneration(Math.max(job.generation + 1, context.micros))
-    const command = this.state.command(job.command)
     this.state.pushReady(job, false, context.now)
-    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(command))
+    this.#assignReady(job.command, context)
     return job.generation
   }
 
@@ -111,7 +226,7 @@ export class QueueModel {
     commandState.setCapacity(worker, slots, context.now)
     commandState.paused = this.state.isPaused(command)
     this.state.registerCommand(command, context.now)
-    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(commandState))
+    this.#assignReady(command, context)
   }
 
   removeWorker(worker: string, command: string): void {
@@ -119,27 +234,30 @@ export class QueueModel {
   }
 
   /** Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. */
-  renew(
-    { worker, id, fence }: ModelAttempt,
-    lease: number,
-    context: TransitionContext,
-  ): 'held' | 'lost' | 'cancelled' {
-    const job = this.state.job(id, context.now)
+  renew(attempt: ModelAttempt, lease: number, { now }: TransitionContext): 'held' | 'lost' | 'cancelled' {
+    const { worker, id, fence } = attempt
+    const job = this.state.job(id, now)
     if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
     job.moveTo({ kind: 'active', worker })
-    this.state.deadlines.set(id, context.now + lease)
+    this.state.deadlines.set(id, now + lease)
     return 'held'
   }
 
+  /** Ends an attempt: its job finishes, or gets another attempt. Idempotent. */
   finish(outcome: ModelAttemptOutcome, context: TransitionContext): boolean {
-    const { worker, id, fence, kind, releasesSlot } = outcome
+    const { worker, id, fence, kind, delay, releasesSlot } = outcome
     const job = this.state.job(id, context.now)
     if (job?.endedAs(kind, fence)) return true
     if (!job?.isHeldBy(worker, fence)) return false
-    const command = this.state.command(job.command)
-    endAttempt(this.state, job, outcome, context)
-    if (releasesSlot) command.freeSlots.push(worker)
-    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(command))
+    if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
+    else {
+      job.releaseAttempt(kind === 'retry')
+      if (delay > 0) this.state.delay(job, context.now + delay)
+      else if (kind === 'retry') this.state.pushReady(job, false, context.now)
+      else this.state.requeueFirst(job, context.now)
+    }
+    if (releasesSlot) this.state.command(job.command).freeSlots.push(worker)
+    this.#assignReady(job.command, context)
     return true
   }
 
@@ -182,25 +300,21 @@ export class QueueModel {
 
   /** The lease of an attempt has ended: the job is requeued, or fails if it has stalled too often. */
   #stall(job: JobRecord, policy: StallPolicy, context: TransitionContext): DueResult['status'] {
-    const command = this.state.command(job.command)
-    command.forgetWorker(job.worker)
+    const { maxStalls, failure: bytes, errorTtl: ttl, outcomeRetention, retain } = policy
+    this.state.command(job.command).forgetWorker(job.worker)
     context.notifyWorker(job.worker, { kind: 'capacityRequested' })
     // After its first stall, an attempt cannot have started unless it was accepted.
     if (job.state.kind === 'active' || job.stalls === 0) job.stalls++
-    if (job.stalls > policy.maxStalls) {
-      const { failure: bytes, errorTtl: ttl, outcomeRetention, retain } = policy
-      settleJob(
-        this.state,
-        job,
-        { kind: 'error', bytes, ttl, outcomeRetention, retain, endedExternally: true },
-        context,
-      )
+    if (job.stalls > maxStalls) {
+      const end = { kind: 'error', bytes, ttl, outcomeRetention, retain, endedExternally: true } as const
+      this.#settle(job, end, context)
       return 'failed'
     }
     this.state.requeueFirst(job, context.now)
     return 'stalled'
   }
 
+  /** Pauses a command, or all (''). */
   pause(command: string, now: number): void {
     this.state.paused.add(command)
     if (command !== '') this.state.registerCommand(command, now)
@@ -208,6 +322,7 @@ export class QueueModel {
       this.state.command(name).paused = true
   }
 
+  /** Resumes a command, or all (''). A command that is paused in the other way stays paused. */
   resume(command: string, context: TransitionContext): void {
     this.state.paused.delete(command)
     this.#withDispatcher(context, (dispatcher) => {
@@ -222,28 +337,32 @@ export class QueueModel {
 
   snapshot(id: string, now: number): JobSnapshot | undefined {
     const job = this.state.job(id, now)
-    return job && snapshotOf(job)
+    if (!job) return undefined
+    const { command, payload, options, generation, failures, stalls, fence, progress, waiters } = job
+    const outcome = job.finished ? job.outcomeOf(generation) : undefined
+    const state = stateOf(outcome?.kind, job.worker !== '', job.state.kind === 'delayed')
+    return {
+      ...{ id, command, state, payload, options, generation },
+      ...{ failures, stalls, fence, progress, outcome, waiters },
+    }
   }
 
+  /** Ids in a state, in the order in which they will run, fall due or expire. */
   list(state: JobState, from: number, limit: number, now: number): string[] {
-    return idsIn(this.state, state, now).slice(from, from + limit)
+    return this.state.idsIn(state, now).slice(from, from + limit)
   }
 
   drain(state: 'waiting' | 'delayed', outcomeRetention: number, context: TransitionContext): number {
-    const jobs = idsIn(this.state, state, context.now).flatMap((id) => this.state.job(id, context.now) ?? [])
-    const termination = {
-      kind: 'removed',
-      bytes: Buffer.alloc(0),
-      outcomeRetention,
-      onlyIfUnwanted: false,
-    } as const
-    return jobs.filter((job) =>
-      terminateJob(this.state, job, { ...termination, id: job.id, command: job.command }, context),
+    const jobs = this.state.idsIn(state, context.now).flatMap((id) => this.state.job(id, context.now) ?? [])
+    const kind = 'removed'
+    const bytes = Buffer.alloc(0)
+    return jobs.filter(({ id, command }) =>
+      this.terminate({ id, command, kind, bytes, outcomeRetention, onlyIfUnwanted: false }, context),
     ).length
   }
 
   counts(now: number): Counts {
-    const count = (state: JobState) => idsIn(this.state, state, now).length
+    const count = (state: JobState) => this.state.idsIn(state, now).length
     return {
       waiting: count('waiting'),
       delayed: count('delayed'),
@@ -253,6 +372,11 @@ export class QueueModel {
     }
   }
 
+  #assignReady(command: string, context: TransitionContext): void {
+    this.#withDispatcher(context, (dispatcher) => dispatcher.assignReady(this.state.command(command)))
+  }
+
+  /** Sends the attempts that a transition assigns, after the notices that it sends. */
   #withDispatcher<T>(context: TransitionContext, transition: (dispatcher: Dispatcher) => T): T {
     const dispatcher = new Dispatcher(this.state, context)
     const reply = transition(dispatcher)

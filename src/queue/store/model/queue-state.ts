@@ -1,8 +1,10 @@
-import { type Delivery, type JobNotice, PENDING_JOB_TTL, type Retention } from '../store.ts'
-import { CommandState } from './command-state.ts'
-import { TimeIndex } from './due-times.ts'
+import { type Delivery, type JobNotice, type JobState, PENDING_JOB_TTL, type Retention } from '../store.ts'
 import type { JobRecord } from './job-record.ts'
-import { FinishedList } from './listing.ts'
+import { ReadyList } from './ready-list.ts'
+import { FinishedList, TimeIndex } from './time-index.ts'
+
+/** How long a worker is known after it last set its capacity, ms. */
+const WORKER_TTL = 15 * 60_000
 
 /** A message to a worker, other than a delivery. */
 export type WorkerNotice =
@@ -31,6 +33,65 @@ export interface TransitionContext {
   notifyWorker(worker: string, notice: WorkerNotice): void
   /** Requests the capacity of all workers: a job is ready and no worker is known for its command. */
   broadcastWork(): void
+}
+
+/** What a queue knows of one command: its ready jobs, and the workers that could run them. */
+export class CommandState {
+  readonly name: string
+  readonly ready: ReadyList = new ReadyList()
+  /** Free slots, first in, first out: each entry names the worker that has the slot. */
+  freeSlots: string[] = []
+  /** While true, no slot is taken. */
+  paused = false
+  /** The workers, each with the capacity that it set last. */
+  readonly workers: Map<string, number> = new Map()
+  /** When the set of workers expires, ms since the epoch. */
+  workersUntil = 0
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  get isEmpty(): boolean {
+    return this.ready.length === 0 && this.freeSlots.length === 0 && this.workers.size === 0 && !this.paused
+  }
+
+  setCapacity(worker: string, count: number, now: number): void {
+    this.dropSlots(worker)
+    this.sweep(now)
+    for (let slot = 0; slot < count; slot++) this.freeSlots.push(worker)
+    this.workers.set(worker, count)
+    this.workersUntil = now + WORKER_TTL
+  }
+
+  /** The workers that are known, in the order in which they became known. */
+  knownWorkers(now: number): string[] {
+    return this.workersUntil > now ? [...this.workers.keys()] : []
+  }
+
+  /** Whether a slot may be taken. */
+  get hasFreeSlot(): boolean {
+    return !this.paused && this.freeSlots.length > 0
+  }
+
+  /** Takes the first free slot: the worker that has it. */
+  takeSlot(): string | undefined {
+    return this.hasFreeSlot ? this.freeSlots.shift() : undefined
+  }
+
+  /** Removes all free slots of a worker. */
+  dropSlots(worker: string): void {
+    this.freeSlots = this.freeSlots.filter((slot) => slot !== worker)
+  }
+
+  forgetWorker(worker: string): void {
+    this.dropSlots(worker)
+    this.workers.delete(worker)
+  }
+
+  sweep(now: number): void {
+    if (this.workersUntil <= now) this.workers.clear()
+  }
 }
 
 /** The state of one queue. */
@@ -155,6 +216,22 @@ export class QueueState {
   removeFromListing(job: JobRecord): void {
     if (job.listedIn) this[job.listedIn].expiries.delete(job.id)
     job.listedIn = undefined
+  }
+
+  /** Ids in a state, in the order in which they will run, fall due or expire. */
+  idsIn(state: JobState, now: number): string[] {
+    switch (state) {
+      case 'waiting':
+        return this.commands(now).flatMap((name) => this.command(name).ready.ids())
+      case 'active':
+        return this.deadlines.ids().filter((id) => this.delayed.timeOf(id) === undefined)
+      case 'delayed':
+        return this.delayed.ids()
+      case 'completed':
+        return this.completed.ids(now)
+      case 'failed':
+        return this.failed.ids(now)
+    }
   }
 
   isPaused(command: string): boolean {

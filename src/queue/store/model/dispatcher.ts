@@ -1,7 +1,6 @@
 import type { Delivery } from '../store.ts'
-import type { CommandState } from './command-state.ts'
 import type { JobRecord } from './job-record.ts'
-import type { QueueState, TransitionContext } from './queue-state.ts'
+import type { CommandState, QueueState, TransitionContext } from './queue-state.ts'
 
 /** The attempts that one transition assigns to one worker. */
 interface DeliveryBatch {
