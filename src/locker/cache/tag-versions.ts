@@ -1,6 +1,7 @@
 import { microtask } from '../../kernel/event-loop.ts'
+import type { CallLimits } from '../../kernel/limits.ts'
 import type { Call } from '../call.ts'
-import type { CallLimits, Store } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
 
 /**
  * Versions of tags, by the name of the tag's record. `invalidateTag` gives a tag a new version. A writer stores the

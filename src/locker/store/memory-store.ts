@@ -2,23 +2,22 @@ import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/event-loop.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
+import { type CallLimits, MAX_PARKED } from '../../kernel/limits.ts'
 import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
-import {
-  type CallLimits,
-  type Claim,
-  type Claimer,
-  type GrantRef,
-  type InvalidateReply,
-  MAX_PARKED,
-  type Outcome,
-  type Release,
-  type ReleaseReply,
-  type RenewReply,
-  type Settlement,
-  type SettleReply,
-  type Snapshot,
-  type Store,
-  type StoreListener,
+import type {
+  Claim,
+  Claimer,
+  GrantRef,
+  InvalidateReply,
+  Outcome,
+  Release,
+  ReleaseReply,
+  RenewReply,
+  Settlement,
+  SettleReply,
+  Snapshot,
+  Store,
+  StoreListener,
 } from './store.ts'
 
 /** Options of a {@link MemoryStore}. */

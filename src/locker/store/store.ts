@@ -3,6 +3,8 @@
  * adapters implement it: MemoryStore (on record.ts, the executable specification) and RedisStore (the same, as scripts).
  */
 
+import type { CallLimits } from '../../kernel/limits.ts'
+
 /** How a grant ended, as the record keeps it and as messages carry it. */
 export interface Outcome {
   kind: 'value' | 'error'
@@ -182,12 +184,6 @@ export interface StoreListener {
   tagInvalidated(tag: string, version: number): void
 }
 
-/** How long a call may take. */
-export interface CallLimits {
-  /** Longest wait for the store, ms. */
-  within: number
-}
-
 /**
  * The claiming flight. It is called back instead of given a promise, so that a claim answered by a result costs little.
  * Each claim ends in `claimed` or `claimFailed`. `claimed` may also follow `claimFailed`, with a reply that came too
@@ -244,11 +240,5 @@ export interface Store {
   close(): void
 }
 
-/** Flights that may be parked on one record, unless configured otherwise. */
-export const MAX_PARKED: number = 10_000
-
 /** `maxStaleness` of a claim that takes any stale value: the waiters decide. */
 export const ANY_STALENESS: number = Number.MAX_SAFE_INTEGER
-
-/** A larger value, in bytes, is not sent in messages: parked flights read it from the record. */
-export const MESSAGE_LIMIT: number = 64 * 1024

@@ -1,4 +1,4 @@
-import type { CallLimits } from '../../locker/store/store.ts'
+import type { CallLimits } from '../../kernel/limits.ts'
 
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
@@ -286,6 +286,3 @@ export interface QueueStore {
   listen(listener: { up(): void; down(): void }): () => void
   close(): void
 }
-
-/** The largest outcome, in bytes, that a message carries. */
-export { type CallLimits, MESSAGE_LIMIT } from '../../locker/store/store.ts'

@@ -1,3 +1,4 @@
+import { MAX_TRACE_LENGTH } from '../../kernel/limits.ts'
 import type { SubmitOptions } from '../options.ts'
 import { type Backoff, checkBackoff } from '../working/backoff.ts'
 
@@ -11,9 +12,6 @@ export interface JobOptions {
   trace?: string
 }
 
-/** Longest trace context that is stored, in characters. Longer ones are cut. */
-const MAX_TRACE = 512
-
 /** Serializes the options, durations rounded to ms. '' if none is set: then the job takes up no space for them. */
 export function packOptions(
   options: Pick<SubmitOptions, keyof JobOptions & keyof SubmitOptions>,
@@ -25,7 +23,7 @@ export function packOptions(
   if (errorTtl !== undefined) packed['e'] = Math.round(errorTtl)
   if (attempts !== undefined) packed['a'] = attempts === Number.POSITIVE_INFINITY ? 0 : attempts
   if (backoff !== undefined) packed['b'] = backoff
-  if (trace) packed['c'] = trace.slice(0, MAX_TRACE)
+  if (trace) packed['c'] = trace.slice(0, MAX_TRACE_LENGTH)
   return Object.keys(packed).length === 0 ? '' : JSON.stringify(packed)
 }
 

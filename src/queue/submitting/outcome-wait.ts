@@ -2,12 +2,12 @@ import { RemovedError } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
 import { decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
+import type { CallLimits } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import type { Deadlines, Pending } from '../../kernel/waiter.ts'
 import type { Disposition } from '../events/events.ts'
 import type {
-  CallLimits,
   JobNotice,
   JobOutcome,
   QueueStore,

@@ -1,16 +1,10 @@
 import { AbortedError, LeaseLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
 import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
 import { lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/lease/lease-timer.ts'
+import type { CallLimits } from '../../kernel/limits.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
-import type {
-  AttemptOutcome,
-  AttemptRef,
-  CallLimits,
-  Delivery,
-  QueueStore,
-  WorkerRef,
-} from '../store/store.ts'
+import type { AttemptOutcome, AttemptRef, Delivery, QueueStore, WorkerRef } from '../store/store.ts'
 import { type JobOptions, unpackOptions } from '../submitting/job-options.ts'
 import { OUTCOME_RETENTION } from '../submitting/outcome-waits.ts'
 import { decodePayload } from '../submitting/payload.ts'

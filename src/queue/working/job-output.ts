@@ -2,7 +2,8 @@ import { CodecError } from '../../errors.ts'
 import { type Codec, encodeWith } from '../../kernel/codec/codec.ts'
 import type { Clock } from '../../kernel/event-loop.ts'
 import { ProgressThrottle } from '../../kernel/lease/progress-throttle.ts'
-import { type AttemptRef, type CallLimits, MESSAGE_LIMIT, type QueueStore } from '../store/store.ts'
+import { type CallLimits, MESSAGE_LIMIT } from '../../kernel/limits.ts'
+import type { AttemptRef, QueueStore } from '../store/store.ts'
 
 /**
  * Progress and log lines of an attempt. Best effort: the handler goes on if the store does not take them. Created when the

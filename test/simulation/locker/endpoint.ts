@@ -1,6 +1,6 @@
+import type { CallLimits } from '../../../src/kernel/limits.ts'
 import { FenceWatermark } from '../../../src/kernel/redis/server-clock.ts'
 import type {
-  CallLimits,
   Claim,
   Claimer,
   ClaimReply,

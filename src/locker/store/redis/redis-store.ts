@@ -2,27 +2,25 @@ import { hostname } from 'node:os'
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections.ts'
 import { atEndOfTick } from '../../../kernel/event-loop.ts'
+import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
 import { type Client, tokenOf } from '../record.ts'
-import {
-  type CallLimits,
-  type Claim,
-  type Claimer,
-  type GrantRef,
-  type InvalidateReply,
-  MAX_PARKED,
-  MESSAGE_LIMIT,
-  type Outcome,
-  type Release,
-  type ReleaseReply,
-  type RenewReply,
-  type Settlement,
-  type SettleReply,
-  type Snapshot,
-  type Store,
-  type StoreListener,
+import type {
+  Claim,
+  Claimer,
+  GrantRef,
+  InvalidateReply,
+  Outcome,
+  Release,
+  ReleaseReply,
+  RenewReply,
+  Settlement,
+  SettleReply,
+  Snapshot,
+  Store,
+  StoreListener,
 } from '../store.ts'
 import { ClaimBatcher } from './claim-batcher.ts'
 import { type LockerScripts, lockerScripts } from './scripts/index.ts'

@@ -3,7 +3,7 @@ import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import { type Clock, microtask } from '../../../kernel/event-loop.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, MemoryBudget } from '../../../kernel/in-memory-store.ts'
 import { newId } from '../../../kernel/keys.ts'
-import { MESSAGE_LIMIT } from '../../store/store.ts'
+import { MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import {
   type Append,
   LOG_GRACE,

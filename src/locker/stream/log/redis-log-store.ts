@@ -1,9 +1,9 @@
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import { FORMAT, ID_LENGTH } from '../../../kernel/keys.ts'
+import { MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { Hint } from '../../../kernel/redis/subscription.ts'
-import { MESSAGE_LIMIT } from '../../store/store.ts'
 import {
   type Append,
   LOG_GRACE,

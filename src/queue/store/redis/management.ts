@@ -1,5 +1,5 @@
+import type { CallLimits } from '../../../kernel/limits.ts'
 import type { Script } from '../../../kernel/redis/call.ts'
-import type { CallLimits } from '../../../locker/store/store.ts'
 import type { Counts, JobSnapshot, JobState } from '../store.ts'
 import type { Argument, CommandKeys, QueueCalls } from './calls.ts'
 import { parseSnapshot, toText } from './replies.ts'

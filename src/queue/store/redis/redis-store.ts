@@ -1,29 +1,27 @@
 import type { Timer } from '../../../kernel/event-loop.ts'
 import { atEndOfTick } from '../../../kernel/event-loop.ts'
 import { FORMAT } from '../../../kernel/keys.ts'
+import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
-import type { CallLimits } from '../../../locker/store/store.ts'
-import { MAX_PARKED } from '../../../locker/store/store.ts'
 import { QueueKeys } from '../../submitting/dedupe-id.ts'
-import {
-  type AttemptOutcome,
-  type AttemptRef,
-  type DueJob,
-  type DueJobs,
-  type DueResult,
-  MESSAGE_LIMIT,
-  type NoticeListener,
-  type OutcomeQuery,
-  type OutcomeReply,
-  type QueueStore,
-  type StallPolicy,
-  type Submission,
-  type SubmissionListener,
-  type Termination,
-  type WorkerListener,
-  type WorkerRef,
+import type {
+  AttemptOutcome,
+  AttemptRef,
+  DueJob,
+  DueJobs,
+  DueResult,
+  NoticeListener,
+  OutcomeQuery,
+  OutcomeReply,
+  QueueStore,
+  StallPolicy,
+  Submission,
+  SubmissionListener,
+  Termination,
+  WorkerListener,
+  WorkerRef,
 } from '../store.ts'
 import { QueueCalls } from './calls.ts'
 import { EventFeed } from './event-feed.ts'
