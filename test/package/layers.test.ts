@@ -30,21 +30,11 @@ const SPECIFICATIONS = ['locker/store/record.ts', 'queue/store/model/queue-model
 const MAX_FILES = 15
 
 /** What does not hold yet: these lists only become shorter. */
-const INNER_YET: string[] = [
-  'memoize/engine/check-options.ts imports locker/options.ts, an inner file',
-  'memoize/engine/engine.ts imports locker/cache/tag-versions.ts, an inner file',
-  'memoize/engine/engine.ts imports locker/key-namespace.ts, an inner file',
-  'memoize/engine/http-cache.ts imports locker/locker.ts, an inner file',
-  'memoize/engine/lookup.ts imports locker/key-namespace.ts, an inner file',
-  'memoize/engine/options.ts imports locker/options.ts, an inner file',
-  'memoize/engine/storage/placement.ts imports locker/key-namespace.ts, an inner file',
-  'memoize/engine/storage/placement.ts imports locker/work.ts, an inner file',
-  'memoize/policy/reuse.ts imports locker/key-namespace.ts, an inner file',
-]
+const INNER_YET: string[] = []
 const CYCLES_YET: string[][] = [['memoize/engine/storage/holdings.ts', 'memoize/engine/storage/placement.ts']]
 const LARGE_YET: string[] = [
   'locker/flight/flight.ts has 773 lines',
-  'memoize/engine/engine.ts has 400 lines',
+  'memoize/engine/engine.ts has 399 lines',
   'queue/queue.ts has 548 lines',
   'queue/store/redis/redis-store.ts has 428 lines',
   'memoize/policy has 16 files',

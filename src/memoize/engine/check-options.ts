@@ -11,7 +11,7 @@ import {
   expectedError,
   withDefaults,
 } from '../../kernel/options.ts'
-import { ON_UNAVAILABLE } from '../../locker/options.ts'
+import { ON_UNAVAILABLE } from '../../locker/internal.ts'
 import type { HttpCacheDefaults, HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/

@@ -1,4 +1,5 @@
-import { type Locker, namespaceFor } from '../../locker/locker.ts'
+import type { Locker } from '../../locker/index.ts'
+import { namespaceFor } from '../../locker/internal.ts'
 import { HttpCacheEngine } from './engine.ts'
 import type { HttpRequest, HttpResponse, Origin } from './message.ts'
 import type { HttpCacheOptions } from './options.ts'

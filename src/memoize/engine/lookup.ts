@@ -1,4 +1,4 @@
-import type { ResultEntry } from '../../locker/key-namespace.ts'
+import type { ResultEntry } from '../../locker/internal.ts'
 import type { RequestDirectives } from '../policy/demands.ts'
 import { type VaryIndex, variantKey } from '../policy/vary.ts'
 import type { HttpRequest, Origin } from './message.ts'

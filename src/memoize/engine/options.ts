@@ -1,5 +1,5 @@
 import type { Complete } from '../../kernel/options.ts'
-import type { OnUnavailable } from '../../locker/options.ts'
+import type { OnUnavailable } from '../../locker/internal.ts'
 import type { HttpRequest } from './message.ts'
 
 /**

@@ -1,5 +1,5 @@
 import type { Clock } from '../../kernel/event-loop.ts'
-import type { ResultEntry } from '../../locker/key-namespace.ts'
+import type { ResultEntry } from '../../locker/internal.ts'
 import type { CacheLookup, EntryRef } from '../engine/lookup.ts'
 import type { HttpRequest, HttpResponse } from '../engine/message.ts'
 import type { ResponseBuilder } from '../engine/response-builder.ts'

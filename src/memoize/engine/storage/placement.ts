@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { KeyNamespace } from '../../../locker/key-namespace.ts'
-import type { WorkContext } from '../../../locker/work.ts'
+import type { WorkContext } from '../../../locker/index.ts'
+import type { KeyNamespace } from '../../../locker/internal.ts'
 import { tagsOf } from '../../policy/key.ts'
 import { MAX_KEEP_MS } from '../../policy/plan.ts'
 import { reflectsOrigin, type VaryIndex, variantKey, varyNames } from '../../policy/vary.ts'
