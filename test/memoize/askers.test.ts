@@ -272,6 +272,33 @@ describe('http askers, what is there', () => {
     assert.equal(await textOf(cache.handle(get(), origin.ask)), '503 failed')
   })
 
+  test('stays when a client leaves half-way through a private response', async () => {
+    await using world = new HttpWorld()
+    const [cache] = cachesIn(world, 1) as [HttpCache]
+    const noCache = { 'cache-control': 'no-cache' }
+    const half = async function* () {
+      yield 'half'
+      await pDefer<void>().promise
+    }
+    const fresh = { 'cache-control': 'max-age=60' }
+    let answer = (_: OriginRequest): OriginResponse => page('good', fresh)
+    const origin = new Origin((request) => answer(request))
+    await textOf(cache.handle(get(), origin.ask))
+    answer = ({ headers }) =>
+      headers['x-odd'] ? page('bad', {}, 400) : { status: 200, headers: fresh, body: half() }
+    const odd = Array.from({ length: 3 }, () =>
+      textOf(cache.handle(get({ ...noCache, 'x-odd': '1' }), origin.ask)),
+    )
+    const client = new AbortController()
+    const response = await cache.handle({ ...get(noCache), signal: client.signal }, origin.ask)
+    assert.equal(response.status, 200)
+    client.abort()
+    await Promise.all(odd)
+    await sleep(30)
+    assert.match(await statusOf(cache.handle(get(), origin.ask)), /hit/)
+    assert.equal(origin.count, 5)
+  })
+
   test('stays when the origin fails', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]

@@ -244,10 +244,12 @@ export class OriginFetch {
     }
     if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, onTimeout))
     try {
-      return (
-        (await recording.collect(maxBody, stream)) ??
-        (timedOut ? 'body-time' : recording.hasRoom ? 'body-size' : 'no-room')
-      )
+      const body = await recording.collect(maxBody, stream)
+      if (body) return body
+      if (timedOut) return 'body-time'
+      // That it was cut off here says nothing about the body.
+      if (this.#cancelled) return 'unshared'
+      return recording.hasRoom ? 'body-size' : 'no-room'
     } finally {
       for (const timer of timers) timer.cancel()
     }
