@@ -245,11 +245,10 @@ export class OriginFetch {
     if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, onTimeout))
     try {
       const body = await recording.collect(maxBody, stream)
-      if (body) return body
-      if (timedOut) return 'body-time'
-      // That it was cut off here says nothing about the body.
-      if (this.#cancelled) return 'unshared'
-      return recording.hasRoom ? 'body-size' : 'no-room'
+      if (typeof body !== 'string') return body
+      if (body !== 'detached') return body === 'too-long' ? 'body-size' : 'no-room'
+      // The claim may be gone instead: that says nothing about the body.
+      return timedOut ? 'body-time' : 'unshared'
     } finally {
       for (const timer of timers) timer.cancel()
     }

@@ -8,35 +8,53 @@ import type { RecordingBudget } from './recorded-bytes.ts'
 const LONG_BODY = 256 * 1024
 
 /**
+ * The states of a recording, by who reads the source:
+ *
+ * | state      | source is read by            | left for                                                          |
+ * | ---------- | ---------------------------- | ----------------------------------------------------------------- |
+ * | collecting | the collector                | done at the end; detached when too long or without room; detaching by `detach` |
+ * | detaching  | the collector, for one piece | detached with that piece; done at the end                         |
+ * | detached   | the reader, at its own pace  | done at the end                                                   |
+ * | done       | nobody                       |                                                                   |
+ *
+ * When the reader leaves, collecting goes on for the others; a recording that is detaching or detached is done.
+ */
+type State =
+  | { readonly kind: 'collecting' | 'detaching' | 'detached' }
+  | { readonly kind: 'done'; readonly failure: { readonly error: unknown } | undefined }
+
+const COLLECTING: State = { kind: 'collecting' }
+const DETACHING: State = { kind: 'detaching' }
+const DETACHED: State = { kind: 'detached' }
+const DONE: State = { kind: 'done', failure: undefined }
+
+/** Why a body was not collected: it has more than `max` bytes, there is no room for it, or it was detached. */
+export type NotCollected = 'too-long' | 'no-room' | 'detached'
+
+/**
  * A streamed body that is read from its source once, collected to be stored, and read by the request's own client while it
- * streams. The reader receives the last piece only after `deliverEnd`: no client has a whole response before it is stored.
- * When collecting ends early (the body is too long or too slow, there is no room, the claim is gone), the recording is
- * detached: the reader reads the rest from the source at its own pace.
+ * streams. The reader receives the last piece only after `deliverEnd`, or once the recording is detached: no client has a
+ * whole response before it is stored.
  */
 export class Recording implements AsyncIterableIterator<Buffer> {
   readonly #source: Pieces
   readonly #expected: number | undefined
   readonly #budget: RecordingBudget
-  /** Bytes that are counted in the budget. */
-  #reserved = 0
-  /** Whether the budget had room for all that was collected. */
-  hasRoom = true
-  /** Whether a client reads it, or will. */
-  #hasReader = false
+  #state: State = COLLECTING
+  /** Set by `expectReader` and `return`. */
+  #reader: 'none' | 'expected' | 'closed' = 'none'
+  /** Whether the reader may receive the last piece, the end, or the failure. */
+  #mayEnd = false
   #iterator: AsyncIterator<Uint8Array | string> | undefined
   /** What was collected. The reader has received the first `#readIndex` pieces. */
   readonly #chunks: Buffer[] = []
   #readIndex = 0
   #size = 0
-  #state: 'collecting' | 'detached' | 'done' = 'collecting'
-  #failure: { error: unknown } | undefined
-  #mayEnd = false
-  #readerClosed = false
+  /** Bytes that are counted in the budget. */
+  #reserved = 0
   /** Resolves what `next` waits for. */
   #wakeReader: DeferredPromise<void> | undefined
-  /** Whether `#collect` waits for a piece of the source. */
-  #pulling = false
-  readonly #detached: DeferredPromise<undefined> = pDefer()
+  readonly #detached: DeferredPromise<NotCollected> = pDefer()
 
   /** `expected`: the stated number of bytes. Another number makes the body fail. */
   constructor(source: Pieces, expected: number | undefined, budget: RecordingBudget) {
@@ -46,34 +64,52 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   }
 
   /**
-   * Resolves with the whole body; with undefined when it has more than `max` bytes or more than there is room for, or when
-   * it was detached. Rejects when the source fails. `onLong` is called when the body is longer than LONG_BODY.
+   * Resolves with the whole body, or with the reason why it was not collected. Rejects when the source fails. `onLong` is
+   * called when the body is longer than LONG_BODY.
    */
-  collect(max: number, onLong: () => void): Promise<Buffer | undefined> {
+  collect(max: number, onLong: () => void): Promise<Buffer | NotCollected> {
     return Promise.race([this.#collect(max, onLong), this.#detached.promise])
   }
 
-  async #collect(max: number, onLong: () => void): Promise<Buffer | undefined> {
+  async #collect(max: number, onLong: () => void): Promise<Buffer | NotCollected> {
     try {
-      while (this.hasRoom && this.#size <= max && this.#state === 'collecting') {
-        this.#pulling = true
+      for (;;) {
         const chunk = await this.#pull()
         if (!chunk) return this.#concat()
-        this.#pulling = false
-        this.#append(chunk)
+        const hasRoom = this.#append(chunk)
         if (this.#size > LONG_BODY) onLong()
+        if (this.#state.kind !== 'collecting') return 'detached'
+        if (!hasRoom) return 'no-room'
+        if (this.#size > max) return 'too-long'
       }
     } finally {
-      this.#pulling = false
-      if (this.#state === 'collecting') this.#state = 'detached'
-      this.#notifyReader()
-      // Its reader may be slow. So that slow readers of many bodies do not fill the budget, the first bytes of each stop
-      // counting here; the rest counts until it has been read.
-      if (this.#readerClosed || (this.#state === 'done' && !this.#hasReader)) this.#releaseBudget()
-      else this.#releaseBudget(LONG_BODY)
+      this.#onCollectorEnd()
     }
-    if (this.#readerClosed) this.#close()
-    return undefined
+  }
+
+  /** The collector reads no further: the reader reads the rest of the source, if there is one. */
+  #onCollectorEnd(): void {
+    if (this.#state.kind !== 'done') this.#enterDetached(DETACHED)
+    // Its reader may be slow. So that slow readers of many bodies do not fill the budget, the first bytes of each stop
+    // counting here; the rest counts until it has been read.
+    const hasReader = this.#reader === 'expected' || (this.#reader === 'none' && this.#state.kind !== 'done')
+    this.#releaseBudget(hasReader ? LONG_BODY : this.#reserved)
+    this.#notifyReader()
+    if (this.#reader === 'closed' && this.#state.kind !== 'done') this.#close()
+  }
+
+  /** Stops collecting: the rest is for the reader alone. */
+  detach(): void {
+    if (this.#state.kind !== 'collecting') return
+    this.#enterDetached(DETACHING)
+    this.#detached.resolve('detached')
+    if (this.#reader === 'closed') this.#close()
+  }
+
+  #enterDetached(state: State): void {
+    this.#state = state
+    this.#mayEnd = true
+    this.#notifyReader()
   }
 
   /** The whole body as one buffer. The pieces become parts of it, so that the bytes are held once. */
@@ -87,17 +123,18 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     return whole
   }
 
-  /** Adds a piece. The reader receives it even if there is no room in the budget, or the recording was detached. */
-  #append(chunk: Buffer): void {
-    this.hasRoom = this.#budget.tryReserve(chunk.length, this.#size > LONG_BODY)
-    if (this.hasRoom) this.#reserved += chunk.length
-    if (this.#state !== 'done') this.#chunks.push(chunk)
+  /** Adds a piece for the reader. Returns whether the budget had room for it. */
+  #append(chunk: Buffer): boolean {
+    const hasRoom = this.#budget.tryReserve(chunk.length, this.#size > LONG_BODY)
+    if (hasRoom) this.#reserved += chunk.length
+    if (this.#state.kind !== 'done') this.#chunks.push(chunk)
     this.#notifyReader()
+    return hasRoom
   }
 
   /** A client will read it while it streams. */
   expectReader(): void {
-    this.#hasReader = true
+    if (this.#reader === 'none') this.#reader = 'expected'
   }
 
   /** Stops counting so many bytes; all by default. */
@@ -107,16 +144,6 @@ export class Recording implements AsyncIterableIterator<Buffer> {
     this.#reserved -= released
   }
 
-  /** Stops collecting: the rest is for the reader alone. */
-  detach(): void {
-    if (this.#state !== 'collecting') return
-    this.#state = 'detached'
-    this.#mayEnd = true
-    this.#detached.resolve(undefined)
-    this.#notifyReader()
-    if (this.#readerClosed) this.#close()
-  }
-
   /** The next piece of the source, or undefined at its end. */
   async #pull(): Promise<Buffer | undefined> {
     try {
@@ -124,15 +151,14 @@ export class Recording implements AsyncIterableIterator<Buffer> {
       const { done, value } = await this.#iterator.next()
       if (done) {
         checkLength(this.#expected, this.#size)
-        this.#state = 'done'
+        this.#state = DONE
         return undefined
       }
       const chunk = bufferOf(value)
       this.#size += chunk.length
       return chunk
     } catch (error) {
-      this.#state = 'done'
-      this.#failure = { error }
+      this.#state = { kind: 'done', failure: { error } }
       throw error
     }
   }
@@ -150,37 +176,36 @@ export class Recording implements AsyncIterableIterator<Buffer> {
 
   async next(): Promise<IteratorResult<Buffer, undefined>> {
     for (;;) {
-      const mayEnd = this.#mayEnd || this.#state === 'detached'
-      if (this.#failure && mayEnd) {
+      const state = this.#state
+      if (this.#mayEnd && state.kind === 'done' && state.failure) {
         this.#releaseBudget()
-        throw this.#failure.error
+        throw state.failure.error
       }
-      if (this.#readIndex < this.#chunks.length - (mayEnd ? 0 : 1))
+      if (this.#readIndex < this.#chunks.length - (this.#mayEnd ? 0 : 1))
         return { done: false, value: this.#chunks[this.#readIndex++] as Buffer }
-      if (this.#state === 'detached' && !this.#pulling) return this.#end(await this.#pull())
-      if (this.#state === 'done' && mayEnd) return this.#end(undefined)
+      if (state.kind === 'detached') return this.#deliver(await this.#pull())
+      if (this.#mayEnd && state.kind === 'done') return this.#deliver(undefined)
       this.#wakeReader ??= pDefer()
       await this.#wakeReader.promise
     }
   }
 
-  #end(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
+  #deliver(chunk: Buffer | undefined): IteratorResult<Buffer, undefined> {
     // All that was collected has been read.
-    if (this.#state !== 'collecting') this.#releaseBudget()
+    if (this.#state.kind !== 'collecting') this.#releaseBudget()
     return chunk ? { done: false, value: chunk } : { done: true, value: undefined }
   }
 
-  /** The reader leaves. Collecting goes on. */
+  /** The reader leaves. */
   async return(): Promise<IteratorResult<Buffer, undefined>> {
-    this.#readerClosed = true
-    if (this.#state === 'detached') this.#close()
-    return this.#end(undefined)
+    this.#reader = 'closed'
+    if (this.#state.kind === 'detaching' || this.#state.kind === 'detached') this.#close()
+    return this.#deliver(undefined)
   }
 
   /** Nobody wants the rest: discards the source. */
   #close(): void {
-    this.#state = 'done'
-    this.#mayEnd = true
+    this.#state = DONE
     this.#chunks.length = 0
     this.#releaseBudget()
     discard(this.#source, this.#iterator)
