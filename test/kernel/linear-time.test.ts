@@ -6,6 +6,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import { describe, test } from 'node:test'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
+import { systemClock } from '../../src/kernel/event-loop.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
 import { Inbox } from '../../src/kernel/redis/subscription.ts'
 import { parseTagVersions, serializeTagVersions, tagsUnchanged } from '../../src/locker/cache/tag-versions.ts'
@@ -15,13 +16,10 @@ import { headerFields, headerPairs } from '../../src/memoize/adapters/fetch/adap
 import { requestHeaders, writeResponse } from '../../src/memoize/adapters/node/messages.ts'
 import { CapturedConnection } from '../../src/memoize/adapters/node/response-capture.ts'
 import { invalidatedBy } from '../../src/memoize/engine/change.ts'
+import { resolveHttpOptions } from '../../src/memoize/engine/check-options.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
 import { ResponseBuilder } from '../../src/memoize/engine/response-builder.ts'
-import {
-  type StorageTerms,
-  standaloneContext,
-  storeResponse,
-} from '../../src/memoize/engine/storage/placement.ts'
+import { type EntryNamespace, ResponseStorage } from '../../src/memoize/engine/storage/placement.ts'
 import { contentLength } from '../../src/memoize/engine/storage/recording.ts'
 import { privateFieldsOf, privateReason } from '../../src/memoize/engine/storage/storage.ts'
 import { entryCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
@@ -250,15 +248,11 @@ const FIELDS: Reading[] = [
     (n) => {
       const names = times(n, (i) => `x-${i}`)
       const made = stored(fromRawHeaders(lines('vary', (i) => `x-${i}`, n)))
-      const place = { primaryKey: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
+      const entry = { primaryKey: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
       const request = { method: 'GET', url: '/', headers: {} }
-      const keptResponses = { tryAdd: () => true }
-      const of = {
-        options: { vary: [] },
-        keptResponses,
-        context: standaloneContext(),
-      } as unknown as StorageTerms
-      return () => void storeResponse(made, request, place, of)
+      const namespace = { clock: systemClock } as unknown as EntryNamespace
+      const storage = new ResponseStorage(namespace, resolveHttpOptions({}))
+      return () => storage.place(made, request, entry)
     },
   ],
   [

@@ -10,18 +10,16 @@ import { type SelectedResponse, StoredResponses } from '../policy/reuse.ts'
 import { routeOf } from '../policy/route.ts'
 import { invalidatedBy } from './change.ts'
 import { resolveHttpOptions } from './check-options.ts'
-import { type CacheLookup, type EntryRef, primaryEntry, variantEntry, varyIndexOf } from './lookup.ts'
+import { type CacheLookup, type EntryRef, primaryEntry, variantEntry } from './lookup.ts'
 import type { HttpRequest, HttpResponse, Origin, OriginResponse } from './message.ts'
 import type { HttpCacheOptions, ResolvedHttpOptions } from './options.ts'
 import { fetchOrigin } from './origin/origin.ts'
-import { OriginWork } from './origin/origin-work.ts'
+import { OriginFetch } from './origin/origin-fetch.ts'
 import { ResponseSelector } from './origin/response-selector.ts'
 import { KeyedSemaphore } from './origin/turns.ts'
 import { ResponseBuilder } from './response-builder.ts'
-import { KeptResponses } from './storage/holdings.ts'
-import { type EntryNamespace, standaloneContext } from './storage/placement.ts'
-import { RecordingBudget } from './storage/recorded-bytes.ts'
-import { type CacheEntry, PrivateResult, StoredResponse } from './storage/stored-response.ts'
+import { type EntryNamespace, ResponseStorage, standaloneContext } from './storage/placement.ts'
+import type { CacheEntry, StoredResponse } from './storage/stored-response.ts'
 import { UnsentInvalidations } from './unsent-invalidations.ts'
 
 /** Results that a request looks at, each under another key or a later grant, before it is forwarded. */
@@ -36,6 +34,11 @@ const MAX_PRIVATE_FETCHES = 8
 /** Time between a failed refresh and the next, ms. */
 const REFRESH_RETRY_MS = 1_000
 
+/** What a request gets from a run: the response of its own fetch, or the result that another request has made. */
+type RunOutcome =
+  | { readonly kind: 'own'; readonly response: HttpResponse }
+  | { readonly kind: 'result'; readonly found: ResultEntry<CacheEntry> }
+
 /** The mechanism behind HttpCache, on any namespace. */
 export class HttpCacheEngine {
   readonly #namespace: EntryNamespace
@@ -47,8 +50,7 @@ export class HttpCacheEngine {
   readonly #refreshing = new Set<string>()
   readonly #privateFetches: KeyedSemaphore
   readonly #unsentInvalidations: UnsentInvalidations
-  readonly #recordingBudget: RecordingBudget
-  readonly #keptResponses: KeptResponses
+  readonly #storage: ResponseStorage
 
   constructor(namespace: EntryNamespace, options: HttpCacheOptions = {}) {
     this.#namespace = namespace
@@ -58,8 +60,7 @@ export class HttpCacheEngine {
     this.#selector = new ResponseSelector(this.#builder, this.#reuse)
     this.#privateFetches = new KeyedSemaphore(MAX_PRIVATE_FETCHES, namespace.clock)
     this.#unsentInvalidations = new UnsentInvalidations(namespace)
-    this.#recordingBudget = new RecordingBudget(this.#options.maxRecorded)
-    this.#keptResponses = new KeptResponses(namespace, this.#options)
+    this.#storage = new ResponseStorage(namespace, this.#options)
   }
 
   handle(request: HttpRequest, origin: Origin): HttpResponse | Promise<HttpResponse> {
@@ -95,9 +96,9 @@ export class HttpCacheEngine {
   #fromMemory(lookup: CacheLookup): HttpResponse | undefined {
     let entry = primaryEntry(lookup)
     let found = this.#namespace.cached(entry.key)
-    const index = varyIndexOf(found)
-    if (index) {
-      entry = variantEntry(lookup, index)
+    const variant = variantEntry(lookup, found)
+    if (variant) {
+      entry = variant
       found = this.#namespace.cached(entry.key)
     }
     return found && this.#select(lookup, entry, found, this.#reuse.fromStored(lookup, found))
@@ -130,8 +131,8 @@ export class HttpCacheEngine {
   #refresh(lookup: CacheLookup, entry: EntryRef): void {
     this.#refreshing.add(entry.key)
     // The client has been answered. If it leaves, the refresh goes on.
-    const work = this.#fetchFor({ ...lookup, request: { ...lookup.request, signal: undefined } }, entry)
-    work.dropReader()
+    const fetch = this.#fetchFor({ ...lookup, request: { ...lookup.request, signal: undefined } }, entry)
+    fetch.dropReader()
     const onEnd = (failed: boolean): void => {
       const remove = () => this.#refreshing.delete(entry.key)
       if (failed) this.#namespace.clock.after(REFRESH_RETRY_MS, remove, true)
@@ -139,10 +140,10 @@ export class HttpCacheEngine {
     }
     // Outside the async context of the work that made the request: nothing there waits for the refresh, so the deadlock
     // check must not count it.
-    outsideWork(() => this.#run(work, entry.stale?.fence ?? 0, this.#namespace.clock.now(), false))
+    outsideWork(() => this.#run(fetch, entry.stale?.fence ?? 0, this.#namespace.clock.now(), false))
       .then(({ value }) => {
-        if (value instanceof PrivateResult) onEnd(value.scope !== 'resource')
-        else onEnd(value instanceof StoredResponse && isOriginError(value.status))
+        if (value.kind === 'private') onEnd(value.scope !== 'resource')
+        else onEnd(value.kind === 'response' && isOriginError(value.status))
       })
       .catch(() => onEnd(true))
   }
@@ -179,9 +180,9 @@ export class HttpCacheEngine {
   async #fromStore(lookup: CacheLookup): Promise<{ entry: EntryRef; response: HttpResponse | undefined }> {
     let entry = primaryEntry(lookup)
     let found = await this.#find(entry)
-    const index = varyIndexOf(found)
-    if (index) {
-      entry = variantEntry(lookup, index)
+    const variant = variantEntry(lookup, found)
+    if (variant) {
+      entry = variant
       found = await this.#find(entry)
     }
     return {
@@ -212,9 +213,9 @@ export class HttpCacheEngine {
     versions: TagVersions | undefined,
   ): Promise<HttpResponse> {
     const { signal, headers } = lookup.request
-    const work = this.#fetchFor(lookup, entry)
+    const fetch = this.#fetchFor(lookup, entry)
     const context = standaloneContext(signal)
-    const storing = work.run(context).then(async (made) => {
+    const storing = fetch.run(context).then(async (made) => {
       const { ttl } = context
       if (ttl > 0 && versions)
         return this.#namespace.setIfUnclaimed(entry.key, made, { ttl, since: versions }).catch(() => false)
@@ -223,19 +224,27 @@ export class HttpCacheEngine {
         await this.#namespace.invalidate(entry.key).catch(() => undefined)
       return false
     })
-    const running = storing.finally(() => work.deliverEnd())
+    const running = storing.finally(() => fetch.deliverEnd())
     running.catch(() => undefined)
-    const stored = (await Promise.race([running, work.streaming])) ?? undefined
-    const response = this.#selector.fromFetch(work, stored)
+    const stored = (await Promise.race([running, fetch.streaming])) === true
+    const response = this.#selector.fromFetch(fetch, stored)
     if (response) return response
     throw new AbortedError('The client has gone', { cause: signal?.reason })
   }
 
   /**
    * Runs the fetch for all requests of the key, or waits for the run of another request. Each round looks at one result:
-   * - a Vary index leads to the entry of the variant;
-   * - a private result says whether to forward, to serve a stale response, or to fetch again;
-   * - a stored response that does not answer this request is fetched again.
+   *
+   * | result           | the request is answered by                      | next round, if not answered     |
+   * | ---------------- | ----------------------------------------------- | ------------------------------- |
+   * | own response     | it                                              |                                 |
+   * | private resource | the origin: it is forwarded                     |                                 |
+   * | private failure  | a stale response                                | fetches again                   |
+   * | private request  |                                                 | fetches again                   |
+   * | Vary index       |                                                 | looks at the entry of its variant |
+   * | response         | it, if it was made for waiters or is fresh enough | fetches again                 |
+   *
+   * After MAX_PRIVATE_RESULTS private results the request is fetched privately, after MAX_ROUNDS it is forwarded.
    *
    * `afterFence`: a fence is the number of a grant and grows with every grant of a key. Only results of later grants count
    * from then on: earlier ones have been looked at.
@@ -245,31 +254,32 @@ export class HttpCacheEngine {
     let afterFence = 0
     let privateResults = 0
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      // A stale response may be served while it is refreshed: do not wait for the refresh.
-      const stored = afterFence === 0 && this.#refreshing.has(entry.key) ? await this.#find(entry) : undefined
-      const found = stored ?? (await this.#fetchOrWait(lookup, this.#fetchFor(lookup, entry), afterFence))
-      if ('headers' in found) return found
-      if (found.value instanceof PrivateResult) {
-        const { scope } = found.value
-        if (scope === 'resource') return this.#forward(lookup.request, lookup.origin, 'miss')
-        const stale = scope === 'failure' ? this.#reuse.staleIfError(lookup.request, entry) : undefined
-        if (stale) return stale
-        if (++privateResults > MAX_PRIVATE_RESULTS) return this.#respondPrivatelyInTurn(lookup, entry)
-        afterFence = Math.max(afterFence, found.fence)
-        continue
+      const outcome = await this.#resultOf(lookup, entry, afterFence)
+      if (outcome.kind === 'own') return outcome.response
+      const { found } = outcome
+      switch (found.value.kind) {
+        case 'private': {
+          const { scope } = found.value
+          if (scope === 'resource') return this.#forward(lookup.request, lookup.origin, 'miss')
+          const stale = scope === 'failure' && this.#reuse.staleIfError(lookup.request, entry)
+          if (stale) return stale
+          if (++privateResults > MAX_PRIVATE_RESULTS) return this.#respondPrivatelyInTurn(lookup, entry)
+          afterFence = Math.max(afterFence, found.fence)
+          break
+        }
+        case 'index':
+          entry = variantEntry(lookup, found) as EntryRef
+          afterFence = 0
+          break
+        case 'response': {
+          const result = found as ResultEntry<StoredResponse>
+          const selected = this.#reuse.fromResult(lookup, entry, result, afterFence)
+          const response = this.#select(lookup, entry, found, selected)
+          if (response) return response
+          afterFence = found.fence
+          entry = { ...entry, stale: result }
+        }
       }
-      const index = varyIndexOf(found)
-      if (index) {
-        entry = variantEntry(lookup, index)
-        afterFence = 0
-        continue
-      }
-      const result = found as ResultEntry<StoredResponse>
-      const selected = this.#reuse.fromResult(lookup, entry, result, afterFence)
-      const response = this.#select(lookup, entry, found, selected)
-      if (response) return response
-      afterFence = found.fence
-      entry = { ...entry, stale: result }
     }
     return this.#forward(lookup.request, lookup.origin, 'miss')
   }
@@ -294,29 +304,21 @@ export class HttpCacheEngine {
 
   /** What is left of `timeout`, ms. */
   #timeLeft(arrivedAt: number): number {
-    const timeout = this.#options.timeout ?? this.#namespace.timeout
-    return Math.max(1, timeout - (this.#namespace.clock.now() - arrivedAt))
+    return Math.max(1, this.#storage.timeout - (this.#namespace.clock.now() - arrivedAt))
   }
 
-  #fetchFor({ request, origin }: CacheLookup, entry: EntryRef): OriginWork {
-    return new OriginWork(request, entry, {
-      origin,
-      options: this.#options,
-      namespace: this.#namespace,
-      recordingBudget: this.#recordingBudget,
-      keptResponses: this.#keptResponses,
-    })
+  #fetchFor({ request, origin }: CacheLookup, entry: EntryRef): OriginFetch {
+    return new OriginFetch(request, entry, origin, this.#storage)
   }
 
   /** Runs the fetch under the claim of its key, or waits for the holder of the claim. */
   async #run(
-    work: OriginWork,
+    { request, entry, run }: OriginFetch,
     afterFence: number,
     arrivedAt: number,
     abortUnwanted = true,
   ): Promise<ResultEntry<CacheEntry>> {
     const { onUnavailable, maxUnshared } = this.#options
-    const { request, entry, run } = work
     return this.#namespace.run(entry.key, run, {
       afterFence,
       // The stored value is from before an invalidation that Redis does not know yet.
@@ -339,26 +341,29 @@ export class HttpCacheEngine {
    * The response of this request's own fetch, if the run called it; otherwise the result that others have made. A response
    * whose body still streams is returned before the run has ended.
    */
-  async #fetchOrWait(
-    lookup: CacheLookup,
-    work: OriginWork,
-    afterFence: number,
-  ): Promise<HttpResponse | ResultEntry<CacheEntry>> {
-    const running = this.#run(work, afterFence, lookup.arrivedAt).finally(() => work.deliverEnd())
+  async #resultOf(lookup: CacheLookup, entry: EntryRef, afterFence: number): Promise<RunOutcome> {
+    if (afterFence === 0 && this.#refreshing.has(entry.key)) {
+      // A stale response may be served while it is refreshed: do not wait for the refresh.
+      const found = await this.#find(entry)
+      if (found) return { kind: 'result', found }
+    }
+    const fetch = this.#fetchFor(lookup, entry)
+    const running = this.#run(fetch, afterFence, lookup.arrivedAt).finally(() => fetch.deliverEnd())
     // Once the response streams, nothing waits for the run.
     running.catch(() => undefined)
     try {
-      const found = await Promise.race([running, work.streaming])
-      // The own fetch may go on after its lease was lost.
-      if (found?.value instanceof PrivateResult) await work.done
-      const stored = found ? !found.unshared && !found.invalidated : undefined
-      return this.#selector.fromFetch(work, stored) ?? found ?? (await running)
+      const found = await Promise.race([running, fetch.streaming])
+      // The own fetch may go on after its claim was lost.
+      if (found?.value.kind === 'private') await fetch.done
+      const stored = found !== undefined && !found.unshared && !found.invalidated
+      const response = this.#selector.fromFetch(fetch, stored)
+      return response ? { kind: 'own', response } : { kind: 'result', found: found ?? (await running) }
     } catch (error) {
-      const response = this.#selector.fromFetch(work, false)
-      if (response) return response
-      work.dropReader()
-      const fallback = this.#selector.fallback(lookup.request, work.entry, error)
-      if (fallback) return fallback
+      const response = this.#selector.fromFetch(fetch, false)
+      if (response) return { kind: 'own', response }
+      fetch.dropReader()
+      const fallback = this.#selector.fallback(lookup.request, entry, error)
+      if (fallback) return { kind: 'own', response: fallback }
       throw error
     }
   }
@@ -394,6 +399,6 @@ export class HttpCacheEngine {
 
 /** Whether a result says that the stored response must not be served any more. */
 function withdrawsStored(result: CacheEntry): boolean {
-  if (result instanceof PrivateResult) return result.scope === 'resource'
-  return result instanceof StoredResponse && result.plan.keep === 0 && result.status < 500
+  if (result.kind === 'private') return result.scope === 'resource'
+  return result.kind === 'response' && result.plan.keep === 0 && result.status < 500
 }

@@ -31,13 +31,12 @@ export function primaryEntry({ primaryKey }: CacheLookup): EntryRef {
   return { primaryKey, key: primaryKey, index: undefined, stale: undefined }
 }
 
-/** The entry of the variant that a request selects. RFC 9111 §4.1. */
-export function variantEntry({ primaryKey, request }: CacheLookup, index: VaryIndex): EntryRef {
+/** The entry of the variant that a request selects. RFC 9111 §4.1. Undefined unless a Vary index was found. */
+export function variantEntry(
+  { primaryKey, request }: CacheLookup,
+  found: ResultEntry<CacheEntry> | undefined,
+): EntryRef | undefined {
+  if (found?.value.kind !== 'index') return undefined
+  const { index } = found.value
   return { primaryKey, key: variantKey(primaryKey, index, request.headers), index, stale: undefined }
-}
-
-/** The Vary index that is stored in place of a response, if it is one. */
-export function varyIndexOf(found: ResultEntry<CacheEntry> | undefined): VaryIndex | undefined {
-  const value = found?.value
-  return typeof value === 'object' && 'index' in value ? value.index : undefined
 }

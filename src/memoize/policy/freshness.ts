@@ -44,11 +44,11 @@ export function isHeuristicallyCacheable(status: number): boolean {
 /** For how long past its lifetime a response may be served, ms. RFC 5861, RFC 9111 §4.2.4. */
 export interface StaleWindows {
   /** While it is being refreshed. */
-  whileRevalidate: number
+  readonly whileRevalidate: number
   /** When the origin fails. */
-  ifError: number
+  readonly ifError: number
   /** When the request has max-stale. */
-  onDemand: number
+  readonly onDemand: number
 }
 
 /** The stale windows of a response. `defaults` apply where it states none. */

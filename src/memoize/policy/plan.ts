@@ -24,13 +24,13 @@ export interface LifetimeOptions {
 /** How long a shareable response is fresh, and how long it is stored, ms. */
 export interface StoragePlan extends StaleWindows {
   /** Its age when it was received. */
-  age: number
+  readonly age: number
   /** The freshness lifetime: the age up to which it is fresh. */
-  lifetime: number
+  readonly lifetime: number
   /** How long it is stored, from its reception on. 0: only the requests that wait for it receive it. */
-  keep: number
+  readonly keep: number
   /** Whether requests that arrived before it, and wait for it, receive it even if it is not fresh. */
-  collapse: boolean
+  readonly collapse: boolean
 }
 
 /** The plan of a private response. */
@@ -61,7 +61,7 @@ export function planFor(
   const stated = explicitLifetime(headers, control)
   const heuristic = lifetimes.heuristics ? heuristicLifetime(status, headers, control) : 0
   // The error is about this one request.
-  if (stated === undefined && heuristic === 0 && !isAboutResource(status)) return { ...NOT_STORED }
+  if (stated === undefined && heuristic === 0 && !isAboutResource(status)) return NOT_STORED
   const lifetime = stated ?? (heuristic || defaultLifetime(status, control, lifetimes))
   const windows = staleWindowsFor(status, control, lifetimes)
   const age = initialAge(headers, timing)
@@ -72,6 +72,11 @@ export function planFor(
   // Most frameworks turn an exception of the handler into a 500: it says nothing about other requests.
   const isThrown = status === 500 && lifetime === 0
   return { ...windows, age, lifetime, keep, collapse: stated === undefined && !isThrown }
+}
+
+/** The plan of a response that only the requests that wait for it receive: it is not stored. */
+export function waitersOnly(plan: StoragePlan): StoragePlan {
+  return { ...plan, keep: 0, collapse: true }
 }
 
 /** A stale error is never served. */

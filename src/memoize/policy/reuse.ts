@@ -3,7 +3,7 @@ import type { ResultEntry } from '../../locker/internal.ts'
 import type { CacheLookup, EntryRef } from '../engine/lookup.ts'
 import type { HttpRequest, HttpResponse } from '../engine/message.ts'
 import type { ResponseBuilder } from '../engine/response-builder.ts'
-import { type CacheEntry, StoredResponse } from '../engine/storage/stored-response.ts'
+import type { CacheEntry, StoredResponse } from '../engine/storage/stored-response.ts'
 import { isOriginError, mayStaleIfError, reusability } from './judgement.ts'
 
 /** A response out of the store, and whether the stored one must be refreshed now. */
@@ -18,8 +18,8 @@ export class StoredResponses {
   readonly #clock: Clock
   readonly #shareAuthorized: boolean
 
-  constructor(answers: ResponseBuilder, clock: Clock, shareAuthorized: boolean) {
-    this.#builder = answers
+  constructor(builder: ResponseBuilder, clock: Clock, shareAuthorized: boolean) {
+    this.#builder = builder
     this.#clock = clock
     this.#shareAuthorized = shareAuthorized
   }
@@ -27,7 +27,7 @@ export class StoredResponses {
   /** The stored response, if it is fresh enough for this request or may be served stale. */
   fromStored(lookup: CacheLookup, found: ResultEntry<CacheEntry>): SelectedResponse | undefined {
     const { value } = found
-    if (!(value instanceof StoredResponse)) return undefined
+    if (value.kind !== 'response') return undefined
     const authorized = lookup.request.headers['authorization'] !== undefined
     if (authorized && !this.#shareAuthorized && !value.forAuthorized) return undefined
     const age = this.#ageOf(found, value)
@@ -70,10 +70,10 @@ export class StoredResponses {
     if (found.unverified || !this.#answersWaiter(lookup, found, afterFence))
       return this.fromStored(lookup, found)
     const status = { forwardReason: entry.stale ? 'stale' : 'miss', collapsed: true } as const
-    const answer =
+    const response =
       (isOriginError(value.status) && this.staleIfError(lookup.request, entry)) ||
       this.#builder.fromStored(lookup.request, value, this.#ageOf(found, value), status)
-    return { response: answer, refresh: false }
+    return { response, refresh: false }
   }
 
   /** Whether a result was made while this request waited, so that it answers it even if it is not fresh. */

@@ -1,3 +1,4 @@
+import pDefer from 'p-defer'
 import type { Clock } from '../../../kernel/event-loop.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import type { ResponseTiming } from '../../policy/age.ts'
@@ -5,15 +6,12 @@ import { CacheControl } from '../../policy/cache-control.ts'
 import { freshenedFields, notModified } from '../../policy/conditional.ts'
 import { endToEndFields, reasonPhraseOf } from '../../policy/fields.ts'
 import { isOriginError } from '../../policy/judgement.ts'
-import { planFor, type StoragePlan } from '../../policy/plan.ts'
+import { planFor, type StoragePlan, waitersOnly } from '../../policy/plan.ts'
 import { unkeyedFields } from '../../policy/unkeyed.ts'
 import type { EntryRef } from '../lookup.ts'
 import type { HeaderFields, HttpRequest, Origin, OriginResponse } from '../message.ts'
-import type { ResolvedHttpOptions } from '../options.ts'
 import { bufferOf, discard, isStreamed } from '../storage/body.ts'
-import type { KeptResponses } from '../storage/holdings.ts'
-import { type EntryNamespace, type ResultContext, storeResponse } from '../storage/placement.ts'
-import type { RecordingBudget } from '../storage/recorded-bytes.ts'
+import type { ResponseStorage, ResultContext } from '../storage/placement.ts'
 import { checkLength, contentLength, Recording } from '../storage/recording.ts'
 import {
   type PrivateReason,
@@ -22,79 +20,113 @@ import {
   privateReason,
   scopeOf,
 } from '../storage/storage.ts'
-import { type CacheEntry, PrivateResult, StoredResponse } from '../storage/stored-response.ts'
+import { type CacheEntry, StoredResponse } from '../storage/stored-response.ts'
 import { sharedRequest } from './origin.ts'
 import { OriginCall } from './origin-call.ts'
 
 /** A body that is not complete after this time streams to the request's own client, ms. */
 const STREAM_AFTER_MS = 50
 
-/** What all fetches of a cache have in common, and the origin. */
-export interface OriginFetchTerms {
-  origin: Origin
-  options: ResolvedHttpOptions
-  namespace: EntryNamespace
-  recordingBudget: RecordingBudget
-  keptResponses: KeptResponses
+/**
+ * Who may receive the response of a fetch: the client of its request, and the requests that wait for the key.
+ *
+ * | audience | of whom            | the client stops waiting | the claim is lost                     |
+ * | -------- | ------------------ | ------------------------ | ------------------------------------- |
+ * | everyone | client and waiters | waiters                  | client; nobody if its client has gone |
+ * | waiters  | waiters            |                          | nobody                                |
+ * | client   | client             | nobody                   |                                       |
+ * | nobody   |                    |                          |                                       |
+ *
+ * The claim is lost when the lease was, or when nobody waits any more.
+ */
+type Audience = 'everyone' | 'waiters' | 'client' | 'nobody'
+
+/**
+ * What the request's own client gets from a fetch so far:
+ *
+ * | outcome   | meaning                                              | next                        |
+ * | --------- | ---------------------------------------------------- | --------------------------- |
+ * | none      | the origin was not called, or has not responded      | any other                   |
+ * | streaming | the response may be shared; its body is coming in    | private, failed, or it stays |
+ * | complete  | the response may be shared, and is complete          |                             |
+ * | private   | the response is for this client alone                |                             |
+ * | failed    | the origin, or its body, has failed                  |                             |
+ */
+export type FetchOutcome =
+  | { readonly kind: 'none' }
+  | ({ readonly kind: 'streaming' } & Shareable)
+  | {
+      readonly kind: 'complete'
+      readonly response: StoredResponse
+      readonly privateFields: HeaderFields
+      /** Differs from that of the response when a 304 has validated it. */
+      readonly originStatus: number
+    }
+  | { readonly kind: 'private'; readonly response: OriginResponse; readonly reason: PrivateReason }
+  | { readonly kind: 'failed'; readonly error: unknown; readonly streamed: OriginResponse | undefined }
+
+/** A response that may be shared, before its body is complete. */
+interface Shareable {
+  readonly response: OriginResponse
+  readonly plan: StoragePlan
+  /** Fields that only the request's own client receives. */
+  readonly privateFields: HeaderFields
 }
 
-/** Calls the origin once for one request, and decides whether the response is shared with all that wait for the key. */
+const NONE: FetchOutcome = { kind: 'none' }
+const FAILED: CacheEntry = { kind: 'private', scope: 'failure' }
+
+/**
+ * The work of one request for a key of the locker: calls the origin, and decides whether the response is shared. It calls
+ * the origin at most once: not at all while another request's work runs, and not again when the claim is lost; the other
+ * requests then fetch by themselves.
+ */
 export class OriginFetch {
   readonly request: HttpRequest
   readonly entry: EntryRef
   readonly #origin: Origin
-  readonly #options: ResolvedHttpOptions
-  readonly #namespace: EntryNamespace
-  readonly #recordingBudget: RecordingBudget
-  readonly #keptResponses: KeptResponses
+  readonly #storage: ResponseStorage
   readonly #clock: Clock
-  /** Whether the request waits no longer: no client reads a private response. */
-  #hasNoReader = false
-  /** Whether the claim is gone (lost lease, no waiters): the response is private then. */
-  #cancelled = false
-  /** Whether the request's own client does not want the response either. */
-  #unwanted = false
-  /** The status of the origin's response, before a 304 was replaced by the response that it validates. */
-  originStatus: number | undefined
-  /** Set by `run`: the response that may be shared. */
-  shareable: StoredResponse | undefined
-  /** Set by `run`: the response that may not. */
-  privateResponse: OriginResponse | undefined
-  /** Set while a shareable response still streams, for the request's own client. */
-  streaming: { response: OriginResponse; plan: StoragePlan } | undefined
-  /** Fields of the shareable response that only the request's own client receives. */
-  readonly privateFields: HeaderFields = Object.create(null)
-  /** Called when `streaming` is set. */
-  readonly #onStreaming: () => void
+  readonly #streaming = pDefer<void>()
+  #audience: Audience = 'everyone'
+  #outcome: FetchOutcome = NONE
   #recording: Recording | undefined
-  readonly #call: OriginCall
-  /** What the origin threw, unless the response was unwanted by then. */
-  failure: { error: unknown } | undefined
-  /** Why `privateResponse` may not be shared. */
-  privateReason: PrivateReason | undefined
+  /** Set by `run`. */
+  #result: Promise<CacheEntry> | undefined
 
-  constructor(
-    request: HttpRequest,
-    entry: EntryRef,
-    { origin, options, namespace, recordingBudget, keptResponses }: OriginFetchTerms,
-    onStreaming: () => void,
-  ) {
+  constructor(request: HttpRequest, entry: EntryRef, origin: Origin, storage: ResponseStorage) {
     this.request = request
     this.entry = entry
     this.#origin = origin
-    this.#options = options
-    this.#namespace = namespace
-    this.#recordingBudget = recordingBudget
-    this.#keptResponses = keptResponses
-    this.#clock = namespace.clock
-    this.#call = new OriginCall(this.#clock)
-    this.#onStreaming = onStreaming
+    this.#storage = storage
+    this.#clock = storage.namespace.clock
   }
 
-  /** The request does not wait any more: discards a private response. */
+  get outcome(): FetchOutcome {
+    return this.#outcome
+  }
+
+  /** Resolves when the outcome is 'streaming'. */
+  get streaming(): Promise<void> {
+    return this.#streaming.promise
+  }
+
+  /** Resolves at the end of the fetch; at once if there is none. */
+  get done(): Promise<unknown> {
+    return Promise.resolve(this.#result)
+  }
+
+  /** The work. Never rejects: what the origin throws is for this request alone, and the others fetch again. */
+  readonly run = (context: ResultContext): Promise<CacheEntry> => {
+    if (this.#result) return Promise.resolve(fail(context))
+    this.#result = this.#run(context)
+    return this.#result
+  }
+
+  /** The request does not wait any more, or does not need the response: discards a private one. */
   dropReader(): void {
-    this.#hasNoReader = true
-    discard(this.privateResponse?.body)
+    this.#audience = this.#isClaimLost ? 'nobody' : 'waiters'
+    if (this.#outcome.kind === 'private') discard(this.#outcome.response.body)
   }
 
   /** The response has been stored, or will not be: the client may receive the end of the body. */
@@ -102,57 +134,57 @@ export class OriginFetch {
     this.#recording?.deliverEnd()
   }
 
-  /**
-   * Returns the result of the work for the key. Never rejects: what the origin throws is for this request alone (see
-   * `failure`), and the others fetch again.
-   */
-  async run(context: ResultContext): Promise<CacheEntry> {
+  get #isClaimLost(): boolean {
+    return this.#audience === 'client' || this.#audience === 'nobody'
+  }
+
+  get #hasReader(): boolean {
+    return this.#audience === 'everyone' || this.#audience === 'client'
+  }
+
+  async #run(context: ResultContext): Promise<CacheEntry> {
     const { signal } = context
-    if (signal.aborted) {
-      context.noStore({ bypassFor: 0 })
-      return new PrivateResult('failure')
-    }
-    const unlisten = onAbort(signal, () => this.#onCancelled(signal.reason))
+    if (signal.aborted) return fail(context)
+    const call = new OriginCall(this.#clock)
+    const unlisten = onAbort(signal, () => this.#onClaimLost(call, signal.reason))
     try {
-      return await this.#fetch(context)
+      return await this.#fetch(call, context)
     } catch (error) {
-      if (!this.#unwanted) this.failure = { error }
-      context.noStore({ bypassFor: 0 })
-      return new PrivateResult('failure')
+      const streamed = this.#outcome.kind === 'streaming' ? this.#outcome.response : undefined
+      if (this.#audience !== 'nobody') this.#outcome = { kind: 'failed', error, streamed }
+      return fail(context)
     } finally {
       unlisten()
     }
   }
 
-  /** The claim is gone. The request's own client may want the response all the same. */
-  #onCancelled(reason: unknown): void {
-    this.#cancelled = true
-    this.#unwanted = this.#hasNoReader || this.request.signal?.aborted === true
-    if (this.#unwanted) {
-      this.dropReader()
-      this.#call.cancel(reason)
+  #onClaimLost(call: OriginCall, reason: unknown): void {
+    if (this.#hasReader && this.request.signal?.aborted !== true) this.#audience = 'client'
+    else {
+      this.#audience = 'nobody'
+      if (this.#outcome.kind === 'private') discard(this.#outcome.response.body)
+      call.cancel(reason)
     }
     this.#recording?.detach()
   }
 
-  get #timeout(): number {
-    return this.#options.timeout ?? this.#namespace.timeout
-  }
-
-  async #fetch(context: ResultContext): Promise<CacheEntry> {
+  async #fetch(call: OriginCall, context: ResultContext): Promise<CacheEntry> {
+    const { options, timeout } = this.#storage
     const sentAt = this.#clock.now()
-    const unkeyed = this.#options.unkeyed === 'strip' ? unkeyedFields(this.request, this.#options) : []
     const request = sharedRequest(this.request, {
-      signal: this.#call.signal,
+      signal: call.signal,
       validated: this.#validated,
-      unkeyed,
-      background: this.#hasNoReader,
+      unkeyed: options.unkeyed === 'strip' ? unkeyedFields(this.request, options) : [],
+      background: !this.#hasReader,
     })
-    const response = await this.#call.send(this.#origin, request, this.#timeout)
+    const response = await call.send(this.#origin, request, timeout)
     const timing = { responseTime: Date.now(), responseDelay: this.#clock.now() - sentAt }
-    this.originStatus = response.status
     try {
-      return await this.#receive(this.#freshened(response), timing, context)
+      const freshened = this.#freshened(response)
+      const planned = planFor(freshened, CacheControl.of(freshened.headers), timing, options)
+      const isForWaiters = call.timedOut || this.#isCoveredByStale(freshened.status)
+      const plan = isForWaiters ? waitersOnly(planned) : planned
+      return await this.#receive(freshened, plan, { ...timing, originStatus: response.status }, context)
     } catch (error) {
       discard(response.body)
       throw error
@@ -161,7 +193,7 @@ export class OriginFetch {
 
   /** The stored response that the origin may validate. */
   get #validated(): StoredResponse | undefined {
-    return this.#options.revalidate ? this.entry.stale?.value : undefined
+    return this.#storage.options.revalidate ? this.entry.stale?.value : undefined
   }
 
   /** The response with its end-to-end fields; after a 304, the stored response that it validates. RFC 9111 §4.3.3. */
@@ -175,56 +207,67 @@ export class OriginFetch {
     return { ...response, status, statusText, headers: freshenedFields(fields, headers), body }
   }
 
+  /** Decides whether the response is shared, and stores it. */
   async #receive(
     response: OriginResponse,
-    timing: ResponseTiming,
+    plan: StoragePlan,
+    { responseTime, originStatus }: ResponseTiming & { originStatus: number },
     context: ResultContext,
   ): Promise<CacheEntry> {
-    const { status, headers, privateFields = [], private: isPrivate = false } = response
+    const { status, headers } = response
     const control = CacheControl.of(headers)
-    const authorized = this.request.headers['authorization'] !== undefined
-    const plan = planFor({ status, headers }, control, timing, this.#options)
-    if (this.#call.timedOut || this.#isCoveredByStale(status))
-      Object.assign(plan, { keep: 0, collapse: true })
-    const unshareable =
-      isPrivate || this.#cancelled ? 'unshared' : plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
-    const reason = privateReason({ authorized, status, headers, control }, this.#options) ?? unshareable
+    const reason = this.#privateReason(response, control, plan)
     if (reason) return this.#makePrivate(response, reason, context)
-    for (const name of privateFieldsOf(control, privateFields)) {
-      this.privateFields[name] = headers[name]
-      delete headers[name]
-    }
+    const privateFields = takeFields(headers, privateFieldsOf(control, response.privateFields))
     // A recipient adds a missing Date. RFC 9110 §6.6.1.
-    headers['date'] ??= new Date(timing.responseTime).toUTCString()
+    headers['date'] ??= new Date(responseTime).toUTCString()
     const receivedAt = this.#clock.now()
-    const body = await this.#collect(response, plan)
-    if (typeof body === 'string') return this.#makePrivate(response, body, context)
-    if (this.#cancelled) return this.#makePrivate({ ...response, body }, 'unshared', context)
-    plan.age += this.#clock.now() - receivedAt
+    const body = await this.#collect({ response, plan, privateFields })
+    if (typeof body === 'string' || this.#isClaimLost) {
+      Object.assign(headers, privateFields)
+      return typeof body === 'string'
+        ? this.#makePrivate(response, body, context)
+        : this.#makePrivate({ ...response, body }, 'unshared', context)
+    }
     if (isBodiless(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)
+    const age = plan.age + this.#clock.now() - receivedAt
     const forAuthorized = permitsAuthorized(control)
-    this.shareable = new StoredResponse({
+    const { statusText } = response
+    const stored = new StoredResponse({
       status,
-      statusText: response.statusText,
+      statusText,
       headers,
-      plan,
+      plan: { ...plan, age },
       forAuthorized,
       body,
     })
-    return storeResponse(this.shareable, this.request, this.entry, {
-      namespace: this.#namespace,
-      options: this.#options,
-      keptResponses: this.#keptResponses,
-      context,
-    })
+    const placement = this.#storage.place(stored, this.request, this.entry)
+    if (this.#outcome.kind === 'none')
+      this.#outcome = { kind: 'complete', response: placement.response, privateFields, originStatus }
+    return this.#storage.store(placement, this.request, this.entry, context)
+  }
+
+  #privateReason(
+    response: OriginResponse,
+    control: CacheControl,
+    plan: StoragePlan,
+  ): PrivateReason | undefined {
+    const { status, headers } = response
+    const authorized = this.request.headers['authorization'] !== undefined
+    const reason = privateReason({ authorized, status, headers, control }, this.#storage.options)
+    if (reason) return reason
+    if (response.private === true || this.#isClaimLost) return 'unshared'
+    return plan.keep === 0 && !plan.collapse ? 'not-fresh' : undefined
   }
 
   /** The whole body; or why it is not stored: then `response.body` is left to the request's own client. */
-  async #collect(response: OriginResponse, plan: StoragePlan): Promise<Buffer | PrivateReason> {
-    const { maxBody } = this.#options
+  async #collect(shareable: Shareable): Promise<Buffer | PrivateReason> {
+    const { response } = shareable
+    const { options, timeout, recordingBudget } = this.#storage
+    const { maxBody } = options
     // Half of the timeout: a request that has waited from the start has time left to fetch privately.
-    const maxBodyTime = Math.min(this.#options.maxBodyTime, this.#timeout / 2)
+    const maxBodyTime = Math.min(options.maxBodyTime, timeout / 2)
     const length = isBodiless(response.status) ? undefined : contentLength(response.headers)
     if (length !== undefined && length > maxBody) return 'body-size'
     if (!isStreamed(response.body)) {
@@ -232,10 +275,10 @@ export class OriginFetch {
       checkLength(length, body.length)
       return body.length > maxBody ? 'body-size' : body
     }
-    const recording = new Recording(response.body, length, this.#recordingBudget)
+    const recording = new Recording(response.body, length, recordingBudget)
     this.#recording = recording
     response.body = recording
-    const stream = () => this.#stream(response, plan)
+    const stream = () => this.#stream(shareable)
     const timers = [this.#clock.after(STREAM_AFTER_MS, stream)]
     let timedOut = false
     const onTimeout = (): void => {
@@ -247,7 +290,7 @@ export class OriginFetch {
       const body = await recording.collect(maxBody, stream)
       if (typeof body !== 'string') return body
       if (body !== 'detached') return body === 'too-long' ? 'body-size' : 'no-room'
-      // The claim may be gone instead: that says nothing about the body.
+      // The claim may be lost instead: that says nothing about the body.
       return timedOut ? 'body-time' : 'unshared'
     } finally {
       for (const timer of timers) timer.cancel()
@@ -255,15 +298,16 @@ export class OriginFetch {
   }
 
   /** Streams the response to the request's own client, unless that may yet get a 304 or a stale response instead. */
-  #stream(response: OriginResponse, plan: StoragePlan): void {
-    const { method, headers } = this.request
-    if (this.streaming || this.#hasNoReader || method === 'HEAD' || this.#isCoveredByStale(response.status))
-      return
+  #stream(shareable: Shareable): void {
+    const { status, headers } = shareable.response
+    const { method, headers: requestHeaders } = this.request
+    if (this.#outcome.kind !== 'none' || !this.#hasReader) return
+    if (method === 'HEAD' || this.#isCoveredByStale(status)) return
     // The client has this response already and gets a 304.
-    if (response.status === 200 && notModified(headers, response.headers)) return
+    if (status === 200 && notModified(requestHeaders, headers)) return
     this.#recording?.expectReader()
-    this.streaming = { response, plan }
-    this.#onStreaming()
+    this.#outcome = { kind: 'streaming', ...shareable }
+    this.#streaming.resolve()
   }
 
   /** Whether a stale response may be served instead of this error. It must stay stored then. */
@@ -273,19 +317,33 @@ export class OriginFetch {
   }
 
   #makePrivate(response: OriginResponse, reason: PrivateReason, context: ResultContext): CacheEntry {
-    this.privateReason = reason
     const scope = scopeOf(response.status, reason)
     // A resource that is not shared any more: remove what is stored. Where nothing is, hit-for-pass: requests of this key
     // do not wait for each other for a while.
     if (this.entry.stale && (scope === 'resource' || isGone(response.status))) context.setTtl(0)
     else if (scope !== 'resource') context.noStore({ bypassFor: 0 })
     else context.noStore()
-    Object.assign(response.headers, this.privateFields)
-    this.privateResponse = response
+    this.#outcome = { kind: 'private', response, reason }
     this.#recording?.expectReader()
-    if (this.#hasNoReader) discard(response.body)
-    return new PrivateResult(scope)
+    if (!this.#hasReader) discard(response.body)
+    return { kind: 'private', scope }
   }
+}
+
+/** The result of a work that has failed: nothing is stored, and the others fetch again at once. */
+function fail(context: ResultContext): CacheEntry {
+  context.noStore({ bypassFor: 0 })
+  return FAILED
+}
+
+/** Removes fields, and returns them. */
+function takeFields(headers: HeaderFields, names: readonly string[]): HeaderFields {
+  const taken: HeaderFields = Object.create(null)
+  for (const name of names) {
+    taken[name] = headers[name]
+    delete headers[name]
+  }
+  return taken
 }
 
 /** Whether the resource does not exist any more, for any client. */

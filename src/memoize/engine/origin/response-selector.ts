@@ -1,12 +1,13 @@
 import { OverloadedError, RemoteError, TimeoutError, UnavailableError } from '../../../errors.ts'
 import type { ForwardReason } from '../../policy/cache-status.ts'
 import { isOriginError } from '../../policy/judgement.ts'
+import type { StoragePlan } from '../../policy/plan.ts'
 import type { StoredResponses } from '../../policy/reuse.ts'
 import type { EntryRef } from '../lookup.ts'
 import type { HttpRequest, HttpResponse } from '../message.ts'
 import type { ResponseBuilder } from '../response-builder.ts'
 import { discard } from '../storage/body.ts'
-import type { OriginWork } from './origin-work.ts'
+import type { OriginFetch } from './origin-fetch.ts'
 
 /** Selects the response to a request from the outcome of its own work. */
 export class ResponseSelector {
@@ -19,39 +20,46 @@ export class ResponseSelector {
   }
 
   /**
-   * The response of a work that has called the origin; undefined when it has not, or is not far enough. `stored`: whether
-   * the response was accepted into the store; undefined: not known yet. Throws what the origin threw.
+   * The response of a fetch to its own client; undefined when there is none yet. `stored`: whether the store has accepted
+   * the response. Throws what the origin threw.
    */
-  fromFetch({ request, entry, fetch }: OriginWork, stored: boolean | undefined): HttpResponse | undefined {
-    if (!fetch) return undefined
-    const { shareable, privateResponse, streaming, originStatus, privateFields, privateReason, failure } =
-      fetch
+  fromFetch({ request, entry, outcome }: OriginFetch, stored: boolean): HttpResponse | undefined {
     const forwardReason: ForwardReason = entry.stale ? 'stale' : entry.index ? 'vary-miss' : 'uri-miss'
-    const failed = failure !== undefined || isOriginError(shareable?.status ?? privateResponse?.status ?? 0)
-    const stale = failed && this.#reuse.staleIfError(request, entry)
-    if (stale) {
-      discard(privateResponse?.body ?? streaming?.response.body)
-      return stale
+    switch (outcome.kind) {
+      case 'none':
+        return undefined
+      case 'streaming': {
+        const { response, plan, privateFields } = outcome
+        return this.#builder.fromStreaming(response, { forwardReason, ...ttlOf(plan) }, privateFields)
+      }
+      case 'failed': {
+        discard(outcome.streamed?.body)
+        const stale = this.#reuse.staleIfError(request, entry)
+        if (stale) return stale
+        throw outcome.error
+      }
+      case 'private': {
+        const { response, reason } = outcome
+        const stale = isOriginError(response.status) && this.#reuse.staleIfError(request, entry)
+        if (!stale) return this.#builder.privateResponse(request, response, { forwardReason, detail: reason })
+        discard(response.body)
+        return stale
+      }
+      case 'complete': {
+        const { response, privateFields, originStatus } = outcome
+        const stale = isOriginError(response.status) && this.#reuse.staleIfError(request, entry)
+        if (stale) return stale
+        const ttl = ttlOf(response.plan)
+        const fate = ttl && (stored ? { stored, ...ttl } : { detail: 'not-stored' as const })
+        const validated = originStatus !== response.status && { originStatus }
+        return this.#builder.fromFetched(
+          request,
+          response,
+          { forwardReason, ...validated, ...fate },
+          privateFields,
+        )
+      }
     }
-    if (failure) throw failure.error
-    if (privateResponse)
-      return this.#builder.privateResponse(request, privateResponse, { forwardReason, detail: privateReason })
-    const plan = shareable?.plan ?? streaming?.plan
-    if (!plan) return undefined
-    const ttl = plan.keep > 0 && { ttl: plan.lifetime - plan.age }
-    // A response that streams has been promised to the client, though it may be complete by now.
-    if (!shareable || streaming)
-      return (
-        streaming && this.#builder.fromStreaming(streaming.response, { forwardReason, ...ttl }, privateFields)
-      )
-    const validated = originStatus !== undefined && originStatus !== shareable.status && { originStatus }
-    const fate = !ttl ? undefined : stored ? { stored, ...ttl } : { detail: 'not-stored' as const }
-    return this.#builder.fromFetched(
-      request,
-      shareable,
-      { forwardReason, ...validated, ...fate },
-      privateFields,
-    )
   }
 
   /** The response when a run has failed: a stale one if that may be served, or 503 or 504. Undefined for other errors. */
@@ -65,4 +73,9 @@ export class ResponseSelector {
       return this.#builder.synthetic(503, 'Too busy', ['retry-after', '1'])
     return timedOut ? this.#builder.synthetic(504, 'No answer in time') : undefined
   }
+}
+
+/** The remaining freshness lifetime of a response that is to be stored. */
+function ttlOf({ keep, lifetime, age }: StoragePlan): { ttl: number } | undefined {
+  return keep > 0 ? { ttl: lifetime - age } : undefined
 }

@@ -7,6 +7,7 @@ import type { PrivateScope } from './storage.ts'
 
 /** A complete response in the cache. */
 export class StoredResponse {
+  readonly kind = 'response'
   readonly status: number
   readonly statusText: string | undefined
   readonly headers: HeaderFields
@@ -15,9 +16,7 @@ export class StoredResponse {
   readonly forAuthorized: boolean
   readonly body: Buffer
 
-  constructor(
-    fields: Pick<StoredResponse, 'status' | 'statusText' | 'headers' | 'plan' | 'forAuthorized' | 'body'>,
-  ) {
+  constructor(fields: Omit<StoredResponse, 'kind'>) {
     this.status = fields.status
     this.statusText = fields.statusText
     this.headers = fields.headers
@@ -27,17 +26,20 @@ export class StoredResponse {
   }
 }
 
-/** In place of a private response, for the requests that waited for it. Never stored. */
-export class PrivateResult {
-  readonly scope: PrivateScope
-
-  constructor(reason: PrivateScope) {
-    this.scope = reason
-  }
+/** A Vary index: it leads to the entries of the variants. */
+export interface IndexEntry {
+  readonly kind: 'index'
+  readonly index: VaryIndex
 }
 
-/** The values of the cache's records. */
-export type CacheEntry = StoredResponse | { readonly index: VaryIndex } | PrivateResult
+/** In place of a private response, for the requests that waited for it. Never stored. */
+export interface PrivateResult {
+  readonly kind: 'private'
+  readonly scope: PrivateScope
+}
+
+/** The values of the cache's records, and the results of its works. */
+export type CacheEntry = StoredResponse | IndexEntry | PrivateResult
 
 /** An entry without its body, as JSON. */
 type EntryHeader =
@@ -49,8 +51,8 @@ type EntryHeader =
       plan: StoragePlan
       authorized: boolean
     }
-  | { kind: 'index'; index: VaryIndex }
-  | { kind: 'private'; scope: PrivateScope }
+  | IndexEntry
+  | PrivateResult
 
 const SCOPES: ReadonlySet<unknown> = new Set<PrivateScope>(['resource', 'request', 'failure'])
 
@@ -66,15 +68,15 @@ export const entryCodec: Codec = {
     const header = Buffer.from(JSON.stringify(headerOf(entry)))
     const length = Buffer.allocUnsafe(LENGTH_BYTES)
     length.writeUInt32BE(header.length)
-    return Buffer.concat(entry instanceof StoredResponse ? [length, header, entry.body] : [length, header])
+    return Buffer.concat(entry.kind === 'response' ? [length, header, entry.body] : [length, header])
   },
 
   decode(bytes): CacheEntry {
     const end = LENGTH_BYTES + bytes.readUInt32BE(0)
     const header: unknown = JSON.parse(bytes.toString('utf8', LENGTH_BYTES, end))
     if (!isEntryHeader(header)) throw new Error('not the header of an entry')
-    if (header.kind === 'private') return new PrivateResult(header.scope)
-    if (header.kind === 'index') return { index: header.index }
+    if (header.kind === 'private') return { kind: 'private', scope: header.scope }
+    if (header.kind === 'index') return { kind: 'index', index: header.index }
     const { status, text: statusText, fields, plan, authorized: forAuthorized } = header
     // A record that was changed in Redis must not split a response.
     const headers = endToEndFields(fromRawHeaders(fields))
@@ -86,7 +88,8 @@ export const entryCodec: Codec = {
 
   // The body is a part of the record's bytes. The header is held as objects too.
   size(value, encoded) {
-    const body = value instanceof StoredResponse ? value.body.length : 0
+    const entry = value as CacheEntry
+    const body = entry.kind === 'response' ? entry.body.length : 0
     return encoded + 3 * (encoded - body)
   },
 }
@@ -110,8 +113,7 @@ function isStringArray(value: unknown): value is string[] {
 }
 
 function headerOf(entry: CacheEntry): EntryHeader {
-  if (entry instanceof PrivateResult) return { kind: 'private', scope: entry.scope }
-  if (!(entry instanceof StoredResponse)) return { kind: 'index', index: entry.index }
+  if (entry.kind !== 'response') return entry
   return {
     kind: 'response',
     status: entry.status,
