@@ -328,6 +328,28 @@ describe('memoize abuse, invalidations', () => {
     await until(async () => (await server.ask('/item')).text === 'new', { what: 'the change to be seen' })
   })
 
+  test('memoize abuse - a status that is set after the timeout of the own client is that of the shared response', async () => {
+    await using world = new HttpWorld()
+    const gates = [pDefer<void>(), pDefer<void>()]
+    let runs = 0
+    const handler = async (_: IncomingMessage, response: ServerResponse): Promise<void> => {
+      const run = runs++
+      await gates[run]?.promise
+      response.statusCode = run === 0 ? 403 : 410
+      response.end()
+    }
+    const server = await world.serve(memoizeHandler(world.locker(), { timeout: 500 }, handler))
+    const asks = [server.ask('/'), server.ask('/')]
+    await sleep(250)
+    gates[0]?.resolve()
+    await until(() => runs === 2, { what: 'the second request to call the handler' })
+    const waiter = server.ask('/')
+    const statuses = (await Promise.all(asks)).map(({ status }) => status)
+    assert.deepEqual(statuses.sort(), [403, 504])
+    gates[1]?.resolve()
+    assert.equal((await waiter).status, 410)
+  })
+
   test('memoize abuse - an unsafe request may announce trailers', async () => {
     await using world = new HttpWorld()
     const handler = (_: IncomingMessage, response: ServerResponse): void => {

@@ -62,6 +62,9 @@ const END_STATE = [
   'writableNeedDrain',
 ]
 
+/** Properties that the handler sets for the head of its response. */
+const HEAD_STATE = ['statusCode', 'statusMessage']
+
 /** The public methods of a response, including those of its base classes. */
 const METHODS: readonly string[] = methodsOf(ServerResponse.prototype)
 
@@ -81,8 +84,10 @@ function methodsOf(prototype: object | null): string[] {
  * | ------------ | ------------------ | ------------- | --------- | ------------------------------------------------- |
  * | intercepting | output             | output        | output    | the constructor                                   |
  * | exposed      | client's           | client's      | client's  | expose(): the cache answers                       |
- * | detached     | output             | client's      | output    | detach(): the cache has written the head          |
+ * | detached     | output             | client's (1)  | output    | detach(): the cache has written the head          |
  * | ended        | client's           | client's      | client's  | detached or detach(), when both responses ended   |
+ *
+ * (1) A status that the handler sets is set on the output: other clients may wait for it.
  *
  * intercepting -> exposed -> detached -> ended. While the cache writes, the response is exposed: methods that middlewares have
  * wrapped must be called. To write an interim response, or the end, it is exposed for one call, and then as before.
@@ -145,8 +150,8 @@ export class ResponseInterceptor {
   expose(): void {
     if (this.#state === 'exposed' || this.#state === 'ended') return
     for (const [name, property] of this.#overlay.remove()) {
-      // What the detached handler sees of the end is no change of its own.
-      if (this.#state === 'intercepting' || !END_STATE.includes(name))
+      // What a detached response shows of the end and the head is no change by the handler.
+      if (this.#state === 'intercepting' || !(END_STATE.includes(name) || HEAD_STATE.includes(name)))
         this.#handlerProperties.set(name, property)
     }
     this.#state = 'exposed'
@@ -166,6 +171,14 @@ export class ResponseInterceptor {
       properties.set(
         name,
         accessor(() => this.#endStateValue(name), this.#clientSetter(name)),
+      )
+    for (const name of HEAD_STATE)
+      properties.set(
+        name,
+        accessor(
+          () => this.#overlay.read(name),
+          (value) => Reflect.set(this.#output, name, value),
+        ),
       )
     this.#overlay = new PropertyOverlay(this.#response, properties)
     this.#state = 'detached'
