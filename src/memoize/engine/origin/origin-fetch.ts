@@ -1,5 +1,6 @@
 import pDefer from 'p-defer'
 import type { Clock } from '../../../kernel/event-loop.ts'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import type { ResponseTiming } from '../../policy/age.ts'
 import { CacheControl } from '../../policy/cache-control.ts'
@@ -41,6 +42,13 @@ const STREAM_AFTER_MS = 50
  */
 type Audience = 'everyone' | 'waiters' | 'client' | 'nobody'
 
+const AUDIENCES: Transitions<Audience> = {
+  everyone: ['waiters', 'client', 'nobody'],
+  waiters: ['waiters', 'nobody'],
+  client: ['nobody'],
+  nobody: ['nobody'],
+}
+
 /**
  * What the request's own client gets from a fetch so far:
  *
@@ -64,6 +72,14 @@ export type FetchOutcome =
     }
   | { readonly kind: 'private'; readonly response: OriginResponse; readonly reason: PrivateReason }
   | { readonly kind: 'failed'; readonly error: unknown; readonly streamed: OriginResponse | undefined }
+
+const OUTCOMES: Transitions<FetchOutcome['kind']> = {
+  none: ['streaming', 'complete', 'private', 'failed'],
+  streaming: ['private', 'failed'],
+  complete: ['failed'],
+  private: [],
+  failed: [],
+}
 
 /** A response that may be shared, before its body is complete. */
 interface Shareable {
@@ -125,13 +141,23 @@ export class OriginFetch {
 
   /** The request does not wait any more, or does not need the response: discards a private one. */
   dropReader(): void {
-    this.#audience = this.#isClaimLost ? 'nobody' : 'waiters'
-    if (this.#outcome.kind === 'private') discard(this.#outcome.response.body)
+    this.#setAudience(this.#isClaimLost ? 'nobody' : 'waiters')
   }
 
   /** The response has been stored, or will not be: the client may receive the end of the body. */
   deliverEnd(): void {
     this.#recording?.deliverEnd()
+  }
+
+  #setAudience(audience: Audience): void {
+    assertTransition('fetch', AUDIENCES, this.#audience, audience)
+    this.#audience = audience
+    if (!this.#hasReader && this.#outcome.kind === 'private') discard(this.#outcome.response.body)
+  }
+
+  #setOutcome(outcome: FetchOutcome): void {
+    assertTransition('fetch', OUTCOMES, this.#outcome.kind, outcome.kind)
+    this.#outcome = outcome
   }
 
   get #isClaimLost(): boolean {
@@ -151,7 +177,7 @@ export class OriginFetch {
       return await this.#fetch(call, context)
     } catch (error) {
       const streamed = this.#outcome.kind === 'streaming' ? this.#outcome.response : undefined
-      if (this.#audience !== 'nobody') this.#outcome = { kind: 'failed', error, streamed }
+      if (this.#audience !== 'nobody') this.#setOutcome({ kind: 'failed', error, streamed })
       return fail(context)
     } finally {
       unlisten()
@@ -159,12 +185,9 @@ export class OriginFetch {
   }
 
   #onClaimLost(call: OriginCall, reason: unknown): void {
-    if (this.#hasReader && this.request.signal?.aborted !== true) this.#audience = 'client'
-    else {
-      this.#audience = 'nobody'
-      if (this.#outcome.kind === 'private') discard(this.#outcome.response.body)
-      call.cancel(reason)
-    }
+    const isWanted = this.#hasReader && this.request.signal?.aborted !== true
+    this.#setAudience(isWanted ? 'client' : 'nobody')
+    if (!isWanted) call.cancel(reason)
     this.#recording?.detach()
   }
 
@@ -244,7 +267,7 @@ export class OriginFetch {
     })
     const placement = this.#storage.place(stored, this.request, this.entry)
     if (this.#outcome.kind === 'none')
-      this.#outcome = { kind: 'complete', response: placement.response, privateFields, originStatus }
+      this.#setOutcome({ kind: 'complete', response: placement.response, privateFields, originStatus })
     return this.#storage.store(placement, this.request, this.entry, context)
   }
 
@@ -306,7 +329,7 @@ export class OriginFetch {
     // The client has this response already and gets a 304.
     if (status === 200 && notModified(requestHeaders, headers)) return
     this.#recording?.expectReader()
-    this.#outcome = { kind: 'streaming', ...shareable }
+    this.#setOutcome({ kind: 'streaming', ...shareable })
     this.#streaming.resolve()
   }
 
@@ -323,7 +346,7 @@ export class OriginFetch {
     if (this.entry.stale && (scope === 'resource' || isGone(response.status))) context.setTtl(0)
     else if (scope !== 'resource') context.noStore({ bypassFor: 0 })
     else context.noStore()
-    this.#outcome = { kind: 'private', response, reason }
+    this.#setOutcome({ kind: 'private', response, reason })
     this.#recording?.expectReader()
     if (!this.#hasReader) discard(response.body)
     return { kind: 'private', scope }

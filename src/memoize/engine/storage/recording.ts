@@ -1,4 +1,5 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
+import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
 import { linesOf } from '../../policy/fields.ts'
 import type { HeaderFields } from '../message.ts'
 import { bufferOf, discard, type Pieces } from './body.ts'
@@ -22,6 +23,14 @@ const LONG_BODY = 256 * 1024
 type State =
   | { readonly kind: 'collecting' | 'detaching' | 'detached' }
   | { readonly kind: 'done'; readonly failure: { readonly error: unknown } | undefined }
+
+const TRANSITIONS: Transitions<State['kind']> = {
+  collecting: ['detaching', 'detached', 'done'],
+  detaching: ['detached', 'done'],
+  detached: ['done'],
+  // A pull that was under way when the recording was closed.
+  done: ['done'],
+}
 
 const COLLECTING: State = { kind: 'collecting' }
 const DETACHING: State = { kind: 'detaching' }
@@ -89,7 +98,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
 
   /** The collector reads no further: the reader reads the rest of the source, if there is one. */
   #onCollectorEnd(): void {
-    if (this.#state.kind !== 'done') this.#enterDetached(DETACHED)
+    if (this.#state.kind !== 'done') this.#enter(DETACHED)
     // Its reader may be slow. So that slow readers of many bodies do not fill the budget, the first bytes of each stop
     // counting here; the rest counts until it has been read.
     const hasReader = this.#reader === 'expected' || (this.#reader === 'none' && this.#state.kind !== 'done')
@@ -101,14 +110,16 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   /** Stops collecting: the rest is for the reader alone. */
   detach(): void {
     if (this.#state.kind !== 'collecting') return
-    this.#enterDetached(DETACHING)
+    this.#enter(DETACHING)
     this.#detached.resolve('detached')
     if (this.#reader === 'closed') this.#close()
   }
 
-  #enterDetached(state: State): void {
+  #enter(state: State): void {
+    assertTransition('recording', TRANSITIONS, this.#state.kind, state.kind)
     this.#state = state
-    this.#mayEnd = true
+    // The rest of a detached recording is for the reader alone.
+    if (state.kind !== 'done') this.#mayEnd = true
     this.#notifyReader()
   }
 
@@ -151,14 +162,14 @@ export class Recording implements AsyncIterableIterator<Buffer> {
       const { done, value } = await this.#iterator.next()
       if (done) {
         checkLength(this.#expected, this.#size)
-        this.#state = DONE
+        this.#enter(DONE)
         return undefined
       }
       const chunk = bufferOf(value)
       this.#size += chunk.length
       return chunk
     } catch (error) {
-      this.#state = { kind: 'done', failure: { error } }
+      this.#enter({ kind: 'done', failure: { error } })
       throw error
     }
   }
@@ -205,7 +216,7 @@ export class Recording implements AsyncIterableIterator<Buffer> {
 
   /** Nobody wants the rest: discards the source. */
   #close(): void {
-    this.#state = DONE
+    this.#enter(DONE)
     this.#chunks.length = 0
     this.#releaseBudget()
     discard(this.#source, this.#iterator)
