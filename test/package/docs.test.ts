@@ -39,7 +39,9 @@ interface Block {
 
 async function read(): Promise<Page[]> {
   const names = await readdir(new URL('docs/', ROOT), { recursive: true })
-  const docs = names.filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
+  const docs = names
+    .filter((name) => name.endsWith('.md') && !name.startsWith('reference'))
+    .map((name) => `docs/${name}`)
   const paths = [...docs.sort(), ...OTHERS]
   return await Promise.all(
     paths.map(async (path) => ({ path, text: await readFile(new URL(path, ROOT), 'utf8') })),
@@ -176,3 +178,34 @@ test('docs/guarantees.md - every promise names tests that carry its id, and ever
       assert.ok(ids.includes(id), `${name}: ${id}`)
   }
 })
+
+/** The fields of a record in the head of the scripts, and in a page: each page names the same ones. */
+for (const [path, source] of [
+  ['docs/locker-protocol.md', 'src/locker/store/redis/scripts/prelude.ts'],
+  ['docs/queue-protocol.md', 'src/queue/store/redis/scripts/prelude.ts'],
+] as const) {
+  test(`${path} - it names the fields of the record as the scripts do`, async () => {
+    const { text } = pages.find((page) => page.path === path) ?? assert.fail()
+    const script = await readFile(new URL(source, ROOT), 'utf8')
+    const table = /\n \* {3}field {2}.*\n([\s\S]*?)\n \*\n/.exec(script)?.[1] ?? assert.fail(source)
+    const inSource = [...table.matchAll(/^ \* {3}([\w@…,]+(?: (?:[\w,]+|…))*) {2,}\S/gm)].flatMap(
+      ([, names = '']) => namesIn(names),
+    )
+    const record =
+      /### The record|## The record[\s\S]*?\n\n(\|[\s\S]*?)\n\n/.exec(text)?.[1] ?? assert.fail(path)
+    const inPage = [...record.matchAll(/^\| (`[^|]*) \|/gm)].flatMap(([, names = '']) =>
+      namesIn(names.replaceAll('`', '')),
+    )
+    assert.ok(inPage.length > 15, path)
+    assert.deepEqual(inPage.sort(), inSource.sort())
+  })
+}
+
+/** `p, p1 … p3` and `p, p1 to p3` name the same fields; a parked flight is `@…` or `@park`. */
+function namesIn(text: string): string[] {
+  return text
+    .replace(/@\w+|@…/g, '@')
+    .split(/[, ]+|…|to/)
+    .map((name) => name.trim())
+    .filter((name) => name !== '')
+}
