@@ -6,9 +6,10 @@ import { Connection, Lease, Locker, OverloadedError } from '../../src/index.ts'
 import { type Clock, systemClock, type Timer } from '../../src/kernel/event-loop.ts'
 import { FlightTable } from '../../src/locker/flight/flight-table.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
-import { E, LONG, leaseOf, parked, scene, settledBy, took } from '../support/locker-scene.ts'
+import { LONG, scene, settledBy } from '../support/locker-scene.ts'
+import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 describe('bounds', () => {
   setFlagsFromString('--expose-gc')
@@ -41,7 +42,7 @@ describe('bounds', () => {
     const left = assert.rejects(first.request('k', { signal: leaves.signal }), { code: 'E_ABORTED' })
     const stays = second.run('k', () => 'anew')
     await parked(holder, 'k', 2)
-    assert.ok((await took(() => assert.rejects(third.request('k'), OverloadedError))) < E)
+    assert.ok((await took(() => assert.rejects(third.request('k'), OverloadedError))) < EPSILON)
     leaves.abort()
     await left
     await parked(holder, 'k', 1)
@@ -199,6 +200,6 @@ test('L1 deadline - it counts from the call, however long the reply takes to arr
   ]
   for (const { outcome, ms } of await Promise.all(asked.map(settledBy))) {
     assert.ok(outcome === 'result' || outcome === 'E_TIMEOUT', outcome)
-    assert.ok(ms < timeout + E, `${outcome} after ${ms} ms`)
+    assert.ok(ms < timeout + EPSILON, `${outcome} after ${ms} ms`)
   }
 })

@@ -1,20 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { Connection, Locker } from '../../src/index.ts'
-import {
-  cutOff,
-  E,
-  LONG,
-  leaseOf,
-  onCommands,
-  parked,
-  type Scene,
-  scene,
-  settledBy,
-  took,
-} from '../support/locker-scene.ts'
+import { cutOff, LONG, onCommands, type Scene, scene, settledBy } from '../support/locker-scene.ts'
+import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 describe('Redis is away', () => {
   const LEASE = 500
@@ -57,7 +47,7 @@ describe('Redis is away', () => {
       for (const { outcome, ms, timeout, key } of await Promise.all(waiting)) {
         const what = `${key} with ${timeout}: ${outcome} after ${ms} ms`
         assert.ok(['E_TIMEOUT', 'E_UNAVAILABLE'].includes(outcome), what)
-        assert.ok(ms < Math.min(timeout, bound) + E, what)
+        assert.ok(ms < Math.min(timeout, bound) + EPSILON, what)
         if (timeout < UNAVAILABLE_AFTER) assert.equal(outcome, 'E_TIMEOUT', what)
         if (timeout > bound) assert.equal(outcome, 'E_UNAVAILABLE', what)
       }
@@ -73,7 +63,7 @@ describe('Redis is away', () => {
     const signal = AbortSignal.timeout(100)
     const { outcome, ms } = await settledBy(s.locker.run('k', () => 'v', { signal }))
     assert.equal(outcome, 'E_ABORTED')
-    assert.ok(ms < 100 + E)
+    assert.ok(ms < 100 + EPSILON)
     s.t.server.thaw()
   })
 
@@ -83,7 +73,7 @@ describe('Redis is away', () => {
     await until(() => s.locker.stats().held === 1, { what: 'the own work to run' })
     await s.t.server.freeze()
     const fresh = settledBy(s.locker.run('fresh', () => 'v'))
-    assert.ok((await took(() => s.locker.close({ grace: 0 }))) < 2 * UNAVAILABLE_AFTER + E)
+    assert.ok((await took(() => s.locker.close({ grace: 0 }))) < 2 * UNAVAILABLE_AFTER + EPSILON)
     for (const { outcome } of await Promise.all([running, fresh])) assert.equal(outcome, 'E_CLOSED')
     s.t.server.thaw()
   })
@@ -97,11 +87,11 @@ describe('Redis is away', () => {
     const closed = settledBy(locker.close({ grace: 0 }))
     const { ms } = await Promise.race([
       closed,
-      settledBy(new Promise((resolve) => setTimeout(resolve, 4 * E))),
+      settledBy(new Promise((resolve) => setTimeout(resolve, 4 * EPSILON))),
     ])
     await lease.publish('v')
     await closed
-    assert.ok(ms < E, `it took ${ms} ms`)
+    assert.ok(ms < EPSILON, `it took ${ms} ms`)
   })
 
   test('L1 close - while a publish fails: what is held is let go', async () => {
@@ -114,11 +104,11 @@ describe('Redis is away', () => {
     await s.t.proxy.refuse(false)
     const { ms } = await Promise.race([
       closed,
-      settledBy(new Promise((resolve) => setTimeout(resolve, 8 * E))),
+      settledBy(new Promise((resolve) => setTimeout(resolve, 8 * EPSILON))),
     ])
     if (!lease.signal.aborted) await lease.release()
     // The longest pause between two attempts to connect is a second.
-    assert.ok(ms < 1000 + 2 * UNAVAILABLE_AFTER + E, `it took ${ms} ms`)
+    assert.ok(ms < 1000 + 2 * UNAVAILABLE_AFTER + EPSILON, `it took ${ms} ms`)
   })
 })
 
@@ -199,7 +189,7 @@ describe('a grant that nobody wants', () => {
     )
     await until(locked(s), { what: 'the grant' })
     const next = s.other.run('k', () => 'next')
-    assert.ok((await took(async () => assert.equal(await next, 'next'))) < 2 * 600 + E)
+    assert.ok((await took(async () => assert.equal(await next, 'next'))) < 2 * 600 + EPSILON)
   })
 
   test('L4 frozen - all that was claimed while Redis stood still is released when it goes on', async () => {
@@ -210,7 +200,7 @@ describe('a grant that nobody wants', () => {
     for (const { outcome } of await Promise.all(asked)) assert.equal(outcome, 'E_UNAVAILABLE')
     s.t.server.thaw()
     const results = Promise.all(keys.map((key) => s.other.run(key, () => key)))
-    assert.ok((await took(async () => assert.deepEqual(await results, keys))) < 2 * E)
+    assert.ok((await took(async () => assert.deepEqual(await results, keys))) < 2 * EPSILON)
   })
 
   test('L4 abort - of the first who asked: the grant is for the next who waits here', async () => {
@@ -238,7 +228,7 @@ describe('a grant that nobody wants', () => {
     await parked(s.other, 'k', 2)
     leaves.abort()
     await Promise.all([left, lease.release()])
-    assert.ok((await took(async () => assert.equal(await next, 'next'))) < E)
+    assert.ok((await took(async () => assert.equal(await next, 'next'))) < EPSILON)
   })
 
   test('L4 publish - one that could not be made does not keep the lease: others go on', async () => {

@@ -4,13 +4,11 @@ import { Cluster } from 'ioredis'
 import { Cluster as Cluster5 } from 'ioredis5'
 import { Lease, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
 import { type ClusterClientOptions, RedisCluster } from '../support/cluster.ts'
+import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { until } from '../support/wait.ts'
-
-/** What a timer may be late by. */
-const EPSILON = 500
 
 type Nodes = { host: string; port: number }[]
 
@@ -62,15 +60,6 @@ async function locker(
 ): Promise<Locker> {
   return lockerOn(await cluster.client(clientOptions), options)
 }
-
-async function leaseOf(from: Locker, key: string): Promise<Lease> {
-  const ticket = await from.request(key)
-  assert.ok(ticket instanceof Lease, `${key} was not granted`)
-  return ticket
-}
-
-const parked = (from: Locker, key: string, count = 1) =>
-  until(async () => ((await from.peek(key)).lock?.parked ?? 0) >= count, { what: `${count} to be parked` })
 
 /** What became of it, and after how many ms. */
 async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {

@@ -4,9 +4,10 @@ import { Locker, LockTimeoutError } from '../../src/index.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
 import type { Entry } from '../support/locker-child.ts'
 import { type LockerProcess, LockerProcesses, machineNow, told } from '../support/locker-process.ts'
-import { E, LONG, loadScripts, parked, took } from '../support/locker-scene.ts'
+import { LONG, loadScripts } from '../support/locker-scene.ts'
+import { EPSILON, parked } from '../support/lockers.ts'
 import { type Setup, setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 const LEASE = 600
 
@@ -50,7 +51,7 @@ describe('the processor is killed', () => {
     const grants = await grantsOf(processes.all.slice(1))
     assert.equal(grants.length, 1)
     const [{ at, fence: next = 0 }] = grants as [Entry]
-    assert.ok(at - killedAt < LEASE + E, `taken over after ${at - killedAt} ms`)
+    assert.ok(at - killedAt < LEASE + EPSILON, `taken over after ${at - killedAt} ms`)
     assert.ok(next > fence)
   })
 
@@ -61,7 +62,7 @@ describe('the processor is killed', () => {
     await Promise.all([processes.at(0).kill(), processes.at(1).kill(), processes.at(2).kill()])
     const killedAt = machineNow()
     await using newcomer = new Locker({ redis: t.redis, lease: LEASE })
-    assert.equal(await newcomer.run('k', () => machineNow() - killedAt < LEASE + E), true)
+    assert.equal(await newcomer.run('k', () => machineNow() - killedAt < LEASE + EPSILON), true)
   })
 
   test('L2 kill - before it reads that its publish was accepted: its result stands', async () => {
@@ -82,7 +83,7 @@ describe('the processor is killed', () => {
     // It may be killed before it has answered that it heard this.
     holder.call('finish', 'k', { value: 'the result' }).catch(() => {})
     await death
-    assert.ok((await took(async () => assert.equal(await result, 'the result'))) < E)
+    assert.ok((await took(async () => assert.equal(await result, 'the result'))) < EPSILON)
     assert.equal(await waiter.call('run', 'k', { ms: 0 }), 'the result')
     assert.deepEqual(await grantsOf([waiter]), [])
   })
@@ -104,7 +105,7 @@ describe('the processor gives up', () => {
     assert.equal(one, other)
     const grants = await grantsOf(others)
     assert.equal(grants.length, 1)
-    assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - releasedAt < E)
+    assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - releasedAt < EPSILON)
   })
 
   test('L2 close - what is held is handed over at once, what runs is told to stop', async () => {
@@ -119,7 +120,7 @@ describe('the processor gives up', () => {
     assert.equal(one, other)
     const grants = await grantsOf(processes.all.slice(1))
     assert.equal(grants.length, 1)
-    assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - closedAt < E)
+    assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - closedAt < EPSILON)
   })
 
   test('L2 fail - everybody is settled with the failure, nobody takes over', async () => {
@@ -128,7 +129,9 @@ describe('the processor gives up', () => {
     await using _processes = processes
     await processes.at(0).call('finish', 'k', { error: 'no paper' })
     const failure = { code: 'E_REMOTE', message: 'no paper' }
-    assert.ok((await took(() => Promise.all(results.map((result) => assert.rejects(result, failure))))) < E)
+    assert.ok(
+      (await took(() => Promise.all(results.map((result) => assert.rejects(result, failure))))) < EPSILON,
+    )
     assert.deepEqual(await grantsOf(processes.all.slice(1)), [])
   })
 
@@ -144,7 +147,7 @@ describe('the processor gives up', () => {
     assert.deepEqual(await waiter.exited, { code: 0, signal: null })
     await parkedOn(t, 1)
     await processes.at(0).call('finish', 'k', { value: 'v' })
-    assert.ok((await took(async () => assert.equal(await results[1], 'v'))) < E)
+    assert.ok((await took(async () => assert.equal(await results[1], 'v'))) < EPSILON)
   })
 
   test('L2 takeover off - those who waited for a dead processor are told, the next who comes is the processor', async () => {
@@ -160,7 +163,7 @@ describe('the processor gives up', () => {
     await holder.kill()
     const killedAt = machineNow()
     await Promise.all(rejected)
-    assert.ok(machineNow() - killedAt < LEASE + E)
+    assert.ok(machineNow() - killedAt < LEASE + EPSILON)
     assert.equal(await waiter.run('k', () => 'anew'), 'anew')
   })
 })

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
-import { leaseOf, onCommands, onSubscription, parked, type Scene, scene } from '../support/locker-scene.ts'
+import { onCommands, onSubscription, type Scene, scene } from '../support/locker-scene.ts'
+import { leaseOf, parked } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
 /** How many scripts the server has run. */

@@ -3,20 +3,12 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
-import {
-  channelName,
-  Lease,
-  LeaseLostError,
-  Locker,
-  type LockerOptions,
-  UnavailableError,
-} from '../../src/index.ts'
+import { channelName, LeaseLostError, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
+import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** What a timer may be late by. */
-const EPSILON = 500
 /** How long Redis may refuse before a call fails; a lease is shorter, so that refusals outlast it. */
 const PATIENCE = 600
 const LEASE = 400
@@ -65,15 +57,6 @@ function assertRefused({ error, ms }: { error?: unknown; ms: number }, said: Reg
   assert.match(`${error.message} ${error.cause}`, said)
   assert.ok(ms < PATIENCE + EPSILON, `it took ${ms} ms`)
 }
-
-async function leaseOf(locker: Locker, key: string): Promise<Lease> {
-  const ticket = await locker.request(key)
-  assert.ok(ticket instanceof Lease)
-  return ticket
-}
-
-const parked = (locker: Locker, key: string) =>
-  until(async () => (await locker.peek(key)).lock?.parked, { what: `somebody to be parked on ${key}` })
 
 const infoSays = (server: RedisServer, section: string, fact: string) =>
   until(async () => String(await server.call('INFO', section)).includes(fact), { what: `INFO: ${fact}` })

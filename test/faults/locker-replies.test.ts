@@ -3,7 +3,8 @@ import { describe, test } from 'node:test'
 import { RemoteError } from '../../src/index.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
 import { lockerScripts } from '../../src/locker/store/redis/scripts/index.ts'
-import { leaseOf, onCommands, parked, type Scene, scene } from '../support/locker-scene.ts'
+import { onCommands, type Scene, scene } from '../support/locker-scene.ts'
+import { leaseOf, parked } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
 /** How much of the reply arrives before the connection ends. Replies have from 4 bytes on. */

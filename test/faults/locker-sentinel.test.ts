@@ -3,12 +3,11 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { describe, test } from 'node:test'
 import { Redis } from 'ioredis'
 import { channelName, Lease, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
+import { EPSILON } from '../support/lockers.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { SentinelSet } from '../support/sentinel.ts'
 import { until } from '../support/wait.ts'
 
-/** What a timer may be late by. */
-const EPSILON = 500
 const LEASE = 1000
 const TIMEOUT = 20_000
 

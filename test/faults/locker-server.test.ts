@@ -1,25 +1,15 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { Lease, Locker } from '../../src/index.ts'
 import { LockerProcesses, told } from '../support/locker-process.ts'
-import {
-  cutOff,
-  E,
-  LONG,
-  leaseOf,
-  onCommands,
-  parked,
-  scene,
-  settledBy,
-  took,
-} from '../support/locker-scene.ts'
+import { cutOff, LONG, onCommands, scene, settledBy } from '../support/locker-scene.ts'
+import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 const LEASE = 600
-
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 describe('the server forgets', () => {
   test('SCRIPT FLUSH - at any time: nobody notices', async () => {
@@ -67,7 +57,7 @@ describe('the server forgets', () => {
         assert.equal(one, other)
       })
       // A restart takes its time, and so does the way back to it.
-      assert.ok(ms < LEASE + 3 * E, `it took ${ms} ms`)
+      assert.ok(ms < LEASE + 3 * EPSILON, `it took ${ms} ms`)
       assert.equal(fences.length, 1)
       assert.ok((fences[0] ?? 0) > old.fence, 'S1')
       await until(() => old.signal.aborted, { what: 'the signal' })
@@ -93,7 +83,7 @@ describe('the server forgets', () => {
     await until(renewed, { what: 'the next renewal' })
     assert.equal(lease.signal.aborted, false)
     await lease.publish('v')
-    assert.ok((await took(async () => assert.equal(await result, 'v'))) < 1000 + E)
+    assert.ok((await took(async () => assert.equal(await result, 'v'))) < 1000 + EPSILON)
     assert.equal(waiter.stats().works, 0)
     await t.server.restart()
     assert.equal(await waiter.run('k', () => 'anew'), 'v')
@@ -145,7 +135,7 @@ describe('the server stands still', () => {
     s.t.server.thaw()
     const { outcome, ms } = await result
     assert.equal(outcome, 'result')
-    assert.ok(ms < 500 + E)
+    assert.ok(ms < 500 + EPSILON)
   })
 })
 
@@ -183,7 +173,8 @@ describe('without Redis, `onUnavailable: local`', () => {
     assert.equal(await s.locker.run('k', ({ shared }) => shared), false)
     s.t.server.thaw()
     assert.ok(
-      (await took(async () => assert.equal(await s.other.run('k', ({ shared }) => shared), true))) < 2 * E,
+      (await took(async () => assert.equal(await s.other.run('k', ({ shared }) => shared), true))) <
+        2 * EPSILON,
     )
     assert.equal(await s.locker.run('k', () => 'anew'), true)
   })
@@ -219,7 +210,7 @@ describe('without Redis, `onUnavailable: local`', () => {
     end.resolve('alone')
     assert.equal(await alone, 'alone')
     await lease.release()
-    const waited = Promise.race([next, sleep(4 * E)])
-    assert.ok((await took(async () => assert.equal(await waited, 'next'))) < E)
+    const waited = Promise.race([next, sleep(4 * EPSILON)])
+    assert.ok((await took(async () => assert.equal(await waited, 'next'))) < EPSILON)
   })
 })

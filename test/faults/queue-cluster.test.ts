@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test'
 import { type Job, type QueueOptions, RedisQueue, SoloflightError } from '../../src/index.ts'
 import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { RedisCluster } from '../support/cluster.ts'
-import { E } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { LOCALHOST } from '../support/ports.ts'
 import { over, Runs, subscribed } from '../support/queue-wire.ts'
 import { portOf, type RedisServer } from '../support/redis-server.ts'
@@ -195,7 +195,7 @@ describe('a queue on a cluster', () => {
     const start = performance.now()
     const late = await a.submit('work', 'late').catch(codeOf)
     assert.ok(late === 'E_UNAVAILABLE' || late === 'late', String(late))
-    assert.ok(performance.now() - start < 400 + E, `it took ${performance.now() - start} ms`)
+    assert.ok(performance.now() - start < 400 + EPSILON, `it took ${performance.now() - start} ms`)
     await new Promise((resolve) => setTimeout(resolve, 2 * LEASE))
     await finishMove(cluster, where)
     assert.deepEqual(

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { RedisQueue, RemoteError } from '../../src/index.ts'
-import { E, onSubscription, took } from '../support/locker-scene.ts'
+import { onSubscription } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { machineNow, told } from '../support/queue-process.ts'
 import { IDLE, QueueScene } from '../support/queue-scene.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 const LEASE = 1000
 const worker = { concurrency: 1 } as const
@@ -19,8 +20,8 @@ async function killedAtWork(lease: number): Promise<void> {
   await until(renewed, { what: 'the lease to be renewed' })
   await s.at(0).kill()
   const killedAt = machineNow()
-  const next = await told(s.at(1), 'begun', 'j', 2 * lease + 2 * E)
-  assert.ok(next.at - killedAt < 2 * lease + E, `it ran elsewhere after ${next.at - killedAt} ms`)
+  const next = await told(s.at(1), 'begun', 'j', 2 * lease + 2 * EPSILON)
+  assert.ok(next.at - killedAt < 2 * lease + EPSILON, `it ran elsewhere after ${next.at - killedAt} ms`)
   assert.ok((next.fence ?? 0) > (begun.fence ?? 0), 'the fence has grown')
   assert.deepEqual([next.attempt, next.stalls], [1, 1])
   await s.at(1).call('finish', 'j')
@@ -47,11 +48,11 @@ describe('workers that fail', { concurrency: 2 }, () => {
       await later.call('open', 'q', { redis: s.t.redis, lease: LEASE, ...worker })
       const { at, fence } = await told(later, 'begun', 'j')
       assert.ok(
-        at - killedAt < Math.max(2 * LEASE, openedAt - killedAt + LEASE) + E,
+        at - killedAt < Math.max(2 * LEASE, openedAt - killedAt + LEASE) + EPSILON,
         `after ${at - killedAt} ms`,
       )
       assert.equal(await result, `${later.pid}/${fence}`)
-      assert.ok((await took(() => told(later, 'accepted', 'j'))) < E, 'it is told at once')
+      assert.ok((await took(() => told(later, 'accepted', 'j'))) < EPSILON, 'it is told at once')
       s.acceptedOnce('j')
     })
 
@@ -66,7 +67,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
       await s.at(0).kill()
       const killedAt = machineNow()
       const values = await results
-      assert.ok(machineNow() - killedAt < 2 * LEASE + ms + E, `it took ${machineNow() - killedAt} ms`)
+      assert.ok(machineNow() - killedAt < 2 * LEASE + ms + EPSILON, `it took ${machineNow() - killedAt} ms`)
       for (const value of values) assert.match(String(value), new RegExp(`^${s.at(1).pid}/`))
       await until(() => s.processes.entries('accepted').length >= 20, { what: 'all to be told' })
       for (const { name } of tasks) s.acceptedOnce(name)
@@ -116,12 +117,12 @@ describe('workers that fail', { concurrency: 2 }, () => {
       )
       await first.freeze()
       const next = await told(second, 'begun', 'j')
-      assert.ok(next.at - begun.at < 2 * LEASE + E, `it ran elsewhere after ${next.at - begun.at} ms`)
+      assert.ok(next.at - begun.at < 2 * LEASE + EPSILON, `it ran elsewhere after ${next.at - begun.at} ms`)
       first.thaw()
       const thawedAt = machineNow()
       const fired = await told(first, 'fired', 'j')
       assert.equal(fired.code, 'E_LEASE_LOST')
-      assert.ok(fired.at - thawedAt < E, `it knew after ${fired.at - thawedAt} ms`)
+      assert.ok(fired.at - thawedAt < EPSILON, `it knew after ${fired.at - thawedAt} ms`)
       await first.call('finish', 'j')
       assert.equal((await told(first, 'lost', 'j')).code, 'E_LEASE_LOST')
       assert.deepEqual(await s.queue.logs(id), [])
@@ -152,7 +153,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
         const results = await Promise.all(tasks.map((task) => s.queue.submit('work', task)))
         // They were there: it is not that they were given to the other one from the start.
         assert.ok(machineNow() - since > LEASE / 4, `after ${machineNow() - since} ms`)
-        assert.ok(machineNow() - since < 2 * LEASE + E, `after ${machineNow() - since} ms`)
+        assert.ok(machineNow() - since < 2 * LEASE + EPSILON, `after ${machineNow() - since} ms`)
         for (const value of results) assert.match(String(value), new RegExp(`^${second.pid}/`))
         if (how === 'SIGSTOP') first.thaw()
         await blocked
@@ -182,7 +183,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
       }
       await until(overdue, { what: 'the deliveries to be overdue' })
       only.thaw()
-      assert.ok((await took(() => Promise.all(results))) < 2 * 500 + E, 'they run soon')
+      assert.ok((await took(() => Promise.all(results))) < 2 * 500 + EPSILON, 'they run soon')
       await until(() => s.processes.entries('accepted').length === 3, { what: 'all to be told' })
       for (const { name } of tasks) {
         s.acceptedOnce(name)
@@ -208,7 +209,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
         const lost = await told(first, 'lost', 'j')
         const knew = s.processes.entries('fired').filter(({ at }) => at < ended.at)
         assert.deepEqual(knew, [], 'it did not know')
-        assert.ok(lost.at - ended.at < E && lost.fence === begun.fence, JSON.stringify(lost))
+        assert.ok(lost.at - ended.at < EPSILON && lost.fence === begun.fence, JSON.stringify(lost))
         assert.deepEqual([shown, await s.queue.logs(id)], [[], []])
         await second.call('finish', 'j')
         const value = `${second.pid}/${next.fence}`
@@ -282,7 +283,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
       await closing.close({ grace: 0 })
       other.process('work', () => 'done', { concurrency: 5 })
       const ms = await took(() => Promise.all(results))
-      assert.ok(ms < E, `they had to wait ${ms} ms`)
+      assert.ok(ms < EPSILON, `they had to wait ${ms} ms`)
     })
 
     test('L1 SIGTERM - of a process that waits: told that it was closed, its job goes on for others', async () => {

@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { type QueueOptions, RedisQueue, UnavailableError } from '../../src/index.ts'
-import { E, settledBy } from '../support/locker-scene.ts'
+import { settledBy } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
 /** A lease that ends within a test if nobody renews it. */
 const LEASE = 600
-
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /** What Redis said, as the error tells it. */
 function said(error: unknown): string {
@@ -85,7 +85,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
       assert.match(said(await rejected(s.queue.submit('work', 'new', options))), /OOM/)
       const error = await rejected(s.queue.enqueue('work', 'new', options))
       assert.match(String((error as Error).cause), /OOM/)
-      assert.ok(performance.now() - start < E, 'it took long')
+      assert.ok(performance.now() - start < EPSILON, 'it took long')
     }
     // The lease ends, were it not renewed.
     await sleep(1.5 * lease)
@@ -150,7 +150,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
       await s.t.server.call(...begin)
       const start = performance.now()
       assert.match(said(await rejected(s.queue.submit('work', 'new'))), said_)
-      assert.ok(performance.now() - start < 400 + E, `it took ${performance.now() - start} ms`)
+      assert.ok(performance.now() - start < 400 + EPSILON, `it took ${performance.now() - start} ms`)
       await sleep(2 * LEASE)
       await s.t.server.call(...end)
       gate.resolve()
@@ -171,7 +171,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
     const job = await s.queue.enqueue('work', 1)
     const { outcome, ms } = await settledBy(s.queue.submit('work', 2, { timeout: 4 * LEASE }))
     assert.equal(outcome, 'E_TIMEOUT')
-    assert.ok(ms < 4 * LEASE + E, `it took ${ms} ms`)
+    assert.ok(ms < 4 * LEASE + EPSILON, `it took ${ms} ms`)
     assert.equal(runs.all.length, 0)
     await s.t.server.call('ACL', 'SETUSER', 'default', 'allchannels')
     assert.deepEqual(await Promise.all([job.result(), s.queue.submit('work', 2)]), [1, 2])
@@ -206,7 +206,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
     const start = performance.now()
     const waiting = patient.submit('work', 'patient')
     assert.match(said(await rejected(worker.submit('work', 'impatient'))), /LOADING|not connected/)
-    assert.ok(performance.now() - start < 400 + E, `it took ${performance.now() - start} ms`)
+    assert.ok(performance.now() - start < 400 + EPSILON, `it took ${performance.now() - start} ms`)
     assert.ok(await isLoading(), 'it has been loaded too early')
     await restarted
     assert.equal(await waiting, 'patient')

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import { Redis } from 'ioredis'
 import { type QueueOptions, RedisQueue, SoloflightError } from '../../src/index.ts'
 import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
-import { E } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { over, Runs, subscribed } from '../support/queue-wire.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { SentinelSet } from '../support/sentinel.ts'
@@ -65,7 +65,7 @@ class Stage implements AsyncDisposable {
         const settled = queue.submit('work', payload, { dedupe: next % 2 ? false : undefined })
         const result = await settled.catch((error: unknown) => void errors.push(error))
         const ms = performance.now() - start
-        assert.ok(ms < TIMEOUT + E, `it took ${ms} ms`)
+        assert.ok(ms < TIMEOUT + EPSILON, `it took ${ms} ms`)
         if (result !== undefined) results += 1
       }
     }
@@ -150,7 +150,7 @@ describe('a queue on a sentinel set', { concurrency: true }, () => {
     for (const error of await Promise.all(settled)) {
       assert.equal(error instanceof SoloflightError && error.code, 'E_UNAVAILABLE')
     }
-    assert.ok(performance.now() - start < 1000 + E, `it took ${performance.now() - start} ms`)
+    assert.ok(performance.now() - start < 1000 + EPSILON, `it took ${performance.now() - start} ms`)
     await stage.set.masterAfter(frozen)
     for (const queue of stage.queues) {
       const after = () => queue.submit('work', 'after', { timeout: 5000 })

@@ -1,18 +1,19 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { type QueueOptions, RedisQueue } from '../../src/index.ts'
 import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
-import { E, LONG, onCommands, settledBy, took } from '../support/locker-scene.ts'
+import { LONG, onCommands, settledBy } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 /** A lease that ends within a test if nobody renews it. */
 const LEASE = 600
 
 const names = new QueueKeys('soloflight', NAME)
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 describe('the server forgets', () => {
   test('SCRIPT FLUSH - at any time, under load: nobody notices', async () => {
@@ -57,7 +58,7 @@ describe('the server forgets', () => {
           assert.equal(await s.queue.submit('elsewhere', round), 'there')
         })
         // A restart takes its time, and so does the way back to it.
-        assert.ok(ms < (name === 'restart' ? 3000 : 1000) + E, `it took ${ms} ms`)
+        assert.ok(ms < (name === 'restart' ? 3000 : 1000) + EPSILON, `it took ${ms} ms`)
       }
       await idle(s.t.server, 3, { command: 'elsewhere' })
     })
@@ -76,7 +77,7 @@ describe('the server forgets', () => {
       await forget(s)
       for (const { outcome, ms } of await Promise.all(waits)) {
         assert.equal(outcome, 'E_REMOVED')
-        assert.ok(ms < LEASE + 3 * E, `it took ${ms} ms`)
+        assert.ok(ms < LEASE + 3 * EPSILON, `it took ${ms} ms`)
       }
       end.resolve()
       await until(() => s.other.stats().lost === 1, { what: 'the worker to know' })
@@ -136,7 +137,7 @@ describe('the server stands still, or is not there', () => {
     await s.t.server.freeze()
     const { outcome, ms } = await settledBy(s.queue.submit('work', 'new'))
     assert.equal(outcome, 'E_UNAVAILABLE')
-    assert.ok(ms < 300 + E, `it took ${ms} ms`)
+    assert.ok(ms < 300 + EPSILON, `it took ${ms} ms`)
     await until(() => signals[0]?.aborted, { what: 'the signal' })
     await sleep(LEASE)
     s.t.server.thaw()
@@ -159,7 +160,7 @@ describe('the server stands still, or is not there', () => {
     const calls = [impatient.enqueue('work', 1), impatient.submit('work', 1), impatient.counts()]
     for (const { outcome, ms } of await Promise.all(calls.map(settledBy))) {
       assert.equal(outcome, 'E_UNAVAILABLE')
-      assert.ok(ms < 300 + E, `it took ${ms} ms`)
+      assert.ok(ms < 300 + EPSILON, `it took ${ms} ms`)
     }
     await t.proxy.refuse(false)
     assert.equal(await waiting, 'patient')
@@ -185,7 +186,7 @@ describe('another wrote to a key of the queue', () => {
       ]
       for (const { outcome, ms } of await Promise.all(calls.map(settledBy))) {
         assert.ok(['result', 'E_UNAVAILABLE', 'E_TIMEOUT'].includes(outcome), `${key}: ${outcome}`)
-        assert.ok(ms < 1500 + E, `${key}: ${ms} ms`)
+        assert.ok(ms < 1500 + EPSILON, `${key}: ${ms} ms`)
       }
       await s.t.server.call('DEL', key)
       // With it, places may be gone that the worker believes to be there: it offers them anew when it subscribes again.

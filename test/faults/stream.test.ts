@@ -4,10 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Locker, StreamInterruptedError, UnavailableError } from '../../src/index.ts'
 import { logScripts } from '../../src/locker/stream/log/redis-log-store.ts'
 import { RedisCluster } from '../support/cluster.ts'
-import { cutOff, E, onSubscription, scene, took } from '../support/locker-scene.ts'
+import { cutOff, onSubscription, scene } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { all, onRedis, reached, reading, some, Tap } from '../support/stream-scene.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 /** The keys of all logs. */
 async function logs(client: { keys(pattern: string): Promise<string[]> }): Promise<string[]> {
@@ -29,7 +30,7 @@ describe('stream - messages', () => {
     s.t.proxy.blackhole(true, onSubscription)
     tap.push(2)
     const ms = await took(async () => assert.deepEqual(await next, { done: false, value: 2 }))
-    assert.ok(ms < lease + E, `it took ${ms} ms`)
+    assert.ok(ms < lease + EPSILON, `it took ${ms} ms`)
     tap.end()
     assert.deepEqual(await all(stream), [])
   })
@@ -184,7 +185,7 @@ describe('stream - the server', () => {
           assert.ok(chunks.length <= 2, `${chunks}`)
         }
       })
-      assert.ok(ms < 2_000 + E, `it took ${ms} ms`)
+      assert.ok(ms < 2_000 + EPSILON, `it took ${ms} ms`)
       const again = new Tap<number>().push(7).end()
       assert.deepEqual(await all(there.stream('k', again.work)), [7])
       assert.deepEqual(await all(here.stream('k', again.work)), [7])
@@ -212,7 +213,7 @@ describe('stream - the server', () => {
     })
     t.server.thaw()
     // The lost subscription is detected within 2 s; then the record is read.
-    assert.ok(ms < 2_000 + 500 + 2 * E, `it took ${ms} ms`)
+    assert.ok(ms < 2_000 + 500 + 2 * EPSILON, `it took ${ms} ms`)
   })
 
   test('only the log of a complete stream is lost: it is produced again', async () => {

@@ -13,15 +13,13 @@ import {
   RemoteError,
   UnavailableError,
 } from '../../src/index.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { freePort, LOCALHOST } from '../support/ports.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import { RedisServer } from '../support/redis-server.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
-
-/** A timer may be late by this, ms. */
-const EPSILON = 500
 
 /** The roles of this file when a test below starts it as another process. */
 const handlers = {

@@ -3,8 +3,8 @@ import { test } from 'node:test'
 import pDefer from 'p-defer'
 import { AbortedError, type Locker } from '../../src/index.ts'
 import { LockerProcesses } from '../support/locker-process.ts'
-import { lockersIn, onBoth, over, soon } from '../support/lockers.ts'
-import { until } from '../support/wait.ts'
+import { expired, lockersIn, withAndWithoutCache } from '../support/lockers.ts'
+import { soon, until } from '../support/wait.ts'
 
 /** A work that goes on until it is told to end, and shows its signal. */
 function endless() {
@@ -34,29 +34,32 @@ function caller(
   return { result, leave: () => abort.abort() }
 }
 
-onBoth('abortUnwanted - the signal fires when nobody anywhere waits any more', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const w = endless()
-  const callers = [caller(one, w.work), caller(one, w.work)]
-  await until(() => w.signal !== undefined, { what: 'the work' })
-  callers.push(caller(other, w.work), caller(other, w.work))
-  await until(() => other.stats().parks === 1, { what: 'the other to wait' })
-  for (const { leave } of callers.slice(0, 3)) leave()
-  await assert.rejects(callers[0]?.result as Promise<string>, AbortedError)
-  await one.peek('k')
-  await one.peek('k')
-  assert.equal(w.signal?.aborted, false)
-  callers[3]?.leave()
-  await until(() => w.signal?.aborted === true, { what: 'the signal' })
-  assert.ok(w.signal?.reason instanceof AbortedError, 'the reason')
-  await until(async () => (await other.peek('k')).status === 'free', { what: 'the lock to be free' })
-  // Whoever comes now begins anew; the work that was given up cannot publish.
-  assert.equal(await other.run('k', () => 'new'), 'new')
-  w.end('old')
-  assert.equal(await one.run('k', () => 'unused'), 'new')
-})
+withAndWithoutCache(
+  'abortUnwanted - the signal fires when nobody anywhere waits any more',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const w = endless()
+    const callers = [caller(one, w.work), caller(one, w.work)]
+    await until(() => w.signal !== undefined, { what: 'the work' })
+    callers.push(caller(other, w.work), caller(other, w.work))
+    await until(() => other.stats().parks === 1, { what: 'the other to wait' })
+    for (const { leave } of callers.slice(0, 3)) leave()
+    await assert.rejects(callers[0]?.result as Promise<string>, AbortedError)
+    await one.peek('k')
+    await one.peek('k')
+    assert.equal(w.signal?.aborted, false)
+    callers[3]?.leave()
+    await until(() => w.signal?.aborted === true, { what: 'the signal' })
+    assert.ok(w.signal?.reason instanceof AbortedError, 'the reason')
+    await until(async () => (await other.peek('k')).status === 'free', { what: 'the lock to be free' })
+    // Whoever comes now begins anew; the work that was given up cannot publish.
+    assert.equal(await other.run('k', () => 'new'), 'new')
+    w.end('old')
+    assert.equal(await one.run('k', () => 'unused'), 'new')
+  },
+)
 
-onBoth('abortUnwanted - one that comes back in time keeps it', async (world, options) => {
+withAndWithoutCache('abortUnwanted - one that comes back in time keeps it', async (world, options) => {
   const [one, other] = [await world.open(options), await world.open(options)]
   const w = endless()
   const first = caller(one, w.work)
@@ -73,7 +76,7 @@ onBoth('abortUnwanted - one that comes back in time keeps it', async (world, opt
   assert.equal(await third.result, 'value')
 })
 
-onBoth('abortUnwanted - without it the work goes on, and is kept', async (world, options) => {
+withAndWithoutCache('abortUnwanted - without it the work goes on, and is kept', async (world, options) => {
   const one = await world.open(options)
   const w = endless()
   const { leave, result } = caller(one, w.work, false)
@@ -85,11 +88,11 @@ onBoth('abortUnwanted - without it the work goes on, and is kept', async (world,
   await until(async () => (await one.peek('k')).status === 'done', { what: 'the result' })
 })
 
-onBoth('abortUnwanted - a renewal in the background is wanted', async (world, options) => {
+withAndWithoutCache('abortUnwanted - a renewal in the background is wanted', async (world, options) => {
   const one = await world.open(options)
   const swr = { ttl: 30, staleWhileRevalidate: 60_000, abortUnwanted: true }
   await one.run('k', () => 'old', swr)
-  await over(one, 'k')
+  await expired(one, 'k')
   const w = endless()
   assert.equal(await one.run('k', w.work, swr), 'old')
   await until(() => w.signal !== undefined, { what: 'the renewal' })

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import { type Locker, RemoteError } from '../../src/index.ts'
-import { lockersIn, onBoth, over, soon } from '../support/lockers.ts'
-import { until } from '../support/wait.ts'
+import { expired, lockersIn, withAndWithoutCache } from '../support/lockers.ts'
+import { soon, until } from '../support/wait.ts'
 
 /** A work that ends when it is told to, and counts its runs. */
 function counted() {
@@ -30,7 +30,7 @@ function counted() {
 const SWR = { ttl: 60, staleWhileRevalidate: 60_000 }
 const SIE = { ttl: 60, staleIfError: 60_000 }
 
-/** A result that is over, of two lockers that know of it. */
+/** A result that is expired, of two lockers that know of it. */
 async function stale(
   one: Locker,
   other: Locker,
@@ -40,11 +40,11 @@ async function stale(
   await one.run('k', c.work, options)
   await other.run('k', c.work, options)
   assert.equal(c.runs, 1)
-  await over(one, 'k')
+  await expired(one, 'k')
 }
 
 describe('staleWhileRevalidate', () => {
-  onBoth(
+  withAndWithoutCache(
     'freshness - one processor renews while everybody is served what is over',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
@@ -69,7 +69,7 @@ describe('staleWhileRevalidate', () => {
     },
   )
 
-  onBoth('freshness - a renewal that fails leaves what there is', async (world, options) => {
+  withAndWithoutCache('freshness - a renewal that fails leaves what there is', async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const c = counted()
     await stale(one, other, c, SWR)
@@ -83,22 +83,25 @@ describe('staleWhileRevalidate', () => {
     assert.equal(await one.run('k', c.work, { ttl: 60_000 }), 'value 2')
   })
 
-  onBoth('freshness - who is not content with what is over waits for what is new', async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    const c = counted()
-    await stale(one, other, c, SWR)
-    c.hold()
-    assert.equal(await one.run('k', c.work, SWR), 'value 1')
-    await until(() => c.runs === 2, { what: 'the renewal' })
-    const strict = [one, other].map((locker) => locker.run('k', c.work, { ttl: 60_000 }))
-    const refresh = one.run('k', c.work, { ...SWR, refresh: true })
-    assert.equal(await soon(Promise.race([...strict, refresh]), 100), 'pending')
-    c.end()
-    assert.deepEqual(await Promise.all(strict), ['value 2', 'value 2'])
-    assert.equal(await refresh, 'value 3')
-  })
+  withAndWithoutCache(
+    'freshness - who is not content with what is over waits for what is new',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await stale(one, other, c, SWR)
+      c.hold()
+      assert.equal(await one.run('k', c.work, SWR), 'value 1')
+      await until(() => c.runs === 2, { what: 'the renewal' })
+      const strict = [one, other].map((locker) => locker.run('k', c.work, { ttl: 60_000 }))
+      const refresh = one.run('k', c.work, { ...SWR, refresh: true })
+      assert.equal(await soon(Promise.race([...strict, refresh]), 100), 'pending')
+      c.end()
+      assert.deepEqual(await Promise.all(strict), ['value 2', 'value 2'])
+      assert.equal(await refresh, 'value 3')
+    },
+  )
 
-  onBoth('freshness - what has been over for longer is not served', async (world, options) => {
+  withAndWithoutCache('freshness - what has been over for longer is not served', async (world, options) => {
     const locker = await world.open(options)
     const c = counted()
     const short = { ttl: 30, staleWhileRevalidate: 30 }
@@ -108,16 +111,19 @@ describe('staleWhileRevalidate', () => {
     assert.equal(await locker.run('k', c.work, short), 'value 2')
   })
 
-  onBoth('S4 freshness - what was invalidated is not served, over or not', async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    const c = counted()
-    await stale(one, other, c, SWR)
-    await other.invalidate('k')
-    assert.equal(await other.run('k', c.work, SWR), 'value 2')
-    const followed = async () => (await one.run('k', c.work, SWR)) === 'value 2'
-    await until(followed, { what: 'the other cache to follow' })
-    assert.equal(c.runs, 2)
-  })
+  withAndWithoutCache(
+    'S4 freshness - what was invalidated is not served, over or not',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await stale(one, other, c, SWR)
+      await other.invalidate('k')
+      assert.equal(await other.run('k', c.work, SWR), 'value 2')
+      const followed = async () => (await one.run('k', c.work, SWR)) === 'value 2'
+      await until(followed, { what: 'the other cache to follow' })
+      assert.equal(c.runs, 2)
+    },
+  )
 
   test('freshness - in a cache, what is over is renewed once and pushed to all who have it', async () => {
     await using world = await lockersIn('redis')
@@ -126,7 +132,7 @@ describe('staleWhileRevalidate', () => {
     await Promise.all(lockers.map((locker) => locker.run('k', c.work, SWR)))
     const sum = (name: 'parks' | 'grants') => lockers.reduce((all, locker) => all + locker.stats()[name], 0)
     const before = { parks: sum('parks'), grants: sum('grants') }
-    await over(lockers[0] as Locker, 'k')
+    await expired(lockers[0] as Locker, 'k')
     c.hold()
     const serve = async () => {
       const served = await Promise.all(lockers.map((locker) => locker.run('k', c.work, SWR)))
@@ -144,20 +150,23 @@ describe('staleWhileRevalidate', () => {
 })
 
 describe('staleIfError', () => {
-  onBoth('freshness - instead of the failure, everybody gets what is over', async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    const c = counted()
-    await stale(one, other, c, SIE)
-    c.hold()
-    const asked = [one, other, one].map((locker) => locker.run('k', c.work, SIE))
-    const without = other.run('k', c.work, { ttl: 60 })
-    assert.equal(await soon(Promise.race([...asked, without.catch(() => 0)]), 100), 'pending')
-    c.fail()
-    assert.deepEqual(await Promise.all(asked), Array(3).fill('value 1'))
-    await assert.rejects(without, RemoteError)
-  })
+  withAndWithoutCache(
+    'freshness - instead of the failure, everybody gets what is over',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await stale(one, other, c, SIE)
+      c.hold()
+      const asked = [one, other, one].map((locker) => locker.run('k', c.work, SIE))
+      const without = other.run('k', c.work, { ttl: 60 })
+      assert.equal(await soon(Promise.race([...asked, without.catch(() => 0)]), 100), 'pending')
+      c.fail()
+      assert.deepEqual(await Promise.all(asked), Array(3).fill('value 1'))
+      await assert.rejects(without, RemoteError)
+    },
+  )
 
-  onBoth('freshness - while a failure is kept, too', async (world, options) => {
+  withAndWithoutCache('freshness - while a failure is kept, too', async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const c = counted()
     await stale(one, other, c, SIE)
@@ -170,8 +179,8 @@ describe('staleIfError', () => {
 })
 
 describe('softTimeout', () => {
-  onBoth(
-    'freshness - who has waited so long gets what is over, and the work goes on',
+  withAndWithoutCache(
+    'freshness - who has waited so long gets what is expired, and the work goes on',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -187,7 +196,7 @@ describe('softTimeout', () => {
     },
   )
 
-  onBoth('freshness - without anything to serve, it changes nothing', async (world, options) => {
+  withAndWithoutCache('freshness - without anything to serve, it changes nothing', async (world, options) => {
     const one = await world.open(options)
     const c = counted()
     c.hold()
@@ -199,7 +208,7 @@ describe('softTimeout', () => {
 })
 
 describe('what the work decides', () => {
-  onBoth('freshness - setTtl', async (world, options) => {
+  withAndWithoutCache('freshness - setTtl', async (world, options) => {
     const locker = await world.open(options)
     await locker.run('k', ({ setTtl }) => setTtl(200))
     const { value } = await locker.peek('k')
@@ -210,7 +219,7 @@ describe('what the work decides', () => {
     )
   })
 
-  onBoth(
+  withAndWithoutCache(
     'freshness - noStore: those who wait get it, and nobody waits for anybody afterwards',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
@@ -242,7 +251,7 @@ describe('what the work decides', () => {
     },
   )
 
-  onBoth('freshness - noStore: what was kept before stays', async (world, options) => {
+  withAndWithoutCache('freshness - noStore: what was kept before stays', async (world, options) => {
     const one = await world.open(options)
     const c = counted()
     await one.run('k', c.work, SWR)
@@ -251,17 +260,20 @@ describe('what the work decides', () => {
     assert.equal(c.runs, 1)
   })
 
-  onBoth('freshness - noStore: the first work that is to be kept ends it', async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    const c = counted()
-    await one.run('k', ({ noStore }) => noStore())
-    assert.equal(await one.run('k', c.work), 'value 1')
-    await until(async () => (await one.peek('k')).status === 'done', { what: 'the kept result' })
-    assert.equal(await other.run('k', c.work), 'value 1')
-    assert.equal(c.runs, 1)
-  })
+  withAndWithoutCache(
+    'freshness - noStore: the first work that is to be kept ends it',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      const c = counted()
+      await one.run('k', ({ noStore }) => noStore())
+      assert.equal(await one.run('k', c.work), 'value 1')
+      await until(async () => (await one.peek('k')).status === 'done', { what: 'the kept result' })
+      assert.equal(await other.run('k', c.work), 'value 1')
+      assert.equal(c.runs, 1)
+    },
+  )
 
-  onBoth(
+  withAndWithoutCache(
     'S4 freshness - noStore: what was begun before an invalidation is not kept after it',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
@@ -278,19 +290,22 @@ describe('what the work decides', () => {
     },
   )
 
-  onBoth('freshness - noStore: whoever asks for the lock still gets it', async (world, options) => {
-    const [one, other] = [await world.open(options), await world.open(options)]
-    await one.run('k', ({ noStore }) => noStore())
-    const ticket = await other.request('k')
-    assert.equal(ticket.status, 'locked')
-    const waiting = one.run('k', () => 'own')
-    if (ticket.status === 'locked') await ticket.publish('published')
-    assert.equal(await waiting, 'published')
-  })
+  withAndWithoutCache(
+    'freshness - noStore: whoever asks for the lock still gets it',
+    async (world, options) => {
+      const [one, other] = [await world.open(options), await world.open(options)]
+      await one.run('k', ({ noStore }) => noStore())
+      const ticket = await other.request('k')
+      assert.equal(ticket.status, 'locked')
+      const waiting = one.run('k', () => 'own')
+      if (ticket.status === 'locked') await ticket.publish('published')
+      assert.equal(await waiting, 'published')
+    },
+  )
 })
 
 describe('what readers of different minds are given', () => {
-  onBoth(
+  withAndWithoutCache(
     'freshness - each reader is served by its own options, whoever asked first',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
@@ -313,24 +328,27 @@ describe('what readers of different minds are given', () => {
     },
   )
 
-  onBoth('freshness - a renewal under way in the background is no reason to wait', async (world, options) => {
-    const one = await world.open(options)
-    const c = counted()
-    const brief = { ttl: 30, staleWhileRevalidate: 60, staleIfError: 60_000, softTimeout: 50 }
-    await one.run('k', c.work, brief)
-    await over(one, 'k')
-    c.hold()
-    assert.equal(await one.run('k', c.work, brief), 'value 1')
-    await until(() => c.runs === 2, { what: 'the renewal' })
-    // Over for longer than is tolerated without waiting: now softTimeout and staleIfError decide.
-    await new Promise((resolve) => setTimeout(resolve, 80))
-    assert.equal(await one.run('k', c.work, brief), 'value 1')
-    const patient = one.run('k', c.work, { ...brief, softTimeout: Number.POSITIVE_INFINITY })
-    c.fail()
-    assert.equal(await patient, 'value 1')
-  })
+  withAndWithoutCache(
+    'freshness - a renewal under way in the background is no reason to wait',
+    async (world, options) => {
+      const one = await world.open(options)
+      const c = counted()
+      const brief = { ttl: 30, staleWhileRevalidate: 60, staleIfError: 60_000, softTimeout: 50 }
+      await one.run('k', c.work, brief)
+      await expired(one, 'k')
+      c.hold()
+      assert.equal(await one.run('k', c.work, brief), 'value 1')
+      await until(() => c.runs === 2, { what: 'the renewal' })
+      // Over for longer than is tolerated without waiting: now softTimeout and staleIfError decide.
+      await new Promise((resolve) => setTimeout(resolve, 80))
+      assert.equal(await one.run('k', c.work, brief), 'value 1')
+      const patient = one.run('k', c.work, { ...brief, softTimeout: Number.POSITIVE_INFINITY })
+      c.fail()
+      assert.equal(await patient, 'value 1')
+    },
+  )
 
-  onBoth(
+  withAndWithoutCache(
     'freshness - a failure that is kept does not end what is served meanwhile',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
@@ -344,13 +362,13 @@ describe('what readers of different minds are given', () => {
     },
   )
 
-  onBoth(
+  withAndWithoutCache(
     'freshness - while nobody waits for anybody, a failing work gives what was kept before',
     async (world, options) => {
       const one = await world.open(options)
       const c = counted()
       await one.run('k', c.work, SIE)
-      await over(one, 'k')
+      await expired(one, 'k')
       await one.run('k', ({ noStore }) => noStore(), { refresh: true })
       const broken = () => Promise.reject(new Error('broken'))
       assert.equal(await one.run('k', broken, SIE), 'value 1')
@@ -358,7 +376,7 @@ describe('what readers of different minds are given', () => {
     },
   )
 
-  onBoth('freshness - a lease of fractions goes with all of them', async (world, options) => {
+  withAndWithoutCache('freshness - a lease of fractions goes with all of them', async (world, options) => {
     const one = await world.open(options)
     assert.equal(await one.run('k', () => 1, { ...SWR, lease: 1000.5, refresh: true }), 1)
   })

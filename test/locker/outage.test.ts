@@ -9,11 +9,12 @@ import { channelName, Locker, type LockerOptions, UnavailableError } from '../..
 import { CircuitBreaker } from '../../src/kernel/redis/server.ts'
 import { fromRawHeaders, HttpCache, type HttpCacheOptions } from '../../src/memoize/engine/index.ts'
 import { RedisCluster } from '../support/cluster.ts'
-import { cutOff, E, onCommands, onSubscription, type Scene, scene, took } from '../support/locker-scene.ts'
+import { cutOff, onCommands, onSubscription, type Scene, scene } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { freePort } from '../support/ports.ts'
 import { RedisServer } from '../support/redis-server.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 /** How long Redis may be silent, ms: what is refused at once takes nothing like it. */
 const SILENT = 1500
@@ -87,7 +88,7 @@ for (const [away, { begin, end }] of Object.entries(OUTAGES)) {
     test(`U5 outage - ${away}: one call waits, the others are refused at once, until it is back`, async () => {
       await using s = await scene({ unavailableAfter: SILENT })
       await begin(s)
-      assert.ok((await took(() => refused(s.locker))) < SILENT + E)
+      assert.ok((await took(() => refused(s.locker))) < SILENT + EPSILON)
       const ms = await took(async () => {
         for (let index = 0; index < CALLS; index += 1) await refused(s.locker)
       })
@@ -153,7 +154,7 @@ describe('half-open', () => {
     const sent = () => t.proxy.connections.findLast(onCommands)?.commands.join()
     await until(() => sent() === 'PING,HGET', { what: 'the probe' })
     const both = await took(() => Promise.all([refused(locker), refused(locker)]))
-    assert.ok(both < SILENT + E)
+    assert.ok(both < SILENT + EPSILON)
     const ms = await took(async () => {
       for (let index = 0; index < CALLS; index += 1) await refused(locker)
     })

@@ -5,12 +5,12 @@ import pDefer from 'p-defer'
 import { Lease, Locker, type LockerOptions } from '../../src/index.ts'
 import { type Clock, systemClock } from '../../src/kernel/event-loop.ts'
 import { ResultCache } from '../../src/locker/cache/result-cache.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** How long a lost subscription may stay unseen, and what a bound on time may be exceeded by. */
+/** A lost subscription is detected within this time, ms. */
 const DETECTED = 2000
-const EPSILON = 500
 
 /** A clock that stands until it is set. */
 class Standing implements Clock {

@@ -5,7 +5,7 @@ import pDefer from 'p-defer'
 import { AbortedError, DeadlockError, Locker, type ManyContext, RemoteError } from '../../src/index.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { LockerProcesses } from '../support/locker-process.ts'
-import { lockersIn, onBoth } from '../support/lockers.ts'
+import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
@@ -24,7 +24,7 @@ function noted(ms = 20) {
 
 const letters = (text: string): string[] => [...text]
 
-onBoth(
+withAndWithoutCache(
   'runMany - the work is called once with what this process won, the others are awaited',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
@@ -54,7 +54,7 @@ onBoth(
   },
 )
 
-onBoth(
+withAndWithoutCache(
   'runMany - a key that is asked for twice is computed once, and none is nothing',
   async (world, options) => {
     const locker = await world.open(options)
@@ -65,31 +65,34 @@ onBoth(
   },
 )
 
-onBoth('runMany - results may be a Map, and a failure is that of its key', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const failing = () =>
-    new Map<string, number | Error>([
-      ['a', 1],
-      ['b', new Error('no b')],
-    ])
-  await assert.rejects(
-    one.runMany(['a', 'b'], failing),
-    (error: RemoteError) => error.remote.message === 'no b',
-  )
-  assert.equal(await other.run('a', () => 2), 1)
-  await assert.rejects(
-    one.runMany(['c', 'd'], () => new Map([['c', 1]])),
-    RemoteError,
-  )
-  await assert.rejects(
-    one.runMany(['e', 'f'], () => [1]),
-    /2 results/,
-  )
-  const thrown = one.runMany(['g', 'h'], () => Promise.reject(new Error('all')))
-  await assert.rejects(thrown, (error: RemoteError) => error.remote.message === 'all')
-})
+withAndWithoutCache(
+  'runMany - results may be a Map, and a failure is that of its key',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const failing = () =>
+      new Map<string, number | Error>([
+        ['a', 1],
+        ['b', new Error('no b')],
+      ])
+    await assert.rejects(
+      one.runMany(['a', 'b'], failing),
+      (error: RemoteError) => error.remote.message === 'no b',
+    )
+    assert.equal(await other.run('a', () => 2), 1)
+    await assert.rejects(
+      one.runMany(['c', 'd'], () => new Map([['c', 1]])),
+      RemoteError,
+    )
+    await assert.rejects(
+      one.runMany(['e', 'f'], () => [1]),
+      /2 results/,
+    )
+    const thrown = one.runMany(['g', 'h'], () => Promise.reject(new Error('all')))
+    await assert.rejects(thrown, (error: RemoteError) => error.remote.message === 'all')
+  },
+)
 
-onBoth(
+withAndWithoutCache(
   'runMany - promises among the results are awaited, and each failure is that of its key',
   async (world, options) => {
     const locker = await world.open(options)
@@ -105,7 +108,7 @@ onBoth(
   },
 )
 
-onBoth('runMany - its context: the terms of each key, and a signal', async (world, options) => {
+withAndWithoutCache('runMany - its context: the terms of each key, and a signal', async (world, options) => {
   const locker = await world.open(options)
   const seen: number[] = []
   await locker.runMany(['a', 'b'], (keys, context: ManyContext) => {
@@ -122,7 +125,7 @@ onBoth('runMany - its context: the terms of each key, and a signal', async (worl
   assert.equal((await locker.peek('b')).status, 'free')
 })
 
-onBoth('runMany - refresh computes all anew', async (world, options) => {
+withAndWithoutCache('runMany - refresh computes all anew', async (world, options) => {
   const locker = await world.open(options)
   const { rounds, work } = noted(1)
   await locker.runMany(letters('ab'), work)
@@ -130,7 +133,7 @@ onBoth('runMany - refresh computes all anew', async (world, options) => {
   assert.deepEqual(rounds, [letters('ab'), letters('ab')])
 })
 
-onBoth('runMany - a caller that aborts leaves alone', async (world, options) => {
+withAndWithoutCache('runMany - a caller that aborts leaves alone', async (world, options) => {
   const [one, other] = [await world.open(options), await world.open(options)]
   const gate = pDefer<void>()
   const work = async (keys: string[]) => {
@@ -147,7 +150,7 @@ onBoth('runMany - a caller that aborts leaves alone', async (world, options) => 
   assert.deepEqual(await waiting, letters('abc'))
 })
 
-onBoth('runMany - a work that asks for what it computes is told', async (world, options) => {
+withAndWithoutCache('runMany - a work that asks for what it computes is told', async (world, options) => {
   const locker = await world.open(options)
   const work = async (keys: string[]) => [await locker.run('b', () => 1), ...keys.slice(1)]
   await assert.rejects(
@@ -156,7 +159,7 @@ onBoth('runMany - a work that asks for what it computes is told', async (world, 
   )
 })
 
-onBoth('runMany - works of its keys count as one for `concurrency`', async (world, options) => {
+withAndWithoutCache('runMany - works of its keys count as one for `concurrency`', async (world, options) => {
   const locker = await world.open({ ...options, concurrency: 1 })
   const { rounds, work } = noted(1)
   assert.equal((await locker.runMany(letters('abcdefgh'), work)).length, 8)
@@ -202,21 +205,24 @@ test('L2 runMany - a processor that dies is replaced, in a round of its own', as
   assert.deepEqual(rounds, [letters('ac'), letters('b')])
 })
 
-onBoth('L2 runMany - what another hands over is computed in one more round', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const keys = letters('abcdefghijklmnopqrst')
-  const held = await Promise.all(keys.map((key) => other.request(key)))
-  const { rounds, work } = noted(1)
-  const results = one.runMany([...keys, 'z'], work)
-  await until(() => one.stats().parks === 20 && rounds.length === 1, { what: 'them to wait' })
-  for (const lease of held) if (lease.status === 'locked') void lease.release()
-  assert.deepEqual(
-    await results,
-    [...keys, 'z'].map((key) => key.toUpperCase()),
-  )
-  assert.deepEqual(rounds[0], ['z'])
-  assert.ok(rounds.length <= 5, `${rounds.length} rounds`)
-})
+withAndWithoutCache(
+  'L2 runMany - what another hands over is computed in one more round',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const keys = letters('abcdefghijklmnopqrst')
+    const held = await Promise.all(keys.map((key) => other.request(key)))
+    const { rounds, work } = noted(1)
+    const results = one.runMany([...keys, 'z'], work)
+    await until(() => one.stats().parks === 20 && rounds.length === 1, { what: 'them to wait' })
+    for (const lease of held) if (lease.status === 'locked') void lease.release()
+    assert.deepEqual(
+      await results,
+      [...keys, 'z'].map((key) => key.toUpperCase()),
+    )
+    assert.deepEqual(rounds[0], ['z'])
+    assert.ok(rounds.length <= 5, `${rounds.length} rounds`)
+  },
+)
 
 test('runMany - the tags of all its keys are asked for at once', async () => {
   await using world = await lockersIn('redis')
@@ -270,23 +276,26 @@ test('runMany - wrong use is refused', async () => {
   )
 })
 
-onBoth('runMany - what is over is served at once, and renewed in one round', async (world, options) => {
-  const locker = await world.open(options)
-  const { rounds, work } = noted(1)
-  const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
-  const keys = letters('abcdefghij')
-  await locker.runMany(keys, work, swr)
-  await until(async () => (await locker.peek('j')).status !== 'done', { what: 'the end of the results' })
-  const since = performance.now()
-  const slow = async (some: string[]) => {
-    await sleep(200)
-    return work(some)
-  }
-  assert.equal((await locker.runMany(keys, slow, swr)).length, 10)
-  assert.ok(performance.now() - since < 190, 'nobody waited')
-  await until(() => rounds.length > 1, { what: 'the renewal' })
-  assert.deepEqual(rounds[1]?.sort(), keys)
-})
+withAndWithoutCache(
+  'runMany - what is over is served at once, and renewed in one round',
+  async (world, options) => {
+    const locker = await world.open(options)
+    const { rounds, work } = noted(1)
+    const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
+    const keys = letters('abcdefghij')
+    await locker.runMany(keys, work, swr)
+    await until(async () => (await locker.peek('j')).status !== 'done', { what: 'the end of the results' })
+    const since = performance.now()
+    const slow = async (some: string[]) => {
+      await sleep(200)
+      return work(some)
+    }
+    assert.equal((await locker.runMany(keys, slow, swr)).length, 10)
+    assert.ok(performance.now() - since < 190, 'nobody waited')
+    await until(() => rounds.length > 1, { what: 'the renewal' })
+    assert.deepEqual(rounds[1]?.sort(), keys)
+  },
+)
 
 test('L1 runMany - its timeout and signal count while it reads, too', async () => {
   await using world = await lockersIn('redis')

@@ -4,8 +4,8 @@ import pDefer from 'p-defer'
 import { Locker, type LockerOptions, MemoryStore } from '../../src/index.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
 import { RedisCluster } from '../support/cluster.ts'
-import { lockersIn, onBoth, soon } from '../support/lockers.ts'
-import { until } from '../support/wait.ts'
+import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
+import { soon, until } from '../support/wait.ts'
 
 /** Computes numbers, each once. */
 function counter() {
@@ -15,22 +15,25 @@ function counter() {
 
 const TAGGED = { tags: ['user:1', 'reports'] }
 
-onBoth('tags - an invalidated tag takes all its results with it, and no others', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const { next } = counter()
-  await one.run('a', next, TAGGED)
-  await one.run('b', next, { tags: ['user:1'] })
-  await one.run('c', next, { tags: ['reports'] })
-  await one.run('d', next)
-  const all = (locker: Locker) => Promise.all(['a', 'b', 'c', 'd'].map((key) => locker.run(key, () => 0)))
-  assert.deepEqual(await all(other), [1, 2, 3, 4])
-  await other.invalidateTags('user:1')
-  assert.deepEqual(await all(other), [0, 0, 3, 4])
-  const followed = async () => (await one.run('a', next)) !== 1
-  await until(followed, { what: 'the other process to follow' })
-})
+withAndWithoutCache(
+  'tags - an invalidated tag takes all its results with it, and no others',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const { next } = counter()
+    await one.run('a', next, TAGGED)
+    await one.run('b', next, { tags: ['user:1'] })
+    await one.run('c', next, { tags: ['reports'] })
+    await one.run('d', next)
+    const all = (locker: Locker) => Promise.all(['a', 'b', 'c', 'd'].map((key) => locker.run(key, () => 0)))
+    assert.deepEqual(await all(other), [1, 2, 3, 4])
+    await other.invalidateTags('user:1')
+    assert.deepEqual(await all(other), [0, 0, 3, 4])
+    const followed = async () => (await one.run('a', next)) !== 1
+    await until(followed, { what: 'the other process to follow' })
+  },
+)
 
-onBoth(
+withAndWithoutCache(
   'S4 tags - whoever asks after an invalidation gets nothing begun before it',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
@@ -59,7 +62,7 @@ onBoth(
   },
 )
 
-onBoth('tags - stale values follow them as well', async (world, options) => {
+withAndWithoutCache('tags - stale values follow them as well', async (world, options) => {
   const locker = await world.open(options)
   const { next } = counter()
   const swr = { ttl: 0, staleWhileRevalidate: 60_000, ...TAGGED }
@@ -69,7 +72,7 @@ onBoth('tags - stale values follow them as well', async (world, options) => {
   assert.equal(await locker.run('k', next, { ...swr, ttl: 60_000 }), 2)
 })
 
-onBoth('tags - hostile ones are kept apart', async (world, options) => {
+withAndWithoutCache('tags - hostile ones are kept apart', async (world, options) => {
   const locker = await world.open(options)
   const { next } = counter()
   const names = ['a b', 'a\nb', '1 a', '{x}', '\0', 'a', '__proto__', 'é'.repeat(300)]
@@ -150,7 +153,7 @@ test('tags - wrong ones are refused', async () => {
   await assert.rejects(locker.invalidateTags(''), TypeError)
 })
 
-onBoth(
+withAndWithoutCache(
   'tags - a result has those of the call whose work made it, whoever asked first',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
@@ -171,7 +174,7 @@ onBoth(
   },
 )
 
-onBoth(
+withAndWithoutCache(
   'S4 tags - a failure that is kept, and a value that is not, have them as well',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
@@ -201,7 +204,7 @@ onBoth(
   },
 )
 
-onBoth(
+withAndWithoutCache(
   'S4 tags - what is over is not served after its tag was invalidated, by whomever it was tagged',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]

@@ -8,7 +8,7 @@ import { type Codec, channelName, Lease, type Locker } from '../../src/index.ts'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
 import { HEADER_LENGTH } from '../../src/locker/store/redis/wire.ts'
 import { HttpCache } from '../../src/memoize/index.ts'
-import { lockersIn, onBoth } from '../support/lockers.ts'
+import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { onBothStores } from '../support/stores.ts'
 import { all, reached, reading, Tap } from '../support/stream-scene.ts'
 import { until } from '../support/wait.ts'
@@ -28,96 +28,121 @@ function counter(result: string) {
   return work
 }
 
-onBoth('undecodable - is computed anew and overwritten, by run and request', async (world, options) => {
-  const one = await world.open(options)
-  const other = await world.open({ ...options, codec: otherCodec })
-  const [mine, yours] = [counter('one'), counter('other')]
-  const heard: unknown[] = []
-  const listener = (event: unknown) => heard.push(event)
-  diagnostics.subscribe(channelName('undecodable'), listener)
-  assert.equal(await one.run('key', mine), 'one 1')
-  assert.deepEqual(await Promise.all([1, 2, 3].map(() => other.run('key', yours))), Array(3).fill('other 1'))
-  assert.equal(await other.run('key', yours), 'other 1')
-  diagnostics.unsubscribe(channelName('undecodable'), listener)
-  assert.deepEqual([one.stats().undecodable, other.stats().undecodable], [0, 1])
-  assert.deepEqual(
-    heard.map((event) => (event as { key: string }).key),
-    ['key'],
-  )
-  const dropped = async () => (await one.run('key', mine)) === 'one 2'
-  await until(dropped, { what: 'the other value in place of the first' })
-  await until(() => other.stats().cached === 0, { what: 'the news of that' })
-  const ticket = await other.request('key')
-  assert.ok(ticket instanceof Lease, 'whoever asks computes it')
-  await ticket.publish('other 2')
-  assert.equal(await other.run('key', yours), 'other 2')
-})
+withAndWithoutCache(
+  'undecodable - is computed anew and overwritten, by run and request',
+  async (world, options) => {
+    const one = await world.open(options)
+    const other = await world.open({ ...options, codec: otherCodec })
+    const [mine, yours] = [counter('one'), counter('other')]
+    const heard: unknown[] = []
+    const listener = (event: unknown) => heard.push(event)
+    diagnostics.subscribe(channelName('undecodable'), listener)
+    assert.equal(await one.run('key', mine), 'one 1')
+    assert.deepEqual(
+      await Promise.all([1, 2, 3].map(() => other.run('key', yours))),
+      Array(3).fill('other 1'),
+    )
+    assert.equal(await other.run('key', yours), 'other 1')
+    diagnostics.unsubscribe(channelName('undecodable'), listener)
+    assert.deepEqual([one.stats().undecodable, other.stats().undecodable], [0, 1])
+    assert.deepEqual(
+      heard.map((event) => (event as { key: string }).key),
+      ['key'],
+    )
+    const dropped = async () => (await one.run('key', mine)) === 'one 2'
+    await until(dropped, { what: 'the other value in place of the first' })
+    await until(() => other.stats().cached === 0, { what: 'the news of that' })
+    const ticket = await other.request('key')
+    assert.ok(ticket instanceof Lease, 'whoever asks computes it')
+    await ticket.publish('other 2')
+    assert.equal(await other.run('key', yours), 'other 2')
+  },
+)
 
-onBoth('undecodable - runMany computes what cannot be read with what is missing', async (world, options) => {
-  const one = await world.open(options)
-  const other = await world.open({ ...options, codec: otherCodec })
-  const keys = ['a', 'b', 'c']
-  await one.runMany(['a', 'b'], (asked) => asked.map((key) => `one ${key}`))
-  const rounds: string[][] = []
-  const work = (asked: string[]) => {
-    rounds.push(asked)
-    return asked.map((key) => `other ${key}`)
-  }
-  for (let time = 0; time < 3; time++) {
-    assert.deepEqual(await other.runMany(keys, work), ['other a', 'other b', 'other c'])
-  }
-  assert.deepEqual(rounds.flat().sort(), keys, 'each once')
-  assert.equal(other.stats().undecodable, 2)
-})
+withAndWithoutCache(
+  'undecodable - runMany computes what cannot be read with what is missing',
+  async (world, options) => {
+    const one = await world.open(options)
+    const other = await world.open({ ...options, codec: otherCodec })
+    const keys = ['a', 'b', 'c']
+    await one.runMany(['a', 'b'], (asked) => asked.map((key) => `one ${key}`))
+    const rounds: string[][] = []
+    const work = (asked: string[]) => {
+      rounds.push(asked)
+      return asked.map((key) => `other ${key}`)
+    }
+    for (let time = 0; time < 3; time++) {
+      assert.deepEqual(await other.runMany(keys, work), ['other a', 'other b', 'other c'])
+    }
+    assert.deepEqual(rounds.flat().sort(), keys, 'each once')
+    assert.equal(other.stats().undecodable, 2)
+  },
+)
 
-onBoth('undecodable - memoized functions of two codecs get each its own', async (world, options) => {
-  const memoized = (locker: Locker, name: string) =>
-    locker.memoize(async (id: number) => `${name} ${id}`, { key: (id) => `f:${id}` })
-  const one = memoized(await world.open({ ...options, cache: false }), 'one')
-  const other = memoized(await world.open({ ...options, cache: false, codec: otherCodec }), 'other')
-  for (let time = 0; time < 3; time++) assert.deepEqual([await one(1), await other(1)], ['one 1', 'other 1'])
-})
+withAndWithoutCache(
+  'undecodable - memoized functions of two codecs get each its own',
+  async (world, options) => {
+    const memoized = (locker: Locker, name: string) =>
+      locker.memoize(async (id: number) => `${name} ${id}`, { key: (id) => `f:${id}` })
+    const one = memoized(await world.open({ ...options, cache: false }), 'one')
+    const other = memoized(await world.open({ ...options, cache: false, codec: otherCodec }), 'other')
+    for (let time = 0; time < 3; time++)
+      assert.deepEqual([await one(1), await other(1)], ['one 1', 'other 1'])
+  },
+)
 
-onBoth('undecodable - who waits for a work of another codec runs its own, once', async (world, options) => {
-  const one = await world.open(options)
-  const other = await world.open({ ...options, codec: otherCodec })
-  const gate = pDefer<string>()
-  const running = one.run('key', () => gate.promise, { ttl: 0 })
-  await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
-  const yours = counter('other')
-  const waits = other.run('key', yours)
-  await until(async () => (await one.peek('key')).lock?.parked === 1, { what: 'the park' })
-  gate.resolve('one')
-  assert.deepEqual(await Promise.all([running, waits]), ['one', 'other 1'])
-})
+withAndWithoutCache(
+  'undecodable - who waits for a work of another codec runs its own, once',
+  async (world, options) => {
+    const one = await world.open(options)
+    const other = await world.open({ ...options, codec: otherCodec })
+    const gate = pDefer<string>()
+    const running = one.run('key', () => gate.promise, { ttl: 0 })
+    await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
+    const yours = counter('other')
+    const waits = other.run('key', yours)
+    await until(async () => (await one.peek('key')).lock?.parked === 1, { what: 'the park' })
+    gate.resolve('one')
+    assert.deepEqual(await Promise.all([running, waits]), ['one', 'other 1'])
+  },
+)
 
-onBoth('undecodable - two codecs that ask at once end after one work each', async (world, options) => {
-  const one = await world.open({ ...options, ttl: 0 })
-  const other = await world.open({ ...options, ttl: 0, codec: otherCodec })
-  const [mine, yours] = [counter('one'), counter('other')]
-  for (let round = 1; round <= 20; round++) {
-    const calls = [
-      one.run('key', mine),
-      other.run('key', yours),
-      one.run('key', mine),
-      other.run('key', yours),
-    ]
-    await Promise.all(calls)
-    assert.ok(mine.runs <= 2 * round && yours.runs <= 2 * round, `${mine.runs} and ${yours.runs} in ${round}`)
-  }
-})
+withAndWithoutCache(
+  'undecodable - two codecs that ask at once end after one work each',
+  async (world, options) => {
+    const one = await world.open({ ...options, ttl: 0 })
+    const other = await world.open({ ...options, ttl: 0, codec: otherCodec })
+    const [mine, yours] = [counter('one'), counter('other')]
+    for (let round = 1; round <= 20; round++) {
+      const calls = [
+        one.run('key', mine),
+        other.run('key', yours),
+        one.run('key', mine),
+        other.run('key', yours),
+      ]
+      await Promise.all(calls)
+      assert.ok(
+        mine.runs <= 2 * round && yours.runs <= 2 * round,
+        `${mine.runs} and ${yours.runs} in ${round}`,
+      )
+    }
+  },
+)
 
-onBoth('undecodable - what its own codec cannot read is an error, not a loop', async (world, options) => {
-  const decode = () => {
-    throw new Error('never')
-  }
-  const locker = await world.open({ ...options, codec: { ...otherCodec, decode } })
-  const work = counter('x')
-  await assert.rejects(locker.run('key', work), { code: 'E_CODEC' })
-  assert.equal(work.runs, 1)
-  await assert.rejects(locker.run('key', work), { code: 'E_CODEC' })
-  assert.equal(work.runs, 2)
-})
+withAndWithoutCache(
+  'undecodable - what its own codec cannot read is an error, not a loop',
+  async (world, options) => {
+    const decode = () => {
+      throw new Error('never')
+    }
+    const locker = await world.open({ ...options, codec: { ...otherCodec, decode } })
+    const work = counter('x')
+    await assert.rejects(locker.run('key', work), { code: 'E_CODEC' })
+    assert.equal(work.runs, 1)
+    await assert.rejects(locker.run('key', work), { code: 'E_CODEC' })
+    assert.equal(work.runs, 2)
+  },
+)
 
 describe('undecodable streams', () => {
   for (const kind of ['memory', 'redis'] as const) {

@@ -1,32 +1,35 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Locker, OverloadedError, UnavailableError } from '../../src/index.ts'
-import { lockersIn, onBoth } from '../support/lockers.ts'
+import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
-onBoth('memoize - memoized functions of different versions do not share results', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const calls: string[] = []
-  const shaped = (version: number | string | undefined) => (id: string) => {
-    calls.push(`${version} ${id}`)
-    return { version, id }
-  }
-  const key = (id: string) => `item:${id}`
-  const old = one.memoize(shaped(1), { key, version: 1 })
-  const renewed = other.memoize(shaped(2), { key, version: 2 })
-  const plain = other.memoize(shaped(undefined), { key })
-  for (let round = 0; round < 2; round++) {
-    assert.deepEqual(await old('a'), { version: 1, id: 'a' })
-    assert.deepEqual(await renewed('a'), { version: 2, id: 'a' })
-    assert.deepEqual(await plain('a'), { version: undefined, id: 'a' })
-  }
-  assert.deepEqual(calls, ['1 a', '2 a', 'undefined a'])
-  await renewed.invalidate('a')
-  await Promise.all([old('a'), renewed('a'), plain('a')])
-  assert.deepEqual(calls.slice(3), ['2 a'])
-})
+withAndWithoutCache(
+  'memoize - memoized functions of different versions do not share results',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const calls: string[] = []
+    const shaped = (version: number | string | undefined) => (id: string) => {
+      calls.push(`${version} ${id}`)
+      return { version, id }
+    }
+    const key = (id: string) => `item:${id}`
+    const old = one.memoize(shaped(1), { key, version: 1 })
+    const renewed = other.memoize(shaped(2), { key, version: 2 })
+    const plain = other.memoize(shaped(undefined), { key })
+    for (let round = 0; round < 2; round++) {
+      assert.deepEqual(await old('a'), { version: 1, id: 'a' })
+      assert.deepEqual(await renewed('a'), { version: 2, id: 'a' })
+      assert.deepEqual(await plain('a'), { version: undefined, id: 'a' })
+    }
+    assert.deepEqual(calls, ['1 a', '2 a', 'undefined a'])
+    await renewed.invalidate('a')
+    await Promise.all([old('a'), renewed('a'), plain('a')])
+    assert.deepEqual(calls.slice(3), ['2 a'])
+  },
+)
 
-onBoth('memoize - hostile keys and versions do not collide', async (world, options) => {
+withAndWithoutCache('memoize - hostile keys and versions do not collide', async (world, options) => {
   const one = await world.open(options)
   const pairs = [
     ['1', '2:x'],
@@ -47,7 +50,7 @@ onBoth('memoize - hostile keys and versions do not collide', async (world, optio
   }
 })
 
-onBoth('memoize - invalidate, refresh and tags by arguments', async (world, options) => {
+withAndWithoutCache('memoize - invalidate, refresh and tags by arguments', async (world, options) => {
   const [one, other] = [await world.open(options), await world.open(options)]
   let count = 0
   const cached = one.memoize((_user: string, _page: number) => ++count, {

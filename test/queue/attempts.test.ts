@@ -6,11 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { type BackoffOptions, RemoteError, type RunningJob, TimeoutError } from '../../src/index.ts'
 import { backoffDelay } from '../../src/queue/working/backoff.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { onBothStores, subscribed } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
-
-/** Tolerance of time bounds, ms. */
-const EPSILON = 500
 
 onBothStores('attempts - a job is tried as often as it says, or as its queue says', async (w) => {
   const queue = w.open({ attempts: 2 })

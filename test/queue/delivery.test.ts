@@ -2,12 +2,13 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RedisQueue } from '../../src/index.ts'
-import { E, LONG, onSubscription, took } from '../support/locker-scene.ts'
+import { LONG, onSubscription } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { machineNow, QueueProcesses, told } from '../support/queue-process.ts'
 import type { QueueEntry } from '../support/queue-protocol.ts'
 import { IDLE, QueueScene } from '../support/queue-scene.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { took, until } from '../support/wait.ts'
 
 const worker = { concurrency: 1 } as const
 const nothingKept = { retain: { completed: false } } as const
@@ -22,7 +23,7 @@ function sameFor(s: QueueScene, job: string, outcomes: readonly QueueEntry[]): v
   // By a message, not by a poll.
   const endedAt = s.processes.entries('ended', job)[0]?.at ?? 0
   const slowest = Math.max(...outcomes.map(({ at }) => at)) - endedAt
-  assert.ok(slowest < 4 * E, `the last of them had it ${slowest} ms after the end`)
+  assert.ok(slowest < 4 * EPSILON, `the last of them had it ${slowest} ms after the end`)
 }
 
 describe('everyone gets the result', () => {
@@ -80,7 +81,7 @@ describe('everyone gets the result', () => {
     const value = `${s.at(0).pid}/${fence}`
     const settled = await result
     assert.equal(settled.value, value)
-    assert.ok(settled.at - finishedAt < 2 * E, `it took ${settled.at - finishedAt} ms`)
+    assert.ok(settled.at - finishedAt < 2 * EPSILON, `it took ${settled.at - finishedAt} ms`)
     // A later submitter gets the result as well.
     assert.equal(await s.queue.submit('work', { name: 'j' }), value)
     assert.equal(s.processes.entries('begun', 'j').length, 1)
@@ -100,7 +101,7 @@ describe('a message is lost', { concurrency: 4 }, () => {
       await s.at(0).call('finish', name)
       const { at, value } = await result
       assert.match(String(value), new RegExp(`^${s.at(0).pid}/`))
-      assert.ok(at - finishedAt < 2 * E, `it took ${at - finishedAt} ms`)
+      assert.ok(at - finishedAt < 2 * EPSILON, `it took ${at - finishedAt} ms`)
       assert.equal(s.processes.entries('begun', name).length, 1)
     }
   })
@@ -128,7 +129,7 @@ describe('a message is lost', { concurrency: 4 }, () => {
       await working.call('finish', 'j')
       const { at, value } = await result
       assert.equal(value, `${working.pid}/${processes.entries('begun', 'j')[0]?.fence}`)
-      assert.ok(at - finishedAt < bound + E, `it took ${at - finishedAt} ms`)
+      assert.ok(at - finishedAt < bound + EPSILON, `it took ${at - finishedAt} ms`)
       assert.ok(await isUnsubscribed(), 'it is still unsubscribed')
     })
   }
@@ -148,7 +149,7 @@ describe('a message is lost', { concurrency: 4 }, () => {
     await processes.at(0).call('finish', 'j')
     const { at, kind } = await result
     assert.equal(kind, 'value')
-    assert.ok(at - finishedAt < lease + E, `it took ${at - finishedAt} ms`)
+    assert.ok(at - finishedAt < lease + EPSILON, `it took ${at - finishedAt} ms`)
   })
 })
 
@@ -174,7 +175,7 @@ describe('an announcement of capacity crosses a delivery', () => {
     other.process('work', () => 'done')
     await freeSlots(2)
     const ms = await took(async () => assert.equal(await other.submit('work', 'second'), 'done'))
-    assert.ok(ms < E, `it had to wait ${ms} ms`)
+    assert.ok(ms < EPSILON, `it had to wait ${ms} ms`)
     assert.equal(full.stats().running, 1)
   })
 })
@@ -201,7 +202,7 @@ describe('cancel', () => {
     const [median = 0, slowest = 0] = [times[12], times[24]]
     const what = `half of them within ${median.toFixed(1)} ms, all within ${slowest.toFixed(1)} ms`
     context.diagnostic(what)
-    assert.ok(median < 50 + E && slowest < 2 * E, what)
+    assert.ok(median < 50 + EPSILON && slowest < 2 * EPSILON, what)
     assert.deepEqual(s.processes.entries('accepted'), [])
   })
 
@@ -220,7 +221,7 @@ describe('cancel', () => {
     assert.equal(await job.cancel(), true)
     const { at, code } = await told(processes.at(0), 'fired', 'j')
     assert.equal(code, 'E_ABORTED')
-    assert.ok(at - since < lease / 3 + E, `it fired after ${at - since} ms`)
+    assert.ok(at - since < lease / 3 + EPSILON, `it fired after ${at - since} ms`)
     await assert.rejects(result, { code: 'E_REMOTE', message: 'The job was cancelled' })
   })
 
@@ -252,7 +253,7 @@ describe('cancel', () => {
       await other.call('leave', 'goes')
       assert.equal((await told(s.at(0), 'fired', 'goes')).code, 'E_ABORTED')
     })
-    assert.ok(ms < E, `it fired after ${ms} ms`)
+    assert.ok(ms < EPSILON, `it fired after ${ms} ms`)
     for (const result of goes.results) assert.equal((await result).code, 'E_ABORTED')
     assert.equal((await s.queue.status(goes.id))?.failure?.code, 'E_CANCELLED')
   })

@@ -5,7 +5,8 @@ import { describe, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { Connection, type QueueOptions, RedisQueue } from '../../src/index.ts'
 import { temporaryFolder } from '../support/lifeline.ts'
-import { E, LONG } from '../support/locker-scene.ts'
+import { LONG } from '../support/locker-scene.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { idle, keysOf, loadQueueScripts, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
@@ -186,7 +187,7 @@ describe('what is left when all is over', { concurrency: 3 }, () => {
     await s.queue.submit('work')
     await Promise.all([s.queue.close(), s.other.close()])
     for (const [key, life] of await keysOf(s.t.server)) {
-      if (key.includes('}j/')) assert.ok(life > 0 && life <= 15_000 + E, `${key}: ${life} ms`)
+      if (key.includes('}j/')) assert.ok(life > 0 && life <= 15_000 + EPSILON, `${key}: ${life} ms`)
     }
     // Keys without a job expire after the longest ttl. The test shortens it.
     for (const key of (await keysOf(s.t.server)).keys()) await s.t.server.call('PEXPIRE', key, 1)

@@ -10,11 +10,9 @@ import {
   type RunningJob,
   TimeoutError,
 } from '../../src/index.ts'
+import { EPSILON } from '../support/lockers.ts'
 import { onBothStores, outcomeOf, type QueueWorld } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
-
-/** Tolerance of time bounds, ms. */
-const EPSILON = 500
 
 /** A worker whose handler ends on request, or when its signal aborts. */
 function held(w: QueueWorld, options = {}) {

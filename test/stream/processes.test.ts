@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { EPSILON } from '../support/lockers.ts'
 import { Child } from '../support/process.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import type { ChildReading, StreamHandlers } from '../support/stream-child.ts'
 
 const FILE = new URL('../support/stream-child.ts', import.meta.url)
 const LEASE = 1_000
-/** Tolerance of upper bounds on a busy machine, ms. */
-const E = 500
-
 type Process = Child<StreamHandlers>
 
 interface Team extends AsyncDisposable {
@@ -61,7 +59,7 @@ test('stream - kill -9 of the producer: readers that received chunks are interru
     assert.deepEqual([chunks, code], [['a', 'b'], 'E_STREAM_INTERRUPTED'], message)
   }
   const ms = performance.now() - since
-  assert.ok(ms < 2 * LEASE + E, `it took ${ms} ms`)
+  assert.ok(ms < 2 * LEASE + EPSILON, `it took ${ms} ms`)
   // Every reader had received chunks, so no one produced again. The next caller does.
   const [one, two] = others
   await one.call('push', 'k', 'new')
@@ -91,7 +89,7 @@ test('stream - kill -9 of the producer: one reader that received nothing produce
     }
   }
   const ms = performance.now() - since
-  assert.ok(ms < LEASE + 2 * E, `it took ${ms} ms`)
+  assert.ok(ms < LEASE + 2 * EPSILON, `it took ${ms} ms`)
   const runs = await Promise.all(
     others.map((other) => other.next('run', () => true, 300).catch(() => undefined)),
   )

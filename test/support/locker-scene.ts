@@ -1,8 +1,6 @@
-import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import {
   channelName,
-  Lease,
   Locker,
   type LockerOptions,
   SoloflightError,
@@ -14,16 +12,13 @@ import type { ProxyConnection } from './proxy-connection.ts'
 import { type Setup, setup } from './setup.ts'
 import { until } from './wait.ts'
 
-/** What an upper bound on a time may be missed by on a busy machine, ms. */
-export const E = 500
-
-/** A lease, and so a slow tick, that does not end within a test: what happens is not due to its end. */
+/** A lease, and so a poll interval, that does not end within a test: its end explains nothing. */
 export const LONG = 30_000
 
 export const onSubscription = ({ sawSubscribe }: ProxyConnection): boolean => sawSubscribe
 export const onCommands = ({ sawSubscribe }: ProxyConnection): boolean => !sawSubscribe
 
-/** Gives the server all scripts, so that each call of a locker is one command from the first on. */
+/** Loads all scripts into the server, so that each call of a locker is one command. */
 export async function loadScripts({ server }: Setup): Promise<void> {
   for (const { source } of Object.values(lockerScripts)) await server.call('SCRIPT', 'LOAD', source)
 }
@@ -31,9 +26,9 @@ export async function loadScripts({ server }: Setup): Promise<void> {
 /** A server that has all scripts, and two lockers. */
 export interface Scene extends AsyncDisposable {
   t: Setup & { proxy: TcpProxy }
-  /** Its wire can fail. */
+  /** Connected through the proxy. */
   locker: Locker
-  /** Another process, as far as Redis can tell, on a sound wire. */
+  /** Connected directly. It stands for another process. */
   other: Locker
 }
 
@@ -63,7 +58,7 @@ export async function scene(options: LockerOptions = {}): Promise<Scene> {
   return scene
 }
 
-/** Ends the wire of `locker`, until `refuse(false)`. What it sends from here on does not go out: it knows of the end. */
+/** Cuts `locker` off, until `refuse(false)`. Resolves when it knows: what it sends from here on does not go out. */
 export async function cutOff({ t }: Scene): Promise<void> {
   let gone = false
   const notice = (message: unknown) => {
@@ -73,31 +68,11 @@ export async function cutOff({ t }: Scene): Promise<void> {
   subscribe(channelName('connection'), notice)
   await t.proxy.refuse(true)
   t.proxy.cut()
-  await until(() => gone, { what: 'the end to be noticed' })
+  await until(() => gone, { what: 'the cut to be noticed' })
   unsubscribe(channelName('connection'), notice)
 }
 
-/** The lease of a key that is free. */
-export async function leaseOf(locker: Locker, key = 'k'): Promise<Lease> {
-  const ticket = await locker.request(key)
-  assert.ok(ticket instanceof Lease)
-  return ticket
-}
-
-/** Resolves when so many processes are parked on the key, as the observer sees it. */
-export async function parked(observer: Locker, key = 'k', count = 1): Promise<void> {
-  const isParked = async () => ((await observer.peek(key)).lock?.parked ?? 0) === count
-  await until(isParked, { what: `${count} processes to be parked on ${key}` })
-}
-
-/** How long it takes, ms. */
-export async function took(act: () => unknown): Promise<number> {
-  const start = performance.now()
-  await act()
-  return performance.now() - start
-}
-
-/** What became of a waiter, and when it was settled, ms after it began to wait. */
+/** Resolves to the outcome of a waiter and the time until then, ms. */
 export async function settledBy(waiting: Promise<unknown>): Promise<{ outcome: string; ms: number }> {
   const start = performance.now()
   const outcome = await waiting.then(

@@ -1,19 +1,20 @@
+import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface UntilOptions {
-  /** What is awaited, as it completes the sentence "waited 5000 ms for …". */
+  /** The fact, which completes the message "waited 5000 ms for …". */
   what: string
-  /** Milliseconds after which the wait fails. @default 5000 */
+  /** The wait fails after this time, ms. @default 5000 */
   timeout?: number
-  /** Milliseconds between two looks. @default 5 */
+  /** Interval of polls, ms. @default 5 */
   every?: number
 }
 
 export type Truthy<T> = Exclude<T, undefined | null | false | 0 | ''>
 
 /**
- * Looks at a fact until it is truthy and returns it. A fact that throws is not yet true; its last error
- * becomes the `cause` of the failure. A fact that never settles fails at the timeout as well.
+ * Polls a fact until it is truthy, and resolves to it. A fact that throws is not yet true; its last error becomes the
+ * `cause` of the failure. A fact that never settles fails at the timeout as well.
  */
 export async function until<T>(fact: () => T | Promise<T>, options: UntilOptions): Promise<Truthy<T>> {
   const { what, timeout = 5000, every = 5 } = options
@@ -37,4 +38,27 @@ export async function until<T>(fact: () => T | Promise<T>, options: UntilOptions
     clearTimeout(timer)
   }
   throw new Error(`waited ${timeout} ms for ${what}`, { cause })
+}
+
+/** Resolves to the error that a promise rejects with. Fails if the promise is fulfilled. */
+export async function rejectionOf(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise
+  } catch (error) {
+    return error
+  }
+  return assert.fail('the promise was fulfilled')
+}
+
+/** Resolves as the promise does within `ms`, and to 'pending' otherwise. */
+export function soon<T>(promise: Promise<T>, ms = 400): Promise<T | 'pending'> {
+  const late = new Promise<'pending'>((resolve) => setTimeout(resolve, ms, 'pending').unref())
+  return Promise.race([promise, late])
+}
+
+/** Resolves to the time that an action takes, ms. */
+export async function took(act: () => unknown): Promise<number> {
+  const start = performance.now()
+  await act()
+  return performance.now() - start
 }

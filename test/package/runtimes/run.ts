@@ -1,5 +1,5 @@
 // Runs the programs of `smoke` with the packed package on Node 22 and 24, Bun and Deno, and the package's own tests on
-// Node 22 and 24: npm run test:runtimes [-- test/locker/locker.test.ts …]
+// Node 22 and 24: npm run test:runtimes [-- test/locker/sharing.test.ts …]
 
 import { readdir } from 'node:fs/promises'
 import { delimiter, dirname, join } from 'node:path'
