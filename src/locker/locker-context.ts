@@ -6,36 +6,36 @@ import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { ResultCache } from './cache/result-cache.ts'
 import type { Store } from './store/store.ts'
 
-/** Counts of what a locker did, since it was made. */
+/** Counters of a locker, from its construction on. */
 export interface Counters {
-  /** Results served out of the store. */
+  /** Results read from the store. */
   hits: number
-  /** Callers that joined a flight of this process. */
+  /** Callers that joined a flight of their process. */
   joins: number
   /** Grants received. */
   grants: number
-  /** Grants received from a holder whose lease had run out. */
+  /** Grants of leases that another process had let expire. */
   takeovers: number
-  /** Times that a flight parked behind another process. */
+  /** Times that a flight was parked behind another process. */
   parks: number
-  /** Works that have ended, and how many of them failed. */
+  /** Works that have ended; those of them that failed. */
   works: number
   failures: number
   /** Results and failures that the store accepted. */
   settled: number
   /** Leases lost. */
   lost: number
-  /** Waiters that left at their deadline, and by their signal. */
+  /** Waiters that were rejected at their deadline; by their signal. */
   timeouts: number
   aborts: number
-  /** Results served although they were over, and works that ran beside others because nobody waited for anybody. */
+  /** Stale results served; works that ran in a bypass. */
   stale: number
   bypasses: number
-  /** Stored values that the codec could not read, each computed anew instead. */
+  /** Stored values that the codec could not decode. Each was computed anew. */
   undecodable: number
-  /** Results served out of this process's cache while Redis was away. */
+  /** Results served from this process's cache while Redis was away. */
   unverified: number
-  /** Claims that failed because Redis was away, and works that ran for this process alone because of it. */
+  /** Claims that failed because Redis was away; works that therefore ran for this process alone. */
   unavailable: number
   unshared: number
 }
@@ -62,7 +62,7 @@ export function newCounters(): Counters {
   }
 }
 
-/** A stored value could not be read: another codec wrote it. It counts as a miss. */
+/** Counts a stored value that the codec could not decode: another codec wrote it. It is treated as a miss. */
 export function countUndecodable(counters: Counters, key: string, fence: number): void {
   counters.undecodable++
   emit('undecodable', { key, fence })
@@ -102,7 +102,7 @@ export class LeaseRegistry {
   }
 }
 
-/** A locker as its flights see it: flights are shared by the lockers of a connection, these things are not. */
+/** A locker as its flights see it. Lockers of one connection share flights; each has a context of its own. */
 export interface LockerContext {
   readonly store: Store
   readonly clock: Clock
@@ -110,9 +110,9 @@ export interface LockerContext {
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
   readonly heldLeases: LeaseRegistry
-  /** Those of them that are for this process alone, because Redis is away. */
+  /** The held leases that are for this process alone, because Redis is away. */
   readonly unshared: TransientSet<ActiveLease>
-  /** No in-process cache: nothing that an acknowledged invalidation might have preceded is handed over. */
+  /** Without an in-process cache: callers receive no result that an acknowledged invalidation may have preceded. */
   readonly strict: boolean
   readonly maxHold: number
   readonly takeover: boolean

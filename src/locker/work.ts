@@ -1,39 +1,43 @@
-/** What a work is given. */
+/** What a work receives: its key, its lease, and the means to tell how its result is kept. */
 export interface WorkContext {
-  /** The key that it computes. */
+  /** The key to compute. */
   readonly key: string
   /**
-   * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, with AbortedError when
-   * nobody waits any more and `abortUnwanted` is set.
+   * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, and with AbortedError when
+   * `abortUnwanted` is set and no caller waits any more.
    */
   readonly signal: AbortSignal
-  /** Number of the grant: only grows, so a store that it writes to can refuse an older one. 0 when unshared. */
+  /** Fencing token of the grant. It only grows, so a store can refuse writes with an older one. 0 when unshared. */
   readonly fence: number
-  /** Whether the result will reach other processes: false when Redis is away, or when nobody waits for anybody (noStore). */
+  /** Whether the result will reach other processes. False when Redis is away, or during a bypass (see `noStore`). */
   readonly shared: boolean
-  /** Shows a value to everyone who waits, in any process; several in quick succession may be merged into the last. */
+  /**
+   * Sends a value to the `onProgress` of all waiters, in every process. Of several values in quick succession only the last
+   * may arrive. @throws CodecError when it cannot be encoded, or is too large.
+   */
   progress(value: unknown): void
-  /** Decides how long the result is kept, ms, instead of the option `ttl`. Throws TypeError when it is no duration. */
+  /** How long the result is kept, ms, instead of the option `ttl`. @throws TypeError when it is no duration. */
   setTtl(ttl: number): void
   /**
-   * The result goes to those who wait, and is not kept; what was kept before stays as it is. For `bypassFor` ms from then
-   * on (10 000 unless given) nobody waits for anybody: each caller runs its own work at once. A work that then does not
-   * call this has its result kept, and ends that. 0: later callers wait for one of them as ever.
+   * Gives the result to the callers that wait, and does not store it. The stored result stays as it is. For `bypassFor` ms
+   * from then on (10 000 by default), callers do not wait for each other: each runs its own work at once (hit-for-pass). The
+   * first such work that does not call `noStore` has its result stored, which ends the bypass. With 0 there is no bypass.
+   * @throws TypeError when an option is invalid.
    */
   noStore(options?: { bypassFor?: number | undefined }): void
 }
 
-/** What computes a result. */
+/** Computes a result. */
 export type Work<T> = (context: WorkContext) => T | PromiseLike<T>
 
-/** What `request` receives when there is a result. */
+/** The reply to `request` when there is a result. */
 export interface Done<T> {
   status: 'done'
   result: T
 }
 
-/** A flight, or the work of several, as far as it can wait for others: whatever its work asks for, it waits for. */
+/** A node of the deadlock graph: a flight, or the work of a batch. It waits for the flights that its work asks for. */
 export interface WaitNode {
-  /** How many calls of its work wait for each flight. */
+  /** The flights that it waits for, with the number of waiting calls of its work. Written by work-runner.ts. */
   waitsFor: Map<WaitNode, number> | undefined
 }

@@ -393,7 +393,7 @@ export class ResourceRecord {
 }
 
 /** Names the grant of a claim attempt: no other attempt, flight or process has the same. */
-export function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
+function tokenOf(inbox: string, grant: { nonce: string; attempt: number }): string {
   return `${inbox}${grant.nonce}.${grant.attempt}`
 }
 

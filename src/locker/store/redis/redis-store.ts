@@ -6,7 +6,7 @@ import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limi
 import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
-import { type Client, tokenOf } from '../record.ts'
+import type { Client } from '../record.ts'
 import type {
   Claim,
   Claimer,
@@ -121,8 +121,9 @@ export class RedisStore implements Store {
     return Array.isArray(reply) ? reply : [reply]
   }
 
-  #token(grant: GrantRef): string {
-    return tokenOf(this.#client.inbox, grant)
+  /** Names the grant of a claim attempt. The claim script builds the same. */
+  #token({ nonce, attempt }: { nonce: string; attempt: number }): string {
+    return `${this.#client.inbox}${nonce}.${attempt}`
   }
 
   async renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply> {
@@ -158,7 +159,7 @@ export class RedisStore implements Store {
 
   async release(release: Release, limits: CallLimits): Promise<ReleaseReply> {
     const { key, fence, nonce, outcomeRetention, asExpired, regrant } = release
-    const regrantToken = regrant ? tokenOf(this.#client.inbox, { nonce, attempt: regrant.attempt }) : ''
+    const regrantToken = regrant ? this.#token({ nonce, attempt: regrant.attempt }) : ''
     const [released, granted] = await this.#call(
       this.#scripts.release,
       key,
