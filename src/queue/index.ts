@@ -1,7 +1,18 @@
 /** The queue: identical jobs run once, and every submitter gets the result. */
 
-export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events/events.ts'
-export { Job, type ResultOptions } from './job.ts'
+export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
+export {
+  type AnyJobs,
+  type CommandOf,
+  type HandlerOf,
+  Job,
+  type JobMap,
+  type JobPage,
+  type JobStatus,
+  type PayloadOf,
+  type ResultOf,
+  type ResultOptions,
+} from './job.ts'
 export {
   type ProcessOptions,
   QUEUE_DEFAULTS,
@@ -12,15 +23,5 @@ export {
 export { type BulkJob, type QueueStats, RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
 export type { Conflict, Counts, JobState, Retention } from './store/store.ts'
-export type {
-  AnyJobs,
-  CommandOf,
-  HandlerOf,
-  JobMap,
-  JobPage,
-  JobStatus,
-  PayloadOf,
-  ResultOf,
-} from './types.ts'
 export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'
 export type { Handler, RunningJob } from './working/running-job.ts'

@@ -1,6 +1,61 @@
-import type { Disposition } from './events/events.ts'
+import type { RemoteFailure } from '../errors.ts'
+import { type Codec, decodeWith } from '../kernel/codec/codec.ts'
+import { decodeFailure } from '../kernel/codec/failure.ts'
+import type { Disposition } from './events.ts'
 import type { SubmitOptions } from './options.ts'
-import type { JobStatus } from './types.ts'
+import type { JobSnapshot, JobState } from './store/store.ts'
+import { decodePayload } from './submitting/submission.ts'
+import type { Handler } from './working/running-job.ts'
+
+/** The commands of a queue: for each, the type of a function from payload to result. */
+export type JobMap<Jobs> = {
+  // biome-ignore lint/suspicious/noExplicitAny: the only type that accepts every payload
+  [Command in keyof Jobs]: (payload: any) => unknown
+}
+
+/** The commands of a queue without a type argument: any payload and any result. */
+// biome-ignore lint/suspicious/noExplicitAny: no type is known
+export type AnyJobs = Record<string, (payload: any) => any>
+
+export type CommandOf<Jobs> = keyof Jobs & string
+
+export type PayloadOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Parameters<Jobs[Command]>[0]
+
+export type ResultOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Awaited<
+  ReturnType<Jobs[Command]>
+>
+
+export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Handler<
+  PayloadOf<Jobs, Command>,
+  ResultOf<Jobs, Command>
+>
+
+/** The current status of a job. */
+export interface JobStatus {
+  id: string
+  command: string
+  state: JobState | 'removed'
+  payload: unknown
+  /** Number of attempts that failed and were retried. */
+  retries: number
+  /** Number of attempts whose worker was lost. */
+  stalls: number
+  /** The last value that the handler passed to `job.progress`. */
+  progress: unknown
+  /** Number of processes with waiters for the job; each may have several. */
+  waiters: number
+  /** Result of a completed job, while it is kept. */
+  result?: unknown
+  /** Failure of a failed job, while it is kept. */
+  failure?: RemoteFailure
+}
+
+/** A page of jobs. */
+export interface JobPage {
+  jobs: JobStatus[]
+  /** Pass it to `jobs` for the next page; undefined on the last page. */
+  cursor: string | undefined
+}
 
 /** The methods of its queue that a job uses. */
 export interface JobQueue {
@@ -72,5 +127,36 @@ export class Job<Result = unknown> {
   /** See {@link RedisQueue.logs}. */
   logs(): Promise<string[]> {
     return this.#queue.logs(this.id)
+  }
+}
+
+/** The public status of a job. Throws CodecError if its result cannot be decoded. */
+export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
+  const {
+    id,
+    command,
+    state,
+    payload,
+    failures: failed,
+    stalls: stalled,
+    progress,
+    waiters,
+    outcome,
+  } = snapshot
+  const status: JobStatus = {
+    ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
+    progress: progress && decodeWith(codec, progress, id),
+  }
+  if (outcome?.kind === 'value') status.result = decodeWith(codec, outcome.bytes, id)
+  if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
+  return status
+}
+
+/** The payload of a job; undefined if it is invalid, so that one job does not make a listing fail. */
+function payloadOf(text: string): unknown {
+  try {
+    return decodePayload(text)
+  } catch {
+    return undefined
   }
 }

@@ -2,6 +2,7 @@ import type { RemoteFailure } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
 import type { Clock } from '../kernel/event-loop.ts'
 import { checkPrefix } from '../kernel/keys.ts'
+import type { CallLimits } from '../kernel/limits.ts'
 import {
   type Check,
   type Complete,
@@ -28,7 +29,7 @@ import {
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
-import { type Conflict, MAX_DELAY, type Retention } from './store/store.ts'
+import { type Conflict, MAX_DELAY, type QueueStore, type Retention } from './store/store.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'
 
 /** Options of one submission that a queue can set for all of its submissions. Durations are in ms. */
@@ -163,6 +164,22 @@ export interface ResolvedQueueOptions extends QueueDefaults {
   /** Options set on this queue that are stored with each job. The worker's own options apply where they are undefined. */
   sentWithJob: Pick<SubmitOptions, 'ttl' | 'errorTtl' | 'attempts' | 'backoff'>
 }
+
+/** What the parts of a queue share. */
+export interface QueueContext {
+  /** Name of the queue. */
+  readonly queue: string
+  readonly store: QueueStore
+  readonly clock: Clock
+  readonly options: ResolvedQueueOptions
+  /** Time limit of a call to the store. */
+  readonly limits: CallLimits
+  /** Undefined for an embedded queue. */
+  readonly connection: Connection | undefined
+}
+
+/** An outcome stays readable for at least so long, ms, whatever its ttl: for waiters whose message was lost. */
+export const OUTCOME_RETENTION = 15_000
 
 /** A delivery that is not accepted within this time is requeued, ms. */
 export function acceptTimeout(lease: number): number {

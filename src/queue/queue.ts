@@ -1,60 +1,43 @@
-import { AbortedError, ClosedError, DuplicateWorkerError } from '../errors.ts'
-import { encodeFailure } from '../kernel/codec/failure.ts'
-import type { Clock } from '../kernel/event-loop.ts'
-import { AsyncContext, refProcess, unrefProcess } from '../kernel/event-loop.ts'
+import { AbortedError, ClosedError } from '../errors.ts'
+import { AsyncContext } from '../kernel/event-loop.ts'
 import { ContextEmitter, callHook } from '../kernel/hooks.ts'
-import {
-  checkChoice,
-  checkCount,
-  checkDuration,
-  checkFunction,
-  shown,
-  shownValue,
-} from '../kernel/options.ts'
+import { checkDuration, checkFunction } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
-import { isErrorReply } from '../kernel/redis/diagnosis.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import { warnOnce } from '../kernel/telemetry.ts'
-import { Deadlines } from '../kernel/waiter.ts'
-import type { FeedEvent, QueueEvents } from './events/events.ts'
-import { EventReporter, parseFeedEvent, type QueueCounters } from './events/reports.ts'
+import {
+  EventReporter,
+  type FeedEvent,
+  parseFeedEvent,
+  type QueueCounters,
+  type QueueEvents,
+} from './events.ts'
+import type { AnyJobs, CommandOf, HandlerOf, JobMap, JobPage, JobStatus, PayloadOf, ResultOf } from './job.ts'
 import { Job, type JobQueue, type ResultOptions } from './job.ts'
+import { QueueManagement } from './management.ts'
 import {
   acceptTimeout,
   checkSubmitOptions,
   type ProcessOptions,
+  type QueueContext,
   type QueueOptions,
-  type ResolvedQueueOptions,
   resolveProcessOptions,
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
-import { statusOf } from './status.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
+import { QueueKeys } from './store/redis/queue-keys.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
-import type { Counts, JobSnapshot, JobState, QueueStore } from './store/store.ts'
-import { checkName, isJobId, QueueKeys } from './submitting/dedupe-id.ts'
-import { JobWaiter, type JobWaiterDeps } from './submitting/job-waiter.ts'
+import type { Counts, JobState, Submission } from './store/store.ts'
+import { OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
-  CANCELLED_FAILURE,
-  OUTCOME_POLL_INTERVAL,
-  OUTCOME_RETENTION,
-  OutcomeWaits,
-} from './submitting/outcome-waits.ts'
-import { closedError, SubmissionFactory, submitDetached } from './submitting/submissions.ts'
-import type {
-  AnyJobs,
-  CommandOf,
-  HandlerOf,
-  JobMap,
-  JobPage,
-  JobStatus,
-  PayloadOf,
-  ResultOf,
-} from './types.ts'
-import { DuePoller } from './working/due-poller.ts'
+  type AcceptedReply,
+  checkName,
+  closedError,
+  createSubmission,
+  submitDetached,
+} from './submitting/submission.ts'
 import type { Handler } from './working/running-job.ts'
-import { Worker } from './working/worker.ts'
+import { Workers } from './working/workers.ts'
 
 /** A job of {@link RedisQueue.enqueueMany}. */
 export type BulkJob<Jobs extends JobMap<Jobs>> = {
@@ -78,19 +61,6 @@ export interface QueueStats extends QueueCounters {
 /** How long `close` waits for running jobs by default, ms. */
 const DEFAULT_GRACE = 5_000
 
-/** The failure of a job that lost its worker more than `maxStalls` times. */
-const STALLED_FAILURE = encodeFailure({
-  name: 'StalledError',
-  message: 'The job lost its worker too often',
-  code: 'E_STALLED',
-})
-
-/** Time allowed for the query of known workers that explains a TimeoutError, ms. */
-const WORKER_LOOKUP_TIMEOUT = 80
-
-/** Default number of jobs on a page, and number of jobs that `redrive` reads at once. */
-const DEFAULT_PAGE_SIZE = 100
-
 /**
  * A queue of jobs. Identical jobs run once, and every submitter gets the result.
  *
@@ -108,53 +78,38 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   implements JobQueue, AsyncDisposable
 {
   readonly name: string
-  readonly #options: ResolvedQueueOptions
   readonly #link: ReturnType<typeof connectionFor>
-  readonly #store: QueueStore
-  readonly #clock: Clock
-  /** Time limit of a call to the store. */
-  readonly #limits: { readonly within: number }
+  readonly #context: QueueContext
   readonly #events: EventReporter
-  readonly #submissions: SubmissionFactory
+  readonly #workers: Workers
   readonly #waits: OutcomeWaits
-  readonly #waiterDeps: JobWaiterDeps
-  readonly #workers = new Map<string, Worker>()
-  /** Pending explanations for TimeoutErrors, by command. */
-  readonly #explanations = new Map<string, Promise<string>>()
-  #duePoller: DuePoller | undefined
+  readonly #management: QueueManagement
   #closing: Promise<void> | undefined
 
   /** Does not wait for a connection. @throws TypeError if the name or an option is invalid. */
-  constructor(name: string, options: QueueOptions = {}) {
+  constructor(name: string, given: QueueOptions = {}) {
     super()
     checkName('name', name)
     this.name = name
-    this.#options = resolveQueueOptions(options)
-    const { prefix, lease, codec, unavailableAfter } = this.#options
-    this.#limits = { within: unavailableAfter }
-    const link = connectionFor(options, 'RedisQueue')
-    this.#link = link
-    const memory = options.store ?? new MemoryQueueStore({ clock: options.clock })
-    const accept = acceptTimeout(lease)
-    this.#store = link
-      ? new RedisQueueStore(link.connection, prefix, name, { acceptWithin: accept })
+    const options = resolveQueueOptions(given)
+    const link = connectionFor(given, 'RedisQueue')
+    const connection = link?.connection
+    const memory = given.store ?? new MemoryQueueStore({ clock: given.clock })
+    const accept = { acceptWithin: acceptTimeout(options.lease) }
+    const store = connection
+      ? new RedisQueueStore(connection, options.prefix, name, accept)
       : memory.connect(name)
-    this.#clock = link?.connection.clock ?? memory.clock
-    this.#events = new EventReporter(name, this, this.#store)
-    this.#submissions = new SubmissionFactory(this.#options)
-    this.#waiterDeps = {
-      clock: this.#clock,
-      deadlines: new Deadlines(this.#clock),
-      explain: (command) => this.#explainTimeout(command),
-    }
-    this.#waits = new OutcomeWaits({
-      store: this.#store,
-      clock: this.#clock,
-      codec,
-      limits: this.#limits,
-      pollInterval: Math.min(lease, OUTCOME_POLL_INTERVAL),
-      accepted: (...args) => this.#events.submitted(...args),
+    const clock = connection?.clock ?? memory.clock
+    const limits = { within: options.unavailableAfter }
+    this.#link = link
+    this.#context = { queue: name, store, clock, options, limits, connection }
+    this.#events = new EventReporter(name, this, store)
+    this.#workers = new Workers(this.#context, this.#events)
+    this.#waits = new OutcomeWaits(this.#context, {
+      submitted: (...args) => this.#events.submitted(...args),
+      hasLocalWorker: (command) => this.#workers.has(command),
     })
+    this.#management = new QueueManagement(this.#context)
   }
 
   /**
@@ -170,41 +125,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkName('command', command)
     checkFunction('handler', handler)
     const { concurrency } = resolveProcessOptions(options)
-    if (this.#workers.has(command))
-      throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
-    const deps = {
-      ...{ queue: this.name, store: this.#store, clock: this.#clock, options: this.#options },
-      limits: this.#limits,
-    }
-    const worker = new Worker(command, handler as Handler, concurrency, deps, {
-      ...this.#events.workerEvents(command),
-      dueIn: (ms) => this.#duePoller?.dueIn(ms),
-      refused: (error) => this.#warnOfRefusal(command, error),
-    })
-    this.#workers.set(command, worker)
-    this.#duePoller ??= this.#startProcessing()
+    this.#workers.add(command, handler as Handler, concurrency)
     return this
-  }
-
-  /** Starts the due poller, which all workers of this queue share until `close`. */
-  #startProcessing(): DuePoller {
-    refProcess(this.#clock)
-    this.#link?.connection.warnIfUnreachable()
-    const { lease, unavailableAfter, maxStalls, errorTtl, retain } = this.#options
-    return new DuePoller({
-      store: this.#store,
-      clock: this.#clock,
-      lease,
-      unavailableAfter,
-      stallPolicy: {
-        maxStalls,
-        failure: STALLED_FAILURE,
-        errorTtl,
-        outcomeRetention: OUTCOME_RETENTION,
-        retain: retain.failed,
-      },
-      onProcessed: (results) => this.#events.dueProcessed(results),
-    })
   }
 
   /**
@@ -225,53 +147,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
     this.#assertOpen()
-    const submission = this.#submissions.create(command, payload, options, true)
-    const { signal } = options
-    if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const waiter = this.#createWaiter(submission.id, command, options)
+    const submission = createSubmission(command, payload, options, true, this.#context.options)
+    assertNotAborted(submission.id, options.signal)
     this.#events.counters.submitted++
-    this.#waits.submit(submission, waiter)
-    return waiter.promise
-  }
-
-  #createWaiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
-    const terms = { command, timeout: timeout ?? this.#options.timeout, signal, onProgress }
-    return new JobWaiter(id, terms, this.#waiterDeps)
-  }
-
-  /** Text for a TimeoutError: names the command, and says if no worker is known. One query serves concurrent timeouts. */
-  #explainTimeout(command: string): Promise<string> {
-    const target = `of ${shown(command)} in the queue ${shown(this.name)}`
-    const pending = this.#explanations.get(command)
-    if (pending) return pending
-    const explanation = this.#hasWorker(command).then((known) => {
-      this.#explanations.delete(command)
-      return known ? target : `${target}, and no worker is known that processes it`
-    })
-    this.#explanations.set(command, explanation)
-    return explanation
-  }
-
-  /** Whether a worker of the command is known. True if the store does not answer in time. */
-  #hasWorker(command: string): Promise<boolean> {
-    if (this.#workers.has(command)) return Promise.resolve(true)
-    return new Promise((resolve) => {
-      const timer = this.#clock.after(WORKER_LOOKUP_TIMEOUT, () => resolve(true))
-      this.#store
-        .hasWorker(command, { within: WORKER_LOOKUP_TIMEOUT })
-        .then(resolve, () => resolve(true))
-        .finally(() => timer.cancel())
-    })
-  }
-
-  /** Emits a process warning: a worker has no caller that could receive the error. */
-  #warnOfRefusal(command: string, error: unknown): void {
-    const { connection } = this.#link ?? {}
-    const cause = connection?.lastError ?? (error as Error).cause
-    // A missing connection has a warning of its own.
-    if (!connection?.connected || !isErrorReply(cause)) return
-    const message = `The queue ${shown(this.name)} is handed no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
-    warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
+    return this.#waits.submit(submission, options)
   }
 
   /**
@@ -285,16 +164,14 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     options: SubmitOptions = {},
   ): Promise<Job<ResultOf<Jobs, Command>>> {
     this.#assertOpen()
-    const submission = this.#submissions.create(command, payload, options, false)
-    const { signal } = options
-    if (signal?.aborted) throw abortedBefore(submission.id, signal)
-    const { status, generation } = await submitDetached(
-      this.#store,
-      submission,
-      this.#options.unavailableAfter,
-    )
+    const submission = createSubmission(command, payload, options, false, this.#context.options)
+    assertNotAborted(submission.id, options.signal)
+    const reply = await submitDetached(submission, this.#context)
     this.#events.counters.submitted++
-    const { id } = submission
+    return this.#handleOf(submission, reply)
+  }
+
+  #handleOf({ id, command }: Submission, { status, generation }: AcceptedReply): Job<never> {
     this.#events.submitted(id, command, status)
     return new Job(id, command, status, generation, this)
   }
@@ -306,96 +183,60 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async enqueueMany(jobs: readonly BulkJob<Jobs>[]): Promise<Job[]> {
     this.#assertOpen()
     const submissions = jobs.map(({ command, payload, options = {} }) =>
-      this.#submissions.create(command, payload, options, false),
+      createSubmission(command, payload, options, false, this.#context.options),
     )
-    const { unavailableAfter } = this.#options
     const replies = await Promise.all(
-      submissions.map((submission) => submitDetached(this.#store, submission, unavailableAfter)),
+      submissions.map((submission) => submitDetached(submission, this.#context)),
     )
     this.#events.counters.submitted += jobs.length
-    return replies.map(({ status, generation }, index) => {
-      const { id, command } = submissions[index] as (typeof submissions)[number]
-      this.#events.submitted(id, command, status)
-      return new Job(id, command, status, generation, this)
-    })
+    return replies.map((reply, index) => this.#handleOf(submissions[index] as Submission, reply))
   }
 
   /** Waits for the outcome of a job: see {@link Job.result}. */
   async result(job: Job, options: ResultOptions = {}): Promise<unknown> {
     this.#assertOpen()
     checkSubmitOptions(options)
-    if (options.signal?.aborted) throw abortedBefore(job.id, options.signal)
-    const waiter = this.#createWaiter(job.id, job.command, options)
-    this.#waits.waitFor(job.id, job.command, job.generation, waiter)
-    return waiter.promise
+    assertNotAborted(job.id, options.signal)
+    return this.#waits.waitFor(job, options)
   }
 
   /** Returns a handle of the job with this id; undefined if there is none. */
   async job(id: string): Promise<Job | undefined> {
-    const snapshot = await this.#snapshot(id)
+    const snapshot = await this.#open().snapshot(id)
     return snapshot && new Job(id, snapshot.command, undefined, snapshot.generation, this)
   }
 
   /** Returns the current status of the job with this id; undefined if there is none. */
   async status(id: string): Promise<JobStatus | undefined> {
-    const snapshot = await this.#snapshot(id)
-    return snapshot && statusOf(snapshot, this.#options.codec)
-  }
-
-  #snapshot(id: string): Promise<JobSnapshot | undefined> {
-    this.#assertOpen()
-    return isJobId(id) ? this.#store.snapshot(id, this.#limits) : Promise.resolve(undefined)
+    return this.#open().status(id)
   }
 
   /**
    * Lists the jobs in a state, one page at a time, in the order in which they will run or have finished.
    * @param page `limit`: jobs per page, at most 1,000, 100 by default; `cursor`: that of the previous page.
    */
-  async jobs(
-    state: JobState,
-    { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string } = {},
-  ): Promise<JobPage> {
-    this.#assertOpen()
-    checkChoice('state', state, STATES)
-    checkCount('limit', limit, 1)
-    const from = Number(cursor)
-    if (!/^\d{1,15}$/.test(cursor))
-      throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
-    const ids = await this.#store.list(state, from, Math.min(limit, MAX_PAGE_SIZE), this.#limits)
-    const snapshots = await Promise.all(ids.map((id) => this.#store.snapshot(id, this.#limits)))
-    return {
-      // Jobs that changed state since they were listed are left out.
-      jobs: snapshots.flatMap((snapshot) =>
-        snapshot?.state === state ? [statusOf(snapshot, this.#options.codec)] : [],
-      ),
-      cursor: ids.length < Math.min(limit, MAX_PAGE_SIZE) ? undefined : String(from + ids.length),
-    }
+  async jobs(state: JobState, page: { limit?: number; cursor?: string } = {}): Promise<JobPage> {
+    return this.#open().jobs(state, page)
   }
 
   /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
   async counts(): Promise<Counts> {
-    this.#assertOpen()
-    return this.#store.counts(this.#limits)
+    return this.#open().counts()
   }
 
   /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
   async pause(command?: CommandOf<Jobs>): Promise<void> {
-    this.#assertOpen()
-    if (command !== undefined) checkName('command', command)
-    await this.#store.pause(command ?? '', this.#limits)
+    return this.#open().pause(command)
   }
 
   /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
   async resume(command?: CommandOf<Jobs>): Promise<void> {
-    this.#assertOpen()
-    if (command !== undefined) checkName('command', command)
-    await this.#store.resume(command ?? '', this.#limits)
+    return this.#open().resume(command)
   }
 
   /** Returns the paused commands; '' stands for a pause of all commands. */
   async paused(): Promise<string[]> {
-    this.#assertOpen()
-    return this.#store.pausedCommands(this.#limits)
+    return this.#open().paused()
   }
 
   /**
@@ -403,72 +244,35 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * rejected with RemovedError. Returns the number of removed jobs.
    */
   async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
-    this.#assertOpen()
-    // Delayed jobs first: those that become due meanwhile are waiting jobs then.
-    const later = delayed ? await this.#store.drain('delayed', OUTCOME_RETENTION, this.#limits) : 0
-    return later + (await this.#store.drain('waiting', OUTCOME_RETENTION, this.#limits))
+    return this.#open().drain(delayed)
   }
 
   /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
   async retry(id: string): Promise<boolean> {
-    const snapshot = await this.#snapshot(id)
-    if (!snapshot) return false
-    const { command, generation, outcome } = snapshot
-    if (!outcome || outcome.kind === 'removed') return false
-    return (await this.#store.retry(id, command, generation, this.#limits)) !== undefined
+    return this.#open().retry(id)
   }
 
   /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
   async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
-    this.#assertOpen()
-    checkCount('limit', limit, 1)
-    // A bound: a job that fails again meanwhile is listed again.
-    const most = Math.min(limit, (await this.counts()).failed)
-    let done = 0
-    let skipped = 0
-    while (done < most) {
-      const ids = await this.#store.list(
-        'failed',
-        skipped,
-        Math.min(DEFAULT_PAGE_SIZE, most - done),
-        this.#limits,
-      )
-      if (ids.length === 0) break
-      const retried = await Promise.all(ids.map((id) => this.retry(id)))
-      const count = retried.filter(Boolean).length
-      done += count
-      skipped += ids.length - count
-    }
-    return done
+    return this.#open().redrive(limit)
   }
 
   /**
    * Cancels a job that has not finished: aborts the signal of its handler, and rejects its waiters with a RemoteError whose
    * `remote.code` is 'E_CANCELLED'. Returns false if there is no such job, or it has finished.
    */
-  cancel(id: string): Promise<boolean> {
-    return this.#endJob(id, 'error', CANCELLED_FAILURE)
+  async cancel(id: string): Promise<boolean> {
+    return this.#open().cancel(id)
   }
 
   /** Removes a job and its outcome. Its waiters are rejected with RemovedError. Returns false if there is no such job. */
-  remove(id: string): Promise<boolean> {
-    return this.#endJob(id, 'removed', Buffer.alloc(0))
-  }
-
-  async #endJob(id: string, kind: 'error' | 'removed', bytes: Buffer): Promise<boolean> {
-    const snapshot = await this.#snapshot(id)
-    if (!snapshot) return false
-    const { command } = snapshot
-    return this.#store.terminate(
-      { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false },
-      this.#limits,
-    )
+  async remove(id: string): Promise<boolean> {
+    return this.#open().remove(id)
   }
 
   /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
   async logs(id: string): Promise<string[]> {
-    this.#assertOpen()
-    return isJobId(id) ? this.#store.readLog(id, this.#limits) : []
+    return this.#open().logs(id)
   }
 
   /**
@@ -479,10 +283,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#assertOpen()
     checkFunction('listener', listener)
     const context = new AsyncContext()
-    return this.#store.watchEvents((text) => {
+    const { store, limits } = this.#context
+    return store.watchEvents((text) => {
       const event = parseFeedEvent(text)
       if (event) callHook(context, 'watch', listener, event)
-    }, this.#limits)
+    }, limits)
   }
 
   /**
@@ -493,21 +298,26 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async ready({ timeout = READY_TIMEOUT_MS }: { timeout?: number | undefined } = {}): Promise<void> {
     checkDuration('timeout', timeout)
     this.#assertOpen()
-    const { connection } = this.#link ?? {}
+    const { connection, options } = this.#context
     if (!connection) return
-    const { base } = new QueueKeys(this.#options.prefix, this.name)
+    const { base } = new QueueKeys(options.prefix, this.name)
     await awaitReady(connection, `${base}p/${connection.inbox.id}`, timeout)
   }
 
   /** Returns statistics of this queue object. */
   stats(): QueueStats {
-    const running = [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
-    const { subscribed } = this.#store
+    const { running } = this.#workers
+    const { subscribed } = this.#context.store
     return { waiting: this.#waits.size, running, ...this.#events.counters, subscribed }
   }
 
   #assertOpen(): void {
     if (this.#closing) throw closedError()
+  }
+
+  #open(): QueueManagement {
+    this.#assertOpen()
+    return this.#management
   }
 
   /**
@@ -522,15 +332,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #close(grace: number): Promise<void> {
-    this.#duePoller?.close()
-    const workers = [...this.#workers.values()]
-    await Promise.all(workers.map((worker) => worker.stopDeliveries()))
-    await Promise.all(workers.map((worker) => worker.drained(grace)))
-    await Promise.all(workers.map((worker) => worker.cancelAndRequeue()))
+    await this.#workers.close(grace)
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
-    this.#store.close()
+    this.#context.store.close()
     await this.#link?.release()
-    if (this.#duePoller) unrefProcess(this.#clock)
+    this.#workers.unref()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -538,11 +344,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 }
 
-/** Largest number of jobs on a page. */
-const MAX_PAGE_SIZE = 1_000
-
-const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
-
-function abortedBefore(key: string, signal: AbortSignal): AbortedError {
-  return new AbortedError('The submitter aborted before it asked', { key, cause: signal.reason })
+function assertNotAborted(key: string, signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return
+  throw new AbortedError('The submitter aborted before it asked', { key, cause: signal.reason })
 }

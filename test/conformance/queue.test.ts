@@ -14,6 +14,7 @@ import { InMemoryQueueClient } from '../../src/queue/store/in-memory-client.ts'
 import type { JobRecord } from '../../src/queue/store/model/job-record.ts'
 import type { CommandState } from '../../src/queue/store/model/queue-state.ts'
 import type { FinishedList, TimeIndex } from '../../src/queue/store/model/time-index.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
 import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
 import { buildQueueScripts, type QueueScripts } from '../../src/queue/store/redis/scripts/index.ts'
 import type { QueueClock } from '../../src/queue/store/redis/scripts/prelude.ts'
@@ -30,7 +31,6 @@ import {
   type WorkerListener,
   type WorkerRef,
 } from '../../src/queue/store/store.ts'
-import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import { senderOf } from '../support/clients.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'

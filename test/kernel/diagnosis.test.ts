@@ -171,7 +171,7 @@ function tests(): void {
         await child.call('work', { path: t.server.path, username: 'user', password: 'right' })
         const warnings = await warned(child, 'SOLOFLIGHT_WORKER_REFUSED')
         assert.equal(warnings.length, 1, warnings.join('\n'))
-        assert.match(warnings[0] ?? '', /queue `jobs` is handed no jobs of `render` in this process/)
+        assert.match(warnings[0] ?? '', /queue `jobs` gets no jobs of `render` in this process/)
         assert.match(warnings[0] ?? '', said)
       }
     })

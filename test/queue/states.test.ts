@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { AsyncContext } from '../../src/kernel/event-loop.ts'
 import { MemoryQueueStore } from '../../src/queue/index.ts'
-import { resolveQueueOptions } from '../../src/queue/options.ts'
+import { type QueueContext, resolveQueueOptions } from '../../src/queue/options.ts'
 import type { Delivery, QueueStore } from '../../src/queue/store/store.ts'
 import { Attempt } from '../../src/queue/working/attempt.ts'
 import { DuePoller } from '../../src/queue/working/due-poller.ts'
@@ -17,15 +17,16 @@ const DELIVERY: Delivery = {
   ...{ leaseLeft: 5_000, options: '', payload: '1' },
 }
 
-function queueDeps(): ConstructorParameters<typeof Worker>[3] {
+function queueContext(): QueueContext {
   const memory = new MemoryQueueStore()
   const store: QueueStore = memory.connect('q')
-  return { queue: 'q', store, clock: memory.clock, options: resolveQueueOptions({}), limits: { within: 100 } }
+  const options = resolveQueueOptions({})
+  return { queue: 'q', store, clock: memory.clock, options, limits: { within: 100 }, connection: undefined }
 }
 
 test('states - an attempt runs once', async () => {
   const worker = { nonce: 'w', command: 'c' }
-  const attempt = new Attempt(DELIVERY, { ...queueDeps(), worker, context: new AsyncContext() })
+  const attempt = new Attempt(DELIVERY, { ...queueContext(), worker, context: new AsyncContext() })
   assert.equal((await attempt.run((payload) => payload)).kind, 'value')
   await assert.rejects(
     attempt.run((payload) => payload),
@@ -35,17 +36,16 @@ test('states - an attempt runs once', async () => {
 
 test('states - a worker stops before it closes, and a poller closes once', async () => {
   const events = { started() {}, ended() {}, lost() {}, dueIn() {}, refused() {} }
-  const deps = queueDeps()
-  const worker = new Worker('c', (payload) => payload, 1, deps, events)
+  const context = queueContext()
+  const worker = new Worker('c', (payload) => payload, 1, context, events)
   await assert.rejects(worker.cancelAndRequeue(), ILLEGAL)
   await worker.stopDeliveries()
   await worker.cancelAndRequeue()
-  const { store, clock, options } = deps
   const stallPolicy = {
     ...{ maxStalls: 1, failure: Buffer.alloc(0), errorTtl: 0, outcomeRetention: 0 },
     retain: { count: 0, age: 0 },
   }
-  const poller = new DuePoller({ ...options, store, clock, stallPolicy, onProcessed: () => {} })
+  const poller = new DuePoller(context, stallPolicy, () => {})
   poller.close()
   assert.throws(() => poller.close(), ILLEGAL)
 })

@@ -1,6 +1,6 @@
 import { type QueueOptions, RedisQueue, type RunningJob } from '../../src/index.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
 import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
-import { QueueKeys } from '../../src/queue/submitting/dedupe-id.ts'
 import type { TcpProxy } from './proxy.ts'
 import type { RedisServer } from './redis-server.ts'
 import { type Setup, setup } from './setup.ts'

@@ -1,12 +1,14 @@
-import { RemovedError } from '../../errors.ts'
-import type { Codec } from '../../kernel/codec/codec.ts'
-import { decodeWith } from '../../kernel/codec/codec.ts'
+import { AbortedError, RemovedError, TimeoutError } from '../../errors.ts'
+import { type Codec, decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
+import { AsyncContext, type Clock } from '../../kernel/event-loop.ts'
+import { notifyProgress } from '../../kernel/hooks.ts'
 import type { CallLimits } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
-import type { Deadlines, Pending } from '../../kernel/waiter.ts'
-import type { Disposition } from '../events/events.ts'
+import { BaseWaiter, type Deadlines, type Pending } from '../../kernel/waiter.ts'
+import { lendSlot } from '../../kernel/work-scheduler.ts'
+import type { Disposition } from '../events.ts'
 import type {
   JobNotice,
   JobOutcome,
@@ -15,8 +17,7 @@ import type {
   SubmissionListener,
   SubmitReply,
 } from '../store/store.ts'
-import type { JobWaiter } from './job-waiter.ts'
-import { refusalError } from './submissions.ts'
+import { refusalError } from './submission.ts'
 
 /** Dependencies of a wait, and its events. All waits of a queue share one object. */
 export interface OutcomeWaitDeps {
@@ -234,4 +235,70 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
 function expiredError(key: string): RemovedError {
   return new RemovedError('The job has expired, and its outcome with it', { key })
+}
+
+/** Options of a waiter. */
+export interface JobWaiterOptions {
+  command: string
+  timeout: number
+  signal: AbortSignal | undefined
+  onProgress: ((value: unknown) => void) | undefined
+}
+
+/** Dependencies of a waiter. All waiters of a queue share them. */
+export interface JobWaiterDeps {
+  readonly clock: Clock
+  readonly deadlines: Deadlines
+  /** Describes a command and its workers in the message of a TimeoutError. Never rejects. */
+  explain(command: string): Promise<string>
+}
+
+/** Waits for the outcome of a job on behalf of one caller. */
+export class JobWaiter extends BaseWaiter {
+  readonly id: string
+  readonly options: JobWaiterOptions
+  readonly #deps: JobWaiterDeps
+  /** Context of the caller, in which `onProgress` runs; undefined without `onProgress`. */
+  readonly #context: AsyncContext | undefined
+  /** Takes back the slot that the calling work lends while it waits. */
+  readonly #reclaimSlot = lendSlot()
+  #onLeave: ((waiter: JobWaiter) => void) | undefined
+
+  constructor(id: string, options: JobWaiterOptions, about: JobWaiterDeps) {
+    const { timeout, signal, onProgress } = options
+    super({ key: id, timeout, signal }, about.clock, about.deadlines, false)
+    this.id = id
+    this.options = options
+    this.#deps = about
+    this.#context = onProgress && new AsyncContext()
+  }
+
+  /** Sets the function that is called when the waiter ends. */
+  onLeave(listener: (waiter: JobWaiter) => void): void {
+    this.#onLeave = listener
+  }
+
+  /** Passes progress of the handler to `onProgress`. */
+  progress(codec: Codec, bytes: Buffer): void {
+    const { onProgress } = this.options
+    if (onProgress) notifyProgress(codec, bytes, this.#context, onProgress)
+  }
+
+  expire(): void {
+    const { command, timeout } = this.options
+    // An outcome that arrives before the explanation is still delivered.
+    void this.#deps.explain(command).then((explanation) => {
+      const message = `No outcome ${explanation}, within ${timeout} ms; the job ${this.id} goes on`
+      this.reject(new TimeoutError(message, { key: this.id }))
+    })
+  }
+
+  protected onAborted(cause: unknown): void {
+    this.reject(new AbortedError('The submitter aborted its waiting', { key: this.id, cause }))
+  }
+
+  protected onEnded(): void {
+    this.#reclaimSlot?.()
+    this.#onLeave?.(this)
+  }
 }

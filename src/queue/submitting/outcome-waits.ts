@@ -1,20 +1,19 @@
-import type { Codec } from '../../kernel/codec/codec.ts'
 import { encodeFailure } from '../../kernel/codec/failure.ts'
 import { TransientMap, TransientSet } from '../../kernel/collections.ts'
-import type { Clock } from '../../kernel/event-loop.ts'
 import { newId } from '../../kernel/keys.ts'
-import type { CallLimits } from '../../kernel/limits.ts'
+import { shown } from '../../kernel/options.ts'
 import { Deadlines } from '../../kernel/waiter.ts'
-import type { Disposition } from '../events/events.ts'
-import type { QueueStore, Submission, Termination } from '../store/store.ts'
-import type { JobWaiter } from './job-waiter.ts'
-import { OutcomeWait, type OutcomeWaitDeps } from './outcome-wait.ts'
+import type { Disposition } from '../events.ts'
+import type { Job, ResultOptions } from '../job.ts'
+import { OUTCOME_RETENTION, type QueueContext } from '../options.ts'
+import type { Submission, Termination } from '../store/store.ts'
+import { JobWaiter, type JobWaiterDeps, OutcomeWait, type OutcomeWaitDeps } from './outcome-wait.ts'
 
 /** A wait queries the outcome after so long without a message, ms: a message may have been lost. */
 export const OUTCOME_POLL_INTERVAL = 5_000
 
-/** An outcome stays readable for at least so long, ms, whatever its ttl: for waiters whose message was lost. */
-export const OUTCOME_RETENTION = 15_000
+/** Time allowed for the query of known workers that explains a TimeoutError, ms. */
+const WORKER_LOOKUP_TIMEOUT = 80
 
 /** The failure of a cancelled job. */
 export const CANCELLED_FAILURE: Buffer = encodeFailure({
@@ -23,22 +22,19 @@ export const CANCELLED_FAILURE: Buffer = encodeFailure({
   code: 'E_CANCELLED',
 })
 
-/** Dependencies of the waits of a queue. */
-export interface OutcomeWaitsDeps {
-  store: QueueStore
-  clock: Clock
-  codec: Codec
-  limits: CallLimits
-  /** A wait queries the outcome after so long without a message, ms. */
-  pollInterval: number
+/** Listener of the waits of a queue, and what they ask it. */
+export interface OutcomeWaitsListener {
   /** A submission was accepted, or joined another one of this process. */
-  accepted(id: string, command: string, disposition: Disposition): void
+  submitted(id: string, command: string, disposition: Disposition): void
+  /** Whether this process has a worker for the command. */
+  hasLocalWorker(command: string): boolean
 }
 
 /** All waits of this process for jobs of a queue. */
 export class OutcomeWaits {
-  readonly #deps: OutcomeWaitsDeps
-  /** Shared by all waits. */
+  readonly #context: QueueContext
+  readonly #listener: OutcomeWaitsListener
+  readonly #waiterDeps: JobWaiterDeps
   readonly #waitDeps: OutcomeWaitDeps
   /** All waits that are not done. */
   readonly #waits = new TransientSet<OutcomeWait>()
@@ -46,14 +42,23 @@ export class OutcomeWaits {
   readonly #joinable = new TransientMap<string, OutcomeWait>()
   /** Removals of nonces from records that are under way. */
   readonly #leaving = new TransientSet<Promise<void>>()
+  /** Pending explanations for TimeoutErrors, by command. */
+  readonly #explanations = new Map<string, Promise<string>>()
   readonly #unlisten: () => void
 
-  constructor(deps: OutcomeWaitsDeps) {
-    const { store, clock, codec, limits, pollInterval } = deps
-    this.#deps = deps
+  constructor(context: QueueContext, listener: OutcomeWaitsListener) {
+    const { store, clock, options, limits } = context
+    this.#context = context
+    this.#listener = listener
+    this.#waiterDeps = {
+      clock,
+      deadlines: new Deadlines(clock),
+      explain: (command) => this.#explainTimeout(command),
+    }
     this.#waitDeps = {
-      ...{ store, codec, limits, pollInterval, deadlines: new Deadlines(clock) },
-      onAccepted: ({ id, command }, disposition) => deps.accepted(id, command, disposition),
+      ...{ store, limits, codec: options.codec, deadlines: new Deadlines(clock) },
+      pollInterval: Math.min(options.lease, OUTCOME_POLL_INTERVAL),
+      onAccepted: ({ id, command }, disposition) => listener.submitted(id, command, disposition),
       onDone: (wait) => this.#remove(wait),
       onLeave: (wait) => this.#leave(wait),
     }
@@ -71,18 +76,21 @@ export class OutcomeWaits {
   }
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
-  submit(submission: Submission, waiter: JobWaiter): void {
+  submit(submission: Submission, options: ResultOptions): Promise<unknown> {
     const { id, command, nonce } = submission
+    const waiter = this.#createWaiter(id, command, options)
     const joinable = this.#findJoinable(submission)
     if (joinable) {
       joinable.add(waiter)
-      return this.#deps.accepted(id, command, 'joined')
+      this.#listener.submitted(id, command, 'joined')
+    } else {
+      const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
+      wait.add(waiter)
+      this.#waits.add(wait)
+      this.#joinable.set(id, wait)
+      wait.submit(submission)
     }
-    const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
-    wait.add(waiter)
-    this.#waits.add(wait)
-    this.#joinable.set(id, wait)
-    wait.submit(submission)
+    return waiter.promise
   }
 
   #findJoinable(submission: Submission): OutcomeWait | undefined {
@@ -94,12 +102,20 @@ export class OutcomeWaits {
     return sameOptions && command === submission.command && payload === submission.payload ? wait : undefined
   }
 
-  /** Waits for a job that was submitted before. `generation`: the run whose outcome is wanted. */
-  waitFor(id: string, command: string, generation: number, waiter: JobWaiter): void {
+  /** Waits for the outcome of a job that was submitted before. */
+  waitFor({ id, command, generation }: Job, options: ResultOptions): Promise<unknown> {
+    const waiter = this.#createWaiter(id, command, options)
     const wait = new OutcomeWait(id, command, newId(), generation, undefined, this.#waitDeps)
     wait.add(waiter)
     this.#waits.add(wait)
     wait.registerAndQuery()
+    return waiter.promise
+  }
+
+  #createWaiter(id: string, command: string, { timeout, signal, onProgress }: ResultOptions): JobWaiter {
+    const { options } = this.#context
+    const terms = { command, timeout: timeout ?? options.timeout, signal, onProgress }
+    return new JobWaiter(id, terms, this.#waiterDeps)
   }
 
   #remove(wait: OutcomeWait): void {
@@ -113,10 +129,36 @@ export class OutcomeWaits {
       ...{ id, command, kind: 'error', bytes: CANCELLED_FAILURE },
       ...{ outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: true },
     }
-    const { store, limits } = this.#deps
+    const { store, limits } = this.#context
     const leaving = store.unpark(nonce, cancellation, limits).catch(() => {})
     this.#leaving.add(leaving)
     void leaving.finally(() => this.#leaving.delete(leaving))
+  }
+
+  /** Text for a TimeoutError: names the command, and says if no worker is known. One query serves concurrent timeouts. */
+  #explainTimeout(command: string): Promise<string> {
+    const target = `of ${shown(command)} in the queue ${shown(this.#context.queue)}`
+    const pending = this.#explanations.get(command)
+    if (pending) return pending
+    const explanation = this.#hasWorker(command).then((known) => {
+      this.#explanations.delete(command)
+      return known ? target : `${target}, and no worker is known that processes it`
+    })
+    this.#explanations.set(command, explanation)
+    return explanation
+  }
+
+  /** Whether a worker of the command is known. True if the store does not answer in time. */
+  #hasWorker(command: string): Promise<boolean> {
+    if (this.#listener.hasLocalWorker(command)) return Promise.resolve(true)
+    const { store, clock } = this.#context
+    return new Promise((resolve) => {
+      const timer = clock.after(WORKER_LOOKUP_TIMEOUT, () => resolve(true))
+      store
+        .hasWorker(command, { within: WORKER_LOOKUP_TIMEOUT })
+        .then(resolve, () => resolve(true))
+        .finally(() => timer.cancel())
+    })
   }
 
   /** Rejects all waiters. Resolves when their nonces are removed from the records. */

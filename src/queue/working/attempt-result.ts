@@ -5,8 +5,8 @@ import type { AsyncContext } from '../../kernel/event-loop.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
 import type { AttemptOutcome } from '../store/store.ts'
-import { isDedupeId } from '../submitting/dedupe-id.ts'
-import type { JobOptions } from '../submitting/job-options.ts'
+import type { JobOptions } from '../submitting/submission.ts'
+import { isDedupeId } from '../submitting/submission.ts'
 import { backoffDelay } from './backoff.ts'
 
 /** Result of an attempt, as it is reported to the store. `error` is the value that the handler threw. */

@@ -1,13 +1,10 @@
 import { AbortedError, LeaseLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
-import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
+import type { AsyncContext } from '../../kernel/event-loop.ts'
 import { lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/lease/lease-timer.ts'
-import type { CallLimits } from '../../kernel/limits.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
-import type { ResolvedQueueOptions } from '../options.ts'
-import type { AttemptOutcome, AttemptRef, Delivery, QueueStore, WorkerRef } from '../store/store.ts'
-import { type JobOptions, unpackOptions } from '../submitting/job-options.ts'
-import { OUTCOME_RETENTION } from '../submitting/outcome-waits.ts'
-import { decodePayload } from '../submitting/payload.ts'
+import { OUTCOME_RETENTION, type QueueContext, type ResolvedQueueOptions } from '../options.ts'
+import type { AttemptOutcome, AttemptRef, Delivery, WorkerRef } from '../store/store.ts'
+import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
 import {
   type AttemptResult,
   failureResult,
@@ -15,18 +12,12 @@ import {
   type ResultSource,
   valueResult,
 } from './attempt-result.ts'
-import { JobOutput } from './job-output.ts'
 import type { Handler, RunningJob } from './running-job.ts'
+import { JobOutput } from './running-job.ts'
 
 /** Dependencies of an attempt. All attempts of a worker share them. */
-export interface AttemptDeps {
-  readonly queue: string
+export interface AttemptDeps extends QueueContext {
   readonly worker: WorkerRef
-  readonly store: QueueStore
-  readonly clock: Clock
-  readonly options: ResolvedQueueOptions
-  /** Time limit of a call to the store. */
-  readonly limits: CallLimits
   /** Context of the call of `process`. The handler and its hooks run in it. */
   readonly context: AsyncContext
 }

@@ -1,20 +1,11 @@
-import type { Clock, Timer } from '../../kernel/event-loop.ts'
+import type { Timer } from '../../kernel/event-loop.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
-import type { DueResult, QueueStore, StallPolicy } from '../store/store.ts'
+import type { QueueContext } from '../options.ts'
+import type { DueResult, StallPolicy } from '../store/store.ts'
 
 /** Delay of the next poll if nothing of what seemed due was due by the server's clock, ms. Doubles up to the maximum. */
 const EARLY_RETRY_MIN = 5
 const EARLY_RETRY_MAX = 640
-
-export interface DuePollerDeps {
-  store: QueueStore
-  clock: Clock
-  lease: number
-  unavailableAfter: number
-  stallPolicy: StallPolicy
-  /** Called with the result of each batch of due jobs. */
-  onProcessed(results: DueResult[]): void
-}
 
 /**
  * | state   | dueIn(ms)                            | timer fires | poll ends                         | close() |
@@ -40,18 +31,23 @@ const POLLER_TRANSITIONS: Transitions<PollerState['kind']> = {
  * the job of a dead worker is found when its lease ends, or at most 1.4 leases after it was delivered.
  */
 export class DuePoller {
-  readonly #deps: DuePollerDeps
+  readonly #context: QueueContext
+  readonly #policy: StallPolicy
+  readonly #onProcessed: (results: DueResult[]) => void
   #state: PollerState
   /** Delay of the next poll if nothing was due yet by the server's clock, ms. */
   #earlyRetry = EARLY_RETRY_MIN
 
-  constructor(deps: DuePollerDeps) {
-    this.#deps = deps
-    this.#state = this.#waitUntil(deps.clock.now())
+  /** Polls at once. `onProcessed` is called with the result of each batch of due jobs. */
+  constructor(context: QueueContext, policy: StallPolicy, onProcessed: (results: DueResult[]) => void) {
+    this.#context = context
+    this.#policy = policy
+    this.#onProcessed = onProcessed
+    this.#state = this.#waitUntil(context.clock.now())
   }
 
   #waitUntil(at: number): PollerState {
-    const { clock } = this.#deps
+    const { clock } = this.#context
     // One ms later: a timer may fire early by the server's clock.
     const until = at + 1
     return { kind: 'waiting', until, timer: clock.after(until - clock.now(), () => void this.#poll(), true) }
@@ -65,7 +61,7 @@ export class DuePoller {
   /** Schedules a poll in `ms`, unless one is scheduled earlier. */
   dueIn(ms: number): void {
     const state = this.#state
-    const at = this.#deps.clock.now() + Math.max(ms, 0)
+    const at = this.#context.clock.now() + Math.max(ms, 0)
     if (state.kind === 'polling') state.pollAgainAt = Math.min(state.pollAgainAt, at)
     if (state.kind !== 'waiting' || at + 1 >= state.until) return
     state.timer.cancel()
@@ -73,14 +69,14 @@ export class DuePoller {
   }
 
   async #poll(): Promise<void> {
-    const { clock, lease, unavailableAfter } = this.#deps
+    const { clock, options } = this.#context
     const polling: PollerState = { kind: 'polling', pollAgainAt: Number.POSITIVE_INFINITY }
     this.#enter(polling)
-    let nextIn = lease * (1.3 + Math.random() / 10)
+    let nextIn = options.lease * (1.3 + Math.random() / 10)
     try {
       nextIn = Math.min(nextIn, await this.#processDue())
     } catch {
-      nextIn = Math.min(nextIn, unavailableAfter)
+      nextIn = Math.min(nextIn, options.unavailableAfter)
     }
     if (this.#state !== polling) return
     const now = clock.now()
@@ -89,13 +85,12 @@ export class DuePoller {
 
   /** Processes everything that is due. Returns the time until the next job is due, ms. */
   async #processDue(): Promise<number> {
-    const { store, unavailableAfter, stallPolicy, onProcessed } = this.#deps
-    const limits = { within: unavailableAfter }
+    const { store, limits } = this.#context
     for (;;) {
       const { jobs, nextIn } = await store.findDue(limits)
       if (jobs.length === 0 || this.#state.kind === 'closed') return nextIn ?? Number.POSITIVE_INFINITY
-      const results = await store.processDue(jobs, stallPolicy, limits)
-      onProcessed(results)
+      const results = await store.processDue(jobs, this.#policy, limits)
+      this.#onProcessed(results)
       // By the server's clock, none of these jobs was due yet.
       if (results.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()
       this.#earlyRetry = EARLY_RETRY_MIN

@@ -5,7 +5,7 @@ import { AsyncContext } from '../../kernel/event-loop.ts'
 import { newId } from '../../kernel/keys.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'
-import { acceptTimeout } from '../options.ts'
+import { acceptTimeout, type QueueContext } from '../options.ts'
 import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { Attempt, type AttemptDeps } from './attempt.ts'
 import { type AttemptResult, tooLargeResult } from './attempt-result.ts'
@@ -76,18 +76,18 @@ export class Worker implements WorkerListener {
     command: string,
     handler: Handler,
     concurrency: number,
-    deps: Omit<AttemptDeps, 'worker' | 'context'>,
+    queue: QueueContext,
     events: WorkerEvents,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
-    this.#deps = { ...deps, worker: this.name, context: new AsyncContext() }
+    this.#deps = { ...queue, worker: this.name, context: new AsyncContext() }
     this.#events = events
-    this.#scheduler = new WorkScheduler(concurrency, deps.clock, { batchable: true })
-    this.#unlisten = deps.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
+    this.#scheduler = new WorkScheduler(concurrency, queue.clock, { batchable: true })
+    this.#unlisten = queue.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
     this.#announcer = new CapacityAnnouncer({
-      clock: deps.clock,
+      clock: queue.clock,
       announce: () => this.#announce(),
       onRefused: (error) => events.refused(error),
     })

@@ -1,4 +1,4 @@
-import { OUTCOME_RETENTION } from '../../../src/queue/submitting/outcome-waits.ts'
+import { OUTCOME_RETENTION } from '../../../src/queue/options.ts'
 import type { AttemptRecord, OutcomeRecord, QueueCall, QueueHistory } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueWorld } from './world.ts'

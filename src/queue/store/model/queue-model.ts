@@ -1,4 +1,3 @@
-import { stateOf } from '../../status.ts'
 import {
   type AttemptOutcome,
   type Counts,
@@ -14,6 +13,7 @@ import {
   type StallPolicy,
   type Submission,
   type SubmitReply,
+  stateOf,
   type Termination,
 } from '../store.ts'
 import { Dispatcher } from './dispatcher.ts'

@@ -5,7 +5,6 @@ import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limi
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
-import { QueueKeys } from '../../submitting/dedupe-id.ts'
 import type {
   AttemptOutcome,
   AttemptRef,
@@ -28,6 +27,7 @@ import { EventFeed } from './event-feed.ts'
 import { BatchItem, CallBatcher } from './exchange.ts'
 import { QueueManagement } from './management.ts'
 import { notifyWorker, parseJobNotice } from './messages.ts'
+import { QueueKeys } from './queue-keys.ts'
 import { parseOutcomeReply, parseSubmitReply, toCode, toText } from './replies.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
 import { flagsOf } from './scripts/submit.ts'

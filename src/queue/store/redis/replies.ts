@@ -1,5 +1,5 @@
-import { stateOf } from '../../status.ts'
 import type { JobOutcome, JobSnapshot, OutcomeReply, SubmitReply } from '../store.ts'
+import { stateOf } from '../store.ts'
 
 /** Reads what the scripts of the queue return. */
 
