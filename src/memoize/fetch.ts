@@ -13,7 +13,7 @@
 
 import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/index.ts'
-import { type FetchHandler, type FetchRequest, handleThrough } from './adapters/fetch/adapter.ts'
+import { type FetchHandler, type FetchRequest, handleRequest } from './adapters/fetch/adapter.ts'
 import { HttpCache, type HttpCacheOptions } from './engine/index.ts'
 
 export type { FetchHandler, FetchRequest } from './adapters/fetch/adapter.ts'
@@ -47,5 +47,5 @@ export function memoizeHandler<Rest extends unknown[] = []>(
 ): MemoizedFetch<Rest> {
   checkFunction('handler', handler)
   const cache = new HttpCache(locker, options)
-  return (request, ...rest) => handleThrough(cache, request, (request) => handler(request, ...rest))
+  return (request, ...rest) => handleRequest(cache, request, (request) => handler(request, ...rest))
 }

@@ -91,10 +91,13 @@ describe('memoize fetch', () => {
     const withCookie = new Request(URL_, { headers: { cookie: 'who=me' } })
     assert.equal((await handler(withCookie, env)).headers.get('cache-status'), 'soloflight; fwd=bypass')
     assert.equal(asked[1], withCookie)
+    const withBoth = new Request(URL_, { headers: { cookie: 'who=me', authorization: 'x' } })
+    assert.equal((await handler(withBoth, env)).headers.get('cache-status'), 'soloflight; fwd=bypass')
+    assert.equal(asked[2], withBoth)
     // The cache sees the cookies only after the handler has run.
     for (let i = 0; i < 2; i++)
       assert.deepEqual((await handler(new Request(URL_), env)).headers.getSetCookie(), cookies)
-    assert.equal(asked.length, 4)
+    assert.equal(asked.length, 5)
   })
 
   test('memoize fetch - hosts, ports and queries of the URL are keyed, whatever Host says', async () => {

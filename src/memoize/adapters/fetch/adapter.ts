@@ -16,8 +16,14 @@ export type FetchHandler<Rest extends unknown[] = []> = (
   ...rest: Rest
 ) => Response | Promise<Response>
 
+/** A request as options see it. `url` is its path and query; the host is in `headers.host`. */
+export interface FetchRequest extends HttpRequest {
+  /** The client's request. Undefined for a URL that another request has changed. */
+  incoming?: Request | undefined
+}
+
 /** Answers a request through a cache. A response from the in-process cache is returned at once. */
-export function handleThrough(
+export function handleRequest(
   cache: HttpCache,
   request: Request,
   handler: FetchHandler,
@@ -29,12 +35,6 @@ export function handleThrough(
     (result) => context.respond(result),
     (error) => context.fail(error),
   )
-}
-
-/** A request as options see it. `url` is its path and query; the host is in `headers.host`. */
-export interface FetchRequest extends HttpRequest {
-  /** The client's request. Undefined for a URL that another request has changed. */
-  incoming?: Request | undefined
 }
 
 /** One request on its way through the cache. The cache sees it as an HttpRequest, and as its origin. */

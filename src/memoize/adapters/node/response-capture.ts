@@ -27,9 +27,13 @@ interface HeaderChanges {
 }
 
 /**
- * Captures what a handler writes to the response of one client, as the response of the origin. Meanwhile the client's request
- * looks like the OriginRequest. The cache answers the client by the methods of its own response. A disconnect of the client
- * is hidden from the handler while other clients wait.
+ * Captures what a handler writes to the response of one client, as the response of the origin:
+ *
+ *     handler -> client's response, intercepted -> output -> CapturedConnection -> OriginResponse -> cache
+ *     client  <- client's response, exposed     <- writeResponse()              <- HttpResponse   <- cache
+ *
+ * Meanwhile the client's request looks like the OriginRequest, and a disconnect of the client is hidden from the handler. When
+ * nobody waits any more, the signal of the OriginRequest closes the connection.
  */
 export class ResponseCapture {
   readonly #request: IncomingMessage
@@ -95,7 +99,7 @@ export class ResponseCapture {
     this.#connection.destroy()
   }
 
-  /** Answers the client with the response of the cache. The handler may still write; only the cache writes to the client. */
+  /** Answers the client with the response of the cache. The handler may go on writing to the output. */
   respond(result: HttpResponse): void {
     this.#restore()
     if (this.#headerChanges && !this.#response.headersSent) {
@@ -164,11 +168,7 @@ function notAmong(lines: readonly string[]): (line: string) => boolean {
 }
 
 /** The response that takes what a handler writes while its client's response is captured. It starts with the same headers. */
-export function createOutput(
-  connection: CapturedConnection,
-  method: string,
-  headers: HeaderFields,
-): ServerResponse {
+function createOutput(connection: CapturedConnection, method: string, headers: HeaderFields): ServerResponse {
   // On Bun a response writes to the connection of the request that it is constructed with.
   const request = new IncomingMessage(connection as unknown as Socket)
   Object.assign(request, { method, httpVersion: '1.1', httpVersionMajor: 1, httpVersionMinor: 1 })
@@ -196,7 +196,7 @@ export function createOutput(
  * The socket that a handler sees while its response is captured. Streaming and lifetime are those of the captured connection;
  * everything else (addresses, certificate, server) is read from the client's socket.
  */
-export function socketProxy(captured: CapturedConnection, client: Socket): Socket {
+function socketProxy(captured: CapturedConnection, client: Socket): Socket {
   // A socket knows its addresses after its end only if they were read before.
   Reflect.get(client, 'remoteAddress')
   Reflect.get(client, 'localAddress')
@@ -221,7 +221,7 @@ export function socketProxy(captured: CapturedConnection, client: Socket): Socke
 }
 
 /** The head of a response as a client would receive it. */
-export interface ResponseHead {
+interface ResponseHead {
   status: number
   statusText: string
   headers: HeaderFields

@@ -159,7 +159,8 @@ export class ResponseInterceptor {
 
   /** The cache has begun to write: what the handler does no longer affects the client's response. */
   detach(): void {
-    if (this.#state !== 'exposed') return
+    if (this.#state === 'detached' || this.#state === 'ended') return
+    if (this.#state === 'intercepting') throw new Error('The response was not exposed before it was detached')
     if (this.#bothHaveEnded) {
       this.#state = 'ended'
       return
