@@ -100,6 +100,19 @@ describe('memoize fetch', () => {
     assert.equal(asked.length, 5)
   })
 
+  test('memoize fetch - Cache-Status of the handler is kept, and that of the cache is added (RFC 9211 §2)', async () => {
+    await using world = new HttpWorld()
+    const headers = { 'cache-status': 'upstream; hit' }
+    const handler = memoizeHandler(world.locker(), { ttl: HOUR }, () => new Response('page', { headers }))
+    for (const [cookie, expected] of [
+      [{ cookie: 'a=b' }, 'upstream; hit, soloflight; fwd=bypass'],
+      [{}, 'upstream; hit, soloflight; fwd=uri-miss; stored; ttl=3600'],
+    ] as const) {
+      const response = await handler(new Request(URL_, { headers: cookie }))
+      assert.equal(response.headers.get('cache-status'), expected)
+    }
+  })
+
   test('memoize fetch - hosts, ports and queries of the URL are keyed, whatever Host says', async () => {
     await using world = new HttpWorld()
     const handler = memoizeHandler(world.locker(), { ttl: HOUR }, (request) => new Response(request.url))

@@ -153,6 +153,6 @@ function responseOf({ status, statusText, headers, body }: HttpResponse): Respon
 function withCacheStatus({ status, statusText, headers, body }: Response, result: HttpResponse): Response {
   const copy = new Headers(headers)
   const cacheStatus = cacheStatusLines(result.headers)
-  if (cacheStatus.length > 0) copy.set('cache-status', cacheStatus.at(-1) as string)
+  if (cacheStatus.length > 0) copy.set('cache-status', cacheStatus.join(', '))
   return new Response(body, { status, statusText, headers: copy })
 }
