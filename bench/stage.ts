@@ -1,7 +1,6 @@
 import { LOCALHOST } from '../test/support/ports.ts'
 import { Child } from '../test/support/process.ts'
-import type { RedisServer } from '../test/support/redis-server.ts'
-import { portOf } from '../test/support/redis-server.ts'
+import { portOf, type RedisServer } from '../test/support/redis-server.ts'
 import type { BenchHandlers } from './child.ts'
 import { type Layers, layersOf, type Name, type Terms } from './contenders/contender.ts'
 

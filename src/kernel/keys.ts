@@ -10,10 +10,10 @@ export const MAX_KEY_LENGTH: number = 1 << 20
 const PLAIN = /^[\w:.,;@/=+~!$%&()*?#|-]{1,128}$/
 const PREFIX = /^[\w:.-]{1,64}$/
 
-/** Checks that `prefix` can begin a Redis key without changing its cluster slot. Returns it. @throws TypeError */
-export function checkPrefix(prefix: unknown): string {
-  if (typeof prefix === 'string' && PREFIX.test(prefix)) return prefix
-  throw expectedError('prefix', '1 to 64 of A-Z a-z 0-9 _ : . -', prefix)
+/** Checks that `prefix` can begin a Redis key without changing its cluster slot. @throws TypeError */
+export function checkPrefix(name: string, prefix: unknown): void {
+  if (typeof prefix === 'string' && PREFIX.test(prefix)) return
+  throw expectedError(name, '1 to 64 of A-Z a-z 0-9 _ : . -', prefix)
 }
 
 /** Checks that `key` is a string of 1 to {@link MAX_KEY_LENGTH} units. @throws TypeError */

@@ -1,11 +1,18 @@
 import { masked, maskedValue } from '../secrets.ts'
 
-/** A name or key as a message may show it: short, and without the credentials of a URL. */
+// Options are checked from one table per options type:
+//
+//   const RUN_OPTIONS: OptionTable<RunOptions, RunDefaults> = { ttl: [checkDuration, 60_000], signal: [checkSignal], … }
+//   const { ttl, signal } = resolveOptions(given, RUN_OPTIONS)
+//
+// The type of the table demands a row for every option, and a default in the rows of `RunDefaults` and in no other.
+
+/** A name or key for a message: short, and without the credentials of a URL. */
 export function shown(name: string): string {
   return `\`${masked(name).slice(0, 80)}\``
 }
 
-/** What came in the place of something else: short, and without what may be credentials. */
+/** An invalid value for a message: short, and without possible credentials. */
 export function shownValue(value: unknown): string {
   let text: string
   try {
@@ -16,159 +23,168 @@ export function shownValue(value: unknown): string {
   return `\`${maskedValue(text).slice(0, 80)}\``
 }
 
-/** What an argument should have been, and what came: the wording of every validation message. */
+/** The error for an invalid value. `what`: a description of the valid ones. */
 export function expectedError(name: string, what: string, got: unknown): TypeError {
   return new TypeError(`Expected \`${name}\` to be ${what}, got ${shownValue(got)} (${typeof got})`)
 }
 
-/** Checks a duration in ms, from `min` up; `infinite: true` allows Infinity. Returns it. */
-export function checkDuration(
-  name: string,
-  value: unknown,
-  { min = 0, infinite = false }: { min?: number; infinite?: boolean } = {},
-): number {
-  const max = infinite ? Number.POSITIVE_INFINITY : Number.MAX_SAFE_INTEGER
-  if (typeof value === 'number' && value >= min && value <= max) return value
-  throw expectedError(
-    name,
-    `a number of milliseconds from ${min} and up${infinite ? ', or Infinity' : ''}`,
-    value,
-  )
-}
+/** Checks the value of the option `name`, which is not undefined. @throws TypeError */
+export type Check = (name: string, value: unknown) => void
 
-/** Checks a duration in ms, which may be Infinity. */
-export function checkTimeout(name: string, value: unknown): void {
-  checkDuration(name, value, { infinite: true })
-}
-
-/** Checks the length of a lease, ms: no shorter one can be renewed in time. Returns it as scripts read it, whole. */
-export function checkLease(lease: unknown): number {
-  return Math.ceil(checkDuration('lease', lease, { min: 100 }))
-}
-
-/** Checks a number from `min` to `max`. Returns it. */
-export function checkNumber(name: string, value: unknown, min: number, max: number): number {
-  if (typeof value === 'number' && value >= min && value <= max) return value
-  throw expectedError(
-    name,
-    max === Number.POSITIVE_INFINITY ? `a number from ${min} and up` : `a number from ${min} to ${max}`,
-    value,
-  )
-}
-
-/** Checks a whole number from `min` and up, or Infinity. Returns it. */
-export function checkCount(name: string, value: unknown, min: number): number {
-  if (
-    typeof value === 'number' &&
-    value >= min &&
-    (Number.isInteger(value) || value === Number.POSITIVE_INFINITY)
-  )
-    return value
-  throw expectedError(name, `a whole number from ${min} and up, or Infinity`, value)
-}
-
-/** Checks a whole number from 1 to `max`. Returns it. */
-export function checkWhole(name: string, value: unknown, max: number): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= max) return value
-  throw expectedError(name, `a whole number from 1 to ${max}`, value)
-}
-
-/** Checks that `value` is one of `choices`. Returns it. */
-export function checkChoice<T>(name: string, value: unknown, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === value)
-  if (found !== undefined) return found
-  throw expectedError(name, `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`, value)
-}
-
-/** Checks that `value` is true or false. */
-export function checkFlag(name: string, value: unknown): void {
-  checkChoice(name, value, [true, false])
-}
-
-/** Checks that `value` is made by a class. `what`: its name in a message. */
-export function checkInstance(name: string, value: unknown, made: new () => unknown, what: string): void {
-  if (!(value instanceof made)) throw expectedError(name, what, value)
-}
-
-/** Checks that `value` is a function. */
-export function checkFunction(name: string, value: unknown): void {
-  if (typeof value !== 'function') throw expectedError(name, 'a function', value)
-}
-
-/** Checks that `value` is an AbortSignal or undefined; by its shape, since that of another realm is none of ours. */
-export function checkSignal(name: string, value: unknown): void {
-  if (value === undefined) return
-  const { aborted, addEventListener, removeEventListener } = (value ?? {}) as Partial<AbortSignal>
-  const listens = typeof addEventListener === 'function' && typeof removeEventListener === 'function'
-  if (typeof aborted !== 'boolean' || !listens) throw expectedError(name, 'an AbortSignal', value)
-}
-
-/** Checks that every field of an options object is one that is known: a misspelt option must not be silently ignored. */
-export function checkFields(name: string, value: unknown, known: readonly string[]): void {
-  if (typeof value !== 'object' || value === null) throw expectedError(name, 'an object', value)
-  for (const field of Object.keys(value)) {
-    if (known.includes(field)) continue
-    const near = nearest(field, known)
-    const hint = near === undefined ? '' : `; did you mean \`${near}\`?`
-    throw new TypeError(
-      `Unknown option ${shownValue(field)} in \`${name}\`; known are ${known.join(', ')}${hint}`,
-    )
+/** A check by a predicate. */
+function checkOf(what: string, isValid: (value: unknown) => boolean): Check {
+  return (name, value) => {
+    if (!isValid(value)) throw expectedError(name, what, value)
   }
 }
 
-/** Throws TypeError unless a value, which is not undefined, is what the option of this name should be. */
-export type Check = (name: string, value: unknown) => unknown
+function isNumber(value: unknown, min: number, max: number): value is number {
+  return typeof value === 'number' && value >= min && value <= max
+}
+
+/** A number of milliseconds from `min`, but not Infinity. */
+export function durationFrom(min: number): Check {
+  const what = `a number of milliseconds from ${min} and up`
+  return checkOf(what, (value) => isNumber(value, min, Number.MAX_SAFE_INTEGER))
+}
+
+/** A number of milliseconds from `min`, or Infinity. */
+export function timeoutFrom(min: number): Check {
+  const what = `a number of milliseconds from ${min} and up, or Infinity`
+  return checkOf(what, (value) => isNumber(value, min, Number.POSITIVE_INFINITY))
+}
+
+/** A number from `min` to `max`. */
+export function numberBetween(min: number, max: number): Check {
+  return checkOf(`a number from ${min} to ${max}`, (value) => isNumber(value, min, max))
+}
+
+/** An integer from 1 to `max`. */
+export function integerUpTo(max: number): Check {
+  return checkOf(
+    `a whole number from 1 to ${max}`,
+    (value) => isNumber(value, 1, max) && Number.isInteger(value),
+  )
+}
+
+/** An integer from `min`, or Infinity. */
+export function countFrom(min: number): Check {
+  const what = `a whole number from ${min} and up, or Infinity`
+  return checkOf(
+    what,
+    (value) =>
+      isNumber(value, min, Number.POSITIVE_INFINITY) &&
+      (Number.isInteger(value) || value === Number.POSITIVE_INFINITY),
+  )
+}
+
+/** One of `choices`. */
+export function oneOf(choices: readonly unknown[]): Check {
+  const what = `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`
+  return checkOf(what, (value) => choices.includes(value))
+}
+
+/** An instance of a class. `what`: its name in a message. */
+export function instanceOf(type: new () => unknown, what: string): Check {
+  return checkOf(what, (value) => value instanceof type)
+}
+
+/** An object whose options are those of a table. */
+export function objectOf<Options extends object>(table: OptionTable<Options>): Check {
+  return (name, value) => checkOptions(value as Options, table, name)
+}
+
+/** `false`, or a value that passes the check. */
+export function falseOr(check: Check): Check {
+  return (name, value) => {
+    if (value !== false) check(name, value)
+  }
+}
+
+/** A number of milliseconds from 0, but not Infinity. */
+export const checkDuration: Check = durationFrom(0)
+
+/** A number of milliseconds from 0, or Infinity. */
+export const checkTimeout: Check = timeoutFrom(0)
+
+/** The duration of a lease, ms: a shorter one could not be renewed in time. */
+export const checkLease: Check = durationFrom(100)
+
+export const checkFlag: Check = oneOf([true, false])
+
+export const checkFunction: Check = checkOf('a function', (value) => typeof value === 'function')
+
+/** An AbortSignal, by its shape: one of another realm is not an instance of our class. */
+export const checkSignal: Check = checkOf('an AbortSignal', (value) => {
+  const { aborted, addEventListener, removeEventListener } = (value ?? {}) as Partial<AbortSignal>
+  return (
+    [typeof aborted, typeof addEventListener, typeof removeEventListener].join() ===
+    'boolean,function,function'
+  )
+})
 
 /** For an option that is checked elsewhere. */
 export const unchecked: Check = () => {}
 
-/** How each option of a type is checked: whatever has no check is no option. */
-export type Checks<Options> = Readonly<Record<keyof Options, Check>>
-
-/** A table of checks without a prototype: `toString` and the like are no options. */
-export function checksOf<Options>(checks: Checks<Options>): Checks<Options> {
-  return Object.setPrototypeOf(checks, null)
-}
+/** In the place of a default: the option must be given. */
+export const REQUIRED: unique symbol = Symbol('required')
 
 /** An options type with every option present. */
 export type Complete<Options> = { [Name in keyof Options]-?: Exclude<Options[Name], undefined> }
 
-/** Every option of a type: its check, and its default where it has a plain one. */
-export type OptionTable<Options, Defaults> = {
-  readonly [Name in keyof Options]-?: Name extends keyof Defaults ? [Check, Defaults[Name]] : [Check]
+/** For every option of a type its check, and its default if it is one of `Defaults`; without `Defaults`, any or none. */
+export type OptionTable<Options, Defaults = unknown> = {
+  readonly [Name in keyof Options]-?: undefined extends Options[Name]
+    ? Name extends keyof Defaults
+      ? readonly [Check, Defaults[Name]]
+      : unknown extends Defaults
+        ? readonly [Check, unknown?]
+        : readonly [Check]
+    : readonly [Check, typeof REQUIRED]
 }
 
-/** The checks and the defaults of a table. */
-export function columnsOf<Options, Defaults>(
-  table: OptionTable<Options, Defaults>,
-): { checks: Checks<Options>; defaults: Defaults } {
-  const rows = Object.entries<[Check, unknown?]>(table)
-  const defaults = rows.filter((row) => row[1].length === 2).map(([name, [, value]]) => [name, value])
-  return {
-    checks: checksOf<Options>(
-      Object.fromEntries(rows.map(([name, [check]]) => [name, check])) as Checks<Options>,
-    ),
-    defaults: Object.fromEntries(defaults),
-  }
-}
-
-/** Some fields of a table. */
+/** Some rows of a table. */
 export function pick<T, Name extends keyof T>(table: T, ...names: Name[]): Pick<T, Name> {
   return Object.fromEntries(names.map((name) => [name, table[name]])) as Pick<T, Name>
 }
 
-/** Checks every option that is given. Throws TypeError. */
-export function checkOptions<Options extends object>(given: Options, checks: Checks<Options>): void {
-  if (typeof given !== 'object' || given === null) return checkFields('options', given, [])
-  for (const name in given) if (!checks[name]) checkFields('options', given, Object.keys(checks))
-  // By the table: getters of a class are read as well, and not enumerated.
-  for (const name in checks) {
-    const value = given[name]
-    if (value !== undefined) checks[name](name, value)
+/** Checks the names of options. An unknown name is refused, with the nearest known one. @throws TypeError */
+export function checkNames(path: string, given: object, known: object): void {
+  for (const name in given) {
+    if (Object.hasOwn(known, name) || !Object.hasOwn(given, name)) continue
+    const names = Object.keys(known)
+    const near = nearest(name, names)
+    const hint = near === undefined ? '' : `; did you mean \`${near}\`?`
+    throw new TypeError(
+      `Unknown option ${shownValue(name)} in \`${path}\`; known are ${names.join(', ')}${hint}`,
+    )
   }
 }
 
-/** The options that have a default, with those that are given in their places. */
+/** Checks the names of the options, and every option that is given. `path`: the name of a nested object. @throws TypeError */
+export function checkOptions<Options extends object>(
+  given: Options,
+  table: OptionTable<Options>,
+  path?: string,
+): void {
+  if (typeof given !== 'object' || given === null) throw expectedError(path ?? 'options', 'an object', given)
+  checkNames(path ?? 'options', given, table)
+  // By the table, because the getters of a class are not enumerable.
+  for (const name in table) {
+    const [check, fallback] = table[name] as readonly [Check, unknown?]
+    const value = given[name]
+    if (value !== undefined || fallback === REQUIRED)
+      check(path === undefined ? name : `${path}.${name}`, value)
+  }
+}
+
+/** The defaults of a table. */
+export function defaultsOf<Options, Defaults>(table: OptionTable<Options, Defaults>): Defaults {
+  const rows = Object.entries<readonly [Check, unknown?]>(table).filter(([, row]) => row.length === 2)
+  return Object.fromEntries(rows.map(([name, [, value]]) => [name, value])) as Defaults
+}
+
+/** `defaults`, replaced by the options that are given. */
 export function withDefaults<Defaults extends object>(
   given: { readonly [Name in keyof Defaults]?: Defaults[Name] | undefined },
   defaults: Defaults,
@@ -181,12 +197,12 @@ export function withDefaults<Defaults extends object>(
   return options
 }
 
-/** The name that was probably meant, if one is so near. */
+/** The known name that was probably meant. */
 function nearest(name: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let least = Math.min(4, Math.ceil(name.length / 3) + 1)
   for (const candidate of known) {
-    const edits = distance(name.toLowerCase(), candidate.toLowerCase())
+    const edits = editDistance(name.toLowerCase(), candidate.toLowerCase())
     if (edits >= least) continue
     least = edits
     best = candidate
@@ -194,8 +210,8 @@ function nearest(name: string, known: readonly string[]): string | undefined {
   return best
 }
 
-/** Levenshtein distance: how many characters must be added, taken away or replaced. */
-function distance(one: string, other: string): number {
+/** The Levenshtein distance: the number of characters to insert, delete or replace. */
+function editDistance(one: string, other: string): number {
   let row = Array.from({ length: other.length + 1 }, (_, at) => at)
   for (const [above, letter] of [...one].entries()) {
     const next = [above + 1]

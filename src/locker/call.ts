@@ -1,6 +1,5 @@
 import type { Codec } from '../kernel/codec/codec.ts'
 import type { AsyncContext } from '../kernel/event-loop.ts'
-import { checkLease } from '../kernel/options.ts'
 import type { LockerContext } from './locker-context.ts'
 import type { AnyRunOptions, OnUnavailable, ResolvedOptions } from './options.ts'
 import type { Outcome } from './store/store.ts'
@@ -85,7 +84,7 @@ export class Call implements CallTarget {
     this.asUnverified = namespace.asUnverified
     this.timeout = options.timeout ?? own.timeout
     this.signal = options.signal
-    this.lease = checkLease(options.lease ?? own.lease)
+    this.lease = Math.ceil(options.lease ?? own.lease)
     this.ttl = options.ttl ?? own.ttl
     this.errorTtl = options.errorTtl ?? own.errorTtl
     this.refresh = options.refresh ?? false

@@ -54,7 +54,8 @@ export class Lease implements AsyncDisposable {
    * it again: the result is accepted once.
    */
   async publish(result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
-    await this.#held.publish(result, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+    if (ttl !== undefined) checkDuration('ttl', ttl)
+    await this.#held.publish(result, ttl)
   }
 
   /**
@@ -62,7 +63,8 @@ export class Lease implements AsyncDisposable {
    * @throws LeaseLostError, UnavailableError as `publish`.
    */
   async fail(error: unknown, { ttl }: PublishOptions = {}): Promise<void> {
-    await this.#held.fail(error, ttl === undefined ? undefined : checkDuration('ttl', ttl))
+    if (ttl !== undefined) checkDuration('ttl', ttl)
+    await this.#held.fail(error, ttl)
   }
 
   /**

@@ -1,7 +1,7 @@
 import { NotLockedError } from '../errors.ts'
 import type { Codec } from '../kernel/codec/codec.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
-import { checkDuration } from '../kernel/options.ts'
+import { checkDuration, checkTimeout } from '../kernel/options.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import type { Namespace } from './call.ts'
 import { KeyNamespace } from './key-namespace.ts'
@@ -278,7 +278,7 @@ export class Locker implements AsyncDisposable {
    * @throws TypeError when `grace` is no duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
-    checkDuration('grace', grace, { infinite: true })
+    checkTimeout('grace', grace)
     if (!this.#closing) {
       this.#runtime.stopAccepting()
       this.#closing = this.#runtime.shutDown(grace, () => this.#streams.close())

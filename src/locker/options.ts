@@ -1,26 +1,29 @@
 import type { RemoteFailure } from '../errors.ts'
-import type { Codec } from '../kernel/codec/codec.ts'
+import { type Codec, checkCodec } from '../kernel/codec/codec.ts'
 import type { Clock } from '../kernel/event-loop.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import {
   type Complete,
-  checkChoice,
-  checkCount,
   checkDuration,
-  checkFields,
   checkFlag,
   checkFunction,
-  checkInstance,
   checkLease,
-  checkNumber,
   checkOptions,
   checkSignal,
-  checksOf,
   checkTimeout,
-  checkWhole,
-  columnsOf,
+  countFrom,
+  defaultsOf,
+  durationFrom,
   expectedError,
+  falseOr,
+  instanceOf,
+  integerUpTo,
+  numberBetween,
+  type OptionTable,
+  objectOf,
+  oneOf,
   pick,
+  timeoutFrom,
   unchecked,
   withDefaults,
 } from '../kernel/options.ts'
@@ -235,10 +238,15 @@ export type LockerDefaults = Complete<
 /** The options of a locker, validated, with their defaults. */
 export type ResolvedOptions = LockerDefaults & { cache: Complete<ResultCacheOptions> | false }
 
-const CACHE_DEFAULTS: Complete<ResultCacheOptions> = { max: 10_000, maxSize: 64 * 1024 * 1024 }
-
 /** lru-cache allocates memory for `max` entries at once: a larger number is a mistake. */
 const MAX_CACHED = 2 ** 24
+
+const CACHE_OPTIONS: OptionTable<ResultCacheOptions, Complete<ResultCacheOptions>> = {
+  max: [integerUpTo(MAX_CACHED), 10_000],
+  maxSize: [integerUpTo(Number.MAX_SAFE_INTEGER), 64 * 1024 * 1024],
+}
+
+const CACHE_DEFAULTS: Complete<ResultCacheOptions> = defaultsOf(CACHE_OPTIONS)
 
 /** The values of `onUnavailable`. */
 export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cached', 'cached-local']
@@ -246,66 +254,57 @@ export const ON_UNAVAILABLE: readonly OnUnavailable[] = ['fail', 'local', 'cache
 /** Most tags of one result. */
 const MAX_TAGS = 100
 
-const { checks: LOCKER_CHECKS, defaults } = columnsOf<LockerOptions, LockerDefaults>({
-  prefix: [(_, value) => checkPrefix(value), 'soloflight'],
+const LOCKER_OPTIONS: OptionTable<LockerOptions, LockerDefaults> = {
+  prefix: [checkPrefix, 'soloflight'],
   ttl: [checkDuration, 30 * 60_000],
-  ttlJitter: [(name, value) => checkNumber(name, value, 0, 1), 0],
+  ttlJitter: [numberBetween(0, 1), 0],
   errorTtl: [checkDuration, 0],
-  lease: [(_, value) => checkLease(value), 10_000],
-  maxHold: [(name, value) => checkDuration(name, value, { min: 1, infinite: true }), 60 * 60_000],
+  lease: [checkLease, 10_000],
+  maxHold: [timeoutFrom(1), 60 * 60_000],
   timeout: [checkTimeout, 60_000],
-  unavailableAfter: [(name, value) => checkDuration(name, value, { min: 1 }), 2_000],
-  onUnavailable: [(name, value) => checkChoice(name, value, ON_UNAVAILABLE), 'fail'],
-  maxUnshared: [(name, value) => checkCount(name, value, 0), Number.POSITIVE_INFINITY],
+  unavailableAfter: [durationFrom(1), 2_000],
+  onUnavailable: [oneOf(ON_UNAVAILABLE), 'fail'],
+  maxUnshared: [countFrom(0), Number.POSITIVE_INFINITY],
   staleWhileRevalidate: [checkDuration, 0],
   staleIfError: [checkDuration, 0],
   softTimeout: [checkTimeout, Number.POSITIVE_INFINITY],
   takeover: [checkFlag, true],
-  concurrency: [(name, value) => checkCount(name, value, 1), Number.POSITIVE_INFINITY],
+  concurrency: [countFrom(1), Number.POSITIVE_INFINITY],
   redis: [unchecked],
-  store: [(name, value) => checkInstance(name, value, MemoryStore, 'a MemoryStore')],
+  store: [instanceOf(MemoryStore, 'a MemoryStore')],
   clock: [unchecked],
-  cache: [unchecked],
-  codec: [unchecked],
+  cache: [falseOr(objectOf(CACHE_OPTIONS))],
+  codec: [checkCodec],
   trace: [checkFunction],
   exposeError: [checkFunction],
-})
+}
 
 /** The defaults of a locker. */
-export const LOCKER_DEFAULTS: LockerDefaults = defaults
+export const LOCKER_DEFAULTS: LockerDefaults = defaultsOf(LOCKER_OPTIONS)
 
-/** The check of each option of a call. Those that a locker has too are checked as the locker's. */
-const RUN_CHECKS = checksOf<AnyRunOptions>({
-  ...pick(LOCKER_CHECKS, 'ttl', 'errorTtl', 'lease', 'timeout', 'onUnavailable', 'maxUnshared'),
-  ...pick(LOCKER_CHECKS, 'staleWhileRevalidate', 'staleIfError', 'softTimeout'),
-  signal: checkSignal,
-  refresh: checkFlag,
-  onProgress: checkFunction,
-  tags: (_, value) => checkTags(value),
-  abortUnwanted: checkFlag,
-  afterFence: checkDuration,
-})
+/** Options that a locker has as well are checked the same way. */
+const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
+  ...pick(LOCKER_OPTIONS, 'ttl', 'errorTtl', 'lease', 'timeout', 'onUnavailable', 'maxUnshared'),
+  ...pick(LOCKER_OPTIONS, 'staleWhileRevalidate', 'staleIfError', 'softTimeout'),
+  signal: [checkSignal],
+  refresh: [checkFlag],
+  onProgress: [checkFunction],
+  tags: [(_, value) => checkTags(value)],
+  abortUnwanted: [checkFlag],
+  afterFence: [checkDuration],
+}
 
-/** Checks the options of a locker and fills in the defaults. Throws TypeError. */
+/** Checks the options of a locker and fills in the defaults. @throws TypeError */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {
-  checkOptions(given, LOCKER_CHECKS)
+  checkOptions(given, LOCKER_OPTIONS)
   const options = withDefaults(given, LOCKER_DEFAULTS)
-  return { ...options, lease: checkLease(options.lease), cache: resolveCache(given.cache) }
+  const cache = given.cache !== false && withDefaults(given.cache ?? {}, CACHE_DEFAULTS)
+  return { ...options, lease: Math.ceil(options.lease), cache }
 }
 
-function resolveCache(given: ResultCacheOptions | false | undefined): Complete<ResultCacheOptions> | false {
-  if (given === false) return false
-  if (given === undefined) return CACHE_DEFAULTS
-  checkFields('cache', given, Object.keys(CACHE_DEFAULTS))
-  return {
-    max: checkWhole('cache.max', given.max ?? CACHE_DEFAULTS.max, MAX_CACHED),
-    maxSize: checkWhole('cache.maxSize', given.maxSize ?? CACHE_DEFAULTS.maxSize, Number.MAX_SAFE_INTEGER),
-  }
-}
-
-/** Checks the options of a `run` or `request`. Throws TypeError. */
+/** Checks the options of a `run` or `request`. @throws TypeError */
 export function checkRunOptions(options: AnyRunOptions): void {
-  checkOptions(options, RUN_CHECKS)
+  checkOptions(options, RUN_OPTIONS)
 }
 
 /** Checks tags. A tag is any string that a key may be. Throws TypeError. */

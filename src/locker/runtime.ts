@@ -1,5 +1,5 @@
 import { AbortedError, ClosedError } from '../errors.ts'
-import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
+import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
 import { TransientSet } from '../kernel/collections.ts'
 import type { Clock } from '../kernel/event-loop.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
@@ -47,7 +47,7 @@ export class LockerRuntime {
 
   constructor(options: LockerOptions) {
     this.options = resolveOptions(options)
-    this.codec = checkCodec(options.codec ?? jsonCodec)
+    this.codec = options.codec ?? jsonCodec
     const { prefix, concurrency, cache } = this.options
     const link = connectionFor(options, 'Locker')
     this.connection = link?.connection

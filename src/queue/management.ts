@@ -1,4 +1,4 @@
-import { checkChoice, checkCount, shownValue } from '../kernel/options.ts'
+import { countFrom, oneOf, shownValue } from '../kernel/options.ts'
 import { type JobPage, type JobStatus, statusOf } from './job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from './options.ts'
 import type { Counts, JobSnapshot, JobState } from './store/store.ts'
@@ -12,6 +12,9 @@ const DEFAULT_PAGE_SIZE = 100
 const MAX_PAGE_SIZE = 1_000
 
 const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
+
+const checkState = oneOf(STATES)
+const checkLimit = countFrom(1)
 
 /** The calls of a queue that inspect and change jobs by id or by state. Their contracts are stated at RedisQueue. */
 export class QueueManagement {
@@ -35,8 +38,8 @@ export class QueueManagement {
     state: JobState,
     { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string },
   ): Promise<JobPage> {
-    checkChoice('state', state, STATES)
-    checkCount('limit', limit, 1)
+    checkState('state', state)
+    checkLimit('limit', limit)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
       throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
@@ -87,7 +90,7 @@ export class QueueManagement {
   }
 
   async redrive(limit: number): Promise<number> {
-    checkCount('limit', limit, 1)
+    checkLimit('limit', limit)
     const { store, limits } = this.#context
     // A bound: a job that fails again meanwhile is listed again.
     const most = Math.min(limit, (await store.counts(limits)).failed)

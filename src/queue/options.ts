@@ -4,25 +4,27 @@ import type { Clock } from '../kernel/event-loop.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import type { CallLimits } from '../kernel/limits.ts'
 import {
-  type Check,
   type Complete,
-  checkChoice,
-  checkCount,
-  checkDuration,
-  checkFields,
   checkFlag,
   checkFunction,
-  checkInstance,
   checkLease,
-  checkNumber,
   checkOptions,
   checkSignal,
-  checksOf,
   checkTimeout,
-  checkWhole,
-  columnsOf,
+  countFrom,
+  defaultsOf,
+  durationFrom,
   expectedError,
+  falseOr,
+  instanceOf,
+  integerUpTo,
+  numberBetween,
+  type OptionTable,
+  objectOf,
+  oneOf,
   pick,
+  REQUIRED,
+  timeoutFrom,
   unchecked,
   withDefaults,
 } from '../kernel/options.ts'
@@ -194,72 +196,92 @@ export const MAX_CONCURRENCY = 10_000
 /** Longest duration that is stored, ms: Lua and Redis handle it exactly. */
 const MAX_DURATION = 10 * 365 * 24 * 60 * 60_000
 
-/** Checks a duration that is stored. The store rounds it. */
-const checkMs: Check = (name, value) => checkNumber(name, value, 0, MAX_DURATION)
+/** A duration that is stored. The store rounds it. */
+const checkStored = numberBetween(0, MAX_DURATION)
 
-const { checks: QUEUE_CHECKS, defaults } = columnsOf<QueueOptions, QueueDefaults>({
-  prefix: [(_, value) => checkPrefix(value), 'soloflight'],
-  ttl: [checkMs, 30 * 60_000],
-  errorTtl: [checkMs, 0],
-  attempts: [(name, value) => checkCount(name, value, 1), 1],
+const RETENTION: OptionTable<Retention> = {
+  count: [integerUpTo(10_000_000), REQUIRED],
+  age: [numberBetween(1, MAX_DURATION), REQUIRED],
+}
+
+const RETAIN: OptionTable<RetainOptions> = {
+  completed: [falseOr(objectOf(RETENTION))],
+  failed: [falseOr(objectOf(RETENTION))],
+}
+
+const QUEUE_OPTIONS: OptionTable<QueueOptions, QueueDefaults> = {
+  prefix: [checkPrefix, 'soloflight'],
+  ttl: [checkStored, 30 * 60_000],
+  errorTtl: [checkStored, 0],
+  attempts: [countFrom(1), 1],
   timeout: [checkTimeout, 60_000],
-  conflict: [(name, value) => checkChoice(name, value, ['reject', 'join', 'rerun']), 'reject'],
+  conflict: [oneOf(['reject', 'join', 'rerun']), 'reject'],
   abortUnwanted: [checkFlag, false],
-  lease: [(_, value) => checkLease(value), 10_000],
-  maxHold: [(name, value) => checkDuration(name, value, { min: 1, infinite: true }), 60 * 60_000],
-  unavailableAfter: [(name, value) => checkDuration(name, value, { min: 1 }), 2_000],
-  backoff: [(_, value) => typeof value === 'function' || checkBackoff(value), 0],
-  maxStalls: [(name, value) => checkCount(name, value, 0), 3],
-  maxPayload: [(name, value) => checkWhole(name, value, 512 * 1024 * 1024), 1024 * 1024],
-  unknownCommands: [(name, value) => checkChoice(name, value, ['keep', 'refuse']), 'keep'],
+  lease: [checkLease, 10_000],
+  maxHold: [timeoutFrom(1), 60 * 60_000],
+  unavailableAfter: [durationFrom(1), 2_000],
+  backoff: [(name, value) => typeof value === 'function' || checkBackoff(name, value), 0],
+  maxStalls: [countFrom(0), 3],
+  maxPayload: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
+  unknownCommands: [oneOf(['keep', 'refuse']), 'keep'],
   redis: [unchecked],
-  store: [(name, value) => checkInstance(name, value, MemoryQueueStore, 'a MemoryQueueStore')],
+  store: [instanceOf(MemoryQueueStore, 'a MemoryQueueStore')],
   clock: [unchecked],
-  retain: [unchecked],
-  codec: [unchecked],
+  retain: [objectOf(RETAIN)],
+  codec: [checkCodec],
   trace: [checkFunction],
   exposeError: [checkFunction],
-})
+}
 
 /** Defaults of the queue options. */
-export const QUEUE_DEFAULTS: QueueDefaults = defaults
+export const QUEUE_DEFAULTS: QueueDefaults = defaultsOf(QUEUE_OPTIONS)
 
-/** The checks of submission options. Options that a queue has as well are checked the same way. */
-const SUBMIT_CHECKS = checksOf<SubmitOptions>({
-  ...pick(QUEUE_CHECKS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
-  dedupe: (name, value) => {
-    if (value !== false && (typeof value !== 'string' || value === ''))
-      throw expectedError(name, 'a key or false', value)
-  },
-  delay: (name, value) => checkNumber(name, value, 0, MAX_DELAY),
-  priority: (name, value) => value === 0 || checkWhole(name, value, MAX_PRIORITY),
-  lifo: checkFlag,
-  backoff: (_, value) => checkBackoff(value),
-  signal: checkSignal,
-  onProgress: checkFunction,
-})
+/** Options that a queue has as well are checked the same way. */
+const SUBMIT_OPTIONS: OptionTable<SubmitOptions> = {
+  ...pick(QUEUE_OPTIONS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
+  dedupe: [checkDedupe],
+  delay: [numberBetween(0, MAX_DELAY)],
+  priority: [(name, value) => value === 0 || checkPriority(name, value)],
+  lifo: [checkFlag],
+  backoff: [checkBackoff],
+  signal: [checkSignal],
+  onProgress: [checkFunction],
+}
 
-/** Checks the options of a submission. Throws TypeError. */
+const checkPriority = integerUpTo(MAX_PRIORITY)
+
+function checkDedupe(name: string, value: unknown): void {
+  if (value === false || (typeof value === 'string' && value !== '')) return
+  throw expectedError(name, 'a key or false', value)
+}
+
+const PROCESS_OPTIONS: OptionTable<ProcessOptions, Complete<ProcessOptions>> = {
+  concurrency: [integerUpTo(MAX_CONCURRENCY), 1],
+}
+
+const PROCESS_DEFAULTS: Complete<ProcessOptions> = defaultsOf(PROCESS_OPTIONS)
+
+/** Checks the options of a submission. @throws TypeError */
 export function checkSubmitOptions(options: SubmitOptions): void {
-  checkOptions(options, SUBMIT_CHECKS)
+  checkOptions(options, SUBMIT_OPTIONS)
 }
 
-/** Checks the options of a worker and fills in the defaults. Throws TypeError. */
-export function resolveProcessOptions(options: ProcessOptions): { concurrency: number } {
-  checkFields('options', options, ['concurrency'])
-  const { concurrency = 1 } = options
-  return { concurrency: checkWhole('concurrency', concurrency, MAX_CONCURRENCY) }
+/** Checks the options of a worker and fills in the defaults. @throws TypeError */
+export function resolveProcessOptions(given: ProcessOptions): Complete<ProcessOptions> {
+  checkOptions(given, PROCESS_OPTIONS)
+  return withDefaults(given, PROCESS_DEFAULTS)
 }
 
-/** Checks the options of a queue and fills in the defaults. Throws TypeError. */
+/** Checks the options of a queue and fills in the defaults. @throws TypeError */
 export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
-  checkOptions(given, QUEUE_CHECKS)
+  checkOptions(given, QUEUE_OPTIONS)
   const options = withDefaults(given, QUEUE_DEFAULTS)
+  const { completed = false, failed = DEFAULT_DEAD_LETTERS } = given.retain ?? {}
   return {
     ...options,
-    lease: checkLease(options.lease),
-    retain: resolveRetain(given.retain ?? {}),
-    codec: checkCodec(given.codec ?? jsonCodec),
+    lease: Math.ceil(options.lease),
+    retain: { completed: retentionOf(completed), failed: retentionOf(failed) },
+    codec: given.codec ?? jsonCodec,
     trace: given.trace,
     exposeError: given.exposeError ?? ((failure) => failure),
     sentWithJob: optionsSentWithJob(given),
@@ -275,19 +297,6 @@ function optionsSentWithJob({
   return { ttl, errorTtl, attempts, backoff: typeof backoff === 'function' ? undefined : backoff }
 }
 
-function resolveRetain(given: RetainOptions): ResolvedQueueOptions['retain'] {
-  checkFields('retain', given, ['completed', 'failed'])
-  return {
-    completed: checkRetention('retain.completed', given.completed ?? false),
-    failed: checkRetention('retain.failed', given.failed ?? DEFAULT_DEAD_LETTERS),
-  }
-}
-
-function checkRetention(name: string, given: Retention | false): Retention {
-  if (given === false) return KEEP_NONE
-  checkFields(name, given, ['count', 'age'])
-  return {
-    count: checkWhole(`${name}.count`, given.count, 10_000_000),
-    age: Math.round(checkNumber(`${name}.age`, given.age, 1, MAX_DURATION)),
-  }
+function retentionOf(given: Retention | false): Retention {
+  return given === false ? KEEP_NONE : { count: given.count, age: Math.round(given.age) }
 }

@@ -1,7 +1,7 @@
 import { AbortedError, ClosedError } from '../errors.ts'
 import { AsyncContext } from '../kernel/event-loop.ts'
 import { ContextEmitter, callHook } from '../kernel/hooks.ts'
-import { checkDuration, checkFunction } from '../kernel/options.ts'
+import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import {
@@ -11,8 +11,19 @@ import {
   type QueueCounters,
   type QueueEvents,
 } from './events.ts'
-import type { AnyJobs, CommandOf, HandlerOf, JobMap, JobPage, JobStatus, PayloadOf, ResultOf } from './job.ts'
-import { Job, type JobQueue, type ResultOptions } from './job.ts'
+import {
+  type AnyJobs,
+  type CommandOf,
+  type HandlerOf,
+  Job,
+  type JobMap,
+  type JobPage,
+  type JobQueue,
+  type JobStatus,
+  type PayloadOf,
+  type ResultOf,
+  type ResultOptions,
+} from './job.ts'
 import { QueueManagement } from './management.ts'
 import {
   acceptTimeout,
@@ -326,7 +337,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * @throws TypeError if `grace` is not a duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
-    checkDuration('grace', grace, { infinite: true })
+    checkTimeout('grace', grace)
     this.#closing ??= this.#close(grace)
     return this.#closing
   }

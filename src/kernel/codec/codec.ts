@@ -30,12 +30,12 @@ export function messageOf(thrown: unknown): string {
   }
 }
 
-/** Checks a codec. Returns it. @throws TypeError */
-export function checkCodec(codec: Codec): Codec {
-  checkFunction('codec.encode', codec?.encode)
-  checkFunction('codec.decode', codec?.decode)
-  if (codec.size !== undefined) checkFunction('codec.size', codec.size)
-  return codec
+/** Checks a codec. @throws TypeError */
+export function checkCodec(name: string, value: unknown): void {
+  const { encode, decode, size } = (value ?? {}) as Partial<Codec>
+  checkFunction(`${name}.encode`, encode)
+  checkFunction(`${name}.decode`, decode)
+  if (size !== undefined) checkFunction(`${name}.size`, size)
 }
 
 /** Appended to the errors of the built-in codec. */

@@ -1,5 +1,5 @@
 import { Command, Redis, type RedisOptions } from 'ioredis'
-import { checkFields, shownValue } from '../options.ts'
+import { checkNames, shownValue } from '../options.ts'
 
 /**
  * The part of an ioredis client that the library uses. Clients and Clusters of ioredis 5.10 and later and of ioredis 6 fit.
@@ -162,7 +162,7 @@ function optionsOf(source: unknown): RedisOptions {
     const meant = name in OPTION_NAMES ? undefined : FOREIGN_OPTIONS[name]
     if (meant) throw new TypeError(`Unknown option \`${name}\` in \`redis\`: ${meant}`)
   }
-  checkFields('redis', source, Object.keys(OPTION_NAMES))
+  checkNames('redis', source, OPTION_NAMES)
   const options: RedisOptions = Object.fromEntries(
     Object.entries(source).filter(([, value]) => value !== undefined),
   )

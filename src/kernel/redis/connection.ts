@@ -1,9 +1,15 @@
 import { type Clock, rootContext, systemClock } from '../event-loop.ts'
 import { checkPrefix, FORMAT } from '../keys.ts'
-import { checkFields } from '../options.ts'
+import {
+  type Complete,
+  checkOptions,
+  defaultsOf,
+  type OptionTable,
+  unchecked,
+  withDefaults,
+} from '../options.ts'
 import { warnOnce } from '../telemetry.ts'
-import type { Request } from './call.ts'
-import { ReplyCallbacks, type ReplyHandler } from './call.ts'
+import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
 import {
   BRAND,
   clientFor,
@@ -31,6 +37,13 @@ export interface ConnectionOptions {
    */
   clock?: Clock | undefined
 }
+
+const CONNECTION_OPTIONS: OptionTable<ConnectionOptions, Complete<ConnectionOptions>> = {
+  channelPrefix: [checkPrefix, 'soloflight'],
+  clock: [unchecked, systemClock],
+}
+
+const CONNECTION_DEFAULTS: Complete<ConnectionOptions> = defaultsOf(CONNECTION_OPTIONS)
 
 /** Receives the events of the subscription. */
 export interface ConnectionListener {
@@ -74,14 +87,15 @@ export class Connection implements AsyncDisposable {
   /** @throws TypeError if `redis` or an option is invalid. */
   constructor(redis: RedisSource, options: ConnectionOptions = {}) {
     Object.defineProperty(this, BRAND, { value: true })
-    checkFields('options', options, ['channelPrefix', 'clock'])
+    checkOptions(options, CONNECTION_OPTIONS)
+    const { channelPrefix, clock } = withDefaults(options, CONNECTION_DEFAULTS)
     const { client, owned } = clientFor(redis)
     this.#client = client
     this.#owned = owned
     this.cluster = isCluster(client)
     this.readsPrimary = readsPrimary(client)
-    this.clock = options.clock ?? systemClock
-    const prefix = `${checkPrefix(options.channelPrefix ?? 'soloflight')}:${FORMAT}`
+    this.clock = clock
+    const prefix = `${channelPrefix}:${FORMAT}`
     this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`
     this.broadcastChannel = `${prefix}:all`
     this.#gate = new CommandGate(client, owned, this.clock, () => warnOfEviction(client))

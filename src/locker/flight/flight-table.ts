@@ -1,7 +1,6 @@
 import { DeadlockError, OverloadedError } from '../../errors.ts'
 import { TransientMap, TransientSet } from '../../kernel/collections.ts'
-import type { Clock } from '../../kernel/event-loop.ts'
-import { AsyncContext } from '../../kernel/event-loop.ts'
+import { AsyncContext, type Clock } from '../../kernel/event-loop.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { Deadlines } from '../../kernel/waiter.ts'
 import type { Call, JoinedCall } from '../call.ts'

@@ -1,6 +1,6 @@
 import { CodecError, LeaseLostError } from '../../errors.ts'
 import { type AsyncContext, runningWork } from '../../kernel/event-loop.ts'
-import { checkDuration, checkFields } from '../../kernel/options.ts'
+import { checkDuration, checkOptions, type OptionTable } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { RunningWork, Slot } from '../../kernel/work-scheduler.ts'
 import type { WaitNode, Work, WorkContext } from '../work.ts'
@@ -8,6 +8,8 @@ import type { HeldLease } from './held-lease.ts'
 
 /** How long callers run their own works after a result that was not stored, unless the work says otherwise, ms. */
 const DEFAULT_BYPASS = 10_000
+
+const NO_STORE_OPTIONS: OptionTable<{ bypassFor?: number | undefined }> = { bypassFor: [checkDuration] }
 
 /** What a work came to. */
 export interface WorkResult {
@@ -27,12 +29,13 @@ export function contextOf(held: HeldLease): WorkContext {
     shared: held.shared,
     progress: (value) => held.progress(value),
     setTtl(ttl) {
-      held.resultPolicy.ttl = checkDuration('ttl', ttl)
+      checkDuration('ttl', ttl)
+      held.resultPolicy.ttl = ttl
     },
     noStore(options = {}) {
-      checkFields('options', options, ['bypassFor'])
+      checkOptions(options, NO_STORE_OPTIONS)
       const { bypassFor = DEFAULT_BYPASS } = options
-      held.resultPolicy.bypassFor = Math.ceil(checkDuration('bypassFor', bypassFor))
+      held.resultPolicy.bypassFor = Math.ceil(bypassFor)
     },
   }
 }

@@ -2,15 +2,15 @@ import type { RemoteFailure } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
 import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
 import {
-  checkChoice,
   checkDuration,
   checkFlag,
   checkLease,
   checkOptions,
   checkSignal,
-  checksOf,
   checkTimeout,
-  checkWhole,
+  integerUpTo,
+  type OptionTable,
+  oneOf,
   withDefaults,
 } from '../../kernel/options.ts'
 import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
@@ -95,16 +95,16 @@ export interface ResolvedStreamOptions extends StreamDefaults {
 /** Default of `maxBytes`. */
 const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 
-const STREAM_CHECKS = checksOf<StreamOptions>({
-  signal: checkSignal,
-  timeout: checkTimeout,
-  lease: (_, value) => checkLease(value),
-  ttl: checkDuration,
-  errorTtl: checkDuration,
-  onUnavailable: (name, value) => checkChoice(name, value, ['fail', 'local']),
-  maxBytes: (name, value) => checkWhole(name, value, Number.MAX_SAFE_INTEGER),
-  abortUnwanted: checkFlag,
-})
+const STREAM_OPTIONS: OptionTable<StreamOptions> = {
+  signal: [checkSignal],
+  timeout: [checkTimeout],
+  lease: [checkLease],
+  ttl: [checkDuration],
+  errorTtl: [checkDuration],
+  onUnavailable: [oneOf(['fail', 'local'])],
+  maxBytes: [integerUpTo(Number.MAX_SAFE_INTEGER)],
+  abortUnwanted: [checkFlag],
+}
 
 /** A locker's policy without its cache: chunks are not cached in the process. */
 function unavailablePolicy({ onUnavailable }: StreamDefaults): 'fail' | 'local' {
@@ -116,7 +116,7 @@ export function resolveStreamOptions(
   options: StreamOptions,
   defaults: StreamDefaults,
 ): ResolvedStreamOptions {
-  checkOptions(options, STREAM_CHECKS)
+  checkOptions(options, STREAM_OPTIONS)
   const { timeout, lease, ttl, errorTtl } = defaults
   const onUnavailable = unavailablePolicy(defaults)
   const fallbacks = {
@@ -129,7 +129,7 @@ export function resolveStreamOptions(
     abortUnwanted: false,
   }
   const resolved = withDefaults<Omit<ResolvedStreamOptions, 'signal'>>(options, fallbacks)
-  return { ...resolved, lease: checkLease(resolved.lease), signal: options.signal }
+  return { ...resolved, lease: Math.ceil(resolved.lease), signal: options.signal }
 }
 
 /** What streams use of their locker. */

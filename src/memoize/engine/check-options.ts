@@ -1,14 +1,15 @@
 import {
-  checkChoice,
-  checkCount,
   checkDuration,
   checkFlag,
   checkFunction,
-  checkNumber,
   checkOptions,
   checkTimeout,
-  columnsOf,
+  countFrom,
+  defaultsOf,
   expectedError,
+  numberBetween,
+  type OptionTable,
+  oneOf,
   withDefaults,
 } from '../../kernel/options.ts'
 import { ON_UNAVAILABLE } from '../../locker/internal.ts'
@@ -18,39 +19,39 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** A token of structured fields. RFC 8941 §3.3.4. */
 const SF_TOKEN = /^[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*$/
 
-const { checks, defaults } = columnsOf<HttpCacheOptions, HttpCacheDefaults>({
+const HTTP_CACHE_OPTIONS: OptionTable<HttpCacheOptions, HttpCacheDefaults> = {
   ttl: [checkDuration, 0],
   errorTtl: [checkDuration, 0],
   staleWhileRevalidate: [checkDuration, 0],
   staleIfError: [checkDuration, 0],
   methods: [checkTokens, ['GET', 'HEAD']],
   vary: [checkTokens, []],
-  maxBody: [(name, value) => checkNumber(name, value, 0, Number.MAX_SAFE_INTEGER), 8 * 1024 * 1024],
+  maxBody: [numberBetween(0, Number.MAX_SAFE_INTEGER), 8 * 1024 * 1024],
   maxBodyTime: [checkTimeout, 30_000],
-  maxRecorded: [(name, value) => checkCount(name, value, 0), 64 * 1024 * 1024],
-  maxKept: [(name, value) => checkCount(name, value, 1), 100_000],
-  maxKeptBytes: [(name, value) => checkCount(name, value, 1), 256 * 1024 * 1024],
-  maxVariants: [(name, value) => checkCount(name, value, 1), 100],
+  maxRecorded: [countFrom(0), 64 * 1024 * 1024],
+  maxKept: [countFrom(1), 100_000],
+  maxKeptBytes: [countFrom(1), 256 * 1024 * 1024],
+  maxVariants: [countFrom(1), 100],
   heuristics: [checkFlag, false],
   revalidate: [checkFlag, false],
-  cookies: [(name, value) => checkChoice(name, value, ['bypass', 'allow']), 'bypass'],
-  unkeyed: [(name, value) => checkChoice(name, value, ['strip', 'bypass', 'allow']), 'strip'],
+  cookies: [oneOf(['bypass', 'allow']), 'bypass'],
+  unkeyed: [oneOf(['strip', 'bypass', 'allow']), 'strip'],
   shareSetCookie: [checkFlag, false],
   shareAuthorized: [checkFlag, false],
   cacheStatus: [checkStatusName, 'soloflight'],
-  onUnavailable: [(name, value) => checkChoice(name, value, ON_UNAVAILABLE), 'cached-local'],
-  maxUnshared: [(name, value) => checkCount(name, value, 0), 100],
+  onUnavailable: [oneOf(ON_UNAVAILABLE), 'cached-local'],
+  maxUnshared: [countFrom(0), 100],
   key: [checkFunction],
   tags: [checkFunction],
   timeout: [checkTimeout],
-})
+}
 
 /** The values of options that are absent. */
-export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = defaults
+export const HTTP_CACHE_DEFAULTS: HttpCacheDefaults = defaultsOf(HTTP_CACHE_OPTIONS)
 
-/** Validates the options and adds the defaults. Throws TypeError. */
+/** Validates the options and adds the defaults. @throws TypeError */
 export function resolveHttpOptions(given: HttpCacheOptions): ResolvedHttpOptions {
-  checkOptions(given, checks)
+  checkOptions(given, HTTP_CACHE_OPTIONS)
   const options = withDefaults(given, HTTP_CACHE_DEFAULTS)
   const { key, tags, timeout } = given
   const vary = options.vary.map((name) => name.toLowerCase())

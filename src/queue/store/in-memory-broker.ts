@@ -1,5 +1,4 @@
-import type { Clock } from '../../kernel/event-loop.ts'
-import { wallMicros } from '../../kernel/event-loop.ts'
+import { type Clock, wallMicros } from '../../kernel/event-loop.ts'
 import { ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'

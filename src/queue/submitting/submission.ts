@@ -246,7 +246,7 @@ export function unpackOptions(text: string): JobOptions {
       options.attempts = a === 0 ? Number.POSITIVE_INFINITY : a
     if (typeof c === 'string') options.trace = c
     if (b !== undefined) {
-      checkBackoff(b)
+      checkBackoff('backoff', b)
       options.backoff = b as Backoff
     }
     return options

@@ -5,8 +5,7 @@ import type { AsyncContext } from '../../kernel/event-loop.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import type { ResolvedQueueOptions } from '../options.ts'
 import type { AttemptOutcome } from '../store/store.ts'
-import type { JobOptions } from '../submitting/submission.ts'
-import { isDedupeId } from '../submitting/submission.ts'
+import { isDedupeId, type JobOptions } from '../submitting/submission.ts'
 import { backoffDelay } from './backoff.ts'
 
 /** Result of an attempt, as it is reported to the store. `error` is the value that the handler threw. */

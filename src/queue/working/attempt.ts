@@ -12,8 +12,7 @@ import {
   type ResultSource,
   valueResult,
 } from './attempt-result.ts'
-import type { Handler, RunningJob } from './running-job.ts'
-import { JobOutput } from './running-job.ts'
+import { type Handler, JobOutput, type RunningJob } from './running-job.ts'
 
 /** Dependencies of an attempt. All attempts of a worker share them. */
 export interface AttemptDeps extends QueueContext {

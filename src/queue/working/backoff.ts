@@ -1,4 +1,11 @@
-import { checkChoice, checkDuration, checkFields, checkNumber } from '../../kernel/options.ts'
+import {
+  checkDuration,
+  checkOptions,
+  numberBetween,
+  type OptionTable,
+  oneOf,
+  REQUIRED,
+} from '../../kernel/options.ts'
 import { MAX_DELAY } from '../store/store.ts'
 
 /** Delays between the attempts of a job. */
@@ -27,15 +34,17 @@ export type BackoffFunction = (failed: number, error: unknown) => number
 
 const DEFAULT_MAX_DELAY = 60 * 60_000
 
-/** Checks a backoff that is sent with a job. Throws TypeError. */
-export function checkBackoff(value: unknown): void {
-  if (typeof value === 'number') return void checkDuration('backoff', value)
-  checkFields('backoff', value, ['type', 'delay', 'max', 'jitter'])
-  const { type, delay, max, jitter } = value as BackoffOptions
-  checkChoice('backoff.type', type, ['fixed', 'exponential'])
-  checkDuration('backoff.delay', delay)
-  if (max !== undefined) checkDuration('backoff.max', max)
-  if (jitter !== undefined) checkNumber('backoff.jitter', jitter, 0, 1)
+const BACKOFF: OptionTable<BackoffOptions> = {
+  type: [oneOf(['fixed', 'exponential']), REQUIRED],
+  delay: [checkDuration, REQUIRED],
+  max: [checkDuration],
+  jitter: [numberBetween(0, 1)],
+}
+
+/** Checks a backoff that is sent with a job. @throws TypeError */
+export function checkBackoff(name: string, value: unknown): void {
+  if (typeof value === 'number') checkDuration(name, value)
+  else checkOptions(value as BackoffOptions, BACKOFF, name)
 }
 
 /** Delay until the next attempt, ms. `failed`: number of failed attempts, from 1. */

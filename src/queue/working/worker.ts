@@ -1,7 +1,6 @@
 import { ClosedError, LeaseLostError, type SoloflightError, UnavailableError } from '../../errors.ts'
 import { TransientMap, TransientSet } from '../../kernel/collections.ts'
-import type { Timer } from '../../kernel/event-loop.ts'
-import { AsyncContext } from '../../kernel/event-loop.ts'
+import { AsyncContext, type Timer } from '../../kernel/event-loop.ts'
 import { newId } from '../../kernel/keys.ts'
 import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'

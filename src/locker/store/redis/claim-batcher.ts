@@ -1,7 +1,6 @@
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections.ts'
-import type { Timer } from '../../../kernel/event-loop.ts'
-import { atEndOfTick } from '../../../kernel/event-loop.ts'
+import { atEndOfTick, type Timer } from '../../../kernel/event-loop.ts'
 import { ReplyCallbacks } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'

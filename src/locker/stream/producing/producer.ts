@@ -173,7 +173,8 @@ export class Producer implements LogProducer {
       fence,
       shared,
       setTtl: (ms) => {
-        this.#ttl = checkDuration('ttl', ms)
+        checkDuration('ttl', ms)
+        this.#ttl = ms
       },
     }
   }

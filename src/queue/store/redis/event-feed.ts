@@ -1,5 +1,4 @@
-import type { Timer } from '../../../kernel/event-loop.ts'
-import { atEndOfTick, microtask } from '../../../kernel/event-loop.ts'
+import { atEndOfTick, microtask, type Timer } from '../../../kernel/event-loop.ts'
 import { FORMAT, newId } from '../../../kernel/keys.ts'
 import type { CommandSender } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'

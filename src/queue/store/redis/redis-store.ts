@@ -1,5 +1,4 @@
-import type { Timer } from '../../../kernel/event-loop.ts'
-import { atEndOfTick } from '../../../kernel/event-loop.ts'
+import { atEndOfTick, type Timer } from '../../../kernel/event-loop.ts'
 import { FORMAT } from '../../../kernel/keys.ts'
 import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'

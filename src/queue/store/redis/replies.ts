@@ -1,5 +1,4 @@
-import type { JobOutcome, JobSnapshot, OutcomeReply, SubmitReply } from '../store.ts'
-import { stateOf } from '../store.ts'
+import { type JobOutcome, type JobSnapshot, type OutcomeReply, type SubmitReply, stateOf } from '../store.ts'
 
 /** Reads what the scripts of the queue return. */
 
