@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { CALL_TRANSITIONS } from '../../src/kernel/redis/call.ts'
 import { assertTransition, type Transitions } from '../../src/kernel/transitions.ts'
 import { LEASE_TRANSITIONS } from '../../src/locker/processor/lease-state.ts'
 
@@ -19,16 +20,30 @@ function reachable<State extends string>(transitions: Transitions<State>, from: 
   return found
 }
 
-test('transitions - every state of a lease is reached from the first, and each leads to an end', () => {
-  const states = Object.keys(LEASE_TRANSITIONS) as (keyof typeof LEASE_TRANSITIONS)[]
-  assert.equal(reachable(LEASE_TRANSITIONS, 'held').size, states.length)
-  const ends = states.filter((state) => LEASE_TRANSITIONS[state].length === 0)
-  assert.deepEqual(ends, ['settled', 'released', 'discarded'])
+function assertComplete<State extends string>(
+  transitions: Transitions<State>,
+  first: State,
+  ends: State[],
+): void {
+  const states = Object.keys(transitions) as State[]
+  assert.equal(reachable(transitions, first).size, states.length)
+  assert.deepEqual(
+    states.filter((state) => transitions[state].length === 0),
+    ends,
+  )
   for (const state of states) {
-    const after = reachable(LEASE_TRANSITIONS, state)
+    const after = reachable(transitions, state)
     assert.ok(
       ends.some((end) => after.has(end)),
       state,
     )
   }
+}
+
+test('transitions - every state of a lease is reached from the first, and each leads to an end', () => {
+  assertComplete(LEASE_TRANSITIONS, 'held', ['settled', 'released', 'discarded'])
+})
+
+test('transitions - every state of a call is reached from the first, and each leads to an end', () => {
+  assertComplete(CALL_TRANSITIONS, 'queued', ['closed'])
 })

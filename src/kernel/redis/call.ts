@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 import { messageOf } from '../codec/codec.ts'
 import { atEndOfTick } from '../event-loop.ts'
+import { assertTransition, type Transitions } from '../transitions.ts'
 import type { Pending } from '../waiter.ts'
 import type { Server, ServerCall } from './server.ts'
 
@@ -163,6 +164,14 @@ const SUSPECT_AFTER = 2
 
 export type CallState = 'queued' | 'sent' | 'pausing' | 'abandoned' | 'closed'
 
+export const CALL_TRANSITIONS: Transitions<CallState> = {
+  queued: ['sent', 'pausing', 'closed'],
+  sent: ['queued', 'abandoned', 'closed'],
+  pausing: ['queued', 'closed'],
+  abandoned: ['closed'],
+  closed: [],
+}
+
 /**
  * One request, from {@link CommandGate.send} to its last possible reply.
  *
@@ -237,46 +246,41 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
 
   /** Returns the number of the attempt. */
   start(): number {
-    if (this.#state !== 'queued') throw this.#illegal('start')
-    this.#state = 'sent'
+    this.#moveTo('sent')
     return ++this.attempt
   }
 
   deliver(reply: unknown): void {
     const late = this.#state === 'abandoned'
-    if (this.#state !== 'sent' && !late) throw this.#illegal('deliver')
-    this.#state = 'closed'
+    this.#moveTo('closed')
     if (late) this.#handler?.onLateReply?.(reply)
     else this.#handler?.onReply(reply)
   }
 
   endAttempt(): void {
-    if (this.#state !== 'sent' && this.#state !== 'abandoned') throw this.#illegal('endAttempt')
-    this.#state = this.#state === 'sent' && this.#handler ? 'queued' : 'closed'
+    this.#moveTo(this.#state === 'sent' && this.#handler ? 'queued' : 'closed')
   }
 
   /** Returns the delay, ms. It doubles with each pause. */
   pause(): number {
-    if (this.#state !== 'queued') throw this.#illegal('pause')
-    this.#state = 'pausing'
+    this.#moveTo('pausing')
     const delay = this.#retryDelay
     this.#retryDelay = Math.min(delay * 2, MAX_RETRY_DELAY_MS)
     return delay
   }
 
   resume(): void {
-    if (this.#state !== 'pausing') throw this.#illegal('resume')
-    this.#state = 'queued'
+    this.#moveTo('queued')
   }
 
   fail(error: Error): void {
-    if (!this.awaited) throw this.#illegal('fail')
-    this.#state = this.#state === 'sent' ? 'abandoned' : 'closed'
+    this.#moveTo(this.#state === 'sent' ? 'abandoned' : 'closed')
     this.#handler?.onError(error)
   }
 
-  #illegal(event: string): Error {
-    return new Error(`Internal error: ${event} of a call that is ${this.#state}`)
+  #moveTo(state: CallState): void {
+    assertTransition('call', CALL_TRANSITIONS, this.#state, state)
+    this.#state = state
   }
 
   expire(): void {
