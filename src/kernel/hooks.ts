@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import { type Codec, messageOf } from './codec/codec.ts'
-import { AsyncContext, microtask } from './event-loop.ts'
 import { emit, warnOnce } from './telemetry.ts'
+import { AsyncContext, microtask } from './time.ts'
 
 /**
  * Calls a hook or listener of the user in `context`; undefined: in the present one. Returns undefined if the hook throws.

@@ -1,5 +1,5 @@
-import { type Clock, microtask } from './event-loop.ts'
 import { ID_LENGTH, newId } from './keys.ts'
+import { type Clock, microtask } from './time.ts'
 
 // What the in-memory stores share: a budget of bytes, entries that expire, clients with inboxes and the messages to them.
 

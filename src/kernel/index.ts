@@ -1,7 +1,7 @@
 /** The kernel: what all layers stand on. */
 
 export { type Codec, jsonCodec } from './codec/codec.ts'
-export { type Clock, systemClock, type Timer } from './event-loop.ts'
 export type { RedisClient, RedisClusterClient, RedisServerClient, RedisSource } from './redis/client.ts'
 export { Connection, type ConnectionListener, type ConnectionOptions } from './redis/connection.ts'
 export { channelName, type TelemetryEvent, type TelemetryEvents } from './telemetry.ts'
+export { type Clock, systemClock, type Timer } from './time.ts'

@@ -1,107 +1,41 @@
 import pDefer from 'p-defer'
 import { SoloflightError } from '../errors.ts'
-import { TransientSet } from './collections.ts'
-import { type Clock, EVENT_LOOP_STALL_MS, refProcess, type Timer, unrefProcess } from './event-loop.ts'
 import { emit, hasListeners } from './telemetry.ts'
+import {
+  type Clock,
+  type Deadlines,
+  MAX_TIMEOUT_MS,
+  type Pending,
+  rootContext,
+  setRepeatingTimer,
+  systemClock,
+  type Timer,
+} from './time.ts'
 
-// Waiting: for a deadline, for a signal, and for an outcome within both.
+// Waiting for an outcome: until a deadline, a signal, and with progress; the process stays alive meanwhile.
 
-/** An operation with a deadline. */
-export interface Pending {
-  /** Time of the clock, ms. Written by {@link Deadlines.add}. */
-  deadline: number
-  /** Called once the deadline has passed. */
-  expire(): void
+/** How often {@link refProcess} was called more than {@link unrefProcess}. */
+let references = 0
+/** A timer whose callback does nothing. */
+let keepAlive: NodeJS.Timeout | undefined
+
+/**
+ * Keeps the process alive until {@link unrefProcess} was called as often. Waiters and workers call it. Sockets do not
+ * suffice: there is none while Redis is unreachable, and none in embedded mode. Has no effect with a simulated clock.
+ */
+export function refProcess(clock: Clock): void {
+  if (clock !== systemClock) return
+  references++
+  if (references > 1) return
+  keepAlive ??= rootContext.run(() => setRepeatingTimer(() => {}, MAX_TIMEOUT_MS))
+  keepAlive.ref()
 }
 
-/** Durations above this are rounded up to steps of {@link LANE_STEP_MS}, so that any number of them share few timers. */
-const EXACT_UP_TO_MS = 1000
-const LANE_STEP_MS = 25
-
-/** Operations of about the same duration. They expire in the order in which they were added, so one timer serves all. */
-class Lane {
-  readonly #clock: Clock
-  /** Called when the lane is empty. */
-  readonly #onEnd: () => void
-  readonly #pending = new TransientSet<Pending>()
-  #timer: Timer | undefined
-
-  constructor(clock: Clock, onEnd: () => void) {
-    this.#clock = clock
-    this.#onEnd = onEnd
-  }
-
-  add(pending: Pending, timeout: number): void {
-    this.#pending.add(pending)
-    this.#timer ??= this.#clock.after(timeout, this.#check, true)
-  }
-
-  delete(pending: Pending): void {
-    if (this.#pending.delete(pending) && this.#pending.size === 0) this.#end()
-  }
-
-  #end(): void {
-    this.#timer?.cancel()
-    this.#timer = undefined
-    this.#onEnd()
-  }
-
-  readonly #check = (): void => {
-    const now = this.#clock.now()
-    const [first] = this.#pending
-    // After a blocked event loop, replies may lie unread in the socket. They are read before the next timer fires.
-    const late = first !== undefined && now - first.deadline > EVENT_LOOP_STALL_MS
-    if (late) this.#timer = this.#clock.after(0, () => this.#expire(now), true)
-    else this.#expire(now)
-  }
-
-  #expire(now: number): void {
-    try {
-      for (const pending of this.#pending) {
-        if (pending.deadline > now) break
-        this.#pending.delete(pending)
-        pending.expire()
-      }
-    } finally {
-      // Even if `expire` throws: the other operations keep their deadlines.
-      const [next] = this.#pending
-      if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
-      else this.#end()
-    }
-  }
-}
-
-/** Deadlines of operations that mostly end in time. All operations of one duration share a timer. */
-export class Deadlines {
-  readonly #clock: Clock
-  readonly #lanes = new Map<number, Lane>()
-
-  constructor(clock: Clock) {
-    this.#clock = clock
-  }
-
-  /** Calls `pending.expire` after `timeout` ms unless it is deleted before; up to 25 ms later for long timeouts. */
-  add(pending: Pending, timeout: number): void {
-    pending.deadline = this.#clock.now() + timeout
-    const duration = laneOf(timeout)
-    const known = this.#lanes.get(duration)
-    if (known) return known.add(pending, timeout)
-    const lane: Lane = new Lane(this.#clock, () => {
-      if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
-    })
-    this.#lanes.set(duration, lane)
-    lane.add(pending, timeout)
-  }
-
-  /** Removes an operation that has ended in time. `timeout` must be the one that it was added with. */
-  delete(pending: Pending, timeout: number): void {
-    this.#lanes.get(laneOf(timeout))?.delete(pending)
-  }
-}
-
-/** The duration that names the lane of a timeout, ms. */
-function laneOf(timeout: number): number {
-  return timeout <= EXACT_UP_TO_MS ? timeout : Math.ceil(timeout / LANE_STEP_MS) * LANE_STEP_MS
+/** Undoes one call of {@link refProcess} with the same clock. */
+export function unrefProcess(clock: Clock): void {
+  if (clock !== systemClock) return
+  references--
+  if (references === 0) keepAlive?.unref()
 }
 
 /** The callbacks of one signal share one listener: Node warns of more than ten listeners on a signal. */
@@ -206,5 +140,47 @@ export abstract class BaseWaiter implements Pending {
     this.onEnded()
     if (hasListeners('wait')) emit('wait', { key, ms: this.#clock.now() - this.#since, outcome })
     return true
+  }
+}
+
+/** Shortest time between two sends of progress. */
+const PROGRESS_INTERVAL_MS = 50
+
+/**
+ * Sends the progress of a work: the first immediately, later ones at most every 50 ms. Of several within that time only the
+ * last is sent. Best effort: `send` must not throw, and its completion is not awaited.
+ */
+export class ProgressThrottle {
+  readonly #clock: Clock
+  readonly #send: (bytes: Buffer) => void
+  /** The latest progress that was not sent yet. */
+  #pending: Buffer | undefined
+  /** Runs until the next send is allowed. */
+  #timer: Timer | undefined
+
+  constructor(clock: Clock, send: (bytes: Buffer) => void) {
+    this.#clock = clock
+    this.#send = send
+  }
+
+  push(bytes: Buffer): void {
+    this.#pending = bytes
+    if (!this.#timer) this.#flush()
+  }
+
+  readonly #flush = (): void => {
+    const bytes = this.#pending
+    this.#timer = undefined
+    if (!bytes) return
+    this.#pending = undefined
+    this.#send(bytes)
+    this.#timer = this.#clock.after(PROGRESS_INTERVAL_MS, this.#flush, true)
+  }
+
+  /** Discards what was not sent yet. */
+  stop(): void {
+    this.#pending = undefined
+    this.#timer?.cancel()
+    this.#timer = undefined
   }
 }

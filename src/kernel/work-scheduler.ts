@@ -1,5 +1,5 @@
 import { Fifo } from './collections.ts'
-import { type Clock, endTick, microtask, nextTick, nextTurn, rootContext, runningWork } from './event-loop.ts'
+import { type Clock, endTick, microtask, nextTick, nextTurn, rootContext, runningWork } from './time.ts'
 
 /** Works may compute this long in one turn of the event loop. Replies, renewals and publishes are handled in between. */
 const TURN_BUDGET_MS = 5

@@ -1,5 +1,5 @@
 import type { Codec } from '../kernel/codec/codec.ts'
-import type { AsyncContext } from '../kernel/event-loop.ts'
+import type { AsyncContext } from '../kernel/time.ts'
 import type { LockerContext } from './locker-context.ts'
 import type { AnyRunOptions, OnUnavailable, ResolvedOptions } from './options.ts'
 import type { Outcome } from './store/store.ts'

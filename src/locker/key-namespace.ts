@@ -1,6 +1,6 @@
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
-import type { Clock } from '../kernel/event-loop.ts'
 import { checkKey } from '../kernel/keys.ts'
+import type { Clock } from '../kernel/time.ts'
 import {
   parseTagVersions,
   readTagVersions,

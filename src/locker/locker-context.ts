@@ -1,7 +1,7 @@
 import type { RemoteFailure, SoloflightError } from '../errors.ts'
 import { TransientMap, type TransientSet } from '../kernel/collections.ts'
-import type { Clock } from '../kernel/event-loop.ts'
 import { emit } from '../kernel/telemetry.ts'
+import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { ResultCache } from './cache/result-cache.ts'
 import type { Store } from './store/store.ts'

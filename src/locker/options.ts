@@ -1,6 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, checkCodec } from '../kernel/codec/codec.ts'
-import type { Clock } from '../kernel/event-loop.ts'
 import { checkKey, checkPrefix } from '../kernel/keys.ts'
 import {
   type Complete,
@@ -29,6 +28,7 @@ import {
 } from '../kernel/options.ts'
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
+import type { Clock } from '../kernel/time.ts'
 import type { ResultCacheOptions } from './cache/result-cache.ts'
 import { MemoryStore } from './store/memory-store.ts'
 

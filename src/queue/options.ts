@@ -1,6 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
-import type { Clock } from '../kernel/event-loop.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import type { CallLimits } from '../kernel/limits.ts'
 import {
@@ -30,6 +29,7 @@ import {
 } from '../kernel/options.ts'
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
+import type { Clock } from '../kernel/time.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { type Conflict, MAX_DELAY, type QueueStore, type Retention } from './store/store.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'

@@ -1,9 +1,9 @@
 import { AbortedError, ClosedError } from '../errors.ts'
-import { AsyncContext } from '../kernel/event-loop.ts'
 import { ContextEmitter, callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
+import { AsyncContext } from '../kernel/time.ts'
 import {
   EventReporter,
   type FeedEvent,

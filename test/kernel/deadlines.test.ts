@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Clock, Timer } from '../../src/kernel/event-loop.ts'
-import { Deadlines, type Pending } from '../../src/kernel/waiter.ts'
+import { type Clock, Deadlines, type Pending, type Timer } from '../../src/kernel/time.ts'
 
 /** A clock that stands still until it is set, and counts its timers. */
 class SteppedClock implements Clock {

@@ -8,7 +8,7 @@ import { Locker, MemoryStore, RemoteError, UnavailableError } from '../../src/in
 import { newId, recordKey } from '../../src/kernel/keys.ts'
 import { SERVER_CLOCK } from '../../src/kernel/redis/call.ts'
 import { Connection } from '../../src/kernel/redis/connection.ts'
-import { FenceWatermark } from '../../src/kernel/redis/server-clock.ts'
+import { FenceWatermark } from '../../src/kernel/redis/server.ts'
 import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { buildScripts } from '../../src/locker/store/redis/scripts/index.ts'
 import { SERVER_TIME } from '../../src/locker/store/redis/scripts/prelude.ts'

@@ -6,7 +6,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import process from 'node:process'
 import { test } from 'node:test'
 import { Locker } from '../../src/index.ts'
-import { atEndOfTick, endTick } from '../../src/kernel/event-loop.ts'
+import { atEndOfTick, endTick } from '../../src/kernel/time.ts'
 import { setup } from '../support/setup.ts'
 
 test('tick - what waits goes out after all microtasks, in order, once', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { assertTransition, type Transitions } from '../../src/kernel/collections.ts'
 import { CALL_TRANSITIONS } from '../../src/kernel/redis/call.ts'
-import { assertTransition, type Transitions } from '../../src/kernel/transitions.ts'
 import { LEASE_TRANSITIONS } from '../../src/locker/processor/lease-state.ts'
 
 test('transitions - a legal one passes, an illegal one is an internal error', () => {

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { Locker, type LockerOptions } from '../../src/index.ts'
-import { systemClock } from '../../src/kernel/event-loop.ts'
+import { systemClock } from '../../src/kernel/time.ts'
 import {
   type HeaderFields,
   HttpCache,

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { AsyncContext } from '../../src/kernel/event-loop.ts'
+import { AsyncContext } from '../../src/kernel/time.ts'
 import { MemoryQueueStore } from '../../src/queue/index.ts'
 import { type QueueContext, resolveQueueOptions } from '../../src/queue/options.ts'
 import type { Delivery, QueueStore } from '../../src/queue/store/store.ts'

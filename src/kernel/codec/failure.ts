@@ -1,7 +1,7 @@
 import { RemoteError, type RemoteFailure } from '../../errors.ts'
 import { isSecret, masked } from '../../secrets.ts'
-import type { AsyncContext } from '../event-loop.ts'
 import { callHook } from '../hooks.ts'
+import type { AsyncContext } from '../time.ts'
 import { kindOf } from './binary.ts'
 import { jsonCodec, messageOf } from './codec.ts'
 

@@ -2,9 +2,8 @@ import { createHash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 import { messageOf } from '../codec/codec.ts'
-import { atEndOfTick } from '../event-loop.ts'
-import { assertTransition, type Transitions } from '../transitions.ts'
-import type { Pending } from '../waiter.ts'
+import { assertTransition, type Transitions } from '../collections.ts'
+import { atEndOfTick, type Pending } from '../time.ts'
 import type { Server, ServerCall } from './server.ts'
 
 /** The commands that requests send. */

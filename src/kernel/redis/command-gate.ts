@@ -1,7 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
 import { messageOf } from '../codec/codec.ts'
-import { type Clock, EVENT_LOOP_STALL_MS, nextTurn } from '../event-loop.ts'
-import { Deadlines } from '../waiter.ts'
+import { type Clock, Deadlines, EVENT_LOOP_STALL_MS, nextTurn } from '../time.ts'
 import {
   Call,
   type CallHost,

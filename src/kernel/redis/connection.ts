@@ -1,4 +1,3 @@
-import { type Clock, rootContext, systemClock } from '../event-loop.ts'
 import { checkPrefix, FORMAT } from '../keys.ts'
 import {
   type Complete,
@@ -9,6 +8,7 @@ import {
   withDefaults,
 } from '../options.ts'
 import { warnOnce } from '../telemetry.ts'
+import { type Clock, rootContext, systemClock } from '../time.ts'
 import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
 import {
   BRAND,

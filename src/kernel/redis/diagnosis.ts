@@ -1,8 +1,8 @@
 import { UnavailableError } from '../../errors.ts'
 import { masked, maskedValue } from '../../secrets.ts'
 import { messageOf } from '../codec/codec.ts'
-import type { Clock } from '../event-loop.ts'
 import { emit, warnOnce } from '../telemetry.ts'
+import type { Clock } from '../time.ts'
 import { isCluster, type RedisClient } from './client.ts'
 
 /** Error replies of a server that serves no command at present. In a script, Redis 6 puts a text before them. */

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { TransientSet } from '../collections.ts'
-import { type Clock, EVENT_LOOP_STALL_MS, type Timer } from '../event-loop.ts'
+import { type Clock, EVENT_LOOP_STALL_MS, type Timer } from '../time.ts'
 import { isCluster, type RedisClient, type RedisClusterClient, slotOf } from './client.ts'
 
 /**
@@ -78,11 +78,9 @@ export class CircuitBreaker {
  */
 const SLOWEST_LINK_BYTES_PER_MS = 64
 
-/** A call as a server sees it. */
 export interface ServerCall {
   /** It must be sent alone. */
   readonly suspect: boolean
-  /** ms */
   readonly timeout: number
   /** Its last attempt got no reply. */
   readonly unanswered: boolean
@@ -105,7 +103,6 @@ export class Server<Call extends ServerCall> {
   readonly queue: TransientSet<Call> = new TransientSet()
   /** Suspect calls that wait to be sent: alone, and before the others. */
   readonly suspectQueue: TransientSet<Call> = new TransientSet()
-  /** Number of replies. */
   replies = 0
   /** The key that a probe reads: that of the last call that failed. */
   probeKey = 'soloflight'
@@ -135,7 +132,6 @@ export class Server<Call extends ServerCall> {
     return this.sent.size + this.queue.size + this.suspectQueue.size
   }
 
-  /** The queue for a call. */
   queueOf(call: Call): TransientSet<Call> {
     return call.suspect ? this.suspectQueue : this.queue
   }
@@ -191,7 +187,6 @@ export class Server<Call extends ServerCall> {
     this.#bytesRead = this.#socket?.bytesRead ?? 0
   }
 
-  /** A reply has arrived. */
   onReply(): void {
     this.replies++
     this.markAlive()
@@ -203,7 +198,6 @@ export class Server<Call extends ServerCall> {
     return this.#clock.now() - this.#aliveAt - this.#unansweredBytes / SLOWEST_LINK_BYTES_PER_MS
   }
 
-  /** When the server last showed a sign of life. */
   get silentSince(): number {
     return this.#aliveAt
   }
@@ -250,7 +244,6 @@ export class Servers<Call extends ServerCall> {
     return [this.default, ...this.#nodes.values()]
   }
 
-  /** Number of calls that were sent or are queued. */
   get pending(): number {
     let pending = this.default.size
     for (const node of this.#nodes.values()) pending += node.size
@@ -270,5 +263,88 @@ export class Servers<Call extends ServerCall> {
     }
     this.#slotOwners.set(slot, server)
     return server
+  }
+}
+
+/** A reading of the server's clock is used this long. It limits the effect of a server clock that is set. */
+const TRUSTED_FOR_MS = 60_000
+
+/** The server's clock may run faster than ours by this factor. */
+const DRIFT = 1 / 1000
+
+/**
+ * An upper bound of the server's time, from the times in its replies. Freshness and leases are judged by the server's clock,
+ * but plain reads and messages do not carry it. With an upper bound no value is served after its ttl, and no lease is
+ * believed after it has expired.
+ */
+export class ServerClock {
+  readonly #clock: Clock
+  #offset = 0
+  #updatedAt = Number.NEGATIVE_INFINITY
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Records the server's time `now` (ms since the epoch) from the reply to a request sent at `sentAt` of our clock. */
+  update(now: number, sentAt: number): void {
+    if (!(now > 0)) return
+    // `now` is rounded down to a millisecond.
+    this.#offset = now + 1 - sentAt
+    this.#updatedAt = sentAt
+  }
+
+  /** Estimate of the server's time, ms since the epoch. Meaningless before the first {@link update}. */
+  get estimate(): number {
+    return this.#clock.now() + this.#offset
+  }
+
+  /** Upper bound of the server's time, ms since the epoch; undefined without a recent reading. */
+  now(): number | undefined {
+    const age = this.#clock.now() - this.#updatedAt
+    return age < TRUSTED_FOR_MS ? this.estimate + age * DRIFT : undefined
+  }
+
+  /** ms that surely remain until the server's clock reads `until`; 0 without a recent reading. */
+  remaining(until: number): number {
+    const now = this.now()
+    return now === undefined ? 0 : Math.max(0, until - now)
+  }
+}
+
+/** The largest fence or version. Larger integers are not exact, in JavaScript or in Lua. */
+export const MAX_EXACT_INTEGER: number = Number.MAX_SAFE_INTEGER
+
+/** A plausible fence is ahead of the server's clock by at most this … */
+const MAX_CLOCK_LEAD_MS = 24 * 60 * 60_000
+
+/** … or above the highest one so far by at most this: after the clock was set back, fences continue from there. */
+const MAX_FENCE_STEP_US = 1_000_000
+
+/**
+ * The highest fence that this process has seen. Claims carry it, so that the next fence is above it even if the server has
+ * lost the record and its clock was set back. An implausible fence is not remembered: if somebody forged it in one record,
+ * it must not affect the others.
+ */
+export class FenceWatermark {
+  readonly #clock: Pick<ServerClock, 'estimate'>
+  #highest = 0
+
+  constructor(clock: Pick<ServerClock, 'estimate'>) {
+    this.#clock = clock
+  }
+
+  get highest(): number {
+    return this.#highest
+  }
+
+  observe(fence: number): void {
+    if (fence > this.#highest && this.isPlausible(fence)) this.#highest = fence
+  }
+
+  /** Whether a fence can be the result of a regular grant. */
+  isPlausible(fence: number): boolean {
+    const serverTime = this.#clock.estimate
+    return fence <= Math.max((serverTime + MAX_CLOCK_LEAD_MS) * 1000, this.#highest + MAX_FENCE_STEP_US)
   }
 }

@@ -1,7 +1,7 @@
 import { TransientMap } from '../collections.ts'
-import { type Clock, nextTurn, type Timer } from '../event-loop.ts'
 import { FORMAT, ID_LENGTH, newId } from '../keys.ts'
 import { emit } from '../telemetry.ts'
+import { type Clock, nextTurn, type Timer } from '../time.ts'
 import type { RedisServerClient } from './client.ts'
 import { isErrorReply, safeCopy } from './diagnosis.ts'
 

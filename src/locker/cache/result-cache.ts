@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { type Clock, rootContext } from '../../kernel/event-loop.ts'
+import { type Clock, rootContext } from '../../kernel/time.ts'
 import type { Done } from '../work.ts'
 
 /** Bounds of the in-process cache of results. */

@@ -1,5 +1,5 @@
-import { microtask } from '../../kernel/event-loop.ts'
 import type { CallLimits } from '../../kernel/limits.ts'
+import { microtask } from '../../kernel/time.ts'
 import type { Call } from '../call.ts'
 import type { Store } from '../store/store.ts'
 

@@ -1,6 +1,6 @@
 import { types } from 'node:util'
 import { LeaseLostError } from '../../errors.ts'
-import { AsyncContext } from '../../kernel/event-loop.ts'
+import { AsyncContext } from '../../kernel/time.ts'
 import type { Slot } from '../../kernel/work-scheduler.ts'
 import type { WaitNode, WorkContext } from '../work.ts'
 import type { HeldLease } from './held-lease.ts'

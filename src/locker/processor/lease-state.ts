@@ -1,4 +1,4 @@
-import type { Transitions } from '../../kernel/transitions.ts'
+import type { Transitions } from '../../kernel/collections.ts'
 import type { TagVersions } from '../cache/tag-versions.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'

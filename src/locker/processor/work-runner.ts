@@ -1,7 +1,7 @@
 import { CodecError, LeaseLostError } from '../../errors.ts'
-import { type AsyncContext, runningWork } from '../../kernel/event-loop.ts'
 import { checkDuration, checkOptions, type OptionTable } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
+import { type AsyncContext, runningWork } from '../../kernel/time.ts'
 import type { RunningWork, Slot } from '../../kernel/work-scheduler.ts'
 import type { WaitNode, Work, WorkContext } from '../work.ts'
 import type { HeldLease } from './held-lease.ts'

@@ -1,8 +1,8 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
-import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/event-loop.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
 import { type CallLimits, MAX_PARKED } from '../../kernel/limits.ts'
+import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/time.ts'
 import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
 import type {
   Claim,

@@ -1,4 +1,4 @@
-import { MAX_EXACT_INTEGER } from '../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../kernel/redis/server.ts'
 import type {
   Claim,
   ClaimReply,

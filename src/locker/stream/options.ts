@@ -1,6 +1,5 @@
 import type { RemoteFailure } from '../../errors.ts'
 import type { Codec } from '../../kernel/codec/codec.ts'
-import type { AsyncContext, Clock } from '../../kernel/event-loop.ts'
 import {
   checkDuration,
   checkFlag,
@@ -13,6 +12,7 @@ import {
   oneOf,
   withDefaults,
 } from '../../kernel/options.ts'
+import type { AsyncContext, Clock } from '../../kernel/time.ts'
 import type { WorkScheduler } from '../../kernel/work-scheduler.ts'
 import type { Counters } from '../locker-context.ts'
 import type { OnUnavailable } from '../options.ts'

@@ -1,6 +1,6 @@
 import { AbortedError, UnavailableError } from '../../errors.ts'
-import { outsideWork } from '../../kernel/event-loop.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
+import { outsideWork } from '../../kernel/time.ts'
 import type { ResultEntry, TagVersions } from '../../locker/internal.ts'
 import type { ForwardReason } from '../policy/cache-status.ts'
 import { requestDirectives } from '../policy/demands.ts'

@@ -1,6 +1,6 @@
 import { UnavailableError } from '../../errors.ts'
-import type { Timer } from '../../kernel/event-loop.ts'
 import { emit } from '../../kernel/telemetry.ts'
+import type { Timer } from '../../kernel/time.ts'
 import type { EntryNamespace } from './storage/placement.ts'
 
 /** Invalidations that are kept for later. Beyond that the oldest are dropped. */

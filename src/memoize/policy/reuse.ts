@@ -1,4 +1,4 @@
-import type { Clock } from '../../kernel/event-loop.ts'
+import type { Clock } from '../../kernel/time.ts'
 import type { ResultEntry } from '../../locker/internal.ts'
 import type { CacheLookup, EntryRef } from '../engine/lookup.ts'
 import type { HttpRequest, HttpResponse } from '../engine/message.ts'

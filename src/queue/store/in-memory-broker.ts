@@ -1,5 +1,5 @@
-import { type Clock, wallMicros } from '../../kernel/event-loop.ts'
 import { ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
+import { type Clock, wallMicros } from '../../kernel/time.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'

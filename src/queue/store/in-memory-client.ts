@@ -1,7 +1,7 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
-import { microtask } from '../../kernel/event-loop.ts'
 import type { CallLimits } from '../../kernel/limits.ts'
+import { microtask } from '../../kernel/time.ts'
 import type { BrokerClient, InMemoryBroker } from './in-memory-broker.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
 import type {

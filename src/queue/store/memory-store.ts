@@ -1,6 +1,6 @@
-import { type Clock, microtask, systemClock } from '../../kernel/event-loop.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../kernel/limits.ts'
+import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import { InMemoryQueueClient } from './in-memory-client.ts'
 import type { JobRecord } from './model/job-record.ts'

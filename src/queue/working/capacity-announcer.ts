@@ -1,5 +1,5 @@
-import type { Clock, Timer } from '../../kernel/event-loop.ts'
-import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import type { Clock, Timer } from '../../kernel/time.ts'
 
 /** The capacity is announced this often, ms: a store that lost its data does not know the worker any more. */
 const ANNOUNCE_INTERVAL = 5 * 60_000

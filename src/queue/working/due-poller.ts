@@ -1,5 +1,5 @@
-import type { Timer } from '../../kernel/event-loop.ts'
-import { assertTransition, type Transitions } from '../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import type { Timer } from '../../kernel/time.ts'
 import type { QueueContext } from '../options.ts'
 import type { DueResult, StallPolicy } from '../store/store.ts'
 

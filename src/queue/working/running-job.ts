@@ -1,8 +1,8 @@
 import { CodecError } from '../../errors.ts'
 import { type Codec, encodeWith } from '../../kernel/codec/codec.ts'
-import type { Clock } from '../../kernel/event-loop.ts'
-import { ProgressThrottle } from '../../kernel/lease/progress-throttle.ts'
 import { type CallLimits, MESSAGE_LIMIT } from '../../kernel/limits.ts'
+import type { Clock } from '../../kernel/time.ts'
+import { ProgressThrottle } from '../../kernel/waiter.ts'
 import type { AttemptRef, QueueStore } from '../store/store.ts'
 
 /** The job that a handler is called with. */

@@ -1,5 +1,5 @@
 import type { CallLimits } from '../../../src/kernel/limits.ts'
-import { FenceWatermark } from '../../../src/kernel/redis/server-clock.ts'
+import { FenceWatermark } from '../../../src/kernel/redis/server.ts'
 import type {
   Claim,
   Claimer,

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../../src/kernel/event-loop.ts'
+import type { Clock, Timer } from '../../../src/kernel/time.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /** From when to when a process stood still. */

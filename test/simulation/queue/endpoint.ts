@@ -1,5 +1,5 @@
 import type { CallLimits } from '../../../src/kernel/limits.ts'
-import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server-clock.ts'
+import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server.ts'
 import type { StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type {

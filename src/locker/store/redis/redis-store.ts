@@ -1,11 +1,11 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections.ts'
-import { atEndOfTick } from '../../../kernel/event-loop.ts'
 import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
+import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
+import { atEndOfTick } from '../../../kernel/time.ts'
 import type { Client } from '../record.ts'
 import type {
   Claim,

@@ -1,6 +1,6 @@
-import type { Clock, Timer } from '../../../kernel/event-loop.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { digestOf, FORMAT, newId } from '../../../kernel/keys.ts'
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import type { Clock, Timer } from '../../../kernel/time.ts'
 import type { WaitNode } from '../../work.ts'
 import type { StreamHost } from '../options.ts'
 import { type Interruption, isShared, type StreamEnd } from '../stream-record.ts'

@@ -1,9 +1,9 @@
 import { OverloadedError } from '../../../errors.ts'
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
-import { type Clock, microtask } from '../../../kernel/event-loop.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, MemoryBudget } from '../../../kernel/in-memory-store.ts'
 import { newId } from '../../../kernel/keys.ts'
 import { MESSAGE_LIMIT } from '../../../kernel/limits.ts'
+import { type Clock, microtask } from '../../../kernel/time.ts'
 import {
   type Append,
   LOG_GRACE,

@@ -1,5 +1,5 @@
-import { nextTurn } from '../../../kernel/event-loop.ts'
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
+import { nextTurn } from '../../../kernel/time.ts'
 import { LOG_GRACE, type LogStore } from '../log/log-store.ts'
 import type { LogView } from '../log/log-view.ts'
 

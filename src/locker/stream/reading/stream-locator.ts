@@ -1,5 +1,5 @@
 import type { SoloflightError } from '../../../errors.ts'
-import { outsideWork } from '../../../kernel/event-loop.ts'
+import { outsideWork } from '../../../kernel/time.ts'
 import type { StreamGrant, StreamRecord, StreamSpace } from '../stream-record.ts'
 
 /** What the record of a stream says. */

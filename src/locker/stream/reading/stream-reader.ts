@@ -7,7 +7,7 @@ import {
 } from '../../../errors.ts'
 import { decodeWith } from '../../../kernel/codec/codec.ts'
 import { remoteError } from '../../../kernel/codec/failure.ts'
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import { errorFor } from '../../flight/waiter-set.ts'
 import { countUndecodable } from '../../locker-context.ts'

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import { nextTick } from '../../../kernel/event-loop.ts'
+import { nextTick } from '../../../kernel/time.ts'
 import { fromRawHeaders, type HeaderFields, type OriginRequest } from '../../engine/index.ts'
 import { linesOf } from '../../policy/fields.ts'
 import { equalValues } from './messages.ts'

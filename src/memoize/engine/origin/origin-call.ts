@@ -1,6 +1,6 @@
 import pDefer from 'p-defer'
 import { AbortedError, SoloflightError, TimeoutError } from '../../../errors.ts'
-import type { Clock } from '../../../kernel/event-loop.ts'
+import type { Clock } from '../../../kernel/time.ts'
 import type { Origin, OriginRequest, OriginResponse } from '../message.ts'
 import { discard } from '../storage/body.ts'
 

@@ -1,6 +1,6 @@
 import pDefer from 'p-defer'
-import type { Clock } from '../../../kernel/event-loop.ts'
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
+import type { Clock } from '../../../kernel/time.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import type { ResponseTiming } from '../../policy/age.ts'
 import { CacheControl } from '../../policy/cache-control.ts'

@@ -1,5 +1,5 @@
 import { AbortedError, TimeoutError } from '../../../errors.ts'
-import type { Clock } from '../../../kernel/event-loop.ts'
+import type { Clock } from '../../../kernel/time.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 
 /** Runs at most `limit` tasks of each key at once; the others wait, first come, first served. */

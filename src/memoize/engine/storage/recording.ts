@@ -1,5 +1,5 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { linesOf } from '../../policy/fields.ts'
 import type { HeaderFields } from '../message.ts'
 import { bufferOf, discard, type Pieces } from './body.ts'

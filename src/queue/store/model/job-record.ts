@@ -1,4 +1,4 @@
-import { assertTransition, type Transitions } from '../../../kernel/transitions.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import type { AttemptOutcome, JobNotice, JobOutcome, Submission } from '../store.ts'
 
 /** Estimated memory of a record beside its payloads, and of each park, in bytes. */

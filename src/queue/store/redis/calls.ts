@@ -1,6 +1,6 @@
 import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { FenceWatermark, ServerClock } from '../../../kernel/redis/server-clock.ts'
+import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
 import { keySegment, type QueueKeys } from './queue-keys.ts'
 
 export type Argument = string | Buffer

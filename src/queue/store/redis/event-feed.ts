@@ -1,7 +1,7 @@
-import { atEndOfTick, microtask, type Timer } from '../../../kernel/event-loop.ts'
 import { FORMAT, newId } from '../../../kernel/keys.ts'
 import type { CommandSender } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
+import { atEndOfTick, microtask, type Timer } from '../../../kernel/time.ts'
 
 /** Who watches says so this often, ms, and is believed for twice as long. */
 const ANNOUNCE_INTERVAL = 5_000

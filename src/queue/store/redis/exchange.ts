@@ -1,6 +1,6 @@
 import { UnavailableError } from '../../../errors.ts'
-import { atEndOfTick } from '../../../kernel/event-loop.ts'
 import { ReplyCallbacks, type Script } from '../../../kernel/redis/call.ts'
+import { atEndOfTick } from '../../../kernel/time.ts'
 import { type Argument, type CommandKeys, CommandList, type QueueCalls } from './calls.ts'
 
 /** One of several things that are asked for by one script call. Made by a constructor: see kernel/collections.ts. */

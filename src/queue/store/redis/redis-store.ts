@@ -1,9 +1,9 @@
-import { atEndOfTick, type Timer } from '../../../kernel/event-loop.ts'
 import { FORMAT } from '../../../kernel/keys.ts'
 import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
+import { atEndOfTick, type Timer } from '../../../kernel/time.ts'
 import type {
   AttemptOutcome,
   AttemptRef,

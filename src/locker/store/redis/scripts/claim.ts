@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/keys.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 import { ANY_STALENESS } from '../../store.ts'
 
 /**

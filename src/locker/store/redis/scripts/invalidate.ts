@@ -1,5 +1,5 @@
 import { FORMAT } from '../../../../kernel/keys.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 
 /** If the broadcast fails, the caches of other processes stay as they are: then the script fails too. */
 const broadcast = (version: string) => /* lua */ `

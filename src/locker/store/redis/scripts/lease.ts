@@ -1,5 +1,5 @@
 import { FORMAT } from '../../../../kernel/keys.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 import { HEADER_LENGTH, VALUE_HEADER } from '../wire.ts'
 import { ENDED_FIELDS } from './prelude.ts'
 

@@ -1,5 +1,5 @@
 import { ID_LENGTH } from '../../../../kernel/keys.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 import { MAX_DELAY, PENDING_JOB_TTL } from '../../store.ts'
 import { WORKER_TTL } from './prelude.ts'
 

@@ -1,6 +1,6 @@
 import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
 import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
-import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server-clock.ts'
+import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 
 /**
  * The layout of a queue in Redis, and what its scripts share. queue-model.ts specifies the transitions.
