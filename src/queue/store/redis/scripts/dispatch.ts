@@ -144,7 +144,7 @@ local function readReady(id)
   local lastFence, failures, stalls, options, generation, firstPiece, worker, settledGeneration, dueAt = unpack(found)
   if not generation then return job end
   if (worker and worker ~= '') or num(settledGeneration) >= num(generation) or dueAt then return {} end
-  if num(lastFence) >= ${MAX_EXACT_INTEGER} then return job end
+  if not (num(lastFence) < ${MAX_EXACT_INTEGER}) then return job end
   local isRead, payload = pcall(payloadOf, key, firstPiece)
   if isRead then
     job.lastFence, job.failures, job.stalls, job.options, job.generation = lastFence, failures, stalls, options, generation
