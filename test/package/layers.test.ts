@@ -33,10 +33,11 @@ const MAX_FILES = 15
 const INNER_YET: string[] = []
 const CYCLES_YET: string[][] = [['memoize/engine/storage/holdings.ts', 'memoize/engine/storage/placement.ts']]
 const LARGE_YET: string[] = [
-  'locker/flight/flight.ts has 773 lines',
+  'locker/flight/flight.ts has 772 lines',
   'memoize/engine/engine.ts has 404 lines',
   'memoize/engine/origin/origin-fetch.ts has 380 lines',
-  'queue/store/redis/redis-store.ts has 428 lines',
+  'queue/queue.ts has 361 lines',
+  'queue/store/redis/redis-store.ts has 427 lines',
   'memoize/policy has 16 files',
 ]
 
