@@ -6,7 +6,7 @@ import { LockerProcesses } from '../support/locker-process.ts'
 import { expired, lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { soon, until } from '../support/wait.ts'
 
-/** A work that goes on until it is told to end, and shows its signal. */
+/** A work that runs until the test ends it, and exposes its signal. */
 function endless() {
   const gate = pDefer<string>()
   let signal: AbortSignal | undefined
@@ -22,7 +22,7 @@ function endless() {
   }
 }
 
-/** A caller that can leave. */
+/** A caller that can abort. */
 function caller(
   locker: Locker,
   work: (context: { signal: AbortSignal }) => Promise<string>,
@@ -35,7 +35,7 @@ function caller(
 }
 
 withAndWithoutCache(
-  'abortUnwanted - the signal fires when nobody anywhere waits any more',
+  'abortUnwanted - the signal aborts when no waiter is left in any process',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const w = endless()
@@ -52,43 +52,49 @@ withAndWithoutCache(
     await until(() => w.signal?.aborted === true, { what: 'the signal' })
     assert.ok(w.signal?.reason instanceof AbortedError, 'the reason')
     await until(async () => (await other.peek('k')).status === 'free', { what: 'the lock to be free' })
-    // Whoever comes now begins anew; the work that was given up cannot publish.
+    // A later caller starts a new work. The aborted work cannot publish.
     assert.equal(await other.run('k', () => 'new'), 'new')
     w.end('old')
     assert.equal(await one.run('k', () => 'unused'), 'new')
   },
 )
 
-withAndWithoutCache('abortUnwanted - one that comes back in time keeps it', async (world, options) => {
-  const [one, other] = [await world.open(options), await world.open(options)]
-  const w = endless()
-  const first = caller(one, w.work)
-  await until(() => w.signal !== undefined, { what: 'the work' })
-  const second = caller(other, w.work)
-  await until(() => other.stats().parks === 1, { what: 'the other to wait' })
-  first.leave()
-  const third = caller(one, w.work)
-  second.leave()
-  await one.peek('k')
-  assert.equal(await soon(third.result, 50), 'pending')
-  assert.equal(w.signal?.aborted, false)
-  w.end('value')
-  assert.equal(await third.result, 'value')
-})
+withAndWithoutCache(
+  'abortUnwanted - a waiter that returns in time keeps the work running',
+  async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    const w = endless()
+    const first = caller(one, w.work)
+    await until(() => w.signal !== undefined, { what: 'the work' })
+    const second = caller(other, w.work)
+    await until(() => other.stats().parks === 1, { what: 'the other to wait' })
+    first.leave()
+    const third = caller(one, w.work)
+    second.leave()
+    await one.peek('k')
+    assert.equal(await soon(third.result, 50), 'pending')
+    assert.equal(w.signal?.aborted, false)
+    w.end('value')
+    assert.equal(await third.result, 'value')
+  },
+)
 
-withAndWithoutCache('abortUnwanted - without it the work goes on, and is kept', async (world, options) => {
-  const one = await world.open(options)
-  const w = endless()
-  const { leave, result } = caller(one, w.work, false)
-  await until(() => w.signal !== undefined, { what: 'the work' })
-  leave()
-  await assert.rejects(result, AbortedError)
-  assert.equal(w.signal?.aborted, false)
-  w.end('value')
-  await until(async () => (await one.peek('k')).status === 'done', { what: 'the result' })
-})
+withAndWithoutCache(
+  'abortUnwanted - without the option the work goes on, and its result is kept',
+  async (world, options) => {
+    const one = await world.open(options)
+    const w = endless()
+    const { leave, result } = caller(one, w.work, false)
+    await until(() => w.signal !== undefined, { what: 'the work' })
+    leave()
+    await assert.rejects(result, AbortedError)
+    assert.equal(w.signal?.aborted, false)
+    w.end('value')
+    await until(async () => (await one.peek('k')).status === 'done', { what: 'the result' })
+  },
+)
 
-withAndWithoutCache('abortUnwanted - a renewal in the background is wanted', async (world, options) => {
+withAndWithoutCache('abortUnwanted - a background refresh is not aborted', async (world, options) => {
   const one = await world.open(options)
   const swr = { ttl: 30, staleWhileRevalidate: 60_000, abortUnwanted: true }
   await one.run('k', () => 'old', swr)
@@ -102,7 +108,7 @@ withAndWithoutCache('abortUnwanted - a renewal in the background is wanted', asy
   await until(async () => (await one.run('k', () => 'none', swr)) === 'new', { what: 'the new result' })
 })
 
-test('abortUnwanted - who waited in a process that died does not count', async () => {
+test('abortUnwanted - a waiter whose process died does not count', async () => {
   await using world = await lockersIn('redis')
   const one = await world.open({ lease: 600 })
   const redis = world.t?.redis
@@ -120,6 +126,6 @@ test('abortUnwanted - who waited in a process that died does not count', async (
   await one.peek('k')
   assert.equal(w.signal?.aborted, false)
   await processes.at(0).kill()
-  // At the next renewal it is asked who is still there.
+  // The next renewal of the lease finds that no waiter is left.
   await until(() => w.signal?.aborted === true, { what: 'the signal' })
 })

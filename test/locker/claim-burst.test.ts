@@ -9,8 +9,8 @@ import type { Monitor } from '../support/monitor.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-describe('a burst of claims', () => {
-  /** How many claims the server has seen. */
+describe('claim burst', () => {
+  /** Number of claims that the server has received. */
   async function claimsIn(monitor: Monitor): Promise<number> {
     const lines = await monitor.lines()
     const counts = lines
@@ -22,9 +22,9 @@ describe('a burst of claims', () => {
   const burst = (locker: Locker, count: number, options: RunOptions = {}) =>
     Promise.allSettled(Array.from({ length: count }, (_, n) => locker.run(`key:${n}`, () => 1, options)))
 
-  test('few are under way until Redis has answered the first of them', async () => {
+  test('few claims are sent until Redis has answered the first', async () => {
     await using t = await setup({ proxy: true })
-    // Nothing happens because Redis is slow.
+    // Short timers never fire, so the slowness of Redis has no effect.
     const after: Clock['after'] = (ms, run, background) =>
       ms < 100 ? { cancel: () => {} } : systemClock.after(ms, run, background)
     await using locker = new Locker({
@@ -36,7 +36,7 @@ describe('a burst of claims', () => {
     await locker.run('warm', () => 0)
     await using monitor = await t.server.monitor()
     t.proxy.delay(3_000, { direction: 'down' })
-    // Claimed in one tick: nothing is read before.
+    // All claims start in one tick, with refresh, so nothing is read first.
     const settled = burst(locker, 200, { refresh: true })
     assert.equal(await until(() => claimsIn(monitor), { what: 'the first claims' }), 16)
     await sleep(200)
@@ -45,7 +45,7 @@ describe('a burst of claims', () => {
     assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
   })
 
-  test('all go out where Redis takes its time', async () => {
+  test('all claims are sent when Redis is slow but answers', async () => {
     await using t = await setup({ proxy: true })
     await using locker = new Locker({ redis: t.proxy.options, unavailableAfter: 20_000 })
     await locker.ready()
@@ -60,7 +60,7 @@ describe('a burst of claims', () => {
     assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
   })
 
-  test('who gives Redis little time waits behind nobody who gives it more', async () => {
+  test('a call with a short unavailableAfter does not wait behind calls with a long one', async () => {
     await using t = await setup({ proxy: true })
     await using connection = new Connection(t.proxy.options)
     await using patient = new Locker({ redis: connection, unavailableAfter: 20_000 })
@@ -79,7 +79,7 @@ describe('a burst of claims', () => {
     await others
   })
 
-  test('when the client is disconnected, each of a large one is told', async () => {
+  test('when the client is disconnected, every call of a large burst fails', async () => {
     await using t = await setup()
     const client = await t.client()
     await using locker = new Locker({ redis: client })
@@ -91,7 +91,7 @@ describe('a burst of claims', () => {
     assert.deepEqual([...new Set(reasons)], ['E_UNAVAILABLE'])
   })
 
-  test('no more are under way while works of the process wait for others that compute', async () => {
+  test('no more claims are sent while works of the process keep its CPU busy', async () => {
     await using t = await setup({ proxy: true })
     const after: Clock['after'] = (ms, run, background) =>
       ms < 100 ? { cancel: () => {} } : systemClock.after(ms, run, background)
@@ -100,7 +100,7 @@ describe('a burst of claims', () => {
     await locker.ready()
     await locker.run('warm', () => 0)
     await using monitor = await t.server.monitor()
-    // Works of whatever layer: one starts for each that has ended.
+    // Works of another layer: one starts whenever one has ended.
     const works = new WorkScheduler(Number.POSITIVE_INFINITY, clock)
     let busy = true
     const compute = () =>
@@ -116,7 +116,7 @@ describe('a burst of claims', () => {
       const settled = burst(locker, 200, { refresh: true })
       await until(async () => (await claimsIn(monitor)) > 16, { what: 'the second claims' })
       await sleep(200)
-      assert.equal(await claimsIn(monitor), 32, 'as many as were answered, not twice as many')
+      assert.equal(await claimsIn(monitor), 32, 'one claim for each answer, not two')
       t.proxy.delay(0)
       assert.ok((await settled).every(({ status }) => status === 'fulfilled'))
     } finally {

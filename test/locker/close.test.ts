@@ -26,7 +26,7 @@ inBothStores('L2 close - close waits for running works within its grace, and rej
   assert.ok(error instanceof ClosedError && error.key === 'theirs')
   await closed
   await until(async () => (await other.peek('theirs')).lock?.parked === 0, {
-    what: 'the place to be given up',
+    what: 'the park to be removed',
   })
   await theirs.publish('x')
 })

@@ -35,7 +35,7 @@ inBothStores('concurrency - nested works with concurrency 1 do not block each ot
     const { running, queued, held } = locker.stats()
     return running + queued + held === 0
   }
-  await until(idle, { what: 'the slots to be given back' })
+  await until(idle, { what: 'the slots to be released' })
 })
 
 inBothStores(

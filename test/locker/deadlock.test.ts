@@ -7,7 +7,7 @@ import { until } from '../support/wait.ts'
 
 const timeout = 3000
 
-/** What a promise rejects with, as the work saw it: its failure travels as a RemoteError whose cause it is. */
+/** The error that a work failed with: the cause of the RemoteError that its caller receives. */
 async function originOf(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise
@@ -19,7 +19,7 @@ async function originOf(promise: Promise<unknown>): Promise<unknown> {
   return assert.fail('it did not reject')
 }
 
-test('deadlock - a work that asks for its own key is told at once', async () => {
+test('deadlock - a work that requests its own key fails at once', async () => {
   await using locker = new Locker({ timeout })
   const asks: Record<string, () => Promise<unknown>> = {
     run: () => locker.run('run', () => 1),
@@ -34,7 +34,7 @@ test('deadlock - a work that asks for its own key is told at once', async () => 
   }
 })
 
-test('deadlock - it is seen through other works, timers and promises', async () => {
+test('deadlock - a cycle through other works, timers and promises is found', async () => {
   await using locker = new Locker({ timeout })
   const ask = () => locker.run('a', () => 1)
   const later = () => new Promise((resolve, reject) => setTimeout(() => ask().then(resolve, reject), 5))
@@ -42,7 +42,7 @@ test('deadlock - it is seen through other works, timers and promises', async () 
   assert.ok(error instanceof DeadlockError, 'error instanceof DeadlockError')
 })
 
-test('deadlock - two works that wait for each other: one of them is told', async () => {
+test('deadlock - of two works that wait for each other, one fails', async () => {
   await using locker = new Locker({ timeout })
   const bothRun = [pDefer(), pDefer()]
   const meet = (mine: number, other: string) => async () => {
@@ -54,7 +54,7 @@ test('deadlock - two works that wait for each other: one of them is told', async
   assert.deepEqual(results, ['E_DEADLOCK', 'E_DEADLOCK'], 'one was told, the other was handed its result')
 })
 
-test('deadlock - works may ask for other keys, side by side and nested, and for the same one twice', async () => {
+test('deadlock - works may request other keys, in parallel and nested, and the same key twice', async () => {
   await using locker = new Locker({ timeout })
   const leaf = (name: string) => locker.run(name, () => name)
   const result = await locker.run('top', async () => {
@@ -64,7 +64,7 @@ test('deadlock - works may ask for other keys, side by side and nested, and for 
   assert.deepEqual(result, ['x', 'y', 'x', 'x'])
 })
 
-test('deadlock - after its work has ended, its key may be asked for from what it began', async () => {
+test('deadlock - code that a work started may request its key after the work has ended', async () => {
   await using locker = new Locker({ timeout, cache: false })
   const after = pDefer<unknown>()
   await locker.run('key', () => {
@@ -74,21 +74,21 @@ test('deadlock - after its work has ended, its key may be asked for from what it
   assert.equal(await after.promise, 'done')
 })
 
-test('deadlock - a key of another store is another key', async () => {
+test('deadlock - the same key of another store is another key', async () => {
   await using near = new Locker({ timeout })
   await using far = new Locker({ timeout })
   const result = await near.run('report', () => far.run('report', () => 'computed once, kept at two levels'))
   assert.equal(result, 'computed once, kept at two levels')
 })
 
-test('deadlock - a key of another prefix is another key', async () => {
+test('deadlock - the same key under another prefix is another key', async () => {
   const store = new MemoryStore()
   await using one = new Locker({ timeout, store, prefix: 'a' })
   await using other = new Locker({ timeout, store, prefix: 'b' })
   assert.equal(await one.run('key', () => other.run('key', () => 'of b')), 'of b')
 })
 
-test('deadlock - it is seen across the lockers of a connection', async () => {
+test('deadlock - a cycle across lockers of one connection is found', async () => {
   await using t = await setup()
   await using connection = new Connection(t.redis)
   await using one = new Locker({ redis: connection, timeout })
@@ -97,7 +97,7 @@ test('deadlock - it is seen across the lockers of a connection', async () => {
   assert.ok(error instanceof DeadlockError, 'error instanceof DeadlockError')
 })
 
-test('L1 deadlock - across processes it ends at the timeout of the waiters', async () => {
+test('L1 deadlock - a cycle across processes ends at the timeout of the waiters', async () => {
   const store = new MemoryStore()
   await using one = new Locker({ store, timeout: 400 })
   await using other = new Locker({ store, timeout: 400 })
@@ -115,7 +115,7 @@ test('L1 deadlock - across processes it ends at the timeout of the waiters', asy
   await until(() => one.stats().held + other.stats().held === 0, { what: 'the leases to be settled' })
 })
 
-test('deadlock - what a work waited for is forgotten: it does not make later waits a cycle', async () => {
+test('deadlock - a wait that has ended does not make a later wait a cycle', async () => {
   await using locker = new Locker({ timeout, cache: false })
   const gate = pDefer<string>()
   const outer = locker.run('a', async () => {

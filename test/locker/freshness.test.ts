@@ -5,7 +5,7 @@ import { type Locker, RemoteError } from '../../src/index.ts'
 import { expired, lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { soon, until } from '../support/wait.ts'
 
-/** A work that ends when it is told to, and counts its runs. */
+/** A work that the test ends, and that counts its runs. */
 function counted() {
   let runs = 0
   let gate = pDefer<void>()
@@ -30,7 +30,7 @@ function counted() {
 const SWR = { ttl: 60, staleWhileRevalidate: 60_000 }
 const SIE = { ttl: 60, staleIfError: 60_000 }
 
-/** A result that is expired, of two lockers that know of it. */
+/** Two lockers that have seen a result which is expired now. */
 async function stale(
   one: Locker,
   other: Locker,
@@ -45,7 +45,7 @@ async function stale(
 
 describe('staleWhileRevalidate', () => {
   withAndWithoutCache(
-    'freshness - one processor renews while everybody is served what is over',
+    'freshness - one processor refreshes while all callers are served the stale value',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -55,12 +55,12 @@ describe('staleWhileRevalidate', () => {
         const asked = [one, other, one, other].map((locker) => locker.run('k', c.work, SWR))
         assert.deepEqual(await Promise.all(asked), Array(4).fill('value 1'))
       }
-      await until(() => c.runs === 2, { what: 'the renewal' })
+      await until(() => c.runs === 2, { what: 'the refresh' })
       assert.equal(await soon(other.run('k', c.work, SWR)), 'value 1')
       assert.ok(one.stats().stale + other.stats().stale >= 13, 'what is over is counted')
       c.end()
       const renewed = async () => (await one.peek('k')).status === 'done'
-      await until(renewed, { what: 'the renewed result' })
+      await until(renewed, { what: 'the new result' })
       assert.deepEqual(await Promise.all([one, other].map((locker) => locker.run('k', c.work))), [
         'value 2',
         'value 2',
@@ -69,7 +69,7 @@ describe('staleWhileRevalidate', () => {
     },
   )
 
-  withAndWithoutCache('freshness - a renewal that fails leaves what there is', async (world, options) => {
+  withAndWithoutCache('freshness - a refresh that fails keeps the stale value', async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const c = counted()
     await stale(one, other, c, SWR)
@@ -77,21 +77,21 @@ describe('staleWhileRevalidate', () => {
     for (let round = 0; round < 5; round++) {
       for (const locker of [one, other]) assert.equal(await locker.run('k', broken, SWR), 'value 1')
     }
-    // Whoever asks while a renewal runs waits for that, and has its failure.
-    await until(() => one.stats().flights + other.stats().flights === 0, { what: 'the renewals to end' })
+    // A caller without options waits for the running refresh, and would receive its failure.
+    await until(() => one.stats().flights + other.stats().flights === 0, { what: 'the refreshes to end' })
     await assert.rejects(one.run('k', broken, { ttl: 60 }), RemoteError)
     assert.equal(await one.run('k', c.work, { ttl: 60_000 }), 'value 2')
   })
 
   withAndWithoutCache(
-    'freshness - who is not content with what is over waits for what is new',
+    'freshness - a caller that accepts no stale value waits for the new one',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
       await stale(one, other, c, SWR)
       c.hold()
       assert.equal(await one.run('k', c.work, SWR), 'value 1')
-      await until(() => c.runs === 2, { what: 'the renewal' })
+      await until(() => c.runs === 2, { what: 'the refresh' })
       const strict = [one, other].map((locker) => locker.run('k', c.work, { ttl: 60_000 }))
       const refresh = one.run('k', c.work, { ...SWR, refresh: true })
       assert.equal(await soon(Promise.race([...strict, refresh]), 100), 'pending')
@@ -101,18 +101,21 @@ describe('staleWhileRevalidate', () => {
     },
   )
 
-  withAndWithoutCache('freshness - what has been over for longer is not served', async (world, options) => {
-    const locker = await world.open(options)
-    const c = counted()
-    const short = { ttl: 30, staleWhileRevalidate: 30 }
-    await locker.run('k', c.work, short)
-    const gone = async () => (await locker.peek('k')).value === undefined
-    await until(gone, { what: 'the end of what is kept', every: 5 })
-    assert.equal(await locker.run('k', c.work, short), 'value 2')
-  })
+  withAndWithoutCache(
+    'freshness - a value that has been stale for longer is not served',
+    async (world, options) => {
+      const locker = await world.open(options)
+      const c = counted()
+      const short = { ttl: 30, staleWhileRevalidate: 30 }
+      await locker.run('k', c.work, short)
+      const gone = async () => (await locker.peek('k')).value === undefined
+      await until(gone, { what: 'the stale value to expire', every: 5 })
+      assert.equal(await locker.run('k', c.work, short), 'value 2')
+    },
+  )
 
   withAndWithoutCache(
-    'S4 freshness - what was invalidated is not served, over or not',
+    'S4 freshness - an invalidated value is not served, stale or fresh',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -120,12 +123,12 @@ describe('staleWhileRevalidate', () => {
       await other.invalidate('k')
       assert.equal(await other.run('k', c.work, SWR), 'value 2')
       const followed = async () => (await one.run('k', c.work, SWR)) === 'value 2'
-      await until(followed, { what: 'the other cache to follow' })
+      await until(followed, { what: 'the other cache to be updated' })
       assert.equal(c.runs, 2)
     },
   )
 
-  test('freshness - in a cache, what is over is renewed once and pushed to all who have it', async () => {
+  test('freshness - a stale value in several caches is refreshed once and pushed to all of them', async () => {
     await using world = await lockersIn('redis')
     const lockers = [await world.open(), await world.open(), await world.open()]
     const c = counted()
@@ -139,19 +142,19 @@ describe('staleWhileRevalidate', () => {
       assert.deepEqual(served, Array(3).fill('value 1'))
       return sum('parks') === before.parks + 2
     }
-    await until(serve, { what: 'the others to wait for the renewal' })
+    await until(serve, { what: 'the others to wait for the refresh' })
     for (let round = 0; round < 20; round++) await serve()
     assert.deepEqual([sum('parks'), sum('grants')], [before.parks + 2, before.grants + 1])
     c.end()
     const fresh = () => Promise.all(lockers.map((locker) => locker.run('k', c.work, SWR)))
-    await until(async () => (await fresh()).every((value) => value === 'value 2'), { what: 'the renewed' })
+    await until(async () => (await fresh()).every((value) => value === 'value 2'), { what: 'the new value' })
     assert.equal(c.runs, 2)
   })
 })
 
 describe('staleIfError', () => {
   withAndWithoutCache(
-    'freshness - instead of the failure, everybody gets what is over',
+    'freshness - every caller receives the stale value instead of the failure',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -166,7 +169,7 @@ describe('staleIfError', () => {
     },
   )
 
-  withAndWithoutCache('freshness - while a failure is kept, too', async (world, options) => {
+  withAndWithoutCache('freshness - also while a failure is kept', async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const c = counted()
     await stale(one, other, c, SIE)
@@ -180,7 +183,7 @@ describe('staleIfError', () => {
 
 describe('softTimeout', () => {
   withAndWithoutCache(
-    'freshness - who has waited so long gets what is expired, and the work goes on',
+    'freshness - after softTimeout a waiter receives the stale value, and the work goes on',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -196,18 +199,21 @@ describe('softTimeout', () => {
     },
   )
 
-  withAndWithoutCache('freshness - without anything to serve, it changes nothing', async (world, options) => {
-    const one = await world.open(options)
-    const c = counted()
-    c.hold()
-    const asked = one.run('k', c.work, { ...SIE, softTimeout: 20 })
-    assert.equal(await soon(asked, 120), 'pending')
-    c.end()
-    assert.equal(await asked, 'value 1')
-  })
+  withAndWithoutCache(
+    'freshness - without a stale value, softTimeout has no effect',
+    async (world, options) => {
+      const one = await world.open(options)
+      const c = counted()
+      c.hold()
+      const asked = one.run('k', c.work, { ...SIE, softTimeout: 20 })
+      assert.equal(await soon(asked, 120), 'pending')
+      c.end()
+      assert.equal(await asked, 'value 1')
+    },
+  )
 })
 
-describe('what the work decides', () => {
+describe('decisions of the work', () => {
   withAndWithoutCache('freshness - setTtl', async (world, options) => {
     const locker = await world.open(options)
     await locker.run('k', ({ setTtl }) => setTtl(200))
@@ -220,7 +226,7 @@ describe('what the work decides', () => {
   })
 
   withAndWithoutCache(
-    'freshness - noStore: those who wait get it, and nobody waits for anybody afterwards',
+    'freshness - noStore: waiters receive the result, and later callers bypass the lock',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -251,7 +257,7 @@ describe('what the work decides', () => {
     },
   )
 
-  withAndWithoutCache('freshness - noStore: what was kept before stays', async (world, options) => {
+  withAndWithoutCache('freshness - noStore: an earlier result stays', async (world, options) => {
     const one = await world.open(options)
     const c = counted()
     await one.run('k', c.work, SWR)
@@ -261,7 +267,7 @@ describe('what the work decides', () => {
   })
 
   withAndWithoutCache(
-    'freshness - noStore: the first work that is to be kept ends it',
+    'freshness - noStore: the first result that is kept ends the bypass',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -274,7 +280,7 @@ describe('what the work decides', () => {
   )
 
   withAndWithoutCache(
-    'S4 freshness - noStore: what was begun before an invalidation is not kept after it',
+    'S4 freshness - noStore: a result of a work that started before an invalidation is not kept after it',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -290,31 +296,28 @@ describe('what the work decides', () => {
     },
   )
 
-  withAndWithoutCache(
-    'freshness - noStore: whoever asks for the lock still gets it',
-    async (world, options) => {
-      const [one, other] = [await world.open(options), await world.open(options)]
-      await one.run('k', ({ noStore }) => noStore())
-      const ticket = await other.request('k')
-      assert.equal(ticket.status, 'locked')
-      const waiting = one.run('k', () => 'own')
-      if (ticket.status === 'locked') await ticket.publish('published')
-      assert.equal(await waiting, 'published')
-    },
-  )
+  withAndWithoutCache('freshness - noStore: request still grants the lease', async (world, options) => {
+    const [one, other] = [await world.open(options), await world.open(options)]
+    await one.run('k', ({ noStore }) => noStore())
+    const ticket = await other.request('k')
+    assert.equal(ticket.status, 'locked')
+    const waiting = one.run('k', () => 'own')
+    if (ticket.status === 'locked') await ticket.publish('published')
+    assert.equal(await waiting, 'published')
+  })
 })
 
-describe('what readers of different minds are given', () => {
+describe('callers with different options', () => {
   withAndWithoutCache(
-    'freshness - each reader is served by its own options, whoever asked first',
+    'freshness - each caller is served by its own options, whichever came first',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
       await stale(one, other, c, SIE)
       c.hold()
-      // The first of its process asks for nothing stale; those who join it do.
+      // The first caller of the process accepts no stale value; callers that join it do.
       const asked = [one, other].map((locker) => ({
-        // Who waits elsewhere may be told first.
+        // A waiter in another process may be notified first.
         plain: assert.rejects(locker.run('k', c.work, { ttl: 60 }), RemoteError),
         soft: locker.run('k', c.work, { ...SIE, softTimeout: 50 }),
         patient: locker.run('k', c.work, SIE),
@@ -328,28 +331,25 @@ describe('what readers of different minds are given', () => {
     },
   )
 
-  withAndWithoutCache(
-    'freshness - a renewal under way in the background is no reason to wait',
-    async (world, options) => {
-      const one = await world.open(options)
-      const c = counted()
-      const brief = { ttl: 30, staleWhileRevalidate: 60, staleIfError: 60_000, softTimeout: 50 }
-      await one.run('k', c.work, brief)
-      await expired(one, 'k')
-      c.hold()
-      assert.equal(await one.run('k', c.work, brief), 'value 1')
-      await until(() => c.runs === 2, { what: 'the renewal' })
-      // Over for longer than is tolerated without waiting: now softTimeout and staleIfError decide.
-      await new Promise((resolve) => setTimeout(resolve, 80))
-      assert.equal(await one.run('k', c.work, brief), 'value 1')
-      const patient = one.run('k', c.work, { ...brief, softTimeout: Number.POSITIVE_INFINITY })
-      c.fail()
-      assert.equal(await patient, 'value 1')
-    },
-  )
+  withAndWithoutCache('freshness - a background refresh makes no caller wait', async (world, options) => {
+    const one = await world.open(options)
+    const c = counted()
+    const brief = { ttl: 30, staleWhileRevalidate: 60, staleIfError: 60_000, softTimeout: 50 }
+    await one.run('k', c.work, brief)
+    await expired(one, 'k')
+    c.hold()
+    assert.equal(await one.run('k', c.work, brief), 'value 1')
+    await until(() => c.runs === 2, { what: 'the refresh' })
+    // Stale for longer than staleWhileRevalidate: now softTimeout and staleIfError decide.
+    await new Promise((resolve) => setTimeout(resolve, 80))
+    assert.equal(await one.run('k', c.work, brief), 'value 1')
+    const patient = one.run('k', c.work, { ...brief, softTimeout: Number.POSITIVE_INFINITY })
+    c.fail()
+    assert.equal(await patient, 'value 1')
+  })
 
   withAndWithoutCache(
-    'freshness - a failure that is kept does not end what is served meanwhile',
+    'freshness - a kept failure does not end the serving of the stale value',
     async (world, options) => {
       const [one, other] = [await world.open(options), await world.open(options)]
       const c = counted()
@@ -363,7 +363,7 @@ describe('what readers of different minds are given', () => {
   )
 
   withAndWithoutCache(
-    'freshness - while nobody waits for anybody, a failing work gives what was kept before',
+    'freshness - during a bypass, a failing work falls back to the stale value',
     async (world, options) => {
       const one = await world.open(options)
       const c = counted()
@@ -376,13 +376,13 @@ describe('what readers of different minds are given', () => {
     },
   )
 
-  withAndWithoutCache('freshness - a lease of fractions goes with all of them', async (world, options) => {
+  withAndWithoutCache('freshness - a fractional lease works with all options', async (world, options) => {
     const one = await world.open(options)
     assert.equal(await one.run('k', () => 1, { ...SWR, lease: 1000.5, refresh: true }), 1)
   })
 })
 
-test('freshness - who is not content with what is over waits, without asking again and again', async () => {
+test('freshness - a caller that accepts no stale value waits, and does not poll', async () => {
   await using world = await lockersIn('redis')
   const [one, other] = [await world.open({ cache: false }), await world.open({ cache: false })]
   const c = counted()
@@ -390,7 +390,7 @@ test('freshness - who is not content with what is over waits, without asking aga
   await new Promise((resolve) => setTimeout(resolve, 50))
   c.hold()
   assert.equal(await one.run('k', c.work, SWR), 'value 1')
-  await until(() => c.runs === 2, { what: 'the renewal' })
+  await until(() => c.runs === 2, { what: 'the refresh' })
   const served = other.run('k', c.work, SWR)
   const waits = other.run('k', c.work, { ...SWR, staleWhileRevalidate: 20 })
   assert.equal(await served, 'value 1')

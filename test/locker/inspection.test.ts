@@ -45,14 +45,14 @@ inBothStores('inspection - stats count events and show the current state', async
   await parked(one, 'key', 1)
   const during = one.stats()
   assert.deepEqual([during.flights, during.waiters, during.held, during.joins], [1, 2, 1, 1])
-  await until(() => other.stats().parks >= 1, { what: 'the other process to be told' })
+  await until(() => other.stats().parks >= 1, { what: 'the other process to park' })
   assert.equal(other.stats().waiters, 1)
   await until(() => one.stats().subscribed, { what: 'the subscription' })
   gate.resolve('done')
   await Promise.all([first, joined, elsewhere])
   await one.run('key', () => 'x')
   await rejectionOf(one.run('bad', () => Promise.reject(new Error('x'))))
-  await until(() => one.stats().running === 0, { what: 'the slots to be given back' })
+  await until(() => one.stats().running === 0, { what: 'the slots to be released' })
   const after = one.stats()
   assert.deepEqual(
     [after.flights, after.waiters, after.held, after.running, after.works, after.failures, after.settled],

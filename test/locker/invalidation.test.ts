@@ -19,7 +19,7 @@ inBothStores(
       assert.equal((await other.peek(key)).status, 'free')
       assert.equal(await one.run(key, () => `new ${key}`), `new ${key}`)
       const current = async () => (await other.run(key, () => 'x')) === `new ${key}`
-      await until(current, { what: 'the other process to hear of it', timeout: 2000 + EPSILON })
+      await until(current, { what: 'the invalidation to arrive', timeout: 2000 + EPSILON })
     }
     assert.equal(await other.run('c', () => 'x'), 'old')
   },
@@ -48,7 +48,7 @@ inBothStores(
     gates[1]?.resolve('begun after')
     assert.deepEqual(await Promise.all(after), ['begun after', 'begun after', 'begun after'])
     assert.deepEqual(await Promise.all([first, remote]), ['begun before', 'begun before'])
-    // Whether it came before the invalidation its process cannot know: it may have either.
+    // Its process cannot know whether this caller came before the invalidation. Either result is correct.
     assert.match(await joined, /^begun (before|after)$/)
     assert.equal(works, 2)
     assert.equal(await one.run('key', work), 'begun after')
@@ -103,5 +103,5 @@ test('L5 invalidation - after the longest ttl an idle Redis holds no key of the 
   for (const key of (await t.server.call('KEYS', '*')) as string[]) {
     assert.ok(Number(await t.server.call('PTTL', key)) > 0, key)
   }
-  await until(left, { what: 'the keys to be gone', timeout: 5000 })
+  await until(left, { what: 'the keys to expire', timeout: 5000 })
 })

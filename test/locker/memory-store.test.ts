@@ -35,7 +35,7 @@ class ManualClock implements Clock {
   }
 }
 
-/** A process that speaks to the store directly. */
+/** A process that calls the store directly. */
 class Process {
   readonly store: Store
   readonly nonce = newId()
@@ -56,7 +56,7 @@ class Process {
     })
   }
 
-  /** Claims what must be granted, and returns the grant. */
+  /** Claims a key that is free, and resolves to the grant. */
   async grant(key: string) {
     const reply = await this.claim(key)
     assert.ok(reply.status === 'granted', 'reply.status === "granted"')
@@ -64,7 +64,7 @@ class Process {
   }
 }
 
-test('memory store - lockers that share one behave like processes: one work, one result', async () => {
+test('memory store - lockers that share a store behave like processes: one work, one result', async () => {
   const store = new MemoryStore()
   const lockers = Array.from({ length: 20 }, () => new Locker({ store }))
   let works = 0
@@ -73,13 +73,13 @@ test('memory store - lockers that share one behave like processes: one work, one
   await Promise.all(lockers.map((locker) => locker.close()))
 })
 
-test('memory store - two of them share nothing', async () => {
+test('memory store - two memory stores share nothing', async () => {
   await using one = new Locker({ store: new MemoryStore() })
   await using other = new Locker({ store: new MemoryStore() })
   assert.deepEqual([await one.run('key', () => 1), await other.run('key', () => 2)], [1, 2])
 })
 
-test('L5 memory store - what is over is forgotten by itself, and an idle store has no timer', async () => {
+test('L5 memory store - expired records are removed, and an idle store has no timer', async () => {
   const clock = new ManualClock()
   const memory = new MemoryStore({ clock })
   const process = new Process(memory)
@@ -95,7 +95,7 @@ test('L5 memory store - what is over is forgotten by itself, and an idle store h
   assert.equal(clock.pending, 0)
 })
 
-test('L5 memory store - epochs of tags are forgotten by themselves', async () => {
+test('L5 memory store - versions of tags are removed', async () => {
   const clock = new ManualClock()
   const { store } = new Process(new MemoryStore({ clock }))
   const [epoch] = await store.tagVersions(['tag'], 1500, LIMITS)
@@ -105,7 +105,7 @@ test('L5 memory store - epochs of tags are forgotten by themselves', async () =>
   assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[0], 0])
 })
 
-test('memory store - the last of the parked that leaves is made known to a holder that asked for it', async () => {
+test('memory store - a holder that asked for it is notified when the last parked waiter leaves', async () => {
   const memory = new MemoryStore()
   const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
   const grant = await holder.grant('key')
@@ -124,7 +124,7 @@ test('memory store - the last of the parked that leaves is made known to a holde
   assert.equal((await first.claim('key')).status, 'granted')
 })
 
-test('memory store - a lease is given up although one is parked whose process has gone', async () => {
+test('memory store - a lease is released although the process of a parked waiter has gone', async () => {
   const memory = new MemoryStore()
   const [holder, gone] = [new Process(memory), new Process(memory)]
   const grant = await holder.grant('key')
@@ -133,7 +133,7 @@ test('memory store - a lease is given up although one is parked whose process ha
   assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'released')
 })
 
-test('L5 memory store - beyond maxRecords the oldest results are forgotten, running ones never', async () => {
+test('L5 memory store - beyond maxRecords the oldest results are evicted, held records never', async () => {
   const memory = new MemoryStore({ maxRecords: 10 })
   await using locker = new Locker({ store: memory, cache: false })
   const gate = pDefer<string>()
@@ -147,7 +147,7 @@ test('L5 memory store - beyond maxRecords the oldest results are forgotten, runn
   assert.equal(await running, 'done')
 })
 
-test('L5 memory store - beyond maxRecords, one that is waited for is not forgotten', async () => {
+test('L5 memory store - beyond maxRecords, a record with a waiter is not evicted', async () => {
   const memory = new MemoryStore({ maxRecords: 5 })
   const [holder, first, second] = [new Process(memory), new Process(memory), new Process(memory)]
   const grant = await holder.grant('waited for')
@@ -164,7 +164,7 @@ test('L5 memory store - beyond maxRecords, one that is waited for is not forgott
   assert.equal(parks, 2, 'both are still to be told')
 })
 
-test('memory store - a waiter whose process has gone is passed over when the lease is released', async () => {
+test('memory store - on release, a waiter whose process has gone is skipped', async () => {
   const memory = new MemoryStore()
   const [holder, gone, next] = [new Process(memory), new Process(memory), new Process(memory)]
   const grant = await holder.grant('key')
@@ -179,7 +179,7 @@ test('memory store - a waiter whose process has gone is passed over when the lea
   assert.equal((await next.claim('key')).status, 'granted')
 })
 
-test('L5 memory store - flights that may be parked on one record are bounded', async () => {
+test('L5 memory store - the number of flights that park on one record is bounded', async () => {
   const memory = new MemoryStore({ maxParked: 2 })
   await using holder = new Locker({ store: memory })
   const gate = pDefer<string>()
@@ -213,7 +213,7 @@ test('L3 memory store - a lost message delays a waiter until the lease ends', as
   assert.ok(performance.now() - from < 300 + 500, 'performance.now() - from < 300 + 500')
 })
 
-test('memory store - messages that come late, twice or in another order settle nobody wrongly', async () => {
+test('memory store - messages that are late, repeated or reordered settle no waiter wrongly', async () => {
   const held: (() => void)[] = []
   const store = new MemoryStore({ deliver: (message) => held.push(message) })
   await using one = new Locker({ store, lease: 200 })

@@ -1,4 +1,4 @@
-// Redis is away: it is waited for once, and then callers fail, go local or are served what this process kept.
+// Redis is away: one call waits for it. Then callers fail, run locally, or are served results that this process has kept.
 
 import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
@@ -16,12 +16,12 @@ import { RedisServer } from '../support/redis-server.ts'
 import { setup } from '../support/setup.ts'
 import { took, until } from '../support/wait.ts'
 
-/** How long Redis may be silent, ms: what is refused at once takes nothing like it. */
+/** `unavailableAfter`, ms. A call that is refused at once takes much less. */
 const SILENT = 1500
 const CALLS = 10
 
 describe('the breaker', () => {
-  test('U5 breaker - closed: a lost connection is waited for, by each call as long as it was given', () => {
+  test('U5 breaker - closed: each call waits for a lost connection for its unavailableAfter', () => {
     const breaker = new CircuitBreaker()
     assert.equal(breaker.remainingWait(100, 5), Number.POSITIVE_INFINITY)
     breaker.onDisconnected(1000)
@@ -35,7 +35,7 @@ describe('the breaker', () => {
     assert.deepEqual(breaker.state, { kind: 'closed', silentSince: undefined })
   })
 
-  test('U5 breaker - open: nothing is waited for once the outage has lasted that long', () => {
+  test('U5 breaker - open: no call waits once the outage has lasted that long', () => {
     const breaker = new CircuitBreaker()
     breaker.onDisconnected(1000)
     breaker.onUnavailable(1090)
@@ -67,7 +67,7 @@ describe('the breaker', () => {
   })
 })
 
-/** The ways for Redis to be away, and how it comes back. */
+/** Outages, and how each ends. */
 const OUTAGES: Record<string, { begin(s: Scene): unknown; end(s: Scene): unknown }> = {
   'refuses connections': { begin: cutOff, end: ({ t }) => t.proxy.refuse(false) },
   'is frozen': { begin: ({ t }) => t.server.freeze(), end: ({ t }) => t.server.thaw() },
@@ -85,7 +85,7 @@ const refused = (locker: Locker, options = {}) =>
 
 for (const [away, { begin, end }] of Object.entries(OUTAGES)) {
   describe(`Redis ${away}`, () => {
-    test(`U5 outage - ${away}: one call waits, the others are refused at once, until it is back`, async () => {
+    test(`U5 outage - ${away}: one call waits, the others are refused at once, until Redis is back`, async () => {
       await using s = await scene({ unavailableAfter: SILENT })
       await begin(s)
       assert.ok((await took(() => refused(s.locker))) < SILENT + EPSILON)
@@ -93,7 +93,7 @@ for (const [away, { begin, end }] of Object.entries(OUTAGES)) {
         for (let index = 0; index < CALLS; index += 1) await refused(s.locker)
       })
       assert.ok(ms < SILENT, `${CALLS} calls took ${ms} ms`)
-      // Whoever gave more time waits for the rest of it.
+      // A call with a longer unavailableAfter waits for the rest of it.
       const patient = new Locker({ redis: s.t.redis, cache: false, unavailableAfter: 30_000 })
       await end(s)
       assert.ok(
@@ -103,7 +103,7 @@ for (const [away, { begin, end }] of Object.entries(OUTAGES)) {
       await patient.close()
     })
 
-    test(`U5 outage - ${away}: works run at once, in this process alone`, async () => {
+    test(`U5 outage - ${away}: works run at once, unshared`, async () => {
       await using s = await scene({ unavailableAfter: SILENT, onUnavailable: 'local' })
       await begin(s)
       const shared = () => s.locker.run('k', ({ shared }) => shared)
@@ -118,8 +118,8 @@ for (const [away, { begin, end }] of Object.entries(OUTAGES)) {
   })
 }
 
-describe('an outage that is short', () => {
-  test('U5 outage - calls wait for a connection that is lost for less than they were given', async () => {
+describe('a short outage', () => {
+  test('U5 outage - calls wait for a connection that is restored within unavailableAfter', async () => {
     await using s = await scene()
     await cutOff(s)
     const calls = Array.from({ length: CALLS }, (_, index) => s.locker.run(`k${index}`, () => index))
@@ -128,7 +128,7 @@ describe('an outage that is short', () => {
     assert.deepEqual(await Promise.all(calls), [...calls.keys()])
   })
 
-  test('U5 outage - calls on a connection that was never up wait for it', async () => {
+  test('U5 outage - calls wait for a connection that was never up', async () => {
     const port = await freePort()
     await using locker = new Locker({ redis: { port }, cache: false, unavailableAfter: 10_000 })
     const first = locker.run('first', () => 1)
@@ -141,7 +141,7 @@ describe('an outage that is short', () => {
 })
 
 describe('half-open', () => {
-  test('U5 half-open - a connection that is back and silent: one probe is sent, and calls wait once', async () => {
+  test('U5 half-open - a connection that is restored but silent: one probe is sent, and calls wait once', async () => {
     await using t = await setup({ proxy: true })
     const redis = new Redis({ ...t.redis, protocol: 2, enableReadyCheck: false, disableClientInfo: true })
     redis.on('error', () => {})
@@ -150,7 +150,7 @@ describe('half-open', () => {
     t.proxy.stall(true)
     await refused(locker)
     t.proxy.cut(onCommands)
-    // The client resends what it was given first: what nobody waits for any more has become a PING.
+    // The client resends its first command. No call waits for it, so it was replaced by a PING.
     const sent = () => t.proxy.connections.findLast(onCommands)?.commands.join()
     await until(() => sent() === 'PING,HGET', { what: 'the probe' })
     const both = await took(() => Promise.all([refused(locker), refused(locker)]))
@@ -167,7 +167,7 @@ describe('half-open', () => {
   })
 
   for (const way of ['frozen', 'killed'] as const) {
-    test(`U5 cluster - a node that is ${way}: waited for once, the others go on, a probe finds it`, async () => {
+    test(`U5 cluster - a node that is ${way}: one call waits for it, the other nodes are not affected, a probe finds it`, async () => {
       await using cluster = await RedisCluster.start()
       await Promise.all(
         cluster.nodes.map((node) => node.call('CONFIG', 'SET', 'cluster-require-full-coverage', 'no')),
@@ -210,7 +210,7 @@ describe('half-open', () => {
   }
 })
 
-/** A locker that has kept a result, and is cut off from Redis. */
+/** A locker that has kept a result and is cut off from Redis. */
 async function away(options: LockerOptions, kept: (locker: Locker) => Promise<unknown>): Promise<Scene> {
   const s = await scene({ cache: {}, unavailableAfter: 300, ...options })
   await kept(s.locker)
@@ -229,7 +229,7 @@ const isBack = ({ locker, t }: Scene) =>
 const never = (): never => assert.fail('it is kept')
 
 describe("onUnavailable: 'cached'", () => {
-  test('U5 cached - what this process kept is served, and told as such', async () => {
+  test('U5 cached - a kept result is served, and reported as such', async () => {
     await using s = await away({ onUnavailable: 'cached' }, (locker) => locker.run('k', () => 'kept'))
     const told: unknown[] = []
     const tell = (event: unknown) => told.push(event)
@@ -245,18 +245,18 @@ describe("onUnavailable: 'cached'", () => {
       for (let index = 0; index < 100; index += 1) await s.locker.run('k', never)
     })
     assert.ok(ms < 300 * 100)
-    // Nothing else is: who wants it anew, or newer, or does not accept this.
+    // Not for callers that refresh, want a newer result, or do not accept kept ones.
     await assert.rejects(s.locker.run('k', never, { refresh: true }), UnavailableError)
     await assert.rejects(s.locker.run('k', never, { onUnavailable: 'fail' }), UnavailableError)
     await assert.rejects(s.locker.run('other', never), UnavailableError)
   })
 
-  test('U5 cached - by the default it is refused, as is everything else', async () => {
+  test('U5 cached - by default the call is refused, although a result is kept', async () => {
     await using s = await away({}, (locker) => locker.run('k', () => 'kept'))
     await assert.rejects(s.locker.run('k', never), UnavailableError)
   })
 
-  test("U5 cached - 'cached-local' does the work where nothing is kept, and while that runs serves what is", async () => {
+  test("U5 cached - 'cached-local' runs the work for keys without a kept result, and serves kept results meanwhile", async () => {
     await using s = await away({ onUnavailable: 'cached-local' }, (locker) => locker.run('k', () => 'kept'))
     assert.equal(await s.locker.run('k', never), 'kept')
     assert.equal(await s.locker.run('other', ({ shared }) => shared), false)
@@ -268,7 +268,7 @@ describe("onUnavailable: 'cached'", () => {
     assert.equal(await anew, 'anew')
   })
 
-  test('U5 cached - what is over is served within staleIfError, not beyond', async () => {
+  test('U5 cached - a stale result is served within staleIfError, not beyond', async () => {
     const options = { onUnavailable: 'cached', ttl: 20, staleIfError: 60_000 } as const
     await using s = await away(options, (locker) => locker.run('k', () => 'kept'))
     const past: number[] = []
@@ -280,7 +280,7 @@ describe("onUnavailable: 'cached'", () => {
     await assert.rejects(s.locker.run('k', never, { staleIfError: 1 }), UnavailableError)
   })
 
-  test('S4 cached - what an invalidation could not reach is not served', async () => {
+  test('S4 cached - a result is not served after an invalidation that could not be sent', async () => {
     const kept = async (locker: Locker) => {
       await locker.run('k', () => 'kept')
       await locker.run('tagged', () => 'kept', { tags: ['t'] })
@@ -294,7 +294,7 @@ describe("onUnavailable: 'cached'", () => {
     assert.equal(await s.locker.run('untouched', never), 'kept')
   })
 
-  test('S4 cached - what was invalidated elsewhere meanwhile is not served when Redis is back', async () => {
+  test('S4 cached - a result that was invalidated elsewhere meanwhile is not served after Redis is back', async () => {
     await using s = await away({ onUnavailable: 'cached' }, (locker) => locker.run('k', () => 'old'))
     await s.other.invalidate('k')
     assert.equal(await s.other.run('k', () => 'new'), 'new')
@@ -306,7 +306,7 @@ describe("onUnavailable: 'cached'", () => {
     assert.equal(await s.locker.run('k', never), 'new')
   })
 
-  test('S4 cached - while only messages do not arrive, Redis is asked', async () => {
+  test('S4 cached - while only the subscription is lost, Redis is read', async () => {
     await using s = await scene({ cache: {}, onUnavailable: 'cached' })
     await s.locker.run('k', () => 'old')
     s.t.proxy.blackhole(true, onSubscription)
@@ -316,7 +316,7 @@ describe("onUnavailable: 'cached'", () => {
     assert.equal(s.locker.stats().unverified, 0)
   })
 
-  test('S4 cached - while messages arrive, what is fresh is served whatever becomes of commands', async () => {
+  test('S4 cached - while the subscription is up, fresh results are served although commands fail', async () => {
     await using s = await scene({ cache: {} })
     await s.locker.run('k', () => 'kept')
     s.t.proxy.stall(true, onCommands)
@@ -356,7 +356,7 @@ describe('HTTP while Redis is away', () => {
     return { s, get, anew, [Symbol.asyncDispose]: () => s[Symbol.asyncDispose]() }
   }
 
-  test('U5 HTTP - by default what is kept is served, marked, and the handler runs for all else', async () => {
+  test('U5 HTTP - by default kept responses are served and marked, and the handler runs for all other requests', async () => {
     await using c = await cached({})
     const { told, body } = await c.get()
     assert.equal(body, 'old')
@@ -369,7 +369,7 @@ describe('HTTP while Redis is away', () => {
     assert.equal((await c.get()).body, 'new')
   })
 
-  test('U5 HTTP - what is over is served within its stale-if-error', async () => {
+  test('U5 HTTP - a stale response is served within its stale-if-error', async () => {
     await using c = await cached({}, 'max-age=0, stale-if-error=600')
     const { told, body } = await c.get()
     assert.equal(body, 'old')
@@ -377,11 +377,11 @@ describe('HTTP while Redis is away', () => {
     assert.equal(c.anew.asked.length, 0)
   })
 
-  test("U5 HTTP - 'cached' answers by 503 where nothing is kept, 'local' and 'fail' know nothing of what is", async () => {
+  test("U5 HTTP - 'cached' answers 503 without a kept response; 'local' and 'fail' ignore kept responses", async () => {
     await using c = await cached({ onUnavailable: 'cached' })
     assert.equal((await c.get()).body, 'old')
     assert.equal((await c.get({}, 'GET', '/other')).status, 503)
-    // As one that stands in for an origin that failed: RFC 5861.
+    // As a stale response that replaces an origin error: RFC 5861.
     const { body, told } = await c.get({ 'cache-control': 'no-cache' })
     assert.equal(body, 'old')
     assert.match(String(told), /detail=unverified/)

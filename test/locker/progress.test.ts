@@ -41,7 +41,7 @@ inBothStores(
     steps[2]?.resolve()
     assert.deepEqual(await Promise.all([first, joined, parked, latecomer]), ['done', 'done', 'done', 'done'])
     const all = [step(0), step(1), step(2)]
-    // A process that looks again may be shown again what it has seen.
+    // A process that polls may receive the same progress again.
     const kept = (values: unknown[]) =>
       values.filter((value, at) => !isDeepStrictEqual(value, values[at - 1]))
     const shown = Object.fromEntries(Object.entries(seen).map(([who, values]) => [who, kept(values)]))

@@ -12,7 +12,7 @@ import { until } from '../support/wait.ts'
 /** A lost subscription is detected within this time, ms. */
 const DETECTED = 2000
 
-/** A clock that stands until it is set. */
+/** A clock whose time the test sets. */
 class Standing implements Clock {
   time = 1000
   now = () => this.time
@@ -23,7 +23,7 @@ function cacheOn(clock: Clock, options: { max?: number; maxSize?: number } = {})
   return new ResultCache({ max: 100, maxSize: 1_000_000, ...options }, clock)
 }
 
-/** Keeps a result of `size` bytes until `until`. */
+/** Caches a result of `size` bytes until `until`. */
 function keep(
   cache: ResultCache,
   key: string,
@@ -36,12 +36,12 @@ function keep(
   cache.set(key, { record: `r:${key}`, result: value, fence, tags: [], bytes: size, ...times })
 }
 
-/** What is kept under a key, at the time of the clock. */
+/** The cached result of a key at the time of the clock. */
 function kept(cache: ResultCache, clock: Clock, key: string): unknown {
   return cache.get(key, clock.now())?.promise
 }
 
-test('cache - a result is kept until its end, and not a moment longer', async () => {
+test('cache - a result is cached until its ttl has passed, and no longer', async () => {
   const clock = new Standing()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 1, 10, 1500)
@@ -54,7 +54,7 @@ test('cache - a result is kept until its end, and not a moment longer', async ()
   assert.equal(kept(cache, clock, 'late'), undefined)
 })
 
-test('cache - what is over is kept as long as some are content with it', () => {
+test('cache - a stale result is cached while some callers accept it', () => {
   const clock = new Standing()
   const cache = cacheOn(clock)
   const times = { freshUntil: 1500, staleUntil: 2000 }
@@ -69,7 +69,7 @@ test('cache - what is over is kept as long as some are content with it', () => {
   assert.deepEqual([cache.size, cache.bytes], [0, 0])
 })
 
-test('S4 cache - a tag drops what has it, and nothing else', () => {
+test('S4 cache - a tag drops the results that carry it, and no others', () => {
   const clock = new Standing()
   const cache = cacheOn(clock)
   const times = { freshUntil: 5000, staleUntil: 5000 }
@@ -84,7 +84,7 @@ test('S4 cache - a tag drops what has it, and nothing else', () => {
   assert.deepEqual(kept(), ['one', 'both', 'other', 'none'])
   cache.invalidateTag('a')
   assert.deepEqual(kept(), ['other', 'none'])
-  // What replaces a result replaces its tags, too.
+  // A new result replaces the tags as well.
   set('other', 2, ['a'])
   cache.invalidateTag('b')
   assert.deepEqual(kept(), ['other', 'none'])
@@ -106,7 +106,7 @@ test('S4 cache - an older result never replaces a newer one', async () => {
   assert.equal(await kept(cache, clock, 'key'), 'newest')
 })
 
-test('S4 cache - an invalidation drops what was accepted up to its fence, and nothing newer', async () => {
+test('S4 cache - an invalidation drops results up to its fence, and no newer ones', async () => {
   const clock = new Standing()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 7, 10, 5000)
@@ -117,7 +117,7 @@ test('S4 cache - an invalidation drops what was accepted up to its fence, and no
   assert.equal(kept(cache, clock, 'key'), undefined)
 })
 
-test('L5 cache - it is bounded in number and in bytes, and what is too large is not kept', async () => {
+test('L5 cache - the cache is bounded in entries and bytes, and a result that is too large is not cached', async () => {
   const clock = new Standing()
   const cache = cacheOn(clock, { max: 10, maxSize: 10_000 })
   for (let index = 0; index < 100; index++) keep(cache, `key${index}`, index, 1, 10, 5000)
@@ -130,7 +130,7 @@ test('L5 cache - it is bounded in number and in bytes, and what is too large is 
   assert.equal(kept(cache, clock, 'large9'), undefined)
   cache.clear()
   assert.deepEqual([cache.size, cache.bytes], [0, 0])
-  // What was evicted is forgotten by its record too: a drop of it must not touch who came later.
+  // Eviction removes the record of a key too: dropping the evicted result must not drop a later one.
   keep(cache, 'again', 1, 5, 10, 5000)
   cache.invalidate('r:key0', 9)
   assert.equal(await kept(cache, clock, 'again'), 1)
@@ -155,7 +155,7 @@ async function two(options: LockerOptions = {}) {
   }
 }
 
-test('cache - a hit is the same object to every caller, and asks Redis for nothing', async () => {
+test('cache - a hit is the same object for every caller, and sends no command', async () => {
   await using w = await two()
   const result = await w.one.run('key', () => ({ a: 1 }))
   await using monitor = await w.server.monitor()
@@ -174,7 +174,7 @@ test('cache - a hit is the same object to every caller, and asks Redis for nothi
   assert.ok(w.one.stats().cachedBytes > 0, 'w.one.stats().cachedBytes > 0')
 })
 
-test('cache - a ttl ends in a loop of awaited hits, which never lets the event loop turn', async () => {
+test('cache - a ttl ends during a loop of awaited hits that never yields to the event loop', async () => {
   await using locker = new Locker()
   const end = performance.now() + 5_000
   let runs = 0
@@ -182,7 +182,7 @@ test('cache - a ttl ends in a loop of awaited hits, which never lets the event l
   assert.equal(runs, 3)
 })
 
-test('cache - a ttl ends while the event loop computes', async () => {
+test('cache - a ttl ends while the event loop is blocked', async () => {
   await using locker = new Locker()
   let runs = 0
   const next = () => locker.run('key', () => ++runs, { ttl: 30 })
@@ -192,7 +192,7 @@ test('cache - a ttl ends while the event loop computes', async () => {
   assert.equal(await next(), 2)
 })
 
-test('cache - a call is checked when the cache does not answer it, and a hit reads only what decides it', async () => {
+test('cache - options are validated on a miss; a hit reads only the options that decide it', async () => {
   await using locker = new Locker()
   const misspelt = { tll: 1 } as unknown as { ttl: number }
   const wrong: [unknown, unknown][] = [
@@ -224,14 +224,14 @@ test('cache - a call is checked when the cache does not answer it, and a hit rea
   }
 })
 
-test('cache - false keeps nothing here', async () => {
+test('cache - with false nothing is cached', async () => {
   await using w = await two({ cache: false })
   await w.one.run('key', () => 'value')
   assert.equal(await w.one.run('key', () => 'unused'), 'value')
   assert.deepEqual([w.one.stats().cached, w.one.stats().localHits, w.one.stats().hits], [0, 0, 1])
 })
 
-test('cache - its bounds are those of the options', async () => {
+test('cache - the options set its bounds', async () => {
   await using w = await two({ cache: { max: 3 } })
   for (let index = 0; index < 10; index++) await w.one.run(`key${index}`, () => index)
   assert.equal(w.one.stats().cached, 3)
@@ -247,7 +247,7 @@ test('S4 cache - a ttl counts from before the claim was sent, so the cache never
   assert.equal(await w.one.run('key', () => 'anew'), 'anew')
 })
 
-test('S4 cache - a refresh or an invalidation elsewhere drops what is kept here', async () => {
+test('S4 cache - a refresh or an invalidation elsewhere drops the cached result', async () => {
   await using w = await two()
   const value = { now: 'old' }
   const ask = () => w.one.run('key', () => ({ ...value }))
@@ -265,7 +265,7 @@ test('S4 cache - a refresh or an invalidation elsewhere drops what is kept here'
   assert.equal((await ask()).now, value.now)
 })
 
-test('S4 cache - what was invalidated while its claim was under way is not kept', async () => {
+test('S4 cache - a result that was invalidated during its claim is not cached', async () => {
   await using w = await two()
   const gate = pDefer<string>()
   const run = w.one.run('key', () => gate.promise)
@@ -276,7 +276,7 @@ test('S4 cache - what was invalidated while its claim was under way is not kept'
   assert.equal(await w.one.run('key', () => 'begun after'), 'begun after')
 })
 
-test('S4 cache - nothing is served when the subscription is lost, nor kept while it is away, and all is dropped then', async () => {
+test('S4 cache - while the subscription is lost nothing is served or cached, and everything is dropped', async () => {
   await using w = await two()
   const { cached } = w.one.stats()
   await w.one.run('key', () => 'value')
@@ -289,7 +289,7 @@ test('S4 cache - nothing is served when the subscription is lost, nor kept while
   assert.equal(await w.one.run('deaf', () => 'value'), 'value')
   assert.equal(w.one.stats().hits, hits + 1)
   assert.equal(w.one.stats().localHits, localHits)
-  // For when Redis is away as well.
+  // Kept for outages of Redis.
   assert.equal(w.one.stats().cached, cached + 1)
   await w.server.call('ACL', 'SETUSER', 'default', 'allchannels')
   await until(() => w.one.stats().subscribed, { what: 'the subscription' })
@@ -298,7 +298,7 @@ test('S4 cache - nothing is served when the subscription is lost, nor kept while
   assert.equal(w.one.stats().cached, 1)
 })
 
-test('cache - failures and results with ttl 0 are not kept', async () => {
+test('cache - failures and results with ttl 0 are not cached', async () => {
   await using w = await two({ errorTtl: 60_000 })
   const before = w.one.stats().cached
   await w.one.run('bad', () => Promise.reject(new Error('x'))).catch(() => {})
@@ -306,7 +306,7 @@ test('cache - failures and results with ttl 0 are not kept', async () => {
   assert.equal(w.one.stats().cached, before)
 })
 
-test('cache - the result of a lease is kept by who published it and by who waited for it', async () => {
+test('cache - the result of a lease is cached by the publisher and by waiters', async () => {
   await using w = await two()
   const lease = await w.one.request('key')
   assert.ok(lease instanceof Lease, 'lease instanceof Lease')
@@ -318,7 +318,7 @@ test('cache - the result of a lease is kept by who published it and by who waite
   assert.equal(w.other.stats().localHits, 1)
 })
 
-test('cache - a refresh is not answered out of it, and replaces what is there', async () => {
+test('cache - a refresh bypasses the cache, and replaces the result', async () => {
   await using w = await two()
   await w.one.run('key', () => 'old')
   assert.equal(await w.one.run('key', () => 'new', { refresh: true }), 'new')

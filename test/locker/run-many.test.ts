@@ -9,7 +9,7 @@ import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** A work over many keys that notes what it was asked for. */
+/** A work over many keys that records its calls. */
 function noted(ms = 20) {
   const rounds: string[][] = []
   return {
@@ -25,7 +25,7 @@ function noted(ms = 20) {
 const letters = (text: string): string[] => [...text]
 
 withAndWithoutCache(
-  'runMany - the work is called once with what this process won, the others are awaited',
+  'runMany - the work is called once with the granted keys, the other results are awaited',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const { rounds, work } = noted(50)
@@ -55,7 +55,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'runMany - a key that is asked for twice is computed once, and none is nothing',
+  'runMany - a key that is listed twice is computed once, and no key calls no work',
   async (world, options) => {
     const locker = await world.open(options)
     const { rounds, work } = noted(1)
@@ -66,7 +66,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'runMany - results may be a Map, and a failure is that of its key',
+  'runMany - results may be a Map, and an error in it fails its key only',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const failing = () =>
@@ -93,7 +93,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'runMany - promises among the results are awaited, and each failure is that of its key',
+  'runMany - promises among the results are awaited, and a rejection fails its key only',
   async (world, options) => {
     const locker = await world.open(options)
     const lengths: number[] = await locker.runMany(['a', 'bb'], (keys) => keys.map(async (key) => key.length))
@@ -108,24 +108,27 @@ withAndWithoutCache(
   },
 )
 
-withAndWithoutCache('runMany - its context: the terms of each key, and a signal', async (world, options) => {
-  const locker = await world.open(options)
-  const seen: number[] = []
-  await locker.runMany(['a', 'b'], (keys, context: ManyContext) => {
-    context.of('a').setTtl(200)
-    context.of('b').noStore()
-    seen.push(...keys.map((key) => context.of(key).fence))
-    assert.equal(context.signal.aborted, false)
-    assert.throws(() => context.of('z'))
-    return keys
-  })
-  assert.ok(seen.every((fence) => fence > 0) && seen.length === 2, `fences ${seen}`)
-  const { value } = await locker.peek('a')
-  assert.ok(value && value.ttlLeft <= 200, `kept for ${value?.ttlLeft} ms`)
-  assert.equal((await locker.peek('b')).status, 'free')
-})
+withAndWithoutCache(
+  'runMany - the context has the options of each key, and a signal',
+  async (world, options) => {
+    const locker = await world.open(options)
+    const seen: number[] = []
+    await locker.runMany(['a', 'b'], (keys, context: ManyContext) => {
+      context.of('a').setTtl(200)
+      context.of('b').noStore()
+      seen.push(...keys.map((key) => context.of(key).fence))
+      assert.equal(context.signal.aborted, false)
+      assert.throws(() => context.of('z'))
+      return keys
+    })
+    assert.ok(seen.every((fence) => fence > 0) && seen.length === 2, `fences ${seen}`)
+    const { value } = await locker.peek('a')
+    assert.ok(value && value.ttlLeft <= 200, `kept for ${value?.ttlLeft} ms`)
+    assert.equal((await locker.peek('b')).status, 'free')
+  },
+)
 
-withAndWithoutCache('runMany - refresh computes all anew', async (world, options) => {
+withAndWithoutCache('runMany - refresh computes all keys again', async (world, options) => {
   const locker = await world.open(options)
   const { rounds, work } = noted(1)
   await locker.runMany(letters('ab'), work)
@@ -133,7 +136,7 @@ withAndWithoutCache('runMany - refresh computes all anew', async (world, options
   assert.deepEqual(rounds, [letters('ab'), letters('ab')])
 })
 
-withAndWithoutCache('runMany - a caller that aborts leaves alone', async (world, options) => {
+withAndWithoutCache('runMany - an abort ends only its own caller', async (world, options) => {
   const [one, other] = [await world.open(options), await world.open(options)]
   const gate = pDefer<void>()
   const work = async (keys: string[]) => {
@@ -150,23 +153,29 @@ withAndWithoutCache('runMany - a caller that aborts leaves alone', async (world,
   assert.deepEqual(await waiting, letters('abc'))
 })
 
-withAndWithoutCache('runMany - a work that asks for what it computes is told', async (world, options) => {
-  const locker = await world.open(options)
-  const work = async (keys: string[]) => [await locker.run('b', () => 1), ...keys.slice(1)]
-  await assert.rejects(
-    locker.runMany(letters('ab'), work, { timeout: 5000 }),
-    (error: RemoteError) => error.remote.code === new DeadlockError('').code,
-  )
-})
+withAndWithoutCache(
+  'runMany - a work that requests a key that it computes fails with DeadlockError',
+  async (world, options) => {
+    const locker = await world.open(options)
+    const work = async (keys: string[]) => [await locker.run('b', () => 1), ...keys.slice(1)]
+    await assert.rejects(
+      locker.runMany(letters('ab'), work, { timeout: 5000 }),
+      (error: RemoteError) => error.remote.code === new DeadlockError('').code,
+    )
+  },
+)
 
-withAndWithoutCache('runMany - works of its keys count as one for `concurrency`', async (world, options) => {
-  const locker = await world.open({ ...options, concurrency: 1 })
-  const { rounds, work } = noted(1)
-  assert.equal((await locker.runMany(letters('abcdefgh'), work)).length, 8)
-  assert.equal(rounds.length, 1)
-})
+withAndWithoutCache(
+  'runMany - one work over many keys counts once for `concurrency`',
+  async (world, options) => {
+    const locker = await world.open({ ...options, concurrency: 1 })
+    const { rounds, work } = noted(1)
+    assert.equal((await locker.runMany(letters('abcdefgh'), work)).length, 8)
+    assert.equal(rounds.length, 1)
+  },
+)
 
-test('runMany - a key costs one plain read, and the claims of those that nobody has go together', async () => {
+test('runMany - a key costs one plain read, and the claims of missing keys are batched', async () => {
   await using world = await lockersIn('redis')
   const locker = await world.open({ cache: false })
   const keys = Array.from({ length: 32 }, (_, index) => `k${index}`)
@@ -189,7 +198,7 @@ test('runMany - a key costs one plain read, and the claims of those that nobody 
   assert.deepEqual(await asked(), { reads: 32, scripts: 0 })
 })
 
-test('L2 runMany - a processor that dies is replaced, in a round of its own', async () => {
+test('L2 runMany - a processor that dies is replaced, in another call of the work', async () => {
   await using t = await setup()
   const options = { redis: t.redis, lease: 500, timeout: 20_000, cache: false } as const
   await using processes = await LockerProcesses.start(options)
@@ -206,7 +215,7 @@ test('L2 runMany - a processor that dies is replaced, in a round of its own', as
 })
 
 withAndWithoutCache(
-  'L2 runMany - what another hands over is computed in one more round',
+  'L2 runMany - keys that another process releases are computed in one more call of the work',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const keys = letters('abcdefghijklmnopqrst')
@@ -224,7 +233,7 @@ withAndWithoutCache(
   },
 )
 
-test('runMany - the tags of all its keys are asked for at once', async () => {
+test('runMany - the tags of all keys are read at once', async () => {
   await using world = await lockersIn('redis')
   const locker = await world.open({ cache: false })
   const keys = Array.from({ length: 64 }, (_, index) => `k${index}`)
@@ -234,12 +243,12 @@ test('runMany - the tags of all its keys are asked for at once', async () => {
   await using monitor = await server.monitor()
   await locker.runMany(keys, (some) => some, { tags: ['T'] })
   const lines = await monitor.lines()
-  // The tag is asked for with the reads, and with each of the 4 scripts that claim 64 keys; 64 scripts settle them.
+  // The tag is read with the first reads, and in each of the 4 scripts that claim 64 keys; 64 scripts settle them.
   const scripts = lines.filter(({ command }) => command.startsWith('eval')).length
   assert.ok(scripts <= 1 + 2 * 4 + 64, `${scripts} scripts`)
 })
 
-test('runMany - on a cluster', async () => {
+test('runMany - keys on different nodes of a cluster', async () => {
   await using cluster = await RedisCluster.start({ masters: 3 })
   await using one = new Locker({ redis: await cluster.client() })
   await using other = new Locker({ redis: await cluster.client(), cache: false })
@@ -252,7 +261,7 @@ test('runMany - on a cluster', async () => {
   assert.deepEqual(await other.runMany(keys, work), first)
 })
 
-test('runMany - wrong use is refused', async () => {
+test('runMany - invalid arguments are refused', async () => {
   await using world = await lockersIn('memory')
   const locker = await world.open()
   await assert.rejects(
@@ -277,14 +286,14 @@ test('runMany - wrong use is refused', async () => {
 })
 
 withAndWithoutCache(
-  'runMany - what is over is served at once, and renewed in one round',
+  'runMany - stale results are served at once, and refreshed in one call of the work',
   async (world, options) => {
     const locker = await world.open(options)
     const { rounds, work } = noted(1)
     const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
     const keys = letters('abcdefghij')
     await locker.runMany(keys, work, swr)
-    await until(async () => (await locker.peek('j')).status !== 'done', { what: 'the end of the results' })
+    await until(async () => (await locker.peek('j')).status !== 'done', { what: 'the results to expire' })
     const since = performance.now()
     const slow = async (some: string[]) => {
       await sleep(200)
@@ -292,12 +301,12 @@ withAndWithoutCache(
     }
     assert.equal((await locker.runMany(keys, slow, swr)).length, 10)
     assert.ok(performance.now() - since < 190, 'nobody waited')
-    await until(() => rounds.length > 1, { what: 'the renewal' })
+    await until(() => rounds.length > 1, { what: 'the refresh' })
     assert.deepEqual(rounds[1]?.sort(), keys)
   },
 )
 
-test('L1 runMany - its timeout and signal count while it reads, too', async () => {
+test('L1 runMany - timeout and signal apply during the first read, too', async () => {
   await using world = await lockersIn('redis')
   const locker = await world.open({ cache: false })
   const keys = letters('abcdef')

@@ -7,7 +7,7 @@ import { RedisCluster } from '../support/cluster.ts'
 import { lockersIn, withAndWithoutCache } from '../support/lockers.ts'
 import { soon, until } from '../support/wait.ts'
 
-/** Computes numbers, each once. */
+/** A work that counts its runs. */
 function counter() {
   let count = 0
   return { next: () => ++count }
@@ -16,7 +16,7 @@ function counter() {
 const TAGGED = { tags: ['user:1', 'reports'] }
 
 withAndWithoutCache(
-  'tags - an invalidated tag takes all its results with it, and no others',
+  'tags - invalidating a tag removes all results that carry it, and no others',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const { next } = counter()
@@ -29,12 +29,12 @@ withAndWithoutCache(
     await other.invalidateTags('user:1')
     assert.deepEqual(await all(other), [0, 0, 3, 4])
     const followed = async () => (await one.run('a', next)) !== 1
-    await until(followed, { what: 'the other process to follow' })
+    await until(followed, { what: 'the invalidation to arrive' })
   },
 )
 
 withAndWithoutCache(
-  'S4 tags - whoever asks after an invalidation gets nothing begun before it',
+  'S4 tags - a caller after an invalidation receives no result of a work that started before it',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const { next } = counter()
@@ -47,7 +47,7 @@ withAndWithoutCache(
     const before = [one, other].map((locker) => locker.run('k', slow, TAGGED))
     await until(() => one.stats().parks + other.stats().parks === 1, { what: 'one to wait' })
     await other.invalidateTags('reports')
-    // A process with a cache hears of it a little later.
+    // The invalidation reaches a process with a cache a little later.
     const strict = options.cache === false ? [one, other] : [other]
     const after = strict.map((locker) => locker.run('k', slow, TAGGED))
     assert.equal(await soon(Promise.race(after), 50), 'pending')
@@ -62,17 +62,20 @@ withAndWithoutCache(
   },
 )
 
-withAndWithoutCache('tags - stale values follow them as well', async (world, options) => {
+withAndWithoutCache('tags - stale values are removed as well', async (world, options) => {
   const locker = await world.open(options)
   const { next } = counter()
   const swr = { ttl: 0, staleWhileRevalidate: 60_000, ...TAGGED }
   await locker.run('k', next, { ...swr, ttl: 1 })
-  await until(async () => (await locker.peek('k')).status !== 'done', { what: 'its end', every: 2 })
+  await until(async () => (await locker.peek('k')).status !== 'done', {
+    what: 'the result to expire',
+    every: 2,
+  })
   await locker.invalidateTags('user:1')
   assert.equal(await locker.run('k', next, { ...swr, ttl: 60_000 }), 2)
 })
 
-withAndWithoutCache('tags - hostile ones are kept apart', async (world, options) => {
+withAndWithoutCache('tags - hostile tags do not collide', async (world, options) => {
   const locker = await world.open(options)
   const { next } = counter()
   const names = ['a b', 'a\nb', '1 a', '{x}', '\0', 'a', '__proto__', 'é'.repeat(300)]
@@ -85,7 +88,7 @@ withAndWithoutCache('tags - hostile ones are kept apart', async (world, options)
     assert.equal(await locker.run(`k${index}`, next), index + 1)
 })
 
-test('tags - what has lost its epoch matches nothing', async () => {
+test('tags - a result whose tag has lost its version does not match', async () => {
   await using world = await lockersIn('redis')
   const { next } = counter()
   const [one, other] = [await world.open(), await world.open({ cache: false })]
@@ -119,7 +122,7 @@ test('tags - a tagged hit in Redis costs one script more than an untagged one, a
   )
 })
 
-test('L5 tags - nothing of them is left when what they are noted on is over', async () => {
+test('L5 tags - versions of tags expire with the results that carry them', async () => {
   await using world = await lockersIn('redis')
   const locker = await world.open()
   await locker.run('k', () => 1, { ...TAGGED, ttl: 500 })
@@ -127,7 +130,7 @@ test('L5 tags - nothing of them is left when what they are noted on is over', as
   assert.ok(left > 500 && left <= 61_000, `its epoch is kept for ${left} ms`)
 })
 
-test('tags - on a cluster, wherever their keys are', async () => {
+test('tags - on different nodes of a cluster', async () => {
   await using cluster = await RedisCluster.start({ masters: 3 })
   const open = async (options: LockerOptions = {}) =>
     new Locker({ redis: await cluster.client(), ...options })
@@ -141,7 +144,7 @@ test('tags - on a cluster, wherever their keys are', async () => {
     assert.equal(await other.run(`k${index}`, next, { tags }), 11 + index)
 })
 
-test('tags - wrong ones are refused', async () => {
+test('tags - invalid tags are refused', async () => {
   await using world = await lockersIn('memory')
   const locker = await world.open()
   for (const tags of ['a', [''], [1], Array(101).fill('x')] as unknown as string[][]) {
@@ -154,14 +157,14 @@ test('tags - wrong ones are refused', async () => {
 })
 
 withAndWithoutCache(
-  'tags - a result has those of the call whose work made it, whoever asked first',
+  'tags - a result has the tags of the call whose work produced it, whichever call came first',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const { next } = counter()
     const held = await other.request('k')
     assert.equal(held.status, 'locked')
     const leaves = new AbortController()
-    // Without tags it waits, and leaves; who came after it does the work.
+    // The first waiter has no tags, and leaves. The next one runs the work.
     const first = one.run('k', next, { signal: leaves.signal })
     const second = one.run('k', next, TAGGED)
     await until(async () => (await one.peek('k')).lock?.parked !== 0, { what: 'them to wait' })
@@ -175,7 +178,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'S4 tags - a failure that is kept, and a value that is not, have them as well',
+  'S4 tags - kept failures and values with ttl 0 carry tags as well',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const kept = { ...TAGGED, errorTtl: 60_000 }
@@ -184,7 +187,7 @@ withAndWithoutCache(
     await assert.rejects(other.run('failing', () => 1, kept))
     await other.invalidateTags('reports')
     assert.equal(await other.run('failing', () => 2, kept), 2)
-    // One that is not kept, begun before an invalidation, is not for those who ask after it.
+    // A value with ttl 0 of a work that started before an invalidation does not reach later callers.
     const gate = pDefer<void>()
     const before = one.run(
       'unkept',
@@ -205,14 +208,17 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'S4 tags - what is over is not served after its tag was invalidated, by whomever it was tagged',
+  'S4 tags - a stale value is not served after its tag was invalidated, whichever call tagged it',
   async (world, options) => {
     const [one, other] = [await world.open(options), await world.open(options)]
     const swr = { ttl: 30, staleWhileRevalidate: 60_000 }
     await one.run('k', () => 'old', { ...swr, ...TAGGED })
-    await until(async () => (await other.peek('k')).status !== 'done', { what: 'its end', every: 5 })
+    await until(async () => (await other.peek('k')).status !== 'done', {
+      what: 'the result to expire',
+      every: 5,
+    })
     const gate = pDefer<string>()
-    // The reader knows nothing of its tags.
+    // The reader passes no tags.
     assert.equal(await other.run('k', () => gate.promise, swr), 'old')
     await other.invalidateTags('reports')
     const late = other.run('k', () => gate.promise, swr)
@@ -222,7 +228,7 @@ withAndWithoutCache(
   },
 )
 
-test('L5 tags - embedded, they are bounded as results are', async () => {
+test('L5 tags - in memory, versions of tags are bounded as results are', async () => {
   const store = new MemoryStore({ maxRecords: 100 })
   await using locker = new Locker({ store, cache: false })
   for (let index = 0; index < 500; index++)

@@ -101,7 +101,7 @@ inBothStores(
     const waits = [one.run('key', () => 'x'), one.run('key', () => 'x'), other.request('key')]
     await until(async () => (await holder.peek('key')).lock?.parked === 2, { what: 'the parks' })
     for (const wait of await Promise.allSettled(waits)) assertLockTimeout(wait)
-    // Long before the lease (10 s) would have ended.
+    // Long before the lease of 10 s would have expired.
     assert.ok(performance.now() - from < 400 + EPSILON, `${performance.now() - from} ms`)
     await assert.rejects(ticket.publish('late'), { code: 'E_LEASE_LOST' })
     assert.equal(await one.run('key', () => 'the next caller'), 'the next caller')
@@ -133,7 +133,7 @@ inBothStores(
     await until(async () => (await holder.peek('key')).lock?.parked === 1, { what: 'the park' })
     const takes = taking.run('key', () => 'taken')
     const from = performance.now()
-    // Who may not replace it still receives what its successor brings, if that was first.
+    // A waiter that may not take over still receives the result of a successor that is faster than its rejection.
     const [stayed, taken] = await Promise.allSettled([stays, takes])
     assert.deepEqual(taken, { status: 'fulfilled', value: 'taken' })
     assert.ok(performance.now() - from < 400 + EPSILON, `${performance.now() - from} ms`)

@@ -1,4 +1,4 @@
-// Values that another codec wrote: a miss, computed anew and overwritten; never a failure until their ttl ends.
+// A value that another codec encoded is a miss: it is computed again and overwritten. It never fails until its ttl ends.
 
 import assert from 'node:assert/strict'
 import diagnostics from 'node:diagnostics_channel'
@@ -13,7 +13,7 @@ import { onBothStores } from '../support/stores.ts'
 import { all, reached, reading, Tap } from '../support/stream-scene.ts'
 import { until } from '../support/wait.ts'
 
-/** JSON behind a letter: neither reads what the other wrote. */
+/** JSON after a letter: a codec decodes only values with its own letter. */
 const otherCodec: Codec = {
   encode: (value) => Buffer.from(`o${JSON.stringify(value)}`),
   decode(bytes) {
@@ -22,14 +22,14 @@ const otherCodec: Codec = {
   },
 }
 
-/** Counts its runs. */
+/** A work that counts its runs. */
 function counter(result: string) {
   const work = Object.assign(() => `${result} ${++work.runs}`, { runs: 0 })
   return work
 }
 
 withAndWithoutCache(
-  'undecodable - is computed anew and overwritten, by run and request',
+  'undecodable - a value is computed again and overwritten, by run and request',
   async (world, options) => {
     const one = await world.open(options)
     const other = await world.open({ ...options, codec: otherCodec })
@@ -50,8 +50,8 @@ withAndWithoutCache(
       ['key'],
     )
     const dropped = async () => (await one.run('key', mine)) === 'one 2'
-    await until(dropped, { what: 'the other value in place of the first' })
-    await until(() => other.stats().cached === 0, { what: 'the news of that' })
+    await until(dropped, { what: 'the value to be overwritten' })
+    await until(() => other.stats().cached === 0, { what: 'the message to arrive' })
     const ticket = await other.request('key')
     assert.ok(ticket instanceof Lease, 'whoever asks computes it')
     await ticket.publish('other 2')
@@ -60,7 +60,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'undecodable - runMany computes what cannot be read with what is missing',
+  'undecodable - runMany computes undecodable keys together with missing ones',
   async (world, options) => {
     const one = await world.open(options)
     const other = await world.open({ ...options, codec: otherCodec })
@@ -80,7 +80,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'undecodable - memoized functions of two codecs get each its own',
+  'undecodable - memoized functions with two codecs each receive their own result',
   async (world, options) => {
     const memoized = (locker: Locker, name: string) =>
       locker.memoize(async (id: number) => `${name} ${id}`, { key: (id) => `f:${id}` })
@@ -92,7 +92,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'undecodable - who waits for a work of another codec runs its own, once',
+  'undecodable - a waiter for a work of another codec runs its own work, once',
   async (world, options) => {
     const one = await world.open(options)
     const other = await world.open({ ...options, codec: otherCodec })
@@ -108,7 +108,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'undecodable - two codecs that ask at once end after one work each',
+  'undecodable - two concurrent callers with different codecs end after one work each',
   async (world, options) => {
     const one = await world.open({ ...options, ttl: 0 })
     const other = await world.open({ ...options, ttl: 0, codec: otherCodec })
@@ -130,7 +130,7 @@ withAndWithoutCache(
 )
 
 withAndWithoutCache(
-  'undecodable - what its own codec cannot read is an error, not a loop',
+  'undecodable - a value that its own codec cannot decode is an error, not a loop',
   async (world, options) => {
     const decode = () => {
       throw new Error('never')
@@ -146,7 +146,7 @@ withAndWithoutCache(
 
 describe('undecodable streams', () => {
   for (const kind of ['memory', 'redis'] as const) {
-    test(`a complete one is produced anew for all, in ${kind}`, async () => {
+    test(`a complete stream is produced again for all, in ${kind}`, async () => {
       await using world = await lockersIn(kind)
       const one = await world.open()
       const other = await world.open({ codec: otherCodec })
@@ -160,12 +160,12 @@ describe('undecodable streams', () => {
       assert.deepEqual(await all(other.stream('k', yours.work)), [3, 4])
       assert.equal(yours.runs.length, 1)
       assert.ok(other.stats().undecodable >= 1, 'it was counted')
-      await until(() => one.stats().cached === 0, { what: 'the news of that' })
+      await until(() => one.stats().cached === 0, { what: 'the message to arrive' })
       assert.deepEqual(await all(one.stream('k', mine.work)), [1, 2])
       assert.equal(mine.runs.length, 2)
     })
 
-    test(`beside one that is still produced, a process produces its own, in ${kind}`, async () => {
+    test(`a process with another codec produces its own stream beside a running one, in ${kind}`, async () => {
       await using world = await lockersIn(kind)
       const one = await world.open()
       const other = await world.open({ codec: otherCodec })
@@ -180,7 +180,7 @@ describe('undecodable streams', () => {
   }
 })
 
-test('undecodable - a response that cannot be read is asked of the origin, and kept', async () => {
+test('undecodable - an undecodable response is fetched from the origin again, and kept', async () => {
   await using world = await lockersIn('redis')
   const client = await world.t?.client()
   const locker = await world.open({ cache: false })
@@ -208,7 +208,7 @@ test('undecodable - a response that cannot be read is asked of the origin, and k
   await spoil()
   assert.deepEqual([await ask(), await ask()], ['2', '2'])
   await spoil()
-  // One who takes only what is there is told that there is nothing.
+  // A request with only-if-cached finds no response.
   const answer = await cache.handle(
     { ...request, headers: { ...request.headers, 'cache-control': 'only-if-cached' } },
     origin,
@@ -218,7 +218,7 @@ test('undecodable - a response that cannot be read is asked of the origin, and k
 })
 
 onBothStores(
-  'undecodable - the result of a job is a CodecError to who submits: it is not run again',
+  'undecodable - an undecodable result of a job fails its submitter with CodecError: the job is not run again',
   async (world) => {
     const one = world.open<{ work: (n: number) => string }>()
     const other = world.open<{ work: (n: number) => string }>({ codec: otherCodec })

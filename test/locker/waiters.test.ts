@@ -71,6 +71,6 @@ inBothStores('L4 waiters - the last waiter that leaves removes its process from 
   await until(async () => (await one.peek('key')).lock?.parked === 1, { what: 'the park' })
   leaver.abort()
   await Promise.allSettled(waits)
-  await until(async () => (await one.peek('key')).lock?.parked === 0, { what: 'the leaving' })
+  await until(async () => (await one.peek('key')).lock?.parked === 0, { what: 'the park to be removed' })
   await lease.publish('done')
 })
