@@ -16,12 +16,12 @@ describe('bounds', () => {
   const collect: () => void = runInNewContext('gc')
   const heap = () => {
     collect()
-    // What the first collection finalises is freed by the second.
+    // The second collection frees what the first one finalises.
     collect()
     return process.memoryUsage().heapUsed
   }
 
-  test('L5 parked - above the cap a waiter is rejected at once, and there is a place again when one leaves', async () => {
+  test('L5 parked - above the cap a waiter is rejected at once, and a park is free again when a waiter leaves', async () => {
     await using t = await setup()
     const lockers = [1, 2, 3, 4].map(() => {
       const connection = new Connection(t.redis)
@@ -55,7 +55,7 @@ describe('bounds', () => {
   })
 
   for (const away of ['frozen', 'gone'] as const) {
-    test(`L5 memory - stays flat while Redis is ${away} and thousands ask`, async () => {
+    test(`L5 memory - stays flat while Redis is ${away} and thousands call`, async () => {
       await using s = await scene({ unavailableAfter: 200 })
       if (away === 'frozen') await s.t.server.freeze()
       else await s.t.server.kill()
@@ -74,19 +74,19 @@ describe('bounds', () => {
         `${stats.pendingCommands} commands wait, ${pending} did before`,
       )
       assert.deepEqual([stats.flights, stats.waiters, stats.held], [0, 0, 0])
-      // 18,000 requests: a hundred bytes kept of each would show. What the last of them left may take a moment to end.
+      // 18,000 requests: a leak of a hundred bytes each would show. The last of them may take a moment to end.
       await until(() => heap() - before < 1_800_000, {
         what: `the heap of ${before} bytes to be flat`,
         every: 100,
       })
       if (away === 'frozen') s.t.server.thaw()
       else await s.t.server.restart()
-      await until(() => s.locker.run('k', () => true), { what: 'it to be served again' })
+      await until(() => s.locker.run('k', () => true), { what: 'calls to be served again' })
       await until(() => s.locker.stats().pendingCommands === 0, { what: 'all commands to be answered' })
     })
   }
 
-  test('L5 keys - after the longest ttl an idle database holds none of ours', async () => {
+  test('L5 keys - after the longest ttl an idle database holds no key of the locker', async () => {
     await using s = await scene({ lease: 300, ttl: 400, errorTtl: 400 })
     await Promise.all([
       s.locker.run('value', () => 'v'),
@@ -104,10 +104,10 @@ describe('bounds', () => {
     await left
     await held.publish('v')
     await s.locker.close({ grace: 0 })
-    await until(async () => (await s.t.server.call('DBSIZE')) === 0, { what: 'all keys to be gone' })
+    await until(async () => (await s.t.server.call('DBSIZE')) === 0, { what: 'all keys to expire' })
   })
 
-  /** The process's own, and counts what is due. */
+  /** The system clock, which records its pending timers. */
   class CountingClock implements Clock {
     readonly pending = new Set<Timer>()
 
@@ -135,7 +135,7 @@ describe('bounds', () => {
     }
   }
 
-  test('L5 churn - 10,000 keys leave no flight, waiter, listener or timer behind', async () => {
+  test('L5 churn - after 10,000 keys no flight, waiter, listener or timer is left', async () => {
     await using t = await setup()
     const clock = new CountingClock()
     await using connection = new Connection(t.redis, { clock })
@@ -182,15 +182,15 @@ describe('bounds', () => {
     }
     await until(idle, { what: 'everything to be settled' })
     assert.ok(locker.stats().cached <= 100)
-    // The ping of the subscription, its answer, and the deadline that watches over all commands.
-    await until(() => clock.pending.size <= 3, { what: 'timers to be gone', timeout: 3000 })
+    // The ping of the subscription, the timeout of its reply, and the shared deadline of all commands.
+    await until(() => clock.pending.size <= 3, { what: 'the timers to end', timeout: 3000 })
   })
 })
 
-test('L1 deadline - it counts from the call, however long the reply takes to arrive', async () => {
+test('L1 deadline - it counts from the call, also while a reply arrives slowly', async () => {
   await using s = await scene()
   const keys = Array.from({ length: 8 }, (_, index) => `large ${index}`)
-  // 8 MB at 1 MB/s: the last of them would be there after 8 s.
+  // 8 MB at 1 MB/s: the last byte would arrive after 8 s.
   await Promise.all(keys.map((key) => s.other.run(key, () => 'x'.repeat(1_000_000))))
   s.t.proxy.throttle(1_000_000, { direction: 'down' })
   const timeout = 1000

@@ -9,7 +9,7 @@ import { took, until } from '../support/wait.ts'
 describe('Redis is away', () => {
   const LEASE = 500
   const UNAVAILABLE_AFTER = 600
-  /** Shorter and longer than it takes to notice that Redis is away; the last is as good as never. */
+  /** Shorter and longer than it takes to detect that Redis is away; the last never ends within the test. */
   const TIMEOUTS = [200, 1200, Number.POSITIVE_INFINITY]
 
   const faults: Record<string, (s: Scene) => unknown> = {
@@ -24,7 +24,7 @@ describe('Redis is away', () => {
   }
 
   for (const [name, strike] of Object.entries(faults)) {
-    test(`L1 ${name} - everyone who waits is settled once, by the deadline`, {
+    test(`L1 ${name} - every waiter is settled once, by its deadline`, {
       timeout: 30_000,
     }, async () => {
       await using s = await scene({ lease: LEASE, unavailableAfter: UNAVAILABLE_AFTER })
@@ -36,13 +36,13 @@ describe('Redis is away', () => {
           timeout,
           key,
         }))
-      // Parked behind another process, and behind a work of this process that never ends.
+      // One key is held by another process, one by a work of this process that never ends.
       const waiting = TIMEOUTS.flatMap((timeout) => [wait('held', timeout), wait('own', timeout)])
       await parked(s.other, 'held')
-      await until(() => s.locker.stats().held === 1, { what: 'the own work to run' })
+      await until(() => s.locker.stats().held === 1, { what: 'the local work to run' })
       await strike(s)
       waiting.push(...TIMEOUTS.map((timeout) => wait('fresh', timeout)))
-      // A claim goes out when the lease has ended, and is given up in time.
+      // The claim that is sent when the lease has ended fails in time.
       const bound = LEASE + 2 * UNAVAILABLE_AFTER
       for (const { outcome, ms, timeout, key } of await Promise.all(waiting)) {
         const what = `${key} with ${timeout}: ${outcome} after ${ms} ms`
@@ -57,7 +57,7 @@ describe('Redis is away', () => {
     })
   }
 
-  test('L1 signal - of a waiter is heard although Redis is silent', async () => {
+  test('L1 signal - a waiter leaves at its signal although Redis is silent', async () => {
     await using s = await scene()
     await s.t.server.freeze()
     const signal = AbortSignal.timeout(100)
@@ -67,10 +67,10 @@ describe('Redis is away', () => {
     s.t.server.thaw()
   })
 
-  test('L1 close - while Redis is silent: those who wait are told, and it ends', async () => {
+  test('L1 close - while Redis is silent: waiters are rejected, and close resolves', async () => {
     await using s = await scene({ unavailableAfter: UNAVAILABLE_AFTER })
     const running = settledBy(s.locker.run('own', () => new Promise(() => {})))
-    await until(() => s.locker.stats().held === 1, { what: 'the own work to run' })
+    await until(() => s.locker.stats().held === 1, { what: 'the local work to run' })
     await s.t.server.freeze()
     const fresh = settledBy(s.locker.run('fresh', () => 'v'))
     assert.ok((await took(() => s.locker.close({ grace: 0 }))) < 2 * UNAVAILABLE_AFTER + EPSILON)
@@ -78,7 +78,7 @@ describe('Redis is away', () => {
     s.t.server.thaw()
   })
 
-  test('L1 close - does not wait for what another locker of the same connection holds', async () => {
+  test('L1 close - does not wait for leases of another locker on the same connection', async () => {
     await using t = await setup()
     await using connection = new Connection(t.redis)
     await using holder = new Locker({ redis: connection })
@@ -94,7 +94,7 @@ describe('Redis is away', () => {
     assert.ok(ms < EPSILON, `it took ${ms} ms`)
   })
 
-  test('L1 close - while a publish fails: what is held is let go', async () => {
+  test('L1 close - while a publish fails: the lease is discarded', async () => {
     await using s = await scene({ unavailableAfter: UNAVAILABLE_AFTER })
     const lease = await leaseOf(s.locker)
     await cutOff(s)
@@ -107,13 +107,13 @@ describe('Redis is away', () => {
       settledBy(new Promise((resolve) => setTimeout(resolve, 8 * EPSILON))),
     ])
     if (!lease.signal.aborted) await lease.release()
-    // The longest pause between two attempts to connect is a second.
+    // Attempts to connect are at most a second apart.
     assert.ok(ms < 1000 + 2 * UNAVAILABLE_AFTER + EPSILON, `it took ${ms} ms`)
   })
 })
 
-describe('a grant that nobody wants', () => {
-  /** The claim of `locker` is on its way there or back, and so slow. A refresh claims without reading first. */
+describe('a grant without a waiter', () => {
+  /** Slows the claim of `locker` down, or its reply. A refresh claims without reading first. */
   async function claimingScene(
     direction: 'up' | 'down',
     ms: number,
@@ -128,7 +128,7 @@ describe('a grant that nobody wants', () => {
   const locked = (s: Scene) => async () => (await s.other.peek('k')).status === 'locked'
 
   for (const direction of ['up', 'down'] as const) {
-    test(`L4 abort - while the claim is on its way (${direction}): the grant is released`, async () => {
+    test(`L4 abort - while the claim is under way (${direction}): the grant is released`, async () => {
       await using s = await claimingScene(direction, 150)
       const leaves = new AbortController()
       const asked = s.locker.run('k', () => assert.fail('it was run for nobody'), {
@@ -139,12 +139,12 @@ describe('a grant that nobody wants', () => {
       leaves.abort()
       await left
       await until(locked(s), { what: 'the grant' })
-      await until(free(s), { what: 'its release' })
+      await until(free(s), { what: 'the release' })
       assert.equal(s.locker.stats().works, 0)
     })
   }
 
-  test('L4 abort - in the same breath as the call', async () => {
+  test('L4 abort - in the same tick as the call', async () => {
     await using s = await scene()
     const leaves = new AbortController()
     const left = settledBy(s.locker.run('k', () => 'v', { signal: leaves.signal }))
@@ -153,7 +153,7 @@ describe('a grant that nobody wants', () => {
     await until(free(s), { what: 'the key to be free' })
   })
 
-  test('L4 abort - while the value is being read: nothing is claimed', async () => {
+  test('L4 abort - while the value is read: nothing is claimed', async () => {
     await using s = await claimingScene('down', 150)
     const leaves = new AbortController()
     const left = settledBy(s.locker.run('k', () => 'v', { signal: leaves.signal }))
@@ -178,10 +178,10 @@ describe('a grant that nobody wants', () => {
     })
     await assert.rejects(asked, { code: 'E_TIMEOUT' })
     await until(locked(s), { what: 'the grant' })
-    await until(free(s), { what: 'its release' })
+    await until(free(s), { what: 'the release' })
   })
 
-  test('L4 late - a reply that comes after Redis was given up', async () => {
+  test('L4 late - a reply that arrives after the call has failed', async () => {
     await using s = await claimingScene('down', 600, 200)
     await assert.rejects(
       s.locker.run('k', () => 'v', { refresh: true }),
@@ -192,7 +192,7 @@ describe('a grant that nobody wants', () => {
     assert.ok((await took(async () => assert.equal(await next, 'next'))) < 2 * 600 + EPSILON)
   })
 
-  test('L4 frozen - all that was claimed while Redis stood still is released when it goes on', async () => {
+  test('L4 frozen - claims that a frozen Redis grants after the thaw are released', async () => {
     await using s = await scene({ unavailableAfter: 200 })
     await s.t.server.freeze()
     const keys = Array.from({ length: 100 }, (_, index) => `k.${index}`)
@@ -203,7 +203,7 @@ describe('a grant that nobody wants', () => {
     assert.ok((await took(async () => assert.deepEqual(await results, keys))) < 2 * EPSILON)
   })
 
-  test('L4 abort - of the first who asked: the grant is for the next who waits here', async () => {
+  test('L4 abort - of the first caller: the grant passes to the next waiter of the process', async () => {
     await using s = await claimingScene('down', 150)
     const leaves = new AbortController()
     const left = assert.rejects(
@@ -217,7 +217,7 @@ describe('a grant that nobody wants', () => {
     assert.equal(s.locker.stats().grants, 1)
   })
 
-  test('L4 parked - one that leaves is not the one that the next release is told to', async () => {
+  test('L4 parked - a release does not notify a waiter that has left', async () => {
     await using s = await scene()
     const lease = await leaseOf(s.other)
     const leaves = new AbortController()
@@ -231,7 +231,7 @@ describe('a grant that nobody wants', () => {
     assert.ok((await took(async () => assert.equal(await next, 'next'))) < EPSILON)
   })
 
-  test('L4 publish - one that could not be made does not keep the lease: others go on', async () => {
+  test('L4 publish - a publish that failed does not keep the lease: others take over', async () => {
     await using s = await scene({ unavailableAfter: 300 })
     let end = (_value: string) => {}
     const result = settledBy(s.locker.run('k', () => new Promise((resolve) => (end = resolve))))
@@ -240,6 +240,6 @@ describe('a grant that nobody wants', () => {
     end('v')
     assert.equal((await result).outcome, 'E_UNAVAILABLE')
     await s.t.proxy.refuse(false)
-    await until(() => s.locker.stats().held === 0, { what: 'the lease to be let go' })
+    await until(() => s.locker.stats().held === 0, { what: 'the lease to be discarded' })
   })
 })

@@ -12,9 +12,9 @@ import { until } from '../support/wait.ts'
 
 type Nodes = { host: string; port: number }[]
 
-/** What this file does when it is started as another process of the tests below. */
+/** The handlers of this file when a test starts it as another process. */
 const handlers = {
-  /** Runs works for the keys and tells how many it did itself. */
+  /** Runs works for the keys and returns how many ran in this process. */
   work: async (nodes: Nodes, keys: string[]): Promise<{ works: number; results: unknown[] }> => {
     await using locker = lockerOn(new Cluster(nodes))
     let works = 0
@@ -28,7 +28,7 @@ const handlers = {
     )
     return { works, results }
   },
-  /** Takes a lease for good. */
+  /** Takes a lease and never settles it. */
   hold: async (nodes: Nodes, keyPrefix: string, key: string): Promise<number> => {
     const ticket = await lockerOn(new Cluster(nodes, { keyPrefix }), { lease: 1000 }).request(key)
     return ticket instanceof Lease ? ticket.fence : 0
@@ -43,7 +43,7 @@ function child(): Promise<Child<typeof handlers>> {
   return Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
 }
 
-/** A cluster whose other slots go on when a node is lost. */
+/** A cluster that serves its other slots when a node is lost. */
 async function partialCluster(masters: number, replicas: number): Promise<RedisCluster> {
   const cluster = await RedisCluster.start({ masters, replicas })
   await Promise.all(
@@ -52,7 +52,7 @@ async function partialCluster(masters: number, replicas: number): Promise<RedisC
   return cluster
 }
 
-/** A locker on a client of its own. */
+/** A locker with its own client. */
 async function locker(
   cluster: RedisCluster,
   options: LockerOptions = {},
@@ -61,7 +61,7 @@ async function locker(
   return lockerOn(await cluster.client(clientOptions), options)
 }
 
-/** What became of it, and after how many ms. */
+/** Resolves to the outcome of a promise and the time until then, ms. */
 async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {
   const start = performance.now()
   const outcome = await promise.then(
@@ -71,7 +71,7 @@ async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; erro
   return { ...outcome, ms: performance.now() - start }
 }
 
-/** A key whose record the node serves. */
+/** A key whose record is on the node. */
 async function keyOn(cluster: RedisCluster, node: RedisServer, name = 'key'): Promise<string> {
   for (let index = 0; ; index += 1) {
     const key = `${name}-${index}`
@@ -79,7 +79,7 @@ async function keyOn(cluster: RedisCluster, node: RedisServer, name = 'key'): Pr
   }
 }
 
-/** The node that serves a key of the test, and another one. */
+/** The node that serves a key of the test, and another node. */
 async function nodesOf(cluster: RedisCluster, redisKey: string): Promise<[RedisServer, RedisServer]> {
   const from = await cluster.ownerOf(await cluster.slotOf(redisKey))
   const to = cluster.nodes.find((node) => node !== from)
@@ -87,7 +87,7 @@ async function nodesOf(cluster: RedisCluster, redisKey: string): Promise<[RedisS
   return [from, to]
 }
 
-/** Every client of this name on every node that runs. */
+/** The clients of this name on all running nodes. */
 async function named(cluster: RedisCluster, name: string): Promise<Record<string, string>[]> {
   const lists = await Promise.all(
     cluster.nodes.filter((node) => node.isRunning).map((node) => node.connectedClients()),
@@ -95,7 +95,7 @@ async function named(cluster: RedisCluster, name: string): Promise<Record<string
   return lists.flat().filter((client) => client['name'] === name)
 }
 
-/** The node on which the subscription of a client of this name is. */
+/** The node to which a client of this name has subscribed. */
 async function subscribedOn(cluster: RedisCluster, name: string): Promise<RedisServer | undefined> {
   for (const node of cluster.nodes.filter(({ isRunning }) => isRunning)) {
     const clients = await node.connectedClients()
@@ -128,7 +128,7 @@ function tests(): void {
       for (const key of keys) assert.equal((await b.peek(key)).status, 'free')
     })
 
-    test('cluster S3 - one flight for processes with clients of their own', async () => {
+    test('cluster S3 - one flight for processes with separate clients', async () => {
       await using other = await child()
       await using a = await locker(cluster)
       await using b = await locker(cluster, {}, { enableOfflineQueue: false })
@@ -152,8 +152,8 @@ function tests(): void {
       client5.disconnect()
     })
 
-    test('cluster L3 - a slot moves while works run in it and others are parked', async () => {
-      // All records in one slot, so that every one of them meets the migration.
+    test('cluster L3 - a slot migrates while works run in it and waiters are parked', async () => {
+      // All records are in one slot, so the migration affects each of them.
       const keyPrefix = '{moving}:'
       const [a, b, c] = await Promise.all(
         [1, 2, 3].map(() => locker(cluster, { lease: 3000 }, { keyPrefix })),
@@ -171,7 +171,7 @@ function tests(): void {
         const start = performance.now()
         await lease.publish(lease.key)
         assert.deepEqual((await waiting.get(lease.key))?.value, [lease.key, lease.key])
-        // L3 allows a whole lease; messages take less.
+        // L3 allows a whole lease; a message takes less.
         assert.ok(performance.now() - start < EPSILON, `${lease.key}: ${performance.now() - start} ms`)
       }
 
@@ -182,7 +182,7 @@ function tests(): void {
       ]
       for (const { key } of [early, half, late]) await park(key)
       await cluster.beginMigration(slot, from, to)
-      // Records that are here are served here; new ones are made there, by ASK.
+      // The source node serves existing records; new ones are created on the target node, by ASK.
       const created = await leaseOf(a, 'created')
       await park(created.key)
       await settle(early)
@@ -199,7 +199,7 @@ function tests(): void {
       for (const each of [a, b, c]) await each.close()
     })
 
-    test('cluster L2 - a release is heard of whatever node the subscriptions are on', async () => {
+    test('cluster L2 - a release reaches subscribers on any node', async () => {
       const all = await Promise.all([1, 2, 3, 4, 5].map(() => locker(cluster, { lease: 30_000 })))
       const [a, ...others] = all
       assert.ok(a)
@@ -218,7 +218,7 @@ function tests(): void {
       for (const each of all) await each.close()
     })
 
-    test('cluster L2 - the processor dies after its slot has moved', async () => {
+    test('cluster L2 - the processor dies after its slot has migrated', async () => {
       const keyPrefix = '{dying}:'
       await using other = await child()
       await using a = await locker(cluster, { lease: 1000 }, { keyPrefix })
@@ -236,14 +236,14 @@ function tests(): void {
       assert.ok(ms < 1000 + EPSILON, `it took ${ms} ms`)
     })
 
-    test('cluster - close ends the subscription, and the client when it is closed', async () => {
+    test('cluster - close ends the subscription, and the connections of the client', async () => {
       const redisOptions = { connectionName: 'ordered' }
       const client = await cluster.client({ redisOptions })
       const open = [lockerOn(client), lockerOn(client)]
       await Promise.all(open.map((each) => each.run('ordered', () => 1)))
       const subscriptions = async () =>
         (await named(cluster, 'ordered')).filter(({ sub }) => sub !== '0').length
-      await until(async () => (await subscriptions()) === 1, { what: 'the one subscription of both' })
+      await until(async () => (await subscriptions()) === 1, { what: 'the shared subscription' })
       const [first, second] = open
       await first?.close()
       assert.equal(await second?.run('still open', () => 2), 2)
@@ -253,13 +253,15 @@ function tests(): void {
       assert.equal(client.status, 'ready')
       assert.equal(await client.set('{mine}', 'still open'), 'OK')
       client.disconnect()
-      await until(async () => (await named(cluster, 'ordered')).length === 0, { what: 'no connection' })
+      await until(async () => (await named(cluster, 'ordered')).length === 0, {
+        what: 'the connections to end',
+      })
     })
   })
 
   describe('cluster - a node is lost', { concurrency: true }, () => {
     for (const way of ['killed', 'frozen'] as const) {
-      test(`cluster L1 - ${way}: a typed error for its slots, the others go on, it recovers`, async () => {
+      test(`cluster L1 - ${way}: a typed error for its slots, the others are served, it recovers`, async () => {
         await using cluster = await partialCluster(3, 0)
         await using a = await locker(cluster, { lease: 500, unavailableAfter: 700 })
         const [lost, sound] = cluster.nodes
@@ -313,11 +315,11 @@ function tests(): void {
       for (const each of [a, b]) await each.close()
     })
 
-    test('S4 cluster - a replica that lags is not asked, whatever the client reads from', async () => {
+    test('S4 cluster - a replica that lags is not read, whatever scaleReads of the client says', async () => {
       await using cluster = await RedisCluster.start({ masters: 1, replicas: 1 })
       const [master, replica] = cluster.nodes
       assert.ok(master && replica)
-      // A client that looked earlier would not know the replica.
+      // An earlier client would not know the replica.
       const known = async () =>
         JSON.stringify(await master.call('CLUSTER', 'SLOTS')).includes(`${replica.port}`)
       await until(known, { what: 'the replica to be announced', timeout: 10_000 })
@@ -325,17 +327,17 @@ function tests(): void {
       await using b = await locker(cluster, {}, { scaleReads: 'slave' })
       assert.equal(await a.run('key', () => 'old'), 'old')
       assert.equal(await master.call('WAIT', 1, 5000), 1)
-      // The replica may not follow any more, and goes on serving what it has.
+      // The replica does not replicate any more, and still serves its data.
       await master.call('ACL', 'SETUSER', 'default', '-psync', '-sync')
       await master.call('CLIENT', 'KILL', 'TYPE', 'replica')
-      // Hits in a row may be read in a cheaper way.
+      // Repeated hits may be read by another command.
       for (let times = 0; times < 30; times += 1) assert.equal(await b.run('key', () => 'again'), 'old')
       await a.invalidate('key')
       assert.equal(await b.run('key', () => 'new'), 'new')
       for (let times = 0; times < 30; times += 1) assert.equal(await b.run('key', () => 'again'), 'new')
     })
 
-    test('cluster L3 - of the subscription: messages come again by another node', async () => {
+    test('cluster L3 - the node of the subscription is lost: messages arrive through another node', async () => {
       await using cluster = await partialCluster(4, 0)
       const redisOptions = { connectionName: 'subscribed' }
       const [a, b] = [
@@ -351,9 +353,12 @@ function tests(): void {
       const waiter = timed(b.run(key, () => 'again'))
       await parked(a, key)
       await lost.kill()
-      await until(() => !b.stats().subscribed, { what: 'the loss to be noticed', timeout: 2000 })
+      await until(() => !b.stats().subscribed, { what: 'the loss to be detected', timeout: 2000 })
       await until(() => b.stats().subscribed, { what: 'another subscription' })
-      assert.notEqual(await until(() => subscribedOn(cluster, 'subscribed'), { what: 'it' }), lost)
+      assert.notEqual(
+        await until(() => subscribedOn(cluster, 'subscribed'), { what: 'the subscription' }),
+        lost,
+      )
       const start = performance.now()
       await lease.publish('told')
       assert.equal((await waiter).value, 'told')

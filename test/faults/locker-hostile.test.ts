@@ -1,4 +1,4 @@
-// Keys, values, messages and records that somebody else made up.
+// Hostile keys, values, messages and records.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -9,7 +9,7 @@ import { recordKey } from '../../src/kernel/keys.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** A server, lockers that are like processes, and whatever was rejected or thrown without anybody hearing it. */
+/** A server, lockers that stand for processes, and all unhandled rejections and exceptions. */
 async function world(count = 2) {
   const t = await setup()
   const lockers = Array.from(
@@ -62,7 +62,7 @@ const KEYS: Record<string, string> = {
   'the imitation of a hash': 'h/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA',
 }
 
-test('hostile - keys of every kind are keys: nothing breaks, and none is another', async () => {
+test('hostile - any string is a key: nothing breaks, and no two collide', async () => {
   await using w = await world()
   const names = Object.keys(KEYS)
   await Promise.all(
@@ -84,7 +84,7 @@ test('hostile - keys of every kind are keys: nothing breaks, and none is another
   assert.equal(error.key, KEYS['CR LF'])
 })
 
-test('hostile - waiting for such a key works too', async () => {
+test('hostile - waiting for such keys works', async () => {
   await using w = await world()
   for (const key of Object.values(KEYS)) {
     const gate = pDefer<string>()
@@ -97,7 +97,7 @@ test('hostile - waiting for such a key works too', async () => {
   }
 })
 
-test('hostile - values of every kind pass unchanged, and pollute nothing', async () => {
+test('hostile - values pass unchanged, and pollute no prototype', async () => {
   await using w = await world()
   const values = [
     JSON.parse('{"__proto__":{"polluted":1},"constructor":{"prototype":{"polluted":1}}}'),
@@ -130,7 +130,7 @@ test('hostile - values of every kind pass unchanged, and pollute nothing', async
   assert.equal('polluted' in {}, false)
 })
 
-/** The place of the one that is parked on a key: what only Redis and its own process know. */
+/** The park of a waiter on a key, which only Redis and its process know. */
 async function placeOf(w: Setup, key: string): Promise<{ inbox: string; nonce: string }> {
   const fields = (await w.server.call('HKEYS', recordKey('soloflight', key))) as string[]
   const park = fields.find((field) => field.startsWith('@')) ?? assert.fail('nobody is parked')
@@ -150,11 +150,11 @@ test('S3 hostile - forged and malformed messages settle nothing and break nothin
   const forged = [
     ...Array.from({ length: 200 }, (_, length) => randomBytes(length)),
     ...['', '1', '1'.repeat(23), '\n', ' ', '\0'].map((text) => Buffer.from(text)),
-    // Right in shape, but for nobody, or for nobody who is parked.
+    // Well-formed, but for an unknown nonce or one that is not parked.
     ...[stranger, inbox, nonce.toLowerCase() === nonce ? stranger : nonce.toLowerCase()].map((other) =>
       Buffer.from(`1${other}v 9007199254740991 60000 0\nj"forged"`),
     ),
-    // The right nonce in another version, or with a head that is none.
+    // The right nonce, in another version or with a malformed header.
     ...[
       `2${nonce}v 9007199254740991 60000 0\nj"forged"`,
       `0${nonce}f`,
@@ -171,7 +171,7 @@ test('S3 hostile - forged and malformed messages settle nothing and break nothin
       `1${nonce}?`,
       `1${nonce}\u0000`,
       `1${nonce}z 1 2 3\nj1`,
-      // Hints that are true to their shape, and wrong: it looks again, and goes on waiting.
+      // Well-formed hints that are false: the waiter reads the record, and goes on waiting.
       `1${nonce}m`,
       `1${nonce}f`,
       `1${nonce}p\n`,
@@ -220,7 +220,7 @@ test('S4 hostile - a forged broadcast costs a cached result, and nothing else', 
   assert.equal(await locker.run('key', () => 'unused'), 'value')
 })
 
-test('L1 hostile - a foreign type under the name of a record is a typed error, for that key alone', async () => {
+test('L1 hostile - a record of another Redis type is a typed error, for that key only', async () => {
   await using w = await world()
   const makers: Record<string, (key: string) => Promise<unknown>> = {
     list: (key) => w.server.call('RPUSH', key, 'x'),
@@ -290,7 +290,7 @@ const FIELDS = [
   '@short',
 ]
 
-test('L1 hostile - records of garbage end every waiter in time, with a result or a typed error', async () => {
+test('L1 hostile - with corrupt records every waiter ends in time, with a result or a typed error', async () => {
   await using w = await world()
   const client = await w.client()
   const key = recordKey('soloflight', 'key')
@@ -300,7 +300,7 @@ test('L1 hostile - records of garbage end every waiter in time, with a result or
   for (const field of FIELDS) {
     await Promise.all(
       GARBAGE.map(async (text, index) => {
-        // A fence that can grow no more has a test of its own, below.
+        // The largest fence has its own test below.
         if (field === 'f' && Number(text) >= Number.MAX_SAFE_INTEGER) return
         for (const [name, base] of Object.entries({ valid, leased })) {
           const own = `${field} ${index} ${name}`
@@ -326,7 +326,7 @@ test('L1 hostile - records of garbage end every waiter in time, with a result or
   assert.deepEqual([w.one.stats().waiters, w.other.stats().waiters], [0, 0])
 })
 
-test('L1 hostile - a fence that can grow no more ends its waiters in time, and closing ends too', async () => {
+test('L1 hostile - with the largest possible fence, waiters end in time, and close resolves', async () => {
   const store = new MemoryStore()
   const locker = new Locker({ store, cache: false, timeout: 500 })
   const record = recordKey('soloflight', 'key')
@@ -347,7 +347,7 @@ test('L1 hostile - a fence that can grow no more ends its waiters in time, and c
   assert.equal(await Promise.race([closed, tooLong]), true, 'close has not ended after 2 s')
 })
 
-test('L1 hostile - a value that no codec wrote is a miss: it is computed anew, and replaced for all', async () => {
+test('L1 hostile - a corrupt value is a miss: it is computed again, and replaced', async () => {
   await using w = await world()
   const client = await w.client()
   const record = recordKey('soloflight', 'key')
@@ -363,7 +363,7 @@ test('L1 hostile - a value that no codec wrote is a miss: it is computed anew, a
   assert.equal(w.other.stats().undecodable, 6)
 })
 
-test('hostile - a failure of garbage is a RemoteError all the same', async () => {
+test('hostile - a corrupt failure is still a RemoteError', async () => {
   await using w = await world()
   const client = await w.client()
   const record = recordKey('soloflight', 'key')
@@ -392,7 +392,7 @@ test('hostile - a failure of garbage is a RemoteError all the same', async () =>
   assert.equal('polluted' in {}, false)
 })
 
-test('hostile - thrown fields named like prototypes travel as data', async () => {
+test('hostile - fields of an error that are named like prototype members are data', async () => {
   await using w = await world()
   const thrown = Object.defineProperty(
     Object.assign(new Error('x'), { constructor: 'c', toString: 1 }),

@@ -11,7 +11,7 @@ import { took, until } from '../support/wait.ts'
 
 const LEASE = 600
 
-/** Resolves when so many processes are parked. */
+/** Resolves when `count` processes are parked. */
 async function parkedOn(t: Setup, count: number): Promise<void> {
   await using observer = new Locker({ redis: t.server.options, cache: false })
   await parked(observer, 'k', count)
@@ -22,7 +22,7 @@ async function grantsOf(processes: readonly LockerProcess[]): Promise<Entry[]> {
   return histories.flat().filter(({ what }) => what === 'grant')
 }
 
-/** A holder in the middle of its work, and two other processes that wait for it. */
+/** A holder whose work runs, and two other processes that wait for it. */
 async function holderAndTwo(
   t: Setup,
   { lease }: { lease: number },
@@ -30,7 +30,7 @@ async function holderAndTwo(
   const options = { redis: t.redis, lease, timeout: 10_000, cache: false } as const
   const processes = await LockerProcesses.start(options, options, options)
   const [holder, ...others] = processes.all as [LockerProcess, ...LockerProcess[]]
-  // The holder's own caller ends with it.
+  // The caller in the process of the holder ends with it.
   holder.call('run', 'k').catch(() => {})
   const { fence = 0 } = await told(holder, 'grant')
   const results = others.map((child) => child.call('run', 'k', { ms: 50 }))
@@ -40,7 +40,7 @@ async function holderAndTwo(
 }
 
 describe('the processor is killed', () => {
-  test('L2 kill - mid-work: exactly one waiter takes over, within a lease, for all', async () => {
+  test('L2 kill - during the work: exactly one waiter takes over within a lease, for all', async () => {
     await using t = await setup()
     const { processes, results, fence } = await holderAndTwo(t, { lease: LEASE })
     await using _processes = processes
@@ -55,7 +55,7 @@ describe('the processor is killed', () => {
     assert.ok(next > fence)
   })
 
-  test('L2 kill - with all who wait: the next who comes is the processor within a lease', async () => {
+  test('L2 kill - of the holder and all waiters: the next caller is the processor within a lease', async () => {
     await using t = await setup()
     const { processes } = await holderAndTwo(t, { lease: LEASE })
     await using _processes = processes
@@ -65,7 +65,7 @@ describe('the processor is killed', () => {
     assert.equal(await newcomer.run('k', () => machineNow() - killedAt < LEASE + EPSILON), true)
   })
 
-  test('L2 kill - before it reads that its publish was accepted: its result stands', async () => {
+  test('L2 kill - before it reads the reply to its publish: the result counts', async () => {
     await using t = await setup({ proxy: true })
     await loadScripts(t)
     const common = { lease: LONG, timeout: 10_000, cache: false } as const
@@ -80,7 +80,7 @@ describe('the processor is killed', () => {
     await parkedOn(t, 1)
     const fault = t.proxy.swallowReply((command) => command.includes('the result'))
     const death = fault.struck.then(() => holder.kill())
-    // It may be killed before it has answered that it heard this.
+    // The process may be killed before it confirms this call.
     holder.call('finish', 'k', { value: 'the result' }).catch(() => {})
     await death
     assert.ok((await took(async () => assert.equal(await result, 'the result'))) < EPSILON)
@@ -89,7 +89,7 @@ describe('the processor is killed', () => {
   })
 })
 
-describe('the processor gives up', () => {
+describe('the processor releases or fails', () => {
   test('L2 release - the next waiter is the processor at once', async () => {
     await using t = await setup()
     const options = { redis: t.redis, lease: LONG, timeout: 10_000, cache: false } as const
@@ -108,7 +108,7 @@ describe('the processor gives up', () => {
     assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - releasedAt < EPSILON)
   })
 
-  test('L2 close - what is held is handed over at once, what runs is told to stop', async () => {
+  test('L2 close - leases pass on at once, running works are aborted', async () => {
     await using t = await setup()
     const { processes, results } = await holderAndTwo(t, { lease: LONG })
     await using _processes = processes
@@ -123,7 +123,7 @@ describe('the processor gives up', () => {
     assert.ok((grants[0]?.at ?? Number.POSITIVE_INFINITY) - closedAt < EPSILON)
   })
 
-  test('L2 fail - everybody is settled with the failure, nobody takes over', async () => {
+  test('L2 fail - every waiter receives the failure, none takes over', async () => {
     await using t = await setup()
     const { processes, results } = await holderAndTwo(t, { lease: LONG })
     await using _processes = processes
@@ -135,7 +135,7 @@ describe('the processor gives up', () => {
     assert.deepEqual(await grantsOf(processes.all.slice(1)), [])
   })
 
-  test('L1 SIGTERM - with parked waiters: they reject as closed, and no place on the record is left', async () => {
+  test('L1 SIGTERM - waiters reject with ClosedError, and no park is left on the record', async () => {
     await using t = await setup()
     const { processes, results } = await holderAndTwo(t, { lease: LONG })
     await using _processes = processes
@@ -150,7 +150,7 @@ describe('the processor gives up', () => {
     assert.ok((await took(async () => assert.equal(await results[1], 'v'))) < EPSILON)
   })
 
-  test('L2 takeover off - those who waited for a dead processor are told, the next who comes is the processor', async () => {
+  test('L2 takeover off - waiters for a dead processor are rejected, the next caller is the processor', async () => {
     await using t = await setup()
     await using processes = await LockerProcesses.start({ redis: t.redis, lease: LEASE })
     await using waiter = new Locker({ redis: t.redis, lease: LEASE, takeover: false })
@@ -168,8 +168,8 @@ describe('the processor gives up', () => {
   })
 })
 
-describe('the processor stands still', () => {
-  test('S5 SIGSTOP - past the lease: its signal has fired when it goes on, and S2: it cannot publish', async () => {
+describe('the processor is frozen', () => {
+  test('S5 S2 SIGSTOP - for longer than the lease: after it, the signal is aborted, and publish fails', async () => {
     await using t = await setup()
     const options = { redis: t.redis, lease: LEASE, cache: false } as const
     await using processes = await LockerProcesses.start(options, options)
@@ -189,7 +189,7 @@ describe('the processor stands still', () => {
     for (const answer of answers) assert.deepEqual(answer, { status: 'done', result: 'new' })
   })
 
-  test('S5 SIGSTOP - of a work in `run`: its callers receive what the successor publishes', async () => {
+  test('S5 SIGSTOP - during a work of `run`: its callers receive the result of the successor', async () => {
     await using t = await setup()
     const { processes, results } = await holderAndTwo(t, { lease: LEASE })
     await using _processes = processes
@@ -204,7 +204,7 @@ describe('the processor stands still', () => {
     assert.equal(await own, one)
   })
 
-  test('S5 event loop - blocked past the lease it counts as lost, and another holds it meanwhile', async () => {
+  test('S5 event loop - blocked for longer than the lease: the lease is lost, and another process holds it', async () => {
     await using t = await setup()
     const options = { redis: t.redis, lease: LEASE, cache: false } as const
     await using processes = await LockerProcesses.start(options, options)
@@ -221,7 +221,7 @@ describe('the processor stands still', () => {
     await second.call('publish', next.fence, 'new')
   })
 
-  test('S5 event loop - blocked past the lease it counts as lost also when nobody else came', async () => {
+  test('S5 event loop - blocked for longer than the lease: the lease is lost also without a successor', async () => {
     await using t = await setup()
     await using processes = await LockerProcesses.start({ redis: t.redis, lease: LEASE })
     const child = processes.at(0)
@@ -229,13 +229,13 @@ describe('the processor stands still', () => {
     assert.ok(ticket.status === 'locked')
     await child.call('block', 1.5 * LEASE)
     await told(child, 'lost')
-    // S2: nobody has taken over.
+    // S2: no other process has taken over.
     await child.call('publish', ticket.fence, 'late')
     await using reader = new Locker({ redis: t.redis })
     assert.equal(await reader.run('k', () => 'anew'), 'late')
   })
 
-  test('S2 publish - one whose lease merely ran out still may, for one more lease and not longer', async () => {
+  test('S2 publish - after its lease has expired a holder may still publish, for one more lease and not longer', async () => {
     await using t = await setup()
     await using processes = await LockerProcesses.start({ redis: t.redis, lease: 1000 })
     await using observer = new Locker({ redis: t.redis, cache: false })
@@ -244,14 +244,14 @@ describe('the processor stands still', () => {
     assert.ok(soon.status === 'locked' && late.status === 'locked')
     const ranOut = (key: string) => async () => (await observer.peek(key)).status === 'free'
     await child.freeze()
-    await until(ranOut('soon'), { what: 'the lease to run out' })
+    await until(ranOut('soon'), { what: 'the lease to expire' })
     child.thaw()
     await child.call('publish', soon.fence, 'soon')
     assert.equal(await observer.run('soon', () => 'anew'), 'soon')
     await child.freeze()
     const client = await t.client()
     const forgotten = async () => (await client.exists(recordKey('soloflight', 'late'))) === 0
-    await until(forgotten, { what: 'the record to be forgotten' })
+    await until(forgotten, { what: 'the record to expire' })
     child.thaw()
     await assert.rejects(child.call('publish', late.fence, 'late'), { code: 'E_LEASE_LOST' })
   })

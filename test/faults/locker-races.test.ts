@@ -5,18 +5,18 @@ import { onCommands, onSubscription, type Scene, scene } from '../support/locker
 import { leaseOf, parked } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
-/** How many scripts the server has run. */
+/** Number of scripts that the server has run. */
 async function readsDone({ t }: Scene): Promise<number> {
   return (await t.server.commandStats())['hget'] ?? 0
 }
 
-/** Resolves when it has run one more; the reply may be on its way. */
+/** Resolves when the server has run one more; the reply may still be under way. */
 async function executed(s: Scene, before: number): Promise<void> {
   await until(async () => (await readsDone(s)) > before, { what: 'the read to be executed' })
 }
 
 describe('invalidation, with `cache: false`', () => {
-  test('S4 invalidate - once acknowledged, nobody receives what was computed before', async () => {
+  test('S4 invalidate - once acknowledged, no caller receives an earlier result', async () => {
     await using s = await scene()
     for (let round = 0; round < 50; round += 1) {
       const [asker, invalidator] = round % 2 ? [s.locker, s.other] : [s.other, s.locker]
@@ -25,7 +25,7 @@ describe('invalidation, with `cache: false`', () => {
     }
   })
 
-  /** A caller of `locker` waits for an old work; another joins it after an invalidation that its process has not heard of. */
+  /** A caller of `locker` waits for an old work. Another joins it after an invalidation that its process has not received. */
   async function joinLate(
     s: Scene,
     old: { publish(value: unknown): Promise<void> },
@@ -50,11 +50,11 @@ describe('invalidation, with `cache: false`', () => {
     })
     await until(() => works === 1, { what: 'the work to run' })
     await joinLate(s, { publish: async (value) => end.resolve(value) }, early)
-    // Those who waited before receive what was begun before: it is not done again for them.
+    // The earlier waiters receive the result of the earlier work, which does not run again for them.
     assert.equal(works, 1)
   })
 
-  test('L1 invalidations - more often than the work takes: its caller is settled all the same', async () => {
+  test('L1 invalidations - more often than the work takes: its caller is settled nevertheless', async () => {
     await using s = await scene()
     const result = s.locker.run('k', () => new Promise((resolve) => setTimeout(resolve, 100, 'v')), {
       timeout: 2000,
@@ -76,7 +76,7 @@ describe('invalidation, with `cache: false`', () => {
     await joinLate(s, old, early)
   })
 
-  test('S4 late join - of a flight whose read has been answered, but the answer is on its way', async () => {
+  test('S4 late join - of a flight whose read was answered, while the reply is under way', async () => {
     await using s = await scene()
     await s.other.run('k', () => 'old')
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
@@ -90,7 +90,7 @@ describe('invalidation, with `cache: false`', () => {
     await early
   })
 
-  test('S4 newer - a refresh that was accepted is what a late joiner receives', async () => {
+  test('S4 newer - a late joiner receives the result of an accepted refresh', async () => {
     await using s = await scene()
     await s.other.run('k', () => 'old')
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
@@ -103,7 +103,7 @@ describe('invalidation, with `cache: false`', () => {
     assert.ok(['old', 'newer'].includes(String(await early)))
   })
 
-  test('S4 invalidate - those who waited before receive what was begun before, and it is not kept', async () => {
+  test('S4 invalidate - earlier waiters receive the result of the earlier work, which is not kept', async () => {
     await using s = await scene()
     const lease = await leaseOf(s.other)
     const before = s.locker.run('k', () => 'anew')
@@ -119,7 +119,7 @@ describe('invalidation, with `cache: false`', () => {
 describe('invalidation, with the in-process cache', () => {
   const cached = { cache: { max: 100 } } as const
 
-  /** The reply to what `act` publishes is late: meanwhile its result is invalidated, and the message of that arrives. */
+  /** Delays the reply to the publish of `act`. Meanwhile the result is invalidated, and that message arrives. */
   async function invalidateBehind(s: Scene, act: () => Promise<unknown>): Promise<void> {
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
     const result = act()
@@ -132,23 +132,23 @@ describe('invalidation, with the in-process cache', () => {
     assert.equal(await s.locker.run('k', () => 'new'), 'new')
   }
 
-  test('S4 cache - does not keep what was invalidated while the reply was on its way', async () => {
+  test('S4 cache - does not keep a result that was invalidated while the reply was under way', async () => {
     await using s = await scene(cached)
     await invalidateBehind(s, () => s.locker.run('k', () => 'old'))
   })
 
-  test('S4 cache - nor what a refresh has brought', async () => {
+  test('S4 cache - nor the result of a refresh', async () => {
     await using s = await scene(cached)
     await invalidateBehind(s, () => s.locker.run('k', () => 'old', { refresh: true }))
   })
 
-  test('S4 cache - nor what a flight brings that had been invalidated before', async () => {
+  test('S4 cache - nor the result of a flight that was invalidated before', async () => {
     await using s = await scene({ ...cached, lease: 500 })
     const lease = await leaseOf(s.other)
     const result = s.locker.run('k', () => 'old')
     await parked(s.other)
     await s.other.invalidate('k')
-    // The flight goes on for the one who waits, and is the next processor.
+    // The flight goes on for its waiter, and becomes the next processor.
     s.t.proxy.delay(300, { direction: 'down', only: onCommands })
     await lease.release()
     await until(async () => (await s.other.peek('k')).status === 'done', {
@@ -160,7 +160,7 @@ describe('invalidation, with the in-process cache', () => {
     assert.equal(await s.locker.run('k', () => 'new'), 'new')
   })
 
-  test('S4 cache - a caller of later does not join a flight that parked while it was invalidated', async () => {
+  test('S4 cache - a later caller does not join a flight that parked before an invalidation', async () => {
     await using s = await scene(cached)
     const lease = await leaseOf(s.other)
     s.t.proxy.delay(200, { direction: 'down', only: onCommands })
@@ -175,14 +175,14 @@ describe('invalidation, with the in-process cache', () => {
   })
 })
 
-test('progress - shown while the reply to a claim is on its way, it reaches who claimed', async () => {
+test('progress - published while the reply to a claim is under way, it reaches the claimer', async () => {
   await using s = await scene()
   const lease = await leaseOf(s.other)
   s.t.proxy.delay(300, { direction: 'down', only: onCommands })
   const seen: unknown[] = []
   const waiting = s.locker.run('k', () => 'anew', { onProgress: (value) => seen.push(value) })
   await parked(s.other)
-  // Its message overtakes the reply, which was made before.
+  // The message overtakes the earlier reply.
   lease.progress('half')
   await until(() => seen.length > 0, { what: 'the progress' })
   assert.deepEqual(seen, ['half'])

@@ -9,13 +9,13 @@ import type { RedisServer } from '../support/redis-server.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** How long Redis may refuse before a call fails; a lease is shorter, so that refusals outlast it. */
+/** A call fails after refusals of this length, ms. A lease is shorter. */
 const PATIENCE = 600
 const LEASE = 400
 
 const quick = { lease: LEASE, unavailableAfter: PATIENCE, timeout: 8000, cache: false } as const
 
-/** The fences that this process was granted, by key, in the order in which it was told. */
+/** The fences of all grants to this process, by key, in the order of their events. */
 class Fences implements Disposable {
   readonly #byKey = new Map<string, number[]>()
   readonly #note = (event: unknown): void => {
@@ -27,7 +27,7 @@ class Fences implements Disposable {
     subscribe(channelName('grant'), this.#note)
   }
 
-  /** S1: they only grew. */
+  /** S1: fences only grow. */
   assertGrew(): void {
     assert.ok(this.#byKey.size > 0)
     for (const [key, fences] of this.#byKey) {
@@ -41,7 +41,7 @@ class Fences implements Disposable {
   }
 }
 
-/** What became of it, and after how many ms. */
+/** Resolves to the outcome of a promise and the time until then, ms. */
 async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {
   const start = performance.now()
   const outcome = await promise.then(
@@ -51,7 +51,7 @@ async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; erro
   return { ...outcome, ms: performance.now() - start }
 }
 
-/** It failed as it should: typed, in time, and with what Redis said. */
+/** Asserts a typed error, in time, with the message of Redis. */
 function assertRefused({ error, ms }: { error?: unknown; ms: number }, said: RegExp): void {
   assert.ok(error instanceof UnavailableError, `Expected an UnavailableError, got ${error}`)
   assert.match(`${error.message} ${error.cause}`, said)
@@ -61,7 +61,7 @@ function assertRefused({ error, ms }: { error?: unknown; ms: number }, said: Reg
 const infoSays = (server: RedisServer, section: string, fact: string) =>
   until(async () => String(await server.call('INFO', section)).includes(fact), { what: `INFO: ${fact}` })
 
-/** A background save cannot put its file where a folder is. */
+/** Makes background saves fail: a folder stands in the place of the file. */
 const inTheWay = (server: RedisServer) => join(dirname(server.path), 'dump.rdb')
 
 async function breakSaving(server: RedisServer): Promise<void> {
@@ -77,7 +77,7 @@ async function mendSaving(server: RedisServer): Promise<void> {
   await infoSays(server, 'persistence', 'rdb_last_bgsave_status:ok')
 }
 
-/** Keeps the server at work until it is told to stop. */
+/** Keeps the server busy until the returned function is called. */
 async function beBusy(t: Setup): Promise<void> {
   await t.server.call('CONFIG', 'SET', 'busy-reply-threshold', 20)
   const client = await t.client({ maxRetriesPerRequest: 0, retryStrategy: () => null })
@@ -92,7 +92,7 @@ async function beBusy(t: Setup): Promise<void> {
   )
 }
 
-/** Nobody but the support may be connected. */
+/** Closes all connections but that of the test support. */
 async function expel(server: RedisServer): Promise<void> {
   await server.call('CONFIG', 'SET', 'maxclients', 1)
   for (const type of ['normal', 'pubsub']) await server.call('CLIENT', 'KILL', 'TYPE', type)
@@ -103,13 +103,13 @@ const set = (name: string, value: string | number) => (t: Setup) =>
 
 interface Refusal {
   name: string
-  /** What the error tells of it. */
+  /** The message of the error. */
   said: RegExp
   begin(t: Setup): Promise<unknown>
   end(t: Setup): Promise<unknown>
-  /** Whether results that are there are served meanwhile. */
+  /** Whether existing results are served meanwhile. */
   hits: boolean
-  /** Whether it is retried while there is time. */
+  /** Whether the command is retried. */
   passing: boolean
 }
 
@@ -193,7 +193,7 @@ const REFUSALS: Refusal[] = [
 
 for (const { name, said, begin, end, hits, passing } of REFUSALS) {
   describe(`refusals - ${name}`, () => {
-    test(`L1 S1 refusals - ${name}: a typed error in time, and all is well when it ends`, async () => {
+    test(`L1 S1 refusals - ${name}: a typed error in time, and recovery when it ends`, async () => {
       using fences = new Fences()
       await using t = await setup()
       await using owned = new Locker({ redis: t.redis, ...quick })
@@ -213,9 +213,9 @@ for (const { name, said, begin, end, hits, passing } of REFUSALS) {
 
       for (const locker of lockers) {
         const recovered = () => locker.run('fresh', ({ fence }) => fence)
-        assert.ok(await until(recovered, { what: `${name} to be over` }))
+        assert.ok(await until(recovered, { what: `the end of ${name}` }))
       }
-      // The lease may have run out meanwhile, and the waiter may have been refused when it took over.
+      // The lease may have expired meanwhile, and the takeover of the waiter may have been refused.
       await lease.release().catch((error) => assert.ok(error instanceof LeaseLostError, String(error)))
       const { value, error } = await waiter
       assert.ok(value === 'by the waiter' || error instanceof UnavailableError, String(error))
@@ -223,7 +223,7 @@ for (const { name, said, begin, end, hits, passing } of REFUSALS) {
     })
 
     if (passing) {
-      test(`L1 refusals - ${name}: one that ends in time is waited out`, async () => {
+      test(`L1 refusals - ${name}: calls wait for the end of a short one`, async () => {
         using fences = new Fences()
         await using t = await setup()
         const patient: LockerOptions = { ...quick, lease: 10_000, unavailableAfter: 7000 }
@@ -246,7 +246,7 @@ for (const { name, said, begin, end, hits, passing } of REFUSALS) {
 }
 
 describe('refusals - out of memory', () => {
-  test('L4 refusals - OOM: what is held is settled, what is there is served and forgotten', async () => {
+  test('L4 refusals - OOM: leases are settled, existing results are served and invalidated', async () => {
     await using t = await setup()
     await using a = new Locker({ redis: t.redis, ...quick, lease: 5000 })
     await using b = new Locker({ redis: t.redis, ...quick, lease: 5000 })
@@ -267,7 +267,7 @@ describe('refusals - out of memory', () => {
     assertRefused(await timed(b.run('kept', () => 1)), /OOM/)
   })
 
-  test('S5 refusals - OOM: a lease that is held is renewed, and nobody takes it over', async () => {
+  test('S5 refusals - OOM: a held lease is renewed, and no waiter takes over', async () => {
     await using t = await setup()
     await using a = new Locker({ redis: t.redis, ...quick })
     await using b = new Locker({ redis: t.redis, ...quick })
@@ -275,7 +275,7 @@ describe('refusals - out of memory', () => {
     const waiting = timed(b.run('held', () => 'by another'))
     await parked(a, 'held')
     await t.server.call('CONFIG', 'SET', 'maxmemory', 1)
-    // The lease ends, were it not renewed, and whoever waits looks at its end.
+    // Without renewals the lease would expire, and the waiter reads the record at its end.
     await new Promise((resolve) => setTimeout(resolve, 3 * LEASE))
     assert.ok(!lease.signal.aborted, 'the lease was lost')
     await lease.publish('by the holder')
@@ -284,7 +284,7 @@ describe('refusals - out of memory', () => {
 })
 
 describe('refusals - a work whose result is refused', () => {
-  test('L4 refusals - what could not be published is given up: others do the work within a lease', async () => {
+  test('L4 refusals - a result that could not be published is discarded: others run the work within a lease', async () => {
     await using t = await setup()
     await using a = new Locker({ redis: t.redis, ...quick })
     await using b = new Locker({ redis: t.redis, ...quick })
@@ -304,11 +304,11 @@ describe('refusals - a work whose result is refused', () => {
 })
 
 describe('refusals - the subscription', () => {
-  test('refusals - MISCONF refuses a PING as well, which is an answer: nothing was missed', async () => {
+  test('refusals - MISCONF refuses a PING as well, which counts as a reply: no message was missed', async () => {
     await using t = await setup()
     await using locker = new Locker({ redis: t.redis })
     assert.equal(await locker.run('key', () => 1), 1)
-    await until(() => locker.stats().subscribed, { what: 'it to be subscribed' })
+    await until(() => locker.stats().subscribed, { what: 'the subscription' })
     let lost = 0
     const note = (event: unknown) => {
       const { link, up } = event as { link: string; up: boolean }
@@ -328,9 +328,9 @@ describe('refusals - the subscription', () => {
 })
 
 describe('refusals - LOADING', () => {
-  test('L1 refusals - LOADING: a typed error in time, and all is well when the data are there', async () => {
+  test('L1 refusals - LOADING: a typed error in time, and recovery when the data are loaded', async () => {
     using fences = new Fences()
-    // Slow on purpose: 2000 keys of a millisecond each, and a look at the clients between them.
+    // Slow on purpose: 2000 keys of a millisecond each, and the server serves clients between them.
     await using t = await setup({
       args: ['--key-load-delay', '1000', '--loading-process-events-interval-bytes', '1024'],
     })
@@ -357,7 +357,7 @@ describe('refusals - LOADING', () => {
         what: 'the server to be loading',
       },
     )
-    // Standing still at its beginning makes the server expect a long loading: nobody should wait for as long as that.
+    // A slow start makes the server estimate a long loading. No call waits for as long as it says.
     const pid = Number(/process_id:(\d+)/.exec(await observer.info('server'))?.[1])
     process.kill(pid, 'SIGSTOP')
     await new Promise((resolve) => setTimeout(resolve, 1500))
@@ -373,7 +373,7 @@ describe('refusals - LOADING', () => {
     assert.equal((await waitedOut).value, 'patient')
     for (const locker of [owned, borrowing]) {
       assert.ok(
-        await until(() => locker.run('fresh', ({ fence }) => fence), { what: 'the data to be there' }),
+        await until(() => locker.run('fresh', ({ fence }) => fence), { what: 'the data to be loaded' }),
       )
     }
     fences.assertGrew()
@@ -382,10 +382,10 @@ describe('refusals - LOADING', () => {
 
 describe('refusals - connections that are killed', () => {
   for (const kind of ['owned', 'borrowed'] as const) {
-    test(`S6 S3 refusals - CLIENT KILL in a loop under load, ${kind}: each work is done once`, async () => {
+    test(`S6 S3 refusals - CLIENT KILL in a loop under load, ${kind}: each work runs once`, async () => {
       using fences = new Fences()
       await using t = await setup()
-      // A claim that had lost its own reply would wait for the end of its own lease.
+      // A claim that lost its own grant would wait for the end of that lease.
       const options: LockerOptions = { ...quick, lease: 30_000, unavailableAfter: 5000 }
       const redis = async () => (kind === 'owned' ? t.redis : t.client())
       await using a = new Locker({ redis: await redis(), ...options })
@@ -409,7 +409,7 @@ describe('refusals - connections that are killed', () => {
         for (; kills < 25; kills += 1) {
           const before = new Map(answers)
           await t.server.call('CLIENT', 'KILL', 'TYPE', 'normal')
-          // A server that never lets anybody in would be another test: each life is long enough for some work of each.
+          // Each connection lives long enough for some calls. A server that accepts none is another test.
           const goesOn = () => [...answers].every(([locker, count]) => count > (before.get(locker) ?? 0))
           await until(goesOn, { what: 'the load to go on', timeout: 10_000, every: 1 })
         }
@@ -423,7 +423,7 @@ describe('refusals - connections that are killed', () => {
 })
 
 describe('refusals - CLIENT PAUSE', () => {
-  test('L4 refusals - CLIENT PAUSE: a grant that comes too late is given back', async () => {
+  test('L4 refusals - CLIENT PAUSE: a late grant is released', async () => {
     await using t = await setup()
     await using a = new Locker({ redis: t.redis, ...quick, lease: 60_000 })
     await using b = new Locker({ redis: t.redis, ...quick, lease: 60_000 })
@@ -435,7 +435,7 @@ describe('refusals - CLIENT PAUSE', () => {
   })
 })
 
-/** Has a method of a client throw once, where `when` says so. */
+/** Makes a method of a client throw once, when `when` holds. */
 function throwOnce<T extends object>(
   client: T,
   method: keyof T,
@@ -450,7 +450,7 @@ function throwOnce<T extends object>(
   }) as T[keyof T]
 }
 
-test('L1 refusals - a borrowed client that throws as it sends refuses that command alone', async () => {
+test('L1 refusals - a borrowed client that throws on a command refuses only that command', async () => {
   await using t = await setup()
   const client = await t.client()
   await using locker = new Locker({ redis: client })
@@ -467,7 +467,7 @@ test('L1 refusals - a borrowed client that throws as it sends refuses that comma
   assert.equal(await locker.run('later', () => 'computed'), 'computed')
 })
 
-test('L1 refusals - a borrowed client that throws as it is duplicated is duplicated again', async () => {
+test('L1 refusals - a borrowed client whose duplicate throws is duplicated again', async () => {
   await using t = await setup()
   const client = await t.client()
   await using locker = new Locker({ redis: client })

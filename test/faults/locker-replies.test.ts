@@ -7,16 +7,16 @@ import { onCommands, type Scene, scene } from '../support/locker-scene.ts'
 import { leaseOf, parked } from '../support/lockers.ts'
 import { until } from '../support/wait.ts'
 
-/** How much of the reply arrives before the connection ends. Replies have from 4 bytes on. */
+/** Number of bytes of the reply that arrive before the connection ends. The shortest reply has 4 bytes. */
 const OFFSETS = [0, 1, 3, 5, 9, 14, 26]
 
 type Name = keyof typeof lockerScripts
 
-/** Loses the next reply to this script, or to a plain read, behind so many bytes; what it returns waits for that. */
+/** Cuts the next reply to this script, or to a plain read, after `offset` bytes. The returned function awaits that. */
 function lose({ t }: Scene, name: Name | 'read', bytes: number): () => Promise<boolean> {
   const command = name === 'read' ? /^HGET / : new RegExp(`^EVALSHA ${lockerScripts[name].sha1} `)
   const fault = t.proxy.swallowReplyAfter(command, bytes)
-  // Behind a reply that is shorter the connection ends as well.
+  // The connection also ends after a shorter reply.
   return () => until(() => fault.hits === 1, { what: `the reply to ${name} to be lost` })
 }
 
@@ -25,7 +25,7 @@ async function fenceOf({ t }: Scene, key: string): Promise<number> {
 }
 
 describe('a reply is lost with the connection', () => {
-  test('S6 claim - the grant is the same, and the only one', async () => {
+  test('S6 claim - the retry receives the same grant', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const key = `claim.${bytes}`
@@ -38,7 +38,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 claim - of one that parks: it waits once, and is told', async () => {
+  test('S6 claim - of a waiter: it parks once, and is notified', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const key = `park.${bytes}`
@@ -74,7 +74,7 @@ describe('a reply is lost with the connection', () => {
     assert.equal(s.locker.stats().works, 400)
   })
 
-  test('S6 claim - the script is lost as well: it is sent again with its text', async () => {
+  test('S6 claim - the server has lost the script as well: it is sent again with its source', async () => {
     await using s = await scene()
     for (const bytes of [0, 5]) {
       await s.t.server.call('SCRIPT', 'FLUSH')
@@ -87,13 +87,13 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 renew - the lease is held on', async () => {
+  test('S6 renew - the lease is kept', async () => {
     await using s = await scene({ lease: 900 })
     const held = await leaseOf(s.locker, 'k')
     for (const bytes of OFFSETS.filter((offset) => offset < 12)) {
       const isLost = lose(s, 'renew', bytes)
       assert.ok(await isLost())
-      // It is renewed again only when the renewal that was sent anew has been answered.
+      // The next renewal follows the reply to the renewal that was sent again.
       const renewed = () => {
         const last = s.t.proxy.connections.findLast(onCommands)
         return last?.commands.filter((name) => name === 'EVALSHA').length === 2
@@ -106,7 +106,7 @@ describe('a reply is lost with the connection', () => {
     await held.publish('v')
   })
 
-  test('S6 publish - the value is accepted once, and it is no failure', async () => {
+  test('S6 publish - the value is accepted once, and publish resolves', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const key = `publish.${bytes}`
@@ -123,7 +123,7 @@ describe('a reply is lost with the connection', () => {
     assert.equal(s.other.stats().works, 0)
   })
 
-  test('S6 publish - in `run`: the work has run once, all have its result', async () => {
+  test('S6 publish - in `run`: the work runs once, every caller receives its result', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const isLost = lose(s, 'settle', bytes)
@@ -136,7 +136,7 @@ describe('a reply is lost with the connection', () => {
     assert.equal(s.locker.stats().works, OFFSETS.length)
   })
 
-  test('S6 publish - of a result that is not kept: a later grant is not disturbed', async () => {
+  test('S6 publish - of a result with ttl 0: a later grant is not affected', async () => {
     await using s = await scene({ ttl: 0 })
     const lease = await leaseOf(s.locker, 'k')
     const result = s.other.run('k', () => 'anew')
@@ -151,7 +151,7 @@ describe('a reply is lost with the connection', () => {
     await next.publish('second')
   })
 
-  test('S6 fail - all receive the failure, once', async () => {
+  test('S6 fail - every waiter receives the failure, once', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const key = `fail.${bytes}`
@@ -168,7 +168,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 release - one waiter is told, and holds undisturbed', async () => {
+  test('S6 release - one waiter is notified, and its lease is not affected', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS) {
       const key = `release.${bytes}`
@@ -201,7 +201,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 unpark - the place is given up once, and those who wait still are told', async () => {
+  test('S6 unpark - the park is removed once, and the other waiters are notified', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS.filter((offset) => offset < 4)) {
       const key = `unpark.${bytes}`
@@ -223,7 +223,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 invalidate - nothing from before is served, once it is acknowledged', async () => {
+  test('S6 invalidate - once acknowledged, no earlier result is served', async () => {
     await using s = await scene()
     for (const bytes of OFFSETS.filter((offset) => offset < 4)) {
       const key = `invalidate.${bytes}`
@@ -235,7 +235,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 cut - a connection that ends in the middle of any command: the work has run once', async () => {
+  test('S6 cut - a connection that ends in the middle of any command: the work runs once', async () => {
     await using s = await scene()
     for (const bytes of [1, 40, 90, 150, 210]) {
       const fault = s.t.proxy.cutAfter(bytes, 'up', { only: onCommands })

@@ -11,24 +11,24 @@ import { until } from '../support/wait.ts'
 const LEASE = 1000
 const TIMEOUT = 20_000
 
-/** One run of a work, in ms of this process. */
+/** One run of a work; times by the clock of this process, ms. */
 interface Run {
   fence: number
   from: number
   to: number
 }
 
-/** How many stages there were. */
+/** Number of stages so far. */
 let stages = 0
 
-/** A set, lockers on it that know it in different ways, and what their works and grants were. */
+/** A sentinel set, lockers that connect to it in different ways, and a history of their works and grants. */
 class Stage implements AsyncDisposable {
   readonly set: SentinelSet
-  /** Begins its keys: what it is told of grants is told of every stage in this process. */
+  /** Prefix of its keys, since grant events of all stages reach every stage of this process. */
   readonly #name: string = `stage${++stages}`
-  /** By options, by a borrowed client, and by a borrowed client that gives silence up. */
+  /** By options, by a borrowed client, and by a borrowed client with a socket timeout. */
   readonly lockers: readonly Locker[]
-  /** Set when there is to be no more load. */
+  /** Set to end the load. */
   over = false
   readonly #clients: readonly Redis[]
   readonly #fences = new Map<string, number[]>()
@@ -45,7 +45,7 @@ class Stage implements AsyncDisposable {
     const options: LockerOptions = {
       lease: LEASE,
       timeout: TIMEOUT,
-      // A failover is to be waited out, not told of.
+      // Calls wait for a failover instead of failing.
       unavailableAfter: 15_000,
       cache: false,
       ttl: 0,
@@ -58,7 +58,7 @@ class Stage implements AsyncDisposable {
     return new Stage(await SentinelSet.start())
   }
 
-  /** A key of this stage alone. */
+  /** A key of this stage. */
   key(name: string): string {
     return `${this.#name}:${name}`
   }
@@ -69,7 +69,7 @@ class Stage implements AsyncDisposable {
     return found
   }
 
-  /** A work that takes a moment and is written down. */
+  /** A work that takes a moment, and is recorded in the history. */
   work(key: string): (context: { fence: number }) => Promise<string> {
     return async ({ fence }) => {
       const from = performance.now()
@@ -79,7 +79,7 @@ class Stage implements AsyncDisposable {
     }
   }
 
-  /** Asks for keys again and again by all the lockers until the load is `over`. L1: each call settles in time. */
+  /** Runs keys by all lockers again and again until `over` is set. L1: each call settles in time. */
   async load(): Promise<{ results: number; errors: unknown[] }> {
     let results = 0
     const errors: unknown[] = []
@@ -101,7 +101,7 @@ class Stage implements AsyncDisposable {
     return { results, errors }
   }
 
-  /** S1: of every key the fences grew, in the order in which they were told. */
+  /** S1: the fences of every key grow, in the order of the grant events. */
   assertFencesGrew(): void {
     assert.ok(this.#fences.size > 0)
     for (const [key, fences] of this.#fences) {
@@ -110,7 +110,7 @@ class Stage implements AsyncDisposable {
     }
   }
 
-  /** One processor at a time, but for what an asynchronous failover may do: in that time it is not promised. */
+  /** One processor at a time, except during an asynchronous failover, for which there is no guarantee. */
   assertNoOverlap(failover: { from: number; to: number }): void {
     for (const [key, runs] of this.#runs) {
       const ordered = runs.toSorted((a, b) => a.from - b.from)
@@ -156,16 +156,16 @@ const isReplica = (server: RedisServer) =>
   })
 
 describe('sentinel', { concurrency: true }, () => {
-  test('S1 L1 sentinel - a failover in good order while flights run and waiters are parked', async () => {
+  test('S1 L1 sentinel - a planned failover while flights run and waiters are parked', async () => {
     await using stage = await Stage.start()
     const { lease, waiters } = await stage.hold('held')
     const load = stage.load()
     const from = performance.now()
     const old = await stage.set.master()
     const next = await stage.set.failover()
-    // Until then it still takes writes, which will be lost.
+    // Until then it accepts writes, which will be lost.
     await isReplica(old)
-    // Every locker works with the new master: so the failover is over for all of them.
+    // Every locker uses the new master, so the failover has ended for all.
     await Promise.all(
       stage.lockers.map((locker, index) => locker.run(stage.key(`after:${index}`), () => true)),
     )
@@ -216,11 +216,11 @@ describe('sentinel', { concurrency: true }, () => {
     const { lease, waiters } = await stage.hold('held')
     const frozen = await stage.set.freezeMaster()
     const next = await stage.set.masterAfter(frozen)
-    // Who gives silence up goes on while the old master is still frozen.
+    // The client with a socket timeout goes on while the old master is still frozen.
     const fence = await byOptions.run(stage.key('meanwhile'), (context) => context.fence)
     assert.ok(fence > lease.fence)
     await impatient.run(stage.key('meanwhile:too'), () => 1)
-    // Who does not give it up has an error or a result in time.
+    // The others receive an error or a result in time.
     const start = performance.now()
     const patient = borrowing
       .run(stage.key('patient'), () => 1, { timeout: 1000 })
@@ -233,7 +233,7 @@ describe('sentinel', { concurrency: true }, () => {
       assert.equal(await locker.run(stage.key(`after:${index}`), () => index, { ttl: 60_000 }), index)
       assert.equal(await records(next, `after:${index}`), 1)
     }
-    // S2: whoever was superseded cannot publish, wherever it asks.
+    // S2: a superseded holder cannot publish, on whichever master.
     const given = await Promise.all(
       waiters.map((waiter) => waiter.catch((error: unknown) => assert.ok(error instanceof UnavailableError))),
     )

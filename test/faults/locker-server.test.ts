@@ -11,8 +11,8 @@ import { took, until } from '../support/wait.ts'
 
 const LEASE = 600
 
-describe('the server forgets', () => {
-  test('SCRIPT FLUSH - at any time: nobody notices', async () => {
+describe('the server loses state', () => {
+  test('SCRIPT FLUSH - at any time: no call is affected', async () => {
     await using s = await scene({ lease: 300, ttl: 20 })
     let going = true
     const flushing = (async () => {
@@ -40,7 +40,7 @@ describe('the server forgets', () => {
     ['FLUSHALL', (s) => s.t.server.call('FLUSHALL')],
     ['restart', (s) => s.t.server.restart()],
   ] as [string, (s: Awaited<ReturnType<typeof scene>>) => Promise<unknown>][]) {
-    test(`S2 ${name} - mid-flight: the holder has lost it, one of all goes on, within a lease, for all`, async () => {
+    test(`S2 ${name} - during a flight: the holder loses the lease, one waiter takes over within a lease, for all`, async () => {
       await using s = await scene({ lease: LEASE })
       const old = await leaseOf(s.other)
       const fences: number[] = []
@@ -56,7 +56,7 @@ describe('the server forgets', () => {
         const [one, other] = await Promise.all(works)
         assert.equal(one, other)
       })
-      // A restart takes its time, and so does the way back to it.
+      // The restart and the reconnection take some time.
       assert.ok(ms < LEASE + 3 * EPSILON, `it took ${ms} ms`)
       assert.equal(fences.length, 1)
       assert.ok((fences[0] ?? 0) > old.fence, 'S1')
@@ -65,7 +65,7 @@ describe('the server forgets', () => {
     })
   }
 
-  test('L1 restart - that remembers, mid-flight: the holder goes on, and those who wait receive its result', async () => {
+  test('L1 restart - with persistence, during a flight: the holder goes on, and the waiters receive its result', async () => {
     await using t = await setup({ persistence: true })
     const common = { redis: t.redis, lease: 3000, cache: false } as const
     await using holder = new Locker(common)
@@ -90,8 +90,8 @@ describe('the server forgets', () => {
   })
 })
 
-describe('the server stands still', () => {
-  test('L1 frozen - for longer than a lease: at most one takeover, and all agree', async () => {
+describe('the server is frozen', () => {
+  test('L1 frozen - for longer than a lease: at most one takeover, and all callers receive the same result', async () => {
     await using t = await setup()
     const options = { redis: t.redis, lease: LEASE, cache: false, unavailableAfter: 5000 } as const
     await using processes = await LockerProcesses.start(options, options, options)
@@ -110,7 +110,7 @@ describe('the server stands still', () => {
     assert.equal(entries.filter(({ what }) => what === 'accepted').length, 1)
   })
 
-  test('S5 frozen - the signal fires although nobody can take over yet; then one does, and the old one cannot publish', async () => {
+  test('S5 frozen - the signal aborts although no waiter can take over yet; then one does, and the old holder cannot publish', async () => {
     await using s = await scene({ lease: LEASE, unavailableAfter: 5000 })
     const old = await leaseOf(s.locker)
     const next = s.other.request('k')
@@ -127,7 +127,7 @@ describe('the server stands still', () => {
     await taken.publish('new')
   })
 
-  test('L1 frozen - shorter than Redis may be silent: a call waits, and is served', async () => {
+  test('L1 frozen - for less than unavailableAfter: a call waits, and is served', async () => {
     await using s = await scene({ unavailableAfter: 3000 })
     await s.t.server.freeze()
     const result = settledBy(s.locker.run('k', () => 'v'))
@@ -142,7 +142,7 @@ describe('the server stands still', () => {
 describe('without Redis, `onUnavailable: local`', () => {
   const local = { onUnavailable: 'local', unavailableAfter: 300 } as const
 
-  test('local - the work is done once in each process, unshared, and shared again when Redis is back', async () => {
+  test('local - the work runs once in each process, unshared, and is shared again when Redis is back', async () => {
     await using t = await setup({ proxy: true })
     const options = { redis: t.redis, lease: LONG, cache: false, ...local } as const
     await using processes = await LockerProcesses.start(options, options)
@@ -167,7 +167,7 @@ describe('without Redis, `onUnavailable: local`', () => {
     await until(isShared, { what: 'results to be shared again' })
   })
 
-  test('local - a server that freezes and goes on: what it grants then is given back', async () => {
+  test('local - a server that thaws: its late grants are released', async () => {
     await using s = await scene(local)
     await s.t.server.freeze()
     assert.equal(await s.locker.run('k', ({ shared }) => shared), false)
@@ -192,7 +192,7 @@ describe('without Redis, `onUnavailable: local`', () => {
     assert.equal(s.locker.stats().held, 0)
   })
 
-  test('L2 local - a late place behind another process does not swallow the hint of a release', async () => {
+  test('L2 local - a late park behind another process does not consume the hint of a release', async () => {
     await using s = await scene(local)
     await using third = new Locker({ redis: s.t.server.options, lease: LONG, cache: false })
     await third.run('warm', () => true)

@@ -8,7 +8,7 @@ import { onCommands } from '../support/locker-scene.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** How the client of a locker is made. */
+/** Creates the client of a locker. */
 const CLIENTS: Record<string, (t: Setup, made: Set<{ disconnect(): void }>) => LockerOptions['redis']> = {
   'our own': (t) => t.redis,
   borrowed: (t, made) => keep(new Redis({ ...t.redis }), made),
@@ -21,7 +21,7 @@ function keep<C extends Redis | Redis5>(client: C, made: Set<{ disconnect(): voi
   return client
 }
 
-/** What became of calls of other keys that were made one after another, until `end` is settled and for 20 more. */
+/** Runs other keys one after another until `end` is settled, and 20 more. Resolves to their outcomes. */
 async function others(locker: Locker, end: Promise<unknown>): Promise<unknown[]> {
   const failures: unknown[] = []
   let left = Number.POSITIVE_INFINITY
@@ -41,7 +41,7 @@ const settled = (promise: Promise<unknown>): Promise<unknown> =>
   )
 
 for (const [name, client] of Object.entries(CLIENTS)) {
-  describe(`what a connection can hardly carry - a client that is ${name}`, () => {
+  describe(`large values on a slow connection - a client that is ${name}`, () => {
     const made = new Set<{ disconnect(): void }>()
     const started = async (t: Setup, options: LockerOptions = {}) => {
       const locker = new Locker({ redis: client(t, made), cache: false, ...options })
@@ -67,7 +67,7 @@ for (const [name, client] of Object.entries(CLIENTS)) {
       for (const each of made) each.disconnect()
     })
 
-    test('L1 slow link - a result that takes five seconds to arrive does, and all other calls are served', async () => {
+    test('L1 slow link - a result that takes five seconds to arrive is received, and all other calls are served', async () => {
       await using t = await setup({ proxy: true })
       await using other = new Locker({ redis: t.server.options, cache: false })
       await other.run('large', () => 'x'.repeat(600_000))
@@ -87,7 +87,7 @@ for (const [name, client] of Object.entries(CLIENTS)) {
       for (const each of made) each.disconnect()
     })
 
-    test('L1 large reply - the caller whose reply ends each connection is told so, and all others are served', async () => {
+    test('L1 large reply - a caller whose reply ends every connection fails, and all others are served', async () => {
       await using t = await setup({ proxy: true })
       await using other = new Locker({ redis: t.server.options, cache: false })
       await other.run('large', () => 'x'.repeat(3_000_000))
@@ -106,7 +106,7 @@ for (const [name, client] of Object.entries(CLIENTS)) {
       for (const each of made) each.disconnect()
     })
 
-    test('L1 large reply - asked for together with others, it fails alone', async () => {
+    test('L1 large reply - read together with others, it fails alone', async () => {
       await using t = await setup({ proxy: true })
       await using other = new Locker({ redis: t.server.options, cache: false })
       await other.run('large', () => 'x'.repeat(3_000_000))
@@ -124,8 +124,8 @@ for (const [name, client] of Object.entries(CLIENTS)) {
   })
 }
 
-describe('what nobody waits for any more', () => {
-  test('S6 lost - what its caller has given up is not sent again', async () => {
+describe('commands without a caller', () => {
+  test('S6 lost - a command whose caller has left is not sent again', async () => {
     await using t = await setup({ proxy: true })
     const given = await t.client()
     for (const redis of [t.redis, given]) {
@@ -147,12 +147,12 @@ describe('what nobody waits for any more', () => {
 })
 
 describe('a queue', () => {
-  test('Q1 large result - one that ends each connection is a failure of its job, and other jobs go on', async () => {
+  test('Q1 large result - a result that ends every connection fails its job, and other jobs go on', async () => {
     await using t = await setup({ proxy: true })
     await using queue = new RedisQueue('large', { redis: t.redis, timeout: 20_000 })
     queue.process('work', (size) => 'x'.repeat(Number(size)), { concurrency: 10 })
     assert.equal(await queue.submit('work', 1), 'x')
-    // Each connection that carries much more than a command ends.
+    // Ends each connection that carries a large message.
     t.proxy.cutAfter(500_000, 'up', { only: onCommands, times: 1000 })
     const large = settled(queue.submit('work', 900_000))
     const small = Array.from({ length: 20 }, (_, index) => queue.submit('work', index + 2))

@@ -7,10 +7,10 @@ import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { took, until } from '../support/wait.ts'
 
-/** In this time a lost subscription is detected, ms. */
+/** A lost subscription is detected within this time, ms. */
 const DETECTED = 2000
 
-/** A lease of `other`, for which `locker` is parked. */
+/** A lease of `other`, behind which `locker` is parked. */
 async function parkedScene({ locker, other }: Scene): Promise<{ lease: Lease; result: Promise<unknown> }> {
   const lease = await leaseOf(other)
   const result = locker.run('k', () => 'anew')
@@ -20,9 +20,9 @@ async function parkedScene({ locker, other }: Scene): Promise<{ lease: Lease; re
 }
 
 describe('a message is lost', () => {
-  test('L3 lost message - the waiter has the result by the next slow tick', async () => {
+  test('L3 lost message - the waiter receives the result by the next poll', async () => {
     const lease = 1000
-    // Shorter than the time in which the silence is noticed: nothing else than the tick can tell it.
+    // Shorter than the detection of the silence, so only the poll can find the result.
     await using s = await scene({ lease })
     const { lease: held, result } = await parkedScene(s)
     s.t.proxy.blackhole(true, onSubscription)
@@ -33,7 +33,7 @@ describe('a message is lost', () => {
     assert.equal(s.locker.stats().works, 0)
   })
 
-  test('L3 lost message - of a result that is not kept, too: the work is not done again', async () => {
+  test('L3 lost message - also of a result with ttl 0: the work does not run again', async () => {
     const lease = 1000
     await using s = await scene({ lease, ttl: 0 })
     const { lease: held, result } = await parkedScene(s)
@@ -44,7 +44,7 @@ describe('a message is lost', () => {
     assert.equal(s.locker.stats().works, 0)
   })
 
-  test('L3 lost message - that the resource is free: taken by the next slow tick', async () => {
+  test('L3 lost message - of a release: the lease is taken by the next poll', async () => {
     const lease = 1000
     await using s = await scene({ lease })
     const { lease: held, result } = await parkedScene(s)
@@ -56,7 +56,7 @@ describe('a message is lost', () => {
 })
 
 describe('the subscription is lost', () => {
-  test('L3 CLIENT KILL - of all subscribers: those who wait have what is published at once', async () => {
+  test('L3 CLIENT KILL - of all subscribers: waiters receive a published result at once', async () => {
     await using s = await scene()
     const { lease, result } = await parkedScene(s)
     assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2)
@@ -94,16 +94,16 @@ describe('the subscription is lost', () => {
     assert.ok(s.locker.stats().subscribed)
   })
 
-  test('L3 gap - what is published before it has subscribed again is read then', async () => {
+  test('L3 gap - a result that is published before the new subscription is read then', async () => {
     await using s = await scene()
     const { lease, result } = await parkedScene(s)
     await s.t.proxy.refuse(true)
     s.t.proxy.cut(onSubscription)
-    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be detected' })
     await lease.publish('v')
     await s.t.proxy.refuse(false)
     const ms = await took(async () => assert.equal(await result, 'v'))
-    // The longest pause between two attempts to connect is a second.
+    // Attempts to connect are at most a second apart.
     assert.ok(ms < 1000 + EPSILON, `it took ${ms} ms`)
     assert.equal(s.locker.stats().works, 0)
   })
@@ -129,7 +129,7 @@ describe('the subscription is lost', () => {
     assert.ok(ms < 1000 + EPSILON, `it took ${ms} ms`)
   })
 
-  test('L3 first connect - refused, and accepted later: the first who asks is served', async () => {
+  test('L3 first connect - refused, and accepted later: the first caller is served', async () => {
     await using t = await setup({ proxy: true })
     await t.proxy.refuse(true)
     await using locker = new Locker({ redis: t.redis, lease: LONG, unavailableAfter: 5000, cache: false })
@@ -148,11 +148,11 @@ describe('the subscription is lost', () => {
     await until(() => locker.stats().subscribed, { what: 'the subscription' })
   })
 
-  test('L3 deaf - while it cannot subscribe at all, it looks by itself', async () => {
+  test('L3 no subscription - a waiter polls', async () => {
     await using s = await scene()
     await s.t.proxy.refuse(true)
     s.t.proxy.cut(onSubscription)
-    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be detected' })
     const { lease, result } = await parkedScene(s)
     await lease.publish('v')
     const ms = await took(async () => assert.equal(await result, 'v'))
@@ -160,12 +160,12 @@ describe('the subscription is lost', () => {
     assert.equal(s.locker.stats().subscribed, false)
   })
 
-  test('L3 deaf - while it cannot subscribe again, one that was parked before looks by itself as well', async () => {
+  test('L3 no subscription - a waiter that was parked before polls as well', async () => {
     await using s = await scene()
     const { lease, result } = await parkedScene(s)
     await s.t.proxy.refuse(true)
     s.t.proxy.cut(onSubscription)
-    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be noticed' })
+    await until(() => !s.locker.stats().subscribed, { what: 'the loss to be detected' })
     await lease.publish('v')
     const ms = await took(() =>
       Promise.race([result, new Promise((resolve) => setTimeout(resolve, 4 * EPSILON))]),
@@ -186,7 +186,7 @@ describe('the in-process cache', () => {
       assert.equal(s.locker.stats().cached, 1)
       await s.other.invalidate('k')
       const ms = await took(() =>
-        until(() => s.locker.stats().cached === 0, { what: 'it to hear', every: 1 }),
+        until(() => s.locker.stats().cached === 0, { what: 'the invalidation to arrive', every: 1 }),
       )
       slowest = Math.max(slowest, ms)
       assert.equal(before, round)
@@ -203,7 +203,7 @@ describe('the in-process cache', () => {
     assert.ok(ms < EPSILON, `it took ${ms} ms`)
   })
 
-  test('S4 cache - of a process that is deaf without knowing: old results end within 2 s', async () => {
+  test('S4 cache - with a subscription that is lost without an event: old results end within 2 s', async () => {
     await using s = await scene(cached)
     await s.locker.run('k', () => 'old')
     s.t.proxy.blackhole(true, onSubscription)
@@ -212,7 +212,7 @@ describe('the in-process cache', () => {
     const isNew = async () => (await s.locker.run('k', () => 'new')) === 'new'
     await until(isNew, { what: 'the new result', timeout: DETECTED + 2 * EPSILON })
     assert.ok(performance.now() - acknowledgedAt < DETECTED + EPSILON)
-    // Nothing is served from what a process keeps that is deaf and knows it.
+    // A process that knows of the loss serves nothing from its cache.
     const { hits, localHits } = s.locker.stats()
     assert.equal(await s.locker.run('k', () => 'again'), 'new')
     assert.equal(s.locker.stats().hits, hits + 1)

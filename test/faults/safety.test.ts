@@ -12,7 +12,7 @@ import { until } from '../support/wait.ts'
 const RECORD = recordKey('soloflight', 'k')
 
 describe('fences', () => {
-  test('S1 fence - strictly increases over all that may end a grant', async () => {
+  test('S1 fence - strictly increases, however a grant ends', async () => {
     await using s = await scene({ lease: 300 })
     let last = 0
     const newer = (lease: Lease) => {
@@ -34,8 +34,8 @@ describe('fences', () => {
     }
   })
 
-  test('S1 fence - strictly increases after FLUSHALL and a restart that forgets everything', async () => {
-    // A holder learns by its next renewal that its record is gone.
+  test('S1 fence - strictly increases after FLUSHALL and after a restart without data', async () => {
+    // The next renewal tells a holder that its record is lost.
     await using s = await scene({ lease: 300 })
     let last = 0
     const forget = [
@@ -53,7 +53,7 @@ describe('fences', () => {
     }
   })
 
-  test('S1 fence - is not the one of a forged message', async () => {
+  test('S1 fence - is not taken from a forged message', async () => {
     await using s = await scene()
     const { fence } = await leaseOf(s.locker)
     await s.t.server.call('PUBLISH', 'soloflight:1:all', `19007199254740990 ${RECORD}`)
@@ -64,7 +64,7 @@ describe('fences', () => {
 })
 
 describe('publish', () => {
-  test('S2 publish - under the current grant only: neither after a takeover, nor after its record was lost', async () => {
+  test('S2 publish - under the current grant only: not after a takeover, nor after the record was lost', async () => {
     await using s = await scene()
     for (const lose of ['DEL', 'PEXPIRE'] as const) {
       const old = await leaseOf(s.locker)
@@ -93,7 +93,7 @@ describe('publish', () => {
 describe('the signal of a lease', () => {
   const lease = 1500
 
-  test('S5 signal - has fired before a lease has passed since Redis was last reached, and before another is granted', async () => {
+  test('S5 signal - aborts within a lease after Redis was last reached, and before another grant', async () => {
     await using t = await setup({ proxy: true })
     await using processes = await LockerProcesses.start(
       { redis: t.redis, lease },
@@ -103,7 +103,7 @@ describe('the signal of a lease', () => {
     const old = await cutOff.call('request', 'k')
     assert.ok(old.status === 'locked')
     const taken = successor.call('request', 'k')
-    // Renewals from here on do not arrive.
+    // Later renewals do not arrive.
     t.proxy.blackhole(true)
     const cutOffAt = machineNow()
     const lost = await told(cutOff, 'lost')
@@ -116,7 +116,7 @@ describe('the signal of a lease', () => {
     await assert.rejects(cutOff.call('publish', old.fence, 'old'), { code: 'E_LEASE_LOST' })
   })
 
-  test('S5 signal - fires in time also while a publish is under way', async () => {
+  test('S5 signal - aborts in time also while a publish is under way', async () => {
     await using s = await scene({ lease, unavailableAfter: 5000 })
     const held = await leaseOf(s.locker)
     s.t.proxy.blackhole(true)
@@ -128,7 +128,7 @@ describe('the signal of a lease', () => {
     await published
   })
 
-  test('S5 signal - fires in time also after a publish that failed', async () => {
+  test('S5 signal - aborts in time also after a publish that failed', async () => {
     await using s = await scene({ lease, unavailableAfter: 300 })
     const held = await leaseOf(s.locker)
     s.t.proxy.blackhole(true)
@@ -141,16 +141,16 @@ describe('the signal of a lease', () => {
 
 describe('campaign', () => {
   const TIMEOUT = 4000
-  /** Longest that a process is made to stand still, ms. */
+  /** Longest freeze of a process, ms. */
   const FROZEN = 600
 
-  /** What all processes have seen of one key, in the order of time, whatever happened to each of them. */
+  /** The history of one key over all processes, in the order of time. */
   function check(entries: readonly Entry[]): void {
     const computed = new Set<number>()
     const accepted = new Set<number>()
-    // One that stood still notes its grant late: only within a process the order is that of the grants.
+    // A frozen process records its grant late, so the order of grants holds only within a process.
     const lastOf = new Map<number, number>()
-    // The newest result that anybody had received, for every moment at which somebody asked.
+    // For each call, the newest result that any caller had received when it started.
     const newestAt = new Map<number, number>()
     let newest = 0
     for (const { what, at, since = 0, pid, fence = 0, value } of entries) {
@@ -176,7 +176,7 @@ describe('campaign', () => {
     }
   }
 
-  test('S1 S4 L1 campaign - processes are frozen, their connections killed and cut: the histories agree', async () => {
+  test('S1 S4 L1 campaign - processes are frozen, connections killed and cut: the histories are consistent', async () => {
     await using t = await setup({ proxy: true })
     const options = { redis: t.redis, lease: 300, ttl: 40, cache: false } as const
     await using processes = await LockerProcesses.start(options, options, options)
@@ -204,7 +204,7 @@ describe('campaign', () => {
     const callers = [0, 1, 2].flatMap((index) => ['a', 'a', 'b', 'c'].map((key) => ask(index, key)))
     await Promise.all([harm(), ...callers])
     const refused = settled.filter(({ status }) => status === 'rejected')
-    // A process that stood still may find that Redis has not answered in time, and says so.
+    // A process that was frozen may fail because Redis did not answer in time.
     for (const { reason } of refused as PromiseRejectedResult[])
       assert.equal(reason.code, 'E_UNAVAILABLE', reason)
     assert.ok(settled.length - refused.length > 100, `only ${settled.length - refused.length} calls`)
