@@ -12,7 +12,7 @@ import { until } from '../support/wait.ts'
 const LEASE = 1000
 const RETAIN = { completed: { count: 10, age: 60_000 } }
 
-/** A queue on a client of its own. */
+/** A queue with its own client. */
 async function queueOn(cluster: RedisCluster, name: string, options: QueueOptions = {}): Promise<RedisQueue> {
   const redis = await cluster.client()
   return new RedisQueue(name, { redis, lease: LEASE, timeout: 15_000, retain: RETAIN, ...options })
@@ -32,7 +32,7 @@ async function whereIs(
   return { slot, from, to }
 }
 
-/** The name of a queue that the node serves. */
+/** The name of a queue that is on the node. */
 async function nameOn(cluster: RedisCluster, node: RedisServer): Promise<string> {
   for (let index = 0; ; index += 1) {
     const name = `queue ${index} {é}`
@@ -44,12 +44,12 @@ async function keysIn(node: RedisServer, slot: number): Promise<string[]> {
   return ((await node.call('CLUSTER', 'GETKEYSINSLOT', slot, 1000)) as unknown[]).map(String)
 }
 
-/** Moves keys of a slot that is on the move. */
+/** Migrates keys of a slot. */
 async function move(from: RedisServer, to: RedisServer, keys: readonly string[]): Promise<void> {
   await from.call('MIGRATE', LOCALHOST, portOf(to), '', 0, 5000, 'KEYS', ...keys)
 }
 
-/** Moves what is left, and gives the slot away. */
+/** Migrates the remaining keys, and assigns the slot to the target node. */
 async function finishMove(
   cluster: RedisCluster,
   where: Awaited<ReturnType<typeof whereIs>>,
@@ -74,7 +74,7 @@ describe('a queue on a cluster', () => {
   })
   after(() => cluster[Symbol.asyncDispose]())
 
-  test('Q2 cluster - any name is one slot: submit, enqueue, enqueueMany, delay, priority, cancel, progress', async () => {
+  test('Q2 cluster - a queue of any name is in one slot: submit, enqueue, enqueueMany, delay, priority, cancel, progress', async () => {
     const names = ['plain', '{tag}', '{}', '}{', 'a{b', '{{x}}', 'a b', 'é\n', '{a}{b}', '日本 {x}']
     for (const name of names) {
       await using a = await queueOn(cluster, name)
@@ -86,7 +86,7 @@ describe('a queue on a cluster', () => {
         return new Promise((resolve) => job.signal.addEventListener('abort', resolve))
       })
       await subscribed(a, b)
-      // The worker in the same process, and one in another.
+      // One worker in the same process, and one in another.
       assert.equal(await a.submit('a b{c}', 'here'), 'here')
       assert.equal(await b.submit('a b{c}', 'there'), 'there')
       const twice = await Promise.all([a, b].map((queue) => queue.submit('a b{c}', { once: true })))
@@ -109,11 +109,11 @@ describe('a queue on a cluster', () => {
     }
   })
 
-  test('cluster - the order of priorities holds, and a queue is paused for all', async () => {
+  test('cluster - priorities are respected, and a queue is paused for all processes', async () => {
     await using a = await queueOn(cluster, 'ordered')
     await using b = await queueOn(cluster, 'ordered')
     const runs = new Runs()
-    // First, so that the worker offers its place only once: a job that it gave back would come before its turn.
+    // First, so that the worker offers its slot only once: a job that it returned would run before its turn.
     await subscribed(b)
     await a.pause()
     b.process('work', runs.handler())
@@ -125,7 +125,7 @@ describe('a queue on a cluster', () => {
     assert.deepEqual(runs.payloads, [3, 1, 4, 0, 2])
   })
 
-  test('cluster - queues on all nodes side by side, one client for all', async () => {
+  test('cluster - queues on all nodes, with one client for all', async () => {
     const client = await cluster.client()
     const names = await Promise.all(cluster.nodes.map((node) => nameOn(cluster, node)))
     const queues = names.map((redis) => new RedisQueue(redis, { redis: client, lease: LEASE }))
@@ -144,7 +144,7 @@ describe('a queue on a cluster', () => {
     client.disconnect()
   })
 
-  test('Q1 Q2 cluster - a slot moves key by key under load: nothing is lost, everyone settles', async () => {
+  test('Q1 Q2 cluster - a slot migrates key by key under load: no job is lost, every submitter settles', async () => {
     await using a = await queueOn(cluster, 'moving', { unavailableAfter: 10_000 })
     await using b = await queueOn(cluster, 'moving', { unavailableAfter: 10_000 })
     const runs = new Runs()
@@ -177,7 +177,7 @@ describe('a queue on a cluster', () => {
     assert.equal(await cluster.ownerOf(where.slot), where.to)
   })
 
-  test('Q1 L1 cluster - a migration that takes longer than Redis may be silent: typed errors in time, no job lost', async () => {
+  test('Q1 L1 cluster - a migration that takes longer than unavailableAfter: typed errors in time, no job is lost', async () => {
     await using a = await queueOn(cluster, 'slow', { unavailableAfter: 400 })
     await using b = await queueOn(cluster, 'slow', { unavailableAfter: 400 })
     const runs = new Runs()
@@ -212,7 +212,7 @@ describe('a queue on a cluster', () => {
     ['the lists first', (index: number | undefined) => index === undefined],
     ['the lists and every other job first', (index: number | undefined) => (index ?? 1) % 2 === 1],
   ] as const) {
-    test(`Q1 cluster - jobs that wait while their slot moves, ${way}: each runs once`, async () => {
+    test(`Q1 cluster - jobs that wait while their slot migrates, ${way}: each runs once`, async () => {
       const name = `jobs move, ${way}`
       await using a = await queueOn(cluster, name, { unavailableAfter: 1_500 })
       await using b = await queueOn(cluster, name, { unavailableAfter: 1_500 })
@@ -230,10 +230,10 @@ describe('a queue on a cluster', () => {
       await move(from, to, first)
       const resumed = await a.resume('work').catch(codeOf)
       const [line = ''] = names.command('work')
-      // Where a slot is leaving, a script that has emptied a list could not go on: it does not begin.
+      // On the source node a script that has emptied a list could not go on, so it does not start.
       assert.equal(resumed, leaving ? 'E_UNAVAILABLE' : undefined)
       if (leaving) assert.ok((await keysIn(from, slot)).includes(line), 'they do not stand in line')
-      // Where the slot is arriving, it has run, and what it could not read was taken out of the line.
+      // On the target node it has run, and removed the jobs that it could not read from the list.
       if (way === 'the lists first') assert.ok(!(await keysIn(to, slot)).includes(line), 'it did not run')
       b.process('work', runs.handler(), { concurrency: 2 })
       await new Promise((resolve) => setTimeout(resolve, LEASE))
@@ -249,8 +249,8 @@ describe('a queue on a cluster', () => {
 })
 
 /**
- * Jobs of a command that wait while it is paused, with an idle worker; and all other keys that a script about them names:
- * were one not there, a script in a slot that moves would not even begin.
+ * Jobs of a command that wait while it is paused, with an idle worker; and all other keys that a script for them names. If
+ * one were missing, a script in a migrating slot would not start.
  */
 async function everyKey(queue: RedisQueue, runs: Runs): Promise<Job[]> {
   queue.process('work', runs.handler(), { concurrency: 2 })
@@ -269,7 +269,7 @@ async function everyKey(queue: RedisQueue, runs: Runs): Promise<Job[]> {
   )
 }
 
-test('Q1 cluster - a replica that lags is not asked, whatever the client reads from', async () => {
+test('Q1 cluster - a replica that lags is not read, whatever scaleReads of the client says', async () => {
   await using cluster = await RedisCluster.start({ masters: 1, replicas: 1 })
   const [master, replica] = cluster.nodes
   assert.ok(master && replica)
@@ -277,14 +277,14 @@ test('Q1 cluster - a replica that lags is not asked, whatever the client reads f
   await until(known, { what: 'the replica to be announced', timeout: 10_000 })
   const redis = await cluster.client({ scaleReads: 'slave' })
   await using queue = new RedisQueue('behind', { redis, lease: LEASE })
-  // What is too long for a message is read by its worker.
+  // A payload that is too long for a message is read by the worker.
   const payload = 'x'.repeat(100_000)
   queue.process('work', (text, job) => {
     job.log('a line')
     return String(text).length
   })
   await subscribed(queue)
-  // The replica may not follow any more, and goes on serving what it has.
+  // The replica does not replicate any more, and still serves its data.
   await master.call('ACL', 'SETUSER', 'default', '-psync', '-sync')
   await master.call('CLIENT', 'KILL', 'TYPE', 'replica')
   const job = await queue.enqueue('work', payload)
@@ -299,7 +299,7 @@ test('Q1 cluster - a replica that lags is not asked, whatever the client reads f
 })
 
 describe('a queue on a cluster that loses a node', () => {
-  test('Q1 L1 cluster - its replica takes over: what was acknowledged and replicated runs, and what comes later', async () => {
+  test('Q1 L1 cluster - its replica takes over: replicated jobs run, and later ones', async () => {
     await using cluster = await RedisCluster.start({ masters: 3, replicas: 1 })
     const [lost] = cluster.nodes
     assert.ok(lost, 'no node')
@@ -318,12 +318,12 @@ describe('a queue on a cluster that loses a node', () => {
     await a.enqueue('later', 'there')
     const slot = await slotOf(cluster, name)
     const keys = async (node: RedisServer) => Number(await node.call('CLUSTER', 'COUNTKEYSINSLOT', slot))
-    // WAIT speaks of what its own connection wrote.
+    // WAIT covers only the writes of its own connection.
     const isReplicated = async () => {
       const counts = await Promise.all(cluster.nodes.map(keys))
       return counts.filter((count) => count > 20).length === 2
     }
-    await until(isReplicated, { what: 'the replica to have them' })
+    await until(isReplicated, { what: 'the replication' })
     await lost.kill()
     const fresh = await a.submit('work', 'fresh').catch(codeOf)
     assert.equal(fresh, 'fresh')

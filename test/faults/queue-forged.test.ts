@@ -1,4 +1,4 @@
-// Messages to a queue's processes, and records of jobs, that somebody else made up.
+// Forged messages to the processes of a queue, and forged records of jobs.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -8,7 +8,7 @@ import { RemoteError, SoloflightError } from '../../src/index.ts'
 import { onRedis, outcomeOf } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
-/** The places of the one who waits for a job and of its worker: what only Redis and their processes know. */
+/** The nonces of a waiter and of a worker, which only Redis and their processes know. */
 async function placesOf(w: Awaited<ReturnType<typeof onRedis>>, id: string): Promise<string[]> {
   const fields = (await w.t.server.call('HMGET', `soloflight:1:{queue}j/${id}`, 'w', 'o')) as string[]
   for (const place of fields) assert.match(place, /^[\w-]{44}$/)
@@ -116,7 +116,7 @@ test('S6 hostile - forged and malformed messages settle nothing and break nothin
     ...[`2w ${base}`, `1w ${base}\0`, '1w soloflight:1:{other}', `1w ${'x'.repeat(100_000)}`],
   ]
   for (const message of [...broadcasts, ...forged]) await publisher.publish('soloflight:1:all', message)
-  // Whoever claims to watch is told, and no more than a hundred are believed.
+  // Forged followers of events are notified, a hundred of them at most.
   for (let n = 0; n < 300; n++) {
     await publisher.publish('soloflight:1:all', `1f ${base} ${String(n).padStart(44, 'A')} +`)
   }
@@ -126,10 +126,10 @@ test('S6 hostile - forged and malformed messages settle nothing and break nothin
   assert.deepEqual(await Promise.all([result, job.result()]), ['true result', 'true result'])
   assert.deepEqual([seen, ran], [[], ['real']])
   assert.equal(await there.submit('work', 'next'), 'true result', 'all goes on')
-  await until(async () => (await there.counts()).active === 0, { what: 'nothing to be left' })
+  await until(async () => (await there.counts()).active === 0, { what: 'no job to be active' })
 })
 
-test('L1 hostile - a foreign type under the name of a job is an error of its own', async () => {
+test('L1 hostile - a job record of another Redis type fails with an error of its own', async () => {
   await using w = await onRedis()
   const [here, there] = [w.open({ unavailableAfter: 1000 }), w.open({ unavailableAfter: 1000 })]
   here.process('work', (payload) => payload)
@@ -160,9 +160,9 @@ test('L1 hostile - a foreign type under the name of a job is an error of its own
   assert.equal(await w.t.server.call('GET', key), 'x', 'it is left as it was')
 })
 
-test('L1 hostile - foreign and broken fields of a record harm that job alone', async () => {
+test('L1 hostile - unknown and corrupt fields of a record affect that job only', async () => {
   await using w = await onRedis()
-  // Who waits looks again after a lease: on a record that seems full there is no place for it.
+  // A waiter polls after a lease: on a record that seems full it cannot park.
   const [here, there] = [w.open(), w.open({ lease: 1000 })]
   const broken: Record<string, [string, string]> = {
     payload: ['p', '{"a":'],

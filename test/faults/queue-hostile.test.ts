@@ -1,4 +1,4 @@
-// Payloads, names and keys that somebody else made up.
+// Hostile payloads, names and keys.
 
 import assert from 'node:assert/strict'
 import { CodecError, type RedisQueue, TooLargeError } from '../../src/index.ts'
@@ -17,7 +17,7 @@ class Money {
   amount = 5
 }
 
-/** What JSON would change, or cannot carry: the path that the error names. */
+/** Values that JSON would change or cannot represent, with the path that the error names. */
 const REFUSED: [unknown, RegExp][] = [
   [Number.NaN, /NaN at \$ /],
   [{ a: { b: Number.POSITIVE_INFINITY } }, /Infinity at \$\.a\.b /],
@@ -139,11 +139,11 @@ const NAMES = [
   ],
   ...['x'.repeat(64), 'x'.repeat(65), 'x'.repeat(256), 'é'.repeat(256), 'null', 'undefined', '0', '!', 'P'],
 ]
-/** Half a character has no form in Redis: it cannot be in a name, only in a key. */
+/** A lone surrogate has no UTF-8 form, so it may be in a key, but not in a name. */
 const names = NAMES.filter((name) => name.isWellFormed())
 
 onBothStores(
-  'hostile - names of commands are names: none breaks anything, and none is another',
+  'hostile - any string is a name of a command: none breaks anything, and no two collide',
   async (w) => {
     const [here, there] = [w.open(), w.open()]
     for (const name of names) here.process(name, (_, job) => [name, job.command])
@@ -191,7 +191,7 @@ onBothStores('hostile - dedupe keys are keys: none breaks anything, and none is 
   for (const [index, dedupe] of all.entries()) {
     assert.equal((await there.enqueue('work', index, { dedupe })).disposition, 'cached')
   }
-  // What could be taken for another by how it is put together.
+  // Names that would collide if key parts were joined without escaping.
   const pairs: [string, unknown, string | undefined][] = [
     ['a', undefined, 'bc'],
     ['ab', undefined, 'c'],

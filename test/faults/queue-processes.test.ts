@@ -11,11 +11,11 @@ import { took, until } from '../support/wait.ts'
 const LEASE = 1000
 const worker = { concurrency: 1 } as const
 
-/** Kills the process that works, and looks how another goes on. */
+/** Kills the worker process, and measures when another runs the job. */
 async function killedAtWork(lease: number): Promise<void> {
   await using s = await QueueScene.start(lease, worker, worker)
   const { id, result, begun } = await s.runningIn(s.at(0), { name: 'j' })
-  // Not in the short time for accepting a delivery, but under a whole lease.
+  // After the short deadline for accepting a delivery: the job is under a whole lease.
   const renewed = async () => ((await s.leaseLeft(id)) ?? 0) > lease / 2
   await until(renewed, { what: 'the lease to be renewed' })
   await s.at(0).kill()
@@ -30,15 +30,15 @@ async function killedAtWork(lease: number): Promise<void> {
   s.acceptedOnce('j')
 }
 
-// Most of the time of these is spent on waiting for leases to end: two at a time.
+// These tests mostly wait for leases to end, so two run at a time.
 describe('workers that fail', { concurrency: 2 }, () => {
   describe('a worker is killed', () => {
-    test('Q3 kill - mid-work: another runs the job within two leases, one outcome is accepted', () =>
+    test('Q3 kill - during the work: another worker runs the job within two leases, one outcome is accepted', () =>
       killedAtWork(LEASE))
 
-    test('Q3 kill - mid-work, with the default lease', { timeout: 40_000 }, () => killedAtWork(10_000))
+    test('Q3 kill - during the work, with the default lease', { timeout: 40_000 }, () => killedAtWork(10_000))
 
-    test('Q3 kill - of the worker and all idle ones: one that comes later runs the job', async () => {
+    test('Q3 kill - of the worker and all idle ones: a later worker runs the job', async () => {
       await using s = await QueueScene.start(LEASE, worker, worker, worker)
       const { result } = await s.runningIn(s.at(0), { name: 'j', ms: 300 })
       await Promise.all([s.at(0).kill(), s.at(1).kill(), s.at(2).kill()])
@@ -56,24 +56,26 @@ describe('workers that fail', { concurrency: 2 }, () => {
       s.acceptedOnce('j')
     })
 
-    test('Q3 kill - of a worker with many jobs: each of them runs elsewhere, and each submitter has a result', async () => {
+    test('Q3 kill - of a worker with many jobs: each runs elsewhere, and each submitter receives a result', async () => {
       const many = { concurrency: 20 }
       await using s = await QueueScene.start(LEASE, many, many)
-      // For so long that none has ended when all have begun.
+      // Long enough that all have started before any ends.
       const ms = 2_000
       const tasks = Array.from({ length: 20 }, (_, index) => ({ name: `j${index}`, ms }))
       const results = Promise.all(tasks.map((task) => s.queue.submit('work', task)))
-      await until(() => s.processes.entries('begun').length === 20, { what: 'all to begin' })
+      await until(() => s.processes.entries('begun').length === 20, { what: 'all to start' })
       await s.at(0).kill()
       const killedAt = machineNow()
       const values = await results
       assert.ok(machineNow() - killedAt < 2 * LEASE + ms + EPSILON, `it took ${machineNow() - killedAt} ms`)
       for (const value of values) assert.match(String(value), new RegExp(`^${s.at(1).pid}/`))
-      await until(() => s.processes.entries('accepted').length >= 20, { what: 'all to be told' })
+      await until(() => s.processes.entries('accepted').length >= 20, {
+        what: 'all submitters to be notified',
+      })
       for (const { name } of tasks) s.acceptedOnce(name)
     })
 
-    test('Q3 poison - a job that kills every worker ends as failed after its stalls, and takes no other along', {
+    test('Q3 poison - a job that kills every worker fails after its stalls, and affects no other job', {
       timeout: 60_000,
     }, async () => {
       const maxStalls = 3
@@ -97,15 +99,15 @@ describe('workers that fail', { concurrency: 2 }, () => {
       )
       assert.equal((await Promise.all([before, after])).flat().length, 6)
       for (const { job } of s.processes.entries('begun')) if (job !== 'poison') s.acceptedOnce(job)
-      // Two are left, and both go on.
+      // Two workers are left, and both go on.
       const last = [1, 2].map((n) => s.queue.submit('work', { name: `last ${n}`, ms: 100 }))
       const pids = (await Promise.all(last)).map((value) => String(value).split('/')[0])
       assert.equal(new Set(pids).size, 2, `they ran in ${pids}`)
     })
   })
 
-  describe('a worker stands still', () => {
-    test('Q3 SIGSTOP - past the lease: the late one knows, can tell nothing more, and takes jobs again', async () => {
+  describe('a worker is frozen', () => {
+    test('Q3 SIGSTOP - for longer than the lease: the late worker detects it, cannot report, and takes jobs again', async () => {
       await using s = await QueueScene.start(LEASE, worker, worker)
       const [first, second] = [s.at(0), s.at(1)]
       const { id, begun } = await s.runningIn(first, { name: 'j', tells: true })
@@ -133,16 +135,16 @@ describe('workers that fail', { concurrency: 2 }, () => {
       assert.deepEqual([shown, await s.queue.logs(id)], [[value], [value]])
       await told(second, 'accepted', 'j')
       s.acceptedOnce('j')
-      // Both take jobs.
+      // Both workers take jobs.
       await s.idle(2)
       await Promise.all(['a', 'b'].map((name) => s.queue.enqueue('work', { name })))
       const takers = () => ['a', 'b'].flatMap((name) => s.processes.entries('begun', name))
-      await until(() => takers().length === 2, { what: 'both to begin' })
+      await until(() => takers().length === 2, { what: 'both to start' })
       assert.equal(new Set(takers().map(({ pid }) => pid)).size, 2, 'each took one')
     })
 
     for (const how of ['SIGSTOP', 'event loop'] as const) {
-      test(`Q3 ${how} - of an idle worker: what is pushed to it runs elsewhere, and it starts nothing of it`, async () => {
+      test(`Q3 ${how} - of an idle worker: jobs that are pushed to it run elsewhere, and it starts none of them`, async () => {
         const many = { concurrency: 5 }
         await using s = await QueueScene.start(LEASE, many, many)
         const [first, second] = [s.at(0), s.at(1)]
@@ -151,7 +153,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
         const since = machineNow()
         const tasks = Array.from({ length: 5 }, (_, index) => ({ name: `j${index}`, ms: 10 }))
         const results = await Promise.all(tasks.map((task) => s.queue.submit('work', task)))
-        // They were there: it is not that they were given to the other one from the start.
+        // They were pushed to this worker first, not to the other one from the start.
         assert.ok(machineNow() - since > LEASE / 4, `after ${machineNow() - since} ms`)
         assert.ok(machineNow() - since < 2 * LEASE + EPSILON, `after ${machineNow() - since} ms`)
         for (const value of results) assert.match(String(value), new RegExp(`^${second.pid}/`))
@@ -161,7 +163,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
         await s.idle(10)
         assert.equal(s.processes.entries('begun').filter(({ pid }) => pid === first.pid).length, 0)
         for (const { name } of tasks) s.acceptedOnce(name)
-        // Nothing of it is in its way: it takes as much as before.
+        // The worker takes as many jobs as before.
         const again = Array.from({ length: 10 }, (_, index) => ({ name: `again ${index}` }))
         await Promise.all(again.map((task) => s.queue.enqueue('work', task)))
         await until(() => s.processes.entries('begun').length === 15, { what: 'ten at once' })
@@ -169,7 +171,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
       })
     }
 
-    test('Q3 SIGSTOP - of the only worker: what was pushed to it runs there once, when it goes on', async () => {
+    test('Q3 SIGSTOP - of the only worker: jobs that were pushed to it run there once, after the freeze', async () => {
       await using s = await QueueScene.start(500, { concurrency: 3 })
       const only = s.at(0)
       await only.freeze()
@@ -184,7 +186,9 @@ describe('workers that fail', { concurrency: 2 }, () => {
       await until(overdue, { what: 'the deliveries to be overdue' })
       only.thaw()
       assert.ok((await took(() => Promise.all(results))) < 2 * 500 + EPSILON, 'they run soon')
-      await until(() => s.processes.entries('accepted').length === 3, { what: 'all to be told' })
+      await until(() => s.processes.entries('accepted').length === 3, {
+        what: 'all submitters to be notified',
+      })
       for (const { name } of tasks) {
         s.acceptedOnce(name)
         assert.equal(s.processes.entries('begun', name).length, 1)
@@ -195,10 +199,10 @@ describe('workers that fail', { concurrency: 2 }, () => {
       ['finish', 0],
       ['fail', 99],
     ] as const) {
-      test(`Q3 event loop - blocked past the lease: who is late cannot ${what}, show or log anything`, async () => {
+      test(`Q3 event loop - blocked for longer than the lease: the late worker cannot ${what}, report progress or log`, async () => {
         await using s = await QueueScene.start(600, worker, worker)
         const [first, second] = [s.at(0), s.at(1)]
-        // It blocks, and tells all in the same breath: nothing in its process knows yet that the lease is lost.
+        // It blocks, and reports in the same tick: its process has not detected the loss of the lease yet.
         const task = { name: 'j', blocks: 1800, tells: true, fails }
         const shown: unknown[] = []
         const onProgress = (value: unknown) => shown.push(value)
@@ -223,7 +227,7 @@ describe('workers that fail', { concurrency: 2 }, () => {
   })
 
   describe('SIGTERM', () => {
-    test('Q3 SIGTERM - what ends within the grace is done here, what waits goes elsewhere', async () => {
+    test('Q3 SIGTERM - jobs that end within the grace end here, waiting jobs run elsewhere', async () => {
       await using s = await QueueScene.start(10_000, { ...worker, grace: 5000 }, worker)
       const { result } = await s.runningIn(s.at(0), { name: 'j', ms: 400 })
       const [before, ...others] = ['a', 'b', 'c'].map((name) => s.queue.submit('work', { name, ms: 100 }))
@@ -233,17 +237,19 @@ describe('workers that fail', { concurrency: 2 }, () => {
         assert.match(String(other), new RegExp(`^${s.at(1).pid}/`))
       await exited
       assert.deepEqual(await s.at(0).exited, { code: 0, signal: null })
-      await until(() => s.processes.entries('accepted').length === 4, { what: 'all to be told' })
+      await until(() => s.processes.entries('accepted').length === 4, {
+        what: 'all submitters to be notified',
+      })
       for (const name of ['j', 'a', 'b', 'c']) s.acceptedOnce(name)
     })
 
-    test('Q3 SIGTERM - what does not end is handed over at once, and is no stall', async () => {
+    test('Q3 SIGTERM - a job that does not end is requeued at once, and does not count as a stall', async () => {
       const many = { concurrency: 10 }
       await using s = await QueueScene.start(10_000, { ...many, grace: 100 })
       const tasks = Array.from({ length: 20 }, (_, index) => ({ name: `j${index}` }))
       const results = Promise.all(tasks.map((task) => s.queue.submit('work', task)))
       results.catch(() => {})
-      await until(() => s.processes.entries('begun').length === 10, { what: 'ten to begin' })
+      await until(() => s.processes.entries('begun').length === 10, { what: 'ten to start' })
       const second = await s.processes.add({ redis: s.t.redis, lease: 10_000, concurrency: 30 })
       await until(() => s.processes.entries('begun').length === 20, { what: 'the other to have ten' })
       await s.idle(20)
@@ -266,31 +272,33 @@ describe('workers that fail', { concurrency: 2 }, () => {
       )
       for (const { name } of tasks) await second.call('finish', name)
       for (const value of await results) assert.match(String(value), new RegExp(`^${second.pid}/`))
-      await until(() => s.processes.entries('accepted').length === 20, { what: 'all to be told' })
+      await until(() => s.processes.entries('accepted').length === 20, {
+        what: 'all submitters to be notified',
+      })
       for (const { name } of tasks) s.acceptedOnce(name)
     })
 
-    test('Q3 close - what is on its way to the worker by then is handed on at once', async () => {
+    test('Q3 close - jobs that are under way to the worker are requeued at once', async () => {
       await using t = await setup({ proxy: true })
       const closing = new RedisQueue('q', { redis: t.redis })
       await using other = new RedisQueue('q', { redis: t.server.options })
       closing.process('work', () => assert.fail('it was begun'), { concurrency: 5 })
       await until(() => closing.stats().subscribed, { what: 'the subscription' })
-      await until(async () => (await t.server.call('LLEN', IDLE)) === 5, { what: 'its places' })
+      await until(async () => (await t.server.call('LLEN', IDLE)) === 5, { what: 'its slots' })
       t.proxy.delay(200, { direction: 'down', only: onSubscription })
       const results = [1, 2, 3, 4, 5].map((n) => other.submit('work', { n }))
-      await until(async () => (await other.counts()).active === 5, { what: 'all to be handed out' })
+      await until(async () => (await other.counts()).active === 5, { what: 'all to be assigned' })
       await closing.close({ grace: 0 })
       other.process('work', () => 'done', { concurrency: 5 })
       const ms = await took(() => Promise.all(results))
       assert.ok(ms < EPSILON, `they had to wait ${ms} ms`)
     })
 
-    test('L1 SIGTERM - of a process that waits: told that it was closed, its job goes on for others', async () => {
+    test('L1 SIGTERM - of a submitter: it fails with ClosedError, its job goes on for others', async () => {
       await using s = await QueueScene.start(10_000, worker, {})
       const { id, result } = await s.runningIn(s.at(0), { name: 'j' })
       const waiting = s.at(1).call('submit', { name: 'j' })
-      // A process that ends may not have answered any more.
+      // The process may end before it answers.
       waiting.catch(() => {})
       const waiters = (count: number) => async () => (await s.queue.status(id))?.waiters === count
       await until(waiters(2), { what: 'both to be parked' })

@@ -10,10 +10,10 @@ import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-/** A lease that ends within a test if nobody renews it. */
+/** A lease that ends within a test unless it is renewed. */
 const LEASE = 600
 
-/** What Redis said, as the error tells it. */
+/** The message of Redis in the error. */
 function said(error: unknown): string {
   assert.ok(error instanceof UnavailableError, `Expected an UnavailableError, got ${error}`)
   return `${error.message} ${error.cause}`
@@ -25,7 +25,7 @@ const rejected = (promise: Promise<unknown>) =>
     (error: unknown) => error,
   )
 
-test('ACL - the commands that docs/operations.md lists are all that a queue needs', async () => {
+test('ACL - a queue needs no other commands than those that docs/operations.md lists', async () => {
   const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
   const rowOf = (what: string) => new RegExp(`^\\| ${what} \\| \`(\\+[^\`]+)\``, 'm').exec(page)?.[1] ?? ''
   const [needed, ofQueues] = [rowOf('everything'), rowOf('queues')]
@@ -59,7 +59,7 @@ test('ACL - the commands that docs/operations.md lists are all that a queue need
 })
 
 describe('the server refuses', { concurrency: 3 }, () => {
-  test('Q1 L1 OOM - nothing new comes in; what is there is run, renewed, handed out, tried again, cancelled', async () => {
+  test('Q1 L1 OOM - new jobs are refused; existing jobs run, are renewed, assigned, retried and cancelled', async () => {
     const lease = 1000
     await using s = await wired({ lease, attempts: 2 })
     const end = pDefer<void>()
@@ -73,7 +73,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
       return payload
     })
     const held = s.queue.submit('work', 'held')
-    await until(() => runs.length === 1, { what: 'it to run' })
+    await until(() => runs.length === 1, { what: 'the job to run' })
     const waiting = ['one', 'twice', 'three'].map((payload) => s.queue.submit('work', payload))
     const later = s.queue.submit('work', 'later', { delay: 1 })
     for (const each of [held, later, ...waiting]) each.catch(() => {})
@@ -87,14 +87,14 @@ describe('the server refuses', { concurrency: 3 }, () => {
       assert.match(String((error as Error).cause), /OOM/)
       assert.ok(performance.now() - start < EPSILON, 'it took long')
     }
-    // The lease ends, were it not renewed.
+    // Without renewals the lease would expire.
     await sleep(1.5 * lease)
     assert.deepEqual(runs, ['held 1'])
     assert.equal(await unwanted.cancel(), true)
     end.resolve()
     assert.deepEqual(await Promise.all([held, ...waiting, later]), ['held', 'one', 'twice', 'three', 'later'])
     assert.ok(runs.includes('twice 2') && runs.length === 6, runs.join())
-    // A worker that comes now is known, and what it finished before is served.
+    // A new worker is accepted, and earlier results are served.
     s.queue.process('more', () => 'more')
     assert.equal(await s.queue.submit('work', 'one'), 'one')
     await s.t.server.call('CONFIG', 'SET', 'maxmemory', 0)
@@ -102,7 +102,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
     await over(s.other)
   })
 
-  test('Q1 OOM - a worker that comes then is given what waits', async () => {
+  test('Q1 OOM - a new worker receives the waiting jobs', async () => {
     await using s = await wired({ lease: LEASE })
     const jobs = await s.queue.enqueueMany([1, 2, 3].map((payload) => ({ command: 'work', payload })))
     await s.t.server.call('CONFIG', 'SET', 'maxmemory', 1)
@@ -138,14 +138,14 @@ describe('the server refuses', { concurrency: 3 }, () => {
       ['CLIENT', 'UNPAUSE'],
     ],
   ] as [string, RegExp, [string, ...(string | number)[]], [string, ...(string | number)[]]][]) {
-    test(`Q1 L1 ${name} - a typed error in time; what was accepted runs when it is over`, async () => {
+    test(`Q1 L1 ${name} - a typed error in time; accepted jobs run when it ends`, async () => {
       await using s = await wired({ lease: LEASE, unavailableAfter: 400 })
       const runs = new Runs()
       const gate = pDefer<void>()
       runs.hold = gate.promise
       s.other.process('work', runs.handler())
       const accepted = [1, 2].map((payload) => s.queue.submit('work', payload))
-      await until(() => runs.now === 1, { what: 'it to run' })
+      await until(() => runs.now === 1, { what: 'the job to run' })
       await until(async () => (await s.queue.counts()).waiting === 1, { what: 'the other to wait' })
       await s.t.server.call(...begin)
       const start = performance.now()
@@ -156,15 +156,15 @@ describe('the server refuses', { concurrency: 3 }, () => {
       gate.resolve()
       assert.deepEqual(await Promise.all(accepted), [1, 2])
       const again = () => s.queue.submit('work', 'new')
-      assert.equal(await until(again, { what: 'it to be over', timeout: 10_000 }), 'new')
+      assert.equal(await until(again, { what: 'the end of it', timeout: 10_000 }), 'new')
       await idle(s.t.server, 1)
     })
   }
 
-  test('Q1 L1 NOPERM on the channels - jobs wait, submitters are told in time; all runs when it is allowed', async () => {
+  test('Q1 L1 NOPERM on the channels - jobs wait, submitters fail in time; all jobs run once it is allowed', async () => {
     await using s = await wired({ lease: LEASE, maxStalls: 1 })
     const runs = new Runs()
-    // What cannot reach the one is pushed to the other next, and may not count as lost twice.
+    // A job that cannot reach one worker is pushed to the other next. That must not count as lost twice.
     for (const queue of [s.queue, s.other]) queue.process('work', runs.handler(), { concurrency: 2 })
     await idle(s.t.server, 4)
     await s.t.server.call('ACL', 'SETUSER', 'default', 'resetchannels')
@@ -179,8 +179,8 @@ describe('the server refuses', { concurrency: 3 }, () => {
     await idle(s.t.server, 4)
   })
 
-  test('Q1 L1 LOADING - a typed error in time, or a result for the patient; what waited runs', async () => {
-    // Slow on purpose: 1500 keys of a millisecond each, and a look at the clients between them.
+  test('Q1 L1 LOADING - a typed error in time, or a result for calls with a long unavailableAfter; waiting jobs run', async () => {
+    // Slow on purpose: 1500 keys of a millisecond each, and the server serves clients between them.
     await using t = await setup({
       args: ['--key-load-delay', '1000', '--loading-process-events-interval-bytes', '1024'],
     })

@@ -6,23 +6,23 @@ import { LONG, onCommands } from '../support/locker-scene.ts'
 import { idle, over, Runs, type WiredScene, wired } from '../support/queue-wire.ts'
 import { until } from '../support/wait.ts'
 
-/** How much of the reply arrives before the connection ends. Replies have from 4 bytes on. */
+/** Number of bytes of the reply that arrive before the connection ends. The shortest reply has 4 bytes. */
 const OFFSETS = [0, 3, 9]
 
-/** A lease that is renewed within a test, and ends in it if it is not. */
+/** A lease that is renewed within a test, and would end in it otherwise. */
 const SHORT = 1000
 
 type Name = keyof typeof queueScripts
 
-/** Loses the next reply to this script behind so many bytes; what it returns waits for that. */
+/** Cuts the next reply to this script after `offset` bytes. The returned function awaits that. */
 function lose({ t }: WiredScene, name: Name, bytes = 0): () => Promise<boolean> {
   const fault = t.proxy.swallowReplyAfter(new RegExp(`^EVALSHA ${queueScripts[name].sha1} `), bytes)
   return () => until(() => fault.hits === 1, { what: `the reply to ${name} to be lost` })
 }
 
-/** Resolves when what was sent again has been answered, and what came of it is over. */
+/** Resolves when the retry has been answered, and its effects have ended. */
 async function settled({ queue, other }: WiredScene): Promise<void> {
-  // It goes out behind what is sent again.
+  // It is sent after the retry.
   await queue.counts()
   await over(other)
 }
@@ -45,7 +45,7 @@ describe('a reply is lost with the connection', () => {
       await idle(s.t.server, 5)
     })
 
-    test(`S6 enqueue - ${kind} that is over before it is sent again: run once`, async () => {
+    test(`S6 enqueue - ${kind} that ends before the retry: it runs once`, async () => {
       await using s = await wired({ lease: LONG })
       const runs = new Runs()
       s.other.process('work', runs.handler(), { concurrency: 5 })
@@ -54,7 +54,7 @@ describe('a reply is lost with the connection', () => {
         const isLost = lose(s, 'submit', bytes)
         const job = await s.queue.enqueue('work', bytes, { dedupe })
         await isLost()
-        // What is served by then to whoever comes with the same is served to this one, too.
+        // The retry is served what any equal submission would be served by then.
         const dispositions = dedupe === false ? ['created'] : ['created', 'cached']
         assert.ok(dispositions.includes(String(job.disposition)), job.disposition)
         assert.equal(await job.result(), bytes)
@@ -64,7 +64,7 @@ describe('a reply is lost with the connection', () => {
     })
   }
 
-  test('S6 enqueue - a job that waits: there is one, created by who created it', async () => {
+  test('S6 enqueue - of a waiting job: it exists once, and the retry reports it as created', async () => {
     await using s = await wired({ lease: LONG })
     for (const dedupe of [undefined, false, 'key'] as const) {
       for (const bytes of OFFSETS) {
@@ -78,7 +78,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 submit - of a job that is there: it joins once, and gives its one place up', async () => {
+  test('S6 submit - of an existing job: it joins once, and removes its one park', async () => {
     await using s = await wired({ lease: LONG, abortUnwanted: true })
     const job = await s.other.enqueue('work', 1)
     for (const bytes of OFFSETS) {
@@ -86,12 +86,12 @@ describe('a reply is lost with the connection', () => {
       const isLost = lose(s, 'submit', bytes)
       const waiting = s.queue.submit('work', 1, { signal: leaves.signal })
       await isLost()
-      await until(async () => (await job.status())?.waiters === 1, { what: 'it to wait' })
+      await until(async () => (await job.status())?.waiters === 1, { what: 'the park' })
       await s.queue.counts()
       assert.equal((await job.status())?.waiters, 1)
       leaves.abort()
       await assert.rejects(waiting, { code: 'E_ABORTED' })
-      await until(async () => (await job.status())?.waiters === 0, { what: 'it to leave' })
+      await until(async () => (await job.status())?.waiters === 0, { what: 'the park to be removed' })
     }
   })
 
@@ -115,7 +115,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 finish - the result is accepted once, and its place is free once', async () => {
+  test('S6 finish - the result is accepted once, and its slot is released once', async () => {
     await using s = await wired({ lease: LONG })
     const runs = new Runs()
     s.queue.process('work', runs.handler(), { concurrency: 2 })
@@ -125,7 +125,7 @@ describe('a reply is lost with the connection', () => {
       assert.equal(await s.other.submit('work', bytes, { dedupe: false }), bytes)
       await isLost()
       await until(() => s.queue.stats().completed + s.queue.stats().lost === runs.all.length, {
-        what: 'the worker to know',
+        what: 'the worker to detect it',
       })
       await idle(s.t.server, 2, { exactly: true })
     }
@@ -134,7 +134,7 @@ describe('a reply is lost with the connection', () => {
     await parallel(s, runs, 2)
   })
 
-  test('S6 finish - of a failure, and of an attempt that is to be made again: as many attempts as were said', async () => {
+  test('S6 finish - of a failure that is retried: exactly the configured number of attempts', async () => {
     await using s = await wired({ lease: LONG, attempts: 2 })
     const attempts: string[] = []
     s.queue.process('work', (payload, { attempt }) => {
@@ -157,7 +157,7 @@ describe('a reply is lost with the connection', () => {
     )
   })
 
-  test('S6 renew - the attempt goes on, and nobody else is given it', async () => {
+  test('S6 renew - the attempt goes on, and no other worker receives the job', async () => {
     await using s = await wired({ lease: SHORT })
     const end = pDefer<void>()
     let aborted = false
@@ -173,7 +173,7 @@ describe('a reply is lost with the connection', () => {
       throw new Error('it was given away')
     })
     const result = s.other.submit('work', 'v')
-    await until(() => runs === 1, { what: 'it to run' })
+    await until(() => runs === 1, { what: 'the job to run' })
     for (const bytes of OFFSETS) {
       const isLost = lose(s, 'renew', bytes)
       await isLost()
@@ -189,7 +189,7 @@ describe('a reply is lost with the connection', () => {
     assert.equal(runs, 1)
   })
 
-  test('S6 offer - never more at once than it can take, and all its places are used afterwards', async () => {
+  test('S6 offer - never more jobs than slots, and all slots are used afterwards', async () => {
     for (const bytes of OFFSETS) {
       await using s = await wired({ lease: LONG })
       const payloads = Array.from({ length: 20 }, (_, index) => index)
@@ -206,7 +206,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 offer - of a worker that comes back while its jobs run: its places are not doubled', async () => {
+  test('S6 offer - of a worker that reconnects while its jobs run: its slots are not doubled', async () => {
     await using s = await wired({ lease: LONG })
     const runs = new Runs()
     s.queue.process('work', runs.handler(150), { concurrency: 3 })
@@ -214,7 +214,7 @@ describe('a reply is lost with the connection', () => {
     for (let round = 0; round < 3; round += 1) {
       const payloads = Array.from({ length: 8 }, (_, index) => `${round}.${index}`)
       const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
-      await until(() => runs.now === 3, { what: 'all places to be taken' })
+      await until(() => runs.now === 3, { what: 'all slots to be used' })
       const isLost = lose(s, 'setCapacity', 5)
       assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2, 'nobody was killed')
       await isLost()
@@ -224,7 +224,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 cancel - it ends once, for all, and its place is free', async () => {
+  test('S6 cancel - the job ends once, for all, and its slot is free', async () => {
     await using s = await wired({ lease: LONG })
     let aborted = 0
     s.other.process('work', async (_, { signal }) => {
@@ -235,7 +235,7 @@ describe('a reply is lost with the connection', () => {
     for (const [index, bytes] of OFFSETS.entries()) {
       const job = await s.other.enqueue('work', bytes)
       const rejected = assert.rejects(job.result(), { code: 'E_REMOTE' })
-      await until(async () => (await job.status())?.state === 'active', { what: 'it to run' })
+      await until(async () => (await job.status())?.state === 'active', { what: 'the job to run' })
       const isLost = lose(s, 'terminate', bytes)
       await s.queue.cancel(job.id)
       await isLost()
@@ -246,7 +246,7 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
-  test('S6 retry, pause, resume - a job that failed runs again, and the queue goes on', async () => {
+  test('S6 retry, pause, resume - a failed job runs again, and the queue goes on', async () => {
     await using s = await wired({ lease: LONG })
     let runs = 0
     s.other.process('work', () => {
@@ -265,7 +265,7 @@ describe('a reply is lost with the connection', () => {
     await isLost()
     await settled(s)
     await idle(s.t.server, 1, { exactly: true })
-    // If it has failed before it is sent again, it is to be run once more indeed.
+    // If the job has failed before the retry of the command, it runs once more.
     assert.ok(runs === 2 || runs === 3, `it ran ${runs} times`)
   })
 
@@ -286,7 +286,7 @@ describe('a reply is lost with the connection', () => {
       const isLost = lose(s, 'appendLog', bytes)
       const job = await s.other.enqueue('work', bytes)
       await isLost()
-      // It goes out behind what is sent again, while the job still runs.
+      // It is sent after the retry, while the job still runs.
       await s.queue.counts()
       gate.resolve()
       await job.result()
@@ -313,7 +313,7 @@ describe('a reply is lost with the connection', () => {
   })
 })
 
-/** Shows that so many jobs run at once, and no more. */
+/** Asserts that `count` jobs run at once, and no more. */
 async function parallel({ other }: WiredScene, runs: Runs, count: number): Promise<void> {
   const gate = pDefer<void>()
   runs.hold = gate.promise

@@ -13,12 +13,12 @@ const NAME = 'watched'
 const LEASE = 1000
 const TIMEOUT = 20_000
 
-/** A set, and two processes with a queue there: one knows it by options, the other by a borrowed client. */
+/** A sentinel set, and two processes with a queue: one connects by options, the other by a borrowed client. */
 class Stage implements AsyncDisposable {
   readonly set: SentinelSet
   readonly queues: readonly [RedisQueue, RedisQueue]
   readonly runs: Runs = new Runs()
-  /** Set when there is to be no more load. */
+  /** Set to end the load. */
   over = false
   readonly #client: Redis
 
@@ -40,20 +40,20 @@ class Stage implements AsyncDisposable {
     return stage
   }
 
-  /** Jobs for which there is no worker yet, and which the replica has as well. */
+  /** Jobs without a worker, which are replicated. */
   async replicated(count: number): Promise<string[]> {
     const payloads = Array.from({ length: count }, (_, index) => `replicated ${index}`)
     await this.queues[0].enqueueMany(payloads.map((payload) => ({ command: 'later', payload })))
     const [line = ''] = new QueueKeys('soloflight', NAME).command('later')
-    // WAIT speaks of what its own connection wrote; a replica that has just come may lag by a second.
+    // WAIT covers only the writes of its own connection; a new replica may lag by a second.
     const isThere = async (server: RedisServer) => Number(await server.call('LLEN', line)) === count
     await until(async () => (await Promise.all(this.set.servers.map(isThere))).every(Boolean), {
-      what: 'the replica to have them',
+      what: 'the replication',
     })
     return payloads
   }
 
-  /** Submits again and again until the load is `over`. L1: every submission settles in time. */
+  /** Submits jobs until `over` is set. L1: every submission settles in time. */
   async load(): Promise<{ results: number; errors: unknown[] }> {
     let results = 0
     let next = 0
@@ -73,12 +73,12 @@ class Stage implements AsyncDisposable {
     return { results, errors }
   }
 
-  /** All that was replicated is run by a worker that comes now. */
+  /** A new worker runs all replicated jobs. */
   async runsAll(payloads: readonly string[]): Promise<void> {
     const runs = new Runs()
     this.queues[1].process('later', runs.handler(), { concurrency: 4 })
     const done = () => payloads.every((payload) => runs.of(payload) >= 1)
-    await until(done, { what: 'all that was replicated to run', timeout: 10_000 })
+    await until(done, { what: 'all replicated jobs to run', timeout: 10_000 })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -95,7 +95,7 @@ const isReplica = (server: RedisServer) =>
     timeout: 15_000,
   })
 
-/** RemovedError: the new master has never heard of it. */
+/** RemovedError: the job was not replicated to the new master. */
 function assertTyped(errors: readonly unknown[]): void {
   for (const error of errors) {
     const code = error instanceof SoloflightError ? error.code : String(error)
@@ -104,14 +104,14 @@ function assertTyped(errors: readonly unknown[]): void {
 }
 
 describe('a queue on a sentinel set', { concurrency: true }, () => {
-  test('Q1 L1 sentinel - a failover in good order under load: everyone settles, what was replicated runs', async () => {
+  test('Q1 L1 sentinel - a planned failover under load: every submitter settles, replicated jobs run', async () => {
     await using stage = await Stage.start({ unavailableAfter: 15_000 })
     const payloads = await stage.replicated(50)
     const load = stage.load()
     await until(() => stage.runs.all.length > 50, { what: 'the load' })
     const old = await stage.set.master()
     await stage.set.failover()
-    // Until then it still takes writes, which will be lost.
+    // Until then it accepts writes, which will be lost.
     await isReplica(old)
     for (const queue of stage.queues) assert.equal(await queue.submit('work', 'after'), 'after')
     const before = stage.runs.all.length
@@ -124,7 +124,7 @@ describe('a queue on a sentinel set', { concurrency: true }, () => {
     await over(stage.queues[0])
   })
 
-  test('Q1 L1 sentinel - the master is killed under load, and Redis may be silent for long', async () => {
+  test('Q1 L1 sentinel - the master is killed under load, with a long unavailableAfter', async () => {
     await using stage = await Stage.start({ unavailableAfter: 15_000 })
     const payloads = await stage.replicated(50)
     const load = stage.load()
@@ -139,7 +139,7 @@ describe('a queue on a sentinel set', { concurrency: true }, () => {
     await over(stage.queues[1])
   })
 
-  test('L1 sentinel - the master freezes, and Redis may be silent for 1 s only: typed errors, and all is well later', async () => {
+  test('L1 sentinel - the master freezes, with an unavailableAfter of 1 s: typed errors, and recovery', async () => {
     await using stage = await Stage.start({ unavailableAfter: 1000 })
     const payloads = await stage.replicated(50)
     const frozen = await stage.set.freezeMaster()

@@ -10,13 +10,13 @@ import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire
 import { setup } from '../support/setup.ts'
 import { took, until } from '../support/wait.ts'
 
-/** A lease that ends within a test if nobody renews it. */
+/** A lease that ends within a test unless it is renewed. */
 const LEASE = 600
 
 const names = new QueueKeys('soloflight', NAME)
 
-describe('the server forgets', () => {
-  test('SCRIPT FLUSH - at any time, under load: nobody notices', async () => {
+describe('the server loses state', () => {
+  test('SCRIPT FLUSH - at any time, under load: no call is affected', async () => {
     await using s = await wired({ lease: 300 })
     const runs = new Runs()
     s.other.process('work', runs.handler(1), { concurrency: 4 })
@@ -45,7 +45,7 @@ describe('the server forgets', () => {
     ['FLUSHALL', (s) => s.t.server.call('FLUSHALL')],
     ['restart', (s) => s.t.server.restart()],
   ] as [string, (s: Awaited<ReturnType<typeof wired>>) => Promise<unknown>][]) {
-    test(`Q1 ${name} - idle workers are found again: the next job runs within a second`, async () => {
+    test(`Q1 ${name} - idle workers register again: the next job runs within a second`, async () => {
       await using s = await wired({ unavailableAfter: 10_000 })
       s.queue.process('work', () => 'here')
       s.other.process('elsewhere', () => 'there', { concurrency: 3 })
@@ -57,36 +57,36 @@ describe('the server forgets', () => {
           assert.equal(await s.queue.submit('work', round), 'here')
           assert.equal(await s.queue.submit('elsewhere', round), 'there')
         })
-        // A restart takes its time, and so does the way back to it.
+        // The restart and the reconnection take some time.
         assert.ok(ms < (name === 'restart' ? 3000 : 1000) + EPSILON, `it took ${ms} ms`)
       }
       await idle(s.t.server, 3, { command: 'elsewhere' })
     })
 
-    test(`L1 ${name} - those who wait for jobs that are gone are told, and what runs is lost`, async () => {
+    test(`L1 ${name} - waiters for jobs that are lost fail, and running attempts are lost`, async () => {
       await using s = await wired({ lease: LEASE, unavailableAfter: 10_000 })
       const runs = new Runs()
       const end = pDefer<void>()
       runs.hold = end.promise
       s.other.process('work', runs.handler(), { concurrency: 2 })
       const running = s.queue.submit('work', 'running')
-      await until(() => runs.now === 1, { what: 'it to run' })
+      await until(() => runs.now === 1, { what: 'the job to run' })
       const job = await s.queue.enqueue('nobody', 'waiting')
       const waits = [running, job.result(), s.queue.submit('nobody', 'waiting too')].map(settledBy)
-      await until(async () => (await job.status())?.waiters === 1, { what: 'it to be waited for' })
+      await until(async () => (await job.status())?.waiters === 1, { what: 'the park' })
       await forget(s)
       for (const { outcome, ms } of await Promise.all(waits)) {
         assert.equal(outcome, 'E_REMOVED')
         assert.ok(ms < LEASE + 3 * EPSILON, `it took ${ms} ms`)
       }
       end.resolve()
-      await until(() => s.other.stats().lost === 1, { what: 'the worker to know' })
+      await until(() => s.other.stats().lost === 1, { what: 'the worker to detect it' })
       await idle(s.t.server, 2)
       assert.equal(await s.queue.submit('work', 'again'), 'again')
     })
   }
 
-  test('Q1 restart - that remembers: what waited, was delayed or ran comes to its end', async () => {
+  test('Q1 restart - with persistence: waiting, delayed and running jobs all end', async () => {
     await using t = await setup({ persistence: true })
     const options: QueueOptions = { redis: t.redis, lease: 3000, unavailableAfter: 10_000, timeout: 20_000 }
     await using worker = new RedisQueue(NAME, options)
@@ -94,11 +94,11 @@ describe('the server forgets', () => {
     const runs = new Runs()
     const end = pDefer<void>()
     runs.hold = end.promise
-    // First, so that the worker offers its place only once: a job that it gave back would come before its turn.
+    // First, so that the worker offers its slot only once: a job that it returned would run before its turn.
     await subscribed(worker, producer)
     worker.process('work', runs.handler())
     const first = producer.submit('work', 'running')
-    await until(() => runs.now === 1, { what: 'it to run' })
+    await until(() => runs.now === 1, { what: 'the job to run' })
     const jobs = await producer.enqueueMany(
       [0, 1, 2, 3].map((payload) => ({
         command: 'work',
@@ -120,8 +120,8 @@ describe('the server forgets', () => {
   })
 })
 
-describe('the server stands still, or is not there', () => {
-  test('Q1 L1 frozen - for longer than a lease: the job runs again, one result is accepted, all have it', async () => {
+describe('the server is frozen or away', () => {
+  test('Q1 L1 frozen - for longer than a lease: the job runs again, one result is accepted, all submitters receive it', async () => {
     await using s = await wired({ lease: LEASE, unavailableAfter: 300 })
     const runs = new Runs()
     const signals: AbortSignal[] = []
@@ -133,7 +133,7 @@ describe('the server stands still, or is not there', () => {
       })
     }
     const waits = [s.queue, s.other].map((queue) => queue.submit('work', 'v'))
-    await until(() => runs.now === 1, { what: 'it to run' })
+    await until(() => runs.now === 1, { what: 'the job to run' })
     await s.t.server.freeze()
     const { outcome, ms } = await settledBy(s.queue.submit('work', 'new'))
     assert.equal(outcome, 'E_UNAVAILABLE')
@@ -149,7 +149,7 @@ describe('the server stands still, or is not there', () => {
     await idle(s.t.server, 2)
   })
 
-  test('L3 away at the start - workers and submitters that are earlier than Redis are served when it comes', async () => {
+  test('L3 away at the start - workers and submitters that start before Redis are served when it is up', async () => {
     await using t = await setup({ proxy: true })
     await t.proxy.refuse(true)
     const options: QueueOptions = { redis: t.redis, lease: LONG }
@@ -170,8 +170,8 @@ describe('the server stands still, or is not there', () => {
   })
 })
 
-describe('another wrote to a key of the queue', () => {
-  test('L1 hostile - a key of another type: a typed error in time, and all is well when it is gone', async () => {
+describe('a key of the queue is overwritten', () => {
+  test('L1 hostile - a key of another type: a typed error in time, and recovery when it is deleted', async () => {
     await using s = await wired({ lease: LEASE, unavailableAfter: 500 })
     s.other.process('work', (payload) => payload, { concurrency: 2 })
     for (const key of [...names.shared, ...names.command('work')]) {
@@ -189,15 +189,15 @@ describe('another wrote to a key of the queue', () => {
         assert.ok(ms < 1500 + EPSILON, `${key}: ${ms} ms`)
       }
       await s.t.server.call('DEL', key)
-      // With it, places may be gone that the worker believes to be there: it offers them anew when it subscribes again.
+      // Slots may be lost that the worker has offered. It offers them again when it subscribes again.
       await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
       await s.queue.resume('work')
       const after = () => s.queue.submit('work', `${key} after`, { timeout: 1000 })
-      assert.equal(await until(after, { what: `${key} to be mended`, timeout: 5000 }), `${key} after`)
+      assert.equal(await until(after, { what: `${key} to be repaired`, timeout: 5000 }), `${key} after`)
     }
   })
 
-  test('Q1 hostile - the record of one job is destroyed: it alone is lost, others keep leases and delays', async () => {
+  test('Q1 hostile - the record of one job is overwritten: only that job is lost, others keep leases and delays', async () => {
     await using s = await wired({ lease: LEASE })
     const runs = new Runs()
     const end = pDefer<void>()

@@ -6,11 +6,11 @@ import { EPSILON } from '../support/lockers.ts'
 import { idle, NAME, over, Runs, subscribed, type WiredScene, wired } from '../support/queue-wire.ts'
 import { took, until } from '../support/wait.ts'
 
-/** In this time a lost subscription is detected, and there is a new one, ms. */
+/** Within this time a lost subscription is detected and restored, ms. */
 const DETECTED = 2500
 
 const LEASE = 1000
-/** A delivery must be accepted within half a lease, and somebody looks at it every 1.4 leases at the latest. */
+/** A delivery must be accepted within half a lease, and is checked every 1.4 leases at the latest. */
 const GIVEN_BACK = 0.5 * LEASE + 1.4 * LEASE
 
 /** A scene in which `queue`, or both, have an idle worker. */
@@ -32,7 +32,7 @@ const hole = ({ t }: WiredScene) => {
 }
 
 describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
-  test('Q1 L3 black hole - what is pushed into it comes back, and is run by another worker', async () => {
+  test('Q1 L3 black hole - a job that is pushed into it is requeued, and another worker runs it', async () => {
     await using s = await working(true)
     hole(s)
     const results = [1, 2, 3].map((payload) => s.other.submit('work', payload))
@@ -41,7 +41,7 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
     assert.equal(s.runs.all.length + s.others.all.length, 3)
   })
 
-  test('Q1 L3 black hole - of the only worker: it runs what came back when it hears again', async () => {
+  test('Q1 L3 black hole - of the only worker: it runs the requeued job after it has subscribed again', async () => {
     await using s = await working(false)
     hole(s)
     const results = [1, 2, 3].map((payload) => s.other.submit('work', payload))
@@ -51,11 +51,11 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
     assert.equal(s.runs.most, 1)
   })
 
-  test('Q1 L3 gap - while it cannot subscribe, others run all, at once; then it takes part again', async () => {
+  test('Q1 L3 gap - while it cannot subscribe, other workers run all jobs at once; then it takes jobs again', async () => {
     await using s = await working(true)
     await s.t.proxy.refuse(true)
     s.t.proxy.cut(onSubscription)
-    await until(() => !s.queue.stats().subscribed, { what: 'the loss to be noticed' })
+    await until(() => !s.queue.stats().subscribed, { what: 'the loss to be detected' })
     const ms = await took(() => Promise.all([1, 2, 3, 4].map((payload) => s.other.submit('work', payload))))
     assert.ok(ms < EPSILON, `it took ${ms} ms`)
     assert.equal(s.others.all.length, 4)
@@ -69,20 +69,20 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
     assert.equal(s.runs.all.length, 1)
   })
 
-  test('Q1 L3 gap - of the only worker: what came meanwhile runs as soon as it has subscribed', async () => {
+  test('Q1 L3 gap - of the only worker: jobs that were submitted meanwhile run as soon as it has subscribed', async () => {
     await using s = await working(false)
     await s.t.proxy.refuse(true)
     s.t.proxy.cut(onSubscription)
-    await until(() => !s.queue.stats().subscribed, { what: 'the loss to be noticed' })
+    await until(() => !s.queue.stats().subscribed, { what: 'the loss to be detected' })
     const results = [1, 2].map((payload) => s.other.submit('work', payload))
     await until(async () => (await s.other.counts()).waiting === 2, { what: 'both to wait' })
     await s.t.proxy.refuse(false)
     const ms = await took(async () => assert.deepEqual(await Promise.all(results), [1, 2]))
-    // The longest pause between two attempts to connect is a second.
+    // Attempts to connect are at most a second apart.
     assert.ok(ms < 1000 + EPSILON, `it took ${ms} ms`)
   })
 
-  test('Q1 L3 CLIENT KILL - of all subscribers, again and again under load: each job runs, and only once', async () => {
+  test('Q1 L3 CLIENT KILL - of all subscribers, again and again under load: each job runs exactly once', async () => {
     await using s = await working(true)
     let killing = true
     let kills = 0
@@ -107,7 +107,7 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
     await over(s.other)
   })
 
-  test('L3 cancel - of a job whose worker is deaf: its signal fires with the next renewal', async () => {
+  test('L3 cancel - of a job whose worker has lost its subscription: its signal aborts with the next renewal', async () => {
     await using s = await wired({ lease: LEASE })
     let [begun, aborted] = [false, false]
     s.queue.process('work', async (_, { signal }) => {
@@ -117,7 +117,7 @@ describe('the subscription of a worker is lost', { concurrency: 2 }, () => {
     })
     const job = await s.other.enqueue('work', 1)
     const result = settledBy(job.result())
-    await until(() => begun, { what: 'it to run' })
+    await until(() => begun, { what: 'the job to run' })
     hole(s)
     assert.equal(await job.cancel(), true)
     assert.equal((await result).outcome, 'E_REMOTE')
@@ -138,7 +138,7 @@ describe('the subscription of a submitter is lost', { concurrency: 2 }, () => {
       },
     ],
   ] as const) {
-    test(`L3 ${name} - whoever waits has the result, or the failure, by the next look`, async () => {
+    test(`L3 ${name} - a waiter receives the result, or the failure, by the next poll`, async () => {
       await using s = await wired({ lease: LEASE })
       const gate = pDefer<void>()
       s.other.process(
@@ -155,7 +155,7 @@ describe('the subscription of a submitter is lost', { concurrency: 2 }, () => {
         settledBy,
       )
       await until(async () => (await s.other.counts()).active === 3, { what: 'all to run' })
-      await until(async () => (await job.status())?.waiters === 1, { what: 'it to be waited for' })
+      await until(async () => (await job.status())?.waiters === 1, { what: 'the park' })
       await lose(s)
       gate.resolve()
       const start = performance.now()
@@ -165,10 +165,10 @@ describe('the subscription of a submitter is lost', { concurrency: 2 }, () => {
     })
   }
 
-  test('L3 removed - what was removed while a submitter was deaf is told by the next look', async () => {
+  test("L3 removed - a removal during the loss of a submitter's subscription is detected by the next poll", async () => {
     await using s = await wired({ lease: LEASE })
     const wait = settledBy(s.queue.submit('work', 1))
-    await until(async () => (await s.other.counts()).waiting === 1, { what: 'it to wait' })
+    await until(async () => (await s.other.counts()).waiting === 1, { what: 'the job to wait' })
     hole(s)
     const { jobs } = await s.other.jobs('waiting')
     assert.equal(await s.other.remove(jobs[0]?.id ?? NAME), true)
