@@ -99,8 +99,10 @@ describe('bounds', () => {
       s.locker.run('dead', () => new Promise(() => {}), { timeout: 100 }).catch(() => {}),
     ])
     const held = await leaseOf(s.locker, 'left')
-    const left = assert.rejects(s.other.request('left', { timeout: 100 }), { code: 'E_TIMEOUT' })
+    const leaving = new AbortController()
+    const left = assert.rejects(s.other.request('left', { signal: leaving.signal }), { code: 'E_ABORTED' })
     await parked(s.other, 'left')
+    leaving.abort()
     await left
     await held.publish('v')
     await s.locker.close({ grace: 0 })
