@@ -1,4 +1,4 @@
-// Epochs of tags, and reads without a claim, as the two stores do them.
+// Versions of tags, and reads without a claim, in both stores.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -20,9 +20,9 @@ const LIMITS = { within: 5000 }
 const A = 'soloflight:1:t/a'
 const B = 'soloflight:1:t/b'
 
-/** What this file does when it is started as another process. */
+/** The handlers of this file as a child process. */
 const handlers = {
-  /** Tells of every epoch that begins. */
+  /** Reports every new version of a tag. */
   listen: async (path: string): Promise<void> => {
     const connection = new Connection(path)
     const store = new RedisStore(connection)
@@ -30,27 +30,27 @@ const handlers = {
       up() {},
       down() {},
       invalidated() {},
-      tagInvalidated: (tag, epoch) => emit('dropTag', { tag, epoch }),
+      tagInvalidated: (tag, version) => emit('tagInvalidated', { tag, version }),
     })
     await store.tagVersions([A], 0, LIMITS)
     await until(() => store.subscribed, { what: 'the subscription' })
   },
 }
 
-/** What a process was told of tags. */
-function heardBy(store: Store): { tag: string; epoch: number }[] {
-  const heard: { tag: string; epoch: number }[] = []
+/** The new versions of tags that a process hears of. */
+function heardBy(store: Store): { tag: string; version: number }[] {
+  const heard: { tag: string; version: number }[] = []
   store.listen({
     up() {},
     down() {},
     invalidated() {},
-    tagInvalidated: (tag, epoch) => heard.push({ tag, epoch }),
+    tagInvalidated: (tag, version) => heard.push({ tag, version }),
   })
   return heard
 }
 
 interface World extends AsyncDisposable {
-  /** One more process, as far as the store can tell. Messages reach it. */
+  /** One more client of the store, whose subscription is established. */
   open(): Promise<Store>
   readonly t: Setup | undefined
 }
@@ -93,7 +93,7 @@ function onBoth(title: string, body: (world: World) => Promise<void>): void {
   }
 }
 
-/** Keeps a value under a key by a grant of its own. */
+/** Stores a value under a key, by a grant of its own. */
 async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): Promise<void> {
   const grant = { key, nonce: newId(), attempt: 1 }
   const wants = {
@@ -122,7 +122,7 @@ async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): 
   assert.deepEqual(await store.settle(settlement, LIMITS), { accepted: true, invalidated: false })
 }
 
-/** Time that is set. */
+/** A clock that is set by hand. */
 class SetClock implements Clock {
   time = 1000
   now = (): number => this.time
@@ -130,7 +130,7 @@ class SetClock implements Clock {
 }
 
 function tests(): void {
-  onBoth('S4 tags - what has no epoch is told as 0, and asking begins none', async (world) => {
+  onBoth('S4 tags - a tag without a version has version 0, and reading it makes none', async (world) => {
     const [one, other] = [await world.open(), await world.open()]
     assert.deepEqual(await one.tagVersions([A, B], 0, LIMITS), [0, 0])
     await other.tagVersions([B], 60_000, LIMITS)
@@ -138,22 +138,19 @@ function tests(): void {
     assert.deepEqual([a, (b ?? 0) > 0], [0, true])
   })
 
-  onBoth(
-    'S4 tags - every process is told the same epoch, as long as nobody begins a new one',
-    async (world) => {
-      const [one, other] = [await world.open(), await world.open()]
-      const [first] = await one.tagVersions([A], 60_000, LIMITS)
-      assert.ok(Number.isSafeInteger(first) && (first ?? 0) > 0, `an epoch of ${first}`)
-      assert.deepEqual(await other.tagVersions([A, B, A], 60_000, LIMITS), [
-        first,
-        (await one.tagVersions([B], 0, LIMITS))[0],
-        first,
-      ])
-      assert.deepEqual(await one.tagVersions([A], 0, LIMITS), [first])
-    },
-  )
+  onBoth('S4 tags - every process reads the same version until the tag is invalidated', async (world) => {
+    const [one, other] = [await world.open(), await world.open()]
+    const [first] = await one.tagVersions([A], 60_000, LIMITS)
+    assert.ok(Number.isSafeInteger(first) && (first ?? 0) > 0, `version ${first}`)
+    assert.deepEqual(await other.tagVersions([A, B, A], 60_000, LIMITS), [
+      first,
+      (await one.tagVersions([B], 0, LIMITS))[0],
+      first,
+    ])
+    assert.deepEqual(await one.tagVersions([A], 0, LIMITS), [first])
+  })
 
-  onBoth('S4 tags - an invalidation begins a later epoch, and all are told of it', async (world) => {
+  onBoth('S4 tags - an invalidation makes a later version, and all processes hear of it', async (world) => {
     const [one, other] = [await world.open(), await world.open()]
     const heard = [heardBy(one), heardBy(other)]
     const [before = 0, untouched] = await one.tagVersions([A, B], 60_000, LIMITS)
@@ -162,33 +159,39 @@ function tests(): void {
     assert.ok(after > before, `${before}, then ${after}`)
     assert.equal(still, untouched)
     await until(() => heard.every(({ length }) => length === 1), { what: 'both to be told' })
-    assert.deepEqual(heard, Array(2).fill([{ tag: A, epoch: after }]))
+    assert.deepEqual(heard, Array(2).fill([{ tag: A, version: after }]))
   })
 
-  onBoth('S4 tags - what has no epoch is given none by an invalidation, but all are told', async (world) => {
-    const store = await world.open()
-    const heard = heardBy(store)
-    await store.invalidateTag(A, LIMITS)
-    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0])
-    await until(() => heard.length === 1, { what: 'the message' })
-    // What was noted before that is older than the epoch that the tag is given next.
-    const [next = 0] = await store.tagVersions([A], 60_000, LIMITS)
-    assert.ok(next >= (heard[0]?.epoch ?? Number.POSITIVE_INFINITY), `${next} after ${heard[0]?.epoch}`)
-  })
+  onBoth(
+    'S4 tags - an invalidation makes no version where there is none, but all processes hear of it',
+    async (world) => {
+      const store = await world.open()
+      const heard = heardBy(store)
+      await store.invalidateTag(A, LIMITS)
+      assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0])
+      await until(() => heard.length === 1, { what: 'the message' })
+      // Versions that were stored before are older than the next one.
+      const [next = 0] = await store.tagVersions([A], 60_000, LIMITS)
+      assert.ok(next >= (heard[0]?.version ?? Number.POSITIVE_INFINITY), `${next} after ${heard[0]?.version}`)
+    },
+  )
 
-  onBoth('S4 tags - many invalidations at once begin as many epochs, each later', async (world) => {
-    const [one, other] = [await world.open(), await world.open()]
-    const heard = heardBy(one)
-    const [first = 0] = await one.tagVersions([A], 60_000, LIMITS)
-    await Promise.all(Array.from({ length: 50 }, (_, at) => [one, other][at % 2]?.invalidateTag(A, LIMITS)))
-    await until(() => heard.length === 50, { what: 'the messages' })
-    const epochs = [first, ...heard.map(({ epoch }) => epoch)]
-    for (const [at, epoch] of epochs.entries())
-      assert.ok(at === 0 || epoch > (epochs[at - 1] ?? 0), `${epoch} after ${epochs[at - 1]}`)
-    assert.deepEqual(await other.tagVersions([A], 0, LIMITS), [epochs.at(-1)])
-  })
+  onBoth(
+    'S4 tags - concurrent invalidations make as many versions, each later than the one before',
+    async (world) => {
+      const [one, other] = [await world.open(), await world.open()]
+      const heard = heardBy(one)
+      const [first = 0] = await one.tagVersions([A], 60_000, LIMITS)
+      await Promise.all(Array.from({ length: 50 }, (_, at) => [one, other][at % 2]?.invalidateTag(A, LIMITS)))
+      await until(() => heard.length === 50, { what: 'the messages' })
+      const versions = [first, ...heard.map(({ version }) => version)]
+      for (const [at, version] of versions.entries())
+        assert.ok(at === 0 || version > (versions[at - 1] ?? 0), `${version} after ${versions[at - 1]}`)
+      assert.deepEqual(await other.tagVersions([A], 0, LIMITS), [versions.at(-1)])
+    },
+  )
 
-  onBoth('find - a value is found as long as it is fresh, with its tags', async (world) => {
+  onBoth('readFresh - returns a value while it is fresh, with its tags', async (world) => {
     const store = await world.open()
     assert.equal(await store.readFresh('none', LIMITS), undefined)
     await keep(store, 'plain', { keepStale: 5000 })
@@ -208,7 +211,7 @@ function tests(): void {
     assert.equal(await store.readFresh('plain', LIMITS), undefined)
   })
 
-  test('S4 tags - an epoch is kept as long as anybody has asked for, in memory', async () => {
+  test('S4 tags - a version is kept for the longest time that was asked for, in memory', async () => {
     const clock = new SetClock()
     const store = new MemoryStore({ clock }).connect()
     const [first] = await store.tagVersions([A], 1000, LIMITS)
@@ -221,10 +224,10 @@ function tests(): void {
     const [second = 0] = await store.tagVersions([A], 0, LIMITS)
     assert.ok(second > (first ?? 0), `${first}, then ${second}`)
     clock.time += 1
-    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0], 'an invalidation does not prolong it')
+    assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [0], 'an invalidation does not extend it')
   })
 
-  test('S4 tags - a clock that stands, or goes back, does not keep epochs from growing, in memory', async () => {
+  test('S4 tags - versions grow although the clock stands still or goes back, in memory', async () => {
     const clock = new SetClock()
     const store = new MemoryStore({ clock }).connect()
     let [last = 0] = await store.tagVersions([A], 60_000, LIMITS)
@@ -237,7 +240,7 @@ function tests(): void {
     }
   })
 
-  test('S4 tags - an epoch is kept as long as anybody has asked for, on Redis', async () => {
+  test('S4 tags - a version is kept for the longest time that was asked for, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
@@ -254,7 +257,7 @@ function tests(): void {
     await until(async () => (await store.tagVersions([A], 0, LIMITS))[0] === 0, { what: 'its end' })
   })
 
-  test('S4 tags - an epoch that is ahead of the clock still grows, on Redis', async () => {
+  test('S4 tags - a version that is ahead of the clock still grows, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
@@ -263,18 +266,18 @@ function tests(): void {
     assert.deepEqual(await store.tagVersions([A], 0, LIMITS), [2 ** 53 - 9])
   })
 
-  test('S4 tags - another process is told at once, on Redis', async () => {
+  test('S4 tags - another process hears of an invalidation at once, on Redis', async () => {
     await using world = await onRedis()
     const store = await world.open()
     await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
     await child.call('listen', world.t.url)
     await store.tagVersions([A], 60_000, LIMITS)
     await store.invalidateTag(A, LIMITS)
-    const [epoch] = await store.tagVersions([A], 0, LIMITS)
-    assert.deepEqual(await child.next('dropTag'), { tag: A, epoch })
+    const [version] = await store.tagVersions([A], 0, LIMITS)
+    assert.deepEqual(await child.next('tagInvalidated'), { tag: A, version })
   })
 
-  test('S4 tags - an invalidation that nobody can be told of is refused, on Redis', async () => {
+  test('S4 tags - an invalidation that cannot be broadcast fails, on Redis', async () => {
     await using world = await onRedis()
     const store = await world.open()
     const [before = 0] = await store.tagVersions([A], 60_000, LIMITS)
@@ -282,10 +285,10 @@ function tests(): void {
     await assert.rejects(store.invalidateTag(A, LIMITS), { code: 'E_UNAVAILABLE' })
     await world.t.server.call('ACL', 'SETUSER', 'default', 'allchannels')
     const [after = 0] = await store.tagVersions([A], 0, LIMITS)
-    assert.ok(after > before, 'it has begun all the same')
+    assert.ok(after > before, 'there is a new version all the same')
   })
 
-  test('S4 tags - messages of garbage are told to nobody, on Redis', async () => {
+  test('S4 tags - malformed messages are ignored, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const connection = new Connection(world.t.redis)
@@ -307,23 +310,23 @@ function tests(): void {
     for (const message of garbage) await client.publish(connection.broadcastChannel, message)
     await client.publish(connection.broadcastChannel, `1t17 ${A}\n x`)
     await until(() => heard.length, { what: 'the last message' })
-    assert.deepEqual([heard, drops], [[{ tag: `${A}\n x`, epoch: 17 }], []])
+    assert.deepEqual([heard, drops], [[{ tag: `${A}\n x`, version: 17 }], []])
     await connection.close()
   })
 
-  test('S4 tags - what was put in the place of an epoch is none, on Redis', async () => {
+  test('S4 tags - a malformed version counts as none, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
     await client.set(A, 'garbage', 'PX', 60_000)
-    const [epoch = 0] = await store.tagVersions([A], 0, LIMITS)
-    assert.ok(!(epoch > 0), `an epoch of ${epoch}`)
+    const [version = 0] = await store.tagVersions([A], 0, LIMITS)
+    assert.ok(!(version > 0), `version ${version}`)
     await store.invalidateTag(A, LIMITS)
     const [next = 0] = await store.tagVersions([A], 0, LIMITS)
-    assert.ok(next > 0, `an epoch of ${next}`)
+    assert.ok(next > 0, `version ${next}`)
   })
 
-  test('find - a key of another type is told, and hides no other, on Redis', async () => {
+  test('readFresh - a key of another type fails alone, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
@@ -339,13 +342,13 @@ function tests(): void {
     )
   })
 
-  test('L5 tags - nothing is left of an epoch when it is over, on Redis', async () => {
+  test('L5 tags - no key is left when a version has expired, on Redis', async () => {
     await using world = await onRedis()
     const client = await world.t.client()
     const store = await world.open()
     await store.tagVersions([A, B], 30, LIMITS)
     await store.invalidateTag(A, LIMITS)
-    await sleep(30) // the server forgets by its own clock
+    await sleep(30) // by the server's clock
     await until(async () => (await client.dbsize()) === 0, { what: 'an empty database' })
   })
 
@@ -364,8 +367,8 @@ function tests(): void {
       const before = await store.tagVersions(names, 60_000, LIMITS)
       await Promise.all(names.map((name) => store.invalidateTag(name, LIMITS)))
       const after = await store.tagVersions(names, 0, LIMITS)
-      for (const [at, epoch] of after.entries())
-        assert.ok(epoch > (before[at] ?? 0), `${names[at]} has moved on`)
+      for (const [at, version] of after.entries())
+        assert.ok(version > (before[at] ?? 0), `${names[at]} has moved on`)
       await until(() => heard.length === names.length, { what: 'all messages' })
       assert.deepEqual(new Set(heard.map(({ tag }) => tag)), new Set(names))
       const keys = names.map((name) => `key of ${name}`)
