@@ -60,7 +60,7 @@ inBothStores('progress - onProgress is called once for each progress', async (w)
   await until(async () => (await one.peek('key')).status === 'locked', { what: 'the claim' })
   const parked = other.run('key', () => 'x', { onProgress: (value) => seen.push(value) })
   await until(() => seen.length, { what: 'the step' })
-  await sleep(700) // the parked process looks again at every end of a lease
+  await sleep(700) // the parked process polls at every end of a lease
   gate.resolve('done')
   assert.deepEqual(await Promise.all([first, parked]), ['done', 'done'])
   assert.deepEqual(seen, ['the only step'])
