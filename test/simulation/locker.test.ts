@@ -4,10 +4,10 @@ import { find } from './locker/gate.ts'
 import { MUTATIONS } from './locker/mutations.ts'
 import { type RunResult, simulate } from './locker/run.ts'
 
-/** Where the seeds begin: `SEED=… node --import tsx --test test/simulation/locker.test.ts` runs that one alone, again. */
+/** The first seed. `SEED=… node --import tsx --test test/simulation/locker.test.ts` runs one seed again. */
 const SEED = process.env['SEED']
 
-/** Seeds of one run: counted, not timed, so that a slow machine checks as much. */
+/** Seeds of one run. A count instead of a time, so that a slow machine checks as much. */
 const SEEDS = 70
 
 /** Seeds within which a planted bug must be found. */

@@ -2,8 +2,8 @@ import { parseArgs } from 'node:util'
 import { simulate } from './run.ts'
 
 /**
- * Simulates one seed after the other for a given time:
- * `npm run simulate -- --seconds 600`, and shows one of them line by line: `npm run simulate -- --seed 42`.
+ * Simulates seeds for a given time: `npm run simulate -- --seconds 600`. Or traces one seed line by line:
+ * `npm run simulate -- --seed 42`.
  */
 const { values } = parseArgs({
   options: {

@@ -6,10 +6,10 @@ import { type CallRecord, type Ending, type Invalidation, identityOf } from './h
 import { useLease, workOf } from './works.ts'
 import type { Actor, World } from './world.ts'
 
-/** What a call may be told, and what follows from it for its record. */
+/** The options of a simulated call. */
 interface Manner {
   options: RunOptions
-  /** After which the caller aborts, ms. */
+  /** When the caller aborts, ms after the call. */
   abortAfter: number
 }
 
@@ -18,7 +18,7 @@ function endingOf(error: unknown): Ending {
   return { kind: 'error', code: 'E_FOREIGN', identity: String(error) }
 }
 
-/** Asks the lockers of a world for things, and writes down what came of it. */
+/** Makes calls to the lockers of a world, and records their results in the history. */
 export class Driver {
   readonly #world: World
 
@@ -75,7 +75,7 @@ export class Driver {
     actor.process.at(this.#world.scheduler.now + abortAfter, () => controller.abort(new Error('enough')))
   }
 
-  /** `run`, of a kind that follows from the seed unless it is told. */
+  /** Calls `run`, with options from the seed unless given. */
   async run(actor: Actor, key: string, given?: RunOptions, nesting = true): Promise<CallRecord> {
     const { random, plan } = this.#world
     const manner = given ? { options: { ...given }, abortAfter: Number.POSITIVE_INFINITY } : this.#manner()
@@ -87,7 +87,7 @@ export class Driver {
     const nest = nesting && !given && random.chance(plan.mix.nested) ? this.#nest(actor) : undefined
     const record = this.#begin(actor, key, manner)
     this.#abortLater(actor, manner)
-    // Without options a result in the cache is handed over at once.
+    // Without options: the path of a hit in the cache.
     const bare = Object.keys(options).length === 0 ? undefined : options
     try {
       const value = await actor.locker.run(key, workOf(this.#world, actor, key, nest), bare)
@@ -98,7 +98,7 @@ export class Driver {
     return record
   }
 
-  /** What a caller is content with, the tags of the key, and whether its work may end unwanted. */
+  /** The stale options of a caller, the tags of the key, and abortUnwanted. */
   #freshen(options: RunOptions, key: string): void {
     const { random, plan } = this.#world
     const { content, tolerances, hasty, soft, unwanted } = plan.fresh
@@ -110,10 +110,10 @@ export class Driver {
     if (random.chance(unwanted)) options.abortUnwanted = true
   }
 
-  /** A work that asks for a later key, so that no two works wait for each other. */
+  /** A work that asks for a later key: no two works wait for each other. */
   #nest(actor: Actor): (key: string) => Promise<unknown> {
     const { plan, random } = this.#world
-    // Works of several processes that wait for each other's slots wait for ever: that is documented. One may.
+    // Works of several processes that wait for each other's slots wait for ever, as documented: only one may nest.
     const slots = this.#world.actors.some(({ options }) => options.concurrency !== Number.POSITIVE_INFINITY)
     const wants = random.next()
     return async (key) => {
@@ -123,7 +123,7 @@ export class Driver {
     }
   }
 
-  /** `request`, and what the caller does with the lease. */
+  /** Calls `request`, and uses the lease. */
   async request(actor: Actor, key: string): Promise<void> {
     const manner = this.#manner()
     const record = this.#begin(actor, key, manner)
@@ -174,7 +174,7 @@ export class Driver {
     const record = {
       process: actor.process.id,
       begun: history.moment(),
-      // Handing over, what was asked before, and giving back what that brought.
+      // Time for the release of leases, for earlier calls, and for the release of late grants.
       deadline: scheduler.now + grace + 4 * plan.unavailableAfter,
       ended: undefined,
     }
@@ -189,7 +189,7 @@ export class Driver {
     history.say(() => `p${record.process} is closed`)
   }
 
-  /** Something that a caller may do, by the seed. */
+  /** One action of a caller, chosen by the seed. */
   act(actor: Actor): void {
     const { random, plan } = this.#world
     const key = random.pick(plan.keys)

@@ -18,12 +18,12 @@ import { keyOf, recordOf, tagOf } from './keys.ts'
 import { Link } from './link.ts'
 import type { Port } from './port.ts'
 import type { SimProcess } from './process.ts'
-import type { Party } from './server.ts'
+import type { SimClient } from './server.ts'
 import { Subscription } from './subscription.ts'
 import type { World } from './world.ts'
 
-/** The store as one process reaches it: over a connection for commands and a subscription, both of which fail. */
-export class Endpoint implements Store, Party {
+/** The store as one process reaches it: over a command connection and a subscription, both of which fail. */
+export class Endpoint implements Store, SimClient {
   readonly link: Link
   readonly subscription: Subscription
   readonly #fences = new FenceWatermark(this)
@@ -38,18 +38,18 @@ export class Endpoint implements Store, Party {
     this.#process = process
     this.#world = world
     this.#history = world.history
-    this.#port = world.recorder.wrap(port, process.id, () => this.seen)
+    this.#port = world.recorder.wrap(port, process.id, () => this.highestFence)
     this.link = new Link(process, world, (line) => this.#history.say(line))
     this.subscription = new Subscription(process, world, this.#listeners)
     world.server.join(this)
     this.subscription.connect(world.random.exponential(world.plan.latency))
   }
 
-  get seen(): number {
+  get highestFence(): number {
     return this.#fences.highest
   }
 
-  /** The server's clock, as replies tell it. */
+  /** The server's clock, as the last reply told it. */
   get estimate(): number {
     return this.#world.server.clock.now()
   }
@@ -62,7 +62,7 @@ export class Endpoint implements Store, Party {
     return this.subscription.subscribed
   }
 
-  /** Flights that listen. */
+  /** Claimers by nonce. */
   get listening(): number {
     return this.#claimers.size
   }
@@ -140,7 +140,7 @@ export class Endpoint implements Store, Party {
     grant: GrantRef & { outcomeRetention: number },
     limits: CallLimits,
   ): Promise<'released' | 'wanted' | 'lost'> {
-    return this.#call('abandon', grant.nonce, () => this.#port.abandon(grant), limits)
+    return this.#call('releaseIfUnwanted', grant.nonce, () => this.#port.releaseIfUnwanted(grant), limits)
   }
 
   unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
@@ -159,7 +159,7 @@ export class Endpoint implements Store, Party {
     return this.#invalidate(tag, () => this.#port.invalidateTag(tag), limits)
   }
 
-  /** The last call of this process for it is the one that has its effect now. */
+  /** The invalidation of the last call of this process for the name takes effect now. */
   #invalidate<T>(name: string, invalidate: () => Promise<T>, limits: CallLimits): Promise<T> {
     const invalidation = this.#history.invalidations.findLast(
       (one) => one.process === this.#process.id && name === (one.what === 'key' ? recordOf : tagOf)(one.key),
@@ -175,18 +175,18 @@ export class Endpoint implements Store, Party {
   async readFresh(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
     if (this.#world.plan.batched) await new Promise<void>((send) => process.nextTick(send))
     sending?.()
-    return this.#call('find', undefined, () => this.#port.find(key), limits)
+    return this.#call('readFresh', undefined, () => this.#port.readFresh(key), limits)
   }
 
   tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
-    return this.#call('epochs', undefined, () => this.#port.epochs(tags, keepFor), limits)
+    return this.#call('tagVersions', undefined, () => this.#port.tagVersions(tags, keepFor), limits)
   }
 
   snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
     return this.#call('snapshot', undefined, () => this.#port.snapshot(key), limits)
   }
 
-  tell(nonce: string, notice: Notice): boolean {
+  notify(nonce: string, notice: Notice): boolean {
     const received = this.subscription.send(() => {
       this.#history.say(
         () =>
@@ -197,17 +197,17 @@ export class Endpoint implements Store, Party {
     return received
   }
 
-  drop(key: string, fence: number): void {
+  invalidated(key: string, fence: number): void {
     this.subscription.send(() => {
       this.#history.say(() => `p${this.#process.id} hears 'drop' ${key} ${fence}`)
       for (const listener of this.#listeners) listener.invalidated(key, fence)
     }, false)
   }
 
-  dropTag(tag: string, epoch: number): void {
+  tagInvalidated(tag: string, version: number): void {
     this.subscription.send(() => {
       this.#history.say(() => `p${this.#process.id} hears 'drop tag' ${tag}`)
-      for (const listener of this.#listeners) listener.tagInvalidated(tag, epoch)
+      for (const listener of this.#listeners) listener.tagInvalidated(tag, version)
     }, false)
   }
 

@@ -4,7 +4,7 @@ import type { Fault } from './plan.ts'
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { Actor, World } from './world.ts'
 
-/** Lets things go wrong in a world, each kind as often as its plan says, until they stop. */
+/** Injects faults into a world, each kind as often as the plan says, until it is stopped. */
 export class Faults {
   readonly #world: World
   readonly #driver: Driver
@@ -14,7 +14,7 @@ export class Faults {
     this.#driver = driver
   }
 
-  /** Sets everything up that will go wrong. */
+  /** Schedules all faults. */
   schedule(): void {
     const { plan, random, scheduler } = this.#world
     for (const [fault, often] of Object.entries(plan.faults) as [Fault, number][]) {
@@ -86,7 +86,7 @@ export class Faults {
     this.#world.setBack += Math.max(0, -ms)
   }
 
-  /** Ends a process at once. The server knows, or takes it for alive until it finds out. */
+  /** Kills a process. The server knows at once, or finds out later. */
   kill(actor: Actor): void {
     const { random } = this.#world
     if (actor.process.dead) return
@@ -99,7 +99,7 @@ export class Faults {
     if (this.#world.random.chance(0.8)) this.#world.spawn()
   }
 
-  /** From now on nothing goes wrong. */
+  /** Ends all faults. */
   stop(): void {
     const { actors, plan } = this.#world
     this.#world.healed = true

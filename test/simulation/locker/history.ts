@@ -1,10 +1,10 @@
-/** When something happened: the time, and its place in the order of everything. */
+/** When an event happened: the time, and its position in the order of all events. */
 export interface Moment {
   at: number
   tick: number
 }
 
-/** What a call was settled with. Values and failures are known by what they say. */
+/** The result of a call. Values and failures are identified by their content. */
 export type Ending =
   | { kind: 'value'; identity: string }
   | { kind: 'lease'; fence: number; shared: boolean }
@@ -16,32 +16,32 @@ export interface CallRecord {
   process: number
   key: string
   begun: Moment
-  /** The time of the server at that moment. */
+  /** The server's time at the same moment. */
   serverNow: number
   refresh: boolean
   strict: boolean
   local: boolean
   takeover: boolean
-  /** For how long a value may have been over, ms, and after which wait any will do that is kept. */
+  /** Accepted staleness, ms; and the wait after which any stale value is accepted. */
   staleWhileRevalidate: number
   staleIfError: number
   softTimeout: number
-  /** By when it is to be settled: its timeout, its abort, the end of `close`. */
+  /** When it must be settled: its timeout, its abort, or the end of `close`. */
   deadline: number
   ended: (Moment & { ending: Ending }) | undefined
 }
 
-/** A work, or a lease in the hands of a caller. */
+/** A work, or a lease held by a caller of `request`. */
 export interface WorkRecord {
   process: number
   key: string
   fence: number
   shared: boolean
   begun: Moment
-  /** When its signal fired. */
+  /** When its signal aborted. */
   aborted: Moment | undefined
   ended: Moment | undefined
-  /** What it published or failed with, in this process alone too. */
+  /** What it published or failed with, shared or not. */
   identities: string[]
 }
 
@@ -55,9 +55,9 @@ export interface GrantRecord extends Moment {
   takeover: boolean
   /** When the reply reached the process. */
   delivered: Moment | undefined
-  /** When it was asked to be released by the process. */
+  /** When the process sent its release. */
   returned: Moment | undefined
-  /** When the process first tried to settle it, and when it knew that it had. */
+  /** When the process first sent its settlement, and when it received the reply. */
   settling: Moment | undefined
   settled: Moment | undefined
   /** When it was settled or released in the store. */
@@ -69,11 +69,11 @@ export interface Acceptance extends Moment {
   key: string
   fence: number
   kind: 'value' | 'error'
-  /** Whether it is for others than those who waited for it. */
+  /** Whether it is also for callers that did not wait for it. */
   kept: boolean
   identity: string
   ttl: number
-  /** How long it is kept beyond that, ms, and names of its tags. */
+  /** How long it is kept as stale, ms; names of its tags. */
   stale: number
   tags: string[]
   serverNow: number
@@ -86,7 +86,7 @@ export interface Invalidation {
   what: 'key' | 'tag'
   key: string
   begun: Moment
-  /** When it first had its effect. */
+  /** When it first took effect in the store. */
   effect: Moment | undefined
   acknowledged: Moment | undefined
 }
@@ -95,19 +95,19 @@ export interface Invalidation {
 export interface ClosingRecord {
   process: number
   begun: Moment
-  /** By when it is to be done. */
+  /** When it must be done. */
   deadline: number
   ended: Moment | undefined
 }
 
-/** Something that must not be. */
+/** A violation of a guarantee. */
 export interface Violation {
-  /** The id of the guarantee that it breaks. */
+  /** The id of the guarantee. */
   guarantee: string
   what: string
 }
 
-/** All that happened in a run. */
+/** All events of a run. */
 export class History {
   readonly calls: CallRecord[] = []
   readonly works: WorkRecord[] = []
@@ -115,13 +115,13 @@ export class History {
   readonly acceptances: Acceptance[] = []
   readonly invalidations: Invalidation[] = []
   readonly closings: ClosingRecord[] = []
-  /** Times when all records were lost, or the clock of the server was set. */
+  /** When all records were lost, or the server's clock was set. */
   readonly disasters: Moment[] = []
-  /** A fence came twice, and that was excused: nothing can be told by fences any more. */
+  /** An excused fence was granted twice: fences do not identify grants any more. */
   repeats = false
-  /** What was seen to be wrong while it happened. */
+  /** Violations that were found during the run. */
   readonly violations: Violation[] = []
-  /** What happened, line by line, when it is to be shown. */
+  /** The trace, if it is wanted. */
   readonly trace: string[] = []
   readonly #now: () => number
   readonly #traced: boolean
@@ -147,7 +147,7 @@ export class History {
   }
 }
 
-/** What a value is known by. */
+/** The identity of a value. */
 export function identityOf(value: unknown): string {
   return JSON.stringify(value) ?? 'undefined'
 }

@@ -1,4 +1,4 @@
-/** The key that a record is of. */
+/** The key of a record. */
 export function keyOf(record: string): string {
   return record.slice(record.indexOf('/') + 1)
 }

@@ -5,18 +5,18 @@ import type { Random } from './random.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { SimServer } from './server.ts'
 
-/** A request, from when it was asked for until it is answered. */
+/** A request without a reply. */
 interface Request {
   name: string
-  /** Runs it at the server; it may run again when its reply was lost. */
+  /** Runs it at the server. May run twice, if its reply was lost. */
   execute: () => Promise<unknown>
   answer: (reply: unknown) => void
   refuse: (error: Error) => void
 }
 
 /**
- * The connection of a process for commands: it delays, and may be cut. What was sent and not answered is then sent
- * again, as ioredis does it after a reconnect, or refused; in both cases what it has done at the server stands.
+ * The command connection of a process. It delays requests, and may be cut. Unanswered requests are then sent again, as
+ * ioredis does after a reconnect, or rejected. In both cases their effect at the server stands.
  */
 export class Link {
   readonly #process: SimProcess
@@ -25,11 +25,11 @@ export class Link {
   readonly #random: Random
   readonly #plan: Plan
   readonly #say: (line: () => string) => void
-  /** Sent, in this order, and unanswered. */
+  /** Sent without a reply, in the order of sending. */
   readonly #unanswered = new Set<Request>()
-  /** Not sent yet, since the connection is down. */
+  /** Not sent, because the connection is down. */
   readonly #waiting = new Set<Request>()
-  /** Counts connections. Replies on an earlier one are lost. */
+  /** Number of the connection. Replies on an earlier one are lost. */
   #epoch = 0
   #up = true
   #closed = false
@@ -50,7 +50,7 @@ export class Link {
     this.#say = say
   }
 
-  /** Carries a request there and its reply back, or rejects it after `within`; the reply may come `late`. */
+  /** Sends a request and resolves to its reply, or rejects after `within`. `late` receives a reply that came after that. */
   call<T>(name: string, execute: () => Promise<T>, within: number, late?: (reply: T) => void): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new ClosedError('The connection is closed'))
@@ -100,7 +100,7 @@ export class Link {
     this.#scheduler.at(at, () => {
       if (this.#server.frozenUntil > this.#scheduler.now)
         return this.#arrive(request, epoch, this.#server.frozenUntil)
-      // Of an earlier connection it may still arrive, since it was sent; its reply goes nowhere.
+      // A request of an earlier connection may still arrive; its reply is lost.
       if (epoch < this.#epoch && this.#random.chance(0.5)) return
       this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
       void request.execute().then((reply) => this.#reply(request, epoch, reply))
@@ -116,7 +116,7 @@ export class Link {
     })
   }
 
-  /** The connection is lost, and comes back. `resend`: what was not answered is sent again, else refused. */
+  /** Cuts the connection for a while. `resend`: unanswered requests are sent again; otherwise they are rejected. */
   cut(downFor: number, resend: boolean): void {
     if (!this.#up || this.#closed) return
     this.#up = false

@@ -6,10 +6,10 @@ import type { SimProcess } from './process.ts'
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { Actor, World } from './world.ts'
 
-/** What is allowed for in bounds of time, ms. */
+/** Tolerance of deadlines, ms. */
 const EPSILON = 100
 
-/** Demands, when the faults have stopped, that everything comes to its end: L1, L2, L4 and L5. */
+/** Checks that everything ends after the faults have stopped: L1, L2, L4 and L5. */
 export class LivenessCheck {
   readonly #world: World
   readonly #driver: Driver
@@ -21,13 +21,13 @@ export class LivenessCheck {
     this.#faults = faults
   }
 
-  /** By when whatever a dead holder leaves behind has been taken over, ms. */
+  /** When the leases of dead holders must have been taken over, ms. */
   get #patience(): number {
     const { plan, setBack } = this.#world
     return Math.max(...plan.leases) + setBack + 26 + EPSILON
   }
 
-  /** L2: where nothing fails, a lease that is let go is taken at once by one who waits for it. */
+  /** L2: without faults, a released lease is granted to a waiter at once. */
   watch(): void {
     const { recorder, plan, scheduler, server, actors } = this.#world
     if (!plan.calm) return
@@ -41,7 +41,7 @@ export class LivenessCheck {
         const waits = server
           .parked(recordOf(key))
           .some((party) => actors.some(({ endpoint }) => endpoint === party && endpoint.subscribed))
-        // Let go again meanwhile: that has a time of its own.
+        // Released again meanwhile: that release is checked by itself.
         if (record && record.fence === freed && !record.lease && waits)
           this.#violate('L2', `${key} was let go, and who waits was not told`)
       })
@@ -58,7 +58,7 @@ export class LivenessCheck {
     let settled = 0
     for (const call of fresh) void call.then(() => settled++)
     await scheduler.runUntil(begun + this.#patience, () => settled === fresh.length)
-    // Evicted records are computed anew, one after the other: no lease is promised where Redis evicts.
+    // Evicted records are computed again: where Redis evicts, leases are not guaranteed.
     if (settled < fresh.length && !plan.evicts)
       this.#violate('L2', `${fresh.length - settled} fresh calls are not settled within a lease`)
     await scheduler.runUntil(begun + this.#patience)
@@ -83,7 +83,7 @@ export class LivenessCheck {
     this.#world.history.violate(guarantee, what)
   }
 
-  /** Ends a process that holds something, with others waiting for it. */
+  /** Kills a process that holds a lease for which others wait. */
   #killHolder(): void {
     const { grants } = this.#world.history
     const grant = grants.findLast(({ over, process }) => !over && this.#world.actors[process]?.process.awake)
@@ -93,18 +93,18 @@ export class LivenessCheck {
     holder.endpoint.subscription.forsake(true)
   }
 
-  /** A call that has to bring a result. */
+  /** A call that must have a result. */
   async #fresh(actor: Actor, key: string): Promise<void> {
     const { ended } = await this.#driver.run(actor, key, { timeout: Number.POSITIVE_INFINITY })
     if (ended?.ending.kind !== 'error') return
     const { code, identity } = ended.ending
-    // What failed before may be kept, and without takeover those who waited for the dead ask again.
+    // An earlier failure may be kept; and without takeover, waiters for a dead holder call again.
     if (code === 'E_REMOTE') return
     if (code === 'E_LOCK_TIMEOUT' && !actor.options.takeover) return this.#fresh(actor, key)
     this.#violate('L2', `a fresh call of ${key} rejects with ${code}: ${identity}`)
   }
 
-  /** Asks once more when everybody must have heard of everything: what a cache still has is judged like all else. */
+  /** Calls once more when all messages have arrived: checks what the caches still have. */
   async #probe(): Promise<void> {
     const { scheduler, plan } = this.#world
     await scheduler.runUntil(scheduler.now + DETECTED_WITHIN)
@@ -113,14 +113,14 @@ export class LivenessCheck {
     }
   }
 
-  /** A call that has to do its work, now that nothing is in the way. */
+  /** A call that must run its work, since there are no faults. */
   async #anew(actor: Actor, key: string): Promise<void> {
     const { ended } = await this.#driver.run(actor, key, { refresh: true, timeout: Number.POSITIVE_INFINITY })
     if (ended?.ending.kind !== 'value')
       this.#violate('L2', `a last call of ${key} has ${JSON.stringify(ended)}`)
   }
 
-  /** L1: every call of a process that lives is settled, by its deadline. */
+  /** L1: every call of a live process is settled by its deadline. */
   #deadlines(): void {
     const { history, actors, scheduler } = this.#world
     for (const call of history.calls) {
@@ -132,7 +132,7 @@ export class LivenessCheck {
       if (!process || (ended?.at ?? scheduler.now) <= process.actsAt(deadline) + EPSILON) continue
       if (process.diedAt < process.actsAt(deadline) + EPSILON) continue
       const late = ended ? `closed ${(ended.at - deadline).toFixed(1)} ms late` : 'never closed'
-      // What stood still has that long more.
+      // Extended by the time for which the process stood still.
       if (ended && process.pausedWithin(0, ended.at)) continue
       this.#violate('L1', `p${id} is ${late}`)
     }
@@ -148,13 +148,13 @@ export class LivenessCheck {
     this.#violate('L1', `#${call.id} of p${call.process} for ${call.key} was settled ${how}`)
   }
 
-  /** L4: a grant that reached a process is used, or given back. */
+  /** L4: a grant that reached a process is used or released. */
   #grants(): void {
     const { history, actors } = this.#world
     const used = new Set(history.works.map(({ key, fence }) => `${key} ${fence}`))
     for (const { key, fence, process: id, delivered, returned, settling } of history.grants) {
       const actor = actors[id]
-      // One that waited for its slot for too long is not used.
+      // A grant whose work waited too long for its slot is not used.
       if (
         !delivered ||
         returned ||
@@ -169,7 +169,7 @@ export class LivenessCheck {
     }
   }
 
-  /** L5: nothing is left of what was. */
+  /** L5: nothing is left. */
   #leftovers(): void {
     const { server, plan, actors, scheduler } = this.#world
     for (const key of plan.keys) {

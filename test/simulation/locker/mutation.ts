@@ -6,17 +6,17 @@ import type { SimProcess } from './process.ts'
 import type { SimServer } from './server.ts'
 import type { World } from './world.ts'
 
-/** A known bug, planted around the production code. */
+/** A planted bug, around the production code. */
 export interface Mutation {
   name: string
-  /** A seed that shows it within a moment: the search begins there, and saves what comes before. @default 1 */
+  /** A seed that shows it: the search begins there. @default 1 */
   shownBy?: number
-  /** Makes of a plan one in which it has more to break. */
+  /** Changes a plan so that the bug shows more often. */
   plan?: (plan: Plan) => void
-  /** Changes what a transition is given. */
+  /** Changes the context of a transition. */
   surroundings?: (at: TransitionContext) => TransitionContext
   /** Changes the transitions. */
   server?: (port: Port, server: SimServer) => Port
-  /** Changes what stands between a locker and its store. */
+  /** Changes the store that a locker uses. */
   client?: (store: Store, world: World, process: SimProcess) => Store
 }

@@ -17,8 +17,8 @@ function wrapped(store: Store, changes: Partial<Store>): Store {
 
 const asValid = (outcome: Outcome): Outcome => ({ ...outcome, invalidated: false })
 
-/** A store that never says that what it hands over was invalidated. */
-function withoutDoom(store: Store): Store {
+/** A store that never reports that a result was invalidated. */
+function withoutInvalidations(store: Store): Store {
   return wrapped(store, {
     claim: (claim, within, claimer) =>
       store.claim(claim, within, {
@@ -42,7 +42,7 @@ function withoutDoom(store: Store): Store {
   })
 }
 
-/** A store that answers claims otherwise. */
+/** A store whose replies to claims are changed. */
 function withReplies(store: Store, change: (reply: ClaimReply) => ClaimReply): Store {
   return wrapped(store, {
     claim: (claim, within, claimer) =>
@@ -55,19 +55,19 @@ function withReplies(store: Store, change: (reply: ClaimReply) => ClaimReply): S
   })
 }
 
-/** A store of which one kind of call is remembered: what is called again is not what it was. */
+/** A port that remembers calls, so that a repeated call behaves differently. */
 function counting(port: Port, again: (port: Port) => Partial<Port>): Port {
   return { ...port, ...again(port) }
 }
 
-/** Everybody has a cache, what is in it lasts, and there is time to see that it should not have. */
+/** All processes have caches with long ttls, and the run is long enough to show stale entries. */
 function relyOnCaches(plan: Plan): void {
   const duration = Math.max(plan.duration, 8000)
   plan.mix.invalidate = 0.4
   Object.assign(plan, { calm: false, cached: 1, duration, ttls: [10 * duration], calls: 60, evicts: false })
 }
 
-/** The known bugs. Each is planted alone, and the checker has to find it. */
+/** The planted bugs. Each is planted alone, and the checker must find it. */
 export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a claim that is not idempotent',
@@ -123,7 +123,7 @@ export const MUTATIONS: readonly Mutation[] = [
     surroundings: (at) => ({ ...at, micros: 1, highestFence: 0 }),
   },
   {
-    name: 'a blind renewal',
+    name: 'a renewal that ignores its grant',
     server: (port, server) => ({
       ...port,
       renew: async (grant) => {
@@ -137,12 +137,12 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'no slow tick',
+    name: 'a parked flight that does not poll',
     client: (store) =>
       withReplies(store, (reply) => (reply.status === 'parked' ? { ...reply, leaseLeft: 1e9 } : reply)),
   },
   {
-    name: 'a grant that nobody wants is not released',
+    name: 'an unwanted grant is not released',
     shownBy: 11,
     client: (store, world) =>
       wrapped(store, {
@@ -177,7 +177,7 @@ export const MUTATIONS: readonly Mutation[] = [
       }),
   },
   {
-    name: 'a release that tells nobody',
+    name: 'a release that notifies no flight',
     shownBy: 75,
     surroundings: (at) => ({
       ...at,
@@ -185,7 +185,7 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'an invalidation that does not doom what runs',
+    name: 'an invalidation that spares the running grant',
     shownBy: 20,
     server: (port, server) => ({
       ...port,
@@ -202,9 +202,9 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'an invalidated value is handed to those who came later',
+    name: 'an invalidated value is given to later callers',
     shownBy: 81,
-    client: (store) => withoutDoom(store),
+    client: (store) => withoutInvalidations(store),
   },
   {
     name: 'a cache that does not hear of invalidations',
@@ -216,7 +216,7 @@ export const MUTATIONS: readonly Mutation[] = [
             up: () => listener.up(),
             down: () => listener.down(),
             invalidated: () => {},
-            tagInvalidated: (tag, epoch) => listener.tagInvalidated(tag, epoch),
+            tagInvalidated: (tag, version) => listener.tagInvalidated(tag, version),
           }),
       }),
   },
@@ -234,7 +234,7 @@ export const MUTATIONS: readonly Mutation[] = [
             up: () => {},
             down: () => {},
             invalidated: (key, fence) => listener.invalidated(key, fence),
-            tagInvalidated: (tag, epoch) => listener.tagInvalidated(tag, epoch),
+            tagInvalidated: (tag, version) => listener.tagInvalidated(tag, version),
           }),
       }),
   },
@@ -257,23 +257,23 @@ export const MUTATIONS: readonly Mutation[] = [
       }),
   },
   {
-    name: 'epochs of tags that never change',
-    server: (port) => ({ ...port, epochs: async (tags) => tags.map(() => 1) }),
+    name: 'versions of tags that never change',
+    server: (port) => ({ ...port, tagVersions: async (tags) => tags.map(() => 1) }),
   },
   {
-    name: 'epochs of tags that are read after the work',
+    name: 'versions of tags that are read after the work',
     server: (port) => ({
       ...port,
       settle: async (settlement) => {
         const tags = [...parseTagVersions(settlement.tags).keys()]
-        const epochs = await port.epochs(tags, 1000)
-        const note = serializeTagVersions(new Map(tags.map((tag, index) => [tag, epochs[index] ?? 0])))
+        const versions = await port.tagVersions(tags, 1000)
+        const note = serializeTagVersions(new Map(tags.map((tag, index) => [tag, versions[index] ?? 0])))
         return port.settle({ ...settlement, tags: note })
       },
     }),
   },
   {
-    name: 'an invalidation that leaves what is over',
+    name: 'an invalidation that spares stale values',
     shownBy: 83,
     server: (port, server) => ({
       ...port,
@@ -290,14 +290,14 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'an offer that does not say for how long it has been over',
+    name: 'a stale value without its staleness',
     client: (store) =>
       withReplies(store, (reply) =>
         'stale' in reply && reply.stale ? { ...reply, stale: { ...reply.stale, staleFor: 0 } } : reply,
       ),
   },
   {
-    name: 'what is over, offered as if it were fresh',
+    name: 'a stale value as if it were fresh',
     client: (store) =>
       withReplies(store, (reply) =>
         reply.stale
@@ -309,7 +309,7 @@ export const MUTATIONS: readonly Mutation[] = [
       ),
   },
   {
-    name: 'what was not to be kept is',
+    name: 'an unstored value is stored',
     shownBy: 12,
     server: (port) => ({
       ...port,
@@ -318,13 +318,13 @@ export const MUTATIONS: readonly Mutation[] = [
     }),
   },
   {
-    name: 'giving up a lease that others wait for, without a word to them',
+    name: 'a lease that others wait for is released without a notice',
     shownBy: 88,
     server: (port, server) => ({
       ...port,
-      abandon: async (grant) => {
+      releaseIfUnwanted: async (grant) => {
         server.apply(grant.key, (record) => record.parks.clear())
-        return port.abandon(grant)
+        return port.releaseIfUnwanted(grant)
       },
     }),
   },

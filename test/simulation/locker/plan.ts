@@ -1,59 +1,59 @@
 import type { Random } from './random.ts'
 
-/** What may go wrong in a run, and how often. All of it follows from the seed. */
+/** The faults of a run, and their frequencies. All of it follows from the seed. */
 export interface Plan {
-  /** Nothing goes wrong but what the callers do: then handing over must take no time. */
+  /** No faults: then leases are handed over at once. */
   calm: boolean
   processes: number
   keys: string[]
-  /** Leases that are asked for, ms. */
+  /** Leases, ms. */
   leases: number[]
   ttls: number[]
   /** How long the faults last, ms. */
   duration: number
   calls: number
-  /** How long the store may be silent, ms. */
+  /** `unavailableAfter`, ms. */
   unavailableAfter: number
   maxHold: number
-  /** How long a request or a message is under way as a rule, ms … */
+  /** Mean latency of requests and messages, ms. */
   latency: number
-  /** … how often longer, and how long then at most. */
+  /** Probability of a longer latency, and its maximum. */
   spikes: number
   spike: number
-  /** Whether what was sent first on a connection arrives first. */
+  /** Whether messages of a connection arrive in order. */
   ordered: boolean
-  /** Whether claims go out at the end of a tick. */
+  /** Whether claims are sent at the end of a tick. */
   batched: boolean
-  /** Part of the messages that are lost, and that come twice. */
+  /** Probability that a message is lost, and that it is repeated. */
   lost: number
   repeated: number
-  /** Part of the requests that are refused. */
+  /** Probability that a request is refused. */
   refused: number
-  /** How often each happens in the run. */
+  /** How often each fault happens in the run. */
   faults: Record<Fault, number>
-  /** Part of the works and callers that are of a kind. */
+  /** Proportions of the kinds of works and callers. */
   mix: { hand: number; refresh: number; invalidate: number; nested: number; abort: number; burst: number }
-  /** Whether the store forgets results before their time. */
+  /** Whether the store evicts results. */
   evicts: boolean
-  /** Part of the processes that have a cache. */
+  /** Proportion of the processes that have a cache. */
   cached: number
   fresh: Freshness
 }
 
-/** What callers and works ask for beyond a result and its ttl. */
+/** Options of callers and works about freshness. */
 export interface Freshness {
-  /** Part of the calls that are content with what is over, and for how long it may have been over, ms. */
+  /** Proportion of the calls that accept stale values, and their staleWhileRevalidate, ms. */
   content: number
   tolerances: number[]
-  /** Part of the calls that are content with what is over after a while, and how long that is, ms. */
+  /** Proportion of the calls with a softTimeout, and the softTimeout, ms. */
   hasty: number
   soft: number
-  /** Part of the works whose result is not kept, and for how long nobody waits for anybody then, ms. */
+  /** Proportion of the works that call noStore, and their bypassFor, ms. */
   unkept: number
   passes: number[]
-  /** Part of the works that decide about their ttl. */
+  /** Proportion of the works that call setTtl. */
   decides: number
-  /** Part of the calls whose work is to end when nobody wants it. */
+  /** Proportion of the calls with abortUnwanted. */
   unwanted: number
   /** The tags of each key. */
   tags: Record<string, string[]>
@@ -68,7 +68,7 @@ export type Fault =
   | 'close'
   /** All records are lost. */
   | 'flush'
-  /** The clock of the server is set forward or back. */
+  /** The server's clock is set forward or back. */
   | 'step'
 
 function freshnessOf(random: Random, lease: number): Freshness {
@@ -86,7 +86,7 @@ function freshnessOf(random: Random, lease: number): Freshness {
   }
 }
 
-/** Most runs have few kinds of faults, and those often: that finds more than a little of everything. */
+/** Most runs have few kinds of faults, each often: that finds more than a little of each. */
 export function planOf(random: Random): Plan {
   const calm = random.chance(0.1)
   const lease = random.pick([100, 200, 500, 1000])
@@ -99,7 +99,7 @@ export function planOf(random: Random): Plan {
     processes: 2 + random.below(4),
     keys: ['a', 'b', 'c'].slice(0, 1 + random.below(3)),
     leases: random.chance(0.7) ? [lease] : [lease, lease * 2, Math.max(lease / 2, 100)],
-    // What lasts is never over.
+    // Values that never become stale.
     ttls: random.pick(fresh.content > 0 ? [[lease / 4], [0, lease]] : ttls),
     duration: lease * random.between(3, 14),
     calls: 10 + random.below(50),

@@ -1,15 +1,14 @@
 import type { Clock, Timer } from '../../../src/kernel/time.ts'
 import type { Scheduler } from './scheduler.ts'
 
-/** From when to when a process stood still. */
+/** A time span in which a process stood still. */
 interface Pause {
   from: number
   until: number
 }
 
 /**
- * A process, as far as time is concerned: what is to happen in it happens neither while it stands still (then all of it
- * when it goes on) nor after its death.
+ * The time of a process. While it stands still, its events wait until it goes on. After its death none happen.
  */
 export class SimProcess {
   readonly id: number
@@ -17,15 +16,15 @@ export class SimProcess {
   /** When it died. */
   diedAt: number = Number.POSITIVE_INFINITY
   readonly pauses: Pause[] = []
-  /** Timers that are set. */
+  /** Pending timers. */
   timers = 0
   readonly #scheduler: Scheduler
-  /** What came due while it stood still. */
+  /** Events that came due while it stood still. */
   #backlog: (() => void)[] = []
   #paused = false
-  /** Everything that sleeps in it and may be woken. */
+  /** Sleeps that can be woken. */
   readonly #sleepers = new Set<() => void>()
-  /** Longest sleep: everything ends soon when the faults have stopped. */
+  /** Longest sleep, so that the run ends soon after the faults have stopped. */
   #longest = Number.POSITIVE_INFINITY
 
   constructor(id: number, scheduler: Scheduler) {
@@ -45,17 +44,17 @@ export class SimProcess {
     return this.#paused
   }
 
-  /** Whether it acts at present. */
+  /** Whether it is alive and does not stand still. */
   get awake(): boolean {
     return !this.dead && !this.#paused
   }
 
-  /** Whether it stood still at some time of that span. */
+  /** Whether it stood still within that span. */
   pausedWithin(from: number, until: number): boolean {
     return this.pauses.some((pause) => pause.from <= until && pause.until >= from)
   }
 
-  /** When it did, at the earliest, what was due at `due`. */
+  /** When an event that was due at `due` happened at the earliest. */
   actsAt(due: number): number {
     let at = due
     for (const pause of this.pauses) if (pause.from <= at && at < pause.until) at = pause.until
@@ -84,7 +83,7 @@ export class SimProcess {
     }
   }
 
-  /** Does something in this process at that time, or as soon after as it is awake. */
+  /** Runs an event in this process at a time, or as soon as it goes on after that. */
   at(time: number, run: () => void): { run: (() => void) | undefined } {
     return this.#scheduler.at(time, () => this.#do(run))
   }
@@ -101,7 +100,7 @@ export class SimProcess {
     this.pauses.push({ from: this.#scheduler.now, until: Number.POSITIVE_INFINITY })
   }
 
-  /** `order` sorts what came due meanwhile: timers and messages come from different queues. */
+  /** `order` sorts the events that came due meanwhile: timers and messages come from different queues. */
   resume(order: (backlog: (() => void)[]) => (() => void)[]): void {
     if (!this.#paused || this.dead) return
     this.#paused = false
@@ -132,7 +131,7 @@ export class SimProcess {
     })
   }
 
-  /** Whoever sleeps wakes up, and nobody sleeps for longer than `longest` any more. */
+  /** Wakes all sleeps, and limits later ones to `longest`. */
   wake(longest: number): void {
     this.#longest = longest
     this.at(this.#scheduler.now, () => {

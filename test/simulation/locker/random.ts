@@ -2,7 +2,7 @@ import crypto from 'node:crypto'
 import { syncBuiltinESMExports } from 'node:module'
 import { newId } from '../../../src/kernel/keys.ts'
 
-/** A generator of which every number follows from its seed (splitmix32). */
+/** A seeded random number generator (splitmix32). */
 export class Random {
   #state: number
 
@@ -33,12 +33,12 @@ export class Random {
     return this.next() < probability
   }
 
-  /** One of them; the list is not empty. */
+  /** A random item of a list that is not empty. */
   pick<T>(list: readonly T[]): T {
     return list[this.below(list.length)] as T
   }
 
-  /** One of the names, each as often as its weight says. */
+  /** A random name, by weight. */
   weighted<T extends string>(weights: Readonly<Record<T, number>>): T {
     const entries = Object.entries<number>(weights)
     let left = this.next() * entries.reduce((sum, [, weight]) => sum + weight, 0)
@@ -49,13 +49,13 @@ export class Random {
     return entries[0]?.[0] as T
   }
 
-  /** Times between events that come `every` so often on average. */
+  /** A random time between events with the mean `every`. */
   exponential(every: number): number {
     return -Math.log(1 - this.next()) * every
   }
 }
 
-/** Runs with everything random and every timer of this process under control, so that a seed repeats the whole run. */
+/** Runs a function with all randomness and timers of this process under control: a seed repeats the whole run. */
 export async function underControl<T>(
   seed: number,
   setTimer: (ms: number, run: () => void) => () => void,
@@ -75,17 +75,17 @@ export async function underControl<T>(
     for (let at = 0; at < buffer.length; at++) buffer[at] = random.below(256)
     return buffer
   }) as typeof crypto.randomFillSync
-  // The result cache asks for the time once per ms, and lets a timer of the process end that ms.
+  // lru-cache reads the time once per ms, and ends that ms by a timer of the process.
   globalThis.setTimeout = ((callback: () => void, ms = 0) => {
     const cancel = setTimer(ms, callback)
     return { unref: () => {}, ref: () => {}, [Symbol.dispose]: cancel }
   }) as unknown as typeof setTimeout
-  // Works start one a turn: of this process, where that of the run is meant.
+  // The budget of a turn counts the time of this process instead of that of the run.
   globalThis.setImmediate = ((callback: () => void) => {
     setTimer(0, callback)
   }) as unknown as typeof setImmediate
   syncBuiltinESMExports()
-  // Ids are drawn out of a pool: what is left in it is of the run before.
+  // Ids are drawn from a pool: it holds random bytes of the run before.
   while (!filled) newId()
   try {
     return await run()

@@ -6,32 +6,32 @@ import { keyOf } from './keys.ts'
 import type { Port } from './port.ts'
 import type { SimServer } from './server.ts'
 
-/** What is known of a key, as the store's replies told it. */
+/** The state of a key, from the replies of the store. */
 interface Known {
   /** The last grant. */
   grant: GrantRecord | undefined
-  /** The last acceptance, and until when (of the server) it must be remembered. */
+  /** The last accepted settlement, and the server's time until which it must be remembered. */
   accepted: Acceptance | undefined
   remembered: number
 }
 
 /**
- * Writes down what the store does for all processes, in the order in which it does it, and sees at once whether a
- * transition was right: S1 and S6 of claims, S2 of everything that needs a grant, S3 of publishes.
+ * Records all transitions of the store in order, and checks each at once: S1 and S6 of claims, S2 of everything that needs
+ * a grant, S3 of publishes.
  */
 export class Recorder {
   readonly #history: History
   readonly #server: SimServer
   readonly #remembers: boolean
-  /** Called when a key was let go, and nobody holds it. */
+  /** Called when a key was released, and no process holds it. */
   freed: (key: string) => void = () => {}
-  /** Leases given up because nobody waited any more. */
+  /** Leases released because no caller waited any more. */
   unwanted = 0
-  /** Called when a key was given up, as nobody was thought to wait for it, with how many were parked. */
+  /** Called when a lease was released as unwanted, with the number of parked flights. */
   givenUp: (key: string, parked: number) => void = () => {}
   readonly #keys = new Map<string, Known>()
 
-  /** `remembers`: the store forgets nothing before its time. */
+  /** `remembers`: the store evicts nothing. */
   constructor(history: History, server: SimServer, remembers: boolean) {
     this.#history = history
     this.#remembers = remembers
@@ -51,7 +51,7 @@ export class Recorder {
     return this.#server.clock.now()
   }
 
-  /** Records were lost: what went on is over, and a repetition is news. */
+  /** Records were lost: grants have ended, and a repetition counts as new. */
   lost(): void {
     const moment = this.#history.moment()
     this.#history.disasters.push(moment)
@@ -86,12 +86,12 @@ export class Recorder {
         this.#released(release, reply, process)
         return reply
       },
-      abandon: async (grant) => {
+      releaseIfUnwanted: async (grant) => {
         const parked = this.#server.parked(grant.key).length
-        // One that was released before was handed over then.
+        // A lease that was released before was handed over then.
         const { fence, lease } = this.#server.find(grant.key) ?? {}
         const held = lease !== undefined && fence === grant.fence
-        const reply = await port.abandon(grant)
+        const reply = await port.releaseIfUnwanted(grant)
         this.#abandoned(grant, reply, process)
         if (reply === 'released' && held) this.givenUp(keyOf(grant.key), parked)
         return reply
@@ -107,11 +107,11 @@ export class Recorder {
         return reply
       },
       snapshot: (key) => port.snapshot(key),
-      find: (key) => port.find(key),
-      epochs: async (tags, keepFor) => {
-        const epochs = await port.epochs(tags, keepFor)
-        this.#say(process, () => `epochs of ${tags.join(' ')}`)
-        return epochs
+      readFresh: (key) => port.readFresh(key),
+      tagVersions: async (tags, keepFor) => {
+        const versions = await port.tagVersions(tags, keepFor)
+        this.#say(process, () => `versions of ${tags.join(' ')}`)
+        return versions
       },
       invalidateTag: (tag) => {
         this.#say(process, () => `invalidate tag ${tag}`)
@@ -120,7 +120,7 @@ export class Recorder {
     }
   }
 
-  /** Writes down when an invalidation first had its effect. */
+  /** Records when an invalidation first took effect. */
   invalidating(invalidation: Invalidation): void {
     invalidation.effect ??= this.#history.moment()
   }
@@ -144,7 +144,7 @@ export class Recorder {
     )
     const known = this.#of(key)
     const { grant } = known
-    // Forgotten by expiry: over too.
+    // An expired record: the grant has ended too.
     if (grant && before.absent) grant.over ??= this.#history.moment()
     if (grant && !grant.over && grant.token === token) {
       if (reply.status === 'granted' && reply.fence === grant.fence) return
@@ -184,7 +184,7 @@ export class Recorder {
     known.grant = record
   }
 
-  /** Whoever holds, publishes or releases must have the last grant. */
+  /** A renewal, publish or release must have the last grant. */
   #checkCurrent(grant: GrantRef, what: string): void {
     const key = keyOf(grant.key)
     const current = this.#of(key).grant
@@ -261,7 +261,7 @@ export class Recorder {
     if (known.grant?.token === token && known.grant?.fence === reply.fence) return
     const moment = this.#history.moment()
     if (known.grant?.fence === fence) known.grant.over = moment
-    // The record knows the last outcome: this one.
+    // The record remembers this outcome: it is the last.
     known.remembered = 0
     if (!next) this.freed(key)
     if (token === undefined || !next || reply.fence === undefined) return

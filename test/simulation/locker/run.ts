@@ -16,27 +16,27 @@ interface Counts {
   invalidations: number
   /** Of tags. */
   tags: number
-  /** Results served although they were over. */
+  /** Stale results served. */
   stale: number
-  /** Results that were not to be kept, and works that ran beside others. */
+  /** Unstored results, and works that ran in a bypass. */
   unkept: number
   passes: number
-  /** Leases given up because nobody anywhere waited any more. */
+  /** Leases released because no caller waited any more. */
   unwanted: number
 }
 
-/** What became of a run. */
+/** The result of a run. */
 export interface RunResult {
   seed: number
   violations: Violation[]
-  /** Things that happened in it. */
+  /** Number of events. */
   steps: number
-  /** Calls, works and grants in it: what there was to check. */
+  /** Numbers of calls, works and grants that were checked. */
   counts: Counts
   trace: string[]
 }
 
-/** Simulates one world, of which everything follows from the seed, and checks what happened in it. */
+/** Simulates one world, determined by the seed, and checks its history. */
 export async function simulate(
   seed: number,
   { traced = false, mutation }: { traced?: boolean; mutation?: Mutation } = {},
@@ -90,13 +90,13 @@ async function play(world: World): Promise<void> {
   await scheduler.runUntil(plan.duration)
   history.say(() => '--- no more faults')
   faults.stop()
-  // What is under way still arrives when it would have.
+  // Messages that are under way still arrive.
   await scheduler.runUntil(Math.max(scheduler.now, world.server.frozenUntil) + 2 * slowest + 5)
   await liveness.check()
   new SafetyCheck(world, slowest).check()
 }
 
-/** Calls come alone, and many at the same moment. */
+/** Calls come alone and in bursts. */
 function scheduleCalls(world: World, driver: Driver): void {
   const { plan, random, scheduler } = world
   const bursts = [1, 2, 3].map(() => random.between(0, plan.duration))

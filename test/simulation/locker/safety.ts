@@ -2,7 +2,7 @@ import type { Acceptance, CallRecord, GrantRecord, History, Moment, WorkRecord }
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { World } from './world.ts'
 
-/** Reads S3, S4 and S5 off a history. (S1, S2 and S6 are seen while it happens, see recorder.ts.) */
+/** Checks S3, S4 and S5 on a history. recorder.ts checks S1, S2 and S6 during the run. */
 export class SafetyCheck {
   readonly #history: History
   readonly #world: World
@@ -33,7 +33,7 @@ export class SafetyCheck {
     return this.#works.get(`${key} ${fence}`)?.[0]
   }
 
-  /** S3: what a call received was accepted. S4: and it was not too old for it. */
+  /** S3: the result of a call was accepted. S4: it was not too old for the call. */
   #delivered(call: CallRecord): void {
     const { ended } = call
     if (!ended || ended.ending.kind === 'lease') return
@@ -56,14 +56,14 @@ export class SafetyCheck {
       this.#history.violate('S4', `#${call.id} received ${identity}: ${complaints[0]}`)
   }
 
-  /** Published in its process alone. (By key, that may be the value of one who once held a lease.) */
+  /** Published unshared in its process. (By key: it may be the value of a former holder.) */
   #unshared(call: CallRecord, identity: string): boolean {
     return this.#history.works.some(
       (work) => work.process === call.process && work.identities.includes(identity),
     )
   }
 
-  /** Whether it is of its own work, which ran beside others. */
+  /** Whether it is the result of the call's own work, in a bypass. */
   #passed(call: CallRecord, identity: string): boolean {
     return this.#history.works.some(
       (work) =>
@@ -75,7 +75,7 @@ export class SafetyCheck {
     )
   }
 
-  /** When the work began that brought it: under that grant, or beside others and kept afterwards. */
+  /** When the work of the result began: under that grant, or in a bypass and stored afterwards. */
   #begunOf(accepted: Acceptance): Moment | undefined {
     const beside = () =>
       this.#history.works.findLast(
@@ -88,7 +88,7 @@ export class SafetyCheck {
     return (this.#workOf(accepted) ?? beside())?.begun
   }
 
-  /** Why a call must not have received it. */
+  /** Why a call must not have received the result. Undefined: it may. */
   #complaint(call: CallRecord, accepted: Acceptance): string | undefined {
     const begun = this.#begunOf(accepted)
     if (call.refresh && begun && begun.tick < call.begun.tick) return 'it asked for a work that begins later'
@@ -105,7 +105,7 @@ export class SafetyCheck {
       return `p${invalidated.process} had invalidated it at ${invalidated.acknowledged?.at.toFixed(1)}`
     if (this.#history.disasters.length === 0 && !this.#timely(call, accepted, call))
       return `it had been over since ${(accepted.at + accepted.ttl).toFixed(1)}, which was too long for it`
-    // Whoever has lost its record does not know that it has replaced a result, and tells no cache.
+    // A record that was lost does not know that it replaced a result: caches are not notified.
     const { evicts } = this.#world.plan
     if (!call.strict && (evicts || this.#history.disasters.length > 0)) return undefined
     const newer = this.#history.acceptances.find(
@@ -121,21 +121,21 @@ export class SafetyCheck {
   }
 
   /**
-   * Whether a call that ended as `for_` did might have been given it: it was accepted after the call had begun, or was
-   * not over yet, or not for longer than the call is content with; or the call joined one of which all that is true.
+   * Whether a call that ended as `for_` did may have received the result: it was accepted after the call began, or was
+   * fresh, or not stale for longer than the call accepts; or the call joined a call of which this is true.
    */
   #timely(call: CallRecord, accepted: Acceptance, { ended }: CallRecord): boolean {
     if (accepted.tick > call.begun.tick || !ended) return true
     const past = call.serverNow - accepted.serverNow - accepted.ttl - this.#slack(call)
     if (past < 0 || this.#content(call, accepted, past, ended)) return true
-    // Its process learns from the reply that it was accepted.
+    // Its process learns of the acceptance from the reply.
     const grant = this.#world.grant(accepted.key, accepted.fence)
     const learned = grant?.process === call.process ? (grant.settled?.tick ?? Infinity) : 0
     if (learned > call.begun.tick) return true
     return this.#joined(call).some((other) => this.#timely(other, accepted, { ...other, ended }))
   }
 
-  /** Earlier calls that a call may wait with: those that waited, or had left while what they asked for was under way. */
+  /** Earlier calls whose flight a call may have joined: they waited, or had left while the flight went on. */
   #joined({ process: id, key, begun }: CallRecord): CallRecord[] {
     const since = begun.at - this.#world.plan.unavailableAfter - this.#slowest
     const stood = this.#world.actors[id]?.process.pausedWithin(since, begun.at)
@@ -148,7 +148,7 @@ export class SafetyCheck {
     )
   }
 
-  /** With a cache, a call may join one that was asked for earlier and by nobody any more. */
+  /** With a cache, a call may join a flight whose callers have all left. */
   #slack({ strict, begun, process: id }: CallRecord): number {
     if (strict) return 0
     const slack = DETECTED_WITHIN + this.#slowest + this.#world.plan.unavailableAfter
@@ -156,7 +156,7 @@ export class SafetyCheck {
     return process?.pausedWithin(begun.at - slack, begun.at) ? Infinity : slack
   }
 
-  /** Whether a call is content with a value that was over for so long, ms, when it asked; and there was a reason. */
+  /** Whether a call accepts a value of this staleness, ms, by its options and what had happened. */
   #content(call: CallRecord, accepted: Acceptance, past: number, ended: Moment): boolean {
     if (past >= accepted.stale) return false
     if (past < call.staleWhileRevalidate) return true
@@ -164,7 +164,7 @@ export class SafetyCheck {
     return past < call.staleIfError && this.#failedBefore(call, accepted, ended)
   }
 
-  /** Whether a later work had failed, as far as the call could know. */
+  /** Whether a later work had failed that the call could know of. */
   #failedBefore(call: CallRecord, { fence }: Acceptance, { tick }: Moment): boolean {
     const { acceptances, works } = this.#history
     return (
@@ -181,10 +181,10 @@ export class SafetyCheck {
     )
   }
 
-  /** Whether something came before a call, so that the call's process must know. */
+  /** Whether an event came so long before a call that the call's process must know of it. */
   #precedes(moment: { at: number; tick: number }, call: CallRecord): boolean {
     if (call.strict) return moment.tick < call.begun.tick
-    // With a cache it may take this long to hear of it, not counting the time in which the process stands still.
+    // With a cache it may hear of it this much later, not counting the time for which the process stands still.
     const since = call.begun.at - DETECTED_WITHIN - this.#slowest
     const process = this.#world.actors[call.process]?.process
     return moment.at < since && !process?.pausedWithin(since, call.begun.at)
@@ -196,7 +196,7 @@ export class SafetyCheck {
     if (first?.shared && second) this.#history.violate('S5', `two works on ${first.key} under ${first.fence}`)
   }
 
-  /** S5: whoever was replaced knew it before, unless it stood still. */
+  /** S5: a replaced holder knew it before, unless it stood still. */
   #overlaps(): void {
     const last = new Map<string, GrantRecord>()
     for (const grant of this.#history.grants) {

@@ -1,15 +1,15 @@
-/** Something that will happen. */
+/** A future event. */
 export interface Scheduled {
   readonly at: number
   readonly order: number
-  /** Undefined when it was taken back. */
+  /** Undefined when it was cancelled. */
   run: (() => void) | undefined
 }
 
-/** Taken before it is replaced for the run. */
+/** The original, before it is replaced for the run. */
 const turn = setImmediate
 
-/** Lets everything happen that needs no time: every promise that can go on has gone on. */
+/** Resolves when all promises that can settle without a timer have settled. */
 function settled(): Promise<void> {
   return new Promise((resolve) => {
     turn(resolve)
@@ -20,14 +20,14 @@ function before(one: Scheduled, other: Scheduled): boolean {
   return one.at < other.at || (one.at === other.at && one.order < other.order)
 }
 
-/** Simulated time. One thing happens after the other, and everything that follows from it before the next. */
+/** Simulated time. Events happen one after the other, each with everything that follows from it. */
 export class Scheduler {
   /** ms. */
   now = 0
-  /** Things that have happened. */
+  /** Number of events so far. */
   steps = 0
   #order = 0
-  /** A binary heap: the next is first. */
+  /** A binary heap, the next event first. */
   readonly #heap: Scheduled[] = []
 
   at(time: number, run: () => void): Scheduled {
@@ -41,7 +41,7 @@ export class Scheduler {
     return this.at(this.now + ms, run)
   }
 
-  /** Lets time pass until `time`, or until `enough`. */
+  /** Advances to `time`, or until `enough`. */
   async runUntil(time: number, enough: () => boolean = () => false): Promise<void> {
     await settled()
     for (let next = this.#heap[0]; next && next.at <= time && !enough(); next = this.#heap[0]) {

@@ -3,33 +3,33 @@ import type { ResourceRecord, TransitionContext } from '../../../src/locker/stor
 import type { Notice } from '../../../src/locker/store/store.ts'
 import type { Scheduler } from './scheduler.ts'
 
-/** A process, as the server knows it. */
-export interface Party {
-  /** Sends a notice to one of its flights: whether somebody received it, as far as the server can tell. */
-  tell(nonce: string, notice: Notice): boolean
-  drop(key: string, fence: number): void
-  dropTag(tag: string, epoch: number): void
+/** A process as the server sees it. */
+export interface SimClient {
+  /** Sends a notice to one of its flights. Returns whether it was received, as far as the server knows. */
+  notify(nonce: string, notice: Notice): boolean
+  invalidated(key: string, fence: number): void
+  tagInvalidated(tag: string, version: number): void
   /** The highest fence that it has seen. */
-  readonly seen: number
+  readonly highestFence: number
 }
 
-/** Characters of the inbox in the name of a parked flight. */
+/** Length of the inbox id in the name of a parked flight. */
 const INBOX = 22
 
 /**
- * The one store that all processes use. Its transitions are the memory adapter's own; its clock is the server's, which
- * may be set, and its messages go out over the processes' subscriptions.
+ * The store that all processes share: the memory store, on a server clock that can be set. Its messages are sent over the
+ * subscriptions of the processes.
  */
 export class SimServer extends MemoryStore {
-  /** Replaces the surroundings of every transition. */
+  /** Replaces the context of every transition. */
   alter: (at: TransitionContext) => TransitionContext = (at) => at
-  /** Nothing is answered before. */
+  /** The server answers nothing before this time. */
   frozenUntil = 0
   readonly #scheduler: Scheduler
   readonly #skew: { ms: number }
-  readonly #parties = new Set<Party>()
-  readonly #flights = new Map<string, Party>()
-  #acting: Party | undefined
+  readonly #clients = new Set<SimClient>()
+  readonly #flights = new Map<string, SimClient>()
+  #acting: SimClient | undefined
 
   constructor(scheduler: Scheduler, maxRecords: number) {
     const skew = { ms: 1e9 }
@@ -51,51 +51,51 @@ export class SimServer extends MemoryStore {
     this.#scheduler = scheduler
   }
 
-  join(party: Party): void {
-    this.#parties.add(party)
+  join(client: SimClient): void {
+    this.#clients.add(client)
   }
 
-  leave(party: Party): void {
-    this.#parties.delete(party)
+  leave(client: SimClient): void {
+    this.#clients.delete(client)
   }
 
-  /** Runs a request of a process; `nonce`: of the flight that it is about. */
-  act<T>(party: Party, nonce: string | undefined, run: () => T): T {
-    if (nonce !== undefined) this.#flights.set(nonce, party)
-    this.#acting = party
+  /** Runs a request of a process. `nonce`: of its flight. */
+  act<T>(client: SimClient, nonce: string | undefined, run: () => T): T {
+    if (nonce !== undefined) this.#flights.set(nonce, client)
+    this.#acting = client
     return run()
   }
 
   override apply<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
-    return super.apply(key, (record, at) => transition(record, this.#surroundings(at)))
+    return super.apply(key, (record, at) => transition(record, this.#context(at)))
   }
 
-  #surroundings(at: TransitionContext): TransitionContext {
+  #context(at: TransitionContext): TransitionContext {
     return this.alter({
       ...at,
       micros: Math.floor(at.now * 1000),
-      highestFence: this.#acting?.seen ?? 0,
+      highestFence: this.#acting?.highestFence ?? 0,
       notify: (park, notice) => this.#tell(park, notice),
     })
   }
 
   #tell(park: string, notice: Notice): boolean {
     const nonce = park.slice(INBOX)
-    return this.#flights.get(nonce)?.tell(nonce, notice) ?? false
+    return this.#flights.get(nonce)?.notify(nonce, notice) ?? false
   }
 
   override broadcastInvalidation(key: string, fence: number): void {
-    for (const party of this.#parties) party.drop(key, fence)
+    for (const client of this.#clients) client.invalidated(key, fence)
   }
 
   override invalidateTag(tag: string): void {
     super.invalidateTag(tag)
-    const [epoch = 0] = this.tagVersions([tag], 0)
-    for (const party of this.#parties) party.dropTag(tag, epoch)
+    const [version = 0] = this.tagVersions([tag], 0)
+    for (const client of this.#clients) client.tagInvalidated(tag, version)
   }
 
-  /** The flights that are parked on a record, by the process that they are of. */
-  parked(key: string): (Party | undefined)[] {
+  /** The processes of the flights that are parked on a record. */
+  parked(key: string): (SimClient | undefined)[] {
     return [...(this.find(key)?.parks ?? [])].map((park) => this.#flights.get(park.slice(INBOX)))
   }
 
@@ -103,7 +103,7 @@ export class SimServer extends MemoryStore {
     this.frozenUntil = Math.max(this.frozenUntil, this.#scheduler.now + ms)
   }
 
-  /** The record is lost, and nobody is told. */
+  /** Loses a record, without a message. */
   forget(key: string): void {
     if (!this.find(key)) return
     super.apply(key, (record) => {
@@ -111,7 +111,7 @@ export class SimServer extends MemoryStore {
     })
   }
 
-  /** Sets the clock of the server forward, or back. */
+  /** Sets the server's clock forward or back. */
   step(ms: number): void {
     this.#skew.ms += ms
   }

@@ -4,10 +4,10 @@ import type { SimProcess } from './process.ts'
 import type { Random } from './random.ts'
 import type { Scheduler } from './scheduler.ts'
 
-/** A lost subscription is noticed after this long at the latest, ms. */
+/** A lost subscription is detected within this time, ms. */
 export const DETECTED_WITHIN = 2000
 
-/** The subscription of a process: delays, loses, repeats and reorders messages, and is lost itself. */
+/** The subscription of a process. It delays, loses, repeats and reorders messages, and is lost itself. */
 export class Subscription {
   readonly #process: SimProcess
   readonly #scheduler: Scheduler
@@ -16,10 +16,10 @@ export class Subscription {
   readonly #listeners: ReadonlySet<StoreListener>
   /** Whether the process believes that messages arrive. */
   #subscribed = false
-  /** Whether the server sends, and whether what it sends arrives. */
+  /** Whether the server sends; whether messages are lost on the way. */
   #connected = false
   #silent = false
-  /** Counts connections: what was under way on an earlier one is lost. */
+  /** Number of the connection. Messages of an earlier one are lost. */
   #epoch = 0
   #closed = false
   #faulty = true
@@ -41,7 +41,7 @@ export class Subscription {
     return this.#subscribed
   }
 
-  /** Carries a message to the process; false when nobody receives it. `hint`: it may be lost alone, and repeated. */
+  /** Sends a message. Returns whether it is received, as far as the server knows. `hint`: it may be lost or repeated alone. */
   send(deliver: () => void, hint: boolean): boolean {
     if (!this.#connected || this.#closed) return false
     if (this.#silent) return true
@@ -66,7 +66,7 @@ export class Subscription {
     })
   }
 
-  /** The connection is lost; `silently`: the server does not know. The process notices later and connects again. */
+  /** Loses the connection. `silently`: the server does not know. The process detects it later and connects again. */
   lose(silently: boolean, noticedAfter: number, downFor: number): void {
     if (!this.#connected || this.#closed) return
     if (silently) this.#silent = true
@@ -88,7 +88,7 @@ export class Subscription {
     this.connect(downFor)
   }
 
-  /** Subscribes, after a while; is told so a little later than it is true. */
+  /** Subscribes after a while. The process knows a little later. */
   connect(after: number): void {
     this.#process.at(this.#scheduler.now + after, () => {
       if (this.#connected || this.#closed) return
@@ -104,7 +104,7 @@ export class Subscription {
     for (const listener of this.#listeners) listener.up()
   }
 
-  /** No more faults: what is lost is noticed. */
+  /** Ends all faults: a lost connection is detected. */
   heal(): void {
     this.#faulty = false
     this.#process.at(this.#scheduler.now, () => {
@@ -112,7 +112,7 @@ export class Subscription {
     })
   }
 
-  /** The process is dead: the server knows it now, or does not for a while. */
+  /** The process is dead. `known`: the server knows it. */
   forsake(known: boolean): void {
     if (known) this.#connected = false
     else this.#silent = true

@@ -4,14 +4,14 @@ import type { Work, WorkContext } from '../../../src/locker/work.ts'
 import { identityOf, type WorkRecord } from './history.ts'
 import type { Actor, World } from './world.ts'
 
-/** What is published: a number that tells it from everything else, or undefined. */
+/** A published value: a unique number, or undefined. */
 type Value = { p: number } | undefined
 
 function newValue(world: World): Value {
   return world.random.chance(0.1) ? undefined : { p: world.novelty() }
 }
 
-/** Notes that a work began, or that a lease was handed to a caller. */
+/** Records that a work began, or that a caller received a lease. */
 function begin(
   world: World,
   actor: Actor,
@@ -43,7 +43,7 @@ function end(world: World, record: WorkRecord, how: string): void {
   world.history.say(() => `p${record.process} ends its work on ${record.key} under ${record.fence}: ${how}`)
 }
 
-/** What the failure says when a work returned a Date. */
+/** The message of the failure of a work that returned a Date. */
 const UNCARRIED = `The result cannot be published: ${refusal()}`
 
 function refusal(): string {
@@ -75,7 +75,7 @@ function durationOf(world: World): Duration {
   return world.random.weighted({ none: 2, short: 6, long: 3, endless: 1 })
 }
 
-/** A work of a kind that follows from the seed: short, long or endless, that fails, that heeds its signal or does not. */
+/** A random work: short, long or endless; may fail; may ignore its signal. */
 export function workOf(
   world: World,
   actor: Actor,
@@ -112,7 +112,7 @@ interface Manner {
   heeds: boolean
   end: 'value' | 'fails' | 'uncarried'
   shows: boolean
-  /** For how long nobody is to wait for anybody, ms: the result is not kept. */
+  /** The bypassFor of its noStore, ms. */
   bypassFor: number | undefined
   ttl: number | undefined
   nest: ((key: string) => Promise<unknown>) | undefined
@@ -148,7 +148,7 @@ async function finish(
   return value
 }
 
-/** What a caller of `request` does with its lease. */
+/** The use of a lease by a caller of `request`. */
 export async function useLease(world: World, actor: Actor, lease: Lease): Promise<void> {
   const { random, plan } = world
   const { key } = lease
@@ -159,7 +159,7 @@ export async function useLease(world: World, actor: Actor, lease: Lease): Promis
     ? 'publish'
     : random.weighted({ publish: 5, byKey: 2, fail: 1, release: 2, dispose: 1 })
   const value = newValue(world)
-  // What follows is the end of the work, however long it takes.
+  // The rest is the end of the work, however long it takes.
   end(world, record, manner)
   const publish = async (what: Value) => {
     record.identities.push(identityOf(what))
@@ -180,7 +180,7 @@ export async function useLease(world: World, actor: Actor, lease: Lease): Promis
     }
   } catch (error) {
     world.history.say(() => `p${record.process} could not ${manner} ${key}: ${String(error)}`)
-    // Whoever can do nothing more with it lets it go.
+    // A holder that can do nothing more releases it.
     await lease[Symbol.asyncDispose]().catch(() => {})
   }
 }

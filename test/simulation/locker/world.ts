@@ -13,7 +13,7 @@ import { Recorder } from './recorder.ts'
 import type { Scheduler } from './scheduler.ts'
 import { SimServer } from './server.ts'
 
-/** The memory store as one process is given it: the clock of the process, and the way over its connections. */
+/** The memory store as one process uses it: by its own clock, over its own connections. */
 class ProcessStore extends MemoryStore {
   readonly #store: Store
 
@@ -36,7 +36,7 @@ export interface Actor {
   closing: boolean
 }
 
-/** Everything that a run consists of. */
+/** All parts of a run. */
 export class World {
   readonly random: Random
   readonly plan: Plan
@@ -45,7 +45,7 @@ export class World {
   readonly history: History
   readonly recorder: Recorder
   readonly actors: Actor[] = []
-  /** How far the clock of the server was set back, all together: leases last so much longer. */
+  /** How far the server's clock was set back in all, ms: leases last so much longer. */
   setBack = 0
   /** The faults have stopped. */
   healed = false
@@ -103,12 +103,12 @@ export class World {
     return this.history.grants.findLast((grant) => grant.key === key && grant.fence === fence)
   }
 
-  /** Something to publish that nobody else has published. */
+  /** A value that was not published before. */
   novelty(): number {
     return ++this.#published
   }
 
-  /** Processes that can be asked for something. */
+  /** Processes that accept calls. */
   awake(): Actor[] {
     return this.actors.filter(({ process, closing }) => process.awake && !closing)
   }
