@@ -57,7 +57,7 @@ describe('staleWhileRevalidate', () => {
       }
       await until(() => c.runs === 2, { what: 'the refresh' })
       assert.equal(await soon(other.run('k', c.work, SWR)), 'value 1')
-      assert.ok(one.stats().stale + other.stats().stale >= 13, 'what is over is counted')
+      assert.ok(one.stats().stale + other.stats().stale >= 13, 'stale results are counted')
       c.end()
       const renewed = async () => (await one.peek('k')).status === 'done'
       await until(renewed, { what: 'the new result' })

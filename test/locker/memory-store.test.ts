@@ -98,9 +98,9 @@ test('L5 memory store - expired records are removed, and an idle store has no ti
 test('L5 memory store - versions of tags are removed', async () => {
   const clock = new ManualClock()
   const { store } = new Process(new MemoryStore({ clock }))
-  const [epoch] = await store.tagVersions(['tag'], 1500, LIMITS)
+  const [version] = await store.tagVersions(['tag'], 1500, LIMITS)
   clock.advance(1000)
-  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[epoch], 1])
+  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[version], 1])
   clock.advance(1000)
   assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[0], 0])
 })

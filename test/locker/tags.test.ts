@@ -127,7 +127,7 @@ test('L5 tags - versions of tags expire with the results that carry them', async
   const locker = await world.open()
   await locker.run('k', () => 1, { ...TAGGED, ttl: 500 })
   const left = Number(await world.t?.server.call('PTTL', recordKey('soloflight', 'reports', 't')))
-  assert.ok(left > 500 && left <= 61_000, `its epoch is kept for ${left} ms`)
+  assert.ok(left > 500 && left <= 61_000, `its version is kept for ${left} ms`)
 })
 
 test('tags - on different nodes of a cluster', async () => {
@@ -238,5 +238,5 @@ test('L5 tags - in memory, versions of tags are bounded as results are', async (
       store.tagVersions([recordKey('soloflight', `t${index}`, 't')], 0),
     ),
   )
-  assert.equal(found.flat().filter((epoch) => epoch > 0).length, 100)
+  assert.equal(found.flat().filter((version) => version > 0).length, 100)
 })
