@@ -377,7 +377,7 @@ onBoth('a listener does not belong to the work that it listens to: it may ask fo
   assert.equal(await asked.promise, 'done')
 })
 
-test('U1 async context - a work that opens the connection does not own what arrives by it', async () => {
+test('U1 async context - messages do not run in the context of the work that opened the connection', async () => {
   await using t = await setup()
   await using locker = new Locker({ timeout: 3000 })
   await using queue = new RedisQueue('queue', { redis: t.redis })

@@ -242,7 +242,7 @@ function tests(): void {
       })
     }
 
-    test('clients - RESP3 whose replies are mapped anew', async () => {
+    test('clients - RESP3 with another mapping of replies', async () => {
       await using t = await setup()
       const client = new Redis({ ...t.redis, protocol: 3, replyMapping: 'resp3' })
       clients.add(client)
@@ -314,8 +314,8 @@ function tests(): void {
     }
   })
 
-  describe('clients - what is refused', () => {
-    test('clients - a refused port ends no process, and says nothing by itself', async () => {
+  describe('clients - errors', () => {
+    test('clients - a refused port ends no process, and emits no warning by itself', async () => {
       await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
       assert.deepEqual(await child.call('ask', await freePort()), ['E_UNAVAILABLE', 'E_UNAVAILABLE'])
       assert.equal(child.output, '')
@@ -347,7 +347,7 @@ function tests(): void {
       return { t, user: { ...t.redis, username: 'user', password: 'right' } }
     }
 
-    test('clients - a wrong password is told', async () => {
+    test('clients - a wrong password is in the error', async () => {
       const { t, user } = await restricted()
       await using _ = t
       const wrong = { ...user, password: 'wrong' }
@@ -363,7 +363,7 @@ function tests(): void {
       client.disconnect()
     })
 
-    test('clients - a user that may not EVALSHA is told so', async () => {
+    test('clients - a user without permission for EVALSHA gets an error that says so', async () => {
       const { t, user } = await restricted('-evalsha')
       await using _ = t
       await using locker = lockerOn(user)
@@ -394,7 +394,7 @@ function tests(): void {
       })
     }
 
-    test('S4 clients - what a user invalidates who may not PUBLISH is served by no cache', async () => {
+    test('S4 clients - a result that a user without permission for PUBLISH invalidates is served by no cache', async () => {
       const { t, user } = await restricted('-publish')
       await using _ = t
       await using a = lockerOn(user)
@@ -416,7 +416,7 @@ function tests(): void {
   })
 
   describe('clients - close', () => {
-    test('L1 clients - close while connecting: who waits is told, nothing is left', async () => {
+    test('L1 clients - close while connecting: waiters reject, nothing remains', async () => {
       await using t = await setup({ proxy: true })
       t.proxy.blackhole(true)
       await using locker = lockerOn(t.redis, { unavailableAfter: 1000 })

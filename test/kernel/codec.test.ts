@@ -83,8 +83,8 @@ const carried = fc.letrec<{ any: unknown }>((tie) => ({
   ),
 })).any
 
-describe('codec - carries', () => {
-  test('codec - whatever it carries comes back equal, at any depth', () => {
+describe('codec - round trips', () => {
+  test('codec - every value that is encoded is decoded as an equal one, at any depth', () => {
     fc.assert(
       fc.property(carried, (value) => {
         assert.deepStrictEqual(back(value), value)
@@ -93,7 +93,7 @@ describe('codec - carries', () => {
     )
   })
 
-  test('codec - what comes back is encoded to the same bytes', () => {
+  test('codec - a decoded value is encoded to the same bytes', () => {
     fc.assert(fc.property(carried, (value) => there(back(value)).equals(there(value))))
   })
 
@@ -110,12 +110,12 @@ describe('codec - carries', () => {
     )
   })
 
-  test('codec - 2^53+1 as a number is what a number can be, and as text it is untouched', () => {
+  test('codec - 2^53+1 as a number is rounded as numbers are, and as text it is unchanged', () => {
     assert.equal(back(2 ** 53 + 1), 2 ** 53)
     assert.equal(back('9007199254740993'), '9007199254740993')
   })
 
-  test('codec - a binary value at the top costs two bytes, whatever it is', () => {
+  test('codec - a binary value at the top costs two bytes, whatever its kind', () => {
     for (const value of [
       Buffer.alloc(100),
       new ArrayBuffer(100),
@@ -145,7 +145,7 @@ describe('codec - carries', () => {
     assert.equal('polluted' in {}, false)
   })
 
-  test('codec - shares no memory with what it was given, nor with the bytes', () => {
+  test('codec - a decoded value shares memory neither with the original nor with the bytes', () => {
     fc.assert(
       fc.property(carried, (value) => {
         const bytes = there(value)
@@ -225,7 +225,7 @@ describe('codec - refuses', () => {
     assert.deepStrictEqual(back([shared, shared]), [shared, shared])
   })
 
-  test('codec - nesting is carried to 1000 levels and refused beyond, with a path of bounded length', () => {
+  test('codec - nesting is encoded to 1000 levels and refused beyond, with a path of bounded length', () => {
     assert.deepStrictEqual(back(nested(1000)), nested(1000))
     for (const depth of [1001, 200_000]) {
       assert.throws(

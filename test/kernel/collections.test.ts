@@ -8,7 +8,7 @@ import { Fifo, TransientMap, TransientSet } from '../../src/kernel/collections.t
 /** Few keys and many steps: each run rebuilds the collection several times. */
 const STEPS = { minLength: 600, maxLength: 1500 }
 
-test('collections - a map does what a Map does, however often it is made anew', () => {
+test('collections - a TransientMap behaves like a Map, however often it is rebuilt', () => {
   const step = fc.tuple(fc.boolean(), fc.nat(40))
   fc.assert(
     fc.property(fc.array(step, STEPS), (steps) => {
@@ -26,7 +26,7 @@ test('collections - a map does what a Map does, however often it is made anew', 
   )
 })
 
-test('collections - an iteration sees what is added and deleted meanwhile, and ends by break as well', () => {
+test('collections - an iteration sees additions and deletions, and may end by break', () => {
   const [set, model] = [new TransientSet<number>(), new Set<number>()]
   for (const each of [set, model]) for (let n = 0; n < 100; n++) each.add(n)
   const visit = (each: TransientSet<number> | Set<number>): number[] => {

@@ -60,7 +60,7 @@ test('L1 deadlines - each expires at its time, and not before', () => {
   assert.equal(clock.timers.size, 0)
 })
 
-test('L5 deadlines - nothing is left of what has ended in time', () => {
+test('L5 deadlines - operations that end in time leave nothing behind', () => {
   const clock = new SteppedClock()
   const deadlines = new Deadlines(clock)
   for (let within = 0; within < 5000; within += 0.7) {

@@ -50,7 +50,7 @@ async function failureOf(promise: Promise<unknown>): Promise<unknown> {
 function tests(): void {
   for (const place of ['memory', 'redis'] as const) {
     describe(`diagnosis - on ${place}`, () => {
-      test(`diagnosis - a TimeoutError names queue, command and what is missing, on ${place}`, async () => {
+      test(`diagnosis - a TimeoutError names the queue, the command and the missing part, on ${place}`, async () => {
         await using t = place === 'redis' ? await setup() : undefined
         const options: LockerOptions = { redis: t?.redis ?? null }
         await using queue = new RedisQueue('jobs', { redis: t?.redis ?? null })
@@ -104,7 +104,7 @@ function tests(): void {
       RedisQueue: (redis) => new RedisQueue('jobs', { redis }),
     }
     for (const [layer, make] of Object.entries(layers)) {
-      test(`diagnosis - ready of a ${layer} says what is wrong`, async () => {
+      test(`diagnosis - ready of a ${layer} names the cause`, async () => {
         await using t = await setup()
         const cases: [rules: string[], said: RegExp][] = [
           [['-evalsha'], /NOPERM.*evalsha/],
@@ -160,7 +160,7 @@ function tests(): void {
       return child.call('warnings')
     }
 
-    test('diagnosis - a worker that Redis refuses says so once', async () => {
+    test('diagnosis - a worker that Redis refuses warns once', async () => {
       await using t = await setup()
       for (const [rule, said] of [
         ['-evalsha', /NOPERM.*evalsha/],
@@ -176,7 +176,7 @@ function tests(): void {
       }
     })
 
-    test('diagnosis - a lease that is shorter than the way to Redis is told of once', async () => {
+    test('diagnosis - a lease that is shorter than the latency of Redis warns once', async () => {
       await using t = await setup({ proxy: true })
       await using child = await Child.fork<typeof handlers>(new URL(import.meta.url), { args: ['child'] })
       t.proxy.delay(150, { direction: 'down' })
@@ -185,7 +185,7 @@ function tests(): void {
       assert.equal(warnings.length, 1, warnings.join('\n'))
     })
 
-    test('diagnosis - a server that may evict is told of once, and one that may not be asked is used', async () => {
+    test('diagnosis - a server that may evict keys warns once; without permission for INFO there is no warning', async () => {
       await using t = await setup()
       await t.server.call('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru')
       for (const rule of ['+info', '-info']) {

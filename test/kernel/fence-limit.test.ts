@@ -102,7 +102,7 @@ test('S1 fence limit - a key goes on as long as fences are exact, then its error
   assert.deepEqual([here.stats().waiters, there.stats().waiters], [0, 0])
 })
 
-test('L1 fence limit - who is parked, and who is next here, gets the error as well', async () => {
+test('L1 fence limit - parked waiters and the next waiter of this process get the error as well', async () => {
   await using t = await setup()
   await using w = await lockersOn(t)
   const { here, there } = w
@@ -118,7 +118,7 @@ test('L1 fence limit - who is parked, and who is next here, gets the error as we
   }
 })
 
-test('L1 fence limit - the memory store says the same', async () => {
+test('L1 fence limit - the memory store returns the same error', async () => {
   const store = new MemoryStore()
   await using locker = new Locker({ store, cache: false })
   store.apply(recordKey('soloflight', 'key'), (record, at) => {
@@ -222,7 +222,7 @@ test('S4 fence limit - an invalidation of a record with an impossible fence reac
   }
 })
 
-test('S4 fence limit - a result of a forged fence is not kept in a process: what replaces it is served', async () => {
+test('S4 fence limit - a result of a forged fence is not cached in a process: its replacement is served', async () => {
   await using t = await setup()
   await using here = new Locker({ redis: t.redis, ttl: 60_000 })
   await using there = new Locker({ redis: t.redis })

@@ -28,9 +28,9 @@ async function heard(child: Child<HooksHandlers>, hooks: Record<string, string>)
 }
 
 for (const rejects of [false, true]) {
-  const how = rejects ? 'rejects with' : 'throws'
+  const how = rejects ? 'rejects' : 'throws'
 
-  test(`U3 hooks - what a hook of a queue ${how}`, async () => {
+  test(`U3 hooks - a hook of a queue ${how}`, async () => {
     await using t = await setup()
     for (const path of [undefined, t.server.path]) {
       await using child = await Child.fork<HooksHandlers>(FILE)
@@ -50,7 +50,7 @@ for (const rejects of [false, true]) {
     }
   })
 
-  test(`U3 hooks - what a hook of a locker ${how}`, async () => {
+  test(`U3 hooks - a hook of a locker ${how}`, async () => {
     await using t = await setup()
     for (const path of [undefined, t.server.path]) {
       await using child = await Child.fork<HooksHandlers>(FILE)
@@ -64,7 +64,7 @@ for (const rejects of [false, true]) {
     }
   })
 
-  test(`U3 hooks - what a hook of an HTTP handler ${how}`, async () => {
+  test(`U3 hooks - a hook of an HTTP handler ${how}`, async () => {
     await using child = await Child.fork<HooksHandlers>(FILE)
     assert.deepEqual(await child.call('requests', rejects), [500, 0], child.output)
     await heard(child, { onError: 'onError', next: 'next' })

@@ -46,7 +46,7 @@ for (const system of SYSTEMS) {
       assert.equal(warnings(program.errors), 0, program.errors)
     })
 
-    test('a worker waits for Redis, and one warning says where and why', async () => {
+    test('a worker waits for Redis, and one warning names the address and the cause', async () => {
       const port = await freePort()
       const redis = `redis://somebody:a-secret@127.0.0.1:${port}`
       const program = await programs.start(system, 'RedisQueue', worker({ redis }))
@@ -144,7 +144,7 @@ for (const system of SYSTEMS) {
       })
     }
 
-    test('who waits for what Redis would have to say is told that it is not there', async () => {
+    test('calls reject with UnavailableError while Redis is unreachable', async () => {
       const redis = JSON.stringify({ host: '127.0.0.1', port: await freePort() })
       const program = await programs.start(
         system,

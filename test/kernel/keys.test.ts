@@ -129,7 +129,7 @@ test('keys - short plain keys stay readable', () => {
   assert.match(recordKey('p', 'a b'), /^p:1:h\/[\w-]{43}$/)
 })
 
-test('keys - what is no key is refused, with what came', async () => {
+test('keys - an invalid key is refused, and shown', async () => {
   await using locker = new Locker()
   const work = () => 1
   for (const bad of [undefined, null, 42, Symbol('s'), {}, ['a'], '']) {
@@ -142,7 +142,7 @@ test('keys - what is no key is refused, with what came', async () => {
   }
 })
 
-test('keys - bad prefixes are refused, with what came', () => {
+test('keys - bad prefixes are refused, and shown', () => {
   for (const bad of ['', 'a b', '{a}', 'a*', 'a\n', 'ü', 'a'.repeat(65), 'a\0', 42, null, ['a']]) {
     assert.throws(() => new Locker({ prefix: bad as string }), {
       name: 'TypeError',

@@ -44,7 +44,7 @@ describe('L5 memory', () => {
     assert.ok(held < 60 * MIB, `${Math.round(held / MIB)} MiB`)
   })
 
-  test('the in-process cache holds what it counts, and no part of what was received besides', async () => {
+  test('the in-process cache retains as much as it counts, and no other received bytes', async () => {
     await using t = await setup()
     const { held, counted } = await measured('cache', 600, t.url)
     assert.ok(counted < 4 * MIB, `${counted} bytes`)
@@ -53,7 +53,7 @@ describe('L5 memory', () => {
 })
 
 describe('L5 the embedded store', () => {
-  test('forgets the oldest results first, never what runs or is waited for', async () => {
+  test('evicts the oldest results first, never keys with a running work or waiters', async () => {
     const store = new MemoryStore({ maxBytes: 10 * MIB })
     await using locker = new Locker({ store, cache: false })
     await using other = new Locker({ store, cache: false })
@@ -70,7 +70,7 @@ describe('L5 the embedded store', () => {
     assert.deepEqual(await Promise.all([running, waiting]), ['once', 'once'])
   })
 
-  test('gives a result that is larger than its bound to all who wait, and does not keep it', async () => {
+  test('gives a result that is larger than its bound to all waiters, and does not keep it', async () => {
     const store = new MemoryStore({ maxBytes: MIB })
     await using locker = new Locker({ store, cache: false })
     await using other = new Locker({ store, cache: false })
@@ -89,7 +89,7 @@ describe('L5 the embedded store', () => {
     assert.equal(await locker.run('small', () => 'anew'), 'kept')
   })
 
-  test('refuses new keys when what runs fills it', async () => {
+  test('refuses new keys when running works fill it', async () => {
     const store = new MemoryStore({ maxBytes: 10 * 1024 })
     await using locker = new Locker({ store })
     const gate = pDefer<string>()
@@ -112,7 +112,7 @@ describe('L5 the embedded store', () => {
 })
 
 describe('L5 the embedded queue', () => {
-  test('forgets the oldest results first, never what waits, which is refused beyond the bound', async () => {
+  test('evicts the oldest results first, never waiting jobs, which are refused beyond the bound', async () => {
     const store = new MemoryQueueStore({ maxBytes: 10 * MIB })
     await using queue = new RedisQueue<{ work: (data: string) => string }>('queue', { store })
     await using worker = new RedisQueue<{ work: (data: string) => string }>('queue', { store })
@@ -147,7 +147,7 @@ describe('memory - parts', () => {
     assert.equal(ownedBytes(most), most)
   })
 
-  test('a budget forgets what is idle, the oldest first', () => {
+  test('a budget evicts unused entries, the oldest first', () => {
     const budget = new MemoryBudget<{ name: string }>(100)
     const forgotten: string[] = []
     const entry = (name: string, bytes: number, idle = true) => {

@@ -68,7 +68,7 @@ describe('one listener', () => {
   }
 
   for (const place of ['memory', 'redis'] as const) {
-    test(`one listener - many calls with one AbortSignal do not warn, all are told, on ${place}`, async () => {
+    test(`one listener - many calls with one AbortSignal do not warn, and all abort, on ${place}`, async () => {
       await using t = place === 'redis' ? await setup() : undefined
       const redis = t?.redis ?? null
       await using locker = new Locker({ redis })

@@ -135,7 +135,7 @@ function tests(): void {
     })
   }
 
-  describe('redis option - what is welcome', () => {
+  describe('redis option - valid sources', () => {
     test('redis option - every kind of source reaches the server that it names', async () => {
       await using server = await RedisServer.start({ port: 'free' })
       await server.call('ACL', 'SETUSER', 'us:er', 'on', '>p@ss/w', '~*', '&*', '+@all')
@@ -191,7 +191,7 @@ function tests(): void {
     })
   })
 
-  describe('redis option - what Redis answers is in the message', () => {
+  describe('redis option - replies of Redis are in the message', () => {
     async function failure(redis: LockerOptions['redis'], key = 'key'): Promise<UnavailableError> {
       await using locker = new Locker({ redis, unavailableAfter: PATIENCE })
       const error: unknown = await locker.run(key, () => 'done').catch((thrown: unknown) => thrown)
@@ -199,7 +199,7 @@ function tests(): void {
       return error
     }
 
-    test('redis option - a database that is not there', async () => {
+    test('redis option - a database that does not exist', async () => {
       await using server = await RedisServer.start({ port: 'free' })
       const port = portOf(server)
       for (const redis of [`redis://${LOCALHOST}:${port}/99`, { port: port, db: 99 }])
@@ -247,7 +247,7 @@ function tests(): void {
       }
     })
 
-    test('redis option - nobody listens, on any address of a name', async () => {
+    test('redis option - no server listens, on any address of a name', async () => {
       const port = await freePort()
       assert.match((await failure(`redis://localhost:${port}`)).message, /ECONNREFUSED/)
       const cluster = new Cluster([{ host: LOCALHOST, port }], {

@@ -119,7 +119,7 @@ describe('secrets - a connection that fails', { concurrency: 5 }, () => {
   }
 
   for (const [index, [what, { args, acl, source }]] of Object.entries(cases).entries()) {
-    test(`secrets - ${what}: errors, events and warnings do not tell the password`, async () => {
+    test(`secrets - ${what}: errors, events and warnings do not show the password`, async () => {
       await using server = await RedisServer.start({ port: 'free', args: args ?? [] })
       if (acl) await server.call('ACL', 'SETUSER', 'user', 'on', '>right', '~*', '&*', '+@all')
       // Each has a password of its own, because all events of this process are collected.
@@ -128,7 +128,7 @@ describe('secrets - a connection that fails', { concurrency: 5 }, () => {
     })
   }
 
-  test('secrets - a closed port: errors, events and warnings do not tell the password', async () => {
+  test('secrets - a closed port: errors, events and warnings do not show the password', async () => {
     const secret = `${SECRET}-closed-`
     await check(`redis://${secret}:${secret}@${LOCALHOST}:${await freePort()}`, secret)
   })
@@ -147,7 +147,7 @@ describe('secrets - a connection that fails', { concurrency: 5 }, () => {
   }
 })
 
-test('secrets - a refused command is not told with the values that it carries', async () => {
+test('secrets - an error of a refused command does not show its arguments', async () => {
   await using t = await setup()
   using told = new Told()
   await using locker = new Locker({ redis: t.redis, unavailableAfter: 300 })
@@ -334,8 +334,8 @@ function foreignError(fields: object): Error {
   return make({ cause })
 }
 
-describe('secrets - what travels of a failure', () => {
-  test('secrets - a failure of a work is told to others without what foreign errors carry', async () => {
+describe('secrets - failures as data', () => {
+  test('secrets - a failure of a work is sent without the secrets of foreign errors', async () => {
     await using t = await setup()
     await using here = new Locker({ redis: t.redis, errorTtl: 60_000 })
     await using there = new Locker({ redis: t.redis })
@@ -375,7 +375,7 @@ describe('secrets - what travels of a failure', () => {
     told.assertWithout(SECRET)
   })
 
-  test('secrets - a failure of a job is told, listed and kept without what foreign errors carry', async () => {
+  test('secrets - a failure of a job is sent, listed and kept without the secrets of foreign errors', async () => {
     await using t = await setup()
     await using worker = new RedisQueue('jobs', { redis: t.redis, errorTtl: 60_000 })
     await using submitter = new RedisQueue('jobs', { redis: t.redis, attempts: 2 })
@@ -395,7 +395,7 @@ describe('secrets - what travels of a failure', () => {
     await stop()
   })
 
-  test('secrets - exposeError may send what is left out, and is given what would be sent', async () => {
+  test('secrets - exposeError may send the omitted fields, and receives the failure that would be sent', async () => {
     await using t = await setup()
     const given: RemoteFailure[] = []
     const exposeError = (failure: RemoteFailure, error: unknown): RemoteFailure => {
@@ -412,7 +412,7 @@ describe('secrets - what travels of a failure', () => {
   })
 })
 
-test('secrets - what a hook throws is warned of without credentials', async () => {
+test('secrets - the warning about an error of a hook shows no credentials', async () => {
   using told = new Told()
   const warned = once(process, 'warning')
   await using queue = new RedisQueue('jobs', {
@@ -427,7 +427,7 @@ test('secrets - what a hook throws is warned of without credentials', async () =
   assert.match(`${warning.message} ${warning.detail}`, /of https:\/\/\*\*\*@h[\s\S]*of https:\/\/\*\*\*@h/)
 })
 
-test('secrets - what a handler of a server throws is warned of without what it carries', async () => {
+test('secrets - the warning about an error of a handler shows no secrets', async () => {
   await using world = new HttpWorld()
   using told = new Told()
   const warned = once(process, 'warning')

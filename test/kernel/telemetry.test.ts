@@ -57,7 +57,7 @@ test('telemetry - channels are named soloflight:<event>', () => {
   )
 })
 
-test('telemetry - a run tells of its grant, work, settling and wait; a hit of itself', async () => {
+test('telemetry - a run emits grant, work, settle and wait; a hit emits hit', async () => {
   await using locker = new Locker()
   using told = new Recording()
   await locker.run('key', () => 1)
@@ -81,7 +81,7 @@ test('telemetry - a run tells of its grant, work, settling and wait; a hit of it
   assert.deepEqual(told.of('hit'), Array(3).fill({ key: 'key', local: true }))
 })
 
-test('telemetry - joins, failures, timeouts and aborts are told', async () => {
+test('telemetry - joins, failures, timeouts and aborts emit events', async () => {
   await using locker = new Locker({ cache: false })
   using told = new Recording()
   const gate = pDefer<never>()
@@ -102,7 +102,7 @@ test('telemetry - joins, failures, timeouts and aborts are told', async () => {
   assert.deepEqual(outcomes.sort(), ['E_ABORTED', 'E_REMOTE', 'E_REMOTE', 'E_TIMEOUT'])
 })
 
-test('telemetry - request tells that it waited for a lease, and when the lease is lost', async () => {
+test('telemetry - request emits events when it waited for a lease, and when the lease is lost', async () => {
   const store = new MemoryStore()
   await using locker = new Locker({ store, lease: 150 })
   using told = new Recording()
@@ -117,7 +117,7 @@ test('telemetry - request tells that it waited for a lease, and when the lease i
 })
 
 for (const world of ['memory', 'redis']) {
-  test(`telemetry - the trace context of the processor reaches those who park behind it, on ${world}`, async () => {
+  test(`telemetry - the trace context of the processor reaches parked waiters, on ${world}`, async () => {
     await using t = await setup()
     const store = new MemoryStore()
     const where = world === 'redis' ? { redis: t.redis } : { store }
@@ -146,7 +146,7 @@ for (const world of ['memory', 'redis']) {
   })
 }
 
-test('telemetry - hits of the store, takeovers and both links to Redis are told', async () => {
+test('telemetry - hits of the store, takeovers and both connections to Redis emit events', async () => {
   await using t = await setup()
   using told = new Recording()
   await using one = new Locker({ redis: t.redis, cache: false, lease: 300 })
@@ -166,7 +166,7 @@ test('telemetry - hits of the store, takeovers and both links to Redis are told'
   })
 })
 
-test('telemetry - a work for this process alone is told', async () => {
+test('telemetry - an unshared work emits an event', async () => {
   await using t = await setup()
   await t.server.kill()
   await using locker = new Locker({ redis: t.redis, unavailableAfter: 100, onUnavailable: 'local' })
@@ -175,7 +175,7 @@ test('telemetry - a work for this process alone is told', async () => {
   assert.deepEqual(told.of('unshared'), [{ key: 'key' }])
 })
 
-test('telemetry - nothing is told when nobody listens, and a listener that came late misses only what was', async () => {
+test('telemetry - nothing is emitted without subscribers, and a late subscriber misses only earlier events', async () => {
   await using locker = new Locker()
   await locker.run('before', () => 1)
   using told = new Recording()

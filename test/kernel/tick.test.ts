@@ -9,7 +9,7 @@ import { Locker } from '../../src/index.ts'
 import { atEndOfTick, endTick } from '../../src/kernel/time.ts'
 import { setup } from '../support/setup.ts'
 
-test('tick - what waits goes out after all microtasks, in order, once', async () => {
+test('tick - callbacks run after all microtasks, in order, once', async () => {
   const order: string[] = []
   atEndOfTick(() => {
     order.push('first')
@@ -27,7 +27,7 @@ test('tick - what waits goes out after all microtasks, in order, once', async ()
   assert.equal(order.length, 4)
 })
 
-test('tick - what throws is an uncaught exception, and holds up nothing', async () => {
+test('tick - an error is an uncaught exception, and delays no other callback', async () => {
   const listeners = process.listeners('uncaughtException')
   process.removeAllListeners('uncaughtException')
   const uncaught = once(process, 'uncaughtException')

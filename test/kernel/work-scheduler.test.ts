@@ -42,7 +42,7 @@ test('work scheduler - works that do not compute all start in one turn', async (
   assert.equal(started, 1000)
 })
 
-test('work scheduler - the budget of a turn bounds what computes, over all schedulers of a process', async () => {
+test('work scheduler - the budget of a turn limits the works of all schedulers of a process', async () => {
   const clock = new HandClock()
   const schedulers = [1, 2].map(() => new WorkScheduler(Number.POSITIVE_INFINITY, clock))
   const started: number[] = []
@@ -87,7 +87,7 @@ async function publishing(
   return order
 }
 
-test('work scheduler - what a work has computed goes on before the next one starts', async () => {
+test('work scheduler - the result of a work is processed before the next work starts', async () => {
   for (const [batchable, ms] of [
     [false, 0],
     [true, 1],
