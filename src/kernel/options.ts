@@ -171,10 +171,10 @@ export function checkOptions<Options extends object>(
   checkNames(path ?? 'options', given, table)
   // By the table, because the getters of a class are not enumerable.
   for (const name in table) {
-    const [check, fallback] = table[name] as readonly [Check, unknown?]
+    const row = table[name] as readonly [Check, unknown?]
     const value = given[name]
-    if (value !== undefined || fallback === REQUIRED)
-      check(path === undefined ? name : `${path}.${name}`, value)
+    if (value !== undefined || row[1] === REQUIRED)
+      row[0](path === undefined ? name : `${path}.${name}`, value)
   }
 }
 
