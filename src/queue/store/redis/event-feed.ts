@@ -3,26 +3,29 @@ import type { CommandSender } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { atEndOfTick, microtask, type Timer } from '../../../kernel/time.ts'
 
-/** Who watches says so this often, ms, and is believed for twice as long. */
+/** How often a watcher announces itself, ms. Other processes send events to it for twice as long. */
 const ANNOUNCE_INTERVAL = 5_000
 
-/** Who may watch at a time. */
+/** Most watchers that a process sends events to. */
 const MAX_WATCHERS = 100
 
-/** Events of one tick go together, so many at most. */
+/** Most events of one message. The events of one tick are sent together. */
 const MAX_EVENTS_PER_MESSAGE = 100
 
 /**
- * The events of a queue in all processes, for those who watch. Who watches broadcasts its inbox; every process that has
- * heard of it sends its events there. While nobody watches, nothing is sent.
+ * Publishes the events of a queue to watchers in all processes. A watcher broadcasts its inbox, and every process sends its
+ * events there. Without watchers nothing is sent. Best effort.
+ *
+ *   broadcast   f base address +       a watcher announces itself; '-': it stops
+ *   message     nonce f, then one event per line
  */
 export class EventFeed {
   readonly #connection: Connection
-  /** Begins what watchers of this queue broadcast. */
+  /** Prefix of the broadcasts of watchers of this queue. */
   readonly #announcement: string
-  /** Until when watchers are believed to be there, by inbox and nonce. */
+  /** The watchers in all processes by inbox and nonce, and until when events are sent to them. */
   readonly #watchers = new Map<string, number>()
-  /** What ends the watching of this process. */
+  /** Stops each watch of this process. */
   readonly #watches = new Set<() => void>()
   #events: string[] = []
   readonly #unlisten: () => void
@@ -60,13 +63,13 @@ export class EventFeed {
     this.#events = []
     const now = this.#connection.clock.now()
     const { inbox, inboxChannel } = this.#connection
-    const channels = inboxChannel.slice(0, -inbox.id.length)
+    const channelPrefix = inboxChannel.slice(0, -inbox.id.length)
     for (const [watcher, until] of this.#watchers) {
       if (until < now) this.#watchers.delete(watcher)
       else {
         for (let from = 0; from < events.length; from += MAX_EVENTS_PER_MESSAGE) {
           const text = `${FORMAT}${watcher.slice(inbox.id.length)}f\n${events.slice(from, from + MAX_EVENTS_PER_MESSAGE).join('\n')}`
-          this.#publish(channels + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_INTERVAL).catch(
+          this.#publish(channelPrefix + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_INTERVAL).catch(
             () => {},
           )
         }
@@ -79,25 +82,25 @@ export class EventFeed {
     return this.#connection.call(request, within)
   }
 
-  /** Hears the events of all processes. The returned function ends that. */
-  async watch(heard: (event: string) => void, within: number): Promise<() => void> {
+  /** Calls `onEvent` with the events of all processes until the returned function is called. */
+  async watch(onEvent: (event: string) => void, within: number): Promise<() => void> {
     const { inbox, clock, broadcastChannel } = this.#connection
     const nonce = newId()
-    const word = `${this.#announcement}${inbox.id}${nonce} `
+    const announcement = `${this.#announcement}${inbox.id}${nonce} `
     inbox.listen(nonce, {
       hint: ({ body }) => {
-        // In a tick of its own: what a listener throws is its own affair.
-        for (const event of body.toString().split('\n')) microtask(() => heard(event))
+        // In a microtask each, so that an error of a listener does not reach the inbox.
+        for (const event of body.toString().split('\n')) microtask(() => onEvent(event))
       },
     })
     let timer: Timer | undefined
-    const announce = () => this.#publish(broadcastChannel, `${word}+`, within)
-    const goOn = () => {
+    const announce = () => this.#publish(broadcastChannel, `${announcement}+`, within)
+    const announceLater = () => {
       timer = clock.after(
         ANNOUNCE_INTERVAL,
         () => {
           announce().catch(() => {})
-          goOn()
+          announceLater()
         },
         true,
       )
@@ -106,7 +109,7 @@ export class EventFeed {
       if (!this.#watches.delete(stop)) return
       timer?.cancel()
       inbox.ignore(nonce)
-      this.#publish(broadcastChannel, `${word}-`, within).catch(() => {})
+      this.#publish(broadcastChannel, `${announcement}-`, within).catch(() => {})
     }
     this.#watches.add(stop)
     try {
@@ -115,7 +118,7 @@ export class EventFeed {
       stop()
       throw error
     }
-    if (this.#watches.has(stop)) goOn()
+    if (this.#watches.has(stop)) announceLater()
     return stop
   }
 

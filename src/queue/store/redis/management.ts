@@ -1,62 +1,81 @@
 import type { CallLimits } from '../../../kernel/limits.ts'
 import type { Script } from '../../../kernel/redis/call.ts'
-import type { Counts, JobSnapshot, JobState } from '../store.ts'
-import type { Argument, CommandKeys, QueueCalls } from './calls.ts'
-import { parseSnapshot, toText } from './replies.ts'
-import type { QueueScripts } from './scripts/index.ts'
+import type { Counts, DueJob, DueJobs, DueResult, JobSnapshot, JobState, StallPolicy } from '../store.ts'
+import type { CommandKeys, QueueCalls } from './queue-calls.ts'
+import { parseSnapshot, toText } from './wire.ts'
 
-type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
+/** Due jobs that are processed together. */
+const MAX_DUE_JOBS = 32
 
-/** The part of the store that looks at a queue, and steers it from outside. */
-export class QueueManagement {
-  protected readonly calls: QueueCalls
-  protected readonly scripts: QueueScripts
-  /** Jobs that one script of `drain` looks at: it runs alone on the server, so it must stay short. */
-  protected readonly drainStep: number
+/** By the script's reply. */
+const DUE_STATUSES = ['none', 'promoted', 'stalled', 'failed'] as const
 
-  constructor(calls: QueueCalls, scripts: QueueScripts, drainStep: number) {
-    this.calls = calls
-    this.scripts = scripts
-    this.drainStep = drainStep
+/** The operations of the store that process due jobs, inspect a queue and manage its jobs. */
+export class RedisQueueManagement {
+  readonly #calls: QueueCalls
+  readonly #drainStep: string
+  readonly #messageLimit: string
+
+  /** `drainStep`: jobs that one call of `drain` removes at most. A script blocks the server, so it must be short. */
+  constructor(calls: QueueCalls, drainStep: number, messageLimit: string) {
+    this.#calls = calls
+    this.#drainStep = String(drainStep)
+    this.#messageLimit = messageLimit
   }
 
-  /** Calls a script about one job. */
-  protected job(
-    script: Script,
-    id: string,
-    command: string | undefined,
-    args: readonly Argument[],
-    within: number,
-  ): Promise<unknown> {
-    const commands = command === undefined ? [] : [this.calls.command(command)]
-    return this.calls.call(script, commands, [this.calls.queueKeys.job(id)], args, within)
+  async findDue({ within }: CallLimits): Promise<DueJobs> {
+    const { keys, serverClock } = this.#calls
+    const args = [keys.deadlines, '0', String(MAX_DUE_JOBS - 1), 'WITHSCORES']
+    const reply = await this.#calls.read('zrange', args, within)
+    const flat = (reply as unknown[]).flat().map(toText)
+    const jobs: DueJob[] = []
+    for (let at = 0; at < flat.length; at += 2) {
+      const [id, command] = (flat[at] ?? '').split(' ')
+      // The server compares whole milliseconds, so a job is due one millisecond later.
+      const remaining = serverClock.remaining(Number(flat[at + 1]) + 1)
+      if (remaining > 0) return { jobs, nextIn: remaining }
+      if (id !== undefined && command !== undefined) jobs.push({ id, command })
+    }
+    return { jobs, nextIn: undefined }
   }
 
-  /** Reads of the primary: where a cluster client reads from replicas, these may lack what was just written. */
-  protected read(command: ReadCommand, [key = '', ...args]: string[], within: number): Promise<unknown> {
-    return this.calls.connection.call(this.scripts.read.with([key], [command, ...args]), within)
+  async processDue(jobs: DueJob[], policy: StallPolicy, { within }: CallLimits): Promise<DueResult[]> {
+    const { maxStalls, failure, errorTtl, outcomeRetention, retain } = policy
+    const segments = [...new Set(jobs.map((job) => job.command))]
+    const commands = segments.map((segment) => this.#calls.commandOfSegment(segment))
+    const keys = jobs.map((job) => this.#calls.keys.job(job.id))
+    const args = [String(maxStalls), failure]
+    args.push(...[errorTtl, outcomeRetention, retain.count, retain.age].map(String), this.#messageLimit)
+    for (const job of jobs) args.push(String(segments.indexOf(job.command) + 1))
+    const sentAt = this.#calls.connection.clock.now()
+    const reply = await this.#calls.call(this.#calls.scripts.processDue, commands, keys, args, within)
+    const values = reply as unknown[]
+    this.#calls.serverClock.update(Number(values[jobs.length]), sentAt)
+    return jobs.map(({ id, command }, index) => {
+      return { id, command, status: DUE_STATUSES[Number(values[index])] ?? 'none' }
+    })
   }
 
   async readLog(id: string, { within }: CallLimits): Promise<string[]> {
-    return ((await this.read('lrange', [this.calls.queueKeys.log(id), '0', '-1'], within)) as unknown[]).map(
-      toText,
-    )
+    const reply = await this.#calls.read('lrange', [this.#calls.keys.log(id), '0', '-1'], within)
+    return (reply as unknown[]).map(toText)
   }
 
   async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
-    return parseSnapshot(id, await this.job(this.scripts.snapshot, id, undefined, [], within))
+    const reply = await this.#calls.callJob(this.#calls.scripts.snapshot, id, undefined, [], within)
+    return parseSnapshot(id, reply)
   }
 
   async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
     const commands = state === 'waiting' ? await this.#allCommands(limits) : []
     const args = [state, String(from), String(limit)]
-    const reply = await this.calls.call(this.scripts.list, commands, [], args, limits.within)
+    const reply = await this.#calls.call(this.#calls.scripts.list, commands, [], args, limits.within)
     return (reply as unknown[]).map(toText)
   }
 
   async counts(limits: CallLimits): Promise<Counts> {
     const commands = await this.#allCommands(limits)
-    const reply = await this.calls.call(this.scripts.counts, commands, [], [], limits.within)
+    const reply = await this.#calls.call(this.#calls.scripts.counts, commands, [], [], limits.within)
     const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
       number,
       number,
@@ -69,10 +88,10 @@ export class QueueManagement {
 
   async drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number> {
     const commands = await this.#allCommands(limits)
-    const args = [state, String(this.drainStep), String(outcomeRetention)]
+    const args = [state, this.#drainStep, String(outcomeRetention)]
     let removed = 0
     for (;;) {
-      const reply = await this.calls.call(this.scripts.drain, commands, [], args, limits.within)
+      const reply = await this.#calls.call(this.#calls.scripts.drain, commands, [], args, limits.within)
       const [count, more] = (reply as unknown[]).map(Number) as [number, number]
       removed += count
       if (more === 0) return removed
@@ -80,18 +99,18 @@ export class QueueManagement {
   }
 
   async #allCommands({ within }: CallLimits): Promise<CommandKeys[]> {
-    const reply = await this.read('hkeys', [this.calls.queueKeys.shared[4] as string], within)
-    return (reply as unknown[]).map((name) => this.calls.commandOfSegment(toText(name)))
+    const segments = await this.#calls.read('hkeys', [this.#calls.keys.commands], within)
+    return (segments as unknown[]).map((segment) => this.#calls.commandOfSegment(toText(segment)))
   }
 
   async commands({ within }: CallLimits): Promise<string[]> {
-    const reply = await this.read('hvals', [this.calls.queueKeys.shared[4] as string], within)
-    return (reply as unknown[]).map(toText)
+    const names = await this.#calls.read('hvals', [this.#calls.keys.commands], within)
+    return (names as unknown[]).map(toText)
   }
 
   async hasWorker(command: string, { within }: CallLimits): Promise<boolean> {
-    const [, , workers = ''] = this.calls.command(command).keysFor
-    return ((await this.read('hkeys', [workers], within)) as unknown[]).length > 0
+    const [, , workers = ''] = this.#calls.command(command).keys
+    return ((await this.#calls.read('hkeys', [workers], within)) as unknown[]).length > 0
   }
 
   async retry(
@@ -100,34 +119,30 @@ export class QueueManagement {
     generation: number,
     { within }: CallLimits,
   ): Promise<number | undefined> {
-    const reply = await this.job(this.scripts.retry, id, command, [String(generation)], within)
+    const { scripts } = this.#calls
+    const reply = await this.#calls.callJob(scripts.retry, id, command, [String(generation)], within)
     return Number(toText(reply)) || undefined
   }
 
   pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#halt(this.scripts.pause, command, limits)
+    return this.#setPaused(this.#calls.scripts.pause, command, limits)
   }
 
   resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#halt(this.scripts.resume, command, limits)
+    return this.#setPaused(this.#calls.scripts.resume, command, limits)
   }
 
-  async #halt(script: QueueScripts['pause'], command: string, limits: CallLimits): Promise<void> {
-    const commands = command === '' ? await this.#allCommands(limits) : [this.calls.command(command)]
-    const name = command === '' ? '' : this.calls.command(command).segment
-    await this.calls.call(script, commands, [], [name, command], limits.within)
+  async #setPaused(script: Script, command: string, limits: CallLimits): Promise<void> {
+    const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
+    const segment = command === '' ? '' : this.#calls.command(command).segment
+    await this.#calls.call(script, commands, [], [segment, command], limits.within)
   }
 
   async pausedCommands({ within }: CallLimits): Promise<string[]> {
-    const members = (
-      (await this.read('smembers', [this.calls.queueKeys.shared[5] as string], within)) as unknown[]
-    ).map(toText)
-    if (members.length === 0) return []
-    const real = (await this.read(
-      'hmget',
-      [this.calls.queueKeys.shared[4] as string, ...members],
-      within,
-    )) as unknown[]
-    return members.map((name, index) => (name === '' ? '' : toText(real[index]) || name))
+    const { keys } = this.#calls
+    const segments = ((await this.#calls.read('smembers', [keys.paused], within)) as unknown[]).map(toText)
+    if (segments.length === 0) return []
+    const names = (await this.#calls.read('hmget', [keys.commands, ...segments], within)) as unknown[]
+    return segments.map((segment, index) => (segment === '' ? '' : toText(names[index]) || segment))
   }
 }

@@ -12,12 +12,25 @@ export function keySegment(name: string): string {
 export class QueueKeys {
   /** Prefix of all keys. No key of a Locker has it: in those, a letter and a slash follow the format number. */
   readonly base: string
-  /** Keys that belong to no command: lease ends, delayed, failed, completed, commands, paused. */
+  readonly deadlines: string
+  readonly commands: string
+  readonly paused: string
+  /** Keys that belong to no command, as the scripts take them: deadlines, delayed, failed, completed, commands, paused. */
   readonly shared: readonly string[]
 
   constructor(prefix: string, queue: string) {
     this.base = `${prefix}:${FORMAT}:{${keySegment(queue)}}`
-    this.shared = ['t', 'd', 'x', 'c', 'q', 's'].map((name) => this.base + name)
+    this.deadlines = `${this.base}t`
+    this.commands = `${this.base}q`
+    this.paused = `${this.base}s`
+    this.shared = [
+      this.deadlines,
+      `${this.base}d`,
+      `${this.base}x`,
+      `${this.base}c`,
+      this.commands,
+      this.paused,
+    ]
   }
 
   /** Keys of a command: ready jobs, idle slots, workers, ready jobs with a priority. */

@@ -1,13 +1,6 @@
-import { PENDING_JOB_TTL, type Submission } from '../../store.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
+import { FLAGS } from '../wire.ts'
 import { GENERATION_FIELDS } from './prelude.ts'
-
-/** Flags of a submission; they add up. */
-const AWAITED = 1
-const JOIN = 2
-const RERUN = 4
-const LIFO = 8
-const ABORT_UNWANTED = 16
-const REQUIRES_WORKER = 32
 
 /**
  * Submits jobs.
@@ -84,8 +77,8 @@ local optionsOf = memoized(function(text)
   local command, flags, delay, priority = string.match(text, '^(%d+) (%d+) (%d+) (%d+)$')
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
   return { command = commands[num(command)], delay = num(delay), priority = num(priority),
-    awaited = has(${AWAITED}), joins = has(${JOIN}), reruns = has(${RERUN}), lifo = has(${LIFO}),
-    abortUnwanted = has(${ABORT_UNWANTED}), requiresWorker = has(${REQUIRES_WORKER}) }
+    awaited = has(${FLAGS.awaited}), joins = has(${FLAGS.join}), reruns = has(${FLAGS.rerun}), lifo = has(${FLAGS.lifo}),
+    abortUnwanted = has(${FLAGS.abortUnwanted}), requiresWorker = has(${FLAGS.requiresWorker}) }
 end)
 
 local function submit(n)
@@ -163,16 +156,3 @@ sendOutbox()
 sendBatches()
 return replies
 `
-
-/** The flags of a submission, as the script reads them. */
-export function flagsOf(submission: Submission): number {
-  const { awaited, conflict, lifo, abortUnwanted, requiresWorker } = submission
-  return (
-    (awaited ? AWAITED : 0) +
-    (conflict === 'join' ? JOIN : 0) +
-    (conflict === 'rerun' ? RERUN : 0) +
-    (lifo ? LIFO : 0) +
-    (abortUnwanted ? ABORT_UNWANTED : 0) +
-    (requiresWorker ? REQUIRES_WORKER : 0)
-  )
-}
