@@ -36,7 +36,7 @@ import {
   type SubmitOptions,
 } from './options.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
-import { QueueKeys } from './store/redis/queue-keys.ts'
+import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Counts, JobState, Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'

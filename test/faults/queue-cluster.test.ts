@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { type Job, type QueueOptions, RedisQueue, SoloflightError } from '../../src/index.ts'
-import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { EPSILON } from '../support/lockers.ts'
 import { LOCALHOST } from '../support/ports.ts'

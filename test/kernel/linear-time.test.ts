@@ -42,7 +42,7 @@ import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
 import { planFor } from '../../src/memoize/policy/plan.ts'
 import { requestedRange } from '../../src/memoize/policy/range.ts'
 import { normalizeFields, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
-import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/submission.ts'
 import { excessiveGrowth } from '../support/growth.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { RedisQueue, type ResultOptions } from '../../src/index.ts'
-import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { type QueueProcess, QueueProcesses, told } from './queue-process.ts'
 import type { ChildQueueOptions, QueueEntry, Task } from './queue-protocol.ts'
 import { type Setup, setup } from './setup.ts'

@@ -1,5 +1,5 @@
 import { type QueueOptions, RedisQueue, type RunningJob } from '../../src/index.ts'
-import { QueueKeys } from '../../src/queue/store/redis/queue-keys.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
 import type { TcpProxy } from './proxy.ts'
 import type { RedisServer } from './redis-server.ts'

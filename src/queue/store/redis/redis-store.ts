@@ -24,8 +24,7 @@ import type {
 } from '../store.ts'
 import { EventFeed } from './event-feed.ts'
 import { RedisQueueManagement } from './management.ts'
-import { BatchItem, CallBatcher, QueueCalls } from './queue-calls.ts'
-import { QueueKeys } from './queue-keys.ts'
+import { BatchItem, CallBatcher, QueueCalls, QueueKeys } from './queue-calls.ts'
 import type { QueueScripts } from './scripts/index.ts'
 import {
   encodeOutcome,
