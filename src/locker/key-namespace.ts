@@ -8,7 +8,7 @@ import {
   type TagVersions,
   tagsUnchanged,
   tagVersionRetention,
-} from './cache/tag-versions.ts'
+} from './cache/tag-guard.ts'
 import type { Namespace } from './call.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
 import type { Lease } from './lease.ts'
@@ -152,7 +152,7 @@ export class KeyNamespace<T> {
     return storeUnclaimed(
       call,
       bytes,
-      { ttl: Math.ceil(ttl), stale: 0, tags: serializeTagVersions(versions) },
+      { ttl: Math.ceil(ttl), keepStale: 0, tags: serializeTagVersions(versions) },
       0,
     )
   }
@@ -168,7 +168,7 @@ export class KeyNamespace<T> {
       await Promise.all([this.invalidate(...keys), ...changed])
     } finally {
       for (const key of keys)
-        runtime.flights.drop(runtime.recordOf(this.#namespace, key), Number.MAX_SAFE_INTEGER)
+        runtime.flights.invalidate(runtime.recordOf(this.#namespace, key), Number.MAX_SAFE_INTEGER)
     }
   }
 

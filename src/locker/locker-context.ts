@@ -1,5 +1,6 @@
 import type { RemoteFailure, SoloflightError } from '../errors.ts'
 import { TransientMap, type TransientSet } from '../kernel/collections.ts'
+import type { CallLimits } from '../kernel/limits.ts'
 import { emit } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
@@ -102,6 +103,24 @@ export class LeaseRegistry {
   }
 }
 
+/** A work runs for this process alone, or for its caller alone. */
+export function countUnshared(
+  { key, locker: { counters } }: { key: string; locker: LockerContext },
+  mode: 'local' | 'bypass',
+): void {
+  counters[mode === 'local' ? 'unshared' : 'bypasses']++
+  emit(mode === 'local' ? 'unshared' : 'bypass', { key })
+}
+
+/** `close` waits for this request, which nobody else waits for. Its failure has no effect. */
+export function track({ requests }: LockerContext, reply: Promise<unknown>): void {
+  const forget = () => {
+    requests.delete(answered)
+  }
+  const answered: Promise<void> = reply.then(forget, forget)
+  requests.add(answered)
+}
+
 /** A locker as its flights see it. Lockers of one connection share flights; each has a context of its own. */
 export interface LockerContext {
   readonly store: Store
@@ -110,6 +129,8 @@ export interface LockerContext {
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
   readonly heldLeases: LeaseRegistry
+  /** Requests under way that `close` waits for. Written by {@link track}. */
+  readonly requests: TransientSet<Promise<unknown>>
   /** The held leases that are for this process alone, because Redis is away. */
   readonly unshared: TransientSet<ActiveLease>
   /** Without an in-process cache: callers receive no result that an acknowledged invalidation may have preceded. */
@@ -117,6 +138,8 @@ export interface LockerContext {
   readonly maxHold: number
   readonly takeover: boolean
   readonly unavailableAfter: number
+  /** The same, as requests take it. */
+  readonly limits: CallLimits
   readonly ttlJitter: number
   readonly trace: (() => string | undefined) | undefined
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure

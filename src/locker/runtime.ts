@@ -2,6 +2,7 @@ import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
 import { TransientSet } from '../kernel/collections.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
+import type { CallLimits } from '../kernel/limits.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
@@ -70,19 +71,21 @@ export class LockerRuntime {
       store: this.flights.store,
       clock: this.clock,
       counters: newCounters(),
+      limits: { within: this.options.unavailableAfter },
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
       heldLeases: new LeaseRegistry(),
+      requests: new TransientSet(),
       unshared: new TransientSet(),
       strict: !this.#cache,
       trace: options.trace,
       exposeError: options.exposeError ?? ((failure) => failure),
     }
     this.#unlisten = this.flights.onInvalidation({
-      drop: (record, fence) => this.#cache?.invalidate(record, fence),
-      dropTag: (tag) => this.#cache?.invalidateTag(tag),
-      unverify: () => this.#cache?.onSubscriptionLost(),
-      verify: () => this.#cache?.onSubscribed(),
+      invalidate: (record, fence) => this.#cache?.invalidate(record, fence),
+      invalidateTag: (tag) => this.#cache?.invalidateTag(tag),
+      onSubscriptionLost: () => this.#cache?.onSubscriptionLost(),
+      onSubscribed: () => this.#cache?.onSubscribed(),
     })
   }
 
@@ -90,8 +93,8 @@ export class LockerRuntime {
     return this.#cache
   }
 
-  get limits(): { within: number } {
-    return { within: this.options.unavailableAfter }
+  get limits(): CallLimits {
+    return this.context.limits
   }
 
   /** The fresh result in this process's cache. Looked up before the options are validated: a hit costs nothing else. */
@@ -127,10 +130,7 @@ export class LockerRuntime {
 
   #renew(call: Call, entry: CachedResult, now: number, batch: BatchRun | undefined): void {
     const { key } = call
-    const patient = { timeout: Number.POSITIVE_INFINITY, softTimeout: Number.POSITIVE_INFINITY }
-    const plain = { staleWhileRevalidate: 0, staleIfError: 0, signal: undefined, onProgress: undefined }
-    const renewal: Call = { ...call, ...patient, ...plain, onUnavailable: 'fail', background: true }
-    const renewed = now >= entry.renewAfter ? this.flights.revalidate(renewal, batch) : undefined
+    const renewed = now >= entry.renewAfter ? this.flights.revalidate(call.renewal(), batch) : undefined
     if (!renewed) return batch?.onClaimSettled(key)
     renewed
       .catch(() => {
@@ -201,8 +201,8 @@ export class LockerRuntime {
   /** Removes the results of a record in every process. @throws UnavailableError, OverloadedError, ClosedError */
   async invalidate(record: string): Promise<void> {
     const flight = this.flights.current(record)
-    const before = flight?.seq ?? 0
-    const drop = () => this.flights.drop(record, Number.MAX_SAFE_INTEGER)
+    const before = flight?.waiters.lastSeq ?? 0
+    const drop = () => this.flights.invalidate(record, Number.MAX_SAFE_INTEGER)
     // Also when Redis is away: the cache of this process must not serve a result that is known to be invalid.
     const failed = (error: unknown) => {
       drop()
@@ -220,7 +220,7 @@ export class LockerRuntime {
     try {
       await this.flights.store.invalidateTag(name, this.limits)
     } finally {
-      this.flights.dropTag(name)
+      this.flights.invalidateTag(name)
     }
   }
 
@@ -246,6 +246,7 @@ export class LockerRuntime {
     const held = this.context.heldLeases.all()
     await Promise.all(held.map((lease) => lease.cancelAndRelease(new ClosedError('The locker was closed'))))
     await this.flights.drain()
+    await Promise.all(this.context.requests)
     this.#unlisten()
     await this.#disconnect()
   }

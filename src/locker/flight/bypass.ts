@@ -1,22 +1,41 @@
 import { newId } from '../../kernel/keys.ts'
 import type { Call } from '../call.ts'
+import { track } from '../locker-context.ts'
+import type { HeldLease } from '../processor/held-lease.ts'
 import { outcomeRetention } from '../processor/lease-state.ts'
-import type { Claimer, ClaimReply } from '../store/store.ts'
+import type { Claimer, ClaimReply, Outcome } from '../store/store.ts'
 
-/** How a value is kept. */
+/**
+ * Stores the result of a work that ran beside others, unless the work, or another, said that it is not to be stored. That
+ * ends the bypass. `lastFence`: the last one when the work began; it is not stored if anything was granted or invalidated
+ * since. Best effort.
+ */
+export function storeBypassed({ call, resultPolicy }: HeldLease, outcome: Outcome, lastFence: number): void {
+  if (outcome.kind === 'error' || resultPolicy.bypassFor !== undefined || call.tags.length > 0) return
+  const retention = { ttl: resultPolicy.ttl ?? call.ttl, keepStale: call.keepStale, tags: '' }
+  track(call.locker, storeUnclaimed(call, outcome.bytes, retention, lastFence))
+}
+
+/** How a value is stored. Durations are ms. */
 export interface Retention {
   ttl: number
-  stale: number
+  keepStale: number
   tags: string
 }
 
 /**
- * Keeps a value that is there already, unless somebody else computes the key at the moment. `only`: nor if anything
- * was granted, or invalidated, since that was the last fence; 0: whatever that is.
+ * Stores a value that there is already, unless somebody computes the key at the moment. Returns whether it did.
+ * `expectedFence`: only if this is the last fence and its grant was not invalidated; 0: in any case.
+ * @throws UnavailableError, OverloadedError, ClosedError
  */
-export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only: number): Promise<boolean> {
+export function storeUnclaimed(
+  call: Call,
+  bytes: Buffer,
+  retention: Retention,
+  expectedFence: number,
+): Promise<boolean> {
   const { record, lease, locker } = call
-  const { store, unavailableAfter: within } = locker
+  const { store, limits } = locker
   const grant = { key: record, nonce: newId(), attempt: 1 }
   const wants = {
     afterFence: 0,
@@ -26,22 +45,20 @@ export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only
     maxStaleness: 0,
     acceptStaleWhileHeld: 0,
   }
-  const claim = { ...grant, ...wants, lease, allowBypass: false, expectedFence: only, trace: '' }
+  const claim = { ...grant, ...wants, lease, allowBypass: false, expectedFence, trace: '' }
   const settle = async (reply: ClaimReply): Promise<boolean> => {
-    if (reply.status === 'parked') await store.unpark(record, grant.nonce, { within })
+    if (reply.status === 'parked') await store.unpark(record, grant.nonce, limits)
     if (reply.status !== 'granted') return false
     const settlement = {
       ...grant,
-      ttl: terms.ttl,
-      keepStale: terms.stale,
-      tags: terms.tags,
+      ...retention,
       fence: reply.fence,
       kind: 'value',
       bytes,
       outcomeRetention: outcomeRetention(lease),
       bypassFor: 0,
     } as const
-    return (await store.settle(settlement, { within })).accepted
+    return (await store.settle(settlement, limits)).accepted
   }
   return new Promise<boolean>((resolve, reject) => {
     const claimer: Claimer = {
@@ -50,6 +67,6 @@ export function storeUnclaimed(call: Call, bytes: Buffer, terms: Retention, only
       claimed: (reply) => settle(reply).then(resolve, reject),
       claimFailed: reject,
     }
-    store.claim(claim, within, claimer)
+    store.claim(claim, locker.unavailableAfter, claimer)
   }).finally(() => store.ignore(grant.nonce))
 }

@@ -1,3 +1,4 @@
+import pDefer, { type DeferredPromise } from 'p-defer'
 import { DeadlockError, OverloadedError } from '../../errors.ts'
 import { TransientMap, TransientSet } from '../../kernel/collections.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
@@ -6,46 +7,45 @@ import type { Call, JoinedCall } from '../call.ts'
 import type { BatchRun } from '../processor/batch-run.ts'
 import { addWait, callingWork, wouldDeadlock } from '../processor/work-runner.ts'
 import type { Store } from '../store/store.ts'
-import { Flight, type FlightEvents } from './flight.ts'
-import { requiresShared, serveLastKnown } from './unavailable.ts'
-import { Waiter } from './waiter.ts'
-import type { StaleResult } from './waiter-set.ts'
+import { Flight, type FlightListener } from './flight.ts'
+import { lastKnown } from './stale-serving.ts'
+import { type StaleResult, Waiter } from './waiter-set.ts'
 
 /** Callers that may wait in one process at a time. */
 const MAX_WAITERS = 1_000_000
 
-/** What an in-process cache must know. */
+/** What the cache of a locker is told. */
 export interface InvalidationListener {
-  /** What was accepted for a record up to a fence is no longer to be served. */
-  drop(record: string, fence: number): void
-  /** Nor what has this tag. */
-  dropTag(tag: string): void
-  /** What is dropped may go unheard from now on. */
-  unverify(): void
-  /** It is heard again. */
-  verify(): void
+  /** Results of a record that were accepted up to a fence must not be served any more. */
+  invalidate(record: string, fence: number): void
+  /** Nor results that have this tag. */
+  invalidateTag(tag: string): void
+  /** Invalidations may be missed from now on. */
+  onSubscriptionLost(): void
+  /** Invalidations arrive again; some may have been missed. */
+  onSubscribed(): void
 }
 
 /**
  * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
  * whichever of them is asked.
  */
-export class FlightTable implements FlightEvents {
+export class FlightTable implements FlightListener {
   readonly store: Store
-  /** Flights that a caller may join. */
+  /** Flights that callers may join. */
   readonly #open = new TransientMap<string, Flight>()
-  /** Refreshing flights whose claim has not gone out: what they bring will be newer than a caller of now. */
+  /** Refreshing flights whose claim was not sent yet: only they begin after a caller of now that refreshes. */
   readonly #refreshing = new TransientMap<string, Flight>()
-  /** Flights that go on without being joined. */
+  /** Flights that callers must not join any more. */
   readonly #sealed = new TransientMap<string, Set<Flight>>()
-  /** All that are not over. */
+  /** All that are not closed. */
   readonly #flights = new TransientSet<Flight>()
-  readonly #operations = new TransientSet<Promise<unknown>>()
   readonly #listeners = new Set<InvalidationListener>()
+  /** Flights whose end `drain` waits for. */
+  readonly #closing = new WeakMap<Flight, DeferredPromise<void>>()
   readonly #deadlines: Deadlines
   readonly #unlisten: () => void
   #waiters = 0
-  tagDrops = 0
 
   constructor(store: Store, clock: Clock) {
     this.store = store
@@ -53,8 +53,8 @@ export class FlightTable implements FlightEvents {
     this.#unlisten = store.listen({
       up: () => this.#onSubscribed(),
       down: () => this.#onSubscriptionLost(),
-      invalidated: (record, fence) => this.drop(record, fence),
-      tagInvalidated: (tag) => this.dropTag(tag),
+      invalidated: (record, fence) => this.invalidate(record, fence),
+      tagInvalidated: (tag) => this.invalidateTag(tag),
     })
   }
 
@@ -66,20 +66,16 @@ export class FlightTable implements FlightEvents {
     return this.#waiters
   }
 
-  /** Waits with the callers of the same record, or begins a flight. */
+  /** Joins a flight of the same record, or begins one. `batch`: the keys of one `runMany` that are claimed together. */
   join(call: Call, batch?: BatchRun): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
-    // Redis is away: nobody waits for a work of this process who would have what is there.
-    const kept = table.get(record)?.isUnshared ? serveLastKnown(call) : undefined
+    // Redis is away: a caller that accepts what the cache has does not wait for the work of this process.
+    const kept = table.get(record)?.isUnshared ? lastKnown(call) : undefined
     if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
     this.#sealIfRevalidating(call)
     const found = table.get(record)
-    // Who would rather fail than have a result of this process alone does not wait for one.
-    const alone = found?.isUnshared && requiresShared(call)
-    // Nor who needs what is newer than it may bring, or would keep it under other tags.
-    const other = found && !(found.mayYieldAbove(call.afterFence) && found.hasTags(call.tags))
-    const known = alone || other ? undefined : found
+    const known = found?.suits(call) ? found : undefined
     const from = call.background ? undefined : callingWork()
     const work = from?.node
     if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
@@ -109,26 +105,26 @@ export class FlightTable implements FlightEvents {
     return waiter.promise
   }
 
-  /** The flights that a caller of the record would wait for: the one it joins, or those that compute it here already. */
+  /** The flights that a caller of the record would wait for: the one it joins, or those whose work runs here already. */
   #blockers(record: string, known: Flight | undefined): Flight[] {
     const sealed = [...(this.#sealed.get(record) ?? [])].filter((flight) => flight.isProcessing)
     const open = known ?? this.#open.get(record)
     return open ? [open, ...sealed] : sealed
   }
 
-  /** Begins to renew what is over, unless that is under way. What comes of it is for those who ask later. */
+  /** Begins to renew a stale result, unless a flight of its record is under way: its result is for later callers. */
   revalidate(call: Call, batch?: BatchRun): Promise<unknown> | undefined {
     return this.#open.has(call.record) ? undefined : this.join(call, batch)
   }
 
-  /** A strict caller that would be content with what is over must ask for itself whether it may have that. */
+  /** A strict caller must ask the store itself whether the stale result that others are served is still valid. */
   #sealIfRevalidating({ record, locker, staleWhileRevalidate }: Call): void {
     const flight = this.#open.get(record)
-    if (flight?.isRevalidating && locker.strict && staleWhileRevalidate > 0) this.seal(flight)
+    if (flight?.waiters.renewalPromised && locker.strict && staleWhileRevalidate > 0) this.onSealed(flight)
   }
 
-  moveToNewFlight(flight: Flight, waiters: readonly Waiter[]): void {
-    this.seal(flight)
+  onUnvalidated(flight: Flight, waiters: readonly Waiter[]): void {
+    this.onSealed(flight)
     const [first] = waiters
     if (!first) return
     const next = new Flight(first.call, this)
@@ -142,26 +138,28 @@ export class FlightTable implements FlightEvents {
     next.begin()
   }
 
-  bypass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
+  onBypass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     const flight = new Flight(waiter.call, this)
     this.#flights.add(flight)
     this.#addSealed(flight)
-    flight.runBypassed(waiter, fence, stale)
+    flight.add(waiter)
+    flight.runBypassed(fence, stale)
   }
 
-  onClaimSent(flight: Flight): void {
+  onSent(flight: Flight): void {
     if (this.#refreshing.get(flight.record) === flight) this.#refreshing.delete(flight.record)
   }
 
   onClosed(flight: Flight): void {
+    this.#closing.get(flight)?.resolve()
     this.#flights.delete(flight)
     if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
-    this.onClaimSent(flight)
+    this.onSent(flight)
     const sealed = this.#sealed.get(flight.record)
     if (sealed?.delete(flight) && sealed.size === 0) this.#sealed.delete(flight.record)
   }
 
-  seal(flight: Flight): void {
+  onSealed(flight: Flight): void {
     if (this.#open.get(flight.record) !== flight) return
     this.#open.delete(flight.record)
     this.#addSealed(flight)
@@ -177,19 +175,19 @@ export class FlightTable implements FlightEvents {
     this.#waiters--
   }
 
-  track(operation: Promise<unknown>): void {
-    this.#operations.add(operation)
-    void operation.finally(() => this.#operations.delete(operation))
-  }
-
-  /** Resolves when no flight is left that nobody waits for, and what was given back is answered. */
+  /** Resolves when the flights that nobody waits for have got the reply to their last request. */
   async drain(): Promise<void> {
-    const orphans = [...this.#flights].filter((flight) => flight.isOrphanClaim)
-    await Promise.all(orphans.map((flight) => flight.closed()))
-    await Promise.all(this.#operations)
+    const orphans = [...this.#flights].filter((flight) => flight.isOrphan)
+    await Promise.all(orphans.map((flight) => this.#closed(flight)))
   }
 
-  /** Rejects all waiters that `which` names. */
+  #closed(flight: Flight): Promise<void> {
+    const closing = this.#closing.get(flight) ?? pDefer<void>()
+    this.#closing.set(flight, closing)
+    return closing.promise
+  }
+
+  /** Rejects the waiters of all calls for which `which` is true. */
   reject(which: (call: Call) => boolean, error: (key: string) => unknown): void {
     for (const flight of [...this.#flights]) {
       for (const waiter of flight.waiters) {
@@ -203,42 +201,41 @@ export class FlightTable implements FlightEvents {
     return this.#open.get(record)
   }
 
-  /** What was accepted up to `fence` is no longer to be served. */
-  drop(record: string, fence: number): void {
-    for (const listener of this.#listeners) listener.drop(record, fence)
+  /** Results of a record that were accepted up to `fence` are not served any more. */
+  invalidate(record: string, fence: number): void {
+    for (const listener of this.#listeners) listener.invalidate(record, fence)
     for (const sealed of this.#sealed.get(record) ?? []) sealed.invalidateUpTo(fence)
     const flight = this.#open.get(record)
-    if (flight?.invalidateUpTo(fence)) this.seal(flight)
+    if (flight?.invalidateUpTo(fence)) this.onSealed(flight)
   }
 
-  /** A tag has begun a new epoch. */
-  dropTag(tag: string): void {
-    this.tagDrops++
-    for (const listener of this.#listeners) listener.dropTag(tag)
-    for (const flight of [...this.#flights]) if (flight.invalidateTag(tag)) this.seal(flight)
+  /** Results that have this tag are not served any more. */
+  invalidateTag(tag: string): void {
+    for (const listener of this.#listeners) listener.invalidateTag(tag)
+    for (const flight of [...this.#flights]) if (flight.invalidateTag(tag)) this.onSealed(flight)
   }
 
-  /** Adds a listener; the returned function takes it away. */
+  /** Adds a listener. The returned function removes it. */
   onInvalidation(listener: InvalidationListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
 
   #onSubscribed(): void {
-    for (const listener of this.#listeners) listener.verify()
-    for (const flight of [...this.#flights]) flight.poll()
+    for (const listener of this.#listeners) listener.onSubscribed()
+    for (const flight of [...this.#flights]) flight.onSubscribed()
   }
 
   #onSubscriptionLost(): void {
-    for (const listener of this.#listeners) listener.unverify()
+    for (const listener of this.#listeners) listener.onSubscriptionLost()
     for (const flight of [...this.#flights]) {
       flight.onSubscriptionLost()
-      // What invalidates it may go unheard.
-      this.seal(flight)
+      // Its invalidation may be missed.
+      this.onSealed(flight)
     }
   }
 
-  /** Nobody uses them any more. */
+  /** The last locker has left. */
   close(): void {
     this.#unlisten()
     this.store.close()

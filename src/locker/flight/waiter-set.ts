@@ -1,225 +1,211 @@
-import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
+import {
+  AbortedError,
+  ClosedError,
+  LockTimeoutError,
+  OverloadedError,
+  TimeoutError,
+  UnavailableError,
+} from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
-import { remoteError } from '../../kernel/codec/failure.ts'
 import { notifyProgress } from '../../kernel/hooks.ts'
-import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import type { Outcome } from '../store/store.ts'
-import { requiresShared, serveLastKnown } from './unavailable.ts'
-import type { Waiter, WaiterOwner } from './waiter.ts'
+import { shown } from '../../kernel/options.ts'
+import type { Deadlines, Timer } from '../../kernel/time.ts'
+import { BaseWaiter } from '../../kernel/waiter.ts'
+import type { JoinedCall } from '../call.ts'
+import type { Lease } from '../lease.ts'
+import type { BatchRun } from '../processor/batch-run.ts'
+import type { LeaseWaiters } from '../processor/lease-state.ts'
+import { InvalidationBarrier } from './invalidation-barrier.ts'
 
-/** A result that is over, for those who are content with it. */
+/** A call that waits in a flight. */
+export class Waiter extends BaseWaiter {
+  readonly call: JoinedCall
+  /** The keys of one `runMany` that are claimed together, if this is one of them. */
+  readonly batch: BatchRun | undefined
+  /** Its number in the order of arrival in its flight. Written by {@link WaiterSet.add}. */
+  seq = 0
+  /** Where it waits. Written by {@link WaiterSet.add}. */
+  waiters: WaiterSet | undefined
+  /** It has waited for its `softTimeout`: a stale result would do. */
+  softTimedOut = false
+  /** Called when it waits no longer. */
+  onEnd: (() => void) | undefined
+  readonly #softTimer: Timer | undefined
+
+  constructor(call: JoinedCall, deadlines: Deadlines, batch: BatchRun | undefined) {
+    const { timeout, softTimeout, locker } = call
+    super(call, locker.clock, deadlines, call.background)
+    this.call = call
+    this.batch = batch
+    if (softTimeout < timeout)
+      this.#softTimer = locker.clock.after(softTimeout, () => this.#onSoftTimeout(), true)
+  }
+
+  /** Whether it must not receive a result that an acknowledged invalidation might have preceded. */
+  get strict(): boolean {
+    return this.call.locker.strict
+  }
+
+  #onSoftTimeout(): void {
+    this.softTimedOut = true
+    this.waiters?.onSoftTimeout(this)
+  }
+
+  expire(): void {
+    const { key, timeout, locker } = this.call
+    locker.counters.timeouts++
+    this.reject(new TimeoutError(`No outcome of ${shown(key)} within ${timeout} ms`, { key }))
+  }
+
+  protected onAborted(cause: unknown): void {
+    const { key, locker } = this.call
+    locker.counters.aborts++
+    this.reject(new AbortedError('The caller aborted its waiting', { key, cause }))
+  }
+
+  /** There is a result. `request` receives a Done. */
+  override resolve(result: unknown): void {
+    super.resolve(this.call.work ? result : { status: 'done', result })
+  }
+
+  /** It is the processor. Of `request` only. */
+  grant(lease: Lease): void {
+    super.resolve(lease, 'lease')
+  }
+
+  protected onEnded(): void {
+    this.#softTimer?.cancel()
+    this.waiters?.remove(this)
+    this.onEnd?.()
+  }
+}
+
+/** A result that is stale, and kept for callers that accept it. */
 export interface StaleResult {
   readonly result: unknown
-  /** That it takes in memory. */
+  /** The memory that it takes. */
   readonly bytes: number
   readonly fence: number
-  /** By the clock: since when it has been over, and until when it may be served at all. */
+  /** Of the clock: since when it has been stale, and until when it may be served at all. */
   readonly staleSince: number
   readonly staleUntil: number
   /** Names of the records of its tags. */
   readonly tags: readonly string[]
-  /** The last waiter who came before a moment at which it was not invalidated. */
+  /** The last waiter that had joined when it was known to be valid. */
   readonly seq: number
 }
 
-/** What an audience tells the flight that it waits in. */
-export interface WaiterSetEvents {
-  /** One waits no longer, whatever the reason. */
+/** What a flight is told of its waiters. */
+export interface WaiterSetListener {
+  /** A waiter was settled. */
   onWaiterLeft(): void
-  /** One would have what is over, but an invalidation might have come before it did. */
-  revalidateFor(waiter: Waiter): void
+  /** A waiter has waited for its `softTimeout`. */
+  onSoftTimeout(waiter: Waiter): void
 }
 
-/**
- * Those who wait in one flight, in the order of their arrival, and what each may be given.
- *
- * A strict waiter must not receive what an invalidation that was acknowledged before it came might have forbidden. It is
- * entitled to an outcome only if Redis is known to have had no invalidation at some moment after it came: then it is
- * vouched for. All others simply receive what comes.
- */
-export class WaiterSet implements WaiterOwner {
-  readonly key: string
+/** The waiters of a flight, in the order of their arrival, and what they were shown or may be served meanwhile. */
+export class WaiterSet implements LeaseWaiters {
+  readonly barrier: InvalidationBarrier = new InvalidationBarrier()
+  /** Written by stale-serving.ts. */
+  stale: StaleResult | undefined
+  /** It was served on the promise that the work of this flight renews it. Written by stale-serving.ts. */
+  renewalPromised = false
   readonly #waiters = new Set<Waiter>()
-  #seq = 0
-  #validatedUpTo = 0
-  /** What the work has said last. */
+  readonly #listener: WaiterSetListener
+  /** The last progress of the work that is waited for. */
   #progress: Buffer | undefined
 
-  readonly #events: WaiterSetEvents
-  #stale: StaleResult | undefined
-
-  constructor(key: string, events: WaiterSetEvents) {
-    this.key = key
-    this.#events = events
+  constructor(listener: WaiterSetListener) {
+    this.#listener = listener
   }
 
   get size(): number {
     return this.#waiters.size
   }
 
-  /** Number of the last waiter that has come. */
-  get seq(): number {
-    return this.#seq
+  get lastSeq(): number {
+    return this.barrier.lastSeq
   }
 
-  /** The one who has waited longest. */
+  get areGone(): boolean {
+    return this.#waiters.size === 0 && !this.renewalPromised
+  }
+
+  /** The waiter that has waited longest. */
   get first(): Waiter | undefined {
     const [first] = this.#waiters
     return first
   }
 
+  /** Those of the moment at which the iteration begins. */
   [Symbol.iterator](): IterableIterator<Waiter> {
     return [...this.#waiters][Symbol.iterator]()
   }
 
   /** Adds a waiter, which stays until it is settled. */
   add(waiter: Waiter): void {
-    waiter.seq = ++this.#seq
+    waiter.seq = this.barrier.nextSeq()
+    waiter.waiters = this
     this.#waiters.add(waiter)
-    waiter.joined(this)
-    if (this.#progress) show(waiter, this.#progress)
+    if (this.#progress) notify(waiter, this.#progress)
   }
 
-  /** Takes one out who goes on waiting elsewhere. */
+  /** Removes a waiter that goes on waiting elsewhere. */
   release(waiter: Waiter): void {
     this.#waiters.delete(waiter)
   }
 
-  /** There is something that is over: for those who have waited long enough for better. */
-  setStale(stale: StaleResult): void {
-    this.#stale = stale
-    for (const waiter of this) if (waiter.softTimedOut) this.onSoftTimeout(waiter)
-  }
-
-  /** What was offered. */
-  get stale(): StaleResult | undefined {
-    return this.#stale
-  }
-
-  /** What was offered is no longer to be served, if it was accepted under `fence` or an earlier one. */
-  dropStale(fence: number): void {
-    if (this.#stale && this.#stale.fence <= fence) this.#stale = undefined
-  }
-
-  onSoftTimeout(waiter: Waiter): void {
-    const served = this.#serveStale(waiter, Number.POSITIVE_INFINITY)
-    if (!served && this.#stale && waiter.strict) this.#events.revalidateFor(waiter)
-  }
-
-  /** While it is renewed, what is over goes to those who are content with it. Whether anybody was. */
-  serveWhileRevalidating(): boolean {
-    return this.#serveEach((waiter) => waiter.call.staleWhileRevalidate)
-  }
-
-  /** The work has failed: what is over goes to those who would rather have that. */
-  serveInsteadOfError(): void {
-    this.#serveEach(({ call }) => Math.max(call.staleIfError, call.staleWhileRevalidate))
-  }
-
-  /** Those who would be content with what is over, but came when it was not known any more whether they may. */
-  unvalidatedWaiters(): Waiter[] {
-    return [...this.#waiters].filter(
-      (waiter) => waiter.strict && this.#joinedAfterValidation(waiter) && this.#acceptsStale(waiter),
-    )
-  }
-
-  /** Whether it came after the last moment at which what is over is known not to have been invalidated. */
-  #joinedAfterValidation({ seq }: Waiter): boolean {
-    return seq > Math.max(this.#stale?.seq ?? 0, this.#validatedUpTo)
-  }
-
-  /** Whether what is over would do for a waiter while it is renewed. */
-  #acceptsStale({ call }: Waiter): boolean {
-    if (!this.#stale || call.refresh || this.#stale.fence <= call.afterFence) return false
-    return call.locker.clock.now() - this.#stale.staleSince < call.staleWhileRevalidate
-  }
-
-  #serveEach(tolerance: (waiter: Waiter) => number): boolean {
-    if (!this.#stale) return false
-    return [...this.#waiters].filter((waiter) => this.#serveStale(waiter, tolerance(waiter))).length > 0
-  }
-
-  #serveStale(waiter: Waiter, tolerance: number): boolean {
-    const stale = this.#stale
-    const { key, locker, refresh } = waiter.call
-    const now = locker.clock.now()
-    if (!stale || refresh || now - stale.staleSince >= tolerance || now >= stale.staleUntil) return false
-    if (stale.fence <= waiter.call.afterFence || (waiter.strict && this.#joinedAfterValidation(waiter)))
-      return false
-    locker.counters.stale++
-    if (hasListeners('stale')) emit('stale', { key, staleFor: now - stale.staleSince })
-    waiter.resolve(stale.result)
-    return true
-  }
-
-  /** A waiter was settled. */
+  /** Called by a waiter when it is settled. */
   remove(waiter: Waiter): void {
     this.#waiters.delete(waiter)
-    this.#events.onWaiterLeft()
+    this.#listener.onWaiterLeft()
   }
 
-  /** Waiters up to this one came before a moment at which there was no invalidation. */
+  /** Called by a waiter. */
+  onSoftTimeout(waiter: Waiter): void {
+    this.#listener.onSoftTimeout(waiter)
+  }
+
+  /** Those that may receive the outcome which the store had when it was last asked. */
+  receivers(): Waiter[] {
+    return [...this.#waiters].filter(({ strict, seq }) => !strict || this.barrier.isValidated(seq))
+  }
+
   validate(seq: number): void {
-    this.#validatedUpTo = Math.max(this.#validatedUpTo, seq)
+    this.barrier.validate(seq)
   }
 
-  /** Those who may be given an outcome that the store had when it was last heard of. */
-  entitled(): Waiter[] {
-    return [...this.#waiters].filter((waiter) => !waiter.strict || waiter.seq <= this.#validatedUpTo)
+  /** Drops a stale result that was accepted under `fence` or an earlier one. */
+  dropStale(fence: number): void {
+    if (this.stale && this.stale.fence <= fence) this.stale = undefined
   }
 
-  /** Rejects all, each with an error of its own. */
-  reject(error: (key: string) => unknown): void {
-    for (const waiter of this) waiter.reject(error(this.key))
-  }
-
-  /** Redis is away: gives what this process's cache has to those who accept that. */
-  serveLastKnown(): void {
+  /** Rejects the waiters that do not replace a processor. */
+  rejectWithoutTakeover(message: string): void {
     for (const waiter of this) {
-      const kept = serveLastKnown(waiter.call)
-      if (kept) waiter.resolve(kept.result)
+      const { key, locker } = waiter.call
+      if (!locker.takeover) waiter.reject(new LockTimeoutError(message, { key }))
     }
   }
 
-  /** Rejects those who would rather fail than have a result of this process alone. */
-  rejectUnlessUnshared(error: unknown): void {
-    for (const waiter of this) {
-      if (!requiresShared(waiter.call)) continue
-      const kept = serveLastKnown(waiter.call)
-      if (kept) waiter.resolve(kept.result)
-      else waiter.reject(errorFor(error)(this.key))
-    }
-  }
-
-  /** Shows what the work has just said. */
   showProgress(bytes: Buffer): void {
     this.#progress = ownedBytes(bytes)
-    for (const waiter of this.#waiters) show(waiter, bytes)
+    for (const waiter of this.#waiters) notify(waiter, bytes)
   }
 
-  /** Shows what was said last of what is waited for now, unless that is known already. Undefined: nothing was. */
+  /** Shows the last progress of the work that is waited for now, unless it was shown before. Undefined: there was none. */
   replayProgress(bytes: Buffer | undefined): void {
     if (!bytes) this.#progress = undefined
     else if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
   }
 }
 
-/** Gives waiters a failure. `original`: the thrown value, where the work ran in this process. */
-export function rejectWithFailure(
-  waiters: readonly Waiter[],
-  outcome: Outcome,
-  key: string,
-  original: unknown,
-): void {
-  for (const waiter of waiters) waiter.reject(remoteError(outcome.bytes, key, original))
-}
-
-function show({ call }: Waiter, bytes: Buffer): void {
+function notify({ call }: Waiter, bytes: Buffer): void {
   const { onProgress, codec, context } = call
   if (onProgress) notifyProgress(codec, bytes, context, onProgress)
 }
 
-/** Makes the same failure for each waiter, with its key. */
+/** Makes an error of its own for each waiter out of the failure of a request, with its key. */
 export function errorFor(error: unknown): (key: string) => unknown {
   return (key) => {
     const cause = error instanceof Error ? error.cause : undefined

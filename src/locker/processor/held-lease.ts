@@ -12,9 +12,9 @@ import { MESSAGE_LIMIT } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { LeaseTimer, type LeaseTimerListener } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
-import { extendTagVersions, serializeTagVersions } from '../cache/tag-versions.ts'
+import { extendTagVersions, serializeTagVersions } from '../cache/tag-guard.ts'
 import type { JoinedCall } from '../call.ts'
-import type { ActiveLease } from '../locker-context.ts'
+import { type ActiveLease, track } from '../locker-context.ts'
 import type { Outcome, Settlement } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'
 import {
@@ -22,6 +22,7 @@ import {
   type HeldLeaseListener,
   LEASE_TRANSITIONS,
   type LeaseState,
+  type LeaseWaiters,
   type Regrant,
   type ResultPolicy,
 } from './lease-state.ts'
@@ -35,6 +36,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   readonly call: JoinedCall
   readonly grant: Grant
   readonly resultPolicy: ResultPolicy = {}
+  readonly #waiters: LeaseWaiters
   readonly #listener: HeldLeaseListener
   readonly #timer: LeaseTimer
   #state: LeaseState = 'held'
@@ -47,10 +49,11 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** Made when there is progress. */
   #progress: ProgressThrottle | undefined
 
-  constructor(call: JoinedCall, grant: Grant, listener: HeldLeaseListener) {
+  constructor(call: JoinedCall, grant: Grant, waiters: LeaseWaiters, listener: HeldLeaseListener) {
     const { clock, maxHold, heldLeases, unshared } = call.locker
     this.call = call
     this.grant = grant
+    this.#waiters = waiters
     this.#listener = listener
     this.#timer = new LeaseTimer(clock, maxHold, this)
     heldLeases.add(call.record, this)
@@ -75,8 +78,9 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     return this.#listener
   }
 
-  get hasNoWaiters(): boolean {
-    return this.#listener.hasNoWaiters
+  /** Nobody in this process waits for its work. */
+  get isUnwanted(): boolean {
+    return this.#waiters.areGone
   }
 
   get isLost(): boolean {
@@ -142,7 +146,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
       ttl,
       outcomeRetention,
       keepStale: kind === 'value' ? this.call.keepStale : 0,
-      tags: serializeTagVersions(tagVersions),
+      tags: tagVersions ? serializeTagVersions(tagVersions) : '',
       bypassFor: this.resultPolicy.bypassFor ?? 0,
     }
     this.#settlement = this.#publish(settlement, original)
@@ -150,7 +154,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   }
 
   async #publish(settlement: Settlement, original: unknown): Promise<void> {
-    const sentSeq = this.#listener.seq
+    const sentSeq = this.#waiters.lastSeq
     const sentAt = this.call.locker.clock.now()
     const invalidated = this.shared && (await this.#publishInStore(settlement))
     this.#move('settled')
@@ -165,15 +169,17 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
       staleLeft: stored ? keepStale : 0,
       tags,
     }
-    this.#listener.onSettled(this.grant, { outcome, sentSeq, sentAt, original })
+    // Of its tags nothing has been read since the claim was sent. No invalidation concerns a result that is not shared.
+    const validSeq = !this.shared ? this.#waiters.lastSeq : invalidated || tags !== '' ? 0 : sentSeq
+    this.#listener.onSettled(this.grant, { outcome, sentAt, validSeq, original })
   }
 
   /** Returns whether the grant had been invalidated. Throws unless the settlement was accepted. */
   async #publishInStore(settlement: Settlement): Promise<boolean> {
-    const { store, counters } = this.call.locker
+    const { store, counters, limits } = this.call.locker
     const { kind, bytes, fence, keepStale: staleLeft, tags } = settlement
     if (tags !== '') extendTagVersions(this.call, settlement.ttl + staleLeft)
-    const reply = await store.settle(settlement, this.#limits()).catch((error) => {
+    const reply = await store.settle(settlement, limits).catch((error) => {
       const terms = { fence: 0, ttlLeft: 0, invalidated: false, staleLeft, tags }
       this.#unpublished = { kind: kind === 'error' ? kind : 'value', bytes, ...terms }
       this.#onNoReply()
@@ -214,26 +220,26 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     try {
       const regrant = this.#listener.onReleasing(this.grant, asExpired)
       if (this.shared) await this.#releaseInStore(asExpired, regrant)
-      else this.#listener.onReleased(this.grant, undefined)
+      else this.#listener.onLeaseLost(this.grant)
     } finally {
       this.#move('released')
     }
   }
 
   async #releaseInStore(asExpired: boolean, regrant: Regrant | undefined): Promise<void> {
-    const { clock, store } = this.call.locker
-    const sentAt = clock.now()
-    const request = store.release({ ...this.grant, asExpired, regrant }, this.#limits())
-    this.#listener.onRequest(request.catch(() => {}))
+    const { locker } = this.call
+    const sentAt = locker.clock.now()
+    const request = locker.store.release({ ...this.grant, asExpired, regrant }, locker.limits)
+    track(locker, request)
     const { fence } = await request.catch((error) => {
-      this.#listener.onReleaseFailed(this.grant, regrant)
+      this.#listener.onLeaseLost(this.grant, regrant)
       throw error
     })
-    const granted = regrant && fence !== undefined
-    this.#listener.onReleased(this.grant, granted ? { attempt: regrant.attempt, fence, sentAt } : undefined)
+    if (regrant && fence !== undefined) this.#listener.onRegranted(this.grant, regrant, fence, sentAt)
+    else this.#listener.onLeaseLost(this.grant)
   }
 
-  /** It was lost before its work began. */
+  /** It is lost, and nothing is to be published under it. */
   discard(): void {
     this.#move('discarded')
   }
@@ -254,12 +260,13 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     await this.release(asExpired).catch(() => {})
   }
 
-  /** Nobody in this process waits for it: gives it up if nobody in any process does. */
+  /** Gives it up if nobody in any process waits for it, and the call asked for that. */
   releaseIfUnwanted(): void {
-    if (this.#state !== 'held') return
+    if (this.#state !== 'held' || !this.isUnwanted || !this.call.abortUnwanted) return
     const unwanted = () => this.#lose(new AbortedError('Nobody waits for it any more', this.#key))
     if (!this.shared) return unwanted()
-    this.call.locker.store.releaseIfUnwanted(this.grant, this.#limits()).then(
+    const { store, limits } = this.call.locker
+    store.releaseIfUnwanted(this.grant, limits).then(
       (reply) => {
         if (reply === 'released') unwanted()
         else if (reply === 'lost' && this.#state === 'held')
@@ -271,16 +278,16 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   }
 
   onRenewalDue(): void {
-    const { clock, store } = this.call.locker
+    const { clock, store, limits } = this.call.locker
     const sentAt = clock.now()
-    const sentSeq = this.#listener.seq
-    this.#listener.onRenewing()
-    store.renew(this.grant, this.#limits()).then(
+    const sentSeq = this.#waiters.lastSeq
+    this.releaseIfUnwanted()
+    store.renew(this.grant, limits).then(
       ({ held, invalidated }) => {
         if (this.#state !== 'held') return
         if (!held) return this.#lose(this.#lostError('The lease was lost: another holds it'))
         if (invalidated) this.#listener.onInvalidated()
-        else this.#listener.onRenewed(sentSeq)
+        else if (!this.grant.tagVersions?.size) this.#waiters.validate(sentSeq)
         this.#timer.extend(sentAt, this.grant.lease)
       },
       () => {
@@ -294,9 +301,9 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   }
 
   onMaxHold(): void {
-    if (this.#state === 'lost') return this.#move('discarded')
     const message = `The lease was held for ${this.call.locker.maxHold} ms and is let go`
-    void this.cancelAndRelease(this.#lostError(message), true)
+    if (this.#state === 'lost') this.discard()
+    else void this.cancelAndRelease(this.#lostError(message), true)
   }
 
   /** While the lease is being settled the reply decides. When it is being released, or has ended, there is nothing to lose. */
@@ -325,21 +332,17 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     const bytes = encodeWith(codec, value)
     if (bytes.length > MESSAGE_LIMIT)
       throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#key)
-    this.#listener.onProgress(bytes)
+    this.#waiters.showProgress(bytes)
     if (!this.shared) return
     // Best effort: when it cannot be sent, the work goes on.
     this.#progress ??= new ProgressThrottle(locker.clock, (last) => {
-      locker.store.progress({ ...this.grant, bytes: last }, this.#limits()).catch(() => {})
+      locker.store.progress({ ...this.grant, bytes: last }, locker.limits).catch(() => {})
     })
     this.#progress.push(bytes)
   }
 
   get #key(): { key: string } {
     return { key: this.call.key }
-  }
-
-  #limits(): { within: number } {
-    return { within: this.call.locker.unavailableAfter }
   }
 
   #lostError(message: string, cause?: unknown): LeaseLostError {

@@ -1,5 +1,5 @@
 import type { Transitions } from '../../kernel/collections.ts'
-import type { TagVersions } from '../cache/tag-versions.ts'
+import type { TagVersions } from '../cache/tag-guard.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'
 
@@ -40,8 +40,13 @@ export const LEASE_TRANSITIONS: Transitions<LeaseState> = {
   discarded: [],
 }
 
-/** A grant, as the flight received it. */
-export interface Grant extends GrantRef {
+/** A grant, as the flight received it. Made by a constructor: see kernel/collections.ts. */
+export class Grant implements GrantRef {
+  readonly key: string
+  readonly nonce: string
+  readonly attempt: number
+  /** 0 when it is not shared. */
+  readonly fence: number
   /** When the claim was sent: the lease counts from there. */
   readonly sentAt: number
   /** The lease that was claimed, ms. It stays the same, whichever waiter's work runs under it. */
@@ -49,8 +54,26 @@ export interface Grant extends GrantRef {
   readonly outcomeRetention: number
   /** local: for this process alone, because Redis is away. bypass: for its waiter alone, beside other works of the key. */
   readonly mode: 'shared' | 'local' | 'bypass'
-  /** The versions of the tags when the claim was sent. */
-  readonly tagVersions: TagVersions
+  /** The versions of the tags when the claim was sent; undefined when there are none. */
+  readonly tagVersions: TagVersions | undefined
+
+  constructor(
+    { key, nonce, attempt, fence }: GrantRef,
+    sentAt: number,
+    lease: number,
+    mode: Grant['mode'],
+    tagVersions: TagVersions | undefined,
+  ) {
+    this.key = key
+    this.nonce = nonce
+    this.attempt = attempt
+    this.fence = fence
+    this.sentAt = sentAt
+    this.lease = lease
+    this.outcomeRetention = outcomeRetention(lease)
+    this.mode = mode
+    this.tagVersions = tagVersions
+  }
 }
 
 /** The attempt of a flight to which its lease is granted anew, in the same step, when it is released. */
@@ -62,40 +85,39 @@ export interface Regrant {
 /** A settlement that was accepted. */
 export interface Settled {
   readonly outcome: Outcome
-  /** The last waiter that had joined when the settlement was sent, and when that was. */
-  readonly sentSeq: number
+  /** When the settlement was sent, of the clock. */
   readonly sentAt: number
+  /** The outcome was valid at some moment after this waiter joined; 0: not known of any. */
+  readonly validSeq: number
   /** Of a failure: the value that the work threw. */
   readonly original: unknown
 }
 
+/** The waiters of the flight that holds a lease. */
+export interface LeaseWaiters {
+  /** Number of the last waiter that joined. Noted when a request is sent, and compared with when its reply arrives. */
+  readonly lastSeq: number
+  /** Nobody waits, and no stale result was served on the promise that it is renewed. */
+  readonly areGone: boolean
+  /** The result was valid at some moment after the waiter `seq` joined. */
+  validate(seq: number): void
+  showProgress(bytes: Buffer): void
+}
+
 /** What the flight that holds a lease is told of it. */
 export interface HeldLeaseListener extends WaitNode {
-  /** Number of the last waiter that joined. Read when a request is sent, and handed back with its reply. */
-  readonly seq: number
-  /** Nobody in this process waits for the work, and no stale result was served on the promise that it is renewed. */
-  readonly hasNoWaiters: boolean
   /** The outcome is final for this process. */
   onSettled(grant: Grant, settled: Settled): void
   /** The outcome was not published and the lease is given up. `outcome`: for this process alone, if Redis is unavailable. */
   onUnpublished(grant: Grant, error: unknown, outcome: Outcome | undefined, original: unknown): void
-  /** The lease is lost, and no settlement is under way. */
-  onLeaseLost(grant: Grant): void
+  /** The lease is lost or released. `unconfirmed`: without a reply, so that it may have been granted anew to that attempt. */
+  onLeaseLost(grant: Grant, unconfirmed?: Regrant): void
   /** A release is sent now. Returns the attempt to which it grants anew, if there is one. */
   onReleasing(grant: Grant, asExpired: boolean): Regrant | undefined
-  /** The lease was released. `regranted`: and granted anew. */
-  onReleased(grant: Grant, regranted: Pick<Grant, 'attempt' | 'fence' | 'sentAt'> | undefined): void
-  /** The release got no reply: the lease may have been granted anew all the same. */
-  onReleaseFailed(grant: Grant, regrant: Regrant | undefined): void
-  /** A renewal is sent now. */
-  onRenewing(): void
-  /** A renewal was accepted that was sent after the waiter `sentSeq` joined: the grant was not invalidated by then. */
-  onRenewed(sentSeq: number): void
+  /** The lease was released and granted anew. */
+  onRegranted(grant: Grant, regrant: Regrant, fence: number, sentAt: number): void
   /** The grant was invalidated. */
   onInvalidated(): void
-  onProgress(bytes: Buffer): void
-  /** `close` waits for this request. Never rejects. */
-  onRequest(reply: Promise<unknown>): void
 }
 
 /** How the result is stored. Written by the work. */

@@ -66,7 +66,7 @@ export function isWanted(held: HeldLease): boolean {
   if (held.isEnding) return false
   // The flight has gone on without it.
   if (held.isLost) held.discard()
-  else if (held.hasNoWaiters) held.release().catch(() => {})
+  else if (held.isUnwanted) held.release().catch(() => {})
   else return true
   return false
 }

@@ -1,4 +1,4 @@
-import { parseTagVersions, serializeTagVersions } from '../../../src/locker/cache/tag-versions.ts'
+import { parseTagVersions, serializeTagVersions } from '../../../src/locker/cache/tag-guard.ts'
 import type { ClaimReply, Outcome, Store } from '../../../src/locker/store/store.ts'
 import { keyOf } from './keys.ts'
 import type { Mutation } from './mutation.ts'

@@ -1,5 +1,5 @@
 import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
-import { parseTagVersions } from '../../../src/locker/cache/tag-versions.ts'
+import { parseTagVersions } from '../../../src/locker/cache/tag-guard.ts'
 import type { Claim, ClaimReply, GrantRef, Release, Settlement } from '../../../src/locker/store/store.ts'
 import { type Acceptance, type GrantRecord, type History, type Invalidation, identityOf } from './history.ts'
 import { keyOf } from './keys.ts'

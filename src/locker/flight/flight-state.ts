@@ -1,0 +1,218 @@
+import type { Transitions } from '../../kernel/collections.ts'
+import { callHook } from '../../kernel/hooks.ts'
+import type { Clock, Timer } from '../../kernel/time.ts'
+import type { JoinedCall } from '../call.ts'
+import type { HeldLease } from '../processor/held-lease.ts'
+import { ANY_STALENESS, type Claim, type Outcome } from '../store/store.ts'
+import type { Waiter } from './waiter-set.ts'
+
+/**
+ * A flight asks the store, or processes the key itself:
+ *
+ * ```
+ *             none fresh            another holds the lease
+ *   reading ------------> claiming -----------------------> parked
+ *      |                  |  ^   ^                          |    |
+ *      |                  |  |   '--------------------------'    |
+ *      |          granted |  | lost,      the lease ends, a      |
+ *      |                  v  | released   message was missed     |
+ *      |               processing                                |
+ *      |                  |                                      |
+ *      '------------------+--------> closed <--------------------'
+ *         there is an outcome, or nobody waits any more
+ * ```
+ *
+ * It claims again when a stale value answers the claim, when nothing up to a fence is accepted any more, when a grant came
+ * too late to be used, and when something happened that the reply does not show. While Redis is unavailable it goes from
+ * reading or claiming to processing, for this process alone. Waiters that may not receive an outcome, because it was last
+ * known to be valid before they joined, stay: from any state, the flight reads or claims anew for them.
+ */
+export type FlightState = typeof ASKING | Processing | typeof CLOSED
+
+export const FLIGHT_TRANSITIONS: Transitions<FlightState['kind']> = {
+  asking: ['processing', 'closed'],
+  // Processing again: released, and granted anew in the same step.
+  processing: ['asking', 'processing', 'closed'],
+  closed: [],
+}
+
+/** The claimant of the flight asks the store. */
+export const ASKING = { kind: 'asking' } as const
+
+/** Every waiter is settled, or waits in another flight. */
+export const CLOSED = { kind: 'closed' } as const
+
+/** A work of this process runs, or a caller of this process has the lease. */
+export class Processing {
+  readonly kind = 'processing'
+  readonly held: HeldLease
+  /** Of a bypass: the last fence when it began. */
+  readonly bypassFence: number
+
+  constructor(held: HeldLease, bypassFence: number) {
+    this.held = held
+    this.bypassFence = bypassFence
+  }
+}
+
+/** The states of a claimant: what it asks the store on behalf of its flight. */
+export type ClaimantState = typeof IDLE | typeof READING | Claiming | Parked | typeof DONE
+
+export const CLAIMANT_TRANSITIONS: Transitions<ClaimantState['kind']> = {
+  idle: ['reading', 'claiming', 'done'],
+  reading: ['reading', 'claiming', 'idle', 'done'],
+  claiming: ['reading', 'claiming', 'parked', 'idle', 'done'],
+  parked: ['reading', 'claiming', 'done'],
+  done: [],
+}
+
+/** Asks nothing: before the flight begins, and while it processes. */
+export const IDLE = { kind: 'idle' } as const
+
+/** The value is being read, which costs the server a tenth of a claim. */
+export const READING = { kind: 'reading' } as const
+
+/** The flight is closed. */
+export const DONE = { kind: 'done' } as const
+
+// Made by constructors: see kernel/collections.ts.
+
+/** A claim is under way. */
+export class Claiming {
+  readonly kind = 'claiming'
+  /** The grant whose outcome the flight waits for, so that it may read it even if it was not stored; 0: none. */
+  readonly awaitedFence: number
+  /** Something happened that the reply may not show: parked by it, the flight claims once more. */
+  hinted = false
+
+  constructor(awaitedFence: number) {
+    this.awaitedFence = awaitedFence
+  }
+}
+
+/** Polls of parked flights are late by this at most, so that those of all processes do not coincide, ms. */
+const POLL_JITTER = 25
+
+/** How often a parked flight polls while no messages arrive, ms. */
+const POLL_WHILE_DISCONNECTED = 500
+
+/** Another process holds the lease, and a message will tell the outcome. */
+export class Parked {
+  readonly kind = 'parked'
+  /** The grant whose outcome the flight waits for. */
+  readonly awaitedFence: number
+  /** When its lease ends, of the clock. */
+  readonly #leaseEndsAt: number
+  readonly #clock: Clock
+  readonly #poll: () => void
+  #timer: Timer | undefined
+
+  /** Messages are hints: it also calls `poll` when the lease, of which `leaseLeft` ms are left, ends. */
+  constructor(awaitedFence: number, leaseLeft: number, clock: Clock, poll: () => void) {
+    this.awaitedFence = awaitedFence
+    this.#leaseEndsAt = clock.now() + leaseLeft
+    this.#clock = clock
+    this.#poll = poll
+  }
+
+  /** Calls `poll` when the lease ends; soon, when no messages arrive. */
+  schedulePoll(subscribed: boolean): void {
+    const left = this.#leaseEndsAt - this.#clock.now()
+    const pause = subscribed ? left : Math.min(left, POLL_WHILE_DISCONNECTED)
+    this.stopPolling()
+    this.#timer = this.#clock.after(pause + 1 + Math.random() * POLL_JITTER, this.#poll)
+  }
+
+  stopPolling(): void {
+    this.#timer?.cancel()
+  }
+}
+
+/** What a flight is told by its claimant. */
+export interface ClaimantListener {
+  /** A request is sent: what it brings is not newer than callers of later. */
+  onSent(): void
+  onOutcome(outcome: Outcome, from: 'reply' | 'message'): void
+  /** This process is the processor. The lease counts from when the claim was sent. */
+  onGranted(attempt: number, fence: number, sentAt: number): void
+  /** Redis is unavailable. Waiters that do not accept a result of this process alone were settled. */
+  onUnavailable(): void
+  /** No waiter can be served. Makes the error of each. */
+  onFailed(error: (key: string) => unknown): void
+  /** This waiter runs its own work. `fence`: the last one. */
+  onBypass(waiter: Waiter, fence: number): void
+  /** Nobody waits for a reply any more. */
+  onDeserted(): void
+  /** To the holder: nobody is parked any more. */
+  onUnwanted(): void
+}
+
+/** Longest trace context that is kept, in characters. */
+const MAX_TRACE = 512
+
+/** What the next claim accepts as its answer. Immutable: replaced when that changes. */
+export class ClaimPolicy {
+  /** Only results of grants after this fence. */
+  readonly afterFence: number
+  /** Only a result that begins after the claim. */
+  readonly refresh: boolean
+  /** While another process holds the lease, a value that has been stale for less than this, ms, answers the claim. */
+  readonly acceptStale: number
+  /** Whether waiters may be told to run their own works. A caller that asked for a lease needs one. */
+  readonly allowBypass: boolean
+
+  constructor(afterFence: number, refresh: boolean, acceptStale: number, allowBypass: boolean) {
+    this.afterFence = afterFence
+    this.refresh = refresh
+    this.acceptStale = acceptStale
+    this.allowBypass = allowBypass
+  }
+
+  static of({ afterFence, refresh, staleWhileRevalidate, work }: JoinedCall): ClaimPolicy {
+    return new ClaimPolicy(afterFence, refresh, staleWhileRevalidate, work !== undefined)
+  }
+
+  /** Nothing up to `fence` is accepted any more. */
+  above(fence: number): ClaimPolicy {
+    const afterFence = Math.max(this.afterFence, fence)
+    return new ClaimPolicy(afterFence, this.refresh, this.acceptStale, this.allowBypass)
+  }
+
+  /** Parked behind a grant, which is new enough if it is after `afterFence`. */
+  parked(afterFence: number): ClaimPolicy {
+    return new ClaimPolicy(afterFence, false, this.acceptStale, this.allowBypass)
+  }
+
+  withStale(acceptStale: number): ClaimPolicy {
+    return new ClaimPolicy(this.afterFence, this.refresh, acceptStale, this.allowBypass)
+  }
+
+  withoutBypass(): ClaimPolicy {
+    return new ClaimPolicy(this.afterFence, this.refresh, this.acceptStale, false)
+  }
+
+  /** `awaitedFence`: see {@link Claiming}. `takeover`: whether the flight may replace a processor that died. */
+  claim(call: JoinedCall, nonce: string, attempt: number, awaitedFence: number, takeover: boolean): Claim {
+    return {
+      key: call.record,
+      nonce,
+      attempt,
+      lease: call.lease,
+      afterFence: this.afterFence,
+      parkedFence: awaitedFence,
+      refresh: this.refresh,
+      takeover,
+      maxStaleness: ANY_STALENESS,
+      acceptStaleWhileHeld: this.acceptStale,
+      allowBypass: this.allowBypass,
+      expectedFence: 0,
+      trace: traceOf(call),
+    }
+  }
+}
+
+/** The trace context that the hook of the user returns, if it returns one. */
+function traceOf({ locker, context }: JoinedCall): string {
+  const trace: unknown = locker.trace && callHook(context, 'trace', locker.trace)
+  return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
+}
