@@ -76,14 +76,14 @@ export class EventReporter {
     this.#store = store
   }
 
-  #publish<Name extends keyof QueueEvents>(event: Name, about: QueueEvents[Name][0]): void {
+  #publish<Name extends keyof QueueEvents>(event: Name, details: QueueEvents[Name][0]): void {
     if (this.#emitter.listenerCount(event) > 0) {
       // In a separate microtask, since listeners may call the queue.
-      microtask(() => this.#emitter.emit(event, about))
+      microtask(() => this.#emitter.emit(event, details))
     }
     if (!this.#store.hasWatchers) return
     try {
-      this.#store.publishEvent(JSON.stringify({ event, process: PROCESS, ...about }))
+      this.#store.publishEvent(JSON.stringify({ event, process: PROCESS, ...details }))
     } catch {
       // A failure that `exposeError` returned is not representable in JSON. The event is dropped.
     }
@@ -109,17 +109,17 @@ export class EventReporter {
   #ended(attempt: Attempt, { kind, error, delay }: AttemptResult, ms: number, command: string): void {
     const { delivery, number } = attempt
     const { id, fence } = delivery
-    const about = { id, command, attempt: number, fence, ms }
-    if (hasListeners('attempt')) emit('attempt', { queue: this.#queue, ...about, failed: kind !== 'value' })
+    const details = { id, command, attempt: number, fence, ms }
+    if (hasListeners('attempt')) emit('attempt', { queue: this.#queue, ...details, failed: kind !== 'value' })
     if (kind === 'value') {
       this.counters.completed++
-      this.#publish('completed', about)
+      this.#publish('completed', details)
     } else if (kind === 'retry') {
       this.counters.retried++
-      this.#publish('retrying', { ...about, delay, failure: failureOf(attempt, error) })
+      this.#publish('retrying', { ...details, delay, failure: failureOf(attempt, error) })
     } else {
       this.counters.failed++
-      this.#publish('failed', { ...about, failure: failureOf(attempt, error) })
+      this.#publish('failed', { ...details, failure: failureOf(attempt, error) })
     }
   }
 

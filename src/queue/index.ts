@@ -3,6 +3,7 @@
 export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
 export {
   type AnyJobs,
+  type BulkJob,
   type CommandOf,
   type HandlerOf,
   Job,
@@ -20,7 +21,7 @@ export {
   type RetainOptions,
   type SubmitOptions,
 } from './options.ts'
-export { type BulkJob, type QueueStats, RedisQueue } from './queue.ts'
+export { type QueueStats, RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
 export type { Conflict, Counts, JobState, Retention } from './store/store.ts'
 export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'

@@ -30,6 +30,15 @@ export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = H
   ResultOf<Jobs, Command>
 >
 
+/** A job of {@link RedisQueue.enqueueMany}. */
+export type BulkJob<Jobs extends JobMap<Jobs>> = {
+  [Command in CommandOf<Jobs>]: {
+    command: Command
+    payload?: PayloadOf<Jobs, Command>
+    options?: Omit<SubmitOptions, 'signal' | 'onProgress' | 'timeout'>
+  }
+}[CommandOf<Jobs>]
+
 /** The current status of a job. */
 export interface JobStatus {
   id: string

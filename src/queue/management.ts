@@ -42,7 +42,7 @@ export class QueueManagement {
     checkLimit('limit', limit)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
-      throw new TypeError(`Expected \`cursor\` to be that of a page, got ${shownValue(cursor)}`)
+      throw new TypeError(`Expected \`cursor\` to be the cursor of a page, got ${shownValue(cursor)}`)
     const { store, limits, options } = this.#context
     const size = Math.min(limit, MAX_PAGE_SIZE)
     const ids = await store.list(state, from, size, limits)

@@ -1,4 +1,4 @@
-import { AbortedError, ClosedError } from '../errors.ts'
+import { ClosedError } from '../errors.ts'
 import { ContextEmitter, callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
@@ -13,6 +13,7 @@ import {
 } from './events.ts'
 import {
   type AnyJobs,
+  type BulkJob,
   type CommandOf,
   type HandlerOf,
   Job,
@@ -42,6 +43,7 @@ import type { Counts, JobState, Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
+  assertNotAborted,
   checkName,
   closedError,
   createSubmission,
@@ -49,15 +51,6 @@ import {
 } from './submitting/submission.ts'
 import type { Handler } from './working/running-job.ts'
 import { Workers } from './working/workers.ts'
-
-/** A job of {@link RedisQueue.enqueueMany}. */
-export type BulkJob<Jobs extends JobMap<Jobs>> = {
-  [Command in CommandOf<Jobs>]: {
-    command: Command
-    payload?: PayloadOf<Jobs, Command>
-    options?: Omit<SubmitOptions, 'signal' | 'onProgress' | 'timeout'>
-  }
-}[CommandOf<Jobs>]
 
 /** Statistics of a queue in this process. */
 export interface QueueStats extends QueueCounters {
@@ -353,9 +346,4 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
-}
-
-function assertNotAborted(key: string, signal: AbortSignal | undefined): void {
-  if (!signal?.aborted) return
-  throw new AbortedError('The submitter aborted before it asked', { key, cause: signal.reason })
 }

@@ -264,12 +264,12 @@ export class JobWaiter extends BaseWaiter {
   readonly #reclaimSlot = lendSlot()
   #onLeave: ((waiter: JobWaiter) => void) | undefined
 
-  constructor(id: string, options: JobWaiterOptions, about: JobWaiterDeps) {
+  constructor(id: string, options: JobWaiterOptions, deps: JobWaiterDeps) {
     const { timeout, signal, onProgress } = options
-    super({ key: id, timeout, signal }, about.clock, about.deadlines, false)
+    super({ key: id, timeout, signal }, deps.clock, deps.deadlines, false)
     this.id = id
     this.options = options
-    this.#deps = about
+    this.#deps = deps
     this.#context = onProgress && new AsyncContext()
   }
 
@@ -294,7 +294,7 @@ export class JobWaiter extends BaseWaiter {
   }
 
   protected onAborted(cause: unknown): void {
-    this.reject(new AbortedError('The submitter aborted its waiting', { key: this.id, cause }))
+    this.reject(new AbortedError('The signal aborted while the submitter waited', { key: this.id, cause }))
   }
 
   protected onEnded(): void {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import serialize from 'canonicalize'
 import {
+  AbortedError,
   ClosedError,
   CodecError,
   ConflictError,
@@ -119,6 +120,12 @@ export function submitDetached(
   })
 }
 
+/** Throws AbortedError if the signal has aborted. */
+export function assertNotAborted(key: string, signal: AbortSignal | undefined): void {
+  if (!signal?.aborted) return
+  throw new AbortedError('The signal had aborted before the call', { key, cause: signal.reason })
+}
+
 /** The error for a submission that the store refused. */
 export function refusalError(
   status: Exclude<SubmitReply, AcceptedReply>['status'],
@@ -195,7 +202,7 @@ function toJson(payload: unknown, write: (value: unknown) => string): string {
     return write(payload)
   } catch (cause) {
     // The payload was valid a moment ago: one of its getters returns another value each time.
-    throw new CodecError(`The payload cannot be carried as JSON: ${messageOf(cause)}`, { cause })
+    throw new CodecError(`The payload cannot be encoded as JSON: ${messageOf(cause)}`, { cause })
   }
 }
 

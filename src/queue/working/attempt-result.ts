@@ -48,7 +48,7 @@ export function failureResult(source: ResultSource, error: unknown): AttemptResu
 
 /** The connection was lost when the result was sent: it is too large to be sent. */
 export function tooLargeResult(source: ResultSource, cause: SoloflightError): AttemptResult {
-  const message = `The result cannot be carried: ${cause.message}`
+  const message = `The result cannot be sent: ${cause.message}`
   return failureResult(source, new CodecError(message, { key: source.id, cause }))
 }
 
