@@ -8,7 +8,7 @@ import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import type { RedisServer } from '../support/redis-server.ts'
-import { until } from '../support/wait.ts'
+import { timed, until } from '../support/wait.ts'
 
 type Nodes = { host: string; port: number }[]
 
@@ -59,16 +59,6 @@ async function locker(
   clientOptions: ClusterClientOptions = {},
 ): Promise<Locker> {
   return lockerOn(await cluster.client(clientOptions), options)
-}
-
-/** Resolves to the outcome of a promise and the time until then, ms. */
-async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {
-  const start = performance.now()
-  const outcome = await promise.then(
-    (value) => ({ value }),
-    (error: unknown) => ({ error }),
-  )
-  return { ...outcome, ms: performance.now() - start }
 }
 
 /** A key whose record is on the node. */

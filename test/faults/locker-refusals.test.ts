@@ -7,7 +7,7 @@ import { channelName, LeaseLostError, Locker, type LockerOptions, UnavailableErr
 import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { type Setup, setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { timed, until } from '../support/wait.ts'
 
 /** A call fails after refusals of this length, ms. A lease is shorter. */
 const PATIENCE = 600
@@ -39,16 +39,6 @@ class Fences implements Disposable {
   [Symbol.dispose](): void {
     unsubscribe(channelName('grant'), this.#note)
   }
-}
-
-/** Resolves to the outcome of a promise and the time until then, ms. */
-async function timed(promise: Promise<unknown>): Promise<{ value?: unknown; error?: unknown; ms: number }> {
-  const start = performance.now()
-  const outcome = await promise.then(
-    (value) => ({ value }),
-    (error: unknown) => ({ error }),
-  )
-  return { ...outcome, ms: performance.now() - start }
 }
 
 /** Asserts a typed error, in time, with the message of Redis. */

@@ -5,7 +5,7 @@ import { Redis } from 'ioredis'
 import { channelName, Lease, Locker, type LockerOptions, UnavailableError } from '../../src/index.ts'
 import { EPSILON } from '../support/lockers.ts'
 import type { RedisServer } from '../support/redis-server.ts'
-import { SentinelSet } from '../support/sentinel.ts'
+import { followsNewMaster, SentinelSet } from '../support/sentinel.ts'
 import { until } from '../support/wait.ts'
 
 const LEASE = 1000
@@ -149,12 +149,6 @@ const records = async (server: RedisServer, name: string) => {
   return Array.isArray(keys) ? keys.length : 0
 }
 
-const isReplica = (server: RedisServer) =>
-  until(async () => String(await server.call('INFO', 'replication')).includes('role:slave'), {
-    what: 'the old master to follow the new one',
-    timeout: 15_000,
-  })
-
 describe('sentinel', { concurrency: true }, () => {
   test('S1 L1 sentinel - a planned failover while flights run and waiters are parked', async () => {
     await using stage = await Stage.start()
@@ -164,7 +158,7 @@ describe('sentinel', { concurrency: true }, () => {
     const old = await stage.set.master()
     const next = await stage.set.failover()
     // Until then it accepts writes, which will be lost.
-    await isReplica(old)
+    await followsNewMaster(old)
     // Every locker uses the new master, so the failover has ended for all.
     await Promise.all(
       stage.lockers.map((locker, index) => locker.run(stage.key(`after:${index}`), () => true)),
@@ -228,7 +222,7 @@ describe('sentinel', { concurrency: true }, () => {
     assert.ok((await patient) !== undefined)
     assert.ok(performance.now() - start < 1000 + EPSILON)
     frozen.thaw()
-    await isReplica(frozen)
+    await followsNewMaster(frozen)
     for (const [index, locker] of stage.lockers.entries()) {
       assert.equal(await locker.run(stage.key(`after:${index}`), () => index, { ttl: 60_000 }), index)
       assert.equal(await records(next, `after:${index}`), 1)

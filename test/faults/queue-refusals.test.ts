@@ -8,7 +8,7 @@ import { settledBy } from '../support/locker-scene.ts'
 import { EPSILON } from '../support/lockers.ts'
 import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { rejectionOf, until } from '../support/wait.ts'
 
 /** A lease that ends within a test unless it is renewed. */
 const LEASE = 600
@@ -18,12 +18,6 @@ function said(error: unknown): string {
   assert.ok(error instanceof UnavailableError, `Expected an UnavailableError, got ${error}`)
   return `${error.message} ${error.cause}`
 }
-
-const rejected = (promise: Promise<unknown>) =>
-  promise.then(
-    () => assert.fail('it was not rejected'),
-    (error: unknown) => error,
-  )
 
 test('ACL - a queue needs no other commands than those that docs/operations.md lists', async () => {
   const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
@@ -82,8 +76,8 @@ describe('the server refuses', { concurrency: 3 }, () => {
     await s.t.server.call('CONFIG', 'SET', 'maxmemory', 1)
     for (const options of [{}, { dedupe: false }, { delay: 10 }, { priority: 1 }, { lifo: true }] as const) {
       const start = performance.now()
-      assert.match(said(await rejected(s.queue.submit('work', 'new', options))), /OOM/)
-      const error = await rejected(s.queue.enqueue('work', 'new', options))
+      assert.match(said(await rejectionOf(s.queue.submit('work', 'new', options))), /OOM/)
+      const error = await rejectionOf(s.queue.enqueue('work', 'new', options))
       assert.match(String((error as Error).cause), /OOM/)
       assert.ok(performance.now() - start < EPSILON, 'it took long')
     }
@@ -149,7 +143,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
       await until(async () => (await s.queue.counts()).waiting === 1, { what: 'the other to wait' })
       await s.t.server.call(...begin)
       const start = performance.now()
-      assert.match(said(await rejected(s.queue.submit('work', 'new'))), said_)
+      assert.match(said(await rejectionOf(s.queue.submit('work', 'new'))), said_)
       assert.ok(performance.now() - start < 400 + EPSILON, `it took ${performance.now() - start} ms`)
       await sleep(2 * LEASE)
       await s.t.server.call(...end)
@@ -205,7 +199,7 @@ describe('the server refuses', { concurrency: 3 }, () => {
     worker.process('work', runs.handler())
     const start = performance.now()
     const waiting = patient.submit('work', 'patient')
-    assert.match(said(await rejected(worker.submit('work', 'impatient'))), /LOADING|not connected/)
+    assert.match(said(await rejectionOf(worker.submit('work', 'impatient'))), /LOADING|not connected/)
     assert.ok(performance.now() - start < 400 + EPSILON, `it took ${performance.now() - start} ms`)
     assert.ok(await isLoading(), 'it has been loaded too early')
     await restarted

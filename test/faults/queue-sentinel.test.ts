@@ -6,7 +6,7 @@ import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { EPSILON } from '../support/lockers.ts'
 import { over, Runs, subscribed } from '../support/queue-wire.ts'
 import type { RedisServer } from '../support/redis-server.ts'
-import { SentinelSet } from '../support/sentinel.ts'
+import { followsNewMaster, SentinelSet } from '../support/sentinel.ts'
 import { until } from '../support/wait.ts'
 
 const NAME = 'watched'
@@ -89,12 +89,6 @@ class Stage implements AsyncDisposable {
   }
 }
 
-const isReplica = (server: RedisServer) =>
-  until(async () => String(await server.call('INFO', 'replication')).includes('role:slave'), {
-    what: 'the old master to follow the new one',
-    timeout: 15_000,
-  })
-
 /** RemovedError: the job was not replicated to the new master. */
 function assertTyped(errors: readonly unknown[]): void {
   for (const error of errors) {
@@ -112,7 +106,7 @@ describe('a queue on a sentinel set', { concurrency: true }, () => {
     const old = await stage.set.master()
     await stage.set.failover()
     // Until then it accepts writes, which will be lost.
-    await isReplica(old)
+    await followsNewMaster(old)
     for (const queue of stage.queues) assert.equal(await queue.submit('work', 'after'), 'after')
     const before = stage.runs.all.length
     await until(() => stage.runs.all.length > before + 50, { what: 'the load to go on', timeout: 15_000 })
@@ -158,7 +152,7 @@ describe('a queue on a sentinel set', { concurrency: true }, () => {
     }
     await stage.runsAll(payloads)
     frozen.thaw()
-    await isReplica(frozen)
+    await followsNewMaster(frozen)
     assert.equal(await stage.queues[0].submit('work', 'thawed'), 'thawed')
     await over(stage.queues[1])
   })

@@ -3,37 +3,12 @@ import { test } from 'node:test'
 import pDefer from 'p-defer'
 import { Locker, MemoryStore } from '../../src/index.ts'
 import { newId } from '../../src/kernel/keys.ts'
-import type { Clock } from '../../src/kernel/time.ts'
 import type { Claim, ClaimReply, Notice, Store } from '../../src/locker/store/store.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { until } from '../support/wait.ts'
 
 const LIMITS = { within: 1000 }
 const VALUE = { kind: 'value' as const, outcomeRetention: 100, keepStale: 0, tags: '', bypassFor: 0 }
-
-/** Time that passes only when it is told to, with its timers. */
-class ManualClock implements Clock {
-  #now = 0
-  #timers = new Map<symbol, { at: number; run: () => void }>()
-
-  now = (): number => this.#now
-
-  after = (ms: number, run: () => void) => {
-    const id = Symbol('timer')
-    this.#timers.set(id, { at: this.#now + ms, run })
-    return { cancel: () => void this.#timers.delete(id) }
-  }
-
-  get pending(): number {
-    return this.#timers.size
-  }
-
-  advance(ms: number): void {
-    this.#now += ms
-    for (const [id, { at, run }] of [...this.#timers]) {
-      if (at <= this.#now && this.#timers.delete(id)) run()
-    }
-  }
-}
 
 /** A process that calls the store directly. */
 class Process {

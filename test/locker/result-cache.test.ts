@@ -13,7 +13,7 @@ import { until } from '../support/wait.ts'
 const DETECTED = 2000
 
 /** A clock whose time the test sets. */
-class Standing implements Clock {
+class SettableClock implements Clock {
   time = 1000
   now = () => this.time
   after = systemClock.after
@@ -42,7 +42,7 @@ function kept(cache: ResultCache, clock: Clock, key: string): unknown {
 }
 
 test('cache - a result is cached until its ttl has passed, and no longer', async () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 1, 10, 1500)
   assert.equal(await kept(cache, clock, 'key'), 'value')
@@ -55,7 +55,7 @@ test('cache - a result is cached until its ttl has passed, and no longer', async
 })
 
 test('cache - a stale result is cached while some callers accept it', () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock)
   const times = { freshUntil: 1500, staleUntil: 2000 }
   cache.set('key', { record: 'r:key', result: 'value', fence: 1, tags: [], bytes: 10, ...times })
@@ -70,7 +70,7 @@ test('cache - a stale result is cached while some callers accept it', () => {
 })
 
 test('S4 cache - a tag drops the results that carry it, and no others', () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock)
   const times = { freshUntil: 5000, staleUntil: 5000 }
   const set = (key: string, fence: number, tags: string[]) =>
@@ -97,7 +97,7 @@ test('S4 cache - a tag drops the results that carry it, and no others', () => {
 })
 
 test('S4 cache - an older result never replaces a newer one', async () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'new', 7, 10, 5000)
   keep(cache, 'key', 'old', 6, 10, 9000)
@@ -107,7 +107,7 @@ test('S4 cache - an older result never replaces a newer one', async () => {
 })
 
 test('S4 cache - an invalidation drops results up to its fence, and no newer ones', async () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock)
   keep(cache, 'key', 'value', 7, 10, 5000)
   cache.invalidate('r:key', 6)
@@ -118,7 +118,7 @@ test('S4 cache - an invalidation drops results up to its fence, and no newer one
 })
 
 test('L5 cache - the cache is bounded in entries and bytes, and a result that is too large is not cached', async () => {
-  const clock = new Standing()
+  const clock = new SettableClock()
   const cache = cacheOn(clock, { max: 10, maxSize: 10_000 })
   for (let index = 0; index < 100; index++) keep(cache, `key${index}`, index, 1, 10, 5000)
   assert.equal(cache.size, 10)

@@ -1,48 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Clock, Locker, MemoryStore, type Timer } from '../../src/index.ts'
+import { Locker, MemoryStore } from '../../src/index.ts'
 import { LOG_GRACE } from '../../src/locker/stream/log/log-store.ts'
 import { LogViews, TailBuffer } from '../../src/locker/stream/log/log-view.ts'
 import { MemoryLogHub } from '../../src/locker/stream/log/memory-log-store.ts'
 import { RetentionWindow } from '../../src/locker/stream/producing/log-writer.ts'
 import { ChunkSource } from '../../src/locker/stream/producing/producer.ts'
 import { streamRecordCodec } from '../../src/locker/stream/stream-record.ts'
+import { ManualClock, settled } from '../support/manual-clock.ts'
 import { all, reached, reading, some, Tap } from '../support/stream-scene.ts'
-
-/** A clock whose time passes only in `pass`. */
-class ManualClock implements Clock {
-  #now = 1_000
-  readonly #timers = new Set<{ at: number; run: () => void }>()
-
-  now(): number {
-    return this.#now
-  }
-
-  after(ms: number, run: () => void): Timer {
-    const timer = { at: this.#now + ms, run }
-    this.#timers.add(timer)
-    return { cancel: () => this.#timers.delete(timer) }
-  }
-
-  /** Advances the time, timer by timer, and awaits what each causes. */
-  async pass(ms: number): Promise<void> {
-    const end = this.#now + ms
-    for (;;) {
-      const [next] = [...this.#timers].filter(({ at }) => at <= end).sort((a, b) => a.at - b.at)
-      if (!next) break
-      this.#timers.delete(next)
-      this.#now = Math.max(this.#now, next.at)
-      next.run()
-      await settled()
-    }
-    this.#now = end
-    await settled()
-  }
-}
-
-async function settled(): Promise<void> {
-  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
-}
 
 const bytes = (...numbers: number[]) => numbers.map((number) => Buffer.from([number]))
 

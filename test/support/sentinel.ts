@@ -139,3 +139,9 @@ export class SentinelSet implements AsyncDisposable {
 function fieldOf(reply: unknown, name: string): unknown {
   return Array.isArray(reply) ? reply[reply.indexOf(name) + 1] : undefined
 }
+
+/** Resolves when an old master replicates from the new one. */
+export async function followsNewMaster(server: RedisServer): Promise<void> {
+  const isReplica = async () => String(await server.call('INFO', 'replication')).includes('role:slave')
+  await until(isReplica, { what: 'the old master to follow the new one', timeout: 15_000 })
+}

@@ -1,6 +1,7 @@
 import { test } from 'node:test'
-import { Locker, type LockerOptions, MemoryStore, type StreamContext } from '../../src/index.ts'
-import { type Setup, setup } from './setup.ts'
+import type { Locker, LockerOptions, StreamContext } from '../../src/index.ts'
+import { lockersIn } from './lockers.ts'
+import type { Setup } from './setup.ts'
 import { until } from './wait.ts'
 
 /** A source of chunks that the test controls. Several lockers may use its work. */
@@ -102,42 +103,30 @@ export function reached({ chunks }: { chunks: readonly unknown[] }, count: numbe
 
 /** Two lockers that stand for two processes. */
 export interface StreamWorld extends AsyncDisposable {
-  readonly kind: 'memory' | 'redis'
+  /** Undefined in memory. */
   readonly t: Setup | undefined
   readonly here: Locker
   readonly there: Locker
-  /** One more process. */
+  /** One more locker, which stands for another process. Closed at the end. */
   open(options?: LockerOptions): Locker
 }
 
-async function worldIn(kind: StreamWorld['kind'], options: LockerOptions): Promise<StreamWorld> {
-  const t = kind === 'redis' ? await setup() : undefined
-  const place: LockerOptions = t ? { redis: t.redis } : { store: new MemoryStore() }
-  const lockers: Locker[] = []
-  const open = (more: LockerOptions = {}) => {
-    const locker = new Locker({ ...place, timeout: 10_000, ...options, ...more })
-    lockers.push(locker)
-    return locker
-  }
-  const [here, there] = [open(), open()]
-  await Promise.all([here.peek('warm'), there.peek('warm')])
-  await until(() => here.stats().subscribed && there.stats().subscribed, { what: 'the subscriptions' })
+async function streamsIn(kind: 'memory' | 'redis', options: LockerOptions): Promise<StreamWorld> {
+  const world = await lockersIn(kind)
+  const common = { timeout: 10_000, ...options }
+  const [here, there] = await Promise.all([world.open(common), world.open(common)])
   return {
-    kind,
-    t,
+    t: world.t,
     here,
     there,
-    open,
-    async [Symbol.asyncDispose]() {
-      await Promise.all(lockers.map((locker) => locker.close({ grace: 0 })))
-      await t?.[Symbol.asyncDispose]()
-    },
+    open: (more) => world.create({ ...common, ...more }),
+    [Symbol.asyncDispose]: () => world[Symbol.asyncDispose](),
   }
 }
 
 /** Two lockers on a private Redis. */
 export async function onRedis(options: LockerOptions = {}): Promise<StreamWorld & { readonly t: Setup }> {
-  return (await worldIn('redis', options)) as StreamWorld & { readonly t: Setup }
+  return (await streamsIn('redis', options)) as StreamWorld & { readonly t: Setup }
 }
 
 /** Runs the same test in memory and on a private Redis. */
@@ -148,7 +137,7 @@ export function inBothStores(
 ): void {
   for (const kind of ['memory', 'redis'] as const) {
     test(`${title}, ${kind === 'memory' ? 'in memory' : 'on Redis'}`, async () => {
-      await using world = await worldIn(kind, options)
+      await using world = await streamsIn(kind, options)
       await body(world)
     })
   }

@@ -62,3 +62,15 @@ export async function took(act: () => unknown): Promise<number> {
   await act()
   return performance.now() - start
 }
+
+/** Resolves to the outcome of a promise and the time until then, ms. */
+export async function timed(
+  promise: Promise<unknown>,
+): Promise<{ value?: unknown; error?: unknown; ms: number }> {
+  const start = performance.now()
+  const outcome = await promise.then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  )
+  return { ...outcome, ms: performance.now() - start }
+}
