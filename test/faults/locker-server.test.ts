@@ -3,6 +3,8 @@ import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { Lease, Locker } from '../../src/index.ts'
+import { jsonCodec } from '../../src/kernel/index.ts'
+import { namespaceFor } from '../../src/locker/locker.ts'
 import { LockerProcesses, told } from '../support/locker-process.ts'
 import { cutOff, LONG, onCommands, scene, settledBy } from '../support/locker-scene.ts'
 import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
@@ -177,6 +179,20 @@ describe('without Redis, `onUnavailable: local`', () => {
         2 * EPSILON,
     )
     assert.equal(await s.locker.run('k', () => 'anew'), true)
+  })
+
+  test('local - a result that could not be published is for this process alone, and not stale', async () => {
+    await using s = await scene({ ...local, staleWhileRevalidate: LONG })
+    const entries = namespaceFor<string>(s.locker, 'y', jsonCodec)
+    const entry = await entries.run('k', async () => {
+      await cutOff(s)
+      return 'made'
+    })
+    const { value, fence, unshared, stale } = entry
+    assert.deepEqual(
+      { value, fence, unshared, stale },
+      { value: 'made', fence: 0, unshared: true, stale: false },
+    )
   })
 
   test('local - an unshared work that fails, and one that is released', async () => {

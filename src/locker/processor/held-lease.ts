@@ -115,7 +115,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
       bytes = encodeWith(this.call.codec, value)
     } catch (cause) {
       const message = `The result cannot be published: ${messageOf(cause)}`
-      const error = new CodecError(message, { ...this.#key, cause })
+      const error = new CodecError(message, { key: this.call.key, cause })
       await this.fail(error, 0)
       throw error
     }
@@ -177,10 +177,10 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** Returns whether the grant had been invalidated. Throws unless the settlement was accepted. */
   async #publishInStore(settlement: Settlement): Promise<boolean> {
     const { store, counters, limits } = this.call.locker
-    const { kind, bytes, fence, keepStale: staleLeft, tags } = settlement
-    if (tags !== '') extendTagVersions(this.call, settlement.ttl + staleLeft)
+    const { kind, bytes, fence, tags } = settlement
+    if (tags !== '') extendTagVersions(this.call, settlement.ttl + settlement.keepStale)
     const reply = await store.settle(settlement, limits).catch((error) => {
-      const terms = { fence: 0, ttlLeft: 0, invalidated: false, staleLeft, tags }
+      const terms = { fence: 0, ttlLeft: 0, staleLeft: 0, invalidated: false, tags }
       this.#unpublished = { kind: kind === 'error' ? kind : 'value', bytes, ...terms }
       this.#onNoReply()
       throw error
@@ -263,7 +263,8 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** Gives it up if nobody in any process waits for it, and the call asked for that. */
   releaseIfUnwanted(): void {
     if (this.#state !== 'held' || !this.isUnwanted || !this.call.abortUnwanted) return
-    const unwanted = () => this.#lose(new AbortedError('Nobody waits for it any more', this.#key))
+    const unwanted = () =>
+      this.#lose(new AbortedError('Nobody waits for it any more', { key: this.call.key }))
     if (!this.shared) return unwanted()
     const { store, limits } = this.call.locker
     store.releaseIfUnwanted(this.grant, limits).then(
@@ -331,7 +332,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     const { codec, locker } = this.call
     const bytes = encodeWith(codec, value)
     if (bytes.length > MESSAGE_LIMIT)
-      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, this.#key)
+      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key: this.call.key })
     this.#waiters.showProgress(bytes)
     if (!this.shared) return
     // Best effort: when it cannot be sent, the work goes on.
@@ -341,11 +342,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.#progress.push(bytes)
   }
 
-  get #key(): { key: string } {
-    return { key: this.call.key }
-  }
-
   #lostError(message: string, cause?: unknown): LeaseLostError {
-    return new LeaseLostError(message, { ...this.#key, cause })
+    return new LeaseLostError(message, { key: this.call.key, cause })
   }
 }
