@@ -6,31 +6,31 @@ import type { AnyRunOptions, OnUnavailable, ResolvedOptions } from './options.ts
 import type { Outcome } from './store/store.ts'
 import type { Work } from './work.ts'
 
-/** Resources of one kind: named apart from all others, in Redis and in this process's cache. */
+/** A kind of results. Its keys and cache names never collide with those of other kinds. */
 export interface Namespace {
-  /** One letter; 'k' are those of the locker itself. */
+  /** Identifies it in keys. 'k' are the results of users. */
   readonly letter: string
   readonly codec: Codec
-  /** What callers are given of a value; `until`: by the clock, as long as it is fresh. */
+  /** What callers receive instead of a value. `until`: when it stops being fresh, by the clock. Default: the value. */
   readonly mapResult?: ((value: unknown, outcome: Outcome, until: number) => unknown) | undefined
-  /** What callers are given of a result that is served although it may be invalid. */
+  /** What callers receive instead of a result that is served although it may be invalid. Default: the result. */
   readonly asUnverified?: ((result: unknown) => unknown) | undefined
 }
 
-/** What is asked for. */
+/** The key of a call, its names, and its work. */
 export interface CallTarget {
   key: string
   /** Name of the record. */
   record: string
-  /** What it is called in the in-process cache. */
+  /** Name in the in-process cache. */
   name: string
   /** Names of the records of its tags. */
   tags: readonly string[]
-  /** Of `run`; `request` has none: it is given the lease itself. */
+  /** Undefined in `request`: it receives the lease itself. */
   work: Work<unknown> | undefined
 }
 
-/** A value that was read: as callers receive it, and the memory that it takes, bytes. */
+/** A decoded value, as callers receive it, and the bytes that it takes in memory. */
 export interface DecodedResult {
   result: unknown
   bytes: number
@@ -38,7 +38,7 @@ export interface DecodedResult {
 
 const NO_TAGS: readonly string[] = []
 
-/** Options of a call in the background: nobody waits for it, and what it renews would not do for it. */
+/** Options of a background renewal: it has no deadline, and does not accept the stale result that it renews. */
 const RENEWAL: AnyRunOptions = {
   timeout: Number.POSITIVE_INFINITY,
   softTimeout: Number.POSITIVE_INFINITY,
@@ -47,7 +47,7 @@ const RENEWAL: AnyRunOptions = {
   onUnavailable: 'fail',
 }
 
-/** The options of a locker that stand for those which a call was not given. */
+/** The options of a locker that are the defaults of its calls. */
 type CallDefaults = Pick<
   ResolvedOptions,
   | 'timeout'
@@ -79,64 +79,64 @@ export class Call implements CallTarget {
   errorTtl: number
   refresh: boolean
   onProgress: ((value: unknown) => void) | undefined
-  /** Only what was begun under a grant above this fence is wanted. */
+  /** Only results of grants after this fence. */
   afterFence: number
-  /** ms; 0: not content with what is over. */
+  /** ms; 0: does not accept stale results at once. */
   staleWhileRevalidate: number
   staleIfError: number
-  /** ms; Infinity: none. */
+  /** ms; Infinity: never. */
   softTimeout: number
-  /** How long beyond its ttl the result is kept for those who are content with what is over, ms. */
+  /** How long beyond its ttl its result is kept for callers that accept stale, ms. */
   keepStale: number
   abortUnwanted: boolean
   onUnavailable: OnUnavailable
-  /** Works at once for this process alone. */
+  /** Unshared works that may run at once. */
   maxUnshared: number
-  /** Nobody waits for it: it renews what others are served meanwhile. */
+  /** A background renewal: no caller waits for it. */
   background = false
-  /** In which its work and hooks run, once it was not served at once. */
+  /** The async context of its work and hooks. Written when it joins a flight. */
   context: AsyncContext | undefined
 
-  /** Of options that were checked. `own`: what stands for those that were not given. */
+  /** Of validated options. `defaults`: for those that are absent. */
   constructor(
-    asked: CallTarget,
+    target: CallTarget,
     namespace: Omit<Namespace, 'letter'>,
     locker: LockerContext,
     options: AnyRunOptions,
-    own: CallDefaults,
+    defaults: CallDefaults,
   ) {
-    this.key = asked.key
-    this.record = asked.record
-    this.name = asked.name
-    this.tags = asked.tags
-    this.work = asked.work
+    this.key = target.key
+    this.record = target.record
+    this.name = target.name
+    this.tags = target.tags
+    this.work = target.work
     this.locker = locker
     this.codec = namespace.codec
     this.mapResult = namespace.mapResult
     this.asUnverified = namespace.asUnverified
-    this.timeout = options.timeout ?? own.timeout
+    this.timeout = options.timeout ?? defaults.timeout
     this.signal = options.signal
-    this.lease = Math.ceil(options.lease ?? own.lease)
-    this.ttl = options.ttl ?? own.ttl
-    this.errorTtl = options.errorTtl ?? own.errorTtl
+    this.lease = Math.ceil(options.lease ?? defaults.lease)
+    this.ttl = options.ttl ?? defaults.ttl
+    this.errorTtl = options.errorTtl ?? defaults.errorTtl
     this.refresh = options.refresh ?? false
     this.onProgress = options.onProgress
     this.afterFence = options.afterFence ?? 0
-    this.staleWhileRevalidate = options.staleWhileRevalidate ?? own.staleWhileRevalidate
-    this.staleIfError = options.staleIfError ?? own.staleIfError
-    this.softTimeout = options.softTimeout ?? own.softTimeout
+    this.staleWhileRevalidate = options.staleWhileRevalidate ?? defaults.staleWhileRevalidate
+    this.staleIfError = options.staleIfError ?? defaults.staleIfError
+    this.softTimeout = options.softTimeout ?? defaults.softTimeout
     this.keepStale = Math.ceil(Math.max(this.staleWhileRevalidate, this.staleIfError))
     this.abortUnwanted = options.abortUnwanted ?? false
-    this.onUnavailable = options.onUnavailable ?? own.onUnavailable
-    this.maxUnshared = options.maxUnshared ?? own.maxUnshared
+    this.onUnavailable = options.onUnavailable ?? defaults.onUnavailable
+    this.maxUnshared = options.maxUnshared ?? defaults.maxUnshared
   }
 
-  /** Whether it rejects a result that was made for this process alone. */
+  /** Whether it rejects unshared results. */
   get requiresShared(): boolean {
     return this.onUnavailable === 'fail' || this.onUnavailable === 'cached'
   }
 
-  /** The call in the background that renews a stale result which this call is served. */
+  /** The background call that renews the stale result that this call is served. */
   renewal(): Call {
     const renewal = new Call(this, this, this.locker, { ...RENEWAL, afterFence: this.afterFence }, this)
     renewal.keepStale = this.keepStale
@@ -146,7 +146,8 @@ export class Call implements CallTarget {
   }
 
   /**
-   * Reads the value of an outcome whose ttl counts from `freshFrom`. The server counts whole ms, from the beginning of one.
+   * Decodes the value of an outcome whose ttl counts from `freshFrom`. The server counts whole ms: the value is fresh for up to
+   * 1 ms less.
    * @throws CodecError
    */
   read(outcome: Outcome, freshFrom: number): DecodedResult {
@@ -156,7 +157,7 @@ export class Call implements CallTarget {
     return { result, bytes: sizeOf(this.codec, value, outcome.bytes.length) }
   }
 
-  /** Keeps an outcome in the cache of this process as long as it is fresh or may be served stale. */
+  /** Caches an outcome in this process, unless its ttl is 0. */
   cacheOutcome(
     decoded: DecodedResult,
     { fence, tags, ttlLeft, staleLeft }: Outcome,
@@ -167,7 +168,7 @@ export class Call implements CallTarget {
     this.cacheResult(decoded, fence, tags, until, until + staleLeft)
   }
 
-  /** Keeps a result in the cache of this process, if it has one. `tags`: with their versions, as they are stored. */
+  /** Caches a result in this process, if it has a cache. `tags`: serialized versions. */
   cacheResult(
     { result, bytes }: DecodedResult,
     fence: number,
@@ -176,14 +177,14 @@ export class Call implements CallTarget {
     staleUntil: number,
   ): void {
     const { cache, store } = this.locker
-    // Later results could not replace it, nor invalidations reach it, under a fence that no server has granted.
+    // Under a fence that no server has granted, later results could not replace it, and invalidations would not remove it.
     if (!cache || !store.isPlausibleFence(fence)) return
     const names = tags === '' ? NO_TAGS : [...parseTagVersions(tags).keys()]
     cache.set(this.name, { record: this.record, result, bytes, fence, freshUntil, staleUntil, tags: names })
   }
 }
 
-/** A call that was not served at once. */
+/** A call that has joined a flight. */
 export interface JoinedCall extends Call {
   context: AsyncContext
 }

@@ -188,9 +188,9 @@ function asUnverified(result: unknown): ResultEntry<unknown> {
 
 function toResultEntry(
   value: unknown,
-  { fence, invalidated, ttlLeft: fresh, staleLeft: stale }: Outcome,
+  { fence, invalidated, ttlLeft, staleLeft }: Outcome,
   until: number,
 ): ResultEntry<unknown> {
-  const over = fresh === 0 && stale > 0
-  return { value, fence, until, invalidated, stale: over, unshared: fence === 0 }
+  const stale = ttlLeft === 0 && staleLeft > 0
+  return { value, fence, until, invalidated, stale, unshared: fence === 0 }
 }

@@ -81,12 +81,7 @@ export class LockerRuntime {
       trace: options.trace,
       exposeError: options.exposeError ?? ((failure) => failure),
     }
-    this.#unlisten = this.flights.onInvalidation({
-      invalidate: (record, fence) => this.#cache?.invalidate(record, fence),
-      invalidateTag: (tag) => this.#cache?.invalidateTag(tag),
-      onSubscriptionLost: () => this.#cache?.onSubscriptionLost(),
-      onSubscribed: () => this.#cache?.onSubscribed(),
-    })
+    this.#unlisten = this.#cache ? this.flights.onInvalidation(this.#cache) : () => {}
   }
 
   get cache(): ResultCache | undefined {
@@ -104,13 +99,9 @@ export class LockerRuntime {
     const now = this.clock.now()
     const entry = this.#cache.get(cacheName(namespace, key), now)
     if (!entry || entry.freshUntil <= now || entry.fence <= (options.afterFence ?? 0)) return undefined
-    this.#countHit(key)
-    return entry
-  }
-
-  #countHit(key: string): void {
     this.localHits++
     if (hasListeners('hit')) emit('hit', { key, local: true })
+    return entry
   }
 
   /** The stale result in this process's cache, if the call accepts it. Renews it in the background. */
@@ -177,15 +168,15 @@ export class LockerRuntime {
     const { signal, tags = [] } = options
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     if (signal?.aborted)
-      throw new AbortedError('The caller aborted before it asked', { key, cause: signal.reason })
-    const asked = {
+      throw new AbortedError('The caller had aborted before the call', { key, cause: signal.reason })
+    const target = {
       key,
       record: this.recordOf(namespace, key),
       name: cacheName(namespace, key),
       tags: tags.map((tag) => this.tagRecordOf(tag)),
       work,
     }
-    return new Call(asked, namespace, this.context, options, this.options)
+    return new Call(target, namespace, this.context, options, this.options)
   }
 
   /** Name of the record of a key. */
@@ -202,16 +193,16 @@ export class LockerRuntime {
   async invalidate(record: string): Promise<void> {
     const flight = this.flights.current(record)
     const before = flight?.waiters.lastSeq ?? 0
-    const drop = () => this.flights.invalidate(record, Number.MAX_SAFE_INTEGER)
+    const invalidateHere = () => this.flights.invalidate(record, Number.MAX_SAFE_INTEGER)
     // Also when Redis is away: the cache of this process must not serve a result that is known to be invalid.
     const failed = (error: unknown) => {
-      drop()
+      invalidateHere()
       throw error
     }
     const { invalidatedGrant } = await this.flights.store.invalidate(record, this.limits).catch(failed)
     // The first invalidation of that grant: callers that joined before this call joined before every invalidation of it.
     if (invalidatedGrant > 0) flight?.validateGrant(invalidatedGrant, before)
-    drop()
+    invalidateHere()
   }
 
   /** Gives a tag a new version, in every process. @throws UnavailableError, OverloadedError, ClosedError */
