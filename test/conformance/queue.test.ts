@@ -1437,125 +1437,129 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a submission that is not idempotent': [
     ['local isRepeated = creatorPark == park or creatorNonce == nonce', 'local isRepeated = false'],
   ],
-  'a submission that is run again when it is sent again at its end': [
+  'a repeated submission that runs again after the job has finished': [
     ["is not run again.\n  if isRepeated then return 'C ' .. generation end", '\n'],
   ],
-  'one who joins twice': [['if parkedGeneration then return', 'if false then return']],
-  'a park without bound': [
+  'a repeated submission that joins twice': [['if parkedGeneration then return', 'if false then return']],
+  'parks without bound': [
     ['num(parkedCount) >= maxParked then return', 'num(parkedCount) >= 1000 then return'],
   ],
-  'one who counts on a job and is not asked before it ends': [
+  'a submitter that relies on a job that is cancelled as unwanted': [
     ['if abortUnwanted and not options.abortUnwanted', 'if false'],
   ],
-  'a job that ends although somebody waits': [['job.parkedCount > 0 or (job', '(job']],
-  'an unfenced ending': [['elseif owner ~= worker or lastFence ~= fence then', 'elseif false then']],
-  'an ending by the worker alone': [
+  'a job that is cancelled as unwanted although it has a waiter': [['job.parkedCount > 0 or (job', '(job']],
+  'an outcome that is not fenced': [
+    ['elseif owner ~= worker or lastFence ~= fence then', 'elseif false then'],
+  ],
+  'an outcome that is checked by its worker alone': [
     ['elseif owner ~= worker or lastFence ~= fence then', 'elseif owner ~= worker then'],
   ],
-  'a repeated ending that is refused': [
+  'a repeated outcome that is refused': [
     ['if outcomeFence == fence and outcomeKind == kind then return 1 end', ''],
   ],
-  'an ending that is said twice at once and frees two places': [
+  'an outcome that is repeated in one call and releases two slots': [
     ['elseif endedAs[key] then', 'elseif false then'],
   ],
-  'a place that is not given back': [['if options.releasesSlot then', 'if false then']],
-  'a place that is always given back': [['if options.releasesSlot then', 'if true then']],
-  'a place of one who is gone': [["redis.call('LREM', batch.command.slotsKey, 0, worker)", '']],
-  'a job that is lost with one who is gone': [['requeueFirst(batch.command, batch[n].id)', '']],
+  'a slot that is not released': [['if options.releasesSlot then', 'if false then']],
+  'a slot that is always released': [['if options.releasesSlot then', 'if true then']],
+  'slots of a dead worker that stay free': [["redis.call('LREM', batch.command.slotsKey, 0, worker)", '']],
+  'a job that is lost with a dead worker': [['requeueFirst(batch.command, batch[n].id)', '']],
   'an attempt without a lease': [
     ['leases[#leases + 1] = leaseEnd\n  leases[#leases + 1] = dueMember(id, command)', ''],
   ],
   'a lease that is not extended': [
     ['leases[#leases + 1] = int(now + num(lease))', 'leases[#leases + 1] = int(now)'],
   ],
-  'a blind renewal': [['if owner == worker and lastFence == fence then', 'if owner then']],
-  'an acceptance that is forgotten': [["redis.call('HSET', key, 'l', '1')", '']],
+  'a renewal that is not fenced': [['if owner == worker and lastFence == fence then', 'if owner then']],
+  'an acceptance that is not stored': [["redis.call('HSET', key, 'l', '1')", '']],
   'a stall that is not counted': [['if isAccepted or stalls == 0 then stalls = stalls + 1 end', '']],
   'a stall that is always counted': [['if isAccepted or stalls == 0 then stalls', 'if true then stalls']],
-  'stalls without end': [['if stalls > maxStalls then', 'if false then']],
-  'places of a worker that is lost': [
+  'stalls without bound': [['if stalls > maxStalls then', 'if false then']],
+  'slots of a stalled worker that stay free': [
     ["redis.call('LREM', command.slotsKey, 0, worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
   ],
-  'a tick that comes too early': [
+  'a job that is processed before it is due': [
     ['if not at or num(at) > now then return 0 end', 'if not at then return 0 end'],
   ],
   'a job that may start before it is accepted': [
     ["if job.stalls and job.stalls ~= '0' then leaseUntil = '0' end", ''],
   ],
-  'a fence that forgets what was seen': [['fence = math.max(us, highestFence + 1)', 'fence = us']],
-  'a fence that is the time': [['if lastFence and num(lastFence) >= fence then', 'if false then']],
+  'a fence below one that was seen': [['fence = math.max(us, highestFence + 1)', 'fence = us']],
+  'a fence that is only the time': [['if lastFence and num(lastFence) >= fence then', 'if false then']],
   'priorities upside down': [["'-' .. priority", 'priority']],
-  'a last come that is not first served': [
+  'a lifo job that comes last': [
     [
       "return redis.call('LPUSH', command.readyKey, id)\nend",
       "return redis.call('RPUSH', command.readyKey, id)\nend",
     ],
   ],
-  'a last come that passes those with a priority': [
+  'a lifo job that comes before those with a priority': [
     ["redis.call('LPOS', command.readyKey, PRIORITY_MARKER, 'RANK', rankedCount)", '(rankedCount - 1)'],
   ],
   'a rerun that is lost': [
     ['local follows = job.nextGeneration and not options.endsNext', 'local follows = false'],
   ],
-  'parks of the next generation that are told too early': [
+  'waiters of the next generation that are notified too early': [
     ['if not job.nextGeneration or endsNext or num(waiter', 'if true or num(waiter'],
   ],
-  'progress that is told to the next generation': [
+  'progress that is sent to waiters of the next generation': [
     ['if num(waiter.generation) <= num(generation) then publish', 'if true then publish'],
   ],
-  'a next generation that is forgotten by an end': [
+  'a next generation that survives a termination': [
     ['if job.nextGeneration then\n    job', 'if false then\n    job'],
   ],
-  'a paused command that dispatches': [
+  'a paused command whose ready jobs are assigned': [
     ['if #slots == 0 or slots[1] == PAUSED_MARKER then return end', 'if #slots == 0 then return end'],
   ],
-  'a paused command that takes jobs': [['if command.slots[1] == PAUSED_MARKER then return nil end', '']],
-  'an offer that opens what is paused': [['if isPaused and not hasMarker then', 'if false then']],
-  'a command that is resumed though all are paused': [
+  'a paused command whose submissions are assigned': [
+    ['if command.slots[1] == PAUSED_MARKER then return nil end', ''],
+  ],
+  'a capacity that resumes a paused command': [['if isPaused and not hasMarker then', 'if false then']],
+  'a command that is resumed although all are paused': [
     ['if paused[1] == 0 and paused[2] == 0 then', 'if true then'],
   ],
-  'an offer that adds to what was offered': [
+  'a capacity that adds to the one before': [
     ["redis.call('LREM', command.slotsKey, 0, worker)\nlocal slots", 'local slots'],
   ],
-  'a retry that does not clear attempts': [
+  'a retry that does not clear the failures': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],
   ],
-  'a retry of what was removed': [["or kind == 'x' then return 0", 'then return 0']],
-  'a giving back that counts as a failure': [
+  'a retry of a removed job': [["or kind == 'x' then return 0", 'then return 0']],
+  'a requeue that counts as a failure': [
     ["if kind == 'r' then redis.pcall('HINCRBY'", "if true then redis.pcall('HINCRBY'"],
   ],
-  'a delay that is not kept': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
-  'a delay that nobody is told of': [
+  'a delay that is ignored': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
+  'a delay that no worker is notified of': [
     ["if notified then publish(notified, 't '", "if false then publish(notified, 't '"],
   ],
-  'an expiry that is too short': [
+  'an outcome that expires too early': [
     ['expire(key, math.max(ttl, options.outcomeRetention, list', 'expire(key, math.max(ttl, list'],
   ],
-  'a job that expires while it waits': [
+  'a ready job that expires too early': [
     [`expire(key, delay + ${PENDING_JOB_TTL})\n  if worker`, 'if worker'],
   ],
-  'a drain that tells nobody': [['sendOutbox()\nreturn { removed', 'return { removed']],
-  'a drain that forgets what was removed at once': [["'x', '', outcomeRetention, 0)", "'x', '', 0, 0)"]],
-  'a line that is logged twice': [
+  'a drain that notifies no waiter': [['sendOutbox()\nreturn { removed', 'return { removed']],
+  'a drained job whose outcome expires at once': [["'x', '', outcomeRetention, 0)", "'x', '', 0, 0)"]],
+  'a log line that is appended twice': [
     ['local skipped = loggedFence == lastFence and', 'local skipped = false and'],
   ],
-  'listings without bound': [['if excess > 0 then', 'if false then']],
-  'a message without bound': [
+  'lists of finished jobs without bound': [['if excess > 0 then', 'if false then']],
+  'messages without bound': [
     ['local isTooLarge = #bytes > options.messageLimit', 'local isTooLarge = false'],
   ],
-  'a worker that is lost and stays known': [
+  'a stalled worker that stays known': [
     ["redis.call('HDEL', command.workersKey, worker)\n  publish", 'publish'],
   ],
-  'an end by others that its worker takes for its own': [
+  'a termination that its worker takes for its own outcome': [
     ['if externallyEndedFence == fence then return 0 end', ''],
   ],
-  'a retry that is sent twice and runs twice': [
+  'a repeated retry that runs again': [
     ['if generation and num(generation) > num(ARGV[argBase + 1])', 'if false'],
   ],
   'a rerun that is not the newest': [['or (options.reruns and nextGeneration)', 'or false']],
-  'a payload that is cut': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
-  'a piece of another payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
-  'a call for workers that is not sent': [
+  'a payload that loses bytes': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
+  'a piece of an earlier payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
+  'a capacity request that is not sent': [
     ["redis.pcall('PUBLISH', broadcastChannel, capacityRequest)", "redis.pcall('ECHO', capacityRequest)"],
   ],
   'a cancelled attempt that goes on': [

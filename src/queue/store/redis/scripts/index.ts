@@ -2,10 +2,9 @@ import { Script } from '../../../../kernel/redis/call.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
 import { COUNTS, DRAIN, LIST, PAUSE, READ, RESUME, RETRY, SNAPSHOT } from './manage.ts'
+import { QUERY_OUTCOMES, SETTLE, TERMINATE } from './outcome.ts'
 import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
-import { SETTLE } from './settle.ts'
 import { SUBMIT } from './submit.ts'
-import { QUERY_OUTCOMES, TERMINATE } from './wait.ts'
 import { APPEND_LOG, PROCESS_DUE, PUBLISH_PROGRESS, REMOVE_WORKER, RENEW, SET_CAPACITY } from './worker.ts'
 
 /** The transitions of a queue, as the server runs them. */
