@@ -9,6 +9,7 @@ export {
   LOCKER_DEFAULTS,
   type LockerOptions,
   type MemoizeOptions,
+  type OnUnavailable,
   type RequestOptions,
   type RunManyOptions,
   type RunOptions,

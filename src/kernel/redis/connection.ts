@@ -61,13 +61,13 @@ export interface ConnectionListener {
  * is. It connects when it is first used. Errors reject the calls that they concern, and are never unhandled 'error' events.
  */
 export class Connection implements AsyncDisposable {
-  /** Dispatches the messages to this process. */
+  /** Dispatches the messages to this process. @internal */
   readonly inbox: Inbox = new Inbox()
   /** Whether this is a cluster: the keys of one script must share a slot. */
   readonly cluster: boolean
   /** Whether plain reads see what scripts have written: not if a cluster client reads from replicas. */
   readonly readsPrimary: boolean
-  /** The channel of this process. */
+  /** The channel of this process. @internal */
   readonly inboxChannel: string
   /** The channel of all processes. */
   readonly broadcastChannel: string
@@ -139,6 +139,7 @@ export class Connection implements AsyncDisposable {
   /**
    * Sends a request, and calls `handler` exactly once: within `timeout` ms, or within five times that while Redis replies to
    * other calls. Runs in the root async context, because connections, batches and timers serve other calls as well.
+   * @internal
    */
   send(request: Request, timeout: number, handler: ReplyHandler): void {
     rootContext.run(() => {
@@ -147,17 +148,17 @@ export class Connection implements AsyncDisposable {
     })
   }
 
-  /** Like {@link send}, as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. */
+  /** Like {@link send}, as a promise. Rejects with UnavailableError, OverloadedError or ClosedError. @internal */
   call(request: Request, timeout: number): Promise<unknown> {
     return new Promise((resolve, reject) => this.send(request, timeout, new ReplyCallbacks(resolve, reject)))
   }
 
-  /** Emits a process warning, once, if Redis is unreachable. */
+  /** Emits a process warning, once, if Redis is unreachable. @internal */
   warnIfUnreachable(): void {
     this.#stopWarning ??= warnIfUnreachable(this.#client, this.clock)
   }
 
-  /** Returns the object of this connection for `purpose`, created for its first user. Each user must {@link releaseShared}. */
+  /** Returns the object of this connection for `purpose`, created for its first user. Each user must {@link releaseShared}. @internal */
   acquireShared<T>(purpose: unknown, make: () => T): T {
     const shared = this.#shared.get(purpose) ?? { object: make(), users: 0 }
     this.#shared.set(purpose, shared)
@@ -165,14 +166,14 @@ export class Connection implements AsyncDisposable {
     return shared.object as T
   }
 
-  /** Releases the object for `purpose`. Returns whether this was its last user. */
+  /** Releases the object for `purpose`. Returns whether this was its last user. @internal */
   releaseShared(purpose: unknown): boolean {
     const shared = this.#shared.get(purpose)
     if (shared && --shared.users > 0) return false
     return this.#shared.delete(purpose)
   }
 
-  /** Adds a listener. The returned function removes it. */
+  /** Adds a listener. The returned function removes it. @internal */
   listen(listener: ConnectionListener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

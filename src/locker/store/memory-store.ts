@@ -98,19 +98,19 @@ export class MemoryStore {
     return this.#budget.fits(RECORD_BYTES) || this.find(key) !== undefined
   }
 
-  /** A new client of this store, with an inbox of its own. */
+  /** A new client of this store, with an inbox of its own. @internal */
   connect(): Store {
     const registrations: Registrations = { claimers: new Map(), listeners: new Set() }
     const inbox = this.#hub.connect(registrations)
     return new MemoryStoreClient(this, inbox, registrations, () => this.#hub.disconnect(inbox))
   }
 
-  /** The record of a key, if there is one. */
+  /** The record of a key, if there is one. @internal */
   find(key: string): ResourceRecord | undefined {
     return this.#records.get(key)
   }
 
-  /** Runs a transition of a record, which is made if there is none, and deleted if it has expired then. */
+  /** Runs a transition of a record, which is made if there is none, and deleted if it has expired then. @internal */
   apply<T>(key: string, transition: (record: ResourceRecord, at: TransitionContext) => T): T {
     const record = this.find(key) ?? new ResourceRecord()
     const reply = transition(record, this.#context(key))

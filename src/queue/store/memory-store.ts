@@ -45,7 +45,7 @@ export class MemoryQueueStore {
     this.#budget = new MemoryBudget(options.maxBytes ?? DEFAULT_MAX_BYTES)
   }
 
-  /** Connects a new client to a queue. */
+  /** Connects a new client to a queue. @internal */
   connect(queue: string): QueueStore {
     return new InMemoryQueueClient(this.#broker(queue))
   }
