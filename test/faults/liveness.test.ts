@@ -131,7 +131,7 @@ describe('a grant without a waiter', () => {
     test(`L4 abort - while the claim is under way (${direction}): the grant is released`, async () => {
       await using s = await claimingScene(direction, 150)
       const leaves = new AbortController()
-      const asked = s.locker.run('k', () => assert.fail('it was run for nobody'), {
+      const asked = s.locker.run('k', () => assert.fail('the work ran without a caller'), {
         signal: leaves.signal,
         refresh: true,
       })
@@ -172,7 +172,7 @@ describe('a grant without a waiter', () => {
 
   test('L4 timeout - while the claim is under way', async () => {
     await using s = await claimingScene('down', 300)
-    const asked = s.locker.run('k', () => assert.fail('it was run for nobody'), {
+    const asked = s.locker.run('k', () => assert.fail('the work ran without a caller'), {
       timeout: 50,
       refresh: true,
     })

@@ -350,8 +350,8 @@ function tests(): void {
         lost,
       )
       const start = performance.now()
-      await lease.publish('told')
-      assert.equal((await waiter).value, 'told')
+      await lease.publish('published')
+      assert.equal((await waiter).value, 'published')
       assert.ok(performance.now() - start < EPSILON)
       for (const each of [a, b]) await each.close()
     })

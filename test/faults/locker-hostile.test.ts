@@ -133,7 +133,7 @@ test('hostile - values pass unchanged, and pollute no prototype', async () => {
 /** The park of a waiter on a key, which only Redis and its process know. */
 async function placeOf(w: Setup, key: string): Promise<{ inbox: string; nonce: string }> {
   const fields = (await w.server.call('HKEYS', recordKey('soloflight', key))) as string[]
-  const park = fields.find((field) => field.startsWith('@')) ?? assert.fail('nobody is parked')
+  const park = fields.find((field) => field.startsWith('@')) ?? assert.fail('no waiter is parked')
   return { inbox: park.slice(1, 23), nonce: park.slice(23) }
 }
 

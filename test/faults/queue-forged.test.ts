@@ -194,7 +194,7 @@ test('L1 hostile - unknown and corrupt fields of a record affect that job only',
   assert.equal(await jobs.get('attempts')?.cancel(), true)
   const outcomes = Object.fromEntries(await Promise.all(settled))
   assert.equal(outcomes['payload'], 'E_CODEC', 'what cannot be read fails')
-  assert.equal(outcomes['attempts'], 'E_CANCELLED', 'what no worker can be told of can be ended')
+  assert.equal(outcomes['attempts'], 'E_CANCELLED', 'a job that reaches no worker can be cancelled')
   for (const name of ['options', 'more', 'unknown', 'priority', 'parks', 'place', 'progress']) {
     assert.equal(outcomes[name], name, 'what is not needed does no harm')
   }

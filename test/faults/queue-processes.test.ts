@@ -52,7 +52,10 @@ describe('workers that fail', { concurrency: 2 }, () => {
         `after ${at - killedAt} ms`,
       )
       assert.equal(await result, `${later.pid}/${fence}`)
-      assert.ok((await took(() => told(later, 'accepted', 'j'))) < EPSILON, 'it is told at once')
+      assert.ok(
+        (await took(() => told(later, 'accepted', 'j'))) < EPSILON,
+        'the submitter is notified at once',
+      )
       s.acceptedOnce('j')
     })
 

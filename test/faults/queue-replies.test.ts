@@ -216,7 +216,10 @@ describe('a reply is lost with the connection', () => {
       const jobs = await s.other.enqueueMany(payloads.map((payload) => ({ command: 'work', payload })))
       await until(() => runs.now === 3, { what: 'all slots to be used' })
       const isLost = lose(s, 'setCapacity', 5)
-      assert.ok(Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2, 'nobody was killed')
+      assert.ok(
+        Number(await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')) >= 2,
+        'no subscriber was killed',
+      )
       await isLost()
       await Promise.all(jobs.map((job) => job.result()))
       assert.ok(runs.most <= 3, `${runs.most} at once`)

@@ -33,10 +33,10 @@ inBothStores('L2 close - close waits for running works within its grace, and rej
 
 inBothStores('L2 close - close passes leases on at the end of its grace, and aborts the works', async (w) => {
   const [one, other] = [w.create(), w.create()]
-  const told = pDefer<unknown>()
+  const aborted = pDefer<unknown>()
   const never = rejectionOf(
     one.run('key', ({ signal }) => {
-      signal.addEventListener('abort', () => told.resolve(signal.reason))
+      signal.addEventListener('abort', () => aborted.resolve(signal.reason))
       return new Promise(() => {})
     }),
   )
@@ -50,7 +50,7 @@ inBothStores('L2 close - close passes leases on at the end of its grace, and abo
   const took = performance.now() - from
   assert.ok(took >= 195 && took < 200 + EPSILON, `${took} ms`)
   assert.ok((await never) instanceof ClosedError)
-  assert.ok((await told.promise) instanceof ClosedError)
+  assert.ok((await aborted.promise) instanceof ClosedError)
   assert.ok(lease.signal.reason instanceof ClosedError)
   assert.ok((await rejectionOf(lease.publish('too late'))) instanceof LeaseLostError)
 })

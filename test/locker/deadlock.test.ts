@@ -51,7 +51,7 @@ test('deadlock - of two works that wait for each other, one fails', async () => 
     return locker.run(other, () => 'unused').catch((error) => error.code)
   }
   const results = await Promise.all([locker.run('a', meet(0, 'b')), locker.run('b', meet(1, 'a'))])
-  assert.deepEqual(results, ['E_DEADLOCK', 'E_DEADLOCK'], 'one was told, the other was handed its result')
+  assert.deepEqual(results, ['E_DEADLOCK', 'E_DEADLOCK'], 'one failed, the other received its result')
 })
 
 test('deadlock - works may request other keys, in parallel and nested, and the same key twice', async () => {

@@ -136,7 +136,7 @@ test('L5 memory store - beyond maxRecords, a record with a waiter is not evicted
   await using locker = new Locker({ store: memory, cache: false })
   for (let index = 0; index < 20; index++) await locker.run(`done${index}`, () => index)
   const parks = memory.find('waited for')?.parks.size
-  assert.equal(parks, 2, 'both are still to be told')
+  assert.equal(parks, 2, 'both are still parked')
 })
 
 test('memory store - on release, a waiter whose process has gone is skipped', async () => {

@@ -231,12 +231,12 @@ const never = (): never => assert.fail('it is kept')
 describe("onUnavailable: 'cached'", () => {
   test('U5 cached - a kept result is served, and reported as such', async () => {
     await using s = await away({ onUnavailable: 'cached' }, (locker) => locker.run('k', () => 'kept'))
-    const told: unknown[] = []
-    const tell = (event: unknown) => told.push(event)
-    subscribe(channelName('unverified'), tell)
+    const events: unknown[] = []
+    const listener = (event: unknown) => events.push(event)
+    subscribe(channelName('unverified'), listener)
     assert.equal(await s.locker.run('k', never), 'kept')
-    unsubscribe(channelName('unverified'), tell)
-    assert.deepEqual(told, [{ key: 'k', staleFor: 0 }])
+    unsubscribe(channelName('unverified'), listener)
+    assert.deepEqual(events, [{ key: 'k', staleFor: 0 }])
     assert.equal(s.locker.stats().unverified, 1)
     assert.equal(s.locker.stats().localHits, 0)
     assert.deepEqual(await s.locker.request('k'), { status: 'done', result: 'kept' })
@@ -272,10 +272,10 @@ describe("onUnavailable: 'cached'", () => {
     const options = { onUnavailable: 'cached', ttl: 20, staleIfError: 60_000 } as const
     await using s = await away(options, (locker) => locker.run('k', () => 'kept'))
     const past: number[] = []
-    const tell = (event: unknown) => past.push((event as { staleFor: number }).staleFor)
-    subscribe(channelName('unverified'), tell)
+    const listener = (event: unknown) => past.push((event as { staleFor: number }).staleFor)
+    subscribe(channelName('unverified'), listener)
     assert.equal(await s.locker.run('k', never), 'kept')
-    unsubscribe(channelName('unverified'), tell)
+    unsubscribe(channelName('unverified'), listener)
     assert.ok((past[0] as number) > 0)
     await assert.rejects(s.locker.run('k', never, { staleIfError: 1 }), UnavailableError)
   })
@@ -351,16 +351,16 @@ describe('HTTP while Redis is away', () => {
     const handle = cache.handle.bind(cache)
     const get = async (more?: Record<string, string>, method?: string, url?: string) => {
       const { status, headers, body } = await handle(request(more, method, url), anew.ask)
-      return { status, told: fromRawHeaders(headers)['cache-status'], body: String(body) }
+      return { status, cacheStatus: fromRawHeaders(headers)['cache-status'], body: String(body) }
     }
     return { s, get, anew, [Symbol.asyncDispose]: () => s[Symbol.asyncDispose]() }
   }
 
   test('U5 HTTP - by default kept responses are served and marked, and the handler runs for all other requests', async () => {
     await using c = await cached({})
-    const { told, body } = await c.get()
+    const { cacheStatus, body } = await c.get()
     assert.equal(body, 'old')
-    assert.match(String(told), /^soloflight; hit; ttl=\d+; detail=unverified$/)
+    assert.match(String(cacheStatus), /^soloflight; hit; ttl=\d+; detail=unverified$/)
     assert.equal((await c.get({ range: 'bytes=0-1' })).body, 'ol')
     assert.equal(c.anew.asked.length, 0)
     assert.equal((await c.get({ 'cache-control': 'no-cache' })).body, 'new')
@@ -371,9 +371,9 @@ describe('HTTP while Redis is away', () => {
 
   test('U5 HTTP - a stale response is served within its stale-if-error', async () => {
     await using c = await cached({}, 'max-age=0, stale-if-error=600')
-    const { told, body } = await c.get()
+    const { cacheStatus, body } = await c.get()
     assert.equal(body, 'old')
-    assert.match(String(told), /^soloflight; hit; ttl=-?\d+; detail=unverified$/)
+    assert.match(String(cacheStatus), /^soloflight; hit; ttl=-?\d+; detail=unverified$/)
     assert.equal(c.anew.asked.length, 0)
   })
 
@@ -382,9 +382,9 @@ describe('HTTP while Redis is away', () => {
     assert.equal((await c.get()).body, 'old')
     assert.equal((await c.get({}, 'GET', '/other')).status, 503)
     // As a stale response that replaces an origin error: RFC 5861.
-    const { body, told } = await c.get({ 'cache-control': 'no-cache' })
+    const { body, cacheStatus } = await c.get({ 'cache-control': 'no-cache' })
     assert.equal(body, 'old')
-    assert.match(String(told), /detail=unverified/)
+    assert.match(String(cacheStatus), /detail=unverified/)
     await using local = await cached({ onUnavailable: 'local' })
     assert.equal((await local.get()).body, 'new')
     await using fail = await cached({ onUnavailable: 'fail' })

@@ -300,7 +300,7 @@ withAndWithoutCache(
       return work(some)
     }
     assert.equal((await locker.runMany(keys, slow, swr)).length, 10)
-    assert.ok(performance.now() - since < 190, 'nobody waited')
+    assert.ok(performance.now() - since < 190, 'no caller waited')
     await until(() => rounds.length > 1, { what: 'the refresh' })
     assert.deepEqual(rounds[1]?.sort(), keys)
   },

@@ -29,11 +29,11 @@ inBothStores(
   async (w) => {
     const [one, other] = [w.create({ maxHold: 300, lease: 200 }), w.create()]
     const end = pDefer()
-    const told = pDefer<unknown>()
+    const aborted = pDefer<unknown>()
     const first = one.run(
       'key',
       async ({ signal }) => {
-        signal.addEventListener('abort', () => told.resolve(signal.reason))
+        signal.addEventListener('abort', () => aborted.resolve(signal.reason))
         await end.promise
         return 'late'
       },
@@ -41,7 +41,7 @@ inBothStores(
     )
     await assert.rejects(first, TimeoutError)
     assert.equal(await other.run('key', () => 'of the next'), 'of the next')
-    assert.ok((await told.promise) instanceof LeaseLostError)
+    assert.ok((await aborted.promise) instanceof LeaseLostError)
     end.resolve()
     await until(() => one.stats().works === 1, { what: 'the work to end' })
     assert.equal(await w.create().run('key', () => 'again'), 'of the next')

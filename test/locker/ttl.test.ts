@@ -57,7 +57,7 @@ inBothStores('ttl - errorTtl keeps a failure; without it the next caller runs th
   await assert.rejects(other.run('other', work), { message: 'failure 3' })
   await assert.rejects(other.run('third', work, { errorTtl: 60_000 }), { message: 'failure 4' })
   await assert.rejects(one.run('third', work), { message: 'failure 4' })
-  assert.equal(await one.run('third', () => 'a refresh asks anew', { refresh: true }), 'a refresh asks anew')
+  assert.equal(await one.run('third', () => 'refreshed', { refresh: true }), 'refreshed')
 })
 
 inBothStores(

@@ -53,7 +53,7 @@ withAndWithoutCache(
     await until(dropped, { what: 'the value to be overwritten' })
     await until(() => other.stats().cached === 0, { what: 'the message to arrive' })
     const ticket = await other.request('key')
-    assert.ok(ticket instanceof Lease, 'whoever asks computes it')
+    assert.ok(ticket instanceof Lease, 'the lease is granted to the next caller')
     await ticket.publish('other 2')
     assert.equal(await other.run('key', yours), 'other 2')
   },

@@ -203,7 +203,7 @@ describe('stream - parts', () => {
     view.leave(reader)
   })
 
-  test('a record is validated, whoever wrote it', () => {
+  test('a record is validated, whatever wrote it', () => {
     const id = 'A'.repeat(22)
     for (const record of [
       { log: '1', open: true },
