@@ -1,6 +1,3 @@
-// The cost of inputs whose length clients, origins and Redis choose is proportional to that length. Each function that reads
-// such an input is measured on its worst inputs of two sizes. (Regular expressions: regexps.test.ts.)
-
 import assert from 'node:assert/strict'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
@@ -10,42 +7,46 @@ import { recordKey } from '../../src/kernel/keys.ts'
 import { Inbox } from '../../src/kernel/redis/subscription.ts'
 import { systemClock } from '../../src/kernel/time.ts'
 import { parseTagVersions, serializeTagVersions, tagsUnchanged } from '../../src/locker/cache/tag-guard.ts'
+import type { KeyNamespace } from '../../src/locker/internal.ts'
 import { wouldDeadlock } from '../../src/locker/processor/work-runner.ts'
 import type { WaitNode } from '../../src/locker/work.ts'
 import { headerFields, headerPairs } from '../../src/memoize/adapters/fetch/adapter.ts'
 import { requestHeaders, writeResponse } from '../../src/memoize/adapters/node/messages.ts'
 import { CapturedConnection } from '../../src/memoize/adapters/node/response-capture.ts'
-import { invalidatedBy } from '../../src/memoize/engine/change.ts'
-import { resolveHttpOptions } from '../../src/memoize/engine/check-options.ts'
+import { invalidatedBy } from '../../src/memoize/engine/invalidation.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
+import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
+import { contentLength } from '../../src/memoize/engine/recording.ts'
 import { ResponseBuilder } from '../../src/memoize/engine/response-builder.ts'
-import { type EntryNamespace, ResponseStorage } from '../../src/memoize/engine/storage/placement.ts'
-import { contentLength } from '../../src/memoize/engine/storage/recording.ts'
-import { privateFieldsOf, privateReason } from '../../src/memoize/engine/storage/storage.ts'
-import { entryCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
-import { initialAge } from '../../src/memoize/policy/age.ts'
-import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
-import { freshenedFields, notModified } from '../../src/memoize/policy/conditional.ts'
-import { requestDirectives } from '../../src/memoize/policy/demands.ts'
+import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
+import { type CacheEntry, entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
+import { freshenedFields, notModified, requestedRange } from '../../src/memoize/policy/conditional.ts'
 import {
+  CacheControl,
   connectionNamesFields,
   endToEndFields,
   fromRawHeaders,
   isFieldValue,
   isToken,
+  parseHttpDate,
   parseList,
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
-import { explicitLifetime } from '../../src/memoize/policy/freshness.ts'
-import { parseHttpDate } from '../../src/memoize/policy/http-date.ts'
-import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
-import { planFor } from '../../src/memoize/policy/plan.ts'
-import { requestedRange } from '../../src/memoize/policy/range.ts'
-import { normalizeFields, variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
+import { explicitLifetime, initialAge, planFor } from '../../src/memoize/policy/freshness.ts'
+import {
+  normalizeFields,
+  primaryKeyOf,
+  requestDirectives,
+  variantKey,
+  varyNames,
+} from '../../src/memoize/policy/request.ts'
+import { privateFieldsOf, privateReason } from '../../src/memoize/policy/shareability.ts'
 import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/submission.ts'
 import { excessiveGrowth } from '../support/growth.ts'
 
+// The cost of inputs whose length clients, origins and Redis choose is proportional to that length. Each function that reads
+// such an input is measured on its worst inputs of two sizes. (Regular expressions: regexps.test.ts.)
 /** A measurement: for an input of a size, the function that reads it. */
 type Reading = readonly [name: string, make: (size: number) => () => unknown]
 
@@ -250,7 +251,7 @@ const FIELDS: Reading[] = [
       const made = stored(fromRawHeaders(lines('vary', (i) => `x-${i}`, n)))
       const entry = { primaryKey: 'p', key: 'k', index: { names, id: 'i' }, stale: undefined }
       const request = { method: 'GET', url: '/', headers: {} }
-      const namespace = { clock: systemClock } as unknown as EntryNamespace
+      const namespace = { clock: systemClock } as unknown as KeyNamespace<CacheEntry>
       const storage = new ResponseStorage(namespace, resolveHttpOptions({}))
       return () => storage.place(made, request, entry)
     },

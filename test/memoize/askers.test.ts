@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { Locker, type LockerOptions } from '../../src/index.ts'
 import { systemClock } from '../../src/kernel/time.ts'
+import type { KeyNamespace } from '../../src/locker/internal.ts'
 import {
   type HeaderFields,
   HttpCache,
@@ -16,7 +17,10 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { UnsentInvalidations } from '../../src/memoize/engine/unsent-invalidations.ts'
+import { Invalidations } from '../../src/memoize/engine/invalidation.ts'
+import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
+import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
+import type { CacheEntry } from '../../src/memoize/engine/stored-response.ts'
 import { HttpWorld, onBoth } from '../support/http-scene.ts'
 import type { TcpProxy } from '../support/proxy.ts'
 import { type Setup, setup } from '../support/setup.ts'
@@ -391,6 +395,12 @@ const OUTAGES = {
   },
 }
 
+/** A storage that can only invalidate. */
+function storageWith(invalidateWithPending: (...keys: string[]) => Promise<void>): ResponseStorage {
+  const namespace = { invalidateWithPending, clock: systemClock } as unknown as KeyNamespace<CacheEntry>
+  return new ResponseStorage(namespace, resolveHttpOptions({}))
+}
+
 describe('http changes', () => {
   for (const [what, set] of Object.entries(OUTAGES))
     test(`made while Redis ${what} are served by nobody here, and told to all when it is back`, async () => {
@@ -457,7 +467,7 @@ describe('http changes', () => {
       await sleep(20)
       told.push(...keys)
     }
-    const unsent = new UnsentInvalidations({ invalidateWithPending: outdate, clock: systemClock })
+    const unsent = new Invalidations(storageWith(outdate))
     let last = Promise.resolve()
     let answered = 0
     for (let n = 0; n < 40; n++) {
@@ -476,16 +486,17 @@ describe('http changes', () => {
       told.push(keys)
       return (gates[told.length - 1] as (typeof gates)[0]).promise
     }
-    const unsent = new UnsentInvalidations({ invalidateWithPending: outdate, clock: systemClock })
+    const storage = storageWith(outdate)
+    const unsent = new Invalidations(storage)
     const first = unsent.invalidate(['a'])
     await until(() => told.length === 1, { what: 'the first change to be told' })
     const changes = [first, unsent.invalidate(['a'])]
     gates[0]?.resolve()
     await until(() => told.length === 2, { what: 'the second change to be told' })
-    assert.ok(unsent.has('a'), 'nothing of it is served meanwhile')
+    assert.ok(storage.isInvalidated('a'), 'nothing of it is served meanwhile')
     gates[1]?.resolve()
     await Promise.all(changes)
-    assert.ok(!unsent.has('a'))
+    assert.ok(!storage.isInvalidated('a'))
     assert.deepEqual(told, [['a'], ['a']])
   })
 })

@@ -1,5 +1,3 @@
-// The HTTP cache between requests and an origin: in one process, and in several as the memory store lets lockers be.
-
 import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
@@ -15,10 +13,10 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { RecordingBudget } from '../../src/memoize/engine/storage/recorded-bytes.ts'
-import { Recording } from '../../src/memoize/engine/storage/recording.ts'
+import { Recording, RecordingBudget } from '../../src/memoize/engine/recording.ts'
 import { until } from '../support/wait.ts'
 
+// The HTTP cache between requests and an origin: in one process, and in several as the memory store lets lockers be.
 const HOUR = 3_600_000
 const date = (at: number): string => new Date(at).toUTCString()
 

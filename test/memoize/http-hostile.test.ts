@@ -14,7 +14,7 @@ import {
   type HttpCacheOptions,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
+import { primaryKeyOf } from '../../src/memoize/policy/request.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 

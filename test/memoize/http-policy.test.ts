@@ -1,24 +1,43 @@
-// The caching decisions, each by itself: what RFC 9111 says of one response and one request.
-
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { invalidatedBy } from '../../src/memoize/engine/change.ts'
+import { invalidatedBy } from '../../src/memoize/engine/invalidation.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
-import { privateFieldsOf, privateReason } from '../../src/memoize/engine/storage/storage.ts'
-import { initialAge, UNKNOWN_AGE } from '../../src/memoize/policy/age.ts'
-import { CacheControl } from '../../src/memoize/policy/cache-control.ts'
-import { cacheStatus } from '../../src/memoize/policy/cache-status.ts'
-import { freshenedFields, notModified, validatorsOf } from '../../src/memoize/policy/conditional.ts'
-import { NO_DIRECTIVES, requestDirectives } from '../../src/memoize/policy/demands.ts'
-import { endToEndFields, fromRawHeaders, parseList, toRawHeaders } from '../../src/memoize/policy/fields.ts'
-import { explicitLifetime, heuristicLifetime, staleWindows } from '../../src/memoize/policy/freshness.ts'
-import { parseHttpDate } from '../../src/memoize/policy/http-date.ts'
-import { mayStaleIfError, reusability } from '../../src/memoize/policy/judgement.ts'
-import { primaryKeyOf } from '../../src/memoize/policy/key.ts'
-import { MAX_KEEP_MS, planFor } from '../../src/memoize/policy/plan.ts'
-import { requestedRange } from '../../src/memoize/policy/range.ts'
-import { variantKey, varyNames } from '../../src/memoize/policy/vary.ts'
+import { cacheStatus } from '../../src/memoize/engine/response-builder.ts'
+import {
+  freshenedFields,
+  notModified,
+  requestedRange,
+  validatorsOf,
+} from '../../src/memoize/policy/conditional.ts'
+import {
+  CacheControl,
+  endToEndFields,
+  fromRawHeaders,
+  parseHttpDate,
+  parseList,
+  toRawHeaders,
+} from '../../src/memoize/policy/fields.ts'
+import {
+  explicitLifetime,
+  heuristicLifetime,
+  initialAge,
+  MAX_KEEP_MS,
+  mayStaleIfError,
+  planFor,
+  reusability,
+  staleWindows,
+  UNKNOWN_AGE,
+} from '../../src/memoize/policy/freshness.ts'
+import {
+  NO_DIRECTIVES,
+  primaryKeyOf,
+  requestDirectives,
+  variantKey,
+  varyNames,
+} from '../../src/memoize/policy/request.ts'
+import { privateFieldsOf, privateReason } from '../../src/memoize/policy/shareability.ts'
 
+// The caching decisions, each by itself: what RFC 9111 says of one response and one request.
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
 const date = (at: number): string => new Date(at).toUTCString()

@@ -14,7 +14,7 @@ import {
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
-import { entryCodec, StoredResponse } from '../../src/memoize/engine/storage/stored-response.ts'
+import { entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
 import { memoizeHandler } from '../../src/memoize/fetch.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 import { setup } from '../support/setup.ts'

@@ -1,5 +1,4 @@
 export { fromRawHeaders } from '../policy/fields.ts'
-export { HTTP_CACHE_DEFAULTS } from './check-options.ts'
 export { HttpCache } from './http-cache.ts'
 export type {
   HeaderFields,
@@ -10,4 +9,6 @@ export type {
   OriginRequest,
   OriginResponse,
 } from './message.ts'
+
 export type { HttpCacheOptions } from './options.ts'
+export { HTTP_CACHE_DEFAULTS } from './options.ts'

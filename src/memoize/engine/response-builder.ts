@@ -1,10 +1,47 @@
-import { type CacheStatus, cacheStatus } from '../policy/cache-status.ts'
-import { notModified } from '../policy/conditional.ts'
+import { notModified, requestedRange } from '../policy/conditional.ts'
 import { endToEndFields, reasonPhraseOf, toRawHeaders } from '../policy/fields.ts'
-import { requestedRange } from '../policy/range.ts'
+import type { ForwardReason } from '../policy/request.ts'
+import type { PrivateReason } from '../policy/shareability.ts'
 import type { HeaderFields, HttpRequest, HttpResponse, OriginResponse } from './message.ts'
-import { discard, toResponseBody } from './storage/body.ts'
-import type { StoredResponse } from './storage/stored-response.ts'
+import { discard, toResponseBody } from './recording.ts'
+import type { StoredResponse } from './stored-response.ts'
+
+/** How the cache handled a request. Durations are ms. RFC 9211 §2. */
+export interface CacheStatus {
+  hit?: boolean
+  /** The remaining freshness lifetime; negative for a stale response. */
+  ttl?: number
+  forwardReason?: ForwardReason
+  /** The status of the origin's response, if the client gets another. */
+  originStatus?: number
+  stored?: boolean
+  /** Whether the request was answered by another request's response. */
+  collapsed?: boolean
+  /** Words of this cache, such as the reason why a response is private. */
+  detail?: 'unverified' | 'not-stored' | PrivateReason | undefined
+}
+
+/** The member that a cache of this name adds to Cache-Status. RFC 9211. */
+export function cacheStatus(name: string, status: CacheStatus): string {
+  const { hit, ttl, forwardReason, originStatus, stored, collapsed, detail } = status
+  return [
+    name,
+    hit && 'hit',
+    forwardReason && `fwd=${forwardReason}`,
+    originStatus !== undefined && `fwd-status=${originStatus}`,
+    stored && 'stored',
+    collapsed && 'collapsed',
+    ttl !== undefined && `ttl=${Math.ceil(ttl / 1_000)}`,
+    detail && `detail=${detail}`,
+  ]
+    .filter(Boolean)
+    .join('; ')
+}
+
+/** The lines of Cache-Status in raw headers (name, value, …). */
+export function cacheStatusLines(raw: readonly string[]): string[] {
+  return raw.filter((_, at) => at % 2 === 1 && raw[at - 1] === 'cache-status')
+}
 
 /** Fields that describe the content, which a 304 does not have. RFC 9110 §15.4.5. */
 const CONTENT_FIELDS: ReadonlySet<string> = new Set([
@@ -70,9 +107,9 @@ export class ResponseBuilder {
   fromStreaming(
     { status: code, statusText, headers, body }: OriginResponse,
     status: CacheStatus,
-    own: HeaderFields,
+    privateFields: HeaderFields,
   ): HttpResponse {
-    const fields = [...toRawHeaders(headers), ...toRawHeaders(own)]
+    const fields = [...toRawHeaders(headers), ...toRawHeaders(privateFields)]
     return {
       status: code,
       statusText,

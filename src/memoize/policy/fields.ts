@@ -1,37 +1,19 @@
+/**
+ * Header fields, and the values in them.
+ *
+ * - Lines, combined values and lists (RFC 9110 §5.3, §5.6.1), tokens (§5.6.2)
+ * - End-to-end fields and Connection (RFC 9110 §7.6.1)
+ * - Raw headers: flat lists of names and values
+ * - Dates (RFC 9110 §5.6.7)
+ * - Cache-Control (RFC 9111 §5.2) and delta-seconds (§1.2.2)
+ */
+
 import { shownValue } from '../../kernel/options.ts'
 import type { HeaderFields } from '../engine/message.ts'
 
-/** Fields that are about a connection: neither stored nor forwarded. RFC 9110 §7.6.1, RFC 9111 §3.1. */
-const HOP_BY_HOP: ReadonlySet<string> = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authentication-info',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-
-/** Fields that are about the message. Connection cannot remove them, though it names them. RFC 9110 §7.6.1. */
-const NEVER_CONNECTION_OPTIONS: ReadonlySet<string> = new Set([
-  'authorization',
-  'cache-control',
-  'content-encoding',
-  'content-length',
-  'content-type',
-  'cookie',
-  'expires',
-  'host',
-  'pragma',
-  'set-cookie',
-  'vary',
-])
-
 /** RFC 9110 §5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
 /** RFC 9110 §5.5. */
 const NOT_FIELD_CONTENT = /[^\t\x20-\x7e\x80-\xff]/
 
@@ -73,13 +55,9 @@ export function listField(headers: HeaderFields, name: string): string[] {
   return linesOf(headers, name).flatMap((line) => parseList(line))
 }
 
-/** Whether Connection names end-to-end fields: the origin would not see them, though the client sent them. */
-export function connectionNamesFields(headers: HeaderFields): boolean {
-  const { connection } = headers
-  // The values of nearly all requests.
-  if (connection === undefined || connection === 'keep-alive' || connection === 'close') return false
-  const names = listField(headers, 'connection').map((member) => member.toLowerCase())
-  return names.some((name) => name !== 'close' && name !== 'http2-settings' && !HOP_BY_HOP.has(name))
+/** Whether a text is a token, such as the name of a field. RFC 9110 §5.6.2. */
+export function isToken(text: string): boolean {
+  return TOKEN.test(text)
 }
 
 /** Whether a text may be a field value: one line, without control characters. RFC 9110 §5.5. */
@@ -92,9 +70,43 @@ export function reasonPhraseOf({ statusText }: { statusText?: string | undefined
   return isFieldValue(statusText) ? statusText : undefined
 }
 
-/** Whether a text is a token, such as the name of a field. RFC 9110 §5.6.2. */
-export function isToken(text: string): boolean {
-  return TOKEN.test(text)
+/** Fields that are about a connection: neither stored nor forwarded. RFC 9110 §7.6.1, RFC 9111 §3.1. */
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authentication-info',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+
+/** Fields that are about the message. Connection cannot remove them, though it names them. RFC 9110 §7.6.1. */
+const NEVER_CONNECTION_OPTIONS: ReadonlySet<string> = new Set([
+  'authorization',
+  'cache-control',
+  'content-encoding',
+  'content-length',
+  'content-type',
+  'cookie',
+  'expires',
+  'host',
+  'pragma',
+  'set-cookie',
+  'vary',
+])
+
+/** Whether Connection names end-to-end fields: the origin would not see them, though the client sent them. */
+export function connectionNamesFields(headers: HeaderFields): boolean {
+  const { connection } = headers
+  // The values of nearly all requests.
+  if (connection === undefined || connection === 'keep-alive' || connection === 'close') return false
+  return connectionOptions(headers).some(
+    (name) => name !== 'close' && name !== 'http2-settings' && !HOP_BY_HOP.has(name),
+  )
 }
 
 /**
@@ -103,15 +115,17 @@ export function isToken(text: string): boolean {
  */
 export function endToEndFields(given: HeaderFields): HeaderFields {
   const headers = fromRawHeaders(toRawHeaders(given))
-  for (const member of listField(headers, 'connection')) {
-    const name = member.toLowerCase()
-    if (!NEVER_CONNECTION_OPTIONS.has(name)) delete headers[name]
-  }
+  for (const name of connectionOptions(headers)) if (!NEVER_CONNECTION_OPTIONS.has(name)) delete headers[name]
   for (const name in headers) {
     if (HOP_BY_HOP.has(name)) delete headers[name]
     else checkField(name, linesOf(headers, name))
   }
   return headers
+}
+
+/** The names in Connection, in lower case. */
+function connectionOptions(headers: HeaderFields): string[] {
+  return listField(headers, 'connection').map((option) => option.toLowerCase())
 }
 
 function checkField(name: string, lines: readonly string[]): void {
@@ -120,6 +134,16 @@ function checkField(name: string, lines: readonly string[]): void {
   for (const line of lines) {
     if (!isFieldValue(line)) throw new TypeError(`Expected the header \`${name}\` to be text of one line`)
   }
+}
+
+/** Removes fields, and returns them. */
+export function takeFields(headers: HeaderFields, names: readonly string[]): HeaderFields {
+  const taken: HeaderFields = Object.create(null)
+  for (const name of names) {
+    taken[name] = headers[name]
+    delete headers[name]
+  }
+  return taken
 }
 
 /** Fields as a flat list: name, value, name, value. */
@@ -140,4 +164,116 @@ export function fromRawHeaders(raw: readonly string[]): HeaderFields {
     else headers[name] = known === undefined ? value : [known, value]
   }
   return headers
+}
+
+const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
+
+const IMF_FIXDATE = /^[a-z]{3}, (?<day>\d\d) (?<month>[a-z]{3}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) gmt$/i
+
+const RFC850 = /^[a-z]{6,9}, (?<day>\d\d)-(?<month>[a-z]{3})-(?<year>\d\d) (?<time>\d\d:\d\d:\d\d) gmt$/i
+
+const ASCTIME = /^[a-z]{3} (?<month>[a-z]{3}) (?<day>[ \d]\d) (?<time>\d\d:\d\d:\d\d) (?<year>\d{4})$/i
+
+/**
+ * An HTTP date in any of its three forms as ms since 1970; undefined when it is invalid. RFC 9110 §5.6.7. `Date.parse` is
+ * not strict enough: it accepts `0`.
+ */
+export function parseHttpDate(value: string | undefined, now: number = Date.now()): number | undefined {
+  const { day, month, year, time } =
+    (value === undefined ? undefined : (IMF_FIXDATE.exec(value) ?? RFC850.exec(value) ?? ASCTIME.exec(value)))
+      ?.groups ?? {}
+  if (!day || !month || !year || !time) return undefined
+  const index = MONTHS.indexOf(month.toLowerCase())
+  const [hours = 0, minutes = 0, seconds = 0] = time.split(':').map(Number)
+  if (index < 0 || Number(day) < 1 || Number(day) > 31 || hours > 23 || minutes > 59 || seconds > 60)
+    return undefined
+  return Date.UTC(fullYear(year, now), index, Number(day), hours, minutes, seconds)
+}
+
+/** A year of two digits that appears to be more than 50 years ahead is in the past. RFC 9110 §5.6.7. */
+function fullYear(year: string, now: number): number {
+  if (year.length === 4) return Number(year)
+  const current = new Date(now).getUTCFullYear()
+  const candidate = current - (current % 100) + Number(year)
+  return candidate > current + 50 ? candidate - 100 : candidate
+}
+
+/**
+ * A directive, whatever stands between it and the previous one: a malformed field must not hide a directive that restricts.
+ * `end` matches only after a well-formed directive.
+ */
+const DIRECTIVE =
+  /(?<name>[!#$%&'*+.^_`|~\w-]+)(?:(?<equals>\s*=\s*)(?<value>"(?:[^"\\]|\\.)*"|[^\s,;"]*))?(?:(?<end>\s*(?:[,;]|$))|)/g
+
+/** Stands for a malformed argument: neither a number nor a field name. */
+const MALFORMED = '?'
+
+/** The directives of a Cache-Control field. Names are in lower case. RFC 9111 §5.2. */
+export class CacheControl {
+  readonly #values = new Map<string, (string | undefined)[]>()
+
+  constructor(lines: readonly string[]) {
+    for (const line of lines) for (const { groups = {} } of line.matchAll(DIRECTIVE)) this.#add(groups)
+  }
+
+  static of(headers: HeaderFields): CacheControl {
+    return new CacheControl(linesOf(headers, 'cache-control'))
+  }
+
+  #add({ name = '', equals = '=', value, end }: Record<string, string | undefined>): void {
+    const known = name.toLowerCase()
+    const values = this.#values.get(known) ?? []
+    values.push(value === undefined ? undefined : unquote(value))
+    if (equals !== '=' || end === undefined) values.push(MALFORMED)
+    this.#values.set(known, values)
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name)
+  }
+
+  /** Whether the unqualified form is present, which is about the whole message; its qualified form names fields. */
+  hasUnqualified(name: string): boolean {
+    return this.#values.get(name)?.some((value) => !areFieldNames(parseList(value ?? ''))) ?? false
+  }
+
+  /** Whether the directive is present, and never with an argument. */
+  hasNoArgument(name: string): boolean {
+    return this.#values.get(name)?.every((value) => value === undefined || value.trim() === '') ?? false
+  }
+
+  /** The field names of the qualified form, in lower case. */
+  fieldNames(name: string): string[] {
+    const values = this.#values.get(name) ?? []
+    return values.flatMap((value) => parseList((value ?? '').toLowerCase()))
+  }
+
+  /**
+   * The argument in seconds; undefined when the directive is absent. An invalid number counts as 0, and the smallest of
+   * several values counts: unreliable information must not make a response fresh. RFC 9111 §4.2.1.
+   */
+  seconds(name: string): number | undefined {
+    const values = this.#values.get(name)
+    return values
+      ?.map((value) => parseDeltaSeconds(value) ?? 0)
+      .reduce((least, value) => Math.min(least, value))
+  }
+}
+
+/** Whether all are field names. A token may contain `'`, but no field does: `private='a'` counts as unqualified. */
+function areFieldNames(members: readonly string[]): boolean {
+  return members.length > 0 && members.every((member) => isToken(member) && !member.includes("'"))
+}
+
+function unquote(value: string): string {
+  if (value.length < 2 || !value.startsWith('"') || !value.endsWith('"')) return value
+  return value.slice(1, -1).replace(/\\(.)/g, '$1')
+}
+
+/** The greatest delta-seconds; a larger number counts as this one. RFC 9111 §1.2.2. */
+const MAX_DELTA_SECONDS = 2 ** 31
+
+/** A number of whole seconds; undefined when it is invalid. RFC 9111 §1.2.2. */
+export function parseDeltaSeconds(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Math.min(Number(value), MAX_DELTA_SECONDS) : undefined
 }

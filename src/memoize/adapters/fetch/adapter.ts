@@ -7,7 +7,7 @@ import type {
   OriginRequest,
   OriginResponse,
 } from '../../engine/index.ts'
-import { cacheStatusLines } from '../../policy/cache-status.ts'
+import { cacheStatusLines } from '../../engine/response-builder.ts'
 import { toRawHeaders } from '../../policy/fields.ts'
 
 /** A function from Request to Response. */

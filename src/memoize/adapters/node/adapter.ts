@@ -7,13 +7,12 @@ import { emitWarning } from '../../../kernel/telemetry.ts'
 import type { Locker } from '../../../locker/index.ts'
 import {
   type HeaderFields,
-  HTTP_CACHE_DEFAULTS,
   HttpCache,
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../engine/index.ts'
-import { cacheStatusLines } from '../../policy/cache-status.ts'
+import { cacheStatusLines } from '../../engine/response-builder.ts'
 import { DeferredEnd, isComplete } from './deferred-end.ts'
 import {
   type RoutedRequest,
@@ -46,7 +45,7 @@ export class NodeAdapter {
   ) {
     checkFunction('onError', onError)
     this.#cache = new HttpCache(locker, options)
-    this.#application = { handler, methods: new Set(options.methods ?? HTTP_CACHE_DEFAULTS.methods), onError }
+    this.#application = { handler, methods: this.#cache.methods, onError }
   }
 
   /** Answers a request. A response from the in-process cache is written before this returns. */

@@ -1,6 +1,5 @@
-import type { CacheControl } from '../../policy/cache-control.ts'
-import { combinedField, isToken, listField } from '../../policy/fields.ts'
-import type { HeaderFields } from '../message.ts'
+import type { HeaderFields } from '../engine/message.ts'
+import { type CacheControl, combinedField, isToken, listField } from './fields.ts'
 
 /** Final statuses that this cache understands (see must-understand). RFC 9111 §3. */
 const UNDERSTOOD_STATUSES: ReadonlySet<number> = new Set([

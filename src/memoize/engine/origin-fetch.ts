@@ -1,29 +1,36 @@
 import pDefer from 'p-defer'
-import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
-import type { Clock } from '../../../kernel/time.ts'
-import { onAbort } from '../../../kernel/waiter.ts'
-import type { ResponseTiming } from '../../policy/age.ts'
-import { CacheControl } from '../../policy/cache-control.ts'
-import { freshenedFields, notModified } from '../../policy/conditional.ts'
-import { endToEndFields, reasonPhraseOf } from '../../policy/fields.ts'
-import { isOriginError } from '../../policy/judgement.ts'
-import { planFor, type StoragePlan, waitersOnly } from '../../policy/plan.ts'
-import { unkeyedFields } from '../../policy/unkeyed.ts'
-import type { EntryRef } from '../lookup.ts'
-import type { HeaderFields, HttpRequest, Origin, OriginResponse } from '../message.ts'
-import { bufferOf, discard, isStreamed } from '../storage/body.ts'
-import type { ResponseStorage, ResultContext } from '../storage/placement.ts'
-import { checkLength, contentLength, Recording } from '../storage/recording.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import { onAbort } from '../../kernel/waiter.ts'
+import { notModified } from '../policy/conditional.ts'
+import { CacheControl, takeFields } from '../policy/fields.ts'
+import {
+  isOriginError,
+  planFor,
+  type ResponseTiming,
+  type StoragePlan,
+  waitersOnly,
+} from '../policy/freshness.ts'
+import { unkeyedFields } from '../policy/request.ts'
 import {
   type PrivateReason,
   permitsAuthorized,
   privateFieldsOf,
   privateReason,
   scopeOf,
-} from '../storage/storage.ts'
-import { type CacheEntry, StoredResponse } from '../storage/stored-response.ts'
-import { sharedRequest } from './origin.ts'
-import { OriginCall } from './origin-call.ts'
+} from '../policy/shareability.ts'
+import type { HeaderFields, HttpRequest, Origin, OriginResponse } from './message.ts'
+import { freshenedResponse, OriginCall, sharedRequest } from './origin-call.ts'
+import {
+  bufferOf,
+  checkLength,
+  contentLength,
+  discard,
+  hasNoContent,
+  isStreamed,
+  Recording,
+} from './recording.ts'
+import type { EntryRef, ResponseStorage, ResultContext } from './storage.ts'
+import { type CacheEntry, StoredResponse } from './stored-response.ts'
 
 /** A body that is not complete after this time streams to the request's own client, ms. */
 const STREAM_AFTER_MS = 50
@@ -102,7 +109,6 @@ export class OriginFetch {
   readonly entry: EntryRef
   readonly #origin: Origin
   readonly #storage: ResponseStorage
-  readonly #clock: Clock
   readonly #streaming = pDefer<void>()
   #audience: Audience = 'everyone'
   #outcome: FetchOutcome = NONE
@@ -115,7 +121,6 @@ export class OriginFetch {
     this.entry = entry
     this.#origin = origin
     this.#storage = storage
-    this.#clock = storage.namespace.clock
   }
 
   get outcome(): FetchOutcome {
@@ -171,7 +176,7 @@ export class OriginFetch {
   async #run(context: ResultContext): Promise<CacheEntry> {
     const { signal } = context
     if (signal.aborted) return fail(context)
-    const call = new OriginCall(this.#clock)
+    const call = new OriginCall(this.#storage.clock)
     const unlisten = onAbort(signal, () => this.#onClaimLost(call, signal.reason))
     try {
       return await this.#fetch(call, context)
@@ -192,18 +197,19 @@ export class OriginFetch {
   }
 
   async #fetch(call: OriginCall, context: ResultContext): Promise<CacheEntry> {
-    const { options, timeout } = this.#storage
-    const sentAt = this.#clock.now()
+    const { options, timeout, clock } = this.#storage
+    const validated = options.revalidate ? this.entry.stale?.value : undefined
+    const sentAt = clock.now()
     const request = sharedRequest(this.request, {
       signal: call.signal,
-      validated: this.#validated,
+      validated,
       unkeyed: options.unkeyed === 'strip' ? unkeyedFields(this.request, options) : [],
       background: !this.#hasReader,
     })
     const response = await call.send(this.#origin, request, timeout)
-    const timing = { responseTime: Date.now(), responseDelay: this.#clock.now() - sentAt }
+    const timing = { responseTime: Date.now(), responseDelay: clock.now() - sentAt }
     try {
-      const freshened = this.#freshened(response)
+      const freshened = freshenedResponse(response, validated)
       const planned = planFor(freshened, CacheControl.of(freshened.headers), timing, options)
       const isForWaiters = call.timedOut || this.#isCoveredByStale(freshened.status)
       const plan = isForWaiters ? waitersOnly(planned) : planned
@@ -214,22 +220,6 @@ export class OriginFetch {
     }
   }
 
-  /** The stored response that the origin may validate. */
-  get #validated(): StoredResponse | undefined {
-    return this.#storage.options.revalidate ? this.entry.stale?.value : undefined
-  }
-
-  /** The response with its end-to-end fields; after a 304, the stored response that it validates. RFC 9111 §4.3.3. */
-  #freshened(response: OriginResponse): OriginResponse {
-    const headers = endToEndFields(response.headers)
-    const stored = this.#validated
-    if (response.status !== 304 || !stored)
-      return { ...response, statusText: reasonPhraseOf(response), headers }
-    discard(response.body)
-    const { status, statusText, headers: fields, body } = stored
-    return { ...response, status, statusText, headers: freshenedFields(fields, headers), body }
-  }
-
   /** Decides whether the response is shared, and stores it. */
   async #receive(
     response: OriginResponse,
@@ -237,14 +227,14 @@ export class OriginFetch {
     { responseTime, originStatus }: ResponseTiming & { originStatus: number },
     context: ResultContext,
   ): Promise<CacheEntry> {
-    const { status, headers } = response
+    const { status, statusText, headers } = response
     const control = CacheControl.of(headers)
     const reason = this.#privateReason(response, control, plan)
     if (reason) return this.#makePrivate(response, reason, context)
     const privateFields = takeFields(headers, privateFieldsOf(control, response.privateFields))
     // A recipient adds a missing Date. RFC 9110 §6.6.1.
     headers['date'] ??= new Date(responseTime).toUTCString()
-    const receivedAt = this.#clock.now()
+    const receivedAt = this.#storage.clock.now()
     const body = await this.#collect({ response, plan, privateFields })
     if (typeof body === 'string' || this.#isClaimLost) {
       Object.assign(headers, privateFields)
@@ -252,11 +242,10 @@ export class OriginFetch {
         ? this.#makePrivate(response, body, context)
         : this.#makePrivate({ ...response, body }, 'unshared', context)
     }
-    if (isBodiless(status)) delete headers['content-length']
+    if (hasNoContent(status)) delete headers['content-length']
     else headers['content-length'] = String(body.length)
-    const age = plan.age + this.#clock.now() - receivedAt
+    const age = plan.age + this.#storage.clock.now() - receivedAt
     const forAuthorized = permitsAuthorized(control)
-    const { statusText } = response
     const stored = new StoredResponse({
       status,
       statusText,
@@ -287,11 +276,11 @@ export class OriginFetch {
   /** The whole body; or why it is not stored: then `response.body` is left to the request's own client. */
   async #collect(shareable: Shareable): Promise<Buffer | PrivateReason> {
     const { response } = shareable
-    const { options, timeout, recordingBudget } = this.#storage
+    const { options, timeout, clock, recordingBudget } = this.#storage
     const { maxBody } = options
     // Half of the timeout: a request that has waited from the start has time left to fetch privately.
     const maxBodyTime = Math.min(options.maxBodyTime, timeout / 2)
-    const length = isBodiless(response.status) ? undefined : contentLength(response.headers)
+    const length = hasNoContent(response.status) ? undefined : contentLength(response.headers)
     if (length !== undefined && length > maxBody) return 'body-size'
     if (!isStreamed(response.body)) {
       const body = bufferOf(response.body ?? '')
@@ -302,13 +291,13 @@ export class OriginFetch {
     this.#recording = recording
     response.body = recording
     const stream = () => this.#stream(shareable)
-    const timers = [this.#clock.after(STREAM_AFTER_MS, stream)]
+    const timers = [clock.after(STREAM_AFTER_MS, stream)]
     let timedOut = false
     const onTimeout = (): void => {
       timedOut = true
       recording.detach()
     }
-    if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(this.#clock.after(maxBodyTime, onTimeout))
+    if (maxBodyTime < Number.POSITIVE_INFINITY) timers.push(clock.after(maxBodyTime, onTimeout))
     try {
       const body = await recording.collect(maxBody, stream)
       if (typeof body !== 'string') return body
@@ -341,9 +330,10 @@ export class OriginFetch {
 
   #makePrivate(response: OriginResponse, reason: PrivateReason, context: ResultContext): CacheEntry {
     const scope = scopeOf(response.status, reason)
+    const isGone = response.status === 404 || response.status === 410
     // A resource that is not shared any more: remove what is stored. Where nothing is, hit-for-pass: requests of this key
     // do not wait for each other for a while.
-    if (this.entry.stale && (scope === 'resource' || isGone(response.status))) context.setTtl(0)
+    if (this.entry.stale && (scope === 'resource' || isGone)) context.setTtl(0)
     else if (scope !== 'resource') context.noStore({ bypassFor: 0 })
     else context.noStore()
     this.#setOutcome({ kind: 'private', response, reason })
@@ -357,24 +347,4 @@ export class OriginFetch {
 function fail(context: ResultContext): CacheEntry {
   context.noStore({ bypassFor: 0 })
   return FAILED
-}
-
-/** Removes fields, and returns them. */
-function takeFields(headers: HeaderFields, names: readonly string[]): HeaderFields {
-  const taken: HeaderFields = Object.create(null)
-  for (const name of names) {
-    taken[name] = headers[name]
-    delete headers[name]
-  }
-  return taken
-}
-
-/** Whether the resource does not exist any more, for any client. */
-function isGone(status: number): boolean {
-  return status === 404 || status === 410
-}
-
-/** Whether a response has no content, whatever its fields say. RFC 9110 §15.3.5, §15.3.6. */
-function isBodiless(status: number): boolean {
-  return status === 204 || status === 205
 }

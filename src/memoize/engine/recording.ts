@@ -1,9 +1,119 @@
+/**
+ * Bodies of responses: how they are read, recorded for storage while they stream, and discarded.
+ */
+
 import pDefer, { type DeferredPromise } from 'p-defer'
-import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
-import { linesOf } from '../../policy/fields.ts'
-import type { HeaderFields } from '../message.ts'
-import { bufferOf, discard, type Pieces } from './body.ts'
-import type { RecordingBudget } from './recorded-bytes.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import { linesOf } from '../policy/fields.ts'
+import type { HeaderFields, OriginBody } from './message.ts'
+
+/** A body that comes piece by piece. */
+export type Pieces = AsyncIterable<Uint8Array | string>
+
+export function isStreamed(body: OriginBody): body is Pieces {
+  return typeof body === 'object' && body !== null && Symbol.asyncIterator in body
+}
+
+/** The bytes of a piece, without a copy. */
+export function bufferOf(piece: Uint8Array | string): Buffer {
+  if (typeof piece === 'string') return Buffer.from(piece)
+  return Buffer.isBuffer(piece) ? piece : Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength)
+}
+
+/** An origin's body as the body of a response. A streamed one is not read before the client reads it. */
+export function toResponseBody(body: OriginBody): Buffer | AsyncIterable<Buffer> | undefined {
+  if (body === null || body === undefined) return undefined
+  return isStreamed(body) ? new BodyReader(body) : bufferOf(body)
+}
+
+/** Reads a streamed body. Not a generator: `return` on one that has not begun would not discard the source. */
+class BodyReader implements AsyncIterableIterator<Buffer> {
+  readonly #source: Pieces
+  #iterator: AsyncIterator<Uint8Array | string> | undefined
+
+  constructor(source: Pieces) {
+    this.#source = source
+  }
+
+  async next(): Promise<IteratorResult<Buffer, undefined>> {
+    this.#iterator ??= this.#source[Symbol.asyncIterator]()
+    const { done = false, value } = await this.#iterator.next()
+    return done ? { done, value: undefined } : { done, value: bufferOf(value) }
+  }
+
+  async return(): Promise<IteratorResult<Buffer, undefined>> {
+    discard(this.#source, this.#iterator)
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+/** Methods that streams have beside iteration: `destroy` of Node, `cancel` of the web. */
+type Discardable = Pieces & { destroy?: () => unknown; cancel?: () => unknown }
+
+/**
+ * Ends a body that will not be read any more, so that its producer can stop. A Node stream ends at once, even while
+ * `iterator`, which reads it, waits for the next piece. Never throws.
+ */
+export function discard(body: OriginBody, iterator?: AsyncIterator<unknown>): void {
+  if (!isStreamed(body)) return
+  const { destroy, cancel } = body as Discardable
+  const returned = () => (iterator ?? body[Symbol.asyncIterator]()).return?.()
+  const end = destroy ?? (iterator ? returned : (cancel ?? returned))
+  // No reader is left to hear of a failure.
+  new Promise((resolve) => resolve(end.call(body))).catch(() => undefined)
+}
+
+/** Whether a response has no content, whatever its fields say. RFC 9110 §15.3.5, §15.3.6. */
+export function hasNoContent(status: number): boolean {
+  return status === 204 || status === 205
+}
+
+/** The stated length of the body. Throws when Content-Length has several values or is not a number. RFC 9110 §8.6. */
+export function contentLength(headers: HeaderFields): number | undefined {
+  const lengths = new Set(linesOf(headers, 'content-length').map((line) => line.trim()))
+  const [length] = lengths
+  if (length === undefined) return undefined
+  if (lengths.size > 1 || !/^\d+$/.test(length)) throw new Error('The origin sent an invalid Content-Length')
+  return Number(length)
+}
+
+/** Throws when a body does not have its stated length. */
+export function checkLength(stated: number | undefined, length: number): void {
+  if (stated !== undefined && stated !== length)
+    throw new Error(`The origin promised a body of ${stated} bytes and sent ${length}`)
+}
+
+/** The part of the limit that long bodies may take together. */
+const LONG_BODY_SHARE = 3 / 4
+
+/** Bounds the bytes of the bodies that a cache records at once. */
+export class RecordingBudget {
+  readonly #limit: number
+  #bytes = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Counts so many more bytes, if there is room. Long bodies, whose readers may be slow, leave a quarter to the others. */
+  tryReserve(bytes: number, long: boolean): boolean {
+    if (this.#bytes + bytes > (long ? LONG_BODY_SHARE * this.#limit : this.#limit)) return false
+    this.#bytes += bytes
+    return true
+  }
+
+  release(bytes: number): void {
+    this.#bytes -= bytes
+  }
+}
 
 /** A longer body streams to the request's own client at once, bytes. */
 const LONG_BODY = 256 * 1024
@@ -225,19 +335,4 @@ export class Recording implements AsyncIterableIterator<Buffer> {
   [Symbol.asyncIterator](): this {
     return this
   }
-}
-
-/** The stated length of the body. Throws when Content-Length has several values or is not a number. RFC 9110 §8.6. */
-export function contentLength(headers: HeaderFields): number | undefined {
-  const lengths = new Set(linesOf(headers, 'content-length').map((line) => line.trim()))
-  const [length] = lengths
-  if (length === undefined) return undefined
-  if (lengths.size > 1 || !/^\d+$/.test(length)) throw new Error('The origin sent a length that is none')
-  return Number(length)
-}
-
-/** Throws when a body does not have its stated length. */
-export function checkLength(stated: number | undefined, length: number): void {
-  if (stated !== undefined && stated !== length)
-    throw new Error(`The origin promised a body of ${stated} bytes and sent ${length}`)
 }

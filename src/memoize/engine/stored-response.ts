@@ -1,9 +1,9 @@
-import type { Codec } from '../../../kernel/codec/codec.ts'
-import { endToEndFields, fromRawHeaders, isFieldValue, toRawHeaders } from '../../policy/fields.ts'
-import type { StoragePlan } from '../../policy/plan.ts'
-import type { VaryIndex } from '../../policy/vary.ts'
-import type { HeaderFields } from '../message.ts'
-import type { PrivateScope } from './storage.ts'
+import type { Codec } from '../../kernel/codec/codec.ts'
+import { endToEndFields, fromRawHeaders, isFieldValue, toRawHeaders } from '../policy/fields.ts'
+import type { StoragePlan } from '../policy/freshness.ts'
+import type { VaryIndex } from '../policy/request.ts'
+import type { PrivateScope } from '../policy/shareability.ts'
+import type { HeaderFields } from './message.ts'
 
 /** A complete response in the cache. */
 export class StoredResponse {

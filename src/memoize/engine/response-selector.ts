@@ -1,10 +1,14 @@
+import { OverloadedError, RemoteError, TimeoutError, UnavailableError } from '../../errors.ts'
 import type { Clock } from '../../kernel/time.ts'
 import type { ResultEntry } from '../../locker/internal.ts'
-import type { CacheLookup, EntryRef } from '../engine/lookup.ts'
-import type { HttpRequest, HttpResponse } from '../engine/message.ts'
-import type { ResponseBuilder } from '../engine/response-builder.ts'
-import type { CacheEntry, StoredResponse } from '../engine/storage/stored-response.ts'
-import { isOriginError, mayStaleIfError, reusability } from './judgement.ts'
+import { isOriginError, mayStaleIfError, reusability, type StoragePlan } from '../policy/freshness.ts'
+import type { ForwardReason } from '../policy/request.ts'
+import type { HttpRequest, HttpResponse } from './message.ts'
+import type { OriginFetch } from './origin-fetch.ts'
+import { discard } from './recording.ts'
+import type { ResponseBuilder } from './response-builder.ts'
+import type { CacheLookup, EntryRef, ResponseStorage } from './storage.ts'
+import type { CacheEntry, StoredResponse } from './stored-response.ts'
 
 /** A response out of the store, and whether the stored one must be refreshed now. */
 export interface SelectedResponse {
@@ -12,16 +16,19 @@ export interface SelectedResponse {
   refresh: boolean
 }
 
-/** Decides whether a stored response answers a request. */
-export class StoredResponses {
+/**
+ * Selects the response to a request: from what is stored, from the result of another request's run, or from the outcome of
+ * its own fetch. A stale response may take the place of an error (stale-if-error, RFC 5861 §4).
+ */
+export class ResponseSelector {
   readonly #builder: ResponseBuilder
   readonly #clock: Clock
   readonly #shareAuthorized: boolean
 
-  constructor(builder: ResponseBuilder, clock: Clock, shareAuthorized: boolean) {
+  constructor(builder: ResponseBuilder, { clock, options }: ResponseStorage) {
     this.#builder = builder
     this.#clock = clock
-    this.#shareAuthorized = shareAuthorized
+    this.#shareAuthorized = options.shareAuthorized
   }
 
   /** The stored response, if it is fresh enough for this request or may be served stale. */
@@ -99,4 +106,64 @@ export class StoredResponses {
     if (plan.keep === 0 || found.invalidated || found.unshared) return plan.age
     return plan.age + Math.max(0, plan.keep - (found.until - this.#clock.now()))
   }
+
+  /**
+   * The response of a fetch to its own client; undefined when there is none yet. `stored`: whether the store has accepted
+   * the response. Throws what the origin threw.
+   */
+  fromFetch({ request, entry, outcome }: OriginFetch, stored: boolean): HttpResponse | undefined {
+    const forwardReason: ForwardReason = entry.stale ? 'stale' : entry.index ? 'vary-miss' : 'uri-miss'
+    switch (outcome.kind) {
+      case 'none':
+        return undefined
+      case 'streaming': {
+        const { response, plan, privateFields } = outcome
+        return this.#builder.fromStreaming(response, { forwardReason, ...ttlOf(plan) }, privateFields)
+      }
+      case 'failed': {
+        discard(outcome.streamed?.body)
+        const stale = this.staleIfError(request, entry)
+        if (stale) return stale
+        throw outcome.error
+      }
+      case 'private': {
+        const { response, reason } = outcome
+        const stale = isOriginError(response.status) && this.staleIfError(request, entry)
+        if (!stale) return this.#builder.privateResponse(request, response, { forwardReason, detail: reason })
+        discard(response.body)
+        return stale
+      }
+      case 'complete': {
+        const { response, privateFields, originStatus } = outcome
+        const stale = isOriginError(response.status) && this.staleIfError(request, entry)
+        if (stale) return stale
+        const ttl = ttlOf(response.plan)
+        const fate = ttl && (stored ? { stored, ...ttl } : { detail: 'not-stored' as const })
+        const validated = originStatus !== response.status && { originStatus }
+        return this.#builder.fromFetched(
+          request,
+          response,
+          { forwardReason, ...validated, ...fate },
+          privateFields,
+        )
+      }
+    }
+  }
+
+  /** The response when a run has failed: a stale one if that may be served, or 503 or 504. Undefined for other errors. */
+  fallback(request: HttpRequest, entry: EntryRef, error: unknown): HttpResponse | undefined {
+    const unavailable = error instanceof UnavailableError
+    const timedOut = error instanceof TimeoutError
+    const stale =
+      (unavailable || timedOut || error instanceof RemoteError) && this.staleIfError(request, entry)
+    if (stale) return stale
+    if (unavailable || error instanceof OverloadedError)
+      return this.#builder.synthetic(503, 'Too busy', ['retry-after', '1'])
+    return timedOut ? this.#builder.synthetic(504, 'No answer in time') : undefined
+  }
+}
+
+/** The remaining freshness lifetime of a response that is to be stored. */
+function ttlOf({ keep, lifetime, age }: StoragePlan): { ttl: number } | undefined {
+  return keep > 0 ? { ttl: lifetime - age } : undefined
 }
