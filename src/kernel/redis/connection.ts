@@ -67,6 +67,8 @@ export class Connection implements AsyncDisposable {
   readonly cluster: boolean
   /** Whether plain reads see what scripts have written: not if a cluster client reads from replicas. */
   readonly readsPrimary: boolean
+  /** Prefix of the channels of all processes, before the id of an inbox. @internal */
+  readonly inboxPrefix: string
   /** The channel of this process. @internal */
   readonly inboxChannel: string
   /** The channel of all processes. */
@@ -96,7 +98,8 @@ export class Connection implements AsyncDisposable {
     this.readsPrimary = readsPrimary(client)
     this.clock = clock
     const prefix = `${channelPrefix}:${FORMAT}`
-    this.inboxChannel = `${prefix}:inbox:${this.inbox.id}`
+    this.inboxPrefix = `${prefix}:inbox:`
+    this.inboxChannel = this.inboxPrefix + this.inbox.id
     this.broadcastChannel = `${prefix}:all`
     this.#gate = new CommandGate(client, owned, this.clock, () => warnOfEviction(client))
     this.#subscriber = new Subscriber(

@@ -73,8 +73,6 @@ export class RedisStore implements Store {
   readonly #scripts: LockerScripts
   readonly #client: Client
   readonly #messageLimit: number
-  /** Prefix of inbox channels. */
-  readonly #channels: string
   readonly #cluster: '0' | '1'
   readonly #claims: ClaimBatcher
   readonly #fences: FenceWatermark
@@ -94,7 +92,6 @@ export class RedisStore implements Store {
       holder: `${hostname().slice(0, 48)}:${process.pid}`,
       maxParked: options.maxParked ?? MAX_PARKED,
     }
-    this.#channels = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#cluster = connection.cluster ? '1' : '0'
     this.#clock = new ServerClock(connection.clock)
     this.#fences = new FenceWatermark(this.#clock)
@@ -145,7 +142,7 @@ export class RedisStore implements Store {
         ttl,
         outcomeRetention,
         this.#messageLimit,
-        this.#channels,
+        this.#connection.inboxPrefix,
         this.#connection.broadcastChannel,
         key,
         keepStale,
@@ -171,7 +168,7 @@ export class RedisStore implements Store {
         regrant?.lease ?? 0,
         this.#fences.highest,
         this.#client.holder,
-        this.#channels,
+        this.#connection.inboxPrefix,
         this.#cluster,
         asExpired ? '1' : '0',
       ],
@@ -186,18 +183,24 @@ export class RedisStore implements Store {
     grant: GrantRef & { outcomeRetention: number },
     limits: CallLimits,
   ): Promise<'released' | 'wanted' | 'lost'> {
-    const args = [this.#token(grant), grant.fence, grant.outcomeRetention, this.#channels, this.#cluster]
+    const args = [
+      this.#token(grant),
+      grant.fence,
+      grant.outcomeRetention,
+      this.#connection.inboxPrefix,
+      this.#cluster,
+    ]
     const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.key, args, limits)
     return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
   }
 
   async unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
-    const args = [this.#client.inbox + nonce, this.#channels, this.#cluster]
+    const args = [this.#client.inbox + nonce, this.#connection.inboxPrefix, this.#cluster]
     await this.#call(this.#scripts.unpark, key, args, limits)
   }
 
   async progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
-    const args = [this.#token(grant), grant.fence, grant.bytes, this.#channels]
+    const args = [this.#token(grant), grant.fence, grant.bytes, this.#connection.inboxPrefix]
     await this.#call(this.#scripts.progress, grant.key, args, limits)
   }
 

@@ -157,12 +157,10 @@ export const logScripts: Record<'append' | 'read' | 'retain' | 'discard' | 'unfo
 /** Logs on Redis: each log is a Redis stream, each method one script. */
 export class RedisLogStore implements LogStore {
   readonly #connection: Connection
-  readonly #channelPrefix: string
   readonly #onCluster: string
 
   constructor(connection: Connection) {
     this.#connection = connection
-    this.#channelPrefix = connection.inboxChannel.slice(0, -connection.inbox.id.length)
     this.#onCluster = connection.cluster ? '1' : '0'
   }
 
@@ -186,7 +184,7 @@ export class RedisLogStore implements LogStore {
     unavailableAfter: number,
   ): Promise<LogStatus> {
     const numbers = [String(from), String(trimBefore), String(retainFor)]
-    const args = [...numbers, this.#channelPrefix, this.#onCluster, ...chunks]
+    const args = [...numbers, this.#connection.inboxPrefix, this.#onCluster, ...chunks]
     return statusOf(await this.#call(logScripts.append, log, args, unavailableAfter))
   }
 

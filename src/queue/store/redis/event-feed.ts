@@ -62,14 +62,13 @@ export class EventFeed {
     const events = this.#events
     this.#events = []
     const now = this.#connection.clock.now()
-    const { inbox, inboxChannel } = this.#connection
-    const channelPrefix = inboxChannel.slice(0, -inbox.id.length)
+    const { inbox, inboxPrefix } = this.#connection
     for (const [watcher, until] of this.#watchers) {
       if (until < now) this.#watchers.delete(watcher)
       else {
         for (let from = 0; from < events.length; from += MAX_EVENTS_PER_MESSAGE) {
           const text = `${FORMAT}${watcher.slice(inbox.id.length)}f\n${events.slice(from, from + MAX_EVENTS_PER_MESSAGE).join('\n')}`
-          this.#publish(channelPrefix + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_INTERVAL).catch(
+          this.#publish(inboxPrefix + watcher.slice(0, inbox.id.length), text, 2 * ANNOUNCE_INTERVAL).catch(
             () => {},
           )
         }

@@ -107,8 +107,7 @@ export class QueueCalls {
     this.scripts = scripts
     this.serverClock = new ServerClock(connection.clock)
     this.fenceWatermark = new FenceWatermark(this.serverClock)
-    const channelPrefix = connection.inboxChannel.slice(0, -connection.inbox.id.length)
-    this.#head = [channelPrefix, connection.cluster ? '1' : '0', `${acceptWithin}`]
+    this.#head = [connection.inboxPrefix, connection.cluster ? '1' : '0', `${acceptWithin}`]
   }
 
   /** The worker of this process as Redis knows it. */
