@@ -44,7 +44,7 @@ export type Handler<Payload = unknown, Result = unknown> = (
 ) => Result | PromiseLike<Result>
 
 /**
- * Progress and log lines of an attempt. Best effort: the handler goes on if the store does not take them. Created when the
+ * Progress and log lines of an attempt. Best effort: the handler continues if the store does not take them. Created when the
  * handler first uses it, as most never do.
  */
 export class JobOutput {

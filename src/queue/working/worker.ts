@@ -33,11 +33,11 @@ const MAX_LEASE_CHECK_INTERVAL = 100
 const NON_BLOCKING_HANDLERS = 10
 
 /**
- * | state   | deliveries                      | ended attempts     | stopDeliveries() | cancelAndRequeue() |
- * | ------- | ------------------------------- | ------------------ | ---------------- | ------------------ |
- * | open    | accepted, then run              | release their slot | closing          |                    |
- * | closing | requeued, as are those that wait for a slot | have no slot |           | closed: the rest is aborted and requeued |
- * | closed  |                                 |                    |                  |                    |
+ * | state   | deliveries, attempts without a slot | report of an attempt  | stopDeliveries() | cancelAndRequeue()           |
+ * | ------- | ----------------------------------- | --------------------- | ---------------- | ---------------------------- |
+ * | open    | are accepted and run                | releases its slot     | closing          |                              |
+ * | closing | are requeued                        | releases no slot      |                  | closed: all are requeued     |
+ * | closed  |                                     |                       |                  |                              |
  */
 type WorkerState = 'open' | 'closing' | 'closed'
 
