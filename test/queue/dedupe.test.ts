@@ -1,8 +1,20 @@
 // Which submissions are one job, and the result of the second one.
 
 import assert from 'node:assert/strict'
+import { test } from 'node:test'
 import pDefer from 'p-defer'
-import { ConflictError, RemoteError, RemovedError, type SubmitOptions } from '../../src/index.ts'
+import {
+  ConflictError,
+  Connection,
+  MemoryQueueStore,
+  RemoteError,
+  RemovedError,
+  type SubmitOptions,
+} from '../../src/index.ts'
+import { newId } from '../../src/kernel/keys.ts'
+import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
+import type { QueueStore, Submission, SubmitReply, Termination } from '../../src/queue/store/store.ts'
+import { setup } from '../support/setup.ts'
 import { onBothStores, type QueueWorld } from '../support/stores.ts'
 import { until } from '../support/wait.ts'
 
@@ -270,4 +282,48 @@ onBothStores('Q2 dedupe - whoever waits sees nothing of attempts but the last', 
   const failures = [one.submit('broken'), other.submit('broken')]
   const messages = await Promise.all(failures.map((one) => one.catch((error: Error) => error.message)))
   assert.deepEqual(messages, ['run 3', 'run 3'])
+})
+
+/** A rerun is cancelled before its submitter has the reply, and is sent again. */
+async function checkCancelledRerun(store: QueueStore): Promise<void> {
+  const submission = (payload: string): Submission => ({
+    ...{
+      id: newId(),
+      nonce: newId(),
+      command: 'work',
+      payload,
+      options: '',
+      awaited: false,
+      conflict: 'rerun',
+    },
+    ...{ delay: 0, priority: 0, lifo: false, abortUnwanted: false, requiresWorker: false },
+  })
+  const submit = (sent: Submission) =>
+    new Promise<SubmitReply>((onReply, onError) =>
+      store.submit(sent, 2000, { onReply, onError, onNotice: () => {} }),
+    )
+  const first = submission('1')
+  const rerun = { ...submission('2'), id: first.id }
+  await submit(first)
+  const created = await submit(rerun)
+  assert.equal(created.status, 'created')
+  const limits = { within: 2000 }
+  const cancellation: Termination = {
+    ...{ id: first.id, command: 'work', kind: 'error', bytes: Buffer.from('{}') },
+    ...{ outcomeRetention: 15_000, onlyIfUnwanted: false },
+  }
+  assert.equal(await store.terminate(cancellation, limits), true)
+  assert.deepEqual(await submit(rerun), created)
+  assert.equal((await store.counts(limits)).waiting, 0)
+  store.close()
+}
+
+test('S6 dedupe - a rerun that was cancelled is not created again when it is resent, in memory', async () => {
+  await checkCancelledRerun(new MemoryQueueStore().connect('queue'))
+})
+
+test('S6 dedupe - a rerun that was cancelled is not created again when it is resent, on Redis', async () => {
+  await using t = await setup()
+  await using connection = new Connection(t.redis)
+  await checkCancelledRerun(new RedisQueueStore(connection, 'soloflight', 'queue'))
 })

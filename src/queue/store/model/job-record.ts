@@ -221,7 +221,10 @@ export class JobRecord {
 
   /** Makes the next generation part of the present one, so that one outcome ends both. */
   mergeNext(): void {
-    if (this.next) this.generation = this.next.generation
+    if (!this.next) return
+    this.generation = this.next.generation
+    // The latest submission is the one that may still be sent again.
+    this.creatorNonce = this.next.creatorNonce
     this.next = undefined
   }
 

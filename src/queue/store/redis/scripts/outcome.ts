@@ -129,6 +129,7 @@ local function startNext(job, command)
 end
 
 local function terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
+  local nextNonce = job.nextGeneration and redis.call('HGET', job.key, 'C')
   removeFields(job.key, { 'N', 'P', 'B', 'C', 'd' })
   if job.nextGeneration then
     job.generation = job.nextGeneration
@@ -136,6 +137,8 @@ local function terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
   end
   settle(job, { isExternal = true, kind = kind, ttl = 0, outcomeRetention = outcomeRetention,
     retainCount = 0, retainAge = 0, messageLimit = messageLimit, endsNext = true }, bytes)
+  -- The latest submission is the one that may still be sent again.
+  if nextNonce then redis.call('HSET', job.key, 'c', nextNonce) end
 end
 `
 
