@@ -1,5 +1,6 @@
 import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
+import { checkOptions } from '../kernel/options.ts'
 import type { Clock } from '../kernel/time.ts'
 import {
   parseTagVersions,
@@ -13,7 +14,7 @@ import type { Namespace } from './call.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
 import type { Lease } from './lease.ts'
 import { countUndecodable } from './locker-context.ts'
-import { type AnyRunOptions, checkRunOptions, type RequestOptions } from './options.ts'
+import { type AnyRunOptions, type RequestOptions, RUN_OPTIONS } from './options.ts'
 import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
 import type { Done, Work } from './work.ts'
@@ -137,7 +138,7 @@ export class KeyNamespace<T> {
     { ttl, tags, since }: { ttl: number; tags?: readonly string[]; since?: TagVersions },
   ): Promise<boolean> {
     checkKey(key)
-    checkRunOptions({ ttl, tags })
+    checkOptions({ ttl, tags }, RUN_OPTIONS)
     const runtime = this.#runtime
     const call = runtime.createCall(this.#namespace, key, undefined, { ttl, tags })
     const bytes = encodeWith(this.#namespace.codec, value)

@@ -1,10 +1,11 @@
-import type { RemoteFailure, SoloflightError } from '../errors.ts'
-import { TransientMap, type TransientSet } from '../kernel/collections.ts'
+import type { RemoteFailure } from '../errors.ts'
+import type { TransientSet } from '../kernel/collections.ts'
 import type { CallLimits } from '../kernel/limits.ts'
 import { emit } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { ResultCache } from './cache/result-cache.ts'
+import type { ActiveLease, LeaseRegistry } from './processor/lease-state.ts'
 import type { Store } from './store/store.ts'
 
 /** Counters of a locker, from its construction on. */
@@ -67,40 +68,6 @@ export function newCounters(): Counters {
 export function countUndecodable(counters: Counters, key: string, fence: number): void {
   counters.undecodable++
   emit('undecodable', { key, fence })
-}
-
-/** A lease in the hands of a locker, as the locker itself uses it. The port of processor/held-lease.ts. */
-export interface ActiveLease {
-  /** Its flight has gone on without it. */
-  readonly isLost: boolean
-  /** See `Lease.publish`. */
-  publish(value: unknown, ttl?: number): Promise<void>
-  /** Aborts the work and releases the lease. Never rejects. */
-  cancelAndRelease(reason: SoloflightError): Promise<void>
-}
-
-/** The unsettled leases of a locker, by the name of their record. */
-export class LeaseRegistry {
-  readonly #leases = new TransientMap<string, Set<ActiveLease>>()
-
-  add(record: string, lease: ActiveLease): void {
-    const leases = this.#leases.get(record)
-    if (leases) leases.add(lease)
-    else this.#leases.set(record, new Set([lease]))
-  }
-
-  delete(record: string, lease: ActiveLease): void {
-    const leases = this.#leases.get(record)
-    if (leases?.delete(lease) && leases.size === 0) this.#leases.delete(record)
-  }
-
-  of(record: string): ActiveLease[] {
-    return [...(this.#leases.get(record) ?? [])]
-  }
-
-  all(): ActiveLease[] {
-    return [...this.#leases.values()].flatMap((leases) => [...leases])
-  }
 }
 
 /** A work runs for this process alone, or for its caller alone. */

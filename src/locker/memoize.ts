@@ -1,5 +1,5 @@
-import { checkFunction } from '../kernel/options.ts'
-import { checkRunOptions, checkVersion, type MemoizeOptions, type RunOptions } from './options.ts'
+import { checkFunction, checkOptions } from '../kernel/options.ts'
+import { checkVersion, type MemoizeOptions, RUN_OPTIONS, type RunOptions } from './options.ts'
 import type { Work } from './work.ts'
 
 /** A function that runs once per key, however many processes call it. It rejects as `Locker.run` does. */
@@ -28,7 +28,7 @@ export function memoize<Args extends unknown[], Result>(
   const { key, version, tags, ...fixed } = options
   const tagsOf = typeof tags === 'function' ? tags : undefined
   const plain: RunOptions = typeof tags === 'function' ? fixed : { ...fixed, tags }
-  checkRunOptions(plain)
+  checkOptions(plain, RUN_OPTIONS)
   const host = hostOf(checkVersion(version))
   const call = (self: unknown, args: Args, chosen: RunOptions): Promise<Result> => {
     const own = tagsOf ? { ...chosen, tags: tagsOf(...args) } : chosen

@@ -283,7 +283,7 @@ const LOCKER_OPTIONS: OptionTable<LockerOptions, LockerDefaults> = {
 export const LOCKER_DEFAULTS: LockerDefaults = defaultsOf(LOCKER_OPTIONS)
 
 /** Options that a locker has as well are checked the same way. */
-const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
+export const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
   ...pick(LOCKER_OPTIONS, 'ttl', 'errorTtl', 'lease', 'timeout', 'onUnavailable', 'maxUnshared'),
   ...pick(LOCKER_OPTIONS, 'staleWhileRevalidate', 'staleIfError', 'softTimeout'),
   signal: [checkSignal],
@@ -300,11 +300,6 @@ export function resolveOptions(given: LockerOptions): ResolvedOptions {
   const options = withDefaults(given, LOCKER_DEFAULTS)
   const cache = given.cache !== false && withDefaults(given.cache ?? {}, CACHE_DEFAULTS)
   return { ...options, lease: Math.ceil(options.lease), cache }
-}
-
-/** Checks the options of a `run` or `request`. @throws TypeError */
-export function checkRunOptions(options: AnyRunOptions): void {
-  checkOptions(options, RUN_OPTIONS)
 }
 
 /** Checks tags. A tag is any string that a key may be. Throws TypeError. */

@@ -3,7 +3,7 @@ import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
 import { TransientSet } from '../kernel/collections.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import type { CallLimits } from '../kernel/limits.ts'
-import { checkFunction } from '../kernel/options.ts'
+import { checkFunction, checkOptions } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
@@ -11,15 +11,16 @@ import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
 import { Call, type Namespace } from './call.ts'
 import { FlightTable } from './flight/flight-table.ts'
-import { LeaseRegistry, type LockerContext, newCounters } from './locker-context.ts'
+import { type LockerContext, newCounters } from './locker-context.ts'
 import {
   type AnyRunOptions,
-  checkRunOptions,
   type LockerOptions,
   type ResolvedOptions,
+  RUN_OPTIONS,
   resolveOptions,
 } from './options.ts'
 import type { BatchRun } from './processor/batch-run.ts'
+import { LeaseRegistry } from './processor/lease-state.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
 import type { Work } from './work.ts'
@@ -137,7 +138,7 @@ export class LockerRuntime {
       if (hit) return hit.promise
       checkKey(key)
       checkFunction('work', work)
-      checkRunOptions(options)
+      checkOptions(options, RUN_OPTIONS)
       const call = this.createCall(namespace, key, work, options)
       return this.serveStale(call)?.promise ?? this.flights.join(call)
     } catch (error) {
@@ -151,7 +152,7 @@ export class LockerRuntime {
       const hit = this.cachedFresh(namespace, key, options)
       if (hit) return doneOf(hit)
       checkKey(key)
-      checkRunOptions(options)
+      checkOptions(options, RUN_OPTIONS)
       return this.flights.join(this.createCall(namespace, key, undefined, options))
     } catch (error) {
       return Promise.reject(error)

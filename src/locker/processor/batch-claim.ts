@@ -1,7 +1,7 @@
 import { checkKey } from '../../kernel/keys.ts'
-import { checkFunction } from '../../kernel/options.ts'
+import { checkFunction, checkOptions } from '../../kernel/options.ts'
 import type { Namespace } from '../call.ts'
-import { checkRunOptions, type RunManyOptions } from '../options.ts'
+import { RUN_OPTIONS, type RunManyOptions } from '../options.ts'
 import type { LockerRuntime } from '../runtime.ts'
 import { BatchRun, type ManyWork } from './batch-run.ts'
 
@@ -21,7 +21,7 @@ export async function runMany(
     throw new TypeError(`Expected \`keys\` to be an array of at most ${MAX_KEYS} strings`)
   }
   for (const key of keys) checkKey(key)
-  checkRunOptions(options)
+  checkOptions(options, RUN_OPTIONS)
   const results = new Map<string, Promise<unknown> | undefined>()
   for (const key of keys) results.set(key, runtime.cachedFresh(namespace, key, options)?.promise)
   const missing = [...results.keys()].filter((key) => !results.get(key))

@@ -14,10 +14,11 @@ import { LeaseTimer, type LeaseTimerListener } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
 import { extendTagVersions, serializeTagVersions } from '../cache/tag-guard.ts'
 import type { JoinedCall } from '../call.ts'
-import { type ActiveLease, track } from '../locker-context.ts'
+import { track } from '../locker-context.ts'
 import type { Outcome, Settlement } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'
 import {
+  type ActiveLease,
   type Grant,
   type HeldLeaseListener,
   LEASE_TRANSITIONS,

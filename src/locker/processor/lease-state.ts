@@ -1,4 +1,5 @@
-import type { Transitions } from '../../kernel/collections.ts'
+import type { SoloflightError } from '../../errors.ts'
+import { TransientMap, type Transitions } from '../../kernel/collections.ts'
 import type { TagVersions } from '../cache/tag-guard.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'
@@ -131,4 +132,40 @@ export interface ResultPolicy {
 /** How long an outcome stays readable to parked flights, ms: longer than the longest pause between two of their polls. */
 export function outcomeRetention(lease: number): number {
   return Math.ceil(lease * 1.25 + 1000)
+}
+
+/** A lease in the hands of a locker, as the locker itself uses it. */
+export interface ActiveLease {
+  /** The call that it was granted to. Without a work, its caller has the lease. */
+  readonly call: { readonly work: unknown }
+  /** Its flight has gone on without it. */
+  readonly isLost: boolean
+  /** See `Lease.publish`. */
+  publish(value: unknown, ttl?: number): Promise<void>
+  /** Aborts the work and releases the lease. Never rejects. */
+  cancelAndRelease(reason: SoloflightError): Promise<void>
+}
+
+/** The unsettled leases of a locker, by the name of their record. */
+export class LeaseRegistry {
+  readonly #leases = new TransientMap<string, Set<ActiveLease>>()
+
+  add(record: string, lease: ActiveLease): void {
+    const leases = this.#leases.get(record)
+    if (leases) leases.add(lease)
+    else this.#leases.set(record, new Set([lease]))
+  }
+
+  delete(record: string, lease: ActiveLease): void {
+    const leases = this.#leases.get(record)
+    if (leases?.delete(lease) && leases.size === 0) this.#leases.delete(record)
+  }
+
+  of(record: string): ActiveLease[] {
+    return [...(this.#leases.get(record) ?? [])]
+  }
+
+  all(): ActiveLease[] {
+    return [...this.#leases.values()].flatMap((leases) => [...leases])
+  }
 }
