@@ -143,15 +143,17 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * Publishes a result under the lease that this locker holds for `key`.
-   * @throws NotLockedError when it holds no lease, or more than one (of which at most one is not lost); LeaseLostError,
+   * Publishes a result under the lease that `request` of this locker was granted for `key`.
+   * @throws NotLockedError when it holds no such lease, or more than one (of which at most one is not lost); LeaseLostError,
    * CodecError, UnavailableError as `Lease.publish`; TypeError.
    */
   async publish(key: string, result: unknown, { ttl }: PublishOptions = {}): Promise<void> {
     checkKey(key)
     if (ttl !== undefined) checkDuration('ttl', ttl)
     const { context } = this.#runtime
-    const [held, another] = context.heldLeases.of(this.#runtime.recordOf(this.#namespace, key))
+    const leases = context.heldLeases.of(this.#runtime.recordOf(this.#namespace, key))
+    // A work of `run` publishes its own result.
+    const [held, another] = leases.filter(({ call }) => !call.work)
     if (!held) throw new NotLockedError('This locker holds no lease for the key', { key })
     if (another)
       throw new NotLockedError('This locker has several leases for the key: publish by the Lease', { key })

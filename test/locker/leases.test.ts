@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import pDefer from 'p-defer'
 import { Lease, LeaseLostError, NotLockedError } from '../../src/index.ts'
 import { EPSILON, inBothStores, leaseOf, parked } from '../support/lockers.ts'
 import { rejectionOf, until } from '../support/wait.ts'
@@ -20,6 +21,16 @@ inBothStores('S2 leases - locker.publish requires exactly one lease of the key',
   assert.equal(await other.run('key', () => 'unused'), 'by the locker')
   const left = (await one.peek('key')).value?.ttlLeft ?? 0
   assert.ok(left > 50_000 && left <= 60_000)
+})
+
+inBothStores('S3 leases - locker.publish does not publish in place of a work of `run`', async (w) => {
+  const locker = w.create()
+  const end = pDefer<string>()
+  const result = locker.run('key', () => end.promise)
+  await until(() => locker.stats().held === 1, { what: 'the work to run' })
+  assert.ok((await rejectionOf(locker.publish('key', 'of no work'))) instanceof NotLockedError)
+  end.resolve('of the work')
+  assert.equal(await result, 'of the work')
 })
 
 inBothStores(
