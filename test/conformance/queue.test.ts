@@ -780,10 +780,10 @@ class Worlds {
 
   async #submit(peer: Peer, all: Submission[]): Promise<void> {
     this.#batched ||= all.length > 1
-    const replies = await Promise.all(all.map((submission) => this.#answer(peer, 'redis', submission)))
+    const replies = await Promise.all(all.map((submission) => this.#submitOne(peer, 'redis', submission)))
     for (const [at, submission] of all.entries()) {
       this.#batchIndex = at + 1
-      const reply = await this.#answer(peer, 'model', submission)
+      const reply = await this.#submitOne(peer, 'model', submission)
       assert.deepEqual(plain(replies[at]), plain(reply), 'reply to a submission')
       this.#owe(peer, submission, reply)
     }
@@ -805,7 +805,7 @@ class Worlds {
   }
 
   /** Resolves with the reply to a submission; notes later messages. */
-  #answer(peer: Peer, world: 'model' | 'redis', submission: Submission): Promise<SubmitReply> {
+  #submitOne(peer: Peer, world: 'model' | 'redis', submission: Submission): Promise<SubmitReply> {
     const notice = this.#waiter(peer, world, submission.nonce)
     return new Promise((answered, failed) =>
       peer[world].submit(submission, WITHIN, { onReply: answered, onError: failed, onNotice: notice }),
@@ -830,7 +830,7 @@ class Worlds {
     return async () => {
       const peer = this.#act(op.peer)
       const worker = peer?.workers[op.command]
-      // Redis is not told of a removal when the worker was never known to it.
+      // The store does not send the removal of a worker that was never known.
       if (!peer || !worker || (op.type === 'removeWorker' && !this.#known.has(worker.nonce))) return
       this.#known.add(worker.nonce)
       for (const world of ['model', 'redis'] as const) {
@@ -1075,7 +1075,7 @@ class Worlds {
       assert.equal(job.finished, job.settledGeneration >= job.generation, `${job.id} is ${job.state.kind}`)
     }
     for (const [nonce, { id, park }] of this.#owed) {
-      assert.ok(this.#isParked(id, park), `${this.#words.get(nonce)} is forgotten`)
+      assert.ok(this.#isParked(id, park), `${this.#words.get(nonce)} is not parked`)
     }
   }
 
@@ -1419,7 +1419,7 @@ const RARE_CASES: [Op[]][] = [
   // A ready job is drained, and an active one is processed before it is due.
   [[submit(0, 0), drain, read]],
   [[setCapacity(0, 1), submit(0, 0), processDue(0, ['job-a'])]],
-  // An idle worker is told when a job falls due; a lifo job comes first.
+  // An idle worker is notified when a job falls due; a lifo job comes first.
   [[setCapacity(0, 1), submit(0, 0, { delay: 100 })]],
   [[submit(0, 0), submit(0, 1, { lifo: true })]],
   // A payload in several pieces, and an outcome that is too large for a message.

@@ -38,7 +38,7 @@ export interface Submission {
   options: string
   /** Identifies this submission: a repetition is recognised by it, and messages to the submitter carry it. */
   nonce: string
-  /** Whether the submitter is parked on the record and told the outcome. */
+  /** Whether the submitter is parked on the record and notified of the outcome. */
   awaited: boolean
   conflict: Conflict
   /** ms until it may run. */
@@ -215,7 +215,7 @@ export type Counts = Record<JobState, number>
 export interface Termination {
   id: string
   command: string
-  /** 'error': waiters receive `bytes` as the failure. 'removed': waiters are told that it was removed. */
+  /** 'error': waiters receive `bytes` as the failure. 'removed': waiters are notified of the removal. */
   kind: 'error' | 'removed'
   bytes: Buffer
   outcomeRetention: number
@@ -255,7 +255,7 @@ export interface QueueStore {
   processDue(jobs: DueJob[], policy: StallPolicy, limits: CallLimits): Promise<DueResult[]>
 
   snapshot(id: string, limits: CallLimits): Promise<JobSnapshot | undefined>
-  /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or be forgotten. */
+  /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or expire. */
   list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]>
   counts(limits: CallLimits): Promise<Counts>
   /** Removes all waiting or all delayed jobs; never active ones. Returns how many. */

@@ -25,17 +25,17 @@ import type { SimProcess } from '../locker/process.ts'
 import { Subscription } from '../locker/subscription.ts'
 import type { QueuePort } from './port.ts'
 import { short } from './recorder.ts'
-import type { QueueParty } from './server.ts'
+import type { QueuePeer } from './server.ts'
 import type { QueueWorld } from './world.ts'
 
 /** A removed worker waits so long for deliveries that are on their way, ms. */
 const CATCH_UP = 500
 
 /** The store as one process sees it: over a connection for commands and a subscription. Both can fail. */
-export class QueueEndpoint implements QueueStore, QueueParty {
+export class QueueEndpoint implements QueueStore, QueuePeer {
   readonly link: Link
   readonly subscription: Subscription
-  readonly accept: number
+  readonly acceptWithin: number
   readonly hasWatchers = false
   /** The last awaited submission of this process for each job. */
   readonly latest: Map<string, Submission> = new Map()
@@ -45,21 +45,21 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   readonly #world: QueueWorld
   readonly #port: QueuePort
   readonly #serverClock: ServerClock
-  readonly #fences: FenceWatermark
+  readonly #fenceWatermark: FenceWatermark
   readonly #waiters = new Map<string, NoticeListener>()
   readonly #workers = new Map<string, WorkerListener>()
   /** Workers that take jobs, by nonce. */
   readonly #working = new Set<string>()
-  readonly #withdrawing = new Map<string, () => void>()
+  readonly #removals = new Map<string, () => void>()
   readonly #listeners = new Set<StoreListener>()
 
   constructor(sim: SimProcess, world: QueueWorld, port: QueuePort) {
     this.#sim = sim
     this.#world = world
     this.#port = port
-    this.accept = Math.min(2000, world.plan.lease / 2)
+    this.acceptWithin = Math.min(2000, world.plan.lease / 2)
     this.#serverClock = new ServerClock(sim.clock)
-    this.#fences = new FenceWatermark(this.#serverClock)
+    this.#fenceWatermark = new FenceWatermark(this.#serverClock)
     // Link and Subscription read only what the worlds of Locker and queue have in common.
     const around = world as unknown as ConstructorParameters<typeof Link>[1]
     this.link = new Link(sim, around, (line) => world.history.say(line))
@@ -68,8 +68,8 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.subscription.connect(world.random.exponential(world.plan.latency))
   }
 
-  get seen(): number {
-    return this.#fences.highest
+  get highestFence(): number {
+    return this.#fenceWatermark.highest
   }
 
   get process(): number {
@@ -103,27 +103,27 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
     const sentAt = this.#sim.clock.now()
     const execute = async () => ({ at: this.#world.server.now, reply: await run() })
-    const learn = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
-    const answer = await this.#call(name, execute, limits, learn)
-    learn(answer)
+    const updateClock = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
+    const answer = await this.#call(name, execute, limits, updateClock)
+    updateClock(answer)
     return answer.reply
   }
 
-  submit(submission: Submission, within: number, submitter: SubmissionListener): void {
+  submit(submission: Submission, within: number, listener: SubmissionListener): void {
     this.submitted = submission
     if (submission.awaited) {
       this.latest.set(submission.id, submission)
-      this.registerWaiter(submission.nonce, submitter)
+      this.registerWaiter(submission.nonce, listener)
     }
     const answered = (reply: SubmitReply) => {
       try {
-        submitter.onReply(reply)
+        listener.onReply(reply)
       } catch (error) {
         this.#world.history.violate('L1', `the reply to a submission is refused: ${String(error)}`)
       }
     }
     this.#call('submit', () => this.#port.submit(submission), { within }, answered).then(answered, (error) =>
-      submitter.onError(error),
+      listener.onError(error),
     )
   }
 
@@ -132,16 +132,16 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     this.#workers.delete(nonce)
   }
 
-  registerWaiter(nonce: string, submitter: NoticeListener): void {
-    this.#waiters.set(nonce, submitter)
+  registerWaiter(nonce: string, listener: NoticeListener): void {
+    this.#waiters.set(nonce, listener)
   }
 
-  queryOutcome(question: OutcomeQuery, limits: CallLimits): ReturnType<QueueStore['queryOutcome']> {
-    return this.#call('look', () => this.#port.queryOutcome(question, limits), limits)
+  queryOutcome(query: OutcomeQuery, limits: CallLimits): ReturnType<QueueStore['queryOutcome']> {
+    return this.#call('queryOutcome', () => this.#port.queryOutcome(query, limits), limits)
   }
 
-  unpark(nonce: string, removal: Termination, limits: CallLimits): Promise<void> {
-    return this.#call('unpark', () => this.#port.unpark(nonce, removal, limits), limits)
+  unpark(nonce: string, termination: Termination, limits: CallLimits): Promise<void> {
+    return this.#call('unpark', () => this.#port.unpark(nonce, termination, limits), limits)
   }
 
   setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, limits: CallLimits): Promise<void> {
@@ -157,23 +157,23 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   async removeWorker(worker: WorkerRef, limits: CallLimits): Promise<void> {
     const { nonce } = worker
     this.#working.delete(nonce)
-    const caughtUp = this.#catchUp(nonce)
+    const lastMessage = this.#lastMessage(nonce)
     const run = async () => {
       await this.#port.removeWorker(worker, limits)
-      this.subscription.send(() => this.#withdrawing.get(nonce)?.(), true)
+      this.subscription.send(() => this.#removals.get(nonce)?.(), true)
     }
-    await this.#call('withdraw', run, limits)
-    await caughtUp
+    await this.#call('removeWorker', run, limits)
+    await lastMessage
   }
 
   /** Resolves when the deliveries that were on their way to a removed worker have arrived. */
-  async #catchUp(nonce: string): Promise<void> {
+  async #lastMessage(nonce: string): Promise<void> {
     if (!this.subscribed) return
     await new Promise<void>((resolve) => {
-      this.#withdrawing.set(nonce, resolve)
+      this.#removals.set(nonce, resolve)
       this.#sim.clock.after(CATCH_UP, resolve)
     })
-    this.#withdrawing.delete(nonce)
+    this.#removals.delete(nonce)
   }
 
   renew(attempt: AttemptRef, lease: number, limits: CallLimits): ReturnType<QueueStore['renew']> {
@@ -189,23 +189,23 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   publishProgress(attempt: AttemptRef, bytes: Buffer, limits: CallLimits): Promise<void> {
-    return this.#call('progress', () => this.#port.publishProgress(attempt, bytes, limits), limits)
+    return this.#call('publishProgress', () => this.#port.publishProgress(attempt, bytes, limits), limits)
   }
 
   appendLog(...args: Parameters<QueueStore['appendLog']>): Promise<void> {
-    return this.#call('log', () => this.#port.appendLog(...args), args[args.length - 1] as CallLimits)
+    return this.#call('appendLog', () => this.#port.appendLog(...args), args[args.length - 1] as CallLimits)
   }
 
   readLog(id: string, limits: CallLimits): Promise<string[]> {
-    return this.#call('logs', () => this.#port.readLog(id, limits), limits)
+    return this.#call('readLog', () => this.#port.readLog(id, limits), limits)
   }
 
   findDue(limits: CallLimits): ReturnType<QueueStore['findDue']> {
-    return this.#call('due', () => this.#port.findDue(limits), limits)
+    return this.#call('findDue', () => this.#port.findDue(limits), limits)
   }
 
   processDue(jobs: DueJob[], terms: StallPolicy, limits: CallLimits): ReturnType<QueueStore['processDue']> {
-    return this.#call('tick', () => this.#port.processDue(jobs, terms, limits), limits)
+    return this.#call('processDue', () => this.#port.processDue(jobs, terms, limits), limits)
   }
 
   snapshot(id: string, limits: CallLimits): ReturnType<QueueStore['snapshot']> {
@@ -213,7 +213,11 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   readPayload(...args: Parameters<QueueStore['readPayload']>): ReturnType<QueueStore['readPayload']> {
-    return this.#call('payload', () => this.#port.readPayload(...args), args[args.length - 1] as CallLimits)
+    return this.#call(
+      'readPayload',
+      () => this.#port.readPayload(...args),
+      args[args.length - 1] as CallLimits,
+    )
   }
 
   drain(...args: Parameters<QueueStore['drain']>): Promise<number> {
@@ -232,8 +236,12 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     return this.#call('commands', () => this.#port.commands(limits), limits)
   }
 
-  terminate(removal: Termination, limits: CallLimits): Promise<boolean> {
-    return this.#call(`end ${removal.kind}`, () => this.#port.terminate(removal, limits), limits)
+  terminate(termination: Termination, limits: CallLimits): Promise<boolean> {
+    return this.#call(
+      `terminate ${termination.kind}`,
+      () => this.#port.terminate(termination, limits),
+      limits,
+    )
   }
 
   retry(...args: Parameters<QueueStore['retry']>): ReturnType<QueueStore['retry']> {
@@ -249,7 +257,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   pausedCommands(limits: CallLimits): Promise<string[]> {
-    return this.#call('paused', () => this.#port.pausedCommands(limits), limits)
+    return this.#call('pausedCommands', () => this.#port.pausedCommands(limits), limits)
   }
 
   publishEvent(): void {}
@@ -277,10 +285,10 @@ export class QueueEndpoint implements QueueStore, QueueParty {
   }
 
   deliver(nonce: string, deliveries: Delivery[], now: number): boolean {
-    const until = now + this.accept
+    const until = now + this.acceptWithin
     return this.subscription.send(() => {
       for (const delivery of deliveries) {
-        this.#fences.observe(delivery.fence)
+        this.#fenceWatermark.observe(delivery.fence)
         const left = delivery.leaseLeft === 0 ? 0 : this.#serverClock.remaining(until)
         this.#world.history.say(
           () => `p${this.process} hears of ${short(delivery.id)}, ${left.toFixed(1)} left`,
@@ -290,13 +298,13 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     }, true)
   }
 
-  tell(nonce: string, notice: JobNotice): void {
+  notifyWaiter(nonce: string, notice: JobNotice): void {
     const isLarge = notice.kind === 'outcome' && this.#world.random.chance(this.#world.plan.large)
     const message: JobNotice = isLarge ? { kind: 'outcomeReady' } : notice
     this.subscription.send(() => this.#waiters.get(nonce)?.onNotice(message), true)
   }
 
-  warn(nonce: string, notice: WorkerNotice): void {
+  notifyWorker(nonce: string, notice: WorkerNotice): void {
     this.subscription.send(() => {
       const worker = this.#workers.get(nonce)
       if (notice.kind === 'cancelled') worker?.onCancelled(notice.id, notice.fence)
@@ -305,7 +313,7 @@ export class QueueEndpoint implements QueueStore, QueueParty {
     }, true)
   }
 
-  call(): void {
+  broadcastWork(): void {
     this.subscription.send(() => {
       for (const nonce of this.#working) this.#workers.get(nonce)?.onCapacityRequested()
     }, true)

@@ -12,7 +12,7 @@ export interface QueueMutation {
   /** Makes the faults that show the bug frequent. */
   plan?: (plan: QueuePlan) => void
   /** Changes the context of a transition. */
-  surroundings?: (at: TransitionContext) => TransitionContext
+  context?: (at: TransitionContext) => TransitionContext
   /** Changes the transitions. */
   server?: (port: QueuePort, server: QueueServer) => QueuePort
   /** Wraps the store of a queue. */

@@ -90,7 +90,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a fence that starts over when the record is lost',
     shownBy: 4,
     plan: (plan) => Object.assign(plan.faults, { flush: 3 }),
-    surroundings: (at) => ({ ...at, micros: 1, highestFence: 0 }),
+    context: (at) => ({ ...at, micros: 1, highestFence: 0 }),
   },
   {
     name: 'a stall that is not counted',
@@ -181,7 +181,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a cancel that does not tell the worker',
     shownBy: 2,
-    surroundings: (at) => ({
+    context: (at) => ({
       ...at,
       notifyWorker: (worker, notice) => {
         if (notice.kind !== 'cancelled') at.notifyWorker(worker, notice)

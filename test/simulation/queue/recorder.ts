@@ -11,7 +11,7 @@ import type {
 import { identityOf } from '../locker/history.ts'
 import type { AttemptRecord, QueueHistory } from './history.ts'
 import type { QueuePort } from './port.ts'
-import type { QueueParty, QueueServer, QueueWatcher } from './server.ts'
+import type { QueuePeer, QueueServer, QueueWatcher } from './server.ts'
 
 /** Identifies an outcome by its value or its error message. */
 export function outcomeIdentity({ kind, bytes }: Pick<JobOutcome, 'kind' | 'bytes'>): string {
@@ -45,7 +45,7 @@ export class QueueRecorder implements QueueWatcher {
   }
 
   /** S1: fences increase. Records each delivery, which replaces the previous attempt of the job. */
-  delivered(party: QueueParty, deliveries: Delivery[]): void {
+  delivered(peer: QueuePeer, deliveries: Delivery[]): void {
     for (const { id, fence, generation } of deliveries) {
       const former = this.#attempts.get(id)
       if (former && former.fence >= fence)
@@ -56,12 +56,12 @@ export class QueueRecorder implements QueueWatcher {
       if (former) former.over ??= { ...granted, how: isSettled ? 'settled' : 'replaced' }
       const command = job?.command ?? ''
       const record: AttemptRecord = {
-        ...{ id, command, generation, fence, process: party.process, granted },
+        ...{ id, command, generation, fence, process: peer.process, granted },
         ...{ begun: undefined, aborted: undefined, ended: undefined, over: undefined, identity: undefined },
       }
       this.#attempts.set(id, record)
       this.#history.attempts.push(record)
-      this.#history.say(() => `    ${short(id)} is delivered to p${party.process} under ${fence}`)
+      this.#history.say(() => `    ${short(id)} is delivered to p${peer.process} under ${fence}`)
       this.#checkPaused(command, id)
     }
   }

@@ -6,22 +6,22 @@ import type { Delivery, JobNotice } from '../../../src/queue/store/store.ts'
 import type { Scheduler } from '../locker/scheduler.ts'
 
 /** A process, as the server sees it. */
-export interface QueueParty {
+export interface QueuePeer {
   readonly process: number
   /** The highest fence that the process has seen. */
-  readonly seen: number
+  readonly highestFence: number
   /** Accept timeout of deliveries that the process causes, ms. */
-  readonly accept: number
+  readonly acceptWithin: number
   /** Sends deliveries to a worker of the process. Returns whether they were received, as far as the server knows. */
   deliver(nonce: string, deliveries: Delivery[], now: number): boolean
-  tell(nonce: string, notice: JobNotice): void
-  warn(nonce: string, notice: WorkerNotice): void
-  call(): void
+  notifyWaiter(nonce: string, notice: JobNotice): void
+  notifyWorker(nonce: string, notice: WorkerNotice): void
+  broadcastWork(): void
 }
 
 /** Observer of the server. */
 export interface QueueWatcher {
-  delivered(party: QueueParty, deliveries: Delivery[]): void
+  delivered(peer: QueuePeer, deliveries: Delivery[]): void
   changed(): void
 }
 
@@ -31,13 +31,13 @@ const SWEEP_EVERY = 1000
 /** The store that all processes share: the queue model in memory. Its messages are sent over the subscriptions. */
 export class QueueServer extends InMemoryBroker {
   /** Replaces the context of every transition. */
-  alter: (at: TransitionContext) => TransitionContext = (at) => at
+  alterContext: (at: TransitionContext) => TransitionContext = (at) => at
   /** The server answers nothing before this time. */
   frozenUntil = 0
   watcher: QueueWatcher | undefined
   readonly #scheduler: Scheduler
-  readonly #parties = new Map<string, QueueParty>()
-  #acting: QueueParty | undefined
+  readonly #peers = new Map<string, QueuePeer>()
+  #acting: QueuePeer | undefined
   #turn = 0
   #sweeping = false
 
@@ -64,53 +64,55 @@ export class QueueServer extends InMemoryBroker {
     this.#scheduler = scheduler
   }
 
-  join(inbox: string, party: QueueParty): void {
-    this.#parties.set(inbox, party)
+  join(inbox: string, peer: QueuePeer): void {
+    this.#peers.set(inbox, peer)
   }
 
   leave(inbox: string): void {
-    this.#parties.delete(inbox)
+    this.#peers.delete(inbox)
     this.hub.disconnect(inbox)
   }
 
   /** Runs a request of a process. */
-  act<T>(party: QueueParty, run: () => T): T {
-    this.#acting = party
+  act<T>(peer: QueuePeer, run: () => T): T {
+    this.#acting = peer
     return run()
   }
 
   override apply<T>(transition: (model: QueueModel, context: TransitionContext) => T): T {
-    const reply = super.apply((model, context) => transition(model, this.alter(this.#around(context))))
+    const reply = super.apply((model, context) =>
+      transition(model, this.alterContext(this.#contextOf(context))),
+    )
     this.watcher?.changed()
     this.#sweepLater()
     return reply
   }
 
-  #around(at: TransitionContext): TransitionContext {
+  #contextOf(at: TransitionContext): TransitionContext {
     return {
       ...at,
       micros: Math.floor(at.now * 1000),
-      highestFence: this.#acting?.seen ?? 0,
+      highestFence: this.#acting?.highestFence ?? 0,
       batchIndex: ++this.#turn,
-      acceptWithin: this.#acting?.accept ?? 100,
+      acceptWithin: this.#acting?.acceptWithin ?? 100,
       deliver: (worker, deliveries) => this.#handOut(worker, deliveries),
-      notifyWaiter: (park, notice) => this.#party(park)?.tell(park.slice(ID_LENGTH), notice),
-      notifyWorker: (worker, notice) => this.#party(worker)?.warn(worker.slice(ID_LENGTH), notice),
+      notifyWaiter: (park, notice) => this.#peer(park)?.notifyWaiter(park.slice(ID_LENGTH), notice),
+      notifyWorker: (worker, notice) => this.#peer(worker)?.notifyWorker(worker.slice(ID_LENGTH), notice),
       broadcastWork: () => {
-        for (const party of this.#parties.values()) party.call()
+        for (const peer of this.#peers.values()) peer.broadcastWork()
       },
     }
   }
 
-  #party(name: string): QueueParty | undefined {
-    return this.#parties.get(name.slice(0, ID_LENGTH))
+  #peer(name: string): QueuePeer | undefined {
+    return this.#peers.get(name.slice(0, ID_LENGTH))
   }
 
   #handOut(worker: string, deliveries: Delivery[]): boolean {
-    const party = this.#party(worker)
-    if (!party) return false
-    this.watcher?.delivered(party, deliveries)
-    return party.deliver(worker.slice(ID_LENGTH), deliveries, this.now)
+    const peer = this.#peer(worker)
+    if (!peer) return false
+    this.watcher?.delivered(peer, deliveries)
+    return peer.deliver(worker.slice(ID_LENGTH), deliveries, this.now)
   }
 
   #sweepLater(): void {

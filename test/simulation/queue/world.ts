@@ -68,7 +68,7 @@ export class QueueWorld {
     this.recorder = new QueueRecorder(this.history, this.server, this.plan.commands)
     this.#mutation = mutation
     mutation?.plan?.(this.plan)
-    if (mutation?.surroundings) this.server.alter = mutation.surroundings
+    if (mutation?.context) this.server.alterContext = mutation.context
   }
 
   /** Starts another process. */

@@ -43,7 +43,7 @@ export interface NextGeneration {
   generation: number
   payload: string
   options: string
-  /** Nonce of the latest submission that asked for this payload. */
+  /** Nonce of the latest submission with this payload. */
   creatorNonce: string
 }
 

@@ -15,7 +15,7 @@ const MAX_NOTICE_BYTES = 1024 * 1024
  *   parksOf(job)                                 the parks of a record, each with its generation; with its field unless it
  *                                                is that of the creator
  *   settle(job, options, bytes)                  ends the generation; returns whether another one follows
- *   startNext(job, command)                      begins the generation that a rerun has asked for
+ *   startNext(job, command)                      begins the generation that a rerun has created
  *   terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
  *                                                ends a job that its worker has not ended, and with it the next
  *                                                generation: its waiters receive the same outcome

@@ -63,7 +63,7 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
  *   n           how many others are parked                submit, query         settle, unpark
  *   @park       one field each: the generation that it    submit, query         settle, unpark
  *               waits for
- *   -- the generation that a rerun has asked for
+ *   -- the generation that a rerun has created
  *   N, P, B, C  its number, payload, options, nonce       submit                startNext, terminate
  *
  * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is split into
