@@ -59,7 +59,7 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
  *   w           park of the submitter that created the    submit                settle (''), unpark, retry
  *               generation, if it waits
  *   c           its nonce otherwise                       submit, settle,       the next generation
- *                                                         unpark
+ *                                                         unpark, terminate
  *   n           how many others are parked                submit, query         settle, unpark
  *   @park       one field each: the generation that it    submit, query         settle, unpark
  *               waits for
