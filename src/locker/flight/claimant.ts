@@ -90,7 +90,7 @@ export class Claimant implements Claimer {
 
   #onRead(outcome: Outcome | undefined, attempt: number): void {
     if (!this.#expects(attempt)) return
-    if (this.#waiters.size === 0) this.#listener.onDeserted()
+    if (this.#waiters.size === 0) this.#listener.onLastWaiterGone()
     else if (outcome && outcome.fence > this.afterFence) this.claimed({ status: 'done', outcome }, attempt)
     else this.claim(0)
   }
@@ -240,7 +240,7 @@ export class Claimant implements Claimer {
 
   #claimForTheRest(): void {
     if (this.#waiters.size > 0) this.claim(this.awaitedFence)
-    else this.#listener.onDeserted()
+    else this.#listener.onLastWaiterGone()
   }
 
   /** Each waiter runs its own work, beside the others. One that asked for a lease waits for that. */
@@ -270,7 +270,7 @@ export class Claimant implements Claimer {
     this.#policy = this.#policy.parked(afterFence)
     const parked = new Parked(fence, leaseLeft, locker.clock, () => this.poll())
     this.#move(parked)
-    if (this.#waiters.size === 0) return this.#listener.onDeserted()
+    if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()
     // The progress of a work whose outcome these waiters do not accept is not for them either.
     this.#waiters.replayProgress(afterFence < fence ? progress : undefined)
     if (hinted) return this.claim(fence)

@@ -142,7 +142,7 @@ export interface ClaimantListener {
   /** This waiter runs its own work. `fence`: the last one. */
   onBypass(waiter: Waiter, fence: number): void
   /** Nobody waits for a reply any more. */
-  onDeserted(): void
+  onLastWaiterGone(): void
   /** To the holder: nobody is parked any more. */
   onUnwanted(): void
 }

@@ -164,7 +164,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   onWaiterLeft(): void {
     this.#listener.onWaiterLeft()
     if (this.waiters.size > 0) return
-    if (this.#claimant.isParked) this.onDeserted()
+    if (this.#claimant.isParked) this.onLastWaiterGone()
     else this.#held?.releaseIfUnwanted()
   }
 
@@ -188,13 +188,13 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     this.#held?.releaseIfUnwanted()
   }
 
-  onDeserted(): void {
+  onLastWaiterGone(): void {
     this.#claimant.leave()
     this.#afterClose()
   }
 
   onFailed(error: (key: string) => unknown): void {
-    this.onDeserted()
+    this.onLastWaiterGone()
     for (const waiter of this.waiters) waiter.reject(error(this.key))
   }
 

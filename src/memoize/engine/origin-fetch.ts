@@ -36,7 +36,7 @@ import { type CacheEntry, StoredResponse } from './stored-response.ts'
 const STREAM_AFTER_MS = 50
 
 /**
- * Who may receive the response of a fetch: the client of its request, and the requests that wait for the key.
+ * The receivers of the response of a fetch: the client of its request, and the requests that wait for the key.
  *
  * | audience | of whom            | the client stops waiting | the claim is lost                     |
  * | -------- | ------------------ | ------------------------ | ------------------------------------- |

@@ -47,7 +47,7 @@ class Entry implements Listener {
 }
 
 /**
- * Sends the claims of one tick in one script call on a standalone server. On a cluster each claim goes alone, because its
+ * Sends the claims of one tick in one script call on a standalone server. On a cluster each claim is sent by itself, because its
  * key has a slot of its own.
  */
 export class ClaimBatcher {
