@@ -159,7 +159,7 @@ describe('a queue', () => {
     assert.equal((await Promise.all(small)).length, 20)
     const error = await large
     assert.ok(error instanceof Error)
-    assert.match(error.message, /cannot be carried: .* 3 connections/)
+    assert.match(error.message, /cannot be sent: .* 3 connections/)
     await t.proxy.clear()
   })
 })
