@@ -1476,7 +1476,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a stall that is always counted': [['if isAccepted or stalls == 0 then stalls', 'if true then stalls']],
   'stalls without bound': [['if stalls > maxStalls then', 'if false then']],
   'slots of a stalled worker that stay free': [
-    ["redis.call('LREM', command.slotsKey, 0, worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
+    ["redis.call('LREM', command.slotsKey, 0, job.worker)\n  redis.call('HDEL'", "redis.call('HDEL'"],
   ],
   'a job that is processed before it is due': [
     ['if not at or num(at) > now then return 0 end', 'if not at then return 0 end'],
@@ -1548,7 +1548,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ['local isTooLarge = #bytes > options.messageLimit', 'local isTooLarge = false'],
   ],
   'a stalled worker that stays known': [
-    ["redis.call('HDEL', command.workersKey, worker)\n  publish", 'publish'],
+    ["redis.call('HDEL', command.workersKey, job.worker)\n  publish", 'publish'],
   ],
   'a termination that its worker takes for its own outcome': [
     ['if externallyEndedFence == fence then return 0 end', ''],
@@ -1563,7 +1563,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ["redis.pcall('PUBLISH', broadcastChannel, capacityRequest)", "redis.pcall('ECHO', capacityRequest)"],
   ],
   'a cancelled attempt that goes on': [
-    ["if isActive then publish(worker, 'c '", "if false then publish(worker, 'c '"],
+    ["if job.worker then publish(job.worker, 'c '", "if false then publish(job.worker, 'c '"],
   ],
 }
 

@@ -15,12 +15,12 @@ interface DeliveryBatch {
  */
 export class Dispatcher {
   readonly #state: QueueState
-  readonly #at: TransitionContext
+  readonly #context: TransitionContext
   #batches = new Map<string, DeliveryBatch>()
 
-  constructor(state: QueueState, at: TransitionContext) {
+  constructor(state: QueueState, context: TransitionContext) {
     this.#state = state
-    this.#at = at
+    this.#context = context
   }
 
   /** Assigns the ready jobs of a command while it has free slots. */
@@ -34,7 +34,7 @@ export class Dispatcher {
 
   /** Begins an attempt. Its fence is above all that the record and the caller have seen. */
   assign(job: JobRecord, worker: string): void {
-    const { now, micros, highestFence, acceptWithin } = this.#at
+    const { now, micros, highestFence, acceptWithin } = this.#context
     job.moveTo({ kind: 'assigned', worker })
     job.fence = Math.max(job.fence + 1, micros, highestFence + 1)
     this.#state.deadlines.set(job.id, now + acceptWithin)
@@ -53,7 +53,7 @@ export class Dispatcher {
       this.#batches = new Map()
       const requeued = new Set<CommandState>()
       for (const [worker, { command, deliveries }] of batches) {
-        if (this.#at.deliver(worker, deliveries)) continue
+        if (this.#context.deliver(worker, deliveries)) continue
         for (const { id } of deliveries.toReversed()) this.#requeue(id, command)
         command.forgetWorker(worker)
         requeued.add(command)

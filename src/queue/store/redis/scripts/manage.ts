@@ -99,12 +99,9 @@ local found, removed, unread = 0, 0, {}
 
 -- Returns whether the record was read: it cannot be while its slot is being migrated. A finished or active job stays as it is.
 local function remove(key)
-  local reply = redis.pcall('HMGET', key, 'y', 'Y', 'o', 'f', 'w', 'n', 'N')
-  if reply.err then return false end
-  local generation, settledGeneration, worker, lastFence, creatorPark, parkedCount, nextGeneration = unpack(reply)
-  if not generation or num(settledGeneration) >= num(generation) or (worker and worker ~= '') then return true end
-  local job = { key = key, generation = generation, fence = lastFence, creatorPark = creatorPark,
-    parkedCount = num(parkedCount), nextGeneration = nextGeneration }
+  local isRead, job = pcall(readJob, key)
+  if not isRead then return false end
+  if not job.generation or job.isFinished or job.worker then return true end
   terminateJob(job, 'x', '', outcomeRetention, 0)
   removed = removed + 1
   return true

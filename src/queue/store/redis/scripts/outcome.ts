@@ -8,10 +8,11 @@ const MAX_NOTICE_BYTES = 1024 * 1024
 /**
  * Ends generations.
  *
- * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration. Options of an
- * ending: kind, ttl, outcomeRetention, retainCount, retainAge, messageLimit; isExternal: not by its worker; endsNext: also
- * for the waiters of the next generation.
+ * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration; from readJob
+ * also worker, isDelayed, isFinished. Options of an ending: kind, ttl, outcomeRetention, retainCount, retainAge,
+ * messageLimit; isExternal: not by its worker; endsNext: also for the waiters of the next generation.
  *
+ *   readJob(key, …)                              reads a job; returns it and the further fields
  *   parksOf(job)                                 the parks of a record, each with its generation; with its field unless it
  *                                                is that of the creator
  *   settle(job, options, bytes)                  ends the generation; returns whether another one follows
@@ -21,6 +22,15 @@ const MAX_NOTICE_BYTES = 1024 * 1024
  *                                                generation: its waiters receive the same outcome
  */
 export const SETTLE: string = /* lua */ `
+local function readJob(key, ...)
+  local found = redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'w', 'n', 'N', 'd', ...)
+  local generation, settledGeneration, worker, fence, creatorPark, parkedCount, nextGeneration, dueAt = unpack(found)
+  local job = { key = key, generation = generation, fence = fence, creatorPark = creatorPark, parkedCount = num(parkedCount),
+    nextGeneration = nextGeneration, worker = worker ~= '' and worker or nil, isDelayed = dueAt,
+    isFinished = num(settledGeneration) >= num(generation) }
+  return job, unpack(found, 9)
+end
+
 local function parksOf(job)
   local parks = {}
   if job.creatorPark and job.creatorPark ~= '' then parks[1] = { park = job.creatorPark, generation = job.generation } end
@@ -186,12 +196,8 @@ return replies
 export const TERMINATE: string = /* lua */ `
 local key, command = KEYS[keyBase + 1], commands[1]
 local id, leaving, kind, outcomeRetention = idOf(key), ARGV[argBase + 1], ARGV[argBase + 2], num(ARGV[argBase + 4])
-local generation, settledGeneration, worker, lastFence, dueAt, creatorPark, parkedCount, nextGeneration, rank, abortUnwanted,
-  parkedGeneration, outcomeKind =
-  unpack(redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'w', 'n', 'N', 'r', 'u', '@' .. leaving, 'k'))
-if not generation then return 0 end
-local job = { key = key, generation = generation, fence = lastFence, creatorPark = creatorPark, parkedCount = num(parkedCount),
-  nextGeneration = nextGeneration }
+local job, rank, abortUnwanted, parkedGeneration, outcomeKind = readJob(key, 'r', 'u', '@' .. leaving, 'k')
+if not job.generation then return 0 end
 if leaving ~= '' then
   if job.creatorPark == leaving then
     redis.call('HDEL', key, 'w')
@@ -207,7 +213,7 @@ if leaving ~= '' then
 end
 local hasWaiters = job.parkedCount > 0 or (job.creatorPark and job.creatorPark ~= '')
 if ARGV[argBase + 5] == '1' and (not abortUnwanted or hasWaiters) then return 0 end
-if num(settledGeneration) >= num(generation) then
+if job.isFinished then
   if kind ~= 'x' or outcomeKind == 'x' then return 0 end
   redis.call('ZREM', failedKey, id)
   redis.call('ZREM', completedKey, id)
@@ -216,17 +222,17 @@ if num(settledGeneration) >= num(generation) then
   expire(key, outcomeRetention)
   return 1
 end
-local member, isActive = dueMember(id, command), worker and worker ~= ''
+local member = dueMember(id, command)
 redis.call('ZREM', deadlinesKey, member)
-if dueAt then redis.call('ZREM', delayedKey, member) end
-if not isActive then
+if job.isDelayed then redis.call('ZREM', delayedKey, member) end
+if not job.worker then
   redis.call('LREM', command.readyKey, 1, id)
   if rank and redis.call('ZREM', command.rankedKey, string.match(rank, ' (.*)$') .. id) == 1 then
     redis.call('LREM', command.readyKey, 1, PRIORITY_MARKER)
   end
 end
 terminateJob(job, kind, ARGV[argBase + 3], outcomeRetention, num(ARGV[argBase + 6]))
-if isActive then publish(worker, 'c ' .. id .. ' ' .. int(num(lastFence))) end
+if job.worker then publish(job.worker, 'c ' .. id .. ' ' .. int(num(job.fence))) end
 sendOutbox()
 return 1
 `

@@ -144,39 +144,36 @@ local function processDue(n)
   local key, command = KEYS[keyBase + n], commands[num(ARGV[jobArgs + n])]
   local id = idOf(key)
   local member = dueMember(id, command)
-  local generation, settledGeneration, worker, lastFence, dueAt, isAccepted, stallCount, creatorPark, parkedCount,
-    nextGeneration, rank = unpack(redis.call('HMGET', key, 'y', 'Y', 'o', 'f', 'd', 'l', 'z', 'w', 'n', 'N', 'r'))
+  local job, isAccepted, stallCount, rank = readJob(key, 'l', 'z', 'r')
   local at = redis.call('ZSCORE', deadlinesKey, member)
   if not at or num(at) > now then return 0 end
   redis.call('ZREM', deadlinesKey, member)
-  if dueAt or not generation then redis.call('ZREM', delayedKey, member) end
-  if not generation or num(settledGeneration) >= num(generation) then return 0 end
+  if job.isDelayed or not job.generation then redis.call('ZREM', delayedKey, member) end
+  if not job.generation or job.isFinished then return 0 end
   command.hasReady = true
-  if dueAt then
+  if job.isDelayed then
     redis.call('HDEL', key, 'd')
     expire(key, ${PENDING_JOB_TTL})
     pushReady(command, id, rank, false)
     return 1
   end
   local function fail(bytes)
-    local job = { key = key, generation = generation, fence = lastFence, creatorPark = creatorPark,
-      parkedCount = parkedCount, nextGeneration = nextGeneration }
     local options = { isExternal = true, kind = 'e', ttl = num(ARGV[argBase + 3]), outcomeRetention = num(ARGV[argBase + 4]),
       retainCount = num(ARGV[argBase + 5]), retainAge = num(ARGV[argBase + 6]), messageLimit = num(ARGV[argBase + 7]) }
     if settle(job, options, bytes) then startNext(job, command) end
     return 3
   end
-  if not worker or worker == '' then
+  if not job.worker then
     -- A ready job that assignReady could not read.
-    local isExact, reason = pcall(nextNumber, id, lastFence, us)
+    local isExact, reason = pcall(nextNumber, id, job.fence, us)
     if not isExact then return fail('j' .. cjson.encode({ name = 'Error', message = reason })) end
     requeueFirst(command, id)
     return 1
   end
   local stalls = num(stallCount)
-  redis.call('LREM', command.slotsKey, 0, worker)
-  redis.call('HDEL', command.workersKey, worker)
-  publish(worker, 's')
+  redis.call('LREM', command.slotsKey, 0, job.worker)
+  redis.call('HDEL', command.workersKey, job.worker)
+  publish(job.worker, 's')
   -- After its first stall, an attempt cannot have started unless it was accepted.
   if isAccepted or stalls == 0 then stalls = stalls + 1 end
   redis.call('HSET', key, 'z', stalls)
