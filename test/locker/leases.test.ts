@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
-import { Lease, LeaseLostError, NotLockedError } from '../../src/index.ts'
+import { Lease, LeaseLostError, Locker, MemoryStore, NotLockedError } from '../../src/index.ts'
 import { EPSILON, inBothStores, leaseOf, parked } from '../support/lockers.ts'
 import { rejectionOf, until } from '../support/wait.ts'
 
@@ -118,4 +120,27 @@ inBothStores('leases - leaving the scope of a lease releases it, unless it was s
   }
   assert.equal(await locker.run('settled', () => 'x'), 'kept')
   assert.equal(locker.stats().held, 0)
+})
+
+/** The settlements of its clients reach it after several leases. */
+class SlowlySettledStore extends MemoryStore {
+  override connect(): ReturnType<MemoryStore['connect']> {
+    const client = super.connect()
+    const settle = client.settle.bind(client)
+    client.settle = async (...args) => {
+      await sleep(900)
+      return settle(...args)
+    }
+    return client
+  }
+}
+
+test('S2 leases - a lease that is renewed while a publish is under way is not lost', async () => {
+  const locker = new Locker({ store: new SlowlySettledStore(), lease: 300 })
+  const lease = await leaseOf(locker, 'key')
+  await lease.publish('value')
+  assert.equal(lease.signal.aborted, false, String(lease.signal.reason))
+  assert.equal(locker.stats().lost, 0)
+  assert.equal(await locker.run('key', () => 'unused'), 'value')
+  await locker.close()
 })

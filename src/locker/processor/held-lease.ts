@@ -93,6 +93,11 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     return this.#state !== 'held' && this.#state !== 'lost'
   }
 
+  /** The lease is renewed, also while a settlement is under way: the settlement may get no reply. */
+  get #isRenewing(): boolean {
+    return this.#state === 'held' || this.#state === 'settling'
+  }
+
   #move(to: LeaseState): void {
     assertTransition('held lease', LEASE_TRANSITIONS, this.#state, to)
     this.#state = to
@@ -286,14 +291,18 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.releaseIfUnwanted()
     store.renew(this.grant, limits).then(
       ({ held, invalidated }) => {
-        if (this.#state !== 'held') return
-        if (!held) return this.#lose(this.#lostError('The lease was lost: another holds it'))
+        if (!this.#isRenewing) return
+        if (!held) {
+          // The settlement under way may have ended the lease. Its own reply decides.
+          if (this.#state === 'held') this.#lose(this.#lostError('The lease was lost: another holds it'))
+          return
+        }
         if (invalidated) this.#listener.onInvalidated()
         else if (!this.grant.tagVersions?.size) this.#waiters.validate(sentSeq)
         this.#timer.extend(sentAt, this.grant.lease)
       },
       () => {
-        if (this.#state === 'held' || this.#state === 'settling') this.#timer.retryRenewal(this.grant.lease)
+        if (this.#isRenewing) this.#timer.retryRenewal(this.grant.lease)
       },
     )
   }
@@ -310,7 +319,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
 
   /** While the lease is being settled the reply decides. When it is being released, or has ended, there is nothing to lose. */
   #lose(reason: SoloflightError): void {
-    if (this.#state !== 'held' && this.#state !== 'settling') return
+    if (!this.#isRenewing) return
     if (reason instanceof LeaseLostError) {
       this.call.locker.counters.lost++
       emit('lost', { key: this.call.key, fence: this.grant.fence })
