@@ -236,6 +236,26 @@ onBothStores('attempts - one that takes longer than maxHold has failed', async (
   assert.equal(await queue.submit('quick'), 'done')
 })
 
+onBothStores('attempts - one that ends at maxHold emits one outcome', async (w) => {
+  const queue = w.open({ maxHold: 150, lease: 300 })
+  const gate = pDefer()
+  let signal: AbortSignal | undefined
+  queue.process('slow', async (_, job) => {
+    await gate.promise
+    signal = job.signal
+    job.log('too late')
+  })
+  await assert.rejects(queue.submit('slow'), { name: 'RemoteError' })
+  await until(() => queue.stats().failed === 1, { what: 'the failure to be counted' })
+  gate.resolve()
+  await until(() => signal !== undefined, { what: 'the handler to end' })
+  assert.ok(signal?.reason instanceof TimeoutError, `${signal?.reason}`)
+  queue.process('quick', () => 'done')
+  assert.equal(await queue.submit('quick'), 'done')
+  const { failed, lost, running } = queue.stats()
+  assert.deepEqual({ failed, lost, running }, { failed: 1, lost: 0, running: 0 })
+})
+
 onBothStores('attempts - as many at once as a command may, never more', async (w) => {
   const queues = [w.open(), w.open()]
   const slots = { a: 7, b: 1, c: 16 }

@@ -30,15 +30,19 @@ export interface AttemptDeps extends QueueContext {
  * | running | | | reporting | | lost |
  * | reporting | | | | accepted: done; refused: lost | lost |
  * | lost | | | | accepted: done | |
+ * | done | | | | | |
  *
- * Until the handler is called, only the store decides whether the lease is held. From then on the attempt is lost shortly
- * before the lease ends. It is lost as well when the job is cancelled, given to another worker or requeued, and when the
- * handler exceeds `maxHold`. A lost attempt is done after all if the store had accepted its report before.
+ * Until the handler is called, only the store decides whether the lease is held; an attempt that it does not accept in time
+ * is lost. From then on the attempt is lost shortly before the lease ends. It is lost as well when the job is cancelled,
+ * given to another worker or requeued, and when the handler exceeds `maxHold`. A lost attempt is done after all if the store
+ * accepts its report: one that was under way, or that of an attempt that exceeded `maxHold`. A requeued attempt stays lost.
  */
 type AttemptState =
-  | { readonly kind: 'delivered' | 'accepted' | 'reporting' | 'done' }
+  | { readonly kind: 'delivered' | 'accepted' | 'reporting' }
   | { readonly kind: 'running'; readonly startedAt: number }
   | { readonly kind: 'lost'; readonly reason: unknown }
+  /** `reason`: why the attempt was lost before; undefined if it was not. */
+  | { readonly kind: 'done'; readonly reason: unknown }
 
 const ATTEMPT_TRANSITIONS: Transitions<AttemptState['kind']> = {
   delivered: ['accepted', 'running', 'lost'],
@@ -52,7 +56,7 @@ const ATTEMPT_TRANSITIONS: Transitions<AttemptState['kind']> = {
 const DELIVERED: AttemptState = { kind: 'delivered' }
 const ACCEPTED: AttemptState = { kind: 'accepted' }
 const REPORTING: AttemptState = { kind: 'reporting' }
-const DONE: AttemptState = { kind: 'done' }
+const DONE: AttemptState = { kind: 'done', reason: undefined }
 
 /** One attempt of a job by this process, from its delivery to its end. */
 export class Attempt implements ResultSource {
@@ -71,6 +75,8 @@ export class Attempt implements ResultSource {
   #margin: number
   /** Number of renewals that are under way. */
   #renewals = 0
+  /** Written by `reportOverdue`: whether the store accepted that report. */
+  overdueReport: Promise<boolean> | undefined
   /** Undefined until the handler shows progress or logs a line. */
   #output: JobOutput | undefined
 
@@ -88,7 +94,8 @@ export class Attempt implements ResultSource {
   get signal(): AbortSignal {
     if (!this.#abortController) {
       this.#abortController = new AbortController()
-      if (this.#state.kind === 'lost') this.#abortController.abort(this.#state.reason)
+      const state = this.#state
+      if ('reason' in state && state.reason !== undefined) this.#abortController.abort(state.reason)
     }
     return this.#abortController.signal
   }
@@ -96,6 +103,11 @@ export class Attempt implements ResultSource {
   /** Whether the attempt was lost, cancelled or requeued. */
   get lost(): boolean {
     return this.#state.kind === 'lost'
+  }
+
+  /** Whether the attempt is lost, or the store has accepted its report. Its handler may still run. */
+  get ended(): boolean {
+    return this.lost || this.#state.kind === 'done'
   }
 
   /** The reason of the loss; undefined while the attempt is not lost. */
@@ -160,7 +172,7 @@ export class Attempt implements ResultSource {
   /** Renews the lease or notices its loss. Returns the result to report when the attempt exceeds `maxHold`. */
   checkLease(): AttemptResult | undefined {
     const state = this.#state
-    if (state.kind === 'lost' || state.kind === 'done') return undefined
+    if (this.ended) return undefined
     const { clock, options } = this.#deps
     const now = clock.now()
     const isStarted = state.kind === 'running' || state.kind === 'reporting'
@@ -217,8 +229,7 @@ export class Attempt implements ResultSource {
   }
 
   lose(reason: SoloflightError): void {
-    const { kind } = this.#state
-    if (kind === 'lost' || kind === 'done') return
+    if (this.ended) return
     this.#enter({ kind: 'lost', reason })
     this.#output?.stopProgress()
     this.#deps.context.run(() => this.#abortController?.abort(reason))
@@ -237,7 +248,7 @@ export class Attempt implements ResultSource {
       return failureResult(this, error)
     } finally {
       this.#output?.stopProgress()
-      if (!this.lost) this.#enter(REPORTING)
+      if (!this.ended) this.#enter(REPORTING)
     }
   }
 
@@ -247,7 +258,7 @@ export class Attempt implements ResultSource {
    */
   async report(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
     const accepted = await this.#sendOutcome(result, releasesSlot)
-    if (accepted) this.#enter(DONE)
+    if (accepted) this.#enter(this.lost ? { kind: 'done', reason: this.lossReason } : DONE)
     else if (!this.lost) this.#enter({ kind: 'lost', reason: result.error ?? this.#replaced() })
     return accepted
   }
@@ -256,8 +267,15 @@ export class Attempt implements ResultSource {
    * Reports the failure of an attempt that exceeded `maxHold`, while its handler still runs. Returns whether the store
    * accepted it. If the store does not answer, the job is requeued when the lease ends.
    */
-  async reportOverdue(result: AttemptResult): Promise<boolean> {
-    return this.#sendOutcome(result, false).catch(() => false)
+  reportOverdue(result: AttemptResult): Promise<boolean> {
+    this.overdueReport = this.#reportOverdue(result)
+    return this.overdueReport
+  }
+
+  async #reportOverdue(result: AttemptResult): Promise<boolean> {
+    const accepted = await this.#sendOutcome(result, false).catch(() => false)
+    if (accepted) this.#enter({ kind: 'done', reason: this.lossReason })
+    return accepted
   }
 
   /** Gives the job back, for another worker. If the store does not answer, the job is requeued when the lease ends. */
@@ -310,7 +328,7 @@ export class Attempt implements ResultSource {
         if (this.#state.kind === 'running') this.#requireOutput().progress(value)
       },
       log: (line) => {
-        if (!this.lost) this.#requireOutput().log(line)
+        if (!this.ended) this.#requireOutput().log(line)
       },
     }
   }

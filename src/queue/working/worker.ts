@@ -177,8 +177,11 @@ export class Worker implements WorkerListener {
     this.#forget(attempt)
   }
 
-  /** Ends an attempt that was lost before it started. The store still counts its slot as used. */
+  /** Ends an attempt that was lost, or not accepted in time, before it started. The store still counts its slot as used. */
   #drop(attempt: Attempt): void {
+    attempt.lose(
+      new LeaseLostError('The delivery was not accepted before its lease ended', { key: attempt.id }),
+    )
     this.#forget(attempt)
     this.#events.lost(attempt, attempt.lossReason)
     this.#announcer.request()
@@ -195,7 +198,8 @@ export class Worker implements WorkerListener {
       this.#events.ended(attempt, accepted, clock.now() - startedAt)
       if (accepted.kind === 'retry') this.#events.dueIn(accepted.delay)
     } else {
-      this.#events.lost(attempt, attempt.lossReason)
+      // An attempt that ended at `maxHold` has emitted its outcome already.
+      if (attempt.lost) this.#events.lost(attempt, attempt.lossReason)
       // A lost attempt does not release its slot in the store.
       this.#announcer.request()
     }
@@ -211,8 +215,10 @@ export class Worker implements WorkerListener {
 
   /** Reports the result to the store until it answers or the lease is lost. Returns the accepted result, if any. */
   async #report(attempt: Attempt, result: AttemptResult): Promise<AttemptResult | undefined> {
+    // An attempt that exceeded `maxHold` ends with that report, unless the store refuses it.
+    if (attempt.overdueReport) await attempt.overdueReport
     let reported = result
-    while (!attempt.lost) {
+    while (!attempt.ended) {
       try {
         return (await attempt.report(reported, this.#state === 'open')) ? reported : undefined
       } catch (error) {
@@ -285,7 +291,7 @@ export class Worker implements WorkerListener {
   async cancelAndRequeue(): Promise<void> {
     this.#enter('closed')
     for (const attempt of this.#attempts.values()) {
-      if (!attempt.lost) this.#requeue(attempt, closedError())
+      if (!attempt.ended) this.#requeue(attempt, closedError())
     }
     await Promise.all(this.#requeues)
     this.#leaseCheckTimer?.cancel()
