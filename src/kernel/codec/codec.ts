@@ -1,4 +1,5 @@
 import { CodecError } from '../../errors.ts'
+import { MESSAGE_LIMIT } from '../limits.ts'
 import { checkFunction } from '../options.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
 
@@ -53,6 +54,13 @@ export function encodeWith(codec: Codec, value: unknown): Buffer {
   if (Buffer.isBuffer(bytes)) return bytes
   if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   throw new CodecError(`The codec did not return a Buffer but ${typeof bytes}`)
+}
+
+/** Encodes a value that is shown as progress. @throws CodecError also if it is too large for a message. */
+export function encodeProgress(codec: Codec, value: unknown, key: string): Buffer {
+  const bytes = encodeWith(codec, value)
+  if (bytes.length <= MESSAGE_LIMIT) return bytes
+  throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
 }
 
 /** Decodes a value. @throws CodecError for any error of the codec, and if it returns a thenable, which `await` would follow. */

@@ -5,10 +5,9 @@ import {
   type SoloflightError,
   UnavailableError,
 } from '../../errors.ts'
-import { encodeWith, messageOf } from '../../kernel/codec/codec.ts'
+import { encodeProgress, encodeWith, messageOf } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import { assertTransition } from '../../kernel/collections.ts'
-import { MESSAGE_LIMIT } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { LeaseTimer, type LeaseTimerListener } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
@@ -21,6 +20,7 @@ import {
   type ActiveLease,
   type Grant,
   type HeldLeaseListener,
+  isRenewed,
   LEASE_TRANSITIONS,
   type LeaseState,
   type LeaseWaiters,
@@ -29,7 +29,7 @@ import {
 } from './lease-state.ts'
 
 /**
- * A grant in the hands of this process: renews its lease, notices when it is lost, and ends it once, by settling or
+ * A grant that this process holds: renews its lease, notices when it is lost, and ends it once, by settling or
  * releasing. Its states and their transitions are listed in lease-state.ts. Never reused: the next grant is another object.
  */
 export class HeldLease implements ActiveLease, LeaseTimerListener {
@@ -47,7 +47,6 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   #unpublished: Outcome | undefined
   /** Made when the signal is first asked for, or aborts: most works do not ask. */
   #abort: AbortController | undefined
-  /** Made when there is progress. */
   #progress: ProgressThrottle | undefined
 
   constructor(call: JoinedCall, grant: Grant, waiters: LeaseWaiters, listener: HeldLeaseListener) {
@@ -93,11 +92,6 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     return this.#state !== 'held' && this.#state !== 'lost'
   }
 
-  /** The lease is renewed, also while a settlement is under way: the settlement may get no reply. */
-  get #isRenewing(): boolean {
-    return this.#state === 'held' || this.#state === 'settling'
-  }
-
   #move(to: LeaseState): void {
     assertTransition('held lease', LEASE_TRANSITIONS, this.#state, to)
     this.#state = to
@@ -141,7 +135,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.#assertUnsettled()
     this.#move(this.#state === 'lost' ? 'settling-lost' : 'settling')
     const { key, nonce, attempt, fence, outcomeRetention, tagVersions } = this.grant
-    // Written out: to spread other objects into it takes longer than all the rest of a settlement.
+    // A literal: object spread is slower than the rest of the settlement.
     const settlement: Settlement = {
       key,
       nonce,
@@ -175,7 +169,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
       staleLeft: stored ? keepStale : 0,
       tags,
     }
-    // Of its tags nothing has been read since the claim was sent. No invalidation concerns a result that is not shared.
+    // The tag versions were last read when the claim was sent. No invalidation concerns a result that is not shared.
     const validSeq = !this.shared ? this.#waiters.lastSeq : invalidated || tags !== '' ? 0 : sentSeq
     this.#listener.onSettled(this.grant, { outcome, sentAt, validSeq, original })
   }
@@ -269,15 +263,13 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** Gives it up if nobody in any process waits for it, and the call asked for that. */
   releaseIfUnwanted(): void {
     if (this.#state !== 'held' || !this.isUnwanted || !this.call.abortUnwanted) return
-    const unwanted = () =>
-      this.#lose(new AbortedError('Nobody waits for it any more', { key: this.call.key }))
-    if (!this.shared) return unwanted()
+    const unwanted = new AbortedError('Nobody waits for it any more', { key: this.call.key })
+    if (!this.shared) return this.#lose(unwanted)
     const { store, limits } = this.call.locker
     store.releaseIfUnwanted(this.grant, limits).then(
       (reply) => {
-        if (reply === 'released') unwanted()
-        else if (reply === 'lost' && this.#state === 'held')
-          this.#lose(this.#lostError('The lease was lost: another holds it'))
+        if (reply === 'released') this.#lose(unwanted)
+        else if (reply === 'lost') this.#onTaken()
       },
       // The next renewal tries again.
       () => {},
@@ -291,18 +283,14 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.releaseIfUnwanted()
     store.renew(this.grant, limits).then(
       ({ held, invalidated }) => {
-        if (!this.#isRenewing) return
-        if (!held) {
-          // The settlement under way may have ended the lease. Its own reply decides.
-          if (this.#state === 'held') this.#lose(this.#lostError('The lease was lost: another holds it'))
-          return
-        }
+        if (!held) return this.#onTaken()
+        if (!isRenewed(this.#state)) return
         if (invalidated) this.#listener.onInvalidated()
         else if (!this.grant.tagVersions?.size) this.#waiters.validate(sentSeq)
         this.#timer.extend(sentAt, this.grant.lease)
       },
       () => {
-        if (this.#isRenewing) this.#timer.retryRenewal(this.grant.lease)
+        if (isRenewed(this.#state)) this.#timer.retryRenewal(this.grant.lease)
       },
     )
   }
@@ -312,14 +300,19 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   }
 
   onMaxHold(): void {
-    const message = `The lease was held for ${this.call.locker.maxHold} ms and is let go`
+    const message = `The lease was held for ${this.call.locker.maxHold} ms and is released`
     if (this.#state === 'lost') this.discard()
     else void this.cancelAndRelease(this.#lostError(message), true)
   }
 
+  /** The store does not know the grant. A settlement under way may have ended it: then the reply to that decides. */
+  #onTaken(): void {
+    if (this.#state === 'held') this.#lose(this.#lostError('The lease was lost: another holds it'))
+  }
+
   /** While the lease is being settled the reply decides. When it is being released, or has ended, there is nothing to lose. */
   #lose(reason: SoloflightError): void {
-    if (!this.#isRenewing) return
+    if (!isRenewed(this.#state)) return
     if (reason instanceof LeaseLostError) {
       this.call.locker.counters.lost++
       emit('lost', { key: this.call.key, fence: this.grant.fence })
@@ -340,9 +333,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   progress(value: unknown): void {
     if (this.#state !== 'held') return
     const { codec, locker } = this.call
-    const bytes = encodeWith(codec, value)
-    if (bytes.length > MESSAGE_LIMIT)
-      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key: this.call.key })
+    const bytes = encodeProgress(codec, value, this.call.key)
     this.#waiters.showProgress(bytes)
     if (!this.shared) return
     // Best effort: when it cannot be sent, the work goes on.

@@ -5,7 +5,7 @@ import type { GrantRef, Outcome } from '../store/store.ts'
 import type { WaitNode } from '../work.ts'
 
 /**
- * The states of a lease in the hands of this process, and what leads from one to the next:
+ * The states of a lease that this process holds, and what leads from one to the next:
  *
  * | state | publish, fail | release | found lost | reply: accepted | reply: refused | no reply |
  * | --- | --- | --- | --- | --- | --- | --- |
@@ -16,9 +16,11 @@ import type { WaitNode } from '../work.ts'
  * | lost | settling-lost | releasing | | | | |
  * | settled, released, discarded | error | error | | | | |
  *
- * Found lost: the lease ran out, a renewal was refused, or nobody waits any more. The store accepts a settlement under a
- * lease that ran out until another process takes it: while one is under way, its reply decides. A lost lease is discarded
- * when its work has not begun, and at `maxHold`. A lease that is not shared is settled and released without a request.
+ * Found lost: the lease ran out, it was released because nobody waits any more, or, while it is held, a renewal was refused.
+ * The lease is renewed while it is held and while it is settling. The refusal of a renewal that arrives while settling is
+ * ignored: the settlement may have ended the lease. The store accepts a settlement under a lease that ran out until another
+ * process takes it, so the reply to the settlement decides. A lost lease is discarded when its work has not begun, and at
+ * `maxHold`. A lease that is not shared is settled and released without a request.
  */
 export type LeaseState =
   | 'held'
@@ -39,6 +41,11 @@ export const LEASE_TRANSITIONS: Transitions<LeaseState> = {
   settled: [],
   released: [],
   discarded: [],
+}
+
+/** The lease is renewed also while a settlement is under way: that may get no reply. */
+export function isRenewed(state: LeaseState): boolean {
+  return state === 'held' || state === 'settling'
 }
 
 /** A grant, as the flight received it. Made by a constructor: see kernel/collections.ts. */
@@ -86,7 +93,7 @@ export interface Regrant {
 /** A settlement that was accepted. */
 export interface Settled {
   readonly outcome: Outcome
-  /** When the settlement was sent, of the clock. */
+  /** When the settlement was sent, by the clock. */
   readonly sentAt: number
   /** The outcome was valid at some moment after this waiter joined; 0: not known of any. */
   readonly validSeq: number
@@ -125,7 +132,7 @@ export interface HeldLeaseListener extends WaitNode {
 export interface ResultPolicy {
   /** ms; that of the call when absent. */
   ttl?: number | undefined
-  /** The result is not stored, and for so long callers run their own works, ms. */
+  /** The result is not stored, and for this time callers run their own works, ms. */
   bypassFor?: number | undefined
 }
 
@@ -134,7 +141,7 @@ export function outcomeRetention(lease: number): number {
   return Math.ceil(lease * 1.25 + 1000)
 }
 
-/** A lease in the hands of a locker, as the locker itself uses it. */
+/** A lease that a locker holds, as the locker itself uses it. */
 export interface ActiveLease {
   /** The call that it was granted to. Without a work, its caller has the lease. */
   readonly call: { readonly work: unknown }

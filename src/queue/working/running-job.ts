@@ -1,5 +1,4 @@
-import { CodecError } from '../../errors.ts'
-import { type Codec, encodeWith } from '../../kernel/codec/codec.ts'
+import { type Codec, encodeProgress } from '../../kernel/codec/codec.ts'
 import { type CallLimits, MESSAGE_LIMIT } from '../../kernel/limits.ts'
 import type { Clock } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
@@ -72,10 +71,7 @@ export class JobOutput {
 
   /** Throws CodecError if the value cannot be encoded or is too large for a message. */
   progress(value: unknown): void {
-    const bytes = encodeWith(this.#codec, value)
-    if (bytes.length > MESSAGE_LIMIT)
-      throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key: this.#attempt.id })
-    this.#progress.push(bytes)
+    this.#progress.push(encodeProgress(this.#codec, value, this.#attempt.id))
   }
 
   /** Sends no more progress. */
