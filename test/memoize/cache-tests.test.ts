@@ -1,4 +1,4 @@
-// The public suite of HTTP caches against examples/reverse-proxy.ts. `npm run cache-tests` tells more.
+// http-cache-tests, the public suite for HTTP caches, against examples/reverse-proxy.ts. `npm run cache-tests` prints details.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -20,7 +20,7 @@ async function passes(cache: CacheUnderTest): Promise<void> {
   assert.ok(counts.optimal.passed >= 70, `${counts.optimal.passed} of the optimal tests`)
 }
 
-// At once, since both do little but wait.
+// Concurrently: both spend most of their time waiting.
 describe('cache-tests', { concurrency: true }, () => {
   test('one process passes 150 required and 70 optimal tests', async () => {
     await passes({ processes: 1 })

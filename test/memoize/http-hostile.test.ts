@@ -1,4 +1,4 @@
-// Requests, responses and records that want to break the HTTP cache, to poison it, or to be given what is another's.
+// Hostile requests, responses and records: they do not split messages, poison the cache, or reach other clients.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -15,19 +15,9 @@ import {
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
 import { primaryKeyOf } from '../../src/memoize/policy/request.ts'
+import { fresh, get } from '../support/http-cache-scene.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
-
-const page = (headers = {}, url = '/page') => ({
-  method: 'GET',
-  url,
-  headers: { host: 'example.org', ...headers },
-})
-const fresh = (body: string, headers = {}): OriginResponse => ({
-  status: 200,
-  headers: { 'cache-control': 'max-age=60', ...headers },
-  body,
-})
 
 function cacheOf(options?: HttpCacheOptions): { cache: HttpCache; locker: Locker } {
   const locker = new Locker()
@@ -35,7 +25,7 @@ function cacheOf(options?: HttpCacheOptions): { cache: HttpCache; locker: Locker
 }
 
 describe('http hostile, messages', () => {
-  test('a response with a field that breaks it in two is refused, and not kept', async () => {
+  test('a response with a field that could split it is refused, and not stored', async () => {
     const { cache, locker } = cacheOf()
     await using _ = locker
     for (const headers of [
@@ -44,12 +34,12 @@ describe('http hostile, messages', () => {
       { 'x-a': ['b', 'c\nd'] },
       { 'x-a': '\0' },
     ]) {
-      await assert.rejects(async () => cache.handle(page(), () => fresh('x', headers)), TypeError)
+      await assert.rejects(async () => cache.handle(get(), () => fresh('x', headers)), TypeError)
     }
-    assert.equal((await cache.handle(page(), () => fresh('y'))).body?.toString(), 'y')
+    assert.equal((await cache.handle(get(), () => fresh('y'))).body?.toString(), 'y')
   })
 
-  test('a request with such a field is refused before the origin is asked', async () => {
+  test('a request with such a field is refused before the origin is called', async () => {
     const { cache, locker } = cacheOf()
     await using _ = locker
     let asked = 0
@@ -57,11 +47,11 @@ describe('http hostile, messages', () => {
       asked++
       return fresh('x')
     }
-    await assert.rejects(async () => cache.handle(page({ 'x-a': 'b\r\nc: d' }), origin))
+    await assert.rejects(async () => cache.handle(get({ 'x-a': 'b\r\nc: d' }), origin))
     assert.equal(asked, 0)
   })
 
-  test('what a response may not share stays out of the shared one, also in odd spellings', async () => {
+  test('a private response is not shared, however its directives are spelt', async () => {
     const { cache, locker } = cacheOf({ ttl: 60_000 })
     await using _ = locker
     const spellings = [
@@ -77,7 +67,7 @@ describe('http hostile, messages', () => {
     for (const [i, headers] of spellings.entries()) {
       let count = 0
       for (let round = 0; round < 2; round++) {
-        const answer = await cache.handle(page({}, `/${i}`), () => ({
+        const answer = await cache.handle(get({}, { url: `/${i}` }), () => ({
           status: 200,
           headers,
           body: `${++count}`,
@@ -88,31 +78,31 @@ describe('http hostile, messages', () => {
     }
   })
 
-  test('thousands of fields, and a Vary that names them all', async () => {
+  test('thousands of fields, all named in Vary', async () => {
     const { cache, locker } = cacheOf()
     await using _ = locker
     const many = Object.fromEntries(Array.from({ length: 2_000 }, (_, i) => [`x-${i}`, `${i}`.repeat(20)]))
     const origin = () => fresh('x', { ...many, vary: Object.keys(many).join(', ') })
-    await cache.handle(page(many), origin)
-    const again = await cache.handle(page(many), () => assert.fail('asked again'))
+    await cache.handle(get(many), origin)
+    const again = await cache.handle(get(many), () => assert.fail('asked again'))
     assert.ok(again.headers.length > 4_000, `${again.headers.length / 2} fields`)
-    const other = await cache.handle(page({ ...many, 'x-1999': 'other' }), () => fresh('other'))
+    const other = await cache.handle(get({ ...many, 'x-1999': 'other' }), () => fresh('other'))
     assert.equal(other.body?.toString(), 'other')
   })
 
-  test('bodies on GET, odd methods and odd targets go to the origin alone', async () => {
+  test('GET with a body, unknown methods and unusual targets are forwarded', async () => {
     const { cache, locker } = cacheOf({ ttl: 60_000 })
     await using _ = locker
     const odd = [
-      { ...page({ 'content-length': '5' }) },
-      { ...page({ 'transfer-encoding': 'chunked' }) },
-      { ...page(), method: 'get' },
-      { ...page(), method: 'PURGE' },
-      { ...page(), url: '*' },
-      { ...page(), url: '' },
-      { ...page(), url: 'http://other/page' },
-      { ...page({ host: ['example.org', 'other'] }) },
-      { ...page({ 'if-match': '"a"' }) },
+      { ...get({ 'content-length': '5' }) },
+      { ...get({ 'transfer-encoding': 'chunked' }) },
+      { ...get(), method: 'get' },
+      { ...get(), method: 'PURGE' },
+      { ...get(), url: '*' },
+      { ...get(), url: '' },
+      { ...get(), url: 'http://other/page' },
+      { ...get({ host: ['example.org', 'other'] }) },
+      { ...get({ 'if-match': '"a"' }) },
     ]
     for (const request of odd) {
       let asked = 0
@@ -141,7 +131,7 @@ describe('http hostile, records', () => {
   }
   const response = { kind: 'response', status: 200, fields: [], plan, authorized: false }
 
-  test('a record that the cache did not write is not served, and does not stop it', async () => {
+  test('a record that the cache did not write is not served, and is replaced', async () => {
     await using t = await setup()
     await using locker = new Locker({ redis: t.redis, cache: false })
     const cache = new HttpCache(locker)
@@ -159,15 +149,15 @@ describe('http hostile, records', () => {
       framed({ ...response, fields: ['x\na', 'b'] }, 'forged'),
     ]
     for (const [i, forged] of forgeries.entries()) {
-      const request = page({}, `/${i}`)
+      const request = get({}, { url: `/${i}` })
       const key = primaryKeyOf(request, { key: undefined }) as string
       assert.ok(await forger.setIfUnclaimed(key, forged, { ttl: 60_000 }), 'it is kept')
       const answer = await cache.handle(request, () => fresh('true'))
       const body = Buffer.isBuffer(answer.body) ? answer.body.toString() : undefined
       assert.equal(body, 'true', forged.toString('latin1'))
     }
-    // So that this test sees what it says: what is well-formed is served.
-    const request = page({}, '/good')
+    // The counterpart: a well-formed record is served.
+    const request = get({}, { url: '/good' })
     await forger.setIfUnclaimed(
       primaryKeyOf(request, { key: undefined }) as string,
       framed(response, 'kept'),
@@ -180,11 +170,11 @@ describe('http hostile, records', () => {
 })
 
 describe('http hostile, Redis away', () => {
-  test('handlers run once in each process for those who wait, up to a cap; more are told to come later', async () => {
+  test('handlers run once in each process, up to maxUnshared; further requests get a 503', async () => {
     await using t = await setup()
     await using locker = new Locker({ redis: t.redis, unavailableAfter: 300 })
     const cache = new HttpCache(locker, { maxUnshared: 2 })
-    await cache.handle(page({}, '/warm'), () => fresh('x'))
+    await cache.handle(get({}, { url: '/warm' }), () => fresh('x'))
     await t.server.kill('SIGKILL')
     let open = () => {}
     const gate = new Promise<void>((resolve) => {
@@ -196,11 +186,11 @@ describe('http hostile, Redis away', () => {
       await gate
       return fresh('local')
     }
-    const same = Array.from({ length: 20 }, () => cache.handle(page(), origin))
-    await until(() => asked === 1, { what: 'the origin to be asked', timeout: 5_000 })
-    const second = cache.handle(page({}, '/2'), origin)
+    const same = Array.from({ length: 20 }, () => cache.handle(get(), origin))
+    await until(() => asked === 1, { what: 'the origin to be called', timeout: 5_000 })
+    const second = cache.handle(get({}, { url: '/2' }), origin)
     await until(() => asked === 2, { what: 'the second to run', timeout: 5_000 })
-    const third = await cache.handle(page({}, '/3'), origin)
+    const third = await cache.handle(get({}, { url: '/3' }), origin)
     assert.equal(third.status, 503)
     assert.equal(fromRawHeaders(third.headers)['retry-after'], '1')
     open()
@@ -208,19 +198,19 @@ describe('http hostile, Redis away', () => {
     assert.equal(asked, 2)
   })
 
-  test('or are refused, if that is wanted', async () => {
+  test("with onUnavailable 'fail' requests get a 503", async () => {
     await using t = await setup()
     await using locker = new Locker({ redis: t.redis, unavailableAfter: 300 })
     const cache = new HttpCache(locker, { onUnavailable: 'fail' })
-    await cache.handle(page({}, '/warm'), () => fresh('x'))
+    await cache.handle(get({}, { url: '/warm' }), () => fresh('x'))
     await t.server.kill('SIGKILL')
-    assert.equal((await cache.handle(page(), () => fresh('x'))).status, 503)
-    assert.equal((await cache.handle(page({}, '/warm'), () => fresh('x'))).status, 503)
+    assert.equal((await cache.handle(get(), () => fresh('x'))).status, 503)
+    assert.equal((await cache.handle(get({}, { url: '/warm' }), () => fresh('x'))).status, 503)
   })
 })
 
 describe('http hostile, over sockets', () => {
-  /** A server that answers by the cache, in front of an origin that writes these bytes and ends. */
+  /** A server with the cache, in front of an origin that writes these bytes and closes. */
   async function behind(bytes: string[]): Promise<{ port: number; asked: () => number } & AsyncDisposable> {
     let asked = 0
     const origin = createSocketServer((socket) => {
@@ -278,7 +268,7 @@ describe('http hostile, over sockets', () => {
     return server
   }
 
-  /** All bytes that come back. */
+  /** All bytes that the server sends. */
   async function say(port: number, text: string): Promise<string> {
     const socket = connect(port, '127.0.0.1')
     socket.write(text)
@@ -290,7 +280,7 @@ describe('http hostile, over sockets', () => {
   const get = (method = 'GET') => `${method} / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`
   const whole = 'HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\nX-A: \xfc\r\n\r\nwhole'
 
-  test('a response cut short is not kept', async () => {
+  test('a truncated response is not stored', async () => {
     const short = [
       'HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 50\r\n\r\nshort',
       'HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n',
@@ -306,7 +296,7 @@ describe('http hostile, over sockets', () => {
     }
   })
 
-  test('what a connection says of itself is neither kept nor handed on', async () => {
+  test('hop-by-hop fields are neither stored nor forwarded', async () => {
     const bytes = (control: string) =>
       `HTTP/1.1 200 OK\r\nCache-Control: ${control}\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nProxy-Authenticate: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n`
     for (const [control, method, asked] of [

@@ -37,25 +37,25 @@ import {
 } from '../../src/memoize/policy/request.ts'
 import { privateFieldsOf, privateReason } from '../../src/memoize/policy/shareability.ts'
 
-// The caching decisions, each by itself: what RFC 9111 says of one response and one request.
+// The caching policy: pure functions of one request and one response. RFC 9110, RFC 9111.
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
 const date = (at: number): string => new Date(at).toUTCString()
 const control = (...lines: string[]): CacheControl => new CacheControl(lines)
 
 describe('http fields', () => {
-  test('a list is parted at its commas, but not at those in quotes', () => {
+  test('a list is split at commas outside of quoted strings', () => {
     assert.deepEqual(parseList('a, b ,,c'), ['a', 'b', 'c'])
     assert.deepEqual(parseList('a="x, y", b="\\", z", c'), ['a="x, y"', 'b="\\", z"', 'c'])
     assert.deepEqual(parseList(''), [])
   })
 
-  test('a quote that nobody closed hides nothing', () => {
+  test('an unclosed quote hides no members', () => {
     assert.deepEqual(parseList('a="x, no-store'), ['a="x', 'no-store'])
     assert.ok(control('x="y, no-store').has('no-store'), 'no-store stands behind an open quote')
   })
 
-  test('what belongs to the connection is left out, and what Connection names', () => {
+  test('hop-by-hop fields and those named in Connection are removed', () => {
     const headers = {
       Connection: ['close, X-One', 'x-two'],
       'Keep-Alive': '5',
@@ -67,7 +67,7 @@ describe('http fields', () => {
     assert.deepEqual({ ...endToEndFields(headers) }, { a: '3' })
   })
 
-  test('a field that would break the message in two is refused', () => {
+  test('a field that could split the message is refused', () => {
     for (const headers of [
       { a: 'x\r\ny: z' },
       { a: 'x\n' },
@@ -80,7 +80,7 @@ describe('http fields', () => {
     assert.throws(() => endToEndFields({ a: 5 } as unknown as HeaderFields), TypeError)
   })
 
-  test('lines of one name stay apart, and a name that objects have is a name like others', () => {
+  test('lines of a name stay separate; names of inherited properties are ordinary names', () => {
     const raw = ['Set-Cookie', 'a=1', 'set-cookie', 'b=2', '__proto__', 'x', 'Set-Cookie', 'c=3']
     const headers = fromRawHeaders(raw)
     assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2', 'c=3'])
@@ -99,7 +99,7 @@ describe('http fields', () => {
 })
 
 describe('http cache-control', () => {
-  test('names have no case, values may be quoted', () => {
+  test('names are case-insensitive, values may be quoted', () => {
     assert.equal(control('MaX-aGe=60').seconds('max-age'), 60)
     assert.equal(control('max-age="60"').seconds('max-age'), 60)
     assert.equal(control('max-age=0060').seconds('max-age'), 60)
@@ -107,23 +107,23 @@ describe('http cache-control', () => {
     assert.equal(control('public').seconds('max-age'), undefined)
   })
 
-  test('what is no number makes nothing fresh', () => {
+  test('an invalid number counts as 0', () => {
     for (const value of ["'60'", '-60', '60.5', 'a60', '60a', ' 60', '', '1e3'])
       assert.equal(control(`max-age=${value}`).seconds('max-age'), 0, value)
     assert.equal(control('max-age').seconds('max-age'), 0)
   })
 
-  test('of several values the smallest counts', () => {
+  test('the smallest of several values counts', () => {
     assert.equal(control('max-age=60, max-age=30').seconds('max-age'), 30)
     assert.equal(control('max-age=30', 'max-age=60').seconds('max-age'), 30)
   })
 
-  test('a directive in quotes is none', () => {
+  test('a directive inside a quoted string does not count', () => {
     assert.equal(control('x="max-age=60, no-store", max-age=1').seconds('max-age'), 1)
     assert.equal(control('x="max-age=60, no-store"').has('no-store'), false)
   })
 
-  test('no-cache and private with field names are about those fields', () => {
+  test('the qualified forms of no-cache and private name fields', () => {
     const some = control('no-cache="A, b", private="c"')
     assert.equal(some.hasUnqualified('no-cache'), false)
     assert.deepEqual(privateFieldsOf(some), ['c', 'a', 'b'])
@@ -135,20 +135,20 @@ describe('http cache-control', () => {
 describe('http dates', () => {
   const at = Date.UTC(1994, 10, 6, 8, 49, 37)
 
-  test('all three forms', () => {
+  test('the three forms', () => {
     assert.equal(parseHttpDate('Sun, 06 Nov 1994 08:49:37 GMT'), at)
     assert.equal(parseHttpDate('Sunday, 06-Nov-94 08:49:37 GMT'), at)
     assert.equal(parseHttpDate('Sun Nov  6 08:49:37 1994'), at)
     assert.equal(parseHttpDate('SUN, 06 NOV 1994 08:49:37 gmt'), at)
   })
 
-  test('a year of two digits is at most 50 years ahead', () => {
+  test('a two-digit year is at most 50 years ahead', () => {
     const now = Date.UTC(2026, 0, 1)
     assert.equal(parseHttpDate('Thursday, 18-Aug-50 02:01:18 GMT', now), Date.UTC(2050, 7, 18, 2, 1, 18))
     assert.equal(parseHttpDate('Thursday, 18-Aug-77 02:01:18 GMT', now), Date.UTC(1977, 7, 18, 2, 1, 18))
   })
 
-  test('everything else is no date', () => {
+  test('everything else is invalid', () => {
     const wrong = [
       '0',
       '',
@@ -169,19 +169,19 @@ describe('http age', () => {
   const age = (headers: HeaderFields, took = 0): number =>
     initialAge(headers, { responseTime: now, responseDelay: took })
 
-  test('is what the response says, and how long it took to come', () => {
+  test('is Age plus the response delay', () => {
     assert.equal(age({ age: '30', date: date(now) }, 500), 30_500)
     assert.equal(age({}, 500), 500)
   })
 
-  test('is at least what the date says', () => {
+  test('is at least the time since Date', () => {
     assert.equal(age({ age: '30', date: date(now - HOUR) }), HOUR)
     assert.equal(age({ date: date(now + HOUR) }), 0)
     assert.equal(age({ date: date(now - SECOND) }), 0)
     assert.equal(age({ date: 'foo' }), 0)
   })
 
-  test('is unknown when it cannot be read', () => {
+  test('is unknown when Age is invalid', () => {
     for (const value of ['abc', '-7200', '7200.0', '7200;foo=bar', '', '0, 0', '3600, 3600'])
       assert.equal(age({ age: value }), UNKNOWN_AGE, value)
     assert.equal(age({ age: ['0', '0'] }), UNKNOWN_AGE)
@@ -204,17 +204,17 @@ describe('http freshness', () => {
     assert.equal(lifetime({}), undefined)
   })
 
-  test('no-cache is never fresh', () => {
+  test('no-cache means a lifetime of 0', () => {
     assert.equal(lifetime({ 'cache-control': 'no-cache, max-age=60' }), 0)
   })
 
-  test('an Expires that is no date is past, and of several the earliest counts', () => {
+  test('an invalid Expires is in the past; the earliest of several counts', () => {
     assert.equal(lifetime({ expires: '0' }), 0)
     assert.equal(lifetime({ expires: date(now - HOUR) }), 0)
     assert.equal(lifetime({ expires: [date(now + HOUR), date(now + SECOND)] }), SECOND)
   })
 
-  test('a tenth of the time since it changed, where the status allows it', () => {
+  test('the heuristic lifetime is a tenth of the time since Last-Modified, for heuristically cacheable statuses', () => {
     const headers = { date: date(now), 'last-modified': date(now - 10 * HOUR) }
     assert.equal(heuristicLifetime(200, headers, control()), HOUR)
     assert.equal(heuristicLifetime(201, headers, control()), 0)
@@ -223,7 +223,7 @@ describe('http freshness', () => {
     assert.equal(heuristicLifetime(200, { date: date(now) }, control()), 0)
   })
 
-  test('staleness that the response forbids is forbidden, whatever the defaults are', () => {
+  test('directives of the response that forbid serving stale override the defaults', () => {
     const defaults = { staleWhileRevalidate: 7, staleIfError: 8 }
     const none = { whileRevalidate: 0, ifError: 0, onDemand: 0 }
     for (const directive of ['must-revalidate', 'proxy-revalidate', 'no-cache'])
@@ -236,7 +236,7 @@ describe('http freshness', () => {
   })
 })
 
-describe('http storage', () => {
+describe('http shareability', () => {
   const reason = (
     headers: HeaderFields,
     status = 200,
@@ -248,7 +248,7 @@ describe('http storage', () => {
       { shareSetCookie: false, shareAuthorized: false, ...allowed },
     )
 
-  test('what is for one client alone', () => {
+  test('reasons why a response is private', () => {
     assert.equal(reason({}), undefined)
     assert.equal(reason({ 'cache-control': 'No-Store, max-age=9' }), 'no-store')
     assert.equal(reason({ 'cache-control': 'private, max-age=9' }), 'private')
@@ -259,24 +259,24 @@ describe('http storage', () => {
     for (const status of [100, 206, 304, 600]) assert.equal(reason({}, status), 'status', String(status))
   })
 
-  test('unless the user says so', () => {
+  test('shareSetCookie and shareAuthorized', () => {
     assert.equal(reason({ 'set-cookie': ['a=b'] }, 200, false, { shareSetCookie: true }), undefined)
     assert.equal(reason({}, 200, true, { shareAuthorized: true }), undefined)
   })
 
-  test('an answer to credentials is shared when it says that it may be', () => {
+  test('a response to Authorization is shared when its directives permit it', () => {
     assert.equal(reason({ 'cache-control': 'max-age=60' }, 200, true), 'authorization')
     for (const directive of ['public', 's-maxage=60', 'must-revalidate'])
       assert.equal(reason({ 'cache-control': directive }, 200, true), undefined, directive)
   })
 
-  test('must-understand: only statuses that are understood, and then no-store does not count', () => {
+  test('must-understand: unknown statuses are private; for known ones no-store is ignored', () => {
     assert.equal(reason({ 'cache-control': 'max-age=60, must-understand' }, 599), 'must-understand')
     assert.equal(reason({ 'cache-control': 'max-age=60, must-understand, no-store' }), undefined)
   })
 })
 
-describe('http plan', () => {
+describe('http storage plan', () => {
   const lifetimes = {
     ttl: 0,
     errorTtl: 0,
@@ -293,7 +293,7 @@ describe('http plan', () => {
       { ...lifetimes, ...given },
     )
 
-  test('a response is kept as long as it is fresh, and may be stale', () => {
+  test('a response is stored for its lifetime and its stale windows', () => {
     assert.equal(plan({ 'cache-control': 'max-age=60' }).keep, 60_000)
     assert.equal(plan({ 'cache-control': 'max-age=60', age: '20' }).keep, 40_000)
     assert.equal(
@@ -303,14 +303,14 @@ describe('http plan', () => {
     assert.equal(plan({ 'cache-control': 'max-age=99999999999' }).keep, MAX_KEEP_MS)
   })
 
-  test('one that is not fresh is kept only to be validated', () => {
+  test('a response that is not fresh is stored only for validation', () => {
     const headers = { 'cache-control': 'no-cache', etag: '"a"' }
     assert.equal(plan(headers).keep, 0)
     assert.ok(plan(headers, { revalidate: true }).keep > HOUR, 'kept for validation')
     assert.equal(plan(headers, { revalidate: true }, 503).keep, 0)
   })
 
-  test('the user decides for those that say nothing, and errors are no answers', () => {
+  test('the options apply to responses that state no freshness; errors are never served stale', () => {
     assert.deepEqual([plan({}).keep, plan({}).collapse], [0, true])
     assert.equal(plan({}, { ttl: 5 }).keep, 5)
     assert.equal(plan({}, { ttl: 5 }, 201).keep, 0)
@@ -323,8 +323,8 @@ describe('http plan', () => {
   })
 })
 
-describe('http demands', () => {
-  test('what a request demands', () => {
+describe('http request directives', () => {
+  test('Cache-Control of a request', () => {
     const demands = requestDirectives({
       'cache-control': 'max-age=1, min-fresh=2, max-stale, no-cache, only-if-cached',
     })
@@ -333,13 +333,13 @@ describe('http demands', () => {
     assert.deepEqual([noCache, onlyIfCached, noStore], [true, true, false])
   })
 
-  test('Pragma counts only where there is no Cache-Control', () => {
+  test('Pragma counts only without Cache-Control', () => {
     assert.equal(requestDirectives({ pragma: 'no-cache' }).noCache, true)
     assert.equal(requestDirectives({ pragma: 'no-cache', 'cache-control': 'x' }).noCache, false)
     assert.equal(requestDirectives({ pragma: 'foo' }), NO_DIRECTIVES)
   })
 
-  test('a stored response is judged by its age and the demands', () => {
+  test('a stored response is reusable by its age and the request directives', () => {
     const stored = {
       lifetime: 60_000,
       whileRevalidate: 10_000,
@@ -374,11 +374,11 @@ describe('http vary', () => {
   const index = (...names: string[]) => ({ names, id: 'i' })
   const key = (names: string[], headers: HeaderFields) => variantKey('p', index(...names), headers)
 
-  test('names are in lower case, each once, with those of the user', () => {
+  test('names are in lower case, unique, and include the option `vary`', () => {
     assert.deepEqual(varyNames({ vary: ['B, a', 'b'] }, ['c']), ['a', 'b', 'c'])
   })
 
-  test('no values of other fields, however made, meet in one key', () => {
+  test('different field values never have the same key', () => {
     const keys = [
       key(['a', 'b'], { a: 'x', b: 'y' }),
       key(['a', 'b'], { a: 'x","y' }),
@@ -393,7 +393,7 @@ describe('http vary', () => {
     assert.equal(new Set(keys).size, keys.length)
   })
 
-  test('what is known to mean the same is the same', () => {
+  test('values that differ only in case and whitespace of a list have the same key', () => {
     assert.equal(
       key(['accept-language'], { 'accept-language': 'en, DE' }),
       key(['accept-language'], { 'accept-language': ['EN ', ' de'] }),
@@ -405,11 +405,11 @@ describe('http vary', () => {
     )
   })
 
-  test('another index has other variants', () => {
+  test('another index has other keys', () => {
     assert.notEqual(variantKey('p', { names: [], id: '1' }, {}), variantKey('p', { names: [], id: '2' }, {}))
   })
 
-  test('long fields make no long keys, and stay apart', () => {
+  test('long fields have short, different keys', () => {
     const long = 'x'.repeat(100_000)
     assert.ok(key(['a'], { a: long }).length < 100, 'a digest')
     assert.notEqual(key(['a'], { a: long }), key(['a'], { a: `${long}y` }))
@@ -419,7 +419,7 @@ describe('http vary', () => {
 describe('http conditions', () => {
   const stored = { etag: '"a"', 'last-modified': date(HOUR) }
 
-  test('a tag matches weakly, in any place of the list', () => {
+  test('If-None-Match compares weakly, with each member', () => {
     for (const tags of ['"a"', 'W/"a"', '"x", "a"', '*'])
       assert.ok(notModified({ 'if-none-match': tags }, stored), tags)
     for (const tags of ['"b"', 'a', '"a', ''])
@@ -427,7 +427,7 @@ describe('http conditions', () => {
     assert.ok(notModified({ 'if-none-match': '"a,b"' }, { etag: 'W/"a,b"' }), 'a comma in a tag')
   })
 
-  test('a date counts only where there is no tag', () => {
+  test('If-Modified-Since counts only without If-None-Match', () => {
     assert.ok(notModified({ 'if-modified-since': date(HOUR) }, stored), 'the same date')
     assert.ok(!notModified({ 'if-modified-since': date(HOUR - SECOND) }, stored), 'an earlier date')
     assert.ok(
@@ -438,12 +438,12 @@ describe('http conditions', () => {
     assert.ok(!notModified({}, stored), 'no condition')
   })
 
-  test('the origin is asked by both validators', () => {
+  test('validation uses both validators', () => {
     assert.deepEqual(validatorsOf(stored), { 'if-none-match': '"a"', 'if-modified-since': date(HOUR) })
     assert.deepEqual(validatorsOf({}), {})
   })
 
-  test('a 304 renews all fields but those of the bytes', () => {
+  test('a 304 updates all fields but those of the stored bytes', () => {
     const before = { a: '1', b: '2', age: '9', 'content-length': '5', 'content-type': 'x', etag: '"a"' }
     const after = freshenedFields(before, {
       a: '3',
@@ -463,7 +463,7 @@ describe('http ranges', () => {
   const part = (range: string, more: HeaderFields = {}, response: HeaderFields = {}) =>
     requestedRange({ range, ...more }, response, 10)
 
-  test('first and last, the rest, and the end', () => {
+  test('first and last, open range, suffix', () => {
     assert.deepEqual(part('bytes=0-1'), { first: 0, last: 1 })
     assert.deepEqual(part('bytes=8-'), { first: 8, last: 9 })
     assert.deepEqual(part('bytes=-3'), { first: 7, last: 9 })
@@ -471,14 +471,14 @@ describe('http ranges', () => {
     assert.deepEqual(part('bytes=5-99'), { first: 5, last: 9 })
   })
 
-  test('none of it, or not to be understood', () => {
+  test('unsatisfiable, invalid and several ranges', () => {
     for (const range of ['bytes=10-', 'bytes=-0', 'bytes=99-100'])
       assert.equal(part(range), 'unsatisfiable', range)
     for (const range of ['bytes=5-4', 'bytes=-', 'bytes=a-b', 'lines=1-2', 'bytes=0-1,3-4', ''])
       assert.equal(part(range), undefined, range)
   })
 
-  test('If-Range: only when it is the same response', () => {
+  test('If-Range: strong tag or exact date', () => {
     const same = { first: 0, last: 1 }
     assert.deepEqual(part('bytes=0-1', { 'if-range': '"a"' }, { etag: '"a"' }), same)
     assert.equal(part('bytes=0-1', { 'if-range': '"b"' }, { etag: '"a"' }), undefined)
@@ -495,7 +495,7 @@ describe('http keys', () => {
   const key = (method: string, url: string, headers: HeaderFields = { host: 'h' }) =>
     primaryKeyOf({ method, url, headers }, { key: undefined })
 
-  test('host, path and query; GET and HEAD are the same', () => {
+  test('host, path and query; GET and HEAD have the same key', () => {
     assert.equal(key('GET', '/a?b'), key('HEAD', '/a?b'))
     assert.equal(key('GET', '/', { host: 'H' }), key('GET', '/'))
     const different = [
@@ -510,7 +510,7 @@ describe('http keys', () => {
     assert.equal(new Set(different).size, different.length)
   })
 
-  test('no targets, however made, meet in one key', () => {
+  test('different targets never have the same key', () => {
     const texts = ['', 'a', '\n', 'a\n', '["a"]', '[', '\na', ' ']
     const keys = texts.flatMap((method) =>
       texts.flatMap((host) => texts.map((path) => key(method, `/${path}`, { host }))),
@@ -518,7 +518,7 @@ describe('http keys', () => {
     assert.equal(new Set(keys).size, texts.length ** 3)
   })
 
-  test('a request that names no host for certain has no place', () => {
+  test('a request with an ambiguous host bypasses the cache', () => {
     assert.equal(key('GET', '/', { host: ['a', 'b'] }), undefined)
     assert.equal(key('GET', 'http://a/', { host: 'b' }), undefined)
     assert.equal(key('GET', 'http://u@h/', { host: 'h' }), undefined)
@@ -526,13 +526,13 @@ describe('http keys', () => {
       assert.equal(key('GET', url), undefined, url)
   })
 
-  test('a key of the user meets no key of a URL', () => {
+  test('a custom key never equals a default key', () => {
     const own = primaryKeyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => '/a' })
     assert.notEqual(own, key('GET', '/a', { host: '' }))
     assert.equal(primaryKeyOf({ method: 'GET', url: '/x', headers: {} }, { key: () => undefined }), undefined)
   })
 
-  test('a change is about its own target, and what it names on the same host', () => {
+  test('an unsafe request invalidates its target, and Location and Content-Location on the same host', () => {
     const urls = (url: string, location: string[], status = 201) =>
       invalidatedBy({ method: 'POST', url, headers: { host: 'h' } }, { status, headers: { location } }).map(
         ({ url }) => url,
@@ -545,7 +545,7 @@ describe('http keys', () => {
   })
 })
 
-test('http cache-status - tells what was done', () => {
+test('http cache-status - the member of the cache', () => {
   assert.equal(cacheStatus('c', { hit: true, ttl: 1_001 }), 'c; hit; ttl=2')
   assert.equal(cacheStatus('c', { hit: true, ttl: -1_000 }), 'c; hit; ttl=-1')
   assert.equal(

@@ -1,4 +1,4 @@
-// examples/reverse-proxy.ts in real processes, on a real Redis, before a real origin.
+// examples/reverse-proxy.ts in real processes, on a real Redis, in front of a real origin.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -12,13 +12,13 @@ import { Program } from './cache-tests/program.ts'
 
 interface World extends AsyncDisposable {
   get(path: string): Promise<{ response: IncomingMessage; body: Buffer }>
-  /** A response whose body has not been read. */
+  /** The response; its body has not been read. */
   open(path: string): Promise<IncomingMessage>
-  /** The origin goes. */
+  /** Closes the origin. */
   close(): void
 }
 
-/** Proxies on one port and one Redis, before an origin that answers so. */
+/** Proxies on one port and one Redis, in front of an origin with this handler. */
 async function proxies(processes: number, listener: RequestListener): Promise<World> {
   const t = await setup()
   const origin = createServer(listener).listen(0, '127.0.0.1')
@@ -57,7 +57,7 @@ async function proxies(processes: number, listener: RequestListener): Promise<Wo
   }
 }
 
-test('http proxy - 500 requests at four processes ask the origin once', async () => {
+test('http proxy - 500 requests in four processes call the origin once', async () => {
   const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => i % 256))
   let asked = 0
   await using world = await proxies(4, async (_, response) => {
@@ -75,7 +75,7 @@ test('http proxy - 500 requests at four processes ask the origin once', async ()
   assert.equal(asked, 1)
 })
 
-test('http proxy - an answer past the cap is streamed to each', async () => {
+test('http proxy - a response longer than maxBody streams to each client', async () => {
   const piece = Buffer.alloc(1 << 20, 'x')
   const pieces = 12
   await using world = await proxies(1, async (incoming, response) => {
@@ -91,7 +91,7 @@ test('http proxy - an answer past the cap is streamed to each', async () => {
   }
 })
 
-test('http proxy - when the origin is gone, what may be stale is served, and the rest is 502', async () => {
+test('http proxy - while the origin is down, stale-if-error is served, and other requests get a 502', async () => {
   await using world = await proxies(2, (_, response) => {
     response.writeHead(200, { 'cache-control': 'max-age=1, stale-if-error=600', age: '10' })
     response.end('kept')
@@ -102,7 +102,7 @@ test('http proxy - when the origin is gone, what may be stale is served, and the
   assert.equal((await world.get('/b')).response.statusCode, 502)
 })
 
-test('http proxy - four processes refresh a stale answer once, while all are served', async () => {
+test('http proxy - four processes refresh a stale response once, while all serve it', async () => {
   let asked = 0
   const held: (() => void)[] = []
   await using world = await proxies(4, (_, response) => {
@@ -122,12 +122,12 @@ test('http proxy - four processes refresh a stale answer once, while all are ser
   for (let i = 0; i < 40; i++) assert.equal((await world.get('/a')).body.toString(), '1')
   await until(() => asked > 1, { what: 'the refresh' })
   for (const answer of held) answer()
-  await until(async () => (await world.get('/a')).body.toString() === '2', { what: 'the new one' })
+  await until(async () => (await world.get('/a')).body.toString() === '2', { what: 'the new response' })
   for (let i = 0; i < 20; i++) assert.equal((await world.get('/a')).body.toString(), '2')
   assert.equal(asked, 2)
 })
 
-test('http proxy - a client that leaves a stream of events ends it at the origin', async () => {
+test('http proxy - an event stream ends at the origin when its client leaves', async () => {
   let ended = 0
   await using world = await proxies(1, (_, response) => {
     response.on('close', () => ended++)
@@ -138,10 +138,10 @@ test('http proxy - a client that leaves a stream of events ends it at the origin
   const [chunk] = await once(reader, 'data')
   assert.equal(String(chunk), 'data: 1\n\n')
   reader.destroy()
-  await until(() => ended === 1, { what: 'the origin to hear of it' })
+  await until(() => ended === 1, { what: 'the origin to see the disconnect' })
 })
 
-test('http proxy - no line of a head with thousands goes unseen', async () => {
+test('http proxy - a head with thousands of lines is read completely', async () => {
   await using world = await proxies(1, (request, response) => {
     const lines = Array.from({ length: 2_100 }, () => ['a', 'b']).flat()
     response.writeHead(200, [...lines, 'cache-control', 'private', 'set-cookie', 'id=1'])

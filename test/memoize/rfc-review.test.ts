@@ -1,4 +1,4 @@
-// What a hostile or sloppy client, origin or handler could once do to those who ask after it.
+// Findings of a review against the RFCs: hostile or sloppy clients, origins and handlers do not affect later requests.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -10,36 +10,15 @@ import {
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
-  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
 import { entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
 import { memoizeHandler } from '../../src/memoize/fetch.ts'
+import { bodyOf, fresh, get } from '../support/http-cache-scene.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
-
-const get = (headers: HeaderFields = {}, more: Partial<HttpRequest> = {}): HttpRequest => ({
-  method: 'GET',
-  url: '/page',
-  headers: { host: 'example.org', ...headers },
-  ...more,
-})
-
-const fresh = (body: OriginResponse['body'], headers: HeaderFields = {}): OriginResponse => ({
-  status: 200,
-  headers: { 'cache-control': 'max-age=60', ...headers },
-  body,
-})
-
-async function bodyOf(answer: HttpResponse | Promise<HttpResponse>): Promise<string> {
-  const { body } = await answer
-  const chunks: Uint8Array[] = []
-  if (Buffer.isBuffer(body)) chunks.push(body)
-  else for await (const chunk of body ?? []) chunks.push(chunk)
-  return Buffer.concat(chunks).toString()
-}
 
 class World extends HttpWorld {
   cache(options?: HttpCacheOptions): HttpCache {
@@ -47,12 +26,12 @@ class World extends HttpWorld {
   }
 }
 
-/** Answers by what it sees of the host and a field. */
+/** Responds with the host, a field and the URL that it receives. */
 const mirror = ({ headers, url }: OriginRequest): OriginResponse =>
   fresh(`${headers['host']} ${headers['x-tenant']} ${url}`)
 
 describe('http review, poisoning', () => {
-  test('who names a field in Connection is answered for himself', async () => {
+  test('a request that names fields in Connection bypasses the cache', async () => {
     await using world = new World()
     const cache = world.cache({ vary: ['x-tenant'] })
     for (const connection of ['close, x-tenant', 'X-Tenant', 'host', 'cookie'])
@@ -60,7 +39,7 @@ describe('http review, poisoning', () => {
     assert.equal(await bodyOf(cache.handle(get({ 'x-tenant': 'a' }), mirror)), 'example.org a /page')
   })
 
-  test('nobody takes away by Connection what is about the message', async () => {
+  test('Connection cannot remove fields that are about the message', async () => {
     await using world = new World()
     const seen: HeaderFields[] = []
     const given = { authorization: 'a', 'cache-control': 'no-cache', 'content-length': '0', cookie: 'b' }
@@ -79,7 +58,7 @@ describe('http review, poisoning', () => {
       assert.equal(await bodyOf(cache.handle(get({}, { url: '/own' }), origin)), expected)
   })
 
-  test('the absolute form is not answered for the plain one, and still changes it', async () => {
+  test('the absolute form is forwarded; an unsafe one invalidates the origin form', async () => {
     await using world = new World()
     const cache = world.cache()
     const url = 'http://example.org/page'
@@ -89,7 +68,7 @@ describe('http review, poisoning', () => {
     assert.equal(await bodyOf(cache.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('schemes do not answer for each other', async () => {
+  test('http and https do not share responses', async () => {
     await using world = new World()
     const handler = memoizeHandler(world.locker(), {}, ({ url }) =>
       url.startsWith('http:')
@@ -103,7 +82,7 @@ describe('http review, poisoning', () => {
     assert.equal((await handler(new Request('https://h/x'))).status, 200)
   })
 
-  test('the origin is asked what the key says: hosts and languages as they are kept', async () => {
+  test('the origin receives host and language as the key normalizes them', async () => {
     await using world = new World()
     const cache = world.cache()
     const origin = ({ headers }: OriginRequest) =>
@@ -115,7 +94,7 @@ describe('http review, poisoning', () => {
     assert.equal(await ask('example.org', 'de'), 'example.org de')
   })
 
-  test('a Vary that cannot be read may name anything', async () => {
+  test('a response with a malformed Vary is private', async () => {
     await using world = new World()
     const cache = world.cache()
     for (const vary of ['accept; cookie', 'a b', '"*"']) {
@@ -124,7 +103,7 @@ describe('http review, poisoning', () => {
     }
   })
 
-  test('a key that is none, and tags that are none, are refused', async () => {
+  test('invalid results of `key` and `tags` are refused', async () => {
     await using world = new World()
     for (const key of [() => null, async () => '/x', () => 5])
       await assert.rejects(
@@ -140,7 +119,7 @@ describe('http review, poisoning', () => {
 })
 
 describe('http review, sloppy responses', () => {
-  test('what forbids is understood however it is written', async () => {
+  test('malformed directives that restrict are honoured', async () => {
     await using world = new World()
     const cache = world.cache({ ttl: 60_000 })
     const controls = [
@@ -166,7 +145,7 @@ describe('http review, sloppy responses', () => {
     }
   })
 
-  test('a reason phrase that cannot be written is left out, and so is a length that is withheld', async () => {
+  test('an invalid reason phrase is omitted; Content-Length cannot be withheld', async () => {
     await using world = new World()
     const cache = world.cache()
     for (const url of ['/kept', '/alone']) {
@@ -179,7 +158,7 @@ describe('http review, sloppy responses', () => {
     await assert.rejects(async () => cache.handle(get({}, { url: '/cut' }), cut), /10 bytes/)
   })
 
-  test('a record whose reason or length was changed is not served so', () => {
+  test('a record with a changed reason phrase or length is not served', () => {
     const times = {
       age: 0,
       lifetime: 1,
@@ -208,7 +187,7 @@ describe('http review, sloppy responses', () => {
   })
 })
 
-describe('http review, changes', () => {
+describe('http review, invalidation', () => {
   const begun = async (
     world: World,
     options: HttpCacheOptions,
@@ -235,7 +214,7 @@ describe('http review, changes', () => {
   const change = (cache: HttpCache) =>
     cache.handle(get({}, { method: 'POST' }), () => ({ status: 204, headers: {} }))
 
-  test('what was begun for credentials before a change is not kept after it', async () => {
+  test('a response to Authorization that began before an invalidation is not stored', async () => {
     await using world = new World(await setup())
     const open = { 'cache-control': 'public, max-age=60' }
     const { cache, end } = await begun(world, {}, get({ authorization: 'a' }), open)
@@ -244,7 +223,7 @@ describe('http review, changes', () => {
     assert.equal(await bodyOf(cache.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('the same, by a tag; and without a change it is kept', async () => {
+  test('the same by a tag; without an invalidation it is stored', async () => {
     await using world = new World(await setup())
     const open = { 'cache-control': 'public, max-age=60' }
     const options = { tags: () => ['t'] }
@@ -259,7 +238,7 @@ describe('http review, changes', () => {
     assert.equal(await bodyOf(other.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('what tells of a wider Vary is not kept after a change', async () => {
+  test('a response with a wider Vary is not stored after an invalidation', async () => {
     await using world = new World(await setup())
     await bodyOf(world.cache().handle(get({ a: '1' }), () => fresh('first', { vary: 'a' })))
     const request = get({ a: '2', b: '1' })
@@ -271,7 +250,7 @@ describe('http review, changes', () => {
 })
 
 describe('http review, an origin that hangs', () => {
-  test('a head that does not come ends the run for all, and the next may try', async () => {
+  test('an origin that does not begin ends the run for all; the next request calls it again', async () => {
     await using world = new World()
     const cache = world.cache({ timeout: 100 })
     let aborted = 0
@@ -283,11 +262,11 @@ describe('http review, an origin that hangs', () => {
       const answer = await cache.handle(get(headers), hangs)
       assert.equal(answer.status, 504)
     }
-    await until(() => aborted === 2, { what: 'the origin to be told' })
+    await until(() => aborted === 2, { what: 'the signal of the origin to abort' })
     assert.equal(await bodyOf(cache.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('a run that all have left ends', async () => {
+  test('a run that nobody waits for ends', async () => {
     await using world = new World()
     const cache = world.cache()
     const gone = new AbortController()
@@ -303,7 +282,7 @@ describe('http review, an origin that hangs', () => {
     assert.equal(await bodyOf(cache.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('an endless body is let go with its reader, and does not hold up the others for ever', async () => {
+  test('an endless body is discarded with its reader, and delays the others only for maxBodyTime', async () => {
     await using world = new World()
     const cache = world.cache({ maxBodyTime: 200 })
     const body = new Readable({ objectMode: true, read() {} })
@@ -319,10 +298,10 @@ describe('http review, an origin that hangs', () => {
     assert.equal(body.destroyed, false)
     gone.abort()
     await reader.return?.()
-    await until(() => body.destroyed, { what: 'the body to be let go' })
+    await until(() => body.destroyed, { what: 'the body to be discarded' })
   })
 
-  test('a body that nobody reads any more is let go while it comes in', async () => {
+  test('a body whose reader has left is discarded while it streams', async () => {
     await using world = new World()
     const cache = world.cache()
     const body = new Readable({ objectMode: true, read() {} })
@@ -330,11 +309,11 @@ describe('http review, an origin that hangs', () => {
     const gone = new AbortController()
     await cache.handle(get({}, { signal: gone.signal }), () => fresh(body))
     gone.abort()
-    await until(() => body.destroyed, { what: 'the body to be let go' })
+    await until(() => body.destroyed, { what: 'the body to be discarded' })
     assert.equal(await bodyOf(cache.handle(get(), () => fresh('new'))), 'new')
   })
 
-  test('a refresh that failed is not tried again at once', async () => {
+  test('a failed refresh is not repeated at once', async () => {
     await using world = new World()
     const cache = world.cache()
     const stale = { 'cache-control': 'max-age=0, stale-while-revalidate=60' }

@@ -1,4 +1,4 @@
-// Fields on which frameworks act, though no key of a page knows them.
+// Request fields on which frameworks act, and that the cache key does not cover.
 
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -13,16 +13,10 @@ import {
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
 import { memoizeHandler } from '../../src/memoize/node.ts'
+import { get } from '../support/http-cache-scene.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 
-const get = (headers: HeaderFields = {}, more: Partial<HttpRequest> = {}): HttpRequest => ({
-  method: 'GET',
-  url: '/page',
-  headers: { host: 'example.org', ...headers },
-  ...more,
-})
-
-/** Answers by everything that it sees. */
+/** Responds with everything that it receives. */
 const mirror = ({ method, headers }: OriginRequest): OriginResponse => ({
   status: 200,
   headers: { 'cache-control': 'max-age=60' },
@@ -46,7 +40,7 @@ const POISONS = [
 
 describe('http unkeyed', () => {
   for (const name of POISONS)
-    test(`${name} reaches nobody but who sent it`, async () => {
+    test(`${name} has no effect on the responses of other clients`, async () => {
       await using world = new HttpWorld()
       const cache = new HttpCache(world.locker())
       await cache.handle(get({ [name]: 'evil' }), mirror)
@@ -75,7 +69,7 @@ describe('http unkeyed', () => {
     return { host, address }
   }
 
-  test('a key of the user knows what it depends on', async () => {
+  test('with a custom key, fields that it does not cover are stripped', async () => {
     const byUrl = ({ url }: HttpRequest): string => url
     const byHost = ({ headers }: HttpRequest): string => String(headers['x-forwarded-host'])
     assert.deepEqual(await asked({ key: byUrl }), { host: undefined, address: undefined })
@@ -84,7 +78,7 @@ describe('http unkeyed', () => {
     assert.deepEqual(await asked({ key: byUrl, unkeyed: 'bypass' }), { host: 'good', address: undefined })
   })
 
-  test('what asks for another method passes by where bodies are shared', async () => {
+  test('a method override bypasses the cache where POST is shared', async () => {
     await using world = new HttpWorld()
     const options: HttpCacheOptions = { methods: ['POST'], key: ({ url }) => url }
     const cache = new HttpCache(world.locker(), options)
@@ -93,7 +87,7 @@ describe('http unkeyed', () => {
     assert.equal((await fieldsOf(cache.handle(post(), mirror)))['x-http-method-override'], undefined)
   })
 
-  test('an answer that allows the very origin of its client is not for another origin', async () => {
+  test('a response that allows the Origin of its request varies by Origin', async () => {
     await using world = new HttpWorld()
     const cache = new HttpCache(world.locker())
     const cors = ({ headers }: OriginRequest): OriginResponse => ({
@@ -110,7 +104,7 @@ describe('http unkeyed', () => {
     }
   })
 
-  test("one visitor's redirect is nobody else's loop under trust proxy", async () => {
+  test('with trust proxy in Express, a redirect for one client is not served to others', async () => {
     await using world = new HttpWorld()
     const app = express().set('trust proxy', true)
     app.get('/', memoizeHandler(world.locker(), { ttl: 60_000 }), (request, response) => {

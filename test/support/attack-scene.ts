@@ -1,5 +1,5 @@
-// Attacks on the HTTP cache as tables: a row says what is sent first, who asks then, and what that must come to. Requests go
-// out byte for byte by sockets, to each kind of server that has the cache.
+// Attacks on the HTTP cache as tables: a row has the attacker's requests, the victim's request, and the expected response.
+// Requests are sent byte by byte over sockets, to each kind of server with the cache.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -18,7 +18,7 @@ import { type Setup, setup } from './setup.ts'
 
 const express4 = createRequire(import.meta.url)('express4') as typeof express
 
-/** What an application sees of a request. */
+/** A request as the application sees it. */
 export interface Seen {
   method: string
   /** Path and query. */
@@ -26,11 +26,11 @@ export interface Seen {
   host: string
   field(name: string): string | undefined
   body: string
-  /** How many it has been given, with this one. */
+  /** The number of this run of the application. */
   run: number
 }
 
-/** What it answers. By default 200, and fresh for a minute. */
+/** The response of the application. By default 200, and fresh for a minute. */
 export interface Said {
   status?: number
   headers?: Record<string, string | string[]>
@@ -39,32 +39,32 @@ export interface Said {
 
 export type App = (seen: Seen) => Said | Promise<Said>
 
-/** A request: its first line without the version, then header lines. Host and Connection are added where they are not. */
+/** A request: its request line without the version, then header lines. Host and Connection are added if absent. */
 export type Asked = string
 
-/** What an answer must be. */
+/** The expected response. */
 export interface Expected {
   status?: number
-  /** What stands in it: head and body. */
+  /** Text in it: head or body. */
   has?: string | RegExp
   lacks?: string | RegExp
-  /** Which run of the application it is of: 1 is what was made for whoever came first. */
+  /** The run of the application that made it: 1 is the run for the first request. */
   run?: number
 }
 
 export interface Row {
-  /** What the literature calls it. */
+  /** The name of the attack in the literature. */
   attack: string
-  /** By the attacker, one after the other. In a deception the first is what he has lured a victim to send. */
+  /** The attacker's requests, in order. In a deception the first is the victim's, who was lured to the URL. */
   sends: Asked | readonly Asked[]
-  /** What the first of them may get. Not looked at by default. */
+  /** The expected response to the first of them. Not checked by default. */
   answered?: Expected
-  /** The victim, afterwards; in a deception, the attacker. */
+  /** The victim's request, afterwards; in a deception, the attacker's. */
   asks: Asked
   gets: Expected
   app?: App
   options?: HttpCacheOptions
-  /** Servers where it means anything. @default all */
+  /** The servers to which the attack applies. @default all */
   on?: readonly Kind[]
 }
 
@@ -72,10 +72,10 @@ export type Kind = 'node' | 'express 5' | 'express 4' | 'fetch'
 
 const KINDS: readonly Kind[] = ['node', 'express 5', 'express 4', 'fetch']
 
-/** All kinds of servers, and two on one Redis, rather than node:http and Fetch in one process. */
+/** Whether to run on all kinds of servers, two on one Redis; otherwise on node:http and Fetch in one process. */
 const FULL = process.env['ATTACK'] === 'full'
 
-/** The application behind most attacks: it puts into its page whatever it believes. */
+/** The application of most attacks: its page contains what it takes from the request. */
 export const reflecting: App = ({ method, url, host, field, body }) => {
   const role = field('x-auth') ?? field('cookie') ?? field('authorization') ?? 'nobody'
   return { body: `${method} ${url} of ${host} for ${role}${body === '' ? '' : ` with ${body}`}` }
@@ -83,7 +83,7 @@ export const reflecting: App = ({ method, url, host, field, body }) => {
 
 type CountedApp = (seen: Omit<Seen, 'run'>) => Said | Promise<Said>
 
-/** Each run is told apart by a field. */
+/** A field tells the run. */
 function counted(app: App): CountedApp {
   let count = 0
   return async (seen) => {
@@ -109,7 +109,7 @@ type ExpressListener = Parameters<ReturnType<typeof express>['use']>[0]
 
 function serverOf(kind: Kind, locker: Locker, options: HttpCacheOptions, app: CountedApp): Server {
   const listener = listenerOf(app)
-  // Failures are part of the attacks.
+  // Some attacks make the server fail.
   const quiet = { ...options, onError: () => undefined }
   if (kind === 'node') return createServer(memoizeHandler(locker, quiet, listener))
   if (kind === 'fetch') {
@@ -137,7 +137,7 @@ function serverOf(kind: Kind, locker: Locker, options: HttpCacheOptions, app: Co
   return createServer(server)
 }
 
-/** Servers with one application, and one cache. */
+/** Servers with one application and one cache. */
 export class Site implements AsyncDisposable {
   readonly #servers: Server[] = []
   readonly #lockers: Locker[] = []
@@ -156,7 +156,7 @@ export class Site implements AsyncDisposable {
     await once(server, 'listening')
   }
 
-  /** Asks the servers in turn: whoever comes next is at another one. */
+  /** Sends each request to the next server in turn. */
   async ask(asked: Asked): Promise<Answered> {
     const server = this.#servers[this.#next++ % this.#servers.length] as Server
     const { port } = server.address() as AddressInfo
@@ -172,12 +172,12 @@ export class Site implements AsyncDisposable {
   }
 }
 
-/** Whether it is to go out as it stands: its first line has a version. */
+/** Whether the request is sent as it stands: its first line has a version. */
 function isRaw(asked: Asked): boolean {
   return /^[^\n]*( HTTP\/|\r\n)/.test(asked)
 }
 
-/** The bytes of a request. What has a version in its first line goes out as it stands. */
+/** The bytes of a request. One with a version in its first line is sent as it stands. */
 function wire(asked: Asked): string {
   if (isRaw(asked)) return asked
   const [first = '', ...rest] = asked.split('\n')
@@ -192,13 +192,13 @@ function wire(asked: Asked): string {
   return `${[`${first} HTTP/1.1`, ...lines].join('\r\n')}\r\n\r\n${body}`
 }
 
-/** Bytes of an attacker's own may leave the server waiting for more: no longer than this, ms. */
+/** How long to wait after bytes that may leave the server waiting for more, ms. */
 const SILENCE = 500
 
-/** Whatever is a request is answered, also by a loaded machine. */
+/** How long to wait for the response to a request, also on a loaded machine, ms. */
 const PATIENCE = 20_000
 
-/** All bytes that come back until the connection is closed, or says nothing more. */
+/** All bytes that the server sends until the connection closes or stays silent. */
 async function spoken(port: number, bytes: string, within: number): Promise<string> {
   const socket = connect(port, LOCALHOST)
   socket.setEncoding('latin1').setTimeout(within, () => socket.destroy())
@@ -212,12 +212,12 @@ async function spoken(port: number, bytes: string, within: number): Promise<stri
   return text
 }
 
-/** What came back. */
+/** A response as it was received. */
 export class Answered {
   readonly text: string
   readonly status: number
   readonly body: string
-  /** Whether it is one message, which ends where it says. */
+  /** Whether the bytes are exactly one message. */
   readonly whole: boolean
 
   constructor(text: string) {
@@ -248,7 +248,7 @@ export class Answered {
   }
 }
 
-/** What is in chunks, up to the last of them. */
+/** The content of a chunked body. */
 function unchunked(text: string): string {
   const line = text.indexOf('\r\n')
   const size = Number.parseInt(text, 16)
@@ -260,7 +260,7 @@ function holds(text: string, what: string | RegExp): boolean {
   return typeof what === 'string' ? text.includes(what) : what.test(text)
 }
 
-/** A test for each row, by each kind of server. */
+/** A test for each row, on each kind of server. */
 export function attacks(title: string, rows: readonly Row[]): void {
   for (const kind of FULL ? KINDS : (['node', 'fetch'] as const)) {
     describe(`${title}, ${kind}`, () => {
@@ -286,7 +286,7 @@ export function attacks(title: string, rows: readonly Row[]): void {
   }
 }
 
-/** One process with a cache of its own; or two that share one Redis, so that the attacker and the victim are apart. */
+/** One process; or two on one Redis, so that attacker and victim use different processes. */
 function placesOf(t: Setup | undefined, prefix: string): LockerOptions[] {
   if (!t) return [{ store: new MemoryStore() }]
   return [

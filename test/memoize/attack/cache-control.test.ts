@@ -1,5 +1,5 @@
-// How origins write Cache-Control, and what of it forbids a shared answer: over the wire, whatever the case, the quotes, the
-// blanks and the company. What is in doubt is not shared.
+// Spellings of Cache-Control that forbid sharing, over the wire: case, quotes, whitespace, other directives. A doubtful one is
+// honoured.
 
 import { attacks, type Row } from '../../support/attack-scene.ts'
 
@@ -117,7 +117,7 @@ const form = (value: string | string[], run: number): Row => ({
   attack: `${run === 1 ? 'shared' : 'not shared'}: ${[value].flat().join(' | ')}`,
   sends: 'GET /page\nX-Auth: evil',
   asks: 'GET /page',
-  // What the attacker alone may know is not in the shared answer either.
+  // A field in private="…" is not in the shared response either.
   gets: {
     status: 200,
     run,
@@ -128,7 +128,7 @@ const form = (value: string | string[], run: number): Row => ({
     headers: { 'cache-control': value, ...(field('x-auth') && { 'x-a': 'secret' }) },
     body: `for ${field('x-auth') ?? 'nobody'}`,
   }),
-  // What says nothing is shared.
+  // Responses without such a directive are shared.
   options: { ttl: 60_000 },
 })
 
@@ -137,7 +137,7 @@ attacks('Cache-Control', [
   ...SHARED.map((value) => form(value, 1)),
   form(['max-age=60', 'private'], 2),
   form(['max-age=60', ' no-store '], 2),
-  // Fetch makes one line of them, in which the quotes hide it.
+  // Fetch joins them into one line, in which the quotes hide the directive.
   { ...form(['x="', 'no-store', '"'], 2), on: ['node', 'express 5', 'express 4'] },
   form(['max-age=60', 'max-age=0'], 2),
   form(['public', 'max-age=60'], 1),

@@ -1,9 +1,9 @@
-// Cache deception: a victim is lured to a URL that looks like a static file, and the attacker asks for the same. After "Web Cache
-// Deception" (Gil, 2017), "Cached and Confused" (Mirheidari et al., 2020) and "Gotta Cache 'em all" (Doyhenard, 2024).
+// Cache deception: a victim is lured to a URL that looks like a static file, then the attacker requests the same URL. See "Web
+// Cache Deception" (Gil, 2017), "Cached and Confused" (Mirheidari et al., 2020) and "Gotta Cache 'em all" (Doyhenard, 2024).
 
 import { type App, attacks, type Row } from '../../support/attack-scene.ts'
 
-/** Whatever follows `/account` is not looked at, as in many a router. The page says nothing of how long it is fresh. */
+/** The router ignores what follows `/account`, as many do. The page states no freshness. */
 const lenient =
   (who: string): App =>
   ({ url, field }) => {
@@ -55,7 +55,7 @@ const PATHS = [
   '/%61ccount/x.css',
 ]
 
-/** What tells who asks, and what the attacker has in its place. */
+/** How the application knows the user, and what the attacker sends instead. */
 const WHO: [name: string, victim: string, attacker: string][] = [
   ['cookie', 'Cookie: sid=victim', ''],
   ['cookie', 'Cookie: sid=victim', 'Cookie: sid=attacker'],
@@ -68,14 +68,14 @@ const ROWS = PATHS.flatMap((path): Row[] =>
     attack: `${path}, ${victim}${attacker && ` and ${attacker}`}`,
     sends: `GET ${path}\n${victim}`,
     asks: `GET ${path}${attacker && `\n${attacker}`}`,
-    // Some of these no server takes.
+    // Some servers refuse some of these.
     gets: { lacks: 'victim' },
     app: lenient(who),
     options: { ttl: 60_000 },
   })),
 )
 
-/** The other way round: what the attacker has made, the victim is not given in place of his own. */
+/** The reverse: the victim does not get the attacker's page. */
 const REVERSED = WHO.map(
   ([who, victim, attacker]): Row => ({
     attack: `his own account, ${victim}, after ${attacker || 'a request without'}`,

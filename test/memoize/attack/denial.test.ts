@@ -1,11 +1,11 @@
-// Cache-poisoned denial of service: an error that one client provokes must not be what all others are given. After "Your Cache
-// Has Fallen" (Nguyen, Lo Iacono, Federrath, 2019): oversized fields (HHO), meta characters (HMC), overridden methods (HMO).
+// Cache-poisoned denial of service: an error that one client provokes must not be served to others. See "Your Cache Has
+// Fallen" (Nguyen, Lo Iacono, Federrath, 2019): oversized fields (HHO), meta characters (HMC), overridden methods (HMO).
 
 import { type App, attacks, type Row, reflecting } from '../../support/attack-scene.ts'
 
 const PAGE = { status: 200, has: 'GET /page of shop.example for nobody' }
 
-/** Refuses requests that it does not like, and says nothing of how long. */
+/** Refuses some requests, with errors that state no freshness. */
 const strict =
   (refuses: (field: (name: string) => string | undefined) => boolean, status: number): App =>
   (seen) =>

@@ -1,5 +1,5 @@
-// What a response gives one client is not given to another: cookies that are set, answers to credentials, and what an answer says
-// of itself that it is private.
+// Private data does not leak to other clients: cookies that are set, responses to credentials, responses that state that they
+// are private.
 
 import { type App, attacks, type Row, reflecting, type Said } from '../../support/attack-scene.ts'
 
@@ -9,7 +9,7 @@ const withHeaders =
   (headers: Said['headers'] & object): App =>
   (seen) => ({ ...(reflecting(seen) as Said), headers })
 
-/** Of everyone's own: told by a field that is not in the key, so that only what is not shared is safe. */
+/** Responds with data of one user, known by a field that is not in the key: only private responses are safe. */
 const session =
   (headers: Said['headers'] & object): App =>
   ({ field }) => {

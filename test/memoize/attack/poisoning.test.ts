@@ -1,18 +1,18 @@
-// Cache poisoning: what one client sends must not be in what another is given. After "Practical Web Cache Poisoning", "Web Cache
-// Entanglement" (Kettle, 2018, 2020) and "Your Cache Has Fallen" (Nguyen et al., 2019).
+// Cache poisoning: what one client sends must not be in the response to another. See "Practical Web Cache Poisoning", "Web
+// Cache Entanglement" (Kettle, 2018, 2020) and "Your Cache Has Fallen" (Nguyen et al., 2019).
 
 import { type App, attacks, type Row, reflecting, type Said } from '../../support/attack-scene.ts'
 
 const PAGE = { status: 200, has: 'GET /page of shop.example for nobody', lacks: /evil/i }
 
-/** A page whose links follow what a proxy is believed to have said, or a field that a client may send. */
+/** A page whose links depend on forwarding fields, or on a field that any client may send. */
 const believing =
   (...names: string[]): App =>
   ({ host, field }) => ({ body: `<script src="//${names.map(field).find(Boolean) ?? host}/x.js">` })
 
 const OWN = { status: 200, has: '<script src="//shop.example/x.js">', lacks: 'evil' }
 
-/** Fields that are not in the key unless the user puts them there: with the recipes of docs/http-cache-keys.md they are. */
+/** Fields that the default key does not cover. The recipes of docs/http-cache-keys.md cover them. */
 const UNKEYED: Row[] = [
   ...[
     'X-Forwarded-Host',
@@ -169,7 +169,7 @@ const HOST: Row[] = [
   { attack: 'no Host at all', sends: 'GET /page HTTP/1.0\r\n\r\n', asks: 'GET /page', gets: PAGE },
 ]
 
-/** Who names a field in Connection wants a proxy to take it away: "hop-by-hop header abuse" (Davison, 2019). */
+/** A field that is named in Connection is removed by proxies: "hop-by-hop header abuse" (Davison, 2019). */
 const HOP_BY_HOP: Row[] = [
   ...[
     'Cookie',
@@ -218,7 +218,7 @@ const HOP_BY_HOP: Row[] = [
       gets: { has: 'for nobody', lacks: /evil/, run: 2 },
       app: (seen) => ({ ...(reflecting(seen) as Said), headers: { connection: names, ...headers } }),
       options: { ttl: 60_000 },
-      // Others refuse such a response, or take the field away.
+      // Other servers refuse such a response, or remove the field.
       on: ['node', 'express 5', 'express 4'],
     }),
   ),
@@ -231,7 +231,7 @@ const HOP_BY_HOP: Row[] = [
   ].map((line): Row => ({ attack: line, sends: `GET /page\n${line}`, asks: 'GET /page', gets: PAGE })),
 ]
 
-/** A body on a request that should have none; and parameters that one side sees, and the other does not. */
+/** A body on a request that should have none; parameters that only one side sees. */
 const PARAMETERS: Row[] = [
   {
     attack: 'fat GET',
@@ -305,7 +305,7 @@ const PARAMETERS: Row[] = [
   ),
 ]
 
-/** What is one client's view of a response must not become everyone's. */
+/** A part of a response, or a 304, must not be served as the whole. */
 const VIEWS: Row[] = [
   ...[
     'bytes=0-1',
@@ -338,7 +338,7 @@ const VIEWS: Row[] = [
       sends: `GET /page\n${condition}`,
       asks: 'GET /page',
       gets: PAGE,
-      // It answers conditions and ranges itself.
+      // This application evaluates conditions and ranges itself.
       app: (seen) => {
         const headers = {
           'cache-control': 'max-age=60',
@@ -447,7 +447,7 @@ const VARY: Row[] = [
   ),
 ]
 
-/** Nothing of these is special, neither as a field nor as a parameter. */
+/** Names of inherited properties, as fields and as parameters. */
 const NAMES: Row[] = [
   '__proto__',
   'constructor',
@@ -481,13 +481,13 @@ const NAMES: Row[] = [
     attack: `a key, a tag and a field in vary named ${name}`,
     sends: `GET /page\n${name}: evil`,
     asks: 'GET /page',
-    // Node drops a field of that name: its handlers cannot depend on it.
+    // Node drops a field of this name: handlers cannot depend on it.
     gets: { ...PAGE, lacks: 'evil', ...(name !== '__proto__' && { run: 2 }) },
     options: { key: ({ url }) => (url === '/page' ? name : url), tags: () => [name], vary: [name] },
   },
 ])
 
-/** A response that ends where the attacker says, and goes on as another: "HTTP response splitting" (Klein, 2004). */
+/** The attacker ends a response and begins another: "HTTP response splitting" (Klein, 2004). */
 const SPLITTING: Row[] = [
   '%0d%0aSet-Cookie:%20evil=1',
   '%0aSet-Cookie:%20evil=1',
@@ -509,7 +509,7 @@ const SPLITTING: Row[] = [
   }),
 )
 
-/** What docs/http-cache-keys.md recommends, beyond `vary` by itself. */
+/** The recommendations of docs/http-cache-keys.md, beyond `vary`. */
 const RECIPES: Row[] = [
   ...[
     'X-Forwarded-Host: evil.example',
@@ -572,7 +572,7 @@ attacks('recipes', RECIPES)
 attacks('host', HOST)
 attacks('hop by hop', HOP_BY_HOP)
 attacks('parameters, methods and paths', PARAMETERS)
-attacks('ranges, conditions and demands', VIEWS)
+attacks('ranges, conditions and request directives', VIEWS)
 attacks('vary', VARY)
 attacks('names of prototypes', NAMES)
 attacks('response splitting', SPLITTING)

@@ -1,6 +1,6 @@
-// Somebody else on the same Redis changes records, or sends messages, without a password of the application. A record that is not
-// what the cache wrote is as good as none; a message is a hint, and costs at most a cached answer. What nobody can tell apart
-// from a true record (whoever may write keys can write whole ones) is in docs/threat-model.md.
+// Another client of the same Redis changes records or sends messages. A record that the cache did not write counts as none. A
+// message is a hint: a forged one costs at most a stored response. A client that may write keys can also write whole, valid
+// records: see docs/threat-model.md.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -14,15 +14,15 @@ import { until } from '../../support/wait.ts'
 const FULL = process.env['ATTACK'] === 'full'
 
 const PAGE = 'GET /page of shop.example for nobody'
-/** As long as the true one. */
+/** As long as the genuine body. */
 const EVIL = 'evil'.repeat(9)
 
-/** One page, kept by one process, and asked for at another, which has no cache of its own. */
+/** A page that one process has stored, and that another process requests, which has no in-process cache. */
 class Kept implements AsyncDisposable {
   readonly t: Setup
   readonly site: Site
   readonly client: Redis
-  /** The record, and its value as the cache wrote it. */
+  /** The record, and the value that the cache wrote. */
   key = ''
   value: Buffer = Buffer.alloc(0)
 
@@ -43,7 +43,7 @@ class Kept implements AsyncDisposable {
     return kept
   }
 
-  /** Puts a value into the record. Returns the body that whoever asks then is given, by one whole message. */
+  /** Writes a value into the record. Returns the body that the next request gets. */
   async tamper(value: Buffer, what: string, status?: number): Promise<string> {
     await this.client.hset(this.key, 'v', value)
     const answer = await this.site.ask('GET /page')
@@ -52,13 +52,13 @@ class Kept implements AsyncDisposable {
     return answer.body
   }
 
-  /** Whether a process waits for what another makes. */
+  /** Whether a process waits for a page that another makes. */
   async parked(): Promise<boolean> {
     const fields = (await this.client.keys('*:w*')).map((key) => this.client.hkeys(key))
     return (await Promise.all(fields)).flat().some((field) => field.startsWith('@'))
   }
 
-  /** The value with another head, of JSON or not. */
+  /** The value with another header, JSON or not. */
   withHead(head: string | object, body = EVIL): Buffer {
     const text = Buffer.from(typeof head === 'string' ? head : JSON.stringify(head))
     const length = Buffer.alloc(4)
@@ -67,7 +67,7 @@ class Kept implements AsyncDisposable {
     return Buffer.concat([before, length, text, Buffer.from(body)])
   }
 
-  /** The head of the true value. */
+  /** The header of the genuine value. */
   get head(): { fields: string[]; plan: object } & Record<string, unknown> {
     const start = this.value.indexOf('{"kind"')
     return JSON.parse(this.value.toString('utf8', start, start + this.value.readUInt32BE(start - 4)))
@@ -80,13 +80,13 @@ class Kept implements AsyncDisposable {
 }
 
 describe('records', () => {
-  test('cut short at any byte: the page is made anew', async () => {
+  test('truncated at any byte: the page is made again', async () => {
     await using kept = await Kept.start()
     for (let length = 0; length < kept.value.length; length++)
       assert.equal(await kept.tamper(kept.value.subarray(0, length), `${length} bytes`, 200), PAGE)
   })
 
-  test('with more behind it: the page is made anew', async () => {
+  test('with trailing bytes: the page is made again', async () => {
     await using kept = await Kept.start()
     for (const more of ['e', '\r\n\r\nHTTP/1.1 200 OK\r\n\r\nevil', '\0'.repeat(70_000)])
       assert.equal(
@@ -95,7 +95,7 @@ describe('records', () => {
       )
   })
 
-  test('with a bit turned over, anywhere: one answer of one length', async () => {
+  test('with any bit flipped: one response of one length', async () => {
     await using kept = await Kept.start()
     const step = FULL ? 1 : 5
     for (let at = 0; at < kept.value.length; at += step) {
@@ -105,13 +105,13 @@ describe('records', () => {
     }
   })
 
-  test('of bytes that mean nothing', async () => {
+  test('of random bytes', async () => {
     await using kept = await Kept.start()
     for (let length = 0; length < 300; length += 7)
       assert.equal(await kept.tamper(randomBytes(length), `${length} random bytes`, 200), PAGE)
   })
 
-  test('whose head is none: the page is made anew', async () => {
+  test('with an invalid header: the page is made again', async () => {
     await using kept = await Kept.start()
     const { head } = kept
     const field = (...fields: unknown[]) => ({ ...head, fields: [...head.fields.slice(0, 4), ...fields] })
@@ -151,7 +151,7 @@ describe('records', () => {
       assert.equal(await kept.tamper(kept.withHead(forged), what, 200), PAGE, what)
   })
 
-  test('whose head is well-formed, and not of this cache: nothing breaks', async () => {
+  test('with a well-formed header that this cache does not write: nothing breaks', async () => {
     await using kept = await Kept.start()
     const { head } = kept
     const names = (list: string[]) => ({ kind: 'index', index: { names: list, id: 'i' } })
@@ -181,7 +181,7 @@ describe('records', () => {
     assert.equal(({} as Record<string, unknown>)['polluted'], undefined)
   })
 
-  test('of another type, or of other fields: whoever asks is answered, and the next page is', async () => {
+  test('of another type, or with other fields: the request is answered, and so is the next', async () => {
     for (const [what, change] of [
       ['a string', (client: Redis, key: string) => client.set(key, 'evil')],
       ['a list', (client: Redis, key: string) => client.rpush(key, 'evil')],
@@ -209,7 +209,7 @@ describe('records', () => {
 })
 
 describe('messages', () => {
-  /** Everything that is published while `during` runs. */
+  /** All messages that are published while `during` runs. */
   async function overheard(
     t: Setup,
     during: () => Promise<unknown>,
@@ -226,7 +226,7 @@ describe('messages', () => {
     return heard
   }
 
-  test('heard once, and sent again with another text: nobody who waits is given it', async () => {
+  test('recorded, and replayed with another text: no waiting request gets it', async () => {
     let gate = pDefer<void>()
     let slow = false
     let running = 0
@@ -268,7 +268,7 @@ describe('messages', () => {
       answer.check({ status: 200, has: '/next of shop.example', lacks: 'evil' }, 'who waited')
   })
 
-  test('forged: they cost a cached answer at most', async () => {
+  test('forged: they cost at most a stored response', async () => {
     await using kept = await Kept.start()
     const { key, client } = kept
     const channels = (await client.pubsub('CHANNELS', '*')) as string[]

@@ -1,6 +1,5 @@
-// Request smuggling: bytes that two readers understand as different requests. Here Node's parser reads them, and the cache is
-// given what that has read: nothing of an attacker's connection may be in what another connection is given. After "HTTP Desync
-// Attacks" (Kettle, 2019) and RFC 9112 §6.3, §9.
+// Request smuggling: bytes that two parsers read as different requests. Node's parser reads them here, and the cache gets its
+// result: nothing of the attacker's connection may be in the response on another connection. See "HTTP Desync Attacks" (Kettle, 2019) and RFC 9112 §6.3, §9.
 
 import { attacks, type Row } from '../../support/attack-scene.ts'
 
@@ -10,7 +9,7 @@ const POST = 'POST /page HTTP/1.1\r\nHost: shop.example\r\n'
 const EVIL = 'GET /page HTTP/1.1\r\nHost: shop.example\r\nX-Auth: evil\r\nConnection: close\r\n\r\n'
 const CHUNKED = `0\r\n\r\n${EVIL}`
 
-/** What goes out, and whether the server may take it as something. */
+/** The bytes that are sent, and whether the server may accept them. */
 const FORMS: Record<string, string> = {
   'CL.TE': `${POST}Content-Length: ${CHUNKED.length}\r\nTransfer-Encoding: chunked\r\n\r\n${CHUNKED}`,
   'TE.CL': `${POST}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n${EVIL.length.toString(16)}\r\n${EVIL}\r\n0\r\n\r\n`,
@@ -66,7 +65,7 @@ const FORMS: Record<string, string> = {
   'a field without a name': `${HEAD}: evil\r\nConnection: close\r\n\r\n`,
 }
 
-/** By Vary, whatever the attacker says of himself is not what is said to nobody. */
+/** By Vary, the attacker's field is part of the key. */
 const ROWS = Object.entries(FORMS).map(
   ([attack, bytes]): Row => ({
     attack,

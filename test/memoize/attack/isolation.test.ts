@@ -1,4 +1,4 @@
-// What one asker could bring upon all others: answers about himself, pages that were withdrawn, a lost lease, a lost change.
+// One client's request must not cost the others: errors about that client, withdrawn pages, a lost lease, a lost invalidation.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { until } from '../../support/wait.ts'
 
 const PAGE = { status: 200, has: 'GET /page of shop.example for nobody', lacks: /evil/i }
 
-// Without any option.
+// With default options.
 const FORWARDED: Row[] = [
   'X-Forwarded-Host',
   'X-Forwarded-Proto',
@@ -32,7 +32,7 @@ const FORWARDED: Row[] = [
   }),
 )
 
-// An error about the asker is not kept by errorTtl.
+// errorTtl does not store errors about the client.
 const ERRORS: Row[] = [
   400, 401, 403, 405, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431,
 ].map(
@@ -50,7 +50,7 @@ const ERRORS: Row[] = [
   }),
 )
 
-// Of these lines Node takes the first: what is judged is what the handler sees.
+// Node takes the first of these lines: the cache decides by what the handler sees.
 const READINGS: Row[] = [
   'Referer',
   'User-Agent',
@@ -97,7 +97,7 @@ const WITHDRAWN: Row[] = (
 ).flatMap(([status, headers]): Row[] =>
   ['max-stale', 'max-stale=99999', 'only-if-cached, max-stale'].map((demand) => ({
     attack: `a page withdrawn by ${status} ${JSON.stringify(headers)}, asked for with ${demand}`,
-    // It is kept to stand in for errors; the second time it is gone.
+    // The first response is stored for stale-if-error; the second request removes it.
     sends: ['GET /page', 'GET /page'],
     asks: `GET /page\nCache-Control: ${demand}`,
     gets: { lacks: 'withdrawn' },
@@ -107,13 +107,13 @@ const WITHDRAWN: Row[] = (
 )
 
 attacks('unkeyed fields, without any option', FORWARDED)
-attacks('errors about the asker', ERRORS)
+attacks('errors about the client', ERRORS)
 attacks('two readings of one request', READINGS)
 attacks('withdrawn pages', WITHDRAWN)
 
-// Those who wait while an attacker's request is answered by an error about himself.
+// Requests that wait while the attacker's request gets an error about itself.
 for (const status of [400, 403, 405, 413, 429, 431]) {
-  test(`askers - ${status} for the attacker is not for those who wait`, async () => {
+  test(`isolation - a ${status} for the attacker is not served to the requests that wait`, async () => {
     const gate = pDefer<void>()
     let runs = 0
     await using site = new Site(async (seen) => {
@@ -132,8 +132,8 @@ for (const status of [400, 403, 405, 413, 429, 431]) {
   })
 }
 
-// A record that vanishes while its page is made.
-test('askers - a lost lease is no error for all', async () => {
+// A record that vanishes while its page is being made.
+test('isolation - a lost lease is no error for the others', async () => {
   await using t = await setup()
   const gate = pDefer<void>()
   let runs = 0
@@ -147,7 +147,7 @@ test('askers - a lost lease is no error for all', async () => {
   await until(() => runs === 1, { what: 'the page to be made' })
   const client = await t.client()
   await client.flushall()
-  // The other process is granted it anew.
+  // The other process gets a new grant.
   ;(await site.ask('GET /page')).check(PAGE, 'at the other process')
   const second = site.ask('GET /page')
   await new Promise((resolve) => setTimeout(resolve, 100))
@@ -155,8 +155,8 @@ test('askers - a lost lease is no error for all', async () => {
   for (const answer of await Promise.all([first, second])) answer.check(PAGE, 'who waited')
 })
 
-// What a locker says of staleness is about its own values.
-test('askers - a locker\u2019s stale options do not make stale pages', async () => {
+// The stale options of a locker apply to its own values only.
+test('isolation - stale options of the locker do not apply to pages', async () => {
   await using site = new Site(() => ({ headers: { 'cache-control': 'max-age=1' }, body: 'page' }))
   await site.open('node', { store: new MemoryStore(), staleWhileRevalidate: 60_000, staleIfError: 60_000 })
   await site.ask('GET /page')
@@ -164,8 +164,8 @@ test('askers - a locker\u2019s stale options do not make stale pages', async () 
   ;(await site.ask('GET /page')).check({ status: 200, run: 2 }, 'after its lifetime')
 })
 
-// A change while Redis is away.
-test('askers - a change while Redis is away is not lost', async () => {
+// An unsafe request while Redis is away.
+test('isolation - an invalidation while Redis is away is not lost', async () => {
   await using t = await setup()
   let version = 1
   await using site = new Site((seen) => {

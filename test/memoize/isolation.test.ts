@@ -1,4 +1,4 @@
-// What comes of one who asks is not the fate of the others.
+// The outcome of one request does not affect other requests: private results, errors, lost claims, invalidations.
 
 import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
@@ -9,11 +9,9 @@ import { Locker, type LockerOptions } from '../../src/index.ts'
 import { systemClock } from '../../src/kernel/time.ts'
 import type { KeyNamespace } from '../../src/locker/internal.ts'
 import {
-  type HeaderFields,
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
-  type HttpResponse,
   type OriginRequest,
   type OriginResponse,
 } from '../../src/memoize/engine/index.ts'
@@ -21,54 +19,31 @@ import { Invalidations } from '../../src/memoize/engine/invalidation.ts'
 import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
 import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
 import type { CacheEntry } from '../../src/memoize/engine/stored-response.ts'
+import { cacheStatusOf, get, page, textOf } from '../support/http-cache-scene.ts'
 import { HttpWorld, onBoth } from '../support/http-scene.ts'
 import type { TcpProxy } from '../support/proxy.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-const get = (headers: HeaderFields = {}, url = '/page'): HttpRequest => ({
-  method: 'GET',
-  url,
-  headers: { host: 'example.org', ...headers },
-})
-
-const page = (body: string, headers: HeaderFields = {}, status = 200): OriginResponse => ({
-  status,
-  headers,
-  body,
-})
-
-async function textOf(answer: HttpResponse | Promise<HttpResponse>): Promise<string> {
-  const { status, body } = await answer
-  const chunks: Uint8Array[] = []
-  if (Buffer.isBuffer(body)) chunks.push(body)
-  else for await (const chunk of body ?? []) chunks.push(chunk)
-  return `${status} ${Buffer.concat(chunks)}`
-}
-
-const statusOf = async (answer: HttpResponse | Promise<HttpResponse>): Promise<string> =>
-  String(unflatten(await answer)['cache-status'])
-
-const unflatten = ({ headers }: HttpResponse): Record<string, string | undefined> =>
-  Object.fromEntries(
-    Array.from({ length: headers.length / 2 }, (_, at) => [headers[2 * at], headers[2 * at + 1]]),
-  )
-
-/** An origin that counts how often it is asked, and how often at once. */
+/** An origin that counts its calls, and how many run at once. */
 class Origin {
   count = 0
   now = 0
   most = 0
   readonly #answer: (request: OriginRequest, count: number) => OriginResponse
 
-  constructor(answer: (request: OriginRequest, count: number) => OriginResponse) {
+  readonly #delay: number
+
+  /** `delay`: how long each call takes, ms. */
+  constructor(answer: (request: OriginRequest, count: number) => OriginResponse, delay = 20) {
     this.#answer = answer
+    this.#delay = delay
   }
 
   readonly ask = async (request: OriginRequest): Promise<OriginResponse> => {
     const count = ++this.count
     this.most = Math.max(this.most, ++this.now)
-    await sleep(20)
+    await sleep(this.#delay)
     this.now--
     return this.#answer(request, count)
   }
@@ -82,7 +57,7 @@ const cachesIn = (
   own?: LockerOptions,
 ): HttpCache[] => Array.from({ length: count }, () => new HttpCache(world.locker(own), options))
 
-/** What a header of one asker brings about. */
+/** Responses that a field of one request causes. */
 const BRINGS: Record<string, () => OriginResponse> = {
   'a 400': () => page('bad', {}, 400),
   'a 431': () => page('large', {}, 431),
@@ -96,13 +71,14 @@ const BRINGS: Record<string, () => OriginResponse> = {
   },
 }
 
-describe('http askers, those who wait with one', () => {
+describe('http isolation, waiting requests', () => {
   for (const [what, bring] of Object.entries(BRINGS)) {
-    onBoth(`are not given ${what} that only his request brings about`, async (world) => {
+    onBoth(`do not get ${what} that one request causes`, async (world) => {
       const caches = cachesIn(world, 3)
-      const origin = new Origin(({ headers }) => (headers['x-odd'] ? bring() : page('good')))
+      // Long enough for all to wait, in every process, before a response comes.
+      const origin = new Origin(({ headers }) => (headers['x-odd'] ? bring() : page('good')), 100)
       const odd = (caches[0] as HttpCache).handle(get({ 'x-odd': '1' }), origin.ask)
-      await until(() => origin.count === 1, { what: 'his request to be the first' })
+      await until(() => origin.count === 1, { what: 'the odd request to be the first' })
       const others = Array.from({ length: 75 }, (_, n) =>
         textOf((caches[n % 3] as HttpCache).handle(get(), origin.ask)),
       )
@@ -113,7 +89,7 @@ describe('http askers, those who wait with one', () => {
     })
   }
 
-  onBoth('ask by themselves, a few at once, when it is so for everybody', async (world) => {
+  onBoth('are fetched privately, at most eight at once, when all responses are private', async (world) => {
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin(() => page('forbidden', {}, 403))
     const answers = Array.from({ length: 60 }, () => textOf(cache.handle(get(), origin.ask)))
@@ -122,7 +98,7 @@ describe('http askers, those who wait with one', () => {
     assert.ok(origin.most > 1 && origin.most <= 8, `${origin.most} at once`)
   })
 
-  onBoth('have kept what one makes by itself', async (world) => {
+  onBoth('a private fetch stores a response that may be shared', async (world) => {
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin(({ headers }) =>
       headers['x-odd'] ? page('bad', {}, 400) : page('good', { 'cache-control': 'max-age=60' }),
@@ -135,7 +111,7 @@ describe('http askers, those who wait with one', () => {
     assert.equal(origin.count, count)
   })
 
-  onBoth('go on waiting for each other while one sets cookies again and again', async (world) => {
+  onBoth('go on sharing while one client repeatedly gets cookies', async (world) => {
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin(({ headers }) => page('page', headers['x-odd'] ? { 'set-cookie': 'a=b' } : {}))
     for (let turn = 0; turn < 4; turn++) {
@@ -145,21 +121,21 @@ describe('http askers, those who wait with one', () => {
     assert.equal(origin.count, 8)
   })
 
-  onBoth('wait again as soon as what nobody shared is shared', async (world) => {
+  onBoth('share again as soon as the resource is shared again', async (world) => {
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin((_, count) => page('page', count === 1 ? { 'cache-control': 'private' } : {}))
     await textOf(cache.handle(get(), origin.ask))
     await textOf(cache.handle(get(), origin.ask))
-    // What it keeps of that goes out behind the answer.
+    // The end of the hit-for-pass is written after the response.
     await sleep(50)
     await Promise.all(Array.from({ length: 20 }, () => textOf(cache.handle(get(), origin.ask))))
     assert.equal(origin.count, 3)
   })
 })
 
-describe('http askers, errors', () => {
+describe('http isolation, errors', () => {
   for (const status of [400, 401, 403, 405, 409, 413, 416, 429, 431])
-    test(`a ${status} without freshness is not kept by errorTtl`, async () => {
+    test(`a ${status} without stated freshness is not stored by errorTtl`, async () => {
       await using world = new HttpWorld()
       const [cache] = cachesIn(world, 1, { errorTtl: 60_000 }) as [HttpCache]
       const origin = new Origin((_, count) => (count === 1 ? page('no', {}, status) : page('good')))
@@ -168,7 +144,7 @@ describe('http askers, errors', () => {
     })
 
   for (const status of [404, 410, 451, 502, 503, 504])
-    test(`a ${status} is for all who wait`, async () => {
+    test(`a ${status} is shared by the requests that wait`, async () => {
       await using world = new HttpWorld()
       const [cache] = cachesIn(world, 1) as [HttpCache]
       const origin = new Origin(() => page('no', {}, status))
@@ -178,7 +154,7 @@ describe('http askers, errors', () => {
     })
 
   for (const status of [404, 410, 414, 451, 500, 503])
-    test(`a ${status} is kept by errorTtl`, async () => {
+    test(`a ${status} is stored by errorTtl`, async () => {
       await using world = new HttpWorld()
       const [cache] = cachesIn(world, 1, { errorTtl: 60_000 }) as [HttpCache]
       const origin = new Origin(() => page('no', {}, status))
@@ -186,7 +162,7 @@ describe('http askers, errors', () => {
       assert.equal(origin.count, 1)
     })
 
-  test('a 403 that says how long it is fresh is kept', async () => {
+  test('a 403 that states its freshness is stored', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const origin = new Origin(() => page('no', { 'cache-control': 'max-age=60' }, 403))
@@ -194,7 +170,7 @@ describe('http askers, errors', () => {
     assert.equal(origin.count, 1)
   })
 
-  test('what the handler threw is neither kept nor told in other processes', async () => {
+  test('an exception of the handler is neither stored nor visible in other processes', async () => {
     await using world = new HttpWorld()
     const [a, b] = cachesIn(world, 2, { errorTtl: 60_000 }) as [HttpCache, HttpCache]
     const origin = new Origin(() => {
@@ -205,19 +181,19 @@ describe('http askers, errors', () => {
   })
 })
 
-/** A page that is stale at once, and may be served for an hour while it is refreshed, or when the origin fails. */
+/** Stale at once; may be served for an hour while it is refreshed, or when the origin fails. */
 const STALE = { 'cache-control': 'max-age=0, stale-while-revalidate=3600, stale-if-error=3600' }
 
-describe('http askers, what is there', () => {
+describe('http isolation, a stored response', () => {
   for (const [what, bring] of Object.entries(BRINGS))
-    onBoth(`stays when a refresh comes to ${what}`, async (world) => {
+    onBoth(`stays when a refresh yields ${what}`, async (world) => {
       const [cache] = cachesIn(world, 1) as [HttpCache]
       const origin = new Origin(({ headers }) => (headers['x-odd'] ? bring() : page('good', STALE)))
       await textOf(cache.handle(get(), origin.ask))
       await textOf(cache.handle(get({ 'x-odd': '1' }), origin.ask))
-      await until(() => origin.count === 2 && origin.now === 0, { what: 'the refresh to be over' })
+      await until(() => origin.count === 2 && origin.now === 0, { what: 'the refresh to end' })
       await sleep(30)
-      assert.match(await statusOf(cache.handle(get(), origin.ask)), /hit/)
+      assert.match(await cacheStatusOf(cache.handle(get(), origin.ask)), /hit/)
     })
 
   const WITHDRAWALS: Record<string, OriginResponse> = {
@@ -228,11 +204,14 @@ describe('http askers, what is there', () => {
     'what is not to be kept': page('once', { 'cache-control': 'max-age=0' }),
   }
   for (const [what, withdrawal] of Object.entries(WITHDRAWALS))
-    for (const way of ['asked for', 'refreshed'])
-      onBoth(`does not return once it was replaced by ${what}, when that was ${way}`, async (world) => {
+    for (const way of ['when requested', 'when refreshed'])
+      onBoth(`is removed by ${what}, ${way}`, async (world) => {
         const caches = cachesIn(world, 2, { revalidate: true }) as [HttpCache, HttpCache]
         let answer: () => OriginResponse = () =>
-          page('old', way === 'refreshed' ? STALE : { 'cache-control': 'max-age=0, stale-if-error=3600' })
+          page(
+            'old',
+            way === 'when refreshed' ? STALE : { 'cache-control': 'max-age=0, stale-if-error=3600' },
+          )
         const origin = new Origin(() => answer())
         await textOf(caches[0].handle(get(), origin.ask))
         answer = () => withdrawal
@@ -247,7 +226,7 @@ describe('http askers, what is there', () => {
         }
       })
 
-  test('does not return when one that asks by itself finds it gone', async () => {
+  test('is removed when a private fetch yields a 404 with no-store', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]
     let answer = (_: OriginRequest): OriginResponse =>
@@ -264,7 +243,7 @@ describe('http askers, what is there', () => {
       assert.equal(await textOf(cache.handle(get(headers), origin.ask)), '503 failed')
   })
 
-  test('does not return when it is gone with a cookie', async () => {
+  test('is removed by a 410 with Set-Cookie', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]
     let answer = (): OriginResponse => page('old', { 'cache-control': 'max-age=0, stale-if-error=3600' })
@@ -276,7 +255,7 @@ describe('http askers, what is there', () => {
     assert.equal(await textOf(cache.handle(get(), origin.ask)), '503 failed')
   })
 
-  test('stays when a client leaves half-way through a private response', async () => {
+  test('stays when a client leaves half-way through a private fetch', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1) as [HttpCache]
     const noCache = { 'cache-control': 'no-cache' }
@@ -299,7 +278,7 @@ describe('http askers, what is there', () => {
     client.abort()
     await Promise.all(odd)
     await sleep(30)
-    assert.match(await statusOf(cache.handle(get(), origin.ask)), /hit/)
+    assert.match(await cacheStatusOf(cache.handle(get(), origin.ask)), /hit/)
     assert.equal(origin.count, 5)
   })
 
@@ -312,13 +291,13 @@ describe('http askers, what is there', () => {
         count === 1 ? page('old', { 'cache-control': 'max-age=0, stale-if-error=3600' }) : failure,
       )
       for (let n = 0; n < 3; n++)
-        assert.equal(await textOf(cache.handle(get({}, url), origin.ask)), '200 old')
+        assert.equal(await textOf(cache.handle(get({}, { url }), origin.ask)), '200 old')
     }
   })
 })
 
-describe('http askers, a lost lease', () => {
-  test('fails nobody: the answer is for its own client, and the others ask anew', async () => {
+describe('http isolation, a lost lease', () => {
+  test('makes the response private, and the others fetch again', async () => {
     await using world = await HttpWorld.onRedis()
     const caches = cachesIn(world, 2, {}, { lease: 500 })
     const origin = new Origin((_, count) => page(`answer ${count}`))
@@ -330,15 +309,15 @@ describe('http askers, a lost lease', () => {
     const answers = Array.from({ length: 20 }, (_, n) =>
       textOf((caches[n % 2] as HttpCache).handle(get(), slow)),
     )
-    await until(() => origin.count === 1, { what: 'the origin to be asked' })
+    await until(() => origin.count === 1, { what: 'the origin to be called' })
     await world.t.server.call('FLUSHALL')
     const texts = (await Promise.all(answers)).sort()
     assert.deepEqual(texts, ['200 answer 1', ...Array(19).fill('200 answer 2')])
   })
 })
 
-describe("http askers, the locker's own options", () => {
-  test('do not serve what HTTP forbids', async () => {
+describe('http isolation, options of the locker', () => {
+  test('do not serve stale responses that HTTP forbids', async () => {
     await using world = new HttpWorld()
     const own = { staleWhileRevalidate: 60_000, staleIfError: 60_000, softTimeout: 1 }
     const [cache] = cachesIn(world, 1, {}, own) as [HttpCache]
@@ -354,12 +333,12 @@ describe("http askers, the locker's own options", () => {
   })
 })
 
-describe('http askers, Cache-Status', () => {
-  test('says why nothing was kept', async () => {
+describe('http isolation, Cache-Status', () => {
+  test('says why a response is private', async () => {
     await using world = new HttpWorld()
     const [cache] = cachesIn(world, 1, { maxBody: 3 }) as [HttpCache]
     const said = async (response: OriginResponse, url: string): Promise<string> =>
-      statusOf(cache.handle(get({}, url), () => response))
+      cacheStatusOf(cache.handle(get({}, { url }), () => response))
     assert.match(await said(page('a', { 'cache-control': 'private' }), '/1'), /fwd=uri-miss; detail=private$/)
     assert.match(await said(page('a', { 'set-cookie': 'a=b' }), '/2'), /detail=set-cookie$/)
     assert.match(await said(page('long', {}), '/3'), /detail=body-size$/)
@@ -369,11 +348,11 @@ describe('http askers, Cache-Status', () => {
     )
   })
 
-  test('does not say that something was kept which was not', async () => {
+  test('does not say stored when the store has not accepted the response', async () => {
     await using world = new HttpWorld()
     const locker = world.locker()
     const cache = new HttpCache(locker)
-    const said = await statusOf(
+    const said = await cacheStatusOf(
       cache.handle(get(), async () => {
         await cache.handle({ ...get(), method: 'POST' }, () => page('changed'))
         return page('a', { 'cache-control': 'max-age=9' })
@@ -383,7 +362,7 @@ describe('http askers, Cache-Status', () => {
   })
 })
 
-/** The ways for Redis to be away. */
+/** How Redis can be away. */
 const OUTAGES = {
   'refuses connections': async ({ proxy }: Setup & { proxy: TcpProxy }, away: boolean): Promise<void> => {
     await proxy.refuse(away)
@@ -401,9 +380,9 @@ function storageWith(invalidateWithPending: (...keys: string[]) => Promise<void>
   return new ResponseStorage(namespace, resolveHttpOptions({}))
 }
 
-describe('http changes', () => {
+describe('http invalidation while Redis is away', () => {
   for (const [what, set] of Object.entries(OUTAGES))
-    test(`made while Redis ${what} are served by nobody here, and told to all when it is back`, async () => {
+    test(`is honoured in this process while Redis ${what}, and sent when it is back`, async () => {
       await using t = await setup({ proxy: true })
       await using world = new HttpWorld(t)
       const [a, b] = cachesIn(world, 2, {}, { unavailableAfter: 300 }) as [HttpCache, HttpCache]
@@ -415,20 +394,20 @@ describe('http changes', () => {
       assert.equal(await textOf(a.handle({ ...get(), method: 'POST' }, () => page('done'))), '200 done')
       assert.equal(await textOf(a.handle(get(), origin)), '200 new')
       await set(t, false)
-      // Whoever comes now has heard nothing of all that.
+      // A process that starts now knows only what Redis has.
       const [late] = cachesIn(world, 1) as [HttpCache]
       await until(async () => (await textOf(late.handle(get(), origin))) === '200 new', {
-        what: 'the change to be told',
+        what: 'the invalidation to be sent',
       })
       text = 'not asked'
       for (const cache of [a, b, late])
-        await until(async () => /hit/.test(await statusOf(cache.handle(get(), origin))), {
+        await until(async () => /hit/.test(await cacheStatusOf(cache.handle(get(), origin))), {
           what: 'its connection',
         })
       for (const cache of [a, b, late]) assert.equal(await textOf(cache.handle(get(), origin)), '200 new')
     })
 
-  test('are told by the key that the request would have as a GET, with all that came', async () => {
+  test('uses the key that the request would have as a GET', async () => {
     await using world = new HttpWorld()
     const key = (request: HttpRequest & { incoming?: { path: string } }): string =>
       String(request.incoming?.path)
@@ -442,7 +421,7 @@ describe('http changes', () => {
     assert.equal(await textOf(cache.handle({ ...get(), incoming } as HttpRequest, origin)), '200 new')
   })
 
-  test('that can be told to nobody any more are told by telemetry', async () => {
+  test('that can never be sent is reported by telemetry', async () => {
     const lost: unknown[] = []
     const heard = (event: unknown): unknown => lost.push(event)
     subscribe('soloflight:invalidationLost', heard)
@@ -461,7 +440,7 @@ describe('http changes', () => {
     }
   })
 
-  test('are answered while others keep coming', async () => {
+  test('resolves while further ones keep coming', async () => {
     const told: string[] = []
     const outdate = async (...keys: string[]): Promise<void> => {
       await sleep(20)
@@ -479,7 +458,7 @@ describe('http changes', () => {
     assert.equal(new Set(told).size, 40)
   })
 
-  test('made while the one before is being told are told as well', async () => {
+  test('of a key that is being sent is sent once more', async () => {
     const told: string[][] = []
     const gates = [pDefer<void>(), pDefer<void>()]
     const outdate = (...keys: string[]): Promise<void> => {
@@ -489,10 +468,10 @@ describe('http changes', () => {
     const storage = storageWith(outdate)
     const unsent = new Invalidations(storage)
     const first = unsent.invalidate(['a'])
-    await until(() => told.length === 1, { what: 'the first change to be told' })
+    await until(() => told.length === 1, { what: 'the first invalidation to be sent' })
     const changes = [first, unsent.invalidate(['a'])]
     gates[0]?.resolve()
-    await until(() => told.length === 2, { what: 'the second change to be told' })
+    await until(() => told.length === 2, { what: 'the second invalidation to be sent' })
     assert.ok(storage.isInvalidated('a'), 'nothing of it is served meanwhile')
     gates[1]?.resolve()
     await Promise.all(changes)
