@@ -128,20 +128,20 @@ export function endTick(): void {
 
 /** An operation with a deadline. */
 export interface Pending {
-  /** Time of the clock, ms. Written by {@link Deadlines.add}. */
+  /** Time by the clock, ms. Written by {@link Deadlines.add}. */
   deadline: number
   /** Called once the deadline has passed. */
   expire(): void
 }
 
-/** Durations above this are rounded up to steps of {@link LANE_STEP_MS}, so that any number of them share few timers. */
+/** Durations above this are rounded up to steps of {@link DEADLINE_STEP_MS}, so that any number of them share few timers. */
 const EXACT_UP_TO_MS = 1000
-const LANE_STEP_MS = 25
+const DEADLINE_STEP_MS = 25
 
 /** Operations of about the same duration. They expire in the order in which they were added, so one timer serves all. */
-class Lane {
+class DeadlineGroup {
   readonly #clock: Clock
-  /** Called when the lane is empty. */
+  /** Called when the group is empty. */
   readonly #onEnd: () => void
   readonly #pending = new TransientSet<Pending>()
   #timer: Timer | undefined
@@ -194,7 +194,7 @@ class Lane {
 /** Deadlines of operations that mostly end in time. All operations of one duration share a timer. */
 export class Deadlines {
   readonly #clock: Clock
-  readonly #lanes = new Map<number, Lane>()
+  readonly #groups = new Map<number, DeadlineGroup>()
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -203,25 +203,25 @@ export class Deadlines {
   /** Calls `pending.expire` after `timeout` ms unless it is deleted before; up to 25 ms later for long timeouts. */
   add(pending: Pending, timeout: number): void {
     pending.deadline = this.#clock.now() + timeout
-    const duration = laneOf(timeout)
-    const known = this.#lanes.get(duration)
+    const duration = groupOf(timeout)
+    const known = this.#groups.get(duration)
     if (known) return known.add(pending, timeout)
-    const lane: Lane = new Lane(this.#clock, () => {
-      if (this.#lanes.get(duration) === lane) this.#lanes.delete(duration)
+    const group: DeadlineGroup = new DeadlineGroup(this.#clock, () => {
+      if (this.#groups.get(duration) === group) this.#groups.delete(duration)
     })
-    this.#lanes.set(duration, lane)
-    lane.add(pending, timeout)
+    this.#groups.set(duration, group)
+    group.add(pending, timeout)
   }
 
   /** Removes an operation that has ended in time. `timeout` must be the one that it was added with. */
   delete(pending: Pending, timeout: number): void {
-    this.#lanes.get(laneOf(timeout))?.delete(pending)
+    this.#groups.get(groupOf(timeout))?.delete(pending)
   }
 }
 
-/** The duration that names the lane of a timeout, ms. */
-function laneOf(timeout: number): number {
-  return timeout <= EXACT_UP_TO_MS ? timeout : Math.ceil(timeout / LANE_STEP_MS) * LANE_STEP_MS
+/** The duration that names the group of a timeout, ms. */
+function groupOf(timeout: number): number {
+  return timeout <= EXACT_UP_TO_MS ? timeout : Math.ceil(timeout / DEADLINE_STEP_MS) * DEADLINE_STEP_MS
 }
 
 /** A lease is renewed when this part of it has passed. */
@@ -253,15 +253,16 @@ const NEVER = Number.POSITIVE_INFINITY
  * Watches the three moments of a lease with one timer:
  *
  * ```
- * sent                                              expires
- * |-------------- lease ------------------------------|
- * |------ 1/3 ------| renewal is due      |- margin --|
- *                                         | counts as lost
+ * request sent                                         expires
+ * |---------------------- lease -------------------------|
+ *     reply |---- 1/3 ----| renewal is due   |- margin --|
+ *                                            | counts as lost
  * held since |------------- maxHold ---------------| held for too long
  * ```
  *
  * The lease counts from the moment at which the request that extended it was sent, since the server granted it later than
- * that. All times are of the clock, ms.
+ * that. The renewal counts from the reply, so that a slow reply does not cause another renewal at once. All times are by
+ * the clock, ms.
  */
 export class LeaseTimer {
   readonly #clock: Clock

@@ -84,7 +84,7 @@ export interface WaitOptions {
  * then, unless it is a `background` waiter. Emits `wait` when it settles.
  */
 export abstract class BaseWaiter implements Pending {
-  /** Time of the clock, ms. Written by {@link Deadlines} when the waiter is created: the timeout counts from the call. */
+  /** Time by the clock, ms. Written by {@link Deadlines} when the waiter is created: the timeout counts from the call. */
   deadline: number = Number.POSITIVE_INFINITY
   readonly #options: WaitOptions
   readonly #clock: Clock

@@ -123,12 +123,12 @@ export class LockerRuntime {
   #renew(call: Call, entry: CachedResult, now: number, batch: BatchRun | undefined): void {
     const { key } = call
     const renewed = now >= entry.renewAfter ? this.flights.revalidate(call.renewal(), batch) : undefined
-    if (!renewed) return batch?.onClaimSettled(key)
+    if (!renewed) return batch?.onClaimAnswered(key)
     renewed
       .catch(() => {
         entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEWAL_BACKOFF)
       })
-      .finally(() => batch?.onClaimSettled(key))
+      .finally(() => batch?.onClaimAnswered(key))
   }
 
   /** See `Locker.run`. */

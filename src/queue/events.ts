@@ -94,7 +94,7 @@ export class EventReporter {
   }
 
   /** The listeners for the worker of a command. */
-  workerEvents(command: string): Omit<WorkerEvents, 'dueIn' | 'refused'> {
+  workerEvents(command: string): Omit<WorkerEvents, 'dueIn' | 'announcementsFail'> {
     return {
       started: (attempt) => this.#started(attempt, command),
       ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),

@@ -35,7 +35,7 @@ test('states - an attempt runs once', async () => {
 })
 
 test('states - a worker stops before it closes, and a poller closes once', async () => {
-  const events = { started() {}, ended() {}, lost() {}, dueIn() {}, refused() {} }
+  const events = { started() {}, ended() {}, lost() {}, dueIn() {}, announcementsFail() {} }
   const context = queueContext()
   const worker = new Worker('c', (payload) => payload, 1, context, events)
   await assert.rejects(worker.cancelAndRequeue(), ILLEGAL)

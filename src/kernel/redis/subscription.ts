@@ -1,4 +1,4 @@
-import { TransientMap } from '../collections.ts'
+import { assertTransition, TransientMap, type Transitions } from '../collections.ts'
 import { FORMAT, ID_LENGTH, newId } from '../keys.ts'
 import { emit } from '../telemetry.ts'
 import { type Clock, nextTurn, type Timer } from '../time.ts'
@@ -114,16 +114,16 @@ export interface SubscriberEvents {
  * retrying    `timer` waits for the next attempt
  * closed
  *
- * | event        | idle       | connecting | subscribed | pinging    | retrying   |
- * | ------------ | ---------- | ---------- | ---------- | ---------- | ---------- |
- * | open         | connecting |            |            |            |            |
- * | #onSubscribed|            | subscribed |            |            |            |
- * | timer        |            | retrying   | pinging    | retrying   | connecting |
- * | PING's reply |            |            |            | subscribed |            |
- * | #onFailure   |            | retrying   | retrying   | retrying   |            |
- * | close        | closed     | closed     | closed     | closed     | closed     |
+ * | event         | idle       | connecting | subscribed | pinging    | retrying   | closed |
+ * | ------------- | ---------- | ---------- | ---------- | ---------- | ---------- | ------ |
+ * | open          | connecting |            |            |            |            |        |
+ * | #onSubscribed |            | subscribed |            |            |            |        |
+ * | timer         |            | retrying   | pinging    | retrying   | connecting |        |
+ * | PING's reply  |            |            |            | subscribed |            |        |
+ * | #onFailure    |            | retrying   | retrying   | retrying   |            |        |
+ * | close         | closed     | closed     | closed     | closed     | closed     |        |
  *
- * A client belongs to one state after the other until it fails. Events of earlier clients are ignored.
+ * Where no client can be created, `open` and the timer of retrying lead to retrying instead of connecting. A client belongs to one state after the other until it fails. Events of earlier clients are ignored.
  */
 type SubscriberState =
   | { readonly kind: 'idle' | 'closed' }
@@ -133,6 +133,15 @@ type SubscriberState =
       readonly timer: Timer
     }
   | { readonly kind: 'retrying'; readonly timer: Timer }
+
+const SUBSCRIBER_TRANSITIONS: Transitions<SubscriberState['kind']> = {
+  idle: ['connecting', 'retrying', 'closed'],
+  connecting: ['subscribed', 'retrying', 'closed'],
+  subscribed: ['pinging', 'retrying', 'closed'],
+  pinging: ['subscribed', 'retrying', 'closed'],
+  retrying: ['connecting', 'retrying', 'closed'],
+  closed: [],
+}
 
 /**
  * Keeps one subscription open: connects, subscribes and pings. When the client fails, is silent or is closed, it starts again
@@ -174,6 +183,11 @@ export class Subscriber {
     if (this.#state.kind === 'idle') this.#connect()
   }
 
+  #enter(state: SubscriberState): void {
+    assertTransition('subscriber', SUBSCRIBER_TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
   #connect(): void {
     const client = this.#newClient()
     if (!client) return this.#retryLater()
@@ -181,7 +195,7 @@ export class Subscriber {
     const timer = this.#clock.after(CONNECT_TIMEOUT_MS, () =>
       fail(new Error(`no subscription within ${CONNECT_TIMEOUT_MS} ms`)),
     )
-    this.#state = { kind: 'connecting', client, timer }
+    this.#enter({ kind: 'connecting', client, timer })
     client.on('error', fail)
     client.on('end', () => fail())
     client.on('messageBuffer', (channel: Buffer, message: Buffer) => {
@@ -220,7 +234,7 @@ export class Subscriber {
   #pingLater(client: RedisServerClient): void {
     this.#stopTimer()
     const timer = this.#clock.after(PING_INTERVAL_MS, () => this.#ping(client), true)
-    this.#state = { kind: 'subscribed', client, timer }
+    this.#enter({ kind: 'subscribed', client, timer })
   }
 
   #ping(client: RedisServerClient): void {
@@ -233,7 +247,7 @@ export class Subscriber {
     }
     const timer = this.#clock.after(PING_TIMEOUT_MS, onTimeout, true)
     const pinging: SubscriberState = { kind: 'pinging', client, timer }
-    this.#state = pinging
+    this.#enter(pinging)
     const onReply = () => {
       if (this.#state === pinging) this.#pingLater(client)
     }
@@ -262,7 +276,7 @@ export class Subscriber {
       () => this.#connect(),
       true,
     )
-    this.#state = { kind: 'retrying', timer }
+    this.#enter({ kind: 'retrying', timer })
     this.#retryDelay = Math.min(this.#retryDelay * 2, MAX_RETRY_DELAY_MS)
   }
 
@@ -272,9 +286,10 @@ export class Subscriber {
 
   /** Ends the subscription. */
   close(): void {
-    this.#stopTimer()
     const state = this.#state
-    this.#state = { kind: 'closed' }
+    if (state.kind === 'closed') return
+    this.#stopTimer()
+    this.#enter({ kind: 'closed' })
     if ('client' in state) state.client.disconnect()
   }
 }

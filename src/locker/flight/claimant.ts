@@ -227,10 +227,10 @@ export class Claimant implements Claimer {
         return this.#claimForTheRest()
       case 'overloaded':
         return this.#listener.onFailed(
-          () => new OverloadedError('Too many wait for this key already', { key }),
+          () => new OverloadedError('Too many flights are parked on this key', { key }),
         )
       case 'conflict':
-        return this.#onUnavailable(new UnavailableError('Redis gave an answer that is none', { key }))
+        return this.#onUnavailable(new UnavailableError('Redis sent a malformed reply', { key }))
       case 'exhausted': {
         const message = `The record ${shown(record)} of ${shown(key)} can grant no more: no number above its fence is exact. Delete it`
         return this.#onUnavailable(new UnavailableError(message, { key }))
@@ -265,7 +265,7 @@ export class Claimant implements Claimer {
   #park(reply: ClaimReply & { status: 'parked' }): void {
     const { key, locker } = this.#call
     const { fence, afterFence, leaseLeft, progress, trace } = reply
-    const hinted = this.#state.kind === 'claiming' && this.#state.hinted
+    const mustClaimAgain = this.#state.kind === 'claiming' && this.#state.mustClaimAgain
     emit('park', { key, fence, trace: trace || undefined })
     this.#policy = this.#policy.parked(afterFence)
     const parked = new Parked(fence, leaseLeft, locker.clock, () => this.poll())
@@ -273,9 +273,9 @@ export class Claimant implements Claimer {
     if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()
     // The progress of a work whose outcome these waiters do not accept is not for them either.
     this.#waiters.replayProgress(afterFence < fence ? progress : undefined)
-    if (hinted) return this.claim(fence)
+    if (mustClaimAgain) return this.claim(fence)
     if (this.#waiters.stale) serveWhileRevalidating(this.#waiters, false)
-    for (const waiter of this.#waiters) waiter.batch?.onClaimSettled(key)
+    for (const waiter of this.#waiters) waiter.batch?.onClaimAnswered(key)
     if (this.#state === parked) parked.schedulePoll(locker.store.subscribed)
   }
 
@@ -287,7 +287,7 @@ export class Claimant implements Claimer {
   /** Something may have happened that no message told. */
   poll(): void {
     if (this.#state.kind === 'parked') this.claim(this.#state.awaitedFence)
-    else if (this.#state.kind === 'claiming') this.#state.hinted = true
+    else if (this.#state.kind === 'claiming') this.#state.mustClaimAgain = true
   }
 
   notice(notice: Notice): void {
@@ -298,7 +298,7 @@ export class Claimant implements Claimer {
     if (notice.kind === 'progress') {
       if (state.awaitedFence > this.afterFence) this.#waiters.showProgress(notice.bytes)
       // The reply to the claim was made before this progress, and does not hold it.
-      else if (state.kind === 'claiming') state.hinted = true
+      else if (state.kind === 'claiming') state.mustClaimAgain = true
     } else if (notice.kind === 'outcome' && this.#awaits(notice.outcome)) this.#onOutcome(notice.outcome)
     else this.poll()
   }

@@ -1,5 +1,6 @@
 import type { Transitions } from '../../kernel/collections.ts'
 import { callHook } from '../../kernel/hooks.ts'
+import { MAX_TRACE_LENGTH } from '../../kernel/limits.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { JoinedCall } from '../call.ts'
 import type { HeldLease } from '../processor/held-lease.ts'
@@ -7,25 +8,18 @@ import { ANY_STALENESS, type Claim, type Outcome } from '../store/store.ts'
 import type { Waiter } from './waiter-set.ts'
 
 /**
- * A flight asks the store, or processes the key itself:
+ * A flight asks the store through its claimant, or processes the key itself:
  *
- * ```
- *             none fresh            another holds the lease
- *   reading ------------> claiming -----------------------> parked
- *      |                  |  ^   ^                          |    |
- *      |                  |  |   '--------------------------'    |
- *      |          granted |  | lost,      the lease ends, a      |
- *      |                  v  | released   message was missed     |
- *      |               processing                                |
- *      |                  |                                      |
- *      '------------------+--------> closed <--------------------'
- *         there is an outcome, or nobody waits any more
- * ```
+ *   from        event                                                            to
+ *   asking      granted; Redis is unavailable; it begins as a bypass             processing
+ *   asking      granted too late to be used                                      asking
+ *   processing  released, and granted anew in the same step                      processing
+ *   processing  the lease is lost or released; granted anew too late             asking
+ *   both        an outcome that some waiters may not receive                     asking
+ *   both        an outcome for all waiters; failed for all; no waiter is left    closed
  *
- * It claims again when a stale value answers the claim, when nothing up to a fence is accepted any more, when a grant came
- * too late to be used, and when something happened that the reply does not show. While Redis is unavailable it goes from
- * reading or claiming to processing, for this process alone. Waiters that may not receive an outcome, because it was last
- * known to be valid before they joined, stay: from any state, the flight reads or claims anew for them.
+ * A waiter may not receive an outcome that was last known to be valid before the waiter joined. While a work runs under a
+ * lease, a flight without waiters closes when the work or the lease ends.
  */
 export type FlightState = typeof ASKING | Processing | typeof CLOSED
 
@@ -55,7 +49,27 @@ export class Processing {
   }
 }
 
-/** The states of a claimant: what it asks the store on behalf of its flight. */
+/**
+ * The states of a claimant: what it asks the store on behalf of its flight.
+ *
+ *   from               event                                                     to
+ *   idle               the flight begins                                         reading; claiming when it refreshes
+ *   idle               the lease of the flight is lost or released               claiming
+ *   reading            there is no value that the policy accepts                 claiming
+ *   claiming           granted                                                   idle
+ *   claiming           another process holds the lease                           parked
+ *   claiming           the reply is a stale value, a bypass or a dead processor  claiming
+ *   parked             the lease ends; the record is free; a message was missed  claiming
+ *   parked             it was to claim again when the reply came                 claiming
+ *   reading, claiming, the result has an invalidated tag, or cannot be decoded   claiming
+ *   parked
+ *   reading, claiming  Redis is unavailable                                      idle
+ *   all but done       an outcome that some waiters may not receive              reading; claiming if it was not stored,
+ *                                                                                or when it refreshes
+ *   all but done       the flight is closed                                      done
+ *
+ * A flight that begins as a bypass has an idle claimant.
+ */
 export type ClaimantState = typeof IDLE | typeof READING | Claiming | Parked | typeof DONE
 
 export const CLAIMANT_TRANSITIONS: Transitions<ClaimantState['kind']> = {
@@ -82,8 +96,8 @@ export class Claiming {
   readonly kind = 'claiming'
   /** The grant whose outcome the flight waits for, so that it may read it even if it was not stored; 0: none. */
   readonly awaitedFence: number
-  /** Something happened that the reply may not show: parked by it, the flight claims once more. */
-  hinted = false
+  /** Something happened that the reply may not show. If the reply parks the flight, it claims again. */
+  mustClaimAgain = false
 
   constructor(awaitedFence: number) {
     this.awaitedFence = awaitedFence
@@ -101,7 +115,7 @@ export class Parked {
   readonly kind = 'parked'
   /** The grant whose outcome the flight waits for. */
   readonly awaitedFence: number
-  /** When its lease ends, of the clock. */
+  /** When its lease ends, by the clock. */
   readonly #leaseEndsAt: number
   readonly #clock: Clock
   readonly #poll: () => void
@@ -130,7 +144,7 @@ export class Parked {
 
 /** What a flight is told by its claimant. */
 export interface ClaimantListener {
-  /** A request is sent: what it brings is not newer than callers of later. */
+  /** A request is sent. Its result may be older than calls made from now on. */
   onSent(): void
   onOutcome(outcome: Outcome, from: 'reply' | 'message'): void
   /** This process is the processor. The lease counts from when the claim was sent. */
@@ -146,9 +160,6 @@ export interface ClaimantListener {
   /** To the holder: nobody is parked any more. */
   onUnwanted(): void
 }
-
-/** Longest trace context that is kept, in characters. */
-const MAX_TRACE = 512
 
 /** What the next claim accepts as its answer. Immutable: replaced when that changes. */
 export class ClaimPolicy {
@@ -214,5 +225,5 @@ export class ClaimPolicy {
 /** The trace context that the hook of the user returns, if it returns one. */
 function traceOf({ locker, context }: JoinedCall): string {
   const trace: unknown = locker.trace && callHook(context, 'trace', locker.trace)
-  return typeof trace === 'string' ? trace.slice(0, MAX_TRACE) : ''
+  return typeof trace === 'string' ? trace.slice(0, MAX_TRACE_LENGTH) : ''
 }

@@ -94,7 +94,7 @@ export class FlightTable implements FlightListener {
     flight.add(waiter)
     if (known) {
       call.locker.counters.joins++
-      batch?.onClaimSettled(call.key)
+      batch?.onClaimAnswered(call.key)
       if (hasListeners('join')) emit('join', { key: call.key })
     } else {
       this.#flights.add(flight)

@@ -42,7 +42,7 @@ function join(
   const stale = runtime.serveStale(call, batch)
   if (stale) return stale.promise
   const result = runtime.flights.join(call, batch)
-  const answered = () => batch.onClaimSettled(key)
+  const answered = () => batch.onClaimAnswered(key)
   result.then(answered, answered)
   return result
 }

@@ -55,13 +55,13 @@ export class BatchRun implements WaitNode {
   }
 
   /** The claim of a key was answered. */
-  onClaimSettled(key: string): void {
+  onClaimAnswered(key: string): void {
     if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
   }
 
   onGranted(held: HeldLease): void {
     this.#granted.push(held)
-    if (this.#collecting) this.onClaimSettled(held.call.key)
+    if (this.#collecting) this.onClaimAnswered(held.call.key)
     else if (this.#granted.length === 1) held.call.locker.clock.after(TAKEOVER_WINDOW, () => this.#start())
   }
 

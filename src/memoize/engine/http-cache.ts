@@ -156,7 +156,7 @@ export class HttpCache {
    * | private failure  | a stale response                                | fetches again                     |
    * | private request  |                                                 | fetches again                     |
    * | Vary index       |                                                 | looks at the entry of its variant |
-   * | response         | it, if it was made for waiters or is fresh      | fetches again                     |
+   * | response         | it, if made for waiters, fresh or servable stale | fetches again                    |
    *
    * After MAX_PRIVATE_RESULTS private results the request is fetched privately, after MAX_ROUNDS it is forwarded.
    *
@@ -291,7 +291,7 @@ export class HttpCache {
       .catch(() => onEnd(true))
   }
 
-  /** Forwards a request to the origin unchanged. The response is private. */
+  /** Forwards a request to the origin, without its hop-by-hop fields. The response is private. */
   async #forward(request: HttpRequest, origin: Origin, forwardReason: ForwardReason): Promise<HttpResponse> {
     return this.#builder.forwarded(request, await fetchOrigin(request, origin), { forwardReason })
   }

@@ -41,9 +41,9 @@ const STREAM_AFTER_MS = 50
  * | audience | of whom            | the client stops waiting | the claim is lost                     |
  * | -------- | ------------------ | ------------------------ | ------------------------------------- |
  * | everyone | client and waiters | waiters                  | client; nobody if its client has gone |
- * | waiters  | waiters            |                          | nobody                                |
+ * | waiters  | waiters            | waiters                  | nobody                                |
  * | client   | client             | nobody                   |                                       |
- * | nobody   |                    |                          |                                       |
+ * | nobody   |                    | nobody                   |                                       |
  *
  * The claim is lost when the lease was, or when nobody waits any more.
  */
@@ -59,13 +59,13 @@ const AUDIENCES: Transitions<Audience> = {
 /**
  * What the request's own client gets from a fetch so far:
  *
- * | outcome   | meaning                                              | next                        |
- * | --------- | ---------------------------------------------------- | --------------------------- |
- * | none      | the origin was not called, or has not responded      | any other                   |
- * | streaming | the response may be shared; its body is coming in    | private, failed, or it stays |
- * | complete  | the response may be shared, and is complete          |                             |
- * | private   | the response is for this client alone                |                             |
- * | failed    | the origin, or its body, has failed                  |                             |
+ * | outcome   | meaning                                                     | next                         |
+ * | --------- | ----------------------------------------------------------- | ---------------------------- |
+ * | none      | no response yet, or its body is collected before it streams | any other                    |
+ * | streaming | the response may be shared; its body is coming in           | private, failed, or it stays |
+ * | complete  | the response may be shared, and is complete                 | failed: it cannot be stored  |
+ * | private   | the response is for this client alone                       |                              |
+ * | failed    | the origin, its body or the storage has failed              |                              |
  */
 export type FetchOutcome =
   | { readonly kind: 'none' }
@@ -144,7 +144,7 @@ export class OriginFetch {
     return this.#result
   }
 
-  /** The request does not wait any more, or does not need the response: discards a private one. */
+  /** The request does not wait any more, or does not need the response: the body of a private one is discarded. */
   dropReader(): void {
     this.#setAudience(this.#isClaimLost ? 'nobody' : 'waiters')
   }

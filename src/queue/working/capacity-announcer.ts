@@ -10,36 +10,36 @@ const MIN_ANNOUNCE_PAUSE = 20
 /** A failed announcement is repeated after one to two times this delay, ms. */
 const RETRY_AFTER = 200
 
-/** Number of failed announcements in a row after which `onRefused` is called. */
-const REFUSALS_BEFORE_WARNING = 3
+/** Number of failed announcements in a row after which `onFailing` is called. */
+const FAILURES_BEFORE_WARNING = 3
 
 /** Dependencies of an announcer. */
 export interface AnnouncerDeps {
   clock: Clock
   /** Tells the store how many jobs the worker can take now. Rejects if the store does not accept it. */
   announce(): Promise<void>
-  /** The store has refused several announcements in a row. */
-  onRefused(error: unknown): void
+  /** Several announcements in a row have failed: the store refused them, or the subscription is missing. */
+  onFailing(error: unknown): void
 }
 
 /**
- * | state     | timer fires | request() | reply              | stop()  |
- * | --------- | ----------- | --------- | ------------------ | ------- |
- * | announced | announcing  | requested |                    | stopped |
- * | requested | announcing  |           | ignored            | stopped |
- * | announcing |            | requested | announced          | stopped |
- * | stopped   |             |           | ignored            |         |
+ * | state      | timer fires | request() | reply, or failure | stop()  |
+ * | ---------- | ----------- | --------- | ----------------- | ------- |
+ * | announcing |             | requested | waiting           | stopped |
+ * | waiting    | announcing  | requested | ignored           | stopped |
+ * | requested  | announcing  |           | ignored           | stopped |
+ * | stopped    |             |           | ignored           |         |
  *
- * A failed announcement leads to announced as well, with a shorter timer. A reply counts only for the latest announcement.
+ * The timer of waiting is shorter after a failure. The reply to an earlier announcement is ignored in every state.
  */
 type AnnouncerState =
-  | { readonly kind: 'announced' | 'requested'; readonly timer: Timer }
+  | { readonly kind: 'waiting' | 'requested'; readonly timer: Timer }
   | { readonly kind: 'announcing' | 'stopped' }
 
 const ANNOUNCER_TRANSITIONS: Transitions<AnnouncerState['kind']> = {
-  announced: ['announcing', 'requested', 'stopped'],
+  waiting: ['announcing', 'requested', 'stopped'],
   requested: ['announcing', 'stopped'],
-  announcing: ['announced', 'requested', 'stopped'],
+  announcing: ['waiting', 'requested', 'stopped'],
   stopped: [],
 }
 
@@ -47,10 +47,10 @@ const ANNOUNCER_TRANSITIONS: Transitions<AnnouncerState['kind']> = {
 export class CapacityAnnouncer {
   readonly #deps: AnnouncerDeps
   #state: AnnouncerState = { kind: 'announcing' }
-  /** Time of the latest announcement, ms of the clock. */
+  /** Time of the latest announcement by the clock, ms. */
   #announcedAt = Number.NEGATIVE_INFINITY
   /** Number of failed announcements in a row. */
-  #refusals = 0
+  #failures = 0
 
   constructor(deps: AnnouncerDeps) {
     this.#deps = deps
@@ -64,7 +64,7 @@ export class CapacityAnnouncer {
     this.#state = state
   }
 
-  #enterAfter(kind: 'announced' | 'requested', ms: number): void {
+  #enterAfter(kind: 'waiting' | 'requested', ms: number): void {
     this.#enter({ kind, timer: this.#deps.clock.after(ms, this.#onTimer, true) })
   }
 
@@ -80,12 +80,12 @@ export class CapacityAnnouncer {
     let nextIn = ANNOUNCE_INTERVAL * (0.9 + Math.random() / 5)
     try {
       await this.#deps.announce()
-      this.#refusals = 0
+      this.#failures = 0
     } catch (error) {
-      if (++this.#refusals === REFUSALS_BEFORE_WARNING) this.#deps.onRefused(error)
+      if (++this.#failures === FAILURES_BEFORE_WARNING) this.#deps.onFailing(error)
       nextIn = RETRY_AFTER * (1 + Math.random())
     }
-    if (this.#state === announcing) this.#enterAfter('announced', nextIn)
+    if (this.#state === announcing) this.#enterAfter('waiting', nextIn)
   }
 
   /** The store may not know the capacity any more: announces it soon. */

@@ -19,8 +19,8 @@ export interface WorkerEvents {
   lost(attempt: Attempt, reason: unknown): void
   /** A job is due in `ms`. */
   dueIn(ms: number): void
-  /** The store has refused the capacity of this worker several times in a row. */
-  refused(error: unknown): void
+  /** Several announcements of the capacity in a row have failed. */
+  announcementsFail(error: unknown): void
 }
 
 /** Delay before a report that got no reply is repeated, ms. */
@@ -37,7 +37,7 @@ const NON_BLOCKING_HANDLERS = 10
  * | ------- | ----------------------------------- | --------------------- | ---------------- | ---------------------------- |
  * | open    | are accepted and run                | releases its slot     | closing          |                              |
  * | closing | are requeued                        | releases no slot      |                  | closed: all are requeued     |
- * | closed  |                                     |                       |                  |                              |
+ * | closed  | are requeued                        | releases no slot      |                  |                              |
  */
 type WorkerState = 'open' | 'closing' | 'closed'
 
@@ -87,7 +87,7 @@ export class Worker implements WorkerListener {
     this.#announcer = new CapacityAnnouncer({
       clock: queue.clock,
       announce: () => this.#announce(),
-      onRefused: (error) => events.refused(error),
+      onFailing: (error) => events.announcementsFail(error),
     })
   }
 

@@ -46,7 +46,7 @@ export class Workers {
     const worker = new Worker(command, handler, concurrency, this.#context, {
       ...this.#events.workerEvents(command),
       dueIn: (ms) => this.#duePoller?.dueIn(ms),
-      refused: (error) => this.#warnOfRefusal(command, error),
+      announcementsFail: (error) => this.#warnOfRefusal(command, error),
     })
     this.#workers.set(command, worker)
     this.#duePoller ??= this.#startPolling()
