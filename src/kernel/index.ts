@@ -1,4 +1,4 @@
-/** The kernel: what all layers stand on. */
+/** The kernel: what all layers use. */
 
 export { type Codec, jsonCodec } from './codec/codec.ts'
 export type { RedisClient, RedisClusterClient, RedisServerClient, RedisSource } from './redis/client.ts'

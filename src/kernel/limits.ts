@@ -6,7 +6,7 @@ export interface CallLimits {
   within: number
 }
 
-/** Waiters that may be parked on one record, unless configured otherwise. */
+/** Flights, or calls of a queue, that may be parked on one record, unless `maxParked` is given. */
 export const MAX_PARKED: number = 10_000
 
 /** A larger value, in bytes, is not sent in messages: parked waiters read it from the record. */

@@ -2,10 +2,11 @@ import { masked, maskedValue } from '../secrets.ts'
 
 // Options are checked from one table per options type:
 //
-//   const RUN_OPTIONS: OptionTable<RunOptions, RunDefaults> = { ttl: [checkDuration, 60_000], signal: [checkSignal], … }
-//   const { ttl, signal } = resolveOptions(given, RUN_OPTIONS)
+//   const LOCKER_OPTIONS: OptionTable<LockerOptions, LockerDefaults> = { ttl: [checkDuration, 60_000], … }
+//   checkOptions(given, LOCKER_OPTIONS)
+//   const options = withDefaults(given, defaultsOf(LOCKER_OPTIONS))
 //
-// The type of the table demands a row for every option, and a default in the rows of `RunDefaults` and in no other.
+// The type of the table demands a row for every option, and a default in the rows of `LockerDefaults` and in no other.
 
 /** A name or key for a message: short, and without the credentials of a URL. */
 export function shown(name: string): string {

@@ -34,9 +34,9 @@ export interface ResultEntry<T> {
   readonly invalidated: boolean
   /** Served although its ttl has passed. */
   readonly stale: boolean
-  /** Computed for this process alone, because Redis was away, or because of a bypass. */
+  /** Computed for this process alone, because Redis was unavailable, or because of a bypass. */
   readonly unshared: boolean
-  /** Served while Redis was away: an invalidation of it may have been missed. */
+  /** Served while Redis was unavailable: an invalidation of it may have been missed. */
   readonly unverified?: true
 }
 
@@ -91,7 +91,7 @@ export class KeyNamespace<T> {
     }
   }
 
-  /** The result in this process's cache, for when Redis is away: an invalidation of it may have been missed. */
+  /** The result in this process's cache, for when Redis is unavailable: an invalidation of it may have been missed. */
   lastKnown(key: string): ResultEntry<T> | undefined {
     const name = cacheName(this.#namespace, key)
     const entry = this.#runtime.cache?.lastKnown(name, this.clock.now())

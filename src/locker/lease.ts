@@ -32,7 +32,7 @@ export class Lease implements AsyncDisposable {
     return this.#held.grant.fence
   }
 
-  /** False when Redis is away and `onUnavailable` is 'local' or 'cached-local': the result reaches this process alone. */
+  /** False when Redis is unavailable and `onUnavailable` is 'local' or 'cached-local': only this process gets the result. */
   get shared(): boolean {
     return this.#held.shared
   }

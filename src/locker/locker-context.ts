@@ -35,9 +35,9 @@ export interface Counters {
   bypasses: number
   /** Stored values that the codec could not decode. Each was computed anew. */
   undecodable: number
-  /** Results served from this process's cache while Redis was away. */
+  /** Results served from this process's cache while Redis was unavailable. */
   unverified: number
-  /** Claims that failed because Redis was away; works that therefore ran for this process alone. */
+  /** Claims that failed because Redis was unavailable; works that therefore ran for this process alone. */
   unavailable: number
   unshared: number
 }
@@ -98,7 +98,7 @@ export interface LockerContext {
   readonly heldLeases: LeaseRegistry
   /** Requests under way that `close` waits for. Written by {@link track}. */
   readonly requests: TransientSet<Promise<unknown>>
-  /** The held leases that are for this process alone, because Redis is away. */
+  /** The held leases that are for this process alone, because Redis is unavailable. */
   readonly unshared: TransientSet<ActiveLease>
   /** Without an in-process cache: callers receive no result that an acknowledged invalidation may have preceded. */
   readonly strict: boolean

@@ -32,7 +32,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { ResultCacheOptions } from './cache/result-cache.ts'
 import { MemoryStore } from './store/memory-store.ts'
 
-/** What a caller has done while Redis is away. */
+/** What a caller has done while Redis is unavailable. */
 export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
 
 /**
@@ -125,8 +125,8 @@ export interface LockerOptions extends StaleOptions {
    */
   onUnavailable?: OnUnavailable | undefined
   /**
-   * With `'local'` and `'cached-local'`: works that run at once in this process while Redis is away. More calls reject with
-   * OverloadedError.
+   * With `'local'` and `'cached-local'`: works that run at once in this process while Redis is unavailable. More calls
+   * reject with OverloadedError.
    * @default Infinity
    */
   maxUnshared?: number | undefined

@@ -195,7 +195,7 @@ export class LockerRuntime {
     const flight = this.flights.current(record)
     const before = flight?.waiters.lastSeq ?? 0
     const invalidateHere = () => this.flights.invalidate(record, Number.MAX_SAFE_INTEGER)
-    // Also when Redis is away: the cache of this process must not serve a result that is known to be invalid.
+    // Also when Redis is unavailable: the cache of this process must not serve a result that is known to be invalid.
     const failed = (error: unknown) => {
       invalidateHere()
       throw error

@@ -9,7 +9,7 @@ export interface WorkContext {
   readonly signal: AbortSignal
   /** Fencing token of the grant. It only grows, so a store can refuse writes with an older one. 0 when unshared. */
   readonly fence: number
-  /** Whether the result will reach other processes. False when Redis is away, or during a bypass (see `noStore`). */
+  /** Whether the result will reach other processes. False when Redis is unavailable, or during a bypass (see `noStore`). */
   readonly shared: boolean
   /**
    * Sends a value to the `onProgress` of all waiters, in every process. Of several values in quick succession only the last

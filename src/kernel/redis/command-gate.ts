@@ -273,8 +273,8 @@ export class CommandGate implements CallHost {
       return void this.#clock.after(left, () => this.onDeadline(call), true)
     // After a blocked event loop, replies may lie unread in the socket. They are read before the next turn ends.
     const stalled = now - call.deadline > EVENT_LOOP_STALL_MS
-    const patience = stalled ? now + call.timeout : 0
-    this.#giveUpAfterReading(call, call.server.replies, patience)
+    const readUntil = stalled ? now + call.timeout : 0
+    this.#giveUpAfterReading(call, call.server.replies, readUntil)
   }
 
   /** Gives a call up in the next turn, or later, until `readUntil`, while replies are still being read. */

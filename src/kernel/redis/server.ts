@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { assertTransition, TransientSet, type Transitions } from '../collections.ts'
+import { TransientSet } from '../collections.ts'
 import { type Clock, EVENT_LOOP_STALL_MS, type Timer } from '../time.ts'
 import { isCluster, type RedisClient, type RedisClusterClient, slotOf } from './client.ts'
 
@@ -21,12 +21,6 @@ export type BreakerState =
   | { readonly kind: 'open'; readonly since: number }
   | { readonly kind: 'half-open'; readonly since: number }
 
-const BREAKER_TRANSITIONS: Transitions<BreakerState['kind']> = {
-  closed: ['closed', 'open'],
-  open: ['closed', 'half-open'],
-  'half-open': ['closed', 'open', 'half-open'],
-}
-
 const CLOSED: BreakerState = { kind: 'closed', silentSince: undefined }
 
 /**
@@ -40,39 +34,34 @@ export class CircuitBreaker {
     return this.#state
   }
 
-  #enter(state: BreakerState): void {
-    assertTransition('circuit breaker', BREAKER_TRANSITIONS, this.#state.kind, state.kind)
-    this.#state = state
-  }
-
   /** The connection is lost. */
   onDisconnected(now: number): void {
     const state = this.#state
-    if (state.kind === 'half-open') this.#enter({ kind: 'open', since: state.since })
+    if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
     else if (state.kind === 'closed' && state.silentSince === undefined)
-      this.#enter({ kind: 'closed', silentSince: now })
+      this.#state = { kind: 'closed', silentSince: now }
   }
 
   /** A call or the probe has failed: the server has not replied since `since`. */
   onUnavailable(since: number): void {
     const state = this.#state
-    if (state.kind === 'closed') this.#enter({ kind: 'open', since: state.silentSince ?? since })
-    else if (state.kind === 'half-open') this.#enter({ kind: 'open', since: state.since })
+    if (state.kind === 'closed') this.#state = { kind: 'open', since: state.silentSince ?? since }
+    else if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
   }
 
   /** The connection is restored: calls wait for the probe. */
   onConnected(now: number): void {
-    this.#enter(this.#state.kind === 'closed' ? CLOSED : { kind: 'half-open', since: now })
+    this.#state = this.#state.kind === 'closed' ? CLOSED : { kind: 'half-open', since: now }
   }
 
   /** A probe is sent on the present connection. Calls fail until it is answered. */
   onProbe(): void {
-    if (this.#state.kind === 'open') this.#enter({ kind: 'half-open', since: this.#state.since })
+    if (this.#state.kind === 'open') this.#state = { kind: 'half-open', since: this.#state.since }
   }
 
   /** The server has replied. */
   onReply(): void {
-    if (this.#state !== CLOSED) this.#enter(CLOSED)
+    if (this.#state !== CLOSED) this.#state = CLOSED
   }
 
   /** How long a call with this timeout may still wait, ms; Infinity: there is no outage. */

@@ -52,7 +52,7 @@ export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & 
 const ENTRY_BYTES = 512
 
 /**
- * The results that this process has received lately (LRU). Written by result-delivery.ts; entries leave when their record
+ * The results that this process has received lately (LRU). Written by `Call.cacheOutcome`; entries leave when their record
  * or one of their tags is invalidated.
  */
 export class ResultCache {
@@ -61,7 +61,7 @@ export class ResultCache {
   /** Indexes of `#entries` for invalidations, which name a record or a tag. */
   readonly #nameOfRecord = new Map<string, string>()
   readonly #namesOfTag = new Map<string, Set<string>>()
-  /** False while the subscription is lost. Entries may then be invalid, and serve only while Redis is away. */
+  /** False while the subscription is lost. Entries may then be invalid, and serve only while Redis is unavailable. */
   #hearsInvalidations = true
   readonly #clock: Clock
 

@@ -6,9 +6,9 @@ import { outcomeRetention } from '../processor/lease-state.ts'
 import type { Claimer, ClaimReply, Outcome } from '../store/store.ts'
 
 /**
- * Stores the result of a work that ran beside others, unless the work, or another, said that it is not to be stored. That
- * ends the bypass. `lastFence`: the last one when the work began; it is not stored if anything was granted or invalidated
- * since. Best effort.
+ * Stores the result of a work that ran in a bypass, which ends the bypass. An error, a result with tags, and a result that the
+ * work declared unstorable are not stored. `lastFence`: the last fence when the work began; nothing is stored if anything was
+ * granted or invalidated since. Best effort.
  */
 export function storeBypassed({ call, resultPolicy }: HeldLease, outcome: Outcome, lastFence: number): void {
   if (outcome.kind === 'error' || resultPolicy.bypassFor !== undefined || call.tags.length > 0) return
@@ -24,7 +24,7 @@ export interface Retention {
 }
 
 /**
- * Stores a value that there is already, unless somebody computes the key at the moment. Returns whether it did.
+ * Stores a value that exists already, under a claim of its own. Returns false if another holds the claim of the key.
  * `expectedFence`: only if this is the last fence and its grant was not invalidated; 0: in any case.
  * @throws UnavailableError, OverloadedError, ClosedError
  */

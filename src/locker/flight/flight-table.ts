@@ -70,7 +70,7 @@ export class FlightTable implements FlightListener {
   join(call: Call, batch?: BatchRun): Promise<unknown> {
     const { record } = call
     const table = call.refresh ? this.#refreshing : this.#open
-    // Redis is away: a caller that accepts what the cache has does not wait for the work of this process.
+    // Redis is unavailable: a caller that accepts what the cache has does not wait for the work of this process.
     const kept = table.get(record)?.isUnshared ? lastKnown(call) : undefined
     if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
     this.#sealIfRevalidating(call)

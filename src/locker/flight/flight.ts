@@ -33,9 +33,9 @@ import { errorFor, type StaleResult, type Waiter, WaiterSet, type WaiterSetListe
 
 /** What the table of flights is told. */
 export interface FlightListener {
-  /** A request is sent: what it brings is not newer than callers of later. */
+  /** A request is sent. Its result may be older than calls made from now on. */
   onSent(flight: Flight): void
-  /** Callers that come now must not join. */
+  /** New callers must not join. */
   onSealed(flight: Flight): void
   onClosed(flight: Flight): void
   onWaiterLeft(): void
@@ -82,7 +82,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     return this.#held?.shared === false
   }
 
-  /** A request is under way, and nobody waits for what it brings. */
+  /** A request is under way, and no waiter is left. */
   get isOrphan(): boolean {
     return this.#claimant.isWaiting && this.waiters.size === 0
   }
@@ -129,11 +129,11 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** An invalidation, the first of the grant `fence`, came after the waiter `seq` had joined. */
   validateGrant(fence: number, seq: number): void {
-    // Of its tags nothing has been read since the claim was sent.
+    // The tag versions were last read when the claim was sent.
     if (fence === this.#awaitedFence && !this.#held?.grant.tagVersions?.size) this.waiters.validate(seq)
   }
 
-  /** Results of grants up to `fence` are not served any more. Returns whether callers that come now must not join. */
+  /** Results of grants up to `fence` are not served any more. Returns whether new callers must not join. */
   invalidateUpTo(fence: number): boolean {
     this.waiters.barrier.onInvalidated()
     this.waiters.dropStale(fence)
@@ -141,7 +141,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     return this.#awaitedFence <= fence
   }
 
-  /** Returns whether callers that come now must not join. */
+  /** Returns whether new callers must not join. */
   invalidateTag(tag: string): boolean {
     this.waiters.barrier.onTagInvalidated()
     if (!this.#leader.tags.includes(tag) && !this.waiters.stale?.tags.includes(tag)) return false
@@ -157,7 +157,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   onSubscribed(): void {
     this.#claimant.poll()
-    // Redis is back: callers that come now do not wait for a result of this process alone.
+    // Redis is available again: new callers do not wait for a result of this process alone.
     if (this.isUnshared) this.#listener.onSealed(this)
   }
 
@@ -202,7 +202,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     const call = this.waiters.first?.call
     if (!call) this.#close()
     else if (call.locker.unshared.size >= call.maxUnshared)
-      this.onFailed((key) => new OverloadedError('Redis is away, and enough works run without it', { key }))
+      this.onFailed((key) => new OverloadedError('Redis is unavailable, `maxUnshared` works run', { key }))
     else this.#process('local', 0, 0, call.locker.clock.now(), 0)
   }
 
@@ -294,7 +294,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   onReleasing(grant: Grant, asExpired: boolean): Regrant | undefined {
     if (this.#held?.grant !== grant) return undefined
     if (asExpired)
-      this.waiters.rejectWithoutTakeover('The processor was let go at `maxHold`, and takeover is off')
+      this.waiters.rejectWithoutTakeover('The processor was released at `maxHold`, and takeover is off')
     const regrants = grant.mode === 'shared' && this.waiters.size > 0
     return regrants ? { attempt: this.#claimant.nextAttempt(), lease: grant.lease } : undefined
   }

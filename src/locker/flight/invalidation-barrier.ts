@@ -18,11 +18,13 @@
 export class InvalidationBarrier {
   #lastSeq = 0
   #validatedSeq = 0
-  /** When the last request was sent, of the clock, and the last waiter that had joined then. */
+  /** When the last request was sent, by the clock. Written by `onSent`. */
   sentAt = 0
+  /** The last waiter that had joined then. */
   sentSeq = 0
-  /** Since then no message was missed, and none invalidated the key; or, of the other, any tag. */
+  /** Since then no message was missed, and none invalidated the key. */
   #keyUnchanged = false
+  /** Since then no message was missed, and none invalidated any tag. */
   #tagsUnchanged = false
 
   /** Number of the last waiter that joined. */
@@ -30,7 +32,7 @@ export class InvalidationBarrier {
     return this.#lastSeq
   }
 
-  /** A waiter joins: its number. */
+  /** Returns the number of a new waiter. */
   nextSeq(): number {
     return ++this.#lastSeq
   }

@@ -123,8 +123,8 @@ export function rejectUnlessUnshared(waiters: WaiterSet, error: unknown): void {
 }
 
 /**
- * What the cache of this process has for a call while Redis is away, if the call accepts that: it is fresh or within the
- * call's `staleIfError`, but an invalidation of it may have been missed.
+ * What the cache of this process has for a call while Redis is unavailable, if the call accepts that: it is fresh or within
+ * the call's `staleIfError`, but an invalidation of it may have been missed.
  */
 export function lastKnown(call: Call): { result: unknown } | undefined {
   const { key, name, locker, onUnavailable, afterFence, staleIfError, refresh } = call

@@ -86,7 +86,7 @@ export interface StaleResult {
   /** The memory that it takes. */
   readonly bytes: number
   readonly fence: number
-  /** Of the clock: since when it has been stale, and until when it may be served at all. */
+  /** By the clock: since when it has been stale, and until when it may be served at all. */
   readonly staleSince: number
   readonly staleUntil: number
   /** Names of the records of its tags. */

@@ -27,12 +27,12 @@ export type ManyResults<T> =
   | readonly (T | Error | PromiseLike<T>)[]
   | ReadonlyMap<string, T | Error | PromiseLike<T>>
 
-/** What is granted later, one after the other, is gathered for so long, ms. */
+/** Later grants are collected for this time before the work runs, ms. */
 const TAKEOVER_WINDOW = 5
 
 /**
  * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
- * that were granted. What is granted later, by a takeover, is another round.
+ * that were granted. Grants that come later, by a takeover, are another batch.
  */
 export class BatchRun implements WaitNode {
   waitsFor: Map<WaitNode, number> | undefined
@@ -48,13 +48,13 @@ export class BatchRun implements WaitNode {
     this.#work = work
   }
 
-  /** In which its work runs. First asked for by the call that it belongs to. */
+  /** The async context of the work. Created on first access. */
   get context(): AsyncContext {
     this.#context ??= new AsyncContext()
     return this.#context
   }
 
-  /** The claim of a key was answered. */
+  /** The claim of a key was answered: granted, parked, joined or served. */
   onClaimAnswered(key: string): void {
     if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
   }

@@ -60,7 +60,7 @@ export class Grant implements GrantRef {
   /** The lease that was claimed, ms. It stays the same, whichever waiter's work runs under it. */
   readonly lease: number
   readonly outcomeRetention: number
-  /** local: for this process alone, because Redis is away. bypass: for its waiter alone, beside other works of the key. */
+  /** local: for this process alone, because Redis is unavailable. bypass: for its waiter alone, beside others. */
   readonly mode: 'shared' | 'local' | 'bypass'
   /** The versions of the tags when the claim was sent; undefined when there are none. */
   readonly tagVersions: TagVersions | undefined

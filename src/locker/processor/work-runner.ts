@@ -106,8 +106,8 @@ export function callingWork(): WorkScope | undefined {
 let running = 0
 
 /**
- * Runs a work in its scope, and in the async context of the call that it is of. While no work runs, the storage is switched off: on Node before 24 it makes every
- * promise of the process cost twice as much.
+ * Runs a work in its scope, and in the async context of its call. While no work runs, the AsyncLocalStorage is disabled: on
+ * Node before 24 it makes every promise of the process cost twice as much.
  */
 export async function runInScope<T>(
   context: AsyncContext,

@@ -70,7 +70,7 @@ export interface Interruption {
   error(key: string): Error
 }
 
-/** The interruption of a log whose producer was stopped. `local`: its readers may produce unshared while Redis is away. */
+/** The interruption of a log whose producer was stopped. `local`: its readers may produce unshared without Redis. */
 export function interruptionBy(reason: Error, local: boolean, takeover: boolean): Interruption {
   if (reason instanceof ClosedError)
     return { canRestart: false, error: (key) => new ClosedError('The locker was closed', { key }) }

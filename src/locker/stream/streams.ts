@@ -27,7 +27,7 @@ export class Streams {
   readonly #views: LogViews
   readonly #readers = new Set<StreamReader>()
   readonly #producers = new Set<Producer>()
-  /** The unshared producer of each key: Redis is away, or the shared log was trimmed. */
+  /** The unshared producer of each key: Redis is unavailable, or the shared log was trimmed. */
   readonly #unshared = new Map<string, Producer>()
   readonly #readerDeps: ReaderDeps
   #closed = false

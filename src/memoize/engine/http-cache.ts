@@ -299,7 +299,7 @@ export class HttpCache {
   /** Forwards a request with an unsafe method, and invalidates what it has changed. RFC 9111 §4.4. */
   async #handleUnsafe(request: HttpRequest, origin: Origin): Promise<HttpResponse> {
     const response = await fetchOrigin(request, origin)
-    // Does not reject while Redis is away: the change has happened, and its client gets the response in any case.
+    // Does not reject while Redis is unavailable: the change has happened, and its client gets the response in any case.
     await this.#invalidations.afterUnsafe(request, response)
     response.completed?.then((atEnd) => this.#invalidations.afterUnsafe(request, atEnd))
     return this.#builder.forwarded(request, response, { forwardReason: 'method' })

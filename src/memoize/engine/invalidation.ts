@@ -13,15 +13,15 @@ const MAX_UNSENT = 10_000
 /** Keys that are invalidated by one call. */
 const BATCH_SIZE = 100
 
-/** Time between two attempts while Redis is away, ms. */
+/** Time between two attempts while Redis is unavailable, ms. */
 const RETRY_MS = 1_000
 
-/** URLs in Location and Content-Location that are looked at: an honest response has one in each. */
+/** URLs in Location and Content-Location that are looked at: a regular response has one in each. */
 const MAX_LOCATIONS = 16
 
 /**
- * Invalidations after unsafe requests. RFC 9111 §4.4. While Redis is away they are unsent: this process must not serve what
- * they invalidate. They are retried every second, and whenever one of their keys is requested.
+ * Invalidations after unsafe requests. RFC 9111 §4.4. While Redis is unavailable they are unsent: this process must not serve
+ * what they invalidate. They are retried every second, and whenever one of their keys is requested.
  */
 export class Invalidations {
   readonly #storage: ResponseStorage
@@ -48,7 +48,7 @@ export class Invalidations {
     }
   }
 
-  /** Invalidates keys everywhere: now, or when Redis is back. Never rejects. */
+  /** Invalidates keys everywhere: now, or when Redis is available again. Never rejects. */
   async invalidate(keys: Iterable<string>): Promise<void> {
     const { unsentInvalidations: unsent } = this.#storage
     for (const key of keys) {

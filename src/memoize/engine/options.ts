@@ -159,7 +159,7 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   timeout?: number | undefined
   /**
-   * What a request gets while Redis is away.
+   * What a request gets while Redis is unavailable.
    * - 'local': the handler runs, once for all requests that wait in this process.
    * - 'fail': 503.
    * - 'cached': what this process has in memory, fresh or within its stale-if-error; otherwise 503. An invalidation by
@@ -169,7 +169,7 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   onUnavailable?: OnUnavailable | undefined
   /**
-   * Maximum number of handlers that run at once for this process alone while Redis is away. Further requests get a 503.
+   * Maximum number of handlers that run at once for this process alone while Redis is unavailable. Further requests get a 503.
    * @default 100
    */
   maxUnshared?: number | undefined

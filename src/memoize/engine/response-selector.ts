@@ -46,7 +46,7 @@ export class ResponseSelector {
     return { response: this.#hit(lookup.request, found, value, age), refresh }
   }
 
-  /** While Redis is away: whether a stale response may be served within its stale-if-error. */
+  /** While Redis is unavailable: whether a stale response may be served within its stale-if-error. */
   #allowsUnverified({ directives }: CacheLookup, { plan }: StoredResponse, age: number): boolean {
     const { noCache, maxAge, minFresh } = directives
     return !noCache && age <= maxAge && minFresh === 0 && mayStaleIfError(plan, age)
@@ -138,12 +138,12 @@ export class ResponseSelector {
         const stale = isOriginError(response.status) && this.staleIfError(request, entry)
         if (stale) return stale
         const ttl = ttlOf(response.plan)
-        const fate = ttl && (stored ? { stored, ...ttl } : { detail: 'not-stored' as const })
+        const storedStatus = ttl && (stored ? { stored, ...ttl } : { detail: 'not-stored' as const })
         const validated = originStatus !== response.status && { originStatus }
         return this.#builder.fromFetched(
           request,
           response,
-          { forwardReason, ...validated, ...fate },
+          { forwardReason, ...validated, ...storedStatus },
           privateFields,
         )
       }

@@ -67,7 +67,7 @@ export function variantEntry(
   return { primaryKey, key: variantKey(primaryKey, index, request.headers), index, stale: undefined }
 }
 
-/** By this a fetch decides how long its result is kept: the part of a WorkContext that it uses. */
+/** The part of WorkContext that a fetch uses to decide how long its result is kept. */
 export type ResultContext = Pick<WorkContext, 'signal' | 'setTtl' | 'noStore'>
 
 /** Where an accepted response is stored: under the key of its entry, or under that of a variant of a new Vary index. */
@@ -110,7 +110,7 @@ export class ResponseStorage {
     return this.unsentInvalidations.size > 0 && this.unsentInvalidations.has(primaryKey)
   }
 
-  /** Reads an entry. While Redis is away: what this process knew last, if `onUnavailable` allows it. */
+  /** Reads an entry. While Redis is unavailable: what this process knew last, if `onUnavailable` allows it. */
   async find({ key, primaryKey }: EntryRef): Promise<ResultEntry<CacheEntry> | undefined> {
     if (this.isInvalidated(primaryKey)) return undefined
     const { onUnavailable } = this.options
@@ -167,7 +167,7 @@ export class ResponseStorage {
     const result: CacheEntry = { kind: 'index', index: newIndex }
     const tags = tagsOf(request, this.options)
     const put = (key: string, entry: CacheEntry, ttl: number): Promise<unknown> =>
-      // An entry that cannot be stored, because Redis is away, is fetched again.
+      // An entry that cannot be stored, because Redis is unavailable, is fetched again.
       this.namespace.setIfUnclaimed(key, entry, { ttl, tags }).catch(() => false)
     const ttl = Math.min(Math.max(keep, MIN_INDEX_TTL), MAX_KEEP_MS)
     this.#kept.tryAdd(primaryKey, { body: 0, keep: ttl })
@@ -270,7 +270,7 @@ class KeptResponses {
     for (const [key, { until }] of this.#kept) {
       if (this.#kept.size <= this.#maxCount && this.#bytes <= this.#maxBytes) return
       this.#delete(key)
-      // Where Redis is away, the entry lasts until it expires.
+      // Where Redis is unavailable, the entry lasts until it expires.
       if (until > this.#namespace.clock.now()) this.#namespace.invalidate(key).catch(() => undefined)
     }
   }

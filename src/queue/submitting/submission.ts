@@ -135,7 +135,7 @@ export function refusalError(
   if (status === 'conflict')
     return new ConflictError('Another payload runs, or is kept, under the same key', { key })
   if (status === 'unknown') return new UnknownCommandError(`No worker for \`${command}\` is known`, { key })
-  return new OverloadedError('Too many wait for this job already', { key })
+  return new OverloadedError('Too many calls wait for this job', { key })
 }
 
 /** The error of calls after `close`. */

@@ -7,7 +7,7 @@
  * a producer that was replaced completes nothing, whatever it still appends.
  *
  *     producer  granted ── record as progress ── append … append ── record as result, accepted ── done
- *                  └─ lease lost, log lost, Redis away, no readers ── work aborted, lease released
+ *                  └─ lease lost, log lost, Redis unavailable, no readers ── work aborted, lease released
  *     reader    locating ── log named ── reading ── result accepted ── reads up to its end ── done, or RemoteError
  *                  │                        └─ another log named, or lease granted: the producer is dead
  *                  │                             nothing delivered yet: reads the other log, or produces

@@ -299,7 +299,7 @@ export class LogView implements LogFollower {
   }
 }
 
-/** Most bytes and chunks of one log that a process buffers for its readers. */
+/** A process buffers at least this many of the newest bytes and chunks of one log for its readers, and up to twice as many. */
 const MAX_BUFFERED_BYTES = 256 * 1024
 const MAX_BUFFERED_CHUNKS = 1024
 

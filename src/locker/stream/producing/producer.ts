@@ -37,7 +37,7 @@ type State =
  * | scheduled                        | a slot is free                                                      | producing  |
  * | producing                        | the work has ended, all its chunks are appended                     | publishing |
  * | publishing                       | the record has accepted the end                                     | finished   |
- * | scheduled, producing, publishing | lease lost, log lost, Redis away, locker closed, or no reader left  | stopped    |
+ * | scheduled, producing, publishing | lease or log lost, Redis unavailable, locker closed, no reader left | stopped    |
  * | finished, stopped                | the grant is released, the view left                                | released   |
  */
 const TRANSITIONS: Transitions<State['kind']> = {

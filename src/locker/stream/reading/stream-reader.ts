@@ -264,7 +264,7 @@ export class StreamReader {
     this.#enterReading(log, view, true)
   }
 
-  /** Runs an unshared work: the shared log cannot be joined, or Redis is away. */
+  /** Runs an unshared work: the shared log cannot be joined, or Redis is unavailable. */
   #produceUnshared(): void {
     this.#leaveLog()
     this.#locator.stop()

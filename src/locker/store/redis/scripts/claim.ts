@@ -3,7 +3,7 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 import { ANY_STALENESS } from '../../store.ts'
 
 /**
- * Answers claims. claim-wire.ts encodes them and parses the replies.
+ * Answers claims. wire.ts encodes them and parses the replies.
  *
  * KEYS    one record each (on a cluster: one)
  * ARGV    1 inbox  2 holder  3 highest fence seen  4 how many flights may park  5 lease
