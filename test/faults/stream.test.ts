@@ -131,6 +131,17 @@ describe('stream - replies', () => {
 })
 
 describe('stream - the server', () => {
+  test('with `local`, a reader that has all chunks receives the end although Redis is gone by then', async () => {
+    await using s = await scene({ unavailableAfter: 300 })
+    const tap = new Tap<number>().push(1, 2)
+    const read = reading(s.locker.stream('k', tap.work, { onUnavailable: 'local' }))
+    await reached(read, 2)
+    await s.t.server.freeze()
+    tap.end()
+    assert.deepEqual(await read.done, { chunks: [1, 2], error: undefined })
+    s.t.server.thaw()
+  })
+
   test('Redis is killed and restarted with its data: no chunk is lost or repeated', async () => {
     await using t = await setup({ persistence: true })
     const lockers = [1, 2].map(() => new Locker({ redis: t.redis, unavailableAfter: 10_000, cache: false }))

@@ -11,6 +11,7 @@ import {
   type TelemetryEvents,
 } from '../../src/index.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
+import { parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
@@ -184,4 +185,27 @@ test('telemetry - nothing is emitted without subscribers, and a late subscriber 
     told.events.every(([, data]) => (data as { key: string }).key === 'after'),
     'told.events.every(([, data]) => (data as { key: string }).ke …',
   )
+})
+
+test('U3 telemetry - a listener that makes others leave while a waiter is served harms nothing', async () => {
+  await using t = await setup()
+  await using one = new Locker({ redis: t.redis, cache: false })
+  await using other = new Locker({ redis: t.redis, cache: false })
+  await Promise.all([one.ready(), other.ready()])
+  const gate = pDefer<string>()
+  const first = one.run('k', () => gate.promise)
+  await until(async () => (await one.peek('k')).status === 'locked', { what: 'the lease' })
+  const served = other.run('k', () => 'x')
+  await parked(one)
+  const abort = new AbortController()
+  // Joined later: the outcome is not known to be valid for it.
+  const left = other.run('k', () => 'y', { signal: abort.signal }).catch((error: Error) => error.name)
+  const leave = () => abort.abort()
+  gate.resolve('value')
+  assert.equal(await first, 'value')
+  diagnostics.subscribe(channelName('wait'), leave)
+  assert.equal(await served, 'value')
+  assert.match(await left, /value|AbortedError/)
+  diagnostics.unsubscribe(channelName('wait'), leave)
+  assert.equal(await other.run('k2', () => 'later'), 'later')
 })

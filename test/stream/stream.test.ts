@@ -555,6 +555,27 @@ describe('stream - lockers', () => {
     },
   )
 
+  for (const [how, end] of Object.entries({
+    'aborts the signal': (_: AsyncIterator<number>, abort: AbortController) => abort.abort(),
+    'ends the iteration': (stream: AsyncIterator<number>) => void stream.return?.(),
+  }))
+    test(`a work that ${how} of its own reader while it begins harms nothing`, async () => {
+      await using locker = new Locker()
+      const abort = new AbortController()
+      const stream: AsyncIterator<number> = locker.stream<number>(
+        'k',
+        () => {
+          end(stream, abort)
+          return [1]
+        },
+        { signal: abort.signal },
+      )
+      const ended = await stream.next().catch((error: unknown) => error)
+      assert.ok(ended instanceof AbortedError || (ended as IteratorResult<number>).done, String(ended))
+      await until(() => locker.stats().flights === 0, { what: 'the end of the producer' })
+      assert.deepEqual(await all(locker.stream('other', () => [2])), [2])
+    })
+
   test('a reader does nothing before the first `next`', async () => {
     await using locker = new Locker()
     const tap = new Tap<number>()

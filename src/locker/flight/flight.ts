@@ -325,8 +325,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
       if (hasListeners('hit')) emit('hit', { key: this.key, local: false })
     }
     const receivers = this.waiters.receivers()
-    const left = this.waiters.size - receivers.length
-    if (left === 0) this.#close()
+    if (receivers.length === this.waiters.size) this.#close()
     if (decoded) {
       if (this.waiters.barrier.isUnchanged(outcome.tags))
         this.#leader.cacheOutcome(decoded, outcome, freshFrom)
@@ -335,7 +334,8 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
       if (this.waiters.stale) serveInsteadOfError(this.waiters)
       for (const waiter of receivers) waiter.reject(remoteError(outcome.bytes, this.key, original))
     }
-    if (left > 0) this.#ask().askAfter(outcome)
+    // The others have left too, if a listener of telemetry made them.
+    if (this.#state.kind !== 'closed') this.#ask().askAfter(outcome)
   }
 
   #close(): void {

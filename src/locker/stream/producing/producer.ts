@@ -37,12 +37,13 @@ type State =
  * | scheduled                        | a slot is free                                                      | producing  |
  * | producing                        | the work has ended, all its chunks are appended                     | publishing |
  * | publishing                       | the record has accepted the end                                     | finished   |
+ * | producing, publishing            | Redis is unavailable, and the call accepts a local result           | finished   |
  * | scheduled, producing, publishing | lease or log lost, Redis unavailable, locker closed, no reader left | stopped    |
  * | finished, stopped                | the grant is released, the view left                                | released   |
  */
 const TRANSITIONS: Transitions<State['kind']> = {
   scheduled: ['producing', 'stopped'],
-  producing: ['publishing', 'stopped'],
+  producing: ['publishing', 'finished', 'stopped'],
   publishing: ['finished', 'stopped'],
   finished: ['released'],
   stopped: ['released'],

@@ -273,7 +273,9 @@ export class StreamReader {
 
   #enterReading(log: string, view: LogView, own: boolean): void {
     const cursor = new Cursor(log, view, (failure) => this.#onCursorChange(failure))
-    this.#enter({ kind: 'reading', cursor, own })
+    if (this.#state.kind === 'locating') this.#enter({ kind: 'reading', cursor, own })
+    // The work of this reader has begun, and ended it: it aborted its signal, say.
+    else cursor.close()
   }
 
   #onCursorChange(failure: CursorFailure | undefined): void {
