@@ -38,8 +38,8 @@ export interface DecodedResult {
 
 const NO_TAGS: readonly string[] = []
 
-/** Options of a background renewal: it has no deadline, and does not accept the stale result that it renews. */
-const RENEWAL: AnyRunOptions = {
+/** Options of a background revalidation: it has no deadline, and does not accept the stale result that it replaces. */
+const REVALIDATION: AnyRunOptions = {
   timeout: Number.POSITIVE_INFINITY,
   softTimeout: Number.POSITIVE_INFINITY,
   staleWhileRevalidate: 0,
@@ -92,7 +92,7 @@ export class Call implements CallTarget {
   onUnavailable: OnUnavailable
   /** Unshared works that may run at once. */
   maxUnshared: number
-  /** A background renewal: no caller waits for it. */
+  /** A background revalidation: no caller waits for it. */
   background = false
   /** The async context of its work and hooks. Written when it joins a flight. */
   context: AsyncContext | undefined
@@ -136,13 +136,13 @@ export class Call implements CallTarget {
     return this.onUnavailable === 'fail' || this.onUnavailable === 'cached'
   }
 
-  /** The background call that renews the stale result that this call is served. */
-  renewal(): Call {
-    const renewal = new Call(this, this, this.locker, { ...RENEWAL, afterFence: this.afterFence }, this)
-    renewal.keepStale = this.keepStale
-    renewal.abortUnwanted = this.abortUnwanted
-    renewal.background = true
-    return renewal
+  /** The background call that revalidates the stale result that this call is served. */
+  revalidation(): Call {
+    const call = new Call(this, this, this.locker, { ...REVALIDATION, afterFence: this.afterFence }, this)
+    call.keepStale = this.keepStale
+    call.abortUnwanted = this.abortUnwanted
+    call.background = true
+    return call
   }
 
   /**

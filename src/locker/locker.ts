@@ -23,7 +23,7 @@ import type { StreamOptions, StreamWork } from './stream/options.ts'
 import { createStreams, type Streams } from './stream/streams.ts'
 import type { Done, Work } from './work.ts'
 
-/** The state of a key. While a result is renewed, both `lock` and `value` are present. */
+/** The state of a key. While a result is revalidated, both `lock` and `value` are present. */
 export interface Peek {
   /** 'done': there is a fresh result. 'locked': there is none, and a process computes it. 'free': neither. */
   status: 'free' | 'locked' | 'done'

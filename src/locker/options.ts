@@ -41,7 +41,7 @@ export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
  */
 export interface StaleOptions {
   /**
-   * For how long a stale result is served at once, while one processor in the whole fleet renews it. If the renewal
+   * For how long a stale result is served at once, while one processor in the whole fleet revalidates it. If that
    * fails, the stale result goes on being served.
    * @default 0
    */

@@ -25,8 +25,8 @@ import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
 import type { Work } from './work.ts'
 
-/** The least time between a failed renewal of a stale result and the next one, ms. */
-const RENEWAL_BACKOFF = 1000
+/** The least time between a failed revalidation of a stale result and the next one, ms. */
+const REVALIDATION_BACKOFF = 1000
 
 /**
  * The services behind one Locker, and behind its streams and key namespaces: options, connection, flights and cache. It
@@ -116,17 +116,18 @@ export class LockerRuntime {
       return undefined
     locker.counters.stale++
     if (hasListeners('stale')) emit('stale', { key, staleFor: now - entry.freshUntil })
-    this.#renew(call, entry, now, batch)
+    this.#revalidate(call, entry, now, batch)
     return entry
   }
 
-  #renew(call: Call, entry: CachedResult, now: number, batch: BatchRun | undefined): void {
+  #revalidate(call: Call, entry: CachedResult, now: number, batch: BatchRun | undefined): void {
     const { key } = call
-    const renewed = now >= entry.renewAfter ? this.flights.revalidate(call.renewal(), batch) : undefined
-    if (!renewed) return batch?.onClaimAnswered(key)
-    renewed
+    const revalidated =
+      now >= entry.revalidateAfter ? this.flights.revalidate(call.revalidation(), batch) : undefined
+    if (!revalidated) return batch?.onClaimAnswered(key)
+    revalidated
       .catch(() => {
-        entry.renewAfter = this.clock.now() + Math.max(call.errorTtl, RENEWAL_BACKOFF)
+        entry.revalidateAfter = this.clock.now() + Math.max(call.errorTtl, REVALIDATION_BACKOFF)
       })
       .finally(() => batch?.onClaimAnswered(key))
   }

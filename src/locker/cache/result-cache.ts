@@ -33,8 +33,8 @@ export interface CachedResult {
   readonly staleUntil: number
   /** Names of the records of its tags. */
   readonly tags: readonly string[]
-  /** Not renewed in the background before this. Written by the runtime when a renewal has failed. */
-  renewAfter: number
+  /** Not revalidated in the background before this. Written by the runtime when a revalidation has failed. */
+  revalidateAfter: number
 }
 
 /** A result as callers of `request` receive it: one frozen object for all. */
@@ -46,7 +46,7 @@ export function doneOf(cached: CachedResult): Promise<Done<unknown>> {
 }
 
 /** A result to cache. `bytes`: what it takes in memory. */
-export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'renewAfter'> & { bytes: number }
+export type NewResult = Omit<CachedResult, 'promise' | 'done' | 'revalidateAfter'> & { bytes: number }
 
 /** What an entry takes beside its result and its names, by estimate. */
 const ENTRY_BYTES = 512
@@ -114,7 +114,7 @@ export class ResultCache {
       freshUntil,
       staleUntil,
       tags,
-      renewAfter: 0,
+      revalidateAfter: 0,
     }
     this.#entries.set(name, entry, { size: given.bytes + name.length + record.length + ENTRY_BYTES })
     if (!this.#entries.has(name)) return

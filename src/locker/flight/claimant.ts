@@ -204,7 +204,7 @@ export class Claimant implements Claimer {
         return this.#listener.onOutcome(reply.outcome, 'reply')
       case 'stale':
         barrier.validate(barrier.sentSeq)
-        // The waiters that are left wait for the renewed value, unless they joined while this claim was under way.
+        // The waiters that are left wait for the new value, unless they joined while this claim was under way.
         this.#policy = serveAnsweredStale(this.#waiters, this.#call, reply.stale)
           ? this.#policy.withStale(this.#call.staleWhileRevalidate)
           : this.#policy.withStale(0)

@@ -120,7 +120,8 @@ export class FlightTable implements FlightListener {
   /** A strict caller must ask the store itself whether the stale result that others are served is still valid. */
   #sealIfRevalidating({ record, locker, staleWhileRevalidate }: Call): void {
     const flight = this.#open.get(record)
-    if (flight?.waiters.renewalPromised && locker.strict && staleWhileRevalidate > 0) this.onSealed(flight)
+    if (flight?.waiters.revalidationPromised && locker.strict && staleWhileRevalidate > 0)
+      this.onSealed(flight)
   }
 
   onUnvalidated(flight: Flight, waiters: readonly Waiter[]): void {

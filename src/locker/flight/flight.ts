@@ -110,8 +110,8 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   /** Adds a waiter: before it begins, and as long as it is not sealed. */
   add(waiter: Waiter): void {
     this.waiters.add(waiter)
-    const renewed = this.isProcessing || this.#claimant.isParked
-    if (renewed && this.waiters.stale) serveWhileRevalidating(this.waiters, this.isProcessing)
+    const revalidating = this.isProcessing || this.#claimant.isParked
+    if (revalidating && this.waiters.stale) serveWhileRevalidating(this.waiters, this.isProcessing)
   }
 
   begin(): void {

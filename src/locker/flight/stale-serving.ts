@@ -4,7 +4,7 @@ import type { Call } from '../call.ts'
 import type { StaleValue } from '../store/store.ts'
 import { errorFor, type StaleResult, type Waiter, type WaiterSet } from './waiter-set.ts'
 
-// A stale result is served to the waiters that accept it: while it is renewed (`staleWhileRevalidate`), instead of a failure
+// A stale result is served to the waiters that accept it: while it is revalidated (`staleWhileRevalidate`), instead of a failure
 // (`staleIfError`), or after they have waited for `softTimeout`. A strict waiter that joined after the result was last known
 // to be valid does not receive it: it must ask the store. While Redis is unavailable, what the cache of this process has is
 // served to callers that accept that (`onUnavailable`).
@@ -32,7 +32,7 @@ export function setStale(waiters: WaiterSet, stale: StaleResult): void {
 }
 
 /**
- * The stale value answers the claim, since another process renews it: serves it, and keeps it in the cache of this process.
+ * The stale value answers the claim, since another process revalidates it: serves it, and caches it in this process.
  * Returns whether waiters are left that accept it, and must ask whether it is still valid.
  */
 export function serveAnsweredStale(waiters: WaiterSet, call: Call, { fence, tags }: StaleValue): boolean {
@@ -45,15 +45,15 @@ export function serveAnsweredStale(waiters: WaiterSet, call: Call, { fence, tags
 
 /**
  * Serves the stale result to waiters whose `staleWhileRevalidate` still covers it. Returns whether there were any.
- * `processing`: the work that renews it is of this flight.
+ * `processing`: the work that revalidates it is of this flight.
  */
 export function serveWhileRevalidating(waiters: WaiterSet, processing: boolean): boolean {
   if (!waiters.stale) return false
-  const promised = waiters.renewalPromised
+  const promised = waiters.revalidationPromised
   // The waiters that are served leave, and must not take the work with them.
-  if (processing) waiters.renewalPromised = true
+  if (processing) waiters.revalidationPromised = true
   const served = serveEach(waiters, (call) => call.staleWhileRevalidate)
-  waiters.renewalPromised = promised || (processing && served)
+  waiters.revalidationPromised = promised || (processing && served)
   return served
 }
 

@@ -108,8 +108,8 @@ export class WaiterSet implements LeaseWaiters {
   readonly barrier: InvalidationBarrier = new InvalidationBarrier()
   /** Written by stale-serving.ts. */
   stale: StaleResult | undefined
-  /** It was served on the promise that the work of this flight renews it. Written by stale-serving.ts. */
-  renewalPromised = false
+  /** It was served on the promise that the work of this flight revalidates it. Written by stale-serving.ts. */
+  revalidationPromised = false
   readonly #waiters = new Set<Waiter>()
   readonly #listener: WaiterSetListener
   /** The last progress of the work that is waited for. */
@@ -128,7 +128,7 @@ export class WaiterSet implements LeaseWaiters {
   }
 
   get areGone(): boolean {
-    return this.#waiters.size === 0 && !this.renewalPromised
+    return this.#waiters.size === 0 && !this.revalidationPromised
   }
 
   /** The waiter that has waited longest. */

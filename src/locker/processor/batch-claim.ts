@@ -38,7 +38,7 @@ function join(
   options: RunManyOptions,
 ): Promise<unknown> {
   const call = runtime.createCall(namespace, key, computedByItsBatch, options)
-  // A stale result is renewed in the same round; its key counts as answered when that is done.
+  // A stale result is revalidated in the same batch; its key counts as answered when that is done.
   const stale = runtime.serveStale(call, batch)
   if (stale) return stale.promise
   const result = runtime.flights.join(call, batch)

@@ -105,7 +105,7 @@ export interface Settled {
 export interface LeaseWaiters {
   /** Number of the last waiter that joined. Noted when a request is sent, and compared with when its reply arrives. */
   readonly lastSeq: number
-  /** Nobody waits, and no stale result was served on the promise that it is renewed. */
+  /** Nobody waits, and no stale result was served on the promise that it is revalidated. */
   readonly areGone: boolean
   /** The result was valid at some moment after the waiter `seq` joined. */
   validate(seq: number): void

@@ -20,7 +20,7 @@ import type {
  * conformance tests hold them against it, operation by operation.
  *
  * A record has four groups of fields that do not exclude each other: a value, a lease, the outcome of the last grant that
- * ended, and the parked flights. For instance, a stale value and a lease stand side by side while the value is renewed.
+ * ended, and the parked flights. For instance, a stale value and a lease stand side by side while the value is revalidated.
  *
  *   transition            needs                       lease     outcome    value       parked flights
  *   claim → done, stale   a readable result           ·         ·          ·           ·

@@ -65,7 +65,7 @@ export interface Claim {
 
 export type ClaimReply = (
   | { status: 'done'; outcome: Outcome }
-  /** The stale value answers the claim, because another process renews it. */
+  /** The stale value answers the claim, because another process revalidates it. */
   | { status: 'stale'; stale: StaleValue }
   /** The claimer is the processor now (or already, when the claim was repeated). */
   | { status: 'granted'; fence: number; takeover: boolean }
