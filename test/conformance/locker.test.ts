@@ -482,7 +482,7 @@ class Worlds {
     })
     this.#cleanup.push(model.listen(drops(heard.model)), redis.listen(drops(heard.redis)))
     // The id of the model's inbox is known from the token of a grant.
-    const probe = { key: name, nonce: newId(), attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0 }
+    const probe = { record: name, nonce: newId(), attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0 }
     await claimed(model, { ...probe, ...PLAIN_WANTS }, () => {})
     const token = this.#model.find(name)?.lease?.token ?? ''
     this.#names.set(token.slice(0, 22), name).set(connection.inbox.id, name)
@@ -602,7 +602,7 @@ class Worlds {
     const { nonce } = flight
     return {
       flight,
-      claim: { key, nonce, attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0, ...PLAIN_WANTS },
+      claim: { record: key, nonce, attempt: 1, lease: 1000, afterFence: 0, parkedFence: 0, ...PLAIN_WANTS },
     }
   }
 
@@ -624,7 +624,7 @@ class Worlds {
       const knowledge = { own: undefined, none: 0, last }
       const expected = { any: 0, last, former: Math.max(0, last - 1) }
       const claim: Claim = {
-        key: flight.key,
+        record: flight.key,
         nonce: flight.nonce,
         attempt: ++flight.attempt,
         lease: op.lease,
@@ -658,11 +658,11 @@ class Worlds {
       party.seen = Math.max(party.seen, reply.fence)
       flight.parkedFence = reply.status === 'parked' ? reply.fence : 0
       if (reply.status === 'parked') flight.afterFence = reply.afterFence
-      const { key, nonce, attempt } = claim
+      const { record: key, nonce, attempt } = claim
       if (reply.status === 'granted')
-        this.#grants.unshift({ party: index, key, nonce, attempt, fence: reply.fence })
+        this.#grants.unshift({ party: index, record: key, nonce, attempt, fence: reply.fence })
     }
-    for (const key of new Set(claims.map(({ claim }) => claim.key))) await this.compare(key)
+    for (const key of new Set(claims.map(({ claim }) => claim.record))) await this.compare(key)
   }
 
   /** Runs an operation on both stores, and compares the replies and the state. */
@@ -678,7 +678,7 @@ class Worlds {
 
   #fence(grant: GrantRef, forged: GrantOp['forged']): number {
     if (forged === 'above') return grant.fence + 1
-    return forged === 'current' ? (this.#model.find(grant.key)?.fence ?? grant.fence) : grant.fence
+    return forged === 'current' ? (this.#model.find(grant.record)?.fence ?? grant.fence) : grant.fence
   }
 
   async #withGrant<T>(
@@ -690,7 +690,7 @@ class Worlds {
     const { party, ...given } = found
     const used = { ...given, fence: this.#fence(given, forged) }
     await this.#again(async () => {
-      await this.#both(party, used.key, (store) => act(store, used))
+      await this.#both(party, used.record, (store) => act(store, used))
     })
   }
 
@@ -702,7 +702,7 @@ class Worlds {
     const { outcomeRetention, asExpired } = op
     const release = { ...grant, fence: this.#fence(grant, op.forged), outcomeRetention, asExpired, regrant }
     await this.#again(async () => {
-      const reply = await this.#both(party, grant.key, (store) => store.release(release, LIMITS))
+      const reply = await this.#both(party, grant.record, (store) => store.release(release, LIMITS))
       if (reply?.fence === undefined || !regrant) return
       const who = this.#party(party)
       who.seen = Math.max(who.seen, reply.fence)

@@ -95,7 +95,7 @@ function onBoth(title: string, body: (world: World) => Promise<void>): void {
 
 /** Stores a value under a key, by a grant of its own. */
 async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): Promise<void> {
-  const grant = { key, nonce: newId(), attempt: 1 }
+  const grant = { record: key, nonce: newId(), attempt: 1 }
   const wants = {
     afterFence: 0,
     parkedFence: 0,

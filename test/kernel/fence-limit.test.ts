@@ -146,7 +146,7 @@ now = math.floor(us / 1000)`
   try {
     const last = new Map<string, number>()
     const grant = async (key: string) => {
-      const grant = { key, nonce: newId(), attempt: 1 }
+      const grant = { record: key, nonce: newId(), attempt: 1 }
       const reply = await claimed(store, grant)
       assert.ok(reply.status === 'granted', reply.status)
       assert.ok(reply.fence > (last.get(key) ?? 0), `${key}: ${reply.fence} after ${last.get(key)}`)
@@ -169,7 +169,10 @@ now = math.floor(us / 1000)`
   }
 })
 
-function claimed(store: Store, grant: { key: string; nonce: string; attempt: number }): Promise<ClaimReply> {
+function claimed(
+  store: Store,
+  grant: { record: string; nonce: string; attempt: number },
+): Promise<ClaimReply> {
   const wants = {
     refresh: true,
     takeover: true,

@@ -24,7 +24,14 @@ class Process {
   claim(key: string, options: Partial<Claim> = {}): Promise<ClaimReply> {
     const plain = { lease: 1000, afterFence: 0, parkedFence: 0, refresh: false, takeover: true, trace: '' }
     const content = { maxStaleness: 0, acceptStaleWhileHeld: 0, allowBypass: true, expectedFence: 0 }
-    const claim = { key, nonce: this.nonce, attempt: ++this.#attempt, ...plain, ...content, ...options }
+    const claim = {
+      record: key,
+      nonce: this.nonce,
+      attempt: ++this.#attempt,
+      ...plain,
+      ...content,
+      ...options,
+    }
     return new Promise((resolve, reject) => {
       const notice = (notice: Notice) => this.heard.push(notice)
       this.store.claim(claim, 1000, { sending() {}, claimed: resolve, claimFailed: reject, notice })
@@ -35,7 +42,7 @@ class Process {
   async grant(key: string) {
     const reply = await this.claim(key)
     assert.ok(reply.status === 'granted', 'reply.status === "granted"')
-    return { key, nonce: this.nonce, attempt: this.#attempt, fence: reply.fence }
+    return { record: key, nonce: this.nonce, attempt: this.#attempt, fence: reply.fence }
   }
 }
 

@@ -56,7 +56,7 @@ export async function lockersIn(kind: 'memory' | 'redis'): Promise<LockerWorld> 
       await new Promise<void>((resolve, reject) => {
         const claimer = { sending() {}, claimed: () => resolve(), claimFailed: reject, notice() {} }
         const claim = {
-          key: recordKey('soloflight', key),
+          record: recordKey('soloflight', key),
           nonce: newId(),
           attempt: 1,
           lease,

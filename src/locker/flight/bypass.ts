@@ -36,7 +36,7 @@ export function storeUnclaimed(
 ): Promise<boolean> {
   const { record, lease, locker } = call
   const { store, limits } = locker
-  const grant = { key: record, nonce: newId(), attempt: 1 }
+  const grant = { record, nonce: newId(), attempt: 1 }
   const wants = {
     afterFence: 0,
     parkedFence: 0,

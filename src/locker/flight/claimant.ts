@@ -328,8 +328,8 @@ export class Claimant implements Claimer {
 
   /** A grant, as its holder names it in the store. */
   grant(mode: Grant['mode'], attempt: number, fence: number, sentAt: number): Grant {
-    const { record: key, lease } = this.#call
-    const ref = { key, nonce: this.#nonce, attempt, fence }
+    const { record, lease } = this.#call
+    const ref = { record, nonce: this.#nonce, attempt, fence }
     return new Grant(ref, sentAt, lease, mode, this.#tagGuard?.versions)
   }
 

@@ -205,7 +205,7 @@ export class ClaimPolicy {
   /** `awaitedFence`: see {@link Claiming}. `takeover`: whether the flight may replace a processor that died. */
   claim(call: JoinedCall, nonce: string, attempt: number, awaitedFence: number, takeover: boolean): Claim {
     return {
-      key: call.record,
+      record: call.record,
       nonce,
       attempt,
       lease: call.lease,

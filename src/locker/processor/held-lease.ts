@@ -134,10 +134,10 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   #settle(kind: Settlement['kind'], bytes: Buffer, ttl: number, original?: unknown): Promise<void> {
     this.#assertUnsettled()
     this.#move(this.#state === 'lost' ? 'settling-lost' : 'settling')
-    const { key, nonce, attempt, fence, outcomeRetention, tagVersions } = this.grant
+    const { record, nonce, attempt, fence, outcomeRetention, tagVersions } = this.grant
     // A literal: object spread is slower than the rest of the settlement.
     const settlement: Settlement = {
-      key,
+      record,
       nonce,
       attempt,
       fence,

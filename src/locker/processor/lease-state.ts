@@ -50,7 +50,7 @@ export function isRenewed(state: LeaseState): boolean {
 
 /** A grant, as the flight received it. Made by a constructor: see kernel/collections.ts. */
 export class Grant implements GrantRef {
-  readonly key: string
+  readonly record: string
   readonly nonce: string
   readonly attempt: number
   /** 0 when it is not shared. */
@@ -66,13 +66,13 @@ export class Grant implements GrantRef {
   readonly tagVersions: TagVersions | undefined
 
   constructor(
-    { key, nonce, attempt, fence }: GrantRef,
+    { record, nonce, attempt, fence }: GrantRef,
     sentAt: number,
     lease: number,
     mode: Grant['mode'],
     tagVersions: TagVersions | undefined,
   ) {
-    this.key = key
+    this.record = record
     this.nonce = nonce
     this.attempt = attempt
     this.fence = fence

@@ -190,32 +190,32 @@ class MemoryStoreClient implements Store {
 
   claim(claim: Claim, _within: number, claimer: Claimer): void {
     claimer.sending()
-    if (!this.#store.admits(claim.key)) {
+    if (!this.#store.admits(claim.record)) {
       const full = new OverloadedError('Leases and waiters take all of `maxBytes` of the store')
       return microtask(() => claimer.claimFailed(full, claim.attempt))
     }
     this.#registrations.claimers.set(claim.nonce, claimer)
-    const reply = this.#store.apply(claim.key, (record, at) => record.claim(claim, this.#client, at))
+    const reply = this.#store.apply(claim.record, (record, at) => record.claim(claim, this.#client, at))
     microtask(() => claimer.claimed(reply, claim.attempt))
   }
 
   async renew(grant: GrantRef & { lease: number }): Promise<RenewReply> {
-    return this.#store.apply(grant.key, (record, at) => record.renew(grant, this.#client, at))
+    return this.#store.apply(grant.record, (record, at) => record.renew(grant, this.#client, at))
   }
 
   async settle(settlement: Settlement): Promise<SettleReply> {
     const owned = { ...settlement, bytes: ownedBytes(settlement.bytes) }
-    return this.#store.apply(settlement.key, (record, at) => record.settle(owned, this.#client, at))
+    return this.#store.apply(settlement.record, (record, at) => record.settle(owned, this.#client, at))
   }
 
   async release(release: Release): Promise<ReleaseReply> {
-    return this.#store.apply(release.key, (record, at) => record.release(release, this.#client, at))
+    return this.#store.apply(release.record, (record, at) => record.release(release, this.#client, at))
   }
 
   async releaseIfUnwanted(
     grant: GrantRef & { outcomeRetention: number },
   ): Promise<'released' | 'wanted' | 'lost'> {
-    return this.#store.apply(grant.key, (record, at) => record.releaseIfUnwanted(grant, this.#client, at))
+    return this.#store.apply(grant.record, (record, at) => record.releaseIfUnwanted(grant, this.#client, at))
   }
 
   async unpark(key: string, nonce: string): Promise<void> {
@@ -224,7 +224,7 @@ class MemoryStoreClient implements Store {
 
   async progress(grant: GrantRef & { bytes: Buffer }): Promise<void> {
     const owned = { ...grant, bytes: ownedBytes(grant.bytes) }
-    this.#store.apply(grant.key, (record, at) => record.progress(owned, this.#client, at))
+    this.#store.apply(grant.record, (record, at) => record.progress(owned, this.#client, at))
   }
 
   async invalidate(key: string): Promise<InvalidateReply> {

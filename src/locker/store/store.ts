@@ -36,7 +36,7 @@ export interface StaleValue {
 /** An attempt to become the processor. */
 export interface Claim {
   /** Name of the record. */
-  key: string
+  record: string
   /** Identifies the flight that claims; messages to it echo the nonce. */
   nonce: string
   /** Counts the claims of this flight. Nonce and attempt make the token of the grant. */
@@ -98,7 +98,7 @@ export type ClaimReply = (
 
 /** A grant, as its holder names it. */
 export interface GrantRef {
-  key: string
+  record: string
   nonce: string
   attempt: number
   fence: number

@@ -82,7 +82,7 @@ export class Endpoint implements Store, SimClient {
     const { attempt, nonce } = claim
     const answered = (reply: ClaimReply) => {
       if (reply.status === 'granted' || reply.status === 'parked') this.#fences.observe(reply.fence)
-      if (reply.status === 'granted') this.#granted(keyOf(claim.key), reply.fence)
+      if (reply.status === 'granted') this.#granted(keyOf(claim.record), reply.fence)
       claimer.claimed(reply, attempt)
     }
     const send = () => {
@@ -114,7 +114,7 @@ export class Endpoint implements Store, SimClient {
     settlement: Settlement,
     limits: CallLimits,
   ): Promise<{ accepted: boolean; invalidated: boolean }> {
-    const grant = this.#world.grant(keyOf(settlement.key), settlement.fence)
+    const grant = this.#world.grant(keyOf(settlement.record), settlement.fence)
     if (grant) grant.settling ??= this.#history.moment()
     const run = () => this.#port.settle(settlement)
     const reply = await this.#call('settle', settlement.nonce, run, limits)
@@ -126,12 +126,12 @@ export class Endpoint implements Store, SimClient {
     release: Release,
     limits: CallLimits,
   ): Promise<{ released: boolean; fence: number | undefined }> {
-    const grant = this.#world.grant(keyOf(release.key), release.fence)
+    const grant = this.#world.grant(keyOf(release.record), release.fence)
     if (grant) grant.returned ??= this.#history.moment()
     const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
     if (reply.fence !== undefined) {
       this.#fences.observe(reply.fence)
-      this.#granted(keyOf(release.key), reply.fence)
+      this.#granted(keyOf(release.record), reply.fence)
     }
     return reply
   }

@@ -93,7 +93,7 @@ export const MUTATIONS: readonly Mutation[] = [
         const accepted = new Set<string>()
         return {
           settle: async (settlement) => {
-            const name = `${settlement.key} ${settlement.fence}`
+            const name = `${settlement.record} ${settlement.fence}`
             if (accepted.has(name)) return { accepted: false, invalidated: false }
             const reply = await settle(settlement)
             if (reply.accepted) accepted.add(name)
@@ -109,7 +109,7 @@ export const MUTATIONS: readonly Mutation[] = [
       settle: async (settlement) => {
         const reply = await port.settle(settlement)
         if (reply.accepted || settlement.kind === 'error') return reply
-        const { key, bytes, fence, ttl } = settlement
+        const { record: key, bytes, fence, ttl } = settlement
         server.apply(key, (record, at) => {
           const times = { freshUntil: at.now + ttl, staleUntil: 0, acceptedAt: at.now }
           record.value = { bytes, fence, tags: '', ...times }
@@ -128,8 +128,8 @@ export const MUTATIONS: readonly Mutation[] = [
       ...port,
       renew: async (grant) => {
         const reply = await port.renew(grant)
-        if (reply.held || !server.find(grant.key)?.lease) return reply
-        server.apply(grant.key, ({ lease }, at) => {
+        if (reply.held || !server.find(grant.record)?.lease) return reply
+        server.apply(grant.record, ({ lease }, at) => {
           if (lease) lease.expiresAt = at.now + grant.lease
         })
         return { held: true, invalidated: false }
@@ -149,7 +149,7 @@ export const MUTATIONS: readonly Mutation[] = [
         release: async (release, limits) => {
           const { fence } = release
           const used = world.history.works.some(
-            (work) => work.key === keyOf(release.key) && work.fence === fence,
+            (work) => work.key === keyOf(release.record) && work.fence === fence,
           )
           return used ? store.release(release, limits) : { released: true, fence: undefined }
         },
@@ -323,7 +323,7 @@ export const MUTATIONS: readonly Mutation[] = [
     server: (port, server) => ({
       ...port,
       releaseIfUnwanted: async (grant) => {
-        server.apply(grant.key, (record) => record.parks.clear())
+        server.apply(grant.record, (record) => record.parks.clear())
         return port.releaseIfUnwanted(grant)
       },
     }),

@@ -65,14 +65,14 @@ export class Recorder {
   wrap(port: Port, process: number, seen: () => number): Port {
     return {
       claim: async (claim) => {
-        const before = { absent: !this.#server.find(claim.key), seen: seen(), now: this.#serverNow }
+        const before = { absent: !this.#server.find(claim.record), seen: seen(), now: this.#serverNow }
         const reply = await port.claim(claim)
         this.#claimed(claim, reply, process, before)
         return reply
       },
       renew: async (grant) => {
         const reply = await port.renew(grant)
-        this.#say(process, () => `renew ${grant.key} ${grant.fence} → ${JSON.stringify(reply)}`)
+        this.#say(process, () => `renew ${grant.record} ${grant.fence} → ${JSON.stringify(reply)}`)
         if (reply.held) this.#checkCurrent(grant, 'a renewal')
         return reply
       },
@@ -87,13 +87,13 @@ export class Recorder {
         return reply
       },
       releaseIfUnwanted: async (grant) => {
-        const parked = this.#server.parked(grant.key).length
+        const parked = this.#server.parked(grant.record).length
         // A lease that was released before was handed over then.
-        const { fence, lease } = this.#server.find(grant.key) ?? {}
+        const { fence, lease } = this.#server.find(grant.record) ?? {}
         const held = lease !== undefined && fence === grant.fence
         const reply = await port.releaseIfUnwanted(grant)
         this.#abandoned(grant, reply, process)
-        if (reply === 'released' && held) this.givenUp(keyOf(grant.key), parked)
+        if (reply === 'released' && held) this.givenUp(keyOf(grant.record), parked)
         return reply
       },
       unpark: (key, nonce) => {
@@ -136,7 +136,7 @@ export class Recorder {
     before: { absent: boolean; seen: number; now: number },
   ): void {
     const { lease } = claim
-    const key = keyOf(claim.key)
+    const key = keyOf(claim.record)
     const token = tokenOf(process, claim)
     this.#say(
       process,
@@ -186,7 +186,7 @@ export class Recorder {
 
   /** A renewal, publish or release must have the last grant. */
   #checkCurrent(grant: GrantRef, what: string): void {
-    const key = keyOf(grant.key)
+    const key = keyOf(grant.record)
     const current = this.#of(key).grant
     if (current?.fence === grant.fence) return
     const { fence } = grant
@@ -201,7 +201,7 @@ export class Recorder {
     const kept = settlement.kind !== 'unstored'
     const kind = settlement.kind === 'error' ? 'error' : 'value'
     const ttl = kept ? settlement.ttl : 0
-    const key = keyOf(settlement.key)
+    const key = keyOf(settlement.record)
     const known = this.#of(key)
     const identity = kind === 'value' ? identityOf(jsonCodec.decode(bytes)) : failureIn(bytes)
     const terms = `ttl ${ttl} stale ${stale}${kept ? '' : ' unkept'}`
@@ -239,8 +239,8 @@ export class Recorder {
 
   #abandoned(grant: GrantRef, reply: 'released' | 'wanted' | 'lost', process: number): void {
     const { fence } = grant
-    const known = this.#of(keyOf(grant.key))
-    this.#say(process, () => `abandon ${grant.key} ${fence} → ${reply}`)
+    const known = this.#of(keyOf(grant.record))
+    this.#say(process, () => `abandon ${grant.record} ${fence} → ${reply}`)
     if (reply !== 'released' || known.grant?.fence !== fence || known.grant.over) return
     known.grant.over = this.#history.moment()
     known.remembered = 0
@@ -253,7 +253,7 @@ export class Recorder {
     process: number,
   ): void {
     const { fence, nonce, regrant: next } = release
-    const key = keyOf(release.key)
+    const key = keyOf(release.record)
     const known = this.#of(key)
     this.#say(process, () => `release ${key} ${fence} next ${next?.attempt} → ${JSON.stringify(reply)}`)
     if (!reply.released) return

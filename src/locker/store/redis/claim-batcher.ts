@@ -165,7 +165,7 @@ export class ClaimBatcher {
       const { claim, claimer } = entry
       this.#connection.inbox.listen(claim.nonce, entry)
       claimer.sending()
-      keys.push(claim.key)
+      keys.push(claim.record)
       args.push(encodeClaim(claim, lease))
     }
     const sentAt = this.#connection.clock.now()

@@ -125,15 +125,15 @@ export class RedisStore implements Store {
 
   async renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply> {
     const args = [this.#token(grant), grant.fence, grant.lease]
-    const [held, invalidated] = await this.#call(this.#scripts.renew, grant.key, args, limits)
+    const [held, invalidated] = await this.#call(this.#scripts.renew, grant.record, args, limits)
     return { held: Number(held) === 1, invalidated: Number(invalidated) === 1 }
   }
 
   async settle(settlement: Settlement, limits: CallLimits): Promise<SettleReply> {
-    const { key, fence, kind, bytes, ttl, outcomeRetention, keepStale, tags, bypassFor } = settlement
+    const { record, fence, kind, bytes, ttl, outcomeRetention, keepStale, tags, bypassFor } = settlement
     const [accepted, invalidated] = await this.#call(
       this.#scripts.settle,
-      key,
+      record,
       [
         this.#token(settlement),
         fence,
@@ -144,7 +144,7 @@ export class RedisStore implements Store {
         this.#messageLimit,
         this.#connection.inboxPrefix,
         this.#connection.broadcastChannel,
-        key,
+        record,
         keepStale,
         tags,
         bypassFor,
@@ -155,11 +155,11 @@ export class RedisStore implements Store {
   }
 
   async release(release: Release, limits: CallLimits): Promise<ReleaseReply> {
-    const { key, fence, nonce, outcomeRetention, asExpired, regrant } = release
+    const { record, fence, nonce, outcomeRetention, asExpired, regrant } = release
     const regrantToken = regrant ? this.#token({ nonce, attempt: regrant.attempt }) : ''
     const [released, granted] = await this.#call(
       this.#scripts.release,
-      key,
+      record,
       [
         this.#token(release),
         fence,
@@ -190,7 +190,7 @@ export class RedisStore implements Store {
       this.#connection.inboxPrefix,
       this.#cluster,
     ]
-    const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.key, args, limits)
+    const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.record, args, limits)
     return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
   }
 
@@ -201,7 +201,7 @@ export class RedisStore implements Store {
 
   async progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
     const args = [this.#token(grant), grant.fence, grant.bytes, this.#connection.inboxPrefix]
-    await this.#call(this.#scripts.progress, grant.key, args, limits)
+    await this.#call(this.#scripts.progress, grant.record, args, limits)
   }
 
   async invalidate(key: string, limits: CallLimits): Promise<InvalidateReply> {
