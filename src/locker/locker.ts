@@ -16,7 +16,6 @@ import {
   type RunManyOptions,
   type RunOptions,
 } from './options.ts'
-import { runMany } from './processor/batch-claim.ts'
 import type { ManyWork } from './processor/batch-run.ts'
 import { LockerRuntime } from './runtime.ts'
 import type { StreamOptions, StreamWork } from './stream/options.ts'
@@ -119,10 +118,7 @@ export class Locker implements AsyncDisposable {
     work: ManyWork<T>,
     options: RunManyOptions = {},
   ): Promise<Exclude<Awaited<T>, Error>[]> {
-    return (await runMany(this.#runtime, this.#namespace, keys, work, options)) as Exclude<
-      Awaited<T>,
-      Error
-    >[]
+    return (await this.#runtime.runMany(this.#namespace, keys, work, options)) as Exclude<Awaited<T>, Error>[]
   }
 
   /**

@@ -17,9 +17,10 @@ import {
   type LockerOptions,
   type ResolvedOptions,
   RUN_OPTIONS,
+  type RunManyOptions,
   resolveOptions,
 } from './options.ts'
-import type { BatchRun } from './processor/batch-run.ts'
+import { BatchRun, type ManyWork } from './processor/batch-run.ts'
 import { LeaseRegistry } from './processor/lease-state.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
@@ -27,6 +28,9 @@ import type { Work } from './work.ts'
 
 /** The least time between a failed revalidation of a stale result and the next one, ms. */
 const REVALIDATION_BACKOFF = 1000
+
+/** Most keys of one `runMany`. */
+const MAX_KEYS = 10_000
 
 /**
  * The services behind one Locker, and behind its streams and key namespaces: options, connection, flights and cache. It
@@ -147,6 +151,37 @@ export class LockerRuntime {
     }
   }
 
+  /** See `Locker.runMany`. */
+  async runMany(
+    namespace: Namespace,
+    keys: readonly string[],
+    work: ManyWork<unknown>,
+    options: RunManyOptions,
+  ): Promise<unknown[]> {
+    checkFunction('work', work)
+    if (!Array.isArray(keys) || keys.length > MAX_KEYS)
+      throw new TypeError(`Expected \`keys\` to be an array of at most ${MAX_KEYS} strings`)
+    for (const key of keys) checkKey(key)
+    checkOptions(options, RUN_OPTIONS)
+    const results = new Map<string, Promise<unknown> | undefined>()
+    for (const key of keys) results.set(key, this.cachedFresh(namespace, key, options)?.promise)
+    const missing = [...results.keys()].filter((key) => !results.get(key))
+    const batch = new BatchRun(missing, work)
+    for (const key of missing) results.set(key, this.#joinBatch(namespace, key, batch, options))
+    return await Promise.all(keys.map((key) => results.get(key)))
+  }
+
+  #joinBatch(namespace: Namespace, key: string, batch: BatchRun, options: RunManyOptions): Promise<unknown> {
+    const call = this.createCall(namespace, key, computedByItsBatch, options)
+    // The batch also renews stale results: it waits for those claims, too.
+    const stale = this.serveStale(call, batch)
+    if (stale) return stale.promise
+    const result = this.flights.join(call, batch)
+    const settled = () => batch.onClaimAnswered(key)
+    result.then(settled, settled)
+    return result
+  }
+
   /** See `Locker.request`. */
   request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
     try {
@@ -258,4 +293,9 @@ export class LockerRuntime {
 /** The name of a result in the in-process cache. For users' keys it is the key itself, so that a hit makes no string. */
 export function cacheName({ letter }: Namespace, key: string): string {
   return letter === 'k' && key.charCodeAt(0) !== 0 ? key : `\0${letter}${key}`
+}
+
+/** The work of a call that belongs to a batch. Never called. */
+function computedByItsBatch(): never {
+  throw new Error('A key of a batch is computed with the others')
 }

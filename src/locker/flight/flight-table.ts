@@ -27,8 +27,17 @@ export interface InvalidationListener {
 }
 
 /**
- * The flights of a process, by record: the lockers of one connection share them, so that one key is claimed once,
- * whichever of them is asked.
+ * The flights of a process, by record. The lockers of one connection share them, so that a key is claimed once, whichever
+ * locker is asked.
+ *
+ * ```
+ *            join                   seal
+ *   open ------------> (waiters) ----------> sealed ----> closed: forgotten
+ * ```
+ *
+ * A flight is open while callers may join it. It is sealed when a caller that comes now could receive a result that was
+ * invalidated before: when its key or one of its tags is invalidated, or when messages may be missed. A sealed flight goes on
+ * for the waiters that it has.
  */
 export class FlightTable implements FlightListener {
   readonly store: Store
@@ -58,10 +67,12 @@ export class FlightTable implements FlightListener {
     })
   }
 
+  /** Flights that are not closed. */
   get size(): number {
     return this.#flights.size
   }
 
+  /** Callers that wait. */
   get waiters(): number {
     return this.#waiters
   }

@@ -6,17 +6,17 @@ import type { WaitNode, WorkContext } from '../work.ts'
 import type { HeldLease } from './held-lease.ts'
 import { conclude, contextOf, isWanted, runInScope, type WorkResult } from './work-runner.ts'
 
-/** What the work of a `runMany` is given. */
+/** What the work of `runMany` receives. */
 export interface ManyContext {
   /** Aborts when all leases are lost, or at the end of `close`. */
   readonly signal: AbortSignal
-  /** What a work of one of the keys alone would be given. */
+  /** What the work of this key alone would receive. @throws LeaseLostError when the key is not one of this work */
   of(key: string): WorkContext
 }
 
 /**
- * Computes results for keys: an array in the same order, or a Map; promises among them are awaited. An Error among them,
- * or a promise that rejects, is the failure of its key.
+ * Computes the results of keys. Returns an array in the order of `keys`, or a Map; promises among the results are awaited.
+ * An Error among the results, or a promise that rejects, is the failure of its key.
  */
 export type ManyWork<T> = (
   keys: string[],
@@ -27,20 +27,25 @@ export type ManyResults<T> =
   | readonly (T | Error | PromiseLike<T>)[]
   | ReadonlyMap<string, T | Error | PromiseLike<T>>
 
-/** Later grants are collected for this time before the work runs, ms. */
+/** Grants that come after the work was first called are gathered for this long, ms. */
 const TAKEOVER_WINDOW = 5
 
 /**
- * The keys of one `runMany` that are claimed together: when all claims are answered, the work is called once with those
- * that were granted. Grants that come later, by a takeover, are another batch.
+ * The keys of one `runMany` that are claimed together.
+ *
+ * | state | all claims are answered | a key is granted |
+ * | --- | --- | --- |
+ * | claiming | calls the work with the keys that were granted: started | |
+ * | started | | a takeover: gathers for a while, then calls the work once more |
  */
 export class BatchRun implements WaitNode {
   waitsFor: Map<WaitNode, number> | undefined
-  /** Keys whose claims are not answered. */
+  #state: 'claiming' | 'started' = 'claiming'
+  /** Keys whose claims are under way. */
   readonly #pending: Set<string>
   readonly #work: ManyWork<unknown>
+  /** Leases for which the work was not called yet. */
   #granted: HeldLease[] = []
-  #collecting = true
   #context: AsyncContext | undefined
 
   constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
@@ -61,12 +66,12 @@ export class BatchRun implements WaitNode {
 
   onGranted(held: HeldLease): void {
     this.#granted.push(held)
-    if (this.#collecting) this.onClaimAnswered(held.call.key)
+    if (this.#state === 'claiming') this.onClaimAnswered(held.call.key)
     else if (this.#granted.length === 1) held.call.locker.clock.after(TAKEOVER_WINDOW, () => this.#start())
   }
 
   #start(): void {
-    this.#collecting = false
+    this.#state = 'started'
     const granted = this.#granted
     this.#granted = []
     const [first] = granted
@@ -94,6 +99,7 @@ export class BatchRun implements WaitNode {
   }
 }
 
+/** What the work came to for each key. @throws TypeError when there is not one result for each */
 async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<WorkResult[]> {
   const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
   if (!Array.isArray(listed) || listed.length !== keys.length) {

@@ -91,18 +91,22 @@ export async function conclude(
   }
 }
 
+// Deadlocks. A work may ask for other keys, and then waits for their flights. The flights and batches of this process, and
+// for which others their works wait, form a graph; a caller that would close a cycle in it is rejected. The work that a
+// caller belongs to is known by AsyncLocalStorage.
+
 /** A work that runs. */
 export interface WorkScope extends RunningWork {
-  /** The flight that it computes for. */
+  /** The flight or batch of the work. */
   readonly node: WaitNode
 }
 
-/** The work that is calling, if any. */
+/** The work that the present code belongs to, if any. */
 export function callingWork(): WorkScope | undefined {
   return runningWork.getStore() as WorkScope | undefined
 }
 
-/** Works that run now. */
+/** Number of works that run. */
 let running = 0
 
 /**
@@ -123,7 +127,7 @@ export async function runInScope<T>(
   }
 }
 
-/** Whether waiting for `target` would be waiting for `caller` itself, directly or through other flights. */
+/** Whether `target` waits for `caller`, directly or through others. */
 export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
   const seen = new Set<WaitNode>()
   const pending = [target]
@@ -136,7 +140,7 @@ export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
   return false
 }
 
-/** Notes that a work waits for `target`, and lends its slot; the returned function takes both back. */
+/** Adds that a work waits for `target`, and lends its slot. The returned function ends both. */
 export function addWait({ node, slot }: WorkScope, target: WaitNode): () => void {
   node.waitsFor ??= new Map()
   const { waitsFor } = node
