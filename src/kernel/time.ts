@@ -12,10 +12,10 @@ import { Fifo, TransientSet } from './collections.ts'
  * node:timers, and an imported name follows its export, so each function is held by a constant.
  */
 const setTimer = timers.setTimeout
-export const setRepeatingTimer: typeof timers.setInterval = timers.setInterval
+export const setRepeatingTimer: typeof globalThis.setInterval = timers.setInterval
 const clearTimer = timers.clearTimeout
-export const nextTurn: typeof timers.setImmediate = timers.setImmediate
-export const nextTick: typeof process.nextTick = process.nextTick.bind(process)
+export const nextTurn: typeof globalThis.setImmediate = timers.setImmediate
+export const nextTick: NodeJS.Process['nextTick'] = process.nextTick.bind(process)
 export const microtask: typeof queueMicrotask = queueMicrotask
 /** Milliseconds since the process started; monotonic. */
 const now: () => number = performance.now.bind(performance)
