@@ -123,7 +123,8 @@ export interface SubscriberEvents {
  * | #onFailure    |            | retrying   | retrying   | retrying   |            |        |
  * | close         | closed     | closed     | closed     | closed     | closed     |        |
  *
- * Where no client can be created, `open` and the timer of retrying lead to retrying instead of connecting. A client belongs to one state after the other until it fails. Events of earlier clients are ignored.
+ * Where no client can be created, `open` and the timer of retrying lead to retrying instead of connecting. A client
+ * belongs to one state after the other until it fails. Events of earlier clients are ignored.
  */
 type SubscriberState =
   | { readonly kind: 'idle' | 'closed' }
