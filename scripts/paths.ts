@@ -4,7 +4,8 @@
  * Usage: npm run paths [-- run hit submit http stream]
  *
  * A file counts when a function of it runs between the moment of the call and its result. Both sides are counted: the
- * process that does the work and the process that waits, which share this process through two connections.
+ * process that does the work and the process that waits, which share this process through two connections. Nothing else is
+ * open meanwhile.
  */
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -22,7 +23,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const SOURCE = new URL('../src/', import.meta.url).href
 
 /** The files below `src` whose functions ran during `call`, in the order of their names. */
-async function visited(session: Session, call: () => Promise<unknown>): Promise<string[]> {
+async function visited(call: () => Promise<unknown>): Promise<string[]> {
   await session.post('Profiler.startPreciseCoverage', { callCount: true, detailed: false })
   await session.post('Profiler.takePreciseCoverage')
   await call()
@@ -46,64 +47,75 @@ function ran(functionCoverage: {
 }
 
 await using t = await setup()
+const { redis } = t
 const session = new Session()
 session.connect()
 await session.post('Profiler.enable')
 
-const redis = t.redis
-const locker = new Locker({ redis })
-const other = new Locker({ redis })
-const queue = new RedisQueue('paths', { redis })
-const worker = new RedisQueue('paths', { redis })
-worker.process('job', async () => 'done')
-const server = createServer(
-  memoizeHandler(locker, { ttl: 60_000 }, (_request, response) => response.end('page')),
-)
-server.listen(0, '127.0.0.1')
-await once(server, 'listening')
-const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 const work = async () => {
   await sleep(20)
   return 'value'
 }
-const page = async (path: string) => (await fetch(url + path)).text()
 
-const CALLS: Record<string, { warm: () => Promise<unknown>; call: () => Promise<unknown> }> = {
-  run: { warm: () => locker.run('warm', work), call: () => locker.run('cold', work) },
-  hit: { warm: () => locker.run('hit', work), call: () => locker.run('hit', work, { ttl: 60_000 }) },
-  wait: {
-    warm: () => Promise.all([locker.run('w', work), other.run('w', work)]),
-    call: () => Promise.all([locker.run('wait', work), other.run('wait', work)]),
+type Measure = (call: () => Promise<unknown>) => Promise<void>
+
+/** Each opens what its call needs, makes a call like it first, and has it measured. */
+const CALLS: Record<string, (measure: Measure) => Promise<void>> = {
+  async run(measure) {
+    await using locker = new Locker({ redis })
+    await locker.run('warm', work)
+    await measure(() => locker.run('cold', work))
   },
-  submit: {
-    warm: () => queue.submit('job', 0),
-    call: () => queue.submit('job', 1),
+  async hit(measure) {
+    await using locker = new Locker({ redis })
+    await locker.run('hit', work)
+    await measure(() => locker.run('hit', work, { ttl: 60_000 }))
   },
-  http: { warm: () => page('/warm'), call: () => page('/cold') },
-  httpHit: { warm: () => page('/hit'), call: () => page('/hit') },
-  stream: {
-    warm: () => drain('warm-stream'),
-    call: () => drain('stream'),
+  async wait(measure) {
+    await using one = new Locker({ redis })
+    await using other = new Locker({ redis })
+    const both = (key: string) => Promise.all([one.run(key, work), other.run(key, work)])
+    await both('warm')
+    await measure(() => both('wait'))
+  },
+  async submit(measure) {
+    await using queue = new RedisQueue('paths', { redis })
+    await using worker = new RedisQueue('paths', { redis })
+    worker.process('job', async () => 'done')
+    await queue.submit('job', 0)
+    await measure(() => queue.submit('job', 1))
+  },
+  http: (measure) => request('/cold', measure),
+  httpHit: (measure) => request('/warm', measure),
+  async stream(measure) {
+    await using locker = new Locker({ redis })
+    const read = async (key: string) => {
+      for await (const _chunk of locker.stream(key, () => ['one']));
+    }
+    await read('warm')
+    await measure(() => read('cold'))
   },
 }
 
-async function drain(key: string): Promise<void> {
-  for await (const chunk of locker.stream(key, async function* () {
-    yield 'one'
-  }))
-    void chunk
+async function request(path: string, measure: Measure): Promise<void> {
+  await using locker = new Locker({ redis })
+  const handler = memoizeHandler(locker, { ttl: 60_000 }, (_request, response) => response.end('page'))
+  const server = createServer(handler).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const page = async (path: string) =>
+    (await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}${path}`)).text()
+  await page('/warm')
+  await measure(() => page(path))
+  server.close()
+  server.closeAllConnections()
 }
 
 const asked = process.argv.slice(2)
-for (const [name, { warm, call }] of Object.entries(CALLS)) {
+for (const [name, run] of Object.entries(CALLS)) {
   if (asked.length > 0 && !asked.includes(name)) continue
-  await warm()
-  const files = await visited(session, call)
-  console.log(`${name}: ${files.length} files`)
-  for (const file of files) console.log(`  ${file}`)
+  await run(async (call) => {
+    const files = await visited(call)
+    console.log([`${name}: ${files.length} files`, ...files].join('\n  '))
+  })
 }
-
-server.close()
-server.closeAllConnections()
-await Promise.all([queue.close(), worker.close(), locker.close(), other.close()])
 session.disconnect()
