@@ -142,7 +142,7 @@ export class Claimant implements Claimer {
 
   sending(): void {
     const { clock, store } = this.#call.locker
-    this.#waiters.barrier.onSent(clock.now(), store.subscribed)
+    this.#waiters.onSent(clock.now(), store.subscribed)
     this.#tagGuard?.onSent()
     this.#listener.onSent()
   }
@@ -194,18 +194,18 @@ export class Claimant implements Claimer {
 
   #onReply(reply: ClaimReply, attempt: number): void {
     const { key, record, locker } = this.#call
-    const { barrier } = this.#waiters
+    const waiters = this.#waiters
     // A stale value that does not come again has expired, or was invalidated.
-    if (reply.stale) readStale(this.#waiters, this.#call, reply.stale)
-    else this.#waiters.dropStale(Number.MAX_SAFE_INTEGER)
+    if (reply.stale) readStale(waiters, this.#call, reply.stale)
+    else waiters.dropStale(Number.MAX_SAFE_INTEGER)
     switch (reply.status) {
       case 'done':
-        if (!reply.outcome.invalidated) barrier.validate(barrier.sentSeq)
+        if (!reply.outcome.invalidated) waiters.validate(waiters.sentSeq)
         return this.#listener.onOutcome(reply.outcome, 'reply')
       case 'stale':
-        barrier.validate(barrier.sentSeq)
+        waiters.validate(waiters.sentSeq)
         // The waiters that are left wait for the new value, unless they joined while this claim was under way.
-        this.#policy = serveAnsweredStale(this.#waiters, this.#call, reply.stale)
+        this.#policy = serveAnsweredStale(waiters, this.#call, reply.stale)
           ? this.#policy.withStale(this.#call.staleWhileRevalidate)
           : this.#policy.withStale(0)
         return this.#claimForTheRest()
@@ -215,15 +215,15 @@ export class Claimant implements Claimer {
         locker.counters.grants++
         if (reply.takeover) locker.counters.takeovers++
         emit('grant', { key, fence: reply.fence, takeover: reply.takeover })
-        barrier.validate(barrier.sentSeq)
+        waiters.validate(waiters.sentSeq)
         this.suspend()
-        return this.#listener.onGranted(attempt, reply.fence, barrier.sentAt)
+        return this.#listener.onGranted(attempt, reply.fence, waiters.sentAt)
       case 'parked':
         locker.counters.parks++
-        barrier.validate(barrier.sentSeq)
+        waiters.validate(waiters.sentSeq)
         return this.#park(reply)
       case 'lease-expired':
-        this.#waiters.rejectWithoutTakeover('The processor died, and takeover is off')
+        waiters.rejectWithoutTakeover('The processor died, and takeover is off')
         return this.#claimForTheRest()
       case 'overloaded':
         return this.#listener.onFailed(

@@ -121,9 +121,8 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   /** Instead of `begin`: runs the work of its only waiter, beside others of the key. `fence`: the last one. */
   runBypassed(fence: number, stale: StaleResult | undefined): void {
     const { clock, store } = this.#leader.locker
-    const { barrier } = this.waiters
-    if (stale) setStale(this.waiters, { ...stale, seq: barrier.lastSeq })
-    barrier.onSent(clock.now(), store.subscribed)
+    if (stale) setStale(this.waiters, { ...stale, seq: this.waiters.lastSeq })
+    this.waiters.onSent(clock.now(), store.subscribed)
     this.#process('bypass', 0, 0, clock.now(), fence)
   }
 
@@ -135,7 +134,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Results of grants up to `fence` are not served any more. Returns whether new callers must not join. */
   invalidateUpTo(fence: number): boolean {
-    this.waiters.barrier.onInvalidated()
+    this.waiters.onInvalidated()
     this.waiters.dropStale(fence)
     // As long as no grant is known (0), the result of the claim may be older than the invalidation.
     return this.#awaitedFence <= fence
@@ -143,15 +142,15 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Returns whether new callers must not join. */
   invalidateTag(tag: string): boolean {
-    this.waiters.barrier.onTagInvalidated()
+    this.waiters.onTagInvalidated()
     if (!this.#leader.tags.includes(tag) && !this.waiters.stale?.tags.includes(tag)) return false
-    this.waiters.barrier.onInvalidated()
+    this.waiters.onInvalidated()
     this.waiters.dropStale(Number.MAX_SAFE_INTEGER)
     return true
   }
 
   onSubscriptionLost(): void {
-    this.waiters.barrier.onInvalidated()
+    this.waiters.onInvalidated()
     this.#claimant.onSubscriptionLost()
   }
 
@@ -234,7 +233,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   }
 
   onOutcome(outcome: Outcome, from: 'reply' | 'message'): void {
-    this.#finish(outcome, this.waiters.barrier.sentAt, from)
+    this.#finish(outcome, this.waiters.sentAt, from)
   }
 
   #process(mode: Grant['mode'], attempt: number, fence: number, sentAt: number, bypassFence: number): void {
@@ -260,7 +259,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     const state = this.#state
     if (state.kind === 'closed' || this.#isSuperseded(grant)) return
     this.waiters.validate(validSeq)
-    if (state.kind === 'processing' && grant.mode === 'bypass' && this.waiters.barrier.isUnchanged(''))
+    if (state.kind === 'processing' && grant.mode === 'bypass' && this.waiters.isUnchanged(''))
       storeBypassed(state.held, outcome, state.bypassFence)
     this.#finish(outcome, sentAt, 'work', original)
   }
@@ -327,8 +326,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     const receivers = this.waiters.receivers()
     if (receivers.length === this.waiters.size) this.#close()
     if (decoded) {
-      if (this.waiters.barrier.isUnchanged(outcome.tags))
-        this.#leader.cacheOutcome(decoded, outcome, freshFrom)
+      if (this.waiters.isUnchanged(outcome.tags)) this.#leader.cacheOutcome(decoded, outcome, freshFrom)
       for (const waiter of receivers) waiter.resolve(decoded.result)
     } else {
       if (this.waiters.stale) serveInsteadOfError(this.waiters)

@@ -12,7 +12,7 @@ import { errorFor, type StaleResult, type Waiter, type WaiterSet } from './waite
 /** Takes the stale value out of a reply to the last request. One that cannot be read is not served. */
 export function readStale(waiters: WaiterSet, call: Call, value: StaleValue): void {
   const { bytes, fence, staleFor, staleLeft, tags } = value
-  const { sentAt, sentSeq: seq } = waiters.barrier
+  const { sentAt, sentSeq: seq } = waiters
   const staleSince = sentAt - staleFor
   try {
     const terms = { fence, bytes, ttlLeft: 0, invalidated: false, staleLeft, tags: '' }
@@ -36,8 +36,8 @@ export function setStale(waiters: WaiterSet, stale: StaleResult): void {
  * Returns whether waiters are left that accept it, and must ask whether it is still valid.
  */
 export function serveAnsweredStale(waiters: WaiterSet, call: Call, { fence, tags }: StaleValue): boolean {
-  const { stale, barrier } = waiters
-  if (stale && barrier.isUnchanged(tags))
+  const { stale } = waiters
+  if (stale && waiters.isUnchanged(tags))
     call.cacheResult(stale, fence, tags, stale.staleSince, stale.staleUntil)
   serveWhileRevalidating(waiters, false)
   return unvalidatedWaiters(waiters).length > 0
@@ -99,8 +99,8 @@ function covers({ stale }: WaiterSet, { refresh, afterFence, locker }: Call, max
   return locker.clock.now() - stale.staleSince < maxStaleness
 }
 
-function isValidated({ stale, barrier }: WaiterSet, { strict, seq }: Waiter): boolean {
-  return !strict || seq <= (stale?.seq ?? 0) || barrier.isValidated(seq)
+function isValidated(waiters: WaiterSet, { strict, seq }: Waiter): boolean {
+  return !strict || seq <= (waiters.stale?.seq ?? 0) || waiters.isValidated(seq)
 }
 
 /** Redis is unavailable: leaves the waiters that accept a result of this process alone, and for which the cache has none. */

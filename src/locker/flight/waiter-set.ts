@@ -15,7 +15,6 @@ import type { JoinedCall } from '../call.ts'
 import type { Lease } from '../lease.ts'
 import type { BatchRun } from '../processor/batch-run.ts'
 import type { LeaseWaiters } from '../processor/lease-state.ts'
-import { InvalidationBarrier } from './invalidation-barrier.ts'
 
 /** A call that waits in a flight. */
 export class Waiter extends BaseWaiter {
@@ -103,17 +102,43 @@ export interface WaiterSetListener {
   onSoftTimeout(waiter: Waiter): void
 }
 
-/** The waiters of a flight, in the order of their arrival, and what they were shown or may be served meanwhile. */
+/**
+ * The waiters of a flight, in the order of their arrival, and what they were shown or may be served meanwhile.
+ *
+ * Read your invalidations: a strict caller, one without an in-process cache, must not receive a result if an invalidation
+ * of it was acknowledged before that caller asked. The waiters are numbered as they join. A request that is sent after
+ * waiter n joined proves, if its reply shows that the result is not invalidated, that it was valid at some moment after n
+ * joined: waiters up to n may receive it. The others must ask the store themselves.
+ *
+ * ```
+ * waiters join    1   2       3            4
+ * request             |- sent ----- reply: valid -|
+ *                 validated: 1, 2      not: 3, 4
+ * ```
+ *
+ * The reply may be kept in the cache of this process only if, since the request was sent, messages arrived and none of them
+ * invalidated it.
+ */
 export class WaiterSet implements LeaseWaiters {
-  readonly barrier: InvalidationBarrier = new InvalidationBarrier()
   /** Written by stale-serving.ts. */
   stale: StaleResult | undefined
   /** It was served on the promise that the work of this flight revalidates it. Written by stale-serving.ts. */
   revalidationPromised = false
+  /** Number of the last waiter that joined. Written by `add`. */
+  lastSeq = 0
+  /** When the last request was sent, by the clock. Written by `onSent`. */
+  sentAt = 0
+  /** The last waiter that had joined then. Written by `onSent`. */
+  sentSeq = 0
   readonly #waiters = new Set<Waiter>()
   readonly #listener: WaiterSetListener
   /** The last progress of the work that is waited for. */
   #progress: Buffer | undefined
+  #validatedSeq = 0
+  /** Since the last request was sent no message was missed, and none invalidated the key. */
+  #keyUnchanged = false
+  /** Since then no message was missed, and none invalidated any tag. */
+  #tagsUnchanged = false
 
   constructor(listener: WaiterSetListener) {
     this.#listener = listener
@@ -121,10 +146,6 @@ export class WaiterSet implements LeaseWaiters {
 
   get size(): number {
     return this.#waiters.size
-  }
-
-  get lastSeq(): number {
-    return this.barrier.lastSeq
   }
 
   get areGone(): boolean {
@@ -144,7 +165,7 @@ export class WaiterSet implements LeaseWaiters {
 
   /** Adds a waiter, which stays until it is settled. */
   add(waiter: Waiter): void {
-    waiter.seq = this.barrier.nextSeq()
+    waiter.seq = ++this.lastSeq
     waiter.waiters = this
     this.#waiters.add(waiter)
     if (this.#progress) notify(waiter, this.#progress)
@@ -168,11 +189,40 @@ export class WaiterSet implements LeaseWaiters {
 
   /** Those that may receive the outcome which the store had when it was last asked. */
   receivers(): Waiter[] {
-    return [...this.#waiters].filter(({ strict, seq }) => !strict || this.barrier.isValidated(seq))
+    return [...this.#waiters].filter(({ strict, seq }) => !strict || this.isValidated(seq))
   }
 
+  /** A request is sent, or a work begins without one. `subscribed`: whether messages arrive. */
+  onSent(now: number, subscribed: boolean): void {
+    this.sentAt = now
+    this.sentSeq = this.lastSeq
+    this.#keyUnchanged = subscribed
+    this.#tagsUnchanged = subscribed
+  }
+
+  /** The key was invalidated, or may be without a message. */
+  onInvalidated(): void {
+    this.#keyUnchanged = false
+  }
+
+  /** Some tag was invalidated. Only the reply tells which tags the result has. */
+  onTagInvalidated(): void {
+    this.#tagsUnchanged = false
+  }
+
+  /** Whether a result with these tags, as the last request brought it, is not known to be invalidated since. */
+  isUnchanged(tags: string): boolean {
+    return this.#keyUnchanged && (tags === '' || this.#tagsUnchanged)
+  }
+
+  /** The result was valid at some moment after the waiter `seq` joined. */
   validate(seq: number): void {
-    this.barrier.validate(seq)
+    this.#validatedSeq = Math.max(this.#validatedSeq, seq)
+  }
+
+  /** Whether the result was valid at some moment after the waiter `seq` joined. */
+  isValidated(seq: number): boolean {
+    return seq <= this.#validatedSeq
   }
 
   /** Drops a stale result that was accepted under `fence` or an earlier one. */
