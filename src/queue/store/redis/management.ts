@@ -1,6 +1,15 @@
 import type { CallLimits } from '../../../kernel/limits.ts'
 import type { Script } from '../../../kernel/redis/call.ts'
-import type { Counts, DueJob, DueJobs, DueResult, JobSnapshot, JobState, StallPolicy } from '../store.ts'
+import type {
+  Counts,
+  DueJob,
+  DueJobs,
+  DueResult,
+  JobSnapshot,
+  JobState,
+  StallPolicy,
+  Termination,
+} from '../store.ts'
 import type { CommandKeys, QueueCalls } from './queue-calls.ts'
 import { parseSnapshot, toText } from './wire.ts'
 
@@ -10,23 +19,23 @@ const MAX_DUE_JOBS = 32
 /** By the script's reply. */
 const DUE_STATUSES = ['none', 'promoted', 'stalled', 'failed'] as const
 
-/** The operations of the store that process due jobs, inspect a queue and manage its jobs. */
-export class RedisQueueManagement {
-  readonly #calls: QueueCalls
+/** The part of the store that processes due jobs, inspects a queue and manages its jobs. */
+export abstract class RedisQueueManagement {
+  protected readonly calls: QueueCalls
   readonly #drainStep: string
   readonly #messageLimit: string
 
   /** `drainStep`: jobs that one call of `drain` removes at most. A script blocks the server, so it must be short. */
   constructor(calls: QueueCalls, drainStep: number, messageLimit: string) {
-    this.#calls = calls
+    this.calls = calls
     this.#drainStep = String(drainStep)
     this.#messageLimit = messageLimit
   }
 
   async findDue({ within }: CallLimits): Promise<DueJobs> {
-    const { keys, serverClock } = this.#calls
+    const { keys, serverClock } = this.calls
     const args = [keys.deadlines, '0', String(MAX_DUE_JOBS - 1), 'WITHSCORES']
-    const reply = await this.#calls.read('zrange', args, within)
+    const reply = await this.calls.read('zrange', args, within)
     const flat = (reply as unknown[]).flat().map(toText)
     const jobs: DueJob[] = []
     for (let at = 0; at < flat.length; at += 2) {
@@ -42,40 +51,40 @@ export class RedisQueueManagement {
   async processDue(jobs: DueJob[], policy: StallPolicy, { within }: CallLimits): Promise<DueResult[]> {
     const { maxStalls, failure, errorTtl, outcomeRetention, retain } = policy
     const segments = [...new Set(jobs.map((job) => job.command))]
-    const commands = segments.map((segment) => this.#calls.commandOfSegment(segment))
-    const keys = jobs.map((job) => this.#calls.keys.job(job.id))
+    const commands = segments.map((segment) => this.calls.commandOfSegment(segment))
+    const keys = jobs.map((job) => this.calls.keys.job(job.id))
     const args = [String(maxStalls), failure]
     args.push(...[errorTtl, outcomeRetention, retain.count, retain.age].map(String), this.#messageLimit)
     for (const job of jobs) args.push(String(segments.indexOf(job.command) + 1))
-    const sentAt = this.#calls.connection.clock.now()
-    const reply = await this.#calls.call(this.#calls.scripts.processDue, commands, keys, args, within)
+    const sentAt = this.calls.connection.clock.now()
+    const reply = await this.calls.call(this.calls.scripts.processDue, commands, keys, args, within)
     const values = reply as unknown[]
-    this.#calls.serverClock.update(Number(values[jobs.length]), sentAt)
+    this.calls.serverClock.update(Number(values[jobs.length]), sentAt)
     return jobs.map(({ id, command }, index) => {
       return { id, command, status: DUE_STATUSES[Number(values[index])] ?? 'none' }
     })
   }
 
   async readLog(id: string, { within }: CallLimits): Promise<string[]> {
-    const reply = await this.#calls.read('lrange', [this.#calls.keys.log(id), '0', '-1'], within)
+    const reply = await this.calls.read('lrange', [this.calls.keys.log(id), '0', '-1'], within)
     return (reply as unknown[]).map(toText)
   }
 
   async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
-    const reply = await this.#calls.callJob(this.#calls.scripts.snapshot, id, undefined, [], within)
+    const reply = await this.calls.callJob(this.calls.scripts.snapshot, id, undefined, [], within)
     return parseSnapshot(id, reply)
   }
 
   async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
     const commands = state === 'waiting' ? await this.#allCommands(limits) : []
     const args = [state, String(from), String(limit)]
-    const reply = await this.#calls.call(this.#calls.scripts.list, commands, [], args, limits.within)
+    const reply = await this.calls.call(this.calls.scripts.list, commands, [], args, limits.within)
     return (reply as unknown[]).map(toText)
   }
 
   async counts(limits: CallLimits): Promise<Counts> {
     const commands = await this.#allCommands(limits)
-    const reply = await this.#calls.call(this.#calls.scripts.counts, commands, [], [], limits.within)
+    const reply = await this.calls.call(this.calls.scripts.counts, commands, [], [], limits.within)
     const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
       number,
       number,
@@ -91,7 +100,7 @@ export class RedisQueueManagement {
     const args = [state, this.#drainStep, String(outcomeRetention)]
     let removed = 0
     for (;;) {
-      const reply = await this.#calls.call(this.#calls.scripts.drain, commands, [], args, limits.within)
+      const reply = await this.calls.call(this.calls.scripts.drain, commands, [], args, limits.within)
       const [count, more] = (reply as unknown[]).map(Number) as [number, number]
       removed += count
       if (more === 0) return removed
@@ -99,18 +108,34 @@ export class RedisQueueManagement {
   }
 
   async #allCommands({ within }: CallLimits): Promise<CommandKeys[]> {
-    const segments = await this.#calls.read('hkeys', [this.#calls.keys.commands], within)
-    return (segments as unknown[]).map((segment) => this.#calls.commandOfSegment(toText(segment)))
+    const segments = await this.calls.read('hkeys', [this.calls.keys.commands], within)
+    return (segments as unknown[]).map((segment) => this.calls.commandOfSegment(toText(segment)))
   }
 
   async commands({ within }: CallLimits): Promise<string[]> {
-    const names = await this.#calls.read('hvals', [this.#calls.keys.commands], within)
+    const names = await this.calls.read('hvals', [this.calls.keys.commands], within)
     return (names as unknown[]).map(toText)
   }
 
   async hasWorker(command: string, { within }: CallLimits): Promise<boolean> {
-    const [, , workers = ''] = this.#calls.command(command).keys
-    return ((await this.#calls.read('hkeys', [workers], within)) as unknown[]).length > 0
+    const [, , workers = ''] = this.calls.command(command).keys
+    return ((await this.calls.read('hkeys', [workers], within)) as unknown[]).length > 0
+  }
+
+  async unpark(nonce: string, termination: Termination, { within }: CallLimits): Promise<void> {
+    await this.#terminate(this.calls.connection.inbox.id + nonce, termination, within)
+  }
+
+  terminate(termination: Termination, { within }: CallLimits): Promise<boolean> {
+    return this.#terminate('', termination, within)
+  }
+
+  async #terminate(park: string, termination: Termination, within: number): Promise<boolean> {
+    const { id, command, kind, bytes, outcomeRetention, onlyIfUnwanted } = termination
+    const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(outcomeRetention)]
+    args.push(onlyIfUnwanted ? '1' : '0', this.#messageLimit)
+    const reply = await this.calls.callJob(this.calls.scripts.terminate, id, command, args, within)
+    return Number(reply) === 1
   }
 
   async retry(
@@ -119,30 +144,30 @@ export class RedisQueueManagement {
     generation: number,
     { within }: CallLimits,
   ): Promise<number | undefined> {
-    const { scripts } = this.#calls
-    const reply = await this.#calls.callJob(scripts.retry, id, command, [String(generation)], within)
+    const { scripts } = this.calls
+    const reply = await this.calls.callJob(scripts.retry, id, command, [String(generation)], within)
     return Number(toText(reply)) || undefined
   }
 
   pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#setPaused(this.#calls.scripts.pause, command, limits)
+    return this.#setPaused(this.calls.scripts.pause, command, limits)
   }
 
   resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#setPaused(this.#calls.scripts.resume, command, limits)
+    return this.#setPaused(this.calls.scripts.resume, command, limits)
   }
 
   async #setPaused(script: Script, command: string, limits: CallLimits): Promise<void> {
-    const commands = command === '' ? await this.#allCommands(limits) : [this.#calls.command(command)]
-    const segment = command === '' ? '' : this.#calls.command(command).segment
-    await this.#calls.call(script, commands, [], [segment, command], limits.within)
+    const commands = command === '' ? await this.#allCommands(limits) : [this.calls.command(command)]
+    const segment = command === '' ? '' : this.calls.command(command).segment
+    await this.calls.call(script, commands, [], [segment, command], limits.within)
   }
 
   async pausedCommands({ within }: CallLimits): Promise<string[]> {
-    const { keys } = this.#calls
-    const segments = ((await this.#calls.read('smembers', [keys.paused], within)) as unknown[]).map(toText)
+    const { keys } = this.calls
+    const segments = ((await this.calls.read('smembers', [keys.paused], within)) as unknown[]).map(toText)
     if (segments.length === 0) return []
-    const names = (await this.#calls.read('hmget', [keys.commands, ...segments], within)) as unknown[]
+    const names = (await this.calls.read('hmget', [keys.commands, ...segments], within)) as unknown[]
     return segments.map((segment, index) => (segment === '' ? '' : toText(names[index]) || segment))
   }
 }

@@ -5,20 +5,12 @@ import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
 import type {
   AttemptOutcome,
   AttemptRef,
-  Counts,
-  DueJob,
-  DueJobs,
-  DueResult,
-  JobSnapshot,
-  JobState,
   NoticeListener,
   OutcomeQuery,
   OutcomeReply,
   QueueStore,
-  StallPolicy,
   Submission,
   SubmissionListener,
-  Termination,
   WorkerListener,
   WorkerRef,
 } from '../store.ts'
@@ -73,13 +65,10 @@ class InboxListener implements Listener {
 }
 
 /** The queue's store on Redis: each transition is one script, on keys of one slot. */
-export class RedisQueueStore implements QueueStore {
+export class RedisQueueStore extends RedisQueueManagement implements QueueStore {
   readonly #connection: Connection
   readonly #keys: QueueKeys
-  readonly #calls: QueueCalls
-  readonly #management: RedisQueueManagement
   readonly #feed: EventFeed
-  readonly #messageLimit: string
   readonly #submissions: CallBatcher
   readonly #outcomes: CallBatcher
   readonly #renewals: CallBatcher
@@ -93,13 +82,11 @@ export class RedisQueueStore implements QueueStore {
     const maxParked = String(options.maxParked ?? MAX_PARKED)
     const keys = new QueueKeys(prefix, queue)
     const calls = new QueueCalls(connection, keys, acceptWithin, options.scripts)
+    super(calls, drainStep, messageLimit)
     this.#connection = connection
     this.#keys = keys
-    this.#calls = calls
-    this.#management = new RedisQueueManagement(calls, drainStep, messageLimit)
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
-    this.#messageLimit = messageLimit
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]
     const { submit, finish, renew, queryOutcomes } = calls.scripts
     this.#submissions = new CallBatcher(calls, submit, {
@@ -135,7 +122,7 @@ export class RedisQueueStore implements QueueStore {
     this.#submissions.add(
       new BatchItem(
         this.#keys.job(id),
-        this.#calls.command(submission.command),
+        this.calls.command(submission.command),
         (command) => [`${command} ${terms}`, nonce, payload, options],
         (values, at) => {
           const reply = parseSubmitReply(values[at])
@@ -172,22 +159,6 @@ export class RedisQueueStore implements QueueStore {
     )
   }
 
-  async unpark(nonce: string, termination: Termination, { within }: CallLimits): Promise<void> {
-    await this.#terminate(this.#connection.inbox.id + nonce, termination, within)
-  }
-
-  terminate(termination: Termination, { within }: CallLimits): Promise<boolean> {
-    return this.#terminate('', termination, within)
-  }
-
-  async #terminate(park: string, termination: Termination, within: number): Promise<boolean> {
-    const { id, command, kind, bytes, outcomeRetention, onlyIfUnwanted } = termination
-    const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(outcomeRetention)]
-    args.push(onlyIfUnwanted ? '1' : '0', this.#messageLimit)
-    const reply = await this.#calls.callJob(this.#calls.scripts.terminate, id, command, args, within)
-    return Number(reply) === 1
-  }
-
   setCapacity(
     worker: WorkerRef,
     slots: number,
@@ -210,8 +181,8 @@ export class RedisQueueStore implements QueueStore {
       this.#renewals.add(
         new BatchItem(
           this.#keys.job(id),
-          this.#calls.command(worker.command),
-          (command) => [`${command} ${fence} ${lease}`, this.#calls.address(worker)],
+          this.calls.command(worker.command),
+          (command) => [`${command} ${fence} ${lease}`, this.calls.address(worker)],
           (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
           reject,
         ),
@@ -227,8 +198,8 @@ export class RedisQueueStore implements QueueStore {
       this.#outcomes.add(
         new BatchItem(
           this.#keys.job(id),
-          this.#calls.command(worker.command),
-          (command) => [`${command} ${terms}`, String(fence), this.#calls.address(worker), bytes],
+          this.calls.command(worker.command),
+          (command) => [`${command} ${terms}`, String(fence), this.calls.address(worker), bytes],
           (values, at) => {
             const code = toCode(values[at])
             if (code === undefined) reject(refusedError(values[at]))
@@ -242,16 +213,16 @@ export class RedisQueueStore implements QueueStore {
   }
 
   async readPayload({ worker, id, fence }: AttemptRef, { within }: CallLimits): Promise<string | undefined> {
-    const reply = await this.#calls.read('hmget', [this.#keys.job(id), 'o', 'f', 'p'], within)
+    const reply = await this.calls.read('hmget', [this.#keys.job(id), 'o', 'f', 'p'], within)
     const [owner, lastFence, payload] = reply as unknown[]
-    const isHeld = toText(owner) === this.#calls.address(worker) && Number(toText(lastFence)) === fence
+    const isHeld = toText(owner) === this.calls.address(worker) && Number(toText(lastFence)) === fence
     return isHeld && payload !== null ? toText(payload) : undefined
   }
 
   async publishProgress(attempt: AttemptRef, bytes: Buffer, { within }: CallLimits): Promise<void> {
     const { worker, id, fence } = attempt
-    const args = [this.#calls.address(worker), String(fence), bytes]
-    await this.#calls.callJob(this.#calls.scripts.publishProgress, id, undefined, args, within)
+    const args = [this.calls.address(worker), String(fence), bytes]
+    await this.calls.callJob(this.calls.scripts.publishProgress, id, undefined, args, within)
   }
 
   async appendLog(
@@ -261,60 +232,8 @@ export class RedisQueueStore implements QueueStore {
     { within }: CallLimits,
   ): Promise<void> {
     const keys = [this.#keys.job(id), this.#keys.log(id)]
-    const args = [this.#calls.address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
-    await this.#calls.call(this.#calls.scripts.appendLog, [], keys, args, within)
-  }
-
-  findDue(limits: CallLimits): Promise<DueJobs> {
-    return this.#management.findDue(limits)
-  }
-
-  processDue(jobs: DueJob[], policy: StallPolicy, limits: CallLimits): Promise<DueResult[]> {
-    return this.#management.processDue(jobs, policy, limits)
-  }
-
-  readLog(id: string, limits: CallLimits): Promise<string[]> {
-    return this.#management.readLog(id, limits)
-  }
-
-  snapshot(id: string, limits: CallLimits): Promise<JobSnapshot | undefined> {
-    return this.#management.snapshot(id, limits)
-  }
-
-  list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
-    return this.#management.list(state, from, limit, limits)
-  }
-
-  counts(limits: CallLimits): Promise<Counts> {
-    return this.#management.counts(limits)
-  }
-
-  drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number> {
-    return this.#management.drain(state, outcomeRetention, limits)
-  }
-
-  commands(limits: CallLimits): Promise<string[]> {
-    return this.#management.commands(limits)
-  }
-
-  hasWorker(command: string, limits: CallLimits): Promise<boolean> {
-    return this.#management.hasWorker(command, limits)
-  }
-
-  retry(id: string, command: string, generation: number, limits: CallLimits): Promise<number | undefined> {
-    return this.#management.retry(id, command, generation, limits)
-  }
-
-  pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#management.pause(command, limits)
-  }
-
-  resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#management.resume(command, limits)
-  }
-
-  pausedCommands(limits: CallLimits): Promise<string[]> {
-    return this.#management.pausedCommands(limits)
+    const args = [this.calls.address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
+    await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
   }
 
   get hasWatchers(): boolean {
