@@ -1,5 +1,7 @@
+import { ContextEmitter } from '../kernel/hooks.ts'
 import { countFrom, oneOf, shownValue } from '../kernel/options.ts'
-import { type JobPage, type JobStatus, statusOf } from './job.ts'
+import type { QueueEvents } from './events.ts'
+import { type AnyJobs, type CommandOf, type JobMap, type JobPage, type JobStatus, statusOf } from './job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from './options.ts'
 import type { Counts, JobSnapshot, JobState } from './store/store.ts'
 import { CANCELLED_FAILURE } from './submitting/outcome-waits.ts'
@@ -16,34 +18,42 @@ const STATES = ['waiting', 'delayed', 'active', 'completed', 'failed'] as const
 const checkState = oneOf(STATES)
 const checkLimit = countFrom(1)
 
-/** The calls of a queue that inspect and change jobs by id or by state. Their contracts are stated at RedisQueue. */
-export class QueueManagement {
-  readonly #context: QueueContext
+/** A job as the store has it; undefined if there is none with this id. */
+export async function snapshotOf(
+  id: string,
+  { store, limits }: QueueContext,
+): Promise<JobSnapshot | undefined> {
+  return isJobId(id) ? store.snapshot(id, limits) : undefined
+}
 
-  constructor(context: QueueContext) {
-    this.#context = context
-  }
+/** The part of a queue that inspects and changes its jobs, by id or by state. */
+export abstract class QueueManagement<
+  Jobs extends JobMap<Jobs> = AnyJobs,
+> extends ContextEmitter<QueueEvents> {
+  /** Throws ClosedError after `close`. @internal */
+  protected abstract open(): QueueContext
 
-  async snapshot(id: string): Promise<JobSnapshot | undefined> {
-    const { store, limits } = this.#context
-    return isJobId(id) ? store.snapshot(id, limits) : undefined
-  }
-
+  /** Returns the current status of the job with this id; undefined if there is none. */
   async status(id: string): Promise<JobStatus | undefined> {
-    const snapshot = await this.snapshot(id)
-    return snapshot && statusOf(snapshot, this.#context.options.codec)
+    const context = this.open()
+    const snapshot = await snapshotOf(id, context)
+    return snapshot && statusOf(snapshot, context.options.codec)
   }
 
+  /**
+   * Lists the jobs in a state, one page at a time, in the order in which they will run or have finished.
+   * @param page `limit`: jobs per page, at most 1,000, 100 by default; `cursor`: that of the previous page.
+   */
   async jobs(
     state: JobState,
-    { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string },
+    { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string } = {},
   ): Promise<JobPage> {
+    const { store, limits, options } = this.open()
     checkState('state', state)
     checkLimit('limit', limit)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
       throw new TypeError(`Expected \`cursor\` to be the cursor of a page, got ${shownValue(cursor)}`)
-    const { store, limits, options } = this.#context
     const size = Math.min(limit, MAX_PAGE_SIZE)
     const ids = await store.list(state, from, size, limits)
     const snapshots = await Promise.all(ids.map((id) => store.snapshot(id, limits)))
@@ -53,45 +63,53 @@ export class QueueManagement {
     return { jobs, cursor: ids.length < size ? undefined : String(from + ids.length) }
   }
 
-  counts(): Promise<Counts> {
-    const { store, limits } = this.#context
+  /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
+  async counts(): Promise<Counts> {
+    const { store, limits } = this.open()
     return store.counts(limits)
   }
 
-  pause(command: string | undefined): Promise<void> {
+  /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
+  async pause(command?: CommandOf<Jobs>): Promise<void> {
+    const { store, limits } = this.open()
     if (command !== undefined) checkName('command', command)
-    const { store, limits } = this.#context
     return store.pause(command ?? '', limits)
   }
 
-  resume(command: string | undefined): Promise<void> {
+  /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
+  async resume(command?: CommandOf<Jobs>): Promise<void> {
+    const { store, limits } = this.open()
     if (command !== undefined) checkName('command', command)
-    const { store, limits } = this.#context
     return store.resume(command ?? '', limits)
   }
 
-  paused(): Promise<string[]> {
-    const { store, limits } = this.#context
+  /** Returns the paused commands; '' stands for a pause of all commands. */
+  async paused(): Promise<string[]> {
+    const { store, limits } = this.open()
     return store.pausedCommands(limits)
   }
 
-  async drain(delayed: boolean): Promise<number> {
-    const { store, limits } = this.#context
+  /**
+   * Removes all waiting jobs, and with `delayed` the delayed ones. Never removes a running job. Waiters of a removed job are
+   * rejected with RemovedError. Returns the number of removed jobs.
+   */
+  async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
+    const { store, limits } = this.open()
     // Delayed jobs first: those that become due meanwhile are waiting jobs then.
     const later = delayed ? await store.drain('delayed', OUTCOME_RETENTION, limits) : 0
     return later + (await store.drain('waiting', OUTCOME_RETENTION, limits))
   }
 
+  /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
   async retry(id: string): Promise<boolean> {
-    const snapshot = await this.snapshot(id)
-    if (!snapshot?.outcome || snapshot.outcome.kind === 'removed') return false
-    const { store, limits } = this.#context
-    return (await store.retry(id, snapshot.command, snapshot.generation, limits)) !== undefined
+    return retryJob(id, this.open())
   }
 
-  async redrive(limit: number): Promise<number> {
+  /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
+  async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
+    const context = this.open()
+    const { store, limits } = context
     checkLimit('limit', limit)
-    const { store, limits } = this.#context
     // A bound: a job that fails again meanwhile is listed again.
     const most = Math.min(limit, (await store.counts(limits)).failed)
     let done = 0
@@ -99,7 +117,7 @@ export class QueueManagement {
     while (done < most) {
       const ids = await store.list('failed', skipped, Math.min(DEFAULT_PAGE_SIZE, most - done), limits)
       if (ids.length === 0) break
-      const retried = await Promise.all(ids.map((id) => this.retry(id)))
+      const retried = await Promise.all(ids.map((id) => retryJob(id, context)))
       const count = retried.filter(Boolean).length
       done += count
       skipped += ids.length - count
@@ -107,33 +125,42 @@ export class QueueManagement {
     return done
   }
 
-  cancel(id: string): Promise<boolean> {
-    return this.#terminate(id, 'error', CANCELLED_FAILURE)
+  /**
+   * Cancels a job that has not finished: aborts the signal of its handler, and rejects its waiters with a RemoteError whose
+   * `remote.code` is 'E_CANCELLED'. Returns false if there is no such job, or it has finished.
+   */
+  async cancel(id: string): Promise<boolean> {
+    return terminate(id, 'error', CANCELLED_FAILURE, this.open())
   }
 
-  remove(id: string): Promise<boolean> {
-    return this.#terminate(id, 'removed', Buffer.alloc(0))
+  /** Removes a job and its outcome. Its waiters are rejected with RemovedError. Returns false if there is no such job. */
+  async remove(id: string): Promise<boolean> {
+    return terminate(id, 'removed', Buffer.alloc(0), this.open())
   }
 
-  async #terminate(id: string, kind: 'error' | 'removed', bytes: Buffer): Promise<boolean> {
-    const snapshot = await this.snapshot(id)
-    if (!snapshot) return false
-    const { store, limits } = this.#context
-    return store.terminate(
-      {
-        id,
-        command: snapshot.command,
-        kind,
-        bytes,
-        outcomeRetention: OUTCOME_RETENTION,
-        onlyIfUnwanted: false,
-      },
-      limits,
-    )
-  }
-
+  /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
   async logs(id: string): Promise<string[]> {
-    const { store, limits } = this.#context
+    const { store, limits } = this.open()
     return isJobId(id) ? store.readLog(id, limits) : []
   }
+}
+
+async function retryJob(id: string, context: QueueContext): Promise<boolean> {
+  const snapshot = await snapshotOf(id, context)
+  if (!snapshot?.outcome || snapshot.outcome.kind === 'removed') return false
+  const { store, limits } = context
+  return (await store.retry(id, snapshot.command, snapshot.generation, limits)) !== undefined
+}
+
+async function terminate(
+  id: string,
+  kind: 'error' | 'removed',
+  bytes: Buffer,
+  context: QueueContext,
+): Promise<boolean> {
+  const snapshot = await snapshotOf(id, context)
+  if (!snapshot) return false
+  const { command } = snapshot
+  const termination = { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false }
+  return context.store.terminate(termination, context.limits)
 }

@@ -1,16 +1,10 @@
 import { ClosedError } from '../errors.ts'
-import { ContextEmitter, callHook } from '../kernel/hooks.ts'
+import { callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import { AsyncContext } from '../kernel/time.ts'
-import {
-  EventReporter,
-  type FeedEvent,
-  parseFeedEvent,
-  type QueueCounters,
-  type QueueEvents,
-} from './events.ts'
+import { EventReporter, type FeedEvent, parseFeedEvent, type QueueCounters } from './events.ts'
 import {
   type AnyJobs,
   type BulkJob,
@@ -18,14 +12,12 @@ import {
   type HandlerOf,
   Job,
   type JobMap,
-  type JobPage,
   type JobQueue,
-  type JobStatus,
   type PayloadOf,
   type ResultOf,
   type ResultOptions,
 } from './job.ts'
-import { QueueManagement } from './management.ts'
+import { QueueManagement, snapshotOf } from './management.ts'
 import {
   acceptTimeout,
   checkSubmitOptions,
@@ -39,7 +31,7 @@ import {
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
-import type { Counts, JobState, Submission } from './store/store.ts'
+import type { Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
@@ -78,7 +70,7 @@ const DEFAULT_GRACE = 5_000
  * await queue.submit('add', [2, 3, 4]) // 9
  */
 export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
-  extends ContextEmitter<QueueEvents>
+  extends QueueManagement<Jobs>
   implements JobQueue, AsyncDisposable
 {
   readonly name: string
@@ -87,7 +79,6 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #events: EventReporter
   readonly #workers: Workers
   readonly #waits: OutcomeWaits
-  readonly #management: QueueManagement
   #closing: Promise<void> | undefined
 
   /** Does not wait for a connection. @throws TypeError if the name or an option is invalid. */
@@ -113,7 +104,6 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       submitted: (...args) => this.#events.submitted(...args),
       hasLocalWorker: (command) => this.#workers.has(command),
     })
-    this.#management = new QueueManagement(this.#context)
   }
 
   /**
@@ -206,77 +196,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /** Returns a handle of the job with this id; undefined if there is none. */
   async job(id: string): Promise<Job | undefined> {
-    const snapshot = await this.#open().snapshot(id)
+    const snapshot = await snapshotOf(id, this.open())
     return snapshot && new Job(id, snapshot.command, undefined, snapshot.generation, this)
-  }
-
-  /** Returns the current status of the job with this id; undefined if there is none. */
-  async status(id: string): Promise<JobStatus | undefined> {
-    return this.#open().status(id)
-  }
-
-  /**
-   * Lists the jobs in a state, one page at a time, in the order in which they will run or have finished.
-   * @param page `limit`: jobs per page, at most 1,000, 100 by default; `cursor`: that of the previous page.
-   */
-  async jobs(state: JobState, page: { limit?: number; cursor?: string } = {}): Promise<JobPage> {
-    return this.#open().jobs(state, page)
-  }
-
-  /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
-  async counts(): Promise<Counts> {
-    return this.#open().counts()
-  }
-
-  /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
-  async pause(command?: CommandOf<Jobs>): Promise<void> {
-    return this.#open().pause(command)
-  }
-
-  /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
-  async resume(command?: CommandOf<Jobs>): Promise<void> {
-    return this.#open().resume(command)
-  }
-
-  /** Returns the paused commands; '' stands for a pause of all commands. */
-  async paused(): Promise<string[]> {
-    return this.#open().paused()
-  }
-
-  /**
-   * Removes all waiting jobs, and with `delayed` the delayed ones. Never removes a running job. Waiters of a removed job are
-   * rejected with RemovedError. Returns the number of removed jobs.
-   */
-  async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
-    return this.#open().drain(delayed)
-  }
-
-  /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
-  async retry(id: string): Promise<boolean> {
-    return this.#open().retry(id)
-  }
-
-  /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
-  async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
-    return this.#open().redrive(limit)
-  }
-
-  /**
-   * Cancels a job that has not finished: aborts the signal of its handler, and rejects its waiters with a RemoteError whose
-   * `remote.code` is 'E_CANCELLED'. Returns false if there is no such job, or it has finished.
-   */
-  async cancel(id: string): Promise<boolean> {
-    return this.#open().cancel(id)
-  }
-
-  /** Removes a job and its outcome. Its waiters are rejected with RemovedError. Returns false if there is no such job. */
-  async remove(id: string): Promise<boolean> {
-    return this.#open().remove(id)
-  }
-
-  /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
-  async logs(id: string): Promise<string[]> {
-    return this.#open().logs(id)
   }
 
   /**
@@ -319,9 +240,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     if (this.#closing) throw closedError()
   }
 
-  #open(): QueueManagement {
+  /** @internal */
+  protected open(): QueueContext {
     this.#assertOpen()
-    return this.#management
+    return this.#context
   }
 
   /**
