@@ -27,8 +27,8 @@ function wallMicrosFrom(origin: number): (at: number) => number {
 }
 
 /**
- * The work that is running, as its layer describes it. An {@link AsyncContext} leaves it out: handlers and hooks are not
- * part of the work that registered them.
+ * The work that is running: `callingWork` in work-scheduler.ts. An {@link AsyncContext} leaves it out: handlers and hooks are
+ * not part of the work that registered them.
  */
 export const runningWork: AsyncLocalStorage<object | undefined> = new AsyncLocalStorage()
 

@@ -1,5 +1,14 @@
 import { Fifo } from './collections.ts'
-import { type Clock, endTick, microtask, nextTick, nextTurn, rootContext, runningWork } from './time.ts'
+import {
+  type AsyncContext,
+  type Clock,
+  endTick,
+  microtask,
+  nextTick,
+  nextTurn,
+  rootContext,
+  runningWork,
+} from './time.ts'
 
 /** Works may compute this long in one turn of the event loop. Replies, renewals and publishes are handled in between. */
 const TURN_BUDGET_MS = 5
@@ -214,12 +223,71 @@ export class WorkScheduler {
   }
 }
 
-/** The part of a running work that the kernel knows. */
-export interface RunningWork {
+// Deadlocks. A work may ask for other keys, and then waits for their flights. The flights and batches of this process, and
+// for which others their works wait, form a graph; a caller that would close a cycle in it is rejected. The work that a
+// caller belongs to is known by AsyncLocalStorage.
+
+/** A node of the deadlock graph, such as a flight, or the work of a batch. It waits for the nodes that its work asks for. */
+export interface WaitNode {
+  /** The nodes that it waits for, with the number of waiting calls of its work. Written by {@link addWait}. */
+  waitsFor: Map<WaitNode, number> | undefined
+}
+
+/** A work that runs. */
+export interface WorkScope {
+  readonly node: WaitNode
   readonly slot: Slot
 }
 
-/** Lends the slot of the calling work until the returned function is called; undefined outside of a work. */
-export function lendSlot(): (() => void) | undefined {
-  return (runningWork.getStore() as RunningWork | undefined)?.slot.lend()
+/** The work that the present code belongs to, if any. */
+export function callingWork(): WorkScope | undefined {
+  return runningWork.getStore() as WorkScope | undefined
+}
+
+/** Number of works that run. */
+let running = 0
+
+/**
+ * Runs a work in its scope, and in the async context of its call. While no work runs, the AsyncLocalStorage is disabled: on
+ * Node before 24 it makes every promise of the process cost twice as much.
+ */
+export async function runInScope<T>(
+  context: AsyncContext,
+  scope: WorkScope,
+  work: () => T | PromiseLike<T>,
+): Promise<T> {
+  running++
+  try {
+    return await context.run(() => runningWork.run(scope, work))
+  } finally {
+    running--
+    if (running === 0) runningWork.disable()
+  }
+}
+
+/** Whether `target` waits for `caller`, directly or through others. */
+export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
+  const seen = new Set<WaitNode>()
+  const pending = [target]
+  for (let node = pending.pop(); node; node = pending.pop()) {
+    if (node === caller) return true
+    if (seen.has(node)) continue
+    seen.add(node)
+    for (const waitedFor of node.waitsFor?.keys() ?? []) pending.push(waitedFor)
+  }
+  return false
+}
+
+/** Adds that a work waits for `target`, and lends its slot. The returned function ends both. */
+export function addWait({ node, slot }: WorkScope, target: WaitNode): () => void {
+  node.waitsFor ??= new Map()
+  const { waitsFor } = node
+  waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
+  const resume = slot.lend()
+  return () => {
+    const left = (waitsFor.get(target) ?? 1) - 1
+    if (left === 0) waitsFor.delete(target)
+    else waitsFor.set(target, left)
+    resume()
+  }
 }

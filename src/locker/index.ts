@@ -1,6 +1,7 @@
 /** The Locker: one computation, every caller gets its result. */
 
-export type { ResultCacheOptions } from './cache/result-cache.ts'
+export type { Done, ResultCacheOptions } from './cache/result-cache.ts'
+export type { Work, WorkContext } from './call.ts'
 export { Lease, type PublishOptions } from './lease.ts'
 export { Locker, type LockerStats, type Peek } from './locker.ts'
 export type { Counters } from './locker-context.ts'
@@ -15,7 +16,6 @@ export {
   type RunOptions,
   type StaleOptions,
 } from './options.ts'
-export type { ManyContext, ManyResults, ManyWork } from './processor/batch-run.ts'
+export type { ManyContext, ManyResults, ManyWork } from './processor/work-runner.ts'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
 export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/options.ts'
-export type { Done, Work, WorkContext } from './work.ts'

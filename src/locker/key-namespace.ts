@@ -2,6 +2,7 @@ import { type Codec, decodeWith, encodeWith } from '../kernel/codec/codec.ts'
 import { checkKey } from '../kernel/keys.ts'
 import { checkOptions } from '../kernel/options.ts'
 import type { Clock } from '../kernel/time.ts'
+import type { Done } from './cache/result-cache.ts'
 import {
   parseTagVersions,
   readTagVersions,
@@ -10,14 +11,13 @@ import {
   tagsUnchanged,
   tagVersionRetention,
 } from './cache/tag-guard.ts'
-import type { Namespace } from './call.ts'
+import type { Namespace, Work } from './call.ts'
 import { storeUnclaimed } from './flight/bypass.ts'
 import type { Lease } from './lease.ts'
 import { countUndecodable } from './locker-context.ts'
 import { type AnyRunOptions, type RequestOptions, RUN_OPTIONS } from './options.ts'
 import { cacheName, type LockerRuntime } from './runtime.ts'
 import type { Outcome } from './store/store.ts'
-import type { Done, Work } from './work.ts'
 
 /** The time from `readVersions` to `setIfUnclaimed`, ms, after which the value counts as invalidated. */
 const PENDING_SET_RETENTION = 10 * 60_000

@@ -1,6 +1,6 @@
 import { checkDuration } from '../kernel/options.ts'
+import type { WaitNode } from '../kernel/work-scheduler.ts'
 import type { HeldLease } from './processor/held-lease.ts'
-import type { WaitNode } from './work.ts'
 
 /** Options of `publish` and `fail`. */
 export interface PublishOptions {

@@ -3,7 +3,8 @@ import type { Codec } from '../kernel/codec/codec.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import { checkDuration, checkTimeout } from '../kernel/options.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import type { Namespace } from './call.ts'
+import type { Done } from './cache/result-cache.ts'
+import type { Namespace, Work } from './call.ts'
 import { KeyNamespace } from './key-namespace.ts'
 import type { Lease, PublishOptions } from './lease.ts'
 import type { Counters } from './locker-context.ts'
@@ -16,11 +17,10 @@ import {
   type RunManyOptions,
   type RunOptions,
 } from './options.ts'
-import type { ManyWork } from './processor/batch-run.ts'
+import type { ManyWork } from './processor/work-runner.ts'
 import { LockerRuntime } from './runtime.ts'
 import type { StreamOptions, StreamWork } from './stream/options.ts'
 import { createStreams, type Streams } from './stream/streams.ts'
-import type { Done, Work } from './work.ts'
 
 /** The state of a key. While a result is revalidated, both `lock` and `value` are present. */
 export interface Peek {

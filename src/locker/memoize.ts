@@ -1,6 +1,6 @@
 import { checkFunction, checkOptions } from '../kernel/options.ts'
+import type { Work } from './call.ts'
 import { checkVersion, type MemoizeOptions, RUN_OPTIONS, type RunOptions } from './options.ts'
-import type { Work } from './work.ts'
 
 /** A function that runs once per key, however many processes call it. It rejects as `Locker.run` does. */
 export interface Memoized<Args extends unknown[], Result> {

@@ -9,7 +9,7 @@ import { emit, hasListeners } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
-import { Call, type Namespace } from './call.ts'
+import { Call, type Namespace, type Work } from './call.ts'
 import { FlightTable } from './flight/flight-table.ts'
 import { type LockerContext, newCounters } from './locker-context.ts'
 import {
@@ -20,11 +20,10 @@ import {
   type RunManyOptions,
   resolveOptions,
 } from './options.ts'
-import { BatchRun, type ManyWork } from './processor/batch-run.ts'
 import { LeaseRegistry } from './processor/lease-state.ts'
+import { BatchRun, type ManyWork } from './processor/work-runner.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
-import type { Work } from './work.ts'
 
 /** The least time between a failed revalidation of a stale result and the next one, ms. */
 const REVALIDATION_BACKOFF = 1000

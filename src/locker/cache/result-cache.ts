@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache'
 import { type Clock, rootContext } from '../../kernel/time.ts'
-import type { Done } from '../work.ts'
 
 /** Bounds of the in-process cache of results. */
 export interface ResultCacheOptions {
@@ -35,6 +34,12 @@ export interface CachedResult {
   readonly tags: readonly string[]
   /** Not revalidated in the background before this. Written by the runtime when a revalidation has failed. */
   revalidateAfter: number
+}
+
+/** The reply to `request` when there is a result. */
+export interface Done<T> {
+  status: 'done'
+  result: T
 }
 
 /** A result as callers of `request` receive it: one frozen object for all. */

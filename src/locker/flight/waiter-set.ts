@@ -13,8 +13,8 @@ import type { Deadlines, Timer } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
 import type { JoinedCall } from '../call.ts'
 import type { Lease } from '../lease.ts'
-import type { BatchRun } from '../processor/batch-run.ts'
 import type { LeaseWaiters } from '../processor/lease-state.ts'
+import type { BatchRun } from '../processor/work-runner.ts'
 
 /** A call that waits in a flight. */
 export class Waiter extends BaseWaiter {

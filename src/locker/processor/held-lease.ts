@@ -11,11 +11,11 @@ import { assertTransition } from '../../kernel/collections.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { LeaseTimer, type LeaseTimerListener } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
+import type { WaitNode } from '../../kernel/work-scheduler.ts'
 import { extendTagVersions, serializeTagVersions } from '../cache/tag-guard.ts'
 import type { JoinedCall } from '../call.ts'
 import { track } from '../locker-context.ts'
 import type { Outcome, Settlement } from '../store/store.ts'
-import type { WaitNode } from '../work.ts'
 import {
   type ActiveLease,
   type Grant,

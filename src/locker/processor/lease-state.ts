@@ -1,8 +1,8 @@
 import type { SoloflightError } from '../../errors.ts'
 import { TransientMap, type Transitions } from '../../kernel/collections.ts'
+import type { WaitNode } from '../../kernel/work-scheduler.ts'
 import type { TagVersions } from '../cache/tag-guard.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
-import type { WaitNode } from '../work.ts'
 
 /**
  * The states of a lease that this process holds, and what leads from one to the next:

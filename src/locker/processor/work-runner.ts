@@ -1,9 +1,10 @@
+import { types } from 'node:util'
 import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkOptions, type OptionTable } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import { type AsyncContext, runningWork } from '../../kernel/time.ts'
-import type { RunningWork, Slot } from '../../kernel/work-scheduler.ts'
-import type { WaitNode, Work, WorkContext } from '../work.ts'
+import { AsyncContext } from '../../kernel/time.ts'
+import { runInScope, type Slot, type WaitNode } from '../../kernel/work-scheduler.ts'
+import type { Work, WorkContext } from '../call.ts'
 import type { HeldLease } from './held-lease.ts'
 
 /** How long callers run their own works after a result that was not stored, unless the work says otherwise, ms. */
@@ -12,14 +13,14 @@ const DEFAULT_BYPASS = 10_000
 const NO_STORE_OPTIONS: OptionTable<{ bypassFor?: number | undefined }> = { bypassFor: [checkDuration] }
 
 /** What a work came to. */
-export interface WorkResult {
+interface WorkResult {
   failed: boolean
   /** The value, or what was thrown. */
   result: unknown
 }
 
 /** What a work is given. */
-export function contextOf(held: HeldLease): WorkContext {
+function contextOf(held: HeldLease): WorkContext {
   return {
     key: held.call.key,
     get signal() {
@@ -62,7 +63,7 @@ async function perform(work: Work<unknown>, held: HeldLease, slot: Slot): Promis
 }
 
 /** Whether a work must still run, after it has waited for its slot. If not, its lease is ended. */
-export function isWanted(held: HeldLease): boolean {
+function isWanted(held: HeldLease): boolean {
   if (held.isEnding) return false
   // The flight has gone on without it.
   if (held.isLost) held.discard()
@@ -72,11 +73,7 @@ export function isWanted(held: HeldLease): boolean {
 }
 
 /** Publishes the result of a work that began at `startedAt`. Never rejects. */
-export async function conclude(
-  held: HeldLease,
-  { failed, result }: WorkResult,
-  startedAt: number,
-): Promise<void> {
+async function conclude(held: HeldLease, { failed, result }: WorkResult, startedAt: number): Promise<void> {
   const { locker, key } = held.call
   locker.counters.works++
   if (failed) locker.counters.failures++
@@ -91,65 +88,132 @@ export async function conclude(
   }
 }
 
-// Deadlocks. A work may ask for other keys, and then waits for their flights. The flights and batches of this process, and
-// for which others their works wait, form a graph; a caller that would close a cycle in it is rejected. The work that a
-// caller belongs to is known by AsyncLocalStorage.
-
-/** A work that runs. */
-export interface WorkScope extends RunningWork {
-  /** The flight or batch of the work. */
-  readonly node: WaitNode
+/** What the work of `runMany` receives. */
+export interface ManyContext {
+  /** Aborts when all leases are lost, or at the end of `close`. */
+  readonly signal: AbortSignal
+  /** What the work of this key alone would receive. @throws LeaseLostError when the key is not one of this work */
+  of(key: string): WorkContext
 }
-
-/** The work that the present code belongs to, if any. */
-export function callingWork(): WorkScope | undefined {
-  return runningWork.getStore() as WorkScope | undefined
-}
-
-/** Number of works that run. */
-let running = 0
 
 /**
- * Runs a work in its scope, and in the async context of its call. While no work runs, the AsyncLocalStorage is disabled: on
- * Node before 24 it makes every promise of the process cost twice as much.
+ * Computes the results of keys. Returns an array in the order of `keys`, or a Map; promises among the results are awaited.
+ * An Error among the results, or a promise that rejects, is the failure of its key.
  */
-export async function runInScope<T>(
-  context: AsyncContext,
-  scope: WorkScope,
-  work: () => T | PromiseLike<T>,
-): Promise<T> {
-  running++
-  try {
-    return await context.run(() => runningWork.run(scope, work))
-  } finally {
-    running--
-    if (running === 0) runningWork.disable()
+export type ManyWork<T> = (
+  keys: string[],
+  context: ManyContext,
+) => ManyResults<T> | PromiseLike<ManyResults<T>>
+
+export type ManyResults<T> =
+  | readonly (T | Error | PromiseLike<T>)[]
+  | ReadonlyMap<string, T | Error | PromiseLike<T>>
+
+/** Grants that come after the work was first called are gathered for this long, ms. */
+const TAKEOVER_WINDOW = 5
+
+/**
+ * The keys of one `runMany` that are claimed together.
+ *
+ * | state | all claims are answered | a key is granted |
+ * | --- | --- | --- |
+ * | claiming | calls the work with the keys that were granted: started | |
+ * | started | | a takeover: gathers for a while, then calls the work once more |
+ */
+export class BatchRun implements WaitNode {
+  waitsFor: Map<WaitNode, number> | undefined
+  #state: 'claiming' | 'started' = 'claiming'
+  /** Keys whose claims are under way. */
+  readonly #pending: Set<string>
+  readonly #work: ManyWork<unknown>
+  /** Leases for which the work was not called yet. */
+  #granted: HeldLease[] = []
+  #context: AsyncContext | undefined
+
+  constructor(keys: Iterable<string>, work: ManyWork<unknown>) {
+    this.#pending = new Set(keys)
+    this.#work = work
+  }
+
+  /** The async context of the work. Created on first access. */
+  get context(): AsyncContext {
+    this.#context ??= new AsyncContext()
+    return this.#context
+  }
+
+  /** The claim of a key was answered: granted, parked, joined or served. */
+  onClaimAnswered(key: string): void {
+    if (this.#pending.delete(key) && this.#pending.size === 0) this.#start()
+  }
+
+  onGranted(held: HeldLease): void {
+    this.#granted.push(held)
+    if (this.#state === 'claiming') this.onClaimAnswered(held.call.key)
+    else if (this.#granted.length === 1) held.call.locker.clock.after(TAKEOVER_WINDOW, () => this.#start())
+  }
+
+  #start(): void {
+    this.#state = 'started'
+    const granted = this.#granted
+    this.#granted = []
+    const [first] = granted
+    first?.call.locker.scheduler.schedule((slot) => {
+      void this.#perform(granted, slot).finally(() => slot.release())
+    })
+  }
+
+  async #perform(granted: readonly HeldLease[], slot: Slot): Promise<void> {
+    const leases = granted.filter(isWanted)
+    const [first] = leases
+    if (!first) return
+    const startedAt = first.call.locker.clock.now()
+    for (const { node } of leases) node.waitsFor = new Map([[this, 1]])
+    const keys = leases.map(({ call }) => call.key)
+    const results = await runInScope(this.context, { node: this, slot }, async () =>
+      readResults(await this.#work([...keys], contextOfMany(leases)), keys),
+    ).catch((error: unknown) => keys.map(() => ({ failed: true, result: error })))
+    await Promise.all(
+      leases.map((held, index) => {
+        held.node.waitsFor = undefined
+        return conclude(held, results[index] as WorkResult, startedAt)
+      }),
+    )
   }
 }
 
-/** Whether `target` waits for `caller`, directly or through others. */
-export function wouldDeadlock(caller: WaitNode, target: WaitNode): boolean {
-  const seen = new Set<WaitNode>()
-  const pending = [target]
-  for (let node = pending.pop(); node; node = pending.pop()) {
-    if (node === caller) return true
-    if (seen.has(node)) continue
-    seen.add(node)
-    for (const waitedFor of node.waitsFor?.keys() ?? []) pending.push(waitedFor)
+/** What the work came to for each key. @throws TypeError when there is not one result for each */
+async function readResults(results: ManyResults<unknown>, keys: readonly string[]): Promise<WorkResult[]> {
+  const listed = results instanceof Map ? keys.map((key) => results.get(key)) : results
+  if (!Array.isArray(listed) || listed.length !== keys.length) {
+    throw new TypeError(
+      `Expected the work to return ${keys.length} results in the order of its keys, or a Map`,
+    )
   }
-  return false
+  const settled = await Promise.allSettled(listed)
+  return settled.map((each, index) => {
+    if (each.status === 'rejected') return { failed: true, result: each.reason as unknown }
+    const missing = results instanceof Map && !results.has(keys[index])
+    const result = missing ? new Error('The work returned no result for the key') : (each.value as unknown)
+    // Errors of Node itself are of another realm under Jest.
+    return { failed: result instanceof Error || types.isNativeError(result), result }
+  })
 }
 
-/** Adds that a work waits for `target`, and lends its slot. The returned function ends both. */
-export function addWait({ node, slot }: WorkScope, target: WaitNode): () => void {
-  node.waitsFor ??= new Map()
-  const { waitsFor } = node
-  waitsFor.set(target, (waitsFor.get(target) ?? 0) + 1)
-  const resume = slot.lend()
-  return () => {
-    const left = (waitsFor.get(target) ?? 1) - 1
-    if (left === 0) waitsFor.delete(target)
-    else waitsFor.set(target, left)
-    resume()
+function contextOfMany(leases: readonly HeldLease[]): ManyContext {
+  const contexts = new Map(leases.map((held) => [held.call.key, contextOf(held)]))
+  const abort = new AbortController()
+  let left = leases.length
+  for (const { signal } of leases) {
+    signal.addEventListener('abort', () => {
+      if (--left === 0) abort.abort(signal.reason)
+    })
+  }
+  return {
+    signal: abort.signal,
+    of(key) {
+      const context = contexts.get(key)
+      if (!context) throw new LeaseLostError('The key is not among those of this work', { key })
+      return context
+    },
   }
 }

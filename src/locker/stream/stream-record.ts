@@ -9,7 +9,7 @@ import {
 } from '../../errors.ts'
 import { type Codec, jsonCodec } from '../../kernel/codec/codec.ts'
 import { ID_LENGTH } from '../../kernel/keys.ts'
-import type { WaitNode } from '../work.ts'
+import type { WaitNode } from '../../kernel/work-scheduler.ts'
 
 /** How a stream ended. */
 export interface StreamEnd {

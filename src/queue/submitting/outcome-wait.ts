@@ -7,7 +7,7 @@ import type { CallLimits } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { AsyncContext, type Clock, type Deadlines, type Pending } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
-import { lendSlot } from '../../kernel/work-scheduler.ts'
+import { callingWork } from '../../kernel/work-scheduler.ts'
 import type { Disposition } from '../events.ts'
 import type {
   JobNotice,
@@ -261,7 +261,7 @@ export class JobWaiter extends BaseWaiter {
   /** Context of the caller, in which `onProgress` runs; undefined without `onProgress`. */
   readonly #context: AsyncContext | undefined
   /** Takes back the slot that the calling work lends while it waits. */
-  readonly #reclaimSlot = lendSlot()
+  readonly #reclaimSlot = callingWork()?.slot.lend()
   #onLeave: ((waiter: JobWaiter) => void) | undefined
 
   constructor(id: string, options: JobWaiterOptions, deps: JobWaiterDeps) {

@@ -1,7 +1,7 @@
 import { SoloflightError } from '../../../src/errors.ts'
+import type { Done } from '../../../src/locker/cache/result-cache.ts'
 import { Lease } from '../../../src/locker/lease.ts'
 import type { RunOptions } from '../../../src/locker/options.ts'
-import type { Done } from '../../../src/locker/work.ts'
 import { type CallRecord, type Ending, type Invalidation, identityOf } from './history.ts'
 import { useLease, workOf } from './works.ts'
 import type { Actor, World } from './world.ts'

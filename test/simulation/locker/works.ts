@@ -1,6 +1,6 @@
 import { encodeWith, jsonCodec } from '../../../src/kernel/codec/codec.ts'
+import type { Work, WorkContext } from '../../../src/locker/call.ts'
 import type { Lease } from '../../../src/locker/lease.ts'
-import type { Work, WorkContext } from '../../../src/locker/work.ts'
 import { identityOf, type WorkRecord } from './history.ts'
 import type { Actor, World } from './world.ts'
 

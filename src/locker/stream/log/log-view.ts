@@ -1,7 +1,7 @@
 import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { digestOf, FORMAT, newId } from '../../../kernel/keys.ts'
 import type { Clock, Timer } from '../../../kernel/time.ts'
-import type { WaitNode } from '../../work.ts'
+import type { WaitNode } from '../../../kernel/work-scheduler.ts'
 import type { StreamHost } from '../options.ts'
 import { type Interruption, isShared, type StreamEnd } from '../stream-record.ts'
 import { LOG_GRACE, type LogFollower, type LogStore, type ReadReply } from './log-store.ts'
