@@ -15,7 +15,7 @@ import {
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-} from '../src/memoize/engine/index.ts'
+} from '../src/memoize/index.ts'
 
 const { values } = parseArgs({
   options: {

@@ -14,7 +14,7 @@
 import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/index.ts'
 import { type FetchHandler, type FetchRequest, handleRequest } from './adapters/fetch/adapter.ts'
-import { HttpCache, type HttpCacheOptions } from './engine/index.ts'
+import { HttpCache, type HttpCacheOptions } from './index.ts'
 
 export type { FetchHandler, FetchRequest } from './adapters/fetch/adapter.ts'
 

@@ -3,16 +3,15 @@
  * `soloflight/memoize/fetch` for handlers from Request to Response. `Locker.memoize` memoizes functions.
  */
 
-export {
-  fromRawHeaders,
-  type HeaderFields,
-  HTTP_CACHE_DEFAULTS,
-  HttpCache,
-  type HttpCacheOptions,
-  type HttpRequest,
-  type HttpResponse,
-  type Origin,
-  type OriginBody,
-  type OriginRequest,
-  type OriginResponse,
-} from './engine/index.ts'
+export { HttpCache } from './engine/http-cache.ts'
+export type {
+  HeaderFields,
+  HttpRequest,
+  HttpResponse,
+  Origin,
+  OriginBody,
+  OriginRequest,
+  OriginResponse,
+} from './engine/message.ts'
+export { HTTP_CACHE_DEFAULTS, type HttpCacheOptions } from './engine/options.ts'
+export { fromRawHeaders } from './policy/fields.ts'

@@ -13,8 +13,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { checkFunction } from '../kernel/options.ts'
 import type { Locker } from '../locker/index.ts'
-import { NodeAdapter } from './adapters/node/adapter.ts'
-import type { Handler, MemoizedHandler, MemoizeHandlerOptions, Middleware } from './adapters/node/options.ts'
+import {
+  type Handler,
+  type MemoizedHandler,
+  type MemoizeHandlerOptions,
+  type Middleware,
+  NodeAdapter,
+} from './adapters/node/adapter.ts'
 
 export type {
   Handler,
@@ -23,7 +28,7 @@ export type {
   Middleware,
   Next,
   NodeRequest,
-} from './adapters/node/options.ts'
+} from './adapters/node/adapter.ts'
 
 /**
  * Puts a shared HTTP cache (RFC 9111) in front of a handler. Identical requests call the handler once in all processes, and

@@ -31,7 +31,6 @@ import {
   parseList,
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
-import { explicitLifetime, initialAge, planFor } from '../../src/memoize/policy/freshness.ts'
 import {
   normalizeFields,
   primaryKeyOf,
@@ -39,7 +38,13 @@ import {
   variantKey,
   varyNames,
 } from '../../src/memoize/policy/request.ts'
-import { privateFieldsOf, privateReason } from '../../src/memoize/policy/shareability.ts'
+import {
+  explicitLifetime,
+  initialAge,
+  planFor,
+  privateFieldsOf,
+  privateReason,
+} from '../../src/memoize/policy/response.ts'
 import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { decodePayload, encodePayload } from '../../src/queue/submitting/submission.ts'
 import { excessiveGrowth } from '../support/growth.ts'

@@ -8,7 +8,7 @@ import {
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+} from '../../src/memoize/index.ts'
 import { fresh, get } from '../support/http-cache-scene.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 import type { Setup } from '../support/setup.ts'

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
-import { fromRawHeaders, type HttpResponse } from '../../src/memoize/engine/index.ts'
 import { Recording, RecordingBudget } from '../../src/memoize/engine/recording.ts'
+import { fromRawHeaders, type HttpResponse } from '../../src/memoize/index.ts'
 import { CacheWorld, fresh, get, read, TestOrigin } from '../support/http-cache-scene.ts'
 import { until } from '../support/wait.ts'
 

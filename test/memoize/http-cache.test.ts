@@ -10,7 +10,7 @@ import {
   type HttpCacheOptions,
   type HttpResponse,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+} from '../../src/memoize/index.ts'
 import { CacheWorld, fresh, get, HOUR, read, TestOrigin } from '../support/http-cache-scene.ts'
 import { until } from '../support/wait.ts'
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
-import type { HttpCache, HttpResponse, OriginResponse } from '../../src/memoize/engine/index.ts'
+import type { HttpCache, HttpResponse, OriginResponse } from '../../src/memoize/index.ts'
 import { CacheWorld, fresh, get, read, TestOrigin } from '../support/http-cache-scene.ts'
 import { until } from '../support/wait.ts'
 

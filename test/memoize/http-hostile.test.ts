@@ -13,7 +13,7 @@ import {
   HttpCache,
   type HttpCacheOptions,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+} from '../../src/memoize/index.ts'
 import { primaryKeyOf } from '../../src/memoize/policy/request.ts'
 import { fresh, get } from '../support/http-cache-scene.ts'
 import { setup } from '../support/setup.ts'

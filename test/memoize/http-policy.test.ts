@@ -18,24 +18,25 @@ import {
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
 import {
-  explicitLifetime,
-  heuristicLifetime,
-  initialAge,
-  MAX_KEEP_MS,
-  mayStaleIfError,
-  planFor,
-  reusability,
-  staleWindows,
-  UNKNOWN_AGE,
-} from '../../src/memoize/policy/freshness.ts'
-import {
   NO_DIRECTIVES,
   primaryKeyOf,
   requestDirectives,
   variantKey,
   varyNames,
 } from '../../src/memoize/policy/request.ts'
-import { privateFieldsOf, privateReason } from '../../src/memoize/policy/shareability.ts'
+import {
+  explicitLifetime,
+  heuristicLifetime,
+  initialAge,
+  MAX_KEEP_MS,
+  mayStaleIfError,
+  planFor,
+  privateFieldsOf,
+  privateReason,
+  reusability,
+  staleWindows,
+  UNKNOWN_AGE,
+} from '../../src/memoize/policy/response.ts'
 
 // The caching policy: pure functions of one request and one response. RFC 9110, RFC 9111.
 const SECOND = 1_000

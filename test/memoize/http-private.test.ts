@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
-import type { HttpCacheOptions, HttpResponse } from '../../src/memoize/engine/index.ts'
+import type { HttpCacheOptions, HttpResponse } from '../../src/memoize/index.ts'
 import { CacheWorld, fresh, get, read, TestOrigin } from '../support/http-cache-scene.ts'
 import { until } from '../support/wait.ts'
 

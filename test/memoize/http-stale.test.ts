@@ -4,12 +4,7 @@ import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
-import type {
-  HeaderFields,
-  HttpResponse,
-  OriginRequest,
-  OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+import type { HeaderFields, HttpResponse, OriginRequest, OriginResponse } from '../../src/memoize/index.ts'
 import { CacheWorld, fresh, get, HOUR, read, TestOrigin } from '../support/http-cache-scene.ts'
 import { until } from '../support/wait.ts'
 

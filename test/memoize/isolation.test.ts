@@ -8,17 +8,17 @@ import pDefer from 'p-defer'
 import { Locker, type LockerOptions } from '../../src/index.ts'
 import { systemClock } from '../../src/kernel/time.ts'
 import type { KeyNamespace } from '../../src/locker/internal.ts'
+import { Invalidations } from '../../src/memoize/engine/invalidation.ts'
+import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
+import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
+import type { CacheEntry } from '../../src/memoize/engine/stored-response.ts'
 import {
   HttpCache,
   type HttpCacheOptions,
   type HttpRequest,
   type OriginRequest,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
-import { Invalidations } from '../../src/memoize/engine/invalidation.ts'
-import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
-import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
-import type { CacheEntry } from '../../src/memoize/engine/stored-response.ts'
+} from '../../src/memoize/index.ts'
 import { cacheStatusOf, get, page, textOf } from '../support/http-cache-scene.ts'
 import { HttpWorld, onBoth } from '../support/http-scene.ts'
 import type { TcpProxy } from '../support/proxy.ts'

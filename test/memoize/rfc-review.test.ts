@@ -5,6 +5,8 @@ import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
+import { entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
+import { memoizeHandler } from '../../src/memoize/fetch.ts'
 import {
   type HeaderFields,
   HttpCache,
@@ -12,9 +14,7 @@ import {
   type HttpRequest,
   type OriginRequest,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
-import { entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
-import { memoizeHandler } from '../../src/memoize/fetch.ts'
+} from '../../src/memoize/index.ts'
 import { bodyOf, fresh, get } from '../support/http-cache-scene.ts'
 import { HttpWorld } from '../support/http-scene.ts'
 import { setup } from '../support/setup.ts'

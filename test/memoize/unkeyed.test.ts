@@ -11,7 +11,7 @@ import {
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+} from '../../src/memoize/index.ts'
 import { memoizeHandler } from '../../src/memoize/node.ts'
 import { get } from '../support/http-cache-scene.ts'
 import { HttpWorld } from '../support/http-scene.ts'

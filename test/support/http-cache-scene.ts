@@ -10,7 +10,7 @@ import {
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-} from '../../src/memoize/engine/index.ts'
+} from '../../src/memoize/index.ts'
 
 export const HOUR = 3_600_000
 

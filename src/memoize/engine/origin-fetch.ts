@@ -3,21 +3,19 @@ import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { onAbort } from '../../kernel/waiter.ts'
 import { notModified } from '../policy/conditional.ts'
 import { CacheControl, takeFields } from '../policy/fields.ts'
-import {
-  isOriginError,
-  planFor,
-  type ResponseTiming,
-  type StoragePlan,
-  waitersOnly,
-} from '../policy/freshness.ts'
 import { unkeyedFields } from '../policy/request.ts'
 import {
+  isOriginError,
   type PrivateReason,
   permitsAuthorized,
+  planFor,
   privateFieldsOf,
   privateReason,
+  type ResponseTiming,
+  type StoragePlan,
   scopeOf,
-} from '../policy/shareability.ts'
+  waitersOnly,
+} from '../policy/response.ts'
 import type { HeaderFields, HttpRequest, Origin, OriginResponse } from './message.ts'
 import { freshenedResponse, OriginCall, sharedRequest } from './origin-call.ts'
 import {

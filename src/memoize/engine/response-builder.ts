@@ -1,7 +1,7 @@
 import { notModified, requestedRange } from '../policy/conditional.ts'
 import { endToEndFields, reasonPhraseOf, toRawHeaders } from '../policy/fields.ts'
 import type { ForwardReason } from '../policy/request.ts'
-import type { PrivateReason } from '../policy/shareability.ts'
+import type { PrivateReason } from '../policy/response.ts'
 import type { HeaderFields, HttpRequest, HttpResponse, OriginResponse } from './message.ts'
 import { discard, toResponseBody } from './recording.ts'
 import type { StoredResponse } from './stored-response.ts'

@@ -13,7 +13,6 @@ import { UnavailableError } from '../../errors.ts'
 import type { Clock } from '../../kernel/time.ts'
 import type { WorkContext } from '../../locker/index.ts'
 import type { KeyNamespace, ResultEntry, TagVersions } from '../../locker/internal.ts'
-import { MAX_KEEP_MS } from '../policy/freshness.ts'
 import {
   type RequestDirectives,
   reflectsOrigin,
@@ -22,6 +21,7 @@ import {
   variantKey,
   varyNames,
 } from '../policy/request.ts'
+import { MAX_KEEP_MS } from '../policy/response.ts'
 import type { HttpRequest, Origin } from './message.ts'
 import type { ResolvedHttpOptions } from './options.ts'
 import { RecordingBudget } from './recording.ts'

@@ -1,8 +1,7 @@
 import type { Codec } from '../../kernel/codec/codec.ts'
 import { endToEndFields, fromRawHeaders, isFieldValue, toRawHeaders } from '../policy/fields.ts'
-import type { StoragePlan } from '../policy/freshness.ts'
 import type { VaryIndex } from '../policy/request.ts'
-import type { PrivateScope } from '../policy/shareability.ts'
+import type { PrivateScope, StoragePlan } from '../policy/response.ts'
 import type { HeaderFields } from './message.ts'
 
 /** A complete response in the cache. */

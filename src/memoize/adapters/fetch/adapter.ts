@@ -1,4 +1,5 @@
 import { ClosedError } from '../../../errors.ts'
+import { cacheStatusLines } from '../../engine/response-builder.ts'
 import type {
   HeaderFields,
   HttpCache,
@@ -6,8 +7,7 @@ import type {
   HttpResponse,
   OriginRequest,
   OriginResponse,
-} from '../../engine/index.ts'
-import { cacheStatusLines } from '../../engine/response-builder.ts'
+} from '../../index.ts'
 import { toRawHeaders } from '../../policy/fields.ts'
 
 /** A function from Request to Response. */

@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeader, ServerResponse } from 'node:http'
 import pDefer from 'p-defer'
-import { fromRawHeaders, type OriginResponse } from '../../engine/index.ts'
+import { fromRawHeaders, type OriginResponse } from '../../index.ts'
 
 /** Headers that frame the body. Without them Node chunks it. */
 const FRAMING = ['content-length', 'transfer-encoding', 'trailer']

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { HeaderFields, HttpResponse } from '../../engine/index.ts'
+import type { HeaderFields, HttpResponse } from '../../index.ts'
 
 /** A request as Express and Connect pass it on: `originalUrl` as received, `baseUrl` as removed by routers. */
 export type RoutedRequest = IncomingMessage & { originalUrl?: string; baseUrl?: string }

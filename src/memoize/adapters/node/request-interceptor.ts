@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { nextTick } from '../../../kernel/time.ts'
-import { fromRawHeaders, type HeaderFields, type OriginRequest } from '../../engine/index.ts'
+import { fromRawHeaders, type HeaderFields, type OriginRequest } from '../../index.ts'
 import { linesOf } from '../../policy/fields.ts'
 import { equalValues } from './messages.ts'
 import { accessor, dataProperty, type Method, type Properties, PropertyOverlay } from './property-overlay.ts'

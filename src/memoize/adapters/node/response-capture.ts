@@ -10,7 +10,7 @@ import {
   type HttpResponse,
   type OriginRequest,
   type OriginResponse,
-} from '../../engine/index.ts'
+} from '../../index.ts'
 import { linesOf } from '../../policy/fields.ts'
 import { equalHeaders, equalValues, requestHeaders, requestTarget, writeResponse } from './messages.ts'
 import { RequestInterceptor } from './request-interceptor.ts'
