@@ -71,6 +71,32 @@ export class TransientSet<T> {
   }
 }
 
+/** Sets of short-lived members, by a key: see {@link TransientMap}. A set without members is removed. */
+export class TransientSetMap<K, T> {
+  readonly #sets = new TransientMap<K, Set<T>>()
+
+  add(key: K, member: T): void {
+    const set = this.#sets.get(key)
+    if (set) set.add(member)
+    else this.#sets.set(key, new Set([member]))
+  }
+
+  delete(key: K, member: T): void {
+    const set = this.#sets.get(key)
+    if (set?.delete(member) && set.size === 0) this.#sets.delete(key)
+  }
+
+  /** The present members of a key. */
+  of(key: K): T[] {
+    return [...(this.#sets.get(key) ?? [])]
+  }
+
+  /** The present members of all keys. */
+  all(): T[] {
+    return [...this.#sets.values()].flatMap((set) => [...set])
+  }
+}
+
 /** A class instead of a literal: see the head of this file. */
 class Link<T> {
   readonly item: T

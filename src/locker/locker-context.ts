@@ -1,11 +1,11 @@
 import type { RemoteFailure } from '../errors.ts'
-import type { TransientSet } from '../kernel/collections.ts'
+import type { TransientSet, TransientSetMap } from '../kernel/collections.ts'
 import type { CallLimits } from '../kernel/limits.ts'
 import { emit } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { ResultCache } from './cache/result-cache.ts'
-import type { ActiveLease, LeaseRegistry } from './processor/lease-state.ts'
+import type { ActiveLease } from './processor/lease-state.ts'
 import type { Store } from './store/store.ts'
 
 /** Counters of a locker, from its construction on. */
@@ -95,7 +95,8 @@ export interface LockerContext {
   readonly counters: Counters
   readonly cache: ResultCache | undefined
   readonly scheduler: WorkScheduler
-  readonly heldLeases: LeaseRegistry
+  /** The unsettled leases, by the name of their record. */
+  readonly heldLeases: TransientSetMap<string, ActiveLease>
   /** Requests under way that `close` waits for. Written by {@link track}. */
   readonly requests: TransientSet<Promise<unknown>>
   /** The held leases that are for this process alone, because Redis is unavailable. */

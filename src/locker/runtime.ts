@@ -1,6 +1,6 @@
 import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
-import { TransientSet } from '../kernel/collections.ts'
+import { TransientSet, TransientSetMap } from '../kernel/collections.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
 import type { CallLimits } from '../kernel/limits.ts'
 import { checkFunction, checkOptions } from '../kernel/options.ts'
@@ -20,7 +20,6 @@ import {
   type RunManyOptions,
   resolveOptions,
 } from './options.ts'
-import { LeaseRegistry } from './processor/lease-state.ts'
 import { BatchRun, type ManyWork } from './processor/work-runner.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
@@ -78,7 +77,7 @@ export class LockerRuntime {
       limits: { within: this.options.unavailableAfter },
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
-      heldLeases: new LeaseRegistry(),
+      heldLeases: new TransientSetMap(),
       requests: new TransientSet(),
       unshared: new TransientSet(),
       strict: !this.#cache,

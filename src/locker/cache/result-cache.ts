@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { TransientSetMap } from '../../kernel/collections.ts'
 import { type Clock, rootContext } from '../../kernel/time.ts'
 
 /** Bounds of the in-process cache of results. */
@@ -65,7 +66,7 @@ export class ResultCache {
   readonly #entries: LRUCache<string, CachedResult>
   /** Indexes of `#entries` for invalidations, which name a record or a tag. */
   readonly #nameOfRecord = new Map<string, string>()
-  readonly #namesOfTag = new Map<string, Set<string>>()
+  readonly #namesOfTag = new TransientSetMap<string, string>()
   /** False while the subscription is lost. Entries may then be invalid, and serve only while Redis is unavailable. */
   #hearsInvalidations = true
   readonly #clock: Clock
@@ -123,20 +124,13 @@ export class ResultCache {
     }
     this.#entries.set(name, entry, { size: given.bytes + name.length + record.length + ENTRY_BYTES })
     if (!this.#entries.has(name)) return
-    this.#nameOfRecord.set(given.record, name)
-    for (const tag of given.tags) {
-      const names = this.#namesOfTag.get(tag)
-      if (names) names.add(name)
-      else this.#namesOfTag.set(tag, new Set([name]))
-    }
+    this.#nameOfRecord.set(record, name)
+    for (const tag of tags) this.#namesOfTag.add(tag, name)
   }
 
   #unindex({ record, tags }: CachedResult, name: string): void {
     this.#nameOfRecord.delete(record)
-    for (const tag of tags) {
-      const names = this.#namesOfTag.get(tag)
-      if (names?.delete(name) && names.size === 0) this.#namesOfTag.delete(tag)
-    }
+    for (const tag of tags) this.#namesOfTag.delete(tag, name)
   }
 
   /** Removes the result of a record, if it was accepted under `fence` or an earlier one. */
@@ -148,7 +142,7 @@ export class ResultCache {
 
   /** Removes all results with a tag. */
   invalidateTag(tag: string): void {
-    for (const name of this.#namesOfTag.get(tag) ?? []) this.#entries.delete(name)
+    for (const name of this.#namesOfTag.of(tag)) this.#entries.delete(name)
   }
 
   /** Invalidations may be missed from now on. */

@@ -1,6 +1,6 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { DeadlockError, OverloadedError } from '../../errors.ts'
-import { TransientMap, TransientSet } from '../../kernel/collections.ts'
+import { TransientMap, TransientSet, TransientSetMap } from '../../kernel/collections.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { AsyncContext, type Clock, Deadlines } from '../../kernel/time.ts'
 import { addWait, callingWork, wouldDeadlock } from '../../kernel/work-scheduler.ts'
@@ -46,7 +46,7 @@ export class FlightTable implements FlightListener {
   /** Refreshing flights whose claim was not sent yet: only they begin after a caller of now that refreshes. */
   readonly #refreshing = new TransientMap<string, Flight>()
   /** Flights that callers must not join any more. */
-  readonly #sealed = new TransientMap<string, Set<Flight>>()
+  readonly #sealed = new TransientSetMap<string, Flight>()
   /** All that are not closed. */
   readonly #flights = new TransientSet<Flight>()
   readonly #listeners = new Set<InvalidationListener>()
@@ -110,7 +110,7 @@ export class FlightTable implements FlightListener {
     } else {
       this.#flights.add(flight)
       if (!found) table.set(record, flight)
-      if (found || call.refresh) this.#addSealed(flight)
+      if (found || call.refresh) this.#sealed.add(flight.record, flight)
       flight.begin()
     }
     return waiter.promise
@@ -118,7 +118,7 @@ export class FlightTable implements FlightListener {
 
   /** The flights that a caller of the record would wait for: the one it joins, or those whose work runs here already. */
   #blockers(record: string, known: Flight | undefined): Flight[] {
-    const sealed = [...(this.#sealed.get(record) ?? [])].filter((flight) => flight.isProcessing)
+    const sealed = this.#sealed.of(record).filter((flight) => flight.isProcessing)
     const open = known ?? this.#open.get(record)
     return open ? [open, ...sealed] : sealed
   }
@@ -141,7 +141,7 @@ export class FlightTable implements FlightListener {
     if (!first) return
     const next = new Flight(first.call, this)
     this.#flights.add(next)
-    if (this.#open.has(next.record)) this.#addSealed(next)
+    if (this.#open.has(next.record)) this.#sealed.add(next.record, next)
     else this.#open.set(next.record, next)
     for (const waiter of waiters) {
       flight.waiters.release(waiter)
@@ -153,7 +153,7 @@ export class FlightTable implements FlightListener {
   onBypass(waiter: Waiter, fence: number, stale: StaleResult | undefined): void {
     const flight = new Flight(waiter.call, this)
     this.#flights.add(flight)
-    this.#addSealed(flight)
+    this.#sealed.add(flight.record, flight)
     flight.add(waiter)
     flight.runBypassed(fence, stale)
   }
@@ -167,20 +167,13 @@ export class FlightTable implements FlightListener {
     this.#flights.delete(flight)
     if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
     this.onSent(flight)
-    const sealed = this.#sealed.get(flight.record)
-    if (sealed?.delete(flight) && sealed.size === 0) this.#sealed.delete(flight.record)
+    this.#sealed.delete(flight.record, flight)
   }
 
   onSealed(flight: Flight): void {
     if (this.#open.get(flight.record) !== flight) return
     this.#open.delete(flight.record)
-    this.#addSealed(flight)
-  }
-
-  #addSealed(flight: Flight): void {
-    const sealed = this.#sealed.get(flight.record)
-    if (sealed) sealed.add(flight)
-    else this.#sealed.set(flight.record, new Set([flight]))
+    this.#sealed.add(flight.record, flight)
   }
 
   onWaiterLeft(): void {
@@ -216,7 +209,7 @@ export class FlightTable implements FlightListener {
   /** Results of a record that were accepted up to `fence` are not served any more. */
   invalidate(record: string, fence: number): void {
     for (const listener of this.#listeners) listener.invalidate(record, fence)
-    for (const sealed of this.#sealed.get(record) ?? []) sealed.invalidateUpTo(fence)
+    for (const sealed of this.#sealed.of(record)) sealed.invalidateUpTo(fence)
     const flight = this.#open.get(record)
     if (flight?.invalidateUpTo(fence)) this.onSealed(flight)
   }

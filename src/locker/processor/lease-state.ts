@@ -1,5 +1,5 @@
 import type { SoloflightError } from '../../errors.ts'
-import { TransientMap, type Transitions } from '../../kernel/collections.ts'
+import type { Transitions } from '../../kernel/collections.ts'
 import type { WaitNode } from '../../kernel/work-scheduler.ts'
 import type { TagVersions } from '../cache/tag-guard.ts'
 import type { GrantRef, Outcome } from '../store/store.ts'
@@ -151,28 +151,4 @@ export interface ActiveLease {
   publish(value: unknown, ttl?: number): Promise<void>
   /** Aborts the work and releases the lease. Never rejects. */
   cancelAndRelease(reason: SoloflightError): Promise<void>
-}
-
-/** The unsettled leases of a locker, by the name of their record. */
-export class LeaseRegistry {
-  readonly #leases = new TransientMap<string, Set<ActiveLease>>()
-
-  add(record: string, lease: ActiveLease): void {
-    const leases = this.#leases.get(record)
-    if (leases) leases.add(lease)
-    else this.#leases.set(record, new Set([lease]))
-  }
-
-  delete(record: string, lease: ActiveLease): void {
-    const leases = this.#leases.get(record)
-    if (leases?.delete(lease) && leases.size === 0) this.#leases.delete(record)
-  }
-
-  of(record: string): ActiveLease[] {
-    return [...(this.#leases.get(record) ?? [])]
-  }
-
-  all(): ActiveLease[] {
-    return [...this.#leases.values()].flatMap((leases) => [...leases])
-  }
 }
