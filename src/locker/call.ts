@@ -1,9 +1,11 @@
 import { type Codec, decodeWith, sizeOf } from '../kernel/codec/codec.ts'
+import { newId } from '../kernel/keys.ts'
 import type { AsyncContext } from '../kernel/time.ts'
 import { parseTagVersions } from './cache/tag-guard.ts'
 import type { LockerContext } from './locker-context.ts'
 import type { AnyRunOptions, OnUnavailable, ResolvedOptions } from './options.ts'
-import type { Outcome } from './store/store.ts'
+import { outcomeRetention } from './processor/lease-state.ts'
+import type { Claim, Claimer, ClaimReply, Outcome, Settlement } from './store/store.ts'
 
 /** What a work receives: its key, its lease, and the means to tell how its result is kept. */
 export interface WorkContext {
@@ -212,6 +214,50 @@ export class Call implements CallTarget {
     if (!cache || !store.isPlausibleFence(fence)) return
     const names = tags === '' ? NO_TAGS : [...parseTagVersions(tags).keys()]
     cache.set(this.name, { record: this.record, result, bytes, fence, freshUntil, staleUntil, tags: names })
+  }
+
+  /**
+   * Stores a value that exists already, under a claim of its own. Returns false if another holds the claim of the key.
+   * `expectedFence`: only if this is the last fence and its grant was not invalidated; 0: in any case.
+   * @throws UnavailableError, OverloadedError, ClosedError
+   */
+  storeUnclaimed(
+    bytes: Buffer,
+    retention: Pick<Settlement, 'ttl' | 'keepStale' | 'tags'>,
+    expectedFence: number,
+  ): Promise<boolean> {
+    const { record, lease } = this
+    const { store, limits, unavailableAfter } = this.locker
+    const grant = { record, nonce: newId(), attempt: 1 }
+    const claim: Claim = {
+      ...grant,
+      lease,
+      afterFence: 0,
+      parkedFence: 0,
+      refresh: true,
+      takeover: true,
+      maxStaleness: 0,
+      acceptStaleWhileHeld: 0,
+      allowBypass: false,
+      expectedFence,
+      trace: '',
+    }
+    const settle = async (reply: ClaimReply): Promise<boolean> => {
+      if (reply.status === 'parked') await store.unpark(record, grant.nonce, limits)
+      if (reply.status !== 'granted') return false
+      const terms = { kind: 'value', outcomeRetention: outcomeRetention(lease), bypassFor: 0 } as const
+      const settlement: Settlement = { ...grant, ...retention, ...terms, fence: reply.fence, bytes }
+      return (await store.settle(settlement, limits)).accepted
+    }
+    return new Promise<boolean>((resolve, reject) => {
+      const claimer: Claimer = {
+        sending() {},
+        notice() {},
+        claimed: (reply) => settle(reply).then(resolve, reject),
+        claimFailed: reject,
+      }
+      store.claim(claim, unavailableAfter, claimer)
+    }).finally(() => store.ignore(grant.nonce))
   }
 }
 

@@ -12,7 +12,6 @@ import {
   tagVersionRetention,
 } from './cache/tag-guard.ts'
 import type { Namespace, Work } from './call.ts'
-import { storeUnclaimed } from './flight/bypass.ts'
 import type { Lease } from './lease.ts'
 import { countUndecodable } from './locker-context.ts'
 import { type AnyRunOptions, type RequestOptions, RUN_OPTIONS } from './options.ts'
@@ -150,8 +149,7 @@ export class KeyNamespace<T> {
       runtime.limits,
     )
     if (since && !tagsUnchanged(since, versions)) return false
-    return storeUnclaimed(
-      call,
+    return call.storeUnclaimed(
       bytes,
       { ttl: Math.ceil(ttl), keepStale: 0, tags: serializeTagVersions(versions) },
       0,

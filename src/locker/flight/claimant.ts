@@ -34,7 +34,7 @@ export class Claimant implements Claimer {
   readonly #waiters: WaiterSet
   readonly #listener: ClaimantListener
   #state: ClaimantState = IDLE
-  #policy: ClaimPolicy
+  readonly #policy: ClaimPolicy
   /** Number of the last request. */
   #attempt = 0
   /** Made when there are tags. */
@@ -45,7 +45,7 @@ export class Claimant implements Claimer {
     this.#call = call
     this.#waiters = waiters
     this.#listener = listener
-    this.#policy = ClaimPolicy.of(call)
+    this.#policy = new ClaimPolicy(call)
     if (call.tags.length > 0) this.#tagGuard = new TagGuard(call)
   }
 
@@ -107,13 +107,13 @@ export class Claimant implements Claimer {
 
   /** Nothing up to `fence` is accepted any more. */
   claimAbove(fence: number): void {
-    this.#policy = this.#policy.above(fence)
+    this.#policy.rejectUpTo(fence)
     this.claim(0)
   }
 
   /** Asks for the waiters that are left after an outcome. */
   askAfter({ invalidated, ttlLeft, fence }: Outcome): void {
-    if (invalidated) this.#policy = this.#policy.above(fence)
+    if (invalidated) this.#policy.rejectUpTo(fence)
     // An outcome that is not fresh may be read only by a flight that waits for it. Asked for like that, a fresh one could be
     // answered by another that was not stored.
     else if (ttlLeft === 0 && fence > 0) return this.claim(fence)
@@ -205,9 +205,9 @@ export class Claimant implements Claimer {
       case 'stale':
         waiters.validate(waiters.sentSeq)
         // The waiters that are left wait for the new value, unless they joined while this claim was under way.
-        this.#policy = serveAnsweredStale(waiters, this.#call, reply.stale)
-          ? this.#policy.withStale(this.#call.staleWhileRevalidate)
-          : this.#policy.withStale(0)
+        this.#policy.acceptStale = serveAnsweredStale(waiters, this.#call, reply.stale)
+          ? this.#call.staleWhileRevalidate
+          : 0
         return this.#claimForTheRest()
       case 'bypass':
         return this.#onBypass(reply.fence)
@@ -250,7 +250,7 @@ export class Claimant implements Claimer {
       this.#waiters.release(waiter)
       this.#listener.onBypass(waiter, fence)
     }
-    this.#policy = this.#policy.withoutBypass()
+    this.#policy.allowBypass = false
     this.#claimForTheRest()
   }
 
@@ -267,7 +267,9 @@ export class Claimant implements Claimer {
     const { fence, afterFence, leaseLeft, progress, trace } = reply
     const mustClaimAgain = this.#state.kind === 'claiming' && this.#state.mustClaimAgain
     emit('park', { key, fence, trace: trace || undefined })
-    this.#policy = this.#policy.parked(afterFence)
+    // The grant is new enough if it is after `afterFence`.
+    this.#policy.afterFence = afterFence
+    this.#policy.refresh = false
     const parked = new Parked(fence, leaseLeft, locker.clock, () => this.poll())
     this.#move(parked)
     if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()

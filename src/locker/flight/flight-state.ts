@@ -161,45 +161,27 @@ export interface ClaimantListener {
   onUnwanted(): void
 }
 
-/** What the next claim accepts as its answer. Immutable: replaced when that changes. */
+/** What the next claim accepts as its answer. Changed by its claimant. */
 export class ClaimPolicy {
   /** Only results of grants after this fence. */
-  readonly afterFence: number
+  afterFence: number
   /** Only a result that begins after the claim. */
-  readonly refresh: boolean
+  refresh: boolean
   /** While another process holds the lease, a value that has been stale for less than this, ms, answers the claim. */
-  readonly acceptStale: number
+  acceptStale: number
   /** Whether waiters may be told to run their own works. A caller that asked for a lease needs one. */
-  readonly allowBypass: boolean
+  allowBypass: boolean
 
-  constructor(afterFence: number, refresh: boolean, acceptStale: number, allowBypass: boolean) {
+  constructor({ afterFence, refresh, staleWhileRevalidate, work }: JoinedCall) {
     this.afterFence = afterFence
     this.refresh = refresh
-    this.acceptStale = acceptStale
-    this.allowBypass = allowBypass
-  }
-
-  static of({ afterFence, refresh, staleWhileRevalidate, work }: JoinedCall): ClaimPolicy {
-    return new ClaimPolicy(afterFence, refresh, staleWhileRevalidate, work !== undefined)
+    this.acceptStale = staleWhileRevalidate
+    this.allowBypass = work !== undefined
   }
 
   /** Nothing up to `fence` is accepted any more. */
-  above(fence: number): ClaimPolicy {
-    const afterFence = Math.max(this.afterFence, fence)
-    return new ClaimPolicy(afterFence, this.refresh, this.acceptStale, this.allowBypass)
-  }
-
-  /** Parked behind a grant, which is new enough if it is after `afterFence`. */
-  parked(afterFence: number): ClaimPolicy {
-    return new ClaimPolicy(afterFence, false, this.acceptStale, this.allowBypass)
-  }
-
-  withStale(acceptStale: number): ClaimPolicy {
-    return new ClaimPolicy(this.afterFence, this.refresh, acceptStale, this.allowBypass)
-  }
-
-  withoutBypass(): ClaimPolicy {
-    return new ClaimPolicy(this.afterFence, this.refresh, this.acceptStale, false)
+  rejectUpTo(fence: number): void {
+    this.afterFence = Math.max(this.afterFence, fence)
   }
 
   /** `awaitedFence`: see {@link Claiming}. `takeover`: whether the flight may replace a processor that died. */

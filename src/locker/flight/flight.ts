@@ -9,9 +9,8 @@ import { Lease } from '../lease.ts'
 import { countUndecodable, countUnshared } from '../locker-context.ts'
 import { HeldLease } from '../processor/held-lease.ts'
 import type { Grant, HeldLeaseListener, Regrant, Settled } from '../processor/lease-state.ts'
-import { performWork } from '../processor/work-runner.ts'
+import { performWork, storeBypassed } from '../processor/work-runner.ts'
 import type { Outcome } from '../store/store.ts'
-import { storeBypassed } from './bypass.ts'
 import { Claimant } from './claimant.ts'
 import {
   ASKING,

@@ -5,6 +5,8 @@ import { emit } from '../../kernel/telemetry.ts'
 import { AsyncContext } from '../../kernel/time.ts'
 import { runInScope, type Slot, type WaitNode } from '../../kernel/work-scheduler.ts'
 import type { Work, WorkContext } from '../call.ts'
+import { track } from '../locker-context.ts'
+import type { Outcome } from '../store/store.ts'
 import type { HeldLease } from './held-lease.ts'
 
 /** How long callers run their own works after a result that was not stored, unless the work says otherwise, ms. */
@@ -86,6 +88,17 @@ async function conclude(held: HeldLease, { failed, result }: WorkResult, started
     if (error instanceof LeaseLostError || error instanceof CodecError) return
     await held.giveUp(error, failed ? result : undefined)
   }
+}
+
+/**
+ * Stores the result of a work that ran in a bypass, which ends the bypass. An error, a result with tags, and a result that the
+ * work declared unstorable are not stored. `lastFence`: the last fence when the work began; nothing is stored if anything was
+ * granted or invalidated since. Best effort.
+ */
+export function storeBypassed({ call, resultPolicy }: HeldLease, outcome: Outcome, lastFence: number): void {
+  if (outcome.kind === 'error' || resultPolicy.bypassFor !== undefined || call.tags.length > 0) return
+  const retention = { ttl: resultPolicy.ttl ?? call.ttl, keepStale: call.keepStale, tags: '' }
+  track(call.locker, call.storeUnclaimed(outcome.bytes, retention, lastFence))
 }
 
 /** What the work of `runMany` receives. */
