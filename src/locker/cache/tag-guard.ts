@@ -117,8 +117,13 @@ export class TagGuard {
    * result of a grant up to this fence may be served. @throws UnavailableError, OverloadedError, ClosedError
    */
   async check(reply: ClaimReply): Promise<ClaimReply | { outdatedFence: number }> {
-    this.versions = (await this.#pendingRead) ?? new Map()
-    this.#pendingRead = undefined
+    const read = this.#pendingRead
+    const versions = (await read) ?? new Map()
+    // Another claim may have been sent meanwhile: then its versions count, and nobody waits for this reply.
+    if (this.#pendingRead === read) {
+      this.versions = versions
+      this.#pendingRead = undefined
+    }
     const outcome = parseTagVersions(reply.status === 'done' ? reply.outcome.tags : '')
     const stale = parseTagVersions(reply.stale?.tags ?? '')
     const present = await this.#presentVersions([...outcome.keys(), ...stale.keys()])

@@ -122,11 +122,6 @@ export class Claimant implements Claimer {
     this.begin()
   }
 
-  /** The flight processes now. */
-  suspend(): void {
-    this.#move(IDLE)
-  }
-
   /** The flight is closed. */
   close(): void {
     this.#move(DONE)
@@ -193,6 +188,7 @@ export class Claimant implements Claimer {
   }
 
   #onReply(reply: ClaimReply, attempt: number): void {
+    this.#waiters.onAnswered()
     const { key, record, locker } = this.#call
     const waiters = this.#waiters
     // A stale value that does not come again has expired, or was invalidated.
@@ -216,7 +212,7 @@ export class Claimant implements Claimer {
         if (reply.takeover) locker.counters.takeovers++
         emit('grant', { key, fence: reply.fence, takeover: reply.takeover })
         waiters.validate(waiters.sentSeq)
-        this.suspend()
+        this.#move(IDLE)
         return this.#listener.onGranted(attempt, reply.fence, waiters.sentAt)
       case 'parked':
         locker.counters.parks++
@@ -258,7 +254,7 @@ export class Claimant implements Claimer {
     if (!(error instanceof OverloadedError)) this.#call.locker.counters.unavailable++
     if (!(error instanceof UnavailableError)) return this.#listener.onFailed(errorFor(error))
     serveWithoutStore(this.#waiters, error)
-    if (this.#waiters.size > 0) this.suspend()
+    if (this.#waiters.size > 0) this.#move(IDLE)
     this.#listener.onUnavailable()
   }
 
@@ -310,9 +306,13 @@ export class Claimant implements Claimer {
     return this.awaitedFence > 0 && fence >= this.awaitedFence && fence > this.afterFence
   }
 
-  /** It is accepted unless one of its tags was invalidated since its work began. */
+  /** Whether no tag of an outcome was invalidated since its work began. Undefined: only a new claim can tell. */
+  verify(outcome: Outcome): boolean | undefined {
+    return outcome.tags === '' || this.#tagGuard?.verify(outcome)
+  }
+
   #onOutcome(outcome: Outcome): void {
-    const unchanged = outcome.tags === '' || this.#tagGuard?.verify(outcome)
+    const unchanged = this.verify(outcome)
     if (unchanged === undefined) this.poll()
     else if (unchanged) this.#listener.onOutcome(outcome, 'message')
     else this.claimAbove(outcome.fence)

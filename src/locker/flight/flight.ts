@@ -121,14 +121,14 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   runBypassed(fence: number, stale: StaleResult | undefined): void {
     const { clock, store } = this.#leader.locker
     if (stale) setStale(this.waiters, { ...stale, seq: this.waiters.lastSeq })
-    this.waiters.onSent(clock.now(), store.subscribed)
+    this.waiters.onBegun(clock.now(), store.subscribed)
     this.#process('bypass', 0, 0, clock.now(), fence)
   }
 
   /** An invalidation, the first of the grant `fence`, came after the waiter `seq` had joined. */
   validateGrant(fence: number, seq: number): void {
     // The tag versions were last read when the claim was sent.
-    if (fence === this.#awaitedFence && !this.#held?.grant.tagVersions?.size) this.waiters.validate(seq)
+    if (fence === this.#awaitedFence && this.#leader.tags.length === 0) this.waiters.validate(seq)
   }
 
   /** Results of grants up to `fence` are not served any more. Returns whether new callers must not join. */
@@ -257,6 +257,8 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   onSettled(grant: Grant, { outcome, sentAt, validSeq, original }: Settled): void {
     const state = this.#state
     if (state.kind === 'closed' || this.#isSuperseded(grant)) return
+    // The lease was lost, and the store was asked since: its reply may have told that a tag has changed.
+    if (state.kind === 'asking' && !this.#claimant.verify(outcome)) return this.#claimant.poll()
     this.waiters.validate(validSeq)
     if (state.kind === 'processing' && grant.mode === 'bypass' && this.waiters.isUnchanged(''))
       storeBypassed(state.held, outcome, state.bypassFence)

@@ -94,6 +94,27 @@ export interface StaleResult {
   readonly seq: number
 }
 
+/** A request of a flight. Made by a constructor: see kernel/collections.ts. */
+class SentRequest {
+  /** When it was sent, by the clock. */
+  readonly at: number
+  /** The last waiter that had joined then. */
+  readonly seq: number
+  /** Since then no message was missed, and none invalidated the key. */
+  keyUnchanged: boolean
+  /** Since then no message was missed, and none invalidated any tag. */
+  tagsUnchanged: boolean
+
+  constructor(at: number, seq: number, subscribed: boolean) {
+    this.at = at
+    this.seq = seq
+    this.keyUnchanged = subscribed
+    this.tagsUnchanged = subscribed
+  }
+}
+
+const NOTHING_SENT = new SentRequest(0, 0, false)
+
 /** What a flight is told of its waiters. */
 export interface WaiterSetListener {
   /** A waiter was settled. */
@@ -117,7 +138,9 @@ export interface WaiterSetListener {
  * ```
  *
  * The reply may be kept in the cache of this process only if, since the request was sent, messages arrived and none of them
- * invalidated it.
+ * invalidated it. The same holds for an outcome that comes after the reply, by a message or from the work of this process.
+ * It may also overtake the reply to the next request, and be older than that request: so the last request that was
+ * answered counts, not the last one that was sent.
  */
 export class WaiterSet implements LeaseWaiters {
   /** Written by stale-serving.ts. */
@@ -126,19 +149,15 @@ export class WaiterSet implements LeaseWaiters {
   revalidationPromised = false
   /** Number of the last waiter that joined. Written by `add`. */
   lastSeq = 0
-  /** When the last request was sent, by the clock. Written by `onSent`. */
-  sentAt = 0
-  /** The last waiter that had joined then. Written by `onSent`. */
-  sentSeq = 0
   readonly #waiters = new Set<Waiter>()
   readonly #listener: WaiterSetListener
   /** The last progress of the work that is waited for. */
   #progress: Buffer | undefined
   #validatedSeq = 0
-  /** Since the last request was sent no message was missed, and none invalidated the key. */
-  #keyUnchanged = false
-  /** Since then no message was missed, and none invalidated any tag. */
-  #tagsUnchanged = false
+  /** Written by `onSent`. */
+  #lastSent: SentRequest = NOTHING_SENT
+  /** Written by `onAnswered`, when the reply may be used. */
+  #lastAnswered: SentRequest = NOTHING_SENT
 
   constructor(listener: WaiterSetListener) {
     this.#listener = listener
@@ -146,6 +165,16 @@ export class WaiterSet implements LeaseWaiters {
 
   get size(): number {
     return this.#waiters.size
+  }
+
+  /** When the last request that was answered was sent, by the clock. */
+  get sentAt(): number {
+    return this.#lastAnswered.at
+  }
+
+  /** The last waiter that had joined then. */
+  get sentSeq(): number {
+    return this.#lastAnswered.seq
   }
 
   get areGone(): boolean {
@@ -192,27 +221,38 @@ export class WaiterSet implements LeaseWaiters {
     return [...this.#waiters].filter(({ strict, seq }) => !strict || this.isValidated(seq))
   }
 
-  /** A request is sent, or a work begins without one. `subscribed`: whether messages arrive. */
+  /** A request is sent. `subscribed`: whether messages arrive. */
   onSent(now: number, subscribed: boolean): void {
-    this.sentAt = now
-    this.sentSeq = this.lastSeq
-    this.#keyUnchanged = subscribed
-    this.#tagsUnchanged = subscribed
+    this.#lastSent = new SentRequest(now, this.lastSeq, subscribed)
+  }
+
+  /** The reply to the last request is here, and its tags were checked. */
+  onAnswered(): void {
+    this.#lastAnswered = this.#lastSent
+  }
+
+  /** A work begins without a request. */
+  onBegun(now: number, subscribed: boolean): void {
+    this.onSent(now, subscribed)
+    this.onAnswered()
   }
 
   /** The key was invalidated, or may be without a message. */
   onInvalidated(): void {
-    this.#keyUnchanged = false
+    this.#lastSent.keyUnchanged = false
+    this.#lastAnswered.keyUnchanged = false
   }
 
   /** Some tag was invalidated. Only the reply tells which tags the result has. */
   onTagInvalidated(): void {
-    this.#tagsUnchanged = false
+    this.#lastSent.tagsUnchanged = false
+    this.#lastAnswered.tagsUnchanged = false
   }
 
-  /** Whether a result with these tags, as the last request brought it, is not known to be invalidated since. */
+  /** Whether a result with these tags is not known to be invalidated since the last request that was answered was sent. */
   isUnchanged(tags: string): boolean {
-    return this.#keyUnchanged && (tags === '' || this.#tagsUnchanged)
+    const { keyUnchanged, tagsUnchanged } = this.#lastAnswered
+    return keyUnchanged && (tags === '' || tagsUnchanged)
   }
 
   /** The result was valid at some moment after the waiter `seq` joined. */
