@@ -4,6 +4,12 @@ import type { Fault } from './plan.ts'
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { Actor, World } from './world.ts'
 
+/**
+ * Latency once the faults have stopped, at most, ms. The tolerance of L2 is for a quiet network: it is not for the round
+ * trips of a slow one.
+ */
+const QUIET_LATENCY = 0.2
+
 /** Injects faults into a world, each kind as often as the plan says, until it is stopped. */
 export class Faults {
   readonly #world: World
@@ -103,7 +109,8 @@ export class Faults {
   stop(): void {
     const { actors, plan } = this.#world
     this.#world.healed = true
-    Object.assign(plan, { lost: 0, repeated: 0, refused: 0, spikes: 0 })
+    const latency = Math.min(plan.latency, QUIET_LATENCY)
+    Object.assign(plan, { lost: 0, repeated: 0, refused: 0, spikes: 0, latency })
     for (const actor of actors) {
       if (actor.process.paused) this.#resume(actor)
       actor.endpoint.link.heal()

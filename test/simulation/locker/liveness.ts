@@ -6,7 +6,7 @@ import type { SimProcess } from './process.ts'
 import { DETECTED_WITHIN } from './subscription.ts'
 import type { Actor, World } from './world.ts'
 
-/** Tolerance of deadlines, ms. */
+/** Tolerance of deadlines on a quiet network, ms: some 50 round trips. */
 const EPSILON = 100
 
 /** Checks that everything ends after the faults have stopped: L1, L2, L4 and L5. */
@@ -30,13 +30,14 @@ export class LivenessCheck {
   /** L2: without faults, a released lease is granted to a waiter at once. */
   watch(): void {
     const { recorder, plan, scheduler, server, actors } = this.#world
-    if (!plan.calm) return
+    const { calm, latency } = plan
+    if (!calm) return
     recorder.givenUp = (key, parked) => {
       if (parked > 0) this.#violate('L2', `${key} was given up, with ${parked} parked`)
     }
     recorder.freed = (key) => {
       const freed = server.find(recordOf(key))?.fence
-      scheduler.after(50 * plan.latency + EPSILON / 10, () => {
+      scheduler.after(50 * latency + EPSILON / 10, () => {
         const record = server.find(recordOf(key))
         const waits = server
           .parked(recordOf(key))

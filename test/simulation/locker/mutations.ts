@@ -178,7 +178,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a release that notifies no flight',
-    shownBy: 75,
+    shownBy: 247,
     surroundings: (at) => ({
       ...at,
       notify: (park, notice) => notice.kind === 'free' || at.notify(park, notice),
