@@ -1,10 +1,31 @@
+import { OverloadedError } from '../../errors.ts'
+import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
-import { MAX_PARKED } from '../../kernel/limits.ts'
+import { type CallLimits, MAX_PARKED } from '../../kernel/limits.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
-import { InMemoryBroker, type JobLog } from './in-memory-broker.ts'
-import { InMemoryQueueClient } from './in-memory-client.ts'
+import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import type { JobRecord } from './model/job-record.ts'
-import type { QueueStore } from './store.ts'
+import type { ModelAttempt } from './model/queue-model.ts'
+import type {
+  AttemptOutcome,
+  AttemptRef,
+  Counts,
+  DueJob,
+  DueJobs,
+  DueResult,
+  JobSnapshot,
+  JobState,
+  NoticeListener,
+  OutcomeQuery,
+  OutcomeReply,
+  QueueStore,
+  StallPolicy,
+  Submission,
+  SubmissionListener,
+  Termination,
+  WorkerListener,
+  WorkerRef,
+} from './store.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {
@@ -71,5 +92,169 @@ export class MemoryQueueStore {
       if (broker.isEmpty && broker.hub.clients.length === 0) this.#brokers.delete(queue)
     }
     return [...this.#brokers.values()].some((broker) => !broker.isEmpty)
+  }
+}
+
+/** One client of a queue in memory: what a process is to Redis. */
+export class InMemoryQueueClient implements QueueStore {
+  readonly inbox: string
+  readonly subscribed = true
+  readonly #broker: InMemoryBroker
+  readonly #client: BrokerClient = {
+    waiters: new Map(),
+    listeners: new Map(),
+    workers: new Set(),
+    watchers: new Set(),
+  }
+
+  constructor(broker: InMemoryBroker) {
+    this.#broker = broker
+    this.inbox = broker.hub.connect(this.#client)
+  }
+
+  submit(submission: Submission, _within: number, listener: SubmissionListener): void {
+    const { id, payload } = submission
+    if (!this.#broker.admits(id, Buffer.byteLength(payload))) {
+      const full = new OverloadedError('The store is full (`maxBytes`)', { key: id })
+      return microtask(() => listener.onError(full))
+    }
+    if (submission.awaited) this.registerWaiter(submission.nonce, listener)
+    const reply = this.#broker.apply((model, context) => model.submit(submission, this.inbox, context))
+    microtask(() => listener.onReply(reply))
+  }
+
+  unregister(nonce: string): void {
+    this.#client.waiters.delete(nonce)
+    this.#client.listeners.delete(nonce)
+  }
+
+  registerWaiter(nonce: string, listener: NoticeListener): void {
+    this.#client.waiters.set(nonce, listener)
+  }
+
+  async queryOutcome(query: OutcomeQuery): Promise<OutcomeReply> {
+    return this.#broker.apply((model, context) => model.queryOutcome(query, this.inbox, context))
+  }
+
+  async unpark(nonce: string, termination: Termination): Promise<void> {
+    this.#broker.apply((model, context) => model.unpark(this.inbox + nonce, termination, context))
+  }
+
+  async setCapacity({ nonce, command }: WorkerRef, slots: number, listener: WorkerListener): Promise<void> {
+    this.#client.listeners.set(nonce, listener)
+    this.#client.workers.add(nonce)
+    this.#broker.apply((model, context) => model.setCapacity(this.inbox + nonce, command, slots, context))
+  }
+
+  async removeWorker({ nonce, command }: WorkerRef, { within }: CallLimits): Promise<void> {
+    this.#client.workers.delete(nonce)
+    this.#broker.apply((model) => model.removeWorker(this.inbox + nonce, command))
+    await this.#broker.delivered(within)
+  }
+
+  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
+    return { worker: this.inbox + worker.nonce, id, fence }
+  }
+
+  async renew(attempt: AttemptRef, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
+    return this.#broker.apply((model, context) => model.renew(this.#modelAttempt(attempt), lease, context))
+  }
+
+  async finish(outcome: AttemptOutcome): Promise<boolean> {
+    const attemptOutcome = { ...outcome, ...this.#modelAttempt(outcome), bytes: ownedBytes(outcome.bytes) }
+    return this.#broker.apply((model, context) => model.finish(attemptOutcome, context))
+  }
+
+  /** Every delivery carries its payload. */
+  async readPayload(): Promise<undefined> {}
+
+  async publishProgress(attempt: AttemptRef, bytes: Buffer): Promise<void> {
+    this.#broker.apply((model, context) =>
+      model.publishProgress(this.#modelAttempt(attempt), ownedBytes(bytes), context),
+    )
+  }
+
+  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number): Promise<void> {
+    this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
+  }
+
+  async readLog(id: string): Promise<string[]> {
+    return this.#broker.readLog(id)
+  }
+
+  async findDue(): Promise<DueJobs> {
+    return this.#broker.model.findDue(this.#broker.now)
+  }
+
+  async processDue(jobs: DueJob[], policy: StallPolicy): Promise<DueResult[]> {
+    return this.#broker.apply((model, context) => model.processDue(jobs, policy, context))
+  }
+
+  async snapshot(id: string): Promise<JobSnapshot | undefined> {
+    return this.#broker.model.snapshot(id, this.#broker.now)
+  }
+
+  async list(state: JobState, from: number, limit: number): Promise<string[]> {
+    return this.#broker.model.list(state, from, limit, this.#broker.now)
+  }
+
+  async counts(): Promise<Counts> {
+    return this.#broker.model.counts(this.#broker.now)
+  }
+
+  async drain(state: 'waiting' | 'delayed', outcomeRetention: number): Promise<number> {
+    return this.#broker.apply((model, context) => model.drain(state, outcomeRetention, context))
+  }
+
+  async commands(): Promise<string[]> {
+    return this.#broker.model.state.commands(this.#broker.now)
+  }
+
+  async hasWorker(command: string): Promise<boolean> {
+    return this.#broker.model.state.command(command).knownWorkers(this.#broker.now).length > 0
+  }
+
+  async terminate(termination: Termination): Promise<boolean> {
+    return this.#broker.apply((model, context) => model.terminate(termination, context))
+  }
+
+  async retry(id: string, _command: string, generation: number): Promise<number | undefined> {
+    return this.#broker.apply((model, context) => model.retry(id, generation, context))
+  }
+
+  async pause(command: string): Promise<void> {
+    this.#broker.apply((model, context) => model.pause(command, context.now))
+  }
+
+  async resume(command: string): Promise<void> {
+    this.#broker.apply((model, context) => model.resume(command, context))
+  }
+
+  async pausedCommands(): Promise<string[]> {
+    return [...this.#broker.model.state.paused]
+  }
+
+  get hasWatchers(): boolean {
+    return this.#broker.hasWatchers
+  }
+
+  publishEvent(event: string): void {
+    this.#broker.publishEvent(event)
+  }
+
+  async watchEvents(onEvent: (event: string) => void): Promise<() => void> {
+    const { watchers } = this.#client
+    const watcher = (event: string) => onEvent(event)
+    watchers.add(watcher)
+    return () => watchers.delete(watcher)
+  }
+
+  /** The subscription is never lost. */
+  listen(): () => void {
+    return () => {}
+  }
+
+  close(): void {
+    this.#broker.hub.disconnect(this.inbox)
   }
 }
