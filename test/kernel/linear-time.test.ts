@@ -16,7 +16,7 @@ import { invalidatedBy } from '../../src/memoize/engine/invalidation.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
 import { resolveHttpOptions } from '../../src/memoize/engine/options.ts'
 import { contentLength } from '../../src/memoize/engine/recording.ts'
-import { ResponseBuilder } from '../../src/memoize/engine/response-builder.ts'
+import { Responses } from '../../src/memoize/engine/responses.ts'
 import { ResponseStorage } from '../../src/memoize/engine/storage.ts'
 import { type CacheEntry, entryCodec, StoredResponse } from '../../src/memoize/engine/stored-response.ts'
 import { freshenedFields, notModified, requestedRange } from '../../src/memoize/policy/conditional.ts'
@@ -211,9 +211,14 @@ const FIELDS: Reading[] = [
   [
     'an answer with many lines',
     (n) => {
-      const response = stored(fromRawHeaders(lines('x', String, n)))
+      const value = stored(fromRawHeaders(lines('x', String, n)))
+      const found = { value, fence: 1, until: 0, invalidated: false, stale: false, unshared: true }
+      const entry = { primaryKey: '', key: '', index: undefined, stale: found }
       const request = { method: 'GET', url: '/', headers: { range: 'bytes=0-1', 'if-none-match': '"x"' } }
-      return () => new ResponseBuilder('c').hit(request, response, 0)
+      const options = resolveHttpOptions({})
+      const hit = () => new Responses({ clock: systemClock, options }).staleIfError(request, entry)
+      assert.equal(hit()?.status, 206)
+      return hit
     },
   ],
   [

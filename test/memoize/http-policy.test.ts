@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { invalidatedBy } from '../../src/memoize/engine/invalidation.ts'
 import type { HeaderFields } from '../../src/memoize/engine/message.ts'
-import { cacheStatus } from '../../src/memoize/engine/response-builder.ts'
+import { cacheStatus } from '../../src/memoize/engine/responses.ts'
 import {
   freshenedFields,
   notModified,

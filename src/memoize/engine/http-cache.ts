@@ -9,8 +9,7 @@ import { type HttpCacheOptions, resolveHttpOptions } from './options.ts'
 import { fetchOrigin } from './origin-call.ts'
 import { OriginFetch } from './origin-fetch.ts'
 import { PrivateFetches } from './private-fetches.ts'
-import { ResponseBuilder } from './response-builder.ts'
-import { ResponseSelector, type SelectedResponse } from './response-selector.ts'
+import { Responses, type SelectedResponse } from './responses.ts'
 import { type CacheLookup, type EntryRef, primaryEntry, ResponseStorage, variantEntry } from './storage.ts'
 import { type CacheEntry, entryCodec, type StoredResponse } from './stored-response.ts'
 
@@ -43,8 +42,7 @@ export class HttpCache {
   /** Methods whose responses are shared. */
   readonly methods: ReadonlySet<string>
   readonly #storage: ResponseStorage
-  readonly #builder: ResponseBuilder
-  readonly #selector: ResponseSelector
+  readonly #responses: Responses
   readonly #privateFetches: PrivateFetches
   readonly #invalidations: Invalidations
   /** Keys that this process refreshes in the background. A failed refresh leaves its key in here for REFRESH_RETRY_MS. */
@@ -55,9 +53,8 @@ export class HttpCache {
     const resolved = resolveHttpOptions(options)
     this.methods = resolved.methods
     this.#storage = new ResponseStorage(namespaceFor<CacheEntry>(locker, NAMESPACE, entryCodec), resolved)
-    this.#builder = new ResponseBuilder(resolved.cacheStatus)
-    this.#selector = new ResponseSelector(this.#builder, this.#storage)
-    this.#privateFetches = new PrivateFetches(this.#selector, this.#storage)
+    this.#responses = new Responses(this.#storage)
+    this.#privateFetches = new PrivateFetches(this.#responses, this.#storage)
     this.#invalidations = new Invalidations(this.#storage)
   }
 
@@ -102,7 +99,7 @@ export class HttpCache {
       entry = variant
       found = namespace.cached(entry.key)
     }
-    return found && this.#select(lookup, entry, found, this.#selector.fromStored(lookup, found))
+    return found && this.#select(lookup, entry, found, this.#responses.fromStored(lookup, found))
   }
 
   /** The response out of the store, and the entry that the lookup led to. Claims nothing. */
@@ -114,7 +111,7 @@ export class HttpCache {
       entry = variant
       found = await this.#storage.find(entry)
     }
-    const response = found && this.#select(lookup, entry, found, this.#selector.fromStored(lookup, found))
+    const response = found && this.#select(lookup, entry, found, this.#responses.fromStored(lookup, found))
     return { entry, response }
   }
 
@@ -140,7 +137,7 @@ export class HttpCache {
     const versions = isAuthorized ? this.#storage.readVersions(lookup) : undefined
     const { entry, response } = await this.#fromStore(lookup)
     if (response) return response
-    if (directives.onlyIfCached) return this.#builder.synthetic(504, 'Not in the cache')
+    if (directives.onlyIfCached) return this.#responses.synthetic(504, 'Not in the cache')
     return isAuthorized
       ? this.#privateFetches.run(lookup, entry, await versions)
       : this.#forward(request, lookup.origin, 'miss')
@@ -175,7 +172,7 @@ export class HttpCache {
         case 'private': {
           const { scope } = found.value
           if (scope === 'resource') return this.#forward(lookup.request, lookup.origin, 'miss')
-          const stale = scope === 'failure' && this.#selector.staleIfError(lookup.request, entry)
+          const stale = scope === 'failure' && this.#responses.staleIfError(lookup.request, entry)
           if (stale) return stale
           if (++privateResults > MAX_PRIVATE_RESULTS)
             return this.#privateFetches.runInTurn(lookup, entry, () => this.#fromMemory(lookup))
@@ -188,7 +185,7 @@ export class HttpCache {
           break
         case 'response': {
           const result = found as ResultEntry<StoredResponse>
-          const selected = this.#selector.fromResult(lookup, entry, result, afterFence)
+          const selected = this.#responses.fromResult(lookup, entry, result, afterFence)
           const response = this.#select(lookup, entry, found, selected)
           if (response) return response
           afterFence = found.fence
@@ -218,13 +215,13 @@ export class HttpCache {
       // The own fetch may go on after its claim was lost.
       if (found?.value.kind === 'private') await fetch.done
       const stored = found !== undefined && !found.unshared && !found.invalidated
-      const response = this.#selector.fromFetch(fetch, stored)
+      const response = this.#responses.fromFetch(fetch, stored)
       return response ? { kind: 'own', response } : { kind: 'result', found: found ?? (await running) }
     } catch (error) {
-      const response = this.#selector.fromFetch(fetch, false)
+      const response = this.#responses.fromFetch(fetch, false)
       if (response) return { kind: 'own', response }
       fetch.dropReader()
-      const fallback = this.#selector.fallback(lookup.request, entry, error)
+      const fallback = this.#responses.fallback(lookup.request, entry, error)
       if (fallback) return { kind: 'own', response: fallback }
       throw error
     }
@@ -293,7 +290,7 @@ export class HttpCache {
 
   /** Forwards a request to the origin, without its hop-by-hop fields. The response is private. */
   async #forward(request: HttpRequest, origin: Origin, forwardReason: ForwardReason): Promise<HttpResponse> {
-    return this.#builder.forwarded(request, await fetchOrigin(request, origin), { forwardReason })
+    return this.#responses.forwarded(request, await fetchOrigin(request, origin), { forwardReason })
   }
 
   /** Forwards a request with an unsafe method, and invalidates what it has changed. RFC 9111 §4.4. */
@@ -302,6 +299,6 @@ export class HttpCache {
     // Does not reject while Redis is unavailable: the change has happened, and its client gets the response in any case.
     await this.#invalidations.afterUnsafe(request, response)
     response.completed?.then((atEnd) => this.#invalidations.afterUnsafe(request, atEnd))
-    return this.#builder.forwarded(request, response, { forwardReason: 'method' })
+    return this.#responses.forwarded(request, response, { forwardReason: 'method' })
   }
 }

@@ -4,7 +4,7 @@ import { onAbort } from '../../kernel/waiter.ts'
 import type { TagVersions } from '../../locker/internal.ts'
 import type { HttpResponse } from './message.ts'
 import { OriginFetch } from './origin-fetch.ts'
-import type { ResponseSelector } from './response-selector.ts'
+import type { Responses } from './responses.ts'
 import type { CacheLookup, EntryRef, ResponseStorage, ResultContext } from './storage.ts'
 import type { CacheEntry } from './stored-response.ts'
 
@@ -13,12 +13,12 @@ const MAX_PRIVATE_FETCHES = 8
 
 /** Fetches for one client each, without a claim: other requests neither wait for them nor are waited for. */
 export class PrivateFetches {
-  readonly #selector: ResponseSelector
+  readonly #responses: Responses
   readonly #storage: ResponseStorage
   readonly #semaphore: KeyedSemaphore
 
-  constructor(selector: ResponseSelector, storage: ResponseStorage) {
-    this.#selector = selector
+  constructor(responses: Responses, storage: ResponseStorage) {
+    this.#responses = responses
     this.#storage = storage
     this.#semaphore = new KeyedSemaphore(MAX_PRIVATE_FETCHES, storage.clock)
   }
@@ -49,7 +49,7 @@ export class PrivateFetches {
     // Once the response streams, nothing waits for it to be stored.
     running.catch(() => undefined)
     const stored = (await Promise.race([running, fetch.streaming])) === true
-    const response = this.#selector.fromFetch(fetch, stored)
+    const response = this.#responses.fromFetch(fetch, stored)
     if (response) return response
     throw new AbortedError('The client has gone', { cause: signal?.reason })
   }
@@ -68,7 +68,7 @@ export class PrivateFetches {
         return inMemory ?? this.run(lookup, entry, await storage.readVersions(lookup))
       })
       .catch((error) => {
-        const fallback = this.#selector.fallback(request, entry, error)
+        const fallback = this.#responses.fallback(request, entry, error)
         if (fallback) return fallback
         throw error
       })

@@ -1,4 +1,4 @@
-import type { HeaderFields } from '../engine/message.ts'
+import type { HeaderFields, HttpResponse } from '../engine/message.ts'
 import { combinedField, linesOf, listField, parseHttpDate } from './fields.ts'
 
 /** Request fields that make a response depend on what the client has already. RFC 9110 §13.1, §14.2. */
@@ -95,4 +95,55 @@ function ifRangeMatches(request: HeaderFields, response: HeaderFields): boolean 
   if (condition.startsWith('"')) return condition === tag
   const changed = parseHttpDate(combinedField(response, 'last-modified'))
   return changed !== undefined && changed === parseHttpDate(condition)
+}
+
+/** Fields that describe the content, which a 304 does not have. RFC 9110 §15.4.5. */
+const CONTENT_FIELDS: ReadonlySet<string> = new Set([
+  'content-encoding',
+  'content-language',
+  'content-length',
+  'content-md5',
+  'content-range',
+  'content-type',
+])
+
+function withoutFields(headers: string[], unwanted: (name: string) => boolean): string[] {
+  const kept: string[] = []
+  for (let at = 0; at < headers.length; at += 2) {
+    if (!unwanted(headers[at] as string)) kept.push(headers[at] as string, headers[at + 1] as string)
+  }
+  return kept
+}
+
+/** The response as 304, without its content. */
+export function asNotModified(response: HttpResponse): HttpResponse {
+  const headers = withoutFields(response.headers, (name) => CONTENT_FIELDS.has(name))
+  return { status: 304, statusText: undefined, headers, body: undefined }
+}
+
+/** The response as 206 or 416, if the request selects a part of `body`. */
+export function asPartial(
+  request: HeaderFields,
+  response: HeaderFields,
+  body: Buffer,
+  whole: HttpResponse,
+): HttpResponse {
+  const part = requestedRange(request, response, body.length)
+  if (part === undefined) return whole
+  const headers = withoutFields(
+    whole.headers,
+    (name) => name === 'content-length' || name === 'content-range',
+  )
+  if (part === 'unsatisfiable') {
+    headers.push('content-range', `bytes */${body.length}`, 'content-length', '0')
+    return { status: 416, statusText: undefined, headers, body: undefined }
+  }
+  const { first, last } = part
+  headers.push(
+    'content-range',
+    `bytes ${first}-${last}/${body.length}`,
+    'content-length',
+    `${last - first + 1}`,
+  )
+  return { status: 206, statusText: undefined, headers, body: body.subarray(first, last + 1) }
 }

@@ -1,5 +1,5 @@
 import { ClosedError } from '../../../errors.ts'
-import { cacheStatusLines } from '../../engine/response-builder.ts'
+import { cacheStatusLines } from '../../engine/responses.ts'
 import type {
   HeaderFields,
   HttpCache,

@@ -5,7 +5,7 @@ import { callHook, reportHookError } from '../../../kernel/hooks.ts'
 import { checkFunction } from '../../../kernel/options.ts'
 import { emitWarning } from '../../../kernel/telemetry.ts'
 import type { Locker } from '../../../locker/index.ts'
-import { cacheStatusLines } from '../../engine/response-builder.ts'
+import { cacheStatusLines } from '../../engine/responses.ts'
 import {
   type HeaderFields,
   HttpCache,
