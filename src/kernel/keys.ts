@@ -1,11 +1,22 @@
 import { createHash, randomFillSync } from 'node:crypto'
 import { expectedError } from './options.ts'
 
+// What the stores of all layers share: the format, the bounds and the names of records, and ids.
+
 /** Version of the layout of records and messages. Versions of the library with different formats never share a key. */
 export const FORMAT = '1'
 
 /** Longest resource key, in UTF-16 units. */
 export const MAX_KEY_LENGTH: number = 1 << 20
+
+/** Flights, or calls of a queue, that may be parked on one record, unless `maxParked` is given. */
+export const MAX_PARKED: number = 10_000
+
+/** A larger value, in bytes, is not sent in messages: parked waiters read it from the record. */
+export const MESSAGE_LIMIT: number = 64 * 1024
+
+/** Longest trace context that is stored, in characters. */
+export const MAX_TRACE_LENGTH = 512
 
 const PLAIN = /^[\w:.,;@/=+~!$%&()*?#|-]{1,128}$/
 const PREFIX = /^[\w:.-]{1,64}$/

@@ -227,7 +227,7 @@ export class Call implements CallTarget {
     expectedFence: number,
   ): Promise<boolean> {
     const { record, lease } = this
-    const { store, limits, unavailableAfter } = this.locker
+    const { store, unavailableAfter } = this.locker
     const grant = { record, nonce: newId(), attempt: 1 }
     const claim: Claim = {
       ...grant,
@@ -243,11 +243,11 @@ export class Call implements CallTarget {
       trace: '',
     }
     const settle = async (reply: ClaimReply): Promise<boolean> => {
-      if (reply.status === 'parked') await store.unpark(record, grant.nonce, limits)
+      if (reply.status === 'parked') await store.unpark(record, grant.nonce, unavailableAfter)
       if (reply.status !== 'granted') return false
       const terms = { kind: 'value', outcomeRetention: outcomeRetention(lease), bypassFor: 0 } as const
       const settlement: Settlement = { ...grant, ...retention, ...terms, fence: reply.fence, bytes }
-      return (await store.settle(settlement, limits)).accepted
+      return (await store.settle(settlement, unavailableAfter)).accepted
     }
     return new Promise<boolean>((resolve, reject) => {
       const claimer: Claimer = {

@@ -62,6 +62,11 @@ export class KeyNamespace<T> {
     return this.#runtime.options.timeout
   }
 
+  /** How long the store may take to answer, ms. */
+  get #within(): number {
+    return this.#runtime.options.unavailableAfter
+  }
+
   /** The fresh result in this process's cache. */
   cached(key: string): ResultEntry<T> | undefined {
     return this.#runtime.cachedFresh(this.#namespace, key, {})?.result as ResultEntry<T> | undefined
@@ -76,10 +81,10 @@ export class KeyNamespace<T> {
     runtime.checkOpen(key)
     const { store } = runtime.flights
     const sentAt = runtime.clock.now()
-    const outcome = await store.readFresh(runtime.recordOf(this.#namespace, key), runtime.limits)
+    const outcome = await store.readFresh(runtime.recordOf(this.#namespace, key), this.#within)
     if (!outcome) return undefined
     const stored = parseTagVersions(outcome.tags)
-    if (!tagsUnchanged(stored, await readTagVersions(store, [...stored.keys()], 0, runtime.limits)))
+    if (!tagsUnchanged(stored, await readTagVersions(store, [...stored.keys()], 0, this.#within)))
       return undefined
     try {
       const value = decodeWith(this.#namespace.codec, outcome.bytes, key)
@@ -119,7 +124,7 @@ export class KeyNamespace<T> {
     const runtime = this.#runtime
     runtime.checkOpen(key)
     const names = [this.#versionTag(key), ...tags].map((tag) => runtime.tagRecordOf(tag))
-    return readTagVersions(runtime.flights.store, names, PENDING_SET_RETENTION, runtime.limits)
+    return readTagVersions(runtime.flights.store, names, PENDING_SET_RETENTION, this.#within)
   }
 
   /** The tag whose version `invalidateWithPending` changes. No user's tag begins with NUL. */
@@ -146,7 +151,7 @@ export class KeyNamespace<T> {
       runtime.flights.store,
       names,
       tagVersionRetention(call),
-      runtime.limits,
+      this.#within,
     )
     if (since && !tagsUnchanged(since, versions)) return false
     return call.storeUnclaimed(

@@ -1,6 +1,5 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { TransientSet, TransientSetMap } from '../kernel/collections.ts'
-import type { CallLimits } from '../kernel/limits.ts'
 import { emit } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
@@ -105,9 +104,8 @@ export interface LockerContext {
   readonly strict: boolean
   readonly maxHold: number
   readonly takeover: boolean
+  /** How long the store may take to answer, ms. */
   readonly unavailableAfter: number
-  /** The same, as requests take it. */
-  readonly limits: CallLimits
   readonly ttlJitter: number
   readonly trace: (() => string | undefined) | undefined
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure

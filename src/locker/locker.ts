@@ -190,8 +190,8 @@ export class Locker implements AsyncDisposable {
 
   /** The state of a key, read without changing it. @throws UnavailableError, ClosedError, TypeError */
   async peek(key: string): Promise<Peek> {
-    const { flights, limits } = this.#runtime
-    const { lease, value } = await flights.store.snapshot(this.#record(key), limits)
+    const { flights, options } = this.#runtime
+    const { lease, value } = await flights.store.snapshot(this.#record(key), options.unavailableAfter)
     return {
       status: value && value.ttlLeft > 0 ? 'done' : lease ? 'locked' : 'free',
       ...(lease && {

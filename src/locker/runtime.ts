@@ -2,7 +2,6 @@ import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
 import { TransientSet, TransientSetMap } from '../kernel/collections.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
-import type { CallLimits } from '../kernel/limits.ts'
 import { checkFunction, checkOptions } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
@@ -74,7 +73,6 @@ export class LockerRuntime {
       store: this.flights.store,
       clock: this.clock,
       counters: newCounters(),
-      limits: { within: this.options.unavailableAfter },
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
       heldLeases: new TransientSetMap(),
@@ -89,10 +87,6 @@ export class LockerRuntime {
 
   get cache(): ResultCache | undefined {
     return this.#cache
-  }
-
-  get limits(): CallLimits {
-    return this.context.limits
   }
 
   /** The fresh result in this process's cache. Looked up before the options are validated: a hit costs nothing else. */
@@ -234,7 +228,9 @@ export class LockerRuntime {
       invalidateHere()
       throw error
     }
-    const { invalidatedGrant } = await this.flights.store.invalidate(record, this.limits).catch(failed)
+    const { invalidatedGrant } = await this.flights.store
+      .invalidate(record, this.options.unavailableAfter)
+      .catch(failed)
     // The first invalidation of that grant: callers that joined before this call joined before every invalidation of it.
     if (invalidatedGrant > 0) flight?.validateGrant(invalidatedGrant, before)
     invalidateHere()
@@ -244,7 +240,7 @@ export class LockerRuntime {
   async invalidateTag(tag: string): Promise<void> {
     const name = this.tagRecordOf(tag)
     try {
-      await this.flights.store.invalidateTag(name, this.limits)
+      await this.flights.store.invalidateTag(name, this.options.unavailableAfter)
     } finally {
       this.flights.invalidateTag(name)
     }

@@ -21,9 +21,9 @@ const checkLimit = countFrom(1)
 /** A job as the store has it; undefined if there is none with this id. */
 export async function snapshotOf(
   id: string,
-  { store, limits }: QueueContext,
+  { store, within }: QueueContext,
 ): Promise<JobSnapshot | undefined> {
-  return isJobId(id) ? store.snapshot(id, limits) : undefined
+  return isJobId(id) ? store.snapshot(id, within) : undefined
 }
 
 /** The part of a queue that inspects and changes its jobs, by id or by state. */
@@ -48,15 +48,15 @@ export abstract class QueueManagement<
     state: JobState,
     { limit = DEFAULT_PAGE_SIZE, cursor = '0' }: { limit?: number; cursor?: string } = {},
   ): Promise<JobPage> {
-    const { store, limits, options } = this.open()
+    const { store, within, options } = this.open()
     checkState('state', state)
     checkLimit('limit', limit)
     const from = Number(cursor)
     if (!/^\d{1,15}$/.test(cursor))
       throw new TypeError(`Expected \`cursor\` to be the cursor of a page, got ${shownValue(cursor)}`)
     const size = Math.min(limit, MAX_PAGE_SIZE)
-    const ids = await store.list(state, from, size, limits)
-    const snapshots = await Promise.all(ids.map((id) => store.snapshot(id, limits)))
+    const ids = await store.list(state, from, size, within)
+    const snapshots = await Promise.all(ids.map((id) => store.snapshot(id, within)))
     // Jobs that changed state since they were listed are left out.
     const listed = snapshots.filter((snapshot) => snapshot?.state === state) as JobSnapshot[]
     const jobs = listed.map((snapshot) => statusOf(snapshot, options.codec))
@@ -65,28 +65,28 @@ export abstract class QueueManagement<
 
   /** Returns the number of jobs in each state. Completed and failed jobs count while `retain` keeps them. */
   async counts(): Promise<Counts> {
-    const { store, limits } = this.open()
-    return store.counts(limits)
+    const { store, within } = this.open()
+    return store.counts(within)
   }
 
   /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */
   async pause(command?: CommandOf<Jobs>): Promise<void> {
-    const { store, limits } = this.open()
+    const { store, within } = this.open()
     if (command !== undefined) checkName('command', command)
-    return store.pause(command ?? '', limits)
+    return store.pause(command ?? '', within)
   }
 
   /** Undoes {@link pause}. A command that was paused by name stays paused until it is resumed by name. */
   async resume(command?: CommandOf<Jobs>): Promise<void> {
-    const { store, limits } = this.open()
+    const { store, within } = this.open()
     if (command !== undefined) checkName('command', command)
-    return store.resume(command ?? '', limits)
+    return store.resume(command ?? '', within)
   }
 
   /** Returns the paused commands; '' stands for a pause of all commands. */
   async paused(): Promise<string[]> {
-    const { store, limits } = this.open()
-    return store.pausedCommands(limits)
+    const { store, within } = this.open()
+    return store.pausedCommands(within)
   }
 
   /**
@@ -94,10 +94,10 @@ export abstract class QueueManagement<
    * rejected with RemovedError. Returns the number of removed jobs.
    */
   async drain({ delayed = false }: { delayed?: boolean } = {}): Promise<number> {
-    const { store, limits } = this.open()
+    const { store, within } = this.open()
     // Delayed jobs first: those that become due meanwhile are waiting jobs then.
-    const later = delayed ? await store.drain('delayed', OUTCOME_RETENTION, limits) : 0
-    return later + (await store.drain('waiting', OUTCOME_RETENTION, limits))
+    const later = delayed ? await store.drain('delayed', OUTCOME_RETENTION, within) : 0
+    return later + (await store.drain('waiting', OUTCOME_RETENTION, within))
   }
 
   /** Runs a completed or failed job again. Returns false if there is no such job, or it has not finished. */
@@ -108,14 +108,14 @@ export abstract class QueueManagement<
   /** Runs failed jobs again, the oldest first, up to `limit`. Returns their number. */
   async redrive({ limit = Number.POSITIVE_INFINITY }: { limit?: number } = {}): Promise<number> {
     const context = this.open()
-    const { store, limits } = context
+    const { store, within } = context
     checkLimit('limit', limit)
     // A bound: a job that fails again meanwhile is listed again.
-    const most = Math.min(limit, (await store.counts(limits)).failed)
+    const most = Math.min(limit, (await store.counts(within)).failed)
     let done = 0
     let skipped = 0
     while (done < most) {
-      const ids = await store.list('failed', skipped, Math.min(DEFAULT_PAGE_SIZE, most - done), limits)
+      const ids = await store.list('failed', skipped, Math.min(DEFAULT_PAGE_SIZE, most - done), within)
       if (ids.length === 0) break
       const retried = await Promise.all(ids.map((id) => retryJob(id, context)))
       const count = retried.filter(Boolean).length
@@ -140,16 +140,16 @@ export abstract class QueueManagement<
 
   /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */
   async logs(id: string): Promise<string[]> {
-    const { store, limits } = this.open()
-    return isJobId(id) ? store.readLog(id, limits) : []
+    const { store, within } = this.open()
+    return isJobId(id) ? store.readLog(id, within) : []
   }
 }
 
 async function retryJob(id: string, context: QueueContext): Promise<boolean> {
   const snapshot = await snapshotOf(id, context)
   if (!snapshot?.outcome || snapshot.outcome.kind === 'removed') return false
-  const { store, limits } = context
-  return (await store.retry(id, snapshot.command, snapshot.generation, limits)) !== undefined
+  const { store, within } = context
+  return (await store.retry(id, snapshot.command, snapshot.generation, within)) !== undefined
 }
 
 async function terminate(
@@ -162,5 +162,5 @@ async function terminate(
   if (!snapshot) return false
   const { command } = snapshot
   const termination = { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false }
-  return context.store.terminate(termination, context.limits)
+  return context.store.terminate(termination, context.within)
 }

@@ -1,7 +1,6 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, checkCodec, jsonCodec } from '../kernel/codec/codec.ts'
 import { checkPrefix } from '../kernel/keys.ts'
-import type { CallLimits } from '../kernel/limits.ts'
 import {
   type Complete,
   checkFlag,
@@ -174,8 +173,8 @@ export interface QueueContext {
   readonly store: QueueStore
   readonly clock: Clock
   readonly options: ResolvedQueueOptions
-  /** Time limit of a call to the store. */
-  readonly limits: CallLimits
+  /** How long the store may take to answer, ms. */
+  readonly within: number
   /** Undefined for an embedded queue. */
   readonly connection: Connection | undefined
 }

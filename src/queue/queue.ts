@@ -95,9 +95,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       ? new RedisQueueStore(connection, options.prefix, name, accept)
       : memory.connect(name)
     const clock = connection?.clock ?? memory.clock
-    const limits = { within: options.unavailableAfter }
+    const within = options.unavailableAfter
     this.#link = link
-    this.#context = { queue: name, store, clock, options, limits, connection }
+    this.#context = { queue: name, store, clock, options, within, connection }
     this.#events = new EventReporter(name, this, store)
     this.#workers = new Workers(this.#context, this.#events)
     this.#waits = new OutcomeWaits(this.#context, {
@@ -208,11 +208,11 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#assertOpen()
     checkFunction('listener', listener)
     const context = new AsyncContext()
-    const { store, limits } = this.#context
+    const { store, within } = this.#context
     return store.watchEvents((text) => {
       const event = parseFeedEvent(text)
       if (event) callHook(context, 'watch', listener, event)
-    }, limits)
+    }, within)
   }
 
   /**

@@ -30,7 +30,6 @@ import { until } from '../support/wait.ts'
 
 const RUNS = 300
 const WITHIN = 10_000
-const LIMITS = { within: WITHIN }
 /** Limits of parked flights and of the bytes of a message, small enough to be reached. */
 const MAX_PARKED = 3
 const MESSAGE_LIMIT = 40
@@ -512,7 +511,7 @@ class Worlds {
       case 'batch':
         return this.#again(this.#claims(op.claims))
       case 'renew':
-        return this.#withGrant(op, (store, grant) => store.renew({ ...grant, lease: op.lease }, LIMITS))
+        return this.#withGrant(op, (store, grant) => store.renew({ ...grant, lease: op.lease }, WITHIN))
       case 'settle': {
         const { kind, ttl, outcomeRetention, keepStale, tags, bypassFor } = op
         const settlement = {
@@ -524,21 +523,21 @@ class Worlds {
           bypassFor,
           bytes: Buffer.from(op.bytes),
         }
-        return this.#withGrant(op, (store, grant) => store.settle({ ...grant, ...settlement }, LIMITS))
+        return this.#withGrant(op, (store, grant) => store.settle({ ...grant, ...settlement }, WITHIN))
       }
       case 'release':
         return this.#release(op)
       case 'releaseIfUnwanted':
         return this.#withGrant(op, (store, grant) =>
-          store.releaseIfUnwanted({ ...grant, outcomeRetention: op.outcomeRetention }, LIMITS),
+          store.releaseIfUnwanted({ ...grant, outcomeRetention: op.outcomeRetention }, WITHIN),
         )
       case 'progress':
         return this.#withGrant(op, (store, grant) =>
-          store.progress({ ...grant, bytes: Buffer.from(op.bytes) }, LIMITS),
+          store.progress({ ...grant, bytes: Buffer.from(op.bytes) }, WITHIN),
         )
       case 'unpark': {
         const { party, key, nonce } = this.#flights[op.flight] as FlightState
-        return this.#again(() => this.#both(party, key, (store) => store.unpark(key, nonce, LIMITS)))
+        return this.#again(() => this.#both(party, key, (store) => store.unpark(key, nonce, WITHIN)))
       }
       case 'readFresh':
         return this.#again(() => this.#readFresh(op.party, this.#keys[op.key] as string))
@@ -546,7 +545,7 @@ class Worlds {
       case 'snapshot': {
         const key = this.#keys[op.key] as string
         return this.#again(async () => {
-          await this.#both<unknown>(op.party, key, (store) => store[op.type](key, LIMITS))
+          await this.#both<unknown>(op.party, key, (store) => store[op.type](key, WITHIN))
         })
       }
       case 'repeat':
@@ -591,7 +590,7 @@ class Worlds {
   async #readFresh(index: number, key: string): Promise<void> {
     const party = this.#party(index)
     if (party.gone) return
-    assertReadAgrees(await party.redis.readFresh(key, LIMITS), await party.model.readFresh(key, LIMITS))
+    assertReadAgrees(await party.redis.readFresh(key, WITHIN), await party.model.readFresh(key, WITHIN))
     await this.compare(key)
   }
 
@@ -702,7 +701,7 @@ class Worlds {
     const { outcomeRetention, asExpired } = op
     const release = { ...grant, fence: this.#fence(grant, op.forged), outcomeRetention, asExpired, regrant }
     await this.#again(async () => {
-      const reply = await this.#both(party, grant.record, (store) => store.release(release, LIMITS))
+      const reply = await this.#both(party, grant.record, (store) => store.release(release, WITHIN))
       if (reply?.fence === undefined || !regrant) return
       const who = this.#party(party)
       who.seen = Math.max(who.seen, reply.fence)

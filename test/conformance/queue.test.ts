@@ -37,7 +37,6 @@ import { until } from '../support/wait.ts'
 
 const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 300)
 const WITHIN = 10_000
-const LIMITS = { within: WITHIN }
 /** Small bounds, so that random operations reach them. */
 const MAX_PARKED = 3
 const MESSAGE_LIMIT = 40
@@ -642,7 +641,7 @@ class Worlds {
     // Each reply tells its client the server's time.
     const nothing = { worker: { nonce: '', command: 'add' }, id: 'none', fence: 0 }
     await Promise.all(
-      this.#peers.filter(({ gone }) => !gone).map(({ redis }) => redis.renew(nothing, 1, LIMITS)),
+      this.#peers.filter(({ gone }) => !gone).map(({ redis }) => redis.renew(nothing, 1, WITHIN)),
     )
   }
 
@@ -677,16 +676,16 @@ class Worlds {
       case 'finishBatch':
         return this.#finishBatch(op.all)
       case 'renew':
-        return this.#withAttempt(op, (store, attempt) => store.renew(attempt, op.lease, LIMITS))
+        return this.#withAttempt(op, (store, attempt) => store.renew(attempt, op.lease, WITHIN))
       case 'progress':
         return this.#withAttempt(op, (store, attempt) =>
-          store.publishProgress(attempt, Buffer.from(op.bytes), LIMITS),
+          store.publishProgress(attempt, Buffer.from(op.bytes), WITHIN),
         )
       case 'log':
         return this.#withAttempt(op, async (store, attempt) => {
           const lines = Array.from({ length: op.lines }, (_, n) => `line ${attempt.fence} ${op.before + n}`)
-          await store.appendLog(attempt, lines, op.before, LIMITS)
-          return store.readLog(attempt.id, LIMITS)
+          await store.appendLog(attempt, lines, op.before, WITHIN)
+          return store.readLog(attempt.id, WITHIN)
         })
       case 'processDue':
         return this.#processDue(op)
@@ -696,18 +695,18 @@ class Worlds {
         return this.#unpark(op)
       case 'terminate': {
         const termination = this.#termination(JOBS[op.job] as string, op)
-        return this.#both(op.peer, (store) => store.terminate(termination, LIMITS))
+        return this.#both(op.peer, (store) => store.terminate(termination, WITHIN))
       }
       case 'drain':
-        return this.#both(0, (store) => store.drain(op.state, op.outcomeRetention, LIMITS))
+        return this.#both(0, (store) => store.drain(op.state, op.outcomeRetention, WITHIN))
       case 'retry': {
         const id = JOBS[op.job] as string
         const generation = (await this.#peer(op.peer).model.snapshot(id))?.generation ?? 0
-        return this.#both(op.peer, (store) => store.retry(id, commandOf(id), generation, LIMITS))
+        return this.#both(op.peer, (store) => store.retry(id, commandOf(id), generation, WITHIN))
       }
       case 'pause':
       case 'resume':
-        return this.#both(0, (store) => store[op.type](op.command, LIMITS))
+        return this.#both(0, (store) => store[op.type](op.command, WITHIN))
       case 'read':
         return this.#read(op)
       case 'repeat':
@@ -836,8 +835,8 @@ class Worlds {
       for (const world of ['model', 'redis'] as const) {
         const store = peer[world]
         if (op.type === 'setCapacity')
-          await store.setCapacity(worker, op.slots, this.#listener(peer, world, worker), LIMITS)
-        else await store.removeWorker(worker, LIMITS)
+          await store.setCapacity(worker, op.slots, this.#listener(peer, world, worker), WITHIN)
+        else await store.removeWorker(worker, WITHIN)
       }
     }
   }
@@ -923,7 +922,7 @@ class Worlds {
     if (!peer) return
     const together = this.#isBatchable(outcomes)
     this.#batched ||= outcomes.length > 1
-    const finish = (outcome: AttemptOutcome) => peer.redis.finish(outcome, LIMITS)
+    const finish = (outcome: AttemptOutcome) => peer.redis.finish(outcome, WITHIN)
     const replies = together ? await Promise.all(outcomes.map(finish)) : []
     for (const [at, outcome] of outcomes.entries()) {
       if (!together) await this.#drain()
@@ -954,7 +953,7 @@ class Worlds {
     const jobs: DueJob[] = [...due, ...rest.map((id) => ({ id, command: commandOf(id) }))]
     if (jobs.length === 0) return Promise.resolve()
     const policy = { maxStalls, failure: Buffer.from(bytes), errorTtl, outcomeRetention, retain }
-    return this.#both(0, (store) => store.processDue(jobs, policy, LIMITS))
+    return this.#both(0, (store) => store.processDue(jobs, policy, WITHIN))
   }
 
   #queryOutcome(op: Of<'queryOutcome'>): Promise<void> {
@@ -979,7 +978,7 @@ class Worlds {
       }
       const reply = await peer.model.queryOutcome({ id, generation, nonce })
       assert.deepEqual(
-        plain(await peer.redis.queryOutcome({ id, generation, nonce }, LIMITS)),
+        plain(await peer.redis.queryOutcome({ id, generation, nonce }, WITHIN)),
         plain(reply),
         'reply to a query',
       )
@@ -1017,18 +1016,18 @@ class Worlds {
     return this.#both(peer.index, (store) => {
       this.#left.add(nonce)
       this.#owed.delete(nonce)
-      return store.unpark(nonce, termination, LIMITS)
+      return store.unpark(nonce, termination, WITHIN)
     })
   }
 
   async #read({ from, limit }: Of<'read'>): Promise<void> {
     for (const state of ['waiting', 'delayed', 'active', 'completed', 'failed'] as const)
-      await this.#both(0, (store) => store.list(state, from, limit, LIMITS))
-    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, LIMITS))
-    await this.#both(0, (store) => store.counts(LIMITS))
-    await this.#both(0, (store) => store.findDue(LIMITS))
-    await this.#both(0, (store) => store.commands(LIMITS))
-    await this.#both(0, async (store) => (await store.pausedCommands(LIMITS)).sort())
+      await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
+    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
+    await this.#both(0, (store) => store.counts(WITHIN))
+    await this.#both(0, (store) => store.findDue(WITHIN))
+    await this.#both(0, (store) => store.commands(WITHIN))
+    await this.#both(0, async (store) => (await store.pausedCommands(WITHIN)).sort())
   }
 
   async #deadline({ which, by }: Of<'deadline'>): Promise<void> {

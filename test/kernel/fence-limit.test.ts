@@ -19,7 +19,7 @@ import { until } from '../support/wait.ts'
 
 const MAX = Number.MAX_SAFE_INTEGER
 const DAY = 24 * 60 * 60_000
-const LIMITS = { within: 5000 }
+const WITHIN = 5000
 
 async function lockersOn(t: Setup) {
   const lockers = [1, 2].map(() => new Locker({ redis: t.redis, cache: false, timeout: 3000, lease: 1000 }))
@@ -153,7 +153,7 @@ now = math.floor(us / 1000)`
       last.set(key, reply.fence)
       await store.release(
         { ...grant, fence: reply.fence, outcomeRetention: 1, asExpired: false, regrant: undefined },
-        LIMITS,
+        WITHIN,
       )
     }
     for (const days of [0, -3, -30, 2, -400, 10]) {
@@ -183,7 +183,7 @@ function claimed(
     trace: '',
   }
   return new Promise((resolve, reject) =>
-    store.claim({ ...grant, lease: 1000, afterFence: 0, parkedFence: 0, ...wants }, LIMITS.within, {
+    store.claim({ ...grant, lease: 1000, afterFence: 0, parkedFence: 0, ...wants }, WITHIN, {
       sending() {},
       claimed: resolve,
       claimFailed: reject,

@@ -7,7 +7,7 @@ import type { Claim, ClaimReply, Notice, Store } from '../../src/locker/store/st
 import { ManualClock } from '../support/manual-clock.ts'
 import { until } from '../support/wait.ts'
 
-const LIMITS = { within: 1000 }
+const WITHIN = 1000
 const VALUE = { kind: 'value' as const, outcomeRetention: 100, keepStale: 0, tags: '', bypassFor: 0 }
 
 /** A process that calls the store directly. */
@@ -68,7 +68,7 @@ test('L5 memory store - expired records are removed, and an idle store has no ti
   for (let index = 0; index < 100; index++) {
     const grant = await process.grant(`key${index}`)
     const settlement = { ...VALUE, bytes: Buffer.from('x'), ttl: 500 + index }
-    await process.store.settle({ ...grant, ...settlement }, LIMITS)
+    await process.store.settle({ ...grant, ...settlement }, WITHIN)
   }
   assert.equal(memory.size, 100)
   assert.equal(clock.pending, 1)
@@ -80,11 +80,11 @@ test('L5 memory store - expired records are removed, and an idle store has no ti
 test('L5 memory store - versions of tags are removed', async () => {
   const clock = new ManualClock()
   const { store } = new Process(new MemoryStore({ clock }))
-  const [version] = await store.tagVersions(['tag'], 1500, LIMITS)
+  const [version] = await store.tagVersions(['tag'], 1500, WITHIN)
   clock.advance(1000)
-  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[version], 1])
+  assert.deepEqual([await store.tagVersions(['tag'], 0, WITHIN), clock.pending], [[version], 1])
   clock.advance(1000)
-  assert.deepEqual([await store.tagVersions(['tag'], 0, LIMITS), clock.pending], [[0], 0])
+  assert.deepEqual([await store.tagVersions(['tag'], 0, WITHIN), clock.pending], [[0], 0])
 })
 
 test('memory store - a holder that asked for it is notified when the last parked waiter leaves', async () => {
@@ -93,16 +93,16 @@ test('memory store - a holder that asked for it is notified when the last parked
   const grant = await holder.grant('key')
   const waiting = [first, second]
   for (const process of waiting) assert.equal((await process.claim('key')).status, 'parked')
-  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'wanted')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, WITHIN), 'wanted')
   await until(() => second.heard.length, { what: 'the question' })
   assert.deepEqual([first.heard, second.heard], Array(2).fill([{ kind: 'probe' }]))
-  await first.store.unpark('key', first.nonce, LIMITS)
+  await first.store.unpark('key', first.nonce, WITHIN)
   await new Promise(setImmediate)
   assert.deepEqual(holder.heard, [], 'one is still there')
-  await second.store.unpark('key', second.nonce, LIMITS)
+  await second.store.unpark('key', second.nonce, WITHIN)
   await until(() => holder.heard.length, { what: 'the message' })
   assert.deepEqual(holder.heard, [{ kind: 'unwanted' }])
-  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'released')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, WITHIN), 'released')
   assert.equal((await first.claim('key')).status, 'granted')
 })
 
@@ -112,7 +112,7 @@ test('memory store - a lease is released although the process of a parked waiter
   const grant = await holder.grant('key')
   assert.equal((await gone.claim('key')).status, 'parked')
   gone.store.close()
-  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, LIMITS), 'released')
+  assert.equal(await holder.store.releaseIfUnwanted({ ...grant, outcomeRetention: 1000 }, WITHIN), 'released')
 })
 
 test('L5 memory store - beyond maxRecords the oldest results are evicted, held records never', async () => {
@@ -136,7 +136,7 @@ test('L5 memory store - beyond maxRecords, a record with a waiter is not evicted
   for (const waiting of [first, second]) assert.equal((await waiting.claim('waited for')).status, 'parked')
   await holder.store.release(
     { ...grant, outcomeRetention: 60_000, asExpired: false, regrant: undefined },
-    LIMITS,
+    WITHIN,
   )
   await until(() => first.heard.length, { what: 'the hint' })
   for (let index = 0; index < 20; index++) await new Process(memory).grant(`key${index}`)
@@ -154,7 +154,7 @@ test('memory store - on release, a waiter whose process has gone is skipped', as
   gone.store.close()
   await holder.store.release(
     { ...grant, outcomeRetention: 1000, asExpired: false, regrant: undefined },
-    LIMITS,
+    WITHIN,
   )
   await until(() => next.heard.length, { what: 'the hint' })
   assert.deepEqual([gone.heard, next.heard], [[], [{ kind: 'free' }]])

@@ -9,7 +9,7 @@ import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-const LIMITS = { within: 2000 }
+const WITHIN = 2000
 const UNHEARD = {
   onDelivery: () => {},
   onCancelled: () => {},
@@ -64,9 +64,9 @@ test('Q1 bounds - a job that finds only dead workers waits for a living one', as
   await using t = await setup()
   const gone = new Connection(t.redis)
   const dead = new RedisQueueStore(gone, 'soloflight', 'queue')
-  await dead.counts(LIMITS)
+  await dead.counts(WITHIN)
   await until(() => dead.subscribed, { what: 'the subscription' })
-  for (let n = 0; n < 70; n++) await dead.setCapacity({ nonce: newId(), command: 'work' }, 1, UNHEARD, LIMITS)
+  for (let n = 0; n < 70; n++) await dead.setCapacity({ nonce: newId(), command: 'work' }, 1, UNHEARD, WITHIN)
   dead.close()
   await gone.close()
   await until(async () => (await t.server.connectedClients()).length === 0, { what: 'it to be gone' })

@@ -307,14 +307,14 @@ async function checkCancelledRerun(store: QueueStore): Promise<void> {
   await submit(first)
   const created = await submit(rerun)
   assert.equal(created.status, 'created')
-  const limits = { within: 2000 }
+  const within = 2000
   const cancellation: Termination = {
     ...{ id: first.id, command: 'work', kind: 'error', bytes: Buffer.from('{}') },
     ...{ outcomeRetention: 15_000, onlyIfUnwanted: false },
   }
-  assert.equal(await store.terminate(cancellation, limits), true)
+  assert.equal(await store.terminate(cancellation, within), true)
   assert.deepEqual(await submit(rerun), created)
-  assert.equal((await store.counts(limits)).waiting, 0)
+  assert.equal((await store.counts(within)).waiting, 0)
   store.close()
 }
 

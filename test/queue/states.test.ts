@@ -21,7 +21,7 @@ function queueContext(): QueueContext {
   const memory = new MemoryQueueStore()
   const store: QueueStore = memory.connect('q')
   const options = resolveQueueOptions({})
-  return { queue: 'q', store, clock: memory.clock, options, limits: { within: 100 }, connection: undefined }
+  return { queue: 'q', store, clock: memory.clock, options, within: 100, connection: undefined }
 }
 
 test('states - an attempt runs once', async () => {

@@ -10,7 +10,7 @@ import { onSubscription } from '../support/locker-scene.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
-const LIMITS = { within: 2000 }
+const WITHIN = 2000
 
 function submit(store: QueueStore, command: string, delay: number): Promise<SubmitReply> {
   const submission: Submission = {
@@ -25,7 +25,7 @@ function submit(store: QueueStore, command: string, delay: number): Promise<Subm
     },
   }
   return new Promise((answered, failed) =>
-    store.submit(submission, LIMITS.within, { onReply: answered, onError: failed, onNotice: () => {} }),
+    store.submit(submission, WITHIN, { onReply: answered, onError: failed, onNotice: () => {} }),
   )
 }
 
@@ -38,7 +38,7 @@ async function checkHints(store: QueueStore): Promise<void> {
     onDue: (ms: number) => told.push(ms),
   }
   await submit(store, 'nobody does it', 1000)
-  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, LIMITS)
+  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, WITHIN)
   await submit(store, 'work', 0)
   await until(() => deliveries === 1, { what: 'a job that runs, whose lease ends before' })
   await submit(store, 'work', 30_000)
@@ -56,7 +56,7 @@ test('L3 timers - a worker is told of what is put off, on Redis', async () => {
   await using t = await setup()
   await using connection = new Connection(t.redis)
   const store = new RedisQueueStore(connection, 'soloflight', 'queue')
-  await store.counts(LIMITS)
+  await store.counts(WITHIN)
   await until(() => store.subscribed, { what: 'the subscription' })
   await checkHints(store)
   store.close()

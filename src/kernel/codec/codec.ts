@@ -1,5 +1,5 @@
 import { CodecError } from '../../errors.ts'
-import { MESSAGE_LIMIT } from '../limits.ts'
+import { MESSAGE_LIMIT } from '../keys.ts'
 import { checkFunction } from '../options.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
 

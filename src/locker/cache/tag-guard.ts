@@ -1,4 +1,3 @@
-import type { CallLimits } from '../../kernel/limits.ts'
 import { microtask } from '../../kernel/time.ts'
 import type { ClaimReply, Outcome, Store } from '../store/store.ts'
 
@@ -40,16 +39,16 @@ export function readTagVersions(
   store: Store,
   tags: readonly string[],
   keepFor: number,
-  limits: CallLimits,
+  within: number,
 ): Promise<TagVersions> {
   if (tags.length === 0) return Promise.resolve(new Map())
   const reads = pendingReads.get(store) ?? new Map<string, Promise<TagVersions>>()
   pendingReads.set(store, reads)
-  const id = [keepFor, limits.within, ...tags].join(' ')
+  const id = [keepFor, within, ...tags].join(' ')
   const pending = reads.get(id)
   if (pending) return pending
   const read = store
-    .tagVersions(tags, keepFor, limits)
+    .tagVersions(tags, keepFor, within)
     .then((versions) => new Map(tags.map((tag, index) => [tag, versions[index] ?? 0])))
   reads.set(id, read)
   microtask(() => reads.delete(id))
@@ -65,7 +64,7 @@ export interface TaggedCall {
   /** How long its results are fresh, and kept beyond that, ms. */
   readonly ttl: number
   readonly keepStale: number
-  readonly locker: { readonly store: Store; readonly limits: CallLimits }
+  readonly locker: { readonly store: Store; readonly unavailableAfter: number }
 }
 
 /** How long the versions of a call's tags must be known, ms. */
@@ -79,7 +78,7 @@ export function tagVersionRetention({ ttl, keepStale }: Pick<TaggedCall, 'ttl' |
  */
 export function extendTagVersions({ locker, ttl, tags, keepStale }: TaggedCall, ms: number): void {
   if (ms <= ttl + keepStale) return
-  locker.store.tagVersions(tags, ms + RETENTION_GRACE, locker.limits).catch(() => {})
+  locker.store.tagVersions(tags, ms + RETENTION_GRACE, locker.unavailableAfter).catch(() => {})
 }
 
 /** Keeps a flight from serving results whose tags were invalidated since their work began. */
@@ -106,7 +105,7 @@ export class TagGuard {
       locker.store,
       tags,
       tagVersionRetention(this.#call),
-      this.#call.locker.limits,
+      this.#call.locker.unavailableAfter,
     )
     // `check` awaits it, and rejects.
     this.#pendingRead.catch(() => {})
@@ -137,7 +136,7 @@ export class TagGuard {
   /** Those that were read with the claim, and the others read now. */
   async #presentVersions(tags: readonly string[]): Promise<TagVersions> {
     const others = [...new Set(tags)].filter((tag) => !this.versions.has(tag))
-    const read = await readTagVersions(this.#call.locker.store, others, 0, this.#call.locker.limits)
+    const read = await readTagVersions(this.#call.locker.store, others, 0, this.#call.locker.unavailableAfter)
     return new Map([...this.versions, ...read])
   }
 

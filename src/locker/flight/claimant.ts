@@ -79,9 +79,9 @@ export class Claimant implements Claimer {
     if (this.#policy.refresh) return this.claim(0)
     this.#move(READING)
     const attempt = this.#attempt
-    const { store, limits } = this.#call.locker
+    const { store, unavailableAfter } = this.#call.locker
     store
-      .readFresh(this.#call.record, limits, () => this.sending())
+      .readFresh(this.#call.record, unavailableAfter, () => this.sending())
       .then(
         (outcome) => this.#onRead(outcome, attempt),
         (error) => this.claimFailed(error, attempt),
@@ -339,11 +339,11 @@ export class Claimant implements Claimer {
   releaseGrant(attempt: number, fence: number): void {
     const { locker } = this.#call
     const release = { ...this.grant('shared', attempt, fence, 0), asExpired: false, regrant: undefined }
-    track(locker, locker.store.release(release, locker.limits))
+    track(locker, locker.store.release(release, locker.unavailableAfter))
   }
 
   #unpark(): void {
     const { record, locker } = this.#call
-    track(locker, locker.store.unpark(record, this.#nonce, locker.limits))
+    track(locker, locker.store.unpark(record, this.#nonce, locker.unavailableAfter))
   }
 }

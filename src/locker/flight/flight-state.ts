@@ -1,6 +1,6 @@
 import type { Transitions } from '../../kernel/collections.ts'
 import { callHook } from '../../kernel/hooks.ts'
-import { MAX_TRACE_LENGTH } from '../../kernel/limits.ts'
+import { MAX_TRACE_LENGTH } from '../../kernel/keys.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { JoinedCall } from '../call.ts'
 import type { HeldLease } from '../processor/held-lease.ts'

@@ -176,10 +176,10 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
 
   /** Returns whether the grant had been invalidated. Throws unless the settlement was accepted. */
   async #publishInStore(settlement: Settlement): Promise<boolean> {
-    const { store, counters, limits } = this.call.locker
+    const { store, counters, unavailableAfter } = this.call.locker
     const { kind, bytes, fence, tags } = settlement
     if (tags !== '') extendTagVersions(this.call, settlement.ttl + settlement.keepStale)
-    const reply = await store.settle(settlement, limits).catch((error) => {
+    const reply = await store.settle(settlement, unavailableAfter).catch((error) => {
       const terms = { fence: 0, ttlLeft: 0, staleLeft: 0, invalidated: false, tags }
       this.#unpublished = { kind: kind === 'error' ? kind : 'value', bytes, ...terms }
       this.#onNoReply()
@@ -229,7 +229,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   async #releaseInStore(asExpired: boolean, regrant: Regrant | undefined): Promise<void> {
     const { locker } = this.call
     const sentAt = locker.clock.now()
-    const request = locker.store.release({ ...this.grant, asExpired, regrant }, locker.limits)
+    const request = locker.store.release({ ...this.grant, asExpired, regrant }, locker.unavailableAfter)
     track(locker, request)
     const { fence } = await request.catch((error) => {
       this.#listener.onLeaseLost(this.grant, regrant)
@@ -265,8 +265,8 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     if (this.#state !== 'held' || !this.isUnwanted || !this.call.abortUnwanted) return
     const unwanted = new AbortedError('Nobody waits for it any more', { key: this.call.key })
     if (!this.shared) return this.#lose(unwanted)
-    const { store, limits } = this.call.locker
-    store.releaseIfUnwanted(this.grant, limits).then(
+    const { store, unavailableAfter } = this.call.locker
+    store.releaseIfUnwanted(this.grant, unavailableAfter).then(
       (reply) => {
         if (reply === 'released') this.#lose(unwanted)
         else if (reply === 'lost') this.#onTaken()
@@ -277,11 +277,11 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   }
 
   onRenewalDue(): void {
-    const { clock, store, limits } = this.call.locker
+    const { clock, store, unavailableAfter } = this.call.locker
     const sentAt = clock.now()
     const sentSeq = this.#waiters.lastSeq
     this.releaseIfUnwanted()
-    store.renew(this.grant, limits).then(
+    store.renew(this.grant, unavailableAfter).then(
       ({ held, invalidated }) => {
         if (!held) return this.#onTaken()
         if (!isRenewed(this.#state)) return
@@ -338,7 +338,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     if (!this.shared) return
     // Best effort: when it cannot be sent, the work goes on.
     this.#progress ??= new ProgressThrottle(locker.clock, (last) => {
-      locker.store.progress({ ...this.grant, bytes: last }, locker.limits).catch(() => {})
+      locker.store.progress({ ...this.grant, bytes: last }, locker.unavailableAfter).catch(() => {})
     })
     this.#progress.push(bytes)
   }

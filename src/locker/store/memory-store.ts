@@ -1,7 +1,7 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
-import { type CallLimits, MAX_PARKED } from '../../kernel/limits.ts'
+import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock, wallMicros } from '../../kernel/time.ts'
 import { type Client, ResourceRecord, type TransitionContext } from './record.ts'
 import type {
@@ -237,7 +237,7 @@ class MemoryStoreClient implements Store {
     return this.#store.find(key)?.snapshot(this.#store.clock.now()) ?? { lease: undefined, value: undefined }
   }
 
-  async readFresh(key: string, _limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, _within: number, sending?: () => void): Promise<Outcome | undefined> {
     sending?.()
     return this.#store.find(key)?.freshValue(this.#store.clock.now())
   }

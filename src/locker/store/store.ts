@@ -3,8 +3,6 @@
  * adapters implement it: MemoryStore (on record.ts, the executable specification) and RedisStore (the same, as scripts).
  */
 
-import type { CallLimits } from '../../kernel/limits.ts'
-
 /** How a grant ended, as the record keeps it and as messages carry it. */
 export interface Outcome {
   kind: 'value' | 'error'
@@ -199,34 +197,36 @@ export interface Claimer {
   notice(notice: Notice): void
 }
 
-/** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
+/**
+ * `within`: how long the store may take to answer, ms. Promises reject with UnavailableError, OverloadedError or ClosedError
+ * when it cannot be used.
+ */
 export interface Store {
-  /** Calls back within `within` ms. */
   claim(claim: Claim, within: number, claimer: Claimer): void
   /** Extends the lease. */
-  renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply>
+  renew(grant: GrantRef & { lease: number }, within: number): Promise<RenewReply>
   /** Publishes a value or a failure. Idempotent. */
-  settle(settlement: Settlement, limits: CallLimits): Promise<SettleReply>
+  settle(settlement: Settlement, within: number): Promise<SettleReply>
   /** Gives the lease up. */
-  release(release: Release, limits: CallLimits): Promise<ReleaseReply>
+  release(release: Release, within: number): Promise<ReleaseReply>
   /** Gives the lease up if no flight is parked; otherwise the holder is notified ('unwanted') when the last one leaves. */
   releaseIfUnwanted(
     grant: GrantRef & { outcomeRetention: number },
-    limits: CallLimits,
+    within: number,
   ): Promise<'released' | 'wanted' | 'lost'>
   /** Removes a parked flight from the record. */
-  unpark(key: string, nonce: string, limits: CallLimits): Promise<void>
+  unpark(key: string, nonce: string, within: number): Promise<void>
   /** Sends progress to all parked flights, and keeps it for those that park later. */
-  progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void>
+  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void>
   /** Removes the results of a key, and invalidates its running grant. */
-  invalidate(key: string, limits: CallLimits): Promise<InvalidateReply>
-  snapshot(key: string, limits: CallLimits): Promise<Snapshot>
+  invalidate(key: string, within: number): Promise<InvalidateReply>
+  snapshot(key: string, within: number): Promise<Snapshot>
   /** Reads the value if it is fresh, without claiming. `sending` is called as that of a {@link Claimer}. */
-  readFresh(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined>
+  readFresh(key: string, within: number, sending?: () => void): Promise<Outcome | undefined>
   /** The versions of tags; 0: it has none. With `keepFor` (ms), missing versions are made, and all are kept so long. */
-  tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]>
+  tagVersions(tags: readonly string[], keepFor: number, within: number): Promise<number[]>
   /** Gives a tag a new version, in every process. */
-  invalidateTag(tag: string, limits: CallLimits): Promise<void>
+  invalidateTag(tag: string, within: number): Promise<void>
 
   /** Whether this server can have granted a fence. One that was written by hand counts for its own record alone. */
   isPlausibleFence(fence: number): boolean

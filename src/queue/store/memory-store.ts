@@ -1,7 +1,7 @@
 import { OverloadedError } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
-import { type CallLimits, MAX_PARKED } from '../../kernel/limits.ts'
+import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import type { JobRecord } from './model/job-record.ts'
@@ -146,7 +146,7 @@ export class InMemoryQueueClient implements QueueStore {
     this.#broker.apply((model, context) => model.setCapacity(this.inbox + nonce, command, slots, context))
   }
 
-  async removeWorker({ nonce, command }: WorkerRef, { within }: CallLimits): Promise<void> {
+  async removeWorker({ nonce, command }: WorkerRef, within: number): Promise<void> {
     this.#client.workers.delete(nonce)
     this.#broker.apply((model) => model.removeWorker(this.inbox + nonce, command))
     await this.#broker.delivered(within)

@@ -1,5 +1,3 @@
-import type { CallLimits } from '../../kernel/limits.ts'
-
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 
@@ -223,62 +221,65 @@ export interface Termination {
   onlyIfUnwanted: boolean
 }
 
-/** Promises reject with UnavailableError, OverloadedError or ClosedError when the store cannot be used. */
+/**
+ * `within`: how long the store may take to answer, ms. Promises reject with UnavailableError, OverloadedError or ClosedError
+ * when it cannot be used.
+ */
 export interface QueueStore {
   submit(submission: Submission, within: number, listener: SubmissionListener): void
   /** Listens for the messages to a waiter's nonce, as `submit` does. */
   registerWaiter(nonce: string, listener: NoticeListener): void
   /** Stops listening for the messages to a waiter or worker. */
   unregister(nonce: string): void
-  queryOutcome(query: OutcomeQuery, limits: CallLimits): Promise<OutcomeReply>
+  queryOutcome(query: OutcomeQuery, within: number): Promise<OutcomeReply>
   /** Takes a waiter off the record, then ends the job as `termination` says if that applies. */
-  unpark(nonce: string, termination: Termination, limits: CallLimits): Promise<void>
+  unpark(nonce: string, termination: Termination, within: number): Promise<void>
 
   /** Sets how many jobs a worker can take now; the worker is known from then on. */
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, limits: CallLimits): Promise<void>
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void>
   /** Assigns nothing more to a worker. Resolves when all that was delivered to it has arrived. */
-  removeWorker(worker: WorkerRef, limits: CallLimits): Promise<void>
+  removeWorker(worker: WorkerRef, within: number): Promise<void>
   /** Extends the lease of an attempt; the first time it also accepts the attempt. */
-  renew(attempt: AttemptRef, lease: number, limits: CallLimits): Promise<'held' | 'lost' | 'cancelled'>
+  renew(attempt: AttemptRef, lease: number, within: number): Promise<'held' | 'lost' | 'cancelled'>
   /** Ends an attempt. False: it was lost. Idempotent. */
-  finish(outcome: AttemptOutcome, limits: CallLimits): Promise<boolean>
+  finish(outcome: AttemptOutcome, within: number): Promise<boolean>
   /** The payload of an attempt; undefined when the attempt was lost. */
-  readPayload(attempt: AttemptRef, limits: CallLimits): Promise<string | undefined>
-  publishProgress(attempt: AttemptRef, bytes: Buffer, limits: CallLimits): Promise<void>
+  readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
+  publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>
   /** Appends lines to the job's log. `before`: lines of this attempt that were appended earlier. Idempotent. */
-  appendLog(attempt: AttemptRef, lines: readonly string[], before: number, limits: CallLimits): Promise<void>
-  readLog(id: string, limits: CallLimits): Promise<string[]>
+  appendLog(attempt: AttemptRef, lines: readonly string[], before: number, within: number): Promise<void>
+  readLog(id: string, within: number): Promise<string[]>
 
   /** Returns what is due, and when the next job falls due. */
-  findDue(limits: CallLimits): Promise<DueJobs>
+  findDue(within: number): Promise<DueJobs>
   /** Makes delayed jobs ready, and requeues stalled ones. */
-  processDue(jobs: DueJob[], policy: StallPolicy, limits: CallLimits): Promise<DueResult[]>
+  processDue(jobs: DueJob[], policy: StallPolicy, within: number): Promise<DueResult[]>
 
-  snapshot(id: string, limits: CallLimits): Promise<JobSnapshot | undefined>
+  snapshot(id: string, within: number): Promise<JobSnapshot | undefined>
   /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or expire. */
-  list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]>
-  counts(limits: CallLimits): Promise<Counts>
+  list(state: JobState, from: number, limit: number, within: number): Promise<string[]>
+  counts(within: number): Promise<Counts>
   /** Removes all waiting or all delayed jobs; never active ones. Returns how many. */
-  drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number>
+  drain(state: 'waiting' | 'delayed', outcomeRetention: number, within: number): Promise<number>
   /** Commands that are known: with ready jobs or with a worker. */
-  commands(limits: CallLimits): Promise<string[]>
-  hasWorker(command: string, limits: CallLimits): Promise<boolean>
+  commands(within: number): Promise<string[]>
+  hasWorker(command: string, within: number): Promise<boolean>
   /** Ends a job that has not finished, or forgets the outcome of one that has. False: there was nothing to do. */
-  terminate(termination: Termination, limits: CallLimits): Promise<boolean>
+  terminate(termination: Termination, within: number): Promise<boolean>
   /** Runs a finished job again. Returns its new generation; undefined: it does not exist or has not finished. Idempotent. */
-  retry(id: string, command: string, generation: number, limits: CallLimits): Promise<number | undefined>
+  retry(id: string, command: string, generation: number, within: number): Promise<number | undefined>
   /** Assigns no more jobs of a command, or of all (''). */
-  pause(command: string, limits: CallLimits): Promise<void>
-  resume(command: string, limits: CallLimits): Promise<void>
+  pause(command: string, within: number): Promise<void>
+  resume(command: string, within: number): Promise<void>
   /** The paused commands; '' among them: all. */
-  pausedCommands(limits: CallLimits): Promise<string[]>
+  pausedCommands(within: number): Promise<string[]>
 
   /** Whether any process watches the events of this queue; checked before an event is built. */
   readonly hasWatchers: boolean
   /** Publishes an event of this process to all watchers. Best effort. */
   publishEvent(event: string): void
   /** Calls `onEvent` with the events of all processes until the returned function is called. Best effort. */
-  watchEvents(onEvent: (event: string) => void, limits: CallLimits): Promise<() => void>
+  watchEvents(onEvent: (event: string) => void, within: number): Promise<() => void>
 
   /** Whether messages arrive. */
   readonly subscribed: boolean

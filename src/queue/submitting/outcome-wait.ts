@@ -3,7 +3,6 @@ import { type Codec, decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { notifyProgress } from '../../kernel/hooks.ts'
-import type { CallLimits } from '../../kernel/limits.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { AsyncContext, type Clock, type Deadlines, type Pending } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
@@ -24,7 +23,7 @@ export interface OutcomeWaitDeps {
   readonly store: QueueStore
   readonly codec: Codec
   readonly deadlines: Deadlines
-  readonly limits: CallLimits
+  readonly within: number
   /** A parked wait queries the outcome after so long without a message, ms. */
   readonly pollInterval: number
   /** The store accepted the submission. */
@@ -106,8 +105,8 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
   /** Submits the job. */
   submit(submission: Submission): void {
-    const { store, limits } = this.#deps
-    store.submit(submission, limits.within, this)
+    const { store, within } = this.#deps
+    store.submit(submission, within, this)
   }
 
   /** Queries the outcome of a job that was submitted before, and parks if it has none. */
@@ -117,9 +116,9 @@ export class OutcomeWait implements SubmissionListener, Pending {
   }
 
   #query(): void {
-    const { store, limits } = this.#deps
+    const { store, within } = this.#deps
     const query = { id: this.id, generation: this.#generation, nonce: this.nonce }
-    store.queryOutcome(query, limits).then(
+    store.queryOutcome(query, within).then(
       (reply) => {
         if (reply.status === 'settled') this.#settle(reply.outcome)
         else if (reply.status === 'gone') this.reject((key) => expiredError(key))

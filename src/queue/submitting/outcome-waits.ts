@@ -47,7 +47,7 @@ export class OutcomeWaits {
   readonly #unlisten: () => void
 
   constructor(context: QueueContext, listener: OutcomeWaitsListener) {
-    const { store, clock, options, limits } = context
+    const { store, clock, options, within } = context
     this.#context = context
     this.#listener = listener
     this.#waiterDeps = {
@@ -56,7 +56,7 @@ export class OutcomeWaits {
       explain: (command) => this.#explainTimeout(command),
     }
     this.#waitDeps = {
-      ...{ store, limits, codec: options.codec, deadlines: new Deadlines(clock) },
+      ...{ store, within, codec: options.codec, deadlines: new Deadlines(clock) },
       pollInterval: Math.min(options.lease, OUTCOME_POLL_INTERVAL),
       onAccepted: ({ id, command }, disposition) => listener.submitted(id, command, disposition),
       onDone: (wait) => this.#remove(wait),
@@ -129,8 +129,8 @@ export class OutcomeWaits {
       ...{ id, command, kind: 'error', bytes: CANCELLED_FAILURE },
       ...{ outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: true },
     }
-    const { store, limits } = this.#context
-    const leaving = store.unpark(nonce, cancellation, limits).catch(() => {})
+    const { store, within } = this.#context
+    const leaving = store.unpark(nonce, cancellation, within).catch(() => {})
     this.#leaving.add(leaving)
     void leaving.finally(() => this.#leaving.delete(leaving))
   }
@@ -155,7 +155,7 @@ export class OutcomeWaits {
     return new Promise((resolve) => {
       const timer = clock.after(WORKER_LOOKUP_TIMEOUT, () => resolve(true))
       store
-        .hasWorker(command, { within: WORKER_LOOKUP_TIMEOUT })
+        .hasWorker(command, WORKER_LOOKUP_TIMEOUT)
         .then(resolve, () => resolve(true))
         .finally(() => timer.cancel())
     })

@@ -11,8 +11,7 @@ import {
 } from '../../errors.ts'
 import { JsonValidator, messageOf } from '../../kernel/codec/codec.ts'
 import { callHook } from '../../kernel/hooks.ts'
-import { newId } from '../../kernel/keys.ts'
-import { MAX_TRACE_LENGTH } from '../../kernel/limits.ts'
+import { MAX_TRACE_LENGTH, newId } from '../../kernel/keys.ts'
 import { shownValue } from '../../kernel/options.ts'
 import {
   checkSubmitOptions,
@@ -105,11 +104,11 @@ export type AcceptedReply = Extract<SubmitReply, { generation: number }>
 /** Submits a job without a waiter. Rejects if the store refuses it. */
 export function submitDetached(
   submission: Submission,
-  { store, limits }: QueueContext,
+  { store, within }: QueueContext,
 ): Promise<AcceptedReply> {
   const { id, command } = submission
   return new Promise((resolve, reject) => {
-    store.submit(submission, limits.within, {
+    store.submit(submission, within, {
       onReply: (reply) => {
         if ('generation' in reply) resolve(reply)
         else reject(refusalError(reply.status, id, command))

@@ -163,8 +163,8 @@ export class Attempt implements ResultSource {
   async accept(): Promise<void> {
     await this.#renew()
     if (this.lost || this.#payload !== undefined) return
-    const { store, limits } = this.#deps
-    this.#payload = await store.readPayload(this.#ref, limits).catch(() => undefined)
+    const { store, within } = this.#deps
+    this.#payload = await store.readPayload(this.#ref, within).catch(() => undefined)
     if (this.#payload === undefined)
       this.lose(new LeaseLostError('The payload could not be read', this.#errorInfo))
   }
@@ -195,12 +195,12 @@ export class Attempt implements ResultSource {
   }
 
   async #renew(): Promise<void> {
-    const { store, clock, options, limits } = this.#deps
+    const { store, clock, options, within } = this.#deps
     const { lease } = options
     const sentAt = clock.now()
     this.#renewals++
     try {
-      const reply = await store.renew(this.#ref, lease, limits)
+      const reply = await store.renew(this.#ref, lease, within)
       if (reply === 'held') this.#renewed(sentAt)
       else if (reply === 'cancelled') this.cancel()
       else this.lose(this.#replaced())
@@ -289,7 +289,7 @@ export class Attempt implements ResultSource {
   async #sendOutcome(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
     const logWritten = this.#output?.logWritten
     if (logWritten) await logWritten
-    const { store, worker, options, limits } = this.#deps
+    const { store, worker, options, within } = this.#deps
     const { id, fence } = this.delivery
     const { kind, bytes, ttl, delay } = result
     const retain = kind === 'value' ? options.retain.completed : options.retain.failed
@@ -305,7 +305,7 @@ export class Attempt implements ResultSource {
       retain,
       releasesSlot,
     }
-    return store.finish(outcome, limits)
+    return store.finish(outcome, within)
   }
 
   #runningJob(payload: unknown): RunningJob {
@@ -334,8 +334,8 @@ export class Attempt implements ResultSource {
   }
 
   #requireOutput(): JobOutput {
-    const { store, limits, clock, options } = this.#deps
-    this.#output ??= new JobOutput(this.#ref, store, limits, clock, options.codec)
+    const { store, within, clock, options } = this.#deps
+    this.#output ??= new JobOutput(this.#ref, store, within, clock, options.codec)
     return this.#output
   }
 }

@@ -85,11 +85,11 @@ export class DuePoller {
 
   /** Processes everything that is due. Returns the time until the next job is due, ms. */
   async #processDue(): Promise<number> {
-    const { store, limits } = this.#context
+    const { store, within } = this.#context
     for (;;) {
-      const { jobs, nextIn } = await store.findDue(limits)
+      const { jobs, nextIn } = await store.findDue(within)
       if (jobs.length === 0 || this.#state.kind === 'closed') return nextIn ?? Number.POSITIVE_INFINITY
-      const results = await store.processDue(jobs, this.#policy, limits)
+      const results = await store.processDue(jobs, this.#policy, within)
       this.#onProcessed(results)
       // By the server's clock, none of these jobs was due yet.
       if (results.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()

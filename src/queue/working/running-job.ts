@@ -1,5 +1,5 @@
 import { type Codec, encodeProgress } from '../../kernel/codec/codec.ts'
-import { type CallLimits, MESSAGE_LIMIT } from '../../kernel/limits.ts'
+import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import type { Clock } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
 import type { AttemptRef, QueueStore } from '../store/store.ts'
@@ -49,7 +49,7 @@ export type Handler<Payload = unknown, Result = unknown> = (
 export class JobOutput {
   readonly #attempt: AttemptRef
   readonly #store: QueueStore
-  readonly #limits: CallLimits
+  readonly #within: number
   readonly #codec: Codec
   readonly #progress: ProgressThrottle
   /** Log lines that are not sent yet. */
@@ -59,13 +59,13 @@ export class JobOutput {
   /** Set while a log call is under way. One call at a time keeps the lines in order if a command is resent. */
   #logWrite: Promise<void> | undefined
 
-  constructor(attempt: AttemptRef, store: QueueStore, limits: CallLimits, clock: Clock, codec: Codec) {
+  constructor(attempt: AttemptRef, store: QueueStore, within: number, clock: Clock, codec: Codec) {
     this.#attempt = attempt
     this.#store = store
-    this.#limits = limits
+    this.#within = within
     this.#codec = codec
     this.#progress = new ProgressThrottle(clock, (bytes) => {
-      store.publishProgress(attempt, bytes, limits).catch(() => {})
+      store.publishProgress(attempt, bytes, within).catch(() => {})
     })
   }
 
@@ -91,7 +91,7 @@ export class JobOutput {
       const lines = this.#lines.splice(0)
       const before = this.#sentLines
       this.#sentLines += lines.length
-      await this.#store.appendLog(this.#attempt, lines, before, this.#limits).catch(() => {})
+      await this.#store.appendLog(this.#attempt, lines, before, this.#within).catch(() => {})
     }
     this.#logWrite = undefined
   }

@@ -98,10 +98,10 @@ export class Worker implements WorkerListener {
 
   /** Tells the store how many jobs this worker can take. */
   async #announce(): Promise<void> {
-    const { store, limits } = this.#deps
+    const { store, within } = this.#deps
     // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
     if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
-    await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, limits)
+    await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, within)
     // The worker was not told of jobs that were delayed before the store knew it.
     this.#events.dueIn(0)
   }
@@ -271,8 +271,8 @@ export class Worker implements WorkerListener {
     this.#enter('closing')
     this.#announcer.stop()
     this.#unlisten()
-    const { store, limits } = this.#deps
-    await store.removeWorker(this.name, limits).catch(() => {})
+    const { store, within } = this.#deps
+    await store.removeWorker(this.name, within).catch(() => {})
   }
 
   /** Resolves when no attempt is left, or after `grace` ms. */

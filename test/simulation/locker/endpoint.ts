@@ -1,4 +1,3 @@
-import type { CallLimits } from '../../../src/kernel/limits.ts'
 import { FenceWatermark } from '../../../src/kernel/redis/server.ts'
 import type {
   Claim,
@@ -71,11 +70,11 @@ export class Endpoint implements Store, SimClient {
     name: string,
     nonce: string | undefined,
     run: () => Promise<T>,
-    limits: CallLimits,
+    within: number,
     late?: (reply: T) => void,
   ): Promise<T> {
     const execute = () => this.#world.server.act(this, nonce, run)
-    return this.link.call(`p${this.#process.id} ${name}`, execute, limits.within, late)
+    return this.link.call(`p${this.#process.id} ${name}`, execute, within, late)
   }
 
   claim(claim: Claim, within: number, claimer: Claimer): void {
@@ -88,9 +87,8 @@ export class Endpoint implements Store, SimClient {
     const send = () => {
       this.#claimers.set(nonce, claimer)
       claimer.sending()
-      this.#call('claim', nonce, () => this.#port.claim(claim), { within }, answered).then(
-        answered,
-        (error) => claimer.claimFailed(error, attempt),
+      this.#call('claim', nonce, () => this.#port.claim(claim), within, answered).then(answered, (error) =>
+        claimer.claimFailed(error, attempt),
       )
     }
     if (this.#world.plan.batched) process.nextTick(send)
@@ -105,30 +103,24 @@ export class Endpoint implements Store, SimClient {
 
   renew(
     grant: GrantRef & { lease: number },
-    limits: CallLimits,
+    within: number,
   ): Promise<{ held: boolean; invalidated: boolean }> {
-    return this.#call('renew', grant.nonce, () => this.#port.renew(grant), limits)
+    return this.#call('renew', grant.nonce, () => this.#port.renew(grant), within)
   }
 
-  async settle(
-    settlement: Settlement,
-    limits: CallLimits,
-  ): Promise<{ accepted: boolean; invalidated: boolean }> {
+  async settle(settlement: Settlement, within: number): Promise<{ accepted: boolean; invalidated: boolean }> {
     const grant = this.#world.grant(keyOf(settlement.record), settlement.fence)
     if (grant) grant.settling ??= this.#history.moment()
     const run = () => this.#port.settle(settlement)
-    const reply = await this.#call('settle', settlement.nonce, run, limits)
+    const reply = await this.#call('settle', settlement.nonce, run, within)
     if (grant) grant.settled ??= this.#history.moment()
     return reply
   }
 
-  async release(
-    release: Release,
-    limits: CallLimits,
-  ): Promise<{ released: boolean; fence: number | undefined }> {
+  async release(release: Release, within: number): Promise<{ released: boolean; fence: number | undefined }> {
     const grant = this.#world.grant(keyOf(release.record), release.fence)
     if (grant) grant.returned ??= this.#history.moment()
-    const reply = await this.#call('release', release.nonce, () => this.#port.release(release), limits)
+    const reply = await this.#call('release', release.nonce, () => this.#port.release(release), within)
     if (reply.fence !== undefined) {
       this.#fences.observe(reply.fence)
       this.#granted(keyOf(release.record), reply.fence)
@@ -138,29 +130,29 @@ export class Endpoint implements Store, SimClient {
 
   releaseIfUnwanted(
     grant: GrantRef & { outcomeRetention: number },
-    limits: CallLimits,
+    within: number,
   ): Promise<'released' | 'wanted' | 'lost'> {
-    return this.#call('releaseIfUnwanted', grant.nonce, () => this.#port.releaseIfUnwanted(grant), limits)
+    return this.#call('releaseIfUnwanted', grant.nonce, () => this.#port.releaseIfUnwanted(grant), within)
   }
 
-  unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
-    return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), limits)
+  unpark(key: string, nonce: string, within: number): Promise<void> {
+    return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), within)
   }
 
-  progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
-    return this.#call('progress', grant.nonce, () => this.#port.progress(grant), limits)
+  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void> {
+    return this.#call('progress', grant.nonce, () => this.#port.progress(grant), within)
   }
 
-  invalidate(key: string, limits: CallLimits): Promise<{ invalidatedGrant: number }> {
-    return this.#invalidate(key, () => this.#port.invalidate(key), limits)
+  invalidate(key: string, within: number): Promise<{ invalidatedGrant: number }> {
+    return this.#invalidate(key, () => this.#port.invalidate(key), within)
   }
 
-  invalidateTag(tag: string, limits: CallLimits): Promise<void> {
-    return this.#invalidate(tag, () => this.#port.invalidateTag(tag), limits)
+  invalidateTag(tag: string, within: number): Promise<void> {
+    return this.#invalidate(tag, () => this.#port.invalidateTag(tag), within)
   }
 
   /** The invalidation of the last call of this process for the name takes effect now. */
-  #invalidate<T>(name: string, invalidate: () => Promise<T>, limits: CallLimits): Promise<T> {
+  #invalidate<T>(name: string, invalidate: () => Promise<T>, within: number): Promise<T> {
     const invalidation = this.#history.invalidations.findLast(
       (one) => one.process === this.#process.id && name === (one.what === 'key' ? recordOf : tagOf)(one.key),
     )
@@ -169,21 +161,21 @@ export class Endpoint implements Store, SimClient {
       if (invalidation) this.#world.recorder.invalidating(invalidation)
       return reply
     }
-    return this.#call(`invalidate ${name}`, undefined, run, limits)
+    return this.#call(`invalidate ${name}`, undefined, run, within)
   }
 
-  async readFresh(key: string, limits: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, within: number, sending?: () => void): Promise<Outcome | undefined> {
     if (this.#world.plan.batched) await new Promise<void>((send) => process.nextTick(send))
     sending?.()
-    return this.#call('readFresh', undefined, () => this.#port.readFresh(key), limits)
+    return this.#call('readFresh', undefined, () => this.#port.readFresh(key), within)
   }
 
-  tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
-    return this.#call('tagVersions', undefined, () => this.#port.tagVersions(tags, keepFor), limits)
+  tagVersions(tags: readonly string[], keepFor: number, within: number): Promise<number[]> {
+    return this.#call('tagVersions', undefined, () => this.#port.tagVersions(tags, keepFor), within)
   }
 
-  snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
-    return this.#call('snapshot', undefined, () => this.#port.snapshot(key), limits)
+  snapshot(key: string, within: number): Promise<Snapshot> {
+    return this.#call('snapshot', undefined, () => this.#port.snapshot(key), within)
   }
 
   notify(nonce: string, notice: Notice): boolean {

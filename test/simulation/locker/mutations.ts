@@ -34,11 +34,11 @@ function withoutInvalidations(store: Store): Store {
             notice.kind === 'outcome' ? { ...notice, outcome: asValid(notice.outcome) } : notice,
           ),
       }),
-    settle: async (settlement, limits) => ({
-      ...(await store.settle(settlement, limits)),
+    settle: async (settlement, within) => ({
+      ...(await store.settle(settlement, within)),
       invalidated: false,
     }),
-    renew: async (grant, limits) => ({ ...(await store.renew(grant, limits)), invalidated: false }),
+    renew: async (grant, within) => ({ ...(await store.renew(grant, within)), invalidated: false }),
   })
 }
 
@@ -146,12 +146,12 @@ export const MUTATIONS: readonly Mutation[] = [
     shownBy: 11,
     client: (store, world) =>
       wrapped(store, {
-        release: async (release, limits) => {
+        release: async (release, within) => {
           const { fence } = release
           const used = world.history.works.some(
             (work) => work.key === keyOf(release.record) && work.fence === fence,
           )
-          return used ? store.release(release, limits) : { released: true, fence: undefined }
+          return used ? store.release(release, within) : { released: true, fence: undefined }
         },
       }),
   },

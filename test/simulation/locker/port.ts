@@ -26,7 +26,7 @@ export interface Port {
   invalidateTag(tag: string): Promise<void>
 }
 
-const AT_ONCE = { within: 0 }
+const AT_ONCE = 0
 
 /** The transitions of a client of the memory store. */
 export function portOf(store: Store): Port {

@@ -1,4 +1,3 @@
-import type { CallLimits } from '../../../src/kernel/limits.ts'
 import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server.ts'
 import type { StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
@@ -89,22 +88,17 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#waiters.size + this.#workers.size
   }
 
-  #call<T>(
-    name: string,
-    run: () => Promise<T>,
-    { within }: CallLimits,
-    late?: (reply: T) => void,
-  ): Promise<T> {
+  #call<T>(name: string, run: () => Promise<T>, within: number, late?: (reply: T) => void): Promise<T> {
     const { server } = this.#world
     return this.link.call(`p${this.process} ${name}`, () => server.act(this, run), within, late)
   }
 
   /** A call whose reply contains the server's time. */
-  async #timed<T>(name: string, run: () => Promise<T>, limits: CallLimits): Promise<T> {
+  async #timed<T>(name: string, run: () => Promise<T>, within: number): Promise<T> {
     const sentAt = this.#sim.clock.now()
     const execute = async () => ({ at: this.#world.server.now, reply: await run() })
     const updateClock = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
-    const answer = await this.#call(name, execute, limits, updateClock)
+    const answer = await this.#call(name, execute, within, updateClock)
     updateClock(answer)
     return answer.reply
   }
@@ -122,7 +116,7 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
         this.#world.history.violate('L1', `the reply to a submission is refused: ${String(error)}`)
       }
     }
-    this.#call('submit', () => this.#port.submit(submission), { within }, answered).then(answered, (error) =>
+    this.#call('submit', () => this.#port.submit(submission), within, answered).then(answered, (error) =>
       listener.onError(error),
     )
   }
@@ -136,33 +130,33 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     this.#waiters.set(nonce, listener)
   }
 
-  queryOutcome(query: OutcomeQuery, limits: CallLimits): ReturnType<QueueStore['queryOutcome']> {
-    return this.#call('queryOutcome', () => this.#port.queryOutcome(query, limits), limits)
+  queryOutcome(query: OutcomeQuery, within: number): ReturnType<QueueStore['queryOutcome']> {
+    return this.#call('queryOutcome', () => this.#port.queryOutcome(query, within), within)
   }
 
-  unpark(nonce: string, termination: Termination, limits: CallLimits): Promise<void> {
-    return this.#call('unpark', () => this.#port.unpark(nonce, termination, limits), limits)
+  unpark(nonce: string, termination: Termination, within: number): Promise<void> {
+    return this.#call('unpark', () => this.#port.unpark(nonce, termination, within), within)
   }
 
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, limits: CallLimits): Promise<void> {
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
     return this.#timed(
       `capacity ${worker.command} ${slots}`,
       () => this.#port.setCapacity(worker, slots),
-      limits,
+      within,
     )
   }
 
-  async removeWorker(worker: WorkerRef, limits: CallLimits): Promise<void> {
+  async removeWorker(worker: WorkerRef, within: number): Promise<void> {
     const { nonce } = worker
     this.#working.delete(nonce)
     const lastMessage = this.#lastMessage(nonce)
     const run = async () => {
-      await this.#port.removeWorker(worker, limits)
+      await this.#port.removeWorker(worker, within)
       this.subscription.send(() => this.#removals.get(nonce)?.(), true)
     }
-    await this.#call('removeWorker', run, limits)
+    await this.#call('removeWorker', run, within)
     await lastMessage
   }
 
@@ -176,88 +170,84 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     this.#removals.delete(nonce)
   }
 
-  renew(attempt: AttemptRef, lease: number, limits: CallLimits): ReturnType<QueueStore['renew']> {
-    return this.#timed(`renew ${short(attempt.id)}`, () => this.#port.renew(attempt, lease, limits), limits)
+  renew(attempt: AttemptRef, lease: number, within: number): ReturnType<QueueStore['renew']> {
+    return this.#timed(`renew ${short(attempt.id)}`, () => this.#port.renew(attempt, lease, within), within)
   }
 
-  finish(ending: AttemptOutcome, limits: CallLimits): Promise<boolean> {
+  finish(ending: AttemptOutcome, within: number): Promise<boolean> {
     return this.#timed(
       `finish ${short(ending.id)} ${ending.kind}`,
-      () => this.#port.finish(ending, limits),
-      limits,
+      () => this.#port.finish(ending, within),
+      within,
     )
   }
 
-  publishProgress(attempt: AttemptRef, bytes: Buffer, limits: CallLimits): Promise<void> {
-    return this.#call('publishProgress', () => this.#port.publishProgress(attempt, bytes, limits), limits)
+  publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void> {
+    return this.#call('publishProgress', () => this.#port.publishProgress(attempt, bytes, within), within)
   }
 
   appendLog(...args: Parameters<QueueStore['appendLog']>): Promise<void> {
-    return this.#call('appendLog', () => this.#port.appendLog(...args), args[args.length - 1] as CallLimits)
+    return this.#call('appendLog', () => this.#port.appendLog(...args), args[args.length - 1] as number)
   }
 
-  readLog(id: string, limits: CallLimits): Promise<string[]> {
-    return this.#call('readLog', () => this.#port.readLog(id, limits), limits)
+  readLog(id: string, within: number): Promise<string[]> {
+    return this.#call('readLog', () => this.#port.readLog(id, within), within)
   }
 
-  findDue(limits: CallLimits): ReturnType<QueueStore['findDue']> {
-    return this.#call('findDue', () => this.#port.findDue(limits), limits)
+  findDue(within: number): ReturnType<QueueStore['findDue']> {
+    return this.#call('findDue', () => this.#port.findDue(within), within)
   }
 
-  processDue(jobs: DueJob[], terms: StallPolicy, limits: CallLimits): ReturnType<QueueStore['processDue']> {
-    return this.#call('processDue', () => this.#port.processDue(jobs, terms, limits), limits)
+  processDue(jobs: DueJob[], terms: StallPolicy, within: number): ReturnType<QueueStore['processDue']> {
+    return this.#call('processDue', () => this.#port.processDue(jobs, terms, within), within)
   }
 
-  snapshot(id: string, limits: CallLimits): ReturnType<QueueStore['snapshot']> {
-    return this.#call('snapshot', () => this.#port.snapshot(id, limits), limits)
+  snapshot(id: string, within: number): ReturnType<QueueStore['snapshot']> {
+    return this.#call('snapshot', () => this.#port.snapshot(id, within), within)
   }
 
   readPayload(...args: Parameters<QueueStore['readPayload']>): ReturnType<QueueStore['readPayload']> {
-    return this.#call(
-      'readPayload',
-      () => this.#port.readPayload(...args),
-      args[args.length - 1] as CallLimits,
-    )
+    return this.#call('readPayload', () => this.#port.readPayload(...args), args[args.length - 1] as number)
   }
 
   drain(...args: Parameters<QueueStore['drain']>): Promise<number> {
-    return this.#call('drain', () => this.#port.drain(...args), args[args.length - 1] as CallLimits)
+    return this.#call('drain', () => this.#port.drain(...args), args[args.length - 1] as number)
   }
 
-  list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
-    return this.#call('list', () => this.#port.list(state, from, limit, limits), limits)
+  list(state: JobState, from: number, limit: number, within: number): Promise<string[]> {
+    return this.#call('list', () => this.#port.list(state, from, limit, within), within)
   }
 
-  counts(limits: CallLimits): ReturnType<QueueStore['counts']> {
-    return this.#call('counts', () => this.#port.counts(limits), limits)
+  counts(within: number): ReturnType<QueueStore['counts']> {
+    return this.#call('counts', () => this.#port.counts(within), within)
   }
 
-  commands(limits: CallLimits): Promise<string[]> {
-    return this.#call('commands', () => this.#port.commands(limits), limits)
+  commands(within: number): Promise<string[]> {
+    return this.#call('commands', () => this.#port.commands(within), within)
   }
 
-  terminate(termination: Termination, limits: CallLimits): Promise<boolean> {
+  terminate(termination: Termination, within: number): Promise<boolean> {
     return this.#call(
       `terminate ${termination.kind}`,
-      () => this.#port.terminate(termination, limits),
-      limits,
+      () => this.#port.terminate(termination, within),
+      within,
     )
   }
 
   retry(...args: Parameters<QueueStore['retry']>): ReturnType<QueueStore['retry']> {
-    return this.#call('retry', () => this.#port.retry(...args), args[args.length - 1] as CallLimits)
+    return this.#call('retry', () => this.#port.retry(...args), args[args.length - 1] as number)
   }
 
-  pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#call(`pause ${command}`, () => this.#port.pause(command, limits), limits)
+  pause(command: string, within: number): Promise<void> {
+    return this.#call(`pause ${command}`, () => this.#port.pause(command, within), within)
   }
 
-  resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#call(`resume ${command}`, () => this.#port.resume(command, limits), limits)
+  resume(command: string, within: number): Promise<void> {
+    return this.#call(`resume ${command}`, () => this.#port.resume(command, within), within)
   }
 
-  pausedCommands(limits: CallLimits): Promise<string[]> {
-    return this.#call('pausedCommands', () => this.#port.pausedCommands(limits), limits)
+  pausedCommands(within: number): Promise<string[]> {
+    return this.#call('pausedCommands', () => this.#port.pausedCommands(within), within)
   }
 
   publishEvent(): void {}

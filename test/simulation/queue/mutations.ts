@@ -22,13 +22,13 @@ function jobOf(server: QueueServer, id: string): JobRecord | undefined {
 function unfenced(port: QueuePort, server: QueueServer): QueuePort {
   return {
     ...port,
-    finish: async (ending, limits) => {
-      const accepted = await port.finish(ending, limits)
+    finish: async (ending, within) => {
+      const accepted = await port.finish(ending, within)
       const job = jobOf(server, ending.id)
       if (accepted || !job || job.finished || job.worker === '') return accepted
       job.fence = ending.fence
       job.state = { kind: 'active', worker: port.inbox + ending.worker.nonce }
-      return port.finish(ending, limits)
+      return port.finish(ending, within)
     },
   }
 }
@@ -59,10 +59,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
       const accepted = new Set<string>()
       return {
         ...port,
-        finish: async (ending, limits) => {
+        finish: async (ending, within) => {
           const name = `${ending.id} ${ending.fence}`
           if (accepted.has(name)) return false
-          const reply = await port.finish(ending, limits)
+          const reply = await port.finish(ending, within)
           if (reply) accepted.add(name)
           return reply
         },
@@ -96,9 +96,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a stall that is not counted',
     server: (port, server) => ({
       ...port,
-      processDue: async (jobs, terms, limits) => {
+      processDue: async (jobs, terms, within) => {
         const before = jobs.map(({ id }) => jobOf(server, id)?.stalls ?? 0)
-        const ticks = await port.processDue(jobs, { ...terms, maxStalls: 1e9 }, limits)
+        const ticks = await port.processDue(jobs, { ...terms, maxStalls: 1e9 }, within)
         for (const [index, { id, status }] of ticks.entries()) {
           const job = jobOf(server, id)
           if (status === 'stalled' && job) job.stalls = before[index] ?? 0
@@ -122,10 +122,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
           asked.add(submission.nonce)
           store.submit(submission, within, listener)
         },
-        queryOutcome: async (query, limits) => {
+        queryOutcome: async (query, within) => {
           if (asked.has(query.nonce)) return { status: 'pending' }
           asked.add(query.nonce)
-          return store.queryOutcome(query, limits)
+          return store.queryOutcome(query, within)
         },
       })
     },
@@ -151,7 +151,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a slot that is not released',
     server: (port) => ({
       ...port,
-      finish: (ending, limits) => port.finish({ ...ending, releasesSlot: ending.kind === 'value' }, limits),
+      finish: (ending, within) => port.finish({ ...ending, releasesSlot: ending.kind === 'value' }, within),
     }),
   },
   {
@@ -159,9 +159,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
-        setCapacity: async (worker, slots, of, limits) => {
+        setCapacity: async (worker, slots, of, within) => {
           if (offered.has(worker.nonce)) return
-          await store.setCapacity(worker, slots, of, limits)
+          await store.setCapacity(worker, slots, of, within)
           offered.add(worker.nonce)
         },
       })
@@ -171,10 +171,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a rerun that is dropped',
     server: (port, server) => ({
       ...port,
-      finish: (ending, limits) => {
+      finish: (ending, within) => {
         const job = jobOf(server, ending.id)
         if (job && ending.kind === 'value') job.next = undefined
-        return port.finish(ending, limits)
+        return port.finish(ending, within)
       },
     }),
   },
@@ -189,8 +189,8 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     }),
     server: (port) => ({
       ...port,
-      renew: async (attempt, lease, limits) => {
-        const state = await port.renew(attempt, lease, limits)
+      renew: async (attempt, lease, within) => {
+        const state = await port.renew(attempt, lease, within)
         return state === 'cancelled' ? 'held' : state
       },
     }),
@@ -201,11 +201,11 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => {
       const accepted = new Set<string>()
       return wrapped(store, {
-        renew: async (attempt, lease, limits) => {
+        renew: async (attempt, lease, within) => {
           const name = `${attempt.id} ${attempt.fence}`
           if (accepted.has(name)) return 'held'
           accepted.add(name)
-          return store.renew(attempt, lease, limits)
+          return store.renew(attempt, lease, within)
         },
       })
     },
@@ -215,8 +215,8 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     shownBy: 19,
     client: (store) =>
       wrapped(store, {
-        renew: async (attempt, lease, limits) => {
-          const state = await store.renew(attempt, lease, limits)
+        renew: async (attempt, lease, within) => {
+          const state = await store.renew(attempt, lease, within)
           return state === 'lost' ? 'held' : state
         },
       }),
@@ -225,13 +225,13 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a delivery that is believed for too long',
     client: (store) =>
       wrapped(store, {
-        setCapacity: (worker, slots, of, limits) => {
+        setCapacity: (worker, slots, of, within) => {
           const deliver: WorkerListener['onDelivery'] = (delivery) =>
             of.onDelivery({ ...delivery, leaseLeft: 1e6 })
-          return store.setCapacity(worker, slots, listener(of, { onDelivery: deliver }), limits)
+          return store.setCapacity(worker, slots, listener(of, { onDelivery: deliver }), within)
         },
-        renew: async (attempt, lease, limits) => {
-          const state = await store.renew(attempt, lease, limits)
+        renew: async (attempt, lease, within) => {
+          const state = await store.renew(attempt, lease, within)
           return state === 'lost' ? 'held' : state
         },
       }),
@@ -250,15 +250,15 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'an outcome that is forgotten too soon',
     server: (port) => ({
       ...port,
-      finish: (ending, limits) => port.finish({ ...ending, outcomeRetention: 0 }, limits),
+      finish: (ending, within) => port.finish({ ...ending, outcomeRetention: 0 }, within),
     }),
   },
   {
     name: 'an outcome that is changed after it was accepted',
     server: (port, server) => ({
       ...port,
-      finish: async (ending, limits) => {
-        const accepted = await port.finish(ending, limits)
+      finish: async (ending, within) => {
+        const accepted = await port.finish(ending, within)
         const job = jobOf(server, ending.id)
         if (accepted && job?.outcome && ending.kind === 'value')
           job.outcome = { ...job.outcome, bytes: Buffer.from('{"v":[]}') }

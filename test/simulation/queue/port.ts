@@ -46,7 +46,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
         user.submit(submission, 0, { onReply: resolve, onError: reject, onNotice: () => {} })
         user.unregister(submission.nonce)
       }),
-    setCapacity: (worker, slots) => user.setCapacity(worker, slots, NOBODY, { within: 0 }),
+    setCapacity: (worker, slots) => user.setCapacity(worker, slots, NOBODY, 0),
     queryOutcome: (...args) => user.queryOutcome(...args),
     unpark: (...args) => user.unpark(...args),
     removeWorker: (...args) => user.removeWorker(...args),

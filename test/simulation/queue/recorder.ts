@@ -112,15 +112,15 @@ export class QueueRecorder implements QueueWatcher {
         this.#submitted(submission, reply)
         return reply
       },
-      finish: async (ending, limits) => {
+      finish: async (ending, within) => {
         const current = this.#isCurrent(ending, process)
-        const accepted = await port.finish(ending, limits)
+        const accepted = await port.finish(ending, within)
         this.#finished(ending, accepted, current)
         return accepted
       },
-      renew: async (attempt, lease, limits) => {
+      renew: async (attempt, lease, within) => {
         const current = this.#isCurrent(attempt, process)
-        const state = await port.renew(attempt, lease, limits)
+        const state = await port.renew(attempt, lease, within)
         if (state === 'held' && !current)
           this.#history.violate(
             'Q3',
@@ -128,22 +128,22 @@ export class QueueRecorder implements QueueWatcher {
           )
         return state
       },
-      processDue: async (jobs, terms, limits) => {
-        const ticks = await port.processDue(jobs, terms, limits)
+      processDue: async (jobs, terms, within) => {
+        const ticks = await port.processDue(jobs, terms, within)
         for (const { id, status } of ticks) {
           if (status !== 'stalled' && status !== 'failed') continue
           this.#history.say(() => `    ${short(id)} has ${status}`)
         }
         return ticks
       },
-      terminate: async (removal, limits) => {
-        const ended = await port.terminate(removal, limits)
+      terminate: async (removal, within) => {
+        const ended = await port.terminate(removal, within)
         if (ended) this.#history.say(() => `    ${short(removal.id)} is ended: ${removal.kind}`)
         return ended
       },
-      unpark: async (nonce, removal, limits) => {
+      unpark: async (nonce, removal, within) => {
         const before = this.#history.outcomes.length
-        await port.unpark(nonce, removal, limits)
+        await port.unpark(nonce, removal, within)
         this.#history.unwanted.push(...this.#history.outcomes.slice(before))
       },
       retry: async (...args) => {

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { UnavailableError } from '../../../errors.ts'
 import { Fifo } from '../../../kernel/collections.ts'
-import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
+import { MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
@@ -111,10 +111,10 @@ export class RedisStore implements Store {
     script: Script,
     key: string,
     args: (string | Buffer | number)[],
-    limits: CallLimits,
+    within: number,
   ): Promise<unknown[]> {
     const strings = args.map((arg) => (typeof arg === 'number' ? String(arg) : arg))
-    const reply = await this.#connection.call(script.with([key], strings), limits.within)
+    const reply = await this.#connection.call(script.with([key], strings), within)
     return Array.isArray(reply) ? reply : [reply]
   }
 
@@ -123,13 +123,13 @@ export class RedisStore implements Store {
     return `${this.#client.inbox}${nonce}.${attempt}`
   }
 
-  async renew(grant: GrantRef & { lease: number }, limits: CallLimits): Promise<RenewReply> {
+  async renew(grant: GrantRef & { lease: number }, within: number): Promise<RenewReply> {
     const args = [this.#token(grant), grant.fence, grant.lease]
-    const [held, invalidated] = await this.#call(this.#scripts.renew, grant.record, args, limits)
+    const [held, invalidated] = await this.#call(this.#scripts.renew, grant.record, args, within)
     return { held: Number(held) === 1, invalidated: Number(invalidated) === 1 }
   }
 
-  async settle(settlement: Settlement, limits: CallLimits): Promise<SettleReply> {
+  async settle(settlement: Settlement, within: number): Promise<SettleReply> {
     const { record, fence, kind, bytes, ttl, outcomeRetention, keepStale, tags, bypassFor } = settlement
     const [accepted, invalidated] = await this.#call(
       this.#scripts.settle,
@@ -149,12 +149,12 @@ export class RedisStore implements Store {
         tags,
         bypassFor,
       ],
-      limits,
+      within,
     )
     return { accepted: Number(accepted) === 1, invalidated: Number(invalidated) === 1 }
   }
 
-  async release(release: Release, limits: CallLimits): Promise<ReleaseReply> {
+  async release(release: Release, within: number): Promise<ReleaseReply> {
     const { record, fence, nonce, outcomeRetention, asExpired, regrant } = release
     const regrantToken = regrant ? this.#token({ nonce, attempt: regrant.attempt }) : ''
     const [released, granted] = await this.#call(
@@ -172,7 +172,7 @@ export class RedisStore implements Store {
         this.#cluster,
         asExpired ? '1' : '0',
       ],
-      limits,
+      within,
     )
     const regrantFence = Number(granted) || undefined
     if (regrantFence !== undefined) this.#fences.observe(regrantFence)
@@ -181,7 +181,7 @@ export class RedisStore implements Store {
 
   async releaseIfUnwanted(
     grant: GrantRef & { outcomeRetention: number },
-    limits: CallLimits,
+    within: number,
   ): Promise<'released' | 'wanted' | 'lost'> {
     const args = [
       this.#token(grant),
@@ -190,28 +190,28 @@ export class RedisStore implements Store {
       this.#connection.inboxPrefix,
       this.#cluster,
     ]
-    const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.record, args, limits)
+    const [reply] = await this.#call(this.#scripts.releaseIfUnwanted, grant.record, args, within)
     return Number(reply) === 1 ? 'released' : Number(reply) === 0 ? 'wanted' : 'lost'
   }
 
-  async unpark(key: string, nonce: string, limits: CallLimits): Promise<void> {
+  async unpark(key: string, nonce: string, within: number): Promise<void> {
     const args = [this.#client.inbox + nonce, this.#connection.inboxPrefix, this.#cluster]
-    await this.#call(this.#scripts.unpark, key, args, limits)
+    await this.#call(this.#scripts.unpark, key, args, within)
   }
 
-  async progress(grant: GrantRef & { bytes: Buffer }, limits: CallLimits): Promise<void> {
+  async progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void> {
     const args = [this.#token(grant), grant.fence, grant.bytes, this.#connection.inboxPrefix]
-    await this.#call(this.#scripts.progress, grant.record, args, limits)
+    await this.#call(this.#scripts.progress, grant.record, args, within)
   }
 
-  async invalidate(key: string, limits: CallLimits): Promise<InvalidateReply> {
+  async invalidate(key: string, within: number): Promise<InvalidateReply> {
     const args = [this.#connection.broadcastChannel, key]
-    const [invalidatedGrant] = await this.#call(this.#scripts.invalidate, key, args, limits)
+    const [invalidatedGrant] = await this.#call(this.#scripts.invalidate, key, args, within)
     return { invalidatedGrant: Number(invalidatedGrant) }
   }
 
-  async snapshot(key: string, limits: CallLimits): Promise<Snapshot> {
-    const reply = await this.#call(this.#scripts.snapshot, key, [], limits)
+  async snapshot(key: string, within: number): Promise<Snapshot> {
+    const reply = await this.#call(this.#scripts.snapshot, key, [], within)
     const number = (index: number) => Number(reply[index])
     return {
       lease:
@@ -226,7 +226,7 @@ export class RedisStore implements Store {
   }
 
   /** The reads of one tick are sent together. */
-  async readFresh(key: string, { within }: CallLimits, sending?: () => void): Promise<Outcome | undefined> {
+  async readFresh(key: string, within: number, sending?: () => void): Promise<Outcome | undefined> {
     const value = await new Promise<unknown>((resolve, reject) => {
       this.#reads.push(new ValueRead(key, within, sending, resolve, reject))
       if (this.#reads.size === 1) atEndOfTick(() => this.#flushReads())
@@ -269,15 +269,15 @@ export class RedisStore implements Store {
       })
   }
 
-  async tagVersions(tags: readonly string[], keepFor: number, limits: CallLimits): Promise<number[]> {
+  async tagVersions(tags: readonly string[], keepFor: number, within: number): Promise<number[]> {
     const call = (keys: readonly string[]) =>
-      this.#connection.call(this.#scripts.tagVersions.with([...keys], [String(keepFor)]), limits.within)
+      this.#connection.call(this.#scripts.tagVersions.with([...keys], [String(keepFor)]), within)
     const replies = this.#connection.cluster ? tags.map((tag) => call([tag])) : [call(tags)]
     return (await Promise.all(replies)).flat().map(Number)
   }
 
-  async invalidateTag(tag: string, limits: CallLimits): Promise<void> {
-    await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], limits)
+  async invalidateTag(tag: string, within: number): Promise<void> {
+    await this.#call(this.#scripts.invalidateTag, tag, [this.#connection.broadcastChannel, tag], within)
   }
 
   isPlausibleFence(fence: number): boolean {

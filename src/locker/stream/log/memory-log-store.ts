@@ -1,8 +1,7 @@
 import { OverloadedError } from '../../../errors.ts'
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, MemoryBudget } from '../../../kernel/in-memory-store.ts'
-import { newId } from '../../../kernel/keys.ts'
-import { MESSAGE_LIMIT } from '../../../kernel/limits.ts'
+import { MESSAGE_LIMIT, newId } from '../../../kernel/keys.ts'
 import { type Clock, microtask } from '../../../kernel/time.ts'
 import {
   type Append,

@@ -1,6 +1,5 @@
 import { ownedBytes } from '../../../kernel/codec/binary.ts'
-import { FORMAT, ID_LENGTH } from '../../../kernel/keys.ts'
-import { MESSAGE_LIMIT } from '../../../kernel/limits.ts'
+import { FORMAT, ID_LENGTH, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { Hint } from '../../../kernel/redis/subscription.ts'

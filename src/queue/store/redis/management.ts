@@ -1,4 +1,3 @@
-import type { CallLimits } from '../../../kernel/limits.ts'
 import type { Script } from '../../../kernel/redis/call.ts'
 import type {
   Counts,
@@ -32,7 +31,7 @@ export abstract class RedisQueueManagement {
     this.#messageLimit = messageLimit
   }
 
-  async findDue({ within }: CallLimits): Promise<DueJobs> {
+  async findDue(within: number): Promise<DueJobs> {
     const { keys, serverClock } = this.calls
     const args = [keys.deadlines, '0', String(MAX_DUE_JOBS - 1), 'WITHSCORES']
     const reply = await this.calls.read('zrange', args, within)
@@ -48,7 +47,7 @@ export abstract class RedisQueueManagement {
     return { jobs, nextIn: undefined }
   }
 
-  async processDue(jobs: DueJob[], policy: StallPolicy, { within }: CallLimits): Promise<DueResult[]> {
+  async processDue(jobs: DueJob[], policy: StallPolicy, within: number): Promise<DueResult[]> {
     const { maxStalls, failure, errorTtl, outcomeRetention, retain } = policy
     const segments = [...new Set(jobs.map((job) => job.command))]
     const commands = segments.map((segment) => this.calls.commandOfSegment(segment))
@@ -65,26 +64,26 @@ export abstract class RedisQueueManagement {
     })
   }
 
-  async readLog(id: string, { within }: CallLimits): Promise<string[]> {
+  async readLog(id: string, within: number): Promise<string[]> {
     const reply = await this.calls.read('lrange', [this.calls.keys.log(id), '0', '-1'], within)
     return (reply as unknown[]).map(toText)
   }
 
-  async snapshot(id: string, { within }: CallLimits): Promise<JobSnapshot | undefined> {
+  async snapshot(id: string, within: number): Promise<JobSnapshot | undefined> {
     const reply = await this.calls.callJob(this.calls.scripts.snapshot, id, undefined, [], within)
     return parseSnapshot(id, reply)
   }
 
-  async list(state: JobState, from: number, limit: number, limits: CallLimits): Promise<string[]> {
-    const commands = state === 'waiting' ? await this.#allCommands(limits) : []
+  async list(state: JobState, from: number, limit: number, within: number): Promise<string[]> {
+    const commands = state === 'waiting' ? await this.#allCommands(within) : []
     const args = [state, String(from), String(limit)]
-    const reply = await this.calls.call(this.calls.scripts.list, commands, [], args, limits.within)
+    const reply = await this.calls.call(this.calls.scripts.list, commands, [], args, within)
     return (reply as unknown[]).map(toText)
   }
 
-  async counts(limits: CallLimits): Promise<Counts> {
-    const commands = await this.#allCommands(limits)
-    const reply = await this.calls.call(this.calls.scripts.counts, commands, [], [], limits.within)
+  async counts(within: number): Promise<Counts> {
+    const commands = await this.#allCommands(within)
+    const reply = await this.calls.call(this.calls.scripts.counts, commands, [], [], within)
     const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
       number,
       number,
@@ -95,38 +94,38 @@ export abstract class RedisQueueManagement {
     return { waiting, delayed, active, completed, failed }
   }
 
-  async drain(state: 'waiting' | 'delayed', outcomeRetention: number, limits: CallLimits): Promise<number> {
-    const commands = await this.#allCommands(limits)
+  async drain(state: 'waiting' | 'delayed', outcomeRetention: number, within: number): Promise<number> {
+    const commands = await this.#allCommands(within)
     const args = [state, this.#drainStep, String(outcomeRetention)]
     let removed = 0
     for (;;) {
-      const reply = await this.calls.call(this.calls.scripts.drain, commands, [], args, limits.within)
+      const reply = await this.calls.call(this.calls.scripts.drain, commands, [], args, within)
       const [count, more] = (reply as unknown[]).map(Number) as [number, number]
       removed += count
       if (more === 0) return removed
     }
   }
 
-  async #allCommands({ within }: CallLimits): Promise<CommandKeys[]> {
+  async #allCommands(within: number): Promise<CommandKeys[]> {
     const segments = await this.calls.read('hkeys', [this.calls.keys.commands], within)
     return (segments as unknown[]).map((segment) => this.calls.commandOfSegment(toText(segment)))
   }
 
-  async commands({ within }: CallLimits): Promise<string[]> {
+  async commands(within: number): Promise<string[]> {
     const names = await this.calls.read('hvals', [this.calls.keys.commands], within)
     return (names as unknown[]).map(toText)
   }
 
-  async hasWorker(command: string, { within }: CallLimits): Promise<boolean> {
+  async hasWorker(command: string, within: number): Promise<boolean> {
     const [, , workers = ''] = this.calls.command(command).keys
     return ((await this.calls.read('hkeys', [workers], within)) as unknown[]).length > 0
   }
 
-  async unpark(nonce: string, termination: Termination, { within }: CallLimits): Promise<void> {
+  async unpark(nonce: string, termination: Termination, within: number): Promise<void> {
     await this.#terminate(this.calls.connection.inbox.id + nonce, termination, within)
   }
 
-  terminate(termination: Termination, { within }: CallLimits): Promise<boolean> {
+  terminate(termination: Termination, within: number): Promise<boolean> {
     return this.#terminate('', termination, within)
   }
 
@@ -138,32 +137,27 @@ export abstract class RedisQueueManagement {
     return Number(reply) === 1
   }
 
-  async retry(
-    id: string,
-    command: string,
-    generation: number,
-    { within }: CallLimits,
-  ): Promise<number | undefined> {
+  async retry(id: string, command: string, generation: number, within: number): Promise<number | undefined> {
     const { scripts } = this.calls
     const reply = await this.calls.callJob(scripts.retry, id, command, [String(generation)], within)
     return Number(toText(reply)) || undefined
   }
 
-  pause(command: string, limits: CallLimits): Promise<void> {
-    return this.#setPaused(this.calls.scripts.pause, command, limits)
+  pause(command: string, within: number): Promise<void> {
+    return this.#setPaused(this.calls.scripts.pause, command, within)
   }
 
-  resume(command: string, limits: CallLimits): Promise<void> {
-    return this.#setPaused(this.calls.scripts.resume, command, limits)
+  resume(command: string, within: number): Promise<void> {
+    return this.#setPaused(this.calls.scripts.resume, command, within)
   }
 
-  async #setPaused(script: Script, command: string, limits: CallLimits): Promise<void> {
-    const commands = command === '' ? await this.#allCommands(limits) : [this.calls.command(command)]
+  async #setPaused(script: Script, command: string, within: number): Promise<void> {
+    const commands = command === '' ? await this.#allCommands(within) : [this.calls.command(command)]
     const segment = command === '' ? '' : this.calls.command(command).segment
-    await this.calls.call(script, commands, [], [segment, command], limits.within)
+    await this.calls.call(script, commands, [], [segment, command], within)
   }
 
-  async pausedCommands({ within }: CallLimits): Promise<string[]> {
+  async pausedCommands(within: number): Promise<string[]> {
     const { keys } = this.calls
     const segments = ((await this.calls.read('smembers', [keys.paused], within)) as unknown[]).map(toText)
     if (segments.length === 0) return []

@@ -1,4 +1,4 @@
-import { type CallLimits, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/limits.ts'
+import { MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
@@ -144,7 +144,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     this.#workers.unregister(nonce)
   }
 
-  queryOutcome({ id, generation, nonce }: OutcomeQuery, { within }: CallLimits): Promise<OutcomeReply> {
+  queryOutcome({ id, generation, nonce }: OutcomeQuery, within: number): Promise<OutcomeReply> {
     return new Promise((resolve, reject) =>
       this.#queries.add(
         new BatchItem(
@@ -159,23 +159,18 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     )
   }
 
-  setCapacity(
-    worker: WorkerRef,
-    slots: number,
-    listener: WorkerListener,
-    { within }: CallLimits,
-  ): Promise<void> {
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void> {
     return this.#workers.setCapacity(worker, slots, listener, within)
   }
 
-  removeWorker(worker: WorkerRef, { within }: CallLimits): Promise<void> {
+  removeWorker(worker: WorkerRef, within: number): Promise<void> {
     return this.#workers.remove(worker, within)
   }
 
   renew(
     { worker, id, fence }: AttemptRef,
     lease: number,
-    { within }: CallLimits,
+    within: number,
   ): Promise<'held' | 'lost' | 'cancelled'> {
     return new Promise((resolve, reject) =>
       this.#renewals.add(
@@ -191,7 +186,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     )
   }
 
-  finish(outcome: AttemptOutcome, { within }: CallLimits): Promise<boolean> {
+  finish(outcome: AttemptOutcome, within: number): Promise<boolean> {
     const { worker, id, fence, bytes } = outcome
     const terms = encodeOutcome(outcome)
     return new Promise((resolve, reject) =>
@@ -212,14 +207,14 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     )
   }
 
-  async readPayload({ worker, id, fence }: AttemptRef, { within }: CallLimits): Promise<string | undefined> {
+  async readPayload({ worker, id, fence }: AttemptRef, within: number): Promise<string | undefined> {
     const reply = await this.calls.read('hmget', [this.#keys.job(id), 'o', 'f', 'p'], within)
     const [owner, lastFence, payload] = reply as unknown[]
     const isHeld = toText(owner) === this.calls.address(worker) && Number(toText(lastFence)) === fence
     return isHeld && payload !== null ? toText(payload) : undefined
   }
 
-  async publishProgress(attempt: AttemptRef, bytes: Buffer, { within }: CallLimits): Promise<void> {
+  async publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void> {
     const { worker, id, fence } = attempt
     const args = [this.calls.address(worker), String(fence), bytes]
     await this.calls.callJob(this.calls.scripts.publishProgress, id, undefined, args, within)
@@ -229,7 +224,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     { worker, id, fence }: AttemptRef,
     lines: readonly string[],
     before: number,
-    { within }: CallLimits,
+    within: number,
   ): Promise<void> {
     const keys = [this.#keys.job(id), this.#keys.log(id)]
     const args = [this.calls.address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
@@ -244,7 +239,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     this.#feed.publish(event)
   }
 
-  watchEvents(onEvent: (event: string) => void, { within }: CallLimits): Promise<() => void> {
+  watchEvents(onEvent: (event: string) => void, within: number): Promise<() => void> {
     return this.#feed.watch(onEvent, within)
   }
 
