@@ -7,7 +7,7 @@ import { type QueueProcess, QueueProcesses } from '../support/queue-process.ts'
 import type { QueueEntry } from '../support/queue-protocol.ts'
 import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
-import { Random } from './locker/random.ts'
+import { Random } from './random.ts'
 
 const SECONDS = Number(process.env['QUEUE_CAMPAIGN_SECONDS'] ?? 8)
 const SEED = Number(process.env['QUEUE_CAMPAIGN_SEED'] ?? Date.now() % 1_000_000)

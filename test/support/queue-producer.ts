@@ -1,7 +1,7 @@
 // What a producer of the campaign does: all kinds of jobs, by a seed.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Random } from '../simulation/locker/random.ts'
+import { Random } from '../simulation/random.ts'
 import type { ChildSubmitOptions, Handed, QueueEntry, Task } from './queue-protocol.ts'
 
 /** What a producer uses of its process. */

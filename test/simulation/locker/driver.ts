@@ -2,7 +2,8 @@ import { SoloflightError } from '../../../src/errors.ts'
 import type { Done } from '../../../src/locker/cache/result-cache.ts'
 import { Lease } from '../../../src/locker/lease.ts'
 import type { RunOptions } from '../../../src/locker/options.ts'
-import { type CallRecord, type Ending, type Invalidation, identityOf } from './history.ts'
+import { type Ending, endingOf, identityOf } from '../history.ts'
+import type { CallRecord, Invalidation } from './history.ts'
 import { useLease, workOf } from './works.ts'
 import type { Actor, World } from './world.ts'
 
@@ -11,11 +12,6 @@ interface Manner {
   options: RunOptions
   /** When the caller aborts, ms after the call. */
   abortAfter: number
-}
-
-function endingOf(error: unknown): Ending {
-  if (error instanceof SoloflightError) return { kind: 'error', code: error.code, identity: error.message }
-  return { kind: 'error', code: 'E_FOREIGN', identity: String(error) }
 }
 
 /** Makes calls to the lockers of a world, and records their results in the history. */

@@ -12,13 +12,13 @@ import type {
   Store,
   StoreListener,
 } from '../../../src/locker/store/store.ts'
-import type { History } from './history.ts'
+import { Link } from '../link.ts'
+import type { SimProcess } from '../process.ts'
+import { Subscription } from '../subscription.ts'
+import type { LockerHistory } from './history.ts'
 import { keyOf, recordOf, tagOf } from './keys.ts'
-import { Link } from './link.ts'
 import type { Port } from './port.ts'
-import type { SimProcess } from './process.ts'
 import type { SimClient } from './server.ts'
-import { Subscription } from './subscription.ts'
 import type { World } from './world.ts'
 
 /** The store as one process reaches it: over a command connection and a subscription, both of which fail. */
@@ -28,7 +28,7 @@ export class Endpoint implements Store, SimClient {
   readonly #fences = new FenceWatermark(this)
   readonly #process: SimProcess
   readonly #world: World
-  readonly #history: History
+  readonly #history: LockerHistory
   readonly #port: Port
   readonly #claimers = new Map<string, Claimer>()
   readonly #listeners = new Set<StoreListener>()

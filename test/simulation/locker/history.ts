@@ -1,14 +1,4 @@
-/** When an event happened: the time, and its position in the order of all events. */
-export interface Moment {
-  at: number
-  tick: number
-}
-
-/** The result of a call. Values and failures are identified by their content. */
-export type Ending =
-  | { kind: 'value'; identity: string }
-  | { kind: 'lease'; fence: number; shared: boolean }
-  | { kind: 'error'; code: string; identity: string }
+import { type Ending, History, type Moment } from '../history.ts'
 
 /** One call of `run` or `request`. */
 export interface CallRecord {
@@ -91,63 +81,15 @@ export interface Invalidation {
   acknowledged: Moment | undefined
 }
 
-/** A call of `close`. */
-export interface ClosingRecord {
-  process: number
-  begun: Moment
-  /** When it must be done. */
-  deadline: number
-  ended: Moment | undefined
-}
-
-/** A violation of a guarantee. */
-export interface Violation {
-  /** The id of the guarantee. */
-  guarantee: string
-  what: string
-}
-
 /** All events of a run. */
-export class History {
+export class LockerHistory extends History {
   readonly calls: CallRecord[] = []
   readonly works: WorkRecord[] = []
   readonly grants: GrantRecord[] = []
   readonly acceptances: Acceptance[] = []
   readonly invalidations: Invalidation[] = []
-  readonly closings: ClosingRecord[] = []
   /** When all records were lost, or the server's clock was set. */
   readonly disasters: Moment[] = []
   /** An excused fence was granted twice: fences do not identify grants any more. */
   repeats = false
-  /** Violations that were found during the run. */
-  readonly violations: Violation[] = []
-  /** The trace, if it is wanted. */
-  readonly trace: string[] = []
-  readonly #now: () => number
-  readonly #traced: boolean
-  #tick = 0
-
-  constructor(now: () => number, traced: boolean) {
-    this.#now = now
-    this.#traced = traced
-  }
-
-  moment(): Moment {
-    return { at: this.#now(), tick: ++this.#tick }
-  }
-
-  violate(guarantee: string, what: string): void {
-    this.violations.push({ guarantee, what: `${what} (at ${this.#now().toFixed(1)})` })
-    this.say(() => `!!! ${guarantee}: ${what}`)
-  }
-
-  /** Adds a line to the trace. */
-  say(line: () => string): void {
-    if (this.#traced) this.trace.push(`${this.#now().toFixed(3).padStart(10)}  ${line()}`)
-  }
-}
-
-/** The identity of a value. */
-export function identityOf(value: unknown): string {
-  return JSON.stringify(value) ?? 'undefined'
 }

@@ -1,9 +1,9 @@
+import type { SimProcess } from '../process.ts'
+import { DETECTED_WITHIN } from '../subscription.ts'
 import type { Driver } from './driver.ts'
-import type { Faults } from './faults.ts'
+import type { LockerFaults } from './faults.ts'
 import type { CallRecord } from './history.ts'
 import { recordOf } from './keys.ts'
-import type { SimProcess } from './process.ts'
-import { DETECTED_WITHIN } from './subscription.ts'
 import type { Actor, World } from './world.ts'
 
 /** Tolerance of deadlines on a quiet network, ms: some 50 round trips. */
@@ -13,9 +13,9 @@ const EPSILON = 100
 export class LivenessCheck {
   readonly #world: World
   readonly #driver: Driver
-  readonly #faults: Faults
+  readonly #faults: LockerFaults
 
-  constructor(world: World, driver: Driver, faults: Faults) {
+  constructor(world: World, driver: Driver, faults: LockerFaults) {
     this.#world = world
     this.#driver = driver
     this.#faults = faults

@@ -1,8 +1,8 @@
 import type { TransitionContext } from '../../../src/locker/store/record.ts'
 import type { Store } from '../../../src/locker/store/store.ts'
+import type { SimProcess } from '../process.ts'
 import type { Plan } from './plan.ts'
 import type { Port } from './port.ts'
-import type { SimProcess } from './process.ts'
 import type { SimServer } from './server.ts'
 import type { World } from './world.ts'
 

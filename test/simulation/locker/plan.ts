@@ -1,35 +1,19 @@
-import type { Random } from './random.ts'
+import type { Random } from '../random.ts'
+import type { CommonFault, CommonPlan } from '../world.ts'
 
 /** The faults of a run, and their frequencies. All of it follows from the seed. */
-export interface Plan {
+export interface Plan extends CommonPlan {
   /** No faults: then leases are handed over at once. */
   calm: boolean
-  processes: number
   keys: string[]
   /** Leases, ms. */
   leases: number[]
   ttls: number[]
-  /** How long the faults last, ms. */
-  duration: number
-  calls: number
   /** `unavailableAfter`, ms. */
   unavailableAfter: number
   maxHold: number
-  /** Mean latency of requests and messages, ms. */
-  latency: number
-  /** Probability of a longer latency, and its maximum. */
-  spikes: number
-  spike: number
-  /** Whether messages of a connection arrive in order. */
-  ordered: boolean
   /** Whether claims are sent at the end of a tick. */
   batched: boolean
-  /** Probability that a message is lost, and that it is repeated. */
-  lost: number
-  repeated: number
-  /** Probability that a request is refused. */
-  refused: number
-  /** How often each fault happens in the run. */
   faults: Record<Fault, number>
   /** Proportions of the kinds of works and callers. */
   mix: { hand: number; refresh: number; invalidate: number; nested: number; abort: number; burst: number }
@@ -60,12 +44,7 @@ export interface Freshness {
 }
 
 export type Fault =
-  | 'pause'
-  | 'kill'
-  | 'cut'
-  | 'deafen'
-  | 'freeze'
-  | 'close'
+  | CommonFault
   /** All records are lost. */
   | 'flush'
   /** The server's clock is set forward or back. */

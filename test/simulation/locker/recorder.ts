@@ -1,7 +1,8 @@
 import { jsonCodec } from '../../../src/kernel/codec/codec.ts'
 import { parseTagVersions } from '../../../src/locker/cache/tag-guard.ts'
 import type { Claim, ClaimReply, GrantRef, Release, Settlement } from '../../../src/locker/store/store.ts'
-import { type Acceptance, type GrantRecord, type History, type Invalidation, identityOf } from './history.ts'
+import { identityOf } from '../history.ts'
+import type { Acceptance, GrantRecord, Invalidation, LockerHistory } from './history.ts'
 import { keyOf } from './keys.ts'
 import type { Port } from './port.ts'
 import type { SimServer } from './server.ts'
@@ -20,7 +21,7 @@ interface Known {
  * a grant, S3 of publishes.
  */
 export class Recorder {
-  readonly #history: History
+  readonly #history: LockerHistory
   readonly #server: SimServer
   readonly #remembers: boolean
   /** Called when a key was released, and no process holds it. */
@@ -32,7 +33,7 @@ export class Recorder {
   readonly #keys = new Map<string, Known>()
 
   /** `remembers`: the store evicts nothing. */
-  constructor(history: History, server: SimServer, remembers: boolean) {
+  constructor(history: LockerHistory, server: SimServer, remembers: boolean) {
     this.#history = history
     this.#remembers = remembers
     this.#server = server

@@ -1,10 +1,11 @@
-import type { Acceptance, CallRecord, GrantRecord, History, Moment, WorkRecord } from './history.ts'
-import { DETECTED_WITHIN } from './subscription.ts'
+import type { Moment } from '../history.ts'
+import { DETECTED_WITHIN } from '../subscription.ts'
+import type { Acceptance, CallRecord, GrantRecord, LockerHistory, WorkRecord } from './history.ts'
 import type { World } from './world.ts'
 
 /** Checks S3, S4 and S5 on a history. recorder.ts checks S1, S2 and S6 during the run. */
 export class SafetyCheck {
-  readonly #history: History
+  readonly #history: LockerHistory
   readonly #world: World
   readonly #works = new Map<string, WorkRecord[]>()
   /** A message takes no longer than this. */

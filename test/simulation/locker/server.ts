@@ -1,7 +1,7 @@
 import { MemoryStore } from '../../../src/locker/store/memory-store.ts'
 import type { ResourceRecord, TransitionContext } from '../../../src/locker/store/record.ts'
 import type { Notice } from '../../../src/locker/store/store.ts'
-import type { Scheduler } from './scheduler.ts'
+import type { Scheduler } from '../scheduler.ts'
 
 /** A process as the server sees it. */
 export interface SimClient {

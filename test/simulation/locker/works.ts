@@ -1,7 +1,8 @@
 import { encodeWith, jsonCodec } from '../../../src/kernel/codec/codec.ts'
 import type { Work, WorkContext } from '../../../src/locker/call.ts'
 import type { Lease } from '../../../src/locker/lease.ts'
-import { identityOf, type WorkRecord } from './history.ts'
+import { identityOf } from '../history.ts'
+import type { WorkRecord } from './history.ts'
 import type { Actor, World } from './world.ts'
 
 /** A published value: a unique number, or undefined. */

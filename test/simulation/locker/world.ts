@@ -2,15 +2,15 @@ import { Locker } from '../../../src/locker/locker.ts'
 import type { LockerOptions } from '../../../src/locker/options.ts'
 import { MemoryStore } from '../../../src/locker/store/memory-store.ts'
 import type { Store } from '../../../src/locker/store/store.ts'
+import { SimProcess } from '../process.ts'
+import type { Scheduler } from '../scheduler.ts'
+import { type SimActor, SimWorld } from '../world.ts'
 import { Endpoint } from './endpoint.ts'
-import { type GrantRecord, History } from './history.ts'
+import { type GrantRecord, LockerHistory } from './history.ts'
 import type { Mutation } from './mutation.ts'
 import { type Plan, planOf } from './plan.ts'
 import { portOf } from './port.ts'
-import { SimProcess } from './process.ts'
-import { Random } from './random.ts'
 import { Recorder } from './recorder.ts'
-import type { Scheduler } from './scheduler.ts'
 import { SimServer } from './server.ts'
 
 /** The memory store as one process uses it: by its own clock, over its own connections. */
@@ -28,36 +28,27 @@ class ProcessStore extends MemoryStore {
 }
 
 /** A process with its locker. */
-export interface Actor {
-  process: SimProcess
+export interface Actor extends SimActor {
   endpoint: Endpoint
   locker: Locker
   options: LockerOptions
-  closing: boolean
 }
 
 /** All parts of a run. */
-export class World {
-  readonly random: Random
+export class World extends SimWorld<Actor> {
   readonly plan: Plan
-  readonly scheduler: Scheduler
   readonly server: SimServer
-  readonly history: History
+  readonly history: LockerHistory
   readonly recorder: Recorder
-  readonly actors: Actor[] = []
   /** How far the server's clock was set back in all, ms: leases last so much longer. */
   setBack = 0
-  /** The faults have stopped. */
-  healed = false
   readonly #mutation: Mutation | undefined
-  #published = 0
 
   constructor(seed: number, scheduler: Scheduler, traced: boolean, mutation?: Mutation) {
-    this.random = new Random(seed)
+    super(seed, scheduler)
     this.plan = planOf(this.random)
     mutation?.plan?.(this.plan)
-    this.scheduler = scheduler
-    this.history = new History(() => scheduler.now, traced)
+    this.history = new LockerHistory(() => scheduler.now, traced)
     this.server = new SimServer(scheduler, this.plan.evicts ? 1 : 100_000)
     this.recorder = new Recorder(this.history, this.server, !this.plan.evicts)
     this.#mutation = mutation
@@ -101,15 +92,5 @@ export class World {
   /** A grant that the store made. */
   grant(key: string, fence: number): GrantRecord | undefined {
     return this.history.grants.findLast((grant) => grant.key === key && grant.fence === fence)
-  }
-
-  /** A value that was not published before. */
-  novelty(): number {
-    return ++this.#published
-  }
-
-  /** Processes that accept calls. */
-  awake(): Actor[] {
-    return this.actors.filter(({ process, closing }) => process.awake && !closing)
   }
 }

@@ -2,7 +2,7 @@ import { SoloflightError } from '../../../src/errors.ts'
 import type { Job } from '../../../src/queue/job.ts'
 import type { SubmitOptions } from '../../../src/queue/options.ts'
 import { dedupeId, encodePayload } from '../../../src/queue/submitting/submission.ts'
-import { type Ending, identityOf } from '../locker/history.ts'
+import { type Ending, endingOf, identityOf } from '../history.ts'
 import type { Task } from './handlers.ts'
 import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'
@@ -18,15 +18,6 @@ export interface Order {
 }
 
 const NEVER = Number.POSITIVE_INFINITY
-
-function endingOf(error: unknown): Ending {
-  if (error instanceof SoloflightError) return { kind: 'error', code: error.code, identity: error.message }
-  return {
-    kind: 'error',
-    code: 'E_FOREIGN',
-    identity: error instanceof Error ? `${error.stack}` : String(error),
-  }
-}
 
 /** Calls the queues of a world, and records the results. */
 export class QueueDriver {

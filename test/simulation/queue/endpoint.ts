@@ -1,5 +1,4 @@
 import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server.ts'
-import type { StoreListener } from '../../../src/locker/store/store.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type {
   AttemptOutcome,
@@ -19,9 +18,9 @@ import type {
   WorkerListener,
   WorkerRef,
 } from '../../../src/queue/store/store.ts'
-import { Link } from '../locker/link.ts'
-import type { SimProcess } from '../locker/process.ts'
-import { Subscription } from '../locker/subscription.ts'
+import { Link } from '../link.ts'
+import type { SimProcess } from '../process.ts'
+import { Subscription } from '../subscription.ts'
 import type { QueuePort } from './port.ts'
 import { short } from './recorder.ts'
 import type { QueuePeer } from './server.ts'
@@ -50,7 +49,7 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   /** Workers that take jobs, by nonce. */
   readonly #working = new Set<string>()
   readonly #removals = new Map<string, () => void>()
-  readonly #listeners = new Set<StoreListener>()
+  readonly #listeners = new Set<{ up(): void; down(): void }>()
 
   constructor(sim: SimProcess, world: QueueWorld, port: QueuePort) {
     this.#sim = sim
@@ -59,10 +58,8 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     this.acceptWithin = Math.min(2000, world.plan.lease / 2)
     this.#serverClock = new ServerClock(sim.clock)
     this.#fenceWatermark = new FenceWatermark(this.#serverClock)
-    // Link and Subscription read only what the worlds of Locker and queue have in common.
-    const around = world as unknown as ConstructorParameters<typeof Link>[1]
-    this.link = new Link(sim, around, (line) => world.history.say(line))
-    this.subscription = new Subscription(sim, around, this.#listeners)
+    this.link = new Link(sim, world, (line) => world.history.say(line))
+    this.subscription = new Subscription(sim, world, this.#listeners)
     world.server.join(port.inbox, this)
     this.subscription.connect(world.random.exponential(world.plan.latency))
   }
@@ -257,14 +254,8 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   }
 
   listen(listener: { up(): void; down(): void }): () => void {
-    const one = {
-      up: () => listener.up(),
-      down: () => listener.down(),
-      invalidated: () => {},
-      tagInvalidated: () => {},
-    }
-    this.#listeners.add(one)
-    return () => this.#listeners.delete(one)
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   close(): void {

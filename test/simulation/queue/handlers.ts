@@ -1,5 +1,5 @@
 import type { Handler, RunningJob } from '../../../src/queue/working/running-job.ts'
-import { identityOf } from '../locker/history.ts'
+import { identityOf } from '../history.ts'
 import type { AttemptRecord } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueActor, QueueWorld } from './world.ts'

@@ -1,4 +1,4 @@
-import { type Ending, History, type Moment } from '../locker/history.ts'
+import { type Ending, History, type Moment } from '../history.ts'
 
 /** One call of `submit`, `enqueue` or `result`. */
 export interface QueueCall {

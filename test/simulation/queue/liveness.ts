@@ -1,6 +1,6 @@
 import { OUTCOME_RETENTION } from '../../../src/queue/options.ts'
 import { OUTCOME_POLL_INTERVAL } from '../../../src/queue/submitting/outcome-waits.ts'
-import type { SimProcess } from '../locker/process.ts'
+import type { SimProcess } from '../process.ts'
 import type { Order, QueueDriver } from './driver.ts'
 import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'

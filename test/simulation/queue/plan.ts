@@ -1,10 +1,10 @@
-import type { Random } from '../locker/random.ts'
+import type { Random } from '../random.ts'
+import type { CommonPlan } from '../world.ts'
 
 /** The faults and callers of a run, derived from the seed. */
-export interface QueuePlan {
+export interface QueuePlan extends CommonPlan {
   /** A run without faults. */
   calm: boolean
-  processes: number
   commands: string[]
   /** Number of different payloads: few, so that many jobs are identical. */
   payloads: number
@@ -17,28 +17,12 @@ export interface QueuePlan {
   ttls: number[]
   /** Retention of failed jobs, ms; 0: none. */
   retained: number
-  /** Duration of the faults, ms. */
-  duration: number
-  calls: number
   /** Option `unavailableAfter` of the queues, ms. */
   unavailableAfter: number
-  /** Usual latency of a request or a message, ms. */
-  latency: number
-  /** Fraction of requests and messages that take longer, and their longest latency, ms. */
-  spikes: number
-  spike: number
-  /** Whether a connection keeps the order of its messages. */
-  ordered: boolean
-  /** Fraction of messages that are lost. */
-  lost: number
   /** Messages are not duplicated: Redis cannot do that. */
   repeated: 0
-  /** Fraction of requests that are refused. */
-  refused: number
   /** Fraction of outcomes that are too large for a message. */
   large: number
-  /** Number of faults of each kind in the run. */
-  faults: Record<QueueFault, number>
   /** Fraction of callers and handlers of each kind. */
   mix: {
     enqueue: number
@@ -53,16 +37,6 @@ export interface QueuePlan {
     fails: number
   }
 }
-
-export type QueueFault =
-  | 'pause'
-  | 'kill'
-  | 'cut'
-  | 'deafen'
-  | 'freeze'
-  | 'close'
-  /** All records are lost. */
-  | 'flush'
 
 /** Most runs have few kinds of faults, but many of them: that finds more than a few of every kind. */
 export function queuePlanOf(random: Random): QueuePlan {

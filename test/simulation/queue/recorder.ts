@@ -8,7 +8,7 @@ import type {
   Submission,
   SubmitReply,
 } from '../../../src/queue/store/store.ts'
-import { identityOf } from '../locker/history.ts'
+import { identityOf } from '../history.ts'
 import type { AttemptRecord, QueueHistory } from './history.ts'
 import type { QueuePort } from './port.ts'
 import type { QueuePeer, QueueServer, QueueWatcher } from './server.ts'

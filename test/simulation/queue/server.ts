@@ -3,7 +3,7 @@ import { InMemoryBroker } from '../../../src/queue/store/in-memory-broker.ts'
 import { QueueModel } from '../../../src/queue/store/model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type { Delivery, JobNotice } from '../../../src/queue/store/store.ts'
-import type { Scheduler } from '../locker/scheduler.ts'
+import type { Scheduler } from '../scheduler.ts'
 
 /** A process, as the server sees it. */
 export interface QueuePeer {

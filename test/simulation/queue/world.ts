@@ -2,9 +2,9 @@ import type { QueueOptions } from '../../../src/queue/options.ts'
 import { RedisQueue } from '../../../src/queue/queue.ts'
 import { InMemoryQueueClient, MemoryQueueStore } from '../../../src/queue/store/memory-store.ts'
 import type { QueueStore } from '../../../src/queue/store/store.ts'
-import { SimProcess } from '../locker/process.ts'
-import { Random } from '../locker/random.ts'
-import type { Scheduler } from '../locker/scheduler.ts'
+import { SimProcess } from '../process.ts'
+import type { Scheduler } from '../scheduler.ts'
+import { type SimActor, SimWorld } from '../world.ts'
 import { QueueEndpoint } from './endpoint.ts'
 import { handlerOf } from './handlers.ts'
 import { QueueHistory } from './history.ts'
@@ -29,39 +29,30 @@ class ProcessStore extends MemoryQueueStore {
 }
 
 /** A process with its queue. */
-export interface QueueActor {
-  process: SimProcess
+export interface QueueActor extends SimActor {
   endpoint: QueueEndpoint
   queue: RedisQueue
   /** The commands that it processes, with their concurrency. */
   concurrency: Map<string, number>
   /** Number of running handlers, by command. */
   running: Map<string, number>
-  closing: boolean
 }
 
 /** All objects of a run. */
-export class QueueWorld {
-  readonly random: Random
+export class QueueWorld extends SimWorld<QueueActor> {
   readonly plan: QueuePlan
-  readonly scheduler: Scheduler
   readonly server: QueueServer
   readonly history: QueueHistory
   readonly recorder: QueueRecorder
-  readonly actors: QueueActor[] = []
-  /** Whether the faults have stopped. */
-  healed = false
   /** Kills a process. */
   kill: (actor: QueueActor) => void = () => {}
   /** Resolves when the handlers of a burst may end. */
   burst: Promise<void> = Promise.resolve()
   readonly #mutation: QueueMutation | undefined
-  #published = 0
 
   constructor(seed: number, scheduler: Scheduler, traced: boolean, mutation?: QueueMutation) {
-    this.random = new Random(seed)
+    super(seed, scheduler)
     this.plan = queuePlanOf(this.random)
-    this.scheduler = scheduler
     this.history = new QueueHistory(() => scheduler.now, traced)
     this.server = new QueueServer(scheduler)
     this.recorder = new QueueRecorder(this.history, this.server, this.plan.commands)
@@ -112,15 +103,5 @@ export class QueueWorld {
       retain: { failed, completed: failed },
       backoff: random.chance(0.7) ? 0 : plan.lease / 4,
     }
-  }
-
-  /** A new number, for a unique result. */
-  novelty(): number {
-    return ++this.#published
-  }
-
-  /** Processes that can make calls. */
-  awake(): QueueActor[] {
-    return this.actors.filter(({ process, closing }) => process.awake && !closing)
   }
 }

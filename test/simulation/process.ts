@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../../src/kernel/time.ts'
+import type { Clock, Timer } from '../../src/kernel/time.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /** A time span in which a process stood still. */

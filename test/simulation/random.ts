@@ -1,6 +1,6 @@
 import crypto from 'node:crypto'
 import { syncBuiltinESMExports } from 'node:module'
-import { newId } from '../../../src/kernel/keys.ts'
+import { newId } from '../../src/kernel/keys.ts'
 
 /** A seeded random number generator (splitmix32). */
 export class Random {

@@ -1,9 +1,8 @@
-import { ClosedError, UnavailableError } from '../../../src/errors.ts'
-import type { Plan } from './plan.ts'
+import { ClosedError, UnavailableError } from '../../src/errors.ts'
 import type { SimProcess } from './process.ts'
 import type { Random } from './random.ts'
 import type { Scheduler } from './scheduler.ts'
-import type { SimServer } from './server.ts'
+import type { CommonPlan, FaultyServer } from './world.ts'
 
 /** A request without a reply. */
 interface Request {
@@ -21,9 +20,9 @@ interface Request {
 export class Link {
   readonly #process: SimProcess
   readonly #scheduler: Scheduler
-  readonly #server: SimServer
+  readonly #server: FaultyServer
   readonly #random: Random
-  readonly #plan: Plan
+  readonly #plan: CommonPlan
   readonly #say: (line: () => string) => void
   /** Sent without a reply, in the order of sending. */
   readonly #unanswered = new Set<Request>()
@@ -39,7 +38,7 @@ export class Link {
 
   constructor(
     process: SimProcess,
-    world: { scheduler: Scheduler; server: SimServer; random: Random; plan: Plan },
+    world: { scheduler: Scheduler; server: FaultyServer; random: Random; plan: CommonPlan },
     say: (line: () => string) => void,
   ) {
     this.#process = process

@@ -1,8 +1,7 @@
-import type { StoreListener } from '../../../src/locker/store/store.ts'
-import type { Plan } from './plan.ts'
 import type { SimProcess } from './process.ts'
 import type { Random } from './random.ts'
 import type { Scheduler } from './scheduler.ts'
+import type { CommonPlan } from './world.ts'
 
 /** A lost subscription is detected within this time, ms. */
 export const DETECTED_WITHIN = 2000
@@ -12,8 +11,8 @@ export class Subscription {
   readonly #process: SimProcess
   readonly #scheduler: Scheduler
   readonly #random: Random
-  readonly #plan: Plan
-  readonly #listeners: ReadonlySet<StoreListener>
+  readonly #plan: CommonPlan
+  readonly #listeners: ReadonlySet<{ up(): void; down(): void }>
   /** Whether the process believes that messages arrive. */
   #subscribed = false
   /** Whether the server sends; whether messages are lost on the way. */
@@ -27,8 +26,8 @@ export class Subscription {
 
   constructor(
     process: SimProcess,
-    world: { scheduler: Scheduler; random: Random; plan: Plan },
-    listeners: ReadonlySet<StoreListener>,
+    world: { scheduler: Scheduler; random: Random; plan: CommonPlan },
+    listeners: ReadonlySet<{ up(): void; down(): void }>,
   ) {
     this.#process = process
     this.#scheduler = world.scheduler
