@@ -2,12 +2,11 @@
 // the same state, and send the same messages to the same flights. Time is an argument of both.
 
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
-import { FORMAT, newId } from '../../src/kernel/keys.ts'
+import { newId } from '../../src/kernel/keys.ts'
 import { Script } from '../../src/kernel/redis/call.ts'
-import { Connection } from '../../src/kernel/redis/connection.ts'
+import type { Connection } from '../../src/kernel/redis/connection.ts'
 import { systemClock } from '../../src/kernel/time.ts'
 import { MemoryStore } from '../../src/locker/store/memory-store.ts'
 import type { ResourceRecord, TransitionContext } from '../../src/locker/store/record.ts'
@@ -25,11 +24,9 @@ import {
   type Store,
 } from '../../src/locker/store/store.ts'
 import { senderOf } from '../support/clients.ts'
-import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { messagesArrived, noticedGone, testConformance, WITHIN } from './suite.ts'
 
 const RUNS = 300
-const WITHIN = 10_000
 /** Limits of parked flights and of the bytes of a message, small enough to be reached. */
 const MAX_PARKED = 3
 const MESSAGE_LIMIT = 40
@@ -440,7 +437,7 @@ class Worlds {
     this.#keys = [`${run}:a`, `${run}:b`]
   }
 
-  async open(connections: Connection[], scripts: LockerScripts): Promise<void> {
+  async open(connections: readonly Connection[], scripts: LockerScripts): Promise<void> {
     for (const connection of connections) await this.#enter(connection, scripts)
     for (let index = 0; index < FLIGHTS; index++) {
       const party = index % connections.length
@@ -717,8 +714,7 @@ class Worlds {
     party.gone = true
     party.model.close()
     await party.connection.close()
-    const left = async () => (await this.#client.pubsub('NUMSUB', party.connection.inboxChannel))[1] === 0
-    await until(left, { what: 'the server to see that it has gone', every: 1 })
+    await noticedGone(this.#client, party.connection)
   }
 
   async compare(key: string): Promise<void> {
@@ -729,23 +725,12 @@ class Worlds {
     assert.deepEqual(found, stateOfRecord(this.#model.find(key), this.#named), 'state')
   }
 
-  /** Waits until all messages that were published so far have arrived. */
-  async #drain(): Promise<void> {
+  #drain(): Promise<void> {
     const present = this.#parties.filter(({ gone }) => !gone)
-    const arrived = present.map(
-      ({ connection }) =>
-        new Promise<void>((resolve) => {
-          const marker = newId()
-          connection.inbox.listen(marker, {
-            hint() {
-              connection.inbox.ignore(marker)
-              resolve()
-            },
-          })
-          void this.#client.publish(connection.inboxChannel, `${FORMAT}${marker}m`)
-        }),
+    return messagesArrived(
+      this.#client,
+      present.map(({ connection }) => connection),
     )
-    await Promise.all(arrived)
   }
 
   /** Compares the final state and all messages. */
@@ -760,54 +745,6 @@ class Worlds {
     return this.#client.del(this.#keys)
   }
 }
-
-const SERVER = ['--hash-max-listpack-value', '1024', '--hash-max-listpack-entries', '1024']
-
-/** A server on which hash fields keep their order, so that the order of the parked flights is known. */
-async function open() {
-  const t = await setup({ args: SERVER })
-  const client = await t.client()
-  const connections = Array.from({ length: 3 }, () => new Connection(t.redis, { clock }))
-  const subscribed = async (connection: Connection) => {
-    await connection.call(new Script('return 1').with([], []), WITHIN)
-    await until(() => connection.subscribed, { what: 'a subscription', every: 1 })
-    return connection
-  }
-  await Promise.all(connections.map(subscribed))
-  return {
-    /** Both stores agree on all operations. */
-    property: (scripts: LockerScripts) =>
-      fc.asyncProperty(fc.array(op, { minLength: 1, maxLength: 40, size: 'max' }), async (ops) => {
-        const worlds = new Worlds(client)
-        const leaver = ops.some(({ type }) => type === 'leave') ? [new Connection(t.redis, { clock })] : []
-        try {
-          await worlds.open([...connections, ...(await Promise.all(leaver.map(subscribed)))], scripts)
-          for (const op of ops) await worlds.apply(op)
-          await worlds.finish()
-        } finally {
-          await worlds.close()
-          for (const connection of leaver) await connection.close()
-        }
-      }),
-    async [Symbol.asyncDispose]() {
-      for (const connection of connections) await connection.close()
-      await t[Symbol.asyncDispose]()
-    },
-  }
-}
-
-const seed = process.env['SOLOFLIGHT_SEED']
-
-test(`S1 S2 S3 S6 conformance - the scripts do what the memory store does`, async () => {
-  await using t = await open()
-  const given = seed === undefined ? {} : { seed: Number(seed) }
-  await fc.assert(t.property(buildScripts(TEST_TIME)), {
-    numRuns: RUNS,
-    examples: RARE,
-    includeErrorInReport: true,
-    ...given,
-  })
-})
 
 const PLAIN_VALUE = { kind: 'value', outcomeRetention: 1, keepStale: 0, tags: '', bypassFor: 0 } as const
 
@@ -959,18 +896,6 @@ const RARE: [Op[]][] = [
   // All flights are notified when the lease was expired by its holder.
   [[claim(1), claim(2), claim(5), expireLease]],
 ]
-
-for (const [title, ops] of Object.entries(REGRESSIONS)) {
-  test(`S6 conformance - ${title}`, async () => {
-    await using t = await open()
-    await fc.assert(t.property(buildScripts(TEST_TIME)), {
-      examples: [[ops]],
-      numRuns: 1,
-      endOnFailure: true,
-      includeErrorInReport: true,
-    })
-  })
-}
 
 /** A planted bug: one passage of a script, and what stands there instead. */
 interface Mutant {
@@ -1290,27 +1215,24 @@ const MUTANTS: Record<string, Mutant> = {
   },
 }
 
-describe('conformance - finds planted bugs', () => {
-  let t: Awaited<ReturnType<typeof open>>
-  before(async () => {
-    t = await open()
-  })
-  after(() => t[Symbol.asyncDispose]())
+function mutant({ script, from, to }: Mutant): LockerScripts {
+  const scripts = buildScripts(TEST_TIME)
+  const { source } = scripts[script]
+  const at = source.lastIndexOf(from)
+  assert.ok(at >= 0, `the script has changed: ${from}`)
+  return { ...scripts, [script]: new Script(source.slice(0, at) + to + source.slice(at + from.length)) }
+}
 
-  for (const [name, { script, from, to }] of Object.entries(MUTANTS)) {
-    test(`conformance - finds ${name}`, async () => {
-      const scripts = buildScripts(TEST_TIME)
-      const { source } = scripts[script]
-      const at = source.lastIndexOf(from)
-      assert.ok(at >= 0, `the script has changed: ${from}`)
-      const mutant = new Script(source.slice(0, at) + to + source.slice(at + from.length))
-      const property = t.property({ ...scripts, [script]: mutant })
-      const { failed, numRuns } = await fc.check(property, {
-        numRuns: 10 * RUNS,
-        examples: RARE,
-        endOnFailure: true,
-      })
-      assert.ok(failed, `not found in ${numRuns} runs`)
-    })
-  }
+testConformance<LockerScripts, Op>({
+  name: 'conformance',
+  title: 'S1 S2 S3 S6 conformance - the scripts do what the memory store does',
+  clock,
+  op,
+  createWorlds: (client) => new Worlds(client),
+  sound: () => buildScripts(TEST_TIME),
+  runs: RUNS,
+  rare: RARE,
+  regressions: REGRESSIONS,
+  mutants: Object.fromEntries(Object.entries(MUTANTS).map(([name, bug]) => [name, () => mutant(bug)])),
+  runsPerMutant: 10 * RUNS,
 })

@@ -2,12 +2,11 @@
 // state, the same messages to the same inboxes. Time is an argument of both.
 
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
-import { FORMAT, newId } from '../../src/kernel/keys.ts'
+import { newId } from '../../src/kernel/keys.ts'
 import { Script } from '../../src/kernel/redis/call.ts'
-import { Connection } from '../../src/kernel/redis/connection.ts'
+import type { Connection } from '../../src/kernel/redis/connection.ts'
 import { systemClock } from '../../src/kernel/time.ts'
 import { InMemoryBroker } from '../../src/queue/store/in-memory-broker.ts'
 import { InMemoryQueueClient } from '../../src/queue/store/memory-store.ts'
@@ -32,11 +31,9 @@ import {
   type WorkerRef,
 } from '../../src/queue/store/store.ts'
 import { senderOf } from '../support/clients.ts'
-import { setup } from '../support/setup.ts'
-import { until } from '../support/wait.ts'
+import { messagesArrived, noticedGone, testConformance, WITHIN } from './suite.ts'
 
 const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 300)
-const WITHIN = 10_000
 /** Small bounds, so that random operations reach them. */
 const MAX_PARKED = 3
 const MESSAGE_LIMIT = 40
@@ -585,7 +582,7 @@ class Worlds {
     })
   }
 
-  async open(connections: Connection[], scripts: QueueScripts): Promise<void> {
+  async open(connections: readonly Connection[], scripts: QueueScripts): Promise<void> {
     for (const connection of connections) this.#enter(connection, scripts)
     await this.#setTime(EPOCH)
   }
@@ -1053,8 +1050,7 @@ class Worlds {
     for (const [nonce, { park }] of this.#owed)
       if (park.startsWith(peer.model.inbox)) this.#owed.delete(nonce)
     await peer.connection.close()
-    const left = async () => (await this.#client.pubsub('NUMSUB', peer.connection.inboxChannel))[1] === 0
-    await until(left, { what: 'the server to see that it has gone', every: 1 })
+    await noticedGone(this.#client, peer.connection)
   }
 
   /** Invariants of the model: no job is lost, none is ready beside a free slot, and each waiter is parked on a record. */
@@ -1128,23 +1124,12 @@ class Worlds {
     assert.deepEqual(redis, model, 'state')
   }
 
-  /** Resolves when all messages that were published so far have arrived. */
-  async #drain(): Promise<void> {
+  #drain(): Promise<void> {
     const present = this.#peers.filter(({ gone }) => !gone)
-    const arrived = present.map(
-      ({ connection }) =>
-        new Promise<void>((resolve) => {
-          const marker = newId()
-          connection.inbox.listen(marker, {
-            hint() {
-              connection.inbox.ignore(marker)
-              resolve()
-            },
-          })
-          void this.#client.publish(connection.inboxChannel, `${FORMAT}${marker}m`)
-        }),
+    return messagesArrived(
+      this.#client,
+      present.map(({ connection }) => connection),
     )
-    await Promise.all(arrived)
   }
 
   async close(): Promise<void> {
@@ -1152,53 +1137,6 @@ class Worlds {
     await this.#client.flushall()
   }
 }
-
-/** Hashes keep the order of their fields on this server, so the order of notices is known. */
-const SERVER = ['--hash-max-listpack-value', '4096', '--hash-max-listpack-entries', '1024']
-
-async function open() {
-  const t = await setup({ args: SERVER })
-  const client = await t.client()
-  const connect = async () => {
-    const connection = new Connection(t.redis, { clock })
-    await connection.call(new Script('return 1').with([], []), WITHIN)
-    await until(() => connection.subscribed, { what: 'a subscription', every: 1 })
-    return connection
-  }
-  const connections = await Promise.all([connect(), connect(), connect()])
-  return {
-    /** Holds when both worlds agree on all operations. */
-    property: (scripts: QueueScripts) =>
-      fc.asyncProperty(fc.array(op, { minLength: 1, maxLength: 40, size: 'max' }), async (ops) => {
-        const worlds = new Worlds(client)
-        const leaver = ops.some(({ type }) => type === 'leave') ? [await connect()] : []
-        try {
-          await worlds.open([...connections, ...leaver], scripts)
-          for (const op of ops) await worlds.apply(op)
-        } finally {
-          await worlds.close()
-          for (const connection of leaver) await connection.close()
-        }
-      }),
-    async [Symbol.asyncDispose]() {
-      for (const connection of connections) await connection.close()
-      await t[Symbol.asyncDispose]()
-    },
-  }
-}
-
-const seed = process.env['SOLOFLIGHT_SEED']
-
-test('S1 S2 S3 S6 queue conformance - the scripts do what the model does', async () => {
-  await using t = await open()
-  const given = seed === undefined ? {} : { seed: Number(seed) }
-  await fc.assert(t.property(buildQueueScripts(TEST_TIME)), {
-    numRuns: RUNS,
-    examples: RARE_CASES,
-    includeErrorInReport: true,
-    ...given,
-  })
-})
 
 /** An ordinary submission. */
 const submit = (peer: number, job: number, other: Partial<SubmissionOp> = {}): Op => ({
@@ -1581,21 +1519,15 @@ function mutant(replacements: [from: string, to: string][]): QueueScripts {
   return scripts
 }
 
-describe('queue conformance - finds planted bugs', () => {
-  let t: Awaited<ReturnType<typeof open>>
-  before(async () => {
-    t = await open()
-  })
-  after(() => t[Symbol.asyncDispose]())
-
-  for (const [name, replacements] of Object.entries(MUTANTS)) {
-    test(`queue conformance - finds ${name}`, async () => {
-      const { failed, numRuns } = await fc.check(t.property(mutant(replacements)), {
-        numRuns: 5 * RUNS,
-        examples: RARE_CASES,
-        endOnFailure: true,
-      })
-      assert.ok(failed, `not found in ${numRuns} runs`)
-    })
-  }
+testConformance<QueueScripts, Op>({
+  name: 'queue conformance',
+  title: 'S1 S2 S3 S6 queue conformance - the scripts do what the model does',
+  clock,
+  op,
+  createWorlds: (client) => new Worlds(client),
+  sound: () => buildQueueScripts(TEST_TIME),
+  runs: RUNS,
+  rare: RARE_CASES,
+  mutants: Object.fromEntries(Object.entries(MUTANTS).map(([name, bug]) => [name, () => mutant(bug)])),
+  runsPerMutant: 5 * RUNS,
 })
