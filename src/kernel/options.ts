@@ -32,7 +32,6 @@ export function expectedError(name: string, what: string, got: unknown): TypeErr
 /** Checks the value of the option `name`, which is not undefined. @throws TypeError */
 export type Check = (name: string, value: unknown) => void
 
-/** A check by a predicate. */
 function checkOf(what: string, isValid: (value: unknown) => boolean): Check {
   return (name, value) => {
     if (!isValid(value)) throw expectedError(name, what, value)
@@ -55,12 +54,10 @@ export function timeoutFrom(min: number): Check {
   return checkOf(what, (value) => isNumber(value, min, Number.POSITIVE_INFINITY))
 }
 
-/** A number from `min` to `max`. */
 export function numberBetween(min: number, max: number): Check {
   return checkOf(`a number from ${min} to ${max}`, (value) => isNumber(value, min, max))
 }
 
-/** An integer from 1 to `max`. */
 export function integerUpTo(max: number): Check {
   return checkOf(
     `a whole number from 1 to ${max}`,
@@ -68,7 +65,6 @@ export function integerUpTo(max: number): Check {
   )
 }
 
-/** An integer from `min`, or Infinity. */
 export function countFrom(min: number): Check {
   const what = `a whole number from ${min} and up, or Infinity`
   return checkOf(
@@ -79,7 +75,6 @@ export function countFrom(min: number): Check {
   )
 }
 
-/** One of `choices`. */
 export function oneOf(choices: readonly unknown[]): Check {
   const what = `one of ${choices.map((choice) => JSON.stringify(choice)).join(', ')}`
   return checkOf(what, (value) => choices.includes(value))
@@ -102,10 +97,8 @@ export function falseOr(check: Check): Check {
   }
 }
 
-/** A number of milliseconds from 0, but not Infinity. */
 export const checkDuration: Check = durationFrom(0)
 
-/** A number of milliseconds from 0, or Infinity. */
 export const checkTimeout: Check = timeoutFrom(0)
 
 /** The duration of a lease, ms: a shorter one could not be renewed in time. */
@@ -144,7 +137,6 @@ export type OptionTable<Options, Defaults = unknown> = {
     : readonly [Check, typeof REQUIRED]
 }
 
-/** Some rows of a table. */
 export function pick<T, Name extends keyof T>(table: T, ...names: Name[]): Pick<T, Name> {
   return Object.fromEntries(names.map((name) => [name, table[name]])) as Pick<T, Name>
 }
@@ -179,7 +171,6 @@ export function checkOptions<Options extends object>(
   }
 }
 
-/** The defaults of a table. */
 export function defaultsOf<Options, Defaults>(table: OptionTable<Options, Defaults>): Defaults {
   const rows = Object.entries<readonly [Check, unknown?]>(table).filter(([, row]) => row.length === 2)
   return Object.fromEntries(rows.map(([name, [, value]]) => [name, value])) as Defaults

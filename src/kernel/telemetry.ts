@@ -83,7 +83,6 @@ export function hasListeners(event: TelemetryEvent): boolean {
   return channels[event].hasSubscribers
 }
 
-/** Publishes an event, if it has subscribers. */
 export function emit<E extends TelemetryEvent>(event: E, data: TelemetryEvents[E]): void {
   const target = channels[event]
   if (target.hasSubscribers) target.publish(data)

@@ -141,7 +141,6 @@ const DEADLINE_STEP_MS = 25
 /** Operations of about the same duration. They expire in the order in which they were added, so one timer serves all. */
 class DeadlineGroup {
   readonly #clock: Clock
-  /** Called when the group is empty. */
   readonly #onEnd: () => void
   readonly #pending = new TransientSet<Pending>()
   #timer: Timer | undefined
@@ -271,7 +270,6 @@ export class LeaseTimer {
   #expiresAt = NEVER
   #maxHoldAt: number
   #timer: Timer | undefined
-  /** When the timer fires. */
   #timerAt = NEVER
 
   /** `maxHold`: ms from now. */
@@ -329,7 +327,6 @@ export class LeaseTimer {
     this.arm()
   }
 
-  /** Raises the events that are due. */
   check(): void {
     const now = this.#clock.now()
     if (now >= this.#expiresAt) {

@@ -92,7 +92,6 @@ export abstract class BaseWaiter implements Pending {
   readonly #background: boolean
   readonly #since: number
   readonly #deferred = pDefer<unknown>()
-  /** Unsubscribes from the signal. */
   readonly #stopListening: (() => void) | undefined
   #state: 'waiting' | 'settled' = 'waiting'
 
@@ -143,7 +142,6 @@ export abstract class BaseWaiter implements Pending {
   }
 }
 
-/** Shortest time between two sends of progress. */
 const PROGRESS_INTERVAL_MS = 50
 
 /**

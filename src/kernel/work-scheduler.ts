@@ -244,7 +244,6 @@ export function callingWork(): WorkScope | undefined {
   return runningWork.getStore() as WorkScope | undefined
 }
 
-/** Number of works that run. */
 let running = 0
 
 /**

@@ -8,59 +8,37 @@ import type { ActiveLease } from './processor/lease-state.ts'
 import type { Store } from './store/store.ts'
 
 /** Counters of a locker, from its construction on. */
-export interface Counters {
+export class Counters {
   /** Results read from the store. */
-  hits: number
+  hits = 0
   /** Callers that joined a flight of their process. */
-  joins: number
+  joins = 0
   /** Grants received. */
-  grants: number
+  grants = 0
   /** Grants of leases that another process had let expire. */
-  takeovers: number
+  takeovers = 0
   /** Times that a flight was parked behind another process. */
-  parks: number
+  parks = 0
   /** Works that have ended; those of them that failed. */
-  works: number
-  failures: number
+  works = 0
+  failures = 0
   /** Results and failures that the store accepted. */
-  settled: number
+  settled = 0
   /** Leases lost. */
-  lost: number
+  lost = 0
   /** Waiters that were rejected at their deadline; by their signal. */
-  timeouts: number
-  aborts: number
+  timeouts = 0
+  aborts = 0
   /** Stale results served; works that ran in a bypass. */
-  stale: number
-  bypasses: number
+  stale = 0
+  bypasses = 0
   /** Stored values that the codec could not decode. Each was computed anew. */
-  undecodable: number
+  undecodable = 0
   /** Results served from this process's cache while Redis was unavailable. */
-  unverified: number
+  unverified = 0
   /** Claims that failed because Redis was unavailable; works that therefore ran for this process alone. */
-  unavailable: number
-  unshared: number
-}
-
-export function newCounters(): Counters {
-  return {
-    hits: 0,
-    joins: 0,
-    grants: 0,
-    takeovers: 0,
-    parks: 0,
-    works: 0,
-    failures: 0,
-    settled: 0,
-    lost: 0,
-    timeouts: 0,
-    aborts: 0,
-    stale: 0,
-    bypasses: 0,
-    undecodable: 0,
-    unverified: 0,
-    unavailable: 0,
-    unshared: 0,
-  }
+  unavailable = 0
+  unshared = 0
 }
 
 /** Counts a stored value that the codec could not decode: another codec wrote it. It is treated as a miss. */

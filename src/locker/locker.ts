@@ -194,12 +194,8 @@ export class Locker implements AsyncDisposable {
     const { lease, value } = await flights.store.snapshot(this.#record(key), options.unavailableAfter)
     return {
       status: value && value.ttlLeft > 0 ? 'done' : lease ? 'locked' : 'free',
-      ...(lease && {
-        lock: { holder: lease.holder, fence: lease.fence, leaseLeft: lease.leaseLeft, parked: lease.parked },
-      }),
-      ...(value && {
-        value: { fence: value.fence, age: value.age, ttlLeft: value.ttlLeft, staleLeft: value.staleLeft },
-      }),
+      ...(lease && { lock: lease }),
+      ...(value && { value }),
     }
   }
 

@@ -10,7 +10,7 @@ import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
 import { Call, type Namespace, type Work } from './call.ts'
 import { FlightTable } from './flight/flight-table.ts'
-import { type LockerContext, newCounters } from './locker-context.ts'
+import { Counters, type LockerContext } from './locker-context.ts'
 import {
   type AnyRunOptions,
   type LockerOptions,
@@ -72,7 +72,7 @@ export class LockerRuntime {
       ...this.options,
       store: this.flights.store,
       clock: this.clock,
-      counters: newCounters(),
+      counters: new Counters(),
       cache: this.#cache,
       scheduler: new WorkScheduler(concurrency, this.clock),
       heldLeases: new TransientSetMap(),

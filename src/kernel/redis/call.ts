@@ -9,7 +9,6 @@ import type { Server, ServerCall } from './server.ts'
 /** The commands that requests send. */
 export type CommandName = 'evalsha' | 'eval' | 'hget' | 'time' | 'publish'
 
-/** Sends the commands of a request. */
 export interface CommandSender {
   /** Sends a command; bulk replies are Buffers. Rejects with the error of the client. */
   send(name: CommandName, args: (string | Buffer | number)[]): Promise<unknown>
@@ -148,7 +147,6 @@ export class ReplyCallbacks implements ReplyHandler {
 export interface CallHost {
   /** The request of the call sends a command. */
   dispatch(call: Call, name: CommandName, args: (string | Buffer | number)[]): Promise<unknown>
-  /** The deadline of the call has passed. */
   onDeadline(call: Call): void
   /** The connection that the call was sent on has ended. */
   onConnectionLost(call: Call): void
@@ -206,7 +204,6 @@ export class Call implements Pending, ServerCall, CommandOwner, CommandSender {
   bytes = 0
   /** Bytes of the largest command that was sent for it. */
   largestCommand = 0
-  /** The command of the present attempt. */
   command: OneConnectionCommand | undefined
   server: Server<Call>
   readonly request: Request

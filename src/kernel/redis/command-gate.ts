@@ -41,12 +41,10 @@ export class CommandGate implements CallHost {
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #servers: Servers<Call>
-  /** Number of calls that are pausing. */
   #pausing = 0
   readonly #clientErrors: ClientErrors
   /** Cleared when it is called. */
   #onFirstReply: (() => void) | undefined
-  /** Number of connections so far. */
   #connections = 0
   #state: 'open' | 'closed' = 'open'
 

@@ -34,7 +34,6 @@ export class CircuitBreaker {
     return this.#state
   }
 
-  /** The connection is lost. */
   onDisconnected(now: number): void {
     const state = this.#state
     if (state.kind === 'half-open') this.#state = { kind: 'open', since: state.since }
@@ -59,7 +58,6 @@ export class CircuitBreaker {
     if (this.#state.kind === 'open') this.#state = { kind: 'half-open', since: this.#state.since }
   }
 
-  /** The server has replied. */
   onReply(): void {
     if (this.#state !== CLOSED) this.#state = CLOSED
   }
@@ -106,7 +104,6 @@ export class Server<Call extends ServerCall> {
   replies = 0
   /** The key that a probe reads: that of the last call that failed. */
   probeKey = 'soloflight'
-  /** The timer of the next probe, if one is scheduled. */
   probeTimer: Timer | undefined
   /** Timeouts of queued calls, ms, for which a timer is set. */
   readonly timedWaits: Set<number> = new Set()
@@ -159,7 +156,6 @@ export class Server<Call extends ServerCall> {
     if (this.#watched && !this.#watchTimer) this.#watchAfter(SOCKET_TIMEOUT_MS)
   }
 
-  /** An attempt of a call has ended. */
   onAttemptEnded(call: Call): void {
     this.sent.delete(call)
     if (this.sent.size === 0) this.#soleCall = undefined

@@ -49,12 +49,10 @@ export class Inbox {
     this.#listeners.set(nonce, listener)
   }
 
-  /** Stops listening. */
   ignore(nonce: string): void {
     this.#listeners.delete(nonce)
   }
 
-  /** Calls the listener of a message. */
   deliver(message: Buffer): void {
     if (message.length <= NONCE_END || message.toString('latin1', 0, 1) !== FORMAT) return
     if (message[1] === STAR) return this.#deliverBundle(message)
@@ -91,7 +89,6 @@ export class Inbox {
 const PING_INTERVAL_MS = 700
 /** … and for its reply: a lost connection is detected within two seconds. */
 const PING_TIMEOUT_MS = 1000
-/** Limit for connecting and subscribing. */
 const CONNECT_TIMEOUT_MS = 2000
 /** Delay before connecting again: doubles with each attempt, up to the maximum. */
 const MIN_RETRY_DELAY_MS = 20
@@ -179,7 +176,6 @@ export class Subscriber {
     return this.#lastError
   }
 
-  /** Starts connecting. */
   open(): void {
     if (this.#state.kind === 'idle') this.#connect()
   }
@@ -218,7 +214,6 @@ export class Subscriber {
     }
   }
 
-  /** Whether this is the present client. */
   #uses(client: RedisServerClient): boolean {
     return 'client' in this.#state && this.#state.client === client
   }
@@ -285,7 +280,6 @@ export class Subscriber {
     if ('timer' in this.#state) this.#state.timer.cancel()
   }
 
-  /** Ends the subscription. */
   close(): void {
     const state = this.#state
     if (state.kind === 'closed') return

@@ -122,7 +122,6 @@ export class Claimant implements Claimer {
     this.begin()
   }
 
-  /** The flight is closed. */
   close(): void {
     this.#move(DONE)
     this.#stopListening()

@@ -86,12 +86,10 @@ export const IDLE = { kind: 'idle' } as const
 /** The value is being read, which costs the server a tenth of a claim. */
 export const READING = { kind: 'reading' } as const
 
-/** The flight is closed. */
 export const DONE = { kind: 'done' } as const
 
 // Made by constructors: see kernel/collections.ts.
 
-/** A claim is under way. */
 export class Claiming {
   readonly kind = 'claiming'
   /** The grant whose outcome the flight waits for, so that it may read it even if it was not stored; 0: none. */

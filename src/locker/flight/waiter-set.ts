@@ -119,7 +119,6 @@ const NOTHING_SENT = new SentRequest(0, 0, false)
 export interface WaiterSetListener {
   /** A waiter was settled. */
   onWaiterLeft(): void
-  /** A waiter has waited for its `softTimeout`. */
   onSoftTimeout(waiter: Waiter): void
 }
 
@@ -211,7 +210,6 @@ export class WaiterSet implements LeaseWaiters {
     this.#listener.onWaiterLeft()
   }
 
-  /** Called by a waiter. */
   onSoftTimeout(waiter: Waiter): void {
     this.#listener.onSoftTimeout(waiter)
   }

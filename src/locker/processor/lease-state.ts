@@ -122,9 +122,7 @@ export interface HeldLeaseListener extends WaitNode {
   onLeaseLost(grant: Grant, unconfirmed?: Regrant): void
   /** A release is sent now. Returns the attempt to which it grants anew, if there is one. */
   onReleasing(grant: Grant, asExpired: boolean): Regrant | undefined
-  /** The lease was released and granted anew. */
   onRegranted(grant: Grant, regrant: Regrant, fence: number, sentAt: number): void
-  /** The grant was invalidated. */
   onInvalidated(): void
 }
 

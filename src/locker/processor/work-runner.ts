@@ -14,14 +14,12 @@ const DEFAULT_BYPASS = 10_000
 
 const NO_STORE_OPTIONS: OptionTable<{ bypassFor?: number | undefined }> = { bypassFor: [checkDuration] }
 
-/** What a work came to. */
 interface WorkResult {
   failed: boolean
   /** The value, or what was thrown. */
   result: unknown
 }
 
-/** What a work is given. */
 function contextOf(held: HeldLease): WorkContext {
   return {
     key: held.call.key,

@@ -64,7 +64,6 @@ export class ClaimBatcher {
   readonly #queue = new Fifo<Entry>()
   #inFlight = 0
   #window: number
-  /** `#sendQueued` is running. */
   #sending = false
   /** Counts replies and failures, for the stall timer. */
   #settled = 0

@@ -80,7 +80,6 @@ export class RedisStore implements Store {
   readonly #time: Request
   /** Reads of this tick, until it ends. */
   readonly #reads = new Fifo<ValueRead>()
-  /** A request for the server's time is under way. */
   #learningTime: Promise<void> | undefined
 
   constructor(connection: Connection, options: RedisStoreOptions = {}) {

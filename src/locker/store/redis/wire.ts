@@ -135,7 +135,6 @@ export interface StoredValue {
  */
 export const VALUE_HEADER: string = '>Bddd'
 
-/** Bytes of that header. */
 export const HEADER_LENGTH: number = 25
 
 const TAGS_LENGTH_BYTES = 4
