@@ -6,7 +6,6 @@ import { microtask } from '../kernel/time.ts'
 import type { DueResult, QueueStore } from './store/store.ts'
 import type { Attempt } from './working/attempt.ts'
 import { type AttemptResult, failureOf } from './working/attempt-result.ts'
-import type { WorkerEvents } from './working/worker.ts'
 
 /** The job of an event. */
 export interface JobEvent {
@@ -93,21 +92,14 @@ export class EventReporter {
     this.#publish('submitted', { id, command, disposition })
   }
 
-  /** The listeners for the worker of a command. */
-  workerEvents(command: string): Omit<WorkerEvents, 'dueIn' | 'announcementsFail'> {
-    return {
-      started: (attempt) => this.#started(attempt, command),
-      ended: (attempt, result, ms) => this.#ended(attempt, result, ms, command),
-      lost: (attempt, reason) => this.#lost(attempt, reason, command),
-    }
-  }
-
-  #started({ delivery, number }: Attempt, command: string): void {
+  /** The handler was called. */
+  started({ delivery, number, command }: Attempt): void {
     this.#publish('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
   }
 
-  #ended(attempt: Attempt, { kind, error, delay }: AttemptResult, ms: number, command: string): void {
-    const { delivery, number } = attempt
+  /** The store accepted the result. `ms`: duration of the attempt. */
+  ended(attempt: Attempt, { kind, error, delay }: AttemptResult, ms: number): void {
+    const { delivery, number, command } = attempt
     const { id, fence } = delivery
     const details = { id, command, attempt: number, fence, ms }
     if (hasListeners('attempt')) emit('attempt', { queue: this.#queue, ...details, failed: kind !== 'value' })
@@ -123,7 +115,8 @@ export class EventReporter {
     }
   }
 
-  #lost({ delivery, number }: Attempt, reason: unknown, command: string): void {
+  /** The attempt was lost or cancelled, or the store refused its result. */
+  lost({ delivery, number, command }: Attempt, reason: unknown): void {
     this.counters.lost++
     const { id, fence } = delivery
     const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }

@@ -1,8 +1,10 @@
 // State machines: an event that is illegal in the present state is refused by an internal error.
 
 import assert from 'node:assert/strict'
+import { EventEmitter } from 'node:events'
 import { test } from 'node:test'
 import { AsyncContext } from '../../src/kernel/time.ts'
+import { EventReporter } from '../../src/queue/events.ts'
 import { MemoryQueueStore } from '../../src/queue/index.ts'
 import { type QueueContext, resolveQueueOptions } from '../../src/queue/options.ts'
 import type { Delivery, QueueStore } from '../../src/queue/store/store.ts'
@@ -35,9 +37,10 @@ test('states - an attempt runs once', async () => {
 })
 
 test('states - a worker stops before it closes, and a poller closes once', async () => {
-  const events = { started() {}, ended() {}, lost() {}, dueIn() {}, announcementsFail() {} }
   const context = queueContext()
-  const worker = new Worker('c', (payload) => payload, 1, context, events)
+  const events = new EventReporter('q', new EventEmitter(), context.store)
+  const hooks = { dueIn() {}, announcementsFail() {} }
+  const worker = new Worker('c', (payload) => payload, 1, context, events, hooks)
   await assert.rejects(worker.cancelAndRequeue(), ILLEGAL)
   await worker.stopDeliveries()
   await worker.cancelAndRequeue()

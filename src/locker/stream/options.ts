@@ -152,7 +152,6 @@ export interface StreamHost {
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }
 
-/** One call of `stream`. */
 export interface StreamCall {
   /** The async context of the call; its work and hooks run in it. */
   readonly context: AsyncContext

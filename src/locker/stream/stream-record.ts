@@ -13,7 +13,6 @@ import type { WaitNode } from '../../kernel/work-scheduler.ts'
 
 /** How a stream ended. */
 export interface StreamEnd {
-  /** Number of its chunks. */
   count: number
   /** The encoded failure of the work, which readers receive after the chunks. */
   failure?: Buffer
@@ -56,7 +55,6 @@ function checkedRecord(value: unknown): StreamRecord {
   return { log, open, end: failure ? { count, failure } : { count } }
 }
 
-/** The codec of a stream's record. */
 export const streamRecordCodec: Codec = {
   encode: (record) => jsonCodec.encode(record),
   decode: (bytes) => checkedRecord(jsonCodec.decode(bytes)),

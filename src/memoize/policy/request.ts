@@ -30,7 +30,6 @@ export type ForwardReason = 'bypass' | 'method' | 'request' | 'uri-miss' | 'vary
 /** How a request is handled: looked up, forwarded (for a reason), or forwarded and followed by an invalidation. */
 export type Route = 'cache' | 'invalidate' | ForwardReason
 
-/** The route of a request. */
 export function routeOf(request: HttpRequest, options: ResolvedHttpOptions): Route {
   const { method, headers } = request
   if (!options.methods.has(method)) return SAFE_METHODS.has(method) ? 'method' : 'invalidate'

@@ -23,7 +23,6 @@ export interface BrokerOptions {
   budget?: MemoryBudget<JobRecord | JobLog> | undefined
 }
 
-/** The log of a job. */
 export interface JobLog {
   readonly lines: string[]
   /** When it expires, ms since the epoch. */

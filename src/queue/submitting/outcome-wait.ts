@@ -28,7 +28,6 @@ export interface OutcomeWaitDeps {
   readonly pollInterval: number
   /** The store accepted the submission. */
   onAccepted(wait: OutcomeWait, disposition: Disposition): void
-  /** The wait is done. */
   onDone(wait: OutcomeWait): void
   /** The nonce of a wait that is done is on the record of the job, from which it must be removed. */
   onLeave(wait: OutcomeWait): void
@@ -236,7 +235,6 @@ function expiredError(key: string): RemovedError {
   return new RemovedError('The job has expired, and its outcome with it', { key })
 }
 
-/** Options of a waiter. */
 export interface JobWaiterOptions {
   command: string
   timeout: number

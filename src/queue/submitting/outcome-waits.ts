@@ -15,7 +15,6 @@ export const OUTCOME_POLL_INTERVAL = 5_000
 /** Time allowed for the query of known workers that explains a TimeoutError, ms. */
 const WORKER_LOOKUP_TIMEOUT = 80
 
-/** The failure of a cancelled job. */
 export const CANCELLED_FAILURE: Buffer = encodeFailure({
   name: 'CancelledError',
   message: 'The job was cancelled',

@@ -92,7 +92,6 @@ class NewSubmission implements Submission {
   }
 }
 
-/** The trace context that the `trace` hook returns, if it returns a string. */
 function traceContext({ trace }: ResolvedQueueOptions): string | undefined {
   const context: unknown = trace && callHook(undefined, 'trace', trace)
   return typeof context === 'string' ? context : undefined
@@ -119,7 +118,6 @@ export function submitDetached(
   })
 }
 
-/** Throws AbortedError if the signal has aborted. */
 export function assertNotAborted(key: string, signal: AbortSignal | undefined): void {
   if (!signal?.aborted) return
   throw new AbortedError('The signal had aborted before the call', { key, cause: signal.reason })

@@ -124,6 +124,10 @@ export class Attempt implements ResultSource {
     return this.delivery.id
   }
 
+  get command(): string {
+    return this.#deps.worker.command
+  }
+
   get number(): number {
     return this.delivery.failures + 1
   }
@@ -309,13 +313,12 @@ export class Attempt implements ResultSource {
   }
 
   #runningJob(payload: unknown): RunningJob {
-    const { queue, worker } = this.#deps
     const { id, stalls, fence } = this.delivery
     const attempt = this
     return {
       id,
-      queue,
-      command: worker.command,
+      queue: this.#deps.queue,
+      command: this.command,
       payload,
       attempt: this.number,
       stalls,

@@ -3,6 +3,7 @@ import { assertTransition, TransientMap, TransientSet, type Transitions } from '
 import { newId } from '../../kernel/keys.ts'
 import { AsyncContext, type Timer } from '../../kernel/time.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'
+import type { EventReporter } from '../events.ts'
 import { acceptTimeout, type QueueContext } from '../options.ts'
 import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { Attempt, type AttemptDeps } from './attempt.ts'
@@ -10,13 +11,8 @@ import { type AttemptResult, tooLargeResult } from './attempt-result.ts'
 import { CapacityAnnouncer } from './capacity-announcer.ts'
 import type { Handler } from './running-job.ts'
 
-/** Events of a worker. */
-export interface WorkerEvents {
-  started(attempt: Attempt): void
-  /** The store accepted the result. `ms`: duration of the attempt. */
-  ended(attempt: Attempt, result: AttemptResult, ms: number): void
-  /** The attempt was lost or cancelled, or the store refused its result. */
-  lost(attempt: Attempt, reason: unknown): void
+/** What a worker tells its queue. */
+export interface WorkerHooks {
   /** A job is due in `ms`. */
   dueIn(ms: number): void
   /** Several announcements of the capacity in a row have failed. */
@@ -53,7 +49,8 @@ export class Worker implements WorkerListener {
   readonly #handler: Handler
   readonly #concurrency: number
   readonly #deps: AttemptDeps
-  readonly #events: WorkerEvents
+  readonly #events: EventReporter
+  readonly #hooks: WorkerHooks
   /** Attempts that were delivered and have not ended, by key. */
   readonly #attempts = new TransientMap<string, Attempt>()
   readonly #scheduler: WorkScheduler
@@ -75,19 +72,21 @@ export class Worker implements WorkerListener {
     handler: Handler,
     concurrency: number,
     queue: QueueContext,
-    events: WorkerEvents,
+    events: EventReporter,
+    hooks: WorkerHooks,
   ) {
     this.name = { nonce: newId(), command }
     this.#handler = handler
     this.#concurrency = concurrency
     this.#deps = { ...queue, worker: this.name, context: new AsyncContext() }
     this.#events = events
+    this.#hooks = hooks
     this.#scheduler = new WorkScheduler(concurrency, queue.clock, { batchable: true })
     this.#unlisten = queue.store.listen({ up: () => this.onCapacityRequested(), down: () => {} })
     this.#announcer = new CapacityAnnouncer({
       clock: queue.clock,
       announce: () => this.#announce(),
-      onFailing: (error) => events.announcementsFail(error),
+      onFailing: (error) => hooks.announcementsFail(error),
     })
   }
 
@@ -103,7 +102,7 @@ export class Worker implements WorkerListener {
     if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
     await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, within)
     // The worker was not told of jobs that were delayed before the store knew it.
-    this.#events.dueIn(0)
+    this.#hooks.dueIn(0)
   }
 
   onCapacityRequested(): void {
@@ -111,7 +110,7 @@ export class Worker implements WorkerListener {
   }
 
   onDue(ms: number): void {
-    this.#events.dueIn(ms)
+    this.#hooks.dueIn(ms)
   }
 
   onDelivery(delivery: Delivery): void {
@@ -196,7 +195,7 @@ export class Worker implements WorkerListener {
     const accepted = await this.#report(attempt, result)
     if (accepted) {
       this.#events.ended(attempt, accepted, clock.now() - startedAt)
-      if (accepted.kind === 'retry') this.#events.dueIn(accepted.delay)
+      if (accepted.kind === 'retry') this.#hooks.dueIn(accepted.delay)
     } else {
       // An attempt that ended at `maxHold` has emitted its outcome already.
       if (attempt.lost) this.#events.lost(attempt, attempt.lossReason)
@@ -210,7 +209,7 @@ export class Worker implements WorkerListener {
   async #reportOverdue(attempt: Attempt, result: AttemptResult): Promise<void> {
     if (!(await attempt.reportOverdue(result))) return
     this.#events.ended(attempt, result, this.#deps.options.maxHold)
-    if (result.kind === 'retry') this.#events.dueIn(result.delay)
+    if (result.kind === 'retry') this.#hooks.dueIn(result.delay)
   }
 
   /** Reports the result to the store until it answers or the lease is lost. Returns the accepted result, if any. */
@@ -234,7 +233,6 @@ export class Worker implements WorkerListener {
     this.#attempts.get(`${fence} ${id}`)?.cancel()
   }
 
-  /** Schedules the next check of all leases. */
   #scheduleLeaseChecks(): void {
     if (this.#leaseCheckTimer) return
     const { clock, options } = this.#deps

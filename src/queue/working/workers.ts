@@ -43,8 +43,7 @@ export class Workers {
   add(command: string, handler: Handler, concurrency: number): void {
     if (this.#workers.has(command))
       throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
-    const worker = new Worker(command, handler, concurrency, this.#context, {
-      ...this.#events.workerEvents(command),
+    const worker = new Worker(command, handler, concurrency, this.#context, this.#events, {
       dueIn: (ms) => this.#duePoller?.dueIn(ms),
       announcementsFail: (error) => this.#warnOfRefusal(command, error),
     })

@@ -73,7 +73,6 @@ export class LogViews {
     return isShared(log) ? `${this.#deps.prefix}:${FORMAT}:x/${digestOf(key)}/${log}` : log
   }
 
-  /** The view of a log, if there is one. */
   find(key: string, log: string): LogView | undefined {
     return this.#views.get(this.#nameOf(key, log))
   }
@@ -185,7 +184,6 @@ export class LogView implements LogFollower {
     this.#onIdle()
   }
 
-  /** The chunk of this number, if it is buffered. */
   chunkAt(number: number): Buffer | undefined {
     return this.#tailBuffer.chunkAt(number)
   }
@@ -311,7 +309,6 @@ export class TailBuffer {
   #chunks: Buffer[] = []
   #bytes = 0
 
-  /** The chunk of this number, if it is buffered. */
   chunkAt(number: number): Buffer | undefined {
     return this.#chunks[number - this.#first]
   }

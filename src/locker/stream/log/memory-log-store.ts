@@ -15,7 +15,6 @@ import {
   type ReadRequest,
 } from './log-store.ts'
 
-/** One log. */
 interface Log {
   /** Number of the first chunk that was not trimmed. */
   first: number

@@ -4,7 +4,6 @@ import type { Interruption } from '../stream-record.ts'
 
 /** Why a cursor cannot go on. Its owner closes it. */
 export type CursorFailure =
-  /** The next chunk was trimmed. */
   | { readonly kind: 'trimmed' }
   /** The log does not hold the next chunk, although it should. */
   | { readonly kind: 'missing' }

@@ -23,7 +23,6 @@ export class Dispatcher {
     this.#context = context
   }
 
-  /** Assigns the ready jobs of a command while it has free slots. */
   assignReady(command: CommandState): void {
     while (command.ready.length > 0 && command.hasFreeSlot) {
       const job = this.#state.jobs.get(command.ready.shift() ?? '')

@@ -79,7 +79,6 @@ export class CommandState {
     return this.hasFreeSlot ? this.freeSlots.shift() : undefined
   }
 
-  /** Removes all free slots of a worker. */
   dropSlots(worker: string): void {
     this.freeSlots = this.freeSlots.filter((slot) => slot !== worker)
   }
@@ -94,7 +93,6 @@ export class CommandState {
   }
 }
 
-/** The state of one queue. */
 export class QueueState {
   readonly jobs: Map<string, JobRecord> = new Map()
   /** Called with each job that a transition reads or adds and may change. Set by the broker, which counts bytes. */

@@ -115,7 +115,6 @@ export class QueueCalls {
     return this.connection.inbox.id + nonce
   }
 
-  /** A command by its name. */
   command(name: string): CommandKeys {
     const cached = this.#commands.get(name)
     if (cached) return cached

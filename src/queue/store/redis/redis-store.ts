@@ -66,8 +66,6 @@ class InboxListener implements Listener {
 
 /** The queue's store on Redis: each transition is one script, on keys of one slot. */
 export class RedisQueueStore extends RedisQueueManagement implements QueueStore {
-  readonly #connection: Connection
-  readonly #keys: QueueKeys
   readonly #feed: EventFeed
   readonly #submissions: CallBatcher
   readonly #outcomes: CallBatcher
@@ -83,8 +81,6 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const keys = new QueueKeys(prefix, queue)
     const calls = new QueueCalls(connection, keys, acceptWithin, options.scripts)
     super(calls, drainStep, messageLimit)
-    this.#connection = connection
-    this.#keys = keys
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]
@@ -112,7 +108,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   }
 
   get subscribed(): boolean {
-    return this.#connection.subscribed
+    return this.calls.connection.subscribed
   }
 
   submit(submission: Submission, within: number, listener: SubmissionListener): void {
@@ -121,7 +117,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const terms = encodeTerms(submission)
     this.#submissions.add(
       new BatchItem(
-        this.#keys.job(id),
+        this.calls.keys.job(id),
         this.calls.command(submission.command),
         (command) => [`${command} ${terms}`, nonce, payload, options],
         (values, at) => {
@@ -136,11 +132,11 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   }
 
   registerWaiter(nonce: string, listener: NoticeListener): void {
-    this.#connection.inbox.listen(nonce, new InboxListener(listener))
+    this.calls.connection.inbox.listen(nonce, new InboxListener(listener))
   }
 
   unregister(nonce: string): void {
-    this.#connection.inbox.ignore(nonce)
+    this.calls.connection.inbox.ignore(nonce)
     this.#workers.unregister(nonce)
   }
 
@@ -148,7 +144,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     return new Promise((resolve, reject) =>
       this.#queries.add(
         new BatchItem(
-          this.#keys.job(id),
+          this.calls.keys.job(id),
           undefined,
           () => [String(generation), nonce],
           (values, at) => resolve(parseOutcomeReply(values[at], values[at + 1])),
@@ -175,7 +171,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     return new Promise((resolve, reject) =>
       this.#renewals.add(
         new BatchItem(
-          this.#keys.job(id),
+          this.calls.keys.job(id),
           this.calls.command(worker.command),
           (command) => [`${command} ${fence} ${lease}`, this.calls.address(worker)],
           (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
@@ -192,7 +188,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     return new Promise((resolve, reject) =>
       this.#outcomes.add(
         new BatchItem(
-          this.#keys.job(id),
+          this.calls.keys.job(id),
           this.calls.command(worker.command),
           (command) => [`${command} ${terms}`, String(fence), this.calls.address(worker), bytes],
           (values, at) => {
@@ -208,7 +204,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   }
 
   async readPayload({ worker, id, fence }: AttemptRef, within: number): Promise<string | undefined> {
-    const reply = await this.calls.read('hmget', [this.#keys.job(id), 'o', 'f', 'p'], within)
+    const reply = await this.calls.read('hmget', [this.calls.keys.job(id), 'o', 'f', 'p'], within)
     const [owner, lastFence, payload] = reply as unknown[]
     const isHeld = toText(owner) === this.calls.address(worker) && Number(toText(lastFence)) === fence
     return isHeld && payload !== null ? toText(payload) : undefined
@@ -226,7 +222,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     before: number,
     within: number,
   ): Promise<void> {
-    const keys = [this.#keys.job(id), this.#keys.log(id)]
+    const keys = [this.calls.keys.job(id), this.calls.keys.log(id)]
     const args = [this.calls.address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
     await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
   }
@@ -244,7 +240,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   }
 
   listen({ up, down }: { up(): void; down(): void }): () => void {
-    return this.#connection.listen({ up: () => up(), down: () => down(), broadcast: () => {} })
+    return this.calls.connection.listen({ up: () => up(), down: () => down(), broadcast: () => {} })
   }
 
   /** Leaves the connection open: others may use it. */
