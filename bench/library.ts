@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
@@ -12,17 +13,37 @@ interface Parts {
 
 const ROOT = new URL('../', import.meta.url)
 
-/** Where the library is built: below the root, so that it finds the dependencies of the package and no others. */
-const BUILD = new URL('node_modules/.cache/soloflight-bench/', ROOT)
+/** Where libraries are built: below the root, so that they find the dependencies of the package and no others. */
+const BUILDS = new URL('node_modules/.cache/', ROOT)
+
+/** A process measures the library of this checkout, or the one that is built in the folder of this variable. */
+const BUILD_VARIABLE = 'SOLOFLIGHT_BENCH_BUILD'
+
+/** Builds of this checkout and of the one that it is compared with. */
+export type Build = 'soloflight-bench' | 'soloflight-bench-baseline'
 
 /**
- * Builds the library as it is published. The sources through tsx are slower: tsx gives every inner function its name as
- * it is made, which hot paths pay for.
+ * Builds the library of a checkout as it is published. The sources through tsx are slower: tsx gives every inner function
+ * its name as it is made, which hot paths pay for.
  */
-export async function buildLibrary(): Promise<void> {
+export async function buildLibrary(
+  checkout: string = fileURLToPath(ROOT),
+  build: Build = 'soloflight-bench',
+): Promise<void> {
   const tsc = fileURLToPath(new URL('node_modules/typescript/bin/tsc', ROOT))
-  const args = [tsc, '-p', 'tsconfig.build.json', '--outDir', fileURLToPath(BUILD)]
-  await promisify(execFile)(process.execPath, args, { cwd: fileURLToPath(ROOT) })
+  const args = [
+    tsc,
+    '-p',
+    join(checkout, 'tsconfig.build.json'),
+    '--outDir',
+    fileURLToPath(new URL(build, BUILDS)),
+  ]
+  await promisify(execFile)(process.execPath, args, { cwd: checkout })
+}
+
+/** The environment of a process that measures a build. */
+export function buildEnvironment(build: Build | undefined): Record<string, string> {
+  return build ? { [BUILD_VARIABLE]: build } : {}
 }
 
 /** The library that is measured. */
@@ -36,5 +57,6 @@ export async function libraryPart<Name extends keyof Parts>(name: Name): Promise
 }
 
 function built(name: string): Promise<unknown> {
-  return import(new URL(`${name}.js`, BUILD).href)
+  const build = process.env[BUILD_VARIABLE] ?? ('soloflight-bench' satisfies Build)
+  return import(new URL(`${build}/${name}.js`, BUILDS).href)
 }

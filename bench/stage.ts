@@ -3,6 +3,7 @@ import { Child } from '../test/support/process.ts'
 import { portOf, type RedisServer } from '../test/support/redis-server.ts'
 import type { BenchHandlers } from './child.ts'
 import { type Layers, layersOf, type Name, type Terms } from './contenders/contender.ts'
+import { type Build, buildEnvironment } from './library.ts'
 
 /** What a part is given. */
 export interface Stage {
@@ -13,8 +14,9 @@ export interface Stage {
 
 export type BenchChild = Child<BenchHandlers>
 
-export function forkChild(): Promise<BenchChild> {
-  return Child.fork<BenchHandlers>(new URL('./child.ts', import.meta.url))
+/** `build`: the library that it measures. */
+export function forkChild(build?: Build): Promise<BenchChild> {
+  return Child.fork<BenchHandlers>(new URL('./child.ts', import.meta.url), { env: buildEnvironment(build) })
 }
 
 /** One after the other: all at once, on a busy machine, none would be ready in time. */

@@ -4,12 +4,13 @@ import { Child } from '../../test/support/process.ts'
 import { portOf } from '../../test/support/redis-server.ts'
 import { fire, type Volley } from '../cannon.ts'
 import type { HttpHandlers, Site } from '../http-child.ts'
+import { type Build, buildEnvironment } from '../library.ts'
 import { atLeast, atMost, exactly, heading, table } from '../report.ts'
 import { interleaved, type Rounds } from '../rounds.ts'
 import { endChildren, type Stage } from '../stage.ts'
 import { quantile, sum } from '../statistics.ts'
 
-type HttpChild = Child<HttpHandlers>
+export type HttpChild = Child<HttpHandlers>
 
 const LONG = 600_000
 /** A second, of one page. */
@@ -17,8 +18,11 @@ const REFRESHES = 5
 /** How long a refresh takes, ms. */
 const TAKES = 50
 
-function forkSite(): Promise<HttpChild> {
-  return Child.fork<HttpHandlers>(new URL('../http-child.ts', import.meta.url))
+/** `build`: the library that it measures. */
+export function forkSite(build?: Build): Promise<HttpChild> {
+  return Child.fork<HttpHandlers>(new URL('../http-child.ts', import.meta.url), {
+    env: buildEnvironment(build),
+  })
 }
 
 function addressOf({ server }: Stage): Address {

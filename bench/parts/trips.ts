@@ -1,4 +1,5 @@
 import type { RedisServer } from '../../test/support/redis-server.ts'
+import type { Build } from '../library.ts'
 import type { Pumped } from '../pump.ts'
 import { crewMember, type QueueChild } from '../queues/crew.ts'
 import type { QueueName } from '../queues/entrant.ts'
@@ -27,8 +28,8 @@ export interface Trips extends Pumped {
 
 const queueOf = ({ name }: Pair, kind: Kind) => `trips-${kind}.${name}`
 
-/** Opens both, with a queue of each kind. */
-export async function openPair(name: QueueName, { server }: Stage): Promise<Pair> {
+/** Opens both, with a queue of each kind. `build`: the library that they measure. */
+export async function openPair(name: QueueName, { server }: Stage, build?: Build): Promise<Pair> {
   const terms = KINDS.map((kind) => ({
     queue: `trips-${kind}.${name}`,
     deduplicated: kind === 'deduplicated',
@@ -38,11 +39,13 @@ export async function openPair(name: QueueName, { server }: Stage): Promise<Pair
       name,
       server,
       terms.map((each) => ({ ...each, submits: true, works: false })),
+      build,
     ),
     crewMember(
       name,
       server,
       terms.map((each) => ({ ...each, submits: false, works: true })),
+      build,
     ),
   ])
   return { name, producer, worker }
