@@ -164,7 +164,7 @@ test('docs/guarantees.md - every promise names tests that carry its id, and ever
       const source = await readFile(new URL(file, ROOT), 'utf8')
       assert.match(
         source,
-        new RegExp(`(test|describe)\\(\\s*['"\`][^'"\`]*\\b${id}\\b`),
+        new RegExp(`(?:(?:test|describe)\\(\\s*|title: )['"\`][^'"\`]*\\b${id}\\b`),
         `${file} has no test of ${id}`,
       )
     }
@@ -174,7 +174,7 @@ test('docs/guarantees.md - every promise names tests that carry its id, and ever
   )
   for (const name of names) {
     const source = await readFile(new URL(`test/${name}`, ROOT), 'utf8')
-    for (const [, id = ''] of source.matchAll(/\btest\('([SLUQ]\d)\b/g))
+    for (const [, id = ''] of source.matchAll(/\b(?:test\(|title: )'([SLUQ]\d)\b/g))
       assert.ok(ids.includes(id), `${name}: ${id}`)
   }
 })

@@ -4,7 +4,7 @@ import { testSimulation } from './suite.ts'
 
 testSimulation({
   name: 'simulation',
-  guarantees: 'S1 S2 S3 S4 S5 S6 L1 L2 L4 L5',
+  title: 'S1 S2 S3 S4 S5 S6 L1 L2 L4 L5 simulation - no seed breaks a guarantee',
   file: 'test/simulation/locker.test.ts',
   simulate,
   seeds: 70,

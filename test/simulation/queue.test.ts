@@ -4,7 +4,7 @@ import { testSimulation } from './suite.ts'
 
 testSimulation({
   name: 'queue simulation',
-  guarantees: 'Q1 Q2 Q3 S1 S5 S6 L1 L3 L5',
+  title: 'Q1 Q2 Q3 S1 S5 S6 L1 L3 L5 queue simulation - no seed breaks a guarantee',
   file: 'test/simulation/queue.test.ts',
   simulate,
   seeds: 40,

@@ -15,8 +15,8 @@ interface CommonMutation {
 interface Suite<Counts extends Record<string, number>, Mutation extends CommonMutation> {
   /** Begins the titles. */
   name: string
-  /** Ids of the guarantees. */
-  guarantees: string
+  /** The title of the test of the guarantees, with their ids. */
+  title: string
   /** The file of the test. */
   file: string
   simulate: Simulate<Counts, Mutation>
@@ -35,7 +35,7 @@ interface Suite<Counts extends Record<string, number>, Mutation extends CommonMu
 /** The tests of a simulation: no seed breaks a guarantee, runs repeat and check something, planted bugs are found. */
 export function testSimulation<Counts extends Record<string, number>, Mutation extends CommonMutation>({
   name,
-  guarantees,
+  title,
   file,
   simulate,
   seeds,
@@ -65,7 +65,7 @@ export function testSimulation<Counts extends Record<string, number>, Mutation e
   }
 
   describe(name, () => {
-    test(`${guarantees} ${name} - no seed breaks a guarantee`, async (t) => {
+    test(title, async (t) => {
       if (SEED !== undefined) {
         const result = await simulate(Number(SEED), { traced: true })
         if (result.violations.length > 0) for (const line of result.trace) t.diagnostic(line)
