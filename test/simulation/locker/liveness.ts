@@ -1,13 +1,9 @@
-import type { SimProcess } from '../process.ts'
+import { checkDeadlines, EPSILON } from '../deadlines.ts'
 import { DETECTED_WITHIN } from '../subscription.ts'
 import type { Driver } from './driver.ts'
 import type { LockerFaults } from './faults.ts'
-import type { CallRecord } from './history.ts'
 import { recordOf } from './keys.ts'
 import type { Actor, World } from './world.ts'
-
-/** Tolerance of deadlines on a quiet network, ms: some 50 round trips. */
-const EPSILON = 100
 
 /** Checks that everything ends after the faults have stopped: L1, L2, L4 and L5. */
 export class LivenessCheck {
@@ -63,7 +59,11 @@ export class LivenessCheck {
     if (settled < fresh.length && !plan.evicts)
       this.#violate('L2', `${fresh.length - settled} fresh calls are not settled within a lease`)
     await scheduler.runUntil(begun + this.#patience)
-    this.#deadlines()
+    checkDeadlines(
+      this.#world,
+      this.#world.history.calls,
+      ({ id, process, key }) => `#${id} of p${process} for ${key}`,
+    )
     await this.#probe()
     const actor = random.pick(this.#world.awake())
     const anew = plan.keys.map((key) => this.#anew(actor, key))
@@ -119,34 +119,6 @@ export class LivenessCheck {
     const { ended } = await this.#driver.run(actor, key, { refresh: true, timeout: Number.POSITIVE_INFINITY })
     if (ended?.ending.kind !== 'value')
       this.#violate('L2', `a last call of ${key} has ${JSON.stringify(ended)}`)
-  }
-
-  /** L1: every call of a live process is settled by its deadline. */
-  #deadlines(): void {
-    const { history, actors, scheduler } = this.#world
-    for (const call of history.calls) {
-      const process = actors[call.process]?.process
-      if (process) this.#deadline(call, process, scheduler.now)
-    }
-    for (const { process: id, ended, deadline } of history.closings) {
-      const process = actors[id]?.process
-      if (!process || (ended?.at ?? scheduler.now) <= process.actsAt(deadline) + EPSILON) continue
-      if (process.diedAt < process.actsAt(deadline) + EPSILON) continue
-      const late = ended ? `closed ${(ended.at - deadline).toFixed(1)} ms late` : 'never closed'
-      // Extended by the time for which the process stood still.
-      if (ended && process.pausedWithin(0, ended.at)) continue
-      this.#violate('L1', `p${id} is ${late}`)
-    }
-  }
-
-  #deadline(call: CallRecord, process: SimProcess, now: number): void {
-    const due = process.actsAt(call.deadline)
-    const { ended } = call
-    const late =
-      due === Number.POSITIVE_INFINITY ? !ended && !process.dead : (ended?.at ?? now) > due + EPSILON
-    if (!late || process.diedAt <= due + EPSILON) return
-    const how = ended ? `${(ended.at - due).toFixed(1)} ms late` : 'not at all'
-    this.#violate('L1', `#${call.id} of p${call.process} for ${call.key} was settled ${how}`)
   }
 
   /** L4: a grant that reached a process is used or released. */

@@ -1,13 +1,9 @@
 import { OUTCOME_RETENTION } from '../../../src/queue/options.ts'
 import { OUTCOME_POLL_INTERVAL } from '../../../src/queue/submitting/outcome-waits.ts'
-import type { SimProcess } from '../process.ts'
+import { checkDeadlines, EPSILON } from '../deadlines.ts'
 import type { Order, QueueDriver } from './driver.ts'
-import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
-
-/** Tolerance of time bounds, ms. */
-const EPSILON = 100
 
 /** A worker announces its capacity at least this often, ms. */
 const ANNOUNCE_INTERVAL = 5 * 60_000 * 1.1
@@ -78,40 +74,15 @@ export class QueueLivenessCheck {
     }
   }
 
-  /** L1: every call of a live process is settled by its deadline. */
   #deadlines(): void {
-    const { history, actors, scheduler } = this.#world
-    for (const call of history.jobCalls) {
-      const process = actors[call.process]?.process
-      if (process) this.#deadline(call, process, scheduler.now)
-    }
-    for (const { process: id, ended, deadline } of history.closings) {
-      const process = actors[id]?.process
-      if (!process) continue
-      // Everything it waited for has ended by now.
-      if (deadline === Number.POSITIVE_INFINITY && !ended && !process.dead)
-        this.#violate('L1', `p${id} is never closed`)
-      if (process.diedAt < process.actsAt(deadline) + EPSILON) continue
-      // A paused process gets the time of the pause in addition.
-      if ((ended?.at ?? scheduler.now) <= process.actsAt(deadline) + EPSILON) continue
-      if (ended && process.pausedWithin(0, ended.at)) continue
-      this.#violate(
-        'L1',
-        `p${id} is ${ended ? `closed ${(ended.at - deadline).toFixed(1)} ms late` : 'never closed'}`,
-      )
-    }
-  }
-
-  #deadline(call: QueueCall, process: SimProcess, now: number): void {
-    const due = process.actsAt(call.deadline)
-    const { ended } = call
-    const late =
-      due === Number.POSITIVE_INFINITY ? !ended && !process.dead : (ended?.at ?? now) > due + EPSILON
-    if (!late || process.diedAt <= due + EPSILON) return
-    // The call that determines the deadline may start only after a pause.
-    if (ended && process.pausedWithin(call.begun.at, ended.at) && call.kind !== 'submit') return
-    const how = ended ? `${(ended.at - due).toFixed(1)} ms late` : 'not at all'
-    this.#violate('L1', `#${call.no} of p${call.process} for ${short(call.id)} was settled ${how}`)
+    checkDeadlines(
+      this.#world,
+      this.#world.history.jobCalls,
+      ({ no, process, id }) => `#${no} of p${process} for ${short(id)}`,
+      // The call that determines the deadline may start only after a pause.
+      ({ kind, begun, ended }, process) =>
+        kind !== 'submit' && ended !== undefined && process.pausedWithin(begun.at, ended.at),
+    )
   }
 
   /** Q1: without faults, every process gets a result of every command. */
