@@ -2,7 +2,7 @@
  * Compares this checkout with another one, call by call: both are built, run in processes of their own, and take turns.
  *
  *   git worktree add ../before <commit>
- *   npm run bench:against -- ../before                 everything, about 12 minutes
+ *   npm run bench:against -- ../before                 everything, about 15 minutes
  *   npm run bench:against -- ../before hits queue      some parts
  *
  * Each row is the median of the ratios of the pairs, with its 95 % interval. A row fails if the interval does not exclude that
@@ -26,8 +26,8 @@ import { median, medianInterval } from './statistics.ts'
 
 const BUILDS: readonly Build[] = ['soloflight-bench', 'soloflight-bench-baseline']
 const [OWN, BASELINE] = BUILDS as [Build, Build]
-const ROUNDS = 30
-const WARM_UPS = 6
+const ROUNDS = 60
+const WARM_UPS = 10
 /** The lowest ratio that counts as unchanged. */
 const LIMIT = 0.95
 
