@@ -71,8 +71,6 @@ export class Attempt implements ResultSource {
   /** End of the lease by the clock of this process, ms. Written by each renewal. */
   #leaseEndsAt: number
   #renewAt: number
-  /** The attempt counts as lost this long before the end of the lease, ms. */
-  #margin: number
   /** Number of renewals that are under way. */
   #renewals = 0
   /** Written by `reportOverdue`: whether the store accepted that report. */
@@ -88,7 +86,6 @@ export class Attempt implements ResultSource {
     const now = deps.clock.now()
     this.#leaseEndsAt = now + delivery.leaseLeft
     this.#renewAt = now + delivery.leaseLeft * RENEW_AFTER
-    this.#margin = Math.min(lossMargin(deps.options.lease), delivery.leaseLeft / 4)
   }
 
   get signal(): AbortSignal {
@@ -145,8 +142,9 @@ export class Attempt implements ResultSource {
     return !this.lost && this.#payload !== undefined && this.#leaseHolds(this.#deps.clock.now())
   }
 
+  /** The margin is longer than the time between two checks, however short the lease is: a loss is noticed before its end. */
   #leaseHolds(now: number): boolean {
-    return now < this.#leaseEndsAt - this.#margin
+    return now < this.#leaseEndsAt - lossMargin(this.#deps.options.lease)
   }
 
   get #ref(): AttemptRef {
@@ -218,7 +216,6 @@ export class Attempt implements ResultSource {
   #renewed(sentAt: number): void {
     const { lease } = this.#deps.options
     this.#leaseEndsAt = sentAt + lease
-    this.#margin = lossMargin(lease)
     this.#renewAt = sentAt + lease * RENEW_AFTER
     if (this.#state === DELIVERED) this.#enter(ACCEPTED)
   }

@@ -119,8 +119,8 @@ export class Worker implements WorkerListener {
     if (this.#state !== 'open') return this.#requeue(attempt, closedError())
     this.#attempts.set(attempt.key, attempt)
     this.#scheduleLeaseChecks()
-    // A shorter lease could end before it is checked for the first time.
-    const isLasting = delivery.leaseLeft > 5 * leaseCheckInterval(this.#deps.options.lease)
+    // A shorter lease could be lost before it is renewed.
+    const isLasting = delivery.leaseLeft > 6 * leaseCheckInterval(this.#deps.options.lease)
     if (attempt.ready && isLasting && this.#nonBlocking >= NON_BLOCKING_HANDLERS) this.#admit(attempt)
     else void this.#accept(attempt)
   }
