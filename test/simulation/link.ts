@@ -35,6 +35,8 @@ export class Link {
   #faulty = true
   #lastArrival = 0
   #lastReply = 0
+  /** Arrived while the server was frozen, in order. */
+  readonly #held: (() => void)[] = []
 
   constructor(
     process: SimProcess,
@@ -96,14 +98,26 @@ export class Link {
   }
 
   #arrive(request: Request, epoch: number, at: number): void {
+    const run = () => this.#run(request, epoch)
     this.#scheduler.at(at, () => {
-      if (this.#server.frozenUntil > this.#scheduler.now)
-        return this.#arrive(request, epoch, this.#server.frozenUntil)
-      // A request of an earlier connection may still arrive; its reply is lost.
-      if (epoch < this.#epoch && this.#random.chance(0.5)) return
-      this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
-      void request.execute().then((reply) => this.#reply(request, epoch, reply))
+      const { frozenUntil } = this.#server
+      if (frozenUntil <= this.#scheduler.now && this.#held.length === 0) return run()
+      if (this.#held.push(run) === 1) this.#scheduler.at(frozenUntil, this.#thaw)
     })
+  }
+
+  /** Runs the first request that is held. The server may have been frozen for longer meanwhile. */
+  readonly #thaw = (): void => {
+    const { frozenUntil } = this.#server
+    if (frozenUntil <= this.#scheduler.now) this.#held.shift()?.()
+    if (this.#held.length > 0) this.#scheduler.at(frozenUntil, this.#thaw)
+  }
+
+  #run(request: Request, epoch: number): void {
+    // A request of an earlier connection may still arrive; its reply is lost.
+    if (epoch < this.#epoch && this.#random.chance(0.5)) return
+    this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
+    void request.execute().then((reply) => this.#reply(request, epoch, reply))
   }
 
   #reply(request: Request, epoch: number, reply: unknown): void {
