@@ -31,6 +31,8 @@ export interface WorkRecord {
   /** When its signal aborted. */
   aborted: Moment | undefined
   ended: Moment | undefined
+  /** Whether callers of its process are told of its failure, also if it cannot be published. */
+  failed: boolean
   /** What it published or failed with, shared or not. */
   identities: string[]
 }

@@ -165,21 +165,32 @@ export class SafetyCheck {
     return past < call.staleIfError && this.#failedBefore(call, accepted, ended)
   }
 
-  /** Whether a later work had failed that the call could know of. */
-  #failedBefore(call: CallRecord, { fence }: Acceptance, { tick }: Moment): boolean {
+  /** Whether a later work had failed that the call could know of: it was accepted, or shown in the process of the call. */
+  #failedBefore(call: CallRecord, accepted: Acceptance, { tick }: Moment): boolean {
     const { acceptances, works } = this.#history
     return (
       acceptances.some(
-        (one) => one.key === call.key && one.kind === 'error' && one.fence > fence && one.tick < tick,
+        (one) =>
+          one.key === call.key && one.kind === 'error' && one.fence > accepted.fence && one.tick < tick,
       ) ||
       works.some(
         (one) =>
-          !one.shared &&
+          one.failed &&
           one.process === call.process &&
           one.key === call.key &&
-          (one.ended?.tick ?? Infinity) < tick,
+          one.ended !== undefined &&
+          one.ended.tick < tick &&
+          (one.shared
+            ? call.local && one.fence > accepted.fence && this.#unpublished(one)
+            : Math.max(accepted.tick, call.begun.tick) < one.ended.tick),
       )
     )
+  }
+
+  /** Whether a process sent what its work came to, and received no reply. */
+  #unpublished({ key, fence }: WorkRecord): boolean {
+    const grant = this.#world.grant(key, fence)
+    return grant?.settling !== undefined && grant.settled === undefined
   }
 
   /** Whether an event came so long before a call that the call's process must know of it. */

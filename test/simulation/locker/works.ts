@@ -28,6 +28,7 @@ function begin(
     begun: history.moment(),
     aborted: of.signal.aborted ? history.moment() : undefined,
     ended: undefined,
+    failed: false,
     identities: [],
   }
   history.works.push(record)
@@ -103,6 +104,7 @@ export function workOf(
 }
 
 function fail(world: World, record: WorkRecord): string {
+  record.failed = true
   const message = `failure ${world.novelty()}`
   record.identities.push(message)
   return message
@@ -135,6 +137,7 @@ async function finish(
   if (manner.ms > 0) await Promise.race([actor.process.sleep(manner.ms), stop])
   if (manner.heeds && signal.aborted) {
     end(world, record, 'stopped')
+    record.failed = true
     throw signal.reason
   }
   if (manner.nest) await manner.nest(record.key).catch(() => {})
@@ -144,7 +147,8 @@ async function finish(
   }
   if (manner.bypassFor !== undefined) context.noStore({ bypassFor: manner.bypassFor })
   const value = manner.end === 'uncarried' ? new Date(0) : newValue(world)
-  record.identities.push(manner.end === 'uncarried' ? UNCARRIED : identityOf(value))
+  record.failed = manner.end === 'uncarried'
+  record.identities.push(record.failed ? UNCARRIED : identityOf(value))
   end(world, record, `returns ${identityOf(value)}`)
   return value
 }
@@ -170,8 +174,12 @@ export async function useLease(world: World, actor: Actor, lease: Lease): Promis
   try {
     if (manner === 'release') await lease.release()
     else if (manner === 'dispose') await lease[Symbol.asyncDispose]()
-    else if (manner === 'fail') await lease.fail(new Error(fail(world, record)), ttl)
-    else {
+    else if (manner === 'fail') {
+      const failure = new Error(fail(world, record))
+      // Whoever fails a lease is told alone that this could not be published.
+      record.failed = !record.shared
+      await lease.fail(failure, ttl)
+    } else {
       // «UnavailableError: call it again, it is accepted once.»
       const again = random.chance(0.5) ? value : newValue(world)
       await publish(value).catch(async (error: Error & { code?: string }) => {
