@@ -34,6 +34,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'channelName',
       'isRemote',
       'jsonCodec',
+      'logTo',
     ],
     types: [
       'AnyJobs',
@@ -59,6 +60,8 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'JobStatus',
       'LockerOptions',
       'LockerStats',
+      'LogLevel',
+      'Logger',
       'ManyContext',
       'ManyResults',
       'ManyWork',
@@ -187,12 +190,14 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   './kernel': {
-    values: ['Connection', 'channelName', 'jsonCodec', 'systemClock'],
+    values: ['Connection', 'channelName', 'jsonCodec', 'logTo', 'systemClock'],
     types: [
       'Clock',
       'Codec',
       'ConnectionListener',
       'ConnectionOptions',
+      'LogLevel',
+      'Logger',
       'RedisClient',
       'RedisClusterClient',
       'RedisServerClient',

@@ -1,0 +1,113 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { masked } from '../secrets.ts'
+import { messageOf } from './codec/codec.ts'
+import { describeFailure } from './codec/failure.ts'
+import { checkFunction, oneOf } from './options.ts'
+import { channelName, type TelemetryEvent, type TelemetryEvents, warnOnce } from './telemetry.ts'
+
+const LEVELS = ['error', 'warn', 'info', 'debug'] as const
+
+/** Levels of a log, the most severe first. */
+export type LogLevel = (typeof LEVELS)[number]
+
+/** A logger: the console, pino, or any with these methods. */
+export type Logger = { [Level in LogLevel]: (...args: never[]) => unknown }
+
+/** The level of an event and its text; others if the event is a special one. */
+type Row<E extends TelemetryEvent> = readonly [
+  level: LogLevel,
+  text: string,
+  special?: readonly [applies: (data: TelemetryEvents[E]) => boolean, level: LogLevel, text: string],
+]
+
+/** Ordinary calls are debug; what an operator should look at is warn; what is wrong in the program or lost is error. */
+const EVENTS: { readonly [E in TelemetryEvent]: Row<E> } = {
+  hit: ['debug', 'a result was served from the cache'],
+  join: ['debug', 'a caller joined a flight'],
+  grant: [
+    'debug',
+    'a lease was granted',
+    [({ takeover }) => takeover, 'warn', 'a lease was taken over from a processor that let it expire'],
+  ],
+  park: ['debug', 'a flight waits for another process'],
+  work: ['debug', 'a work has ended', [({ failed }) => failed, 'info', 'a work has failed']],
+  settle: ['debug', 'an outcome was accepted'],
+  lost: ['warn', 'a lease was lost'],
+  wait: ['debug', 'a caller was settled'],
+  attempt: ['debug', 'a job has ended', [({ failed }) => failed, 'warn', 'an attempt of a job has failed']],
+  stale: ['debug', 'a stale result was served'],
+  unverified: ['debug', 'a cached result was served while Redis is away'],
+  bypass: ['debug', 'a work runs beside others'],
+  undecodable: ['warn', 'a stored value could not be decoded'],
+  unshared: ['info', 'a work runs for this process alone: Redis is away'],
+  invalidationLost: ['error', 'an invalidation was discarded while Redis was away'],
+  hook: ['error', 'a hook or listener has thrown'],
+  connection: ['info', 'a connection is up', [({ up }) => !up, 'warn', 'a connection was lost']],
+}
+
+/**
+ * Writes the telemetry of all layers of this process to a logger, from `level` to error, until the returned function is
+ * called. Every entry has the field `event`, its name, and the fields of the event, with credentials in URLs masked. Events
+ * below the level cost nothing.
+ *
+ * A logger with a method `child` and without a method `log` (pino, bunyan, that of Fastify) is called as `(fields, text)`; any
+ * other (the console, winston) as `(text, fields)`. What a logger throws is a process warning with the code E_HOOK, and ends
+ * nothing.
+ *
+ * @throws TypeError if a method of the logger is missing, or the level is unknown.
+ * @example
+ * const stop = logTo(console, 'warn')
+ */
+export function logTo(logger: Logger, level: LogLevel = 'info'): () => void {
+  for (const name of LEVELS) checkFunction(`logger.${name}`, (logger as Partial<Logger> | undefined)?.[name])
+  oneOf(LEVELS)('level', level)
+  const fieldsFirst = takesFieldsFirst(logger)
+  const isWanted = (of: LogLevel) => LEVELS.indexOf(of) <= LEVELS.indexOf(level)
+  const undo = (Object.keys(EVENTS) as TelemetryEvent[]).map((event) => {
+    const [usual, text, [applies, unusual, otherText] = []] = EVENTS[event] as Row<never>
+    if (!isWanted(usual) && !(unusual && isWanted(unusual))) return () => {}
+    const listener = (data: unknown) =>
+      guarded(() => {
+        const isUnusual = applies?.(data as never) === true && unusual !== undefined
+        const at = isUnusual ? unusual : usual
+        if (!isWanted(at)) return
+        const message = `soloflight: ${isUnusual ? otherText : text}`
+        const fields = { event, ...fieldsOf(data as object) }
+        const args = fieldsFirst ? [fields, message] : [message, fields]
+        return logger[at](...(args as never[]))
+      })
+    subscribe(channelName(event), listener)
+    return () => unsubscribe(channelName(event), listener)
+  })
+  return () => {
+    for (const stop of undo) stop()
+  }
+}
+
+/** pino, bunyan and their like. winston has `child` too, but takes the text first. */
+function takesFieldsFirst(logger: object): boolean {
+  const { child, log } = logger as { child?: unknown; log?: unknown }
+  return typeof child === 'function' && typeof log !== 'function'
+}
+
+/** The fields of an event for a log: texts without credentials, errors as plain data without their stack. */
+function fieldsOf(data: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(data).map(([name, value]) => {
+      if (name === 'error') return [name, value === undefined ? undefined : describeFailure(value)]
+      return [name, typeof value === 'string' ? masked(value) : value]
+    }),
+  )
+}
+
+/** Calls a logger, whose errors must neither end the process nor be logged by itself again. */
+function guarded(log: () => unknown): void {
+  const onError = (error: unknown) => warnOnce('E_HOOK', `\`logTo\` failed: ${messageOf(error)}`, error)
+  try {
+    const returned = log()
+    const { then } = (returned ?? {}) as { then?: unknown }
+    if (typeof then === 'function') then.call(returned, undefined, onError)
+  } catch (error) {
+    onError(error)
+  }
+}
