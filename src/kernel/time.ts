@@ -267,7 +267,8 @@ export class LeaseTimer {
   readonly #clock: Clock
   readonly #listener: LeaseTimerListener
   #renewAt = NEVER
-  #expiresAt = NEVER
+  /** When the lease counts as lost, by the clock; Infinity: it is not watched. Written by this class. */
+  expiresAt: number = NEVER
   #maxHoldAt: number
   #timer: Timer | undefined
   #timerAt = NEVER
@@ -281,7 +282,7 @@ export class LeaseTimer {
 
   /** The lease, of `lease` ms, was extended by a request that was sent at `sentAt`. */
   extend(sentAt: number, lease: number): void {
-    this.#expiresAt = sentAt + lease - lossMargin(lease)
+    this.expiresAt = sentAt + lease - lossMargin(lease)
     this.#renewAt = this.#clock.now() + lease * RENEW_AFTER
     this.arm()
   }
@@ -301,7 +302,7 @@ export class LeaseTimer {
   /** Stops renewing and watching the lease. Only `onMaxHold` may still be raised. */
   abandon(): void {
     this.#renewAt = NEVER
-    this.#expiresAt = NEVER
+    this.expiresAt = NEVER
     this.arm()
   }
 
@@ -313,7 +314,7 @@ export class LeaseTimer {
 
   /** Sets the timer to the next moment. */
   arm(): void {
-    const next = Math.min(this.#renewAt, this.#expiresAt, this.#maxHoldAt)
+    const next = Math.min(this.#renewAt, this.expiresAt, this.#maxHoldAt)
     if (next === this.#timerAt) return
     this.#timer?.cancel()
     this.#timerAt = next
@@ -329,8 +330,8 @@ export class LeaseTimer {
 
   check(): void {
     const now = this.#clock.now()
-    if (now >= this.#expiresAt) {
-      this.#expiresAt = NEVER
+    if (now >= this.expiresAt) {
+      this.expiresAt = NEVER
       this.#listener.onLeaseExpired()
     } else if (now >= this.#renewAt) {
       this.#renewAt = NEVER

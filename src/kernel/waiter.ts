@@ -90,7 +90,8 @@ export abstract class BaseWaiter implements Pending {
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #background: boolean
-  readonly #since: number
+  /** When it began to wait, by the clock, ms. */
+  readonly since: number
   readonly #deferred = pDefer<unknown>()
   readonly #stopListening: (() => void) | undefined
   #state: 'waiting' | 'settled' = 'waiting'
@@ -100,7 +101,7 @@ export abstract class BaseWaiter implements Pending {
     this.#clock = clock
     this.#deadlines = deadlines
     this.#background = background
-    this.#since = clock.now()
+    this.since = clock.now()
     const { timeout, signal } = awaited
     this.#stopListening = signal && onAbort(signal, () => this.onAborted(signal.reason))
     if (timeout !== Number.POSITIVE_INFINITY) deadlines.add(this, timeout)
@@ -137,7 +138,7 @@ export abstract class BaseWaiter implements Pending {
     if (this.deadline !== Number.POSITIVE_INFINITY) this.#deadlines.delete(this, timeout)
     this.#stopListening?.()
     this.onEnded()
-    if (hasListeners('wait')) emit('wait', { key, ms: this.#clock.now() - this.#since, outcome })
+    if (hasListeners('wait')) emit('wait', { key, ms: this.#clock.now() - this.since, outcome })
     return true
   }
 }

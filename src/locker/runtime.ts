@@ -60,9 +60,9 @@ export class LockerRuntime {
     this.flights = link
       ? link.connection.acquireShared(
           purpose,
-          () => new FlightTable(new RedisStore(link.connection), link.connection.clock),
+          () => new FlightTable(new RedisStore(link.connection), link.connection.clock, link.connection),
         )
-      : new FlightTable(memory.connect(), memory.clock)
+      : new FlightTable(memory.connect(), memory.clock, memory.census)
     this.#disconnect = async () => {
       if (!link || link.connection.releaseShared(purpose)) this.flights.close()
       await link?.release()

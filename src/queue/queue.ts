@@ -31,7 +31,7 @@ import {
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
-import type { Submission } from './store/store.ts'
+import type { QueueCensusItem, Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
@@ -79,6 +79,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #events: EventReporter
   readonly #workers: Workers
   readonly #waits: OutcomeWaits
+  readonly #stopContributing: () => void
   #closing: Promise<void> | undefined
 
   /** Does not wait for a connection. @throws TypeError if the name or an option is invalid. */
@@ -104,6 +105,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       submitted: (...args) => this.#events.submitted(...args),
       hasLocalWorker: (command) => this.#workers.has(command),
     })
+    const census = connection ?? memory.census
+    this.#stopContributing = census.contribute('queue', ({ filter }) => this.#census(filter))
   }
 
   /**
@@ -236,6 +239,13 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return { waiting: this.#waits.size, running, ...this.#events.counters, subscribed }
   }
 
+  /** What this queue answers to a census. `filter`: the name of one queue. */
+  *#census(filter: string | undefined): Generator<QueueCensusItem> {
+    if (filter !== undefined && filter !== this.name) return
+    yield* this.#workers.census()
+    yield* this.#waits.census()
+  }
+
   #assertOpen(): void {
     if (this.#closing) throw closedError()
   }
@@ -260,6 +270,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async #close(grace: number): Promise<void> {
     await this.#workers.close(grace)
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
+    this.#stopContributing()
     this.#context.store.close()
     await this.#link?.release()
     this.#workers.unref()

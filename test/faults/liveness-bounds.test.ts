@@ -27,7 +27,7 @@ describe('bounds', () => {
       const connection = new Connection(t.redis)
       connection.acquireShared(
         'locker:soloflight',
-        () => new FlightTable(new RedisStore(connection, { maxParked: 2 }), connection.clock),
+        () => new FlightTable(new RedisStore(connection, { maxParked: 2 }), connection.clock, connection),
       )
       return { connection, locker: new Locker({ redis: connection, lease: LONG, cache: false }) }
     })

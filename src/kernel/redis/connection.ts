@@ -1,3 +1,5 @@
+import { ClosedError } from '../../errors.ts'
+import type { CensusOptions, CensusResult, Contributor } from '../census.ts'
 import { checkPrefix, FORMAT } from '../keys.ts'
 import {
   type Complete,
@@ -10,6 +12,7 @@ import {
 import { warnOnce } from '../telemetry.ts'
 import { type Clock, rootContext, systemClock } from '../time.ts'
 import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
+import { RedisCensus } from './census.ts'
 import {
   BRAND,
   clientFor,
@@ -78,6 +81,7 @@ export class Connection implements AsyncDisposable {
   readonly #owned: boolean
   readonly #gate: CommandGate
   readonly #subscriber: Subscriber
+  readonly #census: RedisCensus = new RedisCensus(this)
   readonly #listeners = new Set<ConnectionListener>()
   /** Objects that layers share, by purpose, with their reference counts. */
   readonly #shared = new Map<unknown, { object: unknown; users: number }>()
@@ -107,7 +111,7 @@ export class Connection implements AsyncDisposable {
       [this.inboxChannel, this.broadcastChannel],
       {
         message: (channel, message) => this.#message(channel, message),
-        up: () => this.#notify((listener) => listener.up()),
+        up: () => this.#onSubscribed(),
         down: () => this.#notify((listener) => listener.down()),
       },
       this.clock,
@@ -182,14 +186,34 @@ export class Connection implements AsyncDisposable {
     return () => this.#listeners.delete(listener)
   }
 
+  /** Adds what a layer of this process answers to a census. The returned function removes it. @internal */
+  contribute(layer: string, contributor: Contributor): () => void {
+    return this.#census.contribute(layer, contributor)
+  }
+
+  /**
+   * Asks all live processes what they have in a layer. Can be repeated at will: nothing is changed by it. @internal
+   * @throws UnavailableError, OverloadedError if the question cannot be sent in time; ClosedError; TypeError.
+   */
+  async census<Item = Record<string, unknown>>(options: CensusOptions): Promise<CensusResult<Item>> {
+    if (this.#state === 'closed') throw new ClosedError('The connection is closed')
+    if (this.#state === 'idle') rootContext.run(() => this.#open())
+    return this.#census.census(options)
+  }
+
   #open(): void {
     this.#state = 'open'
     this.#subscriber.open()
   }
 
+  #onSubscribed(): void {
+    this.#census.onSubscribed()
+    this.#notify((listener) => listener.up())
+  }
+
   #message(channel: string, message: Buffer): void {
     if (channel === this.inboxChannel) this.inbox.deliver(message)
-    else this.#notify((listener) => listener.broadcast(message))
+    else if (!this.#census.onBroadcast(message)) this.#notify((listener) => listener.broadcast(message))
   }
 
   #notify(call: (listener: ConnectionListener) => void): void {
@@ -201,6 +225,7 @@ export class Connection implements AsyncDisposable {
     if (this.#state === 'closed') return
     this.#state = 'closed'
     this.#stopWarning?.()
+    this.#census.close()
     this.#gate.close()
     this.#subscriber.close()
     if (this.#owned) this.#client.disconnect()

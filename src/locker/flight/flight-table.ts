@@ -1,5 +1,6 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { DeadlockError, OverloadedError } from '../../errors.ts'
+import type { CensusMember } from '../../kernel/census.ts'
 import { TransientMap, TransientSet, TransientSetMap } from '../../kernel/collections.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { AsyncContext, type Clock, Deadlines } from '../../kernel/time.ts'
@@ -8,6 +9,7 @@ import type { Call, JoinedCall } from '../call.ts'
 import type { BatchRun } from '../processor/work-runner.ts'
 import type { Store } from '../store/store.ts'
 import { Flight, type FlightListener } from './flight.ts'
+import { censusOf } from './flight-census.ts'
 import { lastKnown } from './stale-serving.ts'
 import { type StaleResult, Waiter } from './waiter-set.ts'
 
@@ -54,9 +56,10 @@ export class FlightTable implements FlightListener {
   readonly #closing = new WeakMap<Flight, DeferredPromise<void>>()
   readonly #deadlines: Deadlines
   readonly #unlisten: () => void
+  readonly #stopContributing: () => void
   #waiters = 0
 
-  constructor(store: Store, clock: Clock) {
+  constructor(store: Store, clock: Clock, census: CensusMember) {
     this.store = store
     this.#deadlines = new Deadlines(clock)
     this.#unlisten = store.listen({
@@ -65,6 +68,9 @@ export class FlightTable implements FlightListener {
       invalidated: (record, fence) => this.invalidate(record, fence),
       tagInvalidated: (tag) => this.invalidateTag(tag),
     })
+    this.#stopContributing = census.contribute('locker', ({ filter }) =>
+      censusOf(this.#flights, filter, clock.now()),
+    )
   }
 
   /** Flights that are not closed. */
@@ -243,6 +249,7 @@ export class FlightTable implements FlightListener {
   /** The last locker has left. */
   close(): void {
     this.#unlisten()
+    this.#stopContributing()
     this.store.close()
   }
 }

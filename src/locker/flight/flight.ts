@@ -78,7 +78,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Its result is for this process alone. */
   get isUnshared(): boolean {
-    return this.#held?.shared === false
+    return this.held?.shared === false
   }
 
   /** A request is under way, and no waiter is left. */
@@ -89,16 +89,17 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   /** Whether a call may join: the result will be new enough, as far as is known, have its tags, and be shared if it must. */
   suits({ afterFence, tags, requiresShared }: Call): boolean {
     if (this.isUnshared && requiresShared) return false
-    const newEnough = afterFence <= this.#claimant.afterFence || this.#awaitedFence > afterFence
+    const newEnough = afterFence <= this.#claimant.afterFence || this.awaitedFence > afterFence
     return newEnough && tags.every((tag) => this.#leader.tags.includes(tag))
   }
 
-  get #held(): HeldLease | undefined {
+  get held(): HeldLease | undefined {
     return this.#state.kind === 'processing' ? this.#state.held : undefined
   }
 
-  get #awaitedFence(): number {
-    return this.#held?.grant.fence ?? this.#claimant.awaitedFence
+  /** The grant whose outcome is waited for; 0: none is known. */
+  get awaitedFence(): number {
+    return this.held?.grant.fence ?? this.#claimant.awaitedFence
   }
 
   #move(to: FlightState): void {
@@ -128,7 +129,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   /** An invalidation, the first of the grant `fence`, came after the waiter `seq` had joined. */
   validateGrant(fence: number, seq: number): void {
     // The tag versions were last read when the claim was sent.
-    if (fence === this.#awaitedFence && this.#leader.tags.length === 0) this.waiters.validate(seq)
+    if (fence === this.awaitedFence && this.#leader.tags.length === 0) this.waiters.validate(seq)
   }
 
   /** Results of grants up to `fence` are not served any more. Returns whether new callers must not join. */
@@ -136,7 +137,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     this.waiters.onInvalidated()
     this.waiters.dropStale(fence)
     // As long as no grant is known (0), the result of the claim may be older than the invalidation.
-    return this.#awaitedFence <= fence
+    return this.awaitedFence <= fence
   }
 
   /** Returns whether new callers must not join. */
@@ -163,7 +164,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     this.#listener.onWaiterLeft()
     if (this.waiters.size > 0) return
     if (this.#claimant.isParked) this.onLastWaiterGone()
-    else this.#held?.releaseIfUnwanted()
+    else this.held?.releaseIfUnwanted()
   }
 
   onSoftTimeout(waiter: Waiter): void {
@@ -183,7 +184,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   }
 
   onUnwanted(): void {
-    this.#held?.releaseIfUnwanted()
+    this.held?.releaseIfUnwanted()
   }
 
   onLastWaiterGone(): void {
@@ -268,13 +269,13 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   /** Its lease was lost, and the flight has gone on to a newer grant. */
   #isSuperseded(grant: Grant): boolean {
     const { fence } = grant
-    if (fence === 0 || this.#held?.grant === grant) return false
-    return fence <= this.#claimant.afterFence || fence < Math.max(this.#awaitedFence, this.#grantedFence)
+    if (fence === 0 || this.held?.grant === grant) return false
+    return fence <= this.#claimant.afterFence || fence < Math.max(this.awaitedFence, this.#grantedFence)
   }
 
   /** The outcome is for the waiters that accept one of this process alone. */
   onUnpublished(grant: Grant, error: unknown, outcome: Outcome | undefined, original: unknown): void {
-    const held = this.#held
+    const held = this.held
     if (held?.grant !== grant) return
     if (outcome) rejectUnlessUnshared(this.waiters, error)
     if (!outcome || this.waiters.size === 0) return this.onFailed(errorFor(error))
@@ -284,7 +285,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   onLeaseLost(grant: Grant, unconfirmed?: Regrant): void {
     if (unconfirmed) this.#claimant.repeatAttempt(unconfirmed.attempt)
-    if (this.#held?.grant !== grant) return
+    if (this.held?.grant !== grant) return
     // If it was settled all the same, that outcome is what was waited for.
     if (this.waiters.size > 0) this.#ask().claim(grant.fence)
     else this.#close()
@@ -292,7 +293,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Grants anew to the next of the own waiters. */
   onReleasing(grant: Grant, asExpired: boolean): Regrant | undefined {
-    if (this.#held?.grant !== grant) return undefined
+    if (this.held?.grant !== grant) return undefined
     if (asExpired)
       this.waiters.rejectWithoutTakeover('The processor was released at `maxHold`, and takeover is off')
     const regrants = grant.mode === 'shared' && this.waiters.size > 0
@@ -300,7 +301,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   }
 
   onRegranted(grant: Grant, { attempt }: Regrant, fence: number, sentAt: number): void {
-    if (this.#held?.grant === grant) this.onGranted(attempt, fence, sentAt)
+    if (this.held?.grant === grant) this.onGranted(attempt, fence, sentAt)
     else this.#claimant.releaseGrant(attempt, fence)
   }
 

@@ -39,7 +39,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   readonly resultPolicy: ResultPolicy = {}
   readonly #waiters: LeaseWaiters
   readonly #listener: HeldLeaseListener
-  readonly #timer: LeaseTimer
+  readonly timer: LeaseTimer
   #state: LeaseState = 'held'
   /** The last settlement: pending as long as the state is one of the settling ones. */
   #settlement: Promise<void> | undefined
@@ -55,11 +55,11 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.grant = grant
     this.#waiters = waiters
     this.#listener = listener
-    this.#timer = new LeaseTimer(clock, maxHold, this)
+    this.timer = new LeaseTimer(clock, maxHold, this)
     heldLeases.add(call.record, this)
     if (grant.mode === 'local') unshared.add(this)
-    if (this.shared) this.#timer.extend(grant.sentAt, grant.lease)
-    else this.#timer.arm()
+    if (this.shared) this.timer.extend(grant.sentAt, grant.lease)
+    else this.timer.arm()
   }
 
   /** Whether the outcome reaches other processes. */
@@ -97,8 +97,8 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     this.#state = to
     if (to === 'held' || to === 'settling') return
     this.#progress?.stop()
-    if (to === 'lost' || to === 'settling-lost') return this.#timer.abandon()
-    this.#timer.stop()
+    if (to === 'lost' || to === 'settling-lost') return this.timer.abandon()
+    this.timer.stop()
     if (to === 'releasing') return
     const { heldLeases, unshared } = this.call.locker
     heldLeases.delete(this.call.record, this)
@@ -195,7 +195,7 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   #onNoReply(): void {
     if (this.#state === 'settling') {
       this.#move('held')
-      this.#timer.renewNow()
+      this.timer.renewNow()
     } else {
       this.#move('lost')
       this.#listener.onLeaseLost(this.grant)
@@ -287,10 +287,10 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
         if (!isRenewed(this.#state)) return
         if (invalidated) this.#listener.onInvalidated()
         else if (!this.grant.tagVersions?.size) this.#waiters.validate(sentSeq)
-        this.#timer.extend(sentAt, this.grant.lease)
+        this.timer.extend(sentAt, this.grant.lease)
       },
       () => {
-        if (isRenewed(this.#state)) this.#timer.retryRenewal(this.grant.lease)
+        if (isRenewed(this.#state)) this.timer.retryRenewal(this.grant.lease)
       },
     )
   }

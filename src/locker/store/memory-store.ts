@@ -1,4 +1,5 @@
 import { OverloadedError } from '../../errors.ts'
+import { LocalCensus } from '../../kernel/census.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../kernel/keys.ts'
@@ -67,6 +68,8 @@ export class MemoryStore {
   readonly clock: Clock
   readonly maxParked: number
   readonly maxBytes: number
+  /** What the lockers on this store hold and wait for. @internal */
+  readonly census: LocalCensus = new LocalCensus()
   readonly #budget: MemoryBudget<ResourceRecord>
   readonly #records: ExpiringMap<ResourceRecord>
   readonly #tags: ExpiringMap<TagRecord>

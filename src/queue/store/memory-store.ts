@@ -1,4 +1,5 @@
 import { OverloadedError } from '../../errors.ts'
+import { LocalCensus } from '../../kernel/census.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../kernel/keys.ts'
@@ -52,6 +53,8 @@ const ACCEPT_WITHIN = 2000
  */
 export class MemoryQueueStore {
   readonly clock: Clock
+  /** The workers and waits of the queues on this store. @internal */
+  readonly census: LocalCensus = new LocalCensus()
   readonly #maxParked: number
   readonly #deliver: (message: () => void) => void
   readonly #budget: MemoryBudget<JobRecord | JobLog>

@@ -92,6 +92,17 @@ export class OutcomeWait implements SubmissionListener, Pending {
     this.#state = state
   }
 
+  /** Number of its waiters. */
+  get size(): number {
+    return this.#waiters.size
+  }
+
+  /** The one that has waited longest. */
+  get first(): JobWaiter | undefined {
+    const [first] = this.#waiters
+    return first
+  }
+
   add(waiter: JobWaiter): void {
     this.#waiters.add(waiter)
     waiter.onLeave((waiter) => this.#onWaiterLeft(waiter))

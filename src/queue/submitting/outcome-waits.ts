@@ -6,7 +6,7 @@ import { Deadlines } from '../../kernel/time.ts'
 import type { Disposition } from '../events.ts'
 import type { Job, ResultOptions } from '../job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from '../options.ts'
-import type { Submission, Termination } from '../store/store.ts'
+import type { QueueCensusItem, Submission, Termination } from '../store/store.ts'
 import { JobWaiter, type JobWaiterDeps, OutcomeWait, type OutcomeWaitDeps } from './outcome-wait.ts'
 
 /** A wait queries the outcome after so long without a message, ms: a message may have been lost. */
@@ -72,6 +72,16 @@ export class OutcomeWaits {
 
   get size(): number {
     return this.#waits.size
+  }
+
+  /** The jobs that callers of this process wait for, for a census. */
+  *census(): Generator<QueueCensusItem> {
+    const { queue, options, clock } = this.#context
+    const now = clock.now()
+    for (const { id, command, first, size } of this.#waits) {
+      const common = { queue, prefix: options.prefix, command }
+      if (first) yield { ...common, kind: 'waiting', id, age: now - first.since, waiters: size }
+    }
   }
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */

@@ -129,6 +129,11 @@ export class Attempt implements ResultSource {
     return this.delivery.failures + 1
   }
 
+  /** When its handler began, by the clock; undefined: it does not run. */
+  get startedAt(): number | undefined {
+    return this.#state.kind === 'running' ? this.#state.startedAt : undefined
+  }
+
   get options(): ResolvedQueueOptions {
     return this.#deps.options
   }

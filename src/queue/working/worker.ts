@@ -5,7 +5,7 @@ import { AsyncContext, type Timer } from '../../kernel/time.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'
 import type { EventReporter } from '../events.ts'
 import { acceptTimeout, type QueueContext } from '../options.ts'
-import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
+import type { Delivery, QueueCensusItem, WorkerListener, WorkerRef } from '../store/store.ts'
 import { Attempt, type AttemptDeps } from './attempt.ts'
 import { type AttemptResult, tooLargeResult } from './attempt-result.ts'
 import { CapacityAnnouncer } from './capacity-announcer.ts'
@@ -93,6 +93,18 @@ export class Worker implements WorkerListener {
   /** Number of handlers that run or are about to. */
   get busy(): number {
     return this.#scheduler.running + this.#accepting
+  }
+
+  /** The worker and its running jobs, for a census. */
+  *census(now: number): Generator<QueueCensusItem> {
+    const { command } = this.name
+    const { queue, options } = this.#deps
+    const common = { queue, prefix: options.prefix, command }
+    yield { ...common, kind: 'worker', concurrency: this.#concurrency, busy: this.busy }
+    for (const { id, number, startedAt, delivery } of this.#attempts.values()) {
+      if (startedAt === undefined) continue
+      yield { ...common, kind: 'running', id, fence: delivery.fence, attempt: number, age: now - startedAt }
+    }
   }
 
   /** Tells the store how many jobs this worker can take. */

@@ -6,6 +6,7 @@ import { warnOnce } from '../../kernel/telemetry.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { EventReporter } from '../events.ts'
 import { OUTCOME_RETENTION, type QueueContext } from '../options.ts'
+import type { QueueCensusItem } from '../store/store.ts'
 import { DuePoller } from './due-poller.ts'
 import type { Handler } from './running-job.ts'
 import { Worker } from './worker.ts'
@@ -37,6 +38,12 @@ export class Workers {
   /** Number of handlers that run or are about to. */
   get running(): number {
     return [...this.#workers.values()].reduce((sum, worker) => sum + worker.busy, 0)
+  }
+
+  /** The workers and their running jobs, for a census. */
+  *census(): Generator<QueueCensusItem> {
+    const now = this.#context.clock.now()
+    for (const worker of this.#workers.values()) yield* worker.census(now)
   }
 
   /** Throws DuplicateWorkerError if there is a worker for the command. */
