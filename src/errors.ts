@@ -5,9 +5,17 @@
 
 import { masked } from './secrets.ts'
 
+/**
+ * Whether the handler of a call has run: no, perhaps, or yes. 'no' is certain: the call may be made again. After 'maybe',
+ * another run may be the second one.
+ */
+export type Ran = 'no' | 'maybe' | 'yes'
+
 export interface SoloflightErrorOptions {
   /** The resource key that the error concerns, if any. */
   key?: string | undefined
+  /** Of the errors of a call to a service: whether its handler has run. */
+  ran?: Ran | undefined
   /** The cause. The error of a Redis client is a copy of its name, message and code. */
   cause?: unknown
 }
@@ -20,10 +28,13 @@ export class SoloflightError extends Error {
   override readonly name: string = 'SoloflightError'
   /** The resource key that the error concerns, if any. */
   readonly key: string | undefined
+  /** Whether the handler has run; present if the error is that of a call to a service. */
+  declare readonly ran?: Ran
 
   constructor(message: string, options: SoloflightErrorOptions = {}) {
     super(masked(message), options.cause === undefined ? undefined : { cause: options.cause })
     this.key = options.key
+    if (options.ran !== undefined) this.ran = options.ran
   }
 }
 
@@ -54,13 +65,19 @@ export class UnavailableError extends SoloflightError {
    * than the limit of the connection. 0 otherwise.
    */
   readonly lostConnections: number
+  /** False if the command was certainly not executed: it was never sent. */
+  readonly sent: boolean
 
   constructor(
     message: string,
-    options: SoloflightErrorOptions & { lostConnections?: number | undefined } = {},
+    options: SoloflightErrorOptions & {
+      lostConnections?: number | undefined
+      sent?: boolean | undefined
+    } = {},
   ) {
     super(message, options)
     this.lostConnections = options.lostConnections ?? 0
+    this.sent = options.sent ?? true
   }
 }
 
@@ -136,6 +153,36 @@ export class TooLargeError extends SoloflightError {
   override readonly name = 'TooLargeError'
 }
 
+/** Thrown if no process serves the service. */
+export class NoServiceError extends SoloflightError {
+  override readonly code = 'E_NO_SERVICE'
+  override readonly name = 'NoServiceError'
+}
+
+/** Thrown if all processes of the service are full, their backlogs included. */
+export class BusyError extends SoloflightError {
+  override readonly code = 'E_BUSY'
+  override readonly name = 'BusyError'
+}
+
+/** Thrown if the process that was called has no handler for the event. */
+export class UnknownEventError extends SoloflightError {
+  override readonly code = 'E_UNKNOWN_EVENT'
+  override readonly name = 'UnknownEventError'
+}
+
+/** Thrown if the process that was called has died, is frozen beyond its lease, or was closed before it replied. */
+export class ProcessLostError extends SoloflightError {
+  override readonly code = 'E_PROCESS_LOST'
+  override readonly name = 'ProcessLostError'
+}
+
+/** Thrown when a service has a handler for the event already, or a process registers a service twice. */
+export class DuplicateHandlerError extends SoloflightError {
+  override readonly code = 'E_DUPLICATE_HANDLER'
+  override readonly name = 'DuplicateHandlerError'
+}
+
 /** A failure as data, as it is sent between processes. */
 export interface RemoteFailure {
   /** `name` of the original. */
@@ -165,7 +212,7 @@ export class RemoteError extends SoloflightError {
     const cause =
       options.cause ??
       (remote.cause && new RemoteError(remote.cause, options.key === undefined ? {} : { key: options.key }))
-    super(remote.message, { key: options.key, cause })
+    super(remote.message, { key: options.key, ran: options.ran, cause })
     this.remote = remote
   }
 }

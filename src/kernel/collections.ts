@@ -40,13 +40,17 @@ export class TransientMap<K, V> {
     return this.#map.delete(key)
   }
 
-  *values(): Generator<V, void> {
+  *entries(): Generator<[K, V], void> {
     this.#readers++
     try {
-      yield* this.#map.values()
+      yield* this.#map
     } finally {
       this.#readers--
     }
+  }
+
+  *values(): Generator<V, void> {
+    for (const [, value] of this.entries()) yield value
   }
 }
 

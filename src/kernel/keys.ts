@@ -45,6 +45,14 @@ export function recordKey(prefix: string, key: string, letter = 'k'): string {
   return `${prefix}:${FORMAT}:${letter === 'k' ? 'h' : `${letter}h`}/${digestOf(key)}`
 }
 
+/** Names that stand in a hash tag unchanged: they cannot end it, or contain a separator of key segments. */
+const PLAIN_SEGMENT = /^[\w.,;@=+~!$%&()*#-]{1,64}$/
+
+/** A name as a segment of a key: the name itself if it is plain, else a slash and its digest. */
+export function keySegment(name: string): string {
+  return PLAIN_SEGMENT.test(name) ? name : `/${digestOf(name)}`
+}
+
 /** The SHA-256 of a text in base64url, over UTF-16: in UTF-8 all lone surrogates are the same. */
 export function digestOf(text: string): string {
   return createHash('sha256').update(Buffer.from(text, 'utf16le')).digest('base64url')

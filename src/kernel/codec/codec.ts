@@ -1,4 +1,4 @@
-import { CodecError } from '../../errors.ts'
+import { CodecError, type Ran } from '../../errors.ts'
 import { MESSAGE_LIMIT } from '../keys.ts'
 import { checkFunction } from '../options.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
@@ -43,17 +43,17 @@ export function checkCodec(name: string, value: unknown): void {
 const ADVICE =
   ': convert it first (a Date or BigInt to a string, a Map or Set to an array, an instance to a plain object), or give the option `codec`'
 
-/** Encodes a value. @throws CodecError for any error of the codec, and if it does not return bytes. */
-export function encodeWith(codec: Codec, value: unknown): Buffer {
+/** Encodes a value. @throws CodecError, with `ran`, for any error of the codec, and if it does not return bytes. */
+export function encodeWith(codec: Codec, value: unknown, ran?: Ran): Buffer {
   let bytes: unknown
   try {
     bytes = codec.encode(value)
   } catch (cause) {
-    throw new CodecError(messageOf(cause) + (codec === jsonCodec ? ADVICE : ''), { cause })
+    throw new CodecError(messageOf(cause) + (codec === jsonCodec ? ADVICE : ''), { cause, ran })
   }
   if (Buffer.isBuffer(bytes)) return bytes
   if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  throw new CodecError(`The codec did not return a Buffer but ${typeof bytes}`)
+  throw new CodecError(`The codec did not return a Buffer but ${typeof bytes}`, { ran })
 }
 
 /** Encodes a value that is shown as progress. @throws CodecError also if it is too large for a message. */
@@ -63,8 +63,11 @@ export function encodeProgress(codec: Codec, value: unknown, key: string): Buffe
   throw new CodecError(`Progress of ${bytes.length} bytes is too large`, { key })
 }
 
-/** Decodes a value. @throws CodecError for any error of the codec, and if it returns a thenable, which `await` would follow. */
-export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
+/**
+ * Decodes a value. @throws CodecError, with `ran`, for any error of the codec, and if it returns a thenable, which `await` would
+ * follow.
+ */
+export function decodeWith(codec: Codec, bytes: Buffer, key: string, ran?: Ran): unknown {
   try {
     // jsonCodec copies. Another codec may return views of the bytes, which are then retained.
     const value = codec.decode(codec === jsonCodec ? bytes : ownedBytes(bytes))
@@ -72,7 +75,7 @@ export function decodeWith(codec: Codec, bytes: Buffer, key: string): unknown {
       throw new Error('a thenable')
     return value
   } catch (cause) {
-    throw new CodecError(`The stored result cannot be read: ${messageOf(cause)}`, { key, cause })
+    throw new CodecError(`The stored result cannot be read: ${messageOf(cause)}`, { key, cause, ran })
   }
 }
 

@@ -1,4 +1,4 @@
-import { RemoteError, type RemoteFailure } from '../../errors.ts'
+import { type Ran, RemoteError, type RemoteFailure } from '../../errors.ts'
 import { isSecret, masked } from '../../secrets.ts'
 import { callHook } from '../hooks.ts'
 import type { AsyncContext } from '../time.ts'
@@ -128,7 +128,7 @@ function checkedFailure(value: unknown, depth: number): RemoteFailure {
   return failure
 }
 
-/** The error for waiters. `original`: the thrown value, in the process in which the work ran. */
-export function remoteError(bytes: Buffer, key: string, original?: unknown): RemoteError {
-  return new RemoteError(decodeFailure(bytes), { key, cause: original })
+/** The error for waiters. `original`: the thrown value, in the process in which the work ran. `ran`: of a call to a service. */
+export function remoteError(bytes: Buffer, key: string, original?: unknown, ran?: Ran): RemoteError {
+  return new RemoteError(decodeFailure(bytes), { key, cause: original, ran })
 }

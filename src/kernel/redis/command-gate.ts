@@ -117,7 +117,8 @@ export class CommandGate implements CallHost {
   #sendOrQueue(call: Call): void {
     if (this.#state === 'closed') return this.#fail(call, new ClosedError('The connection is closed'))
     const { status } = this.#client
-    if (status === 'end') return this.#fail(call, new UnavailableError('The Redis client was closed'))
+    if (status === 'end')
+      return this.#fail(call, new UnavailableError('The Redis client was closed', { sent: false }))
     if (status === 'ready' && this.#clientErrors.wrongDatabase)
       return this.#fail(call, refusedError(this.#clientErrors.last))
     if (status === 'wait') this.#client.connect().catch(() => {})
@@ -293,7 +294,8 @@ export class CommandGate implements CallHost {
     const disconnected = status !== 'ready'
     const what = disconnected ? `Redis is not connected (client status: ${status})` : 'Redis did not answer'
     const { why, cause } = this.#clientErrors.explain(lastError, disconnected)
-    this.#fail(call, new UnavailableError(`${what} within ${timeout} ms${why}`, { cause }))
+    const sent = call.state === 'sent' || call.lostConnections > 0
+    this.#fail(call, new UnavailableError(`${what} within ${timeout} ms${why}`, { cause, sent }))
   }
 
   /** The server is silent: calls fail immediately until it replies to a probe. */

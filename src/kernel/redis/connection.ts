@@ -150,7 +150,7 @@ export class Connection implements AsyncDisposable {
    */
   send(request: Request, timeout: number, handler: ReplyHandler): void {
     rootContext.run(() => {
-      if (this.#state === 'idle') this.#open()
+      this.open()
       this.#gate.send(request, timeout, handler)
     })
   }
@@ -197,13 +197,15 @@ export class Connection implements AsyncDisposable {
    */
   async census<Item = Record<string, unknown>>(options: CensusOptions): Promise<CensusResult<Item>> {
     if (this.#state === 'closed') throw new ClosedError('The connection is closed')
-    if (this.#state === 'idle') rootContext.run(() => this.#open())
+    this.open()
     return this.#census.census(options)
   }
 
-  #open(): void {
+  /** Connects, unless it has. The first call does it too. @internal */
+  open(): void {
+    if (this.#state !== 'idle') return
     this.#state = 'open'
-    this.#subscriber.open()
+    rootContext.run(() => this.#subscriber.open())
   }
 
   #onSubscribed(): void {

@@ -1,19 +1,11 @@
 import { UnavailableError } from '../../../errors.ts'
-import { digestOf, FORMAT } from '../../../kernel/keys.ts'
+import { FORMAT, keySegment } from '../../../kernel/keys.ts'
 import { ReplyCallbacks, type Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
 import { atEndOfTick } from '../../../kernel/time.ts'
 import type { WorkerRef } from '../store.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
-
-/** Names that are used in keys unchanged: they cannot end a hash tag or contain a separator of key segments. */
-const PLAIN = /^[\w.,;@=+~!$%&()*#-]{1,64}$/
-
-/** The name as a segment of a key: the name itself if it is plain, else a slash and its SHA-256. */
-function keySegment(name: string): string {
-  return PLAIN.test(name) ? name : `/${digestOf(name)}`
-}
 
 /** The Redis keys of a queue. All have the same hash tag, so they are in one slot. */
 export class QueueKeys {

@@ -1,5 +1,5 @@
-import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
 import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
+import { OUTBOX } from '../../../../kernel/redis/outbox.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
 
 /**
@@ -109,9 +109,6 @@ const DAY = 24 * 60 * 60_000
 /** How long a worker and its slots are known after it last set its capacity, ms. */
 export const WORKER_TTL: number = 15 * 60_000
 
-/** Messages to one process are joined up to so many bytes. */
-const MAX_MESSAGE_BYTES = 256 * 1024
-
 /**
  * Names the KEYS and ARGV that every script begins with, and defines the functions that scripts share.
  *
@@ -128,9 +125,8 @@ const MAX_MESSAGE_BYTES = 256 * 1024
  *                                 them once saves a tenth of the time of a call with 25 jobs
  *   nextNumber(id, last, least)    the number after `last`, at least `least`; raises an error when it is not exact
  *   dueMember(id, command)        the member of t and d
- *   publish(address, message)     puts a message into the outbox
- *   sendTo(inbox, messages)       publishes messages to a process; returns the number of receivers
- *   sendOutbox()                  publishes the outbox, all messages to one process together
+ *
+ * and those of kernel/redis/outbox.ts.
  */
 export function prelude(time: QueueClock): string {
   return /* lua */ `
@@ -211,41 +207,5 @@ local function payloadOf(key, first)
   return first .. table.concat(pieces)
 end
 
-local outbox, inboxes = {}, {}
-local function publish(address, message)
-  local inbox = string.sub(address, 1, ${ID_LENGTH})
-  if not outbox[inbox] then
-    outbox[inbox] = {}
-    inboxes[#inboxes + 1] = inbox
-  end
-  table.insert(outbox[inbox], string.sub(address, ${ID_LENGTH + 1}) .. message)
-end
-local function sendTo(inbox, messages)
-  local from, receivers = 1, nil
-  while from <= #messages do
-    local to, size = from, #messages[from]
-    while to < #messages and size + #messages[to + 1] <= ${MAX_MESSAGE_BYTES} do
-      to = to + 1
-      size = size + #messages[to]
-    end
-    local text = '${FORMAT}' .. messages[from]
-    if to > from then
-      local parts = { '${FORMAT}*' }
-      -- Each length is an entry of its own: Lua hashes every string that a concatenation makes.
-      for n = from, to do
-        parts[#parts + 1] = #messages[n] .. ':'
-        parts[#parts + 1] = messages[n]
-      end
-      text = table.concat(parts)
-    end
-    local reply = redis.pcall('PUBLISH', channels .. inbox, text)
-    if type(reply) == 'number' then receivers = math.min(receivers or reply, reply) end
-    from = to + 1
-  end
-  return receivers
-end
-local function sendOutbox()
-  for _, inbox in ipairs(inboxes) do sendTo(inbox, outbox[inbox]) end
-end
-`
+${OUTBOX}`
 }
