@@ -12,16 +12,21 @@
 /** Failures. */
 export {
   AbortedError,
+  BusyError,
   ClosedError,
   CodecError,
   ConflictError,
   DeadlockError,
+  DuplicateHandlerError,
   DuplicateWorkerError,
   isRemote,
   LeaseLostError,
   LockTimeoutError,
+  NoServiceError,
   NotLockedError,
   OverloadedError,
+  ProcessLostError,
+  type Ran,
   RemoteError,
   type RemoteFailure,
   RemovedError,
@@ -32,6 +37,7 @@ export {
   TooLargeError,
   UnavailableError,
   UnknownCommandError,
+  UnknownEventError,
 } from './errors.ts'
 /** What layers share: a connection, a codec, a clock, telemetry. */
 export {
@@ -116,3 +122,28 @@ export {
   type RunningJob,
   type SubmitOptions,
 } from './queue/index.ts'
+/** Services that are called by name, each call at the least busy process. */
+export {
+  type AnyApi,
+  type Api,
+  type BroadcastAnswer,
+  type Call,
+  type CallOptions,
+  type Choice,
+  type EventStats,
+  MemoryServices,
+  type MemoryServicesOptions,
+  type ProcessInfo,
+  type RegisterOptions,
+  Remote,
+  type RequireOptions,
+  SERVICES_DEFAULTS,
+  Service,
+  type ServiceHandler,
+  type ServiceLoad,
+  Services,
+  type ServicesEvents,
+  type ServicesOptions,
+  type ServicesStats,
+  type ServingInfo,
+} from './services/index.ts'

@@ -32,7 +32,7 @@ test('bundle - minified with its dependencies, errors keep their names, and a re
     late: string
     lost: number
   }
-  assert.ok(names.length >= 18)
+  assert.ok(names.length >= 23)
   for (const [name, found] of names) assert.equal(found, name)
   assert.deepEqual([remote, late, lost], ['RemoteError', 'TimeoutError', 0])
 })

@@ -18,7 +18,8 @@ const BELOW: Record<string, readonly string[]> = {
   locker: ['secrets', 'errors', 'kernel'],
   memoize: ['secrets', 'errors', 'kernel', 'locker'],
   queue: ['secrets', 'errors', 'kernel', 'locker'],
-  index: ['secrets', 'errors', 'kernel', 'locker', 'queue'],
+  services: ['secrets', 'errors', 'kernel', 'locker'],
+  index: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services'],
 }
 
 /** What other layers may import of a layer: its public names, and what only this library uses. The kernel is open. */
@@ -143,6 +144,9 @@ for (const [file, line] of [
   ['queue/job.ts', "import '../memoize/index.ts'"],
   ['queue/job.ts', "const later = () => import('../memoize/index.ts')"],
   ['queue/job.ts', "import type { Flight } from '../locker/flight/flight.ts'"],
+  ['services/remote.ts', "import '../queue/index.ts'"],
+  ['queue/job.ts', "import type { Services } from '../services/index.ts'"],
+  ['services/calling/calls.ts', "import { Locker } from '../../locker/locker.ts'"],
   ['memoize/policy/key.ts', "import { Locker } from '../../locker/locker.ts'"],
 ] as const) {
   test(`layers - ${file} may not have: ${line}`, async () => {

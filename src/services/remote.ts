@@ -1,0 +1,221 @@
+import { AbortedError, TooLargeError } from '../errors.ts'
+import { decodeWith, encodeWith } from '../kernel/codec/codec.ts'
+import { callHook } from '../kernel/hooks.ts'
+import { MAX_TRACE_LENGTH } from '../kernel/keys.ts'
+import { AsyncContext } from '../kernel/time.ts'
+import { Broadcast, type BroadcastAnswer } from './calling/broadcast.ts'
+import type { CallTerms } from './calling/call-terms.ts'
+import { type DedupeDeps, shareRun } from './calling/dedupe.ts'
+import { OutgoingCall } from './calling/outgoing-call.ts'
+import { StreamCall } from './calling/reply-stream.ts'
+import type { CallMode } from './messages.ts'
+import { type CallOptions, checkCallOptions, checkName, type RequireOptions } from './options.ts'
+import type { Settings } from './settings.ts'
+
+/** The events of a service, with their arguments and results. */
+// biome-ignore lint/suspicious/noExplicitAny: the arguments of any function
+export type Api<A> = { [Event in keyof A]: (...args: any[]) => unknown }
+
+/** Without a contract, all events are allowed. */
+// biome-ignore lint/suspicious/noExplicitAny: the events of any service
+export type AnyApi = Record<string, (...args: any[]) => any>
+
+export type EventOf<A> = keyof A & string
+
+// biome-ignore lint/suspicious/noExplicitAny: the arguments of any function
+export type ArgsOf<A, E extends keyof A> = A[E] extends (...args: infer Args) => any ? Args : never
+
+// biome-ignore lint/suspicious/noExplicitAny: the result of any function
+type Returned<A, E extends keyof A> = A[E] extends (...args: any[]) => infer Result ? Awaited<Result> : never
+
+export type ResultOf<A, E extends keyof A> = Returned<A, E>
+
+export type ChunkOf<A, E extends keyof A> =
+  Returned<A, E> extends AsyncIterable<infer Chunk> ? Chunk : Returned<A, E>
+
+/** What a Remote needs of its Services object. */
+export interface RemoteDeps extends DedupeDeps {
+  /** @throws ClosedError */
+  assertOpen(): void
+  /** Resolves when a process serves the service. */
+  ready(service: string, timeout: number): Promise<void>
+}
+
+const RETRY_FOREVER = -1
+
+/**
+ * Calls the events of a service. Each call goes to the process with the fewest calls that has room.
+ *
+ * The errors of a call say by `ran` whether the handler has run. Beside those that are named: RemoteError (`ran: 'yes'`) if
+ * the handler fails; NoServiceError, BusyError, UnknownEventError (`'no'`); ProcessLostError, TimeoutError (`'maybe'`);
+ * AbortedError, UnavailableError, OverloadedError, ClosedError (`'no'` or `'maybe'`); CodecError, TooLargeError, TypeError.
+ */
+export class Remote<A extends Api<A> = AnyApi> {
+  readonly service: string
+  readonly #deps: RemoteDeps
+  readonly #options: RequireOptions
+  readonly #call: CallOptions
+  readonly #settings: Settings
+
+  /** @internal */
+  constructor(
+    service: string,
+    options: RequireOptions,
+    call: CallOptions,
+    settings: Settings,
+    deps: RemoteDeps,
+  ) {
+    this.service = service
+    this.#options = options
+    this.#call = call
+    this.#settings = settings
+    this.#deps = deps
+  }
+
+  /** The same service, called with these options. @throws TypeError */
+  with(options: CallOptions): Remote<A> {
+    checkCallOptions(options)
+    return new Remote(this.service, this.#options, { ...this.#call, ...options }, this.#settings, this.#deps)
+  }
+
+  /** Calls an event once. Resolves with the result of its handler. */
+  emit<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): Promise<ResultOf<A, E>> {
+    return this.#emit(1, event, args) as Promise<ResultOf<A, E>>
+  }
+
+  /**
+   * Calls an event up to `tries` times; -1: until the deadline, which `with({ within })` or its `signal` must set. It is
+   * called again, at another process if there is one, when the process was lost, the timeout of the try has passed, or all
+   * processes were full. So the handler may run more than once; it sees `call.attempt`. An earlier try that answers late
+   * still counts.
+   */
+  async pemit<E extends EventOf<A>>(tries: number, event: E, ...args: ArgsOf<A, E>): Promise<ResultOf<A, E>> {
+    const { within, signal } = this.#call
+    if (tries !== RETRY_FOREVER && !(Number.isInteger(tries) && tries > 0))
+      throw new TypeError('Expected `tries` to be a whole number from 1 and up, or -1')
+    if (tries === RETRY_FOREVER && within === undefined && signal === undefined)
+      throw new TypeError('Expected `within` or `signal`, by `with`, for tries without an end')
+    const result = await this.#emit(tries === RETRY_FOREVER ? Number.POSITIVE_INFINITY : tries, event, args)
+    return result as ResultOf<A, E>
+  }
+
+  async #emit(tries: number, event: string, args: readonly unknown[]): Promise<unknown> {
+    const terms = this.#terms('reply', tries, event, args)
+    const { dedupe, key, ttl = 0 } = this.#call
+    if (dedupe === undefined) return new OutgoingCall(terms, this.#deps).promise
+    return shareRun(terms, { key: dedupe === true ? key : dedupe, ttl }, this.#deps)
+  }
+
+  /** Gives an event to one process, without a reply. Resolves when a process has it. */
+  async notify<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): Promise<void> {
+    await new OutgoingCall(this.#terms('notify', 1, event, args), this.#deps).promise
+  }
+
+  /**
+   * Calls an event at every process that serves the service. Yields one answer from each, as they arrive, and ends when each
+   * has answered, was lost, or has not answered within the timeout.
+   * @throws from the iteration: UnavailableError, OverloadedError, ClosedError.
+   */
+  broadcast<E extends EventOf<A>>(
+    event: E,
+    ...args: ArgsOf<A, E>
+  ): AsyncIterableIterator<BroadcastAnswer<ResultOf<A, E>>> {
+    const terms = this.#terms('broadcast', 1, event, args)
+    const call = new Broadcast(terms, this.#deps)
+    return call[Symbol.asyncIterator]() as AsyncIterableIterator<BroadcastAnswer<ResultOf<A, E>>>
+  }
+
+  /**
+   * Calls an event whose handler returns an AsyncIterable, and yields what that yields. The call begins with the first read.
+   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal. `timeout` within the wait
+   * for each chunk.
+   */
+  async *stream<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): AsyncGenerator<ChunkOf<A, E>, void> {
+    const call = new StreamCall(this.#terms('stream', 1, event, args), this.#deps)
+    try {
+      for (let chunk = await call.next(); chunk; chunk = await call.next())
+        yield decodeWith(this.#deps.options.codec, chunk, event, 'yes') as ChunkOf<A, E>
+    } finally {
+      call.leave()
+    }
+  }
+
+  /** Returns a function that calls an event. */
+  bind<E extends EventOf<A>>(event: E): (...args: ArgsOf<A, E>) => Promise<ResultOf<A, E>> {
+    checkName('event', event)
+    return (...args) => this.emit(event, ...args)
+  }
+
+  /** Resolves when a process serves the service. @throws TimeoutError after the timeout; ClosedError. */
+  ready(): Promise<void> {
+    return this.#deps.ready(this.service, this.#call.within ?? this.#timeout)
+  }
+
+  /** Returns a setting of the service; undefined if it is not set. */
+  get(name: string): Promise<unknown> {
+    return this.#settings.get(name)
+  }
+
+  /** Sets a setting of the service, for all its processes and callers. @throws OverloadedError if it has 1,000. */
+  set(name: string, value: unknown): Promise<void> {
+    return this.#settings.set(name, value)
+  }
+
+  /** Removes a setting of the service. */
+  remove(name: string): Promise<void> {
+    return this.#settings.remove(name)
+  }
+
+  /** Calls `heard` with the value of a setting whenever it may have changed, until the returned function is called. */
+  watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
+    return this.#settings.watch(name, heard)
+  }
+
+  get #timeout(): number {
+    return this.#call.timeout ?? this.#options.timeout ?? this.#deps.options.timeout
+  }
+
+  #terms(mode: CallMode, tries: number, event: string, args: readonly unknown[]): CallTerms {
+    this.#deps.assertOpen()
+    checkName('event', event)
+    const { signal, within = Number.POSITIVE_INFINITY, onProgress } = this.#call
+    if (signal?.aborted)
+      throw new AbortedError('The caller has aborted the call', {
+        key: event,
+        cause: signal.reason,
+        ran: 'no',
+      })
+    const { wait = 0, choose = 'least-busy' } = this.#options
+    return {
+      service: this.service,
+      event,
+      args: this.#encode(event, args),
+      mode,
+      timeout: this.#timeout,
+      tries,
+      within,
+      wait,
+      choose,
+      signal,
+      trace: this.#trace(),
+      onProgress,
+      context: onProgress && new AsyncContext(),
+    }
+  }
+
+  #encode(event: string, args: readonly unknown[]): Buffer {
+    const { codec, maxMessage } = this.#deps.options
+    const bytes = encodeWith(codec, args, 'no')
+    if (bytes.length <= maxMessage) return bytes
+    throw new TooLargeError(`The arguments have ${bytes.length} bytes, more than ${maxMessage}`, {
+      key: event,
+      ran: 'no',
+    })
+  }
+
+  #trace(): string | undefined {
+    const { trace } = this.#deps.options
+    const context: unknown = trace && callHook(undefined, 'trace', trace)
+    return typeof context === 'string' ? context.slice(0, MAX_TRACE_LENGTH).toWellFormed() : undefined
+  }
+}

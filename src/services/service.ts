@@ -1,0 +1,80 @@
+import { DuplicateHandlerError } from '../errors.ts'
+import { checkFunction } from '../kernel/options.ts'
+import { AsyncContext } from '../kernel/time.ts'
+import type { AnyHandler, Call } from './call.ts'
+import { checkName } from './options.ts'
+import type { AnyApi, Api, ArgsOf, EventOf, ResultOf } from './remote.ts'
+import type { ServiceHost } from './serving/service-host.ts'
+import type { Settings } from './settings.ts'
+
+/** Answers the calls of an event: by what it returns, or by its last argument. See {@link Call}. */
+export type ServiceHandler<Args extends unknown[] = unknown[], Result = unknown> = (
+  ...args: HandlerArgs<Args>
+  // biome-ignore lint/suspicious/noConfusingVoidType: `(call) => call(null, result)` returns void
+) => Result | PromiseLike<Result> | void
+
+/** Without a contract, a handler may declare any parameters. */
+type HandlerArgs<Args extends unknown[]> = unknown[] extends Args
+  ? // biome-ignore lint/suspicious/noExplicitAny: the arguments of any event
+    any[]
+  : [...Args, call: Call]
+
+/**
+ * A service that this process serves.
+ *
+ * @example
+ * const sums = await services.register<{ add(a: number, b: number): number }>('sums')
+ * sums.on('add', (a, b) => a + b)
+ */
+export class Service<A extends Api<A> = AnyApi> {
+  readonly name: string
+  readonly #host: ServiceHost
+  readonly #settings: Settings
+
+  /** @internal */
+  constructor(host: ServiceHost, settings: Settings) {
+    this.name = host.service
+    this.#host = host
+    this.#settings = settings
+  }
+
+  /**
+   * Adds the handler of an event. It is called with the arguments of the call and a {@link Call}; what it returns, or the
+   * value of the promise, is the result. A handler that declares a parameter beyond the arguments and returns undefined is
+   * expected to call the {@link Call}. It runs in the async context of this call.
+   * @throws DuplicateHandlerError if the event has a handler here; TypeError.
+   */
+  on<E extends EventOf<A>>(event: E, handler: ServiceHandler<ArgsOf<A, E>, ResultOf<A, E>>): this {
+    checkName('event', event)
+    checkFunction('handler', handler)
+    if (!this.#host.addHandler(event, { handler: handler as AnyHandler, context: new AsyncContext() }))
+      throw new DuplicateHandlerError('The event has a handler in this process', { key: event })
+    return this
+  }
+
+  /** Removes the handler of an event. Calls that run go on. */
+  off(event: EventOf<A>): this {
+    this.#host.removeHandler(event)
+    return this
+  }
+
+  /** Returns a setting of the service; undefined if it is not set. */
+  get(name: string): Promise<unknown> {
+    return this.#settings.get(name)
+  }
+
+  /** Sets a setting of the service, for all its processes and callers. @throws OverloadedError if it has 1,000. */
+  set(name: string, value: unknown): Promise<void> {
+    return this.#settings.set(name, value)
+  }
+
+  /** Removes a setting of the service. */
+  remove(name: string): Promise<void> {
+    return this.#settings.remove(name)
+  }
+
+  /** Calls `heard` with the value of a setting when it has changed, until the returned function is called. */
+  watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
+    return this.#settings.watch(name, heard)
+  }
+}

@@ -1,0 +1,326 @@
+import { ClosedError, TimeoutError } from '../errors.ts'
+import type { CensusMember } from '../kernel/census.ts'
+import { TransientSet } from '../kernel/collections.ts'
+import { ContextEmitter } from '../kernel/hooks.ts'
+import { checkTimeout } from '../kernel/options.ts'
+import { connectionFor } from '../kernel/redis/connection.ts'
+import { Deadlines } from '../kernel/time.ts'
+import { Locker } from '../locker/index.ts'
+import type { OpenCall } from './calling/call-terms.ts'
+import { Calls } from './calling/calls.ts'
+import { contribute, listProcesses, type ProcessInfo } from './census.ts'
+import { DirectMessages } from './direct-messages.ts'
+import { PROBE } from './messages.ts'
+import {
+  checkName,
+  checkRequireOptions,
+  type RegisterOptions,
+  type RequireOptions,
+  resolveRegisterOptions,
+  resolveServicesOptions,
+  type ServicesContext,
+  type ServicesOptions,
+} from './options.ts'
+import { type AnyApi, type Api, Remote, type RemoteDeps } from './remote.ts'
+import { Service } from './service.ts'
+import { parseInfo, type ServingInfo } from './serving/registrations.ts'
+import { ServingProcess } from './serving/serving-process.ts'
+import { Settings, type SettingsDeps } from './settings.ts'
+import { MemoryServices } from './store/memory-store.ts'
+import { RedisServicesStore } from './store/redis/redis-store.ts'
+import type { Announcement, Message, StoreListener } from './store/store.ts'
+
+/** Statistics of a Services object. */
+export interface ServicesStats {
+  /** Calls that wait for an answer. */
+  calling: number
+  /** Calls that run or wait here. */
+  serving: number
+  /** Answers that came when the call was over. */
+  late: number
+  /** Whether the subscription to messages is established. */
+  subscribed: boolean
+}
+
+export interface ServicesEvents {
+  /** A process serves a service from now on. */
+  up: [ServingInfo]
+  /** A process does not serve a service any more: it was closed, has died, or is frozen. */
+  down: [ServingInfo]
+  /** Another Services object has sent a message. */
+  message: [from: string, message: unknown]
+}
+
+/** How long `close` waits for running calls by default, ms. */
+const DEFAULT_GRACE = 5_000
+/** How often `ready` looks for a process, ms: the announcement may be lost. */
+const READY_POLL_MS = 1_000
+
+/**
+ * Services by name: processes register services and call those of others. There is no master. Each call goes to the least
+ * busy process that has room. Without the option `redis`, services work within this process.
+ *
+ * @example
+ * const services = new Services({ redis: 'redis://localhost:6379' })
+ * const sums = await services.register<Sums>('sums', { capacity: 50 })
+ * sums.on('add', (a, b) => a + b)
+ * await services.require<Sums>('sums').emit('add', 2, 3) // 5
+ */
+export class Services extends ContextEmitter<ServicesEvents> implements AsyncDisposable {
+  readonly #link: ReturnType<typeof connectionFor>
+  readonly #context: ServicesContext
+  readonly #prefix: string
+  readonly #calls: Calls
+  readonly #serving: ServingProcess
+  readonly #deps: RemoteDeps
+  readonly #settingsDeps: SettingsDeps
+  /** What to call when a process registers for a service, and when a setting has changed. */
+  readonly #arrivals = new Map<string, Set<() => void>>()
+  readonly #settingListeners = new Map<string, Set<() => void>>()
+  /** Calls that are not over. */
+  readonly #open = new TransientSet<OpenCall>()
+  readonly #messages: DirectMessages
+  readonly #memory: MemoryServices | undefined
+  readonly #census: CensusMember
+  readonly #stopContributing: () => void
+  #locker: Locker | undefined
+  #closing: Promise<void> | undefined
+
+  /** Does not wait for a connection. @throws TypeError if an option is invalid. */
+  constructor(given: ServicesOptions = {}) {
+    super()
+    const options = resolveServicesOptions(given)
+    const link = connectionFor(given, 'Services')
+    this.#link = link
+    this.#memory = link ? undefined : (given.store ?? new MemoryServices({ clock: given.clock }))
+    this.#prefix = options.prefix
+    const store = link
+      ? new RedisServicesStore(link.connection, options.prefix)
+      : (this.#memory as MemoryServices).connect()
+    const clock = link?.connection.clock ?? (this.#memory as MemoryServices).clock
+    this.#context = { store, clock, options, within: options.unavailableAfter }
+    this.#calls = new Calls(this.#context)
+    this.#messages = new DirectMessages(this.#context, (from, message) => this.emit('message', from, message))
+    this.#serving = new ServingProcess(this.#context)
+    this.#deps = {
+      ...this.#context,
+      calls: this.#calls,
+      deadlines: new Deadlines(clock),
+      open: this.#open,
+      onArrival: (service, arrived) => listen(this.#arrivals, service, arrived),
+      assertOpen: () => this.#assertOpen(),
+      locker: () => this.#requireLocker(),
+      ready: (service, timeout) => this.#ready(service, timeout),
+    }
+    this.#settingsDeps = {
+      ...this.#context,
+      assertOpen: () => this.#assertOpen(),
+      onSetting: (service, setting, changed) =>
+        listen(this.#settingListeners, settingKey(service, setting), changed),
+    }
+    const listener: StoreListener = {
+      onMessage: (message) => this.#onMessage(message),
+      onAnnouncement: (announcement) => this.#onAnnouncement(announcement),
+      onUp: () => this.#onUp(),
+    }
+    store.open(listener)
+    this.#census = link?.connection ?? (this.#memory as MemoryServices).census
+    this.#stopContributing = contribute(this.#census, this.id, this.#serving)
+  }
+
+  /** Address of this object: others send messages to it. */
+  get id(): string {
+    return this.#context.store.address
+  }
+
+  /**
+   * Registers a service, which this process then serves until {@link unregister} or `close`. It stays alive that long.
+   * @throws DuplicateHandlerError if this object has registered it; UnavailableError; ClosedError; TypeError.
+   */
+  async register<A extends Api<A> = AnyApi>(
+    name: string,
+    options: RegisterOptions = {},
+  ): Promise<Service<A>> {
+    this.#assertOpen()
+    checkName('name', name)
+    const host = await this.#serving.register(name, resolveRegisterOptions(options))
+    return new Service<A>(host, this.#settings(name))
+  }
+
+  /** Stops serving a service: see `close`. Never rejects, if the options are valid. */
+  async unregister(name: string, { grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
+    checkTimeout('grace', grace)
+    await this.#serving.unregister(name, grace)
+  }
+
+  /** Returns the service of this name, to be called. Makes no request. @throws TypeError, ClosedError. */
+  require<A extends Api<A> = AnyApi>(name: string, options: RequireOptions = {}): Remote<A> {
+    this.#assertOpen()
+    checkName('name', name)
+    checkRequireOptions(options)
+    return new Remote<A>(name, options, {}, this.#settings(name), this.#deps)
+  }
+
+  #settings(name: string): Settings {
+    return new Settings(name, this.#settingsDeps)
+  }
+
+  /**
+   * Sends a message to another Services object, or to this one: its event `message`. Resolves with false if nobody heard it.
+   * @throws UnavailableError, CodecError, TooLargeError, ClosedError, TypeError.
+   */
+  async send(id: string, message: unknown): Promise<boolean> {
+    this.#assertOpen()
+    return this.#messages.send(id, message)
+  }
+
+  /**
+   * Returns how long another Services object takes to answer, ms.
+   * @throws TimeoutError if nobody hears, or after 5 s; UnavailableError, ClosedError, TypeError.
+   */
+  async ping(id: string): Promise<number> {
+    this.#assertOpen()
+    return this.#messages.ping(id)
+  }
+
+  /**
+   * Asks all processes which services they serve, and how busy they are; with `name`, those of one service. Takes up to a
+   * second. A process that is frozen does not answer.
+   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
+   */
+  async list(name?: string): Promise<ProcessInfo[]> {
+    this.#assertOpen()
+    if (name !== undefined) checkName('name', name)
+    return listProcesses(this.#census, name)
+  }
+
+  /**
+   * Strikes off processes of the services that this object serves whose leases are over, or that do not listen. Normally
+   * nothing is left to do. Returns their ids.
+   */
+  async clean(): Promise<string[]> {
+    this.#assertOpen()
+    const { store, within } = this.#context
+    const services = this.#serving.hosts.map(({ service }) => service)
+    const struck = await Promise.all(services.map((service) => store.prune(service, PROBE, within)))
+    return [...new Set(struck.flat())]
+  }
+
+  stats(): ServicesStats {
+    const serving = this.#serving.hosts.reduce((sum, { busy }) => sum + busy, 0)
+    return {
+      calling: this.#open.size,
+      serving,
+      late: this.#calls.late,
+      subscribed: this.#context.store.subscribed,
+    }
+  }
+
+  #requireLocker(): Locker {
+    const { unavailableAfter } = this.#context.options
+    this.#locker ??= new Locker({
+      prefix: this.#prefix,
+      unavailableAfter,
+      cache: false,
+      ...(this.#link ? { redis: this.#link.connection } : { store: this.#memory?.lockStore }),
+    })
+    return this.#locker
+  }
+
+  async #ready(service: string, timeout: number): Promise<void> {
+    this.#assertOpen()
+    const { store, within, clock } = this.#context
+    const end = clock.now() + timeout
+    for (;;) {
+      let wake = () => {}
+      const arrived = new Promise<void>((resolve) => {
+        wake = resolve
+      })
+      const stop = listen(this.#arrivals, service, wake)
+      const timer = clock.after(Math.min(READY_POLL_MS, end - clock.now()), wake)
+      try {
+        if ((await store.count(service, within).catch(() => 0)) > 0) return
+        await arrived
+      } finally {
+        stop()
+        timer.cancel()
+      }
+      this.#assertOpen()
+      if (clock.now() >= end) throw new TimeoutError(`No process serves ${service}`, { key: service })
+    }
+  }
+
+  #onMessage(message: Message): void {
+    if (this.#calls.onMessage(message) || this.#serving.onMessage(message)) return
+    this.#messages.onMessage(message)
+  }
+
+  #onAnnouncement(announcement: Announcement): void {
+    const { kind } = announcement
+    if (kind === 'resumed') return this.#calls.recover(announcement.process)
+    if (kind === 'setting') {
+      const key = settingKey(announcement.service, announcement.name)
+      for (const changed of this.#settingListeners.get(key) ?? []) changed()
+      return
+    }
+    if (kind === 'down') this.#calls.recover(announcement.process)
+    else for (const arrived of [...(this.#arrivals.get(announcement.service) ?? [])]) arrived()
+    const info = parseInfo(announcement.info)
+    if (info) this.emit(kind, info)
+  }
+
+  #onUp(): void {
+    this.#calls.recover()
+    this.#serving.onUp()
+    for (const listeners of [...this.#settingListeners.values()]) for (const changed of listeners) changed()
+    for (const listeners of [...this.#arrivals.values()]) for (const arrived of [...listeners]) arrived()
+  }
+
+  #assertOpen(): void {
+    if (this.#closing) throw closedError()
+  }
+
+  /**
+   * Takes no more calls, hands back those of the backlog, waits up to `grace` ms for those that run, and tells the callers of
+   * the rest. Rejects the calls of this object with ClosedError. Never rejects.
+   * @throws TypeError if `grace` is not a duration.
+   */
+  close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
+    checkTimeout('grace', grace)
+    this.#closing ??= this.#close(grace)
+    return this.#closing
+  }
+
+  async #close(grace: number): Promise<void> {
+    await this.#serving.close(grace)
+    // Other processes take over the runs that they share with this one.
+    await this.#locker?.close({ grace: 0 })
+    for (const call of [...this.#open]) call.close()
+    this.#stopContributing()
+    this.#calls.close()
+    await this.#context.store.close()
+    await this.#link?.release()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+function closedError(): ClosedError {
+  return new ClosedError('The Services object was closed', { ran: 'no' })
+}
+
+function settingKey(service: string, name: string): string {
+  return JSON.stringify([service, name])
+}
+
+/** Adds a listener to those of a key. The returned function removes it. */
+function listen(listeners: Map<string, Set<() => void>>, key: string, heard: () => void): () => void {
+  const set = listeners.get(key) ?? new Set()
+  listeners.set(key, set)
+  set.add(heard)
+  return () => {
+    if (set.delete(heard) && set.size === 0 && listeners.get(key) === set) listeners.delete(key)
+  }
+}

@@ -1,0 +1,41 @@
+import { Script, SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
+import { DISPATCH, DISPATCH_ALL, ONCE, SEND_CALLS } from './dispatch.ts'
+import { LEASES, ONE_SERVICE, PRELUDE } from './prelude.ts'
+import { CHECK, COUNT, MARK, PRUNE, REGISTER, REPORT, UNREGISTER } from './process.ts'
+import { READ_SETTING, WRITE_SETTING } from './settings.ts'
+
+/** The transitions of services, as the server runs them. */
+export interface ServicesScripts {
+  dispatch: Script
+  dispatchAll: Script
+  report: Script
+  register: Script
+  unregister: Script
+  mark: Script
+  check: Script
+  count: Script
+  prune: Script
+  readSetting: Script
+  writeSetting: Script
+}
+
+/** Builds the scripts. `clock` defines `us` and `now`: conformance tests replace it, so that time is an argument. */
+export function buildServicesScripts(clock: string): ServicesScripts {
+  const build = (...parts: string[]) => new Script([clock, PRELUDE, ...parts].join('\n'))
+  return {
+    dispatch: build(ONE_SERVICE, ONCE, LEASES, SEND_CALLS, DISPATCH),
+    dispatchAll: build(ONE_SERVICE, ONCE, LEASES, SEND_CALLS, DISPATCH_ALL),
+    report: build(ONE_SERVICE, REPORT),
+    register: build(LEASES, REGISTER),
+    unregister: build(ONE_SERVICE, LEASES, UNREGISTER),
+    mark: build(ONE_SERVICE, MARK),
+    check: build(ONE_SERVICE, LEASES, CHECK),
+    count: build(ONE_SERVICE, COUNT),
+    prune: build(ONE_SERVICE, LEASES, PRUNE),
+    readSetting: new Script(READ_SETTING),
+    writeSetting: build(ONE_SERVICE, WRITE_SETTING),
+  }
+}
+
+/** The scripts on the server's time. */
+export const servicesScripts: ServicesScripts = buildServicesScripts(SERVER_CLOCK)
