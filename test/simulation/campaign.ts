@@ -2,23 +2,27 @@ import { parseArgs } from 'node:util'
 import { simulate as simulateLocker } from './locker/run.ts'
 import { simulate as simulateQueue } from './queue/run.ts'
 import type { RunResult } from './run.ts'
+import { simulate as simulateServices } from './services/run.ts'
 
 /**
  * Simulates seeds for a given time: `npm run simulate -- --seconds 600`. Or traces one seed line by line:
- * `npm run simulate -- --seed 42`. `npm run simulate:queue` does the same with queues.
+ * `npm run simulate -- --seed 42`. `npm run simulate:queue` and `simulate:services` do the same with queues and services.
  */
 const { values } = parseArgs({
   options: {
     queue: { type: 'boolean' },
+    services: { type: 'boolean' },
     seconds: { type: 'string', default: '60' },
     from: { type: 'string' },
     seed: { type: 'string' },
   },
 })
 
-const simulate: (seed: number, options?: { traced: boolean }) => Promise<RunResult<unknown>> = values.queue
-  ? simulateQueue
-  : simulateLocker
+const simulate: (seed: number, options?: { traced: boolean }) => Promise<RunResult<unknown>> = values.services
+  ? simulateServices
+  : values.queue
+    ? simulateQueue
+    : simulateLocker
 
 async function show(seed: number): Promise<boolean> {
   const { trace, violations, steps } = await simulate(seed, { traced: true })

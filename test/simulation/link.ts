@@ -72,8 +72,8 @@ export class Link {
       }
       const timer = this.#process.clock.after(within, () => {
         given = true
-        this.#waiting.delete(request)
-        reject(new UnavailableError(`No answer within ${within} ms`))
+        const sent = !this.#waiting.delete(request)
+        reject(new UnavailableError(`No answer within ${within} ms`, { sent }))
       })
       if (this.#faulty && this.#random.chance(this.#plan.refused)) {
         const refuse = () => request.refuse(new UnavailableError('Refused'))

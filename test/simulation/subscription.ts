@@ -23,6 +23,8 @@ export class Subscription {
   #closed = false
   #faulty = true
   #last = 0
+  /** Messages that have not arrived, if they arrive in order. */
+  readonly #underWay: { epoch: number; deliver: () => void }[] = []
 
   constructor(
     process: SimProcess,
@@ -59,9 +61,12 @@ export class Subscription {
       : Math.min(this.#random.exponential(latency), 5 * latency)
     const arrival = this.#scheduler.now + delay
     this.#last = ordered ? Math.max(arrival, this.#last) : arrival
-    const epoch = this.#epoch
+    const message = { epoch: this.#epoch, deliver }
+    if (ordered) this.#underWay.push(message)
     this.#process.at(this.#last, () => {
-      if (epoch === this.#epoch) deliver()
+      // Also when the process stood still, and goes on with its events in another order.
+      const next = ordered ? this.#underWay.shift() : message
+      if (next?.epoch === this.#epoch) next.deliver()
     })
   }
 
