@@ -18,11 +18,13 @@ import type { Layers, Name } from './contenders/contender.ts'
 import type { Site } from './http-child.ts'
 import { type Build, buildLibrary } from './library.ts'
 import { forkSite } from './parts/http.ts'
+import { closePair, openPair as openServices, tripsBetween } from './parts/services.ts'
 import { type Kind, openPair, trips } from './parts/trips.ts'
 import { heading, table } from './report.ts'
 import { interleaved } from './rounds.ts'
 import { endChildren, forkChild, open, type Stage } from './stage.ts'
 import { median, medianInterval } from './statistics.ts'
+import { measureTrips } from './trips.ts'
 
 const BUILDS: readonly Build[] = ['soloflight-bench', 'soloflight-bench-baseline']
 const [OWN, BASELINE] = BUILDS as [Build, Build]
@@ -88,6 +90,22 @@ function jobs(kind: Kind, inFlight: number): Opening {
   }
 }
 
+function serviceCalls(inFlight: number): Opening {
+  return async (stage) => {
+    const pairOf = await both((build) => openServices('soloflight', stage, build))
+    return {
+      turn: async (build) => {
+        const source = tripsBetween(pairOf(build))
+        const { rate, cpu, workerCpu } = await measureTrips(source, inFlight, stage, 300)
+        return { rate, cpu: cpu + workerCpu }
+      },
+      close: async () => {
+        for (const build of BUILDS) await closePair(pairOf(build))
+      },
+    }
+  }
+}
+
 function pages(kind: Site['kind']): Opening {
   return async ({ server }) => {
     const redis = { host: LOCALHOST, port: portOf(server) }
@@ -122,6 +140,10 @@ const PARTS: Record<string, Record<string, Opening>> = {
     'job, 50 in flight': jobs('plain', 50),
     'job, 1 in flight': jobs('plain', 1),
     'deduplicated job, 50 in flight': jobs('deduplicated', 50),
+  },
+  services: {
+    'call of a service, 50 in flight': serviceCalls(50),
+    'call of a service, 1 in flight': serviceCalls(1),
   },
   http: {
     'memoised page, node:http': pages('memoised'),

@@ -27,10 +27,13 @@ import { queueKill } from './parts/queue-kill.ts'
 import { queueLost } from './parts/queue-lost.ts'
 import { queueMemory } from './parts/queue-memory.ts'
 import { redisHits } from './parts/redis-hits.ts'
+import { services } from './parts/services.ts'
+import { servicesIdle } from './parts/services-idle.ts'
 import { starts } from './parts/starts.ts'
 import { streams } from './parts/streams.ts'
 import { QUEUE_ENTRANTS } from './queues/entrant.ts'
 import { summary, table } from './report.ts'
+import { SERVICES_ENTRANTS } from './services/entrant.ts'
 import type { Stage } from './stage.ts'
 
 const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
@@ -51,12 +54,21 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   'queue-idle': queueIdle,
   'queue-kill': queueKill,
   'queue-lost': queueLost,
+  services,
+  'services-idle': servicesIdle,
 }
 
 async function versionOf(name: string): Promise<string> {
   const url = new URL(`./node_modules/${name}/package.json`, import.meta.url)
   const { version }: { version: string } = JSON.parse(await readFile(url, 'utf8'))
   return version
+}
+
+/** The version of a peer that has a package of its own, which may not be installed yet. */
+async function pinnedVersionOf(peer: string): Promise<string> {
+  const url = new URL(`./peers/${peer}/package.json`, import.meta.url)
+  const { dependencies }: { dependencies: Record<string, string> } = JSON.parse(await readFile(url, 'utf8'))
+  return dependencies[peer] ?? ''
 }
 
 /** What the package depends on, the bench has in the same version. */
@@ -79,7 +91,13 @@ async function introduce(server: RedisServer, quick: boolean) {
   if (quick) console.log('Quick: few rounds, few peers')
   const entrants = [...Object.values(ENTRANTS), ...Object.values(QUEUE_ENTRANTS)]
   const packages = entrants.flatMap((entrant) => ('package' in entrant ? [entrant.package] : []))
-  const rows = await Promise.all(packages.map(async (name) => [name, await versionOf(name)]))
+  const peers = Object.values(SERVICES_ENTRANTS).flatMap((entrant) =>
+    'peer' in entrant ? [entrant.peer] : [],
+  )
+  const rows = await Promise.all([
+    ...packages.map(async (name) => [name, await versionOf(name)]),
+    ...peers.map(async (name) => [name, await pinnedVersionOf(name)]),
+  ])
   table(['peer', 'version'], rows)
 }
 

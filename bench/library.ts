@@ -9,6 +9,7 @@ type Library = typeof import('../src/index.ts')
 interface Parts {
   'memoize/node': typeof import('../src/memoize/node.ts')
   'memoize/fetch': typeof import('../src/memoize/fetch.ts')
+  'services/index': typeof import('../src/services/index.ts')
 }
 
 const ROOT = new URL('../', import.meta.url)

@@ -3,24 +3,20 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { serve } from '../test/support/process-child.ts'
 import { until } from '../test/support/wait.ts'
-import { type Contender, valueFor } from './contenders/contender.ts'
-import { type Pumped, pump } from './pump.ts'
+import type { Pumped } from './pump.ts'
 import { Awaited, type Outcome } from './queues/awaited.ts'
 import { QUEUE_ENTRANTS, type QueueName } from './queues/entrant.ts'
-import { payloadOf, sumOf } from './queues/payload.ts'
+import { payloadOf } from './queues/payload.ts'
 import type { Address, BenchQueue, QueueTerms } from './queues/queue.ts'
 import { Task } from './queues/task.ts'
 import { now } from './statistics.ts'
+import { PayloadTrips } from './trips.ts'
 
 const queues = new Map<string, BenchQueue>()
 const awaited = new Map<string, Awaited>()
 const task = new Task()
 
-/** What the pump asks for; which round trip that is, is counted here. */
-const KEY = 'trip:0'
-
-// No payload comes twice from one process.
-let submitted = 0
+const trips = new PayloadTrips()
 
 function queueOf(name: string): BenchQueue {
   const queue = queues.get(name)
@@ -34,18 +30,6 @@ function awaitedOf(name: string): Awaited {
   return known
 }
 
-/** A round trip as the pump takes it: the value of the key where the result is the right one. */
-function roundTrips(queue: BenchQueue): Contender {
-  const right = valueFor(KEY)
-  return {
-    get: () => {
-      const payload = payloadOf(submitted++)
-      return queue.submit(payload).then((result) => (result === sumOf(payload) ? right : null))
-    },
-    close: async () => {},
-  }
-}
-
 const handlers = {
   open: async (name: QueueName, address: Address, terms: QueueTerms[]): Promise<void> => {
     const { open } = await QUEUE_ENTRANTS[name].load()
@@ -57,13 +41,11 @@ const handlers = {
   },
   /** Round trips, so many at once. */
   pump: (queue: string, inFlight: number, ms: number): Promise<Pumped> =>
-    pump(roundTrips(queueOf(queue)), [KEY], inFlight, ms),
+    trips.pump((payload) => queueOf(queue).submit(payload), inFlight, ms),
   /** Enqueues jobs, so many in a call, one call after the other. Returns jobs per second. */
   bulk: async (queue: string, calls: number, size: number): Promise<number> => {
     const { enqueue } = queueOf(queue)
-    const batches = Array.from({ length: calls }, () =>
-      Array.from({ length: size }, () => payloadOf(submitted++)),
-    )
+    const batches = Array.from({ length: calls }, () => Array.from({ length: size }, () => trips.next()))
     const startedAt = performance.now()
     for (const batch of batches) await enqueue(batch)
     return (calls * size * 1000) / (performance.now() - startedAt)

@@ -75,10 +75,14 @@ export async function commandsRun(server: RedisServer): Promise<number> {
   )
 }
 
-/** Commands that clients send while something happens. Not to be timed: the monitor costs. */
-export async function commandsSent(server: RedisServer, during: () => Promise<unknown>): Promise<number> {
+/** Commands that clients send while something happens, without those that are `aside`. Not to be timed: the monitor costs. */
+export async function commandsSent(
+  server: RedisServer,
+  during: () => Promise<unknown>,
+  aside: readonly string[] = ASIDE,
+): Promise<number> {
   await using monitor = await server.monitor()
   await during()
   const lines = await monitor.lines()
-  return lines.filter(({ fromScript, command }) => !fromScript && !ASIDE.includes(command)).length
+  return lines.filter(({ fromScript, command }) => !fromScript && !aside.includes(command)).length
 }

@@ -3,7 +3,8 @@ import { atLeast, atMost, exactly, heading, table } from '../report.ts'
 import { interleaved, type Rounds } from '../rounds.ts'
 import { endChildren, type Stage } from '../stage.ts'
 import { sum } from '../statistics.ts'
-import { clientCommands, KINDS, type Kind, openPair, type Pair, type Trips, trips } from './trips.ts'
+import type { Trips } from '../trips.ts'
+import { clientCommands, KINDS, type Kind, openPair, type Pair, trips } from './trips.ts'
 
 const NAMES: readonly QueueName[] = ['soloflight', 'bee-queue', 'BullMQ']
 const QUICK: readonly QueueName[] = ['soloflight', 'bee-queue']

@@ -1,10 +1,8 @@
-import type { RedisServer } from '../../test/support/redis-server.ts'
 import type { Build } from '../library.ts'
-import type { Pumped } from '../pump.ts'
 import { crewMember, type QueueChild } from '../queues/crew.ts'
 import type { QueueName } from '../queues/entrant.ts'
-import { commandsRun, commandsSent, type Stage } from '../stage.ts'
-import { sum } from '../statistics.ts'
+import type { Stage } from '../stage.ts'
+import { commandsATrip, measureTrips, type TripSource, type Trips } from '../trips.ts'
 
 /** Without deduplication; and deduplicated by payload, no two of which are the same. */
 export const KINDS = ['plain', 'deduplicated'] as const
@@ -15,15 +13,6 @@ export interface Pair {
   name: QueueName
   producer: QueueChild
   worker: QueueChild
-}
-
-/** What came of round trips. */
-export interface Trips extends Pumped {
-  /** Redis commands a round trip, inside scripts too. */
-  commands: number
-  /** Microseconds of CPU a round trip; the producer's is `cpu`. */
-  workerCpu: number
-  redisCpu: number
 }
 
 const queueOf = ({ name }: Pair, kind: Kind) => `trips-${kind}.${name}`
@@ -51,48 +40,19 @@ export async function openPair(name: QueueName, { server }: Stage, build?: Build
   return { name, producer, worker }
 }
 
-/** Round trips for a while, so many at once. */
-export async function trips(
-  pair: Pair,
-  kind: Kind,
-  inFlight: number,
-  { server }: Stage,
-  ms: number,
-): Promise<Trips> {
-  const before = await pair.worker.call('usage')
-  const redisBefore = await redisCpu(server)
-  await server.resetStats()
-  const pumped = await pair.producer.call('pump', queueOf(pair, kind), inFlight, ms)
-  const commands = await commandsRun(server)
-  const redisAfter = await redisCpu(server)
-  const after = await pair.worker.call('usage')
-  const runs = after.runs - before.runs
+function sourceOf(pair: Pair, kind: Kind): TripSource {
   return {
-    ...pumped,
-    commands: commands / runs,
-    workerCpu: (after.cpu - before.cpu) / runs,
-    redisCpu: (redisAfter - redisBefore) / runs,
+    pump: (inFlight, ms) => pair.producer.call('pump', queueOf(pair, kind), inFlight, ms),
+    usage: () => pair.worker.call('usage'),
   }
 }
 
-/** Commands that clients send a round trip. */
-export async function clientCommands(
-  pair: Pair,
-  kind: Kind,
-  inFlight: number,
-  { server }: Stage,
-): Promise<number> {
-  const runs = async () => (await pair.worker.call('usage')).runs
-  const before = await runs()
-  const sent = await commandsSent(server, () =>
-    pair.producer.call('pump', queueOf(pair, kind), inFlight, 150),
-  )
-  return sent / ((await runs()) - before)
+/** Round trips for a while, so many at once. */
+export function trips(pair: Pair, kind: Kind, inFlight: number, stage: Stage, ms: number): Promise<Trips> {
+  return measureTrips(sourceOf(pair, kind), inFlight, stage, ms)
 }
 
-/** Microseconds of CPU that the server used. */
-async function redisCpu(server: RedisServer): Promise<number> {
-  const info = String(await server.call('INFO', 'cpu'))
-  const used = info.matchAll(/^used_cpu_(?:sys|user):([\d.]+)/gm)
-  return sum(Array.from(used, ([, seconds]) => Number(seconds) * 1e6))
+/** Commands that clients send a round trip. */
+export function clientCommands(pair: Pair, kind: Kind, inFlight: number, stage: Stage): Promise<number> {
+  return commandsATrip(sourceOf(pair, kind), inFlight, stage)
 }
