@@ -1,7 +1,7 @@
 /**
  * Which source files a call passes through: one call of each kind, followed by the coverage of the inspector.
  *
- * Usage: npm run paths [-- run hit submit http stream]
+ * Usage: npm run paths [-- run hit submit call http stream]
  *
  * A file counts when a function of it runs between the moment of the call and its result. Both sides are counted: the
  * process that does the work and the process that waits, which share this process through two connections. Nothing else is
@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url'
 import { Locker } from '../src/locker/index.ts'
 import { memoizeHandler } from '../src/memoize/node.ts'
 import { RedisQueue } from '../src/queue/index.ts'
+import { Services } from '../src/services/index.ts'
 import { setup } from '../test/support/setup.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -84,6 +85,14 @@ const CALLS: Record<string, (measure: Measure) => Promise<void>> = {
     worker.process('job', async () => 'done')
     await queue.submit('job', 0)
     await measure(() => queue.submit('job', 1))
+  },
+  async call(measure) {
+    await using serving = new Services({ redis })
+    await using calling = new Services({ redis })
+    const sums = await serving.register('sums')
+    sums.on('add', (a: number, b: number) => a + b)
+    await calling.require('sums').emit('add', 1, 1)
+    await measure(() => calling.require('sums').emit('add', 1, 2))
   },
   http: (measure) => request('/cold', measure),
   httpHit: (measure) => request('/warm', measure),

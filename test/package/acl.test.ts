@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
-import { Locker, RedisQueue } from '../../src/index.ts'
+import { Locker, RedisQueue, Services } from '../../src/index.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import { setup } from '../support/setup.ts'
@@ -70,26 +70,55 @@ const handlers = {
     assert.ok(await job.cancel())
     await queue.drain({ delayed: true })
   },
+  useServices: async (redis: Login): Promise<void> => {
+    await using serving = new Services({ redis })
+    await using calling = new Services({ redis })
+    const sums = await serving.register('sums', { capacity: 10, backlog: 1 })
+    sums.on('add', (a: number, b: number) => a + b)
+    sums.on('count', async function* () {
+      yield* [1, 2]
+    })
+    const remote = calling.require('sums')
+    await remote.ready()
+    assert.equal(await remote.emit('add', 1, 2), 3)
+    assert.equal(await remote.with({ dedupe: true }).pemit(2, 'add', 1, 2), 3)
+    await remote.notify('add', 1, 2)
+    for await (const answer of remote.broadcast('add', 1, 2))
+      assert.deepEqual(answer, { id: serving.id, result: 3 })
+    const numbers: unknown[] = []
+    for await (const number of remote.stream('count')) numbers.push(number)
+    assert.deepEqual(numbers, [1, 2])
+    await assert.rejects(calling.require('none').emit('add'), { code: 'E_NO_SERVICE' })
+    await remote.set('limit', 5)
+    assert.equal(await sums.get('limit'), 5)
+    await remote.remove('limit')
+    assert.equal((await calling.list('sums')).length, 1)
+    assert.ok((await calling.ping(serving.id)) >= 0)
+    assert.ok(await calling.send(serving.id, 'hello'))
+    assert.deepEqual(await serving.clean(), [])
+    await serving.unregister('sums')
+  },
 }
 
-/** The rules that docs/operations.md names: for everything, and for tags, streams and queues besides. */
+/** The rules that docs/operations.md names: for everything, and for tags, streams, queues and services besides. */
 async function rulesOfDocs(): Promise<string[][]> {
   const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
-  const rows = page.matchAll(/^\| (everything|tags|streams|queues) \| `(\+[^`]+)` \|$/gm)
+  const rows = page.matchAll(/^\| (everything|tags|streams|queues|services) \| `(\+[^`]+)` \|$/gm)
   const lists = Array.from(rows, ([, , list = '']) => list.split(' '))
-  assert.equal(lists.length, 4)
+  assert.equal(lists.length, 5)
   return lists
 }
 
 function tests(): void {
   test('acl - what docs/operations.md says that an ACL needs is enough, and ioredis has nothing to say', async () => {
-    const [base = [], tags = [], streams = [], queues = []] = await rulesOfDocs()
+    const [base = [], tags = [], streams = [], queues = [], services = []] = await rulesOfDocs()
     await using t = await setup()
     const uses: [keyof typeof handlers, string[]][] = [
       ['useLocker', []],
       ['useTags', tags],
       ['useStreams', streams],
       ['useQueue', queues],
+      ['useServices', services],
     ]
     for (const [use, rules] of uses) {
       const redis = { path: t.server.path, username: use, password: 'right' }

@@ -69,7 +69,7 @@ function hoisted(code: string): { imports: string; body: string } {
 function programOf(shared: string, code: string): string {
   const { imports, body } = hoisted(`${shared}\n;{\n${code}\n}`)
   return `${imports}\n${body}\nexport {}\n`.replace(/'soloflight(\/[\w/]+)?'/g, (_, path = '') => {
-    const folder = /^\/(locker|memoize|queue|kernel)$/.test(path) || path === ''
+    const folder = /^\/(locker|memoize|queue|services|kernel)$/.test(path) || path === ''
     return `'../../src${path}${folder ? '/index' : ''}.ts'`
   })
 }
@@ -164,7 +164,7 @@ test('docs/guarantees.md - every promise names tests that carry its id, and ever
       const source = await readFile(new URL(file, ROOT), 'utf8')
       assert.match(
         source,
-        new RegExp(`(?:(?:test|describe)\\(\\s*|title: )['"\`][^'"\`]*\\b${id}\\b`),
+        new RegExp(`(?:(?:test|describe|onBothStores)\\(\\s*|title: )['"\`][^'"\`]*\\b${id}\\b`),
         `${file} has no test of ${id}`,
       )
     }
@@ -174,7 +174,7 @@ test('docs/guarantees.md - every promise names tests that carry its id, and ever
   )
   for (const name of names) {
     const source = await readFile(new URL(`test/${name}`, ROOT), 'utf8')
-    for (const [, id = ''] of source.matchAll(/\b(?:test\(|title: )'([SLUQ]\d)\b/g))
+    for (const [, id = ''] of source.matchAll(/\b(?:test\(|onBothStores\(|title: )'([SLUQV]\d)\b/g))
       assert.ok(ids.includes(id), `${name}: ${id}`)
   }
 })
@@ -200,6 +200,19 @@ for (const [path, source] of [
     assert.deepEqual(inPage.sort(), inSource.sort())
   })
 }
+
+test('docs/services-protocol.md - it names the keys as the scripts do', async () => {
+  const { text } = pages.find((page) => page.path === 'docs/services-protocol.md') ?? assert.fail()
+  const script = await readFile(new URL('src/services/store/redis/scripts/prelude.ts', ROOT), 'utf8')
+  const inSource = [...script.matchAll(/^ \* {3}([A-Z]|r\/)\S* +(?:zset|hash|string) /gm)].map(
+    ([, name]) => name,
+  )
+  const inPage = [...text.matchAll(/^\| `([A-Z]|r\/)[^`]*` \| (?:zset|hash|string) \|/gm)].map(
+    ([, name]) => name,
+  )
+  assert.equal(inPage.length, 6)
+  assert.deepEqual(inPage, inSource)
+})
 
 /** `p, p1 … p3` and `p, p1 to p3` name the same fields; a parked flight is `@…` or `@park`. */
 function namesIn(text: string): string[] {

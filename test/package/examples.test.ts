@@ -186,6 +186,16 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
       ],
     ]),
   ),
+  services: [
+    /^(object|process) \d+ makes the report$/,
+    /^(object|process) \d+ is asked for the price of tea, attempt 1$/,
+    /^(object|process) \d+ is asked for the price of coffee, attempt 1$/,
+    /^(object|process) \d+ ends in the middle of it$/,
+    /^(object|process) \d+ is asked for the price of (tea|coffee), attempt 2$/,
+    'a process does not serve prices any more',
+    '5 callers received: tea and coffee cost 7',
+    '1 process serves prices',
+  ],
   dedupe: [
     /^(queue|process) \d+ renders \/prices$/,
     ...Array(4).fill(/^(queue|process) \d+ received 5 × \/prices rendered by (queue|process) \d+$/),

@@ -1,4 +1,4 @@
-const { RedisQueue, Locker, RemoteError, SoloflightError } = require('soloflight')
+const { RedisQueue, Locker, RemoteError, Services, SoloflightError } = require('soloflight')
 const { RemoteError: RemoteErrorOfErrors } = require('soloflight/errors')
 const { Connection } = require('soloflight/kernel')
 const { Locker: LockerOfLocker } = require('soloflight/locker')
@@ -6,6 +6,7 @@ const { HttpCache } = require('soloflight/memoize')
 const { memoizeHandler: memoizeFetch } = require('soloflight/memoize/fetch')
 const { memoizeHandler } = require('soloflight/memoize/node')
 const { RedisQueue: RedisQueueOfQueue } = require('soloflight/queue')
+const { Services: ServicesOfServices } = require('soloflight/services')
 
 const redis = process.env.REDIS_URL
 
@@ -13,6 +14,7 @@ test('the subpaths share one copy of each module', () => {
   expect(RemoteErrorOfErrors).toBe(RemoteError)
   expect(LockerOfLocker).toBe(Locker)
   expect(RedisQueueOfQueue).toBe(RedisQueue)
+  expect(ServicesOfServices).toBe(Services)
   expect([HttpCache, memoizeFetch, memoizeHandler].map((value) => typeof value)).toEqual(
     Array(3).fill('function'),
   )
@@ -85,5 +87,13 @@ describe.each([
     queue.process('double', async ({ number }) => number * 2)
     expect(await queue.submit('double', { number: 21 })).toBe(42)
     await queue.close()
+  })
+
+  test('a call of a service', async () => {
+    const services = new Services(connection ? { redis: connection, prefix: 'jest' } : {})
+    const sums = await services.register('sums')
+    sums.on('add', (a, b) => a + b)
+    expect(await services.require('sums').emit('add', 20, 22)).toBe(42)
+    await services.close()
   })
 })

@@ -6,6 +6,7 @@ import { HttpCache } from 'soloflight/memoize'
 import { memoizeHandler as memoizeFetch } from 'soloflight/memoize/fetch'
 import { memoizeHandler } from 'soloflight/memoize/node'
 import { RedisQueue as RedisQueueOfQueue } from 'soloflight/queue'
+import { type Call, Services } from 'soloflight/services'
 
 const connection = new Connection('redis://localhost:6379')
 const options: RunOptions = { ttl: 1_000 }
@@ -18,6 +19,16 @@ export const adapters = [
   memoizeFetch(locker, {}, () => new Response()),
 ]
 
+interface Sums {
+  add(a: number, b: number): number
+}
+export const services = new Services({ redis: connection })
+export async function serve(): Promise<number> {
+  const sums = await services.register<Sums>('sums', { capacity: 10 })
+  sums.on('add', (a, b, call: Call) => a + b + call.attempt - 1)
+  return services.require<Sums>('sums').emit('add', 1, 2)
+}
+
 export function reasonOf(error: unknown): string | undefined {
   if (error instanceof RemoteError) return error.remote.name
   return error instanceof TimeoutError ? error.key : undefined
@@ -25,3 +36,5 @@ export function reasonOf(error: unknown): string | undefined {
 
 // @ts-expect-error The types are those of the package, and no `any`.
 locker.run(42)
+// @ts-expect-error The contract has no such event.
+services.require<Sums>('sums').emit('subtract', 1, 2)

@@ -1,4 +1,4 @@
-import { Connection, Locker, RedisQueue, RemoteError } from 'soloflight'
+import { Connection, Locker, RedisQueue, RemoteError, Services } from 'soloflight'
 import { RemoteError as RemoteErrorOfErrors } from 'soloflight/errors'
 import { memoizeHandler } from 'soloflight/memoize/fetch'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -67,6 +67,14 @@ export function checkSoloflight(environment) {
       queue.process('double', async ({ number }) => number * 2)
       expect(await queue.submit('double', { number: 21 })).toBe(42)
       await queue.close()
+    })
+
+    test('a call of a service', async () => {
+      const services = new Services(connection ? { redis: connection, prefix: `vitest-${environment}` } : {})
+      const sums = await services.register('sums')
+      sums.on('add', (a, b) => a + b)
+      expect(await services.require('sums').emit('add', 20, 22)).toBe(42)
+      await services.close()
     })
   })
 }
