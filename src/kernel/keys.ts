@@ -68,6 +68,13 @@ let used = POOL
 /** Length of an id: 128 random bits in base64url. */
 export const ID_LENGTH = 22
 
+const ADDRESS = new RegExp(`^[\\w-]{${2 * ID_LENGTH}}$`)
+
+/** Whether a text can be the address of something in a process: the id of its inbox, and a nonce. */
+export function isAddress(text: unknown): text is string {
+  return typeof text === 'string' && ADDRESS.test(text)
+}
+
 /** Returns a new unguessable id of {@link ID_LENGTH} characters of `A-Za-z0-9_-`. */
 export function newId(): string {
   if (used === POOL) {

@@ -7,7 +7,7 @@ export interface Call {
   (error: unknown, ...results: unknown[]): void
   /** The same in all tries of the call. */
   readonly id: string
-  /** 1; above it for a try by `pemit` after one that may have run. */
+  /** 1 for the first try; above it for further ones of `pemit`, also after tries for which all processes were full. */
   readonly attempt: number
   /** Id of the Services object that calls. */
   readonly from: string

@@ -1,5 +1,5 @@
 import type { CensusMember } from '../kernel/census.ts'
-import { isAddress } from './messages.ts'
+import { isAddress } from '../kernel/keys.ts'
 import type { EventStats } from './serving/service-host.ts'
 import type { ServingProcess } from './serving/serving-process.ts'
 
@@ -35,22 +35,33 @@ export interface ProcessInfo {
 /** A census item: JSON has no Infinity. */
 interface Item extends Omit<ServiceLoad, 'capacity' | 'backlog'> {
   readonly id: string
+  readonly prefix: string
   readonly capacity: number | null
   readonly backlog: number | null
 }
 
 /** Adds what the Services object `id` answers to a census. The returned function removes it. */
-export function contribute(census: CensusMember, id: string, serving: ServingProcess): () => void {
-  return census.contribute(LAYER, ({ filter }) => answer(id, serving, filter))
+export function contribute(
+  census: CensusMember,
+  id: string,
+  prefix: string,
+  serving: ServingProcess,
+): () => void {
+  return census.contribute(LAYER, ({ filter }) => answer(id, prefix, serving, filter))
 }
 
 /** `filter`: the name of one service. */
-function* answer(id: string, serving: ServingProcess, filter: string | undefined): Generator<Item> {
+function* answer(
+  id: string,
+  prefix: string,
+  serving: ServingProcess,
+  filter: string | undefined,
+): Generator<Item> {
   for (const { service, busy, options, stats } of serving.hosts) {
     if (filter !== undefined && filter !== service) continue
     const { capacity, backlog, version } = options
     yield {
-      ...{ id, service, version, busy },
+      ...{ id, prefix, service, version, busy },
       leaseLeft: serving.leaseLeft(service),
       capacity: Number.isFinite(capacity) ? capacity : null,
       backlog: Number.isFinite(backlog) ? backlog : null,
@@ -62,13 +73,14 @@ function* answer(id: string, serving: ServingProcess, filter: string | undefined
 /** Asks all processes. Answers are checked: anybody can forge one. */
 export async function listProcesses(
   census: CensusMember,
+  prefix: string,
   service: string | undefined,
 ): Promise<ProcessInfo[]> {
   const { answers } = await census.census<Partial<Item>>({ layer: LAYER, filter: service })
   const found = new Map<string, ProcessInfo & { services: ServiceLoad[] }>()
   for (const { host, pid, since, items } of answers) {
-    for (const { id, ...item } of items) {
-      if (!isAddress(id) || !isLoad(item)) continue
+    for (const { id, prefix: itsPrefix, ...item } of items) {
+      if (itsPrefix !== prefix || !isAddress(id) || !isLoad(item)) continue
       const info = found.get(id) ?? { id, host, pid, since, services: [] }
       found.set(id, info)
       const { capacity, backlog } = item
@@ -82,7 +94,7 @@ export async function listProcesses(
   return [...found.values()]
 }
 
-function isLoad(item: Partial<Omit<Item, 'id'>>): item is Omit<Item, 'id'> {
+function isLoad(item: Partial<Omit<Item, 'id' | 'prefix'>>): item is Omit<Item, 'id' | 'prefix'> {
   const { service, version, leaseLeft, busy, capacity, backlog, events } = item
   const numbers = [leaseLeft, busy, capacity ?? 0, backlog ?? 0]
   return (

@@ -1,7 +1,7 @@
 import { TimeoutError, TooLargeError } from '../errors.ts'
 import { decodeWith, encodeWith } from '../kernel/codec/codec.ts'
-import { newId } from '../kernel/keys.ts'
-import { isAddress, parsePing, pingMessage, pongMessage, userMessage } from './messages.ts'
+import { isAddress, newId } from '../kernel/keys.ts'
+import { parsePing, pingMessage, pongMessage, userMessage } from './messages.ts'
 import type { ServicesContext } from './options.ts'
 import type { Message } from './store/store.ts'
 

@@ -3,6 +3,7 @@
 export type { Call } from './call.ts'
 export type { BroadcastAnswer } from './calling/broadcast.ts'
 export type { ProcessInfo, ServiceLoad } from './census.ts'
+export type { AnyApi, Api, ArgsOf, ChunkOf, EventOf, ResultOf } from './contract.ts'
 export {
   type CallOptions,
   type Choice,
@@ -11,15 +12,7 @@ export {
   SERVICES_DEFAULTS,
   type ServicesOptions,
 } from './options.ts'
-export {
-  type AnyApi,
-  type Api,
-  type ArgsOf,
-  type ChunkOf,
-  type EventOf,
-  Remote,
-  type ResultOf,
-} from './remote.ts'
+export { Remote } from './remote.ts'
 export { Service, type ServiceHandler } from './service.ts'
 export { Services, type ServicesEvents, type ServicesStats } from './services.ts'
 export type { ServingInfo } from './serving/registrations.ts'

@@ -3,9 +3,9 @@
  * so everything is checked when it is read.
  *
  * To a process that serves, in the order of a call's life:
- *   c   number id from left attempt turn flags service event trace   a call; body: its arguments
+ *   c   number id from left attempt turn mode service event trace    a call; body: its arguments
  *       number: of the call among those dealt to this process; left: ms until its deadline, '-' for none;
- *       turn: how often the call was dispatched
+ *       turn: how often the call was dispatched; mode: the first letter of a CallMode
  *   a   id                             the caller aborts it
  *   k   id received                    the caller has taken so many chunks of a streamed reply, and wants more
  *   q   from age id.turn …             what became of these calls, the oldest of which was made `age` ms ago?
@@ -16,7 +16,7 @@
  * To a process that calls; `process` is the address of the sender:
  *   v   id process [chunks]            the result in the body; the end of a streamed reply after so many chunks
  *   e   id process [chunks]            the handler failed: a RemoteFailure
- *   n   id process reason turn         the handler was not called by this dispatch or an earlier one, and will not be
+ *   n   id process reason turn         the handler was not called by this dispatch, and will not be
  *   l   id process                     the process does not run the call any more, or has forgotten its reply
  *   r   process id …                   these calls are running
  *   p   id process                     progress
@@ -28,23 +28,28 @@
  *   o   id                             its answer
  *   x                                  nothing: whether somebody listens is all that is asked
  */
-import { ID_LENGTH } from '../kernel/keys.ts'
+import { ID_LENGTH, isAddress } from '../kernel/keys.ts'
 import type { Message } from './store/store.ts'
 
 const EMPTY = Buffer.alloc(0)
 
-/** Length of the address of a Services object: an inbox and a nonce. */
-export const ADDRESS_LENGTH: number = 2 * ID_LENGTH
-
-const ADDRESS = new RegExp(`^[\\w-]{${ADDRESS_LENGTH}}$`)
 const ID = new RegExp(`^[\\w-]{${ID_LENGTH}}$`)
 
 /** Calls that one query asks about at most. */
 export const MAX_QUERY = 500
 
-/** Why a call was not run: there is no such event; the process closes, is full, or has lost its lease; the call is too late. */
-export type Refusal = 'event' | 'closing' | 'full' | 'lease' | 'late' | 'lost'
-const REFUSALS: readonly string[] = ['event', 'closing', 'full', 'lease', 'late', 'lost'] satisfies Refusal[]
+/** Chunks of a streamed reply that are sent before the caller has taken them. */
+export const WINDOW = 64
+
+/** A caller that wants more chunks says so at least this often, ms. */
+export const CREDIT_INTERVAL_MS = 5_000
+
+/**
+ * Why a call was not run: there is no such event; the process closes, is full, or has lost its lease; the call is too late,
+ * or was lost on the way; its arguments cannot be decoded.
+ */
+const REFUSALS = ['event', 'closing', 'full', 'lease', 'late', 'lost', 'args'] as const
+export type Refusal = (typeof REFUSALS)[number]
 
 /** `reply`: one result; `notify`: none; `stream`: chunks; `broadcast`: one result from each process. */
 export type CallMode = 'reply' | 'notify' | 'stream' | 'broadcast'
@@ -81,7 +86,7 @@ export interface DealtCall extends Attempt, CallContent {
 /** A longer time than this is as good as none, ms. */
 const MAX_LEFT = 1e15
 
-function numberOf(field: string | undefined): number | undefined {
+export function numberOf(field: string | undefined): number | undefined {
   return field !== undefined && /^\d{1,16}$/.test(field) ? Number(field) : undefined
 }
 
@@ -91,10 +96,6 @@ function textOf(field: string | undefined): string | undefined {
   } catch {
     return undefined
   }
-}
-
-export function isAddress(text: unknown): text is string {
-  return typeof text === 'string' && ADDRESS.test(text)
 }
 
 function isId(text: string | undefined): text is string {
@@ -138,13 +139,13 @@ export interface Queried {
   readonly turn: number
 }
 
-/** `age` and what follows: see {@link parseQuery}. */
+/** A question about calls, the oldest of which was dispatched `age` ms ago. */
 export function queryMessage(from: string, age: number, calls: readonly Queried[]): Message {
   const queried = calls.map(({ id, turn }) => `${id}.${turn}`)
   return { kind: 'q', fields: [from, String(Math.ceil(age)), ...queried], body: EMPTY }
 }
 
-/** A question about calls, the oldest of which was dispatched `age` ms ago at the latest. */
+/** A question about calls, the oldest of which was dispatched at most `age` ms ago. */
 export function parseQuery({
   fields,
 }: Message): { from: string; age: number; calls: readonly Queried[] } | undefined {
@@ -233,9 +234,8 @@ function answerOf({ kind, fields: [, , third, fourth], body }: Message): Answer 
       : { kind: kind === 'v' ? 'result' : 'failure', chunks: count, body }
   if (kind === 'n') {
     const turn = numberOf(fourth)
-    return third !== undefined && REFUSALS.includes(third) && turn !== undefined
-      ? { kind: 'refused', reason: third as Refusal, turn }
-      : undefined
+    const reason = REFUSALS.find((each) => each === third)
+    return reason && turn !== undefined ? { kind: 'refused', reason, turn } : undefined
   }
   if (kind === 'd') return count === undefined ? undefined : { kind: 'chunk', index: count, body }
   if (kind === 'p') return { kind: 'progress', body }

@@ -47,7 +47,7 @@ export interface ServicesOptions {
   lease?: number | undefined
   /** A call fails with UnavailableError if Redis does not answer within this time. @default 2_000 */
   unavailableAfter?: number | undefined
-  /** Largest arguments, result, chunk or message, in bytes when encoded. @default 1_048_576 */
+  /** Largest arguments, result, chunk, message or setting, in bytes when encoded. @default 1_048_576 */
   maxMessage?: number | undefined
   /** Encodes arguments and results. All processes must use the same codec. @default jsonCodec */
   codec?: Codec | undefined
@@ -107,7 +107,7 @@ export interface ServicesContext {
 
 /** Options of {@link Services.register}. */
 export interface RegisterOptions {
-  /** Calls that run at once in this process. @default Infinity */
+  /** Calls that run at once in this process. Broadcasts run beyond it. @default Infinity */
   capacity?: number | undefined
   /** Calls beyond `capacity` that wait here, the oldest first. Beyond both, callers get BusyError. @default 0 */
   backlog?: number | undefined
@@ -165,10 +165,10 @@ export interface CallOptions {
   signal?: AbortSignal | undefined
   /**
    * Identical calls share one run in all processes, through a Locker. `true`: calls with the same `key` are identical, or
-   * with the same arguments if there is no `key`; a string: short for `true` with that `key`.
+   * with the same arguments if there is no `key`; a string: short for `true` with that `key`. Of `emit` and `pemit` only.
    */
   dedupe?: true | string | undefined
-  /** With `dedupe`: what makes calls of the same event identical, whatever their arguments. */
+  /** With `dedupe: true`: what makes calls of the same event identical, whatever their arguments. */
   key?: string | undefined
   /** With `dedupe`: how long the result is returned to further identical calls. @default 0 */
   ttl?: number | undefined
@@ -191,8 +191,14 @@ function checkDedupeKey(name: string, value: unknown): void {
   throw expectedError(name, 'a key of 1 to 1,024 characters', value)
 }
 
-export function checkCallOptions(given: CallOptions): void {
+/** Checks options that are added to earlier ones. Returns all together. @throws TypeError */
+export function checkCallOptions(given: CallOptions, earlier: CallOptions): CallOptions {
   checkOptions(given, CALL_OPTIONS)
+  const all = { ...earlier, ...given }
+  const { dedupe, key, ttl } = all
+  if (key !== undefined && dedupe !== true) throw new TypeError('Expected `key` only beside `dedupe: true`')
+  if (ttl !== undefined && dedupe === undefined) throw new TypeError('Expected `ttl` only beside `dedupe`')
+  return all
 }
 
 const NAME_LENGTH = 256

@@ -8,30 +8,10 @@ import type { CallTerms } from './calling/call-terms.ts'
 import { type DedupeDeps, shareRun } from './calling/dedupe.ts'
 import { OutgoingCall } from './calling/outgoing-call.ts'
 import { StreamCall } from './calling/reply-stream.ts'
+import type { AnyApi, Api, ArgsOf, ChunkOf, EventOf, ResultOf } from './contract.ts'
 import type { CallMode } from './messages.ts'
 import { type CallOptions, checkCallOptions, checkName, type RequireOptions } from './options.ts'
 import type { Settings } from './settings.ts'
-
-/** The events of a service, with their arguments and results. */
-// biome-ignore lint/suspicious/noExplicitAny: the arguments of any function
-export type Api<A> = { [Event in keyof A]: (...args: any[]) => unknown }
-
-/** Without a contract, all events are allowed. */
-// biome-ignore lint/suspicious/noExplicitAny: the events of any service
-export type AnyApi = Record<string, (...args: any[]) => any>
-
-export type EventOf<A> = keyof A & string
-
-// biome-ignore lint/suspicious/noExplicitAny: the arguments of any function
-export type ArgsOf<A, E extends keyof A> = A[E] extends (...args: infer Args) => any ? Args : never
-
-// biome-ignore lint/suspicious/noExplicitAny: the result of any function
-type Returned<A, E extends keyof A> = A[E] extends (...args: any[]) => infer Result ? Awaited<Result> : never
-
-export type ResultOf<A, E extends keyof A> = Returned<A, E>
-
-export type ChunkOf<A, E extends keyof A> =
-  Returned<A, E> extends AsyncIterable<infer Chunk> ? Chunk : Returned<A, E>
 
 /** What a Remote needs of its Services object. */
 export interface RemoteDeps extends DedupeDeps {
@@ -47,8 +27,10 @@ const RETRY_FOREVER = -1
  * Calls the events of a service. Each call goes to the process with the fewest calls that has room.
  *
  * The errors of a call say by `ran` whether the handler has run. Beside those that are named: RemoteError (`ran: 'yes'`) if
- * the handler fails; NoServiceError, BusyError, UnknownEventError (`'no'`); ProcessLostError, TimeoutError (`'maybe'`);
- * AbortedError, UnavailableError, OverloadedError, ClosedError (`'no'` or `'maybe'`); CodecError, TooLargeError, TypeError.
+ * the handler fails; NoServiceError, BusyError, UnknownEventError (`'no'`; `'maybe'` by `pemit` after an earlier try);
+ * ProcessLostError, TimeoutError (`'maybe'`); AbortedError, UnavailableError, OverloadedError, ClosedError (`'no'` or
+ * `'maybe'`); CodecError, TooLargeError, TypeError.
+ * With `dedupe`, a shared run that has failed says `'maybe'` in place of `'no'`: another process may have begun it, and died.
  */
 export class Remote<A extends Api<A> = AnyApi> {
   readonly service: string
@@ -72,10 +54,10 @@ export class Remote<A extends Api<A> = AnyApi> {
     this.#deps = deps
   }
 
-  /** The same service, called with these options. @throws TypeError */
+  /** The same service, called with these options besides those of this object. @throws TypeError */
   with(options: CallOptions): Remote<A> {
-    checkCallOptions(options)
-    return new Remote(this.service, this.#options, { ...this.#call, ...options }, this.#settings, this.#deps)
+    const call = checkCallOptions(options, this.#call)
+    return new Remote(this.service, this.#options, call, this.#settings, this.#deps)
   }
 
   /** Calls an event once. Resolves with the result of its handler. */
@@ -113,8 +95,9 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   /**
    * Calls an event at every process that serves the service. Yields one answer from each, as they arrive, and ends when each
-   * has answered, was lost, or has not answered within the timeout.
-   * @throws from the iteration: UnavailableError, OverloadedError, ClosedError.
+   * has answered, was lost, or has not answered within the timeout. It ends empty if no process serves the service.
+   * @throws at the call: TypeError, ClosedError, AbortedError, CodecError, TooLargeError; from the iteration:
+   * UnavailableError, OverloadedError, ClosedError; TimeoutError, AbortedError while it is not known who is asked.
    */
   broadcast<E extends EventOf<A>>(
     event: E,
@@ -127,7 +110,7 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   /**
    * Calls an event whose handler returns an AsyncIterable, and yields what that yields. The call begins with the first read.
-   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal. `timeout` within the wait
+   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal. `timeout` limits the wait
    * for each chunk.
    */
   async *stream<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): AsyncGenerator<ChunkOf<A, E>, void> {
@@ -146,27 +129,37 @@ export class Remote<A extends Api<A> = AnyApi> {
     return (...args) => this.emit(event, ...args)
   }
 
-  /** Resolves when a process serves the service. @throws TimeoutError after the timeout; ClosedError. */
+  /** Resolves when a process serves the service. @throws TimeoutError, or the last error of Redis, after the timeout; ClosedError. */
   ready(): Promise<void> {
     return this.#deps.ready(this.service, this.#call.within ?? this.#timeout)
   }
 
-  /** Returns a setting of the service; undefined if it is not set. */
+  /**
+   * Returns a setting of the service; undefined if it is not set.
+   * @throws UnavailableError, OverloadedError, CodecError, ClosedError, TypeError.
+   */
   get(name: string): Promise<unknown> {
     return this.#settings.get(name)
   }
 
-  /** Sets a setting of the service, for all its processes and callers. @throws OverloadedError if it has 1,000. */
+  /**
+   * Sets a setting of the service, for all its processes and callers.
+   * @throws OverloadedError if the service has 1,000, or too many commands wait; TooLargeError above `maxMessage`;
+   * UnavailableError, CodecError, ClosedError, TypeError.
+   */
   set(name: string, value: unknown): Promise<void> {
     return this.#settings.set(name, value)
   }
 
-  /** Removes a setting of the service. */
+  /** Removes a setting of the service. @throws UnavailableError, OverloadedError, ClosedError, TypeError. */
   remove(name: string): Promise<void> {
     return this.#settings.remove(name)
   }
 
-  /** Calls `heard` with the value of a setting whenever it may have changed, until the returned function is called. */
+  /**
+   * Calls `heard` with the value of a setting when it has changed, until the returned function is called.
+   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
+   */
   watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
     return this.#settings.watch(name, heard)
   }
@@ -178,7 +171,9 @@ export class Remote<A extends Api<A> = AnyApi> {
   #terms(mode: CallMode, tries: number, event: string, args: readonly unknown[]): CallTerms {
     this.#deps.assertOpen()
     checkName('event', event)
-    const { signal, within = Number.POSITIVE_INFINITY, onProgress } = this.#call
+    const { signal, within = Number.POSITIVE_INFINITY, onProgress, dedupe } = this.#call
+    if (dedupe !== undefined && mode !== 'reply')
+      throw new TypeError(`Expected no \`dedupe\` with \`${mode}\`: only \`emit\` and \`pemit\` share a run`)
     if (signal?.aborted)
       throw new AbortedError('The caller has aborted the call', {
         key: event,

@@ -2,8 +2,8 @@ import { DuplicateHandlerError } from '../errors.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import type { AnyHandler, Call } from './call.ts'
+import type { AnyApi, Api, ArgsOf, EventOf, ResultOf } from './contract.ts'
 import { checkName } from './options.ts'
-import type { AnyApi, Api, ArgsOf, EventOf, ResultOf } from './remote.ts'
 import type { ServiceHost } from './serving/service-host.ts'
 import type { Settings } from './settings.ts'
 
@@ -58,22 +58,32 @@ export class Service<A extends Api<A> = AnyApi> {
     return this
   }
 
-  /** Returns a setting of the service; undefined if it is not set. */
+  /**
+   * Returns a setting of the service; undefined if it is not set.
+   * @throws UnavailableError, OverloadedError, CodecError, ClosedError, TypeError.
+   */
   get(name: string): Promise<unknown> {
     return this.#settings.get(name)
   }
 
-  /** Sets a setting of the service, for all its processes and callers. @throws OverloadedError if it has 1,000. */
+  /**
+   * Sets a setting of the service, for all its processes and callers.
+   * @throws OverloadedError if the service has 1,000, or too many commands wait; TooLargeError above `maxMessage`;
+   * UnavailableError, CodecError, ClosedError, TypeError.
+   */
   set(name: string, value: unknown): Promise<void> {
     return this.#settings.set(name, value)
   }
 
-  /** Removes a setting of the service. */
+  /** Removes a setting of the service. @throws UnavailableError, OverloadedError, ClosedError, TypeError. */
   remove(name: string): Promise<void> {
     return this.#settings.remove(name)
   }
 
-  /** Calls `heard` with the value of a setting when it has changed, until the returned function is called. */
+  /**
+   * Calls `heard` with the value of a setting when it has changed, until the returned function is called.
+   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
+   */
   watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
     return this.#settings.watch(name, heard)
   }

@@ -1,4 +1,4 @@
-import { ClosedError, TimeoutError } from '../errors.ts'
+import { ClosedError, type Ran, TimeoutError } from '../errors.ts'
 import type { CensusMember } from '../kernel/census.ts'
 import { TransientSet } from '../kernel/collections.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
@@ -9,6 +9,7 @@ import { Locker } from '../locker/index.ts'
 import type { OpenCall } from './calling/call-terms.ts'
 import { Calls } from './calling/calls.ts'
 import { contribute, listProcesses, type ProcessInfo } from './census.ts'
+import type { AnyApi, Api } from './contract.ts'
 import { DirectMessages } from './direct-messages.ts'
 import { PROBE } from './messages.ts'
 import {
@@ -21,7 +22,7 @@ import {
   type ServicesContext,
   type ServicesOptions,
 } from './options.ts'
-import { type AnyApi, type Api, Remote, type RemoteDeps } from './remote.ts'
+import { Remote, type RemoteDeps } from './remote.ts'
 import { Service } from './service.ts'
 import { parseInfo, type ServingInfo } from './serving/registrations.ts'
 import { ServingProcess } from './serving/serving-process.ts'
@@ -45,7 +46,10 @@ export interface ServicesStats {
 export interface ServicesEvents {
   /** A process serves a service from now on. */
   up: [ServingInfo]
-  /** A process does not serve a service any more: it was closed, has died, or is frozen. */
+  /**
+   * A process does not serve a service any more: it was closed, has died, or is frozen. Or it has only lost its
+   * subscription: then it registers again, and `up` follows.
+   */
   down: [ServingInfo]
   /** Another Services object has sent a message. */
   message: [from: string, message: unknown]
@@ -108,7 +112,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       deadlines: new Deadlines(clock),
       open: this.#open,
       onArrival: (service, arrived) => listen(this.#arrivals, service, arrived),
-      assertOpen: () => this.#assertOpen(),
+      assertOpen: () => this.#assertOpen('no'),
       locker: () => this.#requireLocker(),
       ready: (service, timeout) => this.#ready(service, timeout),
     }
@@ -125,7 +129,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     }
     store.open(listener)
     this.#census = link?.connection ?? (this.#memory as MemoryServices).census
-    this.#stopContributing = contribute(this.#census, this.id, this.#serving)
+    this.#stopContributing = contribute(this.#census, this.id, options.prefix, this.#serving)
   }
 
   /** Address of this object: others send messages to it. */
@@ -166,7 +170,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Sends a message to another Services object, or to this one: its event `message`. Resolves with false if nobody heard it.
+   * Sends a message to another Services object, or to this one: its event `message`. Resolves with false if nobody heard it;
+   * on a Cluster, where that is not known, always with true.
    * @throws UnavailableError, CodecError, TooLargeError, ClosedError, TypeError.
    */
   async send(id: string, message: unknown): Promise<boolean> {
@@ -191,12 +196,13 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   async list(name?: string): Promise<ProcessInfo[]> {
     this.#assertOpen()
     if (name !== undefined) checkName('name', name)
-    return listProcesses(this.#census, name)
+    return listProcesses(this.#census, this.#prefix, name)
   }
 
   /**
    * Strikes off processes of the services that this object serves whose leases are over, or that do not listen. Normally
    * nothing is left to do. Returns their ids.
+   * @throws UnavailableError, OverloadedError, ClosedError.
    */
   async clean(): Promise<string[]> {
     this.#assertOpen()
@@ -206,6 +212,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     return [...new Set(struck.flat())]
   }
 
+  /** What this object does at this moment; `late` counts since it was created. */
   stats(): ServicesStats {
     const serving = this.#serving.hosts.reduce((sum, { busy }) => sum + busy, 0)
     return {
@@ -217,9 +224,10 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   #requireLocker(): Locker {
-    const { unavailableAfter } = this.#context.options
+    const { unavailableAfter, codec } = this.#context.options
     this.#locker ??= new Locker({
       prefix: this.#prefix,
+      codec,
       unavailableAfter,
       cache: false,
       ...(this.#link ? { redis: this.#link.connection } : { store: this.#memory?.lockStore }),
@@ -231,6 +239,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     this.#assertOpen()
     const { store, within, clock } = this.#context
     const end = clock.now() + timeout
+    let failure: Error | undefined
     for (;;) {
       let wake = () => {}
       const arrived = new Promise<void>((resolve) => {
@@ -239,14 +248,20 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       const stop = listen(this.#arrivals, service, wake)
       const timer = clock.after(Math.min(READY_POLL_MS, end - clock.now()), wake)
       try {
-        if ((await store.count(service, within).catch(() => 0)) > 0) return
+        failure = undefined
+        const count = await store.count(service, within).catch((error: Error) => {
+          failure = error
+          return 0
+        })
+        if (count > 0) return
         await arrived
       } finally {
         stop()
         timer.cancel()
       }
       this.#assertOpen()
-      if (clock.now() >= end) throw new TimeoutError(`No process serves ${service}`, { key: service })
+      if (clock.now() >= end)
+        throw failure ?? new TimeoutError(`No process serves ${service}`, { key: service })
     }
   }
 
@@ -263,7 +278,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       for (const changed of this.#settingListeners.get(key) ?? []) changed()
       return
     }
-    if (kind === 'down') this.#calls.recover(announcement.process)
+    if (kind === 'down') this.#calls.onDown(announcement.process)
     else for (const arrived of [...(this.#arrivals.get(announcement.service) ?? [])]) arrived()
     const info = parseInfo(announcement.info)
     if (info) this.emit(kind, info)
@@ -276,8 +291,9 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     for (const listeners of [...this.#arrivals.values()]) for (const arrived of [...listeners]) arrived()
   }
 
-  #assertOpen(): void {
-    if (this.#closing) throw closedError()
+  /** `ran`: of the error of a call. */
+  #assertOpen(ran?: Ran): void {
+    if (this.#closing) throw new ClosedError('The Services object was closed', { ran })
   }
 
   /**
@@ -305,10 +321,6 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
-}
-
-function closedError(): ClosedError {
-  return new ClosedError('The Services object was closed', { ran: 'no' })
 }
 
 function settingKey(service: string, name: string): string {

@@ -14,7 +14,10 @@ export interface SettingsDeps extends ServicesContext {
   onSetting(service: string, name: string, changed: () => void): () => void
 }
 
-/** The settings of one service: small values by name, the same in all processes. They outlive the processes by a week. */
+/**
+ * The settings of one service: small values by name, the same in all processes. On Redis they outlive the processes by a
+ * week; in memory they live as long as the MemoryServices.
+ */
 export class Settings {
   readonly #service: string
   readonly #deps: SettingsDeps

@@ -144,6 +144,8 @@ onBothStores('close - V1 a closed object: its calls get ClosedError, the handler
   ])
     await assert.rejects(call, { code: 'E_CLOSED' })
   await assert.rejects(remote.emit('do'), { ran: 'no' })
+  for (const other of [remote.get('x'), caller.list(), caller.ping(caller.id)])
+    await assert.rejects(other, (error) => error instanceof ClosedError && error.ran === undefined)
   await assert.rejects(caller.register('x'), ClosedError)
   assert.throws(() => caller.require('x'), ClosedError)
   assert.throws(() => remote.broadcast('do'), ClosedError)

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { AbortedError, RemoteError } from '../../src/errors.ts'
+import { AbortedError, CodecError, RemoteError } from '../../src/errors.ts'
 import { channelName, type TelemetryEvents } from '../../src/index.ts'
 import type { Codec } from '../../src/kernel/codec/codec.ts'
 import type { Call } from '../../src/services/index.ts'
@@ -290,7 +290,9 @@ onBothStores('codec - V1 U3 what another codec has written, or throws', async (w
   service.on('do', () => ++runs)
   const foreign = w.open({ codec: reversing }).require('work')
   const error = await rejectionOf(foreign.emit('do', 'x'))
-  assert.ok(error instanceof RemoteError && error.remote.code === 'E_CODEC', `${error}`)
+  assert.ok(error instanceof CodecError && error.ran === 'no', `${error}`)
+  const [answer] = await all(foreign.broadcast('do', 'x'))
+  assert.ok(answer && 'error' in answer && answer.error instanceof CodecError && answer.error.ran === 'no')
   assert.equal(runs, 0)
   const broken = (part: Partial<Codec>) => w.open({ codec: { ...reversing, ...part } }).require('work')
   const failing = () => {

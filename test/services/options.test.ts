@@ -136,6 +136,23 @@ describe('options', () => {
   })
 })
 
+test('options - those that would have no effect are refused', async () => {
+  await using services = new Services()
+  const remote = services.require('x')
+  const onlyKey = /^TypeError: Expected `key` only beside `dedupe: true`$/
+  assert.throws(() => remote.with({ key: 'k' }), onlyKey)
+  assert.throws(() => remote.with({ dedupe: 'a', key: 'k' }), onlyKey)
+  assert.throws(() => remote.with({ dedupe: 'a' }).with({ key: 'k' }), onlyKey)
+  assert.throws(() => remote.with({ ttl: 5 }), /^TypeError: Expected `ttl` only beside `dedupe`$/)
+  assert.ok(remote.with({ dedupe: 'a', ttl: 5 }).with({ timeout: 5 }))
+  const shared = remote.with({ dedupe: true }).with({ key: 'k' }).with({ ttl: 5 })
+  const refusedWith = (mode: string) => new RegExp(`^TypeError: Expected no \`dedupe\` with \`${mode}\``)
+  await assert.rejects(shared.notify('y'), refusedWith('notify'))
+  await assert.rejects(shared.stream('y').next(), refusedWith('stream'))
+  assert.throws(() => shared.broadcast('y'), refusedWith('broadcast'))
+  await assert.rejects(shared.emit('y'), { code: 'E_NO_SERVICE' })
+})
+
 const BAD_NAMES = ['', 'x'.repeat(257), '\ud800', 'a\udc00b', undefined, null, 5, {}, Symbol('x')]
 
 onBothStores('names - bad ones of services and events are refused', async (w) => {

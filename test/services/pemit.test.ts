@@ -1,10 +1,11 @@
 // Several tries: when there is another, what a handler sees of them, which answer counts.
 
 import assert from 'node:assert/strict'
+import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { BusyError, ProcessLostError, RemoteError, TimeoutError } from '../../src/errors.ts'
-import type { Call, Services } from '../../src/services/index.ts'
+import { type Call, MemoryServices, Services } from '../../src/services/index.ts'
 import { onBothStores, type ServicesWorld } from '../support/services.ts'
 import { rejectionOf, soon, timed, until } from '../support/wait.ts'
 
@@ -187,4 +188,38 @@ onBothStores('pemit - V1 emit does not try again: ProcessLostError when the proc
   const { error } = await call
   assert.ok(error instanceof ProcessLostError && error.ran === 'maybe', `${error}`)
   assert.equal(seen.length, 1)
+})
+
+onBothStores('pemit - `local-first`: a process that was tried is not preferred', async (w) => {
+  const { seen } = await two(w, () => 'second')
+  const { services, service } = await w.serve('work')
+  service.on('do', () => {
+    seen.push([services.id, 0])
+    return new Promise(() => {})
+  })
+  const remote = services.require('work', { choose: 'local-first', timeout: 150 })
+  assert.equal(await remote.pemit(3, 'do'), 'second')
+  assert.equal(seen[0]?.[0], services.id)
+  assert.equal(seen.length, 2)
+})
+
+test('pemit - the only process has lost the call: it is asked again with pauses', async () => {
+  let delivered = 0
+  // Without a pause, timers would never fire.
+  const deliver = (message: () => void) => {
+    if (++delivered < 1_000) queueMicrotask(message)
+  }
+  const store = new MemoryServices({ deliver })
+  await using server = new Services({ store })
+  await using caller = new Services({ store })
+  const service = await server.register('work')
+  service.on('do', async (call: Call) => {
+    await new Promise((_, reject) =>
+      call.signal.addEventListener('abort', () => reject(call.signal.reason as Error)),
+    )
+  })
+  const remote = caller.require('work', { timeout: 50 }).with({ within: 1_000 })
+  await assert.rejects(remote.pemit(-1, 'do'), { code: 'E_TIMEOUT', ran: 'maybe' })
+  // Tries with pauses of 50, 100, 200 and 400 ms.
+  assert.ok(delivered > 8 && delivered < 60, `${delivered}`)
 })

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AbortedError, ClosedError, ProcessLostError, RemoteError, TimeoutError } from '../../src/errors.ts'
 import type { Call } from '../../src/services/index.ts'
-import { WINDOW } from '../../src/services/serving/chunk-sender.ts'
+import { WINDOW } from '../../src/services/messages.ts'
 import { all, onBothStores } from '../support/services.ts'
 import { rejectionOf, timed, until } from '../support/wait.ts'
 

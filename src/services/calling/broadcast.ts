@@ -1,6 +1,7 @@
 import {
   AbortedError,
   ClosedError,
+  CodecError,
   ProcessLostError,
   type SoloflightErrorOptions,
   TimeoutError,
@@ -13,8 +14,9 @@ import { newId } from '../../kernel/keys.ts'
 import type { Pending } from '../../kernel/time.ts'
 import { onAbort, refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import { type Answer, abortMessage, callMessage } from '../messages.ts'
-import type { CallingDeps, CallTerms, OpenCall } from './call-terms.ts'
+import { type CallingDeps, type CallTerms, mayHaveHappened, type OpenCall, withRan } from './call-terms.ts'
 import type { CallListener } from './calls.ts'
+import { UNREADABLE } from './outgoing-call.ts'
 
 /** What one process has answered to a broadcast. */
 export type BroadcastAnswer<Result = unknown> =
@@ -51,7 +53,7 @@ export class Broadcast implements CallListener, OpenCall, Pending {
     void this.#ask()
   }
 
-  /** There is one try. */
+  /** ms. The timeout of a try holds for the whole: there is only one. */
   get #timeout(): number {
     return Math.min(this.#terms.timeout, this.#terms.within)
   }
@@ -69,7 +71,8 @@ export class Broadcast implements CallListener, OpenCall, Pending {
       for (const { process, leaseLeft } of dealt)
         if (!this.#answered.has(process)) calls.watch(dispatched, service, process, leaseLeft)
     } catch (error) {
-      this.#failure = { error }
+      const ran = mayHaveHappened(error as Error) ? 'maybe' : 'no'
+      this.#failure ??= { error: withRan(error as Error, { key: this.#terms.event, ran }) }
     }
     this.#closeIfComplete()
   }
@@ -84,6 +87,8 @@ export class Broadcast implements CallListener, OpenCall, Pending {
       this.#add(process, {
         error: new UnknownEventError(`${service} has no handler for ${event}`, { ...options, ran: 'no' }),
       })
+    else if (answer.kind === 'refused' && answer.reason === 'args')
+      this.#add(process, { error: new CodecError(UNREADABLE, { ...options, ran: 'no' }) })
     else if (answer.kind === 'refused')
       this.#add(process, { error: new ProcessLostError('The process closes', { ...options, ran: 'no' }) })
     else if (answer.kind === 'lost') this.onProcessLost(process)

@@ -44,6 +44,14 @@ export interface CallingDeps extends ServicesContext {
   onArrival(service: string, arrived: () => void): () => void
 }
 
+/**
+ * Whether a request of the store that has failed may have taken effect. A request that was sent, and waits to be sent again,
+ * ends with ClosedError when the connection is closed.
+ */
+export function mayHaveHappened(error: Error): boolean {
+  return error instanceof UnavailableError ? error.sent : error instanceof ClosedError
+}
+
 /** The error of the store for a call: the same, but it says whether the handler has run. */
 export function withRan(error: Error, info: { key: string; ran: Ran }): Error {
   const { message, cause } = error

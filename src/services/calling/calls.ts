@@ -19,17 +19,18 @@ const ANSWER_TIMEOUT_MS = 1000
 /**
  * trusted   its lease holds, or it has answered lately
  * checking  its lease should be over: the record is read
- * asking    the record is gone, after FLUSHALL or because others have struck it off: it is asked itself
+ * asking    its record is gone, after FLUSHALL or because others have struck it off: it is asked itself
  *
  * | event                      | trusted  | checking | asking  |
  * | -------------------------- | -------- | -------- | ------- |
  * | the lease should be over   | checking |          |         |
  * | no sign of acceptance      | asking   |          |         |
+ * | struck off                 | asking   |          |         |
  * | record: lease holds; error |          | trusted  |         |
  * | record: lease is over      |          | lost     |         |
  * | record: unknown            |          | asking   |         |
  * | an answer                  |          | trusted  | trusted |
- * | no answer in time          |          |          | lost    |
+ * | no answer in time, nor before the end of its lease |  |  | lost |
  *
  * lost: all its calls are told, and the peer is forgotten.
  */
@@ -75,10 +76,6 @@ export class Calls {
     this.#context = context
   }
 
-  get size(): number {
-    return this.#listeners.size
-  }
-
   add(id: string, listener: CallListener): void {
     this.#listeners.set(id, listener)
   }
@@ -87,7 +84,7 @@ export class Calls {
     this.#listeners.delete(id)
   }
 
-  /** A process runs the call. */
+  /** A process was given the call. */
   watch(call: Dispatched, service: string, process: string, leaseLeft: number): void {
     const { clock, store } = this.#context
     const now = clock.now()
@@ -197,6 +194,17 @@ export class Calls {
     this.#recoveredAt = this.#context.clock.now()
     const peers = process === undefined ? this.#peers.values() : [this.#peers.get(process)]
     for (const peer of peers) if (peer) this.#query(peer)
+  }
+
+  /** The process serves a service no more, or was struck off. If it does not answer either, it is lost with its lease. */
+  onDown(process: string): void {
+    const peer = this.#peers.get(process)
+    if (peer?.state !== 'trusted') return this.recover(process)
+    const now = this.#context.clock.now()
+    const leaseEndsAt = peer.until
+    this.#recoveredAt = now
+    this.#ask(peer, now)
+    peer.until = Math.max(peer.until, leaseEndsAt)
   }
 
   close(): void {

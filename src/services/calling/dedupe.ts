@@ -42,8 +42,9 @@ export async function shareRun(terms: CallTerms, { key, ttl }: Sharing, deps: De
     `services/${JSON.stringify([service, event])}${identity}`,
     (work) => {
       // Others may wait for longer than this caller. The signal aborts when nobody waits any more.
-      const patient = { timeout: Math.max(timeout, deps.options.timeout), within: Number.POSITIVE_INFINITY }
-      const shared = { ...terms, ...patient, signal: work.signal, onProgress: work.progress }
+      const patience = tries === 1 ? Math.max(timeout, deps.options.timeout) : timeout
+      const bounds = { timeout: patience, within: Number.POSITIVE_INFINITY }
+      const shared = { ...terms, ...bounds, signal: work.signal, onProgress: work.progress }
       return new OutgoingCall(shared, deps).promise
     },
     {
@@ -79,11 +80,12 @@ function callError(error: unknown, event: string): unknown {
   if (!(error instanceof SoloflightError)) return error
   if (!(error instanceof RemoteError)) {
     // The wait for the run has failed.
-    const { code, message, cause } = error
-    return made(code, message, { key: event, ran: 'maybe', cause }) ?? error
+    const { code, message } = error
+    return made(code, message, { key: event, ran: 'maybe', cause: error.cause }) ?? error
   }
   // The call was made by this process.
-  if (error.cause instanceof SoloflightError && error.cause.ran !== undefined) return error.cause
+  const { cause } = error
+  if (cause instanceof SoloflightError && (cause.ran === 'maybe' || cause.ran === 'yes')) return cause
   const { code, message, fields } = error.remote
   const { remote, ran } = (fields ?? {}) as { remote?: RemoteFailure; ran?: unknown }
   if (code === 'E_REMOTE' && remote) return remoteError(encodeFailure(remote), event, undefined, 'yes')
@@ -99,6 +101,7 @@ function made(
   return type && new type(message, options)
 }
 
+/** A process may have begun the run, and died or closed, before the one whose call has failed: 'no' is not certain. */
 function ranOf(value: unknown): Ran {
-  return value === 'no' || value === 'yes' ? value : 'maybe'
+  return value === 'yes' ? value : 'maybe'
 }

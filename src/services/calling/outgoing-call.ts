@@ -2,11 +2,11 @@ import {
   AbortedError,
   BusyError,
   ClosedError,
+  CodecError,
   NoServiceError,
   ProcessLostError,
   type Ran,
   TimeoutError,
-  UnavailableError,
   UnknownEventError,
 } from '../../errors.ts'
 import { decodeWith } from '../../kernel/codec/codec.ts'
@@ -18,17 +18,20 @@ import type { Timer } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
 import { type Answer, abortMessage, callMessage, type Refusal } from '../messages.ts'
 import type { Dealt, DispatchHandler, DispatchReply } from '../store/store.ts'
-import { type CallingDeps, type CallTerms, type OpenCall, withRan } from './call-terms.ts'
+import { type CallingDeps, type CallTerms, mayHaveHappened, type OpenCall, withRan } from './call-terms.ts'
 import type { CallListener, Dispatched } from './calls.ts'
 import { OUTGOING_TRANSITIONS, type OutgoingState, Try } from './outgoing-state.ts'
 
-/** Pause before the next try when all processes are full, ms: doubles with each, up to the maximum. */
-const MIN_BUSY_PAUSE = 50
-const MAX_BUSY_PAUSE = 2_000
+/** Pause before the next try when no process is left that might do better, ms: doubles with each, up to the maximum. */
+const MIN_TRY_PAUSE = 50
+const MAX_TRY_PAUSE = 2_000
 
 /** Refusals of one try before it fails as busy, and the pause before a process that has refused is asked again, ms. */
 const MAX_REFUSALS = 10
 const REFUSAL_PAUSE = 50
+
+/** Says why a call was not run. */
+export const UNREADABLE = 'The process that was called cannot decode the arguments'
 
 /** How often a call that waits for a first process looks for one, ms: the announcement of it may be lost. */
 const ARRIVAL_POLL_MS = 1000
@@ -42,7 +45,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   #try: Try
   #tries = 0
   #refusals = 0
-  #busyPause = MIN_BUSY_PAUSE
+  #tryPause = MIN_TRY_PAUSE
   #waitUntil = 0
   /** The dispatches so far. */
   #turn = 0
@@ -93,6 +96,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   #begin(): void {
     this.#tries++
     this.#refusals = 0
+    this.#lostEarly.clear()
     this.#endTry()
     this.#try = new Try((tried) => this.#onTryExpired(tried))
     this.startTryTimer()
@@ -193,8 +197,12 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   #onFull(): void {
     if (this.#tries >= this.#terms.tries)
       return this.reject(new BusyError('All processes of the service are full', this.#info))
-    this.#pause(this.#busyPause, () => this.#begin())
-    this.#busyPause = Math.min(2 * this.#busyPause, MAX_BUSY_PAUSE)
+    this.#beginLater()
+  }
+
+  #beginLater(): void {
+    this.#pause(this.#tryPause, () => this.#begin())
+    this.#tryPause = Math.min(2 * this.#tryPause, MAX_TRY_PAUSE)
     this.stopTryTimer()
   }
 
@@ -206,8 +214,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
 
   #onDispatchFailed(tried: Try, error: Error, turn: number): void {
     if (this.#state === 'settled') return
-    const wasSent = error instanceof UnavailableError && error.sent
-    if (!wasSent) this.#unanswered.delete(turn)
+    if (!mayHaveHappened(error)) this.#unanswered.delete(turn)
     if (tried !== this.#try) return
     this.reject(withRan(error, this.#info))
   }
@@ -264,8 +271,9 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
       const { service, event } = this.#terms
       return this.reject(new UnknownEventError(`${service} has no handler for ${event}`, this.#info))
     }
+    if (reason === 'args') return this.reject(new CodecError(UNREADABLE, this.#info))
     // Too late: the deadline is about to pass here as well.
-    if (reason === 'late' || turn !== this.#turn) return
+    if (reason === 'late' || turn !== this.#turn || this.#state === 'pausing') return
     if (++this.#refusals >= MAX_REFUSALS)
       return this.reject(new BusyError('All processes refuse the call', this.#info))
     if (again) this.#pause(REFUSAL_PAUSE, () => this.#dispatch())
@@ -276,9 +284,13 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
     if (!this.#mayRun.has(process)) this.#lostEarly.add(process)
     this.#deps.calls.unwatch(this.id, process)
     if (this.#state !== 'dealt' || this.#try.process !== process) return
+    const again = this.#avoided.has(process)
     this.#avoided.add(process)
-    if (this.#tries < this.#terms.tries) this.#begin()
-    else if (this.#timedOut) this.expire()
+    if (this.#tries < this.#terms.tries) {
+      // It may say so at once, each time.
+      if (again) this.#beginLater()
+      else this.#begin()
+    } else if (this.#timedOut) this.expire()
     else this.reject(new ProcessLostError('The process was lost before it replied', this.#info))
   }
 

@@ -5,7 +5,7 @@ import type { Pending } from '../../kernel/time.ts'
  * choosing  the store chooses a process
  * dealt     a process has it
  * waiting   for a first process that serves the service
- * pausing   all processes are full: waits for the next try
+ * pausing   all processes are full, or one has refused or lost the call again: waits before it is dispatched again
  * settled
  *
  * | event                          | choosing         | dealt             | waiting  | pausing  |
@@ -14,7 +14,8 @@ import type { Pending } from '../../kernel/time.ts'
  * | no process                     | waiting, settled |                   |          |          |
  * | all are full                   | pausing, settled |                   |          |          |
  * | refused: it was not run        | choosing, pausing, settled | choosing, pausing, settled | |  |
- * | process lost; try has timed out| choosing, settled| choosing, settled |          |          |
+ * | process lost                   |                  | choosing, pausing, settled |  |          |
+ * | try has timed out              | choosing, settled| choosing, settled |          | choosing, settled |
  * | a process registers; pause over|                  |                   | choosing | choosing |
  * | answer, deadline, abort        | settled          | settled           | settled  | settled  |
  *

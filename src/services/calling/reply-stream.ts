@@ -1,6 +1,5 @@
 import type { Timer } from '../../kernel/time.ts'
-import { creditMessage } from '../messages.ts'
-import { CREDIT_INTERVAL_MS, WINDOW } from '../serving/chunk-sender.ts'
+import { CREDIT_INTERVAL_MS, creditMessage, WINDOW } from '../messages.ts'
 import type { CallingDeps, CallTerms } from './call-terms.ts'
 import { OutgoingCall } from './outgoing-call.ts'
 
@@ -12,7 +11,7 @@ interface End {
 
 /**
  * A call with a streamed reply. Chunks arrive in any order and perhaps twice, after a gap in the subscription; they are
- * taken in order. The sender is told what was taken, so that it may send more. `timeout` within the wait for each chunk.
+ * taken in order. The sender is told what was taken, so that it may send more. `timeout` limits the wait for each chunk.
  */
 export class StreamCall extends OutgoingCall {
   readonly #deps: CallingDeps

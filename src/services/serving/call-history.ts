@@ -50,7 +50,8 @@ export class CallHistory {
     }
     for (const [id, { call, tick }] of this.#calls) {
       if (tick + KNOWN_TICKS > this.#tick) break
-      if (call.over) this.#forget(id, tick)
+      // A caller may still ask for a reply that is kept.
+      if (call.over && !this.#replies.has(call)) this.#forget(id, tick)
     }
     return this.#calls.size + this.#disowned.size > 0
   }
@@ -107,12 +108,7 @@ export class CallHistory {
     call.dropReply()
   }
 
-  /** Calls whose replies are kept. */
-  get replies(): IterableIterator<IncomingCall> {
-    return this.#replies.keys()
-  }
-
-  /** Whether a call that is not known, and was made `age` ms ago at the latest, has surely not arrived. */
+  /** Whether a call that is not known, and was made at most `age` ms ago, has surely not arrived. */
   surelyNew(age: number): boolean {
     return this.#tick - age / TICK_MS - TRANSIT_TICKS > this.#forgottenUpTo
   }

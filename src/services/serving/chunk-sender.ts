@@ -1,13 +1,7 @@
 import type { SoloflightError } from '../../errors.ts'
-import type { Clock } from '../../kernel/time.ts'
-import { chunkMessage } from '../messages.ts'
+import type { Clock, Timer } from '../../kernel/time.ts'
+import { CREDIT_INTERVAL_MS, chunkMessage, WINDOW } from '../messages.ts'
 import type { Message } from '../store/store.ts'
-
-/** Chunks that are sent before the caller has taken them. */
-export const WINDOW = 64
-
-/** A caller that wants more chunks says so at least this often, ms. */
-export const CREDIT_INTERVAL_MS = 5_000
 
 /** A caller that says nothing for this long has gone. */
 const CALLER_LOST_MS: number = 3 * CREDIT_INTERVAL_MS
@@ -46,6 +40,8 @@ export class ChunkSender {
   #heardAt: number
   /** Resumes {@link sendAll} when the window opens. */
   #resume: (() => void) | undefined
+  /** Looks whether the caller lives, while the window is full. */
+  #watch: Timer | undefined
   /** Rejects what {@link sendAll} waits for. */
   #fail: ((reason: unknown) => void) | undefined
   #cancelled: SoloflightError | undefined
@@ -117,10 +113,10 @@ export class ChunkSender {
   #watchCaller(): void {
     const { clock } = this.#deps
     const left = this.#heardAt + CALLER_LOST_MS - clock.now()
-    clock.after(
+    this.#watch?.cancel()
+    this.#watch = clock.after(
       Math.max(0, left),
       () => {
-        if (!this.#resume) return
         if (!this.#callerIsSilent) return this.#watchCaller()
         this.#deps.onCallerLost()
       },
@@ -137,7 +133,13 @@ export class ChunkSender {
     this.#taken += taken
     if (this.#kept.length >= WINDOW) return
     this.#resume?.()
+    this.#stopWaiting()
+  }
+
+  #stopWaiting(): void {
     this.#resume = undefined
+    this.#watch?.cancel()
+    this.#watch = undefined
   }
 
   /** Nobody has heard a chunk. The caller may only have lost its subscription: it asks when that is up again. */
@@ -157,7 +159,7 @@ export class ChunkSender {
 
   cancel(reason: SoloflightError): void {
     this.#cancelled = reason
-    this.#resume = undefined
+    this.#stopWaiting()
     this.#fail?.(reason)
   }
 }

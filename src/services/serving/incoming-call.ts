@@ -18,6 +18,7 @@ import {
   failureMessage,
   lostMessage,
   progressMessage,
+  refusalMessage,
   resultMessage,
 } from '../messages.ts'
 import type { ServicesContext } from '../options.ts'
@@ -109,10 +110,6 @@ export class IncomingCall implements CallSource, Pending {
     return this.#state === 'over'
   }
 
-  get running(): boolean {
-    return this.#state === 'running'
-  }
-
   /** The kept reply; undefined if there is none. */
   get reply(): Message | undefined {
     return this.#reply
@@ -169,9 +166,15 @@ export class IncomingCall implements CallSource, Pending {
     const { address } = this.#host.store
     let reply: Message | undefined
     let failure: string | undefined
+    let args: unknown
     try {
-      const args = decodeWith(codec, this.#args ?? Buffer.alloc(0), this.event)
+      args = decodeWith(codec, this.#args ?? Buffer.alloc(0), this.event)
+    } catch (error) {
+      return this.#end(refusalMessage(this, address, 'args'), masked(messageOf(error)))
+    } finally {
       this.#args = undefined
+    }
+    try {
       const result = await context.run(() => runHandler(handler, Array.isArray(args) ? args : [args], this))
       const chunks = this.mode === 'stream' ? await this.#sendChunks(result, context) : undefined
       reply = resultMessage(this.id, address, this.#encode(chunks === undefined ? result : undefined), chunks)

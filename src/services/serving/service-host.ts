@@ -34,8 +34,13 @@ export interface HostOptions {
 
 /** For so long after its registration, ms, a service waits for the handler of an event that is called. */
 const HANDLER_GRACE = 1_000
+/** Longest text that the statistics keep of an error. */
+const MAX_LAST_ERROR = 1_024
 /** Calls that wait for their handlers at most. */
 const MAX_EARLY = 1_000
+
+/** Calls that can be lost with one subscription, at most. */
+const MAX_LOST = 1_000_000
 
 /** What a host needs of the process. */
 export interface HostDeps extends ServicesContext {
@@ -64,7 +69,7 @@ export class ServiceHost {
   #waiting = 0
   /** Calls that wait for their handlers, shortly after the registration. Some may be over. */
   #early: IncomingCall[] = []
-  readonly #handlersDueAt: number
+  #handlersDueAt = Number.POSITIVE_INFINITY
   #received: number
   #finished: number
   /** What Redis did not take, by the id of the call: a reply, a refusal or a chunk. */
@@ -82,13 +87,19 @@ export class ServiceHost {
     this.#deps = deps
     this.#received = deps.receivedBefore
     this.#finished = deps.receivedBefore
-    this.#handlersDueAt = deps.clock.now() + HANDLER_GRACE
     this.#callHost = {
       ...deps,
       onOver: (call, outcome) => this.#onOver(call, outcome),
       onUnwanted: (call) => this.#refuseWaiting(call, 'late'),
       send: (call, message) => this.#send(call, message),
     }
+  }
+
+  /** Handlers can be added from now on. */
+  onRegistered(): void {
+    const { clock } = this.#deps
+    this.#handlersDueAt = clock.now() + HANDLER_GRACE
+    clock.after(HANDLER_GRACE, () => this.#refuseEarly('event'), true)
   }
 
   /** Calls that it takes at once, its backlog included. */
@@ -105,10 +116,6 @@ export class ServiceHost {
     return this.#running.size + this.#waiting
   }
 
-  get events(): readonly string[] {
-    return [...this.#handlers.keys()]
-  }
-
   /** Returns false if there is a handler for the event. */
   addHandler(event: string, handler: RegisteredHandler): boolean {
     if (this.#handlers.has(event)) return false
@@ -119,8 +126,8 @@ export class ServiceHost {
     return true
   }
 
-  removeHandler(event: string): boolean {
-    return this.#handlers.delete(event)
+  removeHandler(event: string): void {
+    this.#handlers.delete(event)
   }
 
   onCall(dealt: DealtCall): void {
@@ -158,9 +165,7 @@ export class ServiceHost {
   }
 
   #waitForHandler(call: IncomingCall): void {
-    const { clock } = this.#deps
-    if (this.#early.push(call) > 1) return
-    clock.after(this.#handlersDueAt - clock.now(), () => this.#refuseEarly('event'), true)
+    this.#early.push(call)
   }
 
   #refuseEarly(reason: Refusal): void {
@@ -226,7 +231,7 @@ export class ServiceHost {
     stats.ms += ms
     if (error === undefined) return
     stats.errors++
-    stats.lastError = error
+    stats.lastError = error.slice(0, MAX_LAST_ERROR)
   }
 
   /** What is to be said to a caller that asks for a call. */
@@ -272,8 +277,9 @@ export class ServiceHost {
 
   /** Of the calls that were dealt to this process, so many have arrived or were lost with the subscription. */
   onMark(dealt: number): void {
-    const lost = Math.max(0, dealt - this.#received)
-    if (lost === 0) return
+    const lost = dealt - this.#received
+    // Anybody can forge a mark. One that is beyond all doubt too high would spoil the load for good.
+    if (lost <= 0 || lost > MAX_LOST) return
     this.#received += lost
     this.#finished += lost
     this.#report([])

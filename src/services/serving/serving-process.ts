@@ -1,10 +1,11 @@
 import { DuplicateHandlerError } from '../../errors.ts'
-import { type Clock, Deadlines, type Timer } from '../../kernel/time.ts'
+import { type Clock, Deadlines, renewalRetryPause, type Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import {
   lastMessage,
   lostMessage,
   markMessage,
+  numberOf,
   parseCall,
   parseMark,
   parseQuery,
@@ -26,6 +27,12 @@ const LAST_MESSAGE_TIMEOUT = 500
 /** Questions whose answers are repeated when Redis takes them again, at most. */
 const MAX_UNANSWERED = 1_000
 
+/** For how long this process tries to send what Redis did not take, when it serves nothing any more, ms. */
+const RESEND_MS = 15_000
+
+/** Services whose calls are counted beyond their end, at most: the latest. */
+const MAX_SERVED_BEFORE = 10_000
+
 /** Serves services in this process: registers them, receives their calls, and answers questions about these. */
 export class ServingProcess {
   readonly #context: ServicesContext
@@ -45,6 +52,8 @@ export class ServingProcess {
   /** Questions whose answer Redis did not take, with the time at which they arrived, by the clock, ms. */
   #unanswered = new Map<Message, number>()
   #ticks: Timer | undefined
+  #resendTimer: Timer | undefined
+  #closed = false
   /** Messages to this process may have been lost, and Redis has not taken yet what it says about that. */
   #resuming = false
 
@@ -54,13 +63,34 @@ export class ServingProcess {
     this.#deadlines = new Deadlines(context.clock)
     this.#registrations = new Registrations(context, {
       onRenewed: () => {
-        for (const host of this.#left) if (host.hasSentAll) this.#left.delete(host)
-        for (const host of [...this.#hosts.values(), ...this.#left]) host.resend()
-        this.#answerAgain()
+        this.#resend()
         if (this.#resuming) void this.#resume()
       },
       onBehind: (service) => void this.#sendMarks([service]).catch(() => {}),
     })
+  }
+
+  /** Redis answers again, or may: sends what it did not take. */
+  #resend(): void {
+    for (const host of this.#left) if (host.hasSentAll) this.#left.delete(host)
+    for (const host of [...this.#hosts.values(), ...this.#left]) host.resend()
+    this.#answerAgain()
+  }
+
+  /** Without a registration there are no renewals after which it is sent: tries for as long as replies are kept. */
+  #resendLater(until: number = this.#clock.now() + RESEND_MS): void {
+    if (this.#resendTimer || this.#closed || this.#registrations.services.length > 0) return
+    this.#resendTimer = this.#clock.after(
+      renewalRetryPause(this.#context.options.lease),
+      () => {
+        this.#resendTimer = undefined
+        this.#resend()
+        const hosts = [...this.#hosts.values(), ...this.#left]
+        const hasSentAll = this.#unanswered.size === 0 && hosts.every((host) => host.hasSentAll)
+        if (!hasSentAll && this.#clock.now() < until) this.#resendLater(until)
+      },
+      true,
+    )
   }
 
   get hosts(): readonly ServiceHost[] {
@@ -90,6 +120,7 @@ export class ServingProcess {
       this.#forget(host)
       throw error
     }
+    host.onRegistered()
     // Redis may not have noticed that it had left: the calls that came meanwhile are over.
     if (this.#receivedBefore.has(service)) this.#sendMarks([service]).catch(() => this.#resumeLater())
     return host
@@ -106,9 +137,14 @@ export class ServingProcess {
     if (this.#hosts.get(service) !== host) return
     this.#hosts.delete(service)
     if (!host.hasSentAll) this.#left.add(host)
+    this.#receivedBefore.delete(service)
     this.#receivedBefore.set(service, host.load.received)
+    const [oldest] = this.#receivedBefore.keys()
+    if (oldest !== undefined && this.#receivedBefore.size > MAX_SERVED_BEFORE)
+      this.#receivedBefore.delete(oldest)
     this.#closing.delete(service)
     this.#registrations.remove(service)
+    if (!host.hasSentAll || this.#unanswered.size > 0) this.#resendLater()
     unrefProcess(this.#clock)
   }
 
@@ -167,7 +203,7 @@ export class ServingProcess {
     const { kind, fields } = message
     if (kind === 'c') this.#onCall(message)
     else if (kind === 'a') this.#history.get(fields[0] ?? '')?.abort()
-    else if (kind === 'k') this.#history.get(fields[0] ?? '')?.onCredit(Number(fields[1]) || 0)
+    else if (kind === 'k') this.#history.get(fields[0] ?? '')?.onCredit(numberOf(fields[1]) ?? 0)
     else if (kind === 'q') this.#onQuery(message)
     else if (kind === 's') this.#onMark(message)
     else if (kind === 'w') this.#lastMessages.get(serviceOf(message) ?? '')?.()
@@ -206,6 +242,7 @@ export class ServingProcess {
   /** Answers a question after the next renewal: Redis did not take the answer. */
   #answerLater(query: Message, arrivedAt: number): void {
     if (this.#unanswered.size < MAX_UNANSWERED) this.#unanswered.set(query, arrivedAt)
+    this.#resendLater()
   }
 
   #answerAgain(): void {
@@ -280,6 +317,8 @@ export class ServingProcess {
   /** Unregisters all services. Never rejects. */
   async close(grace: number): Promise<void> {
     await Promise.all([...this.#hosts.keys()].map((service) => this.unregister(service, grace)))
+    this.#closed = true
+    this.#resendTimer?.cancel()
     this.#ticks?.cancel()
   }
 }

@@ -87,7 +87,7 @@ export class MemoryServices {
     this.#hub.broadcast((listener) => listener.onAnnouncement(announcement))
   }
 
-  /** Removes processes whose leases are over. Settings live as long as this object, and only while a process is known. */
+  /** Removes processes whose leases are over. Settings live as long as this object. */
   #sweep(): boolean {
     for (const service of [...this.#records.keys()])
       this.apply(service, (record, context) => record.check('', context))
@@ -162,7 +162,7 @@ class MemoryClient implements ServicesStore {
   }
 
   async count(service: string): Promise<number> {
-    return this.#services.apply(service, (record) => record.processes.size)
+    return this.#services.apply(service, (record, context) => record.count(context))
   }
 
   async prune(service: string, probe: Message): Promise<string[]> {

@@ -166,8 +166,8 @@ export class ServiceRecord {
     const free = [...this.processes]
       .filter(([, entry]) => entry.limit === Number.POSITIVE_INFINITY || loadOf(entry) < entry.limit)
       .sort(([one, a], [other, b]) => scoreOf(a) - scoreOf(b) || compare(one, other))
-    const found = free.find(([process]) => process === preferred)
-    return found ?? free.find(([process]) => !avoided.includes(process)) ?? free[0]
+    const wanted = free.filter(([process]) => !avoided.includes(process))
+    return wanted.find(([process]) => process === preferred) ?? wanted[0] ?? free[0]
   }
 
   dispatchAll(message: Message, context: RecordContext): { process: string; leaseLeft: number }[] {
@@ -192,6 +192,11 @@ export class ServiceRecord {
     if (struck.includes(process)) return 'lost'
     const entry = this.processes.get(process)
     return entry ? Math.max(0, entry.leaseEndsAt - context.now) : 'unknown'
+  }
+
+  /** The processes whose lease holds. */
+  count({ now }: RecordContext): number {
+    return [...this.processes.values()].filter(({ leaseEndsAt }) => leaseEndsAt > now).length
   }
 
   prune(probe: Message, context: RecordContext): string[] {

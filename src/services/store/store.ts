@@ -34,7 +34,7 @@ export interface Load {
 /** A call for which a process is to be chosen. */
 export interface Dispatch {
   readonly service: string
-  /** The process that is chosen if it has room; '' for none. */
+  /** The process that is chosen if it has room and is not avoided; '' for none. */
   readonly preferred: string
   /** Processes that are chosen only if no other has room. */
   readonly avoided: readonly string[]
@@ -125,7 +125,7 @@ export interface ServicesStore {
   mark(service: string, message: Message, within: number): Promise<void>
   /** Strikes off processes whose lease is over, and announces that. Returns the health of one. */
   check(service: string, process: string, within: number): Promise<Health>
-  /** The number of processes that are registered. The lease of some may be over. */
+  /** The number of processes whose lease holds. */
   count(service: string, within: number): Promise<number>
   /** Strikes off processes whose lease is over, and those that do not listen to `probe`. Returns their addresses. */
   prune(service: string, probe: Message, within: number): Promise<string[]>

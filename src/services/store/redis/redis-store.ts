@@ -1,4 +1,4 @@
-import { FORMAT, ID_LENGTH, newId } from '../../../kernel/keys.ts'
+import { FORMAT, ID_LENGTH, isAddress, newId } from '../../../kernel/keys.ts'
 import { ReplyCallbacks, type Request } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
@@ -24,7 +24,6 @@ import {
   encodeMessage,
   encodeNumbered,
   encodeTargets,
-  isAddress,
   parseAnnouncement,
   parseDispatchReply,
   parseHealth,

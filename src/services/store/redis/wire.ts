@@ -1,4 +1,4 @@
-import { FORMAT, ID_LENGTH } from '../../../kernel/keys.ts'
+import { FORMAT, ID_LENGTH, isAddress } from '../../../kernel/keys.ts'
 import { areNumbers } from '../../../kernel/redis/subscription.ts'
 import type { Addressed, Announcement, Dispatch, DispatchReply, Health, Message } from '../store.ts'
 
@@ -16,14 +16,6 @@ const BUNDLE = Buffer.from(`${FORMAT}*`)
 
 /** A longer announcement is dropped, bytes. Anybody can publish one. */
 const MAX_ANNOUNCEMENT = 256 * 1024
-
-/** The id of an inbox, and a nonce. */
-const ADDRESS = new RegExp(`^[\\w-]{${2 * ID_LENGTH}}$`)
-
-/** Whether a text can be the address of a process. */
-export function isAddress(text: unknown): text is string {
-  return typeof text === 'string' && ADDRESS.test(text)
-}
 
 /** A message without its address. */
 export function encodeMessage(message: Message): Buffer {

@@ -89,7 +89,7 @@ local function choose(targets)
       preferred = process
     end
   end
-  if preferred and redis.call('ZSCORE', freeKey, preferred) then return preferred end
+  if preferred and redis.call('ZSCORE', freeKey, preferred) and not avoided[preferred] then return preferred end
   local free = redis.call('ZRANGE', freeKey, 0, count)
   for _, process in ipairs(free) do
     if not avoided[process] then return process end

@@ -35,6 +35,8 @@ export const KEYS_PER_SERVICE = 5
  * ARGV    1 prefix of inbox channels  2 '1' on a cluster  3 broadcast channel  4 prefix of announcements
  *         then what the script says
  *
+ *   num(text)                     the number that a text says; 0 if it says none
+ *   int(number)                   the digits of a whole number, without an exponent
  *   us, now                       µs and ms since the epoch, by the server's clock
  *   open(n, name)                 what follows is about the n-th service of KEYS, whose name is given as JSON
  *   keep(key, ms)                 keeps a key for at least so long
@@ -42,7 +44,7 @@ export const KEYS_PER_SERVICE = 5
  *   readLoad(process)             the load of a process; nil if there is none, or it was written by hand
  *   writeLoad(process, load)
  *   rank(process, load)           puts a process into F or out of it
- *   raise(load, received, finished)
+ *   raise(load, received, finished)   raises the counts of a load to those that its process reports; they never fall
  *   numbered(process, kind, load, rest, body)   a message with the number of calls as first field, and the nonce of its process
  *   send(process, message)        returns the number of receivers
  */

@@ -92,7 +92,7 @@ end
 return struck
 `
 
-/** returns the number of processes that are registered */
+/** returns the number of processes whose lease holds */
 export const COUNT: string = /* lua */ `
-return redis.call('ZCARD', leasesKey)
+return redis.call('ZCOUNT', leasesKey, '(' .. int(now), '+inf')
 `
