@@ -363,7 +363,7 @@ class Worlds {
     return { received, finished: Math.max(0, received - running) }
   }
 
-  #register(
+  async #register(
     peer: Peer,
     registrations: [service: number, registration: Of<'register'>['registration']][],
   ): Promise<void> {
@@ -374,7 +374,11 @@ class Worlds {
       all.push({ ...full, service: SERVICES[service] as string })
       this.#record(service).register(peer.store.address, full, context)
     }
-    return peer.store.register(all, WITHIN)
+    const errors = await peer.store.register(all, WITHIN)
+    assert.deepEqual(
+      errors,
+      all.map(() => undefined),
+    )
   }
 
   async #dispatch(peer: Peer, service: number, calls: CallOp[]): Promise<void> {

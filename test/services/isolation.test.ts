@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Services } from '../../src/services/index.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
@@ -32,6 +33,28 @@ test('dedupe - results have the codec of the Services object', async () => {
 function plain(value: unknown): unknown {
   return value instanceof Map ? [...value] : value
 }
+
+test('register - a record that somebody has spoilt does not hinder other services of the process', async () => {
+  await using t = await setup()
+  await using services = new Services({ redis: t.redis, lease: 400 })
+  const good = await services.register('good')
+  good.on('add', (a: number, b: number) => a + b)
+  await services.register('bad')
+  const [key = ''] = ((await t.server.call('KEYS', '*{bad}P')) as unknown[]).map(String)
+  await t.server.call('SET', key, 'x')
+  // Longer than a lease.
+  await sleep(1_000)
+  assert.equal(await services.require('good').emit('add', 1, 2), 3)
+  await t.server.call('DEL', key)
+  await until(
+    async () => (await services.list('bad')).some(({ services: [bad] }) => (bad?.leaseLeft ?? 0) > 0),
+    {
+      what: 'the lease of the other',
+    },
+  )
+  for (const name of ((await t.server.call('KEYS', '*')) as unknown[]).map(String))
+    assert.notEqual(Number(await t.server.call('PTTL', name)), -1, `U4 ${name}`)
+})
 
 test('ready - does not resolve for a process whose lease is over', async () => {
   await using t = await setup()

@@ -99,9 +99,8 @@ export class Registrations {
   async add(service: string, registration: () => Registration): Promise<void> {
     const held: Held = { registration, holdsUntil: Number.NEGATIVE_INFINITY, lapses: 0, behind: false }
     this.#held.set(service, held)
-    try {
-      await this.#register([held])
-    } catch (error) {
+    const [error] = await this.#register([held])
+    if (error) {
       this.#held.delete(service)
       throw error
     }
@@ -114,13 +113,17 @@ export class Registrations {
     if (this.#held.size === 0) this.#stopTimer()
   }
 
-  async #register(held: readonly Held[]): Promise<void> {
+  /** Resolves with the error of each, undefined where the lease holds. */
+  async #register(held: readonly Held[]): Promise<readonly (Error | undefined)[]> {
     const { store, options, within } = this.#context
     const sentAt = this.#clock.now()
-    const registrations = held.map(({ registration }) => registration())
-    await store.register(registrations, within)
+    const errors = await store.register(
+      held.map(({ registration }) => registration()),
+      within,
+    )
     const holdsUntil = sentAt + options.lease - lossMargin(options.lease)
-    for (const each of held) each.holdsUntil = holdsUntil
+    for (const [index, each] of held.entries()) if (!errors[index]) each.holdsUntil = holdsUntil
+    return errors
   }
 
   /** Renews all leases now. */
@@ -129,19 +132,14 @@ export class Registrations {
     this.#renewing = true
     this.#stopTimer()
     const { lease } = this.#context.options
-    let pause = lease * RENEW_AFTER
-    try {
-      for (const held of this.#held.values()) if (this.#left(held) === 0) this.#onLapse(held)
-      const renewed = this.#register([...this.#held.values()])
-      for (const [service, { behind }] of this.#held) if (behind) this.#listener.onBehind(service)
-      await renewed
-      this.#listener.onRenewed()
-    } catch {
-      pause = renewalRetryPause(lease)
-    } finally {
-      this.#renewing = false
-      this.#renewLater(pause)
-    }
+    for (const held of this.#held.values()) if (this.#left(held) === 0) this.#onLapse(held)
+    const renewed = this.#register([...this.#held.values()])
+    for (const [service, { behind }] of this.#held) if (behind) this.#listener.onBehind(service)
+    const errors = await renewed
+    if (errors.includes(undefined)) this.#listener.onRenewed()
+    this.#renewing = false
+    const allHold = errors.every((error) => error === undefined)
+    this.#renewLater(allHold ? lease * RENEW_AFTER : renewalRetryPause(lease))
   }
 
   #onLapse(held: Held): void {

@@ -141,12 +141,13 @@ class MemoryClient implements ServicesStore {
     this.#services.apply(service, (record, context) => record.report(this.address, load, replies, context))
   }
 
-  async register(registrations: readonly Registration[]): Promise<void> {
+  async register(registrations: readonly Registration[]): Promise<undefined[]> {
     for (const registration of registrations) {
       this.#services.apply(registration.service, (record, context) =>
         record.register(this.address, registration, context),
       )
     }
+    return registrations.map(() => undefined)
   }
 
   async unregister(service: string, message: Message): Promise<void> {

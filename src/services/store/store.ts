@@ -117,8 +117,11 @@ export interface ServicesStore {
   /** Reports the load of this process, and sends replies, in one step. */
   report(service: string, load: Load, replies: readonly Addressed[], within: number): Promise<void>
 
-  /** Registers this process, or renews its leases. Announces it if it was not registered. */
-  register(registrations: readonly Registration[], within: number): Promise<void>
+  /**
+   * Registers this process, or renews its leases. Announces it where it was not registered. A service that fails does not hinder
+   * the others: resolves with the error of each, undefined where the lease holds.
+   */
+  register(registrations: readonly Registration[], within: number): Promise<readonly (Error | undefined)[]>
   /** Strikes off this process, and announces that. Sends it `message` after the last call that was dealt to it. */
   unregister(service: string, message: Message, within: number): Promise<void>
   /** Sends this process `message` after the last call that was dealt to it, with the number of calls as first field. */

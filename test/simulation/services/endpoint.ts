@@ -176,8 +176,16 @@ export class ServicesEndpoint implements ServicesStore, ServicesPeer {
     return sent
   }
 
-  register(registrations: readonly Registration[], within: number): Promise<void> {
-    return this.#call('register', () => this.#port.register(registrations), within)
+  async register(
+    registrations: readonly Registration[],
+    within: number,
+  ): Promise<readonly (Error | undefined)[]> {
+    const registered = this.#call('register', () => this.#port.register(registrations), within)
+    const error = await registered.then(
+      () => undefined,
+      (reason: Error) => reason,
+    )
+    return registrations.map(() => error)
   }
 
   unregister(service: string, message: Message, within: number): Promise<void> {

@@ -268,9 +268,9 @@ export const SERVICES_MUTATIONS: readonly ServicesMutation[] = [
       let registered = false
       return wrapped(store, {
         register: async (registrations, within) => {
-          if (registered) return
-          await store.register(registrations, within)
+          if (registered) return registrations.map(() => undefined)
           registered = true
+          return store.register(registrations, within)
         },
       })
     },

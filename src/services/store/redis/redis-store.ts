@@ -228,16 +228,19 @@ export class RedisServicesStore implements ServicesStore {
     )
   }
 
-  async register(registrations: readonly Registration[], within: number): Promise<void> {
+  async register(
+    registrations: readonly Registration[],
+    within: number,
+  ): Promise<readonly (Error | undefined)[]> {
     // On a cluster, the keys of one script must be in one slot.
     const size = this.#connection.cluster ? 1 : MAX_REGISTRATIONS
-    const calls: Promise<unknown>[] = []
+    const batches: Promise<(Error | undefined)[]>[] = []
     for (let from = 0; from < registrations.length; from += size)
-      calls.push(this.#register(registrations.slice(from, from + size), within))
-    await Promise.all(calls)
+      batches.push(this.#register(registrations.slice(from, from + size), within))
+    return (await Promise.all(batches)).flat()
   }
 
-  #register(registrations: readonly Registration[], within: number): Promise<unknown> {
+  async #register(registrations: readonly Registration[], within: number): Promise<(Error | undefined)[]> {
     const keys: string[] = []
     const args: Argument[] = [...this.#calls.head(), this.address]
     for (const { service, limit, lease, info, load } of registrations) {
@@ -246,7 +249,14 @@ export class RedisServicesStore implements ServicesStore {
       args.push(name, Number.isFinite(limit) ? String(limit) : '-1', String(lease), info)
       args.push(String(load.received), String(load.finished))
     }
-    return this.#connection.call(this.#scripts.register.with(keys, args), within)
+    try {
+      const reply = await this.#connection.call(this.#scripts.register.with(keys, args), within)
+      return (reply as unknown[]).map((failure) =>
+        String(failure) === '' ? undefined : refusedError(failure),
+      )
+    } catch (error) {
+      return registrations.map(() => error as Error)
+    }
   }
 
   async unregister(service: string, message: Message, within: number): Promise<void> {

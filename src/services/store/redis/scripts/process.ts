@@ -23,9 +23,13 @@ return 1
  * Registers a process for services, or renews its leases. A service that fails does not hinder the others.
  *
  * ARGV    5 process; for each service: name, limit, lease, info, received, finished
+ * returns for each service an empty string, or why it has failed
  */
 export const REGISTER: string = /* lua */ `
-local process, failure = ARGV[5], nil
+local process, failures = ARGV[5], {}
+local function keepAll(lease)
+  for _, key in ipairs({ leasesKey, freeKey, loadsKey, infosKey }) do keep(key, num(lease) + ${KEEP_AFTER_LEASE}) end
+end
 local function register(limit, lease, info, received, finished)
   strikeExpired()
   local load = leaseLeft(process) and readLoad(process)
@@ -37,16 +41,18 @@ local function register(limit, lease, info, received, finished)
   redis.call('HSET', infosKey, process, info)
   writeLoad(process, load)
   rank(process, load)
-  for _, key in ipairs({ leasesKey, freeKey, loadsKey, infosKey }) do keep(key, num(lease) + ${KEEP_AFTER_LEASE}) end
+  keepAll(lease)
   keep(settingsKey, ${SETTINGS_TTL})
   if isNew then announce('u', cjson.encode(process) .. ',' .. cjson.encode(info)) end
 end
 for n = 1, (#ARGV - 5) / 6 do
   open(n, ARGV[6 * n])
   local isDone, problem = pcall(register, unpack(ARGV, 6 * n + 1, 6 * n + 5))
-  if not isDone then failure = type(problem) == 'table' and problem.err or problem end
+  failures[n] = isDone and '' or type(problem) == 'table' and problem.err or problem
+  -- What it has written before must have an expiry.
+  if not isDone then pcall(keepAll, ARGV[6 * n + 2]) end
 end
-return failure and redis.error_reply(failure) or 1
+return failures
 `
 
 /** ARGV    5 service  6 process  7 message for it, after the last call that was dealt to it */
