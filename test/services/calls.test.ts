@@ -198,7 +198,7 @@ onBothStores('calls - V1 nobody serves the service, at once; `wait` waits for a 
     )
     assert.ok(ms < 500, `${ms}`)
   }
-  const tooLate = await timed(caller.require('sums', { wait: 200 }).emit('add'))
+  const tooLate = await timed(() => caller.require('sums', { wait: 200 }).emit('add'))
   assert.ok(tooLate.error instanceof NoServiceError && tooLate.ms >= 199 && tooLate.ms < 700, `${tooLate.ms}`)
   const waiting = caller.require('sums', { wait: 5_000, timeout: 300 }).emit('add', 1, 2)
   await sleep(400)
@@ -245,7 +245,7 @@ onBothStores(
       return call.left()
     })
     const caller = w.open()
-    const { error, ms } = await timed(caller.require('slow', { timeout: 100 }).emit('wait'))
+    const { error, ms } = await timed(() => caller.require('slow', { timeout: 100 }).emit('wait'))
     assert.ok(error instanceof TimeoutError && error.ran === 'maybe' && error.key === 'wait', `${error}`)
     assert.ok(ms >= 99 && ms < 600, `${ms}`)
     await until(() => reasons[0] instanceof TimeoutError, { what: 'the signal' })

@@ -33,7 +33,7 @@ onBothStores(
       ids.push(call.id)
       return run === 1 ? new Promise(() => {}) : 'second'
     })
-    const { value, ms } = await timed(caller.require('work', { timeout: 150 }).pemit(2, 'do'))
+    const { value, ms } = await timed(() => caller.require('work', { timeout: 150 }).pemit(2, 'do'))
     assert.equal(value, 'second')
     assert.ok(ms >= 149 && ms < 900, `${ms}`)
     assert.deepEqual(
@@ -47,7 +47,7 @@ onBothStores(
 
 onBothStores('pemit - V1 the last try has timed out: TimeoutError, after all of them', async (w) => {
   const { caller, seen } = await two(w, () => new Promise(() => {}))
-  const { error, ms } = await timed(caller.require('work', { timeout: 100 }).pemit(2, 'do'))
+  const { error, ms } = await timed(() => caller.require('work', { timeout: 100 }).pemit(2, 'do'))
   assert.ok(error instanceof TimeoutError && error.ran === 'maybe', `${error}`)
   assert.ok(ms >= 199 && ms < 900, `${ms}`)
   assert.equal(seen.length, 2)
@@ -127,7 +127,7 @@ onBothStores('pemit - all processes are full: it pauses, then tries again', asyn
   const remote = w.open().require('work')
   const first = remote.emit('do')
   await until(() => runs === 1, { what: 'the first' })
-  const { error, ms } = await timed(remote.pemit(3, 'do'))
+  const { error, ms } = await timed(() => remote.pemit(3, 'do'))
   assert.ok(error instanceof BusyError && error.ran === 'no', `${error}`)
   // 50 and 100 ms.
   assert.ok(ms >= 149 && ms < 700, `${ms}`)
@@ -143,7 +143,7 @@ onBothStores('pemit - all processes are full: it pauses, then tries again', asyn
 onBothStores('pemit - `within` bounds all tries together, a signal ends them', async (w) => {
   const { caller, seen } = await two(w, () => new Promise(() => {}))
   const remote = caller.require('work', { timeout: 100 })
-  const { error, ms } = await timed(remote.with({ within: 250 }).pemit(-1, 'do'))
+  const { error, ms } = await timed(() => remote.with({ within: 250 }).pemit(-1, 'do'))
   assert.ok(error instanceof TimeoutError && error.ran === 'maybe', `${error}`)
   assert.ok(ms >= 249 && ms < 800, `${ms}`)
   assert.equal(seen.length, 2, 'a third try is one at a process that has run it')
