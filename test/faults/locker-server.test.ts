@@ -15,7 +15,7 @@ const LEASE = 600
 
 describe('the server loses state', () => {
   test('SCRIPT FLUSH - at any time: no call is affected', async () => {
-    await using s = await scene({ lease: 1000, ttl: 20 })
+    await using s = await scene({ lease: 300, ttl: 20 })
     let going = true
     const flushing = (async () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
@@ -28,7 +28,7 @@ describe('the server loses state', () => {
     const lease = await leaseOf(s.locker)
     const next = leaseOf(s.other)
     await parked(s.other)
-    await sleep(2 * 1000)
+    await sleep(2 * 300)
     assert.equal(lease.signal.aborted, false)
     await lease.release()
     await (await next).publish('v')
