@@ -183,6 +183,24 @@ export class DuplicateHandlerError extends SoloflightError {
   override readonly name = 'DuplicateHandlerError'
 }
 
+/** Thrown when a queue has as many messages as its `maxsize`. */
+export class QueueFullError extends SoloflightError {
+  override readonly code = 'E_QUEUE_FULL'
+  override readonly name = 'QueueFullError'
+}
+
+/** Thrown by a call that needs an attached queue, or a connected channel. */
+export class NotAttachedError extends SoloflightError {
+  override readonly code = 'E_NOT_ATTACHED'
+  override readonly name = 'NotAttachedError'
+}
+
+/** Thrown when something is begun twice: a queue is attached to or consumes, a channel or bus is connected, a topic is subscribed to. */
+export class AlreadyAttachedError extends SoloflightError {
+  override readonly code = 'E_ALREADY_ATTACHED'
+  override readonly name = 'AlreadyAttachedError'
+}
+
 /** A failure as data, as it is sent between processes. */
 export interface RemoteFailure {
   /** `name` of the original. */

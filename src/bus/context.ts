@@ -43,4 +43,6 @@ export interface BusContext {
   readonly within: number
   /** @throws ClosedError after `disconnect`. */
   assertOpen(): void
+  /** Calls `close` when the bus disconnects, and waits for it up to the grace. `close` never rejects. The returned function ends that. */
+  onDisconnect(close: () => Promise<void>): () => void
 }
