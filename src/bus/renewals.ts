@@ -7,7 +7,7 @@ const TOGETHER = 1 / 4
 interface Entry<Item, Reply> {
   readonly item: Item
   readonly interval: number
-  readonly onReply: (reply: Reply | Error) => void
+  readonly onReply: (reply: Reply | Error, sentAt: number) => void
   dueAt: number
 }
 
@@ -28,8 +28,11 @@ export class Renewals<Item, Reply> {
     this.#renew = renew
   }
 
-  /** Renews an item every `interval` ms, the first time after one. The returned function ends that. */
-  add(item: Item, interval: number, onReply: (reply: Reply | Error) => void): () => void {
+  /**
+   * Renews an item every `interval` ms, the first time after one. `sentAt`: when the renewal was sent, by the clock. The returned
+   * function ends that.
+   */
+  add(item: Item, interval: number, onReply: (reply: Reply | Error, sentAt: number) => void): () => void {
     const entry = { item, interval, onReply, dueAt: this.#clock.now() + interval }
     this.#entries.add(entry)
     this.#wakeAt(entry.dueAt)
@@ -65,17 +68,17 @@ export class Renewals<Item, Reply> {
     let next = Number.POSITIVE_INFINITY
     for (const { dueAt } of this.#entries) next = Math.min(next, dueAt)
     this.#wakeAt(next)
-    void outsideWork(() => this.#renewAll(due))
+    void outsideWork(() => this.#renewAll(due, now))
   }
 
   /** Never rejects. An entry that fails is renewed again at its next time. */
-  async #renewAll(due: readonly Entry<Item, Reply>[]): Promise<void> {
+  async #renewAll(due: readonly Entry<Item, Reply>[], sentAt: number): Promise<void> {
     const replies = await this.#renew(due.map(({ item }) => item)).catch((error: Error) =>
       due.map(() => error),
     )
     for (const [index, entry] of due.entries()) {
       const reply = replies[index]
-      if (reply !== undefined && this.#entries.has(entry)) entry.onReply(reply)
+      if (reply !== undefined && this.#entries.has(entry)) entry.onReply(reply, sentAt)
     }
   }
 }

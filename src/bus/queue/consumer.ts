@@ -1,0 +1,201 @@
+import { ClosedError, LeaseLostError } from '../../errors.ts'
+import { lossMargin, RENEW_AFTER } from '../../kernel/time.ts'
+import type { BusContext } from '../context.ts'
+import type { Detached, Lost, Taken } from '../store/store.ts'
+import type { Attachment } from './attachment.ts'
+import type { MessageSource } from './message-source.ts'
+
+/** Ids of lost messages that are remembered, so that acknowledging them fails, at most. */
+const MAX_LOST = 10_000
+
+/** Pause after which an instance that did not answer is told again, ms. */
+const RETRY_MS = 100
+
+/** Who waits until messages are acknowledged. */
+interface Acknowledgement {
+  readonly resolve: () => void
+  readonly reject: (error: Error) => void
+}
+
+export interface ConsumerEvents {
+  /** Something is to be sent. */
+  onNews(): void
+  /** The lease is over: what it held is lost. */
+  onLeaseLost(): void
+}
+
+export interface ConsumerTerms {
+  readonly lease: number
+  readonly reliable: boolean
+  readonly exclusive: boolean
+  readonly last: number
+  readonly prefetch: number
+}
+
+/**
+ * Takes messages from a queue, and holds them under a lease: until they are acknowledged, or, if the consumer is not reliable,
+ * until they are handed over.
+ */
+export class Consumer implements MessageSource {
+  readonly #queue: string
+  readonly #context: BusContext
+  readonly #attachment: Attachment
+  readonly #terms: ConsumerTerms
+  readonly #events: ConsumerEvents
+  /** Ids of the messages that it holds and has not acknowledged, in the order in which they arrived; whether each was handed over. */
+  readonly #held = new Map<number, boolean>()
+  /** Ids of messages that are to be removed. */
+  readonly #acked = new Set<number>()
+  #acknowledgements: Acknowledgement[] = []
+  /** Ids of messages that were handed over, and lost before they were acknowledged. */
+  readonly #lost = new Set<number>()
+  #leaseEndsAt = 0
+  #stopRenewing = () => {}
+
+  constructor(
+    queue: string,
+    context: BusContext,
+    attachment: Attachment,
+    terms: ConsumerTerms,
+    events: ConsumerEvents,
+  ) {
+    this.#queue = queue
+    this.#context = context
+    this.#attachment = attachment
+    this.#terms = terms
+    this.#events = events
+  }
+
+  get room(): number {
+    return this.#terms.prefetch - this.#held.size
+  }
+
+  get hasNews(): boolean {
+    return this.#acked.size > 0
+  }
+
+  get isValid(): boolean {
+    return this.#context.clock.now() < this.#leaseEndsAt
+  }
+
+  async join(): Promise<Detached | undefined> {
+    const { member, address } = this.#attachment.place
+    const { prefetch: _, ...request } = { ...this.#terms, address }
+    for (;;) {
+      const sentAt = this.#context.clock.now()
+      const reply = await member.instance.queues.consume(this.#queue, request, this.#context.within)
+      if (typeof reply === 'object') return reply
+      this.#extend(sentAt)
+      if (reply) break
+    }
+    this.#stopRenewing()
+    this.#stopRenewing = this.#attachment.renewEvery(this.#terms.lease * RENEW_AFTER, (reply, sentAt) => {
+      if (reply === 'consuming') this.#extend(sentAt)
+      else if (reply === 'attached') this.#events.onLeaseLost()
+    })
+    return undefined
+  }
+
+  /** The lease counts from when the request was sent. */
+  #extend(sentAt: number): void {
+    const { lease } = this.#terms
+    this.#leaseEndsAt = Math.max(this.#leaseEndsAt, sentAt + lease - lossMargin(lease))
+  }
+
+  async fetch(want: number): Promise<Taken | Lost | Detached> {
+    const { member, address } = this.#attachment.place
+    const acked = [...this.#acked]
+    const waiting = this.#acknowledgements
+    this.#acknowledgements = []
+    const request = { address, acked, have: this.#held.size, want }
+    const sentAt = this.#context.clock.now()
+    try {
+      const reply = await member.instance.queues.take(this.#queue, request, this.#context.within)
+      if (reply.kind !== 'taken') {
+        for (const { reject } of waiting) reject(this.#lostError())
+        return reply
+      }
+      this.#extend(sentAt)
+      for (const id of acked) this.#acked.delete(id)
+      for (const { resolve } of waiting) resolve()
+      // After a lost reply, some are given again that are here.
+      const messages = reply.messages.filter(({ id }) => !this.#held.has(id) && !this.#acked.has(id))
+      // It holds others besides, which do not fit into one reply: it becomes a consumer again, and takes them anew.
+      if (messages.length < reply.messages.length && messages.length === 0) return { kind: 'lost' }
+      for (const { id } of messages) {
+        this.#held.set(id, false)
+        this.#lost.delete(id)
+      }
+      return { ...reply, messages }
+    } catch (error) {
+      // They are sent again with the next fetch.
+      for (const { reject } of waiting) reject(error as Error)
+      throw error
+    }
+  }
+
+  onHanded(id: number): void {
+    if (this.#terms.reliable) this.#held.set(id, true)
+    else if (this.#held.delete(id)) this.#acked.add(id)
+  }
+
+  /**
+   * Acknowledges the messages up to this id that were handed over here.
+   * @throws LeaseLostError if this one was lost: it is delivered again. UnavailableError, OverloadedError, ClosedError: perhaps
+   * it is; it is acknowledged when the instance answers, unless this process dies before.
+   */
+  ack(id: number): Promise<void> {
+    if (!this.#terms.reliable) return Promise.resolve()
+    for (const [held, isHanded] of this.#held) {
+      if (!isHanded || held > id) continue
+      this.#held.delete(held)
+      this.#acked.add(held)
+    }
+    if (this.#lost.has(id)) return Promise.reject(this.#lostError())
+    if (this.#acked.size === 0) return Promise.resolve()
+    return new Promise((resolve, reject) => {
+      this.#acknowledgements.push({ resolve, reject })
+      this.#events.onNews()
+    })
+  }
+
+  #lostError(): Error {
+    return new LeaseLostError('The consumer has lost the message', { key: this.#queue })
+  }
+
+  onLost(): void {
+    for (const [id, isHanded] of this.#held) if (isHanded) this.#lost.add(id)
+    for (const id of this.#lost) {
+      if (this.#lost.size <= MAX_LOST) break
+      this.#lost.delete(id)
+    }
+    this.#leaseEndsAt = 0
+    this.#held.clear()
+    this.#acked.clear()
+    for (const { reject } of this.#acknowledgements) reject(this.#lostError())
+    this.#acknowledgements = []
+    this.#stopRenewing()
+  }
+
+  /** Tries until the lease is over: otherwise messages that were not handed over would be lost. */
+  async leave(unhanded: readonly number[]): Promise<void> {
+    const { member, address } = this.#attachment.place
+    const { clock, within } = this.#context
+    const acked = [...this.#acked]
+    try {
+      for (;;) {
+        try {
+          await member.instance.queues.leave(this.#queue, { address, acked, unhanded }, within)
+          for (const { resolve } of this.#acknowledgements) resolve()
+          this.#acknowledgements = []
+          return
+        } catch (error) {
+          if (error instanceof ClosedError || !this.isValid) throw error
+          await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve))
+        }
+      }
+    } finally {
+      this.onLost()
+    }
+  }
+}

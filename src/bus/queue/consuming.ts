@@ -1,0 +1,110 @@
+import { AlreadyAttachedError } from '../../errors.ts'
+import type { BusContext } from '../context.ts'
+import type { Attachment } from './attachment.ts'
+import { Consumer, type ConsumerTerms } from './consumer.ts'
+import { Consumption, type Receiver } from './consumption.ts'
+import { LogReader } from './log-reader.ts'
+
+/** What is consumed, and how. */
+export interface ConsumingTerms extends ConsumerTerms {
+  readonly max: number
+  readonly remove: boolean
+  readonly index: number
+}
+
+/** One consumption, which begins when the queue is attached. */
+interface Wanted {
+  readonly terms: ConsumingTerms
+  readonly receiver: Receiver
+  /** Called when it is over. `error`: the attachment has expired. */
+  readonly onEnd: (error?: Error) => void
+  running: Consumption | undefined
+  consumer: Consumer | undefined
+}
+
+/** The consumption of one queue object: one at a time. */
+export class Consuming {
+  readonly #queue: string
+  readonly #context: BusContext
+  readonly #attachment: Attachment
+  readonly #onChange: (on: boolean) => void
+  #wanted: Wanted | undefined
+
+  /** `onChange`: a consumption has begun, or is over. */
+  constructor(queue: string, context: BusContext, attachment: Attachment, onChange: (on: boolean) => void) {
+    this.#queue = queue
+    this.#context = context
+    this.#attachment = attachment
+    this.#onChange = onChange
+  }
+
+  get isActive(): boolean {
+    return this.#wanted !== undefined
+  }
+
+  /** @throws AlreadyAttachedError */
+  begin(terms: ConsumingTerms, receiver: Receiver, onEnd: (error?: Error) => void): void {
+    if (this.#wanted) throw new AlreadyAttachedError('The queue object consumes', { key: this.#queue })
+    this.#wanted = { terms, receiver, onEnd, running: undefined, consumer: undefined }
+    this.onAttached()
+  }
+
+  /** Begins what is wanted, if the queue is attached. */
+  onAttached(): void {
+    const wanted = this.#wanted
+    if (!wanted || wanted.running || !this.#attachment.isAttached) return
+    const { terms, receiver } = wanted
+    const events = { onNews: () => wanted.running?.resume(), onLeaseLost: () => wanted.running?.onLost() }
+    if (terms.remove)
+      wanted.consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events)
+    const source = wanted.consumer ?? new LogReader(this.#queue, this.#context, this.#attachment, terms)
+    const running = new Consumption(this.#context, this.#attachment, source, receiver, terms.max)
+    wanted.running = running
+    this.#onChange(true)
+    const onEnd = () => {
+      if (this.#wanted === wanted) this.#end()
+    }
+    running.ended.then(onEnd, onEnd)
+  }
+
+  /** Messages may be available, or the receiver may be ready. */
+  resume(): void {
+    this.#wanted?.running?.resume()
+  }
+
+  /** The queue was remade. */
+  onRemade(): void {
+    this.#wanted?.running?.onLost()
+  }
+
+  /** The attachment is over. `error`: because it has expired. */
+  abandon(error: Error | undefined): void {
+    this.#wanted?.running?.abandon()
+    this.#end(error)
+  }
+
+  #end(error?: Error): void {
+    const wanted = this.#wanted
+    if (!wanted) return
+    this.#wanted = undefined
+    wanted.onEnd(error)
+    if (wanted.running) this.#onChange(false)
+  }
+
+  /** Resolves when what it holds is returned. @throws UnavailableError, OverloadedError, ClosedError */
+  async stop(): Promise<void> {
+    const running = this.#wanted?.running
+    if (!running) return this.#end()
+    try {
+      await running.stop()
+    } finally {
+      // Before the listeners of `ended`.
+      if (this.#wanted?.running === running) this.#end()
+    }
+  }
+
+  /** @throws LeaseLostError, UnavailableError, OverloadedError, ClosedError */
+  async ack(id: number): Promise<void> {
+    await this.#wanted?.consumer?.ack(id)
+  }
+}

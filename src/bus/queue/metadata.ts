@@ -1,0 +1,51 @@
+import { OverloadedError, TooLargeError } from '../../errors.ts'
+import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { expectedError } from '../../kernel/options.ts'
+import type { BusContext, Member } from '../context.ts'
+import { MAX_METADATA } from '../store/store.ts'
+
+/** Values by name that are kept with a queue, and expire with it. */
+export class Metadata {
+  readonly #queue: string
+  readonly #context: BusContext
+  readonly #find: () => Promise<Member | undefined>
+
+  constructor(queue: string, context: BusContext, find: () => Promise<Member | undefined>) {
+    this.#queue = queue
+    this.#context = context
+    this.#find = find
+  }
+
+  /** The values with these names; all without `names`. */
+  async read(names: readonly string[] | undefined): Promise<Record<string, unknown>> {
+    for (const name of names ?? []) checkMetadataName(name)
+    const { within, codec } = this.#context
+    const member = await this.#find()
+    const entries = await member?.instance.queues.readMetadata(this.#queue, names, within)
+    const values = [...(entries ?? [])].map(([name, bytes]) => [name, decodeWith(codec, bytes, name)])
+    return Object.fromEntries(values)
+  }
+
+  /** Resolves with whether there is a queue to write to. @throws OverloadedError if it would have too many; TooLargeError. */
+  async write(values: Readonly<Record<string, unknown>>): Promise<boolean> {
+    const { within, codec, maxMessage } = this.#context
+    const entries = new Map<string, Buffer>()
+    for (const [name, value] of Object.entries(values)) {
+      checkMetadataName(name)
+      const bytes = encodeWith(codec, value)
+      if (bytes.length > maxMessage)
+        throw new TooLargeError(`The value has ${bytes.length} bytes, more than ${maxMessage}`, { key: name })
+      entries.set(name, bytes)
+    }
+    const member = await this.#find()
+    const reply = await member?.instance.queues.writeMetadata(this.#queue, entries, within)
+    if (reply === 'full')
+      throw new OverloadedError(`A queue has up to ${MAX_METADATA} values`, { key: this.#queue })
+    return reply === 'written'
+  }
+}
+
+function checkMetadataName(name: unknown): void {
+  if (typeof name === 'string' && name !== '' && name.length <= 256 && name.isWellFormed()) return
+  throw expectedError('key', 'well-formed text of 1 to 256 characters', name)
+}

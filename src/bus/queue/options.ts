@@ -1,0 +1,142 @@
+import {
+  type Complete,
+  checkDuration,
+  checkFlag,
+  checkFunction,
+  checkLease,
+  checkOptions,
+  countFrom,
+  defaultsOf,
+  expectedError,
+  integerUpTo,
+  type OptionTable,
+  withDefaults,
+} from '../../kernel/options.ts'
+
+/** Options of {@link Queue.attach}. Durations are ms. */
+export interface AttachOptions {
+  /**
+   * The queue lives for so long after the last process that was attached to it has left or died, with its messages; from 100.
+   * If the queue exists, its own holds. @default 30_000
+   */
+  ttl?: number | undefined
+  /** Messages that may wait; 0: any number. If the queue exists, its own holds. @default 0 */
+  maxsize?: number | undefined
+}
+
+const ATTACH_OPTIONS: OptionTable<AttachOptions, Complete<AttachOptions>> = {
+  ttl: [checkLease, 30_000],
+  maxsize: [countFrom(0), 0],
+}
+const ATTACH_DEFAULTS = defaultsOf(ATTACH_OPTIONS)
+
+/** @throws TypeError */
+export function resolveAttachOptions(given: AttachOptions): Complete<AttachOptions> {
+  checkOptions(given, ATTACH_OPTIONS)
+  const options = withDefaults(given, ATTACH_DEFAULTS)
+  return { ...options, maxsize: Number.isFinite(options.maxsize) ? options.maxsize : 0 }
+}
+
+/** Options of {@link Queue.push}. */
+export interface PushOptions {
+  /**
+   * Of messages with the same key, reliable consumers hold one at a time, in order, in all processes: 1 to 256 characters.
+   */
+  key?: string | undefined
+  /** How long it waits for room in a full queue, ms. @default 0 */
+  wait?: number | undefined
+}
+
+const PUSH_OPTIONS: OptionTable<PushOptions> = {
+  key: [checkKeyOption],
+  wait: [checkDuration],
+}
+
+function checkKeyOption(name: string, value: unknown): void {
+  if (typeof value === 'string' && value !== '' && value.length <= 256 && value.isWellFormed()) return
+  throw expectedError(name, 'well-formed text of 1 to 256 characters', value)
+}
+
+/** @throws TypeError */
+export function checkPushOptions(given: PushOptions): void {
+  checkOptions(given, PUSH_OPTIONS)
+}
+
+/** Calls `ready` when the next messages may be fetched. */
+export type Throttle = (ready: () => void) => void
+
+/** Options of {@link Queue.consume}. */
+export interface ConsumeOptions {
+  /** Stops after so many messages. @default Infinity */
+  max?: number | undefined
+  /** `false`: reads without removing: every such reader gets every message. @default true */
+  remove?: boolean | undefined
+  /** With `remove: false`: begins after the message with this id. @default 0 */
+  index?: number | undefined
+  /**
+   * Each message must be acknowledged. What was not is delivered again, in order, when this consumer stops, detaches or dies.
+   * @default false
+   */
+  reliable?: boolean | undefined
+  /** With `reliable`: discards messages up to this id that no other consumer holds. @default 0 */
+  last?: number | undefined
+  /** Of all exclusive consumers, in all processes, one at a time receives. @default false */
+  exclusive?: boolean | undefined
+  /** Lease of the consumer, ms, from 100: another one takes over when it has ended. @default 10_000 */
+  lease?: number | undefined
+  /**
+   * Messages that are held or fetched at once, up to 1_000. A process that dies takes those with it that it has fetched,
+   * unless `reliable`. @default 1 if reliable, throttled or iterated, else 50
+   */
+  prefetch?: number | undefined
+  /** Is called before each fetch, which waits until it calls `ready`. */
+  throttle?: Throttle | undefined
+}
+
+type ConsumeDefaults = Complete<Omit<ConsumeOptions, 'throttle' | 'prefetch'>>
+
+const checkIndex = countFrom(0)
+
+const CONSUME_OPTIONS: OptionTable<ConsumeOptions, ConsumeDefaults> = {
+  // As in busmq, a negative number is endless.
+  max: [checkMax, Number.POSITIVE_INFINITY],
+  remove: [checkFlag, true],
+  index: [checkIndex, 0],
+  reliable: [checkFlag, false],
+  last: [checkIndex, 0],
+  exclusive: [checkFlag, false],
+  lease: [checkLease, 10_000],
+  prefetch: [integerUpTo(1000)],
+  throttle: [checkFunction],
+}
+const CONSUME_DEFAULTS = defaultsOf(CONSUME_OPTIONS)
+
+function checkMax(name: string, value: unknown): void {
+  if (typeof value === 'number' && value < 0) return
+  countFrom(1)(name, value)
+}
+
+/** Messages that are fetched at once by default, without acknowledgement. */
+const DEFAULT_PREFETCH = 50
+
+/** Validated options, with defaults filled in. */
+export interface ResolvedConsumeOptions extends ConsumeDefaults {
+  readonly prefetch: number
+  readonly throttle: Throttle | undefined
+}
+
+/** `isIterated`: messages are handed over one by one. @throws TypeError */
+export function resolveConsumeOptions(given: ConsumeOptions, isIterated: boolean): ResolvedConsumeOptions {
+  checkOptions(given, CONSUME_OPTIONS)
+  const options = withDefaults(given, CONSUME_DEFAULTS)
+  const { remove, reliable, exclusive, throttle } = { ...options, throttle: given.throttle }
+  if (!remove && (reliable || exclusive))
+    throw new TypeError('Expected `remove: false` without `reliable` and `exclusive`: a reader holds nothing')
+  if (remove && options.index !== 0) throw new TypeError('Expected `index` only beside `remove: false`')
+  if (!reliable && options.last !== 0) throw new TypeError('Expected `last` only beside `reliable`')
+  if (isIterated && throttle)
+    throw new TypeError('Expected no `throttle` of an iteration: the loop is what throttles')
+  const max = options.max < 0 ? Number.POSITIVE_INFINITY : options.max
+  const prefetch = given.prefetch ?? (reliable || throttle || isIterated ? 1 : DEFAULT_PREFETCH)
+  return { ...options, max, prefetch, throttle }
+}

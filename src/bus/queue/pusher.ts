@@ -1,0 +1,196 @@
+import { ClosedError, NotAttachedError, OverloadedError, QueueFullError } from '../../errors.ts'
+import { Fifo } from '../../kernel/collections.ts'
+import { atEndOfTick, type Timer } from '../../kernel/time.ts'
+import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
+import type { BusContext } from '../context.ts'
+import { MAX_BATCH, MAX_BATCH_BYTES, type Outgoing } from '../store/store.ts'
+import type { Attachment } from './attachment.ts'
+
+/** Messages of one queue object that may wait to be sent. */
+const MAX_PENDING = 10_000
+
+/** How often a full queue is tried again, ms, besides when room is announced. */
+const ROOM_POLL_MS = 1_000
+
+/** A push that is not over. A class instead of a literal: see kernel/collections.ts. */
+class Push {
+  readonly message: Outgoing
+  /** Until when it waits for room, by the clock; undefined: it does not. */
+  readonly waitsUntil: number | undefined
+  readonly resolve: (id: number) => void
+  readonly reject: (error: Error) => void
+
+  constructor(
+    message: Outgoing,
+    waitsUntil: number | undefined,
+    resolve: (id: number) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.message = message
+    this.waitsUntil = waitsUntil
+    this.resolve = resolve
+    this.reject = reject
+  }
+}
+
+/**
+ * Pushes messages to one queue, in order: one batch is under way, and the next one collects meanwhile. Before the queue is
+ * attached, messages wait.
+ */
+export class Pusher {
+  readonly #queue: string
+  readonly #context: BusContext
+  readonly #attachment: Attachment
+  readonly #pending = new Fifo<Push>()
+  /** Pushes of the last batch for which there was no room, and that wait for it, in order: before the pending ones. */
+  #blocked: Push[] = []
+  /** Number of the last batch. */
+  #number = 0
+  #isSending = false
+  #roomTimer: Timer | undefined
+  readonly #drained: (() => void)[] = []
+  /** Messages that were pushed. */
+  pushed = 0
+
+  constructor(queue: string, context: BusContext, attachment: Attachment) {
+    this.#queue = queue
+    this.#context = context
+    this.#attachment = attachment
+  }
+
+  /** Resolves with the id of the message. `wait`: for room, ms. */
+  push(message: Outgoing, wait: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.#pending.size + this.#blocked.length >= MAX_PENDING)
+        return reject(new OverloadedError(`${MAX_PENDING} messages wait to be pushed`, { key: this.#queue }))
+      const waitsUntil = wait > 0 ? this.#context.clock.now() + wait : undefined
+      refProcess(this.#context.clock)
+      this.#pending.push(new Push(message, waitsUntil, resolve, reject))
+      if (this.#pending.size === 1) this.flush()
+    })
+  }
+
+  /** Sends what waits, once the queue is attached. */
+  flush(): void {
+    atEndOfTick(() => void this.#send())
+  }
+
+  /** Resolves when everything is pushed that does not wait for room. */
+  async drain(): Promise<void> {
+    while (this.#attachment.isAttached && (this.#isSending || this.#pending.size > 0)) {
+      if (!this.#isSending && this.#blocked.length > 0) return
+      await new Promise<void>((resolve) => this.#drained.push(resolve))
+    }
+  }
+
+  /** There may be room. */
+  onRoom(): void {
+    if (this.#blocked.length > 0) this.flush()
+  }
+
+  /** Rejects all pushes that were not sent. */
+  rejectAll(error: Error): void {
+    const pushes = [...this.#blocked, ...this.#takePending(Number.POSITIVE_INFINITY)]
+    this.#blocked = []
+    this.#stopRoomTimer()
+    for (const push of pushes) this.#reject(push, error)
+  }
+
+  /** Never rejects. */
+  async #send(): Promise<void> {
+    if (this.#isSending || !this.#attachment.isAttached) return
+    this.#isSending = true
+    try {
+      while (this.#attachment.isAttached && (await this.#sendBatch())) {
+        // Whoever was told may push more in this tick.
+        await new Promise<void>(atEndOfTick)
+      }
+    } finally {
+      this.#isSending = false
+      for (const resolve of this.#drained.splice(0)) resolve()
+    }
+  }
+
+  #takePending(limit: number): Push[] {
+    const pushes: Push[] = []
+    let bytes = 0
+    for (let next = this.#pending.first; next && pushes.length < limit; next = this.#pending.first) {
+      bytes += next.message.bytes.length
+      if (pushes.length > 0 && limit !== Number.POSITIVE_INFINITY && bytes > MAX_BATCH_BYTES) break
+      this.#pending.shift()
+      pushes.push(next)
+    }
+    return pushes
+  }
+
+  /** Returns whether there may be something more to send now. */
+  async #sendBatch(): Promise<boolean> {
+    this.#stopRoomTimer()
+    const batch = this.#blocked.length > 0 ? this.#blocked : this.#takePending(MAX_BATCH)
+    this.#blocked = []
+    if (batch.length === 0) return false
+    const { member, address } = this.#attachment.place
+    const messages = batch.map(({ message }) => message)
+    const awaitsRoom = batch.some(({ waitsUntil }) => waitsUntil !== undefined)
+    const request = { address, number: ++this.#number, messages, awaitsRoom }
+    try {
+      const reply = await member.instance.queues.push(this.#queue, request, this.#context.within)
+      if (reply.kind === 'detached') return await this.#onDetached(batch)
+      for (const [index, push] of batch.entries()) {
+        if (index === reply.count) break
+        this.pushed++
+        unrefProcess(this.#context.clock)
+        push.resolve(reply.first + index)
+      }
+      return this.#onFull(batch.slice(reply.count))
+    } catch (error) {
+      for (const push of batch) this.#reject(push, error as Error)
+      return true
+    }
+  }
+
+  /** Nothing was pushed. */
+  async #onDetached(batch: readonly Push[]): Promise<boolean> {
+    if (await this.#attachment.recover()) {
+      this.#blocked = [...batch]
+      return true
+    }
+    const error = new NotAttachedError('The queue is not attached any more', { key: this.#queue })
+    for (const push of batch) this.#reject(push, error)
+    return false
+  }
+
+  /** There was no room for these. Those that do not wait fail; the others wait, in order. */
+  #onFull(rest: readonly Push[]): boolean {
+    if (rest.length === 0) return true
+    const now = this.#context.clock.now()
+    for (const push of rest) {
+      if (push.waitsUntil !== undefined && push.waitsUntil > now) this.#blocked.push(push)
+      else this.#reject(push, new QueueFullError('The queue is full', { key: this.#queue }))
+    }
+    if (this.#blocked.length === 0) return true
+    // Those behind them would wait as well.
+    for (const push of this.#takePending(Number.POSITIVE_INFINITY)) {
+      if (push.waitsUntil !== undefined && push.waitsUntil > now) this.#pending.push(push)
+      else this.#reject(push, new QueueFullError('The queue is full', { key: this.#queue }))
+    }
+    const deadline = Math.min(...this.#blocked.map(({ waitsUntil }) => waitsUntil ?? now))
+    this.#roomTimer = this.#context.clock.after(Math.min(ROOM_POLL_MS, deadline - now), () => this.flush())
+    return false
+  }
+
+  #stopRoomTimer(): void {
+    this.#roomTimer?.cancel()
+    this.#roomTimer = undefined
+  }
+
+  #reject(push: Push, error: Error): void {
+    unrefProcess(this.#context.clock)
+    push.reject(error)
+  }
+
+  /** Rejects what waits: the bus is closed. */
+  close(): void {
+    this.rejectAll(new ClosedError('The bus was disconnected', { key: this.#queue }))
+  }
+}

@@ -1,0 +1,350 @@
+import pDefer from 'p-defer'
+import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
+import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { ContextEmitter } from '../../kernel/hooks.ts'
+import { emit } from '../../kernel/telemetry.ts'
+import type { BusContext, Member } from '../context.ts'
+import type { Incoming, QueueInfo } from '../store/store.ts'
+import { Attachment } from './attachment.ts'
+import { Consumer } from './consumer.ts'
+import { Consumption, type Receiver } from './consumption.ts'
+import { EventReceiver } from './event-receiver.ts'
+import { LogReader } from './log-reader.ts'
+import { MessageIterator } from './message-iterator.ts'
+import type { MessageSource } from './message-source.ts'
+import {
+  type AttachOptions,
+  type ConsumeOptions,
+  checkPushOptions,
+  type PushOptions,
+  type ResolvedConsumeOptions,
+  resolveAttachOptions,
+  resolveConsumeOptions,
+} from './options.ts'
+import { Pusher } from './pusher.ts'
+
+/** What comes with a message. */
+export interface MessageInfo {
+  /** How often it was delivered before to a consumer that did not acknowledge it. */
+  readonly redelivered: number
+  /** The key that it was pushed with. */
+  readonly key: string | undefined
+  /** Of an exclusive consumer: grows with each takeover. */
+  readonly fence: number | undefined
+}
+
+/** A message, as an iteration yields it. */
+export interface QueueMessage<M> extends MessageInfo {
+  readonly value: M
+  readonly id: number
+}
+
+export interface QueueEvents<M> {
+  attaching: []
+  /** `existed`: the queue did; otherwise it was made. */
+  attached: [existed: boolean]
+  detaching: []
+  detached: []
+  consuming: [on: boolean]
+  message: [value: M, id: number, info: MessageInfo]
+  /** The queue was closed, or has expired, here or elsewhere. */
+  closed: []
+}
+
+/** What a queue consumes, or will when it is attached. */
+interface Consuming {
+  readonly options: ResolvedConsumeOptions
+  readonly receiver: Receiver
+  /** Called when it is over. `error`: the attachment has expired. */
+  readonly onEnd: (error?: Error) => void
+  running: Consumption | undefined
+  consumer: Consumer | undefined
+}
+
+/**
+ * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
+ * removed, with its messages, some time after the last one has gone.
+ *
+ * @example
+ * const queue = bus.queue<string>('greetings')
+ * queue.on('message', (text) => console.log(text))
+ * await queue.attach()
+ * await queue.consume()
+ * await queue.push('hello')
+ */
+export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
+  readonly name: string
+  readonly #context: BusContext
+  readonly #attachment: Attachment
+  readonly #pusher: Pusher
+  #consuming: Consuming | undefined
+  #consumed = 0
+  #stopListening = () => {}
+
+  /** @internal */
+  constructor(name: string, context: BusContext) {
+    super()
+    this.name = name
+    this.#context = context
+    this.#attachment = new Attachment(name, context, {
+      onSignal: (signal) => {
+        if (signal === 'room') this.#pusher.onRoom()
+        else this.#consuming?.running?.resume()
+      },
+      onUp: () => {
+        this.#pusher.onRoom()
+        this.#consuming?.running?.resume()
+      },
+      onRemade: () => this.#consuming?.running?.onLost(),
+      onLost: (reasons) => this.#onLost(reasons),
+    })
+    this.#pusher = new Pusher(name, context, this.#attachment)
+  }
+
+  /**
+   * Attaches this process, and makes the queue if it does not exist. Then does what was pushed and consumed before. Resolves with
+   * whether the queue existed; then its own `ttl` and `maxsize` hold.
+   * @throws AlreadyAttachedError; UnavailableError; OverloadedError; ClosedError; TypeError.
+   */
+  async attach(options: AttachOptions = {}): Promise<boolean> {
+    const terms = resolveAttachOptions(options)
+    this.#context.assertOpen()
+    if (this.#attachment.isAttached)
+      throw new AlreadyAttachedError('The queue is attached', { key: this.name })
+    this.emit('attaching')
+    const existed = await this.#attachment.attach(terms)
+    this.#stopListening = this.#context.onDisconnect(() => this.#disconnect())
+    this.emit('attached', existed)
+    this.#pusher.flush()
+    if (this.#consuming && !this.#consuming.running) this.#start(this.#consuming)
+    return existed
+  }
+
+  /** Stops consuming, sends what was pushed, and leaves the queue. What is pushed later waits for the next `attach`. Never rejects. */
+  async detach(): Promise<void> {
+    if (!this.#attachment.isAttached) return
+    this.emit('detaching')
+    await this.stop().catch(() => {})
+    await this.#pusher.drain()
+    this.#stopListening()
+    await this.#attachment.detach()
+    this.emit('detached')
+  }
+
+  async #disconnect(): Promise<void> {
+    await this.detach()
+    this.#pusher.close()
+  }
+
+  /**
+   * Closes the queue for all processes, and removes its messages.
+   * @throws NotAttachedError; UnavailableError; OverloadedError; ClosedError if it was closed already.
+   */
+  async close(): Promise<void> {
+    await this.#attachment.removeQueue()
+  }
+
+  isAttached(): boolean {
+    return this.#attachment.isAttached
+  }
+
+  isConsuming(): boolean {
+    return this.#consuming !== undefined
+  }
+
+  #onLost({ expired, closed }: { readonly expired: boolean; readonly closed: boolean }): void {
+    this.#stopListening()
+    const error = new NotAttachedError('This process stood still for longer than its lease', {
+      key: this.name,
+    })
+    this.#consuming?.running?.abandon()
+    this.#endConsuming(expired ? error : undefined)
+    if (closed) this.#pusher.rejectAll(new ClosedError('The queue was closed', { key: this.name }))
+    if (expired) this.emit('detached')
+    if (closed) this.emit('closed')
+  }
+
+  /**
+   * Pushes a message. Resolves with its id: ids count up from 1. Messages of one Queue object are pushed in the order of the
+   * calls. Before `attach` they wait.
+   * @throws QueueFullError; UnavailableError: it may have been pushed; CodecError; TooLargeError; OverloadedError; ClosedError;
+   * TypeError.
+   */
+  async push(message: M, options: PushOptions = {}): Promise<number> {
+    checkPushOptions(options)
+    this.#context.assertOpen()
+    const bytes = this.#encode(message)
+    return this.#pusher.push({ key: options.key ?? '', kind: 'user', bytes }, options.wait ?? 0)
+  }
+
+  #encode(value: unknown): Buffer {
+    const { codec, maxMessage } = this.#context
+    const bytes = encodeWith(codec, value)
+    if (bytes.length <= maxMessage) return bytes
+    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
+      key: this.name,
+    })
+  }
+
+  /**
+   * Consumes: messages come as events. Resolves when the first fetch begins; before `attach`, at once.
+   * @throws AlreadyAttachedError if this object consumes; ClosedError; TypeError.
+   */
+  async consume(options: ConsumeOptions = {}): Promise<void> {
+    const resolved = resolveConsumeOptions(options, false)
+    const started = pDefer<void>()
+    const deps = {
+      receive: (message: Incoming, fence: number) => this.#onMessage(message, fence),
+      resume: () => this.#consuming?.running?.resume(),
+      onStarted: () => started.resolve(),
+    }
+    const receiver = new EventReceiver(deps, resolved.throttle)
+    this.#consume(resolved, receiver, () => started.resolve())
+    if (this.#attachment.isAttached) await started.promise
+  }
+
+  /**
+   * Consumes as an iteration. Leaving the loop stops; what was fetched and not yielded is returned. With `reliable`, yielded
+   * messages are to be acknowledged. The iteration ends when the queue is closed, detached or stopped.
+   * @throws AlreadyAttachedError if this object consumes; ClosedError; TypeError. The iteration rejects with NotAttachedError
+   * if this process stood still for longer than its lease.
+   */
+  messages(options: ConsumeOptions = {}): AsyncIterableIterator<QueueMessage<M>> {
+    const resolved = resolveConsumeOptions(options, true)
+    const iterator: MessageIterator<QueueMessage<M>> = new MessageIterator<QueueMessage<M>>({
+      decode: (message, fence) => this.#decode(message, fence),
+      resume: () => this.#consuming?.running?.resume(),
+      stop: () => this.stop(),
+    })
+    this.#consume(resolved, iterator, (error) => iterator.end(error))
+    return iterator
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<QueueMessage<M>> {
+    return this.messages()
+  }
+
+  #consume(options: ResolvedConsumeOptions, receiver: Receiver, onEnd: (error?: Error) => void): void {
+    this.#context.assertOpen()
+    if (this.#consuming) throw new AlreadyAttachedError('The queue object consumes', { key: this.name })
+    this.#consuming = { options, receiver, onEnd, running: undefined, consumer: undefined }
+    if (this.#attachment.isAttached) this.#start(this.#consuming)
+  }
+
+  #start(consuming: Consuming): void {
+    const { options, receiver } = consuming
+    let source: MessageSource
+    if (options.remove) {
+      const events = {
+        onNews: () => consuming.running?.resume(),
+        onLeaseLost: () => consuming.running?.onLost(),
+      }
+      source = new Consumer(this.name, this.#context, this.#attachment, options, events)
+      consuming.consumer = source as Consumer
+    } else source = new LogReader(this.name, this.#context, this.#attachment, options)
+    const running = new Consumption(this.#context, this.#attachment, source, receiver, options.max)
+    consuming.running = running
+    this.emit('consuming', true)
+    const onEnd = () => {
+      if (this.#consuming === consuming) this.#endConsuming()
+    }
+    running.ended.then(onEnd, onEnd)
+  }
+
+  #endConsuming(error?: Error): void {
+    const consuming = this.#consuming
+    this.#consuming = undefined
+    consuming?.onEnd(error)
+    if (consuming?.running) this.emit('consuming', false)
+  }
+
+  /**
+   * Stops consuming. No `message` follows. What this consumer holds is returned to the head of the queue, in order.
+   * @throws UnavailableError if the instance did not answer until the lease of the consumer was over.
+   */
+  async stop(): Promise<void> {
+    const consuming = this.#consuming
+    if (consuming?.running) await consuming.running.stop()
+    else this.#endConsuming()
+  }
+
+  /**
+   * Acknowledges the messages up to this id that this consumer has received. Without `reliable`, does nothing.
+   * @throws LeaseLostError if the message was lost: it is delivered again. UnavailableError: perhaps it is.
+   */
+  async ack(id: number): Promise<void> {
+    await this.#consuming?.consumer?.ack(id)
+  }
+
+  #onMessage(message: Incoming, fence: number): void {
+    const decoded = this.#decode(message, fence)
+    if (!decoded) return
+    const { value, id, ...info } = decoded
+    this.emit('message', value, id, info)
+  }
+
+  /** Undefined if it cannot be decoded: another codec wrote it. Then it is acknowledged, or it would come again for ever. */
+  #decode({ id, key, redelivered, bytes }: Incoming, fence: number): QueueMessage<M> | undefined {
+    this.#consumed++
+    try {
+      const value = decodeWith(this.#context.codec, bytes, this.name) as M
+      const info = { redelivered, key: key === '' ? undefined : key, fence: fence === 0 ? undefined : fence }
+      return { value, id, ...info }
+    } catch {
+      emit('undecodable', { key: this.name, fence: id })
+      void this.#consuming?.consumer?.ack(id).catch(() => {})
+      return undefined
+    }
+  }
+
+  async #find(): Promise<{ member: Member; info: QueueInfo } | undefined> {
+    this.#context.assertOpen()
+    const { places, within } = this.#context
+    const member = this.#attachment.isAttached
+      ? this.#attachment.place.member
+      : await places.find('queue', this.name)
+    const info = await member?.instance.queues.inspect(this.name, within)
+    return member && info ? { member, info } : undefined
+  }
+
+  /** Whether the queue exists. @throws UnavailableError, OverloadedError, ClosedError, as the next five. */
+  async exists(): Promise<boolean> {
+    return (await this.#find()) !== undefined
+  }
+
+  /** How many messages wait; 0 if there is no queue. */
+  async count(): Promise<number> {
+    return (await this.#find())?.info.count ?? 0
+  }
+
+  /** After how many ms the queue expires if no process is attached; null if there is none. */
+  async ttl(): Promise<number | null> {
+    return (await this.#find())?.info.ttlLeft ?? null
+  }
+
+  /** How many messages may wait, 0 for any number; null if there is no queue. */
+  async maxsize(): Promise<number | null> {
+    return (await this.#find())?.info.maxsize ?? null
+  }
+
+  /** The name of the instance that it is on; null if there is no queue. */
+  async find(): Promise<string | null> {
+    return (await this.#find())?.member.instance.name ?? null
+  }
+
+  /** Removes all messages, also those that consumers hold. Resolves with their number. */
+  async flush(): Promise<number> {
+    const found = await this.#find()
+    return found ? found.member.instance.queues.flush(this.name, this.#context.within) : 0
+  }
+
+  /** Messages that this object has pushed. */
+  pushed(): number {
+    return this.#pusher.pushed
+  }
+
+  /** Messages that this object has received. */
+  consumed(): number {
+    return this.#consumed
+  }
+}
