@@ -6,18 +6,15 @@ import { emit } from '../../kernel/telemetry.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Incoming, QueueInfo } from '../store/store.ts'
 import { Attachment } from './attachment.ts'
-import { Consumer } from './consumer.ts'
-import { Consumption, type Receiver } from './consumption.ts'
+import { Consuming } from './consuming.ts'
 import { EventReceiver } from './event-receiver.ts'
-import { LogReader } from './log-reader.ts'
 import { MessageIterator } from './message-iterator.ts'
-import type { MessageSource } from './message-source.ts'
+import { Metadata } from './metadata.ts'
 import {
   type AttachOptions,
   type ConsumeOptions,
   checkPushOptions,
   type PushOptions,
-  type ResolvedConsumeOptions,
   resolveAttachOptions,
   resolveConsumeOptions,
 } from './options.ts'
@@ -51,16 +48,6 @@ export interface QueueEvents<M> {
   closed: []
 }
 
-/** What a queue consumes, or will when it is attached. */
-interface Consuming {
-  readonly options: ResolvedConsumeOptions
-  readonly receiver: Receiver
-  /** Called when it is over. `error`: the attachment has expired. */
-  readonly onEnd: (error?: Error) => void
-  running: Consumption | undefined
-  consumer: Consumer | undefined
-}
-
 /**
  * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
  * removed, with its messages, some time after the last one has gone.
@@ -77,7 +64,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #context: BusContext
   readonly #attachment: Attachment
   readonly #pusher: Pusher
-  #consuming: Consuming | undefined
+  readonly #consuming: Consuming
+  readonly #metadata: Metadata
   #consumed = 0
   #stopListening = () => {}
 
@@ -89,16 +77,18 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     this.#attachment = new Attachment(name, context, {
       onSignal: (signal) => {
         if (signal === 'room') this.#pusher.onRoom()
-        else this.#consuming?.running?.resume()
+        else this.#consuming.resume()
       },
       onUp: () => {
         this.#pusher.onRoom()
-        this.#consuming?.running?.resume()
+        this.#consuming.resume()
       },
-      onRemade: () => this.#consuming?.running?.onLost(),
+      onRemade: () => this.#consuming.onRemade(),
       onLost: (reasons) => this.#onLost(reasons),
     })
     this.#pusher = new Pusher(name, context, this.#attachment)
+    this.#consuming = new Consuming(name, context, this.#attachment, (on) => this.emit('consuming', on))
+    this.#metadata = new Metadata(name, context, () => this.#member())
   }
 
   /**
@@ -116,7 +106,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     this.#stopListening = this.#context.onDisconnect(() => this.#disconnect())
     this.emit('attached', existed)
     this.#pusher.flush()
-    if (this.#consuming && !this.#consuming.running) this.#start(this.#consuming)
+    this.#consuming.onAttached()
     return existed
   }
 
@@ -149,7 +139,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   isConsuming(): boolean {
-    return this.#consuming !== undefined
+    return this.#consuming.isActive
   }
 
   #onLost({ expired, closed }: { readonly expired: boolean; readonly closed: boolean }): void {
@@ -157,8 +147,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     const error = new NotAttachedError('This process stood still for longer than its lease', {
       key: this.name,
     })
-    this.#consuming?.running?.abandon()
-    this.#endConsuming(expired ? error : undefined)
+    this.#consuming.abandon(expired ? error : undefined)
     if (closed) this.#pusher.rejectAll(new ClosedError('The queue was closed', { key: this.name }))
     if (expired) this.emit('detached')
     if (closed) this.emit('closed')
@@ -192,14 +181,15 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
    */
   async consume(options: ConsumeOptions = {}): Promise<void> {
     const resolved = resolveConsumeOptions(options, false)
+    this.#context.assertOpen()
     const started = pDefer<void>()
     const deps = {
       receive: (message: Incoming, fence: number) => this.#onMessage(message, fence),
-      resume: () => this.#consuming?.running?.resume(),
+      resume: () => this.#consuming.resume(),
       onStarted: () => started.resolve(),
     }
     const receiver = new EventReceiver(deps, resolved.throttle)
-    this.#consume(resolved, receiver, () => started.resolve())
+    this.#consuming.begin(resolved, receiver, () => started.resolve())
     if (this.#attachment.isAttached) await started.promise
   }
 
@@ -211,12 +201,13 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
    */
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<QueueMessage<M>> {
     const resolved = resolveConsumeOptions(options, true)
+    this.#context.assertOpen()
     const iterator: MessageIterator<QueueMessage<M>> = new MessageIterator<QueueMessage<M>>({
       decode: (message, fence) => this.#decode(message, fence),
-      resume: () => this.#consuming?.running?.resume(),
+      resume: () => this.#consuming.resume(),
       stop: () => this.stop(),
     })
-    this.#consume(resolved, iterator, (error) => iterator.end(error))
+    this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
     return iterator
   }
 
@@ -224,48 +215,12 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     return this.messages()
   }
 
-  #consume(options: ResolvedConsumeOptions, receiver: Receiver, onEnd: (error?: Error) => void): void {
-    this.#context.assertOpen()
-    if (this.#consuming) throw new AlreadyAttachedError('The queue object consumes', { key: this.name })
-    this.#consuming = { options, receiver, onEnd, running: undefined, consumer: undefined }
-    if (this.#attachment.isAttached) this.#start(this.#consuming)
-  }
-
-  #start(consuming: Consuming): void {
-    const { options, receiver } = consuming
-    let source: MessageSource
-    if (options.remove) {
-      const events = {
-        onNews: () => consuming.running?.resume(),
-        onLeaseLost: () => consuming.running?.onLost(),
-      }
-      source = new Consumer(this.name, this.#context, this.#attachment, options, events)
-      consuming.consumer = source as Consumer
-    } else source = new LogReader(this.name, this.#context, this.#attachment, options)
-    const running = new Consumption(this.#context, this.#attachment, source, receiver, options.max)
-    consuming.running = running
-    this.emit('consuming', true)
-    const onEnd = () => {
-      if (this.#consuming === consuming) this.#endConsuming()
-    }
-    running.ended.then(onEnd, onEnd)
-  }
-
-  #endConsuming(error?: Error): void {
-    const consuming = this.#consuming
-    this.#consuming = undefined
-    consuming?.onEnd(error)
-    if (consuming?.running) this.emit('consuming', false)
-  }
-
   /**
    * Stops consuming. No `message` follows. What this consumer holds is returned to the head of the queue, in order.
    * @throws UnavailableError if the instance did not answer until the lease of the consumer was over.
    */
   async stop(): Promise<void> {
-    const consuming = this.#consuming
-    if (consuming?.running) await consuming.running.stop()
-    else this.#endConsuming()
+    await this.#consuming.stop()
   }
 
   /**
@@ -273,7 +228,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
    * @throws LeaseLostError if the message was lost: it is delivered again. UnavailableError: perhaps it is.
    */
   async ack(id: number): Promise<void> {
-    await this.#consuming?.consumer?.ack(id)
+    await this.#consuming.ack(id)
   }
 
   #onMessage(message: Incoming, fence: number): void {
@@ -292,50 +247,72 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       return { value, id, ...info }
     } catch {
       emit('undecodable', { key: this.name, fence: id })
-      void this.#consuming?.consumer?.ack(id).catch(() => {})
+      void this.#consuming.ack(id).catch(() => {})
       return undefined
     }
   }
 
-  async #find(): Promise<{ member: Member; info: QueueInfo } | undefined> {
+  /** Where the queue is, if it exists. */
+  async #member(): Promise<Member | undefined> {
     this.#context.assertOpen()
-    const { places, within } = this.#context
-    const member = this.#attachment.isAttached
-      ? this.#attachment.place.member
-      : await places.find('queue', this.name)
-    const info = await member?.instance.queues.inspect(this.name, within)
-    return member && info ? { member, info } : undefined
+    if (this.#attachment.isAttached) return this.#attachment.place.member
+    return this.#context.places.find('queue', this.name)
+  }
+
+  async #inspect(): Promise<QueueInfo | undefined> {
+    const member = await this.#member()
+    return member?.instance.queues.inspect(this.name, this.#context.within)
   }
 
   /** Whether the queue exists. @throws UnavailableError, OverloadedError, ClosedError, as the next five. */
   async exists(): Promise<boolean> {
-    return (await this.#find()) !== undefined
+    return (await this.#inspect()) !== undefined
   }
 
   /** How many messages wait; 0 if there is no queue. */
   async count(): Promise<number> {
-    return (await this.#find())?.info.count ?? 0
+    return (await this.#inspect())?.count ?? 0
   }
 
   /** After how many ms the queue expires if no process is attached; null if there is none. */
   async ttl(): Promise<number | null> {
-    return (await this.#find())?.info.ttlLeft ?? null
+    return (await this.#inspect())?.ttlLeft ?? null
   }
 
   /** How many messages may wait, 0 for any number; null if there is no queue. */
   async maxsize(): Promise<number | null> {
-    return (await this.#find())?.info.maxsize ?? null
+    return (await this.#inspect())?.maxsize ?? null
   }
 
   /** The name of the instance that it is on; null if there is no queue. */
   async find(): Promise<string | null> {
-    return (await this.#find())?.member.instance.name ?? null
+    const member = await this.#member()
+    const info = await member?.instance.queues.inspect(this.name, this.#context.within)
+    return info ? (member?.instance.name ?? null) : null
   }
 
   /** Removes all messages, also those that consumers hold. Resolves with their number. */
   async flush(): Promise<number> {
-    const found = await this.#find()
-    return found ? found.member.instance.queues.flush(this.name, this.#context.within) : 0
+    const member = await this.#member()
+    return (await member?.instance.queues.flush(this.name, this.#context.within)) ?? 0
+  }
+
+  /** All metadata of the queue: values that are kept with it, and expire with it. Empty if there is no queue. */
+  metadata(): Promise<Record<string, unknown>>
+  /** The value with this name; undefined if there is none. */
+  metadata(name: string): Promise<unknown>
+  /**
+   * Writes a value, or several. Resolves with whether there is a queue to write to.
+   * @throws CodecError; TooLargeError; OverloadedError if there would be more than 1,000.
+   */
+  metadata(name: string, value: unknown): Promise<boolean>
+  metadata(values: Readonly<Record<string, unknown>>): Promise<boolean>
+  async metadata(...args: [(string | Readonly<Record<string, unknown>>)?, unknown?]): Promise<unknown> {
+    const [first, value] = args
+    if (first === undefined) return this.#metadata.read(undefined)
+    if (typeof first === 'object' && first !== null) return this.#metadata.write(first)
+    if (args.length === 2) return this.#metadata.write({ [first]: value })
+    return (await this.#metadata.read([first]))[first]
   }
 
   /** Messages that this object has pushed. */
