@@ -17,6 +17,8 @@ export interface Receiver {
   receive(message: Incoming, fence: number): void
   /** Messages arrive from now on. */
   onStarted(): void
+  /** An exclusive consumer has become the one that receives, or is it no more: 0. */
+  onFence?(fence: number): void
 }
 
 type State = 'starting' | 'fetching' | 'waiting' | 'stopping' | 'stopped'
@@ -170,7 +172,7 @@ export class Consumption {
     if (reply.kind === 'detached') return this.#onDetached()
     if (reply.kind === 'lost') return this.#forget()
     for (const message of reply.messages) this.#buffer.push(message)
-    this.#fence = reply.fence
+    this.#setFence(reply.fence)
     this.#handOver()
     if (!this.#isRunning || !reply.isAll) return
     const newsDelay = this.#source.hasNews ? NEWS_DELAY_MS : POLL_MS
@@ -187,6 +189,13 @@ export class Consumption {
     while (this.#buffer.shift());
     this.#source.onLost()
     this.#isJoined = false
+    this.#setFence(0)
+  }
+
+  #setFence(fence: number): void {
+    if (fence === this.#fence) return
+    this.#fence = fence
+    this.#receiver.onFence?.(fence)
   }
 
   #handOver(): void {

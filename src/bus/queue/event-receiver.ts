@@ -8,6 +8,7 @@ import type { Throttle } from './options.ts'
 interface ReceiverDeps {
   receive(message: Incoming, fence: number): void
   onStarted(): void
+  onFence?(fence: number): void
   resume(): void
 }
 
@@ -53,5 +54,9 @@ export class EventReceiver implements Receiver {
 
   onStarted(): void {
     this.#deps.onStarted()
+  }
+
+  onFence(fence: number): void {
+    this.#deps.onFence?.(fence)
   }
 }

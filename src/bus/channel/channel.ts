@@ -1,0 +1,262 @@
+import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
+import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import { ContextEmitter } from '../../kernel/hooks.ts'
+import { emit } from '../../kernel/telemetry.ts'
+import type { BusContext } from '../context.ts'
+import { checkName } from '../names.ts'
+import type { Incoming } from '../store/store.ts'
+import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions } from './options.ts'
+import { Outbound } from './outbound.ts'
+import { Session } from './session.ts'
+
+export interface ChannelEvents<In> {
+  /** This process has its role. */
+  connect: []
+  /** This process has its role no more: `disconnect` or `end` was called, or it stood still for longer than the lease. */
+  disconnect: []
+  /** A process has the role of the peer; once for each coming. */
+  'remote:connect': []
+  /** The peer has disconnected, or has died. */
+  'remote:disconnect': []
+  message: [value: In, id: number, info: { readonly redelivered: number }]
+  /** The peer has ended the channel. */
+  end: []
+}
+
+type State = 'disconnected' | 'connecting' | 'connected' | 'disconnecting'
+
+const TRANSITIONS: Transitions<State> = {
+  disconnected: ['connecting'],
+  connecting: ['connected', 'disconnecting'],
+  connected: ['connecting', 'disconnecting'],
+  disconnecting: ['disconnected'],
+}
+
+/** The name of the queue of a role. No queue of a user begins with this character. */
+function queueOf(channel: string, role: string): string {
+  return `\0${JSON.stringify([channel, role])}`
+}
+
+/**
+ * A channel between two roles, each of which one process has at a time. Each role has a queue, of which its process is the
+ * exclusive consumer: its lease is that of the role.
+ *
+ * disconnected   has no role
+ * connecting     waits for its role
+ * connected      has it
+ * disconnecting  leaves it
+ *
+ * | event                           | disconnected | connecting    | connected     | disconnecting |
+ * | ------------------------------- | ------------ | ------------- | ------------- | ------------- |
+ * | connect, listen                 | connecting   |               |               |               |
+ * | the role is free                |              | connected     |               |               |
+ * | its lease was over              |              |               | connecting    |               |
+ * | disconnect, end; the peer ended; expired |     | disconnecting | disconnecting |               |
+ * | it has left                     |              |               |               | disconnected  |
+ *
+ * @example
+ * const channel = bus.channel<string, string>('chat')
+ * channel.on('message', (text) => console.log(text))
+ * await channel.connect()   // the other process calls `listen`
+ * await channel.send('hello')
+ */
+export class Channel<In = unknown, Out = unknown> extends ContextEmitter<ChannelEvents<In>> {
+  readonly name: string
+  readonly #local: string
+  readonly #remote: string
+  readonly #context: BusContext
+  #state: State = 'disconnected'
+  #session: Session | undefined
+  /** Whether the peer has ended the channel, or this process has, since it was connected last. */
+  #isEnded = false
+  /** The roles that `sendTo` has sent to. */
+  readonly #others = new Map<string, Promise<Outbound>>()
+  #stopListening = () => {}
+
+  /** @internal */
+  constructor(name: string, local: string, remote: string, context: BusContext) {
+    super()
+    this.name = name
+    this.#local = local
+    this.#remote = remote
+    this.#context = context
+  }
+
+  #moveTo(state: State): void {
+    assertTransition('channel', TRANSITIONS, this.#state, state)
+    this.#state = state
+  }
+
+  /**
+   * Takes the role `local`. Resolves when this process has it: if another one does, when that has left or died.
+   * @throws AlreadyAttachedError; UnavailableError; OverloadedError; ClosedError if it was disconnected meanwhile; TypeError.
+   */
+  connect(options: ChannelOptions = {}): Promise<void> {
+    return this.#connect(this.#local, this.#remote, resolveChannelOptions(options))
+  }
+
+  /** Takes the role `remote`, and sends to `local`: see {@link connect}. */
+  listen(options: ChannelOptions = {}): Promise<void> {
+    return this.#connect(this.#remote, this.#local, resolveChannelOptions(options))
+  }
+
+  /** The same as {@link connect}. */
+  attach(options: ChannelOptions = {}): Promise<void> {
+    return this.connect(options)
+  }
+
+  async #connect(local: string, remote: string, options: ResolvedChannelOptions): Promise<void> {
+    this.#context.assertOpen()
+    if (this.#session) throw new AlreadyAttachedError('The channel is connected', { key: this.name })
+    this.#moveTo('connecting')
+    this.#isEnded = false
+    const queues = [queueOf(this.name, local), queueOf(this.name, remote)] as const
+    const session: Session = new Session(...queues, this.#context, options, {
+      onRole: (has) => this.#onRole(session, has),
+      onRemoteConnect: () => this.emit('remote:connect'),
+      onRemoteDisconnect: () => this.emit('remote:disconnect'),
+      onMessage: (message) => this.#onMessage(session, message),
+      onLost: () => void this.#leave(session, () => session.close()),
+    })
+    this.#session = session
+    this.#stopListening = this.#context.onDisconnect(() => this.disconnect())
+    try {
+      await session.open()
+    } catch (error) {
+      await this.#leave(session, () => session.close())
+      throw error
+    }
+  }
+
+  #onRole(session: Session, has: boolean): void {
+    if (this.#session !== session || this.#state === 'disconnecting') return
+    if (has === (this.#state === 'connected')) return
+    this.#moveTo(has ? 'connected' : 'connecting')
+    this.emit(has ? 'connect' : 'disconnect')
+  }
+
+  #onMessage(session: Session, { kind, id, bytes, redelivered }: Incoming): void {
+    if (kind === 'end') {
+      this.#isEnded = true
+      this.emit('end')
+      void this.#leave(session, () => session.remove())
+      return
+    }
+    let value: In
+    try {
+      value = decodeWith(this.#context.codec, bytes, this.name) as In
+    } catch {
+      // Another codec wrote it. It would come again for ever.
+      emit('undecodable', { key: this.name, fence: id })
+      void session.ack(id).catch(() => {})
+      return
+    }
+    this.emit('message', value, id, { redelivered })
+  }
+
+  /**
+   * Sends a message to the peer, in order. If none is there, it waits for one. Resolves with its id.
+   * @throws NotAttachedError if this process does not have its role; ClosedError if the channel was ended; QueueFullError;
+   * UnavailableError: it may have been sent; CodecError; TooLargeError; OverloadedError.
+   */
+  async send(message: Out): Promise<number> {
+    this.#context.assertOpen()
+    if (this.#isEnded) throw new ClosedError('The channel was ended', { key: this.name })
+    if (this.#state !== 'connected' || !this.#session)
+      throw new NotAttachedError('The channel is not connected', { key: this.name })
+    return this.#session.send(this.#encode(message))
+  }
+
+  /** Sends a message to a role without taking one. Resolves with its id. @throws As {@link send}, but NotAttachedError. */
+  async sendTo(role: string, message: unknown): Promise<number> {
+    checkName('role', role)
+    this.#context.assertOpen()
+    const bytes = this.#encode(message)
+    const outbound = this.#others.get(role) ?? this.#openOther(role)
+    return (await outbound).send(bytes, 'user')
+  }
+
+  #openOther(role: string): Promise<Outbound> {
+    let stopListening = () => {}
+    const forget = () => {
+      stopListening()
+      if (this.#others.get(role) === opened) this.#others.delete(role)
+    }
+    const outbound = new Outbound(queueOf(this.name, role), this.#context, {
+      onHolder: () => {},
+      onClosed: forget,
+    })
+    const opened = outbound.attach(resolveChannelOptions({})).then(() => {
+      stopListening = this.#context.onDisconnect(() => outbound.detach().finally(forget))
+      return outbound
+    })
+    this.#others.set(role, opened)
+    opened.catch(forget)
+    return opened
+  }
+
+  #encode(value: unknown): Buffer {
+    const { codec, maxMessage } = this.#context
+    const bytes = encodeWith(codec, value)
+    if (bytes.length <= maxMessage) return bytes
+    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
+      key: this.name,
+    })
+  }
+
+  /**
+   * Acknowledges the messages up to this id. Without `reliable`, does nothing.
+   * @throws LeaseLostError if the message was lost: it comes again. UnavailableError: perhaps it does.
+   */
+  async ack(id: number): Promise<void> {
+    await this.#session?.ack(id)
+  }
+
+  /** Leaves the role: the peer is told, and another process can take it. What was not received waits for that. Never rejects. */
+  async disconnect(): Promise<void> {
+    const session = this.#session
+    if (session) await this.#leave(session, () => session.close())
+  }
+
+  /** The same as {@link disconnect}. */
+  detach(): Promise<void> {
+    return this.disconnect()
+  }
+
+  /**
+   * Ends the channel: after the messages that were sent, the peer gets `end`, and is disconnected. Both can send no more.
+   * @throws NotAttachedError; UnavailableError: the peer may not learn of it.
+   */
+  async end(): Promise<void> {
+    const session = this.#session
+    if (!session || this.#state !== 'connected')
+      throw new NotAttachedError('The channel is not connected', { key: this.name })
+    this.#isEnded = true
+    await this.#leave(session, () => session.end())
+  }
+
+  async #leave(session: Session, close: () => Promise<void>): Promise<void> {
+    if (this.#session !== session || this.#state === 'disconnecting') return
+    const hadRole = this.#state === 'connected'
+    this.#moveTo('disconnecting')
+    this.#stopListening()
+    try {
+      await close()
+    } finally {
+      this.#session = undefined
+      this.#moveTo('disconnected')
+      if (hadRole) this.emit('disconnect')
+    }
+  }
+
+  /** Whether this process has its role. */
+  isAttached(): boolean {
+    return this.#state === 'connected'
+  }
+
+  /** The same as {@link isAttached}. */
+  isBound(): boolean {
+    return this.isAttached()
+  }
+}
