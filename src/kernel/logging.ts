@@ -35,6 +35,41 @@ const EVENTS: { readonly [E in TelemetryEvent]: Row<E> } = {
   lost: ['warn', 'a lease was lost'],
   wait: ['debug', 'a caller was settled'],
   attempt: ['debug', 'a job has ended', [({ failed }) => failed, 'warn', 'an attempt of a job has failed']],
+  serve: [
+    'debug',
+    'a call was served',
+    [({ failed }) => failed, 'info', 'a handler of a service has failed'],
+  ],
+  process: [
+    'info',
+    'a process serves a service',
+    [({ up }) => !up, 'warn', 'a process serves a service no more'],
+  ],
+  push: [
+    'debug',
+    'messages were pushed',
+    [({ messages, pushed }) => pushed < messages, 'info', 'messages were not pushed'],
+  ],
+  deliver: [
+    'debug',
+    'a message was handed over',
+    [({ redelivered }) => redelivered > 0, 'info', 'a message was delivered again'],
+  ],
+  attachment: [
+    'info',
+    'a queue is attached, or no more',
+    [
+      ({ change }) => change === 'remade' || change === 'expired',
+      'warn',
+      'a queue was lost with its server, or this process stood still for longer than its lease',
+    ],
+  ],
+  gap: ['warn', 'a subscriber has missed messages'],
+  instance: [
+    'info',
+    'an instance of a bus is up',
+    [({ up }) => !up, 'warn', 'an instance of a bus was lost'],
+  ],
   stale: ['debug', 'a stale result was served'],
   unverified: ['debug', 'a cached result was served while Redis is away'],
   bypass: ['debug', 'a work runs beside others'],

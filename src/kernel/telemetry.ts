@@ -29,6 +29,23 @@ export interface TelemetryEvents {
     ms: number
     failed: boolean
   }
+  /** A handler of a service ran in this process for `ms`. `failed`: it has thrown. */
+  serve: { service: string; event: string; id: string; ms: number; failed: boolean }
+  /** A process serves a service from now on (`up`), or no longer: it was closed, has died, or is frozen. */
+  process: { service: string; process: string; up: boolean }
+  /** A batch of messages was pushed to a queue of a bus within `ms`. `pushed`: less than `messages` if the queue was full; 0 on an error. */
+  push: { queue: string; messages: number; pushed: number; ms: number; error?: Error | undefined }
+  /** A message of a queue of a bus was handed over. */
+  deliver: { queue: string; id: number; redelivered: number }
+  /**
+   * This process is attached to a queue of a bus, or no longer. `remade`: the queue was lost with its server, and was made again;
+   * `expired`: this process stood still for longer than its lease.
+   */
+  attachment: { queue: string; change: 'attached' | 'detached' | 'remade' | 'expired' | 'closed' }
+  /** A subscriber of a topic of a bus has missed messages; undefined: it is not known how many. */
+  gap: { topic: string; missed: number | undefined }
+  /** An instance of a bus can be reached, or no longer. */
+  instance: { instance: string; up: boolean }
   /** A result was served that has been stale for `staleFor` ms. */
   stale: { key: string; staleFor: number }
   /**
@@ -68,6 +85,13 @@ const channels: Record<TelemetryEvent, Channel> = {
   lost: channel(channelName('lost')),
   wait: channel(channelName('wait')),
   attempt: channel(channelName('attempt')),
+  serve: channel(channelName('serve')),
+  process: channel(channelName('process')),
+  push: channel(channelName('push')),
+  deliver: channel(channelName('deliver')),
+  attachment: channel(channelName('attachment')),
+  gap: channel(channelName('gap')),
+  instance: channel(channelName('instance')),
   stale: channel(channelName('stale')),
   unverified: channel(channelName('unverified')),
   bypass: channel(channelName('bypass')),

@@ -35,6 +35,33 @@ const EVENTS: { [E in TelemetryEvent]: [LogLevel, TelemetryEvents[E]][] } = {
     ['debug', { queue: 'q', command: 'c', id: 'i', fence: 1, attempt: 1, ms: 1, failed: false }],
     ['warn', { queue: 'q', command: 'c', id: 'i', fence: 1, attempt: 1, ms: 1, failed: true }],
   ],
+  serve: [
+    ['debug', { service: 's', event: 'e', id: 'i', ms: 1, failed: false }],
+    ['info', { service: 's', event: 'e', id: 'i', ms: 1, failed: true }],
+  ],
+  process: [
+    ['info', { service: 's', process: 'p', up: true }],
+    ['warn', { service: 's', process: 'p', up: false }],
+  ],
+  push: [
+    ['debug', { queue: 'q', messages: 2, pushed: 2, ms: 1 }],
+    ['info', { queue: 'q', messages: 2, pushed: 1, ms: 1 }],
+  ],
+  deliver: [
+    ['debug', { queue: 'q', id: 1, redelivered: 0 }],
+    ['info', { queue: 'q', id: 1, redelivered: 1 }],
+  ],
+  attachment: [
+    ['info', { queue: 'q', change: 'attached' }],
+    ['info', { queue: 'q', change: 'closed' }],
+    ['warn', { queue: 'q', change: 'remade' }],
+    ['warn', { queue: 'q', change: 'expired' }],
+  ],
+  gap: [['warn', { topic: 't', missed: 3 }]],
+  instance: [
+    ['info', { instance: 'i', up: true }],
+    ['warn', { instance: 'i', up: false }],
+  ],
   stale: [['debug', { key: 'k', staleFor: 1 }]],
   unverified: [['debug', { key: 'k', staleFor: 1 }]],
   bypass: [['debug', { key: 'k' }]],

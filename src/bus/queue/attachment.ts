@@ -1,6 +1,7 @@
 import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { newId } from '../../kernel/keys.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import { RENEW_AFTER } from '../../kernel/time.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Attached, QueueSignal, RenewalReply } from '../store/store.ts'
@@ -65,7 +66,7 @@ const TRANSITIONS: Transitions<State['kind']> = {
  * | the reply, or an error   |           |           |            |            | detached  |
  */
 export class Attachment {
-  readonly #queue: string
+  readonly queue: string
   readonly #context: BusContext
   readonly #listener: AttachmentListener
   readonly #watchesHolder: boolean
@@ -81,7 +82,7 @@ export class Attachment {
     listener: AttachmentListener,
     { watchesHolder = false }: { watchesHolder?: boolean } = {},
   ) {
-    this.#queue = queue
+    this.queue = queue
     this.#context = context
     this.#listener = listener
     this.#watchesHolder = watchesHolder
@@ -94,7 +95,7 @@ export class Attachment {
   /** Where it is attached. @throws NotAttachedError */
   get place(): { readonly member: Member; readonly address: string } {
     if (this.#state.kind === 'attached' || this.#state.kind === 'recovering') return this.#state.place
-    throw new NotAttachedError('The queue is not attached', { key: this.#queue })
+    throw new NotAttachedError('The queue is not attached', { key: this.queue })
   }
 
   #moveTo(state: State): void {
@@ -109,12 +110,13 @@ export class Attachment {
   async attach(terms: AttachTerms): Promise<boolean> {
     this.#context.assertOpen()
     if (this.#state.kind !== 'detached')
-      throw new AlreadyAttachedError('The queue is attached', { key: this.#queue })
+      throw new AlreadyAttachedError('The queue is attached', { key: this.queue })
     this.#moveTo({ kind: 'attaching' })
     this.#terms = terms
     try {
       const { place, existed } = await this.#findOrMake()
       this.#moveTo({ kind: 'attached', place })
+      emit('attachment', { queue: this.queue, change: 'attached' })
       return existed
     } catch (error) {
       this.#moveTo({ kind: 'detached' })
@@ -123,7 +125,7 @@ export class Attachment {
   }
 
   #findOrMake(): Promise<{ place: Place; existed: boolean }> {
-    return this.#context.places.place('queue', this.#queue, async (member, token) => {
+    return this.#context.places.place('queue', this.queue, async (member, token) => {
       const { address, end } = member.instance.queues.listen({
         onSignal: (signal) => this.#onSignal(signal),
         onUp: () => this.#listener.onUp(),
@@ -144,7 +146,7 @@ export class Attachment {
   #request(member: Member, address: string, token: string, attachedTo: string) {
     const watchesHolder = this.#watchesHolder
     const request = { ...this.#terms, address, life: newId(), token, attachedTo, watchesHolder }
-    return member.instance.queues.attach(this.#queue, request, this.#context.within)
+    return member.instance.queues.attach(this.queue, request, this.#context.within)
   }
 
   #placeAt(member: Member, address: string, { life, ttl }: Attached, stopListening: () => void): Place {
@@ -166,7 +168,7 @@ export class Attachment {
     interval: number,
     onReply?: (reply: RenewalReply, sentAt: number) => void,
   ): () => void {
-    return member.queueLeases.add({ queue: this.#queue, address }, interval, (reply, sentAt) => {
+    return member.queueLeases.add({ queue: this.queue, address }, interval, (reply, sentAt) => {
       this.#onRenewal(reply)
       if (!(reply instanceof Error)) onReply?.(reply, sentAt)
     })
@@ -194,7 +196,7 @@ export class Attachment {
   async #check(): Promise<void> {
     if (this.#state.kind !== 'attached') return
     const { member, address } = this.#state.place
-    const renewals = [{ queue: this.#queue, address }]
+    const renewals = [{ queue: this.queue, address }]
     const [reply] = await member.instance.queues.renew(renewals, this.#context.within)
     if (reply !== undefined) this.#onRenewal(reply)
   }
@@ -220,7 +222,7 @@ export class Attachment {
     const stoodStill = this.#context.clock.now() - this.#triedAt >= ttl
     try {
       if (stoodStill) {
-        const info = await member.instance.queues.inspect(this.#queue, this.#context.within)
+        const info = await member.instance.queues.inspect(this.queue, this.#context.within)
         if (isRecovering()) this.#lose(place, { expired: true, closed: info === undefined })
         return false
       }
@@ -240,6 +242,7 @@ export class Attachment {
       if (reply.kind !== 'attached') place.end()
       this.#triedAt = this.#context.clock.now()
       this.#moveTo({ kind: 'attached', place: remade })
+      emit('attachment', { queue: this.queue, change: 'remade' })
       this.#listener.onRemade()
       return true
     } catch {
@@ -251,7 +254,7 @@ export class Attachment {
 
   /** The queue was lost with its server: it may be made elsewhere now. */
   async #makeAgain(): Promise<Place> {
-    this.#context.places.forget('queue', this.#queue)
+    this.#context.places.forget('queue', this.queue)
     const { place } = await this.#findOrMake()
     return place
   }
@@ -259,7 +262,8 @@ export class Attachment {
   #lose(place: Place, reasons: { readonly expired: boolean; readonly closed: boolean }): void {
     place.end()
     this.#moveTo({ kind: 'detached' })
-    if (reasons.closed) this.#context.places.forget('queue', this.#queue)
+    if (reasons.closed) this.#context.places.forget('queue', this.queue)
+    emit('attachment', { queue: this.queue, change: reasons.expired ? 'expired' : 'closed' })
     this.#listener.onLost(reasons)
   }
 
@@ -269,17 +273,16 @@ export class Attachment {
     const { place } = this.#state
     this.#moveTo({ kind: 'detaching', place })
     place.end()
-    await place.member.instance.queues
-      .detach(this.#queue, place.address, this.#context.within)
-      .catch(() => {})
+    await place.member.instance.queues.detach(this.queue, place.address, this.#context.within).catch(() => {})
     this.#moveTo({ kind: 'detached' })
+    emit('attachment', { queue: this.queue, change: 'detached' })
   }
 
   /** Removes the queue with its messages. @throws NotAttachedError, UnavailableError, OverloadedError, ClosedError. */
   async removeQueue(): Promise<void> {
     const { member, address } = this.place
-    const isRemoved = await member.instance.queues.remove(this.#queue, address, this.#context.within)
-    if (!isRemoved) throw new ClosedError('The queue was closed, or has expired', { key: this.#queue })
+    const isRemoved = await member.instance.queues.remove(this.queue, address, this.#context.within)
+    if (!isRemoved) throw new ClosedError('The queue was closed, or has expired', { key: this.queue })
     if (this.#state.kind === 'attached' || this.#state.kind === 'recovering')
       this.#lose(this.#state.place, { expired: false, closed: true })
   }

@@ -1,4 +1,5 @@
 import { assertTransition, Fifo, type Transitions } from '../../kernel/collections.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { BusContext } from '../context.ts'
@@ -204,6 +205,7 @@ export class Consumption {
       const message = this.#buffer.shift() as Incoming
       this.#source.onHanded(message.id)
       this.#left--
+      emit('deliver', { queue: this.#attachment.queue, id: message.id, redelivered: message.redelivered })
       this.#receiver.receive(message, this.#fence)
       if (this.#left <= 0 && this.#isRunning) this.#moveTo('stopping')
     }

@@ -1,5 +1,6 @@
 import { ClosedError, NotAttachedError, OverloadedError, QueueFullError } from '../../errors.ts'
 import { Fifo } from '../../kernel/collections.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import { atEndOfTick, type Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { BusContext } from '../context.ts'
@@ -133,9 +134,15 @@ export class Pusher {
     const messages = batch.map(({ message }) => message)
     const awaitsRoom = batch.some(({ waitsUntil }) => waitsUntil !== undefined)
     const request = { address, number: ++this.#number, messages, awaitsRoom }
+    const since = this.#context.clock.now()
+    const tell = (pushed: number, error?: Error) => {
+      const ms = this.#context.clock.now() - since
+      emit('push', { queue: this.#queue, messages: messages.length, pushed, ms, error })
+    }
     try {
       const reply = await member.instance.queues.push(this.#queue, request, this.#context.within)
       if (reply.kind === 'detached') return await this.#onDetached(batch)
+      tell(reply.count)
       for (const [index, push] of batch.entries()) {
         if (index === reply.count) break
         this.pushed++
@@ -144,6 +151,7 @@ export class Pusher {
       }
       return this.#onFull(batch.slice(reply.count))
     } catch (error) {
+      tell(0, error as Error)
       for (const push of batch) this.#reject(push, error as Error)
       return true
     }

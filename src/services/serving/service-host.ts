@@ -1,5 +1,6 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { Fifo, TransientSet } from '../../kernel/collections.ts'
+import { emit } from '../../kernel/telemetry.ts'
 import type { Deadlines } from '../../kernel/time.ts'
 import {
   type CallMode,
@@ -208,6 +209,14 @@ export class ServiceHost {
     }
     this.#finished++
     this.#count(call.event, error, ms ?? 0)
+    if (ms !== undefined)
+      emit('serve', {
+        service: this.service,
+        event: call.event,
+        id: call.id,
+        ms,
+        failed: error !== undefined,
+      })
     this.#deps.history.keepReply(call)
     const { reply } = call
     this.#report(reply ? [{ to: call.from, message: reply }] : [])
