@@ -30,7 +30,7 @@ export interface TelemetryEvents {
     failed: boolean
   }
   /** A handler of a service ran in this process for `ms`. `failed`: it has thrown. */
-  serve: { service: string; event: string; id: string; ms: number; failed: boolean }
+  serve: { service: string; handler: string; id: string; ms: number; failed: boolean }
   /** A process serves a service from now on (`up`), or no longer: it was closed, has died, or is frozen. */
   process: { service: string; process: string; up: boolean }
   /** A batch of messages was pushed to a queue of a bus within `ms`. `pushed`: less than `messages` if the queue was full; 0 on an error. */

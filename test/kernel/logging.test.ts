@@ -36,8 +36,8 @@ const EVENTS: { [E in TelemetryEvent]: [LogLevel, TelemetryEvents[E]][] } = {
     ['warn', { queue: 'q', command: 'c', id: 'i', fence: 1, attempt: 1, ms: 1, failed: true }],
   ],
   serve: [
-    ['debug', { service: 's', event: 'e', id: 'i', ms: 1, failed: false }],
-    ['info', { service: 's', event: 'e', id: 'i', ms: 1, failed: true }],
+    ['debug', { service: 's', handler: 'e', id: 'i', ms: 1, failed: false }],
+    ['info', { service: 's', handler: 'e', id: 'i', ms: 1, failed: true }],
   ],
   process: [
     ['info', { service: 's', process: 'p', up: true }],

@@ -212,7 +212,7 @@ export class ServiceHost {
     if (ms !== undefined)
       emit('serve', {
         service: this.service,
-        event: call.event,
+        handler: call.event,
         id: call.id,
         ms,
         failed: error !== undefined,
