@@ -11,6 +11,7 @@ import {
 } from '../options.ts'
 import { warnOnce } from '../telemetry.ts'
 import { type Clock, rootContext, systemClock } from '../time.ts'
+import { addressOf } from './address.ts'
 import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
 import { RedisCensus } from './census.ts'
 import {
@@ -121,6 +122,11 @@ export class Connection implements AsyncDisposable {
   /** Whether it uses this client of the user. */
   usesClient(client: unknown): boolean {
     return !this.#owned && client === this.#client
+  }
+
+  /** What it connects to, without credentials: the same in all processes that give the same address. */
+  get address(): string {
+    return addressOf(this.#client)
   }
 
   /** Whether commands can be sent. */

@@ -1,0 +1,199 @@
+import { AlreadyAttachedError, ClosedError } from '../errors.ts'
+import { ContextEmitter } from '../kernel/hooks.ts'
+import { checkTimeout } from '../kernel/options.ts'
+import { BusService } from './bus-service.ts'
+import type { BusContext } from './context.ts'
+import { BusInstances } from './instances.ts'
+import { checkName } from './names.ts'
+import { type BusOptions, type ResolvedBusOptions, resolveBusOptions } from './options.ts'
+import { Queue } from './queue/queue.ts'
+import { ServiceEngines } from './service-engines.ts'
+import { MemoryBus } from './store/memory-store.ts'
+
+export interface BusEvents {
+  /** All instances are connected: for the first time, or after none was. */
+  online: []
+  /** No instance is connected any more, or the bus was disconnected. */
+  offline: []
+  /** An instance is not connected any more, or could not be connected in time. What is there cannot be used. */
+  degraded: [instance: string]
+  /** It is connected again. */
+  restored: [instance: string]
+}
+
+/** How long `disconnect` waits by default, ms. */
+const DEFAULT_GRACE = 5_000
+
+/** What is made anew by a `connect` after a disconnect. */
+interface Session {
+  readonly instances: BusInstances
+  readonly engines: ServiceEngines
+}
+
+/**
+ * Message queues, channels, pub/sub, persisted objects and services over one or several Redis. What has a name lives on the
+ * instance where it was made. An instance that is down takes down only what is there. Without the option `redis`, the bus
+ * works within this process.
+ *
+ * Everything works without `connect` as well: the first use connects. An instance is named by its address, without
+ * credentials: `host:port/db`, `path/db`, with Sentinel `name/db`, of a cluster its nodes.
+ *
+ * @example
+ * const bus = new Bus({ redis: ['redis://one:6379', 'redis://two:6379'] })
+ * await bus.connect()
+ */
+export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
+  readonly #options: ResolvedBusOptions
+  /** Undefined with Redis. */
+  readonly #memory: MemoryBus | undefined
+  readonly #context: BusContext
+  /** What is called by a disconnect. */
+  readonly #closers = new Set<() => Promise<void>>()
+  #session: Session
+  #isClosed = false
+  /** The `connect` that holds: it has resolved, or may do so. */
+  #connecting: object | undefined
+  #disconnecting: Promise<void> | undefined
+
+  /** Does not connect. @throws TypeError if an option is invalid. */
+  constructor(given: BusOptions = {}) {
+    super()
+    this.#options = resolveBusOptions(given)
+    const isInMemory = given.redis === undefined || given.redis === null
+    if (!isInMemory) throw new TypeError('Expected no `redis`: the stores on Redis are missing yet')
+    this.#memory = given.store ?? new MemoryBus({ clock: given.clock })
+    this.#session = this.#newSession()
+    const { unavailableAfter, maxMessage, codec } = this.#options
+    this.#context = {
+      clock: this.#session.instances.clock,
+      codec,
+      maxMessage,
+      within: unavailableAfter,
+      places: {
+        find: async (kind, name) => this.#open().places.find(kind, name),
+        place: async (kind, name, use) => this.#open().places.place(kind, name, use),
+        forget: (kind, name) => this.#session.instances.places.forget(kind, name),
+      },
+      assertOpen: () => this.#assertOpen(),
+      onDisconnect: (close) => {
+        this.#closers.add(close)
+        return () => this.#closers.delete(close)
+      },
+    }
+  }
+
+  #newSession(): Session {
+    const all = { making: [(this.#memory as MemoryBus).connect()], existingOnly: [] }
+    const instances = new BusInstances(all, this.#options.unavailableAfter, {
+      onOnline: () => this.emit('online'),
+      onOffline: () => this.emit('offline'),
+      onDegraded: (instance) => this.emit('degraded', instance),
+      onRestored: (instance) => this.emit('restored', instance),
+    })
+    return { instances, engines: new ServiceEngines(this.#options, this.#memory) }
+  }
+
+  #assertOpen(): void {
+    if (this.#isClosed) throw new ClosedError('The bus was disconnected')
+  }
+
+  /** The instances, connected if they were not. @throws ClosedError */
+  #open(): BusInstances {
+    this.#assertOpen()
+    this.#session.instances.open()
+    return this.#session.instances
+  }
+
+  /**
+   * Resolves when all instances are connected. After a rejection it keeps trying, and the event `online` comes later. After a
+   * disconnect, it connects again.
+   * @throws UnavailableError, which names the instances, after `unavailableAfter` ms; AlreadyAttachedError if it was called
+   * before; ClosedError if the bus is disconnected meanwhile.
+   */
+  async connect(): Promise<void> {
+    if (this.#connecting) throw new AlreadyAttachedError('The bus is already connected')
+    const attempt = {}
+    this.#connecting = attempt
+    try {
+      await this.#disconnecting
+      if (this.#isClosed) {
+        this.#session = this.#newSession()
+        this.#isClosed = false
+      }
+      await this.#open().whenOnline()
+    } catch (error) {
+      if (this.#connecting === attempt) this.#connecting = undefined
+      throw error
+    }
+  }
+
+  /** Whether `online` was told, and `offline` was not; of one instance, whether it is connected. */
+  isOnline(instance?: string): boolean {
+    return !this.#isClosed && this.#session.instances.isOnline(instance)
+  }
+
+  /**
+   * A queue. Makes no request.
+   * @throws TypeError if the name is not well-formed text of 1 to 256 characters.
+   */
+  queue<M = unknown>(name: string): Queue<M> {
+    checkName('name', name)
+    return new Queue<M>(name, this.#context)
+  }
+
+  /**
+   * A service: requests and replies. Makes no request.
+   * @throws TypeError if the name is not well-formed text of 1 to 256 characters.
+   */
+  service<Data = unknown, Result = unknown>(name: string): BusService<Data, Result> {
+    checkName('name', name)
+    const engine = () => {
+      const { places } = this.#open()
+      return this.#session.engines.at(places.bestFor(name).instance)
+    }
+    const { clock, onDisconnect } = this.#context
+    return new BusService<Data, Result>(name, { clock, onDisconnect, engine })
+  }
+
+  /**
+   * Detaches all queues, channels, topics and services, up to `grace` ms, and disconnects. Whatever waits is rejected with
+   * ClosedError. `connect` connects again; queues and others must be attached anew. Never rejects.
+   * @throws TypeError if `grace` is not a duration.
+   */
+  disconnect({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
+    checkTimeout('grace', grace)
+    if (this.#isClosed) return this.#disconnecting ?? Promise.resolve()
+    this.#isClosed = true
+    this.#connecting = undefined
+    const disconnecting = this.#disconnect(grace).finally(() => {
+      this.#disconnecting = undefined
+    })
+    this.#disconnecting = disconnecting
+    return disconnecting
+  }
+
+  async #disconnect(grace: number): Promise<void> {
+    const { instances, engines } = this.#session
+    await this.#closeAll(grace)
+    await engines.close(0)
+    await instances.close()
+  }
+
+  /** Closes everything on the bus. Resolves after `grace` ms at the latest. */
+  async #closeAll(grace: number): Promise<void> {
+    const closers = [...this.#closers]
+    this.#closers.clear()
+    await new Promise<void>((resolve) => {
+      const { clock } = this.#context
+      const timer = Number.isFinite(grace) ? clock.after(grace, resolve) : undefined
+      void Promise.all(closers.map((close) => close())).then(() => {
+        timer?.cancel()
+        resolve()
+      })
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.disconnect()
+  }
+}

@@ -1,0 +1,15 @@
+/** Message queues, channels, pub/sub, persisted objects and services over one or several Redis. */
+
+export { Bus, type BusEvents } from './bus.ts'
+export {
+  BusService,
+  type BusServiceEvents,
+  type ServeOptions,
+  type ServiceConnectOptions,
+  type ServiceRequestOptions,
+} from './bus-service.ts'
+export { BUS_DEFAULTS, type BusOptions, type InstanceSource } from './options.ts'
+export type { AttachOptions, ConsumeOptions, PushOptions, Throttle } from './queue/options.ts'
+export { type MessageInfo, Queue, type QueueEvents, type QueueMessage } from './queue/queue.ts'
+export type { ReplyFunction } from './service-reply.ts'
+export { MemoryBus, type MemoryBusOptions } from './store/memory-store.ts'
