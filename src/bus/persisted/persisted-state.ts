@@ -4,7 +4,7 @@ import { newId } from '../../kernel/keys.ts'
 import { durationFrom } from '../../kernel/options.ts'
 import { outsideWork, RENEW_AFTER, type Timer } from '../../kernel/time.ts'
 import type { BusContext, Member } from '../context.ts'
-import type { SaveRequest } from '../store/store.ts'
+import type { SaveRequest, StoredObject } from '../store/store.ts'
 
 /** How long an object lives after it was saved, ms, unless it is persisted. */
 export const OBJECT_TTL = 60_000
@@ -163,11 +163,14 @@ export class PersistedState {
     return true
   }
 
-  /** The stored object. It is looked for twice, since it may have expired and been made elsewhere. */
-  async #find() {
+  /** The stored object. If it has expired where it was, it may have been made elsewhere. */
+  async #find(): Promise<StoredObject | undefined> {
     const { places, within } = this.#context
-    for (let tries = 0; tries < 2; tries++) {
+    let before: Member | undefined
+    for (;;) {
       const member = await places.find('object', this.#name)
+      if (member === before) return undefined
+      before = member
       const found = await member?.instance.objects.load(this.#name, within)
       if (found) {
         this.#foundAt(member)
@@ -175,7 +178,6 @@ export class PersistedState {
       }
       places.forget('object', this.#name)
     }
-    return undefined
   }
 
   #foundAt(member: Member | undefined): void {

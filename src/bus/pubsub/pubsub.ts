@@ -66,7 +66,7 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
         new Subscription(this.name, this.#terms, this.#context, {
           onSubscribed: () => this.emit('subscribed'),
           onMessage: (bytes) => this.#onMessage(bytes),
-          onGap: (missed) => this.emit('gap', missed),
+          onGap: (missed) => this.#onGap(missed),
         }),
     )
     this.#subscription = subscription
@@ -125,6 +125,11 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
         key: this.name,
       })
     await this.#publisher.publish(bytes)
+  }
+
+  #onGap(missed: number | undefined): void {
+    emit('gap', { topic: this.name, missed })
+    this.emit('gap', missed)
   }
 
   #onMessage(bytes: Buffer): void {
