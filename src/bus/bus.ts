@@ -2,10 +2,14 @@ import { AlreadyAttachedError, ClosedError } from '../errors.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { BusService } from './bus-service.ts'
+import { Channel } from './channel/channel.ts'
 import type { BusContext } from './context.ts'
 import { BusInstances } from './instances.ts'
 import { checkName } from './names.ts'
 import { type BusOptions, type ResolvedBusOptions, resolveBusOptions } from './options.ts'
+import { type Persisted, persistify } from './persisted/persisted.ts'
+import type { PubsubOptions } from './pubsub/options.ts'
+import { Pubsub } from './pubsub/pubsub.ts'
 import { Queue } from './queue/queue.ts'
 import { ServiceEngines } from './service-engines.ts'
 import { MemoryBus } from './store/memory-store.ts'
@@ -139,6 +143,39 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   queue<M = unknown>(name: string): Queue<M> {
     checkName('name', name)
     return new Queue<M>(name, this.#context)
+  }
+
+  /**
+   * A channel between two roles: `connect` takes the role `local`, `listen` the role `remote`. Makes no request.
+   * @throws TypeError if a name is not well-formed text of 1 to 256 characters, or the roles are the same.
+   */
+  channel<In = unknown, Out = unknown>(name: string, local = 'local', remote = 'remote'): Channel<In, Out> {
+    checkName('name', name)
+    checkName('local', local)
+    checkName('remote', remote)
+    if (local === remote) throw new TypeError('Expected `local` and `remote` to be different roles')
+    return new Channel<In, Out>(name, local, remote, this.#context)
+  }
+
+  /**
+   * A topic: what is published reaches all who are subscribed. Makes no request.
+   * @throws TypeError if the name is not well-formed text of 1 to 256 characters, or an option is invalid.
+   */
+  pubsub<M = unknown>(name: string, options: PubsubOptions = {}): Pubsub<M> {
+    checkName('name', name)
+    return new Pubsub<M>(name, options, this.#context)
+  }
+
+  /**
+   * Gives an object the methods `save`, `load`, `persist` and `unpersist`, for the given properties. Makes no request.
+   * @throws TypeError if the name is not well-formed text of 1 to 256 characters, or a property cannot be persisted.
+   */
+  persistify<T extends object>(
+    name: string,
+    object: T,
+    properties: readonly (keyof T & string)[],
+  ): Persisted<T> {
+    return persistify(name, object, properties, this.#context)
   }
 
   /**

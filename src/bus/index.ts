@@ -8,7 +8,12 @@ export {
   type ServiceConnectOptions,
   type ServiceRequestOptions,
 } from './bus-service.ts'
+export { Channel, type ChannelEvents } from './channel/channel.ts'
+export type { ChannelOptions } from './channel/options.ts'
 export { BUS_DEFAULTS, type BusOptions, type InstanceSource } from './options.ts'
+export type { Persisted } from './persisted/persisted.ts'
+export type { PubsubOptions } from './pubsub/options.ts'
+export { Pubsub, type PubsubEvents } from './pubsub/pubsub.ts'
 export type { AttachOptions, ConsumeOptions, PushOptions, Throttle } from './queue/options.ts'
 export { type MessageInfo, Queue, type QueueEvents, type QueueMessage } from './queue/queue.ts'
 export type { ReplyFunction } from './service-reply.ts'

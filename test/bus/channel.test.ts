@@ -58,23 +58,26 @@ onBothStores('channels - roles with names; several channels and roles do not mix
   await told(c.events, ['connect'])
 })
 
-onBothStores('channels - disconnect: the peer is told, the channel stays, another process can come', async (w) => {
-  const [a, b, c] = [end(w), end(w), end(w)]
-  await a.channel.connect()
-  await b.channel.listen()
-  await told(a.events, ['connect', 'remote:connect'])
-  await b.channel.disconnect()
-  await told(a.events, ['connect', 'remote:connect', 'remote:disconnect'])
-  assert.deepEqual(b.events.at(-1), 'disconnect')
-  await a.channel.send('for whoever comes')
-  await c.channel.listen()
-  await told(c.events, ['connect', 'remote:connect', 'for whoever comes'].sort()).catch(() => {})
-  await until(() => c.events.length === 3, { what: 'the message' })
-  await until(() => a.events.length === 4, { what: 'the next' })
-  assert.deepEqual(a.events, ['connect', 'remote:connect', 'remote:disconnect', 'remote:connect'])
-  await b.channel.detach()
-  await b.channel.disconnect()
-})
+onBothStores(
+  'channels - disconnect: the peer is told, the channel stays, another process can come',
+  async (w) => {
+    const [a, b, c] = [end(w), end(w), end(w)]
+    await a.channel.connect()
+    await b.channel.listen()
+    await told(a.events, ['connect', 'remote:connect'])
+    await b.channel.disconnect()
+    await told(a.events, ['connect', 'remote:connect', 'remote:disconnect'])
+    assert.deepEqual(b.events.at(-1), 'disconnect')
+    await a.channel.send('for whoever comes')
+    await c.channel.listen()
+    await told(c.events, ['connect', 'remote:connect', 'for whoever comes'].sort()).catch(() => {})
+    await until(() => c.events.length === 3, { what: 'the message' })
+    await until(() => a.events.length === 4, { what: 'the next' })
+    assert.deepEqual(a.events, ['connect', 'remote:connect', 'remote:disconnect', 'remote:connect'])
+    await b.channel.detach()
+    await b.channel.disconnect()
+  },
+)
 
 onBothStores('channels - a taken role: the newcomer waits for it', async (w) => {
   const [a, b, c] = [end(w), end(w), end(w)]
@@ -103,26 +106,29 @@ onBothStores('channels - a wait for a role ends with disconnect', async (w) => {
   assert.deepEqual(b.events, [])
 })
 
-onBothStores('channels - end: the peer gets what was sent, then the end; both can send no more', async (w) => {
-  const [a, b] = [end(w), end(w)]
-  await a.channel.connect()
-  await b.channel.listen()
-  await told(b.events, ['connect', 'remote:connect'])
-  for (const value of [1, 2]) void a.channel.send(value)
-  await a.channel.end()
-  await told(b.events, ['connect', 'remote:connect', 1, 2, 'end', 'disconnect'])
-  assert.deepEqual(a.events, ['connect', 'remote:connect', 'disconnect'])
-  for (const { channel } of [a, b]) {
-    assert.ok((await rejectionOf(channel.send('more'))) instanceof ClosedError)
-    assert.ok(!channel.isAttached())
-  }
-  assert.ok((await rejectionOf(a.channel.end())) instanceof NotAttachedError)
-  // It can begin anew.
-  await b.channel.connect()
-  await a.channel.listen()
-  await b.channel.send('again')
-  await until(() => a.events.includes('again'), { what: 'the message' })
-})
+onBothStores(
+  'channels - end: the peer gets what was sent, then the end; both can send no more',
+  async (w) => {
+    const [a, b] = [end(w), end(w)]
+    await a.channel.connect()
+    await b.channel.listen()
+    await told(b.events, ['connect', 'remote:connect'])
+    for (const value of [1, 2]) void a.channel.send(value)
+    await a.channel.end()
+    await told(b.events, ['connect', 'remote:connect', 1, 2, 'end', 'disconnect'])
+    assert.deepEqual(a.events, ['connect', 'remote:connect', 'disconnect'])
+    for (const { channel } of [a, b]) {
+      assert.ok((await rejectionOf(channel.send('more'))) instanceof ClosedError)
+      assert.ok(!channel.isAttached())
+    }
+    assert.ok((await rejectionOf(a.channel.end())) instanceof NotAttachedError)
+    // It can begin anew.
+    await b.channel.connect()
+    await a.channel.listen()
+    await b.channel.send('again')
+    await until(() => a.events.includes('again'), { what: 'the message' })
+  },
+)
 
 onBothStores('channels - end reaches a peer that comes later', async (w) => {
   const [a, b] = [end(w), end(w)]
@@ -166,7 +172,13 @@ onBothStores('channels - reliable: what was not acknowledged comes again after a
 
 onBothStores('channels - options and names are checked', async (w) => {
   const { channel } = end(w)
-  const wrong: ChannelOptions[] = [{ ttl: 99 }, { lease: 1 }, { prefetch: 0 }, { reliable: 1 as never }, { x: 1 } as never]
+  const wrong: ChannelOptions[] = [
+    { ttl: 99 },
+    { lease: 1 },
+    { prefetch: 0 },
+    { reliable: 1 as never },
+    { x: 1 } as never,
+  ]
   for (const options of wrong) assert.throws(() => channel.connect(options), TypeError)
   const bus = w.open()
   assert.throws(() => bus.channel(''), TypeError)
