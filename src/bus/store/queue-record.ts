@@ -139,7 +139,7 @@ interface Life {
   /** For each key with a message that was taken and not removed: the id of the message whose turn it is. */
   readonly turns: Map<string, number>
   /** Ids of blocked messages by their key, in order. */
-  readonly blocked: Map<string, number[]>
+  readonly blocked: Map<string, SortedIds>
   readonly attachments: Map<string, Attachment>
   readonly consumers: Map<string, Consumer>
   /** Who waits for a signal, since when. */
@@ -358,10 +358,11 @@ export class QueueRecord {
     life.messages.delete(id)
     if (key === '' || life.turns.get(key) !== id) return
     const blocked = life.blocked.get(key)
-    const next = blocked?.shift()
-    if (blocked?.length === 0) life.blocked.delete(key)
+    const next = blocked?.first
     if (next === undefined) life.turns.delete(key)
     else {
+      blocked?.delete(next)
+      if (blocked?.size === 0) life.blocked.delete(key)
       life.turns.set(key, next)
       life.returned.add(next)
     }
@@ -549,9 +550,9 @@ function firstBytes(messages: readonly Message[]): Message[] {
 }
 
 function block({ blocked }: Life, { id, key }: Message): void {
-  const ids = blocked.get(key) ?? []
+  const ids = blocked.get(key) ?? new SortedIds()
   blocked.set(key, ids)
-  ids.push(id)
+  ids.add(id)
 }
 
 function wait(life: Life, waiting: Waiting, { now }: QueueContext): void {

@@ -1,0 +1,268 @@
+import { MAX_SCANNED } from '../../../queue-record.ts'
+import { MAX_BATCH, MAX_BATCH_BYTES } from '../../../store.ts'
+import { CHUNK, ROLE } from './prelude.ts'
+
+/** Messages that are read from the stream at first, and then as many as fit by the largest one: they may be large. */
+const FIRST_READ = 4
+
+/**
+ * Lua: `acknowledge(address, from, to)` removes messages that the address holds. Their ids are in ARGV.
+ */
+const ACKNOWLEDGE = /* lua */ `
+local function acknowledge(address, from, to)
+  local prefix = 'h' .. address .. '/'
+  for start = from, to, ${CHUNK} do
+    local members, held, ids = {}, {}, {}
+    for n = start, math.min(to, start + ${CHUNK - 1}) do members[#members + 1] = prefix .. sortable(ARGV[n]) end
+    for n, score in ipairs(redis.call('ZMSCORE', idsKey, unpack(members))) do
+      if score then
+        held[#held + 1] = members[n]
+        ids[#ids + 1] = ARGV[start + n - 1]
+      end
+    end
+    if #ids > 0 then
+      redis.call('ZREM', idsKey, unpack(held))
+      removeAll(ids)
+    end
+  end
+end
+`
+
+/**
+ * ARGV    3 address  4 lease  5 '1' if reliable  6 '1' if exclusive  7 discards up to this id
+ * returns 1; 0: more is to be discarded; D: detached
+ */
+export const CONSUME: string = /* lua */ `
+local address, lease, upTo = ARGV[3], num(ARGV[4]), num(ARGV[7])
+openQueue(address)
+if not attachment then return 'D' end
+-- It consumed before, and could not say that it left.
+if string.find(attachment, '/', 1, true) then lose(address) end
+set('a' .. address, string.match(attachment, '^[^/]*') .. '/' .. int(lease) .. ' ' .. ARGV[5] .. ARGV[6])
+redis.call('ZADD', leasesKey, int(${ROLE} + now + lease), 'c' .. address)
+keep(leasesKey)
+limit(now + lease)
+
+local scanned = 0
+while scanned < ${MAX_SCANNED} do
+  local member = idsOf('r', 1)[1]
+  if member then
+    local id = string.sub(member, 3)
+    if num(id) > upTo then return 1 end
+    redis.call('ZREM', idsKey, member)
+    removeAll({ id })
+    scanned = scanned + 1
+  else
+    -- Those from the cursor on are nobody's turn yet: nothing is returned by their removal.
+    local count = math.min(last, upTo) - cursor + 1
+    if count <= 0 then return 1 end
+    count = math.min(count, ${MAX_SCANNED} - scanned, ${CHUNK})
+    local ids = {}
+    for n = 1, count do ids[n] = int(cursor + n - 1) end
+    redis.call('XDEL', streamKey, unpack(ids))
+    scanned, cursor = scanned + count, cursor + count
+    set('c', int(cursor))
+  end
+end
+return 0
+`
+
+/**
+ * Lua: `collect(address, want, isReliable, reply)` takes messages, and appends them to the reply; returns whether there are no
+ * more.
+ */
+const COLLECT = /* lua */ `
+local function collect(address, want, isReliable, reply)
+  local prefix, limit = 'h' .. address .. '/', math.min(want, ${MAX_BATCH})
+  local turns, changed, added, passed = {}, {}, {}, {}
+  local count, bytes, scanned, largest, isFull = 0, 0, 0, 1, limit == 0
+  local function write()
+    if #changed > 0 then
+      redis.call('HSET', turnsKey, unpack(changed))
+      keep(turnsKey)
+    end
+    if #added > 0 then
+      redis.call('ZADD', idsKey, unpack(added))
+      keep(idsKey)
+    end
+    if #passed > 0 then redis.call('ZREM', idsKey, unpack(passed)) end
+    changed, added, passed = {}, {}, {}
+  end
+  -- Takes or blocks a message. Otherwise, no more are taken.
+  local function pass(id, field, body, mark)
+    local size = bytes + #body
+    if scanned == ${MAX_SCANNED} or count > 0 and size > ${MAX_BATCH_BYTES} then
+      isFull = true
+      return false
+    end
+    scanned, largest = scanned + 1, math.max(largest, #body)
+    local redelivered, key = string.match(mark, '^%d+') or '0', string.sub(field, 2)
+    added[#added + 1] = 0
+    if key ~= '' then
+      local turn = turns[key] or redis.call('HGET', turnsKey, 'k' .. key)
+      turns[key] = turn
+      if turn and turn ~= id then
+        added[#added + 1] = 'b' .. #key .. ':' .. key .. sortable(id)
+        return true
+      end
+      if isReliable then
+        turns[key] = id
+        for _, text in ipairs({ 'k' .. key, id, id, redelivered .. ' ' .. key }) do changed[#changed + 1] = text end
+      end
+    end
+    added[#added + 1] = prefix .. sortable(id)
+    reply[#reply + 1] = id .. ' ' .. redelivered .. field
+    reply[#reply + 1] = body
+    count, bytes = count + 1, size
+    isFull = count == limit
+    return true
+  end
+
+  while not isFull do
+    local members, ids = idsOf('r', limit), {}
+    if #members == 0 then break end
+    for n, member in ipairs(members) do ids[n] = string.sub(member, 3) end
+    local marks = redis.call('HMGET', turnsKey, unpack(ids))
+    for n, id in ipairs(ids) do
+      local message = redis.call('XRANGE', streamKey, id, id)[1]
+      -- Without a message, it was written by hand, or the stream was evicted.
+      if not message or pass(id, message[2][1], message[2][2], marks[n] or '') then passed[#passed + 1] = members[n] end
+      if isFull then break end
+    end
+    write()
+  end
+  local from, toRead = cursor, math.min(limit, ${FIRST_READ})
+  while not isFull and cursor <= last do
+    local fitting = math.max(1, math.floor((${MAX_BATCH_BYTES} - bytes) / largest))
+    local messages = redis.call('XRANGE', streamKey, int(cursor), '+', 'COUNT', math.min(toRead, fitting))
+    if #messages == 0 then cursor = last + 1 end
+    local before = count
+    for _, message in ipairs(messages) do
+      local id = string.sub(message[1], 1, -3)
+      if pass(id, message[2][1], message[2][2], '') then cursor = num(id) + 1 end
+      if isFull then break end
+    end
+    write()
+    -- Of those that are blocked, there may be more.
+    toRead = math.min(${CHUNK}, limit - count + #messages - (count - before))
+  end
+  if cursor > from then set('c', int(cursor)) end
+  return not isFull
+end
+`
+
+/**
+ * ARGV    3 address  4 how many it has  5 how many more it wants; ids that it acknowledges
+ * returns `isAll askAfter fence`, and for each message `id redelivered field` (without a blank between the last two) and its
+ *         bytes; askAfter -1: never. D: detached  L: it does not consume
+ */
+export const TAKE: string = /* lua */ `
+${ACKNOWLEDGE}
+${COLLECT}
+local address, have, want = ARGV[3], num(ARGV[4]), num(ARGV[5])
+openQueue(address)
+if not attachment then return 'D' end
+local lease, isReliable, isExclusive = string.match(attachment, '/(%d+) (%d)(%d)$')
+if not lease then return 'L' end
+redis.call('ZADD', leasesKey, int(${ROLE} + now + num(lease)), 'c' .. address)
+limit(now + num(lease))
+acknowledge(address, 6, #ARGV)
+if isExclusive == '1' and holder == '' then
+  holder, fence = address, fence + 1
+  set('h', holder, 'f', int(fence))
+  announceHolder()
+end
+local reply = { '' }
+local function replied(isAll, askAfter)
+  reply[1] = (isAll and '1 ' or '0 ') .. int(askAfter) .. ' ' .. (holder == address and int(fence) or '0')
+  return reply
+end
+
+local prefix = 'h' .. address .. '/'
+if countIds(prefix) > have then
+  local members, ids, bytes = idsOf(prefix, ${MAX_BATCH}), {}, 0
+  for n, member in ipairs(members) do ids[n] = string.sub(member, #prefix + 2) end
+  local marks = redis.call('HMGET', turnsKey, unpack(ids))
+  for n, id in ipairs(ids) do
+    local message = redis.call('XRANGE', streamKey, id, id)[1]
+    if message then
+      bytes = bytes + #message[2][2]
+      if #reply > 1 and bytes > ${MAX_BATCH_BYTES} then break end
+      reply[#reply + 1] = id .. ' ' .. (string.match(marks[n] or '', '^%d+') or '0') .. message[2][1]
+      reply[#reply + 1] = message[2][2]
+    end
+  end
+  return replied(false, -1)
+end
+
+local isAll = want > 0
+if holder == '' or holder == address then isAll = collect(address, want, isReliable == '1', reply) end
+if not isAll then
+  redis.call('ZREM', waitingKey, 'c' .. address)
+else
+  wait(0, 'c' .. address)
+end
+if #reply > 1 then tellRoom() end
+local askAfter = -1
+if isAll then
+  local others = redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+  local n = others[1] == 'c' .. address and 4 or 2
+  if others[n] then askAfter = math.max(0, num(others[n]) - ${ROLE} - now) end
+end
+return replied(isAll, askAfter)
+`
+
+/** ARGV    3 address  4 number of ids that it acknowledges, and these; ids that count as never given */
+export const LEAVE: string = /* lua */ `
+${ACKNOWLEDGE}
+local address, acked, unhanded = ARGV[3], num(ARGV[4]), {}
+openQueue(address)
+if not attachment or not string.find(attachment, '/', 1, true) then return 0 end
+acknowledge(address, 5, 4 + acked)
+for n = 5 + acked, #ARGV do unhanded[ARGV[n]] = true end
+leave(address, true, unhanded)
+return 1
+`
+
+/**
+ * ARGV    3 address  4 after this id  5 how many it wants
+ * returns as the script that takes
+ */
+export const READ: string = /* lua */ `
+local address, after, limit = ARGV[3], num(ARGV[4]), math.min(num(ARGV[5]), ${MAX_BATCH})
+openQueue(address)
+if not attachment then return 'D' end
+local ids, fields, bodies, bytes, largest, isAll, toRead = {}, {}, {}, 0, 1, nil, ${FIRST_READ}
+repeat
+  local fitting = math.max(1, math.floor((${MAX_BATCH_BYTES} - bytes) / largest))
+  -- One more than is wanted shows whether there are more.
+  local count = math.min(toRead, fitting, limit + 1 - #ids)
+  local messages = redis.call('XRANGE', streamKey, int(after + 1), '+', 'COUNT', count)
+  if #messages < count then isAll = true end
+  for _, message in ipairs(messages) do
+    local size = bytes + #message[2][2]
+    if #ids == limit or #ids > 0 and size > ${MAX_BATCH_BYTES} then
+      isAll = false
+      break
+    end
+    local id = string.sub(message[1], 1, -3)
+    ids[#ids + 1], fields[#ids + 1], bodies[#ids + 1] = id, message[2][1], message[2][2]
+    after, bytes, largest = num(id), size, math.max(largest, #message[2][2])
+  end
+  toRead = limit + 1
+until isAll ~= nil
+if isAll then
+  wait(1, 'r' .. address)
+else
+  redis.call('ZREM', waitingKey, 'r' .. address)
+end
+local reply = { (isAll and '1' or '0') .. ' -1 0' }
+if #ids > 0 then
+  local marks = redis.call('HMGET', turnsKey, unpack(ids))
+  for n, id in ipairs(ids) do
+    reply[2 * n] = id .. ' ' .. (string.match(marks[n] or '', '^%d+') or '0') .. fields[n]
+    reply[2 * n + 1] = bodies[n]
+  end
+end
+return reply
+`

@@ -1,0 +1,47 @@
+import { Script, SERVER_CLOCK } from '../../../../../kernel/redis/call.ts'
+import { ATTACH, DETACH, EXTEND, RENEW } from './attach.ts'
+import { CONSUME, LEAVE, READ, TAKE } from './consume.ts'
+import { FLUSH, INSPECT, READ_METADATA, REMOVE, WRITE_METADATA } from './manage.ts'
+import { OPEN } from './open.ts'
+import { PRELUDE } from './prelude.ts'
+import { PUSH, WAIT } from './push.ts'
+
+/** The transitions of queues, as the server runs them. */
+export interface BusQueueScripts {
+  attach: Script
+  detach: Script
+  renew: Script
+  push: Script
+  consume: Script
+  take: Script
+  leave: Script
+  read: Script
+  inspect: Script
+  flush: Script
+  remove: Script
+  readMetadata: Script
+  writeMetadata: Script
+}
+
+/** Builds the scripts. `clock` defines `now`: conformance tests replace it, so that time is an argument. */
+export function buildBusQueueScripts(clock: string): BusQueueScripts {
+  const build = (...parts: string[]) => new Script([clock, PRELUDE, OPEN, ...parts].join('\n'))
+  return {
+    attach: build(EXTEND, ATTACH),
+    detach: build(EXTEND, DETACH),
+    renew: build(EXTEND, RENEW),
+    push: build(WAIT, PUSH),
+    consume: build(CONSUME),
+    take: build(WAIT, TAKE),
+    leave: build(LEAVE),
+    read: build(WAIT, READ),
+    inspect: build(INSPECT),
+    flush: build(FLUSH),
+    remove: build(REMOVE),
+    readMetadata: build(READ_METADATA),
+    writeMetadata: build(WRITE_METADATA),
+  }
+}
+
+/** The scripts on the server's time. */
+export const busQueueScripts: BusQueueScripts = buildBusQueueScripts(SERVER_CLOCK)

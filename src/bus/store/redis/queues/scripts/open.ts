@@ -1,0 +1,131 @@
+import { MAX_STRUCK } from '../../../queue-record.ts'
+import { CHUNK, NEVER, ROLE } from './prelude.ts'
+
+/**
+ * What removes messages, consumers and attachments.
+ *
+ *   removeAll(ids)                       removes messages; ids are digits
+ *   leave(address, returns, unhanded)    ends the consumption of an address: returns what it holds, or removes it.
+ *                                        `unhanded`: a set of ids that count as never given
+ *   lose(address)                        ends it without its consent
+ *   forget(address)                      removes an attachment
+ *   openQueue(address)                   loads the queue, and removes those whose leases are over; returns whether there is
+ *                                        a queue. `attachment` is nil or false unless the address is attached
+ *   limit(leaseEnd)                      a lease ends then
+ */
+export const OPEN: string = /* lua */ `
+local function passTurn(key)
+  local prefix = 'b' .. #key .. ':' .. key
+  local member = idsOf(prefix, 1)[1]
+  if not member then
+    redis.call('HDEL', turnsKey, 'k' .. key)
+    return
+  end
+  local id = string.sub(member, #prefix + 2)
+  local redelivered = redis.call('HGET', turnsKey, id) or '0'
+  redis.call('HSET', turnsKey, 'k' .. key, id, id, redelivered .. ' ' .. key)
+  keep(turnsKey)
+  redis.call('ZADD', idsKey, 0, 'r' .. string.sub(member, #prefix + 1))
+  redis.call('ZREM', idsKey, member)
+end
+local function removeAll(ids)
+  for from = 1, #ids, ${CHUNK} do
+    local to = math.min(#ids, from + ${CHUNK - 1})
+    redis.call('XDEL', streamKey, unpack(ids, from, to))
+    local marks = redis.call('HMGET', turnsKey, unpack(ids, from, to))
+    for n = from, to do
+      local mark = marks[n - from + 1]
+      if mark and redis.call('HDEL', turnsKey, ids[n]) == 1 then
+        local key = string.match(mark, '^%d+ (.*)$')
+        if key then passTurn(key) end
+      end
+    end
+  end
+end
+
+local function returnAll(ids, unhanded)
+  local marks, changed, returned = redis.call('HMGET', turnsKey, unpack(ids)), {}, {}
+  for n, id in ipairs(ids) do
+    returned[2 * n - 1], returned[2 * n] = 0, 'r' .. sortable(id)
+    if not unhanded[id] then
+      local redelivered, key = string.match(marks[n] or '', '^(%d*)(.*)$')
+      changed[#changed + 1] = id
+      changed[#changed + 1] = int(num(redelivered) + 1) .. key
+    end
+  end
+  if #changed > 0 then
+    redis.call('HSET', turnsKey, unpack(changed))
+    keep(turnsKey)
+  end
+  redis.call('ZADD', idsKey, unpack(returned))
+end
+local function leave(address, returns, unhanded)
+  local prefix = 'h' .. address .. '/'
+  repeat
+    local members, ids = idsOf(prefix, ${CHUNK}), {}
+    for n, member in ipairs(members) do ids[n] = string.sub(member, #prefix + 2) end
+    if #ids > 0 then
+      if returns then returnAll(ids, unhanded) end
+      redis.call('ZREM', idsKey, unpack(members))
+      if not returns then removeAll(ids) end
+    end
+  until #ids < ${CHUNK}
+  local text = redis.call('HGET', queueKey, 'a' .. address)
+  if text then set('a' .. address, string.match(text, '^[^/]*')) end
+  redis.call('ZREM', leasesKey, 'c' .. address)
+  redis.call('ZREM', waitingKey, 'c' .. address)
+  local available = countIds('r') + last + 1 - cursor
+  if holder == address then
+    set('h', '')
+    holder, available = '', math.max(1, available)
+    announceHolder()
+  end
+  wakeConsumers(available)
+end
+local function lose(address)
+  local text = redis.call('HGET', queueKey, 'a' .. address)
+  leave(address, string.find(text or '', '/%d+ 1'), {})
+end
+local function forget(address)
+  redis.call('HDEL', queueKey, 'a' .. address)
+  redis.call('ZREM', leasesKey, 'a' .. address)
+  redis.call('ZREM', waitingKey, 'c' .. address, 'r' .. address, 'p' .. address)
+end
+
+local function limit(leaseEnd)
+  if leaseEnd >= due then return end
+  due = leaseEnd
+  set('d', int(due))
+end
+-- Removes consumers, and then attachments, whose leases are over.
+local function strike()
+  local to = int(${ROLE} + now)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, to, 'LIMIT', 0, ${MAX_STRUCK})) do
+    lose(string.sub(member, 2))
+  end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', leasesKey, '-inf', int(now), 'LIMIT', 0, ${MAX_STRUCK})) do
+    local address = string.sub(member, 2)
+    if redis.call('ZSCORE', leasesKey, 'c' .. address) then lose(address) end
+    forget(address)
+  end
+  due = ${NEVER}
+  for role = 0, 1 do
+    local first = redis.call('ZRANGEBYSCORE', leasesKey, int(role * ${ROLE}), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    if first then due = math.min(due, num(first) - role * ${ROLE}) end
+  end
+  set('d', int(due))
+end
+local function openQueue(address)
+  load(address)
+  if not life or expiresAt <= now then
+    attachment = nil
+    return false
+  end
+  if due <= now then
+    strike()
+    load(address)
+    if attachment and num(redis.call('ZSCORE', leasesKey, 'a' .. address)) <= now then attachment = nil end
+  end
+  return true
+end
+`
