@@ -1,7 +1,6 @@
 import { FORMAT, keySegment } from '../../../kernel/keys.ts'
-import type { CommandSender, Request, Script } from '../../../kernel/redis/call.ts'
+import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { atEndOfTick, type Clock } from '../../../kernel/time.ts'
 
 export type Argument = string | Buffer
 
@@ -58,87 +57,5 @@ export class ServiceCalls {
   call(script: Script, service: string, args: readonly Argument[], within: number): Promise<unknown> {
     const { all, name } = this.keys(service)
     return this.connection.call(script.with(all, [...this.head(), name, ...args]), within)
-  }
-}
-
-/** A request that says when it is sent again: a blank, and the ms since it was first sent. */
-export class RepeatedRequest implements Request {
-  readonly key: string | undefined
-  readonly #clock: Clock
-  readonly #make: (repetition: string) => Request
-  #sentAt: number | undefined
-
-  constructor(key: string | undefined, clock: Clock, make: (repetition: string) => Request) {
-    this.key = key
-    this.#clock = clock
-    this.#make = make
-  }
-
-  send(sender: CommandSender): Promise<unknown> {
-    const now = this.#clock.now()
-    const repetition = this.#sentAt === undefined ? '' : ` ${Math.ceil(now - this.#sentAt)}`
-    this.#sentAt ??= now
-    return this.#make(repetition).send(sender)
-  }
-}
-
-/**
- * Numbers the batches of a process, and gives each a slot: the place where its reply is kept, in case that it is sent twice.
- * A slot is used again after the reply has arrived. After an error it is not, since the batch may still take effect.
- */
-export class ReplySlots {
-  readonly #free: number[] = []
-  #slots = 0
-  #batches = 0
-
-  take(): { slot: number; number: number } {
-    return { slot: this.#free.pop() ?? this.#slots++, number: ++this.#batches }
-  }
-
-  release(slot: number): void {
-    this.#free.push(slot)
-  }
-}
-
-/** Most items of one script. It blocks the server, so it must be short. */
-const MAX_ITEMS = 25
-
-/** Most bytes of the items of one script, unless it has only one: a call that is too large must not fail others with it. */
-const MAX_BYTES = 256 * 1024
-
-/** Collects the items of one tick, service and time limit, and sends them together. */
-export class TickBatcher<Item extends { readonly bytes: number }> {
-  readonly #send: (service: string, items: readonly Item[], within: number) => void
-  readonly #pending = new Map<string, Item[]>()
-
-  constructor(send: (service: string, items: readonly Item[], within: number) => void) {
-    this.#send = send
-  }
-
-  add(service: string, item: Item, within: number): void {
-    const group = `${within} ${service}`
-    const pending = this.#pending.get(group)
-    if (pending) return void pending.push(item)
-    const items = [item]
-    this.#pending.set(group, items)
-    atEndOfTick(() => {
-      this.#pending.delete(group)
-      this.#sendAll(service, items, within)
-    })
-  }
-
-  #sendAll(service: string, items: readonly Item[], within: number): void {
-    let batch: Item[] = []
-    let bytes = 0
-    for (const item of items) {
-      if (batch.length === MAX_ITEMS || (batch.length > 0 && bytes + item.bytes > MAX_BYTES)) {
-        this.#send(service, batch, within)
-        batch = []
-        bytes = 0
-      }
-      batch.push(item)
-      bytes += item.bytes
-    }
-    this.#send(service, batch, within)
   }
 }
