@@ -1,6 +1,7 @@
 import { AlreadyAttachedError, ClosedError } from '../errors.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
+import type { Connection } from '../kernel/redis/connection.ts'
 import { BusService } from './bus-service.ts'
 import { Channel } from './channel/channel.ts'
 import type { BusContext } from './context.ts'
@@ -12,7 +13,9 @@ import type { PubsubOptions } from './pubsub/options.ts'
 import { Pubsub } from './pubsub/pubsub.ts'
 import { Queue } from './queue/queue.ts'
 import { ServiceEngines } from './service-engines.ts'
+import { instancesOf } from './sources.ts'
 import { MemoryBus } from './store/memory-store.ts'
+import { RedisInstance } from './store/redis/redis-instance.ts'
 
 export interface BusEvents {
   /** All instances are connected: for the first time, or after none was. */
@@ -47,6 +50,7 @@ interface Session {
  * await bus.connect()
  */
 export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
+  readonly #given: BusOptions
   readonly #options: ResolvedBusOptions
   /** Undefined with Redis. */
   readonly #memory: MemoryBus | undefined
@@ -62,10 +66,10 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   /** Does not connect. @throws TypeError if an option is invalid. */
   constructor(given: BusOptions = {}) {
     super()
+    this.#given = given
     this.#options = resolveBusOptions(given)
     const isInMemory = given.redis === undefined || given.redis === null
-    if (!isInMemory) throw new TypeError('Expected no `redis`: the stores on Redis are missing yet')
-    this.#memory = given.store ?? new MemoryBus({ clock: given.clock })
+    this.#memory = isInMemory ? (given.store ?? new MemoryBus({ clock: given.clock })) : undefined
     this.#session = this.#newSession()
     const { unavailableAfter, maxMessage, codec } = this.#options
     this.#context = {
@@ -87,7 +91,8 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   #newSession(): Session {
-    const all = { making: [(this.#memory as MemoryBus).connect()], existingOnly: [] }
+    const sources = instancesOf(this.#given, this.#options.prefix)
+    const all = sources ?? { making: [(this.#memory as MemoryBus).connect()], existingOnly: [] }
     const instances = new BusInstances(all, this.#options.unavailableAfter, {
       onOnline: () => this.emit('online'),
       onOffline: () => this.emit('offline'),
@@ -137,8 +142,8 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   /**
-   * A queue. Makes no request.
-   * @throws TypeError if the name is not well-formed text of 1 to 256 characters.
+   * A queue of messages. Makes no request.
+   * @throws TypeError if the name is not well-formed text of 1 to 256 characters, as the next ones.
    */
   queue<M = unknown>(name: string): Queue<M> {
     checkName('name', name)
@@ -190,6 +195,19 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     }
     const { clock, onDisconnect } = this.#context
     return new BusService<Data, Result>(name, { clock, onDisconnect, engine })
+  }
+
+  /**
+   * The connection to the instance where the queue of this name is, or would be made. It is closed by a disconnect, unless it
+   * was given to the bus.
+   * @throws TypeError without Redis; UnavailableError, ClosedError.
+   */
+  async connection(name: string): Promise<Connection> {
+    checkName('name', name)
+    const { places } = this.#open()
+    const { instance } = (await places.find('queue', name)) ?? places.bestFor(name)
+    if (instance instanceof RedisInstance) return instance.connection
+    throw new TypeError('Expected a bus with `redis`: one in memory has no connection')
   }
 
   /**

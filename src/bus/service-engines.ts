@@ -1,6 +1,7 @@
 import { MemoryServices, Services } from '../services/index.ts'
 import type { ResolvedBusOptions } from './options.ts'
 import type { MemoryBus } from './store/memory-store.ts'
+import { RedisInstance } from './store/redis/redis-instance.ts'
 import type { Instance } from './store/store.ts'
 
 /** Services within this process, shared by the Bus objects of one MemoryBus. */
@@ -29,7 +30,7 @@ export class ServiceEngines {
     const { prefix, unavailableAfter, maxMessage, codec } = this.#options
     const services = new Services({
       ...{ prefix, unavailableAfter, maxMessage, codec },
-      redis: null,
+      redis: instance instanceof RedisInstance ? instance.connection : null,
       store: this.#memory && memoryServicesOf(this.#memory),
     })
     this.#engines.set(instance, services)

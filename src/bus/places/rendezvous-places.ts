@@ -43,14 +43,17 @@ const RESERVED_AT_SECOND = 10_000
 /** From the first reservation to the making of the record, ms. */
 const MAX_PREPARATION = 4_000
 
-/** The pause before another attempt, ms. */
+/** The pause before another attempt, ms: random, up to a bound that doubles with each attempt. */
 const MIN_PAUSE = 10
-const MAX_PAUSE = 100
+const MAX_PAUSE = 200
 
 /** The other instances are asked after this part of the time limit, even if the best ones have not answered. */
 const OTHERS_AFTER = 1 / 4
 /** Their part of the time that is left. */
 const OTHERS_WITHIN = 1 / 2
+
+/** Why an answer does not count. */
+const NOT_THERE = Symbol('not there')
 
 /** The record that is looked for. */
 interface Wanted {
@@ -104,11 +107,11 @@ export class RendezvousPlaces implements Places {
     use: (member: Member, token: string) => Promise<T | undefined>,
   ): Promise<T> {
     const wanted = { kind, name, end: this.#clock.now() + this.#within }
-    for (;;) {
+    for (let bound = 2 * MIN_PAUSE; ; bound = Math.min(2 * bound, MAX_PAUSE)) {
       const result = await this.#use(wanted, use)
       if (result !== undefined) return result
       this.forget(kind, name)
-      const pause = MIN_PAUSE + Math.random() * (MAX_PAUSE - MIN_PAUSE)
+      const pause = MIN_PAUSE + Math.random() * (bound - MIN_PAUSE)
       if (this.#clock.now() + pause >= wanted.end)
         throw new UnavailableError('Another process is making what has this name, and has not finished', {
           key: name,
@@ -176,7 +179,7 @@ export class RendezvousPlaces implements Places {
     answers: readonly Promise<Member | undefined>[],
     within?: number,
   ): Promise<Member | undefined> {
-    const found = answers.map(async (answer) => (await answer) ?? Promise.reject(new Error('not there')))
+    const found = answers.map(async (answer) => (await answer) ?? Promise.reject(NOT_THERE))
     const first = Promise.any(found).catch(() => undefined)
     if (within === undefined) return first
     const { promise: late, cancel } = this.#timeout(within)
