@@ -13,10 +13,13 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { LOCALHOST } from '../test/support/ports.ts'
 import { portOf, RedisServer } from '../test/support/redis-server.ts'
+import type { Route } from './bus/bus.ts'
+import { carry } from './bus/carry.ts'
 import { fire } from './cannon.ts'
 import type { Layers, Name } from './contenders/contender.ts'
 import type { Site } from './http-child.ts'
 import { type Build, buildLibrary } from './library.ts'
+import { closePair as closeBuses, labelOf, openPair as openBuses, ROUTES } from './parts/bus.ts'
 import { forkSite } from './parts/http.ts'
 import { closePair, openPair as openServices, tripsBetween } from './parts/services.ts'
 import { type Kind, openPair, trips } from './parts/trips.ts'
@@ -106,6 +109,22 @@ function serviceCalls(inFlight: number): Opening {
   }
 }
 
+function messages(route: Route): Opening {
+  return async (stage) => {
+    const pairOf = await both((build) => openBuses('soloflight', stage, build))
+    return {
+      turn: async (build) => {
+        const pair = pairOf(build)
+        const { rate, senderCpu, receiverCpu } = await carry(pair, pair.queueOf(route), stage, 300)
+        return { rate, cpu: senderCpu + receiverCpu }
+      },
+      close: async () => {
+        for (const build of BUILDS) await closeBuses(pairOf(build))
+      },
+    }
+  }
+}
+
 function pages(kind: Site['kind']): Opening {
   return async ({ server }) => {
     const redis = { host: LOCALHOST, port: portOf(server) }
@@ -145,6 +164,7 @@ const PARTS: Record<string, Record<string, Opening>> = {
     'call of a service, 50 in flight': serviceCalls(50),
     'call of a service, 1 in flight': serviceCalls(1),
   },
+  bus: Object.fromEntries(ROUTES.map((route) => [`message of the bus, ${labelOf(route)}`, messages(route)])),
   http: {
     'memoised page, node:http': pages('memoised'),
     'memoised page, Fetch': pages('Fetch core'),

@@ -11,8 +11,12 @@ import { readFile } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { RedisServer } from '../test/support/redis-server.ts'
+import { BUS_ENTRANTS } from './bus/entrant.ts'
 import { ENTRANTS } from './contenders/contender.ts'
 import { buildLibrary } from './library.ts'
+import { bus } from './parts/bus.ts'
+import { busFanOut } from './parts/bus-fan-out.ts'
+import { busIdle } from './parts/bus-idle.ts'
 import { cold } from './parts/cold.ts'
 import { connections } from './parts/connections.ts'
 import { hits } from './parts/hits.ts'
@@ -56,6 +60,9 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   'queue-lost': queueLost,
   services,
   'services-idle': servicesIdle,
+  bus,
+  'bus-fan-out': busFanOut,
+  'bus-idle': busIdle,
 }
 
 async function versionOf(name: string): Promise<string> {
@@ -91,9 +98,11 @@ async function introduce(server: RedisServer, quick: boolean) {
   if (quick) console.log('Quick: few rounds, few peers')
   const entrants = [...Object.values(ENTRANTS), ...Object.values(QUEUE_ENTRANTS)]
   const packages = entrants.flatMap((entrant) => ('package' in entrant ? [entrant.package] : []))
-  const peers = Object.values(SERVICES_ENTRANTS).flatMap((entrant) =>
-    'peer' in entrant ? [entrant.peer] : [],
-  )
+  const separate: readonly { peer?: string; load: unknown }[] = [
+    ...Object.values(SERVICES_ENTRANTS),
+    ...Object.values(BUS_ENTRANTS),
+  ]
+  const peers = separate.flatMap(({ peer }) => peer ?? [])
   const rows = await Promise.all([
     ...packages.map(async (name) => [name, await versionOf(name)]),
     ...peers.map(async (name) => [name, await pinnedVersionOf(name)]),

@@ -10,6 +10,7 @@ interface Parts {
   'memoize/node': typeof import('../src/memoize/node.ts')
   'memoize/fetch': typeof import('../src/memoize/fetch.ts')
   'services/index': typeof import('../src/services/index.ts')
+  'bus/index': typeof import('../src/bus/index.ts')
 }
 
 const ROOT = new URL('../', import.meta.url)

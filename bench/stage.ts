@@ -66,6 +66,9 @@ const ASIDE: readonly string[] = [
   'hello',
 ]
 
+/** Commands that the bench itself sends: all others are of whoever is measured, PINGs too. */
+export const OWN_COMMANDS: readonly string[] = ['info', 'config', 'client', 'echo', 'monitor']
+
 /** Commands that Redis ran since the statistics were reset, inside scripts too. */
 export async function commandsRun(server: RedisServer): Promise<number> {
   const stats = await server.commandStats()

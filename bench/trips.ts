@@ -57,7 +57,7 @@ export async function commandsATrip(
 }
 
 /** Microseconds of CPU that the server used. */
-async function redisCpu(server: RedisServer): Promise<number> {
+export async function redisCpu(server: RedisServer): Promise<number> {
   const info = String(await server.call('INFO', 'cpu'))
   const used = info.matchAll(/^used_cpu_(?:sys|user):([\d.]+)/gm)
   return sum(Array.from(used, ([, seconds]) => Number(seconds) * 1e6))

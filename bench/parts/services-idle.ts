@@ -3,7 +3,7 @@ import { until } from '../../test/support/wait.ts'
 import { figure, heading, table } from '../report.ts'
 import { servicesMember } from '../services/crew.ts'
 import type { ServicesName } from '../services/entrant.ts'
-import { commandsSent, type Stage } from '../stage.ts'
+import { commandsSent, OWN_COMMANDS, type Stage } from '../stage.ts'
 
 const NAMES: readonly ServicesName[] = ['soloflight', 'Moleculer']
 const QUICK: readonly ServicesName[] = ['soloflight']
@@ -11,9 +11,6 @@ const QUICK: readonly ServicesName[] = ['soloflight']
 const SERVICES = 10
 const SECONDS = 10
 const MAX_COMMANDS = 30
-
-/** Commands that the bench itself sends. */
-const OWN = ['info', 'config', 'client', 'echo', 'monitor']
 
 /** One process that serves, and is not called. */
 export async function servicesIdle(stage: Stage): Promise<void> {
@@ -27,7 +24,7 @@ export async function servicesIdle(stage: Stage): Promise<void> {
     await using child = await servicesMember(name, stage, { serves, calls: [] })
     await sleep(1_000)
     const connections = await count()
-    const commands = await commandsSent(server, () => sleep(SECONDS * 1_000), OWN)
+    const commands = await commandsSent(server, () => sleep(SECONDS * 1_000), OWN_COMMANDS)
     rows.push([name, commands, connections])
     if (name === 'soloflight') {
       figure({

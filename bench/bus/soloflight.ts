@@ -1,0 +1,47 @@
+import { libraryPart } from '../library.ts'
+import type { OpenBus } from './bus.ts'
+import type { Message } from './messages.ts'
+
+export const open: OpenBus = async (servers) => {
+  const [{ Bus }, { Services }] = await Promise.all([libraryPart('bus/index'), libraryPart('services/index')])
+  const bus = new Bus({ redis: [...servers] })
+  await bus.connect()
+  return {
+    sender: async ({ name, via }) => {
+      if (via === 'pubsub') {
+        const pubsub = bus.pubsub<Message>(name)
+        return (message) => pubsub.publish(message)
+      }
+      const queue = bus.queue<Message>(name)
+      await queue.attach()
+      return (message) => queue.push(message)
+    },
+    receiver: async ({ name, via, reliable }, hear) => {
+      if (via === 'pubsub') {
+        const pubsub = bus.pubsub<Message>(name)
+        pubsub.on('message', (message: Message) => hear(message))
+        await pubsub.subscribe()
+        return {}
+      }
+      const queue = bus.queue<Message>(name)
+      let acknowledged: Promise<void> | undefined
+      queue.on('message', (message: Message, id: number) => {
+        hear(message)
+        if (reliable) acknowledged = queue.ack(id)
+      })
+      await queue.attach()
+      await queue.consume({ reliable })
+      return {
+        restart: async () => {
+          await acknowledged
+          await queue.stop()
+          await queue.consume({ reliable })
+        },
+      }
+    },
+    serve: async (name) => {
+      const services = new Services({ redis: await bus.connection(name) })
+      await services.register(name)
+    },
+  }
+}
