@@ -1,4 +1,5 @@
-import { KEPT, KEYS_PER_QUEUE, NEVER, ROLE } from './prelude.ts'
+import { KEYS_PER_QUEUE, NEVER, ROLE } from './prelude.ts'
+import { SIGNALS } from './signals.ts'
 
 /**
  * KEYS    the queue's; the reservation of its name
@@ -13,12 +14,12 @@ if attachedTo ~= '' then
 end
 if not openQueue(address) then
   if token ~= '' and redis.call('GET', KEYS[${KEYS_PER_QUEUE + 1}]) ~= token then return 'U' end
-  redis.call('UNLINK', queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey)
-  life, ttl, maxsize, due = newLife, num(ARGV[4]), num(ARGV[5]), ${NEVER}
-  set('i', life, 't', int(ttl), 'm', int(maxsize), 'e', int(now + ttl), 'l', 0, 'c', 1, 'f', 0, 'h', '', 'd', int(due))
-  redis.call('PEXPIRE', queueKey, int(ttl + ${KEPT}))
+  ttl, maxsize, due = num(ARGV[4]), num(ARGV[5]), ${NEVER}
+  expiresAt = now + ttl
+  set('e', int(expiresAt), 'd', int(due), 'm', int(maxsize), 'l', 0, 'c', 1, 'h', '', 'i', newLife, 't', int(ttl), 'f', 0)
+  keep(queueKey)
 end
-extend()
+local life = extend()
 set('a' .. address, watches .. string.sub(attachment or '0 0 0 0', 2))
 holdLease(address)
 return life .. ' ' .. int(ttl) .. ' ' .. int(maxsize) .. ' ' .. (life == newLife and '0' or '1')
@@ -27,14 +28,19 @@ return life .. ' ' .. int(ttl) .. ' ' .. int(maxsize) .. ' ' .. (life == newLife
 /**
  * The life of a queue.
  *
- *   extend()             the queue lives for its ttl from now
+ *   ttl                  known after `extend`
+ *   extend()             the queue lives for its ttl from now; returns the id of its life
  *   holdLease(address)   begins or extends the lease of an attachment
  */
 export const EXTEND: string = /* lua */ `
+local ttl
 local function extend()
+  local terms = redis.call('HMGET', queueKey, 'i', 't')
+  ttl = num(terms[2])
   expiresAt = now + ttl
   set('e', int(expiresAt))
   for _, key in ipairs({ queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey }) do keep(key) end
+  return terms[1]
 end
 local function holdLease(address)
   redis.call('ZADD', leasesKey, int(now + ttl), 'a' .. address)
@@ -62,6 +68,10 @@ return 1
  * returns for each: C: it consumes; A: it is attached; D: it is not; E and an error
  */
 export const RENEW: string = /* lua */ `
+local function choose(n)
+  queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey, closedKey =
+    unpack(KEYS, ${KEYS_PER_QUEUE} * (n - 1) + 1, ${KEYS_PER_QUEUE} * n)
+end
 local function renew(address)
   openQueue(address)
   if not attachment then return 'D' end
@@ -73,7 +83,10 @@ local function renew(address)
     limit(now + num(lease))
   end
   -- Whoever was told of the messages may have died.
-  if countIds('r') > 0 or cursor <= last then wakeConsumers(1) end
+  if countIds('r') > 0 or cursor <= last then
+    ${SIGNALS}
+    wakeConsumers(1)
+  end
   return lease and 'C' or 'A'
 end
 local replies = {}

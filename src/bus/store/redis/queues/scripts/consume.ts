@@ -1,6 +1,9 @@
 import { MAX_SCANNED } from '../../../queue-record.ts'
 import { MAX_BATCH, MAX_BATCH_BYTES } from '../../../store.ts'
+import { LEAVING, REMOVAL } from './open.ts'
 import { CHUNK, ROLE } from './prelude.ts'
+import { WAIT } from './push.ts'
+import { SIGNALS } from './signals.ts'
 
 /** Messages that are read from the stream at first, and then as many as fit by the largest one: they may be large. */
 const FIRST_READ = 4
@@ -11,6 +14,10 @@ const FIRST_READ = 4
 const ACKNOWLEDGE = /* lua */ `
 local function acknowledge(address, from, to)
   local prefix = 'h' .. address .. '/'
+  if from == to then
+    if redis.call('ZREM', idsKey, prefix .. sortable(ARGV[from])) == 1 then removeAll({ ARGV[from] }) end
+    return
+  end
   for start = from, to, ${CHUNK} do
     local members, held, ids = {}, {}, {}
     for n = start, math.min(to, start + ${CHUNK - 1}) do members[#members + 1] = prefix .. sortable(ARGV[n]) end
@@ -33,6 +40,9 @@ end
  * returns 1; 0: more is to be discarded; D: detached
  */
 export const CONSUME: string = /* lua */ `
+${SIGNALS}
+${REMOVAL}
+${LEAVING}
 local address, lease, upTo = ARGV[3], num(ARGV[4]), num(ARGV[7])
 openQueue(address)
 if not attachment then return 'D' end
@@ -157,8 +167,6 @@ end
  *         bytes; askAfter -1: never. D: detached  L: it does not consume
  */
 export const TAKE: string = /* lua */ `
-${ACKNOWLEDGE}
-${COLLECT}
 local address, have, want = ARGV[3], num(ARGV[4]), num(ARGV[5])
 openQueue(address)
 if not attachment then return 'D' end
@@ -166,17 +174,19 @@ local lease, isReliable, isExclusive = string.match(attachment, '/(%d+) (%d)(%d)
 if not lease then return 'L' end
 redis.call('ZADD', leasesKey, int(${ROLE} + now + num(lease)), 'c' .. address)
 limit(now + num(lease))
-acknowledge(address, 6, #ARGV)
+if #ARGV > 5 then
+  ${REMOVAL}
+  ${ACKNOWLEDGE}
+  acknowledge(address, 6, #ARGV)
+end
 if isExclusive == '1' and holder == '' then
-  holder, fence = address, fence + 1
-  set('h', holder, 'f', int(fence))
+  ${SIGNALS}
+  holder = address
+  set('h', holder, 'f', int(num(redis.call('HGET', queueKey, 'f')) + 1))
   announceHolder()
 end
-local reply = { '' }
-local function replied(isAll, askAfter)
-  reply[1] = (isAll and '1 ' or '0 ') .. int(askAfter) .. ' ' .. (holder == address and int(fence) or '0')
-  return reply
-end
+local fence = holder == address and redis.call('HGET', queueKey, 'f') or '0'
+local reply = { '0 -1 ' .. fence }
 
 local prefix = 'h' .. address .. '/'
 if countIds(prefix) > have then
@@ -192,28 +202,35 @@ if countIds(prefix) > have then
       reply[#reply + 1] = message[2][2]
     end
   end
-  return replied(false, -1)
+  return reply
 end
 
 local isAll = want > 0
-if holder == '' or holder == address then isAll = collect(address, want, isReliable == '1', reply) end
+if holder == '' or holder == address then
+  ${COLLECT}
+  isAll = collect(address, want, isReliable == '1', reply)
+end
+if #reply > 1 and maxsize > 0 then
+  ${SIGNALS}
+  tellRoom()
+end
 if not isAll then
   redis.call('ZREM', waitingKey, 'c' .. address)
-else
-  wait(0, 'c' .. address)
+  return reply
 end
-if #reply > 1 then tellRoom() end
-local askAfter = -1
-if isAll then
-  local others = redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
-  local n = others[1] == 'c' .. address and 4 or 2
-  if others[n] then askAfter = math.max(0, num(others[n]) - ${ROLE} - now) end
-end
-return replied(isAll, askAfter)
+${WAIT}
+wait(0, 'c' .. address)
+local others = redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, '+inf', 'WITHSCORES', 'LIMIT', 0, 2)
+local lost = num(others[others[1] == 'c' .. address and 4 or 2])
+reply[1] = '1 ' .. (lost > 0 and int(math.max(0, lost - ${ROLE} - now)) or '-1') .. ' ' .. fence
+return reply
 `
 
 /** ARGV    3 address  4 number of ids that it acknowledges, and these; ids that count as never given */
 export const LEAVE: string = /* lua */ `
+${SIGNALS}
+${REMOVAL}
+${LEAVING}
 ${ACKNOWLEDGE}
 local address, acked, unhanded = ARGV[3], num(ARGV[4]), {}
 openQueue(address)
@@ -252,6 +269,7 @@ repeat
   toRead = limit + 1
 until isAll ~= nil
 if isAll then
+  ${WAIT}
   wait(1, 'r' .. address)
 else
   redis.call('ZREM', waitingKey, 'r' .. address)

@@ -2,9 +2,10 @@ import { Script, SERVER_CLOCK } from '../../../../../kernel/redis/call.ts'
 import { ATTACH, DETACH, EXTEND, RENEW } from './attach.ts'
 import { CONSUME, LEAVE, READ, TAKE } from './consume.ts'
 import { FLUSH, INSPECT, READ_METADATA, REMOVE, WRITE_METADATA } from './manage.ts'
-import { OPEN } from './open.ts'
+import { LEAVING, OPEN, REMOVAL } from './open.ts'
 import { PRELUDE } from './prelude.ts'
-import { PUSH, WAIT } from './push.ts'
+import { PUSH } from './push.ts'
+import { SIGNALS } from './signals.ts'
 
 /** The transitions of queues, as the server runs them. */
 export interface BusQueueScripts {
@@ -28,13 +29,13 @@ export function buildBusQueueScripts(clock: string): BusQueueScripts {
   const build = (...parts: string[]) => new Script([clock, PRELUDE, OPEN, ...parts].join('\n'))
   return {
     attach: build(EXTEND, ATTACH),
-    detach: build(EXTEND, DETACH),
+    detach: build(SIGNALS, REMOVAL, LEAVING, EXTEND, DETACH),
     renew: build(EXTEND, RENEW),
-    push: build(WAIT, PUSH),
+    push: build(PUSH),
     consume: build(CONSUME),
-    take: build(WAIT, TAKE),
+    take: build(TAKE),
     leave: build(LEAVE),
-    read: build(WAIT, READ),
+    read: build(READ),
     inspect: build(INSPECT),
     flush: build(FLUSH),
     remove: build(REMOVE),

@@ -1,6 +1,7 @@
 import { CLOSED_TTL } from '../../../queue-record.ts'
 import { MAX_METADATA } from '../../../store.ts'
 import { CHUNK, ROLE } from './prelude.ts'
+import { SIGNALS } from './signals.ts'
 
 /** returns `count ttlLeft maxsize`, and of the exclusive consumer `fence leaseLeft`; N: there is no queue */
 export const INSPECT: string = /* lua */ `
@@ -8,7 +9,7 @@ if not openQueue() then return 'N' end
 local reply = int(waitingCount()) .. ' ' .. int(expiresAt - now) .. ' ' .. int(maxsize)
 local leaseEnd = holder ~= '' and redis.call('ZSCORE', leasesKey, 'c' .. holder)
 if not leaseEnd then return reply end
-return reply .. ' ' .. int(fence) .. ' ' .. int(math.max(0, num(leaseEnd) - ${ROLE} - now))
+return reply .. ' ' .. redis.call('HGET', queueKey, 'f') .. ' ' .. int(math.max(0, num(leaseEnd) - ${ROLE} - now))
 `
 
 /** returns the number of messages */
@@ -17,6 +18,7 @@ if not openQueue() then return 0 end
 local count = redis.call('XLEN', streamKey)
 redis.call('UNLINK', streamKey, idsKey, turnsKey)
 set('c', int(last + 1))
+${SIGNALS}
 tellRoom()
 return count
 `
@@ -29,8 +31,9 @@ export const REMOVE: string = /* lua */ `
 local address = ARGV[3]
 openQueue(address)
 if not attachment then return 0 end
-local others = {}
-for _, other in ipairs(attached()) do
+${SIGNALS}
+local life, others = redis.call('HGET', queueKey, 'i'), {}
+for _, other in ipairs(addresses()) do
   if other ~= address then others[#others + 1] = other end
 end
 redis.call('SET', closedKey, int(now + ${CLOSED_TTL}) .. ' ' .. life, 'PX', ${CLOSED_TTL})

@@ -1,19 +1,9 @@
 import { MAX_STRUCK } from '../../../queue-record.ts'
 import { CHUNK, NEVER, ROLE } from './prelude.ts'
+import { SIGNALS } from './signals.ts'
 
-/**
- * What removes messages, consumers and attachments.
- *
- *   removeAll(ids)                       removes messages; ids are digits
- *   leave(address, returns, unhanded)    ends the consumption of an address: returns what it holds, or removes it.
- *                                        `unhanded`: a set of ids that count as never given
- *   lose(address)                        ends it without its consent
- *   forget(address)                      removes an attachment
- *   openQueue(address)                   loads the queue, and removes those whose leases are over; returns whether there is
- *                                        a queue. `attachment` is nil or false unless the address is attached
- *   limit(leaseEnd)                      a lease ends then
- */
-export const OPEN: string = /* lua */ `
+/** Lua: `removeAll(ids)` removes messages; ids are digits. If it was the turn of one, the next of its key waits again. */
+export const REMOVAL: string = /* lua */ `
 local function passTurn(key)
   local prefix = 'b' .. #key .. ':' .. key
   local member = idsOf(prefix, 1)[1]
@@ -42,7 +32,17 @@ local function removeAll(ids)
     end
   end
 end
+`
 
+/**
+ * What ends consumption and attachments. After SIGNALS and REMOVAL.
+ *
+ *   leave(address, returns, unhanded)   ends the consumption of an address: returns what it holds, or removes it.
+ *                                       `unhanded`: a set of ids that count as never given
+ *   lose(address)                       the same, if the address has not left by itself
+ *   forget(address)                     removes an attachment
+ */
+export const LEAVING: string = /* lua */ `
 local function returnAll(ids, unhanded)
   local marks, changed, returned = redis.call('HMGET', turnsKey, unpack(ids)), {}, {}
   for n, id in ipairs(ids) do
@@ -91,7 +91,16 @@ local function forget(address)
   redis.call('ZREM', leasesKey, 'a' .. address)
   redis.call('ZREM', waitingKey, 'c' .. address, 'r' .. address, 'p' .. address)
 end
+`
 
+/**
+ * What each script begins with.
+ *
+ *   limit(leaseEnd)      a lease ends then
+ *   openQueue(address)   loads the queue, and removes those whose leases are over; returns whether there is a queue.
+ *                        `attachment` is nil or false unless the address is attached
+ */
+export const OPEN: string = /* lua */ `
 local function limit(leaseEnd)
   if leaseEnd >= due then return end
   due = leaseEnd
@@ -99,6 +108,9 @@ local function limit(leaseEnd)
 end
 -- Removes consumers, and then attachments, whose leases are over.
 local function strike()
+  ${SIGNALS}
+  ${REMOVAL}
+  ${LEAVING}
   local to = int(${ROLE} + now)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, to, 'LIMIT', 0, ${MAX_STRUCK})) do
     lose(string.sub(member, 2))
@@ -117,7 +129,8 @@ local function strike()
 end
 local function openQueue(address)
   load(address)
-  if not life or expiresAt <= now then
+  if expiresAt <= now then
+    redis.call('UNLINK', queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey)
     attachment = nil
     return false
   end

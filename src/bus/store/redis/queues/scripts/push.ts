@@ -1,4 +1,13 @@
 import { ROLE } from './prelude.ts'
+import { SIGNALS } from './signals.ts'
+
+/** Lua: `wait(role, member)` lets somebody wait, unless it does. */
+export const WAIT: string = /* lua */ `
+local function wait(role, member)
+  redis.call('ZADD', waitingKey, 'NX', int(role * ${ROLE} + now), member)
+  keep(waitingKey)
+end
+`
 
 /**
  * ARGV    3 address  4 number of the batch  5 '1' if it awaits room; for each message: its field in the stream, its bytes
@@ -22,18 +31,14 @@ end
 local reply = int(last + 1) .. ' ' .. accepted
 last = last + accepted
 set('l', int(last), 'a' .. address, watches .. ' ' .. number .. ' ' .. reply .. consumer)
-if accepted < total and awaitsRoom then wait(2, 'p' .. address) end
+if accepted < total and awaitsRoom then
+  ${WAIT}
+  wait(2, 'p' .. address)
+end
 if accepted > 0 and redis.call('EXISTS', waitingKey) == 1 then
-  wakeAll(1, 'm')
+  ${SIGNALS}
+  wakeReaders()
   wakeConsumers(accepted)
 end
 return reply
-`
-
-/** Lua: `wait(role, member)` lets somebody wait, unless it does. */
-export const WAIT: string = /* lua */ `
-local function wait(role, member)
-  redis.call('ZADD', waitingKey, 'NX', int(role * ${ROLE} + now), member)
-  keep(waitingKey)
-end
 `
