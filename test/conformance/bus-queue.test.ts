@@ -1066,8 +1066,8 @@ testConformance({
     'more than one script should look at': mutant('scanned == 1000 or', ''),
     'messages that are not given again': mutant('if countIds(prefix) > have then', 'if false then'),
     'a reader that is told too early that it has all': mutant(
-      'limit + 1 - #ids',
-      'math.max(1, limit - #ids)',
+      'if #messages < count then isAll',
+      'if #messages <= count then isAll',
     ),
     'what is closed and forgotten': mutant("return 'C' end", 'end'),
     'a queue that is not reserved': mutant("~= token then return 'U' end", "== 'x' then return 'U' end"),
