@@ -6,6 +6,8 @@ export const open: OpenBus = async (servers) => {
   const [{ Bus }, { Services }] = await Promise.all([libraryPart('bus/index'), libraryPart('services/index')])
   const bus = new Bus({ redis: [...servers] })
   await bus.connect()
+  /** One for each connection. */
+  const served = new Map<object, InstanceType<typeof Services>>()
   return {
     sender: async ({ name, via }) => {
       if (via === 'pubsub') {
@@ -40,7 +42,9 @@ export const open: OpenBus = async (servers) => {
       }
     },
     serve: async (name) => {
-      const services = new Services({ redis: await bus.connection(name) })
+      const connection = await bus.connection(name)
+      const services = served.get(connection) ?? new Services({ redis: connection })
+      served.set(connection, services)
       await services.register(name)
     },
   }
