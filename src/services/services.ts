@@ -278,7 +278,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       for (const changed of this.#settingListeners.get(key) ?? []) changed()
       return
     }
-    if (kind === 'down') this.#calls.onDown(announcement.process)
+    if (kind === 'down') this.#calls.onDown(announcement.service, announcement.process)
     else for (const arrived of [...(this.#arrivals.get(announcement.service) ?? [])]) arrived()
     const info = parseInfo(announcement.info)
     if (info) this.emit(kind, info)

@@ -1,7 +1,8 @@
 import { FORMAT, keySegment } from '../../../kernel/keys.ts'
 import type { CommandSender, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { atEndOfTick, type Clock } from '../../../kernel/time.ts'
+import { refusedError } from '../../../kernel/redis/diagnosis.ts'
+import type { Clock } from '../../../kernel/time.ts'
 
 export type Argument = string | Buffer
 
@@ -59,6 +60,31 @@ export class ServiceCalls {
     const { all, name } = this.keys(service)
     return this.connection.call(script.with(all, [...this.head(), name, ...args]), within)
   }
+
+  /** Calls a script about several services for a process. Resolves with the error of each. */
+  async callForEach<Item extends { readonly service: string }>(
+    script: Script,
+    process: string,
+    items: readonly Item[],
+    argsOf: (item: Item) => readonly Argument[],
+    within: number,
+  ): Promise<(Error | undefined)[]> {
+    const keys: string[] = []
+    const args: Argument[] = [...this.head(), process]
+    for (const item of items) {
+      const { all, name } = this.keys(item.service)
+      keys.push(...all)
+      args.push(name, ...argsOf(item))
+    }
+    try {
+      const reply = await this.connection.call(script.with(keys, args), within)
+      return (reply as unknown[]).map((failure) =>
+        String(failure) === '' ? undefined : refusedError(failure),
+      )
+    } catch (error) {
+      return items.map(() => error as Error)
+    }
+  }
 }
 
 /** A request that says when it is sent again: a blank, and the ms since it was first sent. */
@@ -97,48 +123,5 @@ export class ReplySlots {
 
   release(slot: number): void {
     this.#free.push(slot)
-  }
-}
-
-/** Most items of one script. It blocks the server, so it must be short. */
-const MAX_ITEMS = 25
-
-/** Most bytes of the items of one script, unless it has only one: a call that is too large must not fail others with it. */
-const MAX_BYTES = 256 * 1024
-
-/** Collects the items of one tick, service and time limit, and sends them together. */
-export class TickBatcher<Item extends { readonly bytes: number }> {
-  readonly #send: (service: string, items: readonly Item[], within: number) => void
-  readonly #pending = new Map<string, Item[]>()
-
-  constructor(send: (service: string, items: readonly Item[], within: number) => void) {
-    this.#send = send
-  }
-
-  add(service: string, item: Item, within: number): void {
-    const group = `${within} ${service}`
-    const pending = this.#pending.get(group)
-    if (pending) return void pending.push(item)
-    const items = [item]
-    this.#pending.set(group, items)
-    atEndOfTick(() => {
-      this.#pending.delete(group)
-      this.#sendAll(service, items, within)
-    })
-  }
-
-  #sendAll(service: string, items: readonly Item[], within: number): void {
-    let batch: Item[] = []
-    let bytes = 0
-    for (const item of items) {
-      if (batch.length === MAX_ITEMS || (batch.length > 0 && bytes + item.bytes > MAX_BYTES)) {
-        this.#send(service, batch, within)
-        batch = []
-        bytes = 0
-      }
-      batch.push(item)
-      bytes += item.bytes
-    }
-    this.#send(service, batch, within)
   }
 }
