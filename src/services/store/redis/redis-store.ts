@@ -2,6 +2,8 @@ import { FORMAT, ID_LENGTH, isAddress, newId } from '../../../kernel/keys.ts'
 import { ReplyCallbacks, type Request } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
+import { RepeatedRequest, ReplySlots } from '../../../kernel/redis/once.ts'
+import { TickBatcher } from '../../../kernel/redis/tick-batcher.ts'
 import { nextTurn } from '../../../kernel/time.ts'
 import type {
   Addressed,
@@ -16,9 +18,9 @@ import type {
   ServicesStore,
   StoreListener,
 } from '../store.ts'
-import { DispatchItem, MAX_SERVICES, ReportItem, TickBatcher, UnregisterItem } from './batches.ts'
+import { DispatchItem, MAX_SERVICES, ReportItem, UnregisterItem } from './batches.ts'
 import { type ServicesScripts, servicesScripts } from './scripts/index.ts'
-import { type Argument, RepeatedRequest, ReplySlots, ServiceCalls } from './service-calls.ts'
+import { type Argument, ServiceCalls } from './service-calls.ts'
 import {
   encodeAnnouncement,
   encodeBundles,

@@ -1,8 +1,7 @@
 import { FORMAT, keySegment } from '../../../kernel/keys.ts'
-import type { CommandSender, Request, Script } from '../../../kernel/redis/call.ts'
+import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
-import type { Clock } from '../../../kernel/time.ts'
 
 export type Argument = string | Buffer
 
@@ -84,44 +83,5 @@ export class ServiceCalls {
     } catch (error) {
       return items.map(() => error as Error)
     }
-  }
-}
-
-/** A request that says when it is sent again: a blank, and the ms since it was first sent. */
-export class RepeatedRequest implements Request {
-  readonly key: string | undefined
-  readonly #clock: Clock
-  readonly #make: (repetition: string) => Request
-  #sentAt: number | undefined
-
-  constructor(key: string | undefined, clock: Clock, make: (repetition: string) => Request) {
-    this.key = key
-    this.#clock = clock
-    this.#make = make
-  }
-
-  send(sender: CommandSender): Promise<unknown> {
-    const now = this.#clock.now()
-    const repetition = this.#sentAt === undefined ? '' : ` ${Math.ceil(now - this.#sentAt)}`
-    this.#sentAt ??= now
-    return this.#make(repetition).send(sender)
-  }
-}
-
-/**
- * Numbers the batches of a process, and gives each a slot: the place where its reply is kept, in case that it is sent twice.
- * A slot is used again after the reply has arrived. After an error it is not, since the batch may still take effect.
- */
-export class ReplySlots {
-  readonly #free: number[] = []
-  #slots = 0
-  #batches = 0
-
-  take(): { slot: number; number: number } {
-    return { slot: this.#free.pop() ?? this.#slots++, number: ++this.#batches }
-  }
-
-  release(slot: number): void {
-    this.#free.push(slot)
   }
 }

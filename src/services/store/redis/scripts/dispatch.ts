@@ -1,39 +1,4 @@
 import { ID_LENGTH } from '../../../../kernel/keys.ts'
-import { KEYS_PER_SERVICE } from './prelude.ts'
-
-/** How long the reply to a batch is kept for its repetition, ms. */
-const REPLY_TTL = 60_000
-
-/** Most bytes of `number LF` before a kept reply. */
-const NUMBER_BYTES = 17
-
-/**
- * Calls that are dealt once, even if the script is sent twice: then the first reply is returned again. KEYS 6 is the reply
- * key, ARGV 6 the number of the batch. The numbers of one process grow, and a slot is used again only after the reply to its
- * last batch has arrived. So a script with a lower number is a repetition whose reply nobody waits for.
- *
- * A repetition has a blank and the ms since the first sending after the number. If the server was started after that, the
- * kept reply may be lost, and the calls may have been dealt: the repetition fails.
- *
- *   keepReply(reply)   returns the reply
- */
-export const ONCE: string = /* lua */ `
-local replyKey, number, age = KEYS[${KEYS_PER_SERVICE + 1}], string.match(ARGV[6], '^(%d+) ?(%d*)$')
-local last = string.match(redis.call('GETRANGE', replyKey, 0, ${NUMBER_BYTES - 1}), '^(%d+)\\n')
-if last and num(last) > num(number) then return '' end
-if last == number then return string.sub(redis.call('GET', replyKey), #last + 2) end
-if age ~= '' then
-  local info = redis.pcall('INFO', 'server')
-  local uptime = type(info) == 'string' and string.match(info, 'uptime_in_seconds:(%d+)')
-  if uptime and num(uptime) * 1000 <= num(age) + 1000 then
-    return redis.error_reply('ERR The server was restarted after the calls had been sent')
-  end
-end
-local function keepReply(reply)
-  redis.call('SET', replyKey, number .. '\\n' .. reply, 'PX', ${REPLY_TTL})
-  return reply
-end
-`
 
 /**
  * Lua: `sendCalls(process, load, messages)` sends calls that were added to the load of a process, and writes its load. Strikes

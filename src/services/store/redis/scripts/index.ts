@@ -1,6 +1,7 @@
 import { Script, SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
-import { DISPATCH, DISPATCH_ALL, ONCE, SEND_CALLS } from './dispatch.ts'
-import { LEASES, ONE_SERVICE, PRELUDE } from './prelude.ts'
+import { once } from '../../../../kernel/redis/once.ts'
+import { DISPATCH, DISPATCH_ALL, SEND_CALLS } from './dispatch.ts'
+import { KEYS_PER_SERVICE, LEASES, ONE_SERVICE, PRELUDE } from './prelude.ts'
 import { CHECK, COUNT, MARK, PRUNE, REGISTER, REPORT, UNREGISTER } from './process.ts'
 import { READ_SETTING, WRITE_SETTING } from './settings.ts'
 
@@ -18,6 +19,9 @@ export interface ServicesScripts {
   readSetting: Script
   writeSetting: Script
 }
+
+/** The reply key is KEYS 6, the number of the batch ARGV 6. */
+const ONCE = once(KEYS_PER_SERVICE + 1, 6)
 
 /** Builds the scripts. `clock` defines `us` and `now`: conformance tests replace it, so that time is an argument. */
 export function buildServicesScripts(clock: string): ServicesScripts {
