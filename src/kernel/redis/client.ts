@@ -25,6 +25,7 @@ export interface RedisServerClient extends RedisClient {
   duplicate(...override: any[]): any
   ping(): Promise<unknown>
   subscribe(...channels: string[]): Promise<unknown>
+  unsubscribe(...channels: string[]): Promise<unknown>
 }
 
 /** A client of a whole cluster. */

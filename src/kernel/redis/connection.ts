@@ -13,6 +13,7 @@ import { warnOnce } from '../telemetry.ts'
 import { type Clock, rootContext, systemClock } from '../time.ts'
 import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
 import { RedisCensus } from './census.ts'
+import type { ChannelListener } from './channels.ts'
 import {
   BRAND,
   clientFor,
@@ -70,6 +71,8 @@ export class Connection implements AsyncDisposable {
   readonly cluster: boolean
   /** Whether plain reads see what scripts have written: not if a cluster client reads from replicas. */
   readonly readsPrimary: boolean
+  /** The option `channelPrefix` and the version of the format. A colon follows it in the names of all channels. @internal */
+  readonly channelPrefix: string
   /** Prefix of the channels of all processes, before the id of an inbox. @internal */
   readonly inboxPrefix: string
   /** The channel of this process. @internal */
@@ -101,10 +104,10 @@ export class Connection implements AsyncDisposable {
     this.cluster = isCluster(client)
     this.readsPrimary = readsPrimary(client)
     this.clock = clock
-    const prefix = `${channelPrefix}:${FORMAT}`
-    this.inboxPrefix = `${prefix}:inbox:`
+    this.channelPrefix = `${channelPrefix}:${FORMAT}`
+    this.inboxPrefix = `${this.channelPrefix}:inbox:`
     this.inboxChannel = this.inboxPrefix + this.inbox.id
-    this.broadcastChannel = `${prefix}:all`
+    this.broadcastChannel = `${this.channelPrefix}:all`
     this.#gate = new CommandGate(client, owned, this.clock, () => warnOfEviction(client))
     this.#subscriber = new Subscriber(
       () => subscriberFor(client),
@@ -186,6 +189,20 @@ export class Connection implements AsyncDisposable {
     return () => this.#listeners.delete(listener)
   }
 
+  /**
+   * Listens to a channel, on the subscription of this process, until the returned function is called. `channel`: the full name,
+   * in well-formed Unicode, below {@link channelPrefix}: an ACL allows that. UNSUBSCRIBE needs a permission too: without it, Redis
+   * goes on sending messages that nobody wants, until the next reconnection. @internal
+   * @throws ClosedError; Error if this is a channel of the connection itself.
+   */
+  subscribe(channel: string, listener: ChannelListener): () => void {
+    if (this.#state === 'closed') throw new ClosedError('The connection is closed')
+    if (channel === this.inboxChannel || channel === this.broadcastChannel)
+      throw new Error(`The channel ${channel} belongs to the connection`)
+    this.open()
+    return this.#subscriber.channels.subscribe(channel, listener)
+  }
+
   /** Adds what a layer of this process answers to a census. The returned function removes it. @internal */
   contribute(layer: string, contributor: Contributor): () => void {
     return this.#census.contribute(layer, contributor)
@@ -215,6 +232,7 @@ export class Connection implements AsyncDisposable {
 
   #message(channel: string, message: Buffer): void {
     if (channel === this.inboxChannel) this.inbox.deliver(message)
+    else if (channel !== this.broadcastChannel) this.#subscriber.channels.deliver(channel, message)
     else if (!this.#census.onBroadcast(message)) this.#notify((listener) => listener.broadcast(message))
   }
 

@@ -2,6 +2,7 @@ import { assertTransition, TransientMap, type Transitions } from '../collections
 import { FORMAT, ID_LENGTH, newId } from '../keys.ts'
 import { emit } from '../telemetry.ts'
 import { type Clock, nextTurn, type Timer } from '../time.ts'
+import { Channels } from './channels.ts'
 import type { RedisServerClient } from './client.ts'
 import { isErrorReply, safeCopy } from './diagnosis.ts'
 
@@ -97,7 +98,7 @@ const MAX_RETRY_DELAY_MS = 1000
 /** Receives the events of a subscriber. */
 export interface SubscriberEvents {
   message(channel: string, message: Buffer): void
-  /** Subscribed to all channels from now on. */
+  /** Subscribed to its own channels from now on. */
   up(): void
   /** The subscription is lost. Messages may have been missed for up to 2 s. */
   down(): void
@@ -146,8 +147,10 @@ const SUBSCRIBER_TRANSITIONS: Transitions<SubscriberState['kind']> = {
  * with a new client. The pings detect a black-holed connection, which causes no event.
  */
 export class Subscriber {
+  /** The channels of layers, beside its own. Their messages are events of the subscriber too. */
+  readonly channels: Channels = new Channels((client, error) => this.#onFailure(client, error))
   readonly #createClient: () => RedisServerClient | undefined
-  readonly #channels: readonly string[]
+  readonly #ownChannels: readonly string[]
   readonly #events: SubscriberEvents
   readonly #clock: Clock
   #state: SubscriberState = { kind: 'idle' }
@@ -156,12 +159,12 @@ export class Subscriber {
 
   constructor(
     make: () => RedisServerClient | undefined,
-    channels: readonly string[],
+    ownChannels: readonly string[],
     events: SubscriberEvents,
     clock: Clock,
   ) {
     this.#createClient = make
-    this.#channels = channels
+    this.#ownChannels = ownChannels
     this.#events = events
     this.#clock = clock
   }
@@ -200,7 +203,7 @@ export class Subscriber {
     })
     client
       .connect()
-      .then(() => client.subscribe(...this.#channels))
+      .then(() => this.#subscribe(client))
       .then(() => this.#onSubscribed(client), fail)
   }
 
@@ -214,6 +217,10 @@ export class Subscriber {
     }
   }
 
+  async #subscribe(client: RedisServerClient): Promise<void> {
+    if (this.#uses(client)) await this.channels.connect(client, this.#ownChannels)
+  }
+
   #uses(client: RedisServerClient): boolean {
     return 'client' in this.#state && this.#state.client === client
   }
@@ -225,6 +232,8 @@ export class Subscriber {
     this.#pingLater(client)
     emit('connection', { link: 'subscription', up: true })
     this.#events.up()
+    // A listener may have closed it.
+    if (this.#uses(client)) this.channels.onUp(client)
   }
 
   #pingLater(client: RedisServerClient): void {
@@ -261,6 +270,7 @@ export class Subscriber {
     this.#lastError = error && safeCopy(error)
     this.#retryLater()
     client.disconnect()
+    this.channels.onDown()
     if (!up) return
     emit('connection', { link: 'subscription', up: false, error: this.#lastError })
     this.#events.down()
@@ -285,6 +295,7 @@ export class Subscriber {
     if (state.kind === 'closed') return
     this.#stopTimer()
     this.#enter({ kind: 'closed' })
+    this.channels.close()
     if ('client' in state) state.client.disconnect()
   }
 }
