@@ -67,7 +67,7 @@ class Process implements AsyncDisposable {
   }
 }
 
-test('services store - the calls, reports and registrations of one tick share a command', async () => {
+test('services store - the calls, reports, registrations and their ends of one tick share a command', async () => {
   await using t = await setup()
   await using process = await Process.open(t.redis)
   const { store } = process
@@ -97,6 +97,7 @@ test('services store - the calls, reports and registrations of one tick share a 
     [2, () => Promise.all(Array.from({ length: 50 }, (_, index) => process.dispatch(`${index}`)))],
     [1, () => report(1)],
     [2, () => report(50)],
+    [1, () => Promise.all(names.map((name) => store.unregister(name, message('w'), WITHIN)))],
   ]
   // The first use of a script sends its text too.
   for (const [, step] of steps) await step()
@@ -189,6 +190,14 @@ test('services store - a service whose keys are not ours does not hinder the oth
   assert.equal(add, undefined)
   assert.equal((await process.dispatch('a')).kind, 'dealt')
   await assert.rejects(process.dispatch('a', 'bad'), /WRONGTYPE/)
+  const ends = ['bad', 'add'].map((name) =>
+    process.store.unregister(name, message(`last of ${name}`), WITHIN),
+  )
+  const [badEnd, addEnd] = await Promise.allSettled(ends)
+  assert.ok(badEnd?.status === 'rejected' && /WRONGTYPE/.test(`${badEnd.reason}`), `${badEnd?.status}`)
+  assert.equal(addEnd?.status, 'fulfilled')
+  assert.deepEqual(await process.dispatch('b'), { kind: 'none' })
+  await until(() => process.bodies.includes('last of add'), { what: 'the last message' })
 })
 
 test('services store - records that somebody has written by hand', async () => {

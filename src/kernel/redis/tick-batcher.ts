@@ -1,44 +1,49 @@
 import { atEndOfTick } from '../time.ts'
 
-/** Most items of one script. It blocks the server, so it must be short. */
+/** Most items of one script, unless the batcher says otherwise. It blocks the server, so it must be short. */
 const MAX_ITEMS = 25
 
 /** Most bytes of the items of one script, unless it has only one: a call that is too large must not fail others with it. */
 const MAX_BYTES = 256 * 1024
 
-/** Collects the items of one tick, target and time limit, and sends them together. `target`: what one script is about. */
+/** Sends items of one group, together. */
+type SendItems<Item> = (group: string, items: readonly Item[], within: number) => void
+
+/** Collects the items of one tick, group (what a script is about) and time limit, and sends them together. */
 export class TickBatcher<Item extends { readonly bytes: number }> {
-  readonly #send: (target: string, items: readonly Item[], within: number) => void
+  readonly #send: SendItems<Item>
+  readonly #maxItems: number
   readonly #pending = new Map<string, Item[]>()
 
-  constructor(send: (target: string, items: readonly Item[], within: number) => void) {
+  constructor(send: SendItems<Item>, maxItems: number = MAX_ITEMS) {
     this.#send = send
+    this.#maxItems = maxItems
   }
 
-  add(target: string, item: Item, within: number): void {
-    const group = `${within} ${target}`
-    const pending = this.#pending.get(group)
+  add(group: string, item: Item, within: number): void {
+    const key = `${within} ${group}`
+    const pending = this.#pending.get(key)
     if (pending) return void pending.push(item)
     const items = [item]
-    this.#pending.set(group, items)
+    this.#pending.set(key, items)
     atEndOfTick(() => {
-      this.#pending.delete(group)
-      this.#sendAll(target, items, within)
+      this.#pending.delete(key)
+      this.#sendAll(group, items, within)
     })
   }
 
-  #sendAll(target: string, items: readonly Item[], within: number): void {
+  #sendAll(group: string, items: readonly Item[], within: number): void {
     let batch: Item[] = []
     let bytes = 0
     for (const item of items) {
-      if (batch.length === MAX_ITEMS || (batch.length > 0 && bytes + item.bytes > MAX_BYTES)) {
-        this.#send(target, batch, within)
+      if (batch.length === this.#maxItems || (batch.length > 0 && bytes + item.bytes > MAX_BYTES)) {
+        this.#send(group, batch, within)
         batch = []
         bytes = 0
       }
       batch.push(item)
       bytes += item.bytes
     }
-    this.#send(target, batch, within)
+    this.#send(group, batch, within)
   }
 }

@@ -63,13 +63,13 @@ export class Broadcast implements CallListener, OpenCall, Pending {
     const { store, clock, within, calls } = this.#deps
     const attempt = { id: this.#id, from: store.address, left: this.#timeout, attempt: 1, turn: 1 }
     const message = callMessage(attempt, this.#terms)
-    const dispatched = { id: this.#id, turn: 1, at: clock.now() }
+    const dispatched = { id: this.#id, turn: 1, service, at: clock.now() }
     try {
       const dealt = await store.dispatchAll(service, message, within)
       this.#asked = new Set(dealt.map(({ process }) => process))
       if (this.#state === 'closed') return this.#tellUnwanted()
       for (const { process, leaseLeft } of dealt)
-        if (!this.#answered.has(process)) calls.watch(dispatched, service, process, leaseLeft)
+        if (!this.#answered.has(process)) calls.watch(dispatched, process, leaseLeft)
     } catch (error) {
       const ran = mayHaveHappened(error as Error) ? 'maybe' : 'no'
       this.#failure ??= { error: withRan(error as Error, { key: this.#terms.event, ran }) }

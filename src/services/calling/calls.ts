@@ -15,17 +15,19 @@ export interface CallListener {
 const SWEEP_MS = 250
 /** A process that is asked, and does not answer within this time, is lost, ms. */
 const ANSWER_TIMEOUT_MS = 1000
+/** What is announced within this time is asked about together, ms: a process that closes says so of each of its services. */
+const ANNOUNCED_PAUSE_MS = 50
 
 /**
  * trusted   its lease holds, or it has answered lately
  * checking  its lease should be over: the record is read
- * asking    its record is gone, after FLUSHALL or because others have struck it off: it is asked itself
+ * asking    its record is gone, after FLUSHALL or because others have struck it off, or is said to be: it is asked itself
  *
  * | event                      | trusted  | checking | asking  |
  * | -------------------------- | -------- | -------- | ------- |
  * | the lease should be over   | checking |          |         |
  * | no sign of acceptance      | asking   |          |         |
- * | struck off                 | asking   |          |         |
+ * | a service of calls is down | asking   |          |         |
  * | record: lease holds; error |          | trusted  |         |
  * | record: lease is over      |          | lost     |         |
  * | record: unknown            |          | asking   |         |
@@ -38,20 +40,21 @@ type PeerState = 'trusted' | 'checking' | 'asking'
 
 /** A dispatch of a call to a process. */
 export interface Dispatched extends Queried {
+  readonly service: string
   readonly at: number
 }
 
 /** A process that runs calls of this one. Its leases on all services are renewed together: any of them shows that it lives. */
 class Peer {
   readonly process: string
-  /** The service of the last call. */
-  service: string
   readonly calls = new TransientMap<string, Dispatched>()
   state: PeerState = 'trusted'
   /** By the clock, ms: the end of its lease while trusted, of the wait for its answer while asking. */
   until = 0
-  /** It is to be asked what became of its calls. */
-  unasked = false
+  /** The service of the last call. */
+  service: string
+  /** Calls that it must be asked about. Some may be over. */
+  mustAsk: Set<string> | undefined
   /** On a cluster: when it must have shown that it has accepted a call. */
   acceptBy = Number.POSITIVE_INFINITY
 
@@ -67,6 +70,9 @@ export class Calls {
   readonly #listeners = new TransientMap<string, CallListener>()
   readonly #peers = new TransientMap<string, Peer>()
   #sweepTimer: Timer | undefined
+  #announcedTimer: Timer | undefined
+  /** Processes that must be asked about their calls of services, which they do not serve any more. */
+  #down = new Map<string, Set<string>>()
   /** When replies may last have been lost, by the clock, ms. */
   #recoveredAt = Number.NEGATIVE_INFINITY
   /** Answers to calls that are over. */
@@ -85,18 +91,18 @@ export class Calls {
   }
 
   /** A process was given the call. */
-  watch(call: Dispatched, service: string, process: string, leaseLeft: number): void {
+  watch(call: Dispatched, process: string, leaseLeft: number): void {
     const { clock, store } = this.#context
     const now = clock.now()
     let peer = this.#peers.get(process)
     if (!peer) {
-      peer = new Peer(process, service)
+      peer = new Peer(process, call.service)
       this.#peers.set(process, peer)
     }
-    peer.service = service
+    peer.service = call.service
     peer.calls.set(call.id, call)
     // It was under way when the others were asked for: its reply may have been lost too.
-    if (call.at <= this.#recoveredAt) peer.unasked = true
+    if (call.at <= this.#recoveredAt) mustAsk(peer, [call])
     if (peer.state === 'trusted') peer.until = Math.max(peer.until, now + leaseLeft)
     // The number of receivers would have told.
     if (!store.countsReceivers) peer.acceptBy = Math.min(peer.acceptBy, now + ANSWER_TIMEOUT_MS)
@@ -138,9 +144,9 @@ export class Calls {
   }
 
   #examine(peer: Peer, now: number): void {
-    if (peer.unasked) this.#query(peer)
+    if (peer.mustAsk) this.#queryDue(peer)
     if (peer.state === 'trusted') {
-      if (now >= peer.acceptBy) this.#ask(peer, now)
+      if (now >= peer.acceptBy) this.#ask(peer)
       else if (now >= peer.until) void this.#check(peer)
     } else if (peer.state === 'asking') {
       if (now >= peer.until) this.#lose(peer)
@@ -156,16 +162,17 @@ export class Calls {
       .catch(() => renewalRetryPause(options.lease))
     if (peer.state !== 'checking') return
     if (health === 'lost') return this.#lose(peer)
-    if (health === 'unknown') return this.#ask(peer, clock.now())
+    if (health === 'unknown') return this.#ask(peer)
     peer.state = 'trusted'
     peer.until = clock.now() + health
   }
 
-  #ask(peer: Peer, now: number): void {
+  /** Asks a process whether it lives, and about calls. Without an answer it is lost, but not before `leaseEndsAt`. */
+  #ask(peer: Peer, calls: readonly Dispatched[] = [...peer.calls.values()], leaseEndsAt = 0): void {
     peer.state = 'asking'
     peer.acceptBy = Number.POSITIVE_INFINITY
-    peer.until = now + ANSWER_TIMEOUT_MS
-    this.#query(peer)
+    peer.until = Math.max(this.#context.clock.now() + ANSWER_TIMEOUT_MS, leaseEndsAt)
+    this.#query(peer, calls)
   }
 
   #lose(peer: Peer): void {
@@ -173,19 +180,27 @@ export class Calls {
     for (const [id] of peer.calls.entries()) this.#listeners.get(id)?.onProcessLost(peer.process)
   }
 
-  /** Asks a process what became of its calls. */
-  #query(peer: Peer): void {
-    const { process, calls } = peer
+  /** Asks a process about the calls that it must be asked about. */
+  #queryDue(peer: Peer): void {
+    const due: Dispatched[] = []
+    for (const id of peer.mustAsk ?? []) {
+      const call = peer.calls.get(id)
+      if (call) due.push(call)
+    }
+    peer.mustAsk = undefined
+    this.#query(peer, due)
+  }
+
+  /** Asks a process what became of calls. */
+  #query(peer: Peer, calls: readonly Dispatched[] = [...peer.calls.values()]): void {
     const { store, within, clock } = this.#context
-    peer.unasked = false
     const now = clock.now()
-    const all = [...calls.values()]
-    for (let from = 0; from < all.length; from += MAX_QUERY) {
-      const page = all.slice(from, from + MAX_QUERY)
+    for (let from = 0; from < calls.length; from += MAX_QUERY) {
+      const page = calls.slice(from, from + MAX_QUERY)
       const age = Math.max(...page.map(({ at }) => now - at))
-      store.send(process, queryMessage(store.address, age, page), within).catch(() => {
-        peer.unasked = true
-      })
+      store
+        .send(peer.process, queryMessage(store.address, age, page), within)
+        .catch(() => mustAsk(peer, page))
     }
   }
 
@@ -196,18 +211,39 @@ export class Calls {
     for (const peer of peers) if (peer) this.#query(peer)
   }
 
-  /** The process serves a service no more, or was struck off. If it does not answer either, it is lost with its lease. */
-  onDown(process: string): void {
-    const peer = this.#peers.get(process)
-    if (peer?.state !== 'trusted') return this.recover(process)
-    const now = this.#context.clock.now()
-    const leaseEndsAt = peer.until
-    this.#recoveredAt = now
-    this.#ask(peer, now)
-    peer.until = Math.max(peer.until, leaseEndsAt)
+  /**
+   * The process does not serve a service any more, or was struck off. It is asked about the calls of the service, once for
+   * all announcements of a short time. If it does not answer either, it is lost with its lease.
+   */
+  onDown(service: string, process: string): void {
+    const { clock } = this.#context
+    this.#recoveredAt = clock.now()
+    if (!this.#peers.has(process)) return
+    const services = this.#down.get(process) ?? new Set()
+    this.#down.set(process, services.add(service))
+    this.#announcedTimer ??= clock.after(ANNOUNCED_PAUSE_MS, this.#askDown, true)
+  }
+
+  readonly #askDown = (): void => {
+    this.#announcedTimer = undefined
+    const down = this.#down
+    this.#down = new Map()
+    for (const [process, services] of down) {
+      const peer = this.#peers.get(process)
+      const calls = [...(peer?.calls.values() ?? [])].filter(({ service }) => services.has(service))
+      if (!peer || calls.length === 0) continue
+      if (peer.state === 'trusted') this.#ask(peer, calls, peer.until)
+      else this.#query(peer, calls)
+    }
   }
 
   close(): void {
     this.#sweepTimer?.cancel()
+    this.#announcedTimer?.cancel()
   }
+}
+
+function mustAsk(peer: Peer, calls: readonly Dispatched[]): void {
+  peer.mustAsk ??= new Set()
+  for (const { id } of calls) peer.mustAsk.add(id)
 }

@@ -132,7 +132,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
     const left = mode === 'stream' ? Number.POSITIVE_INFINITY : Math.min(tried.deadline, this.deadline) - now
     const turn = ++this.#turn
     const attempt = { id: this.id, from: store.address, left: Math.max(0, left), attempt: this.#tries, turn }
-    const dispatched = { id: this.id, turn, at: now }
+    const dispatched = { id: this.id, turn, service, at: now }
     const handler: DispatchHandler = {
       onReply: (reply) => this.#onDispatched(tried, reply, dispatched),
       onError: (error) => this.#onDispatchFailed(tried, error, turn),
@@ -167,7 +167,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
     if (this.#refusedEarly.delete(dispatched.turn)) return
     if (this.#mayRun.has(process)) this.#earlierMayRun = true
     this.#mayRun.set(process, dispatched.turn)
-    this.#deps.calls.watch(dispatched, this.#terms.service, process, leaseLeft)
+    this.#deps.calls.watch(dispatched, process, leaseLeft)
     tried.process = process
     if (tried !== this.#try || this.#state !== 'choosing') return
     this.#enter('dealt')

@@ -18,6 +18,7 @@ import type {
   ServicesStore,
   StoreListener,
 } from '../store.ts'
+import { DispatchItem, MAX_SERVICES, ReportItem, UnregisterItem } from './batches.ts'
 import { type ServicesScripts, servicesScripts } from './scripts/index.ts'
 import { type Argument, ServiceCalls } from './service-calls.ts'
 import {
@@ -36,46 +37,6 @@ export interface RedisServicesStoreOptions {
   scripts?: ServicesScripts
 }
 
-/** Services that one script registers at most. It blocks the server, so it must be short. */
-const MAX_REGISTRATIONS = 50
-
-/** A call to be dealt. A class, not a literal: see kernel/collections.ts. */
-class DispatchItem {
-  readonly dispatch: Dispatch
-  readonly handler: DispatchHandler
-
-  constructor(dispatch: Dispatch, handler: DispatchHandler) {
-    this.dispatch = dispatch
-    this.handler = handler
-  }
-
-  get bytes(): number {
-    return this.dispatch.message.body.length
-  }
-}
-
-/** A report to be sent. */
-class ReportItem {
-  readonly load: Load
-  readonly replies: readonly Addressed[]
-  readonly bytes: number
-  readonly resolve: () => void
-  readonly reject: (error: Error) => void
-
-  constructor(
-    load: Load,
-    replies: readonly Addressed[],
-    resolve: () => void,
-    reject: (error: Error) => void,
-  ) {
-    this.load = load
-    this.replies = replies
-    this.bytes = replies.reduce((sum, { message }) => sum + message.body.length, 0)
-    this.resolve = resolve
-    this.reject = reject
-  }
-}
-
 /** The records of services on Redis: each transition is one script, on keys of one slot. */
 export class RedisServicesStore implements ServicesStore {
   readonly address: string
@@ -84,10 +45,13 @@ export class RedisServicesStore implements ServicesStore {
   readonly #scripts: ServicesScripts
   readonly #calls: ServiceCalls
   readonly #slots = new ReplySlots()
+  /** Services of one script at most. */
+  readonly #maxServices: number
   /** Where messages to this process arrive in the inbox. Its kept replies have this name too. */
   readonly #nonce = newId()
   readonly #dispatches: TickBatcher<DispatchItem>
   readonly #reports: TickBatcher<ReportItem>
+  readonly #unregistrations: TickBatcher<UnregisterItem>
   /** The last dispatch, report or message. */
   #lastSent: Promise<unknown> = Promise.resolve()
   /** Undefined until {@link open}. */
@@ -102,6 +66,12 @@ export class RedisServicesStore implements ServicesStore {
     this.#calls = new ServiceCalls(connection, prefix)
     this.#dispatches = new TickBatcher((service, items, within) => this.#dispatch(service, items, within))
     this.#reports = new TickBatcher((service, items, within) => this.#report(service, items, within))
+    // On a cluster, the keys of one script must be in one slot.
+    this.#maxServices = connection.cluster ? 1 : MAX_SERVICES
+    this.#unregistrations = new TickBatcher(
+      (_, items, within) => void this.#unregister(items, within),
+      this.#maxServices,
+    )
   }
 
   get countsReceivers(): boolean {
@@ -234,36 +204,39 @@ export class RedisServicesStore implements ServicesStore {
     registrations: readonly Registration[],
     within: number,
   ): Promise<readonly (Error | undefined)[]> {
-    // On a cluster, the keys of one script must be in one slot.
-    const size = this.#connection.cluster ? 1 : MAX_REGISTRATIONS
     const batches: Promise<(Error | undefined)[]>[] = []
-    for (let from = 0; from < registrations.length; from += size)
-      batches.push(this.#register(registrations.slice(from, from + size), within))
+    for (let from = 0; from < registrations.length; from += this.#maxServices)
+      batches.push(this.#register(registrations.slice(from, from + this.#maxServices), within))
     return (await Promise.all(batches)).flat()
   }
 
-  async #register(registrations: readonly Registration[], within: number): Promise<(Error | undefined)[]> {
-    const keys: string[] = []
-    const args: Argument[] = [...this.#calls.head(), this.address]
-    for (const { service, limit, lease, info, load } of registrations) {
-      const { all, name } = this.#calls.keys(service)
-      keys.push(...all)
-      args.push(name, Number.isFinite(limit) ? String(limit) : '-1', String(lease), info)
-      args.push(String(load.received), String(load.finished))
-    }
-    try {
-      const reply = await this.#connection.call(this.#scripts.register.with(keys, args), within)
-      return (reply as unknown[]).map((failure) =>
-        String(failure) === '' ? undefined : refusedError(failure),
-      )
-    } catch (error) {
-      return registrations.map(() => error as Error)
-    }
+  #register(registrations: readonly Registration[], within: number): Promise<(Error | undefined)[]> {
+    const args = ({ limit, lease, info, load }: Registration) => [
+      ...[Number.isFinite(limit) ? String(limit) : '-1', String(lease), info],
+      ...[String(load.received), String(load.finished)],
+    ]
+    return this.#calls.callForEach(this.#scripts.register, this.address, registrations, args, within)
   }
 
-  async unregister(service: string, message: Message, within: number): Promise<void> {
-    const args = [this.address, encodeMessage(message)]
-    await this.#calls.call(this.#scripts.unregister, service, args, within)
+  /** A process that closes unregisters its services in one tick: they share scripts. */
+  unregister(service: string, message: Message, within: number): Promise<void> {
+    return new Promise((resolve, reject) =>
+      this.#unregistrations.add(
+        '',
+        new UnregisterItem(service, encodeMessage(message), resolve, reject),
+        within,
+      ),
+    )
+  }
+
+  async #unregister(items: readonly UnregisterItem[], within: number): Promise<void> {
+    const args = ({ message }: UnregisterItem) => [message]
+    const errors = await this.#calls.callForEach(this.#scripts.unregister, this.address, items, args, within)
+    for (const [index, { resolve, reject }] of items.entries()) {
+      const error = errors[index]
+      if (error) reject(error)
+      else resolve()
+    }
   }
 
   async mark(service: string, message: Message, within: number): Promise<void> {

@@ -1,6 +1,7 @@
 import { FORMAT, keySegment } from '../../../kernel/keys.ts'
 import type { Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
+import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 
 export type Argument = string | Buffer
 
@@ -57,5 +58,30 @@ export class ServiceCalls {
   call(script: Script, service: string, args: readonly Argument[], within: number): Promise<unknown> {
     const { all, name } = this.keys(service)
     return this.connection.call(script.with(all, [...this.head(), name, ...args]), within)
+  }
+
+  /** Calls a script about several services for a process. Resolves with the error of each. */
+  async callForEach<Item extends { readonly service: string }>(
+    script: Script,
+    process: string,
+    items: readonly Item[],
+    argsOf: (item: Item) => readonly Argument[],
+    within: number,
+  ): Promise<(Error | undefined)[]> {
+    const keys: string[] = []
+    const args: Argument[] = [...this.head(), process]
+    for (const item of items) {
+      const { all, name } = this.keys(item.service)
+      keys.push(...all)
+      args.push(name, ...argsOf(item))
+    }
+    try {
+      const reply = await this.connection.call(script.with(keys, args), within)
+      return (reply as unknown[]).map((failure) =>
+        String(failure) === '' ? undefined : refusedError(failure),
+      )
+    } catch (error) {
+      return items.map(() => error as Error)
+    }
   }
 }

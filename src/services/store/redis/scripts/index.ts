@@ -31,7 +31,7 @@ export function buildServicesScripts(clock: string): ServicesScripts {
     dispatchAll: build(ONE_SERVICE, ONCE, LEASES, SEND_CALLS, DISPATCH_ALL),
     report: build(ONE_SERVICE, REPORT),
     register: build(LEASES, REGISTER),
-    unregister: build(ONE_SERVICE, LEASES, UNREGISTER),
+    unregister: build(LEASES, UNREGISTER),
     mark: build(ONE_SERVICE, MARK),
     check: build(ONE_SERVICE, LEASES, CHECK),
     count: build(ONE_SERVICE, COUNT),

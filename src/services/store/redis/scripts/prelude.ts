@@ -37,6 +37,7 @@ export const KEYS_PER_SERVICE = 5
  *
  *   num(text)                     the number that a text says; 0 if it says none
  *   int(number)                   the digits of a whole number, without an exponent
+ *   failureOf(problem)            the text of what pcall has caught
  *   us, now                       µs and ms since the epoch, by the server's clock
  *   open(n, name)                 what follows is about the n-th service of KEYS, whose name is given as JSON
  *   keep(key, ms)                 keeps a key for at least so long
@@ -51,6 +52,7 @@ export const KEYS_PER_SERVICE = 5
 export const PRELUDE: string = /* lua */ `
 local function num(text) return tonumber(text or '') or 0 end
 local function int(number) return string.format('%.0f', number) end
+local function failureOf(problem) return type(problem) == 'table' and problem.err or problem end
 -- While a slot is being migrated, a key that a script has emptied cannot be used again: the script would fail half-way.
 local probe = ARGV[2] == '1' and redis.pcall('EXISTS', KEYS[1] .. '-')
 if type(probe) == 'table' and string.find(probe.err, 'non local', 1, true) then

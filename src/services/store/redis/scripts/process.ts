@@ -48,19 +48,29 @@ end
 for n = 1, (#ARGV - 5) / 6 do
   open(n, ARGV[6 * n])
   local isDone, problem = pcall(register, unpack(ARGV, 6 * n + 1, 6 * n + 5))
-  failures[n] = isDone and '' or type(problem) == 'table' and problem.err or problem
+  failures[n] = isDone and '' or failureOf(problem)
   -- What it has written before must have an expiry.
   if not isDone then pcall(keepAll, ARGV[6 * n + 2]) end
 end
 return failures
 `
 
-/** ARGV    5 service  6 process  7 message for it, after the last call that was dealt to it */
+/**
+ * Strikes a process off services. A service that fails does not hinder the others.
+ *
+ * ARGV    5 process; for each service: name, message for the process, after the last call that was dealt to it
+ * returns for each service an empty string, or why it has failed
+ */
 export const UNREGISTER: string = /* lua */ `
-local process = ARGV[6]
-if leaseLeft(process) then strike(process) end
-send(process, ARGV[7])
-return 1
+local process, failures, messages = ARGV[5], {}, {}
+for n = 1, (#ARGV - 5) / 2 do
+  open(n, ARGV[4 + 2 * n])
+  local isDone, problem = pcall(function() if leaseLeft(process) then strike(process) end end)
+  failures[n] = isDone and '' or failureOf(problem)
+  messages[n] = string.sub(process, ${ID_LENGTH + 1}) .. ARGV[5 + 2 * n]
+end
+sendTo(string.sub(process, 1, ${ID_LENGTH}), messages)
+return failures
 `
 
 /** ARGV    5 service  6 process  7 kind  8 more fields  9 body of a message for it */
