@@ -4,6 +4,7 @@ import { TransientSet } from '../kernel/collections.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
+import { emit } from '../kernel/telemetry.ts'
 import { Deadlines } from '../kernel/time.ts'
 import { Locker } from '../locker/index.ts'
 import type { OpenCall } from './calling/call-terms.ts'
@@ -278,8 +279,10 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       for (const changed of this.#settingListeners.get(key) ?? []) changed()
       return
     }
-    if (kind === 'down') this.#calls.onDown(announcement.service, announcement.process)
-    else for (const arrived of [...(this.#arrivals.get(announcement.service) ?? [])]) arrived()
+    const { service, process } = announcement
+    emit('process', { service, process, up: kind === 'up' })
+    if (kind === 'down') this.#calls.onDown(service, process)
+    else for (const arrived of [...(this.#arrivals.get(service) ?? [])]) arrived()
     const info = parseInfo(announcement.info)
     if (info) this.emit(kind, info)
   }
