@@ -1,5 +1,6 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { ClosedError, UnavailableError } from '../errors.ts'
+import { emit } from '../kernel/telemetry.ts'
 import type { Clock, Timer } from '../kernel/time.ts'
 import type { Member } from './context.ts'
 import { type Instances, RendezvousPlaces } from './places/rendezvous-places.ts'
@@ -142,6 +143,7 @@ export class BusInstances {
 
   #onConnected(member: Member, before: Reachability | undefined): void {
     this.#reachability.set(member, 'online')
+    emit('instance', { instance: member.instance.name, up: true })
     for (const leases of [member.queueLeases, member.topicLeases, member.objectLeases]) leases.renewNow()
     if (before === 'away') this.#listener.onRestored(member.instance.name)
     if (!this.#areAllOnline) return
@@ -153,6 +155,7 @@ export class BusInstances {
 
   #onAway(member: Member): void {
     this.#reachability.set(member, 'away')
+    emit('instance', { instance: member.instance.name, up: false })
     this.#listener.onDegraded(member.instance.name)
     const isAnyOnline = [...this.#reachability.values()].includes('online')
     if (isAnyOnline || !this.#isOnline) return

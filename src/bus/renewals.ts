@@ -1,4 +1,4 @@
-import { type Clock, outsideWork, type Timer } from '../kernel/time.ts'
+import type { Clock, Timer } from '../kernel/time.ts'
 
 /** A part of an interval: what is due within it is renewed together with what is due now. */
 const TOGETHER = 1 / 4
@@ -68,7 +68,7 @@ export class Renewals<Item, Reply> {
     let next = Number.POSITIVE_INFINITY
     for (const { dueAt } of this.#entries) next = Math.min(next, dueAt)
     this.#wakeAt(next)
-    void outsideWork(() => this.#renewAll(due, now))
+    void this.#renewAll(due, now)
   }
 
   /** Never rejects. An entry that fails is renewed again at its next time. */

@@ -1,6 +1,6 @@
 import { assertTransition, Fifo, type Transitions } from '../../kernel/collections.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import type { Timer } from '../../kernel/time.ts'
+import { rootContext, type Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { BusContext } from '../context.ts'
 import type { Incoming } from '../store/store.ts'
@@ -94,7 +94,7 @@ export class Consumption {
     this.#receiver = receiver
     this.#left = max
     refProcess(context.clock)
-    this.ended = this.#run().finally(() => unrefProcess(context.clock))
+    this.ended = rootContext.run(() => this.#run()).finally(() => unrefProcess(context.clock))
     this.ended.catch(() => {})
   }
 
