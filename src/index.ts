@@ -9,9 +9,40 @@
  * const answers = await Promise.all(Array.from({ length: 10 }, () => locker.run('answer', async () => 42)))
  */
 
+/** Message queues, channels, pub/sub, persisted objects and services over one or several Redis. */
+export {
+  type AttachOptions,
+  BUS_DEFAULTS,
+  Bus,
+  type BusEvents,
+  type BusOptions,
+  BusService,
+  type BusServiceEvents,
+  Channel,
+  type ChannelEvents,
+  type ChannelOptions,
+  type ConsumeOptions,
+  type InstanceSource,
+  MemoryBus,
+  type MemoryBusOptions,
+  type MessageInfo,
+  type Persisted,
+  Pubsub,
+  type PubsubEvents,
+  type PubsubOptions,
+  type PushOptions,
+  Queue,
+  type QueueMessage,
+  type ReplyFunction,
+  type ServeOptions,
+  type ServiceConnectOptions,
+  type ServiceRequestOptions,
+  type Throttle,
+} from './bus/index.ts'
 /** Failures. */
 export {
   AbortedError,
+  AlreadyAttachedError,
   BusyError,
   ClosedError,
   CodecError,
@@ -23,9 +54,11 @@ export {
   LeaseLostError,
   LockTimeoutError,
   NoServiceError,
+  NotAttachedError,
   NotLockedError,
   OverloadedError,
   ProcessLostError,
+  QueueFullError,
   type Ran,
   RemoteError,
   type RemoteFailure,

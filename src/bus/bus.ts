@@ -3,6 +3,7 @@ import { ContextEmitter } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
 import { BusService } from './bus-service.ts'
+import { AttachedQueues } from './census.ts'
 import { Channel } from './channel/channel.ts'
 import type { BusContext } from './context.ts'
 import { BusInstances } from './instances.ts'
@@ -16,6 +17,7 @@ import { ServiceEngines } from './service-engines.ts'
 import { instancesOf } from './sources.ts'
 import { MemoryBus } from './store/memory-store.ts'
 import { RedisInstance } from './store/redis/redis-instance.ts'
+import type { Instance } from './store/store.ts'
 
 export interface BusEvents {
   /** All instances are connected: for the first time, or after none was. */
@@ -35,6 +37,8 @@ const DEFAULT_GRACE = 5_000
 interface Session {
   readonly instances: BusInstances
   readonly engines: ServiceEngines
+  /** Ends the answers to a census. Undefined until the instances are used. */
+  stopContributing: (() => void)[] | undefined
 }
 
 /**
@@ -57,6 +61,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   readonly #context: BusContext
   /** What is called by a disconnect. */
   readonly #closers = new Set<() => Promise<void>>()
+  readonly #attachedQueues = new AttachedQueues()
   #session: Session
   #isClosed = false
   /** The `connect` that holds: it has resolved, or may do so. */
@@ -99,7 +104,8 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
       onDegraded: (instance) => this.emit('degraded', instance),
       onRestored: (instance) => this.emit('restored', instance),
     })
-    return { instances, engines: new ServiceEngines(this.#options, this.#memory) }
+    const engines = new ServiceEngines(this.#options, this.#memory)
+    return { instances, engines, stopContributing: undefined }
   }
 
   #assertOpen(): void {
@@ -109,8 +115,16 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   /** The instances, connected if they were not. @throws ClosedError */
   #open(): BusInstances {
     this.#assertOpen()
-    this.#session.instances.open()
-    return this.#session.instances
+    const { instances } = this.#session
+    instances.open()
+    this.#session.stopContributing ??= instances.all.map((instance) => this.#contribute(instance))
+    return instances
+  }
+
+  #contribute(instance: Instance): () => void {
+    const census =
+      instance instanceof RedisInstance ? instance.connection : (this.#memory as MemoryBus).census
+    return this.#attachedQueues.contribute(census, instance, this.#options.prefix)
   }
 
   /**
@@ -125,6 +139,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     this.#connecting = attempt
     try {
       await this.#disconnecting
+      if (this.#connecting !== attempt) this.#assertOpen()
       if (this.#isClosed) {
         this.#session = this.#newSession()
         this.#isClosed = false
@@ -147,7 +162,14 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
    */
   queue<M = unknown>(name: string): Queue<M> {
     checkName('name', name)
-    return new Queue<M>(name, this.#context)
+    const queue = new Queue<M>(name, this.#context)
+    const { clock, places } = this.#context
+    this.#attachedQueues.follow(
+      queue,
+      () => clock.now(),
+      async () => (await places.find('queue', name))?.instance,
+    )
+    return queue
   }
 
   /**
@@ -217,9 +239,9 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
    */
   disconnect({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
     checkTimeout('grace', grace)
+    this.#connecting = undefined
     if (this.#isClosed) return this.#disconnecting ?? Promise.resolve()
     this.#isClosed = true
-    this.#connecting = undefined
     const disconnecting = this.#disconnect(grace).finally(() => {
       this.#disconnecting = undefined
     })
@@ -228,9 +250,10 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   async #disconnect(grace: number): Promise<void> {
-    const { instances, engines } = this.#session
+    const { instances, engines, stopContributing = [] } = this.#session
     await this.#closeAll(grace)
     await engines.close(0)
+    for (const stop of stopContributing) stop()
     await instances.close()
   }
 

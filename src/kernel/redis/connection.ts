@@ -11,11 +11,11 @@ import {
 } from '../options.ts'
 import { warnOnce } from '../telemetry.ts'
 import { type Clock, rootContext, systemClock } from '../time.ts'
-import { addressOf } from './address.ts'
 import { ReplyCallbacks, type ReplyHandler, type Request } from './call.ts'
 import { RedisCensus } from './census.ts'
 import type { ChannelListener } from './channels.ts'
 import {
+  addressOf,
   BRAND,
   clientFor,
   isCluster,

@@ -1,4 +1,5 @@
 const { RedisQueue, Locker, RemoteError, Services, SoloflightError } = require('soloflight')
+const { Bus } = require('soloflight/bus')
 const { RemoteError: RemoteErrorOfErrors } = require('soloflight/errors')
 const { Connection } = require('soloflight/kernel')
 const { Locker: LockerOfLocker } = require('soloflight/locker')
@@ -95,5 +96,17 @@ describe.each([
     sums.on('add', (a, b) => a + b)
     expect(await services.require('sums').emit('add', 20, 22)).toBe(42)
     await services.close()
+  })
+
+  test('a message of a queue of a bus', async () => {
+    const bus = new Bus(connection ? { redis: connection, prefix: 'jest' } : {})
+    const queue = bus.queue('greetings')
+    await queue.attach()
+    await queue.push({ hello: 'world' })
+    for await (const { value } of queue) {
+      expect(value).toEqual({ hello: 'world' })
+      break
+    }
+    await bus.disconnect()
   })
 })

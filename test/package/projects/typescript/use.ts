@@ -1,4 +1,5 @@
 import { type Locker, type RedisQueue, RemoteError, type RunOptions } from 'soloflight'
+import { Bus, type Queue } from 'soloflight/bus'
 import { TimeoutError } from 'soloflight/errors'
 import { Connection } from 'soloflight/kernel'
 import { Locker as LockerOfLocker, type WorkContext } from 'soloflight/locker'
@@ -29,6 +30,9 @@ export async function serve(): Promise<number> {
   return services.require<Sums>('sums').emit('add', 1, 2)
 }
 
+export const bus = new Bus({ redis: [connection] })
+export const greetings: Queue<string> = bus.queue<string>('greetings')
+
 export function reasonOf(error: unknown): string | undefined {
   if (error instanceof RemoteError) return error.remote.name
   return error instanceof TimeoutError ? error.key : undefined
@@ -38,3 +42,5 @@ export function reasonOf(error: unknown): string | undefined {
 locker.run(42)
 // @ts-expect-error The contract has no such event.
 services.require<Sums>('sums').emit('subtract', 1, 2)
+// @ts-expect-error Messages of this queue are texts.
+greetings.push(42)

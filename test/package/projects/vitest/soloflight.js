@@ -1,4 +1,4 @@
-import { Connection, Locker, RedisQueue, RemoteError, Services } from 'soloflight'
+import { Bus, Connection, Locker, RedisQueue, RemoteError, Services } from 'soloflight'
 import { RemoteError as RemoteErrorOfErrors } from 'soloflight/errors'
 import { memoizeHandler } from 'soloflight/memoize/fetch'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -75,6 +75,18 @@ export function checkSoloflight(environment) {
       sums.on('add', (a, b) => a + b)
       expect(await services.require('sums').emit('add', 20, 22)).toBe(42)
       await services.close()
+    })
+
+    test('a message of a queue of a bus', async () => {
+      const bus = new Bus(connection ? { redis: connection, prefix: `vitest-${environment}` } : {})
+      const queue = bus.queue('greetings')
+      await queue.attach()
+      await queue.push({ hello: 'world' })
+      for await (const { value } of queue) {
+        expect(value).toEqual({ hello: 'world' })
+        break
+      }
+      await bus.disconnect()
     })
   })
 }
