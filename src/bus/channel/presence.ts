@@ -4,7 +4,7 @@ import type { Holder } from '../store/store.ts'
 /** What a presence needs to know, and whom it tells. */
 export interface PresenceDeps {
   readonly clock: Clock
-  /** Who has the role of the peer. Rejects if the instance does not answer. */
+  /** The process that has the role of the peer. Rejects if the instance does not answer. */
   inspect(): Promise<Holder | undefined>
   onCome(): void
   onGo(): void

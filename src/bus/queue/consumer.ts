@@ -11,7 +11,7 @@ const MAX_LOST = 10_000
 /** Pause after which an instance that did not answer is told again, ms. */
 const RETRY_MS = 100
 
-/** Who waits until messages are acknowledged. */
+/** A call of `ack` that waits for its effect. */
 interface Acknowledgement {
   readonly resolve: () => void
   readonly reject: (error: Error) => void

@@ -142,7 +142,7 @@ interface Life {
   readonly blocked: Map<string, SortedIds>
   readonly attachments: Map<string, Attachment>
   readonly consumers: Map<string, Consumer>
-  /** Who waits for a signal, since when. */
+  /** Attachments that wait for a signal, since when. */
   readonly waiting: Map<Waiting, number>
   /** Counts the exclusive consumers. */
   fence: number

@@ -4,7 +4,7 @@ import { recordBase, reservationKey } from '../keys.ts'
 export class QueueKeys {
   /** As the scripts take them: queue, messages, leases, ids, turns, waiting, metadata, closed. */
   readonly all: readonly string[]
-  /** Who may make the queue. */
+  /** The reservation: its token may make the queue. */
   readonly reservation: string
 
   constructor(prefix: string, queue: string) {
