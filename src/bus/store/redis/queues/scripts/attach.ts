@@ -16,11 +16,11 @@ if not openQueue(address) then
   if token ~= '' and redis.call('GET', KEYS[${KEYS_PER_QUEUE + 1}]) ~= token then return 'U' end
   ttl, maxsize, due = num(ARGV[4]), num(ARGV[5]), ${NEVER}
   expiresAt = now + ttl
-  set('e', int(expiresAt), 'd', int(due), 'm', int(maxsize), 'l', 0, 'c', 1, 'h', '', 'i', newLife, 't', int(ttl), 'f', 0)
+  redis.call('HSET', queueKey, 'e', int(expiresAt), 'd', int(due), 'm', int(maxsize), 'l', 0, 'c', 1, 'h', '', 'i', newLife, 't', int(ttl), 'f', 0)
   keep(queueKey)
 end
 local life = extend()
-set('a' .. address, watches .. string.sub(attachment or '0 0 0 0', 2))
+redis.call('HSET', queueKey, 'a' .. address, watches .. string.sub(attachment or '0 0 0 0', 2))
 holdLease(address)
 return life .. ' ' .. int(ttl) .. ' ' .. int(maxsize) .. ' ' .. (life == newLife and '0' or '1')
 `
@@ -38,7 +38,7 @@ local function extend()
   local terms = redis.call('HMGET', queueKey, 'i', 't')
   ttl = num(terms[2])
   expiresAt = now + ttl
-  set('e', int(expiresAt))
+  redis.call('HSET', queueKey, 'e', int(expiresAt))
   for _, key in ipairs({ queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey }) do keep(key) end
   return terms[1]
 end

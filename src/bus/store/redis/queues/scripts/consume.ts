@@ -48,7 +48,7 @@ openQueue(address)
 if not attachment then return 'D' end
 -- It consumed before, and could not say that it left.
 if string.find(attachment, '/', 1, true) then lose(address) end
-set('a' .. address, string.match(attachment, '^[^/]*') .. '/' .. int(lease) .. ' ' .. ARGV[5] .. ARGV[6])
+redis.call('HSET', queueKey, 'a' .. address, string.match(attachment, '^[^/]*') .. '/' .. int(lease) .. ' ' .. ARGV[5] .. ARGV[6])
 redis.call('ZADD', leasesKey, int(${ROLE} + now + lease), 'c' .. address)
 keep(leasesKey)
 limit(now + lease)
@@ -71,7 +71,7 @@ while scanned < ${MAX_SCANNED} do
     for n = 1, count do ids[n] = int(cursor + n - 1) end
     redis.call('XDEL', streamKey, unpack(ids))
     scanned, cursor = scanned + count, cursor + count
-    set('c', int(cursor))
+    redis.call('HSET', queueKey, 'c', int(cursor))
   end
 end
 return 0
@@ -156,7 +156,7 @@ local function collect(address, want, isReliable, reply)
     -- Of those that are blocked, there may be more.
     toRead = math.min(${CHUNK}, limit - count + #messages - (count - before))
   end
-  if cursor > from then set('c', int(cursor)) end
+  if cursor > from then redis.call('HSET', queueKey, 'c', int(cursor)) end
   return not isFull
 end
 `
@@ -182,7 +182,7 @@ end
 if isExclusive == '1' and holder == '' then
   ${SIGNALS}
   holder = address
-  set('h', holder, 'f', int(num(redis.call('HGET', queueKey, 'f')) + 1))
+  redis.call('HSET', queueKey, 'h', holder, 'f', int(num(redis.call('HGET', queueKey, 'f')) + 1))
   announceHolder()
 end
 local fence = holder == address and redis.call('HGET', queueKey, 'f') or '0'

@@ -1,12 +1,12 @@
 import { CLOSED_TTL } from '../../../queue-record.ts'
 import { MAX_METADATA } from '../../../store.ts'
-import { CHUNK, ROLE } from './prelude.ts'
+import { CHUNK, ROLE, WAITING_COUNT } from './prelude.ts'
 import { SIGNALS } from './signals.ts'
 
 /** returns `count ttlLeft maxsize`, and of the exclusive consumer `fence leaseLeft`; N: there is no queue */
 export const INSPECT: string = /* lua */ `
 if not openQueue() then return 'N' end
-local reply = int(waitingCount()) .. ' ' .. int(expiresAt - now) .. ' ' .. int(maxsize)
+local reply = int(${WAITING_COUNT}) .. ' ' .. int(expiresAt - now) .. ' ' .. int(maxsize)
 local leaseEnd = holder ~= '' and redis.call('ZSCORE', leasesKey, 'c' .. holder)
 if not leaseEnd then return reply end
 return reply .. ' ' .. redis.call('HGET', queueKey, 'f') .. ' ' .. int(math.max(0, num(leaseEnd) - ${ROLE} - now))
@@ -17,7 +17,7 @@ export const FLUSH: string = /* lua */ `
 if not openQueue() then return 0 end
 local count = redis.call('XLEN', streamKey)
 redis.call('UNLINK', streamKey, idsKey, turnsKey)
-set('c', int(last + 1))
+redis.call('HSET', queueKey, 'c', int(last + 1))
 ${SIGNALS}
 tellRoom()
 return count

@@ -4,20 +4,6 @@ import { SIGNALS } from './signals.ts'
 
 /** Lua: `removeAll(ids)` removes messages; ids are digits. If it was the turn of one, the next of its key waits again. */
 export const REMOVAL: string = /* lua */ `
-local function passTurn(key)
-  local prefix = 'b' .. #key .. ':' .. key
-  local member = idsOf(prefix, 1)[1]
-  if not member then
-    redis.call('HDEL', turnsKey, 'k' .. key)
-    return
-  end
-  local id = string.sub(member, #prefix + 2)
-  local redelivered = redis.call('HGET', turnsKey, id) or '0'
-  redis.call('HSET', turnsKey, 'k' .. key, id, id, redelivered .. ' ' .. key)
-  keep(turnsKey)
-  redis.call('ZADD', idsKey, 0, 'r' .. string.sub(member, #prefix + 1))
-  redis.call('ZREM', idsKey, member)
-end
 local function removeAll(ids)
   for from = 1, #ids, ${CHUNK} do
     local to = math.min(#ids, from + ${CHUNK - 1})
@@ -27,7 +13,20 @@ local function removeAll(ids)
       local mark = marks[n - from + 1]
       if mark and redis.call('HDEL', turnsKey, ids[n]) == 1 then
         local key = string.match(mark, '^%d+ (.*)$')
-        if key then passTurn(key) end
+        if key then
+          local prefix = 'b' .. #key .. ':' .. key
+          local member = idsOf(prefix, 1)[1]
+          if member then
+            local id = string.sub(member, #prefix + 2)
+            local redelivered = redis.call('HGET', turnsKey, id) or '0'
+            redis.call('HSET', turnsKey, 'k' .. key, id, id, redelivered .. ' ' .. key)
+            keep(turnsKey)
+            redis.call('ZADD', idsKey, 0, 'r' .. string.sub(member, #prefix + 1))
+            redis.call('ZREM', idsKey, member)
+          else
+            redis.call('HDEL', turnsKey, 'k' .. key)
+          end
+        end
       end
     end
   end
@@ -71,12 +70,12 @@ local function leave(address, returns, unhanded)
     end
   until #ids < ${CHUNK}
   local text = redis.call('HGET', queueKey, 'a' .. address)
-  if text then set('a' .. address, string.match(text, '^[^/]*')) end
+  if text then redis.call('HSET', queueKey, 'a' .. address, string.match(text, '^[^/]*')) end
   redis.call('ZREM', leasesKey, 'c' .. address)
   redis.call('ZREM', waitingKey, 'c' .. address)
   local available = countIds('r') + last + 1 - cursor
   if holder == address then
-    set('h', '')
+    redis.call('HSET', queueKey, 'h', '')
     holder, available = '', math.max(1, available)
     announceHolder()
   end
@@ -104,7 +103,7 @@ export const OPEN: string = /* lua */ `
 local function limit(leaseEnd)
   if leaseEnd >= due then return end
   due = leaseEnd
-  set('d', int(due))
+  redis.call('HSET', queueKey, 'd', int(due))
 end
 -- Removes consumers, and then attachments, whose leases are over.
 local function strike()
@@ -125,7 +124,7 @@ local function strike()
     local first = redis.call('ZRANGEBYSCORE', leasesKey, int(role * ${ROLE}), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
     if first then due = math.min(due, num(first) - role * ${ROLE}) end
   end
-  set('d', int(due))
+  redis.call('HSET', queueKey, 'd', int(due))
 end
 local function openQueue(address)
   load(address)

@@ -48,12 +48,10 @@ export const CHUNK = 100
  *   num(text)                the number that a text says; 0 if it says none
  *   int(number)              the digits of a whole number, without an exponent
  *   load(address)            reads the queue, and the attachment of the address, if one is given
- *   set(…)                   sets fields of Q
  *   keep(key)                sets the expiry of a key
  *   sortable(id)             an id, given as digits, as it stands in I
  *   idsOf(prefix, count)     the first members of I with a prefix
  *   countIds(prefix)
- *   waitingCount()           messages that no consumer holds
  */
 export const PRELUDE: string = /* lua */ `
 local function num(text) return tonumber(text or '') or 0 end
@@ -72,7 +70,6 @@ local function load(address)
   expiresAt, due, maxsize, last, cursor = num(fields[1]), num(fields[2]), num(fields[3]), num(fields[4]), num(fields[5])
   holder, attachment = fields[6] or '', fields[7]
 end
-local function set(...) redis.call('HSET', queueKey, ...) end
 local function keep(key) redis.call('PEXPIRE', key, int(expiresAt - now + ${KEPT})) end
 
 local function sortable(id) return string.char(96 + #id) .. id end
@@ -80,5 +77,7 @@ local function idsOf(prefix, count)
   return redis.call('ZRANGEBYLEX', idsKey, '[' .. prefix, '(' .. prefix .. '~', 'LIMIT', 0, count)
 end
 local function countIds(prefix) return redis.call('ZLEXCOUNT', idsKey, '[' .. prefix, '(' .. prefix .. '~') end
-local function waitingCount() return redis.call('XLEN', streamKey) - countIds('h') end
 `
+
+/** Lua: the number of messages that no consumer holds. */
+export const WAITING_COUNT = "(redis.call('XLEN', streamKey) - countIds('h'))"

@@ -1,4 +1,4 @@
-import { ROLE } from './prelude.ts'
+import { ROLE, WAITING_COUNT } from './prelude.ts'
 import { SIGNALS } from './signals.ts'
 
 /** Lua: `wait(role, member)` lets somebody wait, unless it does. */
@@ -20,7 +20,7 @@ local watches, known, first, count, consumer = string.match(attachment or '', '^
 if not watches then return 'D' end
 if num(number) <= num(known) then return first .. ' ' .. count end
 local total = (#ARGV - 5) / 2
-local accepted = maxsize > 0 and math.max(0, math.min(total, maxsize - waitingCount())) or total
+local accepted = maxsize > 0 and math.max(0, math.min(total, maxsize - ${WAITING_COUNT})) or total
 for n = 1, accepted do
   local id, field, bytes = int(last + n), ARGV[4 + 2 * n], ARGV[5 + 2 * n]
   if not redis.call('XADD', streamKey, 'NOMKSTREAM', id, field, bytes) then
@@ -30,7 +30,7 @@ for n = 1, accepted do
 end
 local reply = int(last + 1) .. ' ' .. accepted
 last = last + accepted
-set('l', int(last), 'a' .. address, watches .. ' ' .. number .. ' ' .. reply .. consumer)
+redis.call('HSET', queueKey, 'l', int(last), 'a' .. address, watches .. ' ' .. number .. ' ' .. reply .. consumer)
 if accepted < total and awaitsRoom then
   ${WAIT}
   wait(2, 'p' .. address)

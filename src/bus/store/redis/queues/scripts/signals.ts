@@ -1,6 +1,6 @@
 import { ID_LENGTH } from '../../../../../kernel/keys.ts'
 import { OUTBOX } from '../../../../../kernel/redis/outbox.ts'
-import { CHUNK, ROLE } from './prelude.ts'
+import { CHUNK, ROLE, WAITING_COUNT } from './prelude.ts'
 
 /**
  * Signals to attachments, see wire.ts.
@@ -53,7 +53,7 @@ local function wakeConsumers(count)
   end
 end
 local function tellRoom()
-  if maxsize > 0 and waitingCount() < maxsize then wakeAll(2, 'r') end
+  if maxsize > 0 and ${WAITING_COUNT} < maxsize then wakeAll(2, 'r') end
 end
 local function addresses(watching)
   local members, found = redis.call('ZRANGEBYSCORE', leasesKey, '-inf', '(${ROLE}'), {}
