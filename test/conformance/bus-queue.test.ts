@@ -890,6 +890,8 @@ const RARE: [Op[]][] = [
       ...[advance(100), take(2, 1), take(2, 1), on('inspect', 0)],
     ],
   ],
+  // Attached again, with another interest: the last batch is still known.
+  [[...two, push(0, 2), attach(0, { watchesHolder: false }), push(0, 9, { repeated: true })]],
   // One lease ends 1 ms after another.
   [
     [
