@@ -2,11 +2,15 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Member } from '../../src/bus/context.ts'
 import { Bus, type BusOptions, type Queue } from '../../src/bus/index.ts'
 import { rank } from '../../src/bus/places/rendezvous.ts'
+import { RendezvousPlaces } from '../../src/bus/places/rendezvous-places.ts'
 import { RedisPlaceStore } from '../../src/bus/store/redis/places/place-store.ts'
-import { Connection } from '../../src/kernel/index.ts'
+import type { PlaceStore } from '../../src/bus/store/store.ts'
+import { Connection, systemClock } from '../../src/kernel/index.ts'
 import { type BusServers, busServers } from '../support/bus-servers.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { rejectionOf, timed, until } from '../support/wait.ts'
 
 const NAMES = Array.from({ length: 200 }, (_, index) => `queue-${index}`)
@@ -159,6 +163,9 @@ test('an instance is killed - its share rejects in time, other names do not noti
     const mayBeLost = bestOf(name, t.names).includes(lostName)
     assert.equal(queue instanceof Error, mayBeLost, name)
     if (queue instanceof Error) assert.match(queue.message, new RegExp(lostName))
+    const unknown = bus.queue(`unknown-${name}`)
+    if (!bestOf(unknown.name, t.names).includes(lostName)) assert.equal(await unknown.exists(), false)
+    else assert.equal(((await rejectionOf(unknown.exists())) as { code?: string }).code, 'E_UNAVAILABLE')
   }
 
   await lost?.restart()
@@ -221,4 +228,65 @@ test('bus.connection - it is the one of the instance where the queue is', async 
   assert.equal((await bus.connection(fresh)).address, bestOf(fresh, t.names)[0])
   await using memory = new Bus()
   assert.match(String(await rejectionOf(memory.connection('name'))), /one in memory has no connection/)
+})
+
+/** An instance of which only the places are used. */
+function memberNamed(name: string, places: Partial<PlaceStore>): Member {
+  const none: PlaceStore = {
+    exists: async () => false,
+    reserve: async () => 'reserved',
+    release: async () => {},
+  }
+  return { instance: { name, places: { ...none, ...places } } } as unknown as Member
+}
+
+test('B4 a record that appears on another instance during the reservations is used, and none is made', async () => {
+  let isThere = false
+  const reserve = async () => {
+    isThere = true
+    return 'reserved' as const
+  }
+  const making = [memberNamed('a', { reserve }), memberNamed('b', { reserve })]
+  const other = memberNamed('c', { exists: async () => isThere })
+  const places = new RendezvousPlaces({ making, existingOnly: [other] }, systemClock, 2_000)
+  const used: string[] = []
+  await places.place('queue', 'name', async ({ instance }) => used.push(instance.name))
+  assert.deepEqual(used, ['c'])
+})
+
+test('reservations - the second best first and longer; both end, the best first; late ones are not used', async () => {
+  const calls: string[] = []
+  const clock = new ManualClock()
+  let delay = 4_001
+  const member = (name: string) =>
+    memberNamed(name, {
+      reserve: async (_kind, _name, token, ttl) => {
+        calls.push(`reserve ${name} ${ttl} ${token.length}`)
+        return 'reserved'
+      },
+      release: async () => void calls.push(`release ${name}`),
+      exists: async () => {
+        // Time passes while the third one is asked.
+        if (name === third && calls.length > 0) clock.advance(delay)
+        return false
+      },
+    })
+  const [best = '', second = '', third = ''] = rank('name', ['a', 'b', 'c'], (instance) => instance)
+  const instances = { making: ['a', 'b', 'c'].map(member), existingOnly: [] }
+  const places = new RendezvousPlaces(instances, clock, 60_000)
+  let uses = 0
+  const placed = places.place('queue', 'name', async () => ++uses)
+  const steps = [
+    `reserve ${second} 10000 22`,
+    `reserve ${best} 5000 22`,
+    `release ${best}`,
+    `release ${second}`,
+  ]
+  await until(() => calls.length === 4, { what: 'the end of the reservations' })
+  assert.deepEqual([calls, uses], [steps, 0])
+  delay = 0
+  clock.advance(20)
+  assert.equal(await placed, 1)
+  await until(() => calls.length === 8, { what: 'the end of the reservations' })
+  assert.deepEqual(calls, [...steps, ...steps])
 })
