@@ -1,6 +1,7 @@
-import { TimeoutError, TooLargeError } from '../errors.ts'
-import { decodeWith, encodeWith } from '../kernel/codec/codec.ts'
+import { TimeoutError } from '../errors.ts'
+import { decodeWith } from '../kernel/codec/codec.ts'
 import { isAddress, newId } from '../kernel/keys.ts'
+import { encodeLimited } from './encoding.ts'
 import { parsePing, pingMessage, pongMessage, userMessage } from './messages.ts'
 import type { ServicesContext } from './options.ts'
 import type { Message } from './store/store.ts'
@@ -24,9 +25,7 @@ export class DirectMessages {
   async send(id: string, message: unknown): Promise<boolean> {
     checkId(id)
     const { store, within, options } = this.#context
-    const bytes = encodeWith(options.codec, message)
-    if (bytes.length > options.maxMessage)
-      throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${options.maxMessage}`)
+    const bytes = encodeLimited(options, message, 'The message has')
     return store.send(id, userMessage(store.address, bytes), within)
   }
 

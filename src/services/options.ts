@@ -47,7 +47,11 @@ export interface ServicesOptions {
   lease?: number | undefined
   /** A call fails with UnavailableError if Redis does not answer within this time. @default 2_000 */
   unavailableAfter?: number | undefined
-  /** Largest arguments, result, chunk, message or setting, in bytes when encoded. @default 1_048_576 */
+  /**
+   * Largest arguments, result, chunk, message or setting, in bytes when encoded: up to 16 MiB. Redis ends a subscription for
+   * which more than 32 MiB wait (`client-output-buffer-limit pubsub`), and all messages to this process share one.
+   * @default 1_048_576
+   */
   maxMessage?: number | undefined
   /** Encodes arguments and results. All processes must use the same codec. @default jsonCodec */
   codec?: Codec | undefined
@@ -61,6 +65,9 @@ type ServicesDefaults = Complete<
   Omit<ServicesOptions, 'redis' | 'store' | 'clock' | 'codec' | 'trace' | 'exposeError'>
 >
 
+/** Half of what Redis lets wait for a subscription by default: a larger message would end it, for everybody who shares it. */
+const MAX_MESSAGE = 16 * 1024 * 1024
+
 const SERVICES_OPTIONS: OptionTable<ServicesOptions, ServicesDefaults> = {
   redis: [unchecked],
   store: [instanceOf(MemoryServices, 'a MemoryServices')],
@@ -69,7 +76,7 @@ const SERVICES_OPTIONS: OptionTable<ServicesOptions, ServicesDefaults> = {
   timeout: [checkTimeout, 60_000],
   lease: [checkLease, 5_000],
   unavailableAfter: [durationFrom(1), 2_000],
-  maxMessage: [integerUpTo(64 * 1024 * 1024), 1024 * 1024],
+  maxMessage: [integerUpTo(MAX_MESSAGE), 1024 * 1024],
   codec: [checkCodec],
   trace: [checkFunction],
   exposeError: [checkFunction],

@@ -1,5 +1,4 @@
-import { AbortedError, TooLargeError } from '../errors.ts'
-import { decodeWith, encodeWith } from '../kernel/codec/codec.ts'
+import { AbortedError } from '../errors.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH } from '../kernel/keys.ts'
 import { AsyncContext } from '../kernel/time.ts'
@@ -7,8 +6,10 @@ import { Broadcast, type BroadcastAnswer } from './calling/broadcast.ts'
 import type { CallTerms } from './calling/call-terms.ts'
 import { type DedupeDeps, shareRun } from './calling/dedupe.ts'
 import { OutgoingCall } from './calling/outgoing-call.ts'
+import { ReplyIterator } from './calling/reply-iterator.ts'
 import { StreamCall } from './calling/reply-stream.ts'
 import type { AnyApi, Api, ArgsOf, ChunkOf, EventOf, ResultOf } from './contract.ts'
+import { encodeLimited } from './encoding.ts'
 import type { CallMode } from './messages.ts'
 import { type CallOptions, checkCallOptions, checkName, type RequireOptions } from './options.ts'
 import type { Settings } from './settings.ts'
@@ -95,7 +96,8 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   /**
    * Calls an event at every process that serves the service. Yields one answer from each, as they arrive, and ends when each
-   * has answered, was lost, or has not answered within the timeout. It ends empty if no process serves the service.
+   * has answered, was lost, or has not answered within the timeout. It ends empty if no process serves the service. Leaving
+   * the loop, or `return`, even before the first read, aborts the signals of the handlers.
    * @throws at the call: TypeError, ClosedError, AbortedError, CodecError, TooLargeError; from the iteration:
    * UnavailableError, OverloadedError, ClosedError; TimeoutError, AbortedError while it is not known who is asked.
    */
@@ -104,23 +106,18 @@ export class Remote<A extends Api<A> = AnyApi> {
     ...args: ArgsOf<A, E>
   ): AsyncIterableIterator<BroadcastAnswer<ResultOf<A, E>>> {
     const terms = this.#terms('broadcast', 1, event, args)
-    const call = new Broadcast(terms, this.#deps)
-    return call[Symbol.asyncIterator]() as AsyncIterableIterator<BroadcastAnswer<ResultOf<A, E>>>
+    const answers = new ReplyIterator(new Broadcast(terms, this.#deps))
+    return answers as AsyncIterableIterator<BroadcastAnswer<ResultOf<A, E>>>
   }
 
   /**
    * Calls an event whose handler returns an AsyncIterable, and yields what that yields. The call begins with the first read.
-   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal. `timeout` limits the wait
-   * for each chunk.
+   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal; so does `return`, which
+   * does not wait for a pending read, and ends it. `timeout` limits the wait for each chunk.
    */
-  async *stream<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): AsyncGenerator<ChunkOf<A, E>, void> {
-    const call = new StreamCall(this.#terms('stream', 1, event, args), this.#deps)
-    try {
-      for (let chunk = await call.next(); chunk; chunk = await call.next())
-        yield decodeWith(this.#deps.options.codec, chunk, event, 'yes') as ChunkOf<A, E>
-    } finally {
-      call.leave()
-    }
+  stream<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): AsyncGenerator<ChunkOf<A, E>, void> {
+    const open = () => new StreamCall(this.#terms('stream', 1, event, args), this.#deps)
+    return new ReplyIterator(open) as AsyncGenerator<ChunkOf<A, E>, void>
   }
 
   /** Returns a function that calls an event. */
@@ -184,7 +181,7 @@ export class Remote<A extends Api<A> = AnyApi> {
     return {
       service: this.service,
       event,
-      args: this.#encode(event, args),
+      args: encodeLimited(this.#deps.options, args, 'The arguments have', { key: event, ran: 'no' }),
       mode,
       timeout: this.#timeout,
       tries,
@@ -196,16 +193,6 @@ export class Remote<A extends Api<A> = AnyApi> {
       onProgress,
       context: onProgress && new AsyncContext(),
     }
-  }
-
-  #encode(event: string, args: readonly unknown[]): Buffer {
-    const { codec, maxMessage } = this.#deps.options
-    const bytes = encodeWith(codec, args, 'no')
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The arguments have ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: event,
-      ran: 'no',
-    })
   }
 
   #trace(): string | undefined {

@@ -90,6 +90,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   readonly #stopContributing: () => void
   #locker: Locker | undefined
   #closing: Promise<void> | undefined
+  /** Handlers run no more, or their grace is over. */
+  #graceOver = false
 
   /** Does not wait for a connection. @throws TypeError if an option is invalid. */
   constructor(given: ServicesOptions = {}) {
@@ -146,7 +148,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     name: string,
     options: RegisterOptions = {},
   ): Promise<Service<A>> {
-    this.#assertOpen()
+    if (this.#closing) throw closedError()
     checkName('name', name)
     const host = await this.#serving.register(name, resolveRegisterOptions(options))
     return new Service<A>(host, this.#settings(name))
@@ -215,10 +217,9 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
 
   /** What this object does at this moment; `late` counts since it was created. */
   stats(): ServicesStats {
-    const serving = this.#serving.hosts.reduce((sum, { busy }) => sum + busy, 0)
     return {
       calling: this.#open.size,
-      serving,
+      serving: this.#serving.busy,
       late: this.#calls.late,
       subscribed: this.#context.store.subscribed,
     }
@@ -294,14 +295,15 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     for (const listeners of [...this.#arrivals.values()]) for (const arrived of [...listeners]) arrived()
   }
 
-  /** `ran`: of the error of a call. */
+  /** While it closes, handlers that still run may use it. `ran`: of the error of a call. */
   #assertOpen(ran?: Ran): void {
-    if (this.#closing) throw new ClosedError('The Services object was closed', { ran })
+    if (this.#closing && (this.#graceOver || this.#serving.busy === 0)) throw closedError(ran)
   }
 
   /**
    * Takes no more calls, hands back those of the backlog, waits up to `grace` ms for those that run, and tells the callers of
-   * the rest. Rejects the calls of this object with ClosedError. Never rejects.
+   * the rest. Until then this object can still call, as long as a handler runs. Then rejects its calls with ClosedError.
+   * Never rejects.
    * @throws TypeError if `grace` is not a duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {
@@ -312,6 +314,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
 
   async #close(grace: number): Promise<void> {
     await this.#serving.close(grace)
+    this.#graceOver = true
     // Other processes take over the runs that they share with this one.
     await this.#locker?.close({ grace: 0 })
     for (const call of [...this.#open]) call.close()
@@ -324,6 +327,10 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+function closedError(ran?: Ran): ClosedError {
+  return new ClosedError('The Services object was closed', { ran })
 }
 
 function settingKey(service: string, name: string): string {

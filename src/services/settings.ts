@@ -1,8 +1,9 @@
-import { OverloadedError, TooLargeError } from '../errors.ts'
-import { decodeWith, encodeWith } from '../kernel/codec/codec.ts'
+import { OverloadedError } from '../errors.ts'
+import { decodeWith } from '../kernel/codec/codec.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
+import { encodeLimited } from './encoding.ts'
 import { checkName, type ServicesContext } from './options.ts'
 import { MAX_SETTINGS } from './store/store.ts'
 
@@ -37,11 +38,7 @@ export class Settings {
   async set(name: string, value: unknown): Promise<void> {
     this.#check(name)
     const { store, within, options } = this.#deps
-    const bytes = encodeWith(options.codec, value)
-    if (bytes.length > options.maxMessage)
-      throw new TooLargeError(`The setting has ${bytes.length} bytes, more than ${options.maxMessage}`, {
-        key: name,
-      })
+    const bytes = encodeLimited(options, value, 'The setting has', { key: name })
     if (!(await store.writeSetting(this.#service, name, bytes, within)))
       throw new OverloadedError(`The service has ${MAX_SETTINGS} settings`, { key: name })
   }

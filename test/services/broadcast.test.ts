@@ -204,3 +204,31 @@ onBothStores(
     await assert.rejects(one.send(two.id, 1), ClosedError)
   },
 )
+
+onBothStores(
+  'broadcast - `return` before the first read, and during one, ends it and tells the handlers',
+  async (w) => {
+    let [started, aborted] = [0, 0]
+    for (let n = 0; n < 2; n++) {
+      const { service } = await w.serve('fleet')
+      service.on('clear', async (call: Call) => {
+        started++
+        await new Promise((resolve) => call.signal.addEventListener('abort', resolve))
+        aborted++
+      })
+    }
+    const caller = w.open()
+    const end = { done: true, value: undefined }
+    const unread = caller.require('fleet').broadcast('clear')
+    assert.deepEqual(await unread.return?.(), end)
+    assert.equal(caller.stats().calling, 0)
+    assert.deepEqual(await unread.next(), end)
+    const read = caller.require('fleet').broadcast('clear')
+    const pending = read.next()
+    await until(() => started >= 2, { what: 'the handlers' })
+    assert.deepEqual(await soon(Promise.all([read.return?.(), pending])), [end, end])
+    assert.equal(caller.stats().calling, 0)
+    await w.idle('fleet')
+    assert.equal(aborted, started)
+  },
+)

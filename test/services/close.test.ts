@@ -181,6 +181,57 @@ onBothStores(
   },
 )
 
+onBothStores('close - V1 a handler that runs can call until the grace is over', async (w) => {
+  const other = await w.serve('other')
+  other.service
+    .on('add', (a: number, b: number) => a + b)
+    .on('words', async function* () {
+      yield* ['a', 'b']
+    })
+    .on('hang', () => new Promise(() => {}))
+  const { services, service } = await w.serve('work')
+  const remote = services.require('other')
+  const [gate, hung] = [pDefer(), pDefer<unknown>()]
+  service.on('do', async () => {
+    await gate.promise
+    await remote.set('rate', 5)
+    await services.require('other').notify('add', 0, 0)
+    return [
+      await remote.emit('add', 1, 2),
+      await remote.with({ dedupe: true }).emit('add', 3, 4),
+      await remote.pemit(2, 'add', 5, 6),
+      await all(remote.stream('words')),
+      (await all(remote.broadcast('add', 7, 8))).length,
+      await service.get('none'),
+      await remote.get('rate'),
+    ]
+  })
+  service.on('hang', () => remote.emit('hang').catch((error) => hung.resolve(error)))
+  const caller = w.open()
+  const calls = [caller.require('work').emit('do'), timed(caller.require('work').emit('hang'))] as const
+  await until(() => services.stats().serving === 2, { what: 'the calls' })
+  const closing = services.close({ grace: 1_500 })
+  await assert.rejects(services.register('more'), ClosedError)
+  await until(async () => Object.keys(await w.loads('work')).length === 0, { what: 'it to be struck off' })
+  gate.resolve()
+  assert.deepEqual(await calls[0], [3, 7, 11, ['a', 'b'], 1, undefined, 5])
+  assert.ok((await calls[1]).error instanceof ProcessLostError)
+  await closing
+  assert.ok((await hung.promise) instanceof ClosedError)
+  await assert.rejects(remote.emit('add', 1, 2), { code: 'E_CLOSED', ran: 'no' })
+  await assert.rejects(services.send(caller.id, 1), ClosedError)
+})
+
+onBothStores('close - V1 without a handler that runs, calls fail at once', async (w) => {
+  await w.serve('other')
+  const { services } = await w.serve('work')
+  const remote = services.require('other')
+  const closing = services.close()
+  await assert.rejects(remote.emit('add', 1, 2), { code: 'E_CLOSED', ran: 'no' })
+  assert.throws(() => services.require('other'), ClosedError)
+  await closing
+})
+
 onBothStores('unregister - one service of several; it can be registered again', async (w) => {
   const { services, service } = await w.serve('one')
   service.on('name', () => 'one')

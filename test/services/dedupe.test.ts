@@ -3,7 +3,14 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
-import { BusyError, isRemote, NoServiceError, RemoteError, UnknownEventError } from '../../src/errors.ts'
+import {
+  BusyError,
+  isRemote,
+  NoServiceError,
+  RemoteError,
+  TimeoutError,
+  UnknownEventError,
+} from '../../src/errors.ts'
 import type { Call } from '../../src/services/index.ts'
 import { onBothStores } from '../support/services.ts'
 import { timed, until } from '../support/wait.ts'
@@ -235,4 +242,25 @@ onBothStores('dedupe - V2 the timeout of a try has passed: another process is ca
   const remote = w.open().require('work', { timeout: 500 }).with({ dedupe: true })
   assert.equal(await remote.pemit(3, 'do'), 'second')
   assert.equal(runs, 2)
+})
+
+onBothStores('dedupe - V1 tries without an end that take no time, and waits of all lengths', async (w) => {
+  const { service } = await w.serve('work')
+  service.on('hang', () => new Promise(() => {})).on('do', () => 'done')
+  const caller = w.open()
+  const remote = caller.require('work', { wait: 1_000 }).with({ dedupe: true })
+  const { error, ms } = await timed(remote.with({ timeout: 0, within: 300 }).pemit(-1, 'hang'))
+  assert.ok(error instanceof TimeoutError && ms >= 299 && ms < 2_000, `${ms}: ${error}`)
+  const ends = AbortSignal.timeout(300)
+  await assert.rejects(remote.with({ timeout: 0, signal: ends }).pemit(-1, 'hang'), { code: 'E_ABORTED' })
+  for (const timeout of [0, 1, Number.POSITIVE_INFINITY])
+    for (const tries of [1, 3])
+      await timed(remote.with({ timeout, within: 100 }).pemit(tries, 'hang')).then(({ error }) =>
+        assert.ok(error instanceof TimeoutError, `${timeout} ${tries}: ${error}`),
+      )
+  const endless = caller.require('work', { wait: Number.POSITIVE_INFINITY }).with({ dedupe: true })
+  assert.equal(
+    await endless.with({ timeout: Number.POSITIVE_INFINITY, within: 5_000 }).pemit(-1, 'do'),
+    'done',
+  )
 })

@@ -204,3 +204,23 @@ onBothStores('load - V1 maxMessage, of arguments, results and messages', async (
   await assert.rejects(echo.set('setting', long), { code: 'E_TOO_LARGE' })
   await w.idle('echo')
 })
+
+onBothStores('load - the largest messages end no subscription', async (w) => {
+  const maxMessage = 16 * 1024 * 1024
+  const { service } = await w.serve('echo', { of: { maxMessage, unavailableAfter: 10_000 } })
+  // As encoded: two bytes before a result, and three more around an argument.
+  service.on('back', (value: Buffer) => value).on('big', () => Buffer.alloc(maxMessage - 2, 'x'))
+  const caller = w.open({ maxMessage, unavailableAfter: 10_000 })
+  await caller.ping(caller.id)
+  const subscribers = async () =>
+    String(await w.t?.server.call('CLIENT', 'LIST', 'TYPE', 'pubsub')).match(/\bid=\d+/g)
+  const before = await subscribers()
+  for (let n = 0; n < 3; n++) {
+    const big = (await caller.require('echo').emit('big')) as Buffer
+    assert.equal(big.length, maxMessage - 2)
+  }
+  const argument = 'x'.repeat(maxMessage - 5)
+  assert.equal(((await caller.require('echo').emit('back', argument)) as string).length, argument.length)
+  assert.deepEqual(await subscribers(), before)
+  assert.throws(() => w.open({ maxMessage: maxMessage + 1 }), /^TypeError: Expected `maxMessage` to be/)
+})

@@ -30,7 +30,7 @@ const SERVICES: Wrong = {
     /^a number of milliseconds from 1 and up$/,
     [0, ...NO_NUMBERS, Number.POSITIVE_INFINITY],
   ],
-  maxMessage: [/^a whole number from 1 to 67108864$/, [0, 1.5, 2 ** 30, ...NO_NUMBERS]],
+  maxMessage: [/^a whole number from 1 to 16777216$/, [0, 1.5, 2 ** 24 + 1, ...NO_NUMBERS]],
   trace: [/^a function$/, ['00-', 5, null, {}]],
   exposeError: [/^a function$/, [true, null, {}]],
   store: [/^a MemoryServices$/, ['memory', {}, null, new Map()]],

@@ -7,7 +7,7 @@ import { AbortedError, ClosedError, ProcessLostError, RemoteError, TimeoutError 
 import type { Call } from '../../src/services/index.ts'
 import { WINDOW } from '../../src/services/messages.ts'
 import { all, onBothStores } from '../support/services.ts'
-import { rejectionOf, timed, until } from '../support/wait.ts'
+import { rejectionOf, soon, timed, until } from '../support/wait.ts'
 
 onBothStores('stream - chunks of every kind, in order', async (w) => {
   const { service } = await w.serve('files')
@@ -227,3 +227,43 @@ onBothStores(
     await w.idle('files')
   },
 )
+
+onBothStores('stream - V4 `return` ends a read that waits, at once, and the handler is told', async (w) => {
+  const { service } = await w.serve('files')
+  let aborted = 0
+  service.on('events', async function* (first: number, call: Call) {
+    for (let n = 0; n < first; n++) yield n
+    await new Promise((resolve) => call.signal.addEventListener('abort', resolve))
+    aborted++
+  })
+  const caller = w.open()
+  for (const ends of ['return', 'throw', 'dispose'] as const) {
+    const reader = caller.require('files').stream('events', 1)
+    const reads = [reader.next(), reader.next(), reader.next()]
+    assert.deepEqual(await reads[0], { done: false, value: 0 })
+    const left =
+      ends === 'return'
+        ? reader.return()
+        : ends === 'throw'
+          ? reader.throw(new RangeError('mine')).catch(({ message }) => message)
+          : Promise.resolve(reader[Symbol.asyncDispose]())
+    const end = { done: true, value: undefined }
+    assert.deepEqual(await soon(left), { return: end, throw: 'mine', dispose: undefined }[ends])
+    assert.deepEqual(await soon(Promise.all(reads.slice(1))), [end, end])
+    assert.deepEqual(await reader.next(), end)
+  }
+  await until(() => aborted === 3, { what: 'the handlers to be told' })
+  assert.equal(caller.stats().calling, 0)
+  await w.idle('files')
+})
+
+onBothStores('stream - `return` before the first read: nothing is called', async (w) => {
+  const { service } = await w.serve('files')
+  let calls = 0
+  service.on('events', () => calls++)
+  const reader = w.open().require('files').stream('events')
+  await reader.return()
+  assert.deepEqual(await reader.next(), { done: true, value: undefined })
+  await w.idle('files')
+  assert.equal(calls, 0)
+})

@@ -17,6 +17,7 @@ import { type Answer, abortMessage, callMessage } from '../messages.ts'
 import { type CallingDeps, type CallTerms, mayHaveHappened, type OpenCall, withRan } from './call-terms.ts'
 import type { CallListener } from './calls.ts'
 import { UNREADABLE } from './outgoing-call.ts'
+import type { ReplySource } from './reply-iterator.ts'
 
 /** What one process has answered to a broadcast. */
 export type BroadcastAnswer<Result = unknown> =
@@ -27,7 +28,7 @@ export type BroadcastAnswer<Result = unknown> =
  * A call to every process that serves a service, full or not. It ends when each that listens has answered, is lost, or the
  * timeout has passed; with the deadline or the signal, those that have not answered get an error each.
  */
-export class Broadcast implements CallListener, OpenCall, Pending {
+export class Broadcast implements CallListener, OpenCall, Pending, ReplySource<BroadcastAnswer> {
   deadline: number = Number.POSITIVE_INFINITY
   readonly #id = newId()
   readonly #terms: CallTerms
@@ -169,21 +170,20 @@ export class Broadcast implements CallListener, OpenCall, Pending {
     this.#close()
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<BroadcastAnswer, void> {
-    try {
-      for (;;) {
-        const answer = this.#answers.shift()
-        if (answer) yield answer
-        else if (this.#failure) throw this.#failure.error
-        else if (this.#state === 'closed') return
-        else
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve
-          })
-      }
-    } finally {
-      if (this.#state === 'open') this.#tellUnwanted()
-      this.#close()
+  async read(): Promise<IteratorResult<BroadcastAnswer, void>> {
+    for (;;) {
+      const answer = this.#answers.shift()
+      if (answer) return { done: false, value: answer }
+      if (this.#failure) throw this.#failure.error
+      if (this.#state === 'closed') return { done: true, value: undefined }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
     }
+  }
+
+  leave(): void {
+    if (this.#state === 'open') this.#tellUnwanted()
+    this.#close()
   }
 }

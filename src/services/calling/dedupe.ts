@@ -50,7 +50,7 @@ export async function shareRun(terms: CallTerms, { key, ttl }: Sharing, deps: De
     {
       ttl,
       abortUnwanted: true,
-      timeout: Math.min(within, wait + timeout * tries),
+      timeout: Math.min(within, wait + timeOfTries(timeout, tries)),
       ...(signal && { signal }),
       ...(onProgress && { onProgress }),
     },
@@ -58,6 +58,11 @@ export async function shareRun(terms: CallTerms, { key, ttl }: Sharing, deps: De
   return run.catch((error) => {
     throw callError(error, event)
   })
+}
+
+/** How long all tries may take together, ms. Without an end of the tries, even those that take no time have none. */
+function timeOfTries(timeout: number, tries: number): number {
+  return tries === Number.POSITIVE_INFINITY ? tries : timeout * tries
 }
 
 /** The errors of a call, and of the wait for one, by their codes. */

@@ -1,7 +1,9 @@
+import { decodeWith } from '../../kernel/codec/codec.ts'
 import type { Timer } from '../../kernel/time.ts'
 import { CREDIT_INTERVAL_MS, creditMessage, WINDOW } from '../messages.ts'
 import type { CallingDeps, CallTerms } from './call-terms.ts'
 import { OutgoingCall } from './outgoing-call.ts'
+import type { ReplySource } from './reply-iterator.ts'
 
 /** The end of a streamed reply: after so many chunks, with an error or without. */
 interface End {
@@ -13,7 +15,8 @@ interface End {
  * A call with a streamed reply. Chunks arrive in any order and perhaps twice, after a gap in the subscription; they are
  * taken in order. The sender is told what was taken, so that it may send more. `timeout` limits the wait for each chunk.
  */
-export class StreamCall extends OutgoingCall {
+export class StreamCall extends OutgoingCall implements ReplySource<unknown> {
+  readonly #event: string
   readonly #deps: CallingDeps
   /** Chunks that were not taken yet, by index. */
   readonly #chunks = new Map<number, Buffer>()
@@ -27,6 +30,7 @@ export class StreamCall extends OutgoingCall {
 
   constructor(terms: CallTerms, deps: CallingDeps) {
     super(terms, deps)
+    this.#event = terms.event
     this.#deps = deps
     // Whoever reads learns of it.
     this.promise.catch(() => {})
@@ -55,17 +59,16 @@ export class StreamCall extends OutgoingCall {
     if (this.#taken >= end.chunks) end.settle()
   }
 
-  /** Resolves with the next chunk; with undefined at the end. Rejects with the error of the call. */
-  async next(): Promise<Buffer | undefined> {
+  async read(): Promise<IteratorResult<unknown, void>> {
     for (;;) {
       const chunk = this.#chunks.get(this.#taken)
       if (chunk) {
         this.#take()
-        return chunk
+        return { done: false, value: decodeWith(this.#deps.options.codec, chunk, this.#event, 'yes') }
       }
       if (this.#settled) {
         await this.promise
-        return undefined
+        return { done: true, value: undefined }
       }
       await new Promise<void>((resolve) => {
         this.#wake = resolve
@@ -81,7 +84,6 @@ export class StreamCall extends OutgoingCall {
     else if (!this.#chunks.has(this.#taken)) this.startTryTimer()
   }
 
-  /** Nobody reads any more. */
   leave(): void {
     this.abandon()
     this.resolve(undefined)

@@ -1,17 +1,12 @@
-import {
-  AbortedError,
-  ProcessLostError,
-  type SoloflightError,
-  TimeoutError,
-  TooLargeError,
-} from '../../errors.ts'
-import { decodeWith, encodeProgress, encodeWith, messageOf } from '../../kernel/codec/codec.ts'
+import { AbortedError, ProcessLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
+import { decodeWith, encodeProgress, messageOf } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { AsyncContext, Deadlines, Pending } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
 import { masked } from '../../secrets.ts'
 import { type AnyHandler, type CallSource, runHandler } from '../call.ts'
+import { encodeLimited } from '../encoding.ts'
 import {
   type CallMode,
   type DealtCall,
@@ -188,13 +183,8 @@ export class IncomingCall implements CallSource, Pending {
   }
 
   #encode(value: unknown): Buffer {
-    const { codec, maxMessage } = this.#host.options
     if (isStream(value)) throw new TypeError('The handler returned a stream: call it by `stream`')
-    const bytes = encodeWith(codec, value)
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The result has ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: this.event,
-    })
+    return encodeLimited(this.#host.options, value, 'The result has', { key: this.event })
   }
 
   #describe(error: unknown, context: AsyncContext): Buffer {

@@ -276,7 +276,8 @@ export class ServiceHost {
       return call ? this.#answersOf(call) : [unsent]
     })
     this.#unsent.clear()
-    if (replies.length > 0) this.#report(replies)
+    // Each by itself: the store sends them together only up to a size.
+    for (const reply of replies) this.#report([reply])
   }
 
   /** Whether Redis has taken everything. */

@@ -97,6 +97,13 @@ export class ServingProcess {
     return [...this.#hosts.values()]
   }
 
+  /** Calls that run or wait here. */
+  get busy(): number {
+    let busy = 0
+    for (const host of this.#hosts.values()) busy += host.busy
+    return busy
+  }
+
   leaseLeft(service: string): number {
     return this.#registrations.leaseLeft(service)
   }
