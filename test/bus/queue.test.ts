@@ -40,9 +40,14 @@ onBothStores('queues - an object attaches once at a time, and can attach again',
   const queue = w.open().queue('q')
   await queue.attach()
   assert.ok((await rejectionOf(queue.attach())) instanceof AlreadyAttachedError)
+  const detached: unknown[] = []
+  queue.on('detached', () => detached.push(1))
+  await Promise.all([queue.detach(), queue.detach(), queue.attach()])
+  assert.equal(detached.length, 1)
+  assert.ok(queue.isAttached())
   await queue.detach()
   await queue.detach()
-  assert.equal(await queue.attach(), true)
+  assert.equal(detached.length, 2)
 })
 
 onBothStores('B4 queues - many processes attach at once: one has made the queue', async (w) => {

@@ -67,6 +67,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #consuming: Consuming
   readonly #metadata: Metadata
   #consumed = 0
+  #detaching: Promise<void> | undefined
   #stopListening = () => {}
 
   /** @internal */
@@ -99,6 +100,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   async attach(options: AttachOptions = {}): Promise<boolean> {
     const terms = resolveAttachOptions(options)
     this.#context.assertOpen()
+    await this.#detaching
     if (this.#attachment.isAttached)
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.emit('attaching')
@@ -113,10 +115,19 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   /** Stops consuming, sends what was pushed, and leaves the queue. What is pushed later waits for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
     if (!this.#attachment.isAttached) return
+    this.#detaching ??= this.#detach().finally(() => {
+      this.#detaching = undefined
+    })
+    await this.#detaching
+  }
+
+  async #detach(): Promise<void> {
     this.emit('detaching')
     await this.stop().catch(() => {})
     await this.#pusher.drain()
     this.#stopListening()
+    // It may have been closed meanwhile.
+    if (!this.#attachment.isAttached) return
     await this.#attachment.detach()
     this.emit('detached')
   }

@@ -40,8 +40,8 @@ class Records<Record extends { isEmpty(now: number): boolean }> {
     return this.#byName.size
   }
 
-  has(name: string, now: number): boolean {
-    return this.#byName.get(name)?.isEmpty(now) === false
+  get(name: string): Record | undefined {
+    return this.#byName.get(name)
   }
 
   apply<T>(name: string, now: number, transition: (record: Record) => T): T {
@@ -126,8 +126,11 @@ export class MemoryBus {
 
   /** @internal */
   exists(kind: RecordKind, name: string): boolean {
-    const records = { queue: this.#queues, topic: this.#topics, object: this.#objects }
-    return records[kind].has(name, this.clock.now())
+    const now = this.clock.now()
+    // A queue that was closed is remembered.
+    if (kind === 'queue') return this.#queues.get(name)?.exists(now) === true
+    const records = { topic: this.#topics, object: this.#objects }
+    return records[kind].get(name)?.isEmpty(now) === false
   }
 
   /** Whether the token has reserved the name; nobody else can. @internal */

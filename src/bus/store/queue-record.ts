@@ -160,8 +160,12 @@ export class QueueRecord {
     return this.#life
   }
 
+  exists(now: number): boolean {
+    return this.#current(now) !== undefined
+  }
+
   isEmpty(now: number): boolean {
-    return !this.#current(now) && !(this.#closed && this.#closed.until > now)
+    return !this.exists(now) && !(this.#closed && this.#closed.until > now)
   }
 
   #current(now: number): Life | undefined {
