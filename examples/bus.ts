@@ -1,9 +1,8 @@
 // A bus over three Redis. While it runs, stop one of them, and start it again: the queues of the others do not notice.
 //   npx tsx examples/bus.ts --redis redis://localhost:6379,redis://localhost:6380,redis://localhost:6381
-// It ends when the lost one is back, or after a minute. In your program: import { Bus } from 'soloflight/bus'
+// It ends when the lost one is back, or after a minute. In your program: import { Bus } from 'soloflight'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Bus, type Queue } from '../src/bus/index.ts'
-import { UnavailableError } from '../src/errors.ts'
+import { Bus, type Queue, UnavailableError } from '../src/index.ts'
 import { redisUrlOrExit } from './queue/place.ts'
 
 const ROUNDS = 240

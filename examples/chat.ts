@@ -1,11 +1,11 @@
 // Two people talk over a channel. One of them leaves and comes back: what is written meanwhile waits for him.
 //   npx tsx examples/chat.ts                                      Bus objects of this process, nothing else needed
 //   npx tsx examples/chat.ts --redis redis://localhost:6379       processes of their own
-// In your program: import { Bus } from 'soloflight/bus'
+// In your program: import { Bus } from 'soloflight'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { Bus, MemoryBus } from '../src/bus/index.ts'
+import { Bus, MemoryBus } from '../src/index.ts'
 import { PEOPLE } from './bus/people.ts'
 import { redisUrl } from './queue/place.ts'
 

@@ -1,6 +1,6 @@
 import { on, once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Bus } from '../../src/bus/index.ts'
+import type { Bus } from '../../src/index.ts'
 
 /** What each person does, by name. */
 export const PEOPLE: Record<string, (bus: Bus) => Promise<void>> = { Ann: beAnn, Bob: beBob }

@@ -1,5 +1,5 @@
 // One of the processes of examples/chat.ts.
-import { Bus } from '../../src/bus/index.ts'
+import { Bus } from '../../src/index.ts'
 import { PEOPLE } from './people.ts'
 
 const { REDIS_URL = '', PERSON = '' } = process.env
