@@ -39,7 +39,7 @@ async function lifeOf(bus: FaultyBus): Promise<string> {
   return (await bus.member.instance.topics.resume('t', '', 0, terms, 100)).life
 }
 
-test('without `keep`: what was published while the connection was away is a gap with its number', async () => {
+test('B5 without `keep`: what was published while the connection was away is a gap with its number', async () => {
   const { here, log, publish } = await scene()
   await publish(1, 2)
   here.cut()
@@ -51,7 +51,7 @@ test('without `keep`: what was published while the connection was away is a gap 
   assert.deepEqual(log, [1, 2, 'gap 3', 6])
 })
 
-test('with `keep`: it arrives first, in order, once each, and no gap is told', async () => {
+test('B5 with `keep`: it arrives first, in order, once each, and no gap is told', async () => {
   const { here, log, publish } = await scene({ keep: 10 })
   await publish(1, 2)
   here.cut()
@@ -68,7 +68,7 @@ test('with `keep`: it arrives first, in order, once each, and no gap is told', a
   assert.deepEqual(log, numbers(1, 7))
 })
 
-test('with `keep`, less than was missed: the gap is told first, with the number that is not kept', async () => {
+test('B5 with `keep`, less than was missed: the gap is told first, with the number that is not kept', async () => {
   const { here, log, publish } = await scene({ keep: 2 })
   await publish(1)
   here.cut()
@@ -78,7 +78,7 @@ test('with `keep`, less than was missed: the gap is told first, with the number 
   assert.deepEqual(log, [1, 'gap 2', 4, 5])
 })
 
-test('a message that is lost on the way is missed when the next one comes', async () => {
+test('B5 a message that is lost on the way is missed when the next one comes', async () => {
   for (const keep of [0, 10]) {
     const { here, log, publish } = await scene({ keep })
     await publish(1)
@@ -94,7 +94,7 @@ test('a message that is lost on the way is missed when the next one comes', asyn
   }
 })
 
-test('a topic that was lost: the gap has no number, and the messages of the new one arrive', async () => {
+test('B5 a topic that was lost: the gap has no number, and the messages of the new one arrive', async () => {
   for (const keep of [0, 10]) {
     const clock = new ManualClock()
     const store = new MemoryBus({ clock })
@@ -118,7 +118,7 @@ test('a topic that was lost: the gap has no number, and the messages of the new 
   }
 })
 
-test('a server that has lost the last messages: the gap has no number, and the next messages arrive', async () => {
+test('B5 a server that has lost the last messages: the gap has no number, and the next messages arrive', async () => {
   const { here, log, publish } = await scene()
   await publish(1, 2, 3)
   await settled()

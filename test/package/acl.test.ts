@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
-import { Locker, RedisQueue, Services } from '../../src/index.ts'
+import { Bus, Locker, RedisQueue, Services } from '../../src/index.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import { setup } from '../support/setup.ts'
@@ -98,20 +99,57 @@ const handlers = {
     assert.deepEqual(await serving.clean(), [])
     await serving.unregister('sums')
   },
+  useBus: async (redis: Login): Promise<void> => {
+    await using bus = new Bus({ redis: [redis, { ...redis, db: 1 }] })
+    await bus.connect()
+    const queue = bus.queue<number>('queue')
+    await queue.attach({ maxsize: 2 })
+    for (const number of [1, 2]) await queue.push(number, { key: 'key' })
+    await assert.rejects(queue.push(3), { code: 'E_QUEUE_FULL' })
+    for await (const { id } of queue.messages({ reliable: true })) {
+      await queue.ack(id)
+      break
+    }
+    await queue.metadata('name', 1)
+    assert.deepEqual(await queue.metadata(), { name: 1 })
+    assert.equal(await queue.metadata('name'), 1)
+    const reader = bus.queue<number>('queue')
+    await reader.attach()
+    const [read] = await Promise.all([once(reader, 'message'), reader.consume({ remove: false })])
+    assert.equal(read[0], 2)
+    await reader.detach()
+    assert.equal(await queue.flush(), 1)
+    await queue.close()
+    const [one, other] = [bus.channel('channel'), bus.channel('channel')]
+    const ended = once(other, 'end')
+    await Promise.all([one.connect(), other.listen()])
+    await one.send(1)
+    await one.end()
+    await ended
+    const topic = bus.pubsub('topic', { keep: 10, retain: true })
+    await topic.publish(1)
+    const message = once(topic, 'message')
+    await topic.subscribe()
+    assert.deepEqual(await message, [1])
+    const object = bus.persistify('object', { value: 1 }, ['value'])
+    object.persist(10_000)
+    assert.ok(await object.save())
+    assert.ok(await object.load())
+  },
 }
 
-/** The rules that docs/operations.md names: for everything, and for tags, streams, queues and services besides. */
+/** The rules that docs/operations.md names: for everything, and for tags, streams, queues, services and buses besides. */
 async function rulesOfDocs(): Promise<string[][]> {
   const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
-  const rows = page.matchAll(/^\| (everything|tags|streams|queues|services) \| `(\+[^`]+)` \|$/gm)
+  const rows = page.matchAll(/^\| (everything|tags|streams|queues|services|buses) \| `(\+[^`]+)` \|$/gm)
   const lists = Array.from(rows, ([, , list = '']) => list.split(' '))
-  assert.equal(lists.length, 5)
+  assert.equal(lists.length, 6)
   return lists
 }
 
 function tests(): void {
   test('acl - what docs/operations.md says that an ACL needs is enough, and ioredis has nothing to say', async () => {
-    const [base = [], tags = [], streams = [], queues = [], services = []] = await rulesOfDocs()
+    const [base = [], tags = [], streams = [], queues = [], services = [], buses = []] = await rulesOfDocs()
     await using t = await setup()
     const uses: [keyof typeof handlers, string[]][] = [
       ['useLocker', []],
@@ -119,6 +157,8 @@ function tests(): void {
       ['useStreams', streams],
       ['useQueue', queues],
       ['useServices', services],
+      // Its instances are two databases here.
+      ['useBus', [...buses, '+select']],
     ]
     for (const [use, rules] of uses) {
       const redis = { path: t.server.path, username: use, password: 'right' }

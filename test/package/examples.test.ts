@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 import { findFiles, MOST_BYTES, MOST_FILES } from '../../examples/demo/folder.ts'
 import { makeReport } from '../../examples/demo/report.ts'
 import { SETTINGS } from '../../examples/demo/settings.ts'
+import { busServers } from '../support/bus-servers.ts'
 import { compiled } from '../support/compiled.ts'
 import { temporaryFolder, tie } from '../support/lifeline.ts'
 import { freePort } from '../support/ports.ts'
@@ -196,6 +197,17 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
     '5 callers received: tea and coffee cost 7',
     '1 process serves prices',
   ],
+  chat: [
+    'Bob reads: hello Bob',
+    'Ann reads: hello Ann',
+    'Bob leaves',
+    'Ann sees that Bob has left, and goes on writing',
+    'Bob comes back',
+    'Bob reads: are you there?',
+    'Bob reads: I have written twice',
+    'Bob reads: good night',
+    'Bob sees that Ann has ended it',
+  ],
   dedupe: [
     /^(queue|process) \d+ renders \/prices$/,
     ...Array(4).fill(/^(queue|process) \d+ received 5 × \/prices rendered by (queue|process) \d+$/),
@@ -272,11 +284,32 @@ describe('examples of workers', () => {
   })
 
   test('examples - those that need a Redis say so', async () => {
-    for (const name of ['worker', 'producer']) {
+    for (const name of ['worker', 'producer', 'bus']) {
       const lonely = await compiledExample(name)
       assert.equal((await lonely.ended).code, 1)
       assert.equal(lonely.stderr, 'This needs a Redis: --redis redis://localhost:6379, or REDIS_URL\n')
     }
+  })
+})
+
+describe('example of a bus over several Redis', () => {
+  test('B4 examples - one of three is killed and started again: the others do not notice', async () => {
+    await using t = await busServers(3)
+    const bus = example('bus', ['--redis', t.urls.join()])
+    const prints = (what: string) =>
+      until(() => bus.stdout.includes(what), { what: `"${what}" in ${bus.stdout}`, timeout: 30_000 })
+    await prints('stop one of them')
+    for (const name of t.names) assert.match(bus.stdout, new RegExp(`^queue \\d+ is on ${name}$`, 'm'))
+    const [lost = '', ...others] = t.names
+    const from = performance.now()
+    process.kill(t.servers[0]?.pid ?? 0, 'SIGKILL')
+    await prints(`${lost} is away; the bus is online`)
+    await prints(`UnavailableError for what is on ${lost}; messages arrive on ${others.sort().join(' and ')}`)
+    assert.ok(performance.now() - from < 5_000 + EPSILON)
+    await t.servers[0]?.restart()
+    const output = await bus.output()
+    assert.match(output, new RegExp(`${lost} is back\nmessages arrive on all three\n$`))
+    for (const server of t.servers) assert.ok((await expiringKeys(server)) > 0)
   })
 })
 
