@@ -121,7 +121,6 @@ onBoth('request - waits up to reqTimeout: for a process that serves, and for its
   await requester.connect({ reqTimeout: 300 })
   const { error, ms } = await timed(() => requester.request('nobody'))
   assert.match(String(codeOf(error)), /^E_(NO_SERVICE|TIMEOUT)$/)
-  assert.equal((error as { ran?: string }).ran, 'no')
   assert.ok(ms >= 290 && ms < 2_000, `${ms} ms`)
 
   const early = requester.request('early', { reqTimeout: 10_000 })
