@@ -51,12 +51,35 @@ export class OneConnectionCommand extends Command {
   }
 
   override toWritable(socket: Socket): string | Buffer {
-    const bytes = super.toWritable(socket)
+    const bytes = encodeCommand(this.name, this.args as readonly (string | Buffer)[])
     const written = this.#owner.mayWrite(this, socket, bytes.length)
     this.socket = written ? socket : undefined
     corkUntilEndOfTick(socket)
     return written ? bytes : PLACEHOLDER
   }
+}
+
+/** A command in the protocol of Redis. ioredis writes each part by a call of its own, which takes twice as long. */
+function encodeCommand(name: string, args: readonly (string | Buffer)[]): string | Buffer {
+  const parts: (string | Buffer)[] = []
+  let length = 0
+  let text = `*${args.length + 1}\r\n$${name.length}\r\n${name}\r\n`
+  for (const arg of args) {
+    if (typeof arg === 'string') {
+      text += `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`
+    } else {
+      text += `$${arg.length}\r\n`
+      parts.push(text, arg)
+      length += Buffer.byteLength(text) + arg.length
+      text = '\r\n'
+    }
+  }
+  if (parts.length === 0) return text
+  parts.push(text)
+  const bytes = Buffer.allocUnsafe(length + Buffer.byteLength(text))
+  let at = 0
+  for (const part of parts) at += typeof part === 'string' ? bytes.write(part, at) : part.copy(bytes, at)
+  return bytes
 }
 
 /** Everything that one tick writes to a socket is sent by one system call: one per command costs more than the command. */

@@ -185,11 +185,16 @@ export class RedisServicesStore implements ServicesStore {
   }
 
   #report(service: string, items: readonly ReportItem[], within: number): void {
-    const received = Math.max(...items.map(({ load }) => load.received))
-    const finished = Math.max(...items.map(({ load }) => load.finished))
+    let received = 0
+    let finished = 0
+    const messages: Addressed[] = []
+    for (const { load, replies } of items) {
+      received = Math.max(received, load.received)
+      finished = Math.max(finished, load.finished)
+      messages.push(...replies)
+    }
     const args: Argument[] = [this.address, String(received), String(finished)]
-    for (const [inbox, bundle] of encodeBundles(items.flatMap(({ replies }) => replies)))
-      args.push(inbox, bundle)
+    for (const [inbox, bundle] of encodeBundles(messages)) args.push(inbox, bundle)
     this.#calls.call(this.#scripts.report, service, args, within).then(
       () => {
         for (const { resolve } of items) resolve()

@@ -128,8 +128,8 @@ local function assign(command, id, worker, job, fence)
   local payload, isTruncated = job.payload, ''
   if #payload > ${MAX_INLINE_PAYLOAD} then payload, isTruncated = '', ' +' end
   assignedBytes = assignedBytes + #payload
-  batch[#batch + 1] = { id = id, message = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.generation .. ' ' ..
-    (job.failures or '0') .. ' ' .. (job.stalls or '0') .. ' ' .. leaseUntil .. ' ' .. #options .. isTruncated .. '\\n' .. options .. payload }
+  batch[#batch + 1] = { id = id, payload = payload, head = string.sub(worker, ${ID_LENGTH + 1}) .. 'j ' .. id .. ' ' .. fence .. ' ' .. job.generation .. ' ' ..
+    (job.failures or '0') .. ' ' .. (job.stalls or '0') .. ' ' .. leaseUntil .. ' ' .. #options .. isTruncated .. '\\n' .. options }
   leases[#leases + 1] = leaseEnd
   leases[#leases + 1] = dueMember(id, command)
 end
@@ -193,7 +193,7 @@ local function sendBatches()
     local requeued = {}
     for _, worker in ipairs(sentWorkers) do
       local batch, messages = sent[worker], {}
-      for n, attempt in ipairs(batch) do messages[n] = attempt.message end
+      for n, attempt in ipairs(batch) do messages[2 * n - 1], messages[2 * n] = attempt.head, attempt.payload end
       if sendTo(string.sub(worker, 1, ${ID_LENGTH}), messages) == 0 and not isCluster then
         for n = #batch, 1, -1 do
           redis.call('HDEL', jobKey(batch[n].id), 'o')
@@ -209,7 +209,7 @@ local function sendBatches()
     if #requeued == 0 then break end
   end
   -- Sent after its deliveries: the worker sets its capacity again when it has seen them.
-  if saturatedWorker then sendTo(string.sub(saturatedWorker, 1, ${ID_LENGTH}), { string.sub(saturatedWorker, ${ID_LENGTH + 1}) .. 's' }) end
+  if saturatedWorker then sendTo(string.sub(saturatedWorker, 1, ${ID_LENGTH}), { string.sub(saturatedWorker, ${ID_LENGTH + 1}), 's' }) end
 end
 
 local function releaseSlots(command, workers)

@@ -13,7 +13,7 @@ local function sendCalls(process, load, messages)
     return 'gone'
   end
   if receivers then return 'sent' end
-  load.dealt = load.dealt - #messages
+  load.dealt = int(load.dealt - #messages / 2)
   writeLoad(process, load)
   rank(process, load)
   return 'failed', failure
@@ -81,15 +81,18 @@ while #left > 0 do
     if process then
       isChanged = true
       local load = loads[process]
-      load.dealt = load.dealt + 1
+      load.dealt = int(load.dealt + 1)
       rank(process, load)
-      if not batches[process] then
-        batches[process] = { numbers = {}, messages = {} }
+      local batch = batches[process]
+      if not batch then
+        batch = { numbers = {}, messages = {} }
+        batches[process] = batch
         processes[#processes + 1] = process
       end
-      local batch = batches[process]
+      local messages = batch.messages
       batch.numbers[#batch.numbers + 1] = n
-      batch.messages[#batch.messages + 1] = numbered(process, kind, load, rest, body)
+      messages[#messages + 1] = numbered(process, kind, load, rest)
+      messages[#messages + 1] = body
       replies[n] = 'D ' .. process .. ' ' .. int(load.leaseLeft)
     else
       replies[n] = redis.call('ZCARD', leasesKey) == 0 and 'N' or 'F'
@@ -124,9 +127,9 @@ local replies, failure = {}, nil
 for _, process in ipairs(redis.call('ZRANGE', leasesKey, 0, -1)) do
   local load = readLoad(process)
   if load then
-    load.dealt = load.dealt + 1
+    load.dealt = int(load.dealt + 1)
     rank(process, load)
-    local outcome, problem = sendCalls(process, load, { numbered(process, kind, load, rest, body) })
+    local outcome, problem = sendCalls(process, load, { numbered(process, kind, load, rest), body })
     if outcome == 'sent' then replies[#replies + 1] = 'D ' .. process .. ' ' .. int(leaseLeft(process)) end
     failure = problem or failure
   end

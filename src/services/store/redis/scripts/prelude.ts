@@ -1,5 +1,5 @@
 import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
-import { OUTBOX } from '../../../../kernel/redis/outbox.ts'
+import { SEND_TO } from '../../../../kernel/redis/outbox.ts'
 import { MAX_STRUCK, TURN } from '../../service-record.ts'
 
 /**
@@ -42,11 +42,12 @@ export const KEYS_PER_SERVICE = 5
  *   open(n, name)                 what follows is about the n-th service of KEYS, whose name is given as JSON
  *   keep(key, ms)                 keeps a key for at least so long
  *   announce(letter, values)      see wire.ts; the values are JSON
- *   readLoad(process)             the load of a process; nil if there is none, or it was written by hand
+ *   readLoad(process)             the load of a process; nil if there is none, or it was written by hand. Its counts are digits:
+ *                                 they are mostly written as they were read, and numbers are slow to format
  *   writeLoad(process, load)
  *   rank(process, load)           puts a process into F or out of it
  *   raise(load, received, finished)   raises the counts of a load to those that its process reports; they never fall
- *   numbered(process, kind, load, rest, body)   a message with the number of calls as first field, and the nonce of its process
+ *   numbered(process, kind, load, rest)   the head of a message with the number of calls as first field, behind the nonce
  *   send(process, message)        returns the number of receivers
  */
 export const PRELUDE: string = /* lua */ `
@@ -66,9 +67,9 @@ local function open(n, name)
     unpack(KEYS, ${KEYS_PER_SERVICE} * (n - 1) + 1, ${KEYS_PER_SERVICE} * n)
   service = name
 end
-${OUTBOX}
+${SEND_TO}
 local function send(process, message)
-  return sendTo(string.sub(process, 1, ${ID_LENGTH}), { string.sub(process, ${ID_LENGTH + 1}) .. message })
+  return sendTo(string.sub(process, 1, ${ID_LENGTH}), { string.sub(process, ${ID_LENGTH + 1}), message })
 end
 local function announce(letter, values)
   redis.pcall('PUBLISH', broadcastChannel, '${FORMAT}s' .. letter .. ' ' .. announced .. ' [' .. service .. ',' .. values .. ']')
@@ -81,25 +82,27 @@ end
 local function readLoad(process)
   local text = redis.call('HGET', loadsKey, process)
   local dealt, finished, limit = string.match(text or '', '^(%d+) (%d+) (-?%d+)$')
-  return dealt and { dealt = num(dealt), finished = num(finished), limit = num(limit) }
+  return dealt and { dealt = dealt, finished = finished, limit = limit }
 end
 local function writeLoad(process, load)
-  redis.call('HSET', loadsKey, process, int(load.dealt) .. ' ' .. int(load.finished) .. ' ' .. int(load.limit))
+  redis.call('HSET', loadsKey, process, load.dealt .. ' ' .. load.finished .. ' ' .. load.limit)
 end
 local function rank(process, load)
   local running = math.max(0, load.dealt - load.finished)
-  if load.limit >= 0 and running >= load.limit then
+  local limit = num(load.limit)
+  if limit >= 0 and running >= limit then
     redis.call('ZREM', freeKey, process)
-  elseif redis.call('ZADD', freeKey, int(running * ${TURN} + us % ${TURN}), process) == 1 then
+  elseif redis.call('ZADD', freeKey, running * ${TURN} + us % ${TURN}, process) == 1 then
     -- The key may be new.
     keep(freeKey, math.max(redis.call('PTTL', leasesKey), ${KEEP_AFTER_LEASE}))
   end
 end
 local function raise(load, received, finished)
-  load.dealt, load.finished = math.max(load.dealt, num(received)), math.max(load.finished, num(finished))
+  if num(received) > num(load.dealt) then load.dealt = received end
+  if num(finished) > num(load.finished) then load.finished = finished end
 end
-local function numbered(process, kind, load, rest, body)
-  return string.sub(process, ${ID_LENGTH + 1}) .. kind .. ' ' .. int(load.dealt) .. rest .. '\\n' .. body
+local function numbered(process, kind, load, rest)
+  return string.sub(process, ${ID_LENGTH + 1}) .. kind .. ' ' .. load.dealt .. rest .. '\\n'
 end
 `
 
@@ -121,7 +124,7 @@ local function strike(process)
   announce('d', cjson.encode(process) .. ',' .. cjson.encode(info))
 end
 local function strikeExpired()
-  local expired = redis.call('ZRANGEBYSCORE', leasesKey, '-inf', int(now), 'LIMIT', 0, ${MAX_STRUCK})
+  local expired = redis.call('ZRANGEBYSCORE', leasesKey, '-inf', now, 'LIMIT', 0, ${MAX_STRUCK})
   for _, process in ipairs(expired) do strike(process) end
   return expired
 end

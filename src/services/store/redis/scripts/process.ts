@@ -34,10 +34,10 @@ local function register(limit, lease, info, received, finished)
   strikeExpired()
   local load = leaseLeft(process) and readLoad(process)
   local isNew = not load
-  load = load or { dealt = 0, finished = 0 }
-  load.limit = num(limit)
+  load = load or { dealt = '0', finished = '0' }
+  load.limit = limit
   raise(load, received, finished)
-  redis.call('ZADD', leasesKey, int(now + num(lease)), process)
+  redis.call('ZADD', leasesKey, now + num(lease), process)
   redis.call('HSET', infosKey, process, info)
   writeLoad(process, load)
   rank(process, load)
@@ -67,7 +67,7 @@ for n = 1, (#ARGV - 5) / 2 do
   open(n, ARGV[4 + 2 * n])
   local isDone, problem = pcall(function() if leaseLeft(process) then strike(process) end end)
   failures[n] = isDone and '' or failureOf(problem)
-  messages[n] = string.sub(process, ${ID_LENGTH + 1}) .. ARGV[5 + 2 * n]
+  messages[2 * n - 1], messages[2 * n] = string.sub(process, ${ID_LENGTH + 1}), ARGV[5 + 2 * n]
 end
 sendTo(string.sub(process, 1, ${ID_LENGTH}), messages)
 return failures
@@ -76,7 +76,7 @@ return failures
 /** ARGV    5 service  6 process  7 kind  8 more fields  9 body of a message for it */
 export const MARK: string = /* lua */ `
 local process = ARGV[6]
-sendTo(string.sub(process, 1, ${ID_LENGTH}), { numbered(process, ARGV[7], readLoad(process) or { dealt = 0 }, ARGV[8], ARGV[9]) })
+sendTo(string.sub(process, 1, ${ID_LENGTH}), { numbered(process, ARGV[7], readLoad(process) or { dealt = '0' }, ARGV[8]), ARGV[9] })
 return 1
 `
 
