@@ -21,7 +21,7 @@ local function sendAll(addresses, letter)
 end
 -- Returns whether the process listens.
 local function send(address, letter)
-  local receivers = sendTo(string.sub(address, 1, ${ID_LENGTH}), { string.sub(address, ${ID_LENGTH + 1}) .. letter })
+  local receivers = sendTo(string.sub(address, 1, ${ID_LENGTH}), { string.sub(address, ${ID_LENGTH + 1}), letter })
   return isCluster or (receivers or 0) > 0
 end
 -- The first who wait in a role: they do not wait any more.
