@@ -1,13 +1,15 @@
 // Persisted objects: what is written, who has saved, how long an object lives.
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { afterEach, test } from 'node:test'
 import { MemoryBus } from '../../src/bus/index.ts'
 import { ClosedError, CodecError, TooLargeError, UnavailableError } from '../../src/errors.ts'
 import { onBothStores } from '../support/bus.ts'
-import { FaultyBus, numbers, unavailable } from '../support/bus-client.ts'
+import { disconnectFaultyBuses, FaultyBus, numbers, unavailable } from '../support/bus-client.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 import { rejectionOf, until } from '../support/wait.ts'
+
+afterEach(disconnectFaultyBuses)
 
 interface Thing {
   n?: number | undefined

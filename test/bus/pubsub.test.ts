@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { subscribe as subscribeChannel, unsubscribe as unsubscribeChannel } from 'node:diagnostics_channel'
-import { test } from 'node:test'
-import type { Pubsub } from '../../src/bus/index.ts'
+import { afterEach, test } from 'node:test'
+import { MemoryBus, type Pubsub } from '../../src/bus/index.ts'
 import { MAX_BATCH, MAX_BATCH_BYTES } from '../../src/bus/store/store.ts'
 import {
   AlreadyAttachedError,
@@ -14,9 +14,11 @@ import {
   UnavailableError,
 } from '../../src/errors.ts'
 import { onBothStores } from '../support/bus.ts'
-import { FaultyBus, numbers, recorded, unavailable } from '../support/bus-client.ts'
+import { disconnectFaultyBuses, FaultyBus, numbers, recorded, unavailable } from '../support/bus-client.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 import { rejectionOf, timed, until } from '../support/wait.ts'
+
+afterEach(disconnectFaultyBuses)
 
 /** Resolves when `log` has so many entries, and a message that is published afterwards has come as the only one more. */
 async function complete<M>(log: M[], count: number): Promise<void> {
@@ -179,7 +181,9 @@ onBothStores('disconnect ends subscriptions, and calls reject afterwards', async
   const events: string[] = []
   pubsub.on('unsubscribed', () => events.push('unsubscribed'))
   await pubsub.subscribe()
+  // What is under way is waited for.
   const publishing = pubsub.publish(1)
+  await settled()
   await bus.disconnect()
   await publishing
   assert.deepEqual(events, ['unsubscribed'])
@@ -336,7 +340,6 @@ test('too many messages that wait are refused', async () => {
 
 test('`ttl`: kept messages are forgotten when it has passed', async () => {
   const clock = new ManualClock()
-  const { MemoryBus } = await import('../../src/bus/index.ts')
   const bus = new FaultyBus({ store: new MemoryBus({ clock }) })
   const options = { retain: true, ttl: 100_000 }
   const received = async (): Promise<unknown[]> => {

@@ -1,13 +1,15 @@
 // A subscription under faults: what was missed, what was forged, what does not answer.
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { afterEach, test } from 'node:test'
 import { ASK_INTERVAL } from '../../src/bus/pubsub/subscription.ts'
 import { MemoryBus } from '../../src/bus/store/memory-store.ts'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
-import { FaultyBus, numbers, recorded, unavailable } from '../support/bus-client.ts'
+import { disconnectFaultyBuses, FaultyBus, numbers, recorded, unavailable } from '../support/bus-client.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 import { rejectionOf, soon, until } from '../support/wait.ts'
+
+afterEach(disconnectFaultyBuses)
 
 const encoded = (value: unknown): Buffer => jsonCodec.encode(value)
 
@@ -158,6 +160,32 @@ test('an old reply is ignored: the connection was lost again meanwhile', async (
   here.heal()
   await until(() => log.length === 2, { what: 'both messages' })
   assert.deepEqual(log, [1, 2])
+})
+
+test('a reply that overtakes messages: they are not taken for missing', async () => {
+  const late: (() => void)[] = []
+  const store = new MemoryBus({ deliver: (message) => void late.push(message) })
+  const here = new FaultyBus({ store })
+  const pubsub = here.pubsub<number>('t')
+  const log = recorded(pubsub)
+  await pubsub.subscribe()
+  await publishAll(here, [1, 2, 3])
+  here.forge('another life', 1, encoded('forged'))
+  await until(() => here.countOf('resume') === 2, { what: 'the question' })
+  await settled()
+  for (const deliver of late.splice(0)) deliver()
+  await until(() => here.countOf('resume') === 3, { what: 'the next question' })
+  await settled()
+  assert.deepEqual(log, [1, 2, 3])
+  // One that does not come is missing, but not before the next one has been asked for.
+  await publishAll(here, [4])
+  late.length = 0
+  here.forge('another life', 1, encoded('forged'))
+  await until(() => log.length > 3, { what: 'the gap' })
+  await publishAll(here, [5])
+  for (const deliver of late.splice(0)) deliver()
+  await settled()
+  assert.deepEqual(log, [1, 2, 3, 'gap 1', 5])
 })
 
 test('forged: huge numbers and other lives neither stop nor flood a subscriber', async () => {

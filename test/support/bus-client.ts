@@ -25,6 +25,13 @@ interface FaultyBusOptions {
 /** A call to the topics or objects of an instance. */
 type Call = keyof TopicStore | keyof ObjectStore
 
+const opened: FaultyBus[] = []
+
+/** Ends all subscriptions: each keeps the process alive. */
+export async function disconnectFaultyBuses(): Promise<void> {
+  await Promise.all(opened.splice(0).map((bus) => bus.disconnect()))
+}
+
 /**
  * What one process has of a bus with one instance, in memory, which the test can break: its connection, and single calls.
  */
@@ -48,6 +55,7 @@ export class FaultyBus {
   readonly #closers = new Set<() => Promise<void>>()
 
   constructor(options: FaultyBusOptions = {}) {
+    opened.push(this)
     const { store = new MemoryBus(), within = 500, maxMessage = 1024 * 1024, codec = jsonCodec } = options
     this.store = store
     const instance = this.#broken(store.connect())

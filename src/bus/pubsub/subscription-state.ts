@@ -14,6 +14,7 @@ import type { Transitions } from '../../kernel/collections.ts'
  * | a message of another life, or after a jump: buffered | subscribing | resuming | resuming | down   |
  * | a number that came before comes again        | buffered    | resuming | resuming       | down     |
  * | what was missed is known                     | live        |          | live           |          |
+| messages are missing that may be under way   |             |          | resuming, asks after a pause | |
  * | it cannot be asked                           | ended       |          | resuming, asks after a pause | |
  * | down                                         | subscribing | down     | down           |          |
  * | the topic is at another instance             |             | down     | down           |          |

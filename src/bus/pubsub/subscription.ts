@@ -46,6 +46,8 @@ export class Subscription implements TopicListener {
   #last = 0
   /** Number of the last message, as the last question told. */
   #toldLast = 0
+  /** Messages that were told, but have not come, and the last one that had come then. They are missing if none comes. */
+  #awaited: { readonly last: number; readonly since: number } | undefined
   readonly #ahead = new AheadBuffer()
   /** Questions so far. Only the reply to the last one counts. */
   #asked = 0
@@ -176,6 +178,8 @@ export class Subscription implements TopicListener {
   }
 
   #receive(batch: Batch): void {
+    // The channel keeps the order: those before it, which were told, are not under way any more.
+    if (batch.life === this.#life && batch.first === this.#toldLast + 1) this.#skipTo(this.#toldLast)
     if (batch.life !== this.#life || batch.first > this.#last + 1) {
       this.#ahead.add(batch, this.#asked)
       if (this.#state === 'live') this.#askSoon()
@@ -197,27 +201,37 @@ export class Subscription implements TopicListener {
 
   /** `after`: the last message when it was asked. */
   #onReply({ life, last, messages }: Resumed, after: number): void {
-    const asked = this.#asked
-    const { known, newer, overflowed } = this.#ahead.take(life, last, asked)
-    const first = last - messages.length + 1
-    const missed = [{ first, messages }, ...known].sort((a, b) => a.first - b.first)
-    this.#toldLast = last
+    const { known, newer, overflowed } = this.#ahead.take(life, last, this.#asked)
+    const kept = { first: last - messages.length + 1, messages }
+    const available = [kept, ...known].sort((a, b) => a.first - b.first)
     const before = this.#life
     this.#life = life
-    if (before === undefined) this.#onStarted(first - 1)
-    else {
-      this.#enter('live')
-      // The topic was lost and made again, or some of its messages were: it cannot be known which.
-      if (before !== life || last < after) this.#restart(Math.min(last, (missed[0]?.first ?? 1) - 1))
-    }
-    for (const batch of missed) {
+    this.#toldLast = last
+    if (before === undefined) this.#onStarted(kept.first - 1)
+    // The topic was lost and made again, or some of its messages were: it cannot be known which.
+    else if (before !== life || last < after) this.#restart(Math.min(last, (available[0]?.first ?? 1) - 1))
+    for (const batch of available) {
+      if (batch.messages.length === 0) continue
       this.#skipTo(batch.first - 1)
       this.#deliver(batch)
     }
-    this.#skipTo(last)
+    this.#onTold(last)
     for (const batch of newer) if (this.#state !== 'ended') this.#receive(batch)
     if (overflowed && this.#state === 'live') this.#askSoon()
     if (before !== undefined && before !== life) void this.#follow()
+  }
+
+  /** Messages up to `last` were published. Those that have not come may be under way: the reply can overtake them. */
+  #onTold(last: number): void {
+    const awaited = this.#awaited
+    this.#awaited = undefined
+    if (this.#last === awaited?.since) this.#skipTo(awaited.last)
+    if (this.#state !== 'resuming') return
+    if (this.#last >= last) this.#enter('live')
+    else {
+      this.#awaited = { last, since: this.#last }
+      this.#askAfter(ASK_INTERVAL)
+    }
   }
 
   #onStarted(last: number): void {
