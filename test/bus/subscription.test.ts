@@ -53,6 +53,19 @@ test('B5 without `keep`: what was published while the connection was away is a g
   assert.deepEqual(log, [1, 2, 'gap 3', 6])
 })
 
+test('B5 the gap is told at once when the next message comes', async () => {
+  const { here, log, publish } = await scene()
+  here.cut()
+  await publish(1, 2, 3)
+  here.heal()
+  await settled()
+  assert.deepEqual(log, [])
+  await publish(4)
+  await settled()
+  assert.deepEqual(log, ['gap 3', 4])
+  assert.equal(here.countOf('resume'), 2)
+})
+
 test('B5 with `keep`: it arrives first, in order, once each, and no gap is told', async () => {
   const { here, log, publish } = await scene({ keep: 10 })
   await publish(1, 2)
@@ -162,7 +175,7 @@ test('an old reply is ignored: the connection was lost again meanwhile', async (
   assert.deepEqual(log, [1, 2])
 })
 
-test('a reply that overtakes messages: they are not taken for missing', async () => {
+test('B5 a reply that overtakes messages: they are not taken for missing', async () => {
   const late: (() => void)[] = []
   const store = new MemoryBus({ deliver: (message) => void late.push(message) })
   const here = new FaultyBus({ store })
@@ -225,23 +238,28 @@ test('forged: the next number once; later messages arrive, and a gap is told', a
 })
 
 test('while a question is under way only so much is buffered; the rest is a gap', async () => {
-  const { here, log, publish } = await scene()
-  let release = () => {}
-  here.before = (call) =>
-    call === 'resume' ? new Promise<void>((resolve) => (release = resolve)) : undefined
-  here.cut()
-  await publish(1)
-  here.heal()
-  const megabyte = Buffer.alloc(1024 * 1024, 0)
-  const life = await lifeOfQuietly(here)
-  for (let n = 0; n < 100; n++) here.forge(life, 10 + n, megabyte)
-  await publish(2)
-  here.before = undefined
-  release()
-  await until(() => log.includes('gap 2'), { what: 'the gap' })
-  await publish(3)
-  await settled()
-  assert.deepEqual(log, ['gap 2', 3])
+  const forgeries = [
+    { count: 100, messages: [Buffer.alloc(1024 * 1024, 0)] },
+    { count: 200, messages: Array<Buffer>(100).fill(Buffer.from('x')) },
+  ]
+  for (const { count, messages } of forgeries) {
+    const { here, log, publish } = await scene()
+    let release = () => {}
+    here.before = (call) =>
+      call === 'resume' ? new Promise<void>((resolve) => (release = resolve)) : undefined
+    here.cut()
+    await publish(1)
+    here.heal()
+    const life = await lifeOfQuietly(here)
+    for (let n = 0; n < count; n++) here.forge(life, 10 + n, ...messages)
+    await publish(2)
+    here.before = undefined
+    release()
+    await until(() => log.includes('gap 2'), { what: 'the gap' })
+    await publish(3)
+    await settled()
+    assert.deepEqual(log, ['gap 2', 3])
+  }
 })
 
 /** As {@link lifeOf}, beside the calls of the bus. */
