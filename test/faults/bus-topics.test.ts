@@ -55,7 +55,7 @@ async function publishWhileCut({ publisher, cut }: Scene, count: number): Promis
   }
 }
 
-test('with `keep`: subscribers that are cut off again and again receive all messages, in order, once', async () => {
+test('B5 with `keep`: subscribers that are cut off again and again receive all messages, in order, once', async () => {
   await using s = await scene({ keep: 1000 })
   await publishWhileCut(s, 1000)
   for (const log of s.logs) {
@@ -64,7 +64,7 @@ test('with `keep`: subscribers that are cut off again and again receive all mess
   }
 })
 
-test('without `keep`: messages and the numbers of the gaps are all messages, in order', async () => {
+test('B5 without `keep`: messages and the numbers of the gaps are all messages, in order', async () => {
   await using s = await scene()
   await publishWhileCut(s, 1000)
   for (const log of s.logs) {
@@ -79,7 +79,7 @@ test('without `keep`: messages and the numbers of the gaps are all messages, in 
   assert.ok(s.logs.some((log) => log.length > messagesOf(log).length, 'no subscriber has missed anything'))
 })
 
-test('Redis was down and has lost everything: a gap without number, and messages arrive again, once each', async () => {
+test('B5 Redis was down and has lost everything: a gap without number, and messages arrive again, once each', async () => {
   await using s = await scene()
   await s.publisher.publish(1)
   for (const log of s.logs) await until(() => log.length === 1, { what: 'the message' })
@@ -94,7 +94,7 @@ test('Redis was down and has lost everything: a gap without number, and messages
   }
 })
 
-test('Redis was down and has lost nothing: what is kept arrives, and no gap is told', async () => {
+test('B5 Redis was down and has lost nothing: what is kept arrives, and no gap is told', async () => {
   await using s = await scene({ keep: 10, server: { persistence: true } })
   await s.publisher.publish(1)
   for (const log of s.logs) await until(() => log.length === 1, { what: 'the message' })
@@ -111,7 +111,7 @@ test('Redis was down and has lost nothing: what is kept arrives, and no gap is t
   }
 })
 
-test('FLUSHALL: the next message shows it, a gap without number is told, and it arrives', async () => {
+test('B5 FLUSHALL: the next message shows it, a gap without number is told, and it arrives', async () => {
   await using s = await scene({ keep: 10 })
   await s.publisher.publish(1)
   for (const log of s.logs) await until(() => log.length === 1, { what: 'the message' })
@@ -144,7 +144,7 @@ test('a frozen server: publish and subscribe reject in time; afterwards all goes
   await subscriber.subscribe()
 })
 
-test('forged messages on the channel neither stop nor flood a subscriber', async () => {
+test('B5 forged messages on the channel neither stop nor flood a subscriber', async () => {
   await using s = await scene()
   const [channel = ''] = ((await s.t.server.call('PUBSUB', 'CHANNELS', '*:p:*')) as string[]).map(String)
   assert.match(channel, /t$/)
