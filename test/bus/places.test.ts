@@ -160,8 +160,7 @@ test('an instance is killed - its share rejects in time, other names do not noti
   const fresh = NAMES.map((name) => `fresh-${name}`)
   const made = await attachAll(bus, fresh)
   for (const [name, queue] of made) {
-    const mayBeLost = bestOf(name, t.names).includes(lostName)
-    assert.equal(queue instanceof Error, mayBeLost, name)
+    assert.equal(queue instanceof Error, bestOf(name, t.names)[0] === lostName, name)
     if (queue instanceof Error) assert.match(queue.message, new RegExp(lostName))
     const unknown = bus.queue(`unknown-${name}`)
     if (!bestOf(unknown.name, t.names).includes(lostName)) assert.equal(await unknown.exists(), false)
@@ -289,4 +288,45 @@ test('reservations - the second best first and longer; both end, the best first;
   assert.equal(await placed, 1)
   await until(() => calls.length === 8, { what: 'the end of the reservations' })
   assert.deepEqual(calls, [...steps, ...steps])
+})
+
+test('B4 a note - a queue that is not at its best instance is not made again while its own is down, if it was found before', async () => {
+  await using t = await busServers(3)
+  const [one = '', two = '', three = ''] = t.urls
+  const [name = ''] = NAMES.filter(
+    (candidate) =>
+      bestOf(candidate, t.names)[0] === t.names[2] &&
+      bestOf(candidate, t.names.slice(0, 2))[0] === t.names[0],
+  )
+  const before = t.open({ redis: [one, two], existingOnly: [three] })
+  await before.queue(name).attach({ ttl: 2_000 })
+  // The list has changed: its best instance is the third now.
+  const finder = t.open()
+  assert.equal(await finder.queue(name).find(), t.names[0])
+  await finder.queue(name).attach()
+  const noted = async () => (await t.servers[2]?.call('KEYS', '*')) as string[]
+  await until(async () => (await noted()).length > 0, { what: 'the note' })
+  await t.servers[0]?.kill()
+  const later = t.open({ unavailableAfter: 1_000 })
+  assert.equal(((await rejectionOf(later.queue(name).attach())) as { code?: string }).code, 'E_UNAVAILABLE')
+  await before.disconnect({ grace: 0 })
+  await finder.disconnect({ grace: 0 })
+  // Without persistence the queue is gone, and all say so.
+  await t.servers[0]?.restart()
+  await until(() => later.isOnline(t.names[0]), { what: 'the first instance' })
+  const queue = later.queue(name)
+  await until(() => queue.attach().then(() => true), { what: 'the queue', timeout: 10_000 })
+  assert.equal(await queue.find(), t.names[2])
+})
+
+test('two instances, one is down - new names of the other one can be made', async () => {
+  await using t = await busServers(2)
+  const [lostName = ''] = t.names
+  await t.servers[0]?.kill()
+  const bus = t.open({ unavailableAfter: 1_000 })
+  const made = await attachAll(bus, NAMES.slice(0, 40))
+  for (const [name, queue] of made) {
+    const isLost = bestOf(name, t.names)[0] === lostName
+    assert.equal(queue instanceof Error, isLost, `${name}: ${queue}`)
+  }
 })

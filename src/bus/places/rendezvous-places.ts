@@ -9,8 +9,8 @@ import { rank } from './rendezvous.ts'
 // Where records are, and where they are made. With one instance everything is there, and nothing is asked. With several:
 //
 //   find   the remembered place; else the two best instances of the name are asked; then, if none has it, all others.
-//   place  1. find. If there is a record: use it there.
-//          2. reserve the name at the second best instance for 10 s, then at the best one for 5 s
+//   place  1. find. If there is a record: use it there. If that is not the best instance, leave a note at the best one.
+//          2. reserve the name at the second best instance for 10 s, if it answers, then at the best one for 5 s
 //          3. ask all other instances again
 //          4. make the record at the best one, which refuses unless the name is still reserved there
 //          5. end both reservations, first that at the best one
@@ -22,17 +22,21 @@ import { rank } from './rendezvous.ts'
 // reservation at the best instance ends before that at the second best: no record is made after the latter has ended.
 // What a process does not know it cannot find: an instance is added with the option `existingOnly` first.
 //
+// A note is a reservation that says where the record is. While it stands, nothing is made at the best instance, so a record that
+// is elsewhere, because the list has changed since it was made, is not made again while its instance is down. When all
+// instances say that there is no record, the note is removed.
+//
 // | what fails                                      | effect                                                                |
 // | ----------------------------------------------- | --------------------------------------------------------------------- |
-// | a best instance is down, the record elsewhere   | it is found and used                                                  |
-// | a best instance is down, no record elsewhere    | UnavailableError: it may be there, or be made there by another process |
-// | another instance is down                        | nothing: the others decide                                            |
+// | the best instance is down, the record elsewhere | it is found and used                                                  |
+// | the best instance is down, no record elsewhere  | UnavailableError: it may be there, or be made there by another process |
+// | another instance is down                        | nothing, unless a note says that the record is there: UnavailableError |
 // | the creator dies                                | its reservations end after 10 s; until then others UnavailableError   |
 // | a reservation ends before step 4                | the best instance refuses: from the beginning                         |
 // | an instance is lost between steps 2 and 4       | UnavailableError; what it reserved ends by itself                     |
 // | the reply to step 4 is lost                     | UnavailableError; the reservation at the second best ends last        |
-// | a server loses a reservation (restart) at 2..4  | the best one refuses; if it was the second best, and the common one,  |
-// |                                                 | two creators with different lists may both succeed                    |
+// | a server loses a reservation or note (restart), | if it was the common one, two creators with different lists may both  |
+// | or is down for one creator and not for another  | succeed                                                               |
 //
 // Topics and objects are made without asking for the reservation in step 4: a creator that stands still for seconds between
 // steps 3 and 4 may make one twice.
@@ -40,6 +44,8 @@ import { rank } from './rendezvous.ts'
 /** How long a name is reserved, ms. */
 const RESERVED_AT_BEST = 5_000
 const RESERVED_AT_SECOND = 10_000
+/** How long a note is kept after a process has found the record, ms. */
+const NOTE_TTL = 10 * 60_000
 /** From the first reservation to the making of the record, ms. */
 const MAX_PREPARATION = 4_000
 
@@ -61,6 +67,13 @@ interface Wanted {
   readonly name: string
   /** When the time limit is over, by the clock, ms. */
   readonly end: number
+}
+
+/** What came of a search. */
+interface Found {
+  readonly found: Member | undefined
+  /** The instances that did not answer, if it was not found. */
+  readonly unanswered: ReadonlyMap<Member, Error>
 }
 
 /** The instances of a bus. */
@@ -98,7 +111,13 @@ export class RendezvousPlaces implements Places {
   async find(kind: RecordKind, name: string): Promise<Member | undefined> {
     const [only] = this.#all
     if (this.#all.length === 1) return only
-    return this.#find({ kind, name, end: this.#clock.now() + this.#within })
+    const { found, unanswered } = await this.#find({ kind, name, end: this.#clock.now() + this.#within })
+    if (found) return found
+    for (const member of rankMembers(name, this.#all).slice(0, 2)) {
+      const error = unanswered.get(member)
+      if (error) throw error
+    }
+    return undefined
   }
 
   async place<T>(
@@ -113,10 +132,10 @@ export class RendezvousPlaces implements Places {
       this.forget(kind, name)
       const pause = MIN_PAUSE + Math.random() * (bound - MIN_PAUSE)
       if (this.#clock.now() + pause >= wanted.end)
-        throw new UnavailableError('Another process is making what has this name, and has not finished', {
-          key: name,
-          sent: false,
-        })
+        throw new UnavailableError(
+          'Another process is making what has this name, or it is on an instance that does not answer',
+          { key: name, sent: false },
+        )
       await new Promise<void>((resolve) => this.#clock.after(pause, resolve))
     }
   }
@@ -132,32 +151,47 @@ export class RendezvousPlaces implements Places {
   ): Promise<T | undefined> {
     const [only] = this.#all
     if (only && this.#all.length === 1) return use(only, '')
-    const found = await this.#find(wanted)
+    const { found, unanswered } = await this.#find(wanted)
+    if (!found) return this.#make(wanted, unanswered.size === 0, use)
+    this.#note(wanted, found)
     // With a token that has reserved nothing, nothing is made.
-    return found ? use(found, newId()) : this.#make(wanted, use)
+    return use(found, newId())
   }
 
-  async #find(wanted: Wanted): Promise<Member | undefined> {
+  async #find(wanted: Wanted): Promise<Found> {
     const { kind, name } = wanted
     const known = this.#cache.get(kind, name)
-    if (known) return known
-    const found = await this.#search(wanted)
-    if (found) this.#cache.set(kind, name, found)
-    return found
+    if (known) return { found: known, unanswered: new Map() }
+    const result = await this.#search(wanted)
+    if (result.found) this.#cache.set(kind, name, result.found)
+    return result
   }
 
-  /** @throws UnavailableError if the record was not found, and one of the two best instances has not answered. */
-  async #search(wanted: Wanted): Promise<Member | undefined> {
+  /** Leaves a note at the best instance, if the record is at another one. Does not wait for it. */
+  #note({ kind, name }: Wanted, found: Member): void {
+    const best = this.bestFor(name)
+    if (best === found) return
+    best.instance.places.reserve(kind, name, noteOf(found), NOTE_TTL, this.#within).catch(() => {})
+  }
+
+  async #search(wanted: Wanted): Promise<Found> {
     const ranked = rankMembers(wanted.name, this.#all)
-    const best = ranked.slice(0, 2).map((member) => this.#ask(member, wanted, this.#left(wanted)))
+    const [first, ...rest] = ranked.slice(0, 2)
     const others = ranked.slice(2)
-    if (others.length > 0) {
-      const found = await this.#first(best, this.#left(wanted) * OTHERS_AFTER)
-      if (found) return found
+    const best = first ? [this.#ask(first, wanted, this.#left(wanted)), ...this.#askOthers(rest, wanted)] : []
+    let found = others.length > 0 ? await this.#first(best, this.#left(wanted) * OTHERS_AFTER) : undefined
+    if (found) return { found, unanswered: new Map() }
+    const all = [...best, ...this.#askOthers(others, wanted)]
+    found = await this.#first(all)
+    const unanswered = new Map<Member, Error>()
+    if (found) return { found, unanswered }
+    for (const [index, answer] of (await Promise.allSettled(all)).entries()) {
+      const member = ranked[index]
+      if (answer.status === 'fulfilled' || !member) continue
+      if (answer.reason instanceof ClosedError) throw answer.reason
+      unanswered.set(member, answer.reason)
     }
-    const found = await this.#first([...best, ...this.#askOthers(others, wanted)])
-    if (!found) for (const answer of best) await answer
-    return found
+    return { found: undefined, unanswered }
   }
 
   #askOthers(others: readonly Member[], wanted: Wanted): Promise<Member | undefined>[] {
@@ -199,9 +233,10 @@ export class RendezvousPlaces implements Places {
     return Math.max(1, end - this.#clock.now())
   }
 
-  /** Resolves with undefined if the record must be looked for again. */
+  /** `areAllAsked`: all instances have said that there is no record. Resolves with undefined if it must be looked for again. */
   async #make<T>(
     wanted: Wanted,
+    areAllAsked: boolean,
     use: (member: Member, token: string) => Promise<T | undefined>,
   ): Promise<T | undefined> {
     const { kind, name } = wanted
@@ -210,17 +245,37 @@ export class RendezvousPlaces implements Places {
     const others = this.#all.filter((member) => member !== best && member !== second)
     const token = newId()
     const startedAt = this.#clock.now()
+    const reserved: Member[] = []
     try {
-      if (second && !(await this.#reserve(second, wanted, token, RESERVED_AT_SECOND))) return undefined
-      if (!(await this.#reserve(best, wanted, token, RESERVED_AT_BEST))) return undefined
+      if (second) {
+        const isReserved = await this.#reserve(second, wanted, token, RESERVED_AT_SECOND).catch(
+          (error: Error) => {
+            if (error instanceof ClosedError) throw error
+            return undefined
+          },
+        )
+        if (isReserved === false) return undefined
+        if (isReserved) reserved.push(second)
+      }
+      if (!(await this.#reserve(best, wanted, token, RESERVED_AT_BEST))) {
+        if (areAllAsked) await this.#removeNotes(best, wanted)
+        return undefined
+      }
+      reserved.unshift(best)
       if (await this.#first(this.#askOthers(others, wanted))) return undefined
       if (this.#clock.now() - startedAt > MAX_PREPARATION) return undefined
       const result = await use(best, token)
       if (result !== undefined) this.#cache.set(kind, name, best)
       return result
     } finally {
-      void this.#release(second ? [best, second] : [best], wanted, token)
+      void this.#release(reserved, wanted, token)
     }
+  }
+
+  async #removeNotes(best: Member, { kind, name }: Wanted): Promise<void> {
+    const { places } = best.instance
+    const others = this.#all.filter((member) => member !== best)
+    await Promise.all(others.map((member) => places.release(kind, name, noteOf(member), this.#within)))
   }
 
   async #reserve(member: Member, wanted: Wanted, token: string, ttl: number): Promise<boolean> {
@@ -241,6 +296,11 @@ export class RendezvousPlaces implements Places {
       // They end by themselves.
     }
   }
+}
+
+/** The token by which the best instance notes that the record is elsewhere. */
+function noteOf({ instance }: Member): string {
+  return `at ${instance.name}`
 }
 
 function rankMembers(name: string, members: readonly Member[]): Member[] {
