@@ -57,7 +57,7 @@ onBothStores('telemetry - the instances of a bus', async (w) => {
 })
 
 onBothStores(
-  'U2 context - a listener runs in the context in which it was added, a consumption in none',
+  'U1 context - a listener runs in the context in which it was added, a consumption in none',
   async (w) => {
     const storage = new AsyncLocalStorage<string>()
     const queue = w.open().queue('q')

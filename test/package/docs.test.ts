@@ -214,6 +214,19 @@ test('docs/services-protocol.md - it names the keys as the scripts do', async ()
   assert.deepEqual(inPage, inSource)
 })
 
+test('docs/bus-protocol.md - it names the keys of queues and topics as the scripts do', async () => {
+  const { text } = pages.find(({ path }) => path === 'docs/bus-protocol.md') ?? assert.fail()
+  const rowsOf = (lines: string, row: RegExp) =>
+    [...lines.matchAll(row)].map(([, ...parts]) => parts.join(' '))
+  const inSource: string[] = []
+  for (const file of ['queues/scripts/prelude', 'topics/scripts']) {
+    const script = await readFile(new URL(`src/bus/store/redis/${file}.ts`, ROOT), 'utf8')
+    inSource.push(...rowsOf(script, /^ \* {3}([A-Z]) +(hash|stream|zset|string|list) /gm))
+  }
+  assert.equal(inSource.length, 10)
+  assert.deepEqual(rowsOf(text, /^\| `([A-Z])` \| (hash|stream|zset|string|list) \|/gm), inSource)
+})
+
 /** `p, p1 … p3` and `p, p1 to p3` name the same fields; a parked flight is `@…` or `@park`. */
 function namesIn(text: string): string[] {
   return text
