@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import type { ConsumeOptions, MessageInfo, Queue } from '../../src/bus/index.ts'
-import { AlreadyAttachedError } from '../../src/errors.ts'
+import { AlreadyAttachedError, LeaseLostError } from '../../src/errors.ts'
 import { type BusWorld, onBothStores } from '../support/bus.ts'
 import { rejectionOf, soon, until } from '../support/wait.ts'
 
@@ -78,6 +78,37 @@ onBothStores('B1 consume - max: so many messages and no more; consume again goes
   await until(() => received.length === 10, { what: 'the rest' })
   assert.deepEqual(received, upTo(10))
   assert.deepEqual(consuming, [true, false, true])
+})
+
+onBothStores('B2 consume - reliable with max: it stops when so many are acknowledged', async (w) => {
+  const { queue, received } = await member(w)
+  await pushAll(queue, upTo(4))
+  await queue.consume({ reliable: true, prefetch: 10, max: 2 })
+  await until(() => received.length === 2, { what: 'two messages' })
+  assert.ok(queue.isConsuming())
+  await queue.ack(1)
+  assert.ok(queue.isConsuming())
+  await queue.ack(2)
+  await until(() => !queue.isConsuming(), { what: 'the end' })
+  assert.equal(await queue.count(), 2)
+  for await (const { id } of queue.messages({ reliable: true, max: 2 })) {
+    received.push(id)
+    await queue.ack(id)
+  }
+  assert.deepEqual(received, [1, 2, 3, 4])
+  assert.equal(await queue.count(), 0)
+})
+
+onBothStores('B2 consume - what was returned by stop cannot be acknowledged any more', async (w) => {
+  const { queue, received } = await member(w)
+  await pushAll(queue, upTo(3))
+  await queue.consume({ reliable: true, prefetch: 3 })
+  await until(() => received.length === 3, { what: 'three messages' })
+  await queue.ack(1)
+  await queue.stop()
+  await queue.ack(1)
+  assert.ok((await rejectionOf(queue.ack(3))) instanceof LeaseLostError)
+  assert.equal(await queue.count(), 2)
 })
 
 onBothStores('consume - one object consumes once at a time', async (w) => {
@@ -205,6 +236,7 @@ onBothStores('B2 consume - key: one message of a key is held at a time, in order
   const consumers = await Promise.all([member(w), member(w), member(w)])
   const log: { key: string | undefined; value: number }[] = []
   const held = new Set<string>()
+  const acks: Promise<void>[] = []
   for (const { queue } of consumers) {
     queue.on('message', (value, id, { key = '' }) => {
       assert.ok(!held.has(key), `two messages of ${key} at once`)
@@ -212,7 +244,7 @@ onBothStores('B2 consume - key: one message of a key is held at a time, in order
       log.push({ key, value })
       setTimeout(() => {
         held.delete(key)
-        void queue.ack(id)
+        acks.push(queue.ack(id))
       }, Math.random() * 5)
     })
     await queue.consume({ reliable: true })
@@ -220,6 +252,8 @@ onBothStores('B2 consume - key: one message of a key is held at a time, in order
   const keys = ['a', 'b', 'a:1', 'ä']
   await Promise.all(upTo(120).map((value) => producer.queue.push(value, { key: keys[value % 4] as string })))
   await until(() => log.length === 120, { what: 'the messages', timeout: 20_000 })
+  await until(() => acks.length === 120, { what: 'the acknowledgements' })
+  await Promise.all(acks)
   for (const key of keys) {
     const values = log.filter((entry) => entry.key === key).map(({ value }) => value)
     assert.deepEqual(

@@ -74,6 +74,10 @@ export class Consumer implements MessageSource {
     return this.#acked.size > 0
   }
 
+  get isSettled(): boolean {
+    return !this.#terms.reliable || this.#held.size === 0
+  }
+
   get isValid(): boolean {
     return this.#context.clock.now() < this.#leaseEndsAt
   }

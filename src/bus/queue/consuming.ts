@@ -19,7 +19,6 @@ interface Wanted {
   /** Called when it is over. `error`: the attachment has expired. */
   readonly onEnd: (error?: Error) => void
   running: Consumption | undefined
-  consumer: Consumer | undefined
 }
 
 /** The consumption of one queue object: one at a time. */
@@ -29,6 +28,8 @@ export class Consuming {
   readonly #attachment: Attachment
   readonly #onChange: (on: boolean) => void
   #wanted: Wanted | undefined
+  /** Of the last consumption: what it lost cannot be acknowledged. */
+  #consumer: Consumer | undefined
 
   /** `onChange`: a consumption has begun, or is over. */
   constructor(queue: string, context: BusContext, attachment: Attachment, onChange: (on: boolean) => void) {
@@ -45,7 +46,8 @@ export class Consuming {
   /** @throws AlreadyAttachedError */
   begin(terms: ConsumingTerms, receiver: Receiver, onEnd: (error?: Error) => void): void {
     if (this.#wanted) throw new AlreadyAttachedError('The queue object consumes', { key: this.#queue })
-    this.#wanted = { terms, receiver, onEnd, running: undefined, consumer: undefined }
+    this.#wanted = { terms, receiver, onEnd, running: undefined }
+    this.#consumer = undefined
     this.onAttached()
   }
 
@@ -56,8 +58,8 @@ export class Consuming {
     const { terms, receiver } = wanted
     const events = { onNews: () => wanted.running?.resume(), onLeaseLost: () => wanted.running?.onLost() }
     if (terms.remove)
-      wanted.consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events)
-    const source = wanted.consumer ?? new LogReader(this.#queue, this.#context, this.#attachment, terms)
+      this.#consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events)
+    const source = this.#consumer ?? new LogReader(this.#queue, this.#context, this.#attachment, terms)
     const running = new Consumption(this.#context, this.#attachment, source, receiver, terms.max)
     wanted.running = running
     this.#onChange(true)
@@ -105,6 +107,6 @@ export class Consuming {
 
   /** @throws LeaseLostError, UnavailableError, OverloadedError, ClosedError */
   async ack(id: number): Promise<void> {
-    await this.#wanted?.consumer?.ack(id)
+    await this.#consumer?.ack(id)
   }
 }

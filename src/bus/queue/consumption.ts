@@ -163,8 +163,8 @@ export class Consumption {
     this.#handOver()
     if (!this.#isRunning) return
     const { room, hasNews } = this.#source
-    const want =
-      this.#buffer.size === 0 && room > 0 && this.#receiver.wantsFetch() ? Math.min(room, this.#left) : 0
+    const mayFetch = this.#left > 0 && this.#buffer.size === 0 && room > 0
+    const want = mayFetch && this.#receiver.wantsFetch() ? Math.min(room, this.#left) : 0
     if (want <= 0 && !hasNews) return this.#wait(POLL_MS)
     this.#moveTo('fetching')
     this.#isAwake = false
@@ -200,15 +200,16 @@ export class Consumption {
   }
 
   #handOver(): void {
-    while (this.#isRunning && this.#buffer.size > 0 && this.#receiver.wantsMessage()) {
+    while (this.#isRunning && this.#left > 0 && this.#buffer.size > 0) {
+      if (!this.#receiver.wantsMessage()) break
       if (!this.#source.isValid) return this.#forget()
       const message = this.#buffer.shift() as Incoming
       this.#source.onHanded(message.id)
       this.#left--
       emit('deliver', { queue: this.#attachment.queue, id: message.id, redelivered: message.redelivered })
       this.#receiver.receive(message, this.#fence)
-      if (this.#left <= 0 && this.#isRunning) this.#moveTo('stopping')
     }
+    if (this.#left <= 0 && this.#source.isSettled && this.#isRunning) this.#moveTo('stopping')
   }
 
   /** Resolves after so many ms, or when something has happened. */

@@ -7,6 +7,7 @@ import type { MessageSource } from './message-source.ts'
 export class LogReader implements MessageSource {
   readonly hasNews = false
   readonly isValid = true
+  readonly isSettled = true
   readonly #queue: string
   readonly #context: BusContext
   readonly #attachment: Attachment

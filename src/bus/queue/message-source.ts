@@ -9,6 +9,8 @@ export interface MessageSource {
   /** Whether something is to be sent with the next fetch, even if no message is wanted. */
   readonly hasNews: boolean
   fetch(want: number): Promise<Taken | Lost | Detached>
+  /** Whether nothing that was handed over is still to be acknowledged. */
+  readonly isSettled: boolean
   /** Whether what was fetched may still be handed over. */
   readonly isValid: boolean
   /** A message was handed over. */

@@ -67,7 +67,7 @@ export type Throttle = (ready: () => void) => void
 
 /** Options of {@link Queue.consume}. */
 export interface ConsumeOptions {
-  /** Stops after so many messages. @default Infinity */
+  /** Stops after so many messages; with `reliable`, when these are acknowledged. @default Infinity */
   max?: number | undefined
   /** `false`: reads without removing: every such reader gets every message. @default true */
   remove?: boolean | undefined
