@@ -2,82 +2,108 @@ import { TimeoutError } from '../errors.ts'
 import { decodeWith } from '../kernel/codec/codec.ts'
 import { isAddress, newId } from '../kernel/keys.ts'
 import { encodeLimited } from './encoding.ts'
-import { parsePing, pingMessage, pongMessage, userMessage } from './messages.ts'
+import { parsePing, parseUserMessage, pingMessage, pongMessage, userMessage } from './messages.ts'
 import type { ServicesContext } from './options.ts'
 import type { Message } from './store/store.ts'
+import type { SubscriptionWait } from './subscription-wait.ts'
 
 /** How long the answer to a ping is awaited, ms. */
 const PING_TIMEOUT = 5_000
 
-/** Messages between Services objects, by id. */
+/**
+ * Messages between Services objects, by id. Each is answered. The number of receivers does not tell enough: that the process
+ * listens, but not whether the object is closed; on a cluster, nothing.
+ */
 export class DirectMessages {
   readonly #context: ServicesContext
+  readonly #subscription: SubscriptionWait
   readonly #onMessage: (from: string, message: unknown) => void
-  /** What resolves a ping, by its id. */
-  readonly #pings = new Map<string, () => void>()
+  /** What resolves the wait for an answer, by the id of the message. */
+  readonly #unanswered = new Map<string, () => void>()
 
-  constructor(context: ServicesContext, onMessage: (from: string, message: unknown) => void) {
+  constructor(
+    context: ServicesContext,
+    subscription: SubscriptionWait,
+    onMessage: (from: string, message: unknown) => void,
+  ) {
     this.#context = context
+    this.#subscription = subscription
     this.#onMessage = onMessage
   }
 
-  /** Resolves with false if nobody heard it. @throws TypeError, CodecError, TooLargeError, UnavailableError. */
-  async send(id: string, message: unknown): Promise<boolean> {
-    checkId(id)
+  /** Resolves with whether it was received. @throws TypeError, CodecError, TooLargeError, UnavailableError. */
+  async send(to: string, message: unknown): Promise<boolean> {
+    checkId(to)
     const { store, within, options } = this.#context
     const bytes = encodeLimited(options, message, 'The message has')
-    return store.send(id, userMessage(store.address, bytes), within)
+    await this.#subscription.subscribed()
+    const outcome = await this.#ask(to, (id) => userMessage(id, store.address, bytes), within)
+    // Without a subscription, no answer arrives. Somebody listens: more is not known.
+    return outcome === 'answered' || (outcome === 'silent' && !store.subscribed)
   }
 
   /** Resolves with the time that the other takes to answer, ms. @throws TypeError, TimeoutError, UnavailableError. */
-  async ping(id: string): Promise<number> {
-    checkId(id)
-    const { store, within, clock } = this.#context
-    const nonce = newId()
+  async ping(to: string): Promise<number> {
+    checkId(to)
+    const { store, clock } = this.#context
+    await this.#subscription.subscribed()
     const since = clock.now()
+    const outcome = await this.#ask(to, (id) => pingMessage(id, store.address), PING_TIMEOUT)
+    if (outcome !== 'answered') throw new TimeoutError('The process does not answer')
+    return clock.now() - since
+  }
+
+  /** `unheard`: nobody listens. `silent`: no answer has come within `timeout` ms. */
+  async #ask(
+    to: string,
+    make: (id: string) => Message,
+    timeout: number,
+  ): Promise<'answered' | 'unheard' | 'silent'> {
+    const { store, within, clock } = this.#context
+    const id = newId()
     const answered = new Promise<boolean>((resolve) => {
-      const timer = clock.after(PING_TIMEOUT, () => resolve(false))
-      this.#pings.set(nonce, () => {
+      const timer = clock.after(timeout, () => resolve(false))
+      this.#unanswered.set(id, () => {
         timer.cancel()
         resolve(true)
       })
     })
     try {
-      const heard = await store.send(id, pingMessage(nonce, store.address), within)
-      if (!heard || !(await answered)) throw new TimeoutError('The process does not answer')
-      return clock.now() - since
+      if (!(await store.send(to, make(id), within))) return 'unheard'
+      return (await answered) ? 'answered' : 'silent'
     } finally {
-      this.#pings.get(nonce)?.()
-      this.#pings.delete(nonce)
+      this.#unanswered.get(id)?.()
+      this.#unanswered.delete(id)
     }
   }
 
   /** Returns whether it was such a message. */
   onMessage(message: Message): boolean {
     const { kind, fields } = message
-    if (kind === 'o') this.#pings.get(fields[0] ?? '')?.()
-    else if (kind === 'i') this.#onPing(message)
+    if (kind === 'o') this.#unanswered.get(fields[0] ?? '')?.()
+    else if (kind === 'i') this.#answer(parsePing(message))
     else if (kind === 'm') this.#onUserMessage(message)
     else return false
     return true
   }
 
-  #onPing(message: Message): void {
-    const ping = parsePing(message)
+  #answer(asked: { id: string; from: string } | undefined): void {
     const { store, within } = this.#context
-    if (ping) store.send(ping.from, pongMessage(ping.id), within).catch(() => {})
+    if (asked) store.send(asked.from, pongMessage(asked.id), within).catch(() => {})
   }
 
-  #onUserMessage({ fields: [from], body }: Message): void {
-    if (!isAddress(from)) return
+  #onUserMessage(message: Message): void {
+    const asked = parseUserMessage(message)
+    if (!asked) return
     let value: unknown
     try {
-      value = decodeWith(this.#context.options.codec, body, 'message')
+      value = decodeWith(this.#context.options.codec, message.body, 'message')
     } catch {
       // Anybody can send one.
       return
     }
-    this.#onMessage(from, value)
+    this.#answer(asked)
+    this.#onMessage(asked.from, value)
   }
 }
 

@@ -23,9 +23,9 @@
  *   d   id process index               a chunk of a streamed reply
  *
  * To any:
- *   m   from                           a message of the user
+ *   m   from id                        a message of the user
  *   i   id from                        a ping
- *   o   id                             its answer
+ *   o   id                             the answer to either
  *   x                                  nothing: whether somebody listens is all that is asked
  */
 import { ID_LENGTH, isAddress } from '../kernel/keys.ts'
@@ -259,8 +259,12 @@ export function readAnswers(
   if (answer && isId(id) && isAddress(process)) heard(id, process, answer)
 }
 
-export function userMessage(from: string, body: Buffer): Message {
-  return { kind: 'm', fields: [from], body }
+export function userMessage(id: string, from: string, body: Buffer): Message {
+  return { kind: 'm', fields: [from, id], body }
+}
+
+export function parseUserMessage({ fields: [from, id] }: Message): { id: string; from: string } | undefined {
+  return isId(id) && isAddress(from) ? { id, from } : undefined
 }
 
 export function pingMessage(id: string, from: string): Message {

@@ -3,7 +3,7 @@ import { callHook } from '../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH } from '../kernel/keys.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import { Broadcast, type BroadcastAnswer } from './calling/broadcast.ts'
-import type { CallTerms } from './calling/call-terms.ts'
+import { type CallTerms, withRan } from './calling/call-terms.ts'
 import { type DedupeDeps, shareRun } from './calling/dedupe.ts'
 import { OutgoingCall } from './calling/outgoing-call.ts'
 import { ReplyIterator } from './calling/reply-iterator.ts'
@@ -98,7 +98,7 @@ export class Remote<A extends Api<A> = AnyApi> {
    * Calls an event at every process that serves the service. Yields one answer from each, as they arrive, and ends when each
    * has answered, was lost, or has not answered within the timeout. It ends empty if no process serves the service. Leaving
    * the loop, or `return`, even before the first read, aborts the signals of the handlers.
-   * @throws at the call: TypeError, ClosedError, AbortedError, CodecError, TooLargeError; from the iteration:
+   * @throws at the call: TypeError, ClosedError, AbortedError, CodecError, TooLargeError, UnavailableError; from the iteration:
    * UnavailableError, OverloadedError, ClosedError; TimeoutError, AbortedError while it is not known who is asked.
    */
   broadcast<E extends EventOf<A>>(
@@ -177,6 +177,9 @@ export class Remote<A extends Api<A> = AnyApi> {
         cause: signal.reason,
         ran: 'no',
       })
+    const { store } = this.#deps
+    const refused = mode === 'notify' ? undefined : store.subscriptionError
+    if (refused) throw withRan(refused, { key: event, ran: 'no' })
     const { wait = 0, choose = 'least-busy' } = this.#options
     return {
       service: this.service,

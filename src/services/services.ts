@@ -30,7 +30,8 @@ import { ServingProcess } from './serving/serving-process.ts'
 import { Settings, type SettingsDeps } from './settings.ts'
 import { MemoryServices } from './store/memory-store.ts'
 import { RedisServicesStore } from './store/redis/redis-store.ts'
-import type { Announcement, Message, StoreListener } from './store/store.ts'
+import type { Announcement, Message } from './store/store.ts'
+import { SubscriptionWait } from './subscription-wait.ts'
 
 /** Statistics of a Services object. */
 export interface ServicesStats {
@@ -85,6 +86,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   /** Calls that are not over. */
   readonly #open = new TransientSet<OpenCall>()
   readonly #messages: DirectMessages
+  readonly #subscription: SubscriptionWait
   readonly #memory: MemoryServices | undefined
   readonly #census: CensusMember
   readonly #stopContributing: () => void
@@ -107,8 +109,11 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     const clock = link?.connection.clock ?? (this.#memory as MemoryServices).clock
     this.#context = { store, clock, options, within: options.unavailableAfter }
     this.#calls = new Calls(this.#context)
-    this.#messages = new DirectMessages(this.#context, (from, message) => this.emit('message', from, message))
-    this.#serving = new ServingProcess(this.#context)
+    this.#subscription = new SubscriptionWait(this.#context)
+    this.#messages = new DirectMessages(this.#context, this.#subscription, (from, message) =>
+      this.emit('message', from, message),
+    )
+    this.#serving = new ServingProcess(this.#context, this.#subscription)
     this.#deps = {
       ...this.#context,
       calls: this.#calls,
@@ -125,12 +130,11 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       onSetting: (service, setting, changed) =>
         listen(this.#settingListeners, settingKey(service, setting), changed),
     }
-    const listener: StoreListener = {
+    store.open({
       onMessage: (message) => this.#onMessage(message),
       onAnnouncement: (announcement) => this.#onAnnouncement(announcement),
       onUp: () => this.#onUp(),
-    }
-    store.open(listener)
+    })
     this.#census = link?.connection ?? (this.#memory as MemoryServices).census
     this.#stopContributing = contribute(this.#census, this.id, options.prefix, this.#serving)
   }
@@ -142,7 +146,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
 
   /**
    * Registers a service, which this process then serves until {@link unregister} or `close`. It stays alive that long.
-   * @throws DuplicateHandlerError if this object has registered it; UnavailableError; ClosedError; TypeError.
+   * @throws DuplicateHandlerError if this object has registered it; UnavailableError, also if an ACL forbids to publish or to
+   * subscribe; ClosedError; TypeError.
    */
   async register<A extends Api<A> = AnyApi>(
     name: string,
@@ -173,8 +178,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Sends a message to another Services object, or to this one: its event `message`. Resolves with false if nobody heard it;
-   * on a Cluster, where that is not known, always with true.
+   * Sends a message to another Services object, or to this one: its event `message`. Resolves with true when that has received
+   * it; with false if nobody listens, or if it does not say so within `unavailableAfter`: then it may still receive it.
    * @throws UnavailableError, CodecError, TooLargeError, ClosedError, TypeError.
    */
   async send(id: string, message: unknown): Promise<boolean> {
@@ -289,6 +294,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   #onUp(): void {
+    this.#subscription.onUp()
     this.#calls.recover()
     this.#serving.onUp()
     for (const listeners of [...this.#settingListeners.values()]) for (const changed of listeners) changed()
@@ -302,8 +308,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
 
   /**
    * Takes no more calls, hands back those of the backlog, waits up to `grace` ms for those that run, and tells the callers of
-   * the rest. Until then this object can still call, as long as a handler runs. Then rejects its calls with ClosedError.
-   * Never rejects.
+   * the rest. Until then this object can call, as long as a handler runs; then its calls get ClosedError. Never rejects.
    * @throws TypeError if `grace` is not a duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {

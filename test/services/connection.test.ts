@@ -110,3 +110,20 @@ test('connection - V3 a process that was struck off and does not answer is lost 
   // Its lease, and a look at it.
   assert.ok(ms < 2_300, `${ms}`)
 })
+
+test('connection - a message to an object that is closed, while others share its connection, is not received', async () => {
+  await using t = await setup()
+  await using connection = new Connection(t.redis)
+  await using open = new Services({ redis: connection })
+  await using sender = new Services({ redis: t.redis, unavailableAfter: 300 })
+  const shared = new Services({ redis: connection })
+  const heard: unknown[] = []
+  shared.on('message', (from, message) => heard.push([from, message]))
+  assert.equal(await sender.send(shared.id, 'hello'), true, 'at once: the sender has just been created')
+  assert.deepEqual(heard, [[sender.id, 'hello']])
+  await shared.close()
+  const { value, ms } = await timed(sender.send(shared.id, 'nobody'))
+  assert.equal(value, false)
+  assert.ok(ms < 1_500, `${ms}`)
+  assert.equal(await sender.send(open.id, 'others'), true)
+})

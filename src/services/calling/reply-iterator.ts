@@ -16,8 +16,8 @@ export class ReplyIterator<T> implements AsyncGenerator<T, void> {
   readonly #open: () => ReplySource<T>
   #source: ReplySource<T> | undefined
   #state: 'open' | 'ended' = 'open'
-  /** The reads so far. Further ones wait for them. */
-  #reads: Promise<unknown> = Promise.resolve()
+  /** Settles after the last read that is pending: a further one waits for it. */
+  #pending: Promise<void> | undefined
 
   /** A function is called by the first read, and may throw. */
   constructor(source: ReplySource<T> | (() => ReplySource<T>)) {
@@ -26,8 +26,12 @@ export class ReplyIterator<T> implements AsyncGenerator<T, void> {
   }
 
   next(): Promise<IteratorResult<T, void>> {
-    const read = this.#reads.then(() => this.#read())
-    this.#reads = read.catch(() => {})
+    const read = this.#pending ? this.#pending.then(() => this.#read()) : this.#read()
+    const settled = () => {
+      if (this.#pending === pending) this.#pending = undefined
+    }
+    const pending: Promise<void> = read.then(settled, settled)
+    this.#pending = pending
     return read
   }
 

@@ -17,6 +17,7 @@ import {
 } from '../messages.ts'
 import type { ServicesContext } from '../options.ts'
 import type { Message, Registration } from '../store/store.ts'
+import type { SubscriptionWait } from '../subscription-wait.ts'
 import { CallHistory, TICK_MS } from './call-history.ts'
 import { describe, Registrations } from './registrations.ts'
 import { type HostOptions, ServiceHost } from './service-host.ts'
@@ -47,6 +48,7 @@ export class ServingProcess {
   readonly #closing = new Map<string, Promise<void>>()
   readonly #history = new CallHistory()
   readonly #registrations: Registrations
+  readonly #subscription: SubscriptionWait
   /** Resolved by the last message about a service. */
   readonly #lastMessages = new Map<string, () => void>()
   /** Questions whose answer Redis did not take, with the time at which they arrived, by the clock, ms. */
@@ -57,8 +59,9 @@ export class ServingProcess {
   /** Messages to this process may have been lost, and Redis has not taken yet what it says about that. */
   #resuming = false
 
-  constructor(context: ServicesContext) {
+  constructor(context: ServicesContext, subscription: SubscriptionWait) {
     this.#context = context
+    this.#subscription = subscription
     this.#clock = context.clock
     this.#deadlines = new Deadlines(context.clock)
     this.#registrations = new Registrations(context, {
@@ -108,7 +111,7 @@ export class ServingProcess {
     return this.#registrations.leaseLeft(service)
   }
 
-  /** @throws DuplicateHandlerError if this process serves it already; UnavailableError. */
+  /** @throws DuplicateHandlerError if this process serves it already; UnavailableError, also if it may not hear or publish. */
   async register(service: string, options: HostOptions): Promise<ServiceHost> {
     if (this.#hosts.has(service))
       throw new DuplicateHandlerError('This Services object has registered the service', { key: service })
@@ -126,6 +129,12 @@ export class ServingProcess {
     } catch (error) {
       this.#forget(host)
       throw error
+    }
+    await this.#subscription.subscribed()
+    const { subscriptionError } = this.#context.store
+    if (subscriptionError) {
+      await this.unregister(service, 0)
+      throw subscriptionError
     }
     host.onRegistered()
     // Redis may not have noticed that it had left: the calls that came meanwhile are over.

@@ -98,6 +98,7 @@ export class MemoryServices {
 /** One Services object. Every transition takes effect at once; its reply follows in a microtask. */
 class MemoryClient implements ServicesStore {
   readonly countsReceivers = true
+  readonly subscriptionError = undefined
   readonly #services: MemoryServices
   readonly #hub: InMemoryHub<StoreListener>
   /** Undefined until {@link open}. */

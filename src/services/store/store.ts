@@ -1,3 +1,5 @@
+import type { UnavailableError } from '../../errors.ts'
+
 /**
  * A message from one Services object to another, as a header and a body. What it says is defined in `../messages.ts`.
  * It may be forged, lost with a subscription, or arrive after its sender has died.
@@ -100,6 +102,8 @@ export interface ServicesStore {
   readonly countsReceivers: boolean
   /** Whether messages arrive. */
   readonly subscribed: boolean
+  /** Why messages do not arrive, if Redis forbids it to this user. */
+  readonly subscriptionError: UnavailableError | undefined
 
   /** Delivers messages and announcements to `listener` until {@link close}. Called once. */
   open(listener: StoreListener): void

@@ -68,6 +68,7 @@ class NotedSubscription extends Subscription {
 export class ServicesEndpoint implements ServicesStore, ServicesPeer {
   readonly address: string = newId() + newId()
   readonly countsReceivers = true
+  readonly subscriptionError = undefined
   readonly link: Link
   readonly subscription: Subscription
   readonly #sim: SimProcess

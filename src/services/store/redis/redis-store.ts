@@ -1,3 +1,4 @@
+import { UnavailableError } from '../../../errors.ts'
 import { FORMAT, ID_LENGTH, isAddress, newId } from '../../../kernel/keys.ts'
 import { ReplyCallbacks, type Request } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
@@ -80,6 +81,16 @@ export class RedisServicesStore implements ServicesStore {
 
   get subscribed(): boolean {
     return this.#connection.subscribed
+  }
+
+  get subscriptionError(): UnavailableError | undefined {
+    const { subscribed, lastError, inboxPrefix, broadcastChannel } = this.#connection
+    if (subscribed || !lastError?.message.startsWith('NOPERM')) return undefined
+    const channels = `${inboxPrefix}* and ${broadcastChannel}`
+    return new UnavailableError(`Redis forbids SUBSCRIBE to ${channels}: ${lastError.message}`, {
+      cause: lastError,
+      sent: false,
+    })
   }
 
   open(listener: StoreListener): void {

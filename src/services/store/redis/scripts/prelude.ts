@@ -41,7 +41,8 @@ export const KEYS_PER_SERVICE = 5
  *   us, now                       µs and ms since the epoch, by the server's clock
  *   open(n, name)                 what follows is about the n-th service of KEYS, whose name is given as JSON
  *   keep(key, ms)                 keeps a key for at least so long
- *   announce(letter, values)      see wire.ts; the values are JSON
+ *   forbidden(channel, reply)     why this user may not publish there, by the reply to PUBLISH; nil if it may
+ *   announce(letter, values)      see wire.ts; the values are JSON. Returns why this user may not
  *   readLoad(process)             the load of a process; nil if there is none, or it was written by hand. Its counts are digits:
  *                                 they are mostly written as they were read, and numbers are slow to format
  *   writeLoad(process, load)
@@ -71,8 +72,12 @@ ${SEND_TO}
 local function send(process, message)
   return sendTo(string.sub(process, 1, ${ID_LENGTH}), { string.sub(process, ${ID_LENGTH + 1}), message })
 end
+local function forbidden(channel, reply)
+  return type(reply) == 'table' and reply.err and 'PUBLISH to ' .. channel .. ': ' .. reply.err or nil
+end
 local function announce(letter, values)
-  redis.pcall('PUBLISH', broadcastChannel, '${FORMAT}s' .. letter .. ' ' .. announced .. ' [' .. service .. ',' .. values .. ']')
+  local reply = redis.pcall('PUBLISH', broadcastChannel, '${FORMAT}s' .. letter .. ' ' .. announced .. ' [' .. service .. ',' .. values .. ']')
+  return forbidden(broadcastChannel, reply)
 end
 
 local function keep(key, ms)

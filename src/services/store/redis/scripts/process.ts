@@ -34,6 +34,9 @@ local function register(limit, lease, info, received, finished)
   strikeExpired()
   local load = leaseLeft(process) and readLoad(process)
   local isNew = not load
+  -- A process that may not publish could not reply.
+  local problem = isNew and forbidden(channels .. '*', redis.pcall('PUBLISH', channels .. '-', ''))
+  if problem then error(problem, 0) end
   load = load or { dealt = '0', finished = '0' }
   load.limit = limit
   raise(load, received, finished)
@@ -43,7 +46,11 @@ local function register(limit, lease, info, received, finished)
   rank(process, load)
   keepAll(lease)
   keep(settingsKey, ${SETTINGS_TTL})
-  if isNew then announce('u', cjson.encode(process) .. ',' .. cjson.encode(info)) end
+  problem = isNew and announce('u', cjson.encode(process) .. ',' .. cjson.encode(info))
+  if problem then
+    strike(process)
+    error(problem, 0)
+  end
 end
 for n = 1, (#ARGV - 5) / 6 do
   open(n, ARGV[6 * n])
