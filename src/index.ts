@@ -27,6 +27,7 @@ export {
   type MemoryBusOptions,
   type MessageInfo,
   type Persisted,
+  type PersistedMethods,
   Pubsub,
   type PubsubEvents,
   type PubsubOptions,
