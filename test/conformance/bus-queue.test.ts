@@ -953,6 +953,32 @@ const RARE: [Op[]][] = [
       ],
     ],
   ],
+  // The leases of two consumers end one ms apart.
+  [
+    [
+      ...two,
+      push(0, 2),
+      consume(0, { lease: 100 }),
+      take(0, 1),
+      advance(1),
+      consume(2, { lease: 100 }),
+      take(2, 1),
+      advance(99),
+      on('inspect', 0),
+    ],
+  ],
+  // Closed twice by the one who has closed it, and by another one.
+  [
+    [
+      ...two,
+      push(0, 2),
+      on('remove', 0),
+      on('remove', 0),
+      on('remove', 2),
+      advance(600_000),
+      on('remove', 0),
+    ],
+  ],
   // Closed, and made again.
   [
     [

@@ -113,6 +113,9 @@ export class Session {
     this.#presence.close()
     try {
       await this.#outbound.send(Buffer.alloc(0), 'end')
+    } catch (error) {
+      // The peer has received it, and the reply was lost; or it has ended the channel as well.
+      if (!(error instanceof ClosedError)) throw error
     } finally {
       await this.remove()
     }

@@ -159,12 +159,13 @@ export class Pusher {
 
   /** Nothing was pushed. */
   async #onDetached(batch: readonly Push[]): Promise<boolean> {
-    if (await this.#attachment.recover()) {
-      this.#blocked = [...batch]
-      return true
-    }
+    // If the queue was closed, they are rejected with the others.
+    this.#blocked = [...batch]
+    if (await this.#attachment.recover()) return true
+    const rest = this.#blocked
+    this.#blocked = []
     const error = new NotAttachedError('The queue is not attached any more', { key: this.#queue })
-    for (const push of batch) this.#reject(push, error)
+    for (const push of rest) this.#reject(push, error)
     return false
   }
 

@@ -153,8 +153,8 @@ interface Life {
 
 export class QueueRecord {
   #life: Life | undefined
-  /** The life that was closed last, and until when it is remembered. */
-  #closed: { readonly id: string; readonly until: number } | undefined
+  /** The life that was closed last, by whom, and until when it is remembered. */
+  #closed: { readonly id: string; readonly by: string; readonly until: number } | undefined
 
   get life(): Life | undefined {
     return this.#life
@@ -504,9 +504,10 @@ export class QueueRecord {
 
   remove(address: string, context: QueueContext): boolean {
     const life = this.#attached(address, context)
-    if (!life) return false
+    // The reply to it may have been lost.
+    if (!life) return this.#closed?.by === address && this.#closed.until > context.now
     this.#life = undefined
-    this.#closed = { id: life.id, until: context.now + CLOSED_TTL }
+    this.#closed = { id: life.id, by: address, until: context.now + CLOSED_TTL }
     for (const other of byLease(life.attachments)) if (other !== address) context.send(other, 'closed')
     return true
   }

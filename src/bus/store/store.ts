@@ -229,7 +229,7 @@ export interface QueueStore {
   inspect(queue: string, within: number): Promise<QueueInfo | undefined>
   /** Removes all messages, also those that consumers hold. Resolves with their number. */
   flush(queue: string, within: number): Promise<number>
-  /** Removes the queue with its messages, and tells all attachments. Resolves with false if the address is not attached. */
+  /** Removes the queue with its messages, and tells all attachments. Resolves with false if the address was not attached. */
   remove(queue: string, address: string, within: number): Promise<boolean>
   /** The metadata with these names; all without `names`. */
   readMetadata(

@@ -9,7 +9,7 @@ import { SIGNALS } from './signals.ts'
 export const ATTACH: string = /* lua */ `
 local address, newLife, token, attachedTo, watches = ARGV[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 if attachedTo ~= '' then
-  local forgottenAt, closed = string.match(redis.call('GET', closedKey) or '', '^(%d+) (.*)$')
+  local forgottenAt, closed = string.match(redis.call('GET', closedKey) or '', '^(%d+) (%S+)')
   if closed == attachedTo and num(forgottenAt) > now then return 'C' end
 end
 if not openQueue(address) then

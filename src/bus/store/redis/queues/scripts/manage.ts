@@ -25,18 +25,22 @@ return count
 
 /**
  * ARGV    3 address
- * returns 0 if it is not attached
+ * returns 0 if it is not attached, unless it has closed the queue before
  */
 export const REMOVE: string = /* lua */ `
 local address = ARGV[3]
 openQueue(address)
-if not attachment then return 0 end
+if not attachment then
+  -- The reply to it may have been lost.
+  local forgottenAt, by = string.match(redis.call('GET', closedKey) or '', '^(%d+) %S+ (.*)$')
+  return by == address and num(forgottenAt) > now and 1 or 0
+end
 ${SIGNALS}
 local life, others = redis.call('HGET', queueKey, 'i'), {}
 for _, other in ipairs(addresses()) do
   if other ~= address then others[#others + 1] = other end
 end
-redis.call('SET', closedKey, int(now + ${CLOSED_TTL}) .. ' ' .. life, 'PX', ${CLOSED_TTL})
+redis.call('SET', closedKey, int(now + ${CLOSED_TTL}) .. ' ' .. life .. ' ' .. address, 'PX', ${CLOSED_TTL})
 redis.call('UNLINK', queueKey, streamKey, leasesKey, idsKey, turnsKey, waitingKey, metadataKey)
 sendAll(others, 'c')
 return 1

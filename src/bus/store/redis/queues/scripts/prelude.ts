@@ -14,7 +14,7 @@
  *                 id -> how often the message was redelivered, and a blank and its key if it is its turn
  *   W     zset    who waits, by since when: c, r (+ ROLE), p (+ 2 ROLE), and the address
  *   M     hash    name, as JSON -> bytes
- *   C     string  `time life`: the life that was closed, and until when it is remembered
+ *   C     string  `time life address`: the life that was closed, by whom, and until when it is remembered
  *
  * In I, each id has a letter before it for the number of its digits, so that ids sort by number. In a zset with two roles,
  * the score of the second begins at ROLE.
