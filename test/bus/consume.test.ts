@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import type { ConsumeOptions, MessageInfo, Queue } from '../../src/bus/index.ts'
 import { AlreadyAttachedError, LeaseLostError } from '../../src/errors.ts'
+import type { Codec } from '../../src/kernel/codec/codec.ts'
 import { type BusWorld, onBothStores } from '../support/bus.ts'
 import { rejectionOf, soon, until } from '../support/wait.ts'
 
@@ -109,6 +110,43 @@ onBothStores('B2 consume - what was returned by stop cannot be acknowledged any 
   await queue.ack(1)
   assert.ok((await rejectionOf(queue.ack(3))) instanceof LeaseLostError)
   assert.equal(await queue.count(), 2)
+})
+
+onBothStores(
+  'B2 consume - a message that cannot be decoded is passed over, and no other is acknowledged by that',
+  async (w) => {
+    const codec: Codec = {
+      encode: (value) => Buffer.from(String(value)),
+      decode: (bytes) => {
+        if (bytes.toString() === '3') throw new Error('not for this codec')
+        return Number(bytes)
+      },
+    }
+    const [producer, queue] = [w.open({ codec }).queue<number>('q'), w.open({ codec }).queue<number>('q')]
+    await producer.attach()
+    await queue.attach()
+    await pushAll(producer, upTo(4))
+    const received: number[] = []
+    queue.on('message', (value) => received.push(value))
+    await queue.consume({ reliable: true, prefetch: 10 })
+    await until(() => received.length === 3, { what: 'three messages' })
+    assert.deepEqual(received, [1, 2, 4])
+    await queue.stop()
+    assert.equal(await queue.count(), 3)
+  },
+)
+
+onBothStores('consume - an iteration that has ended does not stop another consumption', async (w) => {
+  const { queue, received } = await member(w)
+  await queue.push(1)
+  const old = queue.messages({ max: 1 })
+  await old.next()
+  await until(() => !queue.isConsuming(), { what: 'the end' })
+  await queue.consume()
+  await old.return?.()
+  assert.ok(queue.isConsuming())
+  await queue.push(2)
+  await until(() => received.length === 1, { what: 'the message' })
 })
 
 onBothStores('consume - one object consumes once at a time', async (w) => {

@@ -7,7 +7,7 @@ import type { BusContext } from '../context.ts'
 import { checkName } from '../names.ts'
 import type { Incoming } from '../store/store.ts'
 import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions } from './options.ts'
-import { Outbound } from './outbound.ts'
+import { RoleSenders } from './role-senders.ts'
 import { Session } from './session.ts'
 
 export interface ChannelEvents<In> {
@@ -70,8 +70,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   #session: Session | undefined
   /** Whether the peer has ended the channel, or this process has, since it was connected last. */
   #isEnded = false
-  /** The roles that `sendTo` has sent to. */
-  readonly #others = new Map<string, Promise<Outbound>>()
+  readonly #senders: RoleSenders
   #stopListening = () => {}
 
   /** @internal */
@@ -81,6 +80,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
     this.#local = local
     this.#remote = remote
     this.#context = context
+    this.#senders = new RoleSenders(context, (role) => queueOf(name, role))
   }
 
   #moveTo(state: State): void {
@@ -149,7 +149,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
     } catch {
       // Another codec wrote it. It would come again for ever.
       emit('undecodable', { key: this.name, fence: id })
-      void session.ack(id).catch(() => {})
+      session.drop(id)
       return
     }
     this.emit('message', value, id, { redelivered })
@@ -173,27 +173,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
     checkName('role', role)
     this.#context.assertOpen()
     const bytes = this.#encode(message)
-    const outbound = this.#others.get(role) ?? this.#openOther(role)
-    return (await outbound).send(bytes, 'user')
-  }
-
-  #openOther(role: string): Promise<Outbound> {
-    let stopListening = () => {}
-    const forget = () => {
-      stopListening()
-      if (this.#others.get(role) === opened) this.#others.delete(role)
-    }
-    const outbound = new Outbound(queueOf(this.name, role), this.#context, {
-      onHolder: () => {},
-      onClosed: forget,
-    })
-    const opened = outbound.attach(resolveChannelOptions({})).then(() => {
-      stopListening = this.#context.onDisconnect(() => outbound.detach().finally(forget))
-      return outbound
-    })
-    this.#others.set(role, opened)
-    opened.catch(forget)
-    return opened
+    return this.#senders.send(role, bytes)
   }
 
   #encode(value: unknown): Buffer {

@@ -1,4 +1,4 @@
-import { ClosedError } from '../../errors.ts'
+import { ClosedError, NotAttachedError } from '../../errors.ts'
 import type { BusContext } from '../context.ts'
 import { Attachment, type AttachTerms } from '../queue/attachment.ts'
 import { Pusher } from '../queue/pusher.ts'
@@ -8,8 +8,8 @@ import type { Holder } from '../store/store.ts'
 export interface OutboundListener {
   /** Another process may have the role, or none. */
   onHolder(): void
-  /** Its queue was closed: the role was ended. */
-  onClosed(): void
+  /** Nothing can be sent any more. `closed`: the role was ended. Otherwise this process stood still for longer than its lease. */
+  onLost(closed: boolean): void
 }
 
 /** Sends messages to one role of a channel. */
@@ -18,7 +18,8 @@ export class Outbound {
   readonly #context: BusContext
   readonly #attachment: Attachment
   readonly #pusher: Pusher
-  #isClosed = false
+  /** Why nothing can be sent any more. */
+  #lost: Error | undefined
 
   constructor(queue: string, context: BusContext, listener: OutboundListener) {
     this.#queue = queue
@@ -34,17 +35,15 @@ export class Outbound {
       },
       onRemade: () => listener.onHolder(),
       onLost: ({ closed }: { closed: boolean }) => {
-        this.#isClosed ||= closed
-        this.#pusher.rejectAll(this.#closedError())
-        listener.onClosed()
+        this.#lost = closed
+          ? new ClosedError('The channel was ended', { key: queue })
+          : new NotAttachedError('This process stood still for longer than its lease', { key: queue })
+        this.#pusher.rejectAll(this.#lost)
+        listener.onLost(closed)
       },
     }
     this.#attachment = new Attachment(queue, context, events, { watchesHolder: true })
     this.#pusher = new Pusher(queue, context, this.#attachment)
-  }
-
-  #closedError(): ClosedError {
-    return new ClosedError('The channel was ended', { key: this.#queue })
   }
 
   async attach(terms: AttachTerms): Promise<void> {
@@ -52,14 +51,14 @@ export class Outbound {
     this.#pusher.flush()
   }
 
-  /** @throws ClosedError if the role was ended; QueueFullError; UnavailableError; OverloadedError. */
+  /** @throws ClosedError if the role was ended; NotAttachedError if this process stood still; QueueFullError; UnavailableError; OverloadedError. */
   send(bytes: Buffer, kind: 'user' | 'end'): Promise<number> {
-    if (this.#isClosed) return Promise.reject(this.#closedError())
+    if (this.#lost) return Promise.reject(this.#lost)
     return this.#pusher.push({ key: '', kind, bytes }, 0)
   }
 
   async inspect(): Promise<Holder | undefined> {
-    if (this.#isClosed) return undefined
+    if (this.#lost) return undefined
     const { member } = this.#attachment.place
     return (await member.instance.queues.inspect(this.#queue, this.#context.within))?.holder
   }

@@ -29,6 +29,9 @@ export class Session {
   readonly #outbound: Outbound
   readonly #presence: Presence
   readonly #hasRole = pDefer<void>()
+  /** Settled when both queues are attached, or one of them cannot be. */
+  #attaching: Promise<unknown> = Promise.resolve()
+  #isClosed = false
 
   /** `local`, `remote`: the queues of the two roles. */
   constructor(
@@ -53,8 +56,11 @@ export class Session {
     this.#consuming = new Consuming(local, context, this.#inbound, () => {})
     this.#outbound = new Outbound(remote, context, {
       onHolder: () => this.#presence.look(),
-      // The peer has ended the channel: it says so in its last message.
-      onClosed: () => this.#presence.close(),
+      onLost: (closed) => {
+        this.#presence.close()
+        // If the peer has ended the channel, it says so in its last message.
+        if (!closed) listener.onLost()
+      },
     })
     this.#presence = new Presence({
       clock: context.clock,
@@ -67,7 +73,11 @@ export class Session {
   /** Resolves when this process has its role. @throws UnavailableError, OverloadedError, ClosedError if it left before. */
   async open(): Promise<void> {
     const { ttl, maxsize, throttle } = this.#options
-    await Promise.all([this.#inbound.attach({ ttl, maxsize }), this.#outbound.attach({ ttl, maxsize })])
+    const attaching = [this.#inbound.attach({ ttl, maxsize }), this.#outbound.attach({ ttl, maxsize })]
+    this.#attaching = Promise.allSettled(attaching)
+    await this.#attaching
+    await Promise.all(attaching)
+    if (this.#isClosed) return this.#hasRole.promise
     const receiver = new EventReceiver(
       {
         receive: (message) => this.#listener.onMessage(message),
@@ -100,11 +110,19 @@ export class Session {
     return this.#consuming.ack(id)
   }
 
+  /** Acknowledges this message alone. */
+  drop(id: number): void {
+    this.#consuming.drop(id)
+  }
+
   /** Leaves the role. Never rejects. */
   async close(): Promise<void> {
+    this.#isClosed = true
     this.#presence.close()
     this.#hasRole.reject(new ClosedError('The channel was disconnected'))
-    await Promise.all([this.#consuming.stop().catch(() => {}), this.#outbound.detach()])
+    const stopped = this.#consuming.stop().catch(() => {})
+    await this.#attaching
+    await Promise.all([stopped, this.#outbound.detach()])
     await this.#inbound.detach()
   }
 

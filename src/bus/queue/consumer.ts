@@ -163,6 +163,13 @@ export class Consumer implements MessageSource {
     })
   }
 
+  /** Acknowledges one message. */
+  drop(id: number): void {
+    if (!this.#held.delete(id)) return
+    this.#acked.add(id)
+    this.#events.onNews()
+  }
+
   #lostError(): Error {
     return new LeaseLostError('The consumer has lost the message', { key: this.#queue })
   }

@@ -105,6 +105,16 @@ export class Consuming {
     }
   }
 
+  /** Whether messages go to this receiver. */
+  isFor(receiver: Receiver): boolean {
+    return this.#wanted?.receiver === receiver
+  }
+
+  /** Acknowledges this message alone: it cannot be decoded, and would come again for ever. */
+  drop(id: number): void {
+    this.#consumer?.drop(id)
+  }
+
   /** @throws LeaseLostError, UnavailableError, OverloadedError, ClosedError */
   async ack(id: number): Promise<void> {
     await this.#consumer?.ack(id)

@@ -216,7 +216,10 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     const iterator: MessageIterator<QueueMessage<M>> = new MessageIterator<QueueMessage<M>>({
       decode: (message, fence) => this.#decode(message, fence),
       resume: () => this.#consuming.resume(),
-      stop: () => this.stop(),
+      stop: async () => {
+        // Another consumption may have begun.
+        if (this.#consuming.isFor(iterator)) await this.stop()
+      },
     })
     this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
     return iterator
@@ -258,7 +261,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       return { value, id, ...info }
     } catch {
       emit('undecodable', { key: this.name, fence: id })
-      void this.#consuming.ack(id).catch(() => {})
+      this.#consuming.drop(id)
       return undefined
     }
   }
