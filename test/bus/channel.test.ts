@@ -106,6 +106,17 @@ onBothStores('channels - a wait for a role ends with disconnect', async (w) => {
   assert.deepEqual(b.events, [])
 })
 
+onBothStores('channels - disconnect while it connects leaves no role taken', async (w) => {
+  const [a, b] = [end(w), end(w)]
+  const connecting = rejectionOf(a.channel.connect())
+  await a.channel.disconnect()
+  assert.ok((await connecting) instanceof ClosedError)
+  await b.channel.connect()
+  await b.channel.disconnect()
+  await a.channel.connect()
+  assert.deepEqual(a.events, ['connect'])
+})
+
 onBothStores(
   'channels - end: the peer gets what was sent, then the end; both can send no more',
   async (w) => {
