@@ -59,10 +59,15 @@ export class Pusher {
     this.#attachment = attachment
   }
 
+  /** Number of pushes that are not sent. */
+  get waiting(): number {
+    return this.#pending.size + this.#blocked.length
+  }
+
   /** Resolves with the id of the message. `wait`: for room, ms. */
   push(message: Outgoing, wait: number): Promise<number> {
     return new Promise((resolve, reject) => {
-      if (this.#pending.size + this.#blocked.length >= MAX_PENDING)
+      if (this.waiting >= MAX_PENDING)
         return reject(new OverloadedError(`${MAX_PENDING} messages wait to be pushed`, { key: this.#queue }))
       const waitsUntil = wait > 0 ? this.#context.clock.now() + wait : undefined
       refProcess(this.#context.clock)

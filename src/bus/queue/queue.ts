@@ -67,8 +67,10 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #consuming: Consuming
   readonly #metadata: Metadata
   #consumed = 0
+  /** The present `detach`. */
   #detaching: Promise<void> | undefined
-  #stopListening = () => {}
+  /** Undefined while a disconnect of the bus has nothing to do here. */
+  #stopListening: (() => void) | undefined
 
   /** @internal */
   constructor(name: string, context: BusContext) {
@@ -105,16 +107,16 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.emit('attaching')
     const existed = await this.#attachment.attach(terms)
-    this.#stopListening = this.#context.onDisconnect(() => this.#disconnect())
+    this.#listen()
     this.emit('attached', existed)
     this.#pusher.flush()
     this.#consuming.onAttached()
     return existed
   }
 
-  /** Stops consuming, sends what was pushed, and leaves the queue. What is pushed later waits for the next `attach`. Never rejects. */
+  /** Stops consuming, sends what was pushed, and leaves the queue. What follows waits for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
-    if (!this.#attachment.isAttached) return
+    if (!this.#attachment.isAttached) return this.#detaching
     this.#detaching ??= this.#detach().finally(() => {
       this.#detaching = undefined
     })
@@ -123,18 +125,32 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
 
   async #detach(): Promise<void> {
     this.emit('detaching')
+    this.#consuming.postpone()
     await this.stop().catch(() => {})
     await this.#pusher.drain()
-    this.#stopListening()
     // It may have been closed meanwhile.
     if (!this.#attachment.isAttached) return
     await this.#attachment.detach()
+    this.#listenIfUsed()
     this.emit('detached')
+  }
+
+  #listen(): void {
+    this.#stopListening ??= this.#context.onDisconnect(() => this.#disconnect())
+  }
+
+  /** A disconnect detaches, and ends what waits for `attach`. */
+  #listenIfUsed(): void {
+    if (this.#attachment.isAttached || this.#pusher.waiting > 0 || this.#consuming.isActive) return this.#listen()
+    this.#stopListening?.()
+    this.#stopListening = undefined
   }
 
   async #disconnect(): Promise<void> {
     await this.detach()
+    await this.stop().catch(() => {})
     this.#pusher.close()
+    this.#listenIfUsed()
   }
 
   /**
@@ -154,12 +170,12 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   #onLost({ expired, closed }: { readonly expired: boolean; readonly closed: boolean }): void {
-    this.#stopListening()
     const error = new NotAttachedError('This process stood still for longer than its lease', {
       key: this.name,
     })
     this.#consuming.abandon(expired ? error : undefined)
     if (closed) this.#pusher.rejectAll(new ClosedError('The queue was closed', { key: this.name }))
+    this.#listenIfUsed()
     if (expired) this.emit('detached')
     if (closed) this.emit('closed')
   }
@@ -174,6 +190,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     checkPushOptions(options)
     this.#context.assertOpen()
     const bytes = this.#encode(message)
+    this.#listen()
     return this.#pusher.push({ key: options.key ?? '', kind: 'user', bytes }, options.wait ?? 0)
   }
 
@@ -201,7 +218,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     }
     const receiver = new EventReceiver(deps, resolved.throttle)
     this.#consuming.begin(resolved, receiver, () => started.resolve())
-    if (this.#attachment.isAttached) await started.promise
+    this.#listen()
+    if (this.#consuming.isRunning) await started.promise
   }
 
   /**
@@ -219,6 +237,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       stop: () => this.stop(),
     })
     this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
+    this.#listen()
     return iterator
   }
 
