@@ -67,7 +67,6 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #consuming: Consuming
   readonly #metadata: Metadata
   #consumed = 0
-  /** The present `detach`. */
   #detaching: Promise<void> | undefined
   /** Undefined while a disconnect of the bus has nothing to do here. */
   #stopListening: (() => void) | undefined
@@ -170,9 +169,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   #onLost({ expired, closed }: { readonly expired: boolean; readonly closed: boolean }): void {
-    const error = new NotAttachedError('This process stood still for longer than its lease', {
-      key: this.name,
-    })
+    const error = new NotAttachedError('This process stood still past its lease', { key: this.name })
     this.#consuming.abandon(expired ? error : undefined)
     if (closed) this.#pusher.rejectAll(new ClosedError('The queue was closed', { key: this.name }))
     this.#listenIfUsed()
@@ -338,11 +335,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   metadata(name: string, value: unknown): Promise<boolean>
   metadata(values: Readonly<Record<string, unknown>>): Promise<boolean>
   async metadata(...args: [(string | Readonly<Record<string, unknown>>)?, unknown?]): Promise<unknown> {
-    const [first, value] = args
-    if (first === undefined) return this.#metadata.read(undefined)
-    if (typeof first === 'object' && first !== null) return this.#metadata.write(first)
-    if (args.length === 2) return this.#metadata.write({ [first]: value })
-    return (await this.#metadata.read([first]))[first]
+    return this.#metadata.call(args)
   }
 
   /** Messages that this object has pushed. */
