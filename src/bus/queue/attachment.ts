@@ -17,6 +17,8 @@ export interface AttachmentListener {
   onSignal(signal: QueueSignal): void
   /** Signals arrive from now on. Some may have been missed. */
   onUp(): void
+  /** The instance has a consumer of this attachment. */
+  onConsuming?(): void
   /** The queue was lost with its server, and has been made again. This process consumes nothing there yet. */
   onRemade(): void
   /** Not attached any more. `closed`: the queue was closed, or has expired. `expired`: the lease of this process is over. */
@@ -125,15 +127,20 @@ export class Attachment {
       throw new AlreadyAttachedError('The queue is attached', { key: this.queue })
     this.#moveTo({ kind: 'attaching' })
     this.#terms = terms
-    try {
-      const { place, existed } = await this.#findOrMake()
-      this.#moveTo({ kind: 'attached', place })
-      emit('attachment', { queue: this.queue, change: 'attached' })
-      return existed
-    } catch (error) {
+    const { place, existed } = await this.#findOrMake().catch((error: Error) => {
       this.#moveTo({ kind: 'detached' })
       throw error
+    })
+    this.#moveTo({ kind: 'attached', place })
+    try {
+      // The bus may have been disconnected meanwhile: nothing would detach this.
+      this.#context.assertOpen()
+    } catch (error) {
+      void this.detach()
+      throw error
     }
+    emit('attachment', { queue: this.queue, change: 'attached' })
+    return existed
   }
 
   #findOrMake(): Promise<{ place: Place; existed: boolean }> {
@@ -198,8 +205,10 @@ export class Attachment {
 
   #onRenewal(reply: RenewalReply | Error, sentAt: number): void {
     if (reply === 'detached') return void this.recover()
+    if (reply === 'consuming') this.#listener.onConsuming?.()
     this.#triedAt = this.#context.clock.now()
-    if (!(reply instanceof Error) && this.#state.kind === 'attached') this.#extend(this.#state.place.ttl, sentAt)
+    if (!(reply instanceof Error) && this.#state.kind === 'attached')
+      this.#extend(this.#state.place.ttl, sentAt)
   }
 
   #onSignal(signal: QueueSignal): void {
@@ -283,6 +292,14 @@ export class Attachment {
     if (reasons.closed) this.#context.places.forget('queue', this.queue)
     emit('attachment', { queue: this.queue, change: reasons.expired ? 'expired' : 'closed' })
     this.#listener.onLost(reasons)
+  }
+
+  /** Ends a consumer of which nothing is known here: its `leave` was lost. */
+  endStray(): void {
+    if (this.#state.kind !== 'attached') return
+    const { member, address } = this.#state.place
+    const request = { address, acked: [], unhanded: [] }
+    member.instance.queues.leave(this.queue, request, this.#context.within).catch(() => {})
   }
 
   /** Detaches. Never rejects: an instance that does not answer forgets the attachment when its lease ends. */

@@ -107,7 +107,7 @@ export class Consumer implements MessageSource {
   }
 
   get hasNews(): boolean {
-    return this.#acked.size > 0
+    return this.#acked.size > 0 || this.#acknowledgements.length > 0
   }
 
   get isSettled(): boolean {

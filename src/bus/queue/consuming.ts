@@ -77,14 +77,7 @@ export class Consuming {
     const { terms, receiver } = wanted
     const events = { onNews: () => wanted.running?.resume(), onLeaseLost: () => wanted.running?.onLost() }
     if (terms.remove)
-      this.#consumer = new Consumer(
-        this.#queue,
-        this.#context,
-        this.#attachment,
-        terms,
-        events,
-        this.#lost,
-      )
+      this.#consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events, this.#lost)
     const source = this.#consumer ?? new LogReader(this.#queue, this.#context, this.#attachment, terms)
     const running = new Consumption(this.#context, this.#attachment, source, receiver, terms.max)
     wanted.running = running
@@ -107,7 +100,9 @@ export class Consuming {
 
   /** The attachment is over. `error`: because it has expired. */
   abandon(error: Error | undefined): void {
-    this.#wanted?.running?.abandon()
+    // What is to begin with the next attach is not concerned.
+    if (!this.#wanted?.running) return
+    this.#wanted.running.abandon()
     this.#end(error)
   }
 

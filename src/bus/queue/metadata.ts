@@ -17,9 +17,7 @@ export class Metadata {
   }
 
   /** The overloads of {@link Queue.metadata}. */
-  async call(
-    args: readonly [(string | Readonly<Record<string, unknown>>)?, unknown?],
-  ): Promise<unknown> {
+  async call(args: readonly [(string | Readonly<Record<string, unknown>>)?, unknown?]): Promise<unknown> {
     const [first, value] = args
     if (first === undefined) return this.read(undefined)
     if (typeof first === 'object' && first !== null) return this.write(first)

@@ -68,7 +68,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #metadata: Metadata
   #consumed = 0
   #detaching: Promise<void> | undefined
-  /** Undefined while a disconnect of the bus has nothing to do here. */
+  /** Undefined while a disconnect of the bus has nothing to do here: to detach, or to end what waits for `attach`. */
   #stopListening: (() => void) | undefined
 
   /** @internal */
@@ -85,6 +85,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
         this.#pusher.onRoom()
         this.#consuming.resume()
       },
+      onConsuming: () => this.#consuming.isRunning || this.#attachment.endStray(),
       onRemade: () => this.#consuming.onRemade(),
       onLost: (reasons) => this.#onLost(reasons),
     })
@@ -127,8 +128,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     this.#consuming.postpone()
     await this.stop().catch(() => {})
     await this.#pusher.drain()
-    // It may have been closed meanwhile.
-    if (!this.#attachment.isAttached) return
+    if (!this.#attachment.isAttached) return // It was closed meanwhile.
     await this.#attachment.detach()
     this.#listenIfUsed()
     this.emit('detached')
@@ -138,9 +138,9 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     this.#stopListening ??= this.#context.onDisconnect(() => this.#disconnect())
   }
 
-  /** A disconnect detaches, and ends what waits for `attach`. */
   #listenIfUsed(): void {
-    if (this.#attachment.isAttached || this.#pusher.waiting > 0 || this.#consuming.isActive) return this.#listen()
+    if (this.#attachment.isAttached || this.#pusher.waiting > 0 || this.#consuming.isActive)
+      return this.#listen()
     this.#stopListening?.()
     this.#stopListening = undefined
   }
@@ -180,8 +180,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   /**
    * Pushes a message. Resolves with its id: ids count up from 1. Messages of one Queue object are pushed in the order of the
    * calls. Before `attach` they wait.
-   * @throws QueueFullError; UnavailableError: it may have been pushed; CodecError; TooLargeError; OverloadedError; ClosedError;
-   * TypeError.
+   * @throws QueueFullError; UnavailableError, NotAttachedError: it may have been pushed; CodecError; TooLargeError;
+   * OverloadedError; ClosedError; TypeError.
    */
   async push(message: M, options: PushOptions = {}): Promise<number> {
     checkPushOptions(options)
