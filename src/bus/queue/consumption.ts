@@ -164,7 +164,7 @@ export class Consumption {
 
   async #step(): Promise<void> {
     this.#handOver()
-    if (!this.#isRunning) return
+    if (!this.#isRunning || !this.#isJoined) return
     const { room, hasNews } = this.#source
     const mayFetch = this.#left > 0 && this.#buffer.size === 0 && room > 0
     const want = mayFetch && this.#receiver.wantsFetch() ? Math.min(room, this.#left) : 0
@@ -178,7 +178,7 @@ export class Consumption {
     for (const message of reply.messages) this.#buffer.push(message)
     this.#setFence(reply.fence)
     this.#handOver()
-    if (!this.#isRunning || !reply.isAll) return
+    if (!this.#isRunning || !this.#isJoined || !reply.isAll) return
     const newsDelay = this.#source.hasNews ? NEWS_DELAY_MS : POLL_MS
     await this.#wait(Math.min(reply.askAfter ?? POLL_MS, newsDelay))
   }
