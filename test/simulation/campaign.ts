@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { simulate as simulateBus } from './bus/run.ts'
 import { simulate as simulateLocker } from './locker/run.ts'
 import { simulate as simulateQueue } from './queue/run.ts'
 import type { RunResult } from './run.ts'
@@ -6,12 +7,14 @@ import { simulate as simulateServices } from './services/run.ts'
 
 /**
  * Simulates seeds for a given time: `npm run simulate -- --seconds 600`. Or traces one seed line by line:
- * `npm run simulate -- --seed 42`. `npm run simulate:queue` and `simulate:services` do the same with queues and services.
+ * `npm run simulate -- --seed 42`. `npm run simulate:queue` and `simulate:services` do the same with queues and services, `simulate:bus` with queues and topics
+ * of a bus.
  */
 const { values } = parseArgs({
   options: {
     queue: { type: 'boolean' },
     services: { type: 'boolean' },
+    bus: { type: 'boolean' },
     seconds: { type: 'string', default: '60' },
     from: { type: 'string' },
     seed: { type: 'string' },
@@ -22,7 +25,9 @@ const simulate: (seed: number, options?: { traced: boolean }) => Promise<RunResu
   ? simulateServices
   : values.queue
     ? simulateQueue
-    : simulateLocker
+    : values.bus
+      ? simulateBus
+      : simulateLocker
 
 async function show(seed: number): Promise<boolean> {
   const { trace, violations, steps } = await simulate(seed, { traced: true })

@@ -11,6 +11,8 @@ interface Request {
   execute: () => Promise<unknown>
   answer: (reply: unknown) => void
   refuse: (error: Error) => void
+  /** Whether its time limit is over. */
+  isOver: () => boolean
 }
 
 /**
@@ -24,6 +26,7 @@ export class Link {
   readonly #random: Random
   readonly #plan: CommonPlan
   readonly #say: (line: () => string) => void
+  readonly #resendsLate: boolean
   /** Sent without a reply, in the order of sending. */
   readonly #unanswered = new Set<Request>()
   /** Not sent, because the connection is down. */
@@ -38,11 +41,14 @@ export class Link {
   /** Arrived while the server was frozen, in order. */
   readonly #held: (() => void)[] = []
 
+  /** `resendsLate`: requests are sent again also after their time limit. */
   constructor(
     process: SimProcess,
     world: { scheduler: Scheduler; server: FaultyServer; random: Random; plan: CommonPlan },
     say: (line: () => string) => void,
+    { resendsLate = true }: { resendsLate?: boolean } = {},
   ) {
+    this.#resendsLate = resendsLate
     this.#process = process
     this.#scheduler = world.scheduler
     this.#server = world.server
@@ -69,6 +75,7 @@ export class Link {
           given = true
           reject(error)
         },
+        isOver: () => given,
       }
       const timer = this.#process.clock.after(within, () => {
         given = true
@@ -154,7 +161,7 @@ export class Link {
     const again = [...this.#unanswered, ...this.#waiting]
     this.#unanswered.clear()
     this.#waiting.clear()
-    for (const request of again) this.#send(request)
+    for (const request of again) if (this.#resendsLate || !request.isOver()) this.#send(request)
   }
 
   /** No more faults. */

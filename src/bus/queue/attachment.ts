@@ -2,7 +2,7 @@ import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../error
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { newId } from '../../kernel/keys.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import { RENEW_AFTER } from '../../kernel/time.ts'
+import { lossMargin, RENEW_AFTER } from '../../kernel/time.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Attached, QueueSignal, RenewalReply } from '../store/store.ts'
 
@@ -17,6 +17,8 @@ export interface AttachmentListener {
   onSignal(signal: QueueSignal): void
   /** Signals arrive from now on. Some may have been missed. */
   onUp(): void
+  /** The instance has a consumer of this attachment. */
+  onConsuming?(): void
   /** The queue was lost with its server, and has been made again. This process consumes nothing there yet. */
   onRemade(): void
   /** Not attached any more. `closed`: the queue was closed, or has expired. `expired`: the lease of this process is over. */
@@ -74,6 +76,8 @@ export class Attachment {
   #terms: AttachTerms = { ttl: 0, maxsize: 0 }
   /** When this process last tried to renew its lease, by the clock: it does not stand still. */
   #triedAt = 0
+  /** When the lease of this process counts as lost, by the clock. */
+  #leaseEndsAt = 0
   #recovery: Promise<boolean> | undefined
 
   constructor(
@@ -92,8 +96,18 @@ export class Attachment {
     return this.#state.kind === 'attached' || this.#state.kind === 'recovering'
   }
 
+  /** Whether the instance still knows this attachment, as far as can be known: otherwise its consumer is lost as well. */
+  get isLeaseValid(): boolean {
+    return this.isAttached && this.#context.clock.now() < this.#leaseEndsAt
+  }
+
+  /** The lease counts from when the request was sent. */
+  #extend(ttl: number, sentAt: number): void {
+    this.#leaseEndsAt = Math.max(this.#leaseEndsAt, sentAt + ttl - lossMargin(ttl))
+  }
+
   /** Where it is attached. @throws NotAttachedError */
-  get place(): { readonly member: Member; readonly address: string } {
+  get place(): Pick<Place, 'member' | 'address' | 'life'> {
     if (this.#state.kind === 'attached' || this.#state.kind === 'recovering') return this.#state.place
     throw new NotAttachedError('The queue is not attached', { key: this.queue })
   }
@@ -113,15 +127,20 @@ export class Attachment {
       throw new AlreadyAttachedError('The queue is attached', { key: this.queue })
     this.#moveTo({ kind: 'attaching' })
     this.#terms = terms
-    try {
-      const { place, existed } = await this.#findOrMake()
-      this.#moveTo({ kind: 'attached', place })
-      emit('attachment', { queue: this.queue, change: 'attached' })
-      return existed
-    } catch (error) {
+    const { place, existed } = await this.#findOrMake().catch((error: Error) => {
       this.#moveTo({ kind: 'detached' })
       throw error
+    })
+    this.#moveTo({ kind: 'attached', place })
+    try {
+      // The bus may have been disconnected meanwhile: nothing would detach this.
+      this.#context.assertOpen()
+    } catch (error) {
+      void this.detach()
+      throw error
     }
+    emit('attachment', { queue: this.queue, change: 'attached' })
+    return existed
   }
 
   #findOrMake(): Promise<{ place: Place; existed: boolean }> {
@@ -131,7 +150,9 @@ export class Attachment {
         onUp: () => this.#listener.onUp(),
       })
       try {
+        const sentAt = this.#context.clock.now()
         const reply = await this.#request(member, address, token, '')
+        if (reply.kind === 'attached') this.#extend(reply.ttl, sentAt)
         if (reply.kind === 'attached')
           return { place: this.#placeAt(member, address, reply, end), existed: reply.existed }
         end()
@@ -169,7 +190,7 @@ export class Attachment {
     onReply?: (reply: RenewalReply, sentAt: number) => void,
   ): () => void {
     return member.queueLeases.add({ queue: this.queue, address }, interval, (reply, sentAt) => {
-      this.#onRenewal(reply)
+      this.#onRenewal(reply, sentAt)
       if (!(reply instanceof Error)) onReply?.(reply, sentAt)
     })
   }
@@ -182,9 +203,12 @@ export class Attachment {
     return this.#renew(this.place, interval, onReply)
   }
 
-  #onRenewal(reply: RenewalReply | Error): void {
-    if (reply === 'detached') void this.recover()
-    else this.#triedAt = this.#context.clock.now()
+  #onRenewal(reply: RenewalReply | Error, sentAt: number): void {
+    if (reply === 'detached') return void this.recover()
+    if (reply === 'consuming') this.#listener.onConsuming?.()
+    this.#triedAt = this.#context.clock.now()
+    if (!(reply instanceof Error) && this.#state.kind === 'attached')
+      this.#extend(this.#state.place.ttl, sentAt)
   }
 
   #onSignal(signal: QueueSignal): void {
@@ -197,8 +221,9 @@ export class Attachment {
     if (this.#state.kind !== 'attached') return
     const { member, address } = this.#state.place
     const renewals = [{ queue: this.queue, address }]
+    const sentAt = this.#context.clock.now()
     const [reply] = await member.instance.queues.renew(renewals, this.#context.within)
-    if (reply !== undefined) this.#onRenewal(reply)
+    if (reply !== undefined) this.#onRenewal(reply, sentAt)
   }
 
   /**
@@ -227,6 +252,7 @@ export class Attachment {
         return false
       }
       // With this token nothing is made.
+      const sentAt = this.#context.clock.now()
       const reply = await this.#request(member, address, newId(), life)
       if (!isRecovering()) return this.isAttached
       if (reply.kind === 'closed') {
@@ -240,6 +266,7 @@ export class Attachment {
         return this.isAttached
       }
       if (reply.kind !== 'attached') place.end()
+      else this.#extend(reply.ttl, sentAt)
       this.#triedAt = this.#context.clock.now()
       this.#moveTo({ kind: 'attached', place: remade })
       emit('attachment', { queue: this.queue, change: 'remade' })
@@ -265,6 +292,14 @@ export class Attachment {
     if (reasons.closed) this.#context.places.forget('queue', this.queue)
     emit('attachment', { queue: this.queue, change: reasons.expired ? 'expired' : 'closed' })
     this.#listener.onLost(reasons)
+  }
+
+  /** Ends a consumer of which nothing is known here: its `leave` was lost. */
+  endStray(): void {
+    if (this.#state.kind !== 'attached') return
+    const { member, address } = this.#state.place
+    const request = { address, acked: [], unhanded: [] }
+    member.instance.queues.leave(this.queue, request, this.#context.within).catch(() => {})
   }
 
   /** Detaches. Never rejects: an instance that does not answer forgets the attachment when its lease ends. */

@@ -5,11 +5,44 @@ import type { Detached, Lost, Taken } from '../store/store.ts'
 import type { Attachment } from './attachment.ts'
 import type { MessageSource } from './message-source.ts'
 
-/** Ids of lost messages that are remembered, so that acknowledging them fails, at most. */
+/** Ids of lost messages that are remembered at most. */
 const MAX_LOST = 10_000
 
 /** Pause after which an instance that did not answer is told again, ms. */
 const RETRY_MS = 100
+
+/**
+ * Ids of messages that were handed over by a queue object, and lost before they were acknowledged: acknowledging them fails,
+ * also after their consumer has ended.
+ */
+export class LostMessages {
+  readonly #queue: string
+  readonly #ids = new Set<number>()
+
+  constructor(queue: string) {
+    this.#queue = queue
+  }
+
+  has(id: number): boolean {
+    return this.#ids.has(id)
+  }
+
+  /** Forgets the oldest if there are too many. */
+  add(id: number): void {
+    this.#ids.add(id)
+    const [oldest] = this.#ids
+    if (oldest !== undefined && this.#ids.size > MAX_LOST) this.#ids.delete(oldest)
+  }
+
+  /** It was delivered again. */
+  delete(id: number): void {
+    this.#ids.delete(id)
+  }
+
+  error(): Error {
+    return new LeaseLostError('The consumer has lost the message', { key: this.#queue })
+  }
+}
 
 /** A call of `ack` that waits for its effect. */
 interface Acknowledgement {
@@ -47,9 +80,10 @@ export class Consumer implements MessageSource {
   /** Ids of messages that are to be removed. */
   readonly #acked = new Set<number>()
   #acknowledgements: Acknowledgement[] = []
-  /** Ids of messages that were handed over, and lost before they were acknowledged. */
-  readonly #lost = new Set<number>()
+  readonly #lost: LostMessages
   #leaseEndsAt = 0
+  /** How often everything was lost. */
+  #losses = 0
   #stopRenewing = () => {}
 
   constructor(
@@ -58,12 +92,14 @@ export class Consumer implements MessageSource {
     attachment: Attachment,
     terms: ConsumerTerms,
     events: ConsumerEvents,
+    lost: LostMessages,
   ) {
     this.#queue = queue
     this.#context = context
     this.#attachment = attachment
     this.#terms = terms
     this.#events = events
+    this.#lost = lost
   }
 
   get room(): number {
@@ -71,7 +107,7 @@ export class Consumer implements MessageSource {
   }
 
   get hasNews(): boolean {
-    return this.#acked.size > 0
+    return this.#acked.size > 0 || this.#acknowledgements.length > 0
   }
 
   get isSettled(): boolean {
@@ -79,7 +115,7 @@ export class Consumer implements MessageSource {
   }
 
   get isValid(): boolean {
-    return this.#context.clock.now() < this.#leaseEndsAt
+    return this.#context.clock.now() < this.#leaseEndsAt && this.#attachment.isLeaseValid
   }
 
   async join(): Promise<Detached | undefined> {
@@ -113,10 +149,16 @@ export class Consumer implements MessageSource {
     this.#acknowledgements = []
     const request = { address, acked, have: this.#held.size, want }
     const sentAt = this.#context.clock.now()
+    const losses = this.#losses
     try {
       const reply = await member.instance.queues.take(this.#queue, request, this.#context.within)
+      // What it was given is lost as well, and ids may mean other messages now.
+      if (losses !== this.#losses) {
+        for (const { reject } of waiting) reject(this.#lost.error())
+        return { kind: 'lost' }
+      }
       if (reply.kind !== 'taken') {
-        for (const { reject } of waiting) reject(this.#lostError())
+        for (const { reject } of waiting) reject(this.#lost.error())
         return reply
       }
       this.#extend(sentAt)
@@ -126,10 +168,7 @@ export class Consumer implements MessageSource {
       const messages = reply.messages.filter(({ id }) => !this.#held.has(id) && !this.#acked.has(id))
       // It holds others besides, which do not fit into one reply: it becomes a consumer again, and takes them anew.
       if (messages.length < reply.messages.length && messages.length === 0) return { kind: 'lost' }
-      for (const { id } of messages) {
-        this.#held.set(id, false)
-        this.#lost.delete(id)
-      }
+      for (const { id } of messages) this.#held.set(id, false)
       return { ...reply, messages }
     } catch (error) {
       // They are sent again with the next fetch.
@@ -139,8 +178,10 @@ export class Consumer implements MessageSource {
   }
 
   onHanded(id: number): void {
-    if (this.#terms.reliable) this.#held.set(id, true)
-    else if (this.#held.delete(id)) this.#acked.add(id)
+    if (this.#terms.reliable) {
+      this.#held.set(id, true)
+      this.#lost.delete(id)
+    } else if (this.#held.delete(id)) this.#acked.add(id)
   }
 
   /**
@@ -155,7 +196,7 @@ export class Consumer implements MessageSource {
       this.#held.delete(held)
       this.#acked.add(held)
     }
-    if (this.#lost.has(id)) return Promise.reject(this.#lostError())
+    if (this.#lost.has(id)) return Promise.reject(this.#lost.error())
     if (this.#acked.size === 0) return Promise.resolve()
     return new Promise((resolve, reject) => {
       this.#acknowledgements.push({ resolve, reject })
@@ -170,20 +211,15 @@ export class Consumer implements MessageSource {
     this.#events.onNews()
   }
 
-  #lostError(): Error {
-    return new LeaseLostError('The consumer has lost the message', { key: this.#queue })
-  }
-
   onLost(): void {
     for (const [id, isHanded] of this.#held) if (isHanded) this.#lost.add(id)
-    for (const id of this.#lost) {
-      if (this.#lost.size <= MAX_LOST) break
-      this.#lost.delete(id)
-    }
+    // It is not known whether the acknowledgement arrived in time.
+    if (this.#terms.reliable) for (const id of this.#acked) this.#lost.add(id)
+    this.#losses++
     this.#leaseEndsAt = 0
     this.#held.clear()
     this.#acked.clear()
-    for (const { reject } of this.#acknowledgements) reject(this.#lostError())
+    for (const { reject } of this.#acknowledgements) reject(this.#lost.error())
     this.#acknowledgements = []
     this.#stopRenewing()
   }
@@ -192,15 +228,23 @@ export class Consumer implements MessageSource {
   async leave(unhanded: readonly number[]): Promise<void> {
     const { member, address } = this.#attachment.place
     const { clock, within } = this.#context
-    const acked = [...this.#acked]
     try {
       for (;;) {
+        const acked = [...this.#acked]
+        // Acknowledgements that come later are not part of this request.
+        const waiting = this.#acknowledgements
+        this.#acknowledgements = []
         try {
           await member.instance.queues.leave(this.#queue, { address, acked, unhanded }, within)
-          for (const { resolve } of this.#acknowledgements) resolve()
-          this.#acknowledgements = []
+          // If the lease was over before, the instance has acknowledged nothing, and does not say so.
+          if (this.isValid) for (const id of acked) this.#acked.delete(id)
+          for (const { resolve, reject } of waiting) {
+            if (this.isValid) resolve()
+            else reject(this.#lost.error())
+          }
           return
         } catch (error) {
+          for (const { reject } of waiting) reject(error as Error)
           if (error instanceof ClosedError || !this.isValid) throw error
           await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve))
         }

@@ -1,7 +1,7 @@
 import { AlreadyAttachedError } from '../../errors.ts'
 import type { BusContext } from '../context.ts'
 import type { Attachment } from './attachment.ts'
-import { Consumer, type ConsumerTerms } from './consumer.ts'
+import { Consumer, type ConsumerTerms, LostMessages } from './consumer.ts'
 import { Consumption, type Receiver } from './consumption.ts'
 import { LogReader } from './log-reader.ts'
 
@@ -27,9 +27,11 @@ export class Consuming {
   readonly #context: BusContext
   readonly #attachment: Attachment
   readonly #onChange: (on: boolean) => void
+  readonly #lost: LostMessages
   #wanted: Wanted | undefined
-  /** Of the last consumption: what it lost cannot be acknowledged. */
+  /** Of the last consumption. */
   #consumer: Consumer | undefined
+  #isPostponed = false
 
   /** `onChange`: a consumption has begun, or is over. */
   constructor(queue: string, context: BusContext, attachment: Attachment, onChange: (on: boolean) => void) {
@@ -37,8 +39,15 @@ export class Consuming {
     this.#context = context
     this.#attachment = attachment
     this.#onChange = onChange
+    this.#lost = new LostMessages(queue)
   }
 
+  /** Whether a consumption has begun, and is not over. */
+  get isRunning(): boolean {
+    return this.#wanted?.running !== undefined
+  }
+
+  /** Whether it consumes, or will when the queue is attached. */
   get isActive(): boolean {
     return this.#wanted !== undefined
   }
@@ -48,17 +57,27 @@ export class Consuming {
     if (this.#wanted) throw new AlreadyAttachedError('The queue object consumes', { key: this.#queue })
     this.#wanted = { terms, receiver, onEnd, running: undefined }
     this.#consumer = undefined
-    this.onAttached()
+    if (!this.#isPostponed) this.#begin()
   }
 
-  /** Begins what is wanted, if the queue is attached. */
+  /** Begins what is wanted. */
   onAttached(): void {
+    this.#isPostponed = false
+    this.#begin()
+  }
+
+  /** The queue is being detached: what is wanted from now on begins when it is attached again. */
+  postpone(): void {
+    this.#isPostponed = true
+  }
+
+  #begin(): void {
     const wanted = this.#wanted
     if (!wanted || wanted.running || !this.#attachment.isAttached) return
     const { terms, receiver } = wanted
     const events = { onNews: () => wanted.running?.resume(), onLeaseLost: () => wanted.running?.onLost() }
     if (terms.remove)
-      this.#consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events)
+      this.#consumer = new Consumer(this.#queue, this.#context, this.#attachment, terms, events, this.#lost)
     const source = this.#consumer ?? new LogReader(this.#queue, this.#context, this.#attachment, terms)
     const running = new Consumption(this.#context, this.#attachment, source, receiver, terms.max)
     wanted.running = running
@@ -81,7 +100,9 @@ export class Consuming {
 
   /** The attachment is over. `error`: because it has expired. */
   abandon(error: Error | undefined): void {
-    this.#wanted?.running?.abandon()
+    // What is to begin with the next attach is not concerned.
+    if (!this.#wanted?.running) return
+    this.#wanted.running.abandon()
     this.#end(error)
   }
 
@@ -118,5 +139,7 @@ export class Consuming {
   /** @throws LeaseLostError, UnavailableError, OverloadedError, ClosedError */
   async ack(id: number): Promise<void> {
     await this.#consumer?.ack(id)
+    // It may be a message of an earlier consumption.
+    if (this.#lost.has(id)) throw this.#lost.error()
   }
 }

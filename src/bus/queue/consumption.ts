@@ -73,6 +73,8 @@ export class Consumption {
   #left: number
   #fence = 0
   #isJoined = false
+  /** Whether the instance may know this consumer, also if it is not known here any more. */
+  #mayBeJoined = false
   /** Something has happened since it last looked. */
   #isAwake = true
   #wake = () => {}
@@ -153,6 +155,7 @@ export class Consumption {
 
   async #join(): Promise<void> {
     if (this.#state !== 'starting') this.#moveTo('starting')
+    this.#mayBeJoined = true
     const detached = await this.#source.join()
     if (detached) return this.#onDetached()
     this.#isJoined = true
@@ -161,7 +164,7 @@ export class Consumption {
 
   async #step(): Promise<void> {
     this.#handOver()
-    if (!this.#isRunning) return
+    if (!this.#isRunning || !this.#isJoined) return
     const { room, hasNews } = this.#source
     const mayFetch = this.#left > 0 && this.#buffer.size === 0 && room > 0
     const want = mayFetch && this.#receiver.wantsFetch() ? Math.min(room, this.#left) : 0
@@ -175,7 +178,7 @@ export class Consumption {
     for (const message of reply.messages) this.#buffer.push(message)
     this.#setFence(reply.fence)
     this.#handOver()
-    if (!this.#isRunning || !reply.isAll) return
+    if (!this.#isRunning || !this.#isJoined || !reply.isAll) return
     const newsDelay = this.#source.hasNews ? NEWS_DELAY_MS : POLL_MS
     await this.#wait(Math.min(reply.askAfter ?? POLL_MS, newsDelay))
   }
@@ -230,7 +233,8 @@ export class Consumption {
     for (let message = this.#buffer.shift(); message; message = this.#buffer.shift())
       unhanded.push(message.id)
     try {
-      if (this.#isJoined) await this.#source.leave(unhanded)
+      // A consumer that the instance still knows would be renewed with the attachment, and hold its messages for ever.
+      if (this.#mayBeJoined) await this.#source.leave(unhanded)
     } finally {
       if (this.#state === 'stopping') this.#moveTo('stopped')
     }

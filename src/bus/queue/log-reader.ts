@@ -1,5 +1,5 @@
 import type { BusContext } from '../context.ts'
-import type { Detached, Taken } from '../store/store.ts'
+import type { Detached, Lost, Taken } from '../store/store.ts'
 import type { Attachment } from './attachment.ts'
 import type { MessageSource } from './message-source.ts'
 
@@ -14,6 +14,8 @@ export class LogReader implements MessageSource {
   readonly #prefetch: number
   /** Id of the last message that was fetched. */
   #after: number
+  /** The life of the queue in which it has this id; undefined: nothing was fetched. */
+  #life: string | undefined
 
   constructor(
     queue: string,
@@ -34,20 +36,23 @@ export class LogReader implements MessageSource {
 
   async join(): Promise<undefined> {}
 
-  async fetch(want: number): Promise<Taken | Detached> {
-    const { member, address } = this.#attachment.place
+  async fetch(want: number): Promise<Taken | Lost | Detached> {
+    const { member, address, life } = this.#attachment.place
+    // The queue was remade: its ids count from 1.
+    if (this.#life !== undefined && this.#life !== life) this.#after = 0
+    this.#life = life
     const { queues } = member.instance
     const reply = await queues.read(this.#queue, address, this.#after, want, this.#context.within)
-    if (reply.kind === 'taken') this.#after = reply.messages.at(-1)?.id ?? this.#after
+    if (reply.kind !== 'taken') return reply
+    // It may have been remade meanwhile.
+    if (this.#attachment.isAttached && this.#attachment.place.life !== life) return { kind: 'lost' }
+    this.#after = reply.messages.at(-1)?.id ?? this.#after
     return reply
   }
 
   onHanded(): void {}
 
-  /** The queue was remade: its ids count from 1. */
-  onLost(): void {
-    this.#after = 0
-  }
+  onLost(): void {}
 
   async leave(): Promise<void> {}
 }

@@ -16,6 +16,15 @@ export class Metadata {
     this.#find = find
   }
 
+  /** The overloads of {@link Queue.metadata}. */
+  async call(args: readonly [(string | Readonly<Record<string, unknown>>)?, unknown?]): Promise<unknown> {
+    const [first, value] = args
+    if (first === undefined) return this.read(undefined)
+    if (typeof first === 'object' && first !== null) return this.write(first)
+    if (args.length === 2) return this.write({ [first]: value })
+    return (await this.read([first]))[first]
+  }
+
   /** The values with these names; all without `names`. */
   async read(names: readonly string[] | undefined): Promise<Record<string, unknown>> {
     for (const name of names ?? []) checkMetadataName(name)

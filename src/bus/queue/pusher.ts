@@ -1,4 +1,10 @@
-import { ClosedError, NotAttachedError, OverloadedError, QueueFullError } from '../../errors.ts'
+import {
+  ClosedError,
+  NotAttachedError,
+  OverloadedError,
+  QueueFullError,
+  UnavailableError,
+} from '../../errors.ts'
 import { Fifo } from '../../kernel/collections.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { atEndOfTick, type Timer } from '../../kernel/time.ts'
@@ -59,10 +65,15 @@ export class Pusher {
     this.#attachment = attachment
   }
 
+  /** Number of pushes that are not sent. */
+  get waiting(): number {
+    return this.#pending.size + this.#blocked.length
+  }
+
   /** Resolves with the id of the message. `wait`: for room, ms. */
   push(message: Outgoing, wait: number): Promise<number> {
     return new Promise((resolve, reject) => {
-      if (this.#pending.size + this.#blocked.length >= MAX_PENDING)
+      if (this.waiting >= MAX_PENDING)
         return reject(new OverloadedError(`${MAX_PENDING} messages wait to be pushed`, { key: this.#queue }))
       const waitsUntil = wait > 0 ? this.#context.clock.now() + wait : undefined
       refProcess(this.#context.clock)
@@ -130,7 +141,7 @@ export class Pusher {
     const batch = this.#blocked.length > 0 ? this.#blocked : this.#takePending(MAX_BATCH)
     this.#blocked = []
     if (batch.length === 0) return false
-    const { member, address } = this.#attachment.place
+    const { member, address, life } = this.#attachment.place
     const messages = batch.map(({ message }) => message)
     const awaitsRoom = batch.some(({ waitsUntil }) => waitsUntil !== undefined)
     const request = { address, number: ++this.#number, messages, awaitsRoom }
@@ -141,7 +152,7 @@ export class Pusher {
     }
     try {
       const reply = await member.instance.queues.push(this.#queue, request, this.#context.within)
-      if (reply.kind === 'detached') return await this.#onDetached(batch)
+      if (reply.kind === 'detached') return await this.#onDetached(batch, life)
       tell(reply.count)
       for (const [index, push] of batch.entries()) {
         if (index === reply.count) break
@@ -157,16 +168,23 @@ export class Pusher {
     }
   }
 
-  /** Nothing was pushed. */
-  async #onDetached(batch: readonly Push[]): Promise<boolean> {
+  /**
+   * The instance does not know the attachment. In another life of the queue the messages are sent again. In the same one they may
+   * have been pushed before the lease was over: the request may have been sent twice, and its number is forgotten.
+   */
+  async #onDetached(batch: readonly Push[], life: string): Promise<boolean> {
     // If the queue was closed, they are rejected with the others.
     this.#blocked = [...batch]
-    if (await this.#attachment.recover()) return true
+    const isAttached = await this.#attachment.recover()
+    if (isAttached && this.#attachment.place.life !== life) return true
     const rest = this.#blocked
     this.#blocked = []
-    const error = new NotAttachedError('The queue is not attached any more', { key: this.#queue })
+    const key = this.#queue
+    const error = isAttached
+      ? new UnavailableError('The lease of this process was over: the message may have been pushed', { key })
+      : new NotAttachedError('The queue is not attached any more', { key })
     for (const push of rest) this.#reject(push, error)
-    return false
+    return isAttached
   }
 
   /** There was no room for these. Those that do not wait fail; the others wait, in order. */

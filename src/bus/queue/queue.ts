@@ -68,7 +68,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #metadata: Metadata
   #consumed = 0
   #detaching: Promise<void> | undefined
-  #stopListening = () => {}
+  /** Undefined while a disconnect of the bus has nothing to do here: to detach, or to end what waits for `attach`. */
+  #stopListening: (() => void) | undefined
 
   /** @internal */
   constructor(name: string, context: BusContext) {
@@ -84,6 +85,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
         this.#pusher.onRoom()
         this.#consuming.resume()
       },
+      onConsuming: () => this.#consuming.isRunning || this.#attachment.endStray(),
       onRemade: () => this.#consuming.onRemade(),
       onLost: (reasons) => this.#onLost(reasons),
     })
@@ -105,16 +107,16 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.emit('attaching')
     const existed = await this.#attachment.attach(terms)
-    this.#stopListening = this.#context.onDisconnect(() => this.#disconnect())
+    this.#listen()
     this.emit('attached', existed)
     this.#pusher.flush()
     this.#consuming.onAttached()
     return existed
   }
 
-  /** Stops consuming, sends what was pushed, and leaves the queue. What is pushed later waits for the next `attach`. Never rejects. */
+  /** Stops consuming, sends what was pushed, and leaves the queue. What follows waits for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
-    if (!this.#attachment.isAttached) return
+    if (!this.#attachment.isAttached) return this.#detaching
     this.#detaching ??= this.#detach().finally(() => {
       this.#detaching = undefined
     })
@@ -123,18 +125,31 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
 
   async #detach(): Promise<void> {
     this.emit('detaching')
+    this.#consuming.postpone()
     await this.stop().catch(() => {})
     await this.#pusher.drain()
-    this.#stopListening()
-    // It may have been closed meanwhile.
-    if (!this.#attachment.isAttached) return
+    if (!this.#attachment.isAttached) return // It was closed meanwhile.
     await this.#attachment.detach()
+    this.#listenIfUsed()
     this.emit('detached')
+  }
+
+  #listen(): void {
+    this.#stopListening ??= this.#context.onDisconnect(() => this.#disconnect())
+  }
+
+  #listenIfUsed(): void {
+    if (this.#attachment.isAttached || this.#pusher.waiting > 0 || this.#consuming.isActive)
+      return this.#listen()
+    this.#stopListening?.()
+    this.#stopListening = undefined
   }
 
   async #disconnect(): Promise<void> {
     await this.detach()
+    await this.stop().catch(() => {})
     this.#pusher.close()
+    this.#listenIfUsed()
   }
 
   /**
@@ -154,12 +169,10 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   #onLost({ expired, closed }: { readonly expired: boolean; readonly closed: boolean }): void {
-    this.#stopListening()
-    const error = new NotAttachedError('This process stood still for longer than its lease', {
-      key: this.name,
-    })
+    const error = new NotAttachedError('This process stood still past its lease', { key: this.name })
     this.#consuming.abandon(expired ? error : undefined)
     if (closed) this.#pusher.rejectAll(new ClosedError('The queue was closed', { key: this.name }))
+    this.#listenIfUsed()
     if (expired) this.emit('detached')
     if (closed) this.emit('closed')
   }
@@ -167,13 +180,14 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   /**
    * Pushes a message. Resolves with its id: ids count up from 1. Messages of one Queue object are pushed in the order of the
    * calls. Before `attach` they wait.
-   * @throws QueueFullError; UnavailableError: it may have been pushed; CodecError; TooLargeError; OverloadedError; ClosedError;
-   * TypeError.
+   * @throws QueueFullError; UnavailableError, NotAttachedError: it may have been pushed; CodecError; TooLargeError;
+   * OverloadedError; ClosedError; TypeError.
    */
   async push(message: M, options: PushOptions = {}): Promise<number> {
     checkPushOptions(options)
     this.#context.assertOpen()
     const bytes = this.#encode(message)
+    this.#listen()
     return this.#pusher.push({ key: options.key ?? '', kind: 'user', bytes }, options.wait ?? 0)
   }
 
@@ -201,7 +215,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     }
     const receiver = new EventReceiver(deps, resolved.throttle)
     this.#consuming.begin(resolved, receiver, () => started.resolve())
-    if (this.#attachment.isAttached) await started.promise
+    this.#listen()
+    if (this.#consuming.isRunning) await started.promise
   }
 
   /**
@@ -222,6 +237,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
       },
     })
     this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
+    this.#listen()
     return iterator
   }
 
@@ -322,11 +338,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   metadata(name: string, value: unknown): Promise<boolean>
   metadata(values: Readonly<Record<string, unknown>>): Promise<boolean>
   async metadata(...args: [(string | Readonly<Record<string, unknown>>)?, unknown?]): Promise<unknown> {
-    const [first, value] = args
-    if (first === undefined) return this.#metadata.read(undefined)
-    if (typeof first === 'object' && first !== null) return this.#metadata.write(first)
-    if (args.length === 2) return this.#metadata.write({ [first]: value })
-    return (await this.#metadata.read([first]))[first]
+    return this.#metadata.call(args)
   }
 
   /** Messages that this object has pushed. */
