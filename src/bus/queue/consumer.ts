@@ -148,7 +148,6 @@ export class Consumer implements MessageSource {
     const waiting = this.#acknowledgements
     this.#acknowledgements = []
     const request = { address, acked, have: this.#held.size, want }
-    const sentAt = this.#context.clock.now()
     const losses = this.#losses
     try {
       const reply = await member.instance.queues.take(this.#queue, request, this.#context.within)
@@ -161,7 +160,6 @@ export class Consumer implements MessageSource {
         for (const { reject } of waiting) reject(this.#lost.error())
         return reply
       }
-      this.#extend(sentAt)
       for (const id of acked) this.#acked.delete(id)
       for (const { resolve } of waiting) resolve()
       // After a lost reply, some are given again that are here.

@@ -291,7 +291,6 @@ export class QueueRecord {
     if (!life) return { kind: 'detached' }
     const consumer = life.consumers.get(address)
     if (!consumer) return { kind: 'lost' }
-    consumer.leaseEndsAt = context.now + consumer.lease
     this.#acknowledge(life, consumer, acked)
     if (consumer.exclusive && life.holder === undefined) {
       life.holder = address

@@ -22,6 +22,7 @@ import { QueueKeys } from './queue-keys.ts'
 import { type BusQueueScripts, busQueueScripts } from './scripts/index.ts'
 import {
   encodeFlag,
+  encodeIds,
   encodeMessages,
   encodeNumber,
   parseAttachReply,
@@ -131,14 +132,14 @@ export class RedisQueueStore implements QueueStore {
 
   async take(queue: string, request: TakeRequest, within: number): Promise<Taken | Lost | Detached> {
     const { address, acked, have, want } = request
-    const args = [address, encodeNumber(have), encodeNumber(want), ...acked.map(encodeNumber)]
+    const args = [address, encodeNumber(have), encodeNumber(want), encodeIds(acked)]
     return parseTakeReply(await this.#call(this.#scripts.take, queue, args, within))
   }
 
   async leave(queue: string, request: LeaveRequest, within: number): Promise<void> {
     const { address, acked, unhanded } = request
-    const ids = [...acked, ...unhanded].map(encodeNumber)
-    await this.#call(this.#scripts.leave, queue, [address, String(acked.length), ...ids], within)
+    const args = [address, encodeIds(acked), encodeIds(unhanded)]
+    await this.#call(this.#scripts.leave, queue, args, within)
   }
 
   async read(

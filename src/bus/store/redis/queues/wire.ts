@@ -29,6 +29,18 @@ export function encodeNumber(number: number): string {
   return String(Number.isNaN(whole) ? 0 : whole)
 }
 
+/** Ids, as ranges `from-to` in order. */
+export function encodeIds(ids: readonly number[]): string {
+  const ranges: string[] = []
+  const sorted = [...ids].sort((a, b) => a - b)
+  for (let at = 0; at < sorted.length; at++) {
+    const from = sorted[at] as number
+    while ((sorted[at + 1] as number) <= (sorted[at] as number) + 1) at++
+    ranges.push(`${encodeNumber(from)}-${encodeNumber(sorted[at] as number)}`)
+  }
+  return ranges.join(' ')
+}
+
 export function encodeFlag(flag: boolean): string {
   return flag ? '1' : '0'
 }

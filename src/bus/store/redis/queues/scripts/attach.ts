@@ -83,7 +83,7 @@ local function renew(address)
     limit(now + num(lease))
   end
   -- Whoever was told of the messages may have died.
-  if countIds('r') > 0 or cursor <= last then
+  if cursor <= last or idsOf('r', 1)[1] then
     ${SIGNALS}
     wakeConsumers(1)
   end

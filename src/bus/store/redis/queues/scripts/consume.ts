@@ -1,7 +1,7 @@
 import { MAX_SCANNED } from '../../../queue-record.ts'
 import { MAX_BATCH, MAX_BATCH_BYTES } from '../../../store.ts'
 import { LEAVING, REMOVAL } from './open.ts'
-import { CHUNK, ROLE } from './prelude.ts'
+import { CHUNK, RANGES, ROLE } from './prelude.ts'
 import { WAIT } from './push.ts'
 import { SIGNALS } from './signals.ts'
 
@@ -9,29 +9,31 @@ import { SIGNALS } from './signals.ts'
 const FIRST_READ = 4
 
 /**
- * Lua: `acknowledge(address, from, to)` removes messages that the address holds. Their ids are in ARGV.
+ * Lua: `acknowledge(held, acked)` removes messages, of those that are held. Returns what remains of them. Both are ranges.
  */
 const ACKNOWLEDGE = /* lua */ `
-local function acknowledge(address, from, to)
-  local prefix = 'h' .. address .. '/'
-  if from == to then
-    if redis.call('ZREM', idsKey, prefix .. sortable(ARGV[from])) == 1 then removeAll({ ARGV[from] }) end
-    return
+local function acknowledge(held, acked)
+  local kept, ids, at = {}, {}, 1
+  local function keepRange(from, to)
+    if from <= to then kept[#kept + 1], kept[#kept + 2] = from, to end
   end
-  for start = from, to, ${CHUNK} do
-    local members, held, ids = {}, {}, {}
-    for n = start, math.min(to, start + ${CHUNK - 1}) do members[#members + 1] = prefix .. sortable(ARGV[n]) end
-    for n, score in ipairs(redis.call('ZMSCORE', idsKey, unpack(members))) do
-      if score then
-        held[#held + 1] = members[n]
-        ids[#ids + 1] = ARGV[start + n - 1]
+  for n = 1, #held, 2 do
+    local from, to = held[n], held[n + 1]
+    while acked[at] and acked[at] <= to do
+      local low, high = math.max(from, acked[at]), math.min(to, acked[at + 1])
+      for id = low, high do ids[#ids + 1] = int(id) end
+      if low <= high then
+        keepRange(from, low - 1)
+        from = high + 1
       end
+      -- It may go on in the next range.
+      if acked[at + 1] > to then break end
+      at = at + 2
     end
-    if #ids > 0 then
-      redis.call('ZREM', idsKey, unpack(held))
-      removeAll(ids)
-    end
+    keepRange(from, to)
   end
+  removeAll(ids)
+  return kept
 end
 `
 
@@ -78,12 +80,21 @@ return 0
 `
 
 /**
- * Lua: `collect(address, want, isReliable, reply)` takes messages, and appends them to the reply; returns whether there are no
- * more.
+ * Lua: `collect(held, want, isReliable, reply)` takes messages, and adds them to what is held and to the reply; returns whether
+ * there are no more.
  */
 const COLLECT = /* lua */ `
-local function collect(address, want, isReliable, reply)
-  local prefix, limit = 'h' .. address .. '/', math.min(want, ${MAX_BATCH})
+local function hold(held, id)
+  local n = #held
+  while n > 0 and held[n] > id do n = n - 2 end
+  if n > 0 and held[n] == id - 1 then held[n] = id
+  else
+    table.insert(held, n + 1, id)
+    table.insert(held, n + 2, id)
+  end
+end
+local function collect(held, want, isReliable, reply)
+  local limit = math.min(want, ${MAX_BATCH})
   local turns, changed, added, passed = {}, {}, {}, {}
   local count, bytes, scanned, largest, isFull = 0, 0, 0, 1, limit == 0
   local function write()
@@ -107,12 +118,11 @@ local function collect(address, want, isReliable, reply)
     end
     scanned, largest = scanned + 1, math.max(largest, #body)
     local redelivered, key = string.match(mark, '^%d+') or '0', string.sub(field, 2)
-    added[#added + 1] = 0
     if key ~= '' then
       local turn = turns[key] or redis.call('HGET', turnsKey, 'k' .. key)
       turns[key] = turn
       if turn and turn ~= id then
-        added[#added + 1] = 'b' .. #key .. ':' .. key .. sortable(id)
+        added[#added + 1], added[#added + 2] = 0, 'b' .. #key .. ':' .. key .. sortable(id)
         return true
       end
       if isReliable then
@@ -120,9 +130,8 @@ local function collect(address, want, isReliable, reply)
         for _, text in ipairs({ 'k' .. key, id, id, redelivered .. ' ' .. key }) do changed[#changed + 1] = text end
       end
     end
-    added[#added + 1] = prefix .. sortable(id)
-    reply[#reply + 1] = id .. ' ' .. redelivered .. field
-    reply[#reply + 1] = body
+    hold(held, num(id))
+    reply[#reply + 1], reply[#reply + 2] = id .. ' ' .. redelivered .. field, body
     count, bytes = count + 1, size
     isFull = count == limit
     return true
@@ -141,7 +150,7 @@ local function collect(address, want, isReliable, reply)
     end
     write()
   end
-  local from, toRead = cursor, math.min(limit, ${FIRST_READ})
+  local toRead = math.min(limit, ${FIRST_READ})
   while not isFull and cursor <= last do
     local fitting = math.max(1, math.floor((${MAX_BATCH_BYTES} - bytes) / largest))
     local messages = redis.call('XRANGE', streamKey, int(cursor), '+', 'COUNT', math.min(toRead, fitting))
@@ -156,13 +165,12 @@ local function collect(address, want, isReliable, reply)
     -- Of those that are blocked, there may be more.
     toRead = math.min(${CHUNK}, limit - count + #messages - (count - before))
   end
-  if cursor > from then redis.call('HSET', queueKey, 'c', int(cursor)) end
   return not isFull
 end
 `
 
 /**
- * ARGV    3 address  4 how many it has  5 how many more it wants; ids that it acknowledges
+ * ARGV    3 address  4 how many it has  5 how many more it wants  6 ranges of ids that it acknowledges
  * returns `isAll askAfter fence`, and for each message `id redelivered field` (without a blank between the last two) and its
  *         bytes; askAfter -1: never. D: detached  L: it does not consume
  */
@@ -170,14 +178,14 @@ export const TAKE: string = /* lua */ `
 local address, have, want = ARGV[3], num(ARGV[4]), num(ARGV[5])
 openQueue(address)
 if not attachment then return 'D' end
-local lease, isReliable, isExclusive = string.match(attachment, '/(%d+) (%d)(%d)$')
-if not lease then return 'L' end
-redis.call('ZADD', leasesKey, int(${ROLE} + now + num(lease)), 'c' .. address)
-limit(now + num(lease))
-if #ARGV > 5 then
+local terms, isReliable, isExclusive = string.match(attachment, '^([^/]*/%d+ (%d)(%d))')
+if not terms then return 'L' end
+${RANGES}
+local held = rangesOf(attachment)
+if ARGV[6] ~= '' then
   ${REMOVAL}
   ${ACKNOWLEDGE}
-  acknowledge(address, 6, #ARGV)
+  held = acknowledge(held, rangesOf(ARGV[6]))
 end
 if isExclusive == '1' and holder == '' then
   ${SIGNALS}
@@ -188,10 +196,11 @@ end
 local fence = holder == address and redis.call('HGET', queueKey, 'f') or '0'
 local reply = { '0 -1 ' .. fence }
 
-local prefix = 'h' .. address .. '/'
-if countIds(prefix) > have then
-  local members, ids, bytes = idsOf(prefix, ${MAX_BATCH}), {}, 0
-  for n, member in ipairs(members) do ids[n] = string.sub(member, #prefix + 2) end
+local count = 0
+for n = 1, #held, 2 do count = count + held[n + 1] - held[n] + 1 end
+if count > have then
+  redis.call('HSET', queueKey, 'a' .. address, terms .. textOf(held))
+  local ids, bytes = expand(held, ${MAX_BATCH}), 0
   local marks = redis.call('HMGET', turnsKey, unpack(ids))
   for n, id in ipairs(ids) do
     local message = redis.call('XRANGE', streamKey, id, id)[1]
@@ -208,8 +217,9 @@ end
 local isAll = want > 0
 if holder == '' or holder == address then
   ${COLLECT}
-  isAll = collect(address, want, isReliable == '1', reply)
+  isAll = collect(held, want, isReliable == '1', reply)
 end
+redis.call('HSET', queueKey, 'c', int(cursor), 'a' .. address, terms .. textOf(held))
 if #reply > 1 and maxsize > 0 then
   ${SIGNALS}
   tellRoom()
@@ -226,18 +236,18 @@ reply[1] = '1 ' .. (lost > 0 and int(math.max(0, lost - ${ROLE} - now)) or '-1')
 return reply
 `
 
-/** ARGV    3 address  4 number of ids that it acknowledges, and these; ids that count as never given */
+/** ARGV    3 address  4 ranges of ids that it acknowledges  5 ranges of ids that count as never given */
 export const LEAVE: string = /* lua */ `
 ${SIGNALS}
 ${REMOVAL}
 ${LEAVING}
 ${ACKNOWLEDGE}
-local address, acked, unhanded = ARGV[3], num(ARGV[4]), {}
+local address, unhanded = ARGV[3], {}
 openQueue(address)
 if not attachment or not string.find(attachment, '/', 1, true) then return 0 end
-acknowledge(address, 5, 4 + acked)
-for n = 5 + acked, #ARGV do unhanded[ARGV[n]] = true end
-leave(address, true, unhanded)
+local held = acknowledge(rangesOf(attachment), rangesOf(ARGV[4]))
+for _, id in ipairs(expand(rangesOf(ARGV[5]), ${MAX_SCANNED})) do unhanded[id] = true end
+leave(address, held, true, unhanded)
 return 1
 `
 

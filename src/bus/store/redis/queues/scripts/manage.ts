@@ -17,7 +17,14 @@ export const FLUSH: string = /* lua */ `
 if not openQueue() then return 0 end
 local count = redis.call('XLEN', streamKey)
 redis.call('UNLINK', streamKey, idsKey, turnsKey)
-redis.call('HSET', queueKey, 'c', int(last + 1))
+cursor = last + 1
+redis.call('HSET', queueKey, 'c', int(cursor))
+-- Consumers hold nothing any more.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', leasesKey, ${ROLE}, '+inf')) do
+  local field = 'a' .. string.sub(member, 2)
+  local text = redis.call('HGET', queueKey, field)
+  if text then redis.call('HSET', queueKey, field, string.match(text, '^[^/]*/%d+ %d+') or text) end
+end
 ${SIGNALS}
 tellRoom()
 return count

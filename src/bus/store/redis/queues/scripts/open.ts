@@ -1,5 +1,5 @@
 import { MAX_STRUCK } from '../../../queue-record.ts'
-import { CHUNK, NEVER, ROLE } from './prelude.ts'
+import { CHUNK, NEVER, RANGES, ROLE } from './prelude.ts'
 import { SIGNALS } from './signals.ts'
 
 /** Lua: `removeAll(ids)` removes messages; ids are digits. If it was the turn of one, the next of its key waits again. */
@@ -8,8 +8,9 @@ local function removeAll(ids)
   for from = 1, #ids, ${CHUNK} do
     local to = math.min(#ids, from + ${CHUNK - 1})
     redis.call('XDEL', streamKey, unpack(ids, from, to))
-    local marks = redis.call('HMGET', turnsKey, unpack(ids, from, to))
-    for n = from, to do
+    -- Mostly, there are neither keys nor redeliveries.
+    local marks = redis.call('EXISTS', turnsKey) == 1 and redis.call('HMGET', turnsKey, unpack(ids, from, to))
+    for n = from, marks and to or 0 do
       local mark = marks[n - from + 1]
       if mark and redis.call('HDEL', turnsKey, ids[n]) == 1 then
         local key = string.match(mark, '^%d+ (.*)$')
@@ -36,44 +37,40 @@ end
 /**
  * What ends consumption and attachments. After SIGNALS and REMOVAL.
  *
- *   leave(address, returns, unhanded)   ends the consumption of an address: returns what it holds, or removes it.
- *                                       `unhanded`: a set of ids that count as never given
- *   lose(address)                       the same, if the address has not left by itself
- *   forget(address)                     removes an attachment
+ *   leave(address, held, returns, unhanded)   ends the consumption of an address: returns what it holds, or removes it.
+ *                                             `unhanded`: a set of ids that count as never given
+ *   lose(address)                             the same, if the address has not left by itself
+ *   forget(address)                           removes an attachment
  */
 export const LEAVING: string = /* lua */ `
+${RANGES}
 local function returnAll(ids, unhanded)
-  local marks, changed, returned = redis.call('HMGET', turnsKey, unpack(ids)), {}, {}
-  for n, id in ipairs(ids) do
-    returned[2 * n - 1], returned[2 * n] = 0, 'r' .. sortable(id)
-    if not unhanded[id] then
-      local redelivered, key = string.match(marks[n] or '', '^(%d*)(.*)$')
-      changed[#changed + 1] = id
-      changed[#changed + 1] = int(num(redelivered) + 1) .. key
+  for from = 1, #ids, ${CHUNK} do
+    local to = math.min(#ids, from + ${CHUNK - 1})
+    local marks, changed, returned = redis.call('HMGET', turnsKey, unpack(ids, from, to)), {}, {}
+    for n = from, to do
+      local id = ids[n]
+      returned[#returned + 1], returned[#returned + 2] = 0, 'r' .. sortable(id)
+      if not unhanded[id] then
+        local redelivered, key = string.match(marks[n - from + 1] or '', '^(%d*)(.*)$')
+        changed[#changed + 1], changed[#changed + 2] = id, int(num(redelivered) + 1) .. key
+      end
     end
+    if #changed > 0 then
+      redis.call('HSET', turnsKey, unpack(changed))
+      keep(turnsKey)
+    end
+    redis.call('ZADD', idsKey, unpack(returned))
+    keep(idsKey)
   end
-  if #changed > 0 then
-    redis.call('HSET', turnsKey, unpack(changed))
-    keep(turnsKey)
-  end
-  redis.call('ZADD', idsKey, unpack(returned))
 end
-local function leave(address, returns, unhanded)
-  local prefix = 'h' .. address .. '/'
-  repeat
-    local members, ids = idsOf(prefix, ${CHUNK}), {}
-    for n, member in ipairs(members) do ids[n] = string.sub(member, #prefix + 2) end
-    if #ids > 0 then
-      if returns then returnAll(ids, unhanded) end
-      redis.call('ZREM', idsKey, unpack(members))
-      if not returns then removeAll(ids) end
-    end
-  until #ids < ${CHUNK}
+local function leave(address, held, returns, unhanded)
+  if returns then returnAll(expand(held), unhanded) else removeAll(expand(held)) end
   local text = redis.call('HGET', queueKey, 'a' .. address)
   if text then redis.call('HSET', queueKey, 'a' .. address, string.match(text, '^[^/]*')) end
   redis.call('ZREM', leasesKey, 'c' .. address)
   redis.call('ZREM', waitingKey, 'c' .. address)
-  local available = countIds('r') + last + 1 - cursor
+  local available = redis.call('ZLEXCOUNT', idsKey, '[r', '(r~') + last + 1 - cursor
   if holder == address then
     redis.call('HSET', queueKey, 'h', '')
     holder, available = '', math.max(1, available)
@@ -82,8 +79,8 @@ local function leave(address, returns, unhanded)
   wakeConsumers(available)
 end
 local function lose(address)
-  local text = redis.call('HGET', queueKey, 'a' .. address)
-  leave(address, string.find(text or '', '/%d+ 1'), {})
+  local text = redis.call('HGET', queueKey, 'a' .. address) or ''
+  leave(address, rangesOf(text), string.find(text, '/%d+ 1'), {})
 end
 local function forget(address)
   redis.call('HDEL', queueKey, 'a' .. address)

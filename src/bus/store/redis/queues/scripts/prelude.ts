@@ -7,9 +7,10 @@
  *   Q     hash    e: when it expires  d: no lease ends before this  m: maxsize  l: id of the last message  c: cursor
  *                 h: address of the exclusive consumer  i: id of the life  t: ttl  f: fence
  *                 a and an address: an attachment, `watches number first count` and of a consumer `/lease reliable exclusive`
+ *                 and what it holds, ` from-to` for each range of ids
  *   S     stream  messages; the field is `u` (user) or `e` (end), and the key as JSON, if there is one
  *   L     zset    by the end of its lease: a and the address of an attachment, c and that of a consumer (+ ROLE)
- *   I     zset    ids, all with score 0: r id (returned), b length `:` key id (blocked), h address `/` id (held)
+ *   I     zset    ids, all with score 0: r id (returned), b length `:` key id (blocked)
  *   T     hash    k and a key -> id of the message whose turn it is
  *                 id -> how often the message was redelivered, and a blank and its key if it is its turn
  *   W     zset    who waits, by since when: c, r (+ ROLE), p (+ 2 ROLE), and the address
@@ -51,7 +52,6 @@ export const CHUNK = 100
  *   keep(key)                sets the expiry of a key
  *   sortable(id)             an id, given as digits, as it stands in I
  *   idsOf(prefix, count)     the first members of I with a prefix
- *   countIds(prefix)
  */
 export const PRELUDE: string = /* lua */ `
 local function num(text) return tonumber(text or '') or 0 end
@@ -76,8 +76,39 @@ local function sortable(id) return string.char(96 + #id) .. id end
 local function idsOf(prefix, count)
   return redis.call('ZRANGEBYLEX', idsKey, '[' .. prefix, '(' .. prefix .. '~', 'LIMIT', 0, count)
 end
-local function countIds(prefix) return redis.call('ZLEXCOUNT', idsKey, '[' .. prefix, '(' .. prefix .. '~') end
 `
 
 /** Lua: the number of messages that no consumer holds. */
-export const WAITING_COUNT = "(redis.call('XLEN', streamKey) - countIds('h'))"
+export const WAITING_COUNT = "(redis.call('ZCARD', idsKey) + last + 1 - cursor)"
+
+/**
+ * Lua: what a consumer holds, as a list `from, to, from, to, …` of ranges of ids in order.
+ *
+ *   rangesOf(text)           of an attachment, or of an argument
+ *   textOf(ranges)           as an attachment says it
+ *   expand(ranges, limit)    the first ids, as digits
+ */
+export const RANGES: string = /* lua */ `
+local function rangesOf(text)
+  local ranges = {}
+  for from, to in string.gmatch(text, '(%d+)%-(%d+)') do
+    ranges[#ranges + 1], ranges[#ranges + 2] = num(from), num(to)
+  end
+  return ranges
+end
+local function textOf(ranges)
+  local parts = {}
+  for n = 1, #ranges, 2 do parts[#parts + 1] = string.format(' %.0f-%.0f', ranges[n], ranges[n + 1]) end
+  return table.concat(parts)
+end
+local function expand(ranges, limit)
+  local ids = {}
+  for n = 1, #ranges, 2 do
+    for id = ranges[n], ranges[n + 1] do
+      if #ids == limit then return ids end
+      ids[#ids + 1] = int(id)
+    end
+  end
+  return ids
+end
+`
