@@ -146,6 +146,35 @@ onBothStores('queues - maxsize: a full queue refuses, and takes again when there
   assert.deepEqual(received, [1, 2, 6, 7])
 })
 
+onBothStores(
+  'queues - a push waits for room no longer than it says, also behind others and after detach',
+  async (w) => {
+    const queue = w.open().queue<number>('q')
+    await queue.attach({ maxsize: 1 })
+    await queue.push(0)
+    const first = rejectionOf(queue.push(1, { wait: 900 }))
+    assert.equal(await soon(first, 50), 'pending')
+    const outcomes = await Promise.all([
+      timed(() => rejectionOf(queue.push(2))),
+      timed(() => rejectionOf(queue.push(3, { wait: 100 }))),
+    ])
+    for (const [index, { value, ms }] of outcomes.entries()) {
+      assert.ok(value instanceof QueueFullError)
+      assert.ok(ms < 600, `push ${index} took ${ms} ms`)
+    }
+    await queue.detach()
+    assert.ok((await first) instanceof QueueFullError)
+  },
+)
+
+onBothStores('queues - detach while it attaches leaves it detached', async (w) => {
+  const queue = w.open().queue<number>('q')
+  const attaching = queue.attach()
+  await queue.detach()
+  await attaching
+  assert.ok(!queue.isAttached())
+})
+
 onBothStores('queues - flush removes all messages, and ids go on', async (w) => {
   const queue = w.open().queue<number>('q')
   assert.equal(await queue.flush(), 0)

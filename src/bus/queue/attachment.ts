@@ -1,10 +1,11 @@
 import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
-import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import { assertTransition } from '../../kernel/collections.ts'
 import { newId } from '../../kernel/keys.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { lossMargin, RENEW_AFTER } from '../../kernel/time.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Attached, QueueSignal, RenewalReply } from '../store/store.ts'
+import { ATTACHMENT_TRANSITIONS } from './attachment-state.ts'
 
 export interface AttachTerms {
   /** ms. */
@@ -31,41 +32,22 @@ interface Place {
   readonly address: string
   readonly life: string
   readonly ttl: number
-  /** Stops listening and renewing. */
-  end(): void
+  readonly stopListening: () => void
+  readonly stopRenewing: () => void
 }
+
+/**
+ * What has become of an attachment that its instance did not know: attached `again`, to the same queue or to one that was made
+ * anew; `lost`; or it is tried `later`, because an instance does not answer.
+ */
+export type Recovery = 'again' | 'lost' | 'later'
 
 type State =
   | { readonly kind: 'detached' | 'attaching' }
   | { readonly kind: 'attached' | 'recovering' | 'detaching'; readonly place: Place }
 
-const TRANSITIONS: Transitions<State['kind']> = {
-  detached: ['attaching'],
-  attaching: ['attached', 'detached'],
-  attached: ['recovering', 'detaching', 'detached'],
-  recovering: ['attached', 'detaching', 'detached'],
-  detaching: ['detached'],
-}
-
 /**
  * Attaches this process to one queue, and keeps it attached.
- *
- * detached    not attached
- * attaching   looks for the queue, or makes it
- * attached    renews its lease
- * recovering  the instance does not know the attachment: finds out why
- * detaching   tells the instance
- *
- * | event                    | detached  | attaching | attached   | recovering | detaching |
- * | ------------------------ | --------- | --------- | ---------- | ---------- | --------- |
- * | attach                   | attaching |           |            |            |           |
- * | the queue is found, made |           | attached  |            |            |           |
- * | an error                 |           | detached  |            | attached   |           |
- * | a reply: not attached    |           |           | recovering |            |           |
- * | the queue was remade     |           |           |            | attached   |           |
- * | expired or closed        |           |           | detached   | detached   |           |
- * | detach                   |           |           | detaching  | detaching  |           |
- * | the reply, or an error   |           |           |            |            | detached  |
  */
 export class Attachment {
   readonly queue: string
@@ -74,11 +56,13 @@ export class Attachment {
   readonly #watchesHolder: boolean
   #state: State = { kind: 'detached' }
   #terms: AttachTerms = { ttl: 0, maxsize: 0 }
-  /** When this process last tried to renew its lease, by the clock: it does not stand still. */
+  /** When this process last tried to renew its lease, by the clock. */
   #triedAt = 0
+  /** Whether it did not try for longer than the lease, since the last renewal that succeeded. */
+  #hasStoodStill = false
   /** When the lease of this process counts as lost, by the clock. */
   #leaseEndsAt = 0
-  #recovery: Promise<boolean> | undefined
+  #recovery: Promise<Recovery> | undefined
 
   constructor(
     queue: string,
@@ -113,7 +97,7 @@ export class Attachment {
   }
 
   #moveTo(state: State): void {
-    assertTransition('attachment', TRANSITIONS, this.#state.kind, state.kind)
+    assertTransition('attachment', ATTACHMENT_TRANSITIONS, this.#state.kind, state.kind)
     this.#state = state
   }
 
@@ -152,9 +136,8 @@ export class Attachment {
       try {
         const sentAt = this.#context.clock.now()
         const reply = await this.#request(member, address, token, '')
-        if (reply.kind === 'attached') this.#extend(reply.ttl, sentAt)
         if (reply.kind === 'attached')
-          return { place: this.#placeAt(member, address, reply, end), existed: reply.existed }
+          return { place: this.#placeAt(member, address, reply, sentAt, end), existed: reply.existed }
         end()
         return undefined
       } catch (error) {
@@ -170,18 +153,21 @@ export class Attachment {
     return member.instance.queues.attach(this.queue, request, this.#context.within)
   }
 
-  #placeAt(member: Member, address: string, { life, ttl }: Attached, stopListening: () => void): Place {
-    this.#triedAt = this.#context.clock.now()
-    let stopRenewing = () => {}
-    const place: Place = {
-      ...{ member, address, life, ttl },
-      end: () => {
-        stopListening()
-        stopRenewing()
-      },
-    }
-    stopRenewing = this.#renew(place, ttl * RENEW_AFTER)
-    return place
+  /** `sentAt`: when the request to attach was sent. */
+  #placeAt(
+    member: Member,
+    address: string,
+    { life, ttl, maxsize }: Attached,
+    sentAt: number,
+    stopListening: () => void,
+  ): Place {
+    // If it must be made again, it is made as it was.
+    this.#terms = { ttl, maxsize }
+    this.#triedAt = sentAt
+    this.#hasStoodStill = false
+    this.#extend(ttl, sentAt)
+    const stopRenewing = this.#renew({ member, address }, ttl * RENEW_AFTER)
+    return { member, address, life, ttl, stopListening, stopRenewing }
   }
 
   #renew(
@@ -189,10 +175,25 @@ export class Attachment {
     interval: number,
     onReply?: (reply: RenewalReply, sentAt: number) => void,
   ): () => void {
-    return member.queueLeases.add({ queue: this.queue, address }, interval, (reply, sentAt) => {
-      this.#onRenewal(reply, sentAt)
-      if (!(reply instanceof Error)) onReply?.(reply, sentAt)
-    })
+    return member.queueLeases.add(
+      { queue: this.queue, address },
+      interval,
+      (reply, sentAt) => {
+        this.#onRenewal(reply, sentAt)
+        if (!(reply instanceof Error)) onReply?.(reply, sentAt)
+      },
+      () => this.#onTry(),
+    )
+  }
+
+  /** It tries to renew the lease now. */
+  #onTry(): void {
+    this.#hasStoodStill ||= this.#isStandingStill
+    this.#triedAt = this.#context.clock.now()
+  }
+
+  get #isStandingStill(): boolean {
+    return this.#context.clock.now() - this.#triedAt >= this.#terms.ttl
   }
 
   /**
@@ -206,9 +207,9 @@ export class Attachment {
   #onRenewal(reply: RenewalReply | Error, sentAt: number): void {
     if (reply === 'detached') return void this.recover()
     if (reply === 'consuming') this.#listener.onConsuming?.()
-    this.#triedAt = this.#context.clock.now()
-    if (!(reply instanceof Error) && this.#state.kind === 'attached')
-      this.#extend(this.#state.place.ttl, sentAt)
+    if (reply instanceof Error || this.#state.kind !== 'attached') return
+    this.#hasStoodStill = false
+    this.#extend(this.#state.place.ttl, sentAt)
   }
 
   #onSignal(signal: QueueSignal): void {
@@ -228,11 +229,11 @@ export class Attachment {
 
   /**
    * The instance says that this process is not attached: attaches it again, unless the queue was closed or this process stood
-   * still for longer than its lease. Resolves with whether it is attached. Never rejects.
+   * still for longer than its lease. Never rejects.
    */
-  recover(): Promise<boolean> {
+  recover(): Promise<Recovery> {
     if (this.#recovery) return this.#recovery
-    if (this.#state.kind !== 'attached') return Promise.resolve(this.isAttached)
+    if (this.#state.kind !== 'attached') return Promise.resolve('lost')
     const { place } = this.#state
     this.#moveTo({ kind: 'recovering', place })
     this.#recovery = this.#recover(place).finally(() => {
@@ -241,53 +242,53 @@ export class Attachment {
     return this.#recovery
   }
 
-  async #recover(place: Place): Promise<boolean> {
-    const { member, address, life, ttl } = place
+  async #recover(place: Place): Promise<Recovery> {
+    const { member, address, life } = place
     const isRecovering = () => this.#state.kind === 'recovering' && this.#state.place === place
-    const stoodStill = this.#context.clock.now() - this.#triedAt >= ttl
     try {
-      if (stoodStill) {
+      if (this.#hasStoodStill || this.#isStandingStill) {
         const info = await member.instance.queues.inspect(this.queue, this.#context.within)
         if (isRecovering()) this.#lose(place, { expired: true, closed: info === undefined })
-        return false
+        return 'lost'
       }
-      // With this token nothing is made.
-      const sentAt = this.#context.clock.now()
-      const reply = await this.#request(member, address, newId(), life)
-      if (!isRecovering()) return this.isAttached
-      if (reply.kind === 'closed') {
-        this.#lose(place, { expired: false, closed: true })
-        return false
-      }
-      const remade =
-        reply.kind === 'attached' ? { ...place, life: reply.life, ttl: reply.ttl } : await this.#makeAgain()
+      const again = await this.#attachAgain(place)
       if (!isRecovering()) {
-        if (reply.kind !== 'attached') remade.end()
-        return this.isAttached
+        if (again && again.address !== address) again.stopListening()
+        again?.stopRenewing()
+        return 'lost'
       }
-      if (reply.kind !== 'attached') place.end()
-      else this.#extend(reply.ttl, sentAt)
-      this.#triedAt = this.#context.clock.now()
-      this.#moveTo({ kind: 'attached', place: remade })
-      emit('attachment', { queue: this.queue, change: 'remade' })
+      if (!again) {
+        this.#lose(place, { expired: false, closed: true })
+        return 'lost'
+      }
+      place.stopRenewing()
+      if (again.address !== address) place.stopListening()
+      this.#moveTo({ kind: 'attached', place: again })
+      emit('attachment', { queue: this.queue, change: again.life === life ? 'attached' : 'remade' })
       this.#listener.onRemade()
-      return true
+      return 'again'
     } catch {
+      if (!isRecovering()) return 'lost'
       // The next renewal tries again.
-      if (isRecovering()) this.#moveTo({ kind: 'attached', place })
-      return this.isAttached
+      this.#moveTo({ kind: 'attached', place })
+      return 'later'
     }
   }
 
-  /** The queue was lost with its server: it may be made elsewhere now. */
-  async #makeAgain(): Promise<Place> {
+  /** Undefined if the queue was closed. */
+  async #attachAgain({ member, address, life, stopListening }: Place): Promise<Place | undefined> {
+    const sentAt = this.#context.clock.now()
+    // With this token nothing is made.
+    const reply = await this.#request(member, address, newId(), life)
+    if (reply.kind === 'closed') return undefined
+    if (reply.kind === 'attached') return this.#placeAt(member, address, reply, sentAt, stopListening)
+    // It was lost with its server: it may be made elsewhere now.
     this.#context.places.forget('queue', this.queue)
-    const { place } = await this.#findOrMake()
-    return place
+    return (await this.#findOrMake()).place
   }
 
   #lose(place: Place, reasons: { readonly expired: boolean; readonly closed: boolean }): void {
-    place.end()
+    endPlace(place)
     this.#moveTo({ kind: 'detached' })
     if (reasons.closed) this.#context.places.forget('queue', this.queue)
     emit('attachment', { queue: this.queue, change: reasons.expired ? 'expired' : 'closed' })
@@ -307,7 +308,7 @@ export class Attachment {
     if (this.#state.kind !== 'attached' && this.#state.kind !== 'recovering') return
     const { place } = this.#state
     this.#moveTo({ kind: 'detaching', place })
-    place.end()
+    endPlace(place)
     await place.member.instance.queues.detach(this.queue, place.address, this.#context.within).catch(() => {})
     this.#moveTo({ kind: 'detached' })
     emit('attachment', { queue: this.queue, change: 'detached' })
@@ -321,4 +322,9 @@ export class Attachment {
     if (this.#state.kind === 'attached' || this.#state.kind === 'recovering')
       this.#lose(this.#state.place, { expired: false, closed: true })
   }
+}
+
+function endPlace({ stopListening, stopRenewing }: Place): void {
+  stopListening()
+  stopRenewing()
 }

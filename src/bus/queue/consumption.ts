@@ -185,7 +185,10 @@ export class Consumption {
 
   async #onDetached(): Promise<void> {
     this.#forget()
-    if (!(await this.#attachment.recover()) && this.#isRunning) this.abandon()
+    const recovery = await this.#attachment.recover()
+    if (!this.#isRunning) return
+    if (recovery === 'lost') this.abandon()
+    else if (recovery === 'later') await this.#wait(MAX_RETRY_MS)
   }
 
   /** What was fetched and not handed over is lost here. */

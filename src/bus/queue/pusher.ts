@@ -54,7 +54,10 @@ export class Pusher {
   /** Number of the last batch. */
   #number = 0
   #isSending = false
+  /** Whether there was no room for the last batch. */
+  #isFull = false
   #roomTimer: Timer | undefined
+  #roomTimerAt = Number.POSITIVE_INFINITY
   readonly #drained: (() => void)[] = []
   /** Messages that were pushed. */
   pushed = 0
@@ -76,9 +79,12 @@ export class Pusher {
       if (this.waiting >= MAX_PENDING)
         return reject(new OverloadedError(`${MAX_PENDING} messages wait to be pushed`, { key: this.#queue }))
       const waitsUntil = wait > 0 ? this.#context.clock.now() + wait : undefined
+      // It would wait behind others for room.
+      if (this.#isFull && waitsUntil === undefined) return reject(this.#fullError())
       refProcess(this.#context.clock)
       this.#pending.push(new Push(message, waitsUntil, resolve, reject))
-      if (this.#pending.size === 1) this.flush()
+      if (this.#isFull) this.#armRoomTimer(wait)
+      else if (this.#pending.size === 1) this.flush()
     })
   }
 
@@ -138,6 +144,7 @@ export class Pusher {
   /** Returns whether there may be something more to send now. */
   async #sendBatch(): Promise<boolean> {
     this.#stopRoomTimer()
+    this.#isFull = false
     const batch = this.#blocked.length > 0 ? this.#blocked : this.#takePending(MAX_BATCH)
     this.#blocked = []
     if (batch.length === 0) return false
@@ -175,40 +182,66 @@ export class Pusher {
   async #onDetached(batch: readonly Push[], life: string): Promise<boolean> {
     // If the queue was closed, they are rejected with the others.
     this.#blocked = [...batch]
-    const isAttached = await this.#attachment.recover()
-    if (isAttached && this.#attachment.place.life !== life) return true
+    const recovery = await this.#attachment.recover()
+    if (recovery === 'again' && this.#attachment.place.life !== life) return true
     const rest = this.#blocked
     this.#blocked = []
     const key = this.#queue
-    const error = isAttached
-      ? new UnavailableError('The lease of this process was over: the message may have been pushed', { key })
-      : new NotAttachedError('The queue is not attached any more', { key })
+    const error =
+      recovery === 'lost'
+        ? new NotAttachedError('The queue is not attached any more', { key })
+        : new UnavailableError('The lease of this process was over: the message may have been pushed', {
+            key,
+          })
     for (const push of rest) this.#reject(push, error)
-    return isAttached
+    return recovery === 'again'
   }
 
   /** There was no room for these. Those that do not wait fail; the others wait, in order. */
   #onFull(rest: readonly Push[]): boolean {
     if (rest.length === 0) return true
+    this.#blocked.push(...rest)
+    this.#expire()
+    this.#isFull = this.#blocked.length > 0
+    return !this.#isFull
+  }
+
+  #fullError(): QueueFullError {
+    return new QueueFullError('The queue is full', { key: this.#queue })
+  }
+
+  /** Rejects what does not wait for room, or not any more. The rest is tried again when there may be room. */
+  #expire(): void {
     const now = this.#context.clock.now()
-    for (const push of rest) {
-      if (push.waitsUntil !== undefined && push.waitsUntil > now) this.#blocked.push(push)
-      else this.#reject(push, new QueueFullError('The queue is full', { key: this.#queue }))
-    }
-    if (this.#blocked.length === 0) return true
-    // Those behind them would wait as well.
-    for (const push of this.#takePending(Number.POSITIVE_INFINITY)) {
-      if (push.waitsUntil !== undefined && push.waitsUntil > now) this.#pending.push(push)
-      else this.#reject(push, new QueueFullError('The queue is full', { key: this.#queue }))
-    }
-    const deadline = Math.min(...this.#blocked.map(({ waitsUntil }) => waitsUntil ?? now))
-    this.#roomTimer = this.#context.clock.after(Math.min(ROOM_POLL_MS, deadline - now), () => this.flush())
-    return false
+    const all = [...this.#blocked, ...this.#takePending(Number.POSITIVE_INFINITY)]
+    const isWaiting = ({ waitsUntil }: Push) => waitsUntil !== undefined && waitsUntil > now
+    const blocked = this.#blocked.length
+    this.#blocked = all.slice(0, blocked).filter(isWaiting)
+    for (const push of all.slice(blocked)) if (isWaiting(push)) this.#pending.push(push)
+    for (const push of all) if (!isWaiting(push)) this.#reject(push, this.#fullError())
+    for (const { waitsUntil } of all.filter(isWaiting)) this.#armRoomTimer((waitsUntil ?? now) - now)
+  }
+
+  /** Tries again after so many ms at the latest. */
+  #armRoomTimer(ms: number): void {
+    const at = this.#context.clock.now() + Math.min(ROOM_POLL_MS, ms)
+    if (at >= this.#roomTimerAt) return
+    this.#stopRoomTimer()
+    this.#roomTimerAt = at
+    this.#roomTimer = this.#context.clock.after(at - this.#context.clock.now(), () => this.#onRoomTimer())
+  }
+
+  #onRoomTimer(): void {
+    this.#stopRoomTimer()
+    if (this.#attachment.isAttached) return this.flush()
+    this.#expire()
+    this.#isFull = this.#blocked.length > 0
   }
 
   #stopRoomTimer(): void {
     this.#roomTimer?.cancel()
     this.#roomTimer = undefined
+    this.#roomTimerAt = Number.POSITIVE_INFINITY
   }
 
   #reject(push: Push, error: Error): void {

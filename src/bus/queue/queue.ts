@@ -8,6 +8,7 @@ import type { Incoming, QueueInfo } from '../store/store.ts'
 import { Attachment } from './attachment.ts'
 import { Consuming } from './consuming.ts'
 import { EventReceiver } from './event-receiver.ts'
+import type { QueueEvents, QueueMessage } from './events.ts'
 import { MessageIterator } from './message-iterator.ts'
 import { Metadata } from './metadata.ts'
 import {
@@ -19,34 +20,6 @@ import {
   resolveConsumeOptions,
 } from './options.ts'
 import { Pusher } from './pusher.ts'
-
-/** What comes with a message. */
-export interface MessageInfo {
-  /** How often it was delivered before to a consumer that did not acknowledge it. */
-  readonly redelivered: number
-  /** The key that it was pushed with. */
-  readonly key: string | undefined
-  /** Of an exclusive consumer: grows with each takeover. */
-  readonly fence: number | undefined
-}
-
-/** A message, as an iteration yields it. */
-export interface QueueMessage<M> extends MessageInfo {
-  readonly value: M
-  readonly id: number
-}
-
-export interface QueueEvents<M> {
-  attaching: []
-  /** `existed`: the queue did; otherwise it was made. */
-  attached: [existed: boolean]
-  detaching: []
-  detached: []
-  consuming: [on: boolean]
-  message: [value: M, id: number, info: MessageInfo]
-  /** The queue was closed, or has expired, here or elsewhere. */
-  closed: []
-}
 
 /**
  * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
@@ -67,6 +40,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #consuming: Consuming
   readonly #metadata: Metadata
   #consumed = 0
+  /** Settled when the last `attach` is. */
+  #attaching: Promise<unknown> | undefined
   #detaching: Promise<void> | undefined
   /** Undefined while a disconnect of the bus has nothing to do here: to detach, or to end what waits for `attach`. */
   #stopListening: (() => void) | undefined
@@ -106,7 +81,9 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     if (this.#attachment.isAttached)
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.emit('attaching')
-    const existed = await this.#attachment.attach(terms)
+    const attaching = this.#attachment.attach(terms)
+    this.#attaching = attaching.catch(() => {})
+    const existed = await attaching
     this.#listen()
     this.emit('attached', existed)
     this.#pusher.flush()
@@ -116,6 +93,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
 
   /** Stops consuming, sends what was pushed, and leaves the queue. What follows waits for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
+    await this.#attaching
     if (!this.#attachment.isAttached) return this.#detaching
     this.#detaching ??= this.#detach().finally(() => {
       this.#detaching = undefined

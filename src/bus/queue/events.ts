@@ -1,0 +1,27 @@
+/** What comes with a message. */
+export interface MessageInfo {
+  /** How often it was delivered before to a consumer that did not acknowledge it. */
+  readonly redelivered: number
+  /** The key that it was pushed with. */
+  readonly key: string | undefined
+  /** Of an exclusive consumer: grows with each takeover. */
+  readonly fence: number | undefined
+}
+
+/** A message, as an iteration yields it. */
+export interface QueueMessage<M> extends MessageInfo {
+  readonly value: M
+  readonly id: number
+}
+
+export interface QueueEvents<M> {
+  attaching: []
+  /** `existed`: the queue did; otherwise it was made. */
+  attached: [existed: boolean]
+  detaching: []
+  detached: []
+  consuming: [on: boolean]
+  message: [value: M, id: number, info: MessageInfo]
+  /** The queue was closed, or has expired, here or elsewhere. */
+  closed: []
+}
