@@ -5,7 +5,7 @@ import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Incoming, QueueInfo } from '../store/store.ts'
-import { Attachment } from './attachment.ts'
+import { Attachment, type AttachTerms } from './attachment.ts'
 import { Consuming } from './consuming.ts'
 import { EventReceiver } from './event-receiver.ts'
 import type { QueueEvents, QueueMessage } from './events.ts'
@@ -40,8 +40,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   readonly #consuming: Consuming
   readonly #metadata: Metadata
   #consumed = 0
-  /** Settled when the last `attach` is. */
-  #attaching: Promise<unknown> | undefined
+  /** Fulfilled when the last `attach` is settled; undefined if it is. */
+  #attaching: Promise<void> | undefined
   #detaching: Promise<void> | undefined
   /** Undefined while a disconnect of the bus has nothing to do here: to detach, or to end what waits for `attach`. */
   #stopListening: (() => void) | undefined
@@ -77,13 +77,22 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   async attach(options: AttachOptions = {}): Promise<boolean> {
     const terms = resolveAttachOptions(options)
     this.#context.assertOpen()
+    const attaching = this.#attach(terms)
+    const settled = attaching
+      .catch(() => {})
+      .then(() => {
+        if (this.#attaching === settled) this.#attaching = undefined
+      })
+    this.#attaching = settled
+    return attaching
+  }
+
+  async #attach(terms: AttachTerms): Promise<boolean> {
     await this.#detaching
     if (this.#attachment.isAttached)
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.emit('attaching')
-    const attaching = this.#attachment.attach(terms)
-    this.#attaching = attaching.catch(() => {})
-    const existed = await attaching
+    const existed = await this.#attachment.attach(terms)
     this.#listen()
     this.emit('attached', existed)
     this.#pusher.flush()
@@ -93,7 +102,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
 
   /** Stops consuming, sends what was pushed, and leaves the queue. What follows waits for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
-    await this.#attaching
+    if (this.#attaching) await this.#attaching
     if (!this.#attachment.isAttached) return this.#detaching
     this.#detaching ??= this.#detach().finally(() => {
       this.#detaching = undefined
