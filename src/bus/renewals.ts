@@ -8,6 +8,7 @@ interface Entry<Item, Reply> {
   readonly item: Item
   readonly interval: number
   readonly onReply: (reply: Reply | Error, sentAt: number) => void
+  readonly onSend: () => void
   dueAt: number
 }
 
@@ -29,11 +30,16 @@ export class Renewals<Item, Reply> {
   }
 
   /**
-   * Renews an item every `interval` ms, the first time after one. `sentAt`: when the renewal was sent, by the clock. The returned
-   * function ends that.
+   * Renews an item every `interval` ms, the first time after one. `sentAt`: when the renewal was sent, by the clock. `onSend` is
+   * called before each renewal. The returned function ends that.
    */
-  add(item: Item, interval: number, onReply: (reply: Reply | Error, sentAt: number) => void): () => void {
-    const entry = { item, interval, onReply, dueAt: this.#clock.now() + interval }
+  add(
+    item: Item,
+    interval: number,
+    onReply: (reply: Reply | Error, sentAt: number) => void,
+    onSend: () => void = () => {},
+  ): () => void {
+    const entry = { item, interval, onReply, onSend, dueAt: this.#clock.now() + interval }
     this.#entries.add(entry)
     this.#wakeAt(entry.dueAt)
     return () => {
@@ -64,7 +70,10 @@ export class Renewals<Item, Reply> {
     this.#disarm()
     const now = this.#clock.now()
     const due = [...this.#entries].filter(({ dueAt, interval }) => dueAt - interval * TOGETHER <= now)
-    for (const entry of due) entry.dueAt = now + entry.interval
+    for (const entry of due) {
+      entry.dueAt = now + entry.interval
+      entry.onSend()
+    }
     let next = Number.POSITIVE_INFINITY
     for (const { dueAt } of this.#entries) next = Math.min(next, dueAt)
     this.#wakeAt(next)

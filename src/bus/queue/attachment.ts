@@ -74,8 +74,10 @@ export class Attachment {
   readonly #watchesHolder: boolean
   #state: State = { kind: 'detached' }
   #terms: AttachTerms = { ttl: 0, maxsize: 0 }
-  /** When this process last tried to renew its lease, by the clock: it does not stand still. */
+  /** When this process last tried to renew its lease, by the clock. */
   #triedAt = 0
+  /** Between two tries this process stood still for longer than its lease: when that was noticed. */
+  #stoodStillUntil: number | undefined
   /** When the lease of this process counts as lost, by the clock. */
   #leaseEndsAt = 0
   #recovery: Promise<boolean> | undefined
@@ -172,6 +174,7 @@ export class Attachment {
 
   #placeAt(member: Member, address: string, { life, ttl }: Attached, stopListening: () => void): Place {
     this.#triedAt = this.#context.clock.now()
+    this.#stoodStillUntil = undefined
     let stopRenewing = () => {}
     const place: Place = {
       ...{ member, address, life, ttl },
@@ -189,10 +192,11 @@ export class Attachment {
     interval: number,
     onReply?: (reply: RenewalReply, sentAt: number) => void,
   ): () => void {
-    return member.queueLeases.add({ queue: this.queue, address }, interval, (reply, sentAt) => {
+    const onRenewal = (reply: RenewalReply | Error, sentAt: number) => {
       this.#onRenewal(reply, sentAt)
       if (!(reply instanceof Error)) onReply?.(reply, sentAt)
-    })
+    }
+    return member.queueLeases.add({ queue: this.queue, address }, interval, onRenewal, () => this.#onTry())
   }
 
   /**
@@ -203,12 +207,26 @@ export class Attachment {
     return this.#renew(this.place, interval, onReply)
   }
 
+  #onTry(): void {
+    const now = this.#context.clock.now()
+    if (this.#hasStoodStill) this.#stoodStillUntil ??= now
+    this.#triedAt = now
+  }
+
+  get #hasStoodStill(): boolean {
+    if (this.#state.kind !== 'attached') return false
+    if (this.#stoodStillUntil !== undefined) return true
+    return this.#context.clock.now() - this.#triedAt >= this.#state.place.ttl
+  }
+
   #onRenewal(reply: RenewalReply | Error, sentAt: number): void {
     if (reply === 'detached') return void this.recover()
+    if (reply instanceof Error || this.#state.kind !== 'attached') return
     if (reply === 'consuming') this.#listener.onConsuming?.()
-    this.#triedAt = this.#context.clock.now()
-    if (!(reply instanceof Error) && this.#state.kind === 'attached')
-      this.#extend(this.#state.place.ttl, sentAt)
+    // A reply from before says nothing about the lease.
+    if (this.#stoodStillUntil !== undefined && sentAt >= this.#stoodStillUntil)
+      this.#stoodStillUntil = undefined
+    this.#extend(this.#state.place.ttl, sentAt)
   }
 
   #onSignal(signal: QueueSignal): void {
@@ -234,17 +252,17 @@ export class Attachment {
     if (this.#recovery) return this.#recovery
     if (this.#state.kind !== 'attached') return Promise.resolve(this.isAttached)
     const { place } = this.#state
+    const stoodStill = this.#hasStoodStill
     this.#moveTo({ kind: 'recovering', place })
-    this.#recovery = this.#recover(place).finally(() => {
+    this.#recovery = this.#recover(place, stoodStill).finally(() => {
       this.#recovery = undefined
     })
     return this.#recovery
   }
 
-  async #recover(place: Place): Promise<boolean> {
-    const { member, address, life, ttl } = place
+  async #recover(place: Place, stoodStill: boolean): Promise<boolean> {
+    const { member, address, life } = place
     const isRecovering = () => this.#state.kind === 'recovering' && this.#state.place === place
-    const stoodStill = this.#context.clock.now() - this.#triedAt >= ttl
     try {
       if (stoodStill) {
         const info = await member.instance.queues.inspect(this.queue, this.#context.within)
