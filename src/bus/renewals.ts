@@ -8,7 +8,7 @@ interface Entry<Item, Reply> {
   readonly item: Item
   readonly interval: number
   readonly onReply: (reply: Reply | Error, sentAt: number) => void
-  readonly onSend: (() => void) | undefined
+  readonly onSend: () => void
   dueAt: number
 }
 
@@ -30,14 +30,14 @@ export class Renewals<Item, Reply> {
   }
 
   /**
-   * Renews an item every `interval` ms, the first time after one. `sentAt`: when the renewal was sent, by the clock. The returned
-   * function ends that. `onSend` is called before each.
+   * Renews an item every `interval` ms, the first time after one. `sentAt`: when the renewal was sent, by the clock. `onSend` is
+   * called before each renewal. The returned function ends that.
    */
   add(
     item: Item,
     interval: number,
     onReply: (reply: Reply | Error, sentAt: number) => void,
-    onSend?: () => void,
+    onSend: () => void = () => {},
   ): () => void {
     const entry = { item, interval, onReply, onSend, dueAt: this.#clock.now() + interval }
     this.#entries.add(entry)
@@ -72,7 +72,7 @@ export class Renewals<Item, Reply> {
     const due = [...this.#entries].filter(({ dueAt, interval }) => dueAt - interval * TOGETHER <= now)
     for (const entry of due) {
       entry.dueAt = now + entry.interval
-      entry.onSend?.()
+      entry.onSend()
     }
     let next = Number.POSITIVE_INFINITY
     for (const { dueAt } of this.#entries) next = Math.min(next, dueAt)

@@ -58,8 +58,8 @@ export class Attachment {
   #terms: AttachTerms = { ttl: 0, maxsize: 0 }
   /** When this process last tried to renew its lease, by the clock. */
   #triedAt = 0
-  /** Whether it did not try for longer than the lease, since the last renewal that succeeded. */
-  #hasStoodStill = false
+  /** Between two tries this process stood still for longer than its lease: when that was noticed. */
+  #stoodStillUntil: number | undefined
   /** When the lease of this process counts as lost, by the clock. */
   #leaseEndsAt = 0
   #recovery: Promise<Recovery> | undefined
@@ -164,7 +164,7 @@ export class Attachment {
     // If it must be made again, it is made as it was.
     this.#terms = { ttl, maxsize }
     this.#triedAt = sentAt
-    this.#hasStoodStill = false
+    this.#stoodStillUntil = undefined
     this.#extend(ttl, sentAt)
     const stopRenewing = this.#renew({ member, address }, ttl * RENEW_AFTER)
     return { member, address, life, ttl, stopListening, stopRenewing }
@@ -175,25 +175,11 @@ export class Attachment {
     interval: number,
     onReply?: (reply: RenewalReply, sentAt: number) => void,
   ): () => void {
-    return member.queueLeases.add(
-      { queue: this.queue, address },
-      interval,
-      (reply, sentAt) => {
-        this.#onRenewal(reply, sentAt)
-        if (!(reply instanceof Error)) onReply?.(reply, sentAt)
-      },
-      () => this.#onTry(),
-    )
-  }
-
-  /** It tries to renew the lease now. */
-  #onTry(): void {
-    this.#hasStoodStill ||= this.#isStandingStill
-    this.#triedAt = this.#context.clock.now()
-  }
-
-  get #isStandingStill(): boolean {
-    return this.#context.clock.now() - this.#triedAt >= this.#terms.ttl
+    const onRenewal = (reply: RenewalReply | Error, sentAt: number) => {
+      this.#onRenewal(reply, sentAt)
+      if (!(reply instanceof Error)) onReply?.(reply, sentAt)
+    }
+    return member.queueLeases.add({ queue: this.queue, address }, interval, onRenewal, () => this.#onTry())
   }
 
   /**
@@ -204,11 +190,25 @@ export class Attachment {
     return this.#renew(this.place, interval, onReply)
   }
 
+  #onTry(): void {
+    const now = this.#context.clock.now()
+    if (this.#hasStoodStill) this.#stoodStillUntil ??= now
+    this.#triedAt = now
+  }
+
+  get #hasStoodStill(): boolean {
+    if (this.#state.kind !== 'attached') return false
+    if (this.#stoodStillUntil !== undefined) return true
+    return this.#context.clock.now() - this.#triedAt >= this.#state.place.ttl
+  }
+
   #onRenewal(reply: RenewalReply | Error, sentAt: number): void {
     if (reply === 'detached') return void this.recover()
-    if (reply === 'consuming') this.#listener.onConsuming?.()
     if (reply instanceof Error || this.#state.kind !== 'attached') return
-    this.#hasStoodStill = false
+    if (reply === 'consuming') this.#listener.onConsuming?.()
+    // A reply from before says nothing about the lease.
+    if (this.#stoodStillUntil !== undefined && sentAt >= this.#stoodStillUntil)
+      this.#stoodStillUntil = undefined
     this.#extend(this.#state.place.ttl, sentAt)
   }
 
@@ -235,18 +235,19 @@ export class Attachment {
     if (this.#recovery) return this.#recovery
     if (this.#state.kind !== 'attached') return Promise.resolve('lost')
     const { place } = this.#state
+    const stoodStill = this.#hasStoodStill
     this.#moveTo({ kind: 'recovering', place })
-    this.#recovery = this.#recover(place).finally(() => {
+    this.#recovery = this.#recover(place, stoodStill).finally(() => {
       this.#recovery = undefined
     })
     return this.#recovery
   }
 
-  async #recover(place: Place): Promise<Recovery> {
+  async #recover(place: Place, stoodStill: boolean): Promise<Recovery> {
     const { member, address, life } = place
     const isRecovering = () => this.#state.kind === 'recovering' && this.#state.place === place
     try {
-      if (this.#hasStoodStill || this.#isStandingStill) {
+      if (stoodStill) {
         const info = await member.instance.queues.inspect(this.queue, this.#context.within)
         if (isRecovering()) this.#lose(place, { expired: true, closed: info === undefined })
         return 'lost'

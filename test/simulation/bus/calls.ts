@@ -1,5 +1,5 @@
 import { SoloflightError, UnavailableError } from '../../../src/errors.ts'
-import type { BusCall, CallEnding } from './history.ts'
+import type { BusCall, CallEnding, PushCall } from './history.ts'
 import type { BusActor, BusWorld } from './world.ts'
 
 /** Tolerance of time bounds, ms. */
@@ -80,4 +80,40 @@ function checkDeadline(world: BusWorld, call: BusCall, settledAt: number): void 
     'B4',
     `#${call.no} ${call.name} of p${call.process} was settled ${(settledAt - due).toFixed(1)} ms late`,
   )
+}
+
+/** Checks the pushes of a run: B4. (Checks during the run: recorder.ts, deliveries.ts, above and topic.ts.) */
+export function checkPushes(world: BusWorld): void {
+  const { history } = world
+  const violate = (what: string) => history.violate('B4', what)
+  const last = new Map<string, { readonly no: number; readonly id: number }>()
+  for (const call of history.pushes) {
+    checkEnding(world, call, violate)
+    for (const { id, life } of history.entriesOf(call.no)) {
+      const sender = `${call.member} ${life}`
+      const before = last.get(sender)
+      if (before && before.id > id)
+        violate(`${before.no} was pushed before ${call.no}, and has the id ${before.id}`)
+      last.set(sender, { no: call.no, id })
+    }
+  }
+}
+
+function checkEnding({ history }: BusWorld, call: PushCall, violate: (what: string) => void): void {
+  if (!call.ended) return
+  const { ending, tick } = call.ended
+  const entries = history.entriesOf(call.no)
+  if (ending.kind === 'value') {
+    const isThere = entries.some(
+      (one) => one.id === ending.value && one.queue === call.queue && one.pushed.tick < tick,
+    )
+    if (!isThere) violate(`${call.no} was pushed as ${ending.value}, it is said, and is not in ${call.queue}`)
+    return
+  }
+  if (entries.length === 0) return
+  const isQuiet = !history.isDisturbed(call.process, call.begun.at, call.ended.at)
+  const isUnsent = ending.code === 'E_NOT_ATTACHED' || ending.code === 'E_CLOSED'
+  // Over a lost connection it may have been sent before.
+  if (ending.code === 'E_QUEUE_FULL' || !ending.sent || (isUnsent && isQuiet))
+    violate(`${call.no} has ${ending.code}, and is in ${call.queue} as ${entries[0]?.id}`)
 }

@@ -183,7 +183,10 @@ export class BusEndpoint implements Instance, BusPeer {
       resume: (topic, life, after, terms, within) =>
         this.#call(`resume ${topic} ${after}`, () => port.resume(topic, life, after, terms), within),
       renew: async (topics, within) => {
-        const run = () => [...topics].map(([topic, terms]) => void port.renewTopic(topic, terms))
+        const run = () => {
+          for (const [topic, terms] of topics) port.renewTopic(topic, terms)
+          return [...topics].map(() => undefined)
+        }
         return this.#call('renew topics', run, within).catch((error: Error) => [...topics].map(() => error))
       },
     }

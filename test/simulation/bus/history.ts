@@ -88,7 +88,15 @@ export class BusHistory extends History {
   readonly entries: Entry[] = []
   readonly disturbances: Disturbance[] = []
   /** Numbers of what was checked. */
-  readonly counts = { acks: 0, redelivered: 0, exclusive: 0, detached: 0, topicMessages: 0, gaps: 0 }
+  readonly counts = {
+    acks: 0,
+    redelivered: 0,
+    exclusive: 0,
+    detached: 0,
+    stoodStill: 0,
+    topicMessages: 0,
+    gaps: 0,
+  }
   /** Number of calls that were made. */
   made = 0
   /** Number of consumptions. */

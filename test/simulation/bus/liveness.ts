@@ -76,7 +76,8 @@ export class BusLivenessCheck {
       const isConsumed = members.some(({ consumption }) => consumption && consumption.mode !== 'reader')
       const [idle] = members.filter(({ consumption }) => !consumption)
       if (!isConsumed && idle) this.#driver.drain(idle)
-      if (!isConsumed && !idle) void members[0]?.stop().then(() => members[0] && this.#driver.drain(members[0]))
+      if (!isConsumed && !idle)
+        void members[0]?.stop().then(() => members[0] && this.#driver.drain(members[0]))
     }
     // Consumers that stop after some messages are replaced.
     const refill = () => {
@@ -85,8 +86,11 @@ export class BusLivenessCheck {
     await this.#runUntil(() => this.#waiting().length === 0)
     if (this.#waiting().length > 0 && this.#isUnconsumed()) refill()
     await this.#runUntil(() => this.#waiting().length === 0, POLL + this.#patience)
-    for (const { queue, id, value } of this.#waiting().slice(0, 3))
-      this.#violate('B2', `${queue} ${id} (${value}) is still there`)
+    for (const entry of this.#waiting().slice(0, 3))
+      this.#violate(
+        'B2',
+        `${entry.queue} ${entry.id} (${entry.value}) is still there, ${this.#holderOf(entry)}`,
+      )
     await this.#runUntil(() => this.#openCalls().length === 0)
     for (const call of this.#openCalls()) this.#violate('B4', `#${call.no} ${call.name} is not settled`)
     for (const call of this.#world.history.calls) if (!call.ended) checkCall(this.#world, call)
@@ -110,6 +114,13 @@ export class BusLivenessCheck {
     )
   }
 
+  #holderOf({ queue, id }: Entry): string {
+    const { server } = this.#world
+    const consumers = server.queues.get(queue)?.life?.consumers ?? []
+    const holder = [...consumers].find(([, { held }]) => [...held].includes(id))
+    return holder ? `held by p${server.processOf(holder[0])}` : 'and waits'
+  }
+
   /** B5: what is published now reaches all subscribers. */
   async #hear(): Promise<void> {
     const subscribed = () =>
@@ -120,7 +131,7 @@ export class BusLivenessCheck {
     if (ending?.kind !== 'value') return this.#violate('B5', 'a message is not published')
     const { server, plan } = this.#world
     const last = server.lastOf(plan.topics[0] ?? '')
-    const late = () => subscribed().filter(({ last: heard }) => heard?.number !== last?.number)
+    const late = () => subscribed().filter((topic) => !topic.isAt(last))
     await this.#runUntil(() => late().length === 0)
     if (late().length > 0) this.#violate('B5', `${late().length} subscribers do not receive the last message`)
   }

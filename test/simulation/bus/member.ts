@@ -13,11 +13,12 @@ export class Member {
   readonly actor: BusActor
   /** Whether it is to be attached. */
   wantsAttached = true
-  /** How often this process was told that its lease was over. */
-  detachedEvents = 0
   consumption: ConsumptionRecord | undefined
   readonly #world: BusWorld
   readonly #check: DeliveryCheck
+  #isDetaching = false
+  /** How often it was told that it is not attached any more. */
+  #losses = 0
   readonly #open = new Set<PushCall>()
 
   constructor(world: BusWorld, actor: BusActor, queue: string, no: number, check: DeliveryCheck) {
@@ -51,16 +52,24 @@ export class Member {
     const { plan, random } = this.#world
     while (this.wantsAttached && !this.actor.closing && !this.queue.isAttached()) {
       const { ttl, maxsize } = plan
-      const { kind } = await this.#call('attach', this.#within, this.queue.attach({ ttl, maxsize }))
+      // It waits until a detach is over.
+      const within = this.#within + (this.#isDetaching ? this.#detachWithin : 0)
+      const { kind } = await this.#call('attach', within, this.queue.attach({ ttl, maxsize }))
       if (kind === 'value') return
       await this.actor.process.sleep(plan.lease * random.between(0.1, 1))
     }
   }
 
-  detach(): Promise<CallEnding> {
+  async detach(): Promise<void> {
     this.wantsAttached = false
-    if (this.consumption && this.queue.isAttached()) this.consumption.stopping = true
-    return this.#call('detach', this.#world.plan.lease + 12 * this.#within + 2000, this.queue.detach())
+    if (this.consumption && this.queue.isAttached() && !this.#isDetaching) this.consumption.stopping = true
+    this.#isDetaching = true
+    await this.#call('detach', this.#detachWithin, this.queue.detach())
+    this.#isDetaching = false
+  }
+
+  get #detachWithin(): number {
+    return this.#world.plan.lease + 12 * this.#within + 2000
   }
 
   close(): Promise<CallEnding> {
@@ -78,7 +87,7 @@ export class Member {
   #onGone(event: string): void {
     const { history, plan, random } = this.#world
     history.say(() => `p${this.actor.process.id} m${this.no} ${event}`)
-    if (event === 'detached' && this.wantsAttached) this.detachedEvents++
+    this.#losses++
     for (const call of this.#open) call.deadline = NEVER
     if (!this.wantsAttached) return
     history.counts.detached++
@@ -87,6 +96,25 @@ export class Member {
       await this.attach()
     }
     void attachLater()
+  }
+
+  /** B4: a process that stood still for longer than its lease is told so, unless something else happens meanwhile. */
+  onResumed(stoodStill: number): void {
+    const { server, plan, scheduler, history } = this.#world
+    const { process } = this.actor
+    const life = server.queues.get(this.queue.name)?.life
+    if (!life || !this.queue.isAttached() || this.#isDetaching || stoodStill < 1.1 * plan.ttl + 1) return
+    const mine = [...life.attachments].filter(([address]) => server.processOf(address) === process.id)
+    if (mine.some(([, { leaseEndsAt }]) => leaseEndsAt > server.now)) return
+    const since = scheduler.now
+    const losses = this.#losses
+    process.at(since + plan.ttl + 4 * this.#within + 1000, () => {
+      history.counts.stoodStill++
+      const isLost = this.#losses > losses || server.queues.get(this.queue.name)?.life?.id !== life.id
+      const isExcused = !this.wantsAttached || this.actor.closing
+      if (isLost || isExcused || history.isDisturbed(process.id, since + 0.1, scheduler.now)) return
+      history.violate('B4', `p${process.id} m${this.no} stood still, and is not told`)
+    })
   }
 
   // Pushes

@@ -75,6 +75,7 @@ export class QueueRecorder {
     if (!after) return result
     const old = before?.life === after.life ? before : undefined
     if (old) this.#onRemoved(queue, old, after, transition)
+    if (old) this.#onLost(queue, old, after, transition)
     this.#onPushed(queue, old?.last ?? 0, after, record)
     this.#onGiven(queue, old, after, transition)
     this.#checkKeys(queue, after)
@@ -142,6 +143,17 @@ export class QueueRecorder {
     }
   }
 
+  /** B2: a consumer loses its lease only if something was slow. */
+  #onLost(queue: string, before: View, after: View, { kind, address }: Transition): void {
+    for (const consumer of before.consumers.keys()) {
+      const hasLeft = consumer === address && (kind === 'leave' || kind === 'consume' || kind === 'detach')
+      if (after.consumers.has(consumer) || hasLeft) continue
+      const process = this.#server.processOf(consumer)
+      if (!this.#mayLose(process))
+        this.#violate('B2', `p${process} has lost its lease of ${queue}, and nothing disturbed it`)
+    }
+  }
+
   #reasonOf(
     id: number,
     holder: string | undefined,
@@ -149,12 +161,15 @@ export class QueueRecorder {
     { kind, address, acked = [], last = 0 }: Transition,
   ): Removal | undefined {
     if (kind === 'flush') return 'flushed'
-    if (holder === undefined) return kind === 'consume' && id <= last ? 'discarded' : undefined
+    // The consumer that held it may have been lost by the same transition.
+    const isDiscarded = kind === 'consume' && id <= last
+    if (holder === undefined) return isDiscarded ? 'discarded' : undefined
     const consumer = consumers.get(holder)
     const isLive = consumer !== undefined && consumer.leaseEndsAt > this.#server.now
     if (isLive && (kind === 'take' || kind === 'leave') && holder === address && acked.includes(id))
       return 'acked'
-    return consumer?.reliable === false ? 'lost' : undefined
+    if (consumer?.reliable === false) return 'lost'
+    return isDiscarded && (!isLive || holder === address) ? 'discarded' : undefined
   }
 
   #onPushed(queue: string, last: number, after: View, { life }: QueueRecord): void {

@@ -1,9 +1,9 @@
 import { type Simulate, simulatorOf } from '../run.ts'
+import { checkPushes } from './calls.ts'
 import { BusDriver } from './driver.ts'
 import { BusFaults } from './faults.ts'
 import { BusLivenessCheck } from './liveness.ts'
-import type { BusMutation } from './mutation.ts'
-import { checkSafety } from './safety.ts'
+import type { BusMutation } from './mutations/mutation.ts'
 import { type BusActor, BusWorld } from './world.ts'
 
 type Counts = {
@@ -15,6 +15,7 @@ type Counts = {
   exclusive: number
   lost: number
   detached: number
+  stoodStill: number
   topicMessages: number
   gaps: number
 }
@@ -26,7 +27,7 @@ const simulateWorld: Simulate<Counts, BusMutation> = simulatorOf<BusWorld, BusAc
     const driver = new BusDriver(world)
     const faults = new BusFaults(world, driver)
     const liveness = new BusLivenessCheck(world, driver)
-    return { driver, faults, liveness, checkSafety: () => checkSafety(world) }
+    return { driver, faults, liveness, checkSafety: () => checkPushes(world) }
   },
 
   countsOf({ history: { calls, entries, counts } }) {

@@ -3,14 +3,20 @@ import { callOf, record } from './calls.ts'
 import type { CallEnding, Publication } from './history.ts'
 import type { BusActor, BusWorld } from './world.ts'
 
+/** A message, or the end, of a topic. */
+type Place = Pick<Publication, 'life' | 'number'>
+
 /** One topic object of a process: publishes and subscribes, and checks what it receives: B5. */
 export class Topic {
   readonly #pubsub: Pubsub<number>
   readonly #actor: BusActor
   readonly #world: BusWorld
   #wantsSubscribed = false
-  /** The last message, or what was subscribed after; undefined: nothing was received yet. */
-  #last: { readonly life: string; readonly number: number } | undefined
+  /**
+   * The last message, or what was subscribed after. A message may be one of several: when its reply was lost with the server, it
+   * is published in two lives.
+   */
+  #last: readonly Place[] = []
   /** Messages that it was told to be missing since then; undefined: it cannot be known. */
   #missed: number | undefined = 0
   /** Whether the next message may be the retained one. */
@@ -32,8 +38,8 @@ export class Topic {
     return this.#pubsub.isSubscribed()
   }
 
-  get last(): { readonly life: string; readonly number: number } | undefined {
-    return this.#last
+  isAt(place: Place | undefined): boolean {
+    return this.#last.some(({ life, number }) => life === place?.life && number === place.number)
   }
 
   publish(): Promise<CallEnding> {
@@ -66,7 +72,7 @@ export class Topic {
     const { server, plan, history } = this.#world
     const present = server.lastOf(this.#pubsub.name)
     history.say(() => `p${this.#actor.process.id} is subscribed after ${present?.number}`)
-    this.#last = present
+    this.#last = present ? [present] : []
     this.#missed = present ? 0 : undefined
     this.#mayBeRetained = plan.retain
     this.#isFirst = true
@@ -84,28 +90,31 @@ export class Topic {
     if (!this.#wantsSubscribed) this.#violate(`${value} arrives after unsubscribe`)
     history.counts.topicMessages++
     const known = history.publicationsOf(value)
-    // A message whose reply was lost with the server may be published in two lives.
-    const published = known.find((one) => this.#follows(one)) ?? known.at(-1)
-    history.say(() => `p${this.#actor.process.id} hears ${published?.number} (${value})`)
-    if (!published) return this.#violate(`${value} was never published`)
-    if (!this.#follows(published)) {
+    const published = known.filter((one) => this.#follows(one))
+    const numbers = (places: readonly Place[]) => places.map(({ number }) => number)
+    history.say(() => `p${this.#actor.process.id} hears ${numbers(known)} (${value})`)
+    if (published.length === 0) {
       const told = `${this.#missed} missing messages were told`
-      this.#violate(`${published.number} follows ${this.#last?.number}, and ${told}`)
+      this.#violate(`${numbers(known)} (${value}) follows ${numbers(this.#last)}, and ${told}`)
     }
     this.#mayBeRetained = false
-    this.#last = published
+    this.#last = published.length > 0 ? published : known
     this.#missed = 0
     this.#isFirst = false
   }
 
   /** Whether a message may be the next one. */
-  #follows({ life, number }: Publication): boolean {
-    const last = this.#last
+  #follows({ life, number }: Place): boolean {
     const missed = this.#missed
-    if (life !== last?.life) return missed === undefined
-    // What was published before it was told that it is subscribed may arrive as well.
-    if (this.#isFirst && number <= last.number + 1) return true
-    if (this.#mayBeRetained && number <= last.number) return true
-    return missed === undefined ? number > last.number : number === last.number + 1 + missed
+    const before = this.#last.filter((one) => one.life === life)
+    // The topic may have been lost while it was being subscribed to.
+    if (this.#isFirst && before.length === 0) return true
+    if (missed === undefined && before.length < Math.max(1, this.#last.length)) return true
+    return before.some((last) => {
+      // What was published before it was told that it is subscribed may arrive as well.
+      if (this.#isFirst && number <= last.number + 1 + (missed ?? 0)) return true
+      if (this.#mayBeRetained && number <= last.number) return true
+      return missed === undefined ? number > last.number : number === last.number + 1 + missed
+    })
   }
 }

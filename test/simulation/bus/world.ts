@@ -8,7 +8,7 @@ import { type SimActor, SimWorld } from '../world.ts'
 import { BusEndpoint } from './endpoint.ts'
 import { BusHistory, type Disturbance } from './history.ts'
 import type { Member } from './member.ts'
-import type { BusMutation } from './mutation.ts'
+import type { BusMutation } from './mutations/mutation.ts'
 import { type BusPlan, busPlanOf } from './plan.ts'
 import { type BusPort, portOf } from './port.ts'
 import { QueueRecorder } from './recorder.ts'
@@ -39,6 +39,8 @@ class ProcessStore extends MemoryBus {
 
 /** A process. Its pauses are disturbances. */
 class NotedProcess extends SimProcess {
+  /** Called when it goes on, before anything else happens in it. `stoodStill`: ms. */
+  onResumed: (stoodStill: number) => void = () => {}
   readonly #history: BusHistory
   #pause: Disturbance | undefined
 
@@ -53,8 +55,10 @@ class NotedProcess extends SimProcess {
   }
 
   override resume(order: (backlog: (() => void)[]) => (() => void)[]): void {
-    if (this.#pause && this.paused) this.#pause.until = this.clock.now()
+    const pause = this.paused ? this.#pause : undefined
+    if (pause) pause.until = this.clock.now()
     super.resume(order)
+    if (pause && this.awake) this.onResumed(pause.until - pause.from)
   }
 }
 
@@ -77,6 +81,8 @@ export class BusWorld extends SimWorld<BusActor> {
   onSpawn: (actor: BusActor) => void = () => {}
   readonly #mutation: BusMutation | undefined
   readonly #port: BusPort
+  /** The plan has none any more when the faults have stopped. */
+  readonly #hasSpikes: boolean
 
   constructor(seed: number, scheduler: Scheduler, traced: boolean, mutation?: BusMutation) {
     super(seed, scheduler)
@@ -86,6 +92,7 @@ export class BusWorld extends SimWorld<BusActor> {
     this.recorder = new QueueRecorder(this.history, this.server, (process) => this.#mayLose(process))
     this.#mutation = mutation
     mutation?.plan?.(this.plan)
+    this.#hasSpikes = this.plan.spikes > 0
     if (mutation?.queue) this.server.createQueue = mutation.queue
     const port = portOf(this.server, this.recorder)
     this.#port = mutation?.server?.(port) ?? port
@@ -94,7 +101,7 @@ export class BusWorld extends SimWorld<BusActor> {
   /** Whether a process may lose the lease of a consumer now: it is dead, or something was slow for about that time. */
   #mayLose(process: number | undefined): boolean {
     const { plan, scheduler, history } = this
-    if (process === undefined || plan.spikes > 0) return true
+    if (process === undefined || this.#hasSpikes) return true
     if (this.actors[process]?.process.dead !== false) return true
     return history.isDisturbed(process, scheduler.now - 2 * plan.lease - 100, scheduler.now)
   }
@@ -111,6 +118,9 @@ export class BusWorld extends SimWorld<BusActor> {
       unavailableAfter: plan.unavailableAfter,
     })
     const actor: BusActor = { process, endpoint, bus, closing: false, members: [], topics: [] }
+    process.onResumed = (stoodStill) => {
+      for (const member of actor.members) member.onResumed(stoodStill)
+    }
     this.actors.push(actor)
     history.say(() => `p${process.id} starts`)
     this.onSpawn(actor)

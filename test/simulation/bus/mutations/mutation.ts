@@ -1,7 +1,7 @@
-import type { QueueRecord } from '../../../src/bus/store/queue-record.ts'
-import type { Instance } from '../../../src/bus/store/store.ts'
-import type { BusPlan } from './plan.ts'
-import type { BusPort } from './port.ts'
+import type { QueueRecord } from '../../../../src/bus/store/queue-record.ts'
+import type { Instance } from '../../../../src/bus/store/store.ts'
+import type { BusPlan } from '../plan.ts'
+import type { BusPort } from '../port.ts'
 
 /** A known bug that is planted in or around the production code. */
 export interface BusMutation {
