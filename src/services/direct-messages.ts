@@ -34,10 +34,10 @@ export class DirectMessages {
   /** Resolves with whether it was received. @throws TypeError, CodecError, TooLargeError, UnavailableError. */
   async send(to: string, message: unknown): Promise<boolean> {
     checkId(to)
-    const { store, within, options } = this.#context
+    const { store, storeTimeout, options } = this.#context
     const bytes = encodeLimited(options, message, 'The message has')
     await this.#subscription.subscribed()
-    const outcome = await this.#ask(to, (id) => userMessage(id, store.address, bytes), within)
+    const outcome = await this.#ask(to, (id) => userMessage(id, store.address, bytes), storeTimeout)
     // Without a subscription, no answer arrives. Somebody listens: more is not known.
     return outcome === 'answered' || (outcome === 'silent' && !store.subscribed)
   }
@@ -59,7 +59,7 @@ export class DirectMessages {
     make: (id: string) => Message,
     timeout: number,
   ): Promise<'answered' | 'unheard' | 'silent'> {
-    const { store, within, clock } = this.#context
+    const { store, storeTimeout, clock } = this.#context
     const id = newId()
     const answered = new Promise<boolean>((resolve) => {
       const timer = clock.after(timeout, () => resolve(false))
@@ -69,7 +69,7 @@ export class DirectMessages {
       })
     })
     try {
-      if (!(await store.send(to, make(id), within))) return 'unheard'
+      if (!(await store.send(to, make(id), storeTimeout))) return 'unheard'
       return (await answered) ? 'answered' : 'silent'
     } finally {
       this.#unanswered.get(id)?.()
@@ -88,8 +88,8 @@ export class DirectMessages {
   }
 
   #answer(asked: { id: string; from: string } | undefined): void {
-    const { store, within } = this.#context
-    if (asked) store.send(asked.from, pongMessage(asked.id), within).catch(() => {})
+    const { store, storeTimeout } = this.#context
+    if (asked) store.send(asked.from, pongMessage(asked.id), storeTimeout).catch(() => {})
   }
 
   #onUserMessage(message: Message): void {

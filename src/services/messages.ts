@@ -55,8 +55,8 @@ export type Refusal = (typeof REFUSALS)[number]
 export type CallMode = 'reply' | 'notify' | 'stream' | 'broadcast'
 const MODES: Record<string, CallMode> = { r: 'reply', n: 'notify', s: 'stream', b: 'broadcast' }
 
-/** One attempt to make a call. */
-interface Attempt {
+/** What is said of one dispatch of a call. */
+interface CallHead {
   readonly id: string
   /** Address of the caller. */
   readonly from: string
@@ -68,7 +68,7 @@ interface Attempt {
   readonly turn: number
 }
 
-/** What all attempts have in common. */
+/** What all dispatches of a call have in common. */
 interface CallContent {
   readonly mode: CallMode
   readonly service: string
@@ -79,7 +79,7 @@ interface CallContent {
 }
 
 /** A call as the process that it was dealt to receives it. */
-export interface DealtCall extends Attempt, CallContent {
+export interface DealtCall extends CallHead, CallContent {
   readonly number: number
 }
 
@@ -103,7 +103,7 @@ function isId(text: string | undefined): text is string {
 }
 
 /** The message that a call is dispatched with: its number is added when it is dealt. */
-export function callMessage({ id, from, left, attempt, turn }: Attempt, content: CallContent): Message {
+export function callMessage({ id, from, left, attempt, turn }: CallHead, content: CallContent): Message {
   const until = left < MAX_LEFT ? String(Math.ceil(left)) : '-'
   const service = encodeURIComponent(content.service)
   const event = encodeURIComponent(content.event)
@@ -199,7 +199,7 @@ export function refusalMessage({ id, turn }: Queried, process: string, reason: R
   return { kind: 'n', fields: [id, process, reason, String(turn)], body: EMPTY }
 }
 
-export function lostMessage(id: string, process: string): Message {
+export function forgottenMessage(id: string, process: string): Message {
   return { kind: 'l', fields: [id, process], body: EMPTY }
 }
 
@@ -219,11 +219,11 @@ export function chunkMessage(id: string, process: string, index: number, body: B
 export type Answer =
   | { readonly kind: 'result' | 'failure'; readonly chunks: number; readonly body: Buffer }
   | { readonly kind: 'refused'; readonly reason: Refusal; readonly turn: number }
-  | { readonly kind: 'lost' | 'running' }
+  | { readonly kind: 'forgotten' | 'running' }
   | { readonly kind: 'progress'; readonly body: Buffer }
   | { readonly kind: 'chunk'; readonly index: number; readonly body: Buffer }
 
-const LOST: Answer = { kind: 'lost' }
+const FORGOTTEN: Answer = { kind: 'forgotten' }
 const RUNNING: Answer = { kind: 'running' }
 
 function answerOf({ kind, fields: [, , third, fourth], body }: Message): Answer | undefined {
@@ -239,7 +239,7 @@ function answerOf({ kind, fields: [, , third, fourth], body }: Message): Answer 
   }
   if (kind === 'd') return count === undefined ? undefined : { kind: 'chunk', index: count, body }
   if (kind === 'p') return { kind: 'progress', body }
-  return kind === 'l' ? LOST : undefined
+  return kind === 'l' ? FORGOTTEN : undefined
 }
 
 /** Calls `heard` with each answer of a message: the id of the call, the process, what it says. */

@@ -109,7 +109,7 @@ export interface ServicesContext {
   readonly clock: Clock
   readonly options: ResolvedServicesOptions
   /** Time limit of a call to the store. */
-  readonly within: number
+  readonly storeTimeout: number
 }
 
 /** Options of {@link Services.register}. */

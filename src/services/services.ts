@@ -107,7 +107,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       ? new RedisServicesStore(link.connection, options.prefix)
       : (this.#memory as MemoryServices).connect()
     const clock = link?.connection.clock ?? (this.#memory as MemoryServices).clock
-    this.#context = { store, clock, options, within: options.unavailableAfter }
+    this.#context = { store, clock, options, storeTimeout: options.unavailableAfter }
     this.#calls = new Calls(this.#context)
     this.#subscription = new SubscriptionWait(this.#context)
     this.#messages = new DirectMessages(this.#context, this.#subscription, (from, message) =>
@@ -214,9 +214,9 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
    */
   async clean(): Promise<string[]> {
     this.#assertOpen()
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     const services = this.#serving.hosts.map(({ service }) => service)
-    const struck = await Promise.all(services.map((service) => store.prune(service, PROBE, within)))
+    const struck = await Promise.all(services.map((service) => store.prune(service, PROBE, storeTimeout)))
     return [...new Set(struck.flat())]
   }
 
@@ -244,7 +244,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
 
   async #ready(service: string, timeout: number): Promise<void> {
     this.#assertOpen()
-    const { store, within, clock } = this.#context
+    const { store, storeTimeout, clock } = this.#context
     const end = clock.now() + timeout
     let failure: Error | undefined
     for (;;) {
@@ -256,7 +256,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       const timer = clock.after(Math.min(READY_POLL_MS, end - clock.now()), wake)
       try {
         failure = undefined
-        const count = await store.count(service, within).catch((error: Error) => {
+        const count = await store.count(service, storeTimeout).catch((error: Error) => {
           failure = error
           return 0
         })

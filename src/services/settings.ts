@@ -30,31 +30,31 @@ export class Settings {
 
   async get(name: string): Promise<unknown> {
     this.#check(name)
-    const { store, within, options } = this.#deps
-    const bytes = await store.readSetting(this.#service, name, within)
+    const { store, storeTimeout, options } = this.#deps
+    const bytes = await store.readSetting(this.#service, name, storeTimeout)
     return bytes === undefined ? undefined : decodeWith(options.codec, bytes, name)
   }
 
   async set(name: string, value: unknown): Promise<void> {
     this.#check(name)
-    const { store, within, options } = this.#deps
+    const { store, storeTimeout, options } = this.#deps
     const bytes = encodeLimited(options, value, 'The setting has', { key: name })
-    if (!(await store.writeSetting(this.#service, name, bytes, within)))
+    if (!(await store.writeSetting(this.#service, name, bytes, storeTimeout)))
       throw new OverloadedError(`The service has ${MAX_SETTINGS} settings`, { key: name })
   }
 
   async remove(name: string): Promise<void> {
     this.#check(name)
-    const { store, within } = this.#deps
-    await store.writeSetting(this.#service, name, undefined, within)
+    const { store, storeTimeout } = this.#deps
+    await store.writeSetting(this.#service, name, undefined, storeTimeout)
   }
 
   async watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
     this.#check(name)
     checkFunction('heard', heard)
     const context = new AsyncContext()
-    const { store, within, options } = this.#deps
-    const read = () => store.readSetting(this.#service, name, within)
+    const { store, storeTimeout, options } = this.#deps
+    const read = () => store.readSetting(this.#service, name, storeTimeout)
     // Listens first, so that no change is missed.
     let last: Promise<Buffer | undefined> = Promise.resolve(undefined)
     const changed = async (before: Promise<Buffer | undefined>) => {

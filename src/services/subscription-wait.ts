@@ -11,7 +11,7 @@ export class SubscriptionWait {
 
   /** Resolves with whether messages arrive, at the latest when a call to the store would have failed. */
   async subscribed(): Promise<boolean> {
-    const { store, clock, within } = this.#context
+    const { store, clock, storeTimeout } = this.#context
     if (store.subscribed) return true
     await new Promise<void>((resolve) => {
       const stop = () => {
@@ -19,7 +19,7 @@ export class SubscriptionWait {
         this.#waiting.delete(stop)
         resolve()
       }
-      const timer = clock.after(within, stop)
+      const timer = clock.after(storeTimeout, stop)
       this.#waiting.add(stop)
     })
     return store.subscribed

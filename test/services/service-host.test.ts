@@ -24,7 +24,7 @@ test('service host - replies are sent again one by one: together they might be t
     'echo',
     { capacity: Number.POSITIVE_INFINITY, backlog: 0, version: '' },
     {
-      ...{ store, clock: systemClock, options: resolveServicesOptions({}), within: 1_000 },
+      ...{ store, clock: systemClock, options: resolveServicesOptions({}), storeTimeout: 1_000 },
       deadlines: new Deadlines(systemClock),
       history: new CallHistory(),
       receivedBefore: 0,

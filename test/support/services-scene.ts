@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Remote, Services, type ServicesOptions } from '../../src/services/index.ts'
 import { ServiceKeys } from '../../src/services/store/redis/service-calls.ts'
-import { TURN } from '../../src/services/store/service-record.ts'
+import { LOAD_STEP } from '../../src/services/store/service-record.ts'
 import { temporaryFolder } from './lifeline.ts'
 import { Child } from './process.ts'
 import type { RedisServer } from './redis-server.ts'
@@ -47,7 +47,10 @@ export async function idle(server: RedisServer, count: number, service = SERVICE
     const scores = ranked.filter((_, index) => index % 2 === 1).map(Number)
     const noneRuns = [...loads.values()].every((load) => load === 0)
     return (
-      loads.size === count && noneRuns && scores.length === count && scores.every((score) => score < TURN)
+      loads.size === count &&
+      noneRuns &&
+      scores.length === count &&
+      scores.every((score) => score < LOAD_STEP)
     )
   }
   await until(allIdle, { what: `${count} idle processes`, timeout: 6000 }).catch((error: unknown) => {

@@ -61,12 +61,12 @@ export class Broadcast implements CallListener, OpenCall, Pending, ReplySource<B
 
   async #ask(): Promise<void> {
     const { service } = this.#terms
-    const { store, clock, within, calls } = this.#deps
-    const attempt = { id: this.#id, from: store.address, left: this.#timeout, attempt: 1, turn: 1 }
-    const message = callMessage(attempt, this.#terms)
+    const { store, clock, storeTimeout, calls } = this.#deps
+    const head = { id: this.#id, from: store.address, left: this.#timeout, attempt: 1, turn: 1 }
+    const message = callMessage(head, this.#terms)
     const dispatched = { id: this.#id, turn: 1, service, at: clock.now() }
     try {
-      const dealt = await store.dispatchAll(service, message, within)
+      const dealt = await store.dispatchAll(service, message, storeTimeout)
       this.#asked = new Set(dealt.map(({ process }) => process))
       if (this.#state === 'closed') return this.#tellUnwanted()
       for (const { process, leaseLeft } of dealt)
@@ -92,7 +92,7 @@ export class Broadcast implements CallListener, OpenCall, Pending, ReplySource<B
       this.#add(process, { error: new CodecError(UNREADABLE, { ...options, ran: 'no' }) })
     else if (answer.kind === 'refused')
       this.#add(process, { error: new ProcessLostError('The process closes', { ...options, ran: 'no' }) })
-    else if (answer.kind === 'lost') this.onProcessLost(process)
+    else if (answer.kind === 'forgotten') this.onProcessLost(process)
   }
 
   #decode(body: Buffer): { result: unknown } | { error: Error } {
@@ -146,9 +146,9 @@ export class Broadcast implements CallListener, OpenCall, Pending, ReplySource<B
   }
 
   #tellUnwanted(): void {
-    const { store, within } = this.#deps
+    const { store, storeTimeout } = this.#deps
     for (const process of this.#pending)
-      if (process !== '') store.send(process, abortMessage(this.#id), within).catch(() => {})
+      if (process !== '') store.send(process, abortMessage(this.#id), storeTimeout).catch(() => {})
   }
 
   #close(): void {

@@ -155,10 +155,10 @@ export class Calls {
   }
 
   async #check(peer: Peer): Promise<void> {
-    const { store, within, clock, options } = this.#context
+    const { store, storeTimeout, clock, options } = this.#context
     peer.state = 'checking'
     const health = await store
-      .check(peer.service, peer.process, within)
+      .check(peer.service, peer.process, storeTimeout)
       .catch(() => renewalRetryPause(options.lease))
     if (peer.state !== 'checking') return
     if (health === 'lost') return this.#lose(peer)
@@ -193,13 +193,13 @@ export class Calls {
 
   /** Asks a process what became of calls. */
   #query(peer: Peer, calls: readonly Dispatched[] = [...peer.calls.values()]): void {
-    const { store, within, clock } = this.#context
+    const { store, storeTimeout, clock } = this.#context
     const now = clock.now()
     for (let from = 0; from < calls.length; from += MAX_QUERY) {
       const page = calls.slice(from, from + MAX_QUERY)
       const age = Math.max(...page.map(({ at }) => now - at))
       store
-        .send(peer.process, queryMessage(store.address, age, page), within)
+        .send(peer.process, queryMessage(store.address, age, page), storeTimeout)
         .catch(() => mustAsk(peer, page))
     }
   }

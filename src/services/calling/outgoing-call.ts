@@ -131,7 +131,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
     // The deadline of a stream counts from chunk to chunk: its reader watches it.
     const left = mode === 'stream' ? Number.POSITIVE_INFINITY : Math.min(tried.deadline, this.deadline) - now
     const turn = ++this.#turn
-    const attempt = { id: this.id, from: store.address, left: Math.max(0, left), attempt: this.#tries, turn }
+    const head = { id: this.id, from: store.address, left: Math.max(0, left), attempt: this.#tries, turn }
     const dispatched = { id: this.id, turn, service, at: now }
     const handler: DispatchHandler = {
       onReply: (reply) => this.#onDispatched(tried, reply, dispatched),
@@ -143,7 +143,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
         service,
         preferred: choose === 'local-first' ? store.address : '',
         avoided: [...this.#avoided],
-        message: callMessage(attempt, this.#terms),
+        message: callMessage(head, this.#terms),
       },
       options.unavailableAfter,
       handler,
@@ -233,7 +233,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
     if (answer.kind === 'result') this.onResult(answer.body, answer.chunks)
     else if (answer.kind === 'failure') this.onFailure(answer.body, answer.chunks)
     else if (answer.kind === 'refused') this.#onRefused(process, answer.reason, answer.turn)
-    else if (answer.kind === 'lost') this.onProcessLost(process)
+    else if (answer.kind === 'forgotten') this.onProcessLost(process)
     else if (answer.kind === 'progress') this.#onProgress(answer.body)
     else if (answer.kind === 'chunk') this.onChunk(answer.index, answer.body)
   }
@@ -325,8 +325,8 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   }
 
   #abortAt(process: string): void {
-    const { store, within } = this.#deps
-    store.send(process, abortMessage(this.id), within).catch(() => {})
+    const { store, storeTimeout } = this.#deps
+    store.send(process, abortMessage(this.id), storeTimeout).catch(() => {})
   }
 
   protected onEnded(): void {

@@ -99,8 +99,8 @@ export class StreamCall extends OutgoingCall implements ReplySource<unknown> {
     const { process } = this
     if (process === undefined) return
     this.#credited = this.#taken
-    const { store, within } = this.#deps
-    store.send(process, creditMessage(this.id, this.#taken), within).catch(() => {})
+    const { store, storeTimeout } = this.#deps
+    store.send(process, creditMessage(this.id, this.#taken), storeTimeout).catch(() => {})
   }
 
   /** Shows the sender that the reader lives. */

@@ -11,7 +11,7 @@ import {
   type CallMode,
   type DealtCall,
   failureMessage,
-  lostMessage,
+  forgottenMessage,
   progressMessage,
   refusalMessage,
   resultMessage,
@@ -268,7 +268,7 @@ export class IncomingCall implements CallSource, Pending {
   giveUp(): void {
     const reason = new ProcessLostError('The process closes', { key: this.event })
     this.#fireSignal(reason)
-    this.#end(lostMessage(this.id, this.#host.store.address), reason.message)
+    this.#end(forgottenMessage(this.id, this.#host.store.address), reason.message)
   }
 }
 

@@ -115,11 +115,11 @@ export class Registrations {
 
   /** Resolves with the error of each, undefined where the lease holds. */
   async #register(held: readonly Held[]): Promise<readonly (Error | undefined)[]> {
-    const { store, options, within } = this.#context
+    const { store, options, storeTimeout } = this.#context
     const sentAt = this.#clock.now()
     const errors = await store.register(
       held.map(({ registration }) => registration()),
-      within,
+      storeTimeout,
     )
     const holdsUntil = sentAt + options.lease - lossMargin(options.lease)
     for (const [index, each] of held.entries()) if (!errors[index]) each.holdsUntil = holdsUntil

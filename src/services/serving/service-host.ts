@@ -5,7 +5,7 @@ import type { Deadlines } from '../../kernel/time.ts'
 import {
   type CallMode,
   type DealtCall,
-  lostMessage,
+  forgottenMessage,
   type Refusal,
   refusalMessage,
   runningMessage,
@@ -248,15 +248,15 @@ export class ServiceHost {
     const { address } = this.#deps.store
     if (call.mode === 'notify') return []
     if (!call.over) return [{ to: call.from, message: runningMessage(address, [call.id]) }]
-    return [{ to: call.from, message: call.reply ?? lostMessage(call.id, address) }]
+    return [{ to: call.from, message: call.reply ?? forgottenMessage(call.id, address) }]
   }
 
   /** Sends replies and the load. Whoever misses a reply asks for it. */
   #report(replies: readonly Addressed[]): void {
-    const { store, within } = this.#deps
+    const { store, storeTimeout } = this.#deps
     this.#reporting++
     store
-      .report(this.service, this.load, replies, within)
+      .report(this.service, this.load, replies, storeTimeout)
       .catch(() => {
         for (const reply of replies) this.#unsent.set(reply.message.fields[0] ?? '', reply)
       })
@@ -296,8 +296,8 @@ export class ServiceHost {
   }
 
   #send(call: IncomingCall, message: Message): void {
-    const { store, within } = this.#deps
-    store.send(call.from, message, within).then(
+    const { store, storeTimeout } = this.#deps
+    store.send(call.from, message, storeTimeout).then(
       (heard) => {
         if (!heard) call.onUnheard()
       },

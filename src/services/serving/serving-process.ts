@@ -2,8 +2,8 @@ import { DuplicateHandlerError } from '../../errors.ts'
 import { type Clock, Deadlines, renewalRetryPause, type Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import {
+  forgottenMessage,
   lastMessage,
-  lostMessage,
   markMessage,
   numberOf,
   parseCall,
@@ -41,7 +41,7 @@ export class ServingProcess {
   readonly #deadlines: Deadlines
   readonly #hosts = new Map<string, ServiceHost>()
   /** Hosts that serve no more, but have something to send. */
-  readonly #left = new Set<ServiceHost>()
+  readonly #unregistered = new Set<ServiceHost>()
   /** How many calls of services that it has served before it has received. */
   readonly #receivedBefore = new Map<string, number>()
   /** Services that take no more calls, until they are unregistered. Resolves when the last calls have been refused. */
@@ -75,8 +75,8 @@ export class ServingProcess {
 
   /** Redis answers again, or may: sends what it did not take. */
   #resend(): void {
-    for (const host of this.#left) if (host.hasSentAll) this.#left.delete(host)
-    for (const host of [...this.#hosts.values(), ...this.#left]) host.resend()
+    for (const host of this.#unregistered) if (host.hasSentAll) this.#unregistered.delete(host)
+    for (const host of [...this.#hosts.values(), ...this.#unregistered]) host.resend()
     this.#answerAgain()
   }
 
@@ -88,7 +88,7 @@ export class ServingProcess {
       () => {
         this.#resendTimer = undefined
         this.#resend()
-        const hosts = [...this.#hosts.values(), ...this.#left]
+        const hosts = [...this.#hosts.values(), ...this.#unregistered]
         const hasSentAll = this.#unanswered.size === 0 && hosts.every((host) => host.hasSentAll)
         if (!hasSentAll && this.#clock.now() < until) this.#resendLater(until)
       },
@@ -152,7 +152,7 @@ export class ServingProcess {
     const { service } = host
     if (this.#hosts.get(service) !== host) return
     this.#hosts.delete(service)
-    if (!host.hasSentAll) this.#left.add(host)
+    if (!host.hasSentAll) this.#unregistered.add(host)
     this.#receivedBefore.delete(service)
     this.#receivedBefore.set(service, host.load.received)
     const [oldest] = this.#receivedBefore.keys()
@@ -199,17 +199,17 @@ export class ServingProcess {
 
   /** Strikes itself off. Resolves when the calls that were dealt to it before have arrived, and are refused. */
   async #leave(service: string): Promise<void> {
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     let timer: Timer | undefined
     const last = new Promise<void>((resolve) => {
       this.#lastMessages.set(service, resolve)
       timer = this.#clock.after(LAST_MESSAGE_TIMEOUT, resolve, true)
     })
-    const left = await store.unregister(service, lastMessage(service), within).then(
+    const isUnregistered = await store.unregister(service, lastMessage(service), storeTimeout).then(
       () => store.subscribed,
       () => false,
     )
-    if (left) await last
+    if (isUnregistered) await last
     timer?.cancel()
     this.#lastMessages.delete(service)
   }
@@ -234,11 +234,11 @@ export class ServingProcess {
     const host = this.#hosts.get(call.service)
     if (host) return host.onCall(call)
     if (call.mode === 'notify') return
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     const refusal = refusalMessage(call, store.address, 'closing')
     const now = this.#clock.now()
     store
-      .send(call.from, refusal, within)
+      .send(call.from, refusal, storeTimeout)
       .catch(() => this.#answerLater(queryMessage(call.from, 0, [call]), now))
   }
 
@@ -250,9 +250,9 @@ export class ServingProcess {
   }
 
   async #sendMarks(services: readonly string[]): Promise<void> {
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     const mark = (service: string) => markMessage(service, this.#registrations.lapsesOf(service))
-    await Promise.all(services.map((service) => store.mark(service, mark(service), within)))
+    await Promise.all(services.map((service) => store.mark(service, mark(service), storeTimeout)))
   }
 
   /** Answers a question after the next renewal: Redis did not take the answer. */
@@ -282,15 +282,15 @@ export class ServingProcess {
       if (!call) {
         const isNew = this.#history.surelyNew(query.age + this.#clock.now() - arrivedAt)
         if (isNew) this.#history.disown(queried)
-        answers.push(isNew ? refusalMessage(queried, address, 'lost') : lostMessage(id, address))
+        answers.push(isNew ? refusalMessage(queried, address, 'lost') : forgottenMessage(id, address))
       } else if (!call.over) running.push(id)
-      else answers.push(call.reply ?? lostMessage(id, address))
+      else answers.push(call.reply ?? forgottenMessage(id, address))
     }
     // Always answers: the caller asks whether this process lives.
     answers.unshift(runningMessage(address, running))
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     for (const answer of answers) {
-      store.send(query.from, answer, within).catch(() => this.#answerLater(message, arrivedAt))
+      store.send(query.from, answer, storeTimeout).catch(() => this.#answerLater(message, arrivedAt))
     }
   }
 
@@ -303,11 +303,11 @@ export class ServingProcess {
 
   /** If Redis does not take it, it is repeated after the next renewal. */
   async #resume(): Promise<void> {
-    const { store, within } = this.#context
+    const { store, storeTimeout } = this.#context
     this.#resuming = false
     try {
       await this.#sendMarks(this.#registrations.services)
-      await store.announce({ kind: 'resumed', process: store.address }, within)
+      await store.announce({ kind: 'resumed', process: store.address }, storeTimeout)
     } catch {
       this.#resumeLater()
     }

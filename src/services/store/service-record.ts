@@ -32,10 +32,10 @@ export interface ProcessEntry {
 }
 
 /**
- * Above every time of a change, µs, in the order of processes: times are counted from anew after so long. Then one process
+ * What a call adds to the place of its process in the order, above every time of a change, µs: times are counted from anew after so long. Then one process
  * comes too early or too late once.
  */
-export const TURN: number = 2 ** 33
+export const LOAD_STEP: number = 2 ** 33
 
 /** What a transition is given, and how it speaks to processes. */
 export interface RecordContext {
@@ -126,10 +126,10 @@ export class ServiceRecord {
   dispatch(dispatches: readonly Dispatch[], context: RecordContext): DispatchReply[] {
     this.#strikeExpired(context)
     const replies: DispatchReply[] = []
-    let left = dispatches.map((dispatch, index) => ({ dispatch, index }))
-    while (left.length > 0) {
+    let undealt = dispatches.map((dispatch, index) => ({ dispatch, index }))
+    while (undealt.length > 0) {
       const dealt = new Map<string, { index: number; dispatch: Dispatch; message: Message }[]>()
-      for (const { dispatch, index } of left) {
+      for (const { dispatch, index } of undealt) {
         const chosen = this.#choose(dispatch)
         if (chosen === undefined) {
           replies[index] = { kind: this.processes.size === 0 ? 'none' : 'full' }
@@ -142,15 +142,15 @@ export class ServiceRecord {
         items.push({ index, dispatch, message })
         replies[index] = { kind: 'dealt', process, leaseLeft: entry.leaseEndsAt - context.now }
       }
-      left = []
+      undealt = []
       for (const [process, items] of dealt) {
         const messages = items.map(({ message }) => message)
         if (context.send(process, messages)) continue
         const entry = this.processes.get(process)
         if (entry) this.#strike(process, entry, context)
-        left.push(...items)
+        undealt.push(...items)
       }
-      left.sort((one, other) => one.index - other.index)
+      undealt.sort((one, other) => one.index - other.index)
     }
     return replies
   }
@@ -224,7 +224,7 @@ export function loadOf({ dealt, finished }: ProcessEntry): number {
 
 /** The order in which processes are chosen. */
 export function scoreOf(entry: ProcessEntry): number {
-  return loadOf(entry) * TURN + (Math.floor(entry.changedAt * 1000) % TURN)
+  return loadOf(entry) * LOAD_STEP + (Math.floor(entry.changedAt * 1000) % LOAD_STEP)
 }
 
 /** The order of addresses, as Redis compares them: by bytes. They are ASCII. */

@@ -1,6 +1,6 @@
 import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
 import { SEND_TO } from '../../../../kernel/redis/outbox.ts'
-import { MAX_STRUCK, TURN } from '../../service-record.ts'
+import { LOAD_STEP, MAX_STRUCK } from '../../service-record.ts'
 
 /**
  * The record of a service in Redis, and its transitions. service-record.ts specifies them.
@@ -9,7 +9,7 @@ import { MAX_STRUCK, TURN } from '../../service-record.ts'
  *
  *   key       type    contents                                                     expires
  *   L         zset    the address of each process, by the end of its lease         KEEP_AFTER_LEASE after the last lease
- *   F         zset    those that have room, by load * TURN + the time of its change  the same
+ *   F         zset    those that have room, by load * LOAD_STEP + the time of its change  the same
  *   P         hash    address -> `dealt finished limit`; the limit -1 is none      the same
  *   I         hash    address -> what `up` and `down` announce                     the same
  *   V         hash    setting, as JSON -> its bytes                                SETTINGS_TTL after a registration or write
@@ -97,7 +97,7 @@ local function rank(process, load)
   local limit = num(load.limit)
   if limit >= 0 and running >= limit then
     redis.call('ZREM', freeKey, process)
-  elseif redis.call('ZADD', freeKey, running * ${TURN} + us % ${TURN}, process) == 1 then
+  elseif redis.call('ZADD', freeKey, running * ${LOAD_STEP} + us % ${LOAD_STEP}, process) == 1 then
     -- The key may be new.
     keep(freeKey, math.max(redis.call('PTTL', leasesKey), ${KEEP_AFTER_LEASE}))
   end
