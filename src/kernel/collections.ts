@@ -101,6 +101,20 @@ export class TransientSetMap<K, T> {
   }
 }
 
+/** Adds a listener to those of a key. The returned function removes it. */
+export function listenTo(
+  listeners: Map<string, Set<() => void>>,
+  key: string,
+  heard: () => void,
+): () => void {
+  const set = listeners.get(key) ?? new Set()
+  listeners.set(key, set)
+  set.add(heard)
+  return () => {
+    if (set.delete(heard) && set.size === 0 && listeners.get(key) === set) listeners.delete(key)
+  }
+}
+
 /** A class instead of a literal: see the head of this file. */
 class Link<T> {
   readonly item: T

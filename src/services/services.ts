@@ -1,6 +1,6 @@
 import { ClosedError, type Ran, TimeoutError } from '../errors.ts'
 import type { CensusMember } from '../kernel/census.ts'
-import { TransientSet } from '../kernel/collections.ts'
+import { listenTo, TransientSet } from '../kernel/collections.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
@@ -119,7 +119,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       calls: this.#calls,
       deadlines: new Deadlines(clock),
       open: this.#open,
-      onArrival: (service, arrived) => listen(this.#arrivals, service, arrived),
+      onArrival: (service, arrived) => listenTo(this.#arrivals, service, arrived),
       assertOpen: () => this.#assertOpen('no'),
       locker: () => this.#requireLocker(),
       ready: (service, timeout) => this.#ready(service, timeout),
@@ -128,7 +128,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       ...this.#context,
       assertOpen: () => this.#assertOpen(),
       onSetting: (service, setting, changed) =>
-        listen(this.#settingListeners, settingKey(service, setting), changed),
+        listenTo(this.#settingListeners, settingKey(service, setting), changed),
     }
     store.open({
       onMessage: (message) => this.#onMessage(message),
@@ -252,7 +252,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       const arrived = new Promise<void>((resolve) => {
         wake = resolve
       })
-      const stop = listen(this.#arrivals, service, wake)
+      const stop = listenTo(this.#arrivals, service, wake)
       const timer = clock.after(Math.min(READY_POLL_MS, end - clock.now()), wake)
       try {
         failure = undefined
@@ -340,14 +340,4 @@ function closedError(ran?: Ran): ClosedError {
 
 function settingKey(service: string, name: string): string {
   return JSON.stringify([service, name])
-}
-
-/** Adds a listener to those of a key. The returned function removes it. */
-function listen(listeners: Map<string, Set<() => void>>, key: string, heard: () => void): () => void {
-  const set = listeners.get(key) ?? new Set()
-  listeners.set(key, set)
-  set.add(heard)
-  return () => {
-    if (set.delete(heard) && set.size === 0 && listeners.get(key) === set) listeners.delete(key)
-  }
 }
