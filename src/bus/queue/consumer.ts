@@ -194,11 +194,11 @@ export class Consumer implements MessageSource {
       this.#held.delete(held)
       this.#acked.add(held)
     }
+    if (this.#acked.size > 0) this.#events.onNews()
     if (this.#lost.has(id)) return Promise.reject(this.#lost.error())
     if (this.#acked.size === 0) return Promise.resolve()
     return new Promise((resolve, reject) => {
       this.#acknowledgements.push({ resolve, reject })
-      this.#events.onNews()
     })
   }
 

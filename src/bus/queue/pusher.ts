@@ -194,7 +194,8 @@ export class Pusher {
             key,
           })
     for (const push of rest) this.#reject(push, error)
-    return recovery === 'again'
+    // Others may have come meanwhile.
+    return recovery !== 'lost'
   }
 
   /** There was no room for these. Those that do not wait fail; the others wait, in order. */

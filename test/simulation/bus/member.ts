@@ -225,9 +225,11 @@ export class Member {
     const { server, history, random, healed } = this.#world
     const { id, life: its } = entry
     const within = 4 * this.#within + 1500
-    const { kind } = await this.#call(`ack ${id} of c${consumption.no}`, within, this.queue.ack(id))
-    if (kind === 'error') {
-      if (healed || random.chance(0.5)) {
+    const ending = await this.#call(`ack ${id} of c${consumption.no}`, within, this.queue.ack(id))
+    if (ending.kind === 'error') {
+      const isLost = ending.code === 'E_LEASE_LOST'
+      if (isLost) consumption.unacked.delete(id)
+      if (healed ? !isLost : random.chance(0.5)) {
         await this.actor.process.sleep(this.#world.plan.lease * random.between(0, 1))
         if (!consumption.over) void this.ack(consumption, entry)
       }
