@@ -211,7 +211,8 @@ if count > have then
       reply[#reply + 1] = message[2][2]
     end
   end
-  return reply
+  -- The messages were removed by hand: it becomes a consumer again, and passes over them.
+  return #reply > 1 and reply or 'L'
 end
 
 local isAll = want > 0
