@@ -3,7 +3,7 @@ import type { BusContext } from '../context.ts'
 import { checkName } from '../names.ts'
 import { PersistedState } from './persisted-state.ts'
 
-/** What {@link persistify} adds to an object. Calls of one object are done one after the other. */
+/** What `bus.persistify` adds to an object. Calls of one object are done one after the other. */
 export interface PersistedMethods {
   /** The name of the object. */
   readonly persistId: string
