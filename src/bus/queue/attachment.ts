@@ -296,12 +296,17 @@ export class Attachment {
     this.#listener.onLost(reasons)
   }
 
-  /** Ends a consumer of which nothing is known here: its `leave` was lost. */
+  /** Ends a consumer of which nothing is known here: its `leave` was lost. It is settled as if its lease were over. */
   endStray(): void {
     if (this.#state.kind !== 'attached') return
-    const { member, address } = this.#state.place
-    const request = { address, acked: [], unhanded: [] }
-    member.instance.queues.leave(this.queue, request, this.#context.within).catch(() => {})
+    const { member, address, ttl } = this.#state.place
+    const { queues } = member.instance
+    const { within } = this.#context
+    const consumer = { address, lease: ttl, reliable: false, exclusive: false, last: 0 }
+    queues
+      .consume(this.queue, consumer, within)
+      .then(() => queues.leave(this.queue, { address, acked: [], unhanded: [] }, within))
+      .catch(() => {})
   }
 
   /** Detaches. Never rejects: an instance that does not answer forgets the attachment when its lease ends. */

@@ -236,8 +236,11 @@ export class Consumption {
     for (let message = this.#buffer.shift(); message; message = this.#buffer.shift())
       unhanded.push(message.id)
     try {
-      // A consumer that the instance still knows would be renewed with the attachment, and hold its messages for ever.
-      if (this.#mayBeJoined) await this.#source.leave(unhanded)
+      if (!this.#mayBeJoined) return
+      // A consumer that is lost here may be known there, and would be renewed with the attachment. What it has handed over must
+      // not be returned: by joining again, that is settled as if its lease were over.
+      if (!this.#isJoined && (await this.#source.join())) return
+      await this.#source.leave(unhanded)
     } finally {
       if (this.#state === 'stopping') this.#moveTo('stopped')
     }
