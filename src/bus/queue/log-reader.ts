@@ -14,6 +14,10 @@ export class LogReader implements MessageSource {
   readonly #prefetch: number
   /** Id of the last message that was fetched. */
   #after: number
+  /** Id of the last message that was handed over. */
+  #handed: number
+  /** How often what was fetched was lost. */
+  #losses = 0
   /** The life of the queue in which it has this id; undefined: nothing was fetched. */
   #life: string | undefined
 
@@ -28,6 +32,7 @@ export class LogReader implements MessageSource {
     this.#attachment = attachment
     this.#prefetch = prefetch
     this.#after = index
+    this.#handed = index
   }
 
   get room(): number {
@@ -39,20 +44,27 @@ export class LogReader implements MessageSource {
   async fetch(want: number): Promise<Taken | Lost | Detached> {
     const { member, address, life } = this.#attachment.place
     // The queue was remade: its ids count from 1.
-    if (this.#life !== undefined && this.#life !== life) this.#after = 0
+    if (this.#life !== undefined && this.#life !== life) this.#after = this.#handed = 0
     this.#life = life
     const { queues } = member.instance
+    const losses = this.#losses
     const reply = await queues.read(this.#queue, address, this.#after, want, this.#context.within)
     if (reply.kind !== 'taken') return reply
-    // It may have been remade meanwhile.
-    if (this.#attachment.isAttached && this.#attachment.place.life !== life) return { kind: 'lost' }
+    // What was fetched before it is lost, or the queue was remade.
+    if (losses !== this.#losses) return { kind: 'lost' }
     this.#after = reply.messages.at(-1)?.id ?? this.#after
     return reply
   }
 
-  onHanded(): void {}
+  onHanded(id: number): void {
+    this.#handed = id
+  }
 
-  onLost(): void {}
+  /** What was fetched and not handed over is read again. */
+  onLost(): void {
+    this.#losses++
+    this.#after = this.#handed
+  }
 
   async leave(): Promise<void> {}
 }

@@ -71,9 +71,11 @@ export class QueueRecorder {
     const before = viewOf(record)
     const result = run()
     const after = viewOf(record)
-    if (before && before.life !== after?.life) this.#onEnd(queue, before, transition)
+    // A request that is sent twice may make it again under the same id.
+    const isOver = before && (before.life !== after?.life || before.expiresAt <= this.#server.now)
+    if (isOver) this.#onEnd(queue, before, transition)
     if (!after) return result
-    const old = before?.life === after.life ? before : undefined
+    const old = isOver ? undefined : before
     if (old) this.#onRemoved(queue, old, after, transition)
     if (old) this.#onLost(queue, old, after, transition)
     this.#onPushed(queue, old?.last ?? 0, after, record)
