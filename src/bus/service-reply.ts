@@ -1,4 +1,4 @@
-import { OverloadedError } from '../errors.ts'
+import { OverloadedError, TimeoutError } from '../errors.ts'
 import { Fifo } from '../kernel/collections.ts'
 import type { Call } from '../services/index.ts'
 
@@ -30,6 +30,9 @@ export function replyAtOnce<Result>(
       if (error !== null && error !== undefined) reject(error)
       else if (!isPart) resolve(result)
     }
+    // Otherwise a request without a reply would take up capacity for ever.
+    const onAbort = () => reject(new TimeoutError('The request was not replied to in time'))
+    call.signal.addEventListener('abort', onAbort, { once: true })
     answer(Object.assign(reply, { call }))
   })
 }

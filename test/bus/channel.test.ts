@@ -154,6 +154,35 @@ onBothStores('channels - end reaches a peer that comes later', async (w) => {
   )
 })
 
+onBothStores('channels - disconnect in the listener of the end ends all the same', async (w) => {
+  const [a, b] = [end(w), end(w)]
+  await a.channel.connect()
+  await b.channel.listen({ reliable: true })
+  b.channel.on('end', () => void b.channel.disconnect())
+  await a.channel.end()
+  await until(() => b.events.includes('disconnect'), { what: 'the end' })
+  await b.channel.listen({ reliable: true })
+  await a.channel.connect()
+  await a.channel.send('anew')
+  await until(() => b.events.includes('anew'), { what: 'the message' })
+  assert.equal(b.events.filter((event) => event === 'end').length, 1)
+})
+
+onBothStores('channels - whoever waits for a role learns of the peer when it has the role', async (w) => {
+  const [a, b, c] = [end(w), end(w), end(w)]
+  await a.channel.connect()
+  await b.channel.listen()
+  const waiting = c.channel.listen()
+  await a.channel.disconnect()
+  await a.channel.connect()
+  await until(() => b.events.filter((event) => event === 'remote:connect').length === 2, { what: 'the peer' })
+  assert.deepEqual(c.events, [])
+  await b.channel.disconnect()
+  await waiting
+  await until(() => c.events.length === 2, { what: 'its events' })
+  assert.deepEqual(c.events, ['connect', 'remote:connect'])
+})
+
 onBothStores('channels - sendTo a role without taking one', async (w) => {
   const [a, b] = [end(w), end(w)]
   await a.channel.sendTo('remote', 'from outside')

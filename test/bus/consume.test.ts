@@ -368,6 +368,17 @@ onBothStores(
   },
 )
 
+onBothStores('consume - ack takes the id of a message and nothing else', async (w) => {
+  const { queue, received } = await member(w)
+  await queue.push(1)
+  await queue.consume({ reliable: true })
+  await until(() => received.length === 1, { what: 'the message' })
+  for (const id of [Number.NaN, 0, -1, 1.5, '1', undefined, {}])
+    assert.ok((await rejectionOf(queue.ack(id as number))) instanceof TypeError)
+  await queue.stop()
+  assert.equal(await queue.count(), 1)
+})
+
 onBothStores('consume - options that contradict each other are refused', async (w) => {
   const { queue } = await member(w)
   const wrong: ConsumeOptions[] = [

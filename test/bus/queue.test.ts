@@ -175,6 +175,21 @@ onBothStores('queues - detach while it attaches leaves it detached', async (w) =
   assert.ok(!queue.isAttached())
 })
 
+onBothStores('queues - a producer that waits for room goes on as soon as there is some', async (w) => {
+  const [a, b] = [w.open().queue<number>('q'), w.open().queue<number>('q')]
+  await a.attach({ maxsize: 1 })
+  await b.attach()
+  let received = 0
+  b.on('message', () => received++)
+  await b.consume()
+  // Without the announcement of room each of them would wait for a second.
+  const { ms } = await timed(async () => {
+    for (let n = 0; n < 200; n++) await a.push(n, { wait: 10_000 })
+  })
+  await until(() => received === 200, { what: 'the messages' })
+  assert.ok(ms < 20_000, `200 pushes took ${ms} ms`)
+})
+
 onBothStores('queues - flush removes all messages, and ids go on', async (w) => {
   const queue = w.open().queue<number>('q')
   assert.equal(await queue.flush(), 0)
@@ -222,7 +237,7 @@ onBothStores('queues - metadata: one, several, all, and values that are empty', 
   assert.equal(await a.metadata({ maxsize: '', source: [1], 'ä\0': null }), true)
   assert.equal(await b.metadata('ttl'), 0)
   assert.equal(await b.metadata('maxsize'), '')
-  assert.equal(await b.metadata('missing'), undefined)
+  for (const name of ['missing', 'toString', '__proto__']) assert.equal(await b.metadata(name), undefined)
   assert.deepEqual(await b.metadata(), { ttl: 0, maxsize: '', source: [1], 'ä\0': null })
   assert.equal(await b.maxsize(), 0)
   await a.close()

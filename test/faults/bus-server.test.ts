@@ -3,8 +3,9 @@ import { mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ConsumeOptions, Queue } from '../../src/bus/index.ts'
-import { SoloflightError, UnavailableError } from '../../src/errors.ts'
+import type { ConsumeOptions } from '../../src/bus/index.ts'
+import { UnavailableError } from '../../src/errors.ts'
+import { BusLoad } from '../support/bus-load.ts'
 import { upTo } from '../support/bus-scene.ts'
 import { BusWire, hear, type Received, type WiredBus } from '../support/bus-wire.ts'
 import { EPSILON } from '../support/lockers.ts'
@@ -27,53 +28,6 @@ function assertUnavailable({ error, ms }: { error?: unknown; ms: number }, what:
   assert.ok(error instanceof UnavailableError, `${what}: ${error}`)
   assert.ok(ms < PATIENCE + EPSILON, `${what} took ${ms} ms`)
   return error
-}
-
-/** Pushes 1, 2, … one after the other, until it is stopped. */
-class Load {
-  /** What was pushed for certain, and what perhaps. */
-  readonly pushed: number[] = []
-  readonly maybe: number[] = []
-  readonly codes = new Set<string>()
-  #isOver = false
-  readonly #loading: Promise<void>
-
-  constructor(queue: Queue<unknown>) {
-    this.#loading = this.#load(queue)
-  }
-
-  async #load(queue: Queue<unknown>): Promise<void> {
-    for (let value = 1; !this.#isOver; value += 5) {
-      await Promise.all(upTo(5, value).map((each) => this.#push(queue, each)))
-      await sleep(1)
-    }
-  }
-
-  async #push(queue: Queue<unknown>, value: number): Promise<void> {
-    try {
-      await queue.push(value)
-      this.pushed.push(value)
-    } catch (error) {
-      this.codes.add(error instanceof SoloflightError ? error.code : String(error))
-      if (!(error instanceof UnavailableError) || error.sent) this.maybe.push(value)
-    }
-  }
-
-  async more(count: number): Promise<void> {
-    const from = this.pushed.length
-    await until(() => this.pushed.length >= from + count, { what: 'the pushes', timeout: 10_000 })
-  }
-
-  async stop(): Promise<void> {
-    this.#isOver = true
-    await this.#loading
-  }
-
-  /** No other value was pushed than these. */
-  assertPushed(values: readonly unknown[]): void {
-    const known = new Set<unknown>([...this.pushed, ...this.maybe])
-    for (const value of values) assert.ok(known.has(value), `${value} was received, and not pushed`)
-  }
 }
 
 function assertAscends(values: readonly unknown[]): void {
@@ -239,7 +193,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
         // A reader learns of it when it renews its attachment.
         const { queue } = await a.queue(name, { ttl: 4000 })
         const { received } = await b.consumer({ lease: 2000, ...options }, name, 4000)
-        const load = new Load(queue)
+        const load = new BusLoad(queue)
         for (let round = 0; round < 3; round++) {
           await load.more(100)
           if (how === 'FLUSHALL') await s.t.server.call('FLUSHALL')
@@ -342,7 +296,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
     const flushing = (async () => {
       while (!isOver) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
-    const load = new Load(queue)
+    const load = new BusLoad(queue)
     await load.more(1000)
     isOver = true
     await flushing
@@ -370,7 +324,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
           )
       })
       await consuming.consume({ lease: 30_000, ...options })
-      const load = new Load(queue)
+      const load = new BusLoad(queue)
       for (let round = 0; round < 3; round++) {
         await load.more(200)
         await s.t.server.restart()

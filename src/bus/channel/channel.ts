@@ -5,6 +5,7 @@ import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { BusContext } from '../context.ts'
 import { checkName } from '../names.ts'
+import { checkMessageId } from '../queue/options.ts'
 import type { Incoming } from '../store/store.ts'
 import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions } from './options.ts'
 import { RoleSenders } from './role-senders.ts'
@@ -139,8 +140,9 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   #onMessage(session: Session, { kind, id, bytes, redelivered }: Incoming): void {
     if (kind === 'end') {
       this.#isEnded = true
-      this.emit('end')
+      // Before a listener can disconnect: the queue would stay, with this message.
       void this.#leave(session, () => session.remove())
+      this.emit('end')
       return
     }
     let value: In
@@ -190,6 +192,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
    * @throws LeaseLostError if the message was lost: it comes again. UnavailableError: perhaps it does.
    */
   async ack(id: number): Promise<void> {
+    checkMessageId('id', id)
     await this.#session?.ack(id)
   }
 

@@ -2,7 +2,6 @@ import {
   type Complete,
   checkFlag,
   checkFunction,
-  checkLease,
   checkOptions,
   countFrom,
   defaultsOf,
@@ -10,7 +9,7 @@ import {
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
-import type { Throttle } from '../queue/options.ts'
+import { checkTerm, type Throttle } from '../queue/options.ts'
 
 /** Options of {@link Channel.connect}. Durations are ms. */
 export interface ChannelOptions {
@@ -31,11 +30,11 @@ export interface ChannelOptions {
 type ChannelDefaults = Complete<Omit<ChannelOptions, 'prefetch' | 'throttle'>>
 
 const CHANNEL_OPTIONS: OptionTable<ChannelOptions, ChannelDefaults> = {
-  ttl: [checkLease, 30_000],
+  ttl: [checkTerm, 30_000],
   maxsize: [countFrom(0), 0],
   reliable: [checkFlag, false],
   prefetch: [integerUpTo(1000)],
-  lease: [checkLease, 10_000],
+  lease: [checkTerm, 10_000],
   throttle: [checkFunction],
 }
 const CHANNEL_DEFAULTS = defaultsOf(CHANNEL_OPTIONS)

@@ -35,14 +35,24 @@ export class Presence {
   #isLooking = false
   #looksAgain = false
   #isClosed = false
+  /** Whether it is to be known who is there. */
+  #isActive = false
 
   constructor(deps: PresenceDeps) {
     this.#deps = deps
   }
 
+  /** Nobody is there, as far as is known: whoever is found has come. */
+  reset(): void {
+    this.#isActive = false
+    this.#fence = 0
+    this.#timer?.cancel()
+  }
+
   /** The peer may have changed. */
   look(): void {
     if (this.#isClosed) return
+    this.#isActive = true
     this.#looksAgain = true
     if (!this.#isLooking) void this.#look()
   }
@@ -55,14 +65,14 @@ export class Presence {
       this.#timer?.cancel()
       try {
         const holder = await this.#deps.inspect()
-        if (!this.#isClosed) this.#set(holder?.fence ?? 0)
+        if (!this.#isClosed && this.#isActive) this.#set(holder?.fence ?? 0)
         next = holder ? Math.min(POLL_MS, Math.max(0, holder.leaseLeft) + MARGIN_MS) : POLL_MS
       } catch {
         next = RETRY_MS
       }
     }
     this.#isLooking = false
-    if (!this.#isClosed) this.#timer = this.#deps.clock.after(next, () => this.look(), true)
+    if (!this.#isClosed && this.#isActive) this.#timer = this.#deps.clock.after(next, () => this.look(), true)
   }
 
   #set(fence: number): void {

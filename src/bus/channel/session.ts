@@ -32,6 +32,7 @@ export class Session {
   /** Settled when both queues are attached, or one of them cannot be. */
   #attaching: Promise<unknown> = Promise.resolve()
   #isClosed = false
+  #hasRoleNow = false
 
   /** `local`, `remote`: the queues of the two roles. */
   constructor(
@@ -55,7 +56,9 @@ export class Session {
     })
     this.#consuming = new Consuming(local, context, this.#inbound, () => {})
     this.#outbound = new Outbound(remote, context, {
-      onHolder: () => this.#presence.look(),
+      onHolder: () => {
+        if (this.#hasRoleNow) this.#presence.look()
+      },
       onLost: (closed) => {
         this.#presence.close()
         // If the peer has ended the channel, it says so in its last message.
@@ -94,8 +97,10 @@ export class Session {
   }
 
   #onFence(fence: number): void {
-    this.#listener.onRole(fence !== 0)
-    if (fence === 0) return
+    this.#hasRoleNow = fence !== 0
+    this.#listener.onRole(this.#hasRoleNow)
+    // It learns of the peer with its role.
+    if (!this.#hasRoleNow) return this.#presence.reset()
     this.#hasRole.resolve()
     this.#presence.look()
   }

@@ -22,7 +22,8 @@ export class Metadata {
     if (first === undefined) return this.read(undefined)
     if (typeof first === 'object' && first !== null) return this.write(first)
     if (args.length === 2) return this.write({ [first]: value })
-    return (await this.read([first]))[first]
+    const values = await this.read([first])
+    return Object.hasOwn(values, first) ? values[first] : undefined
   }
 
   /** The values with these names; all without `names`. */

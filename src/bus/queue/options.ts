@@ -1,14 +1,15 @@
 import {
+  type Check,
   type Complete,
   checkDuration,
   checkFlag,
   checkFunction,
-  checkLease,
   checkOptions,
   countFrom,
   defaultsOf,
   expectedError,
   integerUpTo,
+  numberBetween,
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
@@ -24,8 +25,17 @@ export interface AttachOptions {
   maxsize?: number | undefined
 }
 
+/** Checks the id of a message. @throws TypeError */
+export const checkMessageId: Check = integerUpTo(Number.MAX_SAFE_INTEGER)
+
+/** Longest ttl and lease, ms: one year. */
+const MAX_DURATION = 365 * 24 * 60 * 60_000
+
+/** Checks the ttl of a queue or the lease of a consumer, ms: a shorter one could not be renewed in time. @throws TypeError */
+export const checkTerm: Check = numberBetween(100, MAX_DURATION)
+
 const ATTACH_OPTIONS: OptionTable<AttachOptions, Complete<AttachOptions>> = {
-  ttl: [checkLease, 30_000],
+  ttl: [checkTerm, 30_000],
   maxsize: [countFrom(0), 0],
 }
 const ATTACH_DEFAULTS = defaultsOf(ATTACH_OPTIONS)
@@ -105,7 +115,7 @@ const CONSUME_OPTIONS: OptionTable<ConsumeOptions, ConsumeDefaults> = {
   reliable: [checkFlag, false],
   last: [checkIndex, 0],
   exclusive: [checkFlag, false],
-  lease: [checkLease, 10_000],
+  lease: [checkTerm, 10_000],
   prefetch: [integerUpTo(1000)],
   throttle: [checkFunction],
 }

@@ -56,6 +56,8 @@ export class Pusher {
   #isSending = false
   /** Whether there was no room for the last batch. */
   #isFull = false
+  /** Whether room was announced since the last batch was sent. */
+  #mayHaveRoom = false
   #roomTimer: Timer | undefined
   #roomTimerAt = Number.POSITIVE_INFINITY
   readonly #drained: (() => void)[] = []
@@ -103,6 +105,7 @@ export class Pusher {
 
   /** There may be room. */
   onRoom(): void {
+    this.#mayHaveRoom = true
     if (this.#blocked.length > 0) this.flush()
   }
 
@@ -145,6 +148,7 @@ export class Pusher {
   async #sendBatch(): Promise<boolean> {
     this.#stopRoomTimer()
     this.#isFull = false
+    this.#mayHaveRoom = false
     const batch = this.#blocked.length > 0 ? this.#blocked : this.#takePending(MAX_BATCH)
     this.#blocked = []
     if (batch.length === 0) return false
@@ -204,7 +208,8 @@ export class Pusher {
     this.#blocked.push(...rest)
     this.#expire()
     this.#isFull = this.#blocked.length > 0
-    return !this.#isFull
+    // There may have been room before the reply arrived.
+    return !this.#isFull || this.#mayHaveRoom
   }
 
   #fullError(): QueueFullError {

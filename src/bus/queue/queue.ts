@@ -14,6 +14,7 @@ import { Metadata } from './metadata.ts'
 import {
   type AttachOptions,
   type ConsumeOptions,
+  checkMessageId,
   checkPushOptions,
   type PushOptions,
   resolveAttachOptions,
@@ -245,6 +246,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
    * @throws LeaseLostError if the message was lost: it is delivered again. UnavailableError: perhaps it is.
    */
   async ack(id: number): Promise<void> {
+    checkMessageId('id', id)
     await this.#consuming.ack(id)
   }
 
