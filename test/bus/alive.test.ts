@@ -18,9 +18,9 @@ const subscribes = (redis: object | undefined) => `
 const bus = new Bus({ redis: ${JSON.stringify(redis)} })
 const topic = bus.pubsub('t')
 topic.on('message', (message) => console.log(message))
+process.once('SIGTERM', () => topic.unsubscribe().then(() => bus.disconnect()))
 await topic.subscribe()
 await topic.publish('heard')
-process.once('SIGTERM', () => topic.unsubscribe().then(() => bus.disconnect()))
 process.once('beforeExit', () => console.log('nothing left'))`
 
 test('U2 a process that subscribes lives until it unsubscribes, and ends by itself', async () => {
