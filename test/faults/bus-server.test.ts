@@ -424,7 +424,7 @@ describe('the server refuses', { concurrency: 2 }, () => {
           assertUnavailable(await timed(() => queue.push('refused')), 'push', 2)
           const attached = await timed(() => a.bus.queue('other').attach())
           // A script that has removed something may write, even if there is no memory.
-          if (name !== 'OOM' || attached.error) assertUnavailable(attached, 'attach')
+          if (name !== 'OOM' || attached.error) assertUnavailable(attached, 'attach', 2)
           const before = await scriptsRun(s.t)
           await sleep(1000)
           const attempts = (await scriptsRun(s.t)) - before
