@@ -12,7 +12,7 @@ import { EPSILON } from '../support/lockers.ts'
 import { timed, until } from '../support/wait.ts'
 
 /** A call fails when Redis has not answered for so long, ms. */
-const PATIENCE = 700
+const PATIENCE = 1500
 
 const KINDS: readonly ConsumeOptions[] = [
   { prefetch: 10 },
@@ -295,7 +295,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
     await using s = await BusWire.start()
     const [a, b] = [await s.open(), await s.open()]
     const { queue } = await a.queue()
-    const { received } = await b.consumer({ reliable: true, prefetch: 10, lease: 1500 })
+    const { received } = await b.consumer({ reliable: true, prefetch: 10, lease: 20_000 })
     let isOver = false
     const flushing = (async () => {
       while (!isOver) await s.t.server.call('SCRIPT', 'FLUSH')
