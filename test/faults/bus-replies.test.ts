@@ -125,7 +125,7 @@ describe('a reply is lost with the connection', { concurrency: 4 }, () => {
 
     test(`B1 B2 take - Redis is away for longer than unavailableAfter, ${reliable ? 'reliable' : 'default'}: none is lost or comes twice`, async () => {
       await using s = await start()
-      const [a, b] = [await s.open({ unavailableAfter: 300 }), await s.open()]
+      const [a, b] = [await s.open({ unavailableAfter: 800 }), await s.open()]
       const { queue: producer } = await b.queue()
       const { received } = await a.consumer({ reliable, prefetch: 20 })
       let from = 1
@@ -134,8 +134,8 @@ describe('a reply is lost with the connection', { concurrency: 4 }, () => {
         await Promise.all(upTo(50, from).map((value) => producer.push(value)))
         await isLost()
         await a.cut()
-        const away = await took(() => new Promise((resolve) => setTimeout(resolve, 700)))
-        assert.ok(away > 600)
+        const away = await took(() => new Promise((resolve) => setTimeout(resolve, 1500)))
+        assert.ok(away > 1400)
         await a.mend()
         from += 50
         await until(() => received.length >= from - 1, { what: 'the messages' })

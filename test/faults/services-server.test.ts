@@ -85,7 +85,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
     const load = new Load((name) => s.remote.emit('echo', name))
-    for (let part = 0; part < 3; part++) await load.more(500)
+    for (let part = 0; part < 3; part++) await load.more(250)
     going = false
     await flushing
     const outcomes = await load.stop()
