@@ -79,7 +79,7 @@ const AWAY = ['E_UNAVAILABLE', 'E_NO_SERVICE', 'E_PROCESS_LOST']
 
 describe('the server loses state', { concurrency: 2 }, () => {
   test('SCRIPT FLUSH - at any time, under load: no call is affected', async () => {
-    await using s = await ServicesWire.start(2, { lease: 300 })
+    await using s = await ServicesWire.start(2, { lease: 2000 })
     let going = true
     const flushing = (async () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
