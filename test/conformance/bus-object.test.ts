@@ -19,7 +19,7 @@ import { ManualClock } from '../support/manual-clock.ts'
 import { EPOCH, Expiries, mutantsOf, sentTwice, TEST_CLOCK } from './bus.ts'
 import { testConformance, WITHIN } from './suite.ts'
 
-const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 200)
+const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 100)
 const PREFIX = 'p'
 /** The second one cannot stand in a key. */
 const NAMES = ['cart', 'näme }\n "\ud800'] as const
@@ -396,7 +396,7 @@ testConformance<Scripts, Op>({
   runs: RUNS,
   rare: RARE_CASES,
   mutants,
-  runsPerMutant: 5 * RUNS,
+  runsPerMutant: 10 * RUNS,
 })
 
 testConformance<Scripts, Op>({
@@ -422,5 +422,5 @@ testConformance<Scripts, Op>({
       (places): Scripts => ({ ...sound(), places: sentTwice(places()) }),
     ),
   },
-  runsPerMutant: 5 * RUNS,
+  runsPerMutant: 10 * RUNS,
 })

@@ -18,7 +18,7 @@ import { systemClock } from '../../src/kernel/time.ts'
 import { senderOf } from '../support/clients.ts'
 import { messagesArrived, noticedGone, testConformance, WITHIN, type Worlds } from './suite.ts'
 
-const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 300)
+const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 150)
 const EPOCH = 1_700_000_000_000
 const PREFIX = 'p'
 /** The second one cannot stand in a key. */
@@ -1052,7 +1052,7 @@ const RARE: [Op[]][] = [
   ],
 ]
 
-const shared = { clock: systemClock, op, rare: RARE, runs: RUNS, runsPerMutant: 5 * RUNS }
+const shared = { clock: systemClock, op, rare: RARE, runs: RUNS, runsPerMutant: 10 * RUNS }
 
 testConformance({
   ...shared,

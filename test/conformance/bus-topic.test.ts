@@ -15,7 +15,7 @@ import { until } from '../support/wait.ts'
 import { EPOCH, Expiries, mutantsOf, sentTwice, TEST_CLOCK } from './bus.ts'
 import { messagesArrived, testConformance, WITHIN } from './suite.ts'
 
-const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 200)
+const RUNS = Number(process.env['SOLOFLIGHT_RUNS'] ?? 100)
 const PREFIX = 'p'
 /** The second one cannot stand in a key. */
 const TOPICS = ['news', 'näme }\n "\ud800'] as const
@@ -501,7 +501,7 @@ testConformance<TopicScripts, Op>({
   runs: RUNS,
   rare: RARE_CASES,
   mutants: mutantsOf(sound, MUTANTS),
-  runsPerMutant: 5 * RUNS,
+  runsPerMutant: 10 * RUNS,
 })
 
 testConformance<TopicScripts, Op>({
@@ -518,5 +518,5 @@ testConformance<TopicScripts, Op>({
       mutantsOf(sound, { 'a batch that is published twice': ['num(number) <= num(lastNumber)', 'false'] }),
     ).map(([bug, scripts]) => [bug, () => sentTwice(scripts())]),
   ),
-  runsPerMutant: 5 * RUNS,
+  runsPerMutant: 10 * RUNS,
 })
