@@ -142,22 +142,24 @@ const DEADLINE_STEP_MS = 25
 class DeadlineGroup {
   readonly #clock: Clock
   readonly #onEnd: () => void
-  readonly pending: TransientSet<Pending> = new TransientSet()
+  readonly #pending = new TransientSet<Pending>()
   #timer: Timer | undefined
 
-  /** `onEnd`: nothing is pending, and the timer does not run. */
   constructor(clock: Clock, onEnd: () => void) {
     this.#clock = clock
     this.#onEnd = onEnd
   }
 
   add(pending: Pending, timeout: number): void {
-    this.pending.add(pending)
+    this.#pending.add(pending)
     this.#timer ??= this.#clock.after(timeout, this.#check, true)
   }
 
-  /** Stops the timer. Call it while nothing is pending. */
-  end(): void {
+  delete(pending: Pending): void {
+    if (this.#pending.delete(pending) && this.#pending.size === 0) this.#end()
+  }
+
+  #end(): void {
     this.#timer?.cancel()
     this.#timer = undefined
     this.#onEnd()
@@ -165,7 +167,7 @@ class DeadlineGroup {
 
   readonly #check = (): void => {
     const now = this.#clock.now()
-    const [first] = this.pending
+    const [first] = this.#pending
     // After a blocked event loop, replies may lie unread in the socket. They are read before the next timer fires.
     const late = first !== undefined && now - first.deadline > EVENT_LOOP_STALL_MS
     if (late) this.#timer = this.#clock.after(0, () => this.#expire(now), true)
@@ -174,16 +176,16 @@ class DeadlineGroup {
 
   #expire(now: number): void {
     try {
-      for (const pending of this.pending) {
+      for (const pending of this.#pending) {
         if (pending.deadline > now) break
-        this.pending.delete(pending)
+        this.#pending.delete(pending)
         pending.expire()
       }
     } finally {
       // Even if `expire` throws: the other operations keep their deadlines.
-      const [next] = this.pending
+      const [next] = this.#pending
       if (next) this.#timer = this.#clock.after(next.deadline - now, this.#check, true)
-      else this.end()
+      else this.#end()
     }
   }
 }
@@ -192,8 +194,6 @@ class DeadlineGroup {
 export class Deadlines {
   readonly #clock: Clock
   readonly #groups = new Map<number, DeadlineGroup>()
-  /** The group of the last operation that ended in time. Its timer runs on while it is idle: the next one mostly needs it. */
-  #lastEnded: DeadlineGroup | undefined
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -214,10 +214,7 @@ export class Deadlines {
 
   /** Removes an operation that has ended in time. `timeout` must be the one that it was added with. */
   delete(pending: Pending, timeout: number): void {
-    const group = this.#groups.get(groupOf(timeout))
-    if (!group?.pending.delete(pending) || group.pending.size > 0 || group === this.#lastEnded) return
-    if (this.#lastEnded?.pending.size === 0) this.#lastEnded.end()
-    this.#lastEnded = group
+    this.#groups.get(groupOf(timeout))?.delete(pending)
   }
 }
 

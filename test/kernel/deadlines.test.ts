@@ -60,16 +60,14 @@ test('L1 deadlines - each expires at its time, and not before', () => {
   assert.equal(clock.timers.size, 0)
 })
 
-test('L5 deadlines - operations that end in time leave one timer at most, and that not for longer', () => {
+test('L5 deadlines - operations that end in time leave nothing behind', () => {
   const clock = new SteppedClock()
   const deadlines = new Deadlines(clock)
   for (let within = 0; within < 5000; within += 0.7) {
     const item = new Item(clock)
     deadlines.add(item, within)
     deadlines.delete(item, within)
-    assert.ok(clock.timers.size <= 1, `${clock.timers.size} timers`)
   }
-  clock.to(10_000)
   assert.equal(clock.timers.size, 0)
 })
 
