@@ -159,6 +159,48 @@ export class Fifo<T> {
   }
 }
 
+/** Different numbers, in order. Adding and removing take time in proportion to those that are greater. */
+export class SortedIds {
+  readonly #ids: number[] = []
+
+  get size(): number {
+    return this.#ids.length
+  }
+
+  get first(): number | undefined {
+    return this.#ids[0]
+  }
+
+  [Symbol.iterator](): IterableIterator<number> {
+    return [...this.#ids][Symbol.iterator]()
+  }
+
+  add(id: number): void {
+    const at = this.#place(id)
+    if (this.#ids[at] !== id) this.#ids.splice(at, 0, id)
+  }
+
+  delete(id: number): boolean {
+    const at = this.#place(id)
+    return this.#ids[at] === id && this.#ids.splice(at, 1).length === 1
+  }
+
+  clear(): void {
+    this.#ids.length = 0
+  }
+
+  /** Where an id is, or belongs. */
+  #place(id: number): number {
+    let [low, high] = [0, this.#ids.length]
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if ((this.#ids[middle] as number) < id) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
 /** The legal transitions of a state machine: for each state, the states that may follow it. */
 export type Transitions<State extends string> = { readonly [From in State]: readonly State[] }
 

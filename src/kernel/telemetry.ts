@@ -55,7 +55,10 @@ export interface TelemetryEvents {
   unverified: { key: string; staleFor: number }
   /** A work runs without a claim (hit-for-pass): recent results of the key were not kept, so callers do not wait. */
   bypass: { key: string }
-  /** A stored value could not be decoded: another codec wrote it. A Locker computes it again. */
+  /**
+   * A stored value could not be decoded: another codec wrote it. A Locker computes it again; a bus passes over a message, whose id
+   * is `fence` then, or 0 for a message of a topic.
+   */
   undecodable: { key: string; fence: number }
   /** A work was done for this process alone, because Redis was unavailable. */
   unshared: { key: string }

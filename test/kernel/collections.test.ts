@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { Fifo, TransientMap, TransientSet } from '../../src/kernel/collections.ts'
+import { Fifo, SortedIds, TransientMap, TransientSet } from '../../src/kernel/collections.ts'
 
 /** Few keys and many steps: each run rebuilds the collection several times. */
 const STEPS = { minLength: 600, maxLength: 1500 }
@@ -63,4 +63,23 @@ test('collections - a queue is first in, first out', () => {
       }
     }),
   )
+})
+
+test('collections - sorted ids are what a sorted Set is', () => {
+  const ids = new SortedIds()
+  const expected = new Set<number>()
+  for (let step = 0; step < 2000; step++) {
+    const id = (step * 7919) % 101
+    if (step % 3 === 0) assert.equal(ids.delete(id), expected.delete(id))
+    else {
+      ids.add(id)
+      expected.add(id)
+    }
+    const sorted = [...expected].sort((one, other) => one - other)
+    assert.deepEqual([...ids], sorted)
+    assert.equal(ids.first, sorted[0])
+    assert.equal(ids.size, sorted.length)
+  }
+  ids.clear()
+  assert.equal(ids.first, undefined)
 })

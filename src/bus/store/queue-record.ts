@@ -20,6 +20,7 @@
  * Every transition first removes the record if it has expired, and then attachments and consumers whose lease is over, up to
  * {@link MAX_STRUCK} each.
  */
+import { SortedIds } from '../../kernel/collections.ts'
 import type {
   AttachReply,
   AttachRequest,
@@ -68,48 +69,6 @@ export interface Consumer {
 /** A message that is not removed. */
 interface Message extends Omit<Incoming, 'redelivered'> {
   redelivered: number
-}
-
-/** Ids, in order. */
-class SortedIds {
-  readonly #ids: number[] = []
-
-  get size(): number {
-    return this.#ids.length
-  }
-
-  get first(): number | undefined {
-    return this.#ids[0]
-  }
-
-  [Symbol.iterator](): IterableIterator<number> {
-    return [...this.#ids][Symbol.iterator]()
-  }
-
-  add(id: number): void {
-    const at = this.#place(id)
-    if (this.#ids[at] !== id) this.#ids.splice(at, 0, id)
-  }
-
-  delete(id: number): boolean {
-    const at = this.#place(id)
-    return this.#ids[at] === id && this.#ids.splice(at, 1).length === 1
-  }
-
-  clear(): void {
-    this.#ids.length = 0
-  }
-
-  /** Where an id is, or belongs. */
-  #place(id: number): number {
-    let [low, high] = [0, this.#ids.length]
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if ((this.#ids[middle] as number) < id) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
 }
 
 /** What somebody waits for, as `role` and address. */
