@@ -26,6 +26,8 @@ class Push {
   readonly waitsUntil: number | undefined
   readonly resolve: (id: number) => void
   readonly reject: (error: Error) => void
+  /** Whether it was sent to a queue that has been lost since: it may have been pushed there, and received. */
+  mayBePushed = false
 
   constructor(
     message: Outgoing,
@@ -187,7 +189,10 @@ export class Pusher {
     // If the queue was closed, they are rejected with the others.
     this.#blocked = [...batch]
     const recovery = await this.#attachment.recover()
-    if (recovery === 'again' && this.#attachment.place.life !== life) return true
+    if (recovery === 'again' && this.#attachment.place.life !== life) {
+      for (const push of batch) push.mayBePushed = true
+      return true
+    }
     const rest = this.#blocked
     this.#blocked = []
     const key = this.#queue
@@ -212,6 +217,12 @@ export class Pusher {
     return !this.#isFull || this.#mayHaveRoom
   }
 
+  #fullErrorOf({ mayBePushed }: Push): Error {
+    if (!mayBePushed) return this.#fullError()
+    const message = 'The queue was lost, and is full now: the message may have been pushed before'
+    return new UnavailableError(message, { key: this.#queue })
+  }
+
   #fullError(): QueueFullError {
     return new QueueFullError('The queue is full', { key: this.#queue })
   }
@@ -224,7 +235,7 @@ export class Pusher {
     const blocked = this.#blocked.length
     this.#blocked = all.slice(0, blocked).filter(isWaiting)
     for (const push of all.slice(blocked)) if (isWaiting(push)) this.#pending.push(push)
-    for (const push of all) if (!isWaiting(push)) this.#reject(push, this.#fullError())
+    for (const push of all) if (!isWaiting(push)) this.#reject(push, this.#fullErrorOf(push))
     for (const { waitsUntil } of all.filter(isWaiting)) this.#armRoomTimer((waitsUntil ?? now) - now)
   }
 
