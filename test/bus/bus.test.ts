@@ -199,8 +199,8 @@ test('connect - rejects in time, naming what is missing; `online` comes later', 
   assert.ok(ms >= 490 && ms < 1_000, `${ms} ms`)
   assert.deepEqual([bus.isOnline(), bus.isOnline(lostName)], [false, false])
   await lost?.restart()
-  await bus.connect()
   await until(() => events.includes('online'), { what: 'online' })
+  await bus.connect()
   assert.deepEqual(events, [`degraded ${lostName}`, `restored ${lostName}`, 'online'])
 })
 

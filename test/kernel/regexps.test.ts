@@ -7,11 +7,14 @@ import { join, relative } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseSync, Visitor } from 'oxc-parser'
+import { register } from 'tsx/esm/api'
 
 // The backend that needs no other process and no JVM.
 process.env['RECHECK_BACKEND'] = 'pure'
 const { checkSync } = await import('recheck')
 
+// The modules are imported from their sources.
+register()
 const SOURCES = fileURLToPath(new URL('../../src', import.meta.url))
 
 interface Expression {

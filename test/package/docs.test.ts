@@ -8,9 +8,12 @@ import assert from 'node:assert/strict'
 import { access, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { register } from 'tsx/esm/api'
 import { setup } from '../support/setup.ts'
 import { compile } from '../support/type-check.ts'
 
+// The blocks are imported as TypeScript.
+register()
 const ROOT = new URL('../../', import.meta.url)
 /** Where the blocks are written to be run: the depth of files of tests, for their imports. */
 const HERE = new URL('./', import.meta.url)

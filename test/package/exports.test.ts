@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
+import { register } from 'tsx/esm/api'
 
 /** Every subpath with all its names: what other programs are written against. */
 const NAMES: Record<string, { values: string[]; types: string[] }> = {
@@ -353,6 +354,8 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   },
 }
 
+// The entries are imported from their sources.
+register()
 const root = new URL('../../', import.meta.url)
 
 interface Target {

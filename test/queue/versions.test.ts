@@ -3,6 +3,7 @@ import { cp, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { register } from 'tsx/esm/api'
 import { Connection, type QueueOptions, RedisQueue } from '../../src/index.ts'
 import { temporaryFolder } from '../support/lifeline.ts'
 import { LONG } from '../support/locker-scene.ts'
@@ -10,6 +11,9 @@ import { EPSILON } from '../support/lockers.ts'
 import { idle, keysOf, loadQueueScripts, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
+
+// The changed sources are imported.
+register()
 
 /** The package with another FORMAT of records and messages. */
 async function nextVersion(): Promise<typeof import('../../src/index.ts')> {

@@ -26,12 +26,13 @@ export interface CacheUnderTest {
 }
 
 const LISTENING = /Listening on .*?(\d+)[/ }]/gs
-const file = (name: string): string => fileURLToPath(import.meta.resolve(name))
+const SERVER = fileURLToPath(import.meta.resolve('http-cache-tests/server/server.mjs'))
+const CLIENT = fileURLToPath(new URL('./client.ts', import.meta.url))
 
 /** Runs the public suite against examples/reverse-proxy.ts, with the suite's own server behind it. */
 export async function runSuite({ processes, redis, shareSetCookie }: CacheUnderTest): Promise<Tally> {
   const env = { npm_config_protocol: 'http', npm_config_port: '0', npm_config_pidfile: '/dev/null' }
-  await using origin = new Program([file('http-cache-tests/server/server.mjs')], env)
+  await using origin = new Program([SERVER], env)
   const [, originPort] = await origin.wrote(LISTENING)
   await using proxy = new Program([
     ...['--import', 'tsx', 'examples/reverse-proxy.ts'],
@@ -40,7 +41,7 @@ export async function runSuite({ processes, redis, shareSetCookie }: CacheUnderT
     ...(shareSetCookie ? ['--share-set-cookie'] : []),
   ])
   const [, port] = await proxy.wrote(LISTENING, processes)
-  await using client = new Program(['--import', 'tsx', file('./client.ts'), `http://localhost:${port}`])
+  await using client = new Program(['--import', 'tsx', CLIENT, `http://localhost:${port}`])
   return tally(JSON.parse(await client.output()))
 }
 
