@@ -345,6 +345,23 @@ onBothStores('consume - readers remove nothing: each gets every message, from wh
   assert.deepEqual(b.received, [7])
 })
 
+onBothStores('consume - a reader whose place is behind the last message begins there', async (w) => {
+  const [producer, reader] = [await member(w), await member(w)]
+  await pushAll(producer.queue, upTo(3))
+  await reader.queue.consume({ remove: false, index: 1000, prefetch: 1 })
+  let pushed = 3
+  const goesOn = async () => {
+    await producer.queue.push(++pushed)
+    return reader.received.length > 2
+  }
+  await until(goesOn, { what: 'the reader to go on' })
+  await until(() => reader.received.at(-1) === pushed, { what: 'the messages' })
+  // The first time that it reads may come after a push.
+  const [first = 0] = reader.received
+  assert.ok(first > 3)
+  assert.deepEqual(reader.received, upTo(pushed).slice(first - 1))
+})
+
 onBothStores('consume - a long log is read in order, in several fetches', async (w) => {
   const [producer, reader] = [await member(w), await member(w)]
   await pushAll(producer.queue, upTo(2000))

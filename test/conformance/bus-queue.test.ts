@@ -1112,6 +1112,7 @@ testConformance({
       'if #messages < count then isAll',
       'if #messages <= count then isAll',
     ),
+    'a reader that waits at a place that was lost': mutant('after = math.min(after, last)\n', ''),
     'what is closed and forgotten': mutant("return 'C' end", 'end'),
     'a queue that is not reserved': mutant("~= token then return 'U' end", "== 'x' then return 'U' end"),
     'what remains of an expired queue': mutant(

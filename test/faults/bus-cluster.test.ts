@@ -135,7 +135,7 @@ describe('a bus on a cluster', () => {
       await using a = await busOn(cluster)
       await using b = await busOn(cluster)
       const { received } = await consumer(b, name, { lease: 20_000, ...options })
-      const load = new BusLoad(await producer(a, name))
+      await using load = new BusLoad(await producer(a, name))
       const slot = await cluster.slotOf(keyOf(name))
       for (let round = 0; round < 2; round++) {
         await load.more(100)
@@ -199,7 +199,7 @@ test('B2 B4 cluster - a node is lost and its replica takes over: pushes and cons
   await using a = await busOn(cluster, 3000)
   await using b = await busOn(cluster, 3000)
   const { received } = await consumer(b, 'q', { reliable: true, prefetch: 5, lease: 20_000 })
-  const load = new BusLoad(await producer(a, 'q'))
+  await using load = new BusLoad(await producer(a, 'q'))
   await load.more(100)
   await (await nodeOf(cluster, 'q')).kill()
   await load.more(100, 40_000)

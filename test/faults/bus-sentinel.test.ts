@@ -10,7 +10,7 @@ import { until } from '../support/wait.ts'
 class Stage implements AsyncDisposable {
   readonly set: SentinelSet
   readonly buses: readonly Bus[]
-  readonly loads: { load: BusLoad; received: unknown[]; isReader: boolean }[] = []
+  readonly loads: { load: BusLoad; received: unknown[] }[] = []
   readonly #watch: MortalityWatch
 
   private constructor(set: SentinelSet) {
@@ -39,7 +39,7 @@ class Stage implements AsyncDisposable {
       // A reader learns that the queue was lost when it renews its attachment.
       await Promise.all([producer.attach({ ttl: 6000 }), consumer.attach({ ttl: 6000 })])
       await consumer.consume({ lease: 3000, ...options })
-      stage.loads.push({ load: new BusLoad(producer), received, isReader: options.remove === false })
+      stage.loads.push({ load: new BusLoad(producer), received })
     }
     await stage.more(50)
     return stage
@@ -52,15 +52,14 @@ class Stage implements AsyncDisposable {
   /** Each push has settled, and its error is typed. All consumers go on, and get what was pushed last. */
   async end(): Promise<void> {
     const counts = this.loads.map(({ received }) => received.length)
-    // The new master may not have had all messages. A reader goes on when the ids have come to where it was.
     const goesOn = () => this.loads.every(({ received }, n) => received.length > (counts[n] ?? 0))
     await until(goesOn, { what: 'all to go on', timeout: 40_000 })
-    for (const { load, received, isReader } of this.loads) {
+    for (const { load, received } of this.loads) {
       await load.stop()
       for (const code of load.codes) assert.equal(code, 'E_UNAVAILABLE')
       load.assertPushed(received)
       const last = load.pushed.at(-1)
-      if (!isReader) await until(() => received.includes(last), { what: 'the messages', timeout: 20_000 })
+      await until(() => received.includes(last), { what: 'the messages', timeout: 20_000 })
     }
   }
 

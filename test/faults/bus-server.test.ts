@@ -197,7 +197,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
         // A reader learns of it when it renews its attachment.
         const { queue } = await a.queue(name, { ttl: 4000 })
         const { received } = await b.consumer({ lease: 2000, ...options }, name, 4000)
-        const load = new BusLoad(queue)
+        await using load = new BusLoad(queue)
         for (let round = 0; round < 3; round++) {
           await load.more(100)
           if (how === 'FLUSHALL') await s.t.server.call('FLUSHALL')
@@ -300,7 +300,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
     const flushing = (async () => {
       while (!isOver) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
-    const load = new BusLoad(queue)
+    await using load = new BusLoad(queue)
     await load.more(1000)
     isOver = true
     await flushing
@@ -328,7 +328,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
           )
       })
       await consuming.consume({ lease: 30_000, ...options })
-      const load = new BusLoad(queue)
+      await using load = new BusLoad(queue)
       for (let round = 0; round < 3; round++) {
         await load.more(200)
         await s.t.server.restart()

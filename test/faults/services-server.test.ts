@@ -16,31 +16,41 @@ interface Outcome {
   ran: string | undefined
 }
 
+/** Calls that are made at once, and that are under way at most. */
+const AT_ONCE = 10
+const MOST_UNDER_WAY = 200
+
 /** Calls again and again, until it is stopped. */
-class Load {
+class Load implements AsyncDisposable {
   readonly outcomes: Promise<Outcome>[] = []
   readonly #call: (name: string) => Promise<unknown>
   readonly #loading: Promise<void>
   #going = true
+  #underWay = 0
 
-  constructor(call: (name: string) => Promise<unknown>, perMs = 5) {
+  constructor(call: (name: string) => Promise<unknown>) {
     this.#call = call
-    this.#loading = this.#load(perMs)
+    this.#loading = this.#load()
   }
 
-  async #load(perMs: number): Promise<void> {
+  async #load(): Promise<void> {
     for (let n = 0; this.#going; n++) {
-      for (const name of namesOf(perMs, `${n}/`)) this.outcomes.push(this.#one(name))
+      // As many as a slow machine answers.
+      if (this.#underWay < MOST_UNDER_WAY)
+        for (const name of namesOf(AT_ONCE, `${n}/`)) this.outcomes.push(this.#one(name))
       await sleep(1)
     }
   }
 
   async #one(name: string): Promise<Outcome> {
+    this.#underWay++
     try {
       return { name, value: await this.#call(name), code: undefined, ran: 'yes' }
     } catch (error) {
       const { code, ran } = error instanceof SoloflightError ? error : { code: String(error), ran: undefined }
       return { name, value: undefined, code, ran }
+    } finally {
+      this.#underWay--
     }
   }
 
@@ -54,6 +64,10 @@ class Load {
     this.#going = false
     await this.#loading
     return Promise.all(this.outcomes)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
   }
 }
 
@@ -84,7 +98,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
     const flushing = (async () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
-    const load = new Load((name) => s.remote.emit('echo', name))
+    await using load = new Load((name) => s.remote.emit('echo', name))
     for (let part = 0; part < 3; part++) await load.more(250)
     going = false
     await flushing
@@ -115,7 +129,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
     await until(() => s.runs.length === 50, { what: 'all to run' })
     await s.t.server.call('FLUSHALL')
     s.hold = undefined
-    const load = new Load((name) => s.remote.emit('echo', name))
+    await using load = new Load((name) => s.remote.emit('echo', name))
     for (let round = 0; round < 6; round++) {
       await load.more(200)
       await s.t.server.call('FLUSHALL')
@@ -140,7 +154,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
       const results = Promise.all(held.map((name) => s.remote.emit('echo', name)))
       await until(() => s.runs.length === 50, { what: 'all to run' })
       s.hold = undefined
-      const load = new Load((name) => s.remote.emit('echo', name), 20)
+      await using load = new Load((name) => s.remote.emit('echo', name))
       await load.more(500)
       await s.t.server.restart()
       hold.resolve()
@@ -158,7 +172,7 @@ describe('the server loses state', { concurrency: 2 }, () => {
       server: { persistence: true },
       unavailableAfter: 5000,
     })
-    const load = new Load((name) => s.work.emit('run', { name, ms: 1 }))
+    await using load = new Load((name) => s.work.emit('run', { name, ms: 1 }))
     await load.more(500)
     await s.t.server.restart()
     await load.more(500)
@@ -237,7 +251,7 @@ describe('the server is away', { concurrency: 2 }, () => {
 
   test('U2 V1 V2 killed and back - under load: processes live on, and serve again', async () => {
     await using s = await ServicesScene.start(600, [{}, {}], { unavailableAfter: 300 })
-    const load = new Load((name) => s.work.emit('run', { name, ms: 2 }))
+    await using load = new Load((name) => s.work.emit('run', { name, ms: 2 }))
     for (let round = 0; round < 2; round++) {
       await load.more(300)
       await s.t.server.kill()

@@ -163,6 +163,8 @@ onBothStores('pemit - the number of tries is checked', async (w) => {
       `${tries}`,
     )
   await assert.rejects(remote.pemit(-1, 'do'), /^TypeError: Expected `within` or `signal`/)
+  // It is connected then.
+  await assert.rejects(remote.emit('do'), { code: 'E_NO_SERVICE' })
   await assert.rejects(remote.with({ within: 50 }).pemit(-1, 'do'), { code: 'E_NO_SERVICE' })
 })
 

@@ -7,12 +7,14 @@ import type { CommonPlan, FaultyServer } from './world.ts'
 /** A request without a reply. */
 interface Request {
   name: string
-  /** Runs it at the server. May run twice, if its reply was lost. */
-  execute: () => Promise<unknown>
+  /** Runs it at the server. May run twice, if its reply was lost: `isRepeated`, it was sent before. */
+  execute: (isRepeated: boolean) => Promise<unknown>
   answer: (reply: unknown) => void
   refuse: (error: Error) => void
   /** Whether its time limit is over. */
   isOver: () => boolean
+  /** How often it was sent. */
+  sent: number
 }
 
 /**
@@ -58,7 +60,12 @@ export class Link {
   }
 
   /** Sends a request and resolves to its reply, or rejects after `within`. `late` receives a reply that came after that. */
-  call<T>(name: string, execute: () => Promise<T>, within: number, late?: (reply: T) => void): Promise<T> {
+  call<T>(
+    name: string,
+    execute: (isRepeated: boolean) => Promise<T>,
+    within: number,
+    late?: (reply: T) => void,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new ClosedError('The connection is closed'))
       let given = false
@@ -76,6 +83,7 @@ export class Link {
           reject(error)
         },
         isOver: () => given,
+        sent: 0,
       }
       const timer = this.#process.clock.after(within, () => {
         given = true
@@ -98,14 +106,15 @@ export class Link {
 
   #send(request: Request): void {
     this.#unanswered.add(request)
+    const isRepeated = ++request.sent > 1
     const epoch = this.#epoch
     const arrival = this.#scheduler.now + this.#delay()
     this.#lastArrival = this.#plan.ordered ? Math.max(arrival, this.#lastArrival) : arrival
-    this.#arrive(request, epoch, this.#lastArrival)
+    this.#arrive(request, epoch, this.#lastArrival, isRepeated)
   }
 
-  #arrive(request: Request, epoch: number, at: number): void {
-    const run = () => this.#run(request, epoch)
+  #arrive(request: Request, epoch: number, at: number, isRepeated: boolean): void {
+    const run = () => this.#run(request, epoch, isRepeated)
     this.#scheduler.at(at, () => {
       const { frozenUntil } = this.#server
       if (frozenUntil <= this.#scheduler.now && this.#held.length === 0) return run()
@@ -120,11 +129,11 @@ export class Link {
     if (this.#held.length > 0) this.#scheduler.at(frozenUntil, this.#thaw)
   }
 
-  #run(request: Request, epoch: number): void {
+  #run(request: Request, epoch: number, isRepeated: boolean): void {
     // A request of an earlier connection may still arrive; its reply is lost.
     if (epoch < this.#epoch && this.#random.chance(0.5)) return
     this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
-    void request.execute().then((reply) => this.#reply(request, epoch, reply))
+    void request.execute(isRepeated).then((reply) => this.#reply(request, epoch, reply))
   }
 
   #reply(request: Request, epoch: number, reply: unknown): void {

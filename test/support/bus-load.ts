@@ -9,7 +9,7 @@ import { until } from './wait.ts'
 const AT_ONCE = 5
 
 /** Pushes 1, 2, … to a queue, a few at once, until it is stopped. */
-export class BusLoad {
+export class BusLoad implements AsyncDisposable {
   /** What was pushed for certain, and what perhaps. */
   readonly pushed: number[] = []
   readonly maybe: number[] = []
@@ -48,6 +48,10 @@ export class BusLoad {
   async stop(): Promise<void> {
     this.#isOver = true
     await this.#loading
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop()
   }
 
   /** No other value was pushed than these. */

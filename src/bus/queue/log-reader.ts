@@ -52,7 +52,9 @@ export class LogReader implements MessageSource {
     if (reply.kind !== 'taken') return reply
     // What was fetched before it is lost, or the queue was remade.
     if (losses !== this.#losses) return { kind: 'lost' }
-    this.#after = reply.messages.at(-1)?.id ?? this.#after
+    // Lower than before, if the queue has lost messages.
+    this.#handed = Math.min(this.#handed, (reply.messages[0]?.id ?? reply.after + 1) - 1)
+    this.#after = reply.after
     return reply
   }
 

@@ -26,8 +26,6 @@ class Push {
   readonly waitsUntil: number | undefined
   readonly resolve: (id: number) => void
   readonly reject: (error: Error) => void
-  /** Whether it was sent to a queue that has been lost since: it may have been pushed there, and received. */
-  mayBePushed = false
 
   constructor(
     message: Outgoing,
@@ -165,7 +163,7 @@ export class Pusher {
     }
     try {
       const reply = await member.instance.queues.push(this.#queue, request, this.#context.within)
-      if (reply.kind === 'detached') return await this.#onDetached(batch, life)
+      if (reply.kind === 'detached') return await this.#onDetached(batch, life, reply.isRepeated)
       tell(reply.count)
       for (const [index, push] of batch.entries()) {
         if (index === reply.count) break
@@ -182,26 +180,26 @@ export class Pusher {
   }
 
   /**
-   * The instance does not know the attachment. In another life of the queue the messages are sent again. In the same one they may
-   * have been pushed before the lease was over: the request may have been sent twice, and its number is forgotten.
+   * The instance does not know the attachment. If the queue was lost, the messages are sent to its next life. But if the request was
+   * sent twice, the first may have pushed them: they may have been received before the queue was lost, or before the lease was
+   * over.
    */
-  async #onDetached(batch: readonly Push[], life: string): Promise<boolean> {
+  async #onDetached(batch: readonly Push[], life: string, isRepeated = false): Promise<boolean> {
     // If the queue was closed, they are rejected with the others.
     this.#blocked = [...batch]
     const recovery = await this.#attachment.recover()
-    if (recovery === 'again' && this.#attachment.place.life !== life) {
-      for (const push of batch) push.mayBePushed = true
-      return true
-    }
+    const isLost = recovery === 'again' && this.#attachment.place.life !== life
+    if (isLost && !isRepeated) return true
     const rest = this.#blocked
     this.#blocked = []
     const key = this.#queue
     const error =
       recovery === 'lost'
         ? new NotAttachedError('The queue is not attached any more', { key })
-        : new UnavailableError('The lease of this process was over: the message may have been pushed', {
-            key,
-          })
+        : new UnavailableError(
+            `The ${isLost ? 'queue was lost' : 'lease of this process was over'}: the message may have been pushed`,
+            { key },
+          )
     for (const push of rest) this.#reject(push, error)
     // Others may have come meanwhile.
     return recovery !== 'lost'
@@ -217,12 +215,6 @@ export class Pusher {
     return !this.#isFull || this.#mayHaveRoom
   }
 
-  #fullErrorOf({ mayBePushed }: Push): Error {
-    if (!mayBePushed) return this.#fullError()
-    const message = 'The queue was lost, and is full now: the message may have been pushed before'
-    return new UnavailableError(message, { key: this.#queue })
-  }
-
   #fullError(): QueueFullError {
     return new QueueFullError('The queue is full', { key: this.#queue })
   }
@@ -235,7 +227,7 @@ export class Pusher {
     const blocked = this.#blocked.length
     this.#blocked = all.slice(0, blocked).filter(isWaiting)
     for (const push of all.slice(blocked)) if (isWaiting(push)) this.#pending.push(push)
-    for (const push of all) if (!isWaiting(push)) this.#reject(push, this.#fullErrorOf(push))
+    for (const push of all) if (!isWaiting(push)) this.#reject(push, this.#fullError())
     for (const { waitsUntil } of all.filter(isWaiting)) this.#armRoomTimer((waitsUntil ?? now) - now)
   }
 

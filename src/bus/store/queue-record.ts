@@ -33,6 +33,7 @@ import type {
   PushRequest,
   QueueInfo,
   QueueSignal,
+  Read,
   RenewalReply,
   Taken,
   TakeRequest,
@@ -380,14 +381,15 @@ export class QueueRecord {
     this.#wakeConsumers(life, wasHolder ? Math.max(1, available) : available, context)
   }
 
-  read(address: string, after: number, want: number, context: QueueContext): Taken | Detached {
+  read(address: string, after: number, want: number, context: QueueContext): Read | Detached {
     const life = this.#attached(address, context)
     if (!life) return { kind: 'detached' }
+    const from = Math.min(after, life.last)
     const limit = Math.min(want, MAX_BATCH)
     const found: Message[] = []
     const [oldest = 0] = life.messages.keys()
     // One more than is wanted shows whether there are more.
-    for (let id = Math.max(after + 1, oldest); id <= life.last && found.length <= limit; id++) {
+    for (let id = Math.max(from + 1, oldest); id <= life.last && found.length <= limit; id++) {
       const message = life.messages.get(id)
       if (message) found.push(message)
     }
@@ -395,7 +397,15 @@ export class QueueRecord {
     const isAll = messages.length === found.length
     if (isAll) wait(life, `reader ${address}`, context)
     else life.waiting.delete(`reader ${address}`)
-    return { kind: 'taken', messages: messages.map(incoming), isAll, askAfter: undefined, fence: 0 }
+    const reached = messages.at(-1)?.id ?? from
+    return {
+      kind: 'taken',
+      messages: messages.map(incoming),
+      isAll,
+      askAfter: undefined,
+      fence: 0,
+      after: reached,
+    }
   }
 
   /** ms until the first lease of another consumer ends. */

@@ -98,6 +98,8 @@ export type AttachReply = Attached | { readonly kind: 'closed' | 'unreserved' }
 /** The address is not attached: its lease is over, or the queue was closed, has expired, or was lost with its server. */
 export interface Detached {
   readonly kind: 'detached'
+  /** The request was sent more than once: it may have taken effect before, and its reply was lost. */
+  readonly isRepeated?: boolean
 }
 
 /** A message to be pushed. */
@@ -167,6 +169,12 @@ export interface Taken {
   readonly fence: number
 }
 
+/** What a reader receives. */
+export interface Read extends Taken {
+  /** Where it goes on: the id of the last message; the last id of the queue if that is lower, as after a loss of messages. */
+  readonly after: number
+}
+
 /** The address does not consume: its lease is over. What it held was returned or dropped. */
 export interface Lost {
   readonly kind: 'lost'
@@ -223,7 +231,7 @@ export interface QueueStore {
   /** Ends consumption: returns what the consumer holds, in order. */
   leave(queue: string, request: LeaveRequest, within: number): Promise<void>
   /** Reads up to `want` messages with ids above `after`, and removes none. */
-  read(queue: string, address: string, after: number, want: number, within: number): Promise<Taken | Detached>
+  read(queue: string, address: string, after: number, want: number, within: number): Promise<Read | Detached>
 
   /** Resolves with undefined if there is no queue. */
   inspect(queue: string, within: number): Promise<QueueInfo | undefined>

@@ -140,6 +140,25 @@ class ScriptRequest implements Request {
   }
 }
 
+/** Counts how often a request is sent: again after a reconnection, if there was no reply. */
+export class CountedRequest implements Request {
+  readonly #request: Request
+  sent = 0
+
+  constructor(request: Request) {
+    this.#request = request
+  }
+
+  get key(): string | undefined {
+    return this.#request.key
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    this.sent++
+    return this.#request.send(sender)
+  }
+}
+
 /** Receives the outcome of a call: exactly one of `onReply` and `onError` is called, once. */
 export interface ReplyHandler {
   onReply(reply: unknown): void

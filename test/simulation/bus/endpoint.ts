@@ -104,8 +104,8 @@ export class BusEndpoint implements Instance, BusPeer {
     }, false)
   }
 
-  #call<T>(name: string, run: () => T, within: number): Promise<T> {
-    return this.link.call(`p${this.process} ${name}`, async () => run(), within)
+  #call<T>(name: string, run: (isRepeated: boolean) => T, within: number): Promise<T> {
+    return this.link.call(`p${this.process} ${name}`, async (isRepeated) => run(isRepeated), within)
   }
 
   #queueStore(): QueueStore {
@@ -133,7 +133,10 @@ export class BusEndpoint implements Instance, BusPeer {
       push: (queue, request, within) =>
         this.#call(
           `push ${queue} ${request.number}: ${request.messages.length}`,
-          () => port.push(queue, request),
+          (isRepeated) => {
+            const reply = port.push(queue, request)
+            return reply.kind === 'detached' ? { ...reply, isRepeated } : reply
+          },
           within,
         ),
       consume: (queue, request, within) =>

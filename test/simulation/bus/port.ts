@@ -9,6 +9,7 @@ import type {
   Pushed,
   PushRequest,
   QueueInfo,
+  Read,
   RenewalReply,
   Resumed,
   Taken,
@@ -27,7 +28,7 @@ export interface BusPort {
   consume(queue: string, request: ConsumeRequest): boolean | Detached
   take(queue: string, request: TakeRequest): Taken | Lost | Detached
   leave(queue: string, request: LeaveRequest): void
-  read(queue: string, address: string, after: number, want: number): Taken | Detached
+  read(queue: string, address: string, after: number, want: number): Read | Detached
   inspect(queue: string): QueueInfo | undefined
   flush(queue: string): number
   remove(queue: string, address: string): boolean

@@ -231,6 +231,21 @@ export const BUS_MUTATIONS: readonly BusMutation[] = [
     },
   },
   {
+    name: 'a push that is sent again to a queue that is lost, though it may have been pushed',
+    plan: (plan) => {
+      Object.assign(plan.faults, { cut: 15, flush: 6 })
+      plan.acts.push = 10
+    },
+    client: (instance) => {
+      const { queues } = instance
+      const push: QueueStore['push'] = async (queue, request, within) => {
+        const reply = await queues.push(queue, request, within)
+        return reply.kind === 'detached' ? { ...reply, isRepeated: false } : reply
+      }
+      return wrapped(instance, { queues: { push } })
+    },
+  },
+  {
     name: 'a reader that passes over a message',
     plan: (plan) => Object.assign(plan, { modes: { ...only('reader'), reliable: 1 } }),
     server: (port) => ({

@@ -1,5 +1,5 @@
 import { newId } from '../../../../kernel/keys.ts'
-import type { Script } from '../../../../kernel/redis/call.ts'
+import { CountedRequest, type Request, type Script } from '../../../../kernel/redis/call.ts'
 import type { Connection } from '../../../../kernel/redis/connection.ts'
 import type {
   AttachReply,
@@ -13,6 +13,7 @@ import type {
   QueueInfo,
   QueueListener,
   QueueStore,
+  Read,
   Renewal,
   RenewalReply,
   Taken,
@@ -120,7 +121,9 @@ export class RedisQueueStore implements QueueStore {
     const { address, number, messages, awaitsRoom } = request
     const head = [address, encodeNumber(number), encodeFlag(awaitsRoom)]
     const args = [...head, ...encodeMessages(messages)]
-    return parsePushReply(await this.#call(this.#scripts.push, queue, args, within))
+    const counted = new CountedRequest(this.#request(this.#scripts.push, this.#keysOf(queue).all, args))
+    const reply = parsePushReply(await this.#connection.call(counted, within))
+    return reply.kind === 'detached' && counted.sent > 1 ? { ...reply, isRepeated: true } : reply
   }
 
   async consume(queue: string, request: ConsumeRequest, within: number): Promise<boolean | Detached> {
@@ -148,7 +151,7 @@ export class RedisQueueStore implements QueueStore {
     after: number,
     want: number,
     within: number,
-  ): Promise<Taken | Detached> {
+  ): Promise<Read | Detached> {
     const args = [address, encodeNumber(after), encodeNumber(want)]
     return parseReadReply(await this.#call(this.#scripts.read, queue, args, within))
   }
@@ -197,9 +200,13 @@ export class RedisQueueStore implements QueueStore {
     return this.#run(script, this.#keysOf(queue).all, args, within)
   }
 
-  /** Adds the ARGV that each script begins with. */
   #run(script: Script, keys: readonly string[], args: readonly Argument[], within: number): Promise<unknown> {
+    return this.#connection.call(this.#request(script, keys, args), within)
+  }
+
+  /** Adds the ARGV that each script begins with. */
+  #request(script: Script, keys: readonly string[], args: readonly Argument[]): Request {
     const { inboxPrefix, cluster } = this.#connection
-    return this.#connection.call(script.with(keys, [inboxPrefix, encodeFlag(cluster), ...args]), within)
+    return script.with(keys, [inboxPrefix, encodeFlag(cluster), ...args])
   }
 }

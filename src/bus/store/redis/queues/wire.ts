@@ -9,6 +9,7 @@ import type {
   Pushed,
   QueueInfo,
   QueueSignal,
+  Read,
   RenewalReply,
   Taken,
 } from '../../store.ts'
@@ -94,9 +95,10 @@ export function parseConsumeReply(reply: unknown): boolean | Detached {
   return isText(reply, 'D') ? DETACHED : Number(reply) === 1
 }
 
-export function parseReadReply(reply: unknown): Taken | Detached {
+export function parseReadReply(reply: unknown): Read | Detached {
   const taken = parseTakeReply(reply)
-  return taken.kind === 'lost' ? refuse(reply) : taken
+  if (taken.kind === 'lost') return refuse(reply)
+  return taken.kind === 'taken' ? { ...taken, fence: 0, after: taken.fence } : taken
 }
 
 export function parseTakeReply(reply: unknown): Taken | Lost | Detached {

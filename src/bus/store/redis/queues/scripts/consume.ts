@@ -254,12 +254,13 @@ return 1
 
 /**
  * ARGV    3 address  4 after this id  5 how many it wants
- * returns as the script that takes
+ * returns as the script that takes, with the id from which it goes on in the place of the fence
  */
 export const READ: string = /* lua */ `
 local address, after, limit = ARGV[3], num(ARGV[4]), math.min(num(ARGV[5]), ${MAX_BATCH})
 openQueue(address)
 if not attachment then return 'D' end
+after = math.min(after, last)
 local ids, fields, bodies, bytes, largest, isAll, toRead = {}, {}, {}, 0, 1, nil, ${FIRST_READ}
 repeat
   local fitting = math.max(1, math.floor((${MAX_BATCH_BYTES} - bytes) / largest))
@@ -285,7 +286,7 @@ if isAll then
 else
   redis.call('ZREM', waitingKey, 'r' .. address)
 end
-local reply = { (isAll and '1' or '0') .. ' -1 0' }
+local reply = { (isAll and '1' or '0') .. ' -1 ' .. int(after) }
 if #ids > 0 then
   local marks = redis.call('HMGET', turnsKey, unpack(ids))
   for n, id in ipairs(ids) do
