@@ -8,6 +8,8 @@ export interface Route {
   via: 'queue' | 'pubsub'
   /** Every message of a queue is acknowledged as it comes. */
   reliable: boolean
+  /** Messages that a receiver may hold without having acknowledged them, where that is an option. */
+  prefetch?: number
   kind: Kind
 }
 

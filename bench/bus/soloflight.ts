@@ -18,7 +18,7 @@ export const open: OpenBus = async (servers) => {
       await queue.attach()
       return (message) => queue.push(message)
     },
-    receiver: async ({ name, via, reliable }, hear) => {
+    receiver: async ({ name, via, reliable, prefetch }, hear) => {
       if (via === 'pubsub') {
         const pubsub = bus.pubsub<Message>(name)
         pubsub.on('message', (message: Message) => hear(message))
@@ -32,12 +32,12 @@ export const open: OpenBus = async (servers) => {
         if (reliable) acknowledged = queue.ack(id)
       })
       await queue.attach()
-      await queue.consume({ reliable })
+      await queue.consume({ reliable, prefetch })
       return {
         restart: async () => {
           await acknowledged
           await queue.stop()
-          await queue.consume({ reliable })
+          await queue.consume({ reliable, prefetch })
         },
       }
     },

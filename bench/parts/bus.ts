@@ -12,9 +12,25 @@ import { sum } from '../statistics.ts'
 const NAMES: readonly BusName[] = ['soloflight', 'busmq']
 const QUICK: readonly BusName[] = ['soloflight']
 
-/** Strings and objects, by default and reliably. */
-export const ROUTES: readonly Route[] = [false, true].flatMap((reliable) =>
-  KINDS.map((kind) => ({ name: `bus-${reliable ? 'reliable-' : ''}${kind}`, via: 'queue', reliable, kind })),
+/**
+ * How messages are consumed: by default, reliably, and reliably with 50 that are not acknowledged. busmq hands over the next one
+ * whatever is not acknowledged, without a limit; we hold one at a time unless told otherwise.
+ */
+const MODES: readonly Pick<Route, 'reliable' | 'prefetch'>[] = [
+  { reliable: false },
+  { reliable: true },
+  { reliable: true, prefetch: 50 },
+]
+
+/** Strings and objects, in each mode. */
+export const ROUTES: readonly Route[] = MODES.flatMap(({ reliable, prefetch }) =>
+  KINDS.map((kind) => ({
+    name: ['bus', reliable && 'reliable', prefetch, kind].filter(Boolean).join('-'),
+    via: 'queue',
+    reliable,
+    ...(prefetch !== undefined && { prefetch }),
+    kind,
+  })),
 )
 
 /** At least so much of the rate of busmq, and what is aimed at. */
@@ -36,7 +52,8 @@ interface Result {
   faults: ReadonlyMap<Pair, number>
 }
 
-export const labelOf = ({ kind, reliable }: Route) => `${kind}${reliable ? ', reliable' : ''}`
+export const labelOf = ({ kind, reliable, prefetch }: Route) =>
+  [kind, reliable && 'reliable', prefetch && `prefetch ${prefetch}`].filter(Boolean).join(', ')
 
 /** `build`: the library that they measure. Each library and each build has queues of its own. */
 export async function openPair(name: BusName, { server }: Stage, build?: Build): Promise<Pair> {

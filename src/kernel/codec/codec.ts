@@ -96,15 +96,46 @@ const MAX_DEPTH = 1000
 /** An object whose only key is this represents a value that JSON cannot. */
 const ESCAPE = '$'
 
-type Path = (string | number)[]
+/** What JSON would change, and where it stands: the steps from there up to the root. */
+class Refusal {
+  readonly what: string
+  readonly steps: (string | number)[] = []
 
-function pathOf(path: Path): string {
-  return `$${path.map((step) => (typeof step === 'number' ? `[${step}]` : /^[A-Za-z_]\w*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`)).join('')}`
+  constructor(what: string) {
+    this.what = what
+  }
+
+  /** As an error about the whole value. What is too deep may be a cycle: that is not looked for before. */
+  in(value: unknown): CodecError {
+    const path = this.steps.toReversed()
+    const cycle = path.length === MAX_DEPTH ? cycleOn(path, value) : undefined
+    const steps = cycle ?? path
+    const what = cycle ? 'A cycle' : this.what
+    const shown = steps.length > 12 ? [...steps.slice(0, 12), '…'] : steps
+    return new CodecError(`${what} at ${pathOf(shown)} cannot be represented in JSON`)
+  }
 }
 
-function refuse(path: Path, what: string): never {
-  const shown = path.length > 12 ? [...path.slice(0, 12), '…'] : path
-  throw new CodecError(`${what} at ${pathOf(shown)} cannot be represented in JSON`)
+function pathOf(steps: readonly (string | number)[]): string {
+  return `$${steps.map((step) => (typeof step === 'number' ? `[${step}]` : /^[A-Za-z_]\w*$/.test(step) ? `.${step}` : `[${JSON.stringify(step)}]`)).join('')}`
+}
+
+/** The first part of a path, up to an object that contains itself; undefined: there is none. */
+function cycleOn(path: readonly (string | number)[], value: unknown): (string | number)[] | undefined {
+  const ancestors = new Set([value])
+  let part = value
+  for (const [index, step] of path.entries()) {
+    part = (part as Record<string | number, unknown>)[step]
+    if (ancestors.has(part)) return path.slice(0, index + 1)
+    ancestors.add(part)
+  }
+  return undefined
+}
+
+/** What is thrown on, once the part that is refused is known to stand behind this step. */
+function behind(step: string | number, error: unknown): unknown {
+  if (error instanceof Refusal) error.steps.push(step)
+  return error
 }
 
 /** Whether an object is the `Object.prototype` of this realm or another. */
@@ -139,19 +170,28 @@ export interface JsonValidatorOptions {
   plain?: boolean
 }
 
-/** Visits every part of a value once. Throws a CodecError that names the path of the first part that JSON would change. */
+/**
+ * Visits every part of a value once. Throws a CodecError that names the path of the first part that JSON would change. Each
+ * value that is encoded passes it: the path is put together only when a part is refused.
+ */
 export class JsonValidator {
   /** Whether the value has parts that must be escaped, because JSON cannot represent them. */
   needsEscape = false
   readonly #plain: boolean
-  readonly #path: Path = []
-  readonly #ancestors = new Set<object>()
 
   constructor({ plain = false }: JsonValidatorOptions = {}) {
     this.#plain = plain
   }
 
   validate(value: unknown): void {
+    try {
+      this.#visit(value, 0)
+    } catch (error) {
+      throw error instanceof Refusal ? error.in(value) : error
+    }
+  }
+
+  #visit(value: unknown, depth: number): void {
     switch (typeof value) {
       case 'string':
         if (this.#plain) this.#text(value)
@@ -166,58 +206,63 @@ export class JsonValidator {
         this.#notInJson('undefined')
         return
       case 'object':
-        if (value !== null) this.#object(value)
+        if (value !== null) this.#object(value, depth)
         return
       default:
-        refuse(this.#path, `A ${typeof value}`)
+        throw new Refusal(`A ${typeof value}`)
     }
   }
 
   /** A value that is not representable in JSON, but can be escaped. */
   #notInJson(what: string): void {
-    if (this.#plain) refuse(this.#path, what)
+    if (this.#plain) throw new Refusal(what)
     this.needsEscape = true
   }
 
   /** A lone surrogate has no encoding in UTF-8. */
   #text(text: string): void {
-    if (!text.isWellFormed()) refuse(this.#path, 'A lone surrogate')
+    if (!text.isWellFormed()) throw new Refusal('A lone surrogate')
   }
 
-  #object(value: object): void {
-    if (kindOf(value)) return this.#notInJson('A binary value')
-    if (this.#ancestors.has(value)) refuse(this.#path, 'A cycle')
-    if (this.#ancestors.size === MAX_DEPTH) refuse(this.#path, `Nesting deeper than ${MAX_DEPTH}`)
-    this.#ancestors.add(value)
-    if (Array.isArray(value)) this.#array(value)
-    else this.#fields(value)
-    if (hasToJson(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}, with toJSON,`)
-    this.#ancestors.delete(value)
+  #object(value: object, depth: number): void {
+    if (depth === MAX_DEPTH) throw new Refusal(`Nesting deeper than ${MAX_DEPTH}`)
+    const isArray = Array.isArray(value)
+    if (!isArray && Object.getPrototypeOf(value) !== Object.prototype && kindOf(value))
+      return this.#notInJson('A binary value')
+    if (isArray) this.#array(value, depth)
+    else this.#fields(value, depth)
+    if (hasToJson(value)) throw new Refusal(`An instance of ${nameOfClass(value)}, with toJSON,`)
   }
 
-  #array(value: unknown[]): void {
-    if (!isPlainObject(Object.getPrototypeOf(value)))
-      refuse(this.#path, `An instance of ${nameOfClass(value)}`)
-    if (!isDense(value)) refuse(this.#path, 'An array with holes, or fields besides its elements,')
-    for (let index = 0; index < value.length; index++) this.#child(index, value[index])
-  }
-
-  #fields(value: object): void {
-    if (!isPlainObject(value)) refuse(this.#path, `An instance of ${nameOfClass(value)}`)
-    if (Object.getOwnPropertySymbols(value).length > 0) refuse(this.#path, 'An object with a symbol as key')
-    for (const name of Object.keys(value)) {
-      const field = (value as Record<string, unknown>)[name]
-      if (name === ESCAPE) this.needsEscape = true
-      if (this.#plain && field === undefined) continue
-      if (this.#plain) this.#text(name)
-      this.#child(name, field)
+  #array(value: unknown[], depth: number): void {
+    const prototype = Object.getPrototypeOf(value)
+    if (prototype !== Array.prototype && !isPlainObject(prototype))
+      throw new Refusal(`An instance of ${nameOfClass(value)}`)
+    if (!isDense(value)) throw new Refusal('An array with holes, or fields besides its elements,')
+    let index = 0
+    try {
+      for (; index < value.length; index++) this.#visit(value[index], depth + 1)
+    } catch (error) {
+      throw behind(index, error)
     }
   }
 
-  #child(step: string | number, value: unknown): void {
-    this.#path.push(step)
-    this.validate(value)
-    this.#path.pop()
+  #fields(value: object, depth: number): void {
+    if (!isPlainObject(value)) throw new Refusal(`An instance of ${nameOfClass(value)}`)
+    if (Object.getOwnPropertySymbols(value).length > 0) throw new Refusal('An object with a symbol as key')
+    let step = ''
+    try {
+      for (const name of Object.keys(value)) {
+        step = name
+        const field = (value as Record<string, unknown>)[name]
+        if (name === ESCAPE) this.needsEscape = true
+        if (this.#plain && field === undefined) continue
+        if (this.#plain) this.#text(name)
+        this.#visit(field, depth + 1)
+      }
+    } catch (error) {
+      throw behind(step, error)
+    }
   }
 }
 
