@@ -327,7 +327,8 @@ test('a listener that throws, and none at all, do no harm', async () => {
 test('census - what is attached, at the instance where it is, and nothing afterwards', async () => {
   await using t = await busServers(2)
   const bus = t.open()
-  const names = ['one', 'two', 'three', 'four', 'five', 'six']
+  // So many that both instances get some, whatever their ports are.
+  const names = ['one', ...Array.from({ length: 39 }, (_, n) => `queue ${n}`)]
   const queues = names.map((name) => bus.queue<string>(name))
   for (const queue of queues) await queue.attach()
   await queues[0]?.push('message')
