@@ -26,7 +26,7 @@ const REFUSED: [unknown, RegExp][] = [
   [cycle, /cycle at \$\.a\[0\] /],
   ['\ud800', /lone surrogate at \$ /],
   [{ deep: ['x\udc00y'] }, /lone surrogate at \$\.deep\[0\] /],
-  [{ '\ud800': 1 }, /lone surrogate at \$ /],
+  [{ '\ud800': 1 }, /lone surrogate at \$\["\\ud800"\] /],
   [() => 1, /function at \$ /],
   [{ 'odd name': Symbol('x') }, /symbol at \$\["odd name"\] /],
   [{ [Symbol('x')]: 1 }, /symbol as key at \$ /],
