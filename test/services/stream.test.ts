@@ -114,6 +114,36 @@ onBothStores('stream - V4 a source that hangs ends with its reader', async (w) =
   assert.equal(returned, 1)
 })
 
+onBothStores('stream - V4 a source that hangs ends with its reader, whenever that aborts', async (w) => {
+  const { service } = await w.serve('files')
+  let [begun, returned] = [0, 0]
+  service.on('hangs', () => {
+    begun++
+    return {
+      [Symbol.asyncIterator]: () => ({
+        next: () => new Promise<never>(() => {}),
+        return: async () => {
+          returned++
+          return { done: true, value: undefined }
+        },
+      }),
+    }
+  })
+  const caller = w.open()
+  for (let round = 0; round < 300; round++) {
+    const abort = new AbortController()
+    const read = caller.require('files').with({ signal: abort.signal }).stream('hangs').next()
+    const aborted = assert.rejects(read, AbortedError)
+    // Up to about as long as a call takes to begin.
+    for (let turn = round % 15; turn > 0; turn--) await new Promise((resolve) => setImmediate(resolve))
+    abort.abort()
+    await aborted
+  }
+  await until(() => returned === begun, { what: 'the end of all sources' })
+  await w.idle('files')
+  assert.ok(begun > 0)
+})
+
 onBothStores('stream - V1 an error after some chunks: the chunks first', async (w) => {
   const { service } = await w.serve('files')
   service

@@ -202,6 +202,8 @@ export class IncomingCall implements CallSource, Pending {
       send: (message) => this.#host.send(this, message),
       onCallerLost: () => this.abort(),
     })
+    // The abort may have come with the call.
+    if (this.#abortReason) this.#chunks.cancel(this.#abortReason)
     return context.run(() => this.#chunks?.sendAll(values) ?? 0)
   }
 
