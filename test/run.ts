@@ -3,12 +3,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findRedisServer } from './support/binary.ts'
 import { COMPILED, compileAll, outputOf } from './support/compiled.ts'
 import { tie } from './support/lifeline.ts'
 
+/** Files that run at once: many wait most of the time, for leases that end. */
+const CONCURRENCY = Math.min(8, 2 * availableParallelism() + 1)
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 
 /** The files below this folder whose names end so; what is installed here, and projects that tests install, are not ours. */
@@ -35,7 +38,7 @@ const runner = spawn(
   [
     '--enable-source-maps',
     '--test',
-    '--test-concurrency=4',
+    `--test-concurrency=${CONCURRENCY}`,
     '--test-timeout=400000',
     ...args.filter((arg) => !isTest(arg)),
     ...tests.map((file) => outputOf(file, folder)),
