@@ -1,5 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { RouteContext, RouteHandler } from './deps.ts'
+import type { RouteContext, RouteHandler } from './env.ts'
 import type { AccessToken, ResolvedGatewayOptions, Scope } from './options.ts'
 import { Problem } from './problem.ts'
 

@@ -1,5 +1,6 @@
 import type { Hono } from 'hono'
-import type { GatewayDeps, GatewayEnv } from '../deps.ts'
+import type { GatewayDeps } from '../deps.ts'
+import type { GatewayEnv } from '../env.ts'
 import { Problem } from '../problem.ts'
 
 /** How long a probe may wait for Redis, ms. */
