@@ -15,7 +15,8 @@ export type Environment = Record<string, string | undefined>
 
 /** This environment without what would be settings of the command. */
 export function plainEnvironment(more: Environment = {}): Environment {
-  const entries = Object.entries(process.env).filter(([name]) => !/^(SOLOFLIGHT_|DEBUG$|NODE_)/.test(name))
+  const isOurs = (name: string) => /^(SOLOFLIGHT_|DEBUG$|NODE_|\w+_proxy$)/i.test(name)
+  const entries = Object.entries(process.env).filter(([name]) => !isOurs(name))
   return { ...Object.fromEntries(entries), ...more }
 }
 
