@@ -115,7 +115,7 @@ export const SETTINGS: Table = {
     description: 'how long waiting requests run on after SIGTERM or SIGINT: seconds, or as 500ms',
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
-    fallback: '10s',
+    fallback: '5s',
   },
 }
 

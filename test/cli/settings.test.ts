@@ -23,7 +23,7 @@ const DEFAULTS = {
   allowHost: undefined,
   basePath: undefined,
   maxBody: undefined,
-  grace: 10_000,
+  grace: 5_000,
 }
 
 test('cli settings - without any there are the defaults', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
-import { flagOf, NAMES, variableOf } from '../../src/cli/settings.ts'
+import { flagOf, NAMES, SETTINGS, variableOf } from '../../src/cli/settings.ts'
 import { Cli, fileOf } from '../support/cli.ts'
 
 const SECRET = 'hunter2'
@@ -15,7 +15,16 @@ test('cli usage - the help names every flag, its variable and its default', asyn
     const described = new RegExp(`${flagOf(name)} <[A-Z=]+> [^<]*env: ${variableOf(name)}\\)`)
     assert.match(help, described)
   }
-  assert.match(help, /default: 5000,.*default: 127\.0\.0\.1,.*default: 10s,/)
+  assert.match(help, /default: 5000,.*default: 127\.0\.0\.1,.*default: 5s,/)
+})
+
+test('cli usage - the guide has a row for every setting', async () => {
+  const guide = await readFile(new URL('../../docs/guides/command-line.md', import.meta.url), 'utf8')
+  for (const name of NAMES) {
+    const { value, fallback = '' } = SETTINGS[name]
+    const row = `| \`${flagOf(name)} ${value}\` | \`${variableOf(name)}\` | \`${name}\` | ${fallback}`
+    assert.ok(guide.includes(row), row)
+  }
 })
 
 test('cli usage - the version is that of the package', async () => {
