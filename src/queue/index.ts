@@ -17,6 +17,7 @@ export {
 export {
   type ProcessOptions,
   QUEUE_DEFAULTS,
+  type QueueNamesOptions,
   type QueueOptions,
   type RetainOptions,
   type SubmitOptions,
@@ -24,5 +25,6 @@ export {
 export { type QueueStats, RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
 export type { Conflict, Counts, JobState, Retention } from './store/store.ts'
+export type { QueueTotals } from './store/totals.ts'
 export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'
 export type { Handler, RunningJob } from './working/running-job.ts'

@@ -1,6 +1,6 @@
 import { ClosedError } from '../errors.ts'
 import { callHook } from '../kernel/hooks.ts'
-import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
+import { checkDuration, checkFunction, checkTimeout, expectedError } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
 import { AsyncContext } from '../kernel/time.ts'
@@ -23,13 +23,17 @@ import {
   checkSubmitOptions,
   type ProcessOptions,
   type QueueContext,
+  type QueueNamesOptions,
   type QueueOptions,
+  resolveNamesOptions,
   resolveProcessOptions,
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
+import { Registration } from './registration.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
+import { QueueRegister } from './store/redis/queue-register.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { QueueCensusItem, Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'
@@ -98,7 +102,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const clock = connection?.clock ?? memory.clock
     const within = options.unavailableAfter
     this.#link = link
-    this.#context = { queue: name, store, clock, options, within, connection }
+    const registration = new Registration(store, clock, within)
+    this.#context = { queue: name, store, clock, options, within, connection, registration }
     this.#events = new EventReporter(name, this, store)
     this.#workers = new Workers(this.#context, this.#events)
     this.#waits = new OutcomeWaits(this.#context, {
@@ -107,6 +112,24 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     })
     const census = connection ?? memory.census
     this.#stopContributing = census.contribute('queue', ({ filter }) => this.#census(filter))
+  }
+
+  /**
+   * Returns the names of the queues that submitted or processed jobs in the last 30 days, the last used first; at most
+   * 100,000. A queue is there soon after its first use, best effort.
+   * @throws UnavailableError, OverloadedError, ClosedError; TypeError if an option is invalid, or without `redis` and `store`.
+   */
+  static async names(given: QueueNamesOptions): Promise<string[]> {
+    const { prefix, unavailableAfter } = resolveNamesOptions(given)
+    const { redis, store } = given
+    if (!redis && !store) throw expectedError('redis', 'a Redis server', redis)
+    const link = connectionFor({ redis, store }, 'RedisQueue')
+    if (!link) return store?.queueNames() ?? []
+    try {
+      return await new QueueRegister(link.connection, prefix).names(unavailableAfter)
+    } finally {
+      await link.release()
+    }
   }
 
   /**
@@ -147,7 +170,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submission = createSubmission(command, payload, options, true, this.#context.options)
     assertNotAborted(submission.id, options.signal)
     this.#events.counters.submitted++
-    return this.#waits.submit(submission, options)
+    const outcome = this.#waits.submit(submission, options)
+    this.#context.registration.use()
+    return outcome
   }
 
   /**
@@ -163,7 +188,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#assertOpen()
     const submission = createSubmission(command, payload, options, false, this.#context.options)
     assertNotAborted(submission.id, options.signal)
-    const reply = await submitDetached(submission, this.#context)
+    const accepted = submitDetached(submission, this.#context)
+    this.#context.registration.use()
+    const reply = await accepted
     this.#events.counters.submitted++
     return this.#handleOf(submission, reply)
   }
@@ -182,9 +209,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submissions = jobs.map(({ command, payload, options = {} }) =>
       createSubmission(command, payload, options, false, this.#context.options),
     )
-    const replies = await Promise.all(
-      submissions.map((submission) => submitDetached(submission, this.#context)),
-    )
+    const accepted = submissions.map((submission) => submitDetached(submission, this.#context))
+    if (jobs.length > 0) this.#context.registration.use()
+    const replies = await Promise.all(accepted)
     this.#events.counters.submitted += jobs.length
     return replies.map((reply, index) => this.#handleOf(submissions[index] as Submission, reply))
   }

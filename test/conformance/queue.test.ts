@@ -30,6 +30,7 @@ import {
   type WorkerListener,
   type WorkerRef,
 } from '../../src/queue/store/store.ts'
+import type { QueueTotals } from '../../src/queue/store/totals.ts'
 import { senderOf } from '../support/clients.ts'
 import { messagesArrived, noticedGone, testConformance, WITHIN } from './suite.ts'
 
@@ -57,7 +58,7 @@ local redis = (function(server)
   local own = {
     PEXPIRE = function(key, ms)
       -- Expiries of these keys are not compared: each outlives all that it holds.
-      if string.find(key, '}[iwz]/') or string.find(key, '}[tds]$') then return 0 end
+      if string.find(key, '}[iwz]/') or string.find(key, '}[tdsn]$') then return 0 end
       if server.call('EXISTS', key) == 0 then return 0 end
       if tonumber(ms) <= 0 then
         server.call('DEL', key)
@@ -312,6 +313,7 @@ const op = fc.oneof(
       limit: fc.integer({ min: 1, max: 4 }),
     }),
   },
+  { weight: 1, arbitrary: fc.constant({ type: 'resetTotals' as const }) },
   { weight: 4, arbitrary: fc.record({ type: fc.constant('repeat' as const), back: nat(5) }) },
   {
     weight: 2,
@@ -533,6 +535,18 @@ function stateOfCommandKeys([w, i, r, z]: (Found | undefined)[], named: Names): 
   }
 }
 
+/** The totals of a queue. Repeats the table of their fields in prelude.ts, as a check of it. */
+function totalsOfHash(fields: Map<string, Buffer>): QueueTotals {
+  assert.deepEqual(
+    [...fields.keys()].filter((name) => !'sveVEaR'.includes(name)),
+    [],
+    'unknown totals',
+  )
+  const sum = (names: string) =>
+    [...names].reduce((total, name) => total + Number(String(fields.get(name) ?? 0)), 0)
+  return { submitted: sum('s'), completed: sum('vV'), failed: sum('eE'), taken: sum('aVER') }
+}
+
 /** The model and Redis, and the operations on both. */
 class Worlds {
   readonly #client: Redis
@@ -704,6 +718,8 @@ class Worlds {
       case 'pause':
       case 'resume':
         return this.#both(0, (store) => store[op.type](op.command, WITHIN))
+      case 'resetTotals':
+        return this.#both(0, (store) => store.resetTotals(WITHIN))
       case 'read':
         return this.#read(op)
       case 'repeat':
@@ -1023,6 +1039,7 @@ class Worlds {
     for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
     await this.#both(0, (store) => store.counts(WITHIN))
     await this.#both(0, (store) => store.findDue(WITHIN))
+    await this.#both(0, (store) => store.totals(WITHIN))
     await this.#both(0, (store) => store.commands(WITHIN))
     await this.#both(0, async (store) => (await store.pausedCommands(WITHIN)).sort())
   }
@@ -1085,7 +1102,7 @@ class Worlds {
     const found: (Found | undefined)[] = []
     for (const [at, expiresAt, content] of reply as [number, Buffer, Buffer[]][])
       found[at - 1] = { expiresAt: Number(String(expiresAt) || Number.POSITIVE_INFINITY), content }
-    const [t, d, x, c, q, s, ...rest] = found
+    const [t, d, x, c, q, s, n, ...rest] = found
     const finishedList = (set: Found | undefined) => ({ expiries: scores(set), until: set?.expiresAt ?? 0 })
     const commandNames = state.commands(time)
     const redis = {
@@ -1096,6 +1113,7 @@ class Worlds {
       commandNames: pairs(q).map(([, name]) => String(name)),
       commandsUntil: q?.expiresAt ?? 0,
       paused: texts(s).sort(),
+      totals: totalsOfHash(new Map(pairs(n))),
       commands: COMMANDS.map((_, n) =>
         stateOfCommandKeys(
           Array.from({ length: 4 }, (_, k) => rest[4 * n + k]),
@@ -1115,6 +1133,7 @@ class Worlds {
       commandNames,
       commandsUntil: commandNames.length > 0 ? state.commandsUntil : 0,
       paused: [...state.paused].sort(),
+      totals: { ...state.totals },
       commands: COMMANDS.map((name) => stateOfCommand(state.command(name), this.#named)),
       jobs: JOBS.map((id) => {
         const record = state.jobs.get(id)
@@ -1463,7 +1482,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a retry of a removed job': [["or kind == 'x' then return 0", 'then return 0']],
   'a requeue that counts as a failure': [
-    ["if kind == 'r' then redis.pcall('HINCRBY'", "if true then redis.pcall('HINCRBY'"],
+    ["if kind == 'r' then\n    redis.pcall('HINCRBY'", "if true then\n    redis.pcall('HINCRBY'"],
   ],
   'a delay that is ignored': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
   'a delay that no worker is notified of': [
@@ -1498,6 +1517,25 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a piece of an earlier payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
   'a capacity request that is not sent': [
     ["redis.pcall('PUBLISH', broadcastChannel, capacityRequest)", "redis.pcall('ECHO', capacityRequest)"],
+  ],
+  'a repeated submission that is counted again': [
+    [
+      "if isRepeated then return 'C ' .. generation end\n    if nextNonce",
+      "if isRepeated then tally('s') return 'C ' .. generation end\n    if nextNonce",
+    ],
+  ],
+  'a submission that joins and is counted': [["if status == 'C' then tally('s') end", "tally('s')"]],
+  'an attempt that is taken with every renewal': [
+    [
+      "redis.call('HSET', key, 'l', '1')\n      tally('a')\n    end",
+      "redis.call('HSET', key, 'l', '1')\n    end\n    tally('a')",
+    ],
+  ],
+  'an attempt that is taken once more when it ends': [
+    ['(options.isExternal or job.isAccepted) and kind or', 'options.isExternal and kind or'],
+  ],
+  'a removed job that has failed': [
+    ["if kind ~= 'x' then tally(", "if true then tally(kind == 'x' and 'e' or "],
   ],
   'a cancelled attempt that goes on': [
     ["if job.worker then publish(job.worker, 'c '", "if false then publish(job.worker, 'c '"],

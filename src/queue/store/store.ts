@@ -1,3 +1,5 @@
+import type { QueueTotals } from './totals.ts'
+
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 
@@ -289,6 +291,11 @@ export interface QueueStore {
   /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or expire. */
   list(state: JobState, from: number, limit: number, within: number): Promise<string[]>
   counts(within: number): Promise<Counts>
+  totals(within: number): Promise<QueueTotals>
+  resetTotals(within: number): Promise<void>
+  /** Adds the queue to the register of queues, or notes its use. */
+  joinRegister(within: number): Promise<void>
+  leaveRegister(within: number): Promise<void>
   /** Removes all waiting or all delayed jobs; never active ones. Returns how many. */
   drain(state: 'waiting' | 'delayed', outcomeRetention: number, within: number): Promise<number>
   /** Commands that are known: with ready jobs or with a worker. */

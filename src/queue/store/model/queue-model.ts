@@ -16,6 +16,7 @@ import {
   stateOf,
   type Termination,
 } from '../store.ts'
+import { noTotals, type QueueTotals } from '../totals.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { type GenerationEnd, JobRecord } from './job-record.ts'
 import { QueueState, type TransitionContext } from './queue-state.ts'
@@ -55,7 +56,12 @@ const UNLISTED: Retention = { count: 0, age: 0 }
  *             its expiry                                        forgotten
  */
 export class QueueModel {
-  readonly state: QueueState = new QueueState()
+  readonly state: QueueState
+
+  /** `totals`: of its earlier life, which are counted on. */
+  constructor(totals?: QueueTotals) {
+    this.state = new QueueState(totals)
+  }
 
   /** Joins the job of this id, or is served its outcome, or creates a generation. Idempotent. */
   submit(submission: Submission, inbox: string, context: TransitionContext): SubmitReply {
@@ -94,6 +100,7 @@ export class QueueModel {
       if (conflict !== 'rerun') return { status: 'conflict' }
       const generation = next?.generation ?? Math.max(job.generation + 1, context.micros)
       job.next = { generation, payload, options, creatorNonce: nonce }
+      if (!next) this.state.totals.submitted++
     }
     const generation = isPresent ? job.generation : (job.next?.generation ?? 0)
     if (awaited) job.parks.set(park, generation)
@@ -118,6 +125,7 @@ export class QueueModel {
       previous.resubmit(submission, generation)
     }
     job.expiresAt = now + PENDING_JOB_TTL
+    this.state.totals.submitted++
     if (awaited) job.creatorPark = park
     if (priority > 0) job.rank = { priority, micros, batchIndex }
     this.state.add(job)
@@ -194,6 +202,8 @@ export class QueueModel {
 
   /** Ends the present generation of a job, and begins the next one if there is one. */
   #settle(job: JobRecord, end: GenerationEnd & { retain: Retention }, context: TransitionContext): void {
+    if (end.kind === 'value') this.state.totals.completed++
+    if (end.kind === 'error') this.state.totals.failed++
     this.state.unindex(job)
     job.settle(end, context.now, context.notifyWaiter)
     if (job.next) {
@@ -238,6 +248,7 @@ export class QueueModel {
     const { worker, id, fence } = attempt
     const job = this.state.job(id, now)
     if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
+    if (job.state.kind === 'assigned') this.state.totals.taken++
     job.moveTo({ kind: 'active', worker })
     this.state.deadlines.set(id, now + lease)
     return 'held'
@@ -249,6 +260,7 @@ export class QueueModel {
     const job = this.state.job(id, context.now)
     if (job?.endedAs(kind, fence)) return true
     if (!job?.isHeldBy(worker, fence)) return false
+    if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
       job.releaseAttempt(kind === 'retry')
@@ -370,6 +382,10 @@ export class QueueModel {
       completed: count('completed'),
       failed: count('failed'),
     }
+  }
+
+  resetTotals(): void {
+    Object.assign(this.state.totals, noTotals())
   }
 
   #assignReady(command: string, context: TransitionContext): void {

@@ -11,6 +11,7 @@ import type {
   WorkerListener,
 } from '../store.ts'
 import { stateOf } from '../store.ts'
+import type { QueueTotals } from '../totals.ts'
 
 /**
  * Encodes arguments of the queue's scripts, and parses their replies and messages.
@@ -146,6 +147,22 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,
     waiters: Number(waiters),
+  }
+}
+
+/** The fields of the totals of a queue, as prelude.ts lists them. */
+export const TOTAL_FIELDS: readonly string[] = ['s', 'v', 'e', 'V', 'E', 'a', 'R']
+
+/** Parses the values of {@link TOTAL_FIELDS}. */
+export function parseTotals(reply: unknown): QueueTotals {
+  const values = (reply as unknown[]).map((value) => toCode(value) ?? 0)
+  const [submitted = 0, value = 0, error = 0, takenValue = 0, takenError = 0, accepted = 0, takenRetry = 0] =
+    values
+  return {
+    submitted,
+    completed: value + takenValue,
+    failed: error + takenError,
+    taken: accepted + takenValue + takenError + takenRetry,
   }
 }
 

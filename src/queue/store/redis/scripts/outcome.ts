@@ -8,8 +8,8 @@ const MAX_NOTICE_BYTES = 1024 * 1024
 /**
  * Ends generations.
  *
- * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration; from readJob
- * also worker, isDelayed, isFinished. Options of an ending: kind, ttl, outcomeRetention, retainCount, retainAge,
+ * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration; from finish
+ * also isAccepted; from readJob also worker, isDelayed, isFinished. Options of an ending: kind, ttl, outcomeRetention, retainCount, retainAge,
  * messageLimit; isExternal: not by its worker; endsNext: also for the waiters of the next generation.
  *
  *   readJob(key, …)                              reads a job; returns it and the further fields
@@ -117,6 +117,7 @@ local function settle(job, options, bytes)
   end
   if list then put('L', list == failedKey and 'x' or 'c') end
   redis.call('HSET', key, unpack(set))
+  if kind ~= 'x' then tally((options.isExternal or job.isAccepted) and kind or string.upper(kind)) end
   if follows then return true end
   expire(key, math.max(ttl, options.outcomeRetention, list and options.retainAge or 0))
   if list then
@@ -233,6 +234,7 @@ if not job.worker then
 end
 terminateJob(job, kind, ARGV[argBase + 3], outcomeRetention, num(ARGV[argBase + 6]))
 if job.worker then publish(job.worker, 'c ' .. id .. ' ' .. int(num(job.fence))) end
+writeTotals()
 sendOutbox()
 return 1
 `

@@ -58,6 +58,7 @@ local function create(n, key, id, command, previous, options, nonce, payload, jo
   end
   -- This write fails when Redis is out of memory, so no slot is used before.
   redis.call('HSET', key, unpack(set))
+  tally('s')
   expire(key, delay + ${PENDING_JOB_TTL})
   if worker then
     command.used = command.used + 1
@@ -118,6 +119,7 @@ local function submit(n)
       for _, x in ipairs({ '@' .. park, joined, 'n', num(parkedCount) + 1 }) do set[#set + 1] = x end
     end
     if #set > 0 then redis.call('HSET', key, unpack(set)) end
+    if status == 'C' then tally('s') end
     -- A submitter that does not ask for abortUnwanted relies on the job, whether it waits or not.
     if abortUnwanted and not options.abortUnwanted then redis.call('HDEL', key, 'u') end
     return status .. ' ' .. joined
@@ -152,6 +154,7 @@ for _, command in ipairs(commands) do
     redis.pcall('PUBLISH', broadcastChannel, capacityRequest)
   end
 end
+writeTotals()
 sendOutbox()
 sendBatches()
 return replies

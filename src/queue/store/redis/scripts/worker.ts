@@ -27,6 +27,7 @@ redis.call('HSET', command.workersKey, worker, count)
 expire(command.workersKey, ${WORKER_TTL})
 redis.call('HSET', commandsKey, command.segment, ARGV[argBase + 3])
 expire(commandsKey, ${PENDING_JOB_TTL})
+expire(totalsKey, ${PENDING_JOB_TTL})
 extend(pausedKey, ${PENDING_JOB_TTL})
 assignReady(command)
 sendBatches()
@@ -69,6 +70,7 @@ for n = 1, #KEYS - keyBase do
       -- Removes nothing: when Redis is out of memory, a script may not begin with a write that grows.
       redis.call('HDEL', key, '')
       redis.call('HSET', key, 'l', '1')
+      tally('a')
     end
     leases[#leases + 1] = int(now + num(lease))
     leases[#leases + 1] = dueMember(idOf(key), commands[num(command)])
@@ -82,6 +84,7 @@ if #leases > 0 then
   redis.call('ZADD', deadlinesKey, unpack(leases))
   expire(deadlinesKey, ${DEADLINE_TTL})
 end
+writeTotals()
 replies[#replies + 1] = now
 return replies
 `
@@ -194,6 +197,7 @@ end
 for _, command in ipairs(commands) do
   if command.hasReady then assignReady(command) end
 end
+writeTotals()
 sendOutbox()
 sendBatches()
 replies[#replies + 1] = now
