@@ -18,8 +18,8 @@ const SAME_SIGNAL_MS = 100
 export async function serve(settings: Settings): Promise<void> {
   const { host, port, redis, grace, basePath = '' } = settings
   checkAddress(settings)
-  const { createGateway, toNodeListener } = await loadGateway()
   const stopped = stopSignal()
+  const { createGateway, toNodeListener } = await loadGateway()
   const gateway = created(() => createGateway(gatewayOptions(settings)))
   const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port })
   const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
