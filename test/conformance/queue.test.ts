@@ -145,7 +145,14 @@ const payload: fc.Arbitrary<readonly [number, number]> = fc.oneof(
 const submissionShape = {
   job: nat(JOBS.length - 1),
   awaited: fc.boolean(),
-  conflict: fc.constantFrom('reject' as const, 'join' as const, 'rerun' as const, 'rerun' as const),
+  conflict: fc.constantFrom(
+    'reject' as const,
+    'join' as const,
+    'rerun' as const,
+    'rerun' as const,
+    'exclusive' as const,
+    'exclusive' as const,
+  ),
   delay: mostly(0, 100, 400),
   priority: mostly(0, 1, 2, 11),
   lifo: mostly(false, true),
@@ -367,6 +374,10 @@ const INDEXES: Record<JobRecord['state']['kind'], boolean[] | undefined> = {
   finished: [false, false, false],
 }
 
+function textOfRank(rank: JobRecord['rank']): string {
+  return rank ? `${rank.priority} ${rank.micros} ${rank.batchIndex}` : ''
+}
+
 /** The fields of a record of the model. */
 function stateOfRecord(job: JobRecord, named: Names): object {
   const { outcome, next, rank, state } = job
@@ -377,7 +388,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
     options: job.options,
     creatorNonce: named(job.creatorNonce),
     abortUnwanted: job.abortUnwanted,
-    rank: rank && `${rank.priority} ${rank.micros} ${rank.batchIndex}`,
+    rank: rank && textOfRank(rank),
     dueAt: state.kind === 'delayed' ? state.until : undefined,
     fence: job.fence,
     worker: named(job.worker),
@@ -403,6 +414,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
       ...next,
       payload: hex(Buffer.from(next.payload)),
       creatorNonce: named(next.creatorNonce),
+      start: next.start && `${next.start.dueAt} ${textOfRank(next.start.rank)}`,
     },
     expiresAt: job.expiresAt,
   }
@@ -428,7 +440,7 @@ const FIELDS = new Set([
   'b',
   'c',
 ])
-for (const name of ['j', 'a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'p']) FIELDS.add(name)
+for (const name of ['j', 'a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'D', 'p']) FIELDS.add(name)
 for (let piece = 1; piece < 4; piece++) FIELDS.add(`p${piece}`)
 const KINDS: Record<string, string> = { v: 'value', e: 'error', x: 'removed' }
 const LISTED: Record<string, string> = { x: 'failed', c: 'completed' }
@@ -480,6 +492,10 @@ function stateOfHash(fields: Map<string, Buffer>, expiresAt: number, named: Name
           payload: hex(fields.get('P')),
           options: text('B') ?? '',
           creatorNonce: named(text('C') ?? ''),
+          start: text('D')?.replace(
+            /(\d{16})(\d{3})$/,
+            (_, micros, index) => `${Number(micros)} ${Number(index)}`,
+          ),
         }
       : undefined,
     expiresAt,
@@ -1213,6 +1229,7 @@ const retry = (job: number): Op => ({ type: 'retry', peer: 0, job })
 const pause = (command: '' | 'add'): Op => ({ type: 'pause', command })
 const resume = (command: '' | 'add'): Op => ({ type: 'resume', command })
 const unwanted = { abortUnwanted: true }
+const exclusive = { conflict: 'exclusive' as const }
 const other = { payload: [1, 1] as const, conflict: 'rerun' as const }
 
 /** Cases that random operations rarely produce. They are tried first in every run of the property. */
@@ -1368,6 +1385,20 @@ const RARE_CASES: [Op[]][] = [
   [[setCapacity(0, 1), submit(0, 0), terminate(0, 'error'), finish('error')]],
   // A repeated retry when the job has finished again.
   [[submit(0, 0), terminate(0, 'error'), retry(0), terminate(0, 'error'), repeat(1)]],
+  // An exclusive submission follows the attempt that runs: it is delayed, or has a priority of its own.
+  [[setCapacity(0, 1), submit(0, 0), submit(1, 0, { ...exclusive, delay: 400 }), finish('value')]],
+  [
+    [
+      setCapacity(0, 1),
+      submit(0, 0, { priority: 2 }),
+      submit(1, 0, { ...exclusive, priority: 1 }),
+      submit(1, 0, exclusive),
+      finish('value', { releasesSlot: false }),
+      submit(0, 1),
+    ],
+  ],
+  // It is refused while the job waits, and is served no result.
+  [[submit(0, 0), submit(1, 0, exclusive), setCapacity(0, 1), finish('value'), submit(1, 0, exclusive)]],
   // The newer of two reruns is kept, even if it has the payload that runs.
   [[submit(0, 0), submit(1, 0, other), submit(1, 0, { conflict: 'rerun' })]],
   // Log lines are repeated.
@@ -1484,7 +1515,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a requeue that counts as a failure': [
     ["if kind == 'r' then\n    redis.pcall('HINCRBY'", "if true then\n    redis.pcall('HINCRBY'"],
   ],
-  'a delay that is ignored': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
+  'a delay that is ignored': [['elseif delay > 0 then\n    delayNew', 'elseif false then\n    delayNew']],
   'a delay that no worker is notified of': [
     ["if notified then publish(notified, 't '", "if false then publish(notified, 't '"],
   ],
@@ -1512,6 +1543,15 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a repeated retry that runs again': [
     ['if generation and num(generation) > num(ARGV[argBase + 1])', 'if false'],
   ],
+  'an exclusive submission that is accepted while a job waits': [
+    ["if not owner or owner == '' or nextGeneration then", 'if nextGeneration then'],
+  ],
+  'an exclusive submission that replaces the one before it': [
+    ["if not owner or owner == '' or nextGeneration then", "if not owner or owner == '' then"],
+  ],
+  'an exclusive submission that is served a result': [['not options.isExclusive and (', '(']],
+  'a next generation that starts before it is due': [['if num(dueAt) > (now or 0) then', 'if false then']],
+  'a next generation with the priority of the one before': [["if rank == '' then", 'if false then']],
   'a rerun that is not the newest': [['or (options.reruns and nextGeneration)', 'or false']],
   'a payload that loses bytes': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
   'a piece of an earlier payload': [["'p3', 'b', 'c'", "'b', 'c'"]],

@@ -25,8 +25,11 @@ export interface JobOutcome {
   bytes: Buffer
 }
 
-/** What a submission does when a job of the same id has another payload. */
-export type Conflict = 'reject' | 'join' | 'rerun'
+/**
+ * What a submission does when a job of the same id has another payload; 'exclusive': whatever its payload. 'exclusive' is
+ * refused unless an attempt of the job runs and nothing follows it, or the job has finished.
+ */
+export type Conflict = 'reject' | 'join' | 'rerun' | 'exclusive'
 
 /** A job that is submitted. */
 export interface Submission {

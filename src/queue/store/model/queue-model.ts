@@ -71,7 +71,7 @@ export class QueueModel {
     if (job && !job.finished) return this.#join(job, submission, park, context)
     const isRepeated = job?.creatorNonce === nonce
     if (job && isRepeated && !awaited) return { status: 'created', generation: job.generation }
-    const fresh = job?.freshOutcome(context.now)
+    const fresh = conflict === 'exclusive' ? undefined : job?.freshOutcome(context.now)
     if (job && fresh) {
       const { kind, fence, bytes } = fresh
       const outcome = { kind, fence, bytes }
@@ -93,13 +93,14 @@ export class QueueModel {
     if (next?.creatorNonce === nonce) return { status: 'created', generation: next.generation }
     if (parked !== undefined) return { status: 'joined', generation: parked }
     if (awaited && job.parks.size >= context.maxParked) return { status: 'overloaded' }
+    if (conflict === 'exclusive') return this.#follow(job, submission, park, context)
     // The next generation has the newest payload, even if that is the payload that runs now.
     const isPresent = job.matches(submission) && !(next && conflict === 'rerun')
     const isNext = !isPresent && next?.payload === payload
     if (!isPresent && !isNext) {
       if (conflict !== 'rerun') return { status: 'conflict' }
       const generation = next?.generation ?? Math.max(job.generation + 1, context.micros)
-      job.next = { generation, payload, options, creatorNonce: nonce }
+      job.next = { generation, payload, options, creatorNonce: nonce, start: next?.start }
       if (!next) this.state.totals.submitted++
     }
     const generation = isPresent ? job.generation : (job.next?.generation ?? 0)
@@ -107,6 +108,21 @@ export class QueueModel {
     // A submitter that does not ask for `abortUnwanted` relies on the job, whether it waits or not.
     if (!abortUnwanted) job.abortUnwanted = false
     return { status: isPresent || next ? 'joined' : 'created', generation }
+  }
+
+  /** Creates the generation after an attempt that runs, unless there is one. */
+  #follow(job: JobRecord, submission: Submission, park: string, context: TransitionContext): SubmitReply {
+    const { nonce, awaited, payload, options, delay, priority, abortUnwanted } = submission
+    const { now, micros, batchIndex } = context
+    if (job.worker === '' || job.next) return { status: 'conflict' }
+    const generation = Math.max(job.generation + 1, micros)
+    const rank = priority > 0 ? { priority, micros, batchIndex } : undefined
+    const start = { dueAt: delay > 0 ? now + delay : 0, rank }
+    job.next = { generation, payload, options, creatorNonce: nonce, start }
+    this.state.totals.submitted++
+    if (awaited) job.parks.set(park, generation)
+    if (!abortUnwanted) job.abortUnwanted = false
+    return { status: 'created', generation }
   }
 
   /** Begins a generation. Returns its number. */
@@ -207,8 +223,10 @@ export class QueueModel {
     this.state.unindex(job)
     job.settle(end, context.now, context.notifyWaiter)
     if (job.next) {
+      const left = (job.next.start?.dueAt ?? 0) - context.now
       job.startNext(job.next)
-      this.state.pushReady(job, false, context.now)
+      if (left > 0) this.#delay(job, left, context)
+      else this.state.pushReady(job, false, context.now)
       return
     }
     const { ttl, outcomeRetention, retain, kind } = end
