@@ -141,6 +141,8 @@ export {
   type JobPage,
   type JobState,
   type JobStatus,
+  JsonText,
+  jsonTextCodec,
   MemoryQueueStore,
   type MemoryQueueStoreOptions,
   type PayloadOf,
@@ -151,12 +153,15 @@ export {
   type QueueStats,
   type QueueTotals,
   RedisQueue,
+  type Renewal,
   type ResultOf,
   type ResultOptions,
   type RetainOptions,
   type Retention,
   type RunningJob,
   type SubmitOptions,
+  TakenJob,
+  type TakeOptions,
 } from './queue/index.ts'
 /** Services that are called by name, each call at the least busy process. */
 export {

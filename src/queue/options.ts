@@ -59,7 +59,8 @@ export interface SharedJobOptions {
   /**
    * Effect of a submission whose `dedupe` key is in use with another payload. 'reject': it is rejected with ConflictError.
    * 'join': it gets the outcome of the existing job. 'rerun': the job runs again after the current run, with the newest
-   * payload.
+   * payload. 'exclusive': it is rejected while a job waits under the key, whatever its payload, and runs after a job that runs;
+   * no result is returned to it.
    * @default 'reject'
    */
   conflict?: Conflict | undefined
@@ -219,7 +220,7 @@ const QUEUE_OPTIONS: OptionTable<QueueOptions, QueueDefaults> = {
   errorTtl: [checkStored, 0],
   attempts: [countFrom(1), 1],
   timeout: [checkTimeout, 60_000],
-  conflict: [oneOf(['reject', 'join', 'rerun']), 'reject'],
+  conflict: [oneOf(['reject', 'join', 'rerun', 'exclusive']), 'reject'],
   abortUnwanted: [checkFlag, false],
   lease: [checkLease, 10_000],
   maxHold: [timeoutFrom(1), 60 * 60_000],

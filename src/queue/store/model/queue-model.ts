@@ -1,3 +1,4 @@
+import { stateOf } from '../job-state.ts'
 import {
   type AttemptOutcome,
   type Counts,
@@ -9,11 +10,11 @@ import {
   type OutcomeQuery,
   type OutcomeReply,
   PENDING_JOB_TTL,
+  type Renewal,
   type Retention,
   type StallPolicy,
   type Submission,
   type SubmitReply,
-  stateOf,
   type Termination,
 } from '../store.ts'
 import { noTotals, type QueueTotals } from '../totals.ts'
@@ -71,7 +72,7 @@ export class QueueModel {
     if (job && !job.finished) return this.#join(job, submission, park, context)
     const isRepeated = job?.creatorNonce === nonce
     if (job && isRepeated && !awaited) return { status: 'created', generation: job.generation }
-    const fresh = job?.freshOutcome(context.now)
+    const fresh = conflict === 'exclusive' ? undefined : job?.freshOutcome(context.now)
     if (job && fresh) {
       const { kind, fence, bytes } = fresh
       const outcome = { kind, fence, bytes }
@@ -93,13 +94,14 @@ export class QueueModel {
     if (next?.creatorNonce === nonce) return { status: 'created', generation: next.generation }
     if (parked !== undefined) return { status: 'joined', generation: parked }
     if (awaited && job.parks.size >= context.maxParked) return { status: 'overloaded' }
+    if (conflict === 'exclusive') return this.#follow(job, submission, park, context)
     // The next generation has the newest payload, even if that is the payload that runs now.
     const isPresent = job.matches(submission) && !(next && conflict === 'rerun')
     const isNext = !isPresent && next?.payload === payload
     if (!isPresent && !isNext) {
       if (conflict !== 'rerun') return { status: 'conflict' }
       const generation = next?.generation ?? Math.max(job.generation + 1, context.micros)
-      job.next = { generation, payload, options, creatorNonce: nonce }
+      job.next = { generation, payload, options, creatorNonce: nonce, start: next?.start }
       if (!next) this.state.totals.submitted++
     }
     const generation = isPresent ? job.generation : (job.next?.generation ?? 0)
@@ -107,6 +109,21 @@ export class QueueModel {
     // A submitter that does not ask for `abortUnwanted` relies on the job, whether it waits or not.
     if (!abortUnwanted) job.abortUnwanted = false
     return { status: isPresent || next ? 'joined' : 'created', generation }
+  }
+
+  /** Creates the generation after an attempt that runs, unless there is one. */
+  #follow(job: JobRecord, submission: Submission, park: string, context: TransitionContext): SubmitReply {
+    const { nonce, awaited, payload, options, delay, priority, abortUnwanted } = submission
+    const { now, micros, batchIndex } = context
+    if (job.worker === '' || job.next) return { status: 'conflict' }
+    const generation = Math.max(job.generation + 1, micros)
+    const rank = priority > 0 ? { priority, micros, batchIndex } : undefined
+    const start = { dueAt: delay > 0 ? now + delay : 0, rank }
+    job.next = { generation, payload, options, creatorNonce: nonce, start }
+    this.state.totals.submitted++
+    if (awaited) job.parks.set(park, generation)
+    if (!abortUnwanted) job.abortUnwanted = false
+    return { status: 'created', generation }
   }
 
   /** Begins a generation. Returns its number. */
@@ -207,8 +224,10 @@ export class QueueModel {
     this.state.unindex(job)
     job.settle(end, context.now, context.notifyWaiter)
     if (job.next) {
+      const left = (job.next.start?.dueAt ?? 0) - context.now
       job.startNext(job.next)
-      this.state.pushReady(job, false, context.now)
+      if (left > 0) this.#delay(job, left, context)
+      else this.state.pushReady(job, false, context.now)
       return
     }
     const { ttl, outcomeRetention, retain, kind } = end
@@ -231,25 +250,38 @@ export class QueueModel {
     return job.generation
   }
 
-  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): void {
+  /** Returns how many jobs the worker was assigned. */
+  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): number {
     const commandState = this.state.command(command)
     commandState.setCapacity(worker, slots, context.now)
     commandState.paused = this.state.isPaused(command)
     this.state.registerCommand(command, context.now)
-    this.#assignReady(command, context)
+    return this.#withDispatcher(context, (dispatcher) => {
+      dispatcher.assignReady(commandState)
+      return dispatcher.assignedTo(worker)
+    })
   }
 
   removeWorker(worker: string, command: string): void {
     this.state.command(command).forgetWorker(worker)
   }
 
-  /** Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. */
-  renew(attempt: ModelAttempt, lease: number, { now }: TransitionContext): 'held' | 'lost' | 'cancelled' {
+  /**
+   * Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. `holder`: the worker that
+   * it is given to. A repetition finds it given already.
+   */
+  renew(
+    attempt: ModelAttempt,
+    lease: number,
+    holder: string | undefined,
+    { now }: TransitionContext,
+  ): Renewal {
     const { worker, id, fence } = attempt
     const job = this.state.job(id, now)
-    if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
+    const isHeld = job?.isHeldBy(worker, fence) || (holder !== undefined && job?.isHeldBy(holder, fence))
+    if (!job || !isHeld) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
     if (job.state.kind === 'assigned') this.state.totals.taken++
-    job.moveTo({ kind: 'active', worker })
+    job.moveTo({ kind: 'active', worker: holder ?? worker })
     this.state.deadlines.set(id, now + lease)
     return 'held'
   }

@@ -1,4 +1,5 @@
 import { areNumbers, type Hint } from '../../../kernel/redis/subscription.ts'
+import { stateOf } from '../job-state.ts'
 import type {
   AttemptOutcome,
   Delivery,
@@ -10,7 +11,6 @@ import type {
   SubmitReply,
   WorkerListener,
 } from '../store.ts'
-import { stateOf } from '../store.ts'
 import type { QueueTotals } from '../totals.ts'
 
 /**
@@ -38,6 +38,7 @@ export const FLAGS = {
   lifo: 8,
   abortUnwanted: 16,
   requiresWorker: 32,
+  exclusive: 64,
 } as const
 
 /** What the submit script reads of a submission, beside its nonce, payload and options. */
@@ -54,6 +55,7 @@ export function encodeTerms({
     (awaited ? FLAGS.awaited : 0) +
     (conflict === 'join' ? FLAGS.join : 0) +
     (conflict === 'rerun' ? FLAGS.rerun : 0) +
+    (conflict === 'exclusive' ? FLAGS.exclusive : 0) +
     (lifo ? FLAGS.lifo : 0) +
     (abortUnwanted ? FLAGS.abortUnwanted : 0) +
     (requiresWorker ? FLAGS.requiresWorker : 0)

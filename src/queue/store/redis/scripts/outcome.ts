@@ -16,7 +16,7 @@ const MAX_NOTICE_BYTES = 1024 * 1024
  *   parksOf(job)                                 the parks of a record, each with its generation; with its field unless it
  *                                                is that of the creator
  *   settle(job, options, bytes)                  ends the generation; returns whether another one follows
- *   startNext(job, command)                      begins the generation that a rerun has created
+ *   startNext(job, command)                      begins the next generation
  *   terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
  *                                                ends a job that its worker has not ended, and with it the next
  *                                                generation: its waiters receive the same outcome
@@ -129,19 +129,26 @@ local function settle(job, options, bytes)
 end
 
 local function startNext(job, command)
-  local payload, jobOptions, nonce = unpack(redis.call('HMGET', job.key, 'P', 'B', 'C'))
-  redis.call('HDEL', job.key, 'N', 'P', 'B', 'C', ${GENERATION_FIELDS})
+  local payload, jobOptions, nonce, start = unpack(redis.call('HMGET', job.key, 'P', 'B', 'C', 'D'))
+  redis.call('HDEL', job.key, 'N', 'P', 'B', 'C', 'D', ${GENERATION_FIELDS})
   local set = { 'y', job.nextGeneration, 'c', nonce or '' }
   addPayload(set, payload or '')
   if jobOptions and jobOptions ~= '' then set[#set + 1] = 'b' set[#set + 1] = jobOptions end
+  local dueAt, rank = string.match(start or '', '^(%d+) (.*)$')
+  if rank == '' then redis.call('HDEL', job.key, 'r') elseif rank then set[#set + 1] = 'r' set[#set + 1] = rank end
   redis.call('HSET', job.key, unpack(set))
+  if num(dueAt) > 0 then clock() end
+  if num(dueAt) > (now or 0) then
+    expire(job.key, num(dueAt) - now + ${PENDING_JOB_TTL})
+    return delayNew(job.key, idOf(job.key), command, num(dueAt) - now)
+  end
   expire(job.key, ${PENDING_JOB_TTL})
   pushReady(command, idOf(job.key), redis.call('HGET', job.key, 'r'), false)
 end
 
 local function terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
   local nextNonce = job.nextGeneration and redis.call('HGET', job.key, 'C')
-  removeFields(job.key, { 'N', 'P', 'B', 'C', 'd' })
+  removeFields(job.key, { 'N', 'P', 'B', 'C', 'D', 'd' })
   if job.nextGeneration then
     job.generation = job.nextGeneration
     redis.call('HSET', job.key, 'y', job.generation)

@@ -66,8 +66,9 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  *   n           how many others are parked                submit, query         settle, unpark
  *   @park       one field each: the generation that it    submit, query         settle, unpark
  *               waits for
- *   -- the generation that a rerun has created
+ *   -- the generation that follows
  *   N, P, B, C  its number, payload, options, nonce       submit                startNext, terminate
+ *   D           `due rank`: how it starts                 submit                startNext, terminate
  *
  *   total       counts                                    written by
  *   s           jobs that were submitted, not joined      submit
