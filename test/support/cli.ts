@@ -20,6 +20,12 @@ export function plainEnvironment(more: Environment = {}): Environment {
   return { ...Object.fromEntries(entries), ...more }
 }
 
+export interface Answer {
+  status: number
+  text: string
+  connection: string | null
+}
+
 /** A command line of soloflight in a process of its own. Kill it, or let it end. */
 export class Cli extends Program implements AsyncDisposable {
   /** The process. */
@@ -66,6 +72,16 @@ export class Cli extends Program implements AsyncDisposable {
   async answers(status: number, path: string, timeout = 15_000): Promise<void> {
     const what = `${path} to answer ${status}`
     await until(async () => (await this.status(path)) === status, { what, timeout, every: 20 })
+  }
+
+  /** Posts a job and waits for its result. */
+  async post(payload: unknown): Promise<Answer> {
+    const response = await fetch(`${this.url}/q/jobs?wait=30`, {
+      method: 'POST',
+      body: JSON.stringify(payload),
+    })
+    const { status, headers } = response
+    return { status, text: await response.text(), connection: headers.get('connection') }
   }
 
   /** The one line of its error, when it has ended with the code. */
