@@ -7,7 +7,9 @@ import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import type { JobRecord } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
+import { MemoryRegister } from './register.ts'
 import type {
+  Assignment,
   AttemptOutcome,
   AttemptRef,
   Counts,
@@ -20,6 +22,7 @@ import type {
   OutcomeQuery,
   OutcomeReply,
   QueueStore,
+  Renewal,
   StallPolicy,
   Submission,
   SubmissionListener,
@@ -27,6 +30,7 @@ import type {
   WorkerListener,
   WorkerRef,
 } from './store.ts'
+import type { QueueTotals } from './totals.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {
@@ -59,10 +63,12 @@ export class MemoryQueueStore {
   readonly #deliver: (message: () => void) => void
   readonly #budget: MemoryBudget<JobRecord | JobLog>
   readonly #brokers = new Map<string, InMemoryBroker>()
+  readonly #register: MemoryRegister
   readonly #sweepLater: () => void
 
   constructor(options: MemoryQueueStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
+    this.#register = new MemoryRegister(this.clock)
     this.#maxParked = options.maxParked ?? MAX_PARKED
     this.#deliver = options.deliver ?? microtask
     this.#sweepLater = sweeper(this.clock, () => this.#sweep())
@@ -72,6 +78,11 @@ export class MemoryQueueStore {
   /** Connects a new client to a queue. @internal */
   connect(queue: string): QueueStore {
     return new InMemoryQueueClient(this.#broker(queue))
+  }
+
+  /** The queues in the register, the last used first. @internal */
+  queueNames(): string[] {
+    return this.#register.names()
   }
 
   #broker(queue: string): InMemoryBroker {
@@ -84,6 +95,11 @@ export class MemoryQueueStore {
       acceptWithin: ACCEPT_WITHIN,
       onChange: this.#sweepLater,
       budget: this.#budget,
+      totals: this.#register.totalsOf(queue),
+      register: {
+        add: (totals) => this.#register.add(queue, totals),
+        remove: () => this.#register.remove(queue),
+      },
     })
     this.#brokers.set(queue, broker)
     return broker
@@ -143,10 +159,18 @@ export class InMemoryQueueClient implements QueueStore {
     this.#broker.apply((model, context) => model.unpark(this.inbox + nonce, termination, context))
   }
 
-  async setCapacity({ nonce, command }: WorkerRef, slots: number, listener: WorkerListener): Promise<void> {
+  async setCapacity(
+    { nonce, command }: WorkerRef,
+    slots: number,
+    listener: WorkerListener,
+  ): Promise<Assignment> {
     this.#client.listeners.set(nonce, listener)
     this.#client.workers.add(nonce)
-    this.#broker.apply((model, context) => model.setCapacity(this.inbox + nonce, command, slots, context))
+    const worker = this.inbox + nonce
+    const assigned = this.#broker.apply((model, context) =>
+      model.setCapacity(worker, command, slots, context),
+    )
+    return { assigned, more: false }
   }
 
   async removeWorker({ nonce, command }: WorkerRef, within: number): Promise<void> {
@@ -155,12 +179,19 @@ export class InMemoryQueueClient implements QueueStore {
     await this.#broker.delivered(within)
   }
 
-  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
-    return { worker: this.inbox + worker.nonce, id, fence }
+  #address({ nonce, inbox = this.inbox }: WorkerRef): string {
+    return inbox + nonce
   }
 
-  async renew(attempt: AttemptRef, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
-    return this.#broker.apply((model, context) => model.renew(this.#modelAttempt(attempt), lease, context))
+  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
+    return { worker: this.#address(worker), id, fence }
+  }
+
+  async renew(attempt: AttemptRef, lease: number, _within: number, holder?: WorkerRef): Promise<Renewal> {
+    const to = holder && this.#address(holder)
+    return this.#broker.apply((model, context) =>
+      model.renew(this.#modelAttempt(attempt), lease, to, context),
+    )
   }
 
   async finish(outcome: AttemptOutcome): Promise<boolean> {
@@ -177,7 +208,7 @@ export class InMemoryQueueClient implements QueueStore {
     )
   }
 
-  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number): Promise<void> {
+  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number | undefined): Promise<void> {
     this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
   }
 
@@ -203,6 +234,22 @@ export class InMemoryQueueClient implements QueueStore {
 
   async counts(): Promise<Counts> {
     return this.#broker.model.counts(this.#broker.now)
+  }
+
+  async totals(): Promise<QueueTotals> {
+    return { ...this.#broker.model.state.totals }
+  }
+
+  async resetTotals(): Promise<void> {
+    this.#broker.apply((model) => model.resetTotals())
+  }
+
+  async joinRegister(): Promise<void> {
+    this.#broker.joinRegister()
+  }
+
+  async leaveRegister(): Promise<void> {
+    this.#broker.leaveRegister()
   }
 
   async drain(state: 'waiting' | 'delayed', outcomeRetention: number): Promise<number> {

@@ -1,4 +1,10 @@
-import type { QueueStore, Submission, SubmitReply, WorkerRef } from '../../../src/queue/store/store.ts'
+import type {
+  Assignment,
+  QueueStore,
+  Submission,
+  SubmitReply,
+  WorkerRef,
+} from '../../../src/queue/store/store.ts'
 
 type Plain =
   | 'queryOutcome'
@@ -16,6 +22,8 @@ type Plain =
   | 'list'
   | 'counts'
   | 'drain'
+  | 'totals'
+  | 'resetTotals'
   | 'commands'
   | 'terminate'
   | 'retry'
@@ -27,7 +35,7 @@ type Plain =
 export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
-  setCapacity(worker: WorkerRef, slots: number): Promise<void>
+  setCapacity(worker: WorkerRef, slots: number): Promise<Assignment>
 }
 
 const NOBODY = {
@@ -57,6 +65,8 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     readLog: (...args) => user.readLog(...args),
     findDue: (...args) => user.findDue(...args),
     processDue: (...args) => user.processDue(...args),
+    totals: (...args) => user.totals(...args),
+    resetTotals: (...args) => user.resetTotals(...args),
     snapshot: (...args) => user.snapshot(...args),
     readPayload: (...args) => user.readPayload(...args),
     list: (...args) => user.list(...args),

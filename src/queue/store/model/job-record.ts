@@ -38,13 +38,22 @@ const TRANSITIONS: Transitions<GenerationState['kind']> = {
   finished: ['created'],
 }
 
-/** The generation that follows the present one: created by a submission with conflict 'rerun'. */
+/** The generation that follows the present one: created by a submission with conflict 'rerun' or 'exclusive'. */
 export interface NextGeneration {
   generation: number
   payload: string
   options: string
   /** Nonce of the latest submission with this payload. */
   creatorNonce: string
+  /** How it starts; undefined: at once, with the rank of the job. */
+  start: NextStart | undefined
+}
+
+/** How a generation starts that an 'exclusive' submission has created. */
+export interface NextStart {
+  /** When its delay ends, ms since the epoch; 0: it has none. */
+  dueAt: number
+  rank: Rank | undefined
 }
 
 /** How the last finished generation ended. */
@@ -180,11 +189,16 @@ export class JobRecord {
     return this.externallyEndedFence !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
   }
 
-  /** The present attempt logs `count` lines after `before` earlier ones. Returns how many of them were logged already. */
-  acceptLogLines(before: number, count: number): number {
+  /**
+   * The present attempt logs `count` lines after `before` earlier ones; undefined: after all that were logged. Returns how many
+   * of them were logged already.
+   */
+  acceptLogLines(before: number | undefined, count: number): number {
     const { fence, logged } = this
-    const known = logged.fence === fence ? Math.max(0, logged.lines - before) : 0
-    if (known < count) this.logged = { fence, lines: before + count }
+    const earlier = logged.fence === fence ? logged.lines : 0
+    const from = before ?? earlier
+    const known = Math.max(0, earlier - from)
+    if (known < count) this.logged = { fence, lines: from + count }
     return known
   }
 
@@ -239,12 +253,13 @@ export class JobRecord {
     if (this.outcome) this.outcome.freshUntil = 0
   }
 
-  /** Begins the generation that a 'rerun' has created. */
-  startNext({ generation, payload, options, creatorNonce }: NextGeneration): void {
+  /** Begins the next generation. */
+  startNext({ generation, payload, options, creatorNonce, start }: NextGeneration): void {
     this.next = undefined
     this.payload = payload
     this.options = options
     this.creatorNonce = creatorNonce
+    if (start) this.rank = start.rank
     this.startGeneration(generation)
   }
 

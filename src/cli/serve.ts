@@ -1,0 +1,105 @@
+import { BlockList, isIPv6 } from 'node:net'
+import type { Gateway, GatewayOptions } from '../gateway/index.ts'
+import { messageOf } from '../kernel/codec/codec.ts'
+import { systemClock } from '../kernel/time.ts'
+import { FAILED, UsageError } from './failure.ts'
+import { hostNameOf, type Settings } from './settings.ts'
+import { GatewayServer } from './start.ts'
+
+/** What the gateway needs besides the dependencies of the package. */
+const PEERS = 'hono @hono/node-server'
+
+const LOCAL_HOSTS = ['localhost', '127.0.0.1', '[::1]']
+
+/** npm passes a signal of the terminal on, so that the process receives the same one twice. */
+const SAME_SIGNAL_MS = 100
+
+/** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
+export async function serve(settings: Settings): Promise<void> {
+  const { host, port, redis, grace, basePath = '' } = settings
+  checkAddress(settings)
+  const stopped = stopSignal()
+  const { createGateway, toNodeListener } = await loadGateway()
+  const gateway = created(() => createGateway(gatewayOptions(settings)))
+  const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port })
+  const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
+  process.stdout.write(`soloflight serves ${server.url}${basePath}, ${place}\n`)
+  await stopped
+  await server.close(grace)
+}
+
+/** Only this machine reaches a loopback address. @throws UsageError */
+function checkAddress({ host, token }: Settings): void {
+  if (token.length > 0 || isLoopback(host)) return
+  throw new UsageError(
+    `Anyone who reaches ${host} could take and change jobs: give a token by --token-file or --token, or listen on --host 127.0.0.1`,
+  )
+}
+
+const LOOPBACK = new BlockList()
+LOOPBACK.addSubnet('127.0.0.0', 8)
+LOOPBACK.addAddress('::1', 'ipv6')
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || LOOPBACK.check(host, isIPv6(host) ? 'ipv6' : 'ipv4')
+}
+
+/** The gateway and its adapter, with their peers. @throws UsageError if these are not installed */
+async function loadGateway(): Promise<GatewayModules> {
+  try {
+    const [gateway, node] = await Promise.all([import('../gateway/index.ts'), import('../gateway/node.ts')])
+    return { ...gateway, ...node }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    const isMissing = code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|@hono\/node-server)'/.test(message)
+    if (!isMissing) throw error
+    throw new UsageError(`\`soloflight serve\` needs two more packages: npm install ${PEERS}`)
+  }
+}
+
+type GatewayModules = typeof import('../gateway/index.ts') & typeof import('../gateway/node.ts')
+
+/** What the gateway refuses, it was told here. */
+function created(create: () => Gateway): Gateway {
+  try {
+    return create()
+  } catch (error) {
+    throw error instanceof TypeError ? new UsageError(messageOf(error)) : error
+  }
+}
+
+function gatewayOptions(settings: Settings): GatewayOptions {
+  const { redis, prefix, token, host, allowHost = [], basePath, maxBody } = settings
+  return {
+    // Not undefined, which warns that the process works alone.
+    redis: redis ?? null,
+    ...(prefix !== undefined && { prefix }),
+    ...(token.length > 0 && { tokens: token }),
+    hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
+    ...(basePath !== undefined && { basePath }),
+    ...(maxBody !== undefined && { maxBody }),
+  }
+}
+
+/** The URL of a Redis without user, password and parameters, which may hold a password too. */
+function withoutSecrets(redis: string): string {
+  if (!URL.canParse(redis)) return 'Redis'
+  const { protocol, host, pathname } = new URL(redis)
+  return `${protocol}//${host}${pathname}`
+}
+
+/** Resolves at the first SIGTERM or SIGINT. A second one ends the process at once. */
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    let first: { signal: NodeJS.Signals; at: number } | undefined
+    const heard = (signal: NodeJS.Signals) => {
+      const now = systemClock.now()
+      if (first === undefined) {
+        first = { signal, at: now }
+        resolve()
+      } else if (signal !== first.signal || now - first.at > SAME_SIGNAL_MS) process.exit(FAILED)
+    }
+    process.on('SIGTERM', heard)
+    process.on('SIGINT', heard)
+  })
+}

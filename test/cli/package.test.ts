@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { before, test } from 'node:test'
+import { promisify } from 'node:util'
+import { Cli, plainEnvironment } from '../support/cli.ts'
+import { temporaryFolder } from '../support/lifeline.ts'
+import { pack, ROOT } from '../support/packed.ts'
+
+const run = promisify(execFile)
+const DEPENDENCIES = ['canonicalize', 'commander', 'ioredis', 'lru-cache', 'p-defer']
+const PEERS = ['hono', '@hono/node-server']
+
+let tarball = ''
+before(async () => {
+  tarball = await pack()
+})
+
+/** A project that has the packed package, and beside it these packages and no others. */
+async function projectWith(packages: readonly string[]): Promise<{ folder: string; command: string }> {
+  const folder = await temporaryFolder()
+  const home = join(folder, 'node_modules', 'soloflight')
+  await mkdir(home, { recursive: true })
+  await run('tar', ['-xzf', tarball, '-C', home, '--strip-components=1'])
+  for (const name of packages) {
+    const place = join(folder, 'node_modules', name)
+    await mkdir(dirname(place), { recursive: true })
+    await symlink(join(ROOT, 'node_modules', name), place)
+  }
+  // As npm installs a command.
+  const { bin } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8'))
+  const command = join(folder, 'node_modules', '.bin', 'soloflight')
+  await mkdir(dirname(command))
+  await symlink(join(home, bin.soloflight), command)
+  await chmod(command, 0o755)
+  return { folder, command }
+}
+
+test('cli package - the command of the packed package serves', async () => {
+  const { command } = await projectWith([...DEPENDENCIES, ...PEERS])
+  await using cli = Cli.run(command, ['serve', '--port', '0'])
+  await cli.says('soloflight serves')
+  await cli.answers(200, '/readyz')
+  cli.signal('SIGTERM')
+  assert.equal(await cli.exits(), 0)
+})
+
+for (const missing of PEERS) {
+  test(`cli package - without ${missing} the command says what to install`, async () => {
+    const { command } = await projectWith([...DEPENDENCIES, ...PEERS.filter((name) => name !== missing)])
+    await using cli = Cli.run(command, ['serve'])
+    const line = await cli.complaint(2)
+    assert.equal(line, '`soloflight serve` needs two more packages: npm install hono @hono/node-server')
+    await using version = Cli.run(command, ['--version'])
+    assert.equal(await version.exits(), 0)
+  })
+}
+
+test('cli package - the package loads neither commander nor Hono', async () => {
+  const { folder } = await projectWith(DEPENDENCIES.filter((name) => name !== 'commander'))
+  const program = join(folder, 'program.mjs')
+  const { exports } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+  const subpaths = Object.keys(exports).filter((path) => !/gateway|json/.test(path))
+  const lines = subpaths.map((path) => `await import('soloflight${path.slice(1)}')`)
+  await writeFile(program, [...lines, `console.log('loaded')`].join('\n'))
+  const { stdout } = await run(process.execPath, [program], { env: plainEnvironment() })
+  assert.equal(stdout, 'loaded\n')
+})
