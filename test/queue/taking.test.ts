@@ -87,10 +87,11 @@ onBothStores('take - takers get jobs in the order in which they came', async (wo
 })
 
 onBothStores('take - of many jobs at once leaves none behind', async (world) => {
-  const queue = world.open()
+  const queue = world.open({ unavailableAfter: 20_000 })
   await subscribed(queue)
-  const payload = 'x'.repeat(4_000)
-  const count = 600
+  // One step does not assign so many bytes.
+  const payload = 'x'.repeat(15_000)
+  const count = 150
   await queue.enqueueMany(
     Array.from({ length: count }, () => ({ command: 'work', payload, options: { dedupe: false as const } })),
   )
@@ -136,14 +137,15 @@ onBothStores('lease - runs out without a taker, and the job waits for the next',
 })
 
 onBothStores('renew - holds the job, and says that it is lost or cancelled', async (world) => {
-  const [queue, other] = [world.open({ lease: 300 }), world.open({ lease: 300 })]
+  const lease = 1000
+  const [queue, other] = [world.open({ lease }), world.open({ lease })]
   await queue.enqueue('work', 1)
-  const job = await taken(queue.take('work', { lease: 300 }))
-  const competing = other.take('work', { wait: 1200 })
+  const job = await taken(queue.take('work', { lease }))
+  const competing = other.take('work', { wait: 1.8 * lease })
   let renewals = 0
-  for (const end = Date.now() + 1000; Date.now() < end; renewals++) {
-    assert.equal(await queue.taken(job.token).renew(300), 'held')
-    await sleep(80)
+  for (const end = Date.now() + 1.5 * lease; Date.now() < end; renewals++) {
+    assert.equal(await queue.taken(job.token).renew(lease), 'held')
+    await sleep(100)
   }
   assert.ok(renewals > 3)
   assert.equal(await competing, undefined)
