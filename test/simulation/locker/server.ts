@@ -96,7 +96,7 @@ export class SimServer extends MemoryStore {
 
   /** The processes of the flights that are parked on a record. */
   parked(key: string): (SimClient | undefined)[] {
-    return [...(this.find(key)?.parks ?? [])].map((park) => this.#flights.get(park.slice(INBOX)))
+    return [...(this.find(key)?.parks.keys() ?? [])].map((park) => this.#flights.get(park.slice(INBOX)))
   }
 
   freeze(ms: number): void {
