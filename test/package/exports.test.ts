@@ -302,6 +302,14 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'Throttle',
     ],
   },
+  './gateway': {
+    values: ['GATEWAY_DEFAULTS', 'createGateway'],
+    types: ['AccessToken', 'Gateway', 'GatewayOptions', 'Scope'],
+  },
+  './gateway/node': {
+    values: ['toNodeListener'],
+    types: ['NodeListener'],
+  },
   './kernel': {
     values: ['Connection', 'channelName', 'jsonCodec', 'logTo', 'systemClock'],
     types: [

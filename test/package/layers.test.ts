@@ -20,6 +20,7 @@ const BELOW: Record<string, readonly string[]> = {
   queue: ['secrets', 'errors', 'kernel', 'locker'],
   services: ['secrets', 'errors', 'kernel', 'locker'],
   bus: ['secrets', 'errors', 'kernel', 'locker', 'services'],
+  gateway: ['secrets', 'errors', 'kernel', 'locker', 'queue'],
   index: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus'],
 }
 
@@ -152,6 +153,9 @@ for (const [file, line] of [
   ['services/remote.ts', "import '../queue/index.ts'"],
   ['queue/job.ts', "import type { Services } from '../services/index.ts'"],
   ['services/calling/calls.ts', "import { Locker } from '../../locker/locker.ts'"],
+  ['queue/job.ts', "import type { Gateway } from '../gateway/index.ts'"],
+  ['index.ts', "export { createGateway } from './gateway/index.ts'"],
+  ['gateway/gateway.ts', "import { Attempt } from '../queue/working/attempt.ts'"],
   ['memoize/policy/key.ts', "import { Locker } from '../../locker/locker.ts'"],
 ] as const) {
   test(`layers - ${file} may not have: ${line}`, async () => {

@@ -1,0 +1,156 @@
+import { Hono } from 'hono'
+import { reportHookError } from '../kernel/hooks.ts'
+import { checkTimeout } from '../kernel/options.ts'
+import { connectionFor } from '../kernel/redis/connection.ts'
+import { systemClock } from '../kernel/time.ts'
+import { Locker } from '../locker/index.ts'
+import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { Access } from './access.ts'
+import type { GatewayDeps } from './deps.ts'
+import type { GatewayEnv, NodeBindings } from './env.ts'
+import { Lifecycle } from './lifecycle.ts'
+import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
+import { internalProblem, Problem, problemOf } from './problem.ts'
+import { Queues } from './queues.ts'
+import { healthRoutes } from './routes/health-routes.ts'
+
+/** A gateway. `fetch` needs no `this`. */
+export interface Gateway extends AsyncDisposable {
+  /**
+   * Answers a request. Never rejects. `bindings`: what the adapter for node:http gives beside it.
+   */
+  readonly fetch: (request: Request, bindings?: object) => Promise<Response>
+  /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
+  ready(): Promise<void>
+  /**
+   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
+   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   */
+  close(options?: { grace?: number | undefined }): Promise<void>
+}
+
+/** How long `close` lets requests wait by default, ms. */
+const DEFAULT_GRACE = 5_000
+
+/** How long requests have to be answered once they need not wait any more, ms. */
+const END_WITHIN = 2_000
+
+/**
+ * Creates an HTTP gateway: a Fetch handler through which programs in any language submit, take and finish jobs.
+ *
+ * @example
+ * import { createServer } from 'node:http'
+ * import { createGateway } from 'soloflight/gateway'
+ * import { toNodeListener } from 'soloflight/gateway/node'
+ *
+ * const gateway = createGateway({ redis: 'redis://localhost:6379' })
+ * createServer(toNodeListener(gateway)).listen(5000, '127.0.0.1')
+ * @throws TypeError if an option is invalid.
+ */
+export function createGateway(options: GatewayOptions = {}): Gateway {
+  return new HttpGateway(options)
+}
+
+class HttpGateway implements Gateway {
+  readonly #deps: GatewayDeps
+  readonly #app: Hono<GatewayEnv>
+  readonly #release: () => Promise<void>
+  #closing: Promise<void> | undefined
+
+  constructor(given: GatewayOptions) {
+    const options = resolveGatewayOptions(given)
+    const { prefix } = options
+    const link = connectionFor(given, 'Gateway')
+    const connection = link?.connection
+    const clock = connection?.clock ?? given.clock ?? systemClock
+    const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
+    const place = connection ? { redis: connection, prefix } : { store: memory, prefix }
+    const openQueue = (name: string) => new RedisQueue(name, { ...given.queueOptions, ...place })
+    this.#release = link?.release ?? (async () => {})
+    this.#deps = {
+      options,
+      clock,
+      queues: new Queues(openQueue, clock),
+      locker: new Locker({ ...given.lockerOptions, ...(connection ? { redis: connection } : {}), prefix }),
+      access: new Access(options),
+      lifecycle: new Lifecycle(clock),
+    }
+    this.#app = createApp(this.#deps)
+  }
+
+  readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
+    this.#deps.lifecycle.track(async () => {
+      const response = await this.#answer(request, bindings)
+      // All answers tell of a moment.
+      response.headers.set('cache-control', 'no-store')
+      response.headers.set('x-content-type-options', 'nosniff')
+      return response
+    })
+
+  async #answer(request: Request, bindings: NodeBindings = {}): Promise<Response> {
+    try {
+      if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
+      assertDecodable(request.url)
+      return await this.#app.fetch(request, bindings)
+    } catch (error) {
+      return answerTo(error)
+    }
+  }
+
+  ready(): Promise<void> {
+    return this.#deps.locker.ready()
+  }
+
+  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+    checkTimeout('grace', grace)
+    this.#closing ??= this.#close(grace)
+    return this.#closing
+  }
+
+  async #close(grace: number): Promise<void> {
+    const { lifecycle, queues, locker } = this.#deps
+    await lifecycle.end(grace, END_WITHIN)
+    await queues.close()
+    await locker.close()
+    await this.#release()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
+  // The path is routed as it was sent: a name in it is decoded once, as a segment.
+  const root = new Hono<GatewayEnv>({ getPath: pathOf })
+  root.onError(answerTo)
+  root.notFound(() => new Problem(404, 'no such route').toResponse())
+  const app = root.basePath(deps.options.basePath)
+  healthRoutes(app, deps)
+  deps.access.assertDeclared(root.routes)
+  return root
+}
+
+/** The path of a URL, in which nothing is decoded. */
+function pathOf({ url }: Request): string {
+  const start = url.indexOf('/', url.indexOf('//') + 2)
+  const end = url.slice(start).search(/[?#]/)
+  return end < 0 ? url.slice(start) : url.slice(start, start + end)
+}
+
+/** @throws Problem 400 unless the path is UTF-8 in percent-encoding. */
+function assertDecodable(url: string): void {
+  try {
+    decodeURIComponent(pathOf({ url } as Request))
+  } catch {
+    throw new Problem(400, 'invalid path')
+  }
+}
+
+/** The answer to anything that was thrown. A fault of the gateway is reported here, and told to nobody else. */
+function answerTo(error: unknown): Response {
+  const problem = problemOf(error)
+  if (problem) return problem.toResponse()
+  reportHookError('gateway', error)
+  return internalProblem().toResponse()
+}

@@ -1,0 +1,4 @@
+/** The HTTP gateway: jobs and keys for programs in any language. */
+
+export { createGateway, type Gateway } from './gateway.ts'
+export { type AccessToken, GATEWAY_DEFAULTS, type GatewayOptions, type Scope } from './options.ts'

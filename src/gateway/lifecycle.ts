@@ -1,0 +1,68 @@
+import type { Clock } from '../kernel/time.ts'
+
+/**
+ * The life of a gateway.
+ *
+ *   state     event                                             next state
+ *   open      close                                             draining: it is not ready, and goes on serving
+ *   draining  no request is left, or the grace is over          ending: `ending` aborts, so that requests stop waiting
+ *   ending    no request is left                                closed
+ */
+export class Lifecycle {
+  readonly #clock: Clock
+  readonly #ending = new AbortController()
+  #state: 'open' | 'draining' | 'ending' | 'closed' = 'open'
+  /** Requests that are not answered, and jobs whose hand-over is not over. */
+  #running = 0
+  #onIdle: (() => void) | undefined
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  get isOpen(): boolean {
+    return this.#state === 'open'
+  }
+
+  get isClosed(): boolean {
+    return this.#state === 'closed'
+  }
+
+  /** Aborts when requests must stop waiting: they are answered then as at the end of their wait. */
+  get ending(): AbortSignal {
+    return this.#ending.signal
+  }
+
+  /** Runs something that `close` waits for. */
+  async track<T>(run: () => Promise<T>): Promise<T> {
+    this.#running++
+    try {
+      return await run()
+    } finally {
+      this.#running--
+      if (this.#running === 0) this.#onIdle?.()
+    }
+  }
+
+  /** Resolves when nothing runs any more, which has `grace` ms before it is told to end, and `limit` ms after that. */
+  async end(grace: number, limit: number): Promise<void> {
+    this.#state = 'draining'
+    await this.#idle(grace)
+    this.#state = 'ending'
+    this.#ending.abort()
+    await this.#idle(limit)
+    this.#state = 'closed'
+  }
+
+  #idle(within: number): Promise<void> {
+    if (this.#running === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = this.#clock.after(within, done)
+      function done() {
+        timer.cancel()
+        resolve()
+      }
+      this.#onIdle = done
+    })
+  }
+}

@@ -1,0 +1,111 @@
+import { RemoteError, type RemoteFailure, SoloflightError } from '../errors.ts'
+
+/** What an answer says of a failure beside its status and its text. */
+export interface ProblemOptions {
+  /** A sentence about this occurrence. */
+  detail?: string | undefined
+  /** The job that it concerns. */
+  id?: string | undefined
+  /** The failure of a job or of a computation, as data. */
+  failure?: RemoteFailure | undefined
+  headers?: Readonly<Record<string, string>> | undefined
+  cause?: unknown
+}
+
+/**
+ * A failure that is answered as `application/problem+json` (RFC 9457). `error` is one of a fixed set of short texts, in lower
+ * case: it is presque's `error`, and `type` and `title` follow from it.
+ */
+export class Problem extends Error {
+  override readonly name = 'Problem'
+  readonly status: number
+  readonly error: string
+  readonly detail: string | undefined
+  readonly id: string | undefined
+  readonly failure: RemoteFailure | undefined
+  readonly headers: Readonly<Record<string, string>>
+
+  constructor(status: number, error: string, options: ProblemOptions = {}) {
+    super(error, options.cause === undefined ? undefined : { cause: options.cause })
+    this.status = status
+    this.error = error
+    this.detail = options.detail
+    this.id = options.id
+    this.failure = options.failure
+    this.headers = options.headers ?? {}
+  }
+
+  /** The answer to the client. */
+  toResponse(): Response {
+    const { status, error, detail, id, failure } = this
+    const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
+    const title = error.charAt(0).toUpperCase() + error.slice(1)
+    const headers = { ...this.headers, 'content-type': 'application/problem+json' }
+    return new Response(JSON.stringify({ type, title, status, detail, id, error, failure }), {
+      status,
+      headers,
+    })
+  }
+}
+
+/** Seconds after which a request that was refused for load may be made again. */
+const RETRY_AFTER = { 'retry-after': '1' }
+
+interface Row {
+  status: number
+  error: string
+  /** Whether the message of the error is written for clients. Others may tell of our side: they are kept back. */
+  tells?: true
+  headers?: Readonly<Record<string, string>>
+}
+
+/** The answer to each error of the library, by its code. */
+const ROWS: Readonly<Record<string, Row>> = {
+  E_TIMEOUT: { status: 504, error: 'timeout' },
+  E_ABORTED: { status: 503, error: 'aborted' },
+  E_CLOSED: { status: 503, error: 'gateway is closing', headers: RETRY_AFTER },
+  E_UNAVAILABLE: { status: 503, error: 'store is unavailable', headers: RETRY_AFTER },
+  E_OVERLOADED: { status: 503, error: 'overloaded', headers: RETRY_AFTER },
+  E_NOT_LOCKED: { status: 409, error: 'not locked' },
+  E_LEASE_LOST: { status: 409, error: 'lease lost' },
+  E_LOCK_TIMEOUT: { status: 504, error: 'lock timeout' },
+  E_CODEC: { status: 500, error: 'unreadable value' },
+  E_DEADLOCK: { status: 409, error: 'deadlock', tells: true },
+  E_REMOVED: { status: 410, error: 'job was removed' },
+  E_CONFLICT: { status: 409, error: 'job already exists' },
+  E_UNKNOWN_COMMAND: { status: 404, error: 'no worker for the command', tells: true },
+  E_STREAM_INTERRUPTED: { status: 409, error: 'stream interrupted' },
+  E_DUPLICATE_WORKER: { status: 409, error: 'command is processed already' },
+  E_TOO_LARGE: { status: 413, error: 'too large', tells: true },
+  E_NO_SERVICE: { status: 404, error: 'no service', tells: true },
+  E_BUSY: { status: 429, error: 'busy', tells: true, headers: RETRY_AFTER },
+  E_UNKNOWN_EVENT: { status: 404, error: 'unknown event', tells: true },
+  E_PROCESS_LOST: { status: 502, error: 'process lost' },
+  E_DUPLICATE_HANDLER: { status: 409, error: 'handler exists already' },
+  E_QUEUE_FULL: { status: 429, error: 'queue is full', headers: RETRY_AFTER },
+  E_NOT_ATTACHED: { status: 409, error: 'not attached' },
+  E_ALREADY_ATTACHED: { status: 409, error: 'attached already' },
+  E_REMOTE: { status: 500, error: 'remote', tells: true },
+}
+
+/**
+ * The answer to anything that was thrown: a Problem as it is, an error of the library by its code. Undefined for everything
+ * else: that is a fault of the gateway, whose text may not leave it.
+ */
+export function problemOf(thrown: unknown): Problem | undefined {
+  if (thrown instanceof Problem) return thrown
+  if (!(thrown instanceof SoloflightError)) return undefined
+  const row = ROWS[thrown.code]
+  if (!row) return undefined
+  return new Problem(row.status, row.error, {
+    detail: row.tells ? thrown.message : undefined,
+    failure: thrown instanceof RemoteError ? thrown.remote : undefined,
+    headers: row.headers,
+    cause: thrown,
+  })
+}
+
+/** The answer to a fault of the gateway. */
+export function internalProblem(): Problem {
+  return new Problem(500, 'internal error')
+}

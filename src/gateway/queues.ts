@@ -1,0 +1,98 @@
+import { OverloadedError } from '../errors.ts'
+import type { Clock, Timer } from '../kernel/time.ts'
+import type { RedisQueue } from '../queue/index.ts'
+
+/** Most queues that are open at once. */
+const MAX_OPEN = 1_000
+
+/** How long a queue stays open after its last request, ms. */
+const IDLE_MS = 60_000
+
+interface OpenQueue {
+  readonly queue: RedisQueue
+  users: number
+  /** When its last user left, by the clock. Written when `users` becomes 0. */
+  idleSince: number
+}
+
+/**
+ * The queues of a gateway, opened by name when a request needs one. A queue that no request uses is closed after a minute, or
+ * when another one needs its place.
+ */
+export class Queues {
+  readonly #open: (name: string) => RedisQueue
+  readonly #clock: Clock
+  /** Those whose last user left longest ago come first. */
+  readonly #queues = new Map<string, OpenQueue>()
+  readonly #closing = new Set<Promise<void>>()
+  #timer: Timer | undefined
+
+  constructor(open: (name: string) => RedisQueue, clock: Clock) {
+    this.#open = open
+    this.#clock = clock
+  }
+
+  get size(): number {
+    return this.#queues.size
+  }
+
+  /**
+   * Calls `run` with the queue of this name, which stays open until the returned promise is settled.
+   * @throws OverloadedError if too many queues are in use; TypeError if the name is invalid.
+   */
+  async use<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
+    const opened = this.#queues.get(name) ?? this.#add(name)
+    opened.users++
+    try {
+      return await run(opened.queue)
+    } finally {
+      if (--opened.users === 0) this.#becomeIdle(name, opened)
+    }
+  }
+
+  #add(name: string): OpenQueue {
+    if (this.#queues.size >= MAX_OPEN) this.#closeOldest()
+    const opened = { queue: this.#open(name), users: 0, idleSince: 0 }
+    this.#queues.set(name, opened)
+    return opened
+  }
+
+  #becomeIdle(name: string, opened: OpenQueue): void {
+    if (this.#queues.get(name) !== opened) return
+    opened.idleSince = this.#clock.now()
+    this.#queues.delete(name)
+    this.#queues.set(name, opened)
+    this.#timer ??= this.#clock.after(IDLE_MS, this.#closeIdle, true)
+  }
+
+  #closeOldest(): void {
+    for (const [name, opened] of this.#queues) if (opened.users === 0) return this.#close(name, opened)
+    throw new OverloadedError('Too many queues are in use')
+  }
+
+  readonly #closeIdle = (): void => {
+    this.#timer = undefined
+    const now = this.#clock.now()
+    let next = Number.POSITIVE_INFINITY
+    for (const [name, opened] of this.#queues) {
+      if (opened.users > 0) continue
+      const left = opened.idleSince + IDLE_MS - now
+      if (left <= 0) this.#close(name, opened)
+      else next = Math.min(next, left)
+    }
+    if (next < Number.POSITIVE_INFINITY) this.#timer = this.#clock.after(next, this.#closeIdle, true)
+  }
+
+  #close(name: string, { queue }: OpenQueue): void {
+    this.#queues.delete(name)
+    const closing = queue.close({ grace: 0 }).finally(() => this.#closing.delete(closing))
+    this.#closing.add(closing)
+  }
+
+  /** Closes all queues, used or not. */
+  async close(): Promise<void> {
+    this.#timer?.cancel()
+    for (const [name, opened] of this.#queues) this.#close(name, opened)
+    await Promise.all(this.#closing)
+  }
+}
