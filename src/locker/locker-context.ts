@@ -92,5 +92,7 @@ export interface LockerContext {
   readonly unavailableAfter: number
   readonly ttlJitter: number
   readonly trace: (() => string | undefined) | undefined
+  /** @throws ClosedError once the locker was closed. */
+  readonly checkOpen: (key: string) => void
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }

@@ -86,6 +86,7 @@ export class LockerRuntime {
       unshared: new TransientSet(),
       strict: !this.#cache,
       trace: options.trace,
+      checkOpen: (key) => this.checkOpen(key),
       exposeError: options.exposeError ?? ((failure) => failure),
     }
     this.#unlisten = this.#cache ? this.flights.onInvalidation(this.#cache) : () => {}

@@ -13,7 +13,7 @@ import type { Settlement } from './store/store.ts'
 /**
  * A lease that is held by its token, in any process. Nobody renews it in the background: it runs out unless {@link renew} is
  * called, and can still be settled for as long again, until another process takes over. It has no state: the store decides
- * whether it is held.
+ * whether it is held. All methods reject with ClosedError when the locker that it was asked of is closed.
  */
 export class TokenLease {
   /** Distinguishes a lease from `{ status: 'done' }`. */
@@ -86,7 +86,7 @@ export class TokenLease {
       bypassFor: 0,
       outcomeRetention: outcomeRetention(this.#grant.lease),
     }
-    const { accepted } = await this.#tracked(locker.store.settle(settlement, locker.unavailableAfter))
+    const { accepted } = await this.#tracked(() => locker.store.settle(settlement, locker.unavailableAfter))
     if (!accepted) throw this.#lost()
     locker.counters.settled++
     emit('settle', { key: this.key, fence: this.fence, failed: kind === 'error' })
@@ -104,7 +104,7 @@ export class TokenLease {
       asExpired: false,
       regrant: undefined,
     }
-    const { released } = await this.#tracked(store.release(release, unavailableAfter))
+    const { released } = await this.#tracked(() => store.release(release, unavailableAfter))
     if (!released) throw this.#lost()
   }
 
@@ -116,7 +116,7 @@ export class TokenLease {
     checkLease('lease', lease)
     const { store, unavailableAfter } = this.#call.locker
     const renewal = { ...this.#grant, lease: Math.ceil(lease) }
-    return (await this.#tracked(store.renew(renewal, unavailableAfter))).held
+    return (await this.#tracked(() => store.renew(renewal, unavailableAfter))).held
   }
 
   /**
@@ -126,11 +126,14 @@ export class TokenLease {
   async progress(value: unknown): Promise<boolean> {
     const { codec, key, locker } = this.#call
     const bytes = encodeProgress(codec, value, key)
-    return this.#tracked(locker.store.progress({ ...this.#grant, bytes }, locker.unavailableAfter))
+    const progress = { ...this.#grant, bytes }
+    return await this.#tracked(() => locker.store.progress(progress, locker.unavailableAfter))
   }
 
   /** `close` waits for the reply. */
-  #tracked<T>(reply: Promise<T>): Promise<T> {
+  #tracked<T>(request: () => Promise<T>): Promise<T> {
+    this.#call.locker.checkOpen(this.key)
+    const reply = request()
     track(this.#call.locker, reply)
     return reply
   }

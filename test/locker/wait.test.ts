@@ -5,6 +5,8 @@ import {
   AbortedError,
   ClosedError,
   DeadlockError,
+  Locker,
+  MemoryStore,
   RemoteError,
   TimeoutError,
   UnavailableError,
@@ -13,6 +15,7 @@ import { recordKey } from '../../src/kernel/keys.ts'
 import { LockerProcesses, told } from '../support/locker-process.ts'
 import { LONG, onCommands, onSubscription, type Scene, scene } from '../support/locker-scene.ts'
 import { inBothStores, type LockerWorld, leaseOf, parked, withAndWithoutCache } from '../support/lockers.ts'
+import { ManualClock, settled } from '../support/manual-clock.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
@@ -154,6 +157,20 @@ inBothStores('wait - a work that is awaited by it alone is wanted', async (w) =>
   done.resolve('done')
   assert.equal(await wait, 'done')
   assert.equal(aborted, false)
+})
+
+test('wait - while nobody works it asks every 20 s, and is still there for the outcome', async () => {
+  const clock = new ManualClock()
+  const store = new MemoryStore({ clock })
+  await using locker = new Locker({ store, ttl: 0, cache: false })
+  const wait = locker.wait('key', { timeout: Number.POSITIVE_INFINITY })
+  await settled()
+  assert.equal(locker.stats().parks, 1)
+  await clock.pass(5 * 60_000)
+  assert.ok(Math.abs(locker.stats().parks - 15) <= 1, `asked ${locker.stats().parks} times in 5 min`)
+  const run = locker.run('key', () => 'at last')
+  await settled()
+  assert.deepEqual(await Promise.all([wait, run]), ['at last', 'at last'])
 })
 
 inBothStores('wait - wrong keys and options are refused', async (w) => {
