@@ -144,6 +144,8 @@ export {
   type JobPage,
   type JobState,
   type JobStatus,
+  JsonText,
+  jsonTextCodec,
   MemoryQueueStore,
   type MemoryQueueStoreOptions,
   type PayloadOf,
@@ -152,12 +154,15 @@ export {
   type QueueOptions,
   type QueueStats,
   RedisQueue,
+  type Renewal,
   type ResultOf,
   type ResultOptions,
   type RetainOptions,
   type Retention,
   type RunningJob,
   type SubmitOptions,
+  TakenJob,
+  type TakeOptions,
 } from './queue/index.ts'
 /** Services that are called by name, each call at the least busy process. */
 export {

@@ -62,6 +62,10 @@ export class TransientSet<T> {
     return this.#map.size
   }
 
+  has(member: T): boolean {
+    return this.#map.has(member)
+  }
+
   add(member: T): void {
     this.#map.set(member, member)
   }

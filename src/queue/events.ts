@@ -4,8 +4,7 @@ import type { RemoteFailure } from '../errors.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
 import { microtask } from '../kernel/time.ts'
 import type { DueResult, QueueStore } from './store/store.ts'
-import type { Attempt } from './working/attempt.ts'
-import { type AttemptResult, failureOf } from './working/attempt-result.ts'
+import { type AttemptResult, failureOf, type ResultSource } from './working/attempt-result.ts'
 
 /** The job of an event. */
 export interface JobEvent {
@@ -52,6 +51,12 @@ export interface QueueCounters {
   stalled: number
 }
 
+/** The attempt of an event. */
+export interface ReportedAttempt extends ResultSource {
+  readonly command: string
+  readonly delivery: { readonly id: string; readonly fence: number }
+}
+
 /** Name of this process in events. */
 const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`
 
@@ -92,13 +97,13 @@ export class EventReporter {
     this.#publish('submitted', { id, command, disposition })
   }
 
-  /** The handler was called. */
-  started({ delivery, number, command }: Attempt): void {
+  /** The handler was called, or the job was taken. */
+  started({ delivery, number, command }: Pick<ReportedAttempt, 'delivery' | 'number' | 'command'>): void {
     this.#publish('active', { id: delivery.id, command, attempt: number, fence: delivery.fence })
   }
 
   /** The store accepted the result. `ms`: duration of the attempt. */
-  ended(attempt: Attempt, { kind, error, delay }: AttemptResult, ms: number): void {
+  ended(attempt: ReportedAttempt, { kind, error, delay }: AttemptResult, ms: number): void {
     const { delivery, number, command } = attempt
     const { id, fence } = delivery
     const details = { id, command, attempt: number, fence, ms }
@@ -116,7 +121,7 @@ export class EventReporter {
   }
 
   /** The attempt was lost or cancelled, or the store refused its result. */
-  lost({ delivery, number, command }: Attempt, reason: unknown): void {
+  lost({ delivery, number, command }: ReportedAttempt, reason: unknown): void {
     this.counters.lost++
     const { id, fence } = delivery
     const { code = 'E_LEASE_LOST' } = (reason ?? {}) as { code?: string }

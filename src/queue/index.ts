@@ -1,5 +1,7 @@
 /** The queue: identical jobs run once, and every submitter gets the result. */
 
+export { JsonText } from '../kernel/codec/json-text.ts'
+export { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
 export {
   type AnyJobs,
@@ -23,6 +25,8 @@ export {
 } from './options.ts'
 export { type QueueStats, RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
-export type { Conflict, Counts, JobState, Retention } from './store/store.ts'
+export type { Conflict, Counts, JobState, Renewal, Retention } from './store/store.ts'
+export type { TakeOptions } from './taking/options.ts'
+export { TakenJob } from './taking/taken-job.ts'
 export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'
 export type { Handler, RunningJob } from './working/running-job.ts'

@@ -1,6 +1,7 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, decodeWith } from '../kernel/codec/codec.ts'
 import { decodeFailure } from '../kernel/codec/failure.ts'
+import type { JsonText } from '../kernel/codec/json-text.ts'
 import type { Disposition } from './events.ts'
 import type { SubmitOptions } from './options.ts'
 import type { JobSnapshot, JobState } from './store/store.ts'
@@ -34,7 +35,7 @@ export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = H
 export type BulkJob<Jobs extends JobMap<Jobs>> = {
   [Command in CommandOf<Jobs>]: {
     command: Command
-    payload?: PayloadOf<Jobs, Command>
+    payload?: PayloadOf<Jobs, Command> | JsonText
     options?: Omit<SubmitOptions, 'signal' | 'onProgress' | 'timeout'>
   }
 }[CommandOf<Jobs>]

@@ -1,4 +1,5 @@
 import { ClosedError } from '../errors.ts'
+import type { JsonText } from '../kernel/codec/json-text.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
@@ -41,8 +42,13 @@ import {
   createSubmission,
   submitDetached,
 } from './submitting/submission.ts'
+import type { TakeOptions } from './taking/options.ts'
+import type { TakenJob } from './taking/taken-job.ts'
+import { Takers } from './taking/takers.ts'
+import { parseToken } from './taking/token.ts'
+import type { DuePoller } from './working/due-poller.ts'
 import type { Handler } from './working/running-job.ts'
-import { Workers } from './working/workers.ts'
+import { createDuePoller, Workers } from './working/workers.ts'
 
 /** Statistics of a queue in this process. */
 export interface QueueStats extends QueueCounters {
@@ -77,7 +83,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #link: ReturnType<typeof connectionFor>
   readonly #context: QueueContext
   readonly #events: EventReporter
+  readonly #duePoller: DuePoller
   readonly #workers: Workers
+  readonly #takers: Takers
   readonly #waits: OutcomeWaits
   readonly #stopContributing: () => void
   #closing: Promise<void> | undefined
@@ -100,10 +108,19 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#link = link
     this.#context = { queue: name, store, clock, options, within, connection }
     this.#events = new EventReporter(name, this, store)
-    this.#workers = new Workers(this.#context, this.#events)
+    this.#duePoller = createDuePoller(this.#context, {
+      takesJobs: () => this.#workers.size > 0 || this.#takers.active,
+      onProcessed: (results) => this.#events.dueProcessed(results),
+    })
+    this.#workers = new Workers(this.#context, this.#events, this.#duePoller)
+    this.#takers = new Takers(this.#context, {
+      open: () => this.open(),
+      events: this.#events,
+      duePoller: this.#duePoller,
+    })
     this.#waits = new OutcomeWaits(this.#context, {
       submitted: (...args) => this.#events.submitted(...args),
-      hasLocalWorker: (command) => this.#workers.has(command),
+      hasLocalWorker: (command) => this.#workers.has(command) || this.#takers.has(command),
     })
     const census = connection ?? memory.census
     this.#stopContributing = census.contribute('queue', ({ filter }) => this.#census(filter))
@@ -136,7 +153,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    */
   submit<Command extends CommandOf<Jobs>>(
     command: Command,
-    payload?: PayloadOf<Jobs, Command>,
+    payload?: PayloadOf<Jobs, Command> | JsonText,
     options: SubmitOptions = {},
   ): Promise<ResultOf<Jobs, Command>> {
     return this.#submit(command, payload, options) as Promise<ResultOf<Jobs, Command>>
@@ -157,7 +174,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    */
   async enqueue<Command extends CommandOf<Jobs>>(
     command: Command,
-    payload?: PayloadOf<Jobs, Command>,
+    payload?: PayloadOf<Jobs, Command> | JsonText,
     options: SubmitOptions = {},
   ): Promise<Job<ResultOf<Jobs, Command>>> {
     this.#assertOpen()
@@ -195,6 +212,33 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     checkSubmitOptions(options)
     assertNotAborted(job.id, options.signal)
     return this.#waits.waitFor(job, options)
+  }
+
+  /**
+   * Takes one job of a command without a handler: it is held by its token until its lease ends. Resolves with undefined if no
+   * job was found within `wait`. The process stays alive while it waits.
+   * @throws AbortedError, UnavailableError, ClosedError, TypeError.
+   */
+  async take<Command extends CommandOf<Jobs>>(
+    command: Command,
+    options: TakeOptions = {},
+  ): Promise<TakenJob<PayloadOf<Jobs, Command>, ResultOf<Jobs, Command>> | undefined> {
+    this.#assertOpen()
+    checkName('command', command)
+    const job = await this.#takers.take(command, options)
+    return job as TakenJob<PayloadOf<Jobs, Command>, ResultOf<Jobs, Command>> | undefined
+  }
+
+  /**
+   * The job that a token names, whichever process has taken it. Only what the token says is known of it: its payload is not.
+   * Whether it is still held shows when it is renewed or finished.
+   * @throws TypeError if it is no token of this queue; ClosedError.
+   */
+  taken(token: string): TakenJob<undefined> {
+    this.#assertOpen()
+    const content = parseToken(this.name, token)
+    if (!content) throw new TypeError('Expected `token` to be that of a job taken from this queue')
+    return this.#takers.taken(content)
   }
 
   /** Returns a handle of the job with this id; undefined if there is none. */
@@ -243,6 +287,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   *#census(filter: string | undefined): Generator<QueueCensusItem> {
     if (filter !== undefined && filter !== this.name) return
     yield* this.#workers.census()
+    yield* this.#takers.census()
     yield* this.#waits.census()
   }
 
@@ -268,7 +313,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #close(grace: number): Promise<void> {
-    await this.#workers.close(grace)
+    this.#duePoller.close()
+    await Promise.all([this.#takers.close(), this.#workers.close(grace)])
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
     this.#stopContributing()
     this.#context.store.close()

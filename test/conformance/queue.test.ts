@@ -232,6 +232,8 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('renew' as const),
       lease: fc.constantFrom(100, 250, 1000),
+      /** Gives it to a holder that exists in no process. */
+      handsOver: mostly(false, true),
       ...attemptShape,
     }),
   },
@@ -241,7 +243,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('log' as const),
       lines: fc.integer({ min: 1, max: 3 }),
-      before: nat(3),
+      before: fc.option(nat(3), { nil: undefined }),
       ...attemptShape,
     }),
   },
@@ -673,14 +675,17 @@ class Worlds {
       case 'finishBatch':
         return this.#finishBatch(op.all)
       case 'renew':
-        return this.#withAttempt(op, (store, attempt) => store.renew(attempt, op.lease, WITHIN))
+        return this.#renew(op)
       case 'progress':
         return this.#withAttempt(op, (store, attempt) =>
           store.publishProgress(attempt, Buffer.from(op.bytes), WITHIN),
         )
       case 'log':
         return this.#withAttempt(op, async (store, attempt) => {
-          const lines = Array.from({ length: op.lines }, (_, n) => `line ${attempt.fence} ${op.before + n}`)
+          const lines = Array.from(
+            { length: op.lines },
+            (_, n) => `line ${attempt.fence} ${(op.before ?? 0) + n}`,
+          )
           await store.appendLog(attempt, lines, op.before, WITHIN)
           return store.readLog(attempt.id, WITHIN)
         })
@@ -829,11 +834,15 @@ class Worlds {
       // The store does not send the removal of a worker that was never known.
       if (!peer || !worker || (op.type === 'removeWorker' && !this.#known.has(worker.nonce))) return
       this.#known.add(worker.nonce)
-      for (const world of ['model', 'redis'] as const) {
-        const store = peer[world]
-        if (op.type === 'setCapacity')
-          await store.setCapacity(worker, op.slots, this.#listener(peer, world, worker), WITHIN)
-        else await store.removeWorker(worker, WITHIN)
+      const [inModel, onRedis] = [peer.model, peer.redis]
+      if (op.type === 'setCapacity') {
+        const { slots } = op
+        const modelReply = await inModel.setCapacity(worker, slots, this.#listener(peer, 'model', worker))
+        const reply = await onRedis.setCapacity(worker, slots, this.#listener(peer, 'redis', worker), WITHIN)
+        assert.deepEqual(reply, modelReply, 'reply')
+      } else {
+        await inModel.removeWorker(worker, WITHIN)
+        await onRedis.removeWorker(worker, WITHIN)
       }
     }
   }
@@ -883,6 +892,17 @@ class Worlds {
     if (found) await this.#both(found.peer.index, (store) => act(store, found.attempt))
   }
 
+  async #renew({ lease, handsOver, ...op }: Of<'renew'>): Promise<void> {
+    const found = this.#attempt(op)
+    if (!found) return
+    const { peer, attempt } = found
+    const { command } = attempt.worker
+    const holder = { command, inbox: this.#nonce('holder'), nonce: this.#nonce('holder') }
+    const to = handsOver ? holder : undefined
+    if (to) this.#attempts.unshift({ peer, attempt: { ...attempt, worker: to } })
+    await this.#both(peer.index, (store) => store.renew(attempt, lease, WITHIN, to))
+  }
+
   /** The attempts that one process ends in one tick. */
   async #finishBatch(ops: OutcomeOp[]): Promise<void> {
     const outcomes: AttemptOutcome[] = []
@@ -891,8 +911,10 @@ class Worlds {
       const found = this.#attempt(ops.length === 1 || op.forged !== 'above' ? op : { ...op, forged: 'no' })
       if (!found || (by && found.peer !== by)) continue
       const { id, fence } = found.attempt
-      // A batch reads all records before it writes: an older attempt of the same job would be answered differently.
-      if (outcomes.some((other) => other.id === id && other.fence !== fence)) continue
+      // A batch reads all records before it writes: another attempt of the same job would be answered differently.
+      const differs = (other: AttemptOutcome) =>
+        other.fence !== fence || other.worker !== found.attempt.worker
+      if (outcomes.some((other) => other.id === id && differs(other))) continue
       by = found.peer
       const { kind, ttl, outcomeRetention, delay, retain, releasesSlot } = op
       // A batch makes all jobs ready before it assigns any.
@@ -1165,7 +1187,9 @@ const processDue = (maxStalls: number, others: (typeof JOBS)[number][] = []): Op
 })
 const advance = (ms: number): Op => ({ type: 'advance', ms })
 const repeat = (back: number): Op => ({ type: 'repeat', back })
-const renew = (forged: AttemptOp['forged']): Op => ({ type: 'renew', lease: 1000, attempt: 0, forged })
+const renew = (forged: AttemptOp['forged'], handsOver = false): Op => ({
+  ...{ type: 'renew', lease: 1000, attempt: 0, forged, handsOver },
+})
 const log: Op = { type: 'log', lines: 1, before: 0, attempt: 0, forged: 'no' }
 const drain: Op = { type: 'drain', state: 'waiting', outcomeRetention: 200 }
 const read: Op = { type: 'read', from: 0, limit: 4 }
@@ -1343,6 +1367,30 @@ const RARE_CASES: [Op[]][] = [
   [[setCapacity(0, 1), pause(''), advance(8 * 24 * 3_600_000), resume(''), setCapacity(0, 1)]],
   // Fences of other attempts.
   [[setCapacity(0, 1), submit(0, 0), renew('no'), renew('above'), finish('value', { forged: 'above' })]],
+  // It is given to a holder, who finishes it; its worker cannot.
+  [
+    [
+      setCapacity(0, 1),
+      submit(0, 0),
+      renew('no', true),
+      repeat(0),
+      finish('value', { attempt: 1 }),
+      { ...log, before: undefined },
+      { ...log, before: undefined },
+      finish('value', { releasesSlot: false }),
+    ],
+  ],
+  // The lease of a holder ends.
+  [
+    [
+      setCapacity(0, 1),
+      submit(0, 0),
+      renew('no', true),
+      advance(1001),
+      processDue(2),
+      finish('value', { attempt: 1 }),
+    ],
+  ],
   // An attempt ends twice in one batch.
   [[setCapacity(0, 1), submit(0, 0), finishBatch([finish('value'), finish('value')])]],
   // A job is terminated just before its worker ends it.
@@ -1407,8 +1455,21 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a lease that is not extended': [
     ['leases[#leases + 1] = int(now + num(lease))', 'leases[#leases + 1] = int(now)'],
   ],
-  'a renewal that is not fenced': [['if owner == worker and lastFence == fence then', 'if owner then']],
-  'an acceptance that is not stored': [["redis.call('HSET', key, 'l', '1')", '']],
+  'a renewal that is not fenced': [['if isHeld and lastFence == fence then', 'if owner then']],
+  'an attempt that is given away, and stays with its worker': [
+    ["'o', holder == '' and worker or holder", "'o', worker"],
+  ],
+  'an attempt that cannot be given away twice by one call': [
+    ["owner == worker or holder ~= '' and owner == holder", 'owner == worker'],
+  ],
+  'an attempt that anybody can give away': [
+    ["owner == worker or holder ~= ''", "owner == worker or holder ~= '' or owner"],
+  ],
+  'a capacity whose reply does not count what it assigned': [
+    ['batches[worker] and #batches[worker] or 0', '0'],
+  ],
+  'lines of an unknown number that are skipped': [["ARGV[argBase + 5] == '' and known or ", '']],
+  'an acceptance that is not stored': [["key, 'l', '1', 'o'", "key, 'o'"]],
   'a stall that is not counted': [['if isAccepted or stalls == 0 then stalls = stalls + 1 end', '']],
   'a stall that is always counted': [['if isAccepted or stalls == 0 then stalls', 'if true then stalls']],
   'stalls without bound': [['if stalls > maxStalls then', 'if false then']],
@@ -1477,9 +1538,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a drain that notifies no waiter': [['sendOutbox()\nreturn { removed', 'return { removed']],
   'a drained job whose outcome expires at once': [["'x', '', outcomeRetention, 0)", "'x', '', 0, 0)"]],
-  'a log line that is appended twice': [
-    ['local skipped = loggedFence == lastFence and', 'local skipped = false and'],
-  ],
+  'a log line that is appended twice': [['local skipped = math.max(0, known - before)', 'local skipped = 0']],
   'lists of finished jobs without bound': [['if excess > 0 then', 'if false then']],
   'messages without bound': [
     ['local isTooLarge = #bytes > options.messageLimit', 'local isTooLarge = false'],

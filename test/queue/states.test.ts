@@ -48,7 +48,7 @@ test('states - a worker stops before it closes, and a poller closes once', async
     ...{ maxStalls: 1, failure: Buffer.alloc(0), errorTtl: 0, outcomeRetention: 0 },
     retain: { count: 0, age: 0 },
   }
-  const poller = new DuePoller(context, stallPolicy, () => {})
+  const poller = new DuePoller(context, stallPolicy, { takesJobs: () => true, onProcessed() {} })
   poller.close()
   assert.throws(() => poller.close(), ILLEGAL)
 })

@@ -2,6 +2,7 @@ import { CodecError, type Ran } from '../../errors.ts'
 import { MESSAGE_LIMIT } from '../keys.ts'
 import { checkFunction } from '../options.ts'
 import { binaryKind, kindOf, ownedBytes, rebuild } from './binary.ts'
+import { JsonText } from './json-text.ts'
 
 /**
  * Encodes values as bytes. `decode` must return a value equal to the one that `encode` was given; `encode` must throw if that
@@ -49,7 +50,7 @@ export function encodeWith(codec: Codec, value: unknown, ran?: Ran): Buffer {
   try {
     bytes = codec.encode(value)
   } catch (cause) {
-    throw new CodecError(messageOf(cause) + (codec === jsonCodec ? ADVICE : ''), { cause, ran })
+    throw new CodecError(messageOf(cause) + (codec.encode === jsonCodec.encode ? ADVICE : ''), { cause, ran })
   }
   if (Buffer.isBuffer(bytes)) return bytes
   if (bytes instanceof Uint8Array) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -315,10 +316,11 @@ function decode(bytes: Buffer): unknown {
 /**
  * JSON, extended by `undefined`, `-0`, `NaN`, the infinities, Buffers, typed arrays, DataViews and ArrayBuffers, at any depth.
  * Other values that JSON would change (dates, maps, sets, bigints, functions, symbols, class instances, cycles) throw a
- * CodecError that names their path.
+ * CodecError that names their path. A {@link JsonText} is written as its text, unless it is a part of another value.
  */
 export const jsonCodec: Codec = {
   encode(value) {
+    if (value instanceof JsonText) return Buffer.from(PLAIN + value.text)
     const kind = typeof value === 'object' && value !== null ? kindOf(value) : undefined
     if (kind) return Buffer.concat([Buffer.from(BINARY + kind.letter), kind.bytes(value as object)])
     const validator = new JsonValidator()

@@ -133,7 +133,7 @@ export class InMemoryBroker {
     })
   }
 
-  appendLog({ worker, id, fence }: ModelAttempt, added: readonly string[], before: number): void {
+  appendLog({ worker, id, fence }: ModelAttempt, added: readonly string[], before: number | undefined): void {
     const job = this.model.state.job(id, this.now)
     if (!job?.isHeldBy(worker, fence)) return
     const fresh = added.slice(job.acceptLogLines(before, added.length))

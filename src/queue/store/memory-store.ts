@@ -8,6 +8,7 @@ import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-brok
 import type { JobRecord } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
 import type {
+  Assignment,
   AttemptOutcome,
   AttemptRef,
   Counts,
@@ -20,6 +21,7 @@ import type {
   OutcomeQuery,
   OutcomeReply,
   QueueStore,
+  Renewal,
   StallPolicy,
   Submission,
   SubmissionListener,
@@ -143,10 +145,18 @@ export class InMemoryQueueClient implements QueueStore {
     this.#broker.apply((model, context) => model.unpark(this.inbox + nonce, termination, context))
   }
 
-  async setCapacity({ nonce, command }: WorkerRef, slots: number, listener: WorkerListener): Promise<void> {
+  async setCapacity(
+    { nonce, command }: WorkerRef,
+    slots: number,
+    listener: WorkerListener,
+  ): Promise<Assignment> {
     this.#client.listeners.set(nonce, listener)
     this.#client.workers.add(nonce)
-    this.#broker.apply((model, context) => model.setCapacity(this.inbox + nonce, command, slots, context))
+    const worker = this.inbox + nonce
+    const assigned = this.#broker.apply((model, context) =>
+      model.setCapacity(worker, command, slots, context),
+    )
+    return { assigned, more: false }
   }
 
   async removeWorker({ nonce, command }: WorkerRef, within: number): Promise<void> {
@@ -155,12 +165,19 @@ export class InMemoryQueueClient implements QueueStore {
     await this.#broker.delivered(within)
   }
 
-  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
-    return { worker: this.inbox + worker.nonce, id, fence }
+  #address({ nonce, inbox = this.inbox }: WorkerRef): string {
+    return inbox + nonce
   }
 
-  async renew(attempt: AttemptRef, lease: number): Promise<'held' | 'lost' | 'cancelled'> {
-    return this.#broker.apply((model, context) => model.renew(this.#modelAttempt(attempt), lease, context))
+  #modelAttempt({ worker, id, fence }: AttemptRef): ModelAttempt {
+    return { worker: this.#address(worker), id, fence }
+  }
+
+  async renew(attempt: AttemptRef, lease: number, _within: number, holder?: WorkerRef): Promise<Renewal> {
+    const to = holder && this.#address(holder)
+    return this.#broker.apply((model, context) =>
+      model.renew(this.#modelAttempt(attempt), lease, to, context),
+    )
   }
 
   async finish(outcome: AttemptOutcome): Promise<boolean> {
@@ -177,7 +194,7 @@ export class InMemoryQueueClient implements QueueStore {
     )
   }
 
-  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number): Promise<void> {
+  async appendLog(attempt: AttemptRef, lines: readonly string[], before: number | undefined): Promise<void> {
     this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
   }
 

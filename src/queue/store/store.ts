@@ -125,6 +125,16 @@ export interface WorkerListener {
 export interface WorkerRef {
   nonce: string
   command: string
+  /** Id of the inbox of its process; absent: that of this process. */
+  inbox?: string
+}
+
+/** What a worker was assigned by the step that set its capacity. */
+export interface Assignment {
+  /** Number of the deliveries to it that are on their way. */
+  assigned: number
+  /** Jobs are ready that one step could not assign: its slots are not used up, and it is asked for its capacity again. */
+  more: boolean
 }
 
 /** An attempt, as its worker names it. */
@@ -133,6 +143,9 @@ export interface AttemptRef {
   id: string
   fence: number
 }
+
+/** What became of a lease. 'lost': it was not held any more. 'cancelled': the job has ended under this fence. */
+export type Renewal = 'held' | 'lost' | 'cancelled'
 
 /** Finished jobs that are kept for being listed. */
 export interface Retention {
@@ -266,18 +279,29 @@ export interface QueueStore {
   unpark(nonce: string, termination: Termination, within: number): Promise<void>
 
   /** Sets how many jobs a worker can take now; the worker is known from then on. */
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void>
+  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<Assignment>
   /** Assigns nothing more to a worker. Resolves when all that was delivered to it has arrived. */
   removeWorker(worker: WorkerRef, within: number): Promise<void>
-  /** Extends the lease of an attempt; the first time it also accepts the attempt. */
-  renew(attempt: AttemptRef, lease: number, within: number): Promise<'held' | 'lost' | 'cancelled'>
+  /**
+   * Extends the lease of an attempt; the first time it also accepts the attempt. `holder`: gives it to this worker, which need
+   * not exist: from then on the attempt is known by that name alone. Idempotent.
+   */
+  renew(attempt: AttemptRef, lease: number, within: number, holder?: WorkerRef): Promise<Renewal>
   /** Ends an attempt. False: it was lost. Idempotent. */
   finish(outcome: AttemptOutcome, within: number): Promise<boolean>
   /** The payload of an attempt; undefined when the attempt was lost. */
   readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>
-  /** Appends lines to the job's log. `before`: lines of this attempt that were appended earlier. Idempotent. */
-  appendLog(attempt: AttemptRef, lines: readonly string[], before: number, within: number): Promise<void>
+  /**
+   * Appends lines to the job's log. `before`: lines of this attempt that were appended earlier. Idempotent, unless `before` is
+   * undefined, which means that their number is not known.
+   */
+  appendLog(
+    attempt: AttemptRef,
+    lines: readonly string[],
+    before: number | undefined,
+    within: number,
+  ): Promise<void>
   readLog(id: string, within: number): Promise<string[]>
 
   /** Returns what is due, and when the next job falls due. */
@@ -316,17 +340,4 @@ export interface QueueStore {
   /** Adds a listener for the subscription; the returned function removes it. */
   listen(listener: { up(): void; down(): void }): () => void
   close(): void
-}
-
-const FINISHED_STATE = { value: 'completed', error: 'failed', removed: 'removed' } as const
-
-/** The state of a job: from its outcome, else from whether it has an owner or is delayed. */
-export function stateOf(
-  outcome: JobOutcome['kind'] | undefined,
-  owned: boolean,
-  delayed: boolean,
-): JobSnapshot['state'] {
-  if (outcome) return FINISHED_STATE[outcome]
-  if (owned) return 'active'
-  return delayed ? 'delayed' : 'waiting'
 }

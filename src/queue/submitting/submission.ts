@@ -10,6 +10,7 @@ import {
   UnknownCommandError,
 } from '../../errors.ts'
 import { JsonValidator, messageOf } from '../../kernel/codec/codec.ts'
+import { JsonText } from '../../kernel/codec/json-text.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH, newId } from '../../kernel/keys.ts'
 import { shownValue } from '../../kernel/options.ts'
@@ -183,11 +184,13 @@ const canonicalize = serialize as unknown as (value: unknown) => string
 
 /**
  * Encodes a payload as JSON; `undefined` as ''. `canonical`: in the canonical form of RFC 8785, so equal payloads have equal
- * texts. Throws CodecError with the path to a value that JSON cannot represent, TooLargeError above `maxBytes`.
+ * texts; a JsonText as its text. Throws CodecError with the path to a value that JSON cannot represent, TooLargeError above
+ * `maxBytes`.
  */
 export function encodePayload(payload: unknown, maxBytes: number, canonical: boolean): string {
   if (payload === undefined) return ''
-  const text = toJson(payload, canonical ? canonicalize : JSON.stringify)
+  const text =
+    payload instanceof JsonText ? payload.text : toJson(payload, canonical ? canonicalize : JSON.stringify)
   const bytes = Buffer.byteLength(text)
   if (bytes <= maxBytes) return text
   throw new TooLargeError(`The payload has ${bytes} bytes; \`maxPayload\` is ${maxBytes}`)

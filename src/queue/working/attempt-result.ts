@@ -3,8 +3,8 @@ import { encodeWith } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import type { AsyncContext } from '../../kernel/time.ts'
-import type { ResolvedQueueOptions } from '../options.ts'
-import type { AttemptOutcome } from '../store/store.ts'
+import { OUTCOME_RETENTION, type ResolvedQueueOptions } from '../options.ts'
+import type { AttemptOutcome, AttemptRef } from '../store/store.ts'
 import { isDedupeId, type JobOptions } from '../submitting/submission.ts'
 import { backoffDelay } from './backoff.ts'
 
@@ -33,6 +33,18 @@ export function valueResult({ id, jobOptions, options }: ResultSource, value: un
   const defaultTtl = isDedupeId(id) ? options.ttl : 0
   const bytes = encodeWith(options.codec, value)
   return { kind: 'value', bytes, ttl: jobOptions.ttl ?? Math.round(defaultTtl), delay: 0 }
+}
+
+/** A result as it is reported to the store. `releasesSlot`: the worker can take another job. */
+export function outcomeOf(
+  { worker, id, fence }: AttemptRef,
+  { kind, bytes, ttl, delay }: AttemptResult,
+  { retain: { completed, failed } }: ResolvedQueueOptions,
+  releasesSlot: boolean,
+): AttemptOutcome {
+  const retain = kind === 'value' ? completed : failed
+  const outcomeRetention = OUTCOME_RETENTION
+  return { worker, id, fence, kind, bytes, ttl, outcomeRetention, delay, retain, releasesSlot }
 }
 
 /** The attempt failed: the job is retried, or fails. */

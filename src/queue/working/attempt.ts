@@ -1,12 +1,13 @@
 import { AbortedError, LeaseLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { type AsyncContext, lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/time.ts'
-import { OUTCOME_RETENTION, type QueueContext, type ResolvedQueueOptions } from '../options.ts'
-import type { AttemptOutcome, AttemptRef, Delivery, WorkerRef } from '../store/store.ts'
+import type { QueueContext, ResolvedQueueOptions } from '../options.ts'
+import type { AttemptRef, Delivery, WorkerRef } from '../store/store.ts'
 import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
 import {
   type AttemptResult,
   failureResult,
+  outcomeOf,
   REQUEUE,
   type ResultSource,
   valueResult,
@@ -295,23 +296,8 @@ export class Attempt implements ResultSource {
   async #sendOutcome(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
     const logWritten = this.#output?.logWritten
     if (logWritten) await logWritten
-    const { store, worker, options, within } = this.#deps
-    const { id, fence } = this.delivery
-    const { kind, bytes, ttl, delay } = result
-    const retain = kind === 'value' ? options.retain.completed : options.retain.failed
-    const outcome: AttemptOutcome = {
-      worker,
-      id,
-      fence,
-      kind,
-      bytes,
-      ttl,
-      outcomeRetention: OUTCOME_RETENTION,
-      delay,
-      retain,
-      releasesSlot,
-    }
-    return store.finish(outcome, within)
+    const { store, options, within } = this.#deps
+    return store.finish(outcomeOf(this.#ref, result, options, releasesSlot), within)
   }
 
   #runningJob(payload: unknown): RunningJob {

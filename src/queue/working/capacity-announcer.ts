@@ -23,23 +23,26 @@ export interface AnnouncerDeps {
 }
 
 /**
- * | state      | timer fires | request() | reply, or failure | stop()  |
- * | ---------- | ----------- | --------- | ----------------- | ------- |
- * | announcing |             | requested | waiting           | stopped |
- * | waiting    | announcing  | requested | ignored           | stopped |
- * | requested  | announcing  |           | ignored           | stopped |
- * | stopped    |             |           | ignored           |         |
+ * | state      | timer fires | request() | announceNow() | reply      | failure | stop()  |
+ * | ---------- | ----------- | --------- | ------------- | ---------- | ------- | ------- |
+ * | announcing |             | requested | outdated      | waiting    | waiting | stopped |
+ * | outdated   |             |           |               | announcing | waiting | stopped |
+ * | waiting    | announcing  | requested | announcing    | ignored    | ignored | stopped |
+ * | requested  | announcing  |           | announcing    | ignored    | ignored | stopped |
+ * | stopped    |             |           |               | ignored    | ignored |         |
  *
  * The timer of waiting is shorter after a failure. The reply to an earlier announcement is ignored in every state.
  */
 type AnnouncerState =
   | { readonly kind: 'waiting' | 'requested'; readonly timer: Timer }
-  | { readonly kind: 'announcing' | 'stopped' }
+  /** 'outdated': an announcement is under way, and the capacity has changed since. */
+  | { readonly kind: 'announcing' | 'outdated' | 'stopped' }
 
 const ANNOUNCER_TRANSITIONS: Transitions<AnnouncerState['kind']> = {
   waiting: ['announcing', 'requested', 'stopped'],
   requested: ['announcing', 'stopped'],
-  announcing: ['waiting', 'requested', 'stopped'],
+  announcing: ['outdated', 'waiting', 'requested', 'stopped'],
+  outdated: ['announcing', 'waiting', 'stopped'],
   stopped: [],
 }
 
@@ -51,10 +54,12 @@ export class CapacityAnnouncer {
   #announcedAt = Number.NEGATIVE_INFINITY
   /** Number of failed announcements in a row. */
   #failures = 0
+  /** Number of announcements so far: the reply to the latest alone counts. */
+  #announcements = 0
 
   constructor(deps: AnnouncerDeps) {
     this.#deps = deps
-    void this.#announce(this.#state)
+    void this.#announce()
   }
 
   #enter(state: AnnouncerState): void {
@@ -69,13 +74,12 @@ export class CapacityAnnouncer {
   }
 
   readonly #onTimer = (): void => {
-    const announcing: AnnouncerState = { kind: 'announcing' }
-    this.#enter(announcing)
-    void this.#announce(announcing)
+    this.#enter({ kind: 'announcing' })
+    void this.#announce()
   }
 
-  /** `announcing`: the state that this announcement was started in. */
-  async #announce(announcing: AnnouncerState): Promise<void> {
+  async #announce(): Promise<void> {
+    const announcement = ++this.#announcements
     this.#announcedAt = this.#deps.clock.now()
     let nextIn = ANNOUNCE_INTERVAL * (0.9 + Math.random() / 5)
     try {
@@ -85,15 +89,25 @@ export class CapacityAnnouncer {
       if (++this.#failures === FAILURES_BEFORE_WARNING) this.#deps.onFailing(error)
       nextIn = RETRY_AFTER * (1 + Math.random())
     }
-    if (this.#state === announcing) this.#enterAfter('waiting', nextIn)
+    if (announcement !== this.#announcements) return
+    const { kind } = this.#state
+    if (kind === 'outdated' && this.#failures === 0) this.#onTimer()
+    else if (kind === 'announcing' || kind === 'outdated') this.#enterAfter('waiting', nextIn)
   }
 
   /** The store may not know the capacity any more: announces it soon. */
   request(): void {
-    if (this.#state.kind === 'requested' || this.#state.kind === 'stopped') return
+    const { kind } = this.#state
+    if (kind === 'requested' || kind === 'outdated' || kind === 'stopped') return
     // Random delay: the store may have asked all workers at once, and repeatedly.
     const pause = Math.max(0, this.#announcedAt + MIN_ANNOUNCE_PAUSE - this.#deps.clock.now())
     this.#enterAfter('requested', pause + Math.random() * 10)
+  }
+
+  /** The capacity has changed: announces it now, or after the reply that is awaited. */
+  announceNow(): void {
+    if (this.#state.kind === 'announcing') this.#enter({ kind: 'outdated' })
+    else if ('timer' in this.#state) this.#onTimer()
   }
 
   stop(): void {

@@ -3,6 +3,14 @@ import type { Timer } from '../../kernel/time.ts'
 import type { QueueContext } from '../options.ts'
 import type { DueResult, StallPolicy } from '../store/store.ts'
 
+/** What a poller asks and tells its queue. */
+export interface DuePollerDeps {
+  /** Whether this process has a worker or a taker of the queue. */
+  takesJobs(): boolean
+  /** Called with the result of each batch of due jobs. */
+  onProcessed(results: readonly DueResult[]): void
+}
+
 /** Delay of the next poll if nothing of what seemed due was due by the server's clock, ms. Doubles up to the maximum. */
 const EARLY_RETRY_MIN = 5
 const EARLY_RETRY_MAX = 640
@@ -10,40 +18,45 @@ const EARLY_RETRY_MAX = 640
 /**
  * | state   | dueIn(ms)                            | timer fires | poll ends                         | close() |
  * | ------- | ------------------------------------ | ----------- | --------------------------------- | ------- |
+ * | idle    | waiting                              |             |                                   | closed  |
  * | waiting | brings the timer forward             | polling     |                                   | closed  |
- * | polling | remembers the earliest time          |             | waiting, until the earliest time  | closed  |
+ * | polling | remembers the earliest time          |             | waiting, until the earliest time; | closed  |
+ * |         |                                      |             | idle, if there is none and nobody |         |
+ * |         |                                      |             | takes jobs here                   |         |
  * | closed  |                                      |             |                                   |         |
  */
 type PollerState =
+  | { readonly kind: 'idle' }
   | { readonly kind: 'waiting'; readonly timer: Timer; readonly until: number }
   | { readonly kind: 'polling'; pollAgainAt: number }
   | { readonly kind: 'closed' }
 
 const POLLER_TRANSITIONS: Transitions<PollerState['kind']> = {
+  idle: ['waiting', 'closed'],
   waiting: ['waiting', 'polling', 'closed'],
-  polling: ['waiting', 'closed'],
+  polling: ['waiting', 'idle', 'closed'],
   closed: [],
 }
 
 /**
  * Promotes delayed jobs that are due, and requeues jobs whose worker died. Every process with a worker has one poller. It
  * polls when the next job is due that it knows of, and at least every 1.4 leases, since it does not know of all jobs. So
- * the job of a dead worker is found when its lease ends, or at most 1.4 leases after it was delivered.
+ * the job of a dead worker is found when its lease ends, or at most 1.4 leases after it was delivered. Without a worker or a
+ * taker it polls as long as any job is delayed or active.
  */
 export class DuePoller {
   readonly #context: QueueContext
   readonly #policy: StallPolicy
-  readonly #onProcessed: (results: DueResult[]) => void
-  #state: PollerState
+  readonly #deps: DuePollerDeps
+  #state: PollerState = { kind: 'idle' }
   /** Delay of the next poll if nothing was due yet by the server's clock, ms. */
   #earlyRetry = EARLY_RETRY_MIN
 
-  /** Polls at once. `onProcessed` is called with the result of each batch of due jobs. */
-  constructor(context: QueueContext, policy: StallPolicy, onProcessed: (results: DueResult[]) => void) {
+  /** Does not poll before the first call of `dueIn`. */
+  constructor(context: QueueContext, policy: StallPolicy, deps: DuePollerDeps) {
     this.#context = context
     this.#policy = policy
-    this.#onProcessed = onProcessed
-    this.#state = this.#waitUntil(context.clock.now())
+    this.#deps = deps
   }
 
   #waitUntil(at: number): PollerState {
@@ -63,6 +76,7 @@ export class DuePoller {
     const state = this.#state
     const at = this.#context.clock.now() + Math.max(ms, 0)
     if (state.kind === 'polling') state.pollAgainAt = Math.min(state.pollAgainAt, at)
+    if (state.kind === 'idle') return this.#enter(this.#waitUntil(at))
     if (state.kind !== 'waiting' || at + 1 >= state.until) return
     state.timer.cancel()
     this.#enter(this.#waitUntil(at))
@@ -73,12 +87,17 @@ export class DuePoller {
     const polling: PollerState = { kind: 'polling', pollAgainAt: Number.POSITIVE_INFINITY }
     this.#enter(polling)
     let nextIn = options.lease * (1.3 + Math.random() / 10)
+    let isDone = false
     try {
-      nextIn = Math.min(nextIn, await this.#processDue())
+      const nextDueIn = await this.#processDue()
+      isDone = nextDueIn === Number.POSITIVE_INFINITY
+      nextIn = Math.min(nextIn, nextDueIn)
     } catch {
       nextIn = Math.min(nextIn, options.unavailableAfter)
     }
     if (this.#state !== polling) return
+    if (isDone && polling.pollAgainAt === Number.POSITIVE_INFINITY && !this.#deps.takesJobs())
+      return this.#enter({ kind: 'idle' })
     const now = clock.now()
     this.#enter(this.#waitUntil(Math.max(now, Math.min(now + nextIn, polling.pollAgainAt))))
   }
@@ -90,7 +109,7 @@ export class DuePoller {
       const { jobs, nextIn } = await store.findDue(within)
       if (jobs.length === 0 || this.#state.kind === 'closed') return nextIn ?? Number.POSITIVE_INFINITY
       const results = await store.processDue(jobs, this.#policy, within)
-      this.#onProcessed(results)
+      this.#deps.onProcessed(results)
       // By the server's clock, none of these jobs was due yet.
       if (results.every(({ status }) => status === 'none')) return this.#nextEarlyRetry()
       this.#earlyRetry = EARLY_RETRY_MIN

@@ -7,7 +7,7 @@ import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { EventReporter } from '../events.ts'
 import { OUTCOME_RETENTION, type QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/store.ts'
-import { DuePoller } from './due-poller.ts'
+import { DuePoller, type DuePollerDeps } from './due-poller.ts'
 import type { Handler } from './running-job.ts'
 import { Worker } from './worker.ts'
 
@@ -18,17 +18,37 @@ const STALLED_FAILURE = encodeFailure({
   code: 'E_STALLED',
 })
 
-/** The workers of a queue in this process, and the due poller that they share. */
+/** The poller of the due jobs of a queue. Jobs that stall too often have failed, by the options of the queue. */
+export function createDuePoller(context: QueueContext, deps: DuePollerDeps): DuePoller {
+  const { maxStalls, errorTtl, retain } = context.options
+  const policy = { maxStalls, errorTtl, failure: STALLED_FAILURE, outcomeRetention: OUTCOME_RETENTION }
+  return new DuePoller(context, { ...policy, retain: retain.failed }, deps)
+}
+
+/** Emits a process warning: a worker has no caller that could receive the error of its announcements. */
+export function warnOfRefusal({ connection, queue }: QueueContext, command: string, error: unknown): void {
+  const cause = connection?.lastError ?? (error as Error).cause
+  // A missing connection has a warning of its own.
+  if (!connection?.connected || !isErrorReply(cause)) return
+  const message = `The queue ${shown(queue)} gets no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
+  warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
+}
+
+/** The workers of a queue in this process. */
 export class Workers {
   readonly #context: QueueContext
   readonly #events: EventReporter
+  readonly #duePoller: DuePoller
   readonly #workers = new Map<string, Worker>()
-  /** Undefined until the first worker is added. */
-  #duePoller: DuePoller | undefined
 
-  constructor(context: QueueContext, events: EventReporter) {
+  constructor(context: QueueContext, events: EventReporter, duePoller: DuePoller) {
     this.#context = context
     this.#events = events
+    this.#duePoller = duePoller
+  }
+
+  get size(): number {
+    return this.#workers.size
   }
 
   has(command: string): boolean {
@@ -51,37 +71,18 @@ export class Workers {
     if (this.#workers.has(command))
       throw new DuplicateWorkerError(`\`${command}\` is processed here already`, { key: command })
     const worker = new Worker(command, handler, concurrency, this.#context, this.#events, {
-      dueIn: (ms) => this.#duePoller?.dueIn(ms),
-      announcementsFail: (error) => this.#warnOfRefusal(command, error),
+      dueIn: (ms) => this.#duePoller.dueIn(ms),
+      announcementsFail: (error) => warnOfRefusal(this.#context, command, error),
     })
     this.#workers.set(command, worker)
-    this.#duePoller ??= this.#startPolling()
-  }
-
-  #startPolling(): DuePoller {
-    const { connection, clock, options } = this.#context
-    const { maxStalls, errorTtl, retain } = options
-    refProcess(clock)
-    connection?.warnIfUnreachable()
-    const policy = { maxStalls, errorTtl, failure: STALLED_FAILURE, outcomeRetention: OUTCOME_RETENTION }
-    return new DuePoller(this.#context, { ...policy, retain: retain.failed }, (results) =>
-      this.#events.dueProcessed(results),
-    )
-  }
-
-  /** Emits a process warning: a worker has no caller that could receive the error. */
-  #warnOfRefusal(command: string, error: unknown): void {
-    const { connection, queue } = this.#context
-    const cause = connection?.lastError ?? (error as Error).cause
-    // A missing connection has a warning of its own.
-    if (!connection?.connected || !isErrorReply(cause)) return
-    const message = `The queue ${shown(queue)} gets no jobs of ${shown(command)} in this process: Redis refused: ${cause.message}`
-    warnOnce('SOLOFLIGHT_WORKER_REFUSED', message)
+    if (this.#workers.size > 1) return
+    refProcess(this.#context.clock)
+    this.#context.connection?.warnIfUnreachable()
+    this.#duePoller.dueIn(0)
   }
 
   /** Takes no more jobs, waits up to `grace` ms for running handlers, and requeues the other jobs. */
   async close(grace: number): Promise<void> {
-    this.#duePoller?.close()
     const workers = [...this.#workers.values()]
     await Promise.all(workers.map((worker) => worker.stopDeliveries()))
     await Promise.all(workers.map((worker) => worker.drained(grace)))
@@ -90,6 +91,6 @@ export class Workers {
 
   /** Keeps the process alive no longer. */
   unref(): void {
-    if (this.#duePoller) unrefProcess(this.#context.clock)
+    if (this.#workers.size > 0) unrefProcess(this.#context.clock)
   }
 }

@@ -1,6 +1,7 @@
 import { FenceWatermark, ServerClock } from '../../../src/kernel/redis/server.ts'
 import type { WorkerNotice } from '../../../src/queue/store/model/queue-state.ts'
 import type {
+  Assignment,
   AttemptOutcome,
   AttemptRef,
   Delivery,
@@ -135,7 +136,12 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#call('unpark', () => this.#port.unpark(nonce, termination, within), within)
   }
 
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void> {
+  setCapacity(
+    worker: WorkerRef,
+    slots: number,
+    listener: WorkerListener,
+    within: number,
+  ): Promise<Assignment> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
     return this.#timed(
@@ -167,8 +173,14 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     this.#removals.delete(nonce)
   }
 
-  renew(attempt: AttemptRef, lease: number, within: number): ReturnType<QueueStore['renew']> {
-    return this.#timed(`renew ${short(attempt.id)}`, () => this.#port.renew(attempt, lease, within), within)
+  renew(
+    attempt: AttemptRef,
+    lease: number,
+    within: number,
+    holder?: WorkerRef,
+  ): ReturnType<QueueStore['renew']> {
+    const run = () => this.#port.renew(attempt, lease, within, holder)
+    return this.#timed(`renew ${short(attempt.id)}`, run, within)
   }
 
   finish(ending: AttemptOutcome, within: number): Promise<boolean> {

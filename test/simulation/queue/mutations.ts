@@ -160,9 +160,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
       const offered = new Set<string>()
       return wrapped(store, {
         setCapacity: async (worker, slots, of, within) => {
-          if (offered.has(worker.nonce)) return
-          await store.setCapacity(worker, slots, of, within)
+          if (offered.has(worker.nonce)) return { assigned: 0, more: false }
+          const assignment = await store.setCapacity(worker, slots, of, within)
           offered.add(worker.nonce)
+          return assignment
         },
       })
     },

@@ -1,4 +1,10 @@
-import type { QueueStore, Submission, SubmitReply, WorkerRef } from '../../../src/queue/store/store.ts'
+import type {
+  Assignment,
+  QueueStore,
+  Submission,
+  SubmitReply,
+  WorkerRef,
+} from '../../../src/queue/store/store.ts'
 
 type Plain =
   | 'queryOutcome'
@@ -27,7 +33,7 @@ type Plain =
 export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
-  setCapacity(worker: WorkerRef, slots: number): Promise<void>
+  setCapacity(worker: WorkerRef, slots: number): Promise<Assignment>
 }
 
 const NOBODY = {

@@ -118,9 +118,9 @@ export class QueueRecorder implements QueueWatcher {
         this.#finished(ending, accepted, current)
         return accepted
       },
-      renew: async (attempt, lease, within) => {
+      renew: async (attempt, lease, within, holder) => {
         const current = this.#isCurrent(attempt, process)
-        const state = await port.renew(attempt, lease, within)
+        const state = await port.renew(attempt, lease, within, holder)
         if (state === 'held' && !current)
           this.#history.violate(
             'Q3',

@@ -31,6 +31,11 @@ export class Dispatcher {
     }
   }
 
+  /** How many attempts a worker was assigned that have not been sent yet. */
+  assignedTo(worker: string): number {
+    return this.#batches.get(worker)?.deliveries.length ?? 0
+  }
+
   /** Begins an attempt. Its fence is above all that the record and the caller have seen. */
   assign(job: JobRecord, worker: string): void {
     const { now, micros, highestFence, acceptWithin } = this.#context

@@ -180,11 +180,16 @@ export class JobRecord {
     return this.externallyEndedFence !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
   }
 
-  /** The present attempt logs `count` lines after `before` earlier ones. Returns how many of them were logged already. */
-  acceptLogLines(before: number, count: number): number {
+  /**
+   * The present attempt logs `count` lines after `before` earlier ones; undefined: after all that were logged. Returns how many
+   * of them were logged already.
+   */
+  acceptLogLines(before: number | undefined, count: number): number {
     const { fence, logged } = this
-    const known = logged.fence === fence ? Math.max(0, logged.lines - before) : 0
-    if (known < count) this.logged = { fence, lines: before + count }
+    const earlier = logged.fence === fence ? logged.lines : 0
+    const from = before ?? earlier
+    const known = Math.max(0, earlier - from)
+    if (known < count) this.logged = { fence, lines: from + count }
     return known
   }
 

@@ -1,3 +1,4 @@
+import { stateOf } from '../job-state.ts'
 import {
   type AttemptOutcome,
   type Counts,
@@ -9,11 +10,11 @@ import {
   type OutcomeQuery,
   type OutcomeReply,
   PENDING_JOB_TTL,
+  type Renewal,
   type Retention,
   type StallPolicy,
   type Submission,
   type SubmitReply,
-  stateOf,
   type Termination,
 } from '../store.ts'
 import { Dispatcher } from './dispatcher.ts'
@@ -221,24 +222,37 @@ export class QueueModel {
     return job.generation
   }
 
-  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): void {
+  /** Returns how many jobs the worker was assigned. */
+  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): number {
     const commandState = this.state.command(command)
     commandState.setCapacity(worker, slots, context.now)
     commandState.paused = this.state.isPaused(command)
     this.state.registerCommand(command, context.now)
-    this.#assignReady(command, context)
+    return this.#withDispatcher(context, (dispatcher) => {
+      dispatcher.assignReady(commandState)
+      return dispatcher.assignedTo(worker)
+    })
   }
 
   removeWorker(worker: string, command: string): void {
     this.state.command(command).forgetWorker(worker)
   }
 
-  /** Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. */
-  renew(attempt: ModelAttempt, lease: number, { now }: TransitionContext): 'held' | 'lost' | 'cancelled' {
+  /**
+   * Extends the lease of an attempt, even one whose lease has ended, unless the job was assigned anew. `holder`: the worker that
+   * it is given to. A repetition finds it given already.
+   */
+  renew(
+    attempt: ModelAttempt,
+    lease: number,
+    holder: string | undefined,
+    { now }: TransitionContext,
+  ): Renewal {
     const { worker, id, fence } = attempt
     const job = this.state.job(id, now)
-    if (!job?.isHeldBy(worker, fence)) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
-    job.moveTo({ kind: 'active', worker })
+    const isHeld = job?.isHeldBy(worker, fence) || (holder !== undefined && job?.isHeldBy(holder, fence))
+    if (!job || !isHeld) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
+    job.moveTo({ kind: 'active', worker: holder ?? worker })
     this.state.deadlines.set(id, now + lease)
     return 'held'
   }

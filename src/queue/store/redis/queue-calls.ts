@@ -102,9 +102,9 @@ export class QueueCalls {
     this.#head = [connection.inboxPrefix, connection.cluster ? '1' : '0', `${acceptWithin}`]
   }
 
-  /** The worker of this process as Redis knows it. */
-  address({ nonce }: WorkerRef): string {
-    return this.connection.inbox.id + nonce
+  /** A worker as Redis knows it. */
+  address({ nonce, inbox = this.connection.inbox.id }: WorkerRef): string {
+    return inbox + nonce
   }
 
   command(name: string): CommandKeys {

@@ -3,12 +3,14 @@ import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
 import type {
+  Assignment,
   AttemptOutcome,
   AttemptRef,
   NoticeListener,
   OutcomeQuery,
   OutcomeReply,
   QueueStore,
+  Renewal,
   Submission,
   SubmissionListener,
   WorkerListener,
@@ -155,7 +157,12 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     )
   }
 
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<void> {
+  setCapacity(
+    worker: WorkerRef,
+    slots: number,
+    listener: WorkerListener,
+    within: number,
+  ): Promise<Assignment> {
     return this.#workers.setCapacity(worker, slots, listener, within)
   }
 
@@ -167,13 +174,15 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     { worker, id, fence }: AttemptRef,
     lease: number,
     within: number,
-  ): Promise<'held' | 'lost' | 'cancelled'> {
+    holder?: WorkerRef,
+  ): Promise<Renewal> {
+    const to = holder ? this.calls.address(holder) : ''
     return new Promise((resolve, reject) =>
       this.#renewals.add(
         new BatchItem(
           this.calls.keys.job(id),
           this.calls.command(worker.command),
-          (command) => [`${command} ${fence} ${lease}`, this.calls.address(worker)],
+          (command) => [`${command} ${fence} ${lease}`, this.calls.address(worker), to],
           (values, at) => resolve(RENEWALS[Number(values[at])] ?? 'lost'),
           reject,
         ),
@@ -219,11 +228,15 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   async appendLog(
     { worker, id, fence }: AttemptRef,
     lines: readonly string[],
-    before: number,
+    before: number | undefined,
     within: number,
   ): Promise<void> {
     const keys = [this.calls.keys.job(id), this.calls.keys.log(id)]
-    const args = [this.calls.address(worker), ...[fence, LOG_LINES, LOG_TTL, before].map(String), ...lines]
+    const args = [
+      this.calls.address(worker),
+      ...[fence, LOG_LINES, LOG_TTL, before ?? ''].map(String),
+      ...lines,
+    ]
     await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
   }
 

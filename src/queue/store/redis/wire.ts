@@ -1,4 +1,5 @@
 import { areNumbers, type Hint } from '../../../kernel/redis/subscription.ts'
+import { stateOf } from '../job-state.ts'
 import type {
   AttemptOutcome,
   Delivery,
@@ -10,7 +11,6 @@ import type {
   SubmitReply,
   WorkerListener,
 } from '../store.ts'
-import { stateOf } from '../store.ts'
 
 /**
  * Encodes arguments of the queue's scripts, and parses their replies and messages.

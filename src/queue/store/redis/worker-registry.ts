@@ -1,6 +1,6 @@
 import { FORMAT } from '../../../kernel/keys.ts'
 import { atEndOfTick, type Timer } from '../../../kernel/time.ts'
-import type { WorkerListener, WorkerRef } from '../store.ts'
+import type { Assignment, WorkerListener, WorkerRef } from '../store.ts'
 import type { QueueCalls } from './queue-calls.ts'
 import { notifyWorker } from './wire.ts'
 
@@ -43,14 +43,16 @@ export class WorkerRegistry {
     slots: number,
     listener: WorkerListener,
     within: number,
-  ): Promise<void> {
+  ): Promise<Assignment> {
     const { connection, scripts, serverClock } = this.#calls
     this.#register(worker, listener)
     const args = [this.#calls.address(worker), String(slots), worker.command]
     const command = this.#calls.command(worker.command)
     const sentAt = connection.clock.now()
-    const now = await this.#calls.call(scripts.setCapacity, [command], [], args, within)
-    serverClock.update(Number(now), sentAt)
+    const reply = await this.#calls.call(scripts.setCapacity, [command], [], args, within)
+    const [now, assigned, more] = (reply as unknown[]).map(Number) as [number, number, number]
+    serverClock.update(now, sentAt)
+    return { assigned, more: more === 1 }
   }
 
   #register({ nonce }: WorkerRef, listener: WorkerListener): void {

@@ -6,7 +6,7 @@ import { WORKER_TTL } from './prelude.ts'
  * Sets the capacity of a worker and assigns ready jobs to its slots.
  *
  * ARGV    1 worker  2 free slots  3 name of the command
- * returns the server's time in ms
+ * returns the server's time in ms; the number of jobs that it was assigned; 1 if jobs are ready that one step cannot assign
  */
 export const SET_CAPACITY: string = /* lua */ `
 local command, worker, count = commands[1], ARGV[argBase + 1], num(ARGV[argBase + 2])
@@ -29,9 +29,10 @@ redis.call('HSET', commandsKey, command.segment, ARGV[argBase + 3])
 expire(commandsKey, ${PENDING_JOB_TTL})
 extend(pausedKey, ${PENDING_JOB_TTL})
 assignReady(command)
+local assigned = batches[worker] and #batches[worker] or 0
 sendBatches()
 clock()
-return now
+return { now, assigned, saturatedWorker and 1 or 0 }
 `
 
 /**
@@ -52,23 +53,25 @@ return 1
  * Extends the leases of attempts.
  *
  * KEYS    at the end one record each
- * ARGV    for each job: 1 `<command> <fence> <lease>`  2 worker
+ * ARGV    for each job: 1 `<command> <fence> <lease>`  2 worker  3 the worker that it is given to; '': it stays
  * returns for each job 1 held, 0 lost, 2 cancelled; then, once, the server's time in ms
  */
 export const RENEW: string = /* lua */ `
 clock()
 local replies, leases = {}, {}
 for n = 1, #KEYS - keyBase do
-  local key, a = KEYS[keyBase + n], argBase + 2 * (n - 1)
+  local key, a = KEYS[keyBase + n], argBase + 3 * (n - 1)
   local command, fence, lease = string.match(ARGV[a + 1], '^(%d+) (%d+) (%d+)$')
-  local worker = ARGV[a + 2]
+  local worker, holder = ARGV[a + 2], ARGV[a + 3]
   -- A record that cannot be read is lost; the others are not.
   local owner, lastFence, isAccepted, outcomeFence = unpack(redis.pcall('HMGET', key, 'o', 'f', 'l', 's'))
-  if owner == worker and lastFence == fence then
-    if not isAccepted then
+  -- A repetition finds it given already.
+  local isHeld = owner == worker or holder ~= '' and owner == holder
+  if isHeld and lastFence == fence then
+    if not isAccepted or holder ~= '' then
       -- Removes nothing: when Redis is out of memory, a script may not begin with a write that grows.
       redis.call('HDEL', key, '')
-      redis.call('HSET', key, 'l', '1')
+      redis.call('HSET', key, 'l', '1', 'o', holder == '' and worker or holder)
     end
     leases[#leases + 1] = int(now + num(lease))
     leases[#leases + 1] = dueMember(idOf(key), commands[num(command)])
@@ -110,7 +113,7 @@ return 1
  *
  * KEYS    at the end the record and the log
  * ARGV    1 worker  2 fence  3 most lines  4 how long the log is kept, ms
- *         5 lines of this attempt that were appended before; then the lines
+ *         5 lines of this attempt that were appended before, '': not known; then the lines
  */
 export const APPEND_LOG: string = /* lua */ `
 local key, log, firstLine = KEYS[keyBase + 1], KEYS[keyBase + 2], argBase + 6
@@ -118,8 +121,9 @@ local owner, lastFence, logged = unpack(redis.call('HMGET', key, 'o', 'f', 'j'))
 if owner ~= ARGV[argBase + 1] or lastFence ~= ARGV[argBase + 2] then return 0 end
 -- Lines of a repeated call are skipped.
 local loggedFence, loggedLines = string.match(logged or '', '^(%d+) (%d+)$')
-local before = num(ARGV[argBase + 5])
-local skipped = loggedFence == lastFence and math.max(0, num(loggedLines) - before) or 0
+local known = loggedFence == lastFence and num(loggedLines) or 0
+local before = ARGV[argBase + 5] == '' and known or num(ARGV[argBase + 5])
+local skipped = math.max(0, known - before)
 if firstLine + skipped > #ARGV then return 1 end
 redis.call('HSET', key, 'j', lastFence .. ' ' .. int(before + #ARGV - firstLine + 1))
 for n = firstLine + skipped, #ARGV do redis.call('RPUSH', log, ARGV[n]) end

@@ -1,0 +1,27 @@
+import { CodecError } from '../../errors.ts'
+import { type Codec, jsonCodec } from './codec.ts'
+import { JsonText } from './json-text.ts'
+
+/** First byte of what `jsonCodec` writes as plain JSON. */
+const PLAIN = 'j'.charCodeAt(0)
+
+/**
+ * Reads what `jsonCodec` writes as a {@link JsonText}: byte for byte if it is plain JSON. Of any other value it reads the
+ * JSON that `JSON.stringify` makes; `null` of `undefined`. It encodes as `jsonCodec` does, so both may be used for one queue.
+ */
+export const jsonTextCodec: Codec = {
+  encode: jsonCodec.encode,
+
+  decode(bytes) {
+    if (bytes[0] === PLAIN) return JsonText.parse(bytes.toString('utf8', 1))
+    const value = jsonCodec.decode(bytes)
+    try {
+      return JsonText.parse(JSON.stringify(value) ?? 'null')
+    } catch (cause) {
+      throw new CodecError('The stored value has no JSON', { cause })
+    }
+  },
+
+  /** In memory a character takes one byte or two. */
+  size: (_value, encoded) => 2 * encoded,
+}

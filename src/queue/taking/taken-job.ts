@@ -1,0 +1,159 @@
+import { encodeProgress } from '../../kernel/codec/codec.ts'
+import type { JsonText } from '../../kernel/codec/json-text.ts'
+import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
+import { AsyncContext, wallMicros } from '../../kernel/time.ts'
+import type { EventReporter, ReportedAttempt } from '../events.ts'
+import type { QueueContext } from '../options.ts'
+import type { AttemptRef, Renewal } from '../store/store.ts'
+import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
+import {
+  type AttemptResult,
+  failureResult,
+  outcomeOf,
+  REQUEUE,
+  type ResultSource,
+  valueResult,
+} from '../working/attempt-result.ts'
+import { checkTakenLease } from './options.ts'
+import { attemptOf, encodeToken, type TokenContent } from './token.ts'
+
+/** Dependencies of a taken job. All of a queue share them. */
+export interface TakenJobDeps {
+  /** Throws ClosedError after `close`. */
+  open(): QueueContext
+  readonly events: EventReporter
+  /** A job is due in `ms`. */
+  dueIn(ms: number): void
+}
+
+/** What a delivery says beside the token. */
+export interface TakenContent {
+  /** Options of the submission, as stored. */
+  readonly options: string
+  /** As stored; '' stands for undefined. */
+  readonly payload: string
+}
+
+/** Most lines of one call of `log`. */
+const MAX_LINES = 1_000
+
+/**
+ * A job that is held by its token, in whichever process, until its lease ends. Nobody renews the lease but the caller of
+ * `renew`. When it ends the job is given to another taker or worker, and counts as stalled.
+ *
+ * All methods reject with UnavailableError if Redis does not answer, and with ClosedError after `close`. They may then be
+ * called again, here or in another process.
+ */
+export class TakenJob<Payload = unknown, Result = unknown> {
+  readonly id: string
+  readonly command: string
+  /** Names the job for {@link RedisQueue.taken}. It is a secret: whoever has it can finish the job. */
+  readonly token: string
+  /** Number of this attempt: 1, plus the number of failed attempts. */
+  readonly attempt: number
+  /** Greater than that of every earlier attempt of the job: see {@link RunningJob.fence}. */
+  readonly fence: number
+  /** The payload as stored: JSON, or '' for undefined. Undefined if only the token is known. */
+  readonly payloadText: string | undefined
+  readonly #deps: TakenJobDeps
+  readonly #ref: AttemptRef
+  /** Undefined if only the token is known. */
+  readonly #options: JobOptions | undefined
+
+  /** @internal */
+  constructor(token: TokenContent, deps: TakenJobDeps, content?: TakenContent) {
+    this.id = token.id
+    this.command = token.command
+    this.token = encodeToken(token)
+    this.attempt = token.attempt
+    this.fence = token.fence
+    this.payloadText = content?.payload
+    this.#deps = deps
+    this.#ref = attemptOf(token)
+    this.#options = content && unpackOptions(content.options)
+  }
+
+  /** The payload, a new value each time; undefined if only the token is known. @throws CodecError if it is not JSON. */
+  get payload(): Payload {
+    return decodePayload(this.payloadText ?? '') as Payload
+  }
+
+  /**
+   * Extends the lease: it ends `lease` ms from now. 'lost': the job was given to another, or given back. 'cancelled': the job
+   * has ended.
+   * @throws TypeError
+   */
+  async renew(lease?: number): Promise<Renewal> {
+    const { store, within, options } = this.#deps.open()
+    const ms = lease ?? options.lease
+    checkTakenLease('lease', ms)
+    const renewal = await store.renew(this.#ref, Math.ceil(ms), within)
+    if (renewal === 'held') this.#deps.dueIn(ms)
+    return renewal
+  }
+
+  /**
+   * Ends the job with a result, for all of its submitters. Resolves with false if it is not held any more, and with true again
+   * if the call is repeated.
+   * @throws CodecError if the result cannot be encoded: the job is still held then.
+   */
+  async complete(result: Result | JsonText): Promise<boolean> {
+    const source = await this.#source()
+    return source !== undefined && this.#end(source, valueResult(source, result))
+  }
+
+  /**
+   * Ends the attempt with a failure. The job is retried by its `attempts` and `backoff`, or has failed; with `retry: false` it
+   * has failed. Resolves with false if it is not held any more.
+   */
+  async fail(error: unknown, { retry = true }: { retry?: boolean } = {}): Promise<boolean> {
+    const source = await this.#source()
+    if (!source) return false
+    const jobOptions = retry ? source.jobOptions : { ...source.jobOptions, attempts: 1 }
+    return this.#end(source, failureResult({ ...source, jobOptions }, error))
+  }
+
+  /** Gives the job back at once, for another taker or worker. The attempt does not count. False if it is not held any more. */
+  async release(): Promise<boolean> {
+    const { store, within, options } = this.#deps.open()
+    return store.finish(outcomeOf(this.#ref, REQUEUE, options, false), within)
+  }
+
+  /**
+   * Sends a value to the `onProgress` of all submitters. Does nothing if the job is not held any more.
+   * @throws CodecError if the value cannot be encoded, or is too large for a message.
+   */
+  async progress(value: unknown): Promise<void> {
+    const { store, within, options } = this.#deps.open()
+    await store.publishProgress(this.#ref, encodeProgress(options.codec, value, this.id), within)
+  }
+
+  /** Appends lines to the log of the job, at most 1,000. Does nothing if the job is not held any more. */
+  async log(...lines: string[]): Promise<void> {
+    const { store, within } = this.#deps.open()
+    const cut = lines.slice(-MAX_LINES).map((line) => String(line).slice(0, MESSAGE_LIMIT))
+    if (cut.length > 0) await store.appendLog(this.#ref, cut, undefined, within)
+  }
+
+  /** What the result of this attempt depends on; undefined: there is no such job. */
+  async #source(): Promise<(ResultSource & ReportedAttempt) | undefined> {
+    const { store, within, options } = this.#deps.open()
+    // The hooks of the queue are called in the context of the caller.
+    const context = new AsyncContext()
+    const stored = this.#options ? undefined : await store.snapshot(this.id, within)
+    const jobOptions = this.#options ?? (stored && unpackOptions(stored.options))
+    if (!jobOptions) return undefined
+    const { id, command, fence, attempt: number } = this
+    return { id, command, number, jobOptions, options, context, delivery: { id, fence } }
+  }
+
+  async #end(source: ResultSource & ReportedAttempt, result: AttemptResult): Promise<boolean> {
+    const { store, within, options, clock } = this.#deps.open()
+    const accepted = await store.finish(outcomeOf(this.#ref, result, options, false), within)
+    if (!accepted) return false
+    // A fence tells when it was made, unless the server's clock was set back since.
+    this.#deps.events.ended(source, result, Math.max(0, (wallMicros(clock.now()) - this.fence) / 1000))
+    if (result.kind === 'retry') this.#deps.dueIn(result.delay)
+    return true
+  }
+}

@@ -1,0 +1,118 @@
+import { TransientSet } from '../../kernel/collections.ts'
+import { Deadlines } from '../../kernel/time.ts'
+import type { EventReporter } from '../events.ts'
+import type { QueueContext } from '../options.ts'
+import type { Delivery, QueueCensusItem } from '../store/store.ts'
+import { assertNotAborted } from '../submitting/submission.ts'
+import type { DuePoller } from '../working/due-poller.ts'
+import { warnOfRefusal } from '../working/workers.ts'
+import { resolveTakeOptions, type TakeOptions } from './options.ts'
+import { TakenJob, type TakenJobDeps } from './taken-job.ts'
+import { Taker, type TakerDeps } from './taker.ts'
+import { TakingWorker, type TakingWorkerHooks } from './taking-worker.ts'
+import type { TokenContent } from './token.ts'
+
+/** Dependencies of the takers of a queue. */
+export interface TakersDeps {
+  /** Throws ClosedError after `close`. */
+  open(): QueueContext
+  readonly events: EventReporter
+  readonly duePoller: DuePoller
+}
+
+/** The takers of a queue in this process: one worker for each command. */
+export class Takers {
+  readonly #context: QueueContext
+  readonly #deps: TakersDeps
+  readonly #jobDeps: TakenJobDeps
+  readonly #takerDeps: TakerDeps
+  readonly #hooks: Omit<TakingWorkerHooks, 'announcementsFail'>
+  readonly #workers = new Map<string, TakingWorker>()
+  /** Workers that are being removed. */
+  readonly #closing = new TransientSet<Promise<void>>()
+  /** When a job was last wanted, by the clock, ms. */
+  #usedAt = Number.NEGATIVE_INFINITY
+
+  constructor(context: QueueContext, deps: TakersDeps) {
+    const { clock, within } = context
+    const dueIn = (ms: number) => deps.duePoller.dueIn(ms)
+    this.#context = context
+    this.#deps = deps
+    this.#jobDeps = { open: () => deps.open(), events: deps.events, dueIn }
+    this.#takerDeps = {
+      ...{ clock, within, deadlines: new Deadlines(clock) },
+      onDue: (taker) => this.#workers.get(taker.command)?.onTakerDue(taker),
+      onLeft: (taker) => this.#workers.get(taker.command)?.onTakerLeft(taker),
+    }
+    this.#hooks = {
+      dueIn,
+      hand: (...args) => this.#hand(...args),
+      onIdle: (worker) => void this.#remove(worker),
+    }
+  }
+
+  /** Whether a taker waits, or came less than a lease ago. */
+  get active(): boolean {
+    const { clock, options } = this.#context
+    if (clock.now() - this.#usedAt < options.lease) return true
+    return [...this.#workers.values()].some(({ waiting }) => waiting > 0)
+  }
+
+  /** Whether this process has a worker for takers of a command. */
+  has(command: string): boolean {
+    return this.#workers.has(command)
+  }
+
+  /** The workers, for a census. */
+  *census(): Generator<QueueCensusItem> {
+    for (const worker of this.#workers.values()) if (worker.waiting > 0) yield* worker.census()
+  }
+
+  /** See {@link RedisQueue.take}. */
+  take(command: string, options: TakeOptions): Promise<TakenJob | undefined> {
+    const { lease, wait } = resolveTakeOptions(options, this.#context.options.lease)
+    assertNotAborted(command, options.signal)
+    this.#usedAt = this.#context.clock.now()
+    const taker = new Taker({ command, lease, wait, signal: options.signal }, this.#takerDeps)
+    const worker = this.#workers.get(command)
+    if (worker) worker.add(taker)
+    else this.#workers.set(command, this.#createWorker(taker))
+    return taker.promise as Promise<TakenJob | undefined>
+  }
+
+  #createWorker(taker: Taker): TakingWorker {
+    const { command } = taker
+    const announcementsFail = (error: unknown) => warnOfRefusal(this.#context, command, error)
+    this.#context.connection?.warnIfUnreachable()
+    return new TakingWorker(command, this.#context, { ...this.#hooks, announcementsFail }, taker)
+  }
+
+  #hand(taker: Taker, token: TokenContent, delivery: Delivery, payload: string): boolean {
+    if (taker.state === 'ended') return false
+    const { id, fence, options } = delivery
+    const { command, attempt: number } = token
+    this.#deps.events.started({ command, number, delivery: { id, fence } })
+    this.#deps.duePoller.dueIn(taker.lease)
+    taker.resolve(new TakenJob(token, this.#jobDeps, { options, payload }))
+    return true
+  }
+
+  /** See {@link RedisQueue.taken}. */
+  taken(token: TokenContent): TakenJob<undefined> {
+    return new TakenJob(token, this.#jobDeps)
+  }
+
+  async #remove(worker: TakingWorker): Promise<void> {
+    this.#workers.delete(worker.name.command)
+    const closing = worker.close()
+    this.#closing.add(closing)
+    await closing
+    this.#closing.delete(closing)
+  }
+
+  /** Rejects the takers that wait, and takes no more jobs. Those that were taken stay with their tokens. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#workers.values()].map((worker) => this.#remove(worker)))
+    await Promise.all(this.#closing)
+  }
+}
