@@ -1,4 +1,5 @@
 import { Hono } from 'hono'
+import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
@@ -12,7 +13,13 @@ import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
+import { finishRoutes } from './routes/finish-routes.ts'
 import { healthRoutes } from './routes/health-routes.ts'
+import { jobRoutes } from './routes/job-routes.ts'
+import { lockRoutes } from './routes/lock-routes.ts'
+import { queueRoutes } from './routes/queue-routes.ts'
+import { submitRoutes } from './routes/submit-routes.ts'
+import { takeRoutes } from './routes/take-routes.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -64,14 +71,22 @@ class HttpGateway implements Gateway {
     const connection = link?.connection
     const clock = connection?.clock ?? given.clock ?? systemClock
     const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
-    const place = connection ? { redis: connection, prefix } : { store: memory, prefix }
-    const openQueue = (name: string) => new RedisQueue(name, { ...given.queueOptions, ...place })
+    const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
+    const lockerPlace = connection ? { redis: connection } : {}
+    const queueOptions = {
+      maxPayload: options.maxBody,
+      ...given.queueOptions,
+      ...place,
+      codec: jsonTextCodec,
+    }
+    const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+    const listQueues = () => RedisQueue.names(place)
     this.#release = link?.release ?? (async () => {})
     this.#deps = {
       options,
       clock,
-      queues: new Queues(openQueue, clock),
-      locker: new Locker({ ...given.lockerOptions, ...(connection ? { redis: connection } : {}), prefix }),
+      queues: new Queues(openQueue, listQueues, clock),
+      locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec: jsonTextCodec }),
       access: new Access(options),
       lifecycle: new Lifecycle(clock),
     }
@@ -120,13 +135,15 @@ class HttpGateway implements Gateway {
   }
 }
 
+const ROUTES = [healthRoutes, submitRoutes, takeRoutes, finishRoutes, jobRoutes, queueRoutes, lockRoutes]
+
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.
   const root = new Hono<GatewayEnv>({ getPath: pathOf })
   root.onError(answerTo)
   root.notFound(() => new Problem(404, 'no such route').toResponse())
   const app = root.basePath(deps.options.basePath)
-  healthRoutes(app, deps)
+  for (const addRoutes of ROUTES) addRoutes(app, deps)
   deps.access.assertDeclared(root.routes)
   return root
 }

@@ -35,6 +35,12 @@ export class Problem extends Error {
     this.headers = options.headers ?? {}
   }
 
+  /** The same about a job. */
+  withId(id: string | undefined): Problem {
+    const { status, error, detail, failure, headers, cause } = this
+    return new Problem(status, error, { detail, id, failure, headers, cause })
+  }
+
   /** The answer to the client. */
   toResponse(): Response {
     const { status, error, detail, id, failure } = this

@@ -21,17 +21,26 @@ interface OpenQueue {
  */
 export class Queues {
   readonly #open: (name: string) => RedisQueue
+  readonly #list: () => Promise<string[]>
   readonly #clock: Clock
   /** Those whose last user left longest ago come first. */
   readonly #queues = new Map<string, OpenQueue>()
   readonly #closing = new Set<Promise<void>>()
   #timer: Timer | undefined
 
-  constructor(open: (name: string) => RedisQueue, clock: Clock) {
+  /** `list`: the names of the queues that were used lately. */
+  constructor(open: (name: string) => RedisQueue, list: () => Promise<string[]>, clock: Clock) {
     this.#open = open
+    this.#list = list
     this.#clock = clock
   }
 
+  /** The names of the queues that were used lately, by anybody, the last used first. */
+  names(): Promise<string[]> {
+    return this.#list()
+  }
+
+  /** Number of queues that are open. */
   get size(): number {
     return this.#queues.size
   }

@@ -19,6 +19,7 @@ export {
 export {
   type ProcessOptions,
   QUEUE_DEFAULTS,
+  type QueueNamesOptions,
   type QueueOptions,
   type RetainOptions,
   type SubmitOptions,
@@ -26,6 +27,7 @@ export {
 export { type QueueStats, RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
 export type { Conflict, Counts, JobState, Renewal, Retention } from './store/store.ts'
+export type { QueueTotals } from './store/totals.ts'
 export type { TakeOptions } from './taking/options.ts'
 export { TakenJob } from './taking/taken-job.ts'
 export type { Backoff, BackoffFunction, BackoffOptions } from './working/backoff.ts'

@@ -4,6 +4,7 @@ import type { QueueEvents } from './events.ts'
 import { type AnyJobs, type CommandOf, type JobMap, type JobPage, type JobStatus, statusOf } from './job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from './options.ts'
 import type { Counts, JobSnapshot, JobState } from './store/store.ts'
+import type { QueueTotals } from './store/totals.ts'
 import { CANCELLED_FAILURE } from './submitting/outcome-waits.ts'
 import { checkName, isJobId } from './submitting/submission.ts'
 
@@ -67,6 +68,23 @@ export abstract class QueueManagement<
   async counts(): Promise<Counts> {
     const { store, within } = this.open()
     return store.counts(within)
+  }
+
+  /** Returns how many jobs the queue has had since it was first used, or erased. Kept for 90 days after its last use. */
+  async totals(): Promise<QueueTotals> {
+    const { store, within } = this.open()
+    return store.totals(within)
+  }
+
+  /**
+   * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and takes the queue out of the
+   * register of queues. Running jobs go on, and are counted when they end. Jobs that are submitted meanwhile may stay.
+   */
+  async erase(): Promise<void> {
+    await this.drain({ delayed: true })
+    const { store, within, registration } = this.open()
+    await store.resetTotals(within)
+    await registration.leave()
   }
 
   /** Stops the start of jobs of a command, or of all commands, in all processes until {@link resume}. Running jobs go on. */

@@ -29,6 +29,7 @@ import {
 import type { RedisSource } from '../kernel/redis/client.ts'
 import type { Connection } from '../kernel/redis/connection.ts'
 import type { Clock } from '../kernel/time.ts'
+import type { Registration } from './registration.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { type Conflict, MAX_DELAY, type QueueStore, type Retention } from './store/store.ts'
 import { type Backoff, type BackoffFunction, checkBackoff } from './working/backoff.ts'
@@ -58,7 +59,8 @@ export interface SharedJobOptions {
   /**
    * Effect of a submission whose `dedupe` key is in use with another payload. 'reject': it is rejected with ConflictError.
    * 'join': it gets the outcome of the existing job. 'rerun': the job runs again after the current run, with the newest
-   * payload.
+   * payload. 'exclusive': it is rejected while a job waits under the key, whatever its payload, and runs after a job that runs;
+   * no result is returned to it.
    * @default 'reject'
    */
   conflict?: Conflict | undefined
@@ -145,6 +147,9 @@ export interface QueueOptions extends SharedJobOptions {
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
 
+/** Options of {@link RedisQueue.names}. `redis` or `store` is needed. */
+export type QueueNamesOptions = Pick<QueueOptions, 'redis' | 'store' | 'prefix' | 'unavailableAfter'>
+
 /** Options of a worker. */
 export interface ProcessOptions {
   /** Largest number of jobs of the command that run at once in this process, 1 to 10_000. @default 1 */
@@ -177,6 +182,7 @@ export interface QueueContext {
   readonly within: number
   /** Undefined for an embedded queue. */
   readonly connection: Connection | undefined
+  readonly registration: Registration
 }
 
 /** An outcome stays readable for at least so long, ms, whatever its ttl: for waiters whose message was lost. */
@@ -214,7 +220,7 @@ const QUEUE_OPTIONS: OptionTable<QueueOptions, QueueDefaults> = {
   errorTtl: [checkStored, 0],
   attempts: [countFrom(1), 1],
   timeout: [checkTimeout, 60_000],
-  conflict: [oneOf(['reject', 'join', 'rerun']), 'reject'],
+  conflict: [oneOf(['reject', 'join', 'rerun', 'exclusive']), 'reject'],
   abortUnwanted: [checkFlag, false],
   lease: [checkLease, 10_000],
   maxHold: [timeoutFrom(1), 60 * 60_000],
@@ -234,6 +240,9 @@ const QUEUE_OPTIONS: OptionTable<QueueOptions, QueueDefaults> = {
 
 /** Defaults of the queue options. */
 export const QUEUE_DEFAULTS: QueueDefaults = defaultsOf(QUEUE_OPTIONS)
+
+const NAMES_OPTIONS = pick(QUEUE_OPTIONS, 'redis', 'store', 'prefix', 'unavailableAfter')
+const NAMES_DEFAULTS = pick(QUEUE_DEFAULTS, 'prefix', 'unavailableAfter')
 
 /** Options that a queue has as well are checked the same way. */
 const SUBMIT_OPTIONS: OptionTable<SubmitOptions> = {
@@ -285,6 +294,14 @@ export function resolveQueueOptions(given: QueueOptions): ResolvedQueueOptions {
     exposeError: given.exposeError ?? ((failure) => failure),
     sentWithJob: optionsSentWithJob(given),
   }
+}
+
+/** Checks the options of `names` and fills in the defaults. @throws TypeError */
+export function resolveNamesOptions(
+  given: QueueNamesOptions,
+): Pick<QueueDefaults, 'prefix' | 'unavailableAfter'> {
+  checkOptions(given, NAMES_OPTIONS)
+  return withDefaults(given, NAMES_DEFAULTS)
 }
 
 function optionsSentWithJob({

@@ -24,15 +24,19 @@ import {
   checkSubmitOptions,
   type ProcessOptions,
   type QueueContext,
+  type QueueNamesOptions,
   type QueueOptions,
   resolveProcessOptions,
   resolveQueueOptions,
   type SubmitOptions,
 } from './options.ts'
+import { namesOfQueues } from './queue-names.ts'
+import { Registration } from './registration.ts'
+import type { QueueCensusItem } from './store/census-item.ts'
 import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
-import type { QueueCensusItem, Submission } from './store/store.ts'
+import type { Submission } from './store/store.ts'
 import { OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
@@ -106,7 +110,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const clock = connection?.clock ?? memory.clock
     const within = options.unavailableAfter
     this.#link = link
-    this.#context = { queue: name, store, clock, options, within, connection }
+    const registration = new Registration(store, clock, within)
+    this.#context = { queue: name, store, clock, options, within, connection, registration }
     this.#events = new EventReporter(name, this, store)
     this.#duePoller = createDuePoller(this.#context, {
       takesJobs: () => this.#workers.size > 0 || this.#takers.active,
@@ -124,6 +129,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     })
     const census = connection ?? memory.census
     this.#stopContributing = census.contribute('queue', ({ filter }) => this.#census(filter))
+  }
+
+  /**
+   * Returns the names of the queues that submitted or processed jobs in the last 30 days, the last used first; at most
+   * 100,000. A queue is there soon after its first use, best effort.
+   * @throws UnavailableError, OverloadedError, ClosedError; TypeError if an option is invalid, or without `redis` and `store`.
+   */
+  static names(given: QueueNamesOptions): Promise<string[]> {
+    return namesOfQueues(given)
   }
 
   /**
@@ -164,7 +178,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submission = createSubmission(command, payload, options, true, this.#context.options)
     assertNotAborted(submission.id, options.signal)
     this.#events.counters.submitted++
-    return this.#waits.submit(submission, options)
+    const outcome = this.#waits.submit(submission, options)
+    this.#context.registration.use()
+    return outcome
   }
 
   /**
@@ -180,7 +196,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#assertOpen()
     const submission = createSubmission(command, payload, options, false, this.#context.options)
     assertNotAborted(submission.id, options.signal)
-    const reply = await submitDetached(submission, this.#context)
+    const accepted = submitDetached(submission, this.#context)
+    this.#context.registration.use()
+    const reply = await accepted
     this.#events.counters.submitted++
     return this.#handleOf(submission, reply)
   }
@@ -199,9 +217,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     const submissions = jobs.map(({ command, payload, options = {} }) =>
       createSubmission(command, payload, options, false, this.#context.options),
     )
-    const replies = await Promise.all(
-      submissions.map((submission) => submitDetached(submission, this.#context)),
-    )
+    const accepted = submissions.map((submission) => submitDetached(submission, this.#context))
+    if (jobs.length > 0) this.#context.registration.use()
+    const replies = await Promise.all(accepted)
     this.#events.counters.submitted += jobs.length
     return replies.map((reply, index) => this.#handleOf(submissions[index] as Submission, reply))
   }

@@ -30,6 +30,7 @@ import {
   type WorkerListener,
   type WorkerRef,
 } from '../../src/queue/store/store.ts'
+import type { QueueTotals } from '../../src/queue/store/totals.ts'
 import { senderOf } from '../support/clients.ts'
 import { messagesArrived, noticedGone, testConformance, WITHIN } from './suite.ts'
 
@@ -57,7 +58,7 @@ local redis = (function(server)
   local own = {
     PEXPIRE = function(key, ms)
       -- Expiries of these keys are not compared: each outlives all that it holds.
-      if string.find(key, '}[iwz]/') or string.find(key, '}[tds]$') then return 0 end
+      if string.find(key, '}[iwz]/') or string.find(key, '}[tdsn]$') then return 0 end
       if server.call('EXISTS', key) == 0 then return 0 end
       if tonumber(ms) <= 0 then
         server.call('DEL', key)
@@ -144,7 +145,14 @@ const payload: fc.Arbitrary<readonly [number, number]> = fc.oneof(
 const submissionShape = {
   job: nat(JOBS.length - 1),
   awaited: fc.boolean(),
-  conflict: fc.constantFrom('reject' as const, 'join' as const, 'rerun' as const, 'rerun' as const),
+  conflict: fc.constantFrom(
+    'reject' as const,
+    'join' as const,
+    'rerun' as const,
+    'rerun' as const,
+    'exclusive' as const,
+    'exclusive' as const,
+  ),
   delay: mostly(0, 100, 400),
   priority: mostly(0, 1, 2, 11),
   lifo: mostly(false, true),
@@ -314,6 +322,7 @@ const op = fc.oneof(
       limit: fc.integer({ min: 1, max: 4 }),
     }),
   },
+  { weight: 1, arbitrary: fc.constant({ type: 'resetTotals' as const }) },
   { weight: 4, arbitrary: fc.record({ type: fc.constant('repeat' as const), back: nat(5) }) },
   {
     weight: 2,
@@ -367,6 +376,10 @@ const INDEXES: Record<JobRecord['state']['kind'], boolean[] | undefined> = {
   finished: [false, false, false],
 }
 
+function textOfRank(rank: JobRecord['rank']): string {
+  return rank ? `${rank.priority} ${rank.micros} ${rank.batchIndex}` : ''
+}
+
 /** The fields of a record of the model. */
 function stateOfRecord(job: JobRecord, named: Names): object {
   const { outcome, next, rank, state } = job
@@ -377,7 +390,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
     options: job.options,
     creatorNonce: named(job.creatorNonce),
     abortUnwanted: job.abortUnwanted,
-    rank: rank && `${rank.priority} ${rank.micros} ${rank.batchIndex}`,
+    rank: rank && textOfRank(rank),
     dueAt: state.kind === 'delayed' ? state.until : undefined,
     fence: job.fence,
     worker: named(job.worker),
@@ -403,6 +416,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
       ...next,
       payload: hex(Buffer.from(next.payload)),
       creatorNonce: named(next.creatorNonce),
+      start: next.start && `${next.start.dueAt} ${textOfRank(next.start.rank)}`,
     },
     expiresAt: job.expiresAt,
   }
@@ -428,7 +442,7 @@ const FIELDS = new Set([
   'b',
   'c',
 ])
-for (const name of ['j', 'a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'p']) FIELDS.add(name)
+for (const name of ['j', 'a', 'z', 'R', 'F', 'd', 'r', 'u', 'N', 'P', 'B', 'C', 'D', 'p']) FIELDS.add(name)
 for (let piece = 1; piece < 4; piece++) FIELDS.add(`p${piece}`)
 const KINDS: Record<string, string> = { v: 'value', e: 'error', x: 'removed' }
 const LISTED: Record<string, string> = { x: 'failed', c: 'completed' }
@@ -480,6 +494,10 @@ function stateOfHash(fields: Map<string, Buffer>, expiresAt: number, named: Name
           payload: hex(fields.get('P')),
           options: text('B') ?? '',
           creatorNonce: named(text('C') ?? ''),
+          start: text('D')?.replace(
+            /(\d{16})(\d{3})$/,
+            (_, micros, index) => `${Number(micros)} ${Number(index)}`,
+          ),
         }
       : undefined,
     expiresAt,
@@ -533,6 +551,18 @@ function stateOfCommandKeys([w, i, r, z]: (Found | undefined)[], named: Names): 
     workers: pairs(r).map(([worker, count]) => `${named(worker)} ${count}`),
     workersUntil: r ? r.expiresAt : 0,
   }
+}
+
+/** The totals of a queue. Repeats the table of their fields in prelude.ts, as a check of it. */
+function totalsOfHash(fields: Map<string, Buffer>): QueueTotals {
+  assert.deepEqual(
+    [...fields.keys()].filter((name) => !'sveVEaR'.includes(name)),
+    [],
+    'unknown totals',
+  )
+  const sum = (names: string) =>
+    [...names].reduce((total, name) => total + Number(String(fields.get(name) ?? 0)), 0)
+  return { submitted: sum('s'), completed: sum('vV'), failed: sum('eE'), taken: sum('aVER') }
 }
 
 /** The model and Redis, and the operations on both. */
@@ -709,6 +739,8 @@ class Worlds {
       case 'pause':
       case 'resume':
         return this.#both(0, (store) => store[op.type](op.command, WITHIN))
+      case 'resetTotals':
+        return this.#both(0, (store) => store.resetTotals(WITHIN))
       case 'read':
         return this.#read(op)
       case 'repeat':
@@ -1045,6 +1077,7 @@ class Worlds {
     for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
     await this.#both(0, (store) => store.counts(WITHIN))
     await this.#both(0, (store) => store.findDue(WITHIN))
+    await this.#both(0, (store) => store.totals(WITHIN))
     await this.#both(0, (store) => store.commands(WITHIN))
     await this.#both(0, async (store) => (await store.pausedCommands(WITHIN)).sort())
   }
@@ -1107,7 +1140,7 @@ class Worlds {
     const found: (Found | undefined)[] = []
     for (const [at, expiresAt, content] of reply as [number, Buffer, Buffer[]][])
       found[at - 1] = { expiresAt: Number(String(expiresAt) || Number.POSITIVE_INFINITY), content }
-    const [t, d, x, c, q, s, ...rest] = found
+    const [t, d, x, c, q, s, n, ...rest] = found
     const finishedList = (set: Found | undefined) => ({ expiries: scores(set), until: set?.expiresAt ?? 0 })
     const commandNames = state.commands(time)
     const redis = {
@@ -1118,6 +1151,7 @@ class Worlds {
       commandNames: pairs(q).map(([, name]) => String(name)),
       commandsUntil: q?.expiresAt ?? 0,
       paused: texts(s).sort(),
+      totals: totalsOfHash(new Map(pairs(n))),
       commands: COMMANDS.map((_, n) =>
         stateOfCommandKeys(
           Array.from({ length: 4 }, (_, k) => rest[4 * n + k]),
@@ -1137,6 +1171,7 @@ class Worlds {
       commandNames,
       commandsUntil: commandNames.length > 0 ? state.commandsUntil : 0,
       paused: [...state.paused].sort(),
+      totals: { ...state.totals },
       commands: COMMANDS.map((name) => stateOfCommand(state.command(name), this.#named)),
       jobs: JOBS.map((id) => {
         const record = state.jobs.get(id)
@@ -1218,6 +1253,7 @@ const retry = (job: number): Op => ({ type: 'retry', peer: 0, job })
 const pause = (command: '' | 'add'): Op => ({ type: 'pause', command })
 const resume = (command: '' | 'add'): Op => ({ type: 'resume', command })
 const unwanted = { abortUnwanted: true }
+const exclusive = { conflict: 'exclusive' as const }
 const other = { payload: [1, 1] as const, conflict: 'rerun' as const }
 
 /** Cases that random operations rarely produce. They are tried first in every run of the property. */
@@ -1397,6 +1433,20 @@ const RARE_CASES: [Op[]][] = [
   [[setCapacity(0, 1), submit(0, 0), terminate(0, 'error'), finish('error')]],
   // A repeated retry when the job has finished again.
   [[submit(0, 0), terminate(0, 'error'), retry(0), terminate(0, 'error'), repeat(1)]],
+  // An exclusive submission follows the attempt that runs: it is delayed, or has a priority of its own.
+  [[setCapacity(0, 1), submit(0, 0), submit(1, 0, { ...exclusive, delay: 400 }), finish('value')]],
+  [
+    [
+      setCapacity(0, 1),
+      submit(0, 0, { priority: 2 }),
+      submit(1, 0, { ...exclusive, priority: 1 }),
+      submit(1, 0, exclusive),
+      finish('value', { releasesSlot: false }),
+      submit(0, 1),
+    ],
+  ],
+  // It is refused while the job waits, and is served no result.
+  [[submit(0, 0), submit(1, 0, exclusive), setCapacity(0, 1), finish('value'), submit(1, 0, exclusive)]],
   // The newer of two reruns is kept, even if it has the payload that runs.
   [[submit(0, 0), submit(1, 0, other), submit(1, 0, { conflict: 'rerun' })]],
   // Log lines are repeated.
@@ -1524,9 +1574,9 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a retry of a removed job': [["or kind == 'x' then return 0", 'then return 0']],
   'a requeue that counts as a failure': [
-    ["if kind == 'r' then redis.pcall('HINCRBY'", "if true then redis.pcall('HINCRBY'"],
+    ["if kind == 'r' then\n    redis.pcall('HINCRBY'", "if true then\n    redis.pcall('HINCRBY'"],
   ],
-  'a delay that is ignored': [['elseif delay > 0 then\n    delayJob', 'elseif false then\n    delayJob']],
+  'a delay that is ignored': [['elseif delay > 0 then\n    delayNew', 'elseif false then\n    delayNew']],
   'a delay that no worker is notified of': [
     ["if notified then publish(notified, 't '", "if false then publish(notified, 't '"],
   ],
@@ -1552,11 +1602,34 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a repeated retry that runs again': [
     ['if generation and num(generation) > num(ARGV[argBase + 1])', 'if false'],
   ],
+  'an exclusive submission that is accepted while a job waits': [
+    ["if not owner or owner == '' or nextGeneration then", 'if nextGeneration then'],
+  ],
+  'an exclusive submission that replaces the one before it': [
+    ["if not owner or owner == '' or nextGeneration then", "if not owner or owner == '' then"],
+  ],
+  'an exclusive submission that is served a result': [['not options.isExclusive and (', '(']],
+  'a next generation that starts before it is due': [['if num(dueAt) > (now or 0) then', 'if false then']],
+  'a next generation with the priority of the one before': [["if rank == '' then", 'if false then']],
   'a rerun that is not the newest': [['or (options.reruns and nextGeneration)', 'or false']],
   'a payload that loses bytes': [['(n + 1) * 64)', '(n + 1) * 64 - 1)']],
   'a piece of an earlier payload': [["'p3', 'b', 'c'", "'b', 'c'"]],
   'a capacity request that is not sent': [
     ["redis.pcall('PUBLISH', broadcastChannel, capacityRequest)", "redis.pcall('ECHO', capacityRequest)"],
+  ],
+  'a repeated submission that is counted again': [
+    [
+      "if isRepeated then return 'C ' .. generation end\n    if nextNonce",
+      "if isRepeated then tally('s') return 'C ' .. generation end\n    if nextNonce",
+    ],
+  ],
+  'a submission that joins and is counted': [["if status == 'C' then tally('s') end", "tally('s')"]],
+  'an attempt that is taken with every renewal': [["if not isAccepted then tally('a') end", "tally('a')"]],
+  'an attempt that is taken once more when it ends': [
+    ['(options.isExternal or job.isAccepted) and kind or', 'options.isExternal and kind or'],
+  ],
+  'a removed job that has failed': [
+    ["if kind ~= 'x' then tally(", "if true then tally(kind == 'x' and 'e' or "],
   ],
   'a cancelled attempt that goes on': [
     ["if job.worker then publish(job.worker, 'c '", "if false then publish(job.worker, 'c '"],

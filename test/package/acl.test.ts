@@ -6,6 +6,7 @@ import { Bus, Locker, RedisQueue, Services } from '../../src/index.ts'
 import { Child } from '../support/process.ts'
 import { serve } from '../support/process-child.ts'
 import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
 
 interface Login {
   path: string
@@ -70,6 +71,11 @@ const handlers = {
     await queue.redrive()
     assert.ok(await job.cancel())
     await queue.drain({ delayed: true })
+    assert.equal((await queue.totals()).completed, 2)
+    const names = () => RedisQueue.names({ redis })
+    await until(async () => (await names()).length === 1, { what: 'the queue to be registered' })
+    await queue.erase()
+    assert.deepEqual(await names(), [])
   },
   useServices: async (redis: Login): Promise<void> => {
     await using serving = new Services({ redis })

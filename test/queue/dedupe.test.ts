@@ -327,3 +327,32 @@ test('S6 dedupe - a rerun that was cancelled is not created again when it is res
   await using connection = new Connection(t.redis)
   await checkCancelledRerun(new RedisQueueStore(connection, 'soloflight', 'queue'))
 })
+
+onBothStores('Q2 dedupe - an exclusive submission is refused while a job waits under its key', async (w) => {
+  const queues = Array.from({ length: 4 }, () => w.open())
+  const options = { dedupe: 'key', conflict: 'exclusive', ttl: 60_000 } as const
+  const posts = Array.from({ length: 150 }, (_, n) =>
+    (queues[n % 4] as (typeof queues)[0]).enqueue('work', n % 2, options),
+  )
+  const settled = await Promise.allSettled(posts)
+  const accepted = settled.filter(({ status }) => status === 'fulfilled')
+  const refused = settled.filter((post) => post.status === 'rejected' && post.reason instanceof ConflictError)
+  assert.deepEqual([accepted.length, refused.length], [1, 149])
+  const { runs, running } = gated(w)
+  await running(1)
+  // It runs: one more may wait, with a delay and a priority of its own.
+  const [queue] = queues as [(typeof queues)[0]]
+  const follower = await queue.enqueue('work', 'next', { ...options, delay: 60_000 })
+  assert.equal(follower.disposition, 'created')
+  await assert.rejects(queue.enqueue('work', 'next', options), ConflictError)
+  runs[0]?.end('done')
+  await until(async () => (await queue.status(follower.id))?.state === 'delayed', { what: 'the follower' })
+  await assert.rejects(queue.enqueue('work', 'next', options), ConflictError)
+  assert.equal(await queue.remove(follower.id), true)
+  // Its result is fresh, but is not returned.
+  const last = queue.submit('work', 'next', options)
+  await running(2)
+  assert.equal(runs[1]?.payload, 'next')
+  runs[1]?.end('again')
+  assert.equal(await last, 'again')
+})

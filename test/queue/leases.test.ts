@@ -7,6 +7,7 @@ import type { RunningJob } from '../../src/index.ts'
 import { EventReporter } from '../../src/queue/events.ts'
 import { MemoryQueueStore } from '../../src/queue/index.ts'
 import { resolveQueueOptions } from '../../src/queue/options.ts'
+import { Registration } from '../../src/queue/registration.ts'
 import { Worker } from '../../src/queue/working/worker.ts'
 import { ManualClock } from '../support/manual-clock.ts'
 
@@ -19,7 +20,8 @@ async function deliverUnanswered(
   const store = new MemoryQueueStore({ clock }).connect('q')
   store.renew = () => Promise.reject(new Error('no reply'))
   const options = resolveQueueOptions({ lease })
-  const context = { queue: 'q', store, clock, options, within: 100, connection: undefined }
+  const registration = new Registration(store, clock, 100)
+  const context = { queue: 'q', store, clock, options, within: 100, connection: undefined, registration }
   const seen: { begun?: number; told?: number } = {}
   const handler = (_: unknown, { signal }: RunningJob) => {
     seen.begun = clock.now()

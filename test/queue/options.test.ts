@@ -29,7 +29,7 @@ const SHARED: Wrong = {
   errorTtl: [MOMENT, [...NO_NUMBERS, Number.POSITIVE_INFINITY]],
   attempts: [COUNT, [0, 1.5, ...NO_NUMBERS]],
   timeout: [/^a number of milliseconds from 0 and up, or Infinity$/, NO_NUMBERS],
-  conflict: [/^one of "reject", "join", "rerun"$/, ['merge', '', null, 1, true]],
+  conflict: [/^one of "reject", "join", "rerun", "exclusive"$/, ['merge', '', null, 1, true]],
   abortUnwanted: [/^one of true, false$/, ['yes', 1, null]],
   backoff: [/^an object$/, ['5', true, null]],
 }

@@ -7,6 +7,7 @@ import { AsyncContext } from '../../src/kernel/time.ts'
 import { EventReporter } from '../../src/queue/events.ts'
 import { MemoryQueueStore } from '../../src/queue/index.ts'
 import { type QueueContext, resolveQueueOptions } from '../../src/queue/options.ts'
+import { Registration } from '../../src/queue/registration.ts'
 import type { Delivery, QueueStore } from '../../src/queue/store/store.ts'
 import { Attempt } from '../../src/queue/working/attempt.ts'
 import { DuePoller } from '../../src/queue/working/due-poller.ts'
@@ -23,7 +24,9 @@ function queueContext(): QueueContext {
   const memory = new MemoryQueueStore()
   const store: QueueStore = memory.connect('q')
   const options = resolveQueueOptions({})
-  return { queue: 'q', store, clock: memory.clock, options, within: 100, connection: undefined }
+  const { clock } = memory
+  const registration = new Registration(store, clock, 100)
+  return { queue: 'q', store, clock, options, within: 100, connection: undefined, registration }
 }
 
 test('states - an attempt runs once', async () => {

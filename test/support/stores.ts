@@ -15,6 +15,8 @@ export interface QueueWorld extends AsyncDisposable {
   readonly kind: 'memory' | 'redis'
   /** The server, and what reaches it; undefined in memory. */
   readonly t: Setup | undefined
+  /** The options by which a queue finds them. */
+  readonly place: Pick<QueueOptions, 'redis' | 'store'>
   /** One more queue of this name, as another process would have it. Closed at the end. */
   open<Jobs extends JobMap<Jobs> = AnyJobs>(options?: QueueOptions, name?: string): RedisQueue<Jobs>
 }
@@ -23,11 +25,12 @@ const NAME = 'queue'
 
 async function worldIn(kind: QueueWorld['kind']): Promise<QueueWorld> {
   const t = kind === 'redis' ? await setup() : undefined
-  const place: QueueOptions = t ? { redis: t.redis } : { store: new MemoryQueueStore() }
+  const place: QueueWorld['place'] = t ? { redis: t.redis } : { store: new MemoryQueueStore() }
   const queues: AsyncCloser[] = []
   return {
     kind,
     t,
+    place,
     open<Jobs extends JobMap<Jobs> = AnyJobs>(options: QueueOptions = {}, name = NAME): RedisQueue<Jobs> {
       const queue = new RedisQueue<Jobs>(name, { ...place, ...options })
       queues.push(queue)

@@ -4,6 +4,7 @@ import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
 import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'
 import type { NoticeListener, WorkerListener } from './store.ts'
+import type { QueueTotals } from './totals.ts'
 
 /** The part of a transition's context that a simulated server numbers itself. */
 export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
@@ -19,6 +20,10 @@ export interface BrokerOptions {
   /** Called after each transition. */
   onChange(): void
   numbers?: (() => TransitionNumbers) | undefined
+  /** The totals of the queue are counted on here. */
+  totals?: QueueTotals | undefined
+  /** Adds the queue to the register of its store, or removes it. */
+  register?: { add(totals: QueueTotals): void; remove(): void } | undefined
   /** Counts the bytes of all queues of a store. Without it they are not bounded. */
   budget?: MemoryBudget<JobRecord | JobLog> | undefined
 }
@@ -47,7 +52,7 @@ const LOG_TTL = 24 * 60 * 60_000
 
 /** One queue in memory: its model, its clients and the messages between them. */
 export class InMemoryBroker {
-  readonly model: QueueModel = new QueueModel()
+  readonly model: QueueModel
   readonly hub: InMemoryHub<BrokerClient>
   readonly #logs: ExpiringMap<JobLog>
   readonly #options: BrokerOptions
@@ -57,6 +62,7 @@ export class InMemoryBroker {
 
   constructor(options: BrokerOptions) {
     this.#options = options
+    this.model = new QueueModel(options.totals)
     this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
     this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
     this.hub = new InMemoryHub(options.deliver)
@@ -145,6 +151,14 @@ export class InMemoryBroker {
 
   readLog(id: string): string[] {
     return this.#logs.get(id)?.lines ?? []
+  }
+
+  joinRegister(): void {
+    this.#options.register?.add(this.model.state.totals)
+  }
+
+  leaveRegister(): void {
+    this.#options.register?.remove()
   }
 
   publishEvent(event: string): void {

@@ -7,6 +7,7 @@ import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import type { JobRecord } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
+import { MemoryRegister } from './register.ts'
 import type {
   Assignment,
   AttemptOutcome,
@@ -29,6 +30,7 @@ import type {
   WorkerListener,
   WorkerRef,
 } from './store.ts'
+import type { QueueTotals } from './totals.ts'
 
 /** Options of a {@link MemoryQueueStore}. */
 export interface MemoryQueueStoreOptions {
@@ -61,10 +63,12 @@ export class MemoryQueueStore {
   readonly #deliver: (message: () => void) => void
   readonly #budget: MemoryBudget<JobRecord | JobLog>
   readonly #brokers = new Map<string, InMemoryBroker>()
+  readonly #register: MemoryRegister
   readonly #sweepLater: () => void
 
   constructor(options: MemoryQueueStoreOptions = {}) {
     this.clock = options.clock ?? systemClock
+    this.#register = new MemoryRegister(this.clock)
     this.#maxParked = options.maxParked ?? MAX_PARKED
     this.#deliver = options.deliver ?? microtask
     this.#sweepLater = sweeper(this.clock, () => this.#sweep())
@@ -74,6 +78,11 @@ export class MemoryQueueStore {
   /** Connects a new client to a queue. @internal */
   connect(queue: string): QueueStore {
     return new InMemoryQueueClient(this.#broker(queue))
+  }
+
+  /** The queues in the register, the last used first. @internal */
+  queueNames(): string[] {
+    return this.#register.names()
   }
 
   #broker(queue: string): InMemoryBroker {
@@ -86,6 +95,11 @@ export class MemoryQueueStore {
       acceptWithin: ACCEPT_WITHIN,
       onChange: this.#sweepLater,
       budget: this.#budget,
+      totals: this.#register.totalsOf(queue),
+      register: {
+        add: (totals) => this.#register.add(queue, totals),
+        remove: () => this.#register.remove(queue),
+      },
     })
     this.#brokers.set(queue, broker)
     return broker
@@ -220,6 +234,22 @@ export class InMemoryQueueClient implements QueueStore {
 
   async counts(): Promise<Counts> {
     return this.#broker.model.counts(this.#broker.now)
+  }
+
+  async totals(): Promise<QueueTotals> {
+    return { ...this.#broker.model.state.totals }
+  }
+
+  async resetTotals(): Promise<void> {
+    this.#broker.apply((model) => model.resetTotals())
+  }
+
+  async joinRegister(): Promise<void> {
+    this.#broker.joinRegister()
+  }
+
+  async leaveRegister(): Promise<void> {
+    this.#broker.leaveRegister()
   }
 
   async drain(state: 'waiting' | 'delayed', outcomeRetention: number): Promise<number> {

@@ -1,3 +1,5 @@
+import type { QueueTotals } from './totals.ts'
+
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 
@@ -23,8 +25,11 @@ export interface JobOutcome {
   bytes: Buffer
 }
 
-/** What a submission does when a job of the same id has another payload. */
-export type Conflict = 'reject' | 'join' | 'rerun'
+/**
+ * What a submission does when a job of the same id has another payload; 'exclusive': whatever its payload. 'exclusive' is
+ * refused unless an attempt of the job runs and nothing follows it, or the job has finished.
+ */
+export type Conflict = 'reject' | 'join' | 'rerun' | 'exclusive'
 
 /** A job that is submitted. */
 export interface Submission {
@@ -222,36 +227,6 @@ export interface JobSnapshot {
 
 export type Counts = Record<JobState, number>
 
-/** What a queue of this process answers to a census. Ages in ms, when it was answered. */
-export type QueueCensusItem = {
-  readonly queue: string
-  readonly prefix: string
-  readonly command: string
-} & (
-  | {
-      readonly kind: 'worker'
-      readonly concurrency: number
-      /** Handlers that run or are about to. */
-      readonly busy: number
-    }
-  | {
-      readonly kind: 'running'
-      readonly id: string
-      readonly fence: number
-      readonly attempt: number
-      /** How long its handler has run. */
-      readonly age: number
-    }
-  | {
-      /** A job whose outcome callers of this process wait for. */
-      readonly kind: 'waiting'
-      readonly id: string
-      /** How long they have waited. */
-      readonly age: number
-      readonly waiters: number
-    }
-)
-
 /** Ends a job that its worker has not ended. */
 export interface Termination {
   id: string
@@ -313,6 +288,11 @@ export interface QueueStore {
   /** Ids in a state, `from` on, `limit` at most, in the order in which they will run, fall due or expire. */
   list(state: JobState, from: number, limit: number, within: number): Promise<string[]>
   counts(within: number): Promise<Counts>
+  totals(within: number): Promise<QueueTotals>
+  resetTotals(within: number): Promise<void>
+  /** Adds the queue to the register of queues, or notes its use. */
+  joinRegister(within: number): Promise<void>
+  leaveRegister(within: number): Promise<void>
   /** Removes all waiting or all delayed jobs; never active ones. Returns how many. */
   drain(state: 'waiting' | 'delayed', outcomeRetention: number, within: number): Promise<number>
   /** Commands that are known: with ready jobs or with a worker. */

@@ -6,7 +6,8 @@ import { Deadlines } from '../../kernel/time.ts'
 import type { Disposition } from '../events.ts'
 import type { Job, ResultOptions } from '../job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from '../options.ts'
-import type { QueueCensusItem, Submission, Termination } from '../store/store.ts'
+import type { QueueCensusItem } from '../store/census-item.ts'
+import type { Submission, Termination } from '../store/store.ts'
 import { JobWaiter, type JobWaiterDeps, OutcomeWait, type OutcomeWaitDeps } from './outcome-wait.ts'
 
 /** A wait queries the outcome after so long without a message, ms: a message may have been lost. */

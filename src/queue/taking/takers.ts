@@ -2,7 +2,8 @@ import { TransientSet } from '../../kernel/collections.ts'
 import { Deadlines } from '../../kernel/time.ts'
 import type { EventReporter } from '../events.ts'
 import type { QueueContext } from '../options.ts'
-import type { Delivery, QueueCensusItem } from '../store/store.ts'
+import type { QueueCensusItem } from '../store/census-item.ts'
+import type { Delivery } from '../store/store.ts'
 import { assertNotAborted } from '../submitting/submission.ts'
 import type { DuePoller } from '../working/due-poller.ts'
 import { warnOfRefusal } from '../working/workers.ts'
@@ -93,6 +94,7 @@ export class Takers {
     const { command, attempt: number } = token
     this.#deps.events.started({ command, number, delivery: { id, fence } })
     this.#deps.duePoller.dueIn(taker.lease)
+    this.#context.registration.use()
     taker.resolve(new TakenJob(token, this.#jobDeps, { options, payload }))
     return true
   }

@@ -5,7 +5,8 @@ import { AsyncContext, type Timer } from '../../kernel/time.ts'
 import { type Slot, WorkScheduler } from '../../kernel/work-scheduler.ts'
 import type { EventReporter } from '../events.ts'
 import { acceptTimeout, type QueueContext } from '../options.ts'
-import type { Delivery, QueueCensusItem, WorkerListener, WorkerRef } from '../store/store.ts'
+import type { QueueCensusItem } from '../store/census-item.ts'
+import type { Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { Attempt, type AttemptDeps } from './attempt.ts'
 import { type AttemptResult, tooLargeResult } from './attempt-result.ts'
 import { CapacityAnnouncer } from './capacity-announcer.ts'
@@ -113,6 +114,7 @@ export class Worker implements WorkerListener {
     // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
     if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
     await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, within)
+    this.#deps.registration.use()
     // The worker was not told of jobs that were delayed before the store knew it.
     this.#hooks.dueIn(0)
   }

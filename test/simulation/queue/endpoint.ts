@@ -231,6 +231,19 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#call('counts', () => this.#port.counts(within), within)
   }
 
+  totals(within: number): ReturnType<QueueStore['totals']> {
+    return this.#call('totals', () => this.#port.totals(within), within)
+  }
+
+  resetTotals(within: number): Promise<void> {
+    return this.#call('resetTotals', () => this.#port.resetTotals(within), within)
+  }
+
+  /** The register is not simulated. */
+  async joinRegister(): Promise<void> {}
+
+  async leaveRegister(): Promise<void> {}
+
   commands(within: number): Promise<string[]> {
     return this.#call('commands', () => this.#port.commands(within), within)
   }

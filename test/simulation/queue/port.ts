@@ -22,6 +22,8 @@ type Plain =
   | 'list'
   | 'counts'
   | 'drain'
+  | 'totals'
+  | 'resetTotals'
   | 'commands'
   | 'terminate'
   | 'retry'
@@ -63,6 +65,8 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     readLog: (...args) => user.readLog(...args),
     findDue: (...args) => user.findDue(...args),
     processDue: (...args) => user.processDue(...args),
+    totals: (...args) => user.totals(...args),
+    resetTotals: (...args) => user.resetTotals(...args),
     snapshot: (...args) => user.snapshot(...args),
     readPayload: (...args) => user.readPayload(...args),
     list: (...args) => user.list(...args),

@@ -38,13 +38,22 @@ const TRANSITIONS: Transitions<GenerationState['kind']> = {
   finished: ['created'],
 }
 
-/** The generation that follows the present one: created by a submission with conflict 'rerun'. */
+/** The generation that follows the present one: created by a submission with conflict 'rerun' or 'exclusive'. */
 export interface NextGeneration {
   generation: number
   payload: string
   options: string
   /** Nonce of the latest submission with this payload. */
   creatorNonce: string
+  /** How it starts; undefined: at once, with the rank of the job. */
+  start: NextStart | undefined
+}
+
+/** How a generation starts that an 'exclusive' submission has created. */
+export interface NextStart {
+  /** When its delay ends, ms since the epoch; 0: it has none. */
+  dueAt: number
+  rank: Rank | undefined
 }
 
 /** How the last finished generation ended. */
@@ -244,12 +253,13 @@ export class JobRecord {
     if (this.outcome) this.outcome.freshUntil = 0
   }
 
-  /** Begins the generation that a 'rerun' has created. */
-  startNext({ generation, payload, options, creatorNonce }: NextGeneration): void {
+  /** Begins the next generation. */
+  startNext({ generation, payload, options, creatorNonce, start }: NextGeneration): void {
     this.next = undefined
     this.payload = payload
     this.options = options
     this.creatorNonce = creatorNonce
+    if (start) this.rank = start.rank
     this.startGeneration(generation)
   }
 

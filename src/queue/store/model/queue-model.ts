@@ -17,6 +17,7 @@ import {
   type SubmitReply,
   type Termination,
 } from '../store.ts'
+import { noTotals, type QueueTotals } from '../totals.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { type GenerationEnd, JobRecord } from './job-record.ts'
 import { QueueState, type TransitionContext } from './queue-state.ts'
@@ -56,7 +57,12 @@ const UNLISTED: Retention = { count: 0, age: 0 }
  *             its expiry                                        forgotten
  */
 export class QueueModel {
-  readonly state: QueueState = new QueueState()
+  readonly state: QueueState
+
+  /** `totals`: of its earlier life, which are counted on. */
+  constructor(totals?: QueueTotals) {
+    this.state = new QueueState(totals)
+  }
 
   /** Joins the job of this id, or is served its outcome, or creates a generation. Idempotent. */
   submit(submission: Submission, inbox: string, context: TransitionContext): SubmitReply {
@@ -66,7 +72,7 @@ export class QueueModel {
     if (job && !job.finished) return this.#join(job, submission, park, context)
     const isRepeated = job?.creatorNonce === nonce
     if (job && isRepeated && !awaited) return { status: 'created', generation: job.generation }
-    const fresh = job?.freshOutcome(context.now)
+    const fresh = conflict === 'exclusive' ? undefined : job?.freshOutcome(context.now)
     if (job && fresh) {
       const { kind, fence, bytes } = fresh
       const outcome = { kind, fence, bytes }
@@ -88,19 +94,36 @@ export class QueueModel {
     if (next?.creatorNonce === nonce) return { status: 'created', generation: next.generation }
     if (parked !== undefined) return { status: 'joined', generation: parked }
     if (awaited && job.parks.size >= context.maxParked) return { status: 'overloaded' }
+    if (conflict === 'exclusive') return this.#follow(job, submission, park, context)
     // The next generation has the newest payload, even if that is the payload that runs now.
     const isPresent = job.matches(submission) && !(next && conflict === 'rerun')
     const isNext = !isPresent && next?.payload === payload
     if (!isPresent && !isNext) {
       if (conflict !== 'rerun') return { status: 'conflict' }
       const generation = next?.generation ?? Math.max(job.generation + 1, context.micros)
-      job.next = { generation, payload, options, creatorNonce: nonce }
+      job.next = { generation, payload, options, creatorNonce: nonce, start: next?.start }
+      if (!next) this.state.totals.submitted++
     }
     const generation = isPresent ? job.generation : (job.next?.generation ?? 0)
     if (awaited) job.parks.set(park, generation)
     // A submitter that does not ask for `abortUnwanted` relies on the job, whether it waits or not.
     if (!abortUnwanted) job.abortUnwanted = false
     return { status: isPresent || next ? 'joined' : 'created', generation }
+  }
+
+  /** Creates the generation after an attempt that runs, unless there is one. */
+  #follow(job: JobRecord, submission: Submission, park: string, context: TransitionContext): SubmitReply {
+    const { nonce, awaited, payload, options, delay, priority, abortUnwanted } = submission
+    const { now, micros, batchIndex } = context
+    if (job.worker === '' || job.next) return { status: 'conflict' }
+    const generation = Math.max(job.generation + 1, micros)
+    const rank = priority > 0 ? { priority, micros, batchIndex } : undefined
+    const start = { dueAt: delay > 0 ? now + delay : 0, rank }
+    job.next = { generation, payload, options, creatorNonce: nonce, start }
+    this.state.totals.submitted++
+    if (awaited) job.parks.set(park, generation)
+    if (!abortUnwanted) job.abortUnwanted = false
+    return { status: 'created', generation }
   }
 
   /** Begins a generation. Returns its number. */
@@ -119,6 +142,7 @@ export class QueueModel {
       previous.resubmit(submission, generation)
     }
     job.expiresAt = now + PENDING_JOB_TTL
+    this.state.totals.submitted++
     if (awaited) job.creatorPark = park
     if (priority > 0) job.rank = { priority, micros, batchIndex }
     this.state.add(job)
@@ -195,11 +219,15 @@ export class QueueModel {
 
   /** Ends the present generation of a job, and begins the next one if there is one. */
   #settle(job: JobRecord, end: GenerationEnd & { retain: Retention }, context: TransitionContext): void {
+    if (end.kind === 'value') this.state.totals.completed++
+    if (end.kind === 'error') this.state.totals.failed++
     this.state.unindex(job)
     job.settle(end, context.now, context.notifyWaiter)
     if (job.next) {
+      const left = (job.next.start?.dueAt ?? 0) - context.now
       job.startNext(job.next)
-      this.state.pushReady(job, false, context.now)
+      if (left > 0) this.#delay(job, left, context)
+      else this.state.pushReady(job, false, context.now)
       return
     }
     const { ttl, outcomeRetention, retain, kind } = end
@@ -252,6 +280,7 @@ export class QueueModel {
     const job = this.state.job(id, now)
     const isHeld = job?.isHeldBy(worker, fence) || (holder !== undefined && job?.isHeldBy(holder, fence))
     if (!job || !isHeld) return job?.outcome?.fence === fence ? 'cancelled' : 'lost'
+    if (job.state.kind === 'assigned') this.state.totals.taken++
     job.moveTo({ kind: 'active', worker: holder ?? worker })
     this.state.deadlines.set(id, now + lease)
     return 'held'
@@ -263,6 +292,7 @@ export class QueueModel {
     const job = this.state.job(id, context.now)
     if (job?.endedAs(kind, fence)) return true
     if (!job?.isHeldBy(worker, fence)) return false
+    if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
       job.releaseAttempt(kind === 'retry')
@@ -384,6 +414,10 @@ export class QueueModel {
       completed: count('completed'),
       failed: count('failed'),
     }
+  }
+
+  resetTotals(): void {
+    Object.assign(this.state.totals, noTotals())
   }
 
   #assignReady(command: string, context: TransitionContext): void {

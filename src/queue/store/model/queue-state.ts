@@ -1,4 +1,5 @@
 import { type Delivery, type JobNotice, type JobState, PENDING_JOB_TTL, type Retention } from '../store.ts'
+import { noTotals, type QueueTotals } from '../totals.ts'
 import type { JobRecord } from './job-record.ts'
 import { ReadyList } from './ready-list.ts'
 import { FinishedList, TimeIndex } from './time-index.ts'
@@ -94,6 +95,7 @@ export class CommandState {
 }
 
 export class QueueState {
+  readonly totals: QueueTotals
   readonly jobs: Map<string, JobRecord> = new Map()
   /** Called with each job that a transition reads or adds and may change. Set by the broker, which counts bytes. */
   onTouched: ((job: JobRecord) => void) | undefined
@@ -109,6 +111,10 @@ export class QueueState {
   readonly #commandNames = new Set<string>()
   /** When the set of known commands expires, ms since the epoch. */
   commandsUntil = 0
+
+  constructor(totals: QueueTotals = noTotals()) {
+    this.totals = totals
+  }
 
   get isEmpty(): boolean {
     return this.jobs.size === 0 && this.#commands.size === 0 && this.paused.size === 0

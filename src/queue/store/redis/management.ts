@@ -9,8 +9,10 @@ import type {
   StallPolicy,
   Termination,
 } from '../store.ts'
+import type { QueueTotals } from '../totals.ts'
 import type { CommandKeys, QueueCalls } from './queue-calls.ts'
-import { parseSnapshot, toText } from './wire.ts'
+import type { QueueRegister } from './queue-register.ts'
+import { parseSnapshot, parseTotals, TOTAL_FIELDS, toText } from './wire.ts'
 
 /** Due jobs that are processed together. */
 const MAX_DUE_JOBS = 32
@@ -23,12 +25,22 @@ export abstract class RedisQueueManagement {
   protected readonly calls: QueueCalls
   readonly #drainStep: string
   readonly #messageLimit: string
+  readonly #register: QueueRegister
+  readonly #queue: string
 
   /** `drainStep`: jobs that one call of `drain` removes at most. A script blocks the server, so it must be short. */
-  constructor(calls: QueueCalls, drainStep: number, messageLimit: string) {
+  constructor(
+    calls: QueueCalls,
+    queue: string,
+    register: QueueRegister,
+    drainStep: number,
+    messageLimit: string,
+  ) {
     this.calls = calls
     this.#drainStep = String(drainStep)
     this.#messageLimit = messageLimit
+    this.#queue = queue
+    this.#register = register
   }
 
   async findDue(within: number): Promise<DueJobs> {
@@ -104,6 +116,23 @@ export abstract class RedisQueueManagement {
       removed += count
       if (more === 0) return removed
     }
+  }
+
+  async totals(within: number): Promise<QueueTotals> {
+    return parseTotals(await this.calls.read('hmget', [this.calls.keys.totals, ...TOTAL_FIELDS], within))
+  }
+
+  async resetTotals(within: number): Promise<void> {
+    const { connection, keys, scripts } = this.calls
+    await connection.call(scripts.resetTotals.with([keys.totals], TOTAL_FIELDS), within)
+  }
+
+  joinRegister(within: number): Promise<void> {
+    return this.#register.add(this.#queue, within)
+  }
+
+  leaveRegister(within: number): Promise<void> {
+    return this.#register.remove(this.#queue, within)
   }
 
   async #allCommands(within: number): Promise<CommandKeys[]> {

@@ -14,7 +14,8 @@ export class QueueKeys {
   readonly deadlines: string
   readonly commands: string
   readonly paused: string
-  /** Keys that belong to no command, as the scripts take them: deadlines, delayed, failed, completed, commands, paused. */
+  readonly totals: string
+  /** Keys that belong to no command, as the scripts take them: deadlines, delayed, failed, completed, commands, paused, totals. */
   readonly shared: readonly string[]
 
   constructor(prefix: string, queue: string) {
@@ -22,6 +23,7 @@ export class QueueKeys {
     this.deadlines = `${this.base}t`
     this.commands = `${this.base}q`
     this.paused = `${this.base}s`
+    this.totals = `${this.base}n`
     this.shared = [
       this.deadlines,
       `${this.base}d`,
@@ -29,6 +31,7 @@ export class QueueKeys {
       `${this.base}c`,
       this.commands,
       this.paused,
+      this.totals,
     ]
   }
 

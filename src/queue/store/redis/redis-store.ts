@@ -19,6 +19,7 @@ import type {
 import { EventFeed } from './event-feed.ts'
 import { RedisQueueManagement } from './management.ts'
 import { BatchItem, CallBatcher, QueueCalls, QueueKeys } from './queue-calls.ts'
+import { QueueRegister } from './queue-register.ts'
 import type { QueueScripts } from './scripts/index.ts'
 import {
   encodeOutcome,
@@ -82,7 +83,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const maxParked = String(options.maxParked ?? MAX_PARKED)
     const keys = new QueueKeys(prefix, queue)
     const calls = new QueueCalls(connection, keys, acceptWithin, options.scripts)
-    super(calls, drainStep, messageLimit)
+    super(calls, queue, new QueueRegister(connection, prefix), drainStep, messageLimit)
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]

@@ -11,6 +11,7 @@ import type {
   SubmitReply,
   WorkerListener,
 } from '../store.ts'
+import type { QueueTotals } from '../totals.ts'
 
 /**
  * Encodes arguments of the queue's scripts, and parses their replies and messages.
@@ -37,6 +38,7 @@ export const FLAGS = {
   lifo: 8,
   abortUnwanted: 16,
   requiresWorker: 32,
+  exclusive: 64,
 } as const
 
 /** What the submit script reads of a submission, beside its nonce, payload and options. */
@@ -53,6 +55,7 @@ export function encodeTerms({
     (awaited ? FLAGS.awaited : 0) +
     (conflict === 'join' ? FLAGS.join : 0) +
     (conflict === 'rerun' ? FLAGS.rerun : 0) +
+    (conflict === 'exclusive' ? FLAGS.exclusive : 0) +
     (lifo ? FLAGS.lifo : 0) +
     (abortUnwanted ? FLAGS.abortUnwanted : 0) +
     (requiresWorker ? FLAGS.requiresWorker : 0)
@@ -146,6 +149,22 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,
     waiters: Number(waiters),
+  }
+}
+
+/** The fields of the totals of a queue, as prelude.ts lists them. */
+export const TOTAL_FIELDS: readonly string[] = ['s', 'v', 'e', 'V', 'E', 'a', 'R']
+
+/** Parses the values of {@link TOTAL_FIELDS}. */
+export function parseTotals(reply: unknown): QueueTotals {
+  const values = (reply as unknown[]).map((value) => toCode(value) ?? 0)
+  const [submitted = 0, value = 0, error = 0, takenValue = 0, takenError = 0, accepted = 0, takenRetry = 0] =
+    values
+  return {
+    submitted,
+    completed: value + takenValue,
+    failed: error + takenError,
+    taken: accepted + takenValue + takenError + takenRetry,
   }
 }
 

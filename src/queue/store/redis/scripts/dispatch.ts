@@ -25,6 +25,7 @@ export const DEADLINE_TTL: number = MAX_DELAY + PENDING_JOB_TTL
  *   pushReady(command, id, rank, lifo)       makes a job ready; registers its command if the list was empty
  *   requeueFirst(command, id)                makes a job ready before all others
  *   delayJob(key, member, delay)             delays a job, ms
+ *   delayNew(key, id, command, delay)        delays a generation that begins, and notifies a worker
  *   peekReady(command, count)                the first ready ids (false: the marker of a job that does not exist), and the
  *                                            members of z among them
  *   dropReady(command, count, ranked)        removes what peekReady returned
@@ -73,6 +74,13 @@ local function delayJob(key, member, delay)
     redis.call('ZADD', times, int(now + delay), member)
     expire(times, ${DEADLINE_TTL})
   end
+end
+
+local function delayNew(key, id, command, delay)
+  delayJob(key, dueMember(id, command), delay)
+  -- One worker is notified, so that a process has a timer for it.
+  local notified = redis.call('HRANDFIELD', command.workersKey)
+  if notified then publish(notified, 't ' .. int(delay)) end
 end
 
 local function peekReady(command, count)

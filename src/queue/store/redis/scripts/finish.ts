@@ -36,7 +36,10 @@ local function returnAttempt(job, command, kind, delay)
   local key, id = job.key, idOf(job.key)
   redis.call('HDEL', key, 'o', 'l', 'g')
   redis.call('HSET', key, 'R', job.fence)
-  if kind == 'r' then redis.pcall('HINCRBY', key, 'a', 1) end
+  if kind == 'r' then
+    redis.pcall('HINCRBY', key, 'a', 1)
+    if not job.isAccepted then tally('R') end
+  end
   expire(key, delay + ${PENDING_JOB_TTL})
   if delay > 0 then return delayJob(key, dueMember(id, command), delay) end
   if kind == 'h' then
@@ -51,8 +54,8 @@ local replies, accepted, members, endedAs = {}, {}, {}, {}
 for n = 1, #KEYS - keyBase do
   local key, a = KEYS[keyBase + n], jobArgs + 4 * (n - 1)
   local options, fence, worker = optionsOf(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
-  local found = redis.pcall('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N')
-  local owner, lastFence, creatorPark, parkedCount, generation, nextGeneration = unpack(found)
+  local found = redis.pcall('HMGET', key, 'o', 'f', 'w', 'n', 'y', 'N', 'l')
+  local owner, lastFence, creatorPark, parkedCount, generation, nextGeneration, isAccepted = unpack(found)
   if found.err then
     replies[n] = found.err
   elseif owner ~= worker or lastFence ~= fence then
@@ -65,7 +68,8 @@ for n = 1, #KEYS - keyBase do
     endedAs[key] = options.kind
     members[#members + 1] = dueMember(idOf(key), options.command)
     accepted[#accepted + 1] = { key = key, options = options, worker = worker, bytes = ARGV[a + 4], fence = fence,
-      creatorPark = creatorPark, parkedCount = parkedCount, generation = generation, nextGeneration = nextGeneration }
+      creatorPark = creatorPark, parkedCount = parkedCount, generation = generation, nextGeneration = nextGeneration,
+      isAccepted = isAccepted }
   end
 end
 if #members > 0 then redis.call('ZREM', deadlinesKey, unpack(members)) end
@@ -88,6 +92,7 @@ for _, command in ipairs(commands) do
   if freed[command] then releaseSlots(command, freed[command]) end
   if command.hasReady then assignReady(command) end
 end
+writeTotals()
 sendOutbox()
 sendBatches()
 replies[#replies + 1] = now or 0

@@ -1,7 +1,7 @@
 import { Script } from '../../../../kernel/redis/call.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
-import { COUNTS, DRAIN, LIST, PAUSE, READ, RESUME, RETRY, SNAPSHOT } from './manage.ts'
+import { COUNTS, DRAIN, LIST, PAUSE, READ, RESET_TOTALS, RESUME, RETRY, SNAPSHOT } from './manage.ts'
 import { QUERY_OUTCOMES, SETTLE, TERMINATE } from './outcome.ts'
 import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
 import { SUBMIT } from './submit.ts'
@@ -24,6 +24,7 @@ export interface QueueScripts {
   counts: Script
   drain: Script
   read: Script
+  resetTotals: Script
   retry: Script
   pause: Script
   resume: Script
@@ -49,6 +50,7 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
     counts: build(COUNTS),
     drain: build(DISPATCH, SETTLE, DRAIN),
     read: new Script(READ),
+    resetTotals: new Script(RESET_TOTALS),
     retry: build(DISPATCH, RETRY),
     pause: build(PAUSE),
     resume: build(DISPATCH, RESUME),

@@ -144,6 +144,14 @@ return { removed, (found >= most and #unread < found) and 1 or 0 }
 export const READ: string = /* lua */ `return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))`
 
 /**
+ * Sets the totals of a queue to 0.
+ *
+ * KEYS    1 n
+ * ARGV    its fields
+ */
+export const RESET_TOTALS: string = /* lua */ `return redis.call('HDEL', KEYS[1], unpack(ARGV))`
+
+/**
  * Runs a finished job again.
  *
  * KEYS    at the end the record

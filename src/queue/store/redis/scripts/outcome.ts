@@ -8,15 +8,15 @@ const MAX_NOTICE_BYTES = 1024 * 1024
 /**
  * Ends generations.
  *
- * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration; from readJob
- * also worker, isDelayed, isFinished. Options of an ending: kind, ttl, outcomeRetention, retainCount, retainAge,
+ * A job here has the fields of its record: key, generation, fence, creatorPark, parkedCount, nextGeneration; from finish
+ * also isAccepted; from readJob also worker, isDelayed, isFinished. Options of an ending: kind, ttl, outcomeRetention, retainCount, retainAge,
  * messageLimit; isExternal: not by its worker; endsNext: also for the waiters of the next generation.
  *
  *   readJob(key, …)                              reads a job; returns it and the further fields
  *   parksOf(job)                                 the parks of a record, each with its generation; with its field unless it
  *                                                is that of the creator
  *   settle(job, options, bytes)                  ends the generation; returns whether another one follows
- *   startNext(job, command)                      begins the generation that a rerun has created
+ *   startNext(job, command)                      begins the next generation
  *   terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
  *                                                ends a job that its worker has not ended, and with it the next
  *                                                generation: its waiters receive the same outcome
@@ -117,6 +117,7 @@ local function settle(job, options, bytes)
   end
   if list then put('L', list == failedKey and 'x' or 'c') end
   redis.call('HSET', key, unpack(set))
+  if kind ~= 'x' then tally((options.isExternal or job.isAccepted) and kind or string.upper(kind)) end
   if follows then return true end
   expire(key, math.max(ttl, options.outcomeRetention, list and options.retainAge or 0))
   if list then
@@ -128,19 +129,26 @@ local function settle(job, options, bytes)
 end
 
 local function startNext(job, command)
-  local payload, jobOptions, nonce = unpack(redis.call('HMGET', job.key, 'P', 'B', 'C'))
-  redis.call('HDEL', job.key, 'N', 'P', 'B', 'C', ${GENERATION_FIELDS})
+  local payload, jobOptions, nonce, start = unpack(redis.call('HMGET', job.key, 'P', 'B', 'C', 'D'))
+  redis.call('HDEL', job.key, 'N', 'P', 'B', 'C', 'D', ${GENERATION_FIELDS})
   local set = { 'y', job.nextGeneration, 'c', nonce or '' }
   addPayload(set, payload or '')
   if jobOptions and jobOptions ~= '' then set[#set + 1] = 'b' set[#set + 1] = jobOptions end
+  local dueAt, rank = string.match(start or '', '^(%d+) (.*)$')
+  if rank == '' then redis.call('HDEL', job.key, 'r') elseif rank then set[#set + 1] = 'r' set[#set + 1] = rank end
   redis.call('HSET', job.key, unpack(set))
+  if num(dueAt) > 0 then clock() end
+  if num(dueAt) > (now or 0) then
+    expire(job.key, num(dueAt) - now + ${PENDING_JOB_TTL})
+    return delayNew(job.key, idOf(job.key), command, num(dueAt) - now)
+  end
   expire(job.key, ${PENDING_JOB_TTL})
   pushReady(command, idOf(job.key), redis.call('HGET', job.key, 'r'), false)
 end
 
 local function terminateJob(job, kind, bytes, outcomeRetention, messageLimit)
   local nextNonce = job.nextGeneration and redis.call('HGET', job.key, 'C')
-  removeFields(job.key, { 'N', 'P', 'B', 'C', 'd' })
+  removeFields(job.key, { 'N', 'P', 'B', 'C', 'D', 'd' })
   if job.nextGeneration then
     job.generation = job.nextGeneration
     redis.call('HSET', job.key, 'y', job.generation)
@@ -233,6 +241,7 @@ if not job.worker then
 end
 terminateJob(job, kind, ARGV[argBase + 3], outcomeRetention, num(ARGV[argBase + 6]))
 if job.worker then publish(job.worker, 'c ' .. id .. ' ' .. int(num(job.fence))) end
+writeTotals()
 sendOutbox()
 return 1
 `

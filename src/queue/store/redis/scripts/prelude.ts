@@ -1,6 +1,7 @@
 import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
 import { OUTBOX } from '../../../../kernel/redis/outbox.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
+import { PENDING_JOB_TTL } from '../../store.ts'
 
 /**
  * The layout of a queue in Redis, and what its scripts share. queue-model.ts specifies the transitions.
@@ -16,6 +17,8 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
  *                     being listed, by their expiry
  *   q           hash  command segment -> command name                   PENDING_JOB_TTL after the last change
  *   s           set   segments of paused commands; '' means all         PENDING_JOB_TTL
+ *   n           hash  the totals of the queue, counted by the fields    PENDING_JOB_TTL after a worker set its capacity, or
+ *                     below                                             a hundredth increment of a field
  *   w/segment   list  ids of ready jobs in order; '!' stands for the    PENDING_JOB_TTL
  *                     first job of z/segment that is left
  *   z/segment   zset  ready jobs with a priority: order and id, by      PENDING_JOB_TTL
@@ -63,8 +66,21 @@ import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
  *   n           how many others are parked                submit, query         settle, unpark
  *   @park       one field each: the generation that it    submit, query         settle, unpark
  *               waits for
- *   -- the generation that a rerun has created
+ *   -- the generation that follows
  *   N, P, B, C  its number, payload, options, nonce       submit                startNext, terminate
+ *   D           `due rank`: how it starts                 submit                startNext, terminate
+ *
+ *   total       counts                                    written by
+ *   s           jobs that were submitted, not joined      submit
+ *   v, e        jobs that ended with a value, with a      settle
+ *               failure
+ *   V, E        the same, where the last attempt had not  settle
+ *               been accepted: it counts as taken, too
+ *   a           attempts that were accepted               renew
+ *   R           attempts that ended as retry and had not  finish
+ *               been accepted
+ *
+ * So a script that ends a job counts that, and that its attempt was taken, by one command.
  *
  * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is split into
  * pieces of that size: a waiting job of 100 bytes then takes 420 bytes of memory instead of 660.
@@ -88,8 +104,8 @@ export const SERVER_QUEUE_CLOCK: QueueClock = {
 local function expire(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
 }
 
-/** KEYS that each script begins with: t d x c q s; then, for each command, w i r z. */
-const SHARED_KEYS = 6
+/** KEYS that each script begins with: t d x c q s n; then, for each command, w i r z. */
+const SHARED_KEYS = 7
 const KEYS_PER_COMMAND = 4
 
 /** ARGV that each script begins with, before the segments of the commands. */
@@ -112,7 +128,7 @@ export const WORKER_TTL: number = 15 * 60_000
 /**
  * Names the KEYS and ARGV that every script begins with, and defines the functions that scripts share.
  *
- * KEYS    t d x c q s; for each command w i r z; then what the script says
+ * KEYS    t d x c q s n; for each command w i r z; then what the script says
  * ARGV    1 prefix of inbox channels  2 '1' on a cluster  3 ms in which a delivery must be accepted
  *         4 highest fence seen  5 number of commands; then the segment of each; then what the script says
  *
@@ -125,6 +141,8 @@ export const WORKER_TTL: number = 15 * 60_000
  *                                 them once saves a tenth of the time of a call with 25 jobs
  *   nextNumber(id, last, least)    the number after `last`, at least `least`; raises an error when it is not exact
  *   dueMember(id, command)        the member of t and d
+ *   tally(field)                  counts one more in the totals, when writeTotals() is called
+ *   writeTotals()                 writes what was counted: one command for each field, however many jobs the script has
  *
  * and those of kernel/redis/outbox.ts.
  */
@@ -153,7 +171,7 @@ local function extend(key, ms)
   if redis.call('PTTL', key) < ms then expire(key, ms + ${DAY}) end
 end
 
-local deadlinesKey, delayedKey, failedKey, completedKey, commandsKey, pausedKey = unpack(KEYS, 1, ${SHARED_KEYS})
+local deadlinesKey, delayedKey, failedKey, completedKey, commandsKey, pausedKey, totalsKey = unpack(KEYS, 1, ${SHARED_KEYS})
 local base = string.sub(deadlinesKey, 1, -2)
 local channels, isCluster, acceptWithin, highestFence = ARGV[1], ARGV[2] == '1', num(ARGV[3]), num(ARGV[4])
 local commands = {}
@@ -184,6 +202,14 @@ end
 local function jobKey(id) return base .. 'j/' .. id end
 local function idOf(key) return string.sub(key, #base + 3) end
 local function dueMember(id, command) return id .. ' ' .. command.segment end
+local tallies = {}
+local function tally(field) tallies[field] = (tallies[field] or 0) + 1 end
+local function writeTotals()
+  for field, by in pairs(tallies) do
+    local total = redis.pcall('HINCRBY', totalsKey, field, by)
+    if type(total) == 'number' and (by - total) % 100 < by then expire(totalsKey, ${PENDING_JOB_TTL}) end
+  end
+end
 local function removeFields(key, fields)
   for from = 1, #fields, 1000 do
     redis.call('HDEL', key, unpack(fields, from, math.min(from + 999, #fields)))

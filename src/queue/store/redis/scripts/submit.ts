@@ -31,6 +31,11 @@ local function nextSlot(command)
   return command.slots[command.used + 1]
 end
 
+-- The order of a job by its priority; nil if it has none.
+local function rankOf(n, priority)
+  return priority > 0 and int(priority) .. ' ' .. string.format('%016.0f%03d', us, n) or nil
+end
+
 -- Creates a generation. previous: generation, fence and listedIn of the record, if it exists. Returns the generation.
 local function create(n, key, id, command, previous, options, nonce, payload, jobOptions)
   local generation = previous.generation and int(nextNumber(id, previous.generation, us)) or firstGeneration
@@ -41,11 +46,8 @@ local function create(n, key, id, command, previous, options, nonce, payload, jo
   if options.awaited then put('w', inbox .. nonce) else put('c', nonce) end
   if jobOptions ~= '' then put('b', jobOptions) end
   if options.abortUnwanted then put('u', '1') end
-  local delay, rank = options.delay, nil
-  if options.priority > 0 then
-    rank = int(options.priority) .. ' ' .. string.format('%016.0f%03d', us, n)
-    put('r', rank)
-  end
+  local delay, rank = options.delay, rankOf(n, options.priority)
+  if rank then put('r', rank) end
   if previous.generation then
     if previous.listedIn then redis.call('ZREM', previous.listedIn == 'x' and failedKey or completedKey, id) end
     redis.call('HDEL', key, 'u', 'r', 'd', 'L', ${GENERATION_FIELDS})
@@ -58,15 +60,13 @@ local function create(n, key, id, command, previous, options, nonce, payload, jo
   end
   -- This write fails when Redis is out of memory, so no slot is used before.
   redis.call('HSET', key, unpack(set))
+  tally('s')
   expire(key, delay + ${PENDING_JOB_TTL})
   if worker then
     command.used = command.used + 1
     assign(command, id, worker, { options = jobOptions, generation = generation, payload = payload }, fence)
   elseif delay > 0 then
-    delayJob(key, dueMember(id, command), delay)
-    -- One worker is notified, so that a process has a timer for it.
-    local notified = redis.call('HRANDFIELD', command.workersKey)
-    if notified then publish(notified, 't ' .. int(delay)) end
+    delayNew(key, id, command, delay)
   else
     pushReady(command, id, rank, options.lifo)
   end
@@ -78,7 +78,8 @@ local optionsOf = memoized(function(text)
   local function has(flag) return math.floor(flags / flag) % 2 == 1 end
   return { command = commands[num(command)], delay = num(delay), priority = num(priority),
     awaited = has(${FLAGS.awaited}), joins = has(${FLAGS.join}), reruns = has(${FLAGS.rerun}), lifo = has(${FLAGS.lifo}),
-    abortUnwanted = has(${FLAGS.abortUnwanted}), requiresWorker = has(${FLAGS.requiresWorker}) }
+    abortUnwanted = has(${FLAGS.abortUnwanted}), requiresWorker = has(${FLAGS.requiresWorker}),
+    isExclusive = has(${FLAGS.exclusive}) }
 end)
 
 local function submit(n)
@@ -91,9 +92,9 @@ local function submit(n)
   end
   local park = inbox .. nonce
   local generation, settledGeneration, kind, valueFreshUntil, errorFreshUntil, outcomeFence, lastFence, creatorPark,
-    creatorNonce, parkedGeneration, parkedCount, firstPiece, nextGeneration, listedIn, nextNonce, abortUnwanted =
+    creatorNonce, parkedGeneration, parkedCount, firstPiece, nextGeneration, listedIn, nextNonce, abortUnwanted, owner =
     unpack(redis.call('HMGET', key, 'y', 'Y', 'k', 'vu', 'eu', 's', 'f', 'w', 'c',
-      '@' .. park, 'n', 'p', 'N', 'L', 'C', 'u'))
+      '@' .. park, 'n', 'p', 'N', 'L', 'C', 'u', 'o'))
   local function matches() return options.joins or payload == payloadOf(key, firstPiece) end
   local isRepeated = creatorPark == park or creatorNonce == nonce
 
@@ -103,8 +104,14 @@ local function submit(n)
     if parkedGeneration then return 'J ' .. parkedGeneration end
     if options.awaited and num(parkedCount) >= maxParked then return 'O' end
     local joined, set, status = generation, {}, 'J'
+    if options.isExclusive then
+      if not owner or owner == '' or nextGeneration then return 'X' end
+      joined, status = int(nextNumber(id, generation, us)), 'C'
+      local dueAt = options.delay > 0 and int(now + options.delay) or '0'
+      local rank = rankOf(n, options.priority) or ''
+      set = { 'N', joined, 'P', payload, 'B', jobOptions, 'C', nonce, 'D', dueAt .. ' ' .. rank }
     -- The next generation has the newest payload, even if that is the payload that runs now.
-    if not matches() or (options.reruns and nextGeneration) then
+    elseif not matches() or (options.reruns and nextGeneration) then
       if nextGeneration and payload == redis.call('HGET', key, 'P') then
         joined = nextGeneration
       else
@@ -118,12 +125,13 @@ local function submit(n)
       for _, x in ipairs({ '@' .. park, joined, 'n', num(parkedCount) + 1 }) do set[#set + 1] = x end
     end
     if #set > 0 then redis.call('HSET', key, unpack(set)) end
+    if status == 'C' then tally('s') end
     -- A submitter that does not ask for abortUnwanted relies on the job, whether it waits or not.
     if abortUnwanted and not options.abortUnwanted then redis.call('HDEL', key, 'u') end
     return status .. ' ' .. joined
   end
 
-  local isFresh = (kind == 'v' and num(valueFreshUntil) > now) or (kind == 'e' and num(errorFreshUntil) > now)
+  local isFresh = not options.isExclusive and ((kind == 'v' and num(valueFreshUntil) > now) or (kind == 'e' and num(errorFreshUntil) > now))
   if isRepeated and not options.awaited then return 'C ' .. generation end
   if isFresh then
     if matches() then
@@ -152,6 +160,7 @@ for _, command in ipairs(commands) do
     redis.pcall('PUBLISH', broadcastChannel, capacityRequest)
   end
 end
+writeTotals()
 sendOutbox()
 sendBatches()
 return replies

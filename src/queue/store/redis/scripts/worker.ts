@@ -27,6 +27,7 @@ redis.call('HSET', command.workersKey, worker, count)
 expire(command.workersKey, ${WORKER_TTL})
 redis.call('HSET', commandsKey, command.segment, ARGV[argBase + 3])
 expire(commandsKey, ${PENDING_JOB_TTL})
+expire(totalsKey, ${PENDING_JOB_TTL})
 extend(pausedKey, ${PENDING_JOB_TTL})
 assignReady(command)
 local assigned = batches[worker] and #batches[worker] or 0
@@ -72,6 +73,7 @@ for n = 1, #KEYS - keyBase do
       -- Removes nothing: when Redis is out of memory, a script may not begin with a write that grows.
       redis.call('HDEL', key, '')
       redis.call('HSET', key, 'l', '1', 'o', holder == '' and worker or holder)
+      if not isAccepted then tally('a') end
     end
     leases[#leases + 1] = int(now + num(lease))
     leases[#leases + 1] = dueMember(idOf(key), commands[num(command)])
@@ -85,6 +87,7 @@ if #leases > 0 then
   redis.call('ZADD', deadlinesKey, unpack(leases))
   expire(deadlinesKey, ${DEADLINE_TTL})
 end
+writeTotals()
 replies[#replies + 1] = now
 return replies
 `
@@ -198,6 +201,7 @@ end
 for _, command in ipairs(commands) do
   if command.hasReady then assignReady(command) end
 end
+writeTotals()
 sendOutbox()
 sendBatches()
 replies[#replies + 1] = now

@@ -1,0 +1,39 @@
+import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import type { RouteContext } from '../env.ts'
+import { Problem } from '../problem.ts'
+
+// The header X-Lease: the token of a job, and the duration of its lease, which a renewal uses again.
+
+/** Shortest and longest lease, ms: those of a queue. */
+export const MIN_LEASE = 100
+export const MAX_LEASE: number = 30 * 24 * 60 * 60_000
+
+export function leaseHeader(token: string, lease: number): string {
+  return `${token}.${Math.ceil(lease)}`
+}
+
+/** The job that a request names by its header X-Lease, and its lease in ms; undefined without the header. @throws Problem 400 */
+export function leasedJob(
+  { req }: RouteContext,
+  queue: RedisQueue,
+): { job: TakenJob; lease: number } | undefined {
+  const header = req.header('x-lease')
+  if (header === undefined) return undefined
+  const [, token = '', duration = ''] = /^([\w-]+)\.(\d{1,10})$/.exec(header) ?? []
+  const lease = Number(duration)
+  if (lease < MIN_LEASE || lease > MAX_LEASE) throw invalidLease()
+  try {
+    return { job: queue.taken(token), lease }
+  } catch {
+    throw invalidLease()
+  }
+}
+
+function invalidLease(): Problem {
+  return new Problem(400, 'invalid lease', { detail: 'X-Lease is no lease of a job of this queue' })
+}
+
+/** The lease of a job is over: it was given to another, or has ended. */
+export function leaseLost(id: string): Problem {
+  return new Problem(409, 'lease lost', { id })
+}

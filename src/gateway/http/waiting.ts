@@ -1,0 +1,35 @@
+import type { GatewayDeps } from '../deps.ts'
+import type { RouteContext } from '../env.ts'
+import type { Lifecycle } from '../lifecycle.ts'
+import type { Query } from './query.ts'
+
+/** `Prefer: wait=30`, RFC 7240. */
+const PREFER_WAIT = /(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:$|[,;])/i
+
+/** How long a request wants to wait, ms: `?wait=`, else `Prefer: wait=`, at most `maxWait`. 0 if it says nothing. */
+export function waitOf({ req }: RouteContext, query: Query, { options }: GatewayDeps): number {
+  const [, preferred = '0'] = PREFER_WAIT.exec(req.header('prefer') ?? '') ?? []
+  const asked = query.duration('wait', { max: Number.MAX_SAFE_INTEGER }) ?? Number(preferred) * 1000
+  return Math.min(asked, options.maxWait)
+}
+
+/** Runs something with a signal that aborts when the client is gone, or the gateway must end. */
+export async function whileWanted<T>(
+  request: Request,
+  { ending }: Lifecycle,
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const unwanted = new AbortController()
+  const abort = () => unwanted.abort()
+  // Not AbortSignal.any: what it returns is kept for as long as `ending`.
+  const signals = [request.signal, ending]
+  for (const signal of signals) {
+    if (signal.aborted) abort()
+    else signal.addEventListener('abort', abort)
+  }
+  try {
+    return await run(unwanted.signal)
+  } finally {
+    for (const signal of signals) signal.removeEventListener('abort', abort)
+  }
+}

@@ -1,0 +1,157 @@
+import type { Hono } from 'hono'
+import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import type { GatewayDeps } from '../deps.ts'
+import type { GatewayEnv, RouteContext } from '../env.ts'
+import { type HandOver, handOver } from '../http/hand-over.ts'
+import { objectText } from '../http/json.ts'
+import { leaseHeader, MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
+import { Query, queueName } from '../http/query.ts'
+import { waitOf, whileWanted } from '../http/waiting.ts'
+import { Problem } from '../problem.ts'
+
+const PARAMETERS = ['command', 'wait', 'lease']
+
+/** Lease of a job that is taken for good, ms: until its answer was sent. */
+const HAND_OVER_LEASE = 30_000
+
+const DEFAULT_BATCH = 10
+const MAX_BATCH = 1_000
+/** Jobs that a batch takes at once. */
+const BATCH_STEP = 50
+/** A batch takes no more jobs when it has so many characters. */
+const MAX_BATCH_LENGTH = 8 * 1024 * 1024
+
+/** Jobs are taken: `GET /q/:queue` one, `GET /qb/:queue` several; for good, or with `?lease=` until that ends. */
+export function takeRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
+  const { access } = deps
+  app.get(
+    '/q/:queue',
+    access.route('work', 'changes', (c) => takeJob(c, deps)),
+  )
+  app.get(
+    '/qb/:queue',
+    access.route('work', 'changes', (c) => takeJobs(c, deps)),
+  )
+  for (const method of ['PUT', 'DELETE'])
+    app.on(
+      method,
+      '/qb/:queue',
+      access.route('work', 'changes', () => {
+        throw new Problem(400, 'method is not supported for a batch')
+      }),
+    )
+}
+
+function takeJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+  const name = queueName(c)
+  const query = new Query(c, PARAMETERS)
+  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
+  const take = { command: query.command(), lease: lease ?? HAND_OVER_LEASE, wait: waitOf(c, query, deps) }
+  return deps.queues.use(name, async (queue) => {
+    const job = await takeFrom(queue, c, deps, take)
+    if (!job) throw await emptyProblem(queue, take.command)
+    const headers: Record<string, string> = { 'x-job-id': job.id, 'x-job-attempt': String(job.attempt) }
+    if (lease !== undefined) headers['x-lease'] = leaseHeader(job.token, lease)
+    const handedOver = handOver(c, job.payloadText || 'null', headers)
+    return settleLater(deps, name, handedOver, [job], lease === undefined)
+  })
+}
+
+function takeJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+  const name = queueName(c)
+  const query = new Query(c, [...PARAMETERS, 'batch_size'])
+  const size = query.count('batch_size', 1, MAX_BATCH) ?? DEFAULT_BATCH
+  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
+  const take = { command: query.command(), lease: lease ?? HAND_OVER_LEASE, wait: waitOf(c, query, deps) }
+  return deps.queues.use(name, async (queue) => {
+    const jobs = await takeBatch(queue, c, deps, take, size)
+    if (jobs.length === 0) throw await emptyProblem(queue, take.command)
+    const texts = jobs.map(({ id, token, payloadText }) => {
+      const job = payloadText || 'null'
+      if (lease === undefined) return job
+      return objectText({ id: JSON.stringify(id), lease: JSON.stringify(leaseHeader(token, lease)), job })
+    })
+    const handedOver = handOver(c, `[${texts.join(',')}]`, {})
+    return settleLater(deps, name, handedOver, jobs, lease === undefined)
+  })
+}
+
+interface Take {
+  readonly command: string
+  /** ms */
+  readonly lease: number
+  /** ms */
+  readonly wait: number
+}
+
+/** Undefined if there is no job within the wait, or nobody wants it any more. */
+async function takeFrom(
+  queue: RedisQueue,
+  { req }: RouteContext,
+  { lifecycle }: GatewayDeps,
+  { command, lease, wait }: Take,
+): Promise<TakenJob | undefined> {
+  return await whileWanted(req.raw, lifecycle, async (signal) => {
+    if (signal.aborted) return undefined
+    try {
+      return await queue.take(command, { lease, wait, signal })
+    } catch (error) {
+      if (signal.aborted) return undefined
+      throw error
+    }
+  })
+}
+
+/** Waits for the first job, and takes those that are ready then. */
+async function takeBatch(
+  queue: RedisQueue,
+  c: RouteContext,
+  deps: GatewayDeps,
+  take: Take,
+  size: number,
+): Promise<TakenJob[]> {
+  const first = await takeFrom(queue, c, deps, take)
+  const jobs = first ? [first] : []
+  let length = first?.payloadText?.length ?? 0
+  for (let isLast = !first; !isLast && jobs.length < size && length < MAX_BATCH_LENGTH; ) {
+    const count = Math.min(size - jobs.length, BATCH_STEP)
+    const more = await takeReady(queue, take, count)
+    isLast = more.length < count
+    for (const job of more) length += job.payloadText?.length ?? 0
+    jobs.push(...more)
+  }
+  return jobs
+}
+
+/** Takes up to `count` jobs that are ready. An error ends the batch: those that were taken before are not lost by it. */
+async function takeReady(queue: RedisQueue, { command, lease }: Take, count: number): Promise<TakenJob[]> {
+  const taken = await Promise.allSettled(
+    Array.from({ length: count }, () => queue.take(command, { lease, wait: 0 })),
+  )
+  return taken.flatMap((result) => (result.status === 'fulfilled' && result.value ? [result.value] : []))
+}
+
+async function emptyProblem(queue: RedisQueue, command: string): Promise<Problem> {
+  const paused = await queue.paused()
+  return new Problem(404, paused.includes('') || paused.includes(command) ? 'queue is closed' : 'no job')
+}
+
+/**
+ * Ends the jobs that were taken for good when their answer was sent, and gives all of them back, uncounted, if the client was
+ * gone before. If the store does not answer then, their leases end.
+ */
+function settleLater(
+  { lifecycle, queues }: GatewayDeps,
+  name: string,
+  { response, sent }: HandOver,
+  jobs: readonly TakenJob[],
+  forGood: boolean,
+): Response {
+  const settle = async () => {
+    const isSent = await sent
+    if (isSent && !forGood) return
+    await Promise.allSettled(jobs.map((job) => (isSent ? job.complete(undefined) : job.release())))
+  }
+  void lifecycle.track(() => queues.use(name, settle))
+  return response
+}

@@ -1,0 +1,18 @@
+/** How many jobs a queue has had since it was first used, or erased. */
+export interface QueueTotals {
+  /** Jobs that submissions have created, reruns included: they joined none and were served no result. A retry is none. */
+  submitted: number
+  /** Jobs that ended with a result. */
+  completed: number
+  /** Jobs that ended with a failure: of their last attempt, by `cancel`, or because they lost too many workers. */
+  failed: number
+  /**
+   * Attempts that began: their worker accepted the delivery, or reported a result or a failure. A delivery that is given
+   * back, or whose worker is lost before it accepts, is none.
+   */
+  taken: number
+}
+
+export function noTotals(): QueueTotals {
+  return { submitted: 0, completed: 0, failed: 0, taken: 0 }
+}
