@@ -118,6 +118,9 @@ export {
   type StreamOptions,
   type StreamSource,
   type StreamWork,
+  TokenLease,
+  type TokenRequestOptions,
+  type WaitOptions,
   type Work,
   type WorkContext,
 } from './locker/index.ts'

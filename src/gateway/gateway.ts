@@ -16,6 +16,7 @@ import { Queues } from './queues.ts'
 import { finishRoutes } from './routes/finish-routes.ts'
 import { healthRoutes } from './routes/health-routes.ts'
 import { jobRoutes } from './routes/job-routes.ts'
+import { lockRoutes } from './routes/lock-routes.ts'
 import { queueRoutes } from './routes/queue-routes.ts'
 import { submitRoutes } from './routes/submit-routes.ts'
 import { takeRoutes } from './routes/take-routes.ts'
@@ -134,7 +135,7 @@ class HttpGateway implements Gateway {
   }
 }
 
-const ROUTES = [healthRoutes, submitRoutes, takeRoutes, finishRoutes, jobRoutes, queueRoutes]
+const ROUTES = [healthRoutes, submitRoutes, takeRoutes, finishRoutes, jobRoutes, queueRoutes, lockRoutes]
 
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.

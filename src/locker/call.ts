@@ -59,9 +59,16 @@ export interface CallTarget {
   name: string
   /** Names of the records of its tags. */
   tags: readonly string[]
-  /** Undefined in `request`: it receives the lease itself. */
+  /** Undefined unless the call is a `run`. */
   work: Work<unknown> | undefined
+  kind: CallKind
 }
+
+/**
+ * run: has a work. request: receives a Lease. token: receives a lease that this process does not renew. wait: is never
+ * granted the lease.
+ */
+export type CallKind = 'run' | 'request' | 'token' | 'wait'
 
 /** A decoded value, as callers receive it, and the bytes that it takes in memory. */
 export interface DecodedResult {
@@ -94,13 +101,14 @@ type CallDefaults = Pick<
   | 'maxUnshared'
 >
 
-/** One call of `run` or `request`, with every option resolved. A class instead of a literal: see kernel/collections.ts. */
+/** One call of `run`, `request` or `wait`, with every option resolved. A class instead of a literal: see kernel/collections.ts. */
 export class Call implements CallTarget {
   key: string
   record: string
   name: string
   tags: readonly string[]
   work: Work<unknown> | undefined
+  kind: CallKind
   locker: LockerContext
   codec: Codec
   mapResult: Namespace['mapResult']
@@ -143,6 +151,7 @@ export class Call implements CallTarget {
     this.name = target.name
     this.tags = target.tags
     this.work = target.work
+    this.kind = target.kind
     this.locker = locker
     this.codec = namespace.codec
     this.mapResult = namespace.mapResult
@@ -160,8 +169,14 @@ export class Call implements CallTarget {
     this.softTimeout = options.softTimeout ?? defaults.softTimeout
     this.keepStale = Math.ceil(Math.max(this.staleWhileRevalidate, this.staleIfError))
     this.abortUnwanted = options.abortUnwanted ?? false
-    this.onUnavailable = options.onUnavailable ?? defaults.onUnavailable
+    const onUnavailable = options.onUnavailable ?? defaults.onUnavailable
+    this.onUnavailable = canProcess(target.kind) ? onUnavailable : withoutLocal(onUnavailable)
     this.maxUnshared = options.maxUnshared ?? defaults.maxUnshared
+  }
+
+  /** What its caller receives when there is a result. */
+  presented(result: unknown): unknown {
+    return this.kind === 'run' || this.kind === 'wait' ? result : { status: 'done', result }
   }
 
   /** Whether it rejects unshared results. */
@@ -240,6 +255,7 @@ export class Call implements CallTarget {
       acceptStaleWhileHeld: 0,
       allowBypass: false,
       expectedFence,
+      waitOnly: false,
       trace: '',
     }
     const settle = async (reply: ClaimReply): Promise<boolean> => {
@@ -259,6 +275,15 @@ export class Call implements CallTarget {
       store.claim(claim, unavailableAfter, claimer)
     }).finally(() => store.ignore(grant.nonce))
   }
+}
+
+/** Whether the caller can compute the result in this process. */
+function canProcess(kind: CallKind): boolean {
+  return kind === 'run' || kind === 'request'
+}
+
+function withoutLocal(onUnavailable: OnUnavailable): OnUnavailable {
+  return onUnavailable === 'cached' || onUnavailable === 'cached-local' ? 'cached' : 'fail'
 }
 
 /** A call that has joined a flight. */

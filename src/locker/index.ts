@@ -15,7 +15,10 @@ export {
   type RunManyOptions,
   type RunOptions,
   type StaleOptions,
+  type TokenRequestOptions,
+  type WaitOptions,
 } from './options.ts'
 export type { ManyContext, ManyResults, ManyWork } from './processor/work-runner.ts'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
 export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/options.ts'
+export { TokenLease } from './token-lease.ts'

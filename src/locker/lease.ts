@@ -1,6 +1,7 @@
 import { checkDuration } from '../kernel/options.ts'
 import type { WaitNode } from '../kernel/work-scheduler.ts'
 import type { HeldLease } from './processor/held-lease.ts'
+import { createToken } from './processor/lease-token.ts'
 
 /** Options of `publish` and `fail`. */
 export interface PublishOptions {
@@ -35,6 +36,15 @@ export class Lease implements AsyncDisposable {
   /** False when Redis is unavailable and `onUnavailable` is 'local' or 'cached-local': only this process gets the result. */
   get shared(): boolean {
     return this.#held.shared
+  }
+
+  /**
+   * Names the lease for {@link Locker.held}, in any process; '' when unshared. A secret: whoever has it can settle the lease.
+   * This process goes on renewing it, and learns of an outcome that is published by it after a third of `lease` at most.
+   */
+  get token(): string {
+    const { call, grant } = this.#held
+    return this.shared ? createToken(call.key, grant, call.locker.store.inbox) : ''
   }
 
   /** Aborts with LeaseLostError when the lease is lost or was held for `maxHold`, and with ClosedError at the end of `close`. */

@@ -1,6 +1,6 @@
 import type { RemoteFailure } from '../errors.ts'
 import type { TransientSet, TransientSetMap } from '../kernel/collections.ts'
-import { emit } from '../kernel/telemetry.ts'
+import { emit, hasListeners } from '../kernel/telemetry.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { WorkScheduler } from '../kernel/work-scheduler.ts'
 import type { ResultCache } from './cache/result-cache.ts'
@@ -39,6 +39,12 @@ export class Counters {
   /** Claims that failed because Redis was unavailable; works that therefore ran for this process alone. */
   unavailable = 0
   unshared = 0
+}
+
+/** Counts a result that was read from the store. */
+export function countHit(counters: Counters, key: string): void {
+  counters.hits++
+  if (hasListeners('hit')) emit('hit', { key, local: false })
 }
 
 /** Counts a stored value that the codec could not decode: another codec wrote it. It is treated as a miss. */
@@ -86,5 +92,7 @@ export interface LockerContext {
   readonly unavailableAfter: number
   readonly ttlJitter: number
   readonly trace: (() => string | undefined) | undefined
+  /** @throws ClosedError once the locker was closed. */
+  readonly checkOpen: (key: string) => void
   readonly exposeError: (failure: RemoteFailure, error: unknown) => RemoteFailure
 }

@@ -16,11 +16,14 @@ import {
   type RequestOptions,
   type RunManyOptions,
   type RunOptions,
+  type TokenRequestOptions,
+  type WaitOptions,
 } from './options.ts'
 import type { ManyWork } from './processor/work-runner.ts'
 import { LockerRuntime } from './runtime.ts'
 import type { StreamOptions, StreamWork } from './stream/options.ts'
 import { createStreams, type Streams } from './stream/streams.ts'
+import type { TokenLease } from './token-lease.ts'
 
 /** The state of a key. While a result is revalidated, both `lock` and `value` are present. */
 export interface Peek {
@@ -52,7 +55,7 @@ export interface LockerStats extends Counters {
 }
 
 /** The options of all calls without options. */
-const NO_OPTIONS: RunOptions = Object.freeze({})
+const NO_OPTIONS: Omit<RunOptions, 'lease'> = Object.freeze({})
 
 /** The default of `grace`, ms. */
 const DEFAULT_GRACE = 5_000
@@ -92,8 +95,33 @@ export class Locker implements AsyncDisposable {
    * @throws TimeoutError, AbortedError, RemoteError (the processor failed), LockTimeoutError, UnavailableError,
    * OverloadedError, DeadlockError, ClosedError, TypeError.
    */
-  request<T = unknown>(key: string, options: RequestOptions = NO_OPTIONS): Promise<Lease | Done<T>> {
-    return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<T>>
+  request<T = unknown>(key: string, options?: RequestOptions): Promise<Lease | Done<T>>
+  /**
+   * The same for a lease that is held by its token: in any process, {@link Locker.held} renews and settles it. It runs out
+   * by itself, and then a waiter replaces the holder.
+   */
+  request<T = unknown>(key: string, options: TokenRequestOptions): Promise<TokenLease | Done<T>>
+  request(key: string, options: RequestOptions = NO_OPTIONS): Promise<Lease | TokenLease | Done<unknown>> {
+    return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<unknown>>
+  }
+
+  /**
+   * The result of a key, without ever becoming its processor: the result that there is, or the outcome of whoever computes
+   * it, in any process. With nobody at work it waits until somebody is. If the processor dies, it waits for the next one.
+   * @throws RemoteError (the processor failed), TimeoutError, AbortedError, UnavailableError, OverloadedError,
+   * DeadlockError, ClosedError, TypeError.
+   */
+  wait<T = unknown>(key: string, options: WaitOptions = NO_OPTIONS): Promise<T> {
+    return this.#runtime.wait(this.#namespace, key, options) as Promise<T>
+  }
+
+  /**
+   * The lease that a token names: `lease.token` of any locker with the same Redis, prefix and codec. Sends nothing, so a
+   * lease that is lost is found out by what is called next.
+   * @throws TypeError when it is no token; ClosedError.
+   */
+  held(token: string): TokenLease {
+    return this.#runtime.held(this.#namespace, token)
   }
 
   /**

@@ -179,6 +179,18 @@ export interface RequestOptions {
   lease?: number | undefined
 }
 
+/** Options of a `request` for a lease that is held by its token. */
+export interface TokenRequestOptions extends RequestOptions {
+  /**
+   * False: this process does not renew the lease, or release it when it closes. It runs out unless whoever has its `token`
+   * renews it, in whatever process.
+   */
+  renew: false
+}
+
+/** Options of one `wait`. Those that a Locker has too default to the locker's. Durations are ms. */
+export type WaitOptions = Omit<RequestOptions, 'lease'>
+
 /**
  * Options of one `run`. Those that a Locker has too default to the locker's. They are validated unless the in-process cache
  * answers: a hit reads only `refresh` and `signal`.
@@ -215,6 +227,11 @@ export interface RunOptions extends RequestOptions, StaleOptions {
 export interface AnyRunOptions extends RunOptions {
   /** Only results of grants after this fence. */
   afterFence?: number | undefined
+}
+
+/** Options of a `request`, with those that only the layers above use. */
+export interface AnyRequestOptions extends AnyRunOptions {
+  renew?: boolean | undefined
 }
 
 /** Options of one `runMany`. */
@@ -293,6 +310,10 @@ export const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
   abortUnwanted: [checkFlag],
   afterFence: [checkDuration],
 }
+
+export const REQUEST_OPTIONS: OptionTable<AnyRequestOptions> = { ...RUN_OPTIONS, renew: [oneOf([false])] }
+
+export const WAIT_OPTIONS: OptionTable<WaitOptions> = pick(RUN_OPTIONS, 'signal', 'timeout')
 
 /** Checks the options of a locker and fills in the defaults. @throws TypeError */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {

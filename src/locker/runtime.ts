@@ -5,23 +5,29 @@ import { checkKey, recordKey } from '../kernel/keys.ts'
 import { checkFunction, checkOptions } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
-import type { Clock } from '../kernel/time.ts'
+import { AsyncContext, type Clock } from '../kernel/time.ts'
 import { WorkScheduler } from '../kernel/work-scheduler.ts'
 import { type CachedResult, doneOf, ResultCache } from './cache/result-cache.ts'
-import { Call, type Namespace, type Work } from './call.ts'
+import { Call, type CallKind, type JoinedCall, type Namespace, type Work } from './call.ts'
 import { FlightTable } from './flight/flight-table.ts'
 import { Counters, type LockerContext } from './locker-context.ts'
 import {
+  type AnyRequestOptions,
   type AnyRunOptions,
   type LockerOptions,
+  REQUEST_OPTIONS,
   type ResolvedOptions,
   RUN_OPTIONS,
   type RunManyOptions,
   resolveOptions,
+  WAIT_OPTIONS,
+  type WaitOptions,
 } from './options.ts'
+import { parseToken } from './processor/lease-token.ts'
 import { BatchRun, type ManyWork } from './processor/work-runner.ts'
 import { MemoryStore } from './store/memory-store.ts'
 import { RedisStore } from './store/redis/redis-store.ts'
+import { TokenLease } from './token-lease.ts'
 
 /** The least time between a failed revalidation of a stale result and the next one, ms. */
 const REVALIDATION_BACKOFF = 1000
@@ -80,6 +86,7 @@ export class LockerRuntime {
       unshared: new TransientSet(),
       strict: !this.#cache,
       trace: options.trace,
+      checkOpen: (key) => this.checkOpen(key),
       exposeError: options.exposeError ?? ((failure) => failure),
     }
     this.#unlisten = this.#cache ? this.flights.onInvalidation(this.#cache) : () => {}
@@ -175,16 +182,37 @@ export class LockerRuntime {
   }
 
   /** See `Locker.request`. */
-  request(namespace: Namespace, key: string, options: AnyRunOptions): Promise<unknown> {
+  request(namespace: Namespace, key: string, options: AnyRequestOptions): Promise<unknown> {
     try {
       const hit = this.cachedFresh(namespace, key, options)
       if (hit) return doneOf(hit)
       checkKey(key)
-      checkOptions(options, RUN_OPTIONS)
-      return this.flights.join(this.createCall(namespace, key, undefined, options))
+      checkOptions(options, REQUEST_OPTIONS)
+      const kind = options.renew === false ? 'token' : 'request'
+      return this.flights.join(this.createCall(namespace, key, undefined, options, kind))
     } catch (error) {
       return Promise.reject(error)
     }
+  }
+
+  /** See `Locker.wait`. */
+  wait(namespace: Namespace, key: string, options: WaitOptions): Promise<unknown> {
+    try {
+      checkKey(key)
+      checkOptions(options, WAIT_OPTIONS)
+      const hit = this.cachedFresh(namespace, key, options)
+      return hit?.promise ?? this.flights.join(this.createCall(namespace, key, undefined, options, 'wait'))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** See `Locker.held`. */
+  held(namespace: Namespace, token: string): TokenLease {
+    const { key, inbox, ...grant } = parseToken(token)
+    const call = this.createCall(namespace, key, undefined, {}, 'token')
+    call.context = new AsyncContext()
+    return new TokenLease(call as JoinedCall, { ...grant, record: call.record }, inbox)
   }
 
   /** A call with every option resolved. Key and options were validated before. @throws ClosedError, AbortedError */
@@ -193,6 +221,7 @@ export class LockerRuntime {
     key: string,
     work: Work<unknown> | undefined,
     options: AnyRunOptions,
+    kind: CallKind = work ? 'run' : 'request',
   ): Call {
     const { signal, tags = [] } = options
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
@@ -204,6 +233,7 @@ export class LockerRuntime {
       name: cacheName(namespace, key),
       tags: tags.map((tag) => this.tagRecordOf(tag)),
       work,
+      kind,
     }
     return new Call(target, namespace, this.context, options, this.options)
   }
@@ -220,8 +250,7 @@ export class LockerRuntime {
 
   /** Removes the results of a record in every process. @throws UnavailableError, OverloadedError, ClosedError */
   async invalidate(record: string): Promise<void> {
-    const flight = this.flights.current(record)
-    const before = flight?.waiters.lastSeq ?? 0
+    const joined = this.flights.current(record).map((flight) => ({ flight, before: flight.waiters.lastSeq }))
     const invalidateHere = () => this.flights.invalidate(record, Number.MAX_SAFE_INTEGER)
     // Also when Redis is unavailable: the cache of this process must not serve a result that is known to be invalid.
     const failed = (error: unknown) => {
@@ -232,7 +261,8 @@ export class LockerRuntime {
       .invalidate(record, this.options.unavailableAfter)
       .catch(failed)
     // The first invalidation of that grant: callers that joined before this call joined before every invalidation of it.
-    if (invalidatedGrant > 0) flight?.validateGrant(invalidatedGrant, before)
+    if (invalidatedGrant > 0)
+      for (const { flight, before } of joined) flight.validateGrant(invalidatedGrant, before)
     invalidateHere()
   }
 

@@ -31,7 +31,9 @@ const RUNS = 300
 const MAX_PARKED = 3
 const MESSAGE_LIMIT = 40
 /** Flights that claim repeatedly. Each newcomer claims once. */
-const FLIGHTS = 8
+const FLIGHTS = 10
+/** The flights from this one on only wait. */
+const WAITING = 8
 const EPOCH = 1_700_000_000_000
 
 /** The scripts read the time from two keys, and store the expiry in a field: that of the server would use its own clock. */
@@ -149,15 +151,16 @@ const PLAIN_WANTS = {
   acceptStaleWhileHeld: 0,
   allowBypass: true,
   expectedFence: 0,
+  waitOnly: false,
   trace: '',
 }
 const grantShape = {
   /** Counted from the latest. 0 is mostly the current grant; the others have ended. */
   grant: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, nat(5)),
-  /** A fence that is not the grant's own. */
+  /** A fence that is not the grant's own; or another process acts for the owner. */
   forged: fc.oneof(
     { weight: 6, arbitrary: fc.constant('no' as const) },
-    fc.constantFrom('above' as const, 'current' as const),
+    fc.constantFrom('above' as const, 'current' as const, 'elsewhere' as const),
   ),
 }
 const op = fc.oneof(
@@ -224,7 +227,7 @@ const op = fc.oneof(
   /** Sets the time to a deadline of a record, 1 ms before it, or 1 ms after it. */
   {
     weight: 3,
-    arbitrary: fc.record({ type: fc.constant('deadline' as const), key: nat(1), which: nat(11), by: nat(2) }),
+    arbitrary: fc.record({ type: fc.constant('deadline' as const), key: nat(1), which: nat(12), by: nat(2) }),
   },
   /** All flights of a key claim, beginning with one of them. */
   { weight: 3, arbitrary: fc.record({ type: fc.constant('crowd' as const), first: nat(FLIGHTS - 1) }) },
@@ -232,7 +235,7 @@ const op = fc.oneof(
 )
 type Op = typeof op extends fc.Arbitrary<infer T> ? T : never
 type ClaimOp = Omit<Extract<Op, { type: 'claim' }>, 'type'>
-type GrantOp = { grant: number; forged: 'no' | 'above' | 'current' }
+type GrantOp = { grant: number; forged: 'no' | 'above' | 'current' | 'elsewhere' }
 
 type Hear = (notice: Notice) => void
 
@@ -325,7 +328,8 @@ function stateOfRecord(record: ResourceRecord | undefined, named: Names): object
       errorFresh: outcome.errorFreshUntil,
       tags: outcome.tags,
     },
-    parks: [...record.parks].map(named),
+    parks: [...record.parks].map(([park, kind]) => `${kind} ${named(park)}`),
+    waitsUntil: record.waitsUntil,
     parked: record.parks.size,
     expiresAt: record.expiresAt,
   }
@@ -338,7 +342,7 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
   if (fields.size === 0) return undefined
   const text = (name: string) => fields.get(name)?.toString('latin1')
   const number = (name: string) => Number(text(name) ?? 0)
-  const parks = [...fields.keys()].filter((name) => name.startsWith('@'))
+  const parks = [...fields.keys()].filter((name) => /^[@~]/.test(name))
   const known = new Set([
     'v',
     'w',
@@ -363,9 +367,10 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
     'f',
     'd',
     'pu',
+    'wu',
     'x',
   ])
-  const unknown = [...fields.keys()].filter((name) => !known.has(name) && !name.startsWith('@'))
+  const unknown = [...fields.keys()].filter((name) => !known.has(name) && !parks.includes(name))
   assert.deepEqual(unknown, [], 'fields that the table does not know')
   const kept = fields.get('v') ?? fields.get('w')
   const value = kept && parseValue(kept)
@@ -410,7 +415,8 @@ function stateOfHash(fields: Map<string, Buffer>, named: Names): object | undefi
           tags: text('et') ?? '',
         }
       : undefined,
-    parks: parks.map((park) => named(park.slice(1))),
+    parks: parks.map((park) => `${park.startsWith('~') ? 'waits' : 'claims'} ${named(park.slice(1))}`),
+    waitsUntil: number('wu'),
     parked: number('n'),
     expiresAt: number('x'),
   }
@@ -562,6 +568,7 @@ class Worlds {
           outcome?.readableUntil,
           outcome?.errorFreshUntil,
           found?.bypassUntil,
+          found?.waitsUntil,
           found?.expiresAt,
         ]
         const ahead = [...ends, ...others].filter((at = 0) => at > time)
@@ -614,7 +621,8 @@ class Worlds {
     const claims = ops.map((op, at) => {
       const mine = this.#flights.filter((flight) => flight.party === party)
       const flight = (at === 0 ? this.#flights[op.flight] : mine[op.flight % mine.length]) as FlightState
-      if (op.newcomer) return this.#newcomer(party, flight.key)
+      const waitOnly = this.#flights.indexOf(flight) >= WAITING
+      if (op.newcomer && !waitOnly) return this.#newcomer(party, flight.key)
       if (op.resent && flight.last) return { flight, claim: flight.last }
       const last = this.#model.find(flight.key)?.fence ?? 0
       const knowledge = { own: undefined, none: 0, last }
@@ -632,6 +640,7 @@ class Worlds {
         acceptStaleWhileHeld: op.acceptStaleWhileHeld,
         allowBypass: op.allowBypass,
         expectedFence: expected[op.expectedFence],
+        waitOnly,
         trace: op.trace,
       }
       flight.last = claim
@@ -685,9 +694,18 @@ class Worlds {
     if (!found) return
     const { party, ...given } = found
     const used = { ...given, fence: this.#fence(given, forged) }
+    const owner = this.#party(party)
+    const elsewhere = forged === 'elsewhere'
     await this.#again(async () => {
-      await this.#both(party, used.record, (store) => act(store, used))
+      await this.#both(elsewhere ? party + 1 : party, used.record, (store) => {
+        const { inbox } = this.#isModel(store) ? owner.model : owner.redis
+        return act(store, elsewhere ? { ...used, inbox } : used)
+      })
     })
+  }
+
+  #isModel(store: Store): boolean {
+    return this.#parties.some(({ model }) => model === store)
   }
 
   async #release(op: Extract<Op, { type: 'release' }>): Promise<void> {
@@ -895,6 +913,25 @@ const RARE: [Op[]][] = [
   [[claim(1), claim(2), settle(300), { type: 'repeat', back: 0 }]],
   // All flights are notified when the lease was expired by its holder.
   [[claim(1), claim(2), claim(5), expireLease]],
+  // A flight that only waits parks on a free record, and behind a lease that has expired; each is told the outcome.
+  [[claim(9), claim(1), claim(2), settle(300)]],
+  [[claim(1), wait(250), claim(9), claim(2), settle(300)]],
+  // It may not swallow the message that the record is free, and leaves without passing one on.
+  [[claim(1), claim(9), claim(2), release]],
+  [[claim(1), claim(9), claim(2), expireLease]],
+  [[claim(1), claim(9), claim(2), release, unpark(9)]],
+  // The record is kept for it, whatever else ends.
+  [[claim(9), claim(1), release, wait(300)]],
+  [[claim(9), claim(1), expireLease, wait(300)]],
+  [[claim(9), claim(1), { ...release, regrant: 250 }, wait(600)]],
+  [[claim(9), claim(1), { type: 'renew', lease: 250, grant: 0, forged: 'no' }, wait(600)]],
+  [[claim(9), claim(1), { type: 'invalidate', party: 0, key: 0 }, wait(600)]],
+  [[claim(9), { type: 'invalidate', party: 0, key: 0 }]],
+  // It reads the outcome that it was not told of, and no earlier one.
+  [[claim(1), { ...settle(300), ttl: 0, outcomeRetention: 1500 }, claim(9), claim(1), claim(9)]],
+  [[claim(9), claim(1), { ...settle(300), ttl: 0, outcomeRetention: 1500 }, claim(9)]],
+  // Another process acts for the owner.
+  [[claim(1), settle(300, 0, 'elsewhere')]],
 ]
 
 /** A planted bug: one passage of a script, and what stands there instead. */
@@ -974,8 +1011,8 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'a stale value for a flight that is parked': {
     script: 'claim',
-    from: 'if stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld',
-    to: 'if stale and staleFor < acceptStaleWhileHeld',
+    from: 'stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld',
+    to: 'stale and staleFor < acceptStaleWhileHeld',
   },
   'a stale value beyond acceptStaleWhileHeld': {
     script: 'claim',
@@ -1016,6 +1053,52 @@ const MUTANTS: Record<string, Mutant> = {
     script: 'claim',
     from: "local gone = owner and { 'a' } or {}",
     to: 'local gone = {}',
+  },
+  'a grant to a flight that only waits': { script: 'claim', from: 'if leased or waitOnly', to: 'if leased' },
+  'a flight that only waits, as one that claims': {
+    script: 'claim',
+    from: "(waitOnly and '~' or '@')",
+    to: "'@'",
+  },
+  'a record that is not kept for the flights that only wait': {
+    script: 'claim',
+    from: 'if waitOnly then',
+    to: 'if false then',
+  },
+  'a flight that only waits, for a grant that has ended': {
+    script: 'claim',
+    from: 'int(owner and lastFence or lastFence + 1)',
+    to: 'int(lastFence)',
+  },
+  'a claim that forgets the flights that only wait': {
+    script: 'claim',
+    from: 'bypassUntil, waitsUntil,',
+    to: 'bypassUntil,',
+  },
+  'a renewal that forgets the flights that only wait': {
+    script: 'renew',
+    from: 'num(waitsUntil), now',
+    to: 'now',
+  },
+  'a release that forgets the flights that only wait': {
+    script: 'release',
+    from: 'num(bypassUntil), num(waitsUntil))',
+    to: 'num(bypassUntil))',
+  },
+  'a release that a flight that only waits is notified of': {
+    script: 'release',
+    from: "local claims = string.sub(park, 1, 1) == '@'",
+    to: 'local claims = true',
+  },
+  'a flight that only waits, and passes on a notice that it never had': {
+    script: 'unpark',
+    from: 'if waits then return 1 end',
+    to: '',
+  },
+  'an invalidation that forgets the flights that only wait': {
+    script: 'invalidate',
+    from: 'num(waitsUntil), leaseUntil',
+    to: 'leaseUntil',
   },
   'an unfenced settlement': { script: 'settle', from: HELD, to: 'return true' },
   'a settlement by the token alone': {

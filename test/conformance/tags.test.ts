@@ -104,7 +104,15 @@ async function keep(store: Store, key: string, kept: Partial<Settlement> = {}): 
     maxStaleness: 0,
     acceptStaleWhileHeld: 0,
   }
-  const claim: Claim = { ...grant, ...wants, lease: 1000, allowBypass: false, expectedFence: 0, trace: '' }
+  const claim: Claim = {
+    ...grant,
+    ...wants,
+    lease: 1000,
+    allowBypass: false,
+    expectedFence: 0,
+    waitOnly: false,
+    trace: '',
+  }
   const reply = await new Promise<ClaimReply>((claimed, claimFailed) => {
     store.claim(claim, 5000, { sending() {}, claimed, claimFailed, notice() {} })
   })

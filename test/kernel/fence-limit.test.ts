@@ -180,6 +180,7 @@ function claimed(
     acceptStaleWhileHeld: 0,
     allowBypass: true,
     expectedFence: 0,
+    waitOnly: false,
     trace: '',
   }
   return new Promise((resolve, reject) =>

@@ -23,7 +23,13 @@ class Process {
 
   claim(key: string, options: Partial<Claim> = {}): Promise<ClaimReply> {
     const plain = { lease: 1000, afterFence: 0, parkedFence: 0, refresh: false, takeover: true, trace: '' }
-    const content = { maxStaleness: 0, acceptStaleWhileHeld: 0, allowBypass: true, expectedFence: 0 }
+    const content = {
+      maxStaleness: 0,
+      acceptStaleWhileHeld: 0,
+      allowBypass: true,
+      expectedFence: 0,
+      waitOnly: false,
+    }
     const claim = {
       record: key,
       nonce: this.nonce,

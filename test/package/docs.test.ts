@@ -191,7 +191,7 @@ for (const [path, source] of [
     const { text } = pages.find((page) => page.path === path) ?? assert.fail()
     const script = await readFile(new URL(source, ROOT), 'utf8')
     const table = /\n \* {3}field {2}.*\n([\s\S]*?)\n \*\n/.exec(script)?.[1] ?? assert.fail(source)
-    const inSource = [...table.matchAll(/^ \* {3}([\w@…,]+(?: (?:[\w,]+|…))*) {2,}\S/gm)].flatMap(
+    const inSource = [...table.matchAll(/^ \* {3}([\w@~…,]+(?: (?:[\w,]+|…))*) {2,}\S/gm)].flatMap(
       ([, names = '']) => namesIn(names),
     )
     const record =
@@ -234,6 +234,7 @@ test('docs/bus-protocol.md - it names the keys of queues and topics as the scrip
 function namesIn(text: string): string[] {
   return text
     .replace(/@\w+|@…/g, '@')
+    .replaceAll('~…', '~')
     .split(/[, ]+|…|to/)
     .map((name) => name.trim())
     .filter((name) => name !== '')

@@ -142,6 +142,15 @@ const handlers = {
     granted(key, fence, signal)
     return { status: 'locked', fence, shared }
   },
+  /** The token of a lease that this process does not renew. */
+  requestToken: async (key: string, lease: number): Promise<string> => {
+    const ticket = await locker().request(key, { renew: false, lease })
+    if (ticket.status === 'done') throw new Error(`Expected a lease of ${key}`)
+    return ticket.token
+  },
+  publishByToken: (token: string, value: unknown): Promise<void> => locker().held(token).publish(value),
+  wait: (key: string, options: { timeout?: number } = {}): Promise<unknown> =>
+    asked(key, () => locker().wait(key, options)),
   publish: (fence: number, value: unknown): Promise<void> =>
     settle(fence, value, (lease) => lease.publish(value)),
   fail: (fence: number, message: string): Promise<void> =>

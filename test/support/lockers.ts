@@ -17,6 +17,8 @@ export interface LockerWorld extends AsyncDisposable {
   create(options?: LockerOptions): Locker
   /** One more locker, after it has subscribed. Closed at the end. */
   open(options?: LockerOptions): Promise<Locker>
+  /** How many flights are parked on a record, also while nobody holds its lease. */
+  parks(key: string): Promise<number>
   /** Deletes a record, and its lease, without any message. */
   lose(key: string): Promise<unknown>
   /** A process claims a key and is never heard of again. */
@@ -41,6 +43,11 @@ export async function lockersIn(kind: 'memory' | 'redis'): Promise<LockerWorld> 
       await locker.peek('warm')
       await until(() => locker.stats().subscribed, { what: 'the subscription' })
       return locker
+    },
+    async parks(key) {
+      const record = recordKey('soloflight', key)
+      if (t) return Number((await t.server.call('HGET', record, 'n')) ?? 0)
+      return memory.find(record)?.parks.size ?? 0
     },
     async lose(key) {
       const record = recordKey('soloflight', key)
@@ -68,6 +75,7 @@ export async function lockersIn(kind: 'memory' | 'redis'): Promise<LockerWorld> 
           acceptStaleWhileHeld: 0,
           allowBypass: true,
           expectedFence: 0,
+          waitOnly: false,
           trace: '',
         }
         store.claim(claim, 5000, claimer)

@@ -1,5 +1,4 @@
 import type { Hono } from 'hono'
-import type { RemoteFailure } from '../../errors.ts'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
@@ -8,6 +7,7 @@ import type { GatewayEnv, RouteContext } from '../env.ts'
 import { readJson, readMembers } from '../http/json.ts'
 import { leasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
 import { Query, queueName } from '../http/query.ts'
+import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { readJob } from './submit-routes.ts'
@@ -93,26 +93,4 @@ function linesOf(log: unknown): string[] {
   const lines = Array.isArray(log) ? log : [log]
   if (lines.every((line) => typeof line === 'string')) return lines
   throw new Problem(400, 'invalid json', { detail: 'Expected `log` to be a text, or an array of texts' })
-}
-
-/** Members of a reason that have a place of their own in a failure. */
-const PLACED = new Set(['name', 'message', 'code', 'stack', 'cause'])
-
-/**
- * The reason of a failure as an error: an object with `message`, and perhaps `name`, `code` and other members, or a text. Any
- * other JSON is the message as it stands.
- */
-function errorOf(reason: JsonText | undefined): Error {
-  if (!reason) return new Error('The worker gave no reason')
-  const value = reason.value
-  if (typeof value === 'string') return new Error(value)
-  const given = (typeof value === 'object' && value !== null ? value : {}) as Partial<RemoteFailure>
-  if (typeof given.message !== 'string') return new Error(reason.text)
-  const error = new Error(given.message)
-  const define = (name: string, field: unknown) =>
-    Object.defineProperty(error, name, { value: field, enumerable: true, configurable: true, writable: true })
-  if (typeof given.name === 'string') define('name', given.name)
-  if (typeof given.code === 'string' || typeof given.code === 'number') define('code', given.code)
-  for (const [name, field] of Object.entries(given)) if (!PLACED.has(name)) define(name, field)
-  return error
 }

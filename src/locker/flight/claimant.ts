@@ -17,6 +17,7 @@ import {
   DONE,
   IDLE,
   Parked,
+  parkedFor,
   READING,
 } from './flight-state.ts'
 import { readStale, serveAnsweredStale, serveWhileRevalidating, serveWithoutStore } from './stale-serving.ts'
@@ -265,7 +266,7 @@ export class Claimant implements Claimer {
     // The grant is new enough if it is after `afterFence`.
     this.#policy.afterFence = afterFence
     this.#policy.refresh = false
-    const parked = new Parked(fence, leaseLeft, locker.clock, () => this.poll())
+    const parked = new Parked(fence, parkedFor(leaseLeft, this.#call), locker.clock, () => this.poll())
     this.#move(parked)
     if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()
     // The progress of a work whose outcome these waiters do not accept is not for them either.

@@ -4,7 +4,7 @@ import { MAX_TRACE_LENGTH } from '../../kernel/keys.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { JoinedCall } from '../call.ts'
 import type { HeldLease } from '../processor/held-lease.ts'
-import { ANY_STALENESS, type Claim, type Outcome } from '../store/store.ts'
+import { ANY_STALENESS, type Claim, type Outcome, WAIT_POLL } from '../store/store.ts'
 import type { Waiter } from './waiter-set.ts'
 
 /**
@@ -12,9 +12,9 @@ import type { Waiter } from './waiter-set.ts'
  *
  *   from        event                                                            to
  *   asking      granted; Redis is unavailable; it begins as a bypass             processing
- *   asking      granted too late to be used                                      asking
+ *   asking      granted too late to be used, or to a caller that hands it on     asking
  *   processing  released, and granted anew in the same step                      processing
- *   processing  the lease is lost or released; granted anew too late             asking
+ *   processing  the lease is lost or released; granted anew as in the line above asking
  *   both        an outcome that some waiters may not receive                     asking
  *   both        an outcome for all waiters; failed for all; no waiter is left    closed
  *
@@ -57,7 +57,7 @@ export class Processing {
  *   idle               the lease of the flight is lost or released               claiming
  *   reading            there is no value that the policy accepts                 claiming
  *   claiming           granted                                                   idle
- *   claiming           another process holds the lease                           parked
+ *   claiming           another process holds the lease, or the flight only waits parked
  *   claiming           the reply is a stale value, a bypass or a dead processor  claiming
  *   parked             the lease ends; the record is free; a message was missed  claiming
  *   parked             it was to claim again when the reply came                 claiming
@@ -108,28 +108,37 @@ const POLL_JITTER = 25
 /** How often a parked flight polls while no messages arrive, ms. */
 const POLL_WHILE_DISCONNECTED = 500
 
-/** Another process holds the lease, and a message will tell the outcome. */
+/**
+ * How long a flight may be parked before it asks again, ms: until the lease that it waits for ends. A flight that only waits
+ * is also parked where there is no lease.
+ */
+export function parkedFor(leaseLeft: number, { kind }: JoinedCall): number {
+  if (kind !== 'wait') return leaseLeft
+  return leaseLeft > 0 ? Math.min(leaseLeft, WAIT_POLL) : WAIT_POLL
+}
+
+/** A message will tell the outcome of another process. */
 export class Parked {
   readonly kind = 'parked'
   /** The grant whose outcome the flight waits for. */
   readonly awaitedFence: number
-  /** When its lease ends, by the clock. */
-  readonly #leaseEndsAt: number
+  /** When it polls at the latest, by the clock. */
+  readonly #pollAt: number
   readonly #clock: Clock
   readonly #poll: () => void
   #timer: Timer | undefined
 
-  /** Messages are hints: it also calls `poll` when the lease, of which `leaseLeft` ms are left, ends. */
-  constructor(awaitedFence: number, leaseLeft: number, clock: Clock, poll: () => void) {
+  /** Messages are hints: it also calls `poll` after `pause` ms. */
+  constructor(awaitedFence: number, pause: number, clock: Clock, poll: () => void) {
     this.awaitedFence = awaitedFence
-    this.#leaseEndsAt = clock.now() + leaseLeft
+    this.#pollAt = clock.now() + pause
     this.#clock = clock
     this.#poll = poll
   }
 
-  /** Calls `poll` when the lease ends; soon, when no messages arrive. */
+  /** Calls `poll` at its time; soon, when no messages arrive. */
   schedulePoll(subscribed: boolean): void {
-    const left = this.#leaseEndsAt - this.#clock.now()
+    const left = this.#pollAt - this.#clock.now()
     const pause = subscribed ? left : Math.min(left, POLL_WHILE_DISCONNECTED)
     this.stopPolling()
     this.#timer = this.#clock.after(pause + 1 + Math.random() * POLL_JITTER, this.#poll)
@@ -197,6 +206,7 @@ export class ClaimPolicy {
       acceptStaleWhileHeld: this.acceptStale,
       allowBypass: this.allowBypass,
       expectedFence: 0,
+      waitOnly: call.kind === 'wait',
       trace: traceOf(call),
     }
   }

@@ -45,6 +45,8 @@ export class FlightTable implements FlightListener {
   readonly store: Store
   /** Flights that callers may join. */
   readonly #open = new TransientMap<string, Flight>()
+  /** The same for callers that only wait: their flights never process. */
+  readonly #waiting = new TransientMap<string, Flight>()
   /** Refreshing flights whose claim was not sent yet: only they begin after a caller of now that refreshes. */
   readonly #refreshing = new TransientMap<string, Flight>()
   /** Flights that callers must not join any more. */
@@ -86,16 +88,20 @@ export class FlightTable implements FlightListener {
   /** Joins a flight of the same record, or begins one. `batch`: the keys of one `runMany` that are claimed together. */
   join(call: Call, batch?: BatchRun): Promise<unknown> {
     const { record } = call
-    const table = call.refresh ? this.#refreshing : this.#open
+    const waits = call.kind === 'wait'
+    const table = waits ? this.#waiting : call.refresh ? this.#refreshing : this.#open
     // Redis is unavailable: a caller that accepts what the cache has does not wait for the work of this process.
     const kept = table.get(record)?.isUnshared ? lastKnown(call) : undefined
-    if (kept) return Promise.resolve(call.work ? kept.result : { status: 'done', result: kept.result })
-    this.#sealIfRevalidating(call)
+    if (kept) return Promise.resolve(call.presented(kept.result))
+    if (!waits) this.#sealIfRevalidating(call)
     const found = table.get(record)
     const known = found?.suits(call) ? found : undefined
     const from = call.background ? undefined : callingWork()
     const work = from?.node
-    if (work && this.#blockers(record, known).some((flight) => wouldDeadlock(work, flight))) {
+    if (
+      work &&
+      this.#blockers(record, waits ? undefined : known).some((flight) => wouldDeadlock(work, flight))
+    ) {
       const message = 'The work waits for itself: it asks for the key that it computes'
       return Promise.reject(new DeadlockError(message, { key: call.key }))
     }
@@ -106,7 +112,7 @@ export class FlightTable implements FlightListener {
     const joined = call as JoinedCall
     const flight = known ?? new Flight(joined, this)
     const waiter = new Waiter(joined, this.#deadlines, batch)
-    if (from) waiter.onEnd = addWait(from, flight)
+    if (from) waiter.onEnd = addWait(from, (waits && this.#open.get(record)) || flight)
     this.#waiters++
     flight.add(waiter)
     if (known) {
@@ -171,15 +177,19 @@ export class FlightTable implements FlightListener {
   onClosed(flight: Flight): void {
     this.#closing.get(flight)?.resolve()
     this.#flights.delete(flight)
-    if (this.#open.get(flight.record) === flight) this.#open.delete(flight.record)
+    this.#close(flight)
     this.onSent(flight)
     this.#sealed.delete(flight.record, flight)
   }
 
   onSealed(flight: Flight): void {
-    if (this.#open.get(flight.record) !== flight) return
-    this.#open.delete(flight.record)
-    this.#sealed.add(flight.record, flight)
+    if (this.#close(flight)) this.#sealed.add(flight.record, flight)
+  }
+
+  /** No caller joins the flight any more. Returns whether one could. */
+  #close(flight: Flight): boolean {
+    const table = [this.#open, this.#waiting].find((each) => each.get(flight.record) === flight)
+    return table?.delete(flight.record) ?? false
   }
 
   onWaiterLeft(): void {
@@ -207,17 +217,16 @@ export class FlightTable implements FlightListener {
     }
   }
 
-  /** The flight that callers of a record join at present. */
-  current(record: string): Flight | undefined {
-    return this.#open.get(record)
+  /** The flights that callers of a record join at present. */
+  current(record: string): Flight[] {
+    return [this.#open.get(record), this.#waiting.get(record)].filter((flight) => flight !== undefined)
   }
 
   /** Results of a record that were accepted up to `fence` are not served any more. */
   invalidate(record: string, fence: number): void {
     for (const listener of this.#listeners) listener.invalidate(record, fence)
     for (const sealed of this.#sealed.of(record)) sealed.invalidateUpTo(fence)
-    const flight = this.#open.get(record)
-    if (flight?.invalidateUpTo(fence)) this.onSealed(flight)
+    for (const flight of this.current(record)) if (flight.invalidateUpTo(fence)) this.onSealed(flight)
   }
 
   /** Results that have this tag are not served any more. */

@@ -1,15 +1,13 @@
 import { OverloadedError } from '../../errors.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
 import { assertTransition } from '../../kernel/collections.ts'
-import { emit, hasListeners, warnOnce } from '../../kernel/telemetry.ts'
-import { lossMargin } from '../../kernel/time.ts'
 import type { WaitNode } from '../../kernel/work-scheduler.ts'
 import type { Call, DecodedResult, JoinedCall } from '../call.ts'
 import { Lease } from '../lease.ts'
-import { countUndecodable, countUnshared } from '../locker-context.ts'
+import { countHit, countUndecodable, countUnshared } from '../locker-context.ts'
 import { HeldLease } from '../processor/held-lease.ts'
 import type { Grant, HeldLeaseListener, Regrant, Settled } from '../processor/lease-state.ts'
-import { performWork, storeBypassed } from '../processor/work-runner.ts'
+import { isGrantedTooLate, performWork, storeBypassed } from '../processor/work-runner.ts'
 import type { Outcome } from '../store/store.ts'
 import { Claimant } from './claimant.ts'
 import {
@@ -86,9 +84,13 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     return this.#claimant.isWaiting && this.waiters.size === 0
   }
 
-  /** Whether a call may join: the result will be new enough, as far as is known, have its tags, and be shared if it must. */
-  suits({ afterFence, tags, requiresShared }: Call): boolean {
-    if (this.isUnshared && requiresShared) return false
+  /**
+   * Whether a call may join: the result will be new enough, as far as is known, have its tags, and be shared if it must. A
+   * caller that will not renew the lease must be granted the one that it asked for.
+   */
+  suits({ afterFence, tags, requiresShared, kind, lease }: Call): boolean {
+    if ((this.isUnshared && requiresShared) || (kind === 'token' && lease !== this.#leader.lease))
+      return false
     const newEnough = afterFence <= this.#claimant.afterFence || this.awaitedFence > afterFence
     return newEnough && tags.every((tag) => this.#leader.tags.includes(tag))
   }
@@ -134,8 +136,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Results of grants up to `fence` are not served any more. Returns whether new callers must not join. */
   invalidateUpTo(fence: number): boolean {
-    this.waiters.onInvalidated()
-    this.waiters.dropStale(fence)
+    this.waiters.onInvalidated(fence)
     // As long as no grant is known (0), the result of the claim may be older than the invalidation.
     return this.awaitedFence <= fence
   }
@@ -144,13 +145,12 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
   invalidateTag(tag: string): boolean {
     this.waiters.onTagInvalidated()
     if (!this.#leader.tags.includes(tag) && !this.waiters.stale?.tags.includes(tag)) return false
-    this.waiters.onInvalidated()
-    this.waiters.dropStale(Number.MAX_SAFE_INTEGER)
+    this.waiters.onInvalidated(Number.MAX_SAFE_INTEGER)
     return true
   }
 
   onSubscriptionLost(): void {
-    this.waiters.onInvalidated()
+    this.waiters.onInvalidated(0)
     this.#claimant.onSubscriptionLost()
   }
 
@@ -207,17 +207,21 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
 
   /** Begins the work of the first waiter. */
   onGranted(attempt: number, fence: number, sentAt: number): void {
-    const { locker, lease } = this.#leader
-    const tooLate = locker.clock.now() >= sentAt + lease - lossMargin(lease)
-    if (this.waiters.size === 0 || tooLate) this.#claimant.releaseGrant(attempt, fence)
-    if (this.waiters.size === 0) return this.#close()
-    if (tooLate) {
-      // Another process may have the lease by now.
-      const message = `Redis took longer to grant a lease of ${lease} ms than it lasts: no work can begin under it`
-      warnOnce('SOLOFLIGHT_LEASE_TOO_SHORT', message)
-      this.#ask().claim(0)
+    // Granted too late, another process may have the lease by now.
+    if (this.waiters.size === 0 || isGrantedTooLate(this.#leader, sentAt)) {
+      this.#claimant.releaseGrant(attempt, fence)
+      this.#claimOrClose(0)
+    } else if (this.waiters.first?.call.kind === 'token') {
+      // Held by its token from now on: the flight waits for its outcome as for that of another process.
+      this.waiters.first.grantToken(this.#claimant.grant('shared', attempt, fence, 0))
+      this.#claimOrClose(fence)
     } else this.#process('shared', attempt, fence, sentAt, 0)
     if (this.waiters.stale) this.#serveStale()
+  }
+
+  #claimOrClose(awaitedFence: number): void {
+    if (this.waiters.size > 0) this.#ask().claim(awaitedFence)
+    else this.#close()
   }
 
   #serveStale(): void {
@@ -287,8 +291,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
     if (unconfirmed) this.#claimant.repeatAttempt(unconfirmed.attempt)
     if (this.held?.grant !== grant) return
     // If it was settled all the same, that outcome is what was waited for.
-    if (this.waiters.size > 0) this.#ask().claim(grant.fence)
-    else this.#close()
+    this.#claimOrClose(grant.fence)
   }
 
   /** Grants anew to the next of the own waiters. */
@@ -321,10 +324,7 @@ export class Flight implements ClaimantListener, HeldLeaseListener, WaiterSetLis
       countUndecodable(this.#leader.locker.counters, this.key, outcome.fence)
       return this.#claimant.claimAbove(outcome.fence)
     }
-    if (from === 'reply') {
-      this.#leader.locker.counters.hits++
-      if (hasListeners('hit')) emit('hit', { key: this.key, local: false })
-    }
+    if (from === 'reply') countHit(this.#leader.locker.counters, this.key)
     const receivers = this.waiters.receivers()
     if (receivers.length === this.waiters.size) this.#close()
     if (decoded) {

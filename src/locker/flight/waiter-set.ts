@@ -13,8 +13,9 @@ import type { Deadlines, Timer } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
 import type { JoinedCall } from '../call.ts'
 import type { Lease } from '../lease.ts'
-import type { LeaseWaiters } from '../processor/lease-state.ts'
+import type { Grant, LeaseWaiters } from '../processor/lease-state.ts'
 import type { BatchRun } from '../processor/work-runner.ts'
+import { TokenLease } from '../token-lease.ts'
 
 /** A call that waits in a flight. */
 export class Waiter extends BaseWaiter {
@@ -64,12 +65,17 @@ export class Waiter extends BaseWaiter {
 
   /** There is a result. `request` receives a Done. */
   override resolve(result: unknown): void {
-    super.resolve(this.call.work ? result : { status: 'done', result })
+    super.resolve(this.call.presented(result))
   }
 
   /** It is the processor. Of `request` only. */
   grant(lease: Lease): void {
     super.resolve(lease, 'lease')
+  }
+
+  /** It has the lease, which this process does not renew. Of `request` only. */
+  grantToken(grant: Grant): void {
+    super.resolve(new TokenLease(this.call, grant, this.call.locker.store.inbox), 'lease')
   }
 
   protected onEnded(): void {
@@ -235,8 +241,9 @@ export class WaiterSet implements LeaseWaiters {
     this.onAnswered()
   }
 
-  /** The key was invalidated, or may be without a message. */
-  onInvalidated(): void {
+  /** Results of grants up to `fence` were invalidated; 0: some may be, without a message. */
+  onInvalidated(fence: number): void {
+    this.dropStale(fence)
     this.#lastSent.keyUnchanged = false
     this.#lastAnswered.keyUnchanged = false
   }

@@ -1,10 +1,10 @@
 import { types } from 'node:util'
 import { CodecError, LeaseLostError } from '../../errors.ts'
 import { checkDuration, checkOptions, type OptionTable } from '../../kernel/options.ts'
-import { emit } from '../../kernel/telemetry.ts'
-import { AsyncContext } from '../../kernel/time.ts'
+import { emit, warnOnce } from '../../kernel/telemetry.ts'
+import { AsyncContext, lossMargin } from '../../kernel/time.ts'
 import { runInScope, type Slot, type WaitNode } from '../../kernel/work-scheduler.ts'
-import type { Work, WorkContext } from '../call.ts'
+import type { Call, Work, WorkContext } from '../call.ts'
 import { track } from '../locker-context.ts'
 import type { Outcome } from '../store/store.ts'
 import type { HeldLease } from './held-lease.ts'
@@ -39,6 +39,14 @@ function contextOf(held: HeldLease): WorkContext {
       held.resultPolicy.bypassFor = Math.ceil(bypassFor)
     },
   }
+}
+
+/** Whether no work can begin under the lease of a call, as it was granted so long after its claim was sent. */
+export function isGrantedTooLate({ lease, locker }: Call, sentAt: number): boolean {
+  if (locker.clock.now() < sentAt + lease - lossMargin(lease)) return false
+  const message = `Redis took longer to grant a lease of ${lease} ms than it lasts: no work can begin under it`
+  warnOnce('SOLOFLIGHT_LEASE_TOO_SHORT', message)
+  return true
 }
 
 /** Runs a work as soon as its locker has a slot, and publishes its result. */

@@ -225,9 +225,9 @@ class MemoryStoreClient implements Store {
     this.#store.apply(key, (record, at) => record.unpark(this.#client.inbox + nonce, at))
   }
 
-  async progress(grant: GrantRef & { bytes: Buffer }): Promise<void> {
+  async progress(grant: GrantRef & { bytes: Buffer }): Promise<boolean> {
     const owned = { ...grant, bytes: ownedBytes(grant.bytes) }
-    this.#store.apply(grant.record, (record, at) => record.progress(owned, this.#client, at))
+    return this.#store.apply(grant.record, (record, at) => record.progress(owned, this.#client, at))
   }
 
   async invalidate(key: string): Promise<InvalidateReply> {
@@ -251,6 +251,10 @@ class MemoryStoreClient implements Store {
 
   async invalidateTag(tag: string): Promise<void> {
     this.#store.invalidateTag(tag)
+  }
+
+  get inbox(): string {
+    return this.#client.inbox
   }
 
   /** All fences are granted by this store. */

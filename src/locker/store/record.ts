@@ -1,18 +1,19 @@
 import { MAX_EXACT_INTEGER } from '../../kernel/redis/server.ts'
-import type {
-  Claim,
-  ClaimReply,
-  GrantRef,
-  InvalidateReply,
-  Notice,
-  Outcome,
-  Release,
-  ReleaseReply,
-  RenewReply,
-  Settlement,
-  SettleReply,
-  Snapshot,
-  StaleValue,
+import {
+  type Claim,
+  type ClaimReply,
+  type GrantRef,
+  type InvalidateReply,
+  type Notice,
+  type Outcome,
+  type Release,
+  type ReleaseReply,
+  type RenewReply,
+  type Settlement,
+  type SettleReply,
+  type Snapshot,
+  type StaleValue,
+  WAIT_RETENTION,
 } from './store.ts'
 
 /**
@@ -25,7 +26,8 @@ import type {
  *   transition            needs                       lease     outcome    value       parked flights
  *   claim → done, stale   a readable result           ·         ·          ·           ·
  *   claim → granted       no unexpired lease          new       ·          ·           the claimer leaves
- *   claim → parked        an unexpired lease          ·         ·          ·           the claimer joins
+ *   claim → parked        an unexpired lease, or      ·         ·          ·           the claimer joins
+ *                         waitOnly
  *   claim → bypass        a recent 'unstored'         ·         ·          ·           ·
  *   claim → anything else ·                           ·         ·          ·           ·
  *   renew                 the lease                   extended  ·          ·           ·
@@ -33,15 +35,17 @@ import type {
  *   settle value          the lease                   ends      value      replaced    all are notified, and leave
  *   settle error          the lease                   ends      error      ·           all are notified, and leave
  *   settle unstored       the lease                   ends      unstored   ·           all are notified, and leave
- *   release               the lease                   ends      release    ·           the first is notified
+ *   release               the lease                   ends      release    ·           the first that claims is notified
  *   release, regrant      the lease                   new       release    ·           ·
- *   release, asExpired    the lease                   expires   ·          ·           all are notified
+ *   release, asExpired    the lease                   expires   ·          ·           all that claim are notified
  *   releaseIfUnwanted     the lease, none is parked   ends      release    ·           all are probed
- *   unpark                ·                           ·         ·          ·           the flight leaves; without a
- *                                                                                      lease, the next is notified
+ *   unpark                ·                           ·         ·          ·           the flight leaves; if it claims,
+ *                                                                                      and there is no lease, the next
+ *                                                                                      is notified
  *   invalidate            ·                           ·         not fresh  not served  ·
  *
- * "The lease" is that of the grant: same token, same fence, and expired for at most its own length.
+ * "The lease" is that of the grant: same token, same fence, and expired for at most its own length. "Claims" means not
+ * `waitOnly`: only such a flight can use a resource that is free.
  */
 export class ResourceRecord {
   value: ValueGroup | undefined
@@ -53,8 +57,10 @@ export class ResourceRecord {
   invalidatedUpTo = 0
   /** Until then claims are answered with 'bypass', because the last result was not to be stored. */
   bypassUntil = 0
-  /** Inbox and nonce of every parked flight, in the order of arrival. */
-  readonly parks: Set<string> = new Set()
+  /** Inbox and nonce of every parked flight, in the order of arrival, and whether it claims or only waits. */
+  readonly parks: Map<string, 'claims' | 'waits'> = new Map()
+  /** Until then the record is kept for the flights that only wait. */
+  waitsUntil = 0
   /** When the record may be deleted: the latest of its deadlines. */
   expiresAt = 0
 
@@ -68,8 +74,9 @@ export class ResourceRecord {
     if (lease && lease.expiresAt > at.now) {
       if (stale && claim.parkedFence === 0 && stale.staleFor < claim.acceptStaleWhileHeld)
         return { status: 'stale', stale }
-      return this.#park(claim, lease, client, stale, at.now)
+      return this.#park(claim, client, stale, at.now)
     }
+    if (claim.waitOnly) return this.#park(claim, client, stale, at.now)
     if (
       claim.expectedFence > 0 &&
       (claim.expectedFence !== this.fence || this.invalidatedUpTo >= claim.expectedFence)
@@ -150,26 +157,25 @@ export class ResourceRecord {
     }
   }
 
-  #park(
-    claim: Claim,
-    lease: LeaseGroup,
-    client: Client,
-    stale: StaleValue | undefined,
-    now: number,
-  ): ClaimReply {
+  #park(claim: Claim, client: Client, stale: StaleValue | undefined, now: number): ClaimReply {
+    const { lease } = this
     const park = client.inbox + claim.nonce
     if (!this.parks.has(park)) {
       if (this.parks.size >= client.maxParked) return { status: 'overloaded' }
-      this.parks.add(park)
+      this.parks.set(park, claim.waitOnly ? 'waits' : 'claims')
+    }
+    if (claim.waitOnly) {
+      this.waitsUntil = now + WAIT_RETENTION
+      this.#updateExpiry()
     }
     const needsNextGrant = claim.refresh || this.invalidatedUpTo >= this.fence
     return {
       status: 'parked',
-      fence: this.fence,
-      leaseLeft: lease.expiresAt - now,
+      fence: lease ? this.fence : this.fence + 1,
+      leaseLeft: Math.max(0, (lease?.expiresAt ?? 0) - now),
       afterFence: needsNextGrant ? Math.max(claim.afterFence, this.fence) : claim.afterFence,
-      trace: lease.trace,
-      progress: lease.progress,
+      trace: lease?.trace ?? '',
+      progress: lease?.progress,
       stale,
     }
   }
@@ -213,7 +219,8 @@ export class ResourceRecord {
   /** The lease, if it is that of `grant`: an expired one still is for as long as it was, unless it was taken over. */
   #leaseOf(grant: GrantRef, client: Client, now: number): LeaseGroup | undefined {
     const { lease } = this
-    if (lease?.token !== tokenOf(client.inbox, grant) || this.fence !== grant.fence) return undefined
+    if (lease?.token !== tokenOf(grant.inbox ?? client.inbox, grant) || this.fence !== grant.fence)
+      return undefined
     return now <= lease.expiresAt + lease.length ? lease : undefined
   }
 
@@ -228,8 +235,9 @@ export class ResourceRecord {
     const freshUntil = invalidated ? 0 : at.now + ttl
     const replaced =
       kind === 'value' && Math.max(this.value?.freshUntil ?? 0, this.value?.staleUntil ?? 0) > at.now
-    const parks = [...this.parks]
+    const parks = [...this.parks.keys()]
     this.parks.clear()
+    this.waitsUntil = 0
     const ended = this.#endGrant(fence, kind, at.now + settlement.outcomeRetention)
     if (kind === 'value') {
       const staleUntil = keepStale > 0 ? freshUntil + keepStale : 0
@@ -278,7 +286,7 @@ export class ResourceRecord {
     if (release.asExpired && granted === undefined) {
       held.expiresAt = Math.min(held.expiresAt, at.now)
       this.#updateExpiry()
-      for (const park of this.parks) at.notify(park, { kind: 'free' })
+      for (const park of this.#claiming()) at.notify(park, { kind: 'free' })
       return { released: true, fence: undefined }
     }
     this.#endGrant(fence, 'release', at.now + release.outcomeRetention)
@@ -291,9 +299,14 @@ export class ResourceRecord {
     return { released: true, fence: undefined }
   }
 
-  /** Notifies the first parked flight whose inbox exists. It must claim; nothing is granted here. */
+  /** The parked flights that do not only wait. */
+  #claiming(): string[] {
+    return [...this.parks].filter(([, kind]) => kind === 'claims').map(([park]) => park)
+  }
+
+  /** Notifies the first parked flight that claims and whose inbox exists. It must claim; nothing is granted here. */
   #notifyFree(at: TransitionContext): void {
-    for (const park of [...this.parks]) {
+    for (const park of this.#claiming()) {
       if (at.notify(park, { kind: 'free' })) return
       this.parks.delete(park)
     }
@@ -308,7 +321,7 @@ export class ResourceRecord {
     if (this.outcome?.fence === fence) return this.outcome.kind === 'release' ? 'released' : 'lost'
     const lease = this.#leaseOf(grant, client, at.now)
     if (!lease) return 'lost'
-    for (const park of [...this.parks]) {
+    for (const park of [...this.parks.keys()]) {
       if (!at.notify(park, { kind: 'probe' })) this.parks.delete(park)
     }
     lease.notifyUnwanted = this.parks.size > 0
@@ -319,19 +332,21 @@ export class ResourceRecord {
   }
 
   unpark(park: string, at: TransitionContext): void {
+    const kind = this.parks.get(park)
     if (!this.parks.delete(park)) return
     // The flight that leaves may be the one that was notified of the free resource: without this the others would wait
     // for their next poll.
-    if (!this.lease) return this.#notifyFree(at)
+    if (!this.lease) return kind === 'claims' ? this.#notifyFree(at) : undefined
     const holder = this.lease.token.slice(0, this.lease.token.lastIndexOf('.'))
     if (this.lease.notifyUnwanted && this.parks.size === 0) at.notify(holder, { kind: 'unwanted' })
   }
 
-  progress(grant: GrantRef & { bytes: Buffer }, client: Client, at: TransitionContext): void {
+  progress(grant: GrantRef & { bytes: Buffer }, client: Client, at: TransitionContext): boolean {
     const lease = this.#leaseOf(grant, client, at.now)
-    if (!lease) return
+    if (!lease) return false
     lease.progress = grant.bytes
-    for (const park of this.parks) at.notify(park, { kind: 'progress', bytes: grant.bytes })
+    for (const park of this.parks.keys()) at.notify(park, { kind: 'progress', bytes: grant.bytes })
+    return true
   }
 
   invalidate(at: TransitionContext): InvalidateReply {
@@ -344,7 +359,7 @@ export class ResourceRecord {
     if (this.outcome) this.outcome.errorFreshUntil = 0
     this.bypassUntil = 0
     this.#updateExpiry()
-    at.broadcastInvalidation(this.fence)
+    at.broadcastInvalidation(this.fence > 0 ? this.fence : MAX_EXACT_INTEGER)
     return { invalidatedGrant: first ? this.fence : 0 }
   }
 
@@ -385,6 +400,7 @@ export class ResourceRecord {
       value?.freshUntil ?? 0,
       value?.staleUntil ?? 0,
       this.bypassUntil,
+      this.waitsUntil,
       outcome?.readableUntil ?? 0,
       outcome?.errorFreshUntil ?? 0,
       lease ? lease.expiresAt + lease.length : 0,

@@ -57,6 +57,8 @@ export interface Claim {
   allowBypass: boolean
   /** Compare and set: grants only if this is the last fence and its grant was not invalidated; 0: unconditional. */
   expectedFence: number
+  /** Is never granted: without a result to read it parks, also when nobody holds the lease. */
+  waitOnly: boolean
   /** Trace context of the claimer, for the flights that will park behind it. */
   trace: string
 }
@@ -72,7 +74,11 @@ export type ClaimReply = (
    * (hit-for-pass). `fence` is the last one. A flight that was parked still is: it must claim again, or unpark.
    */
   | { status: 'bypass'; fence: number }
-  /** Another process is the processor; the claimer will be notified. `afterFence` replaces the one of the claim. */
+  /**
+   * Another process is the processor, or nobody is and the claim is `waitOnly`; the claimer will be notified. `fence`: of
+   * the grant that it waits for, or the least that this can have. `leaseLeft`: 0 when no lease is held. `afterFence`
+   * replaces the one of the claim.
+   */
   | {
       status: 'parked'
       fence: number
@@ -97,6 +103,8 @@ export type ClaimReply = (
 /** A grant, as its holder names it. */
 export interface GrantRef {
   record: string
+  /** Inbox of the process that it was granted to. Default: that of this process. */
+  inbox?: string | undefined
   nonce: string
   attempt: number
   fence: number
@@ -216,8 +224,8 @@ export interface Store {
   ): Promise<'released' | 'wanted' | 'lost'>
   /** Removes a parked flight from the record. */
   unpark(key: string, nonce: string, within: number): Promise<void>
-  /** Sends progress to all parked flights, and keeps it for those that park later. */
-  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void>
+  /** Sends progress to all parked flights, and keeps it for those that park later. Returns whether the lease is held. */
+  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<boolean>
   /** Removes the results of a key, and invalidates its running grant. */
   invalidate(key: string, within: number): Promise<InvalidateReply>
   snapshot(key: string, within: number): Promise<Snapshot>
@@ -230,6 +238,8 @@ export interface Store {
 
   /** Whether this server can have granted a fence. One that was written by hand counts for its own record alone. */
   isPlausibleFence(fence: number): boolean
+  /** The id of the inbox of this process: part of what names its grants. */
+  readonly inbox: string
   /** Whether messages arrive. */
   readonly subscribed: boolean
   /** Ends the notices for a nonce. */
@@ -239,6 +249,15 @@ export interface Store {
   /** Ends this process's use of the store. Leases must have been settled or released before. */
   close(): void
 }
+
+/**
+ * A record lives for as long after a `waitOnly` claim has parked on it, ms: a flight that only waits claims again before
+ * that, every {@link WAIT_POLL} ms.
+ */
+export const WAIT_RETENTION: number = 60_000
+
+/** How often a flight that only waits claims again while no lease is held, ms. */
+export const WAIT_POLL: number = 20_000
 
 /** `maxStaleness` of a claim that takes any stale value: the waiters decide. */
 export const ANY_STALENESS: number = Number.MAX_SAFE_INTEGER

@@ -135,6 +135,20 @@ export class Driver {
     }
   }
 
+  /** Calls `wait`. Nobody may ever work on the key, so its timeout is finite. */
+  async wait(actor: Actor, key: string): Promise<void> {
+    const { random, plan } = this.#world
+    const timeout = (plan.leases[0] ?? 100) * random.between(0, 5)
+    const record = this.#begin(actor, key, { options: { timeout }, abortAfter: Number.POSITIVE_INFINITY })
+    record.local = false
+    try {
+      const value = await actor.locker.wait(key, { timeout })
+      this.#end(record, { kind: 'value', identity: identityOf(value) })
+    } catch (error) {
+      this.#end(record, endingOf(error))
+    }
+  }
+
   async invalidate(actor: Actor, what: Invalidation['what'], key: string): Promise<void> {
     const { history } = this.#world
     const record = {
@@ -193,7 +207,8 @@ export class Driver {
       const [tag] = plan.fresh.tags[key] ?? []
       if (tag && random.chance(0.5)) void this.invalidate(actor, 'tag', tag)
       else void this.invalidate(actor, 'key', key)
-    } else if (random.chance(0.05)) void this.peek(actor, key)
+    } else if (plan.waits > 0 && random.chance(plan.waits)) void this.wait(actor, key)
+    else if (random.chance(0.05)) void this.peek(actor, key)
     else if (random.chance(plan.mix.hand)) void this.request(actor, key)
     else void this.run(actor, key)
   }

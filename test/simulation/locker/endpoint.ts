@@ -57,6 +57,10 @@ export class Endpoint implements Store, SimClient {
     return this.#fences.isPlausible(fence)
   }
 
+  get inbox(): string {
+    return `p${this.#process.id}`
+  }
+
   get subscribed(): boolean {
     return this.subscription.subscribed
   }
@@ -139,7 +143,7 @@ export class Endpoint implements Store, SimClient {
     return this.#call('unpark', nonce, () => this.#port.unpark(key, nonce), within)
   }
 
-  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void> {
+  progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<boolean> {
     return this.#call('progress', grant.nonce, () => this.#port.progress(grant), within)
   }
 

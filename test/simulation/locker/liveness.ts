@@ -1,3 +1,4 @@
+import { WAIT_RETENTION } from '../../../src/locker/store/store.ts'
 import { checkDeadlines, EPSILON } from '../deadlines.ts'
 import { DETECTED_WITHIN } from '../subscription.ts'
 import type { Driver } from './driver.ts'
@@ -36,7 +37,7 @@ export class LivenessCheck {
       scheduler.after(50 * latency + EPSILON / 10, () => {
         const record = server.find(recordOf(key))
         const waits = server
-          .parked(recordOf(key))
+          .parked(recordOf(key), 'claims')
           .some((party) => actors.some(({ endpoint }) => endpoint === party && endpoint.subscribed))
         // Released again meanwhile: that release is checked by itself.
         if (record && record.fence === freed && !record.lease && waits)
@@ -75,7 +76,7 @@ export class LivenessCheck {
     this.#grants()
     this.#leftovers()
     const { tolerances, passes } = plan.fresh
-    const kept = Math.max(...plan.ttls) + Math.max(...tolerances, ...passes)
+    const kept = Math.max(...plan.ttls) + Math.max(...tolerances, ...passes) + WAIT_RETENTION
     await scheduler.runUntil(scheduler.now + kept + this.#patience * 2 + 3000)
     if (this.#world.server.size > 0) this.#violate('L5', `${this.#world.server.size} records are left`)
   }

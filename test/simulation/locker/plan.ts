@@ -22,6 +22,8 @@ export interface Plan extends CommonPlan {
   /** Proportion of the processes that have a cache. */
   cached: number
   fresh: Freshness
+  /** Proportion of the callers that only wait. */
+  waits: number
 }
 
 /** Options of callers and works about freshness. */
@@ -113,5 +115,7 @@ export function planOf(random: Random): Plan {
     evicts: random.chance(0.1),
     cached: 0.5,
     fresh,
+    // The last draw: the other choices of a seed stay as they are.
+    waits: random.pick([0, 0, 0.2, 0.5]),
   }
 }

@@ -18,7 +18,7 @@ export interface Port {
   release(release: Release): Promise<{ released: boolean; fence: number | undefined }>
   releaseIfUnwanted(grant: GrantRef & { outcomeRetention: number }): Promise<'released' | 'wanted' | 'lost'>
   unpark(key: string, nonce: string): Promise<void>
-  progress(grant: GrantRef & { bytes: Buffer }): Promise<void>
+  progress(grant: GrantRef & { bytes: Buffer }): Promise<boolean>
   invalidate(key: string): Promise<{ invalidatedGrant: number }>
   snapshot(key: string): Promise<Snapshot>
   readFresh(key: string): Promise<Outcome | undefined>

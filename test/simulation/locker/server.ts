@@ -94,9 +94,11 @@ export class SimServer extends MemoryStore {
     for (const client of this.#clients) client.tagInvalidated(tag, version)
   }
 
-  /** The processes of the flights that are parked on a record. */
-  parked(key: string): (SimClient | undefined)[] {
-    return [...(this.find(key)?.parks ?? [])].map((park) => this.#flights.get(park.slice(INBOX)))
+  /** The processes of the flights that are parked on a record; of `kind`, or all. */
+  parked(key: string, kind?: 'claims' | 'waits'): (SimClient | undefined)[] {
+    return [...(this.find(key)?.parks ?? [])]
+      .filter(([, its]) => kind === undefined || its === kind)
+      .map(([park]) => this.#flights.get(park.slice(INBOX)))
   }
 
   freeze(ms: number): void {

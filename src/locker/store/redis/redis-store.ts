@@ -117,9 +117,13 @@ export class RedisStore implements Store {
     return Array.isArray(reply) ? reply : [reply]
   }
 
+  get inbox(): string {
+    return this.#client.inbox
+  }
+
   /** Names the grant of a claim attempt. The claim script builds the same. */
-  #token({ nonce, attempt }: { nonce: string; attempt: number }): string {
-    return `${this.#client.inbox}${nonce}.${attempt}`
+  #token({ inbox, nonce, attempt }: Omit<GrantRef, 'record' | 'fence'>): string {
+    return `${inbox ?? this.#client.inbox}${nonce}.${attempt}`
   }
 
   async renew(grant: GrantRef & { lease: number }, within: number): Promise<RenewReply> {
@@ -198,9 +202,10 @@ export class RedisStore implements Store {
     await this.#call(this.#scripts.unpark, key, args, within)
   }
 
-  async progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<void> {
+  async progress(grant: GrantRef & { bytes: Buffer }, within: number): Promise<boolean> {
     const args = [this.#token(grant), grant.fence, grant.bytes, this.#connection.inboxPrefix]
-    await this.#call(this.#scripts.progress, grant.record, args, within)
+    const [held] = await this.#call(this.#scripts.progress, grant.record, args, within)
+    return Number(held) === 1
   }
 
   async invalidate(key: string, within: number): Promise<InvalidateReply> {

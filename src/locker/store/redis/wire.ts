@@ -20,7 +20,11 @@ const asInteger = (ms: number): number => Math.min(Math.ceil(ms), Number.MAX_SAF
 /** A claim as the script reads it. `commonLease`: the lease of all plain claims of the call. */
 export function encodeClaim(claim: Claim, commonLease: number): string {
   const { nonce, attempt, lease, afterFence, parkedFence, maxStaleness, acceptStaleWhileHeld, trace } = claim
-  const flags = (claim.refresh ? 1 : 0) + (claim.takeover ? 0 : 2) + (claim.allowBypass ? 0 : 4)
+  const flags =
+    (claim.refresh ? 1 : 0) +
+    (claim.takeover ? 0 : 2) +
+    (claim.allowBypass ? 0 : 4) +
+    (claim.waitOnly ? 8 : 0)
   const plain =
     attempt === 1 &&
     lease === commonLease &&

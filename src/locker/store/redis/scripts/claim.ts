@@ -1,6 +1,6 @@
 import { ID_LENGTH } from '../../../../kernel/keys.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
-import { ANY_STALENESS } from '../../store.ts'
+import { ANY_STALENESS, WAIT_RETENTION } from '../../store.ts'
 
 /**
  * Answers claims. wire.ts encodes them and parses the replies.
@@ -9,7 +9,7 @@ import { ANY_STALENESS } from '../../store.ts'
  * ARGV    1 inbox  2 holder  3 highest fence seen  4 how many flights may park  5 lease
  *         then a claim for each key: the nonce alone for a first, plain claim, else
  *         `<nonce><attempt> lease afterFence parkedFence flags maxStaleness acceptStaleWhileHeld expectedFence trace`
- *         flags: 1 refresh, 2 no takeover, 4 no bypass
+ *         flags: 1 refresh, 2 no takeover, 4 no bypass, 8 wait only
  * returns for each key three values in a row (nested replies cost more), then, once, the server's time in ms:
  *         1 status                                  2 bytes                3 more
  *         'V' fence ttlLeft invalidated staleLeft   value with its header  ·
@@ -37,17 +37,17 @@ local function claim(key, arg)
     lease, afterFence, parkedFence, flags = num(l), num(a), num(p), num(f)
     maxStaleness, acceptStaleWhileHeld, expectedFence = num(m), num(s), num(e)
   end
-  local refresh, noTakeover, noBypass = flags % 2 == 1, flags % 4 >= 2, flags >= 4
-  local token, park = inbox .. nonce .. '.' .. attempt, '@' .. inbox .. nonce
+  local refresh, noTakeover, noBypass, waitOnly = flags % 2 == 1, flags % 4 >= 2, flags % 8 >= 4, flags >= 8
+  local token, park = inbox .. nonce .. '.' .. attempt, (waitOnly and '~' or '@') .. inbox .. nonce
 
   local value, valueFence, freshUntil, staleUntil, owner, lastFence, leaseUntil, outcomeFence, outcomeKind,
-    readableUntil, errorFreshUntil, errorTags, invalidatedUpTo, bypassUntil, parkedCount, isParked, ownerTrace, progress =
-    unpack(redis.call('HMGET', key, 'v', 'vf', 'vu', 'vs', 'o', 'f', 'u', 's', 'k',
-      'su', 'eu', 'et', 'd', 'pu', 'n', park, 'c', 'g'))
+    readableUntil, errorFreshUntil, errorTags, invalidatedUpTo, bypassUntil, parkedCount, isParked, ownerTrace, progress,
+    waitsUntil = unpack(redis.call('HMGET', key, 'v', 'vf', 'vu', 'vs', 'o', 'f', 'u', 's', 'k',
+      'su', 'eu', 'et', 'd', 'pu', 'n', park, 'c', 'g', 'wu'))
   valueFence, freshUntil, staleUntil = num(valueFence), num(freshUntil), num(staleUntil)
   lastFence, leaseUntil, outcomeFence = num(lastFence), num(leaseUntil), num(outcomeFence)
   readableUntil, errorFreshUntil, bypassUntil = num(readableUntil), num(errorFreshUntil), num(bypassUntil)
-  invalidatedUpTo, parkedCount = num(invalidatedUpTo), num(parkedCount)
+  invalidatedUpTo, parkedCount, waitsUntil = num(invalidatedUpTo), num(parkedCount), num(waitsUntil)
 
   local staleFor, stale = now - freshUntil, nil
   if value and not refresh and valueFence > afterFence and staleFor >= 0 and staleFor < maxStaleness
@@ -58,7 +58,8 @@ local function claim(key, arg)
   -- A repeated claim: its own grant.
   if owner == token then
     redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
-    keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, now + lease + lease))
+    keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, waitsUntil,
+      now + lease + lease))
     return 'G ' .. int(lastFence) .. ' 0', nil, stale
   end
 
@@ -84,16 +85,25 @@ local function claim(key, arg)
     return status, redis.call('HGET', key, 'e'), stale or errorTags
   end
 
-  -- Another process holds the lease.
-  if owner and leaseUntil > now then
-    if stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld then return 'S', nil, stale end
+  -- Another process holds the lease, or the flight only waits.
+  local leased = owner and leaseUntil > now
+  if leased or waitOnly then
+    if leased and stale and parkedFence == 0 and staleFor < acceptStaleWhileHeld then return 'S', nil, stale end
     if not isParked then
       if parkedCount >= maxParked then return 'O' end
       redis.call('HSET', key, park, '', 'n', parkedCount + 1)
     end
+    if waitOnly then
+      -- Removes nothing. When Redis is out of memory, a script may not begin with a write that grows.
+      if isParked then redis.call('HDEL', key, '') end
+      waitsUntil = now + ${WAIT_RETENTION}
+      redis.call('HSET', key, 'wu', int(waitsUntil))
+      keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, waitsUntil,
+        owner and leaseUntil + num(redis.call('HGET', key, 'l')) or 0))
+    end
     if refresh or invalidatedUpTo >= lastFence then afterFence = math.max(afterFence, lastFence) end
-    local status = 'P ' .. int(lastFence) .. ' ' .. int(leaseUntil - now) .. ' ' .. int(afterFence)
-    return status, ownerTrace, stale or progress
+    local status = 'P ' .. int(owner and lastFence or lastFence + 1) .. ' ' .. int(math.max(0, leaseUntil - now))
+    return status .. ' ' .. int(afterFence), ownerTrace, stale or progress
   end
   if expectedFence > 0 and (expectedFence ~= lastFence or invalidatedUpTo >= expectedFence) then return 'R' end
   if owner and parkedFence > 0 and noTakeover then return 'X', nil, stale end
@@ -110,7 +120,8 @@ local function claim(key, arg)
   if trace ~= '' then set[#set + 1] = 'c' set[#set + 1] = trace end
   if isParked then set[#set + 1] = 'n' set[#set + 1] = parkedCount - 1 end
   redis.call('HSET', key, unpack(set))
-  keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, now + lease + lease))
+  keep(key, math.max(freshUntil, staleUntil, readableUntil, errorFreshUntil, bypassUntil, waitsUntil,
+    now + lease + lease))
   return 'G ' .. int(fence) .. (owner and ' 1' or ' 0'), nil, stale
 end
 
@@ -129,7 +140,7 @@ return replies
 `
 
 /**
- * Removes a parked flight. It may be the one that was notified that the resource is free: then the next one is.
+ * Removes a parked flight. One that claims may have been notified that the resource is free: then the next one is.
  *
  * KEYS    the record
  * ARGV    1 inbox and nonce of the flight  2 prefix of inbox channels  3 '1' on a cluster
@@ -137,8 +148,9 @@ return replies
  */
 export const UNPARK: string = /* lua */ `
 local key, park, channels, cluster = KEYS[1], '@' .. ARGV[1], ARGV[2], ARGV[3]
-local isParked, owner, notifyUnwanted = unpack(redis.call('HMGET', key, park, 'o', 'a'))
-if not isParked then return 1 end
+local claims, waits, owner, notifyUnwanted = unpack(redis.call('HMGET', key, park, '~' .. ARGV[1], 'o', 'a'))
+if not claims and not waits then return 1 end
+if waits then park = '~' .. ARGV[1] end
 local others = {}
 for _, field in ipairs(parks(key)) do
   if field ~= park then others[#others + 1] = field end
@@ -149,6 +161,7 @@ if owner then
   if notifyUnwanted and #others == 0 then notify(channels, '@' .. string.match(owner, '^(.*)%.'), 'w') end
   return 1
 end
+if waits then return 1 end
 local gone = notifyFree(channels, others, cluster)
 if #gone > 0 then
   remove(key, gone)

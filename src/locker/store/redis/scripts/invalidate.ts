@@ -13,8 +13,8 @@ if type(published) == 'table' and published.err then return published end`
  */
 export const INVALIDATE: string = /* lua */ `
 local key, channel, name = KEYS[1], ARGV[1], ARGV[2]
-local lastFence, invalidatedUpTo, owner, leaseUntil, length, readableUntil =
-  unpack(redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su'))
+local lastFence, invalidatedUpTo, owner, leaseUntil, length, readableUntil, waitsUntil =
+  unpack(redis.call('HMGET', key, 'f', 'd', 'o', 'u', 'l', 'su', 'wu'))
 lastFence, leaseUntil, readableUntil = num(lastFence), num(leaseUntil), num(readableUntil)
 local invalidatedGrant = 0
 if lastFence > 0 then
@@ -25,7 +25,7 @@ if lastFence > 0 then
   remove(key, { 'vu', 'eu', 'vs', 'pu', 'v', not readable and 'w' or nil })
   redis.call('HSET', key, 'd', int(lastFence))
   if value then redis.call('HSET', key, 'w', value) end
-  keep(key, math.max(readableUntil, leaseUntil > 0 and leaseUntil + num(length) or 0))
+  keep(key, math.max(readableUntil, num(waitsUntil), leaseUntil > 0 and leaseUntil + num(length) or 0))
 end
 ${broadcast(`int(lastFence > 0 and lastFence < ${MAX_EXACT_INTEGER} and lastFence or ${MAX_EXACT_INTEGER})`)}
 return invalidatedGrant

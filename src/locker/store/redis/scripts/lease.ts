@@ -20,13 +20,14 @@ export const RENEW: string = /* lua */ `
 local key, token, fence, lease = KEYS[1], ARGV[1], num(ARGV[2]), num(ARGV[3])
 ${HELD}
 local owner, lastFence, leaseUntil, length, invalidatedUpTo, freshUntil, staleUntil, readableUntil, errorFreshUntil,
-  bypassUntil = unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 'vu', 'vs', 'su', 'eu', 'pu'))
+  bypassUntil, waitsUntil =
+  unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 'vu', 'vs', 'su', 'eu', 'pu', 'wu'))
 if not held(owner, num(lastFence), num(leaseUntil), num(length)) then return { 0, 0 } end
 -- Removes nothing. When Redis is out of memory, a script may not begin with a write that grows.
 redis.call('HDEL', key, '')
 redis.call('HSET', key, 'u', int(now + lease), 'l', int(lease))
 keep(key, math.max(num(freshUntil), num(staleUntil), num(readableUntil), num(errorFreshUntil), num(bypassUntil),
-  now + lease + lease))
+  num(waitsUntil), now + lease + lease))
 return { 1, num(invalidatedUpTo) >= fence and 1 or 0 }
 `
 
@@ -81,7 +82,7 @@ local readableUntil, errorFreshUntil = now + retention, 0
 if kind == 'n' then ttl = 0 end
 if kind ~= 'v' or invalidated then keepStale = 0 end
 local resultFreshUntil = invalidated and 0 or now + ttl
-local gone = { ${ENDED_FIELDS}, 'n' }
+local gone = { ${ENDED_FIELDS}, 'n', 'wu' }
 if kind == 'v' then
   for _, field in ipairs({ 'vs', 'pu', 'w' }) do gone[#gone + 1] = field end
 end
@@ -123,15 +124,15 @@ local key, token, fence, retention, regrantToken, regrantLease = KEYS[1], ARGV[1
 local highestFence, holder, channels, cluster, asExpired = num(ARGV[6]), ARGV[7], ARGV[8], ARGV[9], ARGV[10] == '1'
 ${HELD}
 local owner, lastFence, leaseUntil, length, outcomeFence, outcomeKind, parkedCount, freshUntil, staleUntil, bypassUntil,
-  readableUntil, errorFreshUntil =
-  unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'vs', 'pu', 'su', 'eu'))
+  readableUntil, errorFreshUntil, waitsUntil =
+  unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'vs', 'pu', 'su', 'eu', 'wu'))
 lastFence, leaseUntil, length = num(lastFence), num(leaseUntil), num(length)
 if regrantToken ~= '' and owner == regrantToken then return { 1, lastFence } end
 if num(outcomeFence) == fence then return { outcomeKind == 'r' and 1 or 0, 0 } end
 if not held(owner, lastFence, leaseUntil, length) then return { 0, 0 } end
 
 local readable = now + retention
-local valueUntil = math.max(num(freshUntil), num(staleUntil), num(bypassUntil))
+local valueUntil = math.max(num(freshUntil), num(staleUntil), num(bypassUntil), num(waitsUntil))
 local granted = math.max(lastFence + 1, us, highestFence + 1)
 if regrantToken ~= '' and granted <= ${MAX_EXACT_INTEGER} then
   remove(key, { 'g', 'e', 'eu', 'et', 'a' })
@@ -167,8 +168,8 @@ return { 1, 0 }
 export const RELEASE_IF_UNWANTED: string = /* lua */ `
 local key, token, fence, retention, channels, cluster = KEYS[1], ARGV[1], num(ARGV[2]), num(ARGV[3]), ARGV[4], ARGV[5]
 ${HELD}
-local owner, lastFence, leaseUntil, length, outcomeFence, outcomeKind, parkedCount, freshUntil, staleUntil, bypassUntil =
-  unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'vs', 'pu'))
+local owner, lastFence, leaseUntil, length, outcomeFence, outcomeKind, parkedCount, freshUntil, staleUntil, bypassUntil,
+  waitsUntil = unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 's', 'k', 'n', 'vu', 'vs', 'pu', 'wu'))
 if num(outcomeFence) == fence then return outcomeKind == 'r' and 1 or -1 end
 if not held(owner, num(lastFence), num(leaseUntil), num(length)) then return -1 end
 local parked = num(parkedCount) > 0 and parks(key) or {}
@@ -187,6 +188,6 @@ local readableUntil = now + retention
 for _, field in ipairs({ ${ENDED_FIELDS}, 'n' }) do gone[#gone + 1] = field end
 remove(key, gone)
 redis.call('HSET', key, 's', int(fence), 'k', 'r', 'su', int(readableUntil))
-keep(key, math.max(num(freshUntil), num(staleUntil), num(bypassUntil), readableUntil))
+keep(key, math.max(num(freshUntil), num(staleUntil), num(bypassUntil), num(waitsUntil), readableUntil))
 return 1
 `

@@ -34,6 +34,8 @@ import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
  *   -- the parked flights
  *   n      how many                                            claim, unpark, hints  settle
  *   @…     one field for each: inbox and nonce; empty          claim                 settle, its grant, unpark, hints
+ *   ~…     the same for one that only waits                    claim                 settle, unpark, hints
+ *   wu     until when the record is kept for those             claim                 settle
  *   -- for as long as the record lives
  *   f      the last fence granted                              claim, regrant        ·
  *   d      grants up to this fence were invalidated            invalidate            ·
@@ -71,9 +73,9 @@ export const ENDED_FIELDS: string = `'o', 'u', 'l', 'h', 'c', 'g', 'a', 'e', 'eu
  *   notify(channels, park, message)     publishes to a parked flight; returns the number of receivers, or an error
  *   parks(key)                          the fields of the parked flights
  *   remove(key, fields)                 removes fields, however many
- *   notifyFree(channels, parks, all)    notifies the first parked flight that has a receiver that the resource is free,
- *                                       or all of them; returns those without receivers. On a cluster receivers on other
- *                                       nodes are not counted: there `all` is '1'
+ *   notifyFree(channels, parks, all)    notifies the first parked flight that claims and has a receiver that the resource
+ *                                       is free, or all that claim; returns those without receivers. On a cluster
+ *                                       receivers on other nodes are not counted: there `all` is '1'
  */
 export function helpers(time: TimeFragments): string {
   return /* lua */ `
@@ -87,7 +89,8 @@ end
 local function parks(key)
   local found = {}
   for _, field in ipairs(redis.call('HKEYS', key)) do
-    if string.sub(field, 1, 1) == '@' then found[#found + 1] = field end
+    local kind = string.sub(field, 1, 1)
+    if kind == '@' or kind == '~' then found[#found + 1] = field end
   end
   return found
 end
@@ -99,8 +102,9 @@ end
 local function notifyFree(channels, parked, all)
   local gone = {}
   for _, park in ipairs(parked) do
-    local receivers = notify(channels, park, 'f')
-    if all ~= '1' then
+    local claims = string.sub(park, 1, 1) == '@'
+    local receivers = claims and notify(channels, park, 'f')
+    if claims and all ~= '1' then
       if type(receivers) ~= 'number' or receivers > 0 then break end
       gone[#gone + 1] = park
     end
