@@ -125,6 +125,7 @@ export class TakingWorker implements WorkerListener {
       )
       if (restored === this.#restored) this.#expect(assigned)
       this.#quietSince = assigned === 0 ? clock.now() : Number.NEGATIVE_INFINITY
+      this.#lastFailure = undefined
       this.#onAnnounced(number, more)
     } catch (error) {
       throw this.#failed(error)
@@ -283,7 +284,9 @@ export class TakingWorker implements WorkerListener {
     this.#idleTimer = clock.after(
       IDLE_TIMEOUT,
       () => {
-        if (this.#waiting.size > 0 || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
+        // A taker whose delivery is being accepted waits no more, and has no job yet.
+        const isUsed = this.#waiting.size + this.#handling.size > 0
+        if (isUsed || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
         else this.#hooks.onIdle(this)
       },
       true,
