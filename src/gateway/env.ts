@@ -8,6 +8,7 @@ export interface NodeBindings {
 export interface OutgoingResponse {
   readonly writableFinished: boolean
   readonly destroyed: boolean
+  readonly socket?: { readonly readableEnded: boolean } | null
   once(event: 'finish' | 'close', listener: () => void): unknown
 }
 

@@ -76,6 +76,12 @@ export abstract class QueueManagement<
     return store.totals(within)
   }
 
+  /** Counts a failure that no attempt has reported: of a job that was taken for good. @internal */
+  async countFailure(): Promise<void> {
+    const { store, within } = this.open()
+    return store.countFailure(within)
+  }
+
   /**
    * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and takes the queue out of the
    * register of queues. Running jobs go on, and are counted when they end. Jobs that are submitted meanwhile may stay.

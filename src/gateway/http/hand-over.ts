@@ -1,3 +1,4 @@
+import { nextTurn } from '../../kernel/time.ts'
 import type { OutgoingResponse, RouteContext } from '../env.ts'
 
 /** An answer, and whether the client was there when it was sent. */
@@ -11,22 +12,36 @@ export interface HandOver {
  * An answer of JSON that tells whether it was sent. On node:http the response says so. Elsewhere it is sent when its body was
  * read; a reader that has read it may still fail to pass it on.
  */
-export function handOver(
+export async function handOver(
   { req, env }: RouteContext,
   text: string,
   headers: Readonly<Record<string, string>>,
-): HandOver {
+): Promise<HandOver> {
   const init = { status: 200, headers: { 'content-type': 'application/json', ...headers } }
   const { signal } = req.raw
-  if (signal.aborted) return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
   const { outgoing } = env
-  if (typeof outgoing?.once === 'function')
-    return { response: new Response(text, init), sent: finished(outgoing) }
+  const isNode = typeof outgoing?.once === 'function'
+  if (isNode) await readPending()
+  if (signal.aborted || (isNode && isGone(outgoing)))
+    return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
+  if (isNode) return { response: new Response(text, init), sent: finished(outgoing) }
   return streamed(Buffer.from(text), init, signal)
 }
 
+/**
+ * Lets two turns of the event loop pass. In the second one at the latest, all that the client had sent is read: the end of its
+ * connection too, if it was gone when it was its turn.
+ */
+async function readPending(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise<void>((resolve) => void nextTurn(resolve))
+}
+
+/** The client has closed its connection: node:http sends it nothing then. */
+function isGone({ destroyed, socket }: OutgoingResponse): boolean {
+  return destroyed || socket?.readableEnded !== false
+}
+
 function finished(outgoing: OutgoingResponse): Promise<boolean> {
-  if (outgoing.destroyed) return Promise.resolve(false)
   return new Promise((resolve) => {
     outgoing.once('finish', () => resolve(true))
     outgoing.once('close', () => resolve(outgoing.writableFinished))

@@ -149,7 +149,7 @@ function stringEnd(text: string, start: number): number {
 
 /** Tells without a parser, because not every parser bears any depth. The text may not be JSON. */
 function isTooDeep(text: string): boolean {
-  if (text.length < 2 * MAX_DEPTH) return false
+  if (text.length <= MAX_DEPTH) return false
   let depth = 0
   for (let at = 0; at < text.length; ) {
     const character = text[at] ?? ''

@@ -62,9 +62,12 @@ async function putBack(
   query: Query,
 ): Promise<Response> {
   if (query.has('failed') || query.has('again')) throw new Problem(400, 'lease is missing')
-  const { id, disposition } = await queue.enqueue(query.command(), await readJob(c.req.raw, deps), {
-    dedupe: false,
-  })
+  const job = await readJob(c.req.raw, deps)
+  const [{ id, disposition }] = await Promise.all([
+    queue.enqueue(query.command(), job, { dedupe: false }),
+    // The counter is not worth a second job, which a client that repeats the request would make.
+    queue.countFailure().catch(() => {}),
+  ])
   return jsonResponse(201, JSON.stringify({ id, disposition }))
 }
 

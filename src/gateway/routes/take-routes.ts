@@ -52,7 +52,7 @@ function takeJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = { 'x-job-id': job.id, 'x-job-attempt': String(job.attempt) }
     if (lease !== undefined) headers['x-lease'] = leaseHeader(job.token, lease)
-    const handedOver = handOver(c, job.payloadText || 'null', headers)
+    const handedOver = await handOver(c, job.payloadText || 'null', headers)
     return settleLater(deps, name, handedOver, [job], lease === undefined)
   })
 }
@@ -71,7 +71,7 @@ function takeJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
       if (lease === undefined) return job
       return objectText({ id: JSON.stringify(id), lease: JSON.stringify(leaseHeader(token, lease)), job })
     })
-    const handedOver = handOver(c, `[${texts.join(',')}]`, {})
+    const handedOver = await handOver(c, `[${texts.join(',')}]`, {})
     return settleLater(deps, name, handedOver, jobs, lease === undefined)
   })
 }
