@@ -2,7 +2,7 @@ import { Hono } from 'hono'
 import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
-import { connectionFor } from '../kernel/redis/connection.ts'
+import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
 import { Locker } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
@@ -10,7 +10,7 @@ import { Access } from './access.ts'
 import type { GatewayDeps } from './deps.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
-import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
+import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
 import { finishRoutes } from './routes/finish-routes.ts'
@@ -66,31 +66,15 @@ class HttpGateway implements Gateway {
 
   constructor(given: GatewayOptions) {
     const options = resolveGatewayOptions(given)
-    const { prefix } = options
     const link = connectionFor(given, 'Gateway')
-    const connection = link?.connection
-    const clock = connection?.clock ?? given.clock ?? systemClock
-    const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
-    const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
-    const lockerPlace = connection ? { redis: connection } : {}
-    const queueOptions = {
-      maxPayload: options.maxBody,
-      ...given.queueOptions,
-      ...place,
-      codec: jsonTextCodec,
-    }
-    const openQueue = (name: string) => new RedisQueue(name, queueOptions)
-    const listQueues = () => RedisQueue.names(place)
     this.#release = link?.release ?? (async () => {})
-    this.#deps = {
-      options,
-      clock,
-      queues: new Queues(openQueue, listQueues, clock),
-      locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec: jsonTextCodec }),
-      access: new Access(options),
-      lifecycle: new Lifecycle(clock),
+    try {
+      this.#deps = createDeps(given, options, link?.connection)
+      this.#app = createApp(this.#deps)
+    } catch (error) {
+      void this.#release()
+      throw error
     }
-    this.#app = createApp(this.#deps)
   }
 
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
@@ -135,18 +119,53 @@ class HttpGateway implements Gateway {
   }
 }
 
+/** Opens what the routes use. @throws TypeError if an option of its queues or of its locker is invalid. */
+function createDeps(
+  given: GatewayOptions,
+  options: ResolvedGatewayOptions,
+  connection: Connection | undefined,
+): GatewayDeps {
+  const { prefix, maxBody } = options
+  const codec = jsonTextCodec
+  const clock = connection?.clock ?? given.clock ?? systemClock
+  const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
+  const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
+  const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
+  const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+  // Checks the options now. Nothing is sent for a queue that is not used.
+  void openQueue('gateway').close({ grace: 0 })
+  const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
+  return {
+    options,
+    clock,
+    queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
+    locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+    access: new Access(options),
+    lifecycle: new Lifecycle(clock),
+  }
+}
+
 const ROUTES = [healthRoutes, submitRoutes, takeRoutes, finishRoutes, jobRoutes, queueRoutes, lockRoutes]
 
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.
   const root = new Hono<GatewayEnv>({ getPath: pathOf })
   root.onError(answerTo)
-  root.notFound(() => new Problem(404, 'no such route').toResponse())
+  root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
   const app = root.basePath(deps.options.basePath)
   for (const addRoutes of ROUTES) addRoutes(app, deps)
   deps.access.assertDeclared(root.routes)
   return root
 }
+
+/** Why no route was found: the path is unknown, or has routes for other methods. */
+function unroutedProblem({ router }: Hono<GatewayEnv>, path: string): Problem {
+  const allowed = METHODS.filter((method) => router.match(method, path)[0].length > 0)
+  if (allowed.length === 0) return new Problem(404, 'no such route')
+  return new Problem(405, 'method not allowed', { headers: { allow: allowed.join(', ') } })
+}
+
+const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 
 /** The path of a URL, in which nothing is decoded. */
 function pathOf({ url }: Request): string {

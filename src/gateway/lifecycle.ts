@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { Clock } from '../kernel/time.ts'
 
 /**
@@ -18,6 +19,8 @@ export class Lifecycle {
 
   constructor(clock: Clock) {
     this.#clock = clock
+    // Every request that waits listens.
+    setMaxListeners(0, this.#ending.signal)
   }
 
   get isOpen(): boolean {

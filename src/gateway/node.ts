@@ -2,6 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Gateway } from './gateway.ts'
 import { Problem } from './problem.ts'
 
@@ -15,9 +16,34 @@ export type NodeListener = (request: IncomingMessage, response: ServerResponse) 
  * createServer(toNodeListener(gateway)).listen(5000, '127.0.0.1')
  */
 export function toNodeListener(gateway: Gateway): NodeListener {
-  return getRequestListener((request, bindings) => gateway.fetch(request, bindings), {
-    // The globals of the process are not ours to replace.
-    overrideGlobalObjects: false,
-    errorHandler: () => new Problem(400, 'invalid request').toResponse(),
+  return getRequestListener(
+    async (request, bindings) => {
+      const response = await gateway.fetch(request, bindings)
+      // @ts-expect-error A response of HTTP/2 has the same methods.
+      return send(response, bindings.outgoing)
+    },
+    {
+      // The globals of the process are not ours to replace.
+      overrideGlobalObjects: false,
+      errorHandler: () => new Problem(400, 'invalid request').toResponse(),
+    },
+  )
+}
+
+/** Sends an answer at once, unless it is a stream: the adapter waits a turn of the event loop for the end of every body. */
+async function send(response: Response, outgoing: ServerResponse): Promise<Response> {
+  if (response.headers.get('content-type') === 'text/event-stream') return response
+  const body = Buffer.from(await response.arrayBuffer())
+  if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
+  outgoing.writeHead(response.status, {
+    ...Object.fromEntries(response.headers),
+    ...lengthOf(response, body),
   })
+  outgoing.end(body)
+  return RESPONSE_ALREADY_SENT
+}
+
+/** An answer that may have a body says how long it is. */
+function lengthOf({ status }: Response, { byteLength }: Buffer): { 'content-length'?: number } {
+  return status === 204 || status === 304 ? {} : { 'content-length': byteLength }
 }

@@ -1,4 +1,4 @@
-import { RemoteError, type RemoteFailure, SoloflightError } from '../errors.ts'
+import { RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
 
 /** What an answer says of a failure beside its status and its text. */
 export interface ProblemOptions {
@@ -103,10 +103,13 @@ export function problemOf(thrown: unknown): Problem | undefined {
   if (!(thrown instanceof SoloflightError)) return undefined
   const row = ROWS[thrown.code]
   if (!row) return undefined
+  // It must not be made again as if nothing had happened.
+  const mayHaveHappened = thrown instanceof UnavailableError && thrown.sent
+  const detail = row.tells ? thrown.message : mayHaveHappened ? 'It may have taken effect' : undefined
   return new Problem(row.status, row.error, {
-    detail: row.tells ? thrown.message : undefined,
+    detail,
     failure: thrown instanceof RemoteError ? thrown.remote : undefined,
-    headers: row.headers,
+    headers: mayHaveHappened ? undefined : row.headers,
     cause: thrown,
   })
 }

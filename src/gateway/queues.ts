@@ -1,4 +1,4 @@
-import { OverloadedError } from '../errors.ts'
+import { ClosedError, OverloadedError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/time.ts'
 import type { RedisQueue } from '../queue/index.ts'
 
@@ -27,6 +27,7 @@ export class Queues {
   readonly #queues = new Map<string, OpenQueue>()
   readonly #closing = new Set<Promise<void>>()
   #timer: Timer | undefined
+  #isClosed = false
 
   /** `list`: the names of the queues that were used lately. */
   constructor(open: (name: string) => RedisQueue, list: () => Promise<string[]>, clock: Clock) {
@@ -47,7 +48,7 @@ export class Queues {
 
   /**
    * Calls `run` with the queue of this name, which stays open until the returned promise is settled.
-   * @throws OverloadedError if too many queues are in use; TypeError if the name is invalid.
+   * @throws OverloadedError if too many queues are in use; ClosedError after `close`; TypeError if the name is invalid.
    */
   async use<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
     const opened = this.#queues.get(name) ?? this.#add(name)
@@ -60,6 +61,7 @@ export class Queues {
   }
 
   #add(name: string): OpenQueue {
+    if (this.#isClosed) throw new ClosedError('The gateway is closed')
     if (this.#queues.size >= MAX_OPEN) this.#closeOldest()
     const opened = { queue: this.#open(name), users: 0, idleSince: 0 }
     this.#queues.set(name, opened)
@@ -100,6 +102,7 @@ export class Queues {
 
   /** Closes all queues, used or not. */
   async close(): Promise<void> {
+    this.#isClosed = true
     this.#timer?.cancel()
     for (const [name, opened] of this.#queues) this.#close(name, opened)
     await Promise.all(this.#closing)

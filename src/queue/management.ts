@@ -76,6 +76,12 @@ export abstract class QueueManagement<
     return store.totals(within)
   }
 
+  /** Counts a failure that no attempt has reported: of a job that was taken for good. @internal */
+  async countFailure(): Promise<void> {
+    const { store, within } = this.open()
+    return store.countFailure(within)
+  }
+
   /**
    * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and takes the queue out of the
    * register of queues until it is used again; processes that have a worker for it list it again after 10 minutes. Running

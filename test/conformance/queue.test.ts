@@ -323,6 +323,7 @@ const op = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.constant({ type: 'resetTotals' as const }) },
+  { weight: 1, arbitrary: fc.constant({ type: 'countFailure' as const }) },
   { weight: 4, arbitrary: fc.record({ type: fc.constant('repeat' as const), back: nat(5) }) },
   {
     weight: 2,
@@ -739,6 +740,8 @@ class Worlds {
       case 'pause':
       case 'resume':
         return this.#both(0, (store) => store[op.type](op.command, WITHIN))
+      case 'countFailure':
+        return this.#both(0, (store) => store.countFailure(WITHIN))
       case 'resetTotals':
         return this.#both(0, (store) => store.resetTotals(WITHIN))
       case 'read':

@@ -1,4 +1,5 @@
-import type { OutgoingResponse, RouteContext } from '../env.ts'
+import { nextTurn } from '../../kernel/time.ts'
+import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -11,25 +12,45 @@ export interface HandOver {
  * An answer of JSON that tells whether it was sent. On node:http the response says so. Elsewhere it is sent when its body was
  * read; a reader that has read it may still fail to pass it on.
  */
-export function handOver(
+export async function handOver(
   { req, env }: RouteContext,
   text: string,
   headers: Readonly<Record<string, string>>,
-): HandOver {
+): Promise<HandOver> {
   const init = { status: 200, headers: { 'content-type': 'application/json', ...headers } }
   const { signal } = req.raw
-  if (signal.aborted) return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
-  const { outgoing } = env
-  if (typeof outgoing?.once === 'function')
-    return { response: new Response(text, init), sent: finished(outgoing) }
+  const { incoming, outgoing } = env
+  const node = incoming && outgoing && { socket: incoming.socket, outgoing }
+  if (node) await readPending()
+  if (signal.aborted || (node && isGone(node.outgoing, node.socket)))
+    return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
+  if (node) return { response: new Response(text, init), sent: finished(node.outgoing, node.socket) }
   return streamed(Buffer.from(text), init, signal)
 }
 
-function finished(outgoing: OutgoingResponse): Promise<boolean> {
-  if (outgoing.destroyed) return Promise.resolve(false)
+/**
+ * Lets two turns of the event loop pass. In the second one at the latest, all that the client had sent is read: the end of its
+ * connection too, if it was gone when it was its turn.
+ */
+async function readPending(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise<void>((resolve) => void nextTurn(resolve))
+}
+
+/** The client has closed its connection: node:http sends it nothing then. */
+function isGone(outgoing: OutgoingResponse, socket: ClientSocket): boolean {
+  return outgoing.destroyed || socket.destroyed || socket.readableEnded
+}
+
+function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boolean> {
   return new Promise((resolve) => {
-    outgoing.once('finish', () => resolve(true))
-    outgoing.once('close', () => resolve(outgoing.writableFinished))
+    const onClosed = () => settle(outgoing.writableFinished)
+    const settle = (sent: boolean) => {
+      socket.removeListener('close', onClosed)
+      resolve(sent)
+    }
+    outgoing.once('finish', () => settle(true))
+    outgoing.once('close', onClosed)
+    socket.once('close', onClosed)
   })
 }
 

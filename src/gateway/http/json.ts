@@ -1,4 +1,5 @@
 import { JsonText } from '../../kernel/codec/json-text.ts'
+import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import { readText } from '../body.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { Problem } from '../problem.ts'
@@ -42,6 +43,12 @@ export async function readMembers(
     throw new Problem(400, 'invalid json', { detail: `Expected no members but ${known.join(', ')}` })
   const members = [...texts].map(([name, text]) => [name, { text, value: JSON.parse(text) as unknown }])
   return Object.fromEntries(members)
+}
+
+/** Progress travels in a message. @throws Problem 413 if it is too large for that. */
+export function checkProgress(text: string | undefined): void {
+  if (text === undefined || Buffer.byteLength(text) < MESSAGE_LIMIT) return
+  throw new Problem(413, 'progress is too large', { detail: `It must have less than ${MESSAGE_LIMIT} bytes` })
 }
 
 /** A value of a queue or locker as JSON: those that this gateway opens return JsonText. */
@@ -149,7 +156,7 @@ function stringEnd(text: string, start: number): number {
 
 /** Tells without a parser, because not every parser bears any depth. The text may not be JSON. */
 function isTooDeep(text: string): boolean {
-  if (text.length < 2 * MAX_DEPTH) return false
+  if (text.length <= MAX_DEPTH) return false
   let depth = 0
   for (let at = 0; at < text.length; ) {
     const character = text[at] ?? ''

@@ -24,8 +24,8 @@ export function leasedJob(
   if (lease < MIN_LEASE || lease > MAX_LEASE) throw invalidLease()
   try {
     return { job: queue.taken(token), lease }
-  } catch {
-    throw invalidLease()
+  } catch (error) {
+    throw error instanceof TypeError ? invalidLease() : error
   }
 }
 

@@ -1,3 +1,4 @@
+import { AbortedError, TimeoutError } from '../../errors.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import type { Lifecycle } from '../lifecycle.ts'
@@ -11,6 +12,11 @@ export function waitOf({ req }: RouteContext, query: Query, { options }: Gateway
   const [, preferred = '0'] = PREFER_WAIT.exec(req.header('prefer') ?? '') ?? []
   const asked = query.duration('wait', { max: Number.MAX_SAFE_INTEGER }) ?? Number(preferred) * 1000
   return Math.min(asked, options.maxWait)
+}
+
+/** Whether a call has ended because its wait is over, or nobody wants its answer any more. */
+export function waitHasEnded(error: unknown): boolean {
+  return error instanceof TimeoutError || error instanceof AbortedError
 }
 
 /** Runs something with a signal that aborts when the client is gone, or the gateway must end. */

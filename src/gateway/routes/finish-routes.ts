@@ -4,7 +4,7 @@ import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { GatewayEnv, RouteContext } from '../env.ts'
-import { readJson, readMembers } from '../http/json.ts'
+import { checkProgress, readJson, readMembers } from '../http/json.ts'
 import { leasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
 import { Query, queueName } from '../http/query.ts'
 import { errorOf } from '../http/reason.ts'
@@ -62,9 +62,12 @@ async function putBack(
   query: Query,
 ): Promise<Response> {
   if (query.has('failed') || query.has('again')) throw new Problem(400, 'lease is missing')
-  const { id, disposition } = await queue.enqueue(query.command(), await readJob(c.req.raw, deps), {
-    dedupe: false,
-  })
+  const job = await readJob(c.req.raw, deps)
+  const [{ id, disposition }] = await Promise.all([
+    queue.enqueue(query.command(), job, { dedupe: false }),
+    // The counter is not worth a second job, which a client that repeats the request would make.
+    queue.countFailure().catch(() => {}),
+  ])
   return jsonResponse(201, JSON.stringify({ id, disposition }))
 }
 
@@ -79,6 +82,7 @@ function renewJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE }) ?? leased.lease
     const { progress, log } = await readMembers(c.req.raw, deps, ['progress', 'log'])
     const lines = log === undefined ? [] : linesOf(log.value)
+    checkProgress(progress?.text)
     const renewal = await job.renew(lease)
     if (renewal === 'lost') throw leaseLost(job.id)
     const cancelled = renewal === 'cancelled'
@@ -88,9 +92,14 @@ function renewJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   })
 }
 
+/** Most lines of one request: as many as a log keeps. */
+const MAX_LINES = 1_000
+
 /** @throws Problem 400 */
 function linesOf(log: unknown): string[] {
   const lines = Array.isArray(log) ? log : [log]
-  if (lines.every((line) => typeof line === 'string')) return lines
-  throw new Problem(400, 'invalid json', { detail: 'Expected `log` to be a text, or an array of texts' })
+  if (lines.length <= MAX_LINES && lines.every((line) => typeof line === 'string')) return lines
+  throw new Problem(400, 'invalid json', {
+    detail: `Expected \`log\` to be a text, or an array of at most ${MAX_LINES} texts`,
+  })
 }

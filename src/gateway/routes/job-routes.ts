@@ -1,12 +1,12 @@
 import type { Hono } from 'hono'
-import { RemoteError, RemovedError, SoloflightError } from '../../errors.ts'
+import { RemoteError, RemovedError } from '../../errors.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { GatewayEnv, RouteContext } from '../env.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { Query, queueName } from '../http/query.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
-import { waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
 
 /** One job: `/j/:queue/:id`. */
@@ -93,8 +93,7 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
     await whileWanted(c.req.raw, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
   } catch (error) {
     const hasEnded = error instanceof RemoteError || error instanceof RemovedError
-    const { code } = error instanceof SoloflightError ? error : { code: '' }
-    if (!hasEnded && code !== 'E_TIMEOUT' && code !== 'E_ABORTED') throw error
+    if (!hasEnded && !waitHasEnded(error)) throw error
   }
 }
 

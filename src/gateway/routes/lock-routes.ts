@@ -1,17 +1,16 @@
 import type { Hono } from 'hono'
-import { AbortedError, TimeoutError } from '../../errors.ts'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import type { Done, Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { GatewayEnv, RouteContext } from '../env.ts'
 import { handOver } from '../http/hand-over.ts'
-import { objectText, readJson, readMembers, textOf } from '../http/json.ts'
+import { checkProgress, objectText, readJson, readMembers, textOf } from '../http/json.ts'
 import { MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
 import { checkedKey, Query } from '../http/query.ts'
 import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
-import { waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
 
 /** How long the store may take to answer a claim that does not wait, ms. */
@@ -88,7 +87,7 @@ async function unlessWaitEnds<T>(call: () => Promise<T>): Promise<T | typeof WAI
   try {
     return await call()
   } catch (error) {
-    if (error instanceof TimeoutError || error instanceof AbortedError) return WAIT_ENDED
+    if (waitHasEnded(error)) return WAIT_ENDED
     throw error
   }
 }
@@ -99,11 +98,12 @@ async function claimKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const query = new Query(c, ['lease', 'wait'])
   const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
   const ticket = await claimed(c, deps, key, lease, waitOf(c, query, deps))
-  if (ticket === WAIT_ENDED) throw new Problem(423, 'locked', { detail: 'Another client computes the key' })
+  if (ticket === WAIT_ENDED)
+    throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
   if (ticket.status === 'done') return doneResponse(ticket.result)
   const { fence, token } = ticket
   const answer = JSON.stringify({ status: 'locked', fence, lease: token })
-  const { response, sent } = handOver(c, answer, { 'x-lease': token })
+  const { response, sent } = await handOver(c, answer, { 'x-lease': token })
   const settle = async () => {
     // If the store does not answer, the lease ends by itself.
     if (!(await sent)) await ticket.release().catch(() => {})
@@ -180,8 +180,9 @@ async function release(c: RouteContext, deps: GatewayDeps): Promise<Response> {
 async function renew(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const query = new Query(c, ['lease'])
   const held = leaseOf(c, deps)
-  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE }) ?? held.lease
+  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE }) ?? Math.min(held.lease, MAX_LEASE)
   const { progress } = await readMembers(c.req.raw, deps, ['progress'])
+  checkProgress(progress?.text)
   if (!(await held.renew(lease))) throw new Problem(409, 'lease lost')
   if (progress) await held.progress(JsonText.parse(progress.text))
   return jsonResponse(200, JSON.stringify({ left: inSeconds(lease) }))

@@ -1,5 +1,5 @@
 import type { Hono } from 'hono'
-import type { RedisQueue } from '../../queue/index.ts'
+import type { JobPage, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { GatewayEnv, RouteContext } from '../env.ts'
@@ -10,9 +10,15 @@ import { Problem } from '../problem.ts'
 
 /** Jobs that `/status/:queue?with_desc=1` lists at most. */
 const MAX_LISTED = 100
+/** Their characters, unless it is only one. */
+const MAX_LISTED_LENGTH = 1024 * 1024
+/** Jobs that are read at once. */
+const LISTED_STEP = 5
 
 /** Queues that are asked at once for what `/stats/` and `/status/?with_desc=1` tell. */
 const AT_ONCE = 20
+/** Queues that they tell of at most. `size` counts all. */
+const MAX_ASKED = 1_000
 
 /** Whole queues: `/j`, `/control`, `/status`, `/stats`, and `DELETE /q`. */
 export function queueRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
@@ -120,14 +126,31 @@ function getStatus(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const isDescribed = new Query(c, ['with_desc']).flag('with_desc')
   return deps.queues.use(name, async (queue) => {
     const { waiting } = await queue.counts()
-    const listed = isDescribed ? (await queue.jobs('waiting', { limit: MAX_LISTED })).jobs : undefined
+    const listed = isDescribed ? await firstJobs(queue) : undefined
     const text = objectText({
       queue: JSON.stringify(name),
       size: String(waiting),
-      jobs: listed && `[${listed.map(({ payload }) => textOf(payload)).join(',')}]`,
+      jobs: listed && `[${listed.join(',')}]`,
     })
     return jsonResponse(200, text)
   })
+}
+
+/** The texts of the jobs that run next, as many as an answer may have. */
+async function firstJobs(queue: RedisQueue): Promise<string[]> {
+  const texts: string[] = []
+  let length = 0
+  for (let cursor: string | undefined = '0'; cursor !== undefined; ) {
+    const page: JobPage = await queue.jobs('waiting', { limit: LISTED_STEP, cursor })
+    for (const { payload } of page.jobs) {
+      const text = textOf(payload)
+      length += text.length
+      if (texts.length === MAX_LISTED || (texts.length > 0 && length > MAX_LISTED_LENGTH)) return texts
+      texts.push(text)
+    }
+    cursor = page.cursor
+  }
+  return texts
 }
 
 async function getStatuses(c: RouteContext, deps: GatewayDeps): Promise<Response> {
@@ -149,15 +172,16 @@ async function getStatistics(c: RouteContext, deps: GatewayDeps): Promise<Respon
   return jsonResponse(200, JSON.stringify({ queues, size: names.length }))
 }
 
-/** Asks every queue, some at once. */
+/** Asks the queues that were used last, some at once. */
 async function ofEach<T>(
   { queues }: GatewayDeps,
   names: readonly string[],
   ask: (queue: RedisQueue) => Promise<T>,
 ): Promise<T[]> {
   const answers: T[] = []
-  for (let at = 0; at < names.length; at += AT_ONCE) {
-    const some = names.slice(at, at + AT_ONCE)
+  const asked = names.slice(0, MAX_ASKED)
+  for (let at = 0; at < asked.length; at += AT_ONCE) {
+    const some = asked.slice(at, at + AT_ONCE)
     answers.push(...(await Promise.all(some.map((name) => queues.use(name, ask)))))
   }
   return answers

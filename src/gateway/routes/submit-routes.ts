@@ -1,5 +1,5 @@
 import type { Hono } from 'hono'
-import { ConflictError, RemoteError, SoloflightError } from '../../errors.ts'
+import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
@@ -7,7 +7,7 @@ import type { GatewayEnv, RouteContext } from '../env.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
 import { checkedKey, invalid, Query, queueName } from '../http/query.ts'
 import { jsonResponse } from '../http/responses.ts'
-import { waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
 import { Problem, problemOf } from '../problem.ts'
 
 /** Parameters of all routes that submit. */
@@ -57,6 +57,8 @@ async function postJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const { dedupe, options } = dedupeOptions(query, c.req.header('idempotency-key'))
   const wait = waitOf(c, query, deps)
   const abortUnwanted = query.word('abort', ['unwanted']) !== undefined
+  // Nobody would be there to leave.
+  if (abortUnwanted && wait === 0) throw invalid('abort', 'beside `wait`', 'unwanted')
   const submitOptions = { ...commonOptions(query), ...options, abortUnwanted }
   const job = await readJob(c.req.raw, deps)
   const post: Post = { queue, command, job, dedupe, options: submitOptions }
@@ -75,25 +77,24 @@ async function submit(deps: GatewayDeps, queue: RedisQueue, post: Post): Promise
   return jsonResponse(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
 }
 
-/** Answers with the result. The job goes on when the client is gone, or the wait ends: 202 then. */
+/** Answers with the result. The job was accepted then, and goes on when the client is gone, or the wait ends: 202. */
 async function submitAndWait(
   { req }: RouteContext,
   deps: GatewayDeps,
   queue: RedisQueue,
-  { queue: name, command, job, options }: Post,
+  { queue: name, command, job: payload, options }: Post,
   wait: number,
 ): Promise<Response> {
+  const job = await queue.enqueue(command, payload, options)
   try {
     const result: unknown = await whileWanted(req.raw, deps.lifecycle, (signal) =>
-      queue.submit(command, job, { ...options, timeout: wait, signal }),
+      job.result({ timeout: wait, signal }),
     )
     return jsonResponse(200, textOf(result))
   } catch (error) {
-    const { code, key: id } = error instanceof SoloflightError ? error : { code: '', key: undefined }
-    const isPending = code === 'E_TIMEOUT' || code === 'E_ABORTED'
     // A job that is cancelled when nobody waits does not go on.
-    if (!isPending || id === undefined || options.abortUnwanted) throw error
-    return jsonResponse(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
+    if (!waitHasEnded(error) || options.abortUnwanted) throw error
+    return jsonResponse(202, JSON.stringify({ id: job.id }), { location: locationOf(deps, name, job.id) })
   }
 }
 
@@ -101,7 +102,7 @@ function locationOf({ options }: GatewayDeps, queue: string, id: string): string
   return `${options.basePath}/j/${encodeURIComponent(queue)}/${id}`
 }
 
-/** The answer to a submission that failed. A job with another payload is a conflict of its own with an idempotency key. */
+/** The answer to a submission that failed. With an idempotency key, another payload is 422. */
 function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
   if (error instanceof ConflictError) {
     if (dedupe === 'key')
@@ -114,6 +115,9 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
   return problemOf(error)?.withId(error.key)
 }
 
+/** As many as one request takes. */
+const MAX_JOBS = 1_000
+
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
 async function postJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const queue = queueName(c)
@@ -123,6 +127,8 @@ async function postJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const { text } = await readJob(c.req.raw, deps)
   const jobs = elementTexts(memberTexts(text)?.get('jobs') ?? '')
   if (!jobs) throw new Problem(400, 'jobs should be an array of job')
+  if (jobs.length > MAX_JOBS)
+    throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_JOBS} in one post` })
   const bulk = jobs.map((job) => ({ command, payload: parseJson(job), options }))
   const submitted = await deps.queues.use(queue, (opened) => opened.enqueueMany(bulk))
   const answers = submitted.map(({ id, disposition }) => ({ id, disposition }))

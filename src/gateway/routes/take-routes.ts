@@ -1,4 +1,6 @@
 import type { Hono } from 'hono'
+import { UnavailableError } from '../../errors.ts'
+import type { Clock, Timer } from '../../kernel/time.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { GatewayEnv, RouteContext } from '../env.ts'
@@ -11,13 +13,17 @@ import { Problem } from '../problem.ts'
 
 const PARAMETERS = ['command', 'wait', 'lease']
 
-/** Lease of a job that is taken for good, ms: until its answer was sent. */
+/** Lease of a job that is taken for good, ms. It is renewed until its answer was sent. */
 const HAND_OVER_LEASE = 30_000
+/** An answer that a client has not read by then, ms, is not waited for any more. */
+const HAND_OVER_WITHIN = 10 * 60_000
+/** Pause before a job is ended again, ms, if the store has not answered. */
+const RETRY_AFTER = 500
 
 const DEFAULT_BATCH = 10
 const MAX_BATCH = 1_000
 /** Jobs that a batch takes at once. */
-const BATCH_STEP = 50
+const BATCH_STEP = 10
 /** A batch takes no more jobs when it has so many characters. */
 const MAX_BATCH_LENGTH = 8 * 1024 * 1024
 
@@ -52,7 +58,7 @@ function takeJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = { 'x-job-id': job.id, 'x-job-attempt': String(job.attempt) }
     if (lease !== undefined) headers['x-lease'] = leaseHeader(job.token, lease)
-    const handedOver = handOver(c, job.payloadText || 'null', headers)
+    const handedOver = await handOver(c, job.payloadText || 'null', headers)
     return settleLater(deps, name, handedOver, [job], lease === undefined)
   })
 }
@@ -71,7 +77,7 @@ function takeJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
       if (lease === undefined) return job
       return objectText({ id: JSON.stringify(id), lease: JSON.stringify(leaseHeader(token, lease)), job })
     })
-    const handedOver = handOver(c, `[${texts.join(',')}]`, {})
+    const handedOver = await handOver(c, `[${texts.join(',')}]`, {})
     return settleLater(deps, name, handedOver, jobs, lease === undefined)
   })
 }
@@ -138,20 +144,51 @@ async function emptyProblem(queue: RedisQueue, command: string): Promise<Problem
 
 /**
  * Ends the jobs that were taken for good when their answer was sent, and gives all of them back, uncounted, if the client was
- * gone before. If the store does not answer then, their leases end.
+ * gone before. If the store does not answer for as long as a lease, their leases end.
  */
 function settleLater(
-  { lifecycle, queues }: GatewayDeps,
+  { lifecycle, queues, clock }: GatewayDeps,
   name: string,
   { response, sent }: HandOver,
   jobs: readonly TakenJob[],
   forGood: boolean,
 ): Response {
   const settle = async () => {
-    const isSent = await sent
+    const stopRenewing = forGood ? renewAll(jobs, clock) : () => {}
+    const isSent = await sent.finally(stopRenewing)
     if (isSent && !forGood) return
-    await Promise.allSettled(jobs.map((job) => (isSent ? job.complete(undefined) : job.release())))
+    const until = clock.now() + HAND_OVER_LEASE
+    await Promise.all(jobs.map((job) => settleJob(job, isSent, until, clock)))
   }
-  void lifecycle.track(() => queues.use(name, settle))
+  // Once the gateway is closed, their leases end.
+  lifecycle.track(() => queues.use(name, settle)).catch(() => {})
   return response
+}
+
+/** Renews the leases of jobs whose answer is being read. The returned function ends that. */
+function renewAll(jobs: readonly TakenJob[], clock: Clock): () => void {
+  const until = clock.now() + HAND_OVER_WITHIN
+  let timer: Timer
+  const renewLater = () => {
+    timer = clock.after(HAND_OVER_LEASE / 3, () => {
+      for (const job of jobs) job.renew(HAND_OVER_LEASE).catch(() => {})
+      if (clock.now() < until) renewLater()
+    })
+  }
+  renewLater()
+  return () => timer.cancel()
+}
+
+/** Ends a job that was handed over, or gives it back. Tries until the store answers, or the lease is over. Never rejects. */
+async function settleJob(job: TakenJob, isSent: boolean, until: number, clock: Clock): Promise<void> {
+  for (;;) {
+    try {
+      if (isSent) await job.complete(undefined)
+      else await job.release()
+      return
+    } catch (error) {
+      if (!(error instanceof UnavailableError) || clock.now() >= until) return
+      await new Promise<void>((resolve) => clock.after(RETRY_AFTER, resolve))
+    }
+  }
 }

@@ -6,6 +6,9 @@ export interface TokenGrant extends GrantRef {
   lease: number
 }
 
+/** Shortest lease, as of every lock, ms. */
+const MIN_LEASE = 100
+
 /** Inbox and nonce of the owner, attempt, fence, lease, and the key as JSON. */
 const TOKEN = /^([\w-]{22})([\w-]{22})\.(\d{1,16})\.(\d{1,16})\.(\d{1,16})\.(".+")$/s
 
@@ -31,6 +34,7 @@ export function parseToken(
   const [, inbox = '', nonce = '', ...rest] = parts
   const [attempt = 0, fence = 0, lease = 0] = rest.slice(0, 3).map(Number)
   if (![attempt, fence, lease].every(Number.isSafeInteger)) throw invalidToken()
+  if (lease < MIN_LEASE) throw invalidToken()
   return { key: keyOf(rest[3] ?? ''), inbox, nonce, attempt, fence, lease }
 }
 

@@ -244,6 +244,10 @@ export class InMemoryQueueClient implements QueueStore {
     this.#broker.apply((model) => model.resetTotals())
   }
 
+  async countFailure(): Promise<void> {
+    this.#broker.apply((model) => model.countFailure())
+  }
+
   async joinRegister(): Promise<void> {
     this.#broker.joinRegister()
   }

@@ -290,6 +290,8 @@ export interface QueueStore {
   counts(within: number): Promise<Counts>
   totals(within: number): Promise<QueueTotals>
   resetTotals(within: number): Promise<void>
+  /** Counts a failure that no attempt has reported. */
+  countFailure(within: number): Promise<void>
   /** Adds the queue to the register of queues, or notes its use. */
   joinRegister(within: number): Promise<void>
   leaveRegister(within: number): Promise<void>

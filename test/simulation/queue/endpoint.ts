@@ -235,6 +235,10 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#call('totals', () => this.#port.totals(within), within)
   }
 
+  countFailure(within: number): Promise<void> {
+    return this.#call('countFailure', () => this.#port.countFailure(within), within)
+  }
+
   resetTotals(within: number): Promise<void> {
     return this.#call('resetTotals', () => this.#port.resetTotals(within), within)
   }

@@ -24,6 +24,7 @@ type Plain =
   | 'drain'
   | 'totals'
   | 'resetTotals'
+  | 'countFailure'
   | 'commands'
   | 'terminate'
   | 'retry'
@@ -67,6 +68,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     processDue: (...args) => user.processDue(...args),
     totals: (...args) => user.totals(...args),
     resetTotals: (...args) => user.resetTotals(...args),
+    countFailure: (...args) => user.countFailure(...args),
     snapshot: (...args) => user.snapshot(...args),
     readPayload: (...args) => user.readPayload(...args),
     list: (...args) => user.list(...args),

@@ -416,6 +416,10 @@ export class QueueModel {
     }
   }
 
+  countFailure(): void {
+    this.state.totals.failed++
+  }
+
   resetTotals(): void {
     Object.assign(this.state.totals, noTotals())
   }

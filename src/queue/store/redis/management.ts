@@ -127,6 +127,11 @@ export abstract class RedisQueueManagement {
     await connection.call(scripts.resetTotals.with([keys.totals], TOTAL_FIELDS), within)
   }
 
+  async countFailure(within: number): Promise<void> {
+    const { connection, keys, scripts } = this.calls
+    await connection.call(scripts.countFailure.with([keys.totals], []), within)
+  }
+
   joinRegister(within: number): Promise<void> {
     return this.#register.add(this.#queue, within)
   }

@@ -1,7 +1,18 @@
 import { Script } from '../../../../kernel/redis/call.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
-import { COUNTS, DRAIN, LIST, PAUSE, READ, RESET_TOTALS, RESUME, RETRY, SNAPSHOT } from './manage.ts'
+import {
+  COUNT_FAILURE,
+  COUNTS,
+  DRAIN,
+  LIST,
+  PAUSE,
+  READ,
+  RESET_TOTALS,
+  RESUME,
+  RETRY,
+  SNAPSHOT,
+} from './manage.ts'
 import { QUERY_OUTCOMES, SETTLE, TERMINATE } from './outcome.ts'
 import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
 import { SUBMIT } from './submit.ts'
@@ -25,6 +36,7 @@ export interface QueueScripts {
   drain: Script
   read: Script
   resetTotals: Script
+  countFailure: Script
   retry: Script
   pause: Script
   resume: Script
@@ -51,6 +63,7 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
     drain: build(DISPATCH, SETTLE, DRAIN),
     read: new Script(READ),
     resetTotals: new Script(RESET_TOTALS),
+    countFailure: new Script(COUNT_FAILURE),
     retry: build(DISPATCH, RETRY),
     pause: build(PAUSE),
     resume: build(DISPATCH, RESUME),

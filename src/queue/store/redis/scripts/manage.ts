@@ -152,6 +152,17 @@ export const READ: string = /* lua */ `return redis.call(ARGV[1], KEYS[1], unpac
 export const RESET_TOTALS: string = /* lua */ `return redis.call('HDEL', KEYS[1], unpack(ARGV))`
 
 /**
+ * Counts a failure that no attempt has reported.
+ *
+ * KEYS    1 n
+ */
+export const COUNT_FAILURE: string = /* lua */ `
+redis.call('HINCRBY', KEYS[1], 'e', 1)
+redis.call('PEXPIRE', KEYS[1], ${PENDING_JOB_TTL})
+return 1
+`
+
+/**
  * Runs a finished job again.
  *
  * KEYS    at the end the record

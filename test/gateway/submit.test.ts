@@ -1,0 +1,177 @@
+// Jobs are posted: byte for byte, unique or idempotent, and waited for.
+
+import assert from 'node:assert/strict'
+import { type Answer, assertProblem, type GatewayServer, onBothWorlds } from '../support/gateway.ts'
+import { until } from '../support/wait.ts'
+
+const TEXT = '{ "b":1.0, "a":9007199254740993, "a":2, "é":"\\u00e9" }'
+
+function statuses(answers: readonly Answer[]): Record<number, number> {
+  const counted: Record<number, number> = {}
+  for (const { status } of answers) counted[status] = (counted[status] ?? 0) + 1
+  return counted
+}
+
+function idOf({ json }: Answer): string {
+  return (json as { id: string }).id
+}
+
+onBothWorlds('submit - a job and its result pass byte for byte', async (w) => {
+  const { call } = await w.open()
+  const posted = await call('POST', '/q/a%20b%2Fc%3A?ttl=60', { body: TEXT })
+  assert.equal(posted.status, 201)
+  assert.equal(posted.headers.get('location'), `/j/a%20b%2Fc%3A/${idOf(posted)}`)
+  assert.equal(posted.headers.get('cache-control'), 'no-store')
+  const taken = await call('GET', '/q/a%20b%2Fc%3A?lease=30')
+  assert.deepEqual([taken.text, taken.headers.get('x-job-id')], [TEXT, idOf(posted)])
+  const lease = { 'x-lease': taken.headers.get('x-lease') ?? '' }
+  assert.equal((await call('PUT', '/q/a%20b%2Fc%3A', { body: TEXT, headers: lease })).status, 204)
+  const job = await call('GET', posted.headers.get('location') ?? '')
+  assert.ok(job.text.includes(`"result":${TEXT}`), job.text)
+  assert.equal((job.json as { state: string }).state, 'completed')
+})
+
+onBothWorlds('submit - two equal posts are two jobs', async (w) => {
+  const { call } = await w.open()
+  const posts = await Promise.all(Array.from({ length: 5 }, () => call('POST', '/q/foo', { body: '1' })))
+  assert.equal(new Set(posts.map(idOf)).size, 5)
+})
+
+onBothWorlds(
+  'submit - of 150 posts with one uniq over 4 gateways, one is accepted until it is taken',
+  async (w) => {
+    const gateways = await Promise.all(Array.from({ length: 4 }, () => w.open()))
+    const at = (n: number) => gateways[n % 4] as GatewayServer
+    const posts = await Promise.all(
+      Array.from({ length: 150 }, (_, n) => at(n).call('POST', '/q/foo?uniq=k', { body: String(n) })),
+    )
+    assert.deepEqual(statuses(posts), { 201: 1, 409: 149 })
+    const refused = posts.find(({ status }) => status === 409)
+    assertProblem(refused ?? assert.fail(), 409, 'job already exists')
+    assert.equal((await at(0).call('POST', '/q/foo?uniq=other', { body: '1' })).status, 201)
+    const taken = await at(1).call('GET', '/q/foo?lease=60')
+    // It is taken: one more is accepted, and waits.
+    const again = await Promise.all(
+      Array.from({ length: 20 }, (_, n) => at(n).call('POST', '/q/foo?uniq=k', { body: taken.text })),
+    )
+    assert.deepEqual(statuses(again), { 201: 1, 409: 19 })
+    const lease = { 'x-lease': taken.headers.get('x-lease') ?? '' }
+    assert.equal((await at(2).call('PUT', '/q/foo', { body: '"done"', headers: lease })).status, 204)
+    assert.equal((await at(3).call('POST', '/q/foo?uniq=k', { body: '0' })).status, 409)
+    assert.equal((await at(0).call('GET', '/q/foo')).text, '1')
+    assert.equal((await at(0).call('GET', '/q/foo')).text, taken.text)
+  },
+)
+
+onBothWorlds(
+  'submit - a key names one job: the same post is answered with it, another one is refused',
+  async (w) => {
+    const { call } = await w.open()
+    const first = await call('POST', '/q/foo?key=k', { body: '{"n":1}' })
+    const headers = { 'idempotency-key': 'k' }
+    const second = await call('POST', '/q/foo', { body: '{"n":1}', headers })
+    assert.deepEqual([first.status, second.status], [201, 200])
+    assert.equal(idOf(second), idOf(first))
+    assertProblem(
+      await call('POST', '/q/foo', { body: '{"n":2}', headers }),
+      422,
+      'key was used for another job',
+    )
+    assert.equal((await call('GET', '/j/foo')).text.includes('"job_count":1'), true)
+    for (const path of ['/q/foo?key=k&uniq=k', '/q/foo?uniq=', '/q/foo?key=a&key=b', '/q/foo?keey=k'])
+      assertProblem(await call('POST', path, { body: '1' }), 400, 'invalid parameter')
+  },
+)
+
+onBothWorlds(
+  'submit - 50 posts with one Idempotency-Key over 2 gateways run once, and get 50 results',
+  async (w) => {
+    const gateways = await Promise.all([w.open(), w.open()])
+    const queue = w.queue('foo')
+    let runs = 0
+    queue.process('job', async (payload: { n: number }) => ({ n: payload.n + ++runs }), { concurrency: 10 })
+    const headers = { 'idempotency-key': 'once' }
+    const posts = Array.from({ length: 50 }, (_, n) =>
+      gateways[(n % 2) as 0 | 1].call('POST', '/q/foo?wait=20', { body: '{"n":1}', headers }),
+    )
+    const answers = await Promise.all(posts)
+    assert.deepEqual(statuses(answers), { 200: 50 })
+    assert.deepEqual(new Set(answers.map(({ text }) => text)), new Set(['{"n":2}']))
+    assert.equal(runs, 1)
+  },
+)
+
+onBothWorlds(
+  'submit - a post that waits gets the result, the failure, or 202 at the end of its wait',
+  async (w) => {
+    const { call } = await w.open()
+    const queue = w.queue('foo')
+    queue.process('add', ({ a, b }: { a: number; b: number }) => a + b)
+    queue.process('fail', () => {
+      throw Object.assign(new RangeError('too far'), { code: 'E_FAR', limit: 3 })
+    })
+    queue.process('nothing', () => undefined)
+    const sum = await call('POST', '/q/foo?command=add&wait=20', { body: '{"a":1,"b":2}' })
+    assert.deepEqual([sum.status, sum.text], [200, '3'])
+    const preferred = await call('POST', '/q/foo?command=add', {
+      body: '{"a":1,"b":2}',
+      headers: { prefer: 'respond-async, wait=20' },
+    })
+    assert.deepEqual([preferred.status, preferred.text], [200, '3'])
+    const nothing = await call('POST', '/q/foo?command=nothing&wait=20', { body: 'null' })
+    assert.deepEqual([nothing.status, nothing.text], [200, 'null'])
+    const failed = await call('POST', '/q/foo?command=fail&wait=20', { body: '1' })
+    assertProblem(failed, 500, 'remote')
+    const { failure, id, detail } = failed.json as { failure: object; id: string; detail: string }
+    assert.deepEqual(failure, { name: 'RangeError', message: 'too far', code: 'E_FAR', fields: { limit: 3 } })
+    assert.deepEqual([detail, id.length], ['too far', 22])
+    const pending = await call('POST', '/q/foo?command=nobody&wait=50ms', { body: '1' })
+    assert.equal(pending.status, 202)
+    assert.equal(pending.headers.get('location'), `/j/foo/${idOf(pending)}`)
+    const job = await call('GET', pending.headers.get('location') ?? '')
+    assert.equal((job.json as { state: string }).state, 'waiting')
+  },
+)
+
+onBothWorlds(
+  'submit - the job goes on when its client is gone, unless it is to be aborted then',
+  async (w) => {
+    const { call } = await w.open()
+    const queue = w.queue('foo')
+    const leaves = new AbortController()
+    const posts = ['', '&abort=unwanted'].map((abort) =>
+      call('POST', `/q/foo?wait=30${abort}`, { body: '1', signal: leaves.signal }),
+    )
+    await until(async () => (await queue.counts()).waiting === 2, { what: 'both jobs' })
+    leaves.abort()
+    for (const post of posts) await assert.rejects(post)
+    await until(async () => (await queue.counts()).waiting === 1, {
+      what: 'the unwanted job to be cancelled',
+    })
+    assert.equal((await call('GET', '/q/foo')).text, '1')
+    assertProblem(await call('POST', '/q/foo?wait=50ms&abort=unwanted', { body: '1' }), 504, 'timeout')
+  },
+)
+
+onBothWorlds('submit - priority, delay and attempts are those of the job', async (w) => {
+  const { call } = await w.open()
+  await call('POST', '/q/foo', { body: '"plain"' })
+  await call('POST', '/q/foo?priority=10', { body: '"first"' })
+  await call('POST', '/q/foo?delay=1h&attempts=3', { body: '"later"' })
+  assert.equal((await call('GET', '/q/foo')).text, '"first"')
+  assert.equal((await call('GET', '/q/foo')).text, '"plain"')
+  const wrong = [
+    'priority=-1',
+    'priority=1.5',
+    'attempts=0',
+    'delay=400d',
+    'delay=-1',
+    'delay=1e3',
+    'ttl=x',
+    'wait=x',
+  ]
+  for (const parameter of wrong) {
+    const { status } = await call('POST', `/q/foo?${parameter}`, { body: '1' })
+    assert.equal(status, 400, parameter)
+  }
+})
