@@ -8,8 +8,8 @@ const INTERVAL = 10 * 60_000
 const RETRY_AFTER = 10_000
 
 /**
- * Keeps a queue in the register of queues while this queue object uses it. Best effort: `use` never throws, delays nothing,
- * and its command is sent after all others of the tick.
+ * Keeps a queue in the register of queues while this queue object uses it. Best effort: `use` and `keep` never throw and
+ * delay nothing; their command is sent after all others of the tick.
  */
 export class Registration {
   readonly #store: Pick<QueueStore, 'joinRegister' | 'leaveRegister'>
@@ -17,6 +17,8 @@ export class Registration {
   readonly #within: number
   /** By the clock, ms. Uses before it are not told. */
   #nextAt = Number.NEGATIVE_INFINITY
+  /** Whether the queue was taken out and has not been used since. */
+  #hasLeft = false
 
   /** `within`: how long the store may take to answer, ms. */
   constructor(store: Pick<QueueStore, 'joinRegister' | 'leaveRegister'>, clock: Clock, within: number) {
@@ -25,8 +27,15 @@ export class Registration {
     this.#within = within
   }
 
-  /** Called when the queue object submits a job, and while it takes jobs. */
+  /** Called when the queue object submits or takes a job. */
   use(): void {
+    if (this.#hasLeft) this.#nextAt = Number.NEGATIVE_INFINITY
+    this.#hasLeft = false
+    this.keep()
+  }
+
+  /** Called while the queue has a worker: unlike a use, it does not bring the queue back at once after `leave`. */
+  keep(): void {
     const now = this.#clock.now()
     if (now < this.#nextAt) return
     this.#nextAt = now + INTERVAL
@@ -44,6 +53,7 @@ export class Registration {
   /** Takes the queue out of the register, until it is used again. Rejects as the store does. */
   async leave(): Promise<void> {
     await this.#store.leaveRegister(this.#within)
-    this.#nextAt = Number.NEGATIVE_INFINITY
+    this.#nextAt = this.#clock.now() + INTERVAL
+    this.#hasLeft = true
   }
 }

@@ -114,7 +114,7 @@ export class Worker implements WorkerListener {
     // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
     if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
     await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, within)
-    this.#deps.registration.use()
+    this.#deps.registration.keep()
     // The worker was not told of jobs that were delayed before the store knew it.
     this.#hooks.dueIn(0)
   }
