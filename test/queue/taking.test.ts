@@ -41,6 +41,7 @@ function tampered(token: string, change: (parts: unknown[]) => void): string {
 
 onBothStores('take - a job that is ready at once, in order, and none when there is none', async (world) => {
   const queue = world.open()
+  await queue.ready()
   assert.equal(await queue.take('work'), undefined)
   for (const n of [1, 2, 3]) await queue.enqueue('work', n)
   await queue.enqueue('work', 'first', { priority: 1 })
@@ -87,10 +88,11 @@ onBothStores('take - takers get jobs in the order in which they came', async (wo
 })
 
 onBothStores('take - of many jobs at once leaves none behind', async (world) => {
-  const queue = world.open()
+  const queue = world.open({ unavailableAfter: 20_000 })
   await subscribed(queue)
-  const payload = 'x'.repeat(4_000)
-  const count = 600
+  // One step does not assign so many bytes.
+  const payload = 'x'.repeat(15_000)
+  const count = 150
   await queue.enqueueMany(
     Array.from({ length: count }, () => ({ command: 'work', payload, options: { dedupe: false as const } })),
   )
@@ -135,15 +137,26 @@ onBothStores('lease - runs out without a taker, and the job waits for the next',
   assert.equal((await taken(queue.take('work'))).id, job.id)
 })
 
+onBothStores('lease - that is longer than that of the queue runs out as well', async (world) => {
+  const queue = world.open({ lease: 100 })
+  const job = await queue.enqueue('work', 1)
+  const { id } = await taken(queue.take('work', { lease: 600 }))
+  await sleep(300)
+  assert.equal((await queue.status(id))?.state, 'active')
+  const waits = async () => (await queue.status(job.id))?.state === 'waiting'
+  await until(waits, { what: 'the job to be ready again' })
+})
+
 onBothStores('renew - holds the job, and says that it is lost or cancelled', async (world) => {
-  const [queue, other] = [world.open({ lease: 300 }), world.open({ lease: 300 })]
+  const lease = 1000
+  const [queue, other] = [world.open({ lease }), world.open({ lease })]
   await queue.enqueue('work', 1)
-  const job = await taken(queue.take('work', { lease: 300 }))
-  const competing = other.take('work', { wait: 1200 })
+  const job = await taken(queue.take('work', { lease }))
+  const competing = other.take('work', { wait: 1.8 * lease })
   let renewals = 0
-  for (const end = Date.now() + 1000; Date.now() < end; renewals++) {
-    assert.equal(await queue.taken(job.token).renew(300), 'held')
-    await sleep(80)
+  for (const end = Date.now() + 1.5 * lease; Date.now() < end; renewals++) {
+    assert.equal(await queue.taken(job.token).renew(lease), 'held')
+    await sleep(100)
   }
   assert.ok(renewals > 3)
   assert.equal(await competing, undefined)
@@ -442,6 +455,27 @@ test('take - a hundred takers that wait cost few commands', async () => {
   await until(free, { what: 'no slot to be free' })
   const commands = (await monitor.clientCommands()) - before
   assert.ok(commands <= 20, `${commands} commands`)
+})
+
+test('take - takers that come one after the other while no job is ready are announced together', async () => {
+  await using world = await onRedis()
+  const queue = world.open()
+  await subscribed(queue)
+  await using monitor = await Monitor.start(await world.t.client())
+  const before = await monitor.clientCommands()
+  const abort = new AbortController()
+  const takings: Promise<unknown>[] = []
+  const ms = await took(async () => {
+    for (let n = 0; n < 100; n++) {
+      takings.push(rejectionOf(queue.take('work', { wait: LONG, signal: abort.signal })))
+      await queue.counts()
+    }
+  })
+  // Two are those of `counts`. An announcement is followed by a pause of 20 ms.
+  const commands = (await monitor.clientCommands()) - before - 200
+  abort.abort()
+  await Promise.all(takings)
+  assert.ok(commands <= 15 + ms / 15, `${commands} commands in ${ms} ms`)
 })
 
 test('take - jobs that are ready cost about three commands each', async () => {

@@ -61,6 +61,8 @@ export class TakingWorker implements WorkerListener {
   #lastFailure: unknown
   #usedAt: number
   #idleTimer: Timer | undefined
+  /** Runs while deliveries are expected. */
+  #lossTimer: Timer | undefined
   #closed = false
 
   /** `first`: the taker that it is created for. */
@@ -138,7 +140,18 @@ export class TakingWorker implements WorkerListener {
     const arrived = Math.min(this.#early, assigned)
     this.#early -= arrived
     this.#expected = this.#onTheirWay + assigned - arrived
-    if (assigned > arrived) this.#expectedUntil = clock.now() + acceptTimeout(options.lease)
+    if (assigned === arrived) return
+    this.#expectedUntil = clock.now() + acceptTimeout(options.lease)
+    this.#lossTimer ??= clock.after(acceptTimeout(options.lease), this.#checkLoss, true)
+  }
+
+  /** Announces the takers anew that deliveries which were lost were meant for. */
+  readonly #checkLoss = (): void => {
+    const { clock } = this.#context
+    this.#lossTimer = undefined
+    if (this.#onTheirWay > 0)
+      this.#lossTimer = clock.after(this.#expectedUntil - clock.now(), this.#checkLoss, true)
+    else if (this.#expected > 0) this.#announcer.request()
   }
 
   /** Number of deliveries that are on their way, as far as replies tell. Those that take too long are lost. */
@@ -210,7 +223,7 @@ export class TakingWorker implements WorkerListener {
 
   onDelivery(delivery: Delivery): void {
     this.#quietSince = Number.NEGATIVE_INFINITY
-    if (this.#expected > 0) this.#expected--
+    if (this.#onTheirWay > 0) this.#expected--
     else if (this.#underWay > 0) this.#early++
     const [taker] = this.#waiting
     if (taker) this.#waiting.delete(taker)
@@ -281,6 +294,7 @@ export class TakingWorker implements WorkerListener {
   async close(): Promise<void> {
     this.#closed = true
     this.#idleTimer?.cancel()
+    this.#lossTimer?.cancel()
     this.#announcer.stop()
     this.#unlisten()
     for (const taker of this.#waiting) {

@@ -41,8 +41,8 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  *   r           `priority order`                          submit                submit of the next generation
  *   d           when its delay ends                       submit, finish        processDue, terminate
  *   -- the last attempt
- *   o           address of its worker; '' or absent:      assign                settle (''), finish, processDue
- *               none
+ *   o           address of its worker, or of the holder   assign, renew         settle (''), finish, processDue
+ *               that it was given to; '' or absent: none
  *   f           its fence                                 assign                ·
  *   l           '1': its worker has accepted it           renew                 finish, processDue, the next generation
  *   g           its progress                              publishProgress       finish, the next generation
