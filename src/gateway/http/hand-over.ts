@@ -1,5 +1,6 @@
 import { nextTurn } from '../../kernel/time.ts'
 import type { OutgoingResponse, RouteContext } from '../env.ts'
+import { textResponse } from './responses.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -24,7 +25,7 @@ export async function handOver(
   if (isNode) await readPending()
   if (signal.aborted || (isNode && isGone(outgoing)))
     return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
-  if (isNode) return { response: new Response(text, init), sent: finished(outgoing) }
+  if (isNode) return { response: textResponse(text, init), sent: finished(outgoing) }
   return streamed(Buffer.from(text), init, signal)
 }
 
