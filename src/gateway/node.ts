@@ -3,7 +3,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { trustLength } from './body.ts'
 import type { Gateway } from './gateway.ts'
+import { knownText } from './http/responses.ts'
 import { Problem } from './problem.ts'
 
 /** A listener for node:http. */
@@ -18,6 +20,7 @@ export type NodeListener = (request: IncomingMessage, response: ServerResponse) 
 export function toNodeListener(gateway: Gateway): NodeListener {
   return getRequestListener(
     async (request, bindings) => {
+      trustLength(request)
       const response = await gateway.fetch(request, bindings)
       // @ts-expect-error A response of HTTP/2 has the same methods.
       return send(response, bindings.outgoing)
@@ -33,7 +36,8 @@ export function toNodeListener(gateway: Gateway): NodeListener {
 /** Sends an answer at once, unless it is a stream: the adapter waits a turn of the event loop for the end of every body. */
 async function send(response: Response, outgoing: ServerResponse): Promise<Response> {
   if (response.headers.get('content-type') === 'text/event-stream') return response
-  const body = Buffer.from(await response.arrayBuffer())
+  const text = knownText(response)
+  const body = text === undefined ? Buffer.from(await response.arrayBuffer()) : Buffer.from(text)
   if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
   outgoing.writeHead(response.status, {
     ...Object.fromEntries(response.headers),

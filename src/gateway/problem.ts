@@ -1,4 +1,5 @@
 import { RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
+import { textResponse } from './http/responses.ts'
 
 /** What an answer says of a failure beside its status and its text. */
 export interface ProblemOptions {
@@ -47,7 +48,7 @@ export class Problem extends Error {
     const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
     const title = error.charAt(0).toUpperCase() + error.slice(1)
     const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return new Response(JSON.stringify({ type, title, status, detail, id, error, failure }), {
+    return textResponse(JSON.stringify({ type, title, status, detail, id, error, failure }), {
       status,
       headers,
     })

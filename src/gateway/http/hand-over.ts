@@ -1,5 +1,6 @@
 import { nextTurn } from '../../kernel/time.ts'
 import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
+import { textResponse } from './responses.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -24,7 +25,7 @@ export async function handOver(
   if (node) await readPending()
   if (signal.aborted || (node && isGone(node.outgoing, node.socket)))
     return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
-  if (node) return { response: new Response(text, init), sent: finished(node.outgoing, node.socket) }
+  if (node) return { response: textResponse(text, init), sent: finished(node.outgoing, node.socket) }
   return streamed(Buffer.from(text), init, signal)
 }
 
