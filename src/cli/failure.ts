@@ -14,7 +14,8 @@ export class UsageError extends Error {
  */
 export function report(error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error))
-  const line = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
+  const lines = message.replace(/^error: /, '').split('\n')
+  const line = lines.map((each) => each.trim()).join(' ')
   process.stderr.write(`soloflight: ${masked(line)}\n`)
   if (process.env['DEBUG'] && stack !== undefined) process.stderr.write(`${masked(stack)}\n`)
   return error instanceof UsageError ? WRONG_USAGE : FAILED

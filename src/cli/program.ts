@@ -69,7 +69,10 @@ async function runServe(command: Command): Promise<void> {
 function usageError({ code, message }: CommanderError): UsageError {
   if (code === 'commander.help')
     return new UsageError('Expected a command: soloflight serve, or soloflight --help')
-  return new UsageError(message.replace(/^error: /, '').replace(/=[^']*'/, "'"))
+  const text = message.replace(/^error: /, '')
+  const start = text.indexOf('=')
+  const end = text.indexOf("'", start)
+  return new UsageError(start < 0 || end < 0 ? text : text.slice(0, start) + text.slice(end))
 }
 
 async function versionOf(): Promise<string> {

@@ -74,7 +74,8 @@ describe('regular expressions', () => {
   test('take linear time', async () => {
     const files = await filesOf(SOURCES)
     const found = await Promise.all(files.map(expressionsIn))
-    const made = await madeBy(files)
+    // To import the program is to run it.
+    const made = await madeBy(files.filter((file) => !file.endsWith(join('cli', 'main.ts'))))
     // Otherwise an expression that is created later, in a call, would be missed.
     assert.equal(
       made.length,
