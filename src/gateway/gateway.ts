@@ -80,7 +80,7 @@ class HttpGateway implements Gateway {
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
       const response = await this.#answer(request, bindings)
-      // All answers tell of a moment.
+      // A cache must not keep an answer.
       response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
       return response

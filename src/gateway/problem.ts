@@ -61,7 +61,7 @@ const RETRY_AFTER = { 'retry-after': '1' }
 interface Row {
   status: number
   error: string
-  /** Whether the message of the error is written for clients. Others may tell of our side: they are kept back. */
+  /** Whether clients are given the message of the error. Other messages may name addresses and keys of this side. */
   tells?: true
   headers?: Readonly<Record<string, string>>
 }
