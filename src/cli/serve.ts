@@ -2,9 +2,9 @@ import { BlockList, isIPv6 } from 'node:net'
 import type { Gateway, GatewayOptions } from '../gateway/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
-import { FAILED, UsageError } from './failure.ts'
+import { FAILED, report, UsageError } from './failure.ts'
+import { GatewayServer } from './gateway-server.ts'
 import { hostNameOf, type Settings } from './settings.ts'
-import { GatewayServer } from './start.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
 const PEERS = 'hono @hono/node-server zod'
@@ -16,16 +16,16 @@ const SAME_SIGNAL_MS = 100
 
 /** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
 export async function serve(settings: Settings): Promise<void> {
-  const { host, port, redis, grace, basePath = '' } = settings
+  const { host, port, redis, drain, grace, basePath = '' } = settings
   checkAddress(settings)
   const stopped = stopSignal()
   const { createGateway, toNodeListener } = await loadGateway()
   const gateway = created(() => createGateway(gatewayOptions(settings)))
-  const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port })
+  const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port }, report)
   const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
   process.stdout.write(`soloflight serves ${server.url}${basePath}, ${place}\n`)
   await stopped
-  await server.close(grace)
+  await server.close({ drain, grace })
 }
 
 /** Only this machine reaches a loopback address. @throws UsageError */
@@ -51,7 +51,8 @@ async function loadGateway(): Promise<GatewayModules> {
     return { ...gateway, ...node }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    const isMissing = code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|zod|@hono\/node-server)'/.test(message)
+    const isMissing =
+      code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|zod|@hono\/node-server)'/.test(message)
     if (!isMissing) throw error
     throw new UsageError(`\`soloflight serve\` needs three more packages: npm install ${PEERS}`)
   }
