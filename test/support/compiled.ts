@@ -1,14 +1,12 @@
 import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { dirname, join, relative } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { build, type Plugin } from 'esbuild'
+import { COMPILED, outputOf, ROOT } from './compiled-output.ts'
 import { temporaryFolder } from './lifeline.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-/** Names the folder that {@link compileAll} wrote, to the processes that it is for. */
-export const COMPILED = 'SOLOFLIGHT_COMPILED'
 const compiling = new Map<string, Promise<string>>()
 
 /**
@@ -89,11 +87,6 @@ function inPlaceOf(name: string, path: string): Plugin {
       onResolve({ filter: new RegExp(`^${name}$`) }, () => ({ path, external: true }))
     },
   }
-}
-
-/** The JavaScript that {@link compileAll} made of a file. */
-export function outputOf(file: string, folder: string): string {
-  return join(folder, relative(ROOT, file).replace(/\.ts$/, '.mjs'))
 }
 
 const URL_OF_SOURCE = '__urlOfSource'
