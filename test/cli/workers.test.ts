@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Cli } from '../support/cli.ts'
+import { ROOT } from '../support/compiled-output.ts'
 import { temporaryFolder } from '../support/lifeline.ts'
-import { ROOT } from '../support/packed.ts'
 
 /** Each worker of the examples, by the command that runs it. */
 const WORKERS = {
