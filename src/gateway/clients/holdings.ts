@@ -102,7 +102,7 @@ export class Holdings {
       if (until <= now) this.#jobs.delete(name)
       else
         yield {
-          ...{ kind: 'job', prefix, queue, command, id, fence, worker } as const,
+          ...({ kind: 'job', prefix, queue, command, id, fence, worker } as const),
           ...{ age: now - since, left: until - now },
         }
     }

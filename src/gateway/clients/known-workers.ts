@@ -114,7 +114,16 @@ export class KnownWorkers {
   *census(prefix: string): Generator<ClientCensusItem> {
     const now = this.#clock.now()
     this.#sweep(now)
-    for (const { queue, command, id, processed, failed, waiting, startedAt, seenAt } of this.#workers.values()) {
+    for (const {
+      queue,
+      command,
+      id,
+      processed,
+      failed,
+      waiting,
+      startedAt,
+      seenAt,
+    } of this.#workers.values()) {
       const silent = waiting > 0 ? 0 : now - seenAt
       const counts = { processed, failed, waiting }
       yield { kind: 'worker', prefix, queue, command, id, ...counts, age: now - startedAt, silent }

@@ -31,7 +31,7 @@ const LOCKER_ITEM: z.ZodType<LockerCensusItem> = z.object({
   mode: z.enum(['shared', 'local', 'bypass']).exactOptional(),
   leaseLeft: count.exactOptional(),
   lease: count.exactOptional(),
-  progress: z.unknown(),
+  progress: z.unknown().optional(),
 })
 
 /** What a gateway knows of its clients. */
@@ -88,7 +88,15 @@ const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
   }),
   z.object({ kind: z.literal('gone'), prefix: text, queue: text, id: text, age: count }),
   z.object({
-    ...{ ...ofCommand, kind: z.literal('job'), id: text, fence: count, worker: text, age: count, left: count },
+    ...{
+      ...ofCommand,
+      kind: z.literal('job'),
+      id: text,
+      fence: count,
+      worker: text,
+      age: count,
+      left: count,
+    },
   }),
   z.object({
     ...{ kind: z.literal('key'), prefix: text, key: text, record: text, fence: count },
