@@ -16,6 +16,7 @@ import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
+import { RecentTellings } from './overview/recent-tellings.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -151,6 +152,7 @@ function createDeps(
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
     clients: new Clients(census.queue, clock, prefix),
+    recent: new RecentTellings(facts, clock),
     snapshots: new Snapshots(() => reader.read(), clock),
   }
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '../../kernel/time.ts'
+import { masked } from '../../secrets.ts'
 import type { ClientCensusItem } from '../overview/census-items.ts'
 
 /** Jobs and keys that one gateway knows to be held by its clients, each. Beyond it those that it heard of first are left out. */
@@ -19,11 +20,7 @@ interface HeldJob extends Held {
   readonly worker: string
 }
 
-interface HeldKey extends Held {
-  readonly key: string
-  readonly record: string
-  readonly fence: number
-}
+interface HeldKey extends Held, Omit<KeyLease, 'lease'> {}
 
 /** A job that was taken for a lease. */
 export interface JobLease {
@@ -39,13 +36,17 @@ export interface JobLease {
 
 /** A lease of a key that is held by its token. */
 export interface KeyLease {
-  /** As it is shown. */
   readonly key: string
   readonly record: string
   readonly fence: number
   /** ms */
   readonly lease: number
+  /** As it was shown last. */
+  readonly progress: unknown
 }
+
+/** Longest progress that is kept, as JSON. */
+const MAX_PROGRESS = 1_024
 
 /**
  * What clients hold, as far as this gateway has granted or renewed it. No process works on it that would tell so in a census.
@@ -75,14 +76,17 @@ export class Holdings {
     this.#jobs.delete(jobName(queue, id, fence))
   }
 
-  /** A key was granted, or its lease renewed. */
-  holdsKey(key: KeyLease): void {
-    const known = this.#keys.get(key.record)
+  /** A key was granted, or its lease renewed, perhaps with progress. */
+  holdsKey(key: Omit<KeyLease, 'progress'>, progress?: string): void {
+    const found = this.#keys.get(key.record)
+    const known = found?.fence === key.fence ? found : undefined
     const { since, ...times } = this.#times(key.lease)
+    const isShown = progress !== undefined && progress.length <= MAX_PROGRESS
     put(this.#keys, key.record, {
       ...key,
       ...times,
-      since: known?.fence === key.fence ? known.since : since,
+      since: known?.since ?? since,
+      progress: isShown ? (JSON.parse(progress) as unknown) : known?.progress,
     })
   }
 
@@ -95,7 +99,7 @@ export class Holdings {
     return { since: now, lease, until: now + lease }
   }
 
-  /** What this gateway answers to a census. `filter`: the key or the id of the job that is asked for. */
+  /** What this gateway answers to a census: keys without credentials. */
   *census(prefix: string): Generator<ClientCensusItem> {
     const now = this.#clock.now()
     for (const [name, { queue, command, id, fence, worker, since, until }] of this.#jobs) {
@@ -106,12 +110,21 @@ export class Holdings {
           ...{ age: now - since, left: until - now },
         }
     }
-    for (const [record, { key, fence, since, until, lease }] of this.#keys) {
+    for (const [record, { key, fence, since, until, lease, progress }] of this.#keys) {
       if (until <= now) this.#keys.delete(record)
       else
         yield {
           kind: 'key',
-          ...{ prefix, key, record, fence, lease, age: now - since, left: until - now },
+          ...{
+            prefix,
+            key: masked(key),
+            record,
+            fence,
+            lease,
+            age: now - since,
+            left: until - now,
+            progress,
+          },
         }
     }
   }

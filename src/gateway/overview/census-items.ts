@@ -78,6 +78,7 @@ export type ClientCensusItem = { readonly prefix: string } & (
       readonly age: number
       readonly left: number
       readonly lease: number
+      readonly progress?: unknown
     }
 )
 
@@ -100,7 +101,7 @@ const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
   }),
   z.object({
     ...{ kind: z.literal('key'), prefix: text, key: text, record: text, fence: count },
-    ...{ age: count, left: count, lease: count },
+    ...{ age: count, left: count, lease: count, progress: z.unknown().optional() },
   }),
 ])
 

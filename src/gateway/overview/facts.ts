@@ -1,11 +1,12 @@
 import type { CensusMember } from '../../kernel/census.ts'
 import { recordKey } from '../../kernel/keys.ts'
-import type { Locker } from '../../locker/index.ts'
+import type { Locker, Peek } from '../../locker/index.ts'
 import { leaseOf } from '../../locker/internal.ts'
 import type { QueueLoad } from '../../queue/internal.ts'
 import type { Queues } from '../queues.ts'
 import { askAll, type Layer, type Tellings } from './census-items.ts'
-import { addStored, type KeyFacts, keyFacts } from './key-views.ts'
+import { addStored, type KeyFacts, keyFacts, keyView } from './key-views.ts'
+import type { KeyView } from './overview.ts'
 
 /** Where the layers of a gateway answer: on Redis one connection for all, embedded the store of each. */
 export type CensusPlaces = Readonly<Record<Exclude<Layer, 'gateway'>, CensusMember>>
@@ -75,4 +76,17 @@ export async function keysOf(
     }),
   )
   return { keys, complete: told.complete && clients.complete }
+}
+
+/** One key that is held or awaited, if it is. `lock`: what the store has of it, which decides who holds it. */
+export async function keyViewOf(
+  sources: FactSources,
+  key: string,
+  lock: Peek['lock'],
+): Promise<KeyView | undefined> {
+  const clients = await tellingsOf(sources, 'gateway')
+  const isHeld = ({ item }: Tellings<'gateway'>['told'][number]) =>
+    item.kind === 'key' && item.fence === lock?.fence
+  const { keys } = await keysOf(sources, { ...clients, told: clients.told.filter(isHeld) }, key)
+  return keys[0] && keyView(keys[0])
 }

@@ -11,12 +11,14 @@ export interface KeyFacts {
   readonly record: string
   holder: KeyHolder
   fence: number
-  /** How long it has been held; while no holder is known, how long the first has waited. */
+  /** How long it has been held. */
   age: number
   left: number | undefined
   lease: number | undefined
   progress: unknown
   readonly waiting: (ProcessView & { readonly waiters: number })[]
+  /** The highest fence whose outcome is waited for; how long the first has waited. */
+  awaited: { readonly fence: number; readonly age: number }
 }
 
 const NONE: KeyHolder = { kind: 'none' }
@@ -36,23 +38,39 @@ export function keyFacts(
     const known = found.get(record)
     if (known) return known
     const unknown = { holder: NONE, fence: 0, age: 0, left: undefined, lease: undefined, progress: undefined }
-    const facts: KeyFacts = { key, record, ...unknown, waiting: [] }
+    const facts: KeyFacts = { key, record, ...unknown, waiting: [], awaited: { fence: 0, age: 0 } }
     found.set(record, facts)
     return facts
   }
   for (const telling of gateway.told) {
     const { item } = telling
     if (item.kind !== 'key' || !isOurs(item.record)) continue
-    const { fence, age, left, lease } = item
+    const { fence, age, left, lease, progress } = item
     const facts = factsOf(item.key, item.record)
     if (fence < facts.fence) continue
-    Object.assign(facts, { holder: { kind: 'client', process: processOf(telling) }, fence, age, left, lease })
+    Object.assign(facts, {
+      holder: { kind: 'client', process: processOf(telling) },
+      fence,
+      age,
+      left,
+      lease,
+      progress,
+    })
   }
   for (const telling of locker.told) {
     if (!isOurs(telling.item.record)) continue
     addFlight(factsOf(telling.item.key, telling.item.record), telling)
   }
+  for (const facts of found.values()) dropSuperseded(facts)
   return [...found.values()]
+}
+
+/** Whoever holds a fence below that which is waited for has lost its lease to another. */
+function dropSuperseded(facts: KeyFacts): void {
+  const { holder, fence, awaited } = facts
+  if (holder.kind === 'alone' || (holder.kind !== 'none' && fence >= awaited.fence)) return
+  const unknown = { left: undefined, lease: undefined, progress: undefined }
+  Object.assign(facts, { holder: NONE, ...awaited, ...unknown })
 }
 
 /** Adds what one process has told of a key. The holder is that of the highest fence. */
@@ -62,17 +80,15 @@ function addFlight(facts: KeyFacts, telling: Tellings<'locker'>['told'][number])
   const process = processOf(telling)
   if (item.state === 'held') {
     const isAlone = item.mode !== undefined && item.mode !== 'shared'
-    // A work of that process alone says nothing about who has the lease.
     if (waiters > 0) facts.waiting.push({ ...process, waiters })
+    // A work of that process alone says nothing about who has the lease.
     if (facts.holder.kind !== 'none' && (isAlone || fence <= facts.fence)) return
     const held = { age, left: item.leaseLeft, lease: item.lease, progress: item.progress }
     Object.assign(facts, { holder: { kind: isAlone ? 'alone' : 'process', process }, fence, ...held })
     return
   }
   facts.waiting.push({ ...process, waiters })
-  if (facts.holder.kind !== 'none') return
-  facts.age = Math.max(facts.age, age)
-  facts.fence = Math.max(facts.fence, fence)
+  facts.awaited = { fence: Math.max(facts.awaited.fence, fence), age: Math.max(facts.awaited.age, age) }
 }
 
 /** Adds what the store has of a key whose holder has not answered. */

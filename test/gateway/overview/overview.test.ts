@@ -44,14 +44,20 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
   await queue.enqueue('send', 2)
   await queue.enqueue('render', 'x')
   await queue.enqueue('send', 3, { delay: 100_000 })
-  const overview = await overviewWhen(server, ({ queues, workers }) => queues.length > 0 && workers.length > 0)
+  const overview = await overviewWhen(
+    server,
+    ({ queues, workers }) => queues.length > 0 && workers.length > 0,
+  )
   assert.equal(overview.store.kind, w.kind)
   assert.equal(overview.store.reachable, true)
   assert.equal(overview.complete, true)
   assert.equal(overview.queueCount, 1)
   const mail = queueOf(overview, 'mail')
   const { waiting, delayed, running: active, failed, paused, totals } = mail
-  assert.deepEqual({ waiting, delayed, active, failed, paused }, { waiting: 2, delayed: 1, active: 1, failed: 0, paused: false })
+  assert.deepEqual(
+    { waiting, delayed, active, failed, paused },
+    { waiting: 2, delayed: 1, active: 1, failed: 0, paused: false },
+  )
   assert.deepEqual(totals, { submitted: 4, completed: 0, failed: 0 })
   assert.equal(mail.why, 'The only place of its worker is taken.')
   const common = { failed: 0, paused: false }
@@ -84,7 +90,10 @@ onBothWorlds('overview - keys that are held and awaited', async (w) => {
   assert.equal(keys.length, 1)
   assert.equal(keys[0]?.key, 'report')
   assert.match(keys[0]?.why ?? '', /^Key `report` is held by /)
-  await server.call('PUT', '/locks/report', { body: '1', headers: { 'x-lease': claim.headers.get('x-lease') ?? '' } })
+  await server.call('PUT', '/locks/report', {
+    body: '1',
+    headers: { 'x-lease': claim.headers.get('x-lease') ?? '' },
+  })
   assert.equal((await waiting).text, '{"status":"done","result":1}')
   void Locker
 })
