@@ -2,6 +2,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Lifecycle } from './lifecycle.ts'
+import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { Queues } from './queues.ts'
 
@@ -11,6 +12,7 @@ export interface GatewayDeps {
   readonly clock: Clock
   readonly queues: Queues
   readonly locker: Locker
+  readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
 }

@@ -11,6 +11,7 @@ import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -102,9 +103,10 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker } = this.#deps
+    const { lifecycle, queues, locker, messaging } = this.#deps
     await lifecycle.end(grace, END_WITHIN)
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -135,6 +137,9 @@ function createDeps(
     clock,
     queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
     locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, clock, prefix, maxMessage: maxBody },
+    }),
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
   }
