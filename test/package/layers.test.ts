@@ -21,7 +21,7 @@ const BELOW: Record<string, readonly string[]> = {
   queue: ['secrets', 'errors', 'kernel', 'locker'],
   services: ['secrets', 'errors', 'kernel', 'locker'],
   bus: ['secrets', 'errors', 'kernel', 'locker', 'services'],
-  gateway: ['secrets', 'errors', 'kernel', 'locker', 'queue'],
+  gateway: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus'],
   cli: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus', 'gateway'],
   index: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus'],
 }
