@@ -32,10 +32,11 @@ export interface Gateway extends AsyncDisposable {
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
+   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
+   * Never rejects. @throws TypeError
    */
-  close(options?: { grace?: number | undefined }): Promise<void>
+  close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
 
 /** How long `close` lets requests wait by default, ms. */
@@ -102,15 +103,22 @@ class HttpGateway implements Gateway {
     return this.#deps.locker.ready()
   }
 
-  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+  close({
+    drain = 0,
+    grace = DEFAULT_GRACE,
+  }: {
+    drain?: number | undefined
+    grace?: number | undefined
+  } = {}): Promise<void> {
+    checkTimeout('drain', drain)
     checkTimeout('grace', grace)
-    this.#closing ??= this.#close(grace)
+    this.#closing ??= this.#close(drain, grace)
     return this.#closing
   }
 
-  async #close(grace: number): Promise<void> {
+  async #close(drain: number, grace: number): Promise<void> {
     const { lifecycle, queues, locker, clients, messaging } = this.#deps
-    await lifecycle.end(grace, END_WITHIN)
+    await lifecycle.end(drain, grace, END_WITHIN)
     clients.close()
     await queues.close()
     await messaging.close()
