@@ -1,6 +1,7 @@
 import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
+import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { Queues } from './queues.ts'
@@ -13,4 +14,6 @@ export interface GatewayDeps {
   readonly locker: Locker
   readonly access: Access
   readonly lifecycle: Lifecycle
+  /** Answers of server-sent events are made by `eventStream`. */
+  readonly streams: EventStreams
 }

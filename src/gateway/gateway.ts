@@ -10,6 +10,7 @@ import { Access } from './access.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
@@ -26,7 +27,7 @@ export interface Gateway extends AsyncDisposable {
   ready(): Promise<void>
   /**
    * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * those that wait are answered, and its queues are closed. Event streams are ended at once. Never rejects. @throws TypeError
    */
   close(options?: { grace?: number | undefined }): Promise<void>
 }
@@ -102,7 +103,9 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker } = this.#deps
+    const { lifecycle, streams, queues, locker } = this.#deps
+    // Not at the end of the grace, which they would use up.
+    streams.close()
     await lifecycle.end(grace, END_WITHIN)
     await queues.close()
     await locker.close()
@@ -129,6 +132,7 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
   const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
   return {
     options,
@@ -136,7 +140,8 @@ function createDeps(
     queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
     locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
+    lifecycle,
+    streams: new EventStreams(options, clock, lifecycle),
   }
 }
 

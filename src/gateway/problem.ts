@@ -42,16 +42,18 @@ export class Problem extends Error {
     return new Problem(status, error, { detail, id, failure, headers, cause })
   }
 
-  /** The answer to the client. */
-  toResponse(): Response {
+  /** The problem as JSON. */
+  toText(): string {
     const { status, error, detail, id, failure } = this
     const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
     const title = error.charAt(0).toUpperCase() + error.slice(1)
+    return JSON.stringify({ type, title, status, detail, id, error, failure })
+  }
+
+  /** The answer to the client. */
+  toResponse(): Response {
     const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return textResponse(JSON.stringify({ type, title, status, detail, id, error, failure }), {
-      status,
-      headers,
-    })
+    return textResponse(this.toText(), { status: this.status, headers })
   }
 }
 
