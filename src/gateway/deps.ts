@@ -2,6 +2,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
+import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
@@ -24,4 +25,6 @@ export interface GatewayDeps {
   readonly facts: FactSources
   readonly recent: RecentTellings
   readonly snapshots: Snapshots
+  /** Answers of server-sent events are made by `eventStream`. */
+  readonly streams: EventStreams
 }

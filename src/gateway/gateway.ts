@@ -13,6 +13,7 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
@@ -34,7 +35,7 @@ export interface Gateway extends AsyncDisposable {
   /**
    * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
    * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
-   * Never rejects. @throws TypeError
+   * Event streams are ended when the drain is over. Never rejects. @throws TypeError
    */
   close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
@@ -117,8 +118,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(drain: number, grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients, messaging } = this.#deps
-    await lifecycle.end(drain, grace, END_WITHIN)
+    const { lifecycle, streams, queues, locker, clients, messaging } = this.#deps
+    await lifecycle.drain(drain)
+    // Not at the end of the grace, which they would use up.
+    streams.close()
+    await lifecycle.end(grace, END_WITHIN)
     clients.close()
     await queues.close()
     await messaging.close()
@@ -158,6 +162,7 @@ function createDeps(
   }
   const facts = { queues, locker, census, prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
+  const lifecycle = new Lifecycle(clock)
   return {
     ...{ options, clock, queues, locker, facts },
     messaging: new Messaging({
@@ -165,7 +170,8 @@ function createDeps(
       maxMessage: maxBody,
     }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
+    lifecycle,
+    streams: new EventStreams(options, clock, lifecycle),
     clients: new Clients(census.queue, clock, prefix),
     recent: new RecentTellings(facts, clock),
     snapshots: new Snapshots(() => reader.read(), clock),
