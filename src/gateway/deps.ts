@@ -5,7 +5,6 @@ import type { Clients } from './clients/clients.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
-import type { RecentTellings } from './overview/recent-tellings.ts'
 import type { Snapshots } from './overview/snapshots.ts'
 import type { Queues } from './queues.ts'
 
@@ -20,6 +19,5 @@ export interface GatewayDeps {
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
-  readonly recent: RecentTellings
   readonly snapshots: Snapshots
 }

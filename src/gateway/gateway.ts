@@ -1,5 +1,4 @@
 import { Hono } from 'hono'
-import { LocalCensus } from '../kernel/census.ts'
 import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
@@ -16,7 +15,7 @@ import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
-import { RecentTellings } from './overview/recent-tellings.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -140,19 +139,15 @@ function createDeps(
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = {
-    queue: connection ?? memory.census,
-    locker: connection ?? lockerStore.census,
-    services: connection ?? new LocalCensus(),
-  }
-  const facts = { queues, locker, census, prefix }
+  const census = connection ?? memory.census
+  const answers = new RecentAnswers([census, connection ?? lockerStore.census], clock)
+  const facts = { queues, locker, answers, prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
-    clients: new Clients(census.queue, clock, prefix),
-    recent: new RecentTellings(facts, clock),
+    clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
   }
 }

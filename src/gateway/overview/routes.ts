@@ -1,8 +1,9 @@
 import { jsonResponse } from '../http/responses.ts'
 import { type Route, route } from '../routes/route.ts'
-import { keysOf, tellingsOf } from './facts.ts'
+import { keysOf } from './facts.ts'
 import { keyView } from './key-views.ts'
 import { MAX_KEYS } from './reader.ts'
+import { RECENT } from './recent-answers.ts'
 
 /** Who waits on what. */
 export const OVERVIEW_ROUTES: readonly Route[] = [
@@ -23,9 +24,13 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     summary: 'The keys that are held or awaited, by which processes, and why.',
     answers: { 200: '`{ keys, complete }`.' },
     async handle(_c, { facts }) {
-      const { keys, complete } = await keysOf(facts, await tellingsOf(facts, 'gateway'))
+      const answers = await facts.answers.notOlderThan(RECENT)
+      const keys = await keysOf(facts, answers)
       const shown = keys.slice(0, MAX_KEYS).map(keyView)
-      return jsonResponse(200, JSON.stringify({ keys: shown, complete: complete && keys.length <= MAX_KEYS }))
+      return jsonResponse(
+        200,
+        JSON.stringify({ keys: shown, complete: answers.complete && keys.length <= MAX_KEYS }),
+      )
     },
   }),
 ]
