@@ -7,12 +7,14 @@ import { systemClock } from '../kernel/time.ts'
 import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
 import { listQueues } from '../queue/internal.ts'
+import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
 import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
 import { RecentAnswers } from './overview/recent-answers.ts'
@@ -107,10 +109,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients } = this.#deps
+    const { lifecycle, queues, locker, clients, messaging } = this.#deps
     await lifecycle.end(grace, END_WITHIN)
     clients.close()
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -137,14 +140,19 @@ function createDeps(
   void openQueue('gateway').close({ grace: 0 })
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
   const census = connection ?? memory.census
-  const answers = new RecentAnswers([census, connection ?? lockerStore.census], clock)
-  const facts = { queues, locker, answers, prefix }
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
+      maxMessage: maxBody,
+    }),
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
     clients: new Clients(census, clock, prefix),
