@@ -2,6 +2,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
+import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
@@ -22,4 +23,6 @@ export interface GatewayDeps {
   readonly clients: Clients
   readonly facts: FactSources
   readonly snapshots: Snapshots
+  /** Answers of server-sent events are made by `eventStream`. */
+  readonly streams: EventStreams
 }

@@ -13,6 +13,7 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
@@ -33,7 +34,7 @@ export interface Gateway extends AsyncDisposable {
   ready(): Promise<void>
   /**
    * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * those that wait are answered, and its queues are closed. Event streams are ended at once. Never rejects. @throws TypeError
    */
   close(options?: { grace?: number | undefined }): Promise<void>
 }
@@ -109,7 +110,9 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients, messaging } = this.#deps
+    const { lifecycle, streams, queues, locker, clients, messaging } = this.#deps
+    // Not at the end of the grace, which they would use up.
+    streams.close()
     await lifecycle.end(grace, END_WITHIN)
     clients.close()
     await queues.close()
@@ -138,6 +141,7 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
@@ -154,7 +158,8 @@ function createDeps(
       maxMessage: maxBody,
     }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
+    lifecycle,
+    streams: new EventStreams(options, clock, lifecycle),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
   }

@@ -73,9 +73,21 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
+  /** How often an event stream gets a comment that keeps its connection alive. @default 15_000 */
+  heartbeat?: number | undefined
+  /** Most event streams that may be open at once. @default 10_000 */
+  maxStreams?: number | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted =
+  | 'prefix'
+  | 'hosts'
+  | 'basePath'
+  | 'maxBody'
+  | 'bodyTimeout'
+  | 'maxWait'
+  | 'heartbeat'
+  | 'maxStreams'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -117,6 +129,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
+  heartbeat: [durationFrom(100), 15_000],
+  maxStreams: [integerUpTo(1_000_000), 10_000],
 }
 
 /** Defaults of the options of a gateway. */

@@ -184,6 +184,8 @@ test('access - options that are wrong are refused, and no token is shown', () =>
     [{ basePath: '/jobs/' }, /basePath/],
     [{ maxBody: 0 }, /maxBody/],
     [{ maxWait: Number.POSITIVE_INFINITY }, /maxWait/],
+    [{ heartbeat: 0 }, /heartbeat/],
+    [{ maxStreams: 0 }, /maxStreams/],
     [{ maxWaits: 1 } as GatewayOptions, /did you mean `maxWait`/],
     [{ queueOptions: { leese: 1 } as object }, /did you mean `lease`/],
   ]

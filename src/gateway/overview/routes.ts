@@ -1,3 +1,4 @@
+import { eventStream } from '../http/event-stream.ts'
 import { jsonResponse } from '../http/responses.ts'
 import { type Route, route } from '../routes/route.ts'
 import { keysOf } from './facts.ts'
@@ -14,7 +15,21 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     effect: 'reads',
     summary: 'All queues, workers, keys and services at this moment, and why each of them waits.',
     answers: { 200: 'The overview. While Redis is away, its lists are those that were read last.' },
-    handle: async (_c, { snapshots }) => jsonResponse(200, JSON.stringify(await snapshots.current())),
+    handle: async (_c, { snapshots }) => jsonResponse(200, await snapshots.current()),
+  }),
+  route({
+    method: 'GET',
+    path: '/overview/events',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The overview as server-sent events, one in a second.',
+    answers: { 200: 'Events without a name: each is an overview.' },
+    handle: (c, deps) =>
+      eventStream(c, deps, async (stream) => {
+        const stop = deps.snapshots.watch((frame) => stream.send(frame))
+        await stream.ended
+        stop()
+      }),
   }),
   route({
     method: 'GET',
