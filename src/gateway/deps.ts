@@ -7,7 +7,6 @@ import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
-import type { RecentTellings } from './overview/recent-tellings.ts'
 import type { Snapshots } from './overview/snapshots.ts'
 import type { Queues } from './queues.ts'
 
@@ -23,7 +22,6 @@ export interface GatewayDeps {
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
-  readonly recent: RecentTellings
   readonly snapshots: Snapshots
   /** Answers of server-sent events are made by `eventStream`. */
   readonly streams: EventStreams

@@ -18,7 +18,7 @@ import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
-import { RecentTellings } from './overview/recent-tellings.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -150,19 +150,16 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = {
-    queue: connection ?? memory.census,
-    locker: connection ?? lockerStore.census,
-    services: connection ?? servicesStore.census,
-  }
-  const facts = { queues, locker, census, prefix }
+  const census = connection ?? memory.census
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
-  const lifecycle = new Lifecycle(clock)
   return {
     ...{ options, clock, queues, locker, facts },
     messaging: new Messaging({
@@ -172,8 +169,7 @@ function createDeps(
     access: new Access(options),
     lifecycle,
     streams: new EventStreams(options, clock, lifecycle),
-    clients: new Clients(census.queue, clock, prefix),
-    recent: new RecentTellings(facts, clock),
+    clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
   }
 }

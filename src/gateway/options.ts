@@ -35,6 +35,8 @@ export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
+  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  name?: string | undefined
 }
 
 /** Options of a gateway. Durations are in ms. */
@@ -98,6 +100,7 @@ export interface ResolvedGatewayOptions extends GatewayDefaults {
 const ACCESS_TOKEN: OptionTable<AccessToken> = {
   token: [checkToken, REQUIRED],
   scopes: [listOf(oneOf(SCOPES)), REQUIRED],
+  name: [textLike(/^[^\p{C}]{1,100}$/u, '1 to 100 characters')],
 }
 
 /** One segment of a path or more. */
