@@ -5,7 +5,7 @@ import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
 import { Locker } from '../locker/index.ts'
-import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
 import { Access } from './access.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
@@ -13,6 +13,7 @@ import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
+import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
 
@@ -26,7 +27,8 @@ export interface Gateway extends AsyncDisposable {
   ready(): Promise<void>
   /**
    * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * those that wait are answered, and its queues are closed. Its push workers take no more jobs; after `grace` ms they end their
+   * requests and give the jobs back. Never rejects. @throws TypeError
    */
   close(options?: { grace?: number | undefined }): Promise<void>
 }
@@ -55,6 +57,7 @@ export function createGateway(options: GatewayOptions = {}): Gateway {
 
 class HttpGateway implements Gateway {
   readonly #deps: GatewayDeps
+  readonly #pushWorkers: PushWorkers
   readonly #app: Hono<GatewayEnv>
   readonly #release: () => Promise<void>
   #closing: Promise<void> | undefined
@@ -64,7 +67,9 @@ class HttpGateway implements Gateway {
     const link = connectionFor(given, 'Gateway')
     this.#release = link?.release ?? (async () => {})
     try {
-      this.#deps = createDeps(given, options, link?.connection)
+      const { deps, pushWorkers } = openParts(given, options, link?.connection)
+      this.#deps = deps
+      this.#pushWorkers = pushWorkers
       this.#app = createApp(this.#deps)
     } catch (error) {
       void this.#release()
@@ -103,7 +108,7 @@ class HttpGateway implements Gateway {
 
   async #close(grace: number): Promise<void> {
     const { lifecycle, queues, locker } = this.#deps
-    await lifecycle.end(grace, END_WITHIN)
+    await Promise.all([lifecycle.end(grace, END_WITHIN), this.#pushWorkers.close(grace)])
     await queues.close()
     await locker.close()
     await this.#release()
@@ -114,23 +119,23 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what the routes use. @throws TypeError if an option of its queues or of its locker is invalid. */
-function createDeps(
+/** Opens what a gateway uses. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
+function openParts(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
   connection: Connection | undefined,
-): GatewayDeps {
+): { deps: GatewayDeps; pushWorkers: PushWorkers } {
   const { prefix, maxBody } = options
   const codec = jsonTextCodec
   const clock = connection?.clock ?? given.clock ?? systemClock
   const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
   const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
   const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
-  const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+  const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
-  return {
+  const deps = {
     options,
     clock,
     queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
@@ -138,6 +143,7 @@ function createDeps(
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
   }
+  return { deps, pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }) }
 }
 
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
