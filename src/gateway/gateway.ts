@@ -4,14 +4,21 @@ import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
-import { Locker } from '../locker/index.ts'
+import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
+import { listQueues } from '../queue/internal.ts'
+import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
+import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
+import { OverviewReader } from './overview/reader.ts'
+import { RecentTellings } from './overview/recent-tellings.ts'
+import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
@@ -57,7 +64,6 @@ export function createGateway(options: GatewayOptions = {}): Gateway {
 
 class HttpGateway implements Gateway {
   readonly #deps: GatewayDeps
-  readonly #pushWorkers: PushWorkers
   readonly #app: Hono<GatewayEnv>
   readonly #release: () => Promise<void>
   #closing: Promise<void> | undefined
@@ -67,9 +73,7 @@ class HttpGateway implements Gateway {
     const link = connectionFor(given, 'Gateway')
     this.#release = link?.release ?? (async () => {})
     try {
-      const { deps, pushWorkers } = openParts(given, options, link?.connection)
-      this.#deps = deps
-      this.#pushWorkers = pushWorkers
+      this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
     } catch (error) {
       void this.#release()
@@ -107,9 +111,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker } = this.#deps
-    await Promise.all([lifecycle.end(grace, END_WITHIN), this.#pushWorkers.close(grace)])
+    const { lifecycle, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
+    clients.close()
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -119,12 +125,12 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what a gateway uses. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
-function openParts(
+/** Opens what the routes use. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
+function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
   connection: Connection | undefined,
-): { deps: GatewayDeps; pushWorkers: PushWorkers } {
+): GatewayDeps {
   const { prefix, maxBody } = options
   const codec = jsonTextCodec
   const clock = connection?.clock ?? given.clock ?? systemClock
@@ -134,16 +140,31 @@ function openParts(
   const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
-  const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
-  const deps = {
-    options,
-    clock,
-    queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
-    locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+  const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
+  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const servicesStore = new MemoryServices({ clock })
+  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
+  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
+  const census = {
+    queue: connection ?? memory.census,
+    locker: connection ?? lockerStore.census,
+    services: connection ?? servicesStore.census,
+  }
+  const facts = { queues, locker, census, prefix }
+  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
+  return {
+    ...{ options, clock, queues, locker, facts },
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
+      maxMessage: maxBody,
+    }),
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
+    clients: new Clients(census.queue, clock, prefix),
+    recent: new RecentTellings(facts, clock),
+    snapshots: new Snapshots(() => reader.read(), clock),
+    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
   }
-  return { deps, pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }) }
 }
 
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
