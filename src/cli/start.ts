@@ -1,6 +1,13 @@
 import { once } from 'node:events'
-import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { type AddressInfo, isIPv6 } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { systemClock } from '../kernel/time.ts'
 
 /** Proxies keep their connections for 60 s at most by default. The one that closes first must not be this server. */
@@ -16,6 +23,12 @@ export interface Address {
   readonly port: number
 }
 
+/** What answers, and what lets clients upgrade: undefined if nothing does. */
+export interface Listeners {
+  readonly request: RequestListener
+  readonly upgrade: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
+}
+
 /** What a server needs of a gateway. */
 export interface Closable {
   close(options: { grace: number }): Promise<void>
@@ -29,7 +42,7 @@ export class GatewayServer {
   readonly #open = new Set<ServerResponse>()
   #state: 'serving' | 'closing' = 'serving'
 
-  private constructor(gateway: Closable, listener: RequestListener) {
+  private constructor(gateway: Closable, { request: listener, upgrade }: Listeners) {
     this.#gateway = gateway
     this.#server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
       this.#open.add(response)
@@ -37,12 +50,13 @@ export class GatewayServer {
       if (this.#state === 'closing') lastOnConnection(response)
       listener(request, response)
     })
+    if (upgrade) this.#server.on('upgrade', upgrade)
   }
 
   /** Listens. @throws Error that says why it cannot; the gateway is closed then. */
-  static async start(gateway: Closable, listener: RequestListener, address: Address): Promise<GatewayServer> {
+  static async start(gateway: Closable, listeners: Listeners, address: Address): Promise<GatewayServer> {
     const { host, port } = address
-    const server = new GatewayServer(gateway, listener)
+    const server = new GatewayServer(gateway, listeners)
     try {
       await once(server.#server.listen(port, host), 'listening')
     } catch (error) {

@@ -42,7 +42,30 @@ export class Access {
       if (req.raw.method === 'HEAD')
         throw new Problem(405, 'method not allowed', { headers: { allow: 'GET' } })
     }
-    if (this.#tokens) this.#checkToken(this.#tokens, scope, req.header('authorization'))
+    if (this.#tokens) this.#checkToken(scope, req.header('authorization'))
+  }
+
+  /**
+   * Checks a request to become a WebSocket, as a change is checked, but for its token. Returns the scopes that it has: undefined
+   * if it must say its token in its first message.
+   * @throws Problem
+   */
+  checkUpgrade(url: URL, header: (name: string) => string | undefined): readonly Scope[] | undefined {
+    this.#checkHost(url, header('host'))
+    checkOrigin(url, header('origin'), header('sec-fetch-site'))
+    if (!this.#tokens) return ['admin']
+    const token = bearerOf(header('authorization'))
+    return token === undefined ? undefined : this.scopesOf(token)
+  }
+
+  /** The scopes of a token; undefined if it is not known. Without tokens, whoever asks may do everything. */
+  scopesOf(token: string): readonly Scope[] | undefined {
+    if (!this.#tokens) return ['admin']
+    // Compares with every token, in a time that does not depend on them.
+    const digest = this.#digestOf(token)
+    let found: readonly Scope[] | undefined
+    for (const known of this.#tokens) if (timingSafeEqual(known.digest, digest)) found = known.scopes
+    return found
   }
 
   #checkHost(url: URL, header: string | undefined): void {
@@ -50,26 +73,13 @@ export class Access {
     throw new Problem(421, 'unknown host', { detail: 'The option `hosts` of the gateway lists its names' })
   }
 
-  #checkToken(tokens: readonly KnownToken[], scope: Scope, header: string | undefined): void {
-    const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header ?? '') ?? []
-    const scopes = token === undefined ? undefined : this.#scopesOf(tokens, token)
-    if (scopes?.includes(scope) || scopes?.includes('admin')) return
-    if (scopes)
-      throw new Problem(403, 'insufficient scope', {
-        detail: `The token lacks the scope \`${scope}\``,
-        headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${scope}"` },
-      })
+  #checkToken(scope: Scope, header: string | undefined): void {
+    const token = bearerOf(header)
+    const scopes = token === undefined ? undefined : this.scopesOf(token)
+    if (scopes) return checkScope(scopes, scope)
     throw new Problem(401, 'token required', {
       headers: { 'www-authenticate': header === undefined ? 'Bearer' : 'Bearer error="invalid_token"' },
     })
-  }
-
-  /** Compares with every token, in a time that does not depend on them. */
-  #scopesOf(tokens: readonly KnownToken[], token: string): readonly Scope[] | undefined {
-    const digest = this.#digestOf(token)
-    let found: readonly Scope[] | undefined
-    for (const known of tokens) if (timingSafeEqual(known.digest, digest)) found = known.scopes
-    return found
   }
 
   #digestOf(token: string): Buffer {
@@ -80,6 +90,20 @@ export class Access {
 interface KnownToken {
   digest: Buffer
   scopes: AccessToken['scopes']
+}
+
+/** The token in a header Authorization; undefined if there is none. */
+function bearerOf(header: string | undefined): string | undefined {
+  return /^bearer +([\w.~+/-]+=*) *$/i.exec(header ?? '')?.[1]
+}
+
+/** @throws Problem 403 unless one of the scopes allows what `needed` does. */
+export function checkScope(scopes: readonly Scope[], needed: Scope): void {
+  if (scopes.includes(needed) || scopes.includes('admin')) return
+  throw new Problem(403, 'insufficient scope', {
+    detail: `The token lacks the scope \`${needed}\``,
+    headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${needed}"` },
+  })
 }
 
 /** The name in a Host header, as it stands in a URL. '' if it is malformed. */

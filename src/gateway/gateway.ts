@@ -22,6 +22,7 @@ import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -73,6 +74,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error

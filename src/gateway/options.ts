@@ -71,9 +71,11 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
+  /** WebSockets that are open at once, at most. @default 1_000 */
+  maxSockets?: number | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait' | 'maxSockets'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -114,6 +116,7 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
+  maxSockets: [integerUpTo(1_000_000), 1_000],
 }
 
 /** Defaults of the options of a gateway. */
