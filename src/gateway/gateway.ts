@@ -24,6 +24,7 @@ import { internalProblem, Problem, problemOf } from './problem.ts'
 import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -77,6 +78,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error

@@ -334,6 +334,10 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     values: ['toNodeListener'],
     types: ['NodeListener'],
   },
+  './gateway/ws': {
+    values: ['toUpgradeListener'],
+    types: ['UpgradeListener'],
+  },
   './worker': {
     values: ['HTTP_WORKER_DEFAULTS', 'HttpWorker', 'JsonText'],
     types: [
