@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { createGateway, type Gateway, type GatewayOptions } from '../../src/gateway/index.ts'
 import { toNodeListener } from '../../src/gateway/node.ts'
+import { toUpgradeListener } from '../../src/gateway/ws/index.ts'
 import { MemoryQueueStore, MemoryStore, RedisQueue } from '../../src/index.ts'
 import { type Setup, setup } from './setup.ts'
 
@@ -11,6 +12,10 @@ import { type Setup, setup } from './setup.ts'
 export interface CallOptions {
   body?: string | undefined
   headers?: Record<string, string> | undefined
+  /** Sent as `X-Lease`. */
+  lease?: string | undefined
+  /** Sent as `Authorization: Bearer`. */
+  token?: string | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -85,18 +90,27 @@ async function answerOf(response: Response): Promise<Answer> {
   }
 }
 
+function initOf(method: string, { body, headers, lease, token, signal }: CallOptions): RequestInit {
+  return {
+    method,
+    headers: {
+      ...headers,
+      ...(lease === undefined ? {} : { 'x-lease': lease }),
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
+    ...(body === undefined ? {} : { body }),
+    ...(signal === undefined ? {} : { signal }),
+  }
+}
+
 /** A gateway on a server at a port of its own. */
 export async function serve(gateway: Gateway): Promise<GatewayServer> {
   const server = createServer(toNodeListener(gateway))
+  server.on('upgrade', toUpgradeListener(gateway))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   const url = `http://127.0.0.1:${port}`
   let closing: Promise<void> | undefined
-  const initOf = (method: string, { body, headers = {}, signal }: CallOptions): RequestInit => ({
-    ...{ method, headers },
-    ...(body === undefined ? {} : { body }),
-    ...(signal === undefined ? {} : { signal }),
-  })
   return {
     ...{ gateway, server, url, port },
     call: async (method, path, options = {}) => answerOf(await fetch(url + path, initOf(method, options))),
