@@ -4,15 +4,22 @@ import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
-import { Locker } from '../locker/index.ts'
+import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { listQueues } from '../queue/internal.ts'
+import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
+import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
+import { OverviewReader } from './overview/reader.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
+import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
@@ -26,10 +33,11 @@ export interface Gateway extends AsyncDisposable {
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Event streams are ended at once. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
+   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
+   * Event streams are ended when the drain is over. Never rejects. @throws TypeError
    */
-  close(options?: { grace?: number | undefined }): Promise<void>
+  close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
 
 /** How long `close` lets requests wait by default, ms. */
@@ -96,18 +104,28 @@ class HttpGateway implements Gateway {
     return this.#deps.locker.ready()
   }
 
-  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+  close({
+    drain = 0,
+    grace = DEFAULT_GRACE,
+  }: {
+    drain?: number | undefined
+    grace?: number | undefined
+  } = {}): Promise<void> {
+    checkTimeout('drain', drain)
     checkTimeout('grace', grace)
-    this.#closing ??= this.#close(grace)
+    this.#closing ??= this.#close(drain, grace)
     return this.#closing
   }
 
-  async #close(grace: number): Promise<void> {
-    const { lifecycle, streams, queues, locker } = this.#deps
+  async #close(drain: number, grace: number): Promise<void> {
+    const { lifecycle, streams, queues, locker, clients, messaging } = this.#deps
+    await lifecycle.drain(drain)
     // Not at the end of the grace, which they would use up.
     streams.close()
     await lifecycle.end(grace, END_WITHIN)
+    clients.close()
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -133,15 +151,26 @@ function createDeps(
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lifecycle = new Lifecycle(clock)
-  const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
+  const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
+  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const servicesStore = new MemoryServices({ clock })
+  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
+  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
+  const census = connection ?? memory.census
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
+  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
-    options,
-    clock,
-    queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
-    locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+    ...{ options, clock, queues, locker, facts },
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
+      maxMessage: maxBody,
+    }),
     access: new Access(options),
     lifecycle,
     streams: new EventStreams(options, clock, lifecycle),
+    clients: new Clients(census, clock, prefix),
+    snapshots: new Snapshots(() => reader.read(), clock),
   }
 }
 

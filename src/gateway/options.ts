@@ -1,3 +1,4 @@
+import { Bus } from '../bus/index.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
@@ -6,6 +7,7 @@ import {
   defaultsOf,
   durationFrom,
   expectedError,
+  instanceOf,
   integerUpTo,
   type OptionTable,
   oneOf,
@@ -18,6 +20,7 @@ import type { Connection } from '../kernel/redis/connection.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { LockerOptions } from '../locker/index.ts'
 import type { QueueOptions } from '../queue/index.ts'
+import { Services } from '../services/index.ts'
 
 /**
  * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
@@ -32,6 +35,8 @@ export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
+  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  name?: string | undefined
 }
 
 /** Options of a gateway. Durations are in ms. */
@@ -49,6 +54,10 @@ export interface GatewayOptions {
   queueOptions?: Omit<QueueOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
   /** Options of the locker of the gateway. */
   lockerOptions?: Omit<LockerOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
+  /** The services that clients call. It stays open. @default services on the `redis` of the gateway, in memory without it */
+  services?: Services | undefined
+  /** The bus whose topics and queues clients use. It stays connected. @default a bus on the `redis` of the gateway */
+  bus?: Bus | undefined
   /**
    * The tokens that are accepted. Absent: every request may do everything, so the gateway must not be reachable from elsewhere.
    * An empty list: no request may do anything.
@@ -91,6 +100,7 @@ export interface ResolvedGatewayOptions extends GatewayDefaults {
 const ACCESS_TOKEN: OptionTable<AccessToken> = {
   token: [checkToken, REQUIRED],
   scopes: [listOf(oneOf(SCOPES)), REQUIRED],
+  name: [textLike(/^[^\p{C}]{1,100}$/u, '1 to 100 characters')],
 }
 
 /** One segment of a path or more. */
@@ -108,6 +118,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   prefix: [checkPrefix, 'soloflight'],
   queueOptions: [checkObject],
   lockerOptions: [checkObject],
+  services: [instanceOf(Services, 'a Services object')],
+  bus: [instanceOf(Bus, 'a Bus')],
   tokens: [listOf((name, value) => checkOptions(value as AccessToken, ACCESS_TOKEN, name))],
   hosts: [
     listOf(textLike(HOST, 'a host name in lower case, without a port')),

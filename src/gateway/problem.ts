@@ -1,4 +1,5 @@
-import { RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
+import type * as errors from '../errors.ts'
+import { type Ran, RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
 import { textResponse } from './http/responses.ts'
 
 /** What an answer says of a failure beside its status and its text. */
@@ -9,6 +10,8 @@ export interface ProblemOptions {
   id?: string | undefined
   /** The failure of a job or of a computation, as data. */
   failure?: RemoteFailure | undefined
+  /** Of a call to a service: whether its handler has run. */
+  ran?: Ran | undefined
   headers?: Readonly<Record<string, string>> | undefined
   cause?: unknown
 }
@@ -24,6 +27,7 @@ export class Problem extends Error {
   readonly detail: string | undefined
   readonly id: string | undefined
   readonly failure: RemoteFailure | undefined
+  readonly ran: Ran | undefined
   readonly headers: Readonly<Record<string, string>>
 
   constructor(status: number, error: string, options: ProblemOptions = {}) {
@@ -33,27 +37,28 @@ export class Problem extends Error {
     this.detail = options.detail
     this.id = options.id
     this.failure = options.failure
+    this.ran = options.ran
     this.headers = options.headers ?? {}
   }
 
   /** The same about a job. */
   withId(id: string | undefined): Problem {
-    const { status, error, detail, failure, headers, cause } = this
-    return new Problem(status, error, { detail, id, failure, headers, cause })
-  }
-
-  /** The problem as JSON. */
-  toText(): string {
-    const { status, error, detail, id, failure } = this
-    const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
-    const title = error.charAt(0).toUpperCase() + error.slice(1)
-    return JSON.stringify({ type, title, status, detail, id, error, failure })
+    const { status, error, detail, failure, ran, headers, cause } = this
+    return new Problem(status, error, { detail, id, failure, ran, headers, cause })
   }
 
   /** The answer to the client. */
   toResponse(): Response {
     const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return textResponse(this.toText(), { status: this.status, headers })
+    return textResponse(JSON.stringify(this), { status: this.status, headers })
+  }
+
+  /** The members of the answer. */
+  toJSON(): Record<string, unknown> {
+    const { status, error, detail, id, failure, ran } = this
+    const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
+    const title = error.charAt(0).toUpperCase() + error.slice(1)
+    return { type, title, status, detail, id, error, failure, ran }
   }
 }
 
@@ -68,8 +73,21 @@ interface Row {
   headers?: Readonly<Record<string, string>>
 }
 
-/** The answer to each error of the library, by its code. */
-const ROWS: Readonly<Record<string, Row>> = {
+type Errors = typeof errors
+
+/** The codes of all errors of the library. */
+type ErrorCode = {
+  [Name in keyof Errors]: Errors[Name] extends new (
+    ...args: never[]
+  ) => { readonly code: infer Code }
+    ? string extends Code
+      ? never
+      : Code & string
+    : never
+}[keyof Errors]
+
+/** The answer to each error of the library, by its code. TypeScript says so if one is missing. */
+const ROWS: Readonly<Record<ErrorCode, Row>> = {
   E_TIMEOUT: { status: 504, error: 'timeout' },
   E_ABORTED: { status: 503, error: 'aborted' },
   E_CLOSED: { status: 503, error: 'gateway is closing', headers: RETRY_AFTER },
@@ -104,7 +122,7 @@ const ROWS: Readonly<Record<string, Row>> = {
 export function problemOf(thrown: unknown): Problem | undefined {
   if (thrown instanceof Problem) return thrown
   if (!(thrown instanceof SoloflightError)) return undefined
-  const row = ROWS[thrown.code]
+  const row = (ROWS as Readonly<Record<string, Row | undefined>>)[thrown.code]
   if (!row) return undefined
   // It must not be made again as if nothing had happened.
   const mayHaveHappened = thrown instanceof UnavailableError && thrown.sent
@@ -112,6 +130,7 @@ export function problemOf(thrown: unknown): Problem | undefined {
   return new Problem(row.status, row.error, {
     detail,
     failure: thrown instanceof RemoteError ? thrown.remote : undefined,
+    ran: thrown.ran,
     headers: mayHaveHappened ? undefined : row.headers,
     cause: thrown,
   })

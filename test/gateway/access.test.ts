@@ -37,6 +37,16 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['PATCH', '/locks/:key', 'work', 'changes'],
   ['POST', '/locks/:key/fail', 'work', 'changes'],
   ['POST', '/locks/:key/release', 'work', 'changes'],
+  ['GET', '/locks/', 'read', 'reads'],
+  ['GET', '/overview', 'read', 'reads'],
+  ['GET', '/overview/events', 'read', 'reads'],
+  ['GET', '/w/', 'read', 'reads'],
+  ['POST', '/w/:queue', 'work', 'changes'],
+  ['DELETE', '/w/:queue', 'work', 'changes'],
+  ['GET', '/jobs/:queue', 'read', 'reads'],
+  ['POST', '/jobs/:queue/:action', 'admin', 'changes'],
+  ['POST', '/s/:service/:event', 'submit', 'changes'],
+  ['POST', '/b/:topic', 'submit', 'changes'],
 ]
 
 /** The same with paths that can be asked for. */
