@@ -230,8 +230,8 @@ export interface JobSnapshot {
   outcome: JobOutcome | undefined
   /** How many are parked on the record. */
   waiters: number
-  /** When the delay of a delayed job ends, ms since the epoch by the server's clock. */
-  dueAt: number | undefined
+  /** What is left of the delay of a delayed job, ms. */
+  dueIn: number | undefined
 }
 
 export type Counts = Record<JobState, number>
