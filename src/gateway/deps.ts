@@ -2,6 +2,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Lifecycle } from './lifecycle.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { Queues } from './queues.ts'
 
@@ -13,4 +14,5 @@ export interface GatewayDeps {
   readonly locker: Locker
   readonly access: Access
   readonly lifecycle: Lifecycle
+  readonly metrics: Metrics
 }

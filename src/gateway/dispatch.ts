@@ -10,7 +10,10 @@ export function addRoute(
   { method, path, scope, effect, query, handle }: Route,
   deps: GatewayDeps,
 ): void {
-  app.on(method, [path].flat(), (c) => {
+  const paths = [path].flat()
+  const [pattern = ''] = paths
+  app.on(method, paths, (c) => {
+    deps.metrics.requests?.routed(c.req.raw, pattern)
     deps.access.check(c, scope, effect)
     return handle(c, deps, readParameters(c.req.url, query))
   })

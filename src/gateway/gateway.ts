@@ -11,6 +11,7 @@ import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -74,10 +75,14 @@ class HttpGateway implements Gateway {
 
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
+      const { clock, metrics } = this.#deps
+      const { requests } = metrics
+      const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
       // A cache must not keep an answer.
       response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
+      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
     })
 
@@ -130,13 +135,16 @@ function createDeps(
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
+  const queues = new Queues(openQueue, () => RedisQueue.names(place), clock)
+  const lifecycle = new Lifecycle(clock)
   return {
     options,
     clock,
-    queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
+    queues,
     locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
+    lifecycle,
+    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting } }),
   }
 }
 

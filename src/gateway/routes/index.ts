@@ -3,6 +3,7 @@ import { FINISH_ROUTES } from './finish-routes.ts'
 import { HEALTH_ROUTES } from './health-routes.ts'
 import { JOB_ROUTES } from './job-routes.ts'
 import { LOCK_ROUTES } from './lock-routes.ts'
+import { METRICS_ROUTES } from './metrics-routes.ts'
 import { QUEUE_ROUTES } from './queue-routes.ts'
 import type { Route } from './route.ts'
 import { SUBMIT_ROUTES } from './submit-routes.ts'
@@ -16,6 +17,7 @@ const DESCRIBED: readonly Route[] = [
   ...QUEUE_ROUTES,
   ...LOCK_ROUTES,
   ...HEALTH_ROUTES,
+  ...METRICS_ROUTES,
 ]
 
 /** All routes of a gateway. */
