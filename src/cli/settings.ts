@@ -11,6 +11,8 @@ import { UsageError } from './failure.ts'
 export interface Settings {
   /** Undefined: embedded. */
   redis: string | undefined
+  /** The instances of the bus. Undefined: it is on `redis`. */
+  bus: readonly string[] | undefined
   port: number
   host: string
   prefix: string | undefined
@@ -20,6 +22,8 @@ export interface Settings {
   basePath: string | undefined
   /** Bytes. */
   maxBody: number | undefined
+  /** Ms. */
+  drain: number
   /** Ms. */
   grace: number
 }
@@ -44,7 +48,7 @@ type Table = { readonly [Name in keyof Settings]: Row<Exclude<Settings[Name], un
 const SCOPES: readonly Scope[] = ['read', 'submit', 'work', 'admin']
 
 const SECOND = 1000
-const LONGEST_GRACE = 24 * 60 * 60 * SECOND
+const LONGEST_TIME = 24 * 60 * 60 * SECOND
 
 const plain = (text: string): string => text
 
@@ -55,6 +59,14 @@ export const SETTINGS: Table = {
       'the Redis that all gateways and workers share; without it jobs live and die with this process',
     expected: 'a URL',
     parse: plain,
+    isSecret: true,
+  },
+  bus: {
+    value: 'URL',
+    description: 'a Redis of the bus, if that is not on --redis: all processes give the same; repeatable',
+    expected: 'URLs',
+    parse: (...texts) => texts.flatMap(words),
+    isList: true,
     isSecret: true,
   },
   port: {
@@ -110,9 +122,17 @@ export const SETTINGS: Table = {
     expected: 'a size as 1048576, 512KiB or 2MiB',
     parse: size,
   },
+  drain: {
+    value: 'TIME',
+    description:
+      'how long it serves on after SIGTERM or SIGINT while it says that it is not ready, until balancers have noticed',
+    expected: 'a time as 10, 10s or 500ms, up to a day',
+    parse: duration,
+    fallback: '0s',
+  },
   grace: {
     value: 'TIME',
-    description: 'how long waiting requests run on after SIGTERM or SIGINT: seconds, or as 500ms',
+    description: 'how long waiting requests run on after that: seconds, or as 500ms',
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
     fallback: '5s',
@@ -262,5 +282,5 @@ function size(text: string): number | undefined {
 function duration(text: string): number | undefined {
   const [, digits, unit] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s)?$/.exec(text) ?? []
   const ms = Number(digits) * (unit === 'ms' ? 1 : SECOND)
-  return ms <= LONGEST_GRACE ? ms : undefined
+  return ms <= LONGEST_TIME ? ms : undefined
 }

@@ -4,15 +4,22 @@ import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
-import { Locker } from '../locker/index.ts'
+import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { listQueues } from '../queue/internal.ts'
+import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
+import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
+import { OverviewReader } from './overview/reader.ts'
+import { RecentTellings } from './overview/recent-tellings.ts'
+import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
@@ -26,10 +33,11 @@ export interface Gateway extends AsyncDisposable {
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
+   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
+   * Never rejects. @throws TypeError
    */
-  close(options?: { grace?: number | undefined }): Promise<void>
+  close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
 
 /** How long `close` lets requests wait by default, ms. */
@@ -100,16 +108,25 @@ class HttpGateway implements Gateway {
     return this.#deps.locker.ready()
   }
 
-  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+  close({
+    drain = 0,
+    grace = DEFAULT_GRACE,
+  }: {
+    drain?: number | undefined
+    grace?: number | undefined
+  } = {}): Promise<void> {
+    checkTimeout('drain', drain)
     checkTimeout('grace', grace)
-    this.#closing ??= this.#close(grace)
+    this.#closing ??= this.#close(drain, grace)
     return this.#closing
   }
 
-  async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker } = this.#deps
-    await lifecycle.end(grace, END_WITHIN)
+  async #close(drain: number, grace: number): Promise<void> {
+    const { lifecycle, queues, locker, clients, messaging } = this.#deps
+    await lifecycle.end(drain, grace, END_WITHIN)
+    clients.close()
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -134,17 +151,31 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
-  const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
-  const queues = new Queues(openQueue, () => RedisQueue.names(place), clock)
+  const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
+  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const servicesStore = new MemoryServices({ clock })
+  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
+  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
+  const census = {
+    queue: connection ?? memory.census,
+    locker: connection ?? lockerStore.census,
+    services: connection ?? servicesStore.census,
+  }
+  const facts = { queues, locker, census, prefix }
   const lifecycle = new Lifecycle(clock)
+  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
-    options,
-    clock,
-    queues,
-    locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+    ...{ options, clock, queues, locker, facts },
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
+      maxMessage: maxBody,
+    }),
     access: new Access(options),
     lifecycle,
     metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting } }),
+    clients: new Clients(census.queue, clock, prefix),
+    recent: new RecentTellings(facts, clock),
+    snapshots: new Snapshots(() => reader.read(), clock),
   }
 }
 

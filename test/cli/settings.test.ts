@@ -15,6 +15,7 @@ function given(values: Record<string, string | string[]>): GivenSettings {
 
 const DEFAULTS = {
   redis: undefined,
+  bus: undefined,
   port: 5000,
   host: '127.0.0.1',
   prefix: undefined,
@@ -23,6 +24,7 @@ const DEFAULTS = {
   allowHost: undefined,
   basePath: undefined,
   maxBody: undefined,
+  drain: 0,
   grace: 5_000,
 }
 
@@ -43,6 +45,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
   const tokenFile = await fileOf('tokens', '# workers\nwork,read=w1\n\n  admin=a1  \n')
   const content = {
     redis: 'redis://localhost:6379',
+    bus: ['redis://one:6379', 'redis://two:6379'],
     port: 0,
     host: '::1',
     prefix: 'shop',
@@ -51,6 +54,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     allowHost: 'jobs.example',
     basePath: '/jobs',
     maxBody: '2MiB',
+    drain: '10s',
     grace: 2.5,
   }
   assert.deepEqual(await resolveSettings({}, await fileOf('config.json', content)), {
@@ -63,6 +67,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     ],
     allowHost: ['jobs.example'],
     maxBody: 2 * 1024 * 1024,
+    drain: 10_000,
     grace: 2500,
   })
 })
@@ -75,6 +80,7 @@ test('cli settings - what flags or variables give wins over the file, list by li
 })
 
 for (const [name, text, expected] of [
+  ['drain', '250ms', 250],
   ['grace', '0', 0],
   ['grace', '30', 30_000],
   ['grace', '30s', 30_000],
@@ -97,6 +103,7 @@ for (const [name, text, expected] of [
 
 for (const [name, ...texts] of [
   ['port', '-1', '65536', '1e3', '80.5', 'abc', ' 80', '0x50'],
+  ['drain', '-1', '1m', '86401'],
   ['grace', '-1', 'Infinity', '1m', '86401', '1e3', '9'.repeat(400)],
   ['maxBody', '0', '-1', '1.5MiB', '1GiB', '1e9'],
   ['host', 'http://localhost', 'a b', 'a/b'],

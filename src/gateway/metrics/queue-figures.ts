@@ -1,24 +1,12 @@
 import type { Counter, Gauge, Registry } from 'prom-client'
-import type { RedisQueue } from '../../queue/index.ts'
+import type { QueueLoad } from '../../queue/internal.ts'
+import { inSeconds } from '../duration.ts'
+import { loadsOf } from '../overview/facts.ts'
 import type { Queues } from '../queues.ts'
 import type { PromClient } from './prom-client.ts'
-import { ageOfFirst } from './queue-age.ts'
 
 /** Queues that are told of: those that were used last. A label of each costs its reader memory. */
 const MAX_QUEUES = 200
-
-/** Queues that are read at once. */
-const AT_ONCE = 20
-
-/** What is told of one queue. */
-interface QueueFigures {
-  readonly queue: string
-  readonly jobs: Readonly<Record<'waiting' | 'delayed' | 'running' | 'failed', number>>
-  readonly totals: Readonly<Record<'submitted' | 'completed' | 'failed' | 'taken', number>>
-  /** Seconds. */
-  readonly oldest: number
-  readonly isPaused: boolean
-}
 
 /** The figures of the queues, read when they are scraped. */
 export class QueueMetrics {
@@ -48,7 +36,7 @@ export class QueueMetrics {
     })
     this.#oldest = new Gauge({
       name: 'soloflight_queue_oldest_seconds',
-      help: 'Age of the job that runs next; 0 if none waits.',
+      help: 'Age of the job that waits longest; 0 if none waits.',
       labelNames: ['queue'],
       registers,
     })
@@ -65,7 +53,7 @@ export class QueueMetrics {
     })
     this.#leftOut = new Gauge({
       name: 'soloflight_queues_left_out',
-      help: `Of these, queues without figures here: only the ${MAX_QUEUES} that were used last have some.`,
+      help: `Of these, queues without figures: those beyond the ${MAX_QUEUES} that were used last, and those that could not be read.`,
       registers,
     })
     this.#isReachable = new Gauge({
@@ -79,42 +67,28 @@ export class QueueMetrics {
   async read(): Promise<void> {
     for (const metric of [this.#jobs, this.#totals, this.#oldest, this.#paused]) metric.reset()
     try {
-      const names = await this.#queues.names()
-      const told = names.slice(0, MAX_QUEUES)
-      for (let at = 0; at < told.length; at += AT_ONCE) {
-        const some = told.slice(at, at + AT_ONCE)
-        const figures = await Promise.all(some.map((name) => this.#queues.use(name, figuresOf)))
-        for (const each of figures) this.#set(each)
+      const { names, count } = await this.#queues.listed(MAX_QUEUES)
+      const loads = await loadsOf(this.#queues, names)
+      let told = 0
+      for (const { name, load } of loads) {
+        if (load) this.#set(name, load)
+        if (load) told++
       }
-      this.#known.set(names.length)
-      this.#leftOut.set(names.length - told.length)
+      this.#known.set(count)
+      this.#leftOut.set(count - told)
       this.#isReachable.set(1)
     } catch {
       this.#isReachable.set(0)
     }
   }
 
-  #set({ queue, jobs, totals, oldest, isPaused }: QueueFigures): void {
+  #set(queue: string, { counts, totals, commands, paused }: QueueLoad): void {
+    const { waiting, delayed, active, failed } = counts
+    const jobs = { waiting, delayed, running: active, failed }
     for (const [state, count] of Object.entries(jobs)) this.#jobs.set({ queue, state }, count)
     for (const [event, count] of Object.entries(totals)) this.#totals.inc({ queue, event }, count)
-    this.#oldest.set({ queue }, oldest)
-    this.#paused.set({ queue }, isPaused ? 1 : 0)
-  }
-}
-
-async function figuresOf(queue: RedisQueue): Promise<QueueFigures> {
-  const [counts, totals, oldest, paused] = await Promise.all([
-    queue.counts(),
-    queue.totals(),
-    ageOfFirst(queue),
-    queue.paused(),
-  ])
-  const { waiting, delayed, active, failed } = counts
-  return {
-    queue: queue.name,
-    jobs: { waiting, delayed, running: active, failed },
-    totals: { ...totals },
-    oldest: oldest ?? 0,
-    isPaused: paused.includes(''),
+    const oldest = Math.max(0, ...commands.map(({ first }) => first?.age ?? 0))
+    this.#oldest.set({ queue }, inSeconds(oldest))
+    this.#paused.set({ queue }, paused.includes('') ? 1 : 0)
   }
 }

@@ -1,12 +1,12 @@
 import { z } from 'zod'
 import type { JobPage, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
+import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
 import { objectText, readMembers, textOf } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import { flag, type ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
-import { ageOfFirst } from '../metrics/queue-age.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -134,6 +134,14 @@ async function statisticsOf(queue: RedisQueue): Promise<Record<string, unknown>>
     running: counts.active,
     oldest: oldest ?? null,
   }
+}
+
+/** Seconds since the job that runs next was submitted; undefined if none waits. */
+async function ageOfFirst(queue: RedisQueue): Promise<number | undefined> {
+  const { jobs } = await queue.jobs('waiting', { limit: 1 })
+  const first = jobs[0] && (await queue.job(jobs[0].id))
+  // The number of a run is the time at which it was submitted, in µs.
+  return first && inSeconds(Math.max(0, Date.now() - first.generation / 1000))
 }
 
 function getControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
