@@ -4,6 +4,7 @@ import type { GatewayOptions } from '../gateway/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
 import { FAILED, UsageError } from './failure.ts'
+import { pushesOf } from './push-settings.ts'
 import { hostNameOf, type Settings } from './settings.ts'
 import { GatewayServer } from './start.ts'
 
@@ -87,6 +88,7 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
+    push: pushesOf(settings),
   }
 }
 
