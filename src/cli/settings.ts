@@ -25,6 +25,8 @@ export interface Settings extends PushSettings {
   /** Bytes. */
   maxBody: number | undefined
   /** Ms. */
+  drain: number
+  /** Ms. */
   grace: number
 }
 
@@ -102,9 +104,17 @@ export const SETTINGS: Table = {
     expected: 'a size as 1048576, 512KiB or 2MiB',
     parse: size,
   },
+  drain: {
+    value: 'TIME',
+    description:
+      'how long it serves on after SIGTERM or SIGINT while it says that it is not ready, until balancers have noticed',
+    expected: 'a time as 10, 10s or 500ms, up to a day',
+    parse: duration,
+    fallback: '0s',
+  },
   grace: {
     value: 'TIME',
-    description: 'how long waiting requests run on after SIGTERM or SIGINT: seconds, or as 500ms',
+    description: 'how long waiting requests run on after that: seconds, or as 500ms',
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
     fallback: '5s',

@@ -13,16 +13,19 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
+import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
-import { RecentTellings } from './overview/recent-tellings.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -33,11 +36,12 @@ export interface Gateway extends AsyncDisposable {
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Its push workers take no more jobs; after `grace` ms they end their
-   * requests and give the jobs back. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
+   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
+   * When the drain is over, event streams are ended, and push workers take no more jobs; after `grace` ms they end their requests
+   * and give the jobs back. Never rejects. @throws TypeError
    */
-  close(options?: { grace?: number | undefined }): Promise<void>
+  close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
 
 /** How long `close` lets requests wait by default, ms. */
@@ -75,6 +79,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error
@@ -83,10 +88,14 @@ class HttpGateway implements Gateway {
 
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
+      const { clock, metrics } = this.#deps
+      const { requests } = metrics
+      const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
       // A cache must not keep an answer.
       response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
+      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
     })
 
@@ -104,14 +113,24 @@ class HttpGateway implements Gateway {
     return this.#deps.locker.ready()
   }
 
-  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+  close({
+    drain = 0,
+    grace = DEFAULT_GRACE,
+  }: {
+    drain?: number | undefined
+    grace?: number | undefined
+  } = {}): Promise<void> {
+    checkTimeout('drain', drain)
     checkTimeout('grace', grace)
-    this.#closing ??= this.#close(grace)
+    this.#closing ??= this.#close(drain, grace)
     return this.#closing
   }
 
-  async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients, messaging, pushWorkers } = this.#deps
+  async #close(drain: number, grace: number): Promise<void> {
+    const { lifecycle, streams, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    await lifecycle.drain(drain)
+    // Not at the end of the grace, which they would use up.
+    streams.close()
     await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
     await queues.close()
@@ -140,17 +159,16 @@ function createDeps(
   const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
+  const streams = new EventStreams(options, clock, lifecycle)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = {
-    queue: connection ?? memory.census,
-    locker: connection ?? lockerStore.census,
-    services: connection ?? servicesStore.census,
-  }
-  const facts = { queues, locker, census, prefix }
+  const census = connection ?? memory.census
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
@@ -159,9 +177,10 @@ function createDeps(
       maxMessage: maxBody,
     }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
-    clients: new Clients(census.queue, clock, prefix),
-    recent: new RecentTellings(facts, clock),
+    lifecycle,
+    streams,
+    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
+    clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
     pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
   }
