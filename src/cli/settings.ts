@@ -26,6 +26,8 @@ export interface Settings {
   drain: number
   /** Ms. */
   grace: number
+  /** Which actions of clients are written to stderr. */
+  audit: 'changes' | 'all' | undefined
 }
 
 /** One setting. */
@@ -90,8 +92,8 @@ export const SETTINGS: Table = {
     parse: plain,
   },
   token: {
-    value: 'SCOPES=TOKEN',
-    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; repeatable`,
+    value: '[NAME:]SCOPES=TOKEN',
+    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; ann:admin=secret names its holder for --audit; repeatable`,
     expected: `SCOPES=TOKEN, with scopes of ${SCOPES.join(', ')} and a token as in an Authorization field`,
     parse: (...texts) => grants(texts.flatMap(words)),
     isList: true,
@@ -136,6 +138,13 @@ export const SETTINGS: Table = {
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
     fallback: '5s',
+  },
+  audit: {
+    value: 'WHICH',
+    description:
+      'writes what clients cancel, retry, remove, stop and so on to stderr, one line of JSON each: changes, or all, with posts',
+    expected: 'changes or all',
+    parse: (text) => (text === 'changes' || text === 'all' ? text : undefined),
   },
 }
 
@@ -243,11 +252,13 @@ const words = (text: string): string[] => text.split(/\s+/).filter((word) => wor
 
 /** Tokens as RFC 6750 has them. */
 function grants(texts: readonly string[]): AccessToken[] | undefined {
-  const all = texts.map((text) => /^([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
+  const all = texts.map((text) => /^(?:([\w.@-]{1,100}):)?([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
   const found = all.flatMap((match) => {
-    const scopes = match?.[1]?.split(',') ?? []
+    const [, name, list, token] = match ?? []
+    const scopes = list?.split(',') ?? []
     const isKnown = scopes.every((scope) => SCOPES.some((known) => known === scope))
-    return match?.[2] !== undefined && isKnown ? [{ token: match[2], scopes: scopes as Scope[] }] : []
+    if (token === undefined || !isKnown) return []
+    return [{ token, scopes: scopes as Scope[], ...(name === undefined ? {} : { name }) }]
   })
   return found.length === texts.length ? found : undefined
 }

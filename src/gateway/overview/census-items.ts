@@ -105,17 +105,20 @@ const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
   }),
 ])
 
-const SERVICE_ITEM = z.object({
-  prefix: text,
-  service: text,
-  version: text,
-  busy: count,
-  leaseLeft: count,
-  capacity: count.nullable(),
-})
-
 /** What a process does for a service. */
-export type ServiceCensusItem = z.infer<typeof SERVICE_ITEM>
+export interface ServiceCensusItem {
+  readonly prefix: string
+  readonly service: string
+  readonly version: string
+  readonly busy: number
+  readonly leaseLeft: number
+  readonly capacity: number | null
+}
+
+const SERVICE_ITEM: z.ZodType<ServiceCensusItem> = z.object({
+  ...{ prefix: text, service: text, version: text },
+  ...{ busy: count, leaseLeft: count, capacity: count.nullable() },
+})
 
 /** The layers that are asked, and what an item of each is. Those of which there are few come first: an answer may be cut. */
 const LAYERS = {
