@@ -5,6 +5,7 @@ import type { Clients } from './clients/clients.ts'
 import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
@@ -21,6 +22,7 @@ export interface GatewayDeps {
   readonly access: Access
   readonly lifecycle: Lifecycle
   readonly pushWorkers: PushWorkers
+  readonly metrics: Metrics
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources

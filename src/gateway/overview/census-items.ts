@@ -112,12 +112,17 @@ export interface ServiceCensusItem {
   readonly version: string
   readonly busy: number
   readonly leaseLeft: number
+  /** Null: no limit. */
   readonly capacity: number | null
 }
 
 const SERVICE_ITEM: z.ZodType<ServiceCensusItem> = z.object({
-  ...{ prefix: text, service: text, version: text },
-  ...{ busy: count, leaseLeft: count, capacity: count.nullable() },
+  prefix: text,
+  service: text,
+  version: text,
+  busy: count,
+  leaseLeft: count,
+  capacity: count.nullable(),
 })
 
 /** The layers that are asked, and what an item of each is. Those of which there are few come first: an answer may be cut. */

@@ -6,6 +6,7 @@ import {
   type DueJob,
   type DueJobs,
   type DueResult,
+  type FinishReply,
   type JobSnapshot,
   type JobState,
   type OutcomeQuery,
@@ -288,22 +289,22 @@ export class QueueModel {
   }
 
   /** Ends an attempt: its job finishes, or gets another attempt. Idempotent. */
-  finish(outcome: ModelAttemptOutcome, context: TransitionContext): boolean {
+  finish(outcome: ModelAttemptOutcome, context: TransitionContext): FinishReply {
     const { worker, id, fence, kind, delay, releasesSlot } = outcome
     const job = this.state.job(id, context.now)
-    if (job?.endedAs(kind, fence)) return true
-    if (!job?.isHeldBy(worker, fence)) return false
+    if (job?.endedAs(outcome)) return 'repeated'
+    if (!job?.isHeldBy(worker, fence)) return 'lost'
     if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
-      job.releaseAttempt(kind === 'retry')
+      job.releaseAttempt(kind)
       if (delay > 0) this.state.delay(job, context.now + delay)
       else if (kind === 'retry') this.state.pushReady(job, false, context.now)
       else this.state.requeueFirst(job, context.now)
     }
     if (releasesSlot) this.state.command(job.command).freeSlots.push(worker)
     this.#assignReady(job.command, context)
-    return true
+    return 'accepted'
   }
 
   publishProgress({ worker, id, fence }: ModelAttempt, bytes: Buffer, context: TransitionContext): void {
