@@ -28,7 +28,7 @@ export class Access {
 
   constructor({ hosts, tokens }: ResolvedGatewayOptions) {
     this.#hosts = new Set(hosts)
-    this.#tokens = tokens?.map(({ token, scopes }) => ({ digest: this.#digestOf(token), scopes }))
+    this.#tokens = tokens?.map(({ token, scopes, name }) => ({ digest: this.#digestOf(token), scopes, name }))
   }
 
   /** @throws Problem if the request may not reach a route that needs this scope and has this effect. */
@@ -51,8 +51,7 @@ export class Access {
   }
 
   #checkToken(tokens: readonly KnownToken[], scope: Scope, header: string | undefined): void {
-    const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header ?? '') ?? []
-    const scopes = token === undefined ? undefined : this.#scopesOf(tokens, token)
+    const scopes = this.#knownToken(tokens, header)?.scopes
     if (scopes?.includes(scope) || scopes?.includes('admin')) return
     if (scopes)
       throw new Problem(403, 'insufficient scope', {
@@ -64,11 +63,18 @@ export class Access {
     })
   }
 
+  /** The name of the token of a request; undefined if it has none, or none that is known. */
+  nameOf({ req }: RouteContext): string | undefined {
+    return this.#tokens && this.#knownToken(this.#tokens, req.header('authorization'))?.name
+  }
+
   /** Compares with every token, in a time that does not depend on them. */
-  #scopesOf(tokens: readonly KnownToken[], token: string): readonly Scope[] | undefined {
+  #knownToken(tokens: readonly KnownToken[], header: string | undefined): KnownToken | undefined {
+    const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header ?? '') ?? []
+    if (token === undefined) return undefined
     const digest = this.#digestOf(token)
-    let found: readonly Scope[] | undefined
-    for (const known of tokens) if (timingSafeEqual(known.digest, digest)) found = known.scopes
+    let found: KnownToken | undefined
+    for (const known of tokens) if (timingSafeEqual(known.digest, digest)) found = known
     return found
   }
 
@@ -80,6 +86,7 @@ export class Access {
 interface KnownToken {
   digest: Buffer
   scopes: AccessToken['scopes']
+  name: string | undefined
 }
 
 /** The name in a Host header, as it stands in a URL. '' if it is malformed. */

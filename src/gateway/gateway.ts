@@ -5,7 +5,7 @@ import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
 import { Locker, MemoryStore } from '../locker/index.ts'
-import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
 import { listQueues } from '../queue/internal.ts'
 import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
@@ -13,14 +13,16 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
 import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
-import { RecentTellings } from './overview/recent-tellings.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
+import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
 
@@ -35,7 +37,8 @@ export interface Gateway extends AsyncDisposable {
   /**
    * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
    * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
-   * Never rejects. @throws TypeError
+   * When the drain is over, event streams are ended, and push workers take no more jobs; after `grace` ms they end their requests
+   * and give the jobs back. Never rejects. @throws TypeError
    */
   close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
@@ -122,8 +125,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(drain: number, grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients, messaging } = this.#deps
-    await lifecycle.end(drain, grace, END_WITHIN)
+    const { lifecycle, streams, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    await lifecycle.drain(drain)
+    // Not at the end of the grace, which they would use up.
+    streams.close()
+    await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
     await queues.close()
     await messaging.close()
@@ -136,7 +142,7 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what the routes use. @throws TypeError if an option of its queues or of its locker is invalid. */
+/** Opens what the routes use. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
 function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
@@ -148,21 +154,19 @@ function createDeps(
   const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
   const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
   const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
-  const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+  const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
+  const streams = new EventStreams(options, clock, lifecycle)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = {
-    queue: connection ?? memory.census,
-    locker: connection ?? lockerStore.census,
-    services: connection ?? servicesStore.census,
-  }
-  const facts = { queues, locker, census, prefix }
-  const lifecycle = new Lifecycle(clock)
+  const census = connection ?? memory.census
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
@@ -172,10 +176,14 @@ function createDeps(
     }),
     access: new Access(options),
     lifecycle,
-    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting } }),
-    clients: new Clients(census.queue, clock, prefix),
-    recent: new RecentTellings(facts, clock),
+    streams,
+    metrics: new Metrics({
+      queues,
+      open: { waiting: () => lifecycle.waiting, streams: () => streams.size },
+    }),
+    clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
+    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
   }
 }
 

@@ -21,6 +21,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { LockerOptions } from '../locker/index.ts'
 import type { QueueOptions } from '../queue/index.ts'
 import { Services } from '../services/index.ts'
+import { checkPushes, type PushWorkerOptions } from './push/options.ts'
 
 /**
  * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
@@ -35,6 +36,8 @@ export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
+  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  name?: string | undefined
 }
 
 /** Options of a gateway. Durations are in ms. */
@@ -71,9 +74,24 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
+  /** How often an event stream gets a comment that keeps its connection alive. @default 15_000 */
+  heartbeat?: number | undefined
+  /** Most event streams that may be open at once. @default 10_000 */
+  maxStreams?: number | undefined
+  /** Push workers: the jobs of a queue are posted to a URL. @default [] */
+  push?: readonly PushWorkerOptions[] | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted =
+  | 'prefix'
+  | 'hosts'
+  | 'basePath'
+  | 'maxBody'
+  | 'bodyTimeout'
+  | 'maxWait'
+  | 'heartbeat'
+  | 'maxStreams'
+  | 'push'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -86,6 +104,7 @@ export interface ResolvedGatewayOptions extends GatewayDefaults {
 const ACCESS_TOKEN: OptionTable<AccessToken> = {
   token: [checkToken, REQUIRED],
   scopes: [listOf(oneOf(SCOPES)), REQUIRED],
+  name: [textLike(/^[^\p{C}]{1,100}$/u, '1 to 100 characters')],
 }
 
 /** One segment of a path or more. */
@@ -114,6 +133,9 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
+  heartbeat: [durationFrom(100), 15_000],
+  maxStreams: [integerUpTo(1_000_000), 10_000],
+  push: [checkPushes, []],
 }
 
 /** Defaults of the options of a gateway. */

@@ -327,8 +327,8 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   './gateway': {
-    values: ['GATEWAY_DEFAULTS', 'createGateway'],
-    types: ['AccessToken', 'Gateway', 'GatewayOptions', 'Scope'],
+    values: ['GATEWAY_DEFAULTS', 'PUSH_WORKER_DEFAULTS', 'createGateway'],
+    types: ['AccessToken', 'Gateway', 'GatewayOptions', 'PushWorkerOptions', 'Scope'],
   },
   './gateway/node': {
     values: ['toNodeListener'],
