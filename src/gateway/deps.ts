@@ -21,8 +21,8 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
-  readonly metrics: Metrics
   readonly pushWorkers: PushWorkers
+  readonly metrics: Metrics
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources

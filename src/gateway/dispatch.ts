@@ -12,13 +12,14 @@ export function addRoute(
   deps: GatewayDeps,
 ): void {
   const { access, metrics } = deps
-  const [pattern = ''] = [path].flat()
+  const paths = [path].flat()
+  const [pattern = ''] = paths
   const answer = (c: RouteContext) => {
     metrics.requests?.routed(c.req.raw, pattern)
     access.check(c, scope, effect)
     return handle(c, deps, readParameters(c.req.url, query))
   }
-  app.on(method, [path].flat(), (c) =>
+  app.on(method, paths, (c) =>
     action === undefined
       ? answer(c)
       : audited(

@@ -25,6 +25,7 @@ import { internalProblem, Problem, problemOf } from './problem.ts'
 import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -78,6 +79,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error
@@ -177,10 +179,7 @@ function createDeps(
     access: new Access(options),
     lifecycle,
     streams,
-    metrics: new Metrics({
-      queues,
-      open: { waiting: () => lifecycle.waiting, streams: () => streams.size },
-    }),
+    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
     pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),

@@ -78,6 +78,8 @@ export interface GatewayOptions {
   heartbeat?: number | undefined
   /** Most event streams that may be open at once. @default 10_000 */
   maxStreams?: number | undefined
+  /** Most WebSockets that may be open at once. @default 1_000 */
+  maxSockets?: number | undefined
   /** Push workers: the jobs of a queue are posted to a URL. @default [] */
   push?: readonly PushWorkerOptions[] | undefined
 }
@@ -91,6 +93,7 @@ type Defaulted =
   | 'maxWait'
   | 'heartbeat'
   | 'maxStreams'
+  | 'maxSockets'
   | 'push'
 
 /** The options of a gateway with a constant default. */
@@ -136,6 +139,7 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   heartbeat: [durationFrom(100), 15_000],
   maxStreams: [integerUpTo(1_000_000), 10_000],
   push: [checkPushes, []],
+  maxSockets: [integerUpTo(1_000_000), 1_000],
 }
 
 /** Defaults of the options of a gateway. */

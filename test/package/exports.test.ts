@@ -90,6 +90,8 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'Done',
       'EventStats',
       'FeedEvent',
+      'FollowOptions',
+      'FollowedChunk',
       'Handler',
       'HandlerOf',
       'InstanceSource',
@@ -160,6 +162,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'SoloflightErrorOptions',
       'StaleOptions',
       'StreamContext',
+      'StreamFollowing',
       'StreamOptions',
       'StreamSource',
       'StreamWork',
@@ -180,6 +183,8 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     types: [
       'Counters',
       'Done',
+      'FollowOptions',
+      'FollowedChunk',
       'LockerOptions',
       'LockerStats',
       'ManyContext',
@@ -197,6 +202,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'RunOptions',
       'StaleOptions',
       'StreamContext',
+      'StreamFollowing',
       'StreamOptions',
       'StreamSource',
       'StreamWork',
@@ -333,6 +339,10 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   './gateway/node': {
     values: ['toNodeListener'],
     types: ['NodeListener'],
+  },
+  './gateway/ws': {
+    values: ['toUpgradeListener'],
+    types: ['UpgradeListener'],
   },
   './worker': {
     values: ['HTTP_WORKER_DEFAULTS', 'HttpWorker', 'JsonText'],

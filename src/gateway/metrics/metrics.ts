@@ -8,7 +8,6 @@ import { QueueMetrics } from './queue-figures.ts'
 export interface OpenCounts {
   /** Requests that wait for a job, a result or a key. */
   readonly waiting: () => number
-  /** Event streams. */
   readonly streams: () => number
 }
 
@@ -77,7 +76,7 @@ export class Metrics {
         },
       })
     gauge('soloflight_waiting_requests', 'Requests that wait for a job, a result or a key.', open.waiting)
-    gauge('soloflight_event_streams', 'Event streams that are open.', open.streams)
+    gauge('soloflight_open_streams', 'Event streams that are open.', open.streams)
     return {
       registry,
       requests: new HttpRequests(client, registry),

@@ -153,6 +153,12 @@ export interface AttemptRef {
 /** What became of a lease. 'lost': it was not held any more. 'cancelled': the job has ended under this fence. */
 export type Renewal = 'held' | 'lost' | 'cancelled'
 
+/**
+ * What became of a report of how an attempt ended. 'accepted': that is how it ended. 'repeated': it was accepted before, with the
+ * same result or failure. 'lost': the attempt was not held any more, or has ended in another way.
+ */
+export type FinishReply = 'accepted' | 'repeated' | 'lost'
+
 /** Finished jobs that are kept for being listed. */
 export interface Retention {
   /** At most so many of the queue; 0 keeps none. */
@@ -224,8 +230,8 @@ export interface JobSnapshot {
   outcome: JobOutcome | undefined
   /** How many are parked on the record. */
   waiters: number
-  /** When the delay of a delayed job ends, ms since the epoch by the server's clock. */
-  dueAt: number | undefined
+  /** What is left of the delay of a delayed job, ms. */
+  dueIn: number | undefined
 }
 
 export type Counts = Record<JobState, number>
@@ -265,8 +271,8 @@ export interface QueueStore {
    * not exist: from then on the attempt is known by that name alone. Idempotent.
    */
   renew(attempt: AttemptRef, lease: number, within: number, holder?: WorkerRef): Promise<Renewal>
-  /** Ends an attempt. False: it was lost. Idempotent. */
-  finish(outcome: AttemptOutcome, within: number): Promise<boolean>
+  /** Ends an attempt. Idempotent. */
+  finish(outcome: AttemptOutcome, within: number): Promise<FinishReply>
   /** The payload of an attempt; undefined when the attempt was lost. */
   readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>
