@@ -1,17 +1,32 @@
 import type { Hono } from 'hono'
+import { audited } from './clients/audit.ts'
 import type { GatewayDeps } from './deps.ts'
-import type { GatewayEnv } from './env.ts'
+import type { GatewayEnv, RouteContext } from './env.ts'
 import { readParameters } from './http/parameters.ts'
 import type { Route } from './routes/route.ts'
 
 /** Adds a route of the table. Its handler runs when the request may reach it, and its parameters are valid. */
 export function addRoute(
   app: Hono<GatewayEnv>,
-  { method, path, scope, effect, query, handle }: Route,
+  { method, path, scope, effect, action, query, handle }: Route,
   deps: GatewayDeps,
 ): void {
-  app.on(method, [path].flat(), (c) => {
-    deps.access.check(c, scope, effect)
+  const { access, metrics } = deps
+  const paths = [path].flat()
+  const [pattern = ''] = paths
+  const answer = (c: RouteContext) => {
+    metrics.requests?.routed(c.req.raw, pattern)
+    access.check(c, scope, effect)
     return handle(c, deps, readParameters(c.req.url, query))
-  })
+  }
+  app.on(method, paths, (c) =>
+    action === undefined
+      ? answer(c)
+      : audited(
+          c,
+          action,
+          () => access.nameOf(c),
+          () => answer(c),
+        ),
+  )
 }

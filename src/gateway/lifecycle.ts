@@ -14,6 +14,8 @@ export class Lifecycle {
   readonly #clock: Clock
   readonly #ending = new AbortController()
   #state: 'open' | 'draining' | 'ending' | 'closed' = 'open'
+  /** Requests that wait for a job, a result or a key. Written by `whileWanted`. */
+  waiting = 0
   /** Requests that are not answered, and jobs whose hand-over is not over. */
   #running = 0
   #onIdle: (() => void) | undefined
@@ -48,13 +50,14 @@ export class Lifecycle {
     }
   }
 
-  /**
-   * Resolves when nothing runs any more. What runs after `drain` ms has `grace` ms before it is told to end, and `limit` ms
-   * after that.
-   */
-  async end(drain: number, grace: number, limit: number): Promise<void> {
+  /** The gateway is not ready from now on. Resolves after `drain` ms, so that balancers notice. */
+  async drain(drain: number): Promise<void> {
     this.#state = 'draining'
     if (drain > 0) await new Promise<void>((resolve) => this.#clock.after(drain, resolve))
+  }
+
+  /** Resolves when nothing runs any more. What runs has `grace` ms before it is told to end, and `limit` ms after that. */
+  async end(grace: number, limit: number): Promise<void> {
     await this.#idle(grace)
     this.#state = 'ending'
     this.#ending.abort()

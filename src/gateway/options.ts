@@ -1,3 +1,4 @@
+import { Bus } from '../bus/index.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
@@ -6,6 +7,7 @@ import {
   defaultsOf,
   durationFrom,
   expectedError,
+  instanceOf,
   integerUpTo,
   type OptionTable,
   oneOf,
@@ -18,6 +20,8 @@ import type { Connection } from '../kernel/redis/connection.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { LockerOptions } from '../locker/index.ts'
 import type { QueueOptions } from '../queue/index.ts'
+import { Services } from '../services/index.ts'
+import { checkPushes, type PushWorkerOptions } from './push/options.ts'
 
 /**
  * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
@@ -32,6 +36,8 @@ export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
+  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  name?: string | undefined
 }
 
 /** Options of a gateway. Durations are in ms. */
@@ -49,6 +55,10 @@ export interface GatewayOptions {
   queueOptions?: Omit<QueueOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
   /** Options of the locker of the gateway. */
   lockerOptions?: Omit<LockerOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
+  /** The services that clients call. It stays open. @default services on the `redis` of the gateway, in memory without it */
+  services?: Services | undefined
+  /** The bus whose topics and queues clients use. It stays connected. @default a bus on the `redis` of the gateway */
+  bus?: Bus | undefined
   /**
    * The tokens that are accepted. Absent: every request may do everything, so the gateway must not be reachable from elsewhere.
    * An empty list: no request may do anything.
@@ -64,9 +74,27 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
+  /** How often an event stream gets a comment that keeps its connection alive. @default 15_000 */
+  heartbeat?: number | undefined
+  /** Most event streams that may be open at once. @default 10_000 */
+  maxStreams?: number | undefined
+  /** Most WebSockets that may be open at once. @default 1_000 */
+  maxSockets?: number | undefined
+  /** Push workers: the jobs of a queue are posted to a URL. @default [] */
+  push?: readonly PushWorkerOptions[] | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted =
+  | 'prefix'
+  | 'hosts'
+  | 'basePath'
+  | 'maxBody'
+  | 'bodyTimeout'
+  | 'maxWait'
+  | 'heartbeat'
+  | 'maxStreams'
+  | 'maxSockets'
+  | 'push'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -79,6 +107,7 @@ export interface ResolvedGatewayOptions extends GatewayDefaults {
 const ACCESS_TOKEN: OptionTable<AccessToken> = {
   token: [checkToken, REQUIRED],
   scopes: [listOf(oneOf(SCOPES)), REQUIRED],
+  name: [textLike(/^[^\p{C}]{1,100}$/u, '1 to 100 characters')],
 }
 
 /** One segment of a path or more. */
@@ -96,6 +125,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   prefix: [checkPrefix, 'soloflight'],
   queueOptions: [checkObject],
   lockerOptions: [checkObject],
+  services: [instanceOf(Services, 'a Services object')],
+  bus: [instanceOf(Bus, 'a Bus')],
   tokens: [listOf((name, value) => checkOptions(value as AccessToken, ACCESS_TOKEN, name))],
   hosts: [
     listOf(textLike(HOST, 'a host name in lower case, without a port')),
@@ -105,6 +136,10 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
+  heartbeat: [durationFrom(100), 15_000],
+  maxStreams: [integerUpTo(1_000_000), 10_000],
+  push: [checkPushes, []],
+  maxSockets: [integerUpTo(1_000_000), 1_000],
 }
 
 /** Defaults of the options of a gateway. */

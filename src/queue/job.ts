@@ -54,6 +54,8 @@ export interface JobStatus {
   progress: unknown
   /** Number of processes with waiters for the job; each may have several. */
   waiters: number
+  /** What is left of the delay of a delayed job, ms. */
+  dueIn?: number
   /** Result of a completed job, while it is kept. */
   result?: unknown
   /** Failure of a failed job, while it is kept. */
@@ -152,11 +154,13 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
     progress,
     waiters,
     outcome,
+    dueIn,
   } = snapshot
   const status: JobStatus = {
     ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
     progress: progress && decodeWith(codec, progress, id),
   }
+  if (dueIn !== undefined) status.dueIn = dueIn
   if (outcome?.kind === 'value') status.result = decodeWith(codec, outcome.bytes, id)
   if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
   return status

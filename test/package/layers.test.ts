@@ -16,17 +16,18 @@ const BELOW: Record<string, readonly string[]> = {
   errors: ['secrets'],
   kernel: ['secrets', 'errors'],
   locker: ['secrets', 'errors', 'kernel'],
+  worker: ['secrets', 'errors', 'kernel'],
   memoize: ['secrets', 'errors', 'kernel', 'locker'],
   queue: ['secrets', 'errors', 'kernel', 'locker'],
   services: ['secrets', 'errors', 'kernel', 'locker'],
   bus: ['secrets', 'errors', 'kernel', 'locker', 'services'],
-  gateway: ['secrets', 'errors', 'kernel', 'locker', 'queue'],
+  gateway: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus'],
   cli: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus', 'gateway'],
   index: ['secrets', 'errors', 'kernel', 'locker', 'queue', 'services', 'bus'],
 }
 
 /** What other layers may import of a layer: its public names, and what only this library uses. The kernel is open. */
-const FACES = /^(secrets|errors|kernel\/.+|\w+\/(index|internal)|gateway\/node)\.ts$/
+const FACES = /^(secrets|errors|kernel\/.+|\w+\/(index|internal)|gateway\/node|gateway\/ws\/index)\.ts$/
 
 /** Longest file, in lines. The specifications of the records are whole on purpose. */
 const MAX_LINES = 350
@@ -167,6 +168,9 @@ for (const [file, line] of [
   ['queue/job.ts', "import type { Gateway } from '../gateway/index.ts'"],
   ['index.ts', "export { createGateway } from './gateway/index.ts'"],
   ['gateway/gateway.ts', "import { Attempt } from '../queue/working/attempt.ts'"],
+  ['worker/take.ts', "import type { TakenJob } from '../queue/index.ts'"],
+  ['worker/take.ts', "import { Problem } from '../gateway/problem.ts'"],
+  ['gateway/gateway.ts', "import { HttpWorker } from '../worker/index.ts'"],
   ['memoize/policy/key.ts', "import { Locker } from '../../locker/locker.ts'"],
   ['index.ts', "export { run } from './cli/program.ts'"],
   ['kernel/options.ts', "import { UsageError } from '../cli/failure.ts'"],

@@ -6,6 +6,8 @@ import { promisify } from 'node:util'
 import { ROOT } from './compiled-output.ts'
 import { temporaryFolder, tie } from './lifeline.ts'
 
+export { ROOT }
+
 const run = promisify(execFile)
 
 /** Names a tarball of this package that is packed already, for all tests of one run. */

@@ -7,6 +7,7 @@ import { queueName } from '../http/names.ts'
 import type { ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
+import { type JobView, jobView } from '../overview/job-view.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -41,6 +42,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id/cancel',
     scope: 'admin',
     effect: 'changes',
+    action: 'cancel',
     summary: 'Cancels a job.',
     answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has finished.' },
     handle: (c, deps) =>
@@ -54,6 +56,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id/retry',
     scope: 'admin',
     effect: 'changes',
+    action: 'retry',
     summary: 'Runs a job again that has finished.',
     answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has not finished.' },
     handle: (c, deps) =>
@@ -67,6 +70,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id',
     scope: 'admin',
     effect: 'changes',
+    action: 'remove',
     summary: 'Removes a job.',
     answers: { 204: 'It was removed.', 404: MISSING },
     handle: (c, deps) =>
@@ -113,7 +117,7 @@ function getJob(
     if (wait > 0) await finished(c, deps, job, wait)
     const status = await job.status()
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status))
+    return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
   })
 }
 
@@ -128,7 +132,7 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
 }
 
 /** `failure` and `result` are there if the job has one. Result and progress stand there byte for byte. */
-function statusText(queue: string, status: JobStatus): string {
+function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {
   const { id, command, state, retries, stalls, waiters, payload, progress, failure } = status
   return objectText({
     id: JSON.stringify(id),
@@ -142,6 +146,9 @@ function statusText(queue: string, status: JobStatus): string {
     progress: progress === undefined ? undefined : textOf(progress),
     result: 'result' in status ? textOf(status.result) : undefined,
     failure: failure && JSON.stringify(failure),
+    due: due === undefined ? undefined : String(due),
+    runner: runner && JSON.stringify(runner),
+    why: JSON.stringify(why),
   })
 }
 

@@ -5,6 +5,7 @@ import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory
 import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
+import type { QueueLoad } from './load.ts'
 import type { JobRecord } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
 import { MemoryRegister } from './register.ts'
@@ -16,6 +17,7 @@ import type {
   DueJob,
   DueJobs,
   DueResult,
+  FinishReply,
   JobSnapshot,
   JobState,
   NoticeListener,
@@ -194,7 +196,7 @@ export class InMemoryQueueClient implements QueueStore {
     )
   }
 
-  async finish(outcome: AttemptOutcome): Promise<boolean> {
+  async finish(outcome: AttemptOutcome): Promise<FinishReply> {
     const attemptOutcome = { ...outcome, ...this.#modelAttempt(outcome), bytes: ownedBytes(outcome.bytes) }
     return this.#broker.apply((model, context) => model.finish(attemptOutcome, context))
   }
@@ -238,6 +240,10 @@ export class InMemoryQueueClient implements QueueStore {
 
   async totals(): Promise<QueueTotals> {
     return { ...this.#broker.model.state.totals }
+  }
+
+  async load(): Promise<QueueLoad> {
+    return this.#broker.apply((model, { now, micros }) => model.load(now, micros))
   }
 
   async resetTotals(): Promise<void> {

@@ -183,7 +183,7 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#timed(`renew ${short(attempt.id)}`, run, within)
   }
 
-  finish(ending: AttemptOutcome, within: number): Promise<boolean> {
+  finish(ending: AttemptOutcome, within: number): ReturnType<QueueStore['finish']> {
     return this.#timed(
       `finish ${short(ending.id)} ${ending.kind}`,
       () => this.#port.finish(ending, within),
@@ -229,6 +229,10 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
 
   counts(within: number): ReturnType<QueueStore['counts']> {
     return this.#call('counts', () => this.#port.counts(within), within)
+  }
+
+  load(within: number): ReturnType<QueueStore['load']> {
+    return this.#call('load', () => this.#port.load(within), within)
   }
 
   totals(within: number): ReturnType<QueueStore['totals']> {

@@ -1,10 +1,12 @@
 import { stateOf } from '../job-state.ts'
+import { type CommandLoad, MAX_LOAD_COMMANDS, MAX_LOAD_JOBS, type QueueLoad } from '../load.ts'
 import {
   type AttemptOutcome,
   type Counts,
   type DueJob,
   type DueJobs,
   type DueResult,
+  type FinishReply,
   type JobSnapshot,
   type JobState,
   type OutcomeQuery,
@@ -287,22 +289,22 @@ export class QueueModel {
   }
 
   /** Ends an attempt: its job finishes, or gets another attempt. Idempotent. */
-  finish(outcome: ModelAttemptOutcome, context: TransitionContext): boolean {
+  finish(outcome: ModelAttemptOutcome, context: TransitionContext): FinishReply {
     const { worker, id, fence, kind, delay, releasesSlot } = outcome
     const job = this.state.job(id, context.now)
-    if (job?.endedAs(kind, fence)) return true
-    if (!job?.isHeldBy(worker, fence)) return false
+    if (job?.endedAs(outcome)) return 'repeated'
+    if (!job?.isHeldBy(worker, fence)) return 'lost'
     if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
-      job.releaseAttempt(kind === 'retry')
+      job.releaseAttempt(kind)
       if (delay > 0) this.state.delay(job, context.now + delay)
       else if (kind === 'retry') this.state.pushReady(job, false, context.now)
       else this.state.requeueFirst(job, context.now)
     }
     if (releasesSlot) this.state.command(job.command).freeSlots.push(worker)
     this.#assignReady(job.command, context)
-    return true
+    return 'accepted'
   }
 
   publishProgress({ worker, id, fence }: ModelAttempt, bytes: Buffer, context: TransitionContext): void {
@@ -388,6 +390,8 @@ export class QueueModel {
     return {
       ...{ id, command, state, payload, options, generation },
       ...{ failures, stalls, fence, progress, outcome, waiters },
+      dueIn:
+        state === 'delayed' && job.state.kind === 'delayed' ? Math.max(0, job.state.until - now) : undefined,
     }
   }
 
@@ -413,6 +417,52 @@ export class QueueModel {
       active: count('active'),
       completed: count('completed'),
       failed: count('failed'),
+    }
+  }
+
+  /** `micros`: now, as the numbers of generations are counted: µs since the epoch. */
+  load(now: number, micros: number): QueueLoad {
+    const { state } = this
+    const counts = this.counts(now)
+    const known = state.commands(now)
+    const names = known.slice(0, MAX_LOAD_COMMANDS)
+    const deadlines = state.deadlines.ids().slice(0, MAX_LOAD_JOBS)
+    const jobsOf = {
+      delayed: state.delayed.ids().slice(0, MAX_LOAD_JOBS),
+      active: deadlines.filter((id) => state.delayed.timeOf(id) === undefined),
+      failed: state.failed.ids(now).slice(0, MAX_LOAD_JOBS),
+    }
+    const countOf = (kind: keyof typeof jobsOf, name: string) =>
+      known.length === 1
+        ? counts[kind]
+        : jobsOf[kind].filter((id) => state.job(id, now)?.command === name).length
+    const commands = names.map((name): CommandLoad => {
+      const { ready } = state.command(name)
+      const [id] = ready.ids()
+      const job = id === undefined ? undefined : state.job(id, now)
+      return {
+        command: name,
+        waiting: ready.length,
+        delayed: countOf('delayed', name),
+        active: countOf('active', name),
+        failed: countOf('failed', name),
+        first: job && {
+          id: job.id,
+          age: Math.max(0, Math.floor(micros / 1000) - Math.floor(job.generation / 1000)),
+        },
+      }
+    })
+    const [nextId] = state.delayed.ids()
+    const dueAt = nextId === undefined ? undefined : state.delayed.timeOf(nextId)
+    const areCounted =
+      known.length === 1 || Math.max(state.deadlines.ids().length, counts.failed) <= MAX_LOAD_JOBS
+    return {
+      counts,
+      totals: { ...state.totals },
+      paused: [...state.paused],
+      commands,
+      dueIn: dueAt === undefined ? undefined : Math.max(0, dueAt - now),
+      complete: known.length <= MAX_LOAD_COMMANDS && areCounted,
     }
   }
 
