@@ -1,6 +1,13 @@
 import { once } from 'node:events'
-import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { type AddressInfo, isIPv6, Server as NetServer, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { systemClock } from '../kernel/time.ts'
 
 /** Proxies keep their connections for 60 s at most by default. The one that closes first must not be this server. */
@@ -17,6 +24,12 @@ export interface Address {
   readonly host: string
   /** 0: any free one. */
   readonly port: number
+}
+
+/** What answers, and what lets clients upgrade: undefined if nothing does. */
+export interface Listeners {
+  readonly request: RequestListener
+  readonly upgrade: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
 }
 
 /** How a server ends, ms. */
@@ -41,7 +54,7 @@ export class GatewayServer {
   /** 'ending': no connection is accepted any more. */
   #state: 'serving' | 'closing' | 'ending' = 'serving'
 
-  private constructor(gateway: Closable, listener: RequestListener) {
+  private constructor(gateway: Closable, { request: listener, upgrade }: Listeners) {
     this.#gateway = gateway
     this.#server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
       const { socket } = request
@@ -50,6 +63,7 @@ export class GatewayServer {
       if (this.#state !== 'serving') lastOnConnection(response)
       listener(request, response)
     })
+    if (upgrade) this.#server.on('upgrade', upgrade)
     this.#server.on('connection', (socket) => {
       this.#connections.set(socket, new Set())
       socket.once('close', () => this.#connections.delete(socket))
@@ -62,12 +76,12 @@ export class GatewayServer {
    */
   static async start(
     gateway: Closable,
-    listener: RequestListener,
+    listeners: Listeners,
     address: Address,
     onError: (error: Error) => void,
   ): Promise<GatewayServer> {
     const { host, port } = address
-    const server = new GatewayServer(gateway, listener)
+    const server = new GatewayServer(gateway, listeners)
     try {
       await once(server.#server.listen(port, host), 'listening')
     } catch (error) {

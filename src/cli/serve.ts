@@ -1,10 +1,13 @@
 import { BlockList, isIPv6 } from 'node:net'
 import { Bus } from '../bus/index.ts'
-import type { GatewayOptions } from '../gateway/index.ts'
+import type { Gateway, GatewayOptions } from '../gateway/index.ts'
+import type { UpgradeListener } from '../gateway/ws/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
+import { writeAudit } from './audit.ts'
 import { FAILED, report, UsageError } from './failure.ts'
 import { GatewayServer } from './gateway-server.ts'
+import { pushesOf } from './push-settings.ts'
 import { hostNameOf, type Settings } from './settings.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
@@ -17,18 +20,21 @@ const SAME_SIGNAL_MS = 100
 
 /** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
 export async function serve(settings: Settings): Promise<void> {
-  const { host, port, redis, drain, grace, basePath = '' } = settings
+  const { host, port, redis, drain, grace, audit, basePath = '' } = settings
   checkAddress(settings)
   const stopped = stopSignal()
+  const stopAudit = audit && writeAudit(audit)
   const { createGateway, toNodeListener } = await loadGateway()
   const bus = created(() => busOf(settings))
   const gateway = created(() => createGateway({ ...gatewayOptions(settings), bus }))
-  const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port }, report)
+  const listeners = { request: toNodeListener(gateway), upgrade: await upgradeListener(gateway) }
+  const server = await GatewayServer.start(gateway, listeners, { host, port }, report)
   const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
   process.stdout.write(`soloflight serves ${server.url}${basePath}, ${place}\n`)
   await stopped
   await server.close({ drain, grace })
   await bus?.disconnect()
+  if (stopAudit) stopAudit()
 }
 
 /** Only this machine reaches a loopback address. @throws UsageError */
@@ -63,6 +69,18 @@ async function loadGateway(): Promise<GatewayModules> {
 
 type GatewayModules = typeof import('../gateway/index.ts') & typeof import('../gateway/node.ts')
 
+/** Undefined without the package ws: then there are no WebSockets. */
+async function upgradeListener(gateway: Gateway): Promise<UpgradeListener | undefined> {
+  try {
+    const { toUpgradeListener } = await import('../gateway/ws/index.ts')
+    return toUpgradeListener(gateway)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ERR_MODULE_NOT_FOUND' && message.includes("package 'ws'")) return undefined
+    throw error
+  }
+}
+
 /** The bus on instances of its own. Undefined: the gateway makes one on its own Redis. */
 function busOf({ bus, prefix }: Settings): Bus | undefined {
   return bus && new Bus({ redis: bus, ...(prefix !== undefined && { prefix }) })
@@ -87,6 +105,7 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
+    push: pushesOf(settings),
   }
 }
 

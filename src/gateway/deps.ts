@@ -7,6 +7,7 @@ import type { QueueWatches } from './events/queue-watches.ts'
 import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
@@ -21,6 +22,9 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
+  /** Closed with the gateway. `grace`: ms. */
+  readonly pushWorkers: { close(grace: number): Promise<void> }
+  readonly metrics: Metrics
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources

@@ -5,7 +5,7 @@ import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
 import { Locker, MemoryStore } from '../locker/index.ts'
-import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
 import { listQueues } from '../queue/internal.ts'
 import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
@@ -18,13 +18,16 @@ import { QueueWatches } from './events/queue-watches.ts'
 import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
+import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
 import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
+import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -37,7 +40,8 @@ export interface Gateway extends AsyncDisposable {
   /**
    * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
    * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
-   * Event streams are ended when the drain is over. Never rejects. @throws TypeError
+   * When the drain is over, event streams are ended, and push workers take no more jobs; after `grace` ms they end their requests
+   * and give the jobs back. Never rejects. @throws TypeError
    */
   close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
@@ -77,6 +81,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error
@@ -85,10 +90,14 @@ class HttpGateway implements Gateway {
 
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
+      const { clock, metrics } = this.#deps
+      const { requests } = metrics
+      const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
       // A cache must not keep an answer.
       response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
+      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
     })
 
@@ -120,11 +129,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(drain: number, grace: number): Promise<void> {
-    const { lifecycle, streams, feeds, queues, locker, clients, messaging } = this.#deps
+    const { lifecycle, streams, feeds, queues, locker, clients, messaging, pushWorkers } = this.#deps
     await lifecycle.drain(drain)
     // Not at the end of the grace, which they would use up.
     streams.close()
-    await lifecycle.end(grace, END_WITHIN)
+    await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
     feeds.close()
     await queues.close()
@@ -138,7 +147,7 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what the routes use. @throws TypeError if an option of its queues or of its locker is invalid. */
+/** Opens what the routes use. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
 function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
@@ -150,10 +159,11 @@ function createDeps(
   const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
   const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
   const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
-  const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+  const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lifecycle = new Lifecycle(clock)
+  const streams = new EventStreams(options, clock, lifecycle)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
@@ -171,11 +181,13 @@ function createDeps(
     }),
     access: new Access(options),
     lifecycle,
-    streams: new EventStreams(options, clock, lifecycle),
+    streams,
     watches: new QueueWatches(queues),
     feeds: new Feeds(clock),
+    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
+    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
   }
 }
 

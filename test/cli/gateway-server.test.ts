@@ -19,7 +19,12 @@ const EPSILON = 1500
 /** A server before a gateway that closes at once. */
 function serverOf(listener: RequestListener, errors: Error[] = []): Promise<GatewayServer> {
   const gateway = { close: async () => {} }
-  return GatewayServer.start(gateway, listener, { host: LOCALHOST, port: 0 }, (error) => errors.push(error))
+  return GatewayServer.start(
+    gateway,
+    { request: listener, upgrade: undefined },
+    { host: LOCALHOST, port: 0 },
+    (error) => errors.push(error),
+  )
 }
 
 /** A client that has asked, and reads nothing by itself. */

@@ -19,6 +19,5 @@ export function jobMembers(queue: string, status: JobStatus): Record<string, str
     progress: progress === undefined ? undefined : textOf(progress),
     result: 'result' in status ? textOf(status.result) : undefined,
     failure: failure && JSON.stringify(failure),
-    due: status.dueAt === undefined ? undefined : String(status.dueAt / 1000),
   }
 }

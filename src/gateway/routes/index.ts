@@ -9,9 +9,11 @@ import { FINISH_ROUTES } from './finish-routes.ts'
 import { HEALTH_ROUTES } from './health-routes.ts'
 import { JOB_ROUTES } from './job-routes.ts'
 import { LOCK_ROUTES } from './lock-routes.ts'
+import { METRICS_ROUTES } from './metrics-routes.ts'
 import { QUEUE_ROUTES } from './queue-routes.ts'
 import type { Route } from './route.ts'
 import { SERVICE_ROUTES } from './service-routes.ts'
+import { SOCKET_ROUTES } from './socket-routes.ts'
 import { SUBMIT_ROUTES } from './submit-routes.ts'
 import { TAKE_ROUTES } from './take-routes.ts'
 
@@ -29,7 +31,9 @@ const DESCRIBED: readonly Route[] = [
   ...OVERVIEW_ROUTES,
   ...SERVICE_ROUTES,
   ...BUS_ROUTES,
+  ...SOCKET_ROUTES,
   ...HEALTH_ROUTES,
+  ...METRICS_ROUTES,
 ]
 
 /** All routes of a gateway. */

@@ -132,9 +132,10 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
   }
 }
 
-function statusText(queue: string, status: JobStatus, { why, runner }: JobView): string {
+function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {
   return objectText({
     ...jobMembers(queue, status),
+    due: due === undefined ? undefined : String(due),
     runner: runner && JSON.stringify(runner),
     why: JSON.stringify(why),
   })
