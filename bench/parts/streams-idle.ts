@@ -15,7 +15,9 @@ const PATHS = { 'feed of a queue': '/events?queue=mails', 'feed of all queues': 
 export async function streamsIdle({ server }: Stage): Promise<void> {
   heading(`streams-idle: ${STREAMS} idle event streams of one gateway`)
   const fork = () =>
-    Child.fork<EventHandlers>(new URL('../event-child.ts', import.meta.url), { env: buildEnvironment() })
+    Child.fork<EventHandlers>(new URL('../event-child.ts', import.meta.url), {
+      env: buildEnvironment(undefined),
+    })
   const rows: (string | number)[][] = []
   for (const [what, path] of Object.entries(PATHS)) {
     await using gateway = await fork()

@@ -112,7 +112,7 @@ class FollowedJob {
     if (error instanceof AbortedError) return
     const problem = problemOf(error)
     if (!problem) reportHookError('gateway', error)
-    this.#feed.publish({ event: 'error', data: (problem ?? internalProblem()).toText() })
+    this.#feed.publish({ event: 'error', data: JSON.stringify(problem ?? internalProblem()) })
     this.#feed.end()
   }
 
