@@ -13,6 +13,8 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { Feeds } from './events/feeds.ts'
+import { QueueWatches } from './events/queue-watches.ts'
 import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
@@ -127,12 +129,13 @@ class HttpGateway implements Gateway {
   }
 
   async #close(drain: number, grace: number): Promise<void> {
-    const { lifecycle, streams, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    const { lifecycle, streams, feeds, queues, locker, clients, messaging, pushWorkers } = this.#deps
     await lifecycle.drain(drain)
     // Not at the end of the grace, which they would use up.
     streams.close()
     await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
+    feeds.close()
     await queues.close()
     await messaging.close()
     await locker.close()
@@ -179,6 +182,8 @@ function createDeps(
     access: new Access(options),
     lifecycle,
     streams,
+    watches: new QueueWatches(queues),
+    feeds: new Feeds(clock),
     metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
