@@ -80,8 +80,11 @@ async function worldIn(kind: GatewayWorld['kind']): Promise<GatewayWorld> {
 }
 
 async function answerOf(response: Response): Promise<Answer> {
-  const text = await response.text()
   const { status, headers } = response
+  // A stream of events has no end: `EventClient` reads one.
+  const isEndless = headers.get('content-type') === 'text/event-stream'
+  if (isEndless) await response.body?.cancel()
+  const text = isEndless ? '' : await response.text()
   return {
     ...{ status, headers, text },
     get json() {
