@@ -7,6 +7,7 @@ import { systemClock } from '../kernel/time.ts'
 import { writeAudit } from './audit.ts'
 import { FAILED, report, UsageError } from './failure.ts'
 import { GatewayServer } from './gateway-server.ts'
+import { pushesOf } from './push-settings.ts'
 import { hostNameOf, type Settings } from './settings.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
@@ -104,6 +105,7 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
+    push: pushesOf(settings),
   }
 }
 

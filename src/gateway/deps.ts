@@ -9,7 +9,6 @@ import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
-import type { PushWorkers } from './push/push-workers.ts'
 import type { Queues } from './queues.ts'
 
 /** What the routes of a gateway use. */
@@ -21,7 +20,8 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
-  readonly pushWorkers: PushWorkers
+  /** Closed with the gateway. `grace`: ms. */
+  readonly pushWorkers: { close(grace: number): Promise<void> }
   readonly metrics: Metrics
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
