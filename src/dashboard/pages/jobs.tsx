@@ -1,0 +1,167 @@
+import { useEffect, useMemo, useState } from 'preact/hooks'
+import type { QueueView } from '../../gateway/overview/overview.ts'
+import { JobList, type JobListState } from '../data/job-list.ts'
+import type { JobRow } from '../data/jobs.ts'
+import { useSignal } from '../data/signal.ts'
+import { go } from '../navigation.ts'
+import { type Filter, hrefOf, STATES, type State } from '../router.ts'
+import { count, counted, inline } from '../view/format.ts'
+import { Progress } from '../view/progress.tsx'
+import { type Column, Table } from '../view/table.tsx'
+import { AllActions } from './all-actions.tsx'
+
+export const STATE_NAMES: Readonly<Record<State, string>> = {
+  waiting: 'Waiting',
+  active: 'Running',
+  delayed: 'Delayed',
+  failed: 'Failed',
+  completed: 'Completed',
+}
+
+/** The jobs of a queue by state, and what can be done with all that match. */
+export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
+  const { name } = queue
+  const { state, command, text } = filter
+  const list = useMemo(() => new JobList(name, { state, command, text }), [name, state, command, text])
+  const shown = useSignal(list.state)
+  const [isPaged, setPaged] = useState(false)
+  useEffect(() => {
+    setPaged(false)
+    void list.refresh()
+    return () => list.stop()
+  }, [list])
+  // Follows the queue, until somebody goes on in the list or searches.
+  const changes = JSON.stringify([queue.totals, queue.waiting, queue.running, queue.delayed, queue.failed])
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it runs when the counts have changed
+  useEffect(() => {
+    if (!isPaged && text === '' && list.state.value.status === 'resting') void list.refresh()
+  }, [changes])
+  const goOn = (all: boolean) => {
+    setPaged(true)
+    void (all ? list.all() : list.more())
+  }
+  return (
+    <section class="card flush jobs">
+      <h2>Jobs</h2>
+      <nav class="tabs" aria-label="States">
+        {STATES.map((each) => (
+          <a
+            key={each}
+            href={hrefOf({ page: 'queue', queue: name, filter: { ...filter, state: each } })}
+            aria-current={each === state ? 'true' : undefined}
+          >
+            {STATE_NAMES[each]} <CountOf queue={queue} state={each} />
+          </a>
+        ))}
+      </nav>
+      <FilterForm key={`${state} ${command} ${text}`} queue={queue} filter={filter} />
+      <Searched shown={shown} filter={filter} onStop={() => list.stop()} />
+      <AllActions queue={queue} filter={filter} list={shown} onSearch={() => goOn(true)} onDone={() => list.refresh()} />
+      <Table
+        caption={`${STATE_NAMES[state]} jobs of ${name}`}
+        columns={columnsOf(name, state)}
+        rows={shown.jobs}
+        keyOf={({ id }) => id}
+        empty={shown.status === 'reading' ? 'Reading…' : emptyText(filter)}
+      />
+      {typeof shown.status === 'object' && <p class="failure">The list cannot be read: {shown.status.failed}.</p>}
+      {shown.cursor !== undefined && (
+        <p class="more">
+          <button type="button" disabled={shown.status === 'reading' || list.isFull} onClick={() => goOn(false)}>
+            {text === '' ? 'Show more' : 'Search on'}
+          </button>
+          {list.isFull && <span class="hint">The list has {shown.jobs.length} jobs: a filter finds others.</span>}
+        </p>
+      )}
+    </section>
+  )
+}
+
+function CountOf({ queue, state }: { queue: QueueView; state: State }) {
+  if (state === 'completed') return null
+  return <span class="count">{count(countOf(queue, state))}</span>
+}
+
+/** How many jobs of a state a queue has, as the snapshot tells. */
+export function countOf(counts: Omit<QueueView, 'name' | 'commands'> | QueueView['commands'][number], state: State): number {
+  if (state === 'completed') return 0
+  return counts[state === 'active' ? 'running' : state]
+}
+
+function emptyText({ state, command, text }: Filter): string {
+  if (text !== '') return 'No job was found.'
+  return `No job is ${STATE_NAMES[state].toLowerCase()}${command && ' of this command'}.`
+}
+
+function FilterForm({ queue, filter }: { queue: QueueView; filter: Filter }) {
+  const { name, commands } = queue
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault()
+    const form = new FormData(event.currentTarget as HTMLFormElement)
+    const text = String(form.get('text') ?? '')
+    go({ page: 'queue', queue: name, filter: { ...filter, text, command: String(form.get('command') ?? '') } })
+  }
+  const names = new Set([...commands.map(({ command }) => command), ...(filter.command ? [filter.command] : [])])
+  return (
+    <form class="filter" onSubmit={submit}>
+      <label>
+        <span class="unseen">Command</span>
+        <select name="command" value={filter.command} onChange={({ currentTarget }) => currentTarget.form?.requestSubmit()}>
+          <option value="">All commands</option>
+          {[...names].map((command) => (
+            <option key={command} value={command}>
+              {command}
+            </option>
+          ))}
+        </select>
+      </label>
+      <label class="grows">
+        <span class="unseen">Text in the payload</span>
+        <input name="text" type="search" defaultValue={filter.text} placeholder="Text in the payload" autocomplete="off" spellcheck={false} />
+      </label>
+      <button type="submit">Search</button>
+      {(filter.text || filter.command) && (
+        <a href={hrefOf({ page: 'queue', queue: name, filter: { ...filter, text: '', command: '' } })}>Show all</a>
+      )}
+    </form>
+  )
+}
+
+/** How far a search has come. */
+function Searched({ shown, filter, onStop }: { shown: JobListState; filter: Filter; onStop: () => void }) {
+  if (filter.text === '') return null
+  const { jobs, scanned, cursor, status } = shown
+  const end = status === 'reading' ? '' : cursor === undefined ? ' All were looked at.' : ' There are more.'
+  return (
+    <p class="searched">
+      <span>
+        {counted(jobs.length, 'job')} found among {counted(scanned, 'job')}.{end}
+      </span>
+      {status === 'reading' && (
+        <button type="button" onClick={onStop}>
+          Stop
+        </button>
+      )}
+    </p>
+  )
+}
+
+function columnsOf(queue: string, state: State): readonly Column<JobRow>[] {
+  return [
+    {
+      head: 'Id',
+      cell: ({ id }) => (
+        <a class="id" href={hrefOf({ page: 'job', queue, id })} title={id}>
+          {id}
+        </a>
+      ),
+      size: 'id-column',
+    },
+    { head: 'Command', cell: ({ command }) => <bdi>{command}</bdi>, size: 'command-column' },
+    { head: 'Payload', cell: ({ job }) => <code class="preview">{inline(job)}</code> },
+    state === 'failed'
+      ? { head: 'Failure', cell: ({ failure }) => <span class="preview">{failure?.message ?? failure?.name ?? ''}</span> }
+      : { head: 'Progress', cell: ({ progress }) => (progress == null ? '–' : <Progress value={progress} />), size: 'bars' },
+    { head: 'Tried', cell: ({ retries, stalls }) => count(retries + stalls), numeric: true },
+  ]
+}
