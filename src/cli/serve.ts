@@ -7,7 +7,7 @@ import { hostNameOf, type Settings } from './settings.ts'
 import { GatewayServer } from './start.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
-const PEERS = 'hono @hono/node-server'
+const PEERS = 'hono @hono/node-server zod'
 
 const LOCAL_HOSTS = ['localhost', '127.0.0.1', '[::1]']
 
@@ -51,9 +51,9 @@ async function loadGateway(): Promise<GatewayModules> {
     return { ...gateway, ...node }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    const isMissing = code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|@hono\/node-server)'/.test(message)
+    const isMissing = code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|zod|@hono\/node-server)'/.test(message)
     if (!isMissing) throw error
-    throw new UsageError(`\`soloflight serve\` needs two more packages: npm install ${PEERS}`)
+    throw new UsageError(`\`soloflight serve\` needs three more packages: npm install ${PEERS}`)
   }
 }
 

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { RouteContext, RouteHandler } from './env.ts'
+import type { RouteContext } from './env.ts'
 import type { AccessToken, ResolvedGatewayOptions, Scope } from './options.ts'
 import { Problem } from './problem.ts'
 
@@ -10,8 +10,8 @@ export type Effect = 'reads' | 'changes'
 export type RequiredScope = Scope | 'public'
 
 /**
- * Decides who may do what. Every route is declared with its scope and its effect, and its handler runs only when the request
- * has passed, in this order:
+ * Decides who may do what. Every route of the table has a scope and an effect, and its handler runs only when the request has
+ * passed, in this order:
  *
  * 1. The host that it names is ours (421): otherwise a page could reach the gateway by DNS rebinding.
  * 2. It does not come from another origin's page, if the route changes or takes something (403). No token is looked at before:
@@ -25,32 +25,14 @@ export class Access {
   /** Undefined: no token is needed. */
   readonly #tokens: readonly KnownToken[] | undefined
   readonly #key = randomBytes(32)
-  readonly #declared = new WeakSet<object>()
 
   constructor({ hosts, tokens }: ResolvedGatewayOptions) {
     this.#hosts = new Set(hosts)
     this.#tokens = tokens?.map(({ token, scopes }) => ({ digest: this.#digestOf(token), scopes }))
   }
 
-  /** Declares what a route needs and does. Returns the handler to be given to the router. */
-  route(scope: RequiredScope, effect: Effect, handler: RouteHandler): RouteHandler {
-    const guarded: RouteHandler = (context) => {
-      this.#check(context, scope, effect)
-      return handler(context)
-    }
-    this.#declared.add(guarded)
-    return guarded
-  }
-
-  /** @throws TypeError if a route was not declared: it would be open to everybody. */
-  assertDeclared(routes: readonly { method: string; path: string; handler: object }[]): void {
-    for (const { method, path, handler } of routes) {
-      if (!this.#declared.has(handler))
-        throw new TypeError(`The route ${method} ${path} does not declare its scope`)
-    }
-  }
-
-  #check({ req }: RouteContext, scope: RequiredScope, effect: Effect): void {
+  /** @throws Problem if the request may not reach a route that needs this scope and has this effect. */
+  check({ req }: RouteContext, scope: RequiredScope, effect: Effect): void {
     if (scope === 'public') return
     const url = new URL(req.url)
     this.#checkHost(url, req.header('host'))

@@ -11,7 +11,6 @@ export interface GatewayDeps {
   readonly clock: Clock
   readonly queues: Queues
   readonly locker: Locker
-  /** Each route is declared through it: see {@link Access.route}. */
   readonly access: Access
   readonly lifecycle: Lifecycle
 }

@@ -1,6 +1,3 @@
-import { shownValue } from '../kernel/options.ts'
-import { Problem } from './problem.ts'
-
 /** A number of seconds, or a number with a unit. Leaves no room for exponents, signs and hexadecimal digits. */
 const FORM = /^(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)?$/
 
@@ -13,16 +10,13 @@ export interface DurationBounds {
 }
 
 /**
- * Reads a duration of a request: seconds, or with a unit, as `30`, `30s`, `500ms`, `1.5h`. Returns ms.
- * @throws Problem 400 if it is none, or not between `min` (0 by default) and `max` ms.
+ * Reads a duration of a request: seconds, or with a unit, as `30`, `30s`, `500ms`, `1.5h`. Returns ms; undefined if it is none,
+ * or not between `min` (0 by default) and `max` ms.
  */
-export function parseDuration(name: string, text: string, { min = 0, max }: DurationBounds): number {
+export function parseDuration(text: string, { min = 0, max }: DurationBounds): number | undefined {
   const [, digits, unit = 's'] = FORM.exec(text) ?? []
   const ms = digits === undefined ? Number.NaN : Number(digits) * (UNITS[unit] ?? Number.NaN)
-  if (ms >= min && ms <= max) return ms
-  throw new Problem(400, 'invalid duration', {
-    detail: `Expected \`${name}\` to be seconds, or a number with ms, s, m, h or d, from ${min} ms to ${max} ms, got ${shownValue(text)}`,
-  })
+  return ms >= min && ms <= max ? ms : undefined
 }
 
 /** Seconds, as they stand in an answer. */

@@ -26,5 +26,3 @@ export interface GatewayEnv {
 }
 
 export type RouteContext = Context<GatewayEnv>
-
-export type RouteHandler = (context: RouteContext) => Response | Promise<Response>

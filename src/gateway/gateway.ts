@@ -8,18 +8,13 @@ import { Locker } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
 import { Access } from './access.ts'
 import type { GatewayDeps } from './deps.ts'
+import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
-import { finishRoutes } from './routes/finish-routes.ts'
-import { healthRoutes } from './routes/health-routes.ts'
-import { jobRoutes } from './routes/job-routes.ts'
-import { lockRoutes } from './routes/lock-routes.ts'
-import { queueRoutes } from './routes/queue-routes.ts'
-import { submitRoutes } from './routes/submit-routes.ts'
-import { takeRoutes } from './routes/take-routes.ts'
+import { ROUTES } from './routes/index.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -145,16 +140,13 @@ function createDeps(
   }
 }
 
-const ROUTES = [healthRoutes, submitRoutes, takeRoutes, finishRoutes, jobRoutes, queueRoutes, lockRoutes]
-
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.
   const root = new Hono<GatewayEnv>({ getPath: pathOf })
   root.onError(answerTo)
   root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
   const app = root.basePath(deps.options.basePath)
-  for (const addRoutes of ROUTES) addRoutes(app, deps)
-  deps.access.assertDeclared(root.routes)
+  for (const route of ROUTES) addRoute(app, route, deps)
   return root
 }
 

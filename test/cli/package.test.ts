@@ -10,7 +10,7 @@ import { pack, ROOT } from '../support/packed.ts'
 
 const run = promisify(execFile)
 const DEPENDENCIES = ['canonicalize', 'commander', 'ioredis', 'lru-cache', 'p-defer']
-const PEERS = ['hono', '@hono/node-server']
+const PEERS = ['hono', '@hono/node-server', 'zod']
 
 let tarball = ''
 before(async () => {
@@ -51,7 +51,7 @@ for (const missing of PEERS) {
     const { command } = await projectWith([...DEPENDENCIES, ...PEERS.filter((name) => name !== missing)])
     await using cli = Cli.run(command, ['serve'])
     const line = await cli.complaint(2)
-    assert.equal(line, '`soloflight serve` needs two more packages: npm install hono @hono/node-server')
+    assert.equal(line, '`soloflight serve` needs three more packages: npm install hono @hono/node-server zod')
     await using version = Cli.run(command, ['--version'])
     assert.equal(await version.exits(), 0)
   })

@@ -55,7 +55,7 @@ onBothWorlds('hostile - names of queues: any that a queue can have, each a queue
     assertProblem(await call('GET', `/j/${name}`), 400, 'invalid path')
   for (const name of ['..', '.', '%2e%2e', 'a/b/c/d'])
     assert.equal((await call('GET', `/j/${name}`)).status, 404, name)
-  assertProblem(await call('GET', '/q/foo?command=%00'), 400, 'invalid command name')
+  assertProblem(await call('GET', '/q/foo?command=%00'), 400, 'invalid parameter')
   assertProblem(await call('GET', '/nothing'), 404, 'no such route')
   const { status, headers } = await call('PATCH', '/control/foo')
   assert.deepEqual([status, headers.get('allow')], [405, 'GET, POST'])

@@ -85,7 +85,7 @@ test('lifecycle - without Redis it is alive, not ready, and says that the store 
 
 test('lifecycle - durations are seconds, or have a unit', () => {
   const bounds = { max: 86_400_000 }
-  const read = (text: string) => parseDuration('wait', text, bounds)
+  const read = (text: string) => parseDuration(text, bounds)
   assert.deepEqual(['30', '30s', '500ms', '1.5', '2m', '1h', '1d', '0'].map(read), [
     ...[30_000, 30_000, 500, 1_500, 120_000, 3_600_000, 86_400_000, 0],
   ])
@@ -104,5 +104,5 @@ test('lifecycle - durations are seconds, or have a unit', () => {
     '.5',
     '1'.repeat(16),
   ])
-    assert.throws(() => read(text), /invalid duration/, text)
+    assert.equal(read(text), undefined, text)
 })

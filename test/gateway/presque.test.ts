@@ -134,7 +134,7 @@ onBothWorlds('presque - queues are listed, with their jobs if asked', async (w) 
   assert.equal((await call('DELETE', '/q/one')).status, 204)
   assert.deepEqual(await names(), ['two'])
   assertProblem(await call('GET', '/q/one'), 404, 'no job')
-  assertProblem(await call('POST', '/control/one', { body: '{"status":"pause"}' }), 400, 'invalid status')
+  assertProblem(await call('POST', '/control/one', { body: '{"status":"pause"}' }), 400, 'invalid json')
 })
 
 test('presque - curl is there', async () => {

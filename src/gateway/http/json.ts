@@ -1,3 +1,4 @@
+import type { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import { readText } from '../body.ts'
@@ -27,22 +28,22 @@ export function parseJson(text: string): JsonText {
 }
 
 /**
- * The members of a body that must be an object. An empty body has none.
- * @throws Problem as {@link readJson}; 400 if it is another value, or has a member that is not `known`.
+ * The members of a body that must be an object of this schema, and their texts. An empty body has none.
+ * @throws Problem as {@link readJson}; 400 if it is another value.
  */
-export async function readMembers(
+export async function readMembers<T>(
   request: Request,
   deps: GatewayDeps,
-  known: readonly string[],
-): Promise<Record<string, { text: string; value: unknown }>> {
+  schema: z.ZodType<T>,
+): Promise<{ values: T; texts: ReadonlyMap<string, string> }> {
   const json = await readJson(request, deps)
   const texts = json ? memberTexts(json.text) : new Map<string, string>()
   if (!texts) throw new Problem(400, 'invalid json', { detail: 'Expected an object' })
-  const unknown = [...texts.keys()].find((name) => !known.includes(name))
-  if (unknown !== undefined)
-    throw new Problem(400, 'invalid json', { detail: `Expected no members but ${known.join(', ')}` })
-  const members = [...texts].map(([name, text]) => [name, { text, value: JSON.parse(text) as unknown }])
-  return Object.fromEntries(members)
+  const parsed = schema.safeParse(json?.value ?? {})
+  if (parsed.success) return { values: parsed.data, texts }
+  const [issue] = parsed.error.issues
+  const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
+  throw new Problem(400, 'invalid json', { detail: `${issue?.message}${at}` })
 }
 
 /** Progress travels in a message. @throws Problem 413 if it is too large for that. */

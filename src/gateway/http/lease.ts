@@ -1,12 +1,18 @@
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
+import { duration, type Parameter } from './parameters.ts'
 
 // The header X-Lease: the token of a job, and the duration of its lease, which a renewal uses again.
 
 /** Shortest and longest lease, ms: those of a queue. */
 export const MIN_LEASE = 100
 export const MAX_LEASE: number = 30 * 24 * 60 * 60_000
+
+/** The parameter of a lease. */
+export function leaseParameter(description: string): Parameter<number> {
+  return duration(description, { min: MIN_LEASE, max: MAX_LEASE })
+}
 
 export function leaseHeader(token: string, lease: number): string {
   return `${token}.${Math.ceil(lease)}`

@@ -2,15 +2,24 @@ import { AbortedError, TimeoutError } from '../../errors.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import type { Lifecycle } from '../lifecycle.ts'
-import type { Query } from './query.ts'
+import { duration, type Parameter } from './parameters.ts'
 
 /** `Prefer: wait=30`, RFC 7240. */
 const PREFER_WAIT = /(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:$|[,;])/i
 
+/** The parameter `wait`. */
+export function waitParameter(description: string): Parameter<number> {
+  return duration(description, { max: Number.MAX_SAFE_INTEGER })
+}
+
 /** How long a request wants to wait, ms: `?wait=`, else `Prefer: wait=`, at most `maxWait`. 0 if it says nothing. */
-export function waitOf({ req }: RouteContext, query: Query, { options }: GatewayDeps): number {
+export function waitOf(
+  { req }: RouteContext,
+  { wait }: { readonly wait?: number | undefined },
+  { options }: GatewayDeps,
+): number {
   const [, preferred = '0'] = PREFER_WAIT.exec(req.header('prefer') ?? '') ?? []
-  const asked = query.duration('wait', { max: Number.MAX_SAFE_INTEGER }) ?? Number(preferred) * 1000
+  const asked = wait ?? Number(preferred) * 1000
   return Math.min(asked, options.maxWait)
 }
 

@@ -1,36 +1,75 @@
-import type { Hono } from 'hono'
+import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { checkProgress, readJson, readMembers } from '../http/json.ts'
-import { leasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
-import { Query, queueName } from '../http/query.ts'
+import { leasedJob, leaseLost, leaseParameter } from '../http/lease.ts'
+import { queueName } from '../http/names.ts'
+import { command, flag, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
+import { type Route, route } from './route.ts'
 import { readJob } from './submit-routes.ts'
 
-/** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
-export function finishRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  app.put(
-    '/q/:queue',
-    access.route('work', 'changes', (c) => putJob(c, deps)),
-  )
-  app.patch(
-    '/q/:queue',
-    access.route('work', 'changes', (c) => renewJob(c, deps)),
-  )
+/** Most lines of one request: as many as a log keeps. */
+const MAX_LINES = 1_000
+
+const FINISHING = {
+  command,
+  failed: flag('The job failed. The body is the reason.'),
+  again: flag('The job goes back, and the attempt does not count.'),
 }
 
+const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
+
+/** What a worker tells of its job. */
+const NEWS = z.strictObject({
+  progress: z.json().optional(),
+  log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
+})
+
+const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LOST = 'The lease is over: `lease lost`.'
+
+/** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
+export const FINISH_ROUTES: readonly Route[] = [
+  route({
+    method: 'PUT',
+    path: '/q/:queue',
+    scope: 'work',
+    effect: 'changes',
+    summary: 'Finishes a job that was taken. Without `X-Lease`, puts a job back that was taken for good.',
+    query: FINISHING,
+    headers: LEASE,
+    body: { description: 'The result of the job: any JSON, kept byte for byte.' },
+    answers: { 201: 'The job was put back.', 204: 'The job has ended, or is tried again.', 409: LOST },
+    handle: putJob,
+  }),
+  route({
+    method: 'PATCH',
+    path: '/q/:queue',
+    scope: 'work',
+    effect: 'changes',
+    summary: 'Renews the lease of a job, and notes progress and lines of its log.',
+    query: RENEWING,
+    headers: LEASE,
+    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: NEWS },
+    answers: { 200: '`{ left, cancelled }`: what is left of the lease, in seconds.', 409: LOST },
+    handle: renewJob,
+  }),
+]
+
 /** With a lease: the result of the job, or why it failed. Without one: a job that was taken for good is put back. */
-function putJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function putJob(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof FINISHING>,
+): Promise<Response> {
   const name = queueName(c)
-  const query = new Query(c, ['command', 'failed', 'again'])
-  const failed = query.flag('failed')
-  const again = query.flag('again')
+  const { failed = false, again = false } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
   return deps.queues.use(name, async (queue) => {
@@ -59,12 +98,12 @@ async function putBack(
   c: RouteContext,
   deps: GatewayDeps,
   queue: RedisQueue,
-  query: Query,
+  { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
 ): Promise<Response> {
-  if (query.has('failed') || query.has('again')) throw new Problem(400, 'lease is missing')
+  if (failed !== undefined || again !== undefined) throw new Problem(400, 'lease is missing')
   const job = await readJob(c.req.raw, deps)
   const [{ id, disposition }] = await Promise.all([
-    queue.enqueue(query.command(), job, { dedupe: false }),
+    queue.enqueue(command, job, { dedupe: false }),
     // The counter is not worth a second job, which a client that repeats the request would make.
     queue.countFailure().catch(() => {}),
   ])
@@ -72,34 +111,25 @@ async function putBack(
 }
 
 /** Renews the lease, and notes progress and lines of the log. */
-function renewJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function renewJob(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof RENEWING>,
+): Promise<Response> {
   const name = queueName(c)
-  const query = new Query(c, ['lease'])
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) throw new Problem(400, 'lease is missing')
     const { job } = leased
-    const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE }) ?? leased.lease
-    const { progress, log } = await readMembers(c.req.raw, deps, ['progress', 'log'])
-    const lines = log === undefined ? [] : linesOf(log.value)
-    checkProgress(progress?.text)
+    const lease = query.lease ?? leased.lease
+    const { values, texts } = await readMembers(c.req.raw, deps, NEWS)
+    const progress = texts.get('progress')
+    checkProgress(progress)
     const renewal = await job.renew(lease)
     if (renewal === 'lost') throw leaseLost(job.id)
     const cancelled = renewal === 'cancelled'
-    if (!cancelled && progress) await job.progress(JsonText.parse(progress.text))
-    if (!cancelled) await job.log(...lines)
+    if (!cancelled && progress !== undefined) await job.progress(JsonText.parse(progress))
+    if (!cancelled) await job.log(...[values.log ?? []].flat())
     return jsonResponse(200, JSON.stringify({ left: cancelled ? 0 : inSeconds(lease), cancelled }))
-  })
-}
-
-/** Most lines of one request: as many as a log keeps. */
-const MAX_LINES = 1_000
-
-/** @throws Problem 400 */
-function linesOf(log: unknown): string[] {
-  const lines = Array.isArray(log) ? log : [log]
-  if (lines.length <= MAX_LINES && lines.every((line) => typeof line === 'string')) return lines
-  throw new Problem(400, 'invalid json', {
-    detail: `Expected \`log\` to be a text, or an array of at most ${MAX_LINES} texts`,
   })
 }

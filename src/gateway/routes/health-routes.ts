@@ -1,23 +1,31 @@
-import type { Hono } from 'hono'
-import type { GatewayDeps } from '../deps.ts'
-import type { GatewayEnv } from '../env.ts'
+import { jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
+import { type Route, route } from './route.ts'
 
 /** How long a probe may wait for Redis, ms. */
 const READY_WITHIN = 2_000
 
-/** `/healthz`: the process lives. `/readyz`: it can serve requests, and is not about to close. */
-export function healthRoutes(app: Hono<GatewayEnv>, { access, lifecycle, locker }: GatewayDeps): void {
-  app.get(
-    '/healthz',
-    access.route('public', 'reads', (c) => c.json({ status: 'ok' })),
-  )
-  app.get(
-    '/readyz',
-    access.route('public', 'reads', async (c) => {
+/** For probes, which know no host name and have no token. */
+export const HEALTH_ROUTES: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/healthz',
+    scope: 'public',
+    effect: 'reads',
+    summary: 'Tells that the process lives.',
+    handle: () => jsonResponse(200, '{"status":"ok"}'),
+  }),
+  route({
+    method: 'GET',
+    path: '/readyz',
+    scope: 'public',
+    effect: 'reads',
+    summary: 'Tells whether the gateway can serve requests, and is not about to close.',
+    answers: { 200: 'It can.', 503: 'Redis does not answer, or the gateway is closing.' },
+    async handle(_c, { lifecycle, locker }) {
       if (!lifecycle.isOpen) throw new Problem(503, 'gateway is closing')
       await locker.ready({ timeout: READY_WITHIN })
-      return c.json({ status: 'ready' })
-    }),
-  )
-}
+      return jsonResponse(200, '{"status":"ready"}')
+    },
+  }),
+]

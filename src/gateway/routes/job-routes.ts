@@ -1,53 +1,81 @@
-import type { Hono } from 'hono'
 import { RemoteError, RemovedError } from '../../errors.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { objectText, textOf } from '../http/json.ts'
-import { Query, queueName } from '../http/query.ts'
+import { queueName } from '../http/names.ts'
+import type { ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
-import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
+import { type Route, route } from './route.ts'
 
-/** One job: `/j/:queue/:id`. */
-export function jobRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  app.get(
-    '/j/:queue/:id',
-    access.route('read', 'reads', (c) => getJob(c, deps)),
-  )
-  app.get(
-    '/j/:queue/:id/log',
-    access.route('read', 'reads', (c) => getLog(c, deps)),
-  )
-  app.post(
-    '/j/:queue/:id/cancel',
-    access.route('admin', 'changes', (c) =>
+const WAITING = { wait: waitParameter('How long to wait for the outcome.') }
+
+const MISSING = 'There is no such job.'
+
+/** One job. */
+export const JOB_ROUTES: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/j/:queue/:id',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The state of a job; with `wait`, when it has finished.',
+    query: WAITING,
+    headers: { Prefer: '`wait=30`: as the parameter `wait`, in seconds.' },
+    answers: { 200: 'Its state. `result` or `failure` is there if it has one.', 404: MISSING },
+    handle: getJob,
+  }),
+  route({
+    method: 'GET',
+    path: '/j/:queue/:id/log',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The lines that the workers of a job logged.',
+    answers: { 200: '`{ id, log }`.', 404: MISSING },
+    handle: getLog,
+  }),
+  route({
+    method: 'POST',
+    path: '/j/:queue/:id/cancel',
+    scope: 'admin',
+    effect: 'changes',
+    summary: 'Cancels a job.',
+    answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has finished.' },
+    handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.cancel(id))) throw new Problem(409, 'job has finished', { id })
         return jsonResponse(200, JSON.stringify({ id, response: 'cancelled' }))
       }),
-    ),
-  )
-  app.post(
-    '/j/:queue/:id/retry',
-    access.route('admin', 'changes', (c) =>
+  }),
+  route({
+    method: 'POST',
+    path: '/j/:queue/:id/retry',
+    scope: 'admin',
+    effect: 'changes',
+    summary: 'Runs a job again that has finished.',
+    answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has not finished.' },
+    handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.retry(id))) throw new Problem(409, 'job has not finished', { id })
         return jsonResponse(200, JSON.stringify({ id, response: 'retried' }))
       }),
-    ),
-  )
-  app.delete(
-    '/j/:queue/:id',
-    access.route('admin', 'changes', (c) =>
+  }),
+  route({
+    method: 'DELETE',
+    path: '/j/:queue/:id',
+    scope: 'admin',
+    effect: 'changes',
+    summary: 'Removes a job.',
+    answers: { 204: 'It was removed.', 404: MISSING },
+    handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.remove(id))) throw noSuchJob()
         return emptyResponse()
       }),
-    ),
-  )
-}
+  }),
+]
 
 function idOf({ req }: RouteContext): string {
   return req.param('id') ?? ''
@@ -64,7 +92,6 @@ function change(
   run: (queue: RedisQueue, id: string) => Promise<Response>,
 ): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => {
     const status = await queue.status(idOf(c))
     if (!status || status.state === 'removed') throw noSuchJob()
@@ -73,9 +100,12 @@ function change(
 }
 
 /** The state of a job. With `wait`, when it has finished, or at the end of the wait. */
-function getJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getJob(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof WAITING>,
+): Promise<Response> {
   const name = queueName(c)
-  const query = new Query(c, ['wait'])
   const wait = waitOf(c, query, deps)
   return deps.queues.use(name, async (queue) => {
     const job = await queue.job(idOf(c))
@@ -117,7 +147,6 @@ function statusText(queue: string, status: JobStatus): string {
 
 function getLog(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => {
     const id = idOf(c)
     const lines = await queue.logs(id)

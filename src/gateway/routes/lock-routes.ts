@@ -1,17 +1,19 @@
-import type { Hono } from 'hono'
+import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import type { Done, Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { handOver } from '../http/hand-over.ts'
 import { checkProgress, objectText, readJson, readMembers, textOf } from '../http/json.ts'
-import { MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
-import { checkedKey, Query } from '../http/query.ts'
+import { leaseParameter, MAX_LEASE } from '../http/lease.ts'
+import { checkedKey } from '../http/names.ts'
+import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
-import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
+import { type Route, route } from './route.ts'
 
 /** How long the store may take to answer a claim that does not wait, ms. */
 const CLAIM_WITHIN = 1_000
@@ -19,22 +21,102 @@ const CLAIM_WITHIN = 1_000
 /** Longest time that a result is kept, ms: one year. */
 const MAX_TTL = 366 * 24 * 60 * 60_000
 
-/**
- * `/locks/:key`: one client computes a key, and all get its result. The lease of a claim is held by its token: any gateway
- * accepts what comes under it, and none renews it.
- */
-export function lockRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  const answers = (answer: typeof peekKey) => (c: RouteContext) => answer(c, deps)
-  app.get('/locks/:key', access.route('read', 'reads', answers(peekKey)))
-  app.get('/locks/:key/wait', access.route('read', 'reads', answers(waitForKey)))
-  app.post('/locks/:key/wait', access.route('read', 'reads', answers(waitForKey)))
-  app.post('/locks/:key/claim', access.route('work', 'changes', answers(claimKey)))
-  app.put('/locks/:key', access.route('work', 'changes', answers(publish)))
-  app.post('/locks/:key/fail', access.route('work', 'changes', answers(fail)))
-  app.post('/locks/:key/release', access.route('work', 'changes', answers(release)))
-  app.patch('/locks/:key', access.route('work', 'changes', answers(renew)))
+const WAITING = { wait: waitParameter('How long to wait for the outcome.') }
+
+const CLAIMING = {
+  lease: leaseParameter('Duration of the lease.'),
+  wait: waitParameter('How long to wait while another client has the key.'),
 }
+
+const KEEPING = { ttl: duration('How long the outcome is kept.', { max: MAX_TTL }) }
+
+const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
+
+const NEWS = z.strictObject({ progress: z.json().optional() })
+
+const LEASE = { 'X-Lease': 'The lease of the key.' }
+const LOST = 'The lease is over: `lease lost`.'
+
+const WORK = { scope: 'work', effect: 'changes', headers: LEASE } as const
+
+/**
+ * One client computes a key, and all get its result. The lease of a claim is held by its token: any gateway accepts what comes
+ * under it, and none renews it.
+ */
+export const LOCK_ROUTES: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/locks/:key',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The state of a key: its lock and its result.',
+    answers: { 200: 'Its state. Times are in seconds.' },
+    handle: peekKey,
+  }),
+  ...(['GET', 'POST'] as const).map((method) =>
+    route({
+      method,
+      path: '/locks/:key/wait',
+      scope: 'read',
+      effect: 'reads',
+      summary: 'Waits for the outcome of the client that computes the key.',
+      query: WAITING,
+      answers: { 200: '`{ status: "done", result }`.', 500: 'It failed.', 504: 'The wait has ended.' },
+      handle: waitForKey,
+    }),
+  ),
+  route({
+    method: 'POST',
+    path: '/locks/:key/claim',
+    scope: 'work',
+    effect: 'changes',
+    summary: 'Gives the lease of a key, or its result.',
+    query: CLAIMING,
+    answers: {
+      200: '`{ status: "locked", fence, lease }`, or `{ status: "done", result }`.',
+      423: 'The wait has ended, and another client has the key.',
+    },
+    handle: claimKey,
+  }),
+  route({
+    ...WORK,
+    method: 'PUT',
+    path: '/locks/:key',
+    summary: 'Publishes the result of a key.',
+    query: KEEPING,
+    body: { description: 'The result: any JSON, kept byte for byte.', required: true },
+    answers: { 204: 'It was published.', 409: LOST },
+    handle: publish,
+  }),
+  route({
+    ...WORK,
+    method: 'POST',
+    path: '/locks/:key/fail',
+    summary: 'Those that wait for the key get a failure.',
+    query: KEEPING,
+    body: { description: 'The reason: a text, or `{ name, message, code, … }`.' },
+    answers: { 204: 'They were told.', 409: LOST },
+    handle: fail,
+  }),
+  route({
+    ...WORK,
+    method: 'POST',
+    path: '/locks/:key/release',
+    summary: 'Another client may have the key.',
+    answers: { 204: 'It was released.', 409: LOST },
+    handle: release,
+  }),
+  route({
+    ...WORK,
+    method: 'PATCH',
+    path: '/locks/:key',
+    summary: 'Renews the lease of a key, and shows progress.',
+    query: RENEWING,
+    body: { description: 'Progress: any JSON.', schema: NEWS },
+    answers: { 200: '`{ left }`, in seconds.', 409: LOST },
+    handle: renew,
+  }),
+]
 
 /** @throws Problem 400 */
 function lockKey({ req }: RouteContext): string {
@@ -43,7 +125,6 @@ function lockKey({ req }: RouteContext): string {
 
 /** The state of a key. Times are in seconds. */
 async function peekKey(c: RouteContext, { locker }: GatewayDeps): Promise<Response> {
-  new Query(c, [])
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
   const answer = {
@@ -66,9 +147,13 @@ async function peekKey(c: RouteContext, { locker }: GatewayDeps): Promise<Respon
 }
 
 /** The outcome of whoever computes the key, never a lease. */
-async function waitForKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function waitForKey(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof WAITING>,
+): Promise<Response> {
   const key = lockKey(c)
-  const wait = waitOf(c, new Query(c, ['wait']), deps)
+  const wait = waitOf(c, query, deps)
   const result = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
     unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, CLAIM_WITHIN) })),
   )
@@ -93,11 +178,13 @@ async function unlessWaitEnds<T>(call: () => Promise<T>): Promise<T | typeof WAI
 }
 
 /** The lease of a key, or its result. A lease whose client was gone before it was told goes back at once. */
-async function claimKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function claimKey(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof CLAIMING>,
+): Promise<Response> {
   const key = lockKey(c)
-  const query = new Query(c, ['lease', 'wait'])
-  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
-  const ticket = await claimed(c, deps, key, lease, waitOf(c, query, deps))
+  const ticket = await claimed(c, deps, key, query.lease, waitOf(c, query, deps))
   if (ticket === WAIT_ENDED)
     throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
   if (ticket.status === 'done') return doneResponse(ticket.result)
@@ -147,43 +234,42 @@ function leaseOf(c: RouteContext, { locker }: GatewayDeps): TokenLease {
   }
 }
 
-function ttlOf(query: Query): { ttl: number | undefined } {
-  return { ttl: query.duration('ttl', { max: MAX_TTL }) }
-}
+type KeepingQuery = ParameterValues<typeof KEEPING>
 
 /** The body is the result. */
-async function publish(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const options = ttlOf(new Query(c, ['ttl']))
+async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
   const lease = leaseOf(c, deps)
   const result = await readJson(c.req.raw, deps)
   if (!result) throw new Problem(400, 'result is missing')
-  await lease.publish(result, options)
+  await lease.publish(result, { ttl })
   return emptyResponse()
 }
 
 /** The body is the reason. */
-async function fail(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const options = ttlOf(new Query(c, ['ttl']))
+async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
   const lease = leaseOf(c, deps)
-  await lease.fail(errorOf(await readJson(c.req.raw, deps)), options)
+  await lease.fail(errorOf(await readJson(c.req.raw, deps)), { ttl })
   return emptyResponse()
 }
 
 /** Another client may have the key. */
 async function release(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  new Query(c, [])
   await leaseOf(c, deps).release()
   return emptyResponse()
 }
 
 /** Renews the lease, and shows progress. */
-async function renew(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const query = new Query(c, ['lease'])
+async function renew(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof RENEWING>,
+): Promise<Response> {
   const held = leaseOf(c, deps)
-  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE }) ?? Math.min(held.lease, MAX_LEASE)
-  const { progress } = await readMembers(c.req.raw, deps, ['progress'])
-  checkProgress(progress?.text)
+  const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
+  const { texts } = await readMembers(c.req.raw, deps, NEWS)
+  const progress = texts.get('progress')
+  checkProgress(progress)
   if (!(await held.renew(lease))) throw new Problem(409, 'lease lost')
-  if (progress) await held.progress(JsonText.parse(progress.text))
+  if (progress !== undefined) await held.progress(JsonText.parse(progress))
   return jsonResponse(200, JSON.stringify({ left: inSeconds(lease) }))
 }

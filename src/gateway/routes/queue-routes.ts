@@ -1,12 +1,14 @@
-import type { Hono } from 'hono'
+import { z } from 'zod'
 import type { JobPage, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { objectText, readMembers, textOf } from '../http/json.ts'
-import { Query, queueName } from '../http/query.ts'
+import { queueName } from '../http/names.ts'
+import { flag, type ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
+import { type Route, route } from './route.ts'
 
 /** Jobs that `/status/:queue?with_desc=1` lists at most. */
 const MAX_LISTED = 100
@@ -20,52 +22,95 @@ const AT_ONCE = 20
 /** Queues that they tell of at most. `size` counts all. */
 const MAX_ASKED = 1_000
 
-/** Whole queues: `/j`, `/control`, `/status`, `/stats`, and `DELETE /q`. */
-export function queueRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  app.delete(
-    '/q/:queue',
-    access.route('admin', 'changes', (c) => eraseQueue(c, deps)),
-  )
-  app.get(
-    '/j/:queue',
-    access.route('read', 'reads', (c) => getCounts(c, deps)),
-  )
-  app.get(
-    '/control/:queue',
-    access.route('read', 'reads', (c) => getControl(c, deps)),
-  )
-  app.post(
-    '/control/:queue',
-    access.route('admin', 'changes', (c) => setControl(c, deps)),
-  )
-  app.get(
-    '/status/:queue',
-    access.route('read', 'reads', (c) => getStatus(c, deps)),
-  )
-  for (const path of ['/status', '/status/'])
-    app.get(
-      path,
-      access.route('read', 'reads', (c) => getStatuses(c, deps)),
-    )
-  for (const path of ['/stats', '/stats/'])
-    app.get(
-      path,
-      access.route('read', 'reads', (c) => getStatistics(c, deps)),
-    )
-  for (const prefix of ['/q', '/qb', '/j', '/control'])
-    app.on(
-      ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      [prefix, `${prefix}/`],
-      access.route('read', 'reads', () => {
+const DESCRIBED = { with_desc: flag('Tells more of each.') }
+
+const CONTROL = z.strictObject({ status: z.enum(['stop', 'start']) })
+
+type DescribedQuery = ParameterValues<typeof DESCRIBED>
+
+/** Whole queues. */
+export const QUEUE_ROUTES: readonly Route[] = [
+  route({
+    method: 'DELETE',
+    path: '/q/:queue',
+    scope: 'admin',
+    effect: 'changes',
+    summary: 'Removes the jobs of a queue that wait, and its counters.',
+    answers: { 204: 'They were removed.' },
+    handle: eraseQueue,
+  }),
+  route({
+    method: 'GET',
+    path: '/j/:queue',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The counters of a queue.',
+    answers: { 200: '`{ queue_name, job_count, job_failed, job_processed, delayed, running, oldest }`.' },
+    handle: getCounts,
+  }),
+  route({
+    method: 'GET',
+    path: '/control/:queue',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'Whether a queue is stopped.',
+    answers: { 200: '`{ queue, status }`: "1", or "0" if it is stopped.' },
+    handle: getControl,
+  }),
+  route({
+    method: 'POST',
+    path: '/control/:queue',
+    scope: 'admin',
+    effect: 'changes',
+    summary: 'Stops or starts a queue. While it is stopped, jobs are posted, and none are taken.',
+    body: { description: 'What to do.', schema: CONTROL, required: true },
+    answers: { 200: '`{ queue, response }`.' },
+    handle: setControl,
+  }),
+  route({
+    method: 'GET',
+    path: '/status/:queue',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'How many jobs of a queue wait, and which run next.',
+    query: DESCRIBED,
+    answers: { 200: '`{ queue, size, jobs? }`.' },
+    handle: getStatus,
+  }),
+  route({
+    method: 'GET',
+    path: ['/status/', '/status'],
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The queues that were used in the last 30 days, the last used first.',
+    query: DESCRIBED,
+    answers: { 200: '`{ queues, size }`.' },
+    handle: getStatuses,
+  }),
+  route({
+    method: 'GET',
+    path: ['/stats/', '/stats'],
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The counters of the queues that were used last.',
+    answers: { 200: '`{ queues, size }`.' },
+    handle: getStatistics,
+  }),
+  ...(['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const).map((method) =>
+    route({
+      method,
+      path: ['/q', '/qb', '/j', '/control'].flatMap((prefix) => [prefix, `${prefix}/`]),
+      scope: 'read',
+      effect: 'reads',
+      handle() {
         throw new Problem(404, 'queue name is missing')
-      }),
-    )
-}
+      },
+    }),
+  ),
+]
 
 function eraseQueue(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => {
     await queue.erase()
     return emptyResponse()
@@ -74,7 +119,6 @@ function eraseQueue(c: RouteContext, deps: GatewayDeps): Promise<Response> {
 
 function getCounts(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => jsonResponse(200, JSON.stringify(await statisticsOf(queue))))
 }
 
@@ -102,7 +146,6 @@ async function ageOfFirst(queue: RedisQueue): Promise<number | undefined> {
 
 function getControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => {
     const isStopped = (await queue.paused()).includes('')
     return jsonResponse(200, JSON.stringify({ queue: name, status: isStopped ? '0' : '1' }))
@@ -111,22 +154,19 @@ function getControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
 
 function setControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
-  new Query(c, [])
   return deps.queues.use(name, async (queue) => {
-    const { status } = await readMembers(c.req.raw, deps, ['status'])
-    if (status?.value === 'stop') await queue.pause()
-    else if (status?.value === 'start') await queue.resume()
-    else throw new Problem(400, 'invalid status', { detail: 'Expected `status` to be "stop" or "start"' })
+    const { values } = await readMembers(c.req.raw, deps, CONTROL)
+    if (values.status === 'stop') await queue.pause()
+    else await queue.resume()
     return jsonResponse(200, JSON.stringify({ queue: name, response: 'updated' }))
   })
 }
 
-function getStatus(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getStatus(c: RouteContext, deps: GatewayDeps, { with_desc }: DescribedQuery): Promise<Response> {
   const name = queueName(c)
-  const isDescribed = new Query(c, ['with_desc']).flag('with_desc')
   return deps.queues.use(name, async (queue) => {
     const { waiting } = await queue.counts()
-    const listed = isDescribed ? await firstJobs(queue) : undefined
+    const listed = with_desc ? await firstJobs(queue) : undefined
     const text = objectText({
       queue: JSON.stringify(name),
       size: String(waiting),
@@ -153,10 +193,13 @@ async function firstJobs(queue: RedisQueue): Promise<string[]> {
   return texts
 }
 
-async function getStatuses(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const isDescribed = new Query(c, ['with_desc']).flag('with_desc')
+async function getStatuses(
+  _c: RouteContext,
+  deps: GatewayDeps,
+  { with_desc }: DescribedQuery,
+): Promise<Response> {
   const names = await deps.queues.names()
-  const queues = isDescribed
+  const queues = with_desc
     ? await ofEach(deps, names, async (queue) => ({
         queue: queue.name,
         size: (await queue.counts()).waiting,
@@ -165,8 +208,7 @@ async function getStatuses(c: RouteContext, deps: GatewayDeps): Promise<Response
   return jsonResponse(200, JSON.stringify({ queues, size: names.length }))
 }
 
-async function getStatistics(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  new Query(c, [])
+async function getStatistics(_c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const names = await deps.queues.names()
   const queues = await ofEach(deps, names, statisticsOf)
   return jsonResponse(200, JSON.stringify({ queues, size: names.length }))

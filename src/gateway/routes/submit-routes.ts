@@ -1,18 +1,16 @@
-import type { Hono } from 'hono'
+import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
-import { checkedKey, invalid, Query, queueName } from '../http/query.ts'
+import { checkedKey, invalidParameter, queueName } from '../http/names.ts'
+import { command, count, duration, key, type ParameterValues, text, word } from '../http/parameters.ts'
 import { jsonResponse } from '../http/responses.ts'
-import { waitHasEnded, waitOf, whileWanted } from '../http/waiting.ts'
+import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem, problemOf } from '../problem.ts'
-
-/** Parameters of all routes that submit. */
-const COMMON = ['command', 'delayed', 'delay', 'priority', 'attempts', 'ttl']
-const SINGLE = [...COMMON, 'uniq', 'key', 'wait', 'abort']
+import { type Route, route } from './route.ts'
 
 /** Longest delay, ms: that of a queue. */
 const MAX_DELAY = 365 * 24 * 60 * 60_000
@@ -20,19 +18,76 @@ const MAX_DELAY = 365 * 24 * 60 * 60_000
 const MAX_TTL = 10 * MAX_DELAY
 const MAX_PRIORITY = 1_000_000
 const MAX_ATTEMPTS = 1_000_000
+/** Longest text of a time. */
+const MAX_TIME_LENGTH = 32
 
-/** Jobs are posted: `POST /q/:queue` one, `POST /qb/:queue` several. */
-export function submitRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  app.post(
-    '/q/:queue',
-    access.route('submit', 'changes', (c) => postJob(c, deps)),
-  )
-  app.post(
-    '/qb/:queue',
-    access.route('submit', 'changes', (c) => postJobs(c, deps)),
-  )
+/** Parameters of all routes that submit. */
+const COMMON = {
+  command,
+  delayed: text('When the job may start: seconds since 1970.', MAX_TIME_LENGTH),
+  delay: duration('How long the job is delayed.', { max: MAX_DELAY }),
+  priority: count('Jobs of a higher priority run first.', 0, MAX_PRIORITY),
+  attempts: count('How often the job is tried.', 1, MAX_ATTEMPTS),
+  ttl: duration('How long the result is kept.', { max: MAX_TTL }),
 }
+
+const SINGLE = {
+  ...COMMON,
+  uniq: key('Refused while a job of this key waits.'),
+  key: key('The same post is answered with the same job.'),
+  wait: waitParameter('How long to wait for the result.'),
+  abort: word('`unwanted`: the job is cancelled when nobody waits for it any more. Needs `wait`.', [
+    'unwanted',
+  ]),
+}
+
+/** As many as one request takes. */
+const MAX_JOBS = 1_000
+
+/** Jobs are posted. */
+export const SUBMIT_ROUTES: readonly Route[] = [
+  route({
+    method: 'POST',
+    path: '/q/:queue',
+    scope: 'submit',
+    effect: 'changes',
+    summary: 'Posts a job, and waits for its result if it is asked to.',
+    query: SINGLE,
+    headers: {
+      'Idempotency-Key': 'As the parameter `key`.',
+      Prefer: '`wait=30`: as the parameter `wait`, in seconds.',
+    },
+    body: { description: 'The job: any JSON, kept byte for byte.', required: true },
+    answers: {
+      200: 'The result, if the request waits; else the id of the job that was there under the key.',
+      201: 'The job was posted: `{ id, disposition }`. `Location` names it.',
+      202: 'The wait has ended: `{ id }`. The job goes on.',
+      409: 'A job is there under `uniq`.',
+      410: 'The job was removed.',
+      422: 'The key was used for another job.',
+      500: 'The job failed: `failure` says why.',
+    },
+    handle: postJob,
+  }),
+  route({
+    method: 'POST',
+    path: '/qb/:queue',
+    scope: 'submit',
+    effect: 'changes',
+    summary: 'Posts several jobs. All are checked before the first is posted.',
+    query: COMMON,
+    body: {
+      description: `The jobs, each kept byte for byte, at most ${MAX_JOBS}.`,
+      schema: z.object({ jobs: z.array(z.json()).max(MAX_JOBS) }),
+      required: true,
+    },
+    answers: { 201: 'All were posted: `{ jobs: [{ id, disposition }] }`.', 413: 'There are too many.' },
+    handle: postJobs,
+  }),
+]
+
+type CommonQuery = ParameterValues<typeof COMMON>
+type SingleQuery = ParameterValues<typeof SINGLE>
 
 /** The job of a request, which must have one. */
 export async function readJob(request: Request, deps: GatewayDeps): Promise<JsonText> {
@@ -50,15 +105,14 @@ interface Post {
   readonly dedupe: 'none' | 'uniq' | 'key'
 }
 
-async function postJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Response> {
   const queue = queueName(c)
-  const query = new Query(c, SINGLE)
-  const command = query.command()
+  const { command = 'job' } = query
   const { dedupe, options } = dedupeOptions(query, c.req.header('idempotency-key'))
   const wait = waitOf(c, query, deps)
-  const abortUnwanted = query.word('abort', ['unwanted']) !== undefined
+  const abortUnwanted = query.abort === 'unwanted'
   // Nobody would be there to leave.
-  if (abortUnwanted && wait === 0) throw invalid('abort', 'beside `wait`', 'unwanted')
+  if (abortUnwanted && wait === 0) throw invalidParameter('abort', 'beside `wait`', 'unwanted')
   const submitOptions = { ...commonOptions(query), ...options, abortUnwanted }
   const job = await readJob(c.req.raw, deps)
   const post: Post = { queue, command, job, dedupe, options: submitOptions }
@@ -115,14 +169,10 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
   return problemOf(error)?.withId(error.key)
 }
 
-/** As many as one request takes. */
-const MAX_JOBS = 1_000
-
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
-async function postJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery): Promise<Response> {
   const queue = queueName(c)
-  const query = new Query(c, COMMON)
-  const command = query.command()
+  const { command = 'job' } = query
   const options = { ...commonOptions(query), dedupe: false as const }
   const { text } = await readJob(c.req.raw, deps)
   const jobs = elementTexts(memberTexts(text)?.get('jobs') ?? '')
@@ -135,37 +185,32 @@ async function postJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   return jsonResponse(201, JSON.stringify({ jobs: answers }))
 }
 
-function commonOptions(query: Query): SubmitOptions {
-  const delay = delayOf(query)
-  const priority = query.count('priority', 0, MAX_PRIORITY)
-  const attempts = query.count('attempts', 1, MAX_ATTEMPTS)
-  const ttl = query.duration('ttl', { max: MAX_TTL })
-  return { delay, priority, attempts, ttl }
+function commonOptions(query: CommonQuery): SubmitOptions {
+  const { priority, attempts, ttl } = query
+  return { delay: delayOf(query), priority, attempts, ttl }
 }
 
-/** ms until the job may start: `delay` is a duration, `delayed` a time in seconds since 1970, as in presque. */
-function delayOf(query: Query): number | undefined {
-  const delay = query.duration('delay', { max: MAX_DELAY })
-  const delayed = query.text('delayed')
+/** ms until the job may start. */
+function delayOf({ delay, delayed }: CommonQuery): number | undefined {
   if (delayed === undefined) return delay
-  if (delay !== undefined) throw invalid('delayed', 'without `delay`', delayed)
+  if (delay !== undefined) throw invalidParameter('delayed', 'without `delay`', delayed)
   const left = /^\d{1,12}(?:\.\d{1,6})?$/.test(delayed) ? Number(delayed) * 1000 - Date.now() : Number.NaN
   if (left <= MAX_DELAY) return Math.max(0, left)
-  throw invalid('delayed', 'seconds since 1970, at most a year from now', delayed)
+  throw invalidParameter('delayed', 'seconds since 1970, at most a year from now', delayed)
 }
 
 /**
  * What makes a job unique. `uniq`: nothing is posted while a job of this key waits. `key`, or `Idempotency-Key`: the same post
  * is answered with the same job.
  */
-function dedupeOptions(query: Query, header: string | undefined): Pick<Post, 'dedupe' | 'options'> {
-  const uniq = query.key('uniq')
+function dedupeOptions(query: SingleQuery, header: string | undefined): Pick<Post, 'dedupe' | 'options'> {
+  const { uniq } = query
   const fromHeader = header === undefined ? undefined : checkedKey('Idempotency-Key', header)
-  const key = query.key('key') ?? fromHeader
+  const key = query.key ?? fromHeader
   if (fromHeader !== undefined && key !== fromHeader)
-    throw invalid('key', 'the same as `Idempotency-Key`', key ?? '')
+    throw invalidParameter('key', 'the same as `Idempotency-Key`', key ?? '')
   if (uniq === undefined && key === undefined) return { dedupe: 'none', options: { dedupe: false } }
   if (uniq === undefined) return { dedupe: 'key', options: { dedupe: `k:${key}`, conflict: 'reject' } }
-  if (key !== undefined) throw invalid('uniq', 'without `key` and `Idempotency-Key`', uniq)
+  if (key !== undefined) throw invalidParameter('uniq', 'without `key` and `Idempotency-Key`', uniq)
   return { dedupe: 'uniq', options: { dedupe: `u:${uniq}`, conflict: 'exclusive' } }
 }

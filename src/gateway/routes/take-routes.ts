@@ -1,17 +1,16 @@
-import type { Hono } from 'hono'
 import { UnavailableError } from '../../errors.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
-import type { GatewayEnv, RouteContext } from '../env.ts'
+import type { RouteContext } from '../env.ts'
 import { type HandOver, handOver } from '../http/hand-over.ts'
 import { objectText } from '../http/json.ts'
-import { leaseHeader, MAX_LEASE, MIN_LEASE } from '../http/lease.ts'
-import { Query, queueName } from '../http/query.ts'
-import { waitOf, whileWanted } from '../http/waiting.ts'
+import { leaseHeader, leaseParameter } from '../http/lease.ts'
+import { queueName } from '../http/names.ts'
+import { command, count, type ParameterValues } from '../http/parameters.ts'
+import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
-
-const PARAMETERS = ['command', 'wait', 'lease']
+import { type Route, route } from './route.ts'
 
 /** Lease of a job that is taken for good, ms. It is renewed until its answer was sent. */
 const HAND_OVER_LEASE = 30_000
@@ -27,32 +26,66 @@ const BATCH_STEP = 10
 /** A batch takes no more jobs when it has so many characters. */
 const MAX_BATCH_LENGTH = 8 * 1024 * 1024
 
-/** Jobs are taken: `GET /q/:queue` one, `GET /qb/:queue` several; for good, or with `?lease=` until that ends. */
-export function takeRoutes(app: Hono<GatewayEnv>, deps: GatewayDeps): void {
-  const { access } = deps
-  app.get(
-    '/q/:queue',
-    access.route('work', 'changes', (c) => takeJob(c, deps)),
-  )
-  app.get(
-    '/qb/:queue',
-    access.route('work', 'changes', (c) => takeJobs(c, deps)),
-  )
-  for (const method of ['PUT', 'DELETE'])
-    app.on(
-      method,
-      '/qb/:queue',
-      access.route('work', 'changes', () => {
-        throw new Problem(400, 'method is not supported for a batch')
-      }),
-    )
+const TAKING = {
+  command,
+  lease: leaseParameter(
+    'Takes the job under a lease of this duration. Without it the job is taken for good.',
+  ),
+  wait: waitParameter('How long to wait for a job.'),
 }
 
-function takeJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+const BATCH = { ...TAKING, batch_size: count('How many jobs at most.', 1, MAX_BATCH) }
+
+const EMPTY = 'There is no job: `no job`, or `queue is closed`.'
+
+/** Jobs are taken: one, or several; for good, or with `?lease=` until that ends. */
+export const TAKE_ROUTES: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/q/:queue',
+    scope: 'work',
+    effect: 'changes',
+    summary: 'Takes a job.',
+    query: TAKING,
+    headers: { Prefer: '`wait=30`: as the parameter `wait`, in seconds.' },
+    answers: {
+      200: 'The job as it was posted. `X-Job-Id`, `X-Job-Attempt`, and `X-Lease` for its lease.',
+      404: EMPTY,
+    },
+    handle: takeJob,
+  }),
+  route({
+    method: 'GET',
+    path: '/qb/:queue',
+    scope: 'work',
+    effect: 'changes',
+    summary: 'Takes several jobs.',
+    query: BATCH,
+    headers: { Prefer: '`wait=30`: as the parameter `wait`, in seconds.' },
+    answers: { 200: 'An array of the jobs; with `lease`, of `{ id, lease, job }`.', 404: EMPTY },
+    handle: takeJobs,
+  }),
+  ...(['PUT', 'DELETE'] as const).map((method) =>
+    route({
+      method,
+      path: '/qb/:queue',
+      scope: 'work',
+      effect: 'changes',
+      handle() {
+        throw new Problem(400, 'method is not supported for a batch')
+      },
+    }),
+  ),
+]
+
+function takeJob(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof TAKING>,
+): Promise<Response> {
   const name = queueName(c)
-  const query = new Query(c, PARAMETERS)
-  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
-  const take = { command: query.command(), lease: lease ?? HAND_OVER_LEASE, wait: waitOf(c, query, deps) }
+  const { lease } = query
+  const take = takeOf(c, deps, query)
   return deps.queues.use(name, async (queue) => {
     const job = await takeFrom(queue, c, deps, take)
     if (!job) throw await emptyProblem(queue, take.command)
@@ -63,12 +96,14 @@ function takeJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   })
 }
 
-function takeJobs(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function takeJobs(
+  c: RouteContext,
+  deps: GatewayDeps,
+  query: ParameterValues<typeof BATCH>,
+): Promise<Response> {
   const name = queueName(c)
-  const query = new Query(c, [...PARAMETERS, 'batch_size'])
-  const size = query.count('batch_size', 1, MAX_BATCH) ?? DEFAULT_BATCH
-  const lease = query.duration('lease', { min: MIN_LEASE, max: MAX_LEASE })
-  const take = { command: query.command(), lease: lease ?? HAND_OVER_LEASE, wait: waitOf(c, query, deps) }
+  const { lease, batch_size: size = DEFAULT_BATCH } = query
+  const take = takeOf(c, deps, query)
   return deps.queues.use(name, async (queue) => {
     const jobs = await takeBatch(queue, c, deps, take, size)
     if (jobs.length === 0) throw await emptyProblem(queue, take.command)
@@ -88,6 +123,11 @@ interface Take {
   readonly lease: number
   /** ms */
   readonly wait: number
+}
+
+function takeOf(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof TAKING>): Take {
+  const { command = 'job', lease = HAND_OVER_LEASE } = query
+  return { command, lease, wait: waitOf(c, query, deps) }
 }
 
 /** Undefined if there is no job within the wait, or nobody wants it any more. */

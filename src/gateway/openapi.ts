@@ -1,0 +1,137 @@
+import { z } from 'zod'
+import type { Route } from './routes/route.ts'
+
+// The description of the routes in OpenAPI 3.1, made from the table by which they are dispatched and checked.
+
+/** JSON that stands for itself. */
+type Json = Record<string, unknown>
+
+const PROBLEM: Json = {
+  type: 'object',
+  required: ['type', 'title', 'status', 'error'],
+  properties: {
+    type: { type: 'string', description: 'A URN that names the kind of problem.' },
+    title: { type: 'string' },
+    status: { type: 'integer' },
+    error: { type: 'string', description: 'A short text that does not change.' },
+    detail: { type: 'string' },
+    id: { type: 'string', description: 'The job that it concerns.' },
+    failure: { type: 'object', description: 'Why the job or the computation failed.' },
+  },
+}
+
+/** Answers that every route may give. */
+const COMMON_ANSWERS: Readonly<Record<number, string>> = {
+  400: 'The request is invalid.',
+  401: 'A token is needed.',
+  403: 'The token lacks the scope, or a page of another origin sent the request.',
+  421: 'The host is not one of ours.',
+  503: 'Redis does not answer, the gateway is overloaded, or it is closing.',
+}
+
+/** Names in paths. */
+const PATH_NAMES: Readonly<Record<string, string>> = {
+  queue: 'Name of a queue.',
+  id: 'Id of a job.',
+  key: 'Key of a lock or of a stream.',
+}
+
+/** The OpenAPI document of these routes, which are below `basePath`. */
+export function openApiOf(routes: readonly Route[], basePath: string): Json {
+  const paths: Record<string, Json> = {}
+  for (const route of routes) {
+    if (route.summary === undefined) continue
+    const path = documentedPath(route)
+    paths[path] = { ...paths[path], [route.method.toLowerCase()]: operationOf(route) }
+  }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'soloflight', version: '1', description: 'Jobs, keys and messages over HTTP.' },
+    servers: [{ url: basePath === '' ? '/' : basePath }],
+    paths,
+    components: {
+      securitySchemes: { token: { type: 'http', scheme: 'bearer' } },
+      schemas: { Problem: PROBLEM },
+    },
+  }
+}
+
+/** The first path of a route, as '/q/{queue}'. */
+export function documentedPath({ path }: Route): string {
+  return String([path].flat()[0]).replace(/:(\w+)/g, '{$1}')
+}
+
+function operationOf(route: Route): Json {
+  const { summary, scope, answers, body } = route
+  return {
+    summary,
+    ...(scope === 'public' ? {} : { security: [{ token: [] }], 'x-scope': scope }),
+    parameters: parametersOf(route),
+    ...(body && {
+      requestBody: {
+        description: body.description,
+        required: body.required ?? false,
+        content: { 'application/json': { schema: body.schema ? jsonSchemaOf(body.schema) : {} } },
+      },
+    }),
+    responses: Object.fromEntries(
+      Object.entries(answersOf(route, answers)).map(([status, description]) => [
+        status,
+        { description, ...(Number(status) >= 400 && { content: PROBLEM_CONTENT }) },
+      ]),
+    ),
+  }
+}
+
+const PROBLEM_CONTENT: Json = {
+  'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
+}
+
+/** All answers of a route: a sentence each, by status. */
+export function answersOf(
+  { scope }: Route,
+  answers: Route['answers'] = { 200: 'It was done.' },
+): Readonly<Record<number, string>> {
+  return scope === 'public' ? answers : { ...COMMON_ANSWERS, ...answers }
+}
+
+/** A parameter of the path, of the query or of the headers. */
+export interface ParameterDescription {
+  readonly name: string
+  readonly in: 'path' | 'query' | 'header'
+  readonly description: string
+  readonly required: boolean
+  readonly schema: Json
+}
+
+export function parametersOf(route: Route): readonly ParameterDescription[] {
+  const inPath = [...documentedPath(route).matchAll(/\{(\w+)\}/g)].map(([, name = '']) => ({
+    name,
+    in: 'path' as const,
+    description: PATH_NAMES[name] ?? '',
+    required: true,
+    schema: { type: 'string' },
+  }))
+  const properties = (jsonSchemaOf(route.query)['properties'] ?? {}) as Record<string, Json>
+  const inQuery = Object.entries(properties).map(([name, { description = '', ...schema }]) => ({
+    name,
+    in: 'query' as const,
+    description: String(description),
+    required: false,
+    schema,
+  }))
+  const inHeaders = Object.entries(route.headers ?? {}).map(([name, description]) => ({
+    name,
+    in: 'header' as const,
+    description,
+    required: false,
+    schema: { type: 'string' },
+  }))
+  return [...inPath, ...inQuery, ...inHeaders]
+}
+
+/** What a client sends: of a parameter, the text. */
+function jsonSchemaOf(schema: z.ZodType): Json {
+  const { $schema, ...described } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
+  return described
+}

@@ -1,0 +1,22 @@
+import { docsRoutes } from './docs-routes.ts'
+import { FINISH_ROUTES } from './finish-routes.ts'
+import { HEALTH_ROUTES } from './health-routes.ts'
+import { JOB_ROUTES } from './job-routes.ts'
+import { LOCK_ROUTES } from './lock-routes.ts'
+import { QUEUE_ROUTES } from './queue-routes.ts'
+import type { Route } from './route.ts'
+import { SUBMIT_ROUTES } from './submit-routes.ts'
+import { TAKE_ROUTES } from './take-routes.ts'
+
+const DESCRIBED: readonly Route[] = [
+  ...SUBMIT_ROUTES,
+  ...TAKE_ROUTES,
+  ...FINISH_ROUTES,
+  ...JOB_ROUTES,
+  ...QUEUE_ROUTES,
+  ...LOCK_ROUTES,
+  ...HEALTH_ROUTES,
+]
+
+/** All routes of a gateway. */
+export const ROUTES: readonly Route[] = [...DESCRIBED, ...docsRoutes(DESCRIBED)]
