@@ -1,3 +1,4 @@
+import type * as errors from '../errors.ts'
 import { RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
 import { textResponse } from './http/responses.ts'
 
@@ -66,8 +67,21 @@ interface Row {
   headers?: Readonly<Record<string, string>>
 }
 
-/** The answer to each error of the library, by its code. */
-const ROWS: Readonly<Record<string, Row>> = {
+type Errors = typeof errors
+
+/** The codes of all errors of the library. */
+type ErrorCode = {
+  [Name in keyof Errors]: Errors[Name] extends new (
+    ...args: never[]
+  ) => { readonly code: infer Code }
+    ? string extends Code
+      ? never
+      : Code & string
+    : never
+}[keyof Errors]
+
+/** The answer to each error of the library, by its code. TypeScript says so if one is missing. */
+const ROWS: Readonly<Record<ErrorCode, Row>> = {
   E_TIMEOUT: { status: 504, error: 'timeout' },
   E_ABORTED: { status: 503, error: 'aborted' },
   E_CLOSED: { status: 503, error: 'gateway is closing', headers: RETRY_AFTER },
@@ -102,7 +116,7 @@ const ROWS: Readonly<Record<string, Row>> = {
 export function problemOf(thrown: unknown): Problem | undefined {
   if (thrown instanceof Problem) return thrown
   if (!(thrown instanceof SoloflightError)) return undefined
-  const row = ROWS[thrown.code]
+  const row = (ROWS as Readonly<Record<string, Row | undefined>>)[thrown.code]
   if (!row) return undefined
   // It must not be made again as if nothing had happened.
   const mayHaveHappened = thrown instanceof UnavailableError && thrown.sent
