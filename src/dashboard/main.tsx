@@ -1,5 +1,3 @@
-import 'uplot/dist/uPlot.min.css'
-import './style/main.css'
 import { render } from 'preact'
 import { App } from './app.tsx'
 import { follow } from './data/live.ts'

@@ -1,13 +1,21 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { RouteContext } from './env.ts'
-import type { AccessToken, ResolvedGatewayOptions, Scope } from './options.ts'
+import { type AccessToken, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
+import { Sessions, sessionIn } from './session.ts'
 
 /** What a route does. Taking a job is a change. */
 export type Effect = 'reads' | 'changes'
 
-/** What a request needs to reach a route: a scope, or nothing ('public'). */
-export type RequiredScope = Scope | 'public'
+/** What a request needs to reach a route: a scope; to come to a host of ours, from no other page ('anyone'); nothing ('public'). */
+export type RequiredScope = Scope | 'anyone' | 'public'
+
+/** What a caller may do. */
+export interface Caller {
+  readonly scopes: readonly Scope[]
+  /** By what: a token, the cookie of a session, or because the gateway needs no token. */
+  readonly by: 'token' | 'session' | 'nothing'
+}
 
 /**
  * Decides who may do what. Every route of the table has a scope and an effect, and its handler runs only when the request has
@@ -16,7 +24,8 @@ export type RequiredScope = Scope | 'public'
  * 1. The host that it names is ours (421): otherwise a page could reach the gateway by DNS rebinding.
  * 2. It does not come from another origin's page, if the route changes or takes something (403). No token is looked at before:
  *    a gateway without tokens has no other protection against pages.
- * 3. Its token is known (401) and has the scope (403).
+ * 3. Its token is known (401) and has the scope (403). The cookie of a session stands for its token. With it, a request that
+ *    changes or takes must say that it comes from a page of ours: a browser sends the cookie by itself.
  *
  * A public route needs none of these: it tells a probe, which knows no host name, whether the process lives.
  */
@@ -24,16 +33,44 @@ export class Access {
   readonly #hosts: ReadonlySet<string>
   /** Undefined: no token is needed. */
   readonly #tokens: readonly KnownToken[] | undefined
+  readonly #sessions: Sessions
   readonly #key = randomBytes(32)
 
   constructor({ hosts, tokens }: ResolvedGatewayOptions) {
     this.#hosts = new Set(hosts)
-    this.#tokens = tokens?.map(({ token, scopes }) => ({ digest: this.#digestOf(token), scopes }))
+    this.#tokens = tokens?.map((grant) => ({ digest: this.#digestOf(grant.token), grant }))
+    this.#sessions = new Sessions(tokens ?? [])
+  }
+
+  /** Whether a caller needs a token. */
+  get needsToken(): boolean {
+    return this.#tokens !== undefined
+  }
+
+  /** Who a request comes from; undefined if it has neither a token that is known nor a session. */
+  caller({ req }: RouteContext): Caller | undefined {
+    if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
+    const header = req.header('authorization')
+    if (header !== undefined) {
+      const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header) ?? []
+      const grant = token === undefined ? undefined : this.#grantOf(token)
+      return grant && { scopes: grant.scopes, by: 'token' }
+    }
+    const session = sessionIn(req.header('cookie'), req.header('host'))
+    const grant = session === undefined ? undefined : this.#sessions.find(session, Date.now())
+    return grant && { scopes: grant.scopes, by: 'session' }
+  }
+
+  /** Starts a session. Undefined if the token is not known. */
+  startSession(token: string): { readonly scopes: readonly Scope[]; readonly session: string } | undefined {
+    const grant = this.#grantOf(token)
+    return grant && { scopes: grant.scopes, session: this.#sessions.start(grant, Date.now()) }
   }
 
   /** @throws Problem if the request may not reach a route that needs this scope and has this effect. */
-  check({ req }: RouteContext, scope: RequiredScope, effect: Effect): void {
+  check(context: RouteContext, scope: RequiredScope, effect: Effect): void {
     if (scope === 'public') return
+    const { req } = context
     const url = new URL(req.url)
     this.#checkHost(url, req.header('host'))
     if (effect === 'changes') {
@@ -42,7 +79,7 @@ export class Access {
       if (req.raw.method === 'HEAD')
         throw new Problem(405, 'method not allowed', { headers: { allow: 'GET' } })
     }
-    if (this.#tokens) this.#checkToken(this.#tokens, scope, req.header('authorization'))
+    if (scope !== 'anyone') this.#checkCaller(context, scope, effect)
   }
 
   #checkHost(url: URL, header: string | undefined): void {
@@ -50,25 +87,31 @@ export class Access {
     throw new Problem(421, 'unknown host', { detail: 'The option `hosts` of the gateway lists its names' })
   }
 
-  #checkToken(tokens: readonly KnownToken[], scope: Scope, header: string | undefined): void {
-    const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header ?? '') ?? []
-    const scopes = token === undefined ? undefined : this.#scopesOf(tokens, token)
-    if (scopes?.includes(scope) || scopes?.includes('admin')) return
-    if (scopes)
-      throw new Problem(403, 'insufficient scope', {
-        detail: `The token lacks the scope \`${scope}\``,
-        headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${scope}"` },
+  #checkCaller(context: RouteContext, scope: Scope, effect: Effect): void {
+    const { req } = context
+    const caller = this.caller(context)
+    if (!caller)
+      throw new Problem(401, 'token required', {
+        headers: {
+          'www-authenticate':
+            req.header('authorization') === undefined ? 'Bearer' : 'Bearer error="invalid_token"',
+        },
       })
-    throw new Problem(401, 'token required', {
-      headers: { 'www-authenticate': header === undefined ? 'Bearer' : 'Bearer error="invalid_token"' },
+    const saysWhere = req.header('origin') !== undefined || req.header('sec-fetch-site') === 'same-origin'
+    if (caller.by === 'session' && effect === 'changes' && !saysWhere)
+      throw new Problem(403, 'cross-site request')
+    if (caller.scopes.includes(scope) || caller.scopes.includes('admin')) return
+    throw new Problem(403, 'insufficient scope', {
+      detail: `The token lacks the scope \`${scope}\``,
+      headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${scope}"` },
     })
   }
 
   /** Compares with every token, in a time that does not depend on them. */
-  #scopesOf(tokens: readonly KnownToken[], token: string): readonly Scope[] | undefined {
+  #grantOf(token: string): AccessToken | undefined {
     const digest = this.#digestOf(token)
-    let found: readonly Scope[] | undefined
-    for (const known of tokens) if (timingSafeEqual(known.digest, digest)) found = known.scopes
+    let found: AccessToken | undefined
+    for (const known of this.#tokens ?? []) if (timingSafeEqual(known.digest, digest)) found = known.grant
     return found
   }
 
@@ -79,7 +122,7 @@ export class Access {
 
 interface KnownToken {
   digest: Buffer
-  scopes: AccessToken['scopes']
+  grant: AccessToken
 }
 
 /** The name in a Host header, as it stands in a URL. '' if it is malformed. */

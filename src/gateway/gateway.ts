@@ -14,6 +14,7 @@ import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
+import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import { ROUTES } from './routes/index.ts'
 
 /** A gateway. `fetch` needs no `this`. */
@@ -75,8 +76,8 @@ class HttpGateway implements Gateway {
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
       const response = await this.#answer(request, bindings)
-      // A cache must not keep an answer.
-      response.headers.set('cache-control', 'no-store')
+      // A cache must not keep an answer, unless it says for how long.
+      if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
       return response
     })
@@ -147,6 +148,7 @@ function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
   const app = root.basePath(deps.options.basePath)
   for (const route of ROUTES) addRoute(app, route, deps)
+  if (deps.options.dashboard) for (const route of DASHBOARD_ROUTES) addRoute(app, route, deps)
   return root
 }
 

@@ -1,6 +1,7 @@
 import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
+  checkFlag,
   type Complete,
   checkOptions,
   defaultsOf,
@@ -58,6 +59,8 @@ export interface GatewayOptions {
   hosts?: readonly string[] | undefined
   /** Path below which all routes are, as '/jobs'. @default '' */
   basePath?: string | undefined
+  /** Whether `/` is the dashboard. @default true */
+  dashboard?: boolean | undefined
   /** Largest body of a request, in bytes. @default 1_048_576 */
   maxBody?: number | undefined
   /** How long the body of a request may take to arrive. @default 30_000 */
@@ -66,7 +69,7 @@ export interface GatewayOptions {
   maxWait?: number | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'dashboard' | 'maxBody' | 'bodyTimeout' | 'maxWait'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -102,6 +105,7 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
     ['localhost', '127.0.0.1', '[::1]'],
   ],
   basePath: [textLike(BASE_PATH, 'a path as "/jobs", or ""'), ''],
+  dashboard: [checkFlag, true],
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
