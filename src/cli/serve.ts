@@ -51,7 +51,8 @@ async function loadGateway(): Promise<GatewayModules> {
     return { ...gateway, ...node }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    const isMissing = code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|zod|@hono\/node-server)'/.test(message)
+    const isMissing =
+      code === 'ERR_MODULE_NOT_FOUND' && /package '(hono|zod|@hono\/node-server)'/.test(message)
     if (!isMissing) throw error
     throw new UsageError(`\`soloflight serve\` needs three more packages: npm install ${PEERS}`)
   }

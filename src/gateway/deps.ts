@@ -1,8 +1,12 @@
 import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
+import type { Clients } from './clients/clients.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
+import type { FactSources } from './overview/facts.ts'
+import type { RecentTellings } from './overview/recent-tellings.ts'
+import type { Snapshots } from './overview/snapshots.ts'
 import type { Queues } from './queues.ts'
 
 /** What the routes of a gateway use. */
@@ -13,4 +17,9 @@ export interface GatewayDeps {
   readonly locker: Locker
   readonly access: Access
   readonly lifecycle: Lifecycle
+  /** Who works through this gateway, and what its clients hold. */
+  readonly clients: Clients
+  readonly facts: FactSources
+  readonly recent: RecentTellings
+  readonly snapshots: Snapshots
 }

@@ -1,17 +1,23 @@
 import { Hono } from 'hono'
+import { LocalCensus } from '../kernel/census.ts'
 import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
-import { Locker } from '../locker/index.ts'
+import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { listQueues } from '../queue/internal.ts'
 import { Access } from './access.ts'
+import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
+import { OverviewReader } from './overview/reader.ts'
+import { RecentTellings } from './overview/recent-tellings.ts'
+import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
 import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
@@ -103,8 +109,9 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker } = this.#deps
+    const { lifecycle, queues, locker, clients } = this.#deps
     await lifecycle.end(grace, END_WITHIN)
+    clients.close()
     await queues.close()
     await locker.close()
     await this.#release()
@@ -130,14 +137,24 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
-  const lockerPlace = connection ? { redis: connection } : given.lockerOptions?.store ? {} : { clock }
+  const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
+  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
+  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
+  const census = {
+    queue: connection ?? memory.census,
+    locker: connection ?? lockerStore.census,
+    services: connection ?? new LocalCensus(),
+  }
+  const facts = { queues, locker, census, prefix }
+  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
-    options,
-    clock,
-    queues: new Queues(openQueue, () => RedisQueue.names(place), clock),
-    locker: new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec }),
+    ...{ options, clock, queues, locker, facts },
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
+    clients: new Clients(census.queue, clock, prefix),
+    recent: new RecentTellings(facts, clock),
+    snapshots: new Snapshots(() => reader.read(), clock),
   }
 }
 

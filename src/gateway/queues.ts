@@ -1,6 +1,7 @@
 import { ClosedError, OverloadedError } from '../errors.ts'
 import type { Clock, Timer } from '../kernel/time.ts'
 import type { RedisQueue } from '../queue/index.ts'
+import type { ListedQueues } from '../queue/internal.ts'
 
 /** Most queues that are open at once. */
 const MAX_OPEN = 1_000
@@ -21,7 +22,7 @@ interface OpenQueue {
  */
 export class Queues {
   readonly #open: (name: string) => RedisQueue
-  readonly #list: () => Promise<string[]>
+  readonly #list: (limit?: number) => Promise<ListedQueues>
   readonly #clock: Clock
   /** Those whose last user left longest ago come first. */
   readonly #queues = new Map<string, OpenQueue>()
@@ -29,16 +30,25 @@ export class Queues {
   #timer: Timer | undefined
   #isClosed = false
 
-  /** `list`: the names of the queues that were used lately. */
-  constructor(open: (name: string) => RedisQueue, list: () => Promise<string[]>, clock: Clock) {
+  /** `list`: the queues that were used lately. */
+  constructor(
+    open: (name: string) => RedisQueue,
+    list: (limit?: number) => Promise<ListedQueues>,
+    clock: Clock,
+  ) {
     this.#open = open
     this.#list = list
     this.#clock = clock
   }
 
   /** The names of the queues that were used lately, by anybody, the last used first. */
-  names(): Promise<string[]> {
-    return this.#list()
+  async names(): Promise<string[]> {
+    return (await this.#list()).names
+  }
+
+  /** Those that were used last, up to `limit`, and how many there are. */
+  listed(limit: number): Promise<ListedQueues> {
+    return this.#list(limit)
   }
 
   /** Number of queues that are open. */

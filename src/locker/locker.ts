@@ -326,3 +326,8 @@ export function namespaceFor<T>(locker: Locker, letter: string, codec: Codec): K
     throw new TypeError(`The letter ${letter} is taken`)
   return new KeyNamespace<T>(runtime, letter, codec)
 }
+
+/** The lease of a record, which is named as in an answer to a census. For the layers of this package. */
+export async function leaseOf(locker: Locker, record: string, within: number): Promise<Peek['lock']> {
+  return (await runtimes.get(locker)?.flights.store.snapshot(record, within))?.lease
+}

@@ -3,6 +3,7 @@ import { countFrom, oneOf, shownValue } from '../kernel/options.ts'
 import type { QueueEvents } from './events.ts'
 import { type AnyJobs, type CommandOf, type JobMap, type JobPage, type JobStatus, statusOf } from './job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from './options.ts'
+import type { QueueLoad } from './store/load.ts'
 import type { Counts, JobSnapshot, JobState } from './store/store.ts'
 import type { QueueTotals } from './store/totals.ts'
 import { CANCELLED_FAILURE } from './submitting/outcome-waits.ts'
@@ -74,6 +75,12 @@ export abstract class QueueManagement<
   async totals(): Promise<QueueTotals> {
     const { store, within } = this.open()
     return store.totals(within)
+  }
+
+  /** What the queue has to do, also by command. @internal */
+  async load(timeout?: number): Promise<QueueLoad> {
+    const { store, within } = this.open()
+    return store.load(timeout ?? within)
   }
 
   /** Counts a failure that no attempt has reported: of a job that was taken for good. @internal */

@@ -1079,6 +1079,10 @@ class Worlds {
       await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
     for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
     await this.#both(0, (store) => store.counts(WITHIN))
+    await this.#both(0, async (store) => {
+      const load = await store.load(WITHIN)
+      return { ...load, paused: [...load.paused].sort() }
+    })
     await this.#both(0, (store) => store.findDue(WITHIN))
     await this.#both(0, (store) => store.totals(WITHIN))
     await this.#both(0, (store) => store.commands(WITHIN))

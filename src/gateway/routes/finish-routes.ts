@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
@@ -72,11 +73,14 @@ function putJob(
   const { failed = false, again = false } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
+  const client = new WorkingClient(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
-    if (!leased) return await putBack(c, deps, queue, query)
+    if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    if (!(await end(c.req.raw, deps, job, { failed, again }))) throw leaseLost(job.id)
+    const isHeld = await end(c.req.raw, deps, job, { failed, again })
+    client.ended(job, { failed: failed && isHeld })
+    if (!isHeld) throw leaseLost(job.id)
     return emptyResponse()
   })
 }
@@ -97,6 +101,7 @@ async function end(
 async function putBack(
   c: RouteContext,
   deps: GatewayDeps,
+  client: WorkingClient,
   queue: RedisQueue,
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
 ): Promise<Response> {
@@ -107,6 +112,7 @@ async function putBack(
     // The counter is not worth a second job, which a client that repeats the request would make.
     queue.countFailure().catch(() => {}),
   ])
+  client.failed()
   return jsonResponse(201, JSON.stringify({ id, disposition }))
 }
 
@@ -117,6 +123,7 @@ function renewJob(
   query: ParameterValues<typeof RENEWING>,
 ): Promise<Response> {
   const name = queueName(c)
+  const client = new WorkingClient(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) throw new Problem(400, 'lease is missing')
@@ -126,6 +133,8 @@ function renewJob(
     const progress = texts.get('progress')
     checkProgress(progress)
     const renewal = await job.renew(lease)
+    if (renewal === 'held') client.renewed(job, lease)
+    else client.ended(job, { failed: false })
     if (renewal === 'lost') throw leaseLost(job.id)
     const cancelled = renewal === 'cancelled'
     if (!cancelled && progress !== undefined) await job.progress(JsonText.parse(progress))

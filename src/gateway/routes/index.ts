@@ -1,3 +1,4 @@
+import { OVERVIEW_ROUTES } from '../overview/routes.ts'
 import { docsRoutes } from './docs-routes.ts'
 import { FINISH_ROUTES } from './finish-routes.ts'
 import { HEALTH_ROUTES } from './health-routes.ts'
@@ -15,6 +16,7 @@ const DESCRIBED: readonly Route[] = [
   ...JOB_ROUTES,
   ...QUEUE_ROUTES,
   ...LOCK_ROUTES,
+  ...OVERVIEW_ROUTES,
   ...HEALTH_ROUTES,
 ]
 

@@ -7,6 +7,7 @@ import { queueName } from '../http/names.ts'
 import type { ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
+import { type JobView, jobView } from '../overview/job-view.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -113,7 +114,7 @@ function getJob(
     if (wait > 0) await finished(c, deps, job, wait)
     const status = await job.status()
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status))
+    return jsonResponse(200, statusText(name, status, await jobView(deps.recent, queue, status)))
   })
 }
 
@@ -128,7 +129,7 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
 }
 
 /** `failure` and `result` are there if the job has one. Result and progress stand there byte for byte. */
-function statusText(queue: string, status: JobStatus): string {
+function statusText(queue: string, status: JobStatus, { why, runner }: JobView): string {
   const { id, command, state, retries, stalls, waiters, payload, progress, failure } = status
   return objectText({
     id: JSON.stringify(id),
@@ -142,6 +143,9 @@ function statusText(queue: string, status: JobStatus): string {
     progress: progress === undefined ? undefined : textOf(progress),
     result: 'result' in status ? textOf(status.result) : undefined,
     failure: failure && JSON.stringify(failure),
+    due: status.dueAt === undefined ? undefined : String(status.dueAt / 1000),
+    runner: runner && JSON.stringify(runner),
+    why: JSON.stringify(why),
   })
 }
 

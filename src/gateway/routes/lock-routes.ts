@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
+import { recordKey } from '../../kernel/keys.ts'
 import type { Done, Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
@@ -12,6 +13,7 @@ import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
+import { keyViewOf } from '../overview/facts.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -124,10 +126,14 @@ function lockKey({ req }: RouteContext): string {
 }
 
 /** The state of a key. Times are in seconds. */
-async function peekKey(c: RouteContext, { locker }: GatewayDeps): Promise<Response> {
+async function peekKey(c: RouteContext, { locker, facts }: GatewayDeps): Promise<Response> {
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
+  // Nobody waits for a result that is there, unless it is being replaced.
+  const isAwaited = lock !== undefined || status === 'free'
+  const view = isAwaited ? await keyViewOf(facts, key, lock) : undefined
   const answer = {
+    ...view,
     key,
     status,
     lock: lock && {
@@ -188,12 +194,15 @@ async function claimKey(
   if (ticket === WAIT_ENDED)
     throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
   if (ticket.status === 'done') return doneResponse(ticket.result)
-  const { fence, token } = ticket
+  const { fence, token, lease } = ticket
+  deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease })
   const answer = JSON.stringify({ status: 'locked', fence, lease: token })
   const { response, sent } = await handOver(c, answer, { 'x-lease': token })
   const settle = async () => {
+    if (await sent) return
     // If the store does not answer, the lease ends by itself.
-    if (!(await sent)) await ticket.release().catch(() => {})
+    await ticket.release().catch(() => {})
+    keyEnded(ticket, deps)
   }
   void deps.lifecycle.track(settle)
   return response
@@ -213,6 +222,15 @@ async function claimed(
       locker.request(key, { renew: false, lease, signal, timeout: Math.max(wait, CLAIM_WITHIN) }),
     ),
   )
+}
+
+function recordOf(key: string, { options }: GatewayDeps): string {
+  return recordKey(options.prefix, key)
+}
+
+/** It is not held by a client any more. */
+function keyEnded({ key, fence }: TokenLease, deps: GatewayDeps): void {
+  deps.clients.holdings.keyEnded(recordOf(key, deps), fence)
 }
 
 /** The lease that the request names by its header X-Lease. @throws Problem 400 */
@@ -242,6 +260,7 @@ async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery
   const result = await readJson(c.req.raw, deps)
   if (!result) throw new Problem(400, 'result is missing')
   await lease.publish(result, { ttl })
+  keyEnded(lease, deps)
   return emptyResponse()
 }
 
@@ -249,12 +268,15 @@ async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery
 async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
   const lease = leaseOf(c, deps)
   await lease.fail(errorOf(await readJson(c.req.raw, deps)), { ttl })
+  keyEnded(lease, deps)
   return emptyResponse()
 }
 
 /** Another client may have the key. */
 async function release(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  await leaseOf(c, deps).release()
+  const lease = leaseOf(c, deps)
+  await lease.release()
+  keyEnded(lease, deps)
   return emptyResponse()
 }
 
@@ -269,7 +291,12 @@ async function renew(
   const { texts } = await readMembers(c.req.raw, deps, NEWS)
   const progress = texts.get('progress')
   checkProgress(progress)
-  if (!(await held.renew(lease))) throw new Problem(409, 'lease lost')
+  if (!(await held.renew(lease))) {
+    keyEnded(held, deps)
+    throw new Problem(409, 'lease lost')
+  }
+  const { key, fence } = held
+  deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease }, progress)
   if (progress !== undefined) await held.progress(JsonText.parse(progress))
   return jsonResponse(200, JSON.stringify({ left: inSeconds(lease) }))
 }

@@ -1,6 +1,7 @@
 import { UnavailableError } from '../../errors.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { type HandOver, handOver } from '../http/hand-over.ts'
@@ -86,13 +87,15 @@ function takeJob(
   const name = queueName(c)
   const { lease } = query
   const take = takeOf(c, deps, query)
+  const client = new WorkingClient(c, deps, name)
   return deps.queues.use(name, async (queue) => {
-    const job = await takeFrom(queue, c, deps, take)
+    const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = { 'x-job-id': job.id, 'x-job-attempt': String(job.attempt) }
     if (lease !== undefined) headers['x-lease'] = leaseHeader(job.token, lease)
+    client.taken([job], lease)
     const handedOver = await handOver(c, job.payloadText || 'null', headers)
-    return settleLater(deps, name, handedOver, [job], lease === undefined)
+    return settleLater(deps, name, client, handedOver, [job], lease === undefined)
   })
 }
 
@@ -104,16 +107,18 @@ function takeJobs(
   const name = queueName(c)
   const { lease, batch_size: size = DEFAULT_BATCH } = query
   const take = takeOf(c, deps, query)
+  const client = new WorkingClient(c, deps, name)
   return deps.queues.use(name, async (queue) => {
-    const jobs = await takeBatch(queue, c, deps, take, size)
+    const jobs = await client.waits(take.command, () => takeBatch(queue, c, deps, take, size))
     if (jobs.length === 0) throw await emptyProblem(queue, take.command)
     const texts = jobs.map(({ id, token, payloadText }) => {
       const job = payloadText || 'null'
       if (lease === undefined) return job
       return objectText({ id: JSON.stringify(id), lease: JSON.stringify(leaseHeader(token, lease)), job })
     })
+    client.taken(jobs, lease)
     const handedOver = await handOver(c, `[${texts.join(',')}]`, {})
-    return settleLater(deps, name, handedOver, jobs, lease === undefined)
+    return settleLater(deps, name, client, handedOver, jobs, lease === undefined)
   })
 }
 
@@ -189,6 +194,7 @@ async function emptyProblem(queue: RedisQueue, command: string): Promise<Problem
 function settleLater(
   { lifecycle, queues, clock }: GatewayDeps,
   name: string,
+  client: WorkingClient,
   { response, sent }: HandOver,
   jobs: readonly TakenJob[],
   forGood: boolean,
@@ -196,6 +202,7 @@ function settleLater(
   const settle = async () => {
     const stopRenewing = forGood ? renewAll(jobs, clock) : () => {}
     const isSent = await sent.finally(stopRenewing)
+    if (!isSent) client.missed(jobs)
     if (isSent && !forGood) return
     const until = clock.now() + HAND_OVER_LEASE
     await Promise.all(jobs.map((job) => settleJob(job, isSent, until, clock)))

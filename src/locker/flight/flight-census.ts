@@ -1,4 +1,7 @@
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { JsonText } from '../../kernel/codec/json-text.ts'
 import { masked } from '../../secrets.ts'
+import type { HeldLease } from '../processor/held-lease.ts'
 import type { Grant } from '../processor/lease-state.ts'
 import type { Flight } from './flight.ts'
 
@@ -20,10 +23,17 @@ export type LockerCensusItem = {
   readonly mode?: Grant['mode']
   /** Of a shared lease: how long until it counts as lost unless it is renewed. Absent when it is lost. */
   readonly leaseLeft?: number
+  /** Of a shared lease: how long it is from each renewal. */
+  readonly lease?: number
+  /** What the work has shown last, unless it is large or has no JSON. */
+  readonly progress?: unknown
 }
 
 /** Longest key that is looked through for credentials: that takes time. */
 const MAX_SHOWN_KEY = 1024
+
+/** Largest progress that is told, encoded, in bytes. */
+const MAX_PROGRESS = 1024
 
 /** What flights hold and wait for. `filter`: of one key alone. */
 export function* censusOf(
@@ -49,6 +59,19 @@ function itemOf(
   }
   const { grant, timer } = held
   const leaseLeft = Math.max(0, timer.expiresAt - now)
-  const lease = Number.isFinite(leaseLeft) ? { leaseLeft } : undefined
-  return { ...common, state: 'held', age: now - grant.sentAt, mode: grant.mode, ...lease }
+  const lease = Number.isFinite(leaseLeft) ? { leaseLeft, lease: grant.lease } : undefined
+  const progress = progressOf(held)
+  return { ...common, state: 'held', age: now - grant.sentAt, mode: grant.mode, ...lease, progress }
+}
+
+/** The last progress as JSON has it. Undefined also if the codec refuses it: its errors are not those of a census. */
+function progressOf({ call, lastProgress: bytes }: HeldLease): unknown {
+  if (!bytes || bytes.length > MAX_PROGRESS) return undefined
+  try {
+    const value = decodeWith(call.codec, bytes, call.key)
+    const text = value instanceof JsonText ? value.text : (JSON.stringify(value) ?? 'null')
+    return text.length > MAX_PROGRESS ? undefined : (JSON.parse(text) as unknown)
+  } catch {
+    return undefined
+  }
 }

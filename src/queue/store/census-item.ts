@@ -9,6 +9,8 @@ export type QueueCensusItem = {
       readonly concurrency: number
       /** Handlers that run or are about to. */
       readonly busy: number
+      /** It has no handler, but a slot for each call of `take` that waits. */
+      readonly takes?: true
     }
   | {
       readonly kind: 'running'

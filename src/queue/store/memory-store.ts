@@ -5,6 +5,7 @@ import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory
 import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
+import type { QueueLoad } from './load.ts'
 import type { JobRecord } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
 import { MemoryRegister } from './register.ts'
@@ -238,6 +239,10 @@ export class InMemoryQueueClient implements QueueStore {
 
   async totals(): Promise<QueueTotals> {
     return { ...this.#broker.model.state.totals }
+  }
+
+  async load(): Promise<QueueLoad> {
+    return this.#broker.model.load(this.#broker.now)
   }
 
   async resetTotals(): Promise<void> {

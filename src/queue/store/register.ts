@@ -7,6 +7,14 @@ export const REGISTER_TTL: number = 30 * 24 * 60 * 60_000
 /** Queues in the register. Beyond it those that were used last stay. */
 export const MAX_QUEUES = 100_000
 
+/** The queues of a register, or the first of them. */
+export interface ListedQueues {
+  /** The last used first. */
+  readonly names: string[]
+  /** Of all queues. */
+  readonly count: number
+}
+
 /** The register of the queues of a memory store. On Redis: redis/queue-register.ts. */
 export class MemoryRegister {
   readonly #clock: Clock

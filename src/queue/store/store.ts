@@ -1,3 +1,4 @@
+import type { QueueLoad } from './load.ts'
 import type { QueueTotals } from './totals.ts'
 
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
@@ -223,6 +224,8 @@ export interface JobSnapshot {
   outcome: JobOutcome | undefined
   /** How many are parked on the record. */
   waiters: number
+  /** When the delay of a delayed job ends, ms since the epoch by the server's clock. */
+  dueAt: number | undefined
 }
 
 export type Counts = Record<JobState, number>
@@ -289,6 +292,8 @@ export interface QueueStore {
   list(state: JobState, from: number, limit: number, within: number): Promise<string[]>
   counts(within: number): Promise<Counts>
   totals(within: number): Promise<QueueTotals>
+  /** Counts, totals and pauses, also by command. Changes nothing. */
+  load(within: number): Promise<QueueLoad>
   resetTotals(within: number): Promise<void>
   /** Counts a failure that no attempt has reported. */
   countFailure(within: number): Promise<void>

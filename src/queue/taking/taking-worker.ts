@@ -92,7 +92,7 @@ export class TakingWorker implements WorkerListener {
   *census(): Generator<QueueCensusItem> {
     const { queue, options } = this.#context
     const common = { queue, prefix: options.prefix, command: this.name.command }
-    yield { ...common, kind: 'worker', concurrency: this.waiting, busy: 0 }
+    yield { ...common, kind: 'worker', concurrency: this.waiting, busy: 0, takes: true }
   }
 
   /** Adds a taker that waits for a job. */

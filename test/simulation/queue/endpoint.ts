@@ -231,6 +231,10 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#call('counts', () => this.#port.counts(within), within)
   }
 
+  load(within: number): ReturnType<QueueStore['load']> {
+    return this.#call('load', () => this.#port.load(within), within)
+  }
+
   totals(within: number): ReturnType<QueueStore['totals']> {
     return this.#call('totals', () => this.#port.totals(within), within)
   }

@@ -23,6 +23,7 @@ type Plain =
   | 'counts'
   | 'drain'
   | 'totals'
+  | 'load'
   | 'resetTotals'
   | 'countFailure'
   | 'commands'
@@ -67,6 +68,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
     findDue: (...args) => user.findDue(...args),
     processDue: (...args) => user.processDue(...args),
     totals: (...args) => user.totals(...args),
+    load: (...args) => user.load(...args),
     resetTotals: (...args) => user.resetTotals(...args),
     countFailure: (...args) => user.countFailure(...args),
     snapshot: (...args) => user.snapshot(...args),

@@ -1,4 +1,5 @@
 import { stateOf } from '../job-state.ts'
+import { type CommandLoad, MAX_LOAD_COMMANDS, MAX_LOAD_JOBS, type QueueLoad } from '../load.ts'
 import {
   type AttemptOutcome,
   type Counts,
@@ -388,6 +389,7 @@ export class QueueModel {
     return {
       ...{ id, command, state, payload, options, generation },
       ...{ failures, stalls, fence, progress, outcome, waiters },
+      dueAt: state === 'delayed' && job.state.kind === 'delayed' ? job.state.until : undefined,
     }
   }
 
@@ -413,6 +415,48 @@ export class QueueModel {
       active: count('active'),
       completed: count('completed'),
       failed: count('failed'),
+    }
+  }
+
+  load(now: number): QueueLoad {
+    const { state } = this
+    const counts = this.counts(now)
+    const known = state.commands(now)
+    const names = known.slice(0, MAX_LOAD_COMMANDS)
+    const deadlines = state.deadlines.ids().slice(0, MAX_LOAD_JOBS)
+    const jobsOf = {
+      delayed: state.delayed.ids().slice(0, MAX_LOAD_JOBS),
+      active: deadlines.filter((id) => state.delayed.timeOf(id) === undefined),
+      failed: state.failed.ids(now).slice(0, MAX_LOAD_JOBS),
+    }
+    const countOf = (kind: keyof typeof jobsOf, name: string) =>
+      known.length === 1
+        ? counts[kind]
+        : jobsOf[kind].filter((id) => state.job(id, now)?.command === name).length
+    const commands = names.map((name): CommandLoad => {
+      const { ready } = state.command(name)
+      const [id] = ready.ids()
+      const job = id === undefined ? undefined : state.job(id, now)
+      return {
+        command: name,
+        waiting: ready.length,
+        delayed: countOf('delayed', name),
+        active: countOf('active', name),
+        failed: countOf('failed', name),
+        first: job && { id: job.id, age: Math.max(0, now - Math.floor(job.generation / 1000)) },
+      }
+    })
+    const [nextId] = state.delayed.ids()
+    const dueAt = nextId === undefined ? undefined : state.delayed.timeOf(nextId)
+    const areCounted =
+      known.length === 1 || Math.max(state.deadlines.ids().length, counts.failed) <= MAX_LOAD_JOBS
+    return {
+      counts,
+      totals: { ...state.totals },
+      paused: [...state.paused],
+      commands,
+      dueIn: dueAt === undefined ? undefined : Math.max(0, dueAt - now),
+      complete: known.length <= MAX_LOAD_COMMANDS && areCounted,
     }
   }
 

@@ -1,4 +1,5 @@
 import type { Script } from '../../../kernel/redis/call.ts'
+import { MAX_LOAD_COMMANDS, MAX_LOAD_JOBS, type QueueLoad } from '../load.ts'
 import type {
   Counts,
   DueJob,
@@ -12,7 +13,7 @@ import type {
 import type { QueueTotals } from '../totals.ts'
 import type { CommandKeys, QueueCalls } from './queue-calls.ts'
 import type { QueueRegister } from './queue-register.ts'
-import { parseSnapshot, parseTotals, TOTAL_FIELDS, toText } from './wire.ts'
+import { parseCounts, parseLoad, parseSnapshot, parseTotals, TOTAL_FIELDS, toText } from './wire.ts'
 
 /** Due jobs that are processed together. */
 const MAX_DUE_JOBS = 32
@@ -96,14 +97,7 @@ export abstract class RedisQueueManagement {
   async counts(within: number): Promise<Counts> {
     const commands = await this.#allCommands(within)
     const reply = await this.calls.call(this.calls.scripts.counts, commands, [], [], within)
-    const [waiting, delayed, active, completed, failed] = (reply as unknown[]).map(Number) as [
-      number,
-      number,
-      number,
-      number,
-      number,
-    ]
-    return { waiting, delayed, active, completed, failed }
+    return parseCounts(reply)
   }
 
   async drain(state: 'waiting' | 'delayed', outcomeRetention: number, within: number): Promise<number> {
@@ -120,6 +114,11 @@ export abstract class RedisQueueManagement {
 
   async totals(within: number): Promise<QueueTotals> {
     return parseTotals(await this.calls.read('hmget', [this.calls.keys.totals, ...TOTAL_FIELDS], within))
+  }
+
+  async load(within: number): Promise<QueueLoad> {
+    const args = [String(MAX_LOAD_COMMANDS), String(MAX_LOAD_JOBS), ...TOTAL_FIELDS]
+    return parseLoad(await this.calls.call(this.calls.scripts.load, [], [], args, within))
   }
 
   async resetTotals(within: number): Promise<void> {

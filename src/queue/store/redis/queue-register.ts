@@ -1,6 +1,6 @@
 import { FORMAT } from '../../../kernel/keys.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { MAX_QUEUES, REGISTER_TTL } from '../register.ts'
+import { type ListedQueues, MAX_QUEUES, REGISTER_TTL } from '../register.ts'
 import { ADD_QUEUE, LIST_QUEUES, REMOVE_QUEUE } from './scripts/register.ts'
 import { toText } from './wire.ts'
 
@@ -24,8 +24,9 @@ export class QueueRegister {
   }
 
   /** The names, the last used first. */
-  async names(within: number): Promise<string[]> {
-    const request = LIST_QUEUES.with([this.#key], [String(REGISTER_TTL)])
-    return ((await this.#connection.call(request, within)) as unknown[]).map(toText)
+  async list(limit: number, within: number): Promise<ListedQueues> {
+    const request = LIST_QUEUES.with([this.#key], [String(REGISTER_TTL), String(limit)])
+    const [count, names] = (await this.#connection.call(request, within)) as [unknown, unknown[]]
+    return { count: Number(count), names: names.map(toText) }
   }
 }

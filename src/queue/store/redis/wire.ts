@@ -1,7 +1,9 @@
 import { areNumbers, type Hint } from '../../../kernel/redis/subscription.ts'
 import { stateOf } from '../job-state.ts'
+import type { CommandLoad, QueueLoad } from '../load.ts'
 import type {
   AttemptOutcome,
+  Counts,
   Delivery,
   JobNotice,
   JobOutcome,
@@ -136,10 +138,11 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
   const finished = Number(settledGeneration) >= Number(generation)
   const outcome =
     finished && kind ? { kind, fence: Number(toText(outcomeFence)), bytes: toBytes(bytes) } : undefined
+  const state = stateOf(outcome?.kind, worker !== '', dueAt !== '')
   return {
     id,
     command: command ?? '',
-    state: stateOf(outcome?.kind, worker !== '', dueAt !== ''),
+    state,
     payload: toText(payload),
     options: toText(options),
     generation: Number(generation),
@@ -149,6 +152,7 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,
     waiters: Number(waiters),
+    dueAt: state === 'delayed' ? Number(dueAt) : undefined,
   }
 }
 
@@ -166,6 +170,39 @@ export function parseTotals(reply: unknown): QueueTotals {
     failed: error + takenError,
     taken: accepted + takenValue + takenError + takenRetry,
   }
+}
+
+/** Parses the reply to `load`. */
+export function parseLoad(reply: unknown): QueueLoad {
+  const values = reply as unknown[]
+  const [dueIn, complete, totals, paused, rows] = values.slice(5)
+  const names = new Map<string, string>()
+  const commands = (rows as unknown[][]).map(([segment, name, ...row]): CommandLoad => {
+    names.set(toText(segment), toText(name))
+    const [waiting, delayed, active, failed, id, age] = row.map(toText)
+    return {
+      command: toText(name),
+      waiting: Number(waiting),
+      delayed: Number(delayed),
+      active: Number(active),
+      failed: Number(failed),
+      first: id ? { id, age: Number(age) } : undefined,
+    }
+  })
+  return {
+    counts: parseCounts(values),
+    totals: parseTotals(totals),
+    paused: (paused as unknown[]).map(toText).map((segment) => names.get(segment) ?? segment),
+    commands,
+    dueIn: toText(dueIn) === '' ? undefined : Number(toText(dueIn)),
+    complete: Number(complete) === 1,
+  }
+}
+
+/** Parses the reply to `counts`, with which that to `load` begins. */
+export function parseCounts(reply: unknown): Counts {
+  const [waiting = 0, delayed = 0, active = 0, completed = 0, failed = 0] = (reply as unknown[]).map(Number)
+  return { waiting, delayed, active, completed, failed }
 }
 
 /** Parses a message to a waiter; undefined if it is none. Any client of Redis may have sent it. */

@@ -6,6 +6,7 @@ import {
   COUNTS,
   DRAIN,
   LIST,
+  LOAD,
   PAUSE,
   READ,
   RESET_TOTALS,
@@ -33,6 +34,7 @@ export interface QueueScripts {
   snapshot: Script
   list: Script
   counts: Script
+  load: Script
   drain: Script
   read: Script
   resetTotals: Script
@@ -60,6 +62,7 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
     snapshot: build(SNAPSHOT),
     list: build(LIST),
     counts: build(COUNTS),
+    load: build(LOAD),
     drain: build(DISPATCH, SETTLE, DRAIN),
     read: new Script(READ),
     resetTotals: new Script(RESET_TOTALS),

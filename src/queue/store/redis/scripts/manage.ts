@@ -87,6 +87,57 @@ return { waiting, delayed, redis.call('ZCARD', deadlinesKey) - delayed,
 `
 
 /**
+ * Tells what a queue has to do, also by command. Writes nothing. The keys of commands are not among KEYS: they are read from q.
+ *
+ * ARGV    1 commands at most  2 delayed, active and failed jobs that are counted by command, each  3 on the fields of the totals
+ * returns waiting, delayed, active, completed, failed; ms until the first delayed job is due, or ''; 1 if nothing was left out;
+ *         values of the fields; segments of the paused commands; for each command its segment, name, waiting, delayed, active,
+ *         failed, id of its first job or '', ms since that was submitted
+ */
+export const LOAD: string = /* lua */ `
+clock()
+local mostCommands, mostJobs = num(ARGV[argBase + 1]), num(ARGV[argBase + 2])
+local known = redis.call('HGETALL', commandsKey)
+local rows, rowOf, waiting = {}, {}, 0
+for n = 1, #known, 2 do
+  local readyKey = base .. 'w/' .. known[n]
+  local length = redis.call('LLEN', readyKey)
+  waiting = waiting + length
+  if #rows < mostCommands then
+    local id = length > 0 and redis.call('LINDEX', readyKey, 0) or ''
+    if id == PRIORITY_MARKER then id = string.sub(redis.call('ZRANGE', base .. 'z/' .. known[n], 0, 0)[1] or '', 20) end
+    local generation = id ~= '' and redis.call('HGET', jobKey(id), 'y')
+    local age = generation and math.max(0, now - math.floor(num(generation) / 1000)) or 0
+    rows[#rows + 1] = { known[n], known[n + 1], length, 0, 0, 0, generation and id or '', int(age) }
+    rowOf[known[n]] = rows[#rows]
+  end
+end
+local delayed, deadlines = redis.call('ZCARD', delayedKey), redis.call('ZCARD', deadlinesKey)
+local failed = redis.call('ZCOUNT', failedKey, '(' .. int(now), '+inf')
+local isWhole = #known <= 2 * mostCommands and (#rows == 1 or math.max(deadlines, failed) <= mostJobs)
+local function count(row, at) if row then row[at] = row[at] + 1 end end
+if #rows == 1 and #known == 2 then
+  rows[1][4], rows[1][5], rows[1][6] = delayed, deadlines - delayed, failed
+else
+  for _, member in ipairs(redis.call('ZRANGE', delayedKey, 0, mostJobs - 1)) do count(rowOf[string.match(member, ' (.*)$')], 4) end
+  local members = redis.call('ZRANGE', deadlinesKey, 0, mostJobs - 1)
+  local times = #members > 0 and redis.call('ZMSCORE', delayedKey, unpack(members)) or {}
+  for n, member in ipairs(members) do
+    if not times[n] then count(rowOf[string.match(member, ' (.*)$')], 5) end
+  end
+  local rowOfName = {}
+  for _, row in ipairs(rows) do rowOfName[row[2]] = row end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', failedKey, '(' .. int(now), '+inf', 'LIMIT', 0, mostJobs)) do
+    count(rowOfName[redis.call('HGET', jobKey(id), 'm') or ''], 6)
+  end
+end
+local next = redis.call('ZRANGE', delayedKey, 0, 0, 'WITHSCORES')
+local dueIn = next[2] and int(math.max(0, num(next[2]) - now)) or ''
+return { waiting, delayed, deadlines - delayed, redis.call('ZCOUNT', completedKey, '(' .. int(now), '+inf'), failed, dueIn,
+  isWhole and 1 or 0, redis.call('HMGET', totalsKey, unpack(ARGV, argBase + 3)), redis.call('SMEMBERS', pausedKey), rows }
+`
+
+/**
  * Removes the first waiting or delayed jobs. Active jobs stay.
  *
  * ARGV    1 'waiting' or 'delayed'  2 how many at most  3 outcomeRetention

@@ -29,10 +29,12 @@ export const REMOVE_QUEUE: Script = new Script(/* lua */ `return redis.call('ZRE
  * Lists the register. A script, because a client that reads from replicas sends scripts to the primary.
  *
  * KEYS    1 the register
- * ARGV    1 how long a queue is listed after its last use, ms
- * returns names, the last used first
+ * ARGV    1 how long a queue is listed after its last use, ms  2 names at most
+ * returns the number of queues; names, the last used first
  */
 export const LIST_QUEUES: Script = new Script(/* lua */ `
 ${SERVER_CLOCK}
-return redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', string.format('(%.0f', now - tonumber(ARGV[1])))
+local oldest = string.format('(%.0f', now - tonumber(ARGV[1]))
+return { redis.call('ZCOUNT', KEYS[1], oldest, '+inf'),
+  redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', oldest, 'LIMIT', 0, ARGV[2]) }
 `)

@@ -1,0 +1,143 @@
+import type { Clock } from '../../kernel/time.ts'
+import { masked } from '../../secrets.ts'
+import type { ClientCensusItem } from '../overview/census-items.ts'
+
+/** Jobs and keys that one gateway knows to be held by its clients, each. Beyond it those that it heard of first are left out. */
+export const MAX_HELD = 10_000
+
+interface Held {
+  readonly since: number
+  readonly lease: number
+  /** When the lease ends, unless it is renewed at another gateway. */
+  readonly until: number
+}
+
+interface HeldJob extends Held {
+  readonly queue: string
+  readonly command: string
+  readonly id: string
+  readonly fence: number
+  readonly worker: string
+}
+
+interface HeldKey extends Held, Omit<KeyLease, 'lease'> {}
+
+/** A job that was taken for a lease. */
+export interface JobLease {
+  readonly queue: string
+  readonly command: string
+  readonly id: string
+  readonly fence: number
+  /** ms */
+  readonly lease: number
+  /** The worker, if it has named itself. */
+  readonly worker: string | undefined
+}
+
+/** A lease of a key that is held by its token. */
+export interface KeyLease {
+  readonly key: string
+  readonly record: string
+  readonly fence: number
+  /** ms */
+  readonly lease: number
+  /** As it was shown last. */
+  readonly progress: unknown
+}
+
+/** Longest progress that is kept, as JSON. */
+const MAX_PROGRESS = 1_024
+
+/**
+ * What clients hold, as far as this gateway has granted or renewed it. No process works on it that would tell so in a census.
+ * What is ended at another gateway is told here until its lease would have ended.
+ */
+export class Holdings {
+  readonly #clock: Clock
+  /** By the fence, which is that of one attempt. In the order in which they were heard of last. */
+  readonly #jobs = new Map<string, HeldJob>()
+  readonly #keys = new Map<string, HeldKey>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** A job was taken, or its lease renewed. */
+  holdsJob(job: JobLease): void {
+    const { queue, id, fence, worker } = job
+    const name = jobName(queue, id, fence)
+    const known = this.#jobs.get(name)
+    const { since, ...times } = this.#times(job.lease)
+    const held = { ...job, ...times, since: known?.since ?? since, worker: worker ?? known?.worker ?? '' }
+    put(this.#jobs, name, held)
+  }
+
+  jobEnded(queue: string, id: string, fence: number): void {
+    this.#jobs.delete(jobName(queue, id, fence))
+  }
+
+  /** A key was granted, or its lease renewed, perhaps with progress. */
+  holdsKey(key: Omit<KeyLease, 'progress'>, progress?: string): void {
+    const found = this.#keys.get(key.record)
+    const known = found?.fence === key.fence ? found : undefined
+    const { since, ...times } = this.#times(key.lease)
+    const isShown = progress !== undefined && progress.length <= MAX_PROGRESS
+    put(this.#keys, key.record, {
+      ...key,
+      ...times,
+      since: known?.since ?? since,
+      progress: isShown ? (JSON.parse(progress) as unknown) : known?.progress,
+    })
+  }
+
+  keyEnded(record: string, fence: number): void {
+    if (this.#keys.get(record)?.fence === fence) this.#keys.delete(record)
+  }
+
+  #times(lease: number): Held {
+    const now = this.#clock.now()
+    return { since: now, lease, until: now + lease }
+  }
+
+  /** What this gateway answers to a census: keys without credentials. */
+  *census(prefix: string): Generator<ClientCensusItem> {
+    const now = this.#clock.now()
+    for (const [name, { queue, command, id, fence, worker, since, until }] of this.#jobs) {
+      if (until <= now) this.#jobs.delete(name)
+      else
+        yield {
+          ...({ kind: 'job', prefix, queue, command, id, fence, worker } as const),
+          ...{ age: now - since, left: until - now },
+        }
+    }
+    for (const [record, { key, fence, since, until, lease, progress }] of this.#keys) {
+      if (until <= now) this.#keys.delete(record)
+      else
+        yield {
+          kind: 'key',
+          ...{
+            prefix,
+            key: masked(key),
+            record,
+            fence,
+            lease,
+            age: now - since,
+            left: until - now,
+            progress,
+          },
+        }
+    }
+  }
+}
+
+function put<T>(held: Map<string, T>, name: string, value: T): void {
+  held.delete(name)
+  held.set(name, value)
+  if (held.size <= MAX_HELD) return
+  const [oldest] = held.keys()
+  if (oldest !== undefined) held.delete(oldest)
+}
+
+function jobName(queue: string, id: string, fence: number): string {
+  return `${fence} ${id} ${queue}`
+}

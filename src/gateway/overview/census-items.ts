@@ -1,0 +1,165 @@
+import { z } from 'zod'
+import type { CensusMember, CensusResult, ProcessIdentity } from '../../kernel/census.ts'
+import type { LockerCensusItem } from '../../locker/internal.ts'
+import type { QueueCensusItem } from '../../queue/internal.ts'
+
+// What processes answer, checked: anybody who can publish in Redis can forge an answer. Times in ms.
+
+const text = z.string().max(1_100)
+const count = z.number().min(0).max(Number.MAX_SAFE_INTEGER)
+
+const ofCommand = { queue: text, prefix: text, command: text }
+const QUEUE_ITEM: z.ZodType<QueueCensusItem> = z.discriminatedUnion('kind', [
+  z.object({
+    ...ofCommand,
+    kind: z.literal('worker'),
+    concurrency: count,
+    busy: count,
+    takes: z.literal(true).exactOptional(),
+  }),
+  z.object({ ...ofCommand, kind: z.literal('running'), id: text, fence: count, attempt: count, age: count }),
+  z.object({ ...ofCommand, kind: z.literal('waiting'), id: text, age: count, waiters: count }),
+])
+
+const LOCKER_ITEM: z.ZodType<LockerCensusItem> = z.object({
+  key: text,
+  record: text,
+  state: z.enum(['held', 'waiting']),
+  fence: count,
+  age: count,
+  waiters: count,
+  mode: z.enum(['shared', 'local', 'bypass']).exactOptional(),
+  leaseLeft: count.exactOptional(),
+  lease: count.exactOptional(),
+  progress: z.unknown().optional(),
+})
+
+/** What a gateway knows of its clients. */
+export type ClientCensusItem = { readonly prefix: string } & (
+  | {
+      /** A worker that has named itself. */
+      readonly kind: 'worker'
+      readonly queue: string
+      readonly command: string
+      readonly id: string
+      readonly processed: number
+      readonly failed: number
+      /** Since it was first seen, and last seen. */
+      readonly age: number
+      readonly silent: number
+      /** Its requests that wait for a job. */
+      readonly waiting: number
+    }
+  | {
+      /** A worker that was signed off: what other gateways knew of it before is over. */
+      readonly kind: 'gone'
+      readonly queue: string
+      readonly id: string
+      readonly age: number
+    }
+  | {
+      /** A job that was taken for a lease. */
+      readonly kind: 'job'
+      readonly queue: string
+      readonly command: string
+      readonly id: string
+      readonly fence: number
+      /** Of the worker that has it; '' if it has not named itself. */
+      readonly worker: string
+      readonly age: number
+      readonly left: number
+    }
+  | {
+      /** A key that a client holds. */
+      readonly kind: 'key'
+      readonly key: string
+      readonly record: string
+      readonly fence: number
+      readonly age: number
+      readonly left: number
+      readonly lease: number
+      readonly progress?: unknown
+    }
+)
+
+const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
+  z.object({
+    ...{ ...ofCommand, kind: z.literal('worker'), id: text, processed: count, failed: count },
+    ...{ age: count, silent: count, waiting: count },
+  }),
+  z.object({ kind: z.literal('gone'), prefix: text, queue: text, id: text, age: count }),
+  z.object({
+    ...{
+      ...ofCommand,
+      kind: z.literal('job'),
+      id: text,
+      fence: count,
+      worker: text,
+      age: count,
+      left: count,
+    },
+  }),
+  z.object({
+    ...{ kind: z.literal('key'), prefix: text, key: text, record: text, fence: count },
+    ...{ age: count, left: count, lease: count, progress: z.unknown().optional() },
+  }),
+])
+
+const SERVICE_ITEM = z.object({
+  prefix: text,
+  service: text,
+  version: text,
+  busy: count,
+  leaseLeft: count,
+  capacity: count.nullable(),
+})
+
+/** What a process does for a service. */
+export type ServiceCensusItem = z.infer<typeof SERVICE_ITEM>
+
+/** The layers that are asked, and what an item of each is. */
+const LAYERS = {
+  queue: QUEUE_ITEM,
+  locker: LOCKER_ITEM,
+  gateway: CLIENT_ITEM,
+  services: SERVICE_ITEM,
+}
+
+export type Layer = keyof typeof LAYERS
+
+/** The items of each layer. */
+export interface ItemOf {
+  queue: QueueCensusItem
+  locker: LockerCensusItem
+  gateway: ClientCensusItem
+  services: ServiceCensusItem
+}
+
+/** An item, and the process that it is of. */
+export interface Told<Item> extends ProcessIdentity {
+  readonly item: Item
+}
+
+/** What all processes have told of one layer. */
+export interface Tellings<L extends Layer> {
+  readonly told: readonly Told<ItemOf[L]>[]
+  /** Whether each process has answered, and completely. */
+  readonly complete: boolean
+}
+
+/** Asks all processes. `filter`: see the layer. @throws as `census` */
+export async function askAll<L extends Layer>(
+  member: CensusMember,
+  layer: L,
+  { filter, within }: { filter?: string | undefined; within: number },
+): Promise<Tellings<L>> {
+  const { answers, complete }: CensusResult<unknown> = await member.census({ layer, filter, within })
+  const schema = LAYERS[layer] as unknown as z.ZodType<ItemOf[L]>
+  const told = answers.flatMap(({ items, process, host, pid, since }) =>
+    items.flatMap((item) => {
+      const { data } = schema.safeParse(item)
+      return data === undefined ? [] : [{ process, host, pid, since, item: data }]
+    }),
+  )
+  return { told, complete }
+}

@@ -1,0 +1,87 @@
+import type { JobStatus, RedisQueue } from '../../queue/index.ts'
+import { inSeconds } from '../duration.ts'
+import type { Tellings } from './census-items.ts'
+import type { ProcessView } from './overview.ts'
+import { situationOf } from './queue-views.ts'
+import type { RecentTellings } from './recent-tellings.ts'
+import { type JobHolder, whyJob } from './why.ts'
+import { workerViews } from './worker-views.ts'
+
+/** Why a job waits, and who runs it. Times in seconds. */
+export interface JobView {
+  readonly why: string
+  /** Of a job that runs, if its process has answered. */
+  readonly runner?: ProcessView & {
+    /** The client that has taken it, by the name that it gave itself. `process` is its gateway. */
+    readonly worker?: string
+    readonly age: number
+    /** Of the lease of a client. */
+    readonly left?: number
+  }
+}
+
+/** What a job waits for. Asks the other processes only if it waits for a worker, or runs. */
+export async function jobView(
+  recent: RecentTellings,
+  queue: RedisQueue,
+  { id, state, command, dueAt, retries }: JobStatus,
+): Promise<JobView> {
+  const now = Date.now()
+  if (state === 'delayed') return { why: whyJob({ state, until: dueAt ?? now, now, retries }) }
+  if (state !== 'waiting' && state !== 'active') return { why: whyJob({ state }) }
+  const [told, gateway, paused] = await Promise.all([
+    recent.of('queue'),
+    recent.of('gateway'),
+    queue.paused(),
+  ])
+  const complete = told.complete && gateway.complete
+  const { prefix } = recent
+  if (state === 'waiting') {
+    const workers = workerViews({ queue: told, gateway, prefix, at: now })
+    const facts = { name: queue.name, load: { paused }, workers, complete, at: now }
+    return { why: whyJob({ state, command: situationOf(facts, command) }) }
+  }
+  const found = holderOf(told, gateway, { prefix, queue: queue.name, id })
+  return { why: whyJob({ state, holder: found?.holder ?? { kind: 'unknown' }, complete }), ...found?.view }
+}
+
+/** The process, or the client of a gateway, that has a job. */
+function holderOf(
+  told: Tellings<'queue'>,
+  gateway: Tellings<'gateway'>,
+  { prefix, queue, id }: { prefix: string; queue: string; id: string },
+): { holder: JobHolder; view: Pick<JobView, 'runner'> } | undefined {
+  const isIt = (item: { prefix: string; queue: string; id: string }) =>
+    item.prefix === prefix && item.queue === queue && item.id === id
+  for (const { item, process, host, pid } of told.told) {
+    if (item.kind !== 'running' || !isIt(item)) continue
+    const place = { process, host, pid }
+    const holder = { kind: 'process', process: place, age: item.age } as const
+    return { holder, view: { runner: { ...place, age: inSeconds(item.age) } } }
+  }
+  let latest: Tellings<'gateway'>['told'][number] | undefined
+  for (const telling of gateway.told)
+    if (telling.item.kind === 'job' && isIt(telling.item) && isLater(telling, latest)) latest = telling
+  if (latest?.item.kind !== 'job') return undefined
+  const { item, process, host, pid } = latest
+  const worker = item.worker === '' ? undefined : item.worker
+  const holder = { kind: 'client', worker, age: item.age, left: item.left } as const
+  const named = worker === undefined ? {} : { worker }
+  return {
+    holder,
+    view: {
+      runner: { process, host, pid, ...named, age: inSeconds(item.age), left: inSeconds(item.left) },
+    },
+  }
+}
+
+/** Of what several gateways know of a job: its last attempt, and the longest lease of that. */
+function isLater(
+  { item }: Tellings<'gateway'>['told'][number],
+  latest: Tellings<'gateway'>['told'][number] | undefined,
+): boolean {
+  if (item.kind !== 'job' || latest?.item.kind !== 'job') return true
+  return (
+    item.fence - latest.item.fence > 0 || (item.fence === latest.item.fence && item.left > latest.item.left)
+  )
+}

@@ -1,0 +1,98 @@
+import { systemClock, wallMicros } from '../../kernel/time.ts'
+import { type FactSources, keysOf, loadsOf, tellingsOf } from './facts.ts'
+import { type KeyFacts, keyView } from './key-views.ts'
+import type { Overview, QueueView, StoreView, WorkerView } from './overview.ts'
+import { queueView } from './queue-views.ts'
+import { serviceViews } from './service-views.ts'
+import { workerViews } from './worker-views.ts'
+
+/** Most entries of each list. */
+export const MAX_QUEUES = 200
+export const MAX_KEYS = 500
+export const MAX_WORKERS = 500
+const MAX_SERVICES = 500
+
+type Lists = Pick<Overview, 'queues' | 'queueCount' | 'workers' | 'keys' | 'services' | 'complete'>
+
+const NOTHING: Lists = { queues: [], queueCount: 0, workers: [], keys: [], services: [], complete: false }
+
+/** Reads an overview: the queues from the store, all else from the processes. Costs nothing unless it is asked. */
+export class OverviewReader {
+  readonly #sources: FactSources
+  readonly #kind: StoreView['kind']
+  #lists = NOTHING
+  #store: Omit<StoreView, 'kind'> = { reachable: true, since: nowMs() / 1000 }
+
+  constructor(sources: FactSources, kind: StoreView['kind']) {
+    this.#sources = sources
+    this.#kind = kind
+  }
+
+  /** Never rejects. While the store is away, the lists are those that were read last. */
+  async read(): Promise<Overview> {
+    const [listed, clients] = await Promise.all([
+      this.#sources.queues.listed(MAX_QUEUES).catch(() => undefined),
+      tellingsOf(this.#sources, 'gateway'),
+    ])
+    const isReachable = listed !== undefined
+    if (isReachable !== this.#store.reachable) this.#store = { reachable: isReachable, since: nowMs() / 1000 }
+    if (listed) this.#lists = await this.#read(listed, clients)
+    return { at: nowMs() / 1000, store: { kind: this.#kind, ...this.#store }, ...this.#lists }
+  }
+
+  async #read(
+    { names, count }: { names: readonly string[]; count: number },
+    clients: Awaited<ReturnType<typeof tellingsOf<'gateway'>>>,
+  ): Promise<Lists> {
+    const sources = this.#sources
+    const { prefix } = sources
+    const [loads, told, held, services] = await Promise.all([
+      loadsOf(sources.queues, names),
+      tellingsOf(sources, 'queue'),
+      keysOf(sources, clients),
+      tellingsOf(sources, 'services'),
+    ])
+    const at = nowMs()
+    const workers = workerViews({ queue: told, gateway: clients, prefix, at }).sort(byQueue)
+    const complete = told.complete && clients.complete
+    const before = new Map(this.#lists.queues.map((view) => [view.name, view]))
+    const queues = loads.flatMap(({ name, load }): QueueView[] => {
+      const view = load ? queueView({ name, load, workers, complete, at }) : before.get(name)
+      return view ? [view] : []
+    })
+    const keys = held.keys.sort(byWait)
+    const found = serviceViews(services, prefix)
+    const isWhole =
+      loads.every(({ load }) => load !== undefined) &&
+      count <= names.length &&
+      workers.length <= MAX_WORKERS &&
+      keys.length <= MAX_KEYS &&
+      found.length <= MAX_SERVICES
+    return {
+      ...{ queues, queueCount: count },
+      workers: workers.slice(0, MAX_WORKERS),
+      keys: keys.slice(0, MAX_KEYS).map(keyView),
+      services: found.slice(0, MAX_SERVICES),
+      complete: complete && held.complete && services.complete && isWhole,
+    }
+  }
+}
+
+function nowMs(): number {
+  return Math.floor(wallMicros(systemClock.now()) / 1000)
+}
+
+/** By queue and command, so that a list that is shown keeps its order. */
+function byQueue(one: WorkerView, other: WorkerView): number {
+  return compare(one.queue, other.queue) || compare(one.command, other.command) || compare(one.id, other.id)
+}
+
+function compare(one: string, other: string): number {
+  return one < other ? -1 : one > other ? 1 : 0
+}
+
+/** Those that most callers wait for come first, then those that are held longest. */
+function byWait(one: KeyFacts, other: KeyFacts): number {
+  const waiters = ({ waiting }: KeyFacts) => waiting.reduce((sum, each) => sum + each.waiters, 0)
+  return waiters(other) - waiters(one) || other.age - one.age || compare(one.record, other.record)
+}

@@ -1,0 +1,28 @@
+import type { Counts } from './store.ts'
+import type { QueueTotals } from './totals.ts'
+
+/** Commands that {@link QueueLoad} tells of at most. */
+export const MAX_LOAD_COMMANDS = 100
+
+/** Delayed, active and failed jobs that are counted by command, each the first so many. */
+export const MAX_LOAD_JOBS = 1_000
+
+/** What a queue has to do, read in one step. Times in ms. */
+export interface QueueLoad {
+  readonly counts: Counts
+  readonly totals: QueueTotals
+  /** The paused commands; '' among them: all. */
+  readonly paused: readonly string[]
+  readonly commands: readonly CommandLoad[]
+  /** Until the first delayed job falls due; undefined: none is delayed. */
+  readonly dueIn: number | undefined
+  /** Whether these are all commands, and every job is counted by its command. */
+  readonly complete: boolean
+}
+
+/** What one command of a queue has to do. */
+export interface CommandLoad extends Omit<Counts, 'completed'> {
+  readonly command: string
+  /** The job that runs next, and how long ago it was submitted. */
+  readonly first: { readonly id: string; readonly age: number } | undefined
+}
