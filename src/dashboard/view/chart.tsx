@@ -101,7 +101,7 @@ export function Legend({ lines }: { lines: readonly Line[] }) {
     <ul class="legend">
       {lines.map(({ label, color, isDashed }) => (
         <li key={label}>
-          <span class={`key ${color.slice(2)} ${isDashed ? 'dashed' : ''}`} aria-hidden="true" />
+          <span class={`key-line ${color.slice(2)} ${isDashed ? 'dashed' : ''}`} aria-hidden="true" />
           {label}
         </li>
       ))}
