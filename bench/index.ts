@@ -19,6 +19,9 @@ import { busFanOut } from './parts/bus-fan-out.ts'
 import { busIdle } from './parts/bus-idle.ts'
 import { cold } from './parts/cold.ts'
 import { connections } from './parts/connections.ts'
+import { gatewayPolls } from './parts/gateway-polls.ts'
+import { gatewayTake } from './parts/gateway-take.ts'
+import { gatewayWait } from './parts/gateway-wait.ts'
 import { hits } from './parts/hits.ts'
 import { http, httpRefresh } from './parts/http.ts'
 import { keys } from './parts/keys.ts'
@@ -63,6 +66,9 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   bus,
   'bus-fan-out': busFanOut,
   'bus-idle': busIdle,
+  'gateway-wait': gatewayWait,
+  'gateway-take': gatewayTake,
+  'gateway-polls': gatewayPolls,
 }
 
 async function versionOf(name: string): Promise<string> {

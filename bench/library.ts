@@ -11,6 +11,8 @@ interface Parts {
   'memoize/fetch': typeof import('../src/memoize/fetch.ts')
   'services/index': typeof import('../src/services/index.ts')
   'bus/index': typeof import('../src/bus/index.ts')
+  'gateway/index': typeof import('../src/gateway/index.ts')
+  'gateway/node': typeof import('../src/gateway/node.ts')
 }
 
 const ROOT = new URL('../', import.meta.url)

@@ -1,5 +1,6 @@
 import { BlockList, isIPv6 } from 'node:net'
-import type { Gateway, GatewayOptions } from '../gateway/index.ts'
+import { Bus } from '../bus/index.ts'
+import type { GatewayOptions } from '../gateway/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
 import { FAILED, UsageError } from './failure.ts'
@@ -20,12 +21,14 @@ export async function serve(settings: Settings): Promise<void> {
   checkAddress(settings)
   const stopped = stopSignal()
   const { createGateway, toNodeListener } = await loadGateway()
-  const gateway = created(() => createGateway(gatewayOptions(settings)))
+  const bus = created(() => busOf(settings))
+  const gateway = created(() => createGateway({ ...gatewayOptions(settings), bus }))
   const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port })
   const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
   process.stdout.write(`soloflight serves ${server.url}${basePath}, ${place}\n`)
   await stopped
   await server.close(grace)
+  await bus?.disconnect()
 }
 
 /** Only this machine reaches a loopback address. @throws UsageError */
@@ -60,8 +63,13 @@ async function loadGateway(): Promise<GatewayModules> {
 
 type GatewayModules = typeof import('../gateway/index.ts') & typeof import('../gateway/node.ts')
 
-/** What the gateway refuses, it was told here. */
-function created(create: () => Gateway): Gateway {
+/** The bus on instances of its own. Undefined: the gateway makes one on its own Redis. */
+function busOf({ bus, prefix }: Settings): Bus | undefined {
+  return bus && new Bus({ redis: bus, ...(prefix !== undefined && { prefix }) })
+}
+
+/** What the gateway and the bus refuse, they were told here. */
+function created<T>(create: () => T): T {
   try {
     return create()
   } catch (error) {

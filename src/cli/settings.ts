@@ -11,6 +11,8 @@ import { UsageError } from './failure.ts'
 export interface Settings {
   /** Undefined: embedded. */
   redis: string | undefined
+  /** The instances of the bus. Undefined: it is on `redis`. */
+  bus: readonly string[] | undefined
   port: number
   host: string
   prefix: string | undefined
@@ -55,6 +57,14 @@ export const SETTINGS: Table = {
       'the Redis that all gateways and workers share; without it jobs live and die with this process',
     expected: 'a URL',
     parse: plain,
+    isSecret: true,
+  },
+  bus: {
+    value: 'URL',
+    description: 'a Redis of the bus, if that is not on --redis: all processes give the same; repeatable',
+    expected: 'URLs',
+    parse: (...texts) => texts.flatMap(words),
+    isList: true,
     isSecret: true,
   },
   port: {

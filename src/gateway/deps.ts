@@ -3,6 +3,7 @@ import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
 import type { Lifecycle } from './lifecycle.ts'
+import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { RecentTellings } from './overview/recent-tellings.ts'
@@ -15,6 +16,7 @@ export interface GatewayDeps {
   readonly clock: Clock
   readonly queues: Queues
   readonly locker: Locker
+  readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
   /** Who works through this gateway, and what its clients hold. */

@@ -1,5 +1,4 @@
 import { Hono } from 'hono'
-import { LocalCensus } from '../kernel/census.ts'
 import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
@@ -8,12 +7,14 @@ import { systemClock } from '../kernel/time.ts'
 import { Locker, MemoryStore } from '../locker/index.ts'
 import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
 import { listQueues } from '../queue/internal.ts'
+import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
 import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
 import { Lifecycle } from './lifecycle.ts'
+import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
 import { RecentTellings } from './overview/recent-tellings.ts'
@@ -109,10 +110,11 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients } = this.#deps
+    const { lifecycle, queues, locker, clients, messaging } = this.#deps
     await lifecycle.end(grace, END_WITHIN)
     clients.close()
     await queues.close()
+    await messaging.close()
     await locker.close()
     await this.#release()
   }
@@ -139,17 +141,22 @@ function createDeps(
   void openQueue('gateway').close({ grace: 0 })
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
   const census = {
     queue: connection ?? memory.census,
     locker: connection ?? lockerStore.census,
-    services: connection ?? new LocalCensus(),
+    services: connection ?? servicesStore.census,
   }
   const facts = { queues, locker, census, prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
+    messaging: new Messaging({
+      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
+      maxMessage: maxBody,
+    }),
     access: new Access(options),
     lifecycle: new Lifecycle(clock),
     clients: new Clients(census.queue, clock, prefix),

@@ -16,7 +16,8 @@ const PROBLEM: Json = {
     error: { type: 'string', description: 'A short text that does not change.' },
     detail: { type: 'string' },
     id: { type: 'string', description: 'The job that it concerns.' },
-    failure: { type: 'object', description: 'Why the job or the computation failed.' },
+    failure: { type: 'object', description: 'Why the job, the computation or the call failed.' },
+    ran: { enum: ['no', 'maybe', 'yes'], description: 'Whether the handler of a service has run.' },
   },
 }
 
@@ -34,6 +35,9 @@ const PATH_NAMES: Readonly<Record<string, string>> = {
   queue: 'Name of a queue.',
   id: 'Id of a job.',
   key: 'Key of a lock or of a stream.',
+  service: 'Name of a service.',
+  event: 'Name of an event of the service.',
+  topic: 'Name of a topic of the bus.',
 }
 
 /** The OpenAPI document of these routes, which are below `basePath`. */

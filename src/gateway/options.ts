@@ -1,3 +1,4 @@
+import { Bus } from '../bus/index.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
@@ -7,6 +8,7 @@ import {
   defaultsOf,
   durationFrom,
   expectedError,
+  instanceOf,
   integerUpTo,
   type OptionTable,
   oneOf,
@@ -19,6 +21,7 @@ import type { Connection } from '../kernel/redis/connection.ts'
 import type { Clock } from '../kernel/time.ts'
 import type { LockerOptions } from '../locker/index.ts'
 import type { QueueOptions } from '../queue/index.ts'
+import { Services } from '../services/index.ts'
 
 /**
  * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
@@ -50,6 +53,10 @@ export interface GatewayOptions {
   queueOptions?: Omit<QueueOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
   /** Options of the locker of the gateway. */
   lockerOptions?: Omit<LockerOptions, 'redis' | 'prefix' | 'clock' | 'codec'> | undefined
+  /** The services that clients call. It stays open. @default services on the `redis` of the gateway, in memory without it */
+  services?: Services | undefined
+  /** The bus whose topics and queues clients use. It stays connected. @default a bus on the `redis` of the gateway */
+  bus?: Bus | undefined
   /**
    * The tokens that are accepted. Absent: every request may do everything, so the gateway must not be reachable from elsewhere.
    * An empty list: no request may do anything.
@@ -99,6 +106,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   prefix: [checkPrefix, 'soloflight'],
   queueOptions: [checkObject],
   lockerOptions: [checkObject],
+  services: [instanceOf(Services, 'a Services object')],
+  bus: [instanceOf(Bus, 'a Bus')],
   tokens: [listOf((name, value) => checkOptions(value as AccessToken, ACCESS_TOKEN, name))],
   hosts: [
     listOf(textLike(HOST, 'a host name in lower case, without a port')),

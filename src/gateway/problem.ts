@@ -1,5 +1,5 @@
 import type * as errors from '../errors.ts'
-import { RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
+import { type Ran, RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
 import { textResponse } from './http/responses.ts'
 
 /** What an answer says of a failure beside its status and its text. */
@@ -10,6 +10,8 @@ export interface ProblemOptions {
   id?: string | undefined
   /** The failure of a job or of a computation, as data. */
   failure?: RemoteFailure | undefined
+  /** Of a call to a service: whether its handler has run. */
+  ran?: Ran | undefined
   headers?: Readonly<Record<string, string>> | undefined
   cause?: unknown
 }
@@ -25,6 +27,7 @@ export class Problem extends Error {
   readonly detail: string | undefined
   readonly id: string | undefined
   readonly failure: RemoteFailure | undefined
+  readonly ran: Ran | undefined
   readonly headers: Readonly<Record<string, string>>
 
   constructor(status: number, error: string, options: ProblemOptions = {}) {
@@ -34,25 +37,28 @@ export class Problem extends Error {
     this.detail = options.detail
     this.id = options.id
     this.failure = options.failure
+    this.ran = options.ran
     this.headers = options.headers ?? {}
   }
 
   /** The same about a job. */
   withId(id: string | undefined): Problem {
-    const { status, error, detail, failure, headers, cause } = this
-    return new Problem(status, error, { detail, id, failure, headers, cause })
+    const { status, error, detail, failure, ran, headers, cause } = this
+    return new Problem(status, error, { detail, id, failure, ran, headers, cause })
   }
 
   /** The answer to the client. */
   toResponse(): Response {
-    const { status, error, detail, id, failure } = this
+    const headers = { ...this.headers, 'content-type': 'application/problem+json' }
+    return textResponse(JSON.stringify(this), { status: this.status, headers })
+  }
+
+  /** The members of the answer. */
+  toJSON(): Record<string, unknown> {
+    const { status, error, detail, id, failure, ran } = this
     const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
     const title = error.charAt(0).toUpperCase() + error.slice(1)
-    const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return textResponse(JSON.stringify({ type, title, status, detail, id, error, failure }), {
-      status,
-      headers,
-    })
+    return { type, title, status, detail, id, error, failure, ran }
   }
 }
 
@@ -124,6 +130,7 @@ export function problemOf(thrown: unknown): Problem | undefined {
   return new Problem(row.status, row.error, {
     detail,
     failure: thrown instanceof RemoteError ? thrown.remote : undefined,
+    ran: thrown.ran,
     headers: mayHaveHappened ? undefined : row.headers,
     cause: thrown,
   })

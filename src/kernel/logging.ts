@@ -2,7 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { masked } from '../secrets.ts'
 import { messageOf } from './codec/codec.ts'
 import { describeFailure } from './codec/failure.ts'
-import { checkFunction, oneOf } from './options.ts'
+import { type Check, checkFunction, oneOf } from './options.ts'
 import { channelName, type TelemetryEvent, type TelemetryEvents, warnOnce } from './telemetry.ts'
 
 const LEVELS = ['error', 'warn', 'info', 'debug'] as const
@@ -94,28 +94,53 @@ const EVENTS: { readonly [E in TelemetryEvent]: Row<E> } = {
  * const stop = logTo(console, 'warn')
  */
 export function logTo(logger: Logger, level: LogLevel = 'info'): () => void {
-  for (const name of LEVELS) checkFunction(`logger.${name}`, (logger as Partial<Logger> | undefined)?.[name])
-  oneOf(LEVELS)('level', level)
-  const fieldsFirst = takesFieldsFirst(logger)
-  const isWanted = (of: LogLevel) => LEVELS.indexOf(of) <= LEVELS.indexOf(level)
+  checkLogger('logger', logger)
+  checkLogLevel('level', level)
+  const write = logWriter(logger, level, '`logTo`')
+  const isWanted = (of: LogLevel) => isAtLeast(of, level)
   const undo = (Object.keys(EVENTS) as TelemetryEvent[]).map((event) => {
     const [usual, text, [applies, unusual, otherText] = []] = EVENTS[event] as Row<never>
     if (!isWanted(usual) && !(unusual && isWanted(unusual))) return () => {}
-    const listener = (data: unknown) =>
-      guarded(() => {
-        const isUnusual = applies?.(data as never) === true && unusual !== undefined
-        const at = isUnusual ? unusual : usual
-        if (!isWanted(at)) return
-        const message = `soloflight: ${isUnusual ? otherText : text}`
-        const fields = { event, ...fieldsOf(data as object) }
-        const args = fieldsFirst ? [fields, message] : [message, fields]
-        return logger[at](...(args as never[]))
+    const listener = (data: unknown) => {
+      const isUnusual = applies?.(data as never) === true && unusual !== undefined
+      write(isUnusual ? unusual : usual, isUnusual ? (otherText ?? text) : text, {
+        event,
+        ...(data as object),
       })
+    }
     subscribe(channelName(event), listener)
     return () => unsubscribe(channelName(event), listener)
   })
   return () => {
     for (const stop of undo) stop()
+  }
+}
+
+/** Checks a logger. @throws TypeError if one of its methods is missing. */
+export const checkLogger: Check = (path, logger) => {
+  for (const name of LEVELS) checkFunction(`${path}.${name}`, (logger as Partial<Logger> | undefined)?.[name])
+}
+
+export const checkLogLevel: Check = oneOf(LEVELS)
+
+function isAtLeast(level: LogLevel, least: LogLevel): boolean {
+  return LEVELS.indexOf(level) <= LEVELS.indexOf(least)
+}
+
+/** Writes an entry to a logger. Its fields may hold anything: credentials in them are masked. Never throws. */
+export type LogWriter = (level: LogLevel, text: string, fields: object) => void
+
+/** Entries from `least` to error, in the order of arguments that the logger expects. `what`: the part that logs, for a warning. */
+export function logWriter(logger: Logger, least: LogLevel, what: string): LogWriter {
+  const fieldsFirst = takesFieldsFirst(logger)
+  return (level, text, data) => {
+    if (!isAtLeast(level, least)) return
+    guarded(what, () => {
+      const message = `soloflight: ${text}`
+      const fields = fieldsOf(data)
+      const args = fieldsFirst ? [fields, message] : [message, fields]
+      return logger[level](...(args as never[]))
+    })
   }
 }
 
@@ -136,8 +161,8 @@ function fieldsOf(data: object): Record<string, unknown> {
 }
 
 /** Calls a logger, whose errors must neither end the process nor be logged by itself again. */
-function guarded(log: () => unknown): void {
-  const onError = (error: unknown) => warnOnce('E_HOOK', `\`logTo\` failed: ${messageOf(error)}`, error)
+function guarded(what: string, log: () => unknown): void {
+  const onError = (error: unknown) => warnOnce('E_HOOK', `${what} failed: ${messageOf(error)}`, error)
   try {
     const returned = log()
     const { then } = (returned ?? {}) as { then?: unknown }

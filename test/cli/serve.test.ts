@@ -2,10 +2,12 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { test } from 'node:test'
+import { Bus } from '../../src/index.ts'
 import { Cli, fileOf } from '../support/cli.ts'
 import { freePort, LOCALHOST } from '../support/ports.ts'
 import { RedisServer } from '../support/redis-server.ts'
 import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
 
 test('cli serve - it serves embedded, and says where in one line', async () => {
   await using cli = await Cli.serve()
@@ -75,6 +77,22 @@ test('cli serve - a body is as large as --max-body', async () => {
   const statusOf = (length: number) =>
     cli.status('/q/jobs', { method: 'POST', body: `"${'x'.repeat(length - 2)}"` })
   assert.deepEqual([await statusOf(1024), await statusOf(1025)], [201, 413])
+})
+
+test('cli serve - the bus is on instances of its own', async () => {
+  await using one = await setup()
+  await using two = await setup()
+  await using cli = await Cli.serve(['--bus', one.url, '--bus', two.url])
+  await using bus = new Bus({ redis: [one.url, two.url] })
+  // Of these names, some have their place on each instance.
+  const topics = Array.from({ length: 8 }, (_, n) => bus.pubsub<number>(`topic ${n}`))
+  const received: number[] = []
+  for (const topic of topics) topic.on('message', (message) => received.push(message))
+  await Promise.all(topics.map((topic) => topic.subscribe()))
+  for (const [n, { name }] of topics.entries())
+    assert.equal(await cli.status(`/b/${encodeURIComponent(name)}`, { method: 'POST', body: `${n}` }), 204)
+  await until(() => received.length === 8, { what: 'the messages' })
+  assert.deepEqual(received.sort(), [0, 1, 2, 3, 4, 5, 6, 7])
 })
 
 test('cli serve - a port that is in use is named', async () => {

@@ -15,6 +15,7 @@ function given(values: Record<string, string | string[]>): GivenSettings {
 
 const DEFAULTS = {
   redis: undefined,
+  bus: undefined,
   port: 5000,
   host: '127.0.0.1',
   prefix: undefined,
@@ -43,6 +44,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
   const tokenFile = await fileOf('tokens', '# workers\nwork,read=w1\n\n  admin=a1  \n')
   const content = {
     redis: 'redis://localhost:6379',
+    bus: ['redis://one:6379', 'redis://two:6379'],
     port: 0,
     host: '::1',
     prefix: 'shop',

@@ -94,9 +94,11 @@ describe('the server loses state', () => {
     const runs = new Runs()
     const end = pDefer<void>()
     runs.hold = end.promise
-    // First, so that the worker offers its slot only once: a job that it returned would run before its turn.
+    // The slot is known before the first job, which would ask for it again otherwise: a slot that is offered twice gets a job
+    // that the worker gives back, and that runs before its turn then.
     await subscribed(worker, producer)
     worker.process('work', runs.handler())
+    await idle(t.server, 1)
     const first = producer.submit('work', 'running')
     await until(() => runs.now === 1, { what: 'the job to run' })
     const jobs = await producer.enqueueMany(

@@ -37,6 +37,8 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['PATCH', '/locks/:key', 'work', 'changes'],
   ['POST', '/locks/:key/fail', 'work', 'changes'],
   ['POST', '/locks/:key/release', 'work', 'changes'],
+  ['POST', '/s/:service/:event', 'submit', 'changes'],
+  ['POST', '/b/:topic', 'submit', 'changes'],
 ]
 
 /** The same with paths that can be asked for. */

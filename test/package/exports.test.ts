@@ -334,6 +334,18 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     values: ['toNodeListener'],
     types: ['NodeListener'],
   },
+  './worker': {
+    values: ['HTTP_WORKER_DEFAULTS', 'HttpWorker', 'JsonText'],
+    types: [
+      'FailFunction',
+      'HttpWorkerOptions',
+      'HttpWorkerStats',
+      'JobContext',
+      'LogLevel',
+      'Logger',
+      'WorkFunction',
+    ],
+  },
   './kernel': {
     values: ['Connection', 'channelName', 'jsonCodec', 'logTo', 'systemClock'],
     types: [

@@ -11,6 +11,10 @@ import { type Setup, setup } from './setup.ts'
 export interface CallOptions {
   body?: string | undefined
   headers?: Record<string, string> | undefined
+  /** Sent as `X-Lease`. */
+  lease?: string | undefined
+  /** Sent as `Authorization: Bearer`. */
+  token?: string | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -85,6 +89,19 @@ async function answerOf(response: Response): Promise<Answer> {
   }
 }
 
+function initOf(method: string, { body, headers, lease, token, signal }: CallOptions): RequestInit {
+  return {
+    method,
+    headers: {
+      ...headers,
+      ...(lease === undefined ? {} : { 'x-lease': lease }),
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
+    ...(body === undefined ? {} : { body }),
+    ...(signal === undefined ? {} : { signal }),
+  }
+}
+
 /** A gateway on a server at a port of its own. */
 export async function serve(gateway: Gateway): Promise<GatewayServer> {
   const server = createServer(toNodeListener(gateway))
@@ -92,11 +109,6 @@ export async function serve(gateway: Gateway): Promise<GatewayServer> {
   const { port } = server.address() as AddressInfo
   const url = `http://127.0.0.1:${port}`
   let closing: Promise<void> | undefined
-  const initOf = (method: string, { body, headers = {}, signal }: CallOptions): RequestInit => ({
-    ...{ method, headers },
-    ...(body === undefined ? {} : { body }),
-    ...(signal === undefined ? {} : { signal }),
-  })
   return {
     ...{ gateway, server, url, port },
     call: async (method, path, options = {}) => answerOf(await fetch(url + path, initOf(method, options))),

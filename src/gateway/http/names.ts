@@ -28,10 +28,15 @@ export function isKey(key: string): boolean {
 }
 
 /** The name of the queue in the path. @throws Problem 400 if no queue can have it. */
-export function queueName({ req }: RouteContext): string {
-  const name = req.param('queue') ?? ''
+export function queueName(c: RouteContext): string {
+  return nameInPath(c, 'queue')
+}
+
+/** A name in the path. `what` it names is also how the path calls it. @throws Problem 400 unless it is a name. */
+export function nameInPath({ req }: RouteContext, what: string): string {
+  const name = req.param(what) ?? ''
   if (isName(name)) return name
-  throw new Problem(400, 'invalid queue name', {
+  throw new Problem(400, `invalid ${what} name`, {
     detail: `Expected 1 to ${MAX_NAME} characters without control characters`,
   })
 }

@@ -1,4 +1,5 @@
 import { OVERVIEW_ROUTES } from '../overview/routes.ts'
+import { BUS_ROUTES } from './bus-routes.ts'
 import { docsRoutes } from './docs-routes.ts'
 import { FINISH_ROUTES } from './finish-routes.ts'
 import { HEALTH_ROUTES } from './health-routes.ts'
@@ -6,6 +7,7 @@ import { JOB_ROUTES } from './job-routes.ts'
 import { LOCK_ROUTES } from './lock-routes.ts'
 import { QUEUE_ROUTES } from './queue-routes.ts'
 import type { Route } from './route.ts'
+import { SERVICE_ROUTES } from './service-routes.ts'
 import { SUBMIT_ROUTES } from './submit-routes.ts'
 import { TAKE_ROUTES } from './take-routes.ts'
 
@@ -17,6 +19,8 @@ const DESCRIBED: readonly Route[] = [
   ...QUEUE_ROUTES,
   ...LOCK_ROUTES,
   ...OVERVIEW_ROUTES,
+  ...SERVICE_ROUTES,
+  ...BUS_ROUTES,
   ...HEALTH_ROUTES,
 ]
 

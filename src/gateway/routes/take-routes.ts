@@ -50,7 +50,7 @@ export const TAKE_ROUTES: readonly Route[] = [
     query: TAKING,
     headers: { Prefer: '`wait=30`: as the parameter `wait`, in seconds.' },
     answers: {
-      200: 'The job as it was posted. `X-Job-Id`, `X-Job-Attempt`, and `X-Lease` for its lease.',
+      200: 'The job as it was posted. `X-Job-Id`, `X-Job-Attempt` of `X-Job-Attempts`, and `X-Lease` for its lease.',
       404: EMPTY,
     },
     handle: takeJob,
@@ -91,7 +91,11 @@ function takeJob(
   return deps.queues.use(name, async (queue) => {
     const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
-    const headers: Record<string, string> = { 'x-job-id': job.id, 'x-job-attempt': String(job.attempt) }
+    const headers: Record<string, string> = {
+      'x-job-id': job.id,
+      'x-job-attempt': String(job.attempt),
+      'x-job-attempts': String(job.attempts),
+    }
     if (lease !== undefined) headers['x-lease'] = leaseHeader(job.token, lease)
     client.taken([job], lease)
     const handedOver = await handOver(c, job.payloadText || 'null', headers)

@@ -73,6 +73,11 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     this.#options = content && unpackOptions(content.options)
   }
 
+  /** How often the job is tried at most, from 1; undefined if only the token is known. @throws ClosedError */
+  get attempts(): number | undefined {
+    return this.#options && (this.#options.attempts ?? this.#deps.open().options.attempts)
+  }
+
   /** The payload, a new value each time; undefined if only the token is known. @throws CodecError if it is not JSON. */
   get payload(): Payload {
     return decodePayload(this.payloadText ?? '') as Payload

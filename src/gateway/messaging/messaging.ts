@@ -1,0 +1,108 @@
+import { LRUCache } from 'lru-cache'
+import { Bus, type Pubsub } from '../../bus/index.ts'
+import { ClosedError } from '../../errors.ts'
+import type { JsonText } from '../../kernel/codec/json-text.ts'
+import { jsonTextCodec } from '../../kernel/codec/json-text-codec.ts'
+import type { Connection } from '../../kernel/redis/connection.ts'
+import type { Clock } from '../../kernel/time.ts'
+import { type MemoryServices, Services } from '../../services/index.ts'
+
+/** What a gateway was given, and what it makes the rest of. */
+export interface MessagingPlace {
+  readonly services: Services | undefined
+  readonly bus: Bus | undefined
+  /** Undefined: embedded. */
+  readonly connection: Connection | undefined
+  /** Of its own services, if it is embedded. */
+  readonly servicesStore: MemoryServices
+  readonly clock: Clock
+  readonly prefix: string
+  /** Largest message, in bytes. */
+  readonly maxMessage: number
+}
+
+/** The largest message that a bus and services allow, in bytes. */
+const MAX_MESSAGE = 16 * 1024 * 1024
+
+/** Topics whose publishers are kept. */
+const MAX_TOPICS = 1_000
+
+/**
+ * The services and the bus of a gateway: those that it was given, which stay open, or its own, which are made when a route
+ * first needs them, on the connection of the gateway.
+ */
+export class Messaging {
+  readonly #place: MessagingPlace
+  #services: Services | undefined
+  #bus: Bus | undefined
+  /** Topics that were published to lately. Each is one publisher, of which the topic keeps a record for a minute. */
+  readonly #topics = new LRUCache<string, Pubsub>({ max: MAX_TOPICS })
+  #isClosed = false
+
+  constructor(place: MessagingPlace) {
+    this.#place = place
+  }
+
+  /** @throws ClosedError after `close`. */
+  get services(): Services {
+    this.#assertOpen()
+    this.#services ??= this.#place.services ?? this.#ownServices()
+    return this.#services
+  }
+
+  /** @throws ClosedError after `close`. */
+  get bus(): Bus {
+    this.#assertOpen()
+    this.#bus ??= this.#place.bus ?? this.#ownBus()
+    return this.#bus
+  }
+
+  /** Publishes a message. @throws as `publish` of a Pubsub. */
+  async publish(topic: string, json: JsonText): Promise<void> {
+    const known = this.#topics.get(topic)
+    const pubsub = known ?? this.bus.pubsub(topic)
+    if (!known) this.#topics.set(topic, pubsub)
+    await pubsub.publish(this.message(json))
+  }
+
+  /** A message of a client, for the codec of the bus: kept byte for byte by our own, and as its value by that of another. */
+  message(json: JsonText): unknown {
+    return this.#place.bus ? json.value : json
+  }
+
+  #ownServices(): Services {
+    const { connection, servicesStore } = this.#place
+    return new Services({
+      ...this.#own(),
+      ...(connection ? { redis: connection } : { store: servicesStore }),
+    })
+  }
+
+  #ownBus(): Bus {
+    const { connection, clock } = this.#place
+    return new Bus({ ...this.#own(), ...(connection ? { redis: connection } : { redis: null, clock }) })
+  }
+
+  #own() {
+    const { prefix, maxMessage } = this.#place
+    return {
+      prefix,
+      maxMessage: Math.min(maxMessage, MAX_MESSAGE),
+      codec: jsonTextCodec,
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#isClosed) throw new ClosedError('The gateway is closed')
+  }
+
+  /** Closes what was made here. Never rejects. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    const { services, bus } = this.#place
+    await Promise.all([
+      services ? undefined : this.#services?.close({ grace: 0 }),
+      bus ? undefined : this.#bus?.disconnect({ grace: 0 }),
+    ])
+  }
+}

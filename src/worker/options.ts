@@ -1,0 +1,202 @@
+import { constants } from 'node:os'
+import { checkLogger, checkLogLevel, type Logger, type LogLevel } from '../kernel/logging.ts'
+import {
+  type Check,
+  type Complete,
+  checkDuration,
+  checkFunction,
+  checkOptions,
+  defaultsOf,
+  durationFrom,
+  expectedError,
+  integerUpTo,
+  numberBetween,
+  type OptionTable,
+  oneOf,
+  REQUIRED,
+  withDefaults,
+} from '../kernel/options.ts'
+import type { JobContext } from './context.ts'
+
+/** Runs a job. Its result, as JSON, is that of the job; what it throws is the reason of a failed attempt. */
+export type WorkFunction<Job = unknown, Result = unknown> = (
+  job: Job,
+  context: JobContext,
+) => Result | Promise<Result>
+
+/** Called when a job has failed and is not tried again. `reason`: what its last attempt has thrown. */
+export type FailFunction<Job = unknown> = (job: Job, reason: unknown, context: JobContext) => unknown
+
+/** Options of an {@link HttpWorker}. Durations are in ms. */
+export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
+  /** Address of the gateway, with its base path if it has one. Of several, the next one is used while one is away. */
+  url: string | readonly string[]
+  /** Sent as `Authorization: Bearer`. It needs the scope 'work'. */
+  token?: string | undefined
+  /** The queues whose jobs are taken. */
+  queues: string | readonly string[]
+  /**
+   * 'turns': one job of each queue after the other. 'priority': a job of a queue is taken only if those before it are empty.
+   * @default 'turns'
+   */
+  order?: 'turns' | 'priority' | undefined
+  /** Runs a job. Required, unless a subclass has a method `work`. */
+  work?: WorkFunction<Job, Result> | undefined
+  /** Called when a job has failed and is not tried again. */
+  fail?: FailFunction<Job> | undefined
+  /** Called when all queues are empty and no job runs, once until the next job. */
+  idle?: (() => unknown) | undefined
+  /** The jobs of this command are taken. @default 'job' */
+  command?: string | undefined
+  /** Jobs that run at once, from 1 to 1000. No job is taken without a free slot. @default 1 */
+  concurrency?: number | undefined
+  /** How long a job is held unless it is renewed, which is done at a third of it. From 1000. @default 60_000 */
+  lease?: number | undefined
+  /** How long one request waits for a job. The gateway may end it earlier. @default 20_000 */
+  wait?: number | undefined
+  /**
+   * How long a request waits at most if a longer one could keep another queue waiting: with several queues, unless there are
+   * free slots for each of them twice. From 100. @default 1000
+   */
+  interval?: number | undefined
+  /** How long a gateway has to answer, beside the `wait`. From 100. @default 10_000 */
+  timeout?: number | undefined
+  /** How long running jobs have at the signals of `stopOn`, and at `stop()`, before they are given back. @default 30_000 */
+  grace?: number | undefined
+  /** Signals of the process that stop the worker. A second one gives the running jobs back at once. @default [] */
+  stopOn?: readonly NodeJS.Signals[] | undefined
+  /** Name of the worker, in visible ASCII characters. By default its class, host, process and a random part. */
+  workerId?: string | undefined
+  /** Largest job that is read, bytes. A larger one fails. @default 67_108_864 */
+  maxJob?: number | undefined
+  /** The console, pino or a logger like them. @default none */
+  logger?: Logger | undefined
+  /** Least severe level that is logged. @default 'info' */
+  level?: LogLevel | undefined
+  /** The function that makes requests, as the global `fetch`: for a proxy, a client certificate, or a gateway in this process. */
+  fetch?: typeof globalThis.fetch | undefined
+}
+
+/** Longest name of a queue or command, as in a gateway. */
+const MAX_NAME = 256
+const MAX_LIST = 1_000
+/** 30 days, as in a gateway. */
+const MAX_LEASE = 30 * 24 * 60 * 60_000
+
+function isName(value: unknown): value is string {
+  if (typeof value !== 'string' || value.length === 0 || value.length > MAX_NAME) return false
+  // These would be steps of a path.
+  return value.isWellFormed() && value !== '.' && value !== '..' && !hasControl(value)
+}
+
+function hasControl(text: string): boolean {
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return true
+  }
+  return false
+}
+
+function isUrl(value: unknown): boolean {
+  if (typeof value !== 'string' || !URL.canParse(value)) return false
+  const { protocol, search, hash, username, password } = new URL(value)
+  return (protocol === 'http:' || protocol === 'https:') && `${search}${hash}${username}${password}` === ''
+}
+
+/** One, or a list of at least one and no two alike. */
+function oneOrMore(what: string, isValid: (value: unknown) => boolean): Check {
+  return (name, value) => {
+    const list: unknown[] = Array.isArray(value) ? value : [value]
+    const isList = list.length > 0 && list.length <= MAX_LIST && new Set(list).size === list.length
+    if (!isList) throw expectedError(name, `1 to ${MAX_LIST} of ${what}, all different`, value)
+    for (const each of list) if (!isValid(each)) throw expectedError(name, what, each)
+  }
+}
+
+const checkName: Check = (name, value) => {
+  if (!isName(value)) throw expectedError(name, `a name of 1 to ${MAX_NAME} characters`, value)
+}
+
+const checkToken: Check = (name, value) => {
+  // It is a secret: the message must not show it.
+  if (typeof value !== 'string' || !/^[\w\-.~+/]{1,4096}={0,9}$/.test(value))
+    throw new TypeError(`Expected \`${name}\` to be letters, digits and -._~+/, then any =`)
+}
+
+const checkWorkerId: Check = (name, value) => {
+  if (typeof value !== 'string' || !/^[\x21-\x7e]{1,128}$/.test(value))
+    throw expectedError(name, '1 to 128 visible ASCII characters', value)
+}
+
+const checkSignals: Check = (name, value) => {
+  const isSignal = (each: unknown) =>
+    typeof each === 'string' && Object.hasOwn(constants.signals, each) && !/^SIG(?:KILL|STOP)$/.test(each)
+  if (!Array.isArray(value) || !value.every(isSignal))
+    throw expectedError(name, 'a list of signals that a process can receive', value)
+}
+
+const OPTIONS: OptionTable<HttpWorkerOptions, HttpWorkerDefaults> = {
+  url: [oneOrMore('a URL of http or https without user, query and fragment', isUrl), REQUIRED],
+  token: [checkToken],
+  queues: [oneOrMore(`a name of 1 to ${MAX_NAME} characters`, isName), REQUIRED],
+  order: [oneOf(['turns', 'priority']), 'turns'],
+  work: [checkFunction],
+  fail: [checkFunction],
+  idle: [checkFunction],
+  command: [checkName, 'job'],
+  concurrency: [integerUpTo(1_000), 1],
+  lease: [numberBetween(1_000, MAX_LEASE), 60_000],
+  wait: [numberBetween(0, 24 * 60 * 60_000), 20_000],
+  interval: [numberBetween(100, 24 * 60 * 60_000), 1_000],
+  timeout: [durationFrom(100), 10_000],
+  grace: [checkDuration, 30_000],
+  stopOn: [checkSignals, []],
+  workerId: [checkWorkerId],
+  maxJob: [integerUpTo(2 ** 29), 64 * 1024 * 1024],
+  logger: [checkLogger],
+  level: [checkLogLevel, 'info'],
+  fetch: [checkFunction],
+}
+
+type HttpWorkerDefaults = Complete<
+  Pick<
+    HttpWorkerOptions,
+    | 'order'
+    | 'command'
+    | 'concurrency'
+    | 'lease'
+    | 'wait'
+    | 'interval'
+    | 'timeout'
+    | 'grace'
+    | 'stopOn'
+    | 'maxJob'
+    | 'level'
+  >
+>
+
+/** Defaults of {@link HttpWorkerOptions}. */
+export const HTTP_WORKER_DEFAULTS: Readonly<HttpWorkerDefaults> = Object.freeze(defaultsOf(OPTIONS))
+
+/** Options that were checked, with the defaults. */
+export interface ResolvedOptions extends HttpWorkerDefaults {
+  readonly urls: readonly string[]
+  readonly queueNames: readonly string[]
+}
+
+/** Checks the options of a worker and fills in the defaults. @throws TypeError */
+export function resolveOptions(given: HttpWorkerOptions): ResolvedOptions {
+  checkOptions(given, OPTIONS)
+  for (const name of ['url', 'queues'] as const)
+    if (given[name] === undefined) OPTIONS[name][0](name, undefined)
+  return {
+    ...withDefaults(given, HTTP_WORKER_DEFAULTS),
+    urls: [given.url].flat().map((url) => url.replace(/\/+$/, '')),
+    queueNames: [given.queues].flat(),
+  }
+}
+
+/** Checks the grace of `stop`. @throws TypeError */
+export function checkGrace(grace: unknown): void {
+  checkDuration('grace', grace)
+}
