@@ -84,7 +84,9 @@ export function rateLines(queue: string): Lines {
     const isGap = sample.at - (kept[index - 1]?.at ?? 0) > GAP
     const { submitted, completed, failed } = ratesBetween(before, sample)
     lines.x.push(sample.at)
-    for (const [line, value] of [submitted, completed, failed].entries()) lines.y[line]?.push(isGap ? null : value)
+    // A line along the bottom would look as if something had failed.
+    for (const [line, value] of [submitted, completed, failed || null].entries())
+      lines.y[line]?.push(isGap ? null : value)
   }
   return lines
 }

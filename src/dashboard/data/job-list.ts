@@ -50,11 +50,6 @@ export class JobList {
     return this.#read(this.state.value, PAGE)
   }
 
-  /** Looks at all jobs that are left, so that the number of those that match is known. */
-  all(): Promise<void> {
-    return this.#read(this.state.value, MOST)
-  }
-
   stop(): void {
     this.#reading.abort()
     if (this.state.value.status === 'reading') this.state.value = { ...this.state.value, status: 'resting' }

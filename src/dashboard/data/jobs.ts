@@ -20,8 +20,21 @@ export interface JobView {
   readonly waiters: number
   readonly progress?: unknown
   readonly failure?: Failure
-  /** Why it waits, in one sentence. */
-  readonly why?: string | null
+  /** When its delay ends: seconds since 1970. */
+  readonly due?: number
+  readonly runner?: Runner
+  /** Why it waits, or what has become of it, in one sentence. */
+  readonly why: string
+}
+
+/** The process that runs a job. Times in seconds. */
+export interface Runner {
+  readonly host: string
+  readonly pid: number
+  /** The client that has taken it there, by the name that it gave itself. */
+  readonly worker?: string
+  readonly age: number
+  readonly left?: number
 }
 
 /** A job with its texts as they were posted. */
@@ -31,8 +44,10 @@ export interface WholeJob extends JobView {
   readonly result: string | undefined
 }
 
-export interface JobRow extends JobView {
+export interface JobRow extends Omit<JobView, 'why' | 'runner'> {
   readonly job?: unknown
+  /** Of a payload that is too long to be listed, in characters. */
+  readonly length?: number
 }
 
 export interface JobPage {
@@ -60,15 +75,25 @@ function paramsOf({ state, command, text }: Filter) {
 
 export type Action = 'retry' | 'remove' | 'cancel'
 
+export interface Matching {
+  readonly matched: number
+  /** False: there may be more, which are left for the next time. */
+  readonly complete: boolean
+}
+
+/** How many jobs match. */
+export async function countAll(queue: string, action: Action, filter: Filter): Promise<Matching> {
+  return JSON.parse(await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), dry: 1 } })) as Matching
+}
+
 export interface Done {
   readonly done: number
   readonly failed: number
 }
 
-/** Acts on all jobs that match. Refused if they are not as many as `expected`. */
-export async function actOnAll(queue: string, action: Action, filter: Filter, expected: number): Promise<Done> {
-  const params = { ...paramsOf(filter), expect: expected }
-  return JSON.parse(await call('POST', ['jobs', queue, action], { params })) as Done
+/** Acts on all jobs that match. Refused if they are not as many as `expect`. */
+export async function actOnAll(queue: string, action: Action, filter: Filter, expect: number): Promise<Done> {
+  return JSON.parse(await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), expect } })) as Done
 }
 
 /** @throws Refusal 404 if there is no such job */

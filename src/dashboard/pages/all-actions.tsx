@@ -1,111 +1,104 @@
 import { useState } from 'preact/hooks'
-import type { QueueView } from '../../gateway/overview/overview.ts'
-import type { JobListState } from '../data/job-list.ts'
-import { type Action, actOnAll } from '../data/jobs.ts'
-import { may } from '../data/session.ts'
+import { reasonOf } from '../data/http.ts'
+import { type Action, actOnAll, countAll, type Matching } from '../data/jobs.ts'
+import { may, noticeRefusal } from '../data/session.ts'
 import type { Filter, State } from '../router.ts'
 import { FormDialog } from '../view/dialog.tsx'
 import { count, counted } from '../view/format.ts'
 import { say } from '../view/notice.tsx'
-import { countOf, STATE_NAMES } from './jobs.tsx'
+import { STATE_NAMES } from './jobs.tsx'
 
 /** What can be done with the jobs of a state. */
-const ACTIONS: Readonly<Record<State, readonly Action[]>> = {
+export const ACTIONS: Readonly<Record<State, readonly Action[]>> = {
   waiting: ['cancel', 'remove'],
   delayed: ['cancel', 'remove'],
-  active: ['cancel'],
+  active: ['cancel', 'remove'],
   failed: ['retry', 'remove'],
-  completed: ['remove'],
+  completed: ['retry', 'remove'],
 }
 
 export const ACTION_NAMES: Readonly<Record<Action, string>> = { retry: 'Retry', remove: 'Remove', cancel: 'Cancel' }
 const PAST: Readonly<Record<Action, string>> = { retry: 'retried', remove: 'removed', cancel: 'cancelled' }
 
 interface AllActionsProps {
-  readonly queue: QueueView
+  readonly queue: string
   readonly filter: Filter
-  readonly list: JobListState
-  /** Looks at all jobs, so that it is known how many match. */
-  readonly onSearch: () => void
   readonly onDone: () => void
 }
 
-/** Buttons that act on all jobs that match, of which there are as many as they say. */
-export function AllActions({ queue, filter, list, onSearch, onDone }: AllActionsProps) {
-  const [asked, setAsked] = useState<{ action: Action; matching: number } | undefined>(undefined)
+/** Buttons that act on all jobs that match. They are counted first. */
+export function AllActions({ queue, filter, onDone }: AllActionsProps) {
+  const [state, setState] = useState<'idle' | 'counting' | { action: Action; matching: Matching }>('idle')
   if (!may('admin')) return null
-  const matching = matchingOf(queue, filter, list)
-  if (matching === 0) return null
-  if (matching === undefined)
-    return (
-      <p class="buttons">
-        <button type="button" disabled={list.status === 'reading'} onClick={onSearch}>
-          Count all that match
-        </button>
-      </p>
-    )
+  const ask = async (action: Action) => {
+    setState('counting')
+    try {
+      setState({ action, matching: await countAll(queue, action, filter) })
+    } catch (error) {
+      noticeRefusal(error)
+      say(`They cannot be counted: ${reasonOf(error)}`, true)
+      setState('idle')
+    }
+  }
   return (
     <p class="buttons">
       {ACTIONS[filter.state].map((action) => (
-        <button key={action} type="button" onClick={() => setAsked({ action, matching })}>
-          {ACTION_NAMES[action]} all {count(matching)}
+        <button key={action} type="button" disabled={state === 'counting'} onClick={() => ask(action)}>
+          {ACTION_NAMES[action]} all that match…
         </button>
       ))}
-      {asked && (
-        <Confirm {...asked} queue={queue.name} filter={filter} onDone={onDone} onClose={() => setAsked(undefined)} />
+      {typeof state === 'object' && (
+        <Confirm {...state} queue={queue} filter={filter} onDone={onDone} onClose={() => setState('idle')} />
       )}
     </p>
   )
 }
 
-/** How many jobs match; undefined if that is not known yet. */
-function matchingOf(queue: QueueView, { state, command, text }: Filter, list: JobListState): number | undefined {
-  if (list.cursor === undefined && list.status === 'resting') return list.jobs.length
-  if (text !== '' || state === 'completed') return undefined
-  if (command === '') return countOf(queue, state)
-  const view = queue.commands.find((each) => each.command === command)
-  return view && countOf(view, state)
-}
-
-interface ConfirmProps {
+interface ConfirmProps extends AllActionsProps {
   readonly action: Action
-  readonly matching: number
-  readonly queue: string
-  readonly filter: Filter
-  readonly onDone: () => void
+  readonly matching: Matching
   readonly onClose: () => void
 }
 
-function Confirm({ action, matching, queue, filter, onDone, onClose }: ConfirmProps) {
+function Confirm({ action, matching: { matched, complete }, queue, filter, onDone, onClose }: ConfirmProps) {
   const { state, command, text } = filter
-  const jobs = counted(matching, `${STATE_NAMES[state].toLowerCase()} job`)
+  const name = ACTION_NAMES[action]
   const run = async () => {
-    const { done, failed } = await actOnAll(queue, action, filter, matching)
+    const { done, failed } = await actOnAll(queue, action, filter, matched)
     say(`${counted(done, 'job')} ${PAST[action]}${failed > 0 ? `, ${count(failed)} not` : ''}`, failed > 0)
     onDone()
   }
   return (
     <FormDialog
-      title={`${ACTION_NAMES[action]} ${jobs}?`}
-      action={`${ACTION_NAMES[action]} ${count(matching)}`}
+      title={`${name} ${counted(matched, `${STATE_NAMES[state].toLowerCase()} job`)}?`}
+      action={`${name} ${count(matched)}`}
       isDangerous={action !== 'retry'}
       run={run}
       onClose={onClose}
     >
       <p>
-        Of the queue <b><bdi>{queue}</bdi></b>
+        Of the queue <Name text={queue} />
         {command && (
           <>
-            , of the command <b><bdi>{command}</bdi></b>
+            , of the command <Name text={command} />
           </>
         )}
         {text && (
           <>
-            , with <b><bdi>{text}</bdi></b> in the payload
+            , with <Name text={text} /> in the payload
           </>
         )}
-        . If there are more or fewer by then, nothing is done.
+        . If another number of jobs matches by then, nothing is done.
       </p>
+      {!complete && <p>More jobs may match: they are left for the next time.</p>}
     </FormDialog>
+  )
+}
+
+function Name({ text }: { text: string }) {
+  return (
+    <b>
+      <bdi>{text}</bdi>
+    </b>
   )
 }

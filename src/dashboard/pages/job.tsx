@@ -1,18 +1,19 @@
 import { useEffect, useState } from 'preact/hooks'
 import type { Overview } from '../../gateway/overview/overview.ts'
 import { Refusal, reasonOf } from '../data/http.ts'
-import { type Action, actOnJob, readJob, readLog, type WholeJob } from '../data/jobs.ts'
+import { type Action, actOnJob, type Runner, readJob, readLog, type WholeJob } from '../data/jobs.ts'
 import { may, noticeRefusal } from '../data/session.ts'
 import { go } from '../navigation.ts'
 import { hrefOf, NO_FILTER } from '../router.ts'
 import { FormDialog } from '../view/dialog.tsx'
-import { count, counted } from '../view/format.ts'
+import { count, counted, duration, timeAt } from '../view/format.ts'
 import { JsonBlock } from '../view/json-block.tsx'
 import { say } from '../view/notice.tsx'
 import { Progress } from '../view/progress.tsx'
-import { ACTION_NAMES } from './all-actions.tsx'
+import { ACTION_NAMES, ACTIONS } from './all-actions.tsx'
 import { STATE_NAMES } from './jobs.tsx'
 import { Facts } from './queues.tsx'
+import { Why } from '../view/why.tsx'
 
 interface JobState {
   readonly job: WholeJob | undefined
@@ -54,7 +55,7 @@ export function JobPage({ overview, queue, id }: { overview: Overview; queue: st
       </div>
       {failure && <p class="failure">{failure}</p>}
       {!may('admin') && <p class="hint">Your token lacks the scope admin: the job cannot be cancelled, retried or removed.</p>}
-      {job && <JobView overview={overview} queue={queue} job={job} log={log} />}
+      {job && <JobView job={job} log={log} />}
     </>
   )
 }
@@ -64,26 +65,26 @@ function hasFinished({ state }: WholeJob): boolean {
 }
 
 interface JobViewProps {
-  readonly overview: Overview
-  readonly queue: string
   readonly job: WholeJob
   readonly log: readonly string[]
 }
 
-function JobView({ overview, queue, job, log }: JobViewProps) {
-  const { command, retries, stalls, waiters, progress, failure, result } = job
-  const why = whyOf(overview, queue, job)
+function JobView({ job, log }: JobViewProps) {
+  const { command, retries, stalls, waiters, progress, failure, result, runner, due } = job
   return (
     <>
-      {why && <p class="why">{why}</p>}
+      <Why text={job.why} />
       <Facts
         facts={[
           ['Command', command],
           ['Attempts failed', count(retries)],
           ['Workers lost', count(stalls), stalls > 0],
           ['Processes waiting', count(waiters)],
+          ...(due === undefined ? [] : [['Due', timeAt(1000 * due)] as const]),
+          ...(runner ? [['Runs for', duration(runner.age)] as const] : []),
         ]}
       />
+      {runner && <RunnerView runner={runner} />}
       {progress !== undefined && (
         <section class="card">
           <h2>Progress</h2>
@@ -111,27 +112,22 @@ function JobView({ overview, queue, job, log }: JobViewProps) {
   )
 }
 
-/** Why a job waits: what the gateway says, or what the snapshot tells of its command. */
-function whyOf({ queues }: Overview, queue: string, { state, command, why }: WholeJob): string | undefined {
-  if (why) return why
-  if (state !== 'waiting') return undefined
-  const view = queues.find(({ name }) => name === queue)
-  const ofCommand = view?.commands.find((each) => each.command === command)
-  if (view?.paused) return 'It waits because the queue is paused.'
-  if (ofCommand?.paused) return `It waits because the command ${command} is paused.`
-  if (ofCommand?.capacity === 0) return `It waits because no worker takes the command ${command}.`
-  if (ofCommand && ofCommand.running >= ofCommand.capacity)
-    return `It waits because all ${ofCommand.capacity} places of its workers are busy.`
-  return 'It waits for its turn.'
-}
-
-const POSSIBLE: Readonly<Record<WholeJob['state'], readonly Action[]>> = {
-  waiting: ['cancel', 'remove'],
-  delayed: ['cancel', 'remove'],
-  active: ['cancel', 'remove'],
-  failed: ['retry', 'remove'],
-  completed: ['retry', 'remove'],
-  removed: [],
+function RunnerView({ runner: { host, pid, worker, left } }: { runner: Runner }) {
+  return (
+    <section class="card">
+      <h2>Worker</h2>
+      <p>
+        {worker !== undefined && (
+          <>
+            <bdi>{worker}</bdi>, by the gateway of{' '}
+          </>
+        )}
+        <bdi>{host}</bdi>
+        <span class="quiet"> pid {pid}</span>
+        {left !== undefined && `, lease left: ${duration(Math.max(0, left))}`}
+      </p>
+    </section>
+  )
 }
 
 const DONE: Readonly<Record<Action, string>> = {
@@ -158,7 +154,7 @@ function Actions({ queue, job, onDone }: { queue: string; job: WholeJob; onDone:
   }
   return (
     <span class="buttons">
-      {POSSIBLE[state].map((action) => (
+      {(state === 'removed' ? [] : ACTIONS[state]).map((action) => (
         <button key={action} type="button" onClick={() => start(action)}>
           {ACTION_NAMES[action]}
         </button>

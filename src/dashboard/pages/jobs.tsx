@@ -5,8 +5,7 @@ import type { JobRow } from '../data/jobs.ts'
 import { useSignal } from '../data/signal.ts'
 import { go } from '../navigation.ts'
 import { type Filter, hrefOf, STATES, type State } from '../router.ts'
-import { count, counted, inline } from '../view/format.ts'
-import { Progress } from '../view/progress.tsx'
+import { count, counted, inline, timeAt } from '../view/format.ts'
 import { type Column, Table } from '../view/table.tsx'
 import { AllActions } from './all-actions.tsx'
 
@@ -36,9 +35,9 @@ export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
   useEffect(() => {
     if (!isPaged && text === '' && list.state.value.status === 'resting') void list.refresh()
   }, [changes])
-  const goOn = (all: boolean) => {
+  const goOn = () => {
     setPaged(true)
-    void (all ? list.all() : list.more())
+    void list.more()
   }
   return (
     <section class="card flush jobs">
@@ -56,7 +55,7 @@ export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
       </nav>
       <FilterForm key={`${state} ${command} ${text}`} queue={queue} filter={filter} />
       <Searched shown={shown} filter={filter} onStop={() => list.stop()} />
-      <AllActions queue={queue} filter={filter} list={shown} onSearch={() => goOn(true)} onDone={() => list.refresh()} />
+      {shown.jobs.length > 0 && <AllActions queue={name} filter={filter} onDone={() => list.refresh()} />}
       <Table
         caption={`${STATE_NAMES[state]} jobs of ${name}`}
         columns={columnsOf(name, state)}
@@ -67,7 +66,7 @@ export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
       {typeof shown.status === 'object' && <p class="failure">The list cannot be read: {shown.status.failed}.</p>}
       {shown.cursor !== undefined && (
         <p class="more">
-          <button type="button" disabled={shown.status === 'reading' || list.isFull} onClick={() => goOn(false)}>
+          <button type="button" disabled={shown.status === 'reading' || list.isFull} onClick={goOn}>
             {text === '' ? 'Show more' : 'Search on'}
           </button>
           {list.isFull && <span class="hint">The list has {shown.jobs.length} jobs: a filter finds others.</span>}
@@ -79,14 +78,9 @@ export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
 
 function CountOf({ queue, state }: { queue: QueueView; state: State }) {
   if (state === 'completed') return null
-  return <span class="count">{count(countOf(queue, state))}</span>
+  return <span class="count">{count(queue[state === 'active' ? 'running' : state])}</span>
 }
 
-/** How many jobs of a state a queue has, as the snapshot tells. */
-export function countOf(counts: Omit<QueueView, 'name' | 'commands'> | QueueView['commands'][number], state: State): number {
-  if (state === 'completed') return 0
-  return counts[state === 'active' ? 'running' : state]
-}
 
 function emptyText({ state, command, text }: Filter): string {
   if (text !== '') return 'No job was found.'
@@ -158,10 +152,17 @@ function columnsOf(queue: string, state: State): readonly Column<JobRow>[] {
       size: 'id-column',
     },
     { head: 'Command', cell: ({ command }) => <bdi>{command}</bdi>, size: 'command-column' },
-    { head: 'Payload', cell: ({ job }) => <code class="preview">{inline(job)}</code> },
+    { head: 'Payload', cell: (row) => <Payload row={row} /> },
     state === 'failed'
       ? { head: 'Failure', cell: ({ failure }) => <span class="preview">{failure?.message ?? failure?.name ?? ''}</span> }
-      : { head: 'Progress', cell: ({ progress }) => (progress == null ? '–' : <Progress value={progress} />), size: 'bars' },
+      : state === 'delayed'
+        ? { head: 'Due', cell: ({ due }) => (due === undefined ? '–' : timeAt(1000 * due)) }
+        : { head: 'Waiters', cell: ({ waiters }) => count(waiters), numeric: true },
     { head: 'Tried', cell: ({ retries, stalls }) => count(retries + stalls), numeric: true },
   ]
+}
+
+function Payload({ row: { job, length } }: { row: JobRow }) {
+  if (length !== undefined) return <span class="quiet">{count(length)} characters</span>
+  return <code class="preview">{inline(job)}</code>
 }

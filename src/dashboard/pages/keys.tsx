@@ -4,28 +4,51 @@ import { Bar } from '../view/bar.tsx'
 import { counted, duration } from '../view/format.ts'
 import { Progress } from '../view/progress.tsx'
 import { Incomplete } from './queues.tsx'
+import { Why } from '../view/why.tsx'
 
 /** Keys that are shown at once. */
 const MOST = 100
 
-/** Who is waiting on what. */
+/** The orders of keys. Those by waiters change places as callers come and go. */
+const ORDERS = {
+  key: { name: 'By name', compare: byKey },
+  waiters: { name: 'Most waiters first', compare: byWaiters },
+  age: { name: 'Oldest first', compare: byAge },
+} as const
+
+type Order = keyof typeof ORDERS
+
+/** The keys: which process has each, and which wait for it. */
 export function KeysPage({ overview }: { overview: Overview }) {
   const { keys, complete } = overview
   const [text, setText] = useState('')
-  const found = keys.filter(({ key }) => key.includes(text)).sort(byWaiters)
+  const [order, setOrder] = useState<Order>('key')
+  const found = keys.filter(({ key }) => key.includes(text)).sort(ORDERS[order].compare)
   const waiters = keys.reduce((total, key) => total + key.waiters, 0)
   return (
     <>
       <div class="title">
         <h1>Who is waiting on what</h1>
-        <input
-          class="narrow"
-          type="search"
-          aria-label="Show keys that contain"
-          placeholder="Filter keys"
-          value={text}
-          onInput={({ currentTarget }) => setText(currentTarget.value)}
-        />
+        <span class="inputs">
+          <input
+            type="search"
+            aria-label="Show keys that contain"
+            placeholder="Filter keys"
+            value={text}
+            onInput={({ currentTarget }) => setText(currentTarget.value)}
+          />
+          <select
+            aria-label="Order"
+            value={order}
+            onChange={({ currentTarget }) => setOrder(currentTarget.value as Order)}
+          >
+            {Object.entries(ORDERS).map(([value, { name }]) => (
+              <option key={value} value={value}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </span>
       </div>
       <p class="hint">
         {counted(keys.length, 'key')} held or awaited, {counted(waiters, 'waiter')}.
@@ -47,8 +70,16 @@ export function KeysPage({ overview }: { overview: Overview }) {
   )
 }
 
+function byKey(one: KeyView, other: KeyView): number {
+  return one.key < other.key ? -1 : 1
+}
+
 function byWaiters(one: KeyView, other: KeyView): number {
-  return other.waiters - one.waiters || (one.key < other.key ? -1 : 1)
+  return other.waiters - one.waiters || byKey(one, other)
+}
+
+function byAge(one: KeyView, other: KeyView): number {
+  return other.age - one.age || byKey(one, other)
 }
 
 function Key({ view }: { view: KeyView }) {
@@ -58,7 +89,7 @@ function Key({ view }: { view: KeyView }) {
       <h2>
         <bdi>{key}</bdi>
       </h2>
-      <p class="why">{why}</p>
+      <Why text={why} />
       <dl class="pairs">
         <div>
           <dt>Processor</dt>
@@ -92,14 +123,10 @@ function Key({ view }: { view: KeyView }) {
             )}
           </dd>
         </div>
-        {progress !== undefined && progress !== null && (
-          <div class="wide">
-            <dt>Progress</dt>
-            <dd>
-              <Progress value={progress} />
-            </dd>
-          </div>
-        )}
+        <div>
+          <dt>Progress</dt>
+          <dd>{progress === undefined || progress === null ? '–' : <Progress value={progress} />}</dd>
+        </div>
         <div class="wide">
           <dt>Waiters</dt>
           <dd>

@@ -12,6 +12,7 @@ import { type Column, Table } from '../view/table.tsx'
 import { Jobs } from './jobs.tsx'
 import { PostButton } from './post-job.tsx'
 import { Facts, RATE_LINES } from './queues.tsx'
+import { Why } from '../view/why.tsx'
 
 const COUNT_LINES: readonly Line[] = [
   { label: 'waiting', color: '--accent', isFilled: true },
@@ -44,7 +45,7 @@ export function QueuePage({ overview, queue: name, filter }: { overview: Overvie
           {may('admin') && <PauseButton queue={queue} />}
         </span>
       </div>
-      <p class="why">{known ? (queue.why ?? 'No job waits.') : 'This queue is not among those that were used last.'}</p>
+      <Why text={known ? (queue.why ?? 'No job waits.') : 'This queue is not among those that were used last.'} />
       {!may('admin') && <p class="hint">Your token lacks the scope admin: nothing can be paused, retried or removed.</p>}
       <Facts
         facts={[

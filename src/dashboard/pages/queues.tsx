@@ -1,10 +1,11 @@
-import type { Overview, QueueView } from '../../gateway/overview/overview.ts'
+import type { CommandView, Overview, QueueView } from '../../gateway/overview/overview.ts'
 import { rateLines, ratesOf } from '../data/history.ts'
 import { may } from '../data/session.ts'
 import { hrefOf, NO_FILTER } from '../router.ts'
 import { Chart, type Line } from '../view/chart.tsx'
 import { count, counted, duration, rate } from '../view/format.ts'
 import { type Column, Table } from '../view/table.tsx'
+import { Why } from '../view/why.tsx'
 import { PostButton } from './post-job.tsx'
 
 /** Queues whose rates are drawn: each takes a canvas. */
@@ -39,9 +40,9 @@ export function QueuesPage({ overview }: { overview: Overview }) {
       />
       <section class="card flush" aria-label="All queues">
         <Table
-          caption="Queues, those that were used last first"
+          caption="Queues by name"
           columns={columnsOf(charted)}
-          rows={queues}
+          rows={[...queues].sort(byName)}
           keyOf={({ name }) => name}
           empty="No queue has been used yet. The first job that is posted makes one."
         />
@@ -54,6 +55,11 @@ export function QueuesPage({ overview }: { overview: Overview }) {
       {!overview.complete && <Incomplete />}
     </>
   )
+}
+
+/** Not by their last use: the rows would change places each second. */
+function byName(one: QueueView, other: QueueView): number {
+  return one.name < other.name ? -1 : 1
 }
 
 function columnsOf(charted: ReadonlySet<string>): readonly Column<QueueView>[] {
@@ -76,9 +82,11 @@ function columnsOf(charted: ReadonlySet<string>): readonly Column<QueueView>[] {
   ]
 }
 
+/** Commands that are told of beside the name of their queue. */
+const MOST_COMMANDS = 4
+
 function QueueName({ queue }: { queue: QueueView }) {
   const { name, paused, why, commands } = queue
-  const others = commands.length > 1 || (commands[0] && commands[0].command !== 'job')
   return (
     <>
       <span class="name">
@@ -87,20 +95,26 @@ function QueueName({ queue }: { queue: QueueView }) {
         </a>
         {paused && <span class="badge">paused</span>}
       </span>
-      {others && (
-        <span class="commands">
-          {commands.slice(0, 6).map(({ command, waiting, running, paused: stopped }) => (
-            <span key={command} class="command" title={`${counted(waiting, 'job')} waiting, ${running} running`}>
-              <bdi>{command}</bdi> {count(waiting)}+{count(running)}
-              {stopped && ' paused'}
-            </span>
+      <Why text={why ?? 'No job waits.'} />
+      {commands.length > 1 && (
+        <ul class="commands" aria-label="Commands">
+          {commands.slice(0, MOST_COMMANDS).map((each) => (
+            <li key={each.command}>
+              <bdi>{each.command}</bdi> {stateOf(each)}
+            </li>
           ))}
-          {commands.length > 6 && <span>and {commands.length - 6} more</span>}
-        </span>
+          {commands.length > MOST_COMMANDS && <li>and {commands.length - MOST_COMMANDS} more</li>}
+        </ul>
       )}
-      {why !== null && <span class="why">{why}</span>}
     </>
   )
+}
+
+function stateOf({ waiting, running, paused, capacity }: CommandView): string {
+  const parts = [`${count(waiting)} waiting`, `${count(running)} running`]
+  if (paused) parts.push('paused')
+  else if (capacity === 0) parts.push('no worker')
+  return parts.join(', ')
 }
 
 function QueueRate({ name, isCharted }: { name: string; isCharted: boolean }) {

@@ -21,8 +21,11 @@ interface ChartProps {
   readonly isSmall?: boolean
 }
 
-/** Seconds that a chart shows. */
-const SPAN = 180
+/** Seconds that a chart shows: as long as there are samples, from the shortest to the longest. */
+const SHORTEST = 30
+const LONGEST = 180
+/** Seconds between the marks of the x axis. */
+const MARKS = [5, 15, 30, 60]
 
 const dark = window.matchMedia('(prefers-color-scheme: dark)')
 const isDark = new Signal(dark.matches)
@@ -67,9 +70,9 @@ function optionsOf(lines: readonly Line[], width: number, height: number, isSmal
     padding: isSmall ? [2, 0, 2, 0] : [8, 8, 0, 0],
     cursor: { show: false },
     legend: { show: false },
-    axes: isSmall ? [{ show: false }, { show: false }] : [{ ...axis, values: agesOf, size: 28 }, { ...axis, size: 48 }],
+    axes: isSmall ? [{ show: false }, { show: false }] : [{ ...axis, splits: marksOf, values: agesOf, size: 28 }, { ...axis, size: 48 }],
     scales: {
-      x: { time: false, range: (_plot, _low, high) => [high - SPAN, high] },
+      x: { time: false, range: (_plot, low, high) => [Math.max(Math.min(low, high - SHORTEST), high - LONGEST), high] },
       y: { range: (_plot, _low, high) => [0, Math.max(1, (high ?? 0) * 1.1)] },
     },
     series: [
@@ -89,10 +92,18 @@ function optionsOf(lines: readonly Line[], width: number, height: number, isSmal
   }
 }
 
-/** The marks of the x axis: how long ago. */
+/** The marks of the x axis: six of them at most. */
+function marksOf(_plot: uPlot, _axis: number, low: number, high: number): number[] {
+  const step = MARKS.find((each) => (high - low) / each <= 6) ?? 60
+  const marks: number[] = []
+  for (let mark = high; mark >= low; mark -= step) marks.unshift(mark)
+  return marks
+}
+
+/** How long ago they are. */
 function agesOf(plot: uPlot, marks: number[]): string[] {
   const now = plot.scales['x']?.max ?? 0
-  return marks.map((mark) => (now - mark < 1 ? 'now' : `−${Math.round(now - mark)} s`))
+  return marks.map((mark) => (now - mark < 0.5 ? 'now' : `−${Math.round(now - mark)} s`))
 }
 
 /** What the lines of a chart are. */

@@ -39,6 +39,12 @@ export function timeOfDay(at: number): string {
   return new Date(at).toLocaleTimeString('en-GB')
 }
 
+/** A time, with its day unless that is today. `at`: ms since 1970. */
+export function timeAt(at: number): string {
+  const day = new Date(at).toDateString()
+  return day === new Date().toDateString() ? timeOfDay(at) : `${new Date(at).toISOString().slice(0, 10)} ${timeOfDay(at)}`
+}
+
 /** A text that is cut where it would be too long to be shown. */
 export function cut(text: string, longest: number): string {
   return text.length <= longest ? text : `${text.slice(0, longest)}…`
