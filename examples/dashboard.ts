@@ -13,7 +13,6 @@ import { createGateway } from '../src/gateway/index.ts'
 import { toNodeListener } from '../src/gateway/node.ts'
 import { MemoryQueueStore, MemoryServices, MemoryStore } from '../src/index.ts'
 import { Shop } from './dashboard/shop.ts'
-import { withEvents } from '../test/browser/shim.ts'
 import { redisUrl } from './queue/place.ts'
 
 // In the package it is bundled already.
@@ -34,7 +33,7 @@ const gateway = createGateway(
     : { redis: null, queueOptions: { store: stores.queues }, lockerOptions: { store: stores.locker } },
 )
 const port = Number(process.env['PORT'] ?? 5000)
-const server = createServer(toNodeListener(withEvents(gateway))).listen(port, '127.0.0.1')
+const server = createServer(toNodeListener(gateway)).listen(port, '127.0.0.1')
 await once(server, 'listening')
 
 const shop = new Shop(place)

@@ -15,6 +15,8 @@ export interface Caller {
   readonly scopes: readonly Scope[]
   /** By what: a token, the cookie of a session, or because the gateway needs no token. */
   readonly by: 'token' | 'session' | 'nothing'
+  /** Of its token. */
+  readonly name?: string | undefined
 }
 
 /**
@@ -54,17 +56,19 @@ export class Access {
     if (header !== undefined) {
       const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header) ?? []
       const grant = token === undefined ? undefined : this.#grantOf(token)
-      return grant && { scopes: grant.scopes, by: 'token' }
+      return grant && { scopes: grant.scopes, name: grant.name, by: 'token' }
     }
     const session = sessionIn(req.header('cookie'), req.header('host'))
     const grant = session === undefined ? undefined : this.#sessions.find(session, Date.now())
-    return grant && { scopes: grant.scopes, by: 'session' }
+    return grant && { scopes: grant.scopes, name: grant.name, by: 'session' }
   }
 
   /** Starts a session. Undefined if the token is not known. */
-  startSession(token: string): { readonly scopes: readonly Scope[]; readonly session: string } | undefined {
+  startSession(token: string): { readonly caller: Caller; readonly session: string } | undefined {
     const grant = this.#grantOf(token)
-    return grant && { scopes: grant.scopes, session: this.#sessions.start(grant, Date.now()) }
+    if (!grant) return undefined
+    const { scopes, name } = grant
+    return { caller: { scopes, name, by: 'session' }, session: this.#sessions.start(grant, Date.now()) }
   }
 
   /** @throws Problem if the request may not reach a route that needs this scope and has this effect. */
@@ -105,6 +109,11 @@ export class Access {
       detail: `The token lacks the scope \`${scope}\``,
       headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${scope}"` },
     })
+  }
+
+  /** The name of the token of a request; undefined if it has none, or none that is known. */
+  nameOf(context: RouteContext): string | undefined {
+    return this.caller(context)?.name
   }
 
   /** Compares with every token, in a time that does not depend on them. */

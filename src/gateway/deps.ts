@@ -2,11 +2,11 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
+import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
-import type { RecentTellings } from './overview/recent-tellings.ts'
 import type { Snapshots } from './overview/snapshots.ts'
 import type { Queues } from './queues.ts'
 
@@ -22,6 +22,7 @@ export interface GatewayDeps {
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
-  readonly recent: RecentTellings
   readonly snapshots: Snapshots
+  /** Answers of server-sent events are made by `eventStream`. */
+  readonly streams: EventStreams
 }

@@ -4,6 +4,8 @@ import type { Context } from 'hono'
 export interface NodeBindings {
   readonly incoming?: { readonly socket: ClientSocket } | undefined
   readonly outgoing?: OutgoingResponse | undefined
+  /** The listener writes the events of a stream: the answer has no body. */
+  readonly writesStreams?: true | undefined
 }
 
 export interface OutgoingResponse {

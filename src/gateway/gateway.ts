@@ -13,11 +13,12 @@ import { Clients } from './clients/clients.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
-import { RecentTellings } from './overview/recent-tellings.ts'
+import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { Queues } from './queues.ts'
@@ -34,7 +35,7 @@ export interface Gateway extends AsyncDisposable {
   ready(): Promise<void>
   /**
    * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Never rejects. @throws TypeError
+   * those that wait are answered, and its queues are closed. Event streams are ended at once. Never rejects. @throws TypeError
    */
   close(options?: { grace?: number | undefined }): Promise<void>
 }
@@ -110,7 +111,9 @@ class HttpGateway implements Gateway {
   }
 
   async #close(grace: number): Promise<void> {
-    const { lifecycle, queues, locker, clients, messaging } = this.#deps
+    const { lifecycle, streams, queues, locker, clients, messaging } = this.#deps
+    // Not at the end of the grace, which they would use up.
+    streams.close()
     await lifecycle.end(grace, END_WITHIN)
     clients.close()
     await queues.close()
@@ -139,17 +142,15 @@ function createDeps(
   const openQueue = (name: string) => new RedisQueue(name, queueOptions)
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
+  const lifecycle = new Lifecycle(clock)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
   const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = {
-    queue: connection ?? memory.census,
-    locker: connection ?? lockerStore.census,
-    services: connection ?? servicesStore.census,
-  }
-  const facts = { queues, locker, census, prefix }
+  const census = connection ?? memory.census
+  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
+  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },
@@ -158,9 +159,9 @@ function createDeps(
       maxMessage: maxBody,
     }),
     access: new Access(options),
-    lifecycle: new Lifecycle(clock),
-    clients: new Clients(census.queue, clock, prefix),
-    recent: new RecentTellings(facts, clock),
+    lifecycle,
+    streams: new EventStreams(options, clock, lifecycle),
+    clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
   }
 }

@@ -5,6 +5,7 @@ import { getRequestListener } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { trustLength } from './body.ts'
 import type { Gateway } from './gateway.ts'
+import { type EventStream, streamOf } from './http/event-stream.ts'
 import { knownText } from './http/responses.ts'
 import { Problem } from './problem.ts'
 
@@ -21,7 +22,7 @@ export function toNodeListener(gateway: Gateway): NodeListener {
   return getRequestListener(
     async (request, bindings) => {
       trustLength(request)
-      const response = await gateway.fetch(request, bindings)
+      const response = await gateway.fetch(request, { ...bindings, writesStreams: true })
       // @ts-expect-error A response of HTTP/2 has the same methods.
       return send(response, bindings.outgoing)
     },
@@ -33,9 +34,10 @@ export function toNodeListener(gateway: Gateway): NodeListener {
   )
 }
 
-/** Sends an answer at once, unless it is a stream: the adapter waits a turn of the event loop for the end of every body. */
+/** Sends an answer at once: the adapter waits a turn of the event loop for the end of every body. */
 async function send(response: Response, outgoing: ServerResponse): Promise<Response> {
-  if (response.headers.get('content-type') === 'text/event-stream') return response
+  const stream = streamOf(response)
+  if (stream) return sendEvents(response, stream, outgoing)
   const text = knownText(response)
   const body = text === undefined ? Buffer.from(await response.arrayBuffer()) : Buffer.from(text)
   if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
@@ -44,6 +46,15 @@ async function send(response: Response, outgoing: ServerResponse): Promise<Respo
     ...lengthOf(response, body),
   })
   outgoing.end(body)
+  return RESPONSE_ALREADY_SENT
+}
+
+function sendEvents(response: Response, stream: EventStream, outgoing: ServerResponse): Response {
+  if (!outgoing.destroyed) {
+    outgoing.writeHead(response.status, Object.fromEntries(response.headers))
+    outgoing.flushHeaders()
+  }
+  stream.attachTo(outgoing)
   return RESPONSE_ALREADY_SENT
 }
 

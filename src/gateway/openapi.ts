@@ -34,6 +34,7 @@ const COMMON_ANSWERS: Readonly<Record<number, string>> = {
 const PATH_NAMES: Readonly<Record<string, string>> = {
   queue: 'Name of a queue.',
   id: 'Id of a job.',
+  action: '`cancel`, `retry` or `remove`.',
   key: 'Key of a lock or of a stream.',
   service: 'Name of a service.',
   event: 'Name of an event of the service.',

@@ -36,6 +36,8 @@ export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
+  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  name?: string | undefined
 }
 
 /** Options of a gateway. Durations are in ms. */
@@ -74,9 +76,22 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
+  /** How often an event stream gets a comment that keeps its connection alive. @default 15_000 */
+  heartbeat?: number | undefined
+  /** Most event streams that may be open at once. @default 10_000 */
+  maxStreams?: number | undefined
 }
 
-type Defaulted = 'prefix' | 'hosts' | 'basePath' | 'dashboard' | 'maxBody' | 'bodyTimeout' | 'maxWait'
+type Defaulted =
+  | 'prefix'
+  | 'hosts'
+  | 'basePath'
+  | 'dashboard'
+  | 'maxBody'
+  | 'bodyTimeout'
+  | 'maxWait'
+  | 'heartbeat'
+  | 'maxStreams'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -89,6 +104,7 @@ export interface ResolvedGatewayOptions extends GatewayDefaults {
 const ACCESS_TOKEN: OptionTable<AccessToken> = {
   token: [checkToken, REQUIRED],
   scopes: [listOf(oneOf(SCOPES)), REQUIRED],
+  name: [textLike(/^[^\p{C}]{1,100}$/u, '1 to 100 characters')],
 }
 
 /** One segment of a path or more. */
@@ -118,6 +134,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
+  heartbeat: [durationFrom(100), 15_000],
+  maxStreams: [integerUpTo(1_000_000), 10_000],
 }
 
 /** Defaults of the options of a gateway. */

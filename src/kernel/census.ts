@@ -27,12 +27,19 @@ export interface CensusQuestion {
 export type Contributor = (question: CensusQuestion) => Iterable<object>
 
 export interface CensusOptions {
+  /** One layer; or several, separated by blanks: then the items are {@link LayerItem}s, those of the first layer first. */
   layer: string
   filter?: string | undefined
   /** Time for the question and the answers, ms. @default 1_000 */
   within?: number | undefined
   /** Most items of all answers together, up to 100_000. @default 10_000 */
   maxItems?: number | undefined
+}
+
+/** An item of a question about several layers. */
+export interface LayerItem<Item = Record<string, unknown>> {
+  readonly layer: string
+  readonly item: Item
 }
 
 /** A process that answers: one for each Connection, or for each in-memory store. */
@@ -168,20 +175,23 @@ export class Contributors {
     }
   }
 
-  /** What the layer has now. A contributor that throws is left out from there on, and told of as a hook that threw. */
-  gather(question: CensusQuestion, maxItems: number): Contribution {
+  /** What the layers have now. A contributor that throws is left out from there on, and told of as a hook that threw. */
+  gather({ layer: names, filter }: CensusQuestion, maxItems: number): Contribution {
     const target = new Pages(maxItems)
+    const layers = names.split(' ')
     let complete = true
-    for (const contributor of this.#byLayer.get(question.layer) ?? []) {
-      try {
-        for (const item of contributor(question)) {
-          const added = target.add(JSON.stringify(item))
-          if (added === 'full') return { pages: target.pages, complete: false }
-          if (added === 'too-large') complete = false
+    for (const layer of layers) {
+      for (const contributor of this.#byLayer.get(layer) ?? []) {
+        try {
+          for (const item of contributor({ layer, filter })) {
+            const added = target.add(JSON.stringify(layers.length > 1 ? { layer, item } : item))
+            if (added === 'full') return { pages: target.pages, complete: false }
+            if (added === 'too-large') complete = false
+          }
+        } catch (error) {
+          complete = false
+          reportHookError(`census of ${layer}`, error)
         }
-      } catch (error) {
-        complete = false
-        reportHookError(`census of ${question.layer}`, error)
       }
     }
     return { pages: target.pages, complete }

@@ -76,6 +76,11 @@ const EVENTS: { readonly [E in TelemetryEvent]: Row<E> } = {
   undecodable: ['warn', 'a stored value could not be decoded'],
   unshared: ['info', 'a work runs for this process alone: Redis is away'],
   invalidationLost: ['error', 'an invalidation was discarded while Redis was away'],
+  'gateway:action': [
+    'info',
+    'a client of a gateway has changed something',
+    [({ action }) => action === 'submit', 'debug', 'a client of a gateway has posted jobs'],
+  ],
   hook: ['error', 'a hook or listener has thrown'],
   connection: ['info', 'a connection is up', [({ up }) => !up, 'warn', 'a connection was lost']],
 }

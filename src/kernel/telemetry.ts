@@ -64,6 +64,19 @@ export interface TelemetryEvents {
   unshared: { key: string }
   /** A resource of an HTTP cache changed while Redis was unavailable, and its invalidation was discarded. */
   invalidationLost: { key: string }
+  /**
+   * A client of a gateway has changed something, or was refused: the audit event. `who`: the name of its token, undefined if
+   * it has none. `action`: 'submit', 'cancel', 'retry', 'remove', 'erase', 'stop', 'start' and others. `count`: jobs that were
+   * changed. `status`: of the answer.
+   */
+  'gateway:action': {
+    who: string | undefined
+    action: string
+    queue: string | undefined
+    id: string | undefined
+    count: number | undefined
+    status: number
+  }
   /** A hook or listener of the user threw or rejected. */
   hook: { hook: string; error: unknown }
   /** The command connection or the subscription was established or lost. */
@@ -101,6 +114,7 @@ const channels: Record<TelemetryEvent, Channel> = {
   undecodable: channel(channelName('undecodable')),
   unshared: channel(channelName('unshared')),
   invalidationLost: channel(channelName('invalidationLost')),
+  'gateway:action': channel(channelName('gateway:action')),
   hook: channel(channelName('hook')),
   connection: channel(channelName('connection')),
 }

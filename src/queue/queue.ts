@@ -1,4 +1,5 @@
 import { ClosedError } from '../errors.ts'
+import type { CensusQuestion } from '../kernel/census.ts'
 import type { JsonText } from '../kernel/codec/json-text.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
@@ -91,7 +92,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   readonly #workers: Workers
   readonly #takers: Takers
   readonly #waits: OutcomeWaits
-  readonly #stopContributing: () => void
+  readonly #stopContributing: (() => void)[]
   #closing: Promise<void> | undefined
 
   /** Does not wait for a connection. @throws TypeError if the name or an option is invalid. */
@@ -128,7 +129,9 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       hasLocalWorker: (command) => this.#workers.has(command) || this.#takers.has(command),
     })
     const census = connection ?? memory.census
-    this.#stopContributing = census.contribute('queue', ({ filter }) => this.#census(filter))
+    this.#stopContributing = ['queue', 'workers'].map((layer) =>
+      census.contribute(layer, (question) => this.#census(question)),
+    )
   }
 
   /**
@@ -301,12 +304,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return { waiting: this.#waits.size, running, ...this.#events.counters, subscribed }
   }
 
-  /** What this queue answers to a census. `filter`: the name of one queue. */
-  *#census(filter: string | undefined): Generator<QueueCensusItem> {
+  /** What this queue answers to a census: of 'workers' without those that wait. `filter`: the name of one queue. */
+  *#census({ layer, filter }: CensusQuestion): Generator<QueueCensusItem> {
     if (filter !== undefined && filter !== this.name) return
     yield* this.#workers.census()
     yield* this.#takers.census()
-    yield* this.#waits.census()
+    if (layer === 'queue') yield* this.#waits.census()
   }
 
   #assertOpen(): void {
@@ -334,7 +337,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#duePoller.close()
     await Promise.all([this.#takers.close(), this.#workers.close(grace)])
     await this.#waits.close((key) => new ClosedError('The queue was closed', { key }))
-    this.#stopContributing()
+    for (const stop of this.#stopContributing) stop()
     this.#context.store.close()
     await this.#link?.release()
     this.#workers.unref()

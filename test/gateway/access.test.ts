@@ -37,6 +37,14 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['PATCH', '/locks/:key', 'work', 'changes'],
   ['POST', '/locks/:key/fail', 'work', 'changes'],
   ['POST', '/locks/:key/release', 'work', 'changes'],
+  ['GET', '/locks/', 'read', 'reads'],
+  ['GET', '/overview', 'read', 'reads'],
+  ['GET', '/overview/events', 'read', 'reads'],
+  ['GET', '/w/', 'read', 'reads'],
+  ['POST', '/w/:queue', 'work', 'changes'],
+  ['DELETE', '/w/:queue', 'work', 'changes'],
+  ['GET', '/jobs/:queue', 'read', 'reads'],
+  ['POST', '/jobs/:queue/:action', 'admin', 'changes'],
   ['POST', '/s/:service/:event', 'submit', 'changes'],
   ['POST', '/b/:topic', 'submit', 'changes'],
 ]
@@ -176,6 +184,8 @@ test('access - options that are wrong are refused, and no token is shown', () =>
     [{ basePath: '/jobs/' }, /basePath/],
     [{ maxBody: 0 }, /maxBody/],
     [{ maxWait: Number.POSITIVE_INFINITY }, /maxWait/],
+    [{ heartbeat: 0 }, /heartbeat/],
+    [{ maxStreams: 0 }, /maxStreams/],
     [{ maxWaits: 1 } as GatewayOptions, /did you mean `maxWait`/],
     [{ queueOptions: { leese: 1 } as object }, /did you mean `lease`/],
   ]

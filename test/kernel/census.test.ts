@@ -459,6 +459,7 @@ for (const kind of ['redis', 'memory'] as const) {
       fence: lease.fence,
       waiters: 1,
       mode: 'shared',
+      lease: 20_000,
     })
     assert.ok(age >= 0 && age < 10_000 && Number(leaseLeft) > 10_000 && Number(leaseLeft) <= 20_000)
     if (kind === 'memory') {

@@ -68,6 +68,10 @@ const EVENTS: { [E in TelemetryEvent]: [LogLevel, TelemetryEvents[E]][] } = {
   undecodable: [['warn', { key: 'k', fence: 1 }]],
   unshared: [['info', { key: 'k' }]],
   invalidationLost: [['error', { key: 'k' }]],
+  'gateway:action': [
+    ['info', { who: 'w', action: 'cancel', queue: 'q', id: 'i', count: undefined, status: 200 }],
+    ['debug', { who: undefined, action: 'submit', queue: 'q', id: 'i', count: undefined, status: 201 }],
+  ],
   hook: [['error', { hook: 'h', error: 'thrown' }]],
   connection: [
     ['info', { link: 'commands', up: true }],

@@ -79,7 +79,9 @@ function open(): void {
   if (link.value.state === 'idle') link.value = { state: 'connecting' }
   lastHeard = Date.now()
   source = new EventSource('overview/events')
-  source.addEventListener('overview', ({ data }) => hear(JSON.parse(data as string) as Overview))
+  const onEvent = ({ data }: MessageEvent) => hear(JSON.parse(data as string) as Overview)
+  source.onmessage = onEvent
+  source.addEventListener('overview', onEvent)
   source.onerror = () => lose(undefined)
   listen()
 }

@@ -9,6 +9,8 @@ export interface Session {
   readonly tokens: boolean
   /** Empty: nobody has signed in. */
   readonly scopes: readonly Scope[]
+  /** Of the token. */
+  readonly name?: string
 }
 
 /** Undefined until the gateway has told. */

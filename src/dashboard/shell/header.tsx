@@ -33,7 +33,7 @@ export function Header({ session, route }: { session: Session | undefined; route
           </nav>
           <FindJob route={route} />
           <LinkState />
-          {session.tokens && <SignOut />}
+          {session.tokens && <SignOut name={session.name} />}
         </>
       )}
     </header>
@@ -66,7 +66,7 @@ function LinkState() {
   )
 }
 
-function SignOut() {
+function SignOut({ name }: { name: string | undefined }) {
   const [isLeaving, setLeaving] = useState(false)
   const leave = () => {
     setLeaving(true)
@@ -76,7 +76,7 @@ function SignOut() {
   }
   return (
     <button type="button" class="plain" disabled={isLeaving} onClick={leave}>
-      Sign out
+      Sign out{name !== undefined && <bdi> {name}</bdi>}
     </button>
   )
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Caller } from '../access.ts'
+import type { Access, Caller } from '../access.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { readMembers } from '../http/json.ts'
@@ -18,15 +18,15 @@ export const SESSION_ROUTES: readonly Route[] = [
 ]
 
 function getSession(c: RouteContext, { access }: GatewayDeps): Response {
-  return jsonResponse(200, sessionText(access.needsToken, access.caller(c)?.scopes ?? []))
+  return jsonResponse(200, sessionText(access, access.caller(c)))
 }
 
 async function startSession(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const { values } = await readMembers(c.req.raw, deps, TOKEN)
   const started = deps.access.startSession(values.token)
   if (!started) throw new Problem(401, 'token required', { headers: { 'www-authenticate': 'Bearer' } })
-  const { scopes, session } = started
-  return jsonResponse(200, sessionText(true, scopes), {
+  const { caller, session } = started
+  return jsonResponse(200, sessionText(deps.access, caller), {
     'set-cookie': cookieOf(session, { ...placeOf(c, deps), age: SESSION_SECONDS }),
   })
 }
@@ -37,8 +37,9 @@ function endSession(c: RouteContext, deps: GatewayDeps): Response {
   return response
 }
 
-function sessionText(tokens: boolean, scopes: Caller['scopes']): string {
-  return JSON.stringify({ tokens, scopes })
+/** What a caller may do, if there is one. */
+function sessionText({ needsToken }: Access, caller: Caller | undefined): string {
+  return JSON.stringify({ tokens: needsToken, scopes: caller?.scopes ?? [], name: caller?.name })
 }
 
 /** For whom a cookie is. The browser says by Origin whether it came by TLS, which a proxy may have ended. */

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { CensusMember, CensusResult, ProcessIdentity } from '../../kernel/census.ts'
+import type { CensusMember, LayerItem, ProcessIdentity } from '../../kernel/census.ts'
 import type { LockerCensusItem } from '../../locker/internal.ts'
 import type { QueueCensusItem } from '../../queue/internal.ts'
 
@@ -117,49 +117,47 @@ const SERVICE_ITEM = z.object({
 /** What a process does for a service. */
 export type ServiceCensusItem = z.infer<typeof SERVICE_ITEM>
 
-/** The layers that are asked, and what an item of each is. */
+/** The layers that are asked, and what an item of each is. Those of which there are few come first: an answer may be cut. */
 const LAYERS = {
-  queue: QUEUE_ITEM,
-  locker: LOCKER_ITEM,
   gateway: CLIENT_ITEM,
+  workers: QUEUE_ITEM,
   services: SERVICE_ITEM,
+  locker: LOCKER_ITEM,
 }
 
-export type Layer = keyof typeof LAYERS
-
-/** The items of each layer. */
-export interface ItemOf {
-  queue: QueueCensusItem
-  locker: LockerCensusItem
-  gateway: ClientCensusItem
-  services: ServiceCensusItem
-}
+type Layer = keyof typeof LAYERS
 
 /** An item, and the process that it is of. */
 export interface Told<Item> extends ProcessIdentity {
   readonly item: Item
 }
 
-/** What all processes have told of one layer. */
-export interface Tellings<L extends Layer> {
-  readonly told: readonly Told<ItemOf[L]>[]
+/** What all processes have answered. */
+export interface Answers {
+  readonly gateway: readonly Told<ClientCensusItem>[]
+  readonly workers: readonly Told<QueueCensusItem>[]
+  readonly services: readonly Told<ServiceCensusItem>[]
+  readonly locker: readonly Told<LockerCensusItem>[]
   /** Whether each process has answered, and completely. */
   readonly complete: boolean
 }
 
-/** Asks all processes. `filter`: see the layer. @throws as `census` */
-export async function askAll<L extends Layer>(
-  member: CensusMember,
-  layer: L,
-  { filter, within }: { filter?: string | undefined; within: number },
-): Promise<Tellings<L>> {
-  const { answers, complete }: CensusResult<unknown> = await member.census({ layer, filter, within })
-  const schema = LAYERS[layer] as unknown as z.ZodType<ItemOf[L]>
-  const told = answers.flatMap(({ items, process, host, pid, since }) =>
-    items.flatMap((item) => {
-      const { data } = schema.safeParse(item)
-      return data === undefined ? [] : [{ process, host, pid, since, item: data }]
-    }),
+/** What is known while nobody answers. */
+export const NO_ANSWERS: Answers = { gateway: [], workers: [], services: [], locker: [], complete: false }
+
+/** Asks all processes about all layers, by one question to each of the members. @throws as `census` */
+export async function askAll(members: readonly CensusMember[], within: number): Promise<Answers> {
+  const layer = Object.keys(LAYERS).join(' ')
+  const results = await Promise.all(
+    [...new Set(members)].map((member) => member.census<LayerItem>({ layer, within })),
   )
-  return { told, complete }
+  const told: Record<Layer, Told<never>[]> = { gateway: [], workers: [], services: [], locker: [] }
+  for (const { process, host, pid, since, items } of results.flatMap(({ answers }) => answers)) {
+    for (const { layer: of, item } of items) {
+      if (!Object.hasOwn(LAYERS, of)) continue
+      const { data } = LAYERS[of as Layer].safeParse(item)
+      if (data !== undefined) told[of as Layer].push({ process, host, pid, since, item: data as never })
+    }
+  }
+  return { ...told, complete: results.every(({ complete }) => complete) }
 }

@@ -1,9 +1,10 @@
 import type { JobStatus, RedisQueue } from '../../queue/index.ts'
 import { inSeconds } from '../duration.ts'
-import type { Tellings } from './census-items.ts'
+import type { Answers } from './census-items.ts'
+import type { FactSources } from './facts.ts'
 import type { ProcessView } from './overview.ts'
 import { situationOf } from './queue-views.ts'
-import type { RecentTellings } from './recent-tellings.ts'
+import { RECENT } from './recent-answers.ts'
 import { type JobHolder, whyJob } from './why.ts'
 import { workerViews } from './worker-views.ts'
 
@@ -22,45 +23,39 @@ export interface JobView {
 
 /** What a job waits for. Asks the other processes only if it waits for a worker, or runs. */
 export async function jobView(
-  recent: RecentTellings,
+  { answers, prefix }: FactSources,
   queue: RedisQueue,
   { id, state, command, dueAt, retries }: JobStatus,
 ): Promise<JobView> {
   const now = Date.now()
   if (state === 'delayed') return { why: whyJob({ state, until: dueAt ?? now, now, retries }) }
   if (state !== 'waiting' && state !== 'active') return { why: whyJob({ state }) }
-  const [told, gateway, paused] = await Promise.all([
-    recent.of('queue'),
-    recent.of('gateway'),
-    queue.paused(),
-  ])
-  const complete = told.complete && gateway.complete
-  const { prefix } = recent
+  const [answered, paused] = await Promise.all([answers.notOlderThan(RECENT), queue.paused()])
+  const { complete } = answered
   if (state === 'waiting') {
-    const workers = workerViews({ queue: told, gateway, prefix, at: now })
+    const workers = workerViews(answered, prefix, now)
     const facts = { name: queue.name, load: { paused }, workers, complete, at: now }
     return { why: whyJob({ state, command: situationOf(facts, command) }) }
   }
-  const found = holderOf(told, gateway, { prefix, queue: queue.name, id })
+  const found = holderOf(answered, { prefix, queue: queue.name, id })
   return { why: whyJob({ state, holder: found?.holder ?? { kind: 'unknown' }, complete }), ...found?.view }
 }
 
 /** The process, or the client of a gateway, that has a job. */
 function holderOf(
-  told: Tellings<'queue'>,
-  gateway: Tellings<'gateway'>,
+  { workers, gateway }: Answers,
   { prefix, queue, id }: { prefix: string; queue: string; id: string },
 ): { holder: JobHolder; view: Pick<JobView, 'runner'> } | undefined {
   const isIt = (item: { prefix: string; queue: string; id: string }) =>
     item.prefix === prefix && item.queue === queue && item.id === id
-  for (const { item, process, host, pid } of told.told) {
+  for (const { item, process, host, pid } of workers) {
     if (item.kind !== 'running' || !isIt(item)) continue
     const place = { process, host, pid }
     const holder = { kind: 'process', process: place, age: item.age } as const
     return { holder, view: { runner: { ...place, age: inSeconds(item.age) } } }
   }
-  let latest: Tellings<'gateway'>['told'][number] | undefined
-  for (const telling of gateway.told)
+  let latest: Answers['gateway'][number] | undefined
+  for (const telling of gateway)
     if (telling.item.kind === 'job' && isIt(telling.item) && isLater(telling, latest)) latest = telling
   if (latest?.item.kind !== 'job') return undefined
   const { item, process, host, pid } = latest
@@ -77,8 +72,8 @@ function holderOf(
 
 /** Of what several gateways know of a job: its last attempt, and the longest lease of that. */
 function isLater(
-  { item }: Tellings<'gateway'>['told'][number],
-  latest: Tellings<'gateway'>['told'][number] | undefined,
+  { item }: Answers['gateway'][number],
+  latest: Answers['gateway'][number] | undefined,
 ): boolean {
   if (item.kind !== 'job' || latest?.item.kind !== 'job') return true
   return (

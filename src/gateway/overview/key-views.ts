@@ -1,7 +1,7 @@
 import { FORMAT } from '../../kernel/keys.ts'
 import type { Peek } from '../../locker/index.ts'
 import { inSeconds } from '../duration.ts'
-import type { Tellings, Told } from './census-items.ts'
+import type { Answers, Told } from './census-items.ts'
 import type { KeyView, ProcessView } from './overview.ts'
 import { type KeyHolder, whyKey } from './why.ts'
 
@@ -24,11 +24,7 @@ export interface KeyFacts {
 const NONE: KeyHolder = { kind: 'none' }
 
 /** The keys of a prefix that processes, or clients of gateways, hold or wait for. */
-export function keyFacts(
-  locker: Tellings<'locker'>,
-  gateway: Tellings<'gateway'>,
-  prefix: string,
-): KeyFacts[] {
+export function keyFacts(answers: Answers, prefix: string): KeyFacts[] {
   const base = `${prefix}:${FORMAT}:`
   // The name of another prefix may begin with this one.
   const isOurs = (record: string) =>
@@ -42,7 +38,7 @@ export function keyFacts(
     found.set(record, facts)
     return facts
   }
-  for (const telling of gateway.told) {
+  for (const telling of answers.gateway) {
     const { item } = telling
     if (item.kind !== 'key' || !isOurs(item.record)) continue
     const { fence, age, left, lease, progress } = item
@@ -57,7 +53,7 @@ export function keyFacts(
       progress,
     })
   }
-  for (const telling of locker.told) {
+  for (const telling of answers.locker) {
     if (!isOurs(telling.item.record)) continue
     addFlight(factsOf(telling.item.key, telling.item.record), telling)
   }
@@ -74,7 +70,7 @@ function dropSuperseded(facts: KeyFacts): void {
 }
 
 /** Adds what one process has told of a key. The holder is that of the highest fence. */
-function addFlight(facts: KeyFacts, telling: Tellings<'locker'>['told'][number]): void {
+function addFlight(facts: KeyFacts, telling: Answers['locker'][number]): void {
   const { item } = telling
   const { fence, age, waiters } = item
   const process = processOf(telling)
@@ -119,4 +115,18 @@ export function keyView(facts: KeyFacts): KeyView {
 
 function processOf({ process, host, pid }: Told<unknown>): ProcessView {
   return { process, host, pid }
+}
+
+/** One key, if it is held or awaited. `lock`: what the store has of it, which is newer than the answers. */
+export function lockView(
+  answers: Answers,
+  prefix: string,
+  record: string,
+  lock: Peek['lock'],
+): KeyView | undefined {
+  const facts = keyFacts(answers, prefix).find((each) => each.record === record)
+  if (!facts) return undefined
+  if (facts.fence !== lock?.fence && facts.holder.kind !== 'alone') facts.holder = NONE
+  addStored(facts, lock)
+  return keyView(facts)
 }

@@ -1,5 +1,6 @@
 import { systemClock, wallMicros } from '../../kernel/time.ts'
-import { type FactSources, keysOf, loadsOf, tellingsOf } from './facts.ts'
+import type { Answers } from './census-items.ts'
+import { type FactSources, keysOf, loadsOf } from './facts.ts'
 import { type KeyFacts, keyView } from './key-views.ts'
 import type { Overview, QueueView, StoreView, WorkerView } from './overview.ts'
 import { queueView } from './queue-views.ts'
@@ -11,6 +12,9 @@ export const MAX_QUEUES = 200
 export const MAX_KEYS = 500
 export const MAX_WORKERS = 500
 const MAX_SERVICES = 500
+
+/** Oldest answers of processes that an overview is made from, ms. */
+const ANSWERS_AGE = 400
 
 type Lists = Pick<Overview, 'queues' | 'queueCount' | 'workers' | 'keys' | 'services' | 'complete'>
 
@@ -30,50 +34,45 @@ export class OverviewReader {
 
   /** Never rejects. While the store is away, the lists are those that were read last. */
   async read(): Promise<Overview> {
-    const [listed, clients] = await Promise.all([
+    const [listed, answers] = await Promise.all([
       this.#sources.queues.listed(MAX_QUEUES).catch(() => undefined),
-      tellingsOf(this.#sources, 'gateway'),
+      this.#sources.answers.notOlderThan(ANSWERS_AGE),
     ])
     const isReachable = listed !== undefined
     if (isReachable !== this.#store.reachable) this.#store = { reachable: isReachable, since: nowMs() / 1000 }
-    if (listed) this.#lists = await this.#read(listed, clients)
+    if (listed) this.#lists = await this.#read(listed, answers)
     return { at: nowMs() / 1000, store: { kind: this.#kind, ...this.#store }, ...this.#lists }
   }
 
   async #read(
     { names, count }: { names: readonly string[]; count: number },
-    clients: Awaited<ReturnType<typeof tellingsOf<'gateway'>>>,
+    answers: Answers,
   ): Promise<Lists> {
     const sources = this.#sources
     const { prefix } = sources
-    const [loads, told, held, services] = await Promise.all([
-      loadsOf(sources.queues, names),
-      tellingsOf(sources, 'queue'),
-      keysOf(sources, clients),
-      tellingsOf(sources, 'services'),
-    ])
+    const [loads, keys] = await Promise.all([loadsOf(sources.queues, names), keysOf(sources, answers)])
     const at = nowMs()
-    const workers = workerViews({ queue: told, gateway: clients, prefix, at }).sort(byQueue)
-    const complete = told.complete && clients.complete
+    const workers = workerViews(answers, prefix, at).sort(byQueue)
+    const { complete } = answers
     const before = new Map(this.#lists.queues.map((view) => [view.name, view]))
     const queues = loads.flatMap(({ name, load }): QueueView[] => {
       const view = load ? queueView({ name, load, workers, complete, at }) : before.get(name)
       return view ? [view] : []
     })
-    const keys = held.keys.sort(byWait)
-    const found = serviceViews(services, prefix)
+    keys.sort(byWait)
+    const services = serviceViews(answers, prefix)
     const isWhole =
       loads.every(({ load }) => load !== undefined) &&
       count <= names.length &&
       workers.length <= MAX_WORKERS &&
       keys.length <= MAX_KEYS &&
-      found.length <= MAX_SERVICES
+      services.length <= MAX_SERVICES
     return {
       ...{ queues, queueCount: count },
       workers: workers.slice(0, MAX_WORKERS),
       keys: keys.slice(0, MAX_KEYS).map(keyView),
-      services: found.slice(0, MAX_SERVICES),
-      complete: complete && held.complete && services.complete && isWhole,
+      services: services.slice(0, MAX_SERVICES),
+      complete: complete && isWhole,
     }
   }
 }

@@ -1,8 +1,10 @@
+import { eventStream } from '../http/event-stream.ts'
 import { jsonResponse } from '../http/responses.ts'
 import { type Route, route } from '../routes/route.ts'
-import { keysOf, tellingsOf } from './facts.ts'
+import { keysOf } from './facts.ts'
 import { keyView } from './key-views.ts'
 import { MAX_KEYS } from './reader.ts'
+import { RECENT } from './recent-answers.ts'
 
 /** Who waits on what. */
 export const OVERVIEW_ROUTES: readonly Route[] = [
@@ -13,7 +15,21 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     effect: 'reads',
     summary: 'All queues, workers, keys and services at this moment, and why each of them waits.',
     answers: { 200: 'The overview. While Redis is away, its lists are those that were read last.' },
-    handle: async (_c, { snapshots }) => jsonResponse(200, JSON.stringify(await snapshots.current())),
+    handle: async (_c, { snapshots }) => jsonResponse(200, await snapshots.current()),
+  }),
+  route({
+    method: 'GET',
+    path: '/overview/events',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The overview as server-sent events, one in a second.',
+    answers: { 200: 'Events without a name: each is an overview.' },
+    handle: (c, deps) =>
+      eventStream(c, deps, async (stream) => {
+        const stop = deps.snapshots.watch((frame) => stream.send(frame))
+        await stream.ended
+        stop()
+      }),
   }),
   route({
     method: 'GET',
@@ -23,9 +39,13 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     summary: 'The keys that are held or awaited, by which processes, and why.',
     answers: { 200: '`{ keys, complete }`.' },
     async handle(_c, { facts }) {
-      const { keys, complete } = await keysOf(facts, await tellingsOf(facts, 'gateway'))
+      const answers = await facts.answers.notOlderThan(RECENT)
+      const keys = await keysOf(facts, answers)
       const shown = keys.slice(0, MAX_KEYS).map(keyView)
-      return jsonResponse(200, JSON.stringify({ keys: shown, complete: complete && keys.length <= MAX_KEYS }))
+      return jsonResponse(
+        200,
+        JSON.stringify({ keys: shown, complete: answers.complete && keys.length <= MAX_KEYS }),
+      )
     },
   }),
 ]

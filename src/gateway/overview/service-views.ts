@@ -1,13 +1,13 @@
 import { inSeconds } from '../duration.ts'
-import type { Tellings } from './census-items.ts'
+import type { Answers } from './census-items.ts'
 import type { ServiceView } from './overview.ts'
 
 type ServingView = ServiceView['processes'][number]
 
 /** The services, and the processes that serve each. */
-export function serviceViews({ told }: Tellings<'services'>, prefix: string): ServiceView[] {
+export function serviceViews({ services }: Answers, prefix: string): ServiceView[] {
   const found = new Map<string, ServingView[]>()
-  for (const { item, process, host, pid, since } of told) {
+  for (const { item, process, host, pid, since } of services) {
     if (item.prefix !== prefix) continue
     const { service, version, busy, capacity, leaseLeft } = item
     const processes = found.get(service) ?? []

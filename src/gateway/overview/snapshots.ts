@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../kernel/time.ts'
+import { Frame } from '../http/event-frame.ts'
 import type { Overview } from './overview.ts'
 
 /** Time from the beginning of one overview to the next while anybody watches, ms. */
@@ -8,15 +9,17 @@ const EVERY = 1_000
 const REUSED_FOR = 100
 
 /**
- * The overviews of a gateway: each is read once, however many ask and watch. While nobody does, nothing is read.
+ * The overviews of a gateway: each is read and encoded once, however many ask and watch. While nobody does, nothing is read.
  */
 export class Snapshots {
   readonly #read: () => Promise<Overview>
   readonly #clock: Clock
-  readonly #watchers = new Set<(overview: Overview) => void>()
-  #reading: Promise<Overview> | undefined
-  #last: { overview: Overview; at: number } | undefined
+  readonly #watchers = new Set<(frame: Frame) => void>()
+  #reading: Promise<string> | undefined
+  #last: { readonly text: string; readonly at: number } | undefined
+  /** Runs while anybody watches and no overview is read for the watchers. */
   #timer: Timer | undefined
+  #isTicking = false
 
   /** `read` must not reject. */
   constructor(read: () => Promise<Overview>, clock: Clock) {
@@ -24,29 +27,29 @@ export class Snapshots {
     this.#clock = clock
   }
 
-  /** The present overview. */
-  async current(): Promise<Overview> {
+  /** The present overview, as JSON. */
+  async current(): Promise<string> {
     const last = this.#last
-    if (last && this.#clock.now() - last.at < REUSED_FOR) return last.overview
+    if (last && this.#clock.now() - last.at < REUSED_FOR) return last.text
     this.#reading ??= this.#readOnce()
     return this.#reading
   }
 
-  async #readOnce(): Promise<Overview> {
+  async #readOnce(): Promise<string> {
     try {
-      const overview = await this.#read()
-      this.#last = { overview, at: this.#clock.now() }
-      return overview
+      const text = JSON.stringify(await this.#read())
+      this.#last = { text, at: this.#clock.now() }
+      return text
     } finally {
       this.#reading = undefined
     }
   }
 
-  /** Calls `watcher` with each overview, one in a second, until the returned function is called. */
-  watch(watcher: (overview: Overview) => void): () => void {
+  /** Calls `watcher` with the present overview, and with one in each second, until the returned function is called. */
+  watch(watcher: (frame: Frame) => void): () => void {
     this.#watchers.add(watcher)
-    if (this.#watchers.size === 1 && !this.#timer) void this.#tick()
-    else void this.current().then((overview) => this.#watchers.has(watcher) && watcher(overview))
+    if (this.#timer || this.#isTicking) void this.#tellFirst(watcher)
+    else void this.#tick()
     return () => {
       this.#watchers.delete(watcher)
       if (this.#watchers.size > 0) return
@@ -55,15 +58,20 @@ export class Snapshots {
     }
   }
 
+  /** A watcher that comes between two overviews has one at once. */
+  async #tellFirst(watcher: (frame: Frame) => void): Promise<void> {
+    const frame = Frame.of({ data: await this.current() })
+    if (this.#watchers.has(watcher)) watcher(frame)
+  }
+
   async #tick(): Promise<void> {
+    this.#timer = undefined
+    this.#isTicking = true
     const startedAt = this.#clock.now()
-    // Set at once: a watcher that comes meanwhile begins no second row of overviews.
-    const timer = this.#clock.after(EVERY, () => {}, true)
-    this.#timer = timer
-    const overview = await this.current()
-    for (const watcher of this.#watchers) watcher(overview)
-    if (this.#timer !== timer) return
-    timer.cancel()
+    const frame = Frame.of({ data: await this.current() })
+    this.#isTicking = false
+    for (const watcher of this.#watchers) watcher(frame)
+    if (this.#watchers.size === 0) return
     const left = Math.max(0, startedAt + EVERY - this.#clock.now())
     this.#timer = this.#clock.after(left, () => void this.#tick(), true)
   }

@@ -125,8 +125,8 @@ function whyRunning(holder: JobHolder, complete: boolean): string {
       return `It has been with ${who} for ${span(holder.age)}${left}.`
     }
     case 'unknown':
-      if (complete) return 'No process says that it runs it: when its lease ends, another worker gets it.'
-      return 'It runs in a process that has not answered.'
+      if (!complete) return 'It runs in a process that has not answered.'
+      return 'No process says that it runs it: unless it has just begun, another worker gets it when its lease ends.'
   }
 }
 

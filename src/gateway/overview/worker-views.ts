@@ -1,5 +1,5 @@
 import { inSeconds } from '../duration.ts'
-import type { Tellings, Told } from './census-items.ts'
+import type { Answers, Told } from './census-items.ts'
 import type { WorkerView } from './overview.ts'
 import type { Hands } from './why.ts'
 
@@ -17,15 +17,15 @@ export interface NamedWorker {
 }
 
 /** The workers that have named themselves, by what each gateway has seen of them. */
-export function namedWorkers({ told }: Tellings<'gateway'>, prefix: string): NamedWorker[] {
+export function namedWorkers({ gateway }: Answers, prefix: string): NamedWorker[] {
   const goneFor = new Map<string, number>()
-  for (const { item } of told) {
+  for (const { item } of gateway) {
     if (item.kind !== 'gone' || item.prefix !== prefix) continue
     const name = nameOf(item.queue, item.id)
     goneFor.set(name, Math.min(item.age, goneFor.get(name) ?? Number.POSITIVE_INFINITY))
   }
   const found = new Map<string, NamedWorker>()
-  for (const { item } of told) {
+  for (const { item } of gateway) {
     if (item.kind !== 'worker' || item.prefix !== prefix) continue
     const name = nameOf(item.queue, item.id)
     // Another gateway has seen it sign off since.
@@ -45,35 +45,29 @@ export function namedWorkers({ told }: Tellings<'gateway'>, prefix: string): Nam
   return [...found.values()]
 }
 
-/** What has been told of workers. */
-export interface WorkerFacts {
-  readonly queue: Tellings<'queue'>
-  readonly gateway: Tellings<'gateway'>
-  readonly prefix: string
-  /** ms since the epoch */
-  readonly at: number
-}
-
-/** Everything that takes jobs: processes with a handler, those in which calls of `take` wait, and clients of gateways. */
-export function workerViews(facts: WorkerFacts): WorkerView[] {
-  return [...processViews(facts), ...clientViews(facts)]
+/**
+ * Everything that takes jobs: processes with a handler, those in which calls of `take` wait, and clients of gateways.
+ * `at`: ms since the epoch.
+ */
+export function workerViews(answers: Answers, prefix: string, at: number): WorkerView[] {
+  return [...processViews(answers, prefix), ...clientViews(answers, prefix, at)]
 }
 
 /** By process, queue and command. */
-function* processViews({ queue, gateway, prefix }: WorkerFacts): Generator<WorkerView> {
+function* processViews({ workers, gateway }: Answers, prefix: string): Generator<WorkerView> {
   const namedWaits = new Map<string, number>()
   const unnamedJobs = new Map<string, number>()
   const add = (counts: Map<string, number>, name: string, by: number) =>
     counts.set(name, by + (counts.get(name) ?? 0))
   const takers = new Map<string, WorkerView>()
-  for (const { item, ...process } of gateway.told) {
+  for (const { item, ...process } of gateway) {
     if (item.prefix !== prefix) continue
     if (item.kind === 'worker') add(namedWaits, placeOf(process, item), item.waiting)
     if (item.kind !== 'job' || item.worker !== '') continue
     add(unnamedJobs, placeOf(process, item), 1)
     takers.set(placeOf(process, item), viewOf({ ...process, item }, 0, 0))
   }
-  for (const { item, ...process } of queue.told) {
+  for (const { item, ...process } of workers) {
     if (item.prefix !== prefix || item.kind !== 'worker') continue
     const view = viewOf({ ...process, item }, item.busy, item.concurrency)
     if (item.takes) takers.set(placeOf(process, item), view)
@@ -94,14 +88,14 @@ function viewOf(
   return { id: process, host, pid, queue, command, busy, concurrency, since: since / 1000 }
 }
 
-function* clientViews({ gateway, prefix, at }: WorkerFacts): Generator<WorkerView> {
+function* clientViews(answers: Answers, prefix: string, at: number): Generator<WorkerView> {
   const jobs = new Map<string, number>()
-  for (const { item } of gateway.told) {
+  for (const { item } of answers.gateway) {
     if (item.kind !== 'job' || item.prefix !== prefix || item.worker === '') continue
     const name = nameOf(item.queue, item.worker)
     jobs.set(name, 1 + (jobs.get(name) ?? 0))
   }
-  for (const { queue, id, command, waiting, age } of namedWorkers(gateway, prefix)) {
+  for (const { queue, id, command, waiting, age } of namedWorkers(answers, prefix)) {
     const busy = jobs.get(nameOf(queue, id)) ?? 0
     const concurrency = Math.max(1, busy + waiting)
     yield { id, host: '', pid: null, queue, command, busy, concurrency, since: inSeconds(at - age) }

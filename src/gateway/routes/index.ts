@@ -1,4 +1,6 @@
+import { WORKER_ROUTES } from '../clients/routes.ts'
 import { OVERVIEW_ROUTES } from '../overview/routes.ts'
+import { SEARCH_ROUTES } from '../search/routes.ts'
 import { BUS_ROUTES } from './bus-routes.ts'
 import { docsRoutes } from './docs-routes.ts'
 import { FINISH_ROUTES } from './finish-routes.ts'
@@ -18,6 +20,8 @@ const DESCRIBED: readonly Route[] = [
   ...JOB_ROUTES,
   ...QUEUE_ROUTES,
   ...LOCK_ROUTES,
+  ...SEARCH_ROUTES,
+  ...WORKER_ROUTES,
   ...OVERVIEW_ROUTES,
   ...SERVICE_ROUTES,
   ...BUS_ROUTES,

@@ -42,6 +42,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id/cancel',
     scope: 'admin',
     effect: 'changes',
+    action: 'cancel',
     summary: 'Cancels a job.',
     answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has finished.' },
     handle: (c, deps) =>
@@ -55,6 +56,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id/retry',
     scope: 'admin',
     effect: 'changes',
+    action: 'retry',
     summary: 'Runs a job again that has finished.',
     answers: { 200: '`{ id, response }`.', 404: MISSING, 409: 'It has not finished.' },
     handle: (c, deps) =>
@@ -68,6 +70,7 @@ export const JOB_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id',
     scope: 'admin',
     effect: 'changes',
+    action: 'remove',
     summary: 'Removes a job.',
     answers: { 204: 'It was removed.', 404: MISSING },
     handle: (c, deps) =>
@@ -114,7 +117,7 @@ function getJob(
     if (wait > 0) await finished(c, deps, job, wait)
     const status = await job.status()
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status, await jobView(deps.recent, queue, status)))
+    return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
   })
 }
 

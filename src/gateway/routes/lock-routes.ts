@@ -13,7 +13,8 @@ import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
-import { keyViewOf } from '../overview/facts.ts'
+import { lockView } from '../overview/key-views.ts'
+import { RECENT } from '../overview/recent-answers.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -126,12 +127,14 @@ function lockKey({ req }: RouteContext): string {
 }
 
 /** The state of a key. Times are in seconds. */
-async function peekKey(c: RouteContext, { locker, facts }: GatewayDeps): Promise<Response> {
+async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+  const { locker, facts } = deps
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
   // Nobody waits for a result that is there, unless it is being replaced.
   const isAwaited = lock !== undefined || status === 'free'
-  const view = isAwaited ? await keyViewOf(facts, key, lock) : undefined
+  const record = recordOf(key, deps)
+  const view = isAwaited && lockView(await facts.answers.notOlderThan(RECENT), facts.prefix, record, lock)
   const answer = {
     ...view,
     key,

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { JobPage, RedisQueue } from '../../queue/index.ts'
+import { noteAction } from '../audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
@@ -35,6 +36,7 @@ export const QUEUE_ROUTES: readonly Route[] = [
     path: '/q/:queue',
     scope: 'admin',
     effect: 'changes',
+    action: 'erase',
     summary: 'Removes the jobs of a queue that wait, and its counters.',
     answers: { 204: 'They were removed.' },
     handle: eraseQueue,
@@ -62,6 +64,7 @@ export const QUEUE_ROUTES: readonly Route[] = [
     path: '/control/:queue',
     scope: 'admin',
     effect: 'changes',
+    action: 'control',
     summary: 'Stops or starts a queue. While it is stopped, jobs are posted, and none are taken.',
     body: { description: 'What to do.', schema: CONTROL, required: true },
     answers: { 200: '`{ queue, response }`.' },
@@ -156,6 +159,7 @@ function setControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const { values } = await readMembers(c.req.raw, deps, CONTROL)
+    noteAction(c, { action: values.status })
     if (values.status === 'stop') await queue.pause()
     else await queue.resume()
     return jsonResponse(200, JSON.stringify({ queue: name, response: 'updated' }))

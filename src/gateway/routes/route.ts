@@ -13,6 +13,8 @@ export interface Route {
   readonly path: string | readonly string[]
   readonly scope: RequiredScope
   readonly effect: Effect
+  /** What it does, as the audit event says: without one it has no such event. */
+  readonly action?: string | undefined
   /** One sentence. A route without one is not described. */
   readonly summary?: string | undefined
   /** The schema of its query. */

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
+import { noteAction } from '../audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
@@ -51,6 +52,7 @@ export const SUBMIT_ROUTES: readonly Route[] = [
     path: '/q/:queue',
     scope: 'submit',
     effect: 'changes',
+    action: 'submit',
     summary: 'Posts a job, and waits for its result if it is asked to.',
     query: SINGLE,
     headers: {
@@ -74,6 +76,7 @@ export const SUBMIT_ROUTES: readonly Route[] = [
     path: '/qb/:queue',
     scope: 'submit',
     effect: 'changes',
+    action: 'submit',
     summary: 'Posts several jobs. All are checked before the first is posted.',
     query: COMMON,
     body: {
@@ -118,30 +121,32 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   const post: Post = { queue, command, job, dedupe, options: submitOptions }
   try {
     return await deps.queues.use(queue, (opened) =>
-      wait > 0 ? submitAndWait(c, deps, opened, post, wait) : submit(deps, opened, post),
+      wait > 0 ? submitAndWait(c, deps, opened, post, wait) : submit(c, deps, opened, post),
     )
   } catch (error) {
     throw refusalOf(error, dedupe)
   }
 }
 
-async function submit(deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Response> {
+async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Response> {
   const { id, disposition } = await queue.enqueue(post.command, post.job, post.options)
+  noteAction(c, { id })
   const headers = { location: locationOf(deps, post.queue, id) }
   return jsonResponse(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
 }
 
 /** Answers with the result. The job was accepted then, and goes on when the client is gone, or the wait ends: 202. */
 async function submitAndWait(
-  { req }: RouteContext,
+  c: RouteContext,
   deps: GatewayDeps,
   queue: RedisQueue,
   { queue: name, command, job: payload, options }: Post,
   wait: number,
 ): Promise<Response> {
   const job = await queue.enqueue(command, payload, options)
+  noteAction(c, { id: job.id })
   try {
-    const result: unknown = await whileWanted(req.raw, deps.lifecycle, (signal) =>
+    const result: unknown = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
       job.result({ timeout: wait, signal }),
     )
     return jsonResponse(200, textOf(result))
@@ -181,6 +186,7 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery):
     throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_JOBS} in one post` })
   const bulk = jobs.map((job) => ({ command, payload: parseJson(job), options }))
   const submitted = await deps.queues.use(queue, (opened) => opened.enqueueMany(bulk))
+  noteAction(c, { count: submitted.length })
   const answers = submitted.map(({ id, disposition }) => ({ id, disposition }))
   return jsonResponse(201, JSON.stringify({ jobs: answers }))
 }

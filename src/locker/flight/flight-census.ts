@@ -60,8 +60,10 @@ function itemOf(
   const { grant, timer } = held
   const leaseLeft = Math.max(0, timer.expiresAt - now)
   const lease = Number.isFinite(leaseLeft) ? { leaseLeft, lease: grant.lease } : undefined
-  const progress = progressOf(held)
-  return { ...common, state: 'held', age: now - grant.sentAt, mode: grant.mode, ...lease, progress }
+  return {
+    ...{ ...common, state: 'held', age: now - grant.sentAt, mode: grant.mode, ...lease },
+    progress: progressOf(held),
+  }
 }
 
 /** The last progress as JSON has it. Undefined also if the codec refuses it: its errors are not those of a census. */

@@ -1,0 +1,50 @@
+import { emit, hasListeners } from '../kernel/telemetry.ts'
+import type { RouteContext } from './env.ts'
+import { problemOf } from './problem.ts'
+
+/** What a handler tells of its action beside what the path says. */
+interface ActionDetails {
+  /** If it is more exact than that of the route. */
+  readonly action?: string
+  readonly id?: string
+  readonly count?: number
+}
+
+const details = new WeakMap<Request, ActionDetails>()
+
+/** Adds to what the audit event of this request says. */
+export function noteAction({ req }: RouteContext, more: ActionDetails): void {
+  if (hasListeners('gateway:action')) details.set(req.raw, { ...details.get(req.raw), ...more })
+}
+
+/**
+ * Runs the handler of a route that has an action, then publishes its audit event, whatever was answered: what was refused is
+ * told as well. `who`: the name of the token.
+ */
+export async function audited(
+  c: RouteContext,
+  action: string,
+  who: () => string | undefined,
+  handle: () => Promise<Response> | Response,
+): Promise<Response> {
+  if (!hasListeners('gateway:action')) return handle()
+  const tell = (status: number) => {
+    const noted = details.get(c.req.raw)
+    emit('gateway:action', {
+      who: who(),
+      action: noted?.action ?? c.req.param('action') ?? action,
+      queue: c.req.param('queue'),
+      id: c.req.param('id') ?? noted?.id,
+      count: noted?.count,
+      status,
+    })
+  }
+  try {
+    const response = await handle()
+    tell(response.status)
+    return response
+  } catch (error) {
+    tell(problemOf(error)?.status ?? 500)
+    throw error
+  }
+}
