@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   Locker,
@@ -35,6 +36,8 @@ export class Shop implements AsyncDisposable {
     this.#place = place
     this.#locker = new Locker(place.locker)
     this.#services = new Services(place.services)
+    // Each rest of each loop listens.
+    setMaxListeners(0, this.#stopped.signal)
   }
 
   #queue(name: string): RedisQueue {
@@ -74,10 +77,10 @@ export class Shop implements AsyncDisposable {
   live(): void {
     this.#every(110, () => this.#post('mails', 'send', { to: `${oneOf(CITIES).toLowerCase()}@example.com` }))
     this.#every(2_400, () => this.#post('mails', 'digest', { week: Math.ceil(between(1, 52)) }))
-    this.#every(520, () => this.#post('thumbnails', 'resize', { photo: Math.ceil(between(1, 99_999)), width: 320 }))
-    this.#every(9_000, () => this.#post('reports', 'build', Math.ceil(between(1, 12))))
+    this.#every(1_150, () => this.#post('thumbnails', 'resize', { photo: Math.ceil(between(1, 99_999)), width: 320 }))
+    this.#every(11_000, () => this.#post('reports', 'build', Math.ceil(between(1, 12))))
     this.#every(900, () => this.#post('webhooks', 'deliver', { order: Math.ceil(between(1000, 9999)), url: 'https://shop.example/hook' }))
-    this.#every(5_000, () => this.#post('reminders', 'remind', { cart: Math.ceil(between(1, 9999)) }, 3_600_000))
+    this.#every(20_000, () => this.#post('reminders', 'remind', { cart: Math.ceil(between(1, 9999)) }, 3_600_000))
     for (const page of PAGES) this.#every(400, () => this.#askFor(page))
     const geo = this.#services.require<{ locate(city: string): Promise<string> }>('geo', { wait: 5_000 })
     this.#every(150, () => geo.emit('locate', oneOf(CITIES)))
@@ -137,7 +140,7 @@ export class Shop implements AsyncDisposable {
 
 async function deliver(_order: unknown, job: RunningJob): Promise<number> {
   await sleep(between(100, 600), undefined, { signal: job.signal })
-  if (Math.random() > 0.25) return 204
+  if (Math.random() > 0.15) return 204
   job.log('the shop answered 502')
   throw Object.assign(new Error('The shop answered 502 Bad Gateway'), { code: 'E_STATUS' })
 }

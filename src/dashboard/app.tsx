@@ -19,6 +19,12 @@ export function App() {
   const who = useSignal(session)
   const shown = useSignal(route)
   const isSignedOut = who?.tokens === true && who.scopes.length === 0
+  const wasSignedOut = useRef(isSignedOut)
+  useEffect(() => {
+    // The form that had the focus has gone, or has come.
+    if (wasSignedOut.current !== isSignedOut) document.getElementById('main')?.focus()
+    wasSignedOut.current = isSignedOut
+  }, [isSignedOut])
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>
@@ -44,6 +50,7 @@ function Page({ route }: { route: Route }) {
   const snapshot = useSignal(overview)
   const key = route.page === 'queue' || route.page === 'job' ? `${route.page} ${route.queue}` : route.page
   useFocusOfPage(key)
+  useMark(snapshot !== undefined)
   if (!snapshot) return <p class="empty">Waiting for the gateway…</p>
   switch (route.page) {
     case 'queues':
@@ -81,4 +88,11 @@ function useFocusOfPage(key: string): void {
     window.scrollTo(0, 0)
     document.getElementById('main')?.focus({ preventScroll: true })
   })
+}
+
+/** For the tests: when the page had its first data. */
+function useMark(isReady: boolean): void {
+  useEffect(() => {
+    if (isReady && performance.getEntriesByName('interactive').length === 0) performance.mark('interactive')
+  }, [isReady])
 }

@@ -11,12 +11,14 @@ import { Signal } from './signal.ts'
  *   connecting  an overview arrives                    live
  *   live        the stream ends, or is silent for 5 s  lost; connects again after 1 s, later after 10 s at most
  *   lost        an overview arrives                    live
+ *   live        the page has been hidden for 30 s      resting, until it is seen
  *   any         the session has ended                  idle, until somebody signs in
  */
 export type Link =
   | { readonly state: 'idle' }
   | { readonly state: 'connecting' }
   | { readonly state: 'live' }
+  | { readonly state: 'resting' }
   /** `since`: ms since 1970, by the clock of this computer; `reason`: what the gateway says, if it answers. */
   | { readonly state: 'lost'; readonly since: number; readonly reason: string | undefined }
 
@@ -27,12 +29,15 @@ export const overview = new Signal<Overview | undefined>(undefined)
 
 /** One snapshot comes a second; after so long without one, the gateway is away, ms. */
 const SILENCE = 5_000
+/** How long a page is hidden before it rests, ms. */
+const HIDDEN = 30_000
 const FIRST_RETRY = 1_000
 const LAST_RETRY = 10_000
 
 let source: EventSource | undefined
 let silence: ReturnType<typeof setTimeout> | undefined
 let retry: ReturnType<typeof setTimeout> | undefined
+let hidden: ReturnType<typeof setTimeout> | undefined
 let wait = FIRST_RETRY
 let lastHeard = Date.now()
 
@@ -49,9 +54,19 @@ export function follow(): void {
   })
   window.addEventListener('online', retryNow)
   document.addEventListener('visibilitychange', () => {
-    if (!document.hidden) retryNow()
+    clearTimeout(hidden)
+    if (document.hidden) hidden = setTimeout(rest, HIDDEN)
+    else if (link.value.state === 'resting') open()
+    else retryNow()
   })
   begin()
+}
+
+/** Leaves the connection to others: a browser has six for all pages of a host. */
+function rest(): void {
+  if (link.value.state !== 'live' && link.value.state !== 'connecting') return
+  stop()
+  link.value = { state: 'resting' }
 }
 
 /** Tries again at once, if the gateway is away. */
@@ -76,7 +91,7 @@ function begin(): void {
 
 function open(): void {
   stop()
-  if (link.value.state === 'idle') link.value = { state: 'connecting' }
+  if (link.value.state === 'idle' || link.value.state === 'resting') link.value = { state: 'connecting' }
   lastHeard = Date.now()
   source = new EventSource('overview/events')
   const onEvent = ({ data }: MessageEvent) => hear(JSON.parse(data as string) as Overview)

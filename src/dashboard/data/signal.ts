@@ -29,12 +29,12 @@ export class Signal<T> {
 /** The value of a signal, with which the component is rendered again when it changes. */
 export function useSignal<T>(signal: Signal<T>): T {
   const [, render] = useState({})
+  const { value } = signal
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `value` is that of the first rendering
   useEffect(() => {
-    const before = signal.value
-    const unsubscribe = signal.subscribe(() => render({}))
-    // It may have changed between the first rendering and this effect.
-    if (!Object.is(before, signal.value)) render({})
-    return unsubscribe
+    // It may have changed before this effect.
+    if (!Object.is(value, signal.value)) render({})
+    return signal.subscribe(() => render({}))
   }, [signal])
-  return signal.value
+  return value
 }

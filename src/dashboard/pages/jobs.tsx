@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useState } from 'preact/hooks'
-import type { QueueView } from '../../gateway/overview/overview.ts'
+import type { QueueView, StoreView } from '../../gateway/overview/overview.ts'
 import { JobList, type JobListState } from '../data/job-list.ts'
 import type { JobRow } from '../data/jobs.ts'
 import { useSignal } from '../data/signal.ts'
@@ -18,7 +18,7 @@ export const STATE_NAMES: Readonly<Record<State, string>> = {
 }
 
 /** The jobs of a queue by state, and what can be done with all that match. */
-export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
+export function Jobs({ queue, filter, store }: { queue: QueueView; filter: Filter; store: StoreView }) {
   const { name } = queue
   const { state, command, text } = filter
   const list = useMemo(() => new JobList(name, { state, command, text }), [name, state, command, text])
@@ -29,11 +29,12 @@ export function Jobs({ queue, filter }: { queue: QueueView; filter: Filter }) {
     void list.refresh()
     return () => list.stop()
   }, [list])
-  // Follows the queue, until somebody goes on in the list or searches.
-  const changes = JSON.stringify([queue.totals, queue.waiting, queue.running, queue.delayed, queue.failed])
+  // It follows the queue, until somebody goes on in the list or searches.
+  const { totals, waiting, running, delayed, failed } = queue
+  const changes = JSON.stringify([totals, waiting, running, delayed, failed, store.since])
   // biome-ignore lint/correctness/useExhaustiveDependencies: it runs when the counts have changed
   useEffect(() => {
-    if (!isPaged && text === '' && list.state.value.status === 'resting') void list.refresh()
+    if (store.reachable && !isPaged && text === '' && list.state.value.status !== 'reading') void list.refresh()
   }, [changes])
   const goOn = () => {
     setPaged(true)

@@ -101,7 +101,7 @@ function Key({ view }: { view: KeyView }) {
         </div>
         <div>
           <dt>Fence</dt>
-          <dd>{fence}</dd>
+          <dd class="fence">{fence}</dd>
         </div>
         <div class="lease">
           <dt>Lease left</dt>

@@ -95,7 +95,7 @@ export function QueuePage({ overview, queue: name, filter }: { overview: Overvie
           />
         </section>
       )}
-      <Jobs queue={queue} filter={filter} />
+      <Jobs queue={queue} filter={filter} store={overview.store} />
     </>
   )
 }

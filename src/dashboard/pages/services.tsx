@@ -67,7 +67,7 @@ function columnsOf(at: number): readonly Column<Process>[] {
       cell: ({ busy, capacity, host }) => <Load busy={busy} capacity={capacity} label={`Load at ${host}`} />,
       size: 'bars',
     },
-    { head: 'Heard of', cell: ({ left }) => `lease ${duration(Math.max(0, left))}`, numeric: true, minor: true },
+    { head: 'Lease left', cell: ({ left }) => duration(Math.max(0, left)), numeric: true, minor: true },
     { head: 'Runs for', cell: ({ since }) => duration(Math.max(0, at - since)), numeric: true },
   ]
 }

@@ -8,7 +8,7 @@ import { Facts, Incomplete } from './queues.tsx'
 export function WorkersPage({ overview }: { overview: Overview }) {
   const { workers, at, complete } = overview
   const rows = [...workers].sort(byPlace)
-  const processes = new Set(rows.map(({ id }) => id)).size
+  const processes = new Set(rows.map(({ host, pid, id }) => (pid === null ? id : `${host} ${pid}`))).size
   const hosts = new Set(rows.map(({ host }) => host)).size
   const busy = rows.reduce((total, row) => total + row.busy, 0)
   const places = rows.reduce((total, row) => total + row.concurrency, 0)

@@ -53,6 +53,7 @@ const STATES: Readonly<Record<Link['state'], string>> = {
   idle: 'Not connected',
   connecting: 'Connecting',
   live: 'Live',
+  resting: 'Resting',
   lost: 'Not connected',
 }
 

@@ -4,7 +4,7 @@ const WHOLE = new Intl.NumberFormat('en')
 const SHORT = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 })
 
 export function count(value: number): string {
-  return value < 1_000_000 ? WHOLE.format(value) : SHORT.format(value)
+  return value < 100_000_000 ? WHOLE.format(value) : SHORT.format(value)
 }
 
 export function counted(value: number, one: string, many = `${one}s`): string {

@@ -7,9 +7,11 @@ export function Progress({ value }: { value: unknown }) {
   return (
     <span class="load">
       {share !== undefined && <Bar value={share} label="Progress" text={`${Math.round(100 * share)} %`} />}
-      <span class="text">
-        {share !== undefined && typeof value === 'number' ? `${Math.round(100 * share)} %` : <code>{inline(value)}</code>}
-      </span>
+      {share !== undefined && typeof value === 'number' ? (
+        <span class="text">{Math.round(100 * share)} %</span>
+      ) : (
+        <code>{inline(value)}</code>
+      )}
     </span>
   )
 }
