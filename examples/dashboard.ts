@@ -39,9 +39,7 @@ await once(server, 'listening')
 const shop = new Shop(place)
 await shop.neglect()
 const member = fileURLToPath(new URL('./dashboard/member.ts', import.meta.url))
-const members = redis
-  ? [1, 2, 3].map(() => fork(member, { env: { ...process.env, REDIS_URL: redis } }))
-  : []
+const members = redis ? [1, 2, 3].map(() => fork(member, { env: { ...process.env, REDIS_URL: redis } })) : []
 if (!redis) {
   await shop.work()
   shop.live()

@@ -77,10 +77,19 @@ export class Shop implements AsyncDisposable {
   live(): void {
     this.#every(110, () => this.#post('mails', 'send', { to: `${oneOf(CITIES).toLowerCase()}@example.com` }))
     this.#every(2_400, () => this.#post('mails', 'digest', { week: Math.ceil(between(1, 52)) }))
-    this.#every(1_150, () => this.#post('thumbnails', 'resize', { photo: Math.ceil(between(1, 99_999)), width: 320 }))
+    this.#every(1_150, () =>
+      this.#post('thumbnails', 'resize', { photo: Math.ceil(between(1, 99_999)), width: 320 }),
+    )
     this.#every(11_000, () => this.#post('reports', 'build', Math.ceil(between(1, 12))))
-    this.#every(900, () => this.#post('webhooks', 'deliver', { order: Math.ceil(between(1000, 9999)), url: 'https://shop.example/hook' }))
-    this.#every(20_000, () => this.#post('reminders', 'remind', { cart: Math.ceil(between(1, 9999)) }, 3_600_000))
+    this.#every(900, () =>
+      this.#post('webhooks', 'deliver', {
+        order: Math.ceil(between(1000, 9999)),
+        url: 'https://shop.example/hook',
+      }),
+    )
+    this.#every(20_000, () =>
+      this.#post('reminders', 'remind', { cart: Math.ceil(between(1, 9999)) }, 3_600_000),
+    )
     for (const page of PAGES) this.#every(400, () => this.#askFor(page))
     const geo = this.#services.require<{ locate(city: string): Promise<string> }>('geo', { wait: 5_000 })
     this.#every(150, () => geo.emit('locate', oneOf(CITIES)))
@@ -99,7 +108,13 @@ export class Shop implements AsyncDisposable {
 
   /** Many callers, and one computation. */
   async #askFor(page: string): Promise<void> {
-    const compute = async ({ signal, progress }: { signal: AbortSignal; progress: (value: unknown) => void }) => {
+    const compute = async ({
+      signal,
+      progress,
+    }: {
+      signal: AbortSignal
+      progress: (value: unknown) => void
+    }) => {
       for (let step = 1; step <= 10; step++) {
         await sleep(between(200, 900), undefined, { signal })
         progress(step / 10)

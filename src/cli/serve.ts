@@ -1,11 +1,12 @@
 import { BlockList, isIPv6 } from 'node:net'
 import { Bus } from '../bus/index.ts'
-import type { GatewayOptions } from '../gateway/index.ts'
+import type { Gateway, GatewayOptions } from '../gateway/index.ts'
+import type { UpgradeListener } from '../gateway/ws/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
-import { FAILED, UsageError } from './failure.ts'
+import { FAILED, report, UsageError } from './failure.ts'
+import { GatewayServer } from './gateway-server.ts'
 import { hostNameOf, type Settings } from './settings.ts'
-import { GatewayServer } from './start.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
 const PEERS = 'hono @hono/node-server zod'
@@ -17,17 +18,18 @@ const SAME_SIGNAL_MS = 100
 
 /** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
 export async function serve(settings: Settings): Promise<void> {
-  const { host, port, redis, grace, basePath = '' } = settings
+  const { host, port, redis, drain, grace, basePath = '' } = settings
   checkAddress(settings)
   const stopped = stopSignal()
   const { createGateway, toNodeListener } = await loadGateway()
   const bus = created(() => busOf(settings))
   const gateway = created(() => createGateway({ ...gatewayOptions(settings), bus }))
-  const server = await GatewayServer.start(gateway, toNodeListener(gateway), { host, port })
+  const listeners = { request: toNodeListener(gateway), upgrade: await upgradeListener(gateway) }
+  const server = await GatewayServer.start(gateway, listeners, { host, port }, report)
   const place = redis === undefined ? 'embedded, without Redis' : `on ${withoutSecrets(redis)}`
   process.stdout.write(`soloflight serves ${server.url}${basePath}, ${place}\n`)
   await stopped
-  await server.close(grace)
+  await server.close({ drain, grace })
   await bus?.disconnect()
 }
 
@@ -62,6 +64,18 @@ async function loadGateway(): Promise<GatewayModules> {
 }
 
 type GatewayModules = typeof import('../gateway/index.ts') & typeof import('../gateway/node.ts')
+
+/** Undefined without the package ws: then there are no WebSockets. */
+async function upgradeListener(gateway: Gateway): Promise<UpgradeListener | undefined> {
+  try {
+    const { toUpgradeListener } = await import('../gateway/ws/index.ts')
+    return toUpgradeListener(gateway)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ERR_MODULE_NOT_FOUND' && message.includes("package 'ws'")) return undefined
+    throw error
+  }
+}
 
 /** The bus on instances of its own. Undefined: the gateway makes one on its own Redis. */
 function busOf({ bus, prefix }: Settings): Bus | undefined {

@@ -23,6 +23,8 @@ export interface Settings {
   /** Bytes. */
   maxBody: number | undefined
   /** Ms. */
+  drain: number
+  /** Ms. */
   grace: number
 }
 
@@ -46,7 +48,7 @@ type Table = { readonly [Name in keyof Settings]: Row<Exclude<Settings[Name], un
 const SCOPES: readonly Scope[] = ['read', 'submit', 'work', 'admin']
 
 const SECOND = 1000
-const LONGEST_GRACE = 24 * 60 * 60 * SECOND
+const LONGEST_TIME = 24 * 60 * 60 * SECOND
 
 const plain = (text: string): string => text
 
@@ -120,9 +122,17 @@ export const SETTINGS: Table = {
     expected: 'a size as 1048576, 512KiB or 2MiB',
     parse: size,
   },
+  drain: {
+    value: 'TIME',
+    description:
+      'how long it serves on after SIGTERM or SIGINT while it says that it is not ready, until balancers have noticed',
+    expected: 'a time as 10, 10s or 500ms, up to a day',
+    parse: duration,
+    fallback: '0s',
+  },
   grace: {
     value: 'TIME',
-    description: 'how long waiting requests run on after SIGTERM or SIGINT: seconds, or as 500ms',
+    description: 'how long waiting requests run on after that: seconds, or as 500ms',
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
     fallback: '5s',
@@ -272,5 +282,5 @@ function size(text: string): number | undefined {
 function duration(text: string): number | undefined {
   const [, digits, unit] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s)?$/.exec(text) ?? []
   const ms = Number(digits) * (unit === 'ms' ? 1 : SECOND)
-  return ms <= LONGEST_GRACE ? ms : undefined
+  return ms <= LONGEST_TIME ? ms : undefined
 }

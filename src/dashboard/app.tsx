@@ -58,7 +58,9 @@ function Page({ route }: { route: Route }) {
     case 'queue':
       return <QueuePage key={route.queue} overview={snapshot} queue={route.queue} filter={route.filter} />
     case 'job':
-      return <JobPage key={`${route.queue} ${route.id}`} overview={snapshot} queue={route.queue} id={route.id} />
+      return (
+        <JobPage key={`${route.queue} ${route.id}`} overview={snapshot} queue={route.queue} id={route.id} />
+      )
     case 'keys':
       return <KeysPage overview={snapshot} />
     case 'workers':

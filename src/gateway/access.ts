@@ -49,18 +49,28 @@ export class Access {
     return this.#tokens !== undefined
   }
 
-  /** Who a request comes from; undefined if it has neither a token that is known nor a session. */
+  /** The caller of a request; undefined if it has neither a token that is known nor a session. */
   caller({ req }: RouteContext): Caller | undefined {
+    return this.#callerOf((name) => req.header(name))
+  }
+
+  #callerOf(header: Headers): Caller | undefined {
     if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
-    const header = req.header('authorization')
-    if (header !== undefined) {
-      const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(header) ?? []
-      const grant = token === undefined ? undefined : this.#grantOf(token)
-      return grant && { scopes: grant.scopes, name: grant.name, by: 'token' }
+    const authorization = header('authorization')
+    if (authorization !== undefined) {
+      const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(authorization) ?? []
+      return token === undefined ? undefined : this.callerWith(token)
     }
-    const session = sessionIn(req.header('cookie'), req.header('host'))
+    const session = sessionIn(header('cookie'), header('host'))
     const grant = session === undefined ? undefined : this.#sessions.find(session, Date.now())
     return grant && { scopes: grant.scopes, name: grant.name, by: 'session' }
+  }
+
+  /** The caller that has this token; undefined if it is not known. */
+  callerWith(token: string): Caller | undefined {
+    if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
+    const grant = this.#grantOf(token)
+    return grant && { scopes: grant.scopes, name: grant.name, by: 'token' }
   }
 
   /** Starts a session. Undefined if the token is not known. */
@@ -86,6 +96,19 @@ export class Access {
     if (scope !== 'anyone') this.#checkCaller(context, scope, effect)
   }
 
+  /**
+   * Checks a request to become a WebSocket, as a change is checked, but for its scope. Returns its caller; undefined if that must
+   * say its token in its first message.
+   * @throws Problem
+   */
+  checkUpgrade(url: URL, header: Headers): Caller | undefined {
+    this.#checkHost(url, header('host'))
+    checkOrigin(url, header('origin'), header('sec-fetch-site'))
+    const caller = this.#callerOf(header)
+    if (caller) checkSession(caller, header)
+    return caller
+  }
+
   #checkHost(url: URL, header: string | undefined): void {
     if (this.#hosts.has(url.hostname) && (header === undefined || this.#hosts.has(hostnameOf(header)))) return
     throw new Problem(421, 'unknown host', { detail: 'The option `hosts` of the gateway lists its names' })
@@ -101,14 +124,8 @@ export class Access {
             req.header('authorization') === undefined ? 'Bearer' : 'Bearer error="invalid_token"',
         },
       })
-    const saysWhere = req.header('origin') !== undefined || req.header('sec-fetch-site') === 'same-origin'
-    if (caller.by === 'session' && effect === 'changes' && !saysWhere)
-      throw new Problem(403, 'cross-site request')
-    if (caller.scopes.includes(scope) || caller.scopes.includes('admin')) return
-    throw new Problem(403, 'insufficient scope', {
-      detail: `The token lacks the scope \`${scope}\``,
-      headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${scope}"` },
-    })
+    if (effect === 'changes') checkSession(caller, (name) => req.header(name))
+    checkScope(caller.scopes, scope)
   }
 
   /** The name of the token of a request; undefined if it has none, or none that is known. */
@@ -127,6 +144,27 @@ export class Access {
   #digestOf(token: string): Buffer {
     return createHmac('sha256', this.#key).update(token).digest()
   }
+}
+
+/** The value of a header of a request, by its name in lower case. */
+type Headers = (name: string) => string | undefined
+
+/**
+ * A browser sends the cookie of a session by itself: a change must say that it comes from a page of ours.
+ * @throws Problem 403
+ */
+function checkSession({ by }: Caller, header: Headers): void {
+  const saysWhere = header('origin') !== undefined || header('sec-fetch-site') === 'same-origin'
+  if (by === 'session' && !saysWhere) throw new Problem(403, 'cross-site request')
+}
+
+/** @throws Problem 403 unless one of the scopes allows what `needed` does. */
+export function checkScope(scopes: readonly Scope[], needed: Scope): void {
+  if (scopes.includes(needed) || scopes.includes('admin')) return
+  throw new Problem(403, 'insufficient scope', {
+    detail: `The token lacks the scope \`${needed}\``,
+    headers: { 'www-authenticate': `Bearer error="insufficient_scope", scope="${needed}"` },
+  })
 }
 
 interface KnownToken {

@@ -8,6 +8,7 @@ import type { Messaging } from './messaging/messaging.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
+import type { PushWorkers } from './push/push-workers.ts'
 import type { Queues } from './queues.ts'
 
 /** What the routes of a gateway use. */
@@ -19,6 +20,7 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
+  readonly pushWorkers: PushWorkers
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources

@@ -5,11 +5,12 @@ import { checkTimeout } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { systemClock } from '../kernel/time.ts'
 import { Locker, MemoryStore } from '../locker/index.ts'
-import { MemoryQueueStore, RedisQueue } from '../queue/index.ts'
+import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
 import { listQueues } from '../queue/internal.ts'
 import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
 import { Clients } from './clients/clients.ts'
+import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
@@ -21,9 +22,10 @@ import { OverviewReader } from './overview/reader.ts'
 import { RecentAnswers } from './overview/recent-answers.ts'
 import { Snapshots } from './overview/snapshots.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
+import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
-import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import { ROUTES } from './routes/index.ts'
+import { keepSockets, Sockets } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -34,10 +36,12 @@ export interface Gateway extends AsyncDisposable {
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on, but serves requests until none is left, or `grace` ms have passed. Then
-   * those that wait are answered, and its queues are closed. Event streams are ended at once. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
+   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
+   * When the drain is over, event streams are ended, and push workers take no more jobs; after `grace` ms they end their requests
+   * and give the jobs back. Never rejects. @throws TypeError
    */
-  close(options?: { grace?: number | undefined }): Promise<void>
+  close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }
 
 /** How long `close` lets requests wait by default, ms. */
@@ -75,6 +79,7 @@ class HttpGateway implements Gateway {
     try {
       this.#deps = createDeps(given, options, link?.connection)
       this.#app = createApp(this.#deps)
+      keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
       void this.#release()
       throw error
@@ -104,17 +109,25 @@ class HttpGateway implements Gateway {
     return this.#deps.locker.ready()
   }
 
-  close({ grace = DEFAULT_GRACE }: { grace?: number | undefined } = {}): Promise<void> {
+  close({
+    drain = 0,
+    grace = DEFAULT_GRACE,
+  }: {
+    drain?: number | undefined
+    grace?: number | undefined
+  } = {}): Promise<void> {
+    checkTimeout('drain', drain)
     checkTimeout('grace', grace)
-    this.#closing ??= this.#close(grace)
+    this.#closing ??= this.#close(drain, grace)
     return this.#closing
   }
 
-  async #close(grace: number): Promise<void> {
-    const { lifecycle, streams, queues, locker, clients, messaging } = this.#deps
+  async #close(drain: number, grace: number): Promise<void> {
+    const { lifecycle, streams, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    await lifecycle.drain(drain)
     // Not at the end of the grace, which they would use up.
     streams.close()
-    await lifecycle.end(grace, END_WITHIN)
+    await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
     await queues.close()
     await messaging.close()
@@ -127,7 +140,7 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what the routes use. @throws TypeError if an option of its queues or of its locker is invalid. */
+/** Opens what the routes use. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
 function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
@@ -139,7 +152,7 @@ function createDeps(
   const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
   const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
   const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
-  const openQueue = (name: string) => new RedisQueue(name, queueOptions)
+  const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lifecycle = new Lifecycle(clock)
@@ -163,6 +176,7 @@ function createDeps(
     streams: new EventStreams(options, clock, lifecycle),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
+    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
   }
 }
 

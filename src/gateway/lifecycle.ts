@@ -6,7 +6,8 @@ import type { Clock } from '../kernel/time.ts'
  *
  *   state     event                                             next state
  *   open      close                                             draining: it is not ready, and goes on serving
- *   draining  no request is left, or the grace is over          ending: `ending` aborts, so that requests stop waiting
+ *   draining  the drain is over, and no request is left or the  ending: `ending` aborts, so that requests stop waiting
+ *             grace, which follows it, is over
  *   ending    no request is left                                closed
  */
 export class Lifecycle {
@@ -47,9 +48,14 @@ export class Lifecycle {
     }
   }
 
-  /** Resolves when nothing runs any more, which has `grace` ms before it is told to end, and `limit` ms after that. */
-  async end(grace: number, limit: number): Promise<void> {
+  /** The gateway is not ready from now on. Resolves after `drain` ms, so that balancers notice. */
+  async drain(drain: number): Promise<void> {
     this.#state = 'draining'
+    if (drain > 0) await new Promise<void>((resolve) => this.#clock.after(drain, resolve))
+  }
+
+  /** Resolves when nothing runs any more. What runs has `grace` ms before it is told to end, and `limit` ms after that. */
+  async end(grace: number, limit: number): Promise<void> {
     await this.#idle(grace)
     this.#state = 'ending'
     this.#ending.abort()

@@ -2,8 +2,8 @@ import { Bus } from '../bus/index.ts'
 import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
-  checkFlag,
   type Complete,
+  checkFlag,
   checkOptions,
   defaultsOf,
   durationFrom,
@@ -22,6 +22,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { LockerOptions } from '../locker/index.ts'
 import type { QueueOptions } from '../queue/index.ts'
 import { Services } from '../services/index.ts'
+import { checkPushes, type PushWorkerOptions } from './push/options.ts'
 
 /**
  * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
@@ -80,6 +81,10 @@ export interface GatewayOptions {
   heartbeat?: number | undefined
   /** Most event streams that may be open at once. @default 10_000 */
   maxStreams?: number | undefined
+  /** Most WebSockets that may be open at once. @default 1_000 */
+  maxSockets?: number | undefined
+  /** Push workers: the jobs of a queue are posted to a URL. @default [] */
+  push?: readonly PushWorkerOptions[] | undefined
 }
 
 type Defaulted =
@@ -92,6 +97,8 @@ type Defaulted =
   | 'maxWait'
   | 'heartbeat'
   | 'maxStreams'
+  | 'maxSockets'
+  | 'push'
 
 /** The options of a gateway with a constant default. */
 export type GatewayDefaults = Complete<Pick<GatewayOptions, Defaulted>>
@@ -136,6 +143,8 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],
   heartbeat: [durationFrom(100), 15_000],
   maxStreams: [integerUpTo(1_000_000), 10_000],
+  push: [checkPushes, []],
+  maxSockets: [integerUpTo(1_000_000), 1_000],
 }
 
 /** Defaults of the options of a gateway. */

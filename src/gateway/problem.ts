@@ -47,15 +47,10 @@ export class Problem extends Error {
     return new Problem(status, error, { detail, id, failure, ran, headers, cause })
   }
 
-  /** The problem as JSON. */
-  toText(): string {
-    return JSON.stringify(this)
-  }
-
   /** The answer to the client. */
   toResponse(): Response {
     const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return textResponse(this.toText(), { status: this.status, headers })
+    return textResponse(JSON.stringify(this), { status: this.status, headers })
   }
 
   /** The members of the answer. */

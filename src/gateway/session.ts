@@ -30,7 +30,8 @@ export class Sessions {
     if (session.length > MAX_LENGTH) return undefined
     const [, digits, signed] = /^(\d{1,12})\.([\w-]+)$/.exec(session) ?? []
     const end = Number(digits)
-    if (signed === undefined || end * 1000 <= now || end * 1000 > now + SESSION_SECONDS * 1000) return undefined
+    if (signed === undefined || end * 1000 <= now || end * 1000 > now + SESSION_SECONDS * 1000)
+      return undefined
     const given = Buffer.from(signed, 'base64url')
     let found: AccessToken | undefined
     // All are tried: the time does not tell which one has signed.

@@ -141,7 +141,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   /** Called when a job has failed and is not tried again: a subclass may have it as a method. */
   fail?(job: Job, reason: unknown, context: JobContext): unknown
 
-  /** Called when all queues are empty and no job runs: a subclass may have it as a method. */
+  /** Called when no job has come for `interval` ms, and none runs: a subclass may have it as a method. */
   idle?(): unknown
 
   /** The functions of the options, else the methods of the class. @throws TypeError */
@@ -182,7 +182,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     // The requests go on after the call. They must not keep the stores of its caller.
     rootContext.run(() => {
       this.#register('POST')
-      this.#poller.poll()
+      this.#poller.start()
     })
   }
 

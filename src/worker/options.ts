@@ -44,7 +44,7 @@ export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
   work?: WorkFunction<Job, Result> | undefined
   /** Called when a job has failed and is not tried again. */
   fail?: FailFunction<Job> | undefined
-  /** Called when all queues are empty and no job runs, once until the next job. */
+  /** Called when no job has come for `interval` ms, and none runs. Once until the next job. */
   idle?: (() => unknown) | undefined
   /** The jobs of this command are taken. @default 'job' */
   command?: string | undefined

@@ -10,7 +10,7 @@ export interface PollerHooks {
   run(job: HandedJob): Promise<void>
   /** Gives a job back that has arrived when no more were to be taken. Never rejects. */
   giveBack(job: HandedJob): Promise<void>
-  /** All queues are empty and no job runs. Called once until the next job. */
+  /** No job has come for `interval` ms, and none runs. Called once until the next job. */
   onIdle(): void
 }
 
@@ -33,13 +33,16 @@ export class Poller {
   /** The requests that are under way: since when, by the clock, ms, and what aborts them. */
   readonly #aborters = new TransientMap<AbortController, number>()
   #state: 'polling' | 'stopping' = 'polling'
-  #isIdle = false
+  readonly #interval: number
   /** Runs while nothing can be asked. */
   #timer: Timer | undefined
+  /** Runs while no job runs, until the worker is idle. */
+  #idleTimer: Timer | undefined
 
   /** `pause`: how long no gateway is to be asked, ms. */
   constructor(options: TurnsOptions, pause: () => number, hooks: PollerHooks) {
     this.#concurrency = options.concurrency
+    this.#interval = options.interval
     this.#turns = new Turns(options)
     this.#pause = pause
     this.#hooks = hooks
@@ -48,6 +51,11 @@ export class Poller {
   /** Number of jobs that run, and of requests that wait for one. */
   get load(): { running: number; asking: number } {
     return { running: this.#running.size, asking: this.#asking.size }
+  }
+
+  start(): void {
+    this.poll()
+    this.#awaitIdle()
   }
 
   /** Asks as often as there are free slots. */
@@ -80,7 +88,7 @@ export class Poller {
     if (reply.kind === 'job') {
       this.#turns.gotJob(ask)
       if (this.#state === 'stopping') return await this.#hooks.giveBack(reply.job)
-      this.#isIdle = false
+      this.#idleTimer?.cancel()
       this.#track(this.#running, this.#hooks.run(reply.job))
     } else if (reply.kind === 'none') this.#turns.gotNone(ask)
     else this.#turns.gotNoAnswer(ask, this.#clock.now() + reply.pause)
@@ -91,16 +99,19 @@ export class Poller {
     set.add(promise)
     void promise.then(() => {
       set.delete(promise)
-      this.#onSlotFree()
+      this.#onSlotFree(set === this.#running)
     })
   }
 
-  #onSlotFree(): void {
+  #onSlotFree(wasJob: boolean): void {
     this.poll()
-    if (this.#state !== 'polling' || this.#isIdle || this.#running.size > 0 || !this.#turns.areAllEmpty)
-      return
-    this.#isIdle = true
-    this.#hooks.onIdle()
+    if (wasJob) this.#awaitIdle()
+  }
+
+  #awaitIdle(): void {
+    if (this.#state !== 'polling' || this.#running.size > 0) return
+    this.#idleTimer?.cancel()
+    this.#idleTimer = this.#clock.after(this.#interval, () => this.#hooks.onIdle(), true)
   }
 
   /**
@@ -109,6 +120,7 @@ export class Poller {
   async stop(patience: number): Promise<void> {
     this.#state = 'stopping'
     this.#timer?.cancel()
+    this.#idleTimer?.cancel()
     const now = this.#clock.now()
     const timers = [...this.#aborters.entries()].map(([aborter, askedAt]) =>
       this.#clock.after(askedAt + patience - now, () => aborter.abort()),

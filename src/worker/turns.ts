@@ -59,11 +59,6 @@ export class Turns {
     this.#states = options.queues.map((queue) => ({ queue, ...common, ...never }))
   }
 
-  /** Whether every queue was empty when it was asked last. */
-  get areAllEmpty(): boolean {
-    return this.#states.every(({ isReady }) => !isReady)
-  }
-
   /** The next request, which is under way from now on; undefined: none. `free`: slots without a job and without a request. */
   next(free: number, now: number): Ask | undefined {
     if (free <= 0) return undefined

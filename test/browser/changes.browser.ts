@@ -16,7 +16,10 @@ const TOKENS = [
 ] as const
 
 before(async () => {
-  ;[chromium, scene] = await Promise.all([Chromium.start(), Scene.start({ tokens: TOKENS, basePath: '/jobs' })])
+  ;[chromium, scene] = await Promise.all([
+    Chromium.start(),
+    Scene.start({ tokens: TOKENS, basePath: '/jobs' }),
+  ])
 })
 
 after(async () => {
@@ -48,7 +51,10 @@ test('dashboard - a token is exchanged for a cookie that scripts cannot read, an
   await page.getByRole('heading', { name: 'Queues' }).waitFor()
   const [cookie, ...others] = await page.context().cookies()
   assert.deepEqual(others, [])
-  assert.deepEqual([cookie?.httpOnly, cookie?.sameSite, cookie?.path, cookie?.secure], [true, 'Strict', '/jobs', false])
+  assert.deepEqual(
+    [cookie?.httpOnly, cookie?.sameSite, cookie?.path, cookie?.secure],
+    [true, 'Strict', '/jobs', false],
+  )
   assert.ok(!cookie?.value.includes('secret'))
   assert.equal(await page.evaluate('document.cookie'), '')
   await page.reload()
@@ -80,7 +86,10 @@ test('dashboard - a session outlives its gateway, and ends with its token', asyn
 test('dashboard - a scope that does not allow it has no buttons, and says why', async () => {
   const queue = scene.queue('scoped')
   const job = await queue.enqueue('print', { page: 1 })
-  for (const [token, posts] of [['secret-read', 0], ['secret-submit', 1]] as const) {
+  for (const [token, posts] of [
+    ['secret-read', 0],
+    ['secret-submit', 1],
+  ] as const) {
     await using watched = await signIn(token, '#/queues/scoped')
     const { page } = watched
     await page.getByRole('link', { name: job.id }).waitFor()
@@ -162,12 +171,15 @@ test('dashboard - by keyboard alone: the focus is seen, stays while the page fol
     if (name === 'keys') break
   }
   assert.equal(seen[0], 'Skip to content')
-  for (const name of ['Queues', 'Workers', 'Find a job by its id', 'Post a job', 'keys']) assert.ok(seen.includes(name), `${name} in ${seen}`)
+  for (const name of ['Queues', 'Workers', 'Find a job by its id', 'Post a job', 'keys'])
+    assert.ok(seen.includes(name), `${name} in ${seen}`)
   // Two more snapshots.
   const { totals } = { totals: await page.locator('main').innerText() }
   await queue.enqueue('print', 2)
   await page.waitForFunction((before) => {
-    const { document } = globalThis as unknown as { document: { querySelector(of: string): { innerText: string } } }
+    const { document } = globalThis as unknown as {
+      document: { querySelector(of: string): { innerText: string } }
+    }
     return document.querySelector('main').innerText !== before
   }, totals)
   assert.equal(await focused(), 'keys')

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import type { RedisQueue } from '../../src/index.ts'
-import { Chromium, assertFits } from './support/browser.ts'
+import { assertFits, Chromium } from './support/browser.ts'
 import { Scene } from './support/scene.ts'
 
 let chromium: Chromium

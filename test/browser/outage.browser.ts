@@ -47,7 +47,9 @@ test('dashboard - the gateway goes away and comes back: so it is said, and the p
   await page.goto(`${scene.url}#/queues/restarted`)
   await page.getByRole('link', { name: 'Waiting 1' }).waitFor()
   await scene.stopGateway()
-  await page.getByText(/The gateway has not answered since \d\d:\d\d:\d\d; what you see is from then/).waitFor()
+  await page
+    .getByText(/The gateway has not answered since \d\d:\d\d:\d\d; what you see is from then/)
+    .waitFor()
   await watched.assertAccessible('a queue without a gateway')
   await queue.enqueue('print', 2)
   await scene.startGateway()

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { Chromium, assertFits } from './support/browser.ts'
+import { assertFits, Chromium } from './support/browser.ts'
 import { gate, Scene } from './support/scene.ts'
 
 let chromium: Chromium
@@ -51,11 +51,23 @@ after(async () => {
 })
 
 const PAGES: readonly [name: string, hash: () => string, shows: () => readonly (string | RegExp)[]][] = [
-  ['queues', () => '#/', () => ['mails', 'unserved', 'No worker is connected', 'The queue is paused', 'paused']],
+  [
+    'queues',
+    () => '#/',
+    () => ['mails', 'unserved', 'No worker is connected', 'The queue is paused', 'paused'],
+  ],
   ['a queue', () => '#/queues/mails', () => ['Jobs per second', 'Commands', 'send']],
   ['failed jobs', () => '#/queues/mails?state=failed', () => ['no such address', ids.failed]],
-  ['a job that runs', () => `#/jobs/mails/${ids.running}`, () => ['the server says hello', '50 %', '"to": "you"', /pid \d+/]],
-  ['a job that has failed', () => `#/jobs/mails/${ids.failed}`, () => ['no such address', 'E_ADDRESS', '"bad"']],
+  [
+    'a job that runs',
+    () => `#/jobs/mails/${ids.running}`,
+    () => ['the server says hello', '50 %', '"to": "you"', /pid \d+/],
+  ],
+  [
+    'a job that has failed',
+    () => `#/jobs/mails/${ids.failed}`,
+    () => ['no such address', 'E_ADDRESS', '"bad"'],
+  ],
   ['keys', () => '#/keys', () => ['page:7', /is held by/, /pid \d+/, /4 waiters|3 waiters/, 'Lease left']],
   ['workers', () => '#/workers', () => ['mails', 'send', /pid \d+/, '1 of 1']],
   ['services', () => '#/services', () => ['sums', /pid \d+/, '0 of 4']],
@@ -90,10 +102,14 @@ test('dashboard - it is small, and interactive at once', async (t) => {
   })
   await page.goto(scene.url)
   await page.getByRole('link', { name: 'mails' }).waitFor()
-  const marks = await page.evaluate(() => performance.getEntriesByName('interactive').map(({ startTime }) => startTime))
+  const marks = await page.evaluate(() =>
+    performance.getEntriesByName('interactive').map(({ startTime }) => startTime),
+  )
   const total = [...sizes.values()].reduce((sum, size) => sum + size, 0) / 1024
   const [interactive = Number.POSITIVE_INFINITY] = marks
-  t.diagnostic(`transferred: ${total.toFixed(1)} KiB in ${sizes.size} files; interactive after ${interactive.toFixed(0)} ms`)
+  t.diagnostic(
+    `transferred: ${total.toFixed(1)} KiB in ${sizes.size} files; interactive after ${interactive.toFixed(0)} ms`,
+  )
   assert.ok(sizes.size >= 3)
   assert.ok(total <= 60, `${total} KiB`)
 })

@@ -24,6 +24,7 @@ const DEFAULTS = {
   allowHost: undefined,
   basePath: undefined,
   maxBody: undefined,
+  drain: 0,
   grace: 5_000,
 }
 
@@ -53,6 +54,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     allowHost: 'jobs.example',
     basePath: '/jobs',
     maxBody: '2MiB',
+    drain: '10s',
     grace: 2.5,
   }
   assert.deepEqual(await resolveSettings({}, await fileOf('config.json', content)), {
@@ -65,6 +67,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     ],
     allowHost: ['jobs.example'],
     maxBody: 2 * 1024 * 1024,
+    drain: 10_000,
     grace: 2500,
   })
 })
@@ -77,6 +80,7 @@ test('cli settings - what flags or variables give wins over the file, list by li
 })
 
 for (const [name, text, expected] of [
+  ['drain', '250ms', 250],
   ['grace', '0', 0],
   ['grace', '30', 30_000],
   ['grace', '30s', 30_000],
@@ -99,6 +103,7 @@ for (const [name, text, expected] of [
 
 for (const [name, ...texts] of [
   ['port', '-1', '65536', '1e3', '80.5', 'abc', ' 80', '0x50'],
+  ['drain', '-1', '1m', '86401'],
   ['grace', '-1', 'Infinity', '1m', '86401', '1e3', '9'.repeat(400)],
   ['maxBody', '0', '-1', '1.5MiB', '1GiB', '1e9'],
   ['host', 'http://localhost', 'a b', 'a/b'],

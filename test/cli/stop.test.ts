@@ -90,6 +90,20 @@ test('cli stop - it ends at once when nothing waits, also on an idle connection'
   assert.ok(ms < 2 * EPSILON, `it took ${ms} ms`)
 })
 
+test('cli stop - it drains when nothing is under way: not ready, and what comes is served', async () => {
+  await using cli = await Cli.serve(['--drain', '1500ms', '--grace', '30s'])
+  await cli.answers(200, '/readyz')
+  const ms = await took(async () => {
+    cli.signal('SIGTERM')
+    await cli.answers(503, '/readyz')
+    const posted = await fetch(`${cli.url}/q/jobs`, { method: 'POST', body: '1' })
+    await posted.text()
+    assert.deepEqual([posted.status, posted.headers.get('connection')], [201, 'close'])
+    assert.equal(await cli.exits(), 0)
+  })
+  assert.ok(ms > 1450 && ms < 1500 + 2 * EPSILON, `it took ${ms} ms`)
+})
+
 test('cli stop - clients that send half a request, or nothing, do not keep it from ending', async () => {
   await using cli = await Cli.serve(['--grace', '200ms'])
   const port = Number(new URL(cli.url).port)

@@ -15,7 +15,7 @@ test('cli usage - the help names every flag, its variable and its default', asyn
     const described = new RegExp(`${flagOf(name)} <[A-Z=]+> [^<]*env: ${variableOf(name)}\\)`)
     assert.match(help, described)
   }
-  assert.match(help, /default: 5000,.*default: 127\.0\.0\.1,.*default: 5s,/)
+  assert.match(help, /default: 5000,.*default: 127\.0\.0\.1,.*default: 0s,.*default: 5s,/)
 })
 
 test('cli usage - the guide has a row for every setting', async () => {

@@ -42,7 +42,26 @@ test('lifecycle - it closes at once when nothing waits, and all is released', as
   )
   await gateway.close()
   assert.throws(() => gateway.close({ grace: -1 }), TypeError)
+  assert.throws(() => gateway.close({ drain: -1 }), TypeError)
 })
+
+onBothWorlds(
+  'lifecycle - it drains before the grace: not ready, and it serves although nothing waits',
+  async (w) => {
+    const { gateway, call } = await w.open()
+    let isOver = false
+    const closing = gateway.close({ drain: 300, grace: 60_000 }).finally(() => {
+      isOver = true
+    })
+    assertProblem(await call('GET', '/readyz'), 503, 'gateway is closing')
+    const poll = call('GET', '/q/foo?wait=30')
+    assert.equal((await call('POST', '/q/foo', { body: '1' })).status, 201)
+    assert.equal((await poll).text, '1')
+    assert.equal(isOver, false)
+    await closing
+    assertProblem(await call('GET', '/j/foo'), 503, 'gateway is closing')
+  },
+)
 
 test('lifecycle - all routes are below a base path', async () => {
   const server = await serve(createGateway({ basePath: '/api/jobs' }))

@@ -72,7 +72,8 @@ function hoisted(code: string): { imports: string; body: string } {
 function programOf(shared: string, code: string): string {
   const { imports, body } = hoisted(`${shared}\n;{\n${code}\n}`)
   return `${imports}\n${body}\nexport {}\n`.replace(/'soloflight(\/[\w/]+)?'/g, (_, path = '') => {
-    const folder = /^\/(locker|memoize|queue|services|bus|gateway|kernel)$/.test(path) || path === ''
+    const folder =
+      /^\/(locker|memoize|queue|services|bus|gateway|kernel|gateway\/ws)$/.test(path) || path === ''
     return `'../../src${path}${folder ? '/index' : ''}.ts'`
   })
 }

@@ -327,12 +327,16 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     ],
   },
   './gateway': {
-    values: ['GATEWAY_DEFAULTS', 'createGateway'],
-    types: ['AccessToken', 'Gateway', 'GatewayOptions', 'Scope'],
+    values: ['GATEWAY_DEFAULTS', 'PUSH_WORKER_DEFAULTS', 'createGateway'],
+    types: ['AccessToken', 'Gateway', 'GatewayOptions', 'PushWorkerOptions', 'Scope'],
   },
   './gateway/node': {
     values: ['toNodeListener'],
     types: ['NodeListener'],
+  },
+  './gateway/ws': {
+    values: ['toUpgradeListener'],
+    types: ['UpgradeListener'],
   },
   './worker': {
     values: ['HTTP_WORKER_DEFAULTS', 'HttpWorker', 'JsonText'],

@@ -305,3 +305,40 @@ onBothStores('attempts - with unknownCommands refuse, a job needs a worker that 
   await assert.rejects(queue.submit('work', 3), { code: 'E_UNKNOWN_COMMAND' })
   assert.equal(await queue.submit('work', 2), 'done', 'what is kept needs no worker')
 })
+
+onBothStores('attempts - a handler may delay the next attempt, and rule it out', async (w) => {
+  const worker = w.open({ backoff: 50 })
+  const at: number[] = []
+  const delays: Record<number, number[]> = { 1: [300, 1], 2: [0, Number.POSITIVE_INFINITY], 3: [] }
+  worker.process('fail', (kind, job) => {
+    at.push(performance.now())
+    const delay = delays[kind as number]?.[job.attempt - 1]
+    if (kind === 3) job.retryAfter(Number.POSITIVE_INFINITY)
+    job.retryAfter(delay ?? 0)
+    throw new Error(`attempt ${job.attempt}`)
+  })
+  const failsAfter = async (attempts: number, kind: number) => {
+    at.length = 0
+    await assert.rejects(worker.submit('fail', kind, { attempts: 3 }), { message: `attempt ${attempts}` })
+    return at.slice(1).map((time, index) => time - (at[index] ?? 0))
+  }
+  const [first = 0, second = 0] = await failsAfter(3, 1)
+  assert.ok(first >= 299, `at least what it asks for: ${first} ms`)
+  assert.ok(second >= 49, `the backoff is longer: ${second} ms`)
+  await failsAfter(2, 2)
+  assert.equal(at.length, 2, 'no attempt follows')
+  // The last call counts.
+  await failsAfter(3, 3)
+})
+
+onBothStores('attempts - retryAfter takes a number from 0, and has no effect on a success', async (w) => {
+  const worker = w.open()
+  worker.process('work', (payload, job) => {
+    for (const odd of [-1, Number.NaN, '5', undefined])
+      assert.throws(() => job.retryAfter(odd as number), TypeError)
+    job.retryAfter(Number.POSITIVE_INFINITY)
+    return [payload, job.payloadText]
+  })
+  assert.deepEqual(await worker.submit('work', { b: 1, a: [2] }), [{ b: 1, a: [2] }, '{"a":[2],"b":1}'])
+  assert.deepEqual(await worker.submit('work'), [undefined, ''])
+})

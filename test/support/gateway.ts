@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { createGateway, type Gateway, type GatewayOptions } from '../../src/gateway/index.ts'
 import { toNodeListener } from '../../src/gateway/node.ts'
+import { toUpgradeListener } from '../../src/gateway/ws/index.ts'
 import { MemoryQueueStore, MemoryStore, RedisQueue } from '../../src/index.ts'
 import { type Setup, setup } from './setup.ts'
 
@@ -105,6 +106,7 @@ function initOf(method: string, { body, headers, lease, token, signal }: CallOpt
 /** A gateway on a server at a port of its own. */
 export async function serve(gateway: Gateway): Promise<GatewayServer> {
   const server = createServer(toNodeListener(gateway))
+  server.on('upgrade', toUpgradeListener(gateway))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   const url = `http://127.0.0.1:${port}`

@@ -58,7 +58,8 @@ export async function call(
 function refusalOf(status: number, text: string): Refusal {
   try {
     const { error, detail } = JSON.parse(text) as { error?: unknown; detail?: unknown }
-    if (typeof error === 'string') return new Refusal(status, error, typeof detail === 'string' ? detail : undefined)
+    if (typeof error === 'string')
+      return new Refusal(status, error, typeof detail === 'string' ? detail : undefined)
   } catch {
     // A proxy before the gateway answers with a page of its own.
   }
@@ -69,6 +70,7 @@ function refusalOf(status: number, text: string): Refusal {
 export function reasonOf(error: unknown): string {
   if (error instanceof Refusal) return error.message
   if (error instanceof TypeError) return 'the gateway cannot be reached'
-  if (error instanceof DOMException && error.name === 'TimeoutError') return 'the gateway did not answer in time'
+  if (error instanceof DOMException && error.name === 'TimeoutError')
+    return 'the gateway did not answer in time'
   return error instanceof Error ? error.message : String(error)
 }

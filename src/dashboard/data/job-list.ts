@@ -1,6 +1,6 @@
 import type { Filter } from '../router.ts'
-import { type JobRow, listJobs } from './jobs.ts'
 import { reasonOf } from './http.ts'
+import { type JobRow, listJobs } from './jobs.ts'
 import { noticeRefusal } from './session.ts'
 import { Signal } from './signal.ts'
 
@@ -62,7 +62,8 @@ export class JobList {
     const isSearch = this.#filter.text !== ''
     let { jobs, scanned, cursor } = from
     const enough = Math.min(MOST, jobs.length + wanted)
-    if (isSearch || jobs.length === 0) this.state.value = { ...(jobs.length > 0 ? from : this.state.value), status: 'reading' }
+    if (isSearch || jobs.length === 0)
+      this.state.value = { ...(jobs.length > 0 ? from : this.state.value), status: 'reading' }
     try {
       do {
         const limit = Math.min(PAGE, enough - jobs.length)

@@ -83,7 +83,9 @@ export interface Matching {
 
 /** How many jobs match. */
 export async function countAll(queue: string, action: Action, filter: Filter): Promise<Matching> {
-  return JSON.parse(await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), dry: 1 } })) as Matching
+  return JSON.parse(
+    await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), dry: 1 } }),
+  ) as Matching
 }
 
 export interface Done {
@@ -93,7 +95,9 @@ export interface Done {
 
 /** Acts on all jobs that match. Refused if they are not as many as `expect`. */
 export async function actOnAll(queue: string, action: Action, filter: Filter, expect: number): Promise<Done> {
-  return JSON.parse(await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), expect } })) as Done
+  return JSON.parse(
+    await call('POST', ['jobs', queue, action], { params: { ...paramsOf(filter), expect } }),
+  ) as Done
 }
 
 /** @throws Refusal 404 if there is no such job */

@@ -17,7 +17,11 @@ export const ACTIONS: Readonly<Record<State, readonly Action[]>> = {
   completed: ['retry', 'remove'],
 }
 
-export const ACTION_NAMES: Readonly<Record<Action, string>> = { retry: 'Retry', remove: 'Remove', cancel: 'Cancel' }
+export const ACTION_NAMES: Readonly<Record<Action, string>> = {
+  retry: 'Retry',
+  remove: 'Remove',
+  cancel: 'Cancel',
+}
 const PAST: Readonly<Record<Action, string>> = { retry: 'retried', remove: 'removed', cancel: 'cancelled' }
 
 interface AllActionsProps {

@@ -10,10 +10,10 @@ import { count, counted, duration, timeAt } from '../view/format.ts'
 import { JsonBlock } from '../view/json-block.tsx'
 import { say } from '../view/notice.tsx'
 import { Progress } from '../view/progress.tsx'
+import { Why } from '../view/why.tsx'
 import { ACTION_NAMES, ACTIONS } from './all-actions.tsx'
 import { STATE_NAMES } from './jobs.tsx'
 import { Facts } from './queues.tsx'
-import { Why } from '../view/why.tsx'
 
 interface JobState {
   readonly job: WholeJob | undefined
@@ -22,7 +22,11 @@ interface JobState {
 }
 
 export function JobPage({ overview, queue, id }: { overview: Overview; queue: string; id: string }) {
-  const [{ job, log, failure }, setState] = useState<JobState>({ job: undefined, log: [], failure: undefined })
+  const [{ job, log, failure }, setState] = useState<JobState>({
+    job: undefined,
+    log: [],
+    failure: undefined,
+  })
   const [reads, setReads] = useState(0)
   const isOver = job !== undefined && hasFinished(job)
   // A job that has finished changes only when somebody retries it.
@@ -36,7 +40,9 @@ export function JobPage({ overview, queue, id }: { overview: Overview; queue: st
         if (reading.signal.aborted) return
         noticeRefusal(error)
         const isGone = error instanceof Refusal && error.status === 404
-        const failure = isGone ? 'There is no such job, or not any more.' : `It cannot be read: ${reasonOf(error)}.`
+        const failure = isGone
+          ? 'There is no such job, or not any more.'
+          : `It cannot be read: ${reasonOf(error)}.`
         setState((before) => ({ ...before, ...(isGone && { job: undefined }), failure }))
       })
     return () => reading.abort()
@@ -44,17 +50,26 @@ export function JobPage({ overview, queue, id }: { overview: Overview; queue: st
   return (
     <>
       <p class="path">
-        <a href="#/">Queues</a> / <a href={hrefOf({ page: 'queue', queue, filter: NO_FILTER })}><bdi>{queue}</bdi></a>
+        <a href="#/">Queues</a> /{' '}
+        <a href={hrefOf({ page: 'queue', queue, filter: NO_FILTER })}>
+          <bdi>{queue}</bdi>
+        </a>
       </p>
       <div class="title">
         <h1>
           Job <span class="id">{id}</span>
         </h1>
-        {job && <span class={`badge ${job.state}`}>{job.state === 'removed' ? 'removed' : STATE_NAMES[job.state]}</span>}
+        {job && (
+          <span class={`badge ${job.state}`}>
+            {job.state === 'removed' ? 'removed' : STATE_NAMES[job.state]}
+          </span>
+        )}
         {job && may('admin') && <Actions queue={queue} job={job} onDone={() => setReads((n) => n + 1)} />}
       </div>
       {failure && <p class="failure">{failure}</p>}
-      {!may('admin') && <p class="hint">Your token lacks the scope admin: the job cannot be cancelled, retried or removed.</p>}
+      {!may('admin') && (
+        <p class="hint">Your token lacks the scope admin: the job cannot be cancelled, retried or removed.</p>
+      )}
       {job && <JobView job={job} log={log} />}
     </>
   )
@@ -105,7 +120,11 @@ function JobView({ job, log }: JobViewProps) {
       <JsonBlock title="Payload" text={job.job} />
       <section class="card">
         <h2>Log</h2>
-        {log.length === 0 ? <p class="empty">Its workers have logged nothing.</p> : <pre tabIndex={0}>{log.join('\n')}</pre>}
+        {log.length === 0 ? (
+          <p class="empty">Its workers have logged nothing.</p>
+        ) : (
+          <pre tabIndex={0}>{log.join('\n')}</pre>
+        )}
         {log.length > 0 && <p class="hint">{counted(log.length, 'line')}</p>}
       </section>
     </>

@@ -34,7 +34,8 @@ export function Jobs({ queue, filter, store }: { queue: QueueView; filter: Filte
   const changes = JSON.stringify([totals, waiting, running, delayed, failed, store.since])
   // biome-ignore lint/correctness/useExhaustiveDependencies: it runs when the counts have changed
   useEffect(() => {
-    if (store.reachable && !isPaged && text === '' && list.state.value.status !== 'reading') void list.refresh()
+    if (store.reachable && !isPaged && text === '' && list.state.value.status !== 'reading')
+      void list.refresh()
   }, [changes])
   const goOn = () => {
     setPaged(true)
@@ -64,13 +65,17 @@ export function Jobs({ queue, filter, store }: { queue: QueueView; filter: Filte
         keyOf={({ id }) => id}
         empty={shown.status === 'reading' ? 'Reading…' : emptyText(filter)}
       />
-      {typeof shown.status === 'object' && <p class="failure">The list cannot be read: {shown.status.failed}.</p>}
+      {typeof shown.status === 'object' && (
+        <p class="failure">The list cannot be read: {shown.status.failed}.</p>
+      )}
       {shown.cursor !== undefined && (
         <p class="more">
           <button type="button" disabled={shown.status === 'reading' || list.isFull} onClick={goOn}>
             {text === '' ? 'Show more' : 'Search on'}
           </button>
-          {list.isFull && <span class="hint">The list has {shown.jobs.length} jobs: a filter finds others.</span>}
+          {list.isFull && (
+            <span class="hint">The list has {shown.jobs.length} jobs: a filter finds others.</span>
+          )}
         </p>
       )}
     </section>
@@ -81,7 +86,6 @@ function CountOf({ queue, state }: { queue: QueueView; state: State }) {
   if (state === 'completed') return null
   return <span class="count">{count(queue[state === 'active' ? 'running' : state])}</span>
 }
-
 
 function emptyText({ state, command, text }: Filter): string {
   if (text !== '') return 'No job was found.'
@@ -94,14 +98,25 @@ function FilterForm({ queue, filter }: { queue: QueueView; filter: Filter }) {
     event.preventDefault()
     const form = new FormData(event.currentTarget as HTMLFormElement)
     const text = String(form.get('text') ?? '')
-    go({ page: 'queue', queue: name, filter: { ...filter, text, command: String(form.get('command') ?? '') } })
+    go({
+      page: 'queue',
+      queue: name,
+      filter: { ...filter, text, command: String(form.get('command') ?? '') },
+    })
   }
-  const names = new Set([...commands.map(({ command }) => command), ...(filter.command ? [filter.command] : [])])
+  const names = new Set([
+    ...commands.map(({ command }) => command),
+    ...(filter.command ? [filter.command] : []),
+  ])
   return (
     <form class="filter" onSubmit={submit}>
       <label>
         <span class="unseen">Command</span>
-        <select name="command" value={filter.command} onChange={({ currentTarget }) => currentTarget.form?.requestSubmit()}>
+        <select
+          name="command"
+          value={filter.command}
+          onChange={({ currentTarget }) => currentTarget.form?.requestSubmit()}
+        >
           <option value="">All commands</option>
           {[...names].map((command) => (
             <option key={command} value={command}>
@@ -112,11 +127,20 @@ function FilterForm({ queue, filter }: { queue: QueueView; filter: Filter }) {
       </label>
       <label class="grows">
         <span class="unseen">Text in the payload</span>
-        <input name="text" type="search" defaultValue={filter.text} placeholder="Text in the payload" autocomplete="off" spellcheck={false} />
+        <input
+          name="text"
+          type="search"
+          defaultValue={filter.text}
+          placeholder="Text in the payload"
+          autocomplete="off"
+          spellcheck={false}
+        />
       </label>
       <button type="submit">Search</button>
       {(filter.text || filter.command) && (
-        <a href={hrefOf({ page: 'queue', queue: name, filter: { ...filter, text: '', command: '' } })}>Show all</a>
+        <a href={hrefOf({ page: 'queue', queue: name, filter: { ...filter, text: '', command: '' } })}>
+          Show all
+        </a>
       )}
     </form>
   )
@@ -155,7 +179,10 @@ function columnsOf(queue: string, state: State): readonly Column<JobRow>[] {
     { head: 'Command', cell: ({ command }) => <bdi>{command}</bdi>, size: 'command-column' },
     { head: 'Payload', cell: (row) => <Payload row={row} /> },
     state === 'failed'
-      ? { head: 'Failure', cell: ({ failure }) => <span class="preview">{failure?.message ?? failure?.name ?? ''}</span> }
+      ? {
+          head: 'Failure',
+          cell: ({ failure }) => <span class="preview">{failure?.message ?? failure?.name ?? ''}</span>,
+        }
       : state === 'delayed'
         ? { head: 'Due', cell: ({ due }) => (due === undefined ? '–' : timeAt(1000 * due)) }
         : { head: 'Waiters', cell: ({ waiters }) => count(waiters), numeric: true },

@@ -3,8 +3,8 @@ import type { KeyView, Overview, ProcessView } from '../../gateway/overview/over
 import { Bar } from '../view/bar.tsx'
 import { counted, duration } from '../view/format.ts'
 import { Progress } from '../view/progress.tsx'
-import { Incomplete } from './queues.tsx'
 import { Why } from '../view/why.tsx'
+import { Incomplete } from './queues.tsx'
 
 /** Keys that are shown at once. */
 const MOST = 100

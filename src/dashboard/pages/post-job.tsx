@@ -34,7 +34,12 @@ function PostDialog({ queue, onClose }: { queue: string | undefined; onClose: ()
     go({ page: 'job', queue: name, id })
   }
   return (
-    <FormDialog title={queue === undefined ? 'Post a job' : `Post a job to ${queue}`} action="Post" run={run} onClose={onClose}>
+    <FormDialog
+      title={queue === undefined ? 'Post a job' : `Post a job to ${queue}`}
+      action="Post"
+      run={run}
+      onClose={onClose}
+    >
       {queue === undefined && (
         <label>
           Queue

@@ -9,10 +9,10 @@ import { Chart, Legend, type Line } from '../view/chart.tsx'
 import { count, duration, rate } from '../view/format.ts'
 import { say } from '../view/notice.tsx'
 import { type Column, Table } from '../view/table.tsx'
+import { Why } from '../view/why.tsx'
 import { Jobs } from './jobs.tsx'
 import { PostButton } from './post-job.tsx'
 import { Facts, RATE_LINES } from './queues.tsx'
-import { Why } from '../view/why.tsx'
 
 const COUNT_LINES: readonly Line[] = [
   { label: 'waiting', color: '--accent', isFilled: true },
@@ -26,7 +26,15 @@ const UNKNOWN: Omit<QueueView, 'name'> = {
   totals: { submitted: 0, completed: 0, failed: 0 },
 }
 
-export function QueuePage({ overview, queue: name, filter }: { overview: Overview; queue: string; filter: Filter }) {
+export function QueuePage({
+  overview,
+  queue: name,
+  filter,
+}: {
+  overview: Overview
+  queue: string
+  filter: Filter
+}) {
   const known = overview.queues.find((each) => each.name === name)
   const queue = known ?? { name, ...UNKNOWN }
   const { completed, submitted, failed } = ratesOf(name)
@@ -45,8 +53,12 @@ export function QueuePage({ overview, queue: name, filter }: { overview: Overvie
           {may('admin') && <PauseButton queue={queue} />}
         </span>
       </div>
-      <Why text={known ? (queue.why ?? 'No job waits.') : 'This queue is not among those that were used last.'} />
-      {!may('admin') && <p class="hint">Your token lacks the scope admin: nothing can be paused, retried or removed.</p>}
+      <Why
+        text={known ? (queue.why ?? 'No job waits.') : 'This queue is not among those that were used last.'}
+      />
+      {!may('admin') && (
+        <p class="hint">Your token lacks the scope admin: nothing can be paused, retried or removed.</p>
+      )}
       <Facts
         facts={[
           ['Waiting', count(queue.waiting)],

@@ -48,9 +48,7 @@ export function QueuesPage({ overview }: { overview: Overview }) {
         />
       </section>
       {queueCount > queues.length && (
-        <p class="hint">
-          {counted(queueCount, 'queue')} in all; those that were used last are shown.
-        </p>
+        <p class="hint">{counted(queueCount, 'queue')} in all; those that were used last are shown.</p>
       )}
       {!overview.complete && <Incomplete />}
     </>
@@ -129,7 +127,11 @@ function QueueRate({ name, isCharted }: { name: string; isCharted: boolean }) {
 }
 
 /** Figures side by side. */
-export function Facts({ facts }: { facts: readonly (readonly [name: string, value: string, isBad?: boolean])[] }) {
+export function Facts({
+  facts,
+}: {
+  facts: readonly (readonly [name: string, value: string, isBad?: boolean])[]
+}) {
   return (
     <dl class="facts">
       {facts.map(([name, value, isBad]) => (

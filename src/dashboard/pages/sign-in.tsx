@@ -28,7 +28,9 @@ export function SignIn() {
         Token
         <input name="token" type="password" autocomplete="current-password" required spellcheck={false} />
       </label>
-      <p class="hint">One of the tokens that the gateway was started with. Its scopes decide what you may do here.</p>
+      <p class="hint">
+        One of the tokens that the gateway was started with. Its scopes decide what you may do here.
+      </p>
       <p class="failure" role="alert">
         {failure}
       </p>

@@ -39,7 +39,8 @@ export function WorkersPage({ overview }: { overview: Overview }) {
 }
 
 function byPlace(one: WorkerView, other: WorkerView): number {
-  const text = ({ host, pid, id, queue, command }: WorkerView) => `${host}\n${pid ?? 0}\n${id}\n${queue}\n${command}`
+  const text = ({ host, pid, id, queue, command }: WorkerView) =>
+    `${host}\n${pid ?? 0}\n${id}\n${queue}\n${command}`
   return text(one) < text(other) ? -1 : 1
 }
 

@@ -1,8 +1,8 @@
 import { useState } from 'preact/hooks'
+import { reasonOf } from '../data/http.ts'
 import { findJob } from '../data/jobs.ts'
 import { overview } from '../data/live.ts'
 import { noticeRefusal } from '../data/session.ts'
-import { reasonOf } from '../data/http.ts'
 import { go } from '../navigation.ts'
 import type { Route } from '../router.ts'
 import { say } from '../view/notice.tsx'
@@ -34,7 +34,14 @@ export function FindJob({ route }: { route: Route }) {
   }
   return (
     <form class="find" role="search" onSubmit={submit}>
-      <input name="id" type="search" aria-label="Find a job by its id" placeholder="Find a job by its id" autocomplete="off" spellcheck={false} />
+      <input
+        name="id"
+        type="search"
+        aria-label="Find a job by its id"
+        placeholder="Find a job by its id"
+        autocomplete="off"
+        spellcheck={false}
+      />
     </form>
   )
 }

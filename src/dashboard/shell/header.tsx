@@ -7,7 +7,11 @@ import type { Route } from '../router.ts'
 import { say } from '../view/notice.tsx'
 import { FindJob } from './find-job.tsx'
 
-const PAGES: readonly { readonly href: string; readonly name: string; readonly pages: readonly Route['page'][] }[] = [
+const PAGES: readonly {
+  readonly href: string
+  readonly name: string
+  readonly pages: readonly Route['page'][]
+}[] = [
   { href: '#/', name: 'Queues', pages: ['queues', 'queue', 'job'] },
   { href: '#/keys', name: 'Keys', pages: ['keys'] },
   { href: '#/workers', name: 'Workers', pages: ['workers'] },

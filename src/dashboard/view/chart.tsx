@@ -70,9 +70,17 @@ function optionsOf(lines: readonly Line[], width: number, height: number, isSmal
     padding: isSmall ? [2, 0, 2, 0] : [8, 18, 0, 0],
     cursor: { show: false },
     legend: { show: false },
-    axes: isSmall ? [{ show: false }, { show: false }] : [{ ...axis, splits: marksOf, values: agesOf, size: 24 }, { ...axis, size: 44 }],
+    axes: isSmall
+      ? [{ show: false }, { show: false }]
+      : [
+          { ...axis, splits: marksOf, values: agesOf, size: 24 },
+          { ...axis, size: 44 },
+        ],
     scales: {
-      x: { time: false, range: (_plot, low, high) => [Math.max(Math.min(low, high - SHORTEST), high - LONGEST), high] },
+      x: {
+        time: false,
+        range: (_plot, low, high) => [Math.max(Math.min(low, high - SHORTEST), high - LONGEST), high],
+      },
       y: { range: (_plot, _low, high) => [0, Math.max(1, (high ?? 0) * 1.1)] },
     },
     series: [

@@ -42,7 +42,9 @@ export function timeOfDay(at: number): string {
 /** A time, with its day unless that is today. `at`: ms since 1970. */
 export function timeAt(at: number): string {
   const day = new Date(at).toDateString()
-  return day === new Date().toDateString() ? timeOfDay(at) : `${new Date(at).toISOString().slice(0, 10)} ${timeOfDay(at)}`
+  return day === new Date().toDateString()
+    ? timeOfDay(at)
+    : `${new Date(at).toISOString().slice(0, 10)} ${timeOfDay(at)}`
 }
 
 /** A text that is cut where it would be too long to be shown. */

@@ -15,7 +15,12 @@ export function JsonBlock({ title, text }: { title: string; text: string }) {
       <div class="title">
         <h2>{title}</h2>
         <span class="quiet">{count(text.length)} characters</span>
-        <button type="button" class="plain" aria-pressed={!isIndented} onClick={() => setIndented(!isIndented)}>
+        <button
+          type="button"
+          class="plain"
+          aria-pressed={!isIndented}
+          onClick={() => setIndented(!isIndented)}
+        >
           As posted
         </button>
       </div>

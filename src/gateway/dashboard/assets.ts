@@ -1,5 +1,5 @@
-import { brotliDecompress, constants, gzip } from 'node:zlib'
 import { promisify } from 'node:util'
+import { brotliDecompress, constants, gzip } from 'node:zlib'
 
 /** A file of the dashboard, as the build has made it. */
 export interface BuiltAsset {

@@ -60,7 +60,11 @@ async function getAsset(c: RouteContext): Promise<Response> {
   return answer(c, asset, ASSET_HEADERS)
 }
 
-function answer(c: RouteContext, { type, bytes }: Asset, headers: Readonly<Record<string, string>>): Response {
+function answer(
+  c: RouteContext,
+  { type, bytes }: Asset,
+  headers: Readonly<Record<string, string>>,
+): Response {
   const encoding = encodingFor(c.req.header('accept-encoding'))
   return new Response(new Uint8Array(bytes[encoding]), {
     status: 200,

@@ -149,7 +149,7 @@ export class EventStream implements PipeListener {
   #fail(error: unknown): void {
     const problem = problemOf(error)
     if (!problem) reportHookError('gateway', error)
-    this.send({ event: 'error', data: (problem ?? internalProblem()).toText() })
+    this.send({ event: 'error', data: JSON.stringify(problem ?? internalProblem()) })
   }
 
   /** Called at each interval of heartbeats: sends one, or cuts a client that takes nothing. `now`: by the clock. */

@@ -19,13 +19,20 @@ export function leaseHeader(token: string, lease: number): string {
 }
 
 /** The job that a request names by its header X-Lease, and its lease in ms; undefined without the header. @throws Problem 400 */
-export function leasedJob(
-  { req }: RouteContext,
-  queue: RedisQueue,
-): { job: TakenJob; lease: number } | undefined {
+export function leasedJob({ req }: RouteContext, queue: RedisQueue): LeasedJob | undefined {
   const header = req.header('x-lease')
-  if (header === undefined) return undefined
-  const [, token = '', duration = ''] = /^([\w-]+)\.(\d{1,10})$/.exec(header) ?? []
+  return header === undefined ? undefined : jobOf(header, queue)
+}
+
+/** A job, and its lease in ms. */
+export interface LeasedJob {
+  readonly job: TakenJob
+  readonly lease: number
+}
+
+/** The job of a lease. @throws Problem 400 */
+export function jobOf(text: string, queue: RedisQueue): LeasedJob {
+  const [, token = '', duration = ''] = /^([\w-]+)\.(\d{1,10})$/.exec(text) ?? []
   const lease = Number(duration)
   if (lease < MIN_LEASE || lease > MAX_LEASE) throw invalidLease()
   try {
@@ -36,7 +43,7 @@ export function leasedJob(
 }
 
 function invalidLease(): Problem {
-  return new Problem(400, 'invalid lease', { detail: 'X-Lease is no lease of a job of this queue' })
+  return new Problem(400, 'invalid lease', { detail: 'It is no lease of a job of this queue' })
 }
 
 /** The lease of a job is over: it was given to another, or has ended. */

@@ -10,6 +10,7 @@ import { LOCK_ROUTES } from './lock-routes.ts'
 import { QUEUE_ROUTES } from './queue-routes.ts'
 import type { Route } from './route.ts'
 import { SERVICE_ROUTES } from './service-routes.ts'
+import { SOCKET_ROUTES } from './socket-routes.ts'
 import { SUBMIT_ROUTES } from './submit-routes.ts'
 import { TAKE_ROUTES } from './take-routes.ts'
 
@@ -25,6 +26,7 @@ const DESCRIBED: readonly Route[] = [
   ...OVERVIEW_ROUTES,
   ...SERVICE_ROUTES,
   ...BUS_ROUTES,
+  ...SOCKET_ROUTES,
   ...HEALTH_ROUTES,
 ]
 

@@ -4,7 +4,7 @@ import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import type { AsyncContext } from '../../kernel/time.ts'
 import { OUTCOME_RETENTION, type ResolvedQueueOptions } from '../options.ts'
-import type { AttemptOutcome, AttemptRef } from '../store/store.ts'
+import { type AttemptOutcome, type AttemptRef, MAX_DELAY } from '../store/store.ts'
 import { isDedupeId, type JobOptions } from '../submitting/submission.ts'
 import { backoffDelay } from './backoff.ts'
 
@@ -16,6 +16,8 @@ export interface ResultSource {
   readonly id: string
   /** Number of the attempt, from 1. */
   readonly number: number
+  /** The next attempt starts after so long at least, ms. Infinity: there is none. Absent: 0. */
+  readonly minRetryDelay?: number
   /** Options of the submission. Those of the worker's queue apply where they are undefined. */
   readonly jobOptions: JobOptions
   readonly options: ResolvedQueueOptions
@@ -49,11 +51,14 @@ export function outcomeOf(
 
 /** The attempt failed: the job is retried, or fails. */
 export function failureResult(source: ResultSource, error: unknown): AttemptResult {
-  const { number, jobOptions, options } = source
+  const { number, minRetryDelay = 0, jobOptions, options } = source
   const { attempts = options.attempts, errorTtl = options.errorTtl } = jobOptions
+  const isFinal = minRetryDelay === Number.POSITIVE_INFINITY
   // A value that cannot be encoded cannot be encoded by the next attempt either.
-  if (number < attempts && !(error instanceof CodecError))
-    return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay: retryDelay(source, error), error }
+  if (number < attempts && !isFinal && !(error instanceof CodecError)) {
+    const delay = Math.max(retryDelay(source, error), Math.min(Math.ceil(minRetryDelay), MAX_DELAY))
+    return { kind: 'retry', bytes: NO_BYTES, ttl: 0, delay, error }
+  }
   const bytes = encodeFailure(failureOf(source, error))
   return { kind: 'error', bytes, ttl: Math.round(errorTtl), delay: 0, error }
 }

@@ -1,5 +1,6 @@
 import { AbortedError, LeaseLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
+import { checkTimeout } from '../../kernel/options.ts'
 import { type AsyncContext, lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/time.ts'
 import type { QueueContext, ResolvedQueueOptions } from '../options.ts'
 import type { AttemptRef, Delivery, WorkerRef } from '../store/store.ts'
@@ -76,6 +77,8 @@ export class Attempt implements ResultSource {
   #renewals = 0
   /** Written by `reportOverdue`: whether the store accepted that report. */
   overdueReport: Promise<boolean> | undefined
+  /** Written by the handler, through `retryAfter`. */
+  minRetryDelay = 0
   /** Undefined until the handler shows progress or logs a line. */
   #output: JobOutput | undefined
 
@@ -308,6 +311,7 @@ export class Attempt implements ResultSource {
       queue: this.#deps.queue,
       command: this.command,
       payload,
+      payloadText: this.#payload ?? '',
       attempt: this.number,
       stalls,
       fence,
@@ -320,6 +324,10 @@ export class Attempt implements ResultSource {
       },
       log: (line) => {
         if (!this.ended) this.#requireOutput().log(line)
+      },
+      retryAfter: (ms) => {
+        checkTimeout('ms', ms)
+        this.minRetryDelay = ms
       },
     }
   }

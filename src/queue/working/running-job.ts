@@ -10,6 +10,8 @@ export interface RunningJob<Payload = unknown> {
   readonly queue: string
   readonly command: string
   readonly payload: Payload
+  /** The payload as stored: JSON, or '' for undefined. */
+  readonly payloadText: string
   /** Number of this attempt: 1, plus the number of failed attempts. */
   readonly attempt: number
   /** Number of attempts whose worker was lost. They do not count as failed. */
@@ -34,6 +36,12 @@ export interface RunningJob<Payload = unknown> {
   progress(value: unknown): void
   /** Appends a line to the log of the job, best effort. `queue.logs(id)` reads it. */
   log(line: string): void
+  /**
+   * If this attempt fails, the next one starts after `ms` at least, even if `backoff` is shorter. Infinity: there is no next one,
+   * and the job has failed. The last call counts.
+   * @throws TypeError unless `ms` is a number from 0.
+   */
+  retryAfter(ms: number): void
 }
 
 /** Processes the jobs of a command. Its result, or the error that it throws, goes to every submitter. */

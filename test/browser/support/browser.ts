@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { createRequire } from 'node:module'
 import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import type { AxeResults } from 'axe-core'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import { findChromium } from '../../support/chromium.ts'
@@ -60,7 +60,8 @@ export class Chromium implements AsyncDisposable {
     const errors: string[] = []
     page.on('pageerror', (error) => errors.push(`error: ${error.message}`))
     page.on('console', (message) => {
-      if (message.type() === 'error' || message.type() === 'warning') errors.push(`console: ${message.text()}`)
+      if (message.type() === 'error' || message.type() === 'warning')
+        errors.push(`console: ${message.text()}`)
     })
     page.on('dialog', (dialog) => {
       errors.push(`dialog: ${dialog.message()}`)
@@ -91,7 +92,9 @@ async function assertAccessible(page: Page, what: string): Promise<void> {
     await page.emulateMedia({ colorScheme })
     if (!(await page.evaluate<boolean>('"axe" in globalThis'))) await page.evaluate(AXE)
     const { violations } = await page.evaluate<AxeResults>('axe.run()')
-    const found = violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`))
+    const found = violations.flatMap(({ id, nodes }) =>
+      nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`),
+    )
     assert.deepEqual(found, [], `${what}, ${colorScheme}`)
   }
 }

@@ -1,0 +1,95 @@
+import { z } from 'zod'
+import { checkScope } from '../access.ts'
+import { parseDuration } from '../duration.ts'
+import { memberTexts } from '../http/json.ts'
+import { isName, MAX_NAME } from '../http/names.ts'
+import type { Scope } from '../options.ts'
+import { Problem } from '../problem.ts'
+import type { Dispatch, MessageId, MessageResult, Session } from './session.ts'
+
+/** One message of a client. */
+export interface Received<Values> {
+  readonly id: MessageId
+  readonly values: Values
+  /** The texts of its members, byte for byte. */
+  readonly texts: ReadonlyMap<string, string>
+}
+
+/**
+ * A row of the table of messages: what a message needs and is given. Dispatch, access and checks follow from it, as they do from
+ * the table of routes.
+ */
+export interface MessageType {
+  readonly type: string
+  /** 'public': before the token is known. Several: one of them. */
+  readonly scope: Scope | readonly Scope[] | 'public'
+  /** One sentence. */
+  readonly summary: string
+  /** The schema of its members beside `id` and `type`. */
+  readonly schema: z.ZodType
+  /** Resolves with the JSON of the reply; undefined: null. */
+  readonly handle: (session: Session, message: Received<never>) => MessageResult | Promise<MessageResult>
+}
+
+interface MessageDeclaration<Shape extends z.ZodRawShape> extends Omit<MessageType, 'schema' | 'handle'> {
+  readonly members?: Shape
+  readonly handle: (
+    session: Session,
+    message: Received<z.output<z.ZodObject<Shape>>>,
+  ) => MessageResult | Promise<MessageResult>
+}
+
+/** Declares a message. Its handler is given the members that it names, and no message with others. */
+export function message<const Shape extends z.ZodRawShape>({
+  members,
+  handle,
+  ...rest
+}: MessageDeclaration<Shape>): MessageType {
+  const schema = z.strictObject({ ...members, id: z.unknown(), type: z.unknown() })
+  return { ...rest, schema, handle: handle as MessageType['handle'] }
+}
+
+/** Dispatches messages by their table. */
+export function dispatcher(types: readonly MessageType[]): Dispatch {
+  const rows = new Map(types.map((row) => [row.type, row]))
+  return async (session, { id, type, value, text }) => {
+    const row = rows.get(type)
+    if (row?.scope !== 'public') checkOneOf(session.scopes, [row?.scope ?? []].flat())
+    if (!row) throw new Problem(404, 'unknown message type')
+    const parsed = row.schema.safeParse(value)
+    if (!parsed.success) {
+      const [issue] = parsed.error.issues
+      const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
+      throw new Problem(400, 'invalid message', { detail: `${issue?.message}${at}`.slice(0, 300) })
+    }
+    const texts = memberTexts(text) ?? new Map<string, string>()
+    return row.handle(session, { id, values: parsed.data as never, texts })
+  }
+}
+
+/** @throws Problem 403 unless one of the scopes that would do is there. */
+function checkOneOf(scopes: readonly Scope[], needed: readonly Scope[]): void {
+  const [first] = needed
+  if (first !== undefined && !needed.some((scope) => scopes.includes(scope))) checkScope(scopes, first)
+}
+
+/** A name of a queue, command, topic, service or event. */
+export const name: z.ZodType<string> = z
+  .string()
+  .refine(isName, `Expected 1 to ${MAX_NAME} characters without control characters`)
+
+/** A duration, in ms: seconds, or a text with a unit. */
+export function duration(min: number, max: number): z.ZodType<number> {
+  return z.union([z.number(), z.string()]).transform((value, context) => {
+    const ms = parseDuration(String(value), { min, max })
+    if (ms !== undefined) return ms
+    context.addIssue({
+      code: 'custom',
+      message: `Expected seconds, or a text with ms, s, m, h or d, from ${min} ms to ${max} ms`,
+    })
+    return z.NEVER
+  })
+}
+
+/** Any JSON: it was parsed already. */
+export const json: z.ZodType<unknown> = z.unknown()

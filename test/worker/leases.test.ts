@@ -1,0 +1,121 @@
+// A job is held under a lease: it is renewed; if that fails, or the job is cancelled, the work is told, and its result discarded.
+
+import assert from 'node:assert/strict'
+import { HttpWorker, type JobContext } from '../../src/worker/index.ts'
+import { type GatewayServer, onBothWorlds } from '../support/gateway.ts'
+import { HttpRelay } from '../support/http-relay.ts'
+import { until } from '../support/wait.ts'
+
+/** Short enough that a test can wait for its end. */
+const LEASE = 1_000
+
+/** A work that goes on until it is told to end, or its signal aborts. */
+class Held {
+  readonly contexts: JobContext[] = []
+  #end: () => void = () => {}
+  readonly ended: Promise<void> = new Promise((resolve) => {
+    this.#end = resolve
+  })
+
+  readonly work = async (_: unknown, context: JobContext): Promise<string> => {
+    this.contexts.push(context)
+    const aborted = new Promise((resolve) => context.signal.addEventListener('abort', resolve))
+    await Promise.race([this.ended, aborted])
+    return context.signal.aborted ? 'late' : 'held'
+  }
+
+  end(): void {
+    this.#end()
+  }
+
+  get codes(): unknown[] {
+    return this.contexts.map(({ signal }) => (signal.reason as { code?: unknown } | undefined)?.code)
+  }
+}
+
+async function post({ call }: GatewayServer, query = ''): Promise<string> {
+  const { json } = await call('POST', `/q/jobs?${query}`, { body: '{}' })
+  return (json as { id: string }).id
+}
+
+onBothWorlds('http worker leases - renewed for as long as the work goes on', async (world) => {
+  const gateway = await world.open()
+  await using relay = await HttpRelay.start(gateway.url)
+  const held = new Held()
+  await using worker = new HttpWorker({ url: relay.url, queues: 'jobs', lease: LEASE, work: held.work })
+  await worker.start()
+  const id = await post(gateway)
+  // Each comes a third of a lease after the one before.
+  await until(() => relay.count('PATCH') >= 7, { what: 'renewals over two leases', timeout: 20_000 })
+  held.end()
+  const { state, stalls, result } = (await gateway.call('GET', `/j/jobs/${id}?wait=20`)).json as Record<
+    string,
+    unknown
+  >
+  assert.deepEqual([state, stalls, result], ['completed', 0, 'held'])
+  assert.equal(held.contexts.length, 1)
+})
+
+onBothWorlds('http worker leases - lost, the work is told, and another worker has the job', async (world) => {
+  const gateway = await world.open()
+  await using relay = await HttpRelay.start(gateway.url)
+  const [cut, other] = [new Held(), new Held()]
+  await using first = new HttpWorker({ url: relay.url, queues: 'jobs', lease: LEASE, work: cut.work })
+  await first.start()
+  const id = await post(gateway)
+  await until(() => cut.contexts.length === 1, { what: 'the first work' })
+  relay.fate = () => 'hang'
+  await using second = new HttpWorker({ url: gateway.url, queues: 'jobs', lease: LEASE, work: other.work })
+  await second.start()
+  await until(() => other.contexts.length === 1, { what: 'the other work', timeout: 20_000 })
+  // It was told before the other one began: its own clock ends the lease.
+  assert.deepEqual(cut.codes, ['E_LEASE_LOST'])
+  assert.equal(other.contexts[0]?.id, id)
+  relay.fate = () => 'pass'
+  other.end()
+  const { result, stalls } = (await gateway.call('GET', `/j/jobs/${id}?wait=20`)).json as Record<
+    string,
+    unknown
+  >
+  assert.deepEqual([result, stalls], ['held', 1])
+  assert.equal(first.stats().lost, 1)
+  assert.equal(relay.count('PUT'), 0, 'a result of a lost job was told')
+})
+
+onBothWorlds('http worker leases - a cancelled job aborts its work', async (world) => {
+  const gateway = await world.open()
+  const held = new Held()
+  await using worker = new HttpWorker({ url: gateway.url, queues: 'jobs', lease: LEASE, work: held.work })
+  await worker.start()
+  const id = await post(gateway)
+  await until(() => held.contexts.length === 1, { what: 'the work' })
+  assert.equal((await gateway.call('POST', `/j/jobs/${id}/cancel`)).status, 200)
+  await until(() => held.contexts[0]?.signal.aborted, { what: 'the signal' })
+  assert.deepEqual(held.codes, ['E_ABORTED'])
+  await until(() => worker.stats().lost === 1, { what: 'the count' })
+  // The worker goes on.
+  held.end()
+  assert.equal((await gateway.call('POST', '/q/jobs?wait=20', { body: '1' })).text, '"held"')
+})
+
+onBothWorlds('http worker leases - a job that ends while its lease is over is not told', async (world) => {
+  const gateway = await world.open()
+  await using relay = await HttpRelay.start(gateway.url)
+  const held = new Held()
+  await using worker = new HttpWorker({ url: relay.url, queues: 'jobs', lease: LEASE, work: held.work })
+  await worker.start()
+  const id = await post(gateway)
+  await until(() => held.contexts.length === 1, { what: 'the work' })
+  // The renewal is answered by another server's refusal, which may pass, until the lease is over.
+  relay.fate = ({ method }) => (method === 'PATCH' ? { status: 403 } : 'pass')
+  await until(() => held.contexts[0]?.signal.aborted, { what: 'the loss', timeout: 20_000 })
+  assert.deepEqual(held.codes, ['E_LEASE_LOST'])
+  relay.fate = () => 'pass'
+  held.end()
+  // It takes the job again when the gateway has ended the lease.
+  const { result, stalls } = (await gateway.call('GET', `/j/jobs/${id}?wait=20`)).json as Record<
+    string,
+    unknown
+  >
+  assert.deepEqual([result, stalls, held.contexts.length], ['held', 1, 2])
+})
