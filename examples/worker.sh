@@ -1,19 +1,25 @@
 #!/bin/sh
-# A worker in curl: takes numbers from a queue under a lease, and finishes each with its square.
+# A worker in curl: takes numbers from a queue under a lease, and finishes each with its square. SIGTERM ends it after its job.
 #
 #   TOKEN=secret examples/worker.sh http://127.0.0.1:5000/q/squares
 
-headers=$(mktemp)
-trap 'rm -f "$headers"' EXIT
+# The token and the lease are secrets: arguments could be seen by everybody on the machine.
+request() {
+  printf 'header = "Authorization: Bearer %s"\nheader = "X-Lease: %s"\n' "$TOKEN" "$lease" |
+    curl -K - -sS --fail --max-time 60 "$@"
+}
 
-request() { curl -sS --fail -H "Authorization: Bearer $TOKEN" "$@"; }
-
-while :; do
-  # Until there is a job, at most 20 s. Then it is ours for 30 s.
-  job=$(request -D "$headers" "$1?lease=30&wait=20") || { sleep 1; continue; }
-  lease=$(awk 'tolower($1) == "x-lease:" { print $2 }' "$headers" | tr -d '\r')
+trap stop=1 TERM INT
+while [ -z "$stop" ]; do
+  lease=
+  # Until there is a job, at most 10 s. Then it is ours for 30 s.
+  answer=$(request -i "$1?lease=30&wait=10")
+  lease=$(printf '%s\n' "$answer" | tr -d '\r' | awk '$0 == "" { exit } tolower($1) == "x-lease:" { print $2 }')
+  [ -n "$lease" ] || { sleep 1; continue; }
+  job=$(printf '%s\n' "$answer" | tr -d '\r' | sed '1,/^$/d')
+  # An end that is told again, because its answer was lost, counts once.
   case $job in
-    '' | *[!0-9]*) request -X PUT -H "X-Lease: $lease" -d '"not a whole number"' "$1?failed" ;;
-    *) request -X PUT -H "X-Lease: $lease" -d "$((job * job))" "$1" ;;
+    '' | *[!0-9]*) request --retry 5 -X PUT -d '"not a whole number"' "$1?failed" ;;
+    *) request --retry 5 -X PUT -d "$((job * job))" "$1" ;;
   esac
 done

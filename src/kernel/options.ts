@@ -172,7 +172,9 @@ export function checkOptions<Options extends object>(
 }
 
 export function defaultsOf<Options, Defaults>(table: OptionTable<Options, Defaults>): Defaults {
-  const rows = Object.entries<readonly [Check, unknown?]>(table).filter(([, row]) => row.length === 2)
+  const hasDefault = ([, row]: [string, readonly [Check, unknown?]]) =>
+    row.length === 2 && row[1] !== REQUIRED
+  const rows = Object.entries<readonly [Check, unknown?]>(table).filter(hasDefault)
   return Object.fromEntries(rows.map(([name, [, value]]) => [name, value])) as Defaults
 }
 

@@ -14,6 +14,8 @@ export interface GatewayRequest {
   /** How long the gateway may wait before it answers, ms. @default 0 */
   readonly wait?: number | undefined
   readonly signal?: AbortSignal | undefined
+  /** Its answer, or the want of one, says nothing about whether the gateway serves. */
+  readonly isAside?: boolean | undefined
 }
 
 export interface GatewaysOptions {
@@ -75,11 +77,11 @@ export class Gateways {
       answer = await this.#send(gateway.url, request)
     } catch (error) {
       if (request.signal?.aborted) throw new AbortedError('The request was aborted', { cause: error })
-      throw this.#failed(gateway, startedAt, 0, reasonOf(error))
+      throw this.#failed(gateway, request, startedAt, reasonOf(error))
     }
     if (answer.status >= 500 || answer.status === 429)
-      throw this.#failed(gateway, startedAt, retryAfterOf(answer), describeAnswer(answer))
-    this.#answered(gateway)
+      throw this.#failed(gateway, request, startedAt, describeAnswer(answer), retryAfterOf(answer))
+    if (!request.isAside) this.#answered(gateway)
     return answer
   }
 
@@ -120,10 +122,16 @@ export class Gateways {
     }
   }
 
-  #failed(gateway: Gateway, startedAt: number, retryAfter: number, reason: string): UnavailableError {
+  #failed(
+    gateway: Gateway,
+    { isAside = false }: GatewayRequest,
+    startedAt: number,
+    reason: string,
+    retryAfter = 0,
+  ): UnavailableError {
     const { url } = gateway
     // Requests that were under way together count as one failure.
-    if (startedAt >= gateway.failedAt) {
+    if (startedAt >= gateway.failedAt && !isAside) {
       const now = this.#clock.now()
       gateway.failures++
       gateway.failedAt = now

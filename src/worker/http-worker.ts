@@ -284,7 +284,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   /** Tells a gateway that the worker is there, or no more: for its list of workers. Gateways need not have one. */
   async #register(method: 'POST' | 'DELETE'): Promise<void> {
     const tell = async (queue: string) => {
-      const { status } = await this.#gateways.request({ method, path: queuePath(queue, 'w') })
+      const { status } = await this.#gateways.request({ method, path: queuePath(queue, 'w'), isAside: true })
       if (status === 201) this.#isRegistered = true
     }
     await Promise.allSettled(this.#options.queueNames.map(tell))

@@ -400,7 +400,7 @@ function stateOfRecord(job: JobRecord, named: Names): object {
     logged: `${job.logged.fence} ${job.logged.lines}`,
     failures: job.failures,
     stalls: job.stalls,
-    returnedFence: job.returnedFence,
+    returned: job.returned && `${job.returned.kind === 'retry' ? 'r' : 'h'}${job.returned.fence}`,
     externallyEndedFence: job.externallyEndedFence ?? 0,
     settledGeneration: job.settledGeneration,
     outcome: outcome && {
@@ -476,7 +476,7 @@ function stateOfHash(fields: Map<string, Buffer>, expiresAt: number, named: Name
     logged: text('j') ?? '0 0',
     failures: number('a'),
     stalls: number('z'),
-    returnedFence: number('R'),
+    returned: text('R'),
     externallyEndedFence: number('F'),
     settledGeneration: number('Y'),
     outcome: kind && {
@@ -1075,14 +1075,15 @@ class Worlds {
   }
 
   async #read({ from, limit }: Of<'read'>): Promise<void> {
-    for (const state of ['waiting', 'delayed', 'active', 'completed', 'failed'] as const)
-      await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
-    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
-    await this.#both(0, (store) => store.counts(WITHIN))
+    // First: the others forget what has expired.
     await this.#both(0, async (store) => {
       const load = await store.load(WITHIN)
       return { ...load, paused: [...load.paused].sort() }
     })
+    for (const state of ['waiting', 'delayed', 'active', 'completed', 'failed'] as const)
+      await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
+    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
+    await this.#both(0, (store) => store.counts(WITHIN))
     await this.#both(0, (store) => store.findDue(WITHIN))
     await this.#both(0, (store) => store.totals(WITHIN))
     await this.#both(0, (store) => store.commands(WITHIN))
@@ -1436,8 +1437,8 @@ const RARE_CASES: [Op[]][] = [
   ],
   // An attempt ends twice in one batch.
   [[setCapacity(0, 1), submit(0, 0), finishBatch([finish('value'), finish('value')])]],
-  // A job is terminated just before its worker ends it.
-  [[setCapacity(0, 1), submit(0, 0), terminate(0, 'error'), finish('error')]],
+  // A job is terminated just before its worker ends it, with the very same failure.
+  [[setCapacity(0, 1), submit(0, 0), terminate(0, 'error'), finish('error', { bytes: Uint8Array.of() })]],
   // A repeated retry when the job has finished again.
   [[submit(0, 0), terminate(0, 'error'), retry(0), terminate(0, 'error'), repeat(1)]],
   // An exclusive submission follows the attempt that runs: it is delayed, or has a priority of its own.
@@ -1497,7 +1498,22 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ['elseif owner ~= worker or lastFence ~= fence then', 'elseif owner ~= worker then'],
   ],
   'a repeated outcome that is refused': [
-    ['if outcomeFence == fence and outcomeKind == kind then return 1 end', ''],
+    ["return redis.call('HGET', key, kind) == bytes and 2 or 0", 'return 0'],
+  ],
+  'a repeated outcome that counts as accepted': [
+    [
+      "return redis.call('HGET', key, kind) == bytes and 2 or 0",
+      "return redis.call('HGET', key, kind) == bytes and 1 or 0",
+    ],
+  ],
+  'another result than before that counts as a repetition': [
+    ["return redis.call('HGET', key, kind) == bytes and 2 or 0", 'return 2'],
+  ],
+  'a retry that is told again as a requeue': [
+    [
+      'return returned == kind .. fence and 2 or 0',
+      'return returned and string.sub(returned, 2) == fence and 2 or 0',
+    ],
   ],
   'an outcome that is repeated in one call and releases two slots': [
     ['elseif endedAs[key] then', 'elseif false then'],
@@ -1579,6 +1595,10 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a retry that does not clear the failures': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],
   ],
+  'a load that counts delayed jobs as active': [['if not times[n] then count', 'if true then count']],
+  'a load that takes a marker for its first job': [
+    ['if id == PRIORITY_MARKER then id =', 'if false then id ='],
+  ],
   'a retry of a removed job': [["or kind == 'x' then return 0", 'then return 0']],
   'a requeue that counts as a failure': [
     ["if kind == 'r' then\n    redis.pcall('HINCRBY'", "if true then\n    redis.pcall('HINCRBY'"],
@@ -1604,7 +1624,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ["redis.call('HDEL', command.workersKey, job.worker)\n  publish", 'publish'],
   ],
   'a termination that its worker takes for its own outcome': [
-    ['if externallyEndedFence == fence then return 0 end', ''],
+    ['if externallyEndedFence == fence or outcomeFence', 'if outcomeFence'],
   ],
   'a repeated retry that runs again': [
     ['if generation and num(generation) > num(ARGV[argBase + 1])', 'if false'],

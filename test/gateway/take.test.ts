@@ -270,3 +270,21 @@ onBothWorlds('take - an answer that waits for another one on its connection ends
   const again = await call('GET', '/q/foo')
   assert.deepEqual([again.text, again.headers.get('x-job-attempt')], ['1', '1'])
 })
+
+onBothWorlds('take - an end that is told again is answered alike; another end is refused', async (w) => {
+  const [first, second] = [await w.open(), await w.open()]
+  await first.call('POST', '/q/foo?attempts=2', { body: '1' })
+  const taken = await first.call('GET', '/q/foo?lease=20')
+  assert.deepEqual([taken.headers.get('x-job-attempt'), taken.headers.get('x-job-attempts')], ['1', '2'])
+  for (const { call } of [first, second, first])
+    assert.equal((await call('PUT', '/q/foo?failed', { ...leaseOf(taken), body: '"no"' })).status, 204)
+  assertProblem(await first.call('PUT', '/q/foo?again', leaseOf(taken)), 409, 'lease lost')
+  assertProblem(await first.call('PUT', '/q/foo', { ...leaseOf(taken), body: '1' }), 409, 'lease lost')
+  const again = await second.call('GET', '/q/foo?lease=20')
+  assert.equal(again.headers.get('x-job-attempt'), '2')
+  for (const { call } of [first, second])
+    assert.equal((await call('PUT', '/q/foo', { ...leaseOf(again), body: '{"n": 1.0}' })).status, 204)
+  assertProblem(await first.call('PUT', '/q/foo', { ...leaseOf(again), body: '{"n": 2}' }), 409, 'lease lost')
+  const { job_failed: failed } = (await first.call('GET', '/j/foo')).json as Record<string, unknown>
+  assert.equal(failed, 0)
+})

@@ -36,3 +36,18 @@ test('bundle - minified with its dependencies, errors keep their names, and a re
   for (const [name, found] of names) assert.equal(found, name)
   assert.deepEqual([remote, late, lost], ['RemoteError', 'TimeoutError', 0])
 })
+
+test('bundle - a worker over HTTP needs neither Redis nor Hono', async () => {
+  const { metafile } = await build({
+    entryPoints: [fileURLToPath(new URL('../../src/worker/index.ts', import.meta.url))],
+    write: false,
+    metafile: true,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+  })
+  const packages = Object.keys(metafile.inputs).flatMap(
+    (path) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? [],
+  )
+  assert.deepEqual([...new Set(packages)], ['p-defer'])
+})

@@ -536,3 +536,44 @@ test('take - goes on when the subscription was lost', async () => {
   await other.enqueue('work', 1)
   assert.equal((await taken(taking)).payload, 1)
 })
+
+onBothStores(
+  'take - an end that is told again is accepted, counts once, and is no other end',
+  async (world) => {
+    const [queue, there] = [world.open(), world.open()]
+    const events: string[] = []
+    for (const opened of [queue, there])
+      for (const event of ['completed', 'retrying', 'failed'] as const)
+        opened.on(event, () => events.push(event))
+    const enqueued = await queue.enqueue('work', 1, { attempts: 3 })
+    const returned = await taken(queue.take('work'))
+    assert.equal(await returned.release(), true)
+    assert.equal(await there.taken(returned.token).release(), true)
+    // A failure after it was given back would be another end.
+    assert.equal(await there.taken(returned.token).fail(new Error('no')), false)
+    const failed = await taken(queue.take('work'))
+    assert.deepEqual([failed.attempt, failed.attempts], [1, 3])
+    for (const held of [failed, there.taken(failed.token)])
+      assert.equal(await held.fail(new Error('no')), true)
+    assert.equal(await failed.release(), false)
+    const done = await taken(queue.take('work'))
+    assert.equal(done.attempt, 2)
+    for (const held of [done, there.taken(done.token)]) assert.equal(await held.complete({ n: 1 }), true)
+    assert.equal(await there.taken(done.token).complete({ n: 2 }), false)
+    assert.equal(await done.fail(new Error('no')), false)
+    // Those of the attempts before are told the same as ever.
+    assert.equal(await there.taken(failed.token).fail(new Error('no')), true)
+    assert.deepEqual(await enqueued.result(), { n: 1 })
+    assert.equal(there.taken(done.token).attempts, undefined)
+    const counters = [queue.stats(), there.stats()].map(({ completed, retried, failed: dead }) => [
+      completed,
+      retried,
+      dead,
+    ])
+    assert.deepEqual(counters, [
+      [1, 1, 0],
+      [0, 0, 0],
+    ])
+    assert.deepEqual(events, ['retrying', 'completed'])
+  },
+)

@@ -41,8 +41,15 @@ for (const [what, query, work] of [
       const gateway = await w.open()
       const queue = w.queue('jobs')
       const events: string[] = []
-      for (const event of ['completed', 'failed', 'retrying'] as const)
-        await queue.watch(({ event: name }) => name === event && events.push(event))
+      await queue.watch(({ event, command }) => {
+        if (command !== 'job') events[0] = 'heard'
+        else if (['completed', 'failed', 'retrying'].includes(event)) events.push(event)
+      })
+      const probe = async () => {
+        await gateway.call('POST', '/q/jobs?command=probe', { body: '1' })
+        return events.includes('heard')
+      }
+      await until(probe, { what: 'the gateway to know the watcher', timeout: 20_000 })
       await using relay = await HttpRelay.start(gateway.url)
       relay.fate = firstOnes(isPut, 'lose', 'drop', { status: 503, headers: { 'retry-after': '0' } })
       await using worker = new HttpWorker<unknown, string>({ url: relay.url, queues: 'jobs', work })
@@ -51,9 +58,9 @@ for (const [what, query, work] of [
       const { state, retries } = await outcome(gateway, id)
       const ends = query === '' ? ['completed'] : ['retrying', 'failed']
       assert.deepEqual([state, retries], query === '' ? ['completed', 0] : ['failed', 1])
-      await until(() => events.length >= ends.length, { what: 'the events' })
+      await until(() => events.length > ends.length, { what: 'the events' })
       await worker.stop()
-      assert.deepEqual(events, ends)
+      assert.deepEqual(events, ['heard', ...ends])
       const { completed, failed, dead, lost } = worker.stats()
       assert.deepEqual([completed, failed, dead, lost], query === '' ? [1, 0, 0, 0] : [0, 2, 1, 0])
       const { failed: counted } = await queue.totals()

@@ -17,6 +17,7 @@ import type {
   DueJob,
   DueJobs,
   DueResult,
+  FinishReply,
   JobSnapshot,
   JobState,
   NoticeListener,
@@ -195,7 +196,7 @@ export class InMemoryQueueClient implements QueueStore {
     )
   }
 
-  async finish(outcome: AttemptOutcome): Promise<boolean> {
+  async finish(outcome: AttemptOutcome): Promise<FinishReply> {
     const attemptOutcome = { ...outcome, ...this.#modelAttempt(outcome), bytes: ownedBytes(outcome.bytes) }
     return this.#broker.apply((model, context) => model.finish(attemptOutcome, context))
   }
@@ -242,7 +243,7 @@ export class InMemoryQueueClient implements QueueStore {
   }
 
   async load(): Promise<QueueLoad> {
-    return this.#broker.model.load(this.#broker.now)
+    return this.#broker.apply((model, { now, micros }) => model.load(now, micros))
   }
 
   async resetTotals(): Promise<void> {

@@ -1,5 +1,8 @@
+import type { Counts, JobState } from './counts.ts'
 import type { QueueLoad } from './load.ts'
 import type { QueueTotals } from './totals.ts'
+
+export type { Counts, JobState } from './counts.ts'
 
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
@@ -153,6 +156,12 @@ export interface AttemptRef {
 /** What became of a lease. 'lost': it was not held any more. 'cancelled': the job has ended under this fence. */
 export type Renewal = 'held' | 'lost' | 'cancelled'
 
+/**
+ * What became of a report of how an attempt ended. 'accepted': that is how it ended. 'repeated': it was accepted before, with the
+ * same result or failure. 'lost': the attempt was not held any more, or has ended in another way.
+ */
+export type FinishReply = 'accepted' | 'repeated' | 'lost'
+
 /** Finished jobs that are kept for being listed. */
 export interface Retention {
   /** At most so many of the queue; 0 keeps none. */
@@ -207,8 +216,6 @@ export interface StallPolicy {
   retain: Retention
 }
 
-export type JobState = 'waiting' | 'delayed' | 'active' | 'completed' | 'failed'
-
 /** A job as it is now. */
 export interface JobSnapshot {
   id: string
@@ -224,11 +231,9 @@ export interface JobSnapshot {
   outcome: JobOutcome | undefined
   /** How many are parked on the record. */
   waiters: number
-  /** When the delay of a delayed job ends, ms since the epoch by the server's clock. */
-  dueAt: number | undefined
+  /** What is left of the delay of a delayed job, ms. */
+  dueIn: number | undefined
 }
-
-export type Counts = Record<JobState, number>
 
 /** Ends a job that its worker has not ended. */
 export interface Termination {
@@ -265,8 +270,8 @@ export interface QueueStore {
    * not exist: from then on the attempt is known by that name alone. Idempotent.
    */
   renew(attempt: AttemptRef, lease: number, within: number, holder?: WorkerRef): Promise<Renewal>
-  /** Ends an attempt. False: it was lost. Idempotent. */
-  finish(outcome: AttemptOutcome, within: number): Promise<boolean>
+  /** Ends an attempt. Idempotent. */
+  finish(outcome: AttemptOutcome, within: number): Promise<FinishReply>
   /** The payload of an attempt; undefined when the attempt was lost. */
   readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>

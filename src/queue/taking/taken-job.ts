@@ -99,7 +99,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
 
   /**
    * Ends the job with a result, for all of its submitters. Resolves with false if it is not held any more, and with true again
-   * if the call is repeated.
+   * if the call is repeated with the same result.
    * @throws CodecError if the result cannot be encoded: the job is still held then.
    */
   async complete(result: Result | JsonText): Promise<boolean> {
@@ -109,7 +109,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
 
   /**
    * Ends the attempt with a failure. The job is retried by its `attempts` and `backoff`, or has failed; with `retry: false` it
-   * has failed. Resolves with false if it is not held any more.
+   * has failed. Resolves with false if it is not held any more, and with true again if the call is repeated.
    */
   async fail(error: unknown, { retry = true }: { retry?: boolean } = {}): Promise<boolean> {
     const source = await this.#source()
@@ -121,7 +121,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   /** Gives the job back at once, for another taker or worker. The attempt does not count. False if it is not held any more. */
   async release(): Promise<boolean> {
     const { store, within, options } = this.#deps.open()
-    return store.finish(outcomeOf(this.#ref, REQUEUE, options, false), within)
+    return (await store.finish(outcomeOf(this.#ref, REQUEUE, options, false), within)) !== 'lost'
   }
 
   /**
@@ -154,8 +154,9 @@ export class TakenJob<Payload = unknown, Result = unknown> {
 
   async #end(source: ResultSource & ReportedAttempt, result: AttemptResult): Promise<boolean> {
     const { store, within, options, clock } = this.#deps.open()
-    const accepted = await store.finish(outcomeOf(this.#ref, result, options, false), within)
-    if (!accepted) return false
+    const reply = await store.finish(outcomeOf(this.#ref, result, options, false), within)
+    // A repetition is told once more that it was accepted. Its event was emitted the first time.
+    if (reply !== 'accepted') return reply === 'repeated'
     // A fence tells when it was made, unless the server's clock was set back since.
     this.#deps.events.ended(source, result, Math.max(0, (wallMicros(clock.now()) - this.fence) / 1000))
     if (result.kind === 'retry') this.#deps.dueIn(result.delay)

@@ -300,7 +300,8 @@ export class Attempt implements ResultSource {
     const logWritten = this.#output?.logWritten
     if (logWritten) await logWritten
     const { store, options, within } = this.#deps
-    return store.finish(outcomeOf(this.#ref, result, options, releasesSlot), within)
+    // Sent once more, without an answer to the first: it is accepted as well.
+    return (await store.finish(outcomeOf(this.#ref, result, options, releasesSlot), within)) !== 'lost'
   }
 
   #runningJob(payload: unknown): RunningJob {

@@ -183,7 +183,7 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#timed(`renew ${short(attempt.id)}`, run, within)
   }
 
-  finish(ending: AttemptOutcome, within: number): Promise<boolean> {
+  finish(ending: AttemptOutcome, within: number): ReturnType<QueueStore['finish']> {
     return this.#timed(
       `finish ${short(ending.id)} ${ending.kind}`,
       () => this.#port.finish(ending, within),

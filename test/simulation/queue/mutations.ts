@@ -23,9 +23,9 @@ function unfenced(port: QueuePort, server: QueueServer): QueuePort {
   return {
     ...port,
     finish: async (ending, within) => {
-      const accepted = await port.finish(ending, within)
+      const reply = await port.finish(ending, within)
       const job = jobOf(server, ending.id)
-      if (accepted || !job || job.finished || job.worker === '') return accepted
+      if (reply !== 'lost' || !job || job.finished || job.worker === '') return reply
       job.fence = ending.fence
       job.state = { kind: 'active', worker: port.inbox + ending.worker.nonce }
       return port.finish(ending, within)
@@ -61,9 +61,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
         ...port,
         finish: async (ending, within) => {
           const name = `${ending.id} ${ending.fence}`
-          if (accepted.has(name)) return false
+          if (accepted.has(name)) return 'lost'
           const reply = await port.finish(ending, within)
-          if (reply) accepted.add(name)
+          if (reply !== 'lost') accepted.add(name)
           return reply
         },
       }
@@ -259,11 +259,11 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     server: (port, server) => ({
       ...port,
       finish: async (ending, within) => {
-        const accepted = await port.finish(ending, within)
+        const reply = await port.finish(ending, within)
         const job = jobOf(server, ending.id)
-        if (accepted && job?.outcome && ending.kind === 'value')
+        if (reply !== 'lost' && job?.outcome && ending.kind === 'value')
           job.outcome = { ...job.outcome, bytes: Buffer.from('{"v":[]}') }
-        return accepted
+        return reply
       },
     }),
   },

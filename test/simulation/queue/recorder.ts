@@ -114,9 +114,9 @@ export class QueueRecorder implements QueueWatcher {
       },
       finish: async (ending, within) => {
         const current = this.#isCurrent(ending, process)
-        const accepted = await port.finish(ending, within)
-        this.#finished(ending, accepted, current)
-        return accepted
+        const reply = await port.finish(ending, within)
+        this.#finished(ending, reply !== 'lost', current)
+        return reply
       },
       renew: async (attempt, lease, within, holder) => {
         const current = this.#isCurrent(attempt, process)
@@ -184,8 +184,7 @@ export class QueueRecorder implements QueueWatcher {
 
   /** Q3: a replaced attempt cannot end its job. S6: an accepted outcome is accepted again when it is resent. */
   #finished({ id, fence, kind }: AttemptOutcome, accepted: boolean, current: boolean): void {
-    // A requeue and a retry are the same to a resent command.
-    const name = `${id} ${fence} ${kind === 'requeue' ? 'retry' : kind}`
+    const name = `${id} ${fence} ${kind}`
     const before = this.#accepted.get(name)
     this.#history.say(() => `    ${short(id)} ${fence} ${kind} is ${accepted ? 'accepted' : 'refused'}`)
     if (!accepted) {

@@ -98,8 +98,8 @@ export class JobRecord {
   stalls = 0
   /** The last attempt that has logged, and how many lines it has logged. */
   logged = { fence: 0, lines: 0 }
-  /** The last attempt that ended as 'retry' or 'requeue'. */
-  returnedFence = 0
+  /** The last attempt that was given back, and how. */
+  returned: { readonly fence: number; readonly kind: 'retry' | 'requeue' } | undefined
   /** The last attempt that was not ended by its worker. */
   externallyEndedFence: number | undefined
 
@@ -183,10 +183,13 @@ export class JobRecord {
     return this.generation >= generation || (this.next?.generation ?? 0) >= generation
   }
 
-  /** Whether an attempt has been ended in this way already, by its worker. */
-  endedAs(kind: AttemptOutcome['kind'], fence: number): boolean {
-    if (kind === 'retry' || kind === 'requeue') return this.returnedFence === fence
-    return this.externallyEndedFence !== fence && this.outcome?.kind === kind && this.outcome.fence === fence
+  /** Whether an attempt has been ended in this way already, by its worker, with this result or failure. */
+  endedAs({ kind, fence, bytes }: Pick<AttemptOutcome, 'kind' | 'fence' | 'bytes'>): boolean {
+    if (kind === 'retry' || kind === 'requeue')
+      return this.returned?.fence === fence && this.returned.kind === kind
+    const { outcome } = this
+    if (this.externallyEndedFence === fence || outcome?.kind !== kind || outcome.fence !== fence) return false
+    return outcome.bytes.equals(bytes)
   }
 
   /**
@@ -203,10 +206,10 @@ export class JobRecord {
   }
 
   /** The worker gives the attempt back: it failed, or was not finished. */
-  releaseAttempt(failed: boolean): void {
-    this.returnedFence = this.fence
+  releaseAttempt(kind: 'retry' | 'requeue'): void {
+    this.returned = { fence: this.fence, kind }
     this.progress = undefined
-    if (failed) this.failures++
+    if (kind === 'retry') this.failures++
   }
 
   /** The waiters of the present generation: the creator first, then in the order of arrival. */
@@ -249,7 +252,7 @@ export class JobRecord {
     this.progress = undefined
     this.failures = 0
     this.stalls = 0
-    this.returnedFence = 0
+    this.returned = undefined
     if (this.outcome) this.outcome.freshUntil = 0
   }
 

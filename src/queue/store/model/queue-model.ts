@@ -6,6 +6,7 @@ import {
   type DueJob,
   type DueJobs,
   type DueResult,
+  type FinishReply,
   type JobSnapshot,
   type JobState,
   type OutcomeQuery,
@@ -288,22 +289,22 @@ export class QueueModel {
   }
 
   /** Ends an attempt: its job finishes, or gets another attempt. Idempotent. */
-  finish(outcome: ModelAttemptOutcome, context: TransitionContext): boolean {
+  finish(outcome: ModelAttemptOutcome, context: TransitionContext): FinishReply {
     const { worker, id, fence, kind, delay, releasesSlot } = outcome
     const job = this.state.job(id, context.now)
-    if (job?.endedAs(kind, fence)) return true
-    if (!job?.isHeldBy(worker, fence)) return false
+    if (job?.endedAs(outcome)) return 'repeated'
+    if (!job?.isHeldBy(worker, fence)) return 'lost'
     if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
-      job.releaseAttempt(kind === 'retry')
+      job.releaseAttempt(kind)
       if (delay > 0) this.state.delay(job, context.now + delay)
       else if (kind === 'retry') this.state.pushReady(job, false, context.now)
       else this.state.requeueFirst(job, context.now)
     }
     if (releasesSlot) this.state.command(job.command).freeSlots.push(worker)
     this.#assignReady(job.command, context)
-    return true
+    return 'accepted'
   }
 
   publishProgress({ worker, id, fence }: ModelAttempt, bytes: Buffer, context: TransitionContext): void {
@@ -389,7 +390,8 @@ export class QueueModel {
     return {
       ...{ id, command, state, payload, options, generation },
       ...{ failures, stalls, fence, progress, outcome, waiters },
-      dueAt: state === 'delayed' && job.state.kind === 'delayed' ? job.state.until : undefined,
+      dueIn:
+        state === 'delayed' && job.state.kind === 'delayed' ? Math.max(0, job.state.until - now) : undefined,
     }
   }
 
@@ -418,7 +420,8 @@ export class QueueModel {
     }
   }
 
-  load(now: number): QueueLoad {
+  /** `micros`: now, as the numbers of generations are counted: µs since the epoch. */
+  load(now: number, micros: number): QueueLoad {
     const { state } = this
     const counts = this.counts(now)
     const known = state.commands(now)
@@ -443,7 +446,10 @@ export class QueueModel {
         delayed: countOf('delayed', name),
         active: countOf('active', name),
         failed: countOf('failed', name),
-        first: job && { id: job.id, age: Math.max(0, now - Math.floor(job.generation / 1000)) },
+        first: job && {
+          id: job.id,
+          age: Math.max(0, Math.floor(micros / 1000) - Math.floor(job.generation / 1000)),
+        },
       }
     })
     const [nextId] = state.delayed.ids()

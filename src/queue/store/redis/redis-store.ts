@@ -6,6 +6,7 @@ import type {
   Assignment,
   AttemptOutcome,
   AttemptRef,
+  FinishReply,
   NoticeListener,
   OutcomeQuery,
   OutcomeReply,
@@ -52,6 +53,7 @@ const LOG_TTL = 24 * 60 * 60_000
 
 /** By the script's reply. */
 const RENEWALS = ['lost', 'held', 'cancelled'] as const
+const FINISH_REPLIES: readonly FinishReply[] = ['lost', 'accepted', 'repeated']
 
 /** Parses the messages to a waiter. */
 class InboxListener implements Listener {
@@ -192,7 +194,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     )
   }
 
-  finish(outcome: AttemptOutcome, within: number): Promise<boolean> {
+  finish(outcome: AttemptOutcome, within: number): Promise<FinishReply> {
     const { worker, id, fence, bytes } = outcome
     const terms = encodeOutcome(outcome)
     return new Promise((resolve, reject) =>
@@ -204,7 +206,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
           (values, at) => {
             const code = toCode(values[at])
             if (code === undefined) reject(refusedError(values[at]))
-            else resolve(code === 1)
+            else resolve(FINISH_REPLIES[code] ?? 'lost')
           },
           reject,
         ),

@@ -7,7 +7,7 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  * ARGV    1 message limit; then for each job:
  *         1 `<command> <kind> <ttl> <outcomeRetention> <delay> <retainCount> <retainAge> <releasesSlot>`
  *         2 fence  3 worker  4 bytes; kind: v value, e error, r retry, h requeue
- * returns for each job 1, 0 when the attempt was lost, or why it failed; then, once, the server's time in ms, or 0
+ * returns for each job 1, 2 when that was reported before, 0 when the attempt was lost, or why it failed; then, once, the server's time in ms, or 0
  */
 export const FINISH: string = /* lua */ `
 local messageLimit, jobArgs = num(ARGV[argBase + 1]), argBase + 1
@@ -20,22 +20,20 @@ local optionsOf = memoized(function(text)
     messageLimit = messageLimit }
 end)
 
--- The reply for an attempt that is not held: 1 when it has been ended in this way already, by its worker.
-local function replyToRepetition(key, kind, fence)
-  local outcomeFence, outcomeKind, returnedFence, externallyEndedFence =
-    unpack(redis.call('HMGET', key, 's', 'k', 'R', 'F'))
+-- The reply for an attempt that is not held: 2 when it has been ended in this way already, by its worker.
+local function replyToRepetition(key, kind, fence, bytes)
+  local outcomeFence, outcomeKind, returned, externallyEndedFence = unpack(redis.call('HMGET', key, 's', 'k', 'R', 'F'))
   -- It was returned, whatever has ended the job since.
-  if kind == 'r' or kind == 'h' then return returnedFence == fence and 1 or 0 end
-  if externallyEndedFence == fence then return 0 end
-  if outcomeFence == fence and outcomeKind == kind then return 1 end
-  return 0
+  if kind == 'r' or kind == 'h' then return returned == kind .. fence and 2 or 0 end
+  if externallyEndedFence == fence or outcomeFence ~= fence or outcomeKind ~= kind then return 0 end
+  return redis.call('HGET', key, kind) == bytes and 2 or 0
 end
 
 -- Ends an attempt as retry or requeue: the job gets another attempt.
 local function returnAttempt(job, command, kind, delay)
   local key, id = job.key, idOf(job.key)
   redis.call('HDEL', key, 'o', 'l', 'g')
-  redis.call('HSET', key, 'R', job.fence)
+  redis.call('HSET', key, 'R', kind .. job.fence)
   if kind == 'r' then
     redis.pcall('HINCRBY', key, 'a', 1)
     if not job.isAccepted then tally('R') end
@@ -59,13 +57,13 @@ for n = 1, #KEYS - keyBase do
   if found.err then
     replies[n] = found.err
   elseif owner ~= worker or lastFence ~= fence then
-    replies[n] = replyToRepetition(key, options.kind, fence)
+    replies[n] = replyToRepetition(key, options.kind, fence, ARGV[a + 4])
   elseif endedAs[key] then
     -- A repetition in the same call.
-    replies[n] = endedAs[key] == options.kind and 1 or 0
+    replies[n] = endedAs[key] == options.kind .. ARGV[a + 4] and 2 or 0
   else
     replies[n] = 1
-    endedAs[key] = options.kind
+    endedAs[key] = options.kind .. ARGV[a + 4]
     members[#members + 1] = dueMember(idOf(key), options.command)
     accepted[#accepted + 1] = { key = key, options = options, worker = worker, bytes = ARGV[a + 4], fence = fence,
       creatorPark = creatorPark, parkedCount = parkedCount, generation = generation, nextGeneration = nextGeneration,
