@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { brotliCompress, constants } from 'node:zlib'
 import { build } from 'esbuild'
-import type { BuiltAsset } from '../../src/gateway/dashboard/assets.ts'
+import type { BuiltAsset } from '../../src/gateway/dashboard/built.ts'
 
 const SOURCES = fileURLToPath(new URL('../../src/dashboard/', import.meta.url))
 const PAGE = 'index.html'

@@ -174,13 +174,13 @@ test('dashboard - by keyboard alone: the focus is seen, stays while the page fol
   for (const name of ['Queues', 'Workers', 'Find a job by its id', 'Post a job', 'keys'])
     assert.ok(seen.includes(name), `${name} in ${seen}`)
   // Two more snapshots.
-  const { totals } = { totals: await page.locator('main').innerText() }
+  const { totals } = { totals: await page.locator('main').textContent() }
   await queue.enqueue('print', 2)
   await page.waitForFunction((before) => {
     const { document } = globalThis as unknown as {
-      document: { querySelector(of: string): { innerText: string } }
+      document: { querySelector(of: string): { textContent: string } }
     }
-    return document.querySelector('main').innerText !== before
+    return document.querySelector('main').textContent !== before
   }, totals)
   assert.equal(await focused(), 'keys')
   await page.keyboard.press('Enter')

@@ -30,7 +30,7 @@ export class Signal<T> {
 export function useSignal<T>(signal: Signal<T>): T {
   const [, render] = useState({})
   const { value } = signal
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `value` is that of the first rendering
+  // `value` is that of the first rendering.
   useEffect(() => {
     // It may have changed before this effect.
     if (!Object.is(value, signal.value)) render({})

@@ -2,26 +2,12 @@ import { useState } from 'preact/hooks'
 import { reasonOf } from '../data/http.ts'
 import { type Action, actOnAll, countAll, type Matching } from '../data/jobs.ts'
 import { may, noticeRefusal } from '../data/session.ts'
-import type { Filter, State } from '../router.ts'
+import type { Filter } from '../router.ts'
 import { FormDialog } from '../view/dialog.tsx'
 import { count, counted } from '../view/format.ts'
+import { ACTION_NAMES, ACTIONS, STATE_NAMES } from '../view/job-words.ts'
 import { say } from '../view/notice.tsx'
-import { STATE_NAMES } from './jobs.tsx'
 
-/** What can be done with the jobs of a state. */
-export const ACTIONS: Readonly<Record<State, readonly Action[]>> = {
-  waiting: ['cancel', 'remove'],
-  delayed: ['cancel', 'remove'],
-  active: ['cancel', 'remove'],
-  failed: ['retry', 'remove'],
-  completed: ['retry', 'remove'],
-}
-
-export const ACTION_NAMES: Readonly<Record<Action, string>> = {
-  retry: 'Retry',
-  remove: 'Remove',
-  cancel: 'Cancel',
-}
 const PAST: Readonly<Record<Action, string>> = { retry: 'retried', remove: 'removed', cancel: 'cancelled' }
 
 interface AllActionsProps {

@@ -7,12 +7,11 @@ import { go } from '../navigation.ts'
 import { hrefOf, NO_FILTER } from '../router.ts'
 import { FormDialog } from '../view/dialog.tsx'
 import { count, counted, duration, timeAt } from '../view/format.ts'
+import { ACTION_NAMES, ACTIONS, STATE_NAMES } from '../view/job-words.ts'
 import { JsonBlock } from '../view/json-block.tsx'
 import { say } from '../view/notice.tsx'
 import { Progress } from '../view/progress.tsx'
 import { Why } from '../view/why.tsx'
-import { ACTION_NAMES, ACTIONS } from './all-actions.tsx'
-import { STATE_NAMES } from './jobs.tsx'
 import { Facts } from './queues.tsx'
 
 interface JobState {
@@ -31,7 +30,7 @@ export function JobPage({ overview, queue, id }: { overview: Overview; queue: st
   const isOver = job !== undefined && hasFinished(job)
   // A job that has finished changes only when somebody retries it.
   const tick = Math.floor(overview.at / (isOver ? 5 : 1))
-  // biome-ignore lint/correctness/useExhaustiveDependencies: it is read anew with each snapshot, and after each action
+  // It is read anew with each snapshot, and after each action
   useEffect(() => {
     const reading = new AbortController()
     Promise.all([readJob(queue, id, reading.signal), readLog(queue, id, reading.signal)])

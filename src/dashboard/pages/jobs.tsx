@@ -6,16 +6,9 @@ import { useSignal } from '../data/signal.ts'
 import { go } from '../navigation.ts'
 import { type Filter, hrefOf, STATES, type State } from '../router.ts'
 import { count, counted, inline, timeAt } from '../view/format.ts'
+import { STATE_NAMES } from '../view/job-words.ts'
 import { type Column, Table } from '../view/table.tsx'
 import { AllActions } from './all-actions.tsx'
-
-export const STATE_NAMES: Readonly<Record<State, string>> = {
-  waiting: 'Waiting',
-  active: 'Running',
-  delayed: 'Delayed',
-  failed: 'Failed',
-  completed: 'Completed',
-}
 
 /** The jobs of a queue by state, and what can be done with all that match. */
 export function Jobs({ queue, filter, store }: { queue: QueueView; filter: Filter; store: StoreView }) {
@@ -32,7 +25,7 @@ export function Jobs({ queue, filter, store }: { queue: QueueView; filter: Filte
   // It follows the queue, until somebody goes on in the list or searches.
   const { totals, waiting, running, delayed, failed } = queue
   const changes = JSON.stringify([totals, waiting, running, delayed, failed, store.since])
-  // biome-ignore lint/correctness/useExhaustiveDependencies: it runs when the counts have changed
+  // It runs when the counts have changed
   useEffect(() => {
     if (store.reachable && !isPaged && text === '' && list.state.value.status !== 'reading')
       void list.refresh()

@@ -38,7 +38,7 @@ export function Chart({ lines, data, label, height, isSmall = false }: ChartProp
   const plot = useRef<uPlot>(undefined)
   const scheme = useSignal(isDark)
   const aligned = [data.x, ...data.y] as uPlot.AlignedData
-  // biome-ignore lint/correctness/useExhaustiveDependencies: data are set by the effect below; the colours are read anew with the scheme
+  // Data are set by the effect below; the colours are read anew with the scheme
   useEffect(() => {
     const element = place.current
     if (!element) return

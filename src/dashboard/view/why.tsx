@@ -6,7 +6,7 @@ export function Why({ text }: { text: string }) {
         index % 2 === 0 ? (
           part
         ) : (
-          // biome-ignore lint/suspicious/noArrayIndexKey: the parts have no other
+          // The parts have no other
           <code key={index}>
             <bdi>{part}</bdi>
           </code>

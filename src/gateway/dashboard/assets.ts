@@ -1,14 +1,6 @@
 import { promisify } from 'node:util'
 import { brotliDecompress, constants, gzip } from 'node:zlib'
-
-/** A file of the dashboard, as the build has made it. */
-export interface BuiltAsset {
-  /** With a digest of its content, unless it is the page. */
-  readonly name: string
-  readonly type: string
-  /** Compressed by Brotli, in base64. */
-  readonly content: string
-}
+import type { BuiltAsset } from './built.ts'
 
 export type Encoding = 'br' | 'gzip' | 'identity'
 
