@@ -95,6 +95,8 @@ export {
 /** One computation, every caller gets its result. */
 export {
   type Done,
+  type FollowedChunk,
+  type FollowOptions,
   Lease,
   Locker,
   type LockerOptions,
@@ -115,6 +117,7 @@ export {
   type RunOptions,
   type StaleOptions,
   type StreamContext,
+  type StreamFollowing,
   type StreamOptions,
   type StreamSource,
   type StreamWork,

@@ -7,7 +7,8 @@ import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { findRedisServer } from './support/binary.ts'
-import { COMPILED, compileAll, outputOf } from './support/compiled.ts'
+import { compileAll } from './support/compiled.ts'
+import { COMPILED, outputOf } from './support/compiled-output.ts'
 import { tie } from './support/lifeline.ts'
 
 /** Files that run at once: many wait most of the time, for leases that end. */

@@ -5,10 +5,10 @@ import type { Clients } from './clients/clients.ts'
 import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
+import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
-import type { PushWorkers } from './push/push-workers.ts'
 import type { Queues } from './queues.ts'
 
 /** What the routes of a gateway use. */
@@ -20,7 +20,9 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
-  readonly pushWorkers: PushWorkers
+  /** Closed with the gateway. `grace`: ms. */
+  readonly pushWorkers: { close(grace: number): Promise<void> }
+  readonly metrics: Metrics
   /** Who works through this gateway, and what its clients hold. */
   readonly clients: Clients
   readonly facts: FactSources

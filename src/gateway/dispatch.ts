@@ -1,5 +1,5 @@
 import type { Hono } from 'hono'
-import { audited } from './audit.ts'
+import { audited } from './clients/audit.ts'
 import type { GatewayDeps } from './deps.ts'
 import type { GatewayEnv, RouteContext } from './env.ts'
 import { readParameters } from './http/parameters.ts'
@@ -11,12 +11,15 @@ export function addRoute(
   { method, path, scope, effect, action, query, handle }: Route,
   deps: GatewayDeps,
 ): void {
-  const { access } = deps
+  const { access, metrics } = deps
+  const paths = [path].flat()
+  const [pattern = ''] = paths
   const answer = (c: RouteContext) => {
+    metrics.requests?.routed(c.req.raw, pattern)
     access.check(c, scope, effect)
     return handle(c, deps, readParameters(c.req.url, query))
   }
-  app.on(method, [path].flat(), (c) =>
+  app.on(method, paths, (c) =>
     action === undefined
       ? answer(c)
       : audited(

@@ -16,6 +16,7 @@ import type { GatewayEnv, NodeBindings } from './env.ts'
 import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
+import { Metrics } from './metrics/metrics.ts'
 import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
 import { OverviewReader } from './overview/reader.ts'
 import { RecentAnswers } from './overview/recent-answers.ts'
@@ -87,10 +88,14 @@ class HttpGateway implements Gateway {
 
   readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
+      const { clock, metrics } = this.#deps
+      const { requests } = metrics
+      const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
       // A cache must not keep an answer.
       response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
+      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
     })
 
@@ -155,6 +160,7 @@ function createDeps(
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lifecycle = new Lifecycle(clock)
+  const streams = new EventStreams(options, clock, lifecycle)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
   const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
@@ -172,7 +178,8 @@ function createDeps(
     }),
     access: new Access(options),
     lifecycle,
-    streams: new EventStreams(options, clock, lifecycle),
+    streams,
+    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
     pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),

@@ -14,6 +14,8 @@ export class Lifecycle {
   readonly #clock: Clock
   readonly #ending = new AbortController()
   #state: 'open' | 'draining' | 'ending' | 'closed' = 'open'
+  /** Requests that wait for a job, a result or a key. Written by `whileWanted`. */
+  waiting = 0
   /** Requests that are not answered, and jobs whose hand-over is not over. */
   #running = 0
   #onIdle: (() => void) | undefined

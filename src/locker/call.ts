@@ -120,6 +120,7 @@ export class Call implements CallTarget {
   errorTtl: number
   refresh: boolean
   onProgress: ((value: unknown) => void) | undefined
+  onParked: ((isHeld: boolean) => void) | undefined
   /** Only results of grants after this fence. */
   afterFence: number
   /** ms; 0: does not accept stale results at once. */
@@ -163,6 +164,7 @@ export class Call implements CallTarget {
     this.errorTtl = options.errorTtl ?? defaults.errorTtl
     this.refresh = options.refresh ?? false
     this.onProgress = options.onProgress
+    this.onParked = options.onParked
     this.afterFence = options.afterFence ?? 0
     this.staleWhileRevalidate = options.staleWhileRevalidate ?? defaults.staleWhileRevalidate
     this.staleIfError = options.staleIfError ?? defaults.staleIfError

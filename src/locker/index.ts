@@ -20,5 +20,13 @@ export {
 } from './options.ts'
 export type { ManyContext, ManyResults, ManyWork } from './processor/work-runner.ts'
 export { MemoryStore, type MemoryStoreOptions } from './store/memory-store.ts'
-export type { StreamContext, StreamOptions, StreamSource, StreamWork } from './stream/options.ts'
+export type {
+  FollowedChunk,
+  FollowOptions,
+  StreamContext,
+  StreamFollowing,
+  StreamOptions,
+  StreamSource,
+  StreamWork,
+} from './stream/options.ts'
 export { TokenLease } from './token-lease.ts'

@@ -115,6 +115,11 @@ export class KeyNamespace<T> {
     return this.#runtime.request(this.#namespace, key, options) as Promise<Lease | Done<ResultEntry<T>>>
   }
 
+  /** As `Locker.wait`, with the options of a `run` that make sense for it. */
+  wait(key: string, options: AnyRunOptions = {}): Promise<ResultEntry<T>> {
+    return this.#runtime.wait(this.#namespace, key, options, RUN_OPTIONS) as Promise<ResultEntry<T>>
+  }
+
   /**
    * The present versions of a key and of tags, for a later `setIfUnclaimed` (of this key or another one): it refuses values
    * that were begun before an invalidation. @throws as `lookup`

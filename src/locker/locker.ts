@@ -21,7 +21,7 @@ import {
 } from './options.ts'
 import type { ManyWork } from './processor/work-runner.ts'
 import { LockerRuntime } from './runtime.ts'
-import type { StreamOptions, StreamWork } from './stream/options.ts'
+import type { FollowOptions, StreamFollowing, StreamOptions, StreamWork } from './stream/options.ts'
 import { createStreams, type Streams } from './stream/streams.ts'
 import type { TokenLease } from './token-lease.ts'
 
@@ -164,6 +164,19 @@ export class Locker implements AsyncDisposable {
     options: StreamOptions = {},
   ): AsyncIterableIterator<T, undefined> & AsyncDisposable {
     return this.#streams.open(key, work, options)
+  }
+
+  /**
+   * The chunks of the stream of `key` that another caller produces, in whatever process, to be read by `for await`. It never
+   * produces, and waits for a producer if there is none. It reads from the chunk number `from` on, so a reader that was cut
+   * off resumes where it was. As long as it has received nothing it starts over when the producer dies.
+   * @throws TypeError, ClosedError at once. Reading rejects with TimeoutError when nobody produces within `wait`, or a chunk
+   * does not come within `timeout`; StreamInterruptedError when the producer died or was replaced, or the next chunk was
+   * dropped; RemoteError when the work failed, after the chunks before that; AbortedError, UnavailableError, DeadlockError,
+   * ClosedError, CodecError.
+   */
+  follow<T>(key: string, options: FollowOptions = {}): StreamFollowing<T> {
+    return this.#streams.follow(key, options)
   }
 
   /**

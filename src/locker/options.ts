@@ -227,6 +227,8 @@ export interface RunOptions extends RequestOptions, StaleOptions {
 export interface AnyRunOptions extends RunOptions {
   /** Only results of grants after this fence. */
   afterFence?: number | undefined
+  /** Called each time that the store has no result: whether a process holds the lease. */
+  onParked?: ((isHeld: boolean) => void) | undefined
 }
 
 /** Options of a `request`, with those that only the layers above use. */
@@ -309,6 +311,7 @@ export const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
   tags: [(_, value) => checkTags(value)],
   abortUnwanted: [checkFlag],
   afterFence: [checkDuration],
+  onParked: [checkFunction],
 }
 
 export const REQUEST_OPTIONS: OptionTable<AnyRequestOptions> = { ...RUN_OPTIONS, renew: [oneOf([false])] }

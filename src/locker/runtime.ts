@@ -2,7 +2,7 @@ import { AbortedError, ClosedError } from '../errors.ts'
 import { type Codec, jsonCodec } from '../kernel/codec/codec.ts'
 import { TransientSet, TransientSetMap } from '../kernel/collections.ts'
 import { checkKey, recordKey } from '../kernel/keys.ts'
-import { checkFunction, checkOptions } from '../kernel/options.ts'
+import { checkFunction, checkOptions, type OptionTable } from '../kernel/options.ts'
 import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
 import { AsyncContext, type Clock } from '../kernel/time.ts'
@@ -196,10 +196,15 @@ export class LockerRuntime {
   }
 
   /** See `Locker.wait`. */
-  wait(namespace: Namespace, key: string, options: WaitOptions): Promise<unknown> {
+  wait(
+    namespace: Namespace,
+    key: string,
+    options: AnyRunOptions,
+    table: OptionTable<WaitOptions> = WAIT_OPTIONS,
+  ): Promise<unknown> {
     try {
       checkKey(key)
-      checkOptions(options, WAIT_OPTIONS)
+      checkOptions<WaitOptions>(options, table)
       const hit = this.cachedFresh(namespace, key, options)
       return hit?.promise ?? this.flights.join(this.createCall(namespace, key, undefined, options, 'wait'))
     } catch (error) {

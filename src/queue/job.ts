@@ -54,8 +54,8 @@ export interface JobStatus {
   progress: unknown
   /** Number of processes with waiters for the job; each may have several. */
   waiters: number
-  /** When the delay of a delayed job ends, by the clock of the server: ms since the epoch. */
-  dueAt?: number
+  /** What is left of the delay of a delayed job, ms. */
+  dueIn?: number
   /** Result of a completed job, while it is kept. */
   result?: unknown
   /** Failure of a failed job, while it is kept. */
@@ -154,13 +154,13 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
     progress,
     waiters,
     outcome,
-    dueAt,
+    dueIn,
   } = snapshot
   const status: JobStatus = {
     ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
     progress: progress && decodeWith(codec, progress, id),
   }
-  if (dueAt !== undefined) status.dueAt = dueAt
+  if (dueIn !== undefined) status.dueIn = dueIn
   if (outcome?.kind === 'value') status.result = decodeWith(codec, outcome.bytes, id)
   if (outcome?.kind === 'error') status.failure = decodeFailure(outcome.bytes)
   return status

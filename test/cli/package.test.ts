@@ -46,6 +46,20 @@ test('cli package - the command of the packed package serves', async () => {
   assert.equal(await cli.exits(), 0)
 })
 
+test('cli package - metrics say that they need prom-client, and are there with it', async () => {
+  const { command } = await projectWith([...DEPENDENCIES, ...PEERS])
+  await using without = Cli.run(command, ['serve', '--port', '0'])
+  await without.says('soloflight serves')
+  const refused = await fetch(`${without.url}/metrics`)
+  const { error } = (await refused.json()) as { error: string }
+  assert.deepEqual([refused.status, error], [501, 'metrics need prom-client'])
+  await without.answers(200, '/readyz')
+  const project = await projectWith([...DEPENDENCIES, ...PEERS, 'prom-client'])
+  await using served = Cli.run(project.command, ['serve', '--port', '0'])
+  await served.says('soloflight serves')
+  await served.answers(200, '/metrics')
+})
+
 for (const missing of PEERS) {
   test(`cli package - without ${missing} the command says what to install`, async () => {
     const { command } = await projectWith([...DEPENDENCIES, ...PEERS.filter((name) => name !== missing)])

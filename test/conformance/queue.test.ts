@@ -1075,14 +1075,15 @@ class Worlds {
   }
 
   async #read({ from, limit }: Of<'read'>): Promise<void> {
-    for (const state of ['waiting', 'delayed', 'active', 'completed', 'failed'] as const)
-      await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
-    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
-    await this.#both(0, (store) => store.counts(WITHIN))
+    // First: the others forget what has expired.
     await this.#both(0, async (store) => {
       const load = await store.load(WITHIN)
       return { ...load, paused: [...load.paused].sort() }
     })
+    for (const state of ['waiting', 'delayed', 'active', 'completed', 'failed'] as const)
+      await this.#both(0, (store) => store.list(state, from, limit, WITHIN))
+    for (const id of JOBS) await this.#both(0, (store) => store.snapshot(id, WITHIN))
+    await this.#both(0, (store) => store.counts(WITHIN))
     await this.#both(0, (store) => store.findDue(WITHIN))
     await this.#both(0, (store) => store.totals(WITHIN))
     await this.#both(0, (store) => store.commands(WITHIN))
@@ -1593,6 +1594,10 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   ],
   'a retry that does not clear the failures': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],
+  ],
+  'a load that counts delayed jobs as active': [['if not times[n] then count', 'if true then count']],
+  'a load that takes a marker for its first job': [
+    ['if id == PRIORITY_MARKER then id =', 'if false then id ='],
   ],
   'a retry of a removed job': [["or kind == 'x' then return 0", 'then return 0']],
   'a requeue that counts as a failure': [

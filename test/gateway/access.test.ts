@@ -29,6 +29,7 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['GET', '/status/:queue', 'read', 'reads'],
   ['GET', '/status/', 'read', 'reads'],
   ['GET', '/stats/', 'read', 'reads'],
+  ['GET', '/metrics', 'read', 'reads'],
   ['GET', '/locks/:key', 'read', 'reads'],
   ['GET', '/locks/:key/wait', 'read', 'reads'],
   ['POST', '/locks/:key/wait', 'read', 'reads'],

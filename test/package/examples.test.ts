@@ -2,16 +2,16 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { before, describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { findFiles, MOST_BYTES, MOST_FILES } from '../../examples/demo/folder.ts'
 import { makeReport } from '../../examples/demo/report.ts'
 import { SETTINGS } from '../../examples/demo/settings.ts'
 import { busServers } from '../support/bus-servers.ts'
-import { compiled } from '../support/compiled.ts'
+import { compileAll } from '../support/compiled.ts'
+import { COMPILED, outputOf, ROOT } from '../support/compiled-output.ts'
 import { temporaryFolder, tie } from '../support/lifeline.ts'
 import { freePort } from '../support/ports.ts'
 import type { RedisServer } from '../support/redis-server.ts'
@@ -19,7 +19,6 @@ import { type Setup, setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
 const run = promisify(execFile)
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const EPSILON = 500
 const ESCAPE = '\u001b'
 
@@ -77,20 +76,28 @@ class Run {
   }
 }
 
-function example(name: string, args: readonly string[] = [], env: Record<string, string> = {}): Run {
+/** Started as it says at its head: by tsx, which takes as long as most examples. */
+function exampleByTsx(name: string, args: readonly string[] = [], env: Record<string, string> = {}): Run {
   const file = join('examples', `${name}.ts`)
   return new Run(process.execPath, ['--import', import.meta.resolve('tsx'), file, ...args], env)
 }
 
-const compiledFile = (name: string) => compiled(join(ROOT, 'examples', `${name}.ts`))
+const FORKS_COMPILED = join(ROOT, 'test/support/forks-compiled.ts')
+let folder = ''
+before(async () => {
+  const names = await readdir(join(ROOT, 'examples'), { recursive: true })
+  const examples = names.filter((name) => name.endsWith('.ts')).map((name) => join(ROOT, 'examples', name))
+  folder = await compileAll([FORKS_COMPILED, ...examples])
+})
 
-/** One for what does not depend on how it is started. It cannot start processes of its own. */
-async function compiledExample(
-  name: string,
-  args: readonly string[] = [],
-  env: Record<string, string> = {},
-): Promise<Run> {
-  return new Run(process.execPath, [await compiledFile(name), ...args], env)
+/** What Node is to run, and where it finds what that forks. */
+const compiledCommand = (name: string): string[] => [
+  ...['--import', outputOf(FORKS_COMPILED, folder)],
+  outputOf(join(ROOT, 'examples', `${name}.ts`), folder),
+]
+
+function example(name: string, args: readonly string[] = [], env: Record<string, string> = {}): Run {
+  return new Run(process.execPath, [...compiledCommand(name), ...args], { ...env, [COMPILED]: folder })
 }
 
 /** What follows a name in the output of the demonstration. */
@@ -216,8 +223,8 @@ const EXAMPLES: Record<string, (string | RegExp)[]> = {
 }
 
 /** Runs an example, which prints all its lines. */
-async function shows(name: string, env: Record<string, string>): Promise<void> {
-  const printed = (await example(name, [], env).output()).split('\n')
+async function shows(name: string, env: Record<string, string>, start = example): Promise<void> {
+  const printed = (await start(name, [], env).output()).split('\n')
   for (const line of EXAMPLES[name] ?? assert.fail(`there is no example ${name}`)) {
     const found = printed.findIndex((text) => (typeof line === 'string' ? text === line : line.test(text)))
     assert.notEqual(found, -1, `${line} is not in:\n${printed.join('\n')}`)
@@ -238,6 +245,12 @@ describe('examples', () => {
       await isLeft(t)
     })
   }
+
+  test('examples - started by tsx, with processes of their own, they show the same', async () => {
+    await using t = await setup({ port: 'free' })
+    await shows('dedupe', { REDIS_URL: t.url }, exampleByTsx)
+    await isLeft(t)
+  })
 
   test('examples - a second run, by socket, shows the same beside the records of the first', async () => {
     await using t = await setup({ port: 'free' })
@@ -285,7 +298,7 @@ describe('examples of workers', () => {
 
   test('examples - those that need a Redis say so', async () => {
     for (const name of ['worker', 'producer', 'bus']) {
-      const lonely = await compiledExample(name)
+      const lonely = example(name)
       assert.equal((await lonely.ended).code, 1)
       assert.equal(lonely.stderr, 'This needs a Redis: --redis redis://localhost:6379, or REDIS_URL\n')
     }
@@ -349,7 +362,7 @@ describe('demo', () => {
       [`steers${ESCAPE}[31m.txt`]: 'x',
     })
     await run('mkfifo', [join(folder, 'pipe')])
-    const output = await (await compiledExample('demo', [folder])).output()
+    const output = await example('demo', [folder]).output()
     checkOneProcess(output)
     assert.equal(fact(output, 'folder'), `${folder}: 4 files, 1.0 kB`)
     const sha256 = createHash('sha256').update(text).digest('hex').slice(0, 8)
@@ -364,7 +377,7 @@ describe('demo', () => {
   test('demo - takes only so much of a large folder, and says so', async () => {
     const many = Object.fromEntries(Array.from({ length: MOST_FILES + 1 }, (_, i) => [`${i}.txt`, `${i}`]))
     const tooMany = await folderOf(many)
-    const output = await (await compiledExample('demo', [tooMany])).output()
+    const output = await example('demo', [tooMany]).output()
     checkOneProcess(output)
     assert.match(fact(output, 'folder'), new RegExp(`: ${MOST_FILES} files, `))
     assert.match(output, new RegExp(`it has more: at most ${MOST_FILES} files and 1.0 MB are taken`))
@@ -401,7 +414,7 @@ describe('demo', () => {
       [['--redis', 'nonsense'], /Expected `redis` to be a URL/],
     ] as const
     const refuses = async ([args, expected]: (typeof inputs)[number]) => {
-      const bad = await compiledExample('demo', args)
+      const bad = example('demo', args)
       assert.match(await bad.complaint(), expected)
       assert.equal(bad.stdout, '')
     }
@@ -410,14 +423,14 @@ describe('demo', () => {
 
   const script = '/usr/bin/script'
   test('demo - it ends quietly when its output is not read to the end', async () => {
-    const demo = await compiledExample('demo')
+    const demo = example('demo')
     demo.child.stdout?.once('data', () => demo.child.stdout?.destroy())
     await demo.output()
     assert.doesNotMatch(demo.stdout, /late caller/)
   })
 
   test('demo - says how it is used', async () => {
-    const demo = await compiledExample('demo', ['--help'])
+    const demo = example('demo', ['--help'])
     assert.match(await demo.output(), /^usage: npm start -- \[folder\][^\n]*\n$/)
   })
 
@@ -425,7 +438,7 @@ describe('demo', () => {
     // As `npm start --redis=URL`, `npm start --redis URL` and `npm start --redis` hand it on.
     const url = `redis://localhost:${await freePort()}`
     const complains = async (args: string[], value: string, expected: RegExp) => {
-      const demo = await compiledExample('demo', args, { npm_config_redis: value })
+      const demo = example('demo', args, { npm_config_redis: value })
       assert.match(await demo.complaint(), expected)
     }
     const cannotBeUsed = /Redis at redis:\/\/localhost:\d+ cannot be used/
@@ -438,7 +451,7 @@ describe('demo', () => {
   })
 
   test('demo - colours and a line of progress are for terminals', async () => {
-    const command = `'${process.execPath}' '${await compiledFile('demo')}' examples/demo`
+    const command = [process.execPath, ...compiledCommand('demo'), 'examples/demo'].join(' ')
     const args = ['-qec', command, '/dev/null']
     const coloured = await new Run(script, args, { TERM: 'xterm' }).output()
     assert.ok(coloured.includes(`${ESCAPE}[1m100 callers`))
@@ -505,10 +518,7 @@ describe('demo on Redis', () => {
   })
 
   test('demo - a Redis that is not there takes one line, without its password', async () => {
-    const demo = await compiledExample('demo', [
-      '--redis',
-      `redis://user:se@cret@localhost:${await freePort()}`,
-    ])
+    const demo = example('demo', ['--redis', `redis://user:se@cret@localhost:${await freePort()}`])
     const complaint = await demo.complaint()
     assert.match(complaint, /Redis at redis:\/\/…@localhost:\d+ cannot be used: .*ECONNREFUSED/)
     assert.doesNotMatch(complaint, /se@cret|cret/)

@@ -1,13 +1,12 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
-import { dirname, join, relative } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { build, type Plugin } from 'esbuild'
+import { COMPILED, outputOf, ROOT } from './compiled-output.ts'
 import { temporaryFolder } from './lifeline.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-/** Names the folder that {@link compileAll} wrote, to the processes that it is for. */
-export const COMPILED = 'SOLOFLIGHT_COMPILED'
 const compiling = new Map<string, Promise<string>>()
 
 /**
@@ -32,6 +31,7 @@ export async function compileAll(files: readonly [string, ...string[]]): Promise
   const cache = join(packagesOf(dirname(files[0])), '.cache')
   await mkdir(cache, { recursive: true })
   const folder = await temporaryFolder(cache)
+  const client = await bundledClient(dirname(files[0]), folder)
   await build({
     entryPoints: [...files],
     outdir: folder,
@@ -44,16 +44,49 @@ export async function compileAll(files: readonly [string, ...string[]]): Promise
     format: 'esm',
     target: 'node20',
     sourcemap: 'inline',
+    sourcesContent: false,
     logLevel: 'silent',
     define: { 'import.meta.url': URL_OF_SOURCE },
-    plugins: [placed],
+    plugins: [placed, inPlaceOf(CLIENT, client)],
   })
   return folder
 }
 
-/** The JavaScript that {@link compileAll} made of a file. */
-export function outputOf(file: string, folder: string): string {
-  return join(folder, relative(ROOT, file).replace(/\.ts$/, '.mjs'))
+/** Half of the time in which a process loads the library is that of the many files of its client. */
+const CLIENT = 'ioredis'
+
+/** The client that files of `from` import, as one file in `folder`. */
+async function bundledClient(from: string, folder: string): Promise<string> {
+  const require = createRequire(join(from, 'index.js'))
+  const names = Object.keys(require(CLIENT) as object).filter((name) => name !== 'default')
+  await build({
+    entryPoints: { [CLIENT]: require.resolve(CLIENT) },
+    outdir: folder,
+    outExtension: { '.js': '.cjs' },
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node20',
+    logLevel: 'silent',
+  })
+  // An import of CommonJS makes Node look for the names of its exports, which takes longer than to run it.
+  const module = join(folder, `${CLIENT}.mjs`)
+  await writeFile(
+    module,
+    `import { createRequire } from 'node:module'
+export const { ${names.join(', ')} } = createRequire(import.meta.url)('./${CLIENT}.cjs')\n`,
+  )
+  return module
+}
+
+/** Imports of a package are imports of a file, which stays outside of the bundle. */
+function inPlaceOf(name: string, path: string): Plugin {
+  return {
+    name: 'in-place-of',
+    setup({ onResolve }) {
+      onResolve({ filter: new RegExp(`^${name}$`) }, () => ({ path, external: true }))
+    },
+  }
 }
 
 const URL_OF_SOURCE = '__urlOfSource'

@@ -39,9 +39,11 @@ export const WORKER_ROUTES: readonly Route[] = [
     summary: 'Signs a worker on. It is gone when it was silent for 60 seconds.',
     headers: HEADERS,
     answers: { 201: 'It is known. If it was known, its counts stay.', 429: 'There are too many workers.' },
-    handle(c, { clients, facts }) {
+    handle(c, { clients, facts, locker }) {
       if (!clients.workers.seen(queueName(c), requiredId(c))) throw new Problem(429, 'too many workers')
       facts.answers.forget()
+      // A gateway that has no connection yet is not heard by the others.
+      locker.ready().catch(() => {})
       return emptyResponse(201)
     },
   }),

@@ -31,20 +31,22 @@ export function waitHasEnded(error: unknown): boolean {
 /** Runs something with a signal that aborts when the client is gone, or the gateway must end. */
 export async function whileWanted<T>(
   request: Request,
-  { ending }: Lifecycle,
+  lifecycle: Lifecycle,
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const unwanted = new AbortController()
   const abort = () => unwanted.abort()
   // Not AbortSignal.any: what it returns is kept for as long as `ending`.
-  const signals = [request.signal, ending]
+  const signals = [request.signal, lifecycle.ending]
   for (const signal of signals) {
     if (signal.aborted) abort()
     else signal.addEventListener('abort', abort)
   }
+  lifecycle.waiting++
   try {
     return await run(unwanted.signal)
   } finally {
+    lifecycle.waiting--
     for (const signal of signals) signal.removeEventListener('abort', abort)
   }
 }

@@ -11,6 +11,8 @@ import { workerViews } from './worker-views.ts'
 /** Why a job waits, and who runs it. Times in seconds. */
 export interface JobView {
   readonly why: string
+  /** Of a delayed job: when it falls due, seconds since 1970. */
+  readonly due?: number
   /** Of a job that runs, if its process has answered. */
   readonly runner?: ProcessView & {
     /** The client that has taken it, by the name that it gave itself. `process` is its gateway. */
@@ -25,10 +27,13 @@ export interface JobView {
 export async function jobView(
   { answers, prefix }: FactSources,
   queue: RedisQueue,
-  { id, state, command, dueAt, retries }: JobStatus,
+  { id, state, command, dueIn = 0, retries }: JobStatus,
 ): Promise<JobView> {
   const now = Date.now()
-  if (state === 'delayed') return { why: whyJob({ state, until: dueAt ?? now, now, retries }) }
+  if (state === 'delayed') {
+    const due = inSeconds(now + dueIn)
+    return { why: whyJob({ state, until: now + dueIn, now, retries }), due }
+  }
   if (state !== 'waiting' && state !== 'active') return { why: whyJob({ state }) }
   const [answered, paused] = await Promise.all([answers.notOlderThan(RECENT), queue.paused()])
   const { complete } = answered

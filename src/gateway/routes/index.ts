@@ -7,6 +7,7 @@ import { FINISH_ROUTES } from './finish-routes.ts'
 import { HEALTH_ROUTES } from './health-routes.ts'
 import { JOB_ROUTES } from './job-routes.ts'
 import { LOCK_ROUTES } from './lock-routes.ts'
+import { METRICS_ROUTES } from './metrics-routes.ts'
 import { QUEUE_ROUTES } from './queue-routes.ts'
 import type { Route } from './route.ts'
 import { SERVICE_ROUTES } from './service-routes.ts'
@@ -28,6 +29,7 @@ const DESCRIBED: readonly Route[] = [
   ...BUS_ROUTES,
   ...SOCKET_ROUTES,
   ...HEALTH_ROUTES,
+  ...METRICS_ROUTES,
 ]
 
 /** All routes of a gateway. */

@@ -132,7 +132,7 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
 }
 
 /** `failure` and `result` are there if the job has one. Result and progress stand there byte for byte. */
-function statusText(queue: string, status: JobStatus, { why, runner }: JobView): string {
+function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {
   const { id, command, state, retries, stalls, waiters, payload, progress, failure } = status
   return objectText({
     id: JSON.stringify(id),
@@ -146,7 +146,7 @@ function statusText(queue: string, status: JobStatus, { why, runner }: JobView):
     progress: progress === undefined ? undefined : textOf(progress),
     result: 'result' in status ? textOf(status.result) : undefined,
     failure: failure && JSON.stringify(failure),
-    due: status.dueAt === undefined ? undefined : String(status.dueAt / 1000),
+    due: due === undefined ? undefined : String(due),
     runner: runner && JSON.stringify(runner),
     why: JSON.stringify(why),
   })

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { JobPage, RedisQueue } from '../../queue/index.ts'
-import { noteAction } from '../audit.ts'
+import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
@@ -139,7 +139,7 @@ async function statisticsOf(queue: RedisQueue): Promise<Record<string, unknown>>
   }
 }
 
-/** Seconds since the job that runs next was submitted. */
+/** Seconds since the job that runs next was submitted; undefined if none waits. */
 async function ageOfFirst(queue: RedisQueue): Promise<number | undefined> {
   const { jobs } = await queue.jobs('waiting', { limit: 1 })
   const first = jobs[0] && (await queue.job(jobs[0].id))

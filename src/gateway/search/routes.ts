@@ -1,6 +1,7 @@
 import type { JobStatus, RedisQueue } from '../../queue/index.ts'
-import { noteAction } from '../audit.ts'
+import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
+import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
@@ -133,7 +134,7 @@ function jobText({
   stalls,
   waiters,
   payload,
-  dueAt,
+  dueIn,
   failure,
 }: JobStatus): string {
   const job = textOf(payload)
@@ -147,7 +148,7 @@ function jobText({
     waiters: String(waiters),
     job: isShown ? job : undefined,
     length: isShown ? undefined : String(job.length),
-    due: dueAt === undefined ? undefined : String(dueAt / 1000),
+    due: dueIn === undefined ? undefined : String(inSeconds(Date.now() + dueIn)),
     failure: failure && JSON.stringify({ name: failure.name, message: failure.message.slice(0, MAX_SHOWN) }),
   })
 }

@@ -271,6 +271,7 @@ export class Claimant implements Claimer {
     if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()
     // The progress of a work whose outcome these waiters do not accept is not for them either.
     this.#waiters.replayProgress(afterFence < fence ? progress : undefined)
+    this.#waiters.showParked(leaseLeft > 0)
     if (mustClaimAgain) return this.claim(fence)
     if (this.#waiters.stale) serveWhileRevalidating(this.#waiters, false)
     for (const waiter of this.#waiters) waiter.batch?.onClaimAnswered(key)

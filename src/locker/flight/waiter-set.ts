@@ -7,9 +7,9 @@ import {
   UnavailableError,
 } from '../../errors.ts'
 import { ownedBytes } from '../../kernel/codec/binary.ts'
-import { notifyProgress } from '../../kernel/hooks.ts'
+import { callHook, notifyProgress } from '../../kernel/hooks.ts'
 import { shown } from '../../kernel/options.ts'
-import type { Deadlines, Timer } from '../../kernel/time.ts'
+import { type Deadlines, microtask, type Timer } from '../../kernel/time.ts'
 import { BaseWaiter } from '../../kernel/waiter.ts'
 import type { JoinedCall } from '../call.ts'
 import type { Lease } from '../lease.ts'
@@ -158,6 +158,8 @@ export class WaiterSet implements LeaseWaiters {
   readonly #listener: WaiterSetListener
   /** The last progress of the work that is waited for. */
   #progress: Buffer | undefined
+  /** Whether a process holds the lease, as far as is known; undefined: it is not known. */
+  #isHeld: boolean | undefined
   #validatedSeq = 0
   /** Written by `onSent`. */
   #lastSent: SentRequest = NOTHING_SENT
@@ -203,6 +205,7 @@ export class WaiterSet implements LeaseWaiters {
     waiter.waiters = this
     this.#waiters.add(waiter)
     if (this.#progress) notify(waiter, this.#progress)
+    if (this.#isHeld !== undefined) notifyParked(waiter, this.#isHeld)
   }
 
   /** Removes a waiter that goes on waiting elsewhere. */
@@ -283,8 +286,14 @@ export class WaiterSet implements LeaseWaiters {
     }
   }
 
+  /** The last progress of the work that is waited for, encoded. */
+  get lastProgress(): Buffer | undefined {
+    return this.#progress
+  }
+
   showProgress(bytes: Buffer): void {
     this.#progress = ownedBytes(bytes)
+    this.#isHeld = true
     for (const waiter of this.#waiters) notify(waiter, bytes)
   }
 
@@ -293,11 +302,23 @@ export class WaiterSet implements LeaseWaiters {
     if (!bytes) this.#progress = undefined
     else if (!this.#progress?.equals(bytes)) this.showProgress(bytes)
   }
+
+  /** The store has no result: tells whether a process holds the lease. */
+  showParked(isHeld: boolean): void {
+    this.#isHeld = isHeld
+    for (const waiter of this.#waiters) notifyParked(waiter, isHeld)
+  }
 }
 
 function notify({ call }: Waiter, bytes: Buffer): void {
   const { onProgress, codec, context } = call
   if (onProgress) notifyProgress(codec, bytes, context, onProgress)
+}
+
+/** In a microtask of its own, as progress, so that it comes behind the progress of the same reply. */
+function notifyParked({ call }: Waiter, isHeld: boolean): void {
+  const { onParked, context } = call
+  if (onParked) microtask(() => callHook(context, 'onParked', onParked, isHeld))
 }
 
 /** Makes an error of its own for each waiter out of the failure of a request, with its key. */

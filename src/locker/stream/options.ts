@@ -7,6 +7,7 @@ import {
   checkOptions,
   checkSignal,
   checkTimeout,
+  expectedError,
   integerUpTo,
   type OptionTable,
   oneOf,
@@ -75,6 +76,50 @@ export interface StreamOptions {
   abortUnwanted?: boolean | undefined
 }
 
+/** Options of one `follow`. Durations are ms. */
+export interface FollowOptions {
+  /** Number of the first chunk; they count from 0. @default 0 */
+  from?: number | undefined
+  /**
+   * The production whose chunks before `from` were received: the `fence` of one of them. Then chunks of another production
+   * are never mixed with them: the reader is interrupted instead. @default any production
+   */
+  fence?: number | undefined
+  /** Ends this reader, with AbortedError. */
+  signal?: AbortSignal | undefined
+  /** Longest wait for one chunk, also the first. Ends this reader, with TimeoutError. @default the locker's */
+  timeout?: number | undefined
+  /** How long it waits while there is no such stream and nobody produces it. Then it ends, with TimeoutError. @default `timeout` */
+  wait?: number | undefined
+}
+
+/** A chunk of a stream that is followed. */
+export interface FollowedChunk<T> {
+  /** Counts from 0. */
+  readonly number: number
+  /** Names its production: the fencing token of its producer. */
+  readonly fence: number
+  readonly value: T
+}
+
+/** What `follow` returns. */
+export interface StreamFollowing<T>
+  extends AsyncIterableIterator<FollowedChunk<T>, undefined>,
+    AsyncDisposable {
+  /** Resolves when the stream was found: it is produced, or complete. Otherwise rejects as reading would. */
+  located(): Promise<void>
+}
+
+/** The options of one `follow`, validated and complete. `lease`: the expected lease of the producer, ms. */
+export interface ResolvedFollowOptions {
+  readonly from: number
+  readonly fence: number | undefined
+  readonly signal: AbortSignal | undefined
+  readonly timeout: number
+  readonly wait: number
+  readonly lease: number
+}
+
 /** The options of a locker that are defaults of its streams. */
 export interface StreamDefaults {
   timeout: number
@@ -130,6 +175,29 @@ export function resolveStreamOptions(
   }
   const resolved = withDefaults<Omit<ResolvedStreamOptions, 'signal'>>(options, fallbacks)
   return { ...resolved, lease: Math.ceil(resolved.lease), signal: options.signal }
+}
+
+const FOLLOW_OPTIONS: OptionTable<FollowOptions> = {
+  from: [checkPosition],
+  fence: [integerUpTo(Number.MAX_SAFE_INTEGER)],
+  signal: [checkSignal],
+  timeout: [checkTimeout],
+  wait: [checkTimeout],
+}
+
+function checkPosition(name: string, value: unknown): void {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return
+  throw expectedError(name, 'a whole number from 0', value)
+}
+
+/** Validates the options of one `follow` and fills in the defaults. @throws TypeError */
+export function resolveFollowOptions(
+  options: FollowOptions,
+  { timeout: standard, lease }: StreamDefaults,
+): ResolvedFollowOptions {
+  checkOptions(options, FOLLOW_OPTIONS)
+  const { from = 0, fence, signal, timeout = standard, wait = timeout } = options
+  return { from, fence, signal, timeout, wait, lease }
 }
 
 /** What streams use of their locker. */

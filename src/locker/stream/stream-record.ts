@@ -123,5 +123,18 @@ export interface StreamSpace {
   ): Promise<
     ({ readonly status: 'locked' } & StreamGrant) | { status: 'done'; result: { value: StreamRecord } }
   >
+  wait(
+    key: string,
+    options: {
+      signal: AbortSignal
+      timeout: number
+      afterFence: number
+      staleWhileRevalidate: 0
+      staleIfError: 0
+      softTimeout: number
+      onProgress(record: unknown): void
+      onParked(isHeld: boolean): void
+    },
+  ): Promise<{ readonly value: StreamRecord }>
   invalidate(...keys: string[]): Promise<void>
 }

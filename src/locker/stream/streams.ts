@@ -11,13 +11,19 @@ import { LogViews } from './log/log-view.ts'
 import { MemoryLogHub } from './log/memory-log-store.ts'
 import { RedisLogStore } from './log/redis-log-store.ts'
 import {
+  type FollowedChunk,
+  type FollowOptions,
+  resolveFollowOptions,
   resolveStreamOptions,
   type StreamCall,
+  type StreamFollowing,
   type StreamHost,
   type StreamOptions,
   type StreamWork,
 } from './options.ts'
 import { Producer } from './producing/producer.ts'
+import type { Reader } from './reading/reader.ts'
+import { StreamFollower } from './reading/stream-follower.ts'
 import { type ReaderDeps, StreamReader } from './reading/stream-reader.ts'
 import { type StreamGrant, type StreamRecord, streamRecordCodec } from './stream-record.ts'
 
@@ -25,7 +31,7 @@ import { type StreamGrant, type StreamRecord, streamRecordCodec } from './stream
 export class Streams {
   readonly #host: StreamHost
   readonly #views: LogViews
-  readonly #readers = new Set<StreamReader>()
+  readonly #readers = new Set<{ close(): void }>()
   readonly #producers = new Set<Producer>()
   /** The unshared producer of each key: Redis is unavailable, or the shared log was trimmed. */
   readonly #unshared = new Map<string, Producer>()
@@ -50,7 +56,17 @@ export class Streams {
     const resolved = resolveStreamOptions(options, this.#host.defaults)
     if (this.#closed) throw new ClosedError('The locker is closed', { key })
     const call = { key, work, options: resolved, context: new AsyncContext() }
-    return new StreamIterator<T>(this.#readerDeps, call)
+    const wait = { key, timeout: resolved.timeout, clock: this.#host.clock }
+    return new StreamIterator(wait, (wake) => new StreamReader(this.#readerDeps, call, wake))
+  }
+
+  /** The chunks of the stream of `key`, which others produce. Does nothing before it is asked. @throws TypeError, ClosedError */
+  follow<T>(key: string, options: FollowOptions): FollowIterator<T> {
+    checkKey(key)
+    const resolved = resolveFollowOptions(options, this.#host.defaults)
+    if (this.#closed) throw new ClosedError('The locker is closed', { key })
+    const wait = { key, timeout: resolved.timeout, clock: this.#host.clock }
+    return new FollowIterator(wait, (wake) => new StreamFollower(this.#readerDeps, key, resolved, wake))
   }
 
   /** Invalidates complete streams. No later reader joins a stream that is being produced. */
@@ -131,23 +147,32 @@ export function createStreams(runtime: LockerRuntime, memory: MemoryStore | unde
   })
 }
 
+/** How a caller waits for the next chunk. */
+interface ChunkWait {
+  readonly key: string
+  /** ms */
+  readonly timeout: number
+  readonly clock: Clock
+}
+
 /** What `stream` returns: waits, within the deadline of each chunk, until its reader has a result. */
-export class StreamIterator<T> implements AsyncIterableIterator<T, undefined> {
+export class StreamIterator<T, R extends Reader = Reader> implements AsyncIterableIterator<T, undefined> {
   readonly #key: string
   readonly #timeout: number
   readonly #clock: Clock
-  readonly #reader: StreamReader
+  readonly #reader: R
   /** Settles with the last call of `next`: they are answered in order. */
   #lastStep: Promise<unknown> = Promise.resolve()
   /** Resumes a `next` that waits. */
   #resume: (() => void) | undefined
   #deadline: Timer | undefined
 
-  constructor(deps: ReaderDeps, call: StreamCall) {
-    this.#key = call.key
-    this.#timeout = call.options.timeout
-    this.#clock = deps.host.clock
-    this.#reader = new StreamReader(deps, call, () => this.#wake())
+  /** `createReader` is given what the reader calls when it may have a result. */
+  constructor({ key, timeout, clock }: ChunkWait, createReader: (wake: () => void) => R) {
+    this.#key = key
+    this.#timeout = timeout
+    this.#clock = clock
+    this.#reader = createReader(() => this.#wake())
   }
 
   [Symbol.asyncIterator](): this {
@@ -156,7 +181,12 @@ export class StreamIterator<T> implements AsyncIterableIterator<T, undefined> {
 
   /** The next chunk. */
   next(): Promise<IteratorResult<T, undefined>> {
-    const step = this.#lastStep.then(() => this.#step())
+    return this.when((reader) => reader.take() as IteratorResult<T, undefined> | undefined)
+  }
+
+  /** What `look` finds, as soon as that is not undefined. Calls are answered in order. */
+  protected when<Found>(look: (reader: R) => Found | undefined): Promise<Found> {
+    const step = this.#lastStep.then(() => this.#step(look))
     this.#lastStep = step.catch(() => {})
     return step
   }
@@ -171,14 +201,14 @@ export class StreamIterator<T> implements AsyncIterableIterator<T, undefined> {
     this.#reader.finish()
   }
 
-  async #step(): Promise<IteratorResult<T, undefined>> {
+  async #step<Found>(look: (reader: R) => Found | undefined): Promise<Found> {
     this.#reader.start()
     const work = callingWork()
     refProcess(this.#clock)
     try {
       for (;;) {
-        const result = this.#reader.take()
-        if (result) return result as IteratorResult<T, undefined>
+        const found = look(this.#reader)
+        if (found !== undefined) return found
         this.#startDeadline()
         await this.#waitForChange(work)
       }
@@ -215,5 +245,15 @@ export class StreamIterator<T> implements AsyncIterableIterator<T, undefined> {
     const resume = this.#resume
     this.#resume = undefined
     resume?.()
+  }
+}
+
+/** What `follow` returns. */
+export class FollowIterator<T>
+  extends StreamIterator<FollowedChunk<T>, StreamFollower>
+  implements StreamFollowing<T>
+{
+  async located(): Promise<void> {
+    await this.when((follower) => follower.isLocated || undefined)
   }
 }

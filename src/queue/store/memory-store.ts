@@ -243,7 +243,7 @@ export class InMemoryQueueClient implements QueueStore {
   }
 
   async load(): Promise<QueueLoad> {
-    return this.#broker.model.load(this.#broker.now)
+    return this.#broker.apply((model, { now, micros }) => model.load(now, micros))
   }
 
   async resetTotals(): Promise<void> {

@@ -1,34 +1,18 @@
-// The overview: who is waiting on what.
+// The overview: who is waiting on what. One is read for all who ask and watch, and nothing while nobody does.
 
 import assert from 'node:assert/strict'
+import { test } from 'node:test'
 import pDefer from 'p-defer'
-import type { Overview, QueueView } from '../../../src/gateway/overview/overview.ts'
-import { Locker } from '../../../src/index.ts'
-import { type GatewayServer, onBothWorlds } from '../../support/gateway.ts'
+import { createGateway } from '../../../src/gateway/index.ts'
+import type { Overview } from '../../../src/gateway/overview/overview.ts'
+import { Snapshots } from '../../../src/gateway/overview/snapshots.ts'
+import { MemoryQueueStore, RedisQueue } from '../../../src/index.ts'
+import { EventClient } from '../../support/event-client.ts'
+import { onBothWorlds, serve } from '../../support/gateway.ts'
+import { ManualClock, settled } from '../../support/manual-clock.ts'
+import { setup } from '../../support/setup.ts'
 import { until } from '../../support/wait.ts'
-
-async function overviewOf(server: GatewayServer): Promise<Overview> {
-  const { status, json, text } = await server.call('GET', '/overview')
-  assert.equal(status, 200, text)
-  return json as Overview
-}
-
-/** The overview, when it has what is asked for. */
-async function overviewWhen(server: GatewayServer, has: (overview: Overview) => boolean): Promise<Overview> {
-  let overview: Overview | undefined
-  const found = async () => {
-    overview = await overviewOf(server)
-    return has(overview)
-  }
-  await until(found, { what: 'the overview' }).catch((error) => {
-    assert.fail(`${error}: ${JSON.stringify(overview, undefined, 1)}`)
-  })
-  return overview as Overview
-}
-
-function queueOf({ queues }: Overview, name: string): QueueView {
-  return queues.find((queue) => queue.name === name) ?? assert.fail(`no queue ${name}`)
-}
+import { answerWhen, overviewOf, overviewWhen, queueOf } from './support.ts'
 
 onBothWorlds('overview - queues, by command, and why their first job waits', async (w) => {
   const server = await w.open()
@@ -71,7 +55,10 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
   const [worker] = overview.workers
   assert.deepEqual(
     { ...worker, id: '', host: '', since: 0 },
-    { id: '', host: '', pid: process.pid, queue: 'mail', command: 'send', busy: 1, concurrency: 1, since: 0 },
+    {
+      ...{ id: '', host: '', pid: process.pid, since: 0 },
+      ...{ queue: 'mail', command: 'send', busy: 1, concurrency: 1 },
+    },
   )
   done.resolve()
   const after = await overviewWhen(server, (next) => queueOf(next, 'mail').totals.completed === 2)
@@ -81,19 +68,185 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
   assert.equal(queueOf(stopped, 'mail').why, 'The queue is paused.')
 })
 
-onBothWorlds('overview - keys that are held and awaited', async (w) => {
+interface JobAnswer {
+  state: string
+  why: string
+  due?: number
+  runner?: { pid: number; worker?: string; left?: number }
+}
+
+onBothWorlds('overview - a job says why it waits, and who has it', async (w) => {
   const server = await w.open()
+  const post = async (query = '') => {
+    const { json } = await server.call('POST', `/q/paint${query}`, { body: '1' })
+    return (json as { id: string }).id
+  }
+  const id = await post()
+  const path = `/j/paint/${id}`
+  const job = async (has: (json: JobAnswer) => boolean) => answerWhen<JobAnswer>(server, path, has)
+  assert.equal((await job(() => true)).why, 'No worker is connected for command `job`.')
+  const headers = { 'x-presque-workerid': 'brush-1' }
+  const taken = await server.call('GET', '/q/paint?lease=30', { headers })
+  const held = await job(({ runner }) => runner !== undefined)
+  assert.deepEqual([held.state, held.runner?.worker, held.runner?.pid], ['active', 'brush-1', process.pid])
+  assert.match(
+    held.why,
+    /^It has been with the worker `brush-1` for [\d.]+ s; the lease ends in (30|2\d) s\.$/,
+  )
+  await overviewWhen(server, ({ workers }) =>
+    workers.some(({ id: its, busy }) => its === 'brush-1' && busy === 1),
+  )
+  const lease = { 'x-lease': taken.headers.get('x-lease') ?? '' }
+  await server.call('PUT', '/q/paint', { body: '2', headers: { ...headers, ...lease } })
+  assert.equal((await job(({ state }) => state === 'completed')).why, 'It is done.')
+  await overviewWhen(server, ({ workers }) =>
+    workers.some(({ id: its, busy }) => its === 'brush-1' && busy === 0),
+  )
+  const later = await post('?delay=100')
+  const delayed = await answerWhen<JobAnswer>(server, `/j/paint/${later}`, () => true)
+  assert.match(delayed.why, /^Delayed until (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d UTC\.$/)
+  assert.ok(Math.abs((delayed.due ?? 0) - Date.now() / 1000 - 100) < 30)
+})
+
+onBothWorlds('overview - keys that clients hold, and who waits for them', async (w) => {
+  const server = await w.open()
+  const other = await w.open()
   const claim = await server.call('POST', '/locks/report/claim?lease=30')
-  assert.equal(claim.status, 200)
-  const waiting = server.call('GET', '/locks/report/wait?wait=20')
-  const { keys } = await overviewWhen(server, (next) => (next.keys[0]?.waiters ?? 0) > 0)
-  assert.equal(keys.length, 1)
-  assert.equal(keys[0]?.key, 'report')
-  assert.match(keys[0]?.why ?? '', /^Key `report` is held by /)
-  await server.call('PUT', '/locks/report', {
-    body: '1',
-    headers: { 'x-lease': claim.headers.get('x-lease') ?? '' },
-  })
+  const lease = { 'x-lease': claim.headers.get('x-lease') ?? '' }
+  const waiting = other.call('GET', '/locks/report/wait?wait=20')
+  await server.call('PATCH', '/locks/report', { body: '{"progress":{"done":3}}', headers: lease })
+  for (const gateway of [server, other]) {
+    const { keys } = await overviewWhen(gateway, (next) => (next.keys[0]?.waiters ?? 0) > 0)
+    const [key, ...others] = keys
+    assert.deepEqual(others, [])
+    assert.equal(key?.key, 'report')
+    assert.equal(key?.holder?.pid, process.pid)
+    assert.equal(key?.lease, 30)
+    assert.ok((key?.left ?? 0) > 10 && (key?.left ?? 99) <= 30)
+    assert.deepEqual(key?.progress, { done: 3 })
+    assert.equal(String(key?.fence), String((claim.json as { fence: number }).fence))
+    assert.match(
+      key?.why ?? '',
+      /^Key `report` is held by a client of the gateway of pid \d+ on host \S+ for /,
+    )
+    assert.deepEqual(
+      key?.waiting.map(({ pid, waiters }) => [pid, waiters]),
+      [[process.pid, 1]],
+    )
+    const { keys: listed } = await answerWhen<{ keys: unknown[] }>(gateway, '/locks/', () => true)
+    assert.equal(listed.length, 1)
+    const one = await answerWhen<Record<string, unknown>>(
+      gateway,
+      '/locks/report',
+      (json) => json['waiters'] === 1,
+    )
+    assert.equal(one['status'], 'locked')
+    assert.match(String(one['why']), /^Key `report` is held by a client/)
+  }
+  // At the other gateway.
+  await other.call('PUT', '/locks/report', { body: '1', headers: lease })
   assert.equal((await waiting).text, '{"status":"done","result":1}')
-  void Locker
+  const done = (await server.call('GET', '/locks/report')).json as Record<string, unknown>
+  assert.deepEqual([done['status'], done['why']], ['done', undefined])
+})
+
+test('overview - lists are bounded, and say so', async () => {
+  const store = new MemoryQueueStore()
+  const server = await serve(createGateway({ queueOptions: { store } }))
+  for (let index = 0; index < 203; index++) {
+    const queue = new RedisQueue(`queue-${index}`, { store })
+    await queue.enqueue('work', index)
+    await queue.close()
+  }
+  const { queues, queueCount, complete } = await overviewOf(server)
+  assert.deepEqual([queues.length, queueCount, complete], [200, 203, false])
+  assert.equal(queues[0]?.name, 'queue-202', 'the last used first')
+  await server.close()
+})
+
+test('overview - it goes on while Redis is away, with the lists that were read last', async () => {
+  await using t = await setup({ persistence: true })
+  const server = await serve(createGateway({ redis: t.redis }))
+  await server.call('POST', '/q/kept', { body: '1' })
+  const before = await overviewWhen(server, ({ queues }) => queues.length === 1)
+  assert.equal(before.store.reachable, true)
+  const events = await EventClient.open(`${server.url}/overview/events`)
+  const next = async (has: (overview: Overview) => boolean) => {
+    for (;;) {
+      const overview = JSON.parse((await events.next()).data) as Overview
+      if (has(overview)) return overview
+    }
+  }
+  await next(({ queues }) => queues.length === 1)
+  await t.server.kill()
+  const away = await next(({ store }) => !store.reachable)
+  assert.equal(away.queues[0]?.name, 'kept')
+  assert.ok(away.store.since > before.at)
+  const again = await next(({ at }) => at > away.at)
+  assert.equal(again.store.since, away.store.since)
+  await t.server.restart()
+  const back = await next(({ store }) => store.reachable)
+  assert.ok(back.store.since > away.store.since)
+  events.close()
+  await server.close()
+})
+
+test('overview - nothing is sent to Redis while nobody watches, and one overview serves all who do', async () => {
+  await using t = await setup()
+  const server = await serve(createGateway({ redis: t.redis }))
+  await server.call('POST', '/q/seen', { body: '1' })
+  await overviewOf(server)
+  const scripts = async () => {
+    await t.server.resetStats()
+    const watchers = await Promise.all(
+      Array.from({ length: 8 }, () => EventClient.open(`${server.url}/overview/events`)),
+    )
+    const [first, ...others] = watchers
+    for (let index = 0; index < 3; index++) await first?.next()
+    await until(() => others.every(({ events }) => events.length >= 2), { what: 'events of all' })
+    const { evalsha = 0 } = await t.server.commandStats()
+    const most = Math.max(...watchers.map(({ events }) => events.length))
+    for (const watcher of watchers) watcher.close()
+    return { evalsha, most }
+  }
+  const { evalsha, most } = await scripts()
+  // Two scripts an overview: the register, and the only queue. One more overview may have begun, and one was read at once.
+  assert.ok(evalsha <= 2 * (most + 2), `${evalsha} scripts for ${most} overviews`)
+  await until(
+    async () => {
+      await t.server.resetStats()
+      await new Promise((resolve) => setTimeout(resolve, 1_200))
+      const { evalsha: later = 0, publish = 0 } = await t.server.commandStats()
+      return later === 0 && publish === 0
+    },
+    { what: 'silence', timeout: 10_000 },
+  )
+  await server.close()
+})
+
+test('overview - snapshots: one in a second while somebody watches, and none after', async () => {
+  const clock = new ManualClock()
+  let reads = 0
+  const snapshots = new Snapshots(async () => ({ at: ++reads }) as Overview, clock)
+  await settled()
+  assert.equal(reads, 0)
+  const seen: string[][] = [[], []]
+  const stops = seen.map((frames) => snapshots.watch(({ bytes }) => frames.push(bytes.toString())))
+  await settled()
+  assert.equal(reads, 1)
+  for (let second = 0; second < 3; second++) {
+    clock.advance(1_000)
+    await settled()
+  }
+  assert.equal(reads, 4)
+  assert.deepEqual(
+    seen[0]?.slice(-3),
+    [2, 3, 4].map((at) => `data: {"at":${at}}\n\n`),
+  )
+  assert.deepEqual(seen[1]?.slice(-3), seen[0]?.slice(-3))
+  for (const stop of stops) stop()
+  clock.advance(10_000)
+  await settled()
+  assert.equal(reads, 4)
+  assert.equal(await snapshots.current(), '{"at":5}')
 })

@@ -222,6 +222,8 @@ export class LogView implements LogFollower {
     if (reply.status !== 'read') return reply
     const end = from + reply.chunks.length
     if (follows) this.#onRegistered()
+    // The reader begins behind what is known. That the log has so many chunks is not said.
+    if (reply.chunks.length === 0 && !reply.more && from > this.#length) return reply
     if (!reply.more) this.#tailBuffer.add(from, reply.chunks)
     this.#grow(reply.more ? end + 1 : end)
     // A forged message announced chunks that do not exist. Reading for them again and again would not end.

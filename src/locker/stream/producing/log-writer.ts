@@ -177,7 +177,8 @@ export class LogWriter {
     const wouldTrimUnread = () =>
       this.#followers === 0 &&
       view.readers.size > 0 &&
-      [...view.readers].every(({ position }) => position < first)
+      // One that begins behind the end has read nothing.
+      [...view.readers].every(({ position }) => position < first || position > this.#length)
     while (!this.#stopped && wouldTrimUnread()) {
       await new Promise<void>((recheck) => {
         this.#recheckTrim = recheck

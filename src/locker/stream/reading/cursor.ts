@@ -25,14 +25,15 @@ export class Cursor implements LogReader {
   readonly #onChange: (failure?: CursorFailure) => void
   #state: 'idle' | 'reading' | 'closed' = 'idle'
   /** Number of the next chunk to read; those before it were taken or are buffered. */
-  #position = 0
+  #position: number
   #buffered: Buffer[] = []
 
-  /** Calls `onChange` when there may be a chunk to take, the end, or a failure. */
-  constructor(log: string, view: LogView, onChange: (failure?: CursorFailure) => void) {
+  /** Calls `onChange` when there may be a chunk to take, the end, or a failure. `from`: number of the first chunk to take. */
+  constructor(log: string, view: LogView, onChange: (failure?: CursorFailure) => void, from = 0) {
     this.log = log
     this.view = view
     this.#onChange = onChange
+    this.#position = from
     view.join(this)
   }
 
@@ -44,6 +45,12 @@ export class Cursor implements LogReader {
   get atEnd(): boolean {
     const { state } = this.view
     return state.kind === 'finished' && this.#buffered.length === 0 && this.#position >= state.end.count
+  }
+
+  /** Whether it is known if there is a next chunk: otherwise it must be read. */
+  get isCaughtUp(): boolean {
+    if (this.#buffered.length > 0 || this.view.chunkAt(this.#position)) return true
+    return this.atEnd || !this.view.mustRead(this.#position)
   }
 
   /** The next chunk, if it is buffered here or in the view. */

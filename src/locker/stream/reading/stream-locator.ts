@@ -12,13 +12,20 @@ export type Located =
   | { readonly kind: 'completed'; readonly record: StreamRecord }
   | { readonly kind: 'failed'; readonly error: SoloflightError }
 
+const FOREVER = Number.POSITIVE_INFINITY
+
 /** A request has no deadline of its own, and accepts no stale result: the log that it names may be gone. */
-const WAIT_FOR_FRESH = {
-  timeout: Number.POSITIVE_INFINITY,
-  softTimeout: Number.POSITIVE_INFINITY,
+export const WAIT_FOR_FRESH: {
+  readonly timeout: number
+  readonly softTimeout: number
+  readonly staleWhileRevalidate: 0
+  readonly staleIfError: 0
+} = {
+  timeout: FOREVER,
+  softTimeout: FOREVER,
   staleWhileRevalidate: 0,
   staleIfError: 0,
-} as const
+}
 
 /**
  * Finds the log of a stream by its record. Makes one request at a time, and ignores the replies to earlier ones. A request

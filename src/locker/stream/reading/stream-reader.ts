@@ -17,6 +17,7 @@ import type { StreamCall, StreamHost } from '../options.ts'
 import type { Producer } from '../producing/producer.ts'
 import { isShared, type StreamGrant, type StreamRecord } from '../stream-record.ts'
 import { Cursor, type CursorFailure } from './cursor.ts'
+import type { Reader } from './reader.ts'
 import { type Located, StreamLocator } from './stream-locator.ts'
 
 type State =
@@ -63,7 +64,7 @@ export interface ReaderDeps {
   readonly host: StreamHost
   readonly views: LogViews
   /** The readers that have started and have not ended: each adds and removes itself. */
-  readonly readers: Set<StreamReader>
+  readonly readers: Set<{ close(): void }>
   /** Starts to produce under a grant, or unshared without one. May return a producer that runs already. */
   produce(call: StreamCall, grant?: StreamGrant): Producer
 }
@@ -72,7 +73,7 @@ export interface ReaderDeps {
  * The state of one caller of `stream`. It buffers the chunks of one read, and reads further only when a chunk is taken.
  * After it has ended it holds no resources.
  */
-export class StreamReader {
+export class StreamReader implements Reader {
   readonly #deps: ReaderDeps
   readonly #call: StreamCall
   readonly #onChange: () => void

@@ -390,7 +390,8 @@ export class QueueModel {
     return {
       ...{ id, command, state, payload, options, generation },
       ...{ failures, stalls, fence, progress, outcome, waiters },
-      dueAt: state === 'delayed' && job.state.kind === 'delayed' ? job.state.until : undefined,
+      dueIn:
+        state === 'delayed' && job.state.kind === 'delayed' ? Math.max(0, job.state.until - now) : undefined,
     }
   }
 
@@ -419,7 +420,8 @@ export class QueueModel {
     }
   }
 
-  load(now: number): QueueLoad {
+  /** `micros`: now, as the numbers of generations are counted: µs since the epoch. */
+  load(now: number, micros: number): QueueLoad {
     const { state } = this
     const counts = this.counts(now)
     const known = state.commands(now)
@@ -444,7 +446,10 @@ export class QueueModel {
         delayed: countOf('delayed', name),
         active: countOf('active', name),
         failed: countOf('failed', name),
-        first: job && { id: job.id, age: Math.max(0, now - Math.floor(job.generation / 1000)) },
+        first: job && {
+          id: job.id,
+          age: Math.max(0, Math.floor(micros / 1000) - Math.floor(job.generation / 1000)),
+        },
       }
     })
     const [nextId] = state.delayed.ids()

@@ -132,13 +132,13 @@ export function parseOutcomeReply(head: unknown, bytes: unknown): OutcomeReply {
 export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefined {
   if (!Array.isArray(reply)) return undefined
   const values: unknown[] = reply
-  const [command, generation, settledGeneration, code, worker, dueAt] = values.slice(0, 6).map(toText)
+  const [command, generation, settledGeneration, code, worker, dueIn] = values.slice(0, 6).map(toText)
   const [failures, stalls, options, progress, fence, outcomeFence, waiters, payload, bytes] = values.slice(6)
   const kind = OUTCOME_KINDS[code ?? '']
   const finished = Number(settledGeneration) >= Number(generation)
   const outcome =
     finished && kind ? { kind, fence: Number(toText(outcomeFence)), bytes: toBytes(bytes) } : undefined
-  const state = stateOf(outcome?.kind, worker !== '', dueAt !== '')
+  const state = stateOf(outcome?.kind, worker !== '', dueIn !== '')
   return {
     id,
     command: command ?? '',
@@ -152,7 +152,7 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
     progress: Buffer.isBuffer(progress) ? progress : undefined,
     outcome,
     waiters: Number(waiters),
-    dueAt: state === 'delayed' ? Number(dueAt) : undefined,
+    dueIn: state === 'delayed' ? Number(dueIn) : undefined,
   }
 }
 

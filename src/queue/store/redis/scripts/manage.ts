@@ -5,7 +5,7 @@ import { WORKER_TTL } from './prelude.ts'
  * Reads a job.
  *
  * KEYS    at the end the record
- * returns nil, or: command, generation, settledGeneration, kind of the outcome, worker, dueAt, failures, stalls, options,
+ * returns nil, or: command, generation, settledGeneration, kind of the outcome, worker, ms until it is due or '', failures, stalls, options,
  *         progress, fence, fence of the outcome, waiters, payload, bytes of the outcome
  */
 export const SNAPSHOT: string = /* lua */ `
@@ -16,7 +16,9 @@ local command, generation, settledGeneration, kind, worker, dueAt, failures, sta
 if not generation then return false end
 local waiters = num(parkedCount) + ((creatorPark and creatorPark ~= '') and 1 or 0)
 local bytes = kind and kind ~= 'x' and redis.call('HGET', key, kind)
-return { command or '', generation, settledGeneration or '0', kind or '', worker or '', dueAt or '', num(failures), num(stalls),
+if dueAt then clock() end
+local dueIn = dueAt and int(math.max(0, num(dueAt) - now)) or ''
+return { command or '', generation, settledGeneration or '0', kind or '', worker or '', dueIn, num(failures), num(stalls),
   options or '', progress or false, lastFence or '0', outcomeFence or '0', waiters, payloadOf(key, firstPiece), bytes or '' }
 `
 
