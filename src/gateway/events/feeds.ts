@@ -14,6 +14,7 @@ interface OpenFeed {
   users: number
   /** Runs while there are no users. */
   timer: Timer | undefined
+  isStopped: boolean
 }
 
 /** The feeds of a gateway by name. All clients of one share it. */
@@ -51,13 +52,13 @@ export class Feeds {
 
   #start(name: string, source: FeedSource): OpenFeed {
     const feed = new Feed()
-    const opened = { feed, started: source(feed), users: 0, timer: undefined }
+    const opened = { feed, started: source(feed), users: 0, timer: undefined, isStopped: false }
     this.#feeds.set(name, opened)
     return opened
   }
 
   #release(name: string, opened: OpenFeed): void {
-    if (--opened.users > 0) return
+    if (--opened.users > 0 || opened.isStopped) return
     if (opened.feed.isOver) return this.#stop(name, opened)
     opened.timer = this.#clock.after(LINGER, () => this.#stop(name, opened), true)
   }
@@ -69,6 +70,8 @@ export class Feeds {
   #stop(name: string, opened: OpenFeed): void {
     opened.timer?.cancel()
     this.#remove(name, opened)
+    if (opened.isStopped) return
+    opened.isStopped = true
     void opened.started.then(
       (stop) => stop(),
       () => {},
