@@ -39,6 +39,7 @@ export {
   type ServiceConnectOptions,
   type ServiceRequestOptions,
   type Throttle,
+  type TopicPosition,
 } from './bus/index.ts'
 /** Failures. */
 export {

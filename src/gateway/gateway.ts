@@ -10,6 +10,7 @@ import { listQueues } from '../queue/internal.ts'
 import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
 import { Clients } from './clients/clients.ts'
+import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
@@ -94,8 +95,8 @@ class HttpGateway implements Gateway {
       const { requests } = metrics
       const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
-      // A cache must not keep an answer.
-      response.headers.set('cache-control', 'no-store')
+      // A cache must not keep an answer, unless it says for how long.
+      if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
       if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
@@ -198,6 +199,7 @@ function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
   const app = root.basePath(deps.options.basePath)
   for (const route of ROUTES) addRoute(app, route, deps)
+  if (deps.options.dashboard) for (const route of DASHBOARD_ROUTES) addRoute(app, route, deps)
   return root
 }
 

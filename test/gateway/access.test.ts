@@ -51,6 +51,7 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['POST', '/jobs/:queue/:action', 'admin', 'changes'],
   ['POST', '/s/:service/:event', 'submit', 'changes'],
   ['POST', '/b/:topic', 'submit', 'changes'],
+  ['GET', '/b/:topic', 'read', 'reads'],
 ]
 
 /** The same with paths that can be asked for. */

@@ -173,6 +173,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'Throttle',
       'Timer',
       'TokenRequestOptions',
+      'TopicPosition',
       'WaitOptions',
       'Work',
       'WorkContext',
@@ -330,6 +331,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'ServiceConnectOptions',
       'ServiceRequestOptions',
       'Throttle',
+      'TopicPosition',
     ],
   },
   './gateway': {
@@ -339,6 +341,17 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   './gateway/node': {
     values: ['toNodeListener'],
     types: ['NodeListener'],
+  },
+  './bus/remote': {
+    values: ['RemoteBus', 'RemoteChannel', 'RemotePubsub', 'RemoteQueue'],
+    types: [
+      'RemoteBusEvents',
+      'RemoteBusOptions',
+      'RemoteChannelOptions',
+      'RemoteConsumeOptions',
+      'WebSocketClass',
+      'WebSocketLike',
+    ],
   },
   './gateway/ws': {
     values: ['toUpgradeListener'],

@@ -130,6 +130,62 @@ test('ws hostile - one id names one subscription, and a socket has a bounded num
   assert.match(problems[1] ?? '', /subscribed already/)
 })
 
+test('ws hostile - the bus: no subscription of another kind or socket, no name of another kind, no option that is not told', async () => {
+  await using server = await open()
+  await using owner = await SocketClient.open(server)
+  await using other = await SocketClient.open(server)
+  const queue = owner.send('attach', { queue: 'q' })
+  assert.equal(await queue.reply, false)
+  const topic = owner.send('subscribe', { topic: 't' })
+  await topic.reply
+  const push = { message: 1 }
+  for (const sub of [queue.id, topic.id, 'x', -1])
+    await assert.rejects(other.call('push', { sub, ...push }), /404 no such subscription/)
+  for (const [type, members] of [
+    ['push', push],
+    ['consume', {}],
+    ['ack', { upTo: 1 }],
+    ['send', push],
+    ['load', {}],
+    ['save', { values: {} }],
+    ['end-channel', {}],
+  ] as const)
+    await assert.rejects(owner.call(type, { sub: topic.id, ...members }), /404 no such subscription/, type)
+  const wrong: [string, Record<string, unknown>][] = [
+    // The queues of channels.
+    ['attach', { queue: '\u0000["chat","local"]' }],
+    ['attach', { queue: 'q', ttl: 0 }],
+    ['attach', { queue: 'q', address: 'x' }],
+    ['consume', { sub: queue.id, remove: false, reliable: true }],
+    ['consume', { sub: queue.id, prefetch: 1_001 }],
+    ['consume', { sub: queue.id, throttle: 1 }],
+    ['consume', { sub: queue.id, max: 0 }],
+    ['push', { sub: queue.id, message: 1, key: '' }],
+    ['ack', { sub: queue.id, upTo: 0 }],
+    ['subscribe', { topic: 't', keep: 10_001 }],
+    ['subscribe', { topic: 't', from: { life: 'x', number: -1 } }],
+    ['connect', { channel: 'c', local: 'a', remote: 'a' }],
+    ['object', { object: 'o', properties: ['__proto__'] }],
+    ['object', { object: 'o', properties: ['save'] }],
+    ['object', { object: 'o', properties: [] }],
+    ['inspect', { queue: 'q', of: 'constructor' }],
+    ['call', { service: 's', event: 'e', args: Array(101).fill(1) }],
+  ]
+  for (const [type, members] of wrong)
+    await assert.rejects(
+      owner.call(type, members),
+      /400 invalid message/,
+      `${type} ${JSON.stringify(members)}`,
+    )
+  await assert.rejects(owner.call('call', { service: 'none', event: 'e' }), /404 no service/)
+  const object = owner.send('object', { object: 'o', properties: ['a', 'constructor'] })
+  await object.reply
+  await assert.rejects(owner.call('save', { sub: object.id, values: { b: 1 } }), /400 invalid message/)
+  assert.equal(await owner.call('save', { sub: object.id, values: { a: { $: 'undefined' } } }), true)
+  assert.deepEqual(await owner.call('load', { sub: object.id }), { a: { $: 'undefined' } })
+  assert.equal(Object.hasOwn(Object.prototype, 'a'), false)
+})
+
 test('ws hostile - a socket that says no token is ended after 5 s; one that answers no ping, after two', async () => {
   const clock = new ManualClock()
   await using server = await open({ clock, tokens: TOKENS })
