@@ -5,7 +5,7 @@ import { Feed } from './feed.ts'
 export type FeedSource = (feed: Feed) => Promise<() => void>
 
 /** How long a feed goes on without a client, ms: one that reconnects in time misses nothing. */
-const LINGER = 30_000
+const IDLE_MS = 30_000
 
 interface OpenFeed {
   readonly feed: Feed
@@ -60,7 +60,7 @@ export class Feeds {
   #release(name: string, opened: OpenFeed): void {
     if (--opened.users > 0 || opened.isStopped) return
     if (opened.feed.isOver) return this.#stop(name, opened)
-    opened.timer = this.#clock.after(LINGER, () => this.#stop(name, opened), true)
+    opened.timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
   }
 
   #remove(name: string, opened: OpenFeed): void {
