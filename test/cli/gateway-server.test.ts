@@ -69,7 +69,7 @@ test('cli server - an answer that nobody reads is cut before the end of the grac
 test('cli server - an answer that is read too slowly is cut at the end of the grace', async () => {
   const server = await serverOf((_, response) => {
     response.on('error', () => {})
-    const drip = () => response.writable && response.write('x', () => setTimeout(drip, 20))
+    const drip = () => !response.destroyed && response.write('x', () => setTimeout(drip, 20))
     drip()
   })
   const socket = await asking(server)
