@@ -1,6 +1,6 @@
 // Puts the dashboard into the package: npm run build does it when the modules are compiled.
 
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { bundleDashboard } from './dashboard/bundle.ts'
 
@@ -11,8 +11,15 @@ const BUNDLED = ['preact', 'uplot']
 
 const assets = await bundleDashboard()
 const text = JSON.stringify(assets, undefined, 2)
-await writeFile(`${ROOT}dist/gateway/dashboard/built.js`, `export const BUILT = ${text}\n`)
-await writeFile(`${ROOT}dist/cjs/gateway/dashboard/built.js`, `'use strict'\nexports.BUILT = ${text}\n`)
+const modules = {
+  'dist/gateway/dashboard/built.js': `export const BUILT = ${text}\n`,
+  'dist/cjs/gateway/dashboard/built.js': `'use strict'\nexports.BUILT = ${text}\n`,
+}
+for (const [file, module] of Object.entries(modules)) {
+  await writeFile(ROOT + file, module)
+  // It was that of the module that is replaced.
+  await rm(`${ROOT}${file}.map`)
+}
 const licenses = BUNDLED.map(
   async (name) => `${name}\n\n${await readFile(`${ROOT}node_modules/${name}/LICENSE`, 'utf8')}`,
 )
