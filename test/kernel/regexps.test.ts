@@ -74,8 +74,8 @@ describe('regular expressions', () => {
   test('take linear time', async () => {
     const files = await filesOf(SOURCES)
     const found = await Promise.all(files.map(expressionsIn))
-    // To import the program is to run it.
-    const made = await madeBy(files.filter((file) => !file.endsWith(join('cli', 'main.ts'))))
+    // Not all files: the program runs when it is imported, and pages need a browser.
+    const made = await madeBy(files.filter((_, index) => (found[index]?.made ?? 0) > 0))
     // Otherwise an expression that is created later, in a call, would be missed.
     assert.equal(
       made.length,
