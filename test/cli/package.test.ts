@@ -5,8 +5,9 @@ import { dirname, join } from 'node:path'
 import { before, test } from 'node:test'
 import { promisify } from 'node:util'
 import { Cli, plainEnvironment } from '../support/cli.ts'
+import { ROOT } from '../support/compiled-output.ts'
 import { temporaryFolder } from '../support/lifeline.ts'
-import { pack, ROOT } from '../support/packed.ts'
+import { pack } from '../support/packed.ts'
 
 const run = promisify(execFile)
 const DEPENDENCIES = ['canonicalize', 'commander', 'ioredis', 'lru-cache', 'p-defer']
