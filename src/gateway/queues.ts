@@ -6,12 +6,17 @@ import type { ListedQueues } from '../queue/internal.ts'
 /** Most queues that are open at once. */
 const MAX_OPEN = 1_000
 
+/** Most queues that requests wait on. The rest is for requests that do not wait: those that finish and renew jobs, for instance. */
+const MAX_WAITED = 900
+
 /** How long a queue stays open after its last request, ms. */
 const IDLE_MS = 60_000
 
 interface OpenQueue {
   readonly queue: RedisQueue
   users: number
+  /** Those of its users that wait. */
+  waiters: number
   /** When its last user left, by the clock. Written when `users` becomes 0. */
   idleSince: number
 }
@@ -27,6 +32,8 @@ export class Queues {
   /** Those whose last user left longest ago come first. */
   readonly #queues = new Map<string, OpenQueue>()
   readonly #closing = new Set<Promise<void>>()
+  /** Number of queues with waiters. */
+  #waited = 0
   #timer: Timer | undefined
   #isClosed = false
 
@@ -57,11 +64,28 @@ export class Queues {
   }
 
   /**
+   * The same as {@link use} for a `run` that waits: for a job, a result or events. Fewer queues may be in use so, that those
+   * which wait leave room for the others.
+   * @throws as `use`
+   */
+  async wait<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
+    const isWaited = (this.#queues.get(name)?.waiters ?? 0) > 0
+    if (!isWaited && this.#waited >= MAX_WAITED) throw new OverloadedError('Too many queues are waited on')
+    const opened = this.#opened(name)
+    if (opened.waiters++ === 0) this.#waited++
+    try {
+      return await this.use(name, run)
+    } finally {
+      if (--opened.waiters === 0) this.#waited--
+    }
+  }
+
+  /**
    * Calls `run` with the queue of this name, which stays open until the returned promise is settled.
    * @throws OverloadedError if too many queues are in use; ClosedError after `close`; TypeError if the name is invalid.
    */
   async use<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
-    const opened = this.#queues.get(name) ?? this.#add(name)
+    const opened = this.#opened(name)
     opened.users++
     try {
       return await run(opened.queue)
@@ -70,10 +94,14 @@ export class Queues {
     }
   }
 
+  #opened(name: string): OpenQueue {
+    return this.#queues.get(name) ?? this.#add(name)
+  }
+
   #add(name: string): OpenQueue {
     if (this.#isClosed) throw new ClosedError('The gateway is closed')
     if (this.#queues.size >= MAX_OPEN) this.#closeOldest()
-    const opened = { queue: this.#open(name), users: 0, idleSince: 0 }
+    const opened = { queue: this.#open(name), users: 0, waiters: 0, idleSince: 0 }
     this.#queues.set(name, opened)
     return opened
   }
