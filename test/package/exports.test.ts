@@ -175,6 +175,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'TokenRequestOptions',
       'TopicPosition',
       'WaitOptions',
+      'WatchOptions',
       'Work',
       'WorkContext',
     ],
@@ -278,6 +279,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'RunningJob',
       'SubmitOptions',
       'TakeOptions',
+      'WatchOptions',
     ],
   },
   './services': {

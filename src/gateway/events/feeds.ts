@@ -5,7 +5,7 @@ import { Feed } from './feed.ts'
 export type FeedSource = (feed: Feed) => Promise<() => void>
 
 /** How long a feed goes on without a client, ms: one that reconnects in time misses nothing. */
-const LINGER = 30_000
+const IDLE_MS = 30_000
 
 interface OpenFeed {
   readonly feed: Feed
@@ -14,6 +14,7 @@ interface OpenFeed {
   users: number
   /** Runs while there are no users. */
   timer: Timer | undefined
+  isStopped: boolean
 }
 
 /** The feeds of a gateway by name. All clients of one share it. */
@@ -51,15 +52,15 @@ export class Feeds {
 
   #start(name: string, source: FeedSource): OpenFeed {
     const feed = new Feed()
-    const opened = { feed, started: source(feed), users: 0, timer: undefined }
+    const opened = { feed, started: source(feed), users: 0, timer: undefined, isStopped: false }
     this.#feeds.set(name, opened)
     return opened
   }
 
   #release(name: string, opened: OpenFeed): void {
-    if (--opened.users > 0) return
+    if (--opened.users > 0 || opened.isStopped) return
     if (opened.feed.isOver) return this.#stop(name, opened)
-    opened.timer = this.#clock.after(LINGER, () => this.#stop(name, opened), true)
+    opened.timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
   }
 
   #remove(name: string, opened: OpenFeed): void {
@@ -69,6 +70,8 @@ export class Feeds {
   #stop(name: string, opened: OpenFeed): void {
     opened.timer?.cancel()
     this.#remove(name, opened)
+    if (opened.isStopped) return
+    opened.isStopped = true
     void opened.started.then(
       (stop) => stop(),
       () => {},
