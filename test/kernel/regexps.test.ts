@@ -25,7 +25,7 @@ interface Expression {
 
 async function filesOf(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true })
-  return entries.filter((entry) => entry.endsWith('.ts')).map((entry) => join(folder, entry))
+  return entries.filter((entry) => /\.tsx?$/.test(entry)).map((entry) => join(folder, entry))
 }
 
 /** The regular expression literals of a file, and the number of expressions that it creates from text. */

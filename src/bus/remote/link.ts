@@ -48,7 +48,7 @@ const MAX_PAUSE = 1_000
 
 /** How long a socket may take to open, and to answer a ping, ms. */
 const ANSWER_WITHIN = 5_000
-const PING_EVERY = 10_000
+const PING_EVERY = 5_000
 
 /** How a call is made. */
 export interface CallTerms {

@@ -1,4 +1,4 @@
-import { AlreadyAttachedError, ClosedError } from '../../errors.ts'
+import { AlreadyAttachedError, ClosedError, LeaseLostError } from '../../errors.ts'
 import type { MessageInfo, QueueEvents } from '../queue/events.ts'
 import type { AttachOptions, ConsumeOptions, PushOptions } from '../queue/options.ts'
 import { Emitter } from './emitter.ts'
@@ -8,6 +8,9 @@ import { after } from './timers.ts'
 
 /** Options of a consumption behind a gateway. That fetches as fast as the client reads. */
 export type RemoteConsumeOptions = Omit<ConsumeOptions, 'throttle'>
+
+/** Ids of lost messages that are remembered at most. */
+const MAX_LOST = 10_000
 
 /** What waits for `attach`. */
 interface Waiting {
@@ -28,6 +31,9 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
   /** Undefined: it does not consume. */
   #consuming: { readonly options: RemoteConsumeOptions; left: number } | undefined
   #waiting: Waiting[] = []
+  /** Ids of reliable messages that were received and not acknowledged; and those that are delivered again. */
+  readonly #held = new Set<number>()
+  readonly #lost = new Set<number>()
   #pushed = 0
   #consumed = 0
 
@@ -40,6 +46,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: (members) => this.#onPush(members),
+      onLost: () => this.#onLost(),
       onClosed: () => this.#onClosed(),
     }
   }
@@ -111,12 +118,24 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     if (!this.#consuming) return
     this.#consumed++
     this.#consuming.left--
+    this.#lost.delete(id)
+    if (this.#consuming.options.reliable) this.#held.add(id)
     // A reader goes on behind it after an outage.
     if (this.#consuming.options.remove === false) {
       const { options, left } = this.#consuming
       this.#consuming = { options: { ...options, index: id }, left }
     }
     this.emit('message', message, id, { redelivered, key, fence })
+  }
+
+  /** What was not acknowledged goes back, and is delivered again. */
+  #onLost(): void {
+    for (const id of this.#held) this.#lost.add(id)
+    this.#held.clear()
+    for (const id of this.#lost) {
+      if (this.#lost.size <= MAX_LOST) break
+      this.#lost.delete(id)
+    }
   }
 
   #onConsuming(on: boolean): void {
@@ -202,13 +221,17 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     if (!this.#consuming) return
     if (this.#state === 'attached' && this.#link.isOnline)
       await this.#link.call('stop', this.name, { sub: this.#sub })
+    this.#onLost()
     // The gateway has said so, unless it is away.
     if (this.#consuming) this.#onConsuming(false)
   }
 
   /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError: perhaps it is delivered again. */
   async ack(id: number): Promise<void> {
+    const isLost = this.#lost.has(id)
     await this.#link.call('ack', this.name, { sub: this.#sub, upTo: id })
+    for (const held of this.#held) if (held <= id) this.#held.delete(held)
+    if (isLost) throw new LeaseLostError('The message was lost with the connection', { key: this.name })
   }
 
   #inspect(of: string): Promise<unknown> {

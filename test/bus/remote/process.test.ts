@@ -61,3 +61,30 @@ test('remote - a gateway process is killed, and another one takes its place: no 
   gateway.signal('SIGTERM')
   assert.equal(await gateway.exits(), 0)
 })
+
+test('remote - a gateway process that stands still: calls reject in time, the client leaves, and comes back', async () => {
+  const gateway = await Cli.serve()
+  const url = `${gateway.url.replace('http', 'ws')}/ws`
+  const options = { unavailableAfter: 500, WebSocket: WebSocket as unknown as WebSocketClass }
+  await using remote = Bus.remote(url, options)
+  const log: string[] = []
+  remote.on('online', () => log.push('online'))
+  remote.on('offline', () => log.push('offline'))
+  const topic = remote.pubsub<number>('t')
+  const received: number[] = []
+  topic.on('message', (message) => received.push(message))
+  await topic.subscribe()
+  gateway.signal('SIGSTOP')
+  const error = await topic.publish(1).catch((error: unknown) => error)
+  assert.deepEqual(
+    [(error as { code: string }).code, (error as { sent: boolean }).sent],
+    ['E_UNAVAILABLE', true],
+  )
+  await until(() => log.includes('offline'), { what: 'the client to leave', timeout: 30_000 })
+  gateway.signal('SIGCONT')
+  await until(() => log.length === 3, { what: 'the client to come back', timeout: 30_000 })
+  await topic.publish(2)
+  await until(() => received.includes(2), { what: 'the message' })
+  await remote.disconnect()
+  await gateway.kill()
+})

@@ -10,6 +10,7 @@ import { RemoteBus, type RemoteBusOptions, type WebSocketClass } from '../../../
 import { createGateway, type GatewayOptions } from '../../../src/gateway/index.ts'
 import { toNodeListener } from '../../../src/gateway/node.ts'
 import { toUpgradeListener } from '../../../src/gateway/ws/index.ts'
+import { socketsOf } from '../../../src/gateway/ws/sockets.ts'
 import { Bus, MemoryBus } from '../../../src/index.ts'
 import { type GatewayWorld, onBothWorlds } from '../../support/gateway.ts'
 import { messagingIn } from '../../support/gateway-messaging.ts'
@@ -318,6 +319,90 @@ onBothWorlds(
     assert.throws(() => remote.persistify('x', { save: 1 }, ['save' as never]), TypeError)
   },
 )
+
+onBothWorlds(
+  'remote - the gateway goes and comes: roles of channels are taken again, objects are loaded again',
+  async (w) => {
+    const { place, bus, end } = placeIn(w)
+    await place.up()
+    const remote = new RemoteBus(place.url, options({ unavailableAfter: 10_000 }))
+    try {
+      const [here, there] = [remote.channel<string>('chat'), bus().channel<unknown, string>('chat')]
+      const log: string[] = []
+      for (const event of ['connect', 'disconnect'] as const) here.on(event, () => log.push(event))
+      here.on('message', (text) => log.push(text))
+      await Promise.all([here.connect(), there.listen()])
+      const object = remote.persistify<{ n?: number }>('object', { n: 1 }, ['n'])
+      assert.equal(await object.save(), true)
+      object.persist(60_000)
+      await place.down()
+      await until(() => log.includes('disconnect'), { what: 'the role to be lost' })
+      assert.equal(here.isAttached(), false)
+      await there.send('meanwhile')
+      await place.up()
+      await until(() => log.includes('meanwhile'), { what: 'what was sent meanwhile' })
+      assert.deepEqual(log, ['connect', 'disconnect', 'connect', 'meanwhile'])
+      object.n = 2
+      assert.equal(await object.save(), false, 'the version went with the socket')
+      assert.equal(await object.load(), true)
+      object.n = 2
+      assert.equal(await object.save(), true)
+    } finally {
+      await remote.disconnect()
+      await end()
+    }
+  },
+)
+
+onBothWorlds(
+  'remote - a message that was lost with the socket is delivered again, and cannot be acknowledged before',
+  async (w) => {
+    const { place, end } = placeIn(w)
+    await place.up()
+    const remote = new RemoteBus(place.url, options({ unavailableAfter: 10_000 }))
+    try {
+      const queue = remote.queue<string>('q')
+      const received: [string, number, number][] = []
+      queue.on('message', (value, id, { redelivered }) => received.push([value, id, redelivered]))
+      await queue.attach({ ttl: 60_000 })
+      await queue.consume({ reliable: true, prefetch: 2 })
+      await queue.push('one')
+      await queue.push('two')
+      await until(() => received.length === 2, { what: 'the messages' })
+      await queue.ack(1)
+      await place.down()
+      await until(() => !remote.isOnline(), { what: 'the client to notice' })
+      const early = queue.ack(2)
+      early.catch(() => {})
+      await place.up()
+      await assert.rejects(early, { code: 'E_LEASE_LOST' })
+      await until(() => received.length === 3, { what: 'the message again' })
+      assert.deepEqual(received[2], ['two', 2, 1])
+      await queue.ack(2)
+      assert.equal(await queue.count(), 0)
+    } finally {
+      await remote.disconnect()
+      await end()
+    }
+  },
+)
+
+onBothWorlds('remote - a socket that ends leaves nothing at the gateway', async (w) => {
+  await using m = messagingIn(w)
+  const { port, gateway } = await m.open()
+  const remote = new RemoteBus(`ws://127.0.0.1:${port}/ws`, options())
+  const queue = remote.queue('q')
+  await queue.attach({ ttl: 1_000 })
+  await queue.consume({ reliable: true })
+  await remote.pubsub('t').subscribe()
+  await remote.channel('c').connect()
+  const there = m.bus()
+  assert.equal(await there.queue('q').exists(), true)
+  await remote.disconnect()
+  await until(() => socketsOf(gateway).size === 0, { what: 'the socket to end' })
+  await until(async () => !(await there.queue('q').exists()), { what: 'the queue to expire' })
+  await there.channel('c').connect()
+})
 
 test('remote - a wrong token is refused, and not tried for ever; a token has its scopes', async () => {
   const tokens = [

@@ -42,6 +42,22 @@ test('ws hostile - who may connect: our host, our pages, no token in the URL', a
   assert.equal((await server.call('GET', '/jobs/ws')).status, 426)
 })
 
+test('ws hostile - a page that has signed in needs no token; its cookie is of no use to pages of others', async () => {
+  await using server = await open({ tokens: TOKENS })
+  const body = JSON.stringify({ token: 'token-read' })
+  const signedIn = await server.call('POST', '/session', { body, headers: { origin: server.url } })
+  const cookie = signedIn.headers.get('set-cookie')?.split(';')[0] ?? ''
+  await using page = await SocketClient.open(server, { headers: { cookie, origin: server.url } })
+  assert.equal(await page.call('end', { sub: 1 }), false)
+  await assert.rejects(page.call('take', { queue: 'foo' }), /403 insufficient scope/)
+  for (const origin of ['https://evil.example', 'null'])
+    await assert.rejects(SocketClient.open(server, { headers: { cookie, origin } }), /refused: 403/)
+  await assert.rejects(SocketClient.open(server, { headers: { cookie } }), /refused: 403/)
+  const forged = await SocketClient.open(server, { headers: { cookie: `${cookie}A`, origin: server.url } })
+  await assert.rejects(forged.call('end', { sub: 1 }), /401 token required/)
+  assert.equal((await forged.ended()).code, 1008)
+})
+
 test('ws hostile - every message demands its scope, before it is read', async () => {
   await using server = await open({ tokens: TOKENS })
   const silent = await SocketClient.open(server)
