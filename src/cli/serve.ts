@@ -4,6 +4,7 @@ import type { Gateway, GatewayOptions } from '../gateway/index.ts'
 import type { UpgradeListener } from '../gateway/ws/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
+import { writeAudit } from './audit.ts'
 import { FAILED, report, UsageError } from './failure.ts'
 import { GatewayServer } from './gateway-server.ts'
 import { pushesOf } from './push-settings.ts'
@@ -19,9 +20,10 @@ const SAME_SIGNAL_MS = 100
 
 /** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
 export async function serve(settings: Settings): Promise<void> {
-  const { host, port, redis, drain, grace, basePath = '' } = settings
+  const { host, port, redis, drain, grace, audit, basePath = '' } = settings
   checkAddress(settings)
   const stopped = stopSignal()
+  const stopAudit = audit && writeAudit(audit)
   const { createGateway, toNodeListener } = await loadGateway()
   const bus = created(() => busOf(settings))
   const gateway = created(() => createGateway({ ...gatewayOptions(settings), bus }))
@@ -32,6 +34,7 @@ export async function serve(settings: Settings): Promise<void> {
   await stopped
   await server.close({ drain, grace })
   await bus?.disconnect()
+  if (stopAudit) stopAudit()
 }
 
 /** Only this machine reaches a loopback address. @throws UsageError */

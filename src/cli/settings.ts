@@ -28,6 +28,8 @@ export interface Settings extends PushSettings {
   drain: number
   /** Ms. */
   grace: number
+  /** Which actions of clients are written to stderr. */
+  audit: 'changes' | 'all' | undefined
 }
 
 type Table = { readonly [Name in keyof Settings]: Row<Exclude<Settings[Name], undefined>> }
@@ -72,8 +74,8 @@ export const SETTINGS: Table = {
     parse: plain,
   },
   token: {
-    value: 'SCOPES=TOKEN',
-    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; repeatable`,
+    value: '[NAME:]SCOPES=TOKEN',
+    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; ann:admin=secret names its holder for --audit; repeatable`,
     expected: `SCOPES=TOKEN, with scopes of ${SCOPES.join(', ')} and a token as in an Authorization field`,
     parse: (...texts) => grants(texts.flatMap(words)),
     isList: true,
@@ -120,6 +122,13 @@ export const SETTINGS: Table = {
     fallback: '5s',
   },
   ...PUSH_SETTINGS,
+  audit: {
+    value: 'WHICH',
+    description:
+      'writes what clients cancel, retry, remove, stop and so on to stderr, one line of JSON each: changes, or all, with posts',
+    expected: 'changes or all',
+    parse: (text) => (text === 'changes' || text === 'all' ? text : undefined),
+  },
 }
 
 /** The names of all settings, in the order of the help. */
@@ -234,11 +243,13 @@ async function textOf(file: string): Promise<string> {
 
 /** Tokens as RFC 6750 has them. */
 function grants(texts: readonly string[]): AccessToken[] | undefined {
-  const all = texts.map((text) => /^([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
+  const all = texts.map((text) => /^(?:([\w.@-]{1,100}):)?([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
   const found = all.flatMap((match) => {
-    const scopes = match?.[1]?.split(',') ?? []
+    const [, name, list, token] = match ?? []
+    const scopes = list?.split(',') ?? []
     const isKnown = scopes.every((scope) => SCOPES.some((known) => known === scope))
-    return match?.[2] !== undefined && isKnown ? [{ token: match[2], scopes: scopes as Scope[] }] : []
+    if (token === undefined || !isKnown) return []
+    return [{ token, scopes: scopes as Scope[], ...(name === undefined ? {} : { name }) }]
   })
   return found.length === texts.length ? found : undefined
 }

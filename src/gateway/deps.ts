@@ -2,6 +2,8 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
+import type { Feeds } from './events/feeds.ts'
+import type { QueueWatches } from './events/queue-watches.ts'
 import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
@@ -23,10 +25,12 @@ export interface GatewayDeps {
   /** Closed with the gateway. `grace`: ms. */
   readonly pushWorkers: { close(grace: number): Promise<void> }
   readonly metrics: Metrics
-  /** Who works through this gateway, and what its clients hold. */
+  /** The workers that have named themselves here, and what clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
   readonly snapshots: Snapshots
   /** Answers of server-sent events are made by `eventStream`. */
   readonly streams: EventStreams
+  readonly watches: QueueWatches
+  readonly feeds: Feeds
 }

@@ -64,23 +64,6 @@ export class Queues {
   }
 
   /**
-   * The same as {@link use} for a `run` that waits: for a job, a result or events. Fewer queues may be in use so, that those
-   * which wait leave room for the others.
-   * @throws as `use`
-   */
-  async wait<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
-    const isWaited = (this.#queues.get(name)?.waiters ?? 0) > 0
-    if (!isWaited && this.#waited >= MAX_WAITED) throw new OverloadedError('Too many queues are waited on')
-    const opened = this.#opened(name)
-    if (opened.waiters++ === 0) this.#waited++
-    try {
-      return await this.use(name, run)
-    } finally {
-      if (--opened.waiters === 0) this.#waited--
-    }
-  }
-
-  /**
    * Calls `run` with the queue of this name, which stays open until the returned promise is settled.
    * @throws OverloadedError if too many queues are in use; ClosedError after `close`; TypeError if the name is invalid.
    */
@@ -90,8 +73,40 @@ export class Queues {
     try {
       return await run(opened.queue)
     } finally {
-      if (--opened.users === 0) this.#becomeIdle(name, opened)
+      this.#leave(name, opened)
     }
+  }
+
+  /** The same for a `run` that waits for a job or a result: see {@link hold}. */
+  async wait<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
+    const { queue, release } = this.hold(name)
+    try {
+      return await run(queue)
+    } finally {
+      release()
+    }
+  }
+
+  /**
+   * The queue of this name, which stays open until `release` is called, once: for what waits, or follows events. Fewer queues may
+   * be held than used, so that those who wait leave room for the others.
+   * @throws as {@link use}
+   */
+  hold(name: string): { queue: RedisQueue; release(): void } {
+    const isWaited = (this.#queues.get(name)?.waiters ?? 0) > 0
+    if (!isWaited && this.#waited >= MAX_WAITED) throw new OverloadedError('Too many queues are waited on')
+    const opened = this.#opened(name)
+    opened.users++
+    if (opened.waiters++ === 0) this.#waited++
+    const release = () => {
+      if (--opened.waiters === 0) this.#waited--
+      this.#leave(name, opened)
+    }
+    return { queue: opened.queue, release }
+  }
+
+  #leave(name: string, opened: OpenQueue): void {
+    if (--opened.users === 0) this.#becomeIdle(name, opened)
   }
 
   #opened(name: string): OpenQueue {

@@ -2,7 +2,7 @@ import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import type { AccessToken } from './options.ts'
 
 /** How long a session lasts, seconds. */
-export const SESSION_SECONDS = 12 * 60 * 60
+export const SESSION_SECONDS: number = 12 * 60 * 60
 
 /** Longest cookie that is looked at, characters. */
 const MAX_LENGTH = 200

@@ -1,7 +1,8 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, decodeWith } from '../kernel/codec/codec.ts'
 import { decodeFailure } from '../kernel/codec/failure.ts'
-import type { JsonText } from '../kernel/codec/json-text.ts'
+import { JsonText } from '../kernel/codec/json-text.ts'
+import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import type { Disposition } from './events.ts'
 import type { SubmitOptions } from './options.ts'
 import type { JobSnapshot, JobState } from './store/store.ts'
@@ -157,7 +158,7 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
     dueIn,
   } = snapshot
   const status: JobStatus = {
-    ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
+    ...{ id, command, state, payload: payloadOf(payload, codec), retries: failed, stalls: stalled, waiters },
     progress: progress && decodeWith(codec, progress, id),
   }
   if (dueIn !== undefined) status.dueIn = dueIn
@@ -166,10 +167,13 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
   return status
 }
 
-/** The payload of a job; undefined if it is invalid, so that one job does not make a listing fail. */
-function payloadOf(text: string): unknown {
+/**
+ * The payload of a job: with `jsonTextCodec` its JSON as it stands. Undefined if it is invalid, so that one job does not make a
+ * listing fail.
+ */
+function payloadOf(text: string, codec: Codec): unknown {
   try {
-    return decodePayload(text)
+    return codec === jsonTextCodec && text !== '' ? JsonText.parse(text) : decodePayload(text)
   } catch {
     return undefined
   }

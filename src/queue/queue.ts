@@ -1,12 +1,10 @@
 import { ClosedError } from '../errors.ts'
 import type { CensusQuestion } from '../kernel/census.ts'
 import type { JsonText } from '../kernel/codec/json-text.ts'
-import { callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import { AsyncContext } from '../kernel/time.ts'
-import { EventReporter, type FeedEvent, parseFeedEvent, type QueueCounters } from './events.ts'
+import { EventReporter, type FeedEvent, type QueueCounters, type WatchOptions, watchFeed } from './events.ts'
 import {
   type AnyJobs,
   type BulkJob,
@@ -270,17 +268,13 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /**
    * Calls `listener` with the events of this queue from all processes, best effort, until the returned function is called.
-   * Events are sent only while at least one process watches.
+   * Events are sent only while at least one process watches. `onGap` is called when events may have been lost, because the
+   * connection was.
+   * @throws UnavailableError, ClosedError, TypeError.
    */
-  async watch(listener: (event: FeedEvent) => void): Promise<() => void> {
+  async watch(listener: (event: FeedEvent) => void, options: WatchOptions = {}): Promise<() => void> {
     this.#assertOpen()
-    checkFunction('listener', listener)
-    const context = new AsyncContext()
-    const { store, within } = this.#context
-    return store.watchEvents((text) => {
-      const event = parseFeedEvent(text)
-      if (event) callHook(context, 'watch', listener, event)
-    }, within)
+    return watchFeed(this.#context, listener, options)
   }
 
   /**

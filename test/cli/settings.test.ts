@@ -35,6 +35,7 @@ const DEFAULTS = {
   pushAttempts: undefined,
   pushConcurrency: undefined,
   pushAllowInternal: undefined,
+  audit: undefined,
 }
 
 test('cli settings - without any there are the defaults', async () => {
@@ -72,6 +73,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     pushAttempts: 3,
     pushConcurrency: 4,
     pushAllowInternal: false,
+    audit: 'changes',
   }
   assert.deepEqual(await resolveSettings({}, await fileOf('config.json', content)), {
     ...content,

@@ -105,7 +105,18 @@ const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
   }),
 ])
 
-const SERVICE_ITEM = z.object({
+/** What a process does for a service. */
+export interface ServiceCensusItem {
+  readonly prefix: string
+  readonly service: string
+  readonly version: string
+  readonly busy: number
+  readonly leaseLeft: number
+  /** Null: no limit. */
+  readonly capacity: number | null
+}
+
+const SERVICE_ITEM: z.ZodType<ServiceCensusItem> = z.object({
   prefix: text,
   service: text,
   version: text,
@@ -113,9 +124,6 @@ const SERVICE_ITEM = z.object({
   leaseLeft: count,
   capacity: count.nullable(),
 })
-
-/** What a process does for a service. */
-export type ServiceCensusItem = z.infer<typeof SERVICE_ITEM>
 
 /** The layers that are asked, and what an item of each is. Those of which there are few come first: an answer may be cut. */
 const LAYERS = {
