@@ -77,7 +77,7 @@ export class Queues {
     }
   }
 
-  /** The same for a `run` that waits for a job or a result: see {@link hold}. */
+  /** The same as `use` for a `run` that waits: for a job or a result. @throws as `hold` */
   async wait<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
     const { queue, release } = this.hold(name)
     try {
@@ -88,9 +88,9 @@ export class Queues {
   }
 
   /**
-   * The queue of this name, which stays open until `release` is called, once: for what waits, or follows events. Fewer queues may
-   * be held than used, so that those who wait leave room for the others.
-   * @throws as {@link use}
+   * The queue of this name for a caller that waits, which stays open until `release` is called, once. Fewer queues may be in use
+   * so, and those that do not wait have room.
+   * @throws as `use`
    */
   hold(name: string): { queue: RedisQueue; release(): void } {
     const isWaited = (this.#queues.get(name)?.waiters ?? 0) > 0
