@@ -45,7 +45,7 @@ const SHOTS: readonly Shot[] = [
   {
     name: 'dashboard-queue',
     hash: '#/queues/webhooks?state=failed',
-    options: { ...WIDE, viewport: { width: 1120, height: 980 }, colorScheme: 'dark' },
+    options: { ...WIDE, viewport: { width: 1120, height: 900 }, colorScheme: 'dark' },
     ready: (page) => page.getByText('502 Bad Gateway').first().waitFor(),
   },
   {

@@ -25,7 +25,7 @@ export interface GatewayDeps {
   /** Closed with the gateway. `grace`: ms. */
   readonly pushWorkers: { close(grace: number): Promise<void> }
   readonly metrics: Metrics
-  /** Who works through this gateway, and what its clients hold. */
+  /** The workers that have named themselves here, and what clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
   readonly snapshots: Snapshots

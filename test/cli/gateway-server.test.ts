@@ -69,8 +69,8 @@ test('cli server - an answer that nobody reads is cut before the end of the grac
 test('cli server - an answer that is read too slowly is cut at the end of the grace', async () => {
   const server = await serverOf((_, response) => {
     response.on('error', () => {})
-    const drip = () => response.writable && response.write('x', () => setTimeout(drip, 20))
-    drip()
+    const dripping = setInterval(() => response.write('x'), 20)
+    response.once('close', () => clearInterval(dripping))
   })
   const socket = await asking(server)
   socket.on('error', () => {}).resume()

@@ -76,7 +76,12 @@ function columnsOf(charted: ReadonlySet<string>): readonly Column<QueueView>[] {
       cell: ({ failed }) => <span class={failed > 0 ? 'danger-text' : ''}>{count(failed)}</span>,
       numeric: true,
     },
-    { head: 'Oldest', cell: ({ oldest }) => (oldest === null ? '–' : duration(oldest)), numeric: true },
+    {
+      head: 'Oldest',
+      cell: ({ oldest }) => (oldest === null ? '–' : duration(oldest)),
+      numeric: true,
+      size: 'age',
+    },
   ]
 }
 
