@@ -11,7 +11,7 @@ import { bundleDashboard } from '../scripts/dashboard/bundle.ts'
 import { takeAssetsFrom } from '../src/gateway/dashboard/assets.ts'
 import { createGateway } from '../src/gateway/index.ts'
 import { toNodeListener } from '../src/gateway/node.ts'
-import { MemoryQueueStore, MemoryServices, MemoryStore } from '../src/index.ts'
+import { MemoryQueueStore, MemoryServices, MemoryStore, Services } from '../src/index.ts'
 import { Shop } from './dashboard/shop.ts'
 import { redisUrl } from './queue/place.ts'
 
@@ -30,7 +30,12 @@ const place = redis
 const gateway = createGateway(
   redis
     ? { redis }
-    : { redis: null, queueOptions: { store: stores.queues }, lockerOptions: { store: stores.locker } },
+    : {
+        redis: null,
+        queueOptions: { store: stores.queues },
+        lockerOptions: { store: stores.locker },
+        services: new Services({ store: stores.services }),
+      },
 )
 const port = Number(process.env['PORT'] ?? 5000)
 const server = createServer(toNodeListener(gateway)).listen(port, '127.0.0.1')

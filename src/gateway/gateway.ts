@@ -172,7 +172,8 @@ function createDeps(
   const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
   const census = connection ?? memory.census
   const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
-  const facts = { queues, locker, answers: new RecentAnswers(members, clock), prefix }
+  const answers = new RecentAnswers(members, clock)
+  const facts = { queues, locker, answers, services: given.services, prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
   return {
     ...{ options, clock, queues, locker, facts },

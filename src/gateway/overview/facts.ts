@@ -1,6 +1,7 @@
 import type { Locker, Peek } from '../../locker/index.ts'
 import { leaseOf } from '../../locker/internal.ts'
 import type { QueueLoad } from '../../queue/internal.ts'
+import type { Services } from '../../services/index.ts'
 import type { Queues } from '../queues.ts'
 import type { Answers } from './census-items.ts'
 import { addStored, type KeyFacts, keyFacts } from './key-views.ts'
@@ -11,6 +12,8 @@ export interface FactSources {
   readonly queues: Queues
   readonly locker: Locker
   readonly answers: RecentAnswers
+  /** Services that the gateway was given, which may be elsewhere. Undefined: processes answer for theirs. */
+  readonly services: Services | undefined
   readonly prefix: string
 }
 

@@ -4,7 +4,7 @@ import { type FactSources, keysOf, loadsOf } from './facts.ts'
 import { type KeyFacts, keyView } from './key-views.ts'
 import type { Overview, QueueView, StoreView, WorkerView } from './overview.ts'
 import { queueView } from './queue-views.ts'
-import { serviceViews } from './service-views.ts'
+import { listedServiceViews, serviceViews } from './service-views.ts'
 import { workerViews } from './worker-views.ts'
 
 /** Most entries of each list. */
@@ -50,7 +50,11 @@ export class OverviewReader {
   ): Promise<Lists> {
     const sources = this.#sources
     const { prefix } = sources
-    const [loads, keys] = await Promise.all([loadsOf(sources.queues, names), keysOf(sources, answers)])
+    const [loads, keys, listed] = await Promise.all([
+      loadsOf(sources.queues, names),
+      keysOf(sources, answers),
+      sources.services?.list().catch(() => undefined),
+    ])
     const at = nowMs()
     const workers = workerViews(answers, prefix, at).sort(byQueue)
     const { complete } = answers
@@ -60,8 +64,10 @@ export class OverviewReader {
       return view ? [view] : []
     })
     keys.sort(byWait)
-    const services = serviceViews(answers, prefix)
+    const isListed = !sources.services || listed !== undefined
+    const services = sources.services ? listedServiceViews(listed ?? []) : serviceViews(answers, prefix)
     const isWhole =
+      isListed &&
       loads.every(({ load }) => load !== undefined) &&
       count <= names.length &&
       workers.length <= MAX_WORKERS &&

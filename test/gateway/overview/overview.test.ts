@@ -6,7 +6,7 @@ import pDefer from 'p-defer'
 import { createGateway } from '../../../src/gateway/index.ts'
 import type { Overview } from '../../../src/gateway/overview/overview.ts'
 import { Snapshots } from '../../../src/gateway/overview/snapshots.ts'
-import { MemoryQueueStore, RedisQueue } from '../../../src/index.ts'
+import { MemoryQueueStore, MemoryServices, RedisQueue, Services } from '../../../src/index.ts'
 import { EventClient } from '../../support/event-client.ts'
 import { onBothWorlds, serve } from '../../support/gateway.ts'
 import { ManualClock, settled } from '../../support/manual-clock.ts'
@@ -249,4 +249,25 @@ test('overview - snapshots: one in a second while somebody watches, and none aft
   await settled()
   assert.equal(reads, 4)
   assert.equal(await snapshots.current(), '{"at":5}')
+})
+
+test('overview - services that the gateway was given are told of, wherever they are', async () => {
+  const services = new Services({ store: new MemoryServices() })
+  const sums = await services.register('sums', { capacity: 3, version: '2' })
+  sums.on('add', (one: number, other: number) => one + other)
+  const server = await serve(createGateway({ services }))
+  try {
+    const { services: told } = (await server.call('GET', '/overview')).json as Overview
+    assert.deepEqual(
+      told.map(({ name, processes }) => [
+        name,
+        processes.map(({ capacity, version, pid }) => [capacity, version, pid]),
+      ]),
+      [['sums', [[3, '2', process.pid]]]],
+    )
+    assert.doesNotMatch(JSON.stringify(told), new RegExp(services.id), 'calls could be made by it')
+  } finally {
+    await server.close()
+    await services.close()
+  }
 })
