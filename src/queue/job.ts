@@ -157,7 +157,7 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
     dueIn,
   } = snapshot
   const status: JobStatus = {
-    ...{ id, command, state, payload: payloadOf(payload), retries: failed, stalls: stalled, waiters },
+    ...{ id, command, state, payload: payloadOf(payload, codec), retries: failed, stalls: stalled, waiters },
     progress: progress && decodeWith(codec, progress, id),
   }
   if (dueIn !== undefined) status.dueIn = dueIn
@@ -167,9 +167,9 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
 }
 
 /** The payload of a job; undefined if it is invalid, so that one job does not make a listing fail. */
-function payloadOf(text: string): unknown {
+function payloadOf(text: string, { decodeJson }: Codec): unknown {
   try {
-    return decodePayload(text)
+    return decodeJson && text !== '' ? decodeJson(text) : decodePayload(text)
   } catch {
     return undefined
   }

@@ -187,6 +187,26 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   /**
+   * Submits a job and waits for its outcome, as {@link submit} by one request, and tells when the store has accepted it:
+   * `accepted` rejects as {@link enqueue}, `outcome` as {@link submit}. Neither needs to be handled. @internal
+   */
+  begin<Command extends CommandOf<Jobs>>(
+    command: Command,
+    payload: PayloadOf<Jobs, Command> | JsonText,
+    options: SubmitOptions,
+  ): { id: string; accepted: Promise<void>; outcome: Promise<unknown> } {
+    this.#assertOpen()
+    const submission = createSubmission(command, payload, options, true, this.#context.options)
+    assertNotAborted(submission.id, options.signal)
+    this.#events.counters.submitted++
+    const { accepted, outcome } = this.#waits.begin(submission, options)
+    this.#context.registration.use()
+    accepted.catch(() => {})
+    outcome.catch(() => {})
+    return { id: submission.id, accepted, outcome }
+  }
+
+  /**
    * Submits a job without waiting for its outcome. Resolves when the store has accepted it, with a handle of the new or the
    * identical existing job. `timeout` and `onProgress` have no effect here: pass them to `job.result`.
    * @throws as {@link submit}, except the errors of the outcome: RemoteError, RemovedError and TimeoutError.

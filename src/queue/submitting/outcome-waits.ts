@@ -87,20 +87,35 @@ export class OutcomeWaits {
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
   submit(submission: Submission, options: ResultOptions): Promise<unknown> {
+    const waiter = this.#createWaiter(submission.id, submission.command, options)
+    this.#submit(submission, waiter)
+    return waiter.promise
+  }
+
+  /** As {@link submit}, and tells when the store has accepted the submission. */
+  begin(
+    submission: Submission,
+    options: ResultOptions,
+  ): { accepted: Promise<void>; outcome: Promise<unknown> } {
+    const waiter = this.#createWaiter(submission.id, submission.command, options)
+    const wait = this.#submit(submission, waiter)
+    return { accepted: wait.accepted(), outcome: waiter.promise }
+  }
+
+  #submit(submission: Submission, waiter: JobWaiter): OutcomeWait {
     const { id, command, nonce } = submission
-    const waiter = this.#createWaiter(id, command, options)
     const joinable = this.#findJoinable(submission)
     if (joinable) {
       joinable.add(waiter)
       this.#listener.submitted(id, command, 'joined')
-    } else {
-      const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
-      wait.add(waiter)
-      this.#waits.add(wait)
-      this.#joinable.set(id, wait)
-      wait.submit(submission)
+      return joinable
     }
-    return waiter.promise
+    const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
+    wait.add(waiter)
+    this.#waits.add(wait)
+    this.#joinable.set(id, wait)
+    wait.submit(submission)
+    return wait
   }
 
   #findJoinable(submission: Submission): OutcomeWait | undefined {
