@@ -1,11 +1,10 @@
 // A process of the bench: opens contenders and asks them.
 
 import { isDeepStrictEqual } from 'node:util'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { serve } from '../test/support/process-child.ts'
 import { type Burst, burst, busyTurns, stepsPerMs, Work, type WorkKind } from './burst.ts'
 import { type Contender, ENTRANTS, type Name, type Terms, valueFor, valueIn } from './contenders/contender.ts'
+import { heap } from './heap.ts'
 import { library } from './library.ts'
 import { type Pumped, pump, spin } from './pump.ts'
 import { now } from './statistics.ts'
@@ -34,16 +33,6 @@ async function ask(get: Contender['get'], keys: readonly string[], group = 500):
         throw new Error(`Got another value for ${key}: ${JSON.stringify(answer)}`)
     }
   }
-}
-
-/** Bytes of the heap, and of what hangs on it, after everything was collected that can be. */
-function heap(): { used: number; external: number } {
-  setFlagsFromString('--expose-gc')
-  const collect: unknown = runInNewContext('gc')
-  if (typeof collect !== 'function') throw new Error('Expected a garbage collector')
-  for (let round = 0; round < 3; round++) collect()
-  const { heapUsed, external } = process.memoryUsage()
-  return { used: heapUsed, external }
 }
 
 const handlers = {

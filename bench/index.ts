@@ -38,6 +38,7 @@ import { services } from './parts/services.ts'
 import { servicesIdle } from './parts/services-idle.ts'
 import { starts } from './parts/starts.ts'
 import { streams } from './parts/streams.ts'
+import { streamsIdle } from './parts/streams-idle.ts'
 import { QUEUE_ENTRANTS } from './queues/entrant.ts'
 import { summary, table } from './report.ts'
 import { SERVICES_ENTRANTS } from './services/entrant.ts'
@@ -53,6 +54,7 @@ const PARTS: Record<string, (stage: Stage) => Promise<void>> = {
   connections,
   memory,
   streams,
+  'streams-idle': streamsIdle,
   http,
   'http-refresh': httpRefresh,
   queue,

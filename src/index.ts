@@ -39,6 +39,7 @@ export {
   type ServiceConnectOptions,
   type ServiceRequestOptions,
   type Throttle,
+  type TopicPosition,
 } from './bus/index.ts'
 /** Failures. */
 export {
@@ -168,6 +169,7 @@ export {
   type SubmitOptions,
   TakenJob,
   type TakeOptions,
+  type WatchOptions,
 } from './queue/index.ts'
 /** Services that are called by name, each call at the least busy process. */
 export {

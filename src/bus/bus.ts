@@ -13,6 +13,7 @@ import { type Persisted, persistify } from './persisted/persisted.ts'
 import type { PubsubOptions } from './pubsub/options.ts'
 import { Pubsub } from './pubsub/pubsub.ts'
 import { Queue } from './queue/queue.ts'
+import { RemoteBus, type RemoteBusOptions } from './remote/index.ts'
 import { ServiceEngines } from './service-engines.ts'
 import { instancesOf } from './sources.ts'
 import { MemoryBus } from './store/memory-store.ts'
@@ -67,6 +68,15 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   /** The `connect` that holds: it has resolved, or may do so. */
   #connecting: object | undefined
   #disconnecting: Promise<void> | undefined
+
+  /**
+   * The bus of a gateway, over its WebSocket, without a Redis of its own: see RemoteBus, and `soloflight/bus/remote` for
+   * browsers. Does not connect.
+   * @throws TypeError if the URL or an option is invalid; if there is no global WebSocket, and none is given.
+   */
+  static remote(url: string, options: RemoteBusOptions = {}): RemoteBus {
+    return new RemoteBus(url, options)
+  }
 
   /** Does not connect. @throws TypeError if an option is invalid. */
   constructor(given: BusOptions = {}) {

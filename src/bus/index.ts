@@ -14,6 +14,7 @@ export { BUS_DEFAULTS, type BusOptions, type InstanceSource } from './options.ts
 export type { Persisted, PersistedMethods } from './persisted/persisted.ts'
 export type { PubsubOptions } from './pubsub/options.ts'
 export { Pubsub, type PubsubEvents } from './pubsub/pubsub.ts'
+export type { TopicPosition } from './pubsub/subscription.ts'
 export type { MessageInfo, QueueEvents, QueueMessage } from './queue/events.ts'
 export type { AttachOptions, ConsumeOptions, PushOptions, Throttle } from './queue/options.ts'
 export { Queue } from './queue/queue.ts'

@@ -7,11 +7,11 @@ import {
   type Given,
   type GivenSettings,
   NAMES,
-  type Row,
   resolveSettings,
   SETTINGS,
   variableOf,
 } from './settings.ts'
+import type { Row } from './values.ts'
 
 /** Runs the command line. Resolves to the exit code, and never rejects. */
 export async function run(args: readonly string[]): Promise<number> {

@@ -4,8 +4,10 @@ import type { Gateway, GatewayOptions } from '../gateway/index.ts'
 import type { UpgradeListener } from '../gateway/ws/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { systemClock } from '../kernel/time.ts'
+import { writeAudit } from './audit.ts'
 import { FAILED, report, UsageError } from './failure.ts'
 import { GatewayServer } from './gateway-server.ts'
+import { pushesOf } from './push-settings.ts'
 import { hostNameOf, type Settings } from './settings.ts'
 
 /** What the gateway needs besides the dependencies of the package. */
@@ -18,9 +20,10 @@ const SAME_SIGNAL_MS = 100
 
 /** Serves until SIGTERM or SIGINT, and resolves when all is closed. @throws UsageError */
 export async function serve(settings: Settings): Promise<void> {
-  const { host, port, redis, drain, grace, basePath = '' } = settings
+  const { host, port, redis, drain, grace, audit, basePath = '' } = settings
   checkAddress(settings)
   const stopped = stopSignal()
+  const stopAudit = audit && writeAudit(audit)
   const { createGateway, toNodeListener } = await loadGateway()
   const bus = created(() => busOf(settings))
   const gateway = created(() => createGateway({ ...gatewayOptions(settings), bus }))
@@ -31,6 +34,7 @@ export async function serve(settings: Settings): Promise<void> {
   await stopped
   await server.close({ drain, grace })
   await bus?.disconnect()
+  if (stopAudit) stopAudit()
 }
 
 /** Only this machine reaches a loopback address. @throws UsageError */
@@ -101,6 +105,7 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
+    push: pushesOf(settings),
   }
 }
 

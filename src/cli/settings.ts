@@ -4,11 +4,13 @@ import type { AccessToken, Scope } from '../gateway/index.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
 import { checkNames, shownValue } from '../kernel/options.ts'
 import { UsageError } from './failure.ts'
+import { PUSH_SETTINGS, type PushSettings } from './push-settings.ts'
+import { duration, integer, plain, type Row, size, words } from './values.ts'
 
 // The settings of `soloflight serve` come from one table. Precedence: flag, environment, file, default.
 
 /** What `serve` is told. Names are those of the configuration file. */
-export interface Settings {
+export interface Settings extends PushSettings {
   /** Undefined: embedded. */
   redis: string | undefined
   /** The instances of the bus. Undefined: it is on `redis`. */
@@ -26,31 +28,13 @@ export interface Settings {
   drain: number
   /** Ms. */
   grace: number
-}
-
-/** One setting. */
-export interface Row<Value> {
-  /** For the help: what the value is. */
-  readonly value: string
-  readonly description: string
-  /** What a valid value is, in an error. */
-  readonly expected: string
-  /** Returns undefined if the texts are no valid value. There is one text unless it is a list. */
-  readonly parse: (...texts: readonly string[]) => Value | undefined
-  /** As it would be given. */
-  readonly fallback?: string
-  readonly isList?: true
-  readonly isSecret?: true
+  /** Which actions of clients are written to stderr. */
+  audit: 'changes' | 'all' | undefined
 }
 
 type Table = { readonly [Name in keyof Settings]: Row<Exclude<Settings[Name], undefined>> }
 
 const SCOPES: readonly Scope[] = ['read', 'submit', 'work', 'admin']
-
-const SECOND = 1000
-const LONGEST_TIME = 24 * 60 * 60 * SECOND
-
-const plain = (text: string): string => text
 
 export const SETTINGS: Table = {
   redis: {
@@ -90,8 +74,8 @@ export const SETTINGS: Table = {
     parse: plain,
   },
   token: {
-    value: 'SCOPES=TOKEN',
-    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; repeatable`,
+    value: '[NAME:]SCOPES=TOKEN',
+    description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; ann:admin=secret names its holder for --audit; repeatable`,
     expected: `SCOPES=TOKEN, with scopes of ${SCOPES.join(', ')} and a token as in an Authorization field`,
     parse: (...texts) => grants(texts.flatMap(words)),
     isList: true,
@@ -137,6 +121,14 @@ export const SETTINGS: Table = {
     parse: duration,
     fallback: '5s',
   },
+  ...PUSH_SETTINGS,
+  audit: {
+    value: 'WHICH',
+    description:
+      'writes what clients cancel, retry, remove, stop and so on to stderr, one line of JSON each: changes, or all, with posts',
+    expected: 'changes or all',
+    parse: (text) => (text === 'changes' || text === 'all' ? text : undefined),
+  },
 }
 
 /** The names of all settings, in the order of the help. */
@@ -172,7 +164,7 @@ export async function resolveSettings(given: GivenSettings, file: string | undef
   })
   // Of the types that the table demands.
   const settings = Object.fromEntries(entries) as Settings
-  return { ...settings, token: await allGrants(settings) }
+  return { ...settings, token: await allGrants(settings), pushSecret: await allSecrets(settings) }
 }
 
 function parsed<Value>(row: Row<Value>, { texts, source }: Given): Value {
@@ -212,7 +204,7 @@ async function readSettings(file: string): Promise<GivenSettings> {
 function textsOf(value: unknown, row: Row<unknown>, source: string): string[] {
   const values = row.isList && Array.isArray(value) ? value : [value]
   return values.map((item: unknown) => {
-    if (typeof item === 'string' || typeof item === 'number') return String(item)
+    if (['string', 'number', 'boolean'].includes(typeof item)) return String(item)
     throw new UsageError(`Expected ${source} to be ${row.expected}`)
   })
 }
@@ -220,14 +212,24 @@ function textsOf(value: unknown, row: Row<unknown>, source: string): string[] {
 /** The tokens of both settings. @throws UsageError */
 async function allGrants({ token = [], tokenFile }: Settings): Promise<AccessToken[]> {
   const all = [...token]
-  if (tokenFile !== undefined) {
-    const lines = (await textOf(tokenFile)).split('\n').map((line) => line.trim())
-    const texts = lines.filter((line) => line !== '' && !line.startsWith('#'))
-    all.push(...parsed(SETTINGS.token, { texts, source: `The token file ${shownValue(tokenFile)}` }))
-  }
+  if (tokenFile !== undefined)
+    all.push(...parsed(SETTINGS.token, await linesOf(tokenFile, `The token file ${shownValue(tokenFile)}`)))
   if (new Set(all.map((grant) => grant.token)).size < all.length)
     throw new UsageError('The same token is given twice: give it once, with all its scopes')
   return all
+}
+
+/** The secrets of both settings. @throws UsageError */
+async function allSecrets({ pushSecret, pushSecretFile: file }: Settings): Promise<Settings['pushSecret']> {
+  if (file === undefined) return pushSecret
+  const lines = await linesOf(file, `The secret file ${shownValue(file)}`)
+  return [...(pushSecret ?? []), ...parsed(SETTINGS.pushSecret, lines)]
+}
+
+/** The lines of a file that are no comments. @throws UsageError */
+async function linesOf(file: string, source: string): Promise<Given> {
+  const lines = (await textOf(file)).split('\n').map((line) => line.trim())
+  return { texts: lines.filter((line) => line !== '' && !line.startsWith('#')), source }
 }
 
 async function textOf(file: string): Promise<string> {
@@ -239,15 +241,15 @@ async function textOf(file: string): Promise<string> {
   }
 }
 
-const words = (text: string): string[] => text.split(/\s+/).filter((word) => word !== '')
-
 /** Tokens as RFC 6750 has them. */
 function grants(texts: readonly string[]): AccessToken[] | undefined {
-  const all = texts.map((text) => /^([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
+  const all = texts.map((text) => /^(?:([\w.@-]{1,100}):)?([a-z,]+)=([\w.~+/-]+=*)$/.exec(text))
   const found = all.flatMap((match) => {
-    const scopes = match?.[1]?.split(',') ?? []
+    const [, name, list, token] = match ?? []
+    const scopes = list?.split(',') ?? []
     const isKnown = scopes.every((scope) => SCOPES.some((known) => known === scope))
-    return match?.[2] !== undefined && isKnown ? [{ token: match[2], scopes: scopes as Scope[] }] : []
+    if (token === undefined || !isKnown) return []
+    return [{ token, scopes: scopes as Scope[], ...(name === undefined ? {} : { name }) }]
   })
   return found.length === texts.length ? found : undefined
 }
@@ -262,25 +264,4 @@ export function hostNameOf(text: string): string | undefined {
   const host = isIPv6(text) ? `[${text}]` : text
   const isHost = /^([\w.-]+|\[[\da-f:.]+\])$/i.test(host) && URL.canParse(`http://${host}`)
   return isHost ? new URL(`http://${host}`).hostname : undefined
-}
-
-function integer(text: string, most: number): number | undefined {
-  return /^\d{1,15}$/.test(text) && Number(text) <= most ? Number(text) : undefined
-}
-
-const KIBIBYTE = 1024
-const UNITS: Readonly<Record<string, number>> = { '': 1, kib: KIBIBYTE, mib: KIBIBYTE ** 2 }
-
-/** Bytes. */
-function size(text: string): number | undefined {
-  const [, digits = '', unit = ''] = /^(\d{1,12})(KiB|MiB)?$/i.exec(text) ?? []
-  const bytes = Number(digits) * (UNITS[unit.toLowerCase()] ?? 1)
-  return bytes > 0 ? bytes : undefined
-}
-
-/** Ms of a time in seconds, or with a unit. */
-function duration(text: string): number | undefined {
-  const [, digits, unit] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s)?$/.exec(text) ?? []
-  const ms = Number(digits) * (unit === 'ms' ? 1 : SECOND)
-  return ms <= LONGEST_TIME ? ms : undefined
 }

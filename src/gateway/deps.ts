@@ -2,6 +2,8 @@ import type { Clock } from '../kernel/time.ts'
 import type { Locker } from '../locker/index.ts'
 import type { Access } from './access.ts'
 import type { Clients } from './clients/clients.ts'
+import type { Feeds } from './events/feeds.ts'
+import type { QueueWatches } from './events/queue-watches.ts'
 import type { EventStreams } from './http/event-streams.ts'
 import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
@@ -9,7 +11,6 @@ import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
 import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
-import type { PushWorkers } from './push/push-workers.ts'
 import type { Queues } from './queues.ts'
 
 /** What the routes of a gateway use. */
@@ -21,12 +22,15 @@ export interface GatewayDeps {
   readonly messaging: Messaging
   readonly access: Access
   readonly lifecycle: Lifecycle
-  readonly pushWorkers: PushWorkers
+  /** Closed with the gateway. `grace`: ms. */
+  readonly pushWorkers: { close(grace: number): Promise<void> }
   readonly metrics: Metrics
-  /** Who works through this gateway, and what its clients hold. */
+  /** The workers that have named themselves here, and what clients hold. */
   readonly clients: Clients
   readonly facts: FactSources
   readonly snapshots: Snapshots
   /** Answers of server-sent events are made by `eventStream`. */
   readonly streams: EventStreams
+  readonly watches: QueueWatches
+  readonly feeds: Feeds
 }

@@ -1,5 +1,5 @@
 import type { Hono } from 'hono'
-import { audited } from './audit.ts'
+import { audited } from './clients/audit.ts'
 import type { GatewayDeps } from './deps.ts'
 import type { GatewayEnv, RouteContext } from './env.ts'
 import { readParameters } from './http/parameters.ts'

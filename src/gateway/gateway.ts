@@ -10,9 +10,12 @@ import { listQueues } from '../queue/internal.ts'
 import { MemoryServices } from '../services/index.ts'
 import { Access } from './access.ts'
 import { Clients } from './clients/clients.ts'
+import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { GatewayEnv, NodeBindings } from './env.ts'
+import { Feeds } from './events/feeds.ts'
+import { QueueWatches } from './events/queue-watches.ts'
 import { EventStreams } from './http/event-streams.ts'
 import { Lifecycle } from './lifecycle.ts'
 import { Messaging } from './messaging/messaging.ts'
@@ -92,8 +95,8 @@ class HttpGateway implements Gateway {
       const { requests } = metrics
       const since = requests && clock.now()
       const response = await this.#answer(request, bindings)
-      // A cache must not keep an answer.
-      response.headers.set('cache-control', 'no-store')
+      // A cache must not keep an answer, unless it says for how long.
+      if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
       response.headers.set('x-content-type-options', 'nosniff')
       if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
       return response
@@ -127,12 +130,13 @@ class HttpGateway implements Gateway {
   }
 
   async #close(drain: number, grace: number): Promise<void> {
-    const { lifecycle, streams, queues, locker, clients, messaging, pushWorkers } = this.#deps
+    const { lifecycle, streams, feeds, queues, locker, clients, messaging, pushWorkers } = this.#deps
     await lifecycle.drain(drain)
     // Not at the end of the grace, which they would use up.
     streams.close()
     await Promise.all([lifecycle.end(grace, END_WITHIN), pushWorkers.close(grace)])
     clients.close()
+    feeds.close()
     await queues.close()
     await messaging.close()
     await locker.close()
@@ -179,6 +183,8 @@ function createDeps(
     access: new Access(options),
     lifecycle,
     streams,
+    watches: new QueueWatches(queues),
+    feeds: new Feeds(clock),
     metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
@@ -193,6 +199,7 @@ function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
   const app = root.basePath(deps.options.basePath)
   for (const route of ROUTES) addRoute(app, route, deps)
+  if (deps.options.dashboard) for (const route of DASHBOARD_ROUTES) addRoute(app, route, deps)
   return root
 }
 

@@ -3,6 +3,7 @@ import { checkPrefix } from '../kernel/keys.ts'
 import {
   type Check,
   type Complete,
+  checkFlag,
   checkOptions,
   defaultsOf,
   durationFrom,
@@ -68,6 +69,8 @@ export interface GatewayOptions {
   hosts?: readonly string[] | undefined
   /** Path below which all routes are, as '/jobs'. @default '' */
   basePath?: string | undefined
+  /** Whether `/` is the dashboard. @default true */
+  dashboard?: boolean | undefined
   /** Largest body of a request, in bytes. @default 1_048_576 */
   maxBody?: number | undefined
   /** How long the body of a request may take to arrive. @default 30_000 */
@@ -88,6 +91,7 @@ type Defaulted =
   | 'prefix'
   | 'hosts'
   | 'basePath'
+  | 'dashboard'
   | 'maxBody'
   | 'bodyTimeout'
   | 'maxWait'
@@ -133,6 +137,7 @@ const GATEWAY_OPTIONS: OptionTable<GatewayOptions, GatewayDefaults> = {
     ['localhost', '127.0.0.1', '[::1]'],
   ],
   basePath: [textLike(BASE_PATH, 'a path as "/jobs", or ""'), ''],
+  dashboard: [checkFlag, true],
   maxBody: [integerUpTo(512 * 1024 * 1024), 1024 * 1024],
   bodyTimeout: [durationFrom(1), 30_000],
   maxWait: [(name, value) => checkMaxWait(name, value), 60_000],

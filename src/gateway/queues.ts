@@ -61,13 +61,22 @@ export class Queues {
    * @throws OverloadedError if too many queues are in use; ClosedError after `close`; TypeError if the name is invalid.
    */
   async use<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
+    const { queue, release } = this.hold(name)
+    try {
+      return await run(queue)
+    } finally {
+      release()
+    }
+  }
+
+  /** The queue of this name, which stays open until `release` is called, once. @throws as `use` */
+  hold(name: string): { queue: RedisQueue; release(): void } {
     const opened = this.#queues.get(name) ?? this.#add(name)
     opened.users++
-    try {
-      return await run(opened.queue)
-    } finally {
+    const release = () => {
       if (--opened.users === 0) this.#becomeIdle(name, opened)
     }
+    return { queue: opened.queue, release }
   }
 
   #add(name: string): OpenQueue {

@@ -1,8 +1,10 @@
 import type { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import type { RemoteFailure } from '../errors.ts'
+import { callHook } from '../kernel/hooks.ts'
+import { checkFunction, checkOptions, type OptionTable } from '../kernel/options.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
-import { microtask } from '../kernel/time.ts'
+import { AsyncContext, microtask } from '../kernel/time.ts'
 import type { DueResult, QueueStore } from './store/store.ts'
 import { type AttemptResult, failureOf, type ResultSource } from './working/attempt-result.ts'
 
@@ -138,8 +140,47 @@ export class EventReporter {
   }
 }
 
+/** Options of one `watch`. */
+export interface WatchOptions {
+  /** Called when the connection is back after a loss: events may have been lost. */
+  onGap?: (() => void) | undefined
+}
+
+const WATCH_OPTIONS: OptionTable<WatchOptions> = { onGap: [checkFunction] }
+
+/** See `RedisQueue.watch`. */
+export async function watchFeed(
+  { store, within }: { readonly store: QueueStore; readonly within: number },
+  listener: (event: FeedEvent) => void,
+  options: WatchOptions,
+): Promise<() => void> {
+  checkFunction('listener', listener)
+  checkOptions(options, WATCH_OPTIONS)
+  const { onGap } = options
+  const context = new AsyncContext()
+  const stop = await store.watchEvents((text) => {
+    const event = parseFeedEvent(text)
+    if (event) callHook(context, 'watch', listener, event)
+  }, within)
+  if (!onGap) return stop
+  let isDown = !store.subscribed
+  const unlisten = store.listen({
+    up: () => {
+      if (isDown) callHook(context, 'onGap', onGap)
+      isDown = false
+    },
+    down: () => {
+      isDown = true
+    },
+  })
+  return () => {
+    unlisten()
+    stop()
+  }
+}
+
 /** Parses an event of another process; undefined if it is invalid. */
-export function parseFeedEvent(text: string): FeedEvent | undefined {
+function parseFeedEvent(text: string): FeedEvent | undefined {
   try {
     const event = JSON.parse(text) as FeedEvent
     return typeof event?.event === 'string' && typeof event.id === 'string' ? event : undefined

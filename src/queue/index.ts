@@ -2,7 +2,7 @@
 
 export { JsonText } from '../kernel/codec/json-text.ts'
 export { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
-export type { Disposition, FeedEvent, JobEvent, QueueEvents } from './events.ts'
+export type { Disposition, FeedEvent, JobEvent, QueueEvents, WatchOptions } from './events.ts'
 export {
   type AnyJobs,
   type BulkJob,

@@ -1,7 +1,8 @@
 import type { RemoteFailure } from '../errors.ts'
 import { type Codec, decodeWith } from '../kernel/codec/codec.ts'
 import { decodeFailure } from '../kernel/codec/failure.ts'
-import type { JsonText } from '../kernel/codec/json-text.ts'
+import { JsonText } from '../kernel/codec/json-text.ts'
+import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import type { Disposition } from './events.ts'
 import type { SubmitOptions } from './options.ts'
 import type { JobSnapshot, JobState } from './store/store.ts'
@@ -166,10 +167,13 @@ export function statusOf(snapshot: JobSnapshot, codec: Codec): JobStatus {
   return status
 }
 
-/** The payload of a job; undefined if it is invalid, so that one job does not make a listing fail. */
-function payloadOf(text: string, { decodeJson }: Codec): unknown {
+/**
+ * The payload of a job: with `jsonTextCodec` its JSON as it stands. Undefined if it is invalid, so that one job does not make a
+ * listing fail.
+ */
+function payloadOf(text: string, codec: Codec): unknown {
   try {
-    return decodeJson && text !== '' ? decodeJson(text) : decodePayload(text)
+    return codec === jsonTextCodec && text !== '' ? JsonText.parse(text) : decodePayload(text)
   } catch {
     return undefined
   }

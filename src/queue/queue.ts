@@ -1,12 +1,10 @@
 import { ClosedError } from '../errors.ts'
 import type { CensusQuestion } from '../kernel/census.ts'
 import type { JsonText } from '../kernel/codec/json-text.ts'
-import { callHook } from '../kernel/hooks.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import { AsyncContext } from '../kernel/time.ts'
-import { EventReporter, type FeedEvent, parseFeedEvent, type QueueCounters } from './events.ts'
+import { EventReporter, type FeedEvent, type QueueCounters, type WatchOptions, watchFeed } from './events.ts'
 import {
   type AnyJobs,
   type BulkJob,
@@ -38,7 +36,7 @@ import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Submission } from './store/store.ts'
-import { OutcomeWaits } from './submitting/outcome-waits.ts'
+import { type BegunSubmission, OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
   assertNotAborted,
@@ -177,33 +175,18 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
-    this.#assertOpen()
-    const submission = createSubmission(command, payload, options, true, this.#context.options)
-    assertNotAborted(submission.id, options.signal)
-    this.#events.counters.submitted++
-    const outcome = this.#waits.submit(submission, options)
-    this.#context.registration.use()
-    return outcome
+    return this.begin(command, payload, options).outcome
   }
 
-  /**
-   * Submits a job and waits for its outcome, as {@link submit} by one request, and tells when the store has accepted it:
-   * `accepted` rejects as {@link enqueue}, `outcome` as {@link submit}. Neither needs to be handled. @internal
-   */
-  begin<Command extends CommandOf<Jobs>>(
-    command: Command,
-    payload: PayloadOf<Jobs, Command> | JsonText,
-    options: SubmitOptions,
-  ): { id: string; accepted: Promise<void>; outcome: Promise<unknown> } {
+  /** As {@link submit}, and tells the id of the job and when the store has accepted it. @internal */
+  begin(command: string, payload: unknown, options: SubmitOptions): BegunSubmission {
     this.#assertOpen()
     const submission = createSubmission(command, payload, options, true, this.#context.options)
     assertNotAborted(submission.id, options.signal)
     this.#events.counters.submitted++
-    const { accepted, outcome } = this.#waits.begin(submission, options)
+    const begun = this.#waits.begin(submission, options)
     this.#context.registration.use()
-    accepted.catch(() => {})
-    outcome.catch(() => {})
-    return { id: submission.id, accepted, outcome }
+    return begun
   }
 
   /**
@@ -290,17 +273,13 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   /**
    * Calls `listener` with the events of this queue from all processes, best effort, until the returned function is called.
-   * Events are sent only while at least one process watches.
+   * Events are sent only while at least one process watches. `onGap` is called when events may have been lost, because the
+   * connection was.
+   * @throws UnavailableError, ClosedError, TypeError.
    */
-  async watch(listener: (event: FeedEvent) => void): Promise<() => void> {
+  async watch(listener: (event: FeedEvent) => void, options: WatchOptions = {}): Promise<() => void> {
     this.#assertOpen()
-    checkFunction('listener', listener)
-    const context = new AsyncContext()
-    const { store, within } = this.#context
-    return store.watchEvents((text) => {
-      const event = parseFeedEvent(text)
-      if (event) callHook(context, 'watch', listener, event)
-    }, within)
+    return watchFeed(this.#context, listener, options)
   }
 
   /**

@@ -53,6 +53,9 @@ const TRANSITIONS: Transitions<State> = {
   lost: [],
 }
 
+/** Notes that come faster are sent together, ms. */
+const NOTES_PAUSE = 100
+
 /** The end of a job is told for so many leases at most. */
 const LEASES_TO_SETTLE = 10
 
@@ -68,6 +71,8 @@ export class HeldJob {
   readonly #notes = new Notes()
   /** Resolves when the outcome of the work does not matter any more. */
   readonly #left = pDefer<void>()
+  /** Resolves when the work is not waited for any more. */
+  readonly #abandoned = pDefer<void>()
   #state: State = 'working'
   #lossReason: unknown
   /** By the clock, ms. */
@@ -78,6 +83,8 @@ export class HeldJob {
   /** The request that renews. One is under way at a time. */
   #renewal: Promise<void> | undefined
   #renewalFailures = 0
+  /** By the clock, ms. */
+  #renewalSentAt = Number.NEGATIVE_INFINITY
 
   /** `lease`: its duration, ms. It began when the job arrived. */
   constructor(handed: HandedJob, gateways: Gateways, lease: number) {
@@ -123,7 +130,7 @@ export class HeldJob {
       return answer === undefined ? this.#lostEnd() : { kind: 'returned' }
     }
     // Its slot is not free before.
-    await working
+    await Promise.race([working, this.#abandoned.promise])
     return this.#lostEnd()
   }
 
@@ -216,6 +223,7 @@ export class HeldJob {
   /** Gives the job back, uncounted: the worker stops. `within`: for how long that is told at most, ms. */
   giveBack(within: number): void {
     this.#settleUntil = Math.min(this.#settleUntil, this.#clock.now() + within)
+    this.#abandoned.resolve()
     if (this.#state !== 'working') return
     this.#enter('returning')
     this.#abort(new ClosedError('The worker stops', { key: this.handed.id }))
@@ -237,8 +245,12 @@ export class HeldJob {
     this.#left.resolve()
   }
 
+  /** Sends the notes with a renewal: now, unless one is under way, or was sent just before. */
   #sendNotes(): void {
-    if (!this.#renewal) void this.#renew()
+    if (this.#renewal || this.#isOver) return
+    const pause = this.#renewalSentAt + NOTES_PAUSE - this.#clock.now()
+    if (pause > 0) this.#renewLater(pause)
+    else void this.#renew()
   }
 
   #renewLater(ms: number): void {
@@ -260,11 +272,12 @@ export class HeldJob {
     this.#renewal = this.#renewOnce()
     await this.#renewal
     this.#renewal = undefined
-    if (!this.#isOver && !this.#notes.isEmpty && this.#renewalFailures === 0) void this.#renew()
+    if (!this.#notes.isEmpty && this.#renewalFailures === 0) this.#sendNotes()
   }
 
   async #renewOnce(): Promise<void> {
     const sentAt = this.#clock.now()
+    this.#renewalSentAt = sentAt
     // While the request is under way, its timer is the end of the lease.
     this.#renewLater(Number.POSITIVE_INFINITY)
     const { body, restore } = this.#notes.take()

@@ -4,7 +4,7 @@ import { ClosedError } from '../errors.ts'
 import { assertTransition, type Transitions } from '../kernel/collections.ts'
 import { callHook, reportHookError } from '../kernel/hooks.ts'
 import { newId } from '../kernel/keys.ts'
-import { AsyncContext, type Clock, rootContext, systemClock } from '../kernel/time.ts'
+import { AsyncContext, type Clock, rootContext, systemClock, type Timer } from '../kernel/time.ts'
 import type { JobContext } from './context.ts'
 import { Gateways } from './gateways.ts'
 import { HeldJob, type JobEnd } from './held-job.ts'
@@ -38,6 +38,9 @@ export interface HttpWorkerStats {
   /** Jobs that were cancelled, or given to another worker. */
   lost: number
 }
+
+/** How often the worker tells that it is there, ms. A gateway forgets one that is silent for a minute. */
+const REGISTER_INTERVAL = 25_000
 
 /** User code: of the options, or of the class. */
 interface Functions<Job, Result> {
@@ -91,10 +94,13 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   readonly #context = new AsyncContext()
   readonly #held = new Set<HeldJob>()
   readonly #stopped = pDefer<void>()
+  /** Resolves when user code is not waited for any more. */
+  readonly #graceEnded = pDefer<void>()
   readonly #counters = { completed: 0, failed: 0, dead: 0, returned: 0, lost: 0 }
   #state: State = 'new'
   /** Whether a gateway has the worker in its list. */
   #isRegistered = false
+  #registerTimer: Timer | undefined
   #stopListening: () => void = () => {}
   /** Gives the running jobs back when it fires. */
   #endOfGrace: { at: number; cancel(): void } | undefined
@@ -124,7 +130,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
       onBack: (url) => {
         log.back(url)
         // It may have forgotten its workers.
-        this.#register('POST')
+        if (this.#state === 'running') void this.#register('POST')
       },
     })
     this.#poller = new Poller({ queues, order, concurrency, wait, interval }, () => this.#gateways.pause, {
@@ -167,7 +173,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
 
   /**
    * Begins to take jobs, and resolves. Gateways that are away are waited for. A worker that a gateway refuses, as for a wrong
-   * token, says so in its log and by a process warning, `SOLOFLIGHT_WORKER_REFUSED`, and tries again.
+   * token, says so in its log and by a process warning, `SOLOFLIGHT_GATEWAY_REFUSED`, and tries again.
    * @throws ClosedError if it was started or stopped before.
    */
   async start(): Promise<void> {
@@ -181,7 +187,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     })
     // The requests go on after the call. They must not keep the stores of its caller.
     rootContext.run(() => {
-      this.#register('POST')
+      this.#keepRegistered()
       this.#poller.start()
     })
   }
@@ -221,6 +227,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     if (this.#endOfGrace && this.#endOfGrace.at <= at) return
     this.#endOfGrace?.cancel()
     const timer = this.#clock.after(grace, () => {
+      this.#graceEnded.resolve()
       for (const held of this.#held) held.giveBack(this.#options.timeout)
     })
     this.#endOfGrace = { at, cancel: () => timer.cancel() }
@@ -230,6 +237,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     // A job in an answer that is aborted stays held until its lease ends. A queue that has jobs answers at once.
     await this.#poller.stop(this.#options.interval)
     this.#endOfGrace?.cancel()
+    this.#registerTimer?.cancel()
     if (this.#isRegistered) await this.#register('DELETE')
     this.#stopListening()
     this.#enter('stopped')
@@ -271,7 +279,8 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     if (handed.text === undefined) return
     try {
       const job = JSON.parse(handed.text) as Job
-      await this.#context.run(() => fail(job, reason, context))
+      const failing = this.#context.run(async () => fail(job, reason, context))
+      await Promise.race([failing, this.#graceEnded.promise])
     } catch (error) {
       reportHookError('fail', error)
     }
@@ -279,6 +288,12 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
 
   #callIdle(): void {
     callHook(this.#context, 'idle', this.#functions.idle)
+  }
+
+  /** While all slots are busy, nothing else tells a gateway that the worker serves its other queues. */
+  #keepRegistered(): void {
+    void this.#register('POST')
+    this.#registerTimer = this.#clock.after(REGISTER_INTERVAL, () => this.#keepRegistered(), true)
   }
 
   /** Tells a gateway that the worker is there, or no more: for its list of workers. Gateways need not have one. */

@@ -191,9 +191,16 @@ export function resolveOptions(given: HttpWorkerOptions): ResolvedOptions {
     if (given[name] === undefined) OPTIONS[name][0](name, undefined)
   return {
     ...withDefaults(given, HTTP_WORKER_DEFAULTS),
-    urls: [given.url].flat().map((url) => url.replace(/\/+$/, '')),
+    urls: [given.url].flat().map(withoutSlashes),
     queueNames: [given.queues].flat(),
   }
+}
+
+/** A path is put behind it. */
+function withoutSlashes(url: string): string {
+  let end = url.length
+  while (url[end - 1] === '/') end--
+  return url.slice(0, end)
 }
 
 /** Checks the grace of `stop`. @throws TypeError */

@@ -36,7 +36,7 @@ export class WorkerLog {
   refused(queue: string, refusal: string): void {
     const text = 'a gateway gives no jobs of a queue'
     this.#write('error', text, { worker: this.#worker, queue, refusal })
-    warnOnce('SOLOFLIGHT_WORKER_REFUSED', `A worker gets no jobs: ${queue}: ${refusal}`)
+    warnOnce('SOLOFLIGHT_GATEWAY_REFUSED', `A worker gets no jobs: ${queue}: ${refusal}`)
   }
 
   begun(job: HandedJob): void {

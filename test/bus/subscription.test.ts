@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
-import { ASK_INTERVAL } from '../../src/bus/pubsub/subscription.ts'
+import { ASK_INTERVAL, type TopicPosition } from '../../src/bus/pubsub/subscription.ts'
 import { MemoryBus } from '../../src/bus/store/memory-store.ts'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
 import { disconnectFaultyBuses, FaultyBus, numbers, recorded, unavailable } from '../support/bus-client.ts'
@@ -143,6 +143,30 @@ test('B5 a server that has lost the last messages: the gap has no number, and th
   await until(() => log.length > 3, { what: 'the gap' })
   here.forge(await lifeOf(here), 2, encoded('two'))
   assert.deepEqual(log, [1, 2, 3, 'gap undefined', 'two'])
+})
+
+test('B5 a subscription that goes on behind a position: what is kept comes, once each, and the rest is a gap', async () => {
+  const options = { keep: 3 }
+  const { here, pubsub, publish } = await scene(options)
+  await publish(1, 2)
+  await until(() => pubsub.position?.number === 2, { what: 'the messages' })
+  const from = pubsub.position
+  await pubsub.unsubscribe()
+  assert.equal(pubsub.position, undefined)
+  const goOn = async (position: TopicPosition | undefined, count: number) => {
+    const other = here.pubsub<number>('t', options)
+    const log = recorded(other)
+    await other.subscribe({ from: position })
+    await until(() => log.length >= count, { what: 'what came since' })
+    return log
+  }
+  await publish(3, 4, 5)
+  assert.deepEqual(await goOn(from, 3), [3, 4, 5])
+  await publish(6, 7)
+  assert.deepEqual(await goOn(from, 4), ['gap 2', 5, 6, 7])
+  assert.equal((await goOn({ life: 'another', number: 2 }, 1))[0], 'gap undefined')
+  for (const wrong of [{}, { life: '', number: 1 }, { life: 'x', number: -1 }, 'x'])
+    await assert.rejects(here.pubsub('t').subscribe({ from: wrong as never }), TypeError)
 })
 
 test('a question without a reply is asked again until there is one', async () => {

@@ -4,9 +4,11 @@ import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { before, test } from 'node:test'
 import { promisify } from 'node:util'
+import { bundleDashboard } from '../../scripts/dashboard/bundle.ts'
 import { Cli, plainEnvironment } from '../support/cli.ts'
+import { ROOT } from '../support/compiled-output.ts'
 import { temporaryFolder } from '../support/lifeline.ts'
-import { pack, ROOT } from '../support/packed.ts'
+import { pack } from '../support/packed.ts'
 
 const run = promisify(execFile)
 const DEPENDENCIES = ['canonicalize', 'commander', 'ioredis', 'lru-cache', 'p-defer']
@@ -44,6 +46,23 @@ test('cli package - the command of the packed package serves', async () => {
   await cli.answers(200, '/readyz')
   cli.signal('SIGTERM')
   assert.equal(await cli.exits(), 0)
+})
+
+test('cli package - the dashboard is in the package, as ESM and CommonJS, and its bundle is that of the sources', async () => {
+  const { command, folder } = await projectWith([...DEPENDENCIES, ...PEERS])
+  await using cli = Cli.run(command, ['serve', '--port', '0'])
+  await cli.says('soloflight serves')
+  const page = await (await fetch(cli.url)).text()
+  const files = [...page.matchAll(/"(assets\/[^"]+)"/g)].map(([, file]) => `/${file}`)
+  assert.equal(files.length, 3)
+  for (const file of files) assert.equal(await cli.status(file), 200, file)
+  const bundled = (await bundleDashboard()).map(({ name }) => name)
+  assert.deepEqual(files.map((file) => file.slice('/assets/'.length)).sort(), bundled.slice(0, -1).sort())
+  const program = join(folder, 'page.cjs')
+  const source = `require('soloflight/gateway').createGateway({ redis: null }).fetch(new Request('http://localhost/')).then((answer) => answer.text()).then((text) => process.stdout.write(text))`
+  await writeFile(program, source)
+  const { stdout } = await run(process.execPath, [program], { env: plainEnvironment() })
+  assert.equal(stdout, page)
 })
 
 test('cli package - metrics say that they need prom-client, and are there with it', async () => {

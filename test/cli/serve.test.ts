@@ -123,3 +123,19 @@ test('cli serve - Redis is away at the start: it serves, is not ready, and becom
   await cli.answers(503, '/readyz')
   assert.ok(cli.runs)
 })
+
+test('cli serve - with --audit each change is a line of JSON on stderr, with the name of the token', async () => {
+  await using cli = await Cli.serve(['--audit', 'changes', '--token', 'ann:admin=hunter2'])
+  const call = async (method: string, path: string, body: string) => {
+    const headers = { authorization: 'Bearer hunter2' }
+    const response = await fetch(`${cli.url}${path}`, { method, body, headers })
+    await response.text()
+  }
+  await call('POST', '/q/a', '1')
+  await call('POST', '/control/a', '{"status":"stop"}')
+  await until(() => cli.errors.includes('\n'), { what: 'the line' })
+  const { at, ...event } = JSON.parse(cli.errors) as Record<string, unknown>
+  assert.deepEqual(event, { audit: 'stop', who: 'ann', queue: 'a', status: 200 })
+  assert.ok(Math.abs(Date.parse(String(at)) - Date.now()) < 60_000)
+  assert.doesNotMatch(cli.errors, /hunter/)
+})

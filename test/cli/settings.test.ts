@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { pushesOf } from '../../src/cli/push-settings.ts'
 import { flagOf, type GivenSettings, NAMES, resolveSettings, variableOf } from '../../src/cli/settings.ts'
 import { Cli, fileOf } from '../support/cli.ts'
 import { freePort } from '../support/ports.ts'
+import { SECRET } from '../support/receiver.ts'
 
 /** What flags give. */
 function given(values: Record<string, string | string[]>): GivenSettings {
@@ -26,6 +28,14 @@ const DEFAULTS = {
   maxBody: undefined,
   drain: 0,
   grace: 5_000,
+  push: undefined,
+  pushSecret: undefined,
+  pushSecretFile: undefined,
+  pushTimeout: undefined,
+  pushAttempts: undefined,
+  pushConcurrency: undefined,
+  pushAllowInternal: undefined,
+  audit: undefined,
 }
 
 test('cli settings - without any there are the defaults', async () => {
@@ -35,7 +45,7 @@ test('cli settings - without any there are the defaults', async () => {
 
 test('cli settings - flags and variables are named after the settings', () => {
   assert.deepEqual(
-    NAMES.map(flagOf).filter((flag) => flag.length > 8),
+    NAMES.map(flagOf).filter((flag) => flag.length > 8 && !flag.startsWith('--push')),
     ['--token-file', '--allow-host', '--base-path', '--max-body'],
   )
   assert.deepEqual(['redis', 'maxBody'].map(variableOf), ['SOLOFLIGHT_REDIS', 'SOLOFLIGHT_MAX_BODY'])
@@ -56,6 +66,14 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     maxBody: '2MiB',
     drain: '10s',
     grace: 2.5,
+    push: 'jobs=https://example.com/',
+    pushSecret: SECRET,
+    pushSecretFile: await fileOf('secrets', SECRET),
+    pushTimeout: 20,
+    pushAttempts: 3,
+    pushConcurrency: 4,
+    pushAllowInternal: false,
+    audit: 'changes',
   }
   assert.deepEqual(await resolveSettings({}, await fileOf('config.json', content)), {
     ...content,
@@ -69,6 +87,9 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     maxBody: 2 * 1024 * 1024,
     drain: 10_000,
     grace: 2500,
+    push: [{ queue: 'jobs', url: 'https://example.com/' }],
+    pushSecret: [SECRET, SECRET].map((secret) => ({ queue: undefined, secret })),
+    pushTimeout: 20_000,
   })
 })
 
@@ -93,6 +114,28 @@ for (const [name, text, expected] of [
   ['port', '65535', 65_535],
   ['basePath', '/a/b', '/a/b'],
   ['allowHost', ['a.example B.example', '[::1] ::2'], ['a.example', 'b.example', '[::1]', '[::2]']],
+  ['pushTimeout', '5', 5_000],
+  ['pushAttempts', '7', 7],
+  ['pushConcurrency', '1000', 1_000],
+  ['pushAllowInternal', 'true', true],
+  ['pushAllowInternal', 'false', false],
+  [
+    'push',
+    ['a%20b%3D=https://x.example/y?z=1 c=http://[::1]:80/', 'd=HTTPS://x'],
+    [
+      { queue: 'a b=', url: 'https://x.example/y?z=1' },
+      { queue: 'c', url: 'http://[::1]:80/' },
+      { queue: 'd', url: 'HTTPS://x' },
+    ],
+  ],
+  [
+    'pushSecret',
+    [`${SECRET} a%3D=${SECRET}`],
+    [
+      { queue: undefined, secret: SECRET },
+      { queue: 'a=', secret: SECRET },
+    ],
+  ],
   ['token', 'admin=abc.DEF-_~+/==', [{ token: 'abc.DEF-_~+/==', scopes: ['admin'] }]],
 ] as const) {
   test(`cli settings - ${flagOf(name)} ${text} is ${JSON.stringify(expected)}`, async () => {
@@ -108,6 +151,10 @@ for (const [name, ...texts] of [
   ['maxBody', '0', '-1', '1.5MiB', '1GiB', '1e9'],
   ['host', 'http://localhost', 'a b', 'a/b'],
   ['basePath', 'jobs', '/', '/a/', '//a', '/a?b', '/a b', '/%2e'],
+  ['pushTimeout', '0', '-1', '86401', '1m'],
+  ['pushAttempts', '0', '1.5', '1000001', 'Infinity'],
+  ['pushConcurrency', '0', '1001'],
+  ['pushAllowInternal', 'yes', '1', 'TRUE', 'constructor'],
   ['allowHost', 'https://a.example', 'a/b', '*', 'a:80', '1.2.3.4.5', '[a]'],
 ] as const) {
   test(`cli settings - ${flagOf(name)} refuses ${texts.map((text) => text.slice(0, 20)).join(', ')}`, async () => {
@@ -132,6 +179,54 @@ test('cli settings - a wrong token is refused, and no part of it is shown', asyn
   }
   const twice = given({ token: ['read=hunter2', 'admin=hunter2'] })
   await assert.rejects(resolveSettings(twice, undefined), /^UsageError: The same token is given twice/)
+})
+
+test('cli settings - a wrong push or secret is refused, and no part of it is shown', async () => {
+  const cases = {
+    push: [
+      'hunter2',
+      '=https://hunter2',
+      'q=hunter2',
+      'q=ftp://hunter2',
+      'q=https://',
+      '%zz=https://hunter2',
+    ],
+    pushSecret: ['hunter2', 'whsec_hunter2', `=${SECRET}`, `q${SECRET}`, `%zz=${SECRET}`, `q=${SECRET}=x`],
+  }
+  for (const [name, texts] of Object.entries(cases))
+    for (const text of texts)
+      await assert.rejects(
+        resolveSettings(given({ [name]: text }), undefined),
+        ({ name, message }: Error) => {
+          assert.doesNotMatch(message, /hunter2|whsec_\w{6}/)
+          return name === 'UsageError' && /QUEUE=/.test(message)
+        },
+      )
+})
+
+test('cli settings - push workers follow from their settings; secrets of a queue come first to last', async () => {
+  const [one, two, all] = [1, 2, 3].map((byte) => `whsec_${Buffer.alloc(32, byte).toString('base64')}`)
+  const file = await fileOf('secrets', `# of all\n${all}\nb=${two}\n`)
+  const flags = given({
+    push: ['a=https://a.example/', 'b=https://b.example/'],
+    ...{ pushSecret: `b=${one}`, pushSecretFile: file, pushTimeout: '5', pushAttempts: '2' },
+    ...{ pushConcurrency: '3', pushAllowInternal: 'true' },
+  })
+  const common = { timeout: 5_000, attempts: 2, concurrency: 3, allowInternal: true }
+  assert.deepEqual(pushesOf(await resolveSettings(flags, undefined)), [
+    { queue: 'a', url: 'https://a.example/', secret: [all], ...common },
+    { queue: 'b', url: 'https://b.example/', secret: [one, all, two], ...common },
+  ])
+  const lost = await resolveSettings(
+    given({ push: 'a=https://a.example/', pushSecret: `b=${one}` }),
+    undefined,
+  )
+  assert.throws(() => pushesOf(lost), /^UsageError: There is a secret for `b`, whose jobs are not pushed/)
+  assert.deepEqual(pushesOf(await resolveSettings({}, undefined)), [])
+  const config = await fileOf('config.json', { push: ['a=https://a.example/'], pushAllowInternal: true })
+  assert.deepEqual(pushesOf(await resolveSettings({}, config)), [
+    { queue: 'a', url: 'https://a.example/', allowInternal: true },
+  ])
 })
 
 test('cli settings - a setting that is empty is refused: no service is open, or forgets, because a variable is', async () => {

@@ -39,6 +39,9 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['POST', '/locks/:key/fail', 'work', 'changes'],
   ['POST', '/locks/:key/release', 'work', 'changes'],
   ['GET', '/locks/', 'read', 'reads'],
+  ['GET', '/events', 'read', 'reads'],
+  ['GET', '/j/:queue/:id/events', 'read', 'reads'],
+  ['GET', '/streams/:key', 'read', 'reads'],
   ['GET', '/overview', 'read', 'reads'],
   ['GET', '/overview/events', 'read', 'reads'],
   ['GET', '/w/', 'read', 'reads'],
@@ -48,6 +51,7 @@ const EXPECTED: readonly [method: string, path: string, scope: Scope, effect: 'r
   ['POST', '/jobs/:queue/:action', 'admin', 'changes'],
   ['POST', '/s/:service/:event', 'submit', 'changes'],
   ['POST', '/b/:topic', 'submit', 'changes'],
+  ['GET', '/b/:topic', 'read', 'reads'],
 ]
 
 /** The same with paths that can be asked for. */
@@ -184,6 +188,9 @@ test('access - options that are wrong are refused, and no token is shown', () =>
     [{ basePath: 'jobs' }, /basePath/],
     [{ basePath: '/jobs/' }, /basePath/],
     [{ maxBody: 0 }, /maxBody/],
+    [{ maxSockets: 0 }, /maxSockets/],
+    [{ services: {} as never }, /services/],
+    [{ bus: {} as never }, /bus/],
     [{ maxWait: Number.POSITIVE_INFINITY }, /maxWait/],
     [{ heartbeat: 0 }, /heartbeat/],
     [{ maxStreams: 0 }, /maxStreams/],

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway } from '../../src/gateway/index.ts'
 import { Bus, type Call, type Pubsub, Services, type ServicesStats } from '../../src/index.ts'
+import { EventClient, EventParser } from '../support/event-client.ts'
 import { assertProblem, onBothWorlds, serve } from '../support/gateway.ts'
 import { messagingIn } from '../support/gateway-messaging.ts'
 import { until } from '../support/wait.ts'
@@ -172,6 +173,69 @@ onBothWorlds('bus - a message that is posted reaches the subscribers of its topi
   assertProblem(await call('POST', '/b/prices', { body: '{' }), 400, 'invalid json')
   assertProblem(await call('POST', '/b/%00', json(1)), 400, 'invalid topic name')
 })
+
+onBothWorlds(
+  'services - a streamed reply comes as events, ends by `end` or `error`, and with its client',
+  async (w) => {
+    await using m = messagingIn(w)
+    const { url } = await m.open()
+    const streams = await m.services().register('streams')
+    let isAborted = false
+    streams.on('count', async function* (to: number) {
+      for (let n = 1; n <= to; n++) yield { n }
+      if (to === 3) throw Object.assign(new Error('no more'), { name: 'RangeError' })
+    })
+    streams.on('endless', async function* (call: Call) {
+      call.signal.addEventListener('abort', () => {
+        isAborted = true
+      })
+      for (let n = 0; ; n++) yield n
+    })
+    const texts = async (path: string, body: string) => {
+      const response = await fetch(`${url}/s/streams/${path}?stream=1`, { method: 'POST', body })
+      const parser = new EventParser()
+      parser.add(Buffer.from(await response.arrayBuffer()))
+      return parser.events.map(({ event, data }) => `${event} ${data}`)
+    }
+    assert.deepEqual(await texts('count', '[2]'), ['message {"n":1}', 'message {"n":2}', 'end null'])
+    const failed = await texts('count', '[3]')
+    assert.match(failed.at(-1) ?? '', /^error .*"error":"remote".*"no more"/)
+    assert.match((await texts('none', '[]'))[0] ?? '', /^error .*unknown event.*"ran":"no"/)
+    const client = new AbortController()
+    const endless = await fetch(`${url}/s/streams/endless?stream`, { method: 'POST', signal: client.signal })
+    await endless.body?.getReader().read()
+    client.abort()
+    await until(() => isAborted, { what: 'the handler to be aborted' })
+  },
+)
+
+onBothWorlds(
+  'bus - a topic is followed by events, and behind the last one after a reconnection',
+  async (w) => {
+    await using m = messagingIn(w)
+    const { url, call } = await m.open()
+    const path = '/b/prices?keep=10&retain=1'
+    await call('POST', path, json('retained'))
+    const first = await EventClient.open(`${url}/b/prices`)
+    assert.equal(first.status, 200)
+    const events = [await first.next()].filter(({ data }) => data !== '"retained"')
+    assert.deepEqual(events, [], 'the retained message comes first')
+    await call('POST', path, json({ n: 1 }))
+    const { id, data } = await first.next()
+    assert.equal(data, '{"n":1}')
+    first.close()
+    for (const n of [2, 3]) await call('POST', path, json({ n }))
+    const second = await EventClient.open(`${url}/b/prices`, { 'last-event-id': id })
+    assert.deepEqual([(await second.next()).data, (await second.next()).data], ['{"n":2}', '{"n":3}'])
+    const other = await EventClient.open(`${url}/b/prices`, { 'last-event-id': 'another.1' })
+    const gap = await other.next()
+    assert.deepEqual([gap.event, gap.data], ['gap', 'null'])
+    for (const wrong of ['x', 'a.b', `${'x'.repeat(65)}.1`, `a.${'1'.repeat(16)}`])
+      assert.equal((await EventClient.open(`${url}/b/prices`, { 'last-event-id': wrong })).status, 400)
+    second.close()
+    other.close()
+  },
+)
 
 test('bus - a bus that was given stays connected, and is told values by its codec', async () => {
   const bus = new Bus()

@@ -179,3 +179,12 @@ onBothWorlds('submit - priority, delay and attempts are those of the job', async
     assert.equal(status, 400, parameter)
   }
 })
+
+onBothWorlds('submit - a job is told as it was posted, byte for byte', async (world) => {
+  const gateway = await world.open()
+  const body = '{ "n": 1.0, "big": 12345678901234567890, "n": 2e1, "é": "\\u00e9" }'
+  const { json } = await gateway.call('POST', '/q/exact', { body })
+  const { id } = json as { id: string }
+  for (const path of [`/j/exact/${id}`, '/jobs/exact?text=BIG', '/status/exact?with_desc=1'])
+    assert.ok((await gateway.call('GET', path)).text.includes(body), path)
+})

@@ -6,9 +6,13 @@ import { Agent, createServer, type IncomingMessage, type RequestListener, reques
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { compiled } from '../support/compiled.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 import { Program } from './cache-tests/program.ts'
+
+const PROXY = fileURLToPath(new URL('../../examples/reverse-proxy.ts', import.meta.url))
 
 interface World extends AsyncDisposable {
   get(path: string): Promise<{ response: IncomingMessage; body: Buffer }>
@@ -29,7 +33,7 @@ async function proxies(processes: number, listener: RequestListener): Promise<Wo
   await once(origin, 'listening')
   const { port: originPort } = origin.address() as AddressInfo
   const proxy = new Program([
-    ...['--import', 'tsx', 'examples/reverse-proxy.ts', '--port', '0', '--redis', t.url],
+    ...[await compiled(PROXY), '--port', '0', '--redis', t.url],
     ...['--origin', `http://127.0.0.1:${originPort}`, '--processes', String(processes)],
   ])
   const [, port] = await proxy.wrote(/Listening on .*?(\d+)[/ }]/gs, processes)

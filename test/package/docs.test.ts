@@ -73,7 +73,8 @@ function programOf(shared: string, code: string): string {
   const { imports, body } = hoisted(`${shared}\n;{\n${code}\n}`)
   return `${imports}\n${body}\nexport {}\n`.replace(/'soloflight(\/[\w/]+)?'/g, (_, path = '') => {
     const folder =
-      /^\/(locker|memoize|queue|services|bus|gateway|kernel|gateway\/ws)$/.test(path) || path === ''
+      /^\/(locker|memoize|queue|services|bus|gateway|kernel|worker|gateway\/ws|bus\/remote)$/.test(path) ||
+      path === ''
     return `'../../src${path}${folder ? '/index' : ''}.ts'`
   })
 }

@@ -173,7 +173,9 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'Throttle',
       'Timer',
       'TokenRequestOptions',
+      'TopicPosition',
       'WaitOptions',
+      'WatchOptions',
       'Work',
       'WorkContext',
     ],
@@ -277,6 +279,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'RunningJob',
       'SubmitOptions',
       'TakeOptions',
+      'WatchOptions',
     ],
   },
   './services': {
@@ -330,6 +333,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
       'ServiceConnectOptions',
       'ServiceRequestOptions',
       'Throttle',
+      'TopicPosition',
     ],
   },
   './gateway': {
@@ -339,6 +343,17 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   './gateway/node': {
     values: ['toNodeListener'],
     types: ['NodeListener'],
+  },
+  './bus/remote': {
+    values: ['RemoteBus', 'RemoteChannel', 'RemotePubsub', 'RemoteQueue'],
+    types: [
+      'RemoteBusEvents',
+      'RemoteBusOptions',
+      'RemoteChannelOptions',
+      'RemoteConsumeOptions',
+      'WebSocketClass',
+      'WebSocketLike',
+    ],
   },
   './gateway/ws': {
     values: ['toUpgradeListener'],

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { delimiter, isAbsolute, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { installRedisServer } from './install.ts'
+import { installProgram } from './install.ts'
 
 const run = promisify(execFile)
 
@@ -43,7 +43,7 @@ async function find(): Promise<string> {
   const path = onPath('redis-server') ?? onPath('valkey-server')
   if (path) return path
   if (mayInstall()) {
-    await installRedisServer()
+    await installProgram('redis-server')
     const installed = onPath('redis-server')
     if (installed) return installed
   }
@@ -52,7 +52,8 @@ async function find(): Promise<string> {
   )
 }
 
-function onPath(name: string): string | undefined {
+/** The path of a program, if it is on the PATH. */
+export function onPath(name: string): string | undefined {
   const folders = name.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter)
   return folders
     .map((folder) => (isAbsolute(name) ? name : resolve(join(folder, name))))
@@ -68,7 +69,8 @@ function isProgram(path: string): boolean {
   }
 }
 
-function mayInstall(): boolean {
+/** Whether tests may install what they need: on Debian and Ubuntu, as root. */
+export function mayInstall(): boolean {
   if (process.env['SOLOFLIGHT_NO_INSTALL'] || process.getuid?.() !== 0 || !onPath('apt-get')) return false
   try {
     return /^ID(_LIKE)?=.*\b(debian|ubuntu)\b/m.test(readFileSync('/etc/os-release', 'utf8'))

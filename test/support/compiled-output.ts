@@ -1,6 +1,7 @@
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+/** The root of the repository. */
 export const ROOT: string = fileURLToPath(new URL('../..', import.meta.url))
 
 /** Names the folder of compiled files, to the processes that they are for. */

@@ -107,7 +107,7 @@ export class EventClient {
 
   /** Resolves when the answer has ended. */
   async ended(): Promise<'complete' | 'cut'> {
-    await until(() => this.end !== undefined, { what: 'the end of the stream' })
+    await until(() => this.end !== undefined, { what: 'the end of the stream', timeout: 15_000 })
     return this.end as 'complete' | 'cut'
   }
 

@@ -79,9 +79,12 @@ async function worldIn(kind: GatewayWorld['kind']): Promise<GatewayWorld> {
   }
 }
 
+/** Reads an answer. An event stream, which may have no end, is not read: see `event-client.ts`. */
 async function answerOf(response: Response): Promise<Answer> {
-  const text = await response.text()
   const { status, headers } = response
+  const isStream = headers.get('content-type') === 'text/event-stream'
+  if (isStream) await response.body?.cancel()
+  const text = isStream ? '' : await response.text()
   return {
     ...{ status, headers, text },
     get json() {

@@ -15,6 +15,7 @@ const worker = new HttpWorker<number, string>({
     grace: Number(grace),
     stopOn: ['SIGTERM'],
   },
+  logger: console,
   async work(ms, { signal }) {
     console.log(`begins ${ms}`)
     await sleep(ms, undefined, { signal })

@@ -2,17 +2,21 @@ import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, readdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { ROOT } from './compiled-output.ts'
 import { temporaryFolder, tie } from './lifeline.ts'
+
+export { ROOT }
 
 const run = promisify(execFile)
 
-/** The root of the repository. */
-export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+/** Names a tarball of this package that is packed already, for all tests of one run. */
+export const PACKED = 'SOLOFLIGHT_PACKED'
 
-/** The path of the tarball that npm would publish, built anew. */
+/** The path of the tarball that npm would publish: built anew, unless the environment names one. */
 export async function pack(): Promise<string> {
+  const packed = process.env[PACKED]
+  if (packed !== undefined) return packed
   const folder = await temporaryFolder()
   await run('npm', ['pack', '--pack-destination', folder], { cwd: ROOT })
   const [name = ''] = await readdir(folder)

@@ -2,13 +2,14 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { ROOT } from './compiled-output.ts'
 import { tie } from './lifeline.ts'
+import { PACKED } from './packed.ts'
 import { killed } from './signals.ts'
 import { until } from './wait.ts'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const run = promisify(execFile)
 /** Beside the dependencies, which the built package must find. */
 const FOLDER = join(ROOT, 'node_modules', '.cache')
 
@@ -25,18 +26,17 @@ export class Programs implements AsyncDisposable {
     this.#folder = folder
   }
 
-  /** Builds the package. */
+  /** Builds the package, unless the environment names one that is packed. */
   static async build(): Promise<Programs> {
     await mkdir(FOLDER, { recursive: true })
     const folder = await mkdtemp(join(FOLDER, 'programs-'))
-    await cp(join(ROOT, 'package.json'), join(folder, 'package.json'))
-    const tsc = join(ROOT, 'node_modules', '.bin', 'tsc')
-    await promisify(execFile)(tsc, [
-      '-p',
-      join(ROOT, 'tsconfig.build.json'),
-      '--outDir',
-      join(folder, 'dist'),
-    ])
+    const packed = process.env[PACKED]
+    if (packed !== undefined) await run('tar', ['-xzf', packed, '-C', folder, '--strip-components=1'])
+    else {
+      await cp(join(ROOT, 'package.json'), join(folder, 'package.json'))
+      const tsc = join(ROOT, 'node_modules', '.bin', 'tsc')
+      await run(tsc, ['-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(folder, 'dist')])
+    }
     return new Programs(folder)
   }
 

@@ -218,6 +218,31 @@ onBothWorlds(
   },
 )
 
+onBothWorlds(
+  'http worker gateways - a worker is in the list of workers while it works, and counted',
+  async (world) => {
+    const gateway = await world.open()
+    const worker = new HttpWorker({
+      url: gateway.url,
+      queues: ['jobs', 'more'],
+      workerId: 'w1',
+      work: () => 1,
+    })
+    await worker.start()
+    assert.equal((await outcome(gateway, await post(gateway, '1')))['result'], 1)
+    const list = async (query = '') => (await gateway.call('GET', `/w/${query}`)).json
+    await until(
+      async () => ((await list('?queue_name=more')) as { workers_list: string[] }).workers_list[0] === 'w1',
+      {
+        what: 'the worker in the list',
+      },
+    )
+    assert.equal(((await list('?worker_id=w1')) as { processed: number }).processed, 1)
+    await worker.stop()
+    await until(async () => !((await list()) as string[]).includes('w1'), { what: 'the worker to be gone' })
+  },
+)
+
 test('http worker gateways - a server that gives jobs without a lease gets them back', async () => {
   await using relay = await HttpRelay.start('http://127.0.0.1:9')
   relay.fate = ({ method }) => (method === 'GET' ? { status: 200, body: '{"n":1}' } : { status: 201 })

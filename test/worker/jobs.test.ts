@@ -5,6 +5,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { test } from 'node:test'
 import { HttpWorker, type HttpWorkerOptions, type JobContext, JsonText } from '../../src/worker/index.ts'
 import { type GatewayServer, onBothWorlds } from '../support/gateway.ts'
+import { HttpRelay } from '../support/http-relay.ts'
 import { until } from '../support/wait.ts'
 
 /** A worker of the queue `jobs` that has started. */
@@ -189,6 +190,35 @@ onBothWorlds('http worker - progress is seen while the job runs', async (world) 
   end()
   assert.equal((await statusOf(gateway, id))['state'], 'completed')
 })
+
+onBothWorlds(
+  'http worker - progress that is told very often is sent seldom, the last one for certain',
+  async (world) => {
+    const gateway = await world.open()
+    await using relay = await HttpRelay.start(gateway.url)
+    const queue = world.queue('jobs')
+    await queue.ready()
+    let last: unknown
+    await using _ = await startWorker(
+      { ...gateway, url: relay.url },
+      {
+        async work(_, { progress }) {
+          const until = performance.now() + 1_000
+          for (let n = 0; performance.now() < until; n++) {
+            progress(n)
+            last = n
+            if (n % 100 === 0) await new Promise((resolve) => setImmediate(resolve))
+          }
+        },
+      },
+    )
+    const told: unknown[] = []
+    const job = await queue.enqueue('job', 1)
+    await job.result({ onProgress: (value) => told.push(value) })
+    assert.equal(told.at(-1), last)
+    assert.ok(relay.count('PATCH') <= 15, `${relay.count('PATCH')} requests`)
+  },
+)
 
 /** Payloads that a parser or a path could stumble over. */
 const HOSTILE = [

@@ -1,6 +1,7 @@
 import { AlreadyAttachedError, TooLargeError } from '../../errors.ts'
 import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
+import { expectedError } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import { rootContext } from '../../kernel/time.ts'
 import type { BusContext } from '../context.ts'
@@ -8,7 +9,7 @@ import { checkName } from '../names.ts'
 import type { TopicTerms } from '../store/store.ts'
 import { type PubsubOptions, resolvePubsubOptions } from './options.ts'
 import { Publisher } from './publisher.ts'
-import { Subscription } from './subscription.ts'
+import { Subscription, type TopicPosition } from './subscription.ts'
 
 export interface PubsubEvents<M = unknown> {
   /** Messages that are published from now on arrive. The retained message follows, if there is one. */
@@ -53,21 +54,29 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
 
   /**
    * Subscribes. Resolves when all messages that are published from now on will arrive. Add listeners before: the retained
-   * message may arrive earlier.
+   * message may arrive earlier. `from`: goes on behind this message, which another Pubsub object has received as its last one:
+   * what came since is delivered if it is kept, and a `gap` is told of what is not.
    * @throws AlreadyAttachedError if it is subscribed, or subscribes; UnavailableError; ClosedError after `disconnect`, and if
-   * `unsubscribe` is called meanwhile.
+   * `unsubscribe` is called meanwhile; TypeError.
    */
-  async subscribe(): Promise<void> {
+  async subscribe({ from }: { from?: TopicPosition | undefined } = {}): Promise<void> {
+    if (from !== undefined) checkPosition(from)
     this.#context.assertOpen()
     if (this.#subscription)
       throw new AlreadyAttachedError('The topic is subscribed to already', { key: this.name })
     const subscription = rootContext.run(
       () =>
-        new Subscription(this.name, this.#terms, this.#context, {
-          onSubscribed: () => this.emit('subscribed'),
-          onMessage: (bytes) => this.#onMessage(bytes),
-          onGap: (missed) => this.#onGap(missed),
-        }),
+        new Subscription(
+          this.name,
+          this.#terms,
+          this.#context,
+          {
+            onSubscribed: () => this.emit('subscribed'),
+            onMessage: (bytes) => this.#onMessage(bytes),
+            onGap: (missed) => this.#onGap(missed),
+          },
+          from,
+        ),
     )
     this.#subscription = subscription
     this.#stopWatching = this.#context.onDisconnect(() => this.unsubscribe())
@@ -103,6 +112,11 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
   /** The same as `unsubscribe`. */
   detach(): Promise<void> {
     return this.unsubscribe()
+  }
+
+  /** The last message that was received, also in the listener of it; undefined while it is not subscribed. */
+  get position(): TopicPosition | undefined {
+    return this.#subscription?.position
   }
 
   /** Whether it is subscribed, also while Redis is away. */
@@ -141,4 +155,18 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
     }
     this.emit('message', message)
   }
+}
+
+/** @throws TypeError */
+function checkPosition(value: unknown): asserts value is TopicPosition {
+  const { life, number } = (value ?? {}) as Partial<TopicPosition>
+  if (
+    typeof life === 'string' &&
+    life !== '' &&
+    life.length <= 64 &&
+    Number.isSafeInteger(number) &&
+    Number(number) >= 0
+  )
+    return
+  throw expectedError('from', 'a position of a topic: { life, number }', value)
 }

@@ -16,6 +16,14 @@ export const ASK_INTERVAL = 250
 /** Pause before a question without a reply is asked again, ms. */
 const RETRY_PAUSE = 500
 
+/** A message of a topic. */
+export interface TopicPosition {
+  /** Of the topic: another one if it was lost with its server, or has expired. */
+  readonly life: string
+  /** Messages of one life have consecutive numbers. */
+  readonly number: number
+}
+
 /** Receives what a subscription delivers, in order. */
 export interface SubscriptionListener {
   /** Messages that are published from now on are delivered. */
@@ -54,7 +62,16 @@ export class Subscription implements TopicListener {
   #askedAt = Number.NEGATIVE_INFINITY
   #askTimer: Timer | undefined
 
-  constructor(topic: string, terms: TopicTerms, context: BusContext, listener: SubscriptionListener) {
+  /** `from`: the last message that another subscription has delivered, which this one goes on behind. */
+  constructor(
+    topic: string,
+    terms: TopicTerms,
+    context: BusContext,
+    listener: SubscriptionListener,
+    from?: TopicPosition,
+  ) {
+    this.#life = from?.life
+    this.#last = from?.number ?? 0
     this.#topic = topic
     this.#terms = terms
     this.#context = context
@@ -65,6 +82,11 @@ export class Subscription implements TopicListener {
   #enter(state: SubscriptionState): void {
     assertTransition('subscription', SUBSCRIPTION_TRANSITIONS, this.#state, state)
     this.#state = state
+  }
+
+  /** The last message that was delivered, or is known to be missing; undefined before it is subscribed. */
+  get position(): TopicPosition | undefined {
+    return this.#life === undefined ? undefined : { life: this.#life, number: this.#last }
   }
 
   get isSubscribed(): boolean {
@@ -180,7 +202,8 @@ export class Subscription implements TopicListener {
   #receive(batch: Batch): void {
     // The channel keeps the order: those before it, which were told, are not under way any more.
     if (batch.life === this.#life && batch.first === this.#toldLast + 1) this.#skipTo(this.#toldLast)
-    if (batch.life !== this.#life || batch.first > this.#last + 1) {
+    const isAhead = batch.life !== this.#life || batch.first > this.#last + 1
+    if (isAhead || this.#state === 'subscribing') {
       this.#ahead.add(batch, this.#asked)
       if (this.#state === 'live') this.#askSoon()
     } else if (lastOf(batch) > this.#last) this.#deliver(batch)
@@ -207,9 +230,12 @@ export class Subscription implements TopicListener {
     const before = this.#life
     this.#life = life
     this.#toldLast = last
-    if (before === undefined) this.#onStarted(kept.first - 1)
+    if (this.#state === 'subscribing') this.#onStarted(before === undefined ? kept.first - 1 : after)
+    // What another subscription had not received is missing, unless it comes.
+    if (before !== undefined && this.#state === 'live') this.#resume()
     // The topic was lost and made again, or some of its messages were: it cannot be known which.
-    else if (before !== life || last < after) this.#restart(Math.min(last, (available[0]?.first ?? 1) - 1))
+    if (before !== undefined && (before !== life || last < after))
+      this.#restart(Math.min(last, (available[0]?.first ?? 1) - 1))
     for (const batch of available) {
       if (batch.messages.length === 0) continue
       this.#skipTo(batch.first - 1)

@@ -17,7 +17,7 @@ export function workerId({ req }: RouteContext): string | undefined {
 }
 
 /**
- * The client of one request that takes or finishes jobs of a queue. What it does is a sign of life of the worker that it names,
+ * A client that takes or finishes jobs of a queue, by one request or one message. What it does is a sign of life of the worker that it names,
  * and is counted for that one: a job that it takes as processed, one that it fails or puts back as failed.
  */
 export class WorkingClient {
@@ -25,11 +25,16 @@ export class WorkingClient {
   readonly #queue: string
   readonly #id: string | undefined
 
-  /** @throws Problem 400 if it names itself wrongly. */
-  constructor(c: RouteContext, { clients }: GatewayDeps, queue: string) {
+  /** `id`: undefined if it has not named itself. */
+  constructor({ clients }: GatewayDeps, queue: string, id: string | undefined) {
     this.#clients = clients
     this.#queue = queue
-    this.#id = workerId(c)
+    this.#id = id
+  }
+
+  /** The client of a request. @throws Problem 400 if it names itself wrongly. */
+  static of(c: RouteContext, deps: GatewayDeps, queue: string): WorkingClient {
+    return new WorkingClient(deps, queue, workerId(c))
   }
 
   #seen(command?: string): ReturnType<GatewayDeps['clients']['workers']['seen']> {

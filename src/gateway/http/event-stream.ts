@@ -6,7 +6,10 @@ import { internalProblem, problemOf } from '../problem.ts'
 import { Frame, type ServerSentEvent } from './event-frame.ts'
 import { BodyPipe, type EventPipe, NodePipe, type PipeListener } from './event-pipe.ts'
 
-/** Sends the events of a stream. The stream ends when it settles; a rejection is told as the event `error`. */
+/**
+ * Sends the events of a stream. The stream ends when it settles; a rejection is told as the event `error`. It is called once in
+ * any case, so that it can release what it was made with: if the client was gone before, the stream is over.
+ */
 export type EventSource = (stream: EventStream) => Promise<void>
 
 /** What a stream uses of those that are open in its gateway. */
@@ -122,9 +125,15 @@ export class EventStream implements PipeListener {
 
   /** Begins the answer on a response of node:http. */
   attachTo(outgoing: ServerResponse): void {
-    if (this.isOver) outgoing.end()
-    else if (outgoing.destroyed) this.#close()
-    else this.#open(new NodePipe(outgoing, this))
+    if (!this.isOver && !outgoing.destroyed) return this.#open(new NodePipe(outgoing, this))
+    this.abandon()
+    outgoing.end()
+  }
+
+  /** There will be no answer. */
+  abandon(): void {
+    this.#close()
+    this.#run()
   }
 
   /** Begins the answer as the body of a Response. `signal`: of the request. */
@@ -136,6 +145,10 @@ export class EventStream implements PipeListener {
 
   #open(pipe: EventPipe): void {
     this.#state = { kind: 'open', pipe }
+    this.#run()
+  }
+
+  #run(): void {
     this.#owner.run(async () => {
       try {
         await this.#source(this)
@@ -224,9 +237,12 @@ export function eventStream(
   { streams }: { readonly streams: { create(source: EventSource): EventStream } },
   source: EventSource,
 ): Response {
-  // A client that asks for the headers alone gets no body, and nothing would end it.
-  if (req.raw.method === 'HEAD') return new Response(null, { headers: HEADERS })
   const stream = streams.create(source)
+  // A client that asks for the headers alone gets no body, and nothing would end it.
+  if (req.raw.method === 'HEAD') {
+    stream.abandon()
+    return new Response(null, { headers: HEADERS })
+  }
   if (!env.writesStreams) return new Response(stream.toBody(req.raw.signal), { headers: HEADERS })
   const response = new Response(null, { headers: HEADERS })
   written.set(response, stream)

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import { Bus, type Pubsub } from '../../bus/index.ts'
+import { Bus, type Pubsub, type PubsubOptions } from '../../bus/index.ts'
 import { ClosedError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import { jsonTextCodec } from '../../kernel/codec/json-text-codec.ts'
@@ -58,10 +58,11 @@ export class Messaging {
   }
 
   /** Publishes a message. @throws as `publish` of a Pubsub. */
-  async publish(topic: string, json: JsonText): Promise<void> {
-    const known = this.#topics.get(topic)
-    const pubsub = known ?? this.bus.pubsub(topic)
-    if (!known) this.#topics.set(topic, pubsub)
+  async publish(topic: string, json: JsonText, terms: PubsubOptions = {}): Promise<void> {
+    const key = JSON.stringify([topic, terms.keep, terms.retain, terms.ttl])
+    const known = this.#topics.get(key)
+    const pubsub = known ?? this.bus.pubsub(topic, terms)
+    if (!known) this.#topics.set(key, pubsub)
     await pubsub.publish(this.message(json))
   }
 

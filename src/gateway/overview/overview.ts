@@ -41,7 +41,7 @@ export interface QueueView extends JobCountsView {
   /** Age of the job that runs next; null if none waits. */
   readonly oldest: number | null
   readonly commands: readonly CommandView[]
-  /** One sentence: why its first job waits. Null if none waits. */
+  /** One sentence: why its first job waits. Null if none waits, and none is delayed. */
   readonly why: string | null
 }
 
@@ -54,8 +54,9 @@ export interface CommandView extends JobCountsView {
 
 /** A process that takes jobs of one command of one queue. */
 export interface WorkerView {
-  /** The process, or the id that a worker gave itself by `/w`. */
+  /** The process, or the id that a worker gave itself by the header X-presque-workerid. */
   readonly id: string
+  /** '' and null if the worker gave itself an id. */
   readonly host: string
   readonly pid: number | null
   readonly queue: string

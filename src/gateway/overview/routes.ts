@@ -6,7 +6,7 @@ import { keyView } from './key-views.ts'
 import { MAX_KEYS } from './reader.ts'
 import { RECENT } from './recent-answers.ts'
 
-/** Who waits on what. */
+/** What is held, what waits, and why. */
 export const OVERVIEW_ROUTES: readonly Route[] = [
   route({
     method: 'GET',

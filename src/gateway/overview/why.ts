@@ -31,7 +31,7 @@ export interface QueueSituation {
   readonly now: number
 }
 
-/** Who runs a job, as far as it is known. */
+/** The process or client that runs a job, as far as it is known. */
 export type JobHolder =
   | { readonly kind: 'process'; readonly process: ProcessView; readonly age: number }
   /** A client of a gateway, by the name that it gave itself. */
@@ -50,7 +50,7 @@ export type JobSituation =
   | { readonly state: 'active'; readonly holder: JobHolder; readonly complete: boolean }
   | { readonly state: 'completed' | 'failed' | 'removed' }
 
-/** Who holds a key, as far as it is known. */
+/** The process or client that holds a key, as far as it is known. */
 export type KeyHolder =
   | { readonly kind: 'process'; readonly process: ProcessView }
   /** A client of the gateway in this process: the lease is held by its token. */

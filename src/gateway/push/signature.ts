@@ -11,7 +11,7 @@ export function parseSecret(secret: string): Buffer | undefined {
   const [, text] = /^whsec_([A-Za-z0-9+/]{1,88}={0,2})$/.exec(secret) ?? []
   if (text === undefined) return undefined
   const key = Buffer.from(text, 'base64')
-  const isCanonical = key.toString('base64').replace(/=+$/, '') === text.replace(/=+$/, '')
+  const isCanonical = key.toString('base64').replaceAll('=', '') === text.replaceAll('=', '')
   return isCanonical && key.length >= MIN_KEY_BYTES && key.length <= MAX_KEY_BYTES ? key : undefined
 }
 

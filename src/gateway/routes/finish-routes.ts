@@ -73,7 +73,7 @@ function putJob(
   const { failed = false, again = false } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
-  const client = new WorkingClient(c, deps, name)
+  const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
@@ -123,7 +123,7 @@ function renewJob(
   query: ParameterValues<typeof RENEWING>,
 ): Promise<Response> {
   const name = queueName(c)
-  const client = new WorkingClient(c, deps, name)
+  const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) throw new Problem(400, 'lease is missing')

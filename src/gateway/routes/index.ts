@@ -1,4 +1,6 @@
 import { WORKER_ROUTES } from '../clients/routes.ts'
+import { EVENT_ROUTES } from '../events/routes.ts'
+import { STREAM_ROUTES } from '../events/stream-routes.ts'
 import { OVERVIEW_ROUTES } from '../overview/routes.ts'
 import { SEARCH_ROUTES } from '../search/routes.ts'
 import { BUS_ROUTES } from './bus-routes.ts'
@@ -22,6 +24,8 @@ const DESCRIBED: readonly Route[] = [
   ...JOB_ROUTES,
   ...QUEUE_ROUTES,
   ...LOCK_ROUTES,
+  ...STREAM_ROUTES,
+  ...EVENT_ROUTES,
   ...SEARCH_ROUTES,
   ...WORKER_ROUTES,
   ...OVERVIEW_ROUTES,

@@ -2,7 +2,8 @@ import { RemoteError, RemovedError } from '../../errors.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
-import { objectText, textOf } from '../http/json.ts'
+import { jobMembers } from '../http/job-text.ts'
+import { objectText } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import type { ParameterValues } from '../http/parameters.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
@@ -131,21 +132,9 @@ async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: numb
   }
 }
 
-/** `failure` and `result` are there if the job has one. Result and progress stand there byte for byte. */
 function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {
-  const { id, command, state, retries, stalls, waiters, payload, progress, failure } = status
   return objectText({
-    id: JSON.stringify(id),
-    queue: JSON.stringify(queue),
-    command: JSON.stringify(command),
-    state: JSON.stringify(state),
-    retries: String(retries),
-    stalls: String(stalls),
-    waiters: String(waiters),
-    job: textOf(payload),
-    progress: progress === undefined ? undefined : textOf(progress),
-    result: 'result' in status ? textOf(status.result) : undefined,
-    failure: failure && JSON.stringify(failure),
+    ...jobMembers(queue, status),
     due: due === undefined ? undefined : String(due),
     runner: runner && JSON.stringify(runner),
     why: JSON.stringify(why),

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { JobPage, RedisQueue } from '../../queue/index.ts'
-import { noteAction } from '../audit.ts'
+import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'

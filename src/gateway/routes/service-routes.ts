@@ -1,23 +1,22 @@
 import { z } from 'zod'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
-import { SERVICES_DEFAULTS } from '../../services/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { eventStream } from '../http/event-stream.ts'
 import { readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
-import { count, duration, type ParameterValues } from '../http/parameters.ts'
+import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
 import { jsonResponse } from '../http/responses.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
+import {
+  callService,
+  MAX_ARGUMENTS,
+  MAX_TRIES,
+  type ServiceCall,
+  streamService,
+} from '../messaging/service-call.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
-
-/** Arguments of one call: each is one of a function call, and an engine allows few enough for an attack to reach its end. */
-const MAX_ARGUMENTS = 100
-
-const MAX_TRIES = 100
-
-/** A call may take so long, ms, however short the longest wait of a request is. */
-const MIN_CALL = 1_000
 
 const CALLING = {
   timeout: duration('How long one try may take.', { min: 1, max: Number.MAX_SAFE_INTEGER }),
@@ -27,6 +26,7 @@ const CALLING = {
     MAX_TRIES,
   ),
   wait: waitParameter('How long to wait for a first process that serves the service.'),
+  stream: flag('The reply is streamed: its chunks as server-sent events, then the event `end`.'),
 }
 
 /** A process that serves a service is called. */
@@ -50,29 +50,36 @@ export const SERVICE_ROUTES: readonly Route[] = [
       502: 'The process was lost while it had the call: `process lost`.',
       504: 'It did not answer in time: `timeout`.',
     },
-    handle: callService,
+    handle: call,
   }),
 ]
 
 /** The body is an array of the arguments. The answer is what the handler returns. A client that goes aborts the call. */
-async function callService(
+async function call(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof CALLING>,
 ): Promise<Response> {
-  const { options, lifecycle, messaging } = deps
-  const service = nameInPath(c, 'service')
-  const event = nameInPath(c, 'event')
-  const { timeout: asked = SERVICES_DEFAULTS.timeout, tries = 1 } = query
-  const within = Math.max(options.maxWait, MIN_CALL)
-  const timeout = Math.min(asked, within)
-  const wait = waitOf(c, query, deps)
+  const names = { service: nameInPath(c, 'service'), event: nameInPath(c, 'event') }
   const args = argumentsOf(await readJson(c.req.raw, deps))
-  const result = await whileWanted(c.req.raw, lifecycle, (signal) => {
-    const remote = messaging.services.require(service, { wait }).with({ timeout, within, signal })
-    return tries === 1 ? remote.emit(event, ...args) : remote.pemit(tries, event, ...args)
+  const terms = { ...names, ...query, args, wait: waitOf(c, query, deps) }
+  if (query.stream) return streamReply(c, deps, terms)
+  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) => callService(deps, terms, signal))
+  return jsonResponse(200, text)
+}
+
+/** A call that fails is told as the event `error`. A client that goes ends it. */
+function streamReply(c: RouteContext, deps: GatewayDeps, terms: ServiceCall): Response {
+  return eventStream(c, deps, async (stream) => {
+    const chunks = streamService(deps, terms, stream.signal)
+    void stream.ended.then(() => chunks.return())
+    for await (const chunk of chunks) {
+      if (stream.isOver) return
+      stream.send({ data: textOf(chunk) })
+      await stream.drained()
+    }
+    stream.send({ event: 'end', data: 'null' })
   })
-  return jsonResponse(200, replyText(result))
 }
 
 /** @throws Problem 400 */
@@ -83,13 +90,4 @@ function argumentsOf(body: JsonText | undefined): unknown[] {
     detail: `Expected an array of at most ${MAX_ARGUMENTS} arguments`,
     ran: 'no',
   })
-}
-
-/** @throws Problem 500 if a codec of the user has read what JSON cannot represent. */
-function replyText(result: unknown): string {
-  try {
-    return textOf(result)
-  } catch (cause) {
-    throw new Problem(500, 'unreadable value', { ran: 'yes', cause })
-  }
 }

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
-import { noteAction } from '../audit.ts'
+import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
@@ -157,7 +157,7 @@ async function submitAndWait(
   } catch (error) {
     // A job that is cancelled when nobody waits does not go on.
     if (!waitHasEnded(error) || options.abortUnwanted) throw error
-    await accepted
+    await accepted()
     return jsonResponse(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
   }
 }

@@ -87,7 +87,7 @@ function takeJob(
   const name = queueName(c)
   const { lease } = query
   const take = takeOf(c, deps, query)
-  const client = new WorkingClient(c, deps, name)
+  const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
@@ -111,7 +111,7 @@ function takeJobs(
   const name = queueName(c)
   const { lease, batch_size: size = DEFAULT_BATCH } = query
   const take = takeOf(c, deps, query)
-  const client = new WorkingClient(c, deps, name)
+  const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const jobs = await client.waits(take.command, () => takeBatch(queue, c, deps, take, size))
     if (jobs.length === 0) throw await emptyProblem(queue, take.command)

@@ -1,5 +1,5 @@
 import type { JobStatus, RedisQueue } from '../../queue/index.ts'
-import { noteAction } from '../audit.ts'
+import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'

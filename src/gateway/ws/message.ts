@@ -45,7 +45,7 @@ export function message<const Shape extends z.ZodRawShape>({
   handle,
   ...rest
 }: MessageDeclaration<Shape>): MessageType {
-  const schema = z.strictObject({ ...members, id: z.unknown(), type: z.unknown() })
+  const schema = z.strictObject({ ...members })
   return { ...rest, schema, handle: handle as MessageType['handle'] }
 }
 
@@ -56,7 +56,8 @@ export function dispatcher(types: readonly MessageType[]): Dispatch {
     const row = rows.get(type)
     if (row?.scope !== 'public') checkOneOf(session.scopes, [row?.scope ?? []].flat())
     if (!row) throw new Problem(404, 'unknown message type')
-    const parsed = row.schema.safeParse(value)
+    const { id: _id, type: _type, ...members } = value as Record<string, unknown>
+    const parsed = row.schema.safeParse(members)
     if (!parsed.success) {
       const [issue] = parsed.error.issues
       const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''

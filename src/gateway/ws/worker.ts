@@ -1,6 +1,7 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { ClosedError } from '../../errors.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { objectText } from '../http/json.ts'
 import { leaseHeader } from '../http/lease.ts'
@@ -76,6 +77,7 @@ export class PushingWorker implements Subscription {
     const { lease, queue } = this.#terms
     const freed = pDefer<void>()
     this.#held.set(job.token, freed)
+    new WorkingClient(this.#session.deps, queue, undefined).taken([job], lease)
     const isSent = await this.#session.push(this.#id, { job: jobText(job, lease) })
     if (!isSent) {
       this.#held.delete(job.token)
@@ -112,6 +114,8 @@ export function jobText({ id, attempt, token, payloadText }: TakenJob, lease: nu
 }
 
 /** Gives a job back that was not sent. If the store does not answer, its lease ends. Never rejects. */
-export function release({ lifecycle, queues }: GatewayDeps, name: string, job: TakenJob): void {
+export function release(deps: GatewayDeps, name: string, job: TakenJob): void {
+  const { lifecycle, queues } = deps
+  new WorkingClient(deps, name, undefined).missed([job])
   lifecycle.track(() => queues.use(name, () => job.release())).catch(() => {})
 }

@@ -19,8 +19,6 @@ export interface Codec {
    * three times `encoded` for everything else.
    */
   size?(value: unknown, encoded: number): number
-  /** Reads the payload of a job, which is JSON whatever the codec, for its status. By default `JSON.parse`. */
-  decodeJson?(text: string): unknown
 }
 
 /** The message of any thrown value. Never throws. */

@@ -22,8 +22,6 @@ export const jsonTextCodec: Codec = {
     }
   },
 
-  decodeJson: JsonText.parse,
-
   /** In memory a character takes one byte or two. */
   size: (_value, encoded) => 2 * encoded,
 }

@@ -62,12 +62,12 @@ function itemOf(
   const lease = Number.isFinite(leaseLeft) ? { leaseLeft, lease: grant.lease } : undefined
   return {
     ...{ ...common, state: 'held', age: now - grant.sentAt, mode: grant.mode, ...lease },
-    progress: progressOf(held),
+    progress: progressOf(held, waiters.lastProgress),
   }
 }
 
 /** The last progress as JSON has it. Undefined also if the codec refuses it: its errors are not those of a census. */
-function progressOf({ call, lastProgress: bytes }: HeldLease): unknown {
+function progressOf({ call }: HeldLease, bytes: Buffer | undefined): unknown {
   if (!bytes || bytes.length > MAX_PROGRESS) return undefined
   try {
     const value = decodeWith(call.codec, bytes, call.key)

@@ -286,6 +286,11 @@ export class WaiterSet implements LeaseWaiters {
     }
   }
 
+  /** The last progress of the work that is waited for, encoded. */
+  get lastProgress(): Buffer | undefined {
+    return this.#progress
+  }
+
   showProgress(bytes: Buffer): void {
     this.#progress = ownedBytes(bytes)
     this.#isHeld = true

@@ -48,8 +48,6 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
   /** Made when the signal is first asked for, or aborts: most works do not ask. */
   #abort: AbortController | undefined
   #progress: ProgressThrottle | undefined
-  /** The progress that was shown last, encoded. Written by `progress`. */
-  lastProgress: Buffer | undefined
 
   constructor(call: JoinedCall, grant: Grant, waiters: LeaseWaiters, listener: HeldLeaseListener) {
     const { clock, maxHold, heldLeases, unshared } = call.locker
@@ -336,7 +334,6 @@ export class HeldLease implements ActiveLease, LeaseTimerListener {
     if (this.#state !== 'held') return
     const { codec, locker } = this.call
     const bytes = encodeProgress(codec, value, this.call.key)
-    this.lastProgress = bytes
     this.#waiters.showProgress(bytes)
     if (!this.shared) return
     // Best effort: when it cannot be sent, the work goes on.

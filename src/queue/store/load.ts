@@ -1,4 +1,4 @@
-import type { Counts } from './store.ts'
+import type { Counts } from './counts.ts'
 import type { QueueTotals } from './totals.ts'
 
 /** Commands that {@link QueueLoad} tells of at most. */

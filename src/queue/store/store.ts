@@ -1,5 +1,8 @@
+import type { Counts, JobState } from './counts.ts'
 import type { QueueLoad } from './load.ts'
 import type { QueueTotals } from './totals.ts'
+
+export type { Counts, JobState } from './counts.ts'
 
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
 export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
@@ -213,8 +216,6 @@ export interface StallPolicy {
   retain: Retention
 }
 
-export type JobState = 'waiting' | 'delayed' | 'active' | 'completed' | 'failed'
-
 /** A job as it is now. */
 export interface JobSnapshot {
   id: string
@@ -233,8 +234,6 @@ export interface JobSnapshot {
   /** What is left of the delay of a delayed job, ms. */
   dueIn: number | undefined
 }
-
-export type Counts = Record<JobState, number>
 
 /** Ends a job that its worker has not ended. */
 export interface Termination {

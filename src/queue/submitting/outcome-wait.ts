@@ -69,9 +69,9 @@ export class OutcomeWait implements SubmissionListener, Pending {
   /** The generation that is waited for; 0 until the store has accepted the submission. */
   #generation: number
   readonly #waiters = new Set<JobWaiter>()
-  /** Whether the store has accepted the submission. */
-  #isAccepted = false
-  /** Created when that is first asked for before it is known. */
+  /** What the store has said of the submission; undefined: nothing yet. */
+  #reply: { readonly error?: Error } | undefined
+  /** Created when that is asked for before it is known. */
   #acceptance: DeferredPromise<void> | undefined
   readonly #deps: OutcomeWaitDeps
   #state: WaitState = 'asking'
@@ -119,10 +119,16 @@ export class OutcomeWait implements SubmissionListener, Pending {
   }
 
   /** Resolves when the store has accepted the submission. Rejects if it refuses it, or does not answer. */
-  accepted(): Promise<void> {
-    if (this.#isAccepted) return Promise.resolve()
+  async accepted(): Promise<void> {
     this.#acceptance ??= pDefer()
+    if (this.#reply) this.#tellAcceptance(this.#reply)
     return this.#acceptance.promise
+  }
+
+  #tellAcceptance(reply: { readonly error?: Error }): void {
+    this.#reply ??= reply
+    if (this.#reply.error) this.#acceptance?.reject(this.#reply.error)
+    else this.#acceptance?.resolve()
   }
 
   /** Submits the job. */
@@ -158,10 +164,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
   onReply(reply: SubmitReply): void {
     const { status } = reply
-    if ('generation' in reply) {
-      this.#isAccepted = true
-      this.#acceptance?.resolve()
-    }
+    if ('generation' in reply) this.#tellAcceptance({})
     // A late reply, after the call failed. The nonce may be on the record.
     if (this.#state === 'done') {
       if (status === 'created' || status === 'joined') this.#deps.onLeave(this)
@@ -181,7 +184,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
   }
 
   onError(error: Error): void {
-    this.#acceptance?.reject(error)
+    this.#tellAcceptance({ error })
     this.reject(() => error)
   }
 
@@ -242,7 +245,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
   /** Rejects all waiters, each with an error of its own. */
   reject(error: (key: string) => Error): void {
     if (this.#state === 'done') return
-    this.#acceptance?.reject(error(this.id))
+    this.#tellAcceptance({ error: error(this.id) })
     const waiters = [...this.#waiters]
     this.#end()
     for (const waiter of waiters) waiter.reject(error(this.id))

@@ -30,6 +30,15 @@ export interface OutcomeWaitsListener {
   hasLocalWorker(command: string): boolean
 }
 
+/** A submission that is under way. */
+export interface BegunSubmission {
+  /** Of the job. */
+  readonly id: string
+  readonly outcome: Promise<unknown>
+  /** Resolves when the store has accepted the submission. Rejects if it refuses it, or does not answer. */
+  accepted(): Promise<void>
+}
+
 /** All waits of this process for jobs of a queue. */
 export class OutcomeWaits {
   readonly #context: QueueContext
@@ -86,20 +95,10 @@ export class OutcomeWaits {
   }
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
-  submit(submission: Submission, options: ResultOptions): Promise<unknown> {
-    const waiter = this.#createWaiter(submission.id, submission.command, options)
-    this.#submit(submission, waiter)
-    return waiter.promise
-  }
-
-  /** As {@link submit}, and tells when the store has accepted the submission. */
-  begin(
-    submission: Submission,
-    options: ResultOptions,
-  ): { accepted: Promise<void>; outcome: Promise<unknown> } {
+  begin(submission: Submission, options: ResultOptions): BegunSubmission {
     const waiter = this.#createWaiter(submission.id, submission.command, options)
     const wait = this.#submit(submission, waiter)
-    return { accepted: wait.accepted(), outcome: waiter.promise }
+    return { id: submission.id, outcome: waiter.promise, accepted: () => wait.accepted() }
   }
 
   #submit(submission: Submission, waiter: JobWaiter): OutcomeWait {

@@ -74,7 +74,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     this.#options = options === undefined ? undefined : unpackOptions(options)
   }
 
-  /** How often the job is tried at most, from 1; undefined if only the token is known. @throws ClosedError */
+  /** How often the job is tried at most, from 1; undefined if that is not known from the token. @throws ClosedError */
   get attempts(): number | undefined {
     return this.#options && (this.#options.attempts ?? this.#deps.open().options.attempts)
   }

@@ -42,6 +42,22 @@ test('ws hostile - who may connect: our host, our pages, no token in the URL', a
   assert.equal((await server.call('GET', '/jobs/ws')).status, 426)
 })
 
+test('ws hostile - a page that has signed in needs no token; its cookie is of no use to pages of others', async () => {
+  await using server = await open({ tokens: TOKENS })
+  const body = JSON.stringify({ token: 'token-read' })
+  const signedIn = await server.call('POST', '/session', { body, headers: { origin: server.url } })
+  const cookie = signedIn.headers.get('set-cookie')?.split(';')[0] ?? ''
+  await using page = await SocketClient.open(server, { headers: { cookie, origin: server.url } })
+  assert.equal(await page.call('end', { sub: 1 }), false)
+  await assert.rejects(page.call('take', { queue: 'foo' }), /403 insufficient scope/)
+  for (const origin of ['https://evil.example', 'null'])
+    await assert.rejects(SocketClient.open(server, { headers: { cookie, origin } }), /refused: 403/)
+  await assert.rejects(SocketClient.open(server, { headers: { cookie } }), /refused: 403/)
+  const forged = await SocketClient.open(server, { headers: { cookie: `${cookie}A`, origin: server.url } })
+  await assert.rejects(forged.call('end', { sub: 1 }), /401 token required/)
+  assert.equal((await forged.ended()).code, 1008)
+})
+
 test('ws hostile - every message demands its scope, before it is read', async () => {
   await using server = await open({ tokens: TOKENS })
   const silent = await SocketClient.open(server)
@@ -128,6 +144,62 @@ test('ws hostile - one id names one subscription, and a socket has a bounded num
   assert.equal(problems.length, 2)
   assert.match(problems[0] ?? '', /too many subscriptions/)
   assert.match(problems[1] ?? '', /subscribed already/)
+})
+
+test('ws hostile - the bus: no subscription of another kind or socket, no name of another kind, no option that is not told', async () => {
+  await using server = await open()
+  await using owner = await SocketClient.open(server)
+  await using other = await SocketClient.open(server)
+  const queue = owner.send('attach', { queue: 'q' })
+  assert.equal(await queue.reply, false)
+  const topic = owner.send('subscribe', { topic: 't' })
+  await topic.reply
+  const push = { message: 1 }
+  for (const sub of [queue.id, topic.id, 'x', -1])
+    await assert.rejects(other.call('push', { sub, ...push }), /404 no such subscription/)
+  for (const [type, members] of [
+    ['push', push],
+    ['consume', {}],
+    ['ack', { upTo: 1 }],
+    ['send', push],
+    ['load', {}],
+    ['save', { values: {} }],
+    ['end-channel', {}],
+  ] as const)
+    await assert.rejects(owner.call(type, { sub: topic.id, ...members }), /404 no such subscription/, type)
+  const wrong: [string, Record<string, unknown>][] = [
+    // The queues of channels.
+    ['attach', { queue: '\u0000["chat","local"]' }],
+    ['attach', { queue: 'q', ttl: 0 }],
+    ['attach', { queue: 'q', address: 'x' }],
+    ['consume', { sub: queue.id, remove: false, reliable: true }],
+    ['consume', { sub: queue.id, prefetch: 1_001 }],
+    ['consume', { sub: queue.id, throttle: 1 }],
+    ['consume', { sub: queue.id, max: 0 }],
+    ['push', { sub: queue.id, message: 1, key: '' }],
+    ['ack', { sub: queue.id, upTo: 0 }],
+    ['subscribe', { topic: 't', keep: 10_001 }],
+    ['subscribe', { topic: 't', from: { life: 'x', number: -1 } }],
+    ['connect', { channel: 'c', local: 'a', remote: 'a' }],
+    ['object', { object: 'o', properties: ['__proto__'] }],
+    ['object', { object: 'o', properties: ['save'] }],
+    ['object', { object: 'o', properties: [] }],
+    ['inspect', { queue: 'q', of: 'constructor' }],
+    ['call', { service: 's', event: 'e', args: Array(101).fill(1) }],
+  ]
+  for (const [type, members] of wrong)
+    await assert.rejects(
+      owner.call(type, members),
+      /400 invalid message/,
+      `${type} ${JSON.stringify(members)}`,
+    )
+  await assert.rejects(owner.call('call', { service: 'none', event: 'e' }), /404 no service/)
+  const object = owner.send('object', { object: 'o', properties: ['a', 'constructor'] })
+  await object.reply
+  await assert.rejects(owner.call('save', { sub: object.id, values: { b: 1 } }), /400 invalid message/)
+  assert.equal(await owner.call('save', { sub: object.id, values: { a: { $: 'undefined' } } }), true)
+  assert.deepEqual(await owner.call('load', { sub: object.id }), { a: { $: 'undefined' } })
+  assert.equal(Object.hasOwn(Object.prototype, 'a'), false)
 })
 
 test('ws hostile - a socket that says no token is ended after 5 s; one that answers no ping, after two', async () => {

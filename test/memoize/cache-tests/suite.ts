@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import suites from 'http-cache-tests/tests/index.mjs'
+import { compiled } from '../../support/compiled.ts'
 import { Program } from './program.ts'
 
 type Kind = 'required' | 'optimal' | 'check'
@@ -28,6 +29,7 @@ export interface CacheUnderTest {
 const LISTENING = /Listening on .*?(\d+)[/ }]/gs
 const SERVER = fileURLToPath(import.meta.resolve('http-cache-tests/server/server.mjs'))
 const CLIENT = fileURLToPath(new URL('./client.ts', import.meta.url))
+const PROXY = fileURLToPath(new URL('../../../examples/reverse-proxy.ts', import.meta.url))
 
 /** Runs the public suite against examples/reverse-proxy.ts, with the suite's own server behind it. */
 export async function runSuite({ processes, redis, shareSetCookie }: CacheUnderTest): Promise<Tally> {
@@ -35,13 +37,13 @@ export async function runSuite({ processes, redis, shareSetCookie }: CacheUnderT
   await using origin = new Program([SERVER], env)
   const [, originPort] = await origin.wrote(LISTENING)
   await using proxy = new Program([
-    ...['--import', 'tsx', 'examples/reverse-proxy.ts'],
+    await compiled(PROXY),
     ...['--origin', `http://localhost:${originPort}`, '--port', '0', '--processes', String(processes)],
     ...(redis === undefined ? [] : ['--redis', redis]),
     ...(shareSetCookie ? ['--share-set-cookie'] : []),
   ])
   const [, port] = await proxy.wrote(LISTENING, processes)
-  await using client = new Program(['--import', 'tsx', CLIENT, `http://localhost:${port}`])
+  await using client = new Program([await compiled(CLIENT), `http://localhost:${port}`])
   return tally(JSON.parse(await client.output()))
 }
 

@@ -2,9 +2,11 @@
 // Node 22 and 24: npm run test:runtimes [-- test/locker/sharing.test.ts …]
 
 import { readdir } from 'node:fs/promises'
-import { delimiter, dirname, join } from 'node:path'
+import { delimiter, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { installed, pack, ROOT, succeeds } from '../../support/packed.ts'
+import { compileAll } from '../../support/compiled.ts'
+import { COMPILED, outputOf, ROOT } from '../../support/compiled-output.ts'
+import { installed, pack, succeeds } from '../../support/packed.ts'
 import { setup } from '../../support/setup.ts'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
@@ -51,11 +53,19 @@ const asked = process.argv.slice(2)
 const all = (await readdir(join(ROOT, 'test'), { recursive: true })).filter((name) =>
   name.endsWith('.test.ts'),
 )
-const files = asked.length > 0 ? asked : all.map((name) => join('test', name))
-const options = ['--import', 'tsx', '--test', '--test-reporter=dot', '--test-timeout=180000']
+const files =
+  asked.length > 0 ? asked.map((file) => resolve(file)) : all.map((name) => join(ROOT, 'test', name))
+const supporting = await readdir(join(ROOT, 'test/support'))
+const children = supporting.filter((name) => name.endsWith('-child.ts'))
+const folder = await compileAll([
+  ...(files as [string, ...string[]]),
+  ...children.map((name) => join(ROOT, 'test/support', name)),
+])
+const outputs = files.map((file) => outputOf(file, folder))
+const options = ['--enable-source-maps', '--test', '--test-reporter=dot', '--test-timeout=180000']
 for (const [name, command] of Object.entries(NODES)) {
-  const args = [...command, ...options, '--test-concurrency=2', ...files]
-  await check(`${files.length} test files on ${name}`, args, { cwd: ROOT })
+  const args = [...command, ...options, '--test-concurrency=2', ...outputs]
+  await check(`${files.length} test files on ${name}`, args, { cwd: ROOT, env: { [COMPILED]: folder } })
 }
 
 if (failed.length > 0) throw new Error(`These failed: ${failed.join('; ')}`)

@@ -11,6 +11,12 @@ export const SESSION_MESSAGES: readonly MessageType[] = [
     handle: (session, { values }) => JSON.stringify({ scopes: session.signIn(values.token) }),
   }),
   message({
+    type: 'ping',
+    scope: 'public',
+    summary: 'Nothing: the answer tells that the gateway is there.',
+    handle: () => undefined,
+  }),
+  message({
     type: 'end',
     scope: ['read', 'submit', 'work'],
     summary:

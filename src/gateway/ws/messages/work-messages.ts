@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import type { TakenJob } from '../../../queue/index.ts'
+import { WorkingClient } from '../../clients/working-client.ts'
 import { inSeconds } from '../../duration.ts'
 import { checkProgress } from '../../http/json.ts'
 import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../../http/lease.ts'
@@ -40,6 +41,7 @@ export const WORK_MESSAGES: readonly MessageType[] = [
         queue.take(command, { lease, wait: Math.min(wait, options.maxWait), signal }),
       )
       if (!job) return undefined
+      new WorkingClient(session.deps, queueName, undefined).taken([job], lease)
       return {
         text: jobText(job, lease),
         settled: (isSent) => isSent || release(session.deps, queueName, job),
@@ -96,6 +98,9 @@ export const WORK_MESSAGES: readonly MessageType[] = [
       leased(session, values, async ({ job, lease }) => {
         const ms = values.for ?? lease
         const renewal = await job.renew(ms)
+        const client = new WorkingClient(session.deps, values.queue, undefined)
+        if (renewal === 'held') client.renewed(job, ms)
+        else client.ended(job, { failed: false })
         if (renewal !== 'held') freePlace(session, job)
         if (renewal === 'lost') throw leaseLost(job.id)
         const cancelled = renewal === 'cancelled'
@@ -144,6 +149,7 @@ function end(
 ): Promise<undefined> {
   return leased(session, values, async ({ job }) => {
     const isHeld = await run(job)
+    new WorkingClient(session.deps, values.queue, undefined).ended(job, { failed: false })
     freePlace(session, job)
     if (!isHeld) throw leaseLost(job.id)
     return undefined

@@ -25,8 +25,8 @@ export class EventFeed {
   readonly #announcement: string
   /** The watchers in all processes by inbox and nonce, and until when events are sent to them. */
   readonly #watchers = new Map<string, number>()
-  /** Stops each watch of this process. */
-  readonly #watches = new Set<() => void>()
+  /** The watches of this process: what stops each, and what announces it. */
+  readonly #watches = new Map<() => void, () => Promise<unknown>>()
   #events: string[] = []
   readonly #unlisten: () => void
 
@@ -34,7 +34,10 @@ export class EventFeed {
     this.#connection = connection
     this.#announcement = `${FORMAT}f ${base} `
     this.#unlisten = connection.listen({
-      up: () => {},
+      // Other processes may have come meanwhile, or have forgotten the watchers.
+      up: () => {
+        for (const announce of this.#watches.values()) announce().catch(() => {})
+      },
       down: () => {},
       broadcast: (message) => this.#onBroadcast(message.toString()),
     })
@@ -110,7 +113,7 @@ export class EventFeed {
       inbox.ignore(nonce)
       this.#publish(broadcastChannel, `${announcement}-`, within).catch(() => {})
     }
-    this.#watches.add(stop)
+    this.#watches.set(stop, announce)
     try {
       await announce()
     } catch (error) {
@@ -122,7 +125,7 @@ export class EventFeed {
   }
 
   close(): void {
-    for (const stop of this.#watches) stop()
+    for (const stop of this.#watches.keys()) stop()
     this.#unlisten()
   }
 }

@@ -1,6 +1,6 @@
-import { emit, hasListeners } from '../kernel/telemetry.ts'
-import type { RouteContext } from './env.ts'
-import { problemOf } from './problem.ts'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
+import type { RouteContext } from '../env.ts'
+import { problemOf } from '../problem.ts'
 
 /** What a handler tells of its action beside what the path says. */
 interface ActionDetails {

@@ -1,0 +1,295 @@
+import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
+import { errorOf, type RemoteProblem } from './failures.ts'
+import { after, type Timer } from './timers.ts'
+
+/** Of a WebSocket, what is used: that of browsers, of Node, and of the package ws have it. */
+export interface WebSocketLike {
+  readonly readyState: number
+  send(text: string): void
+  close(code?: number): void
+  addEventListener(type: 'open' | 'close' | 'error', listener: () => void): void
+  addEventListener(type: 'message', listener: (event: { data: unknown }) => void): void
+}
+
+export type WebSocketClass = new (url: string) => WebSocketLike
+
+export interface LinkTerms {
+  readonly url: string
+  readonly token: string | undefined
+  /** ms */
+  readonly unavailableAfter: number
+  readonly WebSocket: WebSocketClass
+}
+
+/** What a client has subscribed to: it is told anew to each socket. */
+export interface Restored {
+  /** The id of the message that subscribes. */
+  readonly sub: string
+  /** Subscribes again. Sends at once what it sends. */
+  restore(): void
+  onPush(members: Record<string, unknown>): void
+  /** The socket has ended. */
+  onLost?(): void
+  /** The bus was disconnected. */
+  onClosed(): void
+}
+
+export interface LinkListener {
+  onOnline(): void
+  onOffline(): void
+}
+
+/** Calls that wait, or have no reply, at most. */
+const MAX_CALLS = 10_000
+
+/** Pauses between attempts to connect, ms: random, up to a bound that doubles up to the maximum. */
+const MIN_PAUSE = 50
+const MAX_PAUSE = 1_000
+
+/** How long a socket may take to open, and to answer a ping, ms. */
+const ANSWER_WITHIN = 5_000
+const PING_EVERY = 5_000
+
+/** How a call is made. */
+export interface CallTerms {
+  /** The id of the message, if it subscribes. */
+  readonly sub?: string
+  /** Its answer may take any time: it ends with the socket alone. */
+  readonly mayWait?: boolean
+}
+
+type CallId = string | number
+
+class Call {
+  isSent = false
+  timer: Timer | undefined
+  readonly text: string
+  readonly key: string
+  readonly mayWait: boolean
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: Error) => void
+
+  constructor(
+    { text, key, mayWait }: { text: string; key: string; mayWait: boolean },
+    resolve: (value: unknown) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.text = text
+    this.key = key
+    this.mayWait = mayWait
+    this.resolve = resolve
+    this.reject = reject
+  }
+}
+
+/**
+ * The connection of a client to a gateway.
+ *
+ * | state              | event                    | next state                                                           |
+ * | ------------------ | ------------------------ | -------------------------------------------------------------------- |
+ * | idle               | the first call           | connecting                                                           |
+ * | connecting         | the token was accepted   | online: what was subscribed to is told anew, then what waits is sent |
+ * | connecting         | the token was refused    | refused: all calls reject                                            |
+ * | connecting, online | the socket has ended     | pausing: calls without an answer reject                              |
+ * | pausing            | its time has passed      | connecting                                                           |
+ * | any                | `close`                  | closed: all calls reject                                             |
+ */
+type State = 'idle' | 'connecting' | 'online' | 'pausing' | 'refused' | 'closed'
+
+export class Link {
+  readonly #terms: LinkTerms
+  readonly #listener: LinkListener
+  readonly #calls = new Map<CallId, Call>()
+  readonly #restored = new Map<string, Restored>()
+  #state: State = 'idle'
+  #socket: WebSocketLike | undefined
+  #pause = MIN_PAUSE
+  /** Of the present state: the attempt, the next ping, its answer, the pause. */
+  #timer: Timer | undefined
+  #ids = 0
+  #subs = 0
+
+  constructor(terms: LinkTerms, listener: LinkListener) {
+    this.#terms = terms
+    this.#listener = listener
+  }
+
+  get isOnline(): boolean {
+    return this.#state === 'online'
+  }
+
+  /** A new id for what is subscribed to. */
+  newSub(): string {
+    return `s${++this.#subs}`
+  }
+
+  /** From now on it is told to each new socket. */
+  add(restored: Restored): void {
+    this.#restored.set(restored.sub, restored)
+  }
+
+  delete(sub: string): void {
+    this.#restored.delete(sub)
+  }
+
+  /** Connects, unless it has begun to. @throws ClosedError, UnavailableError */
+  open(): void {
+    if (this.#state === 'closed') throw new ClosedError('The bus was disconnected')
+    if (this.#state === 'refused') throw refusedError()
+    if (this.#state === 'idle') this.#connect()
+  }
+
+  /**
+   * Sends a message, when the gateway is there. Resolves with its answer.
+   * @throws UnavailableError after `unavailableAfter` ms without the gateway, or without its answer unless that `mayWait`: if
+   * `sent`, it may have taken effect; ClosedError; OverloadedError; what the gateway answers.
+   */
+  async call(type: string, key: string, members: object, terms: CallTerms = {}): Promise<unknown> {
+    this.open()
+    const { sub, mayWait = false } = terms
+    if (this.#calls.size >= MAX_CALLS) throw new OverloadedError('Too many calls wait', { key })
+    const id = sub ?? ++this.#ids
+    const text = JSON.stringify({ ...members, id, type })
+    return new Promise((resolve, reject) => {
+      const call = new Call({ text, key, mayWait }, resolve, reject)
+      this.#calls.set(id, call)
+      call.timer = after(this.#terms.unavailableAfter, () => this.#expire(id, call))
+      if (this.isOnline) this.#send(call)
+    })
+  }
+
+  #send(call: Call): void {
+    call.isSent = true
+    if (call.mayWait) call.timer?.cancel()
+    this.#socket?.send(call.text)
+  }
+
+  #expire(id: CallId, call: Call): void {
+    if (this.#calls.get(id) === call) this.#calls.delete(id)
+    call.reject(unavailable('The gateway does not answer', call))
+  }
+
+  #connect(): void {
+    this.#state = 'connecting'
+    const socket = new this.#terms.WebSocket(this.#terms.url)
+    this.#socket = socket
+    this.#after(ANSWER_WITHIN, () => this.#onEnded(socket))
+    socket.addEventListener('open', () => this.#signIn(socket))
+    socket.addEventListener('message', ({ data }) => this.#onMessage(socket, String(data)))
+    socket.addEventListener('close', () => this.#onEnded(socket))
+    // `close` follows.
+    socket.addEventListener('error', () => {})
+  }
+
+  #signIn(socket: WebSocketLike): void {
+    if (socket !== this.#socket) return
+    const { token } = this.#terms
+    // Without a token the gateway needs none, or knows the page by its cookie: this is refused if it does not.
+    const hello = token === undefined ? { type: 'end', sub: HELLO } : { type: 'hello', token }
+    socket.send(JSON.stringify({ id: HELLO, ...hello }))
+  }
+
+  #onMessage(socket: WebSocketLike, text: string): void {
+    if (socket !== this.#socket) return
+    const { id, sub, ok, problem, ...members } = JSON.parse(text) as Message
+    if (sub !== undefined) return this.#restored.get(sub)?.onPush({ ...members, problem })
+    if (id === HELLO) return problem ? this.#refuse() : this.#onOnline()
+    if (id === PING) return this.#pingLater()
+    const call = this.#calls.get(id ?? '')
+    if (id === undefined || !call?.isSent) return
+    this.#calls.delete(id)
+    call.timer?.cancel()
+    if (problem) call.reject(errorOf(problem, call.key))
+    else call.resolve(ok)
+  }
+
+  #onOnline(): void {
+    if (this.#state !== 'connecting') return
+    this.#state = 'online'
+    this.#pause = MIN_PAUSE
+    const waiting = [...this.#calls.values()]
+    for (const restored of [...this.#restored.values()]) restored.restore()
+    for (const call of waiting) if (!call.isSent) this.#send(call)
+    this.#pingLater()
+    this.#listener.onOnline()
+  }
+
+  #pingLater(): void {
+    this.#after(PING_EVERY, () => {
+      const socket = this.#socket
+      socket?.send(JSON.stringify({ id: PING, type: 'ping' }))
+      this.#after(ANSWER_WITHIN, () => this.#onEnded(socket))
+    })
+  }
+
+  #refuse(): void {
+    this.#state = 'refused'
+    this.#drop()
+    for (const id of [...this.#calls.keys()]) this.#reject(id, refusedError())
+  }
+
+  /** The socket has ended, or answers no more. */
+  #onEnded(socket: WebSocketLike | undefined): void {
+    if (socket !== this.#socket || this.#state === 'closed' || this.#state === 'refused') return
+    const wasOnline = this.isOnline
+    this.#drop()
+    this.#state = 'pausing'
+    for (const [id, call] of [...this.#calls])
+      if (call.isSent) this.#reject(id, unavailable('The connection to the gateway has ended', call))
+    this.#after(this.#pause * (0.5 + Math.random() / 2), () => this.#connect())
+    this.#pause = Math.min(2 * this.#pause, MAX_PAUSE)
+    if (wasOnline) for (const restored of [...this.#restored.values()]) restored.onLost?.()
+    if (wasOnline) this.#listener.onOffline()
+  }
+
+  #reject(id: CallId, error: Error): void {
+    const call = this.#calls.get(id)
+    this.#calls.delete(id)
+    call?.timer?.cancel()
+    call?.reject(error)
+  }
+
+  /** Ends the socket. */
+  #drop(): void {
+    this.#timer?.cancel()
+    const socket = this.#socket
+    this.#socket = undefined
+    socket?.close()
+  }
+
+  #after(ms: number, run: () => void): void {
+    this.#timer?.cancel()
+    this.#timer = after(ms, run)
+  }
+
+  close(): void {
+    if (this.#state === 'closed') return
+    const wasOnline = this.isOnline
+    this.#state = 'closed'
+    this.#drop()
+    for (const id of [...this.#calls.keys()]) this.#reject(id, new ClosedError('The bus was disconnected'))
+    const restored = [...this.#restored.values()]
+    this.#restored.clear()
+    for (const each of restored) each.onClosed()
+    if (wasOnline) this.#listener.onOffline()
+  }
+}
+
+const HELLO = 'hello'
+const PING = 'ping'
+
+interface Message {
+  readonly id?: CallId
+  readonly sub?: string
+  readonly ok?: unknown
+  readonly problem?: RemoteProblem
+  readonly [member: string]: unknown
+}
+
+function unavailable(message: string, { key, isSent }: Call): UnavailableError {
+  return new UnavailableError(message, { key, sent: isSent })
+}
+
+function refusedError(): UnavailableError {
+  return new UnavailableError('The gateway refuses the token', { sent: false })
+}

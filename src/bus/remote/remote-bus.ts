@@ -1,0 +1,130 @@
+import type { Persisted } from '../persisted/persisted.ts'
+import type { PubsubOptions } from '../pubsub/options.ts'
+import { Emitter } from './emitter.ts'
+import { Link, type WebSocketClass } from './link.ts'
+import { RemoteChannel } from './remote-channel.ts'
+import { persistRemotely } from './remote-object.ts'
+import { RemotePubsub } from './remote-pubsub.ts'
+import { RemoteQueue } from './remote-queue.ts'
+import { checkRemoteName } from './terms.ts'
+
+/** Options of a {@link RemoteBus}. Durations are ms. */
+export interface RemoteBusOptions {
+  /** A token of the gateway. Absent: it needs none, or the page has signed in to it. */
+  token?: string | undefined
+  /** A call fails with UnavailableError if the gateway does not answer within this time, or is away for it. @default 5_000 */
+  unavailableAfter?: number | undefined
+  /** The class of WebSockets, where there is no global one: in Node 20, that of the package `ws`. */
+  WebSocket?: WebSocketClass | undefined
+}
+
+const DEFAULT_UNAVAILABLE_AFTER = 5_000
+
+export interface RemoteBusEvents {
+  /** Connected to the gateway: for the first time, or again. */
+  online: []
+  /** Not connected any more. */
+  offline: []
+}
+
+/**
+ * The bus of a gateway, over one WebSocket: in browsers, and for programs that do not reach Redis. Its queues, channels, topics
+ * and objects are used as those of a Bus. They are restored after an outage, also at another gateway.
+ *
+ * Messages are JSON. What a message may do is decided by the scopes of the token.
+ *
+ * @example
+ * const bus = new RemoteBus('wss://jobs.example.com/ws', { token })
+ * const prices = bus.pubsub('prices')
+ * prices.on('message', (price) => show(price))
+ * await prices.subscribe()
+ */
+export class RemoteBus extends Emitter<RemoteBusEvents> implements AsyncDisposable {
+  readonly #link: Link
+
+  /** Does not connect: the first use does. @throws TypeError if the URL or an option is invalid. */
+  constructor(url: string, options: RemoteBusOptions = {}) {
+    super()
+    const { token, unavailableAfter = DEFAULT_UNAVAILABLE_AFTER } = options
+    checkUrl(url)
+    if (token !== undefined && (typeof token !== 'string' || token === ''))
+      throw new TypeError('Expected `token` to be text')
+    if (!(unavailableAfter > 0 && Number.isFinite(unavailableAfter)))
+      throw new TypeError('Expected `unavailableAfter` to be a number of milliseconds above 0')
+    const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket
+    if (WebSocket === undefined)
+      throw new TypeError(
+        'Expected the option `WebSocket`, as of the package ws: there is no global one here',
+      )
+    this.#link = new Link(
+      { url, token, unavailableAfter, WebSocket },
+      { onOnline: () => this.emit('online'), onOffline: () => this.emit('offline') },
+    )
+  }
+
+  /** Resolves when it is connected. @throws UnavailableError after `unavailableAfter` ms; ClosedError. */
+  async connect(): Promise<void> {
+    await this.#link.call('ping', '', {})
+  }
+
+  isOnline(): boolean {
+    return this.#link.isOnline
+  }
+
+  /** A topic of the bus. Makes no request. @throws TypeError */
+  pubsub<M = unknown>(name: string, options: PubsubOptions = {}): RemotePubsub<M> {
+    checkRemoteName('name', name)
+    return new RemotePubsub<M>(name, options, this.#link)
+  }
+
+  /** A queue of the bus. Makes no request. @throws TypeError */
+  queue<M = unknown>(name: string): RemoteQueue<M> {
+    checkRemoteName('name', name)
+    return new RemoteQueue<M>(name, this.#link)
+  }
+
+  /** A channel between two roles: see Bus. Makes no request. @throws TypeError */
+  channel<In = unknown, Out = unknown>(
+    name: string,
+    local = 'local',
+    remote = 'remote',
+  ): RemoteChannel<In, Out> {
+    checkRemoteName('name', name)
+    checkRemoteName('local', local)
+    checkRemoteName('remote', remote)
+    if (local === remote) throw new TypeError('Expected `local` and `remote` to be different roles')
+    return new RemoteChannel<In, Out>(name, local, remote, this.#link)
+  }
+
+  /** Gives an object the methods `save`, `load`, `persist` and `unpersist`: see Bus. Makes no request. @throws TypeError */
+  persistify<T extends object>(
+    name: string,
+    object: T,
+    properties: readonly (keyof T & string)[],
+  ): Persisted<T> {
+    checkRemoteName('name', name)
+    return persistRemotely(name, object, properties, this.#link)
+  }
+
+  /** Ends the connection: the gateway detaches all. Whatever waits is rejected with ClosedError. It cannot be used again. */
+  async disconnect(): Promise<void> {
+    this.#link.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.disconnect()
+  }
+}
+
+/** @throws TypeError */
+function checkUrl(url: unknown): void {
+  const { protocol, username, password, search } =
+    typeof url === 'string' && URL.canParse(url) ? new URL(url) : NO_URL
+  const isSocket = protocol === 'ws:' || protocol === 'wss:'
+  if (isSocket && username === '' && password === '' && search === '') return
+  throw new TypeError(
+    'Expected `url` to be a URL as wss://jobs.example.com/ws, without credentials and parameters',
+  )
+}
+
+const NO_URL = { protocol: '', username: '', password: '', search: '' }

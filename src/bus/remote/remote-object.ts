@@ -1,0 +1,124 @@
+import type { Persisted, PersistedMethods } from '../persisted/persisted.ts'
+import type { Link, Restored } from './link.ts'
+import { checkRemoteName, ms } from './terms.ts'
+
+const METHODS = ['save', 'load', 'persist', 'unpersist', 'persistId'] as const
+
+/**
+ * Gives an object the methods of a persisted one: see Bus.persistify. The version that was loaded or saved is known to the
+ * gateway while they are connected: after an outage, `save` resolves with false until the object was loaded again.
+ */
+export function persistRemotely<T extends object>(
+  name: string,
+  object: T,
+  properties: readonly (keyof T & string)[],
+  link: Link,
+): Persisted<T> {
+  for (const property of properties) checkRemoteName('properties', property)
+  for (const method of METHODS)
+    if (method in object || (properties as readonly string[]).includes(method))
+      throw new TypeError(`Expected an object without \`${method}\`: persistify adds it`)
+  const state = new RemoteObject(name, object as Record<string, unknown>, properties, link)
+  const methods: PersistedMethods = {
+    persistId: name,
+    save: () => state.save(),
+    load: () => state.load(),
+    persist: (ttl) => state.persist(ttl),
+    unpersist: () => state.unpersist(),
+  }
+  for (const method of METHODS) Object.defineProperty(object, method, { value: methods[method] })
+  return object as Persisted<T>
+}
+
+class RemoteObject {
+  readonly #name: string
+  readonly #object: Record<string, unknown>
+  readonly #properties: readonly string[]
+  readonly #link: Link
+  readonly #restored: Restored
+  #isOpen = false
+  #ttl: number | undefined
+  /** Calls of one object are done one after the other. */
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(name: string, object: Record<string, unknown>, properties: readonly string[], link: Link) {
+    this.#name = name
+    this.#object = object
+    this.#properties = properties
+    this.#link = link
+    this.#restored = {
+      sub: link.newSub(),
+      restore: () => this.#restore(),
+      onPush: () => {},
+      onClosed: () => {},
+    }
+  }
+
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(run)
+    this.#last = turn.catch(() => {})
+    return turn
+  }
+
+  /** Opens it at the gateway, once. */
+  async #open(): Promise<void> {
+    if (this.#isOpen) return
+    this.#link.add(this.#restored)
+    await this.#sendOpen()
+    this.#isOpen = true
+  }
+
+  #sendOpen(): Promise<unknown> {
+    const members = { object: this.#name, properties: this.#properties }
+    return this.#link.call('object', this.#name, members, { sub: this.#restored.sub })
+  }
+
+  #restore(): void {
+    if (!this.#isOpen) return
+    this.#sendOpen().catch(() => {})
+    if (this.#ttl !== undefined) this.#keep()
+  }
+
+  save(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      await this.#open()
+      const values = Object.fromEntries(
+        this.#properties.map((property) => [property, this.#object[property]]),
+      )
+      return (await this.#link.call('save', this.#name, { sub: this.#restored.sub, values })) === true
+    })
+  }
+
+  load(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      await this.#open()
+      const stored = await this.#link.call('load', this.#name, { sub: this.#restored.sub })
+      if (typeof stored !== 'object' || stored === null) return false
+      for (const property of this.#properties)
+        this.#object[property] = Object.hasOwn(stored, property)
+          ? (stored as Record<string, unknown>)[property]
+          : undefined
+      return true
+    })
+  }
+
+  persist(ttl: number): void {
+    if (!(typeof ttl === 'number' && ttl >= 1_000 && Number.isFinite(ttl)))
+      throw new TypeError('Expected `ttl` to be a number of milliseconds from 1000')
+    this.#ttl = ttl
+    this.#inTurn(async () => {
+      await this.#open()
+      this.#keep()
+    }).catch(() => {})
+  }
+
+  #keep(): void {
+    const members = { sub: this.#restored.sub, ttl: ms(this.#ttl) }
+    this.#link.call('keep', this.#name, members).catch(() => {})
+  }
+
+  unpersist(): void {
+    this.#ttl = undefined
+    if (this.#isOpen) this.#keep()
+  }
+}

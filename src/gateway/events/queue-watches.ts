@@ -1,0 +1,91 @@
+import { OverloadedError } from '../../errors.ts'
+import type { FeedEvent } from '../../queue/index.ts'
+import type { Queues } from '../queues.ts'
+
+/** Most queues that are watched at once: each stays open, and announces its watcher to all processes every 5 s. */
+const MAX_WATCHED = 500
+
+export interface QueueWatcher {
+  onEvent(event: FeedEvent): void
+  /** Events may have been lost. */
+  onGap(): void
+}
+
+interface Watched {
+  readonly watchers: Set<QueueWatcher>
+  /** Resolves with what stops it when events arrive. */
+  readonly started: Promise<() => void>
+}
+
+/** Watches queues: however many watchers a queue has in this gateway, it is watched once. */
+export class QueueWatches {
+  readonly #queues: Queues
+  readonly #watched = new Map<string, Watched>()
+
+  constructor(queues: Queues) {
+    this.#queues = queues
+  }
+
+  /** Number of queues that are watched. */
+  get size(): number {
+    return this.#watched.size
+  }
+
+  /**
+   * Calls the watcher until the returned function is called, once.
+   * @throws OverloadedError if too many queues are watched; UnavailableError, ClosedError.
+   */
+  async watch(name: string, watcher: QueueWatcher): Promise<() => void> {
+    const watched = this.#watched.get(name) ?? this.#start(name)
+    watched.watchers.add(watcher)
+    const leave = () => {
+      watched.watchers.delete(watcher)
+      if (watched.watchers.size > 0 || this.#watched.get(name) !== watched) return
+      this.#watched.delete(name)
+      void watched.started.then(
+        (stop) => stop(),
+        () => {},
+      )
+    }
+    try {
+      await watched.started
+      return leave
+    } catch (error) {
+      leave()
+      throw error
+    }
+  }
+
+  #start(name: string): Watched {
+    if (this.#watched.size >= MAX_WATCHED) throw new OverloadedError('Too many queues are watched')
+    const watchers = new Set<QueueWatcher>()
+    const watched = { watchers, started: this.#watch(name, watchers) }
+    this.#watched.set(name, watched)
+    return watched
+  }
+
+  async #watch(name: string, watchers: ReadonlySet<QueueWatcher>): Promise<() => void> {
+    const { queue, release } = this.#queues.hold(name)
+    try {
+      // Before that, events would be lost.
+      await queue.ready()
+      const stop = await queue.watch(
+        (event) => {
+          for (const watcher of watchers) watcher.onEvent(event)
+        },
+        {
+          onGap: () => {
+            for (const watcher of watchers) watcher.onGap()
+          },
+        },
+      )
+      return () => {
+        stop()
+        release()
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+}

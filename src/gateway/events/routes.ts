@@ -1,0 +1,109 @@
+import type { GatewayDeps } from '../deps.ts'
+import type { RouteContext } from '../env.ts'
+import { type EventSource, eventStream } from '../http/event-stream.ts'
+import { queueName } from '../http/names.ts'
+import { name, type ParameterValues } from '../http/parameters.ts'
+import { emptyResponse } from '../http/responses.ts'
+import { Problem } from '../problem.ts'
+import { type Route, route } from '../routes/route.ts'
+import { type Feed, gapFrame } from './feed.ts'
+import type { FeedSource } from './feeds.ts'
+import { END_ID, isFinished, jobFeed, jobText } from './job-feed.ts'
+import { allQueuesFeed, queueFeed } from './queue-feeds.ts'
+
+const QUEUE = { queue: name('One queue; all that were used lately if it is absent.') }
+
+/** What happens to jobs, as server-sent events. */
+export const EVENT_ROUTES: readonly Route[] = [
+  route({
+    method: 'GET',
+    path: '/events',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'What happens to the jobs of a queue, or of all queues, as server-sent events.',
+    query: QUEUE,
+    headers: {
+      'Last-Event-ID': 'Goes on behind this event. What is not kept any more is told as the event `gap`.',
+    },
+    answers: {
+      200: 'Events `submitted`, `active`, `completed`, `retrying`, `failed`, `stalled`, `lost`; `gap` if some were missed.',
+    },
+    handle: sendEvents,
+  }),
+  route({
+    method: 'GET',
+    path: '/j/:queue/:id/events',
+    scope: 'read',
+    effect: 'reads',
+    summary: 'The states and the progress of a job, as server-sent events, until it has finished.',
+    headers: { 'Last-Event-ID': '`end`: the last event was seen.' },
+    answers: {
+      200: 'Events `state` (the job, at first as it is), `progress`, and `end` (the job with its outcome), which is the last.',
+      204: 'The last event was seen.',
+      404: 'There is no such job.',
+    },
+    handle: sendJob,
+  }),
+]
+
+/** The id of the last event that a client has seen before it reconnected. */
+export function lastEventId({ req }: RouteContext): string | undefined {
+  return req.header('last-event-id')
+}
+
+async function sendEvents(
+  c: RouteContext,
+  deps: GatewayDeps,
+  { queue }: ParameterValues<typeof QUEUE>,
+): Promise<Response> {
+  const { watches, queues, clock } = deps
+  const source = queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue)
+  return sendFeed(c, deps, queue === undefined ? 'all' : `queue ${queue}`, source, (feed) => {
+    const seen = lastEventId(c)
+    const after = seen === undefined ? feed.last : feed.numberOf(seen)
+    return async (stream) => {
+      if (after === undefined) stream.send(gapFrame())
+      await feed.send(stream, after ?? feed.last)
+    }
+  })
+}
+
+/** Answers with the events of a feed, which is held until the stream is over. */
+async function sendFeed(
+  c: RouteContext,
+  deps: GatewayDeps,
+  name: string,
+  source: FeedSource,
+  send: (feed: Feed) => EventSource | Promise<EventSource>,
+): Promise<Response> {
+  const { feed, release } = await deps.feeds.open(name, source)
+  try {
+    const sending = await send(feed)
+    return eventStream(c, deps, (stream) => sending(stream).finally(release))
+  } catch (error) {
+    release()
+    throw error
+  }
+}
+
+async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+  const name = queueName(c)
+  const id = c.req.param('id') ?? ''
+  if (lastEventId(c) === END_ID) return emptyResponse()
+  return deps.queues.use(name, async (queue) => {
+    const job = await queue.job(id)
+    if (!job) throw new Problem(404, 'no such job')
+    // The name of a queue has no control character.
+    const feedName = `job ${name}\n${id} ${job.generation}`
+    return sendFeed(c, deps, feedName, jobFeed(deps.watches, deps.queues, name, job), async (feed) => {
+      const { last } = feed
+      const status = await queue.status(id)
+      const data = jobText(name, id, status)
+      return async (stream) => {
+        if (!status || isFinished(status)) return stream.send({ event: 'end', id: END_ID, data })
+        stream.send({ event: 'state', data })
+        await feed.send(stream, last)
+      }
+    })
+  })
+}

@@ -1,0 +1,41 @@
+import { messageOf } from '../../kernel/codec/codec.ts'
+import { textOf } from '../http/json.ts'
+import { Problem } from '../problem.ts'
+import type { MessageId, Session, Subscription } from './session.ts'
+
+// What messages of the bus have in common.
+
+/** Runs what refuses members of a message by a TypeError. @throws Problem 400 */
+export async function valid<T>(run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run()
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    throw new Problem(400, 'invalid message', { detail: messageOf(error), cause: error })
+  }
+}
+
+/** A message of the bus as JSON; null if a codec of the user has read what JSON cannot represent. */
+export function readable(value: unknown): string {
+  try {
+    return textOf(value)
+  } catch {
+    return 'null'
+  }
+}
+
+/** Begins a subscription, and ends it again if that fails. */
+export async function begin<T>(
+  session: Session,
+  id: MessageId,
+  subscription: Subscription,
+  start: () => Promise<T>,
+): Promise<T> {
+  session.subscribe(id, subscription)
+  try {
+    return await valid(start)
+  } catch (error) {
+    await session.unsubscribe(id)
+    throw error
+  }
+}

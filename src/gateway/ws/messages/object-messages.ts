@@ -1,0 +1,101 @@
+import { z } from 'zod'
+import type { Persisted } from '../../../bus/index.ts'
+import { JsonText } from '../../../kernel/codec/json-text.ts'
+import { textOf } from '../../http/json.ts'
+import { Problem } from '../../problem.ts'
+import { valid } from '../handles.ts'
+import { duration, json, type MessageType, message, name } from '../message.ts'
+import type { MessageId, Session, Subscription } from '../session.ts'
+
+/** Longest ttl of an object, ms: one year. */
+const MAX_TTL = 365 * 24 * 60 * 60_000
+
+/** Properties of one object, at most. */
+const MAX_PROPERTIES = 1_000
+
+type Properties = Record<string, unknown>
+
+/** An object of the bus, as a client has loaded or saved it last. */
+class ObjectHandle implements Subscription {
+  readonly object: Persisted<Properties>
+  readonly properties: readonly string[]
+
+  constructor(object: Persisted<Properties>, properties: readonly string[]) {
+    this.object = object
+    this.properties = properties
+  }
+
+  end(): void {
+    this.object.unpersist()
+  }
+}
+
+const HANDLE = { sub: z.union([z.string(), z.number()]) }
+
+function handleOf(session: Session, { sub }: { sub: MessageId }): ObjectHandle {
+  return session.subscription(sub, ObjectHandle)
+}
+
+/** Persisted objects of the bus. */
+export const OBJECT_MESSAGES: readonly MessageType[] = [
+  message({
+    type: 'object',
+    scope: ['read', 'submit'],
+    summary: 'Opens an object with these properties.',
+    members: { object: name, properties: z.array(name).min(1).max(MAX_PROPERTIES) },
+    handle: async (session, { id, values: { object: objectName, properties } }) => {
+      const empty: Properties = Object.create(null)
+      const { bus } = session.deps.messaging
+      const object = await valid(() => bus.persistify(objectName, empty, properties))
+      session.subscribe(id, new ObjectHandle(object, properties))
+      return undefined
+    },
+  }),
+  message({
+    type: 'load',
+    scope: 'read',
+    summary: 'Answers the properties that are stored; null if the object does not exist.',
+    members: HANDLE,
+    handle: async (session, { values }) => {
+      const { object, properties } = handleOf(session, values)
+      if (!(await object.load())) return undefined
+      const stored = properties.filter((property) => object[property] !== undefined)
+      const members = stored.map((property) => `${JSON.stringify(property)}:${textOf(object[property])}`)
+      return `{${members.join()}}`
+    },
+  }),
+  message({
+    type: 'save',
+    scope: 'submit',
+    summary:
+      'Writes all properties; those that are absent are undefined. Answers false if somebody else has saved the object since.',
+    members: { ...HANDLE, values: z.record(z.string(), json) },
+    handle: async (session, { values }) => {
+      const { object, properties } = handleOf(session, values)
+      const { messaging } = session.deps
+      const unknown = Object.keys(values.values).find((property) => !properties.includes(property))
+      if (unknown !== undefined)
+        throw new Problem(400, 'invalid message', { detail: 'A property is none of those of the object' })
+      for (const property of properties) {
+        const value = Object.hasOwn(values.values, property) ? values.values[property] : undefined
+        object[property] =
+          value === undefined ? undefined : messaging.message(JsonText.parse(JSON.stringify(value)))
+      }
+      return JSON.stringify(await valid(() => object.save()))
+    },
+  }),
+  message({
+    type: 'keep',
+    scope: 'submit',
+    summary:
+      'Keeps an object for so long, again and again, while the socket is there; without `ttl`, no more.',
+    members: { ...HANDLE, ttl: duration(1_000, MAX_TTL).optional() },
+    handle: async (session, { values }) => {
+      const { object } = handleOf(session, values)
+      const { ttl } = values
+      if (ttl === undefined) object.unpersist()
+      else await valid(() => object.persist(ttl))
+      return undefined
+    },
+  }),
+]

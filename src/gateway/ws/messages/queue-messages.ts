@@ -1,0 +1,165 @@
+import { z } from 'zod'
+import type { Queue } from '../../../bus/index.ts'
+import { JsonText } from '../../../kernel/codec/json-text.ts'
+import { begin, readable, valid } from '../handles.ts'
+import { duration, json, type MessageType, message, name } from '../message.ts'
+import type { MessageId, Session, Subscription } from '../session.ts'
+
+const MAX_TERM = 365 * 24 * 60 * 60_000
+
+/** Messages that are fetched at once by default, without acknowledgement: those of a queue. */
+const DEFAULT_PREFETCH = 50
+
+const INDEX = z.int().min(0)
+const TERM = duration(100, MAX_TERM)
+
+/** A queue of the bus to which a client is attached: the gateway holds its leases while the socket is there. */
+class QueueHandle implements Subscription {
+  readonly queue: Queue
+
+  constructor(session: Session, id: MessageId, queue: Queue) {
+    this.queue = queue
+    queue.on('message', (value, messageId, { redelivered, key, fence }) => {
+      void session.push(id, {
+        message: readable(value),
+        info: JSON.stringify({ id: messageId, redelivered, key, fence }),
+      })
+    })
+    queue.on('consuming', (on) => void session.push(id, { event: '"consuming"', on: String(on) }))
+    queue.on('closed', () => void session.push(id, { event: '"closed"' }))
+    queue.on('detached', () => void session.push(id, { event: '"detached"' }))
+  }
+
+  end(): Promise<void> {
+    return this.queue.detach()
+  }
+}
+
+const HANDLE = { sub: z.union([z.string(), z.number()]) }
+
+function queueOf(session: Session, { sub }: { sub: MessageId }): Queue {
+  return session.subscription(sub, QueueHandle).queue
+}
+
+/** Message queues of the bus. */
+export const QUEUE_MESSAGES: readonly MessageType[] = [
+  message({
+    type: 'attach',
+    scope: ['submit', 'work'],
+    summary: 'Attaches to a queue, and makes it if it is not there. Answers whether it was.',
+    members: { queue: name, ttl: TERM.optional(), maxsize: INDEX.optional() },
+    handle: async (session, { id, values: { queue: queueName, ...options } }) => {
+      const queue = session.deps.messaging.bus.queue(queueName)
+      const handle = new QueueHandle(session, id, queue)
+      return JSON.stringify(await begin(session, id, handle, () => queue.attach(options)))
+    },
+  }),
+  message({
+    type: 'push',
+    scope: 'submit',
+    summary: 'Pushes a message. Answers its id.',
+    members: { ...HANDLE, message: json, key: z.string().optional(), wait: duration(0, MAX_TERM).optional() },
+    handle: async (session, { values, texts }) => {
+      const { key, wait } = values
+      const { messaging, options } = session.deps
+      const pushed = messaging.message(JsonText.parse(texts.get('message') ?? 'null'))
+      const push = { key, wait: wait && Math.min(wait, options.maxWait) }
+      return String(await valid(() => queueOf(session, values).push(pushed, push)))
+    },
+  }),
+  message({
+    type: 'consume',
+    scope: 'work',
+    summary: 'Consumes: messages come as `message`, with `info`, as fast as the client reads them.',
+    members: {
+      ...HANDLE,
+      max: z.int().optional(),
+      remove: z.boolean().optional(),
+      index: INDEX.optional(),
+      reliable: z.boolean().optional(),
+      last: INDEX.optional(),
+      exclusive: z.boolean().optional(),
+      lease: TERM.optional(),
+      prefetch: z.int().min(1).max(1_000).optional(),
+    },
+    handle: async (session, { values: { sub, prefetch, ...options } }) => {
+      const queue = queueOf(session, { sub })
+      const throttle = session.whenDrained
+      const atOnce = prefetch ?? (options.reliable ? 1 : DEFAULT_PREFETCH)
+      await valid(() => queue.consume({ ...options, prefetch: atOnce, throttle }))
+      return undefined
+    },
+  }),
+  message({
+    type: 'ack',
+    scope: 'work',
+    summary: 'Acknowledges the messages up to this id.',
+    members: { ...HANDLE, upTo: z.int().min(1) },
+    handle: async (session, { values }) => {
+      await valid(() => queueOf(session, values).ack(values.upTo))
+      return undefined
+    },
+  }),
+  message({
+    type: 'stop',
+    scope: 'work',
+    summary: 'Stops consuming: what was not acknowledged or sent goes back.',
+    members: HANDLE,
+    handle: async (session, { values }) => {
+      await queueOf(session, values).stop()
+      return undefined
+    },
+  }),
+  message({
+    type: 'close',
+    scope: 'admin',
+    summary: 'Closes a queue for all, and removes its messages.',
+    members: HANDLE,
+    handle: async (session, { values }) => {
+      await queueOf(session, values).close()
+      return undefined
+    },
+  }),
+  message({
+    type: 'flush',
+    scope: 'admin',
+    summary: 'Removes all messages of a queue. Answers their number.',
+    members: { queue: name },
+    handle: async ({ deps }, { values }) => String(await deps.messaging.bus.queue(values.queue).flush()),
+  }),
+  message({
+    type: 'inspect',
+    scope: 'read',
+    summary:
+      'Answers the number of waiting messages, the ttl in ms, or the maxsize of a queue, or where it is; null if there is none.',
+    members: { queue: name, of: z.enum(['count', 'ttl', 'maxsize', 'find']) },
+    handle: async ({ deps }, { values }) => {
+      const queue = deps.messaging.bus.queue(values.queue)
+      return JSON.stringify(await queue[values.of]())
+    },
+  }),
+  message({
+    type: 'metadata',
+    scope: 'read',
+    summary: 'Answers the metadata of a queue; of one name, if it is given.',
+    members: { queue: name, name: name.optional() },
+    handle: async ({ deps }, { values }) => {
+      const queue = deps.messaging.bus.queue(values.queue)
+      const found = await (values.name === undefined ? queue.metadata() : queue.metadata(values.name))
+      return plain(found)
+    },
+  }),
+  message({
+    type: 'set-metadata',
+    scope: 'submit',
+    summary: 'Writes metadata of a queue. Answers whether there is a queue.',
+    members: { queue: name, values: z.record(name, json) },
+    handle: async ({ deps }, { values }) =>
+      JSON.stringify(await valid(() => deps.messaging.bus.queue(values.queue).metadata(values.values))),
+  }),
+]
+
+/** Metadata as JSON: the values of our own codec are texts. */
+function plain(value: unknown): string {
+  return JSON.stringify(value, (_, each: unknown) => (each instanceof JsonText ? each.value : each)) ?? 'null'
+}
