@@ -52,5 +52,5 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
-    print("receives on port", server.server_port, flush=True)
+    print(f"receives on port {server.server_port}", flush=True)
     server.serve_forever()

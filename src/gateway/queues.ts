@@ -6,12 +6,17 @@ import type { ListedQueues } from '../queue/internal.ts'
 /** Most queues that are open at once. */
 const MAX_OPEN = 1_000
 
+/** Most queues that requests wait on. The rest is for requests that do not wait: those that finish and renew jobs, for instance. */
+const MAX_WAITED = 900
+
 /** How long a queue stays open after its last request, ms. */
 const IDLE_MS = 60_000
 
 interface OpenQueue {
   readonly queue: RedisQueue
   users: number
+  /** Those of its users that wait. */
+  waiters: number
   /** When its last user left, by the clock. Written when `users` becomes 0. */
   idleSince: number
 }
@@ -27,6 +32,8 @@ export class Queues {
   /** Those whose last user left longest ago come first. */
   readonly #queues = new Map<string, OpenQueue>()
   readonly #closing = new Set<Promise<void>>()
+  /** Number of queues with waiters. */
+  #waited = 0
   #timer: Timer | undefined
   #isClosed = false
 
@@ -61,6 +68,17 @@ export class Queues {
    * @throws OverloadedError if too many queues are in use; ClosedError after `close`; TypeError if the name is invalid.
    */
   async use<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
+    const opened = this.#opened(name)
+    opened.users++
+    try {
+      return await run(opened.queue)
+    } finally {
+      this.#leave(name, opened)
+    }
+  }
+
+  /** The same as `use` for a `run` that waits: for a job or a result. @throws as `hold` */
+  async wait<T>(name: string, run: (queue: RedisQueue) => Promise<T>): Promise<T> {
     const { queue, release } = this.hold(name)
     try {
       return await run(queue)
@@ -69,20 +87,36 @@ export class Queues {
     }
   }
 
-  /** The queue of this name, which stays open until `release` is called, once. @throws as `use` */
+  /**
+   * The queue of this name for a caller that waits, which stays open until `release` is called, once. Fewer queues may be in use
+   * so, and those that do not wait have room.
+   * @throws as `use`
+   */
   hold(name: string): { queue: RedisQueue; release(): void } {
-    const opened = this.#queues.get(name) ?? this.#add(name)
+    const isWaited = (this.#queues.get(name)?.waiters ?? 0) > 0
+    if (!isWaited && this.#waited >= MAX_WAITED) throw new OverloadedError('Too many queues are waited on')
+    const opened = this.#opened(name)
     opened.users++
+    if (opened.waiters++ === 0) this.#waited++
     const release = () => {
-      if (--opened.users === 0) this.#becomeIdle(name, opened)
+      if (--opened.waiters === 0) this.#waited--
+      this.#leave(name, opened)
     }
     return { queue: opened.queue, release }
+  }
+
+  #leave(name: string, opened: OpenQueue): void {
+    if (--opened.users === 0) this.#becomeIdle(name, opened)
+  }
+
+  #opened(name: string): OpenQueue {
+    return this.#queues.get(name) ?? this.#add(name)
   }
 
   #add(name: string): OpenQueue {
     if (this.#isClosed) throw new ClosedError('The gateway is closed')
     if (this.#queues.size >= MAX_OPEN) this.#closeOldest()
-    const opened = { queue: this.#open(name), users: 0, idleSince: 0 }
+    const opened = { queue: this.#open(name), users: 0, waiters: 0, idleSince: 0 }
     this.#queues.set(name, opened)
     return opened
   }

@@ -117,7 +117,7 @@ test('dashboard - ten thousand jobs: pages, a search that says how far it is, an
   await dialog.getByRole('button', { name: 'Remove 2' }).click()
   await dialog.getByRole('alert').getByText('count differs').waitFor()
   assert.equal((await queue.counts()).waiting, 10_001, 'nothing was removed')
-  await dialog.getByRole('button', { name: 'Cancel' }).click()
+  await dialog.getByRole('button', { name: 'Close' }).click()
   await page.getByRole('button', { name: 'Remove all that match' }).click()
   await page.getByRole('button', { name: 'Remove 3', exact: true }).click()
   await page.getByRole('status').getByText('3 jobs removed').waitFor()

@@ -11,8 +11,8 @@ const OTHER_SECRET = `whsec_${Buffer.alloc(32, 5).toString('base64')}`
 
 test('cli push - the receiver in Python of the guide accepts what is signed with its secret, and nothing else', async () => {
   await using receiver = Cli.run('python3', [join(ROOT, 'examples/receiver.py'), '0'], { SECRET })
-  await receiver.says('receives on port')
-  const url = `http://127.0.0.1:${/port (\d+)/.exec(receiver.output)?.[1]}/`
+  const said = await until(() => /port (\d+)\n/.exec(receiver.output), { what: 'its port', timeout: 15_000 })
+  const url = `http://127.0.0.1:${said[1]}/`
   const secretFile = await fileOf('secrets', `jobs=${OTHER_SECRET}\njobs=${SECRET}\nothers=${OTHER_SECRET}\n`)
   await using cli = await Cli.serve([
     ...['--push', `jobs=${url}`, '--push', `others=${url}`, '--push-secret-file', secretFile],

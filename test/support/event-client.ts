@@ -14,13 +14,19 @@ export class EventParser {
   comments = 0
   retry: number | undefined
   lastId = ''
+  /** What was searched for line ends, and what came behind it. */
   #rest = ''
+  readonly #parts: string[] = []
   #data: string[] | undefined
   #event = ''
   readonly #decoder = new TextDecoder()
 
   add(bytes: Uint8Array): void {
-    this.#rest += this.#decoder.decode(bytes, { stream: true })
+    const text = this.#decoder.decode(bytes, { stream: true })
+    this.#parts.push(text)
+    // A long line is not searched again and again.
+    if (!/[\r\n]/.test(text) && !this.#rest.endsWith('\r')) return
+    this.#rest += this.#parts.splice(0).join('')
     for (;;) {
       const { index, 0: end } = /\r\n|\n|\r(?!$)/.exec(this.#rest) ?? {}
       if (index === undefined || end === undefined) return

@@ -23,6 +23,9 @@ function firstOnes(matches: (request: RelayedRequest) => boolean, ...fates: Fate
   return (request) => (matches(request) ? (fates.shift() ?? 'pass') : 'pass')
 }
 
+/** Nothing is passed on to it. */
+const NOWHERE = 'http://127.0.0.1:9'
+
 const isPut = ({ method }: RelayedRequest) => method === 'PUT'
 
 for (const [what, query, work] of [
@@ -243,8 +246,30 @@ onBothWorlds(
   },
 )
 
+test('http worker gateways - a redirection is not followed: the token stays where it was meant for', async () => {
+  await using elsewhere = await HttpRelay.start(NOWHERE)
+  await using relay = await HttpRelay.start(NOWHERE)
+  relay.fate = () => ({ status: 307, headers: { location: `${elsewhere.url}/q/jobs` } })
+  const told: string[] = []
+  const logger = {
+    error: (_: string, { refusal }: { refusal: string }) => told.push(refusal),
+    ...{ warn: () => {}, info: () => {}, debug: () => {} },
+  }
+  await using worker = new HttpWorker({
+    url: relay.url,
+    queues: 'jobs',
+    token: 'secret',
+    logger,
+    work: () => 1,
+  })
+  await worker.start()
+  await until(() => told.length > 0, { what: 'the refusal' })
+  assert.deepEqual(told, ['307'])
+  assert.equal(elsewhere.requests.length, 0)
+})
+
 test('http worker gateways - a server that gives jobs without a lease gets them back', async () => {
-  await using relay = await HttpRelay.start('http://127.0.0.1:9')
+  await using relay = await HttpRelay.start(NOWHERE)
   relay.fate = ({ method }) => (method === 'GET' ? { status: 200, body: '{"n":1}' } : { status: 201 })
   let runs = 0
   await using worker = new HttpWorker({ url: relay.url, queues: 'jobs', work: () => runs++ })

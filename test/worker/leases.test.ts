@@ -98,6 +98,27 @@ onBothWorlds('http worker leases - a cancelled job aborts its work', async (worl
   assert.equal((await gateway.call('POST', '/q/jobs?wait=20', { body: '1' })).text, '"held"')
 })
 
+onBothWorlds(
+  'http worker leases - an end that was accepted is no loss, whatever a renewal says then',
+  async (world) => {
+    const gateway = await world.open()
+    await using relay = await HttpRelay.start(gateway.url)
+    await using worker = new HttpWorker({ url: relay.url, queues: 'jobs', lease: LEASE, work: () => 'done' })
+    await worker.start()
+    // The answers to its end are lost until a renewal was answered: that the job has ended.
+    const isRenewed = () => relay.requests.some(({ method, status }) => method === 'PATCH' && status === 200)
+    relay.fate = ({ method }) => (method === 'PUT' && !isRenewed() ? 'lose' : 'pass')
+    const id = await post(gateway)
+    await until(() => worker.stats().completed + worker.stats().lost === 1, {
+      what: 'the end',
+      timeout: 20_000,
+    })
+    assert.deepEqual([worker.stats().completed, worker.stats().lost], [1, 0])
+    const { result } = (await gateway.call('GET', `/j/jobs/${id}`)).json as Record<string, unknown>
+    assert.equal(result, 'done')
+  },
+)
+
 onBothWorlds('http worker leases - a job that ends while its lease is over is not told', async (world) => {
   const gateway = await world.open()
   await using relay = await HttpRelay.start(gateway.url)

@@ -72,6 +72,7 @@ class Scene {
   }
 
   end(): void {
+    assert.ok(this.running > 0, 'no job runs: a slot is kept from those that wait')
     this.running--
     this.settle()
   }

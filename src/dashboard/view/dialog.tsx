@@ -58,7 +58,7 @@ export function FormDialog({ title, children, action, isDangerous = false, run, 
         </p>
         <div class="buttons">
           <button type="button" onClick={onClose}>
-            Cancel
+            Close
           </button>
           <button type="submit" class={isDangerous ? 'danger' : 'main'} disabled={state === 'running'}>
             {action}

@@ -9,20 +9,18 @@ const SHOWN = 20_000
 export function JsonBlock({ title, text }: { title: string; text: string }) {
   const [isIndented, setIndented] = useState(true)
   const [limit, setLimit] = useState(SHOWN)
-  const whole = useMemo(() => (isIndented ? indented(text) : text), [text, isIndented])
+  const lines = useMemo(() => indented(text), [text])
+  const whole = isIndented ? lines : text
   return (
     <section class="card">
       <div class="title">
         <h2>{title}</h2>
         <span class="quiet">{count(text.length)} characters</span>
-        <button
-          type="button"
-          class="plain"
-          aria-pressed={!isIndented}
-          onClick={() => setIndented(!isIndented)}
-        >
-          As posted
-        </button>
+        {lines !== text && (
+          <button type="button" aria-pressed={!isIndented} onClick={() => setIndented(!isIndented)}>
+            As posted
+          </button>
+        )}
       </div>
       <pre tabIndex={0} aria-label={title} role="region">
         {whole.slice(0, limit)}

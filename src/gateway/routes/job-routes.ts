@@ -112,14 +112,16 @@ function getJob(
 ): Promise<Response> {
   const name = queueName(c)
   const wait = waitOf(c, query, deps)
-  return deps.queues.use(name, async (queue) => {
+  const { queues } = deps
+  const answer = async (queue: RedisQueue) => {
     const job = await queue.job(idOf(c))
     if (!job) throw noSuchJob()
     if (wait > 0) await finished(c, deps, job, wait)
     const status = await job.status()
     if (!status) throw noSuchJob()
     return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
-  })
+  }
+  return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }
 
 /** Resolves when the job has finished, or its outcome is not waited for any more. */

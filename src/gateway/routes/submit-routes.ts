@@ -120,9 +120,8 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   const job = await readJob(c.req.raw, deps)
   const post: Post = { queue, command, job, dedupe, options: submitOptions }
   try {
-    return await deps.queues.use(queue, (opened) =>
-      wait > 0 ? submitAndWait(c, deps, opened, post, wait) : submit(c, deps, opened, post),
-    )
+    if (wait === 0) return await deps.queues.use(queue, (opened) => submit(c, deps, opened, post))
+    return await deps.queues.wait(queue, (opened) => submitAndWait(c, deps, opened, post, wait))
   } catch (error) {
     throw refusalOf(error, dedupe)
   }

@@ -88,7 +88,7 @@ function takeJob(
   const { lease } = query
   const take = takeOf(c, deps, query)
   const client = WorkingClient.of(c, deps, name)
-  return deps.queues.use(name, async (queue) => {
+  return useFor(deps, name, take, async (queue) => {
     const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = {
@@ -112,7 +112,7 @@ function takeJobs(
   const { lease, batch_size: size = DEFAULT_BATCH } = query
   const take = takeOf(c, deps, query)
   const client = WorkingClient.of(c, deps, name)
-  return deps.queues.use(name, async (queue) => {
+  return useFor(deps, name, take, async (queue) => {
     const jobs = await client.waits(take.command, () => takeBatch(queue, c, deps, take, size))
     if (jobs.length === 0) throw await emptyProblem(queue, take.command)
     const texts = jobs.map(({ id, token, payloadText }) => {
@@ -137,6 +137,16 @@ interface Take {
 function takeOf(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof TAKING>): Take {
   const { command = 'job', lease = HAND_OVER_LEASE } = query
   return { command, lease, wait: waitOf(c, query, deps) }
+}
+
+/** Calls `run` with a queue, as a request that waits or as one that does not. */
+function useFor<T>(
+  { queues }: GatewayDeps,
+  name: string,
+  { wait }: Take,
+  run: (queue: RedisQueue) => Promise<T>,
+): Promise<T> {
+  return wait > 0 ? queues.wait(name, run) : queues.use(name, run)
 }
 
 /** Undefined if there is no job within the wait, or nobody wants it any more. */

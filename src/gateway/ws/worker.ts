@@ -42,7 +42,7 @@ export class PushingWorker implements Subscription {
   start(): void {
     if (this.#ended.signal.aborted) return
     const { queue, concurrency } = this.#terms
-    const run = this.#session.deps.queues.use(queue, (open) =>
+    const run = this.#session.deps.queues.wait(queue, (open) =>
       Promise.all(Array.from({ length: concurrency }, () => this.#fillPlace(open))),
     )
     run.catch((error) => this.#onFailed(error))

@@ -345,14 +345,13 @@ test('event stream - what is pending in all streams of a gateway is bounded', as
   await using scene = await sceneOf()
   const { streams } = scene
   const frame = Frame.of({ data: 'x'.repeat(1024 * 1024) })
-  const { signal } = new AbortController()
   const bodies = Array.from({ length: 70 }, () =>
     streams
       .create(async (stream) => {
         stream.send(frame)
         await stream.ended
       })
-      .toBody(signal),
+      .toBody(new AbortController().signal),
   )
   assert.equal(streams.size, 63)
   assert.ok(streams.pending <= 64 * 1024 * 1024)

@@ -45,7 +45,7 @@ function watch(
   job: string | undefined,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const run = session.deps.queues.use(name, async (queue) => {
+    const run = session.deps.queues.wait(name, async (queue) => {
       const stop = await queue.watch((event) => {
         if (!ended.aborted && (job === undefined || event.id === job))
           void session.push(id, { event: JSON.stringify(event) })

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
-import type { TakenJob } from '../../../queue/index.ts'
+import type { RedisQueue, TakenJob } from '../../../queue/index.ts'
 import { WorkingClient } from '../../clients/working-client.ts'
 import { inSeconds } from '../../duration.ts'
 import { checkProgress } from '../../http/json.ts'
@@ -37,9 +37,9 @@ export const WORK_MESSAGES: readonly MessageType[] = [
     async handle(session, { values: { queue: queueName, command, lease, wait } }) {
       const { queues, options } = session.deps
       const { signal } = session
-      const job = await queues.use(queueName, (queue) =>
-        queue.take(command, { lease, wait: Math.min(wait, options.maxWait), signal }),
-      )
+      const take = (queue: RedisQueue) =>
+        queue.take(command, { lease, wait: Math.min(wait, options.maxWait), signal })
+      const job = await (wait > 0 ? queues.wait(queueName, take) : queues.use(queueName, take))
       if (!job) return undefined
       new WorkingClient(session.deps, queueName, undefined).taken([job], lease)
       return {
