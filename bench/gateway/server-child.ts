@@ -41,7 +41,8 @@ let requests = 0
 
 const handlers = {
   async listen(kind: SiteKind, redis: Address): Promise<number> {
-    const server = createServer(await listenerOf(kind, redis))
+    // As `soloflight serve`: connections rest while others are measured.
+    const server = createServer({ keepAliveTimeout: 75_000 }, await listenerOf(kind, redis))
     server.on('request', () => requests++)
     await new Promise<void>((resolve) => server.listen(0, LOCALHOST, resolve))
     return (server.address() as AddressInfo).port

@@ -38,8 +38,8 @@ export function toNodeListener(gateway: Gateway): NodeListener {
 async function send(response: Response, outgoing: ServerResponse): Promise<Response> {
   const stream = streamOf(response)
   if (stream) return sendEvents(response, stream, outgoing)
-  const text = knownText(response)
-  const body = text === undefined ? Buffer.from(await response.arrayBuffer()) : Buffer.from(text)
+  // A text is sent in one piece with the head.
+  const body = knownText(response) ?? Buffer.from(await response.arrayBuffer())
   if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
   outgoing.writeHead(response.status, {
     ...Object.fromEntries(response.headers),
@@ -59,6 +59,6 @@ function sendEvents(response: Response, stream: EventStream, outgoing: ServerRes
 }
 
 /** An answer that may have a body says how long it is. */
-function lengthOf({ status }: Response, { byteLength }: Buffer): { 'content-length'?: number } {
-  return status === 204 || status === 304 ? {} : { 'content-length': byteLength }
+function lengthOf({ status }: Response, body: string | Buffer): { 'content-length'?: number } {
+  return status === 204 || status === 304 ? {} : { 'content-length': Buffer.byteLength(body) }
 }

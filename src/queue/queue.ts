@@ -36,7 +36,7 @@ import { MemoryQueueStore } from './store/memory-store.ts'
 import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Submission } from './store/store.ts'
-import { OutcomeWaits } from './submitting/outcome-waits.ts'
+import { type BegunSubmission, OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
   type AcceptedReply,
   assertNotAborted,
@@ -175,13 +175,18 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
+    return this.begin(command, payload, options).outcome
+  }
+
+  /** As {@link submit}, and tells the id of the job and when the store has accepted it. @internal */
+  begin(command: string, payload: unknown, options: SubmitOptions): BegunSubmission {
     this.#assertOpen()
     const submission = createSubmission(command, payload, options, true, this.#context.options)
     assertNotAborted(submission.id, options.signal)
     this.#events.counters.submitted++
-    const outcome = this.#waits.submit(submission, options)
+    const begun = this.#waits.begin(submission, options)
     this.#context.registration.use()
-    return outcome
+    return begun
   }
 
   /**

@@ -28,7 +28,11 @@ onBothWorlds('submit - a job and its result pass byte for byte', async (w) => {
   assert.equal((await call('PUT', '/q/a%20b%2Fc%3A', { body: TEXT, headers: lease })).status, 204)
   const job = await call('GET', posted.headers.get('location') ?? '')
   assert.ok(job.text.includes(`"result":${TEXT}`), job.text)
+  assert.ok(job.text.includes(`"job":${TEXT}`), job.text)
   assert.equal((job.json as { state: string }).state, 'completed')
+  await call('POST', '/q/a%20b%2Fc%3A', { body: TEXT })
+  const listed = await call('GET', '/status/a%20b%2Fc%3A?with_desc=1')
+  assert.ok(listed.text.includes(`"jobs":[${TEXT}]`), listed.text)
 })
 
 onBothWorlds('submit - two equal posts are two jobs', async (w) => {

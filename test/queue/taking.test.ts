@@ -238,13 +238,15 @@ onBothStores('token - that is forged, changed or of another queue touches no job
     (parts) => (parts[3] = 2),
     (parts) => (parts[4] = fence + 1),
     (parts) => (parts[5] = newId()),
+    (parts) => (parts[6] = '{"a":0}'),
+    (parts) => (parts[6] = null),
   ]
   const forged = changes.map((change) => tampered(token, change))
   forged.push(
     // All that a token says of the other job is known but its secret.
     tampered(token, (parts) => parts.splice(2, 3, neighbour.id, 1, neighbour.fence)),
-    encodeToken(newToken({ queue: 'queue', command: 'work', id, attempt: 1, fence })),
-    encodeToken(newToken({ queue: 'queue', command: 'work', id: newId(), attempt: 1, fence: 1 })),
+    encodeToken(newToken({ queue: 'queue', command: 'work', id, attempt: 1, fence }, '')),
+    encodeToken(newToken({ queue: 'queue', command: 'work', id: newId(), attempt: 1, fence: 1 }, '')),
   )
   for (const one of forged) {
     const forger = queue.taken(one)
@@ -564,7 +566,7 @@ onBothStores(
     // Those of the attempts before are told the same as ever.
     assert.equal(await there.taken(failed.token).fail(new Error('no')), true)
     assert.deepEqual(await enqueued.result(), { n: 1 })
-    assert.equal(there.taken(done.token).attempts, undefined)
+    assert.equal(there.taken(done.token).attempts, 3)
     const counters = [queue.stats(), there.stats()].map(({ completed, retried, failed: dead }) => [
       completed,
       retried,

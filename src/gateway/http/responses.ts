@@ -26,5 +26,7 @@ export function jsonResponse(
 }
 
 export function emptyResponse(status = 204): Response {
-  return new Response(null, { status })
+  const response = new Response(null, { status })
+  texts.set(response, '')
+  return response
 }

@@ -142,17 +142,22 @@ async function submitAndWait(
   { queue: name, command, job: payload, options }: Post,
   wait: number,
 ): Promise<Response> {
-  const job = await queue.enqueue(command, payload, options)
-  noteAction(c, { id: job.id })
+  const { id, accepted, outcome } = await whileWanted(c.req.raw, deps.lifecycle, async (signal) => {
+    // The job is posted also for a client that is gone.
+    const limits = signal.aborted ? { timeout: 1 } : { timeout: wait, signal }
+    const begun = queue.begin(command, payload, { ...options, ...limits })
+    noteAction(c, { id: begun.id })
+    await begun.outcome.catch(() => {})
+    return begun
+  })
   try {
-    const result: unknown = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
-      job.result({ timeout: wait, signal }),
-    )
+    const result = await outcome
     return jsonResponse(200, textOf(result))
   } catch (error) {
     // A job that is cancelled when nobody waits does not go on.
     if (!waitHasEnded(error) || options.abortUnwanted) throw error
-    return jsonResponse(202, JSON.stringify({ id: job.id }), { location: locationOf(deps, name, job.id) })
+    await accepted()
+    return jsonResponse(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
   }
 }
 

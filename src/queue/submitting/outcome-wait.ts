@@ -1,3 +1,4 @@
+import pDefer, { type DeferredPromise } from 'p-defer'
 import { AbortedError, RemovedError, TimeoutError } from '../../errors.ts'
 import { type Codec, decodeWith } from '../../kernel/codec/codec.ts'
 import { remoteError } from '../../kernel/codec/failure.ts'
@@ -68,6 +69,10 @@ export class OutcomeWait implements SubmissionListener, Pending {
   /** The generation that is waited for; 0 until the store has accepted the submission. */
   #generation: number
   readonly #waiters = new Set<JobWaiter>()
+  /** What the store has said of the submission; undefined: nothing yet. */
+  #reply: { readonly error?: Error } | undefined
+  /** Created when that is asked for before it is known. */
+  #acceptance: DeferredPromise<void> | undefined
   readonly #deps: OutcomeWaitDeps
   #state: WaitState = 'asking'
 
@@ -113,6 +118,19 @@ export class OutcomeWait implements SubmissionListener, Pending {
     if (this.#waiters.size === 0 && this.#state === 'parked') this.#end()
   }
 
+  /** Resolves when the store has accepted the submission. Rejects if it refuses it, or does not answer. */
+  async accepted(): Promise<void> {
+    this.#acceptance ??= pDefer()
+    if (this.#reply) this.#tellAcceptance(this.#reply)
+    return this.#acceptance.promise
+  }
+
+  #tellAcceptance(reply: { readonly error?: Error }): void {
+    this.#reply ??= reply
+    if (this.#reply.error) this.#acceptance?.reject(this.#reply.error)
+    else this.#acceptance?.resolve()
+  }
+
   /** Submits the job. */
   submit(submission: Submission): void {
     const { store, within } = this.#deps
@@ -146,6 +164,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
 
   onReply(reply: SubmitReply): void {
     const { status } = reply
+    if ('generation' in reply) this.#tellAcceptance({})
     // A late reply, after the call failed. The nonce may be on the record.
     if (this.#state === 'done') {
       if (status === 'created' || status === 'joined') this.#deps.onLeave(this)
@@ -165,6 +184,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
   }
 
   onError(error: Error): void {
+    this.#tellAcceptance({ error })
     this.reject(() => error)
   }
 
@@ -225,6 +245,7 @@ export class OutcomeWait implements SubmissionListener, Pending {
   /** Rejects all waiters, each with an error of its own. */
   reject(error: (key: string) => Error): void {
     if (this.#state === 'done') return
+    this.#tellAcceptance({ error: error(this.id) })
     const waiters = [...this.#waiters]
     this.#end()
     for (const waiter of waiters) waiter.reject(error(this.id))

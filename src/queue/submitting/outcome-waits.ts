@@ -30,6 +30,15 @@ export interface OutcomeWaitsListener {
   hasLocalWorker(command: string): boolean
 }
 
+/** A submission that is under way. */
+export interface BegunSubmission {
+  /** Of the job. */
+  readonly id: string
+  readonly outcome: Promise<unknown>
+  /** Resolves when the store has accepted the submission. Rejects if it refuses it, or does not answer. */
+  accepted(): Promise<void>
+}
+
 /** All waits of this process for jobs of a queue. */
 export class OutcomeWaits {
   readonly #context: QueueContext
@@ -86,21 +95,26 @@ export class OutcomeWaits {
   }
 
   /** Submits a job and waits for it. An equal submission of this process that is pending is joined instead. */
-  submit(submission: Submission, options: ResultOptions): Promise<unknown> {
+  begin(submission: Submission, options: ResultOptions): BegunSubmission {
+    const waiter = this.#createWaiter(submission.id, submission.command, options)
+    const wait = this.#submit(submission, waiter)
+    return { id: submission.id, outcome: waiter.promise, accepted: () => wait.accepted() }
+  }
+
+  #submit(submission: Submission, waiter: JobWaiter): OutcomeWait {
     const { id, command, nonce } = submission
-    const waiter = this.#createWaiter(id, command, options)
     const joinable = this.#findJoinable(submission)
     if (joinable) {
       joinable.add(waiter)
       this.#listener.submitted(id, command, 'joined')
-    } else {
-      const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
-      wait.add(waiter)
-      this.#waits.add(wait)
-      this.#joinable.set(id, wait)
-      wait.submit(submission)
+      return joinable
     }
-    return waiter.promise
+    const wait = new OutcomeWait(id, command, nonce, 0, submission, this.#waitDeps)
+    wait.add(waiter)
+    this.#waits.add(wait)
+    this.#joinable.set(id, wait)
+    wait.submit(submission)
+    return wait
   }
 
   #findJoinable(submission: Submission): OutcomeWait | undefined {

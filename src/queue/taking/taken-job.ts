@@ -57,7 +57,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   readonly payloadText: string | undefined
   readonly #deps: TakenJobDeps
   readonly #ref: AttemptRef
-  /** Undefined if only the token is known. */
+  /** Undefined if they must be read from the store. */
   readonly #options: JobOptions | undefined
 
   /** @internal */
@@ -70,10 +70,11 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     this.payloadText = content?.payload
     this.#deps = deps
     this.#ref = attemptOf(token)
-    this.#options = content && unpackOptions(content.options)
+    const options = content?.options ?? token.options
+    this.#options = options === undefined ? undefined : unpackOptions(options)
   }
 
-  /** How often the job is tried at most, from 1; undefined if only the token is known. @throws ClosedError */
+  /** How often the job is tried at most, from 1; undefined if that is not known from the token. @throws ClosedError */
   get attempts(): number | undefined {
     return this.#options && (this.#options.attempts ?? this.#deps.open().options.attempts)
   }

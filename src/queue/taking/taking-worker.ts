@@ -241,7 +241,8 @@ export class TakingWorker implements WorkerListener {
   async #hand(taker: Taker, delivery: Delivery): Promise<void> {
     const { queue } = this.#context
     const { id, fence, failures } = delivery
-    const token = newToken({ queue, command: this.name.command, id, attempt: failures + 1, fence })
+    const content = { queue, command: this.name.command, id, attempt: failures + 1, fence }
+    const token = newToken(content, delivery.options)
     const held = attemptOf(token)
     const payload = await this.#accept(delivery, held, taker.lease)
     if (payload === undefined) return this.#waitAgain(taker)

@@ -17,21 +17,25 @@ export interface TokenContent {
   readonly attempt: number
   readonly fence: number
   readonly secret: string
+  /** Options of the submission, as stored; undefined if they are too long for a token. */
+  readonly options: string | undefined
 }
 
-/** Longest token, in characters: names of queue and command have 256 at most, each six in JSON. */
+/** Longest token, in characters: names of queue and command have 256 at most, each six in JSON; options 512, each two or three. */
 const MAX_TOKEN = 8_192
+/** Longest options that a token has: others are read from the store when the job ends. */
+const MAX_OPTIONS = 512
 const TOKEN = /^[\w-]+$/
 const SECRET = new RegExp(`^[\\w-]{${ID_LENGTH}}$`)
 
 /** A token for an attempt. Each call returns another one. */
-export function newToken(content: Omit<TokenContent, 'secret'>): TokenContent {
-  return { ...content, secret: newId() }
+export function newToken(content: Omit<TokenContent, 'secret' | 'options'>, options: string): TokenContent {
+  return { ...content, secret: newId(), options: options.length > MAX_OPTIONS ? undefined : options }
 }
 
 /** The content as JSON: one text for one content. */
-function toText({ queue, command, id, attempt, fence, secret }: TokenContent): string {
-  return JSON.stringify([queue, command, id, attempt, fence, secret])
+function toText({ queue, command, id, attempt, fence, secret, options }: TokenContent): string {
+  return JSON.stringify([queue, command, id, attempt, fence, secret, options ?? null])
 }
 
 export function encodeToken(content: TokenContent): string {
@@ -66,10 +70,11 @@ export function parseToken(queue: string, token: unknown): TokenContent | undefi
   } catch {
     return undefined
   }
-  if (!Array.isArray(parts) || parts.length !== 6) return undefined
-  const [named, command, id, attempt, fence, secret]: unknown[] = parts
+  if (!Array.isArray(parts) || parts.length !== 7) return undefined
+  const [named, command, id, attempt, fence, secret, options]: unknown[] = parts
   if (named !== queue || !isName(command) || !isJobId(id)) return undefined
   if (!isNumber(attempt) || !isNumber(fence)) return undefined
   if (typeof secret !== 'string' || !SECRET.test(secret)) return undefined
-  return { queue, command, id, attempt, fence, secret }
+  if (options !== null && (typeof options !== 'string' || options.length > MAX_OPTIONS)) return undefined
+  return { queue, command, id, attempt, fence, secret, options: options ?? undefined }
 }
