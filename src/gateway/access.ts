@@ -29,7 +29,7 @@ export interface Caller {
  * 3. Its token is known (401) and has the scope (403). The cookie of a session stands for its token. With it, a request that
  *    changes or takes must say that it comes from a page of ours: a browser sends the cookie by itself.
  *
- * A public route needs none of these: it tells a probe, which knows no host name, whether the process lives.
+ * A public route needs none of these: it says nothing of jobs, and a probe knows no host name.
  */
 export class Access {
   readonly #hosts: ReadonlySet<string>
