@@ -17,6 +17,8 @@ export interface Caller {
   readonly by: 'token' | 'session' | 'nothing'
   /** Of its token. */
   readonly name?: string | undefined
+  /** When its session ends, ms since the epoch. Undefined: never. */
+  readonly until?: number | undefined
 }
 
 /**

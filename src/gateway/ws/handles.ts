@@ -1,7 +1,8 @@
 import { messageOf } from '../../kernel/codec/codec.ts'
-import { textOf } from '../http/json.ts'
+import { memberTexts, textOf } from '../http/json.ts'
 import { Problem } from '../problem.ts'
-import type { MessageId, Session, Subscription } from './session.ts'
+import type { Session } from './session.ts'
+import type { MessageId, Subscription } from './subscriptions.ts'
 
 // What messages of the bus have in common.
 
@@ -22,6 +23,15 @@ export function readable(value: unknown): string {
   } catch {
     return 'null'
   }
+}
+
+/** The texts of the member `values`, byte for byte. @throws Problem 400 if one is named `__proto__`. */
+export function valueTexts(texts: ReadonlyMap<string, string>): Readonly<Record<string, string>> {
+  const values = memberTexts(texts.get('values') ?? '{}') ?? new Map<string, string>()
+  // Readers of other languages, and of this one, would take it for something else.
+  if (values.has('__proto__'))
+    throw new Problem(400, 'invalid message', { detail: 'No name may be `__proto__`' })
+  return Object.assign(Object.create(null), Object.fromEntries(values))
 }
 
 /** Begins a subscription, and ends it again if that fails. */

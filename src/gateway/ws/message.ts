@@ -1,11 +1,13 @@
 import { z } from 'zod'
+import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { checkScope } from '../access.ts'
 import { parseDuration } from '../duration.ts'
 import { memberTexts } from '../http/json.ts'
 import { isName, MAX_NAME } from '../http/names.ts'
 import type { Scope } from '../options.ts'
-import { Problem } from '../problem.ts'
-import type { Dispatch, MessageId, MessageResult, Session } from './session.ts'
+import { Problem, problemOf } from '../problem.ts'
+import type { Dispatch, Envelope, MessageResult, Session } from './session.ts'
+import type { MessageId } from './subscriptions.ts'
 
 /** One message of a client. */
 export interface Received<Values> {
@@ -25,6 +27,8 @@ export interface MessageType {
   readonly scope: Scope | readonly Scope[] | 'public'
   /** One sentence. */
   readonly summary: string
+  /** Of the audit event. Undefined: none is published. */
+  readonly action?: string
   /** The schema of its members beside `id` and `type`. */
   readonly schema: z.ZodType
   /** Resolves with the JSON of the reply; undefined: null. */
@@ -52,19 +56,54 @@ export function message<const Shape extends z.ZodRawShape>({
 /** Dispatches messages by their table. */
 export function dispatcher(types: readonly MessageType[]): Dispatch {
   const rows = new Map(types.map((row) => [row.type, row]))
-  return async (session, { id, type, value, text }) => {
-    const row = rows.get(type)
-    if (row?.scope !== 'public') checkOneOf(session.scopes, [row?.scope ?? []].flat())
-    if (!row) throw new Problem(404, 'unknown message type')
-    const { id: _id, type: _type, ...members } = value as Record<string, unknown>
-    const parsed = row.schema.safeParse(members)
-    if (!parsed.success) {
-      const [issue] = parsed.error.issues
-      const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
-      throw new Problem(400, 'invalid message', { detail: `${issue?.message}${at}`.slice(0, 300) })
-    }
-    const texts = memberTexts(text) ?? new Map<string, string>()
-    return row.handle(session, { id, values: parsed.data as never, texts })
+  return (session, envelope) => {
+    const row = rows.get(envelope.type)
+    if (row?.action === undefined) return answer(session, row, envelope)
+    return audited(session, row.action, envelope, () => answer(session, row, envelope))
+  }
+}
+
+async function answer(
+  session: Session,
+  row: MessageType | undefined,
+  { id, value, text }: Envelope,
+): Promise<MessageResult> {
+  if (row?.scope !== 'public') checkOneOf(session.scopes, [row?.scope ?? []].flat())
+  if (!row) throw new Problem(404, 'unknown message type')
+  const { id: _id, type: _type, ...members } = value as Record<string, unknown>
+  const parsed = row.schema.safeParse(members)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
+    throw new Problem(400, 'invalid message', { detail: `${issue?.message}${at}`.slice(0, 300) })
+  }
+  const texts = memberTexts(text) ?? new Map<string, string>()
+  return row.handle(session, { id, values: parsed.data as never, texts })
+}
+
+/** Handles a message, then publishes its audit event, whatever was answered, as for routes. */
+async function audited(
+  session: Session,
+  action: string,
+  { value }: Envelope,
+  handle: () => Promise<MessageResult>,
+): Promise<MessageResult> {
+  if (!hasListeners('gateway:action')) return handle()
+  const { queue, sub } = value as { queue?: unknown; sub?: unknown }
+  // What it names may be gone when it was handled.
+  const named = typeof queue === 'string' ? queue.slice(0, MAX_NAME) : session.nameOf(sub)
+  const tell = (status: number) =>
+    emit('gateway:action', {
+      ...{ who: session.name, action, queue: named, status },
+      ...{ id: undefined, count: undefined },
+    })
+  try {
+    const result = await handle()
+    tell(200)
+    return result
+  } catch (error) {
+    tell(problemOf(error)?.status ?? 500)
+    throw error
   }
 }
 

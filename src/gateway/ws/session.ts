@@ -1,10 +1,13 @@
 import { setMaxListeners } from 'node:events'
 import { SoloflightError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
+import type { Caller } from '../access.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { objectText, parseJson } from '../http/json.ts'
 import type { Scope } from '../options.ts'
 import { internalProblem, Problem, problemOf } from '../problem.ts'
+import { Share, type SocketPools } from './limits.ts'
+import { type MessageId, type Subscription, Subscriptions } from './subscriptions.ts'
 
 /** What carries a session: a WebSocket. */
 export interface Peer {
@@ -13,14 +16,15 @@ export interface Peer {
   /** Bytes that wait to be sent. */
   readonly buffered: number
   ping(): void
+  /** Stops reading, so that the client has to wait. A peer that cannot is refused what is too much. */
+  pause?(): void
+  /** Reads again. */
+  resume?(): void
   /** Says goodbye. The client is given a short time to do the same. */
   close(code: number, reason: string): void
   /** Ends the connection at once. */
   terminate(): void
 }
-
-/** The id of a message: its reply has the same one, and what it subscribes to is named by it. */
-export type MessageId = string | number
 
 /** A reply: the JSON of `ok`, and what to do when it was sent, or the socket had ended before. */
 export interface Reply {
@@ -51,12 +55,6 @@ export const REFUSED = 1008
 /** Messages of one socket that are being handled at once, at most. */
 const MAX_RUNNING = 1_000
 
-/** Subscriptions of one socket: workers, feeds, topics, queues. */
-const MAX_SUBSCRIPTIONS = 1_000
-
-/** A client for which so many bytes wait does not read: its socket is ended. Beside the largest message twice. */
-const MAX_BUFFERED = 8 * 1024 * 1024
-
 /** A client with so many bytes waiting is given no more of what can wait. */
 const HIGH_WATER = 1024 * 1024
 
@@ -65,10 +63,14 @@ const DRAIN_POLL = 20
 
 const MAX_ID = 64
 
-/** What a client has subscribed to. */
-export interface Subscription {
-  /** Ends it. Never rejects. */
-  end(): Promise<void> | void
+/** What a session is told by its socket. */
+export interface SessionPlace {
+  readonly deps: GatewayDeps
+  readonly peer: Peer
+  readonly dispatch: Dispatch
+  readonly pools: SocketPools
+  /** Ends the slowest sockets of all, until what waits to be sent is within its limit. */
+  readonly relieve: () => void
 }
 
 /**
@@ -87,28 +89,51 @@ export class Session {
   readonly deps: GatewayDeps
   readonly #peer: Peer
   readonly #dispatch: Dispatch
-  readonly #subscriptions = new Map<MessageId, Subscription>()
+  readonly #relieve: () => void
+  readonly #subscriptions: Subscriptions
   readonly #ended = new AbortController()
   /** Undefined while it is silent. */
-  #scopes: readonly Scope[] | undefined
+  #caller: Caller | undefined
   #running = 0
+  readonly #handled: Share
+  readonly #buffered: Share
+  #isPaused = false
 
-  constructor(deps: GatewayDeps, peer: Peer, dispatch: Dispatch, scopes: readonly Scope[] | undefined) {
+  constructor({ deps, peer, dispatch, pools, relieve }: SessionPlace, caller: Caller | undefined) {
     this.deps = deps
     this.#peer = peer
     this.#dispatch = dispatch
-    this.#scopes = scopes
+    this.#relieve = relieve
+    this.#caller = caller
+    this.#handled = new Share(pools.handled)
+    this.#subscriptions = new Subscriptions(pools.kept)
+    this.#buffered = new Share(pools.buffered)
     setMaxListeners(0, this.#ended.signal)
   }
 
   get isSilent(): boolean {
-    return this.#scopes === undefined
+    return this.#caller === undefined
+  }
+
+  /** Whether nothing is read, pongs neither. */
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
+  /** Bytes that wait to be sent. */
+  get buffered(): number {
+    return this.#buffered.used
+  }
+
+  /** The name of its token. */
+  get name(): string | undefined {
+    return this.#caller?.name
   }
 
   /** What its token allows. @throws Problem 401 while it is silent. */
   get scopes(): readonly Scope[] {
-    if (!this.#scopes) throw new Problem(401, 'token required')
-    return this.#scopes
+    if (!this.#caller) throw new Problem(401, 'token required')
+    return this.#caller.scopes
   }
 
   /** Aborts when the socket has ended. */
@@ -122,10 +147,10 @@ export class Session {
 
   /** @throws Problem 401 if the token is not known: the session ends then. */
   signIn(token: string): readonly Scope[] {
-    const scopes = this.deps.access.callerWith(token)?.scopes
-    if (!scopes) throw new Problem(401, 'token required')
-    this.#scopes = scopes
-    return scopes
+    const caller = this.deps.access.callerWith(token)
+    if (!caller) throw new Problem(401, 'token required')
+    this.#caller = caller
+    return caller.scopes
   }
 
   /** A text has arrived. */
@@ -140,16 +165,38 @@ export class Session {
     const { id } = envelope
     const wasSilent = this.isSilent
     let reply: Reply
+    const isTooMuch = this.#handled.isOver(2)
+    const { length } = envelope.text
+    this.#handled.add(length)
+    this.#readIfRoom()
     try {
+      if (isTooMuch) throw new Problem(503, 'overloaded')
       const result = await this.deps.lifecycle.track(async () => this.#handle(envelope))
       const { text: ok, ...rest } = typeof result === 'object' ? result : { text: result ?? 'null' }
       reply = { ...rest, text: objectText({ id: JSON.stringify(id), ok }) }
     } catch (error) {
       reply = { text: objectText({ id: JSON.stringify(id), problem: problemText(error) }) }
+    } finally {
+      this.#handled.add(-length)
+      this.#readIfRoom()
     }
     const isSent = await this.send(reply.text)
     reply.settled?.(isSent)
     if (wasSilent && this.isSilent) this.close(REFUSED, 'token required')
+  }
+
+  /** Reads while the messages that are being handled are not too large: for this socket, and for all. */
+  readonly #readIfRoom = (): void => {
+    const isOver = this.#handled.isOver() && !this.signal.aborted
+    if (isOver === this.#isPaused) return
+    this.#isPaused = isOver
+    if (isOver) {
+      this.#handled.awaitRoom(this.#readIfRoom)
+      this.#peer.pause?.()
+    } else {
+      this.#handled.stopAwaiting(this.#readIfRoom)
+      this.#peer.resume?.()
+    }
   }
 
   async #handle(envelope: Envelope): Promise<MessageResult> {
@@ -162,17 +209,18 @@ export class Session {
     }
   }
 
-  /** @throws Problem if the id names a subscription already, or there are too many. */
-  subscribe(id: MessageId, subscription: Subscription): void {
-    this.assertFree(id)
-    this.#subscriptions.set(id, subscription)
+  /**
+   * `bytes`: what it keeps of what the client has sent.
+   * @throws Problem if the id names a subscription already, or there are too many, or they keep too much.
+   */
+  subscribe(id: MessageId, subscription: Subscription, bytes = 0): void {
+    if (this.signal.aborted) throw new Problem(503, 'aborted')
+    this.#subscriptions.add(id, subscription, bytes)
   }
 
-  /** @throws Problem if the id names a subscription already, or there are too many. */
-  assertFree(id: MessageId): void {
-    if (this.signal.aborted) throw new Problem(503, 'aborted')
-    if (this.#subscriptions.has(id)) throw new Problem(409, 'subscribed already')
-    if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw new Problem(429, 'too many subscriptions')
+  /** A subscription keeps so much now. If that is too much, it ends. @throws Problem then */
+  keeps(id: MessageId, bytes: number): Promise<void> {
+    return this.#subscriptions.resize(id, bytes)
   }
 
   /** The subscription of this id, if it is one of this kind. @throws Problem 404 */
@@ -182,17 +230,19 @@ export class Session {
     throw new Problem(404, 'no such subscription')
   }
 
+  /** The name of what a subscription is about, if it has one. */
+  nameOf(id: unknown): string | undefined {
+    return this.#subscriptions.get(id as MessageId)?.name
+  }
+
   /** All subscriptions of a kind. */
   subscriptions<T extends Subscription>(kind: abstract new (...args: never[]) => T): T[] {
-    return [...this.#subscriptions.values()].filter((each): each is T => each instanceof kind)
+    return this.#subscriptions.all.filter((each): each is T => each instanceof kind)
   }
 
   /** Ends a subscription, if there is one of this id. */
-  async unsubscribe(id: MessageId): Promise<boolean> {
-    const found = this.#subscriptions.get(id)
-    this.#subscriptions.delete(id)
-    await found?.end()
-    return found !== undefined
+  unsubscribe(id: MessageId): Promise<boolean> {
+    return this.#subscriptions.end(id)
   }
 
   /** Sends what belongs to a subscription. Resolves with whether it was sent. */
@@ -209,12 +259,20 @@ export class Session {
 
   async send(text: string): Promise<boolean> {
     if (this.signal.aborted) return false
-    const limit = MAX_BUFFERED + 2 * this.deps.options.maxBody
-    if (this.#peer.buffered + text.length > limit) {
+    if (this.#buffered.excess(text.length) === 'each') {
       this.terminate()
       return false
     }
-    return this.#peer.send(text)
+    const sent = this.#peer.send(text)
+    this.#countBuffered()
+    this.#relieve()
+    const isSent = await sent
+    this.#countBuffered()
+    return isSent
+  }
+
+  #countBuffered(): void {
+    this.#buffered.set(this.signal.aborted ? 0 : this.#peer.buffered)
   }
 
   close(code: number, reason: string): void {
@@ -231,10 +289,10 @@ export class Session {
   /** The socket has ended. Resolves when all that it had subscribed to has ended. Never rejects. */
   async end(): Promise<void> {
     this.#ended.abort()
-    const subscriptions = [...this.#subscriptions.values()]
-    this.#subscriptions.clear()
+    this.#countBuffered()
+    this.#readIfRoom()
     // The bus and the queues stay open until that is done.
-    await this.deps.lifecycle.track(async () => Promise.all(subscriptions.map((each) => each.end())))
+    await this.deps.lifecycle.track(() => this.#subscriptions.endAll())
   }
 }
 

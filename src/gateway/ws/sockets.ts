@@ -1,13 +1,18 @@
 import type { Timer } from '../../kernel/time.ts'
+import type { Caller } from '../access.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { Scope } from '../options.ts'
 import { internalProblem, Problem, problemOf } from '../problem.ts'
+import { SocketPools } from './limits.ts'
 import { dispatcher } from './message.ts'
 import { MESSAGE_TYPES } from './messages/index.ts'
 import { GOING_AWAY, type Peer, REFUSED, Session } from './session.ts'
 
 /** A client must say its token within this time, ms. */
 const SILENT_MS = 5_000
+
+/** Of `maxSockets`, one in so many may be a socket that has said no token. */
+const SILENT_SHARE = 10
 
 /** How often clients are pinged, ms. One that was not heard of between two pings is gone. */
 const PING_MS = 15_000
@@ -26,17 +31,21 @@ const dispatch = dispatcher(MESSAGE_TYPES)
 interface Entry {
   /** Whether it was heard of since the last ping. */
   isAlive: boolean
-  readonly deadline: Timer | undefined
 }
 
 /** The WebSockets of a gateway. */
 export class Sockets {
   readonly #deps: GatewayDeps
   readonly #sessions = new Map<Session, Entry>()
+  /** The callers of scopes that were admitted. */
+  readonly #callers = new WeakMap<readonly Scope[], Caller>()
+  /** What they hold. */
+  readonly pools: SocketPools
   #timer: Timer | undefined
 
   constructor(deps: GatewayDeps) {
     this.#deps = deps
+    this.pools = new SocketPools(deps.options.maxBody)
     deps.lifecycle.ending.addEventListener('abort', () => this.#closeAll(), { once: true })
   }
 
@@ -58,23 +67,32 @@ export class Sockets {
         throw new Problem(400, 'invalid parameter', {
           detail: 'A WebSocket has no parameters: no token in its URL',
         })
-      const scopes = access.checkUpgrade(url, header)?.scopes
+      const caller = access.checkUpgrade(url, header)
       if (!lifecycle.isOpen) throw new Problem(503, 'gateway is closing')
       if (this.#sessions.size >= options.maxSockets) throw new Problem(503, 'too many sockets')
+      const scopes = caller && [...caller.scopes]
+      if (caller && scopes) this.#callers.set(scopes, caller)
       return { scopes }
     } catch (error) {
       return { problem: problemOf(error) ?? internalProblem() }
     }
   }
 
-  /** Opens the session of a socket. */
+  /** Opens the session of a socket. `scopes`: those of its admission. */
   open(peer: Peer, scopes: readonly Scope[] | undefined): SocketListener {
     const { clock } = this.#deps
-    const session = new Session(this.#deps, peer, dispatch, scopes)
-    const deadline = session.isSilent
-      ? clock.after(SILENT_MS, () => session.isSilent && session.close(REFUSED, 'token required'), true)
-      : undefined
-    const entry: Entry = { isAlive: true, deadline }
+    const place = { deps: this.#deps, peer, dispatch, pools: this.pools, relieve: this.#relieve }
+    const caller = scopes && (this.#callers.get(scopes) ?? { scopes, by: 'token' })
+    const session = new Session(place, caller)
+    const timers: Timer[] = []
+    const endAfter = (ms: number, reason: string, may = () => true) =>
+      timers.push(clock.after(ms, () => may() && session.close(REFUSED, reason), true))
+    if (session.isSilent) {
+      this.#makeRoomForSilent()
+      endAfter(SILENT_MS, 'token required', () => session.isSilent)
+    }
+    if (caller?.until !== undefined) endAfter(Math.max(0, caller.until - Date.now()), 'session is over')
+    const entry: Entry = { isAlive: true }
     this.#sessions.set(session, entry)
     this.#timer ??= clock.after(PING_MS, this.#pingAll, true)
     return {
@@ -87,7 +105,7 @@ export class Sockets {
       },
       onInvalid: (code, reason) => session.close(code, reason),
       onClose: () => {
-        deadline?.cancel()
+        for (const timer of timers) timer.cancel()
         this.#sessions.delete(session)
         void session.end()
       },
@@ -96,6 +114,8 @@ export class Sockets {
 
   readonly #pingAll = (): void => {
     for (const [session, entry] of this.#sessions) {
+      // Its pongs are not read.
+      if (session.isPaused) continue
       if (!entry.isAlive) session.terminate()
       else {
         entry.isAlive = false
@@ -103,6 +123,26 @@ export class Sockets {
       }
     }
     this.#timer = this.#sessions.size > 0 ? this.#deps.clock.after(PING_MS, this.#pingAll, true) : undefined
+  }
+
+  /** Ends the oldest socket that has said no token, if there are too many: nobody fills all places without one. */
+  #makeRoomForSilent(): void {
+    const silent = [...this.#sessions.keys()].filter(({ isSilent, signal }) => isSilent && !signal.aborted)
+    const most = Math.max(1, Math.floor(this.#deps.options.maxSockets / SILENT_SHARE))
+    if (silent.length >= most) silent[0]?.terminate()
+  }
+
+  readonly #relieve = (): void => {
+    const { limit } = this.pools.buffered
+    while (this.pools.buffered.used > limit.all) {
+      const open = [...this.#sessions.keys()].filter(({ buffered }) => buffered > 0)
+      const slowest = open.reduce<Session | undefined>(
+        (most, each) => (most && most.buffered >= each.buffered ? most : each),
+        undefined,
+      )
+      if (!slowest) return
+      slowest.terminate()
+    }
   }
 
   #closeAll(): void {

@@ -5,7 +5,8 @@ import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { objectText } from '../http/json.ts'
 import { leaseHeader } from '../http/lease.ts'
-import { type MessageId, problemText, type Session, type Subscription } from './session.ts'
+import { problemText, type Session } from './session.ts'
+import type { MessageId, Subscription } from './subscriptions.ts'
 
 export interface WorkerTerms {
   readonly queue: string

@@ -3,7 +3,8 @@ import type { Channel } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { begin, readable, valid } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { MessageId, Session, Subscription } from '../session.ts'
+import type { Session } from '../session.ts'
+import type { MessageId, Subscription } from '../subscriptions.ts'
 
 const MAX_TERM = 365 * 24 * 60 * 60_000
 

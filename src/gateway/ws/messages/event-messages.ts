@@ -1,17 +1,25 @@
 import { z } from 'zod'
+import { begin } from '../handles.ts'
 import { type MessageType, message, name } from '../message.ts'
-import type { Session, Subscription } from '../session.ts'
+import type { Subscription } from '../subscriptions.ts'
 
-/** A feed of events of a queue. */
-class Feed implements Subscription {
-  readonly #ended = new AbortController()
+/** A watch of a queue. All of a gateway share one. */
+class Watch implements Subscription {
+  #leave: (() => void) | undefined
+  #isOver = false
 
-  get signal(): AbortSignal {
-    return this.#ended.signal
+  get isOver(): boolean {
+    return this.#isOver
+  }
+
+  started(leave: () => void): void {
+    if (this.#isOver) leave()
+    else this.#leave = leave
   }
 
   end(): void {
-    this.#ended.abort()
+    this.#isOver = true
+    this.#leave?.()
   }
 }
 
@@ -20,43 +28,24 @@ export const EVENT_MESSAGES: readonly MessageType[] = [
   message({
     type: 'watch',
     scope: 'read',
-    summary: 'Subscribes to the events of a queue, or of one job of it, of all processes.',
+    summary:
+      'Subscribes to the events of a queue, or of one job of it, of all processes. `gap`: some may be missing.',
     members: { queue: name, job: z.string().max(1_024).optional() },
     handle: async (session, { id, values: { queue, job } }) => {
-      const feed = new Feed()
-      session.subscribe(id, feed)
-      try {
-        await watch(session, id, feed.signal, queue, job)
-      } catch (error) {
-        await session.unsubscribe(id)
-        throw error
+      const watch = new Watch()
+      const tell = (members: Record<string, string>) => {
+        if (!watch.isOver) void session.push(id, members)
       }
+      await begin(session, id, watch, async () => {
+        const leave = await session.deps.watches.watch(queue, {
+          onEvent: (event) => {
+            if (job === undefined || event.id === job) tell({ event: JSON.stringify(event) })
+          },
+          onGap: () => tell({ gap: 'null' }),
+        })
+        watch.started(leave)
+      })
       return undefined
     },
   }),
 ]
-
-/** Resolves when events arrive. The queue stays open until the feed has ended. */
-function watch(
-  session: Session,
-  id: string | number,
-  ended: AbortSignal,
-  name: string,
-  job: string | undefined,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const run = session.deps.queues.wait(name, async (queue) => {
-      const stop = await queue.watch((event) => {
-        if (!ended.aborted && (job === undefined || event.id === job))
-          void session.push(id, { event: JSON.stringify(event) })
-      })
-      resolve()
-      await new Promise<void>((done) => {
-        if (ended.aborted) done()
-        else ended.addEventListener('abort', () => done(), { once: true })
-      })
-      stop()
-    })
-    run.catch(reject)
-  })
-}

@@ -3,15 +3,22 @@ import type { Persisted } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { textOf } from '../../http/json.ts'
 import { Problem } from '../../problem.ts'
-import { valid } from '../handles.ts'
+import { valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { MessageId, Session, Subscription } from '../session.ts'
+import type { Session } from '../session.ts'
+import type { MessageId, Subscription } from '../subscriptions.ts'
 
 /** Longest ttl of an object, ms: one year. */
 const MAX_TTL = 365 * 24 * 60 * 60_000
 
 /** Properties of one object, at most. */
 const MAX_PROPERTIES = 1_000
+
+/** What a property keeps beside its name and its value, bytes. */
+const KEPT_BY_PROPERTY = 64
+
+/** How often an object keeps its values: as they are, and as they are stored. */
+const KEPT_VALUES = 2
 
 type Properties = Record<string, unknown>
 
@@ -23,6 +30,11 @@ class ObjectHandle implements Subscription {
   constructor(object: Persisted<Properties>, properties: readonly string[]) {
     this.object = object
     this.properties = properties
+  }
+
+  /** The bytes of its names, and of what it keeps of each property. */
+  get bytes(): number {
+    return this.properties.reduce((sum, property) => sum + property.length + KEPT_BY_PROPERTY, 0)
   }
 
   end(): void {
@@ -47,7 +59,8 @@ export const OBJECT_MESSAGES: readonly MessageType[] = [
       const empty: Properties = Object.create(null)
       const { bus } = session.deps.messaging
       const object = await valid(() => bus.persistify(objectName, empty, properties))
-      session.subscribe(id, new ObjectHandle(object, properties))
+      const handle = new ObjectHandle(object, properties)
+      session.subscribe(id, handle, handle.bytes)
       return undefined
     },
   }),
@@ -57,11 +70,14 @@ export const OBJECT_MESSAGES: readonly MessageType[] = [
     summary: 'Answers the properties that are stored; null if the object does not exist.',
     members: HANDLE,
     handle: async (session, { values }) => {
-      const { object, properties } = handleOf(session, values)
+      const handle = handleOf(session, values)
+      const { object, properties } = handle
       if (!(await object.load())) return undefined
       const stored = properties.filter((property) => object[property] !== undefined)
       const members = stored.map((property) => `${JSON.stringify(property)}:${textOf(object[property])}`)
-      return `{${members.join()}}`
+      const text = `{${members.join()}}`
+      await session.keeps(values.sub, handle.bytes + KEPT_VALUES * text.length)
+      return text
     },
   }),
   message({
@@ -70,16 +86,19 @@ export const OBJECT_MESSAGES: readonly MessageType[] = [
     summary:
       'Writes all properties; those that are absent are undefined. Answers false if somebody else has saved the object since.',
     members: { ...HANDLE, values: z.record(z.string(), json) },
-    handle: async (session, { values }) => {
-      const { object, properties } = handleOf(session, values)
+    handle: async (session, { values: { sub }, texts }) => {
+      const handle = handleOf(session, { sub })
+      const { object, properties } = handle
       const { messaging } = session.deps
-      const unknown = Object.keys(values.values).find((property) => !properties.includes(property))
-      if (unknown !== undefined)
+      const given = valueTexts(texts)
+      const known = new Set(properties)
+      if (Object.keys(given).some((property) => !known.has(property)))
         throw new Problem(400, 'invalid message', { detail: 'A property is none of those of the object' })
+      const size = texts.get('values')?.length ?? 0
+      await session.keeps(sub, handle.bytes + KEPT_VALUES * size)
       for (const property of properties) {
-        const value = Object.hasOwn(values.values, property) ? values.values[property] : undefined
-        object[property] =
-          value === undefined ? undefined : messaging.message(JsonText.parse(JSON.stringify(value)))
+        const text = given[property]
+        object[property] = text === undefined ? undefined : messaging.message(JsonText.parse(text))
       }
       return JSON.stringify(await valid(() => object.save()))
     },

@@ -1,9 +1,11 @@
 import { z } from 'zod'
 import type { Queue } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
-import { begin, readable, valid } from '../handles.ts'
+import { objectText } from '../../http/json.ts'
+import { begin, readable, valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { MessageId, Session, Subscription } from '../session.ts'
+import type { Session } from '../session.ts'
+import type { MessageId, Subscription } from '../subscriptions.ts'
 
 const MAX_TERM = 365 * 24 * 60 * 60_000
 
@@ -28,6 +30,10 @@ class QueueHandle implements Subscription {
     queue.on('consuming', (on) => void session.push(id, { event: '"consuming"', on: String(on) }))
     queue.on('closed', () => void session.push(id, { event: '"closed"' }))
     queue.on('detached', () => void session.push(id, { event: '"detached"' }))
+  }
+
+  get name(): string {
+    return this.queue.name
   }
 
   end(): Promise<void> {
@@ -113,6 +119,7 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
   message({
     type: 'close',
     scope: 'admin',
+    action: 'close',
     summary: 'Closes a queue for all, and removes its messages.',
     members: HANDLE,
     handle: async (session, { values }) => {
@@ -123,6 +130,7 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
   message({
     type: 'flush',
     scope: 'admin',
+    action: 'flush',
     summary: 'Removes all messages of a queue. Answers their number.',
     members: { queue: name },
     handle: async ({ deps }, { values }) => String(await deps.messaging.bus.queue(values.queue).flush()),
@@ -146,7 +154,7 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     handle: async ({ deps }, { values }) => {
       const queue = deps.messaging.bus.queue(values.queue)
       const found = await (values.name === undefined ? queue.metadata() : queue.metadata(values.name))
-      return plain(found)
+      return values.name === undefined ? metadataText(found as Record<string, unknown>) : readable(found)
     },
   }),
   message({
@@ -154,12 +162,18 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     scope: 'submit',
     summary: 'Writes metadata of a queue. Answers whether there is a queue.',
     members: { queue: name, values: z.record(name, json) },
-    handle: async ({ deps }, { values }) =>
-      JSON.stringify(await valid(() => deps.messaging.bus.queue(values.queue).metadata(values.values))),
+    handle: async ({ deps }, { values, texts }) => {
+      const { messaging } = deps
+      const written = Object.entries(valueTexts(texts)).map(
+        ([key, text]) => [key, messaging.message(JsonText.parse(text))] as const,
+      )
+      const queue = messaging.bus.queue(values.queue)
+      return JSON.stringify(await valid(() => queue.metadata(Object.fromEntries(written))))
+    },
   }),
 ]
 
-/** Metadata as JSON: the values of our own codec are texts. */
-function plain(value: unknown): string {
-  return JSON.stringify(value, (_, each: unknown) => (each instanceof JsonText ? each.value : each)) ?? 'null'
+/** All metadata as JSON: the values of our own codec are kept byte for byte. */
+function metadataText(found: Readonly<Record<string, unknown>>): string {
+  return objectText(Object.fromEntries(Object.entries(found).map(([key, value]) => [key, readable(value)])))
 }

@@ -5,7 +5,7 @@ import { checkScope } from '../../access.ts'
 import { callService, MAX_ARGUMENTS, MAX_TRIES } from '../../messaging/service-call.ts'
 import { begin, readable, valid } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Subscription } from '../session.ts'
+import type { Subscription } from '../subscriptions.ts'
 
 const DAY = 24 * 60 * 60_000
 
