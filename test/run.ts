@@ -12,7 +12,7 @@ import { COMPILED, outputOf } from './support/compiled-output.ts'
 import { tie } from './support/lifeline.ts'
 
 /** Files that run at once: many wait most of the time, for leases that end. */
-const CONCURRENCY = Math.min(8, 2 * availableParallelism() + 2)
+const CONCURRENCY = Math.min(8, 2 * availableParallelism() + 1)
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 
 /** Files that take longest, the longest first: begun at the end, one of them would run alone. */

@@ -25,19 +25,22 @@ describe('the server loses state', () => {
     const flushing = (async () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
-    const payloads = Array.from({ length: 150 }, (_, index) => index)
-    for (const queue of [s.queue, s.other]) {
-      const options = { dedupe: false } as const
-      const results = await Promise.all(payloads.map((each) => queue.submit('work', each, options)))
-      assert.deepEqual(results, payloads)
+    try {
+      const payloads = Array.from({ length: 150 }, (_, index) => index)
+      for (const queue of [s.queue, s.other]) {
+        const options = { dedupe: false } as const
+        const results = await Promise.all(payloads.map((each) => queue.submit('work', each, options)))
+        assert.deepEqual(results, payloads)
+      }
+      assert.equal(runs.all.length, 300)
+      const job = await s.queue.enqueue('work', 'v', { delay: 60_000 })
+      assert.equal(await job.cancel(), true)
+      await s.queue.pause()
+      await s.queue.resume()
+    } finally {
+      going = false
+      await flushing
     }
-    assert.equal(runs.all.length, 300)
-    const job = await s.queue.enqueue('work', 'v', { delay: 60_000 })
-    assert.equal(await job.cancel(), true)
-    await s.queue.pause()
-    await s.queue.resume()
-    going = false
-    await flushing
     await over(s.other)
   })
 
