@@ -1,13 +1,7 @@
 import { once } from 'node:events'
-import {
-  createServer,
-  type IncomingMessage,
-  type RequestListener,
-  type Server,
-  type ServerResponse,
-} from 'node:http'
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, isIPv6, Server as NetServer, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import type { UpgradeListener } from '../gateway/ws/index.ts'
 import { systemClock } from '../kernel/time.ts'
 
 /** Proxies keep their connections for 60 s at most by default. The one that closes first must not be this server. */
@@ -29,7 +23,7 @@ export interface Address {
 /** What answers, and what lets clients upgrade: undefined if nothing does. */
 export interface Listeners {
   readonly request: RequestListener
-  readonly upgrade: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
+  readonly upgrade: UpgradeListener | undefined
 }
 
 /** How a server ends, ms. */
@@ -56,7 +50,8 @@ export class GatewayServer {
 
   private constructor(gateway: Closable, { request: listener, upgrade }: Listeners) {
     this.#gateway = gateway
-    this.#server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
+    const messages = upgrade && { IncomingMessage: upgrade.IncomingMessage }
+    this.#server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, ...messages }, (request, response) => {
       const { socket } = request
       this.#connections.get(socket)?.add(response)
       response.once('close', () => this.#answered(socket, response))

@@ -33,7 +33,7 @@ function programOf(version: string): Command {
     .configureOutput({ writeErr: () => {} })
   const serving = program
     .command('serve')
-    .description('Serves queues and locks over HTTP, for workers in any language.')
+    .description('Serves queues, locks, services and the bus over HTTP, and the dashboard.')
     .addOption(
       optionOf('config', { value: 'FILE', description: 'a JSON file of settings, named in camelCase' }),
     )

@@ -1,7 +1,7 @@
 import type { PushWorkerOptions } from '../gateway/index.ts'
 import { shownValue } from '../kernel/options.ts'
 import { UsageError } from './failure.ts'
-import { duration, integer, plain, type Row, words } from './values.ts'
+import { duration, integer, plain, type Row, truth, words } from './values.ts'
 
 /** The settings of push workers. */
 export interface PushSettings {
@@ -76,7 +76,7 @@ export const PUSH_SETTINGS: PushTable = {
     value: 'BOOLEAN',
     description: 'whether addresses of internal networks and of this machine are allowed; false by default',
     expected: 'true or false',
-    parse: (text) => (text === 'true' || text === 'false' ? text === 'true' : undefined),
+    parse: truth,
   },
 }
 

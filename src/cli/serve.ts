@@ -96,7 +96,7 @@ function created<T>(create: () => T): T {
 }
 
 function gatewayOptions(settings: Settings): GatewayOptions {
-  const { redis, prefix, token, host, allowHost = [], basePath, maxBody } = settings
+  const { redis, prefix, token, host, allowHost = [], basePath, maxBody, maxWait, dashboard } = settings
   return {
     // Not undefined, which warns that the process works alone.
     redis: redis ?? null,
@@ -105,6 +105,8 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     hosts: [...LOCAL_HOSTS, hostNameOf(host) ?? [], allowHost].flat(),
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
+    ...(maxWait !== undefined && { maxWait }),
+    dashboard,
     push: pushesOf(settings),
   }
 }

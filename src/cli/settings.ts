@@ -5,7 +5,7 @@ import { messageOf } from '../kernel/codec/codec.ts'
 import { checkNames, shownValue } from '../kernel/options.ts'
 import { UsageError } from './failure.ts'
 import { PUSH_SETTINGS, type PushSettings } from './push-settings.ts'
-import { duration, integer, plain, type Row, size, words } from './values.ts'
+import { duration, integer, plain, type Row, size, truth, words } from './values.ts'
 
 // The settings of `soloflight serve` come from one table. Precedence: flag, environment, file, default.
 
@@ -28,6 +28,9 @@ export interface Settings extends PushSettings {
   drain: number
   /** Ms. */
   grace: number
+  /** Ms. */
+  maxWait: number | undefined
+  dashboard: boolean
   /** Which actions of clients are written to stderr. */
   audit: 'changes' | 'all' | undefined
 }
@@ -76,14 +79,14 @@ export const SETTINGS: Table = {
   token: {
     value: '[NAME:]SCOPES=TOKEN',
     description: `a token and its scopes, of ${SCOPES.join(', ')}: read,submit=secret; ann:admin=secret names its holder for --audit; repeatable`,
-    expected: `SCOPES=TOKEN, with scopes of ${SCOPES.join(', ')} and a token as in an Authorization field`,
+    expected: `[NAME:]SCOPES=TOKEN, with scopes of ${SCOPES.join(', ')} and a token as in an Authorization field`,
     parse: (...texts) => grants(texts.flatMap(words)),
     isList: true,
     isSecret: true,
   },
   tokenFile: {
     value: 'FILE',
-    description: 'a file with one SCOPES=TOKEN on each line; added to those of --token',
+    description: 'a file with one [NAME:]SCOPES=TOKEN on each line; added to those of --token',
     expected: 'the path of a file',
     parse: plain,
   },
@@ -120,6 +123,19 @@ export const SETTINGS: Table = {
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
     fallback: '5s',
+  },
+  maxWait: {
+    value: 'TIME',
+    description: 'the longest time that a request waits: seconds, or as 500ms',
+    expected: 'a time as 10, 10s or 500ms, up to a day',
+    parse: duration,
+  },
+  dashboard: {
+    value: 'BOOLEAN',
+    description: 'whether there is a dashboard at /',
+    expected: 'true or false',
+    parse: truth,
+    fallback: 'true',
   },
   ...PUSH_SETTINGS,
   audit: {

@@ -46,3 +46,7 @@ export function duration(text: string): number | undefined {
   const ms = Number(digits) * (unit === 'ms' ? 1 : SECOND)
   return ms <= LONGEST_TIME ? ms : undefined
 }
+
+export function truth(text: string): boolean | undefined {
+  return text === 'true' || text === 'false' ? text === 'true' : undefined
+}

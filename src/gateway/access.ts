@@ -2,7 +2,7 @@ import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { RouteContext } from './env.ts'
 import { type AccessToken, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
-import { Sessions, sessionIn } from './session.ts'
+import { SESSION_SECONDS, Sessions, sessionsIn } from './session.ts'
 
 /** What a route does. Taking a job is a change. */
 export type Effect = 'reads' | 'changes'
@@ -31,7 +31,7 @@ export interface Caller {
  * 3. Its token is known (401) and has the scope (403). The cookie of a session stands for its token. With it, a request that
  *    changes or takes must say that it comes from a page of ours: a browser sends the cookie by itself.
  *
- * A public route needs none of these: it tells a probe, which knows no host name, whether the process lives.
+ * A public route needs none of these: it says nothing of jobs, and a probe knows no host name.
  */
 export class Access {
   readonly #hosts: ReadonlySet<string>
@@ -63,9 +63,11 @@ export class Access {
       const [, token] = /^bearer +([\w.~+/-]+=*) *$/i.exec(authorization) ?? []
       return token === undefined ? undefined : this.callerWith(token)
     }
-    const session = sessionIn(header('cookie'), header('host'))
-    const grant = session === undefined ? undefined : this.#sessions.find(session, Date.now())
-    return grant && { scopes: grant.scopes, name: grant.name, by: 'session' }
+    for (const session of sessionsIn(header('cookie'), header('host'))) {
+      const found = this.#sessions.find(session, Date.now())
+      if (found) return callerBySession(found.grant, found.until)
+    }
+    return undefined
   }
 
   /** The caller that has this token; undefined if it is not known. */
@@ -79,8 +81,9 @@ export class Access {
   startSession(token: string): { readonly caller: Caller; readonly session: string } | undefined {
     const grant = this.#grantOf(token)
     if (!grant) return undefined
-    const { scopes, name } = grant
-    return { caller: { scopes, name, by: 'session' }, session: this.#sessions.start(grant, Date.now()) }
+    const now = Date.now()
+    const until = now + SESSION_SECONDS * 1000
+    return { caller: callerBySession(grant, until), session: this.#sessions.start(grant, now) }
   }
 
   /** @throws Problem if the request may not reach a route that needs this scope and has this effect. */
@@ -146,6 +149,10 @@ export class Access {
   #digestOf(token: string): Buffer {
     return createHmac('sha256', this.#key).update(token).digest()
   }
+}
+
+function callerBySession({ scopes, name }: AccessToken, until: number): Caller {
+  return { scopes, name, by: 'session', until }
 }
 
 /** The value of a header of a request, by its name in lower case. */

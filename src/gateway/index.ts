@@ -1,4 +1,4 @@
-/** The HTTP gateway: jobs and keys for programs in any language. */
+/** The HTTP gateway: jobs, keys, streams, services and the bus for programs in any language, and the dashboard. */
 
 export { createGateway, type Gateway } from './gateway.ts'
 export { type AccessToken, GATEWAY_DEFAULTS, type GatewayOptions, type Scope } from './options.ts'

@@ -25,8 +25,9 @@ import { Services } from '../services/index.ts'
 import { checkPushes, type PushWorkerOptions } from './push/options.ts'
 
 /**
- * What a token allows. 'read': look at jobs, queues and keys. 'submit': post jobs. 'work': take and finish them, and hold keys.
- * 'admin': all of that, and cancel, retry, remove, stop and erase.
+ * What a token allows. 'read': look at jobs, queues and keys, and follow streams and topics. 'submit': post jobs, call services,
+ * publish, push and save on the bus. 'work': take and finish jobs, hold keys, consume queues of the bus. 'admin': all of that, and
+ * cancel, retry, remove, stop and erase.
  */
 export type Scope = 'read' | 'submit' | 'work' | 'admin'
 

@@ -12,9 +12,17 @@ export interface ProblemOptions {
   failure?: RemoteFailure | undefined
   /** Of a call to a service: whether its handler has run. */
   ran?: Ran | undefined
+  /** The request may have taken effect: the answer does not ask for it again. */
+  mayHaveHappened?: boolean | undefined
   headers?: Readonly<Record<string, string>> | undefined
   cause?: unknown
 }
+
+/** Statuses of requests that may be made again, a little later. */
+const REPEATABLE = [429, 503]
+
+/** Seconds until then. */
+const RETRY_AFTER = { 'retry-after': '1' }
 
 /**
  * A failure that is answered as `application/problem+json` (RFC 9457). `error` is one of a fixed set of short texts, in lower
@@ -38,13 +46,15 @@ export class Problem extends Error {
     this.id = options.id
     this.failure = options.failure
     this.ran = options.ran
-    this.headers = options.headers ?? {}
+    const isRepeatable = REPEATABLE.includes(status) && !options.mayHaveHappened
+    this.headers = isRepeatable ? { ...RETRY_AFTER, ...options.headers } : (options.headers ?? {})
   }
 
   /** The same about a job. */
   withId(id: string | undefined): Problem {
     const { status, error, detail, failure, ran, headers, cause } = this
-    return new Problem(status, error, { detail, id, failure, ran, headers, cause })
+    const mayHaveHappened = !('retry-after' in headers)
+    return new Problem(status, error, { detail, id, failure, ran, mayHaveHappened, headers, cause })
   }
 
   /** The answer to the client. */
@@ -62,15 +72,11 @@ export class Problem extends Error {
   }
 }
 
-/** Seconds after which a request that was refused for load may be made again. */
-const RETRY_AFTER = { 'retry-after': '1' }
-
 interface Row {
   status: number
   error: string
   /** Whether clients are given the message of the error. Other messages may name addresses and keys of this side. */
   tells?: true
-  headers?: Readonly<Record<string, string>>
 }
 
 type Errors = typeof errors
@@ -90,9 +96,9 @@ type ErrorCode = {
 const ROWS: Readonly<Record<ErrorCode, Row>> = {
   E_TIMEOUT: { status: 504, error: 'timeout' },
   E_ABORTED: { status: 503, error: 'aborted' },
-  E_CLOSED: { status: 503, error: 'gateway is closing', headers: RETRY_AFTER },
-  E_UNAVAILABLE: { status: 503, error: 'store is unavailable', headers: RETRY_AFTER },
-  E_OVERLOADED: { status: 503, error: 'overloaded', headers: RETRY_AFTER },
+  E_CLOSED: { status: 503, error: 'gateway is closing' },
+  E_UNAVAILABLE: { status: 503, error: 'store is unavailable' },
+  E_OVERLOADED: { status: 503, error: 'overloaded' },
   E_NOT_LOCKED: { status: 409, error: 'not locked' },
   E_LEASE_LOST: { status: 409, error: 'lease lost' },
   E_LOCK_TIMEOUT: { status: 504, error: 'lock timeout' },
@@ -105,11 +111,11 @@ const ROWS: Readonly<Record<ErrorCode, Row>> = {
   E_DUPLICATE_WORKER: { status: 409, error: 'command is processed already' },
   E_TOO_LARGE: { status: 413, error: 'too large', tells: true },
   E_NO_SERVICE: { status: 404, error: 'no service', tells: true },
-  E_BUSY: { status: 429, error: 'busy', tells: true, headers: RETRY_AFTER },
+  E_BUSY: { status: 429, error: 'busy', tells: true },
   E_UNKNOWN_EVENT: { status: 404, error: 'unknown event', tells: true },
   E_PROCESS_LOST: { status: 502, error: 'process lost' },
   E_DUPLICATE_HANDLER: { status: 409, error: 'handler exists already' },
-  E_QUEUE_FULL: { status: 429, error: 'queue is full', headers: RETRY_AFTER },
+  E_QUEUE_FULL: { status: 429, error: 'queue is full' },
   E_NOT_ATTACHED: { status: 409, error: 'not attached' },
   E_ALREADY_ATTACHED: { status: 409, error: 'attached already' },
   E_REMOTE: { status: 500, error: 'remote', tells: true },
@@ -131,7 +137,7 @@ export function problemOf(thrown: unknown): Problem | undefined {
     detail,
     failure: thrown instanceof RemoteError ? thrown.remote : undefined,
     ran: thrown.ran,
-    headers: mayHaveHappened ? undefined : row.headers,
+    mayHaveHappened: mayHaveHappened || (thrown.ran !== undefined && thrown.ran !== 'no'),
     cause: thrown,
   })
 }

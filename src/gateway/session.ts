@@ -7,6 +7,12 @@ export const SESSION_SECONDS: number = 12 * 60 * 60
 /** Longest cookie that is looked at, characters. */
 const MAX_LENGTH = 200
 
+/** Most cookies of the same name that are looked at. */
+const MAX_COOKIES = 4
+
+/** The clock of the gateway that has started a session may be ahead by so much, seconds. */
+const MAX_SKEW = 60
+
 /**
  * Sessions of browsers, which nobody keeps: a session is a text that tells when it ends, signed with a key that is derived from
  * its token. Any gateway with the same token accepts it, and none does once the token is taken away. The token cannot be read
@@ -25,19 +31,24 @@ export class Sessions {
     return `${end}.${signature(keyOf(token), end).toString('base64url')}`
   }
 
-  /** The token of a session that has not ended. */
-  find(session: string, now: number): AccessToken | undefined {
+  /** The token of a session that has not ended, and its end, ms since the epoch. */
+  find(session: string, now: number): FoundSession | undefined {
     if (session.length > MAX_LENGTH) return undefined
     const [, digits, signed] = /^(\d{1,12})\.([\w-]+)$/.exec(session) ?? []
     const end = Number(digits)
-    if (signed === undefined || end * 1000 <= now || end * 1000 > now + SESSION_SECONDS * 1000)
-      return undefined
+    const left = end - now / 1000
+    if (signed === undefined || left <= 0 || left > SESSION_SECONDS + MAX_SKEW) return undefined
     const given = Buffer.from(signed, 'base64url')
     let found: AccessToken | undefined
     // All are tried: the time does not tell which one has signed.
     for (const { key, grant } of this.#signers) if (isEqual(signature(key, end), given)) found = grant
-    return found
+    return found && { grant: found, until: end * 1000 }
   }
+}
+
+interface FoundSession {
+  readonly grant: AccessToken
+  readonly until: number
 }
 
 interface Signer {
@@ -66,14 +77,17 @@ function cookieName(host: string | undefined): string {
   return `soloflight-session${port && `-${port}`}`
 }
 
-/** The session in the Cookie header of a request to this host. */
-export function sessionIn(cookies: string | undefined, host: string | undefined): string | undefined {
+/**
+ * The sessions in the Cookie header of a request to this host. There may be more than one: another page of the same site can set
+ * a cookie of this name for a longer path, which comes first.
+ */
+export function sessionsIn(cookies: string | undefined, host: string | undefined): string[] {
   const name = cookieName(host)
-  for (const pair of (cookies ?? '').split(';')) {
-    const [key = '', value] = pair.trim().split('=', 2)
-    if (key === name && value) return value
-  }
-  return undefined
+  return (cookies ?? '')
+    .split(';')
+    .map((pair) => pair.trim().split('=', 2))
+    .flatMap(([key, value]) => (key === name && value ? [value] : []))
+    .slice(0, MAX_COOKIES)
 }
 
 interface CookieOptions {

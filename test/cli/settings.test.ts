@@ -28,6 +28,8 @@ const DEFAULTS = {
   maxBody: undefined,
   drain: 0,
   grace: 5_000,
+  maxWait: undefined,
+  dashboard: true,
   push: undefined,
   pushSecret: undefined,
   pushSecretFile: undefined,
@@ -46,7 +48,7 @@ test('cli settings - without any there are the defaults', async () => {
 test('cli settings - flags and variables are named after the settings', () => {
   assert.deepEqual(
     NAMES.map(flagOf).filter((flag) => flag.length > 8 && !flag.startsWith('--push')),
-    ['--token-file', '--allow-host', '--base-path', '--max-body'],
+    ['--token-file', '--allow-host', '--base-path', '--max-body', '--max-wait', '--dashboard'],
   )
   assert.deepEqual(['redis', 'maxBody'].map(variableOf), ['SOLOFLIGHT_REDIS', 'SOLOFLIGHT_MAX_BODY'])
 })
@@ -66,6 +68,8 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     maxBody: '2MiB',
     drain: '10s',
     grace: 2.5,
+    maxWait: 20,
+    dashboard: false,
     push: 'jobs=https://example.com/',
     pushSecret: SECRET,
     pushSecretFile: await fileOf('secrets', SECRET),
@@ -89,6 +93,7 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     grace: 2500,
     push: [{ queue: 'jobs', url: 'https://example.com/' }],
     pushSecret: [SECRET, SECRET].map((secret) => ({ queue: undefined, secret })),
+    maxWait: 20_000,
     pushTimeout: 20_000,
   })
 })
@@ -253,7 +258,7 @@ for (const [content, expected] of [
   ['{ "port": [80] }', /^Expected `port` in `\S+` to be a whole number/],
   ['{ "port": true }', /^Expected `port` in `\S+` to be a whole number/],
   ['{ "redis": { "password": "hunter2" } }', /^Expected `redis` in `\S+` to be a URL$/],
-  ['{ "token": [{ "hunter2": 1 }] }', /^Expected `token` in `\S+` to be SCOPES=TOKEN/],
+  ['{ "token": [{ "hunter2": 1 }] }', /^Expected `token` in `\S+` to be \[NAME:\]SCOPES=TOKEN/],
 ] as const) {
   test(`cli settings - the file ${content} is refused`, async () => {
     await assert.rejects(resolveSettings({}, await fileOf('config.json', content)), (error: Error) => {

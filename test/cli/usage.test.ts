@@ -45,7 +45,7 @@ for (const [args, expected] of [
   [['serve', '--prefix', 'a b{'], /^Expected `prefix` to be/],
   // What may be a secret is not shown, wherever it was put.
   [['serve', `--tokne=read=${SECRET}`], /^unknown option '--tokne'/],
-  [['serve', '--token', SECRET], /^Expected --token to be SCOPES=TOKEN/],
+  [['serve', '--token', SECRET], /^Expected --token to be \[NAME:\]SCOPES=TOKEN/],
   [['serve', '--token', 'read', SECRET], /^too many arguments/],
   [['serve', '--redis', `redis://:${SECRET}@[`], /^Expected `redis` to be/],
   [['serve', '--redis', `http://a:${SECRET}@b/?password=${SECRET}`], /^Expected `redis` to be/],

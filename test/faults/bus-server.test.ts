@@ -301,9 +301,12 @@ describe('the server loses state', { concurrency: 2 }, () => {
       while (!isOver) await s.t.server.call('SCRIPT', 'FLUSH')
     })()
     await using load = new BusLoad(queue)
-    await load.more(1000)
-    isOver = true
-    await flushing
+    try {
+      await load.more(1000)
+    } finally {
+      isOver = true
+      await flushing
+    }
     await load.stop()
     assert.equal(load.codes.size, 0)
     await until(() => received.length >= load.pushed.length, { what: 'the messages' })

@@ -156,16 +156,31 @@ test('sessions - with a cookie, a change must come from a page of ours', async (
   assert.equal(foreign.status, 421)
 })
 
+test('sessions - another cookie of the same name does not hide a good one, up to four', async () => {
+  await using gateway = await open({ tokens: TOKENS })
+  const { pair } = await signIn(gateway, 'secret-admin')
+  const [name] = pair.split('=')
+  const scopesWith = async (others: number) => {
+    const cookies = [...Array.from({ length: others }, () => `${name}=x`), pair].join('; ')
+    const { json } = await gateway.call('GET', '/session', { headers: { cookie: cookies } })
+    return (json as { scopes: string[] }).scopes.length
+  }
+  assert.ok((await scopesWith(3)) > 0)
+  assert.equal(await scopesWith(4), 0)
+})
+
 test('sessions - one ends when its time is over, and is not accepted for longer than any is given', () => {
   const [grant] = TOKENS
   assert.ok(grant)
   const sessions = new Sessions(TOKENS)
   const now = 1_800_000_000_000
   const session = sessions.start(grant, now)
-  assert.equal(sessions.find(session, now)?.token, grant.token)
-  assert.equal(sessions.find(session, now + (SESSION_SECONDS - 1) * 1000)?.token, grant.token)
+  assert.equal(sessions.find(session, now)?.grant.token, grant.token)
+  assert.equal(sessions.find(session, now + (SESSION_SECONDS - 1) * 1000)?.grant.token, grant.token)
   assert.equal(sessions.find(session, now + SESSION_SECONDS * 1000), undefined)
   assert.equal(sessions.find(session, now - 1000 * SESSION_SECONDS), undefined, 'from the future')
+  assert.equal(sessions.find(session, now - 59_000)?.grant.token, grant.token, 'clocks differ')
+  assert.equal(sessions.find(session, now - 61_000), undefined)
   for (const forged of [
     '',
     '.',

@@ -108,8 +108,9 @@ function initOf(method: string, { body, headers, lease, token, signal }: CallOpt
 
 /** A gateway on a server at a port of its own. */
 export async function serve(gateway: Gateway): Promise<GatewayServer> {
-  const server = createServer(toNodeListener(gateway))
-  server.on('upgrade', toUpgradeListener(gateway))
+  const upgrade = toUpgradeListener(gateway)
+  const server = createServer({ IncomingMessage: upgrade.IncomingMessage }, toNodeListener(gateway))
+  server.on('upgrade', upgrade)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   const url = `http://127.0.0.1:${port}`

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface UntilOptions {
-  /** The fact, which completes the message "waited 5000 ms for …". */
+  /** The fact, which completes the message "waited 10000 ms for …". */
   what: string
-  /** The wait fails after this time, ms. @default 5000 */
+  /** The wait fails after this time, ms. @default 10000 */
   timeout?: number
   /** Interval of polls, ms. @default 5 */
   every?: number
@@ -17,7 +17,7 @@ export type Truthy<T> = Exclude<T, undefined | null | false | 0 | ''>
  * `cause` of the failure. A fact that never settles fails at the timeout as well.
  */
 export async function until<T>(fact: () => T | Promise<T>, options: UntilOptions): Promise<Truthy<T>> {
-  const { what, timeout = 5000, every = 5 } = options
+  const { what, timeout = 10_000, every = 5 } = options
   const deadline = new AbortController()
   const timer = setTimeout(() => deadline.abort(), timeout)
   const expired = new Promise<undefined>((resolve) => {

@@ -1,5 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
-import { errorOf, type RemoteProblem } from './failures.ts'
+import { errorOf } from './failures.ts'
+import { type CallId, type Push, readGatewayMessage } from './gateway-message.ts'
 import { after, type Timer } from './timers.ts'
 
 /** Of a WebSocket, what is used: that of browsers, of Node, and of the package ws have it. */
@@ -27,7 +28,7 @@ export interface Restored {
   readonly sub: string
   /** Subscribes again. Sends at once what it sends. */
   restore(): void
-  onPush(members: Record<string, unknown>): void
+  onPush(push: Push): void
   /** The socket has ended. */
   onLost?(): void
   /** The bus was disconnected. */
@@ -56,9 +57,9 @@ export interface CallTerms {
   readonly sub?: string
   /** Its answer may take any time: it ends with the socket alone. */
   readonly mayWait?: boolean
+  /** Whether an answer has its form. Absent: it may be anything. */
+  readonly isAnswer?: (ok: unknown) => boolean
 }
-
-type CallId = string | number
 
 class Call {
   isSent = false
@@ -66,17 +67,19 @@ class Call {
   readonly text: string
   readonly key: string
   readonly mayWait: boolean
+  readonly isAnswer: (ok: unknown) => boolean
   readonly resolve: (value: unknown) => void
   readonly reject: (error: Error) => void
 
   constructor(
-    { text, key, mayWait }: { text: string; key: string; mayWait: boolean },
+    { text, key, terms }: { text: string; key: string; terms: CallTerms },
     resolve: (value: unknown) => void,
     reject: (error: Error) => void,
   ) {
     this.text = text
     this.key = key
-    this.mayWait = mayWait
+    this.mayWait = terms.mayWait ?? false
+    this.isAnswer = terms.isAnswer ?? (() => true)
     this.resolve = resolve
     this.reject = reject
   }
@@ -91,6 +94,7 @@ class Call {
  * | connecting         | the token was accepted   | online: what was subscribed to is told anew, then what waits is sent |
  * | connecting         | the token was refused    | refused: all calls reject                                            |
  * | connecting, online | the socket has ended     | pausing: calls without an answer reject                              |
+ * | connecting, online | what is no message comes | the same; the socket is ended                                        |
  * | pausing            | its time has passed      | connecting                                                           |
  * | any                | `close`                  | closed: all calls reject                                             |
  */
@@ -146,12 +150,12 @@ export class Link {
    */
   async call(type: string, key: string, members: object, terms: CallTerms = {}): Promise<unknown> {
     this.open()
-    const { sub, mayWait = false } = terms
+    const { sub } = terms
     if (this.#calls.size >= MAX_CALLS) throw new OverloadedError('Too many calls wait', { key })
     const id = sub ?? ++this.#ids
     const text = JSON.stringify({ ...members, id, type })
     return new Promise((resolve, reject) => {
-      const call = new Call({ text, key, mayWait }, resolve, reject)
+      const call = new Call({ text, key, terms }, resolve, reject)
       this.#calls.set(id, call)
       call.timer = after(this.#terms.unavailableAfter, () => this.#expire(id, call))
       if (this.isOnline) this.#send(call)
@@ -175,7 +179,7 @@ export class Link {
     this.#socket = socket
     this.#after(ANSWER_WITHIN, () => this.#onEnded(socket))
     socket.addEventListener('open', () => this.#signIn(socket))
-    socket.addEventListener('message', ({ data }) => this.#onMessage(socket, String(data)))
+    socket.addEventListener('message', ({ data }) => this.#onMessage(socket, data))
     socket.addEventListener('close', () => this.#onEnded(socket))
     // `close` follows.
     socket.addEventListener('error', () => {})
@@ -189,24 +193,35 @@ export class Link {
     socket.send(JSON.stringify({ id: HELLO, ...hello }))
   }
 
-  #onMessage(socket: WebSocketLike, text: string): void {
+  /** What is no message, or an answer that is none, ends the socket. */
+  #onMessage(socket: WebSocketLike, data: unknown): void {
     if (socket !== this.#socket) return
-    const { id, sub, ok, problem, ...members } = JSON.parse(text) as Message
-    if (sub !== undefined) return this.#restored.get(sub)?.onPush({ ...members, problem })
-    if (id === HELLO) return problem ? this.#refuse() : this.#onOnline()
-    if (id === PING) return this.#pingLater()
-    const call = this.#calls.get(id ?? '')
-    if (id === undefined || !call?.isSent) return
+    const received = readGatewayMessage(data)
+    if (!received) return this.#onEnded(socket)
+    if (received.kind === 'push') return this.#restored.get(String(received.sub))?.onPush(received.push)
+    const { id } = received
+    if (id === HELLO) return received.kind === 'problem' ? this.#refuse() : this.#onOnline()
+    if (id === PING) return this.#onPong()
+    const call = this.#calls.get(id)
+    if (!call?.isSent) return
+    // It is rejected with the others that have no answer.
+    if (received.kind === 'answer' && !call.isAnswer(received.ok)) return this.#onEnded(socket)
     this.#calls.delete(id)
     call.timer?.cancel()
-    if (problem) call.reject(errorOf(problem, call.key))
-    else call.resolve(ok)
+    if (received.kind === 'problem') call.reject(errorOf(received.problem, call.key))
+    else call.resolve(received.ok)
+  }
+
+  #onPong(): void {
+    if (this.#state !== 'online') return
+    // Not earlier: a gateway that accepts the token, and then ends each socket, is asked less and less often too.
+    this.#pause = MIN_PAUSE
+    this.#pingLater()
   }
 
   #onOnline(): void {
     if (this.#state !== 'connecting') return
     this.#state = 'online'
-    this.#pause = MIN_PAUSE
     const waiting = [...this.#calls.values()]
     for (const restored of [...this.#restored.values()]) restored.restore()
     for (const call of waiting) if (!call.isSent) this.#send(call)
@@ -223,6 +238,7 @@ export class Link {
   }
 
   #refuse(): void {
+    if (this.#state !== 'connecting') return
     this.#state = 'refused'
     this.#drop()
     for (const id of [...this.#calls.keys()]) this.#reject(id, refusedError())
@@ -277,14 +293,6 @@ export class Link {
 
 const HELLO = 'hello'
 const PING = 'ping'
-
-interface Message {
-  readonly id?: CallId
-  readonly sub?: string
-  readonly ok?: unknown
-  readonly problem?: RemoteProblem
-  readonly [member: string]: unknown
-}
 
 function unavailable(message: string, { key, isSent }: Call): UnavailableError {
   return new UnavailableError(message, { key, sent: isSent })

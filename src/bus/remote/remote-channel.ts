@@ -2,6 +2,7 @@ import { AlreadyAttachedError, NotAttachedError } from '../../errors.ts'
 import type { ChannelEvents } from '../channel/channel.ts'
 import type { ChannelOptions } from '../channel/options.ts'
 import { Emitter } from './emitter.ts'
+import { isCount, type Push } from './gateway-message.ts'
 import type { Link, Restored } from './link.ts'
 import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './terms.ts'
 import { after } from './timers.ts'
@@ -42,7 +43,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     this.#restored = {
       sub: link.newSub(),
       restore: () => this.#restore(),
-      onPush: (members) => this.#onPush(members),
+      onPush: (push) => this.#onPush(push),
       onLost: () => this.#setRole(false),
       onClosed: () => this.#forget(),
     }
@@ -90,12 +91,16 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     )
   }
 
-  #onPush({ message, info, event }: Record<string, unknown>): void {
+  #onPush(push: Push): void {
     if (!this.#connected) return
-    if (info !== undefined) {
-      const { id, redelivered } = info as { id: number; redelivered: number }
-      this.emit('message', message as In, id, { redelivered })
-    } else if (event === 'connect') this.#setRole(true)
+    if (push.kind === 'message') {
+      const { id, redelivered } = push.info
+      this.emit('message', push.message as In, id, { redelivered })
+    } else if (push.kind === 'event') this.#onEvent(push.event)
+  }
+
+  #onEvent(event: string): void {
+    if (event === 'connect') this.#setRole(true)
     else if (event === 'disconnect') this.#setRole(false)
     else if (event === 'remote:connect' || event === 'remote:disconnect') this.emit(event)
     else if (event === 'end') {
@@ -126,14 +131,14 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   async send(message: Out): Promise<number> {
     if (!this.#connected) throw new NotAttachedError('The channel is not connected', { key: this.name })
     const members = { sub: this.#restored.sub, message: jsonOf(message) }
-    return Number(await this.#link.call('send', this.name, members))
+    return Number(await this.#link.call('send', this.name, members, { isAnswer: isCount }))
   }
 
   /** Sends a message to a role without taking one. Resolves with its id. */
   async sendTo(role: string, message: unknown): Promise<number> {
     checkRemoteName('role', role)
     const members = { channel: this.name, role, message: jsonOf(message) }
-    return Number(await this.#link.call('send-to', this.name, members))
+    return Number(await this.#link.call('send-to', this.name, members, { isAnswer: isCount }))
   }
 
   /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError. */

@@ -1,4 +1,5 @@
 import type { Persisted, PersistedMethods } from '../persisted/persisted.ts'
+import { isObjectOrNull } from './gateway-message.ts'
 import type { Link, Restored } from './link.ts'
 import { checkRemoteName, ms } from './terms.ts'
 
@@ -92,7 +93,8 @@ class RemoteObject {
   load(): Promise<boolean> {
     return this.#inTurn(async () => {
       await this.#open()
-      const stored = await this.#link.call('load', this.#name, { sub: this.#restored.sub })
+      const members = { sub: this.#restored.sub }
+      const stored = await this.#link.call('load', this.#name, members, { isAnswer: isObjectOrNull })
       if (typeof stored !== 'object' || stored === null) return false
       for (const property of this.#properties)
         this.#object[property] = Object.hasOwn(stored, property)

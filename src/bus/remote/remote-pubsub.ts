@@ -3,6 +3,7 @@ import type { PubsubOptions } from '../pubsub/options.ts'
 import type { PubsubEvents } from '../pubsub/pubsub.ts'
 import type { TopicPosition } from '../pubsub/subscription.ts'
 import { Emitter } from './emitter.ts'
+import { isPositionOrNull, type Push } from './gateway-message.ts'
 import type { Link, Restored } from './link.ts'
 import { jsonOf, ms, RETRY_MS } from './terms.ts'
 import { after } from './timers.ts'
@@ -26,7 +27,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     this.#restored = {
       sub: link.newSub(),
       restore: () => this.#restore(),
-      onPush: (members) => this.#onPush(members),
+      onPush: (push) => this.#onPush(push),
       onClosed: () => void this.unsubscribe(),
     }
   }
@@ -54,7 +55,8 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
 
   #send(): Promise<unknown> {
     const { sub } = this.#restored
-    return this.#link.call('subscribe', this.name, { ...this.#terms, from: this.#position }, { sub })
+    const members = { ...this.#terms, from: this.#position }
+    return this.#link.call('subscribe', this.name, members, { sub, isAnswer: isPositionOrNull })
   }
 
   #restore(): void {
@@ -75,11 +77,12 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     if (position) this.#position ??= position as TopicPosition
   }
 
-  #onPush({ message, gap, life, number }: Record<string, unknown>): void {
+  #onPush(push: Push): void {
     if (this.#state === 'unsubscribed') return
-    this.#position = { life: String(life), number: Number(number) }
-    if (gap === undefined) this.emit('message', message as M)
-    else this.emit('gap', typeof gap === 'number' ? gap : undefined)
+    if (push.kind !== 'topic' && push.kind !== 'gap') return
+    this.#position = push.position ?? this.#position
+    if (push.kind === 'topic') this.emit('message', push.message as M)
+    else this.emit('gap', push.missed)
   }
 
   #forget(): void {

@@ -2,6 +2,7 @@ import { AlreadyAttachedError, ClosedError, LeaseLostError } from '../../errors.
 import type { MessageInfo, QueueEvents } from '../queue/events.ts'
 import type { AttachOptions, ConsumeOptions, PushOptions } from '../queue/options.ts'
 import { Emitter } from './emitter.ts'
+import { isCount, isNumberOrNull, isObjectOrNull, isTextOrNull, type Push } from './gateway-message.ts'
 import type { Link, Restored } from './link.ts'
 import { finite, jsonOf, ms, RETRY_MS } from './terms.ts'
 import { after } from './timers.ts'
@@ -45,7 +46,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     this.#restored = {
       sub: link.newSub(),
       restore: () => this.#restore(),
-      onPush: (members) => this.#onPush(members),
+      onPush: (push) => this.#onPush(push),
       onLost: () => this.#onLost(),
       onClosed: () => this.#onClosed(),
     }
@@ -107,10 +108,12 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     return this.#link.call('consume', this.name, members)
   }
 
-  #onPush({ message, info, event, on }: Record<string, unknown>): void {
+  #onPush(push: Push): void {
     if (this.#state !== 'attached' && this.#state !== 'attaching') return
-    if (info !== undefined) this.#onMessage(message as M, info as MessageInfo & { id: number })
-    else if (event === 'consuming') this.#onConsuming(on === true)
+    if (push.kind === 'message') return this.#onMessage(push.message as M, push.info)
+    if (push.kind !== 'event') return
+    const { event, on } = push
+    if (event === 'consuming') this.#onConsuming(on)
     else if (event === 'closed' || event === 'detached') this.#onEnded(event)
   }
 
@@ -188,7 +191,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
   async push(message: M, { key, wait }: PushOptions = {}): Promise<number> {
     const members = { sub: this.#sub, message: jsonOf(message), key, wait: ms(wait) }
     const id = await this.#whenAttached(() =>
-      this.#link.call('push', this.name, members, { mayWait: (wait ?? 0) > 0 }),
+      this.#link.call('push', this.name, members, { mayWait: (wait ?? 0) > 0, isAnswer: isCount }),
     )
     this.#pushed++
     return Number(id)
@@ -234,38 +237,38 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     if (isLost) throw new LeaseLostError('The message was lost with the connection', { key: this.name })
   }
 
-  #inspect(of: string): Promise<unknown> {
-    return this.#link.call('inspect', this.name, { queue: this.name, of })
+  #inspect(of: string, isAnswer: (ok: unknown) => boolean): Promise<unknown> {
+    return this.#link.call('inspect', this.name, { queue: this.name, of }, { isAnswer })
   }
 
   /** Whether the queue exists. Needs the scope `read`, as the next four. */
   async exists(): Promise<boolean> {
-    return (await this.#inspect('find')) !== null
+    return (await this.find()) !== null
   }
 
   /** How many messages wait; 0 if there is no queue. */
   async count(): Promise<number> {
-    return Number(await this.#inspect('count'))
+    return Number(await this.#inspect('count', isCount))
   }
 
   /** After how many ms the queue expires if no process is attached; null if there is none. */
   ttl(): Promise<number | null> {
-    return this.#inspect('ttl') as Promise<number | null>
+    return this.#inspect('ttl', isNumberOrNull) as Promise<number | null>
   }
 
   /** How many messages may wait, 0 for any number; null if there is no queue. */
   maxsize(): Promise<number | null> {
-    return this.#inspect('maxsize') as Promise<number | null>
+    return this.#inspect('maxsize', isNumberOrNull) as Promise<number | null>
   }
 
   /** The name of the instance that it is on; null if there is no queue. */
   find(): Promise<string | null> {
-    return this.#inspect('find') as Promise<string | null>
+    return this.#inspect('find', isTextOrNull) as Promise<string | null>
   }
 
   /** Removes all messages. Resolves with their number. Needs the scope `admin`. */
   async flush(): Promise<number> {
-    return Number(await this.#link.call('flush', this.name, { queue: this.name }))
+    return Number(await this.#link.call('flush', this.name, { queue: this.name }, { isAnswer: isCount }))
   }
 
   /** Reads metadata: all of the queue, or one. Needs the scope `read`. */
@@ -279,7 +282,8 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     const values =
       typeof first === 'object' ? first : args.length > 1 ? { [String(first)]: value } : undefined
     if (values) return this.#link.call('set-metadata', this.name, { queue: this.name, values })
-    const found = await this.#link.call('metadata', this.name, { queue: this.name, name: first })
+    const terms = first === undefined ? { isAnswer: isObjectOrNull } : {}
+    const found = await this.#link.call('metadata', this.name, { queue: this.name, name: first }, terms)
     return found === null && first !== undefined ? undefined : found
   }
 

@@ -94,9 +94,7 @@ function open(): void {
   if (link.value.state === 'idle' || link.value.state === 'resting') link.value = { state: 'connecting' }
   lastHeard = Date.now()
   source = new EventSource('overview/events')
-  const onEvent = ({ data }: MessageEvent) => hear(JSON.parse(data as string) as Overview)
-  source.onmessage = onEvent
-  source.addEventListener('overview', onEvent)
+  source.onmessage = ({ data }: MessageEvent) => hear(JSON.parse(data as string) as Overview)
   source.onerror = () => lose(undefined)
   listen()
 }

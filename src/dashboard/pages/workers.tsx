@@ -9,7 +9,7 @@ export function WorkersPage({ overview }: { overview: Overview }) {
   const { workers, at, complete } = overview
   const rows = [...workers].sort(byPlace)
   const processes = new Set(rows.map(({ host, pid, id }) => (pid === null ? id : `${host} ${pid}`))).size
-  const hosts = new Set(rows.map(({ host }) => host)).size
+  const hosts = new Set(rows.flatMap(({ pid, host }) => (pid === null ? [] : host))).size
   const busy = rows.reduce((total, row) => total + row.busy, 0)
   const places = rows.reduce((total, row) => total + row.concurrency, 0)
   return (

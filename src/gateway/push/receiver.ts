@@ -1,9 +1,16 @@
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type IncomingMessage,
+} from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import { lookupPublic } from './addresses.ts'
 
 /** A connection that no request uses is closed after so long, ms: before receivers do, who might close it under a request. */
 const IDLE_MS = 1_000
+
+const SWITCHING_PROTOCOLS = 101
 
 /** A request to a receiver. */
 export interface Push {
@@ -43,16 +50,17 @@ export class Receiver {
   async post({ headers, body, signal, maxBytes }: Push): Promise<ReceiverAnswer> {
     signal.throwIfAborted()
     const request = this.#request(this.#url, { method: 'POST', agent: this.#agent, headers: { ...headers } })
-    const abort = () => request.destroy()
+    let abort = () => {}
+    // A request that has ended already emits nothing when it is destroyed.
+    const aborted = new Promise<never>((_, reject) => {
+      abort = () => {
+        request.destroy()
+        reject(signal.reason)
+      }
+    })
     signal.addEventListener('abort', abort, { once: true })
     try {
-      const response = await new Promise<IncomingMessage>((resolve, reject) => {
-        request.once('response', resolve)
-        // After the response too: a receiver that does not read the whole body may close the connection when it has answered.
-        request.on('error', reject)
-        request.end(body)
-      })
-      return await readAnswer(response, maxBytes)
+      return await Promise.race([aborted, answerOf(request, body, maxBytes)])
     } catch (error) {
       throw signal.aborted ? signal.reason : error
     } finally {
@@ -66,9 +74,28 @@ export class Receiver {
   }
 }
 
+async function answerOf(request: ClientRequest, body: Buffer, maxBytes: number): Promise<ReceiverAnswer> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    request.once('response', resolve)
+    // 101, which was not asked for: the connection speaks no HTTP any more.
+    request.once('upgrade', (response, socket) => {
+      socket.destroy()
+      resolve(response)
+    })
+    // After the response too: a receiver that does not read the whole body may close the connection when it has answered.
+    request.on('error', reject)
+    // The last event of every request, also of one that has ended without an error.
+    request.once('close', () => reject(new Error('The request has ended without an answer')))
+    request.end(body)
+  })
+  return readAnswer(response, maxBytes)
+}
+
 /** Holds at most `maxBytes` of the body and one chunk. */
 async function readAnswer(response: IncomingMessage, maxBytes: number): Promise<ReceiverAnswer> {
   const { statusCode: status = 0, headers } = response
+  // It has no body, nor an end.
+  if (status === SWITCHING_PROTOCOLS) return { status, headers, body: Buffer.alloc(0), isCut: false }
   const chunks: Buffer[] = []
   let size = 0
   // Leaving the loop ends the connection, unless the body was read to its end.

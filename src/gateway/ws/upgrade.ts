@@ -3,22 +3,36 @@ import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { systemClock } from '../../kernel/time.ts'
 import type { Gateway } from '../gateway.ts'
+import { asksForWebSocket, UpgradingMessage } from '../http/upgrading-message.ts'
 import { Problem } from '../problem.ts'
 import { type Peer, UNSUPPORTED } from './session.ts'
 import { socketsOf, type UpgradeRequest } from './sockets.ts'
 
 /** A listener for the event `upgrade` of a server of node:http. */
-export type UpgradeListener = (request: IncomingMessage, socket: Duplex, head: Buffer) => void
+export interface UpgradeListener {
+  (request: IncomingMessage, socket: Duplex, head: Buffer): void
+  /**
+   * For the option of the same name of the server. Without it, node:http takes any request with a header Upgrade from the
+   * listener for requests, even one that asks for another protocol, as clients of HTTP/2 do.
+   */
+  readonly IncomingMessage: typeof IncomingMessage
+}
 
 /** How long a client has to say goodbye too, ms. */
 const CLOSE_WITHIN = 1_000
+
+/** Its body, if it has one, was not read: it cannot be answered as if it had not asked. */
+const UNKNOWN_PROTOCOL = new Problem(501, 'unknown protocol', {
+  detail: 'The header Upgrade asks for another protocol than `websocket`: send the request without it',
+})
 
 /**
  * A listener that lets clients connect to `/ws` of a gateway. Needs the package `ws`.
  *
  * @example
- * const server = createServer(toNodeListener(gateway))
- * server.on('upgrade', toUpgradeListener(gateway))
+ * const upgrade = toUpgradeListener(gateway)
+ * const server = createServer({ IncomingMessage: upgrade.IncomingMessage }, toNodeListener(gateway))
+ * server.on('upgrade', upgrade)
  * server.listen(5000, '127.0.0.1')
  * @throws TypeError unless `createGateway` made the gateway.
  */
@@ -31,9 +45,10 @@ export function toUpgradeListener(gateway: Gateway): UpgradeListener {
     perMessageDeflate: false,
     clientTracking: false,
   })
-  return (incoming, stream, head) => {
+  const listener = (incoming: IncomingMessage, stream: Duplex, head: Buffer) => {
     // What fails before the socket is open ends it.
     stream.on('error', () => stream.destroy())
+    if (!asksForWebSocket(incoming)) return refuse(stream, UNKNOWN_PROTOCOL)
     const request = upgradeRequest(incoming)
     const admission = request ? sockets.admit(request) : { problem: new Problem(400, 'invalid request') }
     if ('problem' in admission) return refuse(stream, admission.problem)
@@ -48,6 +63,7 @@ export function toUpgradeListener(gateway: Gateway): UpgradeListener {
       socket.on('close', () => listener.onClose())
     })
   }
+  return Object.assign(listener, { IncomingMessage: UpgradingMessage })
 }
 
 /** Undefined unless its target is a path. */
@@ -61,6 +77,7 @@ function upgradeRequest({ url = '', headers }: IncomingMessage): UpgradeRequest 
   return { url: new URL(target), header }
 }
 
+/** Answers, and closes the connection: when the client has closed it too, or soon. */
 function refuse(stream: Duplex, problem: Problem): void {
   const body = JSON.stringify(problem)
   const headers = {
@@ -73,6 +90,10 @@ function refuse(stream: Duplex, problem: Problem): void {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   const { status } = problem
   stream.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
+  // With bytes that were not read, the connection would be reset, and the answer could be lost.
+  stream.resume()
+  const timer = systemClock.after(CLOSE_WITHIN, () => stream.destroy(), true)
+  stream.once('close', () => timer.cancel())
 }
 
 function peerOf(socket: WebSocket): Peer {

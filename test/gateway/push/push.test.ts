@@ -1,7 +1,8 @@
 // The jobs of a queue are posted to a URL: what the request is, and what the answer means for the job.
 
 import assert from 'node:assert/strict'
-import { createServer } from 'node:net'
+import { once } from 'node:events'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { createGateway, type PushWorkerOptions } from '../../../src/gateway/index.ts'
 import { isRemote, type RemoteError } from '../../../src/index.ts'
@@ -309,6 +310,57 @@ test('push - a receiver that closes before it has read the body has answered all
     new Request('http://localhost/q/jobs?wait=20', { method: 'POST', body }),
   )
   assert.match(await response.text(), /answered: 422/)
+  server.close()
+})
+
+onBothWorlds('push - an answer 101 fails the job, and its place is free again', async (w) => {
+  const sockets = new Set<Socket>()
+  let isUpgrading = true
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.once('close', () => sockets.delete(socket))
+    socket.on('data', () =>
+      socket.write(
+        isUpgrading
+          ? 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbytes'
+          : 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1',
+      ),
+    )
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+  const { call } = await w.open(pushTo(`http://127.0.0.1:${port}/`, { concurrency: 1 }))
+  const failure = failureOf(await call('POST', '/q/jobs?wait=20', { body: '1' }))
+  assert.equal(failure.message, 'The receiver answered: 101')
+  assert.deepEqual(failure.fields, { status: 101 })
+  await until(() => sockets.size === 0, { what: 'its connection to end' })
+  isUpgrading = false
+  assert.equal((await call('POST', '/q/jobs?wait=20', { body: '2' })).text, '1')
+  for (const socket of sockets) socket.destroy()
+  server.close()
+})
+
+onBothWorlds('push - 102 is no answer yet: a cancel frees its place', async (w) => {
+  const sockets = new Set<Socket>()
+  let received = 0
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.once('close', () => sockets.delete(socket))
+    socket.on('data', () => {
+      const status = received++ === 0 ? '102 Processing' : '200 OK\r\nContent-Length: 1'
+      socket.write(`HTTP/1.1 ${status}\r\n\r\n${received > 1 ? '1' : ''}`)
+    })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+  const { call } = await w.open(pushTo(`http://127.0.0.1:${port}/`, { concurrency: 1 }))
+  const { id } = (await call('POST', '/q/jobs', { body: '1' })).json as { id: string }
+  await until(() => received === 1, { what: 'the request', timeout: 15_000 })
+  assert.equal((await call('POST', `/j/jobs/${id}/cancel`)).status, 200)
+  assert.equal((await call('POST', '/q/jobs?wait=20', { body: '2' })).text, '1')
+  for (const socket of sockets) socket.destroy()
   server.close()
 })
 
