@@ -41,9 +41,10 @@ async function send(response: Response, outgoing: ServerResponse): Promise<Respo
   // A text is sent in one piece with the head.
   const body = knownText(response) ?? Buffer.from(await response.arrayBuffer())
   if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
+  // The answer to HEAD has lost its body: how long that would be is not known any more.
   outgoing.writeHead(response.status, {
     ...Object.fromEntries(response.headers),
-    ...lengthOf(response, body),
+    ...(outgoing.req.method === 'HEAD' ? {} : lengthOf(response, body)),
   })
   outgoing.end(body)
   return RESPONSE_ALREADY_SENT

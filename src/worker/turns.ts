@@ -111,8 +111,9 @@ export class Turns {
     if (withoutSlot.length > free - 1) return 0
     const slots = this.#states.reduce((sum, { asks }) => sum + asks, free)
     if (order === 'turns' && slots >= 2 * count) return wait
-    const round = Math.max(SHORTEST_WAIT, interval * Math.min(1, slots / count))
-    return Math.min(wait, round)
+    // The slots go over the queues in so many rows.
+    const rows = Math.ceil(count / slots)
+    return Math.min(wait, Math.max(SHORTEST_WAIT, interval / rows))
   }
 
   /** A request was answered with a job. */

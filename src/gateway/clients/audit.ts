@@ -8,6 +8,8 @@ interface ActionDetails {
   readonly action?: string
   readonly id?: string
   readonly count?: number
+  /** Nothing is done: there is no event. */
+  readonly isDry?: boolean
 }
 
 const details = new WeakMap<Request, ActionDetails>()
@@ -30,6 +32,7 @@ export async function audited(
   if (!hasListeners('gateway:action')) return handle()
   const tell = (status: number) => {
     const noted = details.get(c.req.raw)
+    if (noted?.isDry) return
     emit('gateway:action', {
       who: who(),
       action: noted?.action ?? c.req.param('action') ?? action,

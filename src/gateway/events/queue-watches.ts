@@ -5,6 +5,9 @@ import type { Queues } from '../queues.ts'
 /** Most queues that are watched at once: each stays open, and announces its watcher to all processes every 5 s. */
 const MAX_WATCHED = 500
 
+/** How long a watcher waits for Redis, ms. */
+const READY_WITHIN = 2_000
+
 export interface QueueWatcher {
   onEvent(event: FeedEvent): void
   /** Events may have been lost. */
@@ -68,7 +71,7 @@ export class QueueWatches {
     const { queue, release } = this.#queues.hold(name)
     try {
       // Before that, events would be lost.
-      await queue.ready()
+      await queue.ready({ timeout: READY_WITHIN })
       const stop = await queue.watch(
         (event) => {
           for (const watcher of watchers) watcher.onEvent(event)

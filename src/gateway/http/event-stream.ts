@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { reportHookError } from '../../kernel/hooks.ts'
+import type { Access } from '../access.ts'
 import type { RouteContext } from '../env.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import { Frame, type ServerSentEvent } from './event-frame.ts'
@@ -57,6 +58,8 @@ const MAX_STALL = 120_000
 export class EventStream implements PipeListener {
   readonly #owner: StreamOwner
   readonly #source: EventSource
+  /** When it must end, by the clock. */
+  readonly #endsAt: number
   #state: State = { kind: 'created' }
   /** Its share of `pending` of the owner. */
   #counted = 0
@@ -66,9 +69,11 @@ export class EventStream implements PipeListener {
   #ended: DeferredPromise<void> | undefined
   #controller: AbortController | undefined
 
-  constructor(owner: StreamOwner, source: EventSource) {
+  /** `endsAt`: when it must end, by the clock; the next heartbeat ends it. */
+  constructor(owner: StreamOwner, source: EventSource, endsAt: number) {
     this.#owner = owner
     this.#source = source
+    this.#endsAt = endsAt
   }
 
   /** Whether it has ended: what is sent is dropped. */
@@ -165,10 +170,11 @@ export class EventStream implements PipeListener {
     this.send({ event: 'error', data: JSON.stringify(problem ?? internalProblem()) })
   }
 
-  /** Called at each interval of heartbeats: sends one, or cuts a client that takes nothing. `now`: by the clock. */
+  /** Called at each interval of heartbeats: sends one, ends it when its time is over, or cuts a client that takes nothing. `now`: by the clock. */
   beat(now: number): void {
     const state = this.#state
     if (state.kind === 'created' || state.kind === 'closed') return
+    if (state.kind === 'open' && now >= this.#endsAt) return this.end()
     const { pending } = state.pipe
     this.#count(state.pipe)
     if (pending === 0) {
@@ -223,21 +229,26 @@ export class EventStream implements PipeListener {
   }
 }
 
+/** What an answer of server-sent events uses. */
+interface StreamDeps {
+  readonly access: Pick<Access, 'caller'>
+  /** `lifetime`: after this time it ends, ms. */
+  readonly streams: { create(source: EventSource, lifetime?: number): EventStream }
+}
+
 const HEADERS = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
 
 /** The streams of answers that have no body: the listener for node:http writes them. */
 const written = new WeakMap<Response, EventStream>()
 
 /**
- * An answer of server-sent events. What must be answered by a status is checked before.
+ * An answer of server-sent events. What must be answered by a status is checked before. It ends with the session of its caller.
  * @throws OverloadedError if too many streams are open; ClosedError if the gateway closes.
  */
-export function eventStream(
-  { req, env }: RouteContext,
-  { streams }: { readonly streams: { create(source: EventSource): EventStream } },
-  source: EventSource,
-): Response {
-  const stream = streams.create(source)
+export function eventStream(c: RouteContext, { streams, access }: StreamDeps, source: EventSource): Response {
+  const { req, env } = c
+  const until = access.caller(c)?.until
+  const stream = streams.create(source, until === undefined ? undefined : until - Date.now())
   // A client that asks for the headers alone gets no body, and nothing would end it.
   if (req.raw.method === 'HEAD') {
     stream.abandon()

@@ -40,11 +40,14 @@ export class EventStreams implements StreamOwner {
     return this.#groupOf.size
   }
 
-  /** @throws OverloadedError if too many are open; ClosedError after `close`. */
-  create(source: EventSource): EventStream {
+  /**
+   * `lifetime`: the stream ends after this time, at its next heartbeat, ms.
+   * @throws OverloadedError if too many are open; ClosedError after `close`.
+   */
+  create(source: EventSource, lifetime: number = Number.POSITIVE_INFINITY): EventStream {
     if (this.#isClosed) throw new ClosedError('The gateway is closing')
     if (this.size >= this.#options.maxStreams) throw new OverloadedError('Too many event streams are open')
-    const stream = new EventStream(this, source)
+    const stream = new EventStream(this, source, this.#clock.now() + lifetime)
     const group = this.#groups[this.#added++ % GROUPS] as Set<EventStream>
     group.add(stream)
     this.#groupOf.set(stream, group)

@@ -1,6 +1,6 @@
 import { IncomingMessage } from 'node:http'
 
-const ASKED = Symbol('asked')
+const ASKED: unique symbol = Symbol('asked')
 
 /**
  * A request for the option `IncomingMessage` of a server of node:http that has a listener for `upgrade`. The server gives such a

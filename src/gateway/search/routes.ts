@@ -10,6 +10,7 @@ import { jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type ScanBounds, type ScanPosition, type SearchedState, STATES, scanJobs } from './job-scan.ts'
+import { scansOf } from './scans.ts'
 
 /** Jobs of one page. */
 const MAX_PAGE = 100
@@ -107,9 +108,11 @@ function search(
   const from = positionOf(cursor)
   const bounds = { ...SEARCH, found: limit }
   return deps.queues.use(queueName(c), async (queue) => {
-    const { jobs, scanned, next } = await scanJobs(queue, filter, from, bounds, c.req.raw.signal)
+    const { jobs, scanned, next } = await scansOf(deps).run(() =>
+      scanJobs(queue, filter, from, bounds, jobText, c.req.raw.signal),
+    )
     const answer = objectText({
-      jobs: `[${jobs.map(jobText).join(',')}]`,
+      jobs: `[${jobs.join(',')}]`,
       scanned: String(scanned),
       cursor: next ? `"${next.state}-${next.offset}"` : 'null',
     })
@@ -162,12 +165,15 @@ async function act(
   if (!action || !Object.hasOwn(ACTIONS, c.req.param('action') ?? ''))
     throw new Problem(404, 'no such action')
   const filter = filterOf(query, action.states)
+  if (dry) noteAction(c, { isDry: true })
   if (!dry && expect === undefined)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `expect`, or `dry`' })
   return await deps.queues.use(queueName(c), async (queue) => {
     const start = { state: 0, offset: 0 }
-    const { jobs, scanned, next } = await scanJobs(queue, filter, start, ACT, c.req.raw.signal)
-    const ids = [...new Set(jobs.map(({ id }) => id))]
+    const { jobs, scanned, next } = await scansOf(deps).run(() =>
+      scanJobs(queue, filter, start, ACT, ({ id }) => id, c.req.raw.signal),
+    )
+    const ids = [...new Set(jobs)]
     const matched = ids.length
     const complete = next === undefined
     if (dry) return jsonResponse(200, JSON.stringify({ matched, scanned, complete }))

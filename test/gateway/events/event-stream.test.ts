@@ -21,6 +21,7 @@ interface Scene extends AsyncDisposable {
   clock: ManualClock
   /** Of the next request. */
   source: EventSource
+  lifetime: number | undefined
   /** The stream of the last request. */
   stream: EventStream | undefined
   port: number
@@ -32,7 +33,7 @@ async function sceneOf({ maxStreams = 100, heartbeat = 8_000 } = {}): Promise<Sc
   const lifecycle = new Lifecycle(systemClock)
   const streams = new EventStreams({ maxStreams, heartbeat }, clock, lifecycle)
   const server = createServer((_, response) => {
-    const stream = streams.create((given) => scene.source(given))
+    const stream = streams.create((given) => scene.source(given), scene.lifetime)
     scene.stream = stream
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     response.flushHeaders()
@@ -43,6 +44,7 @@ async function sceneOf({ maxStreams = 100, heartbeat = 8_000 } = {}): Promise<Sc
   const scene: Scene = {
     ...{ streams, lifecycle, clock, port },
     source: ({ ended }) => ended,
+    lifetime: undefined,
     stream: undefined,
     open: (options) => EventClient.open(`http://127.0.0.1:${port}/`, {}, options),
     async [Symbol.asyncDispose]() {
@@ -277,6 +279,20 @@ test('event stream - heartbeats are comments, one in each interval, by one timer
   for (const client of clients) client.close()
   await until(() => scene.streams.size === 0, { what: 'all to be gone' })
   assert.equal(scene.clock.pending, 0, 'no timer without a stream')
+})
+
+test('event stream - one with a lifetime ends at the first heartbeat behind it, and the others go on', async () => {
+  await using scene = await sceneOf()
+  const other = await scene.open()
+  scene.lifetime = 10_000
+  const client = await scene.open()
+  await scene.clock.pass(9_000)
+  await until(() => client.parser.comments === 1, { what: 'a heartbeat' })
+  assert.equal(scene.streams.size, 2)
+  await scene.clock.pass(8_000)
+  assert.equal(await client.ended(), 'complete')
+  assert.equal(scene.streams.size, 1)
+  await until(() => other.parser.comments === 3, { what: 'the heartbeats of the other' })
 })
 
 test('event stream - closing ends all with a time to reconnect, and refuses others', async () => {

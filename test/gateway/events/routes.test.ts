@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway } from '../../../src/gateway/index.ts'
+import { SESSION_SECONDS, Sessions } from '../../../src/gateway/session.ts'
 import { EventClient, EventParser } from '../../support/event-client.ts'
 import { assertProblem, type GatewayServer, onBothWorlds, serve } from '../../support/gateway.ts'
 import { setup } from '../../support/setup.ts'
-import { until } from '../../support/wait.ts'
+import { took, until } from '../../support/wait.ts'
 
 interface Told {
   queue?: string
@@ -262,6 +263,25 @@ onBothWorlds('events - HEAD, the cap, and parameters', async (w) => {
   assertProblem(await server.call('GET', '/j/%00/1/events'), 400, 'invalid queue name')
 })
 
+test('events - a stream ends with the session that opened it', async () => {
+  const grant = { token: 'secret', scopes: ['read'] } as const
+  const server = await serve(createGateway({ redis: null, tokens: [grant], heartbeat: 100 }))
+  try {
+    const begun = Date.now() - SESSION_SECONDS * 1000 + 3_000
+    const session = new Sessions([grant]).start(grant, begun)
+    const cookie = `soloflight-session-${server.port}=${session}`
+    const client = await listen(server, '/events', { cookie })
+    assert.equal(client.status, 200)
+    const byToken = await listen(server, '/events', { authorization: 'Bearer secret' })
+    assert.equal(await client.ended(), 'complete')
+    assertProblem(await server.call('GET', '/events', { headers: { cookie } }), 401, 'token required')
+    byToken.close()
+    assert.equal(await byToken.ended(), 'cut', 'it was open')
+  } finally {
+    await server.close()
+  }
+})
+
 test('events - Redis is killed and comes back: the feed goes on, and says that events may be lost', async () => {
   await using t = await setup()
   const server = await serve(createGateway({ redis: t.redis, queueOptions: { unavailableAfter: 500 } }))
@@ -271,6 +291,10 @@ test('events - Redis is killed and comes back: the feed goes on, and says that e
     assert.equal((await client.next()).event, 'submitted')
     await t.server.kill()
     assertProblem(await server.call('GET', `/j/mails/${'x'.repeat(22)}/events`), 503, 'store is unavailable')
+    const ms = await took(async () =>
+      assertProblem(await server.call('GET', '/events?queue=new'), 503, 'store is unavailable'),
+    )
+    assert.ok(ms < 5_000, `it took ${ms} ms`)
     await t.server.restart()
     const gap = await client.next()
     assert.deepEqual([gap.event, told(gap).missed], ['gap', null])

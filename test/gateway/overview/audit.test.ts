@@ -44,6 +44,10 @@ onBothWorlds('audit - who did what to which job, and what came of it', async (w)
     await server.call('POST', '/j/a/none/retry', { headers: ann })
     await server.call('POST', '/control/a', { body: '{"status":"stop"}', headers: ann })
     await server.call('POST', '/qb/a', { body: '{"jobs":[1,2,3]}', headers: ann })
+    assert.equal(
+      (await server.call('POST', '/jobs/a/remove?state=waiting&dry', { headers: ann })).status,
+      200,
+    )
     await server.call('POST', '/jobs/a/remove?state=waiting&expect=3', { headers: ann })
     await server.call('DELETE', '/q/a', { headers: ann })
     await server.call('GET', '/j/a', { headers: ann })
