@@ -1,7 +1,5 @@
 import { IncomingMessage } from 'node:http'
 
-const ASKED: unique symbol = Symbol('asked')
-
 /**
  * A request for the option `IncomingMessage` of a server of node:http that has a listener for `upgrade`. The server gives such a
  * listener all requests with a header Upgrade, and reads no body for them. Here only a request to become a WebSocket is an
@@ -10,15 +8,15 @@ const ASKED: unique symbol = Symbol('asked')
  */
 export class UpgradingMessage extends IncomingMessage {
   // Not private: the constructor of IncomingMessage writes it.
-  declare [ASKED]: boolean | null
+  declare askedToUpgrade: boolean | null
 
   /** The parser writes it, and the server reads it when it has the headers. */
   get upgrade(): boolean | null {
-    return this[ASKED] && (this.method === 'CONNECT' || asksForWebSocket(this))
+    return this.askedToUpgrade && (this.method === 'CONNECT' || asksForWebSocket(this))
   }
 
   set upgrade(asked: boolean | null) {
-    this[ASKED] = asked
+    this.askedToUpgrade = asked
   }
 }
 
