@@ -12,6 +12,7 @@ import { createGateway, type GatewayOptions } from '../../../src/gateway/index.t
 import { socketsOf } from '../../../src/gateway/ws/sockets.ts'
 import { channelName } from '../../../src/index.ts'
 import { type GatewayServer, onBothWorlds, serve } from '../../support/gateway.ts'
+import { ManualClock } from '../../support/manual-clock.ts'
 import { ProblemReply, SocketClient } from '../../support/socket-client.ts'
 import { until } from '../../support/wait.ts'
 
@@ -192,9 +193,25 @@ test('ws limits - sockets that do not read: the slowest is ended when all have t
   for (const client of deaf) client.socket.terminate()
 })
 
+test('ws limits - a socket that a page has opened ends with its session', async () => {
+  const clock = new ManualClock()
+  await using server = await open({ clock, tokens: [{ token: 'token-read', scopes: ['read'] }] })
+  const body = JSON.stringify({ token: 'token-read' })
+  const signedIn = await server.call('POST', '/session', { body, headers: { origin: server.url } })
+  const cookie = signedIn.headers.get('set-cookie')?.split(';')[0] ?? ''
+  const page = await SocketClient.open(server, { headers: { cookie, origin: server.url } })
+  await using program = await SocketClient.open(server, { headers: { authorization: 'Bearer token-read' } })
+  for (const client of [page, program]) await client.call('end', { sub: 1 })
+  // A session lasts 12 h.
+  clock.advance(12 * 60 * 60_000)
+  assert.deepEqual(await page.ended(), { code: 1008, reason: 'session is over' })
+  assert.equal(await program.call('end', { sub: 1 }), false)
+})
+
 test('ws limits - sockets without a token have few places, and the oldest gives way', async () => {
   const tokens = [{ token: 'token-read', scopes: ['read' as const] }]
-  await using server = await open({ tokens, maxSockets: 20 })
+  // The time that they have is never over.
+  await using server = await open({ tokens, maxSockets: 20, clock: new ManualClock() })
   const silent = [await SocketClient.open(server), await SocketClient.open(server)]
   await using third = await SocketClient.open(server)
   await silent[0]?.ended()
