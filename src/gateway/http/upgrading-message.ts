@@ -1,7 +1,5 @@
 import { IncomingMessage } from 'node:http'
 
-const ASKED = Symbol('asked')
-
 /**
  * A request for the option `IncomingMessage` of a server of node:http that has a listener for `upgrade`. The server gives such a
  * listener all requests with a header Upgrade, and reads no body for them. Here only a request to become a WebSocket is an
@@ -9,16 +7,16 @@ const ASKED = Symbol('asked')
  * as if it had not asked. As in a server without such a listener, Node 20 drops what a client sends behind it before the answer.
  */
 export class UpgradingMessage extends IncomingMessage {
-  // Not private: the constructor of IncomingMessage writes it.
-  declare [ASKED]: boolean | null
+  // Not #private: the constructor of IncomingMessage writes it, before a private member exists.
+  declare private isAsked: boolean | null
 
   /** The parser writes it, and the server reads it when it has the headers. */
   get upgrade(): boolean | null {
-    return this[ASKED] && (this.method === 'CONNECT' || asksForWebSocket(this))
+    return this.isAsked && (this.method === 'CONNECT' || asksForWebSocket(this))
   }
 
   set upgrade(asked: boolean | null) {
-    this[ASKED] = asked
+    this.isAsked = asked
   }
 }
 
