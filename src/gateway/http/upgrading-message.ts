@@ -7,16 +7,16 @@ import { IncomingMessage } from 'node:http'
  * as if it had not asked. As in a server without such a listener, Node 20 drops what a client sends behind it before the answer.
  */
 export class UpgradingMessage extends IncomingMessage {
-  // Not private: the constructor of IncomingMessage writes it.
-  declare askedToUpgrade: boolean | null
+  // Not #private: the constructor of IncomingMessage writes it, before a private member exists.
+  declare private isAsked: boolean | null
 
   /** The parser writes it, and the server reads it when it has the headers. */
   get upgrade(): boolean | null {
-    return this.askedToUpgrade && (this.method === 'CONNECT' || asksForWebSocket(this))
+    return this.isAsked && (this.method === 'CONNECT' || asksForWebSocket(this))
   }
 
   set upgrade(asked: boolean | null) {
-    this.askedToUpgrade = asked
+    this.isAsked = asked
   }
 }
 

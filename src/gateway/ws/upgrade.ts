@@ -103,6 +103,8 @@ function peerOf(socket: WebSocket): Peer {
       return socket.bufferedAmount
     },
     ping: () => socket.ping(() => {}),
+    pause: () => socket.pause(),
+    resume: () => socket.resume(),
     close(code, reason) {
       socket.close(code, reason)
       const timer = systemClock.after(CLOSE_WITHIN, () => socket.terminate(), true)
