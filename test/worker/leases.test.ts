@@ -68,7 +68,8 @@ onBothWorlds('http worker leases - lost, the work is told, and another worker ha
   await using second = new HttpWorker({ url: gateway.url, queues: 'jobs', lease: LEASE, work: other.work })
   await second.start()
   await until(() => other.contexts.length === 1, { what: 'the other work', timeout: 20_000 })
-  // It was told before the other one began: its own clock ends the lease.
+  // Nobody answers it: its own clock ends the lease.
+  await until(() => cut.contexts[0]?.signal.aborted, { what: 'the signal' })
   assert.deepEqual(cut.codes, ['E_LEASE_LOST'])
   assert.equal(other.contexts[0]?.id, id)
   relay.fate = () => 'pass'
