@@ -261,6 +261,8 @@ describe('the server is away', { concurrency: 2 }, () => {
     }
     await load.more(300)
     assertHonest(await load.stop(), await s.runs(), AWAY)
+    // The callers may have been told of the outage faster than their own connection is back.
+    await until(() => s.work.emit('run', { name: 'back', ms: 1 }), { what: 'the connection of the caller' })
     const pids = await Promise.all(namesOf(20, 'after ').map((name) => s.work.emit('run', { name, ms: 50 })))
     assert.equal(new Set(pids).size, 2, 'both serve')
     for (const { child } of s.serving) assert.equal((await child.call('stats')).subscribed, true)
