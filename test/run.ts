@@ -87,6 +87,8 @@ const runner = spawn(
     '--test',
     `--test-concurrency=${CONCURRENCY}`,
     '--test-timeout=400000',
+    // Repeats at the end what has failed: of five thousand results, nobody finds it otherwise.
+    '--test-reporter=spec',
     ...args.filter((arg) => !isTest(arg)),
     ...(await numbered(tests, folder)),
   ],
