@@ -349,8 +349,6 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
     types: [
       'RemoteBusEvents',
       'RemoteBusOptions',
-      'RemoteChannelOptions',
-      'RemoteConsumeOptions',
       'WebSocketClass',
       'WebSocketLike',
     ],

@@ -22,7 +22,10 @@ test('remote - bundled for browsers, it has our files alone, and works', async (
   })
   const inputs = Object.entries(metafile.inputs)
   for (const [path, { imports }] of inputs) {
-    assert.match(path, /src\/(bus\/remote\/[\w-]+|errors|secrets)\.ts$/)
+    assert.match(
+      path,
+      /src\/(bus\/(remote|remote\/queue)\/[\w-]+|bus\/(channel|pubsub|queue)\/options|kernel\/options|errors|secrets)\.ts$/,
+    )
     for (const { external, path: imported } of imports) assert.ok(!external, `${path} imports ${imported}`)
   }
   const [{ bytes } = { bytes: 0 }] = Object.values(metafile.outputs)

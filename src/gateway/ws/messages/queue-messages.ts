@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Queue } from '../../../bus/index.ts'
+import type { ConsumeOptions, Queue, QueueMessage } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { objectText } from '../../http/json.ts'
 import { begin, readable, valid, valueTexts } from '../handles.ts'
@@ -15,18 +15,26 @@ const DEFAULT_PREFETCH = 50
 const INDEX = z.int().min(0)
 const TERM = duration(100, MAX_TERM)
 
+/** Of a client, which asks for each message. */
+interface Iteration {
+  readonly iterator: AsyncIterator<QueueMessage<unknown>>
+  isReading: boolean
+}
+
 /** A queue of the bus to which a client is attached: the gateway holds its leases while the socket is there. */
 class QueueHandle implements Subscription {
   readonly queue: Queue
+  readonly #session: Session
+  readonly #id: MessageId
+  #iteration: Iteration | undefined
+  /** Of a throttled consumption whose client has not said that it is ready. */
+  #onReady: (() => void) | undefined
 
   constructor(session: Session, id: MessageId, queue: Queue) {
     this.queue = queue
-    queue.on('message', (value, messageId, { redelivered, key, fence }) => {
-      void session.push(id, {
-        message: readable(value),
-        info: JSON.stringify({ id: messageId, redelivered, key, fence }),
-      })
-    })
+    this.#session = session
+    this.#id = id
+    queue.on('message', (value, messageId, info) => this.#push({ value, id: messageId, ...info }))
     queue.on('consuming', (on) => void session.push(id, { event: '"consuming"', on: String(on) }))
     queue.on('closed', () => void session.push(id, { event: '"closed"' }))
     queue.on('detached', () => void session.push(id, { event: '"detached"' }))
@@ -36,6 +44,47 @@ class QueueHandle implements Subscription {
     return this.queue.name
   }
 
+  #push({ value, id, redelivered, key, fence }: QueueMessage<unknown>): void {
+    const info = JSON.stringify({ id, redelivered, key, fence })
+    void this.#session.push(this.#id, { message: readable(value), info })
+  }
+
+  async consume(options: ConsumeOptions, pace: 'iterate' | 'throttle' | undefined): Promise<void> {
+    if (pace === 'iterate') {
+      this.#iteration = { iterator: this.queue.messages(options), isReading: false }
+      return
+    }
+    const { whenDrained } = this.#session
+    const throttle = pace === undefined ? whenDrained : (ready: () => void) => this.#askClient(ready)
+    await this.queue.consume({ ...options, throttle })
+  }
+
+  #askClient(ready: () => void): void {
+    this.#onReady = ready
+    void this.#session.push(this.#id, { event: '"throttle"' })
+  }
+
+  /** The client takes the next message of its iteration, or the next fetch. Said twice, it is one. */
+  ready(): void {
+    this.#onReady?.()
+    this.#onReady = undefined
+    void this.#read()
+  }
+
+  async #read(): Promise<void> {
+    const iteration = this.#iteration
+    if (!iteration || iteration.isReading) return
+    iteration.isReading = true
+    try {
+      const { done, value } = await iteration.iterator.next()
+      if (!done) this.#push(value)
+    } catch {
+      // The event `detached` tells it.
+    } finally {
+      iteration.isReading = false
+    }
+  }
+
   end(): Promise<void> {
     return this.queue.detach()
   }
@@ -43,8 +92,12 @@ class QueueHandle implements Subscription {
 
 const HANDLE = { sub: z.union([z.string(), z.number()]) }
 
-function queueOf(session: Session, { sub }: { sub: MessageId }): Queue {
-  return session.subscription(sub, QueueHandle).queue
+function handleOf(session: Session, { sub }: { sub: MessageId }): QueueHandle {
+  return session.subscription(sub, QueueHandle)
+}
+
+function queueOf(session: Session, values: { sub: MessageId }): Queue {
+  return handleOf(session, values).queue
 }
 
 /** Message queues of the bus. */
@@ -76,7 +129,8 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
   message({
     type: 'consume',
     scope: 'work',
-    summary: 'Consumes: messages come as `message`, with `info`, as fast as the client reads them.',
+    summary:
+      'Consumes: messages come as `message`, with `info`, as fast as the client reads them. By `pace`, one is sent for each `ready`, or the event `throttle` asks for one before each fetch.',
     members: {
       ...HANDLE,
       max: z.int().optional(),
@@ -87,12 +141,22 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
       exclusive: z.boolean().optional(),
       lease: TERM.optional(),
       prefetch: z.int().min(1).max(1_000).optional(),
+      pace: z.enum(['iterate', 'throttle']).optional(),
     },
-    handle: async (session, { values: { sub, prefetch, ...options } }) => {
-      const queue = queueOf(session, { sub })
-      const throttle = session.whenDrained
-      const atOnce = prefetch ?? (options.reliable ? 1 : DEFAULT_PREFETCH)
-      await valid(() => queue.consume({ ...options, prefetch: atOnce, throttle }))
+    handle: async (session, { values: { sub, prefetch, pace, ...options } }) => {
+      const handle = handleOf(session, { sub })
+      const atOnce = prefetch ?? (options.reliable || pace ? 1 : DEFAULT_PREFETCH)
+      await valid(() => handle.consume({ ...options, prefetch: atOnce }, pace))
+      return undefined
+    },
+  }),
+  message({
+    type: 'ready',
+    scope: 'work',
+    summary: 'Takes the next message of an iteration, or lets a throttled consumption fetch.',
+    members: HANDLE,
+    handle: (session, { values }) => {
+      handleOf(session, values).ready()
       return undefined
     },
   }),
