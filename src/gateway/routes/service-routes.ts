@@ -3,7 +3,7 @@ import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { eventStream } from '../http/event-stream.ts'
-import { readJson, textOf } from '../http/json.ts'
+import { elementTexts, readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
 import { jsonResponse } from '../http/responses.ts'
@@ -83,9 +83,9 @@ function streamReply(c: RouteContext, deps: GatewayDeps, terms: ServiceCall): Re
 }
 
 /** @throws Problem 400 */
-function argumentsOf(body: JsonText | undefined): unknown[] {
-  const value = body ? body.value : []
-  if (Array.isArray(value) && value.length <= MAX_ARGUMENTS) return value
+function argumentsOf(body: JsonText | undefined): string[] {
+  const texts = elementTexts(body?.text ?? '[]')
+  if (texts && texts.length <= MAX_ARGUMENTS) return texts
   throw new Problem(400, 'invalid arguments', {
     detail: `Expected an array of at most ${MAX_ARGUMENTS} arguments`,
     ran: 'no',
