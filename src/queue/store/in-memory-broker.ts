@@ -10,6 +10,8 @@ import type { QueueTotals } from './totals.ts'
 export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
 
 export interface BrokerOptions {
+  /** Of the queue. */
+  name: string
   clock: Clock
   /** Delivers a message: calls it at once or later. */
   deliver(message: () => void): void
@@ -67,6 +69,11 @@ export class InMemoryBroker {
     this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
     this.hub = new InMemoryHub(options.deliver)
     this.model.state.onTouched = (job) => this.#touched.add(job)
+  }
+
+  /** Of the queue. */
+  get name(): string {
+    return this.#options.name
   }
 
   get now(): number {
