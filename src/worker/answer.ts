@@ -31,14 +31,14 @@ export async function readAnswer({ status, headers, body }: Response, limit: num
 }
 
 /** The `error` of a problem; '' if the answer is none. */
-export function problemText({ text = '' }: Answer): string {
+export function problemError({ text = '' }: Answer): string {
   return member(text, 'error') ?? ''
 }
 
 /** What an answer says of a refusal, for people. */
 export function describeAnswer(answer: Answer): string {
   const { status, text = '' } = answer
-  const parts = [problemText(answer), member(text, 'detail') ?? ''].filter((part) => part !== '')
+  const parts = [problemError(answer), member(text, 'detail') ?? ''].filter((part) => part !== '')
   return [String(status), ...parts].join(', ').slice(0, 500)
 }
 

@@ -6,7 +6,7 @@ import { readMembers } from '../http/json.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
-import { cookieOf, SESSION_SECONDS } from '../session.ts'
+import { cookieOf, SESSION_SECONDS } from './cookie-sessions.ts'
 
 const TOKEN = z.strictObject({ token: z.string().max(4096) })
 

@@ -8,7 +8,7 @@ import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type Feed, gapFrame } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
-import { END_ID, isFinished, jobFeed, jobText } from './job-feed.ts'
+import { END_ID, isFinished, jobFeed, jobStateText } from './job-feed.ts'
 import { allQueuesFeed, queueFeed } from './queue-feeds.ts'
 
 const QUEUE = { queue: name('One queue; all that were used lately if it is absent.') }
@@ -98,7 +98,7 @@ async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     return sendFeed(c, deps, feedName, jobFeed(deps.watches, deps.queues, name, job), async (feed) => {
       const { last } = feed
       const status = await queue.status(id)
-      const data = jobText(name, id, status)
+      const data = jobStateText(name, id, status)
       return async (stream) => {
         if (!status || isFinished(status)) return stream.send({ event: 'end', id: END_ID, data })
         stream.send({ event: 'state', data })

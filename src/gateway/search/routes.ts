@@ -109,7 +109,7 @@ function search(
   const bounds = { ...SEARCH, found: limit }
   return deps.queues.use(queueName(c), async (queue) => {
     const { jobs, scanned, next } = await scansOf(deps).run(() =>
-      scanJobs(queue, filter, from, bounds, jobText, c.req.raw.signal),
+      scanJobs(queue, filter, from, bounds, listedJobText, c.req.raw.signal),
     )
     const answer = objectText({
       jobs: `[${jobs.join(',')}]`,
@@ -129,7 +129,7 @@ function positionOf(cursor: string | undefined): ScanPosition {
 }
 
 /** A job of a page. In the place of a long payload stands its length. */
-function jobText({
+function listedJobText({
   id,
   command,
   state,

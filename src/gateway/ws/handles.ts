@@ -1,7 +1,7 @@
 import { messageOf } from '../../kernel/codec/codec.ts'
 import { memberTexts, textOf } from '../http/json.ts'
 import { Problem } from '../problem.ts'
-import type { Session } from './session.ts'
+import type { SocketSession } from './socket-session.ts'
 import type { MessageId, Subscription } from './subscriptions.ts'
 
 // What messages of the bus have in common.
@@ -36,7 +36,7 @@ export function valueTexts(texts: ReadonlyMap<string, string>): Readonly<Record<
 
 /** Begins a subscription, and ends it again if that fails. */
 export async function begin<T>(
-  session: Session,
+  session: SocketSession,
   id: MessageId,
   subscription: Subscription,
   start: () => Promise<T>,

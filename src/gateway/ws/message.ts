@@ -6,7 +6,7 @@ import { memberTexts } from '../http/json.ts'
 import { isName, MAX_NAME } from '../http/names.ts'
 import type { Scope } from '../options.ts'
 import { Problem, problemOf } from '../problem.ts'
-import type { Dispatch, Envelope, MessageResult, Session } from './session.ts'
+import type { Dispatch, Envelope, MessageResult, SocketSession } from './socket-session.ts'
 import type { MessageId } from './subscriptions.ts'
 
 /** One message of a client. */
@@ -32,13 +32,16 @@ export interface MessageType {
   /** The schema of its members beside `id` and `type`. */
   readonly schema: z.ZodType
   /** Resolves with the JSON of the reply; undefined: null. */
-  readonly handle: (session: Session, message: Received<never>) => MessageResult | Promise<MessageResult>
+  readonly handle: (
+    session: SocketSession,
+    message: Received<never>,
+  ) => MessageResult | Promise<MessageResult>
 }
 
 interface MessageDeclaration<Shape extends z.ZodRawShape> extends Omit<MessageType, 'schema' | 'handle'> {
   readonly members?: Shape
   readonly handle: (
-    session: Session,
+    session: SocketSession,
     message: Received<z.output<z.ZodObject<Shape>>>,
   ) => MessageResult | Promise<MessageResult>
 }
@@ -64,7 +67,7 @@ export function dispatcher(types: readonly MessageType[]): Dispatch {
 }
 
 async function answer(
-  session: Session,
+  session: SocketSession,
   row: MessageType | undefined,
   { id, value, text }: Envelope,
 ): Promise<MessageResult> {
@@ -83,7 +86,7 @@ async function answer(
 
 /** Handles a message, then publishes its audit event, whatever was answered, as for routes. */
 async function audited(
-  session: Session,
+  session: SocketSession,
   action: string,
   { value }: Envelope,
   handle: () => Promise<MessageResult>,

@@ -3,7 +3,7 @@ import type { Channel } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { begin, readable, valid } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
 const MAX_TERM = 365 * 24 * 60 * 60_000
@@ -17,7 +17,7 @@ const TERM = duration(100, MAX_TERM)
 class ChannelHandle implements Subscription {
   readonly channel: Channel
 
-  constructor(session: Session, id: MessageId, channel: Channel) {
+  constructor(session: SocketSession, id: MessageId, channel: Channel) {
     this.channel = channel
     channel.on('message', (value, messageId, { redelivered }) => {
       void session.push(id, {
@@ -36,7 +36,7 @@ class ChannelHandle implements Subscription {
 
 const HANDLE = { sub: z.union([z.string(), z.number()]) }
 
-function channelOf(session: Session, { sub }: { sub: MessageId }): Channel {
+function channelOf(session: SocketSession, { sub }: { sub: MessageId }): Channel {
   return session.subscription(sub, ChannelHandle).channel
 }
 

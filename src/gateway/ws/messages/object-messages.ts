@@ -5,7 +5,7 @@ import { textOf } from '../../http/json.ts'
 import { Problem } from '../../problem.ts'
 import { valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
 /** Longest ttl of an object, ms: one year. */
@@ -44,7 +44,7 @@ class ObjectHandle implements Subscription {
 
 const HANDLE = { sub: z.union([z.string(), z.number()]) }
 
-function handleOf(session: Session, { sub }: { sub: MessageId }): ObjectHandle {
+function handleOf(session: SocketSession, { sub }: { sub: MessageId }): ObjectHandle {
   return session.subscription(sub, ObjectHandle)
 }
 

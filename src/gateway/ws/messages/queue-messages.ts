@@ -4,7 +4,7 @@ import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { objectText } from '../../http/json.ts'
 import { begin, readable, valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
 const MAX_TERM = 365 * 24 * 60 * 60_000
@@ -19,7 +19,7 @@ const TERM = duration(100, MAX_TERM)
 class QueueHandle implements Subscription {
   readonly queue: Queue
 
-  constructor(session: Session, id: MessageId, queue: Queue) {
+  constructor(session: SocketSession, id: MessageId, queue: Queue) {
     this.queue = queue
     queue.on('message', (value, messageId, { redelivered, key, fence }) => {
       void session.push(id, {
@@ -43,7 +43,7 @@ class QueueHandle implements Subscription {
 
 const HANDLE = { sub: z.union([z.string(), z.number()]) }
 
-function queueOf(session: Session, { sub }: { sub: MessageId }): Queue {
+function queueOf(session: SocketSession, { sub }: { sub: MessageId }): Queue {
   return session.subscription(sub, QueueHandle).queue
 }
 

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { type MessageType, message } from '../message.ts'
 
 /** The socket itself. */
-export const SESSION_MESSAGES: readonly MessageType[] = [
+export const SOCKET_MESSAGES: readonly MessageType[] = [
   message({
     type: 'hello',
     scope: 'public',
