@@ -158,25 +158,25 @@ function createDeps(
   const codec = jsonTextCodec
   const clock = connection?.clock ?? given.clock ?? systemClock
   const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
-  const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
-  const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
+  const storeOptions = { ...(connection ? { redis: connection } : { store: memory }), prefix }
+  const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...storeOptions, codec }
   const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
   // Checks the options now. Nothing is sent for a queue that is not used.
   void openQueue('gateway').close({ grace: 0 })
   const lifecycle = new Lifecycle(clock)
   const streams = new EventStreams(options, clock, lifecycle)
   const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
-  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
+  const lockerStoreOptions = connection ? { redis: connection } : { store: lockerStore }
   const servicesStore = new MemoryServices({ clock })
-  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
-  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
+  const queues = new Queues(openQueue, (limit) => listQueues(storeOptions, limit), clock)
+  const locker = new Locker({ ...given.lockerOptions, ...lockerStoreOptions, prefix, codec })
   const census = connection ?? memory.census
   const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
   const answers = new RecentAnswers(members, clock)
-  const facts = { queues, locker, answers, services: given.services, prefix }
-  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
+  const overviewSources = { queues, locker, answers, services: given.services, prefix }
+  const reader = new OverviewReader(overviewSources, connection ? 'redis' : 'memory')
   return {
-    ...{ options, clock, queues, locker, facts },
+    ...{ options, clock, queues, locker, overviewSources },
     messaging: new Messaging({
       ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
       maxMessage: maxBody,

@@ -1,7 +1,7 @@
 import type { Persisted, PersistedMethods } from '../persisted/persisted.ts'
 import { isObjectOrNull } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { checkRemoteName, ms } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
+import { checkRemoteName, ms } from './wire.ts'
 
 const METHODS = ['save', 'load', 'persist', 'unpersist', 'persistId'] as const
 
@@ -36,7 +36,7 @@ class RemoteObject {
   readonly #object: Record<string, unknown>
   readonly #properties: readonly string[]
   readonly #link: Link
-  readonly #restored: Restored
+  readonly #subscription: LinkSubscription
   #isOpen = false
   #ttl: number | undefined
   /** Calls of one object are done one after the other. */
@@ -47,7 +47,7 @@ class RemoteObject {
     this.#object = object
     this.#properties = properties
     this.#link = link
-    this.#restored = {
+    this.#subscription = {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: () => {},
@@ -64,14 +64,14 @@ class RemoteObject {
   /** Opens it at the gateway, once. */
   async #open(): Promise<void> {
     if (this.#isOpen) return
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     await this.#sendOpen()
     this.#isOpen = true
   }
 
   #sendOpen(): Promise<unknown> {
     const members = { object: this.#name, properties: this.#properties }
-    return this.#link.call('object', this.#name, members, { sub: this.#restored.sub })
+    return this.#link.call('object', this.#name, members, { sub: this.#subscription.sub })
   }
 
   #restore(): void {
@@ -86,14 +86,14 @@ class RemoteObject {
       const values = Object.fromEntries(
         this.#properties.map((property) => [property, this.#object[property]]),
       )
-      return (await this.#link.call('save', this.#name, { sub: this.#restored.sub, values })) === true
+      return (await this.#link.call('save', this.#name, { sub: this.#subscription.sub, values })) === true
     })
   }
 
   load(): Promise<boolean> {
     return this.#inTurn(async () => {
       await this.#open()
-      const members = { sub: this.#restored.sub }
+      const members = { sub: this.#subscription.sub }
       const stored = await this.#link.call('load', this.#name, members, { isAnswer: isObjectOrNull })
       if (typeof stored !== 'object' || stored === null) return false
       for (const property of this.#properties)
@@ -115,7 +115,7 @@ class RemoteObject {
   }
 
   #keep(): void {
-    const members = { sub: this.#restored.sub, ttl: ms(this.#ttl) }
+    const members = { sub: this.#subscription.sub, ttl: ms(this.#ttl) }
     this.#link.call('keep', this.#name, members).catch(() => {})
   }
 

@@ -55,7 +55,7 @@ class FollowedJob {
   readonly #stopping = new AbortController()
   /** A look is under way; `again`: something has happened since it began. */
   #look: 'no' | 'once' | 'again' = 'no'
-  #told = ''
+  #lastSent = ''
 
   constructor(queue: RedisQueue, name: string, job: Job, feed: Feed) {
     this.#queue = queue
@@ -97,8 +97,8 @@ class FollowedJob {
   }
 
   #tell(text: string): void {
-    if (text !== this.#told) this.#feed.publish({ event: 'state', data: text })
-    this.#told = text
+    if (text !== this.#lastSent) this.#feed.publish({ event: 'state', data: text })
+    this.#lastSent = text
   }
 
   async #end(): Promise<void> {

@@ -1,6 +1,6 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
-import { type EventSource, eventStream } from '../http/event-stream.ts'
+import { type EventProducer, eventStream } from '../http/event-stream.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
 import { emptyResponse } from '../http/responses.ts'
@@ -74,7 +74,7 @@ async function sendFeed(
   deps: GatewayDeps,
   name: string,
   source: FeedSource,
-  send: (feed: Feed) => EventSource | Promise<EventSource>,
+  send: (feed: Feed) => EventProducer | Promise<EventProducer>,
 ): Promise<Response> {
   const { feed, release } = await deps.feeds.open(name, source)
   try {

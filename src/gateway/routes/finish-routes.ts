@@ -26,8 +26,8 @@ const FINISHING = {
 
 const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
 
-/** What a worker tells of its job. */
-const NEWS = z.strictObject({
+/** What a renewal may carry. */
+const RENEWAL_BODY = z.strictObject({
   progress: z.json().optional(),
   log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
 })
@@ -57,7 +57,7 @@ export const FINISH_ROUTES: readonly Route[] = [
     summary: 'Renews the lease of a job, and notes progress and lines of its log.',
     query: RENEWING,
     headers: LEASE,
-    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: NEWS },
+    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: RENEWAL_BODY },
     answers: { 200: '`{ left, cancelled }`: what is left of the lease, in seconds.', 409: LOST },
     handle: renewJob,
   }),
@@ -129,7 +129,7 @@ function renewJob(
     if (!leased) throw new Problem(400, 'lease is missing')
     const { job } = leased
     const lease = query.lease ?? leased.lease
-    const { values, texts } = await readMembers(c.req.raw, deps, NEWS)
+    const { values, texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
     const progress = texts.get('progress')
     checkProgress(progress)
     const renewal = await job.renew(lease)

@@ -22,7 +22,7 @@ export class Scans {
     }
   }
 
-  /** Resolves with the place of a scan that has ended. */
+  /** Resolves with the slot of a scan that has ended. */
   #turn(): Promise<void> {
     if (this.#waiting.length >= MAX_WAITING) throw new OverloadedError('Too many searches are under way')
     return new Promise((resolve) => this.#waiting.push(resolve))

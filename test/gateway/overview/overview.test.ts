@@ -43,7 +43,7 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
     { waiting: 2, delayed: 1, active: 1, failed: 0, paused: false },
   )
   assert.deepEqual(totals, { submitted: 4, completed: 0, failed: 0 })
-  assert.equal(mail.why, 'The only place of its worker is taken.')
+  assert.equal(mail.why, 'The only slot of its worker is taken.')
   const common = { failed: 0, paused: false }
   assert.deepEqual(
     mail.commands.toSorted((one, other) => (one.command < other.command ? -1 : 1)),

@@ -1,6 +1,6 @@
 import { CodecError } from '../../errors.ts'
 
-// What is told to a gateway.
+// How values are written in messages to a gateway.
 
 /** A duration in ms, as a gateway reads it; undefined as it is. */
 export function ms(duration: number | undefined): string | undefined {
