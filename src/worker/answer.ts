@@ -1,3 +1,5 @@
+import { parseRetryAfter } from '../kernel/http-date.ts'
+
 /** An answer of a gateway that was read. */
 export interface Answer {
   readonly status: number
@@ -57,7 +59,5 @@ const MAX_RETRY_AFTER = 5 * 60_000
 
 /** `Retry-After`, ms; 0 without one. */
 export function retryAfterOf({ headers }: Pick<Answer, 'headers'>): number {
-  const given = headers.get('retry-after') ?? ''
-  const ms = /^\d{1,9}$/.test(given) ? Number(given) * 1000 : Date.parse(given) - Date.now()
-  return ms > 0 ? Math.min(ms, MAX_RETRY_AFTER) : 0
+  return parseRetryAfter(headers.get('retry-after') ?? undefined, MAX_RETRY_AFTER)
 }

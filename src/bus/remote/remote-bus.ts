@@ -1,4 +1,4 @@
-import type { Persisted } from '../persisted/persisted.ts'
+import type { Persisted } from '../persisted/persisted-methods.ts'
 import type { PubsubOptions } from '../pubsub/options.ts'
 import { Emitter } from './emitter.ts'
 import { Link, type WebSocketClass } from './link.ts'

@@ -1,9 +1,8 @@
-import type { Persisted, PersistedMethods } from '../persisted/persisted.ts'
+import { MIN_OBJECT_TTL } from '../limits.ts'
+import { addMethods, checkNoMethods, type Persisted } from '../persisted/persisted-methods.ts'
 import { isObjectOrNull } from './gateway-message.ts'
 import type { Link, LinkSubscription } from './link.ts'
 import { checkRemoteName, ms } from './wire.ts'
-
-const METHODS = ['save', 'load', 'persist', 'unpersist', 'persistId'] as const
 
 /**
  * Gives an object the methods of a persisted one: see Bus.persistify. The version that was loaded or saved is known to the
@@ -16,19 +15,9 @@ export function persistRemotely<T extends object>(
   link: Link,
 ): Persisted<T> {
   for (const property of properties) checkRemoteName('properties', property)
-  for (const method of METHODS)
-    if (method in object || (properties as readonly string[]).includes(method))
-      throw new TypeError(`Expected an object without \`${method}\`: persistify adds it`)
+  checkNoMethods(object, properties)
   const state = new RemoteObject(name, object as Record<string, unknown>, properties, link)
-  const methods: PersistedMethods = {
-    persistId: name,
-    save: () => state.save(),
-    load: () => state.load(),
-    persist: (ttl) => state.persist(ttl),
-    unpersist: () => state.unpersist(),
-  }
-  for (const method of METHODS) Object.defineProperty(object, method, { value: methods[method] })
-  return object as Persisted<T>
+  return addMethods(object, name, state)
 }
 
 class RemoteObject {
@@ -105,8 +94,8 @@ class RemoteObject {
   }
 
   persist(ttl: number): void {
-    if (!(typeof ttl === 'number' && ttl >= 1_000 && Number.isFinite(ttl)))
-      throw new TypeError('Expected `ttl` to be a number of milliseconds from 1000')
+    if (!(typeof ttl === 'number' && ttl >= MIN_OBJECT_TTL && Number.isFinite(ttl)))
+      throw new TypeError(`Expected \`ttl\` to be a number of milliseconds from ${MIN_OBJECT_TTL}`)
     this.#ttl = ttl
     this.#inTurn(async () => {
       await this.#open()

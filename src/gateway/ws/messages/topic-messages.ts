@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Pubsub } from '../../../bus/index.ts'
+import { MAX_KEEP } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { checkScope } from '../../access.ts'
 import { callService, MAX_ARGUMENTS, MAX_TRIES } from '../../messaging/service-call.ts'
@@ -11,7 +12,7 @@ const DAY = 24 * 60 * 60_000
 
 /** Of a topic: what is kept. */
 const TOPIC_OPTIONS = {
-  keep: z.int().min(0).max(10_000).optional(),
+  keep: z.int().min(0).max(MAX_KEEP).optional(),
   retain: z.boolean().optional(),
   ttl: duration(1, 366 * DAY).optional(),
 }

@@ -1,10 +1,10 @@
 import { z } from 'zod'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
+import { MAX_LOG_LINES } from '../../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../../queue/index.ts'
 import { WorkingClient } from '../../clients/working-client.ts'
-import { inSeconds } from '../../duration.ts'
 import { checkProgress } from '../../http/json.ts'
-import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../../http/lease.ts'
+import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE, renewalText } from '../../http/lease.ts'
 import { errorOf } from '../../http/reason.ts'
 import { JobSubscription, release, takenJobText } from '../job-subscription.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
@@ -16,16 +16,13 @@ const DEFAULT_LEASE = 30_000
 /** Jobs that one subscription is given at once, at most. */
 const MAX_CONCURRENCY = 100
 
-/** Most lines of one message: as many as a log keeps. */
-const MAX_LINES = 1_000
-
 const TAKING = {
   queue: name,
   command: name.default('job'),
   lease: duration(MIN_LEASE, MAX_LEASE).default(DEFAULT_LEASE),
 }
 const LEASED = { queue: name, lease: z.string().max(8_192) }
-const log = z.union([z.string(), z.array(z.string()).max(MAX_LINES)])
+const log = z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)])
 
 /** A worker: takes jobs, renews their leases and finishes them. The leases are those of the routes. */
 export const WORK_MESSAGES: readonly MessageType[] = [
@@ -97,14 +94,10 @@ export const WORK_MESSAGES: readonly MessageType[] = [
     handle: (session, { values }) =>
       leased(session, values, async ({ job, lease }) => {
         const ms = values.for ?? lease
-        const renewal = await job.renew(ms)
         const client = new WorkingClient(session.deps, values.queue, undefined)
-        if (renewal === 'held') client.renewed(job, ms)
-        else client.ended(job, { failed: false })
+        const renewal = await client.renew(job, ms)
         if (renewal !== 'held') freeSlot(session, job)
-        if (renewal === 'lost') throw leaseLost(job.id)
-        const cancelled = renewal === 'cancelled'
-        return JSON.stringify({ left: cancelled ? 0 : inSeconds(ms), cancelled })
+        return renewalText(job, ms, renewal)
       }),
   }),
   message({
