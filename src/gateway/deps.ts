@@ -12,6 +12,7 @@ import type { ResolvedGatewayOptions } from './options.ts'
 import type { Snapshots } from './overview/snapshots.ts'
 import type { OverviewSources } from './overview/sources.ts'
 import type { Queues } from './queues.ts'
+import type { Scans } from './search/scans.ts'
 
 /** What the routes of a gateway use. */
 export interface GatewayDeps {
@@ -33,4 +34,5 @@ export interface GatewayDeps {
   readonly streams: EventStreams
   readonly watches: QueueWatches
   readonly feeds: Feeds
+  readonly scans: Scans
 }

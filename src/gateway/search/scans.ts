@@ -34,12 +34,3 @@ export class Scans {
     else this.#running--
   }
 }
-
-const scans = new WeakMap<object, Scans>()
-
-/** The scans of the gateway that has these queues. */
-export function scansOf({ queues }: { readonly queues: object }): Scans {
-  const found = scans.get(queues) ?? new Scans()
-  scans.set(queues, found)
-  return found
-}
