@@ -10,7 +10,9 @@ import type { MessageId, Subscription } from './subscriptions.ts'
 // What messages of the bus have in common.
 
 /** The member that names a subscription: the id of the message that began it. */
-export const HANDLE: { readonly sub: z.ZodType<MessageId> } = { sub: z.union([z.string(), z.number()]) }
+export const HANDLE: { readonly sub: z.ZodType<MessageId> } = {
+  sub: z.union([z.string(), z.number()]).meta({ title: 'the id of a subscription' }),
+}
 
 /** The ttl of a queue or channel, the lease of a consumer or role. */
 export const LEASE: z.ZodType<number> = duration(MIN_LEASE, MAX_LEASE)

@@ -123,7 +123,8 @@ export const name: z.ZodType<string> = z
 
 /** A duration, in ms: seconds, or a text with a unit. */
 export function duration(min: number, max: number): z.ZodType<number> {
-  return z.union([z.number(), z.string()]).transform((value, context) => {
+  const given = z.union([z.number(), z.string()]).meta({ title: 'a duration' })
+  return given.transform((value, context) => {
     const ms = parseDuration(String(value), { min, max })
     if (ms !== undefined) return ms
     context.addIssue({
