@@ -3,7 +3,7 @@ import { isName, MAX_NAME } from '../../kernel/names.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { checkScope } from '../access.ts'
 import { parseDuration } from '../duration.ts'
-import { memberTexts } from '../http/json.ts'
+import { issueText, memberTexts } from '../http/json.ts'
 import type { Scope } from '../options.ts'
 import { Problem, problemOf } from '../problem.ts'
 import type { Dispatch, Envelope, MessageResult, SocketSession } from './socket-session.ts'
@@ -75,11 +75,8 @@ async function answer(
   if (!row) throw new Problem(404, 'unknown message type')
   const { id: _id, type: _type, ...members } = value as Record<string, unknown>
   const parsed = row.schema.safeParse(members)
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues
-    const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
-    throw new Problem(400, 'invalid message', { detail: `${issue?.message}${at}`.slice(0, 300) })
-  }
+  if (!parsed.success)
+    throw new Problem(400, 'invalid message', { detail: issueText(parsed.error).slice(0, 300) })
   const texts = memberTexts(text) ?? new Map<string, string>()
   return row.handle(session, { id, values: parsed.data as never, texts })
 }

@@ -251,6 +251,40 @@ test('overview - snapshots: one in a second while somebody watches, and none aft
   assert.equal(await snapshots.current(), '{"at":5}')
 })
 
+test('overview - snapshots: a watcher that comes while one is read is sent it once; one that leaves then ends it', async () => {
+  const clock = new ManualClock()
+  let finish = (_: Overview) => {}
+  let reads = 0
+  const read = () => {
+    reads++
+    return new Promise<Overview>((resolve) => {
+      finish = resolve
+    })
+  }
+  const snapshots = new Snapshots(read, clock)
+  const seen: string[] = []
+  const watch = (name: string) =>
+    snapshots.watch(({ bytes }) => seen.push(`${name} ${bytes.toString().trim()}`))
+  const stopFirst = watch('first')
+  const stopSecond = watch('second')
+  stopFirst()
+  finish({ at: 1 } as Overview)
+  await settled()
+  assert.deepEqual([seen, reads], [['second data: {"at":1}'], 1])
+  clock.advance(1_000)
+  stopSecond()
+  finish({ at: 2 } as Overview)
+  await settled()
+  clock.advance(10_000)
+  await settled()
+  assert.deepEqual([seen.length, reads], [1, 2], 'nobody watches')
+  const stopThird = watch('third')
+  finish({ at: 3 } as Overview)
+  await settled()
+  assert.deepEqual([seen.at(-1), reads], ['third data: {"at":3}', 3])
+  stopThird()
+})
+
 test('overview - services that the gateway was given are told of, wherever they are', async () => {
   const services = new Services({ store: new MemoryServices() })
   const sums = await services.register('sums', { capacity: 3, version: '2' })
