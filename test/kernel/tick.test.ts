@@ -6,22 +6,22 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import process from 'node:process'
 import { test } from 'node:test'
 import { Locker } from '../../src/index.ts'
-import { atEndOfTick, endTick } from '../../src/kernel/time.ts'
+import { atEndOfTurn, endTurn } from '../../src/kernel/time.ts'
 import { setup } from '../support/setup.ts'
 
 test('tick - callbacks run after all microtasks, in order, once', async () => {
   const order: string[] = []
-  atEndOfTick(() => {
+  atEndOfTurn(() => {
     order.push('first')
-    atEndOfTick(() => order.push('of the first'))
+    atEndOfTurn(() => order.push('of the first'))
   })
-  atEndOfTick(() => order.push('second'))
+  atEndOfTurn(() => order.push('second'))
   for (let hop = 0; hop < 10; hop++) await null
   assert.equal(order.length, 0)
   await new Promise((turn) => setImmediate(turn))
   assert.deepEqual(order, ['first', 'second', 'of the first'])
-  atEndOfTick(() => order.push('at once'))
-  endTick()
+  atEndOfTurn(() => order.push('at once'))
+  endTurn()
   assert.equal(order.at(-1), 'at once')
   await new Promise((turn) => setImmediate(turn))
   assert.equal(order.length, 4)
@@ -33,13 +33,13 @@ test('tick - an error is an uncaught exception, and delays no other callback', a
   const uncaught = once(process, 'uncaughtException')
   let sent = false
   try {
-    atEndOfTick(() => {
+    atEndOfTurn(() => {
       throw new Error('broken')
     })
-    atEndOfTick(() => {
+    atEndOfTurn(() => {
       sent = true
     })
-    endTick()
+    endTurn()
     assert.equal(sent, true)
     const [error] = (await uncaught) as [Error]
     assert.equal(error.message, 'broken')

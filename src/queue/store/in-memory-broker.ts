@@ -11,6 +11,8 @@ import type { QueueTotals } from './totals.ts'
 export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
 
 export interface BrokerOptions {
+  /** Of the queue. */
+  name: string
   clock: Clock
   /** Delivers a message: calls it at once or later. */
   deliver(message: () => void): void
@@ -66,6 +68,11 @@ export class InMemoryBroker {
     this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
     this.hub = new InMemoryHub(options.deliver)
     this.model.state.onTouched = (job) => this.#touched.add(job)
+  }
+
+  /** Of the queue. */
+  get name(): string {
+    return this.#options.name
   }
 
   get now(): number {

@@ -14,6 +14,8 @@ import type {
   Renewal,
   Submission,
   SubmissionListener,
+  TakenAttempt,
+  TakeRequest,
   WorkerListener,
   WorkerRef,
 } from '../store.ts'
@@ -22,6 +24,7 @@ import { RedisQueueManagement } from './management.ts'
 import { BatchItem, CallBatcher, QueueCalls, QueueKeys } from './queue-calls.ts'
 import { QueueRegister } from './queue-register.ts'
 import type { QueueScripts } from './scripts/index.ts'
+import { TakeCalls } from './take-calls.ts'
 import {
   encodeOutcome,
   encodeTerms,
@@ -74,6 +77,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   readonly #outcomes: CallBatcher
   readonly #renewals: CallBatcher
   readonly #queries: CallBatcher
+  readonly #takes: TakeCalls
   readonly #workers: WorkerRegistry
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
@@ -84,6 +88,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const keys = new QueueKeys(prefix, queue)
     const calls = new QueueCalls(connection, keys, acceptWithin, options.scripts)
     super(calls, queue, new QueueRegister(connection, prefix), drainStep, messageLimit)
+    this.#takes = new TakeCalls(calls, queue)
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]
@@ -163,8 +168,17 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     slots: number,
     listener: WorkerListener,
     within: number,
+    former?: number,
   ): Promise<Assignment> {
-    return this.#workers.setCapacity(worker, slots, listener, within)
+    return this.#workers.setCapacity(worker, slots, listener, within, former)
+  }
+
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+    return this.#takes.take(request, within)
+  }
+
+  findTaken(request: TakeRequest, age: number, within: number): Promise<AttemptRef | undefined> {
+    return this.#takes.findTaken(request, age, within)
   }
 
   removeWorker(worker: WorkerRef, within: number): Promise<void> {
