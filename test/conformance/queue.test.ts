@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
-import { newId } from '../../src/kernel/keys.ts'
+import { ID_LENGTH, newId } from '../../src/kernel/keys.ts'
 import { Script } from '../../src/kernel/redis/call.ts'
 import type { Connection } from '../../src/kernel/redis/connection.ts'
 import { systemClock } from '../../src/kernel/time.ts'
@@ -787,13 +787,22 @@ class Worlds {
       if (!peer) return
       // One by one where a batch makes a difference: its commands become known together, and its jobs are requeued behind it.
       const known = this.#broker.model.state.commands(time).length === COMMANDS.length
-      if (known && !this.#peers.some(({ gone }) => gone)) return this.#submit(peer, all)
+      if (known && this.#allListen()) return this.#submit(peer, all)
       for (const submission of all) {
         await this.#drain()
         this.#act(index)
         await this.#submit(peer, [submission])
       }
     }
+  }
+
+  /** Whether all that have free slots can be delivered to. A batch tries it only at its end. */
+  #allListen(): boolean {
+    if (this.#peers.some(({ gone }) => gone)) return false
+    const inboxes = new Set(this.#peers.map(({ model }) => model.inbox))
+    const free = COMMANDS.flatMap((command) => this.#broker.model.state.command(command).freeSlots)
+    // A taker has an inbox of its own, which no process listens to.
+    return free.every((slot) => inboxes.has(slot.slice(0, ID_LENGTH)))
   }
 
   #submission(peer: Peer, op: SubmissionOp): Submission {
@@ -991,7 +1000,7 @@ class Worlds {
     const { state } = this.#broker.model
     const rerun = new Set(outcomes.map(({ id }) => state.jobs.get(id)).filter((job) => job?.next))
     const beside = [...rerun].some((job) => job && state.command(job.command).ready.length > 0)
-    return rerun.size <= 1 && !beside && !this.#peers.some(({ gone }) => gone)
+    return rerun.size <= 1 && !beside && this.#allListen()
   }
 
   #processDue({
@@ -1208,6 +1217,7 @@ const submit = (peer: number, job: number, other: Partial<SubmissionOp> = {}): O
   ...{ type: 'submit', peer, job, awaited: true, conflict: 'reject', delay: 0, priority: 0, lifo: false },
   ...{ abortUnwanted: false, requiresWorker: false, payload: [1, 0], options: '', ...other },
 })
+const submitBatch = (all: Op[]): Op => ({ type: 'submitBatch', peer: 0, all: all as SubmissionOp[] })
 const setCapacity = (peer: number, slots: number): Op => ({ type: 'setCapacity', peer, command: 0, slots })
 const removeWorker = (peer: number): Op => ({ type: 'removeWorker', peer, command: 0 })
 const finish = (kind: OutcomeOp['kind'], other: Partial<OutcomeOp> = {}): Op => ({
@@ -1263,6 +1273,14 @@ const resume = (command: '' | 'add'): Op => ({ type: 'resume', command })
 const unwanted = { abortUnwanted: true }
 const exclusive = { conflict: 'exclusive' as const }
 const other = { payload: [1, 1] as const, conflict: 'rerun' as const }
+
+/** Counterexamples of the past, shrunk. */
+const REGRESSIONS: Record<string, Op[]> = {
+  'the slot of a taker is free, and no process listens to it': [
+    ...[setCapacity(0, 1), submit(0, 3), submit(0, 0), renew('no', true), finish('value')],
+    submitBatch([submit(0, 0), submit(0, 0, exclusive)]),
+  ],
+}
 
 /** Cases that random operations rarely produce. They are tried first in every run of the property. */
 const RARE_CASES: [Op[]][] = [
@@ -1687,6 +1705,7 @@ testConformance<QueueScripts, Op>({
   sound: () => buildQueueScripts(TEST_TIME),
   runs: RUNS,
   rare: RARE_CASES,
+  regressions: REGRESSIONS,
   mutants: Object.fromEntries(Object.entries(MUTANTS).map(([name, bug]) => [name, () => mutant(bug)])),
   runsPerMutant: 5 * RUNS,
 })
