@@ -346,12 +346,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   },
   './bus/remote': {
     values: ['RemoteBus', 'RemoteChannel', 'RemotePubsub', 'RemoteQueue'],
-    types: [
-      'RemoteBusEvents',
-      'RemoteBusOptions',
-      'WebSocketClass',
-      'WebSocketLike',
-    ],
+    types: ['RemoteBusEvents', 'RemoteBusOptions', 'WebSocketClass', 'WebSocketLike'],
   },
   './gateway/ws': {
     values: ['toUpgradeListener'],

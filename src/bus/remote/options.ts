@@ -7,7 +7,7 @@ import {
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
-import type { LinkTerms, WebSocketClass } from './link.ts'
+import type { LinkOptions, WebSocketClass } from './link.ts'
 
 /** Options of a {@link RemoteBus}. Durations are ms. */
 export interface RemoteBusOptions {
@@ -41,7 +41,7 @@ const REMOTE_BUS_OPTIONS: OptionTable<RemoteBusOptions, RemoteBusDefaults> = {
 const REMOTE_BUS_DEFAULTS = defaultsOf(REMOTE_BUS_OPTIONS)
 
 /** Checks the options and fills in the defaults. @throws TypeError, also if there is no WebSocket. */
-export function resolveRemoteOptions(given: RemoteBusOptions): Omit<LinkTerms, 'url'> {
+export function resolveRemoteOptions(given: RemoteBusOptions): Omit<LinkOptions, 'url'> {
   checkOptions(given, REMOTE_BUS_OPTIONS)
   const WebSocket = given.WebSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket
   if (WebSocket === undefined)

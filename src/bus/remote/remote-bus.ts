@@ -1,4 +1,4 @@
-import type { Persisted } from '../persisted/persisted.ts'
+import type { Persisted } from '../persisted/persisted-methods.ts'
 import type { PubsubOptions } from '../pubsub/options.ts'
 import { Emitter } from './emitter.ts'
 import { Link } from './link.ts'
@@ -7,7 +7,7 @@ import { RemoteQueue } from './queue/remote-queue.ts'
 import { RemoteChannel } from './remote-channel.ts'
 import { persistRemotely } from './remote-object.ts'
 import { RemotePubsub } from './remote-pubsub.ts'
-import { checkRemoteName } from './terms.ts'
+import { checkRemoteName } from './wire.ts'
 
 export interface RemoteBusEvents {
   /** Connected to the gateway: for the first time, or again. */

@@ -4,9 +4,9 @@ import { type ChannelOptions, resolveChannelOptions } from '../channel/options.t
 import { checkMessageId } from '../queue/options.ts'
 import { Emitter } from './emitter.ts'
 import { isCount, type Push } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
 import { after, Later, reportUncaught } from './timers.ts'
+import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './wire.ts'
 
 /** One stay in a role, and how it was taken. */
 interface Stay {
@@ -14,7 +14,7 @@ interface Stay {
   readonly remote: string
   readonly options: ChannelOptions
   /** Each stay has its own id: what still comes of an earlier one is not of this one. */
-  readonly restored: Restored
+  readonly subscription: LinkSubscription
   readonly restoring: Later
   /** Whether its `connect` has been answered. */
   isEstablished: boolean
@@ -68,7 +68,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     const stay: Stay = {
       ...{ local, remote, options, isEstablished: false, question: undefined },
       restoring: new Later(),
-      restored: {
+      subscription: {
         sub: this.#link.newSub(),
         restore: () => this.#restore(stay),
         onPush: (push) => this.#onPush(stay, push),
@@ -77,7 +77,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
       },
     }
     this.#stay = stay
-    this.#link.add(stay.restored)
+    this.#link.add(stay.subscription)
     try {
       await this.#send(stay)
     } catch (error) {
@@ -88,11 +88,11 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     stay.isEstablished = true
   }
 
-  #send({ local, remote, options, restored: { sub } }: Stay): Promise<unknown> {
+  #send({ local, remote, options, subscription: { sub } }: Stay): Promise<unknown> {
     const { ttl, lease, maxsize, throttle, ...rest } = options
-    const terms = { ...rest, ttl: ms(ttl), lease: ms(lease), maxsize: finite(maxsize) }
+    const sent = { ...rest, ttl: ms(ttl), lease: ms(lease), maxsize: finite(maxsize) }
     const pace = throttle && 'throttle'
-    const members = { channel: this.name, local, remote, ...terms, pace }
+    const members = { channel: this.name, local, remote, ...sent, pace }
     return this.#link.call('connect', this.name, members, { sub, mayWait: true })
   }
 
@@ -119,7 +119,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     else if (event === 'throttle') this.#onThrottle(stay)
     else if (event === 'end') {
       this.emit('end')
-      const { sub } = stay.restored
+      const { sub } = stay.subscription
       this.#forget(stay)
       if (this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
     }
@@ -140,7 +140,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   #sendReady(stay: Stay, question: object): void {
     if (stay.question !== question || this.#stay !== stay || !this.#link.isOnline) return
     this.#link
-      .call('ready-channel', this.name, { sub: stay.restored.sub })
+      .call('ready-channel', this.name, { sub: stay.subscription.sub })
       .then(() => {
         if (stay.question === question) stay.question = undefined
       })
@@ -161,7 +161,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
 
   #forget(stay: Stay): void {
     stay.restoring.cancel()
-    this.#link.delete(stay.restored.sub)
+    this.#link.delete(stay.subscription.sub)
     if (this.#stay !== stay) return
     this.#stay = undefined
     this.#setRole(false)
@@ -172,7 +172,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
    * @throws NotAttachedError; ClosedError if the channel was ended; QueueFullError; UnavailableError; CodecError; TooLargeError.
    */
   async send(message: Out): Promise<number> {
-    const members = { sub: this.#connected().restored.sub, message: jsonOf(message) }
+    const members = { sub: this.#connected().subscription.sub, message: jsonOf(message) }
     return Number(await this.#link.call('send', this.name, members, { isAnswer: isCount }))
   }
 
@@ -193,14 +193,14 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
     if (!this.#stay) return
-    await this.#link.call('ack-channel', this.name, { sub: this.#stay.restored.sub, upTo: id })
+    await this.#link.call('ack-channel', this.name, { sub: this.#stay.subscription.sub, upTo: id })
   }
 
   /** Leaves the role; a `connect` that waits for it rejects. Never rejects. */
   async disconnect(): Promise<void> {
     const stay = this.#stay
     if (!stay) return
-    const { sub } = stay.restored
+    const { sub } = stay.subscription
     const isWithdrawn = this.#link.withdraw(sub, new ClosedError(DISCONNECTED, { key: this.name }))
     if (!isWithdrawn && this.#link.isOnline) await this.#link.call('end', this.name, { sub }).catch(() => {})
     this.#forget(stay)
@@ -214,7 +214,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   /** Ends the channel: the peer gets `end`. @throws NotAttachedError, UnavailableError. */
   async end(): Promise<void> {
     const stay = this.#connected()
-    const { sub } = stay.restored
+    const { sub } = stay.subscription
     await this.#link.call('end-channel', this.name, { sub })
     this.#forget(stay)
     if (this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})

@@ -4,14 +4,14 @@ import type { PubsubEvents } from '../pubsub/pubsub.ts'
 import type { TopicPosition } from '../pubsub/subscription.ts'
 import { Emitter } from './emitter.ts'
 import { isPosition, isPositionOrNull, type Push } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { jsonOf, ms, RETRY_MS } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
 import { Later } from './timers.ts'
+import { jsonOf, ms, RETRY_MS } from './wire.ts'
 
 /** One subscription. */
 interface Subscribed {
   /** Each has its own id: what still comes of an earlier one is not of this one. */
-  readonly restored: Restored
+  readonly subscription: LinkSubscription
   readonly restoring: Later
   /** Whether its `subscribe` has been answered. */
   isEstablished: boolean
@@ -23,7 +23,7 @@ interface Subscribed {
 export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   readonly name: string
   readonly #link: Link
-  readonly #terms: object
+  readonly #topicOptions: object
   /** Undefined: it is not subscribed, and does not subscribe. */
   #subscribed: Subscribed | undefined
 
@@ -34,7 +34,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     const { keep, retain, ttl } = options
     this.name = name
     this.#link = link
-    this.#terms = { topic: name, keep, retain, ttl: ms(ttl) }
+    this.#topicOptions = { topic: name, keep, retain, ttl: ms(ttl) }
   }
 
   /**
@@ -51,7 +51,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     const subscribed: Subscribed = {
       ...{ isEstablished: false, position: from },
       restoring: new Later(),
-      restored: {
+      subscription: {
         sub: this.#link.newSub(),
         restore: () => this.#restore(subscribed),
         onPush: (push) => this.#onPush(subscribed, push),
@@ -59,7 +59,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
       },
     }
     this.#subscribed = subscribed
-    this.#link.add(subscribed.restored)
+    this.#link.add(subscribed.subscription)
     try {
       await this.#send(subscribed)
     } catch (error) {
@@ -72,8 +72,8 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   }
 
   async #send(subscribed: Subscribed): Promise<void> {
-    const { sub } = subscribed.restored
-    const members = { ...this.#terms, from: subscribed.position }
+    const { sub } = subscribed.subscription
+    const members = { ...this.#topicOptions, from: subscribed.position }
     const position = await this.#link.call('subscribe', this.name, members, {
       sub,
       isAnswer: isPositionOrNull,
@@ -101,7 +101,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
 
   #forget(subscribed: Subscribed): void {
     subscribed.restoring.cancel()
-    this.#link.delete(subscribed.restored.sub)
+    this.#link.delete(subscribed.subscription.sub)
     if (this.#subscribed === subscribed) this.#subscribed = undefined
   }
 
@@ -109,7 +109,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   async unsubscribe(): Promise<void> {
     const subscribed = this.#subscribed
     if (!subscribed) return
-    const { sub } = subscribed.restored
+    const { sub } = subscribed.subscription
     this.#forget(subscribed)
     const isWithdrawn = this.#link.withdraw(sub, new ClosedError(UNSUBSCRIBED, { key: this.name }))
     if (!isWithdrawn && this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
@@ -141,7 +141,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
    * @throws UnavailableError: if `sent`, it may have been published; TooLargeError; OverloadedError; ClosedError.
    */
   async publish(message: M): Promise<void> {
-    await this.#link.call('publish', this.name, { ...this.#terms, message: jsonOf(message) })
+    await this.#link.call('publish', this.name, { ...this.#topicOptions, message: jsonOf(message) })
   }
 }
 

@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../../kernel/time.ts'
 import type { Lifecycle } from '../lifecycle.ts'
 import type { ResolvedGatewayOptions } from '../options.ts'
 import { Frame } from './event-frame.ts'
-import { type EventSource, EventStream, type StreamOwner } from './event-stream.ts'
+import { type EventProducer, EventStream, type StreamOwner } from './event-stream.ts'
 
 /** One timer serves all streams: each belongs to one of so many groups, which take turns within an interval. */
 const GROUPS = 8
@@ -44,10 +44,10 @@ export class EventStreams implements StreamOwner {
    * `lifetime`: the stream ends after this time, at its next heartbeat, ms.
    * @throws OverloadedError if too many are open; ClosedError after `close`.
    */
-  create(source: EventSource, lifetime: number = Number.POSITIVE_INFINITY): EventStream {
+  create(producer: EventProducer, lifetime: number = Number.POSITIVE_INFINITY): EventStream {
     if (this.#isClosed) throw new ClosedError('The gateway is closing')
     if (this.size >= this.#options.maxStreams) throw new OverloadedError('Too many event streams are open')
-    const stream = new EventStream(this, source, this.#clock.now() + lifetime)
+    const stream = new EventStream(this, producer, this.#clock.now() + lifetime)
     const group = this.#groups[this.#added++ % GROUPS] as Set<EventStream>
     group.add(stream)
     this.#groupOf.set(stream, group)
@@ -55,8 +55,8 @@ export class EventStreams implements StreamOwner {
     return stream
   }
 
-  run(source: () => Promise<void>): void {
-    void this.#lifecycle.track(source)
+  run(producer: () => Promise<void>): void {
+    void this.#lifecycle.track(producer)
   }
 
   remove(stream: EventStream): void {

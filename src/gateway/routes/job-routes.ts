@@ -119,7 +119,7 @@ function getJob(
     if (wait > 0) await finished(c, deps, job, wait)
     const status = await job.status()
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
+    return jsonResponse(200, statusText(name, status, await jobView(deps.overviewSources, queue, status)))
   }
   return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }

@@ -1,13 +1,13 @@
 import type { MessageInfo, QueueMessage } from '../../queue/events.ts'
 import type { ConsumeOptions, Throttle } from '../../queue/options.ts'
-import { finite, ms } from '../terms.ts'
 import { reportUncaught } from '../timers.ts'
+import { finite, ms } from '../wire.ts'
 import type { RemoteIterator } from './remote-iterator.ts'
 
 /** One consumption of a queue behind a gateway, which begins there when the queue is attached, and again after an outage. */
 export class RemoteConsumption<M> {
   readonly #throttle: Throttle | undefined
-  readonly #terms: Omit<ConsumeOptions, 'throttle' | 'max' | 'index'>
+  readonly #options: Omit<ConsumeOptions, 'throttle' | 'max' | 'index'>
   /** Undefined: messages are events. */
   readonly iterator: RemoteIterator<QueueMessage<M>> | undefined
   /** How many more are to come. */
@@ -22,14 +22,14 @@ export class RemoteConsumption<M> {
   constructor(options: ConsumeOptions, iterator?: RemoteIterator<QueueMessage<M>>) {
     const { throttle, index, max = Number.POSITIVE_INFINITY, ...terms } = options
     this.#throttle = throttle
-    this.#terms = terms
+    this.#options = terms
     this.#index = index
     this.#left = max < 0 ? Number.POSITIVE_INFINITY : max
     this.iterator = iterator
   }
 
   get isReliable(): boolean {
-    return this.#terms.reliable === true
+    return this.#options.reliable === true
   }
 
   /** Whether all messages have come. */
@@ -40,7 +40,7 @@ export class RemoteConsumption<M> {
   /** Members of the message that begins it. */
   get members(): object {
     const pace = this.iterator ? 'iterate' : this.#throttle && 'throttle'
-    const { lease, ...terms } = this.#terms
+    const { lease, ...terms } = this.#options
     const index = finite(this.#index)
     return { ...terms, index, lease: ms(lease), max: finite(this.#left), pace }
   }
@@ -53,7 +53,7 @@ export class RemoteConsumption<M> {
   onMessage(value: M, id: number, info: MessageInfo): void {
     this.#left--
     // A reader goes on behind it after an outage.
-    if (this.#terms.remove === false) this.#index = id
+    if (this.#options.remove === false) this.#index = id
     this.iterator?.receive({ value, id, ...info })
   }
 

@@ -9,9 +9,9 @@ import {
   resolveAttachOptions,
 } from '../../queue/options.ts'
 import { isCount, type Push } from '../gateway-message.ts'
-import type { Link, Restored } from '../link.ts'
-import { finite, jsonOf, ms, RETRY_MS } from '../terms.ts'
+import type { Link, LinkSubscription } from '../link.ts'
 import { Later } from '../timers.ts'
+import { finite, jsonOf, ms, RETRY_MS } from '../wire.ts'
 import { InspectedQueue } from './inspected-queue.ts'
 import { RemoteConsuming } from './remote-consuming.ts'
 
@@ -45,7 +45,7 @@ type State = 'detached' | 'attaching' | 'attached' | 'detaching'
 export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   readonly #link: Link
   /** Of the next or present attachment. */
-  #restored: Restored
+  #subscription: LinkSubscription
   #state: State = 'detached'
   /** Fulfilled when the last `attach`, or `detach`, is settled. */
   #settled: Promise<unknown> = Promise.resolve()
@@ -59,19 +59,19 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   constructor(name: string, link: Link) {
     super(name, link)
     this.#link = link
-    this.#restored = this.#newRestored()
+    this.#subscription = this.#newSubscription()
     this.#consuming = new RemoteConsuming<M>({
       ...{ queue: name, link },
       sub: () => this.#sub,
       isAttached: () => this.isAttached(),
-      onBegun: () => link.add(this.#restored),
+      onBegun: () => link.add(this.#subscription),
       onChange: (on) => this.emit('consuming', on),
       onMessage: (value, id, info) => this.emit('message', value, id, info),
     })
   }
 
   /** Each attachment has its own id: what still comes of an earlier one is not of this one. */
-  #newRestored(): Restored {
+  #newSubscription(): LinkSubscription {
     return {
       sub: this.#link.newSub(),
       restore: () => this.#restore(),
@@ -82,7 +82,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   }
 
   get #sub(): string {
-    return this.#restored.sub
+    return this.#subscription.sub
   }
 
   /**
@@ -103,7 +103,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   async #attach(options: AttachOptions): Promise<boolean> {
     this.#state = 'attaching'
     this.#attachOptions = options
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     this.emit('attaching')
     let existed: boolean
     try {
@@ -169,9 +169,9 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     this.#state = 'detached'
     this.#restoring.cancel()
     this.#link.delete(this.#sub)
-    this.#restored = this.#newRestored()
+    this.#subscription = this.#newSubscription()
     // It learns of the end of the bus.
-    if (this.#waiting.length > 0 || this.#consuming.isActive) this.#link.add(this.#restored)
+    if (this.#waiting.length > 0 || this.#consuming.isActive) this.#link.add(this.#subscription)
   }
 
   /**
@@ -235,7 +235,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     this.#link.open()
     if (this.#waiting.length >= MAX_WAITING)
       throw new OverloadedError(`${MAX_WAITING} messages wait for \`attach\``, { key: this.name })
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     return new Promise((resolve, reject) => {
       this.#waiting.push({ run: () => run().then(resolve, reject), reject })
     })

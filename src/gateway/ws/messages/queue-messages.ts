@@ -1,20 +1,14 @@
 import { z } from 'zod'
 import type { ConsumeOptions, Queue, QueueMessage } from '../../../bus/index.ts'
+import { MAX_LEASE } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { objectText } from '../../http/json.ts'
-import { begin, readable, valid, valueTexts } from '../handles.ts'
+import { begin, HANDLE, LEASE, PREFETCH, prefetchOf, readable, valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
-const MAX_TERM = 365 * 24 * 60 * 60_000
-
-/** Messages that are fetched at once by default, without acknowledgement: those of a queue. */
-const DEFAULT_PREFETCH = 50
-
 const INDEX = z.int().min(0)
-const TERM = duration(100, MAX_TERM)
-
 /** Of a client, which asks for each message. */
 interface Iteration {
   readonly iterator: AsyncIterator<QueueMessage<unknown>>
@@ -24,13 +18,13 @@ interface Iteration {
 /** A queue of the bus to which a client is attached: the gateway holds its leases while the socket is there. */
 class QueueHandle implements Subscription {
   readonly queue: Queue
-  readonly #session: Session
+  readonly #session: SocketSession
   readonly #id: MessageId
   #iteration: Iteration | undefined
   /** Of a throttled consumption whose client has not said that it is ready. */
   #onReady: (() => void) | undefined
 
-  constructor(session: Session, id: MessageId, queue: Queue) {
+  constructor(session: SocketSession, id: MessageId, queue: Queue) {
     this.queue = queue
     this.#session = session
     this.#id = id
@@ -90,13 +84,11 @@ class QueueHandle implements Subscription {
   }
 }
 
-const HANDLE = { sub: z.union([z.string(), z.number()]) }
-
-function handleOf(session: Session, { sub }: { sub: MessageId }): QueueHandle {
+function handleOf(session: SocketSession, { sub }: { sub: MessageId }): QueueHandle {
   return session.subscription(sub, QueueHandle)
 }
 
-function queueOf(session: Session, values: { sub: MessageId }): Queue {
+function queueOf(session: SocketSession, values: { sub: MessageId }): Queue {
   return handleOf(session, values).queue
 }
 
@@ -106,7 +98,7 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     type: 'attach',
     scope: ['submit', 'work'],
     summary: 'Attaches to a queue, and makes it if it is not there. Answers whether it was.',
-    members: { queue: name, ttl: TERM.optional(), maxsize: INDEX.optional() },
+    members: { queue: name, ttl: LEASE.optional(), maxsize: INDEX.optional() },
     handle: async (session, { id, values: { queue: queueName, ...options } }) => {
       const queue = session.deps.messaging.bus.queue(queueName)
       const handle = new QueueHandle(session, id, queue)
@@ -117,7 +109,12 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     type: 'push',
     scope: 'submit',
     summary: 'Pushes a message. Answers its id.',
-    members: { ...HANDLE, message: json, key: z.string().optional(), wait: duration(0, MAX_TERM).optional() },
+    members: {
+      ...HANDLE,
+      message: json,
+      key: z.string().optional(),
+      wait: duration(0, MAX_LEASE).optional(),
+    },
     handle: async (session, { values, texts }) => {
       const { key, wait } = values
       const { messaging, options } = session.deps
@@ -139,13 +136,13 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
       reliable: z.boolean().optional(),
       last: INDEX.optional(),
       exclusive: z.boolean().optional(),
-      lease: TERM.optional(),
-      prefetch: z.int().min(1).max(1_000).optional(),
+      lease: LEASE.optional(),
+      prefetch: PREFETCH.optional(),
       pace: z.enum(['iterate', 'throttle']).optional(),
     },
     handle: async (session, { values: { sub, prefetch, pace, ...options } }) => {
       const handle = handleOf(session, { sub })
-      const atOnce = prefetch ?? (options.reliable || pace ? 1 : DEFAULT_PREFETCH)
+      const atOnce = prefetchOf(prefetch, options.reliable || pace !== undefined)
       await valid(() => handle.consume({ ...options, prefetch: atOnce }, pace))
       return undefined
     },
