@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { test } from 'node:test'
 import { createGateway } from '../../src/gateway/index.ts'
-import { assertProblem, type GatewayServer, onBothWorlds } from '../support/gateway.ts'
+import { MemoryQueueStore, MemoryStore } from '../../src/index.ts'
+import { assertProblem, type GatewayServer, onBothWorlds, serve } from '../support/gateway.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { until } from '../support/wait.ts'
 
 /** Claims a key that is free. Returns its lease. */
@@ -73,6 +75,41 @@ onBothWorlds('locks - a claim that does not wait is told that the key is locked'
   assertProblem(await other.call('POST', '/locks/key/claim?wait=1'), 423, 'locked')
   assertProblem(await other.call('GET', '/locks/key/wait?wait=10ms'), 504, 'timeout')
   assertProblem(await other.call('GET', '/locks/nobody/wait'), 504, 'timeout')
+})
+
+test('locks - of claims that do not wait, those that come too late are told so at once', async () => {
+  // It stands still: nothing ends by time.
+  const clock = new ManualClock()
+  const store = new MemoryStore({ clock })
+  const servers = await Promise.all(
+    [1, 2].map(() =>
+      serve(
+        createGateway({
+          clock,
+          lockerOptions: { store },
+          queueOptions: { store: new MemoryQueueStore({ clock }) },
+        }),
+      ),
+    ),
+  )
+  try {
+    const all = servers.flatMap((server) =>
+      Array.from({ length: 5 }, () => server.call('POST', '/locks/key/claim')),
+    )
+    const statuses = (await Promise.all(all)).map(({ status }) => status)
+    assert.deepEqual(statuses.toSorted(), [200, ...Array(9).fill(423)])
+    const [server] = servers as [GatewayServer]
+    assert.equal((await peek(server, 'key')).lock?.parked, 0, 'nobody is left')
+    // Another one waits in the same gateway.
+    const waiting = server.call('POST', '/locks/key/claim?wait=20')
+    await parked(server, 'key')
+    assertProblem(await server.call('POST', '/locks/key/claim'), 423, 'locked')
+    await parked(server, 'key')
+    await clock.advance(20_001)
+    assertProblem(await waiting, 423, 'locked')
+  } finally {
+    await Promise.all(servers.map((server) => server.close()))
+  }
 })
 
 onBothWorlds('locks - a failure reaches those that wait', async (w) => {

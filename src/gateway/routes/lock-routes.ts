@@ -18,8 +18,8 @@ import { RECENT } from '../overview/recent-answers.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
-/** How long the store may take to answer a claim that does not wait, ms. */
-const CLAIM_WITHIN = 1_000
+/** How long the store may take to answer a request that does not wait for an outcome, ms. */
+const STORE_WITHIN = 1_000
 
 /** Longest time that a result is kept, ms: one year. */
 const MAX_TTL = 366 * 24 * 60 * 60_000
@@ -166,7 +166,7 @@ async function waitForKey(
   const key = lockKey(c)
   const wait = waitOf(c, query, deps)
   const result = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
-    unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, CLAIM_WITHIN) })),
+    unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, STORE_WITHIN) })),
   )
   if (result === WAIT_ENDED) throw new Problem(504, 'timeout', { detail: 'There is no outcome yet' })
   return doneResponse(result)
@@ -197,7 +197,7 @@ async function claimKey(
   const key = lockKey(c)
   const ticket = await claimed(c, deps, key, query.lease, waitOf(c, query, deps))
   if (ticket === WAIT_ENDED)
-    throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
+    throw new Problem(423, 'locked', { detail: 'Another client has the key' })
   if (ticket.status === 'done') return doneResponse(ticket.result)
   const { fence, token, lease } = ticket
   deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease })
@@ -213,20 +213,30 @@ async function claimKey(
   return response
 }
 
-async function claimed(
+/** Waits up to `wait` ms while another client has the key, but not before the store has said so: if it is 0, one step answers. */
+function claimed(
   c: RouteContext,
-  { locker, lifecycle }: GatewayDeps,
+  { locker, lifecycle, clock }: GatewayDeps,
   key: string,
   lease: number | undefined,
   wait: number,
 ): Promise<TokenLease | Done<unknown> | typeof WAIT_ENDED> {
-  // A claim has no answer of its own that another has the lease: it waits.
-  if (wait === 0 && (await locker.peek(key)).status === 'locked') return WAIT_ENDED
-  return await whileWanted(c.req.raw, lifecycle, (signal) =>
-    unlessWaitEnds(() =>
-      locker.request(key, { renew: false, lease, signal, timeout: Math.max(wait, CLAIM_WITHIN) }),
-    ),
-  )
+  return whileWanted(c.req.raw, lifecycle, async (unwanted) => {
+    const ended = new AbortController()
+    const state = { isOver: wait === 0, isParked: false }
+    const change = (what: keyof typeof state) => {
+      state[what] = true
+      if (state.isOver && state.isParked) ended.abort()
+    }
+    const timer = wait > 0 ? clock.after(wait, () => change('isOver')) : undefined
+    const signal = AbortSignal.any([unwanted, ended.signal])
+    const waiting = { signal, timeout: Number.POSITIVE_INFINITY, onParked: () => change('isParked') }
+    try {
+      return await unlessWaitEnds(() => locker.request(key, { ...waiting, renew: false, lease }))
+    } finally {
+      timer?.cancel()
+    }
+  })
 }
 
 function recordOf(key: string, { options }: GatewayDeps): string {
