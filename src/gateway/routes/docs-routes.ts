@@ -1,6 +1,6 @@
 import { html } from 'hono/html'
 import type { GatewayDeps } from '../deps.ts'
-import { jsonResponse, textResponse } from '../http/responses.ts'
+import { Answer, jsonAnswer } from '../http/answer.ts'
 import { answersOf, documentedPath, openApiOf, parametersOf } from '../openapi.ts'
 import { type Route, route } from './route.ts'
 
@@ -13,7 +13,7 @@ export function docsRoutes(described: readonly Route[]): readonly Route[] {
       scope: 'public',
       effect: 'reads',
       summary: 'The routes in OpenAPI 3.1.',
-      handle: (_c, { options }) => jsonResponse(200, JSON.stringify(openApiOf(described, options.basePath))),
+      handle: (_c, { options }) => jsonAnswer(200, JSON.stringify(openApiOf(described, options.basePath))),
     }),
     route({
       method: 'GET',
@@ -22,13 +22,14 @@ export function docsRoutes(described: readonly Route[]): readonly Route[] {
       effect: 'reads',
       summary: 'The routes as a page.',
       handle: async (_c, deps) =>
-        textResponse(await pageOf(described, deps), {
-          status: 200,
-          headers: {
+        new Answer(
+          200,
+          {
             'content-type': 'text/html; charset=utf-8',
             'content-security-policy': "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
           },
-        }),
+          await pageOf(described, deps),
+        ),
     }),
   ]
 }
