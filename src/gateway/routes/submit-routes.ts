@@ -5,10 +5,10 @@ import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
 import { checkedKey, invalidParameter, queueName } from '../http/names.ts'
 import { command, count, duration, key, type ParameterValues, text, word } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem, problemOf } from '../problem.ts'
 import { type Route, route } from './route.ts'
@@ -108,7 +108,7 @@ interface Post {
   readonly dedupe: 'none' | 'uniq' | 'key'
 }
 
-async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Response> {
+async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Answer> {
   const queue = queueName(c)
   const { command = 'job' } = query
   const { dedupe, options } = dedupeOptions(query, c.req.header('idempotency-key'))
@@ -127,11 +127,11 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   }
 }
 
-async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Response> {
+async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Answer> {
   const { id, disposition } = await queue.enqueue(post.command, post.job, post.options)
   noteAction(c, { id })
   const headers = { location: locationOf(deps, post.queue, id) }
-  return jsonResponse(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
+  return jsonAnswer(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
 }
 
 /** Answers with the result. The job was accepted then, and goes on when the client is gone, or the wait ends: 202. */
@@ -141,7 +141,7 @@ async function submitAndWait(
   queue: RedisQueue,
   { queue: name, command, job: payload, options }: Post,
   wait: number,
-): Promise<Response> {
+): Promise<Answer> {
   const { id, accepted, outcome } = await whileWanted(c.req.raw, deps.lifecycle, async (signal) => {
     // The job is posted also for a client that is gone.
     const limits = signal.aborted ? { timeout: 1 } : { timeout: wait, signal }
@@ -152,12 +152,12 @@ async function submitAndWait(
   })
   try {
     const result = await outcome
-    return jsonResponse(200, textOf(result))
+    return jsonAnswer(200, textOf(result))
   } catch (error) {
     // A job that is cancelled when nobody waits does not go on.
     if (!waitHasEnded(error) || options.abortUnwanted) throw error
     await accepted()
-    return jsonResponse(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
+    return jsonAnswer(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
   }
 }
 
@@ -179,7 +179,7 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
 }
 
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
-async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery): Promise<Response> {
+async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery): Promise<Answer> {
   const queue = queueName(c)
   const { command = 'job' } = query
   const options = { ...commonOptions(query), dedupe: false as const }
@@ -192,7 +192,7 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery):
   const submitted = await deps.queues.use(queue, (opened) => opened.enqueueMany(bulk))
   noteAction(c, { count: submitted.length })
   const answers = submitted.map(({ id, disposition }) => ({ id, disposition }))
-  return jsonResponse(201, JSON.stringify({ jobs: answers }))
+  return jsonAnswer(201, JSON.stringify({ jobs: answers }))
 }
 
 function commonOptions(query: CommonQuery): SubmitOptions {
