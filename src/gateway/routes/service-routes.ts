@@ -4,7 +4,7 @@ import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
-import { readJson, textOf } from '../http/json.ts'
+import { elementTexts, readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
@@ -85,9 +85,9 @@ function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCal
 }
 
 /** @throws Problem 400 */
-function argumentsOf(body: JsonText | undefined): unknown[] {
-  const value = body ? body.value : []
-  if (Array.isArray(value) && value.length <= MAX_ARGUMENTS) return value
+function argumentsOf(body: JsonText | undefined): string[] {
+  const texts = elementTexts(body?.text ?? '[]')
+  if (texts && texts.length <= MAX_ARGUMENTS) return texts
   throw new Problem(400, 'invalid arguments', {
     detail: `Expected an array of at most ${MAX_ARGUMENTS} arguments`,
     ran: 'no',
