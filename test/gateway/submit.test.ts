@@ -271,3 +271,32 @@ test('submit - the answer to several jobs says which ones Redis has refused, and
     await server.close()
   }
 })
+
+onBothWorlds(
+  'submit - jobs of one uniq have one id: each post gets its own result, and who waits for the id that of the last',
+  async (w) => {
+    const { call } = await w.open()
+    const finish = async (result: string) => {
+      const { headers } = await call('GET', '/q/foo?lease=60&wait=20')
+      await call('PUT', '/q/foo', { body: result, lease: headers.get('x-lease') ?? '' })
+    }
+    const first = call('POST', '/q/foo?uniq=k&wait=20', { body: '1' })
+    const taken = await call('GET', '/q/foo?lease=60&wait=20')
+    const second = await call('POST', '/q/foo?uniq=k', { body: '2' })
+    const id = idOf(second)
+    assert.deepEqual([second.status, id], [201, taken.headers.get('x-job-id')])
+    // The one that runs is told first.
+    const running = (await call('GET', `/j/foo/${id}`)).json as { state: string; job: number }
+    assert.deepEqual([running.state, running.job], ['active', 1])
+    const waits = call('GET', `/j/foo/${id}?wait=20`)
+    const waiters = async () => ((await call('GET', `/j/foo/${id}`)).json as { waiters: number }).waiters
+    await until(async () => (await waiters()) === 2, { what: 'both to wait' })
+    await call('PUT', '/q/foo', { body: '"one"', lease: taken.headers.get('x-lease') ?? '' })
+    assert.equal((await first).text, '"one"')
+    const between = (await call('GET', `/j/foo/${id}`)).json as { state: string; job: number }
+    assert.deepEqual([between.state, between.job], ['waiting', 2])
+    await finish('"two"')
+    const last = (await waits).json as { state: string; result: string }
+    assert.deepEqual([last.state, last.result], ['completed', 'two'])
+  },
+)

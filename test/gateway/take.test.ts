@@ -114,6 +114,7 @@ onBothWorlds('take - forged and foreign leases are refused', async (w) => {
   await call('POST', '/q/foo', { body: '1' })
   const { headers } = leaseOf(await call('GET', '/q/foo?lease=30'))
   const token = headers['x-lease']
+  assert.match(token, /^[\w-]+\.30000$/)
   const [encoded = '', duration = ''] = token.split('.')
   const content = JSON.parse(Buffer.from(encoded, 'base64url').toString()) as unknown[]
   const forged = Buffer.from(JSON.stringify(content.with(5, 'A'.repeat(22)))).toString('base64url')
@@ -122,6 +123,8 @@ onBothWorlds('take - forged and foreign leases are refused', async (w) => {
     'x',
     encoded,
     `${encoded}.`,
+    `${token}.${duration}`,
+    `${encoded}.30s`,
     `.${duration}`,
     `${encoded}.0`,
     `${encoded}x.30000`,
@@ -154,6 +157,8 @@ onBothWorlds('take - a batch is leased, each item with its own lease', async (w)
     [1, 2],
   )
   for (const { id, lease } of items) {
+    // In JSON it is the same text as in the header.
+    assert.match(lease, /^[\w-]+\.30000$/)
     assert.equal((await call('PUT', '/q/foo', { body: '"done"', headers: { 'x-lease': lease } })).status, 204)
     assert.equal(((await call('GET', `/j/foo/${id}`)).json as { result: string }).result, 'done')
   }

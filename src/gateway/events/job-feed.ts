@@ -65,14 +65,18 @@ class FollowedJob {
   }
 
   start(): void {
+    this.#follow(this.#job)
+  }
+
+  #follow(job: Job): void {
     const onProgress = (value: unknown) => this.#feed.publish({ event: 'progress', data: textOf(value) })
     const { signal } = this.#stopping
-    this.#job
+    job
       .result({ timeout: Number.POSITIVE_INFINITY, signal, onProgress })
       .catch((error: unknown) => {
         if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error
       })
-      .then(() => this.#end())
+      .then(() => this.#ended())
       .catch((error: unknown) => this.#fail(error))
   }
 
@@ -101,9 +105,16 @@ class FollowedJob {
     this.#told = text
   }
 
-  async #end(): Promise<void> {
+  /** A run has ended. If the next one of the same id has begun, that is followed. */
+  async #ended(): Promise<void> {
     const { id } = this.#job
-    const data = jobText(this.#name, id, await this.#queue.status(id))
+    const status = await this.#queue.status(id)
+    const data = jobText(this.#name, id, status)
+    const next = status && !isFinished(status) ? await this.#queue.job(id) : undefined
+    if (next) {
+      this.#tell(data)
+      return this.#follow(next)
+    }
     this.#feed.publish({ event: 'end', id: END_ID, data })
     this.#feed.end()
   }

@@ -32,7 +32,7 @@ const NEWS = z.strictObject({
   log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
 })
 
-const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 /** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
