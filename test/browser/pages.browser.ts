@@ -34,7 +34,7 @@ before(async () => {
     options: { delay: 3_600_000 },
   }))
   await scene.queue('crowd').enqueueMany(crowd)
-  await scene.queue('crowd').enqueue('print', 'now')
+  for (const command of ['print', 'send']) await scene.queue('crowd').enqueue(command, 'now')
   const idle = scene.queue('idle')
   await idle.pause()
   await idle.enqueue('print', 1)

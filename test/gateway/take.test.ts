@@ -94,6 +94,28 @@ onBothWorlds(
   },
 )
 
+onBothWorlds('take - a failure without a retry is the last one, whatever attempts are left', async (w) => {
+  const gateway = await w.open()
+  const { call } = gateway
+  const { id } = (await call('POST', '/q/foo?attempts=5', { body: '1' })).json as { id: string }
+  const lease = leaseOf(await call('GET', '/q/foo?lease=30'))
+  const wrong = [
+    ['retry=0', 'invalid parameter'],
+    ['again&retry=0', 'invalid parameter'],
+    ['failed&retry=no', 'invalid parameter'],
+  ] as const
+  for (const [query, error] of wrong)
+    assertProblem(await call('PUT', `/q/foo?${query}`, { ...lease, body: '1' }), 400, error)
+  for (let times = 0; times < 2; times++)
+    assert.equal((await call('PUT', '/q/foo?failed&retry=0', { ...lease, body: '"no use"' })).status, 204)
+  const { state, failure } = await stateOf(gateway, id)
+  assert.deepEqual([state, (failure as { message: string }).message], ['failed', 'no use'])
+  const other = (await call('POST', '/q/foo?attempts=5', { body: '2' })).json as { id: string }
+  const again = leaseOf(await call('GET', '/q/foo?lease=30'))
+  assert.equal((await call('PUT', '/q/foo?failed&retry=1', { ...again, body: '1' })).status, 204)
+  assert.equal((await stateOf(gateway, other.id))['retries'], 1)
+})
+
 onBothWorlds('take - a job that was cancelled or removed is told of at the next renewal', async (w) => {
   const { call } = await w.open()
   const { id } = (await call('POST', '/q/foo', { body: '1' })).json as { id: string }

@@ -105,13 +105,13 @@ export function QueuePage({
             keyOf={({ command }) => command}
             empty=""
           />
-          {!queue.commandsComplete && (
-            <p class="hint">
-              Not all jobs are counted by command: only the first 1,000 that are delayed, run or have failed,
-              of 100 commands with a worker or a job that waits.
-            </p>
-          )}
         </section>
+      )}
+      {!queue.commandsComplete && (
+        <p class="hint">
+          Not all jobs are counted by command: only the first 1,000 that are delayed, run or have failed, of
+          100 commands with a worker or a job that waits.
+        </p>
       )}
       <Jobs queue={queue} filter={filter} store={overview.store} />
     </>

@@ -1,13 +1,14 @@
 import { AbortedError, RemoteError, RemovedError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
+import type { Caller } from '../access.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import type { Queues } from '../queues.ts'
 import type { Feed } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
-import type { QueueWatches } from './queue-watches.ts'
+import type { QueueWatcher, QueueWatches } from './queue-watches.ts'
 
 /** The id of a last event. A client that comes again with it has seen all. */
 export const END_ID = 'end'
@@ -23,17 +24,23 @@ export function jobText(queue: string, id: string, status: JobStatus | undefined
 }
 
 /** The states and the progress of one job, and its outcome as the last event. One wait serves all clients. */
-export function jobFeed(watches: QueueWatches, queues: Queues, name: string, job: Job): FeedSource {
+export function jobFeed(
+  { watches, queues }: { readonly watches: QueueWatches; readonly queues: Queues },
+  name: string,
+  job: Job,
+  caller: Caller | undefined,
+): FeedSource {
   return async (feed) => {
     const { queue, release } = queues.hold(name)
     const following = new FollowedJob(queue, name, job, feed)
     try {
-      const stopWatching = await watches.watch(name, {
+      const watcher: QueueWatcher = {
         onEvent: ({ id }) => {
           if (id === job.id) following.look()
         },
         onGap: () => following.look(),
-      })
+      }
+      const stopWatching = await watches.watch(name, watcher, caller)
       following.start()
       return () => {
         following.stop()

@@ -73,14 +73,15 @@ onBothWorlds('overview - a queue says whether all of its jobs are counted by com
   const queue = w.queue('crowd')
   const post = (count: number, command: string) =>
     queue.enqueueMany(Array.from({ length: count }, () => ({ command, options: LATER })))
-  await post(998, 'send')
   await queue.enqueue('send', 1)
-  await post(2, 'render')
-  // No worker of `render` is known, and none of its jobs is ready.
+  await queue.enqueue('render', 1)
+  await post(998, 'send')
+  await post(2, 'print')
+  // No worker of `print` is known, and none of its jobs is ready.
   const unknown = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_000)
   assert.equal(queueOf(unknown, 'crowd').commandsComplete, false)
-  await queue.enqueue('render', 1)
-  const whole = await overviewWhen(server, (next) => queueOf(next, 'crowd').waiting === 2)
+  await queue.enqueue('print', 1)
+  const whole = await overviewWhen(server, (next) => queueOf(next, 'crowd').waiting === 3)
   assert.equal(queueOf(whole, 'crowd').commandsComplete, true)
   await post(1, 'render')
   const cut = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_001)
