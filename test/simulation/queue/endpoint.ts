@@ -15,6 +15,8 @@ import type {
   Submission,
   SubmissionListener,
   SubmitReply,
+  TakenAttempt,
+  TakeRequest,
   Termination,
   WorkerListener,
   WorkerRef,
@@ -141,14 +143,23 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     slots: number,
     listener: WorkerListener,
     within: number,
+    former?: number,
   ): Promise<Assignment> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
     return this.#timed(
       `capacity ${worker.command} ${slots}`,
-      () => this.#port.setCapacity(worker, slots),
+      () => this.#port.setCapacity(worker, slots, former),
       within,
     )
+  }
+
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+    return this.#timed('take', () => this.#port.take(request, within), within)
+  }
+
+  findTaken(request: TakeRequest, age: number, within: number): Promise<AttemptRef | undefined> {
+    return this.#call('findTaken', () => this.#port.findTaken(request, age, within), within)
   }
 
   async removeWorker(worker: WorkerRef, within: number): Promise<void> {

@@ -159,9 +159,9 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
-        setCapacity: async (worker, slots, of, within) => {
-          if (offered.has(worker.nonce)) return { assigned: 0, more: false }
-          const assignment = await store.setCapacity(worker, slots, of, within)
+        setCapacity: async (worker, slots, of, within, former) => {
+          if (offered.has(worker.nonce)) return { since: 0, assigned: 0, more: false }
+          const assignment = await store.setCapacity(worker, slots, of, within, former)
           offered.add(worker.nonce)
           return assignment
         },
@@ -226,10 +226,10 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     name: 'a delivery that is believed for too long',
     client: (store) =>
       wrapped(store, {
-        setCapacity: (worker, slots, of, within) => {
+        setCapacity: (worker, slots, of, within, former) => {
           const deliver: WorkerListener['onDelivery'] = (delivery) =>
             of.onDelivery({ ...delivery, leaseLeft: 1e6 })
-          return store.setCapacity(worker, slots, listener(of, { onDelivery: deliver }), within)
+          return store.setCapacity(worker, slots, listener(of, { onDelivery: deliver }), within, former)
         },
         renew: async (attempt, lease, within) => {
           const state = await store.renew(attempt, lease, within)

@@ -10,6 +10,8 @@ type Plain =
   | 'queryOutcome'
   | 'unpark'
   | 'removeWorker'
+  | 'take'
+  | 'findTaken'
   | 'renew'
   | 'finish'
   | 'publishProgress'
@@ -37,7 +39,7 @@ type Plain =
 export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
-  setCapacity(worker: WorkerRef, slots: number): Promise<Assignment>
+  setCapacity(worker: WorkerRef, slots: number, former?: number): Promise<Assignment>
 }
 
 const NOBODY = {
@@ -56,7 +58,9 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
         user.submit(submission, 0, { onReply: resolve, onError: reject, onNotice: () => {} })
         user.unregister(submission.nonce)
       }),
-    setCapacity: (worker, slots) => user.setCapacity(worker, slots, NOBODY, 0),
+    setCapacity: (worker, slots, former) => user.setCapacity(worker, slots, NOBODY, 0, former),
+    take: (...args) => user.take(...args),
+    findTaken: (...args) => user.findTaken(...args),
     queryOutcome: (...args) => user.queryOutcome(...args),
     unpark: (...args) => user.unpark(...args),
     removeWorker: (...args) => user.removeWorker(...args),

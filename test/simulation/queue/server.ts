@@ -43,6 +43,7 @@ export class QueueServer extends InMemoryBroker {
 
   constructor(scheduler: Scheduler) {
     super({
+      name: 'queue',
       clock: {
         now: () => scheduler.now + 1e9,
         after: (ms, run) => {
