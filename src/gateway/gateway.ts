@@ -11,7 +11,7 @@ import type { Answer } from './http/answer.ts'
 import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { ROUTES } from './routes/index.ts'
-import { keepSockets, Sockets } from './ws/sockets.ts'
+import { keepSockets, Sockets, socketsOf } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -60,10 +60,11 @@ class HttpGateway implements Gateway {
 
   constructor(given: GatewayOptions) {
     const options = resolveGatewayOptions(given)
+    const sockets = () => socketsOf(this).size
     const link = connectionFor(given, 'Gateway')
     this.#release = link?.release ?? (async () => {})
     try {
-      this.#deps = createDeps(given, options, link?.connection)
+      this.#deps = createDeps(given, options, link?.connection, sockets)
       this.#app = createApp(this.#deps)
       keepSockets(this, new Sockets(this.#deps))
     } catch (error) {

@@ -18,6 +18,7 @@ import { readJob } from './submit-routes.ts'
 const FINISHING = {
   command,
   failed: flag('The job failed. The body is the reason.'),
+  retry: flag('With `failed`: `0` rules out further attempts.'),
   again: flag('The job goes back, and the attempt does not count.'),
 }
 
@@ -29,7 +30,7 @@ const RENEWAL_BODY = z.strictObject({
   log: z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)]).optional(),
 })
 
-const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 /** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
@@ -67,15 +68,17 @@ function putJob(
   query: ParameterValues<typeof FINISHING>,
 ): Promise<Answer> {
   const name = queueName(c)
-  const { failed = false, again = false } = query
+  const { failed = false, again = false, retry } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
+  if (retry !== undefined && !failed)
+    throw new Problem(400, 'invalid parameter', { detail: 'Expected `retry` beside `failed`' })
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const isHeld = await end(c.req.raw, deps, job, { failed, again })
+    const isHeld = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
     client.ended(job, { failed: failed && isHeld })
     if (!isHeld) throw leaseLost(job.id)
     return emptyAnswer()
@@ -87,11 +90,11 @@ async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
-  { failed, again }: { failed: boolean; again: boolean },
+  { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): Promise<boolean> {
   if (again) return job.release()
   const body = await readJson(request, deps)
-  return failed ? job.fail(errorOf(body)) : job.complete(body)
+  return failed ? job.fail(errorOf(body), { retry }) : job.complete(body)
 }
 
 /** presque's: the body is a job again, and counts as failed. */
