@@ -123,7 +123,7 @@ function getJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeo
 /** Resolves when the job has finished, or its outcome is not waited for any more. */
 async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<void> {
   try {
-    await whileWanted(c.req.raw, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
+    await whileWanted(c, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
   } catch (error) {
     const hasEnded = error instanceof RemoteError || error instanceof RemovedError
     if (!hasEnded && !waitHasEnded(error)) throw error

@@ -64,7 +64,7 @@ async function call(
   const args = argumentsOf(await readJson(c.req.raw, deps))
   const terms = { ...names, ...query, args, wait: waitOf(c, query, deps) }
   if (query.stream) return streamReply(c, deps, terms)
-  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) => callService(deps, terms, signal))
+  const text = await whileWanted(c, deps.lifecycle, (signal) => callService(deps, terms, signal))
   return jsonAnswer(200, text)
 }
 
