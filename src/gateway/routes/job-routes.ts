@@ -141,7 +141,7 @@ async function finishedStatus(
 /** Resolves when a run of the job has ended, or, with false, when its outcome is not waited for any more. */
 async function hasEnded(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<boolean> {
   try {
-    await whileWanted(c.req.raw, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
+    await whileWanted(c, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
   } catch (error) {
     if (waitHasEnded(error)) return false
     if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error

@@ -64,9 +64,7 @@ async function call(
   const args = argumentsOf(await readJson(c.req.raw, deps))
   const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
   if (query.stream) return streamReply(c, deps, serviceCall)
-  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
-    callService(deps, serviceCall, signal),
-  )
+  const text = await whileWanted(c, deps.lifecycle, (signal) => callService(deps, serviceCall, signal))
   return jsonAnswer(200, text)
 }
 
