@@ -27,6 +27,7 @@ export function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
   connection: Connection | undefined,
+  sockets: () => number,
 ): GatewayDeps {
   const { prefix, maxBody } = options
   const codec = jsonTextCodec
@@ -49,6 +50,8 @@ export function createDeps(
   const answers = new RecentAnswers(members, clock)
   const overviewSources = { queues, locker, answers, services: given.services, prefix }
   const reader = new OverviewReader(overviewSources, connection ? 'redis' : 'memory')
+  const pushWorkers = new PushWorkers(options.push, { clock, maxBody, openQueue })
+  const open = { waiting: () => lifecycle.waiting, streams: () => streams.size, sockets }
   return {
     ...{ options, clock, queues, locker, overviewSources },
     messaging: new Messaging({
@@ -58,12 +61,12 @@ export function createDeps(
     access: new Access(options),
     lifecycle,
     streams,
-    watches: new QueueWatches(queues),
+    watches: new QueueWatches(queues, options.tokens),
     feeds: new Feeds(clock),
     scans: new Scans(),
-    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
+    metrics: new Metrics({ queues, open, pushes: () => pushWorkers.figures }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
-    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
+    pushWorkers,
   }
 }

@@ -86,13 +86,15 @@ export class HeldJob {
   /** By the clock, ms. */
   #renewalSentAt = Number.NEGATIVE_INFINITY
 
-  /** `lease`: its duration, ms. It began when the job arrived. */
+  /** `lease`: its duration, ms. */
   constructor(handed: HandedJob, gateways: Gateways, lease: number) {
-    const { id, queue, attempt, attempts, text = '' } = handed
+    const { id, queue, attempt, attempts, askedAt, text = '' } = handed
     this.handed = handed
     this.#gateways = gateways
     this.#lease = lease
-    this.#leaseEndsAt = this.#clock.now() + lease
+    // It began after the job was asked for. How long a request has waited for a job is not known: then it counts from the answer.
+    const now = this.#clock.now()
+    this.#leaseEndsAt = (now - askedAt > lease * RENEW_AFTER ? now : askedAt) + lease
     this.#renewLater(lease * RENEW_AFTER)
     this.context = {
       ...{ id, queue, attempt, attempts, text },
@@ -151,11 +153,20 @@ export class HeldJob {
   async #settle(outcome: WorkOutcome): Promise<JobEnd> {
     this.#enter('settling')
     this.#settleUntil = Math.min(this.#settleUntil, this.#clock.now() + LEASES_TO_SETTLE * this.#lease)
-    if (!this.#notes.isEmpty) await this.#renew()
-    else await this.#renewal
+    await this.#awaitNotes()
     const failure = outcome.kind === 'value' ? await this.#complete(outcome.value) : { reason: outcome.error }
     if (this.#state === 'lost') return this.#lostEnd()
     return failure ? await this.#fail(failure.reason) : { kind: 'completed' }
+  }
+
+  /** The notes come before the end, unless the gateway is silent: the end is not kept waiting until the lease is over. */
+  async #awaitNotes(): Promise<void> {
+    const sending = this.#notes.isEmpty ? this.#renewal : this.#renew()
+    if (!sending) return
+    const late = pDefer<void>()
+    const timer = this.#clock.after(this.#lease * RENEW_AFTER, late.resolve)
+    await Promise.race([sending, this.#left.promise, late.promise])
+    timer.cancel()
   }
 
   /** Resolves with the reason if the job must fail instead. */
@@ -175,18 +186,22 @@ export class HeldJob {
 
   async #fail(reason: unknown): Promise<JobEnd> {
     const { attempt, attempts } = this.handed
-    const answer = await this.#tell('failed', failureText(reason))
+    const isFinal = isFinalFailure(reason)
+    const answer = await this.#tell(isFinal ? 'failed&retry=0' : 'failed', failureText(reason))
     if (answer && answer.status >= 300)
       this.#lose(new LeaseLostError(`The gateway refuses the failure: ${describeAnswer(answer)}`))
     if (this.#state === 'lost') return this.#lostEnd()
-    return { kind: 'failed', reason, isDead: attempts !== undefined && attempt >= attempts }
+    return { kind: 'failed', reason, isDead: isFinal || (attempts !== undefined && attempt >= attempts) }
   }
 
   /**
    * Tells how the job ended, until a gateway accepts it, or refuses it as it stands. Undefined: the job is lost. A refusal for
    * another reason, as a wrong token, may pass.
    */
-  async #tell(flag: '' | 'failed' | 'again', body: string | undefined): Promise<Answer | undefined> {
+  async #tell(
+    flag: '' | 'failed' | 'failed&retry=0' | 'again',
+    body: string | undefined,
+  ): Promise<Answer | undefined> {
     const path = `${queuePath(this.handed.queue)}${flag === '' ? '' : `?${flag}`}`
     for (let tries = 1; !this.#isOver; tries++) {
       const answer = await this.#request('PUT', path, body)
@@ -256,13 +271,19 @@ export class HeldJob {
   #renewLater(ms: number): void {
     this.#renewTimer?.cancel()
     // The end of the lease must be noticed too.
-    const left = this.#leaseEndsAt - lossMargin(this.#lease) - this.#clock.now()
-    this.#renewTimer = this.#clock.after(Math.max(0, Math.min(ms, left)), () => this.#onRenewalDue())
+    this.#renewTimer = this.#clock.after(Math.max(0, Math.min(ms, this.#leaseLeft)), () => this.#onTimer())
   }
 
-  #onRenewalDue(): void {
-    if (this.#clock.now() < this.#leaseEndsAt - lossMargin(this.#lease)) void this.#renew()
-    else this.#lose(this.#leaseLost('The lease could not be renewed in time'))
+  /** How long until the lease counts as lost, ms. */
+  get #leaseLeft(): number {
+    return this.#leaseEndsAt - lossMargin(this.#lease) - this.#clock.now()
+  }
+
+  #onTimer(): void {
+    if (this.#leaseLeft <= 0) this.#lose(this.#leaseLost('The lease could not be renewed in time'))
+    // Timers may fire a little early: the end of the lease is still to come.
+    else if (this.#renewal) this.#renewLater(Number.POSITIVE_INFINITY)
+    else void this.#renew()
   }
 
   /** Renews the lease, and sends the notes. Those that come meanwhile are sent after it. Never rejects. */
@@ -287,13 +308,10 @@ export class HeldJob {
     const isOurs = this.#state !== 'working'
     if (isOurs && answer && (answer.status === 409 || isCancelled(answer))) return
     if (answer?.status === 409) this.#lose(this.#leaseLost('The job was given to another worker'))
-    else if (answer && isCancelled(answer)) this.#lose(this.#cancelled())
+    else if (answer && isCancelled(answer))
+      this.#lose(new AbortedError('The job was cancelled', { key: this.handed.id }))
     else if (answer?.status === 200) this.#renewed(sentAt)
     else this.#onRenewalFailure(answer, restore)
-  }
-
-  #cancelled(): AbortedError {
-    return new AbortedError('The job was cancelled', { key: this.handed.id })
   }
 
   #renewed(sentAt: number): void {
@@ -321,6 +339,16 @@ function isCancelled({ status, text }: Answer): boolean {
   try {
     return (JSON.parse(text ?? '') as { cancelled?: unknown } | null)?.cancelled === true
   } catch {
+    return false
+  }
+}
+
+/** Whether no attempt follows: the error has the property `retry: false`. */
+function isFinalFailure(reason: unknown): boolean {
+  try {
+    return (reason as { retry?: unknown } | null | undefined)?.retry === false
+  } catch {
+    // It may be a proxy.
     return false
   }
 }

@@ -94,7 +94,7 @@ test('locks - of claims that do not wait, those that come too late are told so a
   )
   try {
     const all = servers.flatMap((server) =>
-      Array.from({ length: 5 }, () => server.call('POST', '/locks/key/claim')),
+      Array.from({ length: 5 }, () => server.fetch('POST', '/locks/key/claim')),
     )
     const statuses = (await Promise.all(all)).map(({ status }) => status)
     assert.deepEqual(statuses.toSorted(), [200, ...Array(9).fill(423)])

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { WebSocket } from 'ws'
-import type { RemoteBus, RemoteBusOptions, WebSocketClass } from '../../src/bus/remote/index.ts'
+import type { RemoteBus, RemoteBusOptions } from '../../src/bus/remote/index.ts'
 import { createGateway, type GatewayOptions } from '../../src/gateway/index.ts'
 import { toNodeListener } from '../../src/gateway/node.ts'
 import { toUpgradeListener } from '../../src/gateway/ws/index.ts'
@@ -11,7 +11,7 @@ import type { GatewayWorld } from './gateway.ts'
 
 /** Options of a remote bus in Node. */
 export const remoteOptions = (given: RemoteBusOptions = {}): RemoteBusOptions => ({
-  WebSocket: WebSocket as unknown as WebSocketClass,
+  WebSocket,
   ...given,
 })
 

@@ -5,12 +5,12 @@ import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { checkProgress, readJson, readMembers } from '../http/json.ts'
 import { leasedJob, leaseLost, leaseParameter, renewalText } from '../http/lease.ts'
 import { queueName } from '../http/names.ts'
 import { command, flag, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 import { readJob } from './submit-routes.ts'
@@ -18,6 +18,7 @@ import { readJob } from './submit-routes.ts'
 const FINISHING = {
   command,
   failed: flag('The job failed. The body is the reason.'),
+  retry: flag('With `failed`: `0` rules out further attempts.'),
   again: flag('The job goes back, and the attempt does not count.'),
 }
 
@@ -29,7 +30,7 @@ const RENEWAL_BODY = z.strictObject({
   log: z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)]).optional(),
 })
 
-const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 /** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
@@ -65,20 +66,22 @@ function putJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
-  const { failed = false, again = false } = query
+  const { failed = false, again = false, retry } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
+  if (retry !== undefined && !failed)
+    throw new Problem(400, 'invalid parameter', { detail: 'Expected `retry` beside `failed`' })
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const isHeld = await end(c.req.raw, deps, job, { failed, again })
+    const isHeld = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
     client.ended(job, { failed: failed && isHeld })
     if (!isHeld) throw leaseLost(job.id)
-    return emptyResponse()
+    return emptyAnswer()
   })
 }
 
@@ -87,11 +90,11 @@ async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
-  { failed, again }: { failed: boolean; again: boolean },
+  { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): Promise<boolean> {
   if (again) return job.release()
   const body = await readJson(request, deps)
-  return failed ? job.fail(errorOf(body)) : job.complete(body)
+  return failed ? job.fail(errorOf(body), { retry }) : job.complete(body)
 }
 
 /** presque's: the body is a job again, and counts as failed. */
@@ -101,7 +104,7 @@ async function putBack(
   client: WorkingClient,
   queue: RedisQueue,
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   if (failed !== undefined || again !== undefined) throw new Problem(400, 'lease is missing')
   const job = await readJob(c.req.raw, deps)
   const [{ id, disposition }] = await Promise.all([
@@ -110,7 +113,7 @@ async function putBack(
     queue.countFailure().catch(() => {}),
   ])
   client.failed()
-  return jsonResponse(201, JSON.stringify({ id, disposition }))
+  return jsonAnswer(201, JSON.stringify({ id, disposition }))
 }
 
 /** Renews the lease, and notes progress and lines of the log. */
@@ -118,7 +121,7 @@ function renewJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof RENEWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
@@ -133,6 +136,6 @@ function renewJob(
     const answer = renewalText(job, lease, renewal)
     if (renewal === 'held' && progress !== undefined) await job.progress(JsonText.parse(progress))
     if (renewal === 'held') await job.log(...[values.log ?? []].flat())
-    return jsonResponse(200, answer)
+    return jsonAnswer(200, answer)
   })
 }

@@ -71,6 +71,8 @@ export interface SocketSessionDeps {
   readonly pools: SocketPools
   /** Ends the slowest sockets of all, until what waits to be sent is within its limit. */
   readonly relieve: () => void
+  /** The caller has one more socket: returns what gives that back. @throws Problem 429 if it has its share already */
+  readonly enter: (caller: Caller) => () => void
 }
 
 /**
@@ -90,6 +92,8 @@ export class SocketSession {
   readonly #peer: Peer
   readonly #dispatch: Dispatch
   readonly #relieve: () => void
+  readonly #enter: SocketSessionDeps['enter']
+  #leave: () => void = () => {}
   readonly #subscriptions: Subscriptions
   readonly #ended = new AbortController()
   /** Undefined while it is unauthenticated. */
@@ -99,11 +103,17 @@ export class SocketSession {
   readonly #buffered: Share
   #isPaused = false
 
-  constructor({ deps, peer, dispatch, pools, relieve }: SocketSessionDeps, caller: Caller | undefined) {
+  /** @throws Problem 429 if the caller has too many sockets. */
+  constructor(
+    { deps, peer, dispatch, pools, relieve, enter }: SocketSessionDeps,
+    caller: Caller | undefined,
+  ) {
     this.deps = deps
     this.#peer = peer
     this.#dispatch = dispatch
     this.#relieve = relieve
+    this.#enter = enter
+    if (caller) this.#leave = enter(caller)
     this.#caller = caller
     this.#handled = new Share(pools.handled)
     this.#subscriptions = new Subscriptions(pools.kept)
@@ -123,6 +133,10 @@ export class SocketSession {
   /** Bytes that wait to be sent. */
   get buffered(): number {
     return this.#buffered.used
+  }
+
+  get caller(): Caller | undefined {
+    return this.#caller
   }
 
   /** The name of its token. */
@@ -145,10 +159,15 @@ export class SocketSession {
     this.#peer.ping()
   }
 
-  /** @throws Problem 401 if the token is not known: the session ends then. */
+  /** @throws Problem 401 if the token is not known, 429 if its holder has too many sockets: a silent session ends then. */
   signIn(token: string): readonly Scope[] {
     const caller = this.deps.access.callerWith(token)
     if (!caller) throw new Problem(401, 'token required')
+    if (caller.holder !== this.#caller?.holder || this.isUnauthenticated) {
+      const leave = this.#enter(caller)
+      this.#leave()
+      this.#leave = leave
+    }
     this.#caller = caller
     return caller.scopes
   }
@@ -289,6 +308,7 @@ export class SocketSession {
   /** The socket has ended. Resolves when all that it had subscribed to has ended. Never rejects. */
   async end(): Promise<void> {
     this.#ended.abort()
+    this.#leave()
     this.#countBuffered()
     this.#readIfRoom()
     // The bus and the queues stay open until that is done.

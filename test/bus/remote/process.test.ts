@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { WebSocket } from 'ws'
-import type { WebSocketClass } from '../../../src/bus/remote/index.ts'
 import { Bus } from '../../../src/index.ts'
 import { Cli } from '../../support/cli.ts'
 import { freePort } from '../../support/ports.ts'
@@ -18,7 +17,7 @@ test('remote - a gateway process is killed, and another one takes its place: no 
   const options = {
     token: 'secret',
     unavailableAfter: 20_000,
-    WebSocket: WebSocket as unknown as WebSocketClass,
+    WebSocket,
   }
   await using remote = Bus.remote(`ws://127.0.0.1:${port}/ws`, options)
   const log: string[] = []
@@ -65,7 +64,7 @@ test('remote - a gateway process is killed, and another one takes its place: no 
 test('remote - a gateway process that stands still: calls reject in time, the client leaves, and comes back', async () => {
   const gateway = await Cli.serve()
   const url = `${gateway.url.replace('http', 'ws')}/ws`
-  const options = { unavailableAfter: 500, WebSocket: WebSocket as unknown as WebSocketClass }
+  const options = { unavailableAfter: 500, WebSocket }
   await using remote = Bus.remote(url, options)
   const log: string[] = []
   remote.on('online', () => log.push('online'))
