@@ -19,8 +19,11 @@ describe('the server loses state', () => {
   test('SCRIPT FLUSH - at any time, under load: no call is affected', async () => {
     await using s = await wired({ lease: 300 })
     const runs = new Runs()
-    s.other.process('work', runs.handler(1), { concurrency: 4 })
-    s.queue.process('work', runs.handler(1), { concurrency: 4 })
+    const stalled: string[] = []
+    for (const queue of [s.queue, s.other]) {
+      queue.process('work', runs.handler(1), { concurrency: 4 })
+      queue.on('stalled', ({ id }) => stalled.push(id))
+    }
     let going = true
     const flushing = (async () => {
       while (going) await s.t.server.call('SCRIPT', 'FLUSH')
@@ -32,7 +35,11 @@ describe('the server loses state', () => {
         const results = await Promise.all(payloads.map((each) => queue.submit('work', each, options)))
         assert.deepEqual(results, payloads)
       }
-      assert.equal(runs.all.length, 300)
+      const ids = runs.all.map(({ id }) => id)
+      assert.equal(new Set(ids).size, 300)
+      // The lease is short: on a busy machine a process may stand still for longer, and its job runs again.
+      const again = ids.filter((id, at) => ids.indexOf(id) < at && !stalled.includes(id))
+      assert.deepEqual(again, [], 'a job that did not stall runs once')
       const job = await s.queue.enqueue('work', 'v', { delay: 60_000 })
       assert.equal(await job.cancel(), true)
       await s.queue.pause()

@@ -125,9 +125,9 @@ onBothStores('events - `ready` resolves when a process serves the service', asyn
   await soon(remote.ready())
   await services.close()
   await assert.rejects(remote.with({ within: 150 }).ready(), { code: 'E_TIMEOUT' })
-  const closed = remote.ready()
+  const closed = assert.rejects(remote.ready(), { code: 'E_CLOSED' })
   await caller.close()
-  await assert.rejects(closed, { code: 'E_CLOSED' })
+  await closed
 })
 
 onBothStores('events - clean: nothing is left to do while all live', async (w) => {

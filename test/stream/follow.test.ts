@@ -203,9 +203,9 @@ inBothStores(
     const closing = open()
     const follower = closing.follow('k')
     await some(follower, 1)
-    const waiting = follower.next()
+    const waiting = assert.rejects(follower.next(), ClosedError)
     await closing.close({ grace: 0 })
-    await assert.rejects(waiting, ClosedError)
+    await waiting
     assert.throws(() => closing.follow('k'), ClosedError)
     assert.equal(there.stats().waiters, 0, 'nobody waits on')
     tap.end()
