@@ -11,7 +11,9 @@ const WAIT = 100
 /** How long the store may take to answer, ms. */
 const WITHIN = 500
 
-/** A store that does not answer while it is frozen what a worker of takers asks. */
+const LONG = 24 * 60 * 60_000
+
+/** A store that does not answer while it is frozen what a worker of takers asks. An acceptance takes effect though. */
 class FrozenStore extends MemoryQueueStore {
   isFrozen = false
 
@@ -24,7 +26,10 @@ class FrozenStore extends MemoryQueueStore {
     return Object.assign(store, {
       setCapacity: (...args: Parameters<typeof setCapacity>) =>
         this.isFrozen ? noAnswer() : setCapacity.apply(store, args),
-      renew: (...args: Parameters<typeof renew>) => (this.isFrozen ? noAnswer() : renew.apply(store, args)),
+      renew: async (...args: Parameters<typeof renew>) => {
+        const renewal = await renew.apply(store, args)
+        return this.isFrozen ? noAnswer() : renewal
+      },
       finish: (...args: Parameters<typeof finish>) =>
         this.isFrozen ? noAnswer() : finish.apply(store, args),
       removeWorker: (...args: Parameters<typeof removeWorker>) =>
@@ -37,7 +42,7 @@ async function world() {
   const clock = new ManualClock()
   const store = new FrozenStore({ clock })
   const queue = new RedisQueue('queue', { store, unavailableAfter: WITHIN })
-  const ending = rejectionOf(queue.take('work', { wait: WAIT }))
+  const ending = rejectionOf(queue.take('work', { wait: WAIT, lease: LONG }))
   // It has a slot by then.
   await clock.pass(WAIT / 2)
   const end = () => Promise.race([ending, settled().then(() => 'pending')])
@@ -59,14 +64,20 @@ test('take - is not told that there is no job while its slot may be left in the 
   await close()
 })
 
-test('take - ends in time though its delivery cannot be accepted nor given back', async () => {
+test('take - ends in time though its delivery cannot be given back, and the job goes back later', async () => {
   const { clock, store, queue, end, close } = await world()
   store.isFrozen = true
-  await queue.enqueue('work', 1)
+  const { id } = await queue.enqueue('work', 1)
   await clock.pass(WAIT)
   assert.equal(await end(), 'pending')
   // The acceptance, then the return.
   await clock.pass(2 * WITHIN)
   assert.ok((await end()) instanceof UnavailableError)
+  assert.equal((await queue.status(id))?.state, 'active')
+  await clock.pass(10 * WITHIN)
+  store.isFrozen = false
+  await clock.pass(4 * WITHIN)
+  const { state, stalls } = (await queue.status(id)) ?? {}
+  assert.deepEqual([state, stalls], ['waiting', 0])
   await close()
 })

@@ -17,9 +17,9 @@ testSimulation({
   file: 'test/simulation/queue.test.ts',
   simulate,
   seeds: 40,
-  countedSeeds: 30,
+  countedSeeds: 50,
   least: () => ({
-    ...{ calls: 700, begun: 600, outcomes: 600, values: 400, replaced: 30 },
+    ...{ calls: 1000, begun: 600, outcomes: 600, values: 400, replaced: 30 },
     ...{ taken: 50, none: 50, givenBack: 10, exclusive: 10 },
   }),
   mutations: [...QUEUE_MUTATIONS, ...TAKER_MUTATIONS],

@@ -1,5 +1,5 @@
 import type { QueueContext } from '../options.ts'
-import type { TakeRequest } from '../store/store.ts'
+import type { AttemptRef, TakeRequest } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 
 /** Calls that are searched for; of others, the leases end. Nor is a job found beyond those that a search reads: see scripts/take.ts. */
@@ -9,17 +9,24 @@ const PAUSE = 1_000
 /** A server may run a call of a connection that was lost after it has answered the first search. */
 const SEARCHES = 2
 
-/** A call of `take` that has got no reply. */
+/** An attempt that may be held though nobody has its token. */
+interface LostAttempt {
+  readonly attempt: AttemptRef
+  /** ms */
+  readonly lease: number
+}
+
+/** A call that has got no reply. */
 interface LostTake {
-  readonly request: TakeRequest
+  readonly lost: TakeRequest | LostAttempt
   readonly sentAt: number
   /** Searches that the store has answered. */
   searches: number
 }
 
 /**
- * Calls of `take` that have got no reply, and may have taken a job that nobody knows of. Searches for these jobs as soon as the
- * store answers, and gives them back, uncounted: their leases may be long.
+ * Calls that have got no reply, and by which a job may be held that nobody knows of: calls of `take`, acceptances of deliveries and
+ * returns of jobs. Searches for these jobs as soon as the store answers, and gives them back, uncounted: their leases may be long.
  */
 export class LostTakes {
   readonly #context: QueueContext
@@ -37,9 +44,9 @@ export class LostTakes {
   }
 
   /** Resolves at once; after `close`, when it was searched for. Never rejects. */
-  async add(request: TakeRequest, sentAt: number): Promise<void> {
+  async add(lost: TakeRequest | LostAttempt, sentAt: number): Promise<void> {
     if (this.#lost.size >= MAX_LOST) return
-    const take = { request, sentAt, searches: 0 }
+    const take = { lost, sentAt, searches: 0 }
     this.#lost.add(take)
     if (this.#closed) await this.#search(take)
     else if (!this.#searching) void this.#searchAll()
@@ -58,15 +65,16 @@ export class LostTakes {
 
   async #search(take: LostTake): Promise<void> {
     const { store, within, options, clock } = this.#context
-    const { request, sentAt } = take
+    const { lost, sentAt } = take
     const age = clock.now() - sentAt
     try {
-      const found = await store.findTaken(request, age, within)
-      if (found) await store.finish(outcomeOf(found, REQUEUE, options, false), within)
-      if (found || ++take.searches === SEARCHES) this.#lost.delete(take)
+      const found = 'attempt' in lost ? lost.attempt : await store.findTaken(lost, age, within)
+      const reply = found && (await store.finish(outcomeOf(found, REQUEUE, options, false), within))
+      const isGivenBack = reply === 'accepted' || reply === 'repeated'
+      if (isGivenBack || ++take.searches >= SEARCHES) this.#lost.delete(take)
     } catch {
       // The store does not answer yet. Without a reply, a call is run for as long as its connection lasts, at most.
-      if (age > request.lease + within) this.#lost.delete(take)
+      if (age > lost.lease + within) this.#lost.delete(take)
     }
   }
 

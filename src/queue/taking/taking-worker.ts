@@ -142,7 +142,7 @@ export class TakingWorker implements WorkerListener {
   /** Gives a job to a taker that is held for it, or gives it back. */
   async #give(taker: Taker, attempt: TakenAttempt, token: TokenContent): Promise<void> {
     if (this.#closed) taker.close()
-    if (!this.#hooks.hand(taker, token, attempt)) await this.#giveBack(attemptOf(token))
+    if (!this.#hooks.hand(taker, token, attempt)) await this.#giveBack(attemptOf(token), taker.lease)
   }
 
   #waitOrEnd(taker: Taker): void {
@@ -278,7 +278,7 @@ export class TakingWorker implements WorkerListener {
    * answer.
    */
   async #hold(delivery: Delivery, held: AttemptRef, lease: number): Promise<string | undefined> {
-    const { store, within } = this.#context
+    const { store, within, clock } = this.#context
     const given = this.#refOf(delivery)
     try {
       const renewal = await store.renew(given, Math.ceil(lease), within, held.worker)
@@ -288,9 +288,11 @@ export class TakingWorker implements WorkerListener {
     } catch (error) {
       // It is not known who holds it.
       await Promise.all([this.#giveBack(given), this.#giveBack(held)])
+      // The acceptance may be run later.
+      await this.#lostTakes.add({ attempt: held, lease }, clock.now())
       throw error
     }
-    await this.#giveBack(held)
+    await this.#giveBack(held, lease)
     return undefined
   }
 
@@ -306,10 +308,14 @@ export class TakingWorker implements WorkerListener {
     this.#announcer.announceNow()
   }
 
-  /** Gives a job back, uncounted. If the store does not answer, the job is requeued when its lease ends. */
-  async #giveBack(attempt: AttemptRef): Promise<void> {
-    const { store, within, options } = this.#context
-    await store.finish(outcomeOf(attempt, REQUEUE, options, false), within).catch(() => {})
+  /** Gives a job back, uncounted. `lease`: of a held one, ms; without it, its lease ends soon if the store does not answer. */
+  async #giveBack(attempt: AttemptRef, lease = 0): Promise<void> {
+    const { store, within, options, clock } = this.#context
+    try {
+      await store.finish(outcomeOf(attempt, REQUEUE, options, false), within)
+    } catch {
+      if (lease > 0) await this.#lostTakes.add({ attempt, lease }, clock.now())
+    }
   }
 
   #checkIdleLater(): void {

@@ -118,6 +118,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a submission that is answered twice',
+    shownBy: 2,
     client: (store) =>
       wrapped(store, {
         submit: (submission, within, listener) => {
@@ -135,6 +136,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a slot that is not released',
+    shownBy: 5,
     server: (port) => ({
       ...port,
       finish: (ending, within) => port.finish({ ...ending, releasesSlot: ending.kind === 'value' }, within),
@@ -142,6 +144,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a capacity that is ignored after the worker was forgotten',
+    shownBy: 4,
     client: (store) => {
       const offered = new Set<string>()
       return wrapped(store, {
@@ -156,6 +159,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a rerun that is dropped',
+    shownBy: 5,
     server: (port, server) => ({
       ...port,
       finish: (ending, within) => {
@@ -210,6 +214,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a delivery that is believed for too long',
+    shownBy: 5,
     client: (store) =>
       wrapped(store, {
         setCapacity: (worker, slots, of, within, former) => {
@@ -236,6 +241,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'an outcome that is forgotten too soon',
+    shownBy: 9,
     server: (port) => ({
       ...port,
       finish: (ending, within) => port.finish({ ...ending, outcomeRetention: 0 }, within),
@@ -243,6 +249,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'an outcome that is changed after it was accepted',
+    shownBy: 2,
     server: (port, server) => ({
       ...port,
       finish: async (ending, within) => {

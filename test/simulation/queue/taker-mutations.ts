@@ -33,6 +33,7 @@ function takersOnly(plan: QueuePlan, take: number): void {
 export const TAKER_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a taker that leaves before its slot is withdrawn',
+    shownBy: 2,
     plan: (plan) => {
       takersOnly(plan, 0.8)
       plan.faults.cut = 0
@@ -156,6 +157,7 @@ export const TAKER_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'an exclusive submission whose delay is dropped',
+    shownBy: 3,
     plan: (plan) => Object.assign(plan.mix, { rerun: 0.8, exclusive: 0.8, delay: 0.8 }),
     server: (port) => ({
       ...port,
